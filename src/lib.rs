@@ -1,0 +1,19 @@
+//! Reinforcement fine-tuning with prior prompts.
+//!
+//! The way the data goes: [`config`] ► [`data`] ► [`prompt`] ► [`rollout`] ► [`reward`] ► [`grpo`] ► [`train`] ► [`run`],
+//! with [`model`] and [`ops`] under rollout and grpo. ARCHITECTURE.md tells who lives where and what is never allowed.
+
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod grpo;
+pub mod math;
+pub mod model;
+pub mod ops;
+pub mod prompt;
+pub mod reward;
+pub mod rng;
+pub mod rollout;
+pub mod run;
+pub mod stats;
+pub mod train;

@@ -1,0 +1,3 @@
+//! The decoder, its reference twin, adapters, and the files they live in.
+
+pub mod config;

@@ -1,0 +1,1 @@
+//! Rewards: named, weighted components of a completion's score.

@@ -1,0 +1,1 @@
+//! One integration binary, a module for each promise, so that candle is linked once.
