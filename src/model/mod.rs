@@ -1,3 +1,7 @@
 //! The decoder, its reference twin, adapters, and the files they live in.
 
 pub mod config;
+pub mod decoder;
+pub mod lora;
+pub mod pack;
+pub mod weights;
