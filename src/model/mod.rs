@@ -4,4 +4,5 @@ pub mod config;
 pub mod decoder;
 pub mod lora;
 pub mod pack;
+pub mod reference;
 pub mod weights;
