@@ -167,6 +167,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
@@ -262,5 +266,43 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("weights")).unwrap(), "two");
         verify_dir(&path).unwrap();
         assert_eq!(names(dir.path()), ["adapter"]);
+    }
+
+    /// A process, which is this test again, commits folders without end and is killed at moments that differ: all that stand
+    /// there are whole, and none is missing that the process said it had saved.
+    #[test]
+    fn a_killed_process_leaves_a_whole_folder() {
+        const CHILD: &str = "RFT_TEST_COMMIT_CHILD";
+        if let Some(folder) = std::env::var_os(CHILD) {
+            for round in 0.. {
+                let path = Path::new(&folder).join(format!("step-{round:06}"));
+                commit_dir(&path, |folder| {
+                    fs::write(folder.join("weights"), vec![round as u8; 1 << 18])?;
+                    Ok(fs::write(folder.join("state"), round.to_string())?)
+                })
+                .unwrap();
+                println!("saved {round}");
+            }
+        }
+        for delay in (1..=40).step_by(3) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture", "run::atomic::tests::a_killed_process_leaves_a_whole_folder"])
+                .env(CHILD, dir.path())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+            assert!(lines.any(|line| line.ends_with("saved 0")));
+            std::thread::sleep(Duration::from_millis(delay));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let said = lines.filter_map(|line| line.strip_prefix("saved ")?.parse().ok()).last().unwrap_or(0);
+            let committed: Vec<String> = names(dir.path()).into_iter().filter(|name| !name.ends_with(".tmp")).collect();
+            assert!(committed.len() > said, "{said} was said to be saved, {committed:?} are there");
+            for name in committed {
+                verify_dir(&dir.path().join(name)).unwrap();
+            }
+        }
     }
 }

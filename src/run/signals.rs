@@ -113,6 +113,9 @@ enum Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -150,5 +153,39 @@ mod tests {
         signal_hook::low_level::raise(SIGUSR1).unwrap();
         assert_eq!(receiver.recv_timeout(Duration::from_secs(10)).unwrap(), Signal::Preempt);
         assert_eq!(stop.requested(), Some(Signal::Preempt));
+    }
+
+    /// In a process of its own, which is this test again: what a user does who presses Ctrl-C once, or twice.
+    #[test]
+    fn a_process_ends_cleanly_or_at_once() {
+        const CHILD: &str = "RFT_TEST_SIGNALS_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            let stop = Stop::on_signals(|_| println!("heard")).unwrap();
+            println!("ready");
+            while stop.requested().is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // A last step that takes long.
+            thread::sleep(Duration::from_secs(2));
+            std::process::exit(0);
+        }
+        for (name, signals, status) in [("INT", 1, 0), ("TERM", 2, 143), ("INT", 2, 130)] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture", "run::signals::tests::a_process_ends_cleanly_or_at_once"])
+                .env(CHILD, "1")
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+            assert!(lines.any(|line| line.ends_with("ready")));
+            for count in 0..signals {
+                if count > 0 {
+                    thread::sleep(ECHO);
+                }
+                Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+                assert!(count > 0 || lines.any(|line| line.ends_with("heard")));
+            }
+            assert_eq!(child.wait().unwrap().code(), Some(status), "{signals} times SIG{name}");
+        }
     }
 }
