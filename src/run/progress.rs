@@ -99,12 +99,13 @@ impl Progress {
         self.note(&view.to_line());
     }
 
-    /// The bar stops, and its last state stays on the screen.
+    /// The bar stops and its last state stays on the screen; what is said from now on stands below it.
     pub fn finish(&self) {
         self.with(|state| {
             if let Sink::Bar(bar) = &state.sink {
                 bar.set_prefix("");
                 bar.abandon();
+                state.sink = Sink::Lines(Box::new(io::stderr()));
             }
         });
     }
