@@ -1,3 +1,4 @@
 //! The decoder, its reference twin, adapters, and the files they live in.
 
 pub mod config;
+pub mod weights;
