@@ -297,7 +297,7 @@ fn attend(heads: Heads, head: usize, rows: Rows, spans: &[(&HeadSpan, Visible)],
         sums.fill(0.0);
         let mut greatest = [f32::NEG_INFINITY; TILE];
         let mut total = [0.0f32; TILE];
-        vectorised(|| {
+        vectorised(#[inline(always)] || {
             for (span, visible) in spans {
                 let visible = tile.visible(*visible);
                 let longest = visible.into_iter().max().unwrap_or(0);
@@ -393,7 +393,7 @@ fn backward_of_head(
             let tile_lse = tile
                 .queries
                 .map(|query| query.map_or(0.0, |(row, g)| lse[(rows.start + row) * heads.query + head * group + g]));
-            vectorised(|| {
+            vectorised(#[inline(always)] || {
                 let delta: [f32; TILE] = std::array::from_fn(|r| {
                     dot(&d_rows[r * padded..(r + 1) * padded], &values[r * padded..(r + 1) * padded])
                 });

@@ -144,7 +144,7 @@ impl Softmax {
 
 /// Statistics of one row of logits.
 pub fn token_stats(logits: &[f32], target: u32, temperature: f32) -> TokenStats {
-    vectorised(|| {
+    vectorised(#[inline(always)] || {
         let softmax = Softmax::new(logits, temperature);
         TokenStats { logprob: softmax.logprob(logits[target as usize], temperature), entropy: softmax.entropy() }
     })
@@ -156,7 +156,7 @@ fn logits_gradient(logits: &mut [f32], target: u32, temperature: f32, stats: Tok
     let scale = 1.0 / temperature;
     // ln p of the target is known: every other ln p follows by difference.
     let anchor = logits[target as usize] * scale - stats.logprob;
-    vectorised(|| {
+    vectorised(#[inline(always)] || {
         for logit in logits.iter_mut() {
             let ln_p = logit.mul_add(scale, -anchor);
             let p = exp(ln_p);

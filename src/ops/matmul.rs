@@ -4,7 +4,7 @@
 //! above its cache block. So the depth is cut here, into blocks of [`DEPTH`], and a single row has its own kernel,
 //! which adds in the same order.
 
-use super::simd::vectorised;
+use super::simd::{axpy, vectorised};
 use rayon::prelude::*;
 
 /// Depth of one block: each element is a chain of at most so many fused multiply-adds, then added to the output.
@@ -122,15 +122,15 @@ fn add_row_product(out: &mut [f32], scale: f32, row: &[f32], rhs: View) {
     const COLS: usize = 64;
     let task = |(block, out): (usize, &mut [f32])| {
         let first = block * COLS;
-        vectorised(|| {
+        vectorised(#[inline(always)] || {
             for (start, row) in (0..row.len()).step_by(DEPTH).zip(row.chunks(DEPTH)) {
                 let mut sums = [0.0f32; COLS];
                 for (i, &x) in row.iter().enumerate() {
                     let at = (start + i) * rhs.row_stride + first;
                     let weights = &rhs.data[at..at + out.len()];
                     match weights.as_array::<COLS>() {
-                        Some(weights) => (0..COLS).for_each(|j| sums[j] = x.mul_add(weights[j], sums[j])),
-                        None => weights.iter().zip(&mut sums).for_each(|(w, sum)| *sum = x.mul_add(*w, *sum)),
+                        Some(weights) => axpy(x, weights, &mut sums),
+                        None => axpy(x, weights, &mut sums[..weights.len()]),
                     }
                 }
                 out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum.mul_add(scale, *out));

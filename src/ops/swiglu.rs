@@ -8,7 +8,7 @@ pub fn forward(gate_up: &[f32], width: usize) -> Vec<f32> {
     let mut y = vec![0.0; gate_up.len() / 2];
     let rows = y.par_chunks_mut(width).zip(gate_up.par_chunks(2 * width)).with_min_len(super::ROWS_PER_TASK);
     rows.for_each(|(y, row)| {
-        vectorised(|| {
+        vectorised(#[inline(always)] || {
             let (gate, up) = row.split_at(width);
             for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
                 *y = gate * sigmoid(*gate) * up;
@@ -22,7 +22,7 @@ pub fn forward(gate_up: &[f32], width: usize) -> Vec<f32> {
 pub fn backward(dy: &[f32], gate_up: &mut [f32], width: usize) {
     let rows = gate_up.par_chunks_mut(2 * width).zip(dy.par_chunks(width)).with_min_len(super::ROWS_PER_TASK);
     rows.for_each(|(row, dy)| {
-        vectorised(|| {
+        vectorised(#[inline(always)] || {
             let (gate, up) = row.split_at_mut(width);
             for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
                 let s = sigmoid(*gate);

@@ -45,7 +45,7 @@ pub fn sample(logits: &[f32], sampling: &Sampling, stream: &Stream, position: u6
         return (token, token_stats(logits, token, temperature).logprob);
     }
     let cutoff = if sampling.truncates() { cutoff(logits, sampling) } else { f32::NEG_INFINITY };
-    vectorised(|| {
+    vectorised(#[inline(always)] || {
         let softmax = Softmax::new(logits, temperature);
         let scale = 1.0 / temperature;
         let (mut best, mut token) = (-1.0f32, 0);
