@@ -1,4 +1,4 @@
-//! The mathematics of an update: advantages, objectives, learning-rate schedule, AdamW, and the words for a run that learns nothing.
+//! The mathematics of an update, and the words for one that teaches nothing.
 //!
 //! Plain functions on slices. One optimiser update goes through them in this order: [`advantage`] turns a rollout's
 //! rewards into one number a branch, [`objective`] turns log-probabilities and advantages into a loss and its derivative
@@ -7,6 +7,7 @@
 
 pub mod adamw;
 pub mod advantage;
+pub mod guard;
 pub mod objective;
 pub mod schedule;
 pub mod totals;
