@@ -5,4 +5,5 @@ pub mod decoder;
 pub mod lora;
 pub mod pack;
 pub mod reference;
+pub mod tokenizer;
 pub mod weights;
