@@ -1,9 +1,11 @@
 //! The decoder, its reference twin, adapters, and the files they live in.
 
+pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod lora;
 pub mod pack;
 pub mod reference;
 pub mod tokenizer;
+pub mod safetensors;
 pub mod weights;
