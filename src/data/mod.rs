@@ -1,5 +1,7 @@
 //! Questions with gold answers: readers, schemas, order, and the arithmetic generator.
 
+pub mod arithmetic;
+
 use serde::{Deserialize, Serialize};
 
 /// One question of a data set, with the answer that counts as right.

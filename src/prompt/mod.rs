@@ -2,11 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod registry;
+
+pub use registry::{find, shipped};
+
 /// Where a prior prompt stands in the conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// As the system message.
+    #[default]
     System,
     /// Before the question, in the user's message.
     User,
@@ -30,4 +35,53 @@ pub struct PriorPrompt {
     pub stems_from: String,
     /// Whose words: `rft`, or the file and its SHA-256 prefix for a user's prompt.
     pub wording: String,
+}
+
+/// One turn of a conversation, as a chat template takes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: &'static str,
+    pub content: String,
+}
+
+impl PriorPrompt {
+    /// The conversation that asks `question` under this prompt. `none` gives the user's turn alone, so that whatever
+    /// system line the model's own template adds stays.
+    pub fn messages(&self, question: &str) -> Vec<Message> {
+        let user = |content| Message { role: "user", content };
+        match self.role {
+            _ if self.text.is_empty() => vec![user(question.to_owned())],
+            Role::System => {
+                vec![Message { role: "system", content: self.text.clone() }, user(question.to_owned())]
+            }
+            Role::User => vec![user(format!("{}\n\n{question}", self.text))],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_decides_where_the_text_stands() {
+        let mut prompt = find("think").unwrap();
+        let system = prompt.messages("2 + 2?");
+        assert_eq!(system.iter().map(|m| m.role).collect::<Vec<_>>(), ["system", "user"]);
+        assert_eq!((system[0].content.as_str(), system[1].content.as_str()), (prompt.text.as_str(), "2 + 2?"));
+
+        prompt.role = Role::User;
+        let user = prompt.messages("2 + 2?");
+        assert_eq!(user.len(), 1);
+        assert_eq!((user[0].role, user[0].content.as_str()), ("user", format!("{}\n\n2 + 2?", prompt.text).as_str()));
+    }
+
+    #[test]
+    fn no_prior_prompt_is_the_bare_question_in_either_role() {
+        for role in [Role::System, Role::User] {
+            let prompt = PriorPrompt { role, ..find("none").unwrap() };
+            assert_eq!(prompt.messages("2 + 2?"), [Message { role: "user", content: "2 + 2?".to_owned() }]);
+        }
+    }
 }
