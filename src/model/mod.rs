@@ -9,3 +9,4 @@ pub mod reference;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod weights;
+pub mod tokenizer;
