@@ -1,4 +1,6 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
+mod templates;
+mod tokenizer;
 
 mod gradients;
 mod objectives;
