@@ -46,6 +46,29 @@ impl Stream {
         philox([minor as u32, (minor >> 32) as u32, major as u32, (major >> 32) as u32], self.key)
     }
 
+    /// Sixteen consecutive blocks at once, for loops over many values: word `w` of block `minor + l` is at `[w][l]`.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "lanes of several arrays")]
+    pub fn blocks16(&self, major: u64, minor: u64) -> [[u32; 16]; 4] {
+        let minors: [u64; 16] = std::array::from_fn(|l| minor + l as u64);
+        let (low, high) = ([major as u32; 16], [(major >> 32) as u32; 16]);
+        let mut c = [minors.map(|m| m as u32), minors.map(|m| (m >> 32) as u32), low, high];
+        let mut key = self.key;
+        for _ in 0..10 {
+            let before = c;
+            for l in 0..16 {
+                let p0 = u64::from(before[0][l]) * 0xd251_1f53;
+                let p1 = u64::from(before[2][l]) * 0xcd9e_8d57;
+                c[0][l] = (p1 >> 32) as u32 ^ before[1][l] ^ key[0];
+                c[1][l] = p1 as u32;
+                c[2][l] = (p0 >> 32) as u32 ^ before[3][l] ^ key[1];
+                c[3][l] = p0 as u32;
+            }
+            key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+        }
+        c
+    }
+
     /// 64 random bits at position `index`.
     pub fn u64(&self, index: u64) -> u64 {
         let [a, b, ..] = self.block(index, 0);
@@ -140,12 +163,8 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = u64::from(counter[0]) * 0xd251_1f53;
         let p1 = u64::from(counter[2]) * 0xcd9e_8d57;
-        counter = [
-            (p1 >> 32) as u32 ^ counter[1] ^ key[0],
-            p1 as u32,
-            (p0 >> 32) as u32 ^ counter[3] ^ key[1],
-            p0 as u32,
-        ];
+        counter =
+            [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
         key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
     }
     counter
@@ -169,6 +188,15 @@ mod tests {
             philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn sixteen_blocks_are_the_single_ones() {
+        let stream = Stream::new(5, Purpose::Test, &[1]);
+        let all = stream.blocks16(7, 1 << 33);
+        for l in 0..16 {
+            assert_eq!(stream.block(7, (1 << 33) + l as u64), std::array::from_fn(|w| all[w][l]));
+        }
     }
 
     #[test]

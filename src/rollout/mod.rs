@@ -1,1 +1,81 @@
+//! Rollouts: completions of prompts, sampled group by group.
 
+pub mod engine;
+pub mod mock;
+pub mod sampler;
+
+use crate::model::lora::Adapter;
+use anyhow::Result;
+
+pub use sampler::Sampling;
+
+/// A rendered prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    pub ids: Vec<u32>,
+    /// Identity of the question, for the random numbers of its branches.
+    pub key: u64,
+}
+
+/// Why a completion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finish {
+    /// This end-of-sequence token was drawn; it is the completion's last token.
+    Token(u32),
+    /// The text ends with a stop string.
+    String,
+    /// The longest allowed completion.
+    Length,
+}
+
+/// One completion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Branch {
+    /// With the end-of-sequence token, where there is one.
+    pub tokens: Vec<u32>,
+    /// Log-probability of each token under softmax(logits / temperature), before top-k, top-p and min-p.
+    pub logprobs: Vec<f32>,
+    pub finish: Finish,
+}
+
+/// What to generate. A branch's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, branch).
+pub struct Request<'a> {
+    pub prompts: &'a [Prompt],
+    /// Branches of each prompt.
+    pub num_generations: usize,
+    pub sampling: &'a Sampling,
+    pub max_completion_length: usize,
+    pub seed: u64,
+    pub step: u64,
+    /// Whether the text of these tokens ends a completion; given all tokens so far.
+    pub ends: &'a (dyn Fn(&[u32]) -> bool + Sync),
+    pub stop_tokens: &'a [u32],
+}
+
+/// What happens while an engine generates; it may ask to stop.
+pub trait Watch {
+    /// A token was drawn for branch `branch` of prompt `prompt`.
+    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {}
+
+    /// Asked between decode steps; `true` abandons the request.
+    fn cancelled(&mut self) -> bool {
+        false
+    }
+}
+
+/// Watches nothing.
+pub struct Unwatched;
+
+impl Watch for Unwatched {}
+
+/// Something that completes prompts.
+pub trait Engine {
+    /// The branches of every prompt, in the order of the prompts, under the model with `adapter`; `None` when
+    /// cancelled.
+    fn generate(
+        &mut self,
+        adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>>;
+}

@@ -2,3 +2,6 @@
 mod data;
 mod templates;
 mod tokenizer;
+
+mod gradients;
+mod objectives;

@@ -1,0 +1,93 @@
+//! The weights of a checkpoint, one tensor at a time.
+
+use anyhow::{Result, ensure};
+use rayon::prelude::*;
+
+use super::config::ModelConfig;
+use crate::rng::{Purpose, Stream, name_hash};
+
+/// Named f32 tensors of a checkpoint, in Hugging Face's names and (out, in) layout.
+///
+/// A tensor is read when it is asked for and not kept, so that loading a model holds little more than one copy of it.
+pub trait Weights: Send + Sync {
+    /// The tensor's values in row-major order; an error where it is missing or has another shape.
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+
+    fn contains(&self, name: &str) -> bool;
+}
+
+/// The initial weights of a model that is trained from nothing: matrices and biases normal with deviation 0.02, norms 1.
+pub struct RandomWeights {
+    config: ModelConfig,
+    seed: u64,
+}
+
+impl RandomWeights {
+    pub fn new(config: &ModelConfig, seed: u64) -> Self {
+        Self { config: config.clone(), seed }
+    }
+}
+
+impl Weights for RandomWeights {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let known = self.config.tensors().into_iter().find(|(it, _)| it == name);
+        let found = known.map(|(_, shape)| shape);
+        check_shape(name, found.as_deref(), shape)?;
+        let len = shape.iter().product();
+        if name.ends_with("norm.weight") {
+            return Ok(vec![1.0; len]);
+        }
+        let stream = Stream::new(self.seed, Purpose::ModelInit, &[name_hash(name)]);
+        Ok((0..len).into_par_iter().map(|index| (0.02 * stream.normal(index as u64)) as f32).collect())
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.config.tensors().iter().any(|(it, _)| it == name)
+    }
+}
+
+/// The error every kind of checkpoint gives for a tensor that is missing (`found` is none) or has another shape.
+pub(super) fn check_shape(name: &str, found: Option<&[usize]>, wanted: &[usize]) -> Result<()> {
+    match found {
+        None => anyhow::bail!("the checkpoint has no tensor `{name}`"),
+        Some(found) => {
+            ensure!(
+                found == wanted,
+                "tensor `{name}` has shape {found:?}, the model configuration asks for {wanted:?}"
+            );
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::tests::tiny;
+    use super::*;
+
+    #[test]
+    fn random_weights_are_a_function_of_seed_and_name() {
+        let config = tiny();
+        let shape = [config.hidden_size, config.intermediate_size];
+        let get = |seed, name: &str| RandomWeights::new(&config, seed).get(name, &shape).unwrap();
+        let weight = get(1, "model.layers.0.mlp.down_proj.weight");
+        assert_eq!(weight, get(1, "model.layers.0.mlp.down_proj.weight"));
+        assert_ne!(weight, get(2, "model.layers.0.mlp.down_proj.weight"));
+        assert_ne!(weight, get(1, "model.layers.1.mlp.down_proj.weight"));
+        let deviation = (weight.iter().map(|x| x * x).sum::<f32>() / weight.len() as f32).sqrt();
+        assert!((deviation - 0.02).abs() < 0.002, "deviation {deviation}");
+    }
+
+    #[test]
+    fn every_listed_tensor_is_there_and_nothing_else() {
+        let config = tiny();
+        let weights = RandomWeights::new(&config, 0);
+        for (name, shape) in config.tensors() {
+            assert!(weights.contains(&name));
+            assert_eq!(weights.get(&name, &shape).unwrap().len(), shape.iter().product::<usize>());
+        }
+        assert!(!weights.contains("lm_head.weight"));
+        assert!(weights.get("model.norm.weight", &[1]).unwrap_err().to_string().contains("has shape"));
+        assert!(weights.get("lm_head.weight", &[1]).unwrap_err().to_string().contains("no tensor"));
+    }
+}

@@ -1,0 +1,103 @@
+//! LoRA on a group of linear layers that read the same input: one shrink for all, one expand for each.
+//!
+//! y[:, part] += scale · (x·Aᵀ)·Bᵀ (Hu et al., arXiv 2106.09685). A is kept as PEFT stores it, (r, in); B transposed,
+//! (r, out), because a product with a row-major right side gives the same bits for any number of rows.
+
+use super::matmul::{Output, View, add_product};
+use super::simd::{dot, vectorised};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Where the adapter of one joined linear layer lies in the adapter's flat storage.
+#[derive(Clone, Debug, Default)]
+pub struct LoraGroup {
+    pub rank: usize,
+    /// alpha / r, or alpha / √r with rsLoRA.
+    pub scale: f32,
+    /// The A matrices one after the other: (parts·rank, in).
+    pub a: Range<usize>,
+    pub parts: Vec<LoraPart>,
+}
+
+/// The expand of one layer of a group.
+#[derive(Clone, Debug)]
+pub struct LoraPart {
+    /// B transposed: (rank, out).
+    pub b: Range<usize>,
+    /// The columns of the joined output that it adds to.
+    pub columns: Range<usize>,
+}
+
+impl LoraGroup {
+    fn shrunk(&self) -> usize {
+        self.rank * self.parts.len()
+    }
+
+    /// Adds the adapter's part to `y` (rows, outputs). Returns x·Aᵀ (rows, parts·rank), which the backward needs.
+    pub fn forward(&self, params: &[f32], x: &[f32], inputs: usize, y: &mut [f32], outputs: usize) -> Vec<f32> {
+        let (rows, shrunk) = (x.len() / inputs, self.shrunk());
+        let low = shrink(x, inputs, &params[self.a.clone()], shrunk);
+        for (i, part) in self.parts.iter().enumerate() {
+            add_product(
+                Output::columns(y, outputs, part.columns.start),
+                self.scale,
+                View::columns(&low, rows, shrunk, i * self.rank, self.rank),
+                View::new(&params[part.b.clone()], self.rank, part.columns.len()),
+            );
+        }
+        low
+    }
+
+    /// From `dy` (rows, outputs): adds to `dx` (rows, inputs) and to `grads`, which is laid out as the parameters are.
+    #[allow(clippy::too_many_arguments, reason = "the operands of one product rule, all of different kinds")]
+    pub fn backward(
+        &self,
+        params: &[f32],
+        x: &[f32],
+        inputs: usize,
+        low: &[f32],
+        dy: &[f32],
+        outputs: usize,
+        dx: &mut [f32],
+        grads: &mut [f32],
+    ) {
+        let (rows, shrunk) = (x.len() / inputs, self.shrunk());
+        if shrunk == 0 {
+            return;
+        }
+        let mut d_low = vec![0.0; rows * shrunk];
+        for (i, part) in self.parts.iter().enumerate() {
+            let width = part.columns.len();
+            let dy = View::columns(dy, rows, outputs, part.columns.start, width);
+            let b = View::new(&params[part.b.clone()], self.rank, width);
+            add_product(Output::columns(&mut d_low, shrunk, i * self.rank), self.scale, dy, b.t());
+            // dBᵀ (rank, out) = scale · lowᵀ · dy
+            let low = View::columns(low, rows, shrunk, i * self.rank, self.rank);
+            add_product(Output::new(&mut grads[part.b.clone()], width), self.scale, low.t(), dy);
+        }
+        let d_low = View::new(&d_low, rows, shrunk);
+        add_product(Output::new(&mut grads[self.a.clone()], inputs), 1.0, d_low.t(), View::new(x, rows, inputs));
+        let a = View::new(&params[self.a.clone()], shrunk, inputs);
+        add_product(Output::new(dx, inputs), 1.0, d_low, a);
+    }
+}
+
+/// x (rows, in) · aᵀ for a (shrunk, in): dot products of contiguous rows in a fixed order.
+fn shrink(x: &[f32], inputs: usize, a: &[f32], shrunk: usize) -> Vec<f32> {
+    let mut low = vec![0.0; x.len() / inputs * shrunk];
+    if shrunk == 0 {
+        return low;
+    }
+    let task = |(low, x): (&mut [f32], &[f32])| {
+        vectorised(#[inline(always)] || {
+            for (low, x) in low.chunks_exact_mut(shrunk).zip(x.chunks_exact(inputs)) {
+                for (low, a) in low.iter_mut().zip(a.chunks_exact(inputs)) {
+                    *low = dot(x, a);
+                }
+            }
+        });
+    };
+    let rows = super::ROWS_PER_TASK;
+    low.par_chunks_mut(rows * shrunk).zip(x.par_chunks(rows * inputs)).for_each(task);
+    low
+}

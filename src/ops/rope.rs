@@ -1,0 +1,72 @@
+//! Rotary position embedding in the half-split form of Qwen and Llama (Su et al., arXiv 2104.09864).
+
+use crate::model::config::{Llama3Scaling, ModelConfig};
+use rayon::prelude::*;
+
+/// Cosines and sines of all positions, in f32 whatever the weights are: (positions, head_dim / 2) each.
+pub struct RopeTable {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    half: usize,
+}
+
+impl RopeTable {
+    pub fn new(config: &ModelConfig, positions: usize) -> Self {
+        let half = config.head_dim / 2;
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| {
+                let frequency = config.rope_theta.powf(-((2 * i) as f64) / config.head_dim as f64);
+                config.rope_scaling.map_or(frequency, |scaling| scaled(frequency, scaling)) as f32
+            })
+            .collect();
+        // The angle is rounded to f32 before its cosine is taken, as the models were trained.
+        let angle = |i: usize| (i / half) as f32 * frequencies[i % half];
+        let values = |f: fn(f32) -> f32| (0..positions * half).map(|i| f(angle(i))).collect();
+        Self { cos: values(f32::cos), sin: values(f32::sin), half }
+    }
+
+    pub fn positions(&self) -> usize {
+        self.cos.len() / self.half
+    }
+
+    /// Turns `heads` heads at the start of each row of `x` (rows, stride) by the row's position, in place.
+    pub fn forward(&self, x: &mut [f32], stride: usize, heads: usize, positions: &[u32]) {
+        self.rotate(x, stride, heads, positions, 1.0);
+    }
+
+    /// The gradient turns back by the same angles.
+    pub fn backward(&self, dx: &mut [f32], stride: usize, heads: usize, positions: &[u32]) {
+        self.rotate(dx, stride, heads, positions, -1.0);
+    }
+
+    fn rotate(&self, x: &mut [f32], stride: usize, heads: usize, positions: &[u32], direction: f32) {
+        let half = self.half;
+        x.par_chunks_mut(stride).zip(positions).with_min_len(super::ROWS_PER_TASK).for_each(|(row, &position)| {
+            let at = position as usize * half;
+            let (cos, sin) = (&self.cos[at..at + half], &self.sin[at..at + half]);
+            for head in row[..heads * 2 * half].chunks_exact_mut(2 * half) {
+                let (first, second) = head.split_at_mut(half);
+                for i in 0..half {
+                    let (a, b, sin) = (first[i], second[i], direction * sin[i]);
+                    first[i] = a * cos[i] - b * sin;
+                    second[i] = b * cos[i] + a * sin;
+                }
+            }
+        });
+    }
+}
+
+/// Llama 3.1's interpolation: low frequencies are divided by `factor`, high ones kept, with a smooth passage between.
+fn scaled(frequency: f64, scaling: Llama3Scaling) -> f64 {
+    let wavelength = std::f64::consts::TAU / frequency;
+    let context = scaling.original_max_position_embeddings as f64;
+    if wavelength > context / scaling.low_freq_factor {
+        frequency / scaling.factor
+    } else if wavelength < context / scaling.high_freq_factor {
+        frequency
+    } else {
+        let smooth =
+            (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+        (1.0 - smooth) * frequency / scaling.factor + smooth * frequency
+    }
+}

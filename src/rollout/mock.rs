@@ -1,0 +1,38 @@
+//! An engine without a model, so that the training loop is tested in milliseconds.
+
+use super::{Branch, Engine, Finish, Request, Watch};
+use crate::model::lora::Adapter;
+use anyhow::Result;
+
+/// Answers every branch with what `respond` gives for (prompt, branch, step): its tokens.
+pub struct MockEngine<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> {
+    pub respond: F,
+}
+
+impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> {
+    fn generate(
+        &mut self,
+        _adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        let mut groups = Vec::with_capacity(request.prompts.len());
+        for prompt in request.prompts {
+            if watch.cancelled() {
+                return Ok(None);
+            }
+            let branch = |branch| {
+                let mut tokens = (self.respond)(prompt, branch, request.step);
+                tokens.truncate(request.max_completion_length);
+                let finish = match tokens.last() {
+                    Some(last) if request.stop_tokens.contains(last) => Finish::Token(*last),
+                    _ => Finish::Length,
+                };
+                let logprobs = vec![-1.0; tokens.len()];
+                Branch { tokens, logprobs, finish }
+            };
+            groups.push((0..request.num_generations).map(branch).collect());
+        }
+        Ok(Some(groups))
+    }
+}

@@ -1,0 +1,308 @@
+//! Files and folders that are whole or absent, whatever moment the machine stops at.
+//!
+//! The order that makes it so: write under a name nobody reads, push the content to the disk, rename, push the folder's entry.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+
+use super::hash::sha256_file;
+
+/// Lists the files of a committed folder with their sizes and hashes.
+const FILE_LIST: &str = "files.json";
+
+/// Writes a file, or replaces it in one step: a reader sees the old content or the new, and any error leaves the old.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    // Threads of one process must not meet in one temporary file.
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let suffix = format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    let temporary = with_suffix(path, &suffix);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        // The first error is the one to tell; what is left over is no file that anybody reads.
+        let _ = fs::remove_file(&temporary);
+        write_error(path, &error)
+    })?;
+    sync_folder(parent(path))
+}
+
+/// Makes a folder of several files appear in one step: `fill` writes them into the temporary folder it is given, then they are
+/// hashed, listed, pushed to the disk and renamed to `path`. An older folder of that name is replaced after the new one is
+/// complete. An error, or a crash at any moment, leaves no folder under `path` that [`verify_dir`] accepts and that is not
+/// complete.
+pub fn commit_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = with_suffix(path, ".tmp");
+    // A run that was killed while it wrote leaves this behind.
+    remove_folder(&temporary)?;
+    fs::create_dir_all(&temporary).map_err(|error| write_error(&temporary, &error))?;
+    let filled = fill(&temporary).and_then(|()| seal(&temporary)).and_then(|()| swap_in(&temporary, path));
+    if filled.is_err() {
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    filled
+}
+
+/// Checks a folder written by [`commit_dir`]: every listed file is there with its size and hash.
+pub fn verify_dir(path: &Path) -> Result<()> {
+    let list_path = path.join(FILE_LIST);
+    let list = fs::read(&list_path).with_context(|| format!("read `{}`", list_path.display()))?;
+    let list: FileList = serde_json::from_slice(&list).with_context(|| format!("parse `{}`", list_path.display()))?;
+    for (name, expected) in &list.files {
+        let file = path.join(name);
+        let bytes = fs::metadata(&file).with_context(|| format!("read `{}`", file.display()))?.len();
+        if bytes != expected.bytes {
+            bail!("`{}` has {bytes} bytes, {} were written", file.display(), expected.bytes);
+        }
+        if sha256_file(&file)? != expected.sha256 {
+            bail!("`{}` is damaged: its content is not what was written", file.display());
+        }
+    }
+    Ok(())
+}
+
+/// The error of a failed write, with its path and, where the user can do something, a hint.
+pub fn write_error(path: &Path, error: &io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "\nhint: free some space or write to another disk; what was saved before is intact"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "\nhint: choose a folder that you may write to"
+        }
+        _ => "",
+    };
+    anyhow!("write `{}`: {error}{hint}", path.display())
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileList {
+    /// By path inside the folder.
+    files: BTreeMap<String, FileEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileEntry {
+    bytes: u64,
+    sha256: String,
+}
+
+/// Pushes every file of a folder to the disk, then writes the list of them.
+fn seal(folder: &Path) -> Result<()> {
+    let mut files = BTreeMap::new();
+    for path in sync_tree(folder)? {
+        let name = path.strip_prefix(folder).expect("a path found inside the folder");
+        let name = name.to_str().with_context(|| format!("`{}` has a name that is not UTF-8", path.display()))?;
+        let bytes = fs::metadata(&path).with_context(|| format!("read `{}`", path.display()))?.len();
+        files.insert(name.to_owned(), FileEntry { bytes, sha256: sha256_file(&path)? });
+    }
+    let mut list = serde_json::to_vec_pretty(&FileList { files })?;
+    list.push(b'\n');
+    write(&folder.join(FILE_LIST), &list)
+}
+
+/// Pushes a folder and all below it to the disk; returns the files.
+fn sync_tree(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("read `{}`", folder.display()))? {
+        let path = entry.with_context(|| format!("read `{}`", folder.display()))?.path();
+        if path.is_dir() {
+            files.extend(sync_tree(&path)?);
+        } else {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| write_error(&path, &error))?;
+            files.push(path);
+        }
+    }
+    sync_folder(folder)?;
+    Ok(files)
+}
+
+fn swap_in(temporary: &Path, path: &Path) -> Result<()> {
+    let old = with_suffix(path, ".old");
+    remove_folder(&old)?;
+    if path.exists() {
+        fs::rename(path, &old).map_err(|error| write_error(path, &error))?;
+    }
+    fs::rename(temporary, path).map_err(|error| {
+        let _ = fs::rename(&old, path);
+        write_error(path, &error)
+    })?;
+    sync_folder(parent(path))?;
+    remove_folder(&old)
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(path, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// A rename is safe from a power cut only when the folder that holds the name is on the disk too.
+fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| write_error(path, &error))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn write_replaces_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        write(&path, b"old").unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["state"]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_and_names_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        // A folder cannot be replaced by a file, so the last step fails.
+        let path = dir.path().join("state");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("kept"), "x").unwrap();
+        let error = write(&path, b"new").unwrap_err().to_string();
+        assert!(error.starts_with(&format!("write `{}`: ", path.display())), "{error}");
+        assert_eq!(names(dir.path()), ["state"]);
+        assert_eq!(names(&path), ["kept"]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_gives_a_hint() {
+        let full = Path::new("/dev/full");
+        let error = File::create(full).and_then(|mut file| file.write_all(b"x")).unwrap_err();
+        let text = write_error(full, &error).to_string();
+        let (message, hint) = text.split_once('\n').unwrap();
+        assert!(message.starts_with("write `/dev/full`: No space left"), "{message}");
+        assert!(hint.starts_with("hint: free some space"), "{hint}");
+    }
+
+    #[test]
+    fn a_committed_folder_verifies_until_a_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("step-000001");
+        // What a run killed in the middle of writing leaves behind is of no consequence.
+        fs::create_dir(dir.path().join("step-000001.tmp")).unwrap();
+        fs::write(dir.path().join("step-000001.tmp/torn"), "x").unwrap();
+        commit_dir(&path, |folder| {
+            fs::create_dir(folder.join("adapter"))?;
+            fs::write(folder.join("adapter/weights"), "abcd")?;
+            Ok(fs::write(folder.join("state"), "1")?)
+        })
+        .unwrap();
+        verify_dir(&path).unwrap();
+        assert_eq!(names(dir.path()), ["step-000001"]);
+        assert_eq!(names(&path), ["adapter", FILE_LIST, "state"]);
+
+        let weights = path.join("adapter/weights");
+        for (content, problem) in [("abcx", "is damaged"), ("abc", "has 3 bytes, 4 were written")] {
+            fs::write(&weights, content).unwrap();
+            let error = verify_dir(&path).unwrap_err().to_string();
+            assert!(error.contains("adapter/weights") && error.contains(problem), "{error}");
+        }
+        fs::remove_file(&weights).unwrap();
+        assert!(verify_dir(&path).is_err());
+    }
+
+    #[test]
+    fn a_folder_without_its_list_does_not_verify() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("state"), "1").unwrap();
+        assert!(verify_dir(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_failed_commit_keeps_the_old_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter");
+        let commit = |text: &'static str| commit_dir(&path, move |folder| Ok(fs::write(folder.join("weights"), text)?));
+        commit("one").unwrap();
+        let failed = commit_dir(&path, |folder| {
+            fs::write(folder.join("weights"), "torn")?;
+            bail!("no more disk")
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no more disk");
+        assert_eq!(fs::read_to_string(path.join("weights")).unwrap(), "one");
+        verify_dir(&path).unwrap();
+
+        commit("two").unwrap();
+        assert_eq!(fs::read_to_string(path.join("weights")).unwrap(), "two");
+        verify_dir(&path).unwrap();
+        assert_eq!(names(dir.path()), ["adapter"]);
+    }
+
+    /// A process, which is this test again, commits folders without end and is killed at moments that differ: all that stand
+    /// there are whole, and none is missing that the process said it had saved.
+    #[test]
+    fn a_killed_process_leaves_a_whole_folder() {
+        const CHILD: &str = "RFT_TEST_COMMIT_CHILD";
+        if let Some(folder) = std::env::var_os(CHILD) {
+            for round in 0.. {
+                let path = Path::new(&folder).join(format!("step-{round:06}"));
+                commit_dir(&path, |folder| {
+                    fs::write(folder.join("weights"), vec![round as u8; 1 << 18])?;
+                    Ok(fs::write(folder.join("state"), round.to_string())?)
+                })
+                .unwrap();
+                println!("saved {round}");
+            }
+        }
+        for delay in (1..=40).step_by(3) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture", "run::atomic::tests::a_killed_process_leaves_a_whole_folder"])
+                .env(CHILD, dir.path())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+            assert!(lines.any(|line| line.ends_with("saved 0")));
+            std::thread::sleep(Duration::from_millis(delay));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let said = lines.filter_map(|line| line.strip_prefix("saved ")?.parse().ok()).last().unwrap_or(0);
+            let committed: Vec<String> = names(dir.path()).into_iter().filter(|name| !name.ends_with(".tmp")).collect();
+            assert!(committed.len() > said, "{said} was said to be saved, {committed:?} are there");
+            for name in committed {
+                verify_dir(&dir.path().join(name)).unwrap();
+            }
+        }
+    }
+}

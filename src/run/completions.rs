@@ -1,0 +1,138 @@
+//! Every completion that a run trained on, in `completions.jsonl`: one group a line.
+//!
+//! The bytes depend on the run alone: no times, no paths, numbers in their shortest exact form. Two runs that are the same can be
+//! told by comparing the files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::dir::RunDir;
+use super::jsonl::{self, JsonLines};
+use crate::math::Verdict;
+
+/// One question and what was sampled for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    pub step: usize,
+    pub question_id: String,
+    pub question: String,
+    pub gold: String,
+    /// [`sha256_ids`](super::hash::sha256_ids) of the rendered prompt.
+    pub prompt_sha256: String,
+    pub branches: Vec<BranchRecord>,
+}
+
+/// One completion and what it was worth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BranchRecord {
+    pub text: String,
+    pub tokens: usize,
+    /// Why it ended.
+    pub finish: String,
+    /// By component, before weights.
+    pub rewards: BTreeMap<String, f32>,
+    /// The weighted sum.
+    pub reward: f32,
+    pub verdict: VerdictRecord,
+    /// The answer that was found in the text.
+    pub answer: Option<String>,
+    pub advantage: f32,
+}
+
+/// A [`Verdict`] on one line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictRecord {
+    Correct,
+    Wrong,
+    /// With the reason.
+    Undecided(String),
+}
+
+impl From<&Verdict> for VerdictRecord {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Correct => Self::Correct,
+            Verdict::Wrong => Self::Wrong,
+            Verdict::Undecided(reason) => Self::Undecided(reason.clone()),
+        }
+    }
+}
+
+/// The log of a run's completions.
+pub struct CompletionsLog(JsonLines);
+
+impl CompletionsLog {
+    pub fn create(run: &RunDir) -> Result<Self> {
+        JsonLines::create(&run.completions()).map(Self)
+    }
+
+    /// Goes on after the checkpoint of `last_step`; what was logged later is cut off.
+    pub fn resume(run: &RunDir, last_step: usize) -> Result<Self> {
+        JsonLines::resume(&run.completions(), last_step).map(Self)
+    }
+
+    pub fn append(&mut self, group: &GroupRecord) -> Result<()> {
+        self.0.append(group)
+    }
+
+    /// Pushes the lines to the disk, before a checkpoint is committed.
+    pub fn sync(&self) -> Result<()> {
+        self.0.sync()
+    }
+}
+
+/// All groups of a `completions.jsonl`.
+pub fn read(path: &Path) -> Result<Vec<GroupRecord>> {
+    jsonl::read(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_what_it_is_and_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), None, "tiny").unwrap();
+        let branch = |verdict: &Verdict, advantage| BranchRecord {
+            text: "2 + 2\n= \\boxed{4}\u{1b}[0m é".into(),
+            tokens: 9,
+            finish: "stop".into(),
+            rewards: BTreeMap::from([("format".into(), 0.1), ("accuracy".into(), 1.0)]),
+            reward: 0.55,
+            verdict: verdict.into(),
+            answer: Some("4".into()),
+            advantage,
+        };
+        let group = GroupRecord {
+            step: 3,
+            question_id: "arithmetic/17".into(),
+            question: "What is 2 + 2?".into(),
+            gold: "4".into(),
+            prompt_sha256: super::super::hash::sha256_ids(&[1, 2]),
+            branches: vec![branch(&Verdict::Correct, 0.70710677), branch(&Verdict::Undecided("no box".into()), -1e-9)],
+        };
+        CompletionsLog::create(&run).unwrap().append(&group).unwrap();
+        let text = std::fs::read_to_string(run.completions()).unwrap();
+        let branch = |verdict: &str, advantage: &str| {
+            format!(
+                r#"{{"text":"2 + 2\n= \\boxed{{4}}\u001b[0m é","tokens":9,"finish":"stop","rewards":{{"accuracy":1.0,"format":0.1}},"reward":0.55,"verdict":{verdict},"answer":"4","advantage":{advantage}}}"#
+            )
+        };
+        assert_eq!(
+            text,
+            format!(
+                "{{\"step\":3,\"question_id\":\"arithmetic/17\",\"question\":\"What is 2 + 2?\",\"gold\":\"4\",\
+                 \"prompt_sha256\":\"{}\",\"branches\":[{},{}]}}\n",
+                group.prompt_sha256,
+                branch("\"correct\"", "0.70710677"),
+                branch("{\"undecided\":\"no box\"}", "-1e-9")
+            )
+        );
+        assert_eq!(read(&run.completions()).unwrap(), [group]);
+    }
+}

@@ -1,0 +1,272 @@
+//! The run directory: what it is called and where its parts lie.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::atomic::{verify_dir, write_error};
+
+/// `runs/<name>`, open for the process that trains or for one that only reads.
+pub struct RunDir {
+    path: PathBuf,
+    /// Held by the process that writes, so that two cannot work on one run; released by the system, even after a crash.
+    _lock: Option<File>,
+}
+
+impl RunDir {
+    /// Makes a new run directory under `root`; nothing is ever overwritten. A `name` that exists is an error. Without one the
+    /// run is called `<default_stem>-<counter>`, the counter one above the highest there.
+    pub fn create(root: &Path, name: Option<&str>, default_stem: &str) -> Result<Self> {
+        fs::create_dir_all(root).map_err(|error| write_error(root, &error))?;
+        let path = match name {
+            Some(name) => create_named(root, name)?,
+            None => create_counted(root, &file_stem(default_stem))?,
+        };
+        Self::open(&path)?.locked()
+    }
+
+    /// An existing run directory, to read from.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            bail!(
+                "there is no run directory `{}`\nhint: give the folder that `rft train` named when it started, such as \
+                 `runs/NAME`",
+                path.display()
+            );
+        }
+        Ok(Self { path: path.to_owned(), _lock: None })
+    }
+
+    /// An existing run directory, to go on with.
+    pub fn resume(path: &Path) -> Result<Self> {
+        let run = Self::open(path)?;
+        if !run.config().is_file() {
+            bail!(
+                "`{}` is no run directory: it has no config.toml\nhint: give the folder of the run, not that of a checkpoint",
+                path.display()
+            );
+        }
+        run.locked()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    pub fn manifest(&self) -> PathBuf {
+        self.path.join("manifest.json")
+    }
+
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    pub fn completions(&self) -> PathBuf {
+        self.path.join("completions.jsonl")
+    }
+
+    /// The trained adapter in PEFT's format.
+    pub fn adapter(&self) -> PathBuf {
+        self.path.join("adapter")
+    }
+
+    /// Results of evaluations.
+    pub fn eval(&self) -> PathBuf {
+        self.path.join("eval")
+    }
+
+    /// Where the checkpoint after `step` stands or shall stand.
+    pub fn checkpoint(&self, step: usize) -> PathBuf {
+        self.path.join("checkpoints").join(format!("step-{step:06}"))
+    }
+
+    /// Steps that have a checkpoint, ascending; whole or not.
+    pub fn checkpoints(&self) -> Result<Vec<usize>> {
+        let folder = self.path.join("checkpoints");
+        let names = file_names(&folder)?;
+        let mut steps: Vec<usize> = names.iter().filter_map(|name| name.strip_prefix("step-")?.parse().ok()).collect();
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// The newest checkpoint that is whole. For each newer one that is not, `skipped` is told why.
+    pub fn newest_checkpoint(&self, mut skipped: impl FnMut(usize, anyhow::Error)) -> Result<Option<usize>> {
+        for step in self.checkpoints()?.into_iter().rev() {
+            match verify_dir(&self.checkpoint(step)) {
+                Ok(()) => return Ok(Some(step)),
+                Err(error) => skipped(step, error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn locked(mut self) -> Result<Self> {
+        let path = self.path.join(".lock");
+        let file = File::create(&path).map_err(|error| write_error(&path, &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "another process is at work on `{}`\nhint: wait for it to end, or start a new run under another `--name`",
+                self.path.display()
+            ),
+            // Some network disks know no locks; the run is worth more than the guard.
+            Err(TryLockError::Error(error)) => tracing::warn!("lock `{}`: {error}", path.display()),
+        }
+        self._lock = Some(file);
+        Ok(self)
+    }
+}
+
+fn create_named(root: &Path, name: &str) -> Result<PathBuf> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+        bail!("`{name}` cannot be the name of a run\nhint: the folder goes into `run.dir`, the name is one word");
+    }
+    let path = root.join(name);
+    fs::create_dir(&path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => anyhow!(
+            "the run `{}` exists, and nothing is overwritten\nhint: take another `--name`, leave it out for a counted one, or go \
+             on with `--resume {}`",
+            path.display(),
+            path.display()
+        ),
+        _ => write_error(&path, &error),
+    })?;
+    Ok(path)
+}
+
+fn create_counted(root: &Path, stem: &str) -> Result<PathBuf> {
+    let counter = |name: &String| name.strip_prefix(stem)?.strip_prefix('-')?.parse::<u64>().ok();
+    let highest = file_names(root)?.iter().filter_map(counter).max().unwrap_or(0);
+    // Another process may take the number first: making the folder is what decides.
+    for number in highest + 1.. {
+        let path = root.join(format!("{stem}-{number}"));
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(write_error(&path, &error)),
+        }
+    }
+    unreachable!("the numbers do not end")
+}
+
+/// A name without anything that means something in a path: `Qwen/Qwen2.5-7B` becomes `Qwen-Qwen2.5-7B`.
+fn file_stem(text: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let stem: String = text.chars().map(plain).collect();
+    match stem.trim_matches(['-', '.']) {
+        "" => "run".to_owned(),
+        stem => stem.to_owned(),
+    }
+}
+
+/// Names in a folder; none where it does not exist.
+fn file_names(folder: &Path) -> Result<Vec<String>> {
+    let context = || format!("read `{}`", folder.display());
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(context)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 is none of ours.
+        names.extend(entry.with_context(context)?.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::atomic::commit_dir;
+
+    fn name(run: &RunDir) -> String {
+        run.path().file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// The error of what must fail.
+    fn error<T>(result: Result<T>) -> String {
+        format!("{:#}", result.err().expect("an error"))
+    }
+
+    #[test]
+    fn default_names_count_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let create = || name(&RunDir::create(dir.path(), None, "tiny/null example").unwrap());
+        assert_eq!(create(), "tiny-null-example-1");
+        assert_eq!(create(), "tiny-null-example-2");
+        // A gap is not filled: a higher number is a later run.
+        fs::remove_dir_all(dir.path().join("tiny-null-example-1")).unwrap();
+        assert_eq!(create(), "tiny-null-example-3");
+        assert_eq!(name(&RunDir::create(dir.path(), None, "tiny").unwrap()), "tiny-1");
+        assert_eq!(name(&RunDir::create(dir.path(), None, "../..").unwrap()), "run-1");
+    }
+
+    #[test]
+    fn runs_that_start_together_get_different_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut names: Vec<String> = std::thread::scope(|scope| {
+            let create = || name(&RunDir::create(dir.path(), None, "tiny").unwrap());
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        names.sort();
+        assert_eq!(names, (1..=8).map(|i| format!("tiny-{i}")).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_taken_or_odd_name_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        RunDir::create(dir.path(), Some("first"), "tiny").unwrap();
+        let text = error(RunDir::create(dir.path(), Some("first"), "tiny"));
+        assert!(text.contains("first` exists") && text.contains("\nhint: take another `--name`"), "{text}");
+        for odd in ["", ".", "..", ".hidden", "a/b", "/tmp"] {
+            assert!(error(RunDir::create(dir.path(), Some(odd), "tiny")).contains("cannot be the name"), "{odd}");
+        }
+    }
+
+    #[test]
+    fn one_process_at_a_time_goes_on_with_a_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), Some("first"), "tiny").unwrap();
+        fs::write(run.config(), "").unwrap();
+        assert!(error(RunDir::resume(run.path())).contains("another process"));
+        RunDir::open(run.path()).unwrap();
+        let path = run.path().to_owned();
+        drop(run);
+        RunDir::resume(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_run_cannot_be_resumed() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(error(RunDir::resume(&dir.path().join("none"))).contains("there is no run directory"));
+        assert!(error(RunDir::resume(dir.path())).contains("has no config.toml"));
+    }
+
+    #[test]
+    fn the_newest_whole_checkpoint_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), None, "tiny").unwrap();
+        let newest = || {
+            let mut skipped = Vec::new();
+            (run.newest_checkpoint(|step, _| skipped.push(step)).unwrap(), skipped)
+        };
+        assert_eq!(newest(), (None, vec![]));
+        for step in [20, 40, 1_000_000] {
+            commit_dir(&run.checkpoint(step), |folder| Ok(fs::write(folder.join("state"), "1")?)).unwrap();
+        }
+        fs::create_dir(run.checkpoint(60).with_extension("tmp")).unwrap();
+        assert_eq!(run.checkpoints().unwrap(), [20, 40, 1_000_000]);
+        assert_eq!(newest(), (Some(1_000_000), vec![]));
+        fs::write(run.checkpoint(1_000_000).join("state"), "2").unwrap();
+        fs::remove_file(run.checkpoint(40).join("state")).unwrap();
+        assert_eq!(newest(), (Some(20), vec![1_000_000, 40]));
+    }
+}

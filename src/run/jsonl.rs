@@ -1,0 +1,156 @@
+//! An append-only log: one JSON object a line, each with the field `step`, in the order of steps.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::atomic::write_error;
+
+/// A log open for appending.
+pub struct JsonLines {
+    file: File,
+    path: PathBuf,
+}
+
+impl JsonLines {
+    /// Starts a log; one that exists is an error.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file =
+            OpenOptions::new().append(true).create_new(true).open(path).map_err(|error| write_error(path, &error))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Goes on with a log after `last_step`: lines of later steps, and a last line that a crash left torn, are cut off. What
+    /// stands before is not written again, so it cannot be lost. A log that is missing is started.
+    pub fn resume(path: &Path, last_step: usize) -> Result<Self> {
+        if !path.exists() {
+            return Self::create(path);
+        }
+        let context = || format!("read `{}`", path.display());
+        let mut file = OpenOptions::new().read(true).write(true).open(path).with_context(context)?;
+        let kept = length_up_to(&file, last_step).with_context(context)?;
+        file.set_len(kept).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| write_error(path, &error))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Appends one line. It reaches the operating system in one write, so a crash of the program tears nothing.
+    pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(record).context("encode a record as JSON")?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(|error| write_error(&self.path, &error))
+    }
+
+    /// Pushes the lines to the disk; called before a checkpoint is committed that counts on them.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| write_error(&self.path, &error))
+    }
+}
+
+/// All records of a log; a torn last line is left out.
+pub fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
+    let context = || format!("read `{}`", path.display());
+    let text = std::fs::read(path).with_context(context)?;
+    let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    text[..whole]
+        .split_inclusive(|&byte| byte == b'\n')
+        .enumerate()
+        .map(|(index, line)| serde_json::from_slice(line).with_context(|| format!("line {}", index + 1)))
+        .collect::<Result<_>>()
+        .with_context(context)
+}
+
+/// Length in bytes of the lines up to and with `last_step`.
+fn length_up_to(file: &File, last_step: usize) -> Result<u64> {
+    #[derive(Deserialize)]
+    struct Step {
+        step: usize,
+    }
+    let mut reader = BufReader::new(file);
+    let mut line = Vec::new();
+    let mut kept = 0;
+    for number in 1.. {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line)? as u64;
+        // The end, or a line without its newline: the write was cut short.
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        match serde_json::from_slice::<Step>(&line) {
+            Ok(Step { step }) if step > last_step => break,
+            Ok(_) => kept += length,
+            // After a power cut the last block may read as zeros; anything amiss before the end is damage, not to be cut.
+            Err(_) if reader.fill_buf()?.is_empty() => break,
+            Err(error) => bail!("line {number}: {error}"),
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Record {
+        step: usize,
+        text: String,
+    }
+
+    fn record(step: usize) -> Record {
+        Record { step, text: format!("line\nof {step}") }
+    }
+
+    fn steps(path: &Path) -> Vec<usize> {
+        read::<Record>(path).unwrap().into_iter().map(|record| record.step).collect()
+    }
+
+    #[test]
+    fn goes_on_after_the_resumed_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let mut log = JsonLines::create(&path).unwrap();
+        for step in [0, 1, 2, 2, 3, 4] {
+            log.append(&record(step)).unwrap();
+        }
+        let before = std::fs::read(&path).unwrap();
+        let mut log = JsonLines::resume(&path, 2).unwrap();
+        log.append(&record(3)).unwrap();
+        assert_eq!(steps(&path), [0, 1, 2, 2, 3]);
+        assert!(before.starts_with(&std::fs::read(&path).unwrap()), "equal records give equal bytes");
+    }
+
+    #[test]
+    fn a_torn_last_line_is_cut_at_every_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let whole = serde_json::to_string(&record(3)).unwrap();
+        for length in 0..=whole.len() {
+            std::fs::write(&path, format!("{{\"step\":1,\"text\":\"\"}}\n{}", &whole[..length])).unwrap();
+            assert_eq!(steps(&path), [1]);
+            JsonLines::resume(&path, 9).unwrap().append(&record(2)).unwrap();
+            assert_eq!(steps(&path), [1, 2]);
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_an_error_and_cuts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        let content = "{\"step\":1}\nxx\n{\"step\":2}\n";
+        std::fs::write(&path, content).unwrap();
+        let error = format!("{:#}", JsonLines::resume(&path, 2).err().unwrap());
+        assert!(error.starts_with("read `") && error.contains("line 2"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+    }
+
+    #[test]
+    fn a_new_log_overwrites_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        JsonLines::create(&path).unwrap();
+        assert!(JsonLines::create(&path).is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! What a run was made from and with: enough to repeat it, nothing about whose machine it was.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::atomic;
+use super::dir::RunDir;
+
+/// `manifest.json`. What stands here stays the same over the life of a run; what may change is in its sessions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub seed: u64,
+    pub model: Source,
+    pub data: Source,
+    pub prompt: PromptIdentity,
+    /// The process that started the run, then each that resumed it.
+    pub sessions: Vec<Session>,
+}
+
+/// Where weights or questions came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// As the user gave it.
+    pub path: String,
+    /// The commit, for a hub id.
+    pub revision: Option<String>,
+    /// SHA-256 by file name.
+    pub files: BTreeMap<String, String>,
+}
+
+/// Which prior prompt, and in whose words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptIdentity {
+    pub name: String,
+    pub wording: String,
+    /// SHA-256 of the text.
+    pub sha256: String,
+}
+
+/// One process at work on the run. Bit-exact repetition is promised for equal version, target, processor and device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// RFC 3339, UTC.
+    pub started: String,
+    /// As typed; the program without its folder.
+    pub command: Vec<String>,
+    /// The checkpoint it went on from.
+    pub resumed_from: Option<usize>,
+    pub rft: String,
+    /// Commit that the program was built from, where the build knew it.
+    pub git: Option<String>,
+    pub target: String,
+    /// Instruction sets that change the rounding of sums.
+    pub cpu: Vec<String>,
+    /// Features the program was built with.
+    pub features: Vec<String>,
+    pub device: String,
+    pub threads: usize,
+}
+
+impl Manifest {
+    pub fn read(run: &RunDir) -> Result<Self> {
+        let path = run.manifest();
+        let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))
+    }
+
+    /// Writes the file, or replaces it when a session was added.
+    pub fn write(&self, run: &RunDir) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(self).context("encode the manifest")?;
+        text.push(b'\n');
+        atomic::write(&run.manifest(), &text)
+    }
+}
+
+impl Session {
+    /// This process, from now on.
+    pub fn start(device: &str, threads: usize, resumed_from: Option<usize>) -> Self {
+        Self {
+            started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            command: command(env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
+            resumed_from,
+            rft: env!("CARGO_PKG_VERSION").to_owned(),
+            git: option_env!("RFT_GIT_HASH").map(str::to_owned),
+            target: option_env!("RFT_TARGET")
+                .map_or_else(|| format!("{}-{}", env::consts::ARCH, env::consts::OS), str::to_owned),
+            cpu: instruction_sets(),
+            features: option_env!("RFT_FEATURES")
+                .map_or_else(Vec::new, |names| names.split_terminator(',').map(str::to_owned).collect()),
+            device: device.to_owned(),
+            threads,
+        }
+    }
+}
+
+fn command(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut command: Vec<String> = arguments.collect();
+    if let Some(program) = command.first_mut()
+        && let Some(name) = Path::new(program).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    command
+}
+
+#[cfg(target_arch = "x86_64")]
+fn instruction_sets() -> Vec<String> {
+    let sets = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+    ];
+    sets.into_iter().filter(|&(_, present)| present).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn instruction_sets() -> Vec<String> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_add_up_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), None, "tiny").unwrap();
+        let source = |path: &str| Source {
+            path: path.into(),
+            revision: None,
+            files: BTreeMap::from([("model.safetensors".into(), "00".into())]),
+        };
+        let mut manifest = Manifest {
+            seed: 42,
+            model: source("tiny"),
+            data: source("arithmetic"),
+            prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
+            sessions: vec![Session::start("cpu", 2, None)],
+        };
+        manifest.write(&run).unwrap();
+        let mut again = Manifest::read(&run).unwrap();
+        assert_eq!(again, manifest);
+        assert_eq!((&again.model, &again.data), (&manifest.model, &manifest.data));
+
+        let session = Session::start("cpu", 1, Some(20));
+        again.sessions.push(session.clone());
+        again.write(&run).unwrap();
+        manifest.sessions.push(session);
+        assert_eq!(Manifest::read(&run).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_session_tells_when_and_how_but_not_where() {
+        let session = Session::start("cpu", 2, None);
+        let started = humantime::parse_rfc3339(&session.started).unwrap();
+        assert!(started.elapsed().unwrap().as_secs() < 60);
+        assert!(!session.command[0].contains('/'), "{:?}", session.command);
+        let typed = ["/home/ada/bin/rft", "train", "--data", "a/b.jsonl"].map(str::to_owned);
+        assert_eq!(command(typed.into_iter()), ["rft", "train", "--data", "a/b.jsonl"]);
+    }
+}

@@ -1,0 +1,104 @@
+//! The numbers of every step, in `metrics.jsonl` and for TensorBoard, under TRL's names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::dir::RunDir;
+use super::jsonl::{self, JsonLines};
+use super::tensorboard::EventFile;
+
+/// Both logs of a run's numbers.
+pub struct MetricsLog {
+    lines: JsonLines,
+    events: EventFile,
+}
+
+/// A line of `metrics.jsonl`: `{"step": 3, "reward": 0.5, ...}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricsRecord {
+    pub step: usize,
+    /// By name; JSON has no NaN and no infinity, they are written as null ...
+    #[serde(flatten)]
+    pub values: BTreeMap<String, Option<f64>>,
+    /// ... and their names listed, so that a search for `non_finite` finds what went wrong.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub non_finite: Vec<String>,
+}
+
+impl MetricsLog {
+    pub fn create(run: &RunDir) -> Result<Self> {
+        Ok(Self { lines: JsonLines::create(&run.metrics())?, events: EventFile::create(run.path(), 0)? })
+    }
+
+    /// Goes on after the checkpoint of `last_step`; what was logged later is cut off.
+    pub fn resume(run: &RunDir, last_step: usize) -> Result<Self> {
+        Ok(Self {
+            lines: JsonLines::resume(&run.metrics(), last_step)?,
+            events: EventFile::create(run.path(), last_step + 1)?,
+        })
+    }
+
+    /// Appends the numbers of a step. A step may have more than one line: an evaluation follows the training step.
+    pub fn append(&mut self, step: usize, values: &BTreeMap<String, f64>) -> Result<()> {
+        let non_finite = values.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect();
+        let finite = |(name, &value): (&String, &f64)| (name.clone(), value.is_finite().then_some(value));
+        self.lines.append(&MetricsRecord { step, values: values.iter().map(finite).collect(), non_finite })?;
+        self.events.append(step, values)
+    }
+
+    /// Pushes the lines to the disk, before a checkpoint is committed.
+    pub fn sync(&self) -> Result<()> {
+        self.lines.sync()
+    }
+}
+
+/// All lines of a `metrics.jsonl`.
+pub fn read(path: &Path) -> Result<Vec<MetricsRecord>> {
+    jsonl::read(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(reward: f64, kl: f64) -> BTreeMap<String, f64> {
+        BTreeMap::from([("reward".into(), reward), ("kl".into(), kl)])
+    }
+
+    #[test]
+    fn lines_keep_every_digit_and_name_what_is_not_finite() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), None, "tiny").unwrap();
+        let mut log = MetricsLog::create(&run).unwrap();
+        log.append(1, &values(0.1 + 0.2, 1.0)).unwrap();
+        log.append(2, &values(f64::NAN, f64::INFINITY)).unwrap();
+        let text = std::fs::read_to_string(run.metrics()).unwrap();
+        assert_eq!(
+            text,
+            "{\"step\":1,\"kl\":1.0,\"reward\":0.30000000000000004}\n\
+             {\"step\":2,\"kl\":null,\"reward\":null,\"non_finite\":[\"kl\",\"reward\"]}\n"
+        );
+        let records = read(&run.metrics()).unwrap();
+        assert_eq!(records[0].values["reward"], Some(0.1 + 0.2));
+        assert_eq!((records[1].values["kl"], records[1].non_finite.len()), (None, 2));
+    }
+
+    #[test]
+    fn a_resumed_log_has_one_line_for_each_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path(), None, "tiny").unwrap();
+        let mut log = MetricsLog::create(&run).unwrap();
+        for step in 1..=5 {
+            log.append(step, &values(step as f64, 0.0)).unwrap();
+        }
+        log.sync().unwrap();
+        let mut log = MetricsLog::resume(&run, 3).unwrap();
+        log.append(4, &values(40.0, 0.0)).unwrap();
+        let rewards: Vec<_> =
+            read(&run.metrics()).unwrap().iter().map(|record| record.values["reward"].unwrap()).collect();
+        assert_eq!(rewards, [1.0, 2.0, 3.0, 40.0]);
+    }
+}

@@ -1,0 +1,289 @@
+//! What the user sees while a run goes on: a bar where stderr is a terminal, plain lines where it is not.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::stats::{Proportion, mean};
+
+/// The numbers of one training step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepView {
+    /// Counted from 1.
+    pub step: usize,
+    pub reward: f64,
+    /// Share of correct completions.
+    pub accuracy: Option<f64>,
+    /// Share of completions in the format that the prior prompt asks for.
+    pub format: Option<f64>,
+    /// Tokens of a completion, on average.
+    pub mean_length: f64,
+    /// Tokens of all completions of the step.
+    pub tokens: usize,
+    pub seconds: f64,
+}
+
+/// The result of an evaluation on held-out questions.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalView<'a> {
+    /// When: `before training`, `after step 20`.
+    pub label: &'a str,
+    pub accuracy: Proportion,
+    pub format: Option<Proportion>,
+    pub greedy_accuracy: Option<Proportion>,
+}
+
+/// Shows how far a run is, on stderr. Clones write to the same place, from any thread.
+#[derive(Clone)]
+pub struct Progress(Arc<Mutex<State>>);
+
+struct State {
+    sink: Sink,
+    total: usize,
+    seconds_per_step: Option<f64>,
+    rewards: Vec<f64>,
+}
+
+enum Sink {
+    Bar(ProgressBar),
+    Lines(Box<dyn Write + Send>),
+}
+
+impl Progress {
+    /// For a run of `total` steps of which `done` are behind it. Colour is left out where `NO_COLOR` is set.
+    pub fn new(total: usize, done: usize) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self::lines(total, io::stderr());
+        }
+        let style = ProgressStyle::with_template("{spinner} step {pos}/{len} {bar:30.cyan/dim} {prefix}\n  {wide_msg}")
+            .expect("a valid template")
+            .progress_chars("━━─");
+        let bar = ProgressBar::new(total as u64).with_position(done as u64).with_style(style);
+        // A step can take minutes: something has to move meanwhile.
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self::with_sink(Sink::Bar(bar), total)
+    }
+
+    /// One plain line for everything, to `out`.
+    pub fn lines(total: usize, out: impl Write + Send + 'static) -> Self {
+        Self::with_sink(Sink::Lines(Box::new(out)), total)
+    }
+
+    fn with_sink(sink: Sink, total: usize) -> Self {
+        Self(Arc::new(Mutex::new(State { sink, total, seconds_per_step: None, rewards: Vec::new() })))
+    }
+
+    /// A step is done.
+    pub fn step(&self, view: &StepView) {
+        self.with(|state| state.step(view));
+    }
+
+    /// What goes on within a step (`sampling 12/64`); shown on the bar only.
+    pub fn phase(&self, text: &str) {
+        self.with(|state| {
+            if let Sink::Bar(bar) = &state.sink {
+                bar.set_prefix(format!("{text}{}", state.time_left(bar.position() as usize)));
+            }
+        });
+    }
+
+    /// A line that stays, above the bar.
+    pub fn note(&self, text: &str) {
+        self.with(|state| state.line(text));
+    }
+
+    /// An evaluation is done.
+    pub fn eval(&self, view: &EvalView) {
+        self.note(&view.to_line());
+    }
+
+    /// The bar stops and its last state stays on the screen; what is said from now on stands below it.
+    pub fn finish(&self) {
+        self.with(|state| {
+            if let Sink::Bar(bar) = &state.sink {
+                bar.set_prefix("");
+                bar.abandon();
+                state.sink = Sink::Lines(Box::new(io::stderr()));
+            }
+        });
+    }
+
+    fn with(&self, act: impl FnOnce(&mut State)) {
+        act(&mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+}
+
+impl State {
+    fn step(&mut self, view: &StepView) {
+        // Recent steps weigh most: completions grow and shrink as the model learns.
+        let average = self.seconds_per_step.map_or(view.seconds, |average| 0.8 * average + 0.2 * view.seconds);
+        self.seconds_per_step = Some(average);
+        self.rewards.push(view.reward);
+        let time_left = self.time_left(view.step);
+        match &self.sink {
+            Sink::Bar(bar) => {
+                bar.set_position(view.step as u64);
+                bar.set_prefix(time_left.trim_start().to_owned());
+                bar.set_message(view.to_line(&sparkline(&self.rewards)));
+            }
+            Sink::Lines(_) => {
+                let line = format!("step {}/{}  {}{time_left}", view.step, self.total, view.to_line(""));
+                self.line(&line);
+            }
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        match &mut self.sink {
+            Sink::Bar(bar) => bar.println(text),
+            // Nobody reading any more is no reason to stop a run.
+            Sink::Lines(out) => {
+                let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+            }
+        }
+    }
+
+    /// `  2m 05s left`, or nothing while that is not known.
+    fn time_left(&self, done: usize) -> String {
+        let steps = self.total.saturating_sub(done);
+        match self.seconds_per_step {
+            Some(seconds) if steps > 0 => format!("  {} left", duration(seconds * steps as f64)),
+            _ => String::new(),
+        }
+    }
+}
+
+impl StepView {
+    fn to_line(self, curve: &str) -> String {
+        let mut line = format!("reward {:.3}", self.reward);
+        if !curve.is_empty() {
+            line += &format!(" {curve}");
+        }
+        for (name, share) in [("accuracy", self.accuracy), ("format", self.format)] {
+            if let Some(share) = share {
+                line += &format!("  {name} {:.1} %", 100.0 * share);
+            }
+        }
+        line + &format!("  length {:.1}  {:.0} tokens/s", self.mean_length, self.tokens as f64 / self.seconds)
+    }
+}
+
+impl EvalView<'_> {
+    fn to_line(self) -> String {
+        let mut line = format!("held-out {}: accuracy {}", self.label, self.accuracy);
+        for (name, share) in [("format", self.format), ("greedy accuracy", self.greedy_accuracy)] {
+            if let Some(share) = share {
+                line += &format!("  {name} {share}");
+            }
+        }
+        line + &format!("  ({} questions)", self.accuracy.n)
+    }
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m {seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h {minutes:02}m"),
+    }
+}
+
+/// The whole course of `values` in at most 24 characters, each the mean of its share of them.
+fn sparkline(values: &[f64]) -> String {
+    const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let width = values.len().min(24);
+    let means: Vec<f64> =
+        (0..width).map(|i| mean(&values[i * values.len() / width..(i + 1) * values.len() / width])).collect();
+    let low = means.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = means.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    // A flat or missing value gives NaN, which `as` turns into the lowest level.
+    let level = |value: f64| LEVELS[((value - low) / (high - low) * 7.0).round() as usize];
+    means.into_iter().map(level).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Screen(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn plain_lines_say_everything_on_one_line_each() {
+        let screen = Screen::default();
+        let progress = Progress::lines(40, screen.clone());
+        let view = StepView {
+            step: 1,
+            reward: 0.3254,
+            accuracy: Some(0.3515),
+            format: Some(0.3),
+            mean_length: 48.25,
+            tokens: 2_000,
+            seconds: 2.0,
+        };
+        progress.eval(&EvalView {
+            label: "before training",
+            accuracy: Proportion::new(180, 512),
+            format: None,
+            greedy_accuracy: Some(Proportion::new(507, 512)),
+        });
+        progress.step(&view);
+        progress.phase("sampling 1/16");
+        progress.clone().note("saved checkpoints/step-000001");
+        progress.step(&StepView { step: 40, format: None, ..view });
+        progress.finish();
+        let text = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            text,
+            "held-out before training: accuracy 35.2 % [31.1, 39.4]  greedy accuracy 99.0 % [97.7, 99.6]  (512 questions)\n\
+             step 1/40  reward 0.325  accuracy 35.1 %  format 30.0 %  length 48.2  1000 tokens/s  1m 18s left\n\
+             saved checkpoints/step-000001\n\
+             step 40/40  reward 0.325  accuracy 35.1 %  length 48.2  1000 tokens/s\n"
+        );
+    }
+
+    #[test]
+    fn time_left_follows_the_recent_steps() {
+        let progress = Progress::lines(100, io::sink());
+        let view =
+            StepView { step: 1, reward: 0.0, accuracy: None, format: None, mean_length: 1.0, tokens: 1, seconds: 10.0 };
+        progress.step(&view);
+        progress.step(&StepView { step: 2, seconds: 20.0, ..view });
+        // 98 steps of 0.8 * 10 + 0.2 * 20 seconds.
+        progress.with(|state| assert_eq!(state.time_left(2), "  19m 36s left"));
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        assert_eq!(duration(59.4), "59s");
+        assert_eq!(duration(59.6), "1m 00s");
+        assert_eq!(duration(3_599.0), "59m 59s");
+        assert_eq!(duration(90_061.0), "25h 01m");
+    }
+
+    #[test]
+    fn the_curve_shows_the_whole_run() {
+        assert_eq!(sparkline(&[]), "");
+        assert_eq!(sparkline(&[0.5, 0.5]), "▁▁");
+        assert_eq!(sparkline(&[0.0, 0.25, 0.5, 0.75, 1.0]), "▁▃▅▆█");
+        let rising: Vec<f64> = (0..1_000).map(f64::from).collect();
+        let curve = sparkline(&rising);
+        assert_eq!(curve.chars().count(), 24);
+        assert!(curve.starts_with('▁') && curve.ends_with('█'));
+        assert_eq!(sparkline(&[f64::NAN, 1.0, 2.0]), "▁▁█");
+    }
+}

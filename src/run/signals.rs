@@ -1,0 +1,191 @@
+//! A clean end when the user or the system asks for one.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+/// What asked for the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// SIGTERM: the system shuts down, or a time limit is reached.
+    Terminate,
+    /// SIGUSR1: a batch system announces that it will soon take the machine away.
+    Preempt,
+}
+
+impl Signal {
+    /// Exit status of a process that the signal ended: 128 and its number.
+    pub fn exit_code(self) -> i32 {
+        128 + match self {
+            Self::Interrupt => SIGINT,
+            Self::Terminate => SIGTERM,
+            Self::Preempt => SIGUSR1,
+        }
+    }
+
+    fn from_number(number: i32) -> Self {
+        match number {
+            SIGINT => Self::Interrupt,
+            SIGTERM => Self::Terminate,
+            _ => Self::Preempt,
+        }
+    }
+}
+
+/// One Ctrl-C can arrive twice: `timeout` and some shells signal the process and then its whole group.
+const ECHO: Duration = Duration::from_millis(500);
+
+/// Whether the run is asked to end. Clones speak of the same request.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    first: Arc<Mutex<Option<(Signal, Instant)>>>,
+}
+
+impl Stop {
+    /// A request that only [`Stop::request`] makes, for tests and for callers with signals of their own.
+    pub fn manual() -> Self {
+        Self::default()
+    }
+
+    /// Listens for SIGINT, SIGTERM and SIGUSR1 from now on. The first asks the run to end with a checkpoint, and `on_first` can
+    /// tell the user that it was heard; a later SIGINT or SIGTERM ends the process at once with status 130 or 143. Call it
+    /// once a process.
+    pub fn on_signals(on_first: impl Fn(Signal) + Send + 'static) -> Result<Self> {
+        let stop = Self::default();
+        let listener = stop.clone();
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).context("listen for signals")?;
+        // A thread of its own hears the second signal while the run computes.
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for number in signals.forever() {
+                    let signal = Signal::from_number(number);
+                    match listener.receive(signal, Instant::now()) {
+                        Answer::First => on_first(signal),
+                        Answer::Ignored => {}
+                        Answer::Kill => signal_hook::low_level::exit(signal.exit_code()),
+                    }
+                }
+            })
+            .context("start the thread that listens for signals")?;
+        Ok(stop)
+    }
+
+    /// The signal that asked for the end, if one did. The training loop looks between steps.
+    pub fn requested(&self) -> Option<Signal> {
+        self.lock().map(|(signal, _)| signal)
+    }
+
+    /// Asks for the end as the signal would.
+    pub fn request(&self, signal: Signal) {
+        self.receive(signal, Instant::now());
+    }
+
+    fn receive(&self, signal: Signal, now: Instant) -> Answer {
+        let mut first = self.lock();
+        match *first {
+            None => {
+                *first = Some((signal, now));
+                Answer::First
+            }
+            Some((_, at)) if now.duration_since(at) < ECHO || signal == Signal::Preempt => Answer::Ignored,
+            Some(_) => Answer::Kill,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Signal, Instant)>> {
+        self.first.lock().expect("no holder of the lock panics")
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    First,
+    Ignored,
+    Kill,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_first_asks_and_the_second_kills() {
+        let stop = Stop::manual();
+        assert_eq!(stop.requested(), None);
+        let start = Instant::now();
+        let later = |milliseconds| start + Duration::from_millis(milliseconds);
+        assert_eq!(stop.receive(Signal::Preempt, start), Answer::First);
+        assert_eq!(stop.receive(Signal::Terminate, later(10)), Answer::Ignored);
+        assert_eq!(stop.receive(Signal::Preempt, later(60_000)), Answer::Ignored);
+        assert_eq!(stop.receive(Signal::Interrupt, later(60_000)), Answer::Kill);
+        assert_eq!(stop.requested(), Some(Signal::Preempt));
+    }
+
+    #[test]
+    fn clones_share_the_request() {
+        let stop = Stop::manual();
+        let loops = stop.clone();
+        stop.request(Signal::Terminate);
+        assert_eq!(loops.requested(), Some(Signal::Terminate));
+    }
+
+    #[test]
+    fn exit_codes_are_the_shells() {
+        assert_eq!(Signal::Interrupt.exit_code(), 130);
+        assert_eq!(Signal::Terminate.exit_code(), 143);
+    }
+
+    /// SIGUSR1 to this very process: no other test uses it, and it cannot kill.
+    #[test]
+    fn a_real_signal_is_heard() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let stop = Stop::on_signals(move |signal| sender.send(signal).unwrap()).unwrap();
+        signal_hook::low_level::raise(SIGUSR1).unwrap();
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(10)).unwrap(), Signal::Preempt);
+        assert_eq!(stop.requested(), Some(Signal::Preempt));
+    }
+
+    /// In a process of its own, which is this test again: what a user does who presses Ctrl-C once, or twice.
+    #[test]
+    fn a_process_ends_cleanly_or_at_once() {
+        const CHILD: &str = "RFT_TEST_SIGNALS_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            let stop = Stop::on_signals(|_| println!("heard")).unwrap();
+            println!("ready");
+            while stop.requested().is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // A last step that takes long.
+            thread::sleep(Duration::from_secs(2));
+            std::process::exit(0);
+        }
+        for (name, signals, status) in [("INT", 1, 0), ("TERM", 2, 143), ("INT", 2, 130)] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture", "run::signals::tests::a_process_ends_cleanly_or_at_once"])
+                .env(CHILD, "1")
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+            assert!(lines.any(|line| line.ends_with("ready")));
+            for count in 0..signals {
+                if count > 0 {
+                    thread::sleep(ECHO);
+                }
+                Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+                assert!(count > 0 || lines.any(|line| line.ends_with("heard")));
+            }
+            assert_eq!(child.wait().unwrap().code(), Some(status), "{signals} times SIG{name}");
+        }
+    }
+}
