@@ -1,4 +1,5 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
+mod data;
 mod templates;
 mod tokenizer;
 
