@@ -1,7 +1,7 @@
 //! `rft train`: fine-tune a model by GRPO under a prior prompt.
 
 use super::config_args::ConfigArgs;
-use crate::config::{self, RunConfig, render};
+use crate::config::{self, RunConfig};
 use crate::model::source::Source;
 use crate::rollout::engine::LocalEngine;
 use crate::run::{Progress, RunDir, Session, Stop, atomic};
@@ -191,7 +191,7 @@ fn start(config: &RunConfig, setup: &Setup) -> Result<RunDir> {
     );
     let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
     let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
-    atomic::write(&run.config(), render::to_toml(config, None).as_bytes())?;
+    atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
     atomic::write(&run.path().join("prompt.toml"), setup.prior.to_toml().as_bytes())?;
     Ok(run)
 }
@@ -269,7 +269,7 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
 
 fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     let n = after.sampled.accuracy.n;
     table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
     let mut row = |name: &str, value: &dyn Fn(&Evaluation) -> Option<String>| {

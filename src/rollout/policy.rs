@@ -6,7 +6,7 @@ use crate::model::decoder::Decoder;
 use crate::model::source::Source;
 use crate::model::tokenizer::Tokenizer;
 use crate::prompt::PriorPrompt;
-use crate::prompt::template::{ChatTemplate, Rendered, encode_prompt};
+use crate::prompt::template::{ChatTemplate, Rendered, SpecialStrings, encode_prompt};
 use anyhow::Result;
 use std::collections::BTreeSet;
 
@@ -25,7 +25,9 @@ impl Policy {
     /// Loads the model that `source` describes, as `config` wants it asked.
     pub fn load(source: &Source, config: &RunConfig) -> Result<Self> {
         let tokenizer = source.tokenizer()?;
-        let template = source.template(&config.prompt.template)?;
+        let tokens = source.tokenizer_config.as_deref().map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
+        let own = ChatTemplate::from_model(source.chat_template.as_deref(), source.tokenizer_config.as_deref())?;
+        let template = ChatTemplate::choose(&config.prompt.template, own, tokens)?;
         let mut stop_tokens: BTreeSet<u32> = source.config.eos_token_ids.iter().copied().collect();
         stop_tokens.extend(template.end_ids(&tokenizer));
         let own = template.stop_strings().iter().map(ToString::to_string);

@@ -1,6 +1,6 @@
 //! Which question comes when: the data, epoch after epoch, as one endless row.
 
-use crate::rng::{Purpose, Stream};
+use crate::data::order;
 use std::cell::RefCell;
 
 /// The order of `len` questions, a function of seed and epoch alone.
@@ -29,8 +29,7 @@ impl Order {
         }
         let mut cached = self.epoch.borrow_mut();
         if cached.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            let permutation = Stream::new(self.seed, Purpose::Shuffle, &[epoch]).permutation(self.len);
-            *cached = Some((epoch, permutation));
+            *cached = Some((epoch, order::epoch(self.seed, epoch, self.len)));
         }
         cached.as_ref().expect("filled above").1[within]
     }

@@ -4,10 +4,12 @@ use super::sample::{Item, render_all};
 use crate::config::{DataSection, RunConfig};
 use crate::data::{self, Question};
 use crate::math::gold_is_parsable;
+use crate::model::hub;
 use crate::model::source::Source;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::rollout::policy::Policy;
+use crate::run::hash::sha256;
 use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -77,7 +79,11 @@ impl Setup {
             seed: config.train.seed,
             model: identity(&config.model.path, &config.model.revision, &self.model_hash),
             data: identity(&config.data.path, &config.data.revision, &self.data_sha256),
-            prompt: PromptIdentity::of(&self.prior),
+            prompt: PromptIdentity {
+                name: self.prior.name.clone(),
+                wording: self.prior.wording.clone(),
+                sha256: sha256(self.prior.text.as_bytes()),
+            },
             sessions: Vec::new(),
         }
     }
@@ -97,10 +103,11 @@ struct Questions {
 
 impl Questions {
     fn load(config: &RunConfig) -> Result<Self> {
+        let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
         let seed = config.train.seed;
         let split = config.eval.path == "held-out";
         let held_out_count = if split { config.eval.questions } else { 0 };
-        let loaded = data::load(&config.data, seed, held_out_count).context("load the training questions")?;
+        let loaded = data::load(&config.data, seed, held_out_count, &fetch).context("load the training questions")?;
         let mut questions =
             Self { train: loaded.questions, held_out: loaded.held_out, notes: loaded.warnings, sha256: loaded.sha256 };
         if !split && config.eval.questions > 0 {
@@ -109,7 +116,7 @@ impl Questions {
                 max_questions: Some(config.eval.questions),
                 ..config.data.clone()
             };
-            let loaded = data::load(&section, seed, 0).context("load the evaluation questions")?;
+            let loaded = data::load(&section, seed, 0, &fetch).context("load the evaluation questions")?;
             questions.held_out = loaded.questions;
             questions.notes.extend(loaded.warnings);
         }

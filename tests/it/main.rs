@@ -1,7 +1,7 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
-mod data;
-mod templates;
-mod tokenizer;
 
+mod data;
 mod gradients;
 mod objectives;
+mod templates;
+mod tokenizer;
