@@ -5,3 +5,4 @@ mod gradients;
 mod objectives;
 mod templates;
 mod tokenizer;
+mod embedded;
