@@ -1,3 +1,6 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
 
 mod gradients;
+mod invariants;
+mod ops;
+mod rollout;
