@@ -1,8 +1,12 @@
 //! The decoder, its reference twin, adapters, and the files they live in.
 
+pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod gguf;
 pub mod lora;
 pub mod pack;
 pub mod reference;
+pub mod safetensors;
+pub mod tokenizer;
 pub mod weights;

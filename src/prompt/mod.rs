@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+mod jinja;
 pub mod registry;
+pub mod template;
 
 pub use registry::{find, shipped};
 

@@ -1,0 +1,122 @@
+//! `rft config`: show, check and list configurations.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::config_args::ConfigArgs;
+use crate::config::{self, Layers, PRESETS};
+
+/// Show, check and list configurations
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Print the configuration that a run would take, as TOML that repeats it
+    Show(ShowArgs),
+    /// Check files of configuration; the environment plays no part
+    Check(CheckArgs),
+    /// List the presets
+    List(ListArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct ShowArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Say where each value came from
+    #[arg(long)]
+    origin: bool,
+
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "toml")]
+    output_format: ShowFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ShowFormat {
+    Toml,
+    Json,
+}
+
+#[derive(clap::Args, Debug)]
+struct CheckArgs {
+    /// Files, each checked by itself over its preset
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(clap::Args, Debug)]
+struct ListArgs {
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: ListFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ListFormat {
+    Text,
+    Json,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::Show(args) => show(&args),
+        Command::Check(args) => check(&args.files),
+        Command::List(args) => list(args.output_format),
+    }
+}
+
+fn show(args: &ShowArgs) -> Result<()> {
+    let resolved = config::resolve(&args.config.layers())?;
+    match args.output_format {
+        ShowFormat::Toml => print!("{}", config::to_toml(&resolved.config, args.origin.then_some(&resolved.origins))),
+        ShowFormat::Json => {
+            let config = config::to_json(&resolved.config);
+            let origins = || resolved.origins.iter().map(|(key, origin)| (key, origin.to_string()));
+            let output = match args.origin {
+                true => json!({ "config": config, "origins": origins().collect::<BTreeMap<_, _>>() }),
+                false => config,
+            };
+            println!("{output:#}");
+        }
+    }
+    Ok(())
+}
+
+/// Check every file before failing, so that one run shows all that is wrong.
+fn check(files: &[PathBuf]) -> Result<()> {
+    let mut errors = Vec::new();
+    for file in files {
+        match config::resolve(&Layers { files: vec![file.clone()], ..Layers::default() }) {
+            Ok(_) => println!("{}: ok", file.display()),
+            Err(error) => errors.push(format!("{error:#}")),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }
+}
+
+fn list(format: ListFormat) -> Result<()> {
+    match format {
+        ListFormat::Text => {
+            for preset in PRESETS {
+                println!("{}\n  {}\n  {}", preset.name, preset.description(), preset.command());
+            }
+        }
+        ListFormat::Json => {
+            let presets = PRESETS
+                .iter()
+                .map(|it| json!({ "name": it.name, "description": it.description(), "command": it.command() }));
+            println!("{:#}", serde_json::Value::from_iter(presets));
+        }
+    }
+    Ok(())
+}

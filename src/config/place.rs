@@ -1,0 +1,49 @@
+//! Where a value was written: for `--origin` and for errors.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A compiled-in preset, by name.
+    Preset(String),
+    /// A file; line and column count from 1.
+    File { path: PathBuf, line: usize, column: usize },
+    /// An environment variable, by name.
+    Environment(String),
+    /// The argument of `--set`.
+    Set(String),
+    /// One of the command's own flags, such as `--steps`.
+    Flag(String),
+}
+
+impl Origin {
+    /// The place as an error names it, exact to the column.
+    pub(super) fn site(&self) -> String {
+        match self {
+            Origin::File { path, line, column } => format!("{}:{line}:{column}", path.display()),
+            Origin::Set(argument) => format!("--set {argument}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Preset(name) => write!(f, "preset {name}"),
+            Origin::File { path, line, .. } => write!(f, "{}:{line}", path.display()),
+            Origin::Environment(variable) => f.write_str(variable),
+            Origin::Set(_) => f.write_str("--set"),
+            Origin::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// The line and column, from 1, of a byte offset; columns count characters.
+pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..offset.min(text.len())];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}

@@ -1,0 +1,59 @@
+//! A configuration as text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use toml::{Table, Value};
+
+use super::optional::UNSET;
+use super::place::Origin;
+use super::schema::RunConfig;
+
+/// Every key in the order of the schema, so that the text alone repeats the run; with `origins`, each line says where
+/// its value came from.
+pub fn to_toml(config: &RunConfig, origins: Option<&BTreeMap<String, Origin>>) -> String {
+    let table = Table::try_from(config).expect("a configuration holds only what TOML can hold");
+    let mut text = String::new();
+    write_section(&mut text, &table, "", origins);
+    text
+}
+
+fn write_section(text: &mut String, table: &Table, section: &str, origins: Option<&BTreeMap<String, Origin>>) {
+    let lines: Vec<(&String, String)> = table
+        .iter()
+        .filter(|(_, value)| !value.is_table())
+        .map(|(key, value)| (key, format!("{key} = {value}")))
+        .collect();
+    if !lines.is_empty() {
+        let gap = if text.is_empty() { "" } else { "\n" };
+        _ = writeln!(text, "{gap}[{section}]");
+    }
+    let width = lines.iter().map(|(_, line)| line.chars().count()).max().unwrap_or(0);
+    for (key, line) in lines {
+        match origins.and_then(|it| it.get(&format!("{section}.{key}"))) {
+            Some(origin) => _ = writeln!(text, "{line:width$}  # from {origin}"),
+            None => _ = writeln!(text, "{line}"),
+        }
+    }
+    for (key, value) in table {
+        if let Value::Table(inner) = value {
+            let name = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
+            write_section(text, inner, &name, origins);
+        }
+    }
+}
+
+/// The same as JSON, with null for what is unset.
+pub fn to_json(config: &RunConfig) -> serde_json::Value {
+    let mut json = serde_json::to_value(config).expect("a configuration holds only what JSON can hold");
+    unset_to_null(&mut json);
+    json
+}
+
+fn unset_to_null(json: &mut serde_json::Value) {
+    match json {
+        serde_json::Value::Object(object) => object.values_mut().for_each(unset_to_null),
+        serde_json::Value::String(text) if text == UNSET => *json = serde_json::Value::Null,
+        _ => {}
+    }
+}

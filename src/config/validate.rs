@@ -1,0 +1,230 @@
+//! Checks of values that parse but cannot be run.
+
+use super::optional::UNSET;
+use super::schema::*;
+
+/// A value that cannot be run: its key, what is wrong with it, and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}`: {problem}\nhint: {remedy}")]
+pub struct Invalid {
+    pub key: &'static str,
+    pub problem: String,
+    pub remedy: String,
+}
+
+type Check = Result<(), Invalid>;
+
+fn ensure(holds: bool, key: &'static str, problem: impl Into<String>, remedy: impl Into<String>) -> Check {
+    if holds { Ok(()) } else { Err(Invalid { key, problem: problem.into(), remedy: remedy.into() }) }
+}
+
+impl RunConfig {
+    /// Find the first value that cannot be run. What needs a file or a model to be known is checked where that is read.
+    pub fn validate(&self) -> Check {
+        self.names()?;
+        self.data.validate()?;
+        self.lora.validate()?;
+        self.rollout.validate()?;
+        self.rewards()?;
+        self.grpo.validate()?;
+        self.train.validate()?;
+        self.batches()
+    }
+
+    fn names(&self) -> Check {
+        let shipped = "reasoning, planning, code, recall, null-example or none, or the path of a file";
+        not_empty("model.path", &self.model.path, "tiny, a hub id (org/name), a folder or a .gguf file")?;
+        not_empty("prompt.ppe", &self.prompt.ppe, shipped)?;
+        not_empty("prompt.template", &self.prompt.template, "model, plain, or the path of a Jinja file")?;
+        not_empty("data.path", &self.data.path, "arithmetic, a file or a hub data set")?;
+        not_empty(
+            "eval.path",
+            &self.eval.path,
+            "held-out, a file or a hub data set; eval.questions = 0 switches it off",
+        )?;
+        not_empty("run.dir", &self.run.dir, "a folder, such as runs")?;
+        let name = self.run.name.as_deref().unwrap_or(UNSET);
+        let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
+        ensure(plain, "run.name", format!("`{name}` is no name of a folder"), "leave out slashes; run.dir says where")
+    }
+
+    fn rewards(&self) -> Check {
+        let AccuracySection { weight: accuracy, .. } = self.reward.accuracy;
+        let FormatSection { weight: format } = self.reward.format;
+        let weights = "a weight of 0 switches a component off; unset takes the study's 0.5 and 0.5";
+        for (key, weight) in [("reward.accuracy.weight", accuracy), ("reward.format.weight", format)] {
+            let weight = weight.unwrap_or(0.0);
+            ensure(weight.is_finite() && weight >= 0.0, key, format!("{weight} is no weight"), weights)?;
+        }
+        let tagged = self.prompt.ppe != "none";
+        ensure(
+            tagged || format.is_none_or(|it| it == 0.0),
+            "reward.format.weight",
+            "the prior prompt `none` asks for no format that could be rewarded",
+            "leave it unset, or choose another prompt.ppe",
+        )?;
+        ensure(self.reward.weights(tagged) != (0.0, 0.0), "reward.accuracy.weight", "all weights are 0", weights)
+    }
+
+    /// Quantities that must fit together.
+    fn batches(&self) -> Check {
+        let RolloutSection { prompts_per_step, num_generations, .. } = self.rollout;
+        let completions = self.rollout.completions_per_step();
+        let parts = self.grpo.steps_per_generation;
+        ensure(
+            completions.is_multiple_of(parts),
+            "grpo.steps_per_generation",
+            format!(
+                "{prompts_per_step} prompts x {num_generations} completions = {completions} cannot be cut into {parts} \
+                 equal mini-batches"
+            ),
+            format!("it must divide {completions}: {}", divisors_near(completions, parts)),
+        )?;
+        let longest = self.rollout.max_sequence_length();
+        ensure(
+            self.train.max_tokens_per_micro_batch >= longest,
+            "train.max_tokens_per_micro_batch",
+            format!(
+                "{} tokens cannot hold one prompt and one completion, at most {longest} tokens",
+                self.train.max_tokens_per_micro_batch
+            ),
+            format!("raise it to {longest} or more, or lower rollout.max_completion_length"),
+        )
+    }
+}
+
+impl DataSection {
+    fn validate(&self) -> Check {
+        at_least_one("data.max_questions", self.max_questions.unwrap_or(1), "unset takes all questions")?;
+        let levels = "levels are 1 to 3, such as [1, 2, 3]";
+        ensure(!self.levels.is_empty(), "data.levels", "no level", levels)?;
+        let wrong = self.levels.iter().find(|level| !(1..=3).contains(*level));
+        ensure(wrong.is_none(), "data.levels", format!("there is no level {}", wrong.unwrap_or(&0)), levels)
+    }
+}
+
+impl LoraSection {
+    fn validate(&self) -> Check {
+        at_least_one("lora.r", self.r, "8 to 64 are usual; 32 is the study's preset")?;
+        positive("lora.lora_alpha", self.lora_alpha, "as large as lora.r is usual")?;
+        let key = "lora.target_modules";
+        let known = format!("{ALL_LINEAR}, or any of {}", LINEAR_MODULES.join(", "));
+        ensure(!self.target_modules.is_empty(), key, "no module to adapt", &known)?;
+        for (index, module) in self.target_modules.iter().enumerate() {
+            let is_known = module == ALL_LINEAR || LINEAR_MODULES.contains(&module.as_str());
+            ensure(is_known, key, format!("unknown module `{module}`"), &known)?;
+            let is_new = !self.target_modules[..index].contains(module);
+            ensure(is_new, key, format!("`{module}` stands there twice"), "name each module once")?;
+        }
+        Ok(())
+    }
+}
+
+impl RolloutSection {
+    fn validate(&self) -> Check {
+        at_least_one("rollout.prompts_per_step", self.prompts_per_step, "16 are enough for the embedded model")?;
+        ensure(
+            self.num_generations >= 2,
+            "rollout.num_generations",
+            format!("{} completions of a question leave nothing to compare", self.num_generations),
+            "2 or more; the study takes 8",
+        )?;
+        at_least_one("rollout.max_prompt_length", self.max_prompt_length, "1024 holds every question of the study")?;
+        at_least_one("rollout.max_completion_length", self.max_completion_length, "the study takes 4096")?;
+        let sampling = "1 samples from the policy as it is; greedy decoding is for evaluation (eval.greedy)";
+        positive("rollout.temperature", self.temperature, sampling)?;
+        let top_p = "between 0 and 1; 1 switches it off";
+        ensure(
+            0.0 < self.top_p && self.top_p <= 1.0,
+            "rollout.top_p",
+            format!("{} is out of range", self.top_p),
+            top_p,
+        )?;
+        let min_p = "at least 0 and below 1; 0 switches it off";
+        ensure((0.0..1.0).contains(&self.min_p), "rollout.min_p", format!("{} is out of range", self.min_p), min_p)?;
+        let stops = self.stop.iter().all(|it| !it.is_empty());
+        ensure(stops, "rollout.stop", "an empty string would end every completion at once", "leave it out")?;
+        at_least_one("rollout.max_rows", self.max_rows, "as many as memory holds; 64 is a fair start")
+    }
+}
+
+impl GrpoSection {
+    fn validate(&self) -> Check {
+        let clip = "0.2 is usual; gspo takes about 3e-4";
+        ensure(
+            0.0 < self.epsilon && self.epsilon < 1.0,
+            "grpo.epsilon",
+            format!("{} is out of range", self.epsilon),
+            clip,
+        )?;
+        positive("grpo.epsilon_high", self.clip_high(), "0.28 is dapo's; unset takes grpo.epsilon")?;
+        let delta = self.delta.unwrap_or(f64::INFINITY);
+        let beyond = 1.0 + self.clip_high();
+        ensure(
+            delta > beyond,
+            "grpo.delta",
+            format!(
+                "{delta} is not above 1 + epsilon_high = {beyond}, so it would clip what the first clip lets through"
+            ),
+            "4 is a fair start; unset switches it off",
+        )?;
+        not_negative("grpo.beta", self.beta, "0 leaves the KL term out")?;
+        not_negative("grpo.entropy_coef", self.entropy_coef, "0 switches the bonus off")?;
+        not_negative(
+            "grpo.truncation_penalty",
+            self.truncation_penalty,
+            "it is taken from the reward; 0 switches it off",
+        )?;
+        at_least_one("grpo.num_iterations", self.num_iterations, "1 uses each completion once")?;
+        at_least_one("grpo.steps_per_generation", self.steps_per_generation, "1 makes one update of a rollout batch")
+    }
+}
+
+impl TrainSection {
+    fn validate(&self) -> Check {
+        at_least_one("train.steps", self.steps.unwrap_or(1), "unset trains for train.epochs passes over the data")?;
+        at_least_one("train.epochs", self.epochs, "1 sees each question once")?;
+        positive(
+            "train.learning_rate",
+            self.learning_rate,
+            "1e-5 is usual for LoRA on a model of some billion weights",
+        )?;
+        let share = "a share between 0 and 1";
+        let min_lr = self.min_lr_rate;
+        ensure((0.0..=1.0).contains(&min_lr), "train.min_lr_rate", format!("{min_lr} is out of range"), share)?;
+        let warmup = self.warmup_ratio;
+        ensure((0.0..=1.0).contains(&warmup), "train.warmup_ratio", format!("{warmup} is out of range"), share)?;
+        for (key, beta) in [("train.adam_beta1", self.adam_beta1), ("train.adam_beta2", self.adam_beta2)] {
+            let remedy = "at least 0 and below 1; 0.9 and 0.95 are the study's";
+            ensure((0.0..1.0).contains(&beta), key, format!("{beta} is out of range"), remedy)?;
+        }
+        positive("train.adam_epsilon", self.adam_epsilon, "1e-8 is usual")?;
+        not_negative("train.weight_decay", self.weight_decay, "0 switches it off")?;
+        not_negative("train.max_grad_norm", self.max_grad_norm, "0 switches clipping off")?;
+        at_least_one("train.threads", self.threads.unwrap_or(1), "unset takes one for each core")
+    }
+}
+
+fn not_empty(key: &'static str, value: &str, remedy: &str) -> Check {
+    ensure(!value.trim().is_empty(), key, "is empty", remedy)
+}
+
+fn at_least_one(key: &'static str, value: usize, remedy: &str) -> Check {
+    ensure(value >= 1, key, format!("{value} is too few"), remedy)
+}
+
+fn positive(key: &'static str, value: f64, remedy: &str) -> Check {
+    ensure(value.is_finite() && value > 0.0, key, format!("{value} is not above 0"), remedy)
+}
+
+fn not_negative(key: &'static str, value: f64, remedy: &str) -> Check {
+    ensure(value.is_finite() && value >= 0.0, key, format!("{value} is not 0 or more"), remedy)
+}
+
+/// The divisors of `number` round about `wanted`, which is none of them.
+fn divisors_near(number: usize, wanted: usize) -> String {
+    let divisors: Vec<usize> = (1..=number).filter(|it| number.is_multiple_of(*it)).collect();
+    let above = divisors.partition_point(|it| *it < wanted);
+    let near = &divisors[above.saturating_sub(2)..(above + 2).min(divisors.len())];
+    near.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}

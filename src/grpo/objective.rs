@@ -1,0 +1,256 @@
+//! From finished log-probabilities to the loss and its derivative by each of them.
+//!
+//! For token t of branch i let l, o and f be its log-probability now, under the policy that sampled it, and under the
+//! reference, A the branch's advantage, r = exp(l - o). Every objective is a weighted sum over tokens,
+//!
+//! ```text
+//! loss = sum_i sum_t weight_i (policy(r, A, l) + beta kl(f - l)) - entropy_coef mean_t H_t
+//! ```
+//!
+//! and differs from the others in `policy` and `weight` alone. With N branches in the update, of L_i tokens each:
+//!
+//! | objective | weight                      | policy                          | source                          |
+//! |-----------|-----------------------------|---------------------------------|---------------------------------|
+//! | `grpo`    | 1 / (N L_i)                 | -min(r A, clip(r) A)            | DeepSeekMath, arXiv 2402.03300  |
+//! | `bnpo`    | 1 / tokens of the update    | as grpo                         | arXiv 2506.02864, TRL's reading |
+//! | `dapo`    | 1 / tokens of an update     | as grpo                         | arXiv 2503.14476                |
+//! | `dr_grpo` | 1 / (N longest completion)  | as grpo                         | arXiv 2503.20783                |
+//! | `gspo`    | 1 / (N L_i)                 | as grpo, r of the whole branch  | arXiv 2507.18071                |
+//! | `cispo`   | as dapo                     | -min(r, epsilon_high) A l,      | arXiv 2506.13585, 2510.13786    |
+//! |           |                             | the minimum held constant       |                                 |
+//!
+//! where clip(r) keeps r between 1 - `epsilon` and 1 + `epsilon_high`, and a dual clip (arXiv 1912.09729) puts
+//! min(r, `delta`) in the place of the bare r. The conventions are TRL's for one whole optimiser update: N counts
+//! masked branches too, a count of tokens leaves them out; `dapo` and `cispo` divide by the mean tokens of the rollout
+//! batch's updates where the batch is cut into several ([`Normaliser::over_rollout`]), `bnpo` by this update's own.
+//!
+//! Numbers are f32 at the edges and f64 inside.
+
+use anyhow::{Result, ensure};
+
+use super::totals::Totals;
+use crate::config::{GrpoSection, KlEstimator, LossType};
+
+/// What an update minimises. Made once from the configuration.
+#[derive(Clone, Debug)]
+pub struct Objective {
+    pub loss_type: LossType,
+    pub beta: f64,
+    pub entropy_coef: f64,
+    kl_estimator: KlEstimator,
+    epsilon_low: f64,
+    epsilon_high: f64,
+    /// Infinite where there is no dual clip.
+    delta: f64,
+    max_completion_length: usize,
+}
+
+/// One branch of the update's batch. Slices have one entry per completion token.
+#[derive(Clone, Copy, Debug)]
+pub struct BranchTerms<'a> {
+    pub logprobs: &'a [f32],
+    /// Under the policy that sampled; `None` where that is the policy itself, so that every ratio is exactly 1.
+    pub old: Option<&'a [f32]>,
+    /// Under the model without its adapter. Needed where `beta` is not zero.
+    pub reference: Option<&'a [f32]>,
+    /// Entropy of each token's distribution, in nats. Needed where `entropy_coef` is not zero, logged where given.
+    pub entropy: Option<&'a [f32]>,
+    pub advantage: f32,
+    /// Left out of the loss, as a truncated completion may be.
+    pub masked: bool,
+}
+
+/// The divisors of one optimiser update, computed once from all its branches, so that the loss and the gradient are
+/// the same however the update is split into micro-batches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normaliser {
+    branches: f64,
+    tokens: f64,
+    tokens_per_update: f64,
+}
+
+impl Normaliser {
+    /// For an update that is one of `updates` which together use up a rollout batch of `tokens` unmasked tokens.
+    /// Changes `dapo` and `cispo` alone: every token of the rollout batch then weighs the same, in whichever
+    /// of its updates it falls.
+    pub fn over_rollout(self, tokens: usize, updates: usize) -> Self {
+        Self { tokens_per_update: (tokens as f64).max(1.0) / updates.max(1) as f64, ..self }
+    }
+}
+
+impl Objective {
+    /// `max_completion_length` is the constant that `dr_grpo` divides by.
+    pub fn new(section: &GrpoSection, max_completion_length: usize) -> Result<Self> {
+        let epsilon_high = section.epsilon_high.unwrap_or(section.epsilon);
+        ensure!(
+            section.loss_type != LossType::Cispo || section.epsilon_high.is_some(),
+            "`cispo` needs the largest weight of a token\nhint: set `grpo.epsilon_high`; 5.0 is the usual value"
+        );
+        ensure!(
+            (0.0..=1.0).contains(&section.epsilon) && epsilon_high >= 0.0,
+            "the clip range from 1 - {} to 1 + {epsilon_high} is not a range of probability ratios\n\
+             hint: `grpo.epsilon` lies between 0 and 1, `grpo.epsilon_high` at or above 0",
+            section.epsilon,
+        );
+        ensure!(
+            section.loss_type == LossType::Cispo || section.delta.is_none_or(|delta| delta > 1.0 + epsilon_high),
+            "the dual clip `grpo.delta` lies inside the clip range\n\
+             hint: set it above 1 + `grpo.epsilon_high`, or leave it out"
+        );
+        Ok(Self {
+            loss_type: section.loss_type,
+            beta: section.beta,
+            entropy_coef: section.entropy_coef,
+            kl_estimator: section.kl_estimator,
+            epsilon_low: section.epsilon,
+            epsilon_high,
+            delta: section.delta.unwrap_or(f64::INFINITY),
+            max_completion_length,
+        })
+    }
+
+    /// True where a token's coefficient depends on log-probabilities, so that these have to be finished before the
+    /// backward pass starts. Otherwise the coefficients are [`Objective::fixed_coefficient`].
+    pub fn needs_two_passes(&self, has_old: bool) -> bool {
+        has_old || self.beta != 0.0
+    }
+
+    /// True for a branch whose gradient is exactly zero, so that the gradient pass may leave it out.
+    /// The [`Normaliser`] counts it all the same.
+    pub fn skips(&self, advantage: f32, masked: bool) -> bool {
+        masked || (advantage == 0.0 && self.beta == 0.0 && self.entropy_coef == 0.0)
+    }
+
+    /// Divisors of an update whose branches have these completion lengths.
+    pub fn normaliser(&self, lengths: &[usize], masked: &[bool]) -> Normaliser {
+        assert_eq!(lengths.len(), masked.len(), "each branch is masked or not");
+        let tokens: usize = lengths.iter().zip(masked).filter(|(_, masked)| !**masked).map(|(length, _)| length).sum();
+        let tokens = tokens.max(1) as f64;
+        Normaliser { branches: lengths.len().max(1) as f64, tokens, tokens_per_update: tokens }
+    }
+
+    /// Writes dLoss/dlogprob of each token into `grad` and adds the branch to `totals`. The derivative of the entropy
+    /// bonus is not in `grad`: see [`Objective::entropy_grad`].
+    ///
+    /// # Panics
+    /// When slices differ in length, or one that the objective needs is `None`.
+    pub fn branch(&self, terms: &BranchTerms, normaliser: &Normaliser, grad: &mut [f32], totals: &mut Totals) {
+        let length = terms.logprobs.len();
+        assert_eq!(grad.len(), length, "one derivative a token");
+        for slice in [terms.old, terms.reference, terms.entropy].into_iter().flatten() {
+            assert_eq!(slice.len(), length, "one entry a token");
+        }
+        totals.branches += 1;
+        if terms.masked {
+            grad.fill(0.0);
+            totals.masked_branches += 1;
+            return;
+        }
+        let reference = (self.beta != 0.0).then(|| terms.reference.expect("`beta` needs reference log-probabilities"));
+        let advantage = f64::from(terms.advantage);
+        let weight = self.weight(length, normaliser);
+        let old = terms.old.unwrap_or(terms.logprobs);
+        let branch_ratio = (self.loss_type == LossType::Gspo).then(|| sequence_ratio(terms.logprobs, old));
+        let (mut loss, mut low, mut high) = (0.0, 0, 0);
+        for (t, grad) in grad.iter_mut().enumerate() {
+            let logprob = f64::from(terms.logprobs[t]);
+            let ratio = branch_ratio.unwrap_or_else(|| (logprob - f64::from(old[t])).exp());
+            let (mut value, mut slope) = self.policy(ratio, advantage, logprob);
+            if let Some(reference) = reference {
+                let (kl, kl_slope) = self.kl(f64::from(reference[t]) - logprob);
+                value += self.beta * kl;
+                slope += self.beta * kl_slope;
+                totals.kl_sum += kl;
+            }
+            loss += weight * value;
+            *grad = (weight * slope) as f32;
+            low += usize::from(self.clips_low(ratio, advantage));
+            high += usize::from(self.clips_high(ratio, advantage));
+            totals.ratio.add(ratio);
+        }
+        totals.tokens += length;
+        totals.clip.add_branch(low, high, length);
+        totals.policy_loss += loss;
+        totals.loss += loss;
+        if let Some(entropy) = terms.entropy {
+            let sum: f64 = entropy.iter().copied().map(f64::from).sum();
+            totals.entropy_sum += sum;
+            totals.entropy_tokens += length;
+            totals.loss -= self.entropy_coef * sum / normaliser.tokens;
+        } else {
+            assert!(self.entropy_coef == 0.0, "`entropy_coef` needs entropies");
+        }
+    }
+
+    /// dLoss/dlogprob of every token of a branch when [`Objective::needs_two_passes`] is false.
+    pub fn fixed_coefficient(&self, advantage: f32, length: usize, normaliser: &Normaliser) -> f32 {
+        (self.weight(length, normaliser) * self.policy(1.0, f64::from(advantage), 0.0).1) as f32
+    }
+
+    /// dLoss/dentropy of every unmasked token: the bonus is the mean entropy of the update's tokens, whatever the
+    /// objective's own normaliser.
+    pub fn entropy_grad(&self, normaliser: &Normaliser) -> f32 {
+        (-self.entropy_coef / normaliser.tokens) as f32
+    }
+
+    /// Share of one token of a branch of `length` tokens in the update's loss.
+    fn weight(&self, length: usize, normaliser: &Normaliser) -> f64 {
+        match self.loss_type {
+            LossType::Grpo | LossType::Gspo => 1.0 / (normaliser.branches * length.max(1) as f64),
+            LossType::Bnpo => 1.0 / normaliser.tokens,
+            LossType::Dapo | LossType::Cispo => 1.0 / normaliser.tokens_per_update,
+            LossType::DrGrpo => 1.0 / (normaliser.branches * self.max_completion_length as f64),
+        }
+    }
+
+    /// The policy term and its derivative by the log-probability.
+    ///
+    /// The ratio of `gspo` spreads its derivative over the branch: exp(mean_t (l_t - o_t)) has r / L_i for each token,
+    /// and the L_i equal terms of the branch make that r again, so one formula serves both kinds of ratio.
+    fn policy(&self, ratio: f64, advantage: f64, logprob: f64) -> (f64, f64) {
+        if ratio.is_nan() {
+            return (f64::NAN, f64::NAN); // a minimum would hide it
+        }
+        if advantage == 0.0 {
+            return (0.0, 0.0); // also where the ratio has overflowed
+        }
+        if self.loss_type == LossType::Cispo {
+            let slope = -ratio.min(self.epsilon_high) * advantage;
+            return (slope * logprob, slope);
+        }
+        let bounded = ratio.min(self.delta) * advantage;
+        let clipped = ratio.clamp(1.0 - self.epsilon_low, 1.0 + self.epsilon_high) * advantage;
+        // Inside the range both are the same; outside it the clipped one is flat, and so is the bounded one past delta.
+        let moves = bounded <= clipped && ratio <= self.delta;
+        (-bounded.min(clipped), if moves { -ratio * advantage } else { 0.0 })
+    }
+
+    /// Estimate of the divergence from the reference, and its derivative by the log-probability, where `difference` is
+    /// reference less policy (Schulman, "Approximating KL divergence", 2020). `k1` is unbiased as a value, but its
+    /// derivative is 1 whatever the reference says: as a loss it pulls towards nothing, and serves for comparison.
+    fn kl(&self, difference: f64) -> (f64, f64) {
+        match self.kl_estimator {
+            KlEstimator::K1 => (-difference, 1.0),
+            KlEstimator::K2 => (0.5 * difference * difference, -difference),
+            KlEstimator::K3 => (difference.exp_m1() - difference, -difference.exp_m1()),
+        }
+    }
+
+    fn clips_low(&self, ratio: f64, advantage: f64) -> bool {
+        self.loss_type != LossType::Cispo && advantage < 0.0 && ratio < 1.0 - self.epsilon_low
+    }
+
+    fn clips_high(&self, ratio: f64, advantage: f64) -> bool {
+        let bound = if self.loss_type == LossType::Cispo { self.epsilon_high } else { 1.0 + self.epsilon_high };
+        advantage > 0.0 && ratio > bound
+    }
+}
+
+/// exp of the mean log-ratio of a branch (GSPO's eq. 7).
+fn sequence_ratio(logprobs: &[f32], old: &[f32]) -> f64 {
+    let sum: f64 = logprobs.iter().zip(old).map(|(now, old)| f64::from(*now) - f64::from(*old)).sum();
+    (sum / logprobs.len().max(1) as f64).exp()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! What an update did, summed over its branches, and the names it is logged under.
+
+use std::collections::BTreeMap;
+
+use super::objective::Objective;
+use crate::config::LossType;
+
+/// Sums over the branches of one update. Micro-batches may each fill their own and [`Totals::merge`] them in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// What the update minimises: policy term, divergence and entropy bonus, already normalised.
+    pub loss: f64,
+    /// The loss without the entropy bonus.
+    pub policy_loss: f64,
+    pub branches: usize,
+    pub masked_branches: usize,
+    /// Unmasked tokens.
+    pub tokens: usize,
+    pub kl_sum: f64,
+    pub entropy_sum: f64,
+    /// Unmasked tokens whose entropy is known.
+    pub entropy_tokens: usize,
+    pub ratio: Spread,
+    pub clip: Clipped,
+}
+
+/// Smallest, largest and mean of a number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub min: f64,
+    pub max: f64,
+    pub sum: f64,
+    pub count: usize,
+}
+
+/// Tokens (for `gspo`: branches) held back by the clip range.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Clipped {
+    pub low: usize,
+    pub high: usize,
+    /// Smallest share of a branch's tokens clipped below; `None` before the first branch.
+    pub low_min: Option<f64>,
+    /// Largest share of a branch's tokens clipped above.
+    pub high_max: Option<f64>,
+    /// Branches with at least one token clipped below, and above.
+    pub branches_low: usize,
+    pub branches_high: usize,
+}
+
+impl Totals {
+    pub fn merge(&mut self, other: &Self) {
+        self.loss += other.loss;
+        self.policy_loss += other.policy_loss;
+        self.branches += other.branches;
+        self.masked_branches += other.masked_branches;
+        self.tokens += other.tokens;
+        self.kl_sum += other.kl_sum;
+        self.entropy_sum += other.entropy_sum;
+        self.entropy_tokens += other.entropy_tokens;
+        self.ratio.merge(&other.ratio);
+        self.clip.merge(&other.clip);
+    }
+
+    /// TRL's names and definitions, taken over the whole update: `loss`, `entropy`, `kl` where `beta` is not zero,
+    /// `policy_loss` and `entropy_coef` where there is a bonus, the clip shares, and `ratio/{min,mean,max}`, which TRL
+    /// does not have. A mean over no tokens is left out.
+    pub fn metrics(&self, objective: &Objective) -> BTreeMap<String, f64> {
+        let mut metrics = BTreeMap::from([("loss".to_owned(), self.loss)]);
+        let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
+        if objective.entropy_coef != 0.0 {
+            put("policy_loss", self.policy_loss);
+            put("entropy_coef", objective.entropy_coef);
+        }
+        if self.entropy_tokens > 0 {
+            put("entropy", self.entropy_sum / self.entropy_tokens as f64);
+        }
+        if self.tokens == 0 {
+            return metrics;
+        }
+        let tokens = self.tokens as f64;
+        if objective.beta != 0.0 {
+            put("kl", self.kl_sum / tokens);
+        }
+        put("ratio/min", self.ratio.min);
+        put("ratio/mean", self.ratio.sum / self.ratio.count as f64);
+        put("ratio/max", self.ratio.max);
+        // One ratio a branch counts as one, and a masked branch's is 1.
+        let (low, high) = match objective.loss_type {
+            LossType::Cispo => {
+                put("cispo_clip_ratio", self.clip.high as f64 / tokens);
+                return metrics;
+            }
+            LossType::Gspo => {
+                let branches = self.branches as f64;
+                (self.clip.branches_low as f64 / branches, self.clip.branches_high as f64 / branches)
+            }
+            _ => (self.clip.low as f64 / tokens, self.clip.high as f64 / tokens),
+        };
+        put("clip_ratio/low_mean", low);
+        put("clip_ratio/low_min", self.clip.low_min.unwrap_or(0.0));
+        put("clip_ratio/high_mean", high);
+        put("clip_ratio/high_max", self.clip.high_max.unwrap_or(0.0));
+        put("clip_ratio/region_mean", low + high);
+        metrics
+    }
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0, count: 0 }
+    }
+}
+
+impl Spread {
+    pub fn add(&mut self, value: f64) {
+        self.merge(&Self { min: value, max: value, sum: value, count: 1 });
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+}
+
+impl Clipped {
+    /// Counts a branch of `length` tokens of which `low` are clipped below and `high` above.
+    pub fn add_branch(&mut self, low: usize, high: usize, length: usize) {
+        if length == 0 {
+            return;
+        }
+        self.merge(&Self {
+            low,
+            high,
+            low_min: Some(low as f64 / length as f64),
+            high_max: Some(high as f64 / length as f64),
+            branches_low: usize::from(low > 0),
+            branches_high: usize::from(high > 0),
+        });
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.low += other.low;
+        self.high += other.high;
+        self.low_min = self.low_min.into_iter().chain(other.low_min).reduce(f64::min);
+        self.high_max = self.high_max.into_iter().chain(other.high_max).reduce(f64::max);
+        self.branches_low += other.branches_low;
+        self.branches_high += other.branches_high;
+    }
+}
+
+/// How far the log-probabilities recorded while sampling lie from those the trainer computes for the same tokens:
+/// the absolute differences. With one engine for both it is zero, and where it is not, the two have come apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SamplingGap(pub Spread);
+
+impl SamplingGap {
+    /// One branch: both slices have one entry a token.
+    pub fn add_branch(&mut self, sampled: &[f32], recomputed: &[f32]) {
+        assert_eq!(sampled.len(), recomputed.len(), "one entry a token");
+        for (sampled, recomputed) in sampled.iter().zip(recomputed) {
+            self.0.add((f64::from(*sampled) - f64::from(*recomputed)).abs());
+        }
+    }
+
+    /// `sampling/sampling_logp_difference/{mean,max}`, named as in TRL; none before the first token.
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        if self.0.count == 0 {
+            return BTreeMap::new();
+        }
+        BTreeMap::from([
+            ("sampling/sampling_logp_difference/mean".to_owned(), self.0.sum / self.0.count as f64),
+            ("sampling/sampling_logp_difference/max".to_owned(), self.0.max),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sampling_gap_is_mean_and_largest_absolute_difference() {
+        let mut gap = SamplingGap::default();
+        assert!(gap.metrics().is_empty());
+        gap.add_branch(&[-1.0, -2.0], &[-1.0, -2.5]);
+        gap.add_branch(&[-1.0, -1.0], &[-0.75, -1.0]);
+        let metrics = gap.metrics();
+        assert_eq!(metrics["sampling/sampling_logp_difference/mean"], 0.1875);
+        assert_eq!(metrics["sampling/sampling_logp_difference/max"], 0.5);
+    }
+}

@@ -1,0 +1,372 @@
+//! Text to token ids and back. All use of the crate `tokenizers` stands in this file.
+//!
+//! What differs from calling that crate directly: a special token's string inside a text is text, unless the caller says
+//! that it came from the chat template. A question that quotes `<|im_end|>` can therefore not end the turn it stands in.
+
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::NFC;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::normalizer::Range as Referential;
+use tokenizers::{
+    AddedToken, Model, ModelWrapper, NormalizedString, Normalizer, OffsetType, PreTokenizedString, PreTokenizer,
+    SplitDelimiterBehavior, Token,
+};
+
+/// A byte-pair tokenizer with its special tokens.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Tokens found in the text before it is split into words, longest first.
+    added: Vec<(u32, AddedToken)>,
+    /// Ids of the special ones among them, ascending.
+    special: Vec<u32>,
+    bos: Option<u32>,
+}
+
+/// What the metadata of a GGUF file says about its tokenizer (`tokenizer.ggml.*`, model kind `gpt2`).
+#[derive(Clone, Debug, Default)]
+pub struct GgufTokenizer {
+    /// The text of every id, in the byte-level alphabet.
+    pub tokens: Vec<String>,
+    /// `left right`, the most frequent pair first.
+    pub merges: Vec<String>,
+    /// For each id: 1 normal, 3 control, 4 user-defined, 5 unused. Empty: all normal.
+    pub token_types: Vec<u32>,
+    /// Name of the rule that splits a text into words (`tokenizer.ggml.pre`).
+    pub pre: String,
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    /// The model expects `bos` before every text.
+    pub add_bos: bool,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// A file that is not a tokenizer, or one of another kind than byte-pair encoding.
+    pub fn from_bytes(tokenizer_json: &[u8]) -> anyhow::Result<Self> {
+        let inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(|error| anyhow!("{error}"))?;
+        Self::new(inner)
+    }
+
+    /// Reads the `tokenizer.json` at `path`.
+    ///
+    /// # Errors
+    /// See [`Tokenizer::from_bytes`]; and a file that cannot be read.
+    pub fn from_file(path: &Path) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("read `{}`", path.display()))?;
+        Self::from_bytes(&bytes).with_context(|| format!("read `{}`", path.display()))
+    }
+
+    /// Builds the tokenizer that the metadata of a GGUF file describe: the same ids as the model's `tokenizer.json` gives.
+    ///
+    /// # Errors
+    /// An unknown word-splitting rule, merges of tokens that are not in the vocabulary, arrays of unequal length.
+    pub fn from_gguf(gguf: GgufTokenizer) -> anyhow::Result<Self> {
+        let GgufTokenizer { tokens, merges, token_types, pre, bos, add_bos, .. } = gguf;
+        ensure!(!merges.is_empty(), "the file holds no merges: only byte-pair tokenizers are supported");
+        ensure!(
+            token_types.is_empty() || token_types.len() == tokens.len(),
+            "{} tokens but {} token types",
+            tokens.len(),
+            token_types.len()
+        );
+        let words = WordRule::named(&pre)?;
+        let merges = merges
+            .iter()
+            .map(|merge| match merge.split_once(' ') {
+                Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
+                None => Err(anyhow!("`{merge}` is not a merge of two tokens")),
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+
+        let kind = |id: usize| token_types.get(id).copied().unwrap_or(NORMAL);
+        let added: Vec<AddedToken> = (0..tokens.len())
+            .filter(|&id| matches!(kind(id), CONTROL | USER_DEFINED))
+            .map(|id| AddedToken::from(tokens[id].as_str(), kind(id) == CONTROL).normalized(false))
+            .collect();
+        // Unused ids only round the embedding up to a convenient size; `tokenizer.json` does not have them either.
+        let vocabulary: Vocab = (0u32..)
+            .zip(tokens)
+            .filter(|&(id, _)| kind(id as usize) != UNUSED)
+            .map(|(id, token)| (token, id))
+            .collect();
+        let model = BPE::builder()
+            .vocab_and_merges(vocabulary, merges)
+            .ignore_merges(words.ignore_merges)
+            .build()
+            .map_err(|error| anyhow!("{error}"))?;
+
+        let mut inner = tokenizers::Tokenizer::new(model);
+        if words.nfc {
+            inner.with_normalizer(Some(NFC)).map_err(|error| anyhow!("{error}"))?;
+        }
+        inner.with_pre_tokenizer(Some(words.pre_tokenizer()?));
+        inner.with_decoder(Some(ByteLevel::default()));
+        inner.add_tokens(added).map_err(|error| anyhow!("{error}"))?;
+        let tokenizer = Self::new(inner)?;
+        Ok(Self { bos: bos.filter(|_| add_bos), ..tokenizer })
+    }
+
+    fn new(inner: tokenizers::Tokenizer) -> anyhow::Result<Self> {
+        let ModelWrapper::BPE(model) = inner.get_model() else {
+            bail!("only byte-pair tokenizers are supported");
+        };
+        // What makes encoding a function that cannot fail and always gives the same ids.
+        ensure!(model.dropout.is_none_or(|share| share == 0.0), "the tokenizer drops merges at random (`dropout`)");
+        if let Some(unknown) = model.get_unk_token() {
+            ensure!(inner.token_to_id(unknown).is_some(), "the unknown token `{unknown}` has no id");
+        }
+
+        let mut added: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
+        added.retain(|(_, token)| !token.content.is_empty());
+        added.sort_by(|(a, x), (b, y)| y.content.len().cmp(&x.content.len()).then(a.cmp(b)));
+        let mut special: Vec<u32> =
+            added.iter().filter(|(_, token)| token.special || is_control(&token.content)).map(|(id, _)| *id).collect();
+        special.sort_unstable();
+        // The post-processor is the one place that says whether a text starts with a token of its own.
+        let empty = inner.encode_fast("", true).map_err(|error| anyhow!("{error}"))?;
+        let bos = empty.get_ids().first().copied();
+        Ok(Self { inner, added, special, bos })
+    }
+
+    /// Ids of a text. Strings of special tokens in it are text.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        self.encode_around(text, std::slice::from_ref(&(0..text.len())))
+    }
+
+    /// Ids of a text in which strings of special tokens stand for these tokens, except inside the ranges `literal`
+    /// (bytes, ascending), where they are text.
+    pub fn encode_around(&self, text: &str, literal: &[Range<usize>]) -> Vec<u32> {
+        self.try_encode(text, &self.find_added(text, literal)).expect("a byte-pair tokenizer encodes every text")
+    }
+
+    fn try_encode(&self, text: &str, found: &[(Range<usize>, u32)]) -> tokenizers::Result<Vec<u32>> {
+        let mut pieces = PreTokenizedString::from(text);
+        pieces.split(|_, whole| Ok(split_at(&whole, found)))?;
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            pieces.normalize(|piece| normalizer.normalize(piece))?;
+        }
+        if let Some(words) = self.inner.get_pre_tokenizer() {
+            words.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| self.inner.get_model().tokenize(piece.get()))?;
+        Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    /// The added tokens in a text, leftmost first, of two at the same place the longer one.
+    fn find_added(&self, text: &str, literal: &[Range<usize>]) -> Vec<(Range<usize>, u32)> {
+        let mut starts = [false; 256];
+        for (_, token) in &self.added {
+            starts[usize::from(token.content.as_bytes()[0])] = true;
+        }
+        let is_literal = |range: &Range<usize>| literal.iter().any(|it| it.start < range.end && range.start < it.end);
+
+        let mut found: Vec<(Range<usize>, u32)> = Vec::new();
+        let mut position = 0;
+        while position < text.len() {
+            let matched = starts[usize::from(text.as_bytes()[position])].then(|| {
+                self.added.iter().find(|(id, token)| {
+                    let range = position..position + token.content.len();
+                    text.as_bytes()[position..].starts_with(token.content.as_bytes())
+                        && !(self.is_special(*id) && is_literal(&range))
+                })
+            });
+            let Some((id, token)) = matched.flatten() else {
+                position += 1;
+                continue;
+            };
+            let (mut start, mut end) = (position, position + token.content.len());
+            if token.lstrip {
+                let from = found.last().map_or(0, |(range, _)| range.end);
+                start = from + text[from..start].trim_end().len();
+            }
+            if token.rstrip {
+                end = text.len() - text[end..].trim_start().len();
+            }
+            found.push((start..end, *id));
+            position = end;
+        }
+        found
+    }
+
+    /// The text of `ids`, without special tokens. Bytes that are not UTF-8 become U+FFFD; unknown ids give nothing.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let ids: Vec<u32> = ids.iter().copied().filter(|&id| !self.is_special(id)).collect();
+        self.decode_with_specials(&ids)
+    }
+
+    /// The text of `ids`, special tokens as their strings.
+    pub fn decode_with_specials(&self, ids: &[u32]) -> String {
+        self.inner.decode(ids, false).expect("a byte-pair tokenizer decodes all ids")
+    }
+
+    /// Decodes ids that come one by one.
+    pub fn stream(&self) -> TextStream<'_> {
+        TextStream { tokenizer: self, ids: Vec::new(), shown_ids: 0, shown: String::new() }
+    }
+
+    /// Id and string of every special token, by id.
+    pub fn special_tokens(&self) -> Vec<(u32, &str)> {
+        let mut tokens: Vec<(u32, &str)> = self
+            .added
+            .iter()
+            .filter(|(id, _)| self.is_special(*id))
+            .map(|(id, token)| (*id, token.content.as_str()))
+            .collect();
+        tokens.sort_unstable();
+        tokens
+    }
+
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.binary_search(&id).is_ok()
+    }
+
+    /// The id of a token given as it stands in the vocabulary.
+    pub fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id as it stands in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The token that the model expects before every text, where the chat template does not write it.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Number of tokens; the model's embedding may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// Parts that cannot be written as JSON (none is known).
+    pub fn to_json(&self) -> anyhow::Result<String> {
+        self.inner.to_string(false).map_err(|error| anyhow!("{error}"))
+    }
+}
+
+/// The decoder of a completion that is shown while it is made.
+pub struct TextStream<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The ids shown last (some decoders treat the first id of a text differently), then those not yet shown.
+    ids: Vec<u32>,
+    shown_ids: usize,
+    /// Text of the ids shown last.
+    shown: String,
+}
+
+impl TextStream<'_> {
+    /// Takes the next id and returns the text that is new: whole characters only, so often nothing.
+    pub fn push(&mut self, id: u32) -> String {
+        self.ids.push(id);
+        let text = self.tokenizer.decode(&self.ids);
+        // The bytes of a character that is not complete yet decode to the replacement character.
+        if text.ends_with(char::REPLACEMENT_CHARACTER) { String::new() } else { self.show(&text) }
+    }
+
+    /// What is left at the end, incomplete characters as U+FFFD.
+    pub fn finish(mut self) -> String {
+        let text = self.tokenizer.decode(&self.ids);
+        self.show(&text)
+    }
+
+    fn show(&mut self, text: &str) -> String {
+        let new = text.get(self.shown.len()..).unwrap_or_default().to_owned();
+        self.ids.drain(..self.shown_ids);
+        self.shown_ids = self.ids.len();
+        self.shown = self.tokenizer.decode(&self.ids);
+        new
+    }
+}
+
+/// Token types of GGUF.
+const NORMAL: u32 = 1;
+const CONTROL: u32 = 3;
+const USER_DEFINED: u32 = 4;
+const UNUSED: u32 = 5;
+
+/// Whether a token is written like one that controls the model. Some vocabularies (Qwen2.5's `<|fim_prefix|>`) do not
+/// mark all of theirs as special; in a question they are text all the same.
+fn is_control(token: &str) -> bool {
+    (token.starts_with("<|") && token.ends_with("|>")) || (token.starts_with("<｜") && token.ends_with("｜>"))
+}
+
+/// Cuts a text at the tokens found in it.
+fn split_at(whole: &NormalizedString, found: &[(Range<usize>, u32)]) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
+    let slice = |range: Range<usize>| {
+        whole.slice(Referential::Original(range)).expect("tokens start and end at character boundaries")
+    };
+    let mut pieces = Vec::with_capacity(2 * found.len() + 1);
+    let mut position = 0;
+    for (range, id) in found {
+        pieces.push((slice(position..range.start), None));
+        let token = Token::new(*id, String::new(), (0, range.len()));
+        pieces.push((slice(range.clone()), Some(vec![token])));
+        position = range.end;
+    }
+    pieces.push((slice(position..whole.get_original().len()), None));
+    pieces.retain(|(piece, _)| !piece.is_empty());
+    pieces
+}
+
+/// How a text is cut into words before merging; GGUF files give its name alone.
+struct WordRule {
+    /// Unicode composition comes first.
+    nfc: bool,
+    /// A word that is itself a token is not merged from its bytes.
+    ignore_merges: bool,
+    cut: Cut,
+}
+
+enum Cut {
+    /// The words are what this pattern matches.
+    Pattern(&'static str),
+    /// GPT-2's words, with every digit alone.
+    DigitsAlone,
+    /// GPT-2's words.
+    Gpt2,
+}
+
+impl WordRule {
+    fn named(name: &str) -> anyhow::Result<Self> {
+        // The two patterns differ in how many digits a word may have.
+        const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        Ok(match name {
+            "qwen2" => Self { nfc: true, ignore_merges: false, cut: Cut::Pattern(QWEN2) },
+            "llama-bpe" | "llama3" | "llama-v3" => Self { nfc: false, ignore_merges: true, cut: Cut::Pattern(LLAMA3) },
+            "smollm" => Self { nfc: false, ignore_merges: false, cut: Cut::DigitsAlone },
+            "gpt-2" => Self { nfc: false, ignore_merges: false, cut: Cut::Gpt2 },
+            _ => bail!(
+                "unknown pre-tokenizer `{name}`; known are qwen2, llama-bpe, smollm, gpt-2\n\
+                 hint: use the model's safetensors folder, whose tokenizer.json says how it cuts words"
+            ),
+        })
+    }
+
+    fn pre_tokenizer(&self) -> anyhow::Result<Sequence> {
+        let bytes = |use_regex| ByteLevel::new(false, true, use_regex).into();
+        Ok(Sequence::new(match self.cut {
+            Cut::Pattern(pattern) => {
+                let pattern = SplitPattern::Regex(pattern.to_owned());
+                let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+                vec![split.map_err(|error| anyhow!("{error}"))?.into(), bytes(false)]
+            }
+            Cut::DigitsAlone => vec![Digits::new(true).into(), bytes(true)],
+            Cut::Gpt2 => vec![bytes(true)],
+        }))
+    }
+}
