@@ -2,6 +2,9 @@
 
 mod data;
 mod gradients;
+mod invariants;
+mod ops;
+mod rollout;
 mod objectives;
 mod templates;
 mod tokenizer;
