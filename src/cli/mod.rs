@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod config_args;
+pub mod download;
 pub mod generate;
 pub mod train;
 
