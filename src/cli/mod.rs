@@ -1,2 +1,3 @@
 pub mod config;
 pub mod config_args;
+pub mod prompts;

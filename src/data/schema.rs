@@ -1,7 +1,7 @@
 //! Which columns of a data set are the question and the answer.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use serde_json::{Map, Value};
@@ -13,6 +13,8 @@ use super::read::Rows;
 #[derive(Debug)]
 pub struct Schema {
     pub hub_id: &'static str,
+    /// Folder of the files to use, where the set is published in several forms.
+    config: Option<&'static str>,
     question: &'static str,
     answer: &'static str,
     /// The answer is a worked solution that ends in `#### gold`.
@@ -24,6 +26,7 @@ pub struct Schema {
 const KNOWN: [Schema; 3] = [
     Schema {
         hub_id: "openai/gsm8k",
+        config: Some("main"),
         question: "question",
         answer: "answer",
         hashes: true,
@@ -31,6 +34,7 @@ const KNOWN: [Schema; 3] = [
     },
     Schema {
         hub_id: "RUC-AIBOX/STILL-3-Preview-RL-Data",
+        config: None,
         question: "question",
         answer: "answer",
         hashes: false,
@@ -38,6 +42,7 @@ const KNOWN: [Schema; 3] = [
     },
     Schema {
         hub_id: "agentica-org/DeepScaleR-Preview-Dataset",
+        config: None,
         question: "problem",
         answer: "answer",
         hashes: false,
@@ -56,6 +61,17 @@ const HASHES: &str = "####";
 /// The schema of a hub data set.
 pub fn known(hub_id: &str) -> Option<&'static Schema> {
     KNOWN.iter().find(|schema| schema.hub_id.eq_ignore_ascii_case(hub_id))
+}
+
+impl Schema {
+    /// Leaves out the files of other forms of the set; all stay where none has the form's name in its path.
+    pub fn select(&self, mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+        let of_config = |path: &PathBuf| path.iter().any(|part| self.config.is_some_and(|config| part == config));
+        if paths.iter().any(of_config) {
+            paths.retain(of_config);
+        }
+        paths
+    }
 }
 
 /// The columns to use. A name given by the user comes first, then the schema's.
@@ -178,17 +194,22 @@ pub fn lacks_options(question: &Question) -> bool {
     (asks.iter().chain(&compares).any(|words| text.contains(words)) || letter) && !lists_options(&question.text)
 }
 
-/// Whether options are listed, whatever stands around their letters or numbers: `(A) 1`, `B. 2`, `\text{C:}`, `2) 5`, `① 3`.
+/// Whether options are listed: after letters or numbers in any dress (`(A) 1`, `B. 2`, `\text{C:}`, `2) 5`, `① 3`), or
+/// set apart by bullets, wide spaces or lines of their own.
 fn lists_options(text: &str) -> bool {
-    let mark = |mark: char| {
-        let chars: Vec<char> = text.chars().collect();
-        let is_end = |c: Option<&char>| matches!(c, Some(')' | '.' | ':' | '）' | '．' | '、' | '}' | '$'));
-        let is_start = |c: Option<&char>| c.is_none_or(|c| !c.is_alphanumeric());
+    let chars: Vec<char> = text.chars().collect();
+    let marked = |mark: char| {
         (0..chars.len()).any(|i| {
-            chars[i] == mark && is_end(chars.get(i + 1)) && is_start(i.checked_sub(1).and_then(|i| chars.get(i)))
+            chars[i] == mark
+                && chars.get(i + 1).is_some_and(|next| ")].:）．、}$".contains(*next))
+                && i.checked_sub(1).is_none_or(|before| !chars[before].is_alphanumeric())
         })
     };
-    [['A', 'B'], ['a', 'b'], ['1', '2']].iter().any(|pair| pair.iter().all(|&it| mark(it)))
-        || ['①', '②'].iter().all(|&it| text.contains(it))
-        || ["\n- ", "\n* ", "\\item"].iter().any(|bullet| text.matches(bullet).count() >= 2)
+    let lines_after_the_question = text
+        .split_once('?')
+        .map_or(0, |(_, after)| after.lines().skip(1).filter(|line| !line.trim().is_empty()).count());
+    [['A', 'B'], ['a', 'b'], ['1', '2']].iter().any(|pair| pair.iter().all(|&it| marked(it)))
+        || text.contains('①')
+        || ["\n- ", "\n* ", "\\item", "\\quad", "\\qquad"].iter().any(|mark| text.matches(mark).count() >= 2)
+        || lines_after_the_question >= 3
 }
