@@ -32,10 +32,13 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + me
 
 /// A byte-level BPE of at most `size` tokens, learnt from the same text as the model. Any text can be encoded.
 pub fn train_tokenizer(seed: u64, size: usize) -> Result<Tokenizer> {
-    let corpus = (0..3000).map(|i| {
+    let corpus = (0..3000).flat_map(|i| {
         let group = text::group(seed, i, i, 4);
-        let documents = group.documents.iter().map(|(question, response)| format!("{question}{response}"));
-        group.prefix + &documents.collect::<String>()
+        let documents = group.documents.iter().map(|(question, response)| format!("<|im_start|>{question}{response}"));
+        let text = group.prefix + &documents.collect::<String>();
+        // Special tokens are cut out before any merge is looked for, as they are when a text is encoded.
+        let pieces = text.split("<|").map(|piece| piece.split_once("|>").map_or(piece, |(_, rest)| rest).to_owned());
+        pieces.collect::<Vec<_>>()
     });
     let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Isolated, false);
     let mut tokenizer = Tokenizer::new(BPE::default());

@@ -1,7 +1,7 @@
 //! The gradient pass: groups of one optimiser update ► packed micro-batches ► gradient of the adapter.
 
 use super::objective::{BranchTerms, Normaliser, Objective};
-use super::totals::{Spread, Totals};
+use super::totals::{SamplingGap, Totals};
 use crate::model::decoder::{Decoder, Keep};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
@@ -41,7 +41,7 @@ pub struct PassPlan {
 pub struct PassResult {
     pub totals: Totals,
     /// |sampled - recomputed| log-probability of each token, where the policy has not moved since.
-    pub sampling_gap: Spread,
+    pub sampling_gap: SamplingGap,
     /// Branches whose gradient is not zero by construction.
     pub branches_with_signal: usize,
     pub micro_batches: usize,
@@ -168,9 +168,8 @@ fn micro_batch(
 
     if !plan.off_policy {
         for (branch, range) in branches {
-            for (stats, sampled) in stats[range.clone()].iter().zip(branch.sampled) {
-                result.sampling_gap.add(f64::from((stats.logprob - sampled).abs()));
-            }
+            let recomputed: Vec<f32> = stats[range.clone()].iter().map(|stats| stats.logprob).collect();
+            result.sampling_gap.add_branch(branch.sampled, &recomputed);
         }
     }
     result.totals.merge(&totals);

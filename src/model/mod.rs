@@ -8,5 +8,6 @@ pub mod lora;
 pub mod pack;
 pub mod reference;
 pub mod safetensors;
+pub mod source;
 pub mod tokenizer;
 pub mod weights;

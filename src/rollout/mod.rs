@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod mock;
+pub mod policy;
 pub mod sampler;
 
 use crate::model::lora::Adapter;
