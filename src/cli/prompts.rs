@@ -8,7 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::model::source::Source;
-use crate::prompt::template::{ChatTemplate, encode_prompt};
+use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
 use crate::prompt::{PriorPrompt, Role, find, shipped};
 
 /// List, show and render prior prompts
@@ -133,8 +133,10 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
 fn render(args: &RenderArgs) -> Result<()> {
     let prompt = find(&args.name)?;
     let source = Source::open(&args.model, &args.revision)?;
-    let template =
-        ChatTemplate::choose(&args.template, source.chat_template.as_deref(), source.tokenizer_config.as_deref())?;
+    let config = source.tokenizer_config.as_deref();
+    let tokens = config.map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
+    let own = ChatTemplate::from_model(source.chat_template.as_deref(), config)?;
+    let template = ChatTemplate::choose(&args.template, own, tokens)?;
     let tokenizer = source.tokenizer()?;
     let messages = prompt.messages(&args.question);
     let prefill = prompt.tag.as_ref().filter(|_| args.prefill).map(|tag| format!("<{tag}>"));

@@ -60,11 +60,7 @@ pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> 
     let (paths, schema) = if local.exists() {
         (vec![local.to_owned()], None)
     } else if is_hub_id(&section.path) {
-        let paths = fetch(&section.path, &section.revision, &section.split)?;
-        match schema::known(&section.path) {
-            Some(schema) => (schema.select(paths), Some(schema)),
-            None => (paths, None),
-        }
+        (fetch(&section.path, &section.revision, &section.split)?, schema::known(&section.path))
     } else {
         bail!(
             "there is no data file `{}`\nhint: give a file, the id of a hub data set (`openai/gsm8k`) or `arithmetic`",

@@ -1,7 +1,7 @@
 //! Which columns of a data set are the question and the answer.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::bail;
 use serde_json::{Map, Value};
@@ -13,8 +13,6 @@ use super::read::Rows;
 #[derive(Debug)]
 pub struct Schema {
     pub hub_id: &'static str,
-    /// Folder of the files to use, where the set is published in several forms.
-    config: Option<&'static str>,
     question: &'static str,
     answer: &'static str,
     /// The answer is a worked solution that ends in `#### gold`.
@@ -26,7 +24,6 @@ pub struct Schema {
 const KNOWN: [Schema; 3] = [
     Schema {
         hub_id: "openai/gsm8k",
-        config: Some("main"),
         question: "question",
         answer: "answer",
         hashes: true,
@@ -34,7 +31,6 @@ const KNOWN: [Schema; 3] = [
     },
     Schema {
         hub_id: "RUC-AIBOX/STILL-3-Preview-RL-Data",
-        config: None,
         question: "question",
         answer: "answer",
         hashes: false,
@@ -42,7 +38,6 @@ const KNOWN: [Schema; 3] = [
     },
     Schema {
         hub_id: "agentica-org/DeepScaleR-Preview-Dataset",
-        config: None,
         question: "problem",
         answer: "answer",
         hashes: false,
@@ -61,17 +56,6 @@ const HASHES: &str = "####";
 /// The schema of a hub data set.
 pub fn known(hub_id: &str) -> Option<&'static Schema> {
     KNOWN.iter().find(|schema| schema.hub_id.eq_ignore_ascii_case(hub_id))
-}
-
-impl Schema {
-    /// Leaves out the files of other forms of the set; all stay where none has the form's name in its path.
-    pub fn select(&self, mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
-        let of_config = |path: &PathBuf| path.iter().any(|part| self.config.is_some_and(|config| part == config));
-        if paths.iter().any(of_config) {
-            paths.retain(of_config);
-        }
-        paths
-    }
 }
 
 /// The columns to use. A name given by the user comes first, then the schema's.

@@ -95,17 +95,16 @@ impl ChatTemplate {
         Self::new(&source, tokens).with_context(|| format!("read `{}`", path.display()))
     }
 
-    /// The template that `prompt.template` names (`model`, `plain` or a path), for a model with these files.
+    /// The template that `prompt.template` names: `model`, `plain` or a path.
     ///
     /// # Errors
-    /// `model` where the model has none; see [`ChatTemplate::from_model`] and [`ChatTemplate::from_file`].
-    pub fn choose(setting: &str, jinja: Option<&str>, tokenizer_config: Option<&str>) -> anyhow::Result<Self> {
-        let tokens = || tokenizer_config.map(SpecialStrings::from_config).transpose().map(Option::unwrap_or_default);
-        match setting {
-            "model" => Self::from_model(jinja, tokenizer_config)?
-                .context("the model has no chat template\nhint: --set prompt.template=plain"),
-            "plain" => Ok(Self::plain(tokens()?)),
-            path => Self::from_file(Path::new(path), tokens()?),
+    /// `model` where the model has none; see [`ChatTemplate::from_file`].
+    pub fn choose(setting: &str, model: Option<Self>, tokens: SpecialStrings) -> anyhow::Result<Self> {
+        match (setting, model) {
+            ("model", Some(template)) => Ok(template),
+            ("model", None) => bail!("the model has no chat template\nhint: --set prompt.template=plain"),
+            ("plain", _) => Ok(Self::plain(tokens)),
+            (path, _) => Self::from_file(Path::new(path), tokens),
         }
     }
 

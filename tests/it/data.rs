@@ -228,7 +228,6 @@ fn a_hub_data_set_has_its_schema() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         path
     };
@@ -254,9 +253,6 @@ fn a_hub_data_set_has_its_schema() {
         }
     );
     assert_eq!(loaded.warnings, ["2 rows in `openai/gsm8k`, 7,473 expected"]);
-    // Of the forms that it is published in, `main` is the one that others mean.
-    let main = file("main/train.jsonl", "{\"question\": \"3 + 3?\", \"answer\": \"#### 6\"}");
-    assert_eq!(pairs(&hub("openai/gsm8k", vec![main, one.clone()]).unwrap()), [("3 + 3?", "6")]);
     let unmarked = file("unmarked.jsonl", r#"{"question": "1 + 1?", "answer": "2"}"#);
     let error = hub("openai/gsm8k", vec![unmarked.clone()]).unwrap_err().to_string();
     assert!(error.contains("has no `####`"), "{error}");
