@@ -3,8 +3,8 @@
 mod data;
 mod gradients;
 mod invariants;
+mod objectives;
 mod ops;
 mod rollout;
-mod objectives;
 mod templates;
 mod tokenizer;
