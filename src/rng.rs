@@ -48,13 +48,11 @@ impl Stream {
 
     /// Sixteen consecutive blocks at once, for loops over many values: word `w` of block `minor + l` is at `[w][l]`.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "lanes of several arrays")]
     pub fn blocks16(&self, major: u64, minor: u64) -> [[u32; 16]; 4] {
-        let mut c: [[u32; 16]; 4] = [[0; 16]; 4];
-        for l in 0..16 {
-            let minor = minor + l as u64;
-            let counter = [minor as u32, (minor >> 32) as u32, major as u32, (major >> 32) as u32];
-            (0..4).for_each(|w| c[w][l] = counter[w]);
-        }
+        let minors: [u64; 16] = std::array::from_fn(|l| minor + l as u64);
+        let (low, high) = ([major as u32; 16], [(major >> 32) as u32; 16]);
+        let mut c = [minors.map(|m| m as u32), minors.map(|m| (m >> 32) as u32), low, high];
         let mut key = self.key;
         for _ in 0..10 {
             let before = c;

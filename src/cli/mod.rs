@@ -1,2 +1,95 @@
+//! The command line: one file for each subcommand. Data goes to stdout, everything else to stderr.
+
 pub mod config;
 pub mod config_args;
+pub mod generate;
+pub mod train;
+
+use anyhow::{Error, Result};
+use clap::{ArgAction, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Reinforcement fine-tuning with prior prompts
+///
+/// Trains LoRA adapters of a language model by GRPO, with a prior prompt put before every question, and tells what the
+/// prompt did. Start with `rft train --ppe null-example`: it trains a small embedded model in two minutes on a CPU.
+#[derive(Parser, Debug)]
+#[command(name = "rft", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Tell more; twice for debugging (RUST_LOG has the last word)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Fine-tune a model by GRPO under a prior prompt
+    Train(Box<train::Args>),
+    /// Ask a model, trained or not, one question
+    Generate(Box<generate::Args>),
+    /// Show, check and list configurations
+    Config(config::Args),
+}
+
+/// Runs the command. The exit code is 0 where it did what was asked, 130 or 143 where a signal ended it early.
+pub fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Train(args) => train::run(*args),
+        Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Logs go to stderr: warnings, or more with `-v`.
+pub fn init_logging(verbose: u8) {
+    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},rft={level}")));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_target(false).init();
+}
+
+/// Prints an error as one line, from the outermost context to the cause, and its hints below.
+pub fn report(error: &Error) {
+    let (message, hints) = describe(error);
+    eprintln!("error: {message}");
+    for hint in hints {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// The message and the hints of an error. A hint is a line `hint: ...` in any error of the chain.
+fn describe(error: &Error) -> (String, Vec<String>) {
+    let (mut parts, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let (hint_lines, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("hint: "));
+        hints.extend(hint_lines.iter().map(|line| line["hint: ".len()..].to_owned()));
+        // Below the first line, an error of a library shows a backtrace or a picture.
+        let line = lines.first().map(|line| line.trim_end_matches(':').to_owned()).unwrap_or_default();
+        if !line.is_empty() && !parts.iter().any(|part| part.contains(&line)) {
+            parts.push(line);
+        }
+    }
+    (parts.join(": "), hints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn an_error_is_one_line_and_its_hints() {
+        let error = Err::<(), _>(anyhow!("file is torn\nhint: download it again")).context("read `x`").unwrap_err();
+        assert_eq!(describe(&error), ("read `x`: file is torn".to_owned(), vec!["download it again".to_owned()]));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -9,5 +9,6 @@ pub mod adamw;
 pub mod advantage;
 pub mod guard;
 pub mod objective;
+pub mod pass;
 pub mod schedule;
 pub mod totals;

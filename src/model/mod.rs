@@ -3,9 +3,11 @@
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod gguf;
 pub mod lora;
 pub mod pack;
 pub mod reference;
-pub mod tokenizer;
 pub mod safetensors;
+pub mod source;
+pub mod tokenizer;
 pub mod weights;

@@ -8,12 +8,15 @@ pub fn forward(gate_up: &[f32], width: usize) -> Vec<f32> {
     let mut y = vec![0.0; gate_up.len() / 2];
     let rows = y.par_chunks_mut(width).zip(gate_up.par_chunks(2 * width)).with_min_len(super::ROWS_PER_TASK);
     rows.for_each(|(y, row)| {
-        vectorised(#[inline(always)] || {
-            let (gate, up) = row.split_at(width);
-            for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                *y = gate * sigmoid(*gate) * up;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                let (gate, up) = row.split_at(width);
+                for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+                    *y = gate * sigmoid(*gate) * up;
+                }
+            },
+        );
     });
     y
 }
@@ -22,16 +25,19 @@ pub fn forward(gate_up: &[f32], width: usize) -> Vec<f32> {
 pub fn backward(dy: &[f32], gate_up: &mut [f32], width: usize) {
     let rows = gate_up.par_chunks_mut(2 * width).zip(dy.par_chunks(width)).with_min_len(super::ROWS_PER_TASK);
     rows.for_each(|(row, dy)| {
-        vectorised(#[inline(always)] || {
-            let (gate, up) = row.split_at_mut(width);
-            for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
-                let s = sigmoid(*gate);
-                let silu = *gate * s;
-                let d_gate = dy * *up * s * (1.0 + *gate - silu);
-                *up = dy * silu;
-                *gate = d_gate;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                let (gate, up) = row.split_at_mut(width);
+                for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
+                    let s = sigmoid(*gate);
+                    // Not 1 + gate - gate·s: that loses the 1 where the gate is large.
+                    let d_gate = dy * *up * s * (1.0 + *gate * (1.0 - s));
+                    *up = dy * *gate * s;
+                    *gate = d_gate;
+                }
+            },
+        );
     });
 }
 

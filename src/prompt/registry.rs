@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{PriorPrompt, Role};
@@ -20,7 +20,7 @@ const SHIPPED: [(&str, &[&str]); 6] = [
 ];
 
 /// A prompt as its TOML file states it. Whose words they are is not for the file to say.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     name: String,
@@ -35,6 +35,24 @@ struct File {
     description: String,
     #[serde(default)]
     stems_from: String,
+}
+
+impl PriorPrompt {
+    /// The prompt as a TOML file that [`find`] reads back.
+    pub fn to_toml(&self) -> String {
+        let prompt = self.clone();
+        let file = File {
+            name: prompt.name,
+            text: prompt.text,
+            tag: prompt.tag,
+            answer_tag: prompt.answer_tag,
+            role: prompt.role,
+            paper_name: prompt.paper_name,
+            description: prompt.description,
+            stems_from: prompt.stems_from,
+        };
+        toml::to_string_pretty(&file).expect("a prompt holds only what TOML can hold")
+    }
 }
 
 /// The six prompts that come with `rft`, `none` first.

@@ -17,7 +17,6 @@ use std::collections::VecDeque;
 /// Decodes with a model in this process, with the adapter applied unmerged.
 pub struct LocalEngine<'a> {
     pub decoder: &'a Decoder,
-    pub adapter: Option<&'a Adapter>,
     /// Branches decoded at the same time.
     pub max_rows: usize,
 }
@@ -49,7 +48,12 @@ struct Row {
 }
 
 impl Engine for LocalEngine<'_> {
-    fn generate(&mut self, request: &Request, watch: &mut dyn Watch) -> Result<Option<Vec<Vec<Branch>>>> {
+    fn generate(
+        &mut self,
+        adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>> {
         let prompts = request.prompts;
         for prompt in prompts {
             ensure!(!prompt.ids.is_empty(), "a prompt rendered to no tokens");
@@ -72,7 +76,7 @@ impl Engine for LocalEngine<'_> {
             let missing = starting.iter().map(|&(prompt, _)| prompt).filter(|&prompt| prefixes[prompt].is_none());
             let mut missing: Vec<usize> = missing.collect();
             missing.dedup();
-            for (prompt, prefix) in self.prefill(prompts, &missing) {
+            for (prompt, prefix) in self.prefill(adapter, prompts, &missing) {
                 prefixes[prompt] = Some(prefix);
             }
             for (prompt, branch) in starting {
@@ -102,7 +106,7 @@ impl Engine for LocalEngine<'_> {
             }
             let chunk =
                 if self.decoder.weight_bytes() <= CACHED_WEIGHT_BYTES { ROWS_PER_THREAD } else { self.max_rows };
-            rows.par_chunks_mut(chunk).for_each(|rows| self.decode(rows, &prefixes, request));
+            rows.par_chunks_mut(chunk).for_each(|rows| self.decode(adapter, rows, &prefixes, request));
             for row in &rows {
                 watch.token(row.prompt, row.branch, row.tokens[row.tokens.len() - 1]);
             }
@@ -121,7 +125,7 @@ impl LocalEngine<'_> {
     }
 
     /// Runs `which` prompts, packed, and keeps their keys, values and last logits.
-    fn prefill(&self, prompts: &[Prompt], which: &[usize]) -> Vec<(usize, Prefix)> {
+    fn prefill(&self, adapter: Option<&Adapter>, prompts: &[Prompt], which: &[usize]) -> Vec<(usize, Prefix)> {
         let mut prefilled = Vec::with_capacity(which.len());
         let mut rest = which;
         while !rest.is_empty() {
@@ -132,13 +136,18 @@ impl LocalEngine<'_> {
             };
             let count = rest.iter().take_while(|prompt| fits(prompt)).count().max(1);
             let (batch, later) = rest.split_at(count);
-            prefilled.extend(self.prefill_batch(prompts, batch));
+            prefilled.extend(self.prefill_batch(adapter, prompts, batch));
             rest = later;
         }
         prefilled
     }
 
-    fn prefill_batch(&self, prompts: &[Prompt], which: &[usize]) -> Vec<(usize, Prefix)> {
+    fn prefill_batch(
+        &self,
+        adapter: Option<&Adapter>,
+        prompts: &[Prompt],
+        which: &[usize],
+    ) -> Vec<(usize, Prefix)> {
         let (mut tokens, mut positions, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for &prompt in which {
             let ids = &prompts[prompt].ids;
@@ -149,7 +158,7 @@ impl LocalEngine<'_> {
         }
         let heads = self.decoder.heads();
         let mut caches: Vec<Vec<KvSpan>> = which.iter().map(|_| Vec::new()).collect();
-        let hidden = self.decoder.infer(self.adapter, &tokens, &positions, |_, qkv| {
+        let hidden = self.decoder.infer(adapter, &tokens, &positions, |_, qkv| {
             for (cache, part) in caches.iter_mut().zip(&parts) {
                 let mut span = KvSpan::new(heads, part.prompt.len());
                 span.extend(&qkv[part.prompt.start * heads.qkv_width()..part.prompt.end * heads.qkv_width()]);
@@ -174,12 +183,18 @@ impl LocalEngine<'_> {
     }
 
     /// Draws the next token of every row.
-    fn decode(&self, rows: &mut [Row], prefixes: &[Option<Prefix>], request: &Request) {
+    fn decode(
+        &self,
+        adapter: Option<&Adapter>,
+        rows: &mut [Row],
+        prefixes: &[Option<Prefix>],
+        request: &Request,
+    ) {
         let prefix = |row: &Row| prefixes[row.prompt].as_ref().expect("a row keeps its prompt alive");
         let tokens: Vec<u32> = rows.iter().map(|row| row.tokens[row.tokens.len() - 1]).collect();
         let positions: Vec<u32> =
             rows.iter().map(|row| (prefix(row).cache[0].len() + row.tokens.len() - 1) as u32).collect();
-        let hidden = self.decoder.infer(self.adapter, &tokens, &positions, |block, qkv| {
+        let hidden = self.decoder.infer(adapter, &tokens, &positions, |block, qkv| {
             let prompts: Vec<&KvSpan> = rows.iter().map(|row| &prefix(row).cache[block]).collect();
             let mut own: Vec<&mut KvSpan> = rows.iter_mut().map(|row| &mut row.cache[block]).collect();
             attention::decode(self.decoder.heads(), qkv, &prompts, &mut own)

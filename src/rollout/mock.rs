@@ -1,6 +1,7 @@
 //! An engine without a model, so that the training loop is tested in milliseconds.
 
 use super::{Branch, Engine, Finish, Request, Watch};
+use crate::model::lora::Adapter;
 use anyhow::Result;
 
 /// Answers every branch with what `respond` gives for (prompt, branch, step): its tokens.
@@ -9,7 +10,12 @@ pub struct MockEngine<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> {
 }
 
 impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> {
-    fn generate(&mut self, request: &Request, watch: &mut dyn Watch) -> Result<Option<Vec<Vec<Branch>>>> {
+    fn generate(
+        &mut self,
+        _adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>> {
         let mut groups = Vec::with_capacity(request.prompts.len());
         for prompt in request.prompts {
             if watch.cancelled() {

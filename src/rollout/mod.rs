@@ -2,8 +2,10 @@
 
 pub mod engine;
 pub mod mock;
+pub mod policy;
 pub mod sampler;
 
+use crate::model::lora::Adapter;
 use anyhow::Result;
 
 pub use sampler::Sampling;
@@ -69,6 +71,12 @@ impl Watch for Unwatched {}
 
 /// Something that completes prompts.
 pub trait Engine {
-    /// The branches of every prompt, in the order of the prompts; `None` when cancelled.
-    fn generate(&mut self, request: &Request, watch: &mut dyn Watch) -> Result<Option<Vec<Vec<Branch>>>>;
+    /// The branches of every prompt, in the order of the prompts, under the model with `adapter`; `None` when
+    /// cancelled.
+    fn generate(
+        &mut self,
+        adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>>;
 }

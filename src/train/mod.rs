@@ -1,1 +1,284 @@
+//! Training: the loop, its state and checkpoints, and the evaluation on held-out questions.
 
+pub mod evaluate;
+pub mod order;
+pub mod sample;
+pub mod setup;
+pub mod state;
+pub mod update;
+
+use crate::config::RunConfig;
+use crate::grpo::advantage::{advantages, is_flat};
+use crate::grpo::guard::{Guard, RolloutFacts};
+use crate::grpo::objective::Objective;
+use crate::grpo::pass::unreached_tensors;
+use crate::model::lora::Adapter;
+use crate::rollout::{Engine, Sampling, Watch};
+use crate::run::{CompletionsLog, MetricsLog, Progress, RunDir, Signal, Stop, StepView};
+use crate::stats::{mean, sample_std};
+use anyhow::{Result, ensure};
+use evaluate::{Evaluation, evaluate};
+use order::Order;
+use sample::{Group, Item, Sampler};
+use state::TrainState;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use update::{Updated, update};
+
+/// What a run is made of.
+pub struct Training<'a> {
+    pub config: &'a RunConfig,
+    /// Draws and scores completions.
+    pub sampler: Sampler<'a>,
+    /// The model's name, for the adapter's files.
+    pub base: &'a str,
+    pub questions: &'a [Item],
+    pub held_out: &'a [Item],
+    pub run: &'a RunDir,
+    pub progress: &'a Progress,
+    pub stop: &'a Stop,
+}
+
+/// How a run ended.
+pub struct Outcome {
+    /// On the held-out questions, before the first step; absent when the run was resumed or evaluation is off.
+    pub before: Option<Evaluation>,
+    /// After the last step; absent when the run was stopped.
+    pub after: Option<Evaluation>,
+    pub stopped: Option<Signal>,
+    pub steps: usize,
+}
+
+/// Trains from `state` to the last step of the configuration, or until asked to stop. Leaves checkpoints, logs and the
+/// adapter in the run directory.
+///
+/// A step is one rollout batch and the optimiser updates made from it.
+pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainState) -> Result<Outcome> {
+    let Training { config, run, progress, stop, .. } = training;
+    let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?;
+    let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
+    let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
+    let resumed = state.counters.step;
+    let (mut metrics_log, mut completions_log) = if resumed == 0 {
+        (MetricsLog::create(run)?, CompletionsLog::create(run)?)
+    } else {
+        (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?)
+    };
+    let mut guard = Guard::default();
+    check_gradients(training, &state.adapter)?;
+
+    let before = if resumed == 0 { evaluate(training, engine, &state.adapter, 0)? } else { None };
+    if let Some(before) = &before {
+        progress.eval(&before.view("before training"));
+    }
+    while state.counters.step < steps && stop.requested().is_none() {
+        let started = Instant::now();
+        let step = state.counters.step + 1;
+
+        // Rollout: a group for each question, with its rewards.
+        let Some((groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
+        let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.branches.iter().map(|b| b.reward).collect()).collect();
+        let advantages = advantages(&rewards, config.grpo.scale_rewards);
+        for advice in guard.rollout(&rollout_facts(config, &groups, advantages.flat_groups)) {
+            progress.note(&advice.to_string());
+        }
+        let rolled_out = started.elapsed().as_secs_f64();
+
+        // Updates: the batch is cut into mini-batches, gone through `num_iterations` times.
+        let Updated { mut metrics, notes } =
+            update(training, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
+        for note in notes {
+            progress.note(&note);
+        }
+
+        // The step is done: count it and write it down.
+        let completion_tokens: usize = groups.iter().flat_map(|g| &g.branches).map(|b| b.branch.tokens.len()).sum();
+        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.branches.len()).sum();
+        state.counters.step = step;
+        state.counters.questions += taken;
+        state.counters.num_tokens += (prompt_tokens + completion_tokens) as u64;
+        metrics.extend(advantages.metrics());
+        metrics.extend(completion_metrics(training, &groups));
+        let seconds = started.elapsed().as_secs_f64();
+        metrics.extend([
+            ("num_tokens".to_owned(), state.counters.num_tokens as f64),
+            ("epoch".to_owned(), state.counters.questions as f64 / training.questions.len() as f64),
+            ("step_time".to_owned(), seconds),
+            ("rollout_time".to_owned(), rolled_out),
+            ("tokens_per_second".to_owned(), completion_tokens as f64 / seconds),
+        ]);
+        for (group, advantages) in groups.iter().zip(&advantages.values) {
+            completions_log.append(&training.sampler.record(group, step, advantages))?;
+        }
+        progress.step(&StepView {
+            step,
+            reward: metrics["reward"],
+            accuracy: metrics.get("rewards/accuracy/mean").copied(),
+            format: metrics.get("rewards/format/mean").copied(),
+            mean_length: metrics["completions/mean_length"],
+            tokens: completion_tokens,
+            seconds,
+        });
+
+        // Evaluation and checkpoint, when they are due.
+        if config.eval.every > 0 && step.is_multiple_of(config.eval.every) && step < steps {
+            if let Some(evaluation) = evaluate(training, engine, &state.adapter, step)? {
+                metrics.extend(evaluation.metrics());
+                progress.eval(&evaluation.view(&format!("after step {step}")));
+            }
+        }
+        metrics_log.append(step, &metrics)?;
+        if config.train.save_steps > 0 && step.is_multiple_of(config.train.save_steps) && step < steps {
+            metrics_log.sync()?;
+            completions_log.sync()?;
+            state.save(&run.checkpoint(step), training.base)?;
+        }
+    }
+
+    metrics_log.sync()?;
+    completions_log.sync()?;
+    if state.counters.step > resumed {
+        state.save(&run.checkpoint(state.counters.step), training.base)?;
+    }
+    state::save_adapter(&state.adapter, &run.adapter(), training.base)?;
+    let finished = state.counters.step >= steps;
+    let after = if finished { evaluate(training, engine, &state.adapter, state.counters.step)? } else { None };
+    if let Some(after) = &after {
+        progress.eval(&after.view("after training"));
+    }
+    progress.finish();
+    Ok(Outcome { before, after, stopped: stop.requested().filter(|_| !finished), steps: state.counters.step })
+}
+
+/// The rollout batch of a step and the number of questions it took; `None` when asked to stop.
+///
+/// With dynamic sampling (DAPO, arXiv 2503.14476), groups whose rewards are all equal are replaced by new questions, in
+/// at most `max_refills` rounds.
+fn rollout<'a>(
+    training: &'a Training,
+    engine: &mut dyn Engine,
+    state: &TrainState,
+    order: &Order,
+    sampling: &Sampling,
+) -> Result<Option<(Vec<Group<'a>>, u64)>> {
+    let config = training.config;
+    let (mut groups, mut taken): (Vec<Group>, u64) = (Vec::new(), 0);
+    for round in 0..=config.grpo.max_refills {
+        let missing = config.rollout.prompts_per_step - groups.len();
+        let first = state.counters.questions + taken;
+        let items: Vec<&Item> = (first..first + missing as u64).map(|i| &training.questions[order.at(i)]).collect();
+        taken += missing as u64;
+        let mut watch = Watching { training, phase: "rollout", tokens: 0, shown: Instant::now() };
+        let step = state.counters.step as u64 + 1;
+        let g = config.rollout.num_generations;
+        let drawn = training.sampler.groups(engine, Some(&state.adapter), &items, g, sampling, step, &mut watch)?;
+        let Some(drawn) = drawn else { return Ok(None) };
+        groups.extend(drawn);
+        if round < config.grpo.max_refills {
+            let before = groups.len();
+            let flat = |group: &Group| is_flat(&group.branches.iter().map(|b| b.reward).collect::<Vec<_>>());
+            groups.retain(|group| !flat(group));
+            if groups.len() == before {
+                break;
+            }
+        }
+    }
+    Ok(Some((groups, taken)))
+}
+
+/// How tokens are drawn in training.
+fn sampling(config: &RunConfig) -> Sampling {
+    let rollout = &config.rollout;
+    Sampling {
+        temperature: rollout.temperature as f32,
+        top_p: rollout.top_p as f32,
+        top_k: rollout.top_k,
+        min_p: rollout.min_p as f32,
+    }
+}
+
+/// Stops with the names of adapter tensors that no gradient reaches.
+fn check_gradients(training: &Training, adapter: &Adapter) -> Result<()> {
+    ensure!(
+        !training.questions.is_empty(),
+        "no question is left to train on\nhint: raise `rollout.max_prompt_length`, or look at `data.path`"
+    );
+    let policy = training.sampler.policy;
+    let item = &training.questions[0];
+    let completion = policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
+    let unreached = unreached_tensors(&policy.decoder, adapter, &item.prompt.ids, &completion);
+    ensure!(
+        unreached.is_empty(),
+        "no finite gradient reaches {} of {} adapter tensors, the first of them `{}`\n\
+         hint: the model's weights hold zeros, NaN or infinities there; check the files it was loaded from",
+        unreached.len(),
+        adapter.slots.len(),
+        unreached[0]
+    );
+    Ok(())
+}
+
+fn rollout_facts(config: &RunConfig, groups: &[Group], flat_groups: usize) -> RolloutFacts {
+    let branches = || groups.iter().flat_map(|group| &group.branches);
+    RolloutFacts {
+        groups: groups.len(),
+        flat_groups,
+        branches: branches().count(),
+        truncated: branches().filter(|branch| branch.truncated()).count(),
+        max_completion_length: config.rollout.max_completion_length,
+        lowest_reward: branches().map(|branch| branch.reward).fold(f64::INFINITY, f64::min),
+        highest_reward: branches().map(|branch| branch.reward).fold(f64::NEG_INFINITY, f64::max),
+    }
+}
+
+/// Rewards by component, lengths and ends of a batch's completions, under TRL's names.
+fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String, f64> {
+    let branches: Vec<_> = groups.iter().flat_map(|group| &group.branches).collect();
+    let mut metrics = BTreeMap::new();
+    for (i, name) in training.sampler.rewards.names().into_iter().enumerate() {
+        let values: Vec<f64> = branches.iter().map(|branch| branch.scored.components[i]).collect();
+        metrics.insert(format!("rewards/{name}/mean"), mean(&values));
+        metrics.insert(format!("rewards/{name}/std"), sample_std(&values));
+    }
+    let mut lengths = |name: &str, lengths: Vec<f64>| {
+        if !lengths.is_empty() {
+            metrics.insert(format!("completions/mean_{name}"), mean(&lengths));
+            metrics.insert(format!("completions/min_{name}"), lengths.iter().copied().fold(f64::INFINITY, f64::min));
+            metrics.insert(format!("completions/max_{name}"), lengths.iter().copied().fold(0.0, f64::max));
+        }
+    };
+    let length = |branch: &&sample::ScoredBranch| branch.branch.tokens.len() as f64;
+    lengths("length", branches.iter().map(|branch| length(&branch)).collect());
+    lengths("terminated_length", branches.iter().filter(|b| !b.truncated()).map(|branch| length(&branch)).collect());
+    let share = |count: usize| count as f64 / branches.len() as f64;
+    let truncated = branches.iter().filter(|branch| branch.truncated()).count();
+    metrics.insert("completions/clipped_ratio".to_owned(), share(truncated));
+    let mut finishes: BTreeMap<String, usize> = BTreeMap::new();
+    for branch in &branches {
+        *finishes.entry(training.sampler.policy.finish_name(branch.branch.finish)).or_default() += 1;
+    }
+    metrics.extend(finishes.into_iter().map(|(name, count)| (format!("completions/finish/{name}"), share(count))));
+    metrics
+}
+
+/// Shows how far a rollout is, and carries the wish to stop into it.
+struct Watching<'a> {
+    training: &'a Training<'a>,
+    phase: &'a str,
+    tokens: usize,
+    shown: Instant,
+}
+
+impl Watch for Watching<'_> {
+    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+        self.tokens += 1;
+    }
+
+    fn cancelled(&mut self) -> bool {
+        if self.shown.elapsed().as_millis() > 200 {
+            self.shown = Instant::now();
+            self.training.progress.phase(&format!("{}: {} tokens", self.phase, self.tokens));
+        }
+        self.training.stop.requested().is_some()
+    }
+}

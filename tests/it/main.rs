@@ -1,4 +1,11 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
 
+mod data;
+mod embedded;
 mod gradients;
+mod invariants;
 mod objectives;
+mod ops;
+mod rollout;
+mod templates;
+mod tokenizer;

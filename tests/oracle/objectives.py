@@ -71,7 +71,9 @@ def rows(tensor):
 
 def main():
     logprobs, entropy = numbers(0, -3.0, -0.05), numbers(1, 0.0, 2.5)
-    old, reference = logprobs + numbers(2, -0.6, 0.6), logprobs + numbers(3, -0.5, 0.5)
+    # Shifts of whole branches, so that the ratios of whole branches are clipped too, on either side.
+    shift = torch.tensor([-0.4, 0.35, 0.1, -0.5, 0.0, -0.1]).unsqueeze(1)
+    old, reference = logprobs + shift + numbers(2, -0.4, 0.4), logprobs + numbers(3, -0.5, 0.5)
     mask = torch.tensor([[t < length for t in range(max(LENGTHS))] for length in LENGTHS]).int()
     kept = mask * ~torch.tensor(TRUNCATED).unsqueeze(1)
 

@@ -1,0 +1,125 @@
+//! Makes the embedded model in `assets/tiny` from nothing: `cargo run --release --example pretrain_tiny`.
+//!
+//! The text is generated, the tokenizer is learnt from it, and a Qwen2 decoder of 0.9 M parameters learns the responses.
+//! It is a base model on purpose: it can do the sums and knows the forms of answer that the prior prompts ask for, but
+//! mixes them with many others, so that reinforcement has something to sharpen. Checkpoints are measured as they are
+//! made, and the last that is inside the window is kept. The result depends on the seed alone.
+
+mod folder;
+mod measure;
+mod text;
+mod train;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use rft::model::reference::{Reference, random_weights};
+use rft::prompt::shipped;
+use tokenizers::Tokenizer;
+
+use measure::{Measure, measure};
+
+const VOCABULARY: usize = 1024;
+const MEASURED_QUESTIONS: usize = 512;
+
+#[derive(Parser)]
+struct Args {
+    #[arg(long, default_value_t = 1500)]
+    steps: usize,
+    /// Steps between checkpoints.
+    #[arg(long, default_value_t = 250)]
+    every: usize,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the model goes; its checkpoints go to `target/pretrain_tiny`.
+    #[arg(long, default_value = "assets/tiny")]
+    out: PathBuf,
+    /// Measure the model that is there, greedy too, and show some completions.
+    #[arg(long)]
+    measure: bool,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // Threads share out whole groups. candle's own pool would only spin beside them, and it reads this once.
+        let mut again = Command::new(std::env::current_exe()?);
+        again.args(std::env::args_os().skip(1)).env("CANDLE_NUM_THREADS", "1");
+        std::process::exit(again.status()?.code().unwrap_or(1));
+    }
+    if args.measure {
+        return show(&args);
+    }
+    let tokenizer = folder::train_tokenizer(args.seed, VOCABULARY)?;
+    let config = folder::config(tokenizer.get_vocab_size(true));
+    folder::write_static(&args.out, &tokenizer, &config)?;
+    let weights = random_weights(&config, args.seed, 0.04)?;
+    let model = Reference::new(config, &weights)?;
+    let parameters: usize = model.vars().values().map(|var| var.elem_count()).sum();
+    println!("{parameters} parameters, {} tokens in the vocabulary", model.config().vocab_size);
+
+    let checkpoints = PathBuf::from("target/pretrain_tiny");
+    std::fs::create_dir_all(&checkpoints).with_context(|| format!("create `{}`", checkpoints.display()))?;
+    let mut trainer = train::Trainer::new(args.seed, args.steps);
+    let (start, mut tokens, mut kept) = (Instant::now(), 0, None);
+    for step in 0..args.steps {
+        let report = trainer.step(&model, &tokenizer, step)?;
+        tokens += report.tokens;
+        if step % 20 == 0 {
+            let seconds = start.elapsed().as_secs_f64();
+            let (loss, norm) = (report.loss, report.norm);
+            println!(
+                "step {step:5}  loss {loss:.4}  norm {norm:.2}  tokens {:.2} M  {seconds:.0} s",
+                tokens as f64 / 1e6
+            );
+        }
+        if (step + 1) % args.every == 0 || step + 1 == args.steps {
+            let path = checkpoints.join(format!("step-{}.safetensors", step + 1));
+            let weights = model.vars().iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+            folder::write_weights(&path, &weights)?;
+            // Measured as it was written: in half precision.
+            let half = Reference::new(model.config().clone(), &folder::read_weights(&path)?)?;
+            if table(&half, &tokenizer, false)?.iter().all(|(name, m)| in_window(name, *m)) {
+                kept = Some(path);
+            }
+        }
+    }
+    let Some(path) = kept else { bail!("no checkpoint is inside the window") };
+    println!("keeping {}", path.display());
+    std::fs::copy(&path, args.out.join("model.safetensors")).context("copy the checkpoint")?;
+    Ok(())
+}
+
+/// A base model with room to learn: it solves some questions, and seldom follows the format.
+fn in_window(prompt: &str, measure: Measure) -> bool {
+    (0.25..=0.50).contains(&measure.accuracy) && (prompt == "none" || (0.15..0.40).contains(&measure.format))
+}
+
+/// Measures and prints every shipped prompt.
+fn table(model: &Reference, tokenizer: &Tokenizer, greedy: bool) -> Result<Vec<(&'static str, Measure)>> {
+    let mut rows = Vec::new();
+    for prompt in shipped() {
+        let (m, _) = measure(model, tokenizer, prompt, MEASURED_QUESTIONS, greedy)?;
+        let how = if greedy { "greedy" } else { "sampled" };
+        println!("{how} {:14} accuracy {:5.1} %  format {:5.1} %", prompt.name, 100.0 * m.accuracy, 100.0 * m.format);
+        rows.push((prompt.name.as_str(), m));
+    }
+    Ok(rows)
+}
+
+fn show(args: &Args) -> Result<()> {
+    let path = args.out.join("tokenizer.json");
+    let tokenizer = Tokenizer::from_file(&path).map_err(|e| anyhow::anyhow!("read `{}`: {e}", path.display()))?;
+    let weights = folder::read_weights(&args.out.join("model.safetensors"))?;
+    let model = Reference::new(folder::config(tokenizer.get_vocab_size(true)), &weights)?;
+    table(&model, &tokenizer, false)?;
+    table(&model, &tokenizer, true)?;
+    for prompt in shipped() {
+        let (_, texts) = measure(&model, &tokenizer, prompt, 6, false)?;
+        println!("--- {}\n{}", prompt.name, texts.join("\n\n"));
+    }
+    Ok(())
+}

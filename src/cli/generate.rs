@@ -1,0 +1,166 @@
+//! `rft generate`: ask a model one question and watch it answer.
+
+use super::config_args::ConfigArgs;
+use crate::config;
+use crate::model::lora::Adapter;
+use crate::model::source::Source;
+use crate::model::tokenizer::TextStream;
+use crate::prompt;
+use crate::rng::name_hash;
+use crate::rollout::engine::LocalEngine;
+use crate::rollout::policy::{Policy, opening};
+use crate::rollout::{Engine, Request, Sampling, Watch};
+use crate::run::Stop;
+use crate::train::state::load_adapter;
+use anyhow::{Result, ensure};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Ask a model, trained or not, one question
+///
+/// The question is put into the model's chat template under the prior prompt, exactly as in training, and the answer is
+/// printed as it comes.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft generate --adapter runs/tiny-null-example-1 \"Anna has 12 apples and buys 5 more. How many does she have?\"
+  rft generate --model Qwen/Qwen2.5-0.5B --ppe reasoning --temperature 0 \"What is 7 times 8?\"")]
+pub struct Args {
+    /// The question
+    question: String,
+
+    /// Run directory, or folder with an adapter; a run also gives the model and the prior prompt
+    #[arg(long, value_name = "RUN|DIR")]
+    adapter: Option<PathBuf>,
+
+    /// Prior prompt: a name or a file [default: the run's, else the configuration's]
+    #[arg(long, value_name = "NAME|FILE")]
+    ppe: Option<String>,
+
+    /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+
+    /// 0 takes the most probable token
+    #[arg(long, value_name = "T", default_value_t = 1.0)]
+    temperature: f32,
+
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+
+    /// Number of answers
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    n: usize,
+
+    /// Show the rendered prompt first
+    #[arg(long)]
+    show_prompt: bool,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let mut layers = args.config.layers();
+    let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
+    if let Some(config) = trained.as_ref().and_then(|trained| trained.config.clone()) {
+        layers.files.insert(0, config);
+    }
+    let mut flag = |key: &str, value: Option<toml::Value>, name: &str| {
+        if let Some(value) = value {
+            layers.flags.push((key.to_owned(), value, name.to_owned()));
+        }
+    };
+    flag("prompt.ppe", args.ppe.clone().map(toml::Value::String), "--ppe");
+    flag("model.path", args.model.clone().map(toml::Value::String), "--model");
+    let max_tokens = args.max_tokens.map(|n| toml::Value::Integer(n as i64));
+    flag("rollout.max_completion_length", max_tokens, "--max-tokens");
+    let config = config::resolve(&layers)?.config;
+    ensure!(args.temperature >= 0.0, "`--temperature` must be 0 or more");
+
+    let prior = prompt::find(&config.prompt.ppe)?;
+    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let policy = Policy::load(&source, &config)?;
+    let adapter: Option<Adapter> =
+        trained.map(|trained| load_adapter(&trained.folder, &policy.decoder.config, None)).transpose()?;
+    let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
+    ensure!(
+        rendered.ids.len() <= config.rollout.max_prompt_length,
+        "the prompt has {} tokens, more than {}\nhint: raise `rollout.max_prompt_length`",
+        rendered.ids.len(),
+        config.rollout.max_prompt_length
+    );
+    if args.show_prompt {
+        eprintln!("{}", rendered.text);
+    }
+    let stop = Stop::on_signals(|_| {})?;
+    for i in 0..args.n {
+        let prompt = crate::rollout::Prompt { ids: rendered.ids.clone(), key: name_hash(&args.question) };
+        let request = Request {
+            prompts: &[prompt],
+            num_generations: 1,
+            sampling: &Sampling { temperature: args.temperature, top_p: 1.0, top_k: 0, min_p: 0.0 },
+            max_completion_length: config.rollout.max_completion_length,
+            seed: args.seed,
+            step: i as u64,
+            ends: &|tokens| policy.ends(tokens),
+            stop_tokens: &policy.stop_tokens,
+        };
+        print!("{}", opening(&prior, config.prompt.prefill).unwrap_or_default());
+        let mut printer = Printer { stream: Some(policy.tokenizer.stream()), stop: &stop, policy: &policy };
+        let mut engine = LocalEngine { decoder: &policy.decoder, max_rows: 1 };
+        let answered = engine.generate(adapter.as_ref(), &request, &mut printer)?;
+        let rest = printer.stream.take().map(TextStream::finish).unwrap_or_default();
+        println!("{rest}");
+        if answered.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Where an adapter is, and the configuration of the run that made it.
+struct Trained {
+    folder: PathBuf,
+    config: Option<PathBuf>,
+}
+
+impl Trained {
+    fn find(path: &Path) -> Result<Self> {
+        let (inside, config) = (path.join("adapter"), path.join("config.toml"));
+        let folder = if inside.is_dir() { inside } else { path.to_owned() };
+        ensure!(
+            folder.join("adapter_config.json").is_file(),
+            "`{}` is neither a run with an adapter nor an adapter\nhint: an adapter folder has an `adapter_config.json`",
+            path.display()
+        );
+        Ok(Self { folder, config: config.is_file().then_some(config) })
+    }
+}
+
+/// Prints an answer as it is drawn.
+struct Printer<'a> {
+    stream: Option<TextStream<'a>>,
+    policy: &'a Policy,
+    stop: &'a Stop,
+}
+
+impl Watch for Printer<'_> {
+    fn token(&mut self, _prompt: usize, _branch: usize, token: u32) {
+        if self.policy.stop_tokens.contains(&token) {
+            return;
+        }
+        if let Some(stream) = &mut self.stream {
+            print!("{}", stream.push(token));
+            // A reader that has gone away ends the program at the next line.
+            let _ = std::io::stdout().flush();
+        }
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.stop.requested().is_some()
+    }
+}

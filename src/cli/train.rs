@@ -1,0 +1,288 @@
+//! `rft train`: fine-tune a model by GRPO under a prior prompt.
+
+use super::config_args::ConfigArgs;
+use crate::config::{self, RunConfig};
+use crate::model::source::Source;
+use crate::rollout::engine::LocalEngine;
+use crate::run::{Progress, RunDir, Session, Stop, atomic};
+use crate::train::evaluate::Evaluation;
+use crate::train::sample::Sampler;
+use crate::train::setup::Setup;
+use crate::train::state::TrainState;
+use crate::train::{Outcome, Training, train};
+use anyhow::{Context, Result, ensure};
+use comfy_table::{Table, presets};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Fine-tune a model by GRPO under a prior prompt
+///
+/// Samples a group of completions for every question, rewards them by rules (right answer, right format), and moves LoRA
+/// weights towards the better ones of each group. Without `--model` and `--config` it trains a small embedded model on
+/// generated word problems. Everything of the run is written to a folder of its own under `runs/`: configuration, metrics
+/// (JSON lines and TensorBoard), every completion, checkpoints, and the adapter in PEFT's format.
+///
+/// Ctrl-C ends a run cleanly with a checkpoint; `--resume` goes on from there.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft train --ppe null-example
+  rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
+  rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+  rft train --resume runs/tiny-null-example-1")]
+pub struct Args {
+    /// Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    ppe: Option<String>,
+
+    /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+
+    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set id
+    #[arg(long, value_name = "DATA")]
+    data: Option<String>,
+
+    /// Column of the questions, where it cannot be told from the data
+    #[arg(long, value_name = "COLUMN")]
+    question_column: Option<String>,
+
+    /// Column of the gold answers
+    #[arg(long, value_name = "COLUMN")]
+    answer_column: Option<String>,
+
+    /// Train on at most so many questions
+    #[arg(long, value_name = "N")]
+    max_questions: Option<i64>,
+
+    /// Rollout batches to train on
+    #[arg(long, value_name = "N")]
+    steps: Option<i64>,
+
+    /// Seed of everything that is random
+    #[arg(long, value_name = "N")]
+    seed: Option<i64>,
+
+    /// Name of the run directory; it must not exist yet [default: model, prompt and a counter]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Worker threads [default: one for each core]; the result does not depend on them
+    #[arg(long, value_name = "N")]
+    threads: Option<i64>,
+
+    /// Go on with a run that was interrupted
+    #[arg(long, value_name = "RUN", conflicts_with_all = [
+        "ppe", "model", "data", "question_column", "answer_column", "max_questions", "steps", "seed", "name",
+        "preset", "files", "sets",
+    ])]
+    resume: Option<PathBuf>,
+
+    /// Download a model without asking
+    #[arg(long, short)]
+    yes: bool,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let (config, resumed) = match &args.resume {
+        Some(path) => {
+            let run = RunDir::resume(path)?;
+            let mut config = read_config(&run)?;
+            config.train.threads = args.threads.map(|threads| threads.max(1) as usize).or(config.train.threads);
+            (config, Some(run))
+        }
+        None => (resolve(&args)?, None),
+    };
+    if let Some(threads) = config.train.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the worker threads")?;
+    }
+    super::download::confirm(&config, args.yes)?;
+    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let setup = Setup::new(&config, &source)?;
+    let weights = source.config.parameters();
+    drop(source);
+    let run = match resumed {
+        Some(run) => run,
+        None => start(&config, &setup)?,
+    };
+    introduce(&config, &setup, weights, &run);
+
+    let mut state = restore(&config, &setup, &run)?;
+    let steps = config.total_steps(setup.questions.len());
+    ensure!(
+        state.counters.step < steps,
+        "`{}` has already trained all of its {steps} steps\nhint: its adapter is in `{}`",
+        run.path().display(),
+        run.adapter().display()
+    );
+    let mut manifest = match args.resume {
+        Some(_) => crate::run::Manifest::read(&run)?,
+        None => setup.manifest(&config),
+    };
+    let resumed_from = args.resume.is_some().then_some(state.counters.step);
+    manifest.sessions.push(Session::start("cpu", rayon::current_num_threads(), resumed_from));
+    manifest.write(&run)?;
+
+    let progress = Progress::new(steps, state.counters.step);
+    let heard = progress.clone();
+    let stop = Stop::on_signals(move |_| heard.note("stopping; a checkpoint comes first (again to stop at once)"))?;
+    let training = Training {
+        config: &config,
+        sampler: Sampler {
+            policy: &setup.policy,
+            prior: &setup.prior,
+            rewards: &setup.rewards,
+            prefill: config.prompt.prefill,
+            max_completion_length: config.rollout.max_completion_length,
+            truncation_penalty: config.grpo.truncation_penalty,
+            seed: config.train.seed,
+        },
+        base: &config.model.path,
+        questions: &setup.questions,
+        held_out: &setup.held_out,
+        run: &run,
+        progress: &progress,
+        stop: &stop,
+    };
+    let mut engine = LocalEngine { decoder: &setup.policy.decoder, max_rows: config.rollout.max_rows };
+    let outcome = train(&training, &mut engine, &mut state)?;
+    conclude(&run, &outcome, steps);
+    Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
+}
+
+/// The configuration of a new run, from all layers.
+fn resolve(args: &Args) -> Result<RunConfig> {
+    let mut layers = args.config.layers();
+    let mut flag = |key: &str, value: Option<toml::Value>, name: &str| {
+        if let Some(value) = value {
+            layers.flags.push((key.to_owned(), value, name.to_owned()));
+        }
+    };
+    let text = |value: &Option<String>| value.clone().map(toml::Value::String);
+    let number = |value: Option<i64>| value.map(toml::Value::Integer);
+    flag("prompt.ppe", text(&args.ppe), "--ppe");
+    flag("model.path", text(&args.model), "--model");
+    flag("data.path", text(&args.data), "--data");
+    flag("data.question_column", text(&args.question_column), "--question-column");
+    flag("data.answer_column", text(&args.answer_column), "--answer-column");
+    flag("data.max_questions", number(args.max_questions), "--max-questions");
+    flag("train.steps", number(args.steps), "--steps");
+    flag("train.seed", number(args.seed), "--seed");
+    flag("train.threads", number(args.threads), "--threads");
+    flag("run.name", text(&args.name), "--name");
+    let config = config::resolve(&layers)?.config;
+    if args.model.is_none() && args.config.files.is_empty() && args.config.preset.is_none() && config.model.path == "tiny" {
+        eprintln!("training the embedded model `tiny`; --model takes a real one, such as Qwen/Qwen2.5-0.5B");
+    }
+    Ok(config)
+}
+
+/// Makes the run directory and writes down what the run is.
+fn start(config: &RunConfig, setup: &Setup) -> Result<RunDir> {
+    let model = Path::new(&config.model.path).file_stem().map_or_else(
+        || config.model.path.clone(),
+        // A hub id's last part may have a dot in it: Qwen2.5-0.5B.
+        |stem| match config.model.path.ends_with(".gguf") {
+            true => stem.to_string_lossy().into_owned(),
+            false => Path::new(&config.model.path).file_name().unwrap_or(stem).to_string_lossy().into_owned(),
+        },
+    );
+    let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
+    let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
+    atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
+    atomic::write(&run.path().join("prompt.toml"), setup.prior.to_toml().as_bytes())?;
+    Ok(run)
+}
+
+fn read_config(run: &RunDir) -> Result<RunConfig> {
+    let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
+    Ok(config::resolve(&layers)?.config)
+}
+
+/// The newest whole checkpoint of the run, or a new state.
+fn restore(config: &RunConfig, setup: &Setup, run: &RunDir) -> Result<TrainState> {
+    let model = &setup.policy.decoder.config;
+    let newest = run.newest_checkpoint(|step, error| {
+        eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
+    })?;
+    match newest {
+        Some(step) => TrainState::load(&run.checkpoint(step), model, &config.lora),
+        None => TrainState::new(model, &config.lora, config.train.seed),
+    }
+}
+
+fn introduce(config: &RunConfig, setup: &Setup, weights: usize, run: &RunDir) {
+    let tag = setup.prior.tag.as_ref().map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
+    let steps = config.total_steps(setup.questions.len());
+    eprintln!(
+        "model    {} ({:.1} M weights, f32 on the CPU, {} threads), LoRA r {} on {}",
+        config.model.path,
+        weights as f64 / 1e6,
+        rayon::current_num_threads(),
+        config.lora.r,
+        config.lora.target_modules.join(", ")
+    );
+    eprintln!("prompt   {} ({tag}, {}'s words)", setup.prior.name, setup.prior.wording);
+    eprintln!(
+        "data     {}: {} questions to train on, {} held out",
+        config.data.path,
+        setup.questions.len(),
+        setup.held_out.len()
+    );
+    eprintln!(
+        "plan     {steps} steps of {} questions x {} completions, {}",
+        config.rollout.prompts_per_step,
+        config.rollout.num_generations,
+        render_loss(config)
+    );
+    eprintln!("run      {}", run.path().display());
+    for note in &setup.notes {
+        eprintln!("note     {note}");
+    }
+}
+
+fn render_loss(config: &RunConfig) -> String {
+    let loss = toml::Value::try_from(config.grpo.loss_type).map(|value| value.to_string()).unwrap_or_default();
+    format!("loss {}, learning rate {}", loss.trim_matches('"'), config.train.learning_rate)
+}
+
+/// Before and after, and where things are.
+fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
+    if outcome.stopped.is_some() {
+        eprintln!("stopped after step {} of {steps}; go on with: rft train --resume {}", outcome.steps, run.path().display());
+        return;
+    }
+    if let Some(after) = &outcome.after {
+        println!("{}", table(outcome.before.as_ref(), after));
+        if let Some(before) = &outcome.before
+            && before.sampled.accuracy.interval.overlaps(&after.sampled.accuracy.interval)
+        {
+            println!("the intervals of accuracy overlap: this run alone does not show a difference");
+        }
+    }
+    println!("adapter      {}", run.adapter().display());
+    println!("completions  {}", run.completions().display());
+    println!("metrics      {}  (tensorboard --logdir {})", run.metrics().display(), run.path().display());
+}
+
+fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let n = after.sampled.accuracy.n;
+    table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
+    let mut row = |name: &str, value: &dyn Fn(&Evaluation) -> Option<String>| {
+        if let Some(after) = value(after) {
+            let before = before.and_then(value).unwrap_or_else(|| "-".to_owned());
+            table.add_row([name.to_owned(), before, after]);
+        }
+    };
+    row("accuracy, one sample at temperature 1", &|e| Some(e.sampled.accuracy.to_string()));
+    row("format, one sample at temperature 1", &|e| e.sampled.format.map(|format| format.to_string()));
+    row("accuracy, greedy", &|e| e.greedy.as_ref().map(|greedy| greedy.accuracy.to_string()));
+    row("format, greedy", &|e| e.greedy.as_ref()?.format.map(|format| format.to_string()));
+    row("tokens of a completion", &|e| Some(format!("{:.1}", e.sampled.mean_length)));
+    row("cut at the longest length", &|e| Some(format!("{:.1} %", 100.0 * e.sampled.truncated)));
+    table
+}

@@ -1,0 +1,121 @@
+//! Which questions are used, and in which order. Everything here is a function of seeds and contents, never of what was
+//! drawn before.
+
+use sha2::{Digest, Sha256};
+
+use super::Question;
+use crate::config::Take;
+use crate::rng::{Purpose, Stream};
+
+/// The order of `len` questions in an epoch.
+pub fn epoch(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
+    Stream::new(seed, Purpose::Shuffle, &[epoch]).permutation(len)
+}
+
+/// Takes at most `max` questions, and holds `held_out` others back for evaluation.
+///
+/// The held-out ones come from the questions that are not taken, so that a training set that is defined as, say, the first
+/// 10,000 rows stays just that; where too few are left, they come from all and the training set is what remains. Which
+/// ones depends on their texts alone, so runs with other seeds are measured on the same questions.
+///
+/// Returns (taken, held out), both in the order they had. Fewer than `held_out` come back only where there are no more.
+pub fn split(
+    questions: Vec<Question>,
+    take: Take,
+    max: Option<usize>,
+    held_out: usize,
+    seed: u64,
+) -> (Vec<Question>, Vec<Question>) {
+    let len = questions.len();
+    let max = max.unwrap_or(len).min(len);
+    let candidates: Vec<usize> = match take {
+        Take::Head => (0..len).collect(),
+        // The empty path belongs to no epoch.
+        Take::Shuffle => Stream::new(seed, Purpose::Shuffle, &[]).permutation(len),
+    };
+    let (taken, rest) = candidates.split_at(max);
+
+    let mut pool = if rest.len() >= held_out { rest.to_vec() } else { candidates.clone() };
+    pool.sort_by_cached_key(|&i| Sha256::digest(&questions[i].text));
+    pool.truncate(held_out);
+
+    let mut role = vec![Role::Unused; len];
+    taken.iter().for_each(|&i| role[i] = Role::Taken);
+    pool.iter().for_each(|&i| role[i] = Role::HeldOut);
+    let (mut taken, mut held_out) = (Vec::with_capacity(max), Vec::with_capacity(pool.len()));
+    for (question, role) in questions.into_iter().zip(role) {
+        match role {
+            Role::Taken => taken.push(question),
+            Role::HeldOut => held_out.push(question),
+            Role::Unused => {}
+        }
+    }
+    (taken, held_out)
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Unused,
+    Taken,
+    HeldOut,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn questions(n: usize) -> Vec<Question> {
+        let question = |i: usize| Question {
+            id: i.to_string(),
+            text: format!("What is {i} + 1?"),
+            gold: (i + 1).to_string(),
+            source: "test".to_owned(),
+        };
+        (0..n).map(question).collect()
+    }
+
+    fn ids(questions: &[Question]) -> Vec<usize> {
+        questions.iter().map(|it| it.id.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_epochs_order_depends_on_seed_and_epoch_alone() {
+        assert_eq!(epoch(1, 2, 100), epoch(1, 2, 100));
+        assert_ne!(epoch(1, 2, 100), epoch(1, 3, 100));
+        assert_ne!(epoch(1, 2, 100), epoch(2, 2, 100));
+        assert_eq!(epoch(1, 2, 100).into_iter().collect::<HashSet<_>>().len(), 100);
+    }
+
+    #[test]
+    fn the_head_stays_whole_where_others_can_be_held_out() {
+        let (taken, held_out) = split(questions(100), Take::Head, Some(60), 30, 7);
+        assert_eq!(ids(&taken), (0..60).collect::<Vec<_>>());
+        assert_eq!(held_out.len(), 30);
+        assert!(ids(&held_out).iter().all(|&i| i >= 60));
+    }
+
+    #[test]
+    fn training_and_held_out_questions_are_disjoint() {
+        for take in [Take::Head, Take::Shuffle] {
+            for (max, n) in [(None, 20), (Some(90), 20), (Some(50), 20), (Some(100), 0), (None, 200)] {
+                let (taken, held_out) = split(questions(100), take, max, n, 7);
+                let all: HashSet<usize> = ids(&taken).into_iter().chain(ids(&held_out)).collect();
+                assert_eq!(all.len(), taken.len() + held_out.len());
+                assert_eq!(held_out.len(), n.min(100));
+                assert!(taken.len() >= max.unwrap_or(100).saturating_sub(n));
+            }
+        }
+    }
+
+    #[test]
+    fn the_seed_draws_the_training_questions_only() {
+        let run = |seed| split(questions(200), Take::Shuffle, None, 20, seed);
+        assert_eq!(ids(&run(1).1), ids(&run(2).1));
+        let drawn = |seed| ids(&split(questions(200), Take::Shuffle, Some(50), 0, seed).0);
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+        assert!(drawn(1).is_sorted());
+    }
+}

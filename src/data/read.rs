@@ -1,0 +1,150 @@
+//! Rows out of files: JSON lines, a JSON array, CSV or Parquet, the text formats also compressed by gzip.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use flate2::read::MultiGzDecoder;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+/// The rows of one file.
+#[derive(Debug)]
+pub struct Rows {
+    /// What a row is called in messages.
+    unit: &'static str,
+    /// Number of the row in the file, from 1, and its columns.
+    pub rows: Vec<(usize, Map<String, Value>)>,
+}
+
+impl Rows {
+    /// A row's place in messages: `line 17`.
+    pub fn place(&self, number: usize) -> String {
+        format!("{} {number}", self.unit)
+    }
+}
+
+/// Endings of the names of files that can be read.
+pub const ENDINGS: [&str; 5] = [".jsonl", ".ndjson", ".json", ".csv", ".parquet"];
+
+/// Whether a file of this name can be read.
+pub fn is_readable(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Reads all rows of a file and adds the file's bytes to `hash`.
+///
+/// # Errors
+/// A file that cannot be read, of another format, or damaged: the message names the file and the first bad row.
+pub fn read(path: &Path, hash: &mut Sha256) -> anyhow::Result<Rows> {
+    parse(path, hash).with_context(|| format!("read `{}`", path.display()))
+}
+
+fn parse(path: &Path, hash: &mut Sha256) -> anyhow::Result<Rows> {
+    ensure!(!path.is_dir(), "this is a folder\nhint: name the file with the questions in it");
+    let bytes = std::fs::read(path)?;
+    hash.update(&bytes);
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let (name, bytes) = match name.strip_suffix(".gz") {
+        Some(name) => (name, unzip(&bytes)?),
+        None => (name.as_str(), bytes),
+    };
+    if name.ends_with(".parquet") {
+        ensure!(path.extension().is_some_and(|it| it == "parquet"), "Parquet within gzip\nhint: unpack it with gunzip");
+        return parquet(File::open(path)?);
+    }
+    let text = std::str::from_utf8(&bytes).context("not UTF-8 text")?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if name.ends_with(".csv") {
+        csv(text)
+    } else if is_readable(name) {
+        // Some sets are published as JSON lines in a file called .json.
+        if text.trim_start().starts_with('[') { json_array(text) } else { json_lines(text) }
+    } else {
+        bail!("unknown format\nhint: the name of a data file ends in {}, or one of these and .gz", ENDINGS.join(", "));
+    }
+}
+
+fn unzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut unzipped = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut unzipped).context("damaged gzip file")?;
+    Ok(unzipped)
+}
+
+fn json_lines(text: &str) -> anyhow::Result<Rows> {
+    let mut rows = Vec::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let row = serde_json::from_str(line).with_context(|| format!("line {} is not a JSON object", i + 1))?;
+        rows.push((i + 1, row));
+    }
+    Ok(Rows { unit: "line", rows })
+}
+
+fn json_array(text: &str) -> anyhow::Result<Rows> {
+    let items: Vec<Value> = serde_json::from_str(text).context("not a JSON array")?;
+    let mut rows = Vec::with_capacity(items.len());
+    for (i, item) in items.into_iter().enumerate() {
+        let Value::Object(row) = item else { bail!("item {} of the array is not an object", i + 1) };
+        rows.push((i + 1, row));
+    }
+    Ok(Rows { unit: "item", rows })
+}
+
+fn csv(text: &str) -> anyhow::Result<Rows> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let header = reader.headers()?.clone();
+    for (i, name) in header.iter().enumerate() {
+        ensure!(!header.iter().take(i).any(|other| other == name), "two columns are called `{name}`");
+    }
+    let mut rows = Vec::new();
+    for (i, record) in reader.records().enumerate() {
+        // The error says line and byte itself.
+        let record = record?;
+        let columns = header.iter().zip(&record).map(|(name, value)| (name.to_owned(), Value::from(value)));
+        rows.push((i + 1, columns.collect()));
+    }
+    Ok(Rows { unit: "row", rows })
+}
+
+fn parquet(file: File) -> anyhow::Result<Rows> {
+    let reader = SerializedFileReader::new(file)?;
+    let mut rows = Vec::new();
+    for (i, row) in reader.get_row_iter(None)?.enumerate() {
+        let row = row.with_context(|| format!("row {}", i + 1))?;
+        rows.push((i + 1, row.into_columns().into_iter().map(|(name, field)| (name, json(field))).collect()));
+    }
+    Ok(Rows { unit: "row", rows })
+}
+
+/// A Parquet value as JSON. Dates and the like, which no question is made of, become text.
+fn json(field: Field) -> Value {
+    match field {
+        Field::Null => Value::Null,
+        Field::Bool(value) => value.into(),
+        Field::Byte(value) => value.into(),
+        Field::Short(value) => value.into(),
+        Field::Int(value) => value.into(),
+        Field::Long(value) => value.into(),
+        Field::UByte(value) => value.into(),
+        Field::UShort(value) => value.into(),
+        Field::UInt(value) => value.into(),
+        Field::ULong(value) => value.into(),
+        Field::Float(value) => value.into(),
+        Field::Double(value) => value.into(),
+        Field::Str(value) => value.into(),
+        // Text of writers that do not say that it is text.
+        Field::Bytes(value) => String::from_utf8_lossy(value.data()).into(),
+        Field::Group(row) => row.into_columns().into_iter().map(|(name, field)| (name, json(field))).collect(),
+        Field::ListInternal(list) => list.elements().iter().cloned().map(json).collect(),
+        Field::MapInternal(map) => {
+            let pair = |(key, value): &(Field, Field)| Value::Array(vec![json(key.clone()), json(value.clone())]);
+            map.entries().iter().map(pair).collect()
+        }
+        other => other.to_string().into(),
+    }
+}

@@ -1,0 +1,181 @@
+//! Where a model comes from: `tiny` (embedded), a Hugging Face folder or a GGUF file.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use super::checkpoint::{Checkpoint, pickle_refused, weight_files};
+use super::config::ModelConfig;
+use super::gguf::Gguf;
+use super::tokenizer::{GgufTokenizer, Tokenizer};
+use super::weights::Weights;
+
+/// A model that is ready to be read: its shape, its weights and all that its tokenizer needs.
+pub struct Source {
+    /// How the model is called: as the user named it, a path by its last part.
+    pub name: String,
+    pub config: ModelConfig,
+    pub weights: Box<dyn Weights>,
+    pub tokenizer: TokenizerSource,
+    /// The text of `tokenizer_config.json`; for a GGUF file one made from its metadata.
+    pub tokenizer_config: Option<String>,
+    /// The text of `chat_template.jinja`, which goes before a template in `tokenizer_config`.
+    pub chat_template: Option<String>,
+    /// Identity of the weights, see [`content_hash`].
+    pub hash: String,
+    pub origin: Origin,
+}
+
+pub enum TokenizerSource {
+    /// The bytes of `tokenizer.json`.
+    Json(Vec<u8>),
+    Gguf(GgufTokenizer),
+}
+
+/// The files behind a [`Source`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Embedded,
+    Folder(PathBuf),
+    Gguf(PathBuf),
+}
+
+impl Source {
+    /// Opens what `--model` names.
+    pub fn open(name: &str, revision: &str) -> Result<Self> {
+        let _ = revision;
+        let path = Path::new(name);
+        if path.is_dir() {
+            return Self::open_folder(path);
+        }
+        match path.extension().and_then(|it| it.to_str()) {
+            Some("gguf") => Self::open_gguf(path),
+            Some("bin" | "pt" | "pth" | "ckpt") if path.is_file() => bail!(pickle_refused(&file_name(path))),
+            _ => bail!("there is no model `{name}`\nhint: give `tiny`, a model folder or a .gguf file"),
+        }
+    }
+
+    /// Opens a model folder: `config.json`, safetensors, `tokenizer.json` and what else it has of the usual files.
+    pub fn open_folder(folder: &Path) -> Result<Self> {
+        let in_folder = || format!("open the model `{}`", folder.display());
+        let files = weight_files(folder)?; // first, because its message tells best what a wrong folder holds
+        let config = read(folder, "config.json")?
+            .with_context(|| format!("`{}` has no `config.json`\nhint: a model folder has one", folder.display()))?;
+        let generation_config = read(folder, "generation_config.json")?;
+        let config = ModelConfig::from_json(&config, generation_config.as_deref()).with_context(in_folder)?;
+        let weights = Checkpoint::open(folder)?;
+        if let Some((missing, _)) = config.tensors().into_iter().find(|(name, _)| !weights.contains(name)) {
+            bail!("the weights in `{}` have no tensor `{missing}`", folder.display());
+        }
+        let tokenizer = read(folder, "tokenizer.json")?.with_context(|| {
+            format!(
+                "`{}` has no `tokenizer.json`\nhint: transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)` writes one",
+                folder.display()
+            )
+        })?;
+        Ok(Self {
+            name: file_name(folder),
+            config,
+            weights: Box::new(weights),
+            tokenizer: TokenizerSource::Json(tokenizer),
+            tokenizer_config: read_text(folder, "tokenizer_config.json")?,
+            chat_template: read_text(folder, "chat_template.jinja")?,
+            hash: content_hash(&files)?,
+            origin: Origin::Folder(folder.to_owned()),
+        })
+    }
+
+    pub fn open_gguf(path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path)?;
+        let tokenizer = gguf.tokenizer()?;
+        let token = |id: Option<u32>| id.and_then(|id| tokenizer.tokens.get(id as usize));
+        let tokenizer_config = serde_json::json!({
+            "add_bos_token": tokenizer.add_bos,
+            "bos_token": token(tokenizer.bos),
+            "eos_token": token(tokenizer.eos),
+            "chat_template": gguf.chat_template(),
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        });
+        Ok(Self {
+            name: file_name(path),
+            config: gguf.config().clone(),
+            tokenizer: TokenizerSource::Gguf(tokenizer),
+            tokenizer_config: Some(serde_json::to_string_pretty(&tokenizer_config)?),
+            chat_template: None,
+            hash: content_hash(&[path.to_owned()])?,
+            origin: Origin::Gguf(path.to_owned()),
+            weights: Box::new(gguf),
+        })
+    }
+
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.tokenizer {
+            TokenizerSource::Json(bytes) => Tokenizer::from_bytes(bytes),
+            TokenizerSource::Gguf(gguf) => Tokenizer::from_gguf(gguf.clone()),
+        }
+        .with_context(|| format!("read the tokenizer of `{}`", self.name))
+    }
+}
+
+/// Identity of some files: SHA-256 of their names and contents. Of a file above 256 MiB only the length and 256 evenly
+/// spaced pieces of 64 KiB are read, which tells checkpoints apart (training moves every weight) but is no
+/// protection against someone who changes single bytes; such a hash begins with `sampled:`.
+pub fn content_hash(files: &[PathBuf]) -> Result<String> {
+    const WHOLE: u64 = 256 << 20;
+    const PIECES: u64 = 256;
+    const PIECE: u64 = 64 << 10;
+    let mut hash = Sha256::new();
+    let mut sampled = false;
+    let mut buffer = vec![0; 1 << 20];
+    for path in files {
+        let hash_file = |hash: &mut Sha256, sampled: &mut bool, buffer: &mut Vec<u8>| -> std::io::Result<()> {
+            let mut file = File::open(path)?;
+            let len = file.metadata()?.len();
+            hash.update(len.to_le_bytes());
+            let (pieces, piece) = if len > WHOLE { (PIECES, PIECE) } else { (1, len) };
+            *sampled |= len > WHOLE;
+            for number in 0..pieces {
+                let start = (len - piece) / (pieces - 1).max(1) * number;
+                file.seek(SeekFrom::Start(start))?;
+                let mut part = (&file).take(piece);
+                loop {
+                    match part.read(buffer)? {
+                        0 => break,
+                        read => hash.update(&buffer[..read]),
+                    }
+                }
+            }
+            Ok(())
+        };
+        hash.update(file_name(path));
+        hash_file(&mut hash, &mut sampled, &mut buffer).with_context(|| format!("read `{}`", path.display()))?;
+    }
+    Ok(format!("{}{}", if sampled { "sampled:" } else { "sha256:" }, hex(&hash.finalize())))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A file of a model folder; none where the folder does not have it.
+fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    let path = folder.join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read `{}`", path.display())),
+    }
+}
+
+fn read_text(folder: &Path, name: &str) -> Result<Option<String>> {
+    let text = read(folder, name)?.map(String::from_utf8).transpose();
+    text.with_context(|| format!("read `{}`", folder.join(name).display()))
+}
+
+fn file_name(path: &Path) -> String {
+    let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    full.file_name().map_or_else(|| path.display().to_string(), |it| it.to_string_lossy().into_owned())
+}

@@ -1,0 +1,83 @@
+//! A model that can be asked: weights, tokenizer, chat template, and what ends an answer.
+
+use super::{Branch, Finish, Prompt};
+use crate::config::RunConfig;
+use crate::model::decoder::Decoder;
+use crate::model::source::Source;
+use crate::model::tokenizer::Tokenizer;
+use crate::prompt::PriorPrompt;
+use crate::prompt::template::{ChatTemplate, Rendered, SpecialStrings, encode_prompt};
+use anyhow::Result;
+use std::collections::BTreeSet;
+
+/// A loaded model with all that stands between text and tokens.
+pub struct Policy {
+    pub decoder: Decoder,
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
+    /// Tokens that end an answer: the union of what config, generation config, tokenizer and template name.
+    pub stop_tokens: Vec<u32>,
+    /// Strings that end an answer.
+    pub stop_strings: Vec<String>,
+}
+
+impl Policy {
+    /// Loads the model that `source` describes, as `config` wants it asked.
+    pub fn load(source: &Source, config: &RunConfig) -> Result<Self> {
+        let tokenizer = source.tokenizer()?;
+        let tokens = source.tokenizer_config.as_deref().map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
+        let own = ChatTemplate::from_model(source.chat_template.as_deref(), source.tokenizer_config.as_deref())?;
+        let template = ChatTemplate::choose(&config.prompt.template, own, tokens)?;
+        let mut stop_tokens: BTreeSet<u32> = source.config.eos_token_ids.iter().copied().collect();
+        stop_tokens.extend(template.end_ids(&tokenizer));
+        let own = template.stop_strings().iter().map(ToString::to_string);
+        let stop_strings = own.chain(config.rollout.stop.iter().cloned()).collect();
+        let decoder =
+            Decoder::load(source.config.clone(), source.weights.as_ref(), config.rollout.max_sequence_length())?;
+        Ok(Self { decoder, tokenizer, template, stop_tokens: stop_tokens.into_iter().collect(), stop_strings })
+    }
+
+    /// The prompt of a question under a prior prompt.
+    pub fn render(&self, prior: &PriorPrompt, question: &str, prefill: bool) -> Result<Rendered> {
+        let opening = opening(prior, prefill);
+        encode_prompt(&self.tokenizer, &self.template, &prior.messages(question), opening.as_deref())
+    }
+
+    /// A prompt for the engine. `key` is the identity of the question.
+    pub fn prompt(&self, prior: &PriorPrompt, question: &str, prefill: bool, key: u64) -> Result<Prompt> {
+        Ok(Prompt { ids: self.render(prior, question, prefill)?.ids, key })
+    }
+
+    /// What the model said, without end-of-sequence tokens and stop strings.
+    pub fn text(&self, branch: &Branch) -> String {
+        let mut text = self.tokenizer.decode(&branch.tokens);
+        if branch.finish == Finish::String
+            && let Some(at) = self.stop_strings.iter().filter_map(|stop| text.find(stop.as_str())).min()
+        {
+            text.truncate(at);
+        }
+        text
+    }
+
+    /// Whether the text of `tokens` holds a stop string. Only the end is decoded: earlier tokens were looked at before.
+    pub fn ends(&self, tokens: &[u32]) -> bool {
+        let Some(longest) = self.stop_strings.iter().map(String::len).max() else { return false };
+        // A token is at least one byte, and a character may be spread over four.
+        let tail = self.tokenizer.decode(&tokens[tokens.len().saturating_sub(longest + 4)..]);
+        self.stop_strings.iter().any(|stop| tail.contains(stop.as_str()))
+    }
+
+    /// How a branch ended, for the logs.
+    pub fn finish_name(&self, finish: Finish) -> String {
+        match finish {
+            Finish::Token(id) => self.tokenizer.token(id).unwrap_or_else(|| id.to_string()),
+            Finish::String => "stop string".to_owned(),
+            Finish::Length => "length".to_owned(),
+        }
+    }
+}
+
+/// The opening tag that a response is started with.
+pub fn opening(prior: &PriorPrompt, prefill: bool) -> Option<String> {
+    prior.tag.as_ref().filter(|_| prefill).map(|tag| format!("<{tag}>"))
+}

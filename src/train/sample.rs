@@ -1,0 +1,157 @@
+//! One rollout of questions with its scores: what training steps and evaluations have in common.
+
+use crate::data::Question;
+use crate::model::lora::Adapter;
+use crate::prompt::PriorPrompt;
+use crate::reward::{RewardSet, Sample, Scored};
+use crate::rng::name_hash;
+use crate::rollout::policy::Policy;
+use crate::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Watch};
+use crate::run::completions::{BranchRecord, GroupRecord};
+use crate::run::hash::sha256_ids;
+use anyhow::Result;
+use std::collections::BTreeMap;
+
+/// A question, rendered.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub question: Question,
+    pub prompt: Prompt,
+}
+
+/// Renders `questions` under the prior prompt. Those whose prompt is longer than `max_length` are left out; their number
+/// comes second.
+pub fn render_all(
+    policy: &Policy,
+    prior: &PriorPrompt,
+    prefill: bool,
+    questions: Vec<Question>,
+    max_length: usize,
+) -> Result<(Vec<Item>, usize)> {
+    let total = questions.len();
+    let mut items = Vec::with_capacity(total);
+    for question in questions {
+        let prompt = policy.prompt(prior, &question.text, prefill, name_hash(&question.id))?;
+        if prompt.ids.len() <= max_length {
+            items.push(Item { question, prompt });
+        }
+    }
+    let left_out = total - items.len();
+    Ok((items, left_out))
+}
+
+/// A question with its completions and their scores.
+pub struct Group<'a> {
+    pub item: &'a Item,
+    pub branches: Vec<ScoredBranch>,
+}
+
+pub struct ScoredBranch {
+    pub branch: Branch,
+    pub text: String,
+    pub scored: Scored,
+    /// The score's total, less the penalty for a truncated completion.
+    pub reward: f64,
+}
+
+impl ScoredBranch {
+    pub fn truncated(&self) -> bool {
+        self.branch.finish == Finish::Length
+    }
+}
+
+/// What every rollout of a run needs.
+pub struct Sampler<'a> {
+    pub policy: &'a Policy,
+    pub prior: &'a PriorPrompt,
+    pub rewards: &'a RewardSet,
+    pub prefill: bool,
+    pub max_completion_length: usize,
+    pub truncation_penalty: f64,
+    pub seed: u64,
+}
+
+impl Sampler<'_> {
+    /// Completes and scores `items`, `branches` times each; `None` when cancelled.
+    #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
+    pub fn groups<'a>(
+        &self,
+        engine: &mut dyn Engine,
+        adapter: Option<&Adapter>,
+        items: &[&'a Item],
+        branches: usize,
+        sampling: &Sampling,
+        step: u64,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Group<'a>>>> {
+        // A question that stands twice in a batch, as in a small data set, gets new random numbers the second time.
+        let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+        let prompts: Vec<Prompt> = items
+            .iter()
+            .map(|item| {
+                let repeats = seen.entry(item.prompt.key).or_default();
+                *repeats += 1;
+                Prompt { key: item.prompt.key.wrapping_add(*repeats - 1), ..item.prompt.clone() }
+            })
+            .collect();
+        let policy = self.policy;
+        let request = Request {
+            prompts: &prompts,
+            num_generations: branches,
+            sampling,
+            max_completion_length: self.max_completion_length,
+            seed: self.seed,
+            step,
+            ends: &|tokens| policy.ends(tokens),
+            stop_tokens: &policy.stop_tokens,
+        };
+        let Some(completions) = engine.generate(adapter, &request, watch)? else { return Ok(None) };
+        let texts: Vec<Vec<String>> =
+            completions.iter().map(|group| group.iter().map(|branch| policy.text(branch)).collect()).collect();
+        let mut samples = Vec::with_capacity(items.len() * branches);
+        for ((item, group), texts) in items.iter().zip(&completions).zip(&texts) {
+            for (branch, text) in group.iter().zip(texts) {
+                samples.push(Sample {
+                    question: &item.question,
+                    response: text,
+                    prompt: self.prior,
+                    prefilled: self.prefill,
+                    truncated: branch.finish == Finish::Length,
+                });
+            }
+        }
+        let mut scores = self.rewards.score_all(&samples).into_iter();
+        let groups = items.iter().zip(completions).zip(texts).map(|((item, group), texts)| {
+            let scored = group.into_iter().zip(texts).map(|(branch, text)| {
+                let scored = scores.next().expect("a score for every sample");
+                let penalty = if branch.finish == Finish::Length { self.truncation_penalty } else { 0.0 };
+                ScoredBranch { reward: scored.total - penalty, branch, text, scored }
+            });
+            Group { item, branches: scored.collect() }
+        });
+        Ok(Some(groups.collect()))
+    }
+
+    /// The log's form of a group.
+    pub fn record(&self, group: &Group, step: usize, advantages: &[f32]) -> GroupRecord {
+        let names = self.rewards.names();
+        let branch = |(branch, &advantage): (&ScoredBranch, &f32)| BranchRecord {
+            text: branch.text.clone(),
+            tokens: branch.branch.tokens.len(),
+            finish: self.policy.finish_name(branch.branch.finish),
+            rewards: names.iter().zip(&branch.scored.components).map(|(name, &v)| (name.to_string(), v as f32)).collect(),
+            reward: branch.reward as f32,
+            verdict: (&branch.scored.verdict).into(),
+            answer: branch.scored.answer.clone(),
+            advantage,
+        };
+        GroupRecord {
+            step,
+            question_id: group.item.question.id.clone(),
+            question: group.item.question.text.clone(),
+            gold: group.item.question.gold.clone(),
+            prompt_sha256: sha256_ids(&group.item.prompt.ids),
+            branches: group.branches.iter().zip(advantages).map(branch).collect(),
+        }
+    }
+}

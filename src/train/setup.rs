@@ -1,0 +1,125 @@
+//! From a configuration to everything that a run needs, loaded and checked.
+
+use super::sample::{Item, render_all};
+use crate::config::{DataSection, RunConfig};
+use crate::data::{self, Question};
+use crate::math::gold_is_parsable;
+use crate::model::hub;
+use crate::model::source::Source;
+use crate::prompt::{self, PriorPrompt};
+use crate::reward::RewardSet;
+use crate::rollout::policy::Policy;
+use crate::run::hash::sha256;
+use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+
+/// A run that could start.
+pub struct Setup {
+    pub policy: Policy,
+    pub prior: PriorPrompt,
+    pub rewards: RewardSet,
+    pub questions: Vec<Item>,
+    pub held_out: Vec<Item>,
+    /// What the user should know: rows that were left out, and why.
+    pub notes: Vec<String>,
+    pub model_hash: String,
+    pub data_sha256: String,
+}
+
+impl Setup {
+    /// Loads the model from `source` and the questions that `config` names, and renders every prompt.
+    pub fn new(config: &RunConfig, source: &Source) -> Result<Self> {
+        let prior = prompt::find(&config.prompt.ppe)?;
+        let rewards = RewardSet::from_config(&config.reward, &prior)?;
+        let questions = Questions::load(config)?;
+        let policy = Policy::load(source, config)?;
+        let mut notes = questions.notes;
+        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<Item>> {
+            let (questions, unreadable): (Vec<_>, Vec<_>) =
+                questions.into_iter().partition(|question| gold_is_parsable(&question.gold));
+            if let Some(first) = unreadable.first() {
+                let (count, id, gold) = (unreadable.len(), &first.id, &first.gold);
+                notes.push(format!("{count} {what} questions left out: gold answer unreadable (first: {id}, `{gold}`)"));
+            }
+            let length = config.rollout.max_prompt_length;
+            let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
+            if long > 0 {
+                notes.push(format!("{long} {what} questions left out: prompt longer than {length} tokens"));
+            }
+            Ok(items)
+        };
+        let (train, held_out) = (render(questions.train, "training")?, render(questions.held_out, "held-out")?);
+        ensure!(
+            !train.is_empty(),
+            "no question of `{}` can be trained on: {}\nhint: see `data.path` and `rollout.max_prompt_length`",
+            config.data.path,
+            notes.join("; ")
+        );
+        Ok(Self {
+            policy,
+            prior,
+            rewards,
+            questions: train,
+            held_out,
+            notes,
+            model_hash: source.hash.clone(),
+            data_sha256: questions.sha256,
+        })
+    }
+
+    /// The manifest of a run that starts now.
+    pub fn manifest(&self, config: &RunConfig) -> Manifest {
+        let identity = |path: &str, revision: &str, hash: &str| Identity {
+            path: path.to_owned(),
+            revision: is_hub_id(path).then(|| revision.to_owned()),
+            files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),
+        };
+        Manifest {
+            seed: config.train.seed,
+            model: identity(&config.model.path, &config.model.revision, &self.model_hash),
+            data: identity(&config.data.path, &config.data.revision, &self.data_sha256),
+            prompt: PromptIdentity {
+                name: self.prior.name.clone(),
+                wording: self.prior.wording.clone(),
+                sha256: sha256(self.prior.text.as_bytes()),
+            },
+            sessions: Vec::new(),
+        }
+    }
+}
+
+fn is_hub_id(path: &str) -> bool {
+    path.contains('/') && !std::path::Path::new(path).exists()
+}
+
+/// The questions of a run: to train on, and held out for evaluation. No question is in both.
+struct Questions {
+    train: Vec<Question>,
+    held_out: Vec<Question>,
+    notes: Vec<String>,
+    sha256: String,
+}
+
+impl Questions {
+    fn load(config: &RunConfig) -> Result<Self> {
+        let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
+        let seed = config.train.seed;
+        let split = config.eval.path == "held-out";
+        let held_out_count = if split { config.eval.questions } else { 0 };
+        let loaded = data::load(&config.data, seed, held_out_count, &fetch).context("load the training questions")?;
+        let mut questions =
+            Self { train: loaded.questions, held_out: loaded.held_out, notes: loaded.warnings, sha256: loaded.sha256 };
+        if !split && config.eval.questions > 0 {
+            let section = DataSection {
+                path: config.eval.path.clone(),
+                max_questions: Some(config.eval.questions),
+                ..config.data.clone()
+            };
+            let loaded = data::load(&section, seed, 0, &fetch).context("load the evaluation questions")?;
+            questions.held_out = loaded.questions;
+            questions.notes.extend(loaded.warnings);
+        }
+        Ok(questions)
+    }
+}

@@ -1,0 +1,177 @@
+//! The optimiser updates made from one rollout batch.
+
+use super::sample::Group;
+use super::state::TrainState;
+use super::Training;
+use crate::grpo::adamw::{Hyper, clip_scale, global_norm};
+use crate::grpo::guard::{Gradient, Guard, UpdateFacts};
+use crate::grpo::objective::Objective;
+use crate::grpo::pass::{PassPlan, PassResult, TrainBranch, TrainGroup, gradient_pass};
+use crate::grpo::schedule::learning_rate;
+use crate::grpo::totals::{SamplingGap, Totals};
+use crate::run::atomic;
+use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+
+/// What the updates of a step did.
+pub struct Updated {
+    pub metrics: BTreeMap<String, f64>,
+    /// For the user.
+    pub notes: Vec<String>,
+}
+
+/// A branch of the batch: (group, branch).
+type Place = (usize, usize);
+
+/// Goes through the batch `num_iterations` times in `steps_per_generation` mini-batches. `steps` is the run's length.
+pub fn update(
+    training: &Training,
+    state: &mut TrainState,
+    objective: &Objective,
+    guard: &mut Guard,
+    groups: &[Group],
+    advantages: &[Vec<f32>],
+    steps: usize,
+) -> Result<Updated> {
+    let config = training.config;
+    let places: Vec<Place> =
+        groups.iter().enumerate().flat_map(|(g, group)| (0..group.branches.len()).map(move |b| (g, b))).collect();
+    let masked = |&(g, b): &Place| config.grpo.mask_truncated_completions && groups[g].branches[b].truncated();
+    let length = |&(g, b): &Place| groups[g].branches[b].branch.tokens.len();
+    let rollout_tokens: usize = places.iter().filter(|place| !masked(place)).map(length).sum();
+
+    let mini_batch = places.len().div_ceil(config.grpo.steps_per_generation);
+    let updates_per_step = config.grpo.updates_per_step();
+    let (mut totals, mut gap) = (Totals::default(), SamplingGap::default());
+    let (mut losses, mut norms, mut rate, mut notes) = (0.0, 0.0, 0.0, Vec::new());
+    let mut grads = vec![0.0f32; state.adapter.params.len()];
+    for index in 0..updates_per_step {
+        let mini = places.chunks(mini_batch).nth(index % config.grpo.steps_per_generation).unwrap_or_default();
+        let lengths: Vec<usize> = mini.iter().map(length).collect();
+        let mask: Vec<bool> = mini.iter().map(masked).collect();
+        let normaliser =
+            objective.normaliser(&lengths, &mask).over_rollout(rollout_tokens, config.grpo.steps_per_generation);
+        let plan = PassPlan {
+            temperature: config.rollout.temperature as f32,
+            max_tokens: config.train.max_tokens_per_micro_batch,
+            gradient_checkpointing: config.train.gradient_checkpointing,
+            off_policy: index > 0,
+        };
+        grads.fill(0.0);
+        let parts = train_groups(groups, advantages, mini, &mask);
+        let decoder = &training.sampler.policy.decoder;
+        let pass = gradient_pass(decoder, &state.adapter, &parts, objective, &normaliser, &plan, &mut grads);
+
+        rate = learning_rate(&config.train, state.counters.updates, steps * updates_per_step);
+        state.counters.updates += 1;
+        let norm = global_norm(&grads, &state.adapter.ranges());
+        match guard.gradient(pass.totals.loss, norm) {
+            Gradient::Sound => notes.extend(step(training, state, guard, &grads, norm, rate, &pass)),
+            Gradient::Skip(advice) => {
+                let dump = dump(training, state, &parts)?;
+                notes.push(format!("{advice}\nthe batch is in `{dump}`"));
+            }
+            Gradient::Stop(advice) => {
+                let dump = dump(training, state, &parts)?;
+                bail!("{advice}; the last batch is in `{dump}`");
+            }
+        }
+        losses += pass.totals.loss;
+        norms += norm;
+        totals.merge(&pass.totals);
+        gap.0.merge(&pass.sampling_gap.0);
+    }
+
+    let mut metrics = totals.metrics(objective);
+    metrics.extend(gap.metrics());
+    metrics.insert("loss".to_owned(), losses / updates_per_step as f64);
+    metrics.insert("grad_norm".to_owned(), norms / updates_per_step as f64);
+    metrics.insert("learning_rate".to_owned(), rate);
+    Ok(Updated { metrics, notes })
+}
+
+/// Moves the adapter by one step of AdamW, with the gradient clipped by its global norm.
+fn step(
+    training: &Training,
+    state: &mut TrainState,
+    guard: &mut Guard,
+    grads: &[f32],
+    norm: f64,
+    rate: f64,
+    pass: &PassResult,
+) -> Option<String> {
+    let train = &training.config.train;
+    let hyper = Hyper {
+        lr: rate,
+        beta1: train.adam_beta1,
+        beta2: train.adam_beta2,
+        eps: train.adam_epsilon,
+        weight_decay: train.weight_decay,
+    };
+    let before = state.adapter.params.clone();
+    state.adamw.step(&mut state.adapter.params, grads, &hyper, clip_scale(norm, train.max_grad_norm));
+    state.counters.optimizer_steps = state.adamw.step;
+    let b_tensors = state.adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B."));
+    let lora_b_moved = b_tensors
+        .map(|(_, slot)| slot.range.clone())
+        .any(|range| state.adapter.params[range.clone()] != before[range]);
+    let facts = UpdateFacts {
+        learning_rate: rate,
+        grad_norm: norm,
+        branches_with_signal: pass.branches_with_signal,
+        lora_b_moved,
+    };
+    guard.update(&facts).map(|advice| advice.to_string())
+}
+
+/// The branches at `places`, by group and with their advantages.
+fn train_groups<'a>(
+    groups: &'a [Group],
+    advantages: &[Vec<f32>],
+    places: &[Place],
+    masked: &[bool],
+) -> Vec<TrainGroup<'a>> {
+    let mut parts: Vec<TrainGroup> = Vec::new();
+    let mut current = None;
+    for (&(g, b), &masked) in places.iter().zip(masked) {
+        if current != Some(g) {
+            parts.push(TrainGroup { prompt: &groups[g].item.prompt.ids, branches: Vec::new() });
+            current = Some(g);
+        }
+        let branch = &groups[g].branches[b].branch;
+        let branch = TrainBranch {
+            tokens: &branch.tokens,
+            sampled: &branch.logprobs,
+            advantage: advantages[g][b],
+            masked,
+        };
+        parts.last_mut().expect("pushed above").branches.push(branch);
+    }
+    parts
+}
+
+/// Writes the batch of an update that was not finite, so that its cause can be looked for. Returns the file's path.
+fn dump(training: &Training, state: &TrainState, parts: &[TrainGroup]) -> Result<String> {
+    let branch = |branch: &TrainBranch| {
+        serde_json::json!({
+            "tokens": branch.tokens,
+            "sampled_logprobs": branch.sampled,
+            "advantage": branch.advantage,
+            "masked": branch.masked,
+        })
+    };
+    let group = |group: &TrainGroup| {
+        serde_json::json!({
+            "prompt": group.prompt,
+            "branches": group.branches.iter().map(branch).collect::<Vec<_>>(),
+        })
+    };
+    let batch = serde_json::json!({
+        "step": state.counters.step + 1,
+        "update": state.counters.updates,
+        "groups": parts.iter().map(group).collect::<Vec<_>>(),
+    });
+    let path = training.run.path().join(format!("skipped-update-{:06}.json", state.counters.updates));
+    atomic::write(&path, &serde_json::to_vec(&batch)?)?;
+    Ok(path.display().to_string())
+}

@@ -1,0 +1,322 @@
+//! Data sets: every format gives the same questions, and what is wrong with a file is said with its place.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rft::config::{DataSection, Take};
+use rft::data::{Loaded, Question, load};
+
+fn section(path: &Path) -> DataSection {
+    DataSection {
+        path: path.to_str().unwrap().to_owned(),
+        revision: "main".to_owned(),
+        split: "train".to_owned(),
+        question_column: None,
+        answer_column: None,
+        take: Take::Head,
+        max_questions: None,
+        shuffle: true,
+        levels: vec![1],
+    }
+}
+
+fn no_hub(id: &str, _: &str, _: &str) -> anyhow::Result<Vec<PathBuf>> {
+    panic!("the hub was asked for {id}")
+}
+
+/// Writes a file of this name and loads it.
+fn load_bytes(name: &str, bytes: &[u8]) -> anyhow::Result<Loaded> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    load(&section(&path), 0, 0, &no_hub)
+        .map_err(|error| anyhow::anyhow!(format!("{error:#}").replace(folder.path().to_str().unwrap(), "DIR")))
+}
+
+fn load_text(name: &str, text: &str) -> anyhow::Result<Loaded> {
+    load_bytes(name, text.as_bytes())
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+fn pairs(loaded: &Loaded) -> Vec<(&str, &str)> {
+    loaded.questions.iter().map(|it| (it.text.as_str(), it.gold.as_str())).collect()
+}
+
+/// A Parquet file of the columns `problem` (text), `answer` (double) and `level` (int32, with a null).
+fn parquet() -> Vec<u8> {
+    use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int32Type};
+    use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
+    let schema = "message m { required binary problem (UTF8); required double answer; optional int32 level; }";
+    let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties.into()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let text = |text: &str| ByteArray::from(text);
+    let mut column = group.next_column().unwrap().unwrap();
+    let texts = [text("What is 1 + 1?"), text("Half of \"é\", 1?\nSay it.")];
+    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<DoubleType>().write_batch(&[2.0, 0.5], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int32Type>().write_batch(&[3], Some(&[1, 0]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn every_format_gives_the_same_questions() {
+    let lines = "{\"problem\": \"What is 1 + 1?\", \"answer\": 2.0}\n\n{\"answer\": 0.5, \"problem\": \"Half of \\\"é\\\", 1?\\nSay it.\"}\n";
+    let array = "[{\"problem\": \"What is 1 + 1?\", \"answer\": 2}, {\"problem\": \"Half of \\\"é\\\", 1?\\nSay it.\", \"answer\": \"0.5\"}]";
+    let csv = "\u{feff}Problem,level,Answer\r\nWhat is 1 + 1?,3,2\r\n\"Half of \"\"é\"\", 1?\nSay it.\",,0.5\r\n";
+    let expected = [("What is 1 + 1?", "2"), ("Half of \"é\", 1?\nSay it.", "0.5")];
+    for (name, bytes) in [
+        ("a.jsonl", lines.into()),
+        ("a.ndjson", lines.into()),
+        ("lines.json", lines.into()),
+        ("a.json", array.into()),
+        ("a.csv", csv.into()),
+        ("a.parquet", parquet()),
+        ("a.jsonl.gz", gzip(lines.as_bytes())),
+        ("a.JSON.gz", gzip(array.as_bytes())),
+        ("a.csv.gz", gzip(csv.as_bytes())),
+    ] {
+        let loaded = load_bytes(name, &bytes).unwrap();
+        assert_eq!(pairs(&loaded), expected, "{name}");
+        assert_eq!(loaded.warnings, [""; 0], "{name}");
+        assert_eq!(loaded.sha256.len(), 64);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place() {
+    let good = r#"{"question": "1 + 1?", "answer": "2"}"#;
+    let message = |name: &str, text: &str| format!("{:#}", load_text(name, text).unwrap_err());
+    for (name, text, expected) in [
+        (
+            "a.jsonl",
+            r#"{"task": "1 + 1?", "answer": "2"}"#,
+            "`DIR/a.jsonl` has no column `question` or `problem` or `prompt`; found: task, answer\n\
+             hint: name the columns with --question-column and --answer-column",
+        ),
+        (
+            "a.csv",
+            "question,solution\n1 + 1?,2\n",
+            "`DIR/a.csv` has no column `answer`; found: question, solution\n\
+             hint: name the columns with --question-column and --answer-column",
+        ),
+        ("a.jsonl", "", "`DIR/a.jsonl` holds no questions (0 rows)"),
+        ("a.csv", "question,answer\n", "`DIR/a.csv` holds no questions (0 rows)"),
+        ("a.json", "[]", "`DIR/a.json` holds no questions (0 rows)"),
+        ("a.jsonl", r#"{"question": " ", "answer": null}"#, "`DIR/a.jsonl` holds no questions (1 rows)"),
+        (
+            "a.jsonl",
+            &format!("{good}\n\n{{\"question\": \"2 + 2?\", \"answer\": [4]}}"),
+            "`DIR/a.jsonl` line 3: column `answer` holds a list, not text or a number",
+        ),
+        (
+            "a.json",
+            &format!("[{good}, {{\"question\": true, \"answer\": \"2\"}}]"),
+            "`DIR/a.json` item 2: column `question` holds a truth value, not text or a number",
+        ),
+        (
+            "a.jsonl",
+            &format!("{good}\n{{\"question\": \"2 + 2?\"}}"),
+            "`DIR/a.jsonl` line 2: column `answer` is missing; found: question",
+        ),
+        (
+            "a.jsonl",
+            &format!("{good}\n{{\"question\": \"2 + "),
+            "read `DIR/a.jsonl`: line 2 is not a JSON object: EOF while parsing a string at line 1 column 18",
+        ),
+        (
+            "a.jsonl",
+            "12",
+            "read `DIR/a.jsonl`: line 1 is not a JSON object: invalid type: integer `12`, expected a map at line 1 column 2",
+        ),
+        ("a.json", "[1]", "read `DIR/a.json`: item 1 of the array is not an object"),
+        (
+            "a.csv",
+            "question,answer\n1 + 1?,2\n2 + 2?\n",
+            "read `DIR/a.csv`: CSV error: record 2 (line: 3, byte: 25): found record with 1 fields, but the previous record has 2 fields",
+        ),
+        ("a.csv", "answer,answer\n1,2\n", "read `DIR/a.csv`: two columns are called `answer`"),
+        (
+            "a.txt",
+            good,
+            "read `DIR/a.txt`: unknown format\nhint: the name of a data file ends in .jsonl, .ndjson, .json, .csv, .parquet, or one of these and .gz",
+        ),
+        ("a.parquet", good, "read `DIR/a.parquet`: Parquet error: Invalid Parquet file. Corrupt footer"),
+    ] {
+        assert_eq!(message(name, text), expected);
+    }
+    let torn = gzip(good.as_bytes());
+    let error = format!("{:#}", load_bytes("a.jsonl.gz", &torn[..torn.len() - 9]).unwrap_err());
+    assert!(error.starts_with("read `DIR/a.jsonl.gz`: damaged gzip file"), "{error}");
+    let error = format!("{:#}", load_bytes("a.csv", b"question,answer\n\xff,2\n").unwrap_err());
+    assert!(error.starts_with("read `DIR/a.csv`: not UTF-8 text"), "{error}");
+    let error = format!("{:#}", load(&section(Path::new("no/such/file.jsonl")), 0, 0, &no_hub).unwrap_err());
+    assert!(error.starts_with("there is no data file `no/such/file.jsonl`\nhint: "), "{error}");
+}
+
+#[test]
+fn columns_can_be_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    std::fs::write(&path, r#"{"question": "wrong", "answer": "wrong", "task": "1 + 1?", "Gold": 1e3}"#).unwrap();
+    let mut section = section(&path);
+    section.question_column = Some("task".to_owned());
+    section.answer_column = Some("Gold".to_owned());
+    assert_eq!(pairs(&load(&section, 0, 0, &no_hub).unwrap()), [("1 + 1?", "1000")]);
+    section.answer_column = Some("gold".to_owned());
+    let error = load(&section, 0, 0, &no_hub).unwrap_err().to_string();
+    assert!(error.contains("no column `gold`; found: question, answer, task, Gold"), "{error}");
+}
+
+#[test]
+fn ids_are_the_files_own_where_it_has_some() {
+    let ids =
+        |text: &str| load_text("a.jsonl", text).unwrap().questions.into_iter().map(|it| it.id).collect::<Vec<_>>();
+    let row = |id: &str, n: usize| format!("{{\"id\": {id}, \"question\": \"{n}?\", \"answer\": \"{n}\"}}\n");
+    assert_eq!(ids(&(row("\"x\"", 1) + &row("7", 2))), ["x", "7"]);
+    // Ids that are not unique are none; a row's number does not depend on what was left out before it.
+    assert_eq!(ids(&(row("7", 1) + &row("7", 1) + &row("7", 2))), ["1", "3"]);
+}
+
+#[test]
+fn duplicates_empty_rows_and_lost_options_are_told() {
+    let row =
+        |question: &str, answer: &str| serde_json::json!({ "question": question, "answer": answer }).to_string() + "\n";
+    let text = [
+        row("1 + 1?", "2"),
+        row(" 1 +\n1? ", "2"),
+        row("1 + 1?", "3"),
+        row("", "3"),
+        row("2 + 2?", ""),
+        row("Which of the following is prime?", "7"),
+        row("Which of the following is prime? (A) 4 (B) 7", "B"),
+        row("Which of the following is prime?\n1. 4\n2. 7", "2"),
+        row("What is best?", "(C)"),
+        row("Which number is greater than 0.7?", "0.8"),
+        row("How many of the 4 cats sleep, if 1. cat A and 2. cat B do?", "2"),
+    ];
+    let loaded = load_text("a.jsonl", &text.concat()).unwrap();
+    assert_eq!(loaded.questions.len(), 7);
+    let [empty, duplicates, contradicted, options] = loaded.warnings.as_slice() else {
+        panic!("{:?}", loaded.warnings)
+    };
+    assert!(
+        empty.starts_with("2 rows without a question or an answer left out") && empty.ends_with("line 4"),
+        "{empty}"
+    );
+    assert_eq!(duplicates, "2 duplicates removed");
+    assert_eq!(contradicted, "1 of the duplicates had another answer than the question kept, the first: 3");
+    assert_eq!(options, "3 multiple-choice questions without their options: 6, 9, 10");
+}
+
+#[test]
+fn a_hub_data_set_has_its_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let hub = |id: &'static str, paths: Vec<PathBuf>| {
+        let fetch = move |asked: &str, revision: &str, split: &str| {
+            assert_eq!((asked, revision, split), (id, "main", "train"));
+            Ok(paths.clone())
+        };
+        load(&section(Path::new(id)), 0, 0, &fetch)
+    };
+
+    let one = file("one.jsonl", "{\"question\": \"1 + 1?\", \"answer\": \"It is <<1+1=2>>2.\\n#### 1,002\"}");
+    let two = file("two.jsonl", "{\"question\": \"2 + 2?\", \"answer\": \"#### 4\"}");
+    let loaded = hub("openai/gsm8k", vec![one.clone(), two]).unwrap();
+    assert_eq!(pairs(&loaded), [("1 + 1?", "1,002"), ("2 + 2?", "4")]);
+    assert_eq!(
+        loaded.questions[1],
+        Question {
+            id: "1-1".to_owned(),
+            text: "2 + 2?".to_owned(),
+            gold: "4".to_owned(),
+            source: "openai/gsm8k".to_owned()
+        }
+    );
+    assert_eq!(loaded.warnings, ["2 rows in `openai/gsm8k`, 7,473 expected"]);
+    let unmarked = file("unmarked.jsonl", r#"{"question": "1 + 1?", "answer": "2"}"#);
+    let error = hub("openai/gsm8k", vec![unmarked.clone()]).unwrap_err().to_string();
+    assert!(error.contains("has no `####`"), "{error}");
+
+    let still = hub("RUC-AIBOX/STILL-3-Preview-RL-Data", vec![unmarked]).unwrap();
+    assert_eq!(still.warnings, ["1 rows in `RUC-AIBOX/STILL-3-Preview-RL-Data`, 29,925 expected"]);
+    let scaler = file("d.json", r#"[{"problem": "P", "answer": "1", "solution": "S", "prompt": "X"}]"#);
+    assert_eq!(pairs(&hub("agentica-org/DeepScaleR-Preview-Dataset", vec![scaler.clone()]).unwrap()), [("P", "1")]);
+
+    // A file that is there is taken before the hub is asked; a copy of gsm8k is known by its answers.
+    assert_eq!(pairs(&load(&section(&one), 0, 0, &no_hub).unwrap()), [("1 + 1?", "1,002")]);
+}
+
+#[test]
+fn questions_are_held_out_before_training() {
+    let rows: String = (0..50).map(|i| format!("{{\"question\": \"{i}?\", \"answer\": {i}}}\n")).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    std::fs::write(&path, rows).unwrap();
+    let loaded = load(&section(&path), 1, 10, &no_hub).unwrap();
+    assert_eq!((loaded.questions.len(), loaded.held_out.len()), (40, 10));
+    assert!(loaded.held_out.iter().all(|it| !loaded.questions.contains(it)));
+    let error = load(&section(&path), 1, 50, &no_hub).unwrap_err().to_string();
+    assert!(error.ends_with("has 50 questions: too few to hold 50 of them out\nhint: lower eval.questions"), "{error}");
+}
+
+#[test]
+fn the_generator_is_a_data_set() {
+    let mut section = section(Path::new("arithmetic"));
+    section.max_questions = Some(30);
+    let [one, other] = [1, 2].map(|seed| load(&section, seed, 20, &no_hub).unwrap());
+    assert_eq!((one.questions.len(), one.held_out.len()), (30, 20));
+    assert_ne!(one.questions, other.questions);
+    assert_ne!(one.sha256, other.sha256);
+    assert_eq!(one.held_out, other.held_out);
+    section.split = "held-out".to_owned();
+    assert_eq!(load(&section, 1, 0, &no_hub).unwrap().questions[..20], one.held_out);
+    section.split = "dev".to_owned();
+    assert!(load(&section, 1, 0, &no_hub).is_err());
+}
+
+/// The sets as published. Needs RFT_DATA_DIR.
+#[test]
+fn published_sets_load() {
+    let Some(folder) = std::env::var_os("RFT_DATA_DIR") else {
+        return eprintln!("skipped: RFT_DATA_DIR is not set");
+    };
+    for (name, rows, first_gold) in [
+        ("gsm8k_train.jsonl", 7_473, "72"),
+        ("gsm8k_test.jsonl", 1_319, "18"),
+        ("math500.jsonl", 500, "\\left( 3, \\frac{\\pi}{2} \\right)"),
+        ("aime2024.jsonl", 30, "204"),
+        ("amc12.json", 83, "142"),
+        ("math_level3to5.json", 8_523, "118"),
+    ] {
+        let path = Path::new(&folder).join(name);
+        if !path.is_file() {
+            eprintln!("skipped: no {}", path.display());
+            continue;
+        }
+        let loaded = load(&section(&path), 0, 0, &no_hub).unwrap();
+        eprintln!("{name}: {} questions, {:?}", loaded.questions.len(), loaded.warnings);
+        assert!(loaded.questions.len() <= rows && loaded.questions.len() + rows / 20 >= rows, "{name}");
+        assert_eq!(loaded.questions[0].gold, first_gold, "{name}");
+        assert!(loaded.questions.iter().all(|it| !it.gold.contains("####")), "{name}");
+    }
+}

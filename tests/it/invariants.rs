@@ -1,0 +1,250 @@
+//! What ARCHITECTURE.md says is never allowed, held by reading the sources.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A source file and its lines without comments, the first line being 1.
+struct Source {
+    /// Below `src`, with `/` between the parts.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn module(&self) -> &str {
+        self.path.split(['/', '.']).next().unwrap_or_default()
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+    }
+
+    /// Numbered lines of code: comments are left out.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.text.lines().enumerate().map(|(i, line)| (i + 1, line));
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    /// The lines before the file's own tests.
+    fn product(&self) -> impl Iterator<Item = (usize, &str)> {
+        let tests = if self.is_test() { 0 } else { self.text.find("\nmod tests {").unwrap_or(self.text.len()) };
+        let lines = self.text[..tests].lines().count();
+        self.code().take_while(move |(number, _)| *number <= lines)
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
+}
+
+/// Files below `directory`, sorted.
+fn files(directory: &Path, enter: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_symlink() || !enter(&path) {
+            continue;
+        }
+        if path.is_dir() { found.extend(files(&path, enter)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let rust = files(&src, &|path| path.is_dir() || path.extension().is_some_and(|it| it == "rs"));
+    let source = |path: PathBuf| Source {
+        text: fs::read_to_string(&path).unwrap(),
+        path: path.strip_prefix(&src).unwrap().to_str().unwrap().replace('\\', "/"),
+    };
+    let sources: Vec<Source> = rust.into_iter().map(source).collect();
+    assert!(sources.len() > 20, "only {} sources found below {}", sources.len(), src.display());
+    sources
+}
+
+/// Whether `line` holds `word` with no letter, digit or underscore on either side.
+fn has_word(line: &str, word: &str) -> bool {
+    let inside = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        !line[..at].chars().next_back().is_some_and(inside)
+            && !line[at + word.len()..].chars().next().is_some_and(inside)
+    })
+}
+
+/// Fails with every line of `lines` that `broken` holds of.
+fn none<'a>(
+    rule: &str,
+    lines: impl Iterator<Item = (&'a Source, usize, &'a str)>,
+    broken: impl Fn(&Source, &str) -> bool,
+) {
+    let lines = lines.filter(|(source, _, line)| broken(source, line));
+    let found: Vec<String> = lines.map(|(s, n, line)| format!("src/{}:{n}: {}", s.path, line.trim())).collect();
+    assert!(found.is_empty(), "{rule}\n{}", found.join("\n"));
+}
+
+fn code(sources: &[Source]) -> impl Iterator<Item = (&Source, usize, &str)> {
+    sources.iter().flat_map(|source| source.code().map(move |(number, line)| (source, number, line)))
+}
+
+fn product(sources: &[Source]) -> impl Iterator<Item = (&Source, usize, &str)> {
+    sources.iter().flat_map(|source| source.product().map(move |(number, line)| (source, number, line)))
+}
+
+#[test]
+fn what_needs_no_tensors_does_not_import_candle() {
+    let free = ["math", "reward", "sandbox", "stats", "prompt", "data", "config", "rng"];
+    none("these modules work without tensors", code(&sources()), |source, line| {
+        free.contains(&source.module()) && line.contains("candle")
+    });
+}
+
+/// The fast path has no autograd: candle is the reference decoder's, and a reader and writer of files.
+#[test]
+fn the_fast_path_does_not_import_candle() {
+    let fast = ["ops", "rollout", "grpo", "train"];
+    none("the fast path works on plain slices", product(&sources()), |source, line| {
+        fast.contains(&source.module()) && line.contains("candle")
+    });
+}
+
+#[test]
+fn only_the_command_line_and_the_progress_print() {
+    let macros = ["println!", "print!", "eprintln!", "eprint!", "dbg!"];
+    let allowed = |path: &str| path.starts_with("cli/") || path == "main.rs" || path.starts_with("run/progress");
+    none("print in `cli` and `run::progress` only", product(&sources()), |source, line| {
+        !allowed(&source.path)
+            && macros.iter().any(|name| has_word(line, name.trim_end_matches('!')) && line.contains(name))
+    });
+}
+
+#[test]
+fn unsafe_code_stands_in_ops_and_sandbox_with_its_reason() {
+    let sources = sources();
+    none("unsafe code and SIMD intrinsics", code(&sources), |source, line| {
+        !["ops", "sandbox"].contains(&source.module()) && (has_word(line, "unsafe") || line.contains("std::arch"))
+    });
+    for source in &sources {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (number, line) in source.code().filter(|(_, line)| has_word(line, "unsafe")) {
+            let before = &lines[number.saturating_sub(6)..number];
+            let reason = before.iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety"));
+            assert!(reason, "src/{}:{number}: no SAFETY sentence above `{}`", source.path, line.trim());
+        }
+    }
+}
+
+/// A value is a function of what it is for: `rng` is the only source of randomness.
+#[test]
+fn randomness_is_counter_based() {
+    let words =
+        ["rand", "randn", "rand_like", "randn_like", "gumbel_softmax", "VarMap", "Init", "rand_chacha", "thread_rng"];
+    none("draw from `crate::rng`", product(&sources()), |source, line| {
+        source.module() != "rng" && words.iter().any(|word| has_word(line, word))
+    });
+    let manifest = read("Cargo.toml");
+    let rand = manifest.lines().find(|line| line.starts_with("rand"));
+    assert_eq!(rand, None, "`rng` needs no crate");
+}
+
+/// Sums over tensors go in the order of their names.
+#[test]
+fn what_computes_does_not_walk_hash_tables() {
+    let ordered = ["ops", "rollout", "grpo", "train", "model"];
+    none("use BTreeMap", product(&sources()), |source, line| {
+        ordered.contains(&source.module()) && (has_word(line, "HashMap") || has_word(line, "HashSet"))
+    });
+}
+
+#[test]
+fn modules_know_only_what_is_below_them() {
+    // The way the data goes; a later module may use an earlier one.
+    let below = |module: &str, used: &str| match module {
+        "ops" => ["model", "rng"].contains(&used),
+        "math" | "stats" | "rng" => false,
+        "model" => !["rollout", "grpo", "train", "run", "cli", "reward", "data"].contains(&used),
+        "rollout" => ["model", "ops", "rng", "prompt", "config"].contains(&used),
+        "lib" | "main" => true,
+        _ => used != "cli",
+    };
+    none("a module uses one that stands above it", product(&sources()), |source, line| {
+        let used = line
+            .match_indices("crate::")
+            .filter_map(|(at, name)| line[at + name.len()..].split(|c: char| !c.is_alphanumeric() && c != '_').next());
+        let known = |name: &&str| root().join(format!("src/{name}")).is_dir();
+        let mut others = used.filter(known).filter(|used| *used != source.module());
+        others.any(|used| !below(source.module(), used))
+    });
+}
+
+#[test]
+fn every_module_has_its_place_in_the_architecture() {
+    let architecture = read("ARCHITECTURE.md");
+    let library = read("src/lib.rs");
+    let modules = library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let mut count = 0;
+    for module in modules {
+        count += 1;
+        let named = [format!("{module}/"), format!("{module}.rs")];
+        let has =
+            architecture.lines().any(|line| named.iter().any(|name| line.trim_start().starts_with(name.as_str())));
+        assert!(has, "the layout in ARCHITECTURE.md does not tell what `{module}` is for");
+    }
+    assert!(count > 10, "only {count} modules read from src/lib.rs");
+}
+
+#[test]
+fn main_only_dispatches() {
+    let lines = read("src/main.rs").lines().count();
+    assert!(lines < 50, "src/main.rs has {lines} lines");
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    for source in sources() {
+        let lines = source.product().map(|(number, _)| number).last().unwrap_or(0);
+        assert!(lines <= 500, "src/{} has {lines} lines before its tests; two ideas?", source.path);
+    }
+}
+
+/// The files under version control; of a source archive, all of them.
+fn tracked() -> Vec<PathBuf> {
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
+    match listed.ok().filter(|listed| listed.status.success()) {
+        Some(listed) => {
+            let names = String::from_utf8(listed.stdout).unwrap();
+            names.split_terminator('\0').map(|name| root().join(name)).collect()
+        }
+        None => files(root(), &|path| !path.ends_with("target") && !path.ends_with("runs")),
+    }
+}
+
+/// Whoever clones this has other directories.
+#[test]
+fn no_file_names_a_place_of_one_machine() {
+    // Spelled in parts, or this file would be the first to be found.
+    let mut places: Vec<String> = ["root", "work", "mnt"].map(|name| format!("/{name}/")).into();
+    places.push(root().display().to_string());
+    places.extend(std::env::var("HOME").ok().filter(|home| home.len() > 1).map(|home| home + "/"));
+    let mut read = 0;
+    for path in tracked() {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        read += 1;
+        for (number, line) in text.lines().enumerate() {
+            for place in &places {
+                let starts = |at: usize| {
+                    let before = line[..at].chars().next_back();
+                    before.is_none_or(|c| c.is_whitespace() || "\"'`(=:".contains(c)) && !line[..at].ends_with("://")
+                };
+                let found = line.match_indices(place.as_str()).any(|(at, _)| starts(at));
+                assert!(!found, "{}:{}: {}", path.display(), number + 1, line.trim());
+            }
+        }
+    }
+    assert!(read > 30, "only {read} text files found");
+}
