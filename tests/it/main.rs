@@ -9,3 +9,4 @@ mod ops;
 mod rollout;
 mod templates;
 mod tokenizer;
+mod config;
