@@ -4,6 +4,7 @@ use super::sample::{Item, render_all};
 use crate::config::{DataSection, RunConfig};
 use crate::data::{self, Question};
 use crate::math::gold_is_parsable;
+
 use crate::model::hub;
 use crate::model::source::Source;
 use crate::prompt::{self, PriorPrompt};
