@@ -256,8 +256,8 @@ impl<'a> Lexer<'a> {
             | "quad" | "qquad" | "boxed" | "fbox" | "," | ";" | ":" | "!" | " " | "(" | ")" | "[" | "]" => {
                 return Ok(());
             }
-            "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "mathrm" | "mathbf" | "mathit" | "operatorname"
-            | "rm" => {
+            "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "mathrm" | "mathbf" | "mathit"
+            | "operatorname" | "rm" => {
                 return self.text(name);
             }
             "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,

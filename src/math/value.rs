@@ -13,7 +13,7 @@ use num_rational::{BigRational, Ratio};
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::limits::{MAX_EXPONENT, MAX_TERMS, Meter, Reason};
-use super::parse::{Expr, Operator};
+use super::tree::{Expr, Operator};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Base {
