@@ -1,15 +1,17 @@
 //! Answers as exact values: extract, parse, compare.
 //!
 //! A response goes through [`extract`] (the last box), [`token`] and [`parse`] (text to an expression tree), [`value`] (the
-//! tree to a canonical form over exact rationals) and [`compare`]. Nothing of a model's text is ever executed, and every step
+//! tree to a canonical form over exact rationals), [`form`] (what the answer claims) and [`compare`]. Nothing of a model's text is ever executed, and every step
 //! is bounded by size, never by a clock ([`limits`]), so that a verdict is the same on every machine.
 
 mod compare;
 mod extract;
+mod form;
 mod limits;
 mod numeric;
 mod parse;
 mod token;
+mod tree;
 mod unit;
 mod value;
 
@@ -74,7 +76,7 @@ pub fn check(gold: &str, answer: &str) -> Verdict {
         Ok(form) => form,
         Err(reason) => return Verdict::Undecided(format!("gold: {reason}")),
     };
-    match compare::read(answer) {
+    match form::read(answer) {
         Ok(answer_form) => compare::compare(&gold_form, &answer_form).into(),
         Err(reason) => Verdict::Undecided(reason),
     }
@@ -86,7 +88,7 @@ pub fn gold_is_parsable(gold: &str) -> bool {
     read_gold(gold).is_ok()
 }
 
-fn read_gold(gold: &str) -> Result<compare::Form, limits::Reason> {
-    let form = compare::read(gold)?;
+fn read_gold(gold: &str) -> Result<form::Form, limits::Reason> {
+    let form = form::read(gold)?;
     if form.is_false() { Err("a false chain of equations".into()) } else { Ok(form) }
 }

@@ -2,64 +2,7 @@
 
 use super::limits::{MAX_BYTES, MAX_NESTING, Reason};
 use super::token::{Bracket, Literal, Token, tokens};
-
-/// Sides joined by `=`; one side where there is none.
-pub type Chain = Vec<Side>;
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Side {
-    Quantity {
-        expr: Expr,
-        /// As it was written; empty for none.
-        unit: String,
-    },
-    Text(String),
-    Sequence(Sequence),
-}
-
-/// Items between brackets: a tuple or an interval in round and square ones, a set in braces.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sequence {
-    pub open: Bracket,
-    pub items: Vec<Chain>,
-    pub close: Bracket,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Expr {
-    Number(Literal),
-    Symbol(String),
-    Negative(Box<Expr>),
-    Percent(Box<Expr>),
-    Binary(Operator, Box<Expr>, Box<Expr>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operator {
-    Add,
-    Subtract,
-    PlusMinus,
-    Multiply,
-    Divide,
-    Power,
-    /// The radicand, then the index.
-    Root,
-}
-
-impl Operator {
-    fn of(self, left: Expr, right: Expr) -> Expr {
-        Expr::Binary(self, Box::new(left), Box::new(right))
-    }
-
-    /// A larger number binds more tightly.
-    fn binding(self) -> u8 {
-        match self {
-            Operator::Add | Operator::Subtract | Operator::PlusMinus => 1,
-            Operator::Multiply | Operator::Divide => 2,
-            Operator::Power | Operator::Root => 3,
-        }
-    }
-}
+use super::tree::{Chain, Expr, Operator, Sequence, Side};
 
 /// The items of an answer; more than one where commas, `and` or `or` separate them.
 pub fn parse(text: &str) -> Result<Vec<Chain>, Reason> {

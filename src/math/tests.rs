@@ -48,7 +48,9 @@ fn every_readable_answer_equals_itself() {
 
 #[test]
 fn the_order_does_not_matter() {
-    for (line, gold, answer, _) in rows().filter(|(_, gold, answer, _)| gold_is_parsable(gold) && gold_is_parsable(answer)) {
+    for (line, gold, answer, _) in
+        rows().filter(|(_, gold, answer, _)| gold_is_parsable(gold) && gold_is_parsable(answer))
+    {
         assert_eq!(word(&check(gold, answer)), word(&check(answer, gold)), "line {line}: {gold} | {answer}");
     }
 }
@@ -116,7 +118,8 @@ fn nothing_is_slow() {
         "1+".repeat(255) + "1",
         "±1".repeat(100),
     ];
-    attacks.extend(["\\", "^", "_", "\\frac", "\\text{", "$", "\\sqrt[", "1 ", "é"].map(|it| it.repeat(512 / it.len())));
+    attacks
+        .extend(["\\", "^", "_", "\\frac", "\\text{", "$", "\\sqrt[", "1 ", "é"].map(|it| it.repeat(512 / it.len())));
     for attack in &attacks {
         let start = Instant::now();
         // Also as the gold of another form, so that comparing is tried and not only reading.
@@ -132,12 +135,52 @@ fn nothing_is_slow() {
 
 /// Pieces that texts are made of, most of them meaningful.
 fn piece() -> impl Strategy<Value = String> {
-    let fixed = [
-        "1", "23", "0.5", "3.14159", "x", "i", r"\pi", "+", "-", "*", "/", "^", "_", "(", ")", "[", "]", "{", "}", r"\{", r"\}",
-        r"\frac", r"\sqrt", r"\sqrt[3]", r"\text{cm}", "%", r"\%", "=", ",", " ", r"\pm", r"\$", "$", "and", "e5", r"^\circ", "é",
-        r"\left(", r"\right)", "Evelyn", ",\\!", "\\", r"\boxed{",
+    const PIECES: &[&str] = &[
+        "1",
+        "23",
+        "0.5",
+        "3.14159",
+        "x",
+        "i",
+        r"\pi",
+        "+",
+        "-",
+        "*",
+        "/",
+        "^",
+        "_",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        r"\{",
+        r"\}",
+        r"\frac",
+        r"\sqrt",
+        r"\sqrt[3]",
+        r"\text{cm}",
+        "%",
+        r"\%",
+        "=",
+        ",",
+        " ",
+        r"\pm",
+        r"\$",
+        "$",
+        "and",
+        "e5",
+        r"^\circ",
+        "é",
+        r"\left(",
+        r"\right)",
+        "Evelyn",
+        ",\\!",
+        "\\",
+        r"\boxed{",
     ];
-    prop_oneof![8 => prop::sample::select(&fixed[..]).prop_map(String::from), 1 => any::<char>().prop_map(String::from)]
+    prop_oneof![8 => prop::sample::select(PIECES).prop_map(String::from), 1 => any::<char>().prop_map(String::from)]
 }
 
 /// A number in one of its spellings, with its numerator and denominator.

@@ -216,6 +216,10 @@ impl<'a> Lexer<'a> {
             _ => false,
         };
         self.skip(end);
+        // `no solution` is a sentence, and not a product with a unit.
+        let next = self.rest.split_whitespace().next().unwrap_or_default();
+        let sentence = self.out.is_empty() && self.rest.starts_with(' ') && !matches!(next, "and" | "or");
+        let sentence = sentence && next.len() > 2 && next.bytes().all(|it| it.is_ascii_alphabetic());
         match run {
             "pi" => self.out.push(Token::Symbol("\\pi".into())),
             "sqrt" => self.out.push(Token::Sqrt),
@@ -228,6 +232,7 @@ impl<'a> Lexer<'a> {
                 return Err(format!("the function `{run}` is not supported"));
             }
             _ if (alone && run.len() > 2)
+                || (sentence && run.len() > 1)
                 || (run.len() > 1 && after_quantity && unit::is_known(run))
                 || (run.len() > 3 && spaced) =>
             {
@@ -251,8 +256,8 @@ impl<'a> Lexer<'a> {
             | "quad" | "qquad" | "boxed" | "fbox" | "," | ";" | ":" | "!" | " " | "(" | ")" | "[" | "]" => {
                 return Ok(());
             }
-            "text" | "textbf" | "textit" | "textrm" | "mbox" | "mathrm" | "mathbf" | "mathit" | "operatorname"
-            | "rm" => {
+            "text" | "textbf" | "textit" | "textrm" | "textnormal" | "mbox" | "mathrm" | "mathbf" | "mathit"
+            | "operatorname" | "rm" => {
                 return self.text(name);
             }
             "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
@@ -288,7 +293,7 @@ impl<'a> Lexer<'a> {
         self.spaced = true;
         match word {
             "" => {}
-            "and" | "or" | "," => self.out.push(Token::Comma),
+            "and" | "or" | "," | ", and" | ", or" => self.out.push(Token::Comma),
             "percent" => self.out.push(Token::Percent),
             // In these fonts a lone letter is a constant or a vector more often than a unit.
             "e" | "i" => self.out.push(Token::Symbol(word.to_string())),

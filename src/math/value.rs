@@ -13,7 +13,7 @@ use num_rational::{BigRational, Ratio};
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::limits::{MAX_EXPONENT, MAX_TERMS, Meter, Reason};
-use super::parse::{Expr, Operator};
+use super::tree::{Expr, Operator};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Base {
@@ -246,7 +246,7 @@ impl Sum {
         for (left, a) in &self.0 {
             for (right, b) in &other.0 {
                 // To merge two maps costs as much as products of some hundred words.
-                meter.charge(100 * (1 + left.len() + right.len()) as u64)?;
+                meter.charge(200 * (1 + left.len() + right.len()) as u64)?;
                 let mut product = left.clone();
                 for (base, exponent) in right {
                     *product.entry(base.clone()).or_insert_with(Ratio::zero) += exponent;
