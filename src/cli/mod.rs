@@ -2,7 +2,9 @@
 
 pub mod config;
 pub mod config_args;
+pub mod download;
 pub mod generate;
+pub mod merge;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -30,6 +32,8 @@ enum Command {
     Train(Box<train::Args>),
     /// Ask a model, trained or not, one question
     Generate(Box<generate::Args>),
+    /// Make an adapter part of its model
+    Merge(merge::Args),
     /// Show, check and list configurations
     Config(config::Args),
 }
@@ -39,6 +43,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
     }
 }

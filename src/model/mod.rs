@@ -3,10 +3,13 @@
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod embedded;
 pub mod gguf;
 pub mod hub;
 pub mod lora;
+pub mod merge;
 pub mod pack;
+pub mod peft;
 pub mod reference;
 pub mod safetensors;
 pub mod source;

@@ -287,17 +287,6 @@ impl Writer {
     }
 }
 
-/// Writes a small file so that a reader sees the old one or the new one, never a part.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(partial(path))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(partial(path), path)
-    };
-    write().with_context(|| format!("write `{}`", path.display()))
-}
-
 fn partial(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".partial");

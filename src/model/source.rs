@@ -1,4 +1,4 @@
-//! Where a model comes from: `tiny` (embedded), a Hugging Face folder or a GGUF file.
+//! Where a model comes from: `tiny` (embedded), a Hugging Face folder, a GGUF file or the hub.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, pickle_refused, weight_files};
 use super::config::ModelConfig;
+use super::embedded;
 use super::gguf::Gguf;
+use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files};
 use super::tokenizer::{GgufTokenizer, Tokenizer};
 use super::weights::Weights;
 
@@ -44,18 +46,39 @@ pub enum Origin {
 }
 
 impl Source {
-    /// Opens what `--model` names.
+    /// Opens what `--model` names: `tiny`, a folder, a .gguf file or a hub id, which is downloaded where the cache lacks it.
+    /// `revision` is for a hub id.
     pub fn open(name: &str, revision: &str) -> Result<Self> {
-        let _ = revision;
-        let path = Path::new(name);
-        if path.is_dir() {
-            return Self::open_folder(path);
+        match Place::of(name)? {
+            Place::Embedded => embedded::open(),
+            Place::Folder(path) => Self::open_folder(&path),
+            Place::Gguf(path) => Self::open_gguf(&path),
+            Place::Hub => Self::open_hub(&HubConfig::from_env()?, name, revision),
         }
-        match path.extension().and_then(|it| it.to_str()) {
-            Some("gguf") => Self::open_gguf(path),
-            Some("bin" | "pt" | "pth" | "ckpt") if path.is_file() => bail!(pickle_refused(&file_name(path))),
-            _ => bail!("there is no model `{name}`\nhint: give `tiny`, a model folder or a .gguf file"),
+    }
+
+    /// What opening `name` downloads; none where it is no hub id. [`Plan::fetch`] downloads it and tells its progress.
+    pub fn plan(name: &str, revision: &str) -> Result<Option<Plan>> {
+        match Place::of(name)? {
+            Place::Hub => Ok(Some(plan(&HubConfig::from_env()?, name, revision)?)),
+            _ => Ok(None),
         }
+    }
+
+    /// The shape of the model behind a hub id; of its files only the configuration is downloaded.
+    pub fn peek(id: &str, revision: &str) -> Result<ModelConfig> {
+        let repo = Repo::new(Kind::Model, id, revision)?;
+        let files = Plan::new(&HubConfig::from_env()?, repo, |_| Ok(vec!["config.json".to_owned()]))?;
+        let paths = files.fetch(&mut |_| {})?;
+        let bytes = std::fs::read(&paths[0]).with_context(|| format!("read `{}`", paths[0].display()))?;
+        ModelConfig::from_json(&bytes, None).with_context(|| format!("open the model `{id}`"))
+    }
+
+    /// Opens a hub id through the hub and the cache of `config`.
+    pub fn open_hub(config: &HubConfig, id: &str, revision: &str) -> Result<Self> {
+        let plan = plan(config, id, revision)?;
+        plan.fetch(&mut |_| {})?;
+        Ok(Self { name: id.to_owned(), ..Self::open_folder(&plan.folder())? })
     }
 
     /// Opens a model folder: `config.json`, safetensors, `tokenizer.json` and what else it has of the usual files.
@@ -117,6 +140,45 @@ impl Source {
             TokenizerSource::Gguf(gguf) => Tokenizer::from_gguf(gguf.clone()),
         }
         .with_context(|| format!("read the tokenizer of `{}`", self.name))
+    }
+}
+
+fn plan(config: &HubConfig, id: &str, revision: &str) -> Result<Plan> {
+    Plan::new(config, Repo::new(Kind::Model, id, revision)?, model_files)
+}
+
+/// What kind of thing `--model` names. A path that exists goes before a hub id of the same form.
+enum Place {
+    Embedded,
+    Folder(PathBuf),
+    Gguf(PathBuf),
+    Hub,
+}
+
+impl Place {
+    fn of(name: &str) -> Result<Self> {
+        let path = Path::new(name);
+        let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
+        if name == embedded::NAME {
+            return Ok(Self::Embedded);
+        }
+        if path.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        if path.is_file() {
+            match extension {
+                "gguf" => return Ok(Self::Gguf(path.to_owned())),
+                "bin" | "pt" | "pth" | "ckpt" => bail!(pickle_refused(&file_name(path))),
+                "safetensors" => bail!("`{name}` is one file of a model\nhint: give the folder it is in"),
+                _ => bail!("`{name}` is not a model\nhint: give a model folder or a .gguf file"),
+            }
+        }
+        if is_hub_id(name) && extension != "gguf" {
+            return Ok(Self::Hub);
+        }
+        bail!(
+            "there is no model `{name}`\nhint: give `tiny`, a model folder, a .gguf file or a hub id such as Qwen/Qwen2.5-0.5B"
+        )
     }
 }
 
