@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::checkpoint::{INDEX, SINGLE};
+use super::disk;
 use super::embedded;
 use super::peft::{self, Tensors};
 use super::safetensors::{Dtype, Writer};
@@ -72,7 +73,7 @@ fn merge_in_shards(
     }
 
     // All is written under another name first, so that a folder called `out` is a whole one.
-    let partial = beside(out, ".partial");
+    let partial = disk::with_suffix(out, ".partial");
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("remove `{}`", partial.display()))?;
     }
@@ -228,12 +229,6 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(suffix);
-    path.with_file_name(name)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+mod disk;
 pub mod embedded;
 pub mod gguf;
 pub mod hub;

@@ -3,6 +3,7 @@
 mod data;
 mod embedded;
 mod gradients;
+mod hub;
 mod invariants;
 mod objectives;
 mod ops;
