@@ -5,6 +5,7 @@ pub mod config_args;
 pub mod download;
 pub mod generate;
 pub mod prompts;
+pub mod merge;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -32,6 +33,8 @@ enum Command {
     Train(Box<train::Args>),
     /// Ask a model, trained or not, one question
     Generate(Box<generate::Args>),
+    /// Make an adapter part of its model
+    Merge(merge::Args),
     /// Show, check and list configurations
     Config(config::Args),
     /// List, show and render prior prompts
@@ -43,6 +46,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
     }

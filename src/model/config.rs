@@ -129,14 +129,24 @@ impl ModelConfig {
         tensors
     }
 
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
     /// Refuses shapes that no decoder has, so that later code may multiply and divide them freely.
     pub(super) fn check(self) -> Result<Self> {
         const LIMIT: usize = 1 << 24; // far above any real dimension; the product of two stays below 2^48
+        const LAYERS: usize = 4096; // keeps the list of tensors short
+        ensure!(
+            (1..=LAYERS).contains(&self.num_hidden_layers),
+            "`num_hidden_layers` of the model configuration is {}",
+            self.num_hidden_layers
+        );
         for (name, value) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("num_key_value_heads", self.num_key_value_heads),
             ("head_dim", self.head_dim),

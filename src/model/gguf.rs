@@ -298,7 +298,9 @@ fn llama3_divisors(scaling: &Llama3Scaling, theta: f64, head_dim: usize) -> Vec<
 
 /// Checks that the file holds every tensor it lists, before any is read.
 fn check_tensors(content: &Content, len: u64) -> Result<()> {
-    for (name, info) in &content.tensor_infos {
+    let mut in_order: Vec<_> = content.tensor_infos.iter().collect();
+    in_order.sort_by_key(|(_, info)| info.offset);
+    for (name, info) in in_order {
         let columns = info.shape.dims().last().copied().unwrap_or(0);
         ensure!(
             columns > 0 && columns.is_multiple_of(info.ggml_dtype.block_size()),

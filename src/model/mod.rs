@@ -3,10 +3,14 @@
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+mod disk;
+pub mod embedded;
 pub mod gguf;
 pub mod hub;
 pub mod lora;
+pub mod merge;
 pub mod pack;
+pub mod peft;
 pub mod reference;
 pub mod safetensors;
 pub mod source;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::json;
 
+use super::disk::with_suffix;
 use super::weights::{Weights, check_shape};
 
 /// Longer headers are refused, as the format's own library does.
@@ -255,7 +256,8 @@ impl Writer {
         let mut json = serde_json::to_vec(&header)?;
         json.resize(json.len().next_multiple_of(8), b' ');
 
-        let file = File::create(partial(path)).with_context(|| format!("create `{}`", path.display()))?;
+        let file =
+            File::create(with_suffix(path, ".partial")).with_context(|| format!("create `{}`", path.display()))?;
         let mut out = BufWriter::new(file);
         out.write_all(&(json.len() as u64).to_le_bytes())?;
         out.write_all(&json)?;
@@ -283,25 +285,8 @@ impl Writer {
         let write = || format!("write `{}`", self.path.display());
         self.out.flush().with_context(write)?;
         self.out.get_ref().sync_all().with_context(write)?;
-        std::fs::rename(partial(&self.path), &self.path).with_context(write)
+        std::fs::rename(with_suffix(&self.path, ".partial"), &self.path).with_context(write)
     }
-}
-
-/// Writes a small file so that a reader sees the old one or the new one, never a part.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(partial(path))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(partial(path), path)
-    };
-    write().with_context(|| format!("write `{}`", path.display()))
-}
-
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    path.with_file_name(name)
 }
 
 fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {

@@ -1,4 +1,4 @@
-//! Where a model comes from: `tiny` (embedded), a Hugging Face folder or a GGUF file.
+//! Where a model comes from: `tiny` (embedded), a Hugging Face folder, a GGUF file or the hub.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,7 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, pickle_refused, weight_files};
 use super::config::ModelConfig;
+use super::disk;
+use super::embedded;
 use super::gguf::Gguf;
+use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files};
 use super::tokenizer::{GgufTokenizer, Tokenizer};
 use super::weights::Weights;
 
@@ -44,18 +47,39 @@ pub enum Origin {
 }
 
 impl Source {
-    /// Opens what `--model` names.
+    /// Opens what `--model` names: `tiny`, a folder, a .gguf file or a hub id, which is downloaded where the cache lacks it.
+    /// `revision` is for a hub id.
     pub fn open(name: &str, revision: &str) -> Result<Self> {
-        let _ = revision;
-        let path = Path::new(name);
-        if path.is_dir() {
-            return Self::open_folder(path);
+        match Place::of(name)? {
+            Place::Embedded => embedded::open(),
+            Place::Folder(path) => Self::open_folder(&path),
+            Place::Gguf(path) => Self::open_gguf(&path),
+            Place::Hub => Self::open_hub(&HubConfig::from_env()?, name, revision),
         }
-        match path.extension().and_then(|it| it.to_str()) {
-            Some("gguf") => Self::open_gguf(path),
-            Some("bin" | "pt" | "pth" | "ckpt") if path.is_file() => bail!(pickle_refused(&file_name(path))),
-            _ => bail!("there is no model `{name}`\nhint: give `tiny`, a model folder or a .gguf file"),
+    }
+
+    /// What opening `name` downloads; none where it is no hub id. [`Plan::fetch`] downloads it and tells its progress.
+    pub fn plan(name: &str, revision: &str) -> Result<Option<Plan>> {
+        match Place::of(name)? {
+            Place::Hub => Ok(Some(plan(&HubConfig::from_env()?, name, revision)?)),
+            _ => Ok(None),
         }
+    }
+
+    /// The shape of the model behind a hub id; of its files only the configuration is downloaded.
+    pub fn peek(id: &str, revision: &str) -> Result<ModelConfig> {
+        let repo = Repo::new(Kind::Model, id, revision)?;
+        let files = Plan::new(&HubConfig::from_env()?, repo, |_| Ok(vec!["config.json".to_owned()]))?;
+        let paths = files.fetch(&mut |_| {})?;
+        let bytes = std::fs::read(&paths[0]).with_context(|| format!("read `{}`", paths[0].display()))?;
+        ModelConfig::from_json(&bytes, None).with_context(|| format!("open the model `{id}`"))
+    }
+
+    /// Opens a hub id through the hub and the cache of `config`.
+    pub fn open_hub(config: &HubConfig, id: &str, revision: &str) -> Result<Self> {
+        let plan = plan(config, id, revision)?;
+        plan.fetch(&mut |_| {})?;
+        Ok(Self { name: id.to_owned(), ..Self::open_folder(&plan.folder())? })
     }
 
     /// Opens a model folder: `config.json`, safetensors, `tokenizer.json` and what else it has of the usual files.
@@ -120,44 +144,75 @@ impl Source {
     }
 }
 
+fn plan(config: &HubConfig, id: &str, revision: &str) -> Result<Plan> {
+    Plan::new(config, Repo::new(Kind::Model, id, revision)?, model_files)
+}
+
+/// What kind of thing `--model` names. A path that exists goes before a hub id of the same form.
+enum Place {
+    Embedded,
+    Folder(PathBuf),
+    Gguf(PathBuf),
+    Hub,
+}
+
+impl Place {
+    fn of(name: &str) -> Result<Self> {
+        let path = Path::new(name);
+        let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
+        if name == embedded::NAME {
+            return Ok(Self::Embedded);
+        }
+        if path.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        if path.is_file() {
+            match extension {
+                "gguf" => return Ok(Self::Gguf(path.to_owned())),
+                "bin" | "pt" | "pth" | "ckpt" => bail!(pickle_refused(&file_name(path))),
+                "safetensors" => bail!("`{name}` is one file of a model\nhint: give the folder it is in"),
+                _ => bail!("`{name}` is not a model\nhint: give a model folder or a .gguf file"),
+            }
+        }
+        if is_hub_id(name) && extension != "gguf" {
+            return Ok(Self::Hub);
+        }
+        bail!(
+            "there is no model `{name}`\nhint: give `tiny`, a model folder, a .gguf file or a hub id such as Qwen/Qwen2.5-0.5B"
+        )
+    }
+}
+
 /// Identity of some files: SHA-256 of their names and contents. Of a file above 256 MiB only the length and 256 evenly
 /// spaced pieces of 64 KiB are read, which tells checkpoints apart (training moves every weight) but is no
 /// protection against someone who changes single bytes; such a hash begins with `sampled:`.
 pub fn content_hash(files: &[PathBuf]) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut sampled = false;
+    for path in files {
+        hash.update(file_name(path));
+        sampled |= hash_file(&mut hash, path).with_context(|| format!("read `{}`", path.display()))?;
+    }
+    Ok(format!("{}{}", if sampled { "sampled:" } else { "sha256:" }, disk::hex(hash.finalize())))
+}
+
+/// Whether the file was sampled.
+fn hash_file(hash: &mut Sha256, path: &Path) -> std::io::Result<bool> {
     const WHOLE: u64 = 256 << 20;
     const PIECES: u64 = 256;
     const PIECE: u64 = 64 << 10;
-    let mut hash = Sha256::new();
-    let mut sampled = false;
-    let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let hash_file = |hash: &mut Sha256, sampled: &mut bool, buffer: &mut Vec<u8>| -> std::io::Result<()> {
-            let mut file = File::open(path)?;
-            let len = file.metadata()?.len();
-            hash.update(len.to_le_bytes());
-            let (pieces, piece) = if len > WHOLE { (PIECES, PIECE) } else { (1, len) };
-            *sampled |= len > WHOLE;
-            for number in 0..pieces {
-                let start = (len - piece) / (pieces - 1).max(1) * number;
-                file.seek(SeekFrom::Start(start))?;
-                let mut part = (&file).take(piece);
-                loop {
-                    match part.read(buffer)? {
-                        0 => break,
-                        read => hash.update(&buffer[..read]),
-                    }
-                }
-            }
-            Ok(())
-        };
-        hash.update(file_name(path));
-        hash_file(&mut hash, &mut sampled, &mut buffer).with_context(|| format!("read `{}`", path.display()))?;
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    hash.update(len.to_le_bytes());
+    if len <= WHOLE {
+        disk::update(hash, file)?;
+        return Ok(false);
     }
-    Ok(format!("{}{}", if sampled { "sampled:" } else { "sha256:" }, hex(&hash.finalize())))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    for number in 0..PIECES {
+        file.seek(SeekFrom::Start((len - PIECE) / (PIECES - 1) * number))?;
+        disk::update(hash, (&file).take(PIECE))?;
+    }
+    Ok(true)
 }
 
 /// A file of a model folder; none where the folder does not have it.
@@ -178,4 +233,61 @@ fn read_text(folder: &Path, name: &str) -> Result<Option<String>> {
 fn file_name(path: &Path) -> String {
     let full = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     full.file_name().map_or_else(|| path.display().to_string(), |it| it.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_tells_contents_and_names_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let hash = |files: &[PathBuf]| content_hash(files).unwrap();
+        let first = hash(&[write("a", "one"), write("b", "two")]);
+        assert!(first.starts_with("sha256:") && first.len() == 71);
+        assert_eq!(first, hash(&[write("a", "one"), write("b", "two")]));
+        assert_ne!(first, hash(&[write("a", "one"), write("b", "twx")]));
+        assert_ne!(first, hash(&[write("a", "onet"), write("b", "wo")]));
+        assert_ne!(first, hash(&[write("c", "one"), write("b", "two")]));
+    }
+
+    #[test]
+    fn a_large_file_is_sampled_over_its_whole_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("big");
+        let file = File::create(&path).unwrap();
+        file.set_len(300 << 20).unwrap(); // sparse: takes no space
+        let before = content_hash(&[path.clone()]).unwrap();
+        assert!(before.starts_with("sampled:"));
+        use std::io::{Seek, Write};
+        (&file).seek(SeekFrom::End(-1)).unwrap();
+        (&file).write_all(b"x").unwrap();
+        assert_ne!(before, content_hash(&[path]).unwrap());
+    }
+
+    #[test]
+    fn names_of_models_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "x").unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let refused = |name: &str| Place::of(name).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(matches!(Place::of("tiny"), Ok(Place::Embedded)));
+        assert!(matches!(Place::of("Qwen/Qwen2.5-0.5B"), Ok(Place::Hub)));
+        assert!(matches!(Place::of(folder.path().to_str().unwrap()), Ok(Place::Folder(_))));
+        assert!(matches!(Place::of(&file("a.gguf")), Ok(Place::Gguf(_))));
+        assert!(refused(&file("pytorch_model.bin")).contains("pickle"));
+        assert!(refused(&file("model.safetensors")).contains("give the folder"));
+        assert!(refused(&file("notes.txt")).contains("is not a model"));
+        for name in ["qwen", "models/x.gguf", "./models/x", "/no/such/folder"] {
+            assert!(refused(name).contains("there is no model"), "{name}");
+        }
+    }
 }

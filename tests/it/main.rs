@@ -4,6 +4,7 @@ mod config;
 mod data;
 mod embedded;
 mod gradients;
+mod hub;
 mod invariants;
 mod objectives;
 mod ops;

@@ -12,7 +12,12 @@ const FORMATS: [&str; 8] = [".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.g
 const SPLITS: [&str; 8] = ["train", "training", "test", "testing", "validation", "valid", "dev", "eval"];
 
 /// The files of one split of a data set on the hub, downloaded where they are not in the cache.
-pub fn dataset_files(config: &HubConfig, id: &str, revision: &str, split: &str) -> Result<Vec<PathBuf>> {
+pub fn dataset_files(id: &str, revision: &str, split: &str) -> Result<Vec<PathBuf>> {
+    dataset_files_from(&HubConfig::from_env()?, id, revision, split)
+}
+
+/// As [`dataset_files`], from the hub of `config`.
+pub fn dataset_files_from(config: &HubConfig, id: &str, revision: &str, split: &str) -> Result<Vec<PathBuf>> {
     let repo = Repo::new(Kind::Dataset, id, revision)?;
     Plan::new(config, repo, |names| split_files(names, split))?.fetch(&mut |_| {})
 }

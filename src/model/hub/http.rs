@@ -2,15 +2,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::{HeaderMap, StatusCode};
-use ureq::{Agent, Body, http::Response};
+use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::{Agent, Body};
 
-use super::super::source::hex;
+use super::super::disk;
 use super::{HubConfig, Kind, Listing, RemoteFile, Repo};
 
 /// What can go wrong between us and the hub. Each message is one line and a hint; none holds the token.
@@ -125,28 +124,28 @@ impl<'a> Client<'a> {
             let reason = match self.get(url, done) {
                 Err(error) => reason(&error),
                 Ok(response) => {
-                    match (response.status(), range_start(response.headers())) {
-                        (StatusCode::PARTIAL_CONTENT, Some(start)) if start == done => {}
-                        // The server knows no ranges, or what we have is not a beginning of the file: from the start.
-                        (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) => {
-                            out.set_len(0).map_err(io)?;
-                            done = 0;
-                        }
-                        (status, _) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
-                        _ => return Err(self.refused(repo, url, Some(&file.path), &response)),
-                    }
                     let status = response.status();
-                    if status.is_success() {
-                        let expected = file.size;
-                        let outcome = copy(response.into_body(), &mut out, &mut done, progress);
-                        match outcome {
-                            Ok(()) if expected.is_none_or(|size| size == done) => break,
+                    let goes_on =
+                        status == StatusCode::PARTIAL_CONTENT && range_start(response.headers()) == Some(done);
+                    let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+                    let range_refused =
+                        [StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE].contains(&status);
+                    if !goes_on && (status == StatusCode::OK || range_refused) {
+                        // The server knows no ranges, or what we have is not a beginning of the file: from the start.
+                        out.set_len(0).map_err(io)?;
+                        done = 0;
+                    }
+                    if goes_on || status == StatusCode::OK {
+                        match copy(response.into_body(), &mut out, &mut done, progress) {
+                            Ok(()) if file.size.is_none_or(|size| size == done) => break,
                             Ok(()) => "the connection ended early".to_owned(),
                             Err(CopyError::Read(reason)) => reason,
                             Err(CopyError::Write(error)) => return Err(self.write_failed(error, file, partial, done)),
                         }
-                    } else {
+                    } else if later || range_refused {
                         format!("the hub answers {}", status.as_u16())
+                    } else {
+                        return Err(self.refused(repo, url, Some(&file.path), &response));
                     }
                 }
             };
@@ -161,7 +160,7 @@ impl<'a> Client<'a> {
         out.sync_all().map_err(|error| self.write_failed(error, file, partial, done))?;
         drop(out);
         if let Some(expected) = &file.sha256
-            && sha256(partial).map_err(io)? != *expected
+            && disk::sha256_file(partial).map_err(io)? != *expected
         {
             std::fs::remove_file(partial).map_err(io)?;
             return Err(HubError::Damaged { file: file.path.clone() });
@@ -267,18 +266,6 @@ fn reason(error: &ureq::Error) -> String {
     }
 }
 
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hash.finalize())),
-            read => hash.update(&buffer[..read]),
-        }
-    }
-}
-
 /// Percent-encodes what is not plain in a path; slashes stay where `slashes` says that they part folders.
 fn escape(path: &str, slashes: bool) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || slashes && byte == b'/';
@@ -322,7 +309,7 @@ fn parse_listing(text: &str) -> Result<Listing, String> {
             None => (it.size, None),
         };
         // A mirror may leave the hashes out; any name that is the same next time serves then.
-        let own_name = || hex(&Sha256::digest(format!("{}/{}", answer.sha, it.rfilename)));
+        let own_name = || disk::sha256(format!("{}/{}", answer.sha, it.rfilename).as_bytes());
         let blob = sha256.clone().or(it.blob_id).unwrap_or_else(own_name);
         match is_hash(&blob) {
             true => Ok(RemoteFile { path: it.rfilename, size, blob, sha256 }),

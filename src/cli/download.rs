@@ -1,0 +1,48 @@
+//! Asking before a model is downloaded, and showing how far it is.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use anyhow::{Result, bail};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use crate::config::RunConfig;
+use crate::model::source::Source;
+
+/// Downloads the configured model where it is not in the cache; asks first, unless `yes`.
+pub fn confirm(config: &RunConfig, yes: bool) -> Result<()> {
+    confirm_model(&config.model.path, &config.model.revision, yes)
+}
+
+/// As [`confirm`], for one model.
+pub fn confirm_model(model: &str, revision: &str, yes: bool) -> Result<()> {
+    let Some(plan) = Source::plan(model, revision)? else { return Ok(()) };
+    if plan.bytes() == 0 {
+        return plan.fetch(&mut |_| {}).map(|_| ());
+    }
+    let parameters = Source::peek(model, revision)?.parameters();
+    eprintln!(
+        "`{model}` is not in the cache: {} to download to {}; its weights take {} of memory",
+        HumanBytes(plan.bytes()),
+        plan.folder().display(),
+        HumanBytes(4 * parameters as u64)
+    );
+    if !yes && !agreed()? {
+        bail!("nothing was downloaded");
+    }
+    let template = "downloading {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+    let bar = ProgressBar::new(plan.bytes()).with_style(ProgressStyle::with_template(template)?);
+    plan.fetch(&mut |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn agreed() -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("there is no terminal to ask on whether to download it\nhint: say --yes");
+    }
+    eprint!("download it? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}

@@ -1,0 +1,93 @@
+//! `rft merge`: make an adapter part of its model.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use crate::config;
+use crate::model::merge::merge;
+use crate::model::peft;
+use crate::model::safetensors::Dtype;
+use crate::model::source::Source;
+use crate::run::RunDir;
+
+/// Make an adapter part of its model
+///
+/// Writes a Hugging Face folder (weights, configuration, tokenizer) that any program loads without knowing of the adapter.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft merge runs/tiny-null-example-1 --out merged
+  rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16")]
+pub struct Args {
+    /// Run directory, or folder with an adapter
+    #[arg(value_name = "RUN|DIR")]
+    adapter: PathBuf,
+
+    /// Folder to write; it must not exist
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Type of the written weights; bf16 halves the size and rounds
+    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    dtype: WeightType,
+
+    /// The model that the adapter belongs to [default: the run's, else the one the adapter names]
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+
+    /// Branch, tag or commit, for a model from the hub [default: the run's, else main]
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+
+    /// Download a model without asking
+    #[arg(short, long)]
+    yes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum WeightType {
+    F32,
+    Bf16,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let (adapter, model, revision) = find(&args.adapter)?;
+    let model = args.model.or(model).context("the adapter does not name its model\nhint: name it with --model")?;
+    let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
+    let dtype = match args.dtype {
+        WeightType::F32 => Dtype::F32,
+        WeightType::Bf16 => Dtype::Bf16,
+    };
+
+    super::download::confirm_model(&model, &revision, args.yes)?;
+    let source = Source::open(&model, &revision)?;
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
+    let merged = merge(&source, &adapter, &args.out, dtype, &mut |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    eprintln!(
+        "merged {} adapted tensors into `{}`: {} tensors, {}",
+        merged.adapted,
+        source.name,
+        merged.tensors,
+        HumanBytes(merged.bytes)
+    );
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+/// The adapter folder that a run or a folder holds, and the model and revision it was trained on, as far as known.
+fn find(path: &Path) -> Result<(PathBuf, Option<String>, Option<String>)> {
+    let run = RunDir::open(path).ok().filter(|run| run.config().is_file());
+    match run {
+        Some(run) => {
+            let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
+            let model = config::resolve(&layers)?.config.model;
+            Ok((run.adapter(), Some(model.path), Some(model.revision)))
+        }
+        None => Ok((path.to_owned(), peft::load_config(path)?.base_model_name_or_path, None)),
+    }
+}

@@ -1,0 +1,347 @@
+//! A model folder in which an adapter has become part of the weights: W + scale · B A, in f32, tensor by tensor.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::checkpoint::{INDEX, SINGLE};
+use super::disk;
+use super::embedded;
+use super::peft::{self, Tensors};
+use super::safetensors::{Dtype, Writer};
+use super::source::{Origin, Source};
+
+/// Bytes of one file at most, as transformers parts them; a single larger tensor gets a file of its own.
+const SHARD: u64 = 5_000_000_000;
+
+/// Files of a model folder that are copied as they are.
+const COPIED: [&str; 8] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merged {
+    pub tensors: usize,
+    /// Tensors that the adapter changed.
+    pub adapted: usize,
+    /// Size of the weights.
+    pub bytes: u64,
+}
+
+/// Writes `source` with the adapter in `adapter` merged into it to the new folder `out`. `dtype` is F32 or BF16. `progress` gets
+/// the number of tensors written and of all.
+pub fn merge(
+    source: &Source,
+    adapter: &Path,
+    out: &Path,
+    dtype: Dtype,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Merged> {
+    merge_in_shards(source, adapter, out, dtype, SHARD, progress)
+}
+
+fn merge_in_shards(
+    source: &Source,
+    adapter: &Path,
+    out: &Path,
+    dtype: Dtype,
+    shard: u64,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Merged> {
+    ensure!(!out.exists(), "`{}` exists already\nhint: choose a new folder; nothing is overwritten", out.display());
+    let (config, tensors) = peft::load(adapter)?;
+    let mut products = products(tensors, config.section().scale() as f32)
+        .with_context(|| format!("read the adapter `{}`", adapter.display()))?;
+    let names = source.config.tensors();
+    if let Some(name) = products.keys().find(|name| !names.iter().any(|(it, _)| it == *name)) {
+        bail!(
+            "the adapter changes `{name}`, which `{}` does not have\nhint: was it trained on another model?",
+            source.name
+        );
+    }
+
+    // All is written under another name first, so that a folder called `out` is a whole one.
+    let partial = disk::with_suffix(out, ".partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial).with_context(|| format!("remove `{}`", partial.display()))?;
+    }
+    fs::create_dir_all(&partial).with_context(|| format!("create `{}`", partial.display()))?;
+    write_texts(source, &partial, dtype)?;
+
+    let bytes_of = |shape: &[usize]| dtype.size() * shape.iter().product::<usize>() as u64;
+    let mut merged = Merged { tensors: 0, adapted: 0, bytes: 0 };
+    let parts = parts(&names, shard, bytes_of);
+    let mut weight_map = serde_json::Map::new();
+    for (number, part) in parts.iter().enumerate() {
+        let file = match parts.len() {
+            1 => SINGLE.to_owned(),
+            of => format!("model-{:05}-of-{of:05}.safetensors", number + 1),
+        };
+        let mut writer = Writer::create(&partial.join(&file), part, dtype)?;
+        for (name, shape) in *part {
+            let mut values = source.weights.get(name, shape)?;
+            if let Some(product) = products.remove(name) {
+                product.add_to(&mut values, shape).with_context(|| format!("merge into `{name}`"))?;
+                merged.adapted += 1;
+            }
+            writer.write(name, &values)?;
+            weight_map.insert(name.clone(), file.clone().into());
+            merged.tensors += 1;
+            merged.bytes += bytes_of(shape);
+            progress(merged.tensors, names.len());
+        }
+        writer.finish()?;
+    }
+    if parts.len() > 1 {
+        write_json(&partial.join(INDEX), &json!({"metadata": {"total_size": merged.bytes}, "weight_map": weight_map}))?;
+    }
+    fs::rename(&partial, out).with_context(|| format!("create `{}`", out.display()))?;
+    Ok(merged)
+}
+
+/// Cuts the list of tensors where a file would grow above `limit` bytes.
+fn parts(
+    tensors: &[(String, Vec<usize>)],
+    limit: u64,
+    bytes_of: impl Fn(&[usize]) -> u64,
+) -> Vec<&[(String, Vec<usize>)]> {
+    let (mut parts, mut start, mut size) = (Vec::new(), 0, 0);
+    for (index, (_, shape)) in tensors.iter().enumerate() {
+        let bytes = bytes_of(shape);
+        if index > start && size + bytes > limit {
+            parts.push(&tensors[start..index]);
+            (start, size) = (index, 0);
+        }
+        size += bytes;
+    }
+    parts.push(&tensors[start..]);
+    parts
+}
+
+/// What an adapter adds to one weight: scale · B A.
+struct Product {
+    /// (rank, in)
+    a: (Vec<usize>, Vec<f32>),
+    /// (out, rank)
+    b: (Vec<usize>, Vec<f32>),
+    scale: f32,
+}
+
+impl Product {
+    /// `weight` is (out, in).
+    fn add_to(&self, weight: &mut [f32], shape: &[usize]) -> Result<()> {
+        let ((a_shape, a), (b_shape, b)) = (&self.a, &self.b);
+        let rank = a_shape[0];
+        ensure!(
+            shape == [b_shape[0], a_shape[1]] && b_shape[1] == rank,
+            "B {b_shape:?} times A {a_shape:?} does not have the weight's shape {shape:?}"
+        );
+        let columns = a_shape[1];
+        weight.par_chunks_mut(columns).zip(b.par_chunks(rank)).for_each(|(row, b)| {
+            for (b, a) in b.iter().zip(a.chunks(columns)) {
+                let factor = self.scale * b;
+                for (weight, a) in row.iter_mut().zip(a) {
+                    *weight += factor * a;
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Pairs the A and B of an adapter by the name of the weight they change.
+fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, Product>> {
+    type Halves = [Option<(Vec<usize>, Vec<f32>)>; 2];
+    let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let inner = name.strip_prefix("base_model.model.");
+        let split = inner.and_then(|it| {
+            let a = it.strip_suffix(".lora_A.weight").map(|module| (module, 0));
+            a.or_else(|| it.strip_suffix(".lora_B.weight").map(|module| (module, 1)))
+        });
+        let (module, half) = split.with_context(|| format!("tensor `{name}` has no name that PEFT gives"))?;
+        halves.entry(format!("{module}.weight")).or_default()[half] = Some(tensor);
+    }
+    let pair = |(weight, halves): (String, Halves)| match halves {
+        [Some(a), Some(b)] => Ok((weight, Product { a, b, scale })),
+        _ => bail!("only one of A and B is there for `{weight}`"),
+    };
+    halves.into_iter().map(pair).collect()
+}
+
+/// Writes the configuration and all that the tokenizer needs.
+fn write_texts(source: &Source, out: &Path, dtype: Dtype) -> Result<()> {
+    let dtype = if dtype == Dtype::F32 { "float32" } else { "bfloat16" };
+    let write = |name: &str, bytes: &[u8]| {
+        let path = out.join(name);
+        fs::write(&path, bytes).with_context(|| format!("write `{}`", path.display()))
+    };
+    let own_config = |bytes: &[u8]| -> Result<()> {
+        let mut config: Value = serde_json::from_slice(bytes)?;
+        let entries = config.as_object_mut().context("`config.json` is not an object")?;
+        entries.remove("auto_map"); // the code it names is not copied
+        let key = if entries.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        entries.insert(key.to_owned(), dtype.into());
+        write_json(&out.join("config.json"), &config)
+    };
+    match &source.origin {
+        Origin::Folder(folder) => {
+            own_config(&fs::read(folder.join("config.json"))?)?;
+            for name in COPIED {
+                let from = folder.join(name);
+                if from.is_file() {
+                    fs::copy(&from, out.join(name)).with_context(|| format!("copy `{}`", from.display()))?;
+                }
+            }
+        }
+        Origin::Embedded => {
+            for (name, bytes) in embedded::FILES {
+                match name {
+                    "config.json" => own_config(bytes)?,
+                    name if COPIED.contains(&name) => write(name, bytes)?,
+                    _ => {}
+                }
+            }
+        }
+        Origin::Gguf(_) => {
+            write_json(&out.join("config.json"), &source.config.to_json(dtype))?;
+            write_json(&out.join("generation_config.json"), &json!({"eos_token_id": source.config.eos_token_ids}))?;
+            write("tokenizer.json", source.tokenizer()?.to_json()?.as_bytes())?;
+            write("tokenizer_config.json", source.tokenizer_config.as_deref().unwrap_or("{}").as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::ModelConfig;
+    use super::super::config::tests::tiny;
+    use super::super::weights::{RandomWeights, Weights};
+    use super::*;
+    use crate::config::LoraSection;
+
+    const Q: &str = "model.layers.1.self_attn.q_proj.weight";
+
+    /// A model folder of random weights.
+    fn model(folder: &Path) -> Source {
+        let config = tiny();
+        let weights = RandomWeights::new(&config, 3);
+        let mut json = config.to_json("bfloat16");
+        json["auto_map"] = json!({"AutoModel": "code.Model"});
+        write_json(&folder.join("config.json"), &json).unwrap();
+        fs::write(folder.join("tokenizer.json"), "{}").unwrap();
+        fs::write(folder.join("chat_template.jinja"), "{{ x }}").unwrap();
+        fs::write(folder.join("README.md"), "not copied").unwrap();
+        let tensors = config.tensors();
+        let mut writer = Writer::create(&folder.join(SINGLE), &tensors, Dtype::F32).unwrap();
+        for (name, shape) in &tensors {
+            writer.write(name, &weights.get(name, shape).unwrap()).unwrap();
+        }
+        writer.finish().unwrap();
+        Source::open_folder(folder).unwrap()
+    }
+
+    /// An adapter of rank 2 on one q_proj whose A is (1, 2, ..) / 10 and whose B is (1, -1, 2, -2, ..).
+    fn adapter(folder: &Path, config: &ModelConfig, weight: &str) -> (Vec<f32>, Vec<f32>) {
+        let hidden = config.hidden_size;
+        let a: Vec<f32> = (1..=2 * hidden).map(|it| it as f32 / 10.0).collect();
+        let b: Vec<f32> = (0..2 * hidden).map(|it| (it / 2 + 1) as f32 * [1.0, -1.0][it % 2]).collect();
+        let section = LoraSection { r: 2, lora_alpha: 8.0, target_modules: vec!["q_proj".into()], use_rslora: false };
+        let name = |half: &str| format!("base_model.model.{}.{half}.weight", weight.strip_suffix(".weight").unwrap());
+        let tensors = [(name("lora_A"), [2, hidden], &a[..]), (name("lora_B"), [hidden, 2], &b[..])];
+        peft::save(folder, &peft::PeftConfig::new("base", &section), &tensors).unwrap();
+        (a, b)
+    }
+
+    #[test]
+    fn the_adapter_becomes_part_of_its_weight_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("base")).unwrap();
+        let source = model(&path("base"));
+        let (a, b) = adapter(&path("adapter"), &source.config, Q);
+        let limit = 4000; // bytes: several files
+        let merged =
+            merge_in_shards(&source, &path("adapter"), &path("out"), Dtype::F32, limit, &mut |_, _| {}).unwrap();
+        assert_eq!((merged.tensors, merged.adapted), (source.config.tensors().len(), 1));
+
+        let result = Source::open_folder(&path("out")).unwrap();
+        assert_eq!(result.config, source.config);
+        for (name, shape) in source.config.tensors() {
+            let mut expected = source.weights.get(&name, &shape).unwrap();
+            if name == Q {
+                for (i, value) in expected.iter_mut().enumerate() {
+                    let (row, column) = (i / 16, i % 16);
+                    *value += 4.0 * (b[2 * row] * a[column] + b[2 * row + 1] * a[16 + column]);
+                }
+            }
+            let found = result.weights.get(&name, &shape).unwrap();
+            let gap = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(gap < 1e-4, "{name}: {gap}");
+        }
+        assert!(path("out").join(INDEX).is_file() && path("out").join("chat_template.jinja").is_file());
+        assert!(!path("out").join("README.md").exists());
+        let config: Value = serde_json::from_slice(&fs::read(path("out").join("config.json")).unwrap()).unwrap();
+        assert_eq!((config.get("auto_map"), &config["torch_dtype"]), (None, &json!("float32")));
+        for file in fs::read_dir(path("out")).unwrap().flatten() {
+            let name = file.file_name().into_string().unwrap();
+            if name.starts_with("model-") {
+                assert!(file.metadata().unwrap().len() < limit + 4000, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_halves_the_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("base")).unwrap();
+        let source = model(&path("base"));
+        adapter(&path("adapter"), &source.config, Q);
+        let f32 = merge(&source, &path("adapter"), &path("f32"), Dtype::F32, &mut |_, _| {}).unwrap();
+        let bf16 = merge(&source, &path("adapter"), &path("bf16"), Dtype::Bf16, &mut |_, _| {}).unwrap();
+        assert_eq!(f32.bytes, 2 * bf16.bytes);
+        let (f32, bf16) = (Source::open_folder(&path("f32")).unwrap(), Source::open_folder(&path("bf16")).unwrap());
+        let (f32, bf16) = (f32.weights.get(Q, &[16, 16]).unwrap(), bf16.weights.get(Q, &[16, 16]).unwrap());
+        assert!(f32.iter().zip(&bf16).all(|(a, b)| (a - b).abs() <= a.abs() / 256.0));
+        assert_ne!(f32, bf16);
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_strangers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("base")).unwrap();
+        let source = model(&path("base"));
+        let try_merge = || {
+            merge(&source, &path("adapter"), &path("out"), Dtype::F32, &mut |_, _| {}).map_err(|it| format!("{it:#}"))
+        };
+        adapter(&path("adapter"), &source.config, "model.layers.7.self_attn.q_proj.weight");
+        assert!(try_merge().unwrap_err().contains("another model"));
+        adapter(&path("adapter"), &source.config, "model.layers.0.self_attn.k_proj.weight");
+        assert!(try_merge().unwrap_err().contains("does not have the weight's shape"));
+        assert!(!path("out").exists());
+        adapter(&path("adapter"), &source.config, Q);
+        try_merge().unwrap();
+        assert!(try_merge().unwrap_err().contains("exists already"));
+    }
+}
