@@ -6,6 +6,7 @@ mod gradients;
 mod invariants;
 mod objectives;
 mod ops;
+mod parity;
 mod rollout;
 mod templates;
 mod tokenizer;
