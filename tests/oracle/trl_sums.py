@@ -45,10 +45,18 @@ CONFIG = {
 }
 
 
+def value(side: str) -> int | None:
+    """The value of a sum such as `59 + 63`; `None` for anything else."""
+    side = side.replace(",", "").replace("\\", "").strip(" $")
+    if not re.fullmatch(r"[+-]?\s*\d+(\s*[+-]\s*\d+)*", side):
+        return None
+    return sum(int(sign + digits) for sign, digits in re.findall(r"([+-]?)\s*(\d+)", side))
+
+
 def accuracy(text: str, gold: str) -> float:
-    """1 where the last box holds the sum."""
+    """1 where the last box holds the sum, also as `59 + 63` or `59 + 63 = 122`, as the checker of `rft` has it."""
     boxes = re.findall(r"\\boxed\{([^{}]*)\}", text)
-    return float(bool(boxes) and boxes[-1].strip(" $").replace(",", "") == gold)
+    return float(bool(boxes) and {value(side) for side in boxes[-1].split("=")} == {int(gold)})
 
 
 def format_reward(text: str) -> float:
