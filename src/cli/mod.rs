@@ -2,7 +2,9 @@
 
 pub mod config;
 pub mod config_args;
+pub mod download;
 pub mod generate;
+pub mod prompts;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -32,6 +34,8 @@ enum Command {
     Generate(Box<generate::Args>),
     /// Show, check and list configurations
     Config(config::Args),
+    /// List, show and render prior prompts
+    Prompts(prompts::Args),
 }
 
 /// Runs the command. The exit code is 0 where it did what was asked, 130 or 143 where a signal ended it early.
@@ -40,6 +44,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -101,7 +101,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     super::download::confirm(&config, args.yes)?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source)?;
-    let weights = source.config.parameters();
+    let weights = source.config.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     drop(source);
     let run = match resumed {
         Some(run) => run,

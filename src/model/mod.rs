@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod gguf;
+pub mod hub;
 pub mod lora;
 pub mod pack;
 pub mod reference;

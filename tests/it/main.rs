@@ -1,5 +1,6 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
 
+mod config;
 mod data;
 mod embedded;
 mod gradients;

@@ -1,0 +1,373 @@
+//! The hub over HTTP: listings and downloads that go on where they stopped.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::{HeaderMap, StatusCode};
+use ureq::{Agent, Body, http::Response};
+
+use super::super::source::hex;
+use super::{HubConfig, Kind, Listing, RemoteFile, Repo};
+
+/// What can go wrong between us and the hub. Each message is one line and a hint; none holds the token.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    #[error(
+        "cannot reach {endpoint}: {reason}\nhint: check the network and HF_ENDPOINT, or name a local folder or file instead"
+    )]
+    Unreachable { endpoint: String, reason: String },
+    #[error(
+        "`{id}` is not wholly in the cache and HF_HUB_OFFLINE is set\nhint: unset HF_HUB_OFFLINE once to download it"
+    )]
+    Offline { id: String },
+    #[error(
+        "the hub does not know `{id}`, or it is private (401)\nhint: check the spelling; for a private one set HF_TOKEN"
+    )]
+    NoToken { id: String },
+    #[error("the hub does not accept the token for `{id}` (401)\nhint: make a new one at {endpoint}/settings/tokens")]
+    BadToken { id: String, endpoint: String },
+    #[error(
+        "`{id}` is gated and your access to it is not granted ({status})\nhint: accept its terms at {page}, then set HF_TOKEN"
+    )]
+    Gated { id: String, status: u16, page: String },
+    #[error("the hub has no {what} (404)\nhint: check the spelling of the id and the revision")]
+    NotFound { what: String },
+    #[error("the hub answers {status} for {url}\nhint: try again later")]
+    Status { status: u16, url: String },
+    #[error(
+        "the download of `{file}` stopped at {done} of {size} bytes: {reason}\nhint: run the same command again; it goes on from there"
+    )]
+    Interrupted { file: String, done: u64, size: String, reason: String },
+    #[error(
+        "no space is left for `{file}` in {folder}\nhint: free {needed} bytes there, or set HF_HOME to a larger disk"
+    )]
+    DiskFull { file: String, folder: String, needed: String },
+    #[error(
+        "`{file}` arrived damaged: its SHA-256 is not the hub's\nhint: run the same command again to download it anew"
+    )]
+    Damaged { file: String },
+    #[error(
+        "the hub's answer for `{id}` makes no sense: {reason}\nhint: HF_ENDPOINT may name something else than a hub"
+    )]
+    Nonsense { id: String, reason: String },
+    #[error("cannot write {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+}
+
+pub(super) struct Client<'a> {
+    config: &'a HubConfig,
+    agent: Agent,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(config: &'a HubConfig) -> Self {
+        let https = config.endpoint.starts_with("https://");
+        let agent = Agent::config_builder()
+            .user_agent(concat!("rft/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity") // sizes and ranges are those of the file itself
+            .http_status_as_error(false)
+            .https_only(https)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_per_read(Some(Duration::from_secs(60)))
+            .build();
+        Self { config, agent: agent.into() }
+    }
+
+    pub(super) fn listing(&self, repo: &Repo) -> Result<Listing, HubError> {
+        let kind = match repo.kind {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        };
+        let (endpoint, id, revision) = (&self.config.endpoint, &repo.id, escape(&repo.revision, false));
+        let url = format!("{endpoint}/api/{kind}/{id}/revision/{revision}?blobs=true");
+        let mut response = self.get(&url, 0).map_err(|error| self.unreachable(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(self.refused(repo, &url, None, &response));
+        }
+        let text = response.body_mut().with_config().limit(256 << 20).read_to_string();
+        let text = text.map_err(|error| self.unreachable(&error))?;
+        parse_listing(&text).map_err(|reason| HubError::Nonsense { id: id.clone(), reason })
+    }
+
+    pub(super) fn file_url(&self, repo: &Repo, commit: &str, path: &str) -> String {
+        let kind = match repo.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        format!("{}/{kind}{}/resolve/{commit}/{}", self.config.endpoint, repo.id, escape(path, true))
+    }
+
+    /// Downloads `url` into `partial`, from where that file ends.
+    pub(super) fn download(
+        &self,
+        repo: &Repo,
+        url: &str,
+        file: &RemoteFile,
+        partial: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), HubError> {
+        let io = |source| HubError::Io { path: format!("`{}`", partial.display()), source };
+        let mut out = OpenOptions::new().create(true).append(true).open(partial).map_err(io)?;
+        let mut done = out.metadata().map_err(io)?.len();
+        let mut failures = 0;
+        while file.size != Some(done) {
+            if file.size.is_some_and(|size| done > size) {
+                out.set_len(0).map_err(io)?;
+                done = 0;
+            }
+            let before = done;
+            let reason = match self.get(url, done) {
+                Err(error) => reason(&error),
+                Ok(response) => {
+                    match (response.status(), range_start(response.headers())) {
+                        (StatusCode::PARTIAL_CONTENT, Some(start)) if start == done => {}
+                        // The server knows no ranges, or what we have is not a beginning of the file: from the start.
+                        (StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) => {
+                            out.set_len(0).map_err(io)?;
+                            done = 0;
+                        }
+                        (status, _) if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
+                        _ => return Err(self.refused(repo, url, Some(&file.path), &response)),
+                    }
+                    let status = response.status();
+                    if status.is_success() {
+                        let expected = file.size;
+                        let outcome = copy(response.into_body(), &mut out, &mut done, progress);
+                        match outcome {
+                            Ok(()) if expected.is_none_or(|size| size == done) => break,
+                            Ok(()) => "the connection ended early".to_owned(),
+                            Err(CopyError::Read(reason)) => reason,
+                            Err(CopyError::Write(error)) => return Err(self.write_failed(error, file, partial, done)),
+                        }
+                    } else {
+                        format!("the hub answers {}", status.as_u16())
+                    }
+                }
+            };
+            failures = if done > before { 1 } else { failures + 1 };
+            if failures > self.config.retries {
+                let size = file.size.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+                return Err(HubError::Interrupted { file: file.path.clone(), done, size, reason });
+            }
+            tracing::info!("`{}` stopped at {done} bytes ({reason}); going on", file.path);
+            std::thread::sleep(Duration::from_millis(250 << failures.min(6)));
+        }
+        out.sync_all().map_err(|error| self.write_failed(error, file, partial, done))?;
+        drop(out);
+        if let Some(expected) = &file.sha256
+            && sha256(partial).map_err(io)? != *expected
+        {
+            std::fs::remove_file(partial).map_err(io)?;
+            return Err(HubError::Damaged { file: file.path.clone() });
+        }
+        Ok(())
+    }
+
+    fn get(&self, url: &str, from: u64) -> Result<Response<Body>, ureq::Error> {
+        let mut request = self.agent.get(url);
+        if let Some(token) = &self.config.token
+            && keeps_secrets(&self.config.endpoint)
+        {
+            request = request.header("Authorization", format!("Bearer {}", token.0));
+        }
+        if from > 0 {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        request.call()
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> HubError {
+        HubError::Unreachable { endpoint: self.config.endpoint.clone(), reason: reason(error) }
+    }
+
+    /// The error behind a status. The hub's `X-Error-Code` says more than the number does: it answers 401 both for
+    /// what does not exist and for what is gated.
+    fn refused(&self, repo: &Repo, url: &str, file: Option<&str>, response: &Response<Body>) -> HubError {
+        let (id, endpoint) = (repo.id.clone(), &self.config.endpoint);
+        let status = response.status().as_u16();
+        let code = response.headers().get("X-Error-Code").and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let kind = match repo.kind {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        };
+        match (status, code) {
+            (401 | 403, "GatedRepo") | (403, _) => {
+                HubError::Gated { page: format!("{endpoint}/{kind}{id}"), id, status }
+            }
+            (401, _) if self.config.token.is_none() => HubError::NoToken { id },
+            (401, _) => HubError::BadToken { id, endpoint: endpoint.clone() },
+            (404, code) => {
+                let what = match (code, file) {
+                    ("RevisionNotFound", _) => format!("revision `{}` of `{id}`", repo.revision),
+                    (_, Some(file)) => format!("file `{file}` in `{id}`"),
+                    _ => format!("{} `{id}`", if repo.kind == Kind::Model { "model" } else { "data set" }),
+                };
+                HubError::NotFound { what }
+            }
+            _ => HubError::Status { status, url: url.to_owned() },
+        }
+    }
+
+    fn write_failed(&self, error: std::io::Error, file: &RemoteFile, partial: &Path, done: u64) -> HubError {
+        let file_name = file.path.clone();
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => HubError::DiskFull {
+                file: file_name,
+                folder: self.config.cache.display().to_string(),
+                needed: file.size.map_or_else(|| "some".to_owned(), |size| size.saturating_sub(done).to_string()),
+            },
+            _ => HubError::Io { path: format!("`{}`", partial.display()), source: error },
+        }
+    }
+}
+
+enum CopyError {
+    Read(String),
+    Write(std::io::Error),
+}
+
+fn copy(body: Body, out: &mut File, done: &mut u64, progress: &mut dyn FnMut(u64)) -> Result<(), CopyError> {
+    let mut reader = body.into_reader();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let read = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(CopyError::Read(error.to_string())),
+        };
+        out.write_all(&buffer[..read]).map_err(CopyError::Write)?;
+        *done += read as u64;
+        progress(*done);
+    }
+}
+
+/// Whether a token may be sent there: over TLS, or to this machine.
+fn keeps_secrets(endpoint: &str) -> bool {
+    let host = endpoint.strip_prefix("http://").map(|it| it.split(['/', ':']).next().unwrap_or_default());
+    host.is_none_or(|host| ["localhost", "127.0.0.1"].contains(&host))
+}
+
+/// The first byte that a partial answer holds.
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get("Content-Range")?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+}
+
+fn reason(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::HostNotFound => "the name of the host is unknown".to_owned(),
+        error => error.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hash.finalize())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Percent-encodes what is not plain in a path; slashes stay where `slashes` says that they part folders.
+fn escape(path: &str, slashes: bool) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || slashes && byte == b'/';
+    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// Reads the hub's description of a repository. Paths and hashes become file names here, so they are checked.
+fn parse_listing(text: &str) -> Result<Listing, String> {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        sha: String,
+        #[serde(default)]
+        siblings: Vec<Sibling>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Sibling {
+        rfilename: String,
+        size: Option<u64>,
+        blob_id: Option<String>,
+        lfs: Option<Lfs>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Lfs {
+        sha256: String,
+        size: Option<u64>,
+    }
+    let is_hash = |it: &str| (6..=128).contains(&it.len()) && it.chars().all(|c| c.is_ascii_alphanumeric());
+    let answer: Answer = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if !is_hash(&answer.sha) {
+        return Err("its commit is not a hash".to_owned());
+    }
+    let file = |it: Sibling| {
+        let mut parts = Path::new(&it.rfilename).components();
+        let plain = parts.all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !plain || it.rfilename.is_empty() || it.rfilename.contains(['\\', '\0', ':']) {
+            return Err(format!("it lists the file `{}`", it.rfilename.escape_default()));
+        }
+        let (size, sha256) = match it.lfs {
+            Some(lfs) => (it.size.or(lfs.size), Some(lfs.sha256)),
+            None => (it.size, None),
+        };
+        // A mirror may leave the hashes out; any name that is the same next time serves then.
+        let own_name = || hex(&Sha256::digest(format!("{}/{}", answer.sha, it.rfilename)));
+        let blob = sha256.clone().or(it.blob_id).unwrap_or_else(own_name);
+        match is_hash(&blob) {
+            true => Ok(RemoteFile { path: it.rfilename, size, blob, sha256 }),
+            false => Err(format!("the hash of `{}` is none", it.rfilename)),
+        }
+    };
+    let files = answer.siblings.into_iter().map(file).collect::<Result<_, _>>()?;
+    Ok(Listing { commit: answer.sha, files })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_become_files_with_names_that_stay_in_the_cache() {
+        let hash = "a".repeat(64);
+        let text = format!(
+            r#"{{"sha":"0123abcd","siblings":[
+                {{"rfilename":"config.json","size":7,"blobId":"0123456789"}},
+                {{"rfilename":"data/x.parquet","size":9,"blobId":"0123456789","lfs":{{"sha256":"{hash}","size":9}}}},
+                {{"rfilename":"bare.json"}}]}}"#
+        );
+        let listing = parse_listing(&text).unwrap();
+        assert_eq!(listing.commit, "0123abcd");
+        assert_eq!((listing.files[0].blob.as_str(), listing.files[0].sha256.as_ref()), ("0123456789", None));
+        assert_eq!((&listing.files[1].blob, listing.files[1].size), (&hash, Some(9)));
+        assert_eq!(listing.files[2].blob.len(), 64);
+        for bad in ["../x", "/etc/x", "a/../b", "a\\\\b", ""] {
+            let text = format!(r#"{{"sha":"0123abcd","siblings":[{{"rfilename":"{bad}"}}]}}"#);
+            assert!(parse_listing(&text).is_err(), "{bad}");
+        }
+        assert!(parse_listing(r#"{"sha":"../../x"}"#).is_err());
+        assert!(parse_listing(r#"{"sha":"0123abcd","siblings":[{"rfilename":"a","blobId":"../../x/y"}]}"#).is_err());
+    }
+
+    #[test]
+    fn tokens_go_over_tls_or_stay_on_the_machine() {
+        assert!(keeps_secrets("https://huggingface.co") && keeps_secrets("http://127.0.0.1:80/x"));
+        assert!(!keeps_secrets("http://mirror.example") && !keeps_secrets("http://127.0.0.1.example"));
+    }
+
+    #[test]
+    fn paths_are_escaped() {
+        assert_eq!(escape("data/a b#1.json", true), "data/a%20b%231.json");
+        assert_eq!(escape("refs/pr/1", false), "refs%2Fpr%2F1");
+    }
+}
