@@ -8,6 +8,7 @@ mod hub;
 mod invariants;
 mod objectives;
 mod ops;
+mod parity;
 mod rollout;
 mod templates;
 mod tokenizer;
