@@ -4,8 +4,8 @@ pub mod config;
 pub mod config_args;
 pub mod download;
 pub mod generate;
-pub mod prompts;
 pub mod merge;
+pub mod prompts;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -57,7 +57,12 @@ pub fn init_logging(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},rft={level}")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
 }
 
 /// Prints an error as one line, from the outermost context to the cause, and its hints below.

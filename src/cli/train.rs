@@ -173,7 +173,11 @@ fn resolve(args: &Args) -> Result<RunConfig> {
     flag("train.threads", number(args.threads), "--threads");
     flag("run.name", text(&args.name), "--name");
     let config = config::resolve(&layers)?.config;
-    if args.model.is_none() && args.config.files.is_empty() && args.config.preset.is_none() && config.model.path == "tiny" {
+    if args.model.is_none()
+        && args.config.files.is_empty()
+        && args.config.preset.is_none()
+        && config.model.path == "tiny"
+    {
         eprintln!("training the embedded model `tiny`; --model takes a real one, such as Qwen/Qwen2.5-0.5B");
     }
     Ok(config)
@@ -251,7 +255,11 @@ fn render_loss(config: &RunConfig) -> String {
 /// Before and after, and where things are.
 fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
     if outcome.stopped.is_some() {
-        eprintln!("stopped after step {} of {steps}; go on with: rft train --resume {}", outcome.steps, run.path().display());
+        eprintln!(
+            "stopped after step {} of {steps}; go on with: rft train --resume {}",
+            outcome.steps,
+            run.path().display()
+        );
         return;
     }
     if let Some(after) = &outcome.after {
@@ -269,7 +277,7 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
 
 fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     let n = after.sampled.accuracy.n;
     table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
     let mut row = |name: &str, value: &dyn Fn(&Evaluation) -> Option<String>| {

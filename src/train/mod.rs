@@ -14,7 +14,7 @@ use crate::grpo::objective::Objective;
 use crate::grpo::pass::unreached_tensors;
 use crate::model::lora::Adapter;
 use crate::rollout::{Engine, Sampling, Watch};
-use crate::run::{CompletionsLog, MetricsLog, Progress, RunDir, Signal, Stop, StepView};
+use crate::run::{CompletionsLog, MetricsLog, Progress, RunDir, Signal, StepView, Stop};
 use crate::stats::{mean, sample_std};
 use anyhow::{Result, ensure};
 use evaluate::{Evaluation, evaluate};

@@ -70,8 +70,7 @@ impl TrainState {
         let adapter = load_adapter(&folder.join(ADAPTER), config, Some(lora))?;
         let path = folder.join(COUNTERS);
         let text = std::fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
-        let counters: Counters =
-            serde_json::from_slice(&text).with_context(|| format!("read `{}`", path.display()))?;
+        let counters: Counters = serde_json::from_slice(&text).with_context(|| format!("read `{}`", path.display()))?;
         let file = SafetensorsFile::open(&folder.join(OPTIMIZER))?;
         let moments: BTreeMap<String, Vec<f32>> =
             file.tensors().keys().map(|name| Ok((name.clone(), file.read(name)?))).collect::<Result<_>>()?;
@@ -92,7 +91,8 @@ pub fn save_adapter(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> 
 pub fn load_adapter(folder: &Path, config: &ModelConfig, expected: Option<&LoraSection>) -> Result<Adapter> {
     let (peft, tensors) = peft::load(folder)?;
     let section = expected.cloned().unwrap_or_else(|| peft.section());
-    Adapter::from_tensors(config, &section, &tensors).with_context(|| format!("load the adapter `{}`", folder.display()))
+    Adapter::from_tensors(config, &section, &tensors)
+        .with_context(|| format!("load the adapter `{}`", folder.display()))
 }
 
 fn layout(adapter: &Adapter) -> Layout {
