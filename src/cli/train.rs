@@ -264,15 +264,22 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
     }
     if let Some(after) = &outcome.after {
         println!("{}", table(outcome.before.as_ref(), after));
-        if let Some(before) = &outcome.before
-            && before.sampled.accuracy.interval.overlaps(&after.sampled.accuracy.interval)
-        {
-            println!("the intervals of accuracy overlap: this run alone does not show a difference");
+        for what in outcome.before.iter().flat_map(|before| undecided(before, after)) {
+            println!("the intervals of {what} overlap: this run alone does not show a difference");
         }
     }
     println!("adapter      {}", run.adapter().display());
     println!("completions  {}", run.completions().display());
     println!("metrics      {}  (tensorboard --logdir {})", run.metrics().display(), run.path().display());
+}
+
+/// The sampled shares whose intervals before and after training overlap.
+fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
+    let (before, after) = (&before.sampled, &after.sampled);
+    let accuracy = before.accuracy.interval.overlaps(&after.accuracy.interval).then_some("accuracy");
+    let formats = before.format.zip(after.format);
+    let format = formats.filter(|(before, after)| before.interval.overlaps(&after.interval)).map(|_| "format");
+    accuracy.into_iter().chain(format).collect()
 }
 
 fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
