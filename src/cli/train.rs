@@ -3,6 +3,7 @@
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
 use crate::model::source::Source;
+use crate::prompt;
 use crate::rollout::engine::LocalEngine;
 use crate::run::{Progress, RunDir, Session, Stop, atomic};
 use crate::train::evaluate::Evaluation;
@@ -196,13 +197,18 @@ fn start(config: &RunConfig, setup: &Setup) -> Result<RunDir> {
     let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
     let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
     atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
-    atomic::write(&run.path().join("prompt.toml"), setup.prior.to_toml().as_bytes())?;
+    atomic::write(&run.prompt(), setup.prior.to_toml().as_bytes())?;
     Ok(run)
 }
 
+/// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
 fn read_config(run: &RunDir) -> Result<RunConfig> {
     let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
-    Ok(config::resolve(&layers)?.config)
+    let mut config = config::resolve(&layers)?.config;
+    if prompt::find_shipped(&config.prompt.ppe).is_none() {
+        config.prompt.ppe = run.prompt().display().to_string();
+    }
+    Ok(config)
 }
 
 /// The newest whole checkpoint of the run, or a new state.

@@ -59,11 +59,8 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
-    let (mut metrics_log, mut completions_log) = if resumed == 0 {
-        (MetricsLog::create(run)?, CompletionsLog::create(run)?)
-    } else {
-        (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?)
-    };
+    let (mut metrics_log, mut completions_log) =
+        (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?);
     let mut guard = Guard::default();
     check_gradients(training, &state.adapter)?;
 
