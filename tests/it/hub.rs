@@ -356,7 +356,11 @@ fn a_full_disk_ends_in_one_line_and_a_hint() {
     for (name, bytes) in &stub.hub.lock().unwrap().files {
         let digest = listed(name, bytes);
         let blob = digest["lfs"]["sha256"].as_str().or(digest["blobId"].as_str()).unwrap().to_owned();
-        std::os::unix::fs::symlink("/dev/full", blobs.join(format!("{blob}.incomplete"))).unwrap();
+        let partial = blobs.join(format!("{blob}.incomplete"));
+        // Files of equal contents share a blob.
+        if !partial.is_symlink() {
+            std::os::unix::fs::symlink("/dev/full", partial).unwrap();
+        }
     }
     let text = error(&stub.config(cache.path()));
     assert!(text.contains("no space is left"), "{text}");
