@@ -2,6 +2,7 @@
 
 mod data;
 mod embedded;
+mod files;
 mod gradients;
 mod hub;
 mod invariants;
