@@ -194,8 +194,8 @@ mod tests {
     fn sixteen_blocks_are_the_single_ones() {
         let stream = Stream::new(5, Purpose::Test, &[1]);
         let all = stream.blocks16(7, 1 << 33);
-        for l in 0..16 {
-            assert_eq!(stream.block(7, (1 << 33) + l as u64), std::array::from_fn(|w| all[w][l]));
+        for l in 0..16usize {
+            assert_eq!(stream.block(7, (1 << 33) + l as u64), all.map(|words| words[l]));
         }
     }
 

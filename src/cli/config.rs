@@ -1,6 +1,7 @@
 //! `rft config`: show, check and list configurations.
 
 use std::collections::BTreeMap;
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -78,7 +79,9 @@ pub fn run(args: Args) -> Result<()> {
 fn show(args: &ShowArgs) -> Result<()> {
     let resolved = config::resolve(&args.config.layers())?;
     match args.output_format {
-        ShowFormat::Toml => print!("{}", config::to_toml(&resolved.config, args.origin.then_some(&resolved.origins))),
+        ShowFormat::Toml => {
+            write!(stdout(), "{}", config::to_toml(&resolved.config, args.origin.then_some(&resolved.origins)))?;
+        }
         ShowFormat::Json => {
             let config = config::to_json(&resolved.config);
             let origins = || resolved.origins.iter().map(|(key, origin)| (key, origin.to_string()));
@@ -86,7 +89,7 @@ fn show(args: &ShowArgs) -> Result<()> {
                 true => json!({ "config": config, "origins": origins().collect::<BTreeMap<_, _>>() }),
                 false => config,
             };
-            println!("{output:#}");
+            writeln!(stdout(), "{output:#}")?;
         }
     }
     Ok(())
@@ -97,7 +100,7 @@ fn check(files: &[PathBuf]) -> Result<()> {
     let mut errors = Vec::new();
     for file in files {
         match config::resolve(&Layers { files: vec![file.clone()], ..Layers::default() }) {
-            Ok(_) => println!("{}: ok", file.display()),
+            Ok(_) => writeln!(stdout(), "{}: ok", file.display())?,
             Err(error) => errors.push(format!("{error:#}")),
         }
     }
@@ -108,14 +111,14 @@ fn list(format: ListFormat) -> Result<()> {
     match format {
         ListFormat::Text => {
             for preset in PRESETS {
-                println!("{}\n  {}\n  {}", preset.name, preset.description(), preset.command());
+                writeln!(stdout(), "{}\n  {}\n  {}", preset.name, preset.description(), preset.command())?;
             }
         }
         ListFormat::Json => {
             let presets = PRESETS
                 .iter()
                 .map(|it| json!({ "name": it.name, "description": it.description(), "command": it.command() }));
-            println!("{:#}", serde_json::Value::from_iter(presets));
+            writeln!(stdout(), "{:#}", serde_json::Value::from_iter(presets))?;
         }
     }
     Ok(())

@@ -6,26 +6,25 @@ use crate::config::Layers;
 
 /// Where the configuration comes from. Later ones win: preset, files, `RFT_*` environment, `--set`, the command's flags.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Configuration")]
 pub struct ConfigArgs {
     /// Start from this preset (`rft config list` names them)
     ///
     /// Without it a file's own `preset = "..."` counts, then `tiny`, or `qwen2.5-0.5b` where another model than the
     /// embedded one is named.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Configuration")]
     pub preset: Option<String>,
 
     /// Take values from this TOML file; may be repeated, a later file wins
     ///
     /// The file needs just the keys it changes. `rft config show` prints them all.
-    #[arg(long = "config", value_name = "FILE")]
+    #[arg(long = "config", value_name = "FILE", help_heading = "Configuration")]
     pub files: Vec<PathBuf>,
 
     /// Set one value, such as `train.learning_rate=1e-5`; may be repeated
     ///
     /// The value is TOML, or a bare word: `--set grpo.loss_type=dapo`, `--set 'rollout.stop=["\n\n"]'`. `unset` takes an
     /// optional value back. The environment variable RFT_TRAIN__LEARNING_RATE does the same, below `--set`.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Configuration")]
     pub sets: Vec<String>,
 }
 

@@ -5,6 +5,7 @@ pub mod config_args;
 pub mod download;
 pub mod generate;
 pub mod merge;
+pub mod prompts;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -36,6 +37,8 @@ enum Command {
     Merge(merge::Args),
     /// Show, check and list configurations
     Config(config::Args),
+    /// List, show and render prior prompts
+    Prompts(prompts::Args),
 }
 
 /// Runs the command. The exit code is 0 where it did what was asked, 130 or 143 where a signal ended it early.
@@ -45,6 +48,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -53,7 +57,12 @@ pub fn init_logging(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},rft={level}")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
 }
 
 /// Prints an error as one line, from the outermost context to the cause, and its hints below.

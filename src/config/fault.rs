@@ -1,6 +1,7 @@
 //! Faults of a single value, told in the words of TOML.
 
 use anyhow::anyhow;
+use toml::Value;
 
 use super::known::nearest_name;
 use super::place::Origin;
@@ -13,30 +14,26 @@ pub(super) struct Fault {
 
 impl Fault {
     /// Say in the words of TOML what serde says in those of Rust.
-    pub fn of_message(message: &str) -> Fault {
+    pub fn of_value(value: &Value, message: &str) -> Fault {
         let message = message.lines().next().unwrap_or_default();
-        if let Some((found, expected)) =
-            message.strip_prefix("invalid type: ").and_then(|it| it.split_once(", expected "))
-        {
+        let told = |kind: &str| message.strip_prefix(kind)?.split_once(", expected ");
+        if let Some((found, expected)) = told("invalid type: ") {
+            // What serde says of a choice that is no word names neither the value nor its type.
+            let whole_value = format!("{} {value}", value.type_str());
+            let found = if found == "unit variant" { whole_value } else { in_toml(found) };
             let hint = (expected == "a sequence").then(|| r#"a list is written ["one", "two"]"#.to_owned());
-            return Fault { problem: format!("expected {}, found {}", kind(expected), in_toml(found)), hint };
+            return Fault { problem: format!("expected {}, found {found}", kind(expected)), hint };
         }
-        if let Some((found, expected)) =
-            message.strip_prefix("invalid value: ").and_then(|it| it.split_once(", expected "))
-        {
+        if let Some((found, expected)) = told("invalid value: ") {
             let range = if expected == "u8" { "an integer from 0 to 255" } else { "an integer of at least 0" };
             return Fault { problem: format!("expected {range}, found {}", in_toml(found)), hint: None };
         }
-        if let Some((found, expected)) =
-            message.strip_prefix("unknown variant ").and_then(|it| it.split_once(", expected "))
-        {
+        if let Some((found, expected)) = told("unknown variant ") {
             let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
             let meant = nearest_name(found.trim_matches('`'), choices.iter().copied());
             let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
-            return Fault {
-                problem: format!("unknown value {found}"),
-                hint: Some(format!("{question}one of {}", choices.join(", "))),
-            };
+            let hint = format!("{question}one of {}", choices.join(", "));
+            return Fault { problem: format!("unknown value {found}"), hint: Some(hint) };
         }
         Fault { problem: message.to_owned(), hint: None }
     }
@@ -51,7 +48,7 @@ fn kind(expected: &str) -> &str {
     match expected {
         "usize" | "u64" | "u8" => "integer",
         "f64" => "number",
-        "a string" => "string",
+        "a string" | "string only" => "string",
         "a boolean" => "boolean",
         "a sequence" => "array",
         other => other,

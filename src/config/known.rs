@@ -59,7 +59,11 @@ impl Known {
         let likeness = |candidate: &str| {
             let (its_section, its_name) = split(candidate);
             let same_name = if name == its_name { 0.2 } else { 0.0 };
-            same_name + 0.7 * alike(name, its_name) + 0.3 * strsim::normalized_damerau_levenshtein(section, its_section)
+            let sections = match (section, its_section) {
+                ("", "") => alike(name, its_name),
+                _ => strsim::normalized_damerau_levenshtein(section, its_section),
+            };
+            same_name + 0.7 * alike(name, its_name) + 0.3 * sections
         };
         let keys = self.keys.iter().chain(&self.sections).map(|it| (likeness(it), it.as_str()));
         // The first of equals, so that the answer follows the order of the schema.

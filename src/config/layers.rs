@@ -164,10 +164,10 @@ impl Merged {
         let section = sections.iter().fold(&mut changed, |table, section| {
             table.get_mut(section).and_then(Value::as_table_mut).expect("the key is known, so its sections are")
         });
-        section.insert(name.clone(), value);
+        section.insert(name.clone(), value.clone());
         match RunConfig::deserialize(changed.clone()) {
             Ok(_) => Ok(changed),
-            Err(error) => Err(Fault::of_message(error.message())),
+            Err(error) => Err(Fault::of_value(&value, error.message())),
         }
     }
 

@@ -307,12 +307,6 @@ impl LoraSection {
         let rank = self.r as f64;
         self.lora_alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
-
-    /// The adapted modules in the order of [`LINEAR_MODULES`], with `all-linear` spelt out.
-    pub fn modules(&self) -> Vec<&'static str> {
-        let wanted = |module: &&str| self.target_modules.iter().any(|it| it == module || it == ALL_LINEAR);
-        LINEAR_MODULES.into_iter().filter(wanted).collect()
-    }
 }
 
 impl RolloutSection {

@@ -158,10 +158,17 @@ impl GrpoSection {
             clip,
         )?;
         positive("grpo.epsilon_high", self.clip_high(), "0.28 is dapo's; unset takes grpo.epsilon")?;
+        let is_cispo = self.loss_type == LossType::Cispo;
+        ensure(
+            !is_cispo || self.epsilon_high.is_some(),
+            "grpo.epsilon_high",
+            "cispo needs the largest weight of a token",
+            "5.0 is usual",
+        )?;
         let delta = self.delta.unwrap_or(f64::INFINITY);
         let beyond = 1.0 + self.clip_high();
         ensure(
-            delta > beyond,
+            is_cispo || delta > beyond,
             "grpo.delta",
             format!(
                 "{delta} is not above 1 + epsilon_high = {beyond}, so it would clip what the first clip lets through"

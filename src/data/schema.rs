@@ -178,17 +178,22 @@ pub fn lacks_options(question: &Question) -> bool {
     (asks.iter().chain(&compares).any(|words| text.contains(words)) || letter) && !lists_options(&question.text)
 }
 
-/// Whether options are listed, whatever stands around their letters or numbers: `(A) 1`, `B. 2`, `\text{C:}`, `2) 5`, `① 3`.
+/// Whether options are listed: after letters or numbers in any dress (`(A) 1`, `B. 2`, `\text{C:}`, `2) 5`, `① 3`), or
+/// set apart by bullets, wide spaces or lines of their own.
 fn lists_options(text: &str) -> bool {
-    let mark = |mark: char| {
-        let chars: Vec<char> = text.chars().collect();
-        let is_end = |c: Option<&char>| matches!(c, Some(')' | '.' | ':' | '）' | '．' | '、' | '}' | '$'));
-        let is_start = |c: Option<&char>| c.is_none_or(|c| !c.is_alphanumeric());
+    let chars: Vec<char> = text.chars().collect();
+    let marked = |mark: char| {
         (0..chars.len()).any(|i| {
-            chars[i] == mark && is_end(chars.get(i + 1)) && is_start(i.checked_sub(1).and_then(|i| chars.get(i)))
+            chars[i] == mark
+                && chars.get(i + 1).is_some_and(|next| ")].:）．、}$".contains(*next))
+                && i.checked_sub(1).is_none_or(|before| !chars[before].is_alphanumeric())
         })
     };
-    [['A', 'B'], ['a', 'b'], ['1', '2']].iter().any(|pair| pair.iter().all(|&it| mark(it)))
-        || ['①', '②'].iter().all(|&it| text.contains(it))
-        || ["\n- ", "\n* ", "\\item"].iter().any(|bullet| text.matches(bullet).count() >= 2)
+    let lines_after_the_question = text
+        .split_once('?')
+        .map_or(0, |(_, after)| after.lines().skip(1).filter(|line| !line.trim().is_empty()).count());
+    [['A', 'B'], ['a', 'b'], ['1', '2']].iter().any(|pair| pair.iter().all(|&it| marked(it)))
+        || text.contains('①')
+        || ["\n- ", "\n* ", "\\item", "\\quad", "\\qquad"].iter().any(|mark| text.matches(mark).count() >= 2)
+        || lines_after_the_question >= 3
 }

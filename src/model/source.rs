@@ -262,7 +262,7 @@ mod tests {
         let path = folder.path().join("big");
         let file = File::create(&path).unwrap();
         file.set_len(300 << 20).unwrap(); // sparse: takes no space
-        let before = content_hash(&[path.clone()]).unwrap();
+        let before = content_hash(std::slice::from_ref(&path)).unwrap();
         assert!(before.starts_with("sampled:"));
         use std::io::{Seek, Write};
         (&file).seek(SeekFrom::End(-1)).unwrap();

@@ -297,34 +297,37 @@ fn attend(heads: Heads, head: usize, rows: Rows, spans: &[(&HeadSpan, Visible)],
         sums.fill(0.0);
         let mut greatest = [f32::NEG_INFINITY; TILE];
         let mut total = [0.0f32; TILE];
-        vectorised(#[inline(always)] || {
-            for (span, visible) in spans {
-                let visible = tile.visible(*visible);
-                let longest = visible.into_iter().max().unwrap_or(0);
-                for start in (0..longest).step_by(BLOCK) {
-                    let count = visible.map(|keys| keys.saturating_sub(start).min(BLOCK));
-                    let block = start * padded;
-                    let mut weights = scores(&queries, &span.keys[block..block + padded * BLOCK], padded);
-                    for r in 0..TILE {
-                        let row = &mut weights[r];
-                        let before = greatest[r];
-                        greatest[r] = before.max(max(&row[..count[r]]));
-                        if count[r] == 0 {
-                            row.fill(0.0);
-                            continue;
+        vectorised(
+            #[inline(always)]
+            || {
+                for (span, visible) in spans {
+                    let visible = tile.visible(*visible);
+                    let longest = visible.into_iter().max().unwrap_or(0);
+                    for start in (0..longest).step_by(BLOCK) {
+                        let count = visible.map(|keys| keys.saturating_sub(start).min(BLOCK));
+                        let block = start * padded;
+                        let mut weights = scores(&queries, &span.keys[block..block + padded * BLOCK], padded);
+                        for r in 0..TILE {
+                            let row = &mut weights[r];
+                            let before = greatest[r];
+                            greatest[r] = before.max(max(&row[..count[r]]));
+                            if count[r] == 0 {
+                                row.fill(0.0);
+                                continue;
+                            }
+                            for (j, weight) in row.iter_mut().enumerate() {
+                                *weight = if j < count[r] { exp(*weight - greatest[r]) } else { 0.0 };
+                            }
+                            let shrink = exp(before - greatest[r]);
+                            total[r] = total[r] * shrink + sum_of(row, |x| x);
+                            sums[r * padded..(r + 1) * padded].iter_mut().for_each(|sum| *sum *= shrink);
                         }
-                        for (j, weight) in row.iter_mut().enumerate() {
-                            *weight = if j < count[r] { exp(*weight - greatest[r]) } else { 0.0 };
-                        }
-                        let shrink = exp(before - greatest[r]);
-                        total[r] = total[r] * shrink + sum_of(row, |x| x);
-                        sums[r * padded..(r + 1) * padded].iter_mut().for_each(|sum| *sum *= shrink);
+                        let keys = (longest - start).min(BLOCK);
+                        add_weighted(&weights, &span.values[block..block + keys * padded], padded, &mut sums);
                     }
-                    let keys = (longest - start).min(BLOCK);
-                    add_weighted(&weights, &span.values[block..block + keys * padded], padded, &mut sums);
                 }
-            }
-        });
+            },
+        );
         for (r, query) in tile.queries.iter().enumerate() {
             let Some((row, g)) = *query else { continue };
             let at = row * heads.out_width() + first + g * dim;
@@ -393,32 +396,35 @@ fn backward_of_head(
             let tile_lse = tile
                 .queries
                 .map(|query| query.map_or(0.0, |(row, g)| lse[(rows.start + row) * heads.query + head * group + g]));
-            vectorised(#[inline(always)] || {
-                let delta: [f32; TILE] = std::array::from_fn(|r| {
-                    dot(&d_rows[r * padded..(r + 1) * padded], &values[r * padded..(r + 1) * padded])
-                });
-                for ((plain, swapped), first_row, visible) in &spans {
-                    let visible = tile.visible(*visible);
-                    let longest = visible.into_iter().max().unwrap_or(0);
-                    for start in (0..longest).step_by(BLOCK) {
-                        let block = start * padded..(start + BLOCK) * padded;
-                        let mut p = scores(&queries, &plain.keys[block.clone()], padded);
-                        let mut ds = scores(&d_rows, &swapped.keys[block.clone()], padded);
-                        for r in 0..TILE {
-                            let count = visible[r].saturating_sub(start).min(BLOCK);
-                            for j in 0..BLOCK {
-                                p[r][j] = if j < count { exp(p[r][j] - tile_lse[r]) } else { 0.0 };
-                                ds[r][j] = p[r][j] * (ds[r][j] - delta[r]);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let delta: [f32; TILE] = std::array::from_fn(|r| {
+                        dot(&d_rows[r * padded..(r + 1) * padded], &values[r * padded..(r + 1) * padded])
+                    });
+                    for ((plain, swapped), first_row, visible) in &spans {
+                        let visible = tile.visible(*visible);
+                        let longest = visible.into_iter().max().unwrap_or(0);
+                        for start in (0..longest).step_by(BLOCK) {
+                            let block = start * padded..(start + BLOCK) * padded;
+                            let mut p = scores(&queries, &plain.keys[block.clone()], padded);
+                            let mut ds = scores(&d_rows, &swapped.keys[block.clone()], padded);
+                            for r in 0..TILE {
+                                let count = visible[r].saturating_sub(start).min(BLOCK);
+                                for j in 0..BLOCK {
+                                    p[r][j] = if j < count { exp(p[r][j] - tile_lse[r]) } else { 0.0 };
+                                    ds[r][j] = p[r][j] * (ds[r][j] - delta[r]);
+                                }
                             }
+                            let keys = (longest - start).min(BLOCK);
+                            add_weighted(&ds, &swapped.values[block.start..][..keys * padded], padded, &mut d_queries);
+                            let at = (first_row + start) * padded;
+                            add_outer(&ds, &queries, padded, &mut grads.keys[at..at + keys * padded]);
+                            add_outer(&p, &d_rows, padded, &mut grads.values[at..at + keys * padded]);
                         }
-                        let keys = (longest - start).min(BLOCK);
-                        add_weighted(&ds, &swapped.values[block.start..][..keys * padded], padded, &mut d_queries);
-                        let at = (first_row + start) * padded;
-                        add_outer(&ds, &queries, padded, &mut grads.keys[at..at + keys * padded]);
-                        add_outer(&p, &d_rows, padded, &mut grads.values[at..at + keys * padded]);
                     }
-                }
-            });
+                },
+            );
             for (r, query) in tile.queries.iter().enumerate() {
                 let Some((row, g)) = *query else { continue };
                 let to = &mut grads.queries[((offset + row) * group + g) * padded..][..padded];

@@ -144,10 +144,13 @@ impl Softmax {
 
 /// Statistics of one row of logits.
 pub fn token_stats(logits: &[f32], target: u32, temperature: f32) -> TokenStats {
-    vectorised(#[inline(always)] || {
-        let softmax = Softmax::new(logits, temperature);
-        TokenStats { logprob: softmax.logprob(logits[target as usize], temperature), entropy: softmax.entropy() }
-    })
+    vectorised(
+        #[inline(always)]
+        || {
+            let softmax = Softmax::new(logits, temperature);
+            TokenStats { logprob: softmax.logprob(logits[target as usize], temperature), entropy: softmax.entropy() }
+        },
+    )
 }
 
 /// Replaces logits by the gradient of the loss: with p the softmax and H its entropy,
@@ -156,13 +159,16 @@ fn logits_gradient(logits: &mut [f32], target: u32, temperature: f32, stats: Tok
     let scale = 1.0 / temperature;
     // ln p of the target is known: every other ln p follows by difference.
     let anchor = logits[target as usize] * scale - stats.logprob;
-    vectorised(#[inline(always)] || {
-        for logit in logits.iter_mut() {
-            let ln_p = logit.mul_add(scale, -anchor);
-            let p = exp(ln_p);
-            let entropy = if p == 0.0 { 0.0 } else { p * (ln_p + stats.entropy) };
-            *logit = -scale * (grad.logprob * p + grad.entropy * entropy);
-        }
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            for logit in logits.iter_mut() {
+                let ln_p = logit.mul_add(scale, -anchor);
+                let p = exp(ln_p);
+                let entropy = if p == 0.0 { 0.0 } else { p * (ln_p + stats.entropy) };
+                *logit = -scale * (grad.logprob * p + grad.entropy * entropy);
+            }
+        },
+    );
     logits[target as usize] += scale * grad.logprob;
 }

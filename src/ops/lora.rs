@@ -89,13 +89,16 @@ fn shrink(x: &[f32], inputs: usize, a: &[f32], shrunk: usize) -> Vec<f32> {
         return low;
     }
     let task = |(low, x): (&mut [f32], &[f32])| {
-        vectorised(#[inline(always)] || {
-            for (low, x) in low.chunks_exact_mut(shrunk).zip(x.chunks_exact(inputs)) {
-                for (low, a) in low.iter_mut().zip(a.chunks_exact(inputs)) {
-                    *low = dot(x, a);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (low, x) in low.chunks_exact_mut(shrunk).zip(x.chunks_exact(inputs)) {
+                    for (low, a) in low.iter_mut().zip(a.chunks_exact(inputs)) {
+                        *low = dot(x, a);
+                    }
                 }
-            }
-        });
+            },
+        );
     };
     let rows = super::ROWS_PER_TASK;
     low.par_chunks_mut(rows * shrunk).zip(x.par_chunks(rows * inputs)).for_each(task);

@@ -122,20 +122,23 @@ fn add_row_product(out: &mut [f32], scale: f32, row: &[f32], rhs: View) {
     const COLS: usize = 64;
     let task = |(block, out): (usize, &mut [f32])| {
         let first = block * COLS;
-        vectorised(#[inline(always)] || {
-            for (start, row) in (0..row.len()).step_by(DEPTH).zip(row.chunks(DEPTH)) {
-                let mut sums = [0.0f32; COLS];
-                for (i, &x) in row.iter().enumerate() {
-                    let at = (start + i) * rhs.row_stride + first;
-                    let weights = &rhs.data[at..at + out.len()];
-                    match weights.as_array::<COLS>() {
-                        Some(weights) => axpy(x, weights, &mut sums),
-                        None => axpy(x, weights, &mut sums[..weights.len()]),
+        vectorised(
+            #[inline(always)]
+            || {
+                for (start, row) in (0..row.len()).step_by(DEPTH).zip(row.chunks(DEPTH)) {
+                    let mut sums = [0.0f32; COLS];
+                    for (i, &x) in row.iter().enumerate() {
+                        let at = (start + i) * rhs.row_stride + first;
+                        let weights = &rhs.data[at..at + out.len()];
+                        match weights.as_array::<COLS>() {
+                            Some(weights) => axpy(x, weights, &mut sums),
+                            None => axpy(x, weights, &mut sums[..weights.len()]),
+                        }
                     }
+                    out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum.mul_add(scale, *out));
                 }
-                out.iter_mut().zip(&sums).for_each(|(out, sum)| *out = sum.mul_add(scale, *out));
-            }
-        });
+            },
+        );
     };
     if row.len() * out.len() < PARALLEL_FROM {
         out.chunks_mut(COLS).enumerate().for_each(task);

@@ -12,15 +12,18 @@ pub fn forward(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     let (mut y, mut scales) = (vec![0.0; x.len()], vec![0.0; x.len() / width]);
     let tasks = (y.par_chunks_mut(ROWS_PER_TASK * width), x.par_chunks(ROWS_PER_TASK * width));
     tasks.into_par_iter().zip(scales.par_chunks_mut(ROWS_PER_TASK)).for_each(|((y, x), scales)| {
-        vectorised(#[inline(always)] || {
-            let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-            for ((y, x), scale) in rows.zip(scales) {
-                *scale = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
-                for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
-                    *y = x * *scale * weight;
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for ((y, x), scale) in rows.zip(scales) {
+                    *scale = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+                    for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+                        *y = x * *scale * weight;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     (y, scales)
 }
@@ -52,15 +55,18 @@ pub fn backward(dy: &[f32], x: &[f32], scales: &[f32], weight: &[f32], dx: &mut 
     rows.with_min_len(ROWS_PER_TASK).for_each_init(
         || vec![0.0; width],
         |weighted, (((dx, dy), x), &scale)| {
-            vectorised(#[inline(always)] || {
-                for ((weighted, dy), weight) in weighted.iter_mut().zip(dy).zip(weight) {
-                    *weighted = dy * weight;
-                }
-                let common = dot(weighted, x) * scale * scale * scale / width as f32;
-                for ((dx, weighted), x) in dx.iter_mut().zip(weighted.iter()).zip(x) {
-                    *dx += weighted * scale - x * common;
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((weighted, dy), weight) in weighted.iter_mut().zip(dy).zip(weight) {
+                        *weighted = dy * weight;
+                    }
+                    let common = dot(weighted, x) * scale * scale * scale / width as f32;
+                    for ((dx, weighted), x) in dx.iter_mut().zip(weighted.iter()).zip(x) {
+                        *dx += weighted * scale - x * common;
+                    }
+                },
+            );
         },
     );
 }

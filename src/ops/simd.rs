@@ -147,7 +147,10 @@ mod tests {
         for i in -87_000..88_000 {
             let x = i as f32 * 1e-3;
             let exact = f64::from(x).exp();
-            let got = vectorised(#[inline(always)] || exp(x));
+            let got = vectorised(
+                #[inline(always)]
+                || exp(x),
+            );
             assert!(((f64::from(got) - exact) / exact).abs() < 3e-7, "exp({x}) = {got}, not {exact}");
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
@@ -155,7 +158,10 @@ mod tests {
         for i in 1..200_000 {
             let x = i as f32 * 1e-4;
             let exact = f64::from(x).ln();
-            let got = f64::from(vectorised(#[inline(always)] || ln(x)));
+            let got = f64::from(vectorised(
+                #[inline(always)]
+                || ln(x),
+            ));
             assert!((got - exact).abs() <= 3e-7 * exact.abs().max(1e-3), "ln({x}) = {got}, not {exact}");
         }
     }
@@ -165,8 +171,20 @@ mod tests {
         for len in [0, 1, 31, 32, 33, 100] {
             let x: Vec<f32> = (0..len).map(|i| i as f32 + 1.0).collect();
             let expected = (len * (len + 1) / 2) as f32;
-            assert_eq!(vectorised(#[inline(always)] || sum_of(&x, |x| x)), expected);
-            assert_eq!(vectorised(#[inline(always)] || dot(&x, &vec![1.0; len])), expected);
+            assert_eq!(
+                vectorised(
+                    #[inline(always)]
+                    || sum_of(&x, |x| x)
+                ),
+                expected
+            );
+            assert_eq!(
+                vectorised(
+                    #[inline(always)]
+                    || dot(&x, &vec![1.0; len])
+                ),
+                expected
+            );
             assert_eq!(max(&x), if len == 0 { f32::NEG_INFINITY } else { len as f32 });
         }
     }

@@ -142,12 +142,7 @@ impl LocalEngine<'_> {
         prefilled
     }
 
-    fn prefill_batch(
-        &self,
-        adapter: Option<&Adapter>,
-        prompts: &[Prompt],
-        which: &[usize],
-    ) -> Vec<(usize, Prefix)> {
+    fn prefill_batch(&self, adapter: Option<&Adapter>, prompts: &[Prompt], which: &[usize]) -> Vec<(usize, Prefix)> {
         let (mut tokens, mut positions, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for &prompt in which {
             let ids = &prompts[prompt].ids;
@@ -183,13 +178,7 @@ impl LocalEngine<'_> {
     }
 
     /// Draws the next token of every row.
-    fn decode(
-        &self,
-        adapter: Option<&Adapter>,
-        rows: &mut [Row],
-        prefixes: &[Option<Prefix>],
-        request: &Request,
-    ) {
+    fn decode(&self, adapter: Option<&Adapter>, rows: &mut [Row], prefixes: &[Option<Prefix>], request: &Request) {
         let prefix = |row: &Row| prefixes[row.prompt].as_ref().expect("a row keeps its prompt alive");
         let tokens: Vec<u32> = rows.iter().map(|row| row.tokens[row.tokens.len() - 1]).collect();
         let positions: Vec<u32> =

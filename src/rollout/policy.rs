@@ -25,7 +25,8 @@ impl Policy {
     /// Loads the model that `source` describes, as `config` wants it asked.
     pub fn load(source: &Source, config: &RunConfig) -> Result<Self> {
         let tokenizer = source.tokenizer()?;
-        let tokens = source.tokenizer_config.as_deref().map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
+        let tokens =
+            source.tokenizer_config.as_deref().map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
         let own = ChatTemplate::from_model(source.chat_template.as_deref(), source.tokenizer_config.as_deref())?;
         let template = ChatTemplate::choose(&config.prompt.template, own, tokens)?;
         let mut stop_tokens: BTreeSet<u32> = source.config.eos_token_ids.iter().copied().collect();

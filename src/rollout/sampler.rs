@@ -45,29 +45,32 @@ pub fn sample(logits: &[f32], sampling: &Sampling, stream: &Stream, position: u6
         return (token, token_stats(logits, token, temperature).logprob);
     }
     let cutoff = if sampling.truncates() { cutoff(logits, sampling) } else { f32::NEG_INFINITY };
-    vectorised(#[inline(always)] || {
-        let softmax = Softmax::new(logits, temperature);
-        let scale = 1.0 / temperature;
-        let (mut best, mut token) = (-1.0f32, 0);
-        for (index, block) in logits.chunks(64).enumerate() {
-            let words = stream.blocks16(position, 16 * index as u64);
-            let mut scores = [-1.0f32; 64];
-            for (words, (scores, logits)) in words.iter().zip(scores.chunks_mut(16).zip(block.chunks(16))) {
-                let mut z = [f32::NEG_INFINITY; 16];
-                z[..logits.len()].copy_from_slice(logits);
-                for l in 0..16 {
-                    let weight = exp((z[l] - softmax.max) * scale);
-                    scores[l] = if z[l] >= cutoff { weight / exponential(words[l]) } else { -1.0 };
+    vectorised(
+        #[inline(always)]
+        || {
+            let softmax = Softmax::new(logits, temperature);
+            let scale = 1.0 / temperature;
+            let (mut best, mut token) = (-1.0f32, 0);
+            for (index, block) in logits.chunks(64).enumerate() {
+                let words = stream.blocks16(position, 16 * index as u64);
+                let mut scores = [-1.0f32; 64];
+                for (words, (scores, logits)) in words.iter().zip(scores.chunks_mut(16).zip(block.chunks(16))) {
+                    let mut z = [f32::NEG_INFINITY; 16];
+                    z[..logits.len()].copy_from_slice(logits);
+                    for l in 0..16 {
+                        let weight = exp((z[l] - softmax.max) * scale);
+                        scores[l] = if z[l] >= cutoff { weight / exponential(words[l]) } else { -1.0 };
+                    }
+                }
+                for (i, &score) in scores[..block.len()].iter().enumerate() {
+                    if score > best {
+                        (best, token) = (score, 64 * index + i);
+                    }
                 }
             }
-            for (i, &score) in scores[..block.len()].iter().enumerate() {
-                if score > best {
-                    (best, token) = (score, 64 * index + i);
-                }
-            }
-        }
-        (token as u32, softmax.logprob(logits[token], temperature))
-    })
+            (token as u32, softmax.logprob(logits[token], temperature))
+        },
+    )
 }
 
 /// A standard exponential from 32 random bits: -ln(1 - u) for u = (bits + ½) / 2³².

@@ -6,7 +6,7 @@ use crate::model::lora::Adapter;
 use crate::rollout::{Engine, Sampling};
 use crate::run::{EvalView, atomic};
 use crate::stats::{Proportion, mean};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -70,7 +70,9 @@ fn scores(
         serde_json::to_writer(&mut lines, &training.sampler.record(group, step, &[0.0]))?;
         lines.push(b'\n');
     }
-    atomic::write(&training.run.eval().join(format!("step-{step:06}-{kind}.jsonl")), &lines)?;
+    let folder = training.run.eval();
+    std::fs::create_dir_all(&folder).with_context(|| format!("create `{}`", folder.display()))?;
+    atomic::write(&folder.join(format!("step-{step:06}-{kind}.jsonl")), &lines)?;
     Ok(Some(Scores::new(training, &groups)))
 }
 

@@ -14,7 +14,7 @@ use crate::grpo::objective::Objective;
 use crate::grpo::pass::unreached_tensors;
 use crate::model::lora::Adapter;
 use crate::rollout::{Engine, Sampling, Watch};
-use crate::run::{CompletionsLog, MetricsLog, Progress, RunDir, Signal, Stop, StepView};
+use crate::run::{CompletionsLog, MetricsLog, Progress, RunDir, Signal, StepView, Stop};
 use crate::stats::{mean, sample_std};
 use anyhow::{Result, ensure};
 use evaluate::{Evaluation, evaluate};
@@ -59,11 +59,8 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
-    let (mut metrics_log, mut completions_log) = if resumed == 0 {
-        (MetricsLog::create(run)?, CompletionsLog::create(run)?)
-    } else {
-        (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?)
-    };
+    let (mut metrics_log, mut completions_log) =
+        (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?);
     let mut guard = Guard::default();
     check_gradients(training, &state.adapter)?;
 
@@ -121,14 +118,15 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
         });
 
         // Evaluation and checkpoint, when they are due.
-        if config.eval.every > 0 && step.is_multiple_of(config.eval.every) && step < steps {
-            if let Some(evaluation) = evaluate(training, engine, &state.adapter, step)? {
-                metrics.extend(evaluation.metrics());
-                progress.eval(&evaluation.view(&format!("after step {step}")));
-            }
+        let due = |every: usize| every > 0 && step.is_multiple_of(every) && step < steps;
+        if due(config.eval.every)
+            && let Some(evaluation) = evaluate(training, engine, &state.adapter, step)?
+        {
+            metrics.extend(evaluation.metrics());
+            progress.eval(&evaluation.view(&format!("after step {step}")));
         }
         metrics_log.append(step, &metrics)?;
-        if config.train.save_steps > 0 && step.is_multiple_of(config.train.save_steps) && step < steps {
+        if due(config.train.save_steps) {
             metrics_log.sync()?;
             completions_log.sync()?;
             state.save(&run.checkpoint(step), training.base)?;
@@ -248,8 +246,8 @@ fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String,
         }
     };
     let length = |branch: &&sample::ScoredBranch| branch.branch.tokens.len() as f64;
-    lengths("length", branches.iter().map(|branch| length(&branch)).collect());
-    lengths("terminated_length", branches.iter().filter(|b| !b.truncated()).map(|branch| length(&branch)).collect());
+    lengths("length", branches.iter().map(length).collect());
+    lengths("terminated_length", branches.iter().filter(|b| !b.truncated()).map(length).collect());
     let share = |count: usize| count as f64 / branches.len() as f64;
     let truncated = branches.iter().filter(|branch| branch.truncated()).count();
     metrics.insert("completions/clipped_ratio".to_owned(), share(truncated));

@@ -139,7 +139,11 @@ impl Sampler<'_> {
             text: branch.text.clone(),
             tokens: branch.branch.tokens.len(),
             finish: self.policy.finish_name(branch.branch.finish),
-            rewards: names.iter().zip(&branch.scored.components).map(|(name, &v)| (name.to_string(), v as f32)).collect(),
+            rewards: names
+                .iter()
+                .zip(&branch.scored.components)
+                .map(|(name, &v)| (name.to_string(), v as f32))
+                .collect(),
             reward: branch.reward as f32,
             verdict: (&branch.scored.verdict).into(),
             answer: branch.scored.answer.clone(),

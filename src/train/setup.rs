@@ -4,6 +4,7 @@ use super::sample::{Item, render_all};
 use crate::config::{DataSection, RunConfig};
 use crate::data::{self, Question};
 use crate::math::gold_is_parsable;
+
 use crate::model::hub;
 use crate::model::source::Source;
 use crate::prompt::{self, PriorPrompt};
@@ -40,7 +41,8 @@ impl Setup {
                 questions.into_iter().partition(|question| gold_is_parsable(&question.gold));
             if let Some(first) = unreadable.first() {
                 let (count, id, gold) = (unreadable.len(), &first.id, &first.gold);
-                notes.push(format!("{count} {what} questions left out: gold answer unreadable (first: {id}, `{gold}`)"));
+                notes
+                    .push(format!("{count} {what} questions left out: gold answer unreadable (first: {id}, `{gold}`)"));
             }
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;

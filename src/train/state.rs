@@ -7,7 +7,8 @@ use crate::config::LoraSection;
 use crate::grpo::adamw::{AdamW, Layout};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
-use crate::model::{peft, safetensors};
+use crate::model::peft;
+use crate::model::safetensors::{Dtype, SafetensorsFile, Writer};
 use crate::run::atomic;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -51,10 +52,13 @@ impl TrainState {
     pub fn save(&self, folder: &Path, base: &str) -> Result<()> {
         atomic::commit_dir(folder, |folder| {
             save_adapter(&self.adapter, &folder.join(ADAPTER), base)?;
-            let state = self.adamw.state(&layout(&self.adapter));
-            let tensors: Vec<(String, Vec<usize>, &[f32])> =
-                state.iter().map(|(name, values)| (name.clone(), vec![values.len()], &values[..])).collect();
-            safetensors::write(&folder.join(OPTIMIZER), &tensors)?;
+            let moments = self.adamw.state(&layout(&self.adapter));
+            let shapes: Vec<_> = moments.iter().map(|(name, values)| (name.clone(), vec![values.len()])).collect();
+            let mut file = Writer::create(&folder.join(OPTIMIZER), &shapes, Dtype::F32)?;
+            for (name, values) in &moments {
+                file.write(name, values)?;
+            }
+            file.finish()?;
             let mut counters = serde_json::to_vec_pretty(&self.counters)?;
             counters.push(b'\n');
             atomic::write(&folder.join(COUNTERS), &counters)
@@ -66,11 +70,11 @@ impl TrainState {
         let adapter = load_adapter(&folder.join(ADAPTER), config, Some(lora))?;
         let path = folder.join(COUNTERS);
         let text = std::fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
-        let counters: Counters =
-            serde_json::from_slice(&text).with_context(|| format!("read `{}`", path.display()))?;
-        let state: BTreeMap<String, Vec<f32>> =
-            safetensors::read(&folder.join(OPTIMIZER))?.into_iter().map(|(name, (_, values))| (name, values)).collect();
-        let adamw = AdamW::from_state(&state, &layout(&adapter), counters.optimizer_steps)?;
+        let counters: Counters = serde_json::from_slice(&text).with_context(|| format!("read `{}`", path.display()))?;
+        let file = SafetensorsFile::open(&folder.join(OPTIMIZER))?;
+        let moments: BTreeMap<String, Vec<f32>> =
+            file.tensors().keys().map(|name| Ok((name.clone(), file.read(name)?))).collect::<Result<_>>()?;
+        let adamw = AdamW::from_state(&moments, &layout(&adapter), counters.optimizer_steps)?;
         Ok(Self { counters, adapter, adamw })
     }
 }
@@ -87,7 +91,8 @@ pub fn save_adapter(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> 
 pub fn load_adapter(folder: &Path, config: &ModelConfig, expected: Option<&LoraSection>) -> Result<Adapter> {
     let (peft, tensors) = peft::load(folder)?;
     let section = expected.cloned().unwrap_or_else(|| peft.section());
-    Adapter::from_tensors(config, &section, &tensors).with_context(|| format!("load the adapter `{}`", folder.display()))
+    Adapter::from_tensors(config, &section, &tensors)
+        .with_context(|| format!("load the adapter `{}`", folder.display()))
 }
 
 fn layout(adapter: &Adapter) -> Layout {

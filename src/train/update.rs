@@ -1,8 +1,8 @@
 //! The optimiser updates made from one rollout batch.
 
+use super::Training;
 use super::sample::Group;
 use super::state::TrainState;
-use super::Training;
 use crate::grpo::adamw::{Hyper, clip_scale, global_norm};
 use crate::grpo::guard::{Gradient, Guard, UpdateFacts};
 use crate::grpo::objective::Objective;
@@ -112,9 +112,8 @@ fn step(
     state.adamw.step(&mut state.adapter.params, grads, &hyper, clip_scale(norm, train.max_grad_norm));
     state.counters.optimizer_steps = state.adamw.step;
     let b_tensors = state.adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B."));
-    let lora_b_moved = b_tensors
-        .map(|(_, slot)| slot.range.clone())
-        .any(|range| state.adapter.params[range.clone()] != before[range]);
+    let lora_b_moved =
+        b_tensors.map(|(_, slot)| slot.range.clone()).any(|range| state.adapter.params[range.clone()] != before[range]);
     let facts = UpdateFacts {
         learning_rate: rate,
         grad_norm: norm,
@@ -139,12 +138,8 @@ fn train_groups<'a>(
             current = Some(g);
         }
         let branch = &groups[g].branches[b].branch;
-        let branch = TrainBranch {
-            tokens: &branch.tokens,
-            sampled: &branch.logprobs,
-            advantage: advantages[g][b],
-            masked,
-        };
+        let branch =
+            TrainBranch { tokens: &branch.tokens, sampled: &branch.logprobs, advantage: advantages[g][b], masked };
         parts.last_mut().expect("pushed above").branches.push(branch);
     }
     parts

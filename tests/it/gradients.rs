@@ -94,7 +94,10 @@ fn pack(groups: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Pack {
 /// A loss with a weight of its own for every log-probability and every entropy.
 fn weights_of_loss(index: usize) -> TokenGrad {
     let stream = Stream::new(8, Purpose::Test, &[]);
-    TokenGrad { logprob: stream.normal(index as u64) as f32, entropy: 0.5 * stream.normal(index as u64 + 10_000) as f32 }
+    TokenGrad {
+        logprob: stream.normal(index as u64) as f32,
+        entropy: 0.5 * stream.normal(index as u64 + 10_000) as f32,
+    }
 }
 
 /// Log-probabilities, entropies and adapter gradients of the fused decoder for the loss above.
@@ -137,9 +140,8 @@ fn reference(
             let values = (logprobs.to_vec1::<f32>().unwrap(), entropies.to_vec1::<f32>().unwrap());
             let first = stats.len();
             let grads: Vec<TokenGrad> = (0..branch.len()).map(|i| weights_of_loss(first + i)).collect();
-            let by = |f: fn(&TokenGrad) -> f32| {
-                Tensor::new(grads.iter().map(f).collect::<Vec<_>>(), &Device::Cpu).unwrap()
-            };
+            let by =
+                |f: fn(&TokenGrad) -> f32| Tensor::new(grads.iter().map(f).collect::<Vec<_>>(), &Device::Cpu).unwrap();
             let part = ((logprobs * by(|g| g.logprob)).unwrap() + (entropies * by(|g| g.entropy)).unwrap()).unwrap();
             loss = (loss + part.sum_all().unwrap()).unwrap();
             stats.extend(values.0.into_iter().zip(values.1).map(|(logprob, entropy)| TokenStats { logprob, entropy }));

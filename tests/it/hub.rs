@@ -96,7 +96,7 @@ fn answer(stream: TcpStream, hub: &mut Hub) -> std::io::Result<()> {
         }
     }
     hub.requests.push(request.clone());
-    let mut send = |status: &str, headers: &str, body: &[u8], sent: usize| {
+    let send = |status: &str, headers: &str, body: &[u8], sent: usize| {
         let mut stream = &stream;
         write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n", body.len())?;
         stream.write_all(&body[..sent])

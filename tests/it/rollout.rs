@@ -120,8 +120,8 @@ fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> Request<'a> {
 }
 
 fn generate(decoder: &Decoder, adapter: Option<&Adapter>, max_rows: usize, request: &Request) -> Vec<Vec<Branch>> {
-    let mut engine = LocalEngine { decoder, adapter, max_rows };
-    engine.generate(request, &mut Unwatched).unwrap().expect("nobody cancelled")
+    let mut engine = LocalEngine { decoder, max_rows };
+    engine.generate(adapter, request, &mut Unwatched).unwrap().expect("nobody cancelled")
 }
 
 fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -322,9 +322,9 @@ fn a_watch_hears_every_token_and_can_stop_the_engine() {
     let config = small();
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), sampling(1.0));
     let request = request(&prompts, &sampling);
-    let mut engine = LocalEngine { decoder: &decoder, adapter: None, max_rows: 6 };
+    let mut engine = LocalEngine { decoder: &decoder, max_rows: 6 };
     let mut patient = Impatient::default();
-    let groups = engine.generate(&request, &mut patient).unwrap().expect("nobody cancelled");
+    let groups = engine.generate(None, &request, &mut patient).unwrap().expect("nobody cancelled");
     for (prompt, group) in groups.iter().enumerate() {
         for (branch, got) in group.iter().enumerate() {
             assert_eq!(patient.told[&(prompt, branch)], got.tokens);
@@ -334,7 +334,7 @@ fn a_watch_hears_every_token_and_can_stop_the_engine() {
 
     for patience in [0, 1, 10] {
         let mut impatient = Impatient { patience: Some(patience), ..Impatient::default() };
-        assert_eq!(engine.generate(&request, &mut impatient).unwrap(), None);
+        assert_eq!(engine.generate(None, &request, &mut impatient).unwrap(), None);
         assert_eq!(impatient.asked, patience + 1, "it went on after being cancelled");
         assert!(impatient.told.values().all(|tokens| tokens.len() <= patience + 1));
     }
@@ -346,8 +346,8 @@ fn nothing_to_do_is_done_at_once() {
     let (decoder, sampling) = (decoder(&config), sampling(1.0));
     assert!(generate(&decoder, None, 4, &request(&[], &sampling)).is_empty());
     let empty = [Prompt { ids: vec![], key: 0 }];
-    let mut engine = LocalEngine { decoder: &decoder, adapter: None, max_rows: 4 };
-    assert!(engine.generate(&request(&empty, &sampling), &mut Unwatched).is_err());
+    let mut engine = LocalEngine { decoder: &decoder, max_rows: 4 };
+    assert!(engine.generate(None, &request(&empty, &sampling), &mut Unwatched).is_err());
 }
 
 fn named_tensors(config: &ModelConfig) -> BTreeMap<String, Tensor> {

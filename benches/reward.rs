@@ -1,0 +1,71 @@
+//! What it costs to score a completion: extraction, the check against the gold answer, and a whole rollout batch.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rft::config::{AccuracySection, FormatSection, RewardSection, Scope};
+use rft::data::Question;
+use rft::math::{check, grade};
+use rft::prompt::{PriorPrompt, Role};
+use rft::reward::{RewardSet, Sample};
+
+/// Gold and answer, as they are in training on competition questions.
+const ANSWERS: [(&str, &str, &str); 7] = [
+    ("integer", "118", "118"),
+    ("thousands", "10,\\!080", "10080"),
+    ("fraction", "\\frac{14}{3}", "4\\frac{2}{3}"),
+    ("decimal", "\\frac{2}{3}", "0.6667"),
+    ("root", "2\\sqrt{113}", "\\sqrt{452}"),
+    ("polynomial", "(a+5)(b+2)", "ab+2a+5b+10"),
+    ("interval", "\\left(\\frac{3}{5},\\frac{8}{3}\\right]", "(0.6, 8/3]"),
+];
+
+fn checks(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("check");
+    for (name, gold, answer) in ANSWERS {
+        group.bench_function(name, |bencher| bencher.iter(|| check(black_box(gold), black_box(answer))));
+    }
+    group.bench_function("tower of powers", |bencher| bencher.iter(|| check("3", black_box("9^{9^{9^9}}"))));
+    group.finish();
+}
+
+/// A response of about 4,000 tokens with its answer at the end.
+fn long_response() -> String {
+    let step = "First, \\frac{1}{2} of {x : x > 2} gives $3\\sqrt{2}$, so we go on.\n".repeat(200);
+    format!("<think>{step}</think>\n<answer>The answer is \\boxed{{\\frac{{14}}{{3}}}}</answer>")
+}
+
+fn responses(criterion: &mut Criterion) {
+    let response = long_response();
+    let mut group = criterion.benchmark_group("grade");
+    group.throughput(Throughput::Bytes(response.len() as u64));
+    group.bench_function("4,000 tokens", |bencher| {
+        bencher.iter(|| grade(black_box(&response), "\\frac{14}{3}", Scope::Response, Some("answer")));
+    });
+    group.finish();
+
+    let prompt = PriorPrompt {
+        name: "reasoning".into(),
+        paper_name: "Reasoning".into(),
+        tag: Some("think".into()),
+        answer_tag: Some("answer".into()),
+        role: Role::System,
+        text: String::new(),
+        description: String::new(),
+        stems_from: String::new(),
+        wording: "rft".into(),
+    };
+    let section = RewardSection {
+        accuracy: AccuracySection { weight: None, scope: Scope::Response },
+        format: FormatSection { weight: None },
+    };
+    let rewards = RewardSet::from_config(&section, &prompt).expect("both rewards");
+    let question = Question { id: "1".into(), text: "?".into(), gold: "\\frac{14}{3}".into(), source: "bench".into() };
+    let sample =
+        Sample { question: &question, response: &response, prompt: &prompt, prefilled: false, truncated: false };
+    let batch = vec![sample; 512];
+    criterion.bench_function("a rollout batch of 512", |bencher| bencher.iter(|| rewards.score_all(black_box(&batch))));
+}
+
+criterion_group!(benches, checks, responses);
+criterion_main!(benches);

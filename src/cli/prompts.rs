@@ -1,0 +1,180 @@
+//! `rft prompts`: list, show and render prior prompts.
+
+use std::io::{Write, stderr, stdout};
+
+use anyhow::Result;
+use clap::{Subcommand, ValueEnum};
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::model::source::Source;
+use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
+use crate::prompt::{PriorPrompt, Role, find, shipped};
+
+/// List, show and render prior prompts
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the prior prompts that come with rft
+    List(ListArgs),
+    /// Print a prior prompt as the file to start a prompt of your own from
+    Show(ShowArgs),
+    /// Print what the model reads for a question
+    Render(RenderArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct ListArgs {
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(clap::Args, Debug)]
+struct ShowArgs {
+    /// Name of a prior prompt, or path of a file
+    name: String,
+}
+
+#[derive(clap::Args, Debug)]
+struct RenderArgs {
+    /// Name of a prior prompt, or path of a file
+    name: String,
+
+    /// The question
+    #[arg(long, value_name = "TEXT")]
+    question: String,
+
+    /// Model whose template and tokenizer are used: `tiny`, a folder, a GGUF file or a hub id
+    #[arg(long, default_value = "tiny")]
+    model: String,
+
+    /// Branch, tag or commit of a model on the hub
+    #[arg(long, default_value = "main")]
+    revision: String,
+
+    /// `model`, `plain`, or a Jinja file
+    #[arg(long, default_value = "model")]
+    template: String,
+
+    /// Begin the answer with the opening tag of the prior prompt
+    #[arg(long)]
+    prefill: bool,
+
+    /// Print the tokens instead of the text, a line for each: id, tab, token
+    #[arg(long)]
+    ids: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::List(args) => list(args.output_format),
+        Command::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
+        Command::Render(args) => render(&args),
+    }
+}
+
+fn list(format: Format) -> Result<()> {
+    match format {
+        Format::Text => {
+            let mut table = Table::new();
+            table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_header(["name", "tag", "description"]);
+            for prompt in shipped() {
+                let tag = prompt.tag.as_deref().map_or_else(|| "-".to_owned(), |tag| format!("<{tag}>"));
+                table.add_row([&prompt.name, &tag, &prompt.description]);
+            }
+            writeln!(stdout(), "{}", table.trim_fmt())?;
+        }
+        Format::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(shipped())?)?,
+    }
+    Ok(())
+}
+
+/// A prompt as the file that it could be read from.
+fn as_file(prompt: &PriorPrompt) -> Result<String> {
+    /// The keys of a prompt's file, in the order that the shipped ones have.
+    #[derive(Serialize)]
+    struct File<'a> {
+        name: &'a str,
+        paper_name: &'a str,
+        description: &'a str,
+        stems_from: &'a str,
+        tag: Option<&'a str>,
+        answer_tag: Option<&'a str>,
+        role: Role,
+        text: &'a str,
+    }
+    let PriorPrompt { name, paper_name, description, stems_from, tag, answer_tag, role, text, wording } = prompt;
+    let file = File {
+        name,
+        paper_name,
+        description,
+        stems_from,
+        tag: tag.as_deref(),
+        answer_tag: answer_tag.as_deref(),
+        role: *role,
+        text,
+    };
+    Ok(format!("# wording: {wording}\n{}", toml::to_string_pretty(&file)?))
+}
+
+fn render(args: &RenderArgs) -> Result<()> {
+    let prompt = find(&args.name)?;
+    let source = Source::open(&args.model, &args.revision)?;
+    let config = source.tokenizer_config.as_deref();
+    let tokens = config.map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
+    let own = ChatTemplate::from_model(source.chat_template.as_deref(), config)?;
+    let template = ChatTemplate::choose(&args.template, own, tokens)?;
+    let tokenizer = source.tokenizer()?;
+    let messages = prompt.messages(&args.question);
+    let prefill = prompt.tag.as_ref().filter(|_| args.prefill).map(|tag| format!("<{tag}>"));
+    let rendered = encode_prompt(&tokenizer, &template, &messages, prefill.as_deref())?;
+
+    if args.ids {
+        for &id in &rendered.ids {
+            // As a JSON string: a token may hold line ends, or part of a character.
+            writeln!(stdout(), "{id}\t{}", serde_json::to_string(&tokenizer.decode_with_specials(&[id]))?)?;
+        }
+    } else {
+        writeln!(stdout(), "{}", rendered.text)?;
+    }
+    writeln!(stderr(), "note: {} tokens", rendered.ids.len())?;
+    if messages.iter().all(|message| message.role != "system")
+        && let Some(line) = template.default_system_line()
+    {
+        writeln!(stderr(), "note: the system line is the template's own: {line:?}")?;
+    }
+    if prompt.wording != "rft" {
+        writeln!(stderr(), "note: the wording is the user's: {}", prompt.wording)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_that_is_shown_can_be_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        for prompt in shipped() {
+            std::fs::write(&path, as_file(prompt).unwrap()).unwrap();
+            let read = find(path.to_str().unwrap()).unwrap();
+            assert!(read.wording.starts_with("mine.toml "));
+            assert_eq!(PriorPrompt { wording: "rft".to_owned(), ..read }, *prompt);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Budgets by size. A clock would make a verdict depend on the machine and on its neighbours; a count does not.
+
+use num_bigint::{BigInt, BigUint};
+use num_integer::Integer;
+use num_rational::BigRational;
+use num_traits::{One, Signed, Zero};
+
+/// Why something was not decided; it ends in [`Verdict::Undecided`](super::Verdict::Undecided).
+pub type Reason = String;
+
+/// Longest answer that is read, in bytes. It also bounds the nodes of an expression tree, which never outnumber the bytes
+/// by more than two to one.
+pub const MAX_BYTES: usize = 512;
+/// Deepest nesting of brackets, fractions, roots and exponents.
+pub const MAX_NESTING: usize = 64;
+/// Largest number, in bits of numerator and of denominator.
+pub const MAX_BITS: u64 = 100_000;
+/// Most terms of a sum that was multiplied out.
+pub const MAX_TERMS: usize = 2_000;
+/// Largest exponent of a symbol and index of a root.
+pub const MAX_EXPONENT: i64 = 10_000;
+/// Work of one evaluation, in products of 64-bit words; a few milliseconds.
+const MAX_WORK: u64 = 4_000_000;
+
+/// Exact arithmetic that counts what it costs, and refuses before it becomes slow.
+pub struct Meter {
+    left: u64,
+}
+
+impl Meter {
+    pub fn new() -> Meter {
+        Meter { left: MAX_WORK }
+    }
+
+    pub fn charge(&mut self, work: u64) -> Result<(), Reason> {
+        self.left = self.left.checked_sub(work).ok_or("too much arithmetic")?;
+        Ok(())
+    }
+
+    pub fn add(&mut self, a: &BigRational, b: &BigRational) -> Result<BigRational, Reason> {
+        if a.is_integer() && b.is_integer() {
+            self.charge(words(a.numer()).max(words(b.numer())))?;
+            return Ok(BigRational::from_integer(a.numer() + b.numer()));
+        }
+        self.charge(words(a.numer()) * words(b.denom()) + words(b.numer()) * words(a.denom()))?;
+        self.ratio(a.numer() * b.denom() + b.numer() * a.denom(), a.denom() * b.denom())
+    }
+
+    pub fn mul(&mut self, a: &BigRational, b: &BigRational) -> Result<BigRational, Reason> {
+        if a.is_one() {
+            return Ok(b.clone());
+        }
+        self.charge(words(a.numer()) * words(b.numer()) + words(a.denom()) * words(b.denom()))?;
+        self.ratio(a.numer() * b.numer(), a.denom() * b.denom())
+    }
+
+    /// `base` to a whole power; a negative one of zero is refused.
+    pub fn pow(&mut self, base: &BigRational, exponent: i64) -> Result<BigRational, Reason> {
+        if exponent < 0 && base.is_zero() {
+            return Err("division by zero".into());
+        }
+        let bits = base.numer().bits().max(base.denom().bits());
+        // A base of one bit is 1 or -1, whose powers do not grow.
+        if bits > 1 && bits.saturating_mul(exponent.unsigned_abs()) > MAX_BITS {
+            return Err("a power is too large".into());
+        }
+        let exponent = if bits > 1 { exponent } else { exponent % 2 };
+        let size = exponent.unsigned_abs();
+        self.charge((bits * size / 64).pow(2) + 1)?;
+        let [numer, denom] = [base.numer(), base.denom()].map(|part| part.pow(size as u32));
+        // Powers of coprime numbers are coprime, so there is nothing to reduce.
+        Ok(match exponent < 0 {
+            false => BigRational::new_raw(numer, denom),
+            true if numer.is_negative() => BigRational::new_raw(-denom, -numer),
+            true => BigRational::new_raw(denom, numer),
+        })
+    }
+
+    /// `numer / denom` in lowest terms, for a positive `denom`.
+    pub fn ratio(&mut self, numer: BigInt, denom: BigInt) -> Result<BigRational, Reason> {
+        if numer.bits().max(denom.bits()) > MAX_BITS {
+            return Err("a number is too large".into());
+        }
+        if denom.is_one() {
+            return Ok(BigRational::from_integer(numer));
+        }
+        let divisor = BigInt::from(self.gcd(numer.magnitude(), denom.magnitude())?);
+        Ok(BigRational::new_raw(numer / &divisor, denom / divisor))
+    }
+
+    pub fn gcd(&mut self, a: &BigUint, b: &BigUint) -> Result<BigUint, Reason> {
+        let (small, large) = if a < b { (a, b) } else { (b, a) };
+        if small.is_zero() {
+            return Ok(large.clone());
+        }
+        // One division first: the binary algorithm of the library takes a step for every bit of the larger number.
+        let rest = large % small;
+        let limbs = small.bits() / 64 + 1;
+        self.charge(limbs * (large.bits() / 64 + 1) + 2 * limbs * small.bits())?;
+        Ok(small.gcd(&rest))
+    }
+}
+
+fn words(number: &BigInt) -> u64 {
+    number.bits() / 64 + 1
+}

@@ -1,0 +1,64 @@
+//! 1 where the last box of the response holds the gold answer.
+
+use super::{Reward, Sample, Score};
+use crate::config::Scope;
+use crate::math::{Verdict, gold_is_parsable, grade};
+
+pub struct Accuracy {
+    pub scope: Scope,
+}
+
+impl Reward for Accuracy {
+    fn name(&self) -> &str {
+        "accuracy"
+    }
+
+    fn score(&self, sample: &Sample) -> Score {
+        let gold = &sample.question.gold;
+        // Asked first, so that all completions of a question share its fate, with an answer or without.
+        if !gold_is_parsable(gold) {
+            return Score { note: Some("the gold answer cannot be read".into()), ..Score::default() };
+        }
+        let graded = grade(sample.response, gold, self.scope, sample.prompt.answer_tag.as_deref());
+        let value = if graded.verdict == Verdict::Correct { 1.0 } else { 0.0 };
+        Score { value: Some(value), answer: graded.answer, verdict: Some(graded.verdict), note: graded.missing }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{prompt, question};
+    use super::*;
+
+    fn score(scope: Scope, gold: &str, response: &str) -> Score {
+        let (question, prompt) = (question(gold), prompt(Some("think")));
+        let sample = Sample { question: &question, response, prompt: &prompt, prefilled: false, truncated: false };
+        Accuracy { scope }.score(&sample)
+    }
+
+    #[test]
+    fn the_scope_decides_where_the_box_may_stand() {
+        let outside = r"<think>\boxed{7}</think><answer>7</answer>";
+        assert_eq!(score(Scope::Response, "7", outside).value, Some(1.0));
+        assert_eq!(score(Scope::Answer, "7", outside).value, Some(0.0));
+        assert_eq!(score(Scope::Answer, "7", outside).note.as_deref(), Some("no box"));
+
+        let after = r"<answer>\boxed{7}</answer> or \boxed{8}";
+        assert_eq!(score(Scope::Response, "7", after).value, Some(0.0));
+        assert_eq!(score(Scope::Answer, "7", after).value, Some(1.0));
+    }
+
+    #[test]
+    fn nonsense_in_the_last_box_is_undecided_and_worth_nothing() {
+        let score = score(Scope::Response, "7", r"We have 7 apples, \boxed{7}. \boxed{@@}");
+        assert_eq!(score.value, Some(0.0));
+        assert!(matches!(score.verdict, Some(Verdict::Undecided(_))), "{score:?}");
+    }
+
+    #[test]
+    fn no_box_is_wrong_and_says_so() {
+        let score = score(Scope::Response, "7", "the answer is 7");
+        assert_eq!((score.value, score.verdict), (Some(0.0), Some(Verdict::Wrong)));
+        assert_eq!((score.answer, score.note.as_deref()), (None, Some("no box")));
+    }
+}

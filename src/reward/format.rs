@@ -1,0 +1,132 @@
+//! 1 where the response has the form that the prior prompt asks for: one element of its tag, then one answer element.
+//!
+//! Each of the four tags stands exactly once and in this order; any other text may stand anywhere.
+
+use anyhow::{Result, bail};
+
+use super::{Reward, Sample, Score};
+use crate::prompt::PriorPrompt;
+
+pub struct Format {
+    /// Opening and closing tag of the first element, then of the answer.
+    tags: [String; 4],
+}
+
+impl Format {
+    /// The format that `prompt` asks for, if it asks for one.
+    pub fn of(prompt: &PriorPrompt) -> Result<Option<Format>> {
+        let Some(tag) = &prompt.tag else { return Ok(None) };
+        let Some(answer_tag) = &prompt.answer_tag else {
+            bail!("the prior prompt `{}` has a tag but no answer tag\nhint: give it an `answer_tag`", prompt.name);
+        };
+        if tag == answer_tag {
+            bail!("the prior prompt `{}` has `{tag}` for both its tags\nhint: give it another `tag`", prompt.name);
+        }
+        Ok(Some(Format {
+            tags: [format!("<{tag}>"), format!("</{tag}>"), format!("<{answer_tag}>"), format!("</{answer_tag}>")],
+        }))
+    }
+
+    /// What is wrong with the form, if anything is.
+    fn flaw(&self, response: &str, prefilled: bool) -> Option<String> {
+        let mut end = 0;
+        for (index, tag) in self.tags.iter().enumerate() {
+            // What was pre-filled stands before all that the model wrote.
+            let given = prefilled && index == 0;
+            let mut places = response.match_indices(tag.as_str()).map(|(at, _)| at);
+            let (first, more) = (places.next(), places.next());
+            match (given, first, more) {
+                (true, None, _) => {}
+                (false, Some(at), None) if at >= end => end = at + tag.len(),
+                (false, None, _) => return Some(format!("no {tag}")),
+                (false, Some(_), None) => return Some(format!("{tag} before {}", self.tags[index - 1])),
+                _ => return Some(format!("more than one {tag}")),
+            }
+        }
+        None
+    }
+}
+
+impl Reward for Format {
+    fn name(&self) -> &str {
+        "format"
+    }
+
+    fn score(&self, sample: &Sample) -> Score {
+        let flaw = self.flaw(sample.response, sample.prefilled);
+        Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::prompt;
+    use super::*;
+
+    /// The flaw in `response` for the tags `think` and `answer`; empty for none.
+    fn flaw(response: &str, prefilled: bool) -> String {
+        let format = Format::of(&prompt(Some("think"))).unwrap().unwrap();
+        format.flaw(response, prefilled).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_tag_once_and_in_order() {
+        for (response, expected) in [
+            ("<think>a</think><answer>b</answer>", ""),
+            ("Well. <think>a</think> so <answer>b</answer> done", ""),
+            ("<think>\n</think>\n\n<answer></answer>", ""),
+            ("<think>one <b>two</b> <code>x</code></think><answer>b</answer>", ""),
+            // unclosed
+            ("<think>a<answer>b</answer>", "no </think>"),
+            ("<think>a</think><answer>b", "no </answer>"),
+            ("a</think><answer>b</answer>", "no <think>"),
+            ("<think>a</think>b</answer>", "no <answer>"),
+            ("", "no <think>"),
+            // twice
+            ("<think>a</think><think>a</think><answer>b</answer>", "more than one <think>"),
+            ("<think>a</think></think><answer>b</answer>", "more than one </think>"),
+            ("<think>a</think><answer>b</answer><answer>c</answer>", "more than one <answer>"),
+            ("<think>a</think><answer>b</answer></answer>", "more than one </answer>"),
+            // nested
+            ("<think>a<think>b</think></think><answer>c</answer>", "more than one <think>"),
+            ("<think>a<answer>b</answer></think>", "<answer> before </think>"),
+            ("<answer><think>a</think>b</answer>", "<answer> before </think>"),
+            ("<think><answer></think></answer>", "<answer> before </think>"),
+            // wrong order
+            ("<answer>b</answer><think>a</think>", "<answer> before </think>"),
+            ("</think><think><answer>b</answer>", "</think> before <think>"),
+            ("<think>a</think></answer><answer>", "</answer> before <answer>"),
+            // another arm's tag, and what only looks like a tag
+            ("<plan>a</plan><answer>b</answer>", "no <think>"),
+            ("<Think>a</Think><answer>b</answer>", "no <think>"),
+            ("<think >a</think><answer>b</answer>", "no <think>"),
+            ("< think>a</think><answer>b</answer>", "no <think>"),
+        ] {
+            assert_eq!(flaw(response, false), expected, "{response}");
+        }
+    }
+
+    #[test]
+    fn a_prefilled_tag_counts_as_present() {
+        for (response, expected) in [
+            ("a</think><answer>b</answer>", ""),
+            ("<think>a</think><answer>b</answer>", "more than one <think>"),
+            ("a</think><answer>b</answer><think>", "more than one <think>"),
+            ("a<answer>b</answer>", "no </think>"),
+        ] {
+            assert_eq!(flaw(response, true), expected, "{response}");
+        }
+    }
+
+    #[test]
+    fn tags_come_from_the_prior_prompt() {
+        assert!(Format::of(&prompt(None)).unwrap().is_none());
+        let plan = Format::of(&prompt(Some("plan"))).unwrap().unwrap();
+        assert_eq!(plan.flaw("<plan>a</plan><answer>b</answer>", false), None);
+        assert_eq!(plan.flaw("<think>a</think><answer>b</answer>", false).as_deref(), Some("no <plan>"));
+
+        let error = |prompt: PriorPrompt| Format::of(&prompt).err().expect("refused").to_string();
+        assert!(error(prompt(Some("answer"))).contains("for both its tags"));
+        assert!(error(PriorPrompt { answer_tag: None, ..prompt(Some("plan")) }).contains("no answer tag"));
+    }
+}

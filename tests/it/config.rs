@@ -1,0 +1,212 @@
+//! A wrong configuration is told in one line, with the place, and a hint; a right one is shown with its origins.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use insta::assert_snapshot;
+use rft::cli::config::Args;
+use rft::cli::config_args::ConfigArgs;
+use rft::config::{Layers, resolve, to_toml};
+
+/// The error over a file `lab.toml` with this text.
+fn of_file(text: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lab.toml");
+    std::fs::write(&path, text).unwrap();
+    let error = of_layers(&Layers { files: vec![path], ..Layers::default() });
+    error.replace(&format!("{}/", folder.path().display()), "")
+}
+
+fn of_set(argument: &str) -> String {
+    of_layers(&Layers { sets: vec![argument.to_owned()], ..Layers::default() })
+}
+
+fn of_layers(layers: &Layers) -> String {
+    format!("{:#}", resolve(layers).expect_err("these layers are wrong"))
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_one() {
+    assert_snapshot!(of_file("[train]\nsteps = 3\n  learning_rat = 1e-4\n"), @r"
+    lab.toml:3:3: unknown key `train.learning_rat`
+    hint: did you mean `train.learning_rate`?
+    ");
+    assert_snapshot!(of_file("[trian]\nsteps = 3\n"), @r"
+    lab.toml:1:2: unknown section `trian`
+    hint: did you mean `train.steps`?
+    ");
+    assert_snapshot!(of_file("[roll]\n"), @r"
+    lab.toml:1:2: unknown section `roll`
+    hint: did you mean `rollout`?
+    ");
+    assert_snapshot!(of_file("grpo.num_generations = 8"), @r"
+    lab.toml:1:6: unknown key `grpo.num_generations`
+    hint: did you mean `rollout.num_generations`?
+    ");
+    assert_snapshot!(of_file("learning_rate = 1e-4"), @r"
+    lab.toml:1:1: unknown key `learning_rate`
+    hint: did you mean `train.learning_rate`?
+    ");
+    assert_snapshot!(of_set("lora.dropout=0.1"), @r"
+    --set lora.dropout=0.1: unknown key `lora.dropout`
+    hint: [lora] has r, lora_alpha, target_modules, use_rslora
+    ");
+    assert_snapshot!(of_set("colour=red"), @r"
+    --set colour=red: unknown key `colour`
+    hint: `rft config show` lists every key
+    ");
+    let env = vec![("RFT_LORA__ALPHA".to_owned(), "1".to_owned())];
+    assert_snapshot!(of_layers(&Layers { env, ..Layers::default() }), @r"
+    RFT_LORA__ALPHA: unknown key `lora.alpha`
+    hint: did you mean `lora.lora_alpha`?
+    ");
+}
+
+#[test]
+fn a_wrong_type_is_named_with_the_right_one() {
+    assert_snapshot!(
+        of_file("[train]\nsteps = \"many\"\n"),
+        @r#"lab.toml:2:9: `train.steps`: expected integer, found string "many""#
+    );
+    assert_snapshot!(of_file("train.steps = 4.5"), @"lab.toml:1:15: `train.steps`: expected integer, found float 4.5");
+    assert_snapshot!(
+        of_file("train.seed = -1"),
+        @"lab.toml:1:14: `train.seed`: expected an integer of at least 0, found integer -1"
+    );
+    assert_snapshot!(of_file("eval.greedy = 1"), @"lab.toml:1:15: `eval.greedy`: expected boolean, found integer 1");
+    assert_snapshot!(
+        of_file("[reward.format]\nweight = [0.5]\n"),
+        @"lab.toml:2:10: `reward.format.weight`: expected number, found array"
+    );
+    assert_snapshot!(of_set("lora.target_modules=q_proj"), @r#"
+    --set lora.target_modules=q_proj: `lora.target_modules`: expected array, found string "q_proj"
+    hint: a list is written ["one", "two"]
+    "#);
+    assert_snapshot!(of_set("train=3"), @r"
+    --set train=3: `train` is a section, not a value
+    hint: write it as [train] and set its keys
+    ");
+    assert_snapshot!(of_file("[train.steps]\nfirst = 1"), @r"
+    lab.toml:1:8: `train.steps` is a value, not a section
+    hint: write it as train.steps = ...
+    ");
+}
+
+#[test]
+fn a_word_that_is_none_of_the_choices_is_named_with_them() {
+    assert_snapshot!(of_set("grpo.loss_type=drgrpo"), @r"
+    --set grpo.loss_type=drgrpo: `grpo.loss_type`: unknown value `drgrpo`
+    hint: did you mean `dr_grpo`? one of grpo, dapo, dr_grpo, bnpo, gspo, cispo
+    ");
+    assert_snapshot!(of_set("data.take=tail"), @r"
+    --set data.take=tail: `data.take`: unknown value `tail`
+    hint: one of head, shuffle
+    ");
+    assert_snapshot!(of_file("grpo.loss_type = 3"), @"lab.toml:1:18: `grpo.loss_type`: expected string, found integer 3");
+    assert_snapshot!(of_set("data.levels=[1, 2.5]"), @"--set data.levels=[1, 2.5]: `data.levels`: expected integer, found float 2.5");
+    assert_snapshot!(of_file("preset = \"qwen2.5-7\""), @r"
+    lab.toml:1:10: unknown preset `qwen2.5-7`
+    hint: did you mean `qwen2.5-7b`? there are tiny, qwen2.5-0.5b, qwen2.5-7b
+    ");
+    assert_snapshot!(of_layers(&Layers { preset: Some("gigantic".into()), ..Layers::default() }), @r"
+    --preset: unknown preset `gigantic`
+    hint: there are tiny, qwen2.5-0.5b, qwen2.5-7b; a file of your own is taken by --config
+    ");
+}
+
+#[test]
+fn what_cannot_be_read_is_named_with_the_place() {
+    assert_snapshot!(
+        of_file("[train]\nsteps = \n"),
+        @"lab.toml:2:9: not TOML: string values must be quoted, expected literal string"
+    );
+    assert_snapshot!(of_file("[train]\nseed = 1\nseed = 2\n"), @"lab.toml:3:1: not TOML: duplicate key");
+    assert_snapshot!(of_set("train.steps"), @r"
+    --set train.steps: no `=` in it
+    hint: write --set section.key=value
+    ");
+    let missing = Layers { files: vec![PathBuf::from("no-such.toml")], ..Layers::default() };
+    assert_snapshot!(of_layers(&missing), @"read `no-such.toml`: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
+    assert_snapshot!(of_file("[rollout]\nnum_generations = 1\n"), @r"
+    lab.toml:2:19: `rollout.num_generations`: 1 completions of a question leave nothing to compare
+    hint: 2 or more; the study takes 8
+    ");
+    assert_snapshot!(of_set("grpo.steps_per_generation=6"), @r"
+    --set grpo.steps_per_generation=6: `grpo.steps_per_generation`: 16 prompts x 8 completions = 128 cannot be cut into 6 equal mini-batches
+    hint: it must divide 128: 2, 4, 8, 16
+    ");
+    assert_snapshot!(of_set("rollout.temperature=0"), @r"
+    --set rollout.temperature=0: `rollout.temperature`: 0 is not above 0
+    hint: 1 samples from the policy as it is; greedy decoding is for evaluation (eval.greedy)
+    ");
+    assert_snapshot!(of_set(r#"lora.target_modules=["q_proj", "lm_head"]"#), @r#"
+    --set lora.target_modules=["q_proj", "lm_head"]: `lora.target_modules`: unknown module `lm_head`
+    hint: all-linear, or any of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+    "#);
+    // The flaw shows on a key that another layer holds: that layer is named.
+    assert_snapshot!(of_set("rollout.max_completion_length=9000"), @r"
+    preset tiny: `train.max_tokens_per_micro_batch`: 8192 tokens cannot hold one prompt and one completion, at most 9512 tokens
+    hint: raise it to 9512 or more, or lower rollout.max_completion_length
+    ");
+}
+
+#[derive(Parser)]
+struct Train {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[test]
+fn the_flags_of_a_command_become_layers_and_show_their_origins() {
+    let args = ["train", "--preset", "tiny", "--set", "train.steps=3", "--set", "train.threads=2"];
+    let mut layers = Train::parse_from(args).config.layers();
+    layers.env = vec![("RFT_LORA__R".into(), "4".into())];
+    layers.flags = vec![("prompt.ppe".into(), "none".into(), "--ppe".into())];
+    let resolved = resolve(&layers).unwrap();
+    let shown = to_toml(&resolved.config, Some(&resolved.origins));
+    let section = |name: &str| shown.split("\n\n").find(|it| it.starts_with(name)).unwrap().to_owned();
+    assert_snapshot!(section("[prompt]"), @r#"
+    [prompt]
+    ppe = "none"        # from --ppe
+    template = "model"  # from preset tiny
+    prefill = false     # from preset tiny
+    "#);
+    assert_snapshot!(section("[lora]"), @r#"
+    [lora]
+    r = 4                            # from RFT_LORA__R
+    lora_alpha = 32.0                # from preset tiny
+    target_modules = ["all-linear"]  # from preset tiny
+    use_rslora = false               # from preset tiny
+    "#);
+    assert!(shown.contains("\nsteps = 3 "), "{shown}");
+}
+
+#[derive(Parser)]
+struct Config {
+    #[command(flatten)]
+    args: Args,
+}
+
+#[test]
+fn check_tells_of_every_wrong_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    };
+    let good = write("good.toml", "preset = \"qwen2.5-7b\"\ntrain.seed = 1\n");
+    let check = |files: &[&String]| {
+        let arguments = ["config", "check"].into_iter().chain(files.iter().map(|it| it.as_str()));
+        rft::cli::config::run(Config::parse_from(arguments).args)
+    };
+    check(&[&good]).unwrap();
+    let (first, second) = (write("first.toml", "trian.seed = 1"), write("second.toml", "train.sed = 1"));
+    let error = check(&[&first, &good, &second]).unwrap_err().to_string();
+    assert!(error.contains("first.toml:1:1: unknown section `trian`"), "{error}");
+    assert!(error.contains("second.toml:1:7: unknown key `train.sed`\nhint: did you mean `train.seed`?"), "{error}");
+}
