@@ -3,6 +3,7 @@
 mod config;
 mod data;
 mod embedded;
+mod files;
 mod gradients;
 mod hub;
 mod invariants;
