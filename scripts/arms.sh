@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-$(mktemp -d)}
+mkdir -p "$out"
 cargo build --release --quiet
 failed=0
 for arm in null-example reasoning planning code recall none; do
