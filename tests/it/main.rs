@@ -1,14 +1,18 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
 
+mod cli;
 mod config;
 mod data;
 mod embedded;
 mod gradients;
 mod hub;
 mod invariants;
+mod lab;
 mod objectives;
 mod ops;
 mod parity;
+mod resume;
 mod rollout;
 mod templates;
 mod tokenizer;
+mod train;
