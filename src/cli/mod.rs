@@ -23,21 +23,17 @@ pub struct Cli {
     command: Command,
 
     /// Tell more; twice for debugging (RUST_LOG has the last word)
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900)]
     pub verbose: u8,
 }
 
+// No doc comments here: they would take the place of the longer ones at the arguments.
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Fine-tune a model by GRPO under a prior prompt
     Train(Box<train::Args>),
-    /// Ask a model, trained or not, one question
     Generate(Box<generate::Args>),
-    /// Make an adapter part of its model
     Merge(merge::Args),
-    /// Show, check and list configurations
     Config(config::Args),
-    /// List, show and render prior prompts
     Prompts(prompts::Args),
 }
 

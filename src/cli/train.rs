@@ -6,7 +6,7 @@ use crate::model::source::Source;
 use crate::prompt;
 use crate::rollout::engine::LocalEngine;
 use crate::run::{Progress, RunDir, Session, Stop, atomic};
-use crate::train::evaluate::Evaluation;
+use crate::train::evaluate::{self, Evaluation};
 use crate::train::sample::Sampler;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
@@ -112,8 +112,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let mut state = restore(&config, &setup, &run)?;
     let steps = config.total_steps(setup.questions.len());
+    let evaluated = setup.held_out.is_empty() || evaluate::read(&run, steps, config.eval.greedy)?.is_some();
     ensure!(
-        state.counters.step < steps,
+        state.counters.step < steps || !evaluated,
         "`{}` has already trained all of its {steps} steps\nhint: its adapter is in `{}`",
         run.path().display(),
         run.adapter().display()

@@ -32,7 +32,9 @@ impl Gguf {
         let read = || format!("read `{}`", path.display());
         let file = File::open(path).with_context(read)?;
         let len = file.metadata().with_context(read)?.len();
-        let content = Content::read(&mut BufReader::new(file)).map_err(plain).with_context(read)?;
+        let content = Content::read(&mut BufReader::new(file)).map_err(plain).with_context(|| {
+            format!("{}\nhint: it is no GGUF file, or not a whole one; download or copy it again", read())
+        })?;
         check_tensors(&content, len).with_context(read)?;
         let config = model_config(&content, path).with_context(read)?;
         let mut gguf = Self { path: path.to_owned(), content, config };

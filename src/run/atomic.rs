@@ -79,6 +79,9 @@ pub fn write_error(path: &Path, error: &io::Error) -> anyhow::Error {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             "\nhint: choose a folder that you may write to"
         }
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "\nhint: something else stands in its place; choose another folder"
+        }
         _ => "",
     };
     anyhow!("write `{}`: {error}{hint}", path.display())

@@ -1,13 +1,14 @@
 //! Evaluation on held-out questions: the same questions and the same random numbers every time.
 
-use super::sample::{Group, Item};
+use super::sample::Item;
 use super::{Training, Watching};
 use crate::model::lora::Adapter;
 use crate::rollout::{Engine, Sampling};
-use crate::run::{EvalView, atomic};
+use crate::run::{EvalView, GroupRecord, RunDir, atomic, completions};
 use crate::stats::{Proportion, mean};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Shares of the held-out questions, one completion each.
@@ -30,37 +31,60 @@ pub struct Scores {
 /// The step number that evaluations draw with: no training step has it.
 const STEP: u64 = u64::MAX;
 
-/// Evaluates `adapter` and writes every completion to the run's `eval/` folder. `None` when there is nothing to evaluate
-/// on, or when asked to stop.
+/// Evaluates `adapter` as it is after `step` and writes every completion to the run's `eval/` folder. What stands there
+/// already is read instead: the run was interrupted. `None` when there is nothing to evaluate on, or when asked to stop.
 pub fn evaluate(
     training: &Training,
     engine: &mut dyn Engine,
     adapter: &Adapter,
     step: usize,
 ) -> Result<Option<Evaluation>> {
-    if training.held_out.is_empty() {
+    let Training { config, run, held_out, .. } = training;
+    if held_out.is_empty() {
         return Ok(None);
     }
-    let plain = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
-    let Some(sampled) = scores(training, engine, adapter, step, "sampled", &plain)? else { return Ok(None) };
-    let mut evaluation = Evaluation { sampled, greedy: None };
-    if training.config.eval.greedy {
-        let Some(greedy) = scores(training, engine, adapter, step, "greedy", &Sampling::greedy())? else {
-            return Ok(None);
-        };
-        evaluation.greedy = Some(greedy);
+    for (kind, sampling) in kinds(config.eval.greedy) {
+        let path = file(run, step, kind);
+        if !path.exists() {
+            let Some(lines) = draw(training, engine, adapter, step, &sampling)? else { return Ok(None) };
+            std::fs::create_dir_all(run.eval()).with_context(|| format!("create `{}`", run.eval().display()))?;
+            atomic::write(&path, &lines)?;
+        }
     }
-    Ok(Some(evaluation))
+    read(run, step, config.eval.greedy)
 }
 
-fn scores(
+/// The evaluation after `step` that the run's `eval/` folder holds.
+pub fn read(run: &RunDir, step: usize, greedy: bool) -> Result<Option<Evaluation>> {
+    let scores = |kind| -> Result<Option<Scores>> {
+        let path = file(run, step, kind);
+        path.exists().then(|| Ok(Scores::new(&completions::read(&path)?))).transpose()
+    };
+    let Some(sampled) = scores(SAMPLED)? else { return Ok(None) };
+    let greedy_scores = if greedy { scores(GREEDY)? } else { None };
+    Ok((greedy_scores.is_some() == greedy).then_some(Evaluation { sampled, greedy: greedy_scores }))
+}
+
+const SAMPLED: &str = "sampled";
+const GREEDY: &str = "greedy";
+
+fn kinds(greedy: bool) -> impl Iterator<Item = (&'static str, Sampling)> {
+    let sampled = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    std::iter::once((SAMPLED, sampled)).chain(greedy.then(|| (GREEDY, Sampling::greedy())))
+}
+
+fn file(run: &RunDir, step: usize, kind: &str) -> PathBuf {
+    run.eval().join(format!("step-{step:06}-{kind}.jsonl"))
+}
+
+/// One completion for each held-out question, as lines of the log.
+fn draw(
     training: &Training,
     engine: &mut dyn Engine,
     adapter: &Adapter,
     step: usize,
-    kind: &str,
     sampling: &Sampling,
-) -> Result<Option<Scores>> {
+) -> Result<Option<Vec<u8>>> {
     let items: Vec<&Item> = training.held_out.iter().collect();
     let mut watch = Watching { training, phase: "evaluation", tokens: 0, shown: Instant::now() };
     let drawn = training.sampler.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut watch)?;
@@ -70,26 +94,22 @@ fn scores(
         serde_json::to_writer(&mut lines, &training.sampler.record(group, step, &[0.0]))?;
         lines.push(b'\n');
     }
-    let folder = training.run.eval();
-    std::fs::create_dir_all(&folder).with_context(|| format!("create `{}`", folder.display()))?;
-    atomic::write(&folder.join(format!("step-{step:06}-{kind}.jsonl")), &lines)?;
-    Ok(Some(Scores::new(training, &groups)))
+    Ok(Some(lines))
 }
 
 impl Scores {
-    fn new(training: &Training, groups: &[Group]) -> Self {
-        let branches = || groups.iter().map(|group| &group.branches[0]);
-        let names = training.sampler.rewards.names();
+    fn new(groups: &[GroupRecord]) -> Self {
+        let branches = || groups.iter().flat_map(|group| &group.branches);
+        let n = branches().count();
         let share = |component: &str| {
-            let index = names.iter().position(|name| *name == component)?;
-            let successes = branches().filter(|branch| branch.scored.components[index] == 1.0).count();
-            Some(Proportion::new(successes, groups.len()))
+            branches().next()?.rewards.get(component)?;
+            Some(Proportion::new(branches().filter(|branch| branch.rewards[component] == 1.0).count(), n))
         };
         Self {
-            accuracy: share("accuracy").unwrap_or_else(|| Proportion::new(0, groups.len())),
+            accuracy: share("accuracy").unwrap_or_else(|| Proportion::new(0, n)),
             format: share("format"),
-            mean_length: mean(&branches().map(|b| b.branch.tokens.len() as f64).collect::<Vec<_>>()),
-            truncated: branches().filter(|branch| branch.truncated()).count() as f64 / groups.len() as f64,
+            mean_length: mean(&branches().map(|branch| branch.tokens as f64).collect::<Vec<_>>()),
+            truncated: branches().filter(|branch| branch.finish == "length").count() as f64 / n as f64,
         }
     }
 }

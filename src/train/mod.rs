@@ -41,7 +41,7 @@ pub struct Training<'a> {
 
 /// How a run ended.
 pub struct Outcome {
-    /// On the held-out questions, before the first step; absent when the run was resumed or evaluation is off.
+    /// On the held-out questions, before the first step; absent when evaluation is off.
     pub before: Option<Evaluation>,
     /// After the last step; absent when the run was stopped.
     pub after: Option<Evaluation>,
@@ -59,14 +59,23 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
+    // A run that was killed before its first checkpoint has logs too, of which nothing counts.
     let (mut metrics_log, mut completions_log) =
         (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?);
     let mut guard = Guard::default();
     check_gradients(training, &state.adapter)?;
 
-    let before = if resumed == 0 { evaluate(training, engine, &state.adapter, 0)? } else { None };
+    let before = match resumed {
+        0 => evaluate(training, engine, &state.adapter, 0)?,
+        _ => evaluate::read(run, 0, config.eval.greedy)?,
+    };
     if let Some(before) = &before {
         progress.eval(&before.view("before training"));
+    }
+    let due = |every: usize, step: usize| every > 0 && step > 0 && step < steps && step.is_multiple_of(every);
+    // The run may have been stopped in the middle of an evaluation.
+    if due(config.eval.every, resumed) && !is_evaluated(run, resumed)? {
+        evaluate_midway(training, engine, state, &mut metrics_log)?;
     }
     while state.counters.step < steps && stop.requested().is_none() {
         let started = Instant::now();
@@ -117,16 +126,13 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
             seconds,
         });
 
-        // Evaluation and checkpoint, when they are due.
-        let due = |every: usize| every > 0 && step.is_multiple_of(every) && step < steps;
-        if due(config.eval.every)
-            && let Some(evaluation) = evaluate(training, engine, &state.adapter, step)?
-        {
-            metrics.extend(evaluation.metrics());
-            progress.eval(&evaluation.view(&format!("after step {step}")));
-        }
         metrics_log.append(step, &metrics)?;
-        if due(config.train.save_steps) {
+
+        // Evaluation and checkpoint, when they are due.
+        if due(config.eval.every, step) {
+            evaluate_midway(training, engine, state, &mut metrics_log)?;
+        }
+        if due(config.train.save_steps, step) {
             metrics_log.sync()?;
             completions_log.sync()?;
             state.save(&run.checkpoint(step), training.base)?;
@@ -145,7 +151,29 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
         progress.eval(&after.view("after training"));
     }
     progress.finish();
-    Ok(Outcome { before, after, stopped: stop.requested().filter(|_| !finished), steps: state.counters.step })
+    let complete = finished && (after.is_some() || training.held_out.is_empty());
+    Ok(Outcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
+}
+
+/// Evaluates between two steps; the numbers get a line of their own. Does nothing when asked to stop.
+fn evaluate_midway(
+    training: &Training,
+    engine: &mut dyn Engine,
+    state: &TrainState,
+    log: &mut MetricsLog,
+) -> Result<()> {
+    let step = state.counters.step;
+    if let Some(evaluation) = evaluate(training, engine, &state.adapter, step)? {
+        log.append(step, &evaluation.metrics())?;
+        training.progress.eval(&evaluation.view(&format!("after step {step}")));
+    }
+    Ok(())
+}
+
+/// Whether the run's metrics hold an evaluation after `step`.
+fn is_evaluated(run: &RunDir, step: usize) -> Result<bool> {
+    let lines = crate::run::metrics::read(&run.metrics())?;
+    Ok(lines.iter().any(|line| line.step == step && line.values.keys().any(|name| name.starts_with("eval/"))))
 }
 
 /// The rollout batch of a step and the number of questions it took; `None` when asked to stop.

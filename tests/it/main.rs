@@ -1,5 +1,6 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
 
+mod cli;
 mod config;
 mod data;
 mod embedded;
@@ -7,9 +8,12 @@ mod files;
 mod gradients;
 mod hub;
 mod invariants;
+mod lab;
 mod objectives;
 mod ops;
 mod parity;
+mod resume;
 mod rollout;
 mod templates;
 mod tokenizer;
+mod train;

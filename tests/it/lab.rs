@@ -1,0 +1,220 @@
+//! The training loop on a laboratory bench: a random decoder that is tiny, an engine that says what a test wants said,
+//! and a folder for the run. A step takes milliseconds.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+use rft::config::{Layers, RunConfig, resolve};
+use rft::data::Question;
+use rft::model::config::ModelConfig;
+use rft::model::decoder::{Decoder, Keep};
+use rft::model::lora::Adapter;
+use rft::model::pack::Pack;
+use rft::model::source::Source;
+use rft::model::weights::{RandomWeights, Weights};
+use rft::prompt::{self, PriorPrompt};
+use rft::reward::RewardSet;
+use rft::rollout::mock::MockEngine;
+use rft::rollout::policy::Policy;
+use rft::rollout::{Branch, Engine, Prompt, Request, Watch};
+use rft::run::metrics::MetricsRecord;
+use rft::run::{GroupRecord, Progress, RunDir, Stop, completions, metrics};
+use rft::train::sample::{Item, Sampler, render_all};
+use rft::train::state::TrainState;
+use rft::train::{Outcome, Training, train};
+use tempfile::TempDir;
+
+pub struct Lab {
+    pub config: RunConfig,
+    pub policy: Policy,
+    pub stop: Stop,
+    prior: PriorPrompt,
+    rewards: RewardSet,
+    pub questions: Vec<Item>,
+    pub held_out: Vec<Item>,
+    pub folder: TempDir,
+    said: Said,
+}
+
+/// What a test's engine answers: (prompt, branch, step) to tokens.
+pub type Respond<'a> = Box<dyn FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a>;
+
+impl Lab {
+    /// Two steps of two questions with four completions each, and `sets` over that.
+    pub fn new(sets: &[&str]) -> Self {
+        let own = [
+            "prompt.ppe=null-example",
+            "rollout.prompts_per_step=2",
+            "rollout.num_generations=4",
+            "rollout.max_completion_length=80",
+            "data.shuffle=false",
+            "eval.questions=2",
+            "lora.r=4",
+            "train.steps=2",
+        ];
+        let sets = own.iter().chain(sets).map(ToString::to_string).collect();
+        let layers = Layers { preset: Some("tiny".to_owned()), sets, ..Layers::default() };
+        let config = resolve(&layers).unwrap().config;
+        let prior = prompt::find(&config.prompt.ppe).unwrap();
+        let rewards = RewardSet::from_config(&config.reward, &prior).unwrap();
+        let source = Source::open("tiny", "main").unwrap();
+        let mut policy = Policy::load(&source, &config).unwrap();
+        let model = ModelConfig {
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 8,
+            ..source.config.clone()
+        };
+        policy.decoder = decoder(&model, &RandomWeights::new(&model, 5));
+        let question = |i: usize| Question {
+            id: format!("sum/{i}"),
+            text: format!("What is {} + 5 - {}?", i, i),
+            gold: "5".to_owned(),
+            source: "lab".to_owned(),
+        };
+        let items = |range: std::ops::Range<usize>| {
+            let questions = range.map(question).collect();
+            render_all(&policy, &prior, false, questions, config.rollout.max_prompt_length).unwrap().0
+        };
+        let (questions, held_out) = (items(0..8), items(8..8 + config.eval.questions));
+        let (stop, folder, said) = (Stop::manual(), tempfile::tempdir().unwrap(), Said::default());
+        Self { config, policy, stop, prior, rewards, questions, held_out, folder, said }
+    }
+
+    /// Loads a decoder of the same shape from other weights.
+    pub fn reload(&mut self, weights: impl FnOnce(RandomWeights) -> Box<dyn Weights>) {
+        let model = self.policy.decoder.config.clone();
+        self.policy.decoder = decoder(&model, &*weights(RandomWeights::new(&model, 5)));
+    }
+
+    pub fn run_dir(&self) -> RunDir {
+        let path = self.folder.path().join("run");
+        if path.exists() { RunDir::open(&path) } else { RunDir::create(self.folder.path(), Some("run"), "") }.unwrap()
+    }
+
+    /// A new state, or that of the newest checkpoint.
+    pub fn state(&self) -> TrainState {
+        let (run, model) = (self.run_dir(), &self.policy.decoder.config);
+        match run.newest_checkpoint(|step, error| panic!("step {step}: {error:#}")).unwrap() {
+            Some(step) => TrainState::load(&run.checkpoint(step), model, &self.config.lora),
+            None => TrainState::new(model, &self.config.lora, self.config.train.seed),
+        }
+        .unwrap()
+    }
+
+    pub fn train(&self, engine: &mut dyn Engine, state: &mut TrainState) -> Result<Outcome> {
+        let (config, run) = (&self.config, self.run_dir());
+        let training = Training {
+            config,
+            sampler: Sampler {
+                policy: &self.policy,
+                prior: &self.prior,
+                rewards: &self.rewards,
+                prefill: false,
+                max_completion_length: config.rollout.max_completion_length,
+                truncation_penalty: config.grpo.truncation_penalty,
+                seed: config.train.seed,
+            },
+            base: "lab",
+            questions: &self.questions,
+            held_out: &self.held_out,
+            run: &run,
+            progress: &Progress::lines(config.total_steps(self.questions.len()), self.said.clone()),
+            stop: &self.stop,
+        };
+        train(&training, engine, state)
+    }
+
+    /// Trains from a new state with an engine that answers `respond`; returns the state at the end.
+    pub fn run<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> (Outcome, TrainState) {
+        let mut state = self.state();
+        let outcome = self.train(&mut self.engine(respond), &mut state).unwrap();
+        (outcome, state)
+    }
+
+    pub fn engine<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> Honest<'a> {
+        let respond: Respond = Box::new(respond);
+        let temperature = self.config.rollout.temperature as f32;
+        Honest { mock: MockEngine { respond }, decoder: &self.policy.decoder, temperature }
+    }
+
+    /// The tokens of a completion that ends by itself.
+    pub fn ended(&self, text: &str) -> Vec<u32> {
+        let mut tokens = self.cut(text);
+        tokens.push(self.policy.stop_tokens[0]);
+        tokens
+    }
+
+    /// The tokens of a completion that was cut off.
+    pub fn cut(&self, text: &str) -> Vec<u32> {
+        self.policy.tokenizer.encode(text)
+    }
+
+    /// A completion with the right answer in the right format.
+    pub fn right(&self) -> Vec<u32> {
+        let tag = self.prior.tag.as_deref().unwrap();
+        self.ended(&format!("<{tag}>1 + 1 = 2</{tag}><answer>\\boxed{{5}}</answer>"))
+    }
+
+    pub fn metrics(&self) -> Vec<MetricsRecord> {
+        metrics::read(&self.run_dir().metrics()).unwrap()
+    }
+
+    pub fn completions(&self) -> Vec<GroupRecord> {
+        completions::read(&self.run_dir().completions()).unwrap()
+    }
+
+    /// All that the run told its user.
+    pub fn said(&self) -> String {
+        String::from_utf8(self.said.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+fn decoder(model: &ModelConfig, weights: &dyn Weights) -> Decoder {
+    Decoder::load(model.clone(), weights, 512).unwrap()
+}
+
+/// An engine that says what it is told to and gives the true log-probabilities of that.
+pub struct Honest<'a> {
+    mock: MockEngine<Respond<'a>>,
+    decoder: &'a Decoder,
+    temperature: f32,
+}
+
+impl Engine for Honest<'_> {
+    fn generate(
+        &mut self,
+        adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        let Some(mut groups) = self.mock.generate(adapter, request, watch)? else { return Ok(None) };
+        for (prompt, branches) in request.prompts.iter().zip(&mut groups) {
+            for branch in branches {
+                let mut pack = Pack::default();
+                pack.push(&prompt.ids, &[&branch.tokens]);
+                let activations = self.decoder.forward(adapter, &pack, Keep::Nothing);
+                let stats = self.decoder.head().forward(&activations.hidden, &pack.pairs, self.temperature);
+                branch.logprobs = stats.iter().map(|stats| stats.logprob).collect();
+            }
+        }
+        Ok(Some(groups))
+    }
+}
+
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! A run that was stopped, killed or damaged goes on to the very bytes of one that never was.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use rft::run::{Signal, Stop};
+
+use crate::cli::{rft, rft_path};
+use crate::lab::Lab;
+use crate::train::{SMALL, Trace};
+
+/// The job of these tests: long enough for a signal to come in the middle.
+fn job(sets: &[&'static str]) -> Vec<&'static str> {
+    let longer = SMALL.into_iter().map(|arg| if arg == "--steps=4" { "--steps=10" } else { arg });
+    longer.chain(sets.iter().copied()).collect()
+}
+
+/// The job, done without a break.
+fn whole() -> &'static Trace {
+    static WHOLE: OnceLock<Trace> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        rft(folder.path()).args(job(&[])).assert().success();
+        Trace::of(&folder.path().join("runs/run"))
+    })
+}
+
+/// Starts the job and sends it `signal` as soon as it says a line that begins with `mark`. Returns the exit code, none
+/// where the signal killed it.
+fn interrupt(folder: &Path, sets: &[&'static str], mark: &str, signal: &str) -> Option<i32> {
+    let mut child: Child = Command::new(rft_path())
+        .args(job(sets))
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with(mark)), "the run never said `{mark}`");
+    assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+    lines.for_each(drop);
+    child.wait().unwrap().code()
+}
+
+/// Resumes and returns what was said.
+fn resume(folder: &Path) -> String {
+    let output = rft(folder).args(["train", "--resume", "runs/run"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn checkpoints(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder.join("runs/run/checkpoints")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_stopped_run_goes_on_as_if_it_had_not_been() {
+    for (mark, signal, code) in [("step 2/10", "INT", 130), ("step 3/10", "TERM", 143)] {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(interrupt(folder.path(), &[], mark, signal), Some(code), "{signal}");
+        assert_eq!(checkpoints(folder.path()).len(), 1, "{signal}");
+        let said = resume(folder.path());
+        assert!(!said.contains("step 1/10") && said.contains("step 10/10"), "{said}");
+        Trace::of(&folder.path().join("runs/run")).assert_same(whole());
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], "step 5/10", "KILL"), None);
+    let run = folder.path().join("runs/run");
+    // The kill came in the middle of a write, too.
+    let mut log = OpenOptions::new().append(true).open(run.join("completions.jsonl")).unwrap();
+    log.write_all(b"{\"step\":6,\"question_id\":\"arith").unwrap();
+    let said = resume(folder.path());
+    assert!(!said.contains("step 4/10") && said.contains("step 5/10"), "{said}");
+    Trace::of(&run).assert_same(whole());
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], "step 5/10", "INT"), Some(130));
+    let names = checkpoints(folder.path());
+    let newest = folder.path().join("runs/run/checkpoints").join(names.last().unwrap());
+    let file = OpenOptions::new().write(true).open(newest.join("optimizer.safetensors")).unwrap();
+    file.set_len(1000).unwrap();
+    let said = resume(folder.path());
+    let step: usize = names.last().unwrap()["step-".len()..].parse().unwrap();
+    assert!(said.contains(&format!("warning: the checkpoint of step {step} is not whole and is left aside")), "{said}");
+    assert!(said.contains(&format!("step {step}/10")), "the step is trained again: {said}");
+    Trace::of(&folder.path().join("runs/run")).assert_same(whole());
+}
+
+#[test]
+fn a_run_killed_before_its_first_checkpoint_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(interrupt(folder.path(), &[], "step 1/10", "KILL"), None);
+    let said = resume(folder.path());
+    assert!(said.contains("step 1/10"), "{said}");
+    Trace::of(&folder.path().join("runs/run")).assert_same(whole());
+}
+
+/// Wherever it is stopped: in the first evaluation, in a rollout, in an evaluation between two steps or in the last.
+#[test]
+fn a_run_can_be_stopped_at_any_moment() {
+    // An answer that is a function of what is asked, as a policy's is; group rewards differ.
+    let run = |lab: &Lab, stop_after: usize| {
+        let mut asked = 0;
+        let mut engine = lab.engine(|prompt, branch, step| {
+            asked += 1;
+            if asked == stop_after {
+                lab.stop.request(Signal::Interrupt);
+            }
+            if (prompt.key ^ step).is_multiple_of(2) == (branch == 0) { lab.right() } else { lab.ended("Who knows?") }
+        });
+        let outcome = lab.train(&mut engine, &mut lab.state()).unwrap();
+        drop(engine);
+        (outcome.stopped, asked)
+    };
+    let lab = || Lab::new(&["train.steps=3", "eval.every=1"]);
+    let unbroken = lab();
+    let (stopped, total) = run(&unbroken, 0);
+    assert_eq!(stopped, None);
+    let unbroken = Trace::of(unbroken.run_dir().path());
+    assert_eq!(unbroken.metrics.len(), 5, "a line for each step, and for each evaluation between two");
+
+    for stop_after in 1..total {
+        let mut lab = lab();
+        assert_eq!(run(&lab, stop_after).0, Some(Signal::Interrupt), "{stop_after}");
+        lab.stop = Stop::manual();
+        assert_eq!(run(&lab, 0).0, None);
+        Trace::of(lab.run_dir().path()).assert_same(&unbroken);
+    }
+}

@@ -1,0 +1,365 @@
+//! The training loop: the same whatever the threads, learning, and honest where there is nothing to learn.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use rft::model::lora::Adapter;
+use rft::model::weights::{RandomWeights, Weights};
+use rft::rollout::{Branch, Engine, Request, Watch};
+use rft::run::metrics::{self, MetricsRecord};
+use rft::train::state::load_adapter;
+
+use crate::cli::rft;
+use crate::lab::{Honest, Lab};
+
+/// A job of the embedded model that takes a second or two.
+pub const SMALL: [&str; 10] = [
+    "train",
+    "--ppe=null-example",
+    "--threads=1",
+    "--set=rollout.prompts_per_step=4",
+    "--set=rollout.num_generations=4",
+    "--set=eval.questions=16",
+    "--set=eval.every=2",
+    "--steps=4",
+    "--name",
+    "run",
+];
+
+/// What a run leaves behind that does not depend on the clock.
+#[derive(PartialEq)]
+pub struct Trace {
+    files: BTreeMap<String, Vec<u8>>,
+    pub metrics: Vec<MetricsRecord>,
+}
+
+impl Trace {
+    pub fn of(run: &Path) -> Self {
+        let mut files = BTreeMap::new();
+        let mut take = |path: &Path| {
+            let name = path.strip_prefix(run).unwrap().display().to_string();
+            files.insert(name, fs::read(path).unwrap());
+        };
+        take(&run.join("completions.jsonl"));
+        for folder in ["adapter", "eval"] {
+            for entry in fs::read_dir(run.join(folder)).unwrap() {
+                take(&entry.unwrap().path());
+            }
+        }
+        let mut metrics = metrics::read(&run.join("metrics.jsonl")).unwrap();
+        for line in &mut metrics {
+            for clock in ["step_time", "rollout_time", "tokens_per_second"] {
+                line.values.remove(clock);
+            }
+        }
+        Self { files, metrics }
+    }
+
+    #[track_caller]
+    pub fn assert_same(&self, other: &Self) {
+        let names = |trace: &Self| trace.files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(self), names(other));
+        for (name, bytes) in &self.files {
+            assert!(*bytes == other.files[name], "`{name}` differs");
+        }
+        assert_eq!(self.metrics.len(), other.metrics.len());
+        for (line, other) in self.metrics.iter().zip(&other.metrics) {
+            assert_eq!(line, other);
+        }
+    }
+}
+
+#[test]
+fn one_thread_and_two_give_the_same_bytes() {
+    let traces = ["--threads=1", "--threads=2"].map(|threads| {
+        let folder = tempfile::tempdir().unwrap();
+        let args = SMALL.map(|arg| if arg.starts_with("--threads") { threads } else { arg });
+        rft(folder.path()).args(args).assert().success();
+        Trace::of(&folder.path().join("runs/run"))
+    });
+    traces[0].assert_same(&traces[1]);
+    assert!(traces[0].files.keys().any(|name| name == "eval/step-000004-greedy.jsonl"));
+    let gaps: Vec<_> =
+        traces[0].metrics.iter().filter_map(|line| line.values.get("sampling/sampling_logp_difference/max")).collect();
+    assert_eq!(gaps, [&Some(0.0); 4], "sampler and trainer compute the same log-probabilities, bit for bit");
+}
+
+#[test]
+fn the_embedded_model_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["train", "--ppe", "null-example", "--steps", "12", "--set", "eval.questions=0", "--name", "run"];
+    rft(folder.path()).args(args).assert().success();
+    let run = folder.path().join("runs/run");
+
+    let rewards: Vec<f64> =
+        metrics::read(&run.join("metrics.jsonl")).unwrap().iter().map(|line| line.values["reward"].unwrap()).collect();
+    let mean = |rewards: &[f64]| rewards.iter().sum::<f64>() / rewards.len() as f64;
+    let (first, last) = (mean(&rewards[..3]), mean(&rewards[9..]));
+    assert!(last > first + 0.1, "{rewards:?}");
+
+    let model = rft::model::source::Source::open("tiny", "main").unwrap().config;
+    let adapter = load_adapter(&run.join("adapter"), &model, None).unwrap();
+    let moved = |(name, slot): (&String, &rft::model::lora::Slot)| {
+        !name.contains(".lora_B.") || adapter.params[slot.range.clone()].iter().any(|value| *value != 0.0)
+    };
+    assert!(adapter.slots.iter().all(moved), "a B that is still zero");
+
+    let question = "Anna has 12 apples and buys 5 more. How many does she have?";
+    let ask = || {
+        let args = ["generate", "--adapter", "runs/run", "--temperature", "0", question];
+        let output = rft(folder.path()).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answer = ask();
+    assert!(answer.contains("\\boxed{"), "{answer}");
+    assert_eq!(answer, ask());
+}
+
+/// Of four completions: right, right in the wrong format, wrong, cut off.
+fn mixed(lab: &Lab, branch: usize) -> Vec<u32> {
+    match branch {
+        0 => lab.right(),
+        1 => lab.ended("It is \\boxed{5}."),
+        2 => lab.ended("Who knows?"),
+        _ => lab.cut("And then"),
+    }
+}
+
+#[test]
+fn everything_is_logged_under_the_names_of_trl() {
+    let lab = Lab::new(&["grpo.beta=0.1"]);
+    let (outcome, state) = lab.run(|_, branch, _| mixed(&lab, branch));
+    assert_eq!((outcome.steps, state.counters.questions), (2, 4));
+
+    let metrics = lab.metrics();
+    assert_eq!(metrics.iter().map(|line| line.step).collect::<Vec<_>>(), [1, 2]);
+    let first = |name: &str| metrics[0].values[name].unwrap_or_else(|| panic!("{name} is not finite"));
+    for name in [
+        "clip_ratio/high_max",
+        "clip_ratio/high_mean",
+        "clip_ratio/low_mean",
+        "clip_ratio/low_min",
+        "clip_ratio/region_mean",
+        "completions/max_terminated_length",
+        "completions/mean_terminated_length",
+        "completions/min_terminated_length",
+        "entropy",
+        "kl",
+        "loss",
+        "num_tokens",
+        "step_time",
+    ] {
+        first(name);
+    }
+    let lengths: Vec<usize> = (0..4).map(|branch| mixed(&lab, branch).len()).collect();
+    let prompts: usize = lab.questions[..2].iter().map(|item| 4 * item.prompt.ids.len()).sum();
+    // Rewards 1, 1/2, 0, 0: variance of both groups together 11/56.
+    for (name, expected) in [
+        ("reward", 0.375),
+        ("reward_std", (11.0f64 / 56.0).sqrt()),
+        ("frac_reward_zero_std", 0.0),
+        ("rewards/accuracy/mean", 0.5),
+        ("rewards/format/mean", 0.25),
+        ("completions/clipped_ratio", 0.25),
+        ("completions/mean_length", lengths.iter().sum::<usize>() as f64 / 4.0),
+        ("completions/min_length", *lengths.iter().min().unwrap() as f64),
+        ("completions/max_length", *lengths.iter().max().unwrap() as f64),
+        ("completions/finish/length", 0.25),
+        ("num_tokens", (prompts + 2 * lengths.iter().sum::<usize>()) as f64),
+        ("epoch", 0.25),
+        ("learning_rate", 1e-3),
+        ("sampling/sampling_logp_difference/max", 0.0),
+    ] {
+        assert!((first(name) - expected).abs() < 1e-12, "{name} is {}, not {expected}", first(name));
+    }
+    assert!(first("grad_norm") > 0.0);
+
+    let groups = lab.completions();
+    assert_eq!(
+        groups.iter().map(|group| &*group.question_id).collect::<Vec<_>>(),
+        ["sum/0", "sum/1", "sum/2", "sum/3"]
+    );
+    assert_eq!(groups.iter().map(|group| group.step).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    for group in &groups {
+        assert_eq!(group.branches.iter().map(|branch| branch.reward).collect::<Vec<_>>(), [1.0, 0.5, 0.0, 0.0]);
+        let finishes: Vec<_> = group.branches.iter().map(|branch| &*branch.finish).collect();
+        assert_eq!(finishes, ["<|endoftext|>", "<|endoftext|>", "<|endoftext|>", "length"]);
+        assert!(group.branches.iter().map(|branch| branch.advantage).sum::<f32>().abs() < 1e-6);
+        assert_eq!(group.branches[1].text, "It is \\boxed{5}.");
+    }
+    let events = |name: &str| name.starts_with("events.out.tfevents");
+    let names = fs::read_dir(lab.run_dir().path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.filter(|name| events(&name.to_string_lossy())).count(), 1);
+}
+
+#[test]
+fn flat_groups_are_replaced_by_new_questions() {
+    let lab = Lab::new(&["rollout.prompts_per_step=3", "grpo.max_refills=2", "train.steps=1"]);
+    // Questions 0 and 3 are too hard for every branch.
+    let hard = [lab.questions[0].prompt.key, lab.questions[3].prompt.key];
+    let (_, state) = lab.run(|prompt, branch, _| match branch {
+        0 if !hard.contains(&prompt.key) => lab.right(),
+        _ => lab.ended("Who knows?"),
+    });
+    let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
+    assert_eq!(ids, ["sum/1", "sum/2", "sum/4"]);
+    assert_eq!(state.counters.questions, 5, "the replaced ones count as taken");
+    let values = &lab.metrics()[0].values;
+    assert_eq!((values["frac_reward_zero_std"], values["epoch"]), (Some(0.0), Some(5.0 / 8.0)));
+}
+
+#[test]
+fn replacing_flat_groups_has_a_bound() {
+    let lab = Lab::new(&["grpo.max_refills=2", "train.steps=1"]);
+    let (_, state) = lab.run(|_, _, _| lab.ended("Who knows?"));
+    let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
+    assert_eq!(ids, ["sum/4", "sum/5"], "the last round is taken as it is");
+    assert_eq!(state.counters.questions, 6);
+}
+
+#[test]
+fn a_flat_batch_moves_nothing_and_says_why() {
+    let lab = Lab::new(&["train.steps=1"]);
+    let before = lab.state().adapter.params;
+    let (_, state) = lab.run(|_, _, _| lab.ended("Who knows?"));
+    assert_eq!(lab.metrics()[0].values["grad_norm"], Some(0.0));
+    assert_eq!(state.adapter.params, before);
+    let said = lab.said();
+    assert!(said.contains("none of 8 completions earned any reward\nhint: read a few in completions.jsonl"), "{said}");
+}
+
+#[test]
+fn masked_completions_teach_nothing() {
+    let adapter = |sets: &[&str], end: &str| {
+        let lab = Lab::new(&[&["train.steps=1"], sets].concat());
+        let (_, state) = lab.run(|_, branch, _| if branch == 3 { lab.cut(end) } else { mixed(&lab, branch) });
+        state.adapter.params
+    };
+    let masked = ["grpo.mask_truncated_completions=true"];
+    assert_eq!(adapter(&masked, "And then"), adapter(&masked, "In short"));
+    assert_ne!(adapter(&[], "And then"), adapter(&[], "In short"));
+}
+
+#[test]
+fn truncated_completions_pay_the_penalty() {
+    let lab = Lab::new(&["grpo.truncation_penalty=0.25", "train.steps=1"]);
+    lab.run(|_, branch, _| mixed(&lab, branch));
+    let rewards: Vec<f32> = lab.completions()[0].branches.iter().map(|branch| branch.reward).collect();
+    assert_eq!(rewards, [1.0, 0.5, 0.0, -0.25]);
+    let values = &lab.metrics()[0].values;
+    assert_eq!((values["reward"], values["rewards/accuracy/mean"]), (Some(1.25 / 4.0), Some(0.5)));
+}
+
+#[test]
+fn a_batch_that_is_used_several_times_goes_off_policy_and_stays_finite() {
+    for loss in ["grpo", "dapo", "dr_grpo", "bnpo", "gspo", "cispo"] {
+        let sets =
+            [&format!("grpo.loss_type={loss}"), "grpo.epsilon_high=5.0", "grpo.num_iterations=2", "grpo.beta=0.01"];
+        let lab = Lab::new(&[&sets[..], &["grpo.steps_per_generation=2", "train.learning_rate=0.01"]].concat());
+        let (_, state) = lab.run(|_, branch, _| mixed(&lab, branch));
+        assert_eq!((state.counters.updates, state.counters.optimizer_steps), (8, 8), "{loss}");
+        assert!(state.adapter.params.iter().all(|value| value.is_finite()), "{loss}");
+        for line in lab.metrics() {
+            assert!(line.non_finite.is_empty(), "{loss}: {:?}", line.non_finite);
+            assert!(line.values["ratio/min"] < Some(1.0) && line.values["ratio/max"] > Some(1.0), "{loss}: {line:?}");
+        }
+    }
+}
+
+/// Four branches in one micro-batch or each in its own.
+#[test]
+fn the_update_does_not_depend_on_the_micro_batches() {
+    for loss in ["grpo", "dapo", "dr_grpo", "bnpo", "gspo", "cispo"] {
+        let update = |max_tokens: usize| {
+            // Such an epsilon makes AdamW's step the gradient itself, divided by little more than 1.
+            let adamw = ["train.adam_epsilon=1.0", "train.learning_rate=1.0", "train.max_grad_norm=0.0"];
+            let loss = format!("grpo.loss_type={loss}");
+            let sets = [&loss, "grpo.epsilon_high=5.0", "train.steps=1", "rollout.temperature=0.7"];
+            let mut lab = Lab::new(&[&adamw[..], &sets].concat());
+            lab.config.train.max_tokens_per_micro_batch = max_tokens;
+            let before = lab.state().adapter.params;
+            let (_, state) = lab.run(|_, branch, _| mixed(&lab, branch));
+            state.adapter.params.iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>()
+        };
+        let whole = update(8192);
+        let largest = |values: &[f32]| values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        for max_tokens in [1, 400] {
+            let difference: Vec<f32> = whole.iter().zip(update(max_tokens)).map(|(a, b)| a - b).collect();
+            let (gap, size) = (largest(&difference), largest(&whole));
+            assert!(size > 0.0 && gap <= 1e-5 * size, "{loss}: {gap} of {size}");
+        }
+    }
+}
+
+/// Random weights of which one is not a number.
+struct Spoiled(RandomWeights);
+
+impl Weights for Spoiled {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let mut values = self.0.get(name, shape)?;
+        if name == "model.layers.1.mlp.down_proj.weight" {
+            values[7] = f32::NAN;
+        }
+        Ok(values)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+#[test]
+fn weights_that_are_not_finite_stop_the_run_before_its_first_step() {
+    let mut lab = Lab::new(&[]);
+    lab.reload(|weights| Box::new(Spoiled(weights)));
+    let mut engine = lab.engine(|_, _, _| panic!("nothing should be sampled"));
+    let error = lab.train(&mut engine, &mut lab.state()).err().unwrap().to_string();
+    let tensor = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight";
+    assert!(error.starts_with("no finite gradient reaches 28 of 28 adapter tensors"), "{error}");
+    assert!(error.contains(tensor) && error.contains("\nhint: the model's weights hold"), "{error}");
+}
+
+/// Records log-probabilities that are not a number, which spoils every update after a batch's first.
+struct Poisoned<'a>(Honest<'a>);
+
+impl Engine for Poisoned<'_> {
+    fn generate(
+        &mut self,
+        adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        let mut groups = self.0.generate(adapter, request, watch)?;
+        groups.iter_mut().flatten().flatten().for_each(|branch| branch.logprobs.fill(f32::NAN));
+        Ok(groups)
+    }
+}
+
+#[test]
+fn an_update_that_is_not_finite_is_skipped_and_its_batch_kept() {
+    let lab = Lab::new(&["grpo.num_iterations=3"]);
+    let mut state = lab.state();
+    lab.train(&mut Poisoned(lab.engine(|_, branch, _| mixed(&lab, branch))), &mut state).unwrap();
+    assert_eq!((state.counters.step, state.counters.updates, state.counters.optimizer_steps), (2, 6, 2));
+    assert!(state.adapter.params.iter().all(|value| value.is_finite()));
+    assert!(lab.said().contains("so the update was skipped\nhint: lower `train.learning_rate`"), "{}", lab.said());
+
+    let dump = fs::read(lab.run_dir().path().join("skipped-update-000002.json")).unwrap();
+    let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
+    assert_eq!((&dump["step"], &dump["update"]), (&1.into(), &2.into()));
+    assert_eq!(dump["groups"][1]["prompt"], serde_json::json!(lab.questions[1].prompt.ids));
+    assert_eq!(dump["groups"][1]["branches"][0]["tokens"], serde_json::json!(lab.right()));
+}
+
+#[test]
+fn three_updates_in_a_row_that_are_not_finite_stop_the_run() {
+    let lab = Lab::new(&["grpo.num_iterations=4"]);
+    let mut engine = Poisoned(lab.engine(|_, branch, _| mixed(&lab, branch)));
+    let error = lab.train(&mut engine, &mut lab.state()).err().unwrap().to_string();
+    assert!(error.starts_with("3 updates in a row were not finite; the last: the loss is NaN"), "{error}");
+    assert!(error.contains("skipped-update-000004.json"), "{error}");
+    assert!(error.contains("\nhint: lower"), "{error}");
+}
