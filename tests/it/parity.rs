@@ -210,9 +210,9 @@ fn advantages_equal_those_of_trl() {
     }
 }
 
-/// `RFT_QWEN_GGUF` names Qwen2.5-Coder-0.5B-Instruct with Q4_K_M weights; the fixture comes from the same file.
+/// `RFT_MODELS_DIR` holds `qwen-0.5b/model.gguf`, Qwen2.5-Coder-0.5B-Instruct with Q4_K_M weights: the file that the
+/// fixture comes from.
 #[test]
-#[ignore = "needs a model of 491 MB, named by RFT_QWEN_GGUF"]
 fn greedy_tokens_equal_those_of_transformers() {
     #[derive(Deserialize)]
     struct Case {
@@ -223,8 +223,10 @@ fn greedy_tokens_equal_those_of_transformers() {
         gaps: Vec<f32>,
     }
 
-    let path = std::env::var("RFT_QWEN_GGUF").expect("RFT_QWEN_GGUF is set");
-    let source = Source::open_gguf(Path::new(&path)).unwrap();
+    let Some(models) = std::env::var_os("RFT_MODELS_DIR") else {
+        return eprintln!("skipped: RFT_MODELS_DIR is not set");
+    };
+    let source = Source::open_gguf(&Path::new(&models).join("qwen-0.5b/model.gguf")).unwrap();
     let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 256).unwrap();
     let cases: Vec<Case> = read(&fixture("greedy_qwen_coder_0.5b.json"));
     let prompts: Vec<Prompt> = (0..).zip(&cases).map(|(key, c)| Prompt { ids: c.prompt.clone(), key }).collect();
