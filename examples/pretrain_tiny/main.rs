@@ -3,7 +3,8 @@
 //! The text is generated, the tokenizer is learnt from it, and a Qwen2 decoder of 0.9 M parameters learns the responses.
 //! It is a base model on purpose: it can do the sums and knows the forms of answer that the prior prompts ask for, but
 //! mixes them with many others, so that reinforcement has something to sharpen. Checkpoints are measured as they are
-//! made, and the last that is inside the window is kept. The result depends on the seed alone.
+//! made, and training ends at the first that is inside the window: with the seed 0 that is step 1000, after 20 to 40
+//! minutes on two cores. The result depends on the seed alone, not on the number of threads.
 
 mod folder;
 mod measure;
@@ -23,10 +24,10 @@ use tokenizers::Tokenizer;
 use measure::{Measure, measure};
 
 const VOCABULARY: usize = 1024;
-const MEASURED_QUESTIONS: usize = 512;
 
 #[derive(Parser)]
 struct Args {
+    /// Steps that the learning rate's schedule is laid out for, and the most that are taken.
     #[arg(long, default_value_t = 1500)]
     steps: usize,
     /// Steps between checkpoints.
@@ -37,6 +38,9 @@ struct Args {
     /// Where the model goes; its checkpoints go to `target/pretrain_tiny`.
     #[arg(long, default_value = "assets/tiny")]
     out: PathBuf,
+    /// Held-out questions of a measurement.
+    #[arg(long, default_value_t = 512)]
+    questions: usize,
     /// Measure the model that is there, greedy too, and show some completions.
     #[arg(long)]
     measure: bool,
@@ -64,7 +68,7 @@ fn main() -> Result<()> {
     let checkpoints = PathBuf::from("target/pretrain_tiny");
     std::fs::create_dir_all(&checkpoints).with_context(|| format!("create `{}`", checkpoints.display()))?;
     let mut trainer = train::Trainer::new(args.seed, args.steps);
-    let (start, mut tokens, mut kept) = (Instant::now(), 0, None);
+    let (start, mut tokens) = (Instant::now(), 0);
     for step in 0..args.steps {
         let report = trainer.step(&model, &tokenizer, step)?;
         tokens += report.tokens;
@@ -82,15 +86,14 @@ fn main() -> Result<()> {
             folder::write_weights(&path, &weights)?;
             // Measured as it was written: in half precision.
             let half = Reference::new(model.config().clone(), &folder::read_weights(&path)?)?;
-            if table(&half, &tokenizer, false)?.iter().all(|(name, m)| in_window(name, *m)) {
-                kept = Some(path);
+            if table(&half, &tokenizer, args.questions, false)?.iter().all(|(name, m)| in_window(name, *m)) {
+                std::fs::copy(&path, args.out.join("model.safetensors")).context("copy the checkpoint")?;
+                println!("inside the window: {} is in `{}`", path.display(), args.out.display());
+                return Ok(());
             }
         }
     }
-    let Some(path) = kept else { bail!("no checkpoint is inside the window") };
-    println!("keeping {}", path.display());
-    std::fs::copy(&path, args.out.join("model.safetensors")).context("copy the checkpoint")?;
-    Ok(())
+    bail!("no checkpoint was inside the window")
 }
 
 /// A base model with room to learn: it solves some questions, and seldom follows the format.
@@ -99,10 +102,15 @@ fn in_window(prompt: &str, measure: Measure) -> bool {
 }
 
 /// Measures and prints every shipped prompt.
-fn table(model: &Reference, tokenizer: &Tokenizer, greedy: bool) -> Result<Vec<(&'static str, Measure)>> {
+fn table(
+    model: &Reference,
+    tokenizer: &Tokenizer,
+    questions: usize,
+    greedy: bool,
+) -> Result<Vec<(&'static str, Measure)>> {
     let mut rows = Vec::new();
     for prompt in shipped() {
-        let (m, _) = measure(model, tokenizer, prompt, MEASURED_QUESTIONS, greedy)?;
+        let (m, _) = measure(model, tokenizer, prompt, questions, greedy)?;
         let how = if greedy { "greedy" } else { "sampled" };
         println!("{how} {:14} accuracy {:5.1} %  format {:5.1} %", prompt.name, 100.0 * m.accuracy, 100.0 * m.format);
         rows.push((prompt.name.as_str(), m));
@@ -115,8 +123,8 @@ fn show(args: &Args) -> Result<()> {
     let tokenizer = Tokenizer::from_file(&path).map_err(|e| anyhow::anyhow!("read `{}`: {e}", path.display()))?;
     let weights = folder::read_weights(&args.out.join("model.safetensors"))?;
     let model = Reference::new(folder::config(tokenizer.get_vocab_size(true)), &weights)?;
-    table(&model, &tokenizer, false)?;
-    table(&model, &tokenizer, true)?;
+    table(&model, &tokenizer, args.questions, false)?;
+    table(&model, &tokenizer, args.questions, true)?;
     for prompt in shipped() {
         let (_, texts) = measure(&model, &tokenizer, prompt, 6, false)?;
         println!("--- {}\n{}", prompt.name, texts.join("\n\n"));

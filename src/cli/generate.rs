@@ -81,7 +81,12 @@ pub fn run(args: Args) -> Result<()> {
     let config = config::resolve(&layers)?.config;
     ensure!(args.temperature >= 0.0, "`--temperature` must be 0 or more");
 
-    let prior = prompt::find(&config.prompt.ppe)?;
+    let prior = match trained.as_ref().and_then(|trained| trained.prompt.as_ref()) {
+        Some(file) if args.ppe.is_none() && prompt::find_shipped(&config.prompt.ppe).is_none() => {
+            prompt::find(&file.display().to_string())?
+        }
+        _ => prompt::find(&config.prompt.ppe)?,
+    };
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
     let adapter: Option<Adapter> =
@@ -122,22 +127,24 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Where an adapter is, and the configuration of the run that made it.
+/// Where an adapter is, and the configuration and prompt of the run that made it.
 struct Trained {
     folder: PathBuf,
     config: Option<PathBuf>,
+    prompt: Option<PathBuf>,
 }
 
 impl Trained {
     fn find(path: &Path) -> Result<Self> {
-        let (inside, config) = (path.join("adapter"), path.join("config.toml"));
+        let inside = path.join("adapter");
         let folder = if inside.is_dir() { inside } else { path.to_owned() };
         ensure!(
             folder.join("adapter_config.json").is_file(),
             "`{}` is neither a run with an adapter nor an adapter\nhint: an adapter folder has an `adapter_config.json`",
             path.display()
         );
-        Ok(Self { folder, config: config.is_file().then_some(config) })
+        let of_run = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
+        Ok(Self { folder, config: of_run("config.toml"), prompt: of_run("prompt.toml") })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
 use crate::model::source::Source;
+use crate::prompt;
 use crate::rollout::engine::LocalEngine;
 use crate::run::{Progress, RunDir, Session, Stop, atomic};
 use crate::train::evaluate::{self, Evaluation};
@@ -197,13 +198,18 @@ fn start(config: &RunConfig, setup: &Setup) -> Result<RunDir> {
     let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
     let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
     atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
-    atomic::write(&run.path().join("prompt.toml"), setup.prior.to_toml().as_bytes())?;
+    atomic::write(&run.prompt(), setup.prior.to_toml().as_bytes())?;
     Ok(run)
 }
 
+/// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
 fn read_config(run: &RunDir) -> Result<RunConfig> {
     let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
-    Ok(config::resolve(&layers)?.config)
+    let mut config = config::resolve(&layers)?.config;
+    if prompt::find_shipped(&config.prompt.ppe).is_none() {
+        config.prompt.ppe = run.prompt().display().to_string();
+    }
+    Ok(config)
 }
 
 /// The newest whole checkpoint of the run, or a new state.
@@ -265,15 +271,22 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
     }
     if let Some(after) = &outcome.after {
         println!("{}", table(outcome.before.as_ref(), after));
-        if let Some(before) = &outcome.before
-            && before.sampled.accuracy.interval.overlaps(&after.sampled.accuracy.interval)
-        {
-            println!("the intervals of accuracy overlap: this run alone does not show a difference");
+        for what in outcome.before.iter().flat_map(|before| undecided(before, after)) {
+            println!("the intervals of {what} overlap: this run alone does not show a difference");
         }
     }
     println!("adapter      {}", run.adapter().display());
     println!("completions  {}", run.completions().display());
     println!("metrics      {}  (tensorboard --logdir {})", run.metrics().display(), run.path().display());
+}
+
+/// The sampled shares whose intervals before and after training overlap.
+fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
+    let (before, after) = (&before.sampled, &after.sampled);
+    let accuracy = before.accuracy.interval.overlaps(&after.accuracy.interval).then_some("accuracy");
+    let formats = before.format.zip(after.format);
+    let format = formats.filter(|(before, after)| before.interval.overlaps(&after.interval)).map(|_| "format");
+    accuracy.into_iter().chain(format).collect()
 }
 
 fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {

@@ -209,7 +209,7 @@ fn hash_file(hash: &mut Sha256, path: &Path) -> std::io::Result<bool> {
         return Ok(false);
     }
     for number in 0..PIECES {
-        file.seek(SeekFrom::Start((len - PIECE) / (PIECES - 1) * number))?;
+        file.seek(SeekFrom::Start((len - PIECE) * number / (PIECES - 1)))?;
         disk::update(hash, (&file).take(PIECE))?;
     }
     Ok(true)

@@ -6,7 +6,7 @@ mod jinja;
 pub mod registry;
 pub mod template;
 
-pub use registry::{find, shipped};
+pub use registry::{find, find_shipped, shipped};
 
 /// Where a prior prompt stands in the conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -71,10 +71,8 @@ pub fn shipped() -> &'static [PriorPrompt] {
 /// # Errors
 /// A name that nobody bears; a file that cannot be read or is not a prompt.
 pub fn find(name_or_path: &str) -> anyhow::Result<PriorPrompt> {
-    for (prompt, (_, aliases)) in shipped().iter().zip(SHIPPED) {
-        if prompt.name == name_or_path || aliases.contains(&name_or_path) {
-            return Ok(prompt.clone());
-        }
+    if let Some(prompt) = find_shipped(name_or_path) {
+        return Ok(prompt.clone());
     }
     let path = Path::new(name_or_path);
     if path.is_file() || path.components().count() > 1 || path.extension().is_some() {
@@ -82,6 +80,12 @@ pub fn find(name_or_path: &str) -> anyhow::Result<PriorPrompt> {
     }
     let names = shipped().iter().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>().join(", ");
     bail!("no prior prompt is called `{name_or_path}`; there are {names}\nhint: {}", advice(name_or_path));
+}
+
+/// The shipped prompt called `name`, by its name or alias.
+pub fn find_shipped(name: &str) -> Option<&'static PriorPrompt> {
+    let mut prompts = shipped().iter().zip(SHIPPED);
+    prompts.find(|(prompt, (_, aliases))| prompt.name == name || aliases.contains(&name)).map(|(prompt, _)| prompt)
 }
 
 /// A prompt in a user's file; its wording names the file and what stood in it.

@@ -60,6 +60,11 @@ impl RunDir {
         self.path.join("config.toml")
     }
 
+    /// The prior prompt in full, so that the run needs no file of the user's to be repeated.
+    pub fn prompt(&self) -> PathBuf {
+        self.path.join("prompt.toml")
+    }
+
     pub fn manifest(&self) -> PathBuf {
         self.path.join("manifest.json")
     }

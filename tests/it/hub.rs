@@ -353,9 +353,9 @@ fn a_full_disk_ends_in_one_line_and_a_hint() {
     // /dev/full answers every write as a full disk does.
     let blobs = cache.path().join("models--org--name/blobs");
     fs::create_dir_all(&blobs).unwrap();
-    for (name, bytes) in &stub.hub.lock().unwrap().files {
-        let digest = listed(name, bytes);
-        let blob = digest["lfs"]["sha256"].as_str().or(digest["blobId"].as_str()).unwrap().to_owned();
+    for (name, bytes) in stub.hub.lock().unwrap().files.iter().filter(|(_, bytes)| *bytes != b"not wanted") {
+        let file = listed(name, bytes);
+        let blob = file["lfs"]["sha256"].as_str().or(file["blobId"].as_str()).unwrap();
         std::os::unix::fs::symlink("/dev/full", blobs.join(format!("{blob}.incomplete"))).unwrap();
     }
     let text = error(&stub.config(cache.path()));

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod data;
 mod embedded;
+mod files;
 mod gradients;
 mod hub;
 mod invariants;

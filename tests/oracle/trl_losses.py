@@ -112,6 +112,8 @@ def trainer(folder: str, *, loss_type="grpo", level="token", epsilon=0.2, epsilo
             epsilon_high=epsilon_high,
             delta=delta,
             beta=beta,
+            # TRL's default multiplies the divergence by the ratio (DeepSeek-V3.2); `rft` has GRPO's plain term.
+            use_bias_correction_kl=False,
             entropy_coef=entropy_coef,
             scale_rewards=scale_rewards,
         ),

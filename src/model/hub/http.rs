@@ -130,7 +130,7 @@ impl<'a> Client<'a> {
                     let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
                     let range_refused =
                         [StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE].contains(&status);
-                    if !goes_on && (status == StatusCode::OK || range_refused) {
+                    if done > 0 && !goes_on && (status == StatusCode::OK || range_refused) {
                         // The server knows no ranges, or what we have is not a beginning of the file: from the start.
                         out.set_len(0).map_err(io)?;
                         done = 0;

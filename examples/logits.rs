@@ -1,0 +1,76 @@
+//! Writes a model's logits for `tests/oracle/same_logits.py`, which compares them with PEFT's or transformers'.
+//!
+//! ```console
+//! $ cargo run --release --example logits -- --model model.gguf --draw-adapter adapter --out logits.json
+//! $ python tests/oracle/same_logits.py logits.json model.gguf adapter
+//! ```
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use rft::config::LoraSection;
+use rft::model::decoder::{Decoder, Keep};
+use rft::model::lora::Adapter;
+use rft::model::pack::Pack;
+use rft::model::source::Source;
+use rft::rng::{Purpose, Stream};
+use rft::train::state::{load_adapter, save_adapter};
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+struct Args {
+    /// A hub id, a Hugging Face folder or a .gguf file
+    #[arg(long)]
+    model: String,
+    /// An adapter to apply
+    #[arg(long, conflicts_with = "draw_adapter")]
+    adapter: Option<PathBuf>,
+    /// Draw an adapter on all linear layers, with B of deviation 0.02, write it to this folder and apply it
+    #[arg(long)]
+    draw_adapter: Option<PathBuf>,
+    #[arg(long)]
+    out: PathBuf,
+}
+
+const TEXTS: [&str; 2] =
+    ["What is 47 + 38? Think step by step.", "def area(radius):\n    return 3.14159 * radius ** 2"];
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let source = Source::open(&args.model, "main")?;
+    let tokenizer = source.tokenizer()?;
+    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 64)?;
+    let adapter = match (&args.adapter, &args.draw_adapter) {
+        (Some(folder), _) => Some(load_adapter(folder, &decoder.config, None)?),
+        (None, Some(folder)) => {
+            let adapter = drawn(&decoder)?;
+            save_adapter(&adapter, folder, &args.model)?;
+            Some(adapter)
+        }
+        (None, None) => None,
+    };
+    let sequences = TEXTS.map(|text| {
+        let ids = tokenizer.encode(text);
+        let mut pack = Pack::default();
+        pack.push(&ids, &[]);
+        let hidden = decoder.forward(adapter.as_ref(), &pack, Keep::Nothing).hidden;
+        let logits = decoder.head().logits(&hidden);
+        let rows: Vec<&[f32]> = logits.chunks(decoder.config.vocab_size).collect();
+        json!({"ids": ids, "logits": rows})
+    });
+    std::fs::write(&args.out, serde_json::to_vec(&sequences)?)
+        .with_context(|| format!("write `{}`", args.out.display()))
+}
+
+fn drawn(decoder: &Decoder) -> Result<Adapter> {
+    let section =
+        LoraSection { r: 8, lora_alpha: 16.0, target_modules: vec!["all-linear".to_owned()], use_rslora: false };
+    let mut adapter = Adapter::new(&decoder.config, &section, 0)?;
+    let stream = Stream::new(0, Purpose::Test, &[]);
+    for (_, slot) in adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B.")) {
+        for i in slot.range.clone() {
+            adapter.params[i] = (0.02 * stream.normal(i as u64)) as f32;
+        }
+    }
+    Ok(adapter)
+}
