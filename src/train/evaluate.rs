@@ -1,6 +1,6 @@
 //! Evaluation on held-out questions: the same questions and the same random numbers every time.
 
-use super::sample::Item;
+use super::sample::{Drawn, Item};
 use super::{Training, Watching};
 use crate::model::lora::Adapter;
 use crate::rollout::{Engine, Sampling};
@@ -87,8 +87,9 @@ fn draw(
 ) -> Result<Option<Vec<u8>>> {
     let items: Vec<&Item> = training.held_out.iter().collect();
     let mut watch = Watching { training, phase: "evaluation", tokens: 0, shown: Instant::now() };
-    let drawn = training.sampler.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut watch)?;
-    let Some(groups) = drawn else { return Ok(None) };
+    let mut drawn = Drawn::default();
+    let groups = training.sampler.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut drawn, &mut watch)?;
+    let Some(groups) = groups else { return Ok(None) };
     let mut lines = Vec::new();
     for group in &groups {
         serde_json::to_writer(&mut lines, &training.sampler.record(group, step, &[0.0]))?;

@@ -19,7 +19,7 @@ use crate::stats::{mean, sample_std};
 use anyhow::{Result, ensure};
 use evaluate::{Evaluation, evaluate};
 use order::Order;
-use sample::{Group, Item, Sampler};
+use sample::{Drawn, Group, Item, Sampler};
 use state::TrainState;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -188,7 +188,7 @@ fn rollout<'a>(
     sampling: &Sampling,
 ) -> Result<Option<(Vec<Group<'a>>, u64)>> {
     let config = training.config;
-    let (mut groups, mut taken): (Vec<Group>, u64) = (Vec::new(), 0);
+    let (mut groups, mut taken, mut drawn): (Vec<Group>, u64, Drawn) = Default::default();
     for round in 0..=config.grpo.max_refills {
         let missing = config.rollout.prompts_per_step - groups.len();
         let first = state.counters.questions + taken;
@@ -197,9 +197,10 @@ fn rollout<'a>(
         let mut watch = Watching { training, phase: "rollout", tokens: 0, shown: Instant::now() };
         let step = state.counters.step as u64 + 1;
         let g = config.rollout.num_generations;
-        let drawn = training.sampler.groups(engine, Some(&state.adapter), &items, g, sampling, step, &mut watch)?;
-        let Some(drawn) = drawn else { return Ok(None) };
-        groups.extend(drawn);
+        let (sampler, adapter) = (&training.sampler, Some(&state.adapter));
+        let new = sampler.groups(engine, adapter, &items, g, sampling, step, &mut drawn, &mut watch)?;
+        let Some(new) = new else { return Ok(None) };
+        groups.extend(new);
         if round < config.grpo.max_refills {
             let before = groups.len();
             let flat = |group: &Group| is_flat(&group.branches.iter().map(|b| b.reward).collect::<Vec<_>>());

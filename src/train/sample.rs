@@ -71,6 +71,21 @@ pub struct Sampler<'a> {
     pub seed: u64,
 }
 
+/// How often each question was drawn in a step. One that comes again, as in a small data set, gets new random numbers:
+/// the same would give the same completions.
+#[derive(Default)]
+pub struct Drawn(BTreeMap<u64, u64>);
+
+impl Drawn {
+    /// The prompt of `item`, with a key of its own for each time it is drawn.
+    fn next(&mut self, item: &Item) -> Prompt {
+        let times = self.0.entry(item.prompt.key).or_default();
+        let prompt = Prompt { key: item.prompt.key.wrapping_add(*times), ..item.prompt.clone() };
+        *times += 1;
+        prompt
+    }
+}
+
 impl Sampler<'_> {
     /// Completes and scores `items`, `branches` times each; `None` when cancelled.
     #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
@@ -82,18 +97,10 @@ impl Sampler<'_> {
         branches: usize,
         sampling: &Sampling,
         step: u64,
+        drawn: &mut Drawn,
         watch: &mut dyn Watch,
     ) -> Result<Option<Vec<Group<'a>>>> {
-        // A question that stands twice in a batch, as in a small data set, gets new random numbers the second time.
-        let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-        let prompts: Vec<Prompt> = items
-            .iter()
-            .map(|item| {
-                let repeats = seen.entry(item.prompt.key).or_default();
-                *repeats += 1;
-                Prompt { key: item.prompt.key.wrapping_add(*repeats - 1), ..item.prompt.clone() }
-            })
-            .collect();
+        let prompts: Vec<Prompt> = items.iter().map(|item| drawn.next(item)).collect();
         let policy = self.policy;
         let request = Request {
             prompts: &prompts,

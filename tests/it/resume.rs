@@ -15,7 +15,8 @@ use crate::train::{SMALL, Trace};
 /// The job of these tests: long enough for a signal to come in the middle.
 fn job(sets: &[&'static str]) -> Vec<&'static str> {
     let longer = SMALL.into_iter().map(|arg| if arg == "--steps=4" { "--steps=10" } else { arg });
-    longer.chain(sets.iter().copied()).collect()
+    let lighter = ["--set=rollout.prompts_per_step=2", "--set=eval.questions=8"];
+    longer.chain(lighter).chain(sets.iter().copied()).collect()
 }
 
 /// The job, done without a break.
@@ -68,8 +69,21 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() {
         assert_eq!(checkpoints(folder.path()).len(), 1, "{signal}");
         let said = resume(folder.path());
         assert!(!said.contains("step 1/10") && said.contains("step 10/10"), "{said}");
+        assert!(said.contains("held-out before training: accuracy"), "{said}");
         Trace::of(&folder.path().join("runs/run")).assert_same(whole());
     }
+}
+
+#[test]
+fn a_run_that_lacks_but_its_last_evaluation_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let short = job(&[]).into_iter().map(|arg| if arg == "--steps=10" { "--steps=1" } else { arg });
+    rft(folder.path()).args(short).assert().success();
+    let run = folder.path().join("runs/run");
+    let trace = Trace::of(&run);
+    fs::remove_file(run.join("eval/step-000001-greedy.jsonl")).unwrap();
+    resume(folder.path());
+    Trace::of(&run).assert_same(&trace);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The training loop: the same whatever the threads, learning, and honest where there is nothing to learn.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -218,6 +219,23 @@ fn replacing_flat_groups_has_a_bound() {
     let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
     assert_eq!(ids, ["sum/4", "sum/5"], "the last round is taken as it is");
     assert_eq!(state.counters.questions, 6);
+}
+
+/// The same random numbers would give the same completions, and a refill nothing new.
+#[test]
+fn a_question_that_comes_again_in_a_step_gets_new_random_numbers() {
+    let mut lab = Lab::new(&["grpo.max_refills=3", "train.steps=1"]);
+    lab.questions.truncate(3);
+    let keys = RefCell::new(Vec::new());
+    lab.run(|prompt, branch, step| {
+        if branch == 0 && step == 1 {
+            keys.borrow_mut().push(prompt.key);
+        }
+        lab.ended("Who knows?")
+    });
+    let keys = keys.into_inner();
+    assert_eq!(keys.len(), 8);
+    assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), 8, "{keys:?}");
 }
 
 #[test]
