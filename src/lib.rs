@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod disk;
 pub mod grpo;
 pub mod math;
 pub mod model;

@@ -2,10 +2,11 @@
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
+use crate::disk::atomic;
 use crate::model::source::Source;
 use crate::prompt;
 use crate::rollout::engine::LocalEngine;
-use crate::run::{Progress, RunDir, Session, Stop, atomic};
+use crate::run::{Progress, RunDir, Session, Stop};
 use crate::train::evaluate::{self, Evaluation};
 use crate::train::sample::Sampler;
 use crate::train::setup::Setup;

@@ -24,6 +24,9 @@
 //! masked branches too, a count of tokens leaves them out; `dapo` and `cispo` divide by the mean tokens of the rollout
 //! batch's updates where the batch is cut into several ([`Normaliser::over_rollout`]), `bnpo` by this update's own.
 //!
+//! The divergence is the plain term of the table. TRL 1.16 multiplies it by the ratio by default
+//! (`use_bias_correction_kl`); the comparison with TRL is made with that switched off.
+//!
 //! Numbers are f32 at the edges and f64 inside.
 
 use anyhow::{Result, ensure};

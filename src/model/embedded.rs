@@ -3,9 +3,9 @@
 use anyhow::Result;
 
 use super::config::ModelConfig;
-use super::disk;
 use super::safetensors::SafetensorsFile;
 use super::source::{Origin, Source, TokenizerSource};
+use crate::disk::hash;
 
 /// The name under which `--model` knows it.
 pub const NAME: &str = "tiny";
@@ -32,7 +32,7 @@ pub fn open() -> Result<Source> {
         tokenizer: TokenizerSource::Json(file("tokenizer.json").to_vec()),
         tokenizer_config: Some(String::from_utf8(file("tokenizer_config.json").to_vec())?),
         chat_template: None,
-        hash: format!("sha256:{}", disk::sha256(WEIGHTS)),
+        hash: format!("sha256:{}", hash::sha256(WEIGHTS)),
         origin: Origin::Embedded,
     })
 }

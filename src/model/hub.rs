@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use dataset::{dataset_files, dataset_files_from};
 pub use http::HubError;
 
-use super::disk;
+use crate::disk::atomic;
 
 /// How to reach the hub and where to keep its files.
 #[derive(Clone, Debug)]
@@ -262,11 +262,11 @@ impl Plan {
         let folder = self.config.cache.join(self.repo.folder_name());
         let listing = folder.join(".rft").join(format!("{}.json", self.listing.commit));
         create_parent(&listing)?;
-        disk::write(&listing, &serde_json::to_vec(&self.listing)?)?;
+        atomic::write(&listing, &serde_json::to_vec(&self.listing)?)?;
         if self.repo.revision != self.listing.commit {
             let reference = folder.join("refs").join(&self.repo.revision);
             create_parent(&reference)?;
-            disk::write(&reference, self.listing.commit.as_bytes())?;
+            atomic::write(&reference, self.listing.commit.as_bytes())?;
         }
         Ok(())
     }

@@ -9,11 +9,11 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::checkpoint::{INDEX, SINGLE};
-use super::disk;
 use super::embedded;
 use super::peft::{self, Tensors};
 use super::safetensors::{Dtype, Writer};
 use super::source::{Origin, Source};
+use crate::disk::atomic;
 
 /// Bytes of one file at most, as transformers parts them; a single larger tensor gets a file of its own.
 const SHARD: u64 = 5_000_000_000;
@@ -73,7 +73,7 @@ fn merge_in_shards(
     }
 
     // All is written under another name first, so that a folder called `out` is a whole one.
-    let partial = disk::with_suffix(out, ".partial");
+    let partial = atomic::with_suffix(out, ".partial");
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("remove `{}`", partial.display()))?;
     }

@@ -3,7 +3,6 @@
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
-mod disk;
 pub mod embedded;
 pub mod gguf;
 pub mod hub;

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::disk;
 use super::safetensors::{Dtype, SafetensorsFile, Writer};
 use crate::config::LoraSection;
+use crate::disk::atomic;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -87,7 +87,7 @@ pub fn save(folder: &Path, config: &PeftConfig, tensors: &[(String, [usize; 2], 
     file.finish()?;
     let mut json = serde_json::to_vec_pretty(&config.to_json())?;
     json.push(b'\n');
-    disk::write(&folder.join(CONFIG), &json)
+    atomic::write(&folder.join(CONFIG), &json)
 }
 
 /// Reads what an adapter folder says about itself. What it asks for beyond plain LoRA is refused, because it would

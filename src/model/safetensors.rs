@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::json;
 
-use super::disk::with_suffix;
 use super::weights::{Weights, check_shape};
+use crate::disk::atomic::with_suffix;
 
 /// Longer headers are refused, as the format's own library does.
 const MAX_HEADER: u64 = 100_000_000;

@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, pickle_refused, weight_files};
 use super::config::ModelConfig;
-use super::disk;
 use super::embedded;
 use super::gguf::Gguf;
 use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files};
 use super::tokenizer::{GgufTokenizer, Tokenizer};
 use super::weights::Weights;
+use crate::disk::hash as digest;
 
 /// A model that is ready to be read: its shape, its weights and all that its tokenizer needs.
 pub struct Source {
@@ -193,7 +193,7 @@ pub fn content_hash(files: &[PathBuf]) -> Result<String> {
         hash.update(file_name(path));
         sampled |= hash_file(&mut hash, path).with_context(|| format!("read `{}`", path.display()))?;
     }
-    Ok(format!("{}{}", if sampled { "sampled:" } else { "sha256:" }, disk::hex(hash.finalize())))
+    Ok(format!("{}{}", if sampled { "sampled:" } else { "sha256:" }, digest::hex(hash.finalize())))
 }
 
 /// Whether the file was sampled.
@@ -205,12 +205,12 @@ fn hash_file(hash: &mut Sha256, path: &Path) -> std::io::Result<bool> {
     let len = file.metadata()?.len();
     hash.update(len.to_le_bytes());
     if len <= WHOLE {
-        disk::update(hash, file)?;
+        digest::update(hash, file)?;
         return Ok(false);
     }
     for number in 0..PIECES {
         file.seek(SeekFrom::Start((len - PIECE) * number / (PIECES - 1)))?;
-        disk::update(hash, (&file).take(PIECE))?;
+        digest::update(hash, (&file).take(PIECE))?;
     }
     Ok(true)
 }

@@ -20,7 +20,7 @@ pub struct GroupRecord {
     pub question_id: String,
     pub question: String,
     pub gold: String,
-    /// [`sha256_ids`](super::hash::sha256_ids) of the rendered prompt.
+    /// [`sha256_ids`](crate::disk::hash::sha256_ids) of the rendered prompt.
     pub prompt_sha256: String,
     pub branches: Vec<BranchRecord>,
 }
@@ -113,7 +113,7 @@ mod tests {
             question_id: "arithmetic/17".into(),
             question: "What is 2 + 2?".into(),
             gold: "4".into(),
-            prompt_sha256: super::super::hash::sha256_ids(&[1, 2]),
+            prompt_sha256: crate::disk::hash::sha256_ids(&[1, 2]),
             branches: vec![branch(&Verdict::Correct, 0.70710677), branch(&Verdict::Undecided("no box".into()), -1e-9)],
         };
         CompletionsLog::create(&run).unwrap().append(&group).unwrap();

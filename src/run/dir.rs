@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::atomic::{verify_dir, write_error};
+use crate::disk::atomic::{verify_dir, write_error};
 
 /// `runs/<name>`, open for the process that trains or for one that only reads.
 pub struct RunDir {
@@ -189,7 +189,7 @@ fn file_names(folder: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::atomic::commit_dir;
+    use crate::disk::atomic::commit_dir;
 
     fn name(run: &RunDir) -> String {
         run.path().file_name().unwrap().to_str().unwrap().to_owned()

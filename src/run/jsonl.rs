@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::atomic::write_error;
+use crate::disk::atomic::write_error;
 
 /// A log open for appending.
 pub struct JsonLines {

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::atomic;
 use super::dir::RunDir;
+use crate::disk::atomic;
 
 /// `manifest.json`. What stands here stays the same over the life of a run; what may change is in its sessions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

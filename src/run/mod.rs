@@ -1,12 +1,10 @@
 //! What a run leaves on disk and shows while it goes on.
 //!
-//! A run directory holds all that is needed to repeat the run and to go on with it: [`dir`] names its parts, [`atomic`] writes
+//! A run directory holds all that is needed to repeat the run and to go on with it: [`dir`] names its parts, [`crate::disk`] writes
 //! files that are whole or absent, [`jsonl`] appends to logs that survive a crash.
 
-pub mod atomic;
 pub mod completions;
 pub mod dir;
-pub mod hash;
 pub mod jsonl;
 pub mod manifest;
 pub mod metrics;

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
-use super::atomic::write_error;
+use crate::disk::atomic::write_error;
 
 /// An event file open for appending.
 pub struct EventFile {

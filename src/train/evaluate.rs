@@ -2,9 +2,10 @@
 
 use super::sample::{Drawn, Item};
 use super::{Training, Watching};
+use crate::disk::atomic;
 use crate::model::lora::Adapter;
 use crate::rollout::{Engine, Sampling};
-use crate::run::{EvalView, GroupRecord, RunDir, atomic, completions};
+use crate::run::{EvalView, GroupRecord, RunDir, completions};
 use crate::stats::{Proportion, mean};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;

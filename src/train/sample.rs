@@ -1,6 +1,7 @@
 //! One rollout of questions with its scores: what training steps and evaluations have in common.
 
 use crate::data::Question;
+use crate::disk::hash::sha256_ids;
 use crate::model::lora::Adapter;
 use crate::prompt::PriorPrompt;
 use crate::reward::{RewardSet, Sample, Scored};
@@ -8,7 +9,6 @@ use crate::rng::name_hash;
 use crate::rollout::policy::Policy;
 use crate::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Watch};
 use crate::run::completions::{BranchRecord, GroupRecord};
-use crate::run::hash::sha256_ids;
 use anyhow::Result;
 use std::collections::BTreeMap;
 

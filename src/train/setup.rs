@@ -5,12 +5,12 @@ use crate::config::{DataSection, RunConfig};
 use crate::data::{self, Question};
 use crate::math::gold_is_parsable;
 
+use crate::disk::hash::sha256;
 use crate::model::hub;
 use crate::model::source::Source;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::rollout::policy::Policy;
-use crate::run::hash::sha256;
 use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;

@@ -4,12 +4,12 @@
 //! that goes on from a checkpoint draws the same tokens as one that never stopped.
 
 use crate::config::LoraSection;
+use crate::disk::atomic;
 use crate::grpo::adamw::{AdamW, Layout};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::peft;
 use crate::model::safetensors::{Dtype, SafetensorsFile, Writer};
-use crate::run::atomic;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

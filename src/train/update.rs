@@ -3,13 +3,13 @@
 use super::Training;
 use super::sample::Group;
 use super::state::TrainState;
+use crate::disk::atomic;
 use crate::grpo::adamw::{Hyper, clip_scale, global_norm};
 use crate::grpo::guard::{Gradient, Guard, UpdateFacts};
 use crate::grpo::objective::Objective;
 use crate::grpo::pass::{PassPlan, PassResult, TrainBranch, TrainGroup, gradient_pass};
 use crate::grpo::schedule::learning_rate;
 use crate::grpo::totals::{SamplingGap, Totals};
-use crate::run::atomic;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 

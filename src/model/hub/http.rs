@@ -9,8 +9,8 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::super::disk;
 use super::{HubConfig, Kind, Listing, RemoteFile, Repo};
+use crate::disk::hash;
 
 /// What can go wrong between us and the hub. Each message is one line and a hint; none holds the token.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +160,7 @@ impl<'a> Client<'a> {
         out.sync_all().map_err(|error| self.write_failed(error, file, partial, done))?;
         drop(out);
         if let Some(expected) = &file.sha256
-            && disk::sha256_file(partial).map_err(io)? != *expected
+            && hash::sha256_file(partial).map_err(io)? != *expected
         {
             std::fs::remove_file(partial).map_err(io)?;
             return Err(HubError::Damaged { file: file.path.clone() });
@@ -309,7 +309,7 @@ fn parse_listing(text: &str) -> Result<Listing, String> {
             None => (it.size, None),
         };
         // A mirror may leave the hashes out; any name that is the same next time serves then.
-        let own_name = || disk::sha256(format!("{}/{}", answer.sha, it.rfilename).as_bytes());
+        let own_name = || hash::sha256(format!("{}/{}", answer.sha, it.rfilename).as_bytes());
         let blob = sha256.clone().or(it.blob_id).unwrap_or_else(own_name);
         match is_hash(&blob) {
             true => Ok(RemoteFile { path: it.rfilename, size, blob, sha256 }),

@@ -1,55 +1,44 @@
 //! SHA-256 in hexadecimal, of bytes and of files.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of `bytes`: 64 hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    let mut sink = Sha256Sink::default();
-    sink.0.update(bytes);
-    sink.finish()
+    hex(Sha256::digest(bytes))
 }
 
 /// SHA-256 of a file, read in pieces.
-pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut sink = Sha256Sink::default();
-    File::open(path)
-        .and_then(|mut file| io::copy(&mut file, &mut sink))
-        .with_context(|| format!("read `{}`", path.display()))?;
-    Ok(sink.finish())
+pub fn sha256_file(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    update(&mut hash, File::open(path)?)?;
+    Ok(hex(hash.finalize()))
 }
 
 /// SHA-256 of a rendered prompt: its token ids, each as four little-endian bytes.
 pub fn sha256_ids(ids: &[u32]) -> String {
-    let mut sink = Sha256Sink::default();
-    for id in ids {
-        sink.0.update(id.to_le_bytes());
-    }
-    sink.finish()
+    let mut hash = Sha256::new();
+    ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    hex(hash.finalize())
 }
 
-#[derive(Default)]
-struct Sha256Sink(Sha256);
-
-impl Sha256Sink {
-    fn finish(self) -> String {
-        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Feeds all of `reader` to `hash`.
+pub fn update(hash: &mut Sha256, mut reader: impl Read) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => hash.update(&buffer[..read]),
+        }
     }
 }
 
-impl Write for Sha256Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// A digest in hexadecimal.
+pub fn hex(digest: impl AsRef<[u8]>) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

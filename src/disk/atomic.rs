@@ -63,7 +63,7 @@ pub fn verify_dir(path: &Path) -> Result<()> {
         if bytes != expected.bytes {
             bail!("`{}` has {bytes} bytes, {} were written", file.display(), expected.bytes);
         }
-        if sha256_file(&file)? != expected.sha256 {
+        if sha256_file(&file).with_context(|| format!("read `{}`", file.display()))? != expected.sha256 {
             bail!("`{}` is damaged: its content is not what was written", file.display());
         }
     }
@@ -106,7 +106,10 @@ fn seal(folder: &Path) -> Result<()> {
         let name = path.strip_prefix(folder).expect("a path found inside the folder");
         let name = name.to_str().with_context(|| format!("`{}` has a name that is not UTF-8", path.display()))?;
         let bytes = fs::metadata(&path).with_context(|| format!("read `{}`", path.display()))?.len();
-        files.insert(name.to_owned(), FileEntry { bytes, sha256: sha256_file(&path)? });
+        files.insert(
+            name.to_owned(),
+            FileEntry { bytes, sha256: sha256_file(&path).with_context(|| format!("read `{}`", path.display()))? },
+        );
     }
     let mut list = serde_json::to_vec_pretty(&FileList { files })?;
     list.push(b'\n');
@@ -162,7 +165,8 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// The path with `suffix` behind its last part.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -290,7 +294,7 @@ mod tests {
         for delay in (1..=40).step_by(3) {
             let dir = tempfile::tempdir().unwrap();
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "--nocapture", "run::atomic::tests::a_killed_process_leaves_a_whole_folder"])
+                .args(["--exact", "--nocapture", "disk::atomic::tests::a_killed_process_leaves_a_whole_folder"])
                 .env(CHILD, dir.path())
                 .stdout(Stdio::piped())
                 .spawn()

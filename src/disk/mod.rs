@@ -1,0 +1,4 @@
+//! Files that are whole or absent, and their hashes.
+
+pub mod atomic;
+pub mod hash;
