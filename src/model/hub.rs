@@ -3,6 +3,9 @@
 //! The cache holds for each repository `refs/` (branch ► commit), `snapshots/COMMIT/` (links under the files' names) and
 //! `blobs/` (the files under their hashes, `.incomplete` while on their way). We add `.rft/COMMIT.json`, what the hub listed,
 //! so that a snapshot is known to be whole without asking again.
+//!
+//! The crate `hf-hub` (0.5) does not fit: going on with a download it appends the whole file where a server ignores `Range`,
+//! it checks neither size nor SHA-256 afterwards, and it does not read HF_TOKEN, HF_HUB_CACHE or HF_HUB_OFFLINE.
 
 mod dataset;
 mod http;
