@@ -11,7 +11,8 @@ use std::ops::Range;
 
 /// Keys of one block.
 const BLOCK: usize = 64;
-/// Query rows of one tile: the heads of a KV group, then the next token's.
+/// Query rows of one tile: the heads of a KV group, then the next token's. Decoding has fewer in all where the groups are
+/// small, and then takes a smaller tile: the rows of a tile do not see each other, so its size changes no result.
 const TILE: usize = 4;
 /// Head widths are padded to a multiple of this with zeros, which change no result.
 const WIDTH: usize = 16;
@@ -150,6 +151,11 @@ pub fn decode(heads: Heads, qkv: &[f32], prompts: &[&KvSpan], own: &mut [&mut Kv
         let mut lse = vec![0.0; heads.query];
         for head in 0..heads.kv {
             let spans = [(&prompt.spans[head], Visible::All(prompt.len)), (&own.spans[head], Visible::All(own.len))];
+            let attend = match heads.group() {
+                1 => attend::<1>,
+                2 => attend::<2>,
+                _ => attend::<TILE>,
+            };
             attend(heads, head, Rows { qkv, count: 1 }, &spans, out, &mut lse);
         }
     });
@@ -178,7 +184,7 @@ pub fn forward(heads: Heads, qkv: &[f32], parts: &[Part]) -> (Vec<f32>, Vec<f32>
             let mut lse = vec![0.0; rows.len() * heads.query];
             for head in 0..heads.kv {
                 let spans = [(&context.spans[head], Visible::All(context.len)), (&own.spans[head], Visible::Causal)];
-                attend(heads, head, Rows { qkv: rows_qkv, count: rows.len() }, &spans, &mut out, &mut lse);
+                attend::<TILE>(heads, head, Rows { qkv: rows_qkv, count: rows.len() }, &spans, &mut out, &mut lse);
             }
             (rows, out, lse)
         })
@@ -252,26 +258,26 @@ impl Visible {
     }
 }
 
-/// The queries (row, head of the group) of one KV head, `TILE` at a time: which rows, and their padded vectors.
-struct Tile {
+/// The queries (row, head of the group) of one KV head, `N` at a time.
+struct Tile<const N: usize> {
     /// Row and head in the group; `None` pads the last tile.
-    queries: [Option<(usize, usize)>; TILE],
+    queries: [Option<(usize, usize)>; N],
 }
 
-fn tiles(rows: usize, group: usize) -> impl Iterator<Item = Tile> {
-    (0..(rows * group).div_ceil(TILE)).map(move |tile| Tile {
+fn tiles<const N: usize>(rows: usize, group: usize) -> impl Iterator<Item = Tile<N>> {
+    (0..(rows * group).div_ceil(N)).map(move |tile| Tile {
         queries: std::array::from_fn(|i| {
-            let query = tile * TILE + i;
+            let query = tile * N + i;
             (query < rows * group).then_some((query / group, query % group))
         }),
     })
 }
 
-impl Tile {
-    /// Copies the queries' vectors, times `scale`, into `to` (TILE, padded). `data` has `stride` columns; the group's
+impl<const N: usize> Tile<N> {
+    /// Copies the queries' vectors, times `scale`, into `to` (N, padded). `data` has `stride` columns; the group's
     /// first head starts at column `first`.
     fn load(&self, data: &[f32], stride: usize, first: usize, dim: usize, scale: f32, to: &mut [f32]) {
-        let padded = to.len() / TILE;
+        let padded = to.len() / N;
         to.fill(0.0);
         for (query, to) in self.queries.iter().zip(to.chunks_exact_mut(padded)) {
             if let Some((row, head)) = query {
@@ -281,22 +287,29 @@ impl Tile {
         }
     }
 
-    fn visible(&self, visible: Visible) -> [usize; TILE] {
+    fn visible(&self, visible: Visible) -> [usize; N] {
         self.queries.map(|query| query.map_or(0, |(row, _)| visible.keys(row)))
     }
 }
 
 /// One KV head's queries against its spans, with the online softmax.
-fn attend(heads: Heads, head: usize, rows: Rows, spans: &[(&HeadSpan, Visible)], out: &mut [f32], lse: &mut [f32]) {
+fn attend<const N: usize>(
+    heads: Heads,
+    head: usize,
+    rows: Rows,
+    spans: &[(&HeadSpan, Visible)],
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
     let (group, padded, dim) = (heads.group(), heads.padded(), heads.dim);
     let scale = 1.0 / (dim as f32).sqrt();
     let first = head * group * dim;
-    let (mut queries, mut sums) = (vec![0.0; TILE * padded], vec![0.0; TILE * padded]);
-    for tile in tiles(rows.count, group) {
+    let (mut queries, mut sums) = (vec![0.0; N * padded], vec![0.0; N * padded]);
+    for tile in tiles::<N>(rows.count, group) {
         tile.load(rows.qkv, heads.qkv_width(), first, dim, scale, &mut queries);
         sums.fill(0.0);
-        let mut greatest = [f32::NEG_INFINITY; TILE];
-        let mut total = [0.0f32; TILE];
+        let mut greatest = [f32::NEG_INFINITY; N];
+        let mut total = [0.0f32; N];
         vectorised(
             #[inline(always)]
             || {
@@ -306,8 +319,8 @@ fn attend(heads: Heads, head: usize, rows: Rows, spans: &[(&HeadSpan, Visible)],
                     for start in (0..longest).step_by(BLOCK) {
                         let count = visible.map(|keys| keys.saturating_sub(start).min(BLOCK));
                         let block = start * padded;
-                        let mut weights = scores(&queries, &span.keys[block..block + padded * BLOCK], padded);
-                        for r in 0..TILE {
+                        let mut weights = scores::<N>(&queries, &span.keys[block..block + padded * BLOCK], padded);
+                        for r in 0..N {
                             let row = &mut weights[r];
                             let before = greatest[r];
                             greatest[r] = before.max(max(&row[..count[r]]));
@@ -388,7 +401,7 @@ fn backward_of_head(
             None => vec![(&prompt, 0, Visible::Causal)],
             Some(own) => vec![(&prompt, 0, Visible::All(part.prompt.len())), (own, offset, Visible::Causal)],
         };
-        for tile in tiles(rows.len(), group) {
+        for tile in tiles::<TILE>(rows.len(), group) {
             tile.load(&qkv[rows.start * width..], width, first, dim, scale, &mut queries);
             tile.load(&d_out[rows.start * out_width..], out_width, first, dim, 1.0, &mut d_rows);
             tile.load(&out[rows.start * out_width..], out_width, first, dim, 1.0, &mut values);
@@ -407,8 +420,8 @@ fn backward_of_head(
                         let longest = visible.into_iter().max().unwrap_or(0);
                         for start in (0..longest).step_by(BLOCK) {
                             let block = start * padded..(start + BLOCK) * padded;
-                            let mut p = scores(&queries, &plain.keys[block.clone()], padded);
-                            let mut ds = scores(&d_rows, &swapped.keys[block.clone()], padded);
+                            let mut p = scores::<TILE>(&queries, &plain.keys[block.clone()], padded);
+                            let mut ds = scores::<TILE>(&d_rows, &swapped.keys[block.clone()], padded);
                             for r in 0..TILE {
                                 let count = visible[r].saturating_sub(start).min(BLOCK);
                                 for j in 0..BLOCK {
@@ -436,12 +449,12 @@ fn backward_of_head(
     grads
 }
 
-/// rows (TILE, padded) · keys (padded, BLOCK).
+/// rows (N, padded) · keys (padded, BLOCK).
 #[inline(always)]
-fn scores(rows: &[f32], keys: &[f32], padded: usize) -> [[f32; BLOCK]; TILE] {
-    let mut sums = [[0.0f32; BLOCK]; TILE];
+fn scores<const N: usize>(rows: &[f32], keys: &[f32], padded: usize) -> [[f32; BLOCK]; N] {
+    let mut sums = [[0.0f32; BLOCK]; N];
     for (d, keys) in keys.as_chunks::<BLOCK>().0.iter().enumerate() {
-        for r in 0..TILE {
+        for r in 0..N {
             let x = rows[r * padded + d];
             for j in 0..BLOCK {
                 sums[r][j] = x.mul_add(keys[j], sums[r][j]);
@@ -451,23 +464,23 @@ fn scores(rows: &[f32], keys: &[f32], padded: usize) -> [[f32; BLOCK]; TILE] {
     sums
 }
 
-/// sums (TILE, padded) += weights (TILE, keys) · values (keys, padded).
+/// sums (N, padded) += weights (N, keys) · values (keys, padded).
 #[inline(always)]
-fn add_weighted(weights: &[[f32; BLOCK]; TILE], values: &[f32], padded: usize, sums: &mut [f32]) {
+fn add_weighted<const N: usize>(weights: &[[f32; BLOCK]; N], values: &[f32], padded: usize, sums: &mut [f32]) {
     for d in (0..padded).step_by(WIDTH) {
-        let mut lanes = [[0.0f32; WIDTH]; TILE];
-        for r in 0..TILE {
+        let mut lanes = [[0.0f32; WIDTH]; N];
+        for r in 0..N {
             lanes[r].copy_from_slice(&sums[r * padded + d..][..WIDTH]);
         }
         for (j, value) in values.chunks_exact(padded).enumerate() {
             let value = &value[d..d + WIDTH];
-            for r in 0..TILE {
+            for r in 0..N {
                 for i in 0..WIDTH {
                     lanes[r][i] = weights[r][j].mul_add(value[i], lanes[r][i]);
                 }
             }
         }
-        for r in 0..TILE {
+        for r in 0..N {
             sums[r * padded + d..][..WIDTH].copy_from_slice(&lanes[r]);
         }
     }

@@ -27,7 +27,8 @@ const PREFILL_TOKENS: usize = 4096;
 /// Weights up to this size stay in the caches, and then threads share the rows of a step; larger ones are read from
 /// memory once for all rows, and threads share the columns.
 const CACHED_WEIGHT_BYTES: usize = 16 << 20;
-const ROWS_PER_THREAD: usize = 16;
+/// Most rows that a thread takes at a time: enough for full tiles of the products, few enough to share out evenly.
+const ROWS_PER_TASK: usize = 32;
 
 /// A prefilled prompt, alive until its last branch has ended.
 struct Prefix {
@@ -104,8 +105,11 @@ impl Engine for LocalEngine<'_> {
             if rows.is_empty() && waiting.is_empty() {
                 break;
             }
-            let chunk =
-                if self.decoder.weight_bytes() <= CACHED_WEIGHT_BYTES { ROWS_PER_THREAD } else { self.max_rows };
+            let chunk = if self.decoder.weight_bytes() <= CACHED_WEIGHT_BYTES {
+                rows.len().div_ceil(rayon::current_num_threads()).clamp(1, ROWS_PER_TASK)
+            } else {
+                self.max_rows
+            };
             rows.par_chunks_mut(chunk).for_each(|rows| self.decode(adapter, rows, &prefixes, request));
             for row in &rows {
                 watch.token(row.prompt, row.branch, row.tokens[row.tokens.len() - 1]);
