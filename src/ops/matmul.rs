@@ -1,8 +1,8 @@
 //! Matrix products through `gemm`, with a result that depends on neither the number of rows nor of threads.
 //!
 //! Left alone, `gemm` changes the order of a sum in three cases: one row or column, very small products, and a depth
-//! above its cache block. So the depth is cut here, into blocks of [`DEPTH`], and a single row has its own kernel,
-//! which adds in the same order.
+//! above its cache block. So the depth is cut here, into blocks of [`DEPTH`], and a single row, or a depth of one or two,
+//! has its own kernel, which adds in the same order.
 
 use super::simd::{axpy, vectorised};
 use rayon::prelude::*;
@@ -75,8 +75,12 @@ pub fn add_product(out: Output, scale: f32, lhs: View, rhs: View) {
         return;
     }
     assert!((m - 1) * out.row_stride + n <= out.data.len());
-    if m == 1 && lhs.col_stride == 1 && rhs.col_stride == 1 {
-        return add_row_product(&mut out.data[..n], scale, &lhs.data[..k], rhs);
+    // Adapters of rank 1 and 2 make products so shallow that `gemm` treats them apart, too.
+    if (m == 1 || k <= 2) && lhs.col_stride == 1 && rhs.col_stride == 1 {
+        for (i, out) in out.data.chunks_mut(out.row_stride).take(m).enumerate() {
+            add_row_product(&mut out[..n], scale, &lhs.data[i * lhs.row_stride..][..k], rhs);
+        }
+        return;
     }
     let parallelism = if m * n * k < PARALLEL_FROM { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
     for start in (0..k).step_by(DEPTH) {
@@ -159,14 +163,19 @@ mod tests {
 
     #[test]
     fn a_row_does_not_depend_on_its_neighbours() {
-        for (k, n) in [(128, 256), (896, 1152), (1100, 64), (16, 48), (48, 16), (520, 2)] {
-            let (x, w) = (random(1, 600 * k), random(2, k * n));
-            let all = product(View::new(&x, 600, k), View::new(&w, k, n));
+        for (k, n) in [(128, 256), (896, 1152), (1100, 64), (16, 48), (48, 16), (520, 2), (1, 64), (2, 64), (3, 64)] {
+            let (x, w, base) = (random(1, 600 * k), random(2, k * n), random(5, 600 * n));
+            let sum = |first: usize, rows: usize| {
+                let mut out = base[first * n..(first + rows) * n].to_vec();
+                let rows = View::new(&x[first * k..], rows, k);
+                add_product(Output::new(&mut out, n), 0.7, rows, View::new(&w, k, n));
+                out
+            };
+            let all = sum(0, 600);
             for rows in [1, 2, 3, 4, 8, 16, 17, 64, 65, 128, 512] {
                 for first in [0, 600 - rows] {
-                    let part = product(View::new(&x[first * k..], rows, k), View::new(&w, k, n));
                     let expected = &all[first * n..(first + rows) * n];
-                    assert!(part == expected, "{rows} rows from {first} of a ({k}, {n}) product differ");
+                    assert!(sum(first, rows) == expected, "{rows} rows from {first} of a ({k}, {n}) product differ");
                 }
             }
         }

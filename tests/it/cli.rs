@@ -441,8 +441,8 @@ fn a_question_that_is_too_long_is_told_so() {
     error: the prompt has 1017 tokens, more than 256
     hint: raise `rollout.max_prompt_length`
     ");
-    assert_snapshot!(error(&folder(), &["generate", "1 + 1?", "--max-tokens", "4000"]), @r"
-    error: prompt and completion may take 4256 tokens together, and the model was made for 512
+    assert_snapshot!(error(&folder(), &["generate", "1 + 1?", "--max-tokens", "1000"]), @r"
+    error: prompt and completion may take 1256 tokens together, and the model was made for 512
     hint: lower `rollout.max_prompt_length` or `rollout.max_completion_length`
     ");
 }

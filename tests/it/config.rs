@@ -149,7 +149,7 @@ fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
     "#);
     // The flaw shows on a key that another layer holds: that layer is named.
     assert_snapshot!(of_set("rollout.max_completion_length=9000"), @r"
-    preset tiny: `train.max_tokens_per_micro_batch`: 8192 tokens cannot hold one prompt and one completion, at most 9256 tokens
+    preset tiny: `train.max_tokens_per_micro_batch`: 2048 tokens cannot hold one prompt and one completion, at most 9256 tokens
     hint: raise it to 9256 or more, or lower rollout.max_completion_length
     ");
 }
