@@ -103,11 +103,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     super::download::confirm(&config, args.yes)?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source)?;
-    let weights = source.config.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let weights = source.config.parameters();
+    let name = source.name.clone();
     drop(source);
     let run = match resumed {
         Some(run) => run,
-        None => start(&config, &setup)?,
+        None => start(&config, &setup, &name)?,
     };
     introduce(&config, &setup, weights, &run);
 
@@ -187,15 +188,9 @@ fn resolve(args: &Args) -> Result<RunConfig> {
 }
 
 /// Makes the run directory and writes down what the run is.
-fn start(config: &RunConfig, setup: &Setup) -> Result<RunDir> {
-    let model = Path::new(&config.model.path).file_stem().map_or_else(
-        || config.model.path.clone(),
-        // A hub id's last part may have a dot in it: Qwen2.5-0.5B.
-        |stem| match config.model.path.ends_with(".gguf") {
-            true => stem.to_string_lossy().into_owned(),
-            false => Path::new(&config.model.path).file_name().unwrap_or(stem).to_string_lossy().into_owned(),
-        },
-    );
+fn start(config: &RunConfig, setup: &Setup, model: &str) -> Result<RunDir> {
+    // A hub id by its second part, a file without its ending.
+    let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
     let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
     let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
     atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
