@@ -32,6 +32,11 @@ impl Gguf {
         let read = || format!("read `{}`", path.display());
         let file = File::open(path).with_context(read)?;
         let len = file.metadata().with_context(read)?.len();
+        ensure!(
+            !has_zero_alignment(&file).with_context(read)?,
+            "read `{}`: `general.alignment` is 0\nhint: the file is damaged; download or copy it again",
+            path.display()
+        );
         let content = Content::read(&mut BufReader::new(file)).map_err(plain).with_context(|| {
             format!("{}\nhint: it is no GGUF file, or not a whole one; download or copy it again", read())
         })?;
@@ -349,6 +354,29 @@ fn real(value: &Value) -> Option<f64> {
         Value::F64(it) => Some(it),
         _ => None,
     }
+}
+
+/// Whether the header aligns tensors to multiples of 0, which candle divides by without a look. The file is left at its start.
+fn has_zero_alignment(mut file: &File) -> std::io::Result<bool> {
+    const KEY: &[u8] = b"general.alignment";
+    /// Headers with the largest vocabularies in use take about 10 MB.
+    const HEADER: u64 = 32 << 20;
+    let mut header = Vec::new();
+    file.take(HEADER).read_to_end(&mut header)?;
+    file.rewind()?;
+    // After the key come a type (4 bytes, little-endian) and the value.
+    let value = |at: usize| {
+        let (kind, value) = header.get(at + KEY.len()..)?.split_first_chunk::<4>()?;
+        let size = match u32::from_le_bytes(*kind) {
+            0 | 1 => 1,
+            2 | 3 => 2,
+            4 | 5 => 4,
+            _ => return None,
+        };
+        value.get(..size)
+    };
+    let mut keys = header.windows(KEY.len()).enumerate().filter(|(_, window)| *window == KEY);
+    Ok(keys.any(|(at, _)| value(at).is_some_and(|value| value.iter().all(|byte| *byte == 0))))
 }
 
 /// candle's errors print a backtrace after their first line.

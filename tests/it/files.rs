@@ -62,6 +62,7 @@ fn write_gguf(path: &Path) {
     let types = (0..64).map(|id| Value::I32(if id == 63 { 3 } else { 1 })).collect();
     let metadata = [
         ("general.architecture", text("qwen2")),
+        ("general.alignment", Value::U32(32)),
         ("qwen2.context_length", Value::U32(64)),
         ("qwen2.embedding_length", Value::U32(32)),
         ("qwen2.feed_forward_length", Value::U32(64)),
@@ -214,9 +215,16 @@ fn damaged_and_foreign_models_end_in_one_line_and_a_hint() {
     write_gguf(&folder.path().join("cut.gguf"));
     let whole = fs::read(path("cut.gguf")).unwrap();
     fs::write(path("cut.gguf"), &whole[..whole.len() - 100]).unwrap();
+    let key = b"general.alignment";
+    let alignment = whole.windows(key.len()).position(|it| it == key).unwrap() + key.len() + 4;
+    let mut zero = whole;
+    assert_eq!(zero[alignment..alignment + 4], 32u32.to_le_bytes());
+    zero[alignment] = 0;
+    fs::write(path("zero.gguf"), zero).unwrap();
     for (model, reason) in [
         (path("cut"), "the file is truncated: 100 of"),
         (path("cut.gguf"), "the file is truncated"),
+        (path("zero.gguf"), "`general.alignment` is 0"),
         (path("pickle"), "is a pickle file"),
         (path("pickle/pytorch_model.bin"), "is a pickle file"),
         (path("absent"), "there is no model"),
