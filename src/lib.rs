@@ -11,6 +11,7 @@ pub mod grpo;
 pub mod math;
 pub mod model;
 pub mod ops;
+pub mod plan;
 pub mod prompt;
 pub mod reward;
 pub mod rng;

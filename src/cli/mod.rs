@@ -5,6 +5,7 @@ pub mod config_args;
 pub mod download;
 pub mod generate;
 pub mod merge;
+pub mod plan;
 pub mod prompts;
 pub mod train;
 
@@ -33,6 +34,7 @@ enum Command {
     Train(Box<train::Args>),
     Generate(Box<generate::Args>),
     Merge(merge::Args),
+    Plan(plan::Args),
     Config(config::Args),
     Prompts(prompts::Args),
 }
@@ -43,6 +45,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
     }

@@ -1,8 +1,11 @@
 //! The shape of a decoder.
 
 mod json;
+mod known;
 
 use anyhow::{Result, ensure};
+
+pub use known::known_shape;
 
 /// Shape and options of a Qwen2, Qwen3 or Llama decoder.
 #[derive(Clone, Debug, PartialEq)]

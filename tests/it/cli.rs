@@ -81,6 +81,7 @@ fn help_tells_what_there_is() {
       train     Fine-tune a model by GRPO under a prior prompt
       generate  Ask a model, trained or not, one question
       merge     Make an adapter part of its model
+      plan      Say what a run takes of a GPU's memory
       config    Show, check and list configurations
       prompts   List, show and render prior prompts
       help      Print this message or the help of the given subcommand(s)
@@ -500,5 +501,29 @@ fn only_a_run_with_steps_to_go_is_resumed() {
     Usage: rft train --resume <RUN>
 
     For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn a_plan_says_what_fits() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rft(folder.path()).args(["plan", "--preset", "qwen2.5-7b"]).output().unwrap();
+    assert!(output.status.success());
+    assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
+    Qwen/Qwen2.5-7B: 256 branches at a time of up to 1024 + 4096 tokens, micro-batches of 16384 tokens, checkpointed
+     CUDA itself                             768.00 MiB
+     weights, bf16                            14.19 GiB
+     adapter, gradient, moments                1.35 GiB
+     rollout: keys and values of prompts       1.80 GiB
+     rollout: keys and values of branches     56.00 GiB
+     rollout: working memory, logits           1.59 GiB
+     training: kept for the backward pass      5.02 GiB
+     training: working memory                  2.89 GiB
+     training: a chunk of logits             905.00 MiB
+     peak: what stays, and the larger phase   75.68 GiB
+    24.00 GiB: does not fit; the most is rollout.max_rows=27 train.max_tokens_per_micro_batch=14133
+    48.00 GiB: does not fit; the most is rollout.max_rows=133 train.max_tokens_per_micro_batch=16384
+    80.00 GiB: fits
+    141.00 GiB: fits
     ");
 }
