@@ -82,6 +82,30 @@ pub fn check(gold: &str, answer: &str) -> Verdict {
     }
 }
 
+/// What [`explain`] shows of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The gold answer as it was understood, or why it could not be.
+    pub gold: String,
+    /// The answer as it was understood, or why it could not be.
+    pub answer: String,
+    /// What decided, such as `equal rationals`.
+    pub rule: String,
+    pub verdict: Verdict,
+}
+
+/// [`check`], with the two trees and the rule that decided.
+pub fn explain(gold: &str, answer: &str) -> Explanation {
+    let verdict = check(gold, answer);
+    let tree = |text: &str| parse::parse(text).map_or_else(|reason| reason, |tree| format!("{tree:?}"));
+    Explanation { gold: tree(gold), answer: tree(answer), rule: verdict.to_string(), verdict }
+}
+
+/// Why this gold answer cannot be read; `None` where it can.
+pub fn gold_flaw(gold: &str) -> Option<String> {
+    read_gold(gold).err()
+}
+
 /// Whether [`check`] can read this gold answer. A question whose gold it cannot read must not be scored at all: neither 0
 /// nor 1 would be true.
 pub fn gold_is_parsable(gold: &str) -> bool {
