@@ -227,6 +227,19 @@ fn same_sides(one: &Quantity, other: &Quantity, meter: &mut Meter) -> Result<boo
     super::quantity::same(one, other, &mut super::compare::Judge::with(meter))
 }
 
+/// The numbers between the two of a pair, of which there may be none.
+fn interval(item: &Item, meter: &mut Meter) -> Result<Option<Region>, Reason> {
+    let Item::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else { return Ok(None) };
+    let [Claim::Is { target: None, item: Item::Quantity(low) }, Claim::Is { target: None, item: Item::Quantity(high) }] =
+        &items[..]
+    else {
+        return Ok(None);
+    };
+    let low = End { at: Bound::of(low.value.clone()), closed: *open == Bracket::Square };
+    let high = End { at: Bound::of(high.value.clone()), closed: *close == Bracket::Square };
+    Region::interval(Interval { low, high }, meter).map(Some)
+}
+
 /// Names and nothing else, added or multiplied: the question of `x + y = 5`.
 fn is_combination(expr: &Expr) -> bool {
     match expr {
@@ -398,8 +411,11 @@ fn set_region(expr: &Expr, meter: &mut Meter) -> Result<Region, Reason> {
             _ => left.without(&right, meter),
         };
     }
-    let claim = Claim::Is { target: None, item: item(&Side::from(expr.clone()), meter)? };
-    region(&claim, meter)?.ok_or_else(|| "a set that is no interval".into())
+    let item = item(&Side::from(expr.clone()), meter)?;
+    if let Some(interval) = interval(&item, meter)? {
+        return Ok(interval);
+    }
+    region(&Claim::Is { target: None, item }, meter)?.ok_or_else(|| "a set that is no interval".into())
 }
 
 /// The real numbers that a claim allows, if it speaks of some.
@@ -424,20 +440,8 @@ pub fn region(claim: &Claim, meter: &mut Meter) -> Result<Option<Region>, Reason
             }
             Some(union)
         }
-        Item::Sequence { open, items, close } if items.len() == 2 && *open != Bracket::Angle => {
-            let ends: Option<Vec<&Value>> = items
-                .iter()
-                .map(|it| match it {
-                    Claim::Is { target: None, item: Item::Quantity(quantity) } => Some(&quantity.value),
-                    _ => None,
-                })
-                .collect();
-            let Some(ends) = ends else { return Ok(None) };
-            let low = End { at: Bound::of(ends[0].clone()), closed: *open == Bracket::Square };
-            let high = End { at: Bound::of(ends[1].clone()), closed: *close == Bracket::Square };
-            // `(0, 0)` is a point in the plane.
-            Some(Region::interval(Interval { low, high }, meter)?).filter(|it| !it.is_empty())
-        }
+        // `(0, 0)` is a point in the plane.
+        Item::Sequence { .. } => interval(item, meter)?.filter(|it| !it.is_empty()),
         _ => None,
     })
 }

@@ -55,7 +55,7 @@ fn trimmed(text: &str) -> &str {
     let text = text.trim();
     // `5 a.m.` and `\right.` end in a point of their own.
     let own = text.ends_with(".m.") || text.ends_with("\\right.") || text.ends_with("...");
-    if own { text } else { text.trim_end_matches(['.', ' ']) }
+    if own { text } else { text.trim_end_matches(['.', ',', ';', ' ']) }
 }
 
 /// An odd number of dollar signs: then one is money, and no pair marks mathematics.

@@ -81,7 +81,9 @@ impl Parser {
     /// The rest of `\{x \mid x > 2\}`, or of `\{x \in \mathbb{R} : x > 2\}`.
     fn builder(&mut self, open: Bracket) -> Result<Expr, Reason> {
         let bars = std::mem::replace(&mut self.bars, 1);
+        self.head = true;
         let head = self.chain()?;
+        self.head = false;
         self.bars = bars;
         if !matches!(self.next()?, Token::Such | Token::Bar | Token::Colon) {
             return Err("a set without its condition".into());

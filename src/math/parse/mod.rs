@@ -16,7 +16,16 @@ pub fn parse(text: &str, grouping: Grouping) -> Result<Answer, Reason> {
         return Err(format!("longer than {MAX_BYTES} bytes"));
     }
     let tokens = tokens(text, grouping)?;
-    let mut parser = Parser { tokens, at: 0, depth: 0, bars: 0, angle: false, currency: None, degrees: false };
+    let mut parser = Parser {
+        tokens,
+        at: 0,
+        depth: 0,
+        bars: 0,
+        angle: false,
+        head: false,
+        currency: None,
+        degrees: false,
+    };
     if parser.tokens.is_empty() || parser.tokens == [Token::Symbol("\\ldots".into())] {
         return Err("empty".into());
     }
@@ -35,6 +44,8 @@ struct Parser {
     bars: usize,
     /// Inside of the argument of a sine: degrees are part of the expression, and not a unit.
     angle: bool,
+    /// Before the condition of a set: a colon ends it.
+    head: bool,
     /// A currency sign read inside the expression of the side at hand.
     currency: Option<char>,
     /// A degree sign read inside the expression of the side at hand.
@@ -134,7 +145,7 @@ impl Parser {
     fn quantity(&mut self) -> Result<Side, Reason> {
         let outer = (self.currency.take(), std::mem::take(&mut self.degrees), std::mem::take(&mut self.angle));
         let mut expr = self.expression(0)?;
-        if self.peek() == Some(&Token::Colon) {
+        if self.peek() == Some(&Token::Colon) && !self.head {
             expr = self.ratio(expr)?;
         }
         let mut unit = self.currency.take().map(String::from).unwrap_or_default();
