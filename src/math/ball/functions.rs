@@ -16,11 +16,11 @@ const MAX_ARGUMENT: i64 = 40;
 const INTEGER_ROOTS: [u32; 4] = [2, 3, 5, 7];
 
 impl Ball {
-    pub(super) fn pi(precision: u32) -> Ball {
+    pub(in crate::math) fn pi(precision: u32) -> Ball {
         Ball::pi_at(precision.clamp(MIN_PRECISION, MAX_PRECISION))
     }
 
-    pub(super) fn e(precision: u32) -> Ball {
+    pub(in crate::math) fn e(precision: u32) -> Ball {
         Ball::from_int(1, precision).exp().expect("1 is not huge")
     }
 
@@ -31,7 +31,7 @@ impl Ball {
 
     /// `n`-th root, real: the negative one of a negative number with an odd index. `None` where the sign is not certain,
     /// or negative with an even index, and for `n = 0`.
-    pub(super) fn nth_root(&self, n: u32) -> Option<Ball> {
+    pub(in crate::math) fn nth_root(&self, n: u32) -> Option<Ball> {
         match self.sign()? {
             _ if n == 0 => None,
             Ordering::Equal => Some(self.clone()),
@@ -69,7 +69,7 @@ impl Ball {
     }
 
     /// `None` for huge arguments, and where so little is known of the number that not even one digit would come out.
-    pub(super) fn exp(&self) -> Option<Ball> {
+    pub(in crate::math) fn exp(&self) -> Option<Ball> {
         let top = self.top()?;
         let w = self.precision + GUARD;
         if top > MAX_ARGUMENT || self.radius_at(w).bits() > w.into() {
@@ -90,7 +90,7 @@ impl Ball {
     }
 
     /// `None` unless the number is certainly positive.
-    pub(super) fn ln(&self) -> Option<Ball> {
+    pub(in crate::math) fn ln(&self) -> Option<Ball> {
         if self.sign()? != Ordering::Greater {
             return None;
         }
@@ -126,12 +126,12 @@ impl Ball {
     }
 
     /// `None` for huge arguments.
-    pub(super) fn sin(&self) -> Option<Ball> {
+    pub(in crate::math) fn sin(&self) -> Option<Ball> {
         Some(self.sin_cos()?.0)
     }
 
     /// `None` for huge arguments.
-    pub(super) fn cos(&self) -> Option<Ball> {
+    pub(in crate::math) fn cos(&self) -> Option<Ball> {
         Some(self.sin_cos()?.1)
     }
 
@@ -160,7 +160,7 @@ impl Ball {
         Some((if self.is_tiny() { self.nudged() } else { sin }, cos))
     }
 
-    pub(super) fn atan(&self) -> Ball {
+    pub(in crate::math) fn atan(&self) -> Ball {
         if self.middle.is_negative() {
             return self.neg().atan().neg();
         }
@@ -186,7 +186,7 @@ impl Ball {
     }
 
     /// `None` unless the number is certainly between -1 and 1.
-    pub(super) fn asin(&self) -> Option<Ball> {
+    pub(in crate::math) fn asin(&self) -> Option<Ball> {
         let x = self.at(self.precision + GUARD);
         let one = Ball::new(BigInt::one(), BigUint::ZERO, 0, x.precision);
         // asin x = 2 atan (x / (1 + √(1 - x²))).
@@ -195,7 +195,7 @@ impl Ball {
     }
 
     /// `None` unless the number is certainly between -1 and 1.
-    pub(super) fn acos(&self) -> Option<Ball> {
+    pub(in crate::math) fn acos(&self) -> Option<Ball> {
         let x = self.at(self.precision + GUARD);
         let one = Ball::new(BigInt::one(), BigUint::ZERO, 0, x.precision);
         if x.add(&one).is_exactly_zero() {
