@@ -106,7 +106,11 @@ fn labelled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool
             for (name, claim) in one.names.iter().zip(&one.claims) {
                 let Some(at) = other.names.iter().position(|it| it == name) else {
                     // Tuples of other names may still be the same point.
-                    return Ok(if one.tuple && other.tuple { None } else { Some(judge.because("another name", false)) });
+                    return Ok(if one.tuple && other.tuple {
+                        None
+                    } else {
+                        Some(judge.because("another name", false))
+                    });
                 };
                 pairs.push((*claim, other.claims[at]));
             }
