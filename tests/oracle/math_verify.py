@@ -15,6 +15,7 @@ import logging
 import multiprocessing
 import os
 import pathlib
+import sys
 import time
 
 TABLE = pathlib.Path(__file__).parents[1] / "fixtures" / "answers.tsv"
@@ -40,6 +41,9 @@ def read_jsonl(path):
 def judge(pipe):
     """Answers (gold, answer) with `accept`, `reject` or `unread gold`, until the pipe closes."""
     logging.disable(logging.CRITICAL)
+    # The package has the name of this script, whose folder would come first.
+    here = pathlib.Path(__file__).resolve().parent
+    sys.path[:] = [path for path in sys.path if pathlib.Path(path or ".").resolve() != here]
     from math_verify import parse, verify
 
     while True:
@@ -78,7 +82,7 @@ class Judge:
             if self.pipe.poll(self.limit):
                 return self.pipe.recv()
             outcome = "hang"
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             outcome = "crash"
         self.process.kill()
         self.process.join()
