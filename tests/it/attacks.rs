@@ -57,8 +57,8 @@ fn quickly_refused(gold: &str, answer: &str) {
     refused(gold, &[answer]);
     for (one, other) in [(gold, answer), (answer, gold)] {
         let time = fastest(5, || drop(check(one, other)));
-        let shown: String = one.chars().take(60).collect();
-        assert!(time < Duration::from_millis(10), "{time:?} with gold `{shown}`");
+        let [one, other] = [one, other].map(|text| text.chars().take(60).collect::<String>());
+        assert!(time < Duration::from_millis(10), "{time:?} with gold `{one}`, answer `{other}`");
     }
 }
 
