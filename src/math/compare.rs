@@ -106,7 +106,11 @@ fn labelled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool
             for (name, claim) in one.names.iter().zip(&one.claims) {
                 let Some(at) = other.names.iter().position(|it| it == name) else {
                     // Tuples of other names may still be the same point.
-                    return Ok(if one.tuple && other.tuple { None } else { Some(judge.because("another name", false)) });
+                    return Ok(if one.tuple && other.tuple {
+                        None
+                    } else {
+                        Some(judge.because("another name", false))
+                    });
                 };
                 pairs.push((*claim, other.claims[at]));
             }
@@ -128,7 +132,7 @@ fn labelled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool
         _ => return Ok(None),
     };
     let mut claims: Vec<(String, &Claim)> = labels.names.into_iter().zip(labels.claims).collect();
-    if tuple && !labels.tuple {
+    if tuple && !(labels.tuple && gold_first) {
         claims.sort_by(|one, other| one.0.cmp(&other.0));
     }
     if values.len() != claims.len() {
@@ -285,10 +289,10 @@ fn same_relations(one: &Relations, other: &Relations, judge: &mut Judge) -> Resu
     }
     let same = one.links.len() == other.links.len() && one.links.iter().all(|it| other.links.contains(it));
     let plain = |it: &Relations| it.links.iter().all(|link| link.difference.is_canonical());
-    if !same && !(plain(one) && plain(other)) {
-        return Err("inequalities of different form".into());
+    if same || plain(one) && plain(other) {
+        return Ok(judge.because(if same { "the same inequalities" } else { "inequalities differ" }, same));
     }
-    Ok(judge.because(if same { "the same inequalities" } else { "inequalities differ" }, same))
+    Err("inequalities of different form".into())
 }
 
 fn as_equation(claim: &Claim, judge: &mut Judge) -> Result<Option<Value>, Reason> {

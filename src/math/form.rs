@@ -83,9 +83,7 @@ pub fn read(text: &str, grouping: Grouping) -> Result<Form, Reason> {
     let mut items = claims(&items, meter)?;
     // A set is a list without an order, like the one that has no brackets.
     let braces = matches!(&items[..], [Claim::Is { item: Item::Sequence { open: Bracket::Set, .. }, .. }]);
-    if braces
-        && let Some(Claim::Is { item: Item::Sequence { items: inner, .. }, .. }) = items.pop()
-    {
+    if braces && let Some(Claim::Is { item: Item::Sequence { items: inner, .. }, .. }) = items.pop() {
         (items, joiner) = (inner, Some(Joiner::And));
     }
     let items = together(items, joiner, meter)?;
@@ -96,7 +94,8 @@ pub fn read(text: &str, grouping: Grouping) -> Result<Form, Reason> {
 
 /// `VW` of `\text{VW}`.
 fn inside_font(text: &str) -> &str {
-    let inner = ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\textrm{"].iter().find_map(|it| text.strip_prefix(it));
+    let inner =
+        ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\textrm{"].iter().find_map(|it| text.strip_prefix(it));
     inner.and_then(|it| it.strip_suffix('}')).unwrap_or(text).trim()
 }
 
@@ -229,7 +228,9 @@ fn same_sides(one: &Quantity, other: &Quantity, meter: &mut Meter) -> Result<boo
 
 /// The numbers between the two of a pair, of which there may be none.
 fn interval(item: &Item, meter: &mut Meter) -> Result<Option<Region>, Reason> {
-    let Item::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else { return Ok(None) };
+    let Item::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else {
+        return Ok(None);
+    };
     let [Claim::Is { target: None, item: Item::Quantity(low) }, Claim::Is { target: None, item: Item::Quantity(high) }] =
         &items[..]
     else {
@@ -257,7 +258,9 @@ fn is_name(expr: &Expr) -> bool {
         Expr::Text(_) | Expr::Binary(Operator::Apply, ..) => true,
         Expr::Symbol(name) => !is_reserved(name),
         Expr::Binary(Operator::Multiply, ..) => only_capitals(expr),
-        Expr::Call(function, arguments) if function.of_angle() => !arguments[0].any(&|it| matches!(it, Expr::Number(_))),
+        Expr::Call(function, arguments) if function.of_angle() => {
+            !arguments[0].any(&|it| matches!(it, Expr::Number(_)))
+        }
         Expr::Binary(Operator::Divide, over, under) => {
             // A derivative.
             let starts_with_d = |expr: &Expr| match expr {

@@ -30,7 +30,6 @@ pub struct Link {
 pub fn relations(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
     let mut all = Relations { links: Vec::new(), region: Some(Region::all()), variable: None, solved: true };
     let mut constants = true;
-    let mut checked = Vec::new();
     let mut left = &chain.first;
     for (relation, right) in &chain.rest {
         let (one, other) = (value(left, meter)?, set_or_value(right, *relation, meter)?);
@@ -48,7 +47,6 @@ pub fn relations(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
             if !holds(&link)? {
                 return Ok(Claim::False);
             }
-            checked.push(link);
             continue;
         }
         constants = false;
@@ -58,9 +56,7 @@ pub fn relations(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
         all.links.push(link);
     }
     if constants {
-        // True, and no answer to anything.
-        all.region = None;
-        all.links = checked;
+        return Err("an inequality of numbers".into());
     }
     Ok(Claim::Relation(all))
 }
@@ -96,10 +92,8 @@ impl Relations {
             return Ok(());
         }
         self.variable = Some(variable);
-        self.region = so_far.intersection(&region, meter).map(Some).or_else(|_| {
-            // Ends that cannot be ordered: it stays a list of inequalities.
-            Ok::<_, Reason>(None)
-        })?;
+        // Ends that cannot be ordered: it stays a list of inequalities.
+        self.region = so_far.intersection(&region, meter).ok();
         Ok(())
     }
 }

@@ -26,8 +26,8 @@ impl Lexer<'_> {
             | "Biggr" | "displaystyle" | "textstyle" | "scriptstyle" | "quad" | "qquad" | "boxed" | "fbox"
             | "limits" | "mathop" | "angle" | "triangle" | "mathbin" | "mathrel" | "vec" | "overrightarrow"
             | "boldsymbol" | "bm" | "bf" | "it" | "hline" | "nonumber" | "tiny" | "small" | "normalsize" | "large"
-            | "Large" | "LARGE" | "huge" | "Huge" | "," | ";" | ":" | "!" | " "
-            | "(" | ")" | "[" | "]" | "/" | "\n" => {
+            | "Large" | "LARGE" | "huge" | "Huge" | "," | ";" | ":" | "!" | " " | "(" | ")" | "[" | "]" | "/"
+            | "\n" => {
                 return Ok(());
             }
             "text" | "textbf" | "textit" | "textrm" | "textnormal" | "texttt" | "textsf" | "mbox" | "hbox"
@@ -176,7 +176,9 @@ impl Lexer<'_> {
             self.out.extend(tokens(&content, grouping)?);
             return Ok(());
         }
-        if let Some(function) = Function::named(&content).filter(|_| !after_quantity && (command != "mathrm" || content.len() > 2)) {
+        if let Some(function) =
+            Function::named(&content).filter(|_| !after_quantity && (command != "mathrm" || content.len() > 2))
+        {
             self.out.push(Token::Function(function));
             return Ok(());
         }

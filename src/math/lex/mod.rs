@@ -55,7 +55,13 @@ fn trimmed(text: &str) -> &str {
     let text = text.trim();
     // `5 a.m.` and `\right.` end in a point of their own.
     let own = text.ends_with(".m.") || text.ends_with("\\right.") || text.ends_with("...");
-    if own { text } else { text.trim_end_matches(['.', ',', ';', ' ']) }
+    if own {
+        return text;
+    }
+    // `\,` and `\;` are spaces, not the end of a sentence.
+    let bare = text.trim_end_matches(['.', ',', ';', ' ']);
+    let escaped = bare.ends_with('\\') && bare.len() < text.len();
+    if escaped { bare.trim_end_matches('\\') } else { bare }
 }
 
 /// An odd number of dollar signs: then one is money, and no pair marks mathematics.
@@ -129,7 +135,8 @@ impl<'a> Lexer<'a> {
 
     /// Digits above or below the line, as a power or an index.
     fn raised(&mut self) -> bool {
-        for (digits, mark) in [("⁰¹²³⁴⁵⁶⁷⁸⁹", Token::Caret), ("₀₁₂₃₄₅₆₇₈₉", Token::Underscore)] {
+        for (digits, mark) in [("⁰¹²³⁴⁵⁶⁷⁸⁹", Token::Caret), ("₀₁₂₃₄₅₆₇₈₉", Token::Underscore)]
+        {
             let digit = |c: char| digits.chars().position(|it| it == c);
             let negative = self.rest.starts_with('⁻') && mark == Token::Caret;
             let rest = if negative { &self.rest['⁻'.len_utf8()..] } else { self.rest };
@@ -237,7 +244,10 @@ impl<'a> Lexer<'a> {
                 return Ok(());
             }
         }
-        if run == "to" && matches!(self.out.last(), Some(Token::Number(_))) && self.rest.trim_start().starts_with(|c: char| c.is_ascii_digit()) {
+        if run == "to"
+            && matches!(self.out.last(), Some(Token::Number(_)))
+            && self.rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
+        {
             self.out.push(Token::Colon);
             return Ok(());
         }
@@ -280,7 +290,8 @@ impl<'a> Lexer<'a> {
 
     /// `A5_{11}` has letters for digits.
     fn numeral_of_letters(&mut self, run: &str) -> bool {
-        let digits = self.rest.find(|c: char| !c.is_ascii_digit() && !c.is_ascii_uppercase()).unwrap_or(self.rest.len());
+        let digits =
+            self.rest.find(|c: char| !c.is_ascii_digit() && !c.is_ascii_uppercase()).unwrap_or(self.rest.len());
         let numeral = digits > 0
             && self.rest[digits..].starts_with('_')
             && self.rest[..digits].contains(|c: char| c.is_ascii_digit())

@@ -163,7 +163,8 @@ fn dots(text: &str, digits: &str, places: usize) -> Option<(String, usize)> {
     (1..=places / 2).find_map(|length| {
         let times = if length == 1 { 3 } else { 2 };
         let period = &fraction[places - length..];
-        (length * times <= places && fraction.ends_with(&period.repeat(times))).then(|| (period.to_string(), mark.len()))
+        (length * times <= places && fraction.ends_with(&period.repeat(times)))
+            .then(|| (period.to_string(), mark.len()))
     })
 }
 

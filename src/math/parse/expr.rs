@@ -69,7 +69,10 @@ impl Parser {
                 Some(Token::Frac) if self.unit_fraction() => return Ok(left),
                 // Quantities side by side are multiplied; a number only where it cannot be a slip of the pen.
                 Some(Token::Number(_)) if self.after_factor() => (Operator::Multiply, false),
-                Some(Token::Open(Bracket::Round)) if is_function_name(&left) && !matches!(self.tokens.get(self.at + 1), Some(Token::Word(_) | Token::Mod)) => {
+                Some(Token::Open(Bracket::Round))
+                    if is_function_name(&left)
+                        && !matches!(self.tokens.get(self.at + 1), Some(Token::Word(_) | Token::Mod)) =>
+                {
                     (Operator::Apply, false)
                 }
                 Some(Token::Symbol(_) | Token::Frac | Token::Binom | Token::Sqrt | Token::Function(_)) => {
@@ -363,7 +366,8 @@ impl Parser {
         }
         // `f(2)` is not twice `f`.
         if matches!(name.as_str(), "f" | "g" | "h")
-            && let [Token::Open(Bracket::Round), Token::Number(literal), Token::Close(Bracket::Round), ..] = &self.tokens[self.at..]
+            && let [Token::Open(Bracket::Round), Token::Number(literal), Token::Close(Bracket::Round), ..] =
+                &self.tokens[self.at..]
         {
             name.push_str(&format!("({literal})"));
             self.at += 3;

@@ -16,16 +16,8 @@ pub fn parse(text: &str, grouping: Grouping) -> Result<Answer, Reason> {
         return Err(format!("longer than {MAX_BYTES} bytes"));
     }
     let tokens = tokens(text, grouping)?;
-    let mut parser = Parser {
-        tokens,
-        at: 0,
-        depth: 0,
-        bars: 0,
-        angle: false,
-        head: false,
-        currency: None,
-        degrees: false,
-    };
+    let mut parser =
+        Parser { tokens, at: 0, depth: 0, bars: 0, angle: false, head: false, currency: None, degrees: false };
     if parser.tokens.is_empty() || parser.tokens == [Token::Symbol("\\ldots".into())] {
         return Err("empty".into());
     }
