@@ -4,6 +4,7 @@ mod answers;
 mod attacks;
 mod cli;
 mod config;
+mod custom_reward;
 mod data;
 mod embedded;
 mod files;

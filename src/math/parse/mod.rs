@@ -207,6 +207,14 @@ impl Parser {
                 }
                 Some(Token::Currency(sign)) if unit.is_empty() => unit.push(*sign),
                 Some(Token::Slash) if matches!(self.tokens.get(self.at + 1), Some(Token::Word(_))) => unit.push('/'),
+                // The `h` of `50 km/h` looks like a symbol, but what is divided is a unit.
+                Some(Token::Slash) if !unit.is_empty() => match self.tokens.get(self.at + 1) {
+                    Some(Token::Symbol(name)) if unit::is_known(name) => {
+                        *unit = format!("{unit}/{name}");
+                        self.at += 1;
+                    }
+                    _ => return Ok(()),
+                },
                 Some(Token::Symbol(scale)) if unit == " degree" || unit == "degree" => unit.push_str(scale),
                 Some(Token::Mod) => {
                     self.at += 1;
