@@ -3,6 +3,7 @@
 
 use rft::config::{GrpoSection, KlEstimator, LoraSection, LossType, ScaleRewards};
 use rft::grpo::advantage::advantages;
+use rft::grpo::learner::{CpuLearner, Learner};
 use rft::grpo::objective::Objective;
 use rft::grpo::pass::{PassPlan, TrainBranch, TrainGroup, gradient_pass};
 use rft::model::checkpoint::Checkpoint;
@@ -169,9 +170,11 @@ fn losses_and_gradients_equal_those_of_trl() {
                 gradient_checkpointing,
                 off_policy: case.old.is_some(),
             };
-            let mut grads = vec![0.0; adapter.params.len()];
+            let mut learner = CpuLearner::new(&decoder);
+            learner.begin(&adapter).unwrap();
             let groups = case.groups(&batch);
-            let result = gradient_pass(&decoder, &adapter, &groups, &objective, &normaliser, &plan, &mut grads);
+            let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normaliser, &plan).unwrap();
+            let grads = learner.gradient().unwrap();
 
             let (name, loss) = (&case.name, result.totals.loss);
             assert!((loss - case.loss).abs() <= 1e-5 * case.loss.abs() + 1e-6, "{name}: {loss}, not {}", case.loss);

@@ -1,0 +1,78 @@
+//! The CUDA path: the same decoder, rollouts and gradient pass as on the CPU, in bf16 on one GPU.
+//!
+//! One device, one stream and one host thread that launches, so the order of the calls is the order of the work. Products
+//! with the frozen weights go through cuBLASLt ([`blas`]); all else is kernels of our own (`src/ops/kernels`, launched by
+//! [`launch`]). candle gives the device and reads the weights; its tensors are not used here, because they allocate, and
+//! what allocates cannot be captured in a graph. Nothing is added up in an order that depends on timing: the same run on the
+//! same GPU gives the same bits.
+
+pub mod blas;
+pub mod launch;
+pub mod memory;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Device;
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, sys};
+use std::sync::Arc;
+
+/// The device with everything that is launched on it.
+pub struct Gpu {
+    pub stream: Arc<CudaStream>,
+    pub kernels: launch::Kernels,
+    pub blas: blas::Blas,
+    pub name: String,
+    /// Compute capability, such as (9, 0).
+    pub capability: (i32, i32),
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let opened = || format!("open GPU {ordinal}\nhint: `nvidia-smi` lists the GPUs that the driver sees");
+        let device = Device::new_cuda_with_stream(ordinal).with_context(opened)?;
+        let device = device.as_cuda_device().with_context(opened)?;
+        // SAFETY: there is one stream, so no event has to order the uses of a buffer.
+        unsafe { device.disable_event_tracking() };
+        let stream = device.cuda_stream();
+        let context = stream.context().clone();
+        let capability = context.compute_capability()?;
+        let name = context.name()?;
+        ensure!(
+            capability >= (8, 0),
+            "{name} has compute capability {capability:?}; bf16 on tensor cores needs (8, 0)"
+        );
+        keep_pool(&context)?;
+        let kernels = launch::Kernels::load(&context).context("load the kernels")?;
+        let blas = blas::Blas::new(stream.clone())?;
+        Ok(Self { stream, kernels, blas, name, capability })
+    }
+
+    /// Waits for all work that was issued.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().context("wait for the GPU")
+    }
+
+    /// Makes the device's context that of this thread, as copies need it.
+    pub fn bind(&self) -> Result<()> {
+        Ok(self.stream.context().bind_to_thread()?)
+    }
+
+    /// Free and total memory, in bytes.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        Ok(self.stream.context().mem_get_info()?)
+    }
+}
+
+/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronisation.
+fn keep_pool(context: &CudaContext) -> Result<()> {
+    let mut pool = std::ptr::null_mut();
+    let mut keep = u64::MAX;
+    context.bind_to_thread()?;
+    // SAFETY: both calls are given valid pointers to what their attribute takes.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result()?;
+    }
+    Ok(())
+}
