@@ -69,7 +69,7 @@ struct Device {
     void (*body)(void*) = nullptr;
     void* arguments = nullptr;
     const char* kernel = "";
-    Region dynamic_shared{};
+    Region static_shared{}, dynamic_shared{};
     uint64_t random = 0;
 };
 inline Device device;
@@ -139,7 +139,7 @@ void collective(const char* what, int line, unsigned mask, Slot& slot, Work work
 // ---- Shared memory ----
 
 // The program's thread-local variables.
-inline Region static_shared() {
+inline Region thread_locals() {
     Region region{};
     dl_iterate_phdr(
         [](dl_phdr_info* info, size_t, void* found) {
@@ -153,7 +153,7 @@ inline Region static_shared() {
 }
 
 inline bool is_shared(const void* address, size_t bytes) {
-    return device.dynamic_shared.holds(address, bytes) || static_shared().holds(address, bytes);
+    return device.dynamic_shared.holds(address, bytes) || device.static_shared.holds(address, bytes);
 }
 
 // ---- A launch ----
@@ -200,7 +200,7 @@ inline void arrange(std::vector<unsigned>& order, Order how) {
 }
 
 inline void run_block(Order how) {
-    memset(static_shared().start, 0xff, static_shared().bytes);
+    memset(device.static_shared.start, 0xff, device.static_shared.bytes);
     memset(device.dynamic_shared.start, 0xff, device.dynamic_shared.bytes);
     device.at_barrier = 0;
     for (Thread& thread : device.threads) {
@@ -236,6 +236,7 @@ inline void launch(const char* kernel, dim3 grid, dim3 block, size_t shared_byte
     device.body = body;
     device.arguments = arguments;
     device.random = 1;
+    device.static_shared = thread_locals();
     device.dynamic_shared = guarded(shared_bytes);
     device.threads = std::vector<Thread>(size);
     for (unsigned i = 0; i < size; ++i) {
