@@ -3,7 +3,7 @@
 //! The gradient pass, the objectives and the training loop are written once, against [`Learner`]. [`CpuLearner`] is the one
 //! that always exists; the CUDA path has its own.
 
-use super::adamw::{AdamW, Hyper, global_norm};
+use super::adamw::{AdamW, Hyper, clip_scale, global_norm};
 use crate::model::decoder::{Activations, Decoder, Keep};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
@@ -47,9 +47,9 @@ pub trait Learner {
     /// Euclidean norm of the gradient; not finite where a gradient is not.
     fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64>;
 
-    /// Moves `adapter` along `scale` times the gradient. `adamw.step` counts on; its moments may lag behind until
-    /// [`Learner::moments`].
-    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, scale: f32) -> Result<()>;
+    /// Moves `adapter` along the gradient, whose norm was asked for and is clipped to `max_norm` (0: not clipped).
+    /// `adamw.step` counts on; its moments may lag behind until [`Learner::moments`].
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()>;
 
     /// Brings the moments of `adamw` up to date, for a checkpoint.
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()>;
@@ -67,13 +67,14 @@ pub struct OutOfMemory {
 pub struct CpuLearner<'a> {
     decoder: &'a Decoder,
     grads: Vec<f32>,
+    norm: f64,
     /// Of the last forward pass, with the gradient of its hidden rows.
     pass: Option<(Activations, Vec<f32>)>,
 }
 
 impl<'a> CpuLearner<'a> {
     pub fn new(decoder: &'a Decoder) -> Self {
-        Self { decoder, grads: Vec::new(), pass: None }
+        Self { decoder, grads: Vec::new(), norm: 0.0, pass: None }
     }
 
     fn pass(&mut self) -> &mut (Activations, Vec<f32>) {
@@ -124,11 +125,12 @@ impl Learner for CpuLearner<'_> {
     }
 
     fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64> {
-        Ok(global_norm(&self.grads, &adapter.ranges()))
+        self.norm = global_norm(&self.grads, &adapter.ranges());
+        Ok(self.norm)
     }
 
-    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, scale: f32) -> Result<()> {
-        adamw.step(&mut adapter.params, &self.grads, hyper, scale);
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+        adamw.step(&mut adapter.params, &self.grads, hyper, clip_scale(self.norm, max_norm));
         Ok(())
     }
 

@@ -1,0 +1,286 @@
+//! The decoder on the device: a packed micro-batch forward and back, block by block, as `model::decoder` does it on the CPU.
+//!
+//! The residual stream is bf16, and products that end in it are accumulated into it by the product itself (beta = 1), so
+//! that a sum is rounded once.
+
+use super::Gpu;
+use super::adapter::{DeviceAdapter, Lora};
+use super::blas::Matrix;
+use super::memory::{Arena, Buffer};
+use super::ops;
+use super::pack::DevicePack;
+use super::weights::{Block, Frozen, Linear, Origin};
+use crate::model::config::ModelConfig;
+use crate::model::decoder::Keep;
+use crate::ops::attention::Heads;
+use anyhow::Result;
+use half::bf16;
+
+/// A decoder whose weights are on the device.
+pub struct Decoder {
+    pub config: ModelConfig,
+    pub frozen: Frozen,
+}
+
+/// A forward pass, as far as its backward needs it. All of it lies in the arena that the pass was given.
+pub struct Activations {
+    /// After the last norm: (rows, hidden)
+    pub hidden: Buffer<bf16>,
+    /// Before the last norm: (rows, hidden), and its 1/rms: (rows)
+    last: Buffer<bf16>,
+    last_scales: Buffer<f32>,
+    blocks: Vec<Kept>,
+}
+
+enum Kept {
+    Nothing,
+    Input(Buffer<bf16>),
+    Everything(Saved),
+}
+
+/// What a block's backward needs. Shapes: (rows, ...)
+struct Saved {
+    input: Buffer<bf16>,
+    input_scales: Buffer<f32>,
+    qkv_low: Buffer<bf16>,
+    /// Positions applied.
+    qkv: Buffer<bf16>,
+    attended: Buffer<bf16>,
+    lse: Buffer<f32>,
+    o_low: Buffer<bf16>,
+    middle: Buffer<bf16>,
+    middle_scales: Buffer<f32>,
+    gate_up_low: Buffer<bf16>,
+    gate_up: Buffer<bf16>,
+    down_low: Buffer<bf16>,
+}
+
+impl Decoder {
+    pub fn load(gpu: &Gpu, config: ModelConfig, origin: &Origin, positions: usize) -> Result<Self> {
+        let frozen = Frozen::load(gpu, &config, origin, positions)?;
+        Ok(Self { config, frozen })
+    }
+
+    pub fn heads(&self) -> Heads {
+        let config = &self.config;
+        Heads { query: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim }
+    }
+
+    pub fn eps(&self) -> f32 {
+        self.config.rms_norm_eps as f32
+    }
+
+    /// The forward pass of a packed micro-batch, in memory from `arena`.
+    pub fn forward(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        adapter: Option<&DeviceAdapter>,
+        pack: &DevicePack,
+        keep: Keep,
+    ) -> Result<Activations> {
+        let hidden = self.config.hidden_size;
+        let rows = pack.rows;
+        let take = |arena: &mut Arena| arena.take::<bf16>(rows * hidden);
+        // Without a backward pass two streams do, in turn.
+        let spare = if keep == Keep::Nothing { Some([take(arena)?, take(arena)?]) } else { None };
+        let mut x = match spare {
+            Some([first, _]) => first,
+            None => take(arena)?,
+        };
+        ops::embed(gpu, self.frozen.embedding, pack.tokens, x, rows, hidden)?;
+        let mut blocks = Vec::with_capacity(self.frozen.blocks.len());
+        for (i, block) in self.frozen.blocks.iter().enumerate() {
+            let out = match spare {
+                Some(streams) => streams[(i + 1) % 2],
+                None => take(arena)?,
+            };
+            let lora = adapter.map(|adapter| adapter.block(i));
+            let mark = arena.mark();
+            let saved = self.block_forward(gpu, arena, block, lora, pack, x, out)?;
+            blocks.push(match keep {
+                Keep::Nothing => Kept::Nothing,
+                Keep::Inputs => Kept::Input(x),
+                Keep::Everything => Kept::Everything(saved),
+            });
+            if keep != Keep::Everything {
+                arena.reset(mark);
+            }
+            x = out;
+        }
+        let normed = take(arena)?;
+        let scales = arena.take(rows)?;
+        ops::rms_norm(gpu, x, self.frozen.norm, normed, scales, rows, hidden, self.eps())?;
+        Ok(Activations { hidden: normed, last: x, last_scales: scales, blocks })
+    }
+
+    /// Adds the adapter's gradients, from that of `activations.hidden`, which is overwritten.
+    pub fn backward(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        adapter: &DeviceAdapter,
+        pack: &DevicePack,
+        activations: &Activations,
+        d_hidden: Buffer<bf16>,
+    ) -> Result<()> {
+        let (rows, hidden) = (pack.rows, self.config.hidden_size);
+        let dx = arena.take::<bf16>(rows * hidden)?;
+        dx.zero(gpu)?;
+        let Activations { last, last_scales, .. } = *activations;
+        ops::rms_norm_backward(gpu, d_hidden, last, last_scales, self.frozen.norm, dx, rows, hidden)?;
+        for (i, kept) in activations.blocks.iter().enumerate().rev() {
+            let block = &self.frozen.blocks[i];
+            let lora = adapter.block(i);
+            let mark = arena.mark();
+            match kept {
+                Kept::Everything(saved) => self.block_backward(gpu, arena, block, lora, pack, saved, dx)?,
+                Kept::Input(input) => {
+                    let out = arena.take(rows * hidden)?;
+                    let saved = self.block_forward(gpu, arena, block, Some(lora), pack, *input, out)?;
+                    self.block_backward(gpu, arena, block, lora, pack, &saved, dx)?;
+                }
+                Kept::Nothing => panic!("a backward pass needs a forward pass that kept something"),
+            }
+            arena.reset(mark);
+        }
+        Ok(())
+    }
+
+    /// `x` (rows, hidden) -> `out` (rows, hidden), and what the backward needs.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and the operands of a block")]
+    fn block_forward(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        block: &Block,
+        lora: Option<Lora>,
+        pack: &DevicePack,
+        x: Buffer<bf16>,
+        out: Buffer<bf16>,
+    ) -> Result<Saved> {
+        let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let low = |arena: &mut Arena, group: fn(&Lora) -> usize| -> Result<Buffer<bf16>> {
+            lora.as_ref().map_or(Ok(Buffer::NULL), |lora| arena.take(rows * group(lora)))
+        };
+        let mut saved = Saved {
+            input: x,
+            input_scales: arena.take(rows)?,
+            qkv_low: low(arena, |lora| lora.qkv.low_width())?,
+            qkv: arena.take(rows * heads.qkv_width())?,
+            attended: arena.take(rows * heads.out_width())?,
+            lse: arena.take(rows * heads.query)?,
+            o_low: low(arena, |lora| lora.o.low_width())?,
+            middle: arena.take(rows * hidden)?,
+            middle_scales: arena.take(rows)?,
+            gate_up_low: low(arena, |lora| lora.gate_up.low_width())?,
+            gate_up: arena.take(rows * 2 * inner)?,
+            down_low: low(arena, |lora| lora.down.low_width())?,
+        };
+        let mark = arena.mark();
+        let normed = arena.take::<bf16>(rows * hidden)?;
+        let activated = arena.take::<bf16>(rows * inner)?;
+
+        ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
+        linear(gpu, &block.qkv, normed, saved.qkv, rows, false)?;
+        if let Some(lora) = &lora {
+            lora.qkv.forward(gpu, arena, lora.weights, normed, rows, saved.qkv, saved.qkv_low)?;
+        }
+        ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, self.frozen.rope, pack.positions, rows, heads)?;
+        ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)?;
+
+        saved.middle.copy_from(gpu, x)?;
+        linear(gpu, &block.o, saved.attended, saved.middle, rows, true)?;
+        if let Some(lora) = &lora {
+            lora.o.forward(gpu, arena, lora.weights, saved.attended, rows, saved.middle, saved.o_low)?;
+        }
+        ops::rms_norm(gpu, saved.middle, block.post_norm, normed, saved.middle_scales, rows, hidden, self.eps())?;
+        linear(gpu, &block.gate_up, normed, saved.gate_up, rows, false)?;
+        if let Some(lora) = &lora {
+            lora.gate_up.forward(gpu, arena, lora.weights, normed, rows, saved.gate_up, saved.gate_up_low)?;
+        }
+        ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
+        out.copy_from(gpu, saved.middle)?;
+        linear(gpu, &block.down, activated, out, rows, true)?;
+        if let Some(lora) = &lora {
+            lora.down.forward(gpu, arena, lora.weights, activated, rows, out, saved.down_low)?;
+        }
+        arena.reset(mark);
+        // What stays is `saved`; without an adapter there are no shrunk rows.
+        saved.input = x;
+        Ok(saved)
+    }
+
+    /// Turns the gradient `d` of the block's output into that of its input, in place.
+    #[allow(clippy::too_many_arguments, reason = "the operands of the chain rule")]
+    fn block_backward(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        block: &Block,
+        lora: Lora,
+        pack: &DevicePack,
+        saved: &Saved,
+        d: Buffer<bf16>,
+    ) -> Result<()> {
+        let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let normed = arena.take::<bf16>(rows * hidden)?;
+        let d_normed = arena.take::<bf16>(rows * hidden)?;
+
+        let mark = arena.mark();
+        let activated = arena.take::<bf16>(rows * inner)?;
+        let d_activated = arena.take::<bf16>(rows * inner)?;
+        ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
+        linear_backward(gpu, &block.down, d, d_activated, rows)?;
+        lora.down.backward(gpu, arena, &lora, activated, saved.down_low, d, rows, d_activated)?;
+        // The gradient takes the place of gate and up: nothing reads them again.
+        ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
+        arena.reset(mark);
+        ops::rms_norm_again(gpu, saved.middle, saved.middle_scales, block.post_norm, normed, rows, hidden)?;
+        linear_backward(gpu, &block.gate_up, saved.gate_up, d_normed, rows)?;
+        lora.gate_up.backward(gpu, arena, &lora, normed, saved.gate_up_low, saved.gate_up, rows, d_normed)?;
+        ops::rms_norm_backward(gpu, d_normed, saved.middle, saved.middle_scales, block.post_norm, d, rows, hidden)?;
+
+        let d_attended = arena.take::<bf16>(rows * heads.out_width())?;
+        let d_qkv = arena.take::<bf16>(rows * heads.qkv_width())?;
+        linear_backward(gpu, &block.o, d, d_attended, rows)?;
+        lora.o.backward(gpu, arena, &lora, saved.attended, saved.o_low, d, rows, d_attended)?;
+        ops::branch_attention_backward(
+            gpu,
+            arena,
+            saved.qkv,
+            saved.attended,
+            saved.lse,
+            d_attended,
+            d_qkv,
+            pack,
+            heads,
+        )?;
+        ops::qkv_rope_backward(gpu, d_qkv, self.frozen.rope, pack.positions, rows, heads)?;
+        ops::rms_norm_again(gpu, saved.input, saved.input_scales, block.input_norm, normed, rows, hidden)?;
+        linear_backward(gpu, &block.qkv, d_qkv, d_normed, rows)?;
+        lora.qkv.backward(gpu, arena, &lora, normed, saved.qkv_low, d_qkv, rows, d_normed)?;
+        ops::rms_norm_backward(gpu, d_normed, saved.input, saved.input_scales, block.input_norm, d, rows, hidden)
+    }
+}
+
+/// `y = x · Wᵀ`, or `y += x · Wᵀ`: (rows, inputs) -> (rows, outputs).
+pub fn linear(
+    gpu: &Gpu,
+    linear: &Linear,
+    x: Buffer<bf16>,
+    y: Buffer<bf16>,
+    rows: usize,
+    accumulate: bool,
+) -> Result<()> {
+    let weight = Matrix::new(linear.weight, linear.outputs, linear.inputs);
+    gpu.blas.product(Matrix::new(x, rows, linear.inputs), weight.t(), Matrix::new(y, rows, linear.outputs), accumulate)
+}
+
+/// `dx = dy · W`: (rows, outputs) -> (rows, inputs). The weights are frozen and get no gradient.
+fn linear_backward(gpu: &Gpu, linear: &Linear, dy: Buffer<bf16>, dx: Buffer<bf16>, rows: usize) -> Result<()> {
+    let weight = Matrix::new(linear.weight, linear.outputs, linear.inputs);
+    gpu.blas.product(Matrix::new(dy, rows, linear.outputs), weight, Matrix::new(dx, rows, linear.inputs), false)
+}
