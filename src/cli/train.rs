@@ -3,6 +3,7 @@
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
 use crate::disk::atomic;
+use crate::grpo::learner::CpuLearner;
 use crate::model::source::Source;
 use crate::prompt;
 use crate::rollout::engine::LocalEngine;
@@ -151,7 +152,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         stop: &stop,
     };
     let mut engine = LocalEngine { decoder: &setup.policy.decoder, max_rows: config.rollout.max_rows };
-    let outcome = train(&training, &mut engine, &mut state)?;
+    let mut learner = CpuLearner::new(&setup.policy.decoder);
+    let outcome = train(&training, &mut engine, &mut learner, &mut state)?;
     conclude(&run, &outcome, steps);
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }

@@ -32,13 +32,13 @@ impl Setup {
     /// Loads the model from `source` and the questions that `config` names, and renders every prompt.
     pub fn new(config: &RunConfig, source: &Source) -> Result<Self> {
         let prior = prompt::find(&config.prompt.ppe)?;
-        let rewards = RewardSet::from_config(&config.reward, &prior)?;
+        let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config)?;
         let policy = Policy::load(source, config)?;
         let mut notes = questions.notes;
         let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<Item>> {
             let (questions, unreadable): (Vec<_>, Vec<_>) =
-                questions.into_iter().partition(|question| gold_is_parsable(&question.gold));
+                questions.into_iter().partition(|it| !rewards.needs_gold() || gold_is_parsable(&it.gold));
             if let Some(first) = unreadable.first() {
                 let (count, id, gold) = (unreadable.len(), &first.id, &first.gold);
                 notes

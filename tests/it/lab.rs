@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use rft::config::{Layers, RunConfig, resolve};
 use rft::data::Question;
+use rft::grpo::learner::CpuLearner;
 use rft::model::config::ModelConfig;
 use rft::model::decoder::{Decoder, Keep};
 use rft::model::lora::Adapter;
@@ -57,7 +58,7 @@ impl Lab {
         let layers = Layers { preset: Some("tiny".to_owned()), sets, ..Layers::default() };
         let config = resolve(&layers).unwrap().config;
         let prior = prompt::find(&config.prompt.ppe).unwrap();
-        let rewards = RewardSet::from_config(&config.reward, &prior).unwrap();
+        let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length).unwrap();
         let source = Source::open("tiny", "main").unwrap();
         let mut policy = Policy::load(&source, &config).unwrap();
         let model = ModelConfig {
@@ -75,6 +76,7 @@ impl Lab {
             text: format!("What is {} + 5 - {}?", i, i),
             gold: "5".to_owned(),
             source: "lab".to_owned(),
+            extra: serde_json::Map::new(),
         };
         let items = |range: std::ops::Range<usize>| {
             let questions = range.map(question).collect();
@@ -126,7 +128,7 @@ impl Lab {
             progress: &Progress::lines(config.total_steps(self.questions.len()), self.said.clone()),
             stop: &self.stop,
         };
-        train(&training, engine, state)
+        train(&training, engine, &mut CpuLearner::new(&self.policy.decoder), state)
     }
 
     /// Trains from a new state with an engine that answers `respond`; returns the state at the end.
