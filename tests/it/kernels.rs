@@ -5,7 +5,9 @@
 
 mod adamw;
 mod emulator;
+mod lora;
 mod qkv_rope;
 mod rms_norm;
+mod rows;
 mod shim;
 mod swiglu;
