@@ -2,6 +2,7 @@
 
 use super::config_args::ConfigArgs;
 use crate::config;
+use crate::model::decoder::Decoder;
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::model::tokenizer::TextStream;
@@ -90,7 +91,8 @@ pub fn run(args: Args) -> Result<()> {
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
     let adapter: Option<Adapter> =
-        trained.map(|trained| load_adapter(&trained.folder, &policy.decoder.config, None)).transpose()?;
+        trained.map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
+    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), config.rollout.max_sequence_length())?;
     let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
     ensure!(
         rendered.ids.len() <= config.rollout.max_prompt_length,
@@ -116,7 +118,7 @@ pub fn run(args: Args) -> Result<()> {
         };
         print!("{}", opening(&prior, config.prompt.prefill).unwrap_or_default());
         let mut printer = Printer { stream: Some(policy.tokenizer.stream()), stop: &stop, policy: &policy };
-        let mut engine = LocalEngine { decoder: &policy.decoder, max_rows: 1 };
+        let mut engine = LocalEngine { decoder: &decoder, max_rows: 1 };
         let answered = engine.generate(adapter.as_ref(), &request, &mut printer)?;
         let rest = printer.stream.take().map(TextStream::finish).unwrap_or_default();
         println!("{rest}");

@@ -4,6 +4,8 @@ use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
 use crate::disk::atomic;
 use crate::grpo::learner::CpuLearner;
+use crate::model::config::ModelConfig;
+use crate::model::decoder::Decoder;
 use crate::model::source::Source;
 use crate::prompt;
 use crate::rollout::engine::LocalEngine;
@@ -104,16 +106,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     super::download::confirm(&config, args.yes)?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source)?;
-    let weights = source.config.parameters();
+    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), config.rollout.max_sequence_length())?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {
         Some(run) => run,
         None => start(&config, &setup, &name)?,
     };
-    introduce(&config, &setup, weights, &run);
+    introduce(&config, &setup, &decoder.config, &run);
 
-    let mut state = restore(&config, &setup, &run)?;
+    let mut state = restore(&config, &decoder.config, &run)?;
     let steps = config.total_steps(setup.questions.len());
     let evaluated = setup.held_out.is_empty() || evaluate::read(&run, steps, config.eval.greedy)?.is_some();
     ensure!(
@@ -151,8 +153,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         progress: &progress,
         stop: &stop,
     };
-    let mut engine = LocalEngine { decoder: &setup.policy.decoder, max_rows: config.rollout.max_rows };
-    let mut learner = CpuLearner::new(&setup.policy.decoder);
+    let mut engine = LocalEngine { decoder: &decoder, max_rows: config.rollout.max_rows };
+    let mut learner = CpuLearner::new(&decoder);
     let outcome = train(&training, &mut engine, &mut learner, &mut state)?;
     conclude(&run, &outcome, steps);
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
@@ -211,8 +213,7 @@ fn read_config(run: &RunDir) -> Result<RunConfig> {
 }
 
 /// The newest whole checkpoint of the run, or a new state.
-fn restore(config: &RunConfig, setup: &Setup, run: &RunDir) -> Result<TrainState> {
-    let model = &setup.policy.decoder.config;
+fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<TrainState> {
     let newest = run.newest_checkpoint(|step, error| {
         eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
     })?;
@@ -222,13 +223,13 @@ fn restore(config: &RunConfig, setup: &Setup, run: &RunDir) -> Result<TrainState
     }
 }
 
-fn introduce(config: &RunConfig, setup: &Setup, weights: usize, run: &RunDir) {
+fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, run: &RunDir) {
     let tag = setup.prior.tag.as_ref().map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
     let steps = config.total_steps(setup.questions.len());
     eprintln!(
         "model    {} ({:.1} M weights, f32 on the CPU, {} threads), LoRA r {} on {}",
         config.model.path,
-        weights as f64 / 1e6,
+        model.parameters() as f64 / 1e6,
         rayon::current_num_threads(),
         config.lora.r,
         config.lora.target_modules.join(", ")

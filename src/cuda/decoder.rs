@@ -6,6 +6,7 @@
 use super::Gpu;
 use super::adapter::{DeviceAdapter, Lora};
 use super::blas::Matrix;
+use super::lora::Group;
 use super::memory::{Arena, Buffer};
 use super::ops;
 use super::pack::DevicePack;
@@ -183,29 +184,18 @@ impl Decoder {
         let activated = arena.take::<bf16>(rows * inner)?;
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
-        linear(gpu, &block.qkv, normed, saved.qkv, rows, false)?;
-        if let Some(lora) = &lora {
-            lora.qkv.forward(gpu, arena, lora.weights, normed, rows, saved.qkv, saved.qkv_low)?;
-        }
+        adapted(gpu, &block.qkv, lora.map(|lora| lora.qkv), normed, rows, saved.qkv, saved.qkv_low, false)?;
         ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, self.frozen.rope, pack.positions, rows, heads)?;
         ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)?;
 
         saved.middle.copy_from(gpu, x)?;
-        linear(gpu, &block.o, saved.attended, saved.middle, rows, true)?;
-        if let Some(lora) = &lora {
-            lora.o.forward(gpu, arena, lora.weights, saved.attended, rows, saved.middle, saved.o_low)?;
-        }
+        adapted(gpu, &block.o, lora.map(|lora| lora.o), saved.attended, rows, saved.middle, saved.o_low, true)?;
         ops::rms_norm(gpu, saved.middle, block.post_norm, normed, saved.middle_scales, rows, hidden, self.eps())?;
-        linear(gpu, &block.gate_up, normed, saved.gate_up, rows, false)?;
-        if let Some(lora) = &lora {
-            lora.gate_up.forward(gpu, arena, lora.weights, normed, rows, saved.gate_up, saved.gate_up_low)?;
-        }
+        let gate_up = lora.map(|lora| lora.gate_up);
+        adapted(gpu, &block.gate_up, gate_up, normed, rows, saved.gate_up, saved.gate_up_low, false)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
         out.copy_from(gpu, saved.middle)?;
-        linear(gpu, &block.down, activated, out, rows, true)?;
-        if let Some(lora) = &lora {
-            lora.down.forward(gpu, arena, lora.weights, activated, rows, out, saved.down_low)?;
-        }
+        adapted(gpu, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)?;
         arena.reset(mark);
         // What stays is `saved`; without an adapter there are no shrunk rows.
         saved.input = x;
@@ -234,19 +224,19 @@ impl Decoder {
         let d_activated = arena.take::<bf16>(rows * inner)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
         linear_backward(gpu, &block.down, d, d_activated, rows)?;
-        lora.down.backward(gpu, arena, &lora, activated, saved.down_low, d, rows, d_activated)?;
+        lora.down.backward(gpu, arena, activated, saved.down_low, d, rows, d_activated)?;
         // The gradient takes the place of gate and up: nothing reads them again.
         ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
         arena.reset(mark);
         ops::rms_norm_again(gpu, saved.middle, saved.middle_scales, block.post_norm, normed, rows, hidden)?;
         linear_backward(gpu, &block.gate_up, saved.gate_up, d_normed, rows)?;
-        lora.gate_up.backward(gpu, arena, &lora, normed, saved.gate_up_low, saved.gate_up, rows, d_normed)?;
+        lora.gate_up.backward(gpu, arena, normed, saved.gate_up_low, saved.gate_up, rows, d_normed)?;
         ops::rms_norm_backward(gpu, d_normed, saved.middle, saved.middle_scales, block.post_norm, d, rows, hidden)?;
 
         let d_attended = arena.take::<bf16>(rows * heads.out_width())?;
         let d_qkv = arena.take::<bf16>(rows * heads.qkv_width())?;
         linear_backward(gpu, &block.o, d, d_attended, rows)?;
-        lora.o.backward(gpu, arena, &lora, saved.attended, saved.o_low, d, rows, d_attended)?;
+        lora.o.backward(gpu, arena, saved.attended, saved.o_low, d, rows, d_attended)?;
         ops::branch_attention_backward(
             gpu,
             arena,
@@ -261,8 +251,34 @@ impl Decoder {
         ops::qkv_rope_backward(gpu, d_qkv, self.frozen.rope, pack.positions, rows, heads)?;
         ops::rms_norm_again(gpu, saved.input, saved.input_scales, block.input_norm, normed, rows, hidden)?;
         linear_backward(gpu, &block.qkv, d_qkv, d_normed, rows)?;
-        lora.qkv.backward(gpu, arena, &lora, normed, saved.qkv_low, d_qkv, rows, d_normed)?;
+        lora.qkv.backward(gpu, arena, normed, saved.qkv_low, d_qkv, rows, d_normed)?;
         ops::rms_norm_backward(gpu, d_normed, saved.input, saved.input_scales, block.input_norm, d, rows, hidden)
+    }
+}
+
+/// A frozen layer and its adapter: `y` (rows, outputs), added to what is there where `accumulate`.
+#[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
+fn adapted(
+    gpu: &Gpu,
+    layer: &Linear,
+    lora: Option<Group>,
+    x: Buffer<bf16>,
+    rows: usize,
+    y: Buffer<bf16>,
+    low: Buffer<bf16>,
+    accumulate: bool,
+) -> Result<()> {
+    match lora {
+        // The adapter writes and the large product adds itself on top: one reading of y less than the other way round.
+        Some(lora) if lora.covers() => {
+            lora.forward(gpu, x, rows, y, low, accumulate)?;
+            linear(gpu, layer, x, y, rows, true)
+        }
+        Some(lora) => {
+            linear(gpu, layer, x, y, rows, accumulate)?;
+            lora.forward(gpu, x, rows, y, low, true)
+        }
+        None => linear(gpu, layer, x, y, rows, accumulate),
     }
 }
 

@@ -44,6 +44,7 @@ pub enum Argument {
     Int(i32),
     Long(u64),
     Float(f32),
+    Double(f64),
 }
 
 impl<T: Element> From<Buffer<T>> for Argument {
@@ -65,6 +66,12 @@ impl From<i32> for Argument {
     }
 }
 
+impl From<u32> for Argument {
+    fn from(value: u32) -> Self {
+        Self::Int(value as i32)
+    }
+}
+
 impl From<u64> for Argument {
     fn from(value: u64) -> Self {
         Self::Long(value)
@@ -77,12 +84,19 @@ impl From<f32> for Argument {
     }
 }
 
+impl From<f64> for Argument {
+    fn from(value: f64) -> Self {
+        Self::Double(value)
+    }
+}
+
 impl Argument {
     fn address(&mut self) -> *mut c_void {
         match self {
             Self::Pointer(value) | Self::Long(value) => (value as *mut u64).cast(),
             Self::Int(value) => (value as *mut i32).cast(),
             Self::Float(value) => (value as *mut f32).cast(),
+            Self::Double(value) => (value as *mut f64).cast(),
         }
     }
 }

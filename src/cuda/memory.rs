@@ -5,6 +5,7 @@
 //! is freed while a run lasts.
 
 use super::Gpu;
+use crate::grpo::learner::OutOfMemory;
 use anyhow::{Context, Result, ensure};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, result};
 use half::bf16;
@@ -134,7 +135,7 @@ impl Arena {
     /// `len` values, of no particular content.
     pub fn take<T: Element>(&mut self, len: usize) -> Result<Buffer<T>> {
         let bytes = (len * size_of::<T>()).next_multiple_of(Self::ALIGNMENT);
-        ensure!(bytes <= self.size - self.used, OutOfArena { wanted: bytes, left: self.size - self.used });
+        ensure!(bytes <= self.size - self.used, OutOfMemory { wanted: bytes, left: self.size - self.used });
         let pointer = self.base + self.used as u64;
         self.used += bytes;
         self.peak = self.peak.max(self.used);
@@ -153,12 +154,4 @@ impl Arena {
     pub fn peak(&self) -> usize {
         self.peak
     }
-}
-
-/// A micro-batch or a rollout is larger than the arena; a smaller one may fit.
-#[derive(Debug, thiserror::Error)]
-#[error("{wanted} bytes of GPU memory are needed, and {left} are left of what was planned")]
-pub struct OutOfArena {
-    pub wanted: usize,
-    pub left: usize,
 }

@@ -2,9 +2,11 @@
 
 use super::Gpu;
 use super::memory::{Arena, Buffer};
+use super::ops;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::ops::rope::RopeTable;
+use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;
 use half::bf16;
 use rayon::prelude::*;
@@ -61,7 +63,7 @@ impl Frozen {
         let padding = 256 * (tensors.len() + 8);
         let rope_values = positions * config.head_dim;
         let bytes = 2 * config.parameters() + 4 * rope_values + padding;
-        let mut loader = Loader { gpu, origin, arena: Arena::new(gpu, bytes, "the weights")?, drawn: 0 };
+        let mut loader = Loader { gpu, origin, arena: Arena::new(gpu, bytes, "the weights")? };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let q = config.num_attention_heads * config.head_dim;
         let kv = config.num_key_value_heads * config.head_dim;
@@ -131,8 +133,6 @@ struct Loader<'a> {
     gpu: &'a Gpu,
     origin: &'a Origin<'a>,
     arena: Arena,
-    /// Tensors drawn so far: the identity of the next one.
-    drawn: u64,
 }
 
 impl Loader<'_> {
@@ -152,13 +152,13 @@ impl Loader<'_> {
                     self.gpu.synchronize()?;
                 }
                 Origin::Random(seed) => {
-                    // As published checkpoints begin: norms at 1, all else normal with a deviation of 0.02.
+                    // The values of `RandomWeights`, made where they are needed.
+                    let stream = Stream::new(*seed, Purpose::ModelInit, &[name_hash(name)]);
                     let norm = name.ends_with("norm.weight");
                     let (mean, deviation) = if norm { (1.0, 0.0) } else { (0.0, 0.02) };
-                    super::ops::fill_normal(self.gpu, part, *seed, self.drawn, mean, deviation)?;
+                    ops::fill_normal(self.gpu, part, &stream, mean, deviation)?;
                 }
             }
-            self.drawn += 1;
         }
         Ok(buffer)
     }

@@ -1,0 +1,228 @@
+//! The kernels of `src/ops/kernels`, each behind a function with the types that it takes. The shapes of launches and the
+//! meaning of the arguments are explained in the kernels' files; a signature stands here and there, and nowhere else.
+
+use super::Gpu;
+use super::launch::{Shape, launch};
+use super::memory::Buffer;
+use crate::ops::attention::Heads;
+use crate::rng::Stream;
+use crate::rollout::Sampling;
+use anyhow::Result;
+use half::bf16;
+
+/// Threads of the kernels that give a thread 8 values.
+const THREADS: usize = 256;
+/// Threads of the kernels that give a block a row of logits.
+const ROW_THREADS: usize = 512;
+
+/// Cosine and sine by position.
+pub type Rope = [Buffer<f32>; 2];
+
+/// Keys and values of one block of the decoder: (slots, KV heads, capacity, head dim) each.
+#[derive(Clone, Copy)]
+pub struct Cache {
+    pub keys: Buffer<bf16>,
+    pub values: Buffer<bf16>,
+    pub capacity: usize,
+}
+
+fn by_row(rows: usize, width: usize) -> Shape {
+    Shape::new(rows, 32 * width.div_ceil(256))
+}
+
+fn by_eight(values: usize) -> Shape {
+    Shape::new((values / 8).div_ceil(THREADS), THREADS)
+}
+
+/// `to` = mean + deviation · the normals of `stream`.
+pub fn fill_normal(gpu: &Gpu, to: Buffer<bf16>, stream: &Stream, mean: f32, deviation: f32) -> Result<()> {
+    let [low, high] = stream.key();
+    let shape = Shape::new(to.len().div_ceil(THREADS), THREADS);
+    launch!(gpu, "fill_normal_bf16", shape; to, to.len() as u64, low, high, mean, deviation)
+}
+
+/// Rows of `from` (_, width) by index.
+pub fn gather_rows(gpu: &Gpu, from: Buffer<bf16>, index: Buffer<i32>, to: Buffer<bf16>, width: usize) -> Result<()> {
+    let shape = Shape::new(index.len(), (32 * width.div_ceil(256)).min(256));
+    launch!(gpu, "gather_rows", shape; from, index, to, width)
+}
+
+/// Row i of `to` = the sum of the rows of `from` that `pairs[starts[i]..starts[i + 1]]` name.
+pub fn scatter_rows(
+    gpu: &Gpu,
+    from: Buffer<bf16>,
+    starts: Buffer<i32>,
+    pairs: Buffer<i32>,
+    to: Buffer<bf16>,
+    width: usize,
+) -> Result<()> {
+    let shape = Shape::new(starts.len() - 1, (32 * width.div_ceil(256)).min(256));
+    launch!(gpu, "scatter_rows", shape; from, starts, pairs, to, width)
+}
+
+/// y = rms_norm(x)·weight, with the 1/rms of each row left in `scales` unless that is null.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
+pub fn rms_norm(
+    gpu: &Gpu,
+    x: Buffer<bf16>,
+    weight: Buffer<bf16>,
+    y: Buffer<bf16>,
+    scales: Buffer<f32>,
+    rows: usize,
+    width: usize,
+    eps: f32,
+) -> Result<()> {
+    let no_residual = Buffer::<bf16>::NULL;
+    launch!(gpu, "rms_norm_forward", by_row(rows, width); x, no_residual, weight, y, scales, width, eps)
+}
+
+/// y again from x and the saved 1/rms.
+pub fn rms_norm_again(
+    gpu: &Gpu,
+    x: Buffer<bf16>,
+    scales: Buffer<f32>,
+    weight: Buffer<bf16>,
+    y: Buffer<bf16>,
+    rows: usize,
+    width: usize,
+) -> Result<()> {
+    launch!(gpu, "rms_norm_recompute", by_row(rows, width); x, scales, weight, y, width)
+}
+
+/// Adds the gradient of x to `dx`.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
+pub fn rms_norm_backward(
+    gpu: &Gpu,
+    dy: Buffer<bf16>,
+    x: Buffer<bf16>,
+    scales: Buffer<f32>,
+    weight: Buffer<bf16>,
+    dx: Buffer<bf16>,
+    rows: usize,
+    width: usize,
+) -> Result<()> {
+    launch!(gpu, "rms_norm_backward", by_row(rows, width); dy, x, scales, weight, dx, width)
+}
+
+/// Adds the bias and turns q and k by their positions, in place.
+pub fn qkv_rope(
+    gpu: &Gpu,
+    qkv: Buffer<bf16>,
+    bias: Buffer<bf16>,
+    rope: Rope,
+    positions: Buffer<i32>,
+    rows: usize,
+    heads: Heads,
+) -> Result<()> {
+    let nowhere = Cache { keys: Buffer::NULL, values: Buffer::NULL, capacity: 0 };
+    qkv_rope_cached(gpu, qkv, bias, rope, positions, nowhere, Buffer::NULL, Buffer::NULL, rows, heads)
+}
+
+/// The same, and row r's key and value go to the cache, at slot `slots[r]` and cell `cells[r]`.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
+pub fn qkv_rope_cached(
+    gpu: &Gpu,
+    qkv: Buffer<bf16>,
+    bias: Buffer<bf16>,
+    rope: Rope,
+    positions: Buffer<i32>,
+    cache: Cache,
+    slots: Buffer<i32>,
+    cells: Buffer<i32>,
+    rows: usize,
+    heads: Heads,
+) -> Result<()> {
+    let threads = rows * (heads.query + 2 * heads.kv) * heads.dim / 16;
+    let [cos, sin] = rope;
+    launch!(
+        gpu, "qkv_rope_forward", Shape::new(threads.div_ceil(THREADS), THREADS);
+        qkv, bias, cos, sin, positions, cache.keys, cache.values, slots, cells, rows, heads.query, heads.kv, heads.dim,
+        cache.capacity
+    )
+}
+
+/// Turns the gradient of q and k back, in place.
+pub fn qkv_rope_backward(
+    gpu: &Gpu,
+    d_qkv: Buffer<bf16>,
+    rope: Rope,
+    positions: Buffer<i32>,
+    rows: usize,
+    heads: Heads,
+) -> Result<()> {
+    let threads = rows * (heads.query + heads.kv) * heads.dim / 16;
+    let [cos, sin] = rope;
+    launch!(
+        gpu, "qkv_rope_backward", Shape::new(threads.div_ceil(THREADS), THREADS);
+        d_qkv, cos, sin, positions, rows, heads.query, heads.kv, heads.dim
+    )
+}
+
+/// `gate_up` (rows, 2·width) -> `y` (rows, width)
+pub fn swiglu(gpu: &Gpu, gate_up: Buffer<bf16>, y: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
+    launch!(gpu, "swiglu_forward", by_eight(rows * width); gate_up, y, width, rows, width)
+}
+
+/// The gradient of gate and up takes their place.
+pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
+    launch!(gpu, "swiglu_backward", by_eight(rows * width); dy, gate_up, rows, width)
+}
+
+/// Rows of logits in f32, whose first `vocab` columns count.
+#[derive(Clone, Copy)]
+pub struct Logits {
+    pub buffer: Buffer<f32>,
+    pub rows: usize,
+    pub vocab: usize,
+    pub stride: usize,
+}
+
+/// Of each row: log-probability of its target, entropy, and ln Σ exp(logits / T).
+#[derive(Clone, Copy)]
+pub struct HeadStats {
+    pub logprob: Buffer<f32>,
+    pub entropy: Buffer<f32>,
+    pub lse: Buffer<f32>,
+}
+
+pub fn head_stats(gpu: &Gpu, logits: Logits, targets: Buffer<i32>, stats: HeadStats, temperature: f32) -> Result<()> {
+    launch!(
+        gpu, "head_forward_f32", Shape::new(logits.rows, ROW_THREADS);
+        logits.buffer, targets, stats.logprob, stats.entropy, stats.lse, logits.vocab, logits.stride as u64, temperature
+    )
+}
+
+/// The gradient of the logits takes the first half of their rows, as bf16.
+pub fn head_backward(
+    gpu: &Gpu,
+    logits: Logits,
+    targets: Buffer<i32>,
+    stats: HeadStats,
+    d_logprob: Buffer<f32>,
+    d_entropy: Buffer<f32>,
+    temperature: f32,
+) -> Result<()> {
+    launch!(
+        gpu, "head_backward_f32", Shape::new(logits.rows, ROW_THREADS);
+        logits.buffer, targets, stats.entropy, stats.lse, d_logprob, d_entropy, logits.vocab, logits.stride as u64,
+        temperature
+    )
+}
+
+/// Draws a token for each row, with its log-probability under the untruncated distribution. `keys` (rows, 2) are the keys of
+/// the branches' streams, `positions` the places of the tokens in their completions.
+pub fn sample(
+    gpu: &Gpu,
+    logits: Logits,
+    keys: Buffer<u32>,
+    positions: Buffer<i32>,
+    tokens: Buffer<u32>,
+    logprobs: Buffer<f32>,
+    sampling: &Sampling,
+) -> Result<()> {
+    launch!(
+        gpu, "sampler_f32", Shape::new(logits.rows, ROW_THREADS);
+        logits.buffer, keys, positions, tokens, logprobs, logits.vocab, logits.stride as u64, sampling.temperature,
+        sampling.top_k, sampling.top_p, sampling.min_p
+    )
+}
