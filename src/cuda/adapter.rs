@@ -9,6 +9,8 @@ use crate::model::config::ModelConfig;
 use crate::model::lora::{Adapter, BlockLora, Target};
 use anyhow::{Context, Result, ensure};
 use half::bf16;
+use rayon::prelude::*;
+use std::cell::RefCell;
 
 /// Values of one partial sum of squares; `CHUNK` of adamw.cu.
 const CHUNK: usize = 16_384;
@@ -29,6 +31,8 @@ pub struct DeviceAdapter {
     constants: Buffer<f32>,
     /// (inputs, outputs) of the joined layers qkv, o, gate_up and down.
     widths: [(usize, usize); 4],
+    /// The weights that the device has, as the host knows them.
+    current: RefCell<Vec<f32>>,
     _arena: Arena,
 }
 
@@ -42,7 +46,7 @@ pub struct Lora<'a> {
 }
 
 impl DeviceAdapter {
-    /// Memory for an adapter of this shape; [`DeviceAdapter::load`] fills it.
+    /// Memory for an adapter of this shape; [`DeviceAdapter::make_current`] fills it.
     pub fn new(gpu: &Gpu, config: &ModelConfig, adapter: &Adapter) -> Result<Self> {
         let len = adapter.params.len();
         ensure!(
@@ -72,12 +76,20 @@ impl DeviceAdapter {
                 width(&[Target::Gate, Target::Up]),
                 width(&[Target::Down]),
             ],
+            current: RefCell::default(),
             _arena: arena,
         })
     }
 
-    /// Copies weights to the device.
-    pub fn load(&self, gpu: &Gpu, adapter: &Adapter) -> Result<()> {
+    /// Copies weights to the device, unless it has them already.
+    pub fn make_current(&self, gpu: &Gpu, adapter: &Adapter) -> Result<()> {
+        let mut current = self.current.borrow_mut();
+        let same = |(a, b): (&[f32], &[f32])| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+        let pieces = current.par_chunks(CHUNK).zip(adapter.params.par_chunks(CHUNK));
+        if current.len() == adapter.params.len() && pieces.all(same) {
+            return Ok(());
+        }
+        current.clone_from(&adapter.params);
         self.params.upload(gpu, &adapter.params)?;
         let shape = Shape::new(self.params.len().div_ceil(8 * 256), 256);
         launch!(gpu, "adamw_refresh", shape; self.params, self.compute, self.params.len() as u64)?;
@@ -90,6 +102,13 @@ impl DeviceAdapter {
         self.v.upload(gpu, &adamw.v)?;
         self.step.upload(gpu, &[u32::try_from(adamw.step).context("count the steps")?, 0, 0])?;
         gpu.synchronize()
+    }
+
+    /// Copies the weights to the host.
+    pub fn fetch(&self, gpu: &Gpu, adapter: &mut Adapter) -> Result<()> {
+        adapter.params = self.params.download(gpu)?;
+        self.current.borrow_mut().clone_from(&adapter.params);
+        Ok(())
     }
 
     /// The moments as they are now.

@@ -89,7 +89,7 @@ impl Decoder {
             Some([first, _]) => first,
             None => take(arena)?,
         };
-        ops::embed(gpu, self.frozen.embedding, pack.tokens, x, rows, hidden)?;
+        ops::gather_rows(gpu, self.frozen.embedding, pack.tokens, x, hidden)?;
         let mut blocks = Vec::with_capacity(self.frozen.blocks.len());
         for (i, block) in self.frozen.blocks.iter().enumerate() {
             let out = match spare {

@@ -19,6 +19,7 @@ impl Element for f32 {}
 impl Element for i32 {}
 impl Element for u32 {}
 impl Element for u64 {}
+impl Element for u8 {}
 
 /// `len` values on the device.
 #[derive(Debug)]
@@ -103,6 +104,13 @@ impl<T: Element> Buffer<T> {
     }
 }
 
+impl Buffer<f32> {
+    /// The same memory, read as twice as many bf16.
+    pub fn as_bf16(self) -> Buffer<bf16> {
+        Buffer { pointer: self.pointer, len: 2 * self.len, element: PhantomData }
+    }
+}
+
 /// Memory of the device that is handed out from its start to its end.
 pub struct Arena {
     base: u64,
@@ -149,6 +157,11 @@ impl Arena {
     /// Takes back all that was handed out since `mark`.
     pub fn reset(&mut self, mark: Mark) {
         self.used = mark.0;
+    }
+
+    /// Takes back everything.
+    pub fn clear(&mut self) {
+        self.used = 0;
     }
 
     pub fn peak(&self) -> usize {

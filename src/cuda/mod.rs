@@ -6,14 +6,30 @@
 //! what allocates cannot be captured in a graph. Nothing is added up in an order that depends on timing: the same run on the
 //! same GPU gives the same bits.
 
+pub mod adapter;
 pub mod blas;
+pub mod decoder;
 pub mod launch;
+pub mod learner;
+pub mod lora;
 pub mod memory;
+pub mod ops;
+pub mod pack;
+pub mod weights;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, sys};
+use std::cell::RefCell;
 use std::sync::Arc;
+
+/// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
+pub struct Shared {
+    pub gpu: Gpu,
+    pub decoder: decoder::Decoder,
+    pub adapter: adapter::DeviceAdapter,
+    pub arena: RefCell<memory::Arena>,
+}
 
 /// The device with everything that is launched on it.
 pub struct Gpu {
