@@ -104,6 +104,13 @@ impl<T: Element> Buffer<T> {
     }
 }
 
+impl Buffer<u32> {
+    /// The same memory, as kernels that count with `int` read it.
+    pub fn as_i32(self) -> Buffer<i32> {
+        Buffer { pointer: self.pointer, len: self.len, element: PhantomData }
+    }
+}
+
 impl Buffer<f32> {
     /// The same memory, read as twice as many bf16.
     pub fn as_bf16(self) -> Buffer<bf16> {
@@ -157,6 +164,11 @@ impl Arena {
     /// Takes back all that was handed out since `mark`.
     pub fn reset(&mut self, mark: Mark) {
         self.used = mark.0;
+    }
+
+    /// Bytes that are not in use.
+    pub fn left(&self) -> usize {
+        self.size - self.used
     }
 
     /// Takes back everything.

@@ -9,12 +9,14 @@
 pub mod adapter;
 pub mod blas;
 pub mod decoder;
+pub mod engine;
 pub mod launch;
 pub mod learner;
 pub mod lora;
 pub mod memory;
 pub mod ops;
 pub mod pack;
+pub mod slabs;
 pub mod weights;
 
 use anyhow::{Context, Result, ensure};

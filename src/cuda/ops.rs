@@ -168,6 +168,42 @@ pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Buffer<bf16>, rows:
     launch!(gpu, "swiglu_backward", by_eight(rows * width); dy, gate_up, rows, width)
 }
 
+/// Where the rows of a decode step have their keys and values.
+#[derive(Clone, Copy)]
+pub struct DecodeRows {
+    pub rows: usize,
+    pub prompt_slots: Buffer<i32>,
+    pub prompt_lens: Buffer<i32>,
+    pub slots: Buffer<i32>,
+    /// The last cell of its slot that a row sees.
+    pub cells: Buffer<i32>,
+}
+
+/// Writes down what was drawn, and moves the rows that go on by one place.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
+pub fn rollout_advance(
+    gpu: &Gpu,
+    tokens: Buffer<u32>,
+    logprobs: Buffer<f32>,
+    slots: Buffer<i32>,
+    counts: Buffer<i32>,
+    done: Buffer<i32>,
+    positions: Buffer<i32>,
+    cells: Buffer<i32>,
+    draws: Buffer<i32>,
+    out_tokens: Buffer<u32>,
+    out_logprobs: Buffer<f32>,
+    stops: Buffer<u32>,
+    capacity: usize,
+    rows: usize,
+) -> Result<()> {
+    launch!(
+        gpu, "rollout_advance", Shape::new(rows.div_ceil(128), 128);
+        tokens, logprobs, slots, counts, done, positions, cells, draws, out_tokens, out_logprobs, stops, stops.len(),
+        capacity, rows
+    )
+}
+
 /// Rows of logits in f32, whose first `vocab` columns count.
 #[derive(Clone, Copy)]
 pub struct Logits {
