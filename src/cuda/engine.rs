@@ -51,12 +51,16 @@ impl Engine for CudaEngine<'_> {
         watch: &mut dyn Watch,
     ) -> Result<Option<Vec<Vec<Branch>>>> {
         let Shared { gpu, decoder, adapter: device, arena } = self.shared;
-        if let Some(adapter) = adapter {
-            device.make_current(gpu, adapter)?;
-        }
+        let lora = match adapter {
+            Some(adapter) => {
+                let device = device.as_ref().context("the model was loaded without room for an adapter")?;
+                device.make_current(gpu, adapter)?;
+                Some(device)
+            }
+            None => None,
+        };
         let mut arena = arena.borrow_mut();
         arena.clear();
-        let lora = adapter.map(|_| device);
         let prompts = request.prompts;
         ensure!(prompts.iter().all(|prompt| !prompt.ids.is_empty()), "a prompt rendered to no tokens");
         let slabs = Slabs::new(gpu, &mut arena, decoder, lora, request, self.max_rows)?;

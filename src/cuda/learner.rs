@@ -39,7 +39,7 @@ impl<'a> CudaLearner<'a> {
 
     fn parts(&self) -> (&'a Gpu, &'a Decoder, &'a DeviceAdapter, RefMut<'a, Arena>) {
         let Shared { gpu, decoder, adapter, arena } = self.shared;
-        (gpu, decoder, adapter, arena.borrow_mut())
+        (gpu, decoder, adapter.as_ref().expect("a learner has an adapter"), arena.borrow_mut())
     }
 
     /// Goes through the pairs in chunks of rows whose logits are held at once. Where `back` gives coefficients and an

@@ -19,17 +19,24 @@ pub mod pack;
 pub mod slabs;
 pub mod weights;
 
+use crate::device::Extent;
+use crate::model::lora::Adapter;
+use crate::model::source::Source;
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, sys};
 use std::cell::RefCell;
 use std::sync::Arc;
 
+/// Left free for what the driver takes as kernels and graphs are loaded.
+const RESERVE: usize = 512 << 20;
+
 /// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
 pub struct Shared {
     pub gpu: Gpu,
     pub decoder: decoder::Decoder,
-    pub adapter: adapter::DeviceAdapter,
+    /// Memory for an adapter, where one is applied or trained.
+    pub adapter: Option<adapter::DeviceAdapter>,
     pub arena: RefCell<memory::Arena>,
 }
 
@@ -79,6 +86,37 @@ impl Gpu {
     pub fn memory(&self) -> Result<(usize, usize)> {
         Ok(self.stream.context().mem_get_info()?)
     }
+}
+
+impl Shared {
+    /// Loads a model, and takes the memory that it is to work in.
+    pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
+        let config = source.config.clone();
+        ensure!(
+            !config.qk_norm,
+            "norms on queries and keys (Qwen3) are not in the CUDA path yet\nhint: `--device cpu` has them"
+        );
+        ensure!(
+            [32, 64, 128].contains(&config.head_dim),
+            "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
+            config.head_dim
+        );
+        let gpu = Gpu::open(ordinal)?;
+        let origin = weights::Origin::Checkpoint(source.weights.as_ref());
+        let decoder = decoder::Decoder::load(&gpu, config, &origin, extent.positions)?;
+        let device_adapter =
+            adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, &decoder.config, adapter)).transpose()?;
+        let (free, _) = gpu.memory()?;
+        let free = free.saturating_sub(RESERVE);
+        let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
+        let arena = RefCell::new(memory::Arena::new(&gpu, bytes, "rollouts and training")?);
+        Ok(Self { gpu, decoder, adapter: device_adapter, arena })
+    }
+}
+
+/// GPUs that the driver sees; 0 where there is no driver.
+pub fn count() -> usize {
+    CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
 }
 
 /// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronisation.
