@@ -9,7 +9,7 @@ use crate::model::tokenizer::TextStream;
 use crate::prompt;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{Engine, Request, Sampling, Watch};
+use crate::rollout::{Request, Sampling, Watch};
 use crate::run::Stop;
 use crate::train::state::load_adapter;
 use anyhow::{Result, ensure};
