@@ -5,7 +5,9 @@
 
 mod adamw;
 mod emulator;
+mod head;
 mod qkv_rope;
 mod rms_norm;
+mod sampler;
 mod shim;
 mod swiglu;
