@@ -4,6 +4,7 @@
 //! stored in bf16 has one of about 0.0017 from its rounding alone.
 
 mod adamw;
+mod branch_attention;
 mod emulator;
 mod head;
 mod lora;

@@ -1,4 +1,4 @@
-// cp.async, ldmatrix and mma.sync as mma.cuh names them. The layouts are those of the PTX manual, sections on
+// cp.async, ldmatrix, mma.sync and ex2 as mma.cuh names them. The layouts are those of the PTX manual, sections on
 // "Matrix fragments for mma.m16n8k16" and "ldmatrix".
 #pragma once
 
@@ -106,4 +106,9 @@ inline void mma_16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsign
             }
         }
     });
+}
+
+inline float exp2_approximate(float x) {
+    const float y = exp2f(x);
+    return y < 0x1p-126f ? 0.0f : y;
 }

@@ -1,4 +1,4 @@
-// Tensor cores and asynchronous copies. No other file holds PTX.
+// Tensor cores, asynchronous copies, and what else has no function in CUDA C++. No other file holds PTX.
 //
 // The product is mma.m16n8k16: C (16, 8) += A (16, 16) · B (16, 8), bf16 in, f32 sums. With g = lane / 4 and
 // t = lane % 4 a lane holds, two values to a register and the lower column (of B: row) in the lower half,
@@ -79,6 +79,13 @@ __device__ __forceinline__ void mma_16816(float (&c)[4], const unsigned (&a)[4],
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// 2ˣ, to two units in the last place; 0 for -∞ and where the result would be subnormal.
+__device__ __forceinline__ float exp2_approximate(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 #else
