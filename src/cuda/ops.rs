@@ -4,6 +4,7 @@
 use super::Gpu;
 use super::launch::{Shape, launch};
 use super::memory::Buffer;
+use super::pack::DevicePack;
 use crate::ops::attention::Heads;
 use crate::rng::Stream;
 use crate::rollout::Sampling;
@@ -166,6 +167,25 @@ pub fn swiglu(gpu: &Gpu, gate_up: Buffer<bf16>, y: Buffer<bf16>, rows: usize, wi
 /// The gradient of gate and up takes their place.
 pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
     launch!(gpu, "swiglu_backward", by_eight(rows * width); dy, gate_up, rows, width)
+}
+
+/// Attention over packed groups: `qkv` -> `out` (rows, query heads · head dim), with the log-sum-exp of each row and head.
+pub fn branch_attention(
+    gpu: &Gpu,
+    qkv: Buffer<bf16>,
+    out: Buffer<bf16>,
+    lse: Buffer<f32>,
+    pack: &DevicePack,
+    heads: Heads,
+) -> Result<()> {
+    let kernel = match heads.dim {
+        32 => "branch_attention_forward_d32",
+        64 => "branch_attention_forward_d64",
+        _ => "branch_attention_forward_d128",
+    };
+    let blocks = [heads.kv, pack.tiles.queries.len(), 1];
+    let shape = Shape { blocks, threads: 128, shared: 768 * heads.dim };
+    launch!(gpu, kernel, shape; qkv, out, lse, pack.query_tiles, heads.query / heads.kv)
 }
 
 /// Where the rows of a decode step have their keys and values.
