@@ -22,6 +22,8 @@ pub enum Purpose {
     Bootstrap = 6,
     /// Values of tests and benches.
     Test = 7,
+    /// Points at which two expressions are compared: path (round), counter (symbol).
+    Probe = 8,
 }
 
 /// A random function of a 64-bit position, chosen by seed, purpose and path.
