@@ -66,6 +66,14 @@ impl Tiles {
     /// # Panics
     /// When the branches of a part do not follow each other, or `group` is more than [`QUERY_ROWS`].
     pub fn new(parts: &[Part], group: usize) -> Self {
+        Self::with_tasks(parts, group, QUERY_ROWS_PER_TASK)
+    }
+
+    /// [`Tiles::new`] with as many rows of queries to a task as are said.
+    ///
+    /// # Panics
+    /// As [`Tiles::new`].
+    pub fn with_tasks(parts: &[Part], group: usize, query_rows: usize) -> Self {
         assert!((1..=QUERY_ROWS).contains(&group), "{group} query heads share a KV head");
         let mut tiles = Self::default();
         for part in parts {
@@ -76,7 +84,7 @@ impl Tiles {
                 let prompt = if is_prompt { 0..0 } else { part.prompt.clone() };
                 let others = if is_prompt { branches.clone() } else { 0..0 };
                 tiles.add_queries(sequence, &prompt, QUERY_ROWS / group);
-                tiles.add_keys(sequence, &others, QUERY_ROWS_PER_TASK / group);
+                tiles.add_keys(sequence, &others, query_rows / group);
             }
         }
         tiles.queries.sort_by_key(|tile| -(tile.prompt_count + tile.start + tile.count - tile.own_start));

@@ -5,6 +5,7 @@
 
 mod adamw;
 mod branch_attention;
+mod decode_attention;
 mod emulator;
 mod head;
 mod lora;

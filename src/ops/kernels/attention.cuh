@@ -121,6 +121,16 @@ __device__ __forceinline__ void multiply_weights(float (&c)[MT][D / 8][4], const
     }
 }
 
+// Hides, in one row of a warp's scores, what is after key `last`, counted from the lane's first column.
+template <int MT, int NT>
+__device__ __forceinline__ void hide_after(float (&scores)[MT][NT][4], int m, int h, int last) {
+#pragma unroll
+    for (int n = 0; n < NT; ++n) {
+        if (8 * n > last) scores[m][n][2 * h] = -INFINITY;
+        if (8 * n + 1 > last) scores[m][n][2 * h + 1] = -INFINITY;
+    }
+}
+
 // Rounds a warp's product, its rows 8h + lane / 4 of every 16 times `factor(m, h)`, into the rows `first` ... of a tile
 // that no other warp touches.
 template <int D, int MT, class Factor>

@@ -79,13 +79,8 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
             for (int m = 0; m < MT; ++m) {
 #pragma unroll
                 for (int h = 0; h < 2; ++h) {
-                    // Among the lane's own columns, 8n and 8n + 1.
                     const int last = first_last - start + rows.token(first + 16 * m + 8 * h + lane / 4) - 2 * (lane % 4);
-#pragma unroll
-                    for (int n = 0; n < NT; ++n) {
-                        if (8 * n > last) scores[m][n][2 * h] = -INFINITY;
-                        if (8 * n + 1 > last) scores[m][n][2 * h + 1] = -INFINITY;
-                    }
+                    hide_after(scores, m, h, last);
                 }
             }
         }
