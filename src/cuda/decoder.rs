@@ -8,14 +8,20 @@ use super::adapter::{DeviceAdapter, Lora};
 use super::blas::Matrix;
 use super::lora::Group;
 use super::memory::{Arena, Buffer};
-use super::ops;
+use super::ops::{self, Cache};
 use super::pack::DevicePack;
 use super::weights::{Block, Frozen, Linear, Origin};
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Keep;
 use crate::ops::attention::Heads;
+use crate::plan::LOGITS_ROWS;
 use anyhow::Result;
 use half::bf16;
+
+/// Columns of shrunk rows of a block, at most: four groups of up to 3 x 128.
+const LOW_COLUMNS: usize = 4 * 3 * 128;
+/// Bytes of partial sums of one gradient of LoRA, at most: 512 tiles of 128 x 128 in f32, and as many again for uneven cuts.
+const GRADIENT_PARTIALS: usize = 2 * 512 * 128 * 128 * 4;
 
 /// A decoder whose weights are on the device.
 pub struct Decoder {
@@ -54,6 +60,22 @@ struct Saved {
     gate_up_low: Buffer<bf16>,
     gate_up: Buffer<bf16>,
     down_low: Buffer<bf16>,
+}
+
+/// Where a pass puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
+#[derive(Clone, Copy)]
+struct KeyStore {
+    cache: Cache,
+    slots: Buffer<i32>,
+    cells: Buffer<i32>,
+}
+
+impl KeyStore {
+    const NOWHERE: KeyStore = KeyStore {
+        cache: Cache { keys: Buffer::NULL, values: Buffer::NULL, capacity: 0 },
+        slots: Buffer::NULL,
+        cells: Buffer::NULL,
+    };
 }
 
 impl Decoder {
@@ -98,7 +120,7 @@ impl Decoder {
             };
             let lora = adapter.map(|adapter| adapter.block(i));
             let mark = arena.mark();
-            let saved = self.block_forward(gpu, arena, block, lora, pack, x, out)?;
+            let saved = self.block_forward(gpu, arena, block, lora, pack, x, out, None)?;
             blocks.push(match keep {
                 Keep::Nothing => Kept::Nothing,
                 Keep::Inputs => Kept::Input(x),
@@ -113,6 +135,58 @@ impl Decoder {
         let scales = arena.take(rows)?;
         ops::rms_norm(gpu, x, self.frozen.norm, normed, scales, rows, hidden, self.eps())?;
         Ok(Activations { hidden: normed, last: x, last_scales: scales, blocks })
+    }
+
+    /// Hidden rows after the last norm of packed prompts, whose keys and values go to the caches of the blocks: row r's to slot
+    /// `slots[r]`, cell `cells[r]`. They lie in memory from `arena`.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and where everything goes")]
+    pub fn prefill(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        adapter: Option<&DeviceAdapter>,
+        pack: &DevicePack,
+        caches: &[Cache],
+        slots: Buffer<i32>,
+        cells: Buffer<i32>,
+    ) -> Result<Buffer<bf16>> {
+        let (rows, hidden) = (pack.rows, self.config.hidden_size);
+        let streams = [arena.take::<bf16>(rows * hidden)?, arena.take::<bf16>(rows * hidden)?];
+        ops::gather_rows(gpu, self.frozen.embedding, pack.tokens, streams[0], hidden)?;
+        for (i, block) in self.frozen.blocks.iter().enumerate() {
+            let mark = arena.mark();
+            let lora = adapter.map(|adapter| adapter.block(i));
+            let kept = Some(KeyStore { cache: caches[i], slots, cells });
+            self.block_forward(gpu, arena, block, lora, pack, streams[i % 2], streams[(i + 1) % 2], kept)?;
+            arena.reset(mark);
+        }
+        let [x, normed] = if self.frozen.blocks.len().is_multiple_of(2) { streams } else { [streams[1], streams[0]] };
+        ops::rms_norm(gpu, x, self.frozen.norm, normed, Buffer::NULL, rows, hidden, self.eps())?;
+        Ok(normed)
+    }
+
+    /// Bytes, at most, that [`Decoder::prefill`] takes for so many rows.
+    pub fn forward_bytes(&self, rows: usize) -> usize {
+        let (heads, config) = (self.heads(), &self.config);
+        let inner = config.intermediate_size;
+        let row = 2 * (4 * config.hidden_size + heads.qkv_width() + heads.out_width() + 3 * inner + LOW_COLUMNS)
+            + 4 * (heads.query + 2);
+        // Metadata of the pack, and the rounding up of each piece.
+        rows * (row + 64) + (64 << 10)
+    }
+
+    /// Bytes, at most, that the head and the blocks of a backward pass take beyond what the forward pass left.
+    pub fn backward_bytes(&self, pack: &DevicePack, keep: Keep) -> usize {
+        let (heads, config, rows) = (self.heads(), &self.config, pack.rows);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let block =
+            2 * (3 * hidden + (2 * inner).max(heads.out_width() + heads.qkv_width()) + LOW_COLUMNS) + 4 * heads.query;
+        let partial = 4 * ops::attention_partial_values(&pack.tiles, heads) + GRADIENT_PARTIALS;
+        let again = if keep == Keep::Inputs { self.forward_bytes(rows) } else { 0 };
+        let pairs = pack.pairs.rows.len();
+        let logits = (LOGITS_ROWS as usize).min(pairs) * (config.vocab_size.next_multiple_of(8) * 4 + 2 * hidden);
+        let head = pairs * (20 + 2 * hidden) + logits;
+        (rows * block + partial + again).max(head) + (64 << 10)
     }
 
     /// Adds the adapter's gradients, from that of `activations.hidden`, which is overwritten.
@@ -138,7 +212,7 @@ impl Decoder {
                 Kept::Everything(saved) => self.block_backward(gpu, arena, block, lora, pack, saved, dx)?,
                 Kept::Input(input) => {
                     let out = arena.take(rows * hidden)?;
-                    let saved = self.block_forward(gpu, arena, block, Some(lora), pack, *input, out)?;
+                    let saved = self.block_forward(gpu, arena, block, Some(lora), pack, *input, out, None)?;
                     self.block_backward(gpu, arena, block, lora, pack, &saved, dx)?;
                 }
                 Kept::Nothing => panic!("a backward pass needs a forward pass that kept something"),
@@ -159,6 +233,7 @@ impl Decoder {
         pack: &DevicePack,
         x: Buffer<bf16>,
         out: Buffer<bf16>,
+        store: Option<KeyStore>,
     ) -> Result<Saved> {
         let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
@@ -185,7 +260,9 @@ impl Decoder {
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
         adapted(gpu, &block.qkv, lora.map(|lora| lora.qkv), normed, rows, saved.qkv, saved.qkv_low, false)?;
-        ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, self.frozen.rope, pack.positions, rows, heads)?;
+        let KeyStore { cache, slots, cells } = store.unwrap_or(KeyStore::NOWHERE);
+        let rope = self.frozen.rope;
+        ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, rope, pack.positions, cache, slots, cells, rows, heads)?;
         ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)?;
 
         saved.middle.copy_from(gpu, x)?;

@@ -3,9 +3,10 @@
 
 use super::Gpu;
 use super::launch::{Shape, launch};
-use super::memory::Buffer;
+use super::memory::{Arena, Buffer};
 use super::pack::DevicePack;
 use crate::ops::attention::Heads;
+use crate::ops::attention_tiles::{KEYS, Tiles};
 use crate::rng::Stream;
 use crate::rollout::Sampling;
 use anyhow::Result;
@@ -105,23 +106,10 @@ pub fn rms_norm_backward(
     launch!(gpu, "rms_norm_backward", by_row(rows, width); dy, x, scales, weight, dx, width)
 }
 
-/// Adds the bias and turns q and k by their positions, in place.
-pub fn qkv_rope(
-    gpu: &Gpu,
-    qkv: Buffer<bf16>,
-    bias: Buffer<bf16>,
-    rope: Rope,
-    positions: Buffer<i32>,
-    rows: usize,
-    heads: Heads,
-) -> Result<()> {
-    let nowhere = Cache { keys: Buffer::NULL, values: Buffer::NULL, capacity: 0 };
-    qkv_rope_cached(gpu, qkv, bias, rope, positions, nowhere, Buffer::NULL, Buffer::NULL, rows, heads)
-}
-
-/// The same, and row r's key and value go to the cache, at slot `slots[r]` and cell `cells[r]`.
+/// Adds the bias and turns q and k by their positions, in place. Row r's key and value go to the cache too, at slot `slots[r]`
+/// and cell `cells[r]`, unless the cache is null.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
-pub fn qkv_rope_cached(
+pub fn qkv_rope(
     gpu: &Gpu,
     qkv: Buffer<bf16>,
     bias: Buffer<bf16>,
@@ -188,6 +176,46 @@ pub fn branch_attention(
     launch!(gpu, kernel, shape; qkv, out, lse, pack.query_tiles, heads.query / heads.kv)
 }
 
+/// The gradient of `qkv`, all of which is written to `d_qkv`.
+#[allow(clippy::too_many_arguments, reason = "the arguments of four kernels")]
+pub fn branch_attention_backward(
+    gpu: &Gpu,
+    arena: &mut Arena,
+    qkv: Buffer<bf16>,
+    out: Buffer<bf16>,
+    lse: Buffer<f32>,
+    d_out: Buffer<bf16>,
+    d_qkv: Buffer<bf16>,
+    pack: &DevicePack,
+    heads: Heads,
+) -> Result<()> {
+    let Heads { query, kv, dim } = heads;
+    let (group, count, tiles) = (query / kv, pack.rows * query, &pack.tiles);
+    let mark = arena.mark();
+    let dots = arena.take::<f32>(count)?;
+    let partial = arena.take::<f32>(attention_partial_values(tiles, heads))?;
+    launch!(gpu, "branch_attention_dots", Shape::new((count * dim / 8).div_ceil(256), 256); out, d_out, dots, count, dim)?;
+    let (by_queries, by_keys) = match dim {
+        32 => ("branch_attention_backward_queries_d32", "branch_attention_backward_keys_d32"),
+        64 => ("branch_attention_backward_queries_d64", "branch_attention_backward_keys_d64"),
+        _ => ("branch_attention_backward_queries_d128", "branch_attention_backward_keys_d128"),
+    };
+    let shared = if dim == 128 { 768 * dim } else { 1024 * dim };
+    let shape = Shape { blocks: [kv, tiles.queries.len(), 1], threads: 128, shared };
+    launch!(gpu, by_queries, shape; qkv, lse, d_out, dots, d_qkv, pack.query_tiles, group)?;
+    let shape = Shape { blocks: [kv, tiles.keys.len(), 1], threads: 128, shared: 768 * dim + 1024 };
+    launch!(gpu, by_keys, shape; qkv, lse, d_out, dots, d_qkv, partial, pack.key_tiles, group)?;
+    let shape = Shape { blocks: [kv, tiles.sums.len(), 1], threads: 256, shared: 0 };
+    launch!(gpu, "branch_attention_backward_sum", shape; partial, d_qkv, pack.sum_tiles, group, dim)?;
+    arena.reset(mark);
+    Ok(())
+}
+
+/// Partial sums of the gradients of keys and values.
+pub fn attention_partial_values(tiles: &Tiles, heads: Heads) -> usize {
+    tiles.slots * heads.kv * 2 * KEYS * heads.dim
+}
+
 /// Where the rows of a decode step have their keys and values.
 #[derive(Clone, Copy)]
 pub struct DecodeRows {
@@ -195,8 +223,56 @@ pub struct DecodeRows {
     pub prompt_slots: Buffer<i32>,
     pub prompt_lens: Buffer<i32>,
     pub slots: Buffer<i32>,
-    /// The last cell of its slot that a row sees.
-    pub cells: Buffer<i32>,
+    /// Cells of its slot that a row sees, its new token's among them.
+    pub counts: Buffer<i32>,
+}
+
+/// Memory for the spans of a decode step.
+#[derive(Clone, Copy)]
+pub struct DecodeSpans {
+    pub spans: usize,
+    pub sums: Buffer<f32>,
+    pub statistics: Buffer<f32>,
+}
+
+impl DecodeSpans {
+    /// Keys of one span.
+    const SPAN: usize = 256;
+
+    /// For rows of up to `keys` keys.
+    pub fn new(arena: &mut Arena, rows: usize, heads: Heads, keys: usize) -> Result<Self> {
+        let spans = keys.div_ceil(Self::SPAN);
+        let lines = rows * heads.query * spans;
+        Ok(Self { spans, sums: arena.take(lines * heads.dim)?, statistics: arena.take(lines * 2)? })
+    }
+}
+
+/// Attention of one new token a row, whose key and value are in the cache already.
+#[allow(clippy::too_many_arguments, reason = "the arguments of two kernels")]
+pub fn decode_attention(
+    gpu: &Gpu,
+    qkv: Buffer<bf16>,
+    prompt: Cache,
+    own: Cache,
+    at: DecodeRows,
+    spans: DecodeSpans,
+    out: Buffer<bf16>,
+    heads: Heads,
+) -> Result<()> {
+    let (by_span, sum) = match heads.dim {
+        32 => ("decode_attention_spans_d32", "decode_attention_sum_d32"),
+        64 => ("decode_attention_spans_d64", "decode_attention_sum_d64"),
+        _ => ("decode_attention_spans_d128", "decode_attention_sum_d128"),
+    };
+    let group = heads.query / heads.kv;
+    let shape = Shape { blocks: [at.rows, heads.kv, spans.spans], threads: 128, shared: 0 };
+    launch!(
+        gpu, by_span, shape;
+        qkv, prompt.keys, prompt.values, own.keys, own.values, at.prompt_slots, at.prompt_lens, at.slots, at.counts,
+        spans.sums, spans.statistics, group, prompt.capacity, own.capacity
+    )?;
+    let shape = Shape { blocks: [at.rows, heads.kv, 1], threads: heads.dim, shared: 0 };
+    launch!(gpu, sum, shape; spans.sums, spans.statistics, at.prompt_lens, at.counts, out, group, spans.spans)
 }
 
 /// Writes down what was drawn, and moves the rows that go on by one place.

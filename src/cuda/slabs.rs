@@ -6,7 +6,7 @@ use super::blas::Matrix;
 use super::decoder::{Decoder, linear};
 use super::lora::Group;
 use super::memory::{Arena, Buffer};
-use super::ops::{self, Cache, DecodeRows, Logits};
+use super::ops::{self, Cache, DecodeRows, DecodeSpans, Logits};
 use super::pack::DevicePack;
 use super::weights::Linear;
 use crate::model::pack::Pack;
@@ -62,9 +62,9 @@ struct Work {
     attended: Buffer<bf16>,
     gate_up: Buffer<bf16>,
     activated: Buffer<bf16>,
-    /// Partial sums of LoRA's shrink and of attention.
+    /// Partial sums of LoRA's shrink.
     lora: Buffer<f32>,
-    attention: Buffer<f32>,
+    attention: DecodeSpans,
     logits: Buffer<f32>,
 }
 
@@ -179,7 +179,7 @@ impl<'a> Slabs<'a> {
                 gate_up: arena.take(rows * 2 * inner)?,
                 activated: arena.take(rows * inner)?,
                 lora: arena.take(partial)?,
-                attention: arena.take(ops::decode_partial_values(rows, heads, longest, capacity))?,
+                attention: DecodeSpans::new(arena, rows, heads, longest + capacity)?,
                 logits: arena.take(rows * config.vocab_size.next_multiple_of(8))?,
             },
             stops: stops.slice(0..request.stop_tokens.len()),
@@ -304,7 +304,7 @@ impl<'a> Slabs<'a> {
             let lora = self.adapter.map(|adapter| adapter.block(i));
             ops::rms_norm(gpu, work.x, block.input_norm, work.normed, no_scales, rows, hidden, eps)?;
             self.adapted(gpu, &block.qkv, lora.map(|it| it.qkv), work.normed, work.qkv, rows, false)?;
-            ops::qkv_rope_cached(
+            ops::qkv_rope(
                 gpu,
                 work.qkv,
                 block.qkv_bias,
@@ -321,7 +321,7 @@ impl<'a> Slabs<'a> {
                 prompt_slots: state.prompt_slots,
                 prompt_lens: state.prompt_lens,
                 slots,
-                cells: state.cells,
+                counts: state.counts,
             };
             let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
             ops::decode_attention(gpu, work.qkv, prompt, own, places, work.attention, work.attended, heads)?;
