@@ -10,6 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr
 use half::bf16;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -43,6 +44,11 @@ pub struct Matrix<T> {
 impl<T: Element> Matrix<T> {
     pub fn new(buffer: Buffer<T>, rows: usize, columns: usize) -> Self {
         Self { buffer, rows, columns, stride: columns, transposed: false }
+    }
+
+    /// The same with rows that lie `stride` values apart.
+    pub fn with_stride(self, stride: usize) -> Self {
+        Self { stride, ..self }
     }
 
     /// The matrix read with rows and columns swapped; nothing is moved.
@@ -122,11 +128,13 @@ impl Blas {
             f32_out: T::TYPE == f32::TYPE,
         };
         let mut prepared = self.prepared.borrow_mut();
-        if !prepared.contains_key(&shape) {
-            let new = self.prepare(shape).with_context(|| format!("prepare a product {shape:?}"))?;
-            prepared.insert(shape, new);
-        }
-        let Prepared { product, layouts: [first, second, out], algorithm } = &prepared[&shape];
+        let prepared = match prepared.entry(shape) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                entry.insert(self.prepare(shape).with_context(|| format!("prepare a product {shape:?}"))?)
+            }
+        };
+        let Prepared { product, layouts: [first, second, out], algorithm } = prepared;
         let (alpha, beta) = (1.0f32, if accumulate { 1.0f32 } else { 0.0 });
         let workspace = self.workspace.device_ptr(&self.stream).0;
         let output = c.buffer.pointer();
@@ -183,12 +191,13 @@ impl Blas {
             layout(out_type, (shape.n as u64, shape.m as u64), shape.strides[2])?,
         ];
         let preference = result::create_matmul_pref()?;
+        let workspace = WORKSPACE;
         // SAFETY: the attribute is a size; all handles are live.
         let found = unsafe {
             result::set_matmul_pref_attribute(
                 preference,
                 sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                (&raw const WORKSPACE).cast(),
+                (&raw const workspace).cast(),
                 size_of::<usize>(),
             )?;
             let [first, second, out] = layouts;

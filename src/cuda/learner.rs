@@ -75,14 +75,14 @@ impl<'a> CudaLearner<'a> {
             };
             let targets = pass.pack.pairs.targets.slice(range.clone());
             ops::gather_rows(gpu, pass.activations.hidden, pass.pack.pairs.rows.slice(range.clone()), rows, hidden)?;
-            let out = Matrix { stride, ..Matrix::new(buffer, len, vocab) };
+            let out = Matrix::new(buffer, len, vocab).with_stride(stride);
             gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out, false)?;
             ops::head_stats(gpu, logits, targets, part, temperature)?;
             if back.is_some() {
                 let (by_logprob, by_entropy) = (coefficients.slice(range.clone()), entropies.slice(range.clone()));
                 ops::head_backward(gpu, logits, targets, part, by_logprob, by_entropy, temperature)?;
                 // Each row of the gradient is the first half of the row that the f32 logits had.
-                let d_logits = Matrix { stride: 2 * stride, ..Matrix::new(buffer.as_bf16(), len, vocab) };
+                let d_logits = Matrix::new(buffer.as_bf16(), len, vocab).with_stride(2 * stride);
                 let to = d_rows.slice(range.start * hidden..range.end * hidden);
                 gpu.blas.product(d_logits, head, Matrix::new(to, len, hidden), false)?;
             }

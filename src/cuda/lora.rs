@@ -4,7 +4,7 @@ use super::Gpu;
 use super::adapter::DeviceAdapter;
 use super::launch::{Argument, Shape, launch};
 use super::memory::{Arena, Buffer};
-use crate::model::lora::LoraGroup;
+use crate::ops::lora::LoraGroup;
 use anyhow::Result;
 use half::bf16;
 

@@ -46,9 +46,9 @@ impl DevicePack {
             rows,
             tokens: put(signed(&pack.tokens))?,
             positions: put(signed(&pack.positions))?,
-            query_tiles: put(tiles.queries.iter().flat_map(|tile| words(tile)).collect())?,
-            key_tiles: put(tiles.keys.iter().flat_map(|tile| words(tile)).collect())?,
-            sum_tiles: put(tiles.sums.iter().flat_map(|tile| words(tile)).collect())?,
+            query_tiles: put(tiles.queries.iter().flat_map(words).collect())?,
+            key_tiles: put(tiles.keys.iter().flat_map(words).collect())?,
+            sum_tiles: put(tiles.sums.iter().flat_map(words).collect())?,
             tiles,
             pairs: Pairs {
                 rows: put(pack.pairs.iter().map(|pair| pair.row as i32).collect())?,

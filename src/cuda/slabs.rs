@@ -341,7 +341,7 @@ impl<'a> Slabs<'a> {
         let stride = vocab.next_multiple_of(8);
         let logits = Logits { buffer: self.work.logits, rows, vocab, stride };
         let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
-        let out = Matrix { stride, ..Matrix::new(self.work.logits, rows, vocab) };
+        let out = Matrix::new(self.work.logits, rows, vocab).with_stride(stride);
         gpu.blas.product(Matrix::new(self.work.normed, rows, hidden), head.t(), out, false)?;
         let state = &self.state;
         let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
