@@ -5,9 +5,11 @@
 
 mod adamw;
 mod emulator;
+mod head;
 mod lora;
 mod qkv_rope;
 mod rms_norm;
 mod rows;
+mod sampler;
 mod shim;
 mod swiglu;
