@@ -56,6 +56,8 @@ struct Thread {
     unsigned mask;
     void* slot;
     Fiber fiber;
+    // Of the first thread of a warp: its lanes that wait at a warp function.
+    unsigned waiting;
     // Groups of copies, the one not yet committed last.
     std::deque<std::vector<Copy>> copies;
 };
@@ -122,16 +124,20 @@ void collective(const char* what, int line, unsigned mask, Slot& slot, Work work
     if (!(mask >> lane & 1)) fail("%s in line %d: the mask %08x is without lane %u that calls it", what, line, mask, lane);
     self->mask = mask;
     self->slot = &slot;
+    self->what = what;
+    self->line = line;
+    lanes->waiting |= 1u << lane;
+    if ((lanes->waiting & mask) != mask) return park(State::warp, what, line);
     Slot* slots[32] = {};
     for (unsigned i = 0; i < 32; ++i) {
         if (!(mask >> i & 1)) continue;
-        const bool there = i == lane || (lanes[i].state == State::warp && lanes[i].mask == mask);
-        if (!there) return park(State::warp, what, line);
-        if (i != lane && (lanes[i].line != line || strcmp(lanes[i].what, what) != 0))
+        if (lanes[i].mask != mask) return park(State::warp, what, line);
+        if (lanes[i].line != line || lanes[i].what != what)
             fail("lane %u is at %s in line %d, lane %u at %s in line %d", lane, what, line, i, lanes[i].what, lanes[i].line);
         slots[i] = static_cast<Slot*>(lanes[i].slot);
     }
     work(slots);
+    lanes->waiting &= ~mask;
     for (unsigned i = 0; i < 32; ++i)
         if (slots[i]) lanes[i].state = State::ready;
 }
@@ -205,6 +211,7 @@ inline void run_block(Order how) {
     device.at_barrier = 0;
     for (Thread& thread : device.threads) {
         thread.state = State::ready;
+        thread.waiting = 0;
         thread.copies.assign(1, {});
         thread.fiber.start(thread_entry);
     }

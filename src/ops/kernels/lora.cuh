@@ -11,6 +11,12 @@
 // the products that read them take bf16, the backward has to see the value that the forward used, and rounding moves a
 // gradient by 2⁻⁹ of one of its terms at most. f32 would be twice the bytes for bits that every reader drops.
 //
+// Bytes of a group's kernels, for a block of Qwen2.5-7B at rank 32 and 16,384 rows, in MB (computed; least: every wide
+// matrix read or written once):
+//
+//   shrink 980 of 973; expand 1627, writing, of 1627; d_low and dB 2200 of 1627; dA 1090 of 973; dx 973, writing, of 973
+//   together 6870 of 6170: 1.6 ms at 4.2 TB/s, beside 22 ms of products at 790 TFLOP/s
+//
 // Multiples of 8: inputs, the widths and starts of parts, the distance of rows of y. Ranks are 1 to 128.
 #pragma once
 

@@ -18,10 +18,9 @@
 // bytes of sums to 512 of dy), so lora_d_low and lora_grad do it.
 //
 // History:
-//  1. A block had all columns of some rows, and no partial sums of d_low. But then each has sums of all of dB: 620 MB
-//     of them with 128 rows to a block.
-//  2. Strips of 512 columns. Each warp could take its own 64 columns for d_low too, half of the reads of shared memory,
-//     and 32 KB of sums to add up for every step; four warps to a half of the columns need 8 KB.
+//  1. Strips of 512 columns for some rows. Weighed and left: all columns of some rows, without partial sums of d_low, for
+//     each block then has sums of all of dB, 620 MB of them with 128 rows to a block; and d_low by warps of 64 columns
+//     each, as dB is, for half of the reads of shared memory but 32 KB of sums to add up in every step instead of 8.
 
 #include "lora.cuh"
 

@@ -17,11 +17,12 @@
 // rows: 1.24 GB written (0.30 ms at 4.2 TB/s), 40 GFLOP (0.05 ms at 790 TFLOP/s). Memory-bound up to rank 128.
 //
 // History:
-//  1. A lane's two neighbouring values of each product written as they lie: 4 bytes, of 32-byte sectors half at a time.
-//  2. The columns of the weights are put into shared memory in another order, in which the values that a lane holds of
-//     four products are 8 neighbours in memory: 16 bytes an access, four lanes 64 bytes of a row, and no exchange.
-//  3. For decoding the sum over the splits of the shrink is taken here, by every block for its rows: two launches for a
+//  1. The columns of the weights are put into shared memory in another order, in which the values that a lane holds of
+//     four products are 8 neighbours in memory: 16 bytes an access, four lanes 64 bytes of a row, and no exchange. As the
+//     products come it would be 4 bytes, half a sector of 32 at a time.
+//     For decoding the sum over the splits of the shrink is taken here, by every block for its rows: two launches for a
 //     group instead of three, and a launch is worth more than reading some hundred KB from the L2 cache.
+//  2. The copy of the weights unrolled twice: four times, 8 bytes of registers spilled on sm_80.
 
 #include "lora.cuh"
 

@@ -21,6 +21,7 @@
 //
 // History:
 //  1. Three stages of 64 rows; the narrow operand transposed by ldmatrix, no transposed copy in memory.
+//     For ranks up to 32 dB comes from lora_back, which reads dy once for d_low too.
 
 #include "lora.cuh"
 

@@ -12,7 +12,8 @@
 // a multiple of 64 columns, and the products of each go to `partial` (splits, rows, parts·padded) in f32, to be added in
 // order by lora_low or lora_expand_split. Without a split (`partial` null, `span` at least the depth) the tile goes to
 // low at once. A row's result depends on `span`, never on the rows beside it: as long as decoding takes its span from
-// `inputs` alone (a sixteenth of it, say), a row's bits are the same in every batch.
+// `inputs` alone (a 32nd of it: for Qwen2.5-7B some 30 blocks of 1 to 10 tiles for each 128 rows, and 128 KB of partial
+// sums for a block of the expand to read), a row's bits are the same in every batch.
 //
 // Bytes: the big operand once, 2·rows·inputs, plus A, 2·parts·rank·inputs, which stays in the L2 cache: a tile of 128
 // rows reads 128 + N rows of the depth and 128 of them come from memory. FLOPs: 2·rows·inputs·parts·padded.
@@ -21,10 +22,9 @@
 // in the order of launch.
 //
 // History:
-//  1. One product for each part: x read three times for q, k, v.
-//  2. All parts in one tile; tiles of low in steps of 16 columns dealt to the warps in turn, so that 96 of 128 columns
-//     cost three quarters. Three stages: 32 KB of x under way on a multiprocessor with one block, 64 KB with two, where
-//     4.3 TB/s on 132 of them at 0.8 us of latency need 26 KB.
+//  1. All parts in one tile, or x would be read three times for q, k, v; groups of 16 columns of low dealt to the warps
+//     in turn, so that 96 of 128 columns cost three quarters. Three stages: 32 KB of x under way on a multiprocessor
+//     with one block, 64 KB with two, where 4.3 TB/s on 132 of them at 0.8 us of latency need 26 KB.
 
 #include "lora.cuh"
 

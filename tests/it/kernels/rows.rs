@@ -1,6 +1,6 @@
 //! Rows by index, their gradient back, and random weights.
 
-use super::shim::{Arg, Module, bf16, close, float, grid, int, module, normal, out, rounded, u32s};
+use super::shim::{Arg, Module, bf16, close, float, grid, int, module, normal, out, rounded, size, u32s};
 use rft::rng::{Purpose, Stream, name_hash};
 use std::sync::LazyLock;
 
@@ -57,8 +57,7 @@ fn random_weights_are_those_of_the_stream() {
 
     let arguments = |bytes| {
         let [low, high] = stream.key().map(|word| Arg::Scalar(word.to_ne_bytes().into()));
-        let count_in = Arg::Scalar((count as u64).to_ne_bytes().into());
-        [out(bytes * count), count_in, low, high, float(mean), float(std)]
+        [out(bytes * count), size(count), low, high, float(mean), float(std)]
     };
     let got = device.launch("fill_normal_f32", grid(count.div_ceil(256), 256), &arguments(4)).f32(0);
     close("random weights in f32", &got, &exact, 1e-6);

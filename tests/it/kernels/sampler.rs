@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| module("sampler", &["sampler_bf16", "sampler_f32"]));
 
-const ROWS: usize = 24;
+const ROWS: usize = 5;
 /// Not a multiple of 8, and of the 64 logits that a generator's block stands for.
 const VOCAB: usize = 770;
 const STRIDE: usize = 776;
