@@ -222,15 +222,26 @@ inline void run_block(Order how) {
         thread.fiber.start(thread_entry);
     }
     size_t left = device.threads.size();
+    auto turn = [&left](Thread& thread) {
+        if (thread.state != State::ready) return false;
+        device.thread = &thread;
+        thread.fiber.enter();
+        left -= thread.state == State::done;
+        return true;
+    };
+    // Forward and in reverse a warp runs for as long as it can, and so far ahead of the others: it may overwrite what
+    // they have not read. Shuffled, every thread of the block gets its turn.
     std::vector<unsigned> order(left);
-    for (bool progress = true; left; progress = false) {
+    while (left) {
+        bool progress = false;
         arrange(order, how);
-        for (unsigned i : order) {
-            if (device.threads[i].state != State::ready) continue;
-            progress = true;
-            device.thread = &device.threads[i];
-            device.thread->fiber.enter();
-            left -= device.thread->state == State::done;
+        for (size_t first = 0; first < order.size(); first += 32) {
+            for (bool again = true; again;) {
+                bool any = false;
+                for (size_t i = first; i < first + 32; ++i) any |= turn(device.threads[order[i]]);
+                progress |= any;
+                again = any && how != Order::shuffled;
+            }
         }
         if (!progress) deadlock();
     }
