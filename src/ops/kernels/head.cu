@@ -17,13 +17,14 @@
 
 template <class T>
 __device__ __forceinline__ void forward(
-    const T* logits, const int* targets, float* logprob, float* entropy, float* lse, int vocab, size_t stride, float temperature) {
+    const T* logits, const int* targets, float* logprob, float* entropy, float* lse, int vocab, size_t stride,
+    float temperature) {
     const T* const row = logits + blockIdx.x * stride;
     const float scale = 1.0f / temperature;
     const Softmax softmax = row_softmax(row, vocab, scale);
     if (threadIdx.x != 0) return;
     const float log_sum = logf(softmax.sum);
-    logprob[blockIdx.x] = (to_float(row[targets[blockIdx.x]]) - softmax.max) * scale - log_sum;
+    logprob[blockIdx.x] = logprob_of(softmax, to_float(row[targets[blockIdx.x]]), scale);
     entropy[blockIdx.x] = log_sum - softmax.weighted / softmax.sum;
     lse[blockIdx.x] = softmax.max * scale + log_sum;
 }
@@ -32,8 +33,8 @@ __device__ __forceinline__ void forward(
 // lies between `vocab` and `stride` becomes zero.
 template <class T>
 __device__ __forceinline__ void backward(
-    T* logits, const int* targets, const float* entropy, const float* lse, const float* d_logprob, const float* d_entropy, int vocab,
-    size_t stride, float temperature) {
+    T* logits, const int* targets, const float* entropy, const float* lse, const float* d_logprob,
+    const float* d_entropy, int vocab, size_t stride, float temperature) {
     T* const row = logits + blockIdx.x * stride;
     bf16* const out = reinterpret_cast<bf16*>(row);
     const float scale = 1.0f / temperature, log_sum = lse[blockIdx.x], h = entropy[blockIdx.x];
@@ -57,16 +58,16 @@ __device__ __forceinline__ void backward(
     }
 }
 
-#define HEAD(NAME, T)                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)                                                            \
-        head_forward_##NAME(const T* logits, const int* targets, float* logprob, float* entropy, float* lse, int vocab,      \
-                            size_t stride, float temperature) {                                                              \
-        forward(logits, targets, logprob, entropy, lse, vocab, stride, temperature);                                         \
-    }                                                                                                                        \
-    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)                                                            \
-        head_backward_##NAME(T* logits, const int* targets, const float* entropy, const float* lse, const float* d_logprob,  \
-                             const float* d_entropy, int vocab, size_t stride, float temperature) {                          \
-        backward(logits, targets, entropy, lse, d_logprob, d_entropy, vocab, stride, temperature);                           \
+#define HEAD(NAME, T)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS) head_forward_##NAME(                             \
+        const T* logits, const int* targets, float* logprob, float* entropy, float* lse, int vocab, size_t stride, \
+        float temperature) {                                                                                       \
+        forward(logits, targets, logprob, entropy, lse, vocab, stride, temperature);                               \
+    }                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS) head_backward_##NAME(                            \
+        T* logits, const int* targets, const float* entropy, const float* lse, const float* d_logprob,             \
+        const float* d_entropy, int vocab, size_t stride, float temperature) {                                     \
+        backward(logits, targets, entropy, lse, d_logprob, d_entropy, vocab, stride, temperature);                 \
     }
 HEAD(bf16, bf16)
 HEAD(f32, float)

@@ -1,15 +1,15 @@
-// Draws a token from each row of logits: temperature, top-k, top-p, min-p, Gumbel noise of a counter-based generator,
-// and the log-probability of the token under the untruncated softmax(logits / T). Twin: rollout/sampler.rs, whose tokens
-// these are: what decides is computed bit for bit as there.
+// Draws a token from each row of logits: temperature, top-k, top-p, min-p, Gumbel noise of a counter-based generator;
+// and gives its log-probability under the untruncated softmax(logits / T). Twin: rollout/sampler.rs, whose tokens these
+// are: what decides is computed bit for bit as there.
 //
 //   token = argmax exp((logit - max) / T) / Eᵢ over the logits that are kept, Eᵢ exponential from Philox4x32-10
 //
-// Shapes: logits (rows, stride) bf16 or f32, of which the first `vocab` columns count; `stride` is a multiple of 8; keys
-// (rows, 2) u32, the keys of the branches' streams; positions (rows) i32; tokens (rows) u32; logprobs (rows) f32.
+// Shapes: logits (rows, stride) bf16 or f32, of which the first `vocab` columns count; `stride` is a multiple of 8;
+// keys (rows, 2) u32, the keys of the branches' streams; positions (rows) i32; tokens (rows) u32; logprobs (rows) f32.
 // Launch: a block of 512 threads for each row.
-// Bytes a row of V: 2·b·V with b = 2 or 4, the second time mostly from the cache; with top-k or top-p b·V for each bit of
-// the logits' type more, each. FLOPs a logit: about 80, of which the generator takes half, so that it is the arithmetic
-// that bounds it: 60 µs for a row of 152,000 on one SM.
+// Bytes a row of V: 2·b·V with b = 2 or 4, the second time mostly from the cache; top-k and top-p each add b·V for every
+// bit of the logits' type. Operations a logit: about 80, half of them the generator's, so that it is arithmetic that
+// bounds it: by count 60 µs for a row of 152,000 on one SM of an H200.
 //
 // History: 1. two passes: softmax, then scores. The cutoff of top-k and top-p by bisection of the bits of the logits:
 // no sort, no histogram, and sums in a fixed order.
@@ -70,7 +70,8 @@ __device__ __forceinline__ float exact_ln(float x) {
 }
 
 __device__ __forceinline__ float exponential(unsigned bits) {
-    const float u = fminf(__fmul_rn(__fadd_rn(__uint2float_rn(bits), 0.5f), 2.3283064365386962890625e-10f), 0.99999994039535522461f);
+    const float u = fminf(
+        __fmul_rn(__fadd_rn(__uint2float_rn(bits), 0.5f), 2.3283064365386962890625e-10f), 0.99999994039535522461f);
     const float y = __fsub_rn(1.0f, u);
     const float lost = __fsub_rn(__fsub_rn(1.0f, y), u);
     return -__fadd_rn(exact_ln(y), __fdiv_rn(lost, y));
@@ -147,7 +148,8 @@ __device__ __forceinline__ Quantile quantile(const T* row, int vocab, unsigned l
 
 // The least logit that is kept.
 template <class T>
-__device__ __forceinline__ float cutoff(const T* row, int vocab, float max, float temperature, int top_k, float top_p, float min_p) {
+__device__ __forceinline__ float cutoff(
+    const T* row, int vocab, float max, float temperature, int top_k, float top_p, float min_p) {
     const Weight weight{max, temperature};
     unsigned least = 0;  // of the first top_k
     double excess = 0;   // the weight of those that are equal to the last of them, and come after
@@ -168,7 +170,10 @@ __device__ __forceinline__ float cutoff(const T* row, int vocab, float max, floa
         unsigned from = 0, to = order_of(max);
         while (from < to) {
             const unsigned middle = from + (to - from) / 2;
-            if (weight(at_order(middle)) >= static_cast<double>(min_p)) to = middle; else from = middle + 1;
+            if (weight(at_order(middle)) >= static_cast<double>(min_p))
+                to = middle;
+            else
+                from = middle + 1;
         }
         least = from > least ? from : least;
     }
@@ -199,8 +204,8 @@ __device__ __forceinline__ unsigned block_best(Best best) {
 
 template <class T>
 __device__ __forceinline__ void sample(
-    const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs, int vocab, size_t stride,
-    float temperature, int top_k, float top_p, float min_p) {
+    const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs, int vocab,
+    size_t stride, float temperature, int top_k, float top_p, float min_p) {
     const T* const row = logits + blockIdx.x * stride;
     const bool greedy = temperature == 0;
     const float policy_temperature = greedy ? 1.0f : temperature, scale = 1.0f / policy_temperature;
@@ -238,15 +243,15 @@ __device__ __forceinline__ void sample(
     const unsigned token = block_best(best);
     if (threadIdx.x != 0) return;
     tokens[blockIdx.x] = token;
-    logprobs[blockIdx.x] = (to_float(row[token]) - softmax.max) * scale - logf(softmax.sum);
+    logprobs[blockIdx.x] = logprob_of(softmax, to_float(row[token]), scale);
 }
 
 // `temperature` 0 takes the first of the greatest logits; top_k 0, top_p 1 and min_p 0 keep everything.
-#define SAMPLER(NAME, T)                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)                                                        \
-        sampler_##NAME(const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs,   \
-                       int vocab, size_t stride, float temperature, int top_k, float top_p, float min_p) {               \
-        sample(logits, keys, positions, tokens, logprobs, vocab, stride, temperature, top_k, top_p, min_p);              \
+#define SAMPLER(NAME, T)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS) sampler_##NAME(                                  \
+        const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs, int vocab, \
+        size_t stride, float temperature, int top_k, float top_p, float min_p) {                                   \
+        sample(logits, keys, positions, tokens, logprobs, vocab, stride, temperature, top_k, top_p, min_p);        \
     }
 SAMPLER(bf16, bf16)
 SAMPLER(f32, float)

@@ -1,5 +1,6 @@
-// Softmax over a row of logits, by a block of `SOFTMAX_THREADS`, in one pass over memory. The head and the sampler share
-// it, so that equal logits give equal bits in training and in rollouts.
+// Softmax over a row of logits, by a block of `SOFTMAX_THREADS`, in one pass over memory. The head and the sampler
+// share it, so that equal logits give equal bits in training and in rollouts: hence fmaf wherever a compiler might
+// contract a product and a sum in one of them and not in the other.
 #pragma once
 
 #include "common.cuh"
@@ -27,10 +28,14 @@ __device__ __forceinline__ void load_logits(const T* row, int column, int vocab,
 __device__ __forceinline__ void rescale(Softmax& softmax, float max, float scale) {
     if (softmax.sum > 0) {
         const float step = (softmax.max - max) * scale, shrink = __expf(step);
-        softmax.weighted = shrink * (softmax.weighted + step * softmax.sum);
+        softmax.weighted = shrink * fmaf(step, softmax.sum, softmax.weighted);
         softmax.sum *= shrink;
     }
     softmax.max = max;
+}
+
+__device__ __forceinline__ float logprob_of(const Softmax& softmax, float logit, float scale) {
+    return fmaf(logit - softmax.max, scale, -logf(softmax.sum));
 }
 
 // `scale` is 1 / temperature. The same bits in every thread, all of which have to call it.
@@ -50,7 +55,7 @@ __device__ __forceinline__ Softmax row_softmax(const T* row, int vocab, float sc
             const float z = (v[i] - mine.max) * scale, w = __expf(z);
             mine.sum += w;
             // A weight of zero stands for a logit of -∞ too, whose product would be NaN.
-            mine.weighted += w == 0 ? 0 : w * z;
+            if (w != 0) mine.weighted = fmaf(w, z, mine.weighted);
         }
     }
     const float max = block_max(mine.max);
