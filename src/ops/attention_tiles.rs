@@ -152,7 +152,7 @@ mod tests {
         let parts = [
             Part { prompt: 0..70, branches: vec![70..70, 70..71, 71..1000, 1000..1100] },
             Part { prompt: 1100..1101, branches: vec![] },
-            Part { prompt: 1101..1300, branches: vec![1300..1340] },
+            Part { prompt: 1101..1300, branches: vec![1300..1320, 1320..1340] },
         ];
         let rows = 1340;
         let mut seen = vec![0u8; rows * rows];

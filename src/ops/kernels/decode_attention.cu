@@ -24,12 +24,14 @@
 // No key or value passes through shared memory. The product sums over pairs of dimensions in any order, so a lane takes
 // eight consecutive dimensions of a key, 16 bytes, as what two steps of the product want of it; and for the values eight
 // consecutive dimensions of four keys, whose pairs it interleaves with two instructions for each product. A warp has all
-// loads of 16 keys in flight before it uses the first, 8 KiB for D = 128; the 12 to 16 warps of a multiprocessor thus have 100
-// KiB in flight, where 4.3 TB/s at 800 ns need 26.
+// loads of 16 keys in flight before it uses the first, 8 KiB for D = 128. The 12 warps of a multiprocessor (8 on compute
+// capability 8.0) thus have 96 KiB in flight, where 4.3 TB/s at 800 ns need 26.
 // Expected on an H200: 80 to 85 % of the copy bandwidth at 64 rows and 1,000 keys and more. Below that the launches, the
 // second pass and the last wave of blocks show: at 8 rows and 1,000 keys there are 128 blocks for 132 multiprocessors.
 //
-// History: 1. keys and values from memory into fragments; four warps a span, each every fourth 16 keys.
+// History:
+// 1. Keys and values from memory into fragments; four warps a span, each every fourth 16 keys.
+// 2. A block for each head in the second pass, not for each group: its reads wait for each other a seventh as long.
 
 #include "attention.cuh"
 
