@@ -2,13 +2,15 @@
 //!
 //! How a sequence is cut depends on nothing but its own part, so gradients are the same bits whatever else is in a pack.
 
-use super::attention::Part;
+use super::attention::{Heads, Part};
 use std::ops::Range;
 
 /// Rows of a tile of queries, a row being one head of one token.
 pub const QUERY_ROWS: usize = 128;
 /// Keys of a tile of keys.
 pub const KEYS: usize = 64;
+/// Keys of a row that one block of `kernels/decode_attention.cu` works on.
+pub const DECODE_SPAN: usize = 256;
 /// Rows of queries, at most, that one block adds up into the gradients of its keys. A prompt's keys are seen by all of
 /// its branches; in one block they would take longer than the rest of the pack together.
 const QUERY_ROWS_PER_TASK: usize = 4096;
@@ -56,7 +58,7 @@ pub struct Tiles {
     pub queries: Vec<QueryTile>,
     pub keys: Vec<KeyTile>,
     pub sums: Vec<SumTile>,
-    /// Slots of partial sums in use, each of (KV heads, 2, [`KEYS`], head width) f32.
+    /// Slots of partial sums in use.
     pub slots: usize,
 }
 
@@ -90,6 +92,11 @@ impl Tiles {
         tiles.queries.sort_by_key(|tile| -(tile.prompt_count + tile.start + tile.count - tile.own_start));
         tiles.keys.sort_by_key(|tile| tile.from - tile.to);
         tiles
+    }
+
+    /// Values (f32) that the partial sums take: (slots, KV heads, 2, [`KEYS`], head width).
+    pub fn partial_len(&self, heads: Heads) -> usize {
+        self.slots * heads.kv * 2 * KEYS * heads.dim
     }
 
     fn add_queries(&mut self, sequence: &Range<usize>, prompt: &Range<usize>, tokens: usize) {
@@ -145,7 +152,7 @@ mod tests {
         let parts = [
             Part { prompt: 0..70, branches: vec![70..70, 70..71, 71..1000, 1000..1100] },
             Part { prompt: 1100..1101, branches: vec![] },
-            Part { prompt: 1101..1300, branches: vec![1300..1340] },
+            Part { prompt: 1101..1300, branches: vec![1300..1320, 1320..1340] },
         ];
         let rows = 1340;
         let mut seen = vec![0u8; rows * rows];

@@ -10,7 +10,7 @@
 // 1. decode_attention_spans_d*: grid (rows, KV, spans), 128 threads, no dynamic shared memory; `spans` is at least
 //    ⌈(longest prompt + longest branch) / 256⌉, and those that a row does not have end at once. Neighbours in the grid are
 //    the branches of a group, so that the span of a prompt that they share comes out of the L2 cache.
-// 2. decode_attention_sum_d*: grid (rows, KV), D threads.
+// 2. decode_attention_sum_d*: grid (rows, group · KV), D threads.
 //
 // Shapes: qkv (rows, (group + 2) · KV · D) bf16, of which q is read, positions applied; keys and values (slots, KV, capacity,
 // D) bf16, a pair for prompts and a pair for branches; prompt_slots, prompt_counts, own_slots, own_counts (rows) int32: row r
@@ -24,12 +24,14 @@
 // No key or value passes through shared memory. The product sums over pairs of dimensions in any order, so a lane takes
 // eight consecutive dimensions of a key, 16 bytes, as what two steps of the product want of it; and for the values eight
 // consecutive dimensions of four keys, whose pairs it interleaves with two instructions for each product. A warp has all
-// loads of 16 keys in flight before it uses the first, 8 KiB for D = 128; the 12 to 16 warps of a multiprocessor thus have 100
-// KiB in flight, where 4.3 TB/s at 800 ns need 26.
+// loads of 16 keys in flight before it uses the first, 8 KiB for D = 128. The 12 warps of a multiprocessor (8 on compute
+// capability 8.0) thus have 96 KiB in flight, where 4.3 TB/s at 800 ns need 26.
 // Expected on an H200: 80 to 85 % of the copy bandwidth at 64 rows and 1,000 keys and more. Below that the launches, the
 // second pass and the last wave of blocks show: at 8 rows and 1,000 keys there are 128 blocks for 132 multiprocessors.
 //
-// History: 1. keys and values from memory into fragments; four warps a span, each every fourth 16 keys.
+// History:
+// 1. Keys and values from memory into fragments; four warps a span, each every fourth 16 keys.
+// 2. A block for each head in the second pass, not for each group: its reads wait for each other a seventh as long.
 
 #include "attention.cuh"
 
@@ -158,9 +160,9 @@ __device__ __forceinline__ void spans(
     sum += __shfl_xor_sync(ALL_LANES, sum, 1);
     sum += __shfl_xor_sync(ALL_LANES, sum, 2);
 
-    // The warps' sums, in the order of the warps.
+    // The warps' sums, in the order of the warps. Four more values a row spread the rows over the banks.
     __shared__ float warp_greatest[WARPS][GROUP], warp_sum[WARPS][GROUP];
-    __shared__ __align__(16) float warp_outputs[WARPS][GROUP][D];
+    __align__(16) __shared__ float warp_outputs[WARPS][GROUP][D + 4];
     const int warp = warp_index();
     if (t == 0) {
         warp_greatest[warp][g] = greatest;
@@ -172,9 +174,10 @@ __device__ __forceinline__ void spans(
         for (int i = 0; i < 2; ++i) {
             // Columns 2t and 2t + 1 of the eight products are dimensions 16t ... 16t + 15.
             const int dimension = 64 * p + 16 * t + 8 * i;
+            float eight[8];
 #pragma unroll
-            for (int j = 0; j < 8; ++j)
-                if (dimension < D) warp_outputs[warp][g][dimension + j] = outputs[p][j][i];
+            for (int j = 0; j < 8; ++j) eight[j] = outputs[p][j][i];
+            if (dimension < D) store8(&warp_outputs[warp][g][dimension], eight);
         }
     }
     __syncthreads();
@@ -203,23 +206,20 @@ __device__ __forceinline__ void spans(
 template <int D>
 __device__ __forceinline__ void sum_of_spans(
     const float* sums, const float* statistics, const int* prompt_counts, const int* own_counts, bf16* out, int group, int spans) {
-    const int row = blockIdx.x, kv_head = blockIdx.y, kv_heads = gridDim.y;
+    const int row = blockIdx.x, head = blockIdx.y, heads = gridDim.y;
     const int used = (prompt_counts[row] + own_counts[row] + SPAN - 1) / SPAN;
-    const size_t line = static_cast<size_t>(row) * kv_heads + kv_head;
-    sums += line * spans * group * D;
-    statistics += line * spans * group * 2;
-    for (int head = 0; head < group; ++head) {
-        float most = -INFINITY;
-        for (int s = 0; s < used; ++s) most = fmaxf(most, statistics[2 * (s * group + head)]);
-        float total = 0, output = 0;
-        for (int s = 0; s < used; ++s) {
-            const int at = s * group + head;
-            const float share = exp2_approximate((statistics[2 * at] - most) * (SCALE<D> * LOG2_E));
-            total += share * statistics[2 * at + 1];
-            output += share * sums[at * D + threadIdx.x];
-        }
-        out[(line * group + head) * D + threadIdx.x] = __float2bfloat16_rn(output / total);
+    const size_t line = (static_cast<size_t>(row) * heads + head) / group * spans * group + head % group;
+    sums += line * D + threadIdx.x;
+    statistics += line * 2;
+    float most = -INFINITY;
+    for (int s = 0; s < used; ++s) most = fmaxf(most, statistics[2 * s * group]);
+    float total = 0, output = 0;
+    for (int s = 0; s < used; ++s) {
+        const float share = exp2_approximate((statistics[2 * s * group] - most) * (SCALE<D> * LOG2_E));
+        total += share * statistics[2 * s * group + 1];
+        output += share * sums[s * group * D];
     }
+    out[(static_cast<size_t>(row) * heads + head) * D + threadIdx.x] = __float2bfloat16_rn(output / total);
 }
 
 #define DECODE(D)                                                                                                           \

@@ -115,7 +115,7 @@ fn backward(
     let key_tiles = tiles.keys.iter().map(|t| [t.start, t.count, t.own_end, t.others_start, t.from, t.to, t.slot]);
     let shape = grid(kv, tiles.keys.len(), 768 * dim + 1024);
     let name = format!("branch_attention_backward_keys_d{dim}");
-    let partial = out(4 * tiles.slots * kv * 2 * 64 * dim);
+    let partial = out(4 * tiles.partial_len(heads));
     let arguments = [bf16(qkv), f32s(lse), bf16(d_out), dots, d_qkv, partial, tiles_arg(key_tiles), int(group)];
     let got = device.launch(&name, shape, &arguments);
     if tiles.sums.is_empty() {

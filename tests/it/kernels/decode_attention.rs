@@ -2,6 +2,7 @@
 
 use super::shim::{Arg, Module, Shape, bf16, close, int, module, normal, out};
 use rft::ops::attention::{self, Heads, KvSpan};
+use rft::ops::attention_tiles::DECODE_SPAN;
 use std::sync::LazyLock;
 
 static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| {
@@ -15,9 +16,6 @@ static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| {
     ];
     module("decode_attention", &names)
 });
-
-/// Keys that one block works on.
-const SPAN: usize = 256;
 
 /// Keys and values of slots with room for `capacity` tokens: those of `rows` (tokens, qkv_width) at their slot, NaN in
 /// what no token has written.
@@ -85,7 +83,7 @@ fn outputs(heads: Heads, prompts: &[usize], rows: &[(usize, usize)], spans: usiz
     let got = device.launch(&format!("decode_attention_spans_d{dim}"), shape, &arguments);
     let result = out(2 * rows.len() * heads.out_width());
     let arguments = [got.buffer(9), got.buffer(10), prompt_counts, own_counts, result, int(query / kv), int(spans)];
-    let shape = Shape { blocks: [rows.len() as u32, kv as u32, 1], threads: dim as u32, shared: 0 };
+    let shape = Shape { blocks: [rows.len() as u32, query as u32, 1], threads: dim as u32, shared: 0 };
     let got = device.launch(&format!("decode_attention_sum_d{dim}"), shape, &arguments).bf16(4);
 
     let span = |qkv: &[f32]| {
@@ -123,9 +121,9 @@ fn decode_of_rows() {
 fn a_row_does_not_see_its_neighbours() {
     let heads = Heads { query: 6, kv: 2, dim: 64 };
     let rows = [(0, 3), (1, 200), (0, 40)];
-    let Some((together, _)) = outputs(heads, &[200, SPAN + 30], &rows, 5) else { return };
+    let Some((together, _)) = outputs(heads, &[200, DECODE_SPAN + 30], &rows, 5) else { return };
     for (i, row) in rows.into_iter().enumerate() {
-        let (alone, _) = outputs(heads, &[200, SPAN + 30], &[row], 2).unwrap();
+        let (alone, _) = outputs(heads, &[200, DECODE_SPAN + 30], &[row], 2).unwrap();
         assert_eq!(alone, together[i * heads.out_width()..(i + 1) * heads.out_width()]);
     }
 }
