@@ -101,6 +101,8 @@ impl Shared {
             "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
             config.head_dim
         );
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        ensure!(group <= 8, "{group} query heads share a KV head; the CUDA path has up to 8\nhint: use `--device cpu`");
         let gpu = Gpu::open(ordinal)?;
         let origin = weights::Origin::Checkpoint(source.weights.as_ref());
         let decoder = decoder::Decoder::load(&gpu, config, &origin, extent.positions)?;

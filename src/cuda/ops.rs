@@ -271,7 +271,7 @@ pub fn decode_attention(
         qkv, prompt.keys, prompt.values, own.keys, own.values, at.prompt_slots, at.prompt_lens, at.slots, at.counts,
         spans.sums, spans.statistics, group, prompt.capacity, own.capacity
     )?;
-    let shape = Shape { blocks: [at.rows, heads.kv, 1], threads: heads.dim, shared: 0 };
+    let shape = Shape { blocks: [at.rows, heads.query, 1], threads: heads.dim, shared: 0 };
     launch!(gpu, sum, shape; spans.sums, spans.statistics, at.prompt_lens, at.counts, out, group, spans.spans)
 }
 
