@@ -56,6 +56,8 @@ struct Thread {
     unsigned mask;
     void* slot;
     Fiber fiber;
+    // Of the first thread of a warp: its lanes that wait at a warp function.
+    unsigned waiting;
     // Groups of copies, the one not yet committed last.
     std::deque<std::vector<Copy>> copies;
 };
@@ -119,19 +121,26 @@ void collective(const char* what, int line, unsigned mask, Slot& slot, Work work
     Thread* self = device.thread;
     const unsigned lane = self->rank % 32;
     Thread* lanes = self - lane;
-    if (!(mask >> lane & 1)) fail("%s in line %d: the mask %08x is without lane %u that calls it", what, line, mask, lane);
+    if (!(mask >> lane & 1))
+        fail("%s in line %d: the mask %08x is without lane %u that calls it", what, line, mask, lane);
     self->mask = mask;
     self->slot = &slot;
+    self->what = what;
+    self->line = line;
+    lanes->waiting |= 1u << lane;
+    if ((lanes->waiting & mask) != mask) return park(State::warp, what, line);
     Slot* slots[32] = {};
     for (unsigned i = 0; i < 32; ++i) {
         if (!(mask >> i & 1)) continue;
-        const bool there = i == lane || (lanes[i].state == State::warp && lanes[i].mask == mask);
-        if (!there) return park(State::warp, what, line);
-        if (i != lane && (lanes[i].line != line || strcmp(lanes[i].what, what) != 0))
-            fail("lane %u is at %s in line %d, lane %u at %s in line %d", lane, what, line, i, lanes[i].what, lanes[i].line);
+        if (lanes[i].mask != mask) return park(State::warp, what, line);
+        if (lanes[i].line != line || lanes[i].what != what)
+            fail(
+                "lane %u is at %s in line %d, lane %u at %s in line %d", lane, what, line, i, lanes[i].what,
+                lanes[i].line);
         slots[i] = static_cast<Slot*>(lanes[i].slot);
     }
     work(slots);
+    lanes->waiting &= ~mask;
     for (unsigned i = 0; i < 32; ++i)
         if (slots[i]) lanes[i].state = State::ready;
 }
@@ -145,7 +154,8 @@ inline Region thread_locals() {
         [](dl_phdr_info* info, size_t, void* found) {
             for (int i = 0; i < info->dlpi_phnum; ++i)
                 if (info->dlpi_phdr[i].p_type == PT_TLS && info->dlpi_tls_data)
-                    *static_cast<Region*>(found) = {static_cast<unsigned char*>(info->dlpi_tls_data), info->dlpi_phdr[i].p_memsz};
+                    *static_cast<Region*>(found) = {
+                        static_cast<unsigned char*>(info->dlpi_tls_data), info->dlpi_phdr[i].p_memsz};
             return 1;  // the first entry is the program itself
         },
         &region);
@@ -196,7 +206,9 @@ inline void arrange(std::vector<unsigned>& order, Order how) {
             fprintf(stderr, thread.state == State::warp ? " for the lanes %08x\n" : "\n", thread.mask);
         }
     }
-    fail("%zu of %zu threads wait for others that have ended or wait elsewhere", device.threads.size() - done, device.threads.size());
+    fail(
+        "%zu of %zu threads wait for others that have ended or wait elsewhere", device.threads.size() - done,
+        device.threads.size());
 }
 
 inline void run_block(Order how) {
@@ -205,19 +217,31 @@ inline void run_block(Order how) {
     device.at_barrier = 0;
     for (Thread& thread : device.threads) {
         thread.state = State::ready;
+        thread.waiting = 0;
         thread.copies.assign(1, {});
         thread.fiber.start(thread_entry);
     }
     size_t left = device.threads.size();
+    auto turn = [&left](Thread& thread) {
+        if (thread.state != State::ready) return false;
+        device.thread = &thread;
+        thread.fiber.enter();
+        left -= thread.state == State::done;
+        return true;
+    };
+    // Forward and in reverse a warp runs for as long as it can, and so far ahead of the others: it may overwrite what
+    // they have not read. Shuffled, every thread of the block gets its turn.
     std::vector<unsigned> order(left);
-    for (bool progress = true; left; progress = false) {
+    while (left) {
+        bool progress = false;
         arrange(order, how);
-        for (unsigned i : order) {
-            if (device.threads[i].state != State::ready) continue;
-            progress = true;
-            device.thread = &device.threads[i];
-            device.thread->fiber.enter();
-            left -= device.thread->state == State::done;
+        for (size_t first = 0; first < order.size(); first += 32) {
+            for (bool again = true; again;) {
+                bool any = false;
+                for (size_t i = first; i < first + 32; ++i) any |= turn(device.threads[order[i]]);
+                progress |= any;
+                again = any && how != Order::shuffled;
+            }
         }
         if (!progress) deadlock();
     }
@@ -225,11 +249,13 @@ inline void run_block(Order how) {
 }
 
 // Runs `body(arguments)` in every thread of the grid.
-inline void launch(const char* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* arguments, Order how) {
+inline void launch(
+    const char* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* arguments, Order how) {
     static char* stacks = new_stacks(1024);
     const unsigned size = block.x * block.y * block.z;
     device.kernel = kernel;
-    if (size == 0 || size > 1024 || size % 32) fail("a block of %u threads, where whole warps and at most 1024 are expected", size);
+    if (size == 0 || size > 1024 || size % 32)
+        fail("a block of %u threads, where whole warps and at most 1024 are expected", size);
     if (shared_bytes > 227 << 10) fail("%zu bytes of shared memory, where a block has 227 KiB", shared_bytes);
     device.grid = grid;
     device.block = block;

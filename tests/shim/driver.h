@@ -71,7 +71,8 @@ T take(size_t index) {
         owner.written |= !std::is_const_v<std::remove_pointer_t<T>>;
         return reinterpret_cast<T>(owner.memory.start + (argument.kind == alias ? argument.offset : 0));
     } else {
-        if (argument.kind != scalar || argument.bytes.size() != sizeof(T)) fail("argument %zu is not a value of %zu bytes", index, sizeof(T));
+        if (argument.kind != scalar || argument.bytes.size() != sizeof(T))
+            fail("argument %zu is not a value of %zu bytes", index, sizeof(T));
         T value;
         memcpy(&value, argument.bytes.data(), sizeof value);
         return value;
@@ -86,7 +87,8 @@ struct Call {
 
 template <class... Parameters, size_t... I>
 void run(void (*kernel)(Parameters...), Order order, std::index_sequence<I...>) {
-    if (request.arguments.size() != sizeof...(I)) fail("the kernel takes %zu arguments, not %zu", sizeof...(I), request.arguments.size());
+    if (request.arguments.size() != sizeof...(I))
+        fail("the kernel takes %zu arguments, not %zu", sizeof...(I), request.arguments.size());
     for (Argument& argument : request.arguments)
         if (argument.kind == buffer) memcpy(argument.memory.start, argument.bytes.data(), argument.bytes.size());
     Call<Parameters...> call{kernel, {take<Parameters>(I)...}};
@@ -121,7 +123,9 @@ bool answer(const char* name, void (*kernel)(Parameters...)) {
             } else {
                 for (size_t at = 0; at < memory.bytes; ++at)
                     if (first[i][at] != memory.start[at])
-                        fail("argument %zu differs from byte %zu on with the threads in %s order: a barrier is missing", i, at, names[int(order)]);
+                        fail(
+                            "argument %zu differs from byte %zu on with the threads in %s order: a barrier is missing",
+                            i, at, names[int(order)]);
             }
         }
     }
@@ -138,9 +142,14 @@ inline void on_fault(int, siginfo_t* info, void*) {
         if (address < memory.start + pages(memory.bytes) + PAGE)
             fail("an access to byte %td of argument %zu, which has %zu", address - memory.start, i, memory.bytes);
     }
-    if (device.dynamic_shared.start && address >= first_page(device.dynamic_shared) - PAGE && address < device.dynamic_shared.start + pages(device.dynamic_shared.bytes) + PAGE)
-        fail("an access to byte %td of the dynamic shared memory, which has %zu", address - device.dynamic_shared.start, device.dynamic_shared.bytes);
-    fail("an access to address %p, which is nobody's, or an address that is not aligned", static_cast<const void*>(address));
+    if (device.dynamic_shared.start && address >= first_page(device.dynamic_shared) - PAGE &&
+        address < device.dynamic_shared.start + pages(device.dynamic_shared.bytes) + PAGE)
+        fail(
+            "an access to byte %td of the dynamic shared memory, which has %zu", address - device.dynamic_shared.start,
+            device.dynamic_shared.bytes);
+    fail(
+        "an access to address %p, which is nobody's, or an address that is not aligned",
+        static_cast<const void*>(address));
 }
 
 inline void catch_faults() {
@@ -149,7 +158,7 @@ inline void catch_faults() {
     alternate.ss_sp = stack;
     alternate.ss_size = sizeof stack;
     sigaltstack(&alternate, nullptr);
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigaction(SIGSEGV, &action, nullptr);

@@ -97,7 +97,9 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
     return {static_cast<unsigned short>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 inline float __bfloat162float(__nv_bfloat16 x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
-inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)}; }
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
+    return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
+}
 inline float2 __bfloat1622float2(__nv_bfloat162 x) { return {__bfloat162float(x.x), __bfloat162float(x.y)}; }
 
 // ---- Warps ----
@@ -117,7 +119,9 @@ T shuffle(const char* what, int line, unsigned mask, T value, int source) {
         for (int i = 0; i < 32; ++i) {
             if (!lanes[i]) continue;
             Shuffle<T>* from = lanes[lanes[i]->source];
-            if (!from) fail("%s in line %d: lane %d reads lane %d, which the mask leaves out", what, line, i, lanes[i]->source);
+            if (!from)
+                fail(
+                    "%s in line %d: lane %d reads lane %d, which the mask leaves out", what, line, i, lanes[i]->source);
             lanes[i]->result = from->value;
         }
     });

@@ -10,6 +10,18 @@ extern "C" __global__ void sum_without_a_barrier(const float* x, float* y) {
     y[threadIdx.x] = partial[0] + partial[1];
 }
 
+extern "C" __global__ void shared_memory_written_again_too_early(const float* x, float* y) {
+    __shared__ float partial[2];
+    float total = 0;
+    for (int i = 1; i <= 2; ++i) {
+        const float sum = warp_sum(i * x[threadIdx.x]);
+        if (lane_index() == 0) partial[warp_index()] = sum;
+        __syncthreads();
+        total += partial[0] + partial[1];
+    }
+    y[threadIdx.x] = total;
+}
+
 extern "C" __global__ void sum_with_barriers(const float* x, float* y) { y[threadIdx.x] = block_sum(x[threadIdx.x]); }
 
 extern "C" __global__ void barrier_for_some(const float* x, float* y) {

@@ -7,7 +7,8 @@
 namespace shim {
 
 inline void check_shared(const char* what, int line, const void* address) {
-    if (reinterpret_cast<uintptr_t>(address) % 16) fail("%s in line %d: the address is not a multiple of 16", what, line);
+    if (reinterpret_cast<uintptr_t>(address) % 16)
+        fail("%s in line %d: the address is not a multiple of 16", what, line);
     if (!is_shared(address, 16)) fail("%s in line %d: the address is outside of shared memory", what, line);
 }
 
@@ -18,7 +19,8 @@ inline float widen(unsigned pair, int half) { return __uint_as_float(half ? pair
 // The copy happens when somebody waits for it; until then the target holds NaN.
 inline void cp_async16(void* to, const void* from, bool valid = true, int line = __builtin_LINE()) {
     shim::check_shared("cp_async16", line, to);
-    if (valid && reinterpret_cast<uintptr_t>(from) % 16) shim::fail("cp_async16 in line %d: the source is not a multiple of 16", line);
+    if (valid && reinterpret_cast<uintptr_t>(from) % 16)
+        shim::fail("cp_async16 in line %d: the source is not a multiple of 16", line);
     memset(to, 0xff, 16);
     auto& group = shim::device.thread->copies.back();
     group.push_back({static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), valid ? 16u : 0u, 16});
@@ -56,7 +58,8 @@ void load_matrices(const char* what, int line, unsigned (&fragment)[COUNT], cons
                 unsigned pair = 0;
                 for (int half = 0; half < 2; ++half) {
                     const int along = 2 * (lane % 4) + half, across = lane / 4;
-                    const unsigned value = TRANSPOSED ? lanes[8 * m + along]->row[across] : lanes[8 * m + across]->row[along];
+                    const unsigned value =
+                        TRANSPOSED ? lanes[8 * m + along]->row[across] : lanes[8 * m + across]->row[along];
                     pair |= value << (16 * half);
                 }
                 lanes[lane]->fragment[m] = pair;

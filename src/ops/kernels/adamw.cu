@@ -3,7 +3,7 @@
 //
 //   m = β₁m + (1 - β₁)g;  v = β₂v + (1 - β₂)g²;  p = p·(1 - lr·decay) - lr/(1 - β₁ᵗ) · m / (√v/√(1 - β₂ᵗ) + ε)
 //
-// with g the gradient times min(1, max_norm / (norm + 10⁻⁶)). Where the norm is not finite nothing changes but `skipped`.
+// with g the gradient times min(1, max_norm / (norm + 10⁻⁶)). Where the norm is not finite only `step` changes.
 //
 // Shapes: params, grads, m, v (count) f32; compute (count) bf16, the copy that the products read; `count` is a multiple
 // of 8. partial (⌈count / CHUNK⌉) f64. norm (1) f64; step (3) u32: updates made, updates skipped, whether the last one
@@ -37,11 +37,11 @@ extern "C" __global__ void __launch_bounds__(512) adamw_squares(const float* gra
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// The norm, whether to go on, and the constants of this step. A `max_norm` of 0 switches clipping off. Launch: one block
-// of 1024 threads.
-extern "C" __global__ void __launch_bounds__(1024)
-    adamw_prepare(const double* partial, int chunks, double* norm, unsigned* step, float* constants, double lr,
-                  double beta1, double beta2, double weight_decay, double max_norm) {
+// The norm, whether to go on, and the constants of this step. A `max_norm` of 0 switches clipping off. Launch: one
+// block of 1024 threads.
+extern "C" __global__ void __launch_bounds__(1024) adamw_prepare(
+    const double* partial, int chunks, double* norm, unsigned* step, float* constants, double lr, double beta1,
+    double beta2, double weight_decay, double max_norm) {
     double sum = 0;
     for (int i = threadIdx.x; i < chunks; i += 1024) sum += partial[i];
     sum = block_sum(sum);
@@ -61,9 +61,9 @@ extern "C" __global__ void __launch_bounds__(1024)
 }
 
 // Launch: a thread for 8 parameters, in blocks of 256.
-extern "C" __global__ void __launch_bounds__(256)
-    adamw_update(float* params, const float* grads, float* m, float* v, bf16* compute, const unsigned* step,
-                 const float* constants, double beta1, double beta2, float eps, size_t count) {
+extern "C" __global__ void __launch_bounds__(256) adamw_update(
+    float* params, const float* grads, float* m, float* v, bf16* compute, const unsigned* step, const float* constants,
+    double beta1, double beta2, float eps, size_t count) {
     const size_t at = (static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x) * 8;
     if (at >= count || !step[LAST_MADE]) return;
     const float grad_scale = constants[GRAD_SCALE], keep = constants[KEEP], rate = constants[RATE];

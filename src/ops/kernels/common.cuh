@@ -62,7 +62,7 @@ __device__ __forceinline__ float to_float(float x) { return x; }
 // The value that is left of `x` after it has been stored.
 __device__ __forceinline__ float rounded(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
-// ---- Sums ----
+// ---- Sums and maxima ----
 
 __device__ __forceinline__ int lane_index() { return threadIdx.x % 32; }
 __device__ __forceinline__ int warp_index() { return threadIdx.x / 32; }
@@ -86,4 +86,17 @@ __device__ __forceinline__ T block_sum(T value) {
     T total = 0;
     for (unsigned i = 0; i < blockDim.x / 32; ++i) total += partial[i];
     return total;
+}
+
+// The greatest value of the threads of a block. NaN is passed over. All of them have to call it.
+__device__ __forceinline__ float block_max(float value) {
+    __shared__ float partial[32];
+#pragma unroll
+    for (int with = 16; with > 0; with /= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, with));
+    __syncthreads();
+    if (lane_index() == 0) partial[warp_index()] = value;
+    __syncthreads();
+    float greatest = partial[0];
+    for (unsigned i = 1; i < blockDim.x / 32; ++i) greatest = fmaxf(greatest, partial[i]);
+    return greatest;
 }

@@ -23,7 +23,9 @@
 
 // Where chunk `chunk` (8 values) of row `row` lies in a tile of `chunks` chunks a row, counted in values. `chunks` is a
 // multiple of 8.
-__device__ __forceinline__ int swizzled(int row, int chunk, int chunks) { return (row * chunks + (chunk ^ (row % 8))) * 8; }
+__device__ __forceinline__ int swizzled(int row, int chunk, int chunks) {
+    return (row * chunks + (chunk ^ (row % 8))) * 8;
+}
 
 #ifdef __CUDACC__
 
@@ -34,7 +36,8 @@ __device__ __forceinline__ unsigned shared_address(const void* pointer) {
 // Begins to copy 16 bytes from global to shared memory; zeros where not `valid` (`from` is then not read).
 __device__ __forceinline__ void cp_async16(void* to, const void* from, bool valid = true) {
     const int bytes = valid ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
+                 : "memory");
 }
 
 // Closes a group of copies.
@@ -76,9 +79,11 @@ __device__ __forceinline__ void ldmatrix_x2_trans(unsigned (&fragment)[2], const
 
 // c += a · b
 __device__ __forceinline__ void mma_16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // 2ˣ, to two units in the last place; 0 for -∞ and where the result would be subnormal.

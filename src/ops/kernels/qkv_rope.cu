@@ -29,9 +29,9 @@ __device__ __forceinline__ void rotate(
 }
 
 // `bias` may be null. `keys` may be null: then nothing is cached, and a negative slot caches nothing of its row.
-extern "C" __global__ void __launch_bounds__(256)
-    qkv_rope_forward(bf16* qkv, const bf16* bias, const float* cos, const float* sin, const int* positions, bf16* keys,
-                     bf16* values, const int* slots, const int* cells, int rows, int query, int kv, int dim, int capacity) {
+extern "C" __global__ void __launch_bounds__(256) qkv_rope_forward(
+    bf16* qkv, const bf16* bias, const float* cos, const float* sin, const int* positions, bf16* keys, bf16* values,
+    const int* slots, const int* cells, int rows, int query, int kv, int dim, int capacity) {
     const int half = dim / 2, chunks = half / 8, heads = query + 2 * kv;
     const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;
     const int row = unit / (heads * chunks), head = unit / chunks % heads, column = unit % chunks * 8;

@@ -1,6 +1,8 @@
 //! Steps of AdamW with the norm, the clipping and the decision to skip on the device.
 
-use super::shim::{Arg, Module, Outputs, bf16, close, double, f32s, float, grid, int, module, out, rounded, size, u32s};
+use super::shim::{
+    Arg, Module, Outputs, bf16, close, double, f32s, float, grid, int, module, out, rounded, size, u32s,
+};
 use rft::grpo::adamw::{AdamW, Hyper, clip_scale, global_norm};
 use rft::rng::{Purpose, Stream};
 use std::slice::from_ref;
@@ -60,8 +62,7 @@ fn steps_are_those_of_the_cpu() {
     let mut params = values(0);
     let mut adamw = AdamW::new(COUNT);
     let zeros = f32s(&vec![0.0; COUNT]);
-    let mut state =
-        State { tensors: [f32s(&params), zeros.clone(), zeros, out(2 * COUNT)], step: u32s(&[0, 0, 0]) };
+    let mut state = State { tensors: [f32s(&params), zeros.clone(), zeros, out(2 * COUNT)], step: u32s(&[0, 0, 0]) };
     // Clipped; with a norm that is not finite, which changes nothing; and below the greatest norm.
     let mut broken = values(2);
     broken[CHUNK + 3] = f32::INFINITY;
@@ -74,7 +75,10 @@ fn steps_are_those_of_the_cpu() {
         let (prepared, updated) = step(device, &mut state, &grads);
         assert_eq!(prepared.u32(3), counters);
         let got = prepared.f64(2)[0];
-        assert!(got == norm || (got / norm - 1.0).abs() < 1e-12 || !norm.is_finite() && !got.is_finite(), "{got} {norm}");
+        assert!(
+            got == norm || (got / norm - 1.0).abs() < 1e-12 || !norm.is_finite() && !got.is_finite(),
+            "{got} {norm}"
+        );
         close("adamw: parameters", &updated.f32(0), &params, 1e-6);
         close("adamw: first moments", &updated.f32(2), &adamw.m, 1e-6);
         close("adamw: second moments", &updated.f32(3), &adamw.v, 1e-6);

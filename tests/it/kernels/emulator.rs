@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 const KERNELS: &[&str] = &[
     "sum_without_a_barrier",
+    "shared_memory_written_again_too_early",
     "sum_with_barriers",
     "barrier_for_some",
     "barriers_in_two_branches",
@@ -42,6 +43,7 @@ fn mistakes_are_found() {
     let Some(device) = &*DEVICE else { return };
     for (kernel, objection) in [
         ("sum_without_a_barrier", "a barrier is missing"),
+        ("shared_memory_written_again_too_early", "a barrier is missing"),
         ("barrier_for_some", "deadlock"),
         ("barriers_in_two_branches", "threads meet at different barriers"),
         ("shuffle_for_some", "deadlock"),

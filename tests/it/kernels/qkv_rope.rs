@@ -10,11 +10,8 @@ static DEVICE: LazyLock<Option<Module>> =
     LazyLock::new(|| module("qkv_rope", &["qkv_rope_forward", "qkv_rope_backward"]));
 
 /// The embedded model, Qwen2.5 0.5B, and the heads of a 7B group.
-const HEADS: [Heads; 3] = [
-    Heads { query: 4, kv: 2, dim: 32 },
-    Heads { query: 14, kv: 2, dim: 64 },
-    Heads { query: 7, kv: 1, dim: 128 },
-];
+const HEADS: [Heads; 3] =
+    [Heads { query: 4, kv: 2, dim: 32 }, Heads { query: 14, kv: 2, dim: 64 }, Heads { query: 7, kv: 1, dim: 128 }];
 const POSITIONS: [u32; 5] = [0, 3, 90, 17, 4];
 
 fn table(dim: usize) -> RopeTable {
@@ -78,7 +75,8 @@ fn forward_writes_rows_and_cache() {
         close(&format!("qkv_rope_forward {dim}"), &rotated, &expected, 2e-3);
         let (keys, values) = (got.bf16(5), got.bf16(6));
         let mut written = 0;
-        for (row, (&slot, &cell)) in rotated.chunks(width).zip(slots.iter().zip(&cells)).filter(|(_, (s, _))| **s >= 0) {
+        for (row, (&slot, &cell)) in rotated.chunks(width).zip(slots.iter().zip(&cells)).filter(|(_, (s, _))| **s >= 0)
+        {
             for head in 0..heads.kv {
                 let at = ((slot as usize * heads.kv + head) * capacity + cell as usize) * dim;
                 let key = (heads.query + head) * dim;
