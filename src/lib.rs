@@ -5,7 +5,10 @@
 
 pub mod cli;
 pub mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod data;
+pub mod device;
 pub mod disk;
 pub mod grpo;
 pub mod math;

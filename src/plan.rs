@@ -84,8 +84,7 @@ impl Rollout {
     pub fn of(model: &ModelConfig, config: &RunConfig, max_rows: usize) -> Rollout {
         let rollout = &config.rollout;
         let rows = max_rows.min(rollout.completions_per_step()) as u64;
-        // A group's rows are started one after the other, so at most two groups are there in part.
-        let prompts = (rows.div_ceil(rollout.num_generations as u64) + 1).min(rollout.prompts_per_step as u64);
+        let prompts = prompt_slots(rows as usize, rollout.num_generations, rollout.prompts_per_step) as u64;
         let cache = cache_bytes_per_token(model);
         // Only the rows that are sampled from have logits.
         let logits = rows.max(prompts) * model.vocab_size as u64 * F32;
@@ -145,6 +144,12 @@ fn largest(limit: usize, fits: impl Fn(usize) -> Result<bool>) -> Result<usize> 
         if fits(middle)? { yes = middle } else { no = middle }
     }
     Ok(yes)
+}
+
+/// Prompts that are held at once while `rows` branches are decoded. Twice as many as whole groups would need, as the last
+/// branch of a group may outlive the rest by far; never more than there are branches or prompts.
+pub fn prompt_slots(rows: usize, num_generations: usize, prompts: usize) -> usize {
+    (2 * rows.div_ceil(num_generations)).min(rows).min(prompts)
 }
 
 fn adapter_parameters(model: &ModelConfig, config: &RunConfig) -> Result<u64> {
@@ -223,7 +228,7 @@ mod tests {
         // 56 KiB a token, 4,096 tokens, 256 rows.
         assert_eq!(cache_bytes_per_token(&model), 56 << 10);
         assert_eq!(plan.rollout.branch_cache, 56 * GIB);
-        assert_eq!(plan.rollout.prompt_cache, 33 * 1024 * (56 << 10));
+        assert_eq!(plan.rollout.prompt_cache, 64 * 1024 * (56 << 10));
         assert_eq!(plan.peak(), plan.fixed() + plan.rollout.total().max(plan.training.total()));
     }
 

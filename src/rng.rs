@@ -42,6 +42,11 @@ impl Stream {
         Self { key: [hash as u32, (hash >> 32) as u32] }
     }
 
+    /// The words that tell this stream from others, for a twin of it on a device.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// Four random words: the Philox block number (`major`, `minor`).
     #[inline(always)]
     pub fn block(&self, major: u64, minor: u64) -> [u32; 4] {

@@ -2,14 +2,14 @@
 
 use super::config_args::ConfigArgs;
 use crate::config;
+use crate::device::{Device, Extent, Loaded};
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::model::tokenizer::TextStream;
 use crate::prompt;
 use crate::rng::name_hash;
-use crate::rollout::engine::LocalEngine;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{Engine, Request, Sampling, Watch};
+use crate::rollout::{Request, Sampling, Watch};
 use crate::run::Stop;
 use crate::train::state::load_adapter;
 use anyhow::{Result, ensure};
@@ -39,6 +39,10 @@ pub struct Args {
     /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
+
+    /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
 
     /// 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = 1.0)]
@@ -90,7 +94,11 @@ pub fn run(args: Args) -> Result<()> {
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
     let adapter: Option<Adapter> =
-        trained.map(|trained| load_adapter(&trained.folder, &policy.decoder.config, None)).transpose()?;
+        trained.map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
+    let device = Device::choose(args.device.as_deref().unwrap_or(&config.run.device))?;
+    let positions = config.rollout.max_sequence_length();
+    let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES) };
+    let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
     let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
     ensure!(
         rendered.ids.len() <= config.rollout.max_prompt_length,
@@ -116,8 +124,7 @@ pub fn run(args: Args) -> Result<()> {
         };
         print!("{}", opening(&prior, config.prompt.prefill).unwrap_or_default());
         let mut printer = Printer { stream: Some(policy.tokenizer.stream()), stop: &stop, policy: &policy };
-        let mut engine = LocalEngine { decoder: &policy.decoder, max_rows: 1 };
-        let answered = engine.generate(adapter.as_ref(), &request, &mut printer)?;
+        let answered = loaded.engine().generate(adapter.as_ref(), &request, &mut printer)?;
         let rest = printer.stream.take().map(TextStream::finish).unwrap_or_default();
         println!("{rest}");
         if answered.is_none() {
@@ -126,6 +133,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     Ok(())
 }
+
+/// Memory on a GPU for one answer at a time.
+const GENERATE_BYTES: u64 = 4 << 30;
 
 /// Where an adapter is, and the configuration and prompt of the run that made it.
 struct Trained {

@@ -2,10 +2,12 @@
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
+use crate::device::{Device, Extent, Loaded};
 use crate::disk::atomic;
+use crate::model::config::ModelConfig;
+use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::prompt;
-use crate::rollout::engine::LocalEngine;
 use crate::run::{Progress, RunDir, Session, Stop};
 use crate::train::evaluate::{self, Evaluation};
 use crate::train::sample::Sampler;
@@ -68,6 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
+    /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+
     /// Worker threads [default: one for each core]; the result does not depend on them
     #[arg(long, value_name = "N")]
     threads: Option<i64>,
@@ -103,16 +109,24 @@ pub fn run(args: Args) -> Result<ExitCode> {
     super::download::confirm(&config, args.yes)?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source)?;
-    let weights = source.config.parameters();
+    let device = Device::choose(&config.run.device)?;
+    let shape = source.config.clone();
+    let adapter = Adapter::new(&shape, &config.lora, config.train.seed)?;
+    let extent = Extent {
+        positions: config.rollout.max_sequence_length(),
+        max_rows: config.rollout.max_rows,
+        working_bytes: None,
+    };
+    let loaded = Loaded::load(device, &source, Some(&adapter), &extent)?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {
         Some(run) => run,
         None => start(&config, &setup, &name)?,
     };
-    introduce(&config, &setup, weights, &run);
+    introduce(&config, &setup, &shape, device, &run);
 
-    let mut state = restore(&config, &setup, &run)?;
+    let mut state = restore(&config, &shape, &run)?;
     let steps = config.total_steps(setup.questions.len());
     let evaluated = setup.held_out.is_empty() || evaluate::read(&run, steps, config.eval.greedy)?.is_some();
     ensure!(
@@ -126,7 +140,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => setup.manifest(&config),
     };
     let resumed_from = args.resume.is_some().then_some(state.counters.step);
-    manifest.sessions.push(Session::start("cpu", rayon::current_num_threads(), resumed_from));
+    manifest.sessions.push(Session::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
     manifest.write(&run)?;
 
     let progress = Progress::new(steps, state.counters.step);
@@ -150,8 +164,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         progress: &progress,
         stop: &stop,
     };
-    let mut engine = LocalEngine { decoder: &setup.policy.decoder, max_rows: config.rollout.max_rows };
-    let outcome = train(&training, &mut engine, &mut state)?;
+    let (mut engine, mut learner) = (loaded.engine(), loaded.learner());
+    let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state)?;
     conclude(&run, &outcome, steps);
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
@@ -168,6 +182,7 @@ fn resolve(args: &Args) -> Result<RunConfig> {
     let number = |value: Option<i64>| value.map(toml::Value::Integer);
     flag("prompt.ppe", text(&args.ppe), "--ppe");
     flag("model.path", text(&args.model), "--model");
+    flag("run.device", text(&args.device), "--device");
     flag("data.path", text(&args.data), "--data");
     flag("data.question_column", text(&args.question_column), "--question-column");
     flag("data.answer_column", text(&args.answer_column), "--answer-column");
@@ -209,8 +224,7 @@ fn read_config(run: &RunDir) -> Result<RunConfig> {
 }
 
 /// The newest whole checkpoint of the run, or a new state.
-fn restore(config: &RunConfig, setup: &Setup, run: &RunDir) -> Result<TrainState> {
-    let model = &setup.policy.decoder.config;
+fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<TrainState> {
     let newest = run.newest_checkpoint(|step, error| {
         eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
     })?;
@@ -220,14 +234,17 @@ fn restore(config: &RunConfig, setup: &Setup, run: &RunDir) -> Result<TrainState
     }
 }
 
-fn introduce(config: &RunConfig, setup: &Setup, weights: usize, run: &RunDir) {
+fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Device, run: &RunDir) {
     let tag = setup.prior.tag.as_ref().map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
     let steps = config.total_steps(setup.questions.len());
+    let place = match device {
+        Device::Cpu => format!("f32 on the CPU, {} threads", rayon::current_num_threads()),
+        Device::Cuda(ordinal) => format!("bf16 on GPU {ordinal}"),
+    };
     eprintln!(
-        "model    {} ({:.1} M weights, f32 on the CPU, {} threads), LoRA r {} on {}",
+        "model    {} ({:.1} M weights, {place}), LoRA r {} on {}",
         config.model.path,
-        weights as f64 / 1e6,
-        rayon::current_num_threads(),
+        model.parameters() as f64 / 1e6,
         config.lora.r,
         config.lora.target_modules.join(", ")
     );

@@ -251,6 +251,8 @@ pub struct RunSection {
     /// Name of the run directory; unset: model, prompt and a counter.
     #[serde(default, with = "super::optional")]
     pub name: Option<String>,
+    /// `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`.
+    pub device: String,
 }
 
 impl RunConfig {

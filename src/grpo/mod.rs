@@ -8,6 +8,7 @@
 pub mod adamw;
 pub mod advantage;
 pub mod guard;
+pub mod learner;
 pub mod objective;
 pub mod pass;
 pub mod schedule;

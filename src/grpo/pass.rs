@@ -1,14 +1,21 @@
 //! The gradient pass: groups of one optimiser update ► packed micro-batches ► gradient of the adapter.
 
+use super::learner::{Learner, OutOfMemory};
 use super::objective::{BranchTerms, Normaliser, Objective};
 use super::totals::{SamplingGap, Totals};
-use crate::model::decoder::{Decoder, Keep};
+use crate::model::decoder::Keep;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
-use crate::ops::head::{TokenGrad, TokenStats};
+use crate::ops::head::TokenStats;
+use anyhow::Result;
+use std::collections::VecDeque;
 use std::ops::Range;
 
+/// How often a micro-batch that does not fit the device's memory is cut in half.
+const MAX_HALVINGS: usize = 3;
+
 /// A prompt and those of its branches that belong to the update.
+#[derive(Clone)]
 pub struct TrainGroup<'a> {
     pub prompt: &'a [u32],
     pub branches: Vec<TrainBranch<'a>>,
@@ -45,40 +52,74 @@ pub struct PassResult {
     /// Branches whose gradient is not zero by construction.
     pub branches_with_signal: usize,
     pub micro_batches: usize,
+    /// Micro-batches that did not fit the device's memory and were cut in half.
+    pub out_of_memory: usize,
     /// Rows that went through the decoder.
     pub rows: usize,
 }
 
-/// Adds the gradient of the update's loss to `grads`, laid out as the adapter's parameters. `normaliser` is of all
-/// branches of the update, also of those left out here because their gradient is zero.
+/// Adds the gradient of the update's loss to the learner's. `normaliser` is of all branches of the update, also of those left
+/// out here because their gradient is zero.
 pub fn gradient_pass(
-    decoder: &Decoder,
+    learner: &mut dyn Learner,
     adapter: &Adapter,
     groups: &[TrainGroup],
     objective: &Objective,
     normaliser: &Normaliser,
     plan: &PassPlan,
-    grads: &mut [f32],
-) -> PassResult {
+) -> Result<PassResult> {
     let mut result = PassResult::default();
-    for micro in micro_batches(groups, objective, plan.max_tokens) {
-        micro_batch(decoder, adapter, &micro, objective, normaliser, plan, grads, &mut result);
+    let live = |branch: &TrainBranch| !branch.tokens.is_empty() && !objective.skips(branch.advantage, branch.masked);
+    let mut waiting: VecDeque<(Micro, usize)> =
+        micro_batches(groups, live, plan.max_tokens).into_iter().map(|micro| (micro, 0)).collect();
+    while let Some((micro, halvings)) = waiting.pop_front() {
+        match micro_batch(learner, adapter, &micro, objective, normaliser, plan, &mut result) {
+            Ok(()) => {}
+            // Nothing was added to the gradient yet, and the normaliser does not know of micro-batches: the same sum, in
+            // smaller parts.
+            Err(error) if error.is::<OutOfMemory>() && halvings < MAX_HALVINGS && micro.ranges.len() > 1 => {
+                result.out_of_memory += 1;
+                let smaller = micro_batches(&micro.groups, |_| true, micro.pack.tokens.len().div_ceil(2));
+                smaller.into_iter().rev().for_each(|part| waiting.push_front((part, halvings + 1)));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    result
+    Ok(result)
 }
 
-/// A packed micro-batch with the branches whose tokens are its pairs.
+/// Parts of groups, packed.
+#[derive(Default)]
 struct Micro<'a> {
     pack: Pack,
-    branches: Vec<(TrainBranch<'a>, Range<usize>)>,
+    groups: Vec<TrainGroup<'a>>,
+    /// The pairs of each branch.
+    ranges: Vec<Range<usize>>,
 }
 
-/// Fills packs in order; a group that does not fit goes on in the next pack, with its prompt repeated.
-fn micro_batches<'a>(groups: &[TrainGroup<'a>], objective: &Objective, max_tokens: usize) -> Vec<Micro<'a>> {
-    let mut micros = vec![Micro { pack: Pack::default(), branches: Vec::new() }];
+impl<'a> Micro<'a> {
+    /// Every branch with its pairs.
+    fn branches(&self) -> impl Iterator<Item = (&TrainBranch<'a>, Range<usize>)> {
+        self.groups.iter().flat_map(|group| &group.branches).zip(self.ranges.iter().cloned())
+    }
+
+    fn push(&mut self, prompt: &'a [u32], branches: Vec<TrainBranch<'a>>) {
+        let tokens: Vec<&[u32]> = branches.iter().map(|branch| branch.tokens).collect();
+        self.ranges.extend(self.pack.push(prompt, &tokens));
+        self.groups.push(TrainGroup { prompt, branches });
+    }
+}
+
+/// Fills packs in order with the branches that are `live`; a group that does not fit goes on in the next pack, with its
+/// prompt repeated.
+fn micro_batches<'a>(
+    groups: &[TrainGroup<'a>],
+    live: impl Fn(&TrainBranch) -> bool,
+    max_tokens: usize,
+) -> Vec<Micro<'a>> {
+    let mut micros = vec![Micro::default()];
     for group in groups {
-        let live = group.branches.iter().filter(|b| !b.tokens.is_empty() && !objective.skips(b.advantage, b.masked));
-        let mut rest: Vec<TrainBranch> = live.copied().collect();
+        let mut rest: Vec<TrainBranch> = group.branches.iter().filter(|branch| live(branch)).copied().collect();
         while !rest.is_empty() {
             let micro = micros.last_mut().expect("never empty");
             let mut rows = micro.pack.tokens.len() + group.prompt.len();
@@ -88,44 +129,41 @@ fn micro_batches<'a>(groups: &[TrainGroup<'a>], objective: &Objective, max_token
             });
             let count = match fits.count() {
                 // An empty pack takes a branch of any length.
-                0 if micro.branches.is_empty() => 1,
+                0 if micro.groups.is_empty() => 1,
                 count => count,
             };
             let taken: Vec<TrainBranch> = rest.drain(..count).collect();
             if !taken.is_empty() {
-                let tokens: Vec<&[u32]> = taken.iter().map(|branch| branch.tokens).collect();
-                let ranges = micro.pack.push(group.prompt, &tokens);
-                micro.branches.extend(taken.into_iter().zip(ranges));
+                micro.push(group.prompt, taken);
             }
             if !rest.is_empty() {
-                micros.push(Micro { pack: Pack::default(), branches: Vec::new() });
+                micros.push(Micro::default());
             }
         }
     }
-    micros.retain(|micro| !micro.branches.is_empty());
+    micros.retain(|micro| !micro.groups.is_empty());
     micros
 }
 
-#[allow(clippy::too_many_arguments, reason = "the body of the loop above")]
 fn micro_batch(
-    decoder: &Decoder,
+    learner: &mut dyn Learner,
     adapter: &Adapter,
     micro: &Micro,
     objective: &Objective,
     normaliser: &Normaliser,
     plan: &PassPlan,
-    grads: &mut [f32],
     result: &mut PassResult,
-) {
-    let Micro { pack, branches } = micro;
-    let head = decoder.head();
-    let reference: Option<Vec<f32>> = (objective.beta != 0.0).then(|| {
-        let activations = decoder.forward(None, pack, Keep::Nothing);
-        let stats = head.forward(&activations.hidden, &pack.pairs, plan.temperature);
-        stats.iter().map(|stats| stats.logprob).collect()
-    });
-    let keep = if plan.gradient_checkpointing { Keep::Inputs } else { Keep::Everything };
-    let activations = decoder.forward(Some(adapter), pack, keep);
+) -> Result<()> {
+    let pack = &micro.pack;
+    let reference: Option<Vec<f32>> = match objective.beta != 0.0 {
+        true => {
+            learner.forward(None, pack, Keep::Nothing)?;
+            let stats = learner.token_stats(pack, plan.temperature)?;
+            Some(stats.iter().map(|stats| stats.logprob).collect())
+        }
+        false => None,
+    };
+    learner.forward(Some(adapter), pack, if plan.gradient_checkpointing { Keep::Inputs } else { Keep::Everything })?;
 
     // The coefficients of the log-probabilities: known beforehand where every ratio is 1, else from a first pass over
     // the head; the logits are then computed a second time.
@@ -134,7 +172,7 @@ fn micro_batch(
     let mut finish = |stats: &[TokenStats], coefficients: &mut [f32]| {
         let logprobs: Vec<f32> = stats.iter().map(|stats| stats.logprob).collect();
         let entropies: Vec<f32> = stats.iter().map(|stats| stats.entropy).collect();
-        for (branch, range) in branches {
+        for (branch, range) in micro.branches() {
             let terms = BranchTerms {
                 logprobs: &logprobs[range.clone()],
                 old: plan.off_policy.then_some(branch.sampled),
@@ -143,45 +181,48 @@ fn micro_batch(
                 advantage: branch.advantage,
                 masked: branch.masked,
             };
-            objective.branch(&terms, normaliser, &mut coefficients[range.clone()], &mut totals);
+            objective.branch(&terms, normaliser, &mut coefficients[range], &mut totals);
         }
     };
     let entropy = objective.entropy_grad(normaliser);
-    let mut d_hidden = vec![0.0; activations.hidden.len()];
     let stats = if objective.needs_two_passes(plan.off_policy) {
-        let stats = head.forward(&activations.hidden, &pack.pairs, plan.temperature);
+        let stats = learner.token_stats(pack, plan.temperature)?;
         finish(&stats, &mut coefficients);
-        let grad = |i: usize, _| TokenGrad { logprob: coefficients[i], entropy };
-        head.backward(&activations.hidden, &pack.pairs, plan.temperature, grad, &mut d_hidden);
+        learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
         stats
     } else {
-        for (branch, range) in branches {
+        for (branch, range) in micro.branches() {
             let coefficient = objective.fixed_coefficient(branch.advantage, range.len(), normaliser);
-            coefficients[range.clone()].fill(coefficient);
+            coefficients[range].fill(coefficient);
         }
-        let grad = |i: usize, _| TokenGrad { logprob: coefficients[i], entropy };
-        let stats = head.backward(&activations.hidden, &pack.pairs, plan.temperature, grad, &mut d_hidden);
+        let stats = learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
         finish(&stats, &mut coefficients);
         stats
     };
-    decoder.backward(adapter, pack, activations, &d_hidden, grads);
+    learner.backward(adapter, pack)?;
 
     if !plan.off_policy {
-        for (branch, range) in branches {
-            let recomputed: Vec<f32> = stats[range.clone()].iter().map(|stats| stats.logprob).collect();
+        for (branch, range) in micro.branches() {
+            let recomputed: Vec<f32> = stats[range].iter().map(|stats| stats.logprob).collect();
             result.sampling_gap.add_branch(branch.sampled, &recomputed);
         }
     }
     result.totals.merge(&totals);
-    result.branches_with_signal += branches.len();
+    result.branches_with_signal += micro.ranges.len();
     result.micro_batches += 1;
     result.rows += pack.tokens.len();
+    Ok(())
 }
 
 /// The names of adapter tensors that a gradient of Σ log-probability does not reach, or reaches with a NaN or infinity.
 /// Run before the first step: every trap that cuts a gradient silently shows here. B is zero in a new adapter, which
 /// keeps every gradient from A, so the check is made on a copy whose B is not.
-pub fn unreached_tensors(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], tokens: &[u32]) -> Vec<String> {
+pub fn unreached_tensors(
+    learner: &mut dyn Learner,
+    adapter: &Adapter,
+    prompt: &[u32],
+    tokens: &[u32],
+) -> Result<Vec<String>> {
     let mut probe = adapter.clone();
     for (name, slot) in &adapter.slots {
         let values = &mut probe.params[slot.range.clone()];
@@ -192,15 +233,14 @@ pub fn unreached_tensors(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], t
     }
     let mut pack = Pack::default();
     pack.push(prompt, &[tokens]);
-    let activations = decoder.forward(Some(&probe), &pack, Keep::Everything);
-    let mut d_hidden = vec![0.0; activations.hidden.len()];
-    let grad = |_, _| TokenGrad { logprob: 1.0, entropy: 0.0 };
-    decoder.head().backward(&activations.hidden, &pack.pairs, 1.0, grad, &mut d_hidden);
-    let mut grads = vec![0.0; probe.params.len()];
-    decoder.backward(&probe, &pack, activations, &d_hidden, &mut grads);
+    learner.begin(&probe)?;
+    learner.forward(Some(&probe), &pack, Keep::Everything)?;
+    learner.head_backward(&pack, 1.0, &vec![1.0; pack.pairs.len()], 0.0)?;
+    learner.backward(&probe, &pack)?;
+    let grads = learner.gradient()?;
     let unreached = |range: &Range<usize>| {
         let grads = &grads[range.clone()];
         grads.iter().any(|g| !g.is_finite()) || grads.iter().all(|g| *g == 0.0)
     };
-    adapter.slots.iter().filter(|(_, slot)| unreached(&slot.range)).map(|(name, _)| name.clone()).collect()
+    Ok(adapter.slots.iter().filter(|(_, slot)| unreached(&slot.range)).map(|(name, _)| name.clone()).collect())
 }

@@ -7,6 +7,7 @@
 //! This module and `sandbox` are the only ones that may hold `unsafe` code and SIMD.
 
 pub mod attention;
+pub mod attention_tiles;
 pub mod head;
 pub mod linear;
 pub mod lora;

@@ -25,6 +25,16 @@ impl RopeTable {
         Self { cos: values(f32::cos), sin: values(f32::sin), half }
     }
 
+    /// (positions, head_dim / 2)
+    pub fn cos(&self) -> &[f32] {
+        &self.cos
+    }
+
+    /// (positions, head_dim / 2)
+    pub fn sin(&self) -> &[f32] {
+        &self.sin
+    }
+
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half
     }

@@ -1,8 +1,7 @@
-//! A model that can be asked: weights, tokenizer, chat template, and what ends an answer.
+//! How a model is asked: tokenizer, chat template, and what ends an answer. Its weights are elsewhere, on some device.
 
 use super::{Branch, Finish, Prompt};
 use crate::config::RunConfig;
-use crate::model::decoder::Decoder;
 use crate::model::source::Source;
 use crate::model::tokenizer::Tokenizer;
 use crate::prompt::PriorPrompt;
@@ -10,9 +9,8 @@ use crate::prompt::template::{ChatTemplate, Rendered, SpecialStrings, encode_pro
 use anyhow::Result;
 use std::collections::BTreeSet;
 
-/// A loaded model with all that stands between text and tokens.
+/// All that stands between text and tokens.
 pub struct Policy {
-    pub decoder: Decoder,
     pub tokenizer: Tokenizer,
     pub template: ChatTemplate,
     /// Tokens that end an answer: the union of what config, generation config, tokenizer and template name.
@@ -22,7 +20,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Loads the model that `source` describes, as `config` wants it asked.
+    /// For the model that `source` describes, asked as `config` wants it.
     pub fn load(source: &Source, config: &RunConfig) -> Result<Self> {
         let tokenizer = source.tokenizer()?;
         let tokens =
@@ -33,9 +31,7 @@ impl Policy {
         stop_tokens.extend(template.end_ids(&tokenizer));
         let own = template.stop_strings().iter().map(ToString::to_string);
         let stop_strings = own.chain(config.rollout.stop.iter().cloned()).collect();
-        let decoder =
-            Decoder::load(source.config.clone(), source.weights.as_ref(), config.rollout.max_sequence_length())?;
-        Ok(Self { decoder, tokenizer, template, stop_tokens: stop_tokens.into_iter().collect(), stop_strings })
+        Ok(Self { tokenizer, template, stop_tokens: stop_tokens.into_iter().collect(), stop_strings })
     }
 
     /// The prompt of a question under a prior prompt.

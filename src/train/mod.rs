@@ -11,6 +11,7 @@ pub mod update;
 use crate::config::RunConfig;
 use crate::grpo::advantage::{advantages, is_flat};
 use crate::grpo::guard::{Guard, RolloutFacts};
+use crate::grpo::learner::Learner;
 use crate::grpo::objective::Objective;
 use crate::grpo::pass::unreached_tensors;
 use crate::model::lora::Adapter;
@@ -54,7 +55,12 @@ pub struct Outcome {
 /// adapter in the run directory.
 ///
 /// A step is one rollout batch and the optimiser updates made from it.
-pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainState) -> Result<Outcome> {
+pub fn train(
+    training: &Training,
+    engine: &mut dyn Engine,
+    learner: &mut dyn Learner,
+    state: &mut TrainState,
+) -> Result<Outcome> {
     let Training { config, run, progress, stop, .. } = training;
     let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?;
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
@@ -64,7 +70,7 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
     let (mut metrics_log, mut completions_log) =
         (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?);
     let mut guard = Guard::default();
-    check_gradients(training, &state.adapter)?;
+    check_gradients(training, learner, &state.adapter)?;
 
     let before = match resumed {
         0 => evaluate(training, engine, &state.adapter, 0)?,
@@ -93,7 +99,7 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
 
         // Updates: the batch is cut into mini-batches, gone through `num_iterations` times.
         let Updated { mut metrics, notes } =
-            update(training, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
+            update(training, learner, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
         for note in notes {
             progress.note(&note);
         }
@@ -136,6 +142,7 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
         if due(config.train.save_steps, step) {
             metrics_log.sync()?;
             completions_log.sync()?;
+            learner.moments(&mut state.adamw)?;
             state.save(&run.checkpoint(step), training.base)?;
         }
     }
@@ -143,6 +150,7 @@ pub fn train(training: &Training, engine: &mut dyn Engine, state: &mut TrainStat
     metrics_log.sync()?;
     completions_log.sync()?;
     if state.counters.step > resumed {
+        learner.moments(&mut state.adamw)?;
         state.save(&run.checkpoint(state.counters.step), training.base)?;
     }
     state::save_adapter(&state.adapter, &run.adapter(), training.base)?;
@@ -226,15 +234,14 @@ fn sampling(config: &RunConfig) -> Sampling {
 }
 
 /// Stops with the names of adapter tensors that no gradient reaches.
-fn check_gradients(training: &Training, adapter: &Adapter) -> Result<()> {
+fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Adapter) -> Result<()> {
     ensure!(
         !training.questions.is_empty(),
         "no question is left to train on\nhint: raise `rollout.max_prompt_length`, or look at `data.path`"
     );
-    let policy = training.sampler.policy;
     let item = &training.questions[0];
-    let completion = policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
-    let unreached = unreached_tensors(&policy.decoder, adapter, &item.prompt.ids, &completion);
+    let completion = training.sampler.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
+    let unreached = unreached_tensors(learner, adapter, &item.prompt.ids, &completion)?;
     ensure!(
         unreached.is_empty(),
         "no finite gradient reaches {} of {} adapter tensors, the first of them `{}`\n\

@@ -4,8 +4,9 @@ use super::Training;
 use super::sample::Group;
 use super::state::TrainState;
 use crate::disk::atomic;
-use crate::grpo::adamw::{Hyper, clip_scale, global_norm};
+use crate::grpo::adamw::Hyper;
 use crate::grpo::guard::{Gradient, Guard, UpdateFacts};
+use crate::grpo::learner::Learner;
 use crate::grpo::objective::Objective;
 use crate::grpo::pass::{PassPlan, PassResult, TrainBranch, TrainGroup, gradient_pass};
 use crate::grpo::schedule::learning_rate;
@@ -24,8 +25,10 @@ pub struct Updated {
 type Place = (usize, usize);
 
 /// Goes through the batch `num_iterations` times in `steps_per_generation` mini-batches. `steps` is the run's length.
+#[allow(clippy::too_many_arguments, reason = "the run, what moves in it, and the batch")]
 pub fn update(
     training: &Training,
+    learner: &mut dyn Learner,
     state: &mut TrainState,
     objective: &Objective,
     guard: &mut Guard,
@@ -44,7 +47,6 @@ pub fn update(
     let updates_per_step = config.grpo.updates_per_step();
     let (mut totals, mut gap) = (Totals::default(), SamplingGap::default());
     let (mut losses, mut norms, mut rate, mut notes) = (0.0, 0.0, 0.0, Vec::new());
-    let mut grads = vec![0.0f32; state.adapter.params.len()];
     for index in 0..updates_per_step {
         let mini = places.chunks(mini_batch).nth(index % config.grpo.steps_per_generation).unwrap_or_default();
         let lengths: Vec<usize> = mini.iter().map(length).collect();
@@ -57,16 +59,15 @@ pub fn update(
             gradient_checkpointing: config.train.gradient_checkpointing,
             off_policy: index > 0,
         };
-        grads.fill(0.0);
         let parts = train_groups(groups, advantages, mini, &mask);
-        let decoder = &training.sampler.policy.decoder;
-        let pass = gradient_pass(decoder, &state.adapter, &parts, objective, &normaliser, &plan, &mut grads);
+        learner.begin(&state.adapter)?;
+        let pass = gradient_pass(learner, &state.adapter, &parts, objective, &normaliser, &plan)?;
 
         rate = learning_rate(&config.train, state.counters.updates, steps * updates_per_step);
         state.counters.updates += 1;
-        let norm = global_norm(&grads, &state.adapter.ranges());
+        let norm = learner.gradient_norm(&state.adapter)?;
         match guard.gradient(pass.totals.loss, norm) {
-            Gradient::Sound => notes.extend(step(training, state, guard, &grads, norm, rate, &pass)),
+            Gradient::Sound => notes.extend(step(training, learner, state, guard, norm, rate, &pass)?),
             Gradient::Skip(advice) => {
                 let dump = dump(training, state, &parts)?;
                 notes.push(format!("{advice}\nthe batch is in `{dump}`"));
@@ -75,6 +76,13 @@ pub fn update(
                 let dump = dump(training, state, &parts)?;
                 bail!("{advice}; the last batch is in `{dump}`");
             }
+        }
+        if pass.out_of_memory > 0 {
+            notes.push(format!(
+                "{} micro-batches did not fit the device's memory and were cut in half\n\
+                 hint: lower `train.max_tokens_per_micro_batch`, which is {}",
+                pass.out_of_memory, plan.max_tokens
+            ));
         }
         losses += pass.totals.loss;
         norms += norm;
@@ -93,13 +101,13 @@ pub fn update(
 /// Moves the adapter by one step of AdamW, with the gradient clipped by its global norm.
 fn step(
     training: &Training,
+    learner: &mut dyn Learner,
     state: &mut TrainState,
     guard: &mut Guard,
-    grads: &[f32],
     norm: f64,
     rate: f64,
     pass: &PassResult,
-) -> Option<String> {
+) -> Result<Option<String>> {
     let train = &training.config.train;
     let hyper = Hyper {
         lr: rate,
@@ -109,7 +117,7 @@ fn step(
         weight_decay: train.weight_decay,
     };
     let before = state.adapter.params.clone();
-    state.adamw.step(&mut state.adapter.params, grads, &hyper, clip_scale(norm, train.max_grad_norm));
+    learner.step(&mut state.adapter, &mut state.adamw, &hyper, train.max_grad_norm)?;
     state.counters.optimizer_steps = state.adamw.step;
     let b_tensors = state.adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B."));
     let lora_b_moved =
@@ -120,7 +128,7 @@ fn step(
         branches_with_signal: pass.branches_with_signal,
         lora_b_moved,
     };
-    guard.update(&facts).map(|advice| advice.to_string())
+    Ok(guard.update(&facts).map(|advice| advice.to_string()))
 }
 
 /// The branches at `places`, by group and with their advantages.

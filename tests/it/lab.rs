@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use rft::config::{Layers, RunConfig, resolve};
 use rft::data::Question;
+use rft::grpo::learner::CpuLearner;
 use rft::model::config::ModelConfig;
 use rft::model::decoder::{Decoder, Keep};
 use rft::model::lora::Adapter;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 pub struct Lab {
     pub config: RunConfig,
     pub policy: Policy,
+    pub decoder: Decoder,
     pub stop: Stop,
     prior: PriorPrompt,
     rewards: RewardSet,
@@ -59,7 +61,7 @@ impl Lab {
         let prior = prompt::find(&config.prompt.ppe).unwrap();
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length).unwrap();
         let source = Source::open("tiny", "main").unwrap();
-        let mut policy = Policy::load(&source, &config).unwrap();
+        let policy = Policy::load(&source, &config).unwrap();
         let model = ModelConfig {
             hidden_size: 16,
             intermediate_size: 24,
@@ -69,7 +71,7 @@ impl Lab {
             head_dim: 8,
             ..source.config.clone()
         };
-        policy.decoder = decoder(&model, &RandomWeights::new(&model, 5));
+        let decoder = decoder(&model, &RandomWeights::new(&model, 5));
         let question = |i: usize| Question {
             id: format!("sum/{i}"),
             text: format!("What is {} + 5 - {}?", i, i),
@@ -83,13 +85,13 @@ impl Lab {
         };
         let (questions, held_out) = (items(0..8), items(8..8 + config.eval.questions));
         let (stop, folder, said) = (Stop::manual(), tempfile::tempdir().unwrap(), Said::default());
-        Self { config, policy, stop, prior, rewards, questions, held_out, folder, said }
+        Self { config, policy, decoder, stop, prior, rewards, questions, held_out, folder, said }
     }
 
     /// Loads a decoder of the same shape from other weights.
     pub fn reload(&mut self, weights: impl FnOnce(RandomWeights) -> Box<dyn Weights>) {
-        let model = self.policy.decoder.config.clone();
-        self.policy.decoder = decoder(&model, &*weights(RandomWeights::new(&model, 5)));
+        let model = self.decoder.config.clone();
+        self.decoder = decoder(&model, &*weights(RandomWeights::new(&model, 5)));
     }
 
     pub fn run_dir(&self) -> RunDir {
@@ -99,7 +101,7 @@ impl Lab {
 
     /// A new state, or that of the newest checkpoint.
     pub fn state(&self) -> TrainState {
-        let (run, model) = (self.run_dir(), &self.policy.decoder.config);
+        let (run, model) = (self.run_dir(), &self.decoder.config);
         match run.newest_checkpoint(|step, error| panic!("step {step}: {error:#}")).unwrap() {
             Some(step) => TrainState::load(&run.checkpoint(step), model, &self.config.lora),
             None => TrainState::new(model, &self.config.lora, self.config.train.seed),
@@ -127,7 +129,7 @@ impl Lab {
             progress: &Progress::lines(config.total_steps(self.questions.len()), self.said.clone()),
             stop: &self.stop,
         };
-        train(&training, engine, state)
+        train(&training, engine, &mut CpuLearner::new(&self.decoder), state)
     }
 
     /// Trains from a new state with an engine that answers `respond`; returns the state at the end.
@@ -140,7 +142,7 @@ impl Lab {
     pub fn engine<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> Honest<'a> {
         let respond: Respond = Box::new(respond);
         let temperature = self.config.rollout.temperature as f32;
-        Honest { mock: MockEngine { respond }, decoder: &self.policy.decoder, temperature }
+        Honest { mock: MockEngine { respond }, decoder: &self.decoder, temperature }
     }
 
     /// The tokens of a completion that ends by itself.

@@ -11,6 +11,7 @@ mod files;
 mod gradients;
 mod hub;
 mod invariants;
+mod kernels;
 mod lab;
 mod objectives;
 mod ops;

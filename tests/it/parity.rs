@@ -1,8 +1,11 @@
 //! Logits equal those of transformers; losses, gradients and advantages equal those of TRL. The fixtures are written by
 //! `decoder.py`, `trl_losses.py` and `greedy.py` in tests/oracle.
 
+use anyhow::{Result, ensure};
 use rft::config::{GrpoSection, KlEstimator, LoraSection, LossType, ScaleRewards};
+use rft::grpo::adamw::{AdamW, Hyper};
 use rft::grpo::advantage::advantages;
+use rft::grpo::learner::{CpuLearner, Learner, OutOfMemory};
 use rft::grpo::objective::Objective;
 use rft::grpo::pass::{PassPlan, TrainBranch, TrainGroup, gradient_pass};
 use rft::model::checkpoint::Checkpoint;
@@ -12,6 +15,7 @@ use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::safetensors::SafetensorsFile;
 use rft::model::source::Source;
+use rft::ops::head::TokenStats;
 use rft::rollout::engine::LocalEngine;
 use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
 use serde::Deserialize;
@@ -169,9 +173,11 @@ fn losses_and_gradients_equal_those_of_trl() {
                 gradient_checkpointing,
                 off_policy: case.old.is_some(),
             };
-            let mut grads = vec![0.0; adapter.params.len()];
+            let mut learner = CpuLearner::new(&decoder);
+            learner.begin(&adapter).unwrap();
             let groups = case.groups(&batch);
-            let result = gradient_pass(&decoder, &adapter, &groups, &objective, &normaliser, &plan, &mut grads);
+            let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normaliser, &plan).unwrap();
+            let grads = learner.gradient().unwrap();
 
             let (name, loss) = (&case.name, result.totals.loss);
             assert!((loss - case.loss).abs() <= 1e-5 * case.loss.abs() + 1e-6, "{name}: {loss}, not {}", case.loss);
@@ -249,4 +255,84 @@ fn greedy_tokens_equal_those_of_transformers() {
         }
         assert_eq!(group[0].tokens.len(), case.tokens.len());
     }
+}
+
+/// Holds packs of up to so many rows.
+struct Cramped<'a>(CpuLearner<'a>, usize);
+
+impl Learner for Cramped<'_> {
+    fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+        self.0.begin(adapter)
+    }
+
+    fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()> {
+        let (wanted, left) = (pack.tokens.len(), self.1);
+        ensure!(wanted <= left, OutOfMemory { wanted, left });
+        self.0.forward(adapter, pack, keep)
+    }
+
+    fn token_stats(&mut self, pack: &Pack, temperature: f32) -> Result<Vec<TokenStats>> {
+        self.0.token_stats(pack, temperature)
+    }
+
+    fn head_backward(
+        &mut self,
+        pack: &Pack,
+        temperature: f32,
+        coefficients: &[f32],
+        entropy: f32,
+    ) -> Result<Vec<TokenStats>> {
+        self.0.head_backward(pack, temperature, coefficients, entropy)
+    }
+
+    fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()> {
+        self.0.backward(adapter, pack)
+    }
+
+    fn gradient(&mut self) -> Result<Vec<f32>> {
+        self.0.gradient()
+    }
+
+    fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64> {
+        self.0.gradient_norm(adapter)
+    }
+
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+        self.0.step(adapter, adamw, hyper, max_norm)
+    }
+
+    fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
+        self.0.moments(adamw)
+    }
+}
+
+#[test]
+fn micro_batches_that_do_not_fit_are_cut_in_half_and_give_the_same_gradient() {
+    let Losses { batch, cases } = read(&fixture("trl/cases.json"));
+    let decoder = decoder(&fixture("decoder/qwen2"));
+    let adapter = adapter(&decoder);
+    let case = &cases[0];
+    let objective = case.objective(&batch);
+    let lengths: Vec<usize> = batch.groups.iter().flat_map(|g| &g.completions).map(Vec::len).collect();
+    let normaliser = objective.normaliser(&lengths, &case.masked);
+    let plan = PassPlan {
+        temperature: case.temperature,
+        max_tokens: 4096,
+        gradient_checkpointing: false,
+        off_policy: case.old.is_some(),
+    };
+    let gradient = |learner: &mut dyn Learner| {
+        learner.begin(&adapter).unwrap();
+        let result = gradient_pass(learner, &adapter, &case.groups(&batch), &objective, &normaliser, &plan);
+        result.map(|result| (learner.gradient().unwrap(), result))
+    };
+    let (whole, _) = gradient(&mut CpuLearner::new(&decoder)).unwrap();
+    let prompt = batch.groups.iter().map(|group| group.prompt.len()).max().unwrap();
+    let one_branch = prompt + lengths.iter().max().unwrap();
+    let (halved, result) = gradient(&mut Cramped(CpuLearner::new(&decoder), one_branch)).unwrap();
+    assert!(result.out_of_memory > 0 && result.micro_batches > 1, "{result:?}");
+    assert!(error(&halved, &whole) < 1e-5);
+    // A branch alone cannot be cut.
+    let failed = gradient(&mut Cramped(CpuLearner::new(&decoder), prompt)).unwrap_err();
+    assert!(failed.is::<OutOfMemory>(), "{failed:#}");
 }

@@ -1,0 +1,171 @@
+//! Training on the device: the CUDA side of `grpo::learner`.
+
+use super::adapter::DeviceAdapter;
+use super::blas::Matrix;
+use super::decoder::{Activations, Decoder};
+use super::memory::{Arena, Buffer};
+use super::ops::{self, HeadStats, Logits};
+use super::pack::DevicePack;
+use super::{Gpu, Shared};
+use crate::grpo::adamw::{AdamW, Hyper};
+use crate::grpo::learner::Learner;
+use crate::model::decoder::Keep;
+use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
+use crate::ops::head::TokenStats;
+use crate::plan::LOGITS_ROWS;
+use anyhow::{Context, Result};
+use half::bf16;
+use std::cell::RefMut;
+
+/// Learns on a GPU, in the memory that it shares with the rollouts.
+pub struct CudaLearner<'a> {
+    shared: &'a Shared,
+    pass: Option<Pass>,
+}
+
+/// The last forward pass.
+struct Pass {
+    pack: DevicePack,
+    activations: Activations,
+    /// (rows, hidden); null where nothing is to be carried back.
+    d_hidden: Buffer<bf16>,
+}
+
+impl<'a> CudaLearner<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, pass: None }
+    }
+
+    fn parts(&self) -> (&'a Gpu, &'a Decoder, &'a DeviceAdapter, RefMut<'a, Arena>) {
+        let Shared { gpu, decoder, adapter, arena } = self.shared;
+        (gpu, decoder, adapter.as_ref().expect("a learner has an adapter"), arena.borrow_mut())
+    }
+
+    /// Goes through the pairs in chunks of rows whose logits are held at once. Where `back` gives coefficients and an
+    /// entropy's, the gradient of the hidden rows is left in the pass.
+    fn head(&mut self, pack: &Pack, temperature: f32, back: Option<(&[f32], f32)>) -> Result<Vec<TokenStats>> {
+        let (gpu, decoder, _, mut arena) = self.parts();
+        let arena = &mut *arena;
+        let pass = self.pass.as_ref().context("a forward pass comes first")?;
+        let (hidden, vocab, count) = (decoder.config.hidden_size, decoder.config.vocab_size, pack.pairs.len());
+        let (stride, chunk) = (vocab.next_multiple_of(8), (LOGITS_ROWS as usize).min(count));
+        let mark = arena.mark();
+        let stats = HeadStats { logprob: arena.take(count)?, entropy: arena.take(count)?, lse: arena.take(count)? };
+        let (coefficients, entropies) = (arena.take::<f32>(count)?, arena.take::<f32>(count)?);
+        let d_rows = match back {
+            Some((values, entropy)) => {
+                coefficients.upload(gpu, values)?;
+                entropies.upload(gpu, &vec![entropy; count])?;
+                arena.take::<bf16>(count * hidden)?
+            }
+            None => Buffer::NULL,
+        };
+        let rows = arena.take::<bf16>(chunk * hidden)?;
+        let buffer = arena.take::<f32>(chunk * stride)?;
+        let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
+        for start in (0..count).step_by(chunk.max(1)) {
+            let range = start..(start + chunk).min(count);
+            let len = range.len();
+            let logits = Logits { buffer, rows: len, vocab, stride };
+            let part = HeadStats {
+                logprob: stats.logprob.slice(range.clone()),
+                entropy: stats.entropy.slice(range.clone()),
+                lse: stats.lse.slice(range.clone()),
+            };
+            let targets = pass.pack.pairs.targets.slice(range.clone());
+            ops::gather_rows(gpu, pass.activations.hidden, pass.pack.pairs.rows.slice(range.clone()), rows, hidden)?;
+            let out = Matrix::new(buffer, len, vocab).with_stride(stride);
+            gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out, false)?;
+            ops::head_stats(gpu, logits, targets, part, temperature)?;
+            if back.is_some() {
+                let (by_logprob, by_entropy) = (coefficients.slice(range.clone()), entropies.slice(range.clone()));
+                ops::head_backward(gpu, logits, targets, part, by_logprob, by_entropy, temperature)?;
+                // Each row of the gradient is the first half of the row that the f32 logits had.
+                let d_logits = Matrix::new(buffer.as_bf16(), len, vocab).with_stride(2 * stride);
+                let to = d_rows.slice(range.start * hidden..range.end * hidden);
+                gpu.blas.product(d_logits, head, Matrix::new(to, len, hidden), false)?;
+            }
+        }
+        if back.is_some() {
+            let pairs = &pass.pack.pairs;
+            ops::scatter_rows(gpu, d_rows, pairs.starts, pairs.by_row, pass.d_hidden, hidden)?;
+        }
+        let (logprobs, entropies) = (stats.logprob.download(gpu)?, stats.entropy.download(gpu)?);
+        arena.reset(mark);
+        let token = |(logprob, entropy)| TokenStats { logprob, entropy };
+        Ok(logprobs.into_iter().zip(entropies).map(token).collect())
+    }
+}
+
+impl Learner for CudaLearner<'_> {
+    fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+        let (gpu, _, device, _) = self.parts();
+        device.make_current(gpu, adapter)?;
+        device.grads.zero(gpu)
+    }
+
+    fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()> {
+        let (gpu, decoder, device, mut arena) = self.parts();
+        self.pass = None;
+        arena.clear();
+        let adapter = adapter.map(|_| device);
+        let pack = DevicePack::new(gpu, &mut arena, pack, decoder.heads())?;
+        let activations = decoder.forward(gpu, &mut arena, adapter, &pack, keep)?;
+        let d_hidden = match keep {
+            Keep::Nothing => Buffer::NULL,
+            _ => {
+                let d_hidden = arena.take(activations.hidden.len())?;
+                // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
+                let mark = arena.mark();
+                arena.take::<u8>(decoder.backward_bytes(&pack, keep))?;
+                arena.reset(mark);
+                d_hidden
+            }
+        };
+        self.pass = Some(Pass { pack, activations, d_hidden });
+        Ok(())
+    }
+
+    fn token_stats(&mut self, pack: &Pack, temperature: f32) -> Result<Vec<TokenStats>> {
+        self.head(pack, temperature, None)
+    }
+
+    fn head_backward(
+        &mut self,
+        pack: &Pack,
+        temperature: f32,
+        coefficients: &[f32],
+        entropy: f32,
+    ) -> Result<Vec<TokenStats>> {
+        self.head(pack, temperature, Some((coefficients, entropy)))
+    }
+
+    fn backward(&mut self, _adapter: &Adapter, _pack: &Pack) -> Result<()> {
+        let (gpu, decoder, device, mut arena) = self.parts();
+        let Pass { pack, activations, d_hidden } = self.pass.take().context("a forward pass comes first")?;
+        decoder.backward(gpu, &mut arena, device, &pack, &activations, d_hidden)
+    }
+
+    fn gradient(&mut self) -> Result<Vec<f32>> {
+        let (gpu, _, device, _) = self.parts();
+        device.grads.download(gpu)
+    }
+
+    fn gradient_norm(&mut self, _adapter: &Adapter) -> Result<f64> {
+        let (gpu, _, device, _) = self.parts();
+        device.gradient_norm(gpu)
+    }
+
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+        let (gpu, _, device, _) = self.parts();
+        device.optimizer_step(gpu, hyper, max_norm)?;
+        adamw.step += 1;
+        device.fetch(gpu, adapter)
+    }
+
+    fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
+        let (gpu, _, device, _) = self.parts();
+        device.moments(gpu, adamw)
+    }
+}

@@ -1,0 +1,182 @@
+//! Device memory: one arena, and typed pieces of it that are handed out and taken back like a stack.
+//!
+//! All work goes to one stream, in the order of the calls, so a piece may be given away as soon as the last launch that
+//! uses it has been issued. That is why [`Buffer`] can be a plain pointer: it is valid as long as its arena, and nothing
+//! is freed while a run lasts.
+
+use super::Gpu;
+use crate::grpo::learner::OutOfMemory;
+use anyhow::{Context, Result, ensure};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, result};
+use half::bf16;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// What device memory may hold.
+pub trait Element: DeviceRepr + Copy + 'static {}
+impl Element for bf16 {}
+impl Element for f32 {}
+impl Element for i32 {}
+impl Element for u32 {}
+impl Element for u64 {}
+impl Element for u8 {}
+
+/// `len` values on the device.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    pointer: u64,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Buffer<T> {}
+
+impl<T: Element> Buffer<T> {
+    /// A null pointer, for an operand that a kernel does not need.
+    pub const NULL: Self = Self { pointer: 0, len: 0, element: PhantomData };
+
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The address, as kernels take it.
+    pub fn pointer(self) -> u64 {
+        self.pointer
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// When the range goes past its end.
+    pub fn slice(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
+        let pointer = self.pointer + (range.start * size_of::<T>()) as u64;
+        Self { pointer, len: range.len(), element: PhantomData }
+    }
+
+    /// Copies from the host. The copy is finished when this returns, unless `values` is pinned.
+    pub fn upload(self, gpu: &Gpu, values: &[T]) -> Result<()> {
+        ensure!(values.len() <= self.len, "{} values do not fit a buffer of {}", values.len(), self.len);
+        // SAFETY: the range was checked, and the stream is of the context that owns the memory.
+        unsafe { result::memcpy_htod_async(self.pointer, values, gpu.stream.cu_stream()) }.context("copy to the GPU")
+    }
+
+    /// Copies to the host, after all work that was issued before.
+    pub fn download(self, gpu: &Gpu) -> Result<Vec<T>> {
+        let mut values = Vec::with_capacity(self.len);
+        gpu.bind()?;
+        // SAFETY: the vector has room for `len` values, all of which are written before its length is set; `Element`s
+        // have no invalid bits.
+        unsafe {
+            let spare = std::slice::from_raw_parts_mut(values.as_mut_ptr(), self.len);
+            result::memcpy_dtoh_async(spare, self.pointer, gpu.stream.cu_stream()).context("copy from the GPU")?;
+            gpu.synchronize()?;
+            values.set_len(self.len);
+        }
+        Ok(values)
+    }
+
+    /// Copies from elsewhere on the device.
+    pub fn copy_from(self, gpu: &Gpu, from: Self) -> Result<()> {
+        ensure!(from.len <= self.len, "{} values do not fit a buffer of {}", from.len, self.len);
+        // SAFETY: both ranges lie in live arenas of this context.
+        unsafe {
+            result::memcpy_dtod_async(self.pointer, from.pointer, from.len * size_of::<T>(), gpu.stream.cu_stream())
+        }
+        .context("copy on the GPU")
+    }
+
+    /// Sets every byte to zero.
+    pub fn zero(self, gpu: &Gpu) -> Result<()> {
+        // SAFETY: the range lies in a live arena of this context.
+        unsafe { result::memset_d8_async(self.pointer, 0, self.len * size_of::<T>(), gpu.stream.cu_stream()) }
+            .context("clear GPU memory")
+    }
+}
+
+impl Buffer<u32> {
+    /// The same memory, as kernels that count with `int` read it.
+    pub fn as_i32(self) -> Buffer<i32> {
+        Buffer { pointer: self.pointer, len: self.len, element: PhantomData }
+    }
+}
+
+impl Buffer<f32> {
+    /// The same memory, read as twice as many bf16.
+    pub fn as_bf16(self) -> Buffer<bf16> {
+        Buffer { pointer: self.pointer, len: 2 * self.len, element: PhantomData }
+    }
+}
+
+/// Memory of the device that is handed out from its start to its end.
+pub struct Arena {
+    base: u64,
+    size: usize,
+    used: usize,
+    /// The most that was ever in use, for the plan to be held against.
+    peak: usize,
+    _memory: CudaSlice<u8>,
+}
+
+/// How far an arena is in use; see [`Arena::reset`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(usize);
+
+impl Arena {
+    /// Rows and tiles are read 16 bytes at a time, and a line of memory is 128.
+    const ALIGNMENT: usize = 256;
+
+    /// # Errors
+    /// When the device has not so much memory left.
+    pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
+        // SAFETY: everything handed out is written before it is read.
+        let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }.with_context(|| {
+            format!("take {bytes} bytes of GPU memory for {what}\nhint: `rft plan` says what fits; lower `rollout.max_rows` or `train.max_tokens_per_micro_batch`")
+        })?;
+        let base = memory.device_ptr(&gpu.stream).0;
+        Ok(Self { base, size: bytes, used: 0, peak: 0, _memory: memory })
+    }
+
+    /// `len` values, of no particular content.
+    pub fn take<T: Element>(&mut self, len: usize) -> Result<Buffer<T>> {
+        let bytes = (len * size_of::<T>()).next_multiple_of(Self::ALIGNMENT);
+        ensure!(bytes <= self.size - self.used, OutOfMemory { wanted: bytes, left: self.size - self.used });
+        let pointer = self.base + self.used as u64;
+        self.used += bytes;
+        self.peak = self.peak.max(self.used);
+        Ok(Buffer { pointer, len, element: PhantomData })
+    }
+
+    pub fn mark(&self) -> Mark {
+        Mark(self.used)
+    }
+
+    /// Takes back all that was handed out since `mark`.
+    pub fn reset(&mut self, mark: Mark) {
+        self.used = mark.0;
+    }
+
+    /// Bytes that are not in use.
+    pub fn left(&self) -> usize {
+        self.size - self.used
+    }
+
+    /// Takes back everything.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    pub fn peak(&self) -> usize {
+        self.peak
+    }
+}

@@ -1,0 +1,136 @@
+//! The CUDA path: the same decoder, rollouts and gradient pass as on the CPU, in bf16 on one GPU.
+//!
+//! One device, one stream and one host thread that launches, so the order of the calls is the order of the work. Products
+//! with the frozen weights go through cuBLASLt ([`blas`]); all else is kernels of our own (`src/ops/kernels`, launched by
+//! [`launch`]). candle gives the device and reads the weights; its tensors are not used here, because they allocate, and
+//! what allocates cannot be captured in a graph. Nothing is added up in an order that depends on timing: the same run on the
+//! same GPU gives the same bits.
+
+pub mod adapter;
+pub mod blas;
+pub mod decoder;
+pub mod engine;
+pub mod launch;
+pub mod learner;
+pub mod lora;
+pub mod memory;
+pub mod ops;
+pub mod pack;
+pub mod slabs;
+pub mod weights;
+
+use crate::device::Extent;
+use crate::model::lora::Adapter;
+use crate::model::source::Source;
+use anyhow::{Context, Result, ensure};
+use candle_core::Device;
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, sys};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Left free for what the driver takes as kernels and graphs are loaded.
+const RESERVE: usize = 512 << 20;
+
+/// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
+pub struct Shared {
+    pub gpu: Gpu,
+    pub decoder: decoder::Decoder,
+    /// Memory for an adapter, where one is applied or trained.
+    pub adapter: Option<adapter::DeviceAdapter>,
+    pub arena: RefCell<memory::Arena>,
+}
+
+/// The device with everything that is launched on it.
+pub struct Gpu {
+    pub stream: Arc<CudaStream>,
+    pub kernels: launch::Kernels,
+    pub blas: blas::Blas,
+    pub name: String,
+    /// Compute capability, such as (9, 0).
+    pub capability: (i32, i32),
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let opened = || format!("open GPU {ordinal}\nhint: `nvidia-smi` lists the GPUs that the driver sees");
+        let device = Device::new_cuda_with_stream(ordinal).with_context(opened)?;
+        let device = device.as_cuda_device().with_context(opened)?;
+        // SAFETY: there is one stream, so no event has to order the uses of a buffer.
+        unsafe { device.disable_event_tracking() };
+        let stream = device.cuda_stream();
+        let context = stream.context().clone();
+        let capability = context.compute_capability()?;
+        let name = context.name()?;
+        ensure!(
+            capability >= (8, 0),
+            "{name} has compute capability {capability:?}; bf16 on tensor cores needs (8, 0)"
+        );
+        keep_pool(&context)?;
+        let kernels = launch::Kernels::load(&context).context("load the kernels")?;
+        let blas = blas::Blas::new(stream.clone())?;
+        Ok(Self { stream, kernels, blas, name, capability })
+    }
+
+    /// Waits for all work that was issued.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().context("wait for the GPU")
+    }
+
+    /// Makes the device's context that of this thread, as copies need it.
+    pub fn bind(&self) -> Result<()> {
+        Ok(self.stream.context().bind_to_thread()?)
+    }
+
+    /// Free and total memory, in bytes.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        Ok(self.stream.context().mem_get_info()?)
+    }
+}
+
+impl Shared {
+    /// Loads a model, and takes the memory that it is to work in.
+    pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
+        let config = source.config.clone();
+        ensure!(
+            !config.qk_norm,
+            "norms on queries and keys (Qwen3) are not in the CUDA path yet\nhint: `--device cpu` has them"
+        );
+        ensure!(
+            [32, 64, 128].contains(&config.head_dim),
+            "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
+            config.head_dim
+        );
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        ensure!(group <= 8, "{group} query heads share a KV head; the CUDA path has up to 8\nhint: use `--device cpu`");
+        let gpu = Gpu::open(ordinal)?;
+        let origin = weights::Origin::Checkpoint(source.weights.as_ref());
+        let decoder = decoder::Decoder::load(&gpu, config, &origin, extent.positions)?;
+        let device_adapter =
+            adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, &decoder.config, adapter)).transpose()?;
+        let (free, _) = gpu.memory()?;
+        let free = free.saturating_sub(RESERVE);
+        let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
+        let arena = RefCell::new(memory::Arena::new(&gpu, bytes, "rollouts and training")?);
+        Ok(Self { gpu, decoder, adapter: device_adapter, arena })
+    }
+}
+
+/// GPUs that the driver sees; 0 where there is no driver.
+pub fn count() -> usize {
+    CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+}
+
+/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronisation.
+fn keep_pool(context: &CudaContext) -> Result<()> {
+    let mut pool = std::ptr::null_mut();
+    let mut keep = u64::MAX;
+    context.bind_to_thread()?;
+    // SAFETY: both calls are given valid pointers to what their attribute takes.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result()?;
+    }
+    Ok(())
+}

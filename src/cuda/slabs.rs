@@ -1,0 +1,395 @@
+//! The memory of a rollout, laid out once: caches, the state of the rows, and what a decode step works on.
+
+use super::Gpu;
+use super::adapter::DeviceAdapter;
+use super::blas::Matrix;
+use super::decoder::{Decoder, linear};
+use super::lora::Group;
+use super::memory::{Arena, Buffer};
+use super::ops::{self, Cache, DecodeRows, DecodeSpans, Logits};
+use super::pack::DevicePack;
+use super::weights::Linear;
+use crate::model::pack::Pack;
+use crate::plan::PREFILL_TOKENS;
+use crate::rollout::{Prompt, Request, Sampling};
+use anyhow::{Result, ensure};
+use half::bf16;
+
+/// Sizes of batches that a step is captured for; a batch takes the next larger one.
+const BUCKETS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
+
+pub struct Slabs<'a> {
+    /// Rows that are decoded together at most; also the number of slots for branches.
+    pub rows: usize,
+    pub prompt_slots: usize,
+    /// Longest completion.
+    capacity: usize,
+    adapter: Option<&'a DeviceAdapter>,
+    /// For each block.
+    prompt_cache: Vec<Cache>,
+    branch_cache: Vec<Cache>,
+    /// Each prompt's last row after the last norm: (prompt slots, hidden)
+    prompt_hidden: Buffer<bf16>,
+    state: State,
+    work: Work,
+    stops: Buffer<u32>,
+    /// (slots, capacity)
+    out_tokens: Buffer<u32>,
+    out_logprobs: Buffer<f32>,
+}
+
+/// Of each row.
+struct State {
+    tokens: Buffer<u32>,
+    logprobs: Buffer<f32>,
+    /// (rows, 2)
+    keys: Buffer<u32>,
+    prompt_slots: Buffer<i32>,
+    prompt_lens: Buffer<i32>,
+    slots: Buffer<i32>,
+    counts: Buffer<i32>,
+    done: Buffer<i32>,
+    positions: Buffer<i32>,
+    cells: Buffer<i32>,
+    draws: Buffer<i32>,
+}
+
+/// What a step works on. Shapes: (rows, ...)
+struct Work {
+    x: Buffer<bf16>,
+    normed: Buffer<bf16>,
+    qkv: Buffer<bf16>,
+    attended: Buffer<bf16>,
+    gate_up: Buffer<bf16>,
+    activated: Buffer<bf16>,
+    /// Partial sums of LoRA's shrink.
+    lora: Buffer<f32>,
+    attention: DecodeSpans,
+    logits: Buffer<f32>,
+}
+
+/// A row as the host knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    pub slot: usize,
+    pub prompt_slot: usize,
+    pub prompt_len: usize,
+    /// Of the branch's random numbers.
+    pub key: [u32; 2],
+    /// Tokens drawn so far, and the last of them.
+    pub count: usize,
+    pub last: u32,
+}
+
+/// What the host sees of the rows.
+pub struct Seen {
+    pub counts: Vec<usize>,
+    tokens: Vec<u32>,
+    capacity: usize,
+}
+
+impl Seen {
+    /// Tokens of a slot.
+    pub fn tokens(&self, slot: usize, range: std::ops::Range<usize>) -> &[u32] {
+        &self.tokens[slot * self.capacity..][range]
+    }
+}
+
+impl<'a> Slabs<'a> {
+    /// Takes the memory for `request` from the arena: for `max_rows` rows, or as many as fit.
+    ///
+    /// # Errors
+    /// When not even one row fits.
+    pub fn new(
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        adapter: Option<&'a DeviceAdapter>,
+        request: &Request,
+        max_rows: usize,
+    ) -> Result<Self> {
+        let mut rows = max_rows.min(request.prompts.len() * request.num_generations);
+        loop {
+            arena.clear();
+            match Self::layout(gpu, arena, decoder, adapter, request, rows) {
+                // Fewer rows at a time give the same tokens, only later.
+                Err(error) if error.is::<crate::grpo::learner::OutOfMemory>() && rows > 1 => rows = rows * 3 / 4,
+                slabs => return slabs,
+            }
+        }
+    }
+
+    fn layout(
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        adapter: Option<&'a DeviceAdapter>,
+        request: &Request,
+        rows: usize,
+    ) -> Result<Self> {
+        let (config, heads) = (&decoder.config, decoder.heads());
+        let prompts = request.prompts;
+        let prompt_slots = crate::plan::prompt_slots(rows, request.num_generations, prompts.len());
+        let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
+        let capacity = request.max_completion_length;
+        let mut caches = |slots: usize, capacity: usize| -> Result<Vec<Cache>> {
+            let values = slots * heads.kv * capacity * heads.dim;
+            (0..config.num_hidden_layers)
+                .map(|_| Ok(Cache { keys: arena.take(values)?, values: arena.take(values)?, capacity }))
+                .collect()
+        };
+        let (prompt_cache, branch_cache) = (caches(prompt_slots, longest)?, caches(rows, capacity)?);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let partial = adapter.map_or(0, |adapter| {
+            let lora = adapter.block(0);
+            [lora.qkv, lora.o, lora.gate_up, lora.down]
+                .iter()
+                .map(|group| group.partial_values(rows))
+                .max()
+                .unwrap_or(0)
+        });
+        let stops = arena.take(request.stop_tokens.len().max(1))?;
+        stops.upload(gpu, request.stop_tokens)?;
+        let slabs = Self {
+            rows,
+            prompt_slots,
+            capacity,
+            adapter,
+            prompt_cache,
+            branch_cache,
+            prompt_hidden: arena.take(prompt_slots * hidden)?,
+            state: State {
+                tokens: arena.take(rows)?,
+                logprobs: arena.take(rows)?,
+                keys: arena.take(2 * rows)?,
+                prompt_slots: arena.take(rows)?,
+                prompt_lens: arena.take(rows)?,
+                slots: arena.take(rows)?,
+                counts: arena.take(rows)?,
+                done: arena.take(rows)?,
+                positions: arena.take(rows)?,
+                cells: arena.take(rows)?,
+                draws: arena.take(rows)?,
+            },
+            work: Work {
+                x: arena.take(rows * hidden)?,
+                normed: arena.take(rows * hidden)?,
+                qkv: arena.take(rows * heads.qkv_width())?,
+                attended: arena.take(rows * heads.out_width())?,
+                gate_up: arena.take(rows * 2 * inner)?,
+                activated: arena.take(rows * inner)?,
+                lora: arena.take(partial)?,
+                attention: DecodeSpans::new(arena, rows, heads, longest + capacity)?,
+                logits: arena.take(rows * config.vocab_size.next_multiple_of(8))?,
+            },
+            stops: stops.slice(0..request.stop_tokens.len()),
+            out_tokens: arena.take(rows * capacity)?,
+            out_logprobs: arena.take(rows * capacity)?,
+        };
+        // A prefill of the longest prompt has to fit on top.
+        let mark = arena.mark();
+        arena.take::<u8>(decoder.forward_bytes(longest))?;
+        arena.reset(mark);
+        Ok(slabs)
+    }
+
+    /// The size of batch that `rows` rows are decoded as.
+    pub fn bucket(&self, rows: usize) -> usize {
+        BUCKETS.into_iter().find(|&bucket| bucket >= rows).unwrap_or(self.rows).min(self.rows)
+    }
+
+    /// Runs prompts, packed, and keeps their keys, values and last rows in their slots.
+    pub fn prefill(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        prompts: &[Prompt],
+        which: &[(usize, usize)],
+    ) -> Result<()> {
+        let mut rest = which;
+        while !rest.is_empty() {
+            let mut total = 0;
+            let mut fits = |&(prompt, _): &(usize, usize)| {
+                total += prompts[prompt].ids.len();
+                total <= PREFILL_TOKENS as usize && decoder.forward_bytes(total) <= arena.left()
+            };
+            let count = rest.iter().take_while(|it| fits(it)).count().max(1);
+            let (batch, later) = rest.split_at(count);
+            self.prefill_batch(gpu, arena, decoder, prompts, batch)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn prefill_batch(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        prompts: &[Prompt],
+        which: &[(usize, usize)],
+    ) -> Result<()> {
+        let mark = arena.mark();
+        let (mut pack, mut slots, mut cells, mut last) = (Pack::default(), Vec::new(), Vec::new(), Vec::new());
+        for &(prompt, slot) in which {
+            let ids = &prompts[prompt].ids;
+            pack.push(ids, &[]);
+            slots.extend(std::iter::repeat_n(slot as i32, ids.len()));
+            cells.extend(0..ids.len() as i32);
+            last.push(pack.tokens.len() as i32 - 1);
+        }
+        let hidden_size = decoder.config.hidden_size;
+        let put = |arena: &mut Arena, values: &[i32]| -> Result<Buffer<i32>> {
+            let buffer = arena.take(values.len())?;
+            buffer.upload(gpu, values)?;
+            Ok(buffer)
+        };
+        let (slots, cells, last) = (put(arena, &slots)?, put(arena, &cells)?, put(arena, &last)?);
+        let device_pack = DevicePack::new(gpu, arena, &pack, decoder.heads())?;
+        let hidden = decoder.prefill(gpu, arena, self.adapter, &device_pack, &self.prompt_cache, slots, cells)?;
+        for (i, &(_, slot)) in which.iter().enumerate() {
+            let to = self.prompt_hidden.slice(slot * hidden_size..(slot + 1) * hidden_size);
+            ops::gather_rows(gpu, hidden, last.slice(i..i + 1), to, hidden_size)?;
+        }
+        arena.reset(mark);
+        Ok(())
+    }
+
+    /// Tells the device which rows there are. The rest of a batch is rows that are done and have no slot.
+    pub fn set(&self, gpu: &Gpu, rows: &[Start]) -> Result<()> {
+        ensure!(rows.len() <= self.rows, "{} rows in slabs for {}", rows.len(), self.rows);
+        let idle = self.rows - rows.len();
+        let put = |buffer: Buffer<i32>, value: fn(&Start) -> i32, rest: i32| {
+            let values: Vec<i32> = rows.iter().map(value).chain(std::iter::repeat_n(rest, idle)).collect();
+            buffer.upload(gpu, &values)
+        };
+        let State { prompt_slots, prompt_lens, slots, counts, done, positions, cells, draws, .. } = self.state;
+        put(prompt_slots, |row| row.prompt_slot as i32, 0)?;
+        put(prompt_lens, |row| row.prompt_len as i32, 1)?;
+        put(slots, |row| row.slot as i32, -1)?;
+        put(counts, |row| row.count as i32, 0)?;
+        put(done, |_| 0, 1)?;
+        put(positions, |row| (row.prompt_len + row.count) as i32 - 1, 0)?;
+        put(cells, |row| row.count as i32 - 1, -1)?;
+        put(draws, |row| row.count as i32, 0)?;
+        let tokens: Vec<u32> = rows.iter().map(|row| row.last).chain(std::iter::repeat_n(0, idle)).collect();
+        self.state.tokens.upload(gpu, &tokens)?;
+        let keys: Vec<u32> = rows.iter().flat_map(|row| row.key).chain(std::iter::repeat_n(0, 2 * idle)).collect();
+        self.state.keys.upload(gpu, &keys)
+    }
+
+    /// Draws the first token of the rows that have none, from their prompts' last rows. Those rows stand at the end.
+    pub fn draw_first(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: &[Start]) -> Result<()> {
+        let first = rows.iter().position(|row| row.count == 0).unwrap_or(rows.len());
+        let new = first..rows.len();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let hidden = decoder.config.hidden_size;
+        let prompt_slots = self.state.prompt_slots.slice(new.clone());
+        ops::gather_rows(gpu, self.prompt_hidden, prompt_slots, self.work.normed, hidden)?;
+        self.draw(gpu, decoder, sampling, new)
+    }
+
+    /// Decodes one token of each of the first `rows` rows.
+    pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
+        let (config, heads, work) = (&decoder.config, decoder.heads(), &self.work);
+        let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, decoder.eps());
+        let no_scales = Buffer::<f32>::NULL;
+        let state = &self.state;
+        let slots = state.slots.slice(0..rows);
+        ops::gather_rows(gpu, decoder.frozen.embedding, state.tokens.slice(0..rows).as_i32(), work.x, hidden)?;
+        for (i, block) in decoder.frozen.blocks.iter().enumerate() {
+            let lora = self.adapter.map(|adapter| adapter.block(i));
+            ops::rms_norm(gpu, work.x, block.input_norm, work.normed, no_scales, rows, hidden, eps)?;
+            self.adapted(gpu, &block.qkv, lora.map(|it| it.qkv), work.normed, work.qkv, rows, false)?;
+            ops::qkv_rope(
+                gpu,
+                work.qkv,
+                block.qkv_bias,
+                decoder.frozen.rope,
+                state.positions,
+                self.branch_cache[i],
+                slots,
+                state.cells,
+                rows,
+                heads,
+            )?;
+            let places = DecodeRows {
+                rows,
+                prompt_slots: state.prompt_slots,
+                prompt_lens: state.prompt_lens,
+                slots,
+                counts: state.counts,
+            };
+            let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
+            ops::decode_attention(gpu, work.qkv, prompt, own, places, work.attention, work.attended, heads)?;
+            self.adapted(gpu, &block.o, lora.map(|it| it.o), work.attended, work.x, rows, true)?;
+            ops::rms_norm(gpu, work.x, block.post_norm, work.normed, no_scales, rows, hidden, eps)?;
+            self.adapted(gpu, &block.gate_up, lora.map(|it| it.gate_up), work.normed, work.gate_up, rows, false)?;
+            ops::swiglu(gpu, work.gate_up, work.activated, rows, inner)?;
+            self.adapted(gpu, &block.down, lora.map(|it| it.down), work.activated, work.x, rows, true)?;
+        }
+        ops::rms_norm(gpu, work.x, decoder.frozen.norm, work.normed, no_scales, rows, hidden, eps)?;
+        self.draw(gpu, decoder, sampling, 0..rows)
+    }
+
+    /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.normed`.
+    fn draw(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
+        let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
+        let stride = vocab.next_multiple_of(8);
+        let logits = Logits { buffer: self.work.logits, rows, vocab, stride };
+        let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
+        let out = Matrix::new(self.work.logits, rows, vocab).with_stride(stride);
+        gpu.blas.product(Matrix::new(self.work.normed, rows, hidden), head.t(), out, false)?;
+        let state = &self.state;
+        let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
+        let keys = state.keys.slice(2 * range.start..2 * range.end);
+        ops::sample(gpu, logits, keys, state.draws.slice(range.clone()), tokens, logprobs, sampling)?;
+        ops::rollout_advance(
+            gpu,
+            tokens,
+            logprobs,
+            state.slots.slice(range.clone()),
+            state.counts.slice(range.clone()),
+            state.done.slice(range.clone()),
+            state.positions.slice(range.clone()),
+            state.cells.slice(range.clone()),
+            state.draws.slice(range.clone()),
+            self.out_tokens,
+            self.out_logprobs,
+            self.stops,
+            self.capacity,
+            rows,
+        )
+    }
+
+    /// A frozen layer and its adapter for few rows.
+    #[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
+    fn adapted(
+        &self,
+        gpu: &Gpu,
+        layer: &Linear,
+        lora: Option<Group>,
+        x: Buffer<bf16>,
+        y: Buffer<bf16>,
+        rows: usize,
+        accumulate: bool,
+    ) -> Result<()> {
+        linear(gpu, layer, x, y, rows, accumulate)?;
+        lora.map_or(Ok(()), |lora| lora.decode(gpu, x, rows, y, self.work.lora, true))
+    }
+
+    /// What the first `rows` rows have drawn so far.
+    pub fn look(&self, gpu: &Gpu, rows: usize) -> Result<Seen> {
+        let counts = self.state.counts.slice(0..rows).download(gpu)?;
+        let tokens = self.out_tokens.download(gpu)?;
+        Ok(Seen { counts: counts.into_iter().map(|count| count as usize).collect(), tokens, capacity: self.capacity })
+    }
+
+    /// Log-probabilities of the first `count` tokens of a slot.
+    pub fn logprobs(&self, gpu: &Gpu, slot: usize, count: usize) -> Result<Vec<f32>> {
+        self.out_logprobs.slice(slot * self.capacity..slot * self.capacity + count).download(gpu)
+    }
+}

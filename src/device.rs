@@ -1,0 +1,154 @@
+//! Where a model computes: on the CPU, or on a GPU where the binary was built for it.
+
+use crate::grpo::learner::{CpuLearner, Learner};
+use crate::model::config::ModelConfig;
+use crate::model::decoder::Decoder;
+use crate::model::lora::Adapter;
+use crate::model::source::Source;
+use crate::rollout::Engine;
+use crate::rollout::engine::LocalEngine;
+use anyhow::{Result, bail};
+use std::fmt;
+
+/// A device to compute on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl Device {
+    /// The device that `run.device` names: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU where there is one.
+    pub fn choose(name: &str) -> Result<Device> {
+        let ordinal = match name {
+            "cpu" => return Ok(Device::Cpu),
+            "auto" if gpus() == 0 => return Ok(Device::Cpu),
+            "auto" | "cuda" => Some(0),
+            _ => name.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
+        };
+        match ordinal {
+            None => bail!("`run.device` is `{name}`\nhint: it is `auto`, `cpu`, `cuda` or `cuda:NUMBER`"),
+            Some(_) if !cfg!(feature = "cuda") => bail!(
+                "this binary was built without CUDA\n\
+                 hint: build one with `cargo build --release --features cuda`, or use `--device cpu`"
+            ),
+            Some(ordinal) if ordinal >= gpus() => bail!(
+                "there is no GPU {ordinal}: the driver sees {}\nhint: `nvidia-smi` lists them; `--device cpu` needs none",
+                gpus()
+            ),
+            Some(ordinal) => Ok(Device::Cuda(ordinal)),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn gpus() -> usize {
+    crate::cuda::count()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn gpus() -> usize {
+    0
+}
+
+/// How much memory a model is to work in.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Longest prompt and completion together.
+    pub positions: usize,
+    /// Branches decoded at the same time.
+    pub max_rows: usize,
+    /// Bytes of a GPU's memory for rollouts and training, beside weights and adapter; `None`: what is free.
+    pub working_bytes: Option<u64>,
+}
+
+/// A model whose weights are on a device.
+pub enum Loaded {
+    Cpu {
+        decoder: Box<Decoder>,
+        max_rows: usize,
+    },
+    #[cfg(feature = "cuda")]
+    Cuda {
+        shared: Box<crate::cuda::Shared>,
+        max_rows: usize,
+    },
+}
+
+impl Loaded {
+    /// Loads the weights of `source`. `adapter` is one of the shape that will be applied or trained.
+    pub fn load(device: Device, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Loaded> {
+        let max_rows = extent.max_rows;
+        match device {
+            Device::Cpu => {
+                let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), extent.positions)?;
+                Ok(Loaded::Cpu { decoder: Box::new(decoder), max_rows })
+            }
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => {
+                let shared = crate::cuda::Shared::load(ordinal, source, adapter, extent)?;
+                Ok(Loaded::Cuda { shared: Box::new(shared), max_rows })
+            }
+            #[cfg(not(feature = "cuda"))]
+            Device::Cuda(_) => {
+                _ = adapter;
+                unreachable!("`Device::choose` refuses CUDA in a binary that was built without")
+            }
+        }
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            Loaded::Cpu { decoder, .. } => &decoder.config,
+            #[cfg(feature = "cuda")]
+            Loaded::Cuda { shared, .. } => &shared.decoder.config,
+        }
+    }
+
+    /// What completes prompts.
+    pub fn engine(&self) -> Box<dyn Engine + '_> {
+        match self {
+            Loaded::Cpu { decoder, max_rows } => Box::new(LocalEngine { decoder, max_rows: *max_rows }),
+            #[cfg(feature = "cuda")]
+            Loaded::Cuda { shared, max_rows } => Box::new(crate::cuda::engine::CudaEngine::new(shared, *max_rows)),
+        }
+    }
+
+    /// What learns.
+    pub fn learner(&self) -> Box<dyn Learner + '_> {
+        match self {
+            Loaded::Cpu { decoder, .. } => Box::new(CpuLearner::new(decoder)),
+            #[cfg(feature = "cuda")]
+            Loaded::Cuda { shared, .. } => Box::new(crate::cuda::learner::CudaLearner::new(shared)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_by_name() {
+        assert_eq!(Device::choose("cpu").unwrap(), Device::Cpu);
+        assert!(Device::choose("tpu").unwrap_err().to_string().contains("hint: it is `auto`"));
+        assert!(Device::choose("cuda:x").unwrap_err().to_string().contains("`cuda:x`"));
+        if !cfg!(feature = "cuda") {
+            assert_eq!(Device::choose("auto").unwrap(), Device::Cpu);
+            for name in ["cuda", "cuda:1"] {
+                assert!(Device::choose(name).unwrap_err().to_string().contains("--features cuda"));
+            }
+        }
+        assert_eq!(Device::Cuda(1).to_string(), "cuda:1");
+    }
+}

@@ -1,0 +1,140 @@
+//! What an update asks of a device: passes of packed micro-batches, and the optimiser's step.
+//!
+//! The gradient pass, the objectives and the training loop are written once, against [`Learner`]. [`CpuLearner`] is the one
+//! that always exists; the CUDA path has its own.
+
+use super::adamw::{AdamW, Hyper, clip_scale, global_norm};
+use crate::model::decoder::{Activations, Decoder, Keep};
+use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
+use crate::ops::head::{TokenGrad, TokenStats};
+use anyhow::Result;
+
+/// A model on a device, with the gradient of an adapter and what the optimiser remembers.
+///
+/// The adapter lives on the host too, as checkpoints and the log need it: [`Learner::step`] leaves both the same. The order
+/// of calls is `begin`, then for each micro-batch `forward`, `token_stats` where the coefficients depend on them,
+/// `head_backward` and `backward`, then `gradient_norm` and `step`.
+pub trait Learner {
+    /// Starts an update of `adapter` with a gradient of zero.
+    fn begin(&mut self, adapter: &Adapter) -> Result<()>;
+
+    /// The forward pass of `pack`, with the adapter or without, which keeps what `keep` says.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] where a smaller pack might do; nothing has been added to the gradient then.
+    fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()>;
+
+    /// Log-probability and entropy of every pair of the last forward pass.
+    fn token_stats(&mut self, pack: &Pack, temperature: f32) -> Result<Vec<TokenStats>>;
+
+    /// The same, and the gradient of the hidden rows where the loss changes by `coefficients` with each pair's log-probability
+    /// and by `entropy` with each pair's entropy.
+    fn head_backward(
+        &mut self,
+        pack: &Pack,
+        temperature: f32,
+        coefficients: &[f32],
+        entropy: f32,
+    ) -> Result<Vec<TokenStats>>;
+
+    /// Carries the gradient of the hidden rows back through the blocks and adds the adapter's.
+    fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()>;
+
+    /// The gradient so far, laid out as the adapter's parameters.
+    fn gradient(&mut self) -> Result<Vec<f32>>;
+
+    /// Euclidean norm of the gradient; not finite where a gradient is not.
+    fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64>;
+
+    /// Moves `adapter` along the gradient, whose norm was asked for and is clipped to `max_norm` (0: not clipped).
+    /// `adamw.step` counts on; its moments may lag behind until [`Learner::moments`].
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()>;
+
+    /// Brings the moments of `adamw` up to date, for a checkpoint.
+    fn moments(&mut self, adamw: &mut AdamW) -> Result<()>;
+}
+
+/// A micro-batch does not fit the device's memory.
+#[derive(Debug, thiserror::Error)]
+#[error("{wanted} bytes of device memory are needed, and {left} are left")]
+pub struct OutOfMemory {
+    pub wanted: usize,
+    pub left: usize,
+}
+
+/// Learns on the CPU, in f32.
+pub struct CpuLearner<'a> {
+    decoder: &'a Decoder,
+    grads: Vec<f32>,
+    norm: f64,
+    /// Of the last forward pass, with the gradient of its hidden rows.
+    pass: Option<(Activations, Vec<f32>)>,
+}
+
+impl<'a> CpuLearner<'a> {
+    pub fn new(decoder: &'a Decoder) -> Self {
+        Self { decoder, grads: Vec::new(), norm: 0.0, pass: None }
+    }
+
+    fn pass(&mut self) -> &mut (Activations, Vec<f32>) {
+        self.pass.as_mut().expect("a forward pass came before")
+    }
+}
+
+impl Learner for CpuLearner<'_> {
+    fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+        self.grads.clear();
+        self.grads.resize(adapter.params.len(), 0.0);
+        Ok(())
+    }
+
+    fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()> {
+        let activations = self.decoder.forward(adapter, pack, keep);
+        let d_hidden = vec![0.0; if keep == Keep::Nothing { 0 } else { activations.hidden.len() }];
+        self.pass = Some((activations, d_hidden));
+        Ok(())
+    }
+
+    fn token_stats(&mut self, pack: &Pack, temperature: f32) -> Result<Vec<TokenStats>> {
+        let head = self.decoder.head();
+        Ok(head.forward(&self.pass().0.hidden, &pack.pairs, temperature))
+    }
+
+    fn head_backward(
+        &mut self,
+        pack: &Pack,
+        temperature: f32,
+        coefficients: &[f32],
+        entropy: f32,
+    ) -> Result<Vec<TokenStats>> {
+        let head = self.decoder.head();
+        let (activations, d_hidden) = self.pass();
+        let grad = |i: usize, _| TokenGrad { logprob: coefficients[i], entropy };
+        Ok(head.backward(&activations.hidden, &pack.pairs, temperature, grad, d_hidden))
+    }
+
+    fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()> {
+        let (activations, d_hidden) = self.pass.take().expect("a forward pass came before");
+        self.decoder.backward(adapter, pack, activations, &d_hidden, &mut self.grads);
+        Ok(())
+    }
+
+    fn gradient(&mut self) -> Result<Vec<f32>> {
+        Ok(self.grads.clone())
+    }
+
+    fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64> {
+        self.norm = global_norm(&self.grads, &adapter.ranges());
+        Ok(self.norm)
+    }
+
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+        adamw.step(&mut adapter.params, &self.grads, hyper, clip_scale(self.norm, max_norm));
+        Ok(())
+    }
+
+    fn moments(&mut self, _adamw: &mut AdamW) -> Result<()> {
+        Ok(())
+    }
+}

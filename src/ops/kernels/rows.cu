@@ -1,0 +1,39 @@
+// Rows of a matrix by index: embeddings of tokens, hidden states of (row, target) pairs, and the gradient of the latter.
+//
+//   gather_rows    to[i] = from[index[i]]
+//   scatter_rows   to[i] = the sum of from[pair] over the pairs of row i, zero where it has none
+//
+// Shapes: rows of `width` bf16 values, a multiple of 8; every row starts at a multiple of 16 bytes.
+// Launch: a block for each row of `to`, min(256, 32 · ⌈width / 256⌉) threads.
+// Bytes: gather 4 · rows · width; scatter 2 · width for each pair and each row of `to`. Memory-bound.
+//
+// The head works on pairs: a branch's first token is predicted by the prompt's last row, so that G pairs share this row
+// and other rows of a prompt have none. The pairs of row i are pairs[starts[i]] .. pairs[starts[i + 1]], a list that the
+// host makes (starts has rows + 1 entries), so no two blocks write to the same row, no atomics are needed, and the order
+// of the sum is that of the list. Sums are in f32 and rounded once.
+//
+// History: 1. a block a row; the scatter writes every row, which saves setting the gradient to zero first.
+
+#include "common.cuh"
+
+extern "C" __global__ void __launch_bounds__(256) gather_rows(const bf16* from, const int* index, bf16* to, int width) {
+    const uint4* const source = reinterpret_cast<const uint4*>(from + static_cast<size_t>(index[blockIdx.x]) * width);
+    uint4* const target = reinterpret_cast<uint4*>(to + static_cast<size_t>(blockIdx.x) * width);
+    for (int i = threadIdx.x; i < width / 8; i += blockDim.x) target[i] = source[i];
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    scatter_rows(const bf16* from, const int* starts, const int* pairs, bf16* to, int width) {
+    const int first = starts[blockIdx.x], end = starts[blockIdx.x + 1];
+    for (int column = 8 * threadIdx.x; column < width; column += 8 * blockDim.x) {
+        float sum[8] = {};
+#pragma unroll 4
+        for (int i = first; i < end; ++i) {
+            float v[8];
+            load8(from + static_cast<size_t>(pairs[i]) * width + column, v);
+#pragma unroll
+            for (int j = 0; j < 8; ++j) sum[j] += v[j];
+        }
+        store8(to + static_cast<size_t>(blockIdx.x) * width + column, sum);
+    }
+}

@@ -1,0 +1,257 @@
+// Draws a token from each row of logits: temperature, top-k, top-p, min-p, Gumbel noise of a counter-based generator;
+// and gives its log-probability under the untruncated softmax(logits / T). Twin: rollout/sampler.rs, whose tokens these
+// are: what decides is computed bit for bit as there.
+//
+//   token = argmax exp((logit - max) / T) / Eᵢ over the logits that are kept, Eᵢ exponential from Philox4x32-10
+//
+// Shapes: logits (rows, stride) bf16 or f32, of which the first `vocab` columns count; `stride` is a multiple of 8;
+// keys (rows, 2) u32, the keys of the branches' streams; positions (rows) i32; tokens (rows) u32; logprobs (rows) f32.
+// Launch: a block of 512 threads for each row.
+// Bytes a row of V: 2·b·V with b = 2 or 4, the second time mostly from the cache; top-k and top-p each add b·V for every
+// bit of the logits' type. Operations a logit: about 80, half of them the generator's, so that it is arithmetic that
+// bounds it: by count 60 µs for a row of 152,000 on one SM of an H200.
+//
+// History: 1. two passes: softmax, then scores. The cutoff of top-k and top-p by bisection of the bits of the logits:
+// no sort, no histogram, and sums in a fixed order.
+
+#include "softmax.cuh"
+
+// ---- The CPU's arithmetic (rng.rs, ops/simd.rs), operation for operation ----
+// Nothing here lets a compiler contract a product and a sum: where they are one operation it says fmaf.
+
+// Words of the block (`position`, `minor`).
+__device__ __forceinline__ uint4 philox(unsigned minor, unsigned position, unsigned key0, unsigned key1) {
+    unsigned c0 = minor, c1 = 0, c2 = position, c3 = 0;
+#pragma unroll
+    for (int round = 0; round < 10; ++round) {
+        const unsigned high0 = __umulhi(c0, 0xd2511f53u), low0 = c0 * 0xd2511f53u;
+        const unsigned high1 = __umulhi(c2, 0xcd9e8d57u), low1 = c2 * 0xcd9e8d57u;
+        c0 = high1 ^ c1 ^ key0, c1 = low1;
+        c2 = high0 ^ c3 ^ key1, c3 = low0;
+        key0 += 0x9e3779b9u, key1 += 0xbb67ae85u;
+    }
+    return make_uint4(c0, c1, c2, c3);
+}
+
+__device__ __forceinline__ float exact_exp(float x) {
+    constexpr float ROUND = 12582912.0f;
+    const float shifted = fmaf(x, 1.44269504088896340736f, ROUND), n = __fsub_rn(shifted, ROUND);
+    float r = fmaf(n, -0.6933594f, x);
+    r = fmaf(n, 2.1219444e-4f, r);
+    float p = 1.9875691e-4f;
+    p = fmaf(p, r, 1.3981999e-3f);
+    p = fmaf(p, r, 8.333452e-3f);
+    p = fmaf(p, r, 4.1665796e-2f);
+    p = fmaf(p, r, 1.6666665e-1f);
+    p = fmaf(p, r, 0.5f);
+    p = __fadd_rn(fmaf(p, __fmul_rn(r, r), r), 1.0f);
+    const unsigned exponent = (__float_as_uint(shifted) - __float_as_uint(ROUND) + 127) << 23;
+    return x < -87.3f ? 0.0f : __fmul_rn(p, __uint_as_float(exponent));
+}
+
+__device__ __forceinline__ float exact_ln(float x) {
+    const unsigned bits = __float_as_uint(x) - 0x3f3504f3u;
+    const float e = static_cast<float>(static_cast<int>(bits) >> 23);
+    const float m = __fsub_rn(__uint_as_float((bits & 0x007fffffu) + 0x3f3504f3u), 1.0f);
+    float p = 7.0376836e-2f;
+    p = fmaf(p, m, -1.151461e-1f);
+    p = fmaf(p, m, 1.1676999e-1f);
+    p = fmaf(p, m, -1.2420141e-1f);
+    p = fmaf(p, m, 1.4249323e-1f);
+    p = fmaf(p, m, -1.6668058e-1f);
+    p = fmaf(p, m, 2.0000715e-1f);
+    p = fmaf(p, m, -2.4999994e-1f);
+    p = fmaf(p, m, 3.333333e-1f);
+    const float square = __fmul_rn(m, m);
+    float y = __fmul_rn(__fmul_rn(p, m), square);
+    y = fmaf(e, -2.1219444e-4f, y);
+    y = fmaf(square, -0.5f, y);
+    return fmaf(e, 0.6933594f, __fadd_rn(m, y));
+}
+
+__device__ __forceinline__ float exponential(unsigned bits) {
+    const float u = fminf(
+        __fmul_rn(__fadd_rn(__uint2float_rn(bits), 0.5f), 2.3283064365386962890625e-10f), 0.99999994039535522461f);
+    const float y = __fsub_rn(1.0f, u);
+    const float lost = __fsub_rn(__fsub_rn(1.0f, y), u);
+    return -__fadd_rn(exact_ln(y), __fdiv_rn(lost, y));
+}
+
+// ---- What top-k, top-p and min-p keep ----
+
+// A whole number that is ordered as the logits are, and back.
+__device__ __forceinline__ unsigned order_of(float x) {
+    const unsigned bits = __float_as_uint(x);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ float at_order(unsigned order) {
+    return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
+}
+
+struct Weight {
+    float max, temperature;
+    __device__ __forceinline__ double operator()(float logit) const {
+        return exp(static_cast<double>(__fdiv_rn(__fsub_rn(logit, max), temperature)));
+    }
+};
+struct One {
+    __device__ __forceinline__ double operator()(float) const { return 1.0; }
+};
+
+// Σ weight(logit) over the logits whose order is in `from`..`to`.
+template <class T, class Measure>
+__device__ __forceinline__ double mass(const T* row, int vocab, uint64_t from, uint64_t to, Measure weight) {
+    double sum = 0;
+    for (int column = 8 * threadIdx.x; column < vocab; column += 8 * SOFTMAX_THREADS) {
+        float v[8];
+        load_logits(row, column, vocab, v);
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            const unsigned order = order_of(v[i]);
+            if (order >= from && order < to && column + i < vocab) sum += weight(v[i]);
+        }
+    }
+    return block_sum(sum);
+}
+
+struct Quantile {
+    unsigned order;  // of a logit
+    double above;    // the mass of all greater ones
+};
+
+// The greatest logit such that it and those above it have a mass of at least `enough`; `least` if there is none that is
+// greater. Every step halves what is looked at, and sums only that.
+template <class T, class Measure>
+__device__ __forceinline__ Quantile quantile(const T* row, int vocab, unsigned least, double enough, Measure weight) {
+    // The lower 16 bits of a bf16's order are all zeros or all ones.
+    constexpr int UNUSED = 32 - 8 * static_cast<int>(sizeof(T));
+    uint64_t from = 0, to = uint64_t(1) << (32 - UNUSED);
+    double above = 0;
+    while (to - from > 1) {
+        const uint64_t middle = (from + to) / 2;
+        if ((middle << UNUSED) <= least) {
+            from = middle;
+            continue;
+        }
+        const double here = mass(row, vocab, middle << UNUSED, to << UNUSED, weight);
+        if (above + here >= enough) {
+            from = middle;
+        } else {
+            above += here;
+            to = middle;
+        }
+    }
+    unsigned order = static_cast<unsigned>(from << UNUSED);
+    if (UNUSED && !(order & 0x80000000u)) order |= (1u << UNUSED) - 1;
+    return {order, above};
+}
+
+// The least logit that is kept.
+template <class T>
+__device__ __forceinline__ float cutoff(
+    const T* row, int vocab, float max, float temperature, int top_k, float top_p, float min_p) {
+    const Weight weight{max, temperature};
+    unsigned least = 0;  // of the first top_k
+    double excess = 0;   // the weight of those that are equal to the last of them, and come after
+    if (top_k > 0 && top_k < vocab) {
+        const Quantile last = quantile(row, vocab, 0, top_k, One{});
+        least = last.order;
+        const double value = weight(at_order(least));
+        const double equal = mass(row, vocab, least, uint64_t(least) + 1, One{});
+        excess = value * (last.above + equal - top_k);
+    }
+    if (top_p < 1.0f) {
+        const double total = mass(row, vocab, least, uint64_t(1) << 32, weight) - excess;
+        const unsigned last = quantile(row, vocab, least, static_cast<double>(top_p) * total, weight).order;
+        least = last > least ? last : least;
+    }
+    if (min_p > 0.0f) {
+        // The weight grows with the logit: the least one that is enough is found without a look at the row.
+        unsigned from = 0, to = order_of(max);
+        while (from < to) {
+            const unsigned middle = from + (to - from) / 2;
+            if (weight(at_order(middle)) >= static_cast<double>(min_p))
+                to = middle;
+            else
+                from = middle + 1;
+        }
+        least = from > least ? from : least;
+    }
+    return at_order(least);
+}
+
+// ---- The draw ----
+
+struct Best {
+    float score;
+    unsigned token;
+    // Of equal scores the first wins.
+    __device__ __forceinline__ void meet(float other, unsigned its_token) {
+        if (other > score || (other == score && its_token < token)) score = other, token = its_token;
+    }
+};
+
+__device__ __forceinline__ unsigned block_best(Best best) {
+    __shared__ Best partial[32];
+#pragma unroll
+    for (int with = 16; with > 0; with /= 2)
+        best.meet(__shfl_xor_sync(ALL_LANES, best.score, with), __shfl_xor_sync(ALL_LANES, best.token, with));
+    if (lane_index() == 0) partial[warp_index()] = best;
+    __syncthreads();
+    for (unsigned i = 0; i < blockDim.x / 32; ++i) best.meet(partial[i].score, partial[i].token);
+    return best.token;
+}
+
+template <class T>
+__device__ __forceinline__ void sample(
+    const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs, int vocab,
+    size_t stride, float temperature, int top_k, float top_p, float min_p) {
+    const T* const row = logits + blockIdx.x * stride;
+    const bool greedy = temperature == 0;
+    const float policy_temperature = greedy ? 1.0f : temperature, scale = 1.0f / policy_temperature;
+    const Softmax softmax = row_softmax(row, vocab, scale);
+
+    float least = MINUS_INFINITY;
+    if (!greedy && (top_k > 0 || top_p < 1.0f || min_p > 0.0f))
+        least = cutoff(row, vocab, softmax.max, temperature, top_k, top_p, min_p);
+
+    const unsigned key0 = keys[2 * blockIdx.x], key1 = keys[2 * blockIdx.x + 1], position = positions[blockIdx.x];
+    Best best = {greedy ? MINUS_INFINITY : -1.0f, 0};
+    // Word w of block 16·i + l is of logit 64·i + 16·w + l. A thread takes eight l, and so eight blocks and 32 logits.
+    for (int unit = threadIdx.x; 32 * unit < vocab; unit += SOFTMAX_THREADS) {
+        const int first = unit / 2 * 64 + unit % 2 * 8, block = unit / 2 * 16 + unit % 2 * 8;
+        float v[4][8];
+#pragma unroll
+        for (int w = 0; w < 4; ++w) {
+#pragma unroll
+            for (int l = 0; l < 8; ++l) v[w][l] = MINUS_INFINITY;
+            if (first + 16 * w < vocab) load_logits(row, first + 16 * w, vocab, v[w]);
+        }
+#pragma unroll
+        for (int l = 0; l < 8; ++l) {
+            const uint4 words = philox(block + l, position, key0, key1);
+            const unsigned word[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+            for (int w = 0; w < 4; ++w) {
+                const int token = first + 16 * w + l;
+                if (token >= vocab || !(v[w][l] >= least)) continue;
+                const float weight = exact_exp(__fmul_rn(__fsub_rn(v[w][l], softmax.max), scale));
+                best.meet(greedy ? v[w][l] : __fdiv_rn(weight, exponential(word[w])), token);
+            }
+        }
+    }
+    const unsigned token = block_best(best);
+    if (threadIdx.x != 0) return;
+    tokens[blockIdx.x] = token;
+    logprobs[blockIdx.x] = logprob_of(softmax, to_float(row[token]), scale);
+}
+
+// `temperature` 0 takes the first of the greatest logits; top_k 0, top_p 1 and min_p 0 keep everything.
+#define SAMPLER(NAME, T)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS) sampler_##NAME(                                  \
+        const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs, int vocab, \
+        size_t stride, float temperature, int top_k, float top_p, float min_p) {                                   \
+        sample(logits, keys, positions, tokens, logprobs, vocab, stride, temperature, top_k, top_p, min_p);        \
+    }
+SAMPLER(bf16, bf16)
+SAMPLER(f32, float)
