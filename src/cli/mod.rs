@@ -6,6 +6,7 @@ pub mod download;
 pub mod generate;
 pub mod merge;
 pub mod prompts;
+pub mod reward;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -35,6 +36,7 @@ enum Command {
     Merge(merge::Args),
     Config(config::Args),
     Prompts(prompts::Args),
+    Reward(reward::Args),
 }
 
 /// Runs the command. The exit code is 0 where it did what was asked, 130 or 143 where a signal ended it early.
@@ -45,6 +47,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A component gives a value between 0 and 1 and knows nothing of weights; [`RewardSet`] weighs and adds them.
 
 mod accuracy;
+pub mod bench;
 mod format;
 
 use anyhow::{Result, bail};
