@@ -137,7 +137,7 @@ impl Number {
 
 impl List {
     fn read(text: &str) -> Option<List> {
-        let text = text.replace("\\left", "").replace("\\right", "");
+        let text = text.replace("\\left", "").replace("\\right", "").replace("\\!", "");
         let text = text.trim();
         let (open, rest) =
             ["(", "[", "\\{"].iter().find_map(|open| Some((*open, text.strip_prefix(open)?))).unwrap_or(("", text));
@@ -232,7 +232,7 @@ fn split_affix(text: &str) -> (&str, Affix) {
 
 /// The value of a number in one of its plain spellings, and its decimal places if it has a point.
 pub fn exact(text: &str) -> Option<(BigRational, Option<usize>)> {
-    let text = text.replace("\\!", "").replace("{,}", ",").replace('−', "-");
+    let text = text.replace(",\\! ", ",").replace("\\!", "").replace("{,}", ",").replace('−', "-");
     let text = text.trim();
     let (negative, text) = match text.strip_prefix('-') {
         Some(rest) => (true, rest.trim_start()),
@@ -392,6 +392,7 @@ mod tests {
             ("-3", -3, 1),
             ("1,234,567", 1_234_567, 1),
             (r"10,\!000", 10_000, 1),
+            (r"11,\! 111,\! 100", 11_111_100, 1),
             ("2{,}500", 2_500, 1),
             (".25", 1, 4),
             ("-1.50", -3, 2),
