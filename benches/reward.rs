@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rft::config::{AccuracySection, FormatSection, RewardSection, Scope};
+use rft::config::{Layers, Scope, resolve};
 use rft::data::Question;
 use rft::math::{check, grade};
 use rft::prompt::{PriorPrompt, Role};
@@ -55,16 +55,30 @@ fn responses(criterion: &mut Criterion) {
         stems_from: String::new(),
         wording: "rft".into(),
     };
-    let section = RewardSection {
-        accuracy: AccuracySection { weight: None, scope: Scope::Response },
-        format: FormatSection { weight: None },
+    let question = Question {
+        id: "1".into(),
+        text: "?".into(),
+        gold: "\\frac{14}{3}".into(),
+        source: "bench".into(),
+        extra: serde_json::Map::new(),
     };
-    let rewards = RewardSet::from_config(&section, &prompt).expect("both rewards");
-    let question = Question { id: "1".into(), text: "?".into(), gold: "\\frac{14}{3}".into(), source: "bench".into() };
-    let sample =
-        Sample { question: &question, response: &response, prompt: &prompt, prefilled: false, truncated: false };
+    let sample = Sample {
+        question: &question,
+        response: &response,
+        prompt: &prompt,
+        prefilled: false,
+        tokens: 4000,
+        truncated: false,
+    };
     let batch = vec![sample; 512];
-    criterion.bench_function("a rollout batch of 512", |bencher| bencher.iter(|| rewards.score_all(black_box(&batch))));
+    let mut group = criterion.benchmark_group("a rollout batch of 512");
+    let all = ["format_strict", "tag_count", "length", "repetition"].map(|it| format!("reward.{it}.weight=1"));
+    for (name, sets) in [("the study's rewards", Vec::new()), ("all rules", all.to_vec())] {
+        let config = resolve(&Layers { sets, ..Layers::default() }).expect("a configuration").config;
+        let rewards = RewardSet::from_config(&config.reward, &prompt, 4096).expect("rules alone");
+        group.bench_function(name, |bencher| bencher.iter(|| rewards.score_all(black_box(&batch)).expect("no errors")));
+    }
+    group.finish();
 }
 
 criterion_group!(benches, checks, responses);

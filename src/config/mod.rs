@@ -12,6 +12,7 @@ mod optional;
 mod place;
 mod presets;
 mod render;
+mod reward;
 mod schema;
 mod validate;
 
@@ -19,5 +20,6 @@ pub use layers::{Layers, Resolved, resolve};
 pub use place::Origin;
 pub use presets::{PRESETS, Preset};
 pub use render::{to_json, to_toml};
+pub use reward::*;
 pub use schema::*;
 pub use validate::Invalid;

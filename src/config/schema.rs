@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reward::RewardSection;
+
 /// Everything that decides what a run does. Written, resolved, into the run directory; a run can be repeated from it.
 ///
 /// A *step* is one rollout batch and the optimiser updates made on it: `prompts_per_step` questions with
@@ -125,39 +127,6 @@ pub struct RolloutSection {
     pub stop: Vec<String>,
     /// Branches decoded at the same time.
     pub max_rows: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scope {
-    /// The last box of the whole response: accuracy and format stay independent, as in the study.
-    Response,
-    /// The last box of the last closed answer element only.
-    Answer,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RewardSection {
-    pub accuracy: AccuracySection,
-    pub format: FormatSection,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AccuracySection {
-    /// Unset: 0.5 beside a format reward, 1 alone.
-    #[serde(default, with = "super::optional")]
-    pub weight: Option<f64>,
-    pub scope: Scope,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FormatSection {
-    /// Unset: 0.5 where the prior prompt has a tag, 0 for `none`.
-    #[serde(default, with = "super::optional")]
-    pub weight: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,16 +289,6 @@ impl RolloutSection {
     /// The longest sequence of prompt and completion, in tokens.
     pub fn max_sequence_length(&self) -> usize {
         self.max_prompt_length + self.max_completion_length
-    }
-}
-
-impl RewardSection {
-    /// Weights of (accuracy, format) under a prior prompt that has a tag or has none; without a tag there is no format
-    /// to reward.
-    pub fn weights(&self, has_tag: bool) -> (f64, f64) {
-        let format = if has_tag { self.format.weight.unwrap_or(0.5) } else { 0.0 };
-        let accuracy = self.accuracy.weight.unwrap_or(if format > 0.0 { 0.5 } else { 1.0 });
-        (accuracy, format)
     }
 }
 

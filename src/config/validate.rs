@@ -1,6 +1,7 @@
 //! Checks of values that parse but cannot be run.
 
 use super::optional::UNSET;
+use super::reward::*;
 use super::schema::*;
 
 /// A value that cannot be run: its key, what is wrong with it, and the remedy.
@@ -25,7 +26,7 @@ impl RunConfig {
         self.data.validate()?;
         self.lora.validate()?;
         self.rollout.validate()?;
-        self.rewards()?;
+        self.reward.validate(&self.prompt.ppe, self.prompt.ppe != "none", self.rollout.max_completion_length)?;
         self.grpo.validate()?;
         self.train.validate()?;
         self.batches()
@@ -46,24 +47,6 @@ impl RunConfig {
         let name = self.run.name.as_deref().unwrap_or(UNSET);
         let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
         ensure(plain, "run.name", format!("`{name}` is no name of a folder"), "leave out slashes; run.dir says where")
-    }
-
-    fn rewards(&self) -> Check {
-        let AccuracySection { weight: accuracy, .. } = self.reward.accuracy;
-        let FormatSection { weight: format } = self.reward.format;
-        let weights = "a weight of 0 switches a component off; unset takes the study's 0.5 and 0.5";
-        for (key, weight) in [("reward.accuracy.weight", accuracy), ("reward.format.weight", format)] {
-            let weight = weight.unwrap_or(0.0);
-            ensure(weight.is_finite() && weight >= 0.0, key, format!("{weight} is no weight"), weights)?;
-        }
-        let tagged = self.prompt.ppe != "none";
-        ensure(
-            tagged || format.is_none_or(|it| it == 0.0),
-            "reward.format.weight",
-            "the prior prompt `none` asks for no format that could be rewarded",
-            "leave it unset, or choose another prompt.ppe",
-        )?;
-        ensure(self.reward.weights(tagged) != (0.0, 0.0), "reward.accuracy.weight", "all weights are 0", weights)
     }
 
     /// Quantities that must fit together.
@@ -149,6 +132,103 @@ impl RolloutSection {
         ensure(stops, "rollout.stop", "an empty string would end every completion at once", "leave it out")?;
         at_least_one("rollout.max_rows", self.max_rows, "as many as memory holds; 64 is a fair start")
     }
+}
+
+impl RewardSection {
+    /// Find the first value that cannot be run under the prior prompt of this name, which has a tag or has none, where
+    /// completions are cut at `max_completion_length`.
+    pub fn validate(&self, prompt: &str, has_tag: bool, max_completion_length: usize) -> Check {
+        let weights = self.all_weights(has_tag);
+        let remedy = "a weight is a number of 0 or more; 0 measures without rewarding";
+        // As written: without a tag the resolved weight of `format` is 0 whatever stands there.
+        let written = [("reward.format.weight", self.format.weight.unwrap_or(0.0))];
+        for &(key, weight) in written.iter().chain(&weights) {
+            ensure(weight.is_finite() && weight >= 0.0, key, format!("{weight} is no weight"), remedy)?;
+        }
+        let forms = [
+            ("reward.format.weight", self.format.weight),
+            ("reward.format_strict.weight", self.format_strict.weight),
+            ("reward.tag_count.weight", self.tag_count.weight),
+            ("reward.gate", (self.gate == Gate::Format).then_some(1.0)),
+        ];
+        for (key, weight) in forms {
+            ensure(
+                has_tag || weight.is_none_or(|it| it == 0.0),
+                key,
+                format!("the prior prompt `{prompt}` asks for no format that could be rewarded"),
+                "leave it out, or choose a prior prompt with tags",
+            )?;
+        }
+        let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        ensure(
+            sum > 0.0,
+            "reward.accuracy.weight",
+            "all rewards have weight 0",
+            "give one of them a weight; unset takes the study's, 0.5 for accuracy and 0.5 for format",
+        )?;
+        self.length.validate(max_completion_length)?;
+        self.repetition.validate()?;
+        custom(&self.custom)
+    }
+}
+
+impl LengthSection {
+    fn validate(&self, max_completion_length: usize) -> Check {
+        at_least_one(
+            "reward.length.max_length",
+            self.max_length.unwrap_or(1),
+            "unset takes rollout.max_completion_length",
+        )?;
+        let (limit, cache) = (self.limit(max_completion_length), self.soft_punish_cache.unwrap_or(1));
+        let remedy = format!("1 to {limit}, the length that is too long; unset takes a fifth of it");
+        ensure(
+            (1..=limit).contains(&cache),
+            "reward.length.soft_punish_cache",
+            format!("{cache} is out of range"),
+            remedy,
+        )?;
+        let ranges = [
+            ("reward.length.min_value_correct", self.min_value_correct, self.max_value_correct),
+            ("reward.length.min_value_wrong", self.min_value_wrong, self.max_value_wrong),
+        ];
+        for (key, min, max) in ranges {
+            ensure(
+                min.is_finite() && max.is_finite() && min <= max,
+                key,
+                format!("there is no range from {min} to {max}"),
+                "the smaller value first; open-r1 takes 0.5 to 1 for right answers and -1 to -0.5 for wrong ones",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl RepetitionSection {
+    fn validate(&self) -> Check {
+        at_least_one("reward.repetition.ngram_size", self.ngram_size, "3 is open-r1's, 40 that of arXiv 2502.03373")?;
+        let penalty = self.max_penalty;
+        ensure(
+            penalty.is_finite() && penalty <= 0.0,
+            "reward.repetition.max_penalty",
+            format!("{penalty} would reward repetition"),
+            "0 or less; -1 is usual",
+        )
+    }
+}
+
+fn custom(components: &[CustomSection]) -> Check {
+    let key = "reward.custom";
+    for (index, CustomSection { name, command, timeout, .. }) in components.iter().enumerate() {
+        let plain = !name.is_empty() && name.chars().all(|it| it.is_ascii_alphanumeric() || "_-".contains(it));
+        ensure(plain, key, format!("`{name}` is no name"), "letters, digits, `-` and `_`; it is part of metric names")?;
+        let taken = RULES.contains(&name.as_str()) || components[..index].iter().any(|it| it.name == *name);
+        ensure(!taken, key, format!("the name `{name}` is taken"), "each component needs a name of its own")?;
+        let program = command.first().is_some_and(|it| !it.is_empty());
+        ensure(program, key, format!("`{name}` has no command"), r#"such as command = ["python3", "judge.py"]"#)?;
+        let seconds = format!("{timeout} seconds is no time limit for `{name}`");
+        ensure(0.0 < *timeout && *timeout <= 1e6, key, seconds, "timeout is above 0; 60 is the default")?;
+    }
+    Ok(())
 }
 
 impl GrpoSection {

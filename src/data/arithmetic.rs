@@ -135,6 +135,7 @@ pub fn questions(split: Split, seed: u64, levels: &[u8], n: usize) -> Vec<Questi
         text: problem.text,
         gold: problem.answer.to_string(),
         source: NAME.to_owned(),
+        extra: serde_json::Map::new(),
     };
     problems.map(question).collect()
 }

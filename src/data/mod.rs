@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
@@ -24,6 +25,9 @@ pub struct Question {
     pub gold: String,
     /// The data set it came from.
     pub source: String,
+    /// The other columns of its row, for rewards that need more than the gold answer: a rubric, the tests of a program.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
 }
 
 /// A data set, ready to be used.

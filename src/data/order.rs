@@ -72,6 +72,7 @@ mod tests {
             text: format!("What is {i} + 1?"),
             gold: (i + 1).to_string(),
             source: "test".to_owned(),
+            extra: serde_json::Map::new(),
         };
         (0..n).map(question).collect()
     }

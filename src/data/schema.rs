@@ -93,7 +93,9 @@ pub fn questions(
         match (at(question)?, at(answer)?) {
             (Some(text), Some(gold)) => {
                 let id = ids.as_ref().map_or_else(|| number.to_string(), |ids| ids[i].clone());
-                questions.push(Question { id, text, gold, source: source.to_owned() });
+                let others = row.iter().filter(|(name, _)| *name != question && *name != answer);
+                let extra = others.map(|(name, value)| (name.clone(), value.clone())).collect();
+                questions.push(Question { id, text, gold, source: source.to_owned(), extra });
             }
             _ => empty.push(rows.place(*number)),
         }

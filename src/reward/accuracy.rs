@@ -13,6 +13,10 @@ impl Reward for Accuracy {
         "accuracy"
     }
 
+    fn max(&self) -> f64 {
+        1.0
+    }
+
     fn score(&self, sample: &Sample) -> Score {
         let gold = &sample.question.gold;
         // Asked first, so that all completions of a question share its fate, with an answer or without.
@@ -27,13 +31,12 @@ impl Reward for Accuracy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question};
+    use super::super::tests::{prompt, question, sample};
     use super::*;
 
     fn score(scope: Scope, gold: &str, response: &str) -> Score {
         let (question, prompt) = (question(gold), prompt(Some("think")));
-        let sample = Sample { question: &question, response, prompt: &prompt, prefilled: false, truncated: false };
-        Accuracy { scope }.score(&sample)
+        Accuracy { scope }.score(&sample(&question, &prompt, response))
     }
 
     #[test]

@@ -2,35 +2,23 @@
 //!
 //! Each of the four tags stands exactly once and in this order; any other text may stand anywhere.
 
-use anyhow::{Result, bail};
-
+use super::tags::Tags;
 use super::{Reward, Sample, Score};
-use crate::prompt::PriorPrompt;
 
 pub struct Format {
-    /// Opening and closing tag of the first element, then of the answer.
-    tags: [String; 4],
+    pub tags: Tags,
 }
 
 impl Format {
-    /// The format that `prompt` asks for, if it asks for one.
-    pub fn of(prompt: &PriorPrompt) -> Result<Option<Format>> {
-        let Some(tag) = &prompt.tag else { return Ok(None) };
-        let Some(answer_tag) = &prompt.answer_tag else {
-            bail!("the prior prompt `{}` has a tag but no answer tag\nhint: give it an `answer_tag`", prompt.name);
-        };
-        if tag == answer_tag {
-            bail!("the prior prompt `{}` has `{tag}` for both its tags\nhint: give it another `tag`", prompt.name);
-        }
-        Ok(Some(Format {
-            tags: [format!("<{tag}>"), format!("</{tag}>"), format!("<{answer_tag}>"), format!("</{answer_tag}>")],
-        }))
+    /// Whether the response has the form.
+    pub fn holds(&self, sample: &Sample) -> bool {
+        self.flaw(sample.response, sample.prefilled).is_none()
     }
 
     /// What is wrong with the form, if anything is.
     fn flaw(&self, response: &str, prefilled: bool) -> Option<String> {
         let mut end = 0;
-        for (index, tag) in self.tags.iter().enumerate() {
+        for (index, tag) in self.tags.0.iter().enumerate() {
             // What was pre-filled stands before all that the model wrote.
             let given = prefilled && index == 0;
             let mut places = response.match_indices(tag.as_str()).map(|(at, _)| at);
@@ -39,7 +27,7 @@ impl Format {
                 (true, None, _) => {}
                 (false, Some(at), None) if at >= end => end = at + tag.len(),
                 (false, None, _) => return Some(format!("no {tag}")),
-                (false, Some(_), None) => return Some(format!("{tag} before {}", self.tags[index - 1])),
+                (false, Some(_), None) => return Some(format!("{tag} before {}", self.tags.0[index - 1])),
                 _ => return Some(format!("more than one {tag}")),
             }
         }
@@ -50,6 +38,10 @@ impl Format {
 impl Reward for Format {
     fn name(&self) -> &str {
         "format"
+    }
+
+    fn max(&self) -> f64 {
+        1.0
     }
 
     fn score(&self, sample: &Sample) -> Score {
@@ -65,8 +57,8 @@ mod tests {
 
     /// The flaw in `response` for the tags `think` and `answer`; empty for none.
     fn flaw(response: &str, prefilled: bool) -> String {
-        let format = Format::of(&prompt(Some("think"))).unwrap().unwrap();
-        format.flaw(response, prefilled).unwrap_or_default()
+        let tags = Tags::of(&prompt(Some("think"))).unwrap().unwrap();
+        Format { tags }.flaw(response, prefilled).unwrap_or_default()
     }
 
     #[test]
@@ -116,17 +108,5 @@ mod tests {
         ] {
             assert_eq!(flaw(response, true), expected, "{response}");
         }
-    }
-
-    #[test]
-    fn tags_come_from_the_prior_prompt() {
-        assert!(Format::of(&prompt(None)).unwrap().is_none());
-        let plan = Format::of(&prompt(Some("plan"))).unwrap().unwrap();
-        assert_eq!(plan.flaw("<plan>a</plan><answer>b</answer>", false), None);
-        assert_eq!(plan.flaw("<think>a</think><answer>b</answer>", false).as_deref(), Some("no <plan>"));
-
-        let error = |prompt: PriorPrompt| Format::of(&prompt).err().expect("refused").to_string();
-        assert!(error(prompt(Some("answer"))).contains("for both its tags"));
-        assert!(error(PriorPrompt { answer_tag: None, ..prompt(Some("plan")) }).contains("no answer tag"));
     }
 }

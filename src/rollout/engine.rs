@@ -64,6 +64,7 @@ impl Engine for LocalEngine<'_> {
         let mut waiting: VecDeque<(usize, usize)> =
             (0..prompts.len()).flat_map(|p| (0..request.num_generations).map(move |b| (p, b))).collect();
         let mut unfinished = vec![request.num_generations; prompts.len()];
+        let mut groups: Vec<Vec<Branch>> = prompts.iter().map(|_| Vec::new()).collect();
         let mut prefixes: Vec<Option<Prefix>> = prompts.iter().map(|_| None).collect();
         let mut rows: Vec<Row> = Vec::new();
         let mut spare: Vec<Vec<KvSpan>> = Vec::new();
@@ -96,11 +97,14 @@ impl Engine for LocalEngine<'_> {
                 let mut row = rows.swap_remove(i);
                 row.cache.iter_mut().for_each(KvSpan::clear);
                 spare.push(row.cache);
-                unfinished[row.prompt] -= 1;
-                if unfinished[row.prompt] == 0 {
-                    prefixes[row.prompt] = None;
+                let prompt = row.prompt;
+                results[prompt][row.branch] = Some(Branch { tokens: row.tokens, logprobs: row.logprobs, finish });
+                unfinished[prompt] -= 1;
+                if unfinished[prompt] == 0 {
+                    prefixes[prompt] = None;
+                    groups[prompt] = results[prompt].drain(..).map(|branch| branch.expect("all have ended")).collect();
+                    watch.group(prompt, &groups[prompt]);
                 }
-                results[row.prompt][row.branch] = Some(Branch { tokens: row.tokens, logprobs: row.logprobs, finish });
             }
             if rows.is_empty() && waiting.is_empty() {
                 break;
@@ -115,9 +119,7 @@ impl Engine for LocalEngine<'_> {
                 watch.token(row.prompt, row.branch, row.tokens[row.tokens.len() - 1]);
             }
         }
-        let branches =
-            results.into_iter().map(|group| group.into_iter().map(|b| b.expect("every branch ended")).collect());
-        Ok(Some(branches.collect()))
+        Ok(Some(groups))
     }
 }
 

@@ -16,8 +16,8 @@ impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> 
         request: &Request,
         watch: &mut dyn Watch,
     ) -> Result<Option<Vec<Vec<Branch>>>> {
-        let mut groups = Vec::with_capacity(request.prompts.len());
-        for prompt in request.prompts {
+        let mut groups: Vec<Vec<Branch>> = Vec::with_capacity(request.prompts.len());
+        for (index, prompt) in request.prompts.iter().enumerate() {
             if watch.cancelled() {
                 return Ok(None);
             }
@@ -32,6 +32,7 @@ impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> 
                 Branch { tokens, logprobs, finish }
             };
             groups.push((0..request.num_generations).map(branch).collect());
+            watch.group(index, &groups[index]);
         }
         Ok(Some(groups))
     }

@@ -58,6 +58,10 @@ pub trait Watch {
     /// A token was drawn for branch `branch` of prompt `prompt`.
     fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {}
 
+    /// All branches of prompt `prompt` have ended, while others may still be decoded. These are their tokens as the
+    /// request will return them.
+    fn group(&mut self, _prompt: usize, _branches: &[Branch]) {}
+
     /// Asked between decode steps; `true` abandons the request.
     fn cancelled(&mut self) -> bool {
         false

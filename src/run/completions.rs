@@ -32,13 +32,16 @@ pub struct BranchRecord {
     pub tokens: usize,
     /// Why it ended.
     pub finish: String,
-    /// By component, before weights.
-    pub rewards: BTreeMap<String, f32>,
+    /// By component, before weights; null where there was nothing to go by.
+    pub rewards: BTreeMap<String, Option<f32>>,
     /// The weighted sum.
     pub reward: f32,
     pub verdict: VerdictRecord,
     /// The answer that was found in the text.
     pub answer: Option<String>,
+    /// Why the rewards are what they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     pub advantage: f32,
 }
 
@@ -102,10 +105,15 @@ mod tests {
             text: "2 + 2\n= \\boxed{4}\u{1b}[0m é".into(),
             tokens: 9,
             finish: "stop".into(),
-            rewards: BTreeMap::from([("format".into(), 0.1), ("accuracy".into(), 1.0)]),
+            rewards: BTreeMap::from([
+                ("format".into(), Some(0.1)),
+                ("accuracy".into(), Some(1.0)),
+                ("judge".into(), None),
+            ]),
             reward: 0.55,
             verdict: verdict.into(),
             answer: Some("4".into()),
+            note: (*verdict != Verdict::Correct).then(|| "no <think>".into()),
             advantage,
         };
         let group = GroupRecord {
@@ -118,9 +126,9 @@ mod tests {
         };
         CompletionsLog::create(&run).unwrap().append(&group).unwrap();
         let text = std::fs::read_to_string(run.completions()).unwrap();
-        let branch = |verdict: &str, advantage: &str| {
+        let branch = |verdict: &str, note: &str, advantage: &str| {
             format!(
-                r#"{{"text":"2 + 2\n= \\boxed{{4}}\u001b[0m é","tokens":9,"finish":"stop","rewards":{{"accuracy":1.0,"format":0.1}},"reward":0.55,"verdict":{verdict},"answer":"4","advantage":{advantage}}}"#
+                r#"{{"text":"2 + 2\n= \\boxed{{4}}\u001b[0m é","tokens":9,"finish":"stop","rewards":{{"accuracy":1.0,"format":0.1,"judge":null}},"reward":0.55,"verdict":{verdict},"answer":"4",{note}"advantage":{advantage}}}"#
             )
         };
         assert_eq!(
@@ -129,8 +137,8 @@ mod tests {
                 "{{\"step\":3,\"question_id\":\"arithmetic/17\",\"question\":\"What is 2 + 2?\",\"gold\":\"4\",\
                  \"prompt_sha256\":\"{}\",\"branches\":[{},{}]}}\n",
                 group.prompt_sha256,
-                branch("\"correct\"", "0.70710677"),
-                branch("{\"undecided\":\"no box\"}", "-1e-9")
+                branch("\"correct\"", "", "0.70710677"),
+                branch("{\"undecided\":\"no box\"}", "\"note\":\"no <think>\",", "-1e-9")
             )
         );
         assert_eq!(read(&run.completions()).unwrap(), [group]);

@@ -105,7 +105,7 @@ impl Scores {
         let n = branches().count();
         let share = |component: &str| {
             branches().next()?.rewards.get(component)?;
-            Some(Proportion::new(branches().filter(|branch| branch.rewards[component] == 1.0).count(), n))
+            Some(Proportion::new(branches().filter(|branch| branch.rewards[component] == Some(1.0)).count(), n))
         };
         Self {
             accuracy: share("accuracy").unwrap_or_else(|| Proportion::new(0, n)),

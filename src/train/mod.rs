@@ -3,6 +3,7 @@
 pub mod evaluate;
 pub mod order;
 pub mod sample;
+mod scoring;
 pub mod setup;
 pub mod state;
 pub mod update;
@@ -263,9 +264,12 @@ fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String,
     let branches: Vec<_> = groups.iter().flat_map(|group| &group.branches).collect();
     let mut metrics = BTreeMap::new();
     for (i, name) in training.sampler.rewards.names().into_iter().enumerate() {
-        let values: Vec<f64> = branches.iter().map(|branch| branch.scored.components[i]).collect();
-        metrics.insert(format!("rewards/{name}/mean"), mean(&values));
-        metrics.insert(format!("rewards/{name}/std"), sample_std(&values));
+        // As in TRL, a completion that a component could not score is left out of its mean.
+        let values: Vec<f64> = branches.iter().filter_map(|branch| branch.scored.components[i]).collect();
+        if !values.is_empty() {
+            metrics.insert(format!("rewards/{name}/mean"), mean(&values));
+            metrics.insert(format!("rewards/{name}/std"), sample_std(&values));
+        }
     }
     let mut lengths = |name: &str, lengths: Vec<f64>| {
         if !lengths.is_empty() {

@@ -1,14 +1,16 @@
 //! One rollout of questions with its scores: what training steps and evaluations have in common.
 
+use super::scoring::generate_and_score;
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
 use crate::model::lora::Adapter;
 use crate::prompt::PriorPrompt;
-use crate::reward::{RewardSet, Sample, Scored};
+use crate::reward::{RewardSet, Scored};
 use crate::rng::name_hash;
 use crate::rollout::policy::Policy;
 use crate::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Watch};
 use crate::run::completions::{BranchRecord, GroupRecord};
+use crate::stats::mean;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -46,11 +48,21 @@ pub struct Group<'a> {
     pub branches: Vec<ScoredBranch>,
 }
 
+impl Group<'_> {
+    /// Gives completions that could not be scored the mean of the others, so that they teach nothing either way.
+    fn settle_unscored(&mut self) {
+        let (known, unknown): (Vec<_>, Vec<_>) = self.branches.iter_mut().partition(|branch| branch.scored.scorable);
+        let mean = mean(&known.iter().map(|branch| branch.reward).collect::<Vec<_>>());
+        let mean = if known.is_empty() { 0.0 } else { mean };
+        unknown.into_iter().for_each(|branch| branch.reward = mean);
+    }
+}
+
 pub struct ScoredBranch {
     pub branch: Branch,
     pub text: String,
     pub scored: Scored,
-    /// The score's total, less the penalty for a truncated completion.
+    /// The score's total, less the penalty for a truncated completion; the mean of its group where it has no score.
     pub reward: f64,
 }
 
@@ -112,29 +124,16 @@ impl Sampler<'_> {
             ends: &|tokens| policy.ends(tokens),
             stop_tokens: &policy.stop_tokens,
         };
-        let Some(completions) = engine.generate(adapter, &request, watch)? else { return Ok(None) };
-        let texts: Vec<Vec<String>> =
-            completions.iter().map(|group| group.iter().map(|branch| policy.text(branch)).collect()).collect();
-        let mut samples = Vec::with_capacity(items.len() * branches);
-        for ((item, group), texts) in items.iter().zip(&completions).zip(&texts) {
-            for (branch, text) in group.iter().zip(texts) {
-                samples.push(Sample {
-                    question: &item.question,
-                    response: text,
-                    prompt: self.prior,
-                    prefilled: self.prefill,
-                    truncated: branch.finish == Finish::Length,
-                });
-            }
-        }
-        let mut scores = self.rewards.score_all(&samples).into_iter();
-        let groups = items.iter().zip(completions).zip(texts).map(|((item, group), texts)| {
-            let scored = group.into_iter().zip(texts).map(|(branch, text)| {
-                let scored = scores.next().expect("a score for every sample");
+        let scored = generate_and_score(self, engine, adapter, items, &request, watch)?;
+        let Some(judged) = scored else { return Ok(None) };
+        let groups = items.iter().zip(judged).map(|(item, branches)| {
+            let scored = branches.into_iter().map(|(branch, (text, scored))| {
                 let penalty = if branch.finish == Finish::Length { self.truncation_penalty } else { 0.0 };
                 ScoredBranch { reward: scored.total - penalty, branch, text, scored }
             });
-            Group { item, branches: scored.collect() }
+            let mut group = Group { item, branches: scored.collect() };
+            group.settle_unscored();
+            group
         });
         Ok(Some(groups.collect()))
     }
@@ -149,11 +148,12 @@ impl Sampler<'_> {
             rewards: names
                 .iter()
                 .zip(&branch.scored.components)
-                .map(|(name, &v)| (name.to_string(), v as f32))
+                .map(|(name, value)| (name.to_string(), value.map(|it| it as f32)))
                 .collect(),
             reward: branch.reward as f32,
             verdict: (&branch.scored.verdict).into(),
             answer: branch.scored.answer.clone(),
+            note: branch.scored.note.clone(),
             advantage,
         };
         GroupRecord {

@@ -250,7 +250,8 @@ fn a_hub_data_set_has_its_schema() {
             id: "1-1".to_owned(),
             text: "2 + 2?".to_owned(),
             gold: "4".to_owned(),
-            source: "openai/gsm8k".to_owned()
+            source: "openai/gsm8k".to_owned(),
+            extra: serde_json::Map::new()
         }
     );
     assert_eq!(loaded.warnings, ["2 rows in `openai/gsm8k`, 7,473 expected"]);

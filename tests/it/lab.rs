@@ -57,7 +57,7 @@ impl Lab {
         let layers = Layers { preset: Some("tiny".to_owned()), sets, ..Layers::default() };
         let config = resolve(&layers).unwrap().config;
         let prior = prompt::find(&config.prompt.ppe).unwrap();
-        let rewards = RewardSet::from_config(&config.reward, &prior).unwrap();
+        let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length).unwrap();
         let source = Source::open("tiny", "main").unwrap();
         let mut policy = Policy::load(&source, &config).unwrap();
         let model = ModelConfig {
@@ -75,6 +75,7 @@ impl Lab {
             text: format!("What is {} + 5 - {}?", i, i),
             gold: "5".to_owned(),
             source: "lab".to_owned(),
+            extra: serde_json::Map::new(),
         };
         let items = |range: std::ops::Range<usize>| {
             let questions = range.map(question).collect();

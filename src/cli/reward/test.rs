@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::cli::config_args::ConfigArgs;
-use crate::config::{self, RunConfig, Scope};
+use crate::config::{self, RunConfig};
 use crate::model::hub;
 use crate::reward::RewardSet;
 use crate::reward::bench::{self, Frame, Kind, Limits, Report, Tally};
@@ -24,7 +24,7 @@ const SHOWN_LENGTH: usize = 160;
 ///
 /// Each gold answer is rewritten in ways that must pass (another spelling, separators, units, layout) and turned into
 /// near misses and attacks that must not (off by one, hedges, every option, echoes, giant numbers, code). Each goes as a
-/// whole response through the whole reward. Exits with 1 where a share of errors is above its limit.
+/// whole response through all rules of the reward; custom commands are not asked. Exits with 1 where a share of errors is above its limit.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft reward test
@@ -57,15 +57,15 @@ pub struct Args {
     seed: u64,
 
     /// Largest share of false accepts, among what must not pass
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_accept)]
     max_false_accept: f64,
 
     /// Largest share of false rejects, among what must pass
-    #[arg(long, value_name = "SHARE", default_value_t = 0.005)]
+    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_reject)]
     max_false_reject: f64,
 
     /// Largest share of undecided checks, among what must pass
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().undecided)]
     max_undecided: f64,
 
     /// Form of the output
@@ -85,15 +85,10 @@ enum Format {
 pub fn run(args: Args) -> Result<()> {
     let config = resolve(&args)?;
     let prior = prompt::find(&config.prompt.ppe)?;
-    let rewards = RewardSet::from_config(&config.reward, &prior)?;
+    let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
     let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
     let questions = data::load(&config.data, args.seed, 0, &fetch)?.questions;
-    let frame = Frame {
-        prompt: &prior,
-        prefilled: config.prompt.prefill,
-        in_answer: config.reward.accuracy.scope == Scope::Answer,
-    };
-    let report = bench::run(&rewards, frame, &questions, args.limit, args.seed);
+    let report = bench::run(&rewards, Frame::new(&config, &prior), &questions, args.limit, args.seed);
     let limits = Limits {
         false_accept: args.max_false_accept,
         false_reject: args.max_false_reject,

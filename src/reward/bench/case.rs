@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::gold::Gold;
+use crate::config::{RunConfig, Scope};
 use crate::data::Question;
 use crate::prompt::PriorPrompt;
 use crate::rng::{Cursor, Purpose, Stream, name_hash};
@@ -133,7 +134,13 @@ pub struct Frame<'a> {
     pub in_answer: bool,
 }
 
-impl Frame<'_> {
+impl<'a> Frame<'a> {
+    /// As `config` has it.
+    pub fn new(config: &RunConfig, prompt: &'a PriorPrompt) -> Self {
+        let in_answer = config.reward.accuracy.scope == Scope::Answer;
+        Self { prompt, prefilled: config.prompt.prefill, in_answer }
+    }
+
     /// A response with `reasoning` and `answer` where the prompt asks for them.
     pub fn response(&self, reasoning: &str, answer: &str) -> String {
         let Some([open, close, open_answer, close_answer]) = self.tags() else {

@@ -1,12 +1,13 @@
 //! The reward bench: does the reward know a right answer when it sees one, and only then?
 //!
 //! Every gold answer is rewritten in ways that must pass ([`rewrite`]) and turned into near misses ([`near_miss`]) and
-//! attacks ([`attack`]) that must not. Each goes as a whole response through the whole reward. What it must say of a case
-//! follows from how the case was made: the bench reads numbers with an eye of its own ([`gold`]) and never asks the
-//! checker what to expect of the checker.
+//! attacks ([`attack`]) that must not. Each goes as a whole response through all rules of the reward; commands of the
+//! user's are not asked. What must be said of a case follows from how it was made: the bench reads numbers with an eye of
+//! its own ([`gold`]) and never asks the checker what to expect of the checker.
 
 mod attack;
 mod case;
+pub mod gate;
 mod gold;
 mod near_miss;
 mod report;
@@ -46,10 +47,11 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
                 response: &case.response,
                 prompt: frame.prompt,
                 prefilled: frame.prefilled,
+                tokens: case.response.split_whitespace().count(),
                 truncated: false,
             };
             let start = Instant::now();
-            let scored = rewards.score(&sample);
+            let scored = rewards.apply_rules(&sample);
             let elapsed = start.elapsed();
             let (kind, fault) = (case.kind, fault(rewards, &case, &scored));
             let failure = fault.map(|(fault, of)| Failure::new(fault, of, case, question, scored.verdict));
@@ -78,14 +80,17 @@ fn fault(rewards: &RewardSet, case: &Case, scored: &Scored) -> Option<(Fault, &'
         (Verdict::Undecided(_), true) => return Some((Fault::Undecided, "accuracy")),
         _ => {}
     }
-    let values = rewards.names().into_iter().zip(&scored.components);
-    for (name, value) in values {
-        let Some(name) = ["format", "format-strict"].into_iter().find(|it| *it == name) else { continue };
-        match case.formed {
-            false if *value > 0.0 => return Some((Fault::FalseAccept, name)),
-            true if *value < 1.0 => return Some((Fault::FalseReject, name)),
-            _ => {}
-        }
+    let value = |name: &str| {
+        let place = rewards.names().iter().position(|it| *it == name)?;
+        scored.components.get(place).copied().flatten()
+    };
+    match value("format") {
+        Some(value) if value > 0.0 && !case.formed => return Some((Fault::FalseAccept, "format")),
+        Some(value) if value < 1.0 && case.formed => return Some((Fault::FalseReject, "format")),
+        _ => {}
     }
-    None
+    // What these two make of a broken form is a matter of degree.
+    let lenient = ["format_strict", "tag_count"].into_iter();
+    let mut rejecting = lenient.filter(|name| case.formed && value(name).is_some_and(|value| value < 1.0));
+    rejecting.next().map(|name| (Fault::FalseReject, name))
 }

@@ -85,6 +85,13 @@ pub struct Limits {
     pub unreadable: f64,
 }
 
+impl Default for Limits {
+    /// No false accept: a policy would find it and learn nothing else. A false reject is mere noise.
+    fn default() -> Limits {
+        Limits { false_accept: 0.0, false_reject: 0.005, undecided: 0.01, unreadable: 0.05 }
+    }
+}
+
 impl Failure {
     pub(super) fn new(
         fault: Fault,

@@ -1,0 +1,85 @@
+//! 1 where the response is nothing but the two elements, their tags on lines of their own: open-r1's format reward.
+//!
+//! Its pattern is `^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$` (huggingface/open-r1, `format_reward`). There the
+//! last `$` also matches at the end of any line, so that more text may follow; here nothing may but white space.
+
+use super::tags::Tags;
+use super::{Reward, Sample, Score};
+
+pub struct FormatStrict {
+    pub tags: Tags,
+}
+
+impl FormatStrict {
+    /// What is wrong with the form, if anything is.
+    fn flaw(&self, response: &str) -> Option<String> {
+        let [open, close, answer, end] = &self.tags.0;
+        let Some(rest) = response.strip_prefix(&format!("{open}\n")) else {
+            return Some(format!("the first line is not {open}"));
+        };
+        let Some(rest) = rest.trim_end().strip_suffix(&format!("\n{end}")) else {
+            return Some(format!("the last line is not {end}"));
+        };
+        let has_turn = rest.contains(&format!("\n{close}\n{answer}\n"));
+        (!has_turn).then(|| format!("no lines {close} and {answer} between two elements"))
+    }
+}
+
+impl Reward for FormatStrict {
+    fn name(&self) -> &str {
+        "format_strict"
+    }
+
+    fn max(&self) -> f64 {
+        1.0
+    }
+
+    fn score(&self, sample: &Sample) -> Score {
+        let flaw = self.flaw(&self.tags.whole(sample));
+        Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{prompt, question, sample};
+    use super::*;
+
+    fn score(tag: &str, response: &str, prefilled: bool) -> f64 {
+        let (question, prompt) = (question("7"), prompt(Some(tag)));
+        let tags = Tags::of(&prompt).unwrap().unwrap();
+        let sample = Sample { prefilled, ..sample(&question, &prompt, response) };
+        FormatStrict { tags }.score(&sample).value.unwrap()
+    }
+
+    #[test]
+    fn each_tag_has_its_line_and_nothing_else_stands_outside() {
+        for (response, expected) in [
+            ("<think>\na\n</think>\n<answer>\nb\n</answer>", 1.0),
+            ("<think>\na\n\nb\n</think>\n<answer>\nc\nd\n</answer>\n", 1.0),
+            ("<think>\n\n</think>\n<answer>\n\n</answer>", 1.0),
+            // The pattern lets tags stand within the elements.
+            ("<think>\na\n</think>\n<answer>\nb\n</answer>\n<answer>\nc\n</answer>", 1.0),
+            ("<think>a</think>\n<answer>b</answer>", 0.0),
+            ("<think>\na\n</think><answer>\nb\n</answer>", 0.0),
+            ("<think>\na\n</think>\n\n<answer>\nb\n</answer>", 0.0),
+            ("<think>\n</think>\n<answer>\nb\n</answer>", 0.0),
+            ("<think>\na\n</think>\n<answer>\n</answer>", 0.0),
+            ("Well.\n<think>\na\n</think>\n<answer>\nb\n</answer>", 0.0),
+            ("<think>\na\n</think>\n<answer>\nb\n</answer>\nDone.", 0.0),
+            ("<think>\na\n</think>\n<answer>\nb", 0.0),
+            ("", 0.0),
+        ] {
+            assert_eq!(score("think", response, false), expected, "{response:?}");
+        }
+    }
+
+    #[test]
+    fn the_tag_is_the_prior_prompts_and_may_be_prefilled() {
+        assert_eq!(score("plan", "<plan>\na\n</plan>\n<answer>\nb\n</answer>", false), 1.0);
+        assert_eq!(score("plan", "<think>\na\n</think>\n<answer>\nb\n</answer>", false), 0.0);
+        assert_eq!(score("plan", "\na\n</plan>\n<answer>\nb\n</answer>", true), 1.0);
+        assert_eq!(score("plan", "a\n</plan>\n<answer>\nb\n</answer>", true), 0.0);
+        assert_eq!(score("plan", "<plan>\na\n</plan>\n<answer>\nb\n</answer>", true), 0.0);
+    }
+}

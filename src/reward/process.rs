@@ -1,0 +1,227 @@
+//! A child process that one talks to in lines, and that cannot make one wait for ever.
+//!
+//! Threads write its input and read its two outputs, so that no full pipe stops both sides. It leads a process group of its
+//! own: a Ctrl-C meant for the run does not end it, and what it started ends with it.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+/// A line longer than this is handed on in pieces.
+const LONGEST_LINE: u64 = 1 << 20;
+/// Lines that are read ahead; a process that says more has to wait.
+const LINES_AHEAD: usize = 1024;
+/// Bytes of its standard error that are kept.
+const LAST_WORDS: usize = 600;
+/// Time for a process to end by itself once its input has ended.
+const GRACE: Duration = Duration::from_millis(500);
+
+pub struct Process {
+    child: Child,
+    /// Until the input is closed.
+    input: Option<Sender<String>>,
+    output: Receiver<String>,
+    last_words: Arc<Mutex<VecDeque<u8>>>,
+    /// Closed when all of standard error has been read.
+    stderr: Receiver<()>,
+}
+
+/// What a process said.
+#[derive(Debug, PartialEq)]
+pub enum Said {
+    /// A line, without its end.
+    Line(String),
+    /// Not a word in the time it had.
+    Nothing,
+    /// Its output has ended.
+    End,
+}
+
+impl Process {
+    /// Starts a program with its arguments, without a shell, in this process's folder.
+    pub fn start(command: &[String]) -> Result<Process> {
+        let mut child = Command::new(&command[0])
+            .args(&command[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .with_context(|| {
+                let program = &command[0];
+                format!(
+                    "start `{program}`\nhint: `command` names a program on the PATH or an executable file, seen from the \
+                     folder rft runs in; its arguments follow as strings of their own"
+                )
+            })?;
+        let mut stdin = child.stdin.take().expect("piped above");
+        let (stdout, stderr) = (child.stdout.take().expect("piped above"), child.stderr.take().expect("piped above"));
+        let (input, texts) = mpsc::channel::<String>();
+        // A process that has ended reads no more: whoever listens to it will hear that.
+        thread::spawn(move || texts.iter().try_for_each(|text| stdin.write_all(text.as_bytes())));
+        let (lines, output) = mpsc::sync_channel(LINES_AHEAD);
+        thread::spawn(move || read_lines(stdout, &lines));
+        let last_words = Arc::new(Mutex::new(VecDeque::new()));
+        let (reading, stderr_ended) = mpsc::channel();
+        let words = last_words.clone();
+        thread::spawn(move || keep_last(stderr, &words, reading));
+        Ok(Process { child, input: Some(input), output, last_words, stderr: stderr_ended })
+    }
+
+    /// Writes to its input, in time; never waits for it to read.
+    pub fn send(&self, text: String) {
+        if let Some(input) = &self.input {
+            _ = input.send(text);
+        }
+    }
+
+    /// The next line of its output.
+    pub fn hear(&self, deadline: Instant) -> Said {
+        match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => Said::Line(line),
+            Err(RecvTimeoutError::Timeout) => Said::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Said::End,
+        }
+    }
+
+    /// Closes its input, gives it some time, and ends it with all that it started. Says how it ended, and its last words.
+    pub fn end(&mut self, grace: Duration) -> (String, String) {
+        self.input = None;
+        let deadline = Instant::now() + grace;
+        while Instant::now() < deadline && matches!(self.hear(deadline), Said::Line(_)) {}
+        // Before `wait`, which gives the number of the group free for others.
+        kill_group(self.child.id());
+        _ = self.child.kill();
+        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        // Something that left the group may hold standard error open.
+        _ = self.stderr.recv_timeout(GRACE);
+        let words: Vec<u8> = self.last_words.lock().unwrap_or_else(|it| it.into_inner()).iter().copied().collect();
+        (status, String::from_utf8_lossy(&words).trim().to_owned())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end(GRACE);
+    }
+}
+
+/// The standard library can signal one process only; every shell can signal a group.
+fn kill_group(leader: u32) {
+    let script = "kill -s KILL -- \"-$0\"";
+    _ = Command::new("sh").args(["-c", script, &leader.to_string()]).stderr(Stdio::null()).status();
+}
+
+fn read_lines(stdout: ChildStdout, lines: &SyncSender<String>) {
+    let mut reader = BufReader::new(stdout);
+    let mut line = Vec::new();
+    while matches!(reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line), Ok(1..)) {
+        let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
+        if lines.send(text).is_err() {
+            break;
+        }
+        line.clear();
+    }
+}
+
+fn keep_last(mut stderr: ChildStderr, last: &Mutex<VecDeque<u8>>, _reading: Sender<()>) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+        let mut last = last.lock().unwrap_or_else(|it| it.into_inner());
+        last.extend(&buffer[..count]);
+        let surplus = last.len().saturating_sub(LAST_WORDS);
+        last.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Process {
+        Process::start(&["sh", "-c", script].map(String::from)).unwrap()
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn exists(pid: &str) -> bool {
+        // One that has ended and waits to be reaped does not count.
+        let script = "kill -0 \"$0\" 2>/dev/null && ! grep -qs '^State:.*Z' \"/proc/$0/status\"";
+        Command::new("sh").args(["-c", script, pid]).status().unwrap().success()
+    }
+
+    #[test]
+    fn lines_go_in_and_come_out() {
+        let mut process = sh("while read -r line; do echo \"<$line>\"; done; echo bye >&2; exit 3");
+        process.send("one\ntwo\n".into());
+        assert_eq!(process.hear(soon()), Said::Line("<one>".into()));
+        assert_eq!(process.hear(soon()), Said::Line("<two>".into()));
+        assert_eq!(process.hear(Instant::now() + Duration::from_millis(20)), Said::Nothing);
+        assert_eq!(process.end(Duration::from_secs(20)), ("exit status: 3".into(), "bye".into()));
+        assert_eq!(process.hear(soon()), Said::End);
+    }
+
+    /// Both pipes hold 64 KiB: one that writes before it has read all would wait for one that writes all before it reads.
+    #[test]
+    fn full_pipes_stop_nobody() {
+        let process = sh("cat; cat >/dev/null");
+        let line = "x".repeat(1000);
+        let text = format!("{line}\n").repeat(3000);
+        process.send(text);
+        thread::sleep(Duration::from_millis(50));
+        for _ in 0..3000 {
+            assert_eq!(process.hear(soon()), Said::Line(line.clone()));
+        }
+        // Nobody reads this one, and sending does not wait.
+        let deaf = sh("sleep 60");
+        (0..100).for_each(|_| deaf.send(line.repeat(10)));
+    }
+
+    #[test]
+    fn what_it_started_ends_with_it() {
+        let process = sh("sleep 600 & echo $!; echo $$; trap '' TERM; sleep 600");
+        let pids: Vec<String> = (0..2)
+            .map(|_| match process.hear(soon()) {
+                Said::Line(pid) => pid,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert!(pids.iter().all(|pid| exists(pid)));
+        drop(process);
+        // The grandchild is reaped by someone else, a moment later.
+        let gone = |pid: &String| {
+            (0..200).any(|_| {
+                !exists(pid) || {
+                    thread::sleep(Duration::from_millis(20));
+                    false
+                }
+            })
+        };
+        assert!(pids.iter().all(gone), "{pids:?} are still there");
+    }
+
+    #[test]
+    fn a_line_without_an_end_does_not_fill_the_memory() {
+        let process = sh("yes | tr -d '\\n'");
+        let Said::Line(piece) = process.hear(soon()) else { panic!("no piece") };
+        assert_eq!(piece.len(), LONGEST_LINE as usize);
+    }
+
+    #[test]
+    fn last_words_are_the_last() {
+        let mut process = sh("i=0; while [ $i -lt 500 ]; do echo word $i >&2; i=$((i + 1)); done");
+        assert_eq!(process.hear(soon()), Said::End);
+        let (status, words) = process.end(Duration::ZERO);
+        assert_eq!(status, "exit status: 0");
+        assert!(words.ends_with("word 498\nword 499") && words.len() <= LAST_WORDS, "{words}");
+    }
+}

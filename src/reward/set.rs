@@ -1,0 +1,311 @@
+//! The components of a run, with their weights.
+
+use anyhow::Result;
+use rayon::prelude::*;
+
+use super::format::Format;
+use super::tags::Tags;
+use super::{
+    Accuracy, Cosine, Custom, FormatStrict, Repetition, Reward, Sample, Score, Scored, SoftOverlong, TagCount,
+};
+use crate::config::{Gate, LengthKind, RewardSection};
+use crate::math::Verdict;
+use crate::prompt::PriorPrompt;
+
+/// The components of a run, with their weights.
+pub struct RewardSet {
+    /// In the order of [`crate::config::RULES`].
+    rules: Vec<(Box<dyn Reward>, f64)>,
+    commands: Vec<(Custom, f64)>,
+    /// A right answer counts only in this form.
+    gate: Option<Format>,
+    needs_gold: bool,
+}
+
+impl RewardSet {
+    /// The components that `section` asks for under `prompt`, where completions are cut at `max_completion_length`.
+    /// Starts the commands of custom ones.
+    ///
+    /// # Errors
+    /// Values that cannot be run, with their key; a form that the prior prompt does not ask for; a command that cannot be
+    /// started.
+    pub fn from_config(section: &RewardSection, prompt: &PriorPrompt, max_completion_length: usize) -> Result<Self> {
+        let tags = Tags::of(prompt)?;
+        section.validate(&prompt.name, tags.is_some(), max_completion_length)?;
+        let (accuracy, format) = section.weights(tags.is_some());
+        let scope = section.accuracy.scope;
+        let gate = || tags.clone().filter(|_| section.gate == Gate::Format).map(|tags| Format { tags });
+
+        let mut rules: Vec<(Box<dyn Reward>, f64)> = vec![(Box::new(Accuracy { scope }), accuracy)];
+        if let Some(tags) = &tags {
+            rules.push((Box::new(Format { tags: tags.clone() }), format));
+            if let Some(weight) = section.format_strict.weight {
+                rules.push((Box::new(FormatStrict { tags: tags.clone() }), weight));
+            }
+            if let Some(weight) = section.tag_count.weight {
+                rules.push((Box::new(TagCount::new(tags.clone())), weight));
+            }
+        }
+        let (values, limit) = (&section.length, section.length.limit(max_completion_length));
+        if let Some(weight) = values.weight {
+            let rule: Box<dyn Reward> = match values.kind {
+                LengthKind::Cosine => {
+                    Box::new(Cosine { accuracy: Accuracy { scope }, gate: gate(), values: values.clone(), limit })
+                }
+                LengthKind::SoftOverlong => Box::new(SoftOverlong { limit, cache: values.cache(limit) }),
+            };
+            rules.push((rule, weight));
+        }
+        if let Some(weight) = section.repetition.weight {
+            let (ngram_size, max_penalty) = (section.repetition.ngram_size, section.repetition.max_penalty);
+            rules.push((Box::new(Repetition { ngram_size, max_penalty }), weight));
+        }
+        let commands = section.custom.iter().map(|custom| Ok((Custom::start(custom)?, custom.weight)));
+        let by_length = values.kind == LengthKind::Cosine && values.weight.is_some_and(|weight| weight > 0.0);
+        Ok(RewardSet {
+            rules,
+            commands: commands.collect::<Result<_>>()?,
+            gate: gate(),
+            needs_gold: accuracy > 0.0 || by_length,
+        })
+    }
+
+    pub fn names(&self) -> Vec<&str> {
+        let rules = self.rules.iter().map(|(rule, _)| rule.name());
+        rules.chain(self.commands.iter().map(|(command, _)| command.name())).collect()
+    }
+
+    /// The largest total there is; infinite where a command of the user's has a weight, as its scores have no bound.
+    pub fn max(&self) -> f64 {
+        let unbounded = self.commands.iter().any(|(_, weight)| *weight > 0.0);
+        if unbounded { f64::INFINITY } else { self.rules.iter().map(|(rule, weight)| weight * rule.max()).sum() }
+    }
+
+    /// Whether a component with a weight compares with the gold answer, so that a question whose gold answer cannot be
+    /// read teaches nothing.
+    pub fn needs_gold(&self) -> bool {
+        self.needs_gold
+    }
+
+    /// Scores samples, in their order: rules on all cores, then the commands.
+    ///
+    /// # Errors
+    /// A command that does not answer as it should; rules have no errors.
+    pub fn score_all(&self, samples: &[Sample]) -> Result<Vec<Scored>> {
+        let mut all: Vec<Scored> = samples.par_iter().map(|sample| self.apply_rules(sample)).collect();
+        for (command, weight) in &self.commands {
+            let scores = command.score(samples)?;
+            all.iter_mut().zip(scores).for_each(|(scored, score)| scored.add(score, *weight, true));
+        }
+        Ok(all)
+    }
+
+    /// What the rules say of one sample; their names are the first of [`names`](Self::names).
+    pub(super) fn apply_rules(&self, sample: &Sample) -> Scored {
+        let mut scored = Scored {
+            components: Vec::with_capacity(self.rules.len() + self.commands.len()),
+            total: 0.0,
+            scorable: true,
+            answer: None,
+            verdict: Verdict::Undecided("no component checks the answer".into()),
+            note: None,
+        };
+        let is_open = self.gate.as_ref().is_none_or(|form| form.holds(sample));
+        for (rule, weight) in &self.rules {
+            scored.add(rule.score(sample), *weight, is_open || rule.name() != "accuracy");
+        }
+        scored
+    }
+}
+
+impl Scored {
+    /// Adds a component; one that does not count is noted all the same.
+    fn add(&mut self, score: Score, weight: f64, counts: bool) {
+        self.components.push(score.value);
+        self.scorable &= score.value.is_some() || weight == 0.0;
+        if counts {
+            self.total += weight * score.value.unwrap_or(0.0);
+        }
+        self.answer = self.answer.take().or(score.answer);
+        if let Some(verdict) = score.verdict {
+            self.verdict = verdict;
+        }
+        self.note = match (self.note.take(), score.note) {
+            (Some(notes), Some(note)) => Some(format!("{notes}; {note}")),
+            (notes, note) => notes.or(note),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{prompt, question, sample, section, values};
+    use super::*;
+    use crate::config::{CustomSection, LengthSection, OptionalSection, RULES, RepetitionSection};
+    use crate::data::Question;
+
+    fn set(section: &RewardSection, prompt: &PriorPrompt) -> RewardSet {
+        RewardSet::from_config(section, prompt, 100).unwrap()
+    }
+
+    fn score(set: &RewardSet, prompt: &PriorPrompt, gold: &str, response: &str) -> Scored {
+        set.score_all(&[sample(&question(gold), prompt, response)]).unwrap().remove(0)
+    }
+
+    /// Every rule with a weight of its own, which tells it in the sum.
+    fn all() -> RewardSection {
+        RewardSection {
+            format_strict: OptionalSection { weight: Some(0.25) },
+            tag_count: OptionalSection { weight: Some(0.125) },
+            length: LengthSection { weight: Some(2.0), kind: LengthKind::SoftOverlong, ..values() },
+            repetition: RepetitionSection { weight: Some(4.0), ngram_size: 1, max_penalty: -1.0 },
+            ..section(None, None)
+        }
+    }
+
+    #[test]
+    fn accuracy_and_format_are_a_half_each() {
+        let think = prompt(Some("think"));
+        let set = set(&section(None, None), &think);
+        assert_eq!(set.names(), ["accuracy", "format"]);
+        assert_eq!((set.max(), set.needs_gold()), (1.0, true));
+        for (response, components, total) in [
+            (r"<think>a</think><answer>\boxed{7}</answer>", [1.0, 1.0], 1.0),
+            (r"<think>a</think><answer>\boxed{8}</answer>", [0.0, 1.0], 0.5),
+            (r"it is \boxed{7}", [1.0, 0.0], 0.5),
+            ("it is 7", [0.0, 0.0], 0.0),
+        ] {
+            let scored = score(&set, &think, "7", response);
+            assert_eq!((scored.components, scored.total), (components.map(Some).to_vec(), total), "{response}");
+        }
+    }
+
+    #[test]
+    fn without_a_tag_accuracy_is_alone() {
+        let none = prompt(None);
+        let set = set(&section(None, None), &none);
+        assert_eq!((set.names(), set.max()), (vec!["accuracy"], 1.0));
+        assert_eq!(score(&set, &none, "7", r"\boxed{7}").total, 1.0);
+    }
+
+    #[test]
+    fn all_rules_stand_in_their_order_and_penalties_are_taken_off() {
+        let think = prompt(Some("think"));
+        let set = set(&all(), &think);
+        assert_eq!(set.names(), RULES);
+        // Neither penalty adds to what can be reached.
+        assert_eq!(set.max(), 0.5 + 0.5 + 0.25 + 0.125);
+        let (question, response) = (question("7"), "<think>\na a\n</think>\n<answer>\n\\boxed{7}\n</answer>");
+        // 90 of 100 tokens, the last 20 of which are punished; 7 words, of which `a` comes again.
+        let sample = Sample { tokens: 90, ..sample(&question, &think, response) };
+        let scored = set.score_all(&[sample]).unwrap().remove(0);
+        let penalty = -1.0 / 7.0;
+        assert_eq!(scored.components, [1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some));
+        assert!((scored.total - (1.375 - 2.0 * 0.5 + 4.0 * penalty)).abs() < 1e-12, "{}", scored.total);
+    }
+
+    #[test]
+    fn weights_come_from_the_config() {
+        let think = prompt(Some("think"));
+        let measured = set(&section(Some(2.0), Some(0.0)), &think);
+        let scored = score(&measured, &think, "7", r"<think></think><answer>\boxed{7}</answer>");
+        assert_eq!((measured.max(), scored.total), (2.0, 2.0));
+        assert_eq!(scored.components, [Some(1.0), Some(1.0)]);
+
+        let strict = OptionalSection { weight: Some(0.5) };
+        let strict = RewardSection { format_strict: strict, ..section(None, Some(0.0)) };
+        assert_eq!((strict.weights(true), strict.weights(false)), ((0.5, 0.0), (0.5, 0.0)));
+        assert_eq!(
+            (section(None, Some(0.0)).weights(true), section(None, None).weights(false)),
+            ((1.0, 0.0), (1.0, 0.0))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_told_with_its_key() {
+        let think = prompt(Some("think"));
+        let error = |section: RewardSection, prompt: &PriorPrompt| match RewardSet::from_config(&section, prompt, 100) {
+            Ok(_) => panic!("accepted"),
+            Err(error) => error.to_string(),
+        };
+        assert!(error(section(None, Some(0.5)), &prompt(None)).contains("`none` asks for no format"));
+        assert!(error(section(Some(-1.0), None), &think).contains("`reward.accuracy.weight`: -1 is no weight"));
+        assert!(error(section(None, Some(f64::NAN)), &think).contains("`reward.format.weight`: NaN is no weight"));
+        assert!(error(section(Some(0.0), Some(0.0)), &think).contains("all rewards have weight 0"));
+        let gated = RewardSection { gate: Gate::Format, ..section(None, None) };
+        assert!(error(gated, &prompt(None)).contains("`reward.gate`: the prior prompt `none` asks for no format"));
+    }
+
+    #[test]
+    fn behind_the_gate_a_right_answer_counts_in_its_form_only() {
+        let think = prompt(Some("think"));
+        let cosine = LengthSection { weight: Some(1.0), max_length: Some(20), ..values() };
+        let set = set(&RewardSection { gate: Gate::Format, length: cosine, ..section(None, None) }, &think);
+        // The length is 10 of 20: the middle of either range.
+        for (response, accuracy, total) in [
+            (r"<think>a</think><answer>\boxed{7}</answer>", 1.0, 0.5 + 0.5 + 0.75),
+            (r"it is \boxed{7}", 1.0, -0.75),
+            (r"<think>a</think><answer>\boxed{8}</answer>", 0.0, 0.5 - 0.75),
+        ] {
+            let scored = score(&set, &think, "7", response);
+            assert_eq!(scored.components[0], Some(accuracy), "{response}: logged as it is");
+            assert!((scored.total - total).abs() < 1e-12, "{response}: {}", scored.total);
+        }
+    }
+
+    #[test]
+    fn a_gold_that_cannot_be_read_is_not_scored() {
+        let think = prompt(Some("think"));
+        let rewarded = set(&section(None, None), &think);
+        let measured = set(&section(Some(0.0), None), &think);
+        assert!(!measured.needs_gold());
+        for response in [r"\boxed{7}", "nothing"] {
+            let scored = score(&rewarded, &think, r"\oint", response);
+            assert_eq!((scored.components[0], scored.scorable), (None, false));
+            assert!(score(&measured, &think, r"\oint", response).scorable);
+        }
+    }
+
+    #[test]
+    fn order_is_kept_on_many_cores() {
+        let none = prompt(None);
+        let set = set(&section(None, None), &none);
+        let questions: Vec<Question> = (0..200).map(|it| question(&it.to_string())).collect();
+        let responses: Vec<String> = (0..200).map(|it| format!(r"\boxed{{{}}}", it - it % 3)).collect();
+        let samples: Vec<Sample> =
+            questions.iter().zip(&responses).map(|(question, response)| sample(question, &none, response)).collect();
+        for (index, scored) in set.score_all(&samples).unwrap().iter().enumerate() {
+            assert_eq!(scored.total, if index % 3 == 0 { 1.0 } else { 0.0 });
+        }
+    }
+
+    #[test]
+    fn a_command_stands_behind_the_rules_and_has_no_bound() {
+        let script = r#"while read -r line; do id=${line#*\"id\":}; echo "{\"id\":${id%%,*},\"score\":-3,\"note\":\"so so\"}"; done"#;
+        let command = ["sh", "-c", script].map(String::from).to_vec();
+        let judge = |weight| CustomSection { name: "judge".into(), command: command.clone(), weight, timeout: 20.0 };
+        let none = prompt(None);
+        let rewarded = set(&RewardSection { custom: vec![judge(0.5)], ..section(None, None) }, &none);
+        assert_eq!((rewarded.names(), rewarded.max()), (vec!["accuracy", "judge"], f64::INFINITY));
+        let scored = score(&rewarded, &none, "7", "7");
+        assert_eq!((scored.components, scored.total), (vec![Some(0.0), Some(-3.0)], -1.5));
+        assert_eq!(scored.note.as_deref(), Some("no box; so so"));
+        let measured = set(&RewardSection { custom: vec![judge(0.0)], ..section(None, None) }, &none);
+        assert_eq!((measured.max(), score(&measured, &none, "7", r"\boxed{7}").total), (1.0, 1.0));
+    }
+
+    #[test]
+    fn a_score_is_written_as_json() {
+        let plan = prompt(Some("plan"));
+        let set = set(&section(None, None), &plan);
+        let json = |response| serde_json::to_string(&score(&set, &plan, "7", response)).unwrap();
+        assert_eq!(
+            json(r"\boxed{7}"),
+            r#"{"components":[1.0,0.0],"total":0.5,"scorable":true,"answer":"7","verdict":"correct","note":"no <plan>"}"#
+        );
+        assert_eq!(
+            json(r"<plan></plan><answer>\boxed{@}</answer>"),
+            r#"{"components":[0.0,1.0],"total":0.5,"scorable":true,"answer":"@","verdict":{"undecided":"unexpected `@`"},"note":null}"#
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! A quarter for each of the four tags that stands exactly once with its line breaks: a slope towards the strict form.
+//!
+//! huggingface/open-r1, `tag_count_reward`, for the tags of the prior prompt. The four are counted apart, in no order.
+
+use super::tags::Tags;
+use super::{Reward, Sample, Score};
+
+pub struct TagCount {
+    /// What has to stand once: `<think>\n`, `\n</think>\n`, `\n<answer>\n`, `\n</answer>`.
+    lines: [String; 4],
+    tags: Tags,
+}
+
+impl TagCount {
+    pub fn new(tags: Tags) -> TagCount {
+        let [open, close, answer, end] = &tags.0;
+        let lines = [format!("{open}\n"), format!("\n{close}\n"), format!("\n{answer}\n"), format!("\n{end}")];
+        TagCount { lines, tags }
+    }
+}
+
+impl Reward for TagCount {
+    fn name(&self) -> &str {
+        "tag_count"
+    }
+
+    fn max(&self) -> f64 {
+        1.0
+    }
+
+    fn score(&self, sample: &Sample) -> Score {
+        let text = self.tags.whole(sample);
+        let once = self.lines.iter().filter(|line| text.matches(line.as_str()).count() == 1).count();
+        Score { value: Some(once as f64 / 4.0), ..Score::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{prompt, question, sample};
+    use super::*;
+
+    fn score(response: &str, prefilled: bool) -> f64 {
+        let (question, prompt) = (question("7"), prompt(Some("plan")));
+        let tags = Tags::of(&prompt).unwrap().unwrap();
+        let sample = Sample { prefilled, ..sample(&question, &prompt, response) };
+        TagCount::new(tags).score(&sample).value.unwrap()
+    }
+
+    #[test]
+    fn a_quarter_for_each_tag_that_stands_once() {
+        for (response, expected) in [
+            ("<plan>\na\n</plan>\n<answer>\nb\n</answer>", 1.0),
+            ("Well: <plan>\na\n</plan>\n<answer>\nb\n</answer> done", 1.0),
+            // One line break between two tags serves both.
+            ("<plan>\na\n</plan>\n<answer>\nb\n</answer>\n", 1.0),
+            ("<plan>\na\n</plan>\n<answer>\nb", 0.75),
+            ("<plan>\na\n</plan>\n", 0.5),
+            ("<plan>\na", 0.25),
+            ("<plan>a</plan><answer>b</answer>", 0.0),
+            // Twice is as bad as never.
+            ("<plan>\n<plan>\na\n</plan>\n<answer>\nb\n</answer>", 0.75),
+            ("<plan>\na\n</plan>\n<answer>\nb\n</answer>\n</answer>", 0.75),
+            // Order plays no part.
+            ("<answer>\n\n</answer>\n<plan>\n\n</plan>\n\n<answer>\n", 1.0),
+            ("<think>\na\n</think>\n<answer>\nb\n</answer>", 0.5),
+            ("", 0.0),
+        ] {
+            assert_eq!(score(response, false), expected, "{response:?}");
+        }
+    }
+
+    #[test]
+    fn a_prefilled_tag_counts() {
+        assert_eq!(score("\na\n</plan>\n<answer>\nb\n</answer>", true), 1.0);
+        assert_eq!(score("a\n</plan>\n<answer>\nb\n</answer>", true), 0.75);
+    }
+}
