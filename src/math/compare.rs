@@ -2,47 +2,178 @@
 //!
 //! `Ok(true)` and `Ok(false)` are shown; `Err` tells why neither could be.
 
-use num_rational::{BigRational, Ratio};
-use num_traits::Signed;
-
-use super::Verdict;
-use super::form::{Claim, Form, Item, Quantity, Rounding};
+use super::equal::{Term, equal};
+use super::form::{Claim, Form, Item, region};
 use super::limits::{Meter, Reason};
-use super::numeric::{approximate, indistinguishable, is_constant, resolution};
-use super::token::Bracket;
-use super::tree::Expr;
-use super::unit;
+use super::quantity;
+use super::region::Region;
+use super::relation::Relations;
+use super::token::{Bracket, Joiner};
+use super::tree::NamedSet;
 use super::value::{Base, Sum, Value};
 
-/// Least significant digits of a decimal that may stand for a value it only rounds.
-const MIN_SIGNIFICANT: usize = 4;
-
-pub fn compare(gold: &Form, answer: &Form) -> Result<bool, Reason> {
-    if gold.letters.is_some() && gold.letters == answer.letters {
-        return Ok(true);
-    }
-    unordered(&gold.items, &answer.items, &mut Meter::new())
+/// The budget of a comparison, and the rule that decided last.
+pub struct Judge<'a> {
+    pub meter: &'a mut Meter,
+    pub rule: &'static str,
 }
 
-impl From<Result<bool, Reason>> for Verdict {
-    fn from(outcome: Result<bool, Reason>) -> Verdict {
-        match outcome {
-            Ok(true) => Verdict::Correct,
-            Ok(false) => Verdict::Wrong,
-            Err(reason) => Verdict::Undecided(reason),
+impl<'a> Judge<'a> {
+    pub fn with(meter: &'a mut Meter) -> Judge<'a> {
+        Judge { meter, rule: "" }
+    }
+
+    /// Notes the rule that led to a finding.
+    pub fn because(&mut self, rule: &'static str, found: bool) -> bool {
+        self.rule = rule;
+        found
+    }
+}
+
+pub fn compare(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<bool, Reason> {
+    if gold.letters.is_some() && gold.letters == answer.letters {
+        return Ok(judge.because("the same letters", true));
+    }
+    match (gold.choice, answer.choice) {
+        (Some(one), Some(other)) if one != other => return Ok(judge.because("another choice", false)),
+        (Some(letter), None) if is_letter(answer, letter) => return Ok(judge.because("the same choice", true)),
+        (None, Some(letter)) if is_letter(gold, letter) => return Ok(judge.because("the same choice", true)),
+        _ => {}
+    }
+    if let Some(found) = labelled(gold, answer, judge)? {
+        return Ok(found);
+    }
+    if let Some(found) = as_regions(gold, answer, judge)? {
+        return Ok(found);
+    }
+    unordered(&gold.items, &answer.items, judge)
+}
+
+fn is_letter(form: &Form, letter: char) -> bool {
+    let [Claim::Is { target: None, item }] = &form.items[..] else { return false };
+    let name = match item {
+        Item::Text(text) => text,
+        Item::Quantity(quantity) => match &quantity.symbol {
+            Some(name) => name,
+            None => return false,
+        },
+        _ => return false,
+    };
+    name.len() == 1 && name.eq_ignore_ascii_case(&letter.to_string())
+}
+
+/// The items of a form in which each is given to a name of its own.
+fn labels(form: &Form) -> Option<Vec<(&str, &Claim)>> {
+    let mut labels: Vec<(&str, &Claim)> = Vec::new();
+    for claim in &form.items {
+        let Claim::Is { target: Some(name), .. } = claim else { return None };
+        if labels.iter().any(|(other, _)| other == name) {
+            return None;
+        }
+        labels.push((name, claim));
+    }
+    (labels.len() > 1).then_some(labels)
+}
+
+/// Several unknowns: `x=1, y=2` is `(1, 2)`, and `1, 2` in that order.
+fn labelled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool>, Reason> {
+    let (one, other) = (labels(gold), labels(answer));
+    let (labels, bare, gold_first) = match (one, other) {
+        (Some(labels), None) => (labels, answer, true),
+        (None, Some(labels)) => (labels, gold, false),
+        _ => return Ok(None),
+    };
+    let (values, tuple) = match &bare.items[..] {
+        [Claim::Is { item: Item::Sequence { open, items, close }, .. }] if is_vector(*open, *close, items.len()) => {
+            (items, true)
+        }
+        // What has no order of its own matches by value alone, unless it is the gold's names that are missing.
+        items if gold_first && items.len() > 1 => (&bare.items, false),
+        _ => return Ok(None),
+    };
+    let mut claims = labels;
+    if tuple {
+        claims.sort_by_key(|(name, _)| *name);
+    }
+    if values.len() != claims.len() {
+        return Ok(Some(judge.because("another number of values", false)));
+    }
+    let mut doubt = None;
+    for ((_, one), other) in claims.iter().zip(values) {
+        match same_claim(one, other, judge) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Some(false)),
+            Err(reason) => doubt = Some(reason),
         }
     }
+    doubt.map_or(Ok(Some(true)), Err)
+}
+
+/// Whether either is a set of reals that is more than a list, and both can be read as one.
+fn as_regions(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool>, Reason> {
+    let broad = |form: &Form| {
+        form.items.iter().any(|it| match it {
+            Claim::Relation(relations) => relations.region.is_some() && relations.solved,
+            Claim::Is { item: Item::Region(_) | Item::Set(NamedSet::Reals | NamedSet::Empty), .. } => true,
+            _ => false,
+        })
+    };
+    if !broad(gold) && !broad(answer) {
+        return Ok(None);
+    }
+    let (Some((one, name)), Some((other, other_name))) = (whole(gold, judge)?, whole(answer, judge)?) else {
+        return Ok(None);
+    };
+    if name.is_some() && other_name.is_some() && name != other_name {
+        return Ok(Some(judge.because("another variable", false)));
+    }
+    let same = one.same(&other, judge.meter)?;
+    Ok(Some(judge.because(if same { "the same set of reals" } else { "another set of reals" }, same)))
+}
+
+/// All items of a form as one set of reals, with the name that it speaks of.
+fn whole(form: &Form, judge: &mut Judge) -> Result<Option<(Region, Option<String>)>, Reason> {
+    let mut union = Region::default();
+    let mut variable = None;
+    for claim in &form.items {
+        let name = match claim {
+            Claim::Relation(relations) if !relations.solved => return Ok(None),
+            Claim::Relation(relations) => relations.variable.as_ref().map(|it| {
+                let names: Vec<String> = it.symbols();
+                names.join(" ")
+            }),
+            Claim::Is { target, .. } => target.clone(),
+            _ => return Ok(None),
+        };
+        if name.is_some() && variable.is_some() && name != variable {
+            return Ok(None);
+        }
+        variable = variable.or(name);
+        let listed = form.items.len() > 1 || form.joiner.is_some();
+        let part = match claim {
+            // The elements of a set that stands alone.
+            Claim::Is { target: None, item: Item::Quantity(quantity) }
+                if listed && form.joiner == Some(Joiner::And) =>
+            {
+                Some(Region::point(quantity.value.clone()))
+            }
+            _ => region(claim, judge.meter)?,
+        };
+        let Some(part) = part else { return Ok(None) };
+        union = union.union(part, judge.meter)?;
+    }
+    Ok(Some((union, variable)))
 }
 
 /// Every item of `gold` has one of `answer`, and none is left.
-fn unordered(gold: &[Claim], answer: &[Claim], meter: &mut Meter) -> Result<bool, Reason> {
+fn unordered(gold: &[Claim], answer: &[Claim], judge: &mut Judge) -> Result<bool, Reason> {
     if gold.len() != answer.len() {
-        return Ok(false);
+        return Ok(judge.because("another number of items", false));
     }
     let mut left: Vec<&Claim> = answer.iter().collect();
     for claim in gold {
         let mut doubt = None;
-        let found = left.iter().position(|it| match same_claim(claim, it, meter) {
+        let found = left.iter().position(|it| match same_claim(claim, it, judge) {
             Ok(same) => same,
             Err(reason) => {
                 doubt = Some(reason);
@@ -58,13 +189,13 @@ fn unordered(gold: &[Claim], answer: &[Claim], meter: &mut Meter) -> Result<bool
     Ok(true)
 }
 
-fn ordered(gold: &[Claim], answer: &[Claim], meter: &mut Meter) -> Result<bool, Reason> {
+fn ordered(gold: &[Claim], answer: &[Claim], judge: &mut Judge) -> Result<bool, Reason> {
     if gold.len() != answer.len() {
-        return Ok(false);
+        return Ok(judge.because("another number of items", false));
     }
     let mut doubt = None;
     for (one, other) in gold.iter().zip(answer) {
-        match same_claim(one, other, meter) {
+        match same_claim(one, other, judge) {
             Ok(true) => {}
             // One difference is enough, whatever the doubt about another place.
             Ok(false) => return Ok(false),
@@ -74,130 +205,303 @@ fn ordered(gold: &[Claim], answer: &[Claim], meter: &mut Meter) -> Result<bool, 
     doubt.map_or(Ok(true), Err)
 }
 
-fn same_claim(gold: &Claim, answer: &Claim, meter: &mut Meter) -> Result<bool, Reason> {
+fn same_claim(gold: &Claim, answer: &Claim, judge: &mut Judge) -> Result<bool, Reason> {
     match (gold, answer) {
         (Claim::Is { target: one, item: gold }, Claim::Is { target: other, item: answer }) => {
             // `y = 5` is not `x = 5`, while a bare 5 is either.
-            if one.is_some() && other.is_some() && one != other {
-                return Ok(false);
+            if let (Some(one), Some(other)) = (one, other)
+                && !one.eq_ignore_ascii_case(other)
+            {
+                return Ok(judge.because("another name", false));
             }
-            same_item(gold, answer, meter)
+            same_item(gold, answer, judge)
         }
-        (Claim::False, _) | (_, Claim::False) => Ok(false),
-        _ => match (as_equation(gold, meter)?, as_equation(answer, meter)?) {
-            (Some(one), Some(other)) => proportional(&one, &other, meter),
-            _ => Ok(false),
+        (Claim::False, _) | (_, Claim::False) => Ok(judge.because("a false chain of equations", false)),
+        (Claim::Relation(one), Claim::Relation(other)) => same_relations(one, other, judge),
+        (Claim::Relation(_), _) | (_, Claim::Relation(_)) => {
+            Ok(judge.because("an inequality for something else", false))
+        }
+        _ if is_solved(gold) || is_solved(answer) => Ok(judge.because("an equation that is not solved", false)),
+        _ => match (as_equation(gold, judge)?, as_equation(answer, judge)?) {
+            (Some(one), Some(other)) => proportional(&one, &other, judge),
+            _ => Ok(judge.because("an equation for something else", false)),
         },
     }
 }
 
-fn as_equation(claim: &Claim, meter: &mut Meter) -> Result<Option<Value>, Reason> {
+/// `x = 5`: then `2x = 10` is the question and not the answer.
+fn is_solved(claim: &Claim) -> bool {
+    matches!(claim, Claim::Is { target: Some(_), item: Item::Quantity(quantity) } if quantity.value.is_constant())
+}
+
+fn same_relations(one: &Relations, other: &Relations, judge: &mut Judge) -> Result<bool, Reason> {
+    if one.solved != other.solved && one.region.is_some() && other.region.is_some() {
+        return Ok(judge.because("an inequality that is not solved", false));
+    }
+    if let (Some(a), Some(b)) = (&one.region, &other.region) {
+        if one.variable != other.variable {
+            return Ok(judge.because("another variable", false));
+        }
+        let same = a.same(b, judge.meter)?;
+        return Ok(judge.because("inequalities as sets of reals", same));
+    }
+    let same = one.links.len() == other.links.len() && one.links.iter().all(|it| other.links.contains(it));
+    let plain = |it: &Relations| it.links.iter().all(|link| link.difference.is_canonical());
+    if !same && !(plain(one) && plain(other)) {
+        return Err("inequalities of different form".into());
+    }
+    Ok(judge.because(if same { "the same inequalities" } else { "inequalities differ" }, same))
+}
+
+fn as_equation(claim: &Claim, judge: &mut Judge) -> Result<Option<Value>, Reason> {
     match claim {
         Claim::Equation(difference) => Ok(Some(difference.clone())),
         Claim::Is { target: Some(name), item: Item::Quantity(quantity) } => {
-            let symbol = Value::of(&Expr::Symbol(name.clone()), meter)?;
-            Ok(Some(symbol.plus(&quantity.value.clone().negative(), meter)?))
+            Ok(Some(Value::symbol(name).minus(&quantity.value, judge.meter)?))
         }
         _ => Ok(None),
     }
 }
 
 /// Whether two equations say the same because one is a multiple of the other.
-fn proportional(one: &Value, other: &Value, meter: &mut Meter) -> Result<bool, Reason> {
-    let (one, other) = (one.over.content(meter)?.1, other.over.content(meter)?.1);
-    if one == other || one == other.clone().negative() {
-        return Ok(true);
+fn proportional(one: &Value, other: &Value, judge: &mut Judge) -> Result<bool, Reason> {
+    if one.is_zero() || other.is_zero() {
+        return Ok(judge.because("an equation that says nothing", one.is_zero() && other.is_zero()));
     }
-    if one.is_polynomial() && other.is_polynomial() { Ok(false) } else { Err("equations of different form".into()) }
+    let mut scaled = |value: &Value| -> Result<Sum, Reason> {
+        let (_, rest) = value.over.without_quotients(judge.meter)?.content(judge.meter)?;
+        Ok(rest)
+    };
+    let (one, other) = (scaled(one)?, scaled(other)?);
+    if one == other || one == other.clone().negative() {
+        return Ok(judge.because("equations are proportional", true));
+    }
+    // By a factor that is no rational number.
+    if let (Some(first), Some(second)) = (one.0.values().next(), other.0.values().next())
+        && one.0.len() == other.0.len()
+    {
+        let (a, b) = (Value::rational(second.clone()), Value::rational(first.clone()));
+        let (one, other) =
+            (Value::from(one.clone()).times(&a, judge.meter)?, Value::from(other.clone()).times(&b, judge.meter)?);
+        if one == other {
+            return Ok(judge.because("equations are proportional", true));
+        }
+    }
+    match one.is_polynomial() && other.is_polynomial() {
+        true => Ok(judge.because("equations differ", false)),
+        false => Err("equations of different form".into()),
+    }
 }
 
-pub fn same_item(gold: &Item, answer: &Item, meter: &mut Meter) -> Result<bool, Reason> {
+pub fn same_item(gold: &Item, answer: &Item, judge: &mut Judge) -> Result<bool, Reason> {
     match (gold, answer) {
-        (Item::Text(one), Item::Text(other)) => Ok(one == other),
+        (Item::Text(one), Item::Text(other)) => Ok(judge.because("texts", same_text(one, other))),
         (Item::Text(text), Item::Quantity(quantity)) | (Item::Quantity(quantity), Item::Text(text)) => {
-            Ok(quantity.symbol.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(text)))
+            if text.contains(|c: char| c.is_ascii_digit()) {
+                return Err("a text with a number in it".into());
+            }
+            let same = quantity.symbol.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(text));
+            Ok(judge.because("a text and a value", same))
         }
-        (Item::Quantity(one), Item::Quantity(other)) => same_quantity(one, other, meter),
+        (Item::Quantity(one), Item::Quantity(other)) => quantity::same(one, other, judge),
+        (Item::Numeral { digits, base }, Item::Numeral { digits: other, base: other_base }) => {
+            Ok(judge.because("digits and base", digits == other && base == other_base))
+        }
+        (Item::Numeral { digits, base: 10 }, Item::Quantity(quantity))
+        | (Item::Quantity(quantity), Item::Numeral { digits, base: 10 }) => {
+            let same = quantity.value.as_rational().is_some_and(|it| it.to_string() == *digits);
+            Ok(judge.because("digits in base ten", same))
+        }
+        (Item::Ratio { parts, late }, Item::Ratio { parts: others, late: other }) => {
+            same_ratio((parts, *late), (others, *other), judge)
+        }
+        (Item::Ratio { parts, late: None }, Item::Quantity(quantity))
+        | (Item::Quantity(quantity), Item::Ratio { parts, late: None })
+            if parts.len() == 2 && !parts[1].is_zero() =>
+        {
+            let quotient = parts[0].times(&parts[1].clone().inverse(judge.meter)?, judge.meter)?;
+            same_number(&quotient, &quantity.value, judge)
+        }
         (
             Item::Sequence { open, items, close },
             Item::Sequence { open: other_open, items: other_items, close: other_close },
         ) => {
-            if (open, close) != (other_open, other_close) {
-                return Ok(false);
+            let vectors =
+                is_vector(*open, *close, items.len()) && is_vector(*other_open, *other_close, other_items.len());
+            if !vectors && (open, close) != (other_open, other_close) {
+                return Ok(judge.because("other brackets", false));
             }
             let same = if *open == Bracket::Set { unordered } else { ordered };
-            same(items, other_items, meter)
+            same(items, other_items, judge)
         }
-        _ => Ok(false),
+        (Item::Matrix(one), Item::Matrix(other)) => same_matrix(one, other, judge),
+        (Item::Matrix(rows), Item::Sequence { open, items, close })
+        | (Item::Sequence { open, items, close }, Item::Matrix(rows))
+            if is_vector(*open, *close, items.len()) && (rows.len() == 1 || rows[0].len() == 1) =>
+        {
+            let cells: Vec<&Item> = rows.iter().flatten().collect();
+            if cells.len() != items.len() {
+                return Ok(judge.because("another number of items", false));
+            }
+            for (cell, claim) in cells.into_iter().zip(items) {
+                let Claim::Is { target: None, item } = claim else { return Ok(false) };
+                if !same_item(cell, item, judge)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        (Item::Set(one), Item::Set(other)) => Ok(judge.because("named sets", one == other)),
+        (Item::Region(one), Item::Region(other)) => {
+            let same = one.same(other, judge.meter)?;
+            Ok(judge.because("sets of reals", same))
+        }
+        (Item::Cases(one), Item::Cases(other)) => same_cases(one, other, judge),
+        // `\emptyset` and words for it.
+        (Item::Set(NamedSet::Empty), Item::Text(text)) | (Item::Text(text), Item::Set(NamedSet::Empty)) => {
+            Ok(judge.because("no solution", matches!(text.as_str(), "none" | "no values" | "impossible")))
+        }
+        _ => Ok(judge.because("answers of different kind", false)),
     }
 }
 
-fn same_quantity(gold: &Quantity, answer: &Quantity, meter: &mut Meter) -> Result<bool, Reason> {
-    if let (Some(one), Some(other)) = (&gold.symbol, &answer.symbol) {
-        return Ok(one.eq_ignore_ascii_case(other));
-    }
-    if !same_value(gold, answer, meter)? {
-        return Ok(false);
-    }
-    // A unit may be left out, but not contradicted.
-    if gold.unit.is_empty() || answer.unit.is_empty() || gold.unit == answer.unit {
-        return Ok(true);
-    }
-    if unit::contradict(&gold.unit, &answer.unit) {
-        return Ok(false);
-    }
-    Err(format!("the unit `{}` is not known to be `{}`", answer.unit, gold.unit))
+/// Words that are equal, or for the same thing.
+fn same_text(one: &str, other: &str) -> bool {
+    const SAME: [&[&str]; 3] = [
+        &["does not exist", "dne", "undefined"],
+        &["no solution", "none"],
+        &["infinitely many", "infinite", "infinitely many solutions"],
+    ];
+    one == other || SAME.iter().any(|words| words.contains(&one) && words.contains(&other))
 }
 
-fn same_value(one: &Quantity, other: &Quantity, meter: &mut Meter) -> Result<bool, Reason> {
-    if one.value.equals(&other.value, meter)? {
-        return Ok(true);
-    }
-    match (&one.rounding, &other.rounding) {
-        (Rounding::Decimal { half, significant }, Rounding::Exact) => {
-            rounds_to(&one.value, half, *significant, &other.value, meter)
-        }
-        (Rounding::Exact, Rounding::Decimal { half, significant }) => {
-            rounds_to(&other.value, half, *significant, &one.value, meter)
-        }
-        _ if [one, other].iter().all(|it| it.value.all_bases(&|base| !matches!(base, Base::Radicand(_)))) => Ok(false),
-        // Roots of sums have no canonical form here (`\sqrt{3+2\sqrt{2}}` is `1+\sqrt{2}`), but most differ in value.
-        _ => match indistinguishable(&approximate(&one.value, meter)?, &approximate(&other.value, meter)?) {
-            true => Err("equal in value, but not shown to be equal".into()),
-            false => Ok(false),
-        },
+fn same_number(one: &Value, other: &Value, judge: &mut Judge) -> Result<bool, Reason> {
+    let (same, rule) = equal(Term { value: one, expr: None }, Term { value: other, expr: None }, judge.meter)?;
+    Ok(judge.because(rule, same))
+}
+
+/// Round brackets, angles, and square ones around more than two, in which no interval can stand.
+fn is_vector(open: Bracket, close: Bracket, length: usize) -> bool {
+    match (open, close) {
+        (Bracket::Round, Bracket::Round) | (Bracket::Angle, Bracket::Angle) => true,
+        (Bracket::Square, Bracket::Square) => length > 2,
+        _ => false,
     }
 }
 
-/// Whether `exact`, rounded to the places of `decimal`, is `decimal`.
-///
-/// Half of the last place counts in both directions. An integer has no more digits than it shows, and is never rounded.
-fn rounds_to(
-    decimal: &Value,
-    half: &BigRational,
-    significant: usize,
-    exact: &Value,
-    meter: &mut Meter,
+fn same_matrix(one: &[Vec<Item>], other: &[Vec<Item>], judge: &mut Judge) -> Result<bool, Reason> {
+    if one.len() != other.len() || one[0].len() != other[0].len() {
+        return Ok(judge.because("a matrix of another shape", false));
+    }
+    let mut doubt = None;
+    for (one, other) in one.iter().flatten().zip(other.iter().flatten()) {
+        match same_item(one, other, judge) {
+            Ok(true) => {}
+            Ok(false) => return Ok(judge.because("entries of the matrix differ", false)),
+            Err(reason) => doubt = Some(reason),
+        }
+    }
+    doubt.map_or(Ok(true), Err)
+}
+
+fn same_cases(one: &[(Claim, Claim)], other: &[(Claim, Claim)], judge: &mut Judge) -> Result<bool, Reason> {
+    if one.len() != other.len() {
+        return Ok(judge.because("another number of cases", false));
+    }
+    let mut left: Vec<&(Claim, Claim)> = other.iter().collect();
+    for (value, condition) in one {
+        let mut doubt = None;
+        let found = left.iter().position(|(other, under)| {
+            let same =
+                same_claim(value, other, judge).and_then(|same| Ok(same && same_claim(condition, under, judge)?));
+            same.unwrap_or_else(|reason| {
+                doubt = Some(reason);
+                false
+            })
+        });
+        match (found, doubt) {
+            (Some(at), _) => drop(left.swap_remove(at)),
+            (None, Some(reason)) => return Err(reason),
+            (None, None) => return Ok(judge.because("a case differs", false)),
+        }
+    }
+    Ok(true)
+}
+
+/// Ratios are equal when proportional, times when they are the same; an hour after noon may be written either way.
+fn same_ratio(
+    one: (&[Value], Option<bool>),
+    other: (&[Value], Option<bool>),
+    judge: &mut Judge,
 ) -> Result<bool, Reason> {
-    let integer = exact.as_rational().is_some_and(|it| it.is_integer());
-    if integer || significant < MIN_SIGNIFICANT || !exact.all_bases(&is_constant) {
-        return Ok(false);
+    let ((a, late), (b, other_late)) = (one, other);
+    if late.is_some() || other_late.is_some() {
+        if late.is_some() && other_late.is_some() && late != other_late {
+            return Ok(judge.because("before and after noon", false));
+        }
+        let zero = Value::integer(0);
+        let part = |parts: &[Value], index: usize| parts.get(index).unwrap_or(&zero).clone();
+        for index in 1..a.len().max(b.len()) {
+            if !same_number(&part(a, index), &part(b, index), judge)? {
+                return Ok(false);
+            }
+        }
+        if same_number(&a[0], &b[0], judge)? {
+            return Ok(judge.because("the same time", true));
+        }
+        // A clock of twenty-four hours on the side that does not say.
+        let (named, plain) = if late.is_some() { (a, b) } else { (b, a) };
+        if late.is_some() == other_late.is_some() || late.or(other_late) != Some(true) {
+            return Ok(judge.because("another time", false));
+        }
+        let afternoon = named[0].plus(&Value::integer(12), judge.meter)?;
+        let same = same_number(&afternoon, &plain[0], judge)?;
+        return Ok(judge.because("times of the day", same));
     }
-    let (decimal, exact) = (approximate(decimal, meter)?, approximate(exact, meter)?);
-    if *half < exact.abs() * resolution() {
-        return Err("more digits than are compared".into());
+    if a.len() != b.len() {
+        return Ok(judge.because("another number of parts", false));
     }
-    Ok((decimal - exact).abs() <= *half)
+    let mut same = true;
+    for (one, other) in a.iter().zip(b) {
+        same &= same_number(one, other, judge)?;
+    }
+    if same || a.iter().chain(b).any(Value::is_zero) {
+        return Ok(judge.because("the same parts", same));
+    }
+    for (one, other) in a.iter().zip(b).skip(1) {
+        let (left, right) = (a[0].times(other, judge.meter)?, b[0].times(one, judge.meter)?);
+        if !same_number(&left, &right, judge)? {
+            return Ok(judge.because("ratios differ", false));
+        }
+    }
+    Ok(judge.because("ratios are proportional", true))
 }
 
 impl Sum {
-    /// No symbol under a fraction bar or a root.
+    /// Times what makes all exponents of symbols non-negative.
+    fn without_quotients(&self, meter: &mut Meter) -> Result<Sum, Reason> {
+        let mut factor = super::value::Product::new();
+        for product in self.0.keys() {
+            for (base, exponent) in product {
+                let negative = *exponent < num_traits::Zero::zero();
+                if negative && matches!(base, Base::Symbol(_)) {
+                    let entry = factor.entry(base.clone()).or_insert_with(num_traits::Zero::zero);
+                    *entry = (*entry).max(-exponent);
+                }
+            }
+        }
+        if factor.is_empty() {
+            return Ok(self.clone());
+        }
+        self.times(&Sum::term(factor, num_traits::One::one(), meter)?, meter)
+    }
+
+    /// No symbol under a fraction bar, a root or a function.
     fn is_polynomial(&self) -> bool {
-        let whole = |base: &Base, exponent: &Ratio<i64>| match base {
+        self.0.keys().flatten().all(|(base, exponent)| match base {
             Base::Prime(_) | Base::Imaginary => true,
-            Base::Symbol(_) => exponent.is_integer() && !exponent.is_negative(),
-            Base::Radicand(_) => false,
-        };
-        self.0.keys().flatten().all(|(base, exponent)| whole(base, exponent))
+            Base::Symbol(_) => exponent.is_integer() && *exponent > num_traits::Zero::zero(),
+            _ => false,
+        })
     }
 }

@@ -1,24 +1,27 @@
 //! An answer with its values worked out: what it claims, ready to be compared.
 
-use num_bigint::BigInt;
-use num_rational::BigRational;
-use num_traits::One;
-
-use super::compare::same_item;
+use super::equal::{Term, equal};
+use super::lex::Grouping;
 use super::limits::{Meter, Reason};
-use super::numeric::is_constant;
+use super::matrix;
 use super::parse::parse;
-use super::token::Bracket;
-use super::tree::{Chain, Expr, Operator, Sequence, Side};
+use super::quantity::{Quantity, rounds_to};
+use super::region::{Bound, End, Interval, Region};
+use super::relation::{Relations, relations, together};
+use super::token::{Bracket, Joiner};
+use super::tree::{Answer, Chain, Expr, NamedSet, Operator, Relation, Side};
 use super::unit;
-use super::value::{Base, Value};
+use super::value::Value;
 
 /// An answer whose values are worked out.
 pub struct Form {
     /// Without an order: a set, or what commas or `and` separate. Most answers have one item.
     pub items: Vec<Claim>,
+    pub joiner: Option<Joiner>,
     /// The text in lower case, where it is nothing but letters: `No` is `no`, whatever the letters would mean as symbols.
     pub letters: Option<String>,
+    /// The letter before a value, as in `(C) 12`.
+    pub choice: Option<char>,
 }
 
 /// What one item of an answer says.
@@ -30,6 +33,7 @@ pub enum Claim {
     },
     /// The difference of the two sides.
     Equation(Value),
+    Relation(Relations),
     /// A chain such as `1 = 2 = 3` in which a side differs from the next.
     False,
 }
@@ -37,40 +41,77 @@ pub enum Claim {
 pub enum Item {
     Text(String),
     Quantity(Box<Quantity>),
-    Sequence { open: Bracket, items: Vec<Claim>, close: Bracket },
+    /// Digits in a base; the base belongs to the answer.
+    Numeral {
+        digits: String,
+        base: u32,
+    },
+    /// `3:4`, or a time of the day.
+    Ratio {
+        parts: Vec<Value>,
+        late: Option<bool>,
+    },
+    Sequence {
+        open: Bracket,
+        items: Vec<Claim>,
+        close: Bracket,
+    },
+    Matrix(Vec<Vec<Item>>),
+    /// A union, or what a set builder describes.
+    Region(Region),
+    Set(NamedSet),
+    Cases(Vec<(Claim, Claim)>),
 }
 
-pub struct Quantity {
-    pub value: Value,
-    /// In canonical form; empty for none.
-    pub unit: String,
-    /// The name, if it is nothing but a symbol.
-    pub symbol: Option<String>,
-    pub rounding: Rounding,
-}
-
-/// Whether a number can have lost digits.
-pub enum Rounding {
-    /// No decimal occurs in it.
-    Exact,
-    /// It is one decimal, with half a unit of its last place.
-    Decimal { half: BigRational, significant: usize },
-    /// An expression with a decimal in it, which is taken at its word.
-    Mixed,
-}
-
-pub fn read(text: &str) -> Result<Form, Reason> {
+pub fn read(text: &str, grouping: Grouping) -> Result<Form, Reason> {
     let meter = &mut Meter::new();
-    let mut items = claims(&parse(text)?, meter)?;
+    let (choice, text) = match choice(text) {
+        Some((letter, rest)) => (Some(letter), rest),
+        None => (None, text),
+    };
+    let Answer { items, mut joiner } = parse(text, grouping)?;
+    let mut items = claims(&items, meter)?;
     // A set is a list without an order, like the one that has no brackets.
     if matches!(&items[..], [Claim::Is { target: None, item: Item::Sequence { open: Bracket::Set, .. } }])
         && let Some(Claim::Is { item: Item::Sequence { items: inner, .. }, .. }) = items.pop()
     {
-        items = inner;
+        (items, joiner) = (inner, Some(Joiner::And));
     }
+    let items = together(items, joiner, meter)?;
     let text = text.trim();
     let letters = text.bytes().all(|it| it.is_ascii_alphabetic()).then(|| text.to_lowercase());
-    Ok(Form { items, letters })
+    Ok(Form { items, joiner, letters, choice })
+}
+
+/// The letter of a choice with its value, such as `(C) 12`, `\textbf{(C)}\ 12` and `C. 12`.
+fn choice(text: &str) -> Option<(char, &str)> {
+    let mut rest = text.trim();
+    let mut group = false;
+    for command in ["\\textbf{", "\\text{", "\\mathrm{", "\\mathbf{", "\\textrm{"] {
+        if let Some(inner) = rest.strip_prefix(command) {
+            (rest, group) = (inner.trim_start(), true);
+            break;
+        }
+    }
+    let round = rest.starts_with('(');
+    let letter = rest.strip_prefix('(').unwrap_or(rest);
+    let first = letter.chars().next().filter(|it| ('A'..='J').contains(it))?;
+    let mut after = letter[1..].trim_start();
+    let closed = after.starts_with(')') || (!round && after.starts_with(['.', ':']));
+    if !closed {
+        return None;
+    }
+    after = &after[1..];
+    let spaced = after.starts_with([' ', '~']) || after.starts_with("\\ ") || after.starts_with("\\quad");
+    if group {
+        after = after.trim_start().strip_prefix('}')?;
+    }
+    let value = after.trim_start_matches([' ', '~']);
+    let value = ["\\ ", "\\quad", "\\;", "\\,"].iter().find_map(|it| value.strip_prefix(it)).unwrap_or(value).trim();
+    // `(A)+B` is a sum, and `A:B` is a ratio of names.
+    let operator = value.starts_with(['+', '*', '/', '^', '_', '=', '<', '>', ',', '(', ')']) || value.is_empty();
+    let sign = value.starts_with('-') && !spaced;
+    (!operator && !sign && (round || spaced)).then_some((first, value))
 }
 
 impl Form {
@@ -80,13 +121,12 @@ impl Form {
     }
 }
 
-fn claims(chains: &[Chain], meter: &mut Meter) -> Result<Vec<Claim>, Reason> {
+pub fn claims(chains: &[Chain], meter: &mut Meter) -> Result<Vec<Claim>, Reason> {
     let mut claims = Vec::new();
     for chain in chains {
-        if chain.iter().any(Side::has_plus_minus) {
-            for sign in [Operator::Add, Operator::Subtract] {
-                let signed: Chain = chain.iter().map(|side| side.with_sign(sign)).collect();
-                claims.push(claim(&signed, meter)?);
+        if chain.has_plus_minus() {
+            for plus in [true, false] {
+                claims.push(claim(&chain.with_sign(plus), meter)?);
             }
         } else {
             claims.push(claim(chain, meter)?);
@@ -96,113 +136,277 @@ fn claims(chains: &[Chain], meter: &mut Meter) -> Result<Vec<Claim>, Reason> {
 }
 
 /// The last side of a chain counts, once every side before it is shown to equal the next; a leading name is assigned to.
-fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
-    let mut items = chain.iter().map(|side| item(side, meter)).collect::<Result<Vec<_>, _>>()?;
-    let assigned = items.len() > 1 && is_name(&chain[0]);
-    for pair in items[usize::from(assigned)..].windows(2) {
-        if same_item(&pair[0], &pair[1], meter)? {
-            continue;
-        }
-        return match pair {
-            [Item::Quantity(one), Item::Quantity(other)] if one.is_constant() && other.is_constant() => {
-                Ok(Claim::False)
-            }
-            [Item::Quantity(one), Item::Quantity(other)] if items.len() == 2 => {
-                Ok(Claim::Equation(one.value.plus(&other.value.clone().negative(), meter)?))
-            }
-            _ => Err("a chain of equations that cannot be checked".into()),
-        };
+pub fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
+    if chain.rest.is_empty() {
+        return Ok(Claim::Is { target: None, item: item(&chain.first, meter)? });
     }
-    let target = match &items[0] {
-        Item::Quantity(quantity) if assigned => quantity.symbol.clone(),
-        _ => None,
-    };
-    Ok(Claim::Is { target, item: items.pop().expect("a chain has a side") })
+    if let [(Relation::In, set)] = &chain.rest[..] {
+        return Ok(Claim::Is { target: target(&chain.first.expr), item: item(set, meter)? });
+    }
+    if chain.rest.iter().any(|(relation, _)| !matches!(relation, Relation::Equal | Relation::About)) {
+        return relations(chain, meter);
+    }
+    let sides: Vec<&Side> = chain.sides().collect();
+    let names = sides.iter().take_while(|side| is_name(&side.expr)).count().min(sides.len() - 1);
+    let name = if names > 0 { target(&sides[0].expr) } else { None };
+    let mut last = item(sides[names], meter)?;
+    for (index, (relation, side)) in chain.rest.iter().enumerate().skip(names) {
+        let next = item(side, meter)?;
+        if *relation == Relation::About {
+            // A decimal may follow that is rounded right, at however few places; the exact value stands.
+            let (Item::Quantity(exact), Item::Quantity(decimal)) = (&last, &next) else {
+                return Err("an approximation of something that is no number".into());
+            };
+            if index + 1 < chain.rest.len() {
+                return Err("an approximation in the middle of a chain".into());
+            }
+            return match rounds_to(decimal, exact, 1, meter)? {
+                true => Ok(Claim::Is { target: name, item: last }),
+                false => Ok(Claim::False),
+            };
+        }
+        let (Item::Quantity(one), Item::Quantity(other)) = (&last, &next) else {
+            let mut judge = super::compare::Judge::with(meter);
+            let same = super::compare::same_item(&last, &next, &mut judge);
+            if sides.len() == 2 && is_name(&side.expr) {
+                return Ok(Claim::Is { target: target(&side.expr), item: last });
+            }
+            if same? {
+                last = next;
+                continue;
+            }
+            return Err("a chain of equations that cannot be checked".into());
+        };
+        if sides.len() == 2 && is_name(&side.expr) && one.value.is_constant() {
+            return Ok(Claim::Is { target: target(&side.expr), item: last });
+        }
+        let constant = one.value.is_constant() && other.value.is_constant();
+        if sides.len() == 2 && !constant {
+            return Ok(Claim::Equation(one.value.minus(&other.value, meter)?));
+        }
+        let same = same_sides(one, other, meter);
+        match same {
+            Ok(true) => last = next,
+            Ok(false) if constant => return Ok(Claim::False),
+            _ => return Err("a chain of equations that cannot be checked".into()),
+        }
+    }
+    Ok(Claim::Is { target: name, item: last })
 }
 
-/// What can be assigned to: `x`, `f(x)`, `\text{Area}`.
-fn is_name(side: &Side) -> bool {
-    match side {
-        Side::Text(_) => true,
-        Side::Quantity { expr: Expr::Symbol(_), .. } => true,
-        Side::Quantity { expr: Expr::Binary(Operator::Multiply, left, right), .. } => {
-            matches!((&**left, &**right), (Expr::Symbol(_), Expr::Symbol(_)))
+/// Sides of a chain: equal, or one is the other rounded to four significant digits or more.
+fn same_sides(one: &Quantity, other: &Quantity, meter: &mut Meter) -> Result<bool, Reason> {
+    super::quantity::same(one, other, &mut super::compare::Judge::with(meter))
+}
+
+/// What can be assigned to: `x`, `f(x)`, `AB`, `\text{Area}`, `(x, y)`, `dy/dx`.
+fn is_name(expr: &Expr) -> bool {
+    let letter = |expr: &Expr| matches!(expr, Expr::Symbol(name) if !is_reserved(name));
+    match expr {
+        Expr::Text(_) => true,
+        Expr::Symbol(name) => !is_reserved(name),
+        Expr::Binary(Operator::Multiply, left, right) => {
+            let function = matches!(&**left, Expr::Symbol(name) if "fghpqrsuvyFGHPQRST".contains(name.as_str()));
+            let inverse = matches!(&**left, Expr::Binary(Operator::Power, base, _) if letter(base));
+            (letter(left) && letter(right))
+                || ((function || inverse)
+                    && !matches!(**right, Expr::Number(_))
+                    && !matches!(**right, Expr::Binary(Operator::Add | Operator::Subtract, ..)))
+                || (function && matches!(**right, Expr::Number(_)))
+                || only_capitals(expr)
+        }
+        Expr::Binary(Operator::Divide, over, under) => {
+            // A derivative.
+            let starts_with_d = |expr: &Expr| match expr {
+                Expr::Symbol(name) => name == "d",
+                Expr::Binary(Operator::Multiply, left, _) => **left == Expr::Symbol("d".into()),
+                _ => false,
+            };
+            starts_with_d(over) && starts_with_d(under)
+        }
+        Expr::List { open: Bracket::Round, items, close: Bracket::Round } => {
+            items.iter().all(|it| it.rest.is_empty() && matches!(it.first.expr, Expr::Symbol(_)))
+        }
+        Expr::Call(super::function::Function::Abs, inner) => only_capitals(&inner[0]),
+        _ => false,
+    }
+}
+
+/// Names that have a value of their own.
+fn is_reserved(name: &str) -> bool {
+    matches!(name, "\\pi" | "e" | "i" | "\\infty" | "\\ldots")
+}
+
+/// `ABC`, the name of points.
+fn only_capitals(expr: &Expr) -> bool {
+    match expr {
+        Expr::Symbol(name) => name.len() == 1 && name.bytes().all(|it| it.is_ascii_uppercase()),
+        Expr::Binary(Operator::Multiply, left, right) => only_capitals(left) && only_capitals(right),
+        _ => false,
+    }
+}
+
+/// The name that is assigned to, where it can be told from others; `f(x)` may be called `y`.
+fn target(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Symbol(name) | Expr::Text(name) => Some(name.clone()),
+        _ if only_capitals(expr) => Some(expr.to_string()),
+        _ => None,
+    }
+}
+
+pub fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
+    let expr = &side.expr;
+    Ok(match expr {
+        Expr::Text(text) => Item::Text(plain_words(text)),
+        Expr::List { open: Bracket::Set, items, .. } if items.is_empty() => Item::Set(NamedSet::Empty),
+        Expr::List { open, items, close } => {
+            Item::Sequence { open: *open, items: claims(items, meter)?, close: *close }
+        }
+        Expr::Matrix(rows) => {
+            let cell =
+                |expr: &Expr, meter: &mut Meter| Quantity::new(expr, "", meter).map(|it| Item::Quantity(Box::new(it)));
+            let mut matrix = Vec::new();
+            for row in rows {
+                matrix.push(row.iter().map(|it| cell(it, meter)).collect::<Result<Vec<_>, _>>()?);
+            }
+            Item::Matrix(matrix)
+        }
+        Expr::Cases(cases) => {
+            let mut read = Vec::new();
+            for (value, condition) in cases {
+                read.push((claim(value, meter)?, claim(condition, meter)?));
+            }
+            Item::Cases(read)
+        }
+        Expr::Set(set) => Item::Set(*set),
+        Expr::Where(conditions) => {
+            let conditions = claims(conditions, meter)?;
+            let mut whole = Region::all();
+            for condition in conditions {
+                let region = region(&condition, meter)?.ok_or("a set whose condition is no interval")?;
+                whole = whole.intersection(&region, meter)?;
+            }
+            Item::Region(whole)
+        }
+        Expr::Numeral { digits, base } => Item::Numeral { digits: without_zeros(digits), base: *base },
+        Expr::Negative(inner) if matches!(**inner, Expr::Numeral { .. }) => {
+            let Expr::Numeral { digits, base } = &**inner else { unreachable!("it was matched above") };
+            Item::Numeral { digits: format!("-{}", without_zeros(digits)), base: *base }
+        }
+        Expr::Ratio(parts) => {
+            let parts = parts.iter().map(|it| Value::of(it, meter)).collect::<Result<Vec<_>, _>>()?;
+            Item::Ratio { parts, late: late(&side.unit) }
+        }
+        _ if late(&side.unit).is_some() => Item::Ratio { parts: vec![Value::of(expr, meter)?], late: late(&side.unit) },
+        _ if is_set(expr) => Item::Region(set_region(expr, meter)?),
+        _ if expr.any(&|it| matches!(it, Expr::Matrix(_) | Expr::List { .. })) => matrix::item(expr, meter)?,
+        _ => Item::Quantity(Box::new(Quantity::new(expr, &side.unit, meter)?)),
+    })
+}
+
+/// Whether a time is after noon, where it says so.
+fn late(unit: &str) -> Option<bool> {
+    match unit.trim().to_lowercase().replace(['.', ' '], "").as_str() {
+        "am" => Some(false),
+        "pm" => Some(true),
+        _ => None,
+    }
+}
+
+/// Words without what they could do without.
+fn plain_words(text: &str) -> String {
+    let text = text.replace(['-', '\''], " ");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let rest = ["the ", "a ", "an ", "option ", "choice ", "answer "].iter().find_map(|it| text.strip_prefix(it));
+    let text = rest.unwrap_or(&text);
+    text.strip_prefix('(').and_then(|it| it.strip_suffix(')')).unwrap_or(text).trim_end_matches(['.', '!']).to_string()
+}
+
+fn without_zeros(digits: &str) -> String {
+    let digits = digits.trim_start_matches('0').to_uppercase();
+    if digits.is_empty() || digits.starts_with('.') { format!("0{digits}") } else { digits }
+}
+
+fn is_set(expr: &Expr) -> bool {
+    match expr {
+        Expr::Binary(Operator::Union | Operator::Intersection | Operator::Without, ..) => true,
+        Expr::Binary(Operator::Subtract, left, right) => {
+            let set = |it: &Expr| matches!(it, Expr::Set(_) | Expr::List { open: Bracket::Set, .. }) || is_set(it);
+            set(left) || matches!(&**right, Expr::List { open: Bracket::Set, .. })
         }
         _ => false,
     }
 }
 
-fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
-    Ok(match side {
-        Side::Text(text) => Item::Text(text.clone()),
-        Side::Sequence(Sequence { open, items, close }) => {
-            Item::Sequence { open: *open, items: claims(items, meter)?, close: *close }
+fn set_region(expr: &Expr, meter: &mut Meter) -> Result<Region, Reason> {
+    if let Expr::Binary(operator, left, right) = expr
+        && is_set(expr)
+    {
+        let (left, right) = (set_region(left, meter)?, set_region(right, meter)?);
+        return match operator {
+            Operator::Union => left.union(right, meter),
+            Operator::Intersection => left.intersection(&right, meter),
+            _ => left.without(&right, meter),
+        };
+    }
+    let claim = Claim::Is { target: None, item: item(&Side::from(expr.clone()), meter)? };
+    region(&claim, meter)?.ok_or_else(|| "a set that is no interval".into())
+}
+
+/// The real numbers that a claim allows, if it speaks of some.
+pub fn region(claim: &Claim, meter: &mut Meter) -> Result<Option<Region>, Reason> {
+    let item = match claim {
+        Claim::Relation(relations) => return Ok(relations.region.clone()),
+        Claim::Is { target: Some(_), item: Item::Quantity(quantity) } if quantity.unit.is_none() => {
+            return Ok(Some(Region::point(quantity.value.clone())));
         }
-        Side::Quantity { expr, unit } => Item::Quantity(Box::new(Quantity {
-            value: Value::of(expr, meter)?,
-            unit: unit::canonical(unit),
-            symbol: if let Expr::Symbol(name) = expr { Some(name.clone()) } else { None },
-            rounding: rounding(expr),
-        })),
+        Claim::Is { item, .. } => item,
+        _ => return Ok(None),
+    };
+    Ok(match item {
+        Item::Region(region) => Some(region.clone()),
+        Item::Set(NamedSet::Reals) => Some(Region::all()),
+        Item::Set(NamedSet::Empty) => Some(Region::default()),
+        Item::Sequence { open: Bracket::Set, items, .. } => {
+            let mut union = Region::default();
+            for item in items {
+                let Claim::Is { item: Item::Quantity(quantity), .. } = item else { return Ok(None) };
+                union = union.union(Region::point(quantity.value.clone()), meter)?;
+            }
+            Some(union)
+        }
+        Item::Sequence { open, items, close } if items.len() == 2 && *open != Bracket::Angle => {
+            let ends: Option<Vec<&Value>> = items
+                .iter()
+                .map(|it| match it {
+                    Claim::Is { target: None, item: Item::Quantity(quantity) } => Some(&quantity.value),
+                    _ => None,
+                })
+                .collect();
+            let Some(ends) = ends else { return Ok(None) };
+            let low = End { at: Bound::of(ends[0].clone()), closed: *open == Bracket::Square };
+            let high = End { at: Bound::of(ends[1].clone()), closed: *close == Bracket::Square };
+            Some(Region::interval(Interval { low, high }, meter)?)
+        }
+        _ => None,
     })
 }
 
+/// Whether two values of a chain are equal for certain.
+pub fn same_value(one: &Value, other: &Value, meter: &mut Meter) -> Result<bool, Reason> {
+    Ok(equal(Term { value: one, expr: None }, Term { value: other, expr: None }, meter)?.0)
+}
+
 impl Quantity {
-    fn is_constant(&self) -> bool {
-        self.value.all_bases(&|base| is_constant(base) || *base == Base::Imaginary)
-    }
-}
-
-fn rounding(expr: &Expr) -> Rounding {
-    match (lone_decimal(expr), has_decimal(expr)) {
-        (Some((half, significant)), _) => Rounding::Decimal { half, significant },
-        (None, true) => Rounding::Mixed,
-        (None, false) => Rounding::Exact,
-    }
-}
-
-/// Half a unit in the last place, and the significant digits, of a number like `-0.25`, `12.5\%` or `6.02 \times 10^{23}`.
-fn lone_decimal(expr: &Expr) -> Option<(BigRational, usize)> {
-    match expr {
-        Expr::Number(literal) if literal.decimal => {
-            Some((power_of_ten(literal.last_place)? / BigInt::from(2), literal.significant()))
+    fn new(expr: &Expr, unit: &str, meter: &mut Meter) -> Result<Quantity, Reason> {
+        let (scale, unit) = unit::read(unit);
+        let mut quantity = Quantity::of(expr, meter)?;
+        if scale > 1 {
+            quantity.value = quantity.value.times(&Value::integer(scale as i64), meter)?;
+            quantity.expr = None;
         }
-        Expr::Negative(inner) => lone_decimal(inner),
-        Expr::Percent(inner) => lone_decimal(inner).map(|(half, significant)| (half / BigInt::from(100), significant)),
-        Expr::Binary(Operator::Multiply, left, right) => {
-            let (half, significant) = lone_decimal(left)?;
-            let Expr::Binary(Operator::Power, base, exponent) = &**right else { return None };
-            let exponent = match &**exponent {
-                Expr::Negative(size) => -small_integer(size)?,
-                size => small_integer(size)?,
-            };
-            (small_integer(base)? == 10).then_some((half * power_of_ten(exponent)?, significant))
-        }
-        _ => None,
-    }
-}
-
-fn small_integer(expr: &Expr) -> Option<i32> {
-    match expr {
-        Expr::Number(literal) if literal.is_integer() => i32::try_from(&literal.digits).ok(),
-        _ => None,
-    }
-}
-
-fn power_of_ten(exponent: i32) -> Option<BigRational> {
-    let size = BigInt::from(10).pow(exponent.unsigned_abs().min(1_000));
-    match exponent {
-        -1_000..0 => Some(BigRational::new_raw(BigInt::one(), size)),
-        0..=1_000 => Some(BigRational::from_integer(size)),
-        _ => None,
-    }
-}
-
-fn has_decimal(expr: &Expr) -> bool {
-    match expr {
-        Expr::Number(literal) => literal.decimal,
-        Expr::Symbol(_) => false,
-        Expr::Negative(inner) | Expr::Percent(inner) => has_decimal(inner),
-        Expr::Binary(_, left, right) => has_decimal(left) || has_decimal(right),
+        quantity.unit = unit;
+        Ok(quantity)
     }
 }

@@ -1,15 +1,26 @@
 //! Answers as exact values: extract, parse, compare.
 //!
-//! A response goes through [`extract`] (the last box), [`token`] and [`parse`] (text to an expression tree), [`value`] (the
-//! tree to a canonical form over exact rationals), [`form`] (what the answer claims) and [`compare`]. Nothing of a model's text is ever executed, and every step
-//! is bounded by size, never by a clock ([`limits`]), so that a verdict is the same on every machine.
+//! A response goes through [`extract`] (the last box), [`lex`] and [`parse`] (text to a tree), [`value`] (expressions to a
+//! canonical form over exact rationals), [`form`] (what the answer claims) and [`compare`]. Forms that may be equal without
+//! looking it are told apart by certified enclosure and at seeded points ([`equal`]). Nothing of a model's text is ever
+//! executed, and every step is bounded by size, never by a clock ([`limits`]), so that a verdict is the same on every
+//! machine.
 
+mod ball;
 mod compare;
+mod enclose;
+mod equal;
 mod extract;
 mod form;
+mod function;
+mod lex;
 mod limits;
-mod numeric;
+mod matrix;
 mod parse;
+mod quantity;
+mod region;
+mod relation;
+mod show;
 mod token;
 mod tree;
 mod unit;
@@ -23,6 +34,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Scope;
+
+use form::Form;
+use lex::Grouping;
+use limits::{Meter, Reason};
 
 pub use extract::{Extracted, extract_boxed};
 
@@ -68,17 +83,83 @@ pub fn grade(response: &str, gold: &str, scope: Scope, answer_tag: Option<&str>)
     }
 }
 
+/// A gold answer that has been read: a group of answers is checked against one.
+pub struct Gold {
+    text: String,
+    form: Form,
+    /// Where the text has `1,234`: the form in which that is a list.
+    as_list: Option<Form>,
+}
+
+/// Reads a gold answer, LaTeX or plain text.
+///
+/// # Errors
+/// Why it cannot be read. A question whose gold cannot be read must not be scored at all: neither 0 nor 1 would be true.
+pub fn prepare(gold: &str) -> Result<Gold, Reason> {
+    let form = form::read(gold, Grouping::Commas)?;
+    if form.is_false() {
+        return Err("a false chain of equations".into());
+    }
+    let as_list = has_group(gold).then(|| form::read(gold, Grouping::Lists).ok()).flatten();
+    Ok(Gold { text: gold.trim().to_string(), form, as_list })
+}
+
+impl Gold {
+    /// Is `answer` the same? It is LaTeX or plain text.
+    pub fn check(&self, answer: &str) -> Verdict {
+        self.decide(answer).0
+    }
+
+    /// The verdict, and the rule that led to it.
+    fn decide(&self, answer: &str) -> (Verdict, &'static str) {
+        if self.text == answer.trim() {
+            return (Verdict::Correct, "the same text");
+        }
+        let form = match form::read(answer, Grouping::Commas) {
+            Ok(form) => form,
+            Err(reason) => return (Verdict::Undecided(reason), "the answer cannot be read"),
+        };
+        let decided = decide(&self.form, &form);
+        // `1,234` may be a list after all, where the other one is.
+        if decided.0 != Verdict::Correct && (self.as_list.is_some() || has_group(answer)) {
+            let lists = form::read(answer, Grouping::Lists);
+            let gold = self.as_list.as_ref().unwrap_or(&self.form);
+            if let Ok(form) = lists
+                && (form.items.len() > 1) == (gold.items.len() > 1)
+            {
+                let as_lists = decide(gold, &form);
+                if as_lists.0 == Verdict::Correct {
+                    return as_lists;
+                }
+            }
+        }
+        decided
+    }
+}
+
+fn decide(gold: &Form, answer: &Form) -> (Verdict, &'static str) {
+    let mut meter = Meter::new();
+    let mut judge = compare::Judge::with(&mut meter);
+    match compare::compare(gold, answer, &mut judge) {
+        Ok(true) => (Verdict::Correct, judge.rule),
+        Ok(false) => (Verdict::Wrong, judge.rule),
+        Err(reason) => (Verdict::Undecided(reason), "neither could be shown"),
+    }
+}
+
+/// Whether a comma between digits may group them or part them.
+fn has_group(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.windows(3).any(|it| it[0].is_ascii_digit() && it[1] == b',' && it[2].is_ascii_digit())
+}
+
 /// Is `answer` the same as `gold`? Both are LaTeX or plain text.
 ///
-/// A gold answer that cannot be read gives [`Verdict::Undecided`] whatever the answer; see [`gold_is_parsable`].
+/// A gold answer that cannot be read gives [`Verdict::Undecided`] whatever the answer; see [`gold_flaw`].
 pub fn check(gold: &str, answer: &str) -> Verdict {
-    let gold_form = match read_gold(gold) {
-        Ok(form) => form,
-        Err(reason) => return Verdict::Undecided(format!("gold: {reason}")),
-    };
-    match form::read(answer) {
-        Ok(answer_form) => compare::compare(&gold_form, &answer_form).into(),
-        Err(reason) => Verdict::Undecided(reason),
+    match prepare(gold) {
+        Ok(gold) => gold.check(answer),
+        Err(reason) => Verdict::Undecided(format!("gold: {reason}")),
     }
 }
 
@@ -96,23 +177,24 @@ pub struct Explanation {
 
 /// [`check`], with the two trees and the rule that decided.
 pub fn explain(gold: &str, answer: &str) -> Explanation {
-    let verdict = check(gold, answer);
-    let tree = |text: &str| parse::parse(text).map_or_else(|reason| reason, |tree| format!("{tree:?}"));
-    Explanation { gold: tree(gold), answer: tree(answer), rule: verdict.to_string(), verdict }
+    let tree = |text: &str| {
+        parse::parse(text, Grouping::Commas)
+            .map_or_else(|reason| format!("cannot be read: {reason}"), |it| it.to_string())
+    };
+    let (verdict, rule) = match prepare(gold) {
+        Ok(gold) => gold.decide(answer),
+        Err(reason) => (Verdict::Undecided(format!("gold: {reason}")), "the gold cannot be read"),
+    };
+    Explanation { gold: tree(gold), answer: tree(answer), rule: rule.to_string(), verdict }
 }
 
 /// Why this gold answer cannot be read; `None` where it can.
 pub fn gold_flaw(gold: &str) -> Option<String> {
-    read_gold(gold).err()
+    prepare(gold).err()
 }
 
 /// Whether [`check`] can read this gold answer. A question whose gold it cannot read must not be scored at all: neither 0
 /// nor 1 would be true.
 pub fn gold_is_parsable(gold: &str) -> bool {
-    read_gold(gold).is_ok()
-}
-
-fn read_gold(gold: &str) -> Result<form::Form, limits::Reason> {
-    let form = form::read(gold)?;
-    if form.is_false() { Err("a false chain of equations".into()) } else { Ok(form) }
+    prepare(gold).is_ok()
 }

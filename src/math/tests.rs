@@ -13,7 +13,7 @@ fn rows() -> impl Iterator<Item = (usize, &'static str, &'static str, &'static s
     let lines = TABLE.lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
     lines.map(|(index, line)| {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [gold, answer, verdict] = fields[..] else { panic!("line {}: three columns", index + 1) };
+        let [gold, answer, verdict] = fields[..3] else { panic!("line {}: three columns", index + 1) };
         (index + 1, gold, answer, verdict)
     })
 }

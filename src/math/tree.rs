@@ -1,45 +1,98 @@
 //! The tree of an answer: expressions, and the chains, lists, units and text around them.
 
-use super::token::{Bracket, Literal};
+use super::function::Function;
+use super::token::{Bracket, Joiner, Literal};
 
-/// Sides joined by `=`; one side where there is none.
-pub type Chain = Vec<Side>;
-
+/// A whole answer: one item, or a list of them.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Side {
-    Quantity {
-        expr: Expr,
-        /// As it was written; empty for none.
-        unit: String,
-    },
-    Text(String),
-    Sequence(Sequence),
+pub struct Answer {
+    pub items: Vec<Chain>,
+    /// The strongest word between the items; `None` for a single item.
+    pub joiner: Option<Joiner>,
 }
 
-/// Items between brackets: a tuple or an interval in round and square ones, a set in braces.
+/// Sides joined by relations; one side where there is none.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sequence {
-    pub open: Bracket,
-    pub items: Vec<Chain>,
-    pub close: Bracket,
+pub struct Chain {
+    pub first: Side,
+    pub rest: Vec<(Relation, Side)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Side {
+    pub expr: Expr,
+    /// As it was written; empty for none.
+    pub unit: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Relation {
+    Equal,
+    /// `\approx`: right if the decimal is rounded right.
+    About,
+    NotEqual,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+    In,
+    NotIn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NamedSet {
+    Empty,
+    Naturals,
+    Integers,
+    Rationals,
+    Reals,
+    Complex,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
     Number(Literal),
     Symbol(String),
+    Text(String),
+    /// Digits in a base, such as `1011_2`.
+    Numeral {
+        digits: String,
+        base: u32,
+    },
     Negative(Box<Expr>),
     Percent(Box<Expr>),
+    /// An angle in degrees inside of a function.
+    Degrees(Box<Expr>),
     Binary(Operator, Box<Expr>, Box<Expr>),
+    Call(Function, Vec<Expr>),
+    /// `3:4:5`, and times of the day.
+    Ratio(Vec<Expr>),
+    /// Items between brackets: a tuple or an interval in round and square ones, a set in braces.
+    List {
+        open: Bracket,
+        items: Vec<Chain>,
+        close: Bracket,
+    },
+    /// `\{x \mid x > 2\}`: the conditions.
+    Where(Vec<Chain>),
+    Matrix(Vec<Vec<Expr>>),
+    /// Values, each with the condition under which it holds.
+    Cases(Vec<(Chain, Chain)>),
+    Set(NamedSet),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
+    Union,
+    Intersection,
+    Without,
     Add,
     Subtract,
     PlusMinus,
+    MinusPlus,
     Multiply,
     Divide,
+    Modulo,
     Power,
     /// The radicand, then the index.
     Root,
@@ -53,50 +106,83 @@ impl Operator {
     /// A larger number binds more tightly.
     pub fn binding(self) -> u8 {
         match self {
-            Operator::Add | Operator::Subtract | Operator::PlusMinus => 1,
-            Operator::Multiply | Operator::Divide => 2,
-            Operator::Power | Operator::Root => 3,
+            Operator::Union | Operator::Without => 1,
+            Operator::Intersection => 2,
+            Operator::Add | Operator::Subtract | Operator::PlusMinus | Operator::MinusPlus => 3,
+            Operator::Multiply | Operator::Divide | Operator::Modulo => 4,
+            Operator::Power | Operator::Root => 5,
         }
     }
 }
 
-impl Side {
-    /// Whether ± occurs in it: then it stands for two values.
-    pub fn has_plus_minus(&self) -> bool {
-        matches!(self, Side::Quantity { expr, .. } if expr.has_plus_minus())
+impl Chain {
+    pub fn sides(&self) -> impl Iterator<Item = &Side> {
+        std::iter::once(&self.first).chain(self.rest.iter().map(|(_, side)| side))
     }
 
-    /// The side with `sign` for every ±.
-    pub fn with_sign(&self, sign: Operator) -> Side {
-        match self {
-            Side::Quantity { expr, unit } => Side::Quantity { expr: expr.with_sign(sign), unit: unit.clone() },
-            _ => self.clone(),
-        }
+    /// Whether ± occurs in it: then it stands for two.
+    pub fn has_plus_minus(&self) -> bool {
+        self.sides()
+            .any(|side| side.expr.any(&|it| matches!(it, Expr::Binary(Operator::PlusMinus | Operator::MinusPlus, ..))))
+    }
+
+    /// The chain with one of the two signs for every ±, and the other for every ∓.
+    pub fn with_sign(&self, plus: bool) -> Chain {
+        let side = |side: &Side| Side { expr: side.expr.with_sign(plus), unit: side.unit.clone() };
+        Chain { first: side(&self.first), rest: self.rest.iter().map(|(it, other)| (*it, side(other))).collect() }
+    }
+}
+
+impl From<Side> for Chain {
+    fn from(first: Side) -> Chain {
+        Chain { first, rest: Vec::new() }
+    }
+}
+
+impl From<Expr> for Side {
+    fn from(expr: Expr) -> Side {
+        Side { expr, unit: String::new() }
     }
 }
 
 impl Expr {
-    fn has_plus_minus(&self) -> bool {
-        match self {
-            Expr::Number(_) | Expr::Symbol(_) => false,
-            Expr::Negative(inner) | Expr::Percent(inner) => inner.has_plus_minus(),
-            Expr::Binary(operator, left, right) => {
-                *operator == Operator::PlusMinus || left.has_plus_minus() || right.has_plus_minus()
-            }
-        }
+    pub fn whole(number: u64) -> Expr {
+        Expr::Number(Literal::whole(number))
     }
 
-    /// The expression with `sign` for every ±.
-    fn with_sign(&self, sign: Operator) -> Expr {
-        let boxed = |inner: &Expr| Box::new(inner.with_sign(sign));
+    /// Whether `test` holds for a node of it, lists apart: their items are answers of their own.
+    pub fn any(&self, test: &impl Fn(&Expr) -> bool) -> bool {
+        test(self)
+            || match self {
+                Expr::Negative(inner) | Expr::Percent(inner) | Expr::Degrees(inner) => inner.any(test),
+                Expr::Binary(_, left, right) => left.any(test) || right.any(test),
+                Expr::Call(_, parts) | Expr::Ratio(parts) => parts.iter().any(|it| it.any(test)),
+                Expr::Matrix(rows) => rows.iter().flatten().any(|it| it.any(test)),
+                Expr::Number(_) | Expr::Symbol(_) | Expr::Text(_) | Expr::Numeral { .. } => false,
+                Expr::List { .. } | Expr::Where(_) | Expr::Cases(_) | Expr::Set(_) => false,
+            }
+    }
+
+    fn with_sign(&self, plus: bool) -> Expr {
+        let boxed = |inner: &Expr| Box::new(inner.with_sign(plus));
+        let each = |parts: &[Expr]| parts.iter().map(|it| it.with_sign(plus)).collect();
         match self {
-            Expr::Number(_) | Expr::Symbol(_) => self.clone(),
             Expr::Negative(inner) => Expr::Negative(boxed(inner)),
             Expr::Percent(inner) => Expr::Percent(boxed(inner)),
+            Expr::Degrees(inner) => Expr::Degrees(boxed(inner)),
             Expr::Binary(operator, left, right) => {
-                let operator = if *operator == Operator::PlusMinus { sign } else { *operator };
+                let operator = match operator {
+                    Operator::PlusMinus if plus => Operator::Add,
+                    Operator::MinusPlus if !plus => Operator::Add,
+                    Operator::PlusMinus | Operator::MinusPlus => Operator::Subtract,
+                    other => *other,
+                };
                 Expr::Binary(operator, boxed(left), boxed(right))
             }
+            Expr::Call(function, parts) => Expr::Call(*function, each(parts)),
+            Expr::Ratio(parts) => Expr::Ratio(each(parts)),
+            Expr::Matrix(rows) => Expr::Matrix(rows.iter().map(|row| each(row)).collect()),
+            _ => self.clone(),
         }
     }
 }

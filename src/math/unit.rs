@@ -1,110 +1,242 @@
-//! Units: an answer may leave the unit out, but not contradict it.
+//! Units: an answer may leave the unit out, but not contradict it; another unit of the same kind is converted.
 
-/// Every known unit with its other spellings, in the singular.
-const UNITS: [&[&str]; 36] = [
-    &["mm", "millimeter", "millimetre"],
-    &["cm", "centimeter", "centimetre"],
-    &["dm", "decimeter", "decimetre"],
-    &["m", "meter", "metre"],
-    &["km", "kilometer", "kilometre"],
-    &["in", "inch", "inche"],
-    &["ft", "foot", "feet"],
-    &["yd", "yard"],
-    &["mi", "mile"],
-    &["mg", "milligram"],
-    &["g", "gram"],
-    &["kg", "kilogram"],
-    &["oz", "ounce"],
-    &["lb", "pound"],
-    &["ml", "milliliter", "millilitre"],
-    &["l", "liter", "litre"],
-    &["gal", "gallon"],
-    &["s", "sec", "second"],
-    &["min", "minute"],
-    &["h", "hr", "hour"],
-    &["day"],
-    &["week"],
-    &["month"],
-    &["yr", "year"],
-    &["degree", "deg", "°"],
-    &["rad", "radian"],
-    &["$", "dollar", "usd"],
-    &["¢", "cent"],
-    &["€", "euro", "eur"],
-    &["£", "gbp"],
-    &["¥", "yen"],
-    &["mi/h", "mph"],
-    &["km/h", "kph", "kmh"],
-    &["hz", "hertz"],
-    &["j", "joule"],
-    &["n", "newton"],
+use std::collections::BTreeMap;
+
+use num_rational::BigRational;
+use num_traits::{One, Pow};
+
+/// What a unit measures, as powers of basic units, and how many of those it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unit {
+    pub factor: BigRational,
+    powers: BTreeMap<&'static str, i32>,
+    /// Words that are no known unit.
+    pub unknown: String,
+}
+
+/// A kind of measure: its units with how many basic ones each is (over and under), in the singular.
+struct Kind {
+    basic: &'static str,
+    power: i32,
+    units: &'static [(u64, u64, &'static [&'static str])],
+}
+
+const KINDS: [Kind; 20] = [
+    Kind {
+        basic: "metre",
+        power: 1,
+        units: &[
+            (1, 1_000_000_000, &["nm", "nanometer"]),
+            (1, 1_000, &["mm", "millimeter", "millimetre"]),
+            (1, 100, &["cm", "centimeter", "centimetre"]),
+            (1, 10, &["dm", "decimeter", "decimetre"]),
+            (1, 1, &["m", "meter", "metre"]),
+            (1_000, 1, &["km", "kilometer", "kilometre"]),
+            (254, 10_000, &["in", "inch", "inche"]),
+            (3_048, 10_000, &["ft", "foot", "feet"]),
+            (9_144, 10_000, &["yd", "yard"]),
+            (1_609_344, 1_000, &["mi", "mile"]),
+        ],
+    },
+    Kind {
+        basic: "metre",
+        power: 3,
+        units: &[
+            (1, 1_000_000, &["ml", "milliliter", "millilitre", "cc"]),
+            (1, 100_000, &["cl", "centiliter", "centilitre"]),
+            (1, 1_000, &["l", "liter", "litre"]),
+        ],
+    },
+    Kind {
+        basic: "gallon",
+        power: 1,
+        units: &[(1, 1, &["gal", "gallon"]), (1, 4, &["qt", "quart"]), (1, 8, &["pt", "pint"]), (1, 16, &["cup"])],
+    },
+    Kind {
+        basic: "gram",
+        power: 1,
+        units: &[
+            (1, 1_000, &["mg", "milligram"]),
+            (1, 1, &["g", "gm", "gram"]),
+            (1_000, 1, &["kg", "kilogram"]),
+            (1_000_000, 1, &["tonne"]),
+        ],
+    },
+    Kind { basic: "pound", power: 1, units: &[(1, 16, &["oz", "ounce"]), (1, 1, &["lb", "pound"])] },
+    Kind {
+        basic: "second",
+        power: 1,
+        units: &[
+            (1, 1_000, &["ms", "millisecond"]),
+            (1, 1, &["s", "sec", "second"]),
+            (60, 1, &["min", "minute"]),
+            (3_600, 1, &["h", "hr", "hour"]),
+            (86_400, 1, &["day"]),
+            (604_800, 1, &["week"]),
+        ],
+    },
+    Kind { basic: "month", power: 1, units: &[(1, 1, &["month"]), (12, 1, &["yr", "year"])] },
+    Kind { basic: "degree", power: 1, units: &[(1, 1, &["degree", "deg", "°"])] },
+    Kind { basic: "radian", power: 1, units: &[(1, 1, &["rad", "radian"])] },
+    Kind { basic: "celsius", power: 1, units: &[(1, 1, &["degreec", "celsius"])] },
+    Kind { basic: "fahrenheit", power: 1, units: &[(1, 1, &["degreef", "fahrenheit"])] },
+    Kind { basic: "dollar", power: 1, units: &[(1, 1, &["$", "dollar", "usd"]), (1, 100, &["¢", "cent"])] },
+    Kind { basic: "euro", power: 1, units: &[(1, 1, &["€", "euro", "eur"])] },
+    Kind { basic: "sterling", power: 1, units: &[(1, 1, &["£", "gbp"])] },
+    Kind { basic: "yen", power: 1, units: &[(1, 1, &["¥", "yen"])] },
+    Kind { basic: "rupee", power: 1, units: &[(1, 1, &["₹", "rupee"])] },
+    Kind { basic: "hertz", power: 1, units: &[(1, 1, &["hz", "hertz"])] },
+    Kind { basic: "joule", power: 1, units: &[(1, 1, &["j", "joule"]), (1_000, 1, &["kj", "kilojoule"])] },
+    Kind { basic: "newton", power: 1, units: &[(1, 1, &["n", "newton"])] },
+    Kind { basic: "watt", power: 1, units: &[(1, 1, &["w", "watt"]), (1_000, 1, &["kw", "kilowatt"])] },
+];
+
+/// Quotients with names of their own.
+const QUOTIENTS: [(&str, &str); 6] =
+    [("mph", "mi/h"), ("kph", "km/h"), ("kmh", "km/h"), ("kmph", "km/h"), ("mps", "m/s"), ("fps", "ft/s")];
+
+/// Words that multiply the number before them.
+const SCALES: [(&str, u64); 6] = [
+    ("hundred", 100),
+    ("thousand", 1_000),
+    ("million", 1_000_000),
+    ("billion", 1_000_000_000),
+    ("trillion", 1_000_000_000_000),
+    ("dozen", 12),
 ];
 
 pub fn is_known(word: &str) -> bool {
-    find(&word.to_lowercase()).is_some()
+    let word = word.to_lowercase();
+    find(&word).is_some()
+        || QUOTIENTS.iter().any(|(name, _)| *name == word)
+        || SCALES.iter().any(|(name, _)| *name == word)
 }
 
-/// One spelling for each unit: `square centimeters` and `cm^2` are the same. Empty for a mere `units`.
-pub fn canonical(unit: &str) -> String {
-    let lower = unit.to_lowercase().replace(['.', '{', '}'], " ").replace(" per ", "/");
-    let parts = lower.split('/').map(|part| {
-        let (mut power, mut name) = ("", Vec::new());
-        for word in part.split_whitespace() {
-            match word {
-                "square" | "sq" => power = "^2",
-                "cubic" | "cu" => power = "^3",
-                "unit" | "units" => {}
+/// The unit of a text, and the number that its words multiply by: `million dollars` is a million, and dollars.
+///
+/// Empty, or nothing but `units`, is `None`.
+pub fn read(text: &str) -> (u64, Option<Unit>) {
+    if text.is_empty() {
+        return (1, None);
+    }
+    let mut lower = text.to_lowercase().replace(['.', '{', '}', '(', ')'], " ").replace(" per ", "/");
+    for (name, quotient) in QUOTIENTS {
+        if lower.split_whitespace().any(|word| word == name) {
+            lower = lower.replace(name, quotient);
+        }
+    }
+    let mut scale = 1;
+    let mut unit = Unit { factor: BigRational::one(), powers: BTreeMap::new(), unknown: String::new() };
+    for (index, part) in lower.split('/').enumerate() {
+        let sign = if index == 0 { 1 } else { -1 };
+        let mut dimension = 1;
+        let words: Vec<&str> = part.split_whitespace().collect();
+        for (place, word) in words.iter().enumerate() {
+            match *word {
+                "square" | "sq" => dimension = 2,
+                "cubic" | "cu" => dimension = 3,
+                "squared" | "cubed" | "unit" | "units" | "of" | "a" | "an" | "the" => {}
                 _ => {
+                    if let Some((_, number)) = SCALES.iter().find(|(name, _)| word.trim_end_matches('s') == *name) {
+                        scale *= number;
+                        continue;
+                    }
                     let (base, exponent) = word.split_at(word.find('^').unwrap_or(word.len()));
-                    name.push(format!("{}{exponent}", find(base).unwrap_or(base)));
+                    let mut power = exponent.strip_prefix('^').and_then(|it| it.parse().ok()).unwrap_or(1);
+                    match words.get(place + 1) {
+                        Some(&"squared") => power = 2,
+                        Some(&"cubed") => power = 3,
+                        _ => {}
+                    }
+                    unit.multiply(base, sign * power * dimension, word);
+                    // `square centimetres^1`: the word is used up.
+                    dimension = 1;
                 }
             }
         }
-        // `square units` name no unit, and no power of one either.
-        if name.is_empty() { String::new() } else { name.join(" ") + power }
-    });
-    parts.collect::<Vec<_>>().join("/").trim_matches('/').to_string()
+    }
+    let empty = unit.powers.is_empty() && unit.unknown.is_empty() && unit.factor.is_one();
+    (scale, (!empty).then_some(unit))
 }
 
-/// Whether two units, in canonical form, are known to differ.
-pub fn contradict(one: &str, other: &str) -> bool {
-    let known = |unit: &str| unit.split(['/', '^']).all(|part| part.parse::<u8>().is_ok() || find(part).is_some());
-    one != other && known(one) && known(other)
+impl Unit {
+    fn multiply(&mut self, name: &str, power: i32, word: &str) {
+        match find(name) {
+            Some((kind, factor)) if power.abs() <= 12 => {
+                self.factor *= Pow::pow(&factor, power);
+                let total = self.powers.entry(kind.basic).or_insert(0);
+                *total += power * kind.power;
+                if *total == 0 {
+                    self.powers.remove(kind.basic);
+                }
+            }
+            _ => {
+                if !self.unknown.is_empty() {
+                    self.unknown.push(' ');
+                }
+                // The plural says no more.
+                self.unknown.push_str(word.strip_suffix('s').filter(|rest| rest.len() > 2).unwrap_or(word));
+            }
+        }
+    }
+
+    /// Whether every word of it is known.
+    pub fn is_known(&self) -> bool {
+        self.unknown.is_empty()
+    }
+
+    /// Whether the two measure the same.
+    pub fn is_like(&self, other: &Unit) -> bool {
+        self.powers == other.powers
+    }
+
+    pub fn is_angle(&self, name: &str) -> bool {
+        self.is_known() && self.powers.len() == 1 && self.powers.get(name) == Some(&1)
+    }
 }
 
-fn find(word: &str) -> Option<&'static str> {
+fn find(word: &str) -> Option<(&'static Kind, BigRational)> {
     let singular = word.strip_suffix('s').filter(|rest| rest.len() > 1).unwrap_or(word);
-    UNITS
-        .iter()
-        .find(|spellings| spellings.contains(&word) || spellings.contains(&singular))
-        .map(|spellings| spellings[0])
+    KINDS.iter().find_map(|kind| {
+        let found = kind.units.iter().find(|(_, _, names)| names.contains(&word) || names.contains(&singular))?;
+        Some((kind, BigRational::new(found.0.into(), found.1.into())))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn unit(text: &str) -> Option<Unit> {
+        read(text).1
+    }
+
     #[test]
-    fn one_spelling_for_each_unit() {
+    fn one_meaning_for_each_unit() {
         for (one, other) in [
             ("centimeters", "cm"),
             ("square centimeters", "cm^2"),
             ("inches^2", "sq in."),
             ("miles per hour", "mph"),
+            ("km/h", "kph"),
             ("cubic feet", "ft^3"),
             ("degrees", "degree"),
+            ("m s^-1", "m/s"),
             ("square units", ""),
         ] {
-            assert_eq!(canonical(one), canonical(other), "{one}");
+            assert_eq!(unit(one), unit(other), "{one}");
         }
     }
 
     #[test]
-    fn only_known_units_contradict() {
-        assert!(contradict("cm", "m"));
-        assert!(contradict("cm", "cm^2"));
-        assert!(contradict("$", "¢"));
-        assert!(!contradict("cm", "cm"));
-        assert!(!contradict("apples", "pears"));
+    fn units_of_a_kind_are_converted() {
+        let ratio = |one: &str, other: &str| unit(one).unwrap().factor / unit(other).unwrap().factor;
+        assert_eq!(ratio("m", "cm"), BigRational::from_integer(100.into()));
+        assert_eq!(ratio("m^2", "cm^2"), BigRational::from_integer(10_000.into()));
+        assert_eq!(ratio("liters", "cm^3"), BigRational::from_integer(1_000.into()));
+        assert!(!unit("cm").unwrap().is_like(&unit("cm^2").unwrap()));
+        assert!(!unit("$").unwrap().is_like(&unit("€").unwrap()));
+        assert!(!unit("apples").unwrap().is_known());
+        assert_eq!(read("million dollars").0, 1_000_000);
     }
 }

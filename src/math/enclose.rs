@@ -1,0 +1,245 @@
+//! Constants in balls: what proves that two forms differ, orders numbers, and holds decimals against exact values.
+
+use std::cmp::Ordering;
+
+use num_bigint::BigInt;
+use num_rational::Ratio;
+use num_traits::One;
+
+use super::ball::Ball;
+use super::function::Function::*;
+use super::value::{Base, Sum, Value};
+
+/// Precisions that are tried one after the other, in bits.
+pub const PRECISIONS: [u32; 4] = [96, 192, 384, 1_024];
+
+/// A number in the plane; one without an imaginary part is real for certain.
+#[derive(Clone, Debug)]
+pub struct Complex {
+    pub re: Ball,
+    pub im: Option<Ball>,
+}
+
+/// The sign of a real constant, where a thousand bits show it.
+pub fn sign(value: &Value) -> Option<Ordering> {
+    for precision in PRECISIONS {
+        let number = enclose(value, precision)?;
+        if number.im.is_some() {
+            return None;
+        }
+        if let Some(sign) = number.re.sign() {
+            return Some(sign);
+        }
+    }
+    None
+}
+
+/// The greatest whole number below a real constant that is not whole itself.
+pub fn floor(value: &Value) -> Option<BigInt> {
+    for precision in PRECISIONS {
+        let number = enclose(value, precision)?;
+        if number.im.is_some() {
+            return None;
+        }
+        let above = |whole: &BigInt| number.re.sub(&Ball::from_int(whole.clone(), precision)).sign();
+        // A power of two beyond it, then halves.
+        let mut low = BigInt::from(-1);
+        while above(&low)? != Ordering::Greater {
+            low *= 2;
+            if low.bits() > 256 {
+                return None;
+            }
+        }
+        let mut high = BigInt::one();
+        while above(&high)? != Ordering::Less {
+            high *= 2;
+            if high.bits() > 256 {
+                return None;
+            }
+        }
+        let mut decided = true;
+        while &high - &low > BigInt::one() {
+            let middle: BigInt = (&low + &high) >> 1;
+            match above(&middle) {
+                Some(Ordering::Less) => high = middle,
+                Some(_) => low = middle,
+                None => {
+                    decided = false;
+                    break;
+                }
+            }
+        }
+        if decided {
+            return Some(low);
+        }
+    }
+    None
+}
+
+/// The value, in which no symbol but π and e may stand; `None` where it is not known how.
+pub fn enclose(value: &Value, precision: u32) -> Option<Complex> {
+    let over = of_sum(&value.over, precision)?;
+    if value.under.is_one() {
+        return Some(over);
+    }
+    Some(over.times(&of_sum(&value.under, precision)?.inverse()?))
+}
+
+pub fn of_sum(sum: &Sum, precision: u32) -> Option<Complex> {
+    let mut total = Complex::from(Ball::from_int(0, precision));
+    for (product, coefficient) in &sum.0 {
+        let mut term = Complex::from(Ball::from_ratio(coefficient, precision));
+        for (base, exponent) in product {
+            term = term.times(&of_power(base, exponent, precision)?);
+        }
+        total = total.plus(&term);
+    }
+    Some(total)
+}
+
+fn of_power(base: &Base, exponent: &Ratio<i64>, precision: u32) -> Option<Complex> {
+    let number = match base {
+        Base::Prime(prime) => Complex::from(Ball::from_int(*prime, precision)),
+        Base::Imaginary => Complex { re: Ball::from_int(0, precision), im: Some(Ball::from_int(1, precision)) },
+        Base::Symbol(name) if name == "\\pi" => Complex::from(Ball::pi(precision)),
+        Base::Symbol(name) if name == "e" => Complex::from(Ball::e(precision)),
+        Base::Symbol(_) => return None,
+        Base::Radicand(inner) => of_sum(inner, precision)?,
+        Base::Power(base, power) => {
+            let exponent = enclose(power, precision)?;
+            if **base == Value::symbol("e") {
+                exponent.exp()?
+            } else {
+                exponent.times(&enclose(base, precision)?.ln(precision)?).exp()?
+            }
+        }
+        Base::Call(function, arguments) => {
+            let [argument] = &arguments[..] else { return None };
+            let x = enclose(argument, precision)?;
+            match function {
+                Ln => x.ln(precision)?,
+                Abs => match x.real()?.sign()? {
+                    Ordering::Less => Complex::from(x.re.neg()),
+                    _ => x,
+                },
+                Sin => Complex::from(x.real()?.sin()?),
+                Cos => Complex::from(x.real()?.cos()?),
+                Arcsin => Complex::from(x.real()?.asin()?),
+                Arccos => Complex::from(x.real()?.acos()?),
+                Arctan => Complex::from(x.real()?.atan()),
+                _ => return None,
+            }
+        }
+    };
+    let root = number.root(u32::try_from(*exponent.denom()).ok()?)?;
+    root.whole_power(*exponent.numer())
+}
+
+impl From<Ball> for Complex {
+    fn from(re: Ball) -> Complex {
+        Complex { re, im: None }
+    }
+}
+
+impl Complex {
+    /// The ball of a number that is real for certain.
+    pub fn real(&self) -> Option<&Ball> {
+        self.im.is_none().then_some(&self.re)
+    }
+
+    /// Whether it may be zero.
+    pub fn contains_zero(&self) -> bool {
+        self.re.contains_zero() && self.im.as_ref().is_none_or(Ball::contains_zero)
+    }
+
+    fn plus(&self, other: &Complex) -> Complex {
+        let im = match (&self.im, &other.im) {
+            (Some(one), Some(other)) => Some(one.add(other)),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        Complex { re: self.re.add(&other.re), im }
+    }
+
+    pub fn minus(&self, other: &Complex) -> Complex {
+        self.plus(&Complex { re: other.re.neg(), im: other.im.as_ref().map(Ball::neg) })
+    }
+
+    fn times(&self, other: &Complex) -> Complex {
+        match (&self.im, &other.im) {
+            (None, None) => self.re.mul(&other.re).into(),
+            (Some(im), None) => Complex { re: self.re.mul(&other.re), im: Some(im.mul(&other.re)) },
+            (None, Some(im)) => Complex { re: self.re.mul(&other.re), im: Some(self.re.mul(im)) },
+            (Some(a), Some(b)) => {
+                Complex { re: self.re.mul(&other.re).sub(&a.mul(b)), im: Some(self.re.mul(b).add(&a.mul(&other.re))) }
+            }
+        }
+    }
+
+    fn inverse(&self) -> Option<Complex> {
+        let Some(im) = &self.im else { return Some(self.re.recip()?.into()) };
+        let size = self.re.mul(&self.re).add(&im.mul(im));
+        Some(Complex { re: self.re.div(&size)?, im: Some(im.neg().div(&size)?) })
+    }
+
+    fn whole_power(&self, exponent: i64) -> Option<Complex> {
+        if self.im.is_none() {
+            return Some(self.re.pow_int(exponent)?.into());
+        }
+        let mut result: Option<Complex> = None;
+        let (mut square, mut left) = (self.clone(), exponent.unsigned_abs());
+        while left > 0 {
+            if left % 2 == 1 {
+                result = Some(match result {
+                    Some(result) => result.times(&square),
+                    None => square.clone(),
+                });
+            }
+            left /= 2;
+            if left > 0 {
+                square = square.times(&square);
+            }
+        }
+        if exponent < 0 { result?.inverse() } else { result }
+    }
+
+    /// The real root where there is one, else the principal square root.
+    fn root(&self, index: u32) -> Option<Complex> {
+        if index == 1 {
+            return Some(self.clone());
+        }
+        let Some(im) = &self.im else {
+            return match self.re.sign() {
+                Some(Ordering::Less) if index % 2 == 1 => Some(self.re.neg().nth_root(index)?.neg().into()),
+                Some(Ordering::Less) if index == 2 => {
+                    let im = self.re.neg().nth_root(2)?;
+                    Some(Complex { re: im.sub(&im), im: Some(im) })
+                }
+                Some(Ordering::Less) => None,
+                _ => Some(self.re.nth_root(index)?.into()),
+            };
+        };
+        if index != 2 {
+            return None;
+        }
+        let size = self.re.mul(&self.re).add(&im.mul(im)).nth_root(2)?;
+        let two = size.div(&size)?.add(&size.div(&size)?);
+        let re = size.add(&self.re).div(&two)?.nth_root(2)?;
+        let down = size.sub(&self.re).div(&two)?.nth_root(2)?;
+        Some(Complex { re, im: Some(if im.sign()? == Ordering::Less { down.neg() } else { down }) })
+    }
+
+    fn exp(&self) -> Option<Complex> {
+        let size = self.re.exp()?;
+        let Some(im) = &self.im else { return Some(size.into()) };
+        Some(Complex { re: size.mul(&im.cos()?), im: Some(size.mul(&im.sin()?)) })
+    }
+
+    /// The principal logarithm of a real number.
+    fn ln(&self, precision: u32) -> Option<Complex> {
+        let number = self.real()?;
+        match number.sign()? {
+            Ordering::Less => Some(Complex { re: number.neg().ln()?, im: Some(Ball::pi(precision)) }),
+            _ => Some(number.ln()?.into()),
+        }
+    }
+}

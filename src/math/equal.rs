@@ -1,0 +1,308 @@
+//! Whether two values are equal, and why.
+//!
+//! Canonical forms that agree are equal. Where nothing but roots of rationals, symbols, π and `i` occurs, forms that differ
+//! are different. What is left are constants with nested roots or functions, and expressions in symbols with them:
+//!
+//! - Constants are enclosed in balls. Balls apart prove a difference. Where they still meet at a thousand bits, a bound on
+//!   how close to zero an algebraic number can be without being zero may prove equality ([`separation`]). Without such a
+//!   bound, as for logarithms, agreement to a thousand bits counts as equality for numbers that are short to write.
+//! - Expressions in symbols are tried at points chosen by [`crate::rng`], in exact arithmetic and then in balls. One point
+//!   at which they differ proves the difference; agreement wherever both are defined, at three points at least, counts as
+//!   equality. Where they agree at positive points and differ at others (`\sqrt{x^2}` and `x`) nothing is decided.
+
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{One, Signed};
+
+use super::enclose::{PRECISIONS, enclose};
+use super::limits::{Meter, Reason};
+use super::tree::Expr;
+use super::value::{Base, Sum, Value, is_constant};
+use crate::rng::{Purpose, Stream};
+
+/// What was found, and the rule that shows it.
+pub type Finding = (bool, &'static str);
+
+/// Bits of all numbers in a difference that agreement to a thousand bits is trusted for.
+const MAX_HEIGHT: u64 = 400;
+/// Bits at which an algebraic number is still told from zero.
+const MAX_SEPARATION: u64 = 4_000;
+/// Least points at which two expressions must agree.
+const MIN_POINTS: usize = 3;
+
+/// A value, and the expression it came from.
+#[derive(Clone, Copy)]
+pub struct Term<'a> {
+    pub value: &'a Value,
+    pub expr: Option<&'a Expr>,
+}
+
+pub fn equal(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reason> {
+    let (a, b) = (one.value, other.value);
+    let rational = a.as_rational().is_some() && b.as_rational().is_some();
+    if a.equals(b, meter)? {
+        return Ok((true, if rational { "equal rationals" } else { "the same canonical form" }));
+    }
+    if rational {
+        return Ok((false, "rationals differ"));
+    }
+    if a.is_canonical() && b.is_canonical() {
+        return Ok((false, "canonical forms differ"));
+    }
+    if a.is_constant() && b.is_constant() {
+        return constants(a, b, meter);
+    }
+    match (one.expr, other.expr) {
+        (Some(one), Some(other)) => probe(one, other, a, b, meter),
+        _ => Err("different forms that may be equal".into()),
+    }
+}
+
+fn constants(a: &Value, b: &Value, meter: &mut Meter) -> Result<Finding, Reason> {
+    let difference =
+        Value::from(a.over.times(&b.under, meter)?.plus(&b.over.times(&a.under, meter)?.negative(), meter)?);
+    if is_zero(&difference, meter)? {
+        let algebraic = difference.all_bases(&|base| is_algebraic(base));
+        return Ok((true, if algebraic { "equal algebraic numbers" } else { "equal to a thousand bits" }));
+    }
+    Ok((false, "values differ"))
+}
+
+/// Whether a constant is zero, by balls and the separation bound.
+fn is_zero(difference: &Value, meter: &mut Meter) -> Result<bool, Reason> {
+    for precision in PRECISIONS {
+        meter.charge(u64::from(precision) * difference.size())?;
+        let number = enclose(difference, precision).ok_or("a value that cannot be enclosed")?;
+        if !number.contains_zero() {
+            return Ok(false);
+        }
+    }
+    match separation(&difference.over) {
+        Some(bits) if bits <= u64::from(PRECISIONS[3]) - 64 => Ok(true),
+        Some(bits) if bits <= MAX_SEPARATION - 64 => {
+            meter.charge(bits * difference.size())?;
+            let number = enclose(difference, bits as u32 + 64).ok_or("a value that cannot be enclosed")?;
+            Ok(number.contains_zero())
+        }
+        _ if difference.height() <= MAX_HEIGHT => Ok(true),
+        _ => Err("equal to a thousand bits, but not shown to be equal".into()),
+    }
+}
+
+/// Bits after the point within which a sum of algebraic numbers must differ from zero, if it does.
+///
+/// A sum times the common denominator of its coefficients is an algebraic integer of some degree d, and none of its
+/// conjugates is above the sum U of the terms' sizes. As the product of all conjugates is a whole number, it is zero or not
+/// below U^(1-d). Twice a cosine of a rational multiple of π is an algebraic integer, and so is a root of a sum with whole
+/// coefficients.
+fn separation(sum: &Sum) -> Option<u64> {
+    let mut bound = Bound::default();
+    let size = bound.sum(sum)?;
+    Some(bound.denominator + (size + bound.denominator).checked_mul(bound.degree.checked_sub(1)?)?)
+}
+
+#[derive(Default)]
+struct Bound {
+    degree: u64,
+    /// Bits of the common denominator.
+    denominator: u64,
+    seen: Vec<(Base, i64)>,
+}
+
+impl Bound {
+    /// Bits of the largest conjugate.
+    fn sum(&mut self, sum: &Sum) -> Option<u64> {
+        self.degree = self.degree.max(1);
+        let mut largest = 0;
+        let mut denominators = BigInt::one();
+        for (product, coefficient) in &sum.0 {
+            denominators = num_integer::Integer::lcm(&denominators, coefficient.denom());
+            let mut bits = coefficient.numer().bits();
+            for (base, exponent) in product {
+                bits += self.power(base, exponent)?;
+            }
+            largest = largest.max(bits);
+        }
+        self.denominator += denominators.bits();
+        Some(largest + u64::from(usize::BITS - sum.0.len().leading_zeros()))
+    }
+
+    fn power(&mut self, base: &Base, exponent: &num_rational::Ratio<i64>) -> Option<u64> {
+        if exponent.is_negative() {
+            return None;
+        }
+        let index = *exponent.denom();
+        let fresh = !self.seen.contains(&(base.clone(), index));
+        if fresh {
+            self.seen.push((base.clone(), index));
+        }
+        let size = exponent.ceil().to_integer() as u64;
+        let (bits, degree) = match base {
+            Base::Prime(prime) => (u64::from(64 - prime.leading_zeros()), 1),
+            Base::Imaginary => (0, 2),
+            Base::Radicand(inner) => {
+                // A radicand has whole coefficients, so that it adds nothing to the denominator.
+                let denominator = self.denominator;
+                let bits = self.sum(inner)?;
+                self.denominator = denominator;
+                (bits, 1)
+            }
+            Base::Call(super::function::Function::Cos, arguments) => {
+                let angle = arguments[0].over.single()?;
+                let degree = u64::try_from(angle.1.denom()).ok().filter(|it| *it <= 1_000)?;
+                self.denominator += size;
+                (0, degree)
+            }
+            _ => return None,
+        };
+        if fresh {
+            self.degree = self.degree.checked_mul(degree)?.checked_mul(index as u64)?;
+        }
+        if self.degree > 10_000 { None } else { Some(bits * size) }
+    }
+}
+
+fn is_algebraic(base: &Base) -> bool {
+    match base {
+        Base::Prime(_) | Base::Imaginary | Base::Radicand(_) => true,
+        Base::Call(super::function::Function::Cos, arguments) => {
+            // The cosines that are left as they are have rational multiples of π, or symbols.
+            arguments[0]
+                .over
+                .single()
+                .is_some_and(|(product, _)| product.len() == 1 && product.contains_key(&Base::Symbol("\\pi".into())))
+        }
+        // Inside of such a cosine.
+        Base::Symbol(name) => name == "\\pi",
+        _ => false,
+    }
+}
+
+impl Value {
+    /// Forms like this are equal only if they look the same.
+    pub fn is_canonical(&self) -> bool {
+        self.all_bases(&|base| matches!(base, Base::Prime(_) | Base::Imaginary | Base::Symbol(_)))
+    }
+
+    /// Bases and coefficients in it, as a measure of what it costs to enclose.
+    fn size(&self) -> u64 {
+        let count = std::cell::Cell::new(1);
+        self.all_bases(&|_| {
+            count.set(count.get() + 1);
+            true
+        });
+        count.get()
+    }
+
+    /// Bits of all its coefficients.
+    fn height(&self) -> u64 {
+        fn of_sum(sum: &Sum) -> u64 {
+            let of_base = |base: &Base| match base {
+                Base::Prime(_) | Base::Imaginary | Base::Symbol(_) => 1,
+                Base::Radicand(inner) => of_sum(inner),
+                Base::Power(base, exponent) => base.height() + exponent.height(),
+                Base::Call(_, arguments) => arguments.iter().map(Value::height).sum(),
+            };
+            sum.0
+                .iter()
+                .map(|(product, it)| it.numer().bits() + it.denom().bits() + product.keys().map(of_base).sum::<u64>())
+                .sum()
+        }
+        of_sum(&self.over) + of_sum(&self.under)
+    }
+}
+
+/// What a point showed.
+enum Seen {
+    Same,
+    Different,
+    Undefined,
+}
+
+fn probe(one: &Expr, other: &Expr, a: &Value, b: &Value, meter: &mut Meter) -> Result<Finding, Reason> {
+    let mut symbols = a.symbols();
+    symbols.extend(b.symbols());
+    symbols.sort();
+    symbols.dedup();
+    if symbols.iter().any(|name| name == "\\infty" || name == "\\ldots") {
+        return Err("different forms that may be equal".into());
+    }
+    let real = [a, b].iter().all(|it| it.all_bases(&|base| *base != Base::Imaginary));
+    // Positive fractions, whole numbers, and numbers of either sign.
+    let (mut same, mut mixed) = (0, 0);
+    for round in 0..14_u64 {
+        let stream = Stream::new(0, Purpose::Probe, &[round]);
+        let point: Vec<(String, BigRational)> = symbols
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                let index = index as u64;
+                let number = |low: i64, high: i64| low + stream.below(index, (high - low) as u64) as i64;
+                let (over, under) = match round {
+                    0 | 1 => (number(1, 40), 41),
+                    2 | 3 => (number(11, 80), 7),
+                    4 | 5 => (number(100, 900), 11),
+                    6..=9 => (2 * number(1, 7) + (round + index) as i64 % 2, 1),
+                    _ => (number(-60, 60) * 2 + 1, 13),
+                };
+                (name.clone(), BigRational::new(over.into(), under.into()))
+            })
+            .collect();
+        match at_point(one, other, &point, real, meter)? {
+            Seen::Undefined => {}
+            Seen::Same if round < 10 => same += 1,
+            Seen::Same => mixed += 1,
+            Seen::Different if round < 10 => return Ok((false, "expressions differ at a point")),
+            Seen::Different if same >= MIN_POINTS => return Err("equal only where the symbols are positive".into()),
+            Seen::Different => return Ok((false, "expressions differ at a point")),
+        }
+    }
+    match same + mixed >= MIN_POINTS {
+        true => Ok((true, "expressions agree at all points tried")),
+        false => Err("expressions that could not be tried at enough points".into()),
+    }
+}
+
+fn at_point(
+    one: &Expr,
+    other: &Expr,
+    point: &[(String, BigRational)],
+    real: bool,
+    meter: &mut Meter,
+) -> Result<Seen, Reason> {
+    meter.charge(1_000)?;
+    let (Ok(a), Ok(b)) = (Value::at(one, point, meter), Value::at(other, point, meter)) else {
+        return Ok(Seen::Undefined);
+    };
+    if real && [&a, &b].iter().any(|it| !it.all_bases(&|base| *base != Base::Imaginary)) {
+        return Ok(Seen::Undefined);
+    }
+    if a.equals(&b, meter)? {
+        return Ok(Seen::Same);
+    }
+    if a.is_canonical() && b.is_canonical() {
+        return Ok(Seen::Different);
+    }
+    for precision in &PRECISIONS[..3] {
+        meter.charge(u64::from(*precision) * (a.size() + b.size()))?;
+        let (Some(one), Some(other)) = (enclose(&a, *precision), enclose(&b, *precision)) else {
+            return Ok(Seen::Undefined);
+        };
+        if real && (one.im.is_some() || other.im.is_some()) {
+            return Ok(Seen::Undefined);
+        }
+        if !one.minus(&other).contains_zero() {
+            return Ok(Seen::Different);
+        }
+    }
+    Ok(Seen::Same)
+}
+
+/// Whether a base has one real value, so that decimals can be held against it.
+pub fn is_number(base: &Base) -> bool {
+    match base {
+        Base::Symbol(name) => is_constant(name),
+        Base::Imaginary => false,
+        _ => true,
+    }
+}

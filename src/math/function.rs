@@ -1,0 +1,122 @@
+//! The functions that answers name.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Function {
+    Sin,
+    Cos,
+    Tan,
+    Cot,
+    Sec,
+    Csc,
+    Arcsin,
+    Arccos,
+    Arctan,
+    Arccot,
+    Arcsec,
+    Arccsc,
+    Sinh,
+    Cosh,
+    Tanh,
+    Coth,
+    Sech,
+    Csch,
+    Arsinh,
+    Arcosh,
+    Artanh,
+    Exp,
+    /// The natural logarithm.
+    Ln,
+    /// The argument, then the base; ten where none is written.
+    Log,
+    Abs,
+    Floor,
+    Ceiling,
+    Factorial,
+    DoubleFactorial,
+    Binomial,
+    Gcd,
+    Lcm,
+    Max,
+    Min,
+}
+
+use Function::*;
+
+/// Every function with its spellings; the first is the one that is shown.
+const NAMES: [(Function, &[&str]); 30] = [
+    (Arcsin, &["arcsin", "asin"]),
+    (Arccos, &["arccos", "acos"]),
+    (Arctan, &["arctan", "atan", "arctg"]),
+    (Arccot, &["arccot", "acot", "arcctg"]),
+    (Arcsec, &["arcsec"]),
+    (Arccsc, &["arccsc"]),
+    (Arsinh, &["arsinh", "arcsinh", "asinh"]),
+    (Arcosh, &["arcosh", "arccosh", "acosh"]),
+    (Artanh, &["artanh", "arctanh", "atanh"]),
+    (Sinh, &["sinh"]),
+    (Cosh, &["cosh"]),
+    (Tanh, &["tanh"]),
+    (Coth, &["coth"]),
+    (Sech, &["sech"]),
+    (Csch, &["csch"]),
+    (Sin, &["sin"]),
+    (Cos, &["cos"]),
+    (Tan, &["tan", "tg"]),
+    (Cot, &["cot", "ctg", "cotan"]),
+    (Sec, &["sec"]),
+    (Csc, &["csc", "cosec"]),
+    (Exp, &["exp"]),
+    (Ln, &["ln"]),
+    (Log, &["log", "lg"]),
+    (Abs, &["abs"]),
+    (Floor, &["floor"]),
+    (Ceiling, &["ceil"]),
+    (Gcd, &["gcd"]),
+    (Lcm, &["lcm"]),
+    (Max, &["max"]),
+];
+
+impl Function {
+    pub fn named(name: &str) -> Option<Function> {
+        if name == "min" {
+            return Some(Min);
+        }
+        NAMES.iter().find(|(_, names)| names.contains(&name)).map(|(function, _)| *function)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Factorial => "factorial",
+            DoubleFactorial => "double-factorial",
+            Binomial => "binomial",
+            Min => "min",
+            _ => NAMES.iter().find(|(function, _)| *function == self).map_or("", |(_, names)| names[0]),
+        }
+    }
+
+    /// `f^{-1}`, where that is not one over `f`.
+    pub fn inverse(self) -> Option<Function> {
+        Some(match self {
+            Sin => Arcsin,
+            Cos => Arccos,
+            Tan => Arctan,
+            Cot => Arccot,
+            Sec => Arcsec,
+            Csc => Arccsc,
+            Sinh => Arsinh,
+            Cosh => Arcosh,
+            Tanh => Artanh,
+            _ => return None,
+        })
+    }
+
+    /// Whether its argument is an angle.
+    pub fn of_angle(self) -> bool {
+        matches!(self, Sin | Cos | Tan | Cot | Sec | Csc)
+    }
+
+    /// Whether it takes a list in brackets.
+    pub fn of_list(self) -> bool {
+        matches!(self, Gcd | Lcm | Max | Min)
+    }
+}

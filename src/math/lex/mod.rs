@@ -1,0 +1,325 @@
+//! Text to tokens, without spacing, sizing commands and the marks of mathematics mode.
+
+mod command;
+mod number;
+
+use super::function::Function;
+use super::limits::Reason;
+use super::token::{Bracket, Joiner, Literal, Token};
+use super::tree::{NamedSet, Relation};
+use super::unit;
+
+/// How a text is read where it can be read in two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// `1,234` is one number.
+    Commas,
+    /// `1,234` is a list of two.
+    Lists,
+}
+
+pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<Token>, Reason> {
+    let text = trimmed(text);
+    let mut lexer =
+        Lexer { rest: text, spaced: true, out: Vec::new(), whole: text, one_dollar: lone_dollar(text), grouping };
+    while !lexer.rest.is_empty() {
+        lexer.step()?;
+    }
+    Ok(lexer.out)
+}
+
+/// Without the full stop of a sentence.
+fn trimmed(text: &str) -> &str {
+    let text = text.trim();
+    // `5 a.m.` and `\right.` end in a point of their own.
+    let own = text.ends_with(".m.") || text.ends_with("\\right.") || text.ends_with("\\!.");
+    if own { text } else { text.trim_end_matches(['.', ' ']) }
+}
+
+/// An odd number of dollar signs: then one is money, and no pair marks mathematics.
+fn lone_dollar(text: &str) -> bool {
+    (text.matches('$').count() - text.matches("\\$").count()) % 2 == 1
+}
+
+struct Lexer<'a> {
+    rest: &'a str,
+    whole: &'a str,
+    /// Whether space stood before `rest`.
+    spaced: bool,
+    one_dollar: bool,
+    grouping: Grouping,
+    out: Vec<Token>,
+}
+
+impl<'a> Lexer<'a> {
+    fn step(&mut self) -> Result<(), Reason> {
+        let first = self.rest.chars().next().expect("the rest is not empty");
+        let spaced = self.spaced;
+        self.spaced = first.is_whitespace() || first == '~';
+        match first {
+            _ if self.spaced => self.skip(first.len_utf8()),
+            '0'..='9' => self.number()?,
+            '.' if self.rest[1..].starts_with(|c: char| c.is_ascii_digit()) => self.number()?,
+            '.' if self.rest.starts_with("...") => self.push(Token::Symbol("\\ldots".into()), 3),
+            'a'..='z' | 'A'..='Z' => self.letters(spaced)?,
+            '\\' => self.command()?,
+            '$' if !self.one_dollar => self.skip(1),
+            '^' => self.caret(),
+            '\'' => {
+                let count = self.rest.bytes().take_while(|it| *it == b'\'').count();
+                self.push(Token::Prime(count), count);
+            }
+            _ => {
+                if let Some((token, bytes)) = self.operator(spaced) {
+                    self.push(token, bytes);
+                    return Ok(());
+                }
+                let tokens = unicode(first).ok_or_else(|| format!("unexpected `{}`", first.escape_debug()))?;
+                self.out.extend(tokens);
+                self.skip(first.len_utf8());
+            }
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+    }
+
+    fn push(&mut self, token: Token, bytes: usize) {
+        self.out.push(token);
+        self.skip(bytes);
+    }
+
+    /// Takes `text` if it comes next.
+    fn eat(&mut self, text: &str) -> bool {
+        let found = self.rest.starts_with(text);
+        if found {
+            self.skip(text.len());
+        }
+        found
+    }
+
+    fn caret(&mut self) {
+        const DEGREES: [&str; 5] = ["^\\circ", "^{\\circ}", "^{\\circ }", "^ {\\circ}", "^\\degree"];
+        const PRIMES: [(&str, usize); 5] =
+            [("^{\\prime\\prime}", 2), ("^{\\prime \\prime}", 2), ("^{\\prime}", 1), ("^\\prime", 1), ("^{'}", 1)];
+        if let Some(sign) = DEGREES.iter().find(|it| self.rest.starts_with(**it)) {
+            self.push(Token::Degree, sign.len());
+        } else if let Some((sign, count)) = PRIMES.iter().find(|(it, _)| self.rest.starts_with(it)) {
+            self.push(Token::Prime(*count), sign.len());
+        } else {
+            self.push(Token::Caret, 1);
+        }
+    }
+
+    /// Signs of ASCII, some of two characters.
+    fn operator(&self, spaced: bool) -> Option<(Token, usize)> {
+        let pair = |text| self.rest.starts_with(text);
+        let relation = |relation, bytes| Some((Token::Relation(relation), bytes));
+        if pair("<=") {
+            return relation(Relation::AtMost, 2);
+        }
+        if pair(">=") {
+            return relation(Relation::AtLeast, 2);
+        }
+        if pair("==") {
+            return relation(Relation::Equal, 2);
+        }
+        // `5!=120` is a factorial and `x != 5` is not.
+        if pair("!=") && spaced {
+            return relation(Relation::NotEqual, 2);
+        }
+        if pair("**") {
+            return Some((Token::Caret, 2));
+        }
+        let token = match self.rest.as_bytes()[0] {
+            b'+' if pair("+/-") => return Some((Token::PlusMinus, 3)),
+            b'+' => Token::Plus,
+            b'-' => Token::Minus,
+            b'*' => Token::Times,
+            b'/' => Token::Slash,
+            b'_' => Token::Underscore,
+            b'=' => Token::Relation(Relation::Equal),
+            b'<' => Token::Relation(Relation::Less),
+            b'>' => Token::Relation(Relation::Greater),
+            b',' | b';' => Token::Comma(Joiner::Comma),
+            b':' => Token::Colon,
+            b'!' => Token::Bang,
+            b'|' => Token::Bar,
+            b'&' => Token::Cell,
+            b'(' => Token::Open(Bracket::Round),
+            b')' => Token::Close(Bracket::Round),
+            b'[' => Token::Open(Bracket::Square),
+            b']' => Token::Close(Bracket::Square),
+            b'{' => Token::Open(Bracket::Group),
+            b'}' => Token::Close(Bracket::Group),
+            b'%' => Token::Percent,
+            b'"' => Token::Prime(2),
+            b'$' => Token::Currency('$'),
+            _ => return None,
+        };
+        Some((token, 1))
+    }
+
+    /// A run of letters: words where they look like words, symbols otherwise.
+    fn letters(&mut self, spaced: bool) -> Result<(), Reason> {
+        let end = self.rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(self.rest.len());
+        let run = &self.rest[..end];
+        let alone = run.len() == self.whole.len();
+        let after_quantity = match self.out.last() {
+            Some(Token::Number(_) | Token::Close(_)) => true,
+            Some(Token::Symbol(_)) => spaced,
+            _ => false,
+        };
+        self.skip(end);
+        if after_quantity && matches!(run, "am" | "pm" | "AM" | "PM" | "a" | "p") && self.out.len() > 2 {
+            // `4:30 p.m.` as well.
+            if run.len() == 2 || self.eat(".m.") || self.eat(".m") {
+                self.out.push(Token::Word(format!("{}m", &run[..1].to_lowercase())));
+                return Ok(());
+            }
+        }
+        if let Some(word) = self.known(run, alone) {
+            self.out.push(word);
+            return Ok(());
+        }
+        // `no solution` is a sentence, and not a product with a unit.
+        let next = self.rest.split_whitespace().next().unwrap_or_default().trim_end_matches(['.', ',', ':']);
+        let sentence = self.out.is_empty() && self.rest.starts_with(' ') && !matches!(next, "and" | "or");
+        let sentence = sentence && next.len() > 2 && next.bytes().all(|it| it.is_ascii_alphabetic());
+        let label = run.len() > 1 && self.rest.starts_with(':');
+        let in_sentence = run.len() > 1 && matches!(self.out.last(), Some(Token::Word(_))) && spaced;
+        if (alone && run.len() > 2)
+            || (sentence && run.len() > 1)
+            || (run.len() > 1 && after_quantity && unit::is_known(run))
+            || (run.len() > 3 && (spaced || after_quantity) && split_function(run).is_none())
+            || label
+            || in_sentence
+        {
+            self.out.push(Token::Word(run.to_string()));
+            return Ok(());
+        }
+        if let Some((name, rest)) = split_function(run) {
+            self.out.push(name);
+            if rest == "pi" || rest == "theta" {
+                self.out.push(Token::Symbol(format!("\\{rest}")));
+                return Ok(());
+            }
+            self.out.extend(rest.chars().map(|it| Token::Symbol(it.to_string())));
+            return Ok(());
+        }
+        self.out.extend(run.chars().map(|it| Token::Symbol(it.to_string())));
+        Ok(())
+    }
+
+    /// A word that stands for a token of its own.
+    fn known(&self, run: &str, alone: bool) -> Option<Token> {
+        Some(match run {
+            "pi" => Token::Symbol("\\pi".into()),
+            "theta" | "alpha" | "beta" | "lambda" if !alone => Token::Symbol(format!("\\{run}")),
+            "sqrt" => Token::Sqrt,
+            "and" => Token::Comma(Joiner::And),
+            "or" => Token::Comma(Joiner::Or),
+            "percent" if !alone => Token::Percent,
+            "infinity" | "infty" | "inf" | "oo" | "Infinity" => Token::Symbol("\\infty".into()),
+            "mod" if !alone => Token::Mod,
+            "choose" if !alone => Token::Choose,
+            "in" if matches!(self.out.last(), Some(Token::Symbol(_))) && bracket_next(self.rest) => {
+                Token::Relation(Relation::In)
+            }
+            "union" if !alone => Token::Cup,
+            "U" if matches!(self.out.last(), Some(Token::Close(_))) && bracket_next(self.rest) => Token::Cup,
+            _ if !alone => Token::Function(Function::named(run)?),
+            _ => return None,
+        })
+    }
+}
+
+fn bracket_next(rest: &str) -> bool {
+    rest.trim_start().starts_with(['(', '[', '{', '\\'])
+}
+
+/// `sinx` is the sine of x.
+fn split_function(run: &str) -> Option<(Token, &str)> {
+    const NAMES: [&str; 9] = ["arcsin", "arccos", "arctan", "sin", "cos", "tan", "log", "ln", "sqrt"];
+    let name = NAMES.iter().find(|name| run.starts_with(**name))?;
+    let rest = &run[name.len()..];
+    let token = if *name == "sqrt" { Token::Sqrt } else { Token::Function(Function::named(name)?) };
+    (rest.len() <= 1 || matches!(rest, "pi" | "theta")).then_some((token, rest))
+}
+
+/// The tokens of a character beyond ASCII.
+fn unicode(first: char) -> Option<Vec<Token>> {
+    let symbol = |name: &str| Token::Symbol(name.to_string());
+    let relation = Token::Relation;
+    let number = |number| Token::Number(Literal::whole(number));
+    const SUPERSCRIPTS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+    const SUBSCRIPTS: &str = "₀₁₂₃₄₅₆₇₈₉";
+    if let Some(digit) = SUPERSCRIPTS.chars().position(|it| it == first) {
+        return Some(vec![Token::Caret, number(digit as u64)]);
+    }
+    if let Some(digit) = SUBSCRIPTS.chars().position(|it| it == first) {
+        return Some(vec![Token::Underscore, number(digit as u64)]);
+    }
+    if let Some((_, over, under)) =
+        [('½', 1, 2), ('⅓', 1, 3), ('⅔', 2, 3), ('¼', 1, 4), ('¾', 3, 4), ('⅛', 1, 8)].iter().find(|it| it.0 == first)
+    {
+        return Some(vec![Token::Frac, number(*over), number(*under)]);
+    }
+    Some(vec![match first {
+        '−' | '–' | '—' | '－' => Token::Minus,
+        '±' => Token::PlusMinus,
+        '∓' => Token::MinusPlus,
+        '×' | '·' | '⋅' | '∗' | '∙' => Token::Times,
+        '÷' | '∕' | '⁄' => Token::Slash,
+        '，' | '、' | '；' => Token::Comma(Joiner::Comma),
+        '：' => Token::Colon,
+        '（' => Token::Open(Bracket::Round),
+        '）' => Token::Close(Bracket::Round),
+        '⟨' | '〈' => Token::Open(Bracket::Angle),
+        '⟩' | '〉' => Token::Close(Bracket::Angle),
+        '⌊' => Token::Open(Bracket::Floor),
+        '⌋' => Token::Close(Bracket::Floor),
+        '⌈' => Token::Open(Bracket::Ceiling),
+        '⌉' => Token::Close(Bracket::Ceiling),
+        '≤' | '⩽' | '≦' => relation(Relation::AtMost),
+        '≥' | '⩾' | '≧' => relation(Relation::AtLeast),
+        '≠' => relation(Relation::NotEqual),
+        '≈' | '≃' | '≅' => relation(Relation::About),
+        '＝' => relation(Relation::Equal),
+        '∈' => relation(Relation::In),
+        '∉' => relation(Relation::NotIn),
+        '∪' => Token::Cup,
+        '∩' => Token::Cap,
+        '∖' => Token::Without,
+        '∅' => Token::Set(NamedSet::Empty),
+        'ℝ' => Token::Set(NamedSet::Reals),
+        'ℤ' => Token::Set(NamedSet::Integers),
+        'ℕ' => Token::Set(NamedSet::Naturals),
+        'ℚ' => Token::Set(NamedSet::Rationals),
+        'ℂ' => Token::Set(NamedSet::Complex),
+        '°' | '˚' | 'º' => Token::Degree,
+        '′' | '’' | '‘' => Token::Prime(1),
+        '″' | '”' => Token::Prime(2),
+        '√' => Token::Sqrt,
+        '€' | '£' | '¥' | '¢' | '₹' => Token::Currency(first),
+        '％' => Token::Percent,
+        '∞' => symbol("\\infty"),
+        '…' | '⋯' => symbol("\\ldots"),
+        'π' => symbol("\\pi"),
+        'θ' => symbol("\\theta"),
+        'α' => symbol("\\alpha"),
+        'β' => symbol("\\beta"),
+        'γ' => symbol("\\gamma"),
+        'δ' => symbol("\\delta"),
+        'λ' => symbol("\\lambda"),
+        'μ' => symbol("\\mu"),
+        'σ' => symbol("\\sigma"),
+        'φ' | 'ϕ' => symbol("\\phi"),
+        'ω' => symbol("\\omega"),
+        'Δ' => symbol("\\Delta"),
+        'ⁿ' => return Some(vec![Token::Caret, symbol("n")]),
+        _ => return None,
+    }])
+}

@@ -1,0 +1,163 @@
+//! Numbers as they are written: groups of digits, points, exponents of ten, repeating digits, ordinals.
+
+use num_bigint::BigInt;
+
+use super::{Grouping, Lexer};
+use crate::math::limits::Reason;
+use crate::math::token::{Bracket, Literal, Token};
+
+impl<'a> Lexer<'a> {
+    /// Digits, with group separators, a point and an exponent of ten where they are written.
+    pub(super) fn number(&mut self) -> Result<(), Reason> {
+        let mut digits = self.digits().to_string();
+        if (1..=3).contains(&digits.len()) && !digits.starts_with('0') {
+            while let Some(group) = self.group() {
+                digits.push_str(group);
+            }
+        }
+        let after_point = self.rest.strip_prefix('.').unwrap_or("");
+        let decimal = after_point.starts_with(|c: char| c.is_ascii_digit());
+        let mut places = 0;
+        if decimal {
+            self.skip(1);
+            let fraction = self.digits();
+            places = fraction.len() as i32;
+            digits.push_str(fraction);
+        }
+        if decimal || repeat(after_point).is_some() {
+            if !decimal && repeat(after_point).is_some() {
+                self.skip(1);
+            }
+            if let Some((period, bytes)) = repeat(self.rest) {
+                self.skip(bytes);
+                self.repeating(&digits, places as u32, &period);
+                return Ok(());
+            }
+        }
+        if self.letter_digits(&digits, decimal) {
+            return Ok(());
+        }
+        let exponent = self.exponent()?;
+        let written = digits.len();
+        let digits = digits.parse().expect("only digits");
+        self.out.push(Token::Number(Literal { digits, last_place: exponent - places, decimal, written }));
+        if !decimal && exponent == 0 {
+            self.ordinal();
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> &'a str {
+        let end = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
+        let digits = &self.rest[..end];
+        self.rest = &self.rest[end..];
+        digits
+    }
+
+    /// The next three digits of a grouped number such as `1,234`, `1{,}234`, `1\,234` or `1 234`.
+    ///
+    /// `1, 234` is a list and `1 234/5` is a mixed number: both are left alone.
+    fn group(&mut self) -> Option<&'a str> {
+        const SEPARATORS: [&str; 11] =
+            [",\\!", "{,}\\!", "{,}", "\\,", "\\ ", ",", " ", "\u{202f}", "\u{2009}", "\u{a0}", "{\\,}"];
+        let separator = SEPARATORS.iter().find(|it| self.rest.starts_with(**it))?;
+        if *separator == "," && self.grouping == Grouping::Lists {
+            return None;
+        }
+        let mut after = &self.rest[separator.len()..];
+        if separator.ends_with("\\!") {
+            after = after.trim_start();
+        }
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let fraction = after[digits..].trim_start().starts_with('/');
+        if digits != 3 || (*separator == " " && fraction) {
+            return None;
+        }
+        self.rest = &after[3..];
+        Some(&after[..3])
+    }
+
+    /// `e5` or `E-3` right after the digits.
+    fn exponent(&mut self) -> Result<i32, Reason> {
+        let Some(after) = self.rest.strip_prefix(['e', 'E']) else { return Ok(0) };
+        let (negative, after) = match after.strip_prefix(['-', '+']) {
+            Some(unsigned) => (after.starts_with('-'), unsigned),
+            None => (false, after),
+        };
+        if !after.starts_with(|c: char| c.is_ascii_digit()) {
+            return Ok(0);
+        }
+        self.rest = after;
+        let size: i32 = self.digits().parse().ok().filter(|size| *size <= 100_000).ok_or("a number is too large")?;
+        Ok(if negative { -size } else { size })
+    }
+
+    /// `0.1\overline{6}` is the fraction 1/6.
+    fn repeating(&mut self, digits: &str, places: u32, period: &str) {
+        let ten = BigInt::from(10);
+        let whole: BigInt = digits.parse().expect("only digits");
+        let nines = ten.pow(period.len() as u32) - 1;
+        let over = whole * &nines + period.parse::<BigInt>().expect("only digits");
+        let number = |digits: BigInt| Token::Number(Literal { digits, last_place: 0, decimal: false, written: 1 });
+        let open = Token::Open(Bracket::Round);
+        self.out.extend([
+            open,
+            number(over),
+            Token::Slash,
+            number(nines * ten.pow(places)),
+            Token::Close(Bracket::Round),
+        ]);
+    }
+
+    /// `152A_{11}` has letters among its digits.
+    fn letter_digits(&mut self, digits: &str, decimal: bool) -> bool {
+        let end = self.rest.find(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit()).unwrap_or(self.rest.len());
+        if decimal || end == 0 || !self.rest[end..].starts_with('_') {
+            return false;
+        }
+        self.out.push(Token::Digits(format!("{digits}{}", &self.rest[..end])));
+        self.skip(end);
+        true
+    }
+
+    /// The ending of `12th` says nothing.
+    fn ordinal(&mut self) {
+        for ending in ["st", "nd", "rd", "th"] {
+            for form in [
+                ending.to_string(),
+                format!("^{{{ending}}}"),
+                format!("^{{\\text{{{ending}}}}}"),
+                format!("^\\text{{{ending}}}"),
+                format!("^{{\\mathrm{{{ending}}}}}"),
+                format!("^{{\\textrm{{{ending}}}}}"),
+                format!("\\text{{{ending}}}"),
+            ] {
+                let Some(after) = self.rest.strip_prefix(form.as_str()) else { continue };
+                if form.ends_with('}') || !after.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                    self.rest = after;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The repeating digits that stand here, and the length of their mark.
+fn repeat(text: &str) -> Option<(String, usize)> {
+    let mark = ["\\overline", "\\bar", "\\dot", "("].into_iter().find(|it| text.starts_with(it))?;
+    let after = &text[mark.len()..];
+    let trimmed = after.trim_start();
+    let (inner, close) = match trimmed.strip_prefix('{') {
+        Some(inner) if mark != "(" => (inner, "}"),
+        _ if mark == "(" => (after, ")"),
+        // `\bar3` has one digit.
+        _ => {
+            let digit = trimmed.get(..1).filter(|it| it.bytes().all(|it| it.is_ascii_digit()))?;
+            return Some((digit.into(), mark.len() + (after.len() - trimmed.len()) + 1));
+        }
+    };
+    let end = inner.find(close)?;
+    let digits = &inner[..end];
+    let only_digits = !digits.is_empty() && digits.len() <= 100 && digits.bytes().all(|it| it.is_ascii_digit());
+    only_digits.then(|| (digits.to_string(), text.len() - inner.len() + end + close.len()))
+}

@@ -1,0 +1,379 @@
+//! Expressions by binding power.
+
+use super::{Parser, unexpected};
+use crate::math::function::Function;
+use crate::math::limits::Reason;
+use crate::math::token::{Bracket, Joiner, Literal, Token};
+use crate::math::tree::{Expr, Operator};
+
+/// Binds the factors that stand side by side in the argument of a function.
+const ARGUMENT: u8 = 4;
+
+impl Parser {
+    /// An expression whose operators bind at least as tightly as `min`.
+    pub(super) fn expression(&mut self, min: u8) -> Result<Expr, Reason> {
+        let left = self.operand()?;
+        self.operators(left, min, false)
+    }
+
+    /// What goes on after `left`; in the argument of a function a written product, or another function, ends it.
+    fn operators(&mut self, mut left: Expr, min: u8, in_argument: bool) -> Result<Expr, Reason> {
+        loop {
+            let (operator, written) = match self.peek() {
+                Some(Token::Percent) => {
+                    self.at += 1;
+                    left = Expr::Percent(Box::new(left));
+                    continue;
+                }
+                Some(Token::Bang) => {
+                    self.at += 1;
+                    let double = self.take(&Token::Bang);
+                    let function = if double { Function::DoubleFactorial } else { Function::Factorial };
+                    left = Expr::Call(function, vec![left]);
+                    continue;
+                }
+                Some(Token::Degree) => {
+                    self.at += 1;
+                    left = self.degrees(left)?;
+                    continue;
+                }
+                Some(Token::Plus) => (Operator::Add, true),
+                Some(Token::Minus) => (Operator::Subtract, true),
+                Some(Token::PlusMinus) => (Operator::PlusMinus, true),
+                Some(Token::MinusPlus) => (Operator::MinusPlus, true),
+                Some(Token::Times) if in_argument => return Ok(left),
+                Some(Token::Times) => (Operator::Multiply, true),
+                Some(Token::Slash) if matches!(self.tokens.get(self.at + 1), Some(Token::Word(_))) => return Ok(left),
+                Some(Token::Slash) => (Operator::Divide, true),
+                Some(Token::Caret) => (Operator::Power, true),
+                Some(Token::Cup) => (Operator::Union, true),
+                Some(Token::Cap) => (Operator::Intersection, true),
+                Some(Token::Without) => (Operator::Without, true),
+                Some(Token::Choose) => {
+                    if min > 0 {
+                        return Ok(left);
+                    }
+                    self.at += 1;
+                    let lower = self.nested(|parser| parser.expression(0))?;
+                    left = Expr::Call(Function::Binomial, vec![left, lower]);
+                    continue;
+                }
+                Some(Token::Function(_)) if in_argument => return Ok(left),
+                // Quantities side by side are multiplied, but never a number after something: `(3)4` is a slip, not 12.
+                Some(Token::Symbol(_) | Token::Frac | Token::Binom | Token::Sqrt | Token::Function(_)) => {
+                    (Operator::Multiply, false)
+                }
+                Some(Token::Begin(_)) => (Operator::Multiply, false),
+                Some(Token::Open(Bracket::Round))
+                    if matches!(self.tokens.get(self.at + 1), Some(Token::Word(_) | Token::Mod)) =>
+                {
+                    return Ok(left);
+                }
+                Some(Token::Open(Bracket::Group))
+                    if matches!(self.tokens.get(self.at + 1), Some(Token::Number(_) | Token::Close(_))) =>
+                {
+                    return Ok(left);
+                }
+                Some(Token::Open(_)) => (Operator::Multiply, false),
+                Some(Token::Bar) if self.bars == 0 => (Operator::Multiply, false),
+                _ => return Ok(left),
+            };
+            let binding = operator.binding();
+            if binding < min {
+                return Ok(left);
+            }
+            self.at += usize::from(written);
+            let right = match operator {
+                Operator::Power => self.nested(|parser| parser.expression(binding))?,
+                _ if in_argument => {
+                    let operand = self.operand()?;
+                    self.operators(operand, binding + 1, true)?
+                }
+                // All but powers associate to the left.
+                _ => self.expression(binding + 1)?,
+            };
+            left = operator.of(left, right);
+        }
+    }
+
+    fn operand(&mut self) -> Result<Expr, Reason> {
+        match self.next()? {
+            Token::Number(literal) => self.number(literal),
+            Token::Digits(digits) => self.numeral(digits),
+            Token::Symbol(name) => self.subscripted(name),
+            Token::Function(function) => self.nested(|parser| parser.call(function)),
+            Token::Set(set) => Ok(Expr::Set(set)),
+            Token::Plus => self.nested(|parser| parser.expression(Operator::Power.binding())),
+            Token::Minus => {
+                let operand = self.nested(|parser| parser.expression(Operator::Power.binding()))?;
+                Ok(Expr::Negative(Box::new(operand)))
+            }
+            Token::PlusMinus => {
+                let right = self.nested(|parser| parser.expression(Operator::Multiply.binding()))?;
+                Ok(Operator::PlusMinus.of(Expr::whole(0), right))
+            }
+            Token::MinusPlus => {
+                let right = self.nested(|parser| parser.expression(Operator::Multiply.binding()))?;
+                Ok(Operator::MinusPlus.of(Expr::whole(0), right))
+            }
+            Token::Currency(sign) if self.currency.is_none() => {
+                self.currency = Some(sign);
+                self.operand()
+            }
+            Token::Frac => {
+                let numerator = self.argument()?;
+                Ok(Operator::Divide.of(numerator, self.argument()?))
+            }
+            Token::Binom => {
+                let upper = self.argument()?;
+                Ok(Expr::Call(Function::Binomial, vec![upper, self.argument()?]))
+            }
+            Token::Sqrt => {
+                let index = if self.take(&Token::Open(Bracket::Square)) {
+                    self.until(Bracket::Square)?
+                } else {
+                    Expr::whole(2)
+                };
+                let radicand = match self.peek() {
+                    Some(Token::Open(Bracket::Round | Bracket::Group) | Token::Number(_)) => self.operand_alone()?,
+                    _ => self.argument()?,
+                };
+                Ok(Operator::Root.of(radicand, index))
+            }
+            Token::Bar => {
+                let bars = std::mem::replace(&mut self.bars, 1);
+                let inner = self.nested(|parser| parser.expression(0))?;
+                self.bars = bars;
+                self.expect(&Token::Bar)?;
+                Ok(Expr::Call(Function::Abs, vec![inner]))
+            }
+            Token::Begin(environment) => self.environment(environment),
+            Token::Open(bracket) => {
+                let expr = self.bracket(bracket)?;
+                // `(1011)_2`
+                match (&expr, self.peek()) {
+                    (Expr::Number(literal), Some(Token::Underscore)) if literal.is_integer() => {
+                        let digits = literal.text();
+                        self.numeral(digits)
+                    }
+                    _ => Ok(expr),
+                }
+            }
+            token => Err(unexpected(&token)),
+        }
+    }
+
+    /// A function and its argument: in brackets, or the factors up to the next sign.
+    fn call(&mut self, function: Function) -> Result<Expr, Reason> {
+        let mut base = None;
+        let mut power = None;
+        loop {
+            if self.take(&Token::Underscore) {
+                base = Some(self.argument()?);
+            } else if self.take(&Token::Caret) {
+                power = Some(self.argument()?);
+            } else {
+                break;
+            }
+        }
+        if base.is_some() && function != Function::Log {
+            return Err(format!("`{}` with an index", function.name()));
+        }
+        if function.of_list() {
+            return Ok(Expr::Call(function, self.arguments()?));
+        }
+        let outer = std::mem::replace(&mut self.angle, function.of_angle());
+        let argument = self.function_argument();
+        self.angle = outer;
+        let mut function = function;
+        let minus_one = |it: &Expr| matches!(it, Expr::Negative(one) if **one == Expr::whole(1));
+        if power.as_ref().is_some_and(minus_one)
+            && let Some(inverse) = function.inverse()
+        {
+            (function, power) = (inverse, None);
+        }
+        let mut arguments = vec![argument?];
+        arguments.extend(base);
+        let call = Expr::Call(function, arguments);
+        Ok(match power {
+            Some(power) => Operator::Power.of(call, power),
+            None => call,
+        })
+    }
+
+    fn function_argument(&mut self) -> Result<Expr, Reason> {
+        match self.peek() {
+            Some(Token::Open(bracket @ (Bracket::Round | Bracket::Square | Bracket::Group))) => {
+                let bracket = *bracket;
+                self.at += 1;
+                let inner = self.until(bracket)?;
+                if self.take(&Token::Degree) { self.degrees(inner) } else { Ok(inner) }
+            }
+            Some(Token::Minus) => {
+                self.at += 1;
+                Ok(Expr::Negative(Box::new(self.nested(Parser::function_argument)?)))
+            }
+            _ => {
+                let operand = self.operand()?;
+                self.operators(operand, ARGUMENT, true)
+            }
+        }
+    }
+
+    /// The angle whose degrees are `whole`, with the minutes and seconds that may follow.
+    fn degrees(&mut self, whole: Expr) -> Result<Expr, Reason> {
+        let mut angle = whole;
+        for (prime, share) in [(1, 60), (2, 3_600)] {
+            if let [Token::Number(_), Token::Prime(count), ..] = &self.tokens[self.at..]
+                && *count == prime
+            {
+                let Token::Number(part) = self.next()? else { unreachable!("it was matched above") };
+                self.at += 1;
+                angle = Operator::Add.of(angle, Operator::Divide.of(Expr::Number(part), Expr::whole(share)));
+            }
+        }
+        if self.angle {
+            return Ok(Expr::Degrees(Box::new(angle)));
+        }
+        self.degrees = true;
+        Ok(angle)
+    }
+
+    /// A whole number or a bracket, without the fraction that would make it a mixed number.
+    fn operand_alone(&mut self) -> Result<Expr, Reason> {
+        match self.next()? {
+            Token::Number(literal) => Ok(Expr::Number(literal)),
+            Token::Open(bracket) => self.until(bracket),
+            token => Err(unexpected(&token)),
+        }
+    }
+
+    /// An argument of a command, as TeX reads it: a group, or one digit, letter or command.
+    pub(super) fn argument(&mut self) -> Result<Expr, Reason> {
+        match self.next()? {
+            Token::Open(Bracket::Group) => self.until(Bracket::Group),
+            Token::Symbol(name) => Ok(Expr::Symbol(name)),
+            Token::Frac | Token::Sqrt | Token::Binom => {
+                self.at -= 1;
+                self.nested(Parser::operand)
+            }
+            Token::Number(literal) if literal.is_integer() => {
+                let (first, rest) = split(&literal);
+                if let Some(rest) = rest {
+                    self.at -= 1;
+                    self.tokens[self.at] = Token::Number(rest);
+                }
+                Ok(Expr::Number(first))
+            }
+            Token::Number(literal) => Ok(Expr::Number(literal)),
+            token => Err(unexpected(&token)),
+        }
+    }
+
+    /// A number, and the fraction after it if the two make a mixed number: `1\frac{4}{5}` and `1 4/5` are 9/5.
+    fn number(&mut self, literal: Literal) -> Result<Expr, Reason> {
+        if !literal.is_integer() {
+            return Ok(Expr::Number(literal));
+        }
+        if self.peek() == Some(&Token::Underscore) {
+            return self.numeral(literal.text());
+        }
+        let (over, under) = match &self.tokens[self.at..] {
+            [Token::Frac, rest @ ..] if starts_with_two_integers(rest) => {
+                self.at += 1;
+                (self.argument()?, self.argument()?)
+            }
+            [Token::Number(over), Token::Slash, Token::Number(under), ..] => {
+                let parts = (Expr::Number(over.clone()), Expr::Number(under.clone()));
+                self.at += 3;
+                parts
+            }
+            _ => return Ok(Expr::Number(literal)),
+        };
+        match (&over, &under) {
+            (Expr::Number(a), Expr::Number(b)) if a.is_integer() && b.is_integer() && a.digits < b.digits => {
+                Ok(Operator::Add.of(Expr::Number(literal), Operator::Divide.of(over, under)))
+            }
+            _ => Err("a mixed number without a proper fraction".into()),
+        }
+    }
+
+    /// Digits, and the base that follows as a subscript.
+    fn numeral(&mut self, digits: String) -> Result<Expr, Reason> {
+        self.expect(&Token::Underscore)?;
+        let group = self.take(&Token::Open(Bracket::Group));
+        let round = group && self.take(&Token::Open(Bracket::Round));
+        let base = match self.next()? {
+            Token::Number(literal) if literal.is_integer() => u32::try_from(&literal.digits).ok(),
+            Token::Word(word) => {
+                const NAMES: [&str; 17] = [
+                    "", "", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+                    "", "", "", "sixteen",
+                ];
+                NAMES.iter().position(|it| *it == word.to_lowercase()).map(|it| it as u32)
+            }
+            _ => None,
+        };
+        if round {
+            self.expect(&Token::Close(Bracket::Round))?;
+        }
+        if group {
+            self.expect(&Token::Close(Bracket::Group))?;
+        }
+        let base = base.filter(|it| (2..=36).contains(it)).ok_or("a number with an index that is no base")?;
+        Ok(Expr::Numeral { digits, base })
+    }
+
+    /// A name with the subscript and the primes that may follow it, as one symbol.
+    fn subscripted(&mut self, mut name: String) -> Result<Expr, Reason> {
+        while let Some(Token::Prime(count)) = self.peek() {
+            name.push_str(&"'".repeat(*count));
+            self.at += 1;
+        }
+        if self.take(&Token::Underscore) {
+            let group = self.take(&Token::Open(Bracket::Group));
+            name.push('_');
+            loop {
+                match self.next()? {
+                    Token::Number(literal) if literal.is_integer() => name.push_str(&literal.text()),
+                    Token::Symbol(part) | Token::Word(part) => name.push_str(&part),
+                    Token::Plus if group => name.push('+'),
+                    Token::Minus if group => name.push('-'),
+                    Token::Comma(Joiner::Comma) if group => name.push(','),
+                    token => return Err(unexpected(&token)),
+                }
+                if !group || self.take(&Token::Close(Bracket::Group)) {
+                    break;
+                }
+            }
+        }
+        Ok(Expr::Symbol(name))
+    }
+}
+
+/// Whether these tokens are two whole numbers as arguments: `{4}{5}`, `45`, `4{5}` or `{4}5`.
+fn starts_with_two_integers(tokens: &[Token]) -> bool {
+    use Token::{Close, Number, Open};
+    let second = match tokens {
+        [Number(both), ..] if both.is_integer() && both.written > 1 => return true,
+        [Number(first), rest @ ..] if first.is_integer() => rest,
+        [Open(Bracket::Group), Number(first), Close(Bracket::Group), rest @ ..] if first.is_integer() => rest,
+        _ => return false,
+    };
+    match second {
+        [Number(it), ..] | [Open(Bracket::Group), Number(it), Close(Bracket::Group), ..] => it.is_integer(),
+        _ => false,
+    }
+}
+
+/// The first digit of a number, and the others.
+fn split(literal: &Literal) -> (Literal, Option<Literal>) {
+    let text = literal.text();
+    let part = |digits: &str| Literal {
+        digits: digits.parse().expect("only digits"),
+        last_place: 0,
+        decimal: false,
+        written: digits.len(),
+    };
+    (part(&text[..1]), (text.len() > 1).then(|| part(&text[1..])))
+}
