@@ -13,6 +13,7 @@ mod objectives;
 mod ops;
 mod parity;
 mod resume;
+mod reward;
 mod rollout;
 mod templates;
 mod tokenizer;

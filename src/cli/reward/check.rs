@@ -29,7 +29,7 @@ const ANSWER_TAG: &str = "answer";
 )]
 pub struct Args {
     /// The answer that counts as right
-    #[arg(long, value_name = "GOLD", requires = "answer")]
+    #[arg(long, value_name = "GOLD", requires = "answer", allow_hyphen_values = true)]
     gold: Option<String>,
 
     /// The response to check, or with `--bare` the answer itself

@@ -56,15 +56,15 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Largest share of false accepts, among what must not pass
+    /// Largest share of wrong answers that are accepted
     #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_accept)]
     max_false_accept: f64,
 
-    /// Largest share of false rejects, among what must pass
+    /// Largest share of right answers that are rejected
     #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_reject)]
     max_false_reject: f64,
 
-    /// Largest share of undecided checks, among what must pass
+    /// Largest share of right answers that stay undecided
     #[arg(long, value_name = "SHARE", default_value_t = Limits::default().undecided)]
     max_undecided: f64,
 

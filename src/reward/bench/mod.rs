@@ -12,6 +12,8 @@ mod gold;
 mod near_miss;
 mod report;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 
@@ -53,9 +55,9 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
             let start = Instant::now();
             let scored = rewards.apply_rules(&sample);
             let elapsed = start.elapsed();
-            let (kind, fault) = (case.kind, fault(rewards, &case, &scored));
+            let (kind, right, fault) = (case.kind, case.right, fault(rewards, &case, &scored));
             let failure = fault.map(|(fault, of)| Failure::new(fault, of, case, question, scored.verdict));
-            report.count(kind, elapsed, failure);
+            report.count(kind, right, elapsed, failure);
         }
     }
     report

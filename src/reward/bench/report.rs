@@ -55,6 +55,8 @@ pub struct Unreadable {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
     pub cases: usize,
+    /// Of them, those whose answer is right.
+    pub right: usize,
     pub false_accepts: usize,
     pub false_rejects: usize,
     pub undecided: usize,
@@ -75,11 +77,11 @@ pub struct Report {
 /// The largest shares that pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Of the cases that must not pass.
+    /// Of the wrong answers.
     pub false_accept: f64,
-    /// Of the cases that must pass.
+    /// Of the right answers.
     pub false_reject: f64,
-    /// Of the cases that must pass.
+    /// Of the right answers.
     pub undecided: f64,
     /// Of the gold answers.
     pub unreadable: f64,
@@ -124,6 +126,7 @@ impl Tally {
 
     fn add(&mut self, other: &Tally) {
         self.cases += other.cases;
+        self.right += other.right;
         self.false_accepts += other.false_accepts;
         self.false_rejects += other.false_rejects;
         self.undecided += other.undecided;
@@ -132,9 +135,10 @@ impl Tally {
 }
 
 impl Report {
-    pub(super) fn count(&mut self, kind: Kind, elapsed: Duration, failure: Option<Failure>) {
+    pub(super) fn count(&mut self, kind: Kind, right: bool, elapsed: Duration, failure: Option<Failure>) {
         let tally = self.tallies.entry(kind).or_default();
         tally.cases += 1;
+        tally.right += usize::from(right);
         tally.times.push(elapsed);
         if let Some(failure) = failure {
             match failure.fault {
@@ -148,23 +152,19 @@ impl Report {
 
     /// All kinds together.
     pub fn total(&self) -> Tally {
-        self.sum(|_| true)
-    }
-
-    fn sum(&self, of: impl Fn(Kind) -> bool) -> Tally {
-        let mut sum = Tally::default();
-        self.tallies.iter().filter(|(kind, _)| of(**kind)).for_each(|(_, tally)| sum.add(tally));
-        sum
+        let mut total = Tally::default();
+        self.tallies.values().for_each(|tally| total.add(tally));
+        total
     }
 
     /// The shares that [`Limits`] bound.
     pub fn shares(&self) -> Limits {
         let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f64 / of as f64 };
-        let (right, wrong, all) = (self.sum(Kind::is_rewriting), self.sum(|kind| !kind.is_rewriting()), self.total());
+        let all = self.total();
         Limits {
-            false_accept: share(all.false_accepts, wrong.cases),
-            false_reject: share(all.false_rejects, right.cases),
-            undecided: share(all.undecided, right.cases),
+            false_accept: share(all.false_accepts, all.cases - all.right),
+            false_reject: share(all.false_rejects, all.right),
+            undecided: share(all.undecided, all.right),
             unreadable: share(self.unreadable.len(), self.golds),
         }
     }
