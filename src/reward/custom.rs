@@ -77,7 +77,7 @@ impl Custom {
     /// # Errors
     /// It cannot be started; the message names it.
     pub fn start(section: &CustomSection) -> Result<Custom> {
-        let process = start(section)?;
+        let process = Process::start(&section.command).with_context(|| format!("custom reward `{}`", section.name))?;
         Ok(Custom { section: section.clone(), state: Mutex::new(State { process, asked: 0 }) })
     }
 
@@ -116,7 +116,7 @@ impl Custom {
                     samples.len()
                 );
             }
-            state.process = start(&self.section)?;
+            state.process = Process::start(&self.section.command)?;
         }
         Ok(scores.into_iter().flatten().collect())
     }
@@ -126,7 +126,6 @@ impl Custom {
         let deadline = Instant::now() + Duration::from_secs_f64(self.section.timeout);
         while scores.iter().any(Option::is_none) {
             match process.hear(deadline) {
-                Said::Line(line) if line.trim().is_empty() => {}
                 Said::Line(line) => {
                     take(&line, first, scores).with_context(|| format!("answer {}", shortened(&line)))?;
                 }
@@ -136,10 +135,6 @@ impl Custom {
         }
         Ok(None)
     }
-}
-
-fn start(section: &CustomSection) -> Result<Process> {
-    Process::start(&section.command).with_context(|| format!("custom reward `{}`", section.name))
 }
 
 /// The line that asks for a score.

@@ -24,7 +24,8 @@ const LAST_WORDS: usize = 600;
 const GRACE: Duration = Duration::from_millis(500);
 
 pub struct Process {
-    child: Child,
+    /// Until it is ended.
+    child: Option<Child>,
     /// Until the input is closed.
     input: Option<Sender<String>>,
     output: Receiver<String>,
@@ -72,7 +73,7 @@ impl Process {
         let (reading, stderr_ended) = mpsc::channel();
         let words = last_words.clone();
         thread::spawn(move || keep_last(stderr, &words, reading));
-        Ok(Process { child, input: Some(input), output, last_words, stderr: stderr_ended })
+        Ok(Process { child: Some(child), input: Some(input), output, last_words, stderr: stderr_ended })
     }
 
     /// Writes to its input, in time; never waits for it to read.
@@ -93,13 +94,14 @@ impl Process {
 
     /// Closes its input, gives it some time, and ends it with all that it started. Says how it ended, and its last words.
     pub fn end(&mut self, grace: Duration) -> (String, String) {
+        let Some(mut child) = self.child.take() else { return Default::default() };
         self.input = None;
         let deadline = Instant::now() + grace;
         while Instant::now() < deadline && matches!(self.hear(deadline), Said::Line(_)) {}
-        // Before `wait`, which gives the number of the group free for others.
-        kill_group(self.child.id());
-        _ = self.child.kill();
-        let status = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        // Before `wait`, which sets the number of the group free for others.
+        kill_group(child.id());
+        _ = child.kill();
+        let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         // Something that left the group may hold standard error open.
         _ = self.stderr.recv_timeout(GRACE);
         let words: Vec<u8> = self.last_words.lock().unwrap_or_else(|it| it.into_inner()).iter().copied().collect();

@@ -41,7 +41,7 @@ mod tests {
         let tags = Tags::of(&prompt(Some("plan"))).unwrap().unwrap();
         assert_eq!(tags.0, ["<plan>", "</plan>", "<answer>", "</answer>"]);
 
-        let error = |prompt: PriorPrompt| Tags::of(&prompt).err().expect("refused").to_string();
+        let error = |prompt: PriorPrompt| Tags::of(&prompt).expect_err("refused").to_string();
         assert!(error(prompt(Some("answer"))).contains("for both its tags"));
         assert!(error(PriorPrompt { answer_tag: None, ..prompt(Some("plan")) }).contains("no answer tag"));
     }

@@ -98,6 +98,10 @@ fn a_word_that_is_none_of_the_choices_is_named_with_them() {
     --set grpo.loss_type=drgrpo: `grpo.loss_type`: unknown value `drgrpo`
     hint: did you mean `dr_grpo`? one of grpo, dapo, dr_grpo, bnpo, gspo, cispo
     ");
+    assert_snapshot!(of_set("reward.length.kind=overlong"), @r"
+    --set reward.length.kind=overlong: `reward.length.kind`: unknown value `overlong`
+    hint: did you mean `soft-overlong`? one of cosine, soft-overlong
+    ");
     assert_snapshot!(of_set("data.take=tail"), @r"
     --set data.take=tail: `data.take`: unknown value `tail`
     hint: one of head, shuffle
@@ -152,6 +156,40 @@ fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
     preset tiny: `train.max_tokens_per_micro_batch`: 2048 tokens cannot hold one prompt and one completion, at most 9256 tokens
     hint: raise it to 9256 or more, or lower rollout.max_completion_length
     ");
+}
+
+#[test]
+fn a_reward_that_cannot_be_run_is_named_with_the_remedy() {
+    assert_snapshot!(of_file("[reward.format-strict]\nweight = 1\n"), @"");
+    assert_snapshot!(of_set("reward.repetition.weight=-1"), @"");
+    assert_snapshot!(of_set("reward.repetition.max_penalty=1"), @"");
+    assert_snapshot!(of_set("reward.length.soft_punish_cache=97"), @"");
+    assert_snapshot!(of_set("reward.length.min_value_wrong=0"), @"");
+    assert_snapshot!(of_file("reward.accuracy.weight = 0\nreward.format.weight = 0\n"), @"");
+    assert_snapshot!(of_file("prompt.ppe = \"none\"\nreward.gate = \"format\"\n"), @"");
+    let judge = |fields: &str| of_file(&format!("[[reward.custom]]\nname = \"judge\"\n{fields}"));
+    assert_snapshot!(judge("weight = 1.0\n"), @"");
+    assert_snapshot!(judge("command = [\"judge\"]\n"), @"");
+    assert_snapshot!(judge("command = \"judge --fast\"\nweight = 1.0\n"), @"");
+    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"");
+    assert_snapshot!(judge("command = []\nweight = 1.0\n"), @"");
+    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\ntimeout = 0\n"), @"");
+    let twice = "command = [\"judge\"]\nweight = 1.0\n[[reward.custom]]\nname = \"judge\"\ncommand = [\"jury\"]\nweight = 1.0\n";
+    assert_snapshot!(judge(twice), @"");
+    assert_snapshot!(of_set("reward.custom.name=judge"), @"");
+}
+
+#[test]
+fn a_custom_reward_is_written_and_shown_like_every_value() {
+    let text = "[[reward.custom]]\nname = \"judge\"\ncommand = [\"python3\", \"judge.py\"]\nweight = 0.5\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lab.toml");
+    std::fs::write(&path, text).unwrap();
+    let config = resolve(&Layers { files: vec![path], ..Layers::default() }).unwrap().config;
+    assert_eq!(config.reward.custom[0].timeout, 60.0);
+    let written = to_toml(&config, None);
+    assert_snapshot!(written.lines().find(|line| line.starts_with("custom")).unwrap(), @"");
+    assert_eq!(toml::from_str::<rft::config::RunConfig>(&written).unwrap(), config);
 }
 
 #[derive(Parser)]

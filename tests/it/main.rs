@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod custom_reward;
 mod data;
 mod embedded;
 mod files;

@@ -340,6 +340,35 @@ fn a_watch_hears_every_token_and_can_stop_the_engine() {
     }
 }
 
+/// Groups as they are told of, each with the number of tokens that had been drawn by then.
+#[derive(Default)]
+struct Groups {
+    drawn: usize,
+    told: Vec<(usize, usize, Vec<Branch>)>,
+}
+
+impl Watch for Groups {
+    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+        self.drawn += 1;
+    }
+
+    fn group(&mut self, prompt: usize, branches: &[Branch]) {
+        self.told.push((prompt, self.drawn, branches.to_vec()));
+    }
+}
+
+#[test]
+fn a_group_is_told_when_its_last_branch_has_ended() {
+    let config = small();
+    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), sampling(1.0));
+    let request = request(&prompts, &sampling);
+    // As many rows as a group has branches: one group after the other, 4 branches of 24 tokens each.
+    let (mut engine, mut watch) = (LocalEngine { decoder: &decoder, max_rows: 4 }, Groups::default());
+    let groups = engine.generate(None, &request, &mut watch).unwrap().expect("nobody cancelled");
+    let expected: Vec<_> = groups.into_iter().enumerate().map(|(i, group)| (i, 96 * (i + 1), group)).collect();
+    assert_eq!(watch.told, expected);
+}
+
 #[test]
 fn nothing_to_do_is_done_at_once() {
     let config = small();

@@ -1,0 +1,319 @@
+//! A reward of the user's own: a command that is asked in JSON lines. Here it is a shell script, well behaved or not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rft::config::CustomSection;
+use rft::data::Question;
+use rft::model::lora::Adapter;
+use rft::prompt::{self, PriorPrompt};
+use rft::reward::{Custom, Sample, Score};
+use rft::rollout::{Branch, Engine, Request, Watch};
+
+use crate::cli::rft;
+use crate::lab::{Honest, Lab};
+use crate::train::{SMALL, Trace};
+
+/// Sets `id` to the number of the request in `line`, which begins with it.
+const ID: &str = r#"id=${line#*:}; id=${id%%,*}"#;
+
+fn section(script: &str, timeout: f64) -> CustomSection {
+    let command = ["sh", "-c", script].map(String::from).to_vec();
+    CustomSection { name: "judge".into(), command, weight: 1.0, timeout }
+}
+
+/// A script that does this for every request, whose number is in `$id`.
+fn each(act: &str) -> String {
+    format!("while read -r line; do {ID}; {act}; done")
+}
+
+/// Completions of one question, which say `one`, `two` and so on.
+struct Batch {
+    question: Question,
+    prompt: PriorPrompt,
+    responses: Vec<String>,
+}
+
+impl Batch {
+    fn new(size: usize) -> Self {
+        let mut question = Question {
+            id: "q/1".into(),
+            text: "What is \"x\"?".into(),
+            gold: "7".into(),
+            source: "test".into(),
+            extra: serde_json::Map::new(),
+        };
+        question.extra.insert("rubric".into(), "be kind".into());
+        let responses = (0..size).map(|it| format!("answer {it}\nof {size}")).collect();
+        Self { question, prompt: prompt::find("null-example").unwrap(), responses }
+    }
+
+    fn ask(&self, judge: &Custom) -> Result<Vec<Score>> {
+        let sample = |response| Sample {
+            question: &self.question,
+            response,
+            prompt: &self.prompt,
+            prefilled: false,
+            tokens: 9,
+            truncated: true,
+        };
+        judge.score(&self.responses.iter().map(|it| sample(it)).collect::<Vec<_>>())
+    }
+
+    fn values(&self, judge: &Custom) -> Vec<Option<f64>> {
+        self.ask(judge).unwrap().into_iter().map(|score| score.value).collect()
+    }
+}
+
+fn ask(size: usize, script: &str, timeout: f64) -> Result<Vec<Score>> {
+    Batch::new(size).ask(&Custom::start(&section(script, timeout)).unwrap())
+}
+
+/// What goes wrong with two completions.
+fn error(script: &str, timeout: f64) -> String {
+    format!("{:#}", ask(2, script, timeout).expect_err("a command that misbehaves"))
+}
+
+#[test]
+fn a_request_holds_all_that_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("asked");
+    let act = format!(r#"printf '%s\n' "$line" >> '{}'; echo "{{\"id\":$id,\"score\":0}}""#, path.display());
+    ask(2, &each(&act), 20.0).unwrap();
+    let text = fs::read_to_string(path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(
+        lines[1],
+        serde_json::json!({
+            "id": 1,
+            "prompt": prompt::find("null-example").unwrap().text,
+            "question_id": "q/1",
+            "question": "What is \"x\"?",
+            "gold": "7",
+            "response": "answer 1\nof 2",
+            "tokens": 9,
+            "truncated": true,
+            "extra": {"rubric": "be kind"},
+        })
+    );
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn answers_come_in_any_order_null_among_them() {
+    let script = r#"read -r line; read -r line; read -r line
+        echo '{"note":"late","score":-2.5e-1,"id":2}'; echo '{"id":0,"score":null}'; echo '{"id":1,"score":3,"more":[]}'
+        read -r line"#;
+    let scores = ask(3, script, 20.0).unwrap();
+    assert_eq!(scores.iter().map(|it| it.value).collect::<Vec<_>>(), [None, Some(3.0), Some(-0.25)]);
+    assert_eq!(scores[2].note.as_deref(), Some("late"));
+}
+
+#[test]
+fn one_command_serves_all_batches() {
+    let script = format!("n=0; {}", each(r#"n=$((n + 1)); echo "{\"id\":$id,\"score\":$n}""#));
+    let judge = Custom::start(&section(&script, 20.0)).unwrap();
+    assert_eq!(Batch::new(2).values(&judge), [Some(1.0), Some(2.0)]);
+    assert_eq!(Batch::new(0).values(&judge), []);
+    assert_eq!(Batch::new(3).values(&judge), [Some(3.0), Some(4.0), Some(5.0)]);
+}
+
+/// Requests and answers of a batch that no pipe holds: the command answers each before it reads the next.
+#[test]
+fn a_batch_larger_than_the_pipes() {
+    let script = each(r#"echo "{\"id\":$id,\"score\":$id,\"note\":\"$id $id $id $id $id $id $id $id $id $id\"}""#);
+    let scores = ask(1500, &script, 60.0).unwrap();
+    assert!(scores.iter().enumerate().all(|(i, score)| score.value == Some(i as f64)));
+}
+
+/// Each life answers two of five.
+#[test]
+fn one_that_dies_is_started_again_and_asked_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let lives = folder.path().join("lives");
+    let script = format!(
+        "echo life >> '{}'; for i in 1 2; do read -r line; {ID}; echo \"{{\\\"id\\\":$id,\\\"score\\\":$id}}\"; done",
+        lives.display()
+    );
+    let scores = ask(5, &script, 20.0).unwrap();
+    assert_eq!(scores.iter().map(|it| it.value.unwrap()).collect::<Vec<_>>(), [0.0, 1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(fs::read_to_string(lives).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn one_that_dies_again_and_again_is_given_up_with_its_last_words() {
+    let script =
+        format!("read -r line; {ID}; test $id = 0 && echo '{{\"id\":0,\"score\":1}}'; echo 'no key' >&2; exit 4");
+    assert_eq!(
+        error(&script, 20.0),
+        "custom reward `judge`: the command ended (exit status: 4) with 1 of 2 completions answered, after 3 restarts; its \
+         stderr ends with \"no key\"\n\
+         hint: `timeout` is the most seconds for a batch; docs/rewards.md shows how to try a command by hand"
+    );
+}
+
+#[test]
+fn one_that_hangs_is_given_up_in_time() {
+    let started = Instant::now();
+    // The first reads nothing, the second answers nothing, the third keeps its output open in a grandchild.
+    for script in ["sleep 600", "cat >/dev/null", "sleep 600 & sleep 600 & wait"] {
+        let error = error(script, 0.2);
+        assert!(error.contains("needed more than 0.2 seconds with 0 of 2 completions answered"), "{error}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_breaks_the_protocol_is_told_at_once() {
+    let answer = |line: &str| format!("read -r line; printf '%s\\n' '{line}'; sleep 600");
+    for (line, problem) in [
+        ("loading the model ...", r#"answer "loading the model ...": expected value"#),
+        (r#"{"id":0,"score":NaN}"#, r#"answer "{\"id\":0,\"score\":NaN}": expected value"#),
+        (r#"{"id":0,"score":-Infinity}"#, "invalid number"),
+        (r#"{"id":0,"score":1e999}"#, "number out of range"),
+        (r#"{"id":0,"score":"0.5"}"#, "invalid type: string"),
+        (r#"{"id":0}"#, "missing field `score`"),
+        (r#"{"score":1}"#, "missing field `id`"),
+        (r#"{"id":-1,"score":1}"#, "invalid value"),
+        (r#"{"id":2,"score":1}"#, "2 was never asked, the requests so far are 0 to 1"),
+        (r#"[0, 1]"#, "invalid"),
+        ("", "EOF while parsing"),
+    ] {
+        let error = error(&answer(line), 20.0);
+        assert!(error.starts_with("custom reward `judge`: answer \"") && error.contains(problem), "{error}");
+        assert!(error.contains("\nhint: a request is one line of JSON and so is its answer"), "{error}");
+    }
+    let twice = error(&answer("{\"id\":0,\"score\":1}\n{\"id\":0,\"score\":0}"), 20.0);
+    assert!(twice.contains("0 was answered before"), "{twice}");
+
+    // Too late: one answer more than was asked for shows in the next batch.
+    let judge =
+        Custom::start(&section(&each(r#"echo "{\"id\":$id,\"score\":1}"; echo "{\"id\":$id,\"score\":0}""#), 20.0));
+    let judge = judge.unwrap();
+    let batch = Batch::new(1);
+    let late = format!("{:#}", batch.ask(&judge).and_then(|_| batch.ask(&judge)).unwrap_err());
+    assert!(late.contains("0 was answered before"), "{late}");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("judge.py");
+    fs::write(&plain, "print()").unwrap();
+    for (program, cause) in
+        [("./no-such-judge", "No such file or directory"), (plain.to_str().unwrap(), "Permission denied")]
+    {
+        let section = CustomSection { command: vec![program.into()], ..section("", 1.0) };
+        let error = format!("{:#}", Custom::start(&section).err().expect("nothing to start"));
+        assert!(error.starts_with(&format!("custom reward `judge`: start `{program}`")), "{error}");
+        assert!(error.contains(cause) && error.contains("hint: `command` names a program"), "{error}");
+    }
+}
+
+/// The argument of `--set` that adds a judge of this weight.
+fn judge(script: &str, weight: f64) -> String {
+    format!("reward.custom=[{{name='judge', weight={weight}, timeout=20, command=['sh', '-c', '''{script}''']}}]")
+}
+
+#[test]
+fn a_run_is_the_same_whatever_the_threads() {
+    // A fraction that depends on the text: its length modulo 7.
+    let script = each(r#"echo "{\"id\":$id,\"score\":0.$((${#line} % 7)),\"note\":\"of ${#line}\"}""#);
+    let set = judge(&script, 0.5);
+    let traces = ["--threads=1", "--threads=2"].map(|threads| {
+        let folder = tempfile::tempdir().unwrap();
+        let args = SMALL.map(|arg| if arg.starts_with("--threads") { threads } else { arg });
+        rft(folder.path()).args(args).args(["--set", &set]).assert().success();
+        Trace::of(&folder.path().join("runs/run"))
+    });
+    traces[0].assert_same(&traces[1]);
+    for line in traces[0].metrics.iter().filter(|line| line.values.contains_key("reward")) {
+        let value = |name: &str| line.values[name].unwrap();
+        let sum = ["accuracy", "format", "judge"].map(|name| 0.5 * value(&format!("rewards/{name}/mean")));
+        assert!(value("rewards/judge/mean") > 0.0 && value("rewards/judge/std") > 0.0);
+        assert!((value("reward") - sum.iter().sum::<f64>()).abs() < 1e-9, "{line:?}");
+    }
+}
+
+#[test]
+fn a_completion_without_a_score_takes_the_mean_of_its_group() {
+    // Branch 0 has no score; the others have 1, 0 and 0.
+    let script = each(
+        r#"case $((id % 4)) in 0) score=null;; 1) score=1;; *) score=0;; esac; echo "{\"id\":$id,\"score\":$score}""#,
+    );
+    let lab = Lab::new(&[
+        "reward.accuracy.weight=0",
+        "reward.format.weight=0",
+        "train.steps=1",
+        "eval.questions=0",
+        &judge(&script, 3.0),
+    ]);
+    lab.run(|_, _, _| lab.right());
+    for group in lab.completions() {
+        let rewards: Vec<f32> = group.branches.iter().map(|branch| branch.reward).collect();
+        assert_eq!(rewards, [1.0, 3.0, 0.0, 0.0]);
+        assert_eq!(group.branches[0].rewards["judge"], None);
+        assert_eq!(group.branches[0].advantage, 0.0);
+    }
+    let values = &lab.metrics()[0].values;
+    assert_eq!((values["rewards/judge/mean"], values["reward"]), (Some(1.0 / 3.0), Some(1.0)));
+}
+
+#[test]
+fn a_command_that_breaks_ends_the_run_with_its_error() {
+    let lab = Lab::new(&["eval.questions=0", &judge("echo oops; sleep 600", 1.0)]);
+    let error = lab.train(&mut lab.engine(|_, _, _| lab.right()), &mut lab.state()).err().expect("the judge is broken");
+    assert!(format!("{error:#}").contains("custom reward `judge`: answer \"oops\""), "{error:#}");
+}
+
+/// An engine that does not go on to the second group before the first has been seen by the judge.
+struct Waiting<'a> {
+    inner: Honest<'a>,
+    sign: PathBuf,
+}
+
+struct WaitingWatch<'a> {
+    inner: &'a mut dyn Watch,
+    sign: &'a Path,
+}
+
+impl Engine for Waiting<'_> {
+    fn generate(
+        &mut self,
+        adapter: Option<&Adapter>,
+        request: &Request,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        self.inner.generate(adapter, request, &mut WaitingWatch { inner: watch, sign: &self.sign })
+    }
+}
+
+impl Watch for WaitingWatch<'_> {
+    fn group(&mut self, prompt: usize, branches: &[Branch]) {
+        self.inner.group(prompt, branches);
+        if prompt == 0 {
+            let started = Instant::now();
+            while !self.sign.exists() {
+                assert!(started.elapsed() < Duration::from_secs(30), "nothing is scored while the rollout goes on");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.inner.cancelled()
+    }
+}
+
+#[test]
+fn groups_are_scored_while_others_are_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let sign = folder.path().join("seen");
+    let script = each(&format!(r#"echo > "{}"; echo "{{\"id\":$id,\"score\":1}}""#, sign.display()));
+    let lab = Lab::new(&["eval.questions=0", "train.steps=1", &judge(&script, 1.0)]);
+    let mut engine = Waiting { inner: lab.engine(|_, _, _| lab.right()), sign };
+    lab.train(&mut engine, &mut lab.state()).unwrap();
+    assert_eq!(lab.metrics()[0].values["rewards/judge/mean"], Some(1.0));
+}
