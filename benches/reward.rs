@@ -1,11 +1,12 @@
 //! What it costs to score a completion: extraction, the check against the gold answer, and a whole rollout batch.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rft::config::{Layers, Scope, resolve};
 use rft::data::Question;
-use rft::math::{check, grade};
+use rft::math::{Verdict, check, grade};
 use rft::prompt::{PriorPrompt, Role};
 use rft::reward::{RewardSet, Sample};
 
@@ -27,6 +28,36 @@ fn checks(criterion: &mut Criterion) {
     }
     group.bench_function("tower of powers", |bencher| bencher.iter(|| check("3", black_box("9^{9^{9^9}}"))));
     group.finish();
+}
+
+/// The gold answers of MATH-500, each with another way to write it; `tests/oracle/math_verify_speed.py` times the same.
+const REWRITTEN: &str = include_str!("../tests/fixtures/rewritten.tsv");
+
+/// All pairs one after the other, and the median of a pair, which a mean over easy and hard ones would hide.
+fn rewritten(criterion: &mut Criterion) {
+    let lines = REWRITTEN.lines().filter(|it| !it.starts_with('#'));
+    let pairs: Vec<(&str, &str)> = lines.map(|it| it.split_once('\t').expect("two columns")).collect();
+    let accepted = pairs.iter().filter(|(gold, answer)| check(gold, answer) == Verdict::Correct).count();
+    let mut times: Vec<Duration> = pairs.iter().map(|(gold, answer)| fastest_of_ten(gold, answer)).collect();
+    times.sort_unstable();
+    println!("median of {} pairs: {:?}; {accepted} accepted", pairs.len(), times[pairs.len() / 2]);
+
+    let mut group = criterion.benchmark_group("rewritten");
+    group.throughput(Throughput::Elements(pairs.len() as u64));
+    group.bench_function("MATH-500", |bencher| {
+        bencher
+            .iter(|| pairs.iter().filter(|(gold, answer)| check(gold, black_box(answer)) == Verdict::Correct).count());
+    });
+    group.finish();
+}
+
+fn fastest_of_ten(gold: &str, answer: &str) -> Duration {
+    let time = || {
+        let start = Instant::now();
+        black_box(check(black_box(gold), black_box(answer)));
+        start.elapsed()
+    };
+    (0..10).map(|_| time()).min().expect("ten rounds")
 }
 
 /// A response of about 4,000 tokens with its answer at the end.
@@ -81,5 +112,5 @@ fn responses(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, checks, responses);
+criterion_group!(benches, checks, rewritten, responses);
 criterion_main!(benches);

@@ -43,6 +43,14 @@ pub fn compare(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<bool, Re
     if let Some(found) = labelled(gold, answer, judge)? {
         return Ok(found);
     }
+    // A set with a set in it is not that set.
+    let set = |form: &Form| matches!(&form.items[..], [Claim::Is { item: Item::Set(_) | Item::Region(_), .. }]);
+    if gold.braces != answer.braces && (set(gold) || set(answer)) && (gold.items.len(), answer.items.len()) == (1, 1) {
+        let element = if gold.braces { set(gold) } else { set(answer) };
+        if element {
+            return Ok(judge.because("a set of sets", false));
+        }
+    }
     if let Some(found) = as_regions(gold, answer, judge)? {
         return Ok(found);
     }
@@ -62,23 +70,55 @@ fn is_letter(form: &Form, letter: char) -> bool {
     name.len() == 1 && name.eq_ignore_ascii_case(&letter.to_string())
 }
 
-/// The items of a form in which each is given to a name of its own.
-fn labels(form: &Form) -> Option<Vec<(&str, &Claim)>> {
-    let mut labels: Vec<(&str, &Claim)> = Vec::new();
+/// Several unknowns with the values that they are given.
+struct Labels<'a> {
+    names: Vec<String>,
+    claims: Vec<&'a Claim>,
+    /// They stand in a tuple: `(y, x) = (1, 2)`.
+    tuple: bool,
+}
+
+fn labels(form: &Form) -> Option<Labels<'_>> {
+    if let [Claim::Is { target: Some(names), item: Item::Sequence { items, .. } }] = &form.items[..]
+        && let Some(inner) = names.strip_prefix('(').and_then(|it| it.strip_suffix(')'))
+    {
+        let names: Vec<String> = inner.split(", ").map(String::from).collect();
+        return (names.len() == items.len()).then(|| Labels { names, claims: items.iter().collect(), tuple: true });
+    }
+    let mut labels = Labels { names: Vec::new(), claims: Vec::new(), tuple: false };
     for claim in &form.items {
         let Claim::Is { target: Some(name), .. } = claim else { return None };
-        if labels.iter().any(|(other, _)| other == name) {
+        let name = name.trim_start_matches('\\').to_string();
+        if labels.names.contains(&name) {
             return None;
         }
-        labels.push((name, claim));
+        labels.names.push(name);
+        labels.claims.push(claim);
     }
-    (labels.len() > 1).then_some(labels)
+    (labels.names.len() > 1).then_some(labels)
 }
 
 /// Several unknowns: `x=1, y=2` is `(1, 2)`, and `1, 2` in that order.
 fn labelled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool>, Reason> {
-    let (one, other) = (labels(gold), labels(answer));
-    let (labels, bare, gold_first) = match (one, other) {
+    let (labels, bare, gold_first) = match (labels(gold), labels(answer)) {
+        (Some(one), Some(other)) => {
+            let mut pairs = Vec::new();
+            for (name, claim) in one.names.iter().zip(&one.claims) {
+                let Some(at) = other.names.iter().position(|it| it == name) else {
+                    // Tuples of other names may still be the same point.
+                    return Ok(if one.tuple && other.tuple {
+                        None
+                    } else {
+                        Some(judge.because("another name", false))
+                    });
+                };
+                pairs.push((*claim, other.claims[at]));
+            }
+            if one.names.len() != other.names.len() {
+                return Ok(Some(judge.because("another number of values", false)));
+            }
+            return pairwise(pairs.into_iter(), judge).map(Some);
+        }
         (Some(labels), None) => (labels, answer, true),
         (None, Some(labels)) => (labels, gold, false),
         _ => return Ok(None),
@@ -87,26 +127,18 @@ fn labelled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool
         [Claim::Is { item: Item::Sequence { open, items, close }, .. }] if is_vector(*open, *close, items.len()) => {
             (items, true)
         }
-        // What has no order of its own matches by value alone, unless it is the gold's names that are missing.
-        items if gold_first && items.len() > 1 => (&bare.items, false),
+        // A bare list has the order of the gold's names; one without names has no order.
+        items if gold_first && items.len() > 1 && !labels.tuple => (&bare.items, false),
         _ => return Ok(None),
     };
-    let mut claims = labels;
-    if tuple {
-        claims.sort_by_key(|(name, _)| *name);
+    let mut claims: Vec<(String, &Claim)> = labels.names.into_iter().zip(labels.claims).collect();
+    if tuple && !labels.tuple {
+        claims.sort_by(|one, other| one.0.cmp(&other.0));
     }
     if values.len() != claims.len() {
         return Ok(Some(judge.because("another number of values", false)));
     }
-    let mut doubt = None;
-    for ((_, one), other) in claims.iter().zip(values) {
-        match same_claim(one, other, judge) {
-            Ok(true) => {}
-            Ok(false) => return Ok(Some(false)),
-            Err(reason) => doubt = Some(reason),
-        }
-    }
-    doubt.map_or(Ok(Some(true)), Err)
+    pairwise(claims.into_iter().map(|it| it.1).zip(values), judge).map(Some)
 }
 
 /// Whether either is a set of reals that is more than a list, and both can be read as one.
@@ -193,8 +225,12 @@ fn ordered(gold: &[Claim], answer: &[Claim], judge: &mut Judge) -> Result<bool, 
     if gold.len() != answer.len() {
         return Ok(judge.because("another number of items", false));
     }
+    pairwise(gold.iter().zip(answer), judge)
+}
+
+fn pairwise<'a>(pairs: impl Iterator<Item = (&'a Claim, &'a Claim)>, judge: &mut Judge) -> Result<bool, Reason> {
     let mut doubt = None;
-    for (one, other) in gold.iter().zip(answer) {
+    for (one, other) in pairs {
         match same_claim(one, other, judge) {
             Ok(true) => {}
             // One difference is enough, whatever the doubt about another place.
@@ -220,6 +256,12 @@ fn same_claim(gold: &Claim, answer: &Claim, judge: &mut Judge) -> Result<bool, R
         (Claim::Relation(one), Claim::Relation(other)) => same_relations(one, other, judge),
         (Claim::Relation(_), _) | (_, Claim::Relation(_)) => {
             Ok(judge.because("an inequality for something else", false))
+        }
+        // `x + y = 5` answers what `x + y` is, where the gold is a number.
+        (Claim::Is { target: None, item: Item::Quantity(gold) }, Claim::Equation { total: Some(total), .. })
+            if gold.value.is_constant() =>
+        {
+            quantity::same(gold, total, judge)
         }
         _ if is_solved(gold) || is_solved(answer) => Ok(judge.because("an equation that is not solved", false)),
         _ => match (as_equation(gold, judge)?, as_equation(answer, judge)?) {
@@ -255,7 +297,7 @@ fn same_relations(one: &Relations, other: &Relations, judge: &mut Judge) -> Resu
 
 fn as_equation(claim: &Claim, judge: &mut Judge) -> Result<Option<Value>, Reason> {
     match claim {
-        Claim::Equation(difference) => Ok(Some(difference.clone())),
+        Claim::Equation { difference, .. } => Ok(Some(difference.clone())),
         Claim::Is { target: Some(name), item: Item::Quantity(quantity) } => {
             Ok(Some(Value::symbol(name).minus(&quantity.value, judge.meter)?))
         }

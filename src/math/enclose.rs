@@ -160,8 +160,13 @@ impl Complex {
         Complex { re: self.re.add(&other.re), im }
     }
 
-    pub fn minus(&self, other: &Complex) -> Complex {
-        self.plus(&Complex { re: other.re.neg(), im: other.im.as_ref().map(Ball::neg) })
+    /// Whether the two may be the same number.
+    pub fn overlaps(&self, other: &Complex) -> bool {
+        let imaginary = match (&self.im, &other.im) {
+            (Some(one), Some(other)) => one.overlaps(other),
+            (one, other) => one.as_ref().or(other.as_ref()).is_none_or(Ball::contains_zero),
+        };
+        imaginary && self.re.overlaps(&other.re)
     }
 
     fn times(&self, other: &Complex) -> Complex {

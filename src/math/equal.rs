@@ -8,7 +8,8 @@
 //!   bound, as for logarithms, agreement to a thousand bits counts as equality for numbers that are short to write.
 //! - Expressions in symbols are tried at points chosen by [`crate::rng`], in exact arithmetic and then in balls. One point
 //!   at which they differ proves the difference; agreement wherever both are defined, at three points at least, counts as
-//!   equality. Where they agree at positive points and differ at others (`\sqrt{x^2}` and `x`) nothing is decided.
+//!   equality. Where they agree at positive points and differ at others (`\sqrt{x^2}` and `x`), nobody said which are
+//!   meant, and nothing is decided.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -29,6 +30,8 @@ const MAX_HEIGHT: u64 = 400;
 const MAX_SEPARATION: u64 = 4_000;
 /// Least points at which two expressions must agree.
 const MIN_POINTS: usize = 3;
+/// Rounds in which all symbols are positive; they come first.
+const POSITIVE: u64 = 10;
 
 /// A value, and the expression it came from.
 #[derive(Clone, Copy)]
@@ -52,10 +55,11 @@ pub fn equal(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reaso
     if a.is_constant() && b.is_constant() {
         return constants(a, b, meter);
     }
-    match (one.expr, other.expr) {
-        (Some(one), Some(other)) => probe(one, other, a, b, meter),
-        _ => Err("different forms that may be equal".into()),
+    let known = |term: &Term| term.expr.is_some() || term.value.is_constant();
+    if known(&one) && known(&other) {
+        return probe(one, other, meter);
     }
+    Err("different forms that may be equal".into())
 }
 
 fn constants(a: &Value, b: &Value, meter: &mut Meter) -> Result<Finding, Reason> {
@@ -144,6 +148,9 @@ impl Bound {
                 // A radicand has whole coefficients, so that it adds nothing to the denominator.
                 let denominator = self.denominator;
                 let bits = self.sum(inner)?;
+                if self.denominator != denominator + 1 {
+                    return None;
+                }
                 self.denominator = denominator;
                 (bits, 1)
             }
@@ -219,7 +226,8 @@ enum Seen {
     Undefined,
 }
 
-fn probe(one: &Expr, other: &Expr, a: &Value, b: &Value, meter: &mut Meter) -> Result<Finding, Reason> {
+fn probe(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reason> {
+    let (a, b) = (one.value, other.value);
     let mut symbols = a.symbols();
     symbols.extend(b.symbols());
     symbols.sort();
@@ -229,8 +237,8 @@ fn probe(one: &Expr, other: &Expr, a: &Value, b: &Value, meter: &mut Meter) -> R
     }
     let real = [a, b].iter().all(|it| it.all_bases(&|base| *base != Base::Imaginary));
     // Positive fractions, whole numbers, and numbers of either sign.
-    let (mut same, mut mixed) = (0, 0);
-    for round in 0..14_u64 {
+    let mut same = 0;
+    for round in 0..POSITIVE + 4 {
         let stream = Stream::new(0, Purpose::Probe, &[round]);
         let point: Vec<(String, BigRational)> = symbols
             .iter()
@@ -250,28 +258,32 @@ fn probe(one: &Expr, other: &Expr, a: &Value, b: &Value, meter: &mut Meter) -> R
             .collect();
         match at_point(one, other, &point, real, meter)? {
             Seen::Undefined => {}
-            Seen::Same if round < 10 => same += 1,
-            Seen::Same => mixed += 1,
-            Seen::Different if round < 10 => return Ok((false, "expressions differ at a point")),
-            Seen::Different if same >= MIN_POINTS => return Err("equal only where the symbols are positive".into()),
+            Seen::Same => same += 1,
+            Seen::Different if round >= POSITIVE && same >= MIN_POINTS => {
+                return Err("equal only where the symbols are positive".into());
+            }
             Seen::Different => return Ok((false, "expressions differ at a point")),
         }
     }
-    match same + mixed >= MIN_POINTS {
+    match same >= MIN_POINTS {
         true => Ok((true, "expressions agree at all points tried")),
         false => Err("expressions that could not be tried at enough points".into()),
     }
 }
 
 fn at_point(
-    one: &Expr,
-    other: &Expr,
+    one: Term,
+    other: Term,
     point: &[(String, BigRational)],
     real: bool,
     meter: &mut Meter,
 ) -> Result<Seen, Reason> {
     meter.charge(1_000)?;
-    let (Ok(a), Ok(b)) = (Value::at(one, point, meter), Value::at(other, point, meter)) else {
+    let mut at = |term: Term| match term.expr {
+        Some(expr) => Value::at(expr, point, meter),
+        None => Ok(term.value.clone()),
+    };
+    let (Ok(a), Ok(b)) = (at(one), at(other)) else {
         return Ok(Seen::Undefined);
     };
     if real && [&a, &b].iter().any(|it| !it.all_bases(&|base| *base != Base::Imaginary)) {
@@ -291,7 +303,7 @@ fn at_point(
         if real && (one.im.is_some() || other.im.is_some()) {
             return Ok(Seen::Undefined);
         }
-        if !one.minus(&other).contains_zero() {
+        if !one.overlaps(&other) {
             return Ok(Seen::Different);
         }
     }

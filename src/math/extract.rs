@@ -1,6 +1,20 @@
-//! Finds the answer in a response: the last balanced `\boxed{…}` or `\fbox{…}`.
+//! Finds the answer in a response, in one of two modes.
+//!
+//! **Reward** ([`extract_boxed`]) is strict, because a model is trained against it: the last box that is closed, `\boxed{…}` or
+//! `\fbox{…}`, in the response or in its last closed answer element. Nothing else is an answer. Nonsense in the last box is
+//! not an invitation to look elsewhere, and two boxes are not a list.
+//!
+//! **Eval** ([`extract_lenient`]) is for figures that can be compared with those of math-verify: it looks for an answer under
+//! a ladder of rules, falls back for as long as nothing can be read, and says which [`Rule`] gave the answer. A model can
+//! play it, so no reward uses it.
+
+mod lenient;
+
+use std::ops::Range;
 
 use crate::config::Scope;
+
+pub use lenient::{Found, Rule, extract_lenient};
 
 /// What [`extract_boxed`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,18 +57,32 @@ fn last_element<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
     }
 }
 
-/// One pass with a stack of open braces. The box that closes last is the last one, and the outermost where boxes are nested.
 fn last_box(text: &str) -> Option<&str> {
+    boxes(text).last().map(|it| &text[it.content.clone()])
+}
+
+/// A box that is closed.
+#[derive(Clone)]
+struct Span {
+    /// With its command and braces.
+    whole: Range<usize>,
+    content: Range<usize>,
+}
+
+/// The closed boxes, by where they close: the last one is last, and the outermost comes after what is nested in it.
+///
+/// One pass with a stack of open braces.
+fn boxes(text: &str) -> Vec<Span> {
     let bytes = text.as_bytes();
-    // For every open brace, where the content of its box starts; `None` for a brace that is no box's.
-    let mut open: Vec<Option<usize>> = Vec::new();
-    let mut found = None;
+    // For every open brace, where its box and the content of it start; `None` for a brace that is no box's.
+    let mut open: Vec<Option<(usize, usize)>> = Vec::new();
+    let mut found = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
         match bytes[at] {
             b'\\' => match box_content(text, at) {
                 Some(start) => {
-                    open.push(Some(start));
+                    open.push(Some((at, start)));
                     at = start;
                 }
                 // Skips what is escaped: `\{` and `\}` are no braces, and in `\\{` the brace is not escaped.
@@ -65,8 +93,8 @@ fn last_box(text: &str) -> Option<&str> {
                 at += 1;
             }
             b'}' => {
-                if let Some(Some(start)) = open.pop() {
-                    found = Some(&text[start..at]);
+                if let Some(Some((from, start))) = open.pop() {
+                    found.push(Span { whole: from..at + 1, content: start..at });
                 }
                 at += 1;
             }
@@ -153,5 +181,105 @@ mod tests {
         let deep = format!("{}{}", r"\boxed{".repeat(10_000), "}".repeat(10_000));
         assert_eq!(whole(&deep).map(str::len), Some(9_999 * 8));
         assert_eq!(inside(&"</answer>".repeat(10_000)), Extracted::Missing("no closed answer element"));
+    }
+
+    /// Every rule of the lenient mode, what it prefers to what, and what it falls back to.
+    #[test]
+    fn the_ladder_of_the_lenient_mode() {
+        let cases: &[(&str, &str, Rule)] = &[
+            // The final answer and boxes: the later one.
+            ("Final Answer: The final answer is $7$. I hope it is correct.", "7", Rule::FinalAnswer),
+            ("The final answer to your question is 12.", "12", Rule::FinalAnswer),
+            ("the final answer is:\n\n$$\\frac{1}{2}$$", "\\frac{1}{2}", Rule::FinalAnswer),
+            ("The final answer is 7. Let me check: \\boxed{8}", "8", Rule::Boxed),
+            ("\\boxed{8}, and so the final answer is 7.", "7", Rule::FinalAnswer),
+            ("The final answer is $\\boxed{8}$.", "8", Rule::Boxed),
+            ("So \\[ \\boxed{\\frac{a}{b}} \\] as the answer: 5", "\\frac{a}{b}", Rule::Boxed),
+            ("\\boxed{8}. Hmm, wait, it is \\boxed{7}.", "7", Rule::Boxed),
+            ("$\\boxed{1}$ and $\\boxed{2}$", "\\boxed{1}$ and $\\boxed{2}", Rule::Boxed),
+            ("\\fbox{3} costs 5", "3", Rule::Boxed),
+            // `answer:`, before and after `####`.
+            ("Answer: 42\nI used 3 steps.", "42", Rule::Answer),
+            ("**Answer:** $x = 5$ by step 3", "x = 5", Rule::Answer),
+            ("ANSWER: (B)", "(B)", Rule::Answer),
+            ("Answer: no", "no", Rule::Answer),
+            ("Answer: $1$, $2$ and $3$. I checked 4 cases.", "$1$, $2$ and $3$", Rule::Answer),
+            ("She has 3 * 6 = 18.\n#### 18", "18", Rule::Hashes),
+            ("The answer needs 20 steps.\n#### 1,080", "1,080", Rule::Hashes),
+            ("So the answer is 12 apples, with 3 left.", "12", Rule::Answer),
+            ("so the answer is obvious: we see that it must be $5$", "5", Rule::Environment),
+            // The last formula, then the last number.
+            ("We get $x = 3$ and \\(y = 4\\) in 2 steps.", "y = 4", Rule::Environment),
+            ("It is \\[\n x = 9 \n\\] then.", "x = 9", Rule::Environment),
+            ("the ratio is \\frac{3}{4}.", "\\frac{3}{4}", Rule::Environment),
+            ("She pays $5 and gets $6 back", "$6", Rule::LastNumber),
+            ("so -1,234.5 it is, by rule x2.", "-1,234.5", Rule::LastNumber),
+            ("that is 3/4 of them", "3/4", Rule::LastNumber),
+            ("that is 35%.", "35%", Rule::LastNumber),
+            // What cannot be read is passed over; a reward never does that.
+            ("We have 7 apples. \\boxed{@@}", "7", Rule::LastNumber),
+            ("\\boxed{5} or rather \\boxed{@@}", "5", Rule::Boxed),
+            ("\\boxed{@@}", "@@", Rule::Boxed),
+            ("The final answer is \\boxed{", "\\boxed{", Rule::FinalAnswer),
+        ];
+        for (response, answer, rule) in cases {
+            assert_eq!(extract_lenient(response), Some(Found { answer, rule: *rule }), "{response}");
+        }
+        for nothing in ["", "I do not know.", "x2", "$$", "answer", "####"] {
+            assert_eq!(extract_lenient(nothing), None, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn no_text_is_slow_or_splits_a_character() {
+        let pieces = [
+            "{",
+            "}",
+            "$",
+            "$$",
+            "\\(",
+            "\\)",
+            "\\[",
+            "\\boxed{",
+            "\\boxed{}",
+            "\\frac{1}{",
+            "\\frac{1}{2}",
+            "answer: ",
+            "answer",
+            "final answer is ",
+            "final answer é is",
+            "#### ",
+            "1",
+            "1 ",
+            "1,",
+            "-1",
+            "−1 ",
+            "$1",
+            "é",
+            "答",
+            "</answer>",
+            "<answer>",
+            "\n",
+            "$x$ and ",
+            "\\boxed{1},",
+            ". ",
+            "\\",
+            "€5 ",
+        ];
+        for one in pieces {
+            for other in pieces {
+                let text = format!("{one}{other}").repeat(100_000 / (one.len() + other.len()));
+                let start = std::time::Instant::now();
+                let _ = (extract_lenient(&text), whole(&text), inside(&text));
+                let taken = start.elapsed();
+                assert!(taken < std::time::Duration::from_secs(2), "{one}{other}: {taken:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn rules_are_written_in_kebab_case() {
+        assert_eq!(serde_json::to_string(&Rule::FinalAnswer).unwrap(), "\"final-answer\"");
+        assert_eq!(serde_json::from_str::<Rule>("\"last-number\"").unwrap(), Rule::LastNumber);
     }
 }

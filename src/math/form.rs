@@ -1,6 +1,5 @@
 //! An answer with its values worked out: what it claims, ready to be compared.
 
-use super::equal::{Term, equal};
 use super::lex::Grouping;
 use super::limits::{Meter, Reason};
 use super::matrix;
@@ -22,6 +21,8 @@ pub struct Form {
     pub letters: Option<String>,
     /// The letter before a value, as in `(C) 12`.
     pub choice: Option<char>,
+    /// Set braces stood around the items.
+    pub braces: bool,
 }
 
 /// What one item of an answer says.
@@ -31,8 +32,12 @@ pub enum Claim {
         target: Option<String>,
         item: Item,
     },
-    /// The difference of the two sides.
-    Equation(Value),
+    Equation {
+        /// Of the two sides.
+        difference: Value,
+        /// What names are said to make together: 17 in `a + b = 17`.
+        total: Option<Box<Quantity>>,
+    },
     Relation(Relations),
     /// A chain such as `1 = 2 = 3` in which a side differs from the next.
     False,
@@ -67,20 +72,31 @@ pub fn read(text: &str, grouping: Grouping) -> Result<Form, Reason> {
     let meter = &mut Meter::new();
     let (choice, text) = match choice(text) {
         Some((letter, rest)) => (Some(letter), rest),
-        None => (None, text),
+        None => (None, text.trim()),
+    };
+    // `C)` alone.
+    let text = match text.as_bytes() {
+        [b'A'..=b'J', b')'] => &text[..1],
+        _ => text,
     };
     let Answer { items, mut joiner } = parse(text, grouping)?;
     let mut items = claims(&items, meter)?;
     // A set is a list without an order, like the one that has no brackets.
-    if matches!(&items[..], [Claim::Is { target: None, item: Item::Sequence { open: Bracket::Set, .. } }])
-        && let Some(Claim::Is { item: Item::Sequence { items: inner, .. }, .. }) = items.pop()
-    {
+    let braces = matches!(&items[..], [Claim::Is { item: Item::Sequence { open: Bracket::Set, .. }, .. }]);
+    if braces && let Some(Claim::Is { item: Item::Sequence { items: inner, .. }, .. }) = items.pop() {
         (items, joiner) = (inner, Some(Joiner::And));
     }
     let items = together(items, joiner, meter)?;
-    let text = text.trim();
+    let text = inside_font(text);
     let letters = text.bytes().all(|it| it.is_ascii_alphabetic()).then(|| text.to_lowercase());
-    Ok(Form { items, joiner, letters, choice })
+    Ok(Form { items, joiner, letters, choice, braces })
+}
+
+/// `VW` of `\text{VW}`.
+fn inside_font(text: &str) -> &str {
+    let inner =
+        ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\textrm{"].iter().find_map(|it| text.strip_prefix(it));
+    inner.and_then(|it| it.strip_suffix('}')).unwrap_or(text).trim()
 }
 
 /// The letter of a choice with its value, such as `(C) 12`, `\textbf{(C)}\ 12` and `C. 12`.
@@ -147,7 +163,11 @@ pub fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
         return relations(chain, meter);
     }
     let sides: Vec<&Side> = chain.sides().collect();
-    let names = sides.iter().take_while(|side| is_name(&side.expr)).count().min(sides.len() - 1);
+    let mut names = sides.iter().take_while(|side| is_name(&side.expr)).count().min(sides.len() - 1);
+    let sum_of_names = names == 0 && is_combination(&sides[0].expr);
+    if sum_of_names && sides.len() > 2 {
+        names = 1;
+    }
     let name = if names > 0 { target(&sides[0].expr) } else { None };
     let mut last = item(sides[names], meter)?;
     for (index, (relation, side)) in chain.rest.iter().enumerate().skip(names) {
@@ -182,7 +202,14 @@ pub fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
         }
         let constant = one.value.is_constant() && other.value.is_constant();
         if sides.len() == 2 && !constant {
-            return Ok(Claim::Equation(one.value.minus(&other.value, meter)?));
+            let difference = one.value.minus(&other.value, meter)?;
+            let total = if sum_of_names && other.value.is_constant() {
+                let Item::Quantity(total) = next else { unreachable!("it was matched above") };
+                Some(total)
+            } else {
+                None
+            };
+            return Ok(Claim::Equation { difference, total });
         }
         let same = same_sides(one, other, meter);
         match same {
@@ -199,21 +226,40 @@ fn same_sides(one: &Quantity, other: &Quantity, meter: &mut Meter) -> Result<boo
     super::quantity::same(one, other, &mut super::compare::Judge::with(meter))
 }
 
-/// What can be assigned to: `x`, `f(x)`, `AB`, `\text{Area}`, `(x, y)`, `dy/dx`.
-fn is_name(expr: &Expr) -> bool {
-    let letter = |expr: &Expr| matches!(expr, Expr::Symbol(name) if !is_reserved(name));
+/// The numbers between the two of a pair, of which there may be none.
+fn interval(item: &Item, meter: &mut Meter) -> Result<Option<Region>, Reason> {
+    let Item::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else {
+        return Ok(None);
+    };
+    let [Claim::Is { target: None, item: Item::Quantity(low) }, Claim::Is { target: None, item: Item::Quantity(high) }] =
+        &items[..]
+    else {
+        return Ok(None);
+    };
+    let low = End { at: Bound::of(low.value.clone()), closed: *open == Bracket::Square };
+    let high = End { at: Bound::of(high.value.clone()), closed: *close == Bracket::Square };
+    Region::interval(Interval { low, high }, meter).map(Some)
+}
+
+/// Names and nothing else, added or multiplied: the question of `x + y = 5`.
+fn is_combination(expr: &Expr) -> bool {
     match expr {
-        Expr::Text(_) => true,
         Expr::Symbol(name) => !is_reserved(name),
-        Expr::Binary(Operator::Multiply, left, right) => {
-            let function = matches!(&**left, Expr::Symbol(name) if "fghpqrsuvyFGHPQRST".contains(name.as_str()));
-            let inverse = matches!(&**left, Expr::Binary(Operator::Power, base, _) if letter(base));
-            (letter(left) && letter(right))
-                || ((function || inverse)
-                    && !matches!(**right, Expr::Number(_))
-                    && !matches!(**right, Expr::Binary(Operator::Add | Operator::Subtract, ..)))
-                || (function && matches!(**right, Expr::Number(_)))
-                || only_capitals(expr)
+        Expr::Binary(Operator::Add | Operator::Subtract | Operator::Multiply, left, right) => {
+            is_combination(left) && is_combination(right)
+        }
+        _ => false,
+    }
+}
+
+/// What can be assigned to: `x`, `f(x)`, `AB`, `\text{Area}`, `(x, y)`, `dy/dx`, `\tan\theta`.
+fn is_name(expr: &Expr) -> bool {
+    match expr {
+        Expr::Text(_) | Expr::Binary(Operator::Apply, ..) => true,
+        Expr::Symbol(name) => !is_reserved(name),
+        Expr::Binary(Operator::Multiply, ..) => only_capitals(expr),
+        Expr::Call(function, arguments) if function.of_angle() => {
+            !arguments[0].any(&|it| matches!(it, Expr::Number(_)))
         }
         Expr::Binary(Operator::Divide, over, under) => {
             // A derivative.
@@ -250,6 +296,7 @@ fn only_capitals(expr: &Expr) -> bool {
 fn target(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Symbol(name) | Expr::Text(name) => Some(name.clone()),
+        Expr::List { .. } => Some(expr.to_string()),
         _ if only_capitals(expr) => Some(expr.to_string()),
         _ => None,
     }
@@ -260,6 +307,7 @@ pub fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
     Ok(match expr {
         Expr::Text(text) => Item::Text(plain_words(text)),
         Expr::List { open: Bracket::Set, items, .. } if items.is_empty() => Item::Set(NamedSet::Empty),
+        Expr::List { open: Bracket::Square, items, .. } if let Some(rows) = rows(items, meter)? => Item::Matrix(rows),
         Expr::List { open, items, close } => {
             Item::Sequence { open: *open, items: claims(items, meter)?, close: *close }
         }
@@ -303,6 +351,22 @@ pub fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
         _ if expr.any(&|it| matches!(it, Expr::Matrix(_) | Expr::List { .. })) => matrix::item(expr, meter)?,
         _ => Item::Quantity(Box::new(Quantity::new(expr, &side.unit, meter)?)),
     })
+}
+
+/// `[[1, 2], [3, 4]]` is a matrix.
+fn rows(items: &[Chain], meter: &mut Meter) -> Result<Option<Vec<Vec<Item>>>, Reason> {
+    let mut rows: Vec<Vec<Item>> = Vec::new();
+    for chain in items {
+        let Expr::List { open: Bracket::Square, items: cells, close: Bracket::Square } = &chain.first.expr else {
+            return Ok(None);
+        };
+        if !chain.rest.is_empty() || cells.iter().any(|it| !it.rest.is_empty()) {
+            return Ok(None);
+        }
+        rows.push(cells.iter().map(|it| item(&it.first, meter)).collect::<Result<_, _>>()?);
+    }
+    let width = rows.first().map_or(0, Vec::len);
+    Ok((width > 0 && rows.iter().all(|it| it.len() == width)).then_some(rows))
 }
 
 /// Whether a time is after noon, where it says so.
@@ -350,8 +414,11 @@ fn set_region(expr: &Expr, meter: &mut Meter) -> Result<Region, Reason> {
             _ => left.without(&right, meter),
         };
     }
-    let claim = Claim::Is { target: None, item: item(&Side::from(expr.clone()), meter)? };
-    region(&claim, meter)?.ok_or_else(|| "a set that is no interval".into())
+    let item = item(&Side::from(expr.clone()), meter)?;
+    if let Some(interval) = interval(&item, meter)? {
+        return Ok(interval);
+    }
+    region(&Claim::Is { target: None, item }, meter)?.ok_or_else(|| "a set that is no interval".into())
 }
 
 /// The real numbers that a claim allows, if it speaks of some.
@@ -376,26 +443,10 @@ pub fn region(claim: &Claim, meter: &mut Meter) -> Result<Option<Region>, Reason
             }
             Some(union)
         }
-        Item::Sequence { open, items, close } if items.len() == 2 && *open != Bracket::Angle => {
-            let ends: Option<Vec<&Value>> = items
-                .iter()
-                .map(|it| match it {
-                    Claim::Is { target: None, item: Item::Quantity(quantity) } => Some(&quantity.value),
-                    _ => None,
-                })
-                .collect();
-            let Some(ends) = ends else { return Ok(None) };
-            let low = End { at: Bound::of(ends[0].clone()), closed: *open == Bracket::Square };
-            let high = End { at: Bound::of(ends[1].clone()), closed: *close == Bracket::Square };
-            Some(Region::interval(Interval { low, high }, meter)?)
-        }
+        // `(0, 0)` is a point in the plane.
+        Item::Sequence { .. } => interval(item, meter)?.filter(|it| !it.is_empty()),
         _ => None,
     })
-}
-
-/// Whether two values of a chain are equal for certain.
-pub fn same_value(one: &Value, other: &Value, meter: &mut Meter) -> Result<bool, Reason> {
-    Ok(equal(Term { value: one, expr: None }, Term { value: other, expr: None }, meter)?.0)
 }
 
 impl Quantity {

@@ -34,6 +34,8 @@ pub enum Function {
     Factorial,
     DoubleFactorial,
     Binomial,
+    /// The entries of its matrix, row by row.
+    Determinant,
     Gcd,
     Lcm,
     Max,
@@ -89,6 +91,7 @@ impl Function {
             Factorial => "factorial",
             DoubleFactorial => "double-factorial",
             Binomial => "binomial",
+            Determinant => "determinant",
             Min => "min",
             _ => NAMES.iter().find(|(function, _)| *function == self).map_or("", |(_, names)| names[0]),
         }

@@ -49,7 +49,7 @@ fn tensor(expr: &Expr, meter: &mut Meter) -> Result<Tensor, Reason> {
                     let negative = scale(Tensor::Number(Value::integer(-1)), right, meter)?;
                     add(left, negative, meter)?
                 }
-                (Operator::Multiply, left, right) => scale(left, right, meter)?,
+                (Operator::Multiply | Operator::Apply, left, right) => scale(left, right, meter)?,
                 (Operator::Divide, left, Tensor::Number(value)) => {
                     scale(left, Tensor::Number(value.inverse(meter)?), meter)?
                 }

@@ -27,6 +27,8 @@ mod unit;
 mod value;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
@@ -39,7 +41,7 @@ use form::Form;
 use lex::Grouping;
 use limits::{Meter, Reason};
 
-pub use extract::{Extracted, extract_boxed};
+pub use extract::{Extracted, Found, Rule, extract_boxed, extract_lenient};
 
 /// What a check of an answer against the gold answer found. As JSON: `"correct"`, `"wrong"` or `{"undecided": reason}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,9 @@ pub struct Graded {
     pub verdict: Verdict,
     /// Why there is no answer.
     pub missing: Option<String>,
+    /// How [`grade_lenient`] found the answer; [`grade`] knows only one way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
 }
 
 /// Checks the last box of `response` (within `scope`) against `gold`.
@@ -77,9 +82,23 @@ pub struct Graded {
 pub fn grade(response: &str, gold: &str, scope: Scope, answer_tag: Option<&str>) -> Graded {
     match extract_boxed(response, scope, answer_tag) {
         Extracted::Answer(answer) => {
-            Graded { answer: Some(answer.to_string()), verdict: check(gold, answer), missing: None }
+            Graded { answer: Some(answer.to_string()), verdict: check(gold, answer), missing: None, rule: None }
         }
-        Extracted::Missing(why) => Graded { answer: None, verdict: Verdict::Wrong, missing: Some(why.to_string()) },
+        Extracted::Missing(why) => {
+            Graded { answer: None, verdict: Verdict::Wrong, missing: Some(why.to_string()), rule: None }
+        }
+    }
+}
+
+/// Checks the answer that [`extract_lenient`] finds in `response` against `gold`.
+///
+/// For evaluations that are to be compared with others. A model can play the rules, so no reward uses them.
+pub fn grade_lenient(response: &str, gold: &str) -> Graded {
+    match extract_lenient(response) {
+        Some(Found { answer, rule }) => {
+            Graded { answer: Some(answer.to_string()), verdict: check(gold, answer), missing: None, rule: Some(rule) }
+        }
+        None => Graded { answer: None, verdict: Verdict::Wrong, missing: Some("no answer".to_string()), rule: None },
     }
 }
 

@@ -147,8 +147,8 @@ impl Display for Operator {
             Operator::PlusMinus => " ± ",
             Operator::MinusPlus => " ∓ ",
             Operator::Multiply => "·",
+            Operator::Apply => "",
             Operator::Divide => "/",
-            Operator::Modulo => " mod ",
             Operator::Power => "^",
             Operator::Root => "√",
         })

@@ -46,13 +46,33 @@ fn every_readable_answer_equals_itself() {
     }
 }
 
+/// Names are the question's, and only the gold's count: `17` may be answered by `a + b = 17`, and not the other way round.
 #[test]
-fn the_order_does_not_matter() {
-    for (line, gold, answer, _) in
-        rows().filter(|(_, gold, answer, _)| gold_is_parsable(gold) && gold_is_parsable(answer))
-    {
+fn the_order_of_numbers_does_not_matter() {
+    let number = |text: &str| !text.contains(['=', ':', '\\']) && !text.contains(|c: char| c.is_ascii_alphabetic());
+    let pairs = rows().filter(|(_, gold, answer, _)| number(gold) && number(answer));
+    for (line, gold, answer, _) in pairs.filter(|it| gold_is_parsable(it.1) && gold_is_parsable(it.2)) {
         assert_eq!(word(&check(gold, answer)), word(&check(answer, gold)), "line {line}: {gold} | {answer}");
     }
+}
+
+#[test]
+fn an_explanation_names_the_rule() {
+    for (gold, answer, rule) in [
+        ("1/2", "0.5", "equal rationals"),
+        ("1/3", "0.3333", "the decimal rounds the exact value"),
+        ("x+1", "x+2", "canonical forms differ"),
+        (r"5 \text{ cm}", r"5 \text{ s}", "unit contradicts"),
+        (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}", "equal algebraic numbers"),
+        ("(2, \\infty)", "x>2", "the same set of reals"),
+    ] {
+        assert_eq!(explain(gold, answer).rule, rule, "{gold} | {answer}");
+    }
+    let explained = explain(r"\frac{x^2-1}{2}", "@");
+    assert_eq!(explained.gold, "(x^2 - 1)/2");
+    assert!(explained.answer.starts_with("cannot be read"));
+    assert_eq!(gold_flaw("5"), None);
+    assert_eq!(gold_flaw("1=2").as_deref(), Some("a false chain of equations"));
 }
 
 #[test]
@@ -199,12 +219,9 @@ proptest! {
     #[test]
     fn no_text_panics(pieces in prop::collection::vec(piece(), 0..40), other in prop::collection::vec(piece(), 0..12)) {
         let (text, other) = (pieces.concat(), other.concat());
-        let (forth, back) = (check(&text, &other), check(&other, &text));
+        check(&other, &text);
         if gold_is_parsable(&text) {
             prop_assert_eq!(check(&text, &text), Verdict::Correct);
-            if gold_is_parsable(&other) {
-                prop_assert_eq!(word(&forth), word(&back));
-            }
         }
         grade(&text, &other, Scope::Answer, Some("x"));
         grade(&format!(r"\boxed{{{text}}}"), &other, Scope::Response, None);

@@ -91,8 +91,9 @@ pub enum Operator {
     PlusMinus,
     MinusPlus,
     Multiply,
+    /// `f(x)`: a product, unless it is the name of what follows an equals sign.
+    Apply,
     Divide,
-    Modulo,
     Power,
     /// The radicand, then the index.
     Root,
@@ -109,7 +110,7 @@ impl Operator {
             Operator::Union | Operator::Without => 1,
             Operator::Intersection => 2,
             Operator::Add | Operator::Subtract | Operator::PlusMinus | Operator::MinusPlus => 3,
-            Operator::Multiply | Operator::Divide | Operator::Modulo => 4,
+            Operator::Multiply | Operator::Apply | Operator::Divide => 4,
             Operator::Power | Operator::Root => 5,
         }
     }

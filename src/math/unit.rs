@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use num_rational::BigRational;
-use num_traits::{One, Pow};
+use num_traits::{One, Pow, ToPrimitive};
 
 /// What a unit measures, as powers of basic units, and how many of those it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,6 +157,14 @@ pub fn read(text: &str) -> (u64, Option<Unit>) {
     }
     let empty = unit.powers.is_empty() && unit.unknown.is_empty() && unit.factor.is_one();
     (scale, (!empty).then_some(unit))
+}
+
+/// How many of the unit `small` make one of the unit `large`, where that is a whole number above one.
+pub fn share(small: &str, large: &str) -> Option<u64> {
+    let ((1, Some(small)), (1, Some(large))) = (read(small), read(large)) else { return None };
+    let share = large.factor.clone() / small.factor.clone();
+    let fits = small.is_known() && large.is_known() && small.is_like(&large) && share.is_integer();
+    share.numer().to_u64().filter(|it| fits && *it > 1)
 }
 
 impl Unit {

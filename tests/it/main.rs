@@ -1,5 +1,7 @@
 //! One integration binary, a module for each promise, so that candle is linked once.
 
+mod answers;
+mod attacks;
 mod cli;
 mod config;
 mod custom_reward;

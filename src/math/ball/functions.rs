@@ -166,10 +166,11 @@ impl Ball {
         }
         let top = self.exponent + self.middle.bits() as i64;
         let is_one = top == 1 && self.middle.trailing_zeros() == Some(self.middle.bits() - 1);
-        if top > 0 && !is_one {
-            if let Some(inverse) = self.recip() {
-                return Ball::pi_at(self.precision).scaled(-1).sub(&inverse.atan());
-            }
+        if top > 0
+            && !is_one
+            && let Some(inverse) = self.recip()
+        {
+            return Ball::pi_at(self.precision).scaled(-1).sub(&inverse.atan());
         }
         if self.top().is_none_or(|it| it > 2) {
             // An arc tangent is between -2 and 2, whatever it is of.

@@ -1,10 +1,11 @@
 //! LaTeX commands to tokens.
 
-use super::{Lexer, tokens};
+use super::{Lexer, bracket_next, tokens};
 use crate::math::function::Function;
 use crate::math::limits::Reason;
 use crate::math::token::{Bracket, Environment, Joiner, Token};
 use crate::math::tree::{NamedSet, Relation};
+use crate::math::unit;
 
 impl Lexer<'_> {
     pub(super) fn command(&mut self) -> Result<(), Reason> {
@@ -24,12 +25,23 @@ impl Lexer<'_> {
             "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl" | "biggr" | "Biggl"
             | "Biggr" | "displaystyle" | "textstyle" | "scriptstyle" | "quad" | "qquad" | "boxed" | "fbox"
             | "limits" | "mathop" | "angle" | "triangle" | "mathbin" | "mathrel" | "vec" | "overrightarrow"
-            | "boldsymbol" | "bm" | "bf" | "it" | "phantom" | "hline" | "nonumber" | "," | ";" | ":" | "!" | " "
-            | "(" | ")" | "[" | "]" | "/" | "\n" => {
+            | "boldsymbol" | "bm" | "bf" | "it" | "hline" | "nonumber" | "tiny" | "small" | "normalsize" | "large"
+            | "Large" | "LARGE" | "huge" | "Huge" | "," | ";" | ":" | "!" | " " | "(" | ")" | "[" | "]" | "/"
+            | "\n" => {
                 return Ok(());
             }
             "text" | "textbf" | "textit" | "textrm" | "textnormal" | "texttt" | "textsf" | "mbox" | "hbox"
             | "mathrm" | "mathbf" | "mathit" | "mathsf" | "mathtt" | "operatorname" | "rm" => return self.text(name),
+            "phantom" | "hphantom" | "vphantom" => {
+                // It leaves room for what is not there.
+                if self.rest.trim_start().starts_with('{') {
+                    self.group_text(name)?;
+                } else {
+                    self.rest = self.rest.trim_start();
+                    self.skip(self.rest.chars().next().map_or(0, char::len_utf8));
+                }
+                return Ok(());
+            }
             "hspace" | "vspace" | "label" | "tag" | "color" | "textcolor" => {
                 self.eat("*");
                 self.group_text(name)?;
@@ -147,13 +159,26 @@ impl Lexer<'_> {
         let font = command.starts_with("math");
         let content = self.group_text(command)?.trim_matches(|c: char| c.is_whitespace() || c == '~').to_string();
         self.spaced = true;
+        let after_quantity = matches!(self.out.last(), Some(Token::Number(_) | Token::Close(_)));
+        let measure = unit::read(&content).1.is_some_and(|it| it.is_known());
+        if measure && after_quantity {
+            self.out.push(Token::Word(content));
+            return Ok(());
+        }
+        let numeral = self.rest.starts_with('_') && content.contains(|c: char| c.is_ascii_digit());
+        if numeral && content.bytes().all(|it| it.is_ascii_digit() || it.is_ascii_uppercase()) {
+            self.out.push(Token::Digits(content));
+            return Ok(());
+        }
         let mathematics = content.contains(['{', '$', '\\', '=', '^'])
             || (content.contains(|c: char| c.is_ascii_digit()) && !content.starts_with(|c: char| c.is_alphabetic()));
         if mathematics && content.len() < self.whole.len() {
             self.out.extend(tokens(&content, grouping)?);
             return Ok(());
         }
-        if let Some(function) = Function::named(&content).filter(|_| command != "mathrm" || content.len() > 2) {
+        if let Some(function) =
+            Function::named(&content).filter(|_| !after_quantity && (command != "mathrm" || content.len() > 2))
+        {
             self.out.push(Token::Function(function));
             return Ok(());
         }
@@ -193,8 +218,15 @@ impl Lexer<'_> {
             } else if matches!(word, "percent") {
                 flush(&mut words, &mut self.out);
                 self.out.push(Token::Percent);
-            } else if matches!(word, "in") && matches!(self.out.last(), Some(Token::Symbol(_))) {
+            } else if word == "in" && matches!(self.out.last(), Some(Token::Symbol(_))) && bracket_next(self.rest) {
                 self.out.push(Token::Relation(Relation::In));
+            } else if word == "to" && matches!(self.out.last(), Some(Token::Number(_))) && text.trim() == "to" {
+                self.out.push(Token::Colon);
+            } else if word.starts_with(|c: char| c.is_ascii_digit())
+                && self.out.last() == Some(&Token::Colon)
+                && let Ok(number) = tokens(word, self.grouping)
+            {
+                self.out.extend(number);
             } else if let Some(label) = word.strip_suffix(':') {
                 words.push(label);
                 flush(&mut words, &mut self.out);

@@ -19,21 +19,49 @@ pub enum Grouping {
 }
 
 pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<Token>, Reason> {
-    let text = trimmed(text);
-    let mut lexer =
-        Lexer { rest: text, spaced: true, out: Vec::new(), whole: text, one_dollar: lone_dollar(text), grouping };
+    // Letters and signs of full width are those of ASCII.
+    let wide = |c: char| ('！'..='～').contains(&c);
+    let narrow: String;
+    let mut text = trimmed(text);
+    if text.contains(wide) {
+        narrow = text.chars().map(|c| if wide(c) { (c as u32 - 0xfee0) as u8 as char } else { c }).collect();
+        text = &narrow;
+    }
+    let one_dollar = lone_dollar(text);
+    let mut lexer = Lexer { rest: text, spaced: true, out: Vec::new(), whole: text, one_dollar, grouping };
     while !lexer.rest.is_empty() {
         lexer.step()?;
     }
+    turn_brackets(&mut lexer.out);
     Ok(lexer.out)
+}
+
+/// Brackets that look away from an interval exclude its end: `]1, 2[` is `(1, 2)`.
+fn turn_brackets(tokens: &mut [Token]) {
+    let apart = |token: Option<&Token>| {
+        matches!(token, None | Some(Token::Cup | Token::Cap | Token::Without | Token::Comma(_) | Token::Relation(_)))
+    };
+    for at in 0..tokens.len() {
+        if tokens[at] == Token::Close(Bracket::Square) && apart(at.checked_sub(1).map(|it| &tokens[it])) {
+            tokens[at] = Token::Open(Bracket::Round);
+        } else if tokens[at] == Token::Open(Bracket::Square) && apart(tokens.get(at + 1)) {
+            tokens[at] = Token::Close(Bracket::Round);
+        }
+    }
 }
 
 /// Without the full stop of a sentence.
 fn trimmed(text: &str) -> &str {
     let text = text.trim();
     // `5 a.m.` and `\right.` end in a point of their own.
-    let own = text.ends_with(".m.") || text.ends_with("\\right.") || text.ends_with("\\!.");
-    if own { text } else { text.trim_end_matches(['.', ' ']) }
+    let own = text.ends_with(".m.") || text.ends_with("\\right.") || text.ends_with("...");
+    if own {
+        return text;
+    }
+    // `\,` and `\;` are spaces, not the end of a sentence.
+    let bare = text.trim_end_matches(['.', ',', ';', ' ']);
+    let escaped = bare.ends_with('\\') && bare.len() < text.len();
+    if escaped { bare.trim_end_matches('\\') } else { bare }
 }
 
 /// An odd number of dollar signs: then one is money, and no pair marks mathematics.
@@ -65,11 +93,16 @@ impl<'a> Lexer<'a> {
             '\\' => self.command()?,
             '$' if !self.one_dollar => self.skip(1),
             '^' => self.caret(),
+            '{' if self.rest.starts_with("{:}") => self.push(Token::Colon, 3),
+            '{' if self.rest.starts_with("{=}") => self.push(Token::Relation(Relation::Equal), 3),
             '\'' => {
                 let count = self.rest.bytes().take_while(|it| *it == b'\'').count();
                 self.push(Token::Prime(count), count);
             }
             _ => {
+                if self.raised() {
+                    return Ok(());
+                }
                 if let Some((token, bytes)) = self.operator(spaced) {
                     self.push(token, bytes);
                     return Ok(());
@@ -100,8 +133,39 @@ impl<'a> Lexer<'a> {
         found
     }
 
+    /// Digits above or below the line, as a power or an index.
+    fn raised(&mut self) -> bool {
+        for (digits, mark) in [("⁰¹²³⁴⁵⁶⁷⁸⁹", Token::Caret), ("₀₁₂₃₄₅₆₇₈₉", Token::Underscore)]
+        {
+            let digit = |c: char| digits.chars().position(|it| it == c);
+            let negative = self.rest.starts_with('⁻') && mark == Token::Caret;
+            let rest = if negative { &self.rest['⁻'.len_utf8()..] } else { self.rest };
+            let text: String = rest.chars().map_while(digit).map(|it| char::from(b'0' + it as u8)).collect();
+            let Ok(number) = text.parse::<num_bigint::BigInt>() else { continue };
+            let bytes = rest.chars().take(text.len()).map(char::len_utf8).sum::<usize>();
+            let written = text.len();
+            self.out.extend([mark, Token::Open(Bracket::Group)]);
+            self.out.extend(negative.then_some(Token::Minus));
+            self.out.push(Token::Number(Literal { digits: number, last_place: 0, decimal: false, written }));
+            self.out.push(Token::Close(Bracket::Group));
+            self.rest = &rest[bytes..];
+            return true;
+        }
+        false
+    }
+
     fn caret(&mut self) {
-        const DEGREES: [&str; 5] = ["^\\circ", "^{\\circ}", "^{\\circ }", "^ {\\circ}", "^\\degree"];
+        const DEGREES: [&str; 9] = [
+            "^\\circ",
+            "^{\\circ}",
+            "^{\\circ }",
+            "^ {\\circ}",
+            "^\\degree",
+            "^\\text{o}",
+            "^{\\text{o}}",
+            "^\\mathrm{o}",
+            "^{o}",
+        ];
         const PRIMES: [(&str, usize); 5] =
             [("^{\\prime\\prime}", 2), ("^{\\prime \\prime}", 2), ("^{\\prime}", 1), ("^\\prime", 1), ("^{'}", 1)];
         if let Some(sign) = DEGREES.iter().find(|it| self.rest.starts_with(**it)) {
@@ -173,14 +237,25 @@ impl<'a> Lexer<'a> {
             _ => false,
         };
         self.skip(end);
-        if after_quantity && matches!(run, "am" | "pm" | "AM" | "PM" | "a" | "p") && self.out.len() > 2 {
-            // `4:30 p.m.` as well.
-            if run.len() == 2 || self.eat(".m.") || self.eat(".m") {
+        if after_quantity && matches!(run, "am" | "pm" | "AM" | "PM" | "a" | "p" | "A" | "P") {
+            let point = [".m.", ".m", ".M.", ".M"].into_iter().any(|it| run.len() == 1 && self.eat(it));
+            if run.len() == 2 || point {
                 self.out.push(Token::Word(format!("{}m", &run[..1].to_lowercase())));
                 return Ok(());
             }
         }
-        if let Some(word) = self.known(run, alone) {
+        if run == "to"
+            && matches!(self.out.last(), Some(Token::Number(_)))
+            && self.rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
+        {
+            self.out.push(Token::Colon);
+            return Ok(());
+        }
+        let measure = after_quantity && unit::is_known(run);
+        if self.numeral_of_letters(run) {
+            return Ok(());
+        }
+        if let Some(word) = self.known(run, alone).filter(|it| !(measure && matches!(it, Token::Function(_)))) {
             self.out.push(word);
             return Ok(());
         }
@@ -192,8 +267,8 @@ impl<'a> Lexer<'a> {
         let in_sentence = run.len() > 1 && matches!(self.out.last(), Some(Token::Word(_))) && spaced;
         if (alone && run.len() > 2)
             || (sentence && run.len() > 1)
-            || (run.len() > 1 && after_quantity && unit::is_known(run))
-            || (run.len() > 3 && (spaced || after_quantity) && split_function(run).is_none())
+            || (run.len() > 1 && measure)
+            || (run.len() > 3 && spaced && split_function(run).is_none())
             || label
             || in_sentence
         {
@@ -213,6 +288,21 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
+    /// `A5_{11}` has letters for digits.
+    fn numeral_of_letters(&mut self, run: &str) -> bool {
+        let digits =
+            self.rest.find(|c: char| !c.is_ascii_digit() && !c.is_ascii_uppercase()).unwrap_or(self.rest.len());
+        let numeral = digits > 0
+            && self.rest[digits..].starts_with('_')
+            && self.rest[..digits].contains(|c: char| c.is_ascii_digit())
+            && run.bytes().all(|it| it.is_ascii_uppercase());
+        if numeral {
+            let token = Token::Digits(format!("{run}{}", &self.rest[..digits]));
+            self.push(token, digits);
+        }
+        numeral
+    }
+
     /// A word that stands for a token of its own.
     fn known(&self, run: &str, alone: bool) -> Option<Token> {
         Some(match run {
@@ -228,6 +318,8 @@ impl<'a> Lexer<'a> {
             "in" if matches!(self.out.last(), Some(Token::Symbol(_))) && bracket_next(self.rest) => {
                 Token::Relation(Relation::In)
             }
+            "USD" if self.out.is_empty() && !alone => Token::Currency('$'),
+            "EUR" if self.out.is_empty() && !alone => Token::Currency('€'),
             "union" if !alone => Token::Cup,
             "U" if matches!(self.out.last(), Some(Token::Close(_))) && bracket_next(self.rest) => Token::Cup,
             _ if !alone => Token::Function(Function::named(run)?),
@@ -254,14 +346,6 @@ fn unicode(first: char) -> Option<Vec<Token>> {
     let symbol = |name: &str| Token::Symbol(name.to_string());
     let relation = Token::Relation;
     let number = |number| Token::Number(Literal::whole(number));
-    const SUPERSCRIPTS: &str = "⁰¹²³⁴⁵⁶⁷⁸⁹";
-    const SUBSCRIPTS: &str = "₀₁₂₃₄₅₆₇₈₉";
-    if let Some(digit) = SUPERSCRIPTS.chars().position(|it| it == first) {
-        return Some(vec![Token::Caret, number(digit as u64)]);
-    }
-    if let Some(digit) = SUBSCRIPTS.chars().position(|it| it == first) {
-        return Some(vec![Token::Underscore, number(digit as u64)]);
-    }
     if let Some((_, over, under)) =
         [('½', 1, 2), ('⅓', 1, 3), ('⅔', 2, 3), ('¼', 1, 4), ('¾', 3, 4), ('⅛', 1, 8)].iter().find(|it| it.0 == first)
     {
@@ -320,6 +404,11 @@ fn unicode(first: char) -> Option<Vec<Token>> {
         'ω' => symbol("\\omega"),
         'Δ' => symbol("\\Delta"),
         'ⁿ' => return Some(vec![Token::Caret, symbol("n")]),
+        '∛' | '∜' => {
+            let index = if first == '∛' { 3 } else { 4 };
+            let [open, close] = [Token::Open(Bracket::Square), Token::Close(Bracket::Square)];
+            return Some(vec![Token::Sqrt, open, number(index), close]);
+        }
         _ => return None,
     }])
 }

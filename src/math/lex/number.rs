@@ -28,7 +28,10 @@ impl<'a> Lexer<'a> {
             if !decimal && repeat(after_point).is_some() {
                 self.skip(1);
             }
-            if let Some((period, bytes)) = repeat(self.rest) {
+            if self.rest.starts_with(" \\overline") {
+                self.skip(1);
+            }
+            if let Some((period, bytes)) = repeat(self.rest).or_else(|| dots(self.rest, &digits, places as usize)) {
                 self.skip(bytes);
                 self.repeating(&digits, places as u32, &period);
                 return Ok(());
@@ -58,10 +61,10 @@ impl<'a> Lexer<'a> {
     ///
     /// `1, 234` is a list and `1 234/5` is a mixed number: both are left alone.
     fn group(&mut self) -> Option<&'a str> {
-        const SEPARATORS: [&str; 11] =
-            [",\\!", "{,}\\!", "{,}", "\\,", "\\ ", ",", " ", "\u{202f}", "\u{2009}", "\u{a0}", "{\\,}"];
+        const SEPARATORS: [&str; 12] =
+            [",\\!", ", \\!", "{,}\\!", "{,}", "\\,", "\\ ", ",", " ", "\u{202f}", "\u{2009}", "\u{a0}", "{\\,}"];
         let separator = SEPARATORS.iter().find(|it| self.rest.starts_with(**it))?;
-        if *separator == "," && self.grouping == Grouping::Lists {
+        if *separator == "," && (self.grouping == Grouping::Lists || self.in_brackets()) {
             return None;
         }
         let mut after = &self.rest[separator.len()..];
@@ -75,6 +78,17 @@ impl<'a> Lexer<'a> {
         }
         self.rest = &after[3..];
         Some(&after[..3])
+    }
+
+    /// Whether a comma parts the items of a tuple here: in brackets, unless their items are parted by a comma and a space.
+    fn in_brackets(&self) -> bool {
+        let depth = self.out.iter().fold(0, |depth, token| match token {
+            Token::Open(Bracket::Round | Bracket::Square | Bracket::Set) => depth + 1,
+            Token::Close(Bracket::Round | Bracket::Square | Bracket::Set) => depth - 1,
+            _ => depth,
+        });
+        let end = self.rest.find([')', ']', '}']).unwrap_or(self.rest.len());
+        depth > 0 && !self.rest[..end].contains(", ")
     }
 
     /// `e5` or `E-3` right after the digits.
@@ -140,6 +154,18 @@ impl<'a> Lexer<'a> {
             }
         }
     }
+}
+
+/// The digits that go on in `0.333…`, at least three times the same or twice the same few; nothing is added to `digits`.
+fn dots(text: &str, digits: &str, places: usize) -> Option<(String, usize)> {
+    let mark = ["\\ldots", "\\dots", "\\cdots", "...", "…"].into_iter().find(|it| text.starts_with(it))?;
+    let fraction = &digits[digits.len() - places..];
+    (1..=places / 2).find_map(|length| {
+        let times = if length == 1 { 3 } else { 2 };
+        let period = &fraction[places - length..];
+        (length * times <= places && fraction.ends_with(&period.repeat(times)))
+            .then(|| (period.to_string(), mark.len()))
+    })
 }
 
 /// The repeating digits that stand here, and the length of their mark.

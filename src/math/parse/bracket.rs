@@ -1,6 +1,7 @@
 //! What stands between brackets: tuples, intervals, sets, matrices and cases.
 
 use super::{Parser, unexpected};
+use crate::math::function::Function;
 use crate::math::limits::Reason;
 use crate::math::token::{Bracket, Environment, Token};
 use crate::math::tree::{Chain, Expr, Relation, Side};
@@ -57,8 +58,8 @@ impl Parser {
         }
         let expr = self.until(open)?;
         Ok(match open {
-            Bracket::Floor => Expr::Call(crate::math::function::Function::Floor, vec![expr]),
-            Bracket::Ceiling => Expr::Call(crate::math::function::Function::Ceiling, vec![expr]),
+            Bracket::Floor => Expr::Call(Function::Floor, vec![expr]),
+            Bracket::Ceiling => Expr::Call(Function::Ceiling, vec![expr]),
             _ => expr,
         })
     }
@@ -80,7 +81,9 @@ impl Parser {
     /// The rest of `\{x \mid x > 2\}`, or of `\{x \in \mathbb{R} : x > 2\}`.
     fn builder(&mut self, open: Bracket) -> Result<Expr, Reason> {
         let bars = std::mem::replace(&mut self.bars, 1);
+        self.head = true;
         let head = self.chain()?;
+        self.head = false;
         self.bars = bars;
         if !matches!(self.next()?, Token::Such | Token::Bar | Token::Colon) {
             return Err("a set without its condition".into());
@@ -125,7 +128,14 @@ impl Parser {
                 self.expect(&Token::End(environment))?;
                 Ok(Expr::Cases(cases))
             }
-            Environment::Determinant => Err("a determinant".into()),
+            Environment::Determinant => {
+                let rows = self.nested(Parser::rows)?;
+                self.expect(&Token::End(environment))?;
+                if rows.iter().any(|row| row.len() != rows.len()) || rows.len() > 4 {
+                    return Err("a determinant of another shape than two to four rows".into());
+                }
+                Ok(Expr::Call(Function::Determinant, rows.into_iter().flatten().collect()))
+            }
             Environment::Lines => Err("lines inside an expression".into()),
         }
     }

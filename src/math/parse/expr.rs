@@ -59,7 +59,22 @@ impl Parser {
                     continue;
                 }
                 Some(Token::Function(_)) if in_argument => return Ok(left),
-                // Quantities side by side are multiplied, but never a number after something: `(3)4` is a slip, not 12.
+                Some(Token::Prime(count)) if matches!(left, Expr::Number(_)) && *count < 3 => {
+                    let share = if *count == 1 { 60 } else { 3_600 };
+                    self.at += 1;
+                    self.degrees = true;
+                    left = Operator::Divide.of(left, Expr::whole(share));
+                    continue;
+                }
+                Some(Token::Frac) if self.unit_fraction() => return Ok(left),
+                // Quantities side by side are multiplied; a number only where it cannot be a slip of the pen.
+                Some(Token::Number(_)) if self.after_factor() => (Operator::Multiply, false),
+                Some(Token::Open(Bracket::Round))
+                    if is_function_name(&left)
+                        && !matches!(self.tokens.get(self.at + 1), Some(Token::Word(_) | Token::Mod)) =>
+                {
+                    (Operator::Apply, false)
+                }
                 Some(Token::Symbol(_) | Token::Frac | Token::Binom | Token::Sqrt | Token::Function(_)) => {
                     (Operator::Multiply, false)
                 }
@@ -94,6 +109,21 @@ impl Parser {
             };
             left = operator.of(left, right);
         }
+    }
+
+    /// Whether a number that comes next is a factor: `(2+3)4`, `\pi 2` and `3!7!`, but not `x2` or `3 4`.
+    fn after_factor(&self) -> bool {
+        match &self.tokens[self.at - 1] {
+            Token::Close(bracket) => *bracket != Bracket::Set,
+            Token::Symbol(name) => name.starts_with('\\'),
+            Token::Bang => true,
+            _ => false,
+        }
+    }
+
+    /// `\frac{\text{m}}{\text{s}}` is a unit.
+    pub(super) fn unit_fraction(&self) -> bool {
+        matches!(&self.tokens[self.at..], [Token::Frac, Token::Open(Bracket::Group), Token::Word(_), ..])
     }
 
     fn operand(&mut self) -> Result<Expr, Reason> {
@@ -178,6 +208,10 @@ impl Parser {
         }
         if base.is_some() && function != Function::Log {
             return Err(format!("`{}` with an index", function.name()));
+        }
+        if matches!(self.peek(), Some(Token::Relation(_) | Token::Colon)) {
+            // A label: `\min = 1`.
+            return Ok(Expr::Text(function.name().to_string()));
         }
         if function.of_list() {
             return Ok(Expr::Call(function, self.arguments()?));
@@ -272,11 +306,11 @@ impl Parser {
 
     /// A number, and the fraction after it if the two make a mixed number: `1\frac{4}{5}` and `1 4/5` are 9/5.
     fn number(&mut self, literal: Literal) -> Result<Expr, Reason> {
+        if self.peek() == Some(&Token::Underscore) && (literal.decimal || literal.is_integer()) {
+            return self.numeral(literal.to_string());
+        }
         if !literal.is_integer() {
             return Ok(Expr::Number(literal));
-        }
-        if self.peek() == Some(&Token::Underscore) {
-            return self.numeral(literal.text());
         }
         let (over, under) = match &self.tokens[self.at..] {
             [Token::Frac, rest @ ..] if starts_with_two_integers(rest) => {
@@ -330,6 +364,14 @@ impl Parser {
             name.push_str(&"'".repeat(*count));
             self.at += 1;
         }
+        // `f(2)` is not twice `f`.
+        if matches!(name.as_str(), "f" | "g" | "h")
+            && let [Token::Open(Bracket::Round), Token::Number(literal), Token::Close(Bracket::Round), ..] =
+                &self.tokens[self.at..]
+        {
+            name.push_str(&format!("({literal})"));
+            self.at += 3;
+        }
         if self.take(&Token::Underscore) {
             let group = self.take(&Token::Open(Bracket::Group));
             name.push('_');
@@ -348,6 +390,15 @@ impl Parser {
             }
         }
         Ok(Expr::Symbol(name))
+    }
+}
+
+/// Names that are rather applied to what stands in brackets than multiplied with it.
+fn is_function_name(expr: &Expr) -> bool {
+    match expr {
+        Expr::Symbol(name) => name.trim_end_matches('\'').len() == 1 && "fghpqrsuvyFGHPQRST".contains(&name[..1]),
+        Expr::Binary(Operator::Power, base, _) => is_function_name(base),
+        _ => false,
     }
 }
 

@@ -8,15 +8,17 @@ mod expr;
 use super::lex::{Grouping, tokens};
 use super::limits::{MAX_BYTES, MAX_NESTING, Reason};
 use super::token::{Bracket, Environment, Joiner, Token};
-use super::tree::{Answer, Chain, Expr, NamedSet, Relation, Side};
+use super::tree::{Answer, Chain, Expr, NamedSet, Operator, Relation, Side};
+use super::unit;
 
 pub fn parse(text: &str, grouping: Grouping) -> Result<Answer, Reason> {
     if text.len() > MAX_BYTES {
         return Err(format!("longer than {MAX_BYTES} bytes"));
     }
     let tokens = tokens(text, grouping)?;
-    let mut parser = Parser { tokens, at: 0, depth: 0, bars: 0, angle: false, currency: None, degrees: false };
-    if parser.tokens.is_empty() {
+    let mut parser =
+        Parser { tokens, at: 0, depth: 0, bars: 0, angle: false, head: false, currency: None, degrees: false };
+    if parser.tokens.is_empty() || parser.tokens == [Token::Symbol("\\ldots".into())] {
         return Err("empty".into());
     }
     let answer = parser.answer()?;
@@ -34,6 +36,8 @@ struct Parser {
     bars: usize,
     /// Inside of the argument of a sine: degrees are part of the expression, and not a unit.
     angle: bool,
+    /// Before the condition of a set: a colon ends it.
+    head: bool,
     /// A currency sign read inside the expression of the side at hand.
     currency: Option<char>,
     /// A degree sign read inside the expression of the side at hand.
@@ -133,7 +137,7 @@ impl Parser {
     fn quantity(&mut self) -> Result<Side, Reason> {
         let outer = (self.currency.take(), std::mem::take(&mut self.degrees), std::mem::take(&mut self.angle));
         let mut expr = self.expression(0)?;
-        if self.peek() == Some(&Token::Colon) {
+        if self.peek() == Some(&Token::Colon) && !self.head {
             expr = self.ratio(expr)?;
         }
         let mut unit = self.currency.take().map(String::from).unwrap_or_default();
@@ -141,6 +145,14 @@ impl Parser {
             unit.push_str(" degree");
         }
         self.unit(&mut unit)?;
+        // `1 hour 30 minutes`
+        while matches!(self.peek(), Some(Token::Number(_))) && !unit.is_empty() {
+            let part = self.expression(0)?;
+            let mut smaller = String::new();
+            self.unit(&mut smaller)?;
+            let share = unit::share(&smaller, &unit).ok_or("two numbers side by side")?;
+            expr = Operator::Add.of(expr, Operator::Divide.of(part, Expr::whole(share)));
+        }
         (self.currency, self.degrees, self.angle) = outer;
         Ok(Side { expr, unit })
     }
@@ -183,6 +195,16 @@ impl Parser {
         loop {
             match self.peek() {
                 Some(Token::Word(word)) => *unit = format!("{unit} {word}"),
+                Some(Token::Frac) if self.unit_fraction() => {
+                    self.at += 1;
+                    for index in 0..2 {
+                        self.expect(&Token::Open(Bracket::Group))?;
+                        unit.push_str(if index == 0 { " " } else { "/" });
+                        self.unit(unit)?;
+                        self.expect(&Token::Close(Bracket::Group))?;
+                    }
+                    continue;
+                }
                 Some(Token::Currency(sign)) if unit.is_empty() => unit.push(*sign),
                 Some(Token::Slash) if matches!(self.tokens.get(self.at + 1), Some(Token::Word(_))) => unit.push('/'),
                 Some(Token::Symbol(scale)) if unit == " degree" || unit == "degree" => unit.push_str(scale),

@@ -20,6 +20,9 @@ impl Value {
         if function == Binomial {
             return binomial(&arguments[0], &arguments[1], meter);
         }
+        if function == Determinant {
+            return determinant(&arguments, meter);
+        }
         if function.of_list() {
             return of_list(function, arguments, meter);
         }
@@ -62,7 +65,7 @@ impl Value {
             Abs => absolute(x, meter),
             Floor | Ceiling => round(function, x, meter),
             Factorial | DoubleFactorial => factorial(function, x, meter),
-            Binomial | Gcd | Lcm | Max | Min => Err("a function without its list".into()),
+            Binomial | Determinant | Gcd | Lcm | Max | Min => Err("a function without its list".into()),
         }
     }
 
@@ -315,6 +318,23 @@ fn binomial(upper: &Value, lower: &Value, meter: &mut Meter) -> Result<Value, Re
     meter.charge(2 * words * words)?;
     let value = product(n - k + 1, n, 1) / product(1, k, 1);
     Ok(Value::rational(BigRational::from_integer(value)))
+}
+
+/// By its first row; the entries stand row by row.
+fn determinant(entries: &[Value], meter: &mut Meter) -> Result<Value, Reason> {
+    let size = entries.len().isqrt();
+    let (first, rest) = entries.split_at(size);
+    if size == 1 {
+        return Ok(first[0].clone());
+    }
+    let mut sum = Value::integer(0);
+    for (column, entry) in first.iter().enumerate() {
+        let minor: Vec<Value> =
+            rest.iter().enumerate().filter(|(index, _)| index % size != column).map(|(_, it)| it.clone()).collect();
+        let term = entry.times(&determinant(&minor, meter)?, meter)?;
+        sum = if column % 2 == 0 { sum.plus(&term, meter)? } else { sum.minus(&term, meter)? };
+    }
+    Ok(sum)
 }
 
 fn of_list(function: Function, mut arguments: Vec<Value>, meter: &mut Meter) -> Result<Value, Reason> {

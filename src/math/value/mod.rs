@@ -61,7 +61,7 @@ impl Value {
                 match operator {
                     Operator::Add => left.plus(&right, meter)?,
                     Operator::Subtract => left.plus(&right.negative(), meter)?,
-                    Operator::Multiply => left.times(&right, meter)?,
+                    Operator::Multiply | Operator::Apply => left.times(&right, meter)?,
                     Operator::Divide => left.times(&right.inverse(meter)?, meter)?,
                     Operator::Power => left.power(&right, meter)?,
                     Operator::Root => left.power(&right.inverse(meter)?, meter)?,
@@ -190,10 +190,15 @@ pub fn is_constant(name: &str) -> bool {
 /// The value of digits in a base, which may have a point.
 fn numeral(digits: &str, base: u32) -> Result<Value, Reason> {
     let mut value = num_bigint::BigInt::ZERO;
-    for digit in digits.chars() {
+    let mut scale = num_bigint::BigInt::one();
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    for digit in whole.chars().chain(fraction.chars()) {
         value = value * base + digit.to_digit(base).ok_or_else(|| format!("`{digit}` is no digit in base {base}"))?;
     }
-    Ok(Value::rational(BigRational::from_integer(value)))
+    for _ in fraction.chars() {
+        scale *= base;
+    }
+    Ok(Value::rational(BigRational::new(value, scale)))
 }
 
 /// Shorthand for the exact values of functions.

@@ -1,0 +1,190 @@
+//! The table of answers, every row of it; and the gold answers of published sets.
+//!
+//! `tests/oracle/math_verify.py` says how another checker does on the same table.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rft::math::{Verdict, check, gold_is_parsable};
+use rft::rng::{Purpose, Stream};
+
+const TABLE: &str = include_str!("../fixtures/answers.tsv");
+
+struct Row {
+    line: usize,
+    category: &'static str,
+    gold: &'static str,
+    answer: &'static str,
+    verdict: &'static str,
+}
+
+/// Every row: gold, answer, verdict and, where another checker differs for a reason, the reason. A line that starts with
+/// `#` names the category of those below it.
+fn rows() -> Vec<Row> {
+    let (mut rows, mut category) = (Vec::new(), "");
+    for (index, text) in TABLE.lines().enumerate() {
+        let line = index + 1;
+        if let Some(heading) = text.strip_prefix('#') {
+            category = heading.trim();
+            continue;
+        }
+        let fields: Vec<&str> = text.split('\t').collect();
+        let [gold, answer, verdict, ..] = fields[..] else { panic!("line {line}: fewer than three columns") };
+        assert!(fields.len() <= 4, "line {line}: more than four columns");
+        assert!(["correct", "wrong", "undecided"].contains(&verdict), "line {line}: `{verdict}` is no verdict");
+        rows.push(Row { line, category, gold, answer, verdict });
+    }
+    rows
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Correct => "correct",
+        Verdict::Wrong => "wrong",
+        Verdict::Undecided(_) => "undecided",
+    }
+}
+
+#[test]
+fn the_table_is_large_and_even() {
+    let rows = rows();
+    let count = |verdict: &str| rows.iter().filter(|it| it.verdict == verdict).count();
+    let mut categories = BTreeMap::<&str, usize>::new();
+    for row in &rows {
+        *categories.entry(row.category).or_default() += 1;
+    }
+    assert!(rows.len() >= 1_500, "{} rows", rows.len());
+    assert!(categories.len() >= 25, "{} categories", categories.len());
+    assert!(categories.values().all(|rows| *rows >= 10), "{categories:?}");
+    assert!(count("wrong") * 10 >= rows.len() * 4, "{} of {} wrong", count("wrong"), rows.len());
+    assert!(count("undecided") * 20 <= rows.len(), "{} of {} undecided", count("undecided"), rows.len());
+    let mut pairs: Vec<_> = rows.iter().map(|it| (it.gold, it.answer)).collect();
+    pairs.sort_unstable();
+    let twice = pairs.windows(2).find(|pair| pair[0] == pair[1]);
+    assert_eq!(twice, None, "a pair stands there twice");
+}
+
+#[test]
+fn every_row_of_the_table() {
+    let rows = rows();
+    let (mut wrong, mut by_category) = (Vec::new(), BTreeMap::<&str, usize>::new());
+    for row in &rows {
+        let verdict = check(row.gold, row.answer);
+        if word(&verdict) != row.verdict {
+            wrong.push(format!("{}: {} | {} | {}, but {verdict}", row.line, row.gold, row.answer, row.verdict));
+            *by_category.entry(row.category).or_default() += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} rows, {by_category:#?}\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+/// The folder of the published sets; without it the tests that need them say so and pass.
+fn data_folder() -> Option<PathBuf> {
+    let folder = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from);
+    if folder.is_none() {
+        eprintln!("skipped: RFT_DATA_DIR is not set");
+    }
+    folder
+}
+
+/// The gold answers of a set in JSON lines or in one JSON array; of GSM8K what follows `####`.
+fn golds(folder: &Path, name: &str) -> Vec<String> {
+    let path = folder.join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let rows: Vec<serde_json::Value> = match text.starts_with('[') {
+        true => serde_json::from_str(&text).unwrap(),
+        false => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+    };
+    let gold = |row: &serde_json::Value| match &row["answer"] {
+        serde_json::Value::String(text) => text.rsplit("####").next().unwrap_or_default().trim().to_string(),
+        number => number.to_string(),
+    };
+    rows.iter().map(gold).collect()
+}
+
+const SETS: [(&str, usize); 4] =
+    [("math500.jsonl", 500), ("gsm8k_test.jsonl", 1_319), ("aime2024.jsonl", 30), ("amc12.json", 83)];
+
+/// Gold answers that cannot be read, and why that is right.
+const UNREADABLE: [(&str, &str); 0] = [];
+
+/// Needs RFT_DATA_DIR.
+#[test]
+fn published_golds_are_read_and_equal_themselves() {
+    let Some(folder) = data_folder() else { return };
+    for (name, rows) in SETS {
+        let golds = golds(&folder, name);
+        assert_eq!(golds.len(), rows, "{name}");
+        let unread: Vec<&String> = golds.iter().filter(|gold| !gold_is_parsable(gold)).collect();
+        assert!(unread.iter().all(|gold| UNREADABLE.iter().any(|(text, _)| text == gold)), "{name}: {unread:?}");
+        assert!(unread.len() * 100 <= rows, "{name}: {} of {rows} cannot be read", unread.len());
+        for gold in golds.iter().filter(|it| !unread.contains(it)) {
+            assert_eq!(check(gold, gold), Verdict::Correct, "{name}: {gold}");
+        }
+    }
+}
+
+/// The larger set is not held to the last row: its answers are as their authors left them.
+#[test]
+fn nearly_all_golds_of_the_larger_sets_are_read() {
+    let Some(folder) = data_folder() else { return };
+    for name in ["math_level3to5.json", "gsm8k_train.jsonl"] {
+        let golds = golds(&folder, name);
+        let unread: Vec<&String> = golds.iter().filter(|gold| !gold_is_parsable(gold)).collect();
+        assert!(unread.len() * 200 <= golds.len(), "{name}: {} cannot be read: {unread:?}", unread.len());
+        for gold in golds.iter().filter(|it| gold_is_parsable(it)) {
+            assert_eq!(check(gold, gold), Verdict::Correct, "{name}: {gold}");
+        }
+    }
+}
+
+/// Different texts among the pairs below that do say the same, each looked at by a person.
+const EQUAL_PAIRS: [(&str, &str); 12] = [
+    ("14,000", "14000"),
+    (r"10,\!080", "10080"),
+    ("1,-2", "-2,1"),
+    ("x=5", "5"),
+    (r"\frac14", r"\frac{1}{4}"),
+    (r"2 \sqrt{5}", r"2\sqrt{5}"),
+    (r"30^\circ", "30"),
+    (r"36^\circ", "36"),
+    (r"90^\circ", "90"),
+    (r"120^\circ", "120"),
+    (r"\$36", "36"),
+    (r"15\mbox{ cm}^2", "15"),
+];
+
+/// Ten thousand pairs of gold answers with different texts, and all pairs of MATH-500, where most forms occur: one is
+/// accepted for the other only where they are equal.
+#[test]
+fn a_gold_answer_is_no_other_gold_answer() {
+    let Some(folder) = data_folder() else { return };
+    let distinct = |sets: &[(&str, usize)]| {
+        let mut pool: Vec<String> = sets.iter().flat_map(|(name, _)| golds(&folder, name)).collect();
+        pool.sort_unstable();
+        pool.dedup();
+        pool
+    };
+    let mut accepted = Vec::new();
+    let mut look = |one: &str, other: &str| {
+        let equal = EQUAL_PAIRS.iter().any(|pair| *pair == (one, other) || *pair == (other, one));
+        if check(one, other) == Verdict::Correct && !equal {
+            accepted.push(format!("{one} | {other}"));
+        }
+    };
+
+    let (pool, stream) = (distinct(&SETS), Stream::new(0, Purpose::Test, &[]));
+    let draws = (0..).map(|draw| stream.block(draw, 0)).map(|words| [words[0], words[1]]);
+    let pairs = draws.map(|words| words.map(|word| &pool[word as usize % pool.len()]));
+    for [one, other] in pairs.filter(|[one, other]| one != other).take(10_000) {
+        look(one, other);
+    }
+    let pool = distinct(&SETS[..1]);
+    for (index, one) in pool.iter().enumerate() {
+        for other in &pool[..index] {
+            look(one, other);
+            look(other, one);
+        }
+    }
+    assert!(accepted.is_empty(), "{accepted:#?}");
+}
