@@ -129,6 +129,7 @@ fn one_answer_is_checked_and_explained() {
     assert_snapshot!(check(&[&half[..], &["--answer", "-0.5", "--bare"]].concat()), @"");
     assert_snapshot!(check(&[&half[..], &["--answer", r"\boxed{@@}"]].concat()), @"");
     assert_snapshot!(check(&[&half[..], &["--answer", r"\boxed{0.5} <answer>\boxed{2}</answer>", "--scope", "answer"]].concat()), @"");
+    assert_snapshot!(check(&[&half[..], &["--answer", "The answer is: 0.5", "--mode", "eval"]].concat()), @"");
     let explained = check(&["--gold", "1/2", "--answer", "0.5", "--bare", "--explain"]);
     let words: Vec<&str> = explained.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(["extracted", "gold", "answer", "rule", "verdict"].iter().all(|it| words.contains(it)), "{explained}");
@@ -158,6 +159,24 @@ fn a_file_of_answers_comes_back_with_verdicts() {
     let output =
         rft(rows.path()).args(["reward", "check", "--bare", "--jsonl", "-"]).write_stdin(bare).output().unwrap();
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @"");
+}
+
+#[test]
+fn an_evaluation_finds_answers_outside_boxes() {
+    let check = ["reward", "check", "--mode", "eval", "--jsonl", "-"];
+    let rows = concat!(
+        r#"{"gold": "7", "answer": "so \\boxed{7}, with 8 left over"}"#,
+        "\n",
+        r#"{"gold": "7", "answer": "2 + 5 is #### 7"}"#,
+        "\n",
+        r#"{"gold": "7", "answer": "there are 7 of 9"}"#,
+        "\n",
+        r#"{"gold": "7", "answer": "I do not know"}"#,
+        "\n",
+    );
+    let output = rft(folder().path()).args(check).write_stdin(rows).output().unwrap();
+    assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @"");
+    assert_snapshot!(error(&folder(), &["reward", "check", "--jsonl", "x", "--mode", "eval", "--scope", "answer"]), @"");
 }
 
 #[test]

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, ValueEnum};
 use serde_json::{Map, Value};
 
 use crate::config::Scope;
-use crate::math::{Graded, Verdict, check, explain, grade};
+use crate::math::{Graded, Verdict, check, explain, grade, grade_lenient};
 
 /// The answer element of the shipped prior prompts.
 const ANSWER_TAG: &str = "answer";
@@ -17,7 +17,8 @@ const ANSWER_TAG: &str = "answer";
 /// Check an answer, or a file of answers, against the gold answer
 ///
 /// An answer is a whole response, of which the last box counts, as in training; with `--bare` it is the answer itself. In
-/// a file, each row has the fields `gold` and `answer`, and comes back on stdout with `verdict`, `reason` and `extracted`.
+/// a file, each row has the fields `gold` and `answer`, and comes back on stdout with `verdict`, `reason` and `extracted`,
+/// in the mode `eval` also with the `rule` that found the answer.
 #[derive(clap::Args, Debug)]
 #[command(
     group = ArgGroup::new("what").required(true).args(["gold", "jsonl"]),
@@ -25,7 +26,8 @@ const ANSWER_TAG: &str = "answer";
   rft reward check --gold '\frac{1}{2}' --answer 'so it is \boxed{0.5}'
   rft reward check --gold '(1, 2]' --answer '1 < x \le 2' --bare --explain
   rft reward check --jsonl answers.jsonl --bare > verdicts.jsonl
-  zcat answers.jsonl.gz | rft reward check --jsonl - --scope answer"#
+  rft reward check --jsonl responses.jsonl --mode eval
+  zcat responses.jsonl.gz | rft reward check --jsonl - --scope answer"#
 )]
 pub struct Args {
     /// The answer that counts as right
@@ -48,9 +50,21 @@ pub struct Args {
     #[arg(long)]
     bare: bool,
 
-    /// Where in a response the box may stand
-    #[arg(long, value_name = "SCOPE", default_value = "response", conflicts_with = "bare")]
-    scope: Where,
+    /// How the answer is found in a response
+    #[arg(long, value_name = "MODE", default_value = "reward", conflicts_with = "bare")]
+    mode: Mode,
+
+    /// Where in a response the box may stand, in the mode `reward` [default: response]
+    #[arg(long, value_name = "SCOPE", conflicts_with = "bare")]
+    scope: Option<Where>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// The last box and nothing else, as in training
+    Reward,
+    /// What is announced as the answer or boxed, or else the last formula or number; comparable with other evaluations
+    Eval,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,6 +76,10 @@ enum Where {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    ensure!(
+        args.mode == Mode::Reward || args.scope.is_none(),
+        "in the mode `eval` an answer may stand anywhere\nhint: --scope goes with --mode reward"
+    );
     match (&args.gold, &args.answer, &args.jsonl) {
         (Some(gold), Some(answer), _) => one(&args, gold, answer),
         (.., Some(file)) => rows(&args, file),
@@ -72,11 +90,15 @@ pub fn run(args: Args) -> Result<()> {
 /// Finds the answer, unless it is bare, and checks it.
 fn judge(args: &Args, gold: &str, answer: &str) -> Graded {
     if args.bare {
-        return Graded { answer: Some(answer.trim().to_owned()), verdict: check(gold, answer), missing: None };
+        let verdict = check(gold, answer);
+        return Graded { answer: Some(answer.trim().to_owned()), verdict, missing: None, rule: None };
+    }
+    if args.mode == Mode::Eval {
+        return grade_lenient(answer, gold);
     }
     let scope = match args.scope {
-        Where::Response => Scope::Response,
-        Where::Answer => Scope::Answer,
+        None | Some(Where::Response) => Scope::Response,
+        Some(Where::Answer) => Scope::Answer,
     };
     grade(answer, gold, scope, Some(ANSWER_TAG))
 }
@@ -100,6 +122,9 @@ fn name(verdict: &Verdict) -> &'static str {
 fn one(args: &Args, gold: &str, response: &str) -> Result<()> {
     let graded = judge(args, gold, response);
     let mut lines = vec![("extracted", graded.answer.as_deref().unwrap_or("-").to_owned())];
+    if let Some(rule) = graded.rule {
+        lines.push(("found by", serde_json::to_value(rule)?.as_str().unwrap_or_default().to_owned()));
+    }
     if let Some(answer) = graded.answer.as_deref().filter(|_| args.explain) {
         let explained = explain(gold, answer);
         lines.extend([("gold", explained.gold), ("answer", explained.answer), ("rule", explained.rule)]);
@@ -150,6 +175,9 @@ fn judged(args: &Args, line: &str) -> Result<Map<String, Value>> {
     let graded = judge(args, &field(&row, "gold")?, &field(&row, "answer")?);
     row.insert("verdict".to_owned(), name(&graded.verdict).into());
     row.insert("reason".to_owned(), reason(&graded).into());
+    if args.mode == Mode::Eval {
+        row.insert("rule".to_owned(), serde_json::to_value(graded.rule)?);
+    }
     row.insert("extracted".to_owned(), graded.answer.into());
     Ok(row)
 }
