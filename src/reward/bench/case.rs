@@ -162,6 +162,8 @@ pub const REASONING: &str = "Let me work this out step by step.";
 pub struct Cases<'a> {
     pub frame: Frame<'a>,
     pub question: &'a Question,
+    /// The gold answer without what ends its sentence.
+    pub text: &'a str,
     pub gold: Gold,
     /// Random choices; a function of the seed and the question.
     pub draws: Cursor,
@@ -171,7 +173,8 @@ pub struct Cases<'a> {
 impl<'a> Cases<'a> {
     pub fn new(frame: Frame<'a>, question: &'a Question, seed: u64) -> Self {
         let draws = Cursor::new(Stream::new(seed, Purpose::RewardBench, &[1, name_hash(&question.id)]));
-        Self { frame, question, gold: Gold::read(&question.gold), draws, list: Vec::new() }
+        let text = question.gold.trim().trim_end_matches(['.', ',']);
+        Self { frame, question, text, gold: Gold::read(text), draws, list: Vec::new() }
     }
 
     /// `content` in the one box of a response that is otherwise in order.

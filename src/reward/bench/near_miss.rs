@@ -26,9 +26,9 @@ pub fn add(cases: &mut Cases, others: &[&str]) {
             }
         }
         Gold::Expression => {
-            let gold = cases.question.gold.clone();
+            let gold = cases.text;
             for spelling in ["({@})+1", "({@})-1", r"({@})+\frac{1}{1000}"] {
-                cases.boxed(Kind::OffByOne, spelling.replace("{@}", &gold));
+                cases.boxed(Kind::OffByOne, spelling.replace("{@}", gold));
             }
         }
         Gold::Other => {}

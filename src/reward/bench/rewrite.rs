@@ -8,9 +8,9 @@ use super::case::{Cases, Kind};
 use super::gold::{Affix, Gold, List, Number, decimal_text, fraction_text, terminating};
 
 pub fn add(cases: &mut Cases) {
-    let gold = cases.question.gold.clone();
-    cases.boxed(Kind::AsItStands, &gold);
-    layout(cases, &gold);
+    let gold = cases.text;
+    cases.boxed(Kind::AsItStands, &cases.question.gold);
+    layout(cases, gold);
     match cases.gold.clone() {
         Gold::Number(number) => self::number(cases, &number),
         Gold::List(list) => self::list(cases, &list),
@@ -27,7 +27,7 @@ pub fn add(cases: &mut Cases) {
         }
         Gold::Expression => {
             for spelling in ["({@})", "({@})+0", "2({@})-({@})", r"\frac{2({@})}{2}", r"1 \cdot ({@})"] {
-                cases.boxed(Kind::Arithmetic, spelling.replace("{@}", &gold));
+                cases.boxed(Kind::Arithmetic, spelling.replace("{@}", gold));
             }
         }
         Gold::Other => {}
@@ -52,7 +52,8 @@ fn layout(cases: &mut Cases, gold: &str) {
             cases.answered(Kind::Layout, &answer.replace('@', gold));
         }
     }
-    if !gold.contains('$') {
+    // Among dollar signs a word is a product of symbols.
+    if !gold.contains('$') && !matches!(cases.gold, Gold::Word(_)) {
         cases.boxed(Kind::Layout, format!("${gold}$"));
     }
     let mut styled = Vec::new();
@@ -139,7 +140,9 @@ fn fraction(cases: &mut Cases, number: &Number) {
         spell(Kind::Fraction, fraction_text(value, command));
     }
     spell(Kind::Fraction, format!(r"\frac{{{over}}}{{{under}}}"));
-    spell(Kind::Fraction, format!("{over}/{under}"));
+    if number.is_plain() {
+        spell(Kind::Fraction, format!("{over}/{under}"));
+    }
     spell(Kind::Fraction, format!(r"\frac{{{}}}{{{}}}", over * 2, under * 2));
     let ten = BigInt::from(10);
     if over.is_positive() && *over < ten && *under < ten {

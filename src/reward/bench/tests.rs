@@ -16,7 +16,7 @@ use crate::reward::{Reward, Score};
 const GOLDS: [&str; 18] = [
     "18",
     "0",
-    "-7",
+    "-7.",
     "12,345",
     r"\frac{3}{4}",
     r"-\frac{7}{3}",
