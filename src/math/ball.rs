@@ -226,6 +226,7 @@ impl Ball {
     }
 
     /// How many leading bits are certain: the error is at most `2^-bits` of the number. The precision, where it is exact.
+    #[cfg(test)]
     pub(super) fn accuracy_bits(&self) -> u32 {
         match self.radius {
             0 => self.precision,

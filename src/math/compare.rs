@@ -132,7 +132,7 @@ fn labelled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool
         _ => return Ok(None),
     };
     let mut claims: Vec<(String, &Claim)> = labels.names.into_iter().zip(labels.claims).collect();
-    if tuple && !labels.tuple {
+    if tuple && !(labels.tuple && gold_first) {
         claims.sort_by(|one, other| one.0.cmp(&other.0));
     }
     if values.len() != claims.len() {
@@ -289,10 +289,10 @@ fn same_relations(one: &Relations, other: &Relations, judge: &mut Judge) -> Resu
     }
     let same = one.links.len() == other.links.len() && one.links.iter().all(|it| other.links.contains(it));
     let plain = |it: &Relations| it.links.iter().all(|link| link.difference.is_canonical());
-    if !same && !(plain(one) && plain(other)) {
-        return Err("inequalities of different form".into());
+    if same || plain(one) && plain(other) {
+        return Ok(judge.because(if same { "the same inequalities" } else { "inequalities differ" }, same));
     }
-    Ok(judge.because(if same { "the same inequalities" } else { "inequalities differ" }, same))
+    Err("inequalities of different form".into())
 }
 
 fn as_equation(claim: &Claim, judge: &mut Judge) -> Result<Option<Value>, Reason> {

@@ -92,10 +92,8 @@ impl Relations {
             return Ok(());
         }
         self.variable = Some(variable);
-        self.region = so_far.intersection(&region, meter).map(Some).or_else(|_| {
-            // Ends that cannot be ordered: it stays a list of inequalities.
-            Ok::<_, Reason>(None)
-        })?;
+        // Ends that cannot be ordered: it stays a list of inequalities.
+        self.region = so_far.intersection(&region, meter).ok();
         Ok(())
     }
 }
