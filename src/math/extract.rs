@@ -207,9 +207,12 @@ mod tests {
             ("She has 3 * 6 = 18.\n#### 18", "18", Rule::Hashes),
             ("The answer needs 20 steps.\n#### 1,080", "1,080", Rule::Hashes),
             ("So the answer is 12 apples, with 3 left.", "12", Rule::Answer),
-            ("so the answer is obvious: we see that it must be $5$", "5", Rule::Environment),
-            // The last formula, then the last number.
-            ("We get $x = 3$ and \\(y = 4\\) in 2 steps.", "y = 4", Rule::Environment),
+            ("so the answer is obvious: we see that it must be $5$", "5", Rule::Answer),
+            // The last formula or number.
+            ("It took 2 steps to get $x = 3$. Also, \\(y = 4\\).", "y = 4", Rule::Environment),
+            ("We get \\(y = 4\\) in 2 steps.", "2", Rule::LastNumber),
+            ("the answer is therefore 7 dollars", "7", Rule::Answer),
+            ("<answer>1,080</answer>", "1,080", Rule::Answer),
             ("It is \\[\n x = 9 \n\\] then.", "x = 9", Rule::Environment),
             ("the ratio is \\frac{3}{4}.", "\\frac{3}{4}", Rule::Environment),
             ("She pays $5 and gets $6 back", "$6", Rule::LastNumber),

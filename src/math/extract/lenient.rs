@@ -1,15 +1,15 @@
 //! The lenient mode: a ladder of rules, each tried from the end of the response.
 //!
 //! The order is that of math-verify 0.9: `final answer … is` and boxes, of which the later one counts; `answer:`; `####`;
-//! `the answer is`; the last formula; the last number. As there, the first thing that can be *read* is the answer, so
+//! `the answer is`; the last formula or number, again the later one. As there, the first thing that can be *read* is the answer, so
 //! nonsense in the last box leads to what stands before it. Where nothing can be read, the first thing found is the answer,
 //! and will be undecided.
 //!
 //! On purpose it differs in this: the last of several boxes counts, unless nothing but `,`, `and` or `or` stands between
-//! them (a box that corrects an earlier one is not joined to it); `####` is known; a formula is looked for before a bare
-//! number even where the number stands later; words are an answer after `answer:`; a dollar sign before a digit does not
+//! them (a box that corrects an earlier one is not joined to it); `####` is known; words are an answer after `answer:`; a dollar sign before a digit does not
 //! close a formula; and no more than a few candidates for each rule are tried, so that the time is linear in the response.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -80,11 +80,13 @@ impl<'a> Page<'a> {
         for from in others {
             self.after(from, false, Rule::Answer, &mut out);
         }
-        for range in joined(self.text, &self.formulas).into_iter().rev().take(TRIES) {
-            self.push(range, Rule::Environment, &mut out);
-        }
-        for range in self.numbers.iter().rev().take(TRIES) {
-            self.push(range.clone(), Rule::LastNumber, &mut out);
+        let formulas = joined(self.text, &self.formulas).into_iter().rev().take(TRIES);
+        let numbers = self.numbers.iter().rev().take(TRIES).cloned();
+        let mut places: Vec<_> = formulas.map(|it| (it, Rule::Environment)).collect();
+        places.extend(numbers.map(|it| (it, Rule::LastNumber)));
+        places.sort_by_key(|(it, _)| Reverse(it.end));
+        for (range, rule) in places {
+            self.push(range, rule, &mut out);
         }
         out
     }
@@ -102,7 +104,7 @@ impl<'a> Page<'a> {
             }
         }
         // A box that stands after `the final answer is` is the same answer; its own rule has the better bounds.
-        places.sort_by_key(|(end, ..)| std::cmp::Reverse(*end));
+        places.sort_by_key(|(end, ..)| Reverse(*end));
         let mut out = Vec::new();
         for (_, range, rule) in places {
             match rule {
@@ -148,12 +150,13 @@ impl<'a> Page<'a> {
             return self.push(range, rule, out);
         }
         let sentence = sentence(rest);
-        let words = sentence
-            .split_whitespace()
-            .filter(|it| it.len() > 1 && it.bytes().all(|it| it.is_ascii_alphabetic() || b",;".contains(&it)));
+        let is_word = |it: &str| it.len() > 1 && it.bytes().all(|it| it.is_ascii_alphabetic() || b",;".contains(&it));
+        let words = sentence.split_whitespace().filter(|it| is_word(it)).count();
         let mathematical = sentence.contains(|it: char| it.is_ascii_digit() || it == '\\');
-        // Two words may be a unit; more of them are a story.
-        if !sentence.is_empty() && (mathematical || strong) && words.count() <= 2 {
+        let starts_with_word = sentence.split_whitespace().next().is_some_and(is_word);
+        // Two words may be a unit; more of them, or one in front, are a story.
+        let plausible = if mathematical { !starts_with_word } else { strong };
+        if plausible && !sentence.is_empty() && words <= 2 {
             out.push(Found { answer: sentence, rule });
         }
         let index = self.numbers.partition_point(|it| it.start < start);
@@ -287,7 +290,7 @@ fn numbers(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        if !digit(at) && !(bytes[at] == b'.' && digit(at + 1)) {
+        if !digit(at) && (bytes[at] != b'.' || !digit(at + 1)) {
             at += 1;
             continue;
         }
@@ -302,13 +305,13 @@ fn numbers(text: &str) -> Vec<Range<usize>> {
             at += 2;
         }
         let before = |start: usize| text[..start].chars().next_back();
-        if let Some('$' | '€' | '£' | '¥' | '₹') = before(start) {
-            start = text.floor_char_boundary(start - 1);
+        // A currency and a sign, in either order.
+        for _ in 0..2 {
+            if let Some('$' | '€' | '£' | '¥' | '₹' | '-' | '−') = before(start) {
+                start = text.floor_char_boundary(start - 1);
+            }
         }
-        if let Some('-' | '−') = before(start) {
-            start = text.floor_char_boundary(start - 1);
-        }
-        if before(start).is_none_or(|it| it.is_whitespace() || "=*(\":~≈".contains(it)) {
+        if before(start).is_none_or(|it| it.is_whitespace() || "=*(>\":~≈".contains(it)) {
             found.push(start..at);
         }
     }
