@@ -9,7 +9,7 @@ use crate::config::LengthSection;
 /// Short right answers above long ones, long wrong ones above short ones: who does not know should think longer.
 ///
 /// The value runs along half a cosine from one end of its range to the other as the length goes from 0 to the limit
-/// (arXiv 2502.03373, section 4.2; the values of the ends are open-r1's), and stays there beyond it.
+/// (arXiv 2502.03373; the values of the ends are open-r1's), and stays there beyond it.
 pub struct Cosine {
     pub accuracy: Accuracy,
     /// With it, an answer outside of the form counts as wrong.

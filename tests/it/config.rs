@@ -160,23 +160,59 @@ fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
 
 #[test]
 fn a_reward_that_cannot_be_run_is_named_with_the_remedy() {
-    assert_snapshot!(of_file("[reward.format-strict]\nweight = 1\n"), @"");
-    assert_snapshot!(of_set("reward.repetition.weight=-1"), @"");
-    assert_snapshot!(of_set("reward.repetition.max_penalty=1"), @"");
-    assert_snapshot!(of_set("reward.length.soft_punish_cache=97"), @"");
-    assert_snapshot!(of_set("reward.length.min_value_wrong=0"), @"");
-    assert_snapshot!(of_file("reward.accuracy.weight = 0\nreward.format.weight = 0\n"), @"");
-    assert_snapshot!(of_file("prompt.ppe = \"none\"\nreward.gate = \"format\"\n"), @"");
+    assert_snapshot!(of_file("[reward.format-strict]\nweight = 1\n"), @r"
+    lab.toml:1:9: unknown section `reward.format-strict`
+    hint: did you mean `reward.format_strict.weight`?
+    ");
+    assert_snapshot!(of_set("reward.repetition.weight=-1"), @r"
+    --set reward.repetition.weight=-1: `reward.repetition.weight`: -1 is no weight
+    hint: a weight is a number of 0 or more; 0 measures without rewarding
+    ");
+    assert_snapshot!(of_set("reward.repetition.max_penalty=1"), @r"
+    --set reward.repetition.max_penalty=1: `reward.repetition.max_penalty`: 1 would reward repetition
+    hint: 0 or less; -1 is usual
+    ");
+    assert_snapshot!(of_set("reward.length.soft_punish_cache=97"), @r"
+    --set reward.length.soft_punish_cache=97: `reward.length.soft_punish_cache`: 97 is out of range
+    hint: 1 to 96, the length that is too long; unset takes a fifth of it
+    ");
+    assert_snapshot!(of_set("reward.length.min_value_wrong=0"), @r"
+    --set reward.length.min_value_wrong=0: `reward.length.min_value_wrong`: there is no range from 0 to -0.5
+    hint: the smaller value first; open-r1 takes 0.5 to 1 for right answers and -1 to -0.5 for wrong ones
+    ");
+    assert_snapshot!(of_file("reward.accuracy.weight = 0\nreward.format.weight = 0\n"), @r"
+    lab.toml:1:26: `reward.accuracy.weight`: all rewards have weight 0
+    hint: give one of them a weight; unset takes the study's, 0.5 for accuracy and 0.5 for format
+    ");
+    assert_snapshot!(of_file("prompt.ppe = \"none\"\nreward.gate = \"format\"\n"), @r"
+    lab.toml:2:15: `reward.gate`: the prior prompt `none` asks for no format that could be rewarded
+    hint: leave it out, or choose a prior prompt with tags
+    ");
     let judge = |fields: &str| of_file(&format!("[[reward.custom]]\nname = \"judge\"\n{fields}"));
-    assert_snapshot!(judge("weight = 1.0\n"), @"");
-    assert_snapshot!(judge("command = [\"judge\"]\n"), @"");
-    assert_snapshot!(judge("command = \"judge --fast\"\nweight = 1.0\n"), @"");
-    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"");
-    assert_snapshot!(judge("command = []\nweight = 1.0\n"), @"");
-    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\ntimeout = 0\n"), @"");
+    assert_snapshot!(judge("weight = 1.0\n"), @"lab.toml:1:1: `reward.custom`: missing field `command`");
+    assert_snapshot!(judge("command = [\"judge\"]\n"), @"lab.toml:1:1: `reward.custom`: missing field `weight`");
+    assert_snapshot!(judge("command = \"judge --fast\"\nweight = 1.0\n"), @r#"
+    lab.toml:1:1: `reward.custom`: expected array, found string "judge --fast"
+    hint: a list is written ["one", "two"]
+    "#);
+    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"lab.toml:1:1: `reward.custom`: unknown field `seconds`, expected one of `name`, `command`, `weight`, `timeout`");
+    assert_snapshot!(judge("command = []\nweight = 1.0\n"), @r#"
+    lab.toml:1:1: `reward.custom`: `judge` has no command
+    hint: such as command = ["python3", "judge.py"]
+    "#);
+    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\ntimeout = 0\n"), @r"
+    lab.toml:1:1: `reward.custom`: 0 seconds is no time limit for `judge`
+    hint: timeout is above 0; 60 is the default
+    ");
     let twice = "command = [\"judge\"]\nweight = 1.0\n[[reward.custom]]\nname = \"judge\"\ncommand = [\"jury\"]\nweight = 1.0\n";
-    assert_snapshot!(judge(twice), @"");
-    assert_snapshot!(of_set("reward.custom.name=judge"), @"");
+    assert_snapshot!(judge(twice), @r"
+    lab.toml:1:1: `reward.custom`: the name `judge` is taken
+    hint: each component needs a name of its own
+    ");
+    assert_snapshot!(of_set("reward.custom.name=judge"), @r"
+    --set reward.custom.name=judge: `reward.custom` is a value, not a section
+    hint: write it as reward.custom = ...
+    ");
 }
 
 #[test]
@@ -188,7 +224,7 @@ fn a_custom_reward_is_written_and_shown_like_every_value() {
     let config = resolve(&Layers { files: vec![path], ..Layers::default() }).unwrap().config;
     assert_eq!(config.reward.custom[0].timeout, 60.0);
     let written = to_toml(&config, None);
-    assert_snapshot!(written.lines().find(|line| line.starts_with("custom")).unwrap(), @"");
+    assert_snapshot!(written.lines().find(|line| line.starts_with("custom")).unwrap(), @r#"custom = [{ name = "judge", command = ["python3", "judge.py"], weight = 0.5, timeout = 60.0 }]"#);
     assert_eq!(toml::from_str::<rft::config::RunConfig>(&written).unwrap(), config);
 }
 

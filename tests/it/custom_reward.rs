@@ -10,7 +10,7 @@ use rft::data::Question;
 use rft::model::lora::Adapter;
 use rft::prompt::{self, PriorPrompt};
 use rft::reward::{Custom, Sample, Score};
-use rft::rollout::{Branch, Engine, Request, Watch};
+use rft::rollout::{Branch, Engine, Request, Unwatched, Watch};
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
@@ -316,4 +316,29 @@ fn groups_are_scored_while_others_are_decoded() {
     let mut engine = Waiting { inner: lab.engine(|_, _, _| lab.right()), sign };
     lab.train(&mut engine, &mut lab.state()).unwrap();
     assert_eq!(lab.metrics()[0].values["rewards/judge/mean"], Some(1.0));
+}
+
+/// An engine that tells nothing on the way.
+struct Silent<'a>(Honest<'a>);
+
+impl Engine for Silent<'_> {
+    fn generate(
+        &mut self,
+        adapter: Option<&Adapter>,
+        request: &Request,
+        _watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        self.0.generate(adapter, request, &mut Unwatched)
+    }
+}
+
+#[test]
+fn groups_that_nobody_told_of_are_scored_at_the_end() {
+    let labs = [(); 2].map(|()| Lab::new(&["train.steps=1"]));
+    let answer = |lab: &Lab, branch| if branch == 0 { lab.right() } else { lab.ended("no") };
+    labs[0].run(|_, branch, _| answer(&labs[0], branch));
+    let mut silent = Silent(labs[1].engine(|_, branch, _| answer(&labs[1], branch)));
+    labs[1].train(&mut silent, &mut labs[1].state()).unwrap();
+    assert_eq!(labs[0].completions(), labs[1].completions());
+    assert_eq!(labs[1].completions()[0].branches[0].reward, 1.0);
 }
