@@ -240,8 +240,12 @@ fn a_row_that_cannot_be_checked_is_named() {
             hint: a row has the fields `gold` and `answer`
             "),
             "a list" => assert_snapshot!(said, @"error: `rows.jsonl`: line 1: `answer` is neither text nor a number"),
-            "no object" => assert_snapshot!(said, @"error: `rows.jsonl`: line 1: not a JSON object: invalid type: sequence, expected a map at line 1 column 0"),
-            _ => assert_snapshot!(said, @"error: `rows.jsonl`: line 2: not a JSON object: EOF while parsing a string at line 1 column 18"),
+            "no object" => {
+                assert_snapshot!(said, @"error: `rows.jsonl`: line 1: not a JSON object: invalid type: sequence, expected a map at line 1 column 0")
+            }
+            _ => {
+                assert_snapshot!(said, @"error: `rows.jsonl`: line 2: not a JSON object: EOF while parsing a string at line 1 column 18")
+            }
         }
     }
     assert_snapshot!(error(&folder(), &["reward", "check", "--jsonl", "none.jsonl"]), @"error: read `none.jsonl`: No such file or directory (os error 2)");
