@@ -24,6 +24,8 @@ pub enum Purpose {
     Test = 7,
     /// Points at which two expressions are compared: path (round), counter (symbol).
     Probe = 8,
+    /// Cases of the reward bench: path (0: the sample of questions; 1, question: the choices made for it).
+    RewardBench = 9,
 }
 
 /// A random function of a 64-bit position, chosen by seed, purpose and path.

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod merge;
 pub mod plan;
 pub mod prompts;
+pub mod reward;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -37,6 +38,7 @@ enum Command {
     Plan(plan::Args),
     Config(config::Args),
     Prompts(prompts::Args),
+    Reward(reward::Args),
 }
 
 /// Runs the command. The exit code is 0 where it did what was asked, 130 or 143 where a signal ended it early.
@@ -48,6 +50,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -79,6 +79,9 @@ impl RunConfig {
 impl DataSection {
     fn validate(&self) -> Check {
         at_least_one("data.max_questions", self.max_questions.unwrap_or(1), "unset takes all questions")?;
+        let share = self.max_unreadable;
+        let told = "a share between 0 and 1; questions whose gold answer cannot be read are left out and counted";
+        ensure((0.0..=1.0).contains(&share), "data.max_unreadable", format!("{share} is out of range"), told)?;
         let levels = "levels are 1 to 3, such as [1, 2, 3]";
         ensure(!self.levels.is_empty(), "data.levels", "no level", levels)?;
         let wrong = self.levels.iter().find(|level| !(1..=3).contains(*level));

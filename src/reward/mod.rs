@@ -4,6 +4,7 @@
 //! functions of one completion; a [`Custom`] one is a command of the user's, asked for a batch at a time.
 
 mod accuracy;
+pub mod bench;
 mod custom;
 mod format;
 mod format_strict;

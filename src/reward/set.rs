@@ -70,6 +70,12 @@ impl RewardSet {
         })
     }
 
+    /// Rules of a test's own.
+    #[cfg(test)]
+    pub(super) fn of(rules: Vec<(Box<dyn Reward>, f64)>) -> Self {
+        RewardSet { rules, commands: Vec::new(), gate: None, needs_gold: true }
+    }
+
     pub fn names(&self) -> Vec<&str> {
         let rules = self.rules.iter().map(|(rule, _)| rule.name());
         rules.chain(self.commands.iter().map(|(command, _)| command.name())).collect()
@@ -100,7 +106,8 @@ impl RewardSet {
         Ok(all)
     }
 
-    fn apply_rules(&self, sample: &Sample) -> Scored {
+    /// What the rules say of one sample; their names are the first of [`names`](Self::names).
+    pub(super) fn apply_rules(&self, sample: &Sample) -> Scored {
         let mut scored = Scored {
             components: Vec::with_capacity(self.rules.len() + self.commands.len()),
             total: 0.0,

@@ -3,13 +3,12 @@
 use super::sample::{Item, render_all};
 use crate::config::{DataSection, RunConfig};
 use crate::data::{self, Question};
-use crate::math::gold_is_parsable;
-
 use crate::disk::hash::sha256;
 use crate::model::hub;
 use crate::model::source::Source;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
+use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
 use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
 use anyhow::{Context, Result, ensure};
@@ -34,16 +33,10 @@ impl Setup {
         let prior = prompt::find(&config.prompt.ppe)?;
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config)?;
+        let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
         let policy = Policy::load(source, config)?;
         let mut notes = questions.notes;
         let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<Item>> {
-            let (questions, unreadable): (Vec<_>, Vec<_>) =
-                questions.into_iter().partition(|it| !rewards.needs_gold() || gold_is_parsable(&it.gold));
-            if let Some(first) = unreadable.first() {
-                let (count, id, gold) = (unreadable.len(), &first.id, &first.gold);
-                notes
-                    .push(format!("{count} {what} questions left out: gold answer unreadable (first: {id}, `{gold}`)"));
-            }
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
             if long > 0 {
@@ -123,5 +116,17 @@ impl Questions {
             questions.notes.extend(loaded.warnings);
         }
         Ok(questions)
+    }
+
+    /// Those whose gold answer can be read, once the reward was tried on some of them.
+    fn readable(self, config: &RunConfig, rewards: &RewardSet, prior: &PriorPrompt) -> Result<Self> {
+        let Self { train, held_out, mut notes, sha256 } = self;
+        let limit = config.data.max_unreadable;
+        let (train, unread) = gate::readable(train, "training", limit)?;
+        // Held-out questions are few, and of the same data: they are counted, and refused with the others or not at all.
+        let (held_out, unread_held_out) = gate::readable(held_out, "held-out", 1.0)?;
+        let tried = gate::quick(rewards, Frame::new(config, prior), &train, config.train.seed);
+        notes.extend([unread, unread_held_out, tried].into_iter().flatten());
+        Ok(Self { train, held_out, notes, sha256 })
     }
 }

@@ -22,7 +22,7 @@ pub fn rft(folder: &Path) -> Command {
 }
 
 /// What `rft` says to be helped with.
-fn help(command: &[&str]) -> String {
+pub fn help(command: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = rft(folder.path()).args(command).arg("--help").output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty());
@@ -32,7 +32,7 @@ fn help(command: &[&str]) -> String {
 
 /// The error of a command that must fail: after its notes, one line, and below it nothing but hints.
 #[track_caller]
-fn error(folder: &TempDir, args: &[&str]) -> String {
+pub fn error(folder: &TempDir, args: &[&str]) -> String {
     let output = rft(folder.path()).args(args).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -43,12 +43,12 @@ fn error(folder: &TempDir, args: &[&str]) -> String {
     error
 }
 
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 /// A folder with a file in it.
-fn with(name: &str, content: &[u8]) -> TempDir {
+pub fn with(name: &str, content: &[u8]) -> TempDir {
     let folder = folder();
     let path = folder.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -84,6 +84,7 @@ fn help_tells_what_there_is() {
       plan      Say what a run takes of a GPU's memory
       config    Show, check and list configurations
       prompts   List, show and render prior prompts
+      reward    Put the reward to the test, or check answers with it
       help      Print this message or the help of the given subcommand(s)
 
     Options:

@@ -17,6 +17,7 @@ mod objectives;
 mod ops;
 mod parity;
 mod resume;
+mod reward;
 mod rollout;
 mod templates;
 mod tokenizer;

@@ -1,0 +1,247 @@
+//! `rft reward test`: the reward bench, as a table or as JSON.
+
+use std::io::{Write, stdout};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::json;
+
+use crate::cli::config_args::ConfigArgs;
+use crate::config::{self, RunConfig};
+use crate::model::hub;
+use crate::reward::RewardSet;
+use crate::reward::bench::{self, Frame, Kind, Limits, Report, Tally};
+use crate::{data, prompt};
+
+/// Failures that are shown with the table.
+const SHOWN: usize = 10;
+/// Longest piece of a response that is shown, in characters.
+const SHOWN_LENGTH: usize = 160;
+
+/// Put the reward to the test on the gold answers of a data set
+///
+/// Each gold answer is rewritten in ways that must pass (another spelling, separators, units, layout) and turned into
+/// near misses and attacks that must not (off by one, hedges, every option, echoes, giant numbers, code). Each goes as a
+/// whole response through all rules of the reward; custom commands are not asked. Exits with 1 where a share of errors is above its limit.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft reward test
+  rft reward test --data train.jsonl --question-column problem --answer-column solution
+  rft reward test --data openai/gsm8k --ppe planning --set reward.accuracy.scope=answer
+  rft reward test --data train.jsonl --limit 5000 --output-format json > bench.json")]
+pub struct Args {
+    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set id
+    #[arg(long, value_name = "DATA")]
+    data: Option<String>,
+
+    /// Column of the questions, where it cannot be told from the data
+    #[arg(long, value_name = "COLUMN")]
+    question_column: Option<String>,
+
+    /// Column of the gold answers
+    #[arg(long, value_name = "COLUMN")]
+    answer_column: Option<String>,
+
+    /// Prior prompt, which says what form a response has: a name or a file
+    #[arg(long, value_name = "NAME|FILE")]
+    ppe: Option<String>,
+
+    /// Try at most so many gold answers, drawn by the seed
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    limit: usize,
+
+    /// Seed of the draw and of the near misses
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+
+    /// Largest share of wrong answers that are accepted
+    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_accept)]
+    max_false_accept: f64,
+
+    /// Largest share of right answers that are rejected
+    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_reject)]
+    max_false_reject: f64,
+
+    /// Largest share of right answers that stay undecided
+    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().undecided)]
+    max_undecided: f64,
+
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output_format: Format,
+
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let config = resolve(&args)?;
+    let prior = prompt::find(&config.prompt.ppe)?;
+    let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
+    let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
+    let questions = data::load(&config.data, args.seed, 0, &fetch)?.questions;
+    let report = bench::run(&rewards, Frame::new(&config, &prior), &questions, args.limit, args.seed);
+    let limits = Limits {
+        false_accept: args.max_false_accept,
+        false_reject: args.max_false_reject,
+        undecided: args.max_undecided,
+        unreadable: config.data.max_unreadable,
+    };
+    let breach = report.breach(&limits);
+    match args.output_format {
+        Format::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
+        Format::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
+    }
+    match breach {
+        None => Ok(()),
+        Some(breach) => bail!("the reward fails its test: {breach}"),
+    }
+}
+
+fn resolve(args: &Args) -> Result<RunConfig> {
+    let mut layers = args.config.layers();
+    for (key, value, name) in [
+        ("data.path", &args.data, "--data"),
+        ("data.question_column", &args.question_column, "--question-column"),
+        ("data.answer_column", &args.answer_column, "--answer-column"),
+        ("prompt.ppe", &args.ppe, "--ppe"),
+    ] {
+        if let Some(value) = value {
+            layers.flags.push((key.to_owned(), toml::Value::String(value.clone()), name.to_owned()));
+        }
+    }
+    Ok(config::resolve(&layers)?.config)
+}
+
+fn text(report: &Report, config: &RunConfig, components: &[&str]) -> String {
+    let mut text = format!(
+        "data     {}: {} gold answers, {} of them unreadable\nprompt   {}\nreward   {}\n\n",
+        config.data.path,
+        report.golds,
+        report.unreadable.len(),
+        config.prompt.ppe,
+        components.join(", ")
+    );
+    text += &table(report).to_string();
+    text.push('\n');
+    if !report.unreadable.is_empty() {
+        text += "\ngold answers that cannot be read:\n";
+        for it in report.unreadable.iter().take(SHOWN) {
+            text += &format!("  question {}: {}: {}\n", it.id, shown(&it.gold), it.reason);
+        }
+        text += &more(report.unreadable.len());
+    }
+    if !report.failures.is_empty() {
+        text += "\nwhat went wrong:\n";
+        for it in report.failures.iter().take(SHOWN) {
+            text += &format!("  {} of {} ({}), question {}\n", it.fault, it.component, it.kind.name(), it.id);
+            text += &format!("    gold      {}\n    response  {}\n", shown(&it.gold), shown(&it.response));
+            text += &format!("    verdict   {}\n", it.verdict);
+        }
+        text += &more(report.failures.len());
+    }
+    text
+}
+
+/// How many there are beyond those that are shown.
+fn more(count: usize) -> String {
+    match count.saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!("  and {more} more; --output-format json lists them all\n"),
+    }
+}
+
+/// On one line, in quotation marks, with nothing that a terminal would act on.
+fn shown(text: &str) -> String {
+    let start: String = text.chars().take(SHOWN_LENGTH).collect();
+    // Not escaped like a string of Rust, or every command of LaTeX would stand there with two backslashes.
+    let plain: String = start
+        .chars()
+        .flat_map(|c| match c {
+            '\n' => "\\n".chars().collect::<Vec<_>>(),
+            _ if c.is_control() || ('\u{200b}'..='\u{206f}').contains(&c) => c.escape_unicode().collect(),
+            _ => vec![c],
+        })
+        .collect();
+    let end = if start.len() < text.len() { " ..." } else { "" };
+    format!("`{plain}`{end}")
+}
+
+fn table(report: &Report) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["", "cases", "false accepts", "false rejects", "undecided", "median", "max"]);
+    let mut row = |name: &str, rewriting: Option<bool>, tally: &Tally| {
+        // A right answer cannot be falsely accepted, nor a wrong one rejected; a format can be either.
+        let count =
+            |count: usize, possible: bool| if possible || count > 0 { count.to_string() } else { "-".to_owned() };
+        table.add_row([
+            name.to_owned(),
+            tally.cases.to_string(),
+            count(tally.false_accepts, rewriting != Some(true)),
+            count(tally.false_rejects, rewriting != Some(false)),
+            count(tally.undecided, rewriting != Some(false)),
+            micros(tally.median()),
+            micros(tally.max()),
+        ]);
+    };
+    for (kind, tally) in &report.tallies {
+        let side = if *kind == Kind::BrokenTags { None } else { Some(kind.is_rewriting()) };
+        row(kind.name(), side, tally);
+    }
+    row("all", None, &report.total());
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn micros(time: Duration) -> String {
+    format!("{:.1} µs", time.as_secs_f64() * 1e6)
+}
+
+fn as_json(report: &Report, config: &RunConfig, passed: bool) -> serde_json::Value {
+    let microseconds = |time: Duration| (time.as_secs_f64() * 1e7).round() / 10.0;
+    let counts = |tally: &Tally| {
+        json!({
+            "cases": tally.cases,
+            "false_accepts": tally.false_accepts,
+            "false_rejects": tally.false_rejects,
+            "undecided": tally.undecided,
+            "median_microseconds": microseconds(tally.median()),
+            "max_microseconds": microseconds(tally.max()),
+        })
+    };
+    let kinds = report.tallies.iter().map(|(kind, tally)| {
+        let mut row = json!({ "kind": kind, "must_pass": kind.is_rewriting() });
+        if let (Some(row), serde_json::Value::Object(counts)) = (row.as_object_mut(), counts(tally)) {
+            row.extend(counts);
+        }
+        row
+    });
+    let shares = report.shares();
+    json!({
+        "data": config.data.path,
+        "prompt": config.prompt.ppe,
+        "golds": report.golds,
+        "passed": passed,
+        "shares": {
+            "false_accept": shares.false_accept,
+            "false_reject": shares.false_reject,
+            "undecided": shares.undecided,
+            "unreadable": shares.unreadable,
+        },
+        "all": counts(&report.total()),
+        "kinds": kinds.collect::<Vec<_>>(),
+        "unreadable": report.unreadable,
+        "failures": report.failures,
+    })
+}

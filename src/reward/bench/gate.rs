@@ -1,0 +1,67 @@
+//! What a run asks of its questions and of its reward before the first step.
+
+use anyhow::{Result, ensure};
+
+use super::{Frame, Limits, Unreadable, run};
+use crate::data::Question;
+use crate::math::gold_flaw;
+use crate::reward::RewardSet;
+
+/// Gold answers of the quick bench: enough to meet every form that is not rare, in a fraction of a second.
+const QUICK: usize = 200;
+/// Rows that an error lists.
+const LISTED: usize = 5;
+/// Longest gold answer that is shown, in characters.
+const SHOWN: usize = 60;
+
+/// Keeps the questions whose gold answer can be read, and says in a line how many cannot.
+///
+/// # Errors
+/// The share of the others is above `limit`. Lists the first of them with the reasons.
+pub fn readable(questions: Vec<Question>, what: &str, limit: f64) -> Result<(Vec<Question>, Option<String>)> {
+    let total = questions.len();
+    let mut kept = Vec::with_capacity(total);
+    let mut unreadable = Vec::new();
+    for question in questions {
+        match gold_flaw(&question.gold) {
+            None => kept.push(question),
+            Some(reason) => unreadable.push(Unreadable::new(&question, reason)),
+        }
+    }
+    let Some(first) = unreadable.first() else { return Ok((kept, None)) };
+    let count = unreadable.len();
+    let share = count as f64 / total as f64;
+    ensure!(
+        share <= limit,
+        "the gold answers of {count} of {total} {what} questions cannot be read ({:.1} %, more than {} %): {}{}\n\
+         hint: see whether `data.answer_column` is the right column; `data.max_unreadable` is the largest share that passes",
+        100.0 * share,
+        100.0 * limit,
+        unreadable.iter().take(LISTED).map(line).collect::<Vec<_>>().join("; "),
+        if count > LISTED { "; ..." } else { "" }
+    );
+    let left_out =
+        format!("{count} of {total} {what} questions left out: gold answer unreadable (first: {})", line(first));
+    Ok((kept, Some(left_out)))
+}
+
+fn line(it: &Unreadable) -> String {
+    let start: String = it.gold.chars().take(SHOWN).collect();
+    let end = if start.len() < it.gold.len() { "..." } else { "" };
+    format!("question {}: `{start}{end}`: {}", it.id, it.reason)
+}
+
+/// The bench on a few gold answers. Says in a line what is wrong with the reward, if anything is.
+pub fn quick(rewards: &RewardSet, frame: Frame, questions: &[Question], seed: u64) -> Option<String> {
+    if questions.is_empty() {
+        return None;
+    }
+    let report = run(rewards, frame, questions, QUICK, seed);
+    let breach = report.breach(&Limits::default())?;
+    let first = report.failures.first().map(|it| format!("; first: {}, gold `{}`", it.kind.name(), it.gold));
+    Some(format!(
+        "the reward, tried on {} gold answers: {breach}{}; `rft reward test` tells more",
+        report.golds,
+        first.unwrap_or_default()
+    ))
+}

@@ -1,0 +1,455 @@
+//! What the bench itself makes of a gold answer.
+//!
+//! The verdict that a case must get follows from how the case was made, never from the checker under test. So the bench
+//! has an eye of its own, which sees only what leaves no doubt and calls everything else [`Gold::Other`].
+
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{One, Zero};
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Gold {
+    Number(Number),
+    List(List),
+    /// A letter of a multiple-choice question, such as `C` or `\text{(C)}`.
+    Choice(char),
+    /// One word, such as `\text{Evelyn}`.
+    Word(String),
+    /// Arithmetic on numbers and one-letter symbols: it may stand in brackets as a part of something larger.
+    Expression,
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Number {
+    /// Without what `affix` says: 50 for `50\%`.
+    pub value: BigRational,
+    /// Decimal places, where it is written with a point.
+    pub places: Option<usize>,
+    pub affix: Affix,
+}
+
+/// What stands at a number and is not part of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Affix {
+    None,
+    Percent,
+    Degrees,
+    Dollars,
+    /// One of [`UNITS`].
+    Unit(&'static str),
+}
+
+/// Items between commas: a tuple, an interval, a set in braces, or a bare list of numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct List {
+    /// `(`, `[`, `\{` or nothing.
+    pub open: &'static str,
+    pub close: &'static str,
+    pub items: Vec<String>,
+    /// Of the items, where all of them are plain numbers.
+    pub values: Option<Vec<BigRational>>,
+}
+
+/// Units without a second meaning, each with one that contradicts it.
+pub const UNITS: [(&str, &str); 22] = [
+    ("cm", "kg"),
+    ("mm", "kg"),
+    ("km", "kg"),
+    ("m", "kg"),
+    ("centimeters", "grams"),
+    ("meters", "grams"),
+    ("kilometers", "grams"),
+    ("inches", "pounds"),
+    ("feet", "pounds"),
+    ("ft", "pounds"),
+    ("yards", "pounds"),
+    ("miles", "pounds"),
+    ("kg", "cm"),
+    ("grams", "meters"),
+    ("pounds", "feet"),
+    ("ounces", "feet"),
+    ("seconds", "feet"),
+    ("minutes", "feet"),
+    ("hours", "feet"),
+    ("days", "feet"),
+    ("years", "feet"),
+    ("cents", "dollars"),
+];
+
+impl Gold {
+    pub fn read(text: &str) -> Gold {
+        let text = without_dollars(text.trim());
+        if let Some(number) = Number::read(text) {
+            return Gold::Number(number);
+        }
+        if let Some(list) = List::read(text) {
+            return Gold::List(list);
+        }
+        let inner = in_text(text).unwrap_or(text).trim();
+        let letter = inner.strip_prefix('(').and_then(|it| it.strip_suffix(')')).unwrap_or(inner);
+        match letter.as_bytes() {
+            // A bare letter may be a symbol, which means the same in every spelling of it below.
+            [letter @ b'A'..=b'E'] => return Gold::Choice(char::from(*letter)),
+            // One or two letters may be a product of symbols, and lower-case words are commonest as units.
+            word if inner == letter && word.len() > 3 && word.iter().all(u8::is_ascii_alphabetic) => {
+                return Gold::Word(letter.to_owned());
+            }
+            _ => {}
+        }
+        if is_expression(text) { Gold::Expression } else { Gold::Other }
+    }
+}
+
+impl Number {
+    fn read(text: &str) -> Option<Number> {
+        let (core, affix) = split_affix(text);
+        let (value, places) = exact(core)?;
+        Some(Number { value, places, affix })
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.affix == Affix::None
+    }
+
+    /// The value with this number's affix, spelled after its fashion: with a point where it has one and the value allows,
+    /// else as an integer or a fraction.
+    pub fn spell(&self, value: &BigRational) -> String {
+        let decimal = self.places.and_then(|places| terminating(value).map(|needed| needed.max(places)));
+        let core = match decimal {
+            Some(places) => decimal_text(value, places),
+            None => fraction_text(value, r"\frac"),
+        };
+        self.dress(&core)
+    }
+
+    /// `core` with this number's affix.
+    pub fn dress(&self, core: &str) -> String {
+        match &self.affix {
+            Affix::None => core.to_owned(),
+            Affix::Percent => format!(r"{core}\%"),
+            Affix::Degrees => format!(r"{core}^\circ"),
+            Affix::Dollars => format!(r"\${core}"),
+            Affix::Unit(unit) => format!(r"{core}\text{{ {unit}}}"),
+        }
+    }
+}
+
+impl List {
+    fn read(text: &str) -> Option<List> {
+        let text = text.replace("\\left", "").replace("\\right", "").replace("\\!", "");
+        let text = text.trim();
+        let (open, rest) =
+            ["(", "[", "\\{"].iter().find_map(|open| Some((*open, text.strip_prefix(open)?))).unwrap_or(("", text));
+        let (close, inside) =
+            [")", "]", "\\}"].iter().find_map(|close| Some((*close, rest.strip_suffix(close)?))).unwrap_or(("", rest));
+        let alike = match open {
+            "(" | "[" => [")", "]"].contains(&close),
+            "\\{" => close == "\\}",
+            _ => close.is_empty(),
+        };
+        let items: Vec<String> = top_level(inside)?.into_iter().map(|item| item.trim().to_owned()).collect();
+        // `1,000` is a number to some and a list to others.
+        let grouped = items.iter().skip(1).any(|item| item.len() == 3 && item.bytes().all(|it| it.is_ascii_digit()));
+        if !alike || items.len() < 2 || grouped || items.iter().any(String::is_empty) {
+            return None;
+        }
+        let values: Option<Vec<BigRational>> = items.iter().map(|item| exact(item).map(|(value, _)| value)).collect();
+        // Without brackets, words and names may stand between commas for anything.
+        (!open.is_empty() || values.is_some()).then_some(List { open, close, items, values })
+    }
+
+    /// The same brackets round other items.
+    pub fn with(&self, items: &[String]) -> String {
+        format!("{}{}{}", self.open, items.join(", "), self.close)
+    }
+
+    /// A set, or a list that says no order.
+    pub fn is_unordered(&self) -> bool {
+        self.open.is_empty() || self.open == "\\{"
+    }
+
+    /// `[0, 1)` or `(0, 1]`, which can be nothing but an interval.
+    pub fn is_half_open(&self) -> bool {
+        self.items.len() == 2 && matches!((self.open, self.close), ("[", ")") | ("(", "]"))
+    }
+}
+
+/// The parts between commas outside brackets; `None` where brackets do not match within `text`.
+fn top_level(text: &str) -> Option<Vec<&str>> {
+    let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0usize);
+    for (at, c) in text.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.checked_sub(1)?,
+            ',' if depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    (depth == 0).then_some(parts)
+}
+
+/// `$x$` as `x`.
+fn without_dollars(text: &str) -> &str {
+    let inner = text.strip_prefix('$').and_then(|it| it.strip_suffix('$'));
+    inner.filter(|it| !it.is_empty() && !it.contains('$') && !it.ends_with('\\')).map_or(text, str::trim)
+}
+
+/// `\text{x}` as `x`.
+fn in_text(text: &str) -> Option<&str> {
+    let inner = ["\\text{", "\\textbf{", "\\mathrm{", "\\mbox{"].iter().find_map(|open| text.strip_prefix(open))?;
+    inner.strip_suffix('}').filter(|it| !it.contains(['{', '}', '\\']))
+}
+
+fn split_affix(text: &str) -> (&str, Affix) {
+    if let Some(rest) = text.strip_prefix("\\$").or_else(|| text.strip_prefix('$')) {
+        return (rest, Affix::Dollars);
+    }
+    for (end, affix) in [
+        ("\\%", Affix::Percent),
+        ("%", Affix::Percent),
+        ("^\\circ", Affix::Degrees),
+        ("^{\\circ}", Affix::Degrees),
+        ("°", Affix::Degrees),
+    ] {
+        if let Some(rest) = text.strip_suffix(end) {
+            return (rest, affix);
+        }
+    }
+    let unit = text.find("\\text{").or_else(|| text.find("\\mbox{")).or_else(|| text.find("\\mathrm{"));
+    if let Some(at) = unit
+        && let Some(word) = in_text(&text[at..])
+        && let Some((unit, _)) = UNITS.iter().find(|(unit, _)| *unit == word.trim())
+    {
+        return (text[..at].trim_end_matches(['~', ' ']).trim_end_matches("\\,"), Affix::Unit(unit));
+    }
+    (text, Affix::None)
+}
+
+/// The value of a number in one of its plain spellings, and its decimal places if it has a point.
+pub fn exact(text: &str) -> Option<(BigRational, Option<usize>)> {
+    let text = text.replace(",\\! ", ",").replace("\\!", "").replace("{,}", ",").replace('−', "-");
+    let text = text.trim();
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest.trim_start()),
+        None => (false, text),
+    };
+    let (value, places) = unsigned(text)?;
+    Some((if negative { -value } else { value }, places))
+}
+
+fn unsigned(text: &str) -> Option<(BigRational, Option<usize>)> {
+    if let Some(at) = ["\\frac", "\\dfrac", "\\tfrac"].iter().find_map(|name| text.find(name)) {
+        let part = fraction(text[at..].trim_start_matches(['\\', 'd', 't']).strip_prefix("frac")?)?;
+        return match text[..at].trim() {
+            "" => Some((part, None)),
+            // A mixed number, unless the fraction is improper: then nobody knows what is meant.
+            whole if part < BigRational::one() && !part.is_zero() => {
+                Some((BigRational::from(integer(whole)?) + part, None))
+            }
+            _ => None,
+        };
+    }
+    if let Some((over, under)) = text.split_once('/') {
+        return Some((ratio(integer(over.trim())?, integer(under.trim())?)?, None));
+    }
+    match text.split_once('.') {
+        Some((before, after)) if !after.is_empty() => {
+            let whole = if before.is_empty() { BigInt::zero() } else { integer(before)? };
+            let unit = BigInt::from(10).pow(after.len() as u32);
+            Some((BigRational::new(whole * &unit + plain_digits(after)?, unit), Some(after.len())))
+        }
+        _ => Some((BigRational::from(integer(text)?), None)),
+    }
+}
+
+/// What follows `\frac`: `{1}{2}`, `12`, `1{2}`.
+fn fraction(text: &str) -> Option<BigRational> {
+    let (over, rest) = argument(text.trim_start())?;
+    let (under, rest) = argument(rest.trim_start())?;
+    if !rest.trim().is_empty() {
+        return None;
+    }
+    let (over, negative) = over.strip_prefix('-').map_or((over, false), |it| (it, true));
+    let value = ratio(integer(over)?, integer(under)?)?;
+    Some(if negative { -value } else { value })
+}
+
+fn argument(text: &str) -> Option<(&str, &str)> {
+    match text.strip_prefix('{') {
+        Some(rest) => rest.split_once('}').map(|(inside, rest)| (inside.trim(), rest)),
+        None => text.starts_with(|it: char| it.is_ascii_digit()).then(|| text.split_at(1)),
+    }
+}
+
+fn ratio(over: BigInt, under: BigInt) -> Option<BigRational> {
+    (!under.is_zero()).then(|| BigRational::new(over, under))
+}
+
+/// Digits, plain or in groups of three with commas.
+fn integer(text: &str) -> Option<BigInt> {
+    let mut groups = text.split(',');
+    let first = groups.next()?;
+    let mut digits = first.to_owned();
+    for group in groups {
+        if group.len() != 3 || first.len() > 3 || first.starts_with('0') {
+            return None;
+        }
+        digits.push_str(group);
+    }
+    plain_digits(&digits)
+}
+
+fn plain_digits(text: &str) -> Option<BigInt> {
+    let plain = (1..=40).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// How many decimal places the value has; `None` where they never end, or are more than thirty.
+pub fn terminating(value: &BigRational) -> Option<usize> {
+    let ten = BigRational::from(BigInt::from(10));
+    let mut scaled = value.clone();
+    for places in 0..=30 {
+        if scaled.is_integer() {
+            return Some(places);
+        }
+        scaled *= &ten;
+    }
+    None
+}
+
+/// The value with so many decimal places, cut off after them.
+pub fn decimal_text(value: &BigRational, places: usize) -> String {
+    let scaled = (value * BigRational::from(BigInt::from(10).pow(places as u32))).to_integer();
+    let digits = format!("{:0>width$}", scaled.magnitude().to_string(), width = places + 1);
+    let (whole, part) = digits.split_at(digits.len() - places);
+    let sign = if *value < BigRational::zero() { "-" } else { "" };
+    if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
+}
+
+/// An integer as it is, else `\frac{3}{4}` with the sign in front.
+pub fn fraction_text(value: &BigRational, command: &str) -> String {
+    if value.is_integer() {
+        return value.to_integer().to_string();
+    }
+    let sign = if *value < BigRational::zero() { "-" } else { "" };
+    format!("{sign}{command}{{{}}}{{{}}}", value.numer().magnitude(), value.denom())
+}
+
+/// Whether `text` is made of numbers, one-letter symbols, the four operations, powers, roots and fractions alone.
+fn is_expression(text: &str) -> bool {
+    const COMMANDS: [&str; 9] = ["frac", "dfrac", "tfrac", "sqrt", "pi", "cdot", "times", "left", "right"];
+    let mut letters_in_a_row = 0;
+    let mut operands = 0;
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        let symbol = c.is_ascii_alphabetic();
+        letters_in_a_row = if symbol { letters_in_a_row + 1 } else { 0 };
+        match c {
+            '\\' => {
+                let name: &str = &rest[..rest.find(|it: char| !it.is_ascii_alphabetic()).unwrap_or(rest.len())];
+                if !COMMANDS.contains(&name) {
+                    return false;
+                }
+                operands += usize::from(name == "pi");
+                rest = &rest[name.len()..];
+            }
+            _ if symbol || c.is_ascii_digit() => operands += 1,
+            '+' | '-' | '/' | '^' | '(' | ')' | '{' | '}' | ' ' | '.' => {}
+            _ => return false,
+        }
+        if letters_in_a_row > 1 {
+            return false;
+        }
+    }
+    operands > 0 && top_level(text).is_some() && !text.trim_end().ends_with(['+', '-', '/', '^'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numerator and denominator of a gold that is a number.
+    fn number(text: &str) -> Option<(i64, i64, Affix)> {
+        match Gold::read(text) {
+            Gold::Number(number) => {
+                let part = |part: &BigInt| i64::try_from(part).unwrap();
+                Some((part(number.value.numer()), part(number.value.denom()), number.affix))
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn numbers_in_their_plain_spellings() {
+        for (text, over, under) in [
+            ("18", 18, 1),
+            ("-3", -3, 1),
+            ("1,234,567", 1_234_567, 1),
+            (r"10,\!000", 10_000, 1),
+            (r"11,\! 111,\! 100", 11_111_100, 1),
+            ("2{,}500", 2_500, 1),
+            (".25", 1, 4),
+            ("-1.50", -3, 2),
+            (r"\frac{6}{4}", 3, 2),
+            (r"-\dfrac{1}{2}", -1, 2),
+            (r"\frac{-1}{2}", -1, 2),
+            (r"\frac 59", 5, 9),
+            (r"\frac12", 1, 2),
+            ("3/4", 3, 4),
+            (r"2\frac{1}{3}", 7, 3),
+            ("$7$", 7, 1),
+        ] {
+            assert_eq!(number(text), Some((over, under, Affix::None)), "{text}");
+        }
+        for text in ["1,23", "12,3456", "1.2.3", "1e5", "2^3", r"3\frac{5}{2}", "1/0", "", "1011_2", "4 5"] {
+            assert_eq!(number(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_stands_at_a_number_is_told_apart() {
+        assert_eq!(number(r"50\%"), Some((50, 1, Affix::Percent)));
+        assert_eq!(number(r"\$1,250"), Some((1_250, 1, Affix::Dollars)));
+        assert_eq!(number(r"55^\circ"), Some((55, 1, Affix::Degrees)));
+        assert_eq!(number(r"5.4 \text{ cents}"), Some((27, 5, Affix::Unit("cents"))));
+        // To leave out the word would change the number.
+        assert_eq!(number(r"5 \text{ million}"), None);
+    }
+
+    #[test]
+    fn the_rest_is_told_apart_or_left_alone() {
+        let list = |text: &str| matches!(Gold::read(text), Gold::List(_));
+        assert!(list("(1,2)") && list(r"\left( \frac{3}{2}, -13 \right)") && list("1, -2") && list(r"[2,\infty)"));
+        assert!(!list(r"(0,9) \cup (9,36)") && !list("x, y") && !list("100, 200") && !list("(3)"));
+        assert_eq!(Gold::read(r"\text{(E)}"), Gold::Choice('E'));
+        assert_eq!(Gold::read(r"\text{Evelyn}"), Gold::Word("Evelyn".into()));
+        for text in [r"\frac{\sqrt{21}}{5}", r"288 \pi", "8n^2 + 4n + 1", r"2\sqrt[3]{5}", "p - q"] {
+            // An index stands in square brackets, which elsewhere round an interval.
+            let expected = if text.contains('[') { Gold::Other } else { Gold::Expression };
+            assert_eq!(Gold::read(text), expected, "{text}");
+        }
+        for text in [r"3 \pm 2 \sqrt{2}", "x=3", "1011_2", "ab", r"\infty", "x>2", "4!", r"\text{3 or 4}", "1+"] {
+            assert_eq!(Gold::read(text), Gold::Other, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_spelled_after_the_fashion_of_the_gold() {
+        let spell = |like: &str, over: i64, under: i64| match Gold::read(like) {
+            Gold::Number(number) => number.spell(&BigRational::new(over.into(), under.into())),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(spell("18", 19, 1), "19");
+        assert_eq!(spell("1.50", -5, 2), "-2.50");
+        assert_eq!(spell("1.5", 1, 3), r"\frac{1}{3}");
+        assert_eq!(spell(r"\frac{1}{2}", -1, 2), r"-\frac{1}{2}");
+        assert_eq!(spell(r"\$5", 6, 1), r"\$6");
+        assert_eq!(decimal_text(&BigRational::new((-2).into(), 3.into()), 3), "-0.666");
+    }
+}

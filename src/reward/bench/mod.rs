@@ -1,0 +1,98 @@
+//! The reward bench: does the reward know a right answer when it sees one, and only then?
+//!
+//! Every gold answer is rewritten in ways that must pass ([`rewrite`]) and turned into near misses ([`near_miss`]) and
+//! attacks ([`attack`]) that must not. Each goes as a whole response through all rules of the reward; commands of the
+//! user's are not asked. What must be said of a case follows from how it was made: the bench reads numbers with an eye of
+//! its own ([`gold`]) and never asks the checker what to expect of the checker.
+
+mod attack;
+mod case;
+pub mod gate;
+mod gold;
+mod near_miss;
+mod report;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use super::{RewardSet, Sample, Scored};
+use crate::data::Question;
+use crate::math::{Verdict, gold_flaw};
+use crate::rng::{Purpose, Stream};
+
+pub use case::{Frame, Kind};
+pub use report::{Failure, Fault, Limits, Report, Tally, Unreadable};
+
+use case::{Case, Cases};
+
+/// Gold answers of other rows that each gold answer is held against.
+const OTHERS: usize = 4;
+
+/// Puts `rewards` to the test on at most `limit` of `questions`, drawn by `seed`. Those whose gold answer cannot be read
+/// are reported and count for the limit.
+pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usize, seed: u64) -> Report {
+    let drawn = Stream::new(seed, Purpose::RewardBench, &[0]).permutation(questions.len());
+    let mut drawn: Vec<usize> = drawn.into_iter().take(limit).collect();
+    drawn.sort_unstable();
+    let mut report = Report { golds: drawn.len(), ..Report::default() };
+    for index in drawn {
+        let question = &questions[index];
+        if let Some(reason) = gold_flaw(&question.gold) {
+            report.unreadable.push(Unreadable::new(question, reason));
+            continue;
+        }
+        for case in cases(frame, question, questions, seed) {
+            let sample = Sample {
+                question,
+                response: &case.response,
+                prompt: frame.prompt,
+                prefilled: frame.prefilled,
+                tokens: case.response.split_whitespace().count(),
+                truncated: false,
+            };
+            let start = Instant::now();
+            let scored = rewards.apply_rules(&sample);
+            let elapsed = start.elapsed();
+            let (kind, right, fault) = (case.kind, case.right, fault(rewards, &case, &scored));
+            let failure = fault.map(|(fault, of)| Failure::new(fault, of, case, question, scored.verdict));
+            report.count(kind, right, elapsed, failure);
+        }
+    }
+    report
+}
+
+/// Every case of one question, in an order that the seed does not change.
+fn cases(frame: Frame, question: &Question, questions: &[Question], seed: u64) -> Vec<Case> {
+    let mut cases = Cases::new(frame, question, seed);
+    let others: Vec<&str> =
+        (0..OTHERS).map(|_| questions[cases.draws.below(questions.len() as u64) as usize].gold.as_str()).collect();
+    rewrite::add(&mut cases);
+    near_miss::add(&mut cases, &others);
+    attack::add(&mut cases);
+    cases.list
+}
+
+/// What the reward got wrong, if anything, and in which component.
+fn fault(rewards: &RewardSet, case: &Case, scored: &Scored) -> Option<(Fault, &'static str)> {
+    match (&scored.verdict, case.right) {
+        (Verdict::Correct, false) => return Some((Fault::FalseAccept, "accuracy")),
+        (Verdict::Wrong, true) => return Some((Fault::FalseReject, "accuracy")),
+        (Verdict::Undecided(_), true) => return Some((Fault::Undecided, "accuracy")),
+        _ => {}
+    }
+    let value = |name: &str| {
+        let place = rewards.names().iter().position(|it| *it == name)?;
+        scored.components.get(place).copied().flatten()
+    };
+    match value("format") {
+        Some(value) if value > 0.0 && !case.formed => return Some((Fault::FalseAccept, "format")),
+        Some(value) if value < 1.0 && case.formed => return Some((Fault::FalseReject, "format")),
+        _ => {}
+    }
+    // What these two make of a broken form is a matter of degree.
+    let lenient = ["format_strict", "tag_count"].into_iter();
+    let mut rejecting = lenient.filter(|name| case.formed && value(name).is_some_and(|value| value < 1.0));
+    rejecting.next().map(|name| (Fault::FalseReject, name))
+}

@@ -1,0 +1,195 @@
+//! Answers that come near the gold answer and are not it. Every one is shown to differ before it is tried.
+
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{One, Signed, Zero};
+
+use super::case::{Cases, Kind};
+use super::gold::{Affix, Gold, List, Number, UNITS, decimal_text, exact, terminating};
+
+/// `others` are the gold answers of other questions.
+pub fn add(cases: &mut Cases, others: &[&str]) {
+    match cases.gold.clone() {
+        Gold::Number(number) => self::number(cases, &number),
+        Gold::List(list) => self::list(cases, &list),
+        Gold::Choice(letter) => {
+            for other in ('A'..='E').filter(|it| *it != letter) {
+                cases.boxed(Kind::OtherChoice, format!(r"\text{{({other})}}"));
+            }
+        }
+        Gold::Word(word) => {
+            let backwards: String = word.chars().rev().collect();
+            for other in [format!("not {word}"), format!("{word}{word}"), backwards] {
+                if !other.eq_ignore_ascii_case(&word) {
+                    cases.boxed(Kind::OtherChoice, format!(r"\text{{{other}}}"));
+                }
+            }
+        }
+        Gold::Expression => {
+            let gold = cases.text;
+            for spelling in ["({@})+1", "({@})-1", r"({@})+\frac{1}{1000}"] {
+                cases.boxed(Kind::OffByOne, spelling.replace("{@}", gold));
+            }
+        }
+        Gold::Other => {}
+    }
+    for other in others {
+        if surely_differ(&cases.gold, &Gold::read(other)) {
+            cases.boxed(Kind::OtherGold, other);
+        }
+    }
+}
+
+/// Whether two gold answers differ beyond doubt.
+fn surely_differ(one: &Gold, other: &Gold) -> bool {
+    match (one, other) {
+        (Gold::Number(one), Gold::Number(other)) => {
+            let apart = (&one.value - &other.value).abs();
+            let larger = one.value.abs().max(other.value.abs());
+            let exact = one.value.is_integer() && other.value.is_integer();
+            // A decimal may stand for what it was rounded from, and fifty percent for a half.
+            let wide = apart * BigInt::from(50) > larger;
+            let percent = one.affix == Affix::Percent || other.affix == Affix::Percent;
+            !percent && (wide || exact && one.value != other.value)
+        }
+        (Gold::Choice(one), Gold::Choice(other)) => one != other,
+        (Gold::Word(one), Gold::Word(other)) => !one.eq_ignore_ascii_case(other),
+        (Gold::Number(_), Gold::List(_) | Gold::Word(_)) | (Gold::List(_) | Gold::Word(_), Gold::Number(_)) => true,
+        _ => false,
+    }
+}
+
+fn number(cases: &mut Cases, number: &Number) {
+    let value = &number.value;
+    let one = BigRational::one();
+    let mut miss = |kind: Kind, other: BigRational| {
+        if other != *value {
+            cases.boxed(kind, number.spell(&other));
+        }
+    };
+    miss(Kind::OffByOne, value + &one);
+    miss(Kind::OffByOne, value - &one);
+    if !value.is_integer() {
+        // The last digit of a decimal, the numerator of a fraction.
+        let unit = match number.places {
+            Some(places) => BigRational::new(BigInt::one(), BigInt::from(10).pow(places as u32)),
+            None => BigRational::new(BigInt::one(), value.denom().clone()),
+        };
+        miss(Kind::OffByOne, value + &unit);
+        miss(Kind::OffByOne, value - &unit);
+    }
+    miss(Kind::SignFlipped, -value);
+    // Fifty percent are a half: where a percent sign stands, a factor of a hundred is no miss.
+    if number.affix != Affix::Percent {
+        let ten = BigRational::from(BigInt::from(10));
+        for factor in [&ten * &ten, ten.clone(), ten.recip(), (&ten * &ten).recip()] {
+            miss(Kind::Scaled, value * factor);
+        }
+    }
+    if !value.is_zero() {
+        miss(Kind::Reciprocal, value.recip());
+    }
+    if number.is_plain() && !value.is_zero() {
+        cases.boxed(Kind::Scaled, format!(r"{}\%", number.spell(value)));
+    }
+    digits(cases, number);
+    cut_short(cases, number);
+    other_unit(cases, number);
+}
+
+/// Two digits swapped, one left out, one doubled.
+fn digits(cases: &mut Cases, number: &Number) {
+    let plain = Number { affix: Affix::None, ..number.clone() };
+    let text = plain.spell(&number.value);
+    let places: Vec<usize> =
+        text.bytes().enumerate().filter(|(_, it)| it.is_ascii_digit()).map(|(place, _)| place).collect();
+    let (place, next) = (*cases.draws.choose(&places), *cases.draws.choose(&places));
+    let mut swapped = text.clone().into_bytes();
+    swapped.swap(place, next);
+    let mut dropped = text.clone();
+    dropped.remove(place);
+    let mut doubled = text.clone();
+    doubled.insert(place, char::from(text.as_bytes()[place]));
+    for other in [String::from_utf8(swapped).unwrap_or_default(), dropped, doubled] {
+        if exact(&other).is_some_and(|(value, _)| value != number.value) {
+            cases.boxed(Kind::Digits, number.dress(&other));
+        }
+    }
+}
+
+/// Decimals with a place too few, or cut where they should be rounded up.
+fn cut_short(cases: &mut Cases, number: &Number) {
+    let value = &number.value;
+    if value.is_integer() {
+        // Near is not equal, however near.
+        for slip in ["0.01", "0.00001"] {
+            let (slip, _) = exact(slip).expect("a number");
+            for near in [value + &slip, value - &slip] {
+                let places = terminating(&near).unwrap_or(5);
+                cases.boxed(Kind::CutShort, number.dress(&decimal_text(&near, places)));
+            }
+        }
+        return;
+    }
+    let mut lengths: Vec<usize> = Vec::new();
+    match number.places.or(terminating(value)) {
+        Some(places) => lengths.extend(places.checked_sub(1)),
+        None => lengths.extend([1, 2, 6, 7, 8]),
+    }
+    for places in lengths {
+        let unit = BigRational::new(BigInt::one(), BigInt::from(10).pow(places as u32));
+        let text = decimal_text(value, places);
+        let (cut, _) = exact(&text).expect("a decimal");
+        let significant = text.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
+        let lost = (value - &cut).abs();
+        // With fewer than four digits a decimal stands for itself alone; with more, for what it is rounded from.
+        let rounds_up = &lost * BigInt::from(2) > unit;
+        if !lost.is_zero() && (significant < 4 || rounds_up) {
+            cases.boxed(Kind::CutShort, number.dress(&text));
+        }
+    }
+}
+
+fn other_unit(cases: &mut Cases, number: &Number) {
+    let other = match number.affix {
+        Affix::Unit(unit) => UNITS.iter().find(|(name, _)| *name == unit).map(|(_, other)| *other),
+        Affix::Dollars => Some("cents"),
+        Affix::Degrees => Some("meters"),
+        Affix::None | Affix::Percent => None,
+    };
+    if let Some(other) = other.filter(|_| !number.value.is_zero()) {
+        let core = Number { affix: Affix::None, ..number.clone() }.spell(&number.value);
+        cases.boxed(Kind::OtherUnit, format!(r"{core} \text{{ {other}}}"));
+    }
+}
+
+fn list(cases: &mut Cases, list: &List) {
+    if list.is_half_open() && list.items[0] != list.items[1] {
+        let (open, close) = if list.open == "[" { ("(", "]") } else { ("[", ")") };
+        cases.boxed(Kind::Openness, List { open, close, ..list.clone() }.with(&list.items));
+    }
+    let Some(values) = &list.values else { return };
+    let place = cases.draws.below(values.len() as u64) as usize;
+    let next = &values[place] + BigRational::one();
+    let mut changed = list.items.clone();
+    changed[place] = super::gold::fraction_text(&next, "\\frac");
+    // Of a set, the changed element might be another one of it.
+    if !(list.is_unordered() && values.contains(&next)) {
+        cases.boxed(Kind::OtherPart, list.with(&changed));
+    }
+    let twice = values.iter().enumerate().any(|(i, value)| values[..i].contains(value));
+    if list.is_unordered() {
+        if twice {
+            return;
+        }
+        let largest = values.iter().max().expect("a list has items");
+        let more = super::gold::fraction_text(&(largest + BigRational::one()), "\\frac");
+        cases.boxed(Kind::OtherPart, list.with(&[&list.items[..], &[more]].concat()));
+        cases.boxed(Kind::OtherPart, list.with(&list.items[1..]));
+    } else if values[0] != values[values.len() - 1] {
+        let mut swapped = list.items.clone();
+        let last = swapped.len() - 1;
+        swapped.swap(0, last);
+        cases.boxed(Kind::OtherOrder, list.with(&swapped));
+    }
+}

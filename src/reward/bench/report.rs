@@ -1,0 +1,190 @@
+//! What the bench found, and whether it is good enough.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::case::{Case, Kind};
+use crate::data::Question;
+use crate::math::Verdict;
+
+/// What a reward got wrong about a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    FalseAccept,
+    FalseReject,
+    /// A right answer that the checker could not decide about.
+    Undecided,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Fault::FalseAccept => "false accept",
+            Fault::FalseReject => "false reject",
+            Fault::Undecided => "undecided",
+        })
+    }
+}
+
+/// A case that came out otherwise than it must.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Failure {
+    pub fault: Fault,
+    /// The component that was wrong.
+    pub component: &'static str,
+    pub kind: Kind,
+    pub id: String,
+    pub gold: String,
+    pub response: String,
+    pub verdict: Verdict,
+}
+
+/// A question whose gold answer cannot be read, so that no answer to it can be scored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unreadable {
+    pub id: String,
+    pub gold: String,
+    pub reason: String,
+}
+
+/// The outcome for one kind of case.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    pub cases: usize,
+    /// Of them, those whose answer is right.
+    pub right: usize,
+    pub false_accepts: usize,
+    pub false_rejects: usize,
+    pub undecided: usize,
+    /// Of every check.
+    times: Vec<Duration>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Gold answers looked at, with those that cannot be read.
+    pub golds: usize,
+    pub unreadable: Vec<Unreadable>,
+    pub tallies: BTreeMap<Kind, Tally>,
+    /// In the order of the data.
+    pub failures: Vec<Failure>,
+}
+
+/// The largest shares that pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Of the wrong answers.
+    pub false_accept: f64,
+    /// Of the right answers.
+    pub false_reject: f64,
+    /// Of the right answers.
+    pub undecided: f64,
+    /// Of the gold answers.
+    pub unreadable: f64,
+}
+
+impl Default for Limits {
+    /// No false accept: a policy would find it and learn nothing else. A false reject is mere noise.
+    fn default() -> Limits {
+        Limits { false_accept: 0.0, false_reject: 0.005, undecided: 0.01, unreadable: 0.05 }
+    }
+}
+
+impl Failure {
+    pub(super) fn new(
+        fault: Fault,
+        component: &'static str,
+        case: Case,
+        question: &Question,
+        verdict: Verdict,
+    ) -> Failure {
+        let (id, gold) = (question.id.clone(), question.gold.clone());
+        Failure { fault, component, kind: case.kind, id, gold, response: case.response, verdict }
+    }
+}
+
+impl Unreadable {
+    pub fn new(question: &Question, reason: String) -> Unreadable {
+        Unreadable { id: question.id.clone(), gold: question.gold.clone(), reason }
+    }
+}
+
+impl Tally {
+    pub fn median(&self) -> Duration {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    }
+
+    pub fn max(&self) -> Duration {
+        self.times.iter().max().copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, other: &Tally) {
+        self.cases += other.cases;
+        self.right += other.right;
+        self.false_accepts += other.false_accepts;
+        self.false_rejects += other.false_rejects;
+        self.undecided += other.undecided;
+        self.times.extend(&other.times);
+    }
+}
+
+impl Report {
+    pub(super) fn count(&mut self, kind: Kind, right: bool, elapsed: Duration, failure: Option<Failure>) {
+        let tally = self.tallies.entry(kind).or_default();
+        tally.cases += 1;
+        tally.right += usize::from(right);
+        tally.times.push(elapsed);
+        if let Some(failure) = failure {
+            match failure.fault {
+                Fault::FalseAccept => tally.false_accepts += 1,
+                Fault::FalseReject => tally.false_rejects += 1,
+                Fault::Undecided => tally.undecided += 1,
+            }
+            self.failures.push(failure);
+        }
+    }
+
+    /// All kinds together.
+    pub fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        self.tallies.values().for_each(|tally| total.add(tally));
+        total
+    }
+
+    /// The shares that [`Limits`] bound.
+    pub fn shares(&self) -> Limits {
+        let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f64 / of as f64 };
+        let all = self.total();
+        Limits {
+            false_accept: share(all.false_accepts, all.cases - all.right),
+            false_reject: share(all.false_rejects, all.right),
+            undecided: share(all.undecided, all.right),
+            unreadable: share(self.unreadable.len(), self.golds),
+        }
+    }
+
+    /// The first limit that is not kept, in a line; `None` where the reward passes.
+    pub fn breach(&self, limits: &Limits) -> Option<String> {
+        let (all, shares) = (self.total(), self.shares());
+        if self.golds == self.unreadable.len() {
+            return Some("no gold answer can be read".to_owned());
+        }
+        [
+            ("gold answers that cannot be read", self.unreadable.len(), shares.unreadable, limits.unreadable),
+            ("false accepts", all.false_accepts, shares.false_accept, limits.false_accept),
+            ("false rejects", all.false_rejects, shares.false_reject, limits.false_reject),
+            ("right answers undecided", all.undecided, shares.undecided, limits.undecided),
+        ]
+        .into_iter()
+        .find(|(.., share, limit)| share > limit)
+        .map(|(what, count, share, limit)| {
+            format!("{count} {what} ({:.2} %), more than {} %", 100.0 * share, 100.0 * limit)
+        })
+    }
+}

@@ -1,0 +1,307 @@
+//! The bench finds what is wrong with a reward, and finds nothing where nothing is.
+
+use std::collections::BTreeSet;
+
+use num_rational::BigRational;
+use num_traits::Signed;
+
+use super::gold::{Gold, exact};
+use super::*;
+use crate::config::{OptionalSection, RewardSection, Scope};
+use crate::math::{Extracted, extract_boxed};
+use crate::reward::tests::{prompt, section};
+use crate::reward::{Reward, Score};
+
+/// Golds of every kind that the bench tells apart.
+const GOLDS: [&str; 18] = [
+    "18",
+    "0",
+    "-7.",
+    "12,345",
+    r"\frac{3}{4}",
+    r"-\frac{7}{3}",
+    "2.125",
+    r"12.5\%",
+    r"\$40",
+    r"55^\circ",
+    r"5\text{ cm}",
+    r"\text{(C)}",
+    r"\text{Evelyn}",
+    r"2\sqrt{3}",
+    "(1, -2)",
+    "[0, 4)",
+    "3, -5",
+    r"\{1, 2, 9\}",
+];
+
+fn questions(golds: &[&str]) -> Vec<Question> {
+    let question = |(i, gold): (usize, &&str)| Question {
+        id: i.to_string(),
+        text: format!("Tell what number stands on card {i} when you have drawn it."),
+        gold: gold.to_string(),
+        source: "test".into(),
+        extra: serde_json::Map::new(),
+    };
+    golds.iter().enumerate().map(question).collect()
+}
+
+/// A reward of nothing but `check`, which says whether a response is right.
+struct Mutant(fn(&str, &str) -> bool);
+
+impl Reward for Mutant {
+    fn name(&self) -> &str {
+        "accuracy"
+    }
+
+    fn max(&self) -> f64 {
+        1.0
+    }
+
+    fn score(&self, sample: &Sample) -> Score {
+        let right = self.0(sample.response, &sample.question.gold);
+        let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
+        Score { value: Some(f64::from(u8::from(right))), verdict: Some(verdict), ..Score::default() }
+    }
+}
+
+fn boxed(response: &str) -> Option<&str> {
+    match extract_boxed(response, Scope::Response, None) {
+        Extracted::Answer(answer) => Some(answer),
+        Extracted::Missing(_) => None,
+    }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.replace(',', "").parse().ok()
+}
+
+/// The kinds of case that a mutant gets wrong.
+fn caught(check: fn(&str, &str) -> bool, golds: &[&str]) -> BTreeSet<Kind> {
+    let think = prompt(Some("think"));
+    let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
+    let rewards = RewardSet::of(vec![(Box::new(Mutant(check)), 1.0)]);
+    let report = run(&rewards, frame, &questions(golds), 100, 1);
+    report.failures.iter().map(|it| it.kind).collect()
+}
+
+#[track_caller]
+fn assert_caught(check: fn(&str, &str) -> bool, golds: &[&str], by: &[Kind]) {
+    let caught = caught(check, golds);
+    for kind in by {
+        assert!(caught.contains(kind), "{kind:?} is not among {caught:?}");
+    }
+}
+
+#[test]
+fn a_reward_that_is_too_kind_is_found_out() {
+    let integers = &["18", "250", "1,200", "-7"];
+    // Any box at all.
+    assert_caught(
+        |text, _| boxed(text).is_some(),
+        &GOLDS,
+        &[Kind::OffByOne, Kind::Empty, Kind::Hedge, Kind::Injection],
+    );
+    // The right text anywhere.
+    assert_caught(|text, gold| text.contains(gold), integers, &[Kind::NoBox, Kind::UnclosedBox, Kind::EarlierBox]);
+    // The right text anywhere in the box.
+    let contains = |text: &str, gold: &str| boxed(text).is_some_and(|it| it.contains(gold));
+    assert_caught(contains, integers, &[Kind::Hedge, Kind::EveryOption, Kind::FalseChain, Kind::Code, Kind::Tower]);
+    // The first box, whatever comes later.
+    let first = |text: &str, gold: &str| text.split(r"\boxed{").nth(1).is_some_and(|it| it.starts_with(gold));
+    assert_caught(first, integers, &[Kind::EarlierBox, Kind::Corrected]);
+    // The last side of a chain.
+    let last =
+        |text: &str, gold: &str| boxed(text).and_then(|it| it.rsplit('=').next()).is_some_and(|it| it.trim() == gold);
+    assert_caught(last, integers, &[Kind::FalseChain]);
+    // A relative tolerance, and a percent more or less.
+    let near = |text: &str, gold: &str| {
+        let (Some(one), Some(other)) = (boxed(text).and_then(number), number(gold)) else { return false };
+        [1.0, 100.0, 0.01].iter().any(|factor| (one * factor - other).abs() < 1e-3 * other.abs())
+    };
+    assert_caught(near, integers, &[Kind::Scaled, Kind::CutShort]);
+    // The sign left aside.
+    let unsigned = |text: &str, gold: &str| {
+        boxed(text).is_some_and(|it| it.trim_start_matches('-') == gold.trim_start_matches('-'))
+    };
+    assert_caught(unsigned, integers, &[Kind::SignFlipped]);
+    // Brackets dropped, order ignored.
+    let jumbled = |text: &str, gold: &str| {
+        let letters = |text: &str| {
+            let mut letters: Vec<char> = text.chars().filter(|it| it.is_ascii_alphanumeric() || *it == '-').collect();
+            letters.sort_unstable();
+            letters
+        };
+        boxed(text).is_some_and(|it| letters(it) == letters(gold))
+    };
+    assert_caught(jumbled, &GOLDS, &[Kind::OtherOrder, Kind::Openness]);
+    // Only the number of a quantity.
+    let bare = |text: &str, gold: &str| {
+        let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+        boxed(text).is_some_and(|it| digits(it) == digits(gold))
+    };
+    assert_caught(bare, &GOLDS, &[Kind::OtherUnit, Kind::OtherChoice]);
+}
+
+#[test]
+fn a_reward_that_is_too_harsh_is_found_out() {
+    // The very text of the gold answer.
+    let same = |text: &str, gold: &str| boxed(text) == Some(gold);
+    assert_caught(
+        same,
+        &GOLDS,
+        &[
+            Kind::Layout,
+            Kind::Fraction,
+            Kind::Decimal,
+            Kind::Thousands,
+            Kind::Sign,
+            Kind::Arithmetic,
+            Kind::Unit,
+            Kind::Text,
+            Kind::Order,
+        ],
+    );
+    assert!(!caught(same, &GOLDS).contains(&Kind::AsItStands));
+    assert!(caught(same, &GOLDS).iter().all(|kind| kind.is_rewriting()), "it accepts nothing that is wrong");
+}
+
+#[test]
+fn every_kind_of_case_is_tried() {
+    let think = prompt(Some("think"));
+    let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
+    let questions = questions(&GOLDS);
+    let kinds: BTreeSet<Kind> =
+        questions.iter().flat_map(|it| cases(frame, it, &questions, 1)).map(|case| case.kind).collect();
+    assert_eq!(kinds.len(), Kind::BrokenTags as usize + 1, "{kinds:?}");
+}
+
+/// The expected verdict is not the checker's: where a case is a plain number, the bench's own arithmetic must agree.
+#[test]
+fn numbers_are_as_right_as_their_value() {
+    let think = prompt(Some("think"));
+    let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
+    let golds: Vec<String> = (-40..400)
+        .map(|it| match it % 4 {
+            0 => format!("{it}"),
+            1 => format!("{}.{}", it / 10, (it % 10i32).abs()),
+            2 => format!(r"\frac{{{it}}}{{7}}"),
+            _ => format!("{}", it * 997),
+        })
+        .collect();
+    let golds: Vec<&str> = golds.iter().map(String::as_str).collect();
+    let questions = questions(&golds);
+    let mut seen = [0, 0];
+    for question in &questions {
+        let Gold::Number(gold) = Gold::read(&question.gold) else { panic!("{}", question.gold) };
+        for case in cases(frame, question, &questions, 1) {
+            let Some((value, places)) = boxed(&case.response).and_then(exact) else { continue };
+            // Rounded decimals stand for what they were rounded from.
+            let apart = (&value - &gold.value).abs() * BigRational::from_integer(100_000.into());
+            let near = places.is_some() && case.right && apart < gold.value.abs();
+            let equal = value == gold.value || near;
+            assert_eq!(equal, case.right, "{:?}: {} for {}", case.kind, case.response, question.gold);
+            seen[usize::from(case.right)] += 1;
+        }
+    }
+    assert!(seen.iter().all(|it| *it > 2_000), "{seen:?}");
+}
+
+#[test]
+fn the_rules_pass_under_every_prompt_and_scope() {
+    let golds = ["18", "0", "-7", "1,200", r"\frac{3}{4}", "0.25", r"\$40", "(1, 2)"];
+    for tag in [Some("plan"), None] {
+        for (prefilled, scope) in
+            [(false, Scope::Response), (true, Scope::Response), (false, Scope::Answer), (true, Scope::Answer)]
+        {
+            let prompt = prompt(tag);
+            let part = || OptionalSection { weight: tag.map(|_| 0.5) };
+            let mut section = RewardSection { format_strict: part(), tag_count: part(), ..section(None, None) };
+            section.accuracy.scope = scope;
+            let rewards = RewardSet::from_config(&section, &prompt, 100).unwrap();
+            let frame = Frame { prompt: &prompt, prefilled, in_answer: scope == Scope::Answer };
+            let report = run(&rewards, frame, &questions(&golds), 100, 1);
+            assert!(report.failures.is_empty(), "{tag:?} {prefilled} {scope:?}: {:#?}", report.failures);
+            assert_eq!(report.tallies.contains_key(&Kind::BrokenTags), tag.is_some());
+        }
+    }
+}
+
+#[test]
+fn the_seed_decides_what_is_tried() {
+    let think = prompt(Some("think"));
+    let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
+    let golds: Vec<String> = (1_000..1_100).map(|it| it.to_string()).collect();
+    let questions = questions(&golds.iter().map(String::as_str).collect::<Vec<_>>());
+    let tried = |seed| cases(frame, &questions[7], &questions, seed);
+    assert_eq!(tried(1), tried(1));
+    assert_ne!(tried(1), tried(2));
+
+    // Which gold answers are drawn, seen by those that a mutant fails on.
+    let rewards = RewardSet::of(vec![(Box::new(Mutant(|_, _| false)), 1.0)]);
+    let drawn = |seed, limit| {
+        let report = run(&rewards, frame, &questions, limit, seed);
+        assert_eq!(report.golds, limit);
+        report.failures.iter().map(|it| it.id.clone()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(drawn(1, 10), drawn(1, 10));
+    assert_ne!(drawn(1, 10), drawn(2, 10));
+    assert_eq!(drawn(1, 10).len(), 10);
+}
+
+#[test]
+fn limits_are_told_apart() {
+    let think = prompt(Some("think"));
+    let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
+    let report = |check: fn(&str, &str) -> bool, golds: &[&str]| {
+        run(&RewardSet::of(vec![(Box::new(Mutant(check)), 1.0)]), frame, &questions(golds), 100, 1)
+    };
+    let strict = Limits::default();
+    let kind = report(|_, _| true, &["18"]);
+    assert!(kind.breach(&strict).unwrap().ends_with("false accepts (100.00 %), more than 0 %"));
+    assert_eq!(kind.breach(&Limits { false_accept: 1.0, ..strict }), None);
+    let harsh = report(|_, _| false, &["18"]);
+    assert!(harsh.breach(&strict).unwrap().ends_with("%), more than 0.5 %"), "{:?}", harsh.breach(&strict));
+    assert!(harsh.total().false_rejects > 10 && harsh.total().false_accepts == 0);
+    let unread = report(|_, _| true, &[r"\frac{1}{", "18"]);
+    assert_eq!(unread.breach(&strict).unwrap(), "1 gold answers that cannot be read (50.00 %), more than 5 %");
+    let none = report(|_, _| true, &[r"\frac{1}{"]);
+    assert_eq!(none.breach(&Limits { unreadable: 1.0, ..strict }).unwrap(), "no gold answer can be read");
+}
+
+#[test]
+fn too_many_unreadable_gold_answers_are_refused_with_their_reasons() {
+    let golds = ["1", "2", "3", r"\frac{1}{", "5", "6", "7", "8", "9", "10"];
+    let (kept, note) = gate::readable(questions(&golds), "training", 0.1).unwrap();
+    assert_eq!(kept.len(), 9);
+    let note = note.unwrap();
+    assert!(
+        note.starts_with(
+            r"1 of 10 training questions left out: gold answer unreadable (first: question 3: `\frac{1}{`: "
+        ),
+        "{note}"
+    );
+    let error = gate::readable(questions(&golds), "training", 0.05).unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "the gold answers of 1 of 10 training questions cannot be read (10.0 %, more than 5 %): question 3"
+        ),
+        "{error}"
+    );
+    assert!(error.contains("\nhint: ") && error.contains("data.max_unreadable"), "{error}");
+    assert_eq!(gate::readable(questions(&["1"]), "training", 0.0).unwrap().1, None);
+}
+
+#[test]
+fn the_quick_bench_speaks_up_only_where_something_is_wrong() {
+    let think = prompt(Some("think"));
+    let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
+    let rules = RewardSet::from_config(&section(None, None), &think, 100).unwrap();
+    assert_eq!(gate::quick(&rules, frame, &questions(&["18", "7"]), 1), None);
+    assert_eq!(gate::quick(&rules, frame, &[], 1), None);
+    let mutant = RewardSet::of(vec![(Box::new(Mutant(|_, _| true)), 1.0)]);
+    let note = gate::quick(&mutant, frame, &questions(&["18", "7"]), 1).unwrap();
+    assert!(
+        note.starts_with("the reward, tried on 2 gold answers: ") && note.contains("first: off by one, gold `18`"),
+        "{note}"
+    );
+}

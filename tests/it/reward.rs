@@ -1,0 +1,468 @@
+//! `rft reward`: the bench finds the rules in order on real golds, single checks and files of them, and a run that refuses
+//! data it cannot score.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use crate::cli::{error, folder, help, rft, rft_path, with};
+
+/// The report of a bench that must pass.
+#[track_caller]
+fn bench(args: &[&str]) -> Value {
+    let folder = folder();
+    let command = ["reward", "test", "--output-format", "json"];
+    let output = rft(folder.path()).args(command).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["passed"], &report["failures"], &report["unreadable"]), (&json!(true), &json!([]), &json!([])));
+    report
+}
+
+/// Without what a clock measured.
+fn timeless(mut report: Value) -> Value {
+    let strip = |counts: &mut Value| {
+        let counts = counts.as_object_mut().unwrap();
+        assert!(counts.remove("median_microseconds").is_some() && counts.remove("max_microseconds").is_some());
+    };
+    strip(&mut report["all"]);
+    report["kinds"].as_array_mut().unwrap().iter_mut().for_each(strip);
+    report
+}
+
+#[test]
+fn the_rules_pass_on_the_embedded_data() {
+    let report = bench(&[]);
+    assert_eq!((&report["data"], &report["golds"]), (&json!("arithmetic"), &json!(500)));
+    assert!(report["all"]["cases"].as_u64().unwrap() > 50_000, "{}", report["all"]);
+    for args in [
+        &["--ppe", "none"][..],
+        &["--ppe", "planning", "--set", "reward.accuracy.scope=answer", "--set", "prompt.prefill=true"],
+        &[
+            "--set",
+            "reward.gate=format",
+            "--set",
+            "reward.format_strict.weight=1",
+            "--set",
+            "reward.tag_count.weight=1",
+        ],
+    ] {
+        assert_eq!(bench(&[args, &["--limit", "60"]].concat())["golds"], 60);
+    }
+}
+
+/// Needs RFT_DATA_DIR.
+#[test]
+fn the_rules_pass_on_gsm8k() {
+    let Some(data) = std::env::var_os("RFT_DATA_DIR") else {
+        return eprintln!("skipped: RFT_DATA_DIR is not set");
+    };
+    let file = Path::new(&data).join("gsm8k_test.jsonl");
+    assert_eq!(bench(&["--data", file.to_str().unwrap(), "--limit", "1319"])["golds"], 1_319);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report() {
+    let report = |seed: &str| timeless(bench(&["--limit", "40", "--seed", seed]));
+    assert_eq!(report("1"), report("1"));
+    assert_ne!(report("1"), report("2"));
+}
+
+#[test]
+fn the_table_lists_what_is_wrong_and_the_limit_says_why_it_fails() {
+    let rows = "{\"question\": \"How much is it?\", \"answer\": \"4\"}\n{\"question\": \"How many?\", \"answer\": \"\\\\frac{1}{\"}\n";
+    let data = with("rows.jsonl", rows.as_bytes());
+    let output = rft(data.path()).args(["reward", "test", "--data", "rows.jsonl"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"error: the reward fails its test: 1 gold answers that cannot be read (50.00 %), more than 5 %");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.starts_with("data     rows.jsonl: 2 gold answers, 1 of them unreadable\nprompt   reasoning\n"),
+        "{text}"
+    );
+    assert!(text.contains("\n│ off by one "), "{text}");
+    assert!(text.contains("gold answers that cannot be read:\n  question 2: `\\frac{1}{`: "), "{text}");
+
+    let passing = ["reward", "test", "--data", "rows.jsonl", "--set", "data.max_unreadable=0.5"];
+    rft(data.path()).args(passing).assert().success();
+    assert_snapshot!(error(&data, &["reward", "test", "--data", "rows.jsonl", "--answer-column", "gold"]), @"
+    error: `rows.jsonl` has no column `gold`; found: question, answer
+    hint: name the columns with --question-column and --answer-column
+    ");
+}
+
+#[test]
+fn a_run_refuses_data_that_it_cannot_score() {
+    let row =
+        |i: usize, gold: &str| json!({ "question": format!("What is {i} + 1?"), "answer": gold }).to_string() + "\n";
+    let mut rows: String = (0..17).map(|i| row(i, &(i + 1).to_string())).collect();
+    rows += &(17..20).map(|i| row(i, r"\frac{1}{")).collect::<String>();
+    let data = with("rows.jsonl", rows.as_bytes());
+    let train =
+        ["train", "--data=rows.jsonl", "--steps=1", "--set=rollout.prompts_per_step=1", "--set=eval.questions=0"];
+    assert_snapshot!(error(&data, &train), @r"
+    error: the gold answers of 3 of 20 training questions cannot be read (15.0 %, more than 5 %): question 18: `\frac{1}{`: it ends too early; question 19: `\frac{1}{`: it ends too early; question 20: `\frac{1}{`: it ends too early
+    hint: see whether `data.answer_column` is the right column; `data.max_unreadable` is the largest share that passes
+    ");
+    assert!(!data.path().join("runs").exists(), "a run that cannot start leaves nothing behind");
+
+    let few = ["--set=data.max_unreadable=0.2", "--set=rollout.num_generations=2", "--name=few"];
+    let output = rft(data.path()).args(train).args(few).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("note     3 of 20 training questions left out: gold answer unreadable (first: question 18: "),
+        "{said}"
+    );
+    assert!(!said.contains("the reward, tried on"), "{said}");
+}
+
+#[test]
+fn one_answer_is_checked_and_explained() {
+    let check = |args: &[&str]| {
+        let folder = folder();
+        let output = rft(folder.path()).args(["reward", "check"]).args(args).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let half = ["--gold", r"\frac{1}{2}"];
+    assert_snapshot!(check(&[&half[..], &["--answer", r"\boxed{2}, no: \boxed{0.5}"]].concat()), @"
+    extracted  0.5
+    verdict    correct
+    ");
+    assert_snapshot!(check(&[&half[..], &["--answer", "it is 0.5"]].concat()), @"
+    extracted  -
+    verdict    wrong
+    reason     no box
+    ");
+    assert_snapshot!(check(&[&half[..], &["--answer", "-0.5", "--bare"]].concat()), @"
+    extracted  -0.5
+    verdict    wrong
+    ");
+    assert_snapshot!(check(&[&half[..], &["--answer", r"\boxed{@@}"]].concat()), @"
+    extracted  @@
+    verdict    undecided
+    reason     unexpected `@`
+    ");
+    assert_snapshot!(check(&[&half[..], &["--answer", r"\boxed{0.5} <answer>\boxed{2}</answer>", "--scope", "answer"]].concat()), @"
+    extracted  2
+    verdict    wrong
+    ");
+    assert_snapshot!(check(&[&half[..], &["--answer", "The answer is: 0.5", "--mode", "eval"]].concat()), @"
+    extracted  0.5
+    found by   answer
+    verdict    correct
+    ");
+    let explained = check(&["--gold", "1/2", "--answer", "0.5", "--bare", "--explain"]);
+    let words: Vec<&str> = explained.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(["extracted", "gold", "answer", "rule", "verdict"].iter().all(|it| words.contains(it)), "{explained}");
+}
+
+const ROWS: &str = concat!(
+    r#"{"id": 3, "gold": "7", "answer": "\\boxed{7}", "extra": {"b": 1, "a": [2]}}"#,
+    "\n\n",
+    r#"{"answer": "it is 7", "gold": 7}"#,
+    "\n",
+    r#"{"gold": "7", "answer": "\\boxed{8}"}"#,
+    "\n",
+    r#"{"gold": "\\frac{1}{", "answer": "\\boxed{8}"}"#,
+);
+
+#[test]
+fn a_file_of_answers_comes_back_with_verdicts() {
+    let rows = with("rows.jsonl", ROWS.as_bytes());
+    let output = rft(rows.path()).args(["reward", "check", "--jsonl", "rows.jsonl"]).output().unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_snapshot!(said, @r#"
+    {"id":3,"gold":"7","answer":"\\boxed{7}","extra":{"b":1,"a":[2]},"verdict":"correct","reason":null,"extracted":"7"}
+    {"answer":"it is 7","gold":7,"verdict":"wrong","reason":"no box","extracted":null}
+    {"gold":"7","answer":"\\boxed{8}","verdict":"wrong","reason":null,"extracted":"8"}
+    {"gold":"\\frac{1}{","answer":"\\boxed{8}","verdict":"undecided","reason":"gold: it ends too early","extracted":"8"}
+    "#);
+    // From stdin, the same.
+    let piped = rft(rows.path()).args(["reward", "check", "--jsonl", "-"]).write_stdin(ROWS).output().unwrap();
+    assert_eq!(String::from_utf8(piped.stdout).unwrap(), said);
+    let bare = r#"{"gold": "1/2", "answer": "0.5"}"#;
+    let output =
+        rft(rows.path()).args(["reward", "check", "--bare", "--jsonl", "-"]).write_stdin(bare).output().unwrap();
+    assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r#"{"gold":"1/2","answer":"0.5","verdict":"correct","reason":null,"extracted":"0.5"}"#);
+}
+
+#[test]
+fn an_evaluation_finds_answers_outside_boxes() {
+    let check = ["reward", "check", "--mode", "eval", "--jsonl", "-"];
+    let rows = concat!(
+        r#"{"gold": "7", "answer": "so \\boxed{7}, with 8 left over"}"#,
+        "\n",
+        r#"{"gold": "7", "answer": "2 + 5 is #### 7"}"#,
+        "\n",
+        r#"{"gold": "7", "answer": "there are 7 of 9"}"#,
+        "\n",
+        r#"{"gold": "7", "answer": "I do not know"}"#,
+        "\n",
+    );
+    let output = rft(folder().path()).args(check).write_stdin(rows).output().unwrap();
+    assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r#"
+    {"gold":"7","answer":"so \\boxed{7}, with 8 left over","verdict":"correct","reason":null,"rule":"boxed","extracted":"7"}
+    {"gold":"7","answer":"2 + 5 is #### 7","verdict":"correct","reason":null,"rule":"hashes","extracted":"7"}
+    {"gold":"7","answer":"there are 7 of 9","verdict":"wrong","reason":null,"rule":"last-number","extracted":"9"}
+    {"gold":"7","answer":"I do not know","verdict":"wrong","reason":"no answer","rule":null,"extracted":null}
+    "#);
+    assert_snapshot!(error(&folder(), &["reward", "check", "--jsonl", "x", "--mode", "eval", "--scope", "answer"]), @"
+    error: in the mode `eval` an answer may stand anywhere
+    hint: --scope goes with --mode reward
+    ");
+}
+
+#[test]
+fn a_row_that_cannot_be_checked_is_named() {
+    for (rows, place) in [
+        ("{\"gold\": \"1\", \"answer\": \"1\"}\n{\"gold\": \"1\"}\n", "no answer"),
+        ("{\"gold\": \"1\", \"answer\": [1]}\n", "a list"),
+        ("[1]\n", "no object"),
+        ("\n{\"gold\": \"1\", \"ans", "torn"),
+    ] {
+        let folder = with("rows.jsonl", rows.as_bytes());
+        let output = rft(folder.path()).args(["reward", "check", "--jsonl", "rows.jsonl", "--bare"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        // The rows before it were written.
+        assert_eq!(output.stdout.is_empty(), place != "no answer");
+        fs::write(folder.path().join(place), output.stderr).unwrap();
+        let said = fs::read_to_string(folder.path().join(place)).unwrap();
+        match place {
+            "no answer" => assert_snapshot!(said, @"
+            error: `rows.jsonl`: line 2: there is no `answer`; found: gold
+            hint: a row has the fields `gold` and `answer`
+            "),
+            "a list" => assert_snapshot!(said, @"error: `rows.jsonl`: line 1: `answer` is neither text nor a number"),
+            "no object" => {
+                assert_snapshot!(said, @"error: `rows.jsonl`: line 1: not a JSON object: invalid type: sequence, expected a map at line 1 column 0")
+            }
+            _ => {
+                assert_snapshot!(said, @"error: `rows.jsonl`: line 2: not a JSON object: EOF while parsing a string at line 1 column 18")
+            }
+        }
+    }
+    assert_snapshot!(error(&folder(), &["reward", "check", "--jsonl", "none.jsonl"]), @"error: read `none.jsonl`: No such file or directory (os error 2)");
+}
+
+/// Rows are answered one by one, so that a program may ask, read and ask again; and who has read enough may go.
+#[test]
+fn rows_are_answered_as_they_come() {
+    let mut child = Command::new(rft_path())
+        .args(["reward", "check", "--jsonl", "-", "--bare"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    for answer in 0..3 {
+        writeln!(input, "{{\"gold\": \"1\", \"answer\": \"{answer}\"}}").unwrap();
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let row: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(row["verdict"], if answer == 1 { "correct" } else { "wrong" });
+    }
+    drop(output);
+    // It meets the closed pipe at its next line, and everything after that may find no reader either.
+    for _ in 0..100 {
+        if writeln!(input, "{{\"gold\": \"1\", \"answer\": \"1\"}}").is_err() {
+            break;
+        }
+    }
+    drop(input);
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    for args in
+        [&["--gold", "1"][..], &[], &["--gold", "1", "--answer", "1", "--jsonl", "x"], &["--jsonl", "x", "--explain"]]
+    {
+        let folder = folder();
+        let output = rft(folder.path()).args(["reward", "check"]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn help_of_reward() {
+    assert_snapshot!(help(&["reward"]), @"
+    Put the reward to the test, or check answers with it
+
+    Usage: rft reward [OPTIONS] <COMMAND>
+
+    Commands:
+      test   Put the reward to the test on the gold answers of a data set
+      check  Check an answer, or a file of answers, against the gold answer
+      help   Print this message or the help of the given subcommand(s)
+
+    Options:
+      -v, --verbose...  Tell more; twice for debugging (RUST_LOG has the last word)
+      -h, --help        Print help
+      -V, --version     Print version
+    ");
+}
+
+#[test]
+fn help_of_reward_test() {
+    assert_snapshot!(help(&["reward", "test"]), @r#"
+    Put the reward to the test on the gold answers of a data set
+
+    Each gold answer is rewritten in ways that must pass (another spelling, separators, units, layout)
+    and turned into near misses and attacks that must not (off by one, hedges, every option, echoes,
+    giant numbers, code). Each goes as a whole response through all rules of the reward; custom commands
+    are not asked. Exits with 1 where a share of errors is above its limit.
+
+    Usage: rft reward test [OPTIONS]
+
+    Options:
+          --data <DATA>
+              Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set
+              id
+
+          --question-column <COLUMN>
+              Column of the questions, where it cannot be told from the data
+
+          --answer-column <COLUMN>
+              Column of the gold answers
+
+          --ppe <NAME|FILE>
+              Prior prompt, which says what form a response has: a name or a file
+
+          --limit <N>
+              Try at most so many gold answers, drawn by the seed
+
+              [default: 500]
+
+          --seed <N>
+              Seed of the draw and of the near misses
+
+              [default: 42]
+
+          --max-false-accept <SHARE>
+              Largest share of wrong answers that are accepted
+
+              [default: 0]
+
+          --max-false-reject <SHARE>
+              Largest share of right answers that are rejected
+
+              [default: 0.005]
+
+          --max-undecided <SHARE>
+              Largest share of right answers that stay undecided
+
+              [default: 0.01]
+
+          --output-format <FORMAT>
+              Form of the output
+
+              [default: table]
+              [possible values: table, json]
+
+      -v, --verbose...
+              Tell more; twice for debugging (RUST_LOG has the last word)
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Configuration:
+          --preset <NAME>
+              Start from this preset (`rft config list` names them)
+
+              Without it a file's own `preset = "..."` counts, then `tiny`, or `qwen2.5-0.5b` where
+              another model than the embedded one is named.
+
+          --config <FILE>
+              Take values from this TOML file; may be repeated, a later file wins
+
+              The file needs just the keys it changes. `rft config show` prints them all.
+
+          --set <KEY=VALUE>
+              Set one value, such as `train.learning_rate=1e-5`; may be repeated
+
+              The value is TOML, or a bare word: `--set grpo.loss_type=dapo`, `--set
+              'rollout.stop=["\n\n"]'`. `unset` takes an optional value back. The environment variable
+              RFT_TRAIN__LEARNING_RATE does the same, below `--set`.
+
+    Examples:
+      rft reward test
+      rft reward test --data train.jsonl --question-column problem --answer-column solution
+      rft reward test --data openai/gsm8k --ppe planning --set reward.accuracy.scope=answer
+      rft reward test --data train.jsonl --limit 5000 --output-format json > bench.json
+    "#);
+}
+
+#[test]
+fn help_of_reward_check() {
+    assert_snapshot!(help(&["reward", "check"]), @r"
+    Check an answer, or a file of answers, against the gold answer
+
+    An answer is a whole response, of which the last box counts, as in training; with `--bare` it is the
+    answer itself. In a file, each row has the fields `gold` and `answer`, and comes back on stdout with
+    `verdict`, `reason` and `extracted`, in the mode `eval` also with the `rule` that found the answer.
+
+    Usage: rft reward check [OPTIONS] <--gold <GOLD>|--jsonl <FILE>>
+
+    Options:
+          --gold <GOLD>
+              The answer that counts as right
+
+          --answer <TEXT>
+              The response to check, or with `--bare` the answer itself
+
+          --explain
+              Show how both answers were understood, and the rule that decided
+
+          --jsonl <FILE>
+              Check every row of this file; `-` reads stdin
+
+          --bare
+              The answer stands by itself: take nothing out of a response
+
+          --mode <MODE>
+              How the answer is found in a response
+
+              Possible values:
+              - reward: The last box and nothing else, as in training
+              - eval:   What is announced as the answer or boxed, or else the last formula or number;
+                comparable with other evaluations
+
+              [default: reward]
+
+          --scope <SCOPE>
+              Where in a response the box may stand, in the mode `reward` [default: response]
+
+              Possible values:
+              - response: Anywhere
+              - answer:   In the last closed `<answer>` element
+
+      -v, --verbose...
+              Tell more; twice for debugging (RUST_LOG has the last word)
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Examples:
+      rft reward check --gold '\frac{1}{2}' --answer 'so it is \boxed{0.5}'
+      rft reward check --gold '(1, 2]' --answer '1 < x \le 2' --bare --explain
+      rft reward check --jsonl answers.jsonl --bare > verdicts.jsonl
+      rft reward check --jsonl responses.jsonl --mode eval
+      zcat responses.jsonl.gz | rft reward check --jsonl - --scope answer
+    ");
+}
