@@ -127,7 +127,8 @@ fn only_the_command_line_and_the_progress_print() {
 fn unsafe_code_stands_in_ops_cuda_and_sandbox_with_its_reason() {
     let sources = sources();
     none("unsafe code and SIMD intrinsics", code(&sources), |source, line| {
-        !["ops", "cuda", "sandbox"].contains(&source.module()) && (has_word(line, "unsafe") || line.contains("std::arch"))
+        !["ops", "cuda", "sandbox"].contains(&source.module())
+            && (has_word(line, "unsafe") || line.contains("std::arch"))
     });
     for source in &sources {
         let lines: Vec<&str> = source.text.lines().collect();
