@@ -98,21 +98,21 @@ fn outputs(heads: Heads, prompts: &[usize], rows: &[(usize, usize)], spans: usiz
     Some((got, expected))
 }
 
-/// Query heads, KV heads, head width, lengths of prompts, and of each row its prompt and its own length.
-type Case<'a> = (usize, usize, usize, &'a [usize], &'a [(usize, usize)]);
+/// Heads (query, KV, width), lengths of prompts, and rows as in [`outputs`].
+type Case = ((usize, usize, usize), &'static [usize], &'static [(usize, usize)]);
 
 /// 1 to 8 heads to a group; prompts of no token, of one, and of more than a span; a first token; ends of prompts and rows
 /// on, before and behind the edges of spans and steps.
 #[test]
 fn decode_of_rows() {
     let cases: [Case; 5] = [
-        (4, 2, 32, &[5, 33], &[(0, 1), (0, 12), (1, 20)]),
-        (2, 2, 64, &[1, 250], &[(1, 1), (1, 6), (1, 7), (0, 16)]),
-        (7, 1, 64, &[0, 300], &[(0, 1), (1, 230)]),
-        (7, 1, 128, &[37, 256], &[(0, 1), (0, 11), (1, 1)]),
-        (8, 1, 128, &[60], &[(0, 4), (0, 5)]),
+        ((4, 2, 32), &[5, 33], &[(0, 1), (0, 12), (1, 20)]),
+        ((2, 2, 64), &[1, 250], &[(1, 1), (1, 6), (1, 7), (0, 16)]),
+        ((7, 1, 64), &[0, 300], &[(0, 1), (1, 230)]),
+        ((7, 1, 128), &[37, 256], &[(0, 1), (0, 11), (1, 1)]),
+        ((8, 1, 128), &[60], &[(0, 4), (0, 5)]),
     ];
-    for (query, kv, dim, prompts, rows) in cases {
+    for ((query, kv, dim), prompts, rows) in cases {
         let heads = Heads { query, kv, dim };
         let Some((got, expected)) = outputs(heads, prompts, rows, 3) else { return };
         close(&format!("decode attention of {heads:?}"), &got, &expected, 5e-3);
