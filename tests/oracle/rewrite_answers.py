@@ -27,7 +27,7 @@ def decimal(gold):
 
 def reordered(gold):
     # A list without brackets has no order.
-    if re.search(r"[(\[{]", gold) or gold.count(",") != 1 or re.search(r"\d,\d{3}", gold):
+    if re.search(r"[(\[{]", gold) or gold.count(",") != 1 or re.search(r"\d,(\\!\s*)?\d{3}", gold):
         return None
     first, second = gold.split(",")
     return f"{second.strip()}, {first.strip()}"
@@ -63,12 +63,12 @@ REWRITINGS = [
     changed(r"\\frac", r"\\tfrac"),
     lambda gold: SIMPLE_FRACTION.sub(r"\1/\2", gold) if SIMPLE_FRACTION.fullmatch(gold) else None,
     changed(r"\\left|\\right", ""),
-    changed(r"\s*([+=,])\s*", r" \1 "),
+    changed(r"\s*([+=]|,(?!\\!|\d{3}))\s*", r" \1 "),
     changed(r"(?<=[\d\w}])-", " - "),
     changed(r"\\sqrt\{(\d)\}", r"\\sqrt\1"),
     changed(r"\^\{(\w)\}", r"^\1"),
     changed(r"\^(\w)", r"^{\1}"),
-    changed(r"\\!", ""),
+    changed(r"\\!\s*", ""),
     changed(r"\^\\circ", r"^{\\circ}"),
     changed(r"\\text\{([^{}]*)\}", r"\\mathrm{\1}"),
     changed(r"^\(([^()]*)\)$", r"\\left(\1\\right)"),

@@ -290,7 +290,7 @@ fn numbers(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        if !digit(at) && !(bytes[at] == b'.' && digit(at + 1)) {
+        if !digit(at) && (bytes[at] != b'.' || !digit(at + 1)) {
             at += 1;
             continue;
         }
