@@ -115,12 +115,13 @@ pub struct Gold {
 /// # Errors
 /// Why it cannot be read. A question whose gold cannot be read must not be scored at all: neither 0 nor 1 would be true.
 pub fn prepare(gold: &str) -> Result<Gold, Reason> {
+    let gold = extract::unboxed(gold);
     let form = form::read(gold, Grouping::Commas)?;
     if form.is_false() {
         return Err("a false chain of equations".into());
     }
     let as_list = has_group(gold).then(|| form::read(gold, Grouping::Lists).ok()).flatten();
-    Ok(Gold { text: gold.trim().to_string(), form, as_list })
+    Ok(Gold { text: gold.to_string(), form, as_list })
 }
 
 impl Gold {
@@ -131,7 +132,8 @@ impl Gold {
 
     /// The verdict, and the rule that led to it.
     fn decide(&self, answer: &str) -> (Verdict, &'static str) {
-        if self.text == answer.trim() {
+        let answer = extract::unboxed(answer);
+        if self.text == answer {
             return (Verdict::Correct, "the same text");
         }
         let form = match form::read(answer, Grouping::Commas) {

@@ -7,7 +7,7 @@ use num_rational::BigRational;
 use num_traits::One;
 
 use super::compare::Judge;
-use super::enclose::{self};
+use super::enclose;
 use super::equal::{Term, equal, is_number};
 use super::limits::{Meter, Reason};
 use super::tree::{Expr, Operator};
@@ -147,7 +147,7 @@ pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mu
         let difference = exact.value.minus(&Value::rational(border), meter)?;
         let sign = match difference.as_rational() {
             Some(_) => None,
-            None => enclose::sign(&difference),
+            None => enclose::sign(&difference, meter)?,
         };
         match sign {
             None => return Err("a value that cannot be held against a decimal".into()),
