@@ -22,11 +22,11 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases: cases().unwrap_or(2_000), failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A check that is not slow. A slow one has two more chances, since other work can hold it up, but not every time.
+/// A check that is not slow. A slow one has more chances, since other work can hold it up, but not every time.
 fn timely(gold: &str, answer: &str) -> Verdict {
     let limit = if cases().is_some() { LIMIT } else { WIDE_LIMIT };
     let mut least = Duration::MAX;
-    for _ in 0..3 {
+    for _ in 0..8 {
         let start = Instant::now();
         let verdict = check(gold, answer);
         least = least.min(start.elapsed());
