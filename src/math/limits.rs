@@ -3,7 +3,7 @@
 use num_bigint::{BigInt, BigUint};
 use num_integer::Integer;
 use num_rational::BigRational;
-use num_traits::{One, Signed, Zero};
+use num_traits::{One, Signed, ToPrimitive, Zero};
 
 /// Why something was not decided; it ends in [`Verdict::Undecided`](super::Verdict::Undecided).
 pub type Reason = String;
@@ -110,7 +110,13 @@ impl Meter {
         // One division first: the binary algorithm of the library takes a step for every bit of the larger number.
         let rest = large % small;
         let limbs = small.bits() / 64 + 1;
-        self.charge(limbs * (large.bits() / 64 + 1) + 2 * limbs * small.bits())?;
+        self.charge(limbs * (large.bits() / 64 + 1))?;
+        if let (Some(small), Some(rest)) = (small.to_u128(), rest.to_u128()) {
+            self.charge(200)?;
+            return Ok(small.gcd(&rest).into());
+        }
+        // A step of it costs at least as much as some products.
+        self.charge(2 * (limbs + 15) * small.bits())?;
         Ok(small.gcd(&rest))
     }
 }
