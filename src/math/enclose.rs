@@ -1,6 +1,7 @@
 //! Constants in balls: what proves that two forms differ, orders numbers, and holds decimals against exact values.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use num_bigint::BigInt;
 use num_rational::Ratio;
@@ -8,6 +9,7 @@ use num_traits::One;
 
 use super::ball::Ball;
 use super::function::Function::*;
+use super::limits::{Meter, Reason};
 use super::value::{Base, Sum, Value};
 
 /// Precisions that are tried one after the other, in bits.
@@ -21,118 +23,174 @@ pub struct Complex {
 }
 
 /// The sign of a real constant, where a thousand bits show it.
-pub fn sign(value: &Value) -> Option<Ordering> {
+pub fn sign(value: &Value, meter: &mut Meter) -> Result<Option<Ordering>, Reason> {
     for precision in PRECISIONS {
-        let number = enclose(value, precision)?;
-        if number.im.is_some() {
-            return None;
-        }
+        let Some(number) = enclose(value, precision, meter)?.filter(|it| it.im.is_none()) else { return Ok(None) };
         if let Some(sign) = number.re.sign() {
-            return Some(sign);
+            return Ok(Some(sign));
         }
     }
-    None
+    Ok(None)
 }
 
-/// The greatest whole number below a real constant that is not whole itself.
-pub fn floor(value: &Value) -> Option<BigInt> {
+/// The greatest whole number below a real constant that is not whole itself, where a thousand bits show it.
+pub fn floor(value: &Value, meter: &mut Meter) -> Result<Option<BigInt>, Reason> {
     for precision in PRECISIONS {
-        let number = enclose(value, precision)?;
-        if number.im.is_some() {
-            return None;
-        }
-        let above = |whole: &BigInt| number.re.sub(&Ball::from_int(whole.clone(), precision)).sign();
-        // A power of two beyond it, then halves.
-        let mut low = BigInt::from(-1);
-        while above(&low)? != Ordering::Greater {
-            low *= 2;
-            if low.bits() > 256 {
-                return None;
-            }
-        }
-        let mut high = BigInt::one();
-        while above(&high)? != Ordering::Less {
-            high *= 2;
-            if high.bits() > 256 {
-                return None;
-            }
-        }
-        let mut decided = true;
-        while &high - &low > BigInt::one() {
-            let middle: BigInt = (&low + &high) >> 1;
-            match above(&middle) {
-                Some(Ordering::Less) => high = middle,
-                Some(_) => low = middle,
-                None => {
-                    decided = false;
-                    break;
-                }
-            }
-        }
-        if decided {
-            return Some(low);
+        let Some(number) = enclose(value, precision, meter)?.filter(|it| it.im.is_none()) else { return Ok(None) };
+        let found = floor_of(&number.re, precision);
+        if found.is_some() {
+            return Ok(found);
         }
     }
-    None
+    Ok(None)
+}
+
+fn floor_of(number: &Ball, precision: u32) -> Option<BigInt> {
+    let above = |whole: &BigInt| number.sub(&Ball::from_int(whole.clone(), precision)).sign();
+    // A power of two beyond it, then halves.
+    let mut low = BigInt::from(-1);
+    while above(&low)? != Ordering::Greater {
+        low *= 2;
+        if low.bits() > 256 {
+            return None;
+        }
+    }
+    let mut high = BigInt::one();
+    while above(&high)? != Ordering::Less {
+        high *= 2;
+        if high.bits() > 256 {
+            return None;
+        }
+    }
+    while &high - &low > BigInt::one() {
+        let middle: BigInt = (&low + &high) >> 1;
+        match above(&middle)? {
+            Ordering::Less => high = middle,
+            _ => low = middle,
+        }
+    }
+    Some(low)
 }
 
 /// The value, in which no symbol but π and e may stand; `None` where it is not known how.
-pub fn enclose(value: &Value, precision: u32) -> Option<Complex> {
-    let over = of_sum(&value.over, precision)?;
-    if value.under.is_one() {
-        return Some(over);
+pub fn enclose(value: &Value, precision: u32, meter: &mut Meter) -> Result<Option<Complex>, Reason> {
+    let found = Enclosure { precision, meter, known: BTreeMap::new() }.of(value);
+    if found.is_none() {
+        meter.refusal()?;
     }
-    Some(over.times(&of_sum(&value.under, precision)?.inverse()?))
+    Ok(found)
 }
 
-pub fn of_sum(sum: &Sum, precision: u32) -> Option<Complex> {
-    let mut total = Complex::from(Ball::from_int(0, precision));
-    for (product, coefficient) in &sum.0 {
-        let mut term = Complex::from(Ball::from_ratio(coefficient, precision));
-        for (base, exponent) in product {
-            term = term.times(&of_power(base, exponent, precision)?);
-        }
-        total = total.plus(&term);
-    }
-    Some(total)
+/// What was worked out on the way to one value: a logarithm may occur in a thousand terms.
+struct Enclosure<'a, 'm> {
+    precision: u32,
+    meter: &'m mut Meter,
+    known: BTreeMap<(&'a Base, Ratio<i64>), Complex>,
 }
 
-fn of_power(base: &Base, exponent: &Ratio<i64>, precision: u32) -> Option<Complex> {
-    let number = match base {
-        Base::Prime(prime) => Complex::from(Ball::from_int(*prime, precision)),
-        Base::Imaginary => Complex { re: Ball::from_int(0, precision), im: Some(Ball::from_int(1, precision)) },
-        Base::Symbol(name) if name == "\\pi" => Complex::from(Ball::pi(precision)),
-        Base::Symbol(name) if name == "e" => Complex::from(Ball::e(precision)),
-        Base::Symbol(_) => return None,
-        Base::Radicand(inner) => of_sum(inner, precision)?,
-        Base::Power(base, power) => {
-            let exponent = enclose(power, precision)?;
-            if **base == Value::symbol("e") {
-                exponent.exp()?
-            } else {
-                exponent.times(&enclose(base, precision)?.ln(precision)?).exp()?
-            }
+impl<'a> Enclosure<'a, '_> {
+    fn of(&mut self, value: &'a Value) -> Option<Complex> {
+        let over = self.of_sum(&value.over)?;
+        if value.under.is_one() {
+            return Some(over);
         }
-        Base::Call(function, arguments) => {
-            let [argument] = &arguments[..] else { return None };
-            let x = enclose(argument, precision)?;
-            match function {
-                Ln => x.ln(precision)?,
-                Abs => match x.real()?.sign()? {
-                    Ordering::Less => Complex::from(x.re.neg()),
-                    _ => x,
-                },
-                Sin => Complex::from(x.real()?.sin()?),
-                Cos => Complex::from(x.real()?.cos()?),
-                Arcsin => Complex::from(x.real()?.asin()?),
-                Arccos => Complex::from(x.real()?.acos()?),
-                Arctan => Complex::from(x.real()?.atan()),
-                _ => return None,
+        Some(over.times(&self.of_sum(&value.under)?.inverse()?))
+    }
+
+    fn of_sum(&mut self, sum: &'a Sum) -> Option<Complex> {
+        let mut total = Complex::from(Ball::from_int(0, self.precision));
+        for (product, coefficient) in &sum.0 {
+            self.charge_products(1)?;
+            let mut term = Complex::from(Ball::from_ratio(coefficient, self.precision));
+            for (base, exponent) in product {
+                self.charge_products(1)?;
+                let key = (base, *exponent);
+                let factor = match self.known.get(&key) {
+                    Some(known) => known,
+                    None => {
+                        let factor = self.of_power(base, exponent)?;
+                        self.known.entry(key).or_insert(factor)
+                    }
+                };
+                term = term.times(factor);
             }
+            total = total.plus(&term);
         }
-    };
-    let root = number.root(u32::try_from(*exponent.denom()).ok()?)?;
-    root.whole_power(*exponent.numer())
+        Some(total)
+    }
+
+    fn of_power(&mut self, base: &'a Base, exponent: &Ratio<i64>) -> Option<Complex> {
+        let whole = (base, Ratio::one());
+        let number = match self.known.get(&whole) {
+            Some(known) => known.clone(),
+            None => {
+                let number = self.of_base(base)?;
+                self.known.insert(whole, number.clone());
+                number
+            }
+        };
+        let index = u32::try_from(*exponent.denom()).ok()?;
+        if index > 1 {
+            self.charge_function()?;
+        }
+        let power = *exponent.numer();
+        self.charge_products(2 * u64::from(power.unsigned_abs().max(1).ilog2()))?;
+        number.root(index)?.whole_power(power)
+    }
+
+    fn of_base(&mut self, base: &'a Base) -> Option<Complex> {
+        let precision = self.precision;
+        Some(match base {
+            Base::Prime(prime) => Complex::from(Ball::from_int(*prime, precision)),
+            Base::Imaginary => Complex { re: Ball::from_int(0, precision), im: Some(Ball::from_int(1, precision)) },
+            Base::Symbol(name) if name == "\\pi" => Complex::from(Ball::pi(precision)),
+            Base::Symbol(name) if name == "e" => {
+                self.charge_function()?;
+                Complex::from(Ball::e(precision))
+            }
+            Base::Symbol(_) => return None,
+            Base::Radicand(inner) => self.of_sum(inner)?,
+            Base::Power(base, power) => {
+                let exponent = self.of(power)?;
+                self.charge_function()?;
+                if **base == Value::symbol("e") {
+                    exponent.exp()?
+                } else {
+                    let base = self.of(base)?;
+                    self.charge_function()?;
+                    exponent.times(&base.ln(precision)?).exp()?
+                }
+            }
+            Base::Call(function, arguments) => {
+                let [argument] = &arguments[..] else { return None };
+                let x = self.of(argument)?;
+                self.charge_function()?;
+                match function {
+                    Ln => x.ln(precision)?,
+                    Abs => match x.real()?.sign()? {
+                        Ordering::Less => Complex::from(x.re.neg()),
+                        _ => x,
+                    },
+                    Sin => Complex::from(x.real()?.sin()?),
+                    Cos => Complex::from(x.real()?.cos()?),
+                    Arcsin => Complex::from(x.real()?.asin()?),
+                    Arccos => Complex::from(x.real()?.acos()?),
+                    Arctan => Complex::from(x.real()?.atan()),
+                    _ => return None,
+                }
+            }
+        })
+    }
+
+    fn charge_function(&mut self) -> Option<()> {
+        self.meter.charge_function(self.precision).ok()
+    }
+
+    /// Products and sums of balls: some hundred words' products for the rounding, and their own.
+    fn charge_products(&mut self, count: u64) -> Option<()> {
+        let words = u64::from(self.precision / 64);
+        self.meter.charge(count * (400 + words * words)).ok()
+    }
 }
 
 impl From<Ball> for Complex {

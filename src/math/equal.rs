@@ -7,8 +7,8 @@
 //!   how close to zero an algebraic number can be without being zero may prove equality ([`separation`]). Without such a
 //!   bound, as for logarithms, agreement to a thousand bits counts as equality for numbers that are short to write.
 //! - Expressions in symbols are tried at points chosen by [`crate::rng`], in exact arithmetic and then in balls. One point
-//!   at which they differ proves the difference; agreement wherever both are defined, at three points at least, counts as
-//!   equality. Where they agree at positive points and differ at others (`\sqrt{x^2}` and `x`), nobody said which are
+//!   at which they differ proves the difference; agreement wherever both are defined, at three points at least (to some
+//!   hundred bits at these), counts as equality. Where they agree at positive points and differ at others (`\sqrt{x^2}` and `x`), nobody said which are
 //!   meant, and nothing is decided.
 
 use num_bigint::BigInt;
@@ -63,6 +63,12 @@ pub fn equal(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reaso
 }
 
 fn constants(a: &Value, b: &Value, meter: &mut Meter) -> Result<Finding, Reason> {
+    // Most numbers that differ do so in their first digits.
+    if let (Some(one), Some(other)) = (enclose(a, PRECISIONS[0], meter)?, enclose(b, PRECISIONS[0], meter)?)
+        && !one.overlaps(&other)
+    {
+        return Ok((false, "values differ"));
+    }
     let difference =
         Value::from(a.over.times(&b.under, meter)?.plus(&b.over.times(&a.under, meter)?.negative(), meter)?);
     if is_zero(&difference, meter)? {
@@ -75,8 +81,7 @@ fn constants(a: &Value, b: &Value, meter: &mut Meter) -> Result<Finding, Reason>
 /// Whether a constant is zero, by balls and the separation bound.
 fn is_zero(difference: &Value, meter: &mut Meter) -> Result<bool, Reason> {
     for precision in PRECISIONS {
-        meter.charge(u64::from(precision) * difference.size())?;
-        let number = enclose(difference, precision).ok_or("a value that cannot be enclosed")?;
+        let number = enclose(difference, precision, meter)?.ok_or("a value that cannot be enclosed")?;
         if !number.contains_zero() {
             return Ok(false);
         }
@@ -84,13 +89,12 @@ fn is_zero(difference: &Value, meter: &mut Meter) -> Result<bool, Reason> {
     match separation(&difference.over) {
         Some(bits) if bits <= u64::from(PRECISIONS[3]) - 64 => Ok(true),
         Some(bits) if bits <= MAX_SEPARATION - 64 => {
-            meter.charge(bits * difference.size())?;
-            let number = enclose(difference, bits as u32 + 64).ok_or("a value that cannot be enclosed")?;
+            let number = enclose(difference, bits as u32 + 64, meter)?.ok_or("a value that cannot be enclosed")?;
             Ok(number.contains_zero())
         }
         _ if difference.height() <= MAX_HEIGHT => Ok(true),
         // Written with such large numbers it may well be close to zero without being it.
-        _ if enclose(difference, MAX_SEPARATION as u32).is_some_and(|it| !it.contains_zero()) => Ok(false),
+        _ if enclose(difference, MAX_SEPARATION as u32, meter)?.is_some_and(|it| !it.contains_zero()) => Ok(false),
         _ => Err("equal to a thousand bits, but not shown to be equal".into()),
     }
 }
@@ -193,16 +197,6 @@ impl Value {
         self.all_bases(&|base| matches!(base, Base::Prime(_) | Base::Imaginary | Base::Symbol(_)))
     }
 
-    /// Bases and coefficients in it, as a measure of what it costs to enclose.
-    fn size(&self) -> u64 {
-        let count = std::cell::Cell::new(1);
-        self.all_bases(&|_| {
-            count.set(count.get() + 1);
-            true
-        });
-        count.get()
-    }
-
     /// Bits of all its coefficients.
     fn height(&self) -> u64 {
         fn of_sum(sum: &Sum) -> u64 {
@@ -258,7 +252,8 @@ fn probe(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reason> {
                 (name.clone(), BigRational::new(over.into(), under.into()))
             })
             .collect();
-        match at_point(one, other, &point, real, meter)? {
+        let precisions = if same < MIN_POINTS { &PRECISIONS[..3] } else { &PRECISIONS[..1] };
+        match at_point(one, other, &point, real, precisions, meter)? {
             Seen::Undefined => {}
             Seen::Same => same += 1,
             Seen::Different if round >= POSITIVE && same >= MIN_POINTS => {
@@ -278,6 +273,7 @@ fn at_point(
     other: Term,
     point: &[(String, BigRational)],
     real: bool,
+    precisions: &[u32],
     meter: &mut Meter,
 ) -> Result<Seen, Reason> {
     meter.charge(1_000)?;
@@ -286,6 +282,7 @@ fn at_point(
         None => Ok(term.value.clone()),
     };
     let (Ok(a), Ok(b)) = (at(one), at(other)) else {
+        meter.refusal()?;
         return Ok(Seen::Undefined);
     };
     if real && [&a, &b].iter().any(|it| !it.all_bases(&|base| *base != Base::Imaginary)) {
@@ -297,9 +294,8 @@ fn at_point(
     if a.is_canonical() && b.is_canonical() {
         return Ok(Seen::Different);
     }
-    for precision in &PRECISIONS[..3] {
-        meter.charge(u64::from(*precision) * (a.size() + b.size()))?;
-        let (Some(one), Some(other)) = (enclose(&a, *precision), enclose(&b, *precision)) else {
+    for precision in precisions {
+        let (Some(one), Some(other)) = (enclose(&a, *precision, meter)?, enclose(&b, *precision, meter)?) else {
             return Ok(Seen::Undefined);
         };
         if real && (one.im.is_some() || other.im.is_some()) {

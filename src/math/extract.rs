@@ -61,6 +61,24 @@ fn last_box(text: &str) -> Option<&str> {
     boxes(text).last().map(|it| &text[it.content.clone()])
 }
 
+/// The text without the boxes that are around all of it, which change nothing.
+pub fn unboxed(text: &str) -> &str {
+    let text = text.trim();
+    if !text.starts_with("\\boxed") && !text.starts_with("\\fbox") {
+        return text;
+    }
+    let mut inner = 0..text.len();
+    // From the outermost to the innermost.
+    for Span { whole, content } in boxes(text).into_iter().rev() {
+        if whole == inner {
+            let blank = |side: &str| content.len() - side.len();
+            let content_text = &text[content.clone()];
+            inner = content.start + blank(content_text.trim_start())..content.end - blank(content_text.trim_end());
+        }
+    }
+    &text[inner]
+}
+
 /// A box that is closed.
 #[derive(Clone)]
 struct Span {

@@ -68,8 +68,7 @@ pub enum Item {
     Cases(Vec<(Claim, Claim)>),
 }
 
-pub fn read(text: &str, grouping: Grouping) -> Result<Form, Reason> {
-    let meter = &mut Meter::new();
+pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<Form, Reason> {
     let (choice, text) = match choice(text) {
         Some((letter, rest)) => (Some(letter), rest),
         None => (None, text.trim()),
@@ -87,7 +86,7 @@ pub fn read(text: &str, grouping: Grouping) -> Result<Form, Reason> {
         (items, joiner) = (inner, Some(Joiner::And));
     }
     let items = together(items, joiner, meter)?;
-    let text = inside_font(text);
+    let text = inside_font(text.trim_matches('$').trim());
     let letters = text.bytes().all(|it| it.is_ascii_alphabetic()).then(|| text.to_lowercase());
     Ok(Form { items, joiner, letters, choice, braces })
 }

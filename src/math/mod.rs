@@ -115,12 +115,14 @@ pub struct Gold {
 /// # Errors
 /// Why it cannot be read. A question whose gold cannot be read must not be scored at all: neither 0 nor 1 would be true.
 pub fn prepare(gold: &str) -> Result<Gold, Reason> {
-    let form = form::read(gold, Grouping::Commas)?;
+    let gold = extract::unboxed(gold);
+    let mut meter = Meter::new();
+    let form = form::read(gold, Grouping::Commas, &mut meter)?;
     if form.is_false() {
         return Err("a false chain of equations".into());
     }
-    let as_list = has_group(gold).then(|| form::read(gold, Grouping::Lists).ok()).flatten();
-    Ok(Gold { text: gold.trim().to_string(), form, as_list })
+    let as_list = has_group(gold).then(|| form::read(gold, Grouping::Lists, &mut meter).ok()).flatten();
+    Ok(Gold { text: gold.to_string(), form, as_list })
 }
 
 impl Gold {
@@ -131,22 +133,24 @@ impl Gold {
 
     /// The verdict, and the rule that led to it.
     fn decide(&self, answer: &str) -> (Verdict, &'static str) {
-        if self.text == answer.trim() {
+        let answer = extract::unboxed(answer);
+        if self.text == answer {
             return (Verdict::Correct, "the same text");
         }
-        let form = match form::read(answer, Grouping::Commas) {
+        let mut meter = Meter::new();
+        let form = match form::read(answer, Grouping::Commas, &mut meter) {
             Ok(form) => form,
             Err(reason) => return (Verdict::Undecided(reason), "the answer cannot be read"),
         };
-        let decided = decide(&self.form, &form);
+        let decided = decide(&self.form, &form, &mut meter);
         // `1,234` may be a list after all, where the other one is.
         if decided.0 != Verdict::Correct && (self.as_list.is_some() || has_group(answer)) {
-            let lists = form::read(answer, Grouping::Lists);
+            let lists = form::read(answer, Grouping::Lists, &mut meter);
             let gold = self.as_list.as_ref().unwrap_or(&self.form);
             if let Ok(form) = lists
                 && (form.items.len() > 1) == (gold.items.len() > 1)
             {
-                let as_lists = decide(gold, &form);
+                let as_lists = decide(gold, &form, &mut meter);
                 if as_lists.0 == Verdict::Correct {
                     return as_lists;
                 }
@@ -156,9 +160,8 @@ impl Gold {
     }
 }
 
-fn decide(gold: &Form, answer: &Form) -> (Verdict, &'static str) {
-    let mut meter = Meter::new();
-    let mut judge = compare::Judge::with(&mut meter);
+fn decide(gold: &Form, answer: &Form, meter: &mut Meter) -> (Verdict, &'static str) {
+    let mut judge = compare::Judge::with(meter);
     match compare::compare(gold, answer, &mut judge) {
         Ok(true) => (Verdict::Correct, judge.rule),
         Ok(false) => (Verdict::Wrong, judge.rule),

@@ -7,7 +7,7 @@ use num_rational::BigRational;
 use num_traits::One;
 
 use super::compare::Judge;
-use super::enclose::{self};
+use super::enclose;
 use super::equal::{Term, equal, is_number};
 use super::limits::{Meter, Reason};
 use super::tree::{Expr, Operator};
@@ -22,6 +22,8 @@ pub struct Quantity {
     /// What the value was worked out from, if it was.
     pub expr: Option<Expr>,
     pub unit: Option<Unit>,
+    /// A percent sign stands after it.
+    pub percent: bool,
     /// The name, if it is nothing but a symbol.
     pub symbol: Option<String>,
     pub rounding: Rounding,
@@ -45,13 +47,14 @@ impl Quantity {
             expr: (!simple).then(|| expr.clone()),
             value,
             unit: None,
+            percent: is_percent(expr),
             symbol: if let Expr::Symbol(name) = expr { Some(name.clone()) } else { None },
             rounding: rounding(expr),
         })
     }
 
     pub fn exact(value: Value) -> Quantity {
-        Quantity { value, expr: None, unit: None, symbol: None, rounding: Rounding::Exact }
+        Quantity { value, expr: None, unit: None, percent: false, symbol: None, rounding: Rounding::Exact }
     }
 
     fn term(&self) -> Term<'_> {
@@ -64,8 +67,16 @@ pub fn same(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -> Result<boo
         return Ok(judge.because("names", one.eq_ignore_ascii_case(other)));
     }
     let (Some(one), Some(other)) = (&gold.unit, &answer.unit) else {
-        // A unit may be left out.
-        return same_value(gold, answer, judge);
+        // A unit may be left out, but a percent sign in its place says that there is none.
+        let unit = gold.unit.as_ref().or(answer.unit.as_ref()).filter(|_| gold.percent != answer.percent);
+        return match unit {
+            Some(unit) if unit.is_known() => Ok(judge.because("a unit against a percent sign", false)),
+            Some(_) if same_value(gold, answer, judge)? => {
+                Err("words that may be a unit, against a percent sign".into())
+            }
+            Some(_) => Ok(false),
+            None => same_value(gold, answer, judge),
+        };
     };
     if one == other {
         return same_value(gold, answer, judge);
@@ -147,7 +158,7 @@ pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mu
         let difference = exact.value.minus(&Value::rational(border), meter)?;
         let sign = match difference.as_rational() {
             Some(_) => None,
-            None => enclose::sign(&difference),
+            None => enclose::sign(&difference, meter)?,
         };
         match sign {
             None => return Err("a value that cannot be held against a decimal".into()),
@@ -157,6 +168,14 @@ pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mu
         }
     }
     Ok(true)
+}
+
+fn is_percent(expr: &Expr) -> bool {
+    match expr {
+        Expr::Percent(_) => true,
+        Expr::Negative(inner) => is_percent(inner),
+        _ => false,
+    }
 }
 
 fn rounding(expr: &Expr) -> Rounding {

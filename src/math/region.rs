@@ -63,7 +63,8 @@ impl Bound {
         if equal(Term { value: one, expr: None }, Term { value: other, expr: None }, meter)?.0 {
             return Ok(Ordering::Equal);
         }
-        enclose::sign(&one.minus(other, meter)?).ok_or_else(|| "ends of intervals that cannot be ordered".into())
+        enclose::sign(&one.minus(other, meter)?, meter)?
+            .ok_or_else(|| "ends of intervals that cannot be ordered".into())
     }
 }
 

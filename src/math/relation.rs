@@ -44,7 +44,7 @@ pub fn relations(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
         };
         let link = link(&one, *relation, &other, meter)?;
         if link.difference.is_constant() && !is_infinite(&link.difference) {
-            if !holds(&link)? {
+            if !holds(&link, meter)? {
                 return Ok(Claim::False);
             }
             continue;
@@ -126,11 +126,11 @@ fn link(one: &Value, relation: Relation, other: &Value, meter: &mut Meter) -> Re
     Ok(Link { difference, relation })
 }
 
-fn holds(link: &Link) -> Result<bool, Reason> {
+fn holds(link: &Link, meter: &mut Meter) -> Result<bool, Reason> {
     let sign = if link.difference.is_zero() {
         std::cmp::Ordering::Equal
     } else {
-        enclose::sign(&link.difference).ok_or("an inequality of numbers that cannot be checked")?
+        enclose::sign(&link.difference, meter)?.ok_or("an inequality of numbers that cannot be checked")?
     };
     Ok(match link.relation {
         Relation::Less => sign.is_lt(),
@@ -183,7 +183,7 @@ fn ray(
         return Ok(None);
     }
     let slope = Value::from(slope);
-    let Some(sign) = enclose::sign(&slope) else { return Ok(None) };
+    let Some(sign) = enclose::sign(&slope, meter)? else { return Ok(None) };
     let bound = Value::from(rest).negative().times(&slope.inverse(meter)?, meter)?;
     let up = |relation| matches!(relation, Relation::Greater | Relation::AtLeast);
     let region = match relation {

@@ -234,7 +234,7 @@ fn absolute(x: Value, meter: &mut Meter) -> Result<Value, Reason> {
         return square(&x.over, meter)?.times(&under.inverse(meter)?, meter)?.root(2, meter);
     }
     if x.is_constant()
-        && let Some(sign) = enclose::sign(&x)
+        && let Some(sign) = enclose::sign(&x, meter)?
     {
         return Ok(if sign.is_lt() { x.negative() } else { x });
     }
@@ -253,7 +253,7 @@ fn round(function: Function, x: Value, meter: &mut Meter) -> Result<Value, Reaso
     if !x.is_constant() {
         return Ok(call_of(function, x));
     }
-    let floor = enclose::floor(&x).ok_or("a number too close to a whole one to be rounded")?;
+    let floor = enclose::floor(&x, meter)?.ok_or("a number too close to a whole one to be rounded")?;
     // It is no rational number that is seen here, so that the two differ by one.
     Ok(Value::rational(BigRational::from_integer(if up { floor + 1 } else { floor })))
 }
@@ -365,7 +365,7 @@ fn of_list(function: Function, mut arguments: Vec<Value>, meter: &mut Meter) -> 
             if difference.is_zero() {
                 continue;
             }
-            let sign = enclose::sign(&difference).ok_or("numbers too close to be ordered")?;
+            let sign = enclose::sign(&difference, meter)?.ok_or("numbers too close to be ordered")?;
             if sign.is_gt() == (function == Max) {
                 best = other;
             }

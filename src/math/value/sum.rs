@@ -32,6 +32,25 @@ pub type Product = BTreeMap<Base, Ratio<i64>>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sum(pub BTreeMap<Product, BigRational>);
 
+/// What it costs to put one base into a map of products, in products of words.
+const MERGE: u64 = 160;
+
+/// Bases in a product, with those inside of them, which are compared and copied with it.
+fn weight(product: &Product) -> u64 {
+    1 + product.keys().map(of_base).sum::<u64>()
+}
+
+fn of_base(base: &Base) -> u64 {
+    let of_sum = |sum: &Sum| sum.0.keys().map(|it| 1 + weight(it)).sum::<u64>();
+    let of_value = |value: &Value| of_sum(&value.over) + of_sum(&value.under);
+    match base {
+        Base::Prime(_) | Base::Imaginary | Base::Symbol(_) => 1,
+        Base::Radicand(inner) => 1 + of_sum(inner),
+        Base::Power(base, exponent) => 1 + of_value(base) + of_value(exponent),
+        Base::Call(_, arguments) => 1 + arguments.iter().map(of_value).sum::<u64>(),
+    }
+}
+
 impl Sum {
     pub fn rational(value: BigRational) -> Sum {
         Sum(if value.is_zero() { BTreeMap::new() } else { BTreeMap::from([(Product::new(), value)]) })
@@ -127,6 +146,7 @@ impl Sum {
     pub fn plus(&self, other: &Sum, meter: &mut Meter) -> Result<Sum, Reason> {
         let mut sum = self.clone();
         for (product, coefficient) in &other.0 {
+            meter.charge(MERGE * weight(product))?;
             sum.add(product.clone(), coefficient, meter)?;
         }
         Ok(sum)
@@ -147,10 +167,11 @@ impl Sum {
 
     pub fn times(&self, other: &Sum, meter: &mut Meter) -> Result<Sum, Reason> {
         let mut result = Sum::default();
+        let weights: Vec<u64> = other.0.keys().map(weight).collect();
         for (left, a) in &self.0 {
-            for (right, b) in &other.0 {
-                // To merge two maps costs as much as products of some hundred words.
-                meter.charge(200 * (1 + left.len() + right.len()) as u64)?;
+            let left_weight = weight(left);
+            for ((right, b), right_weight) in other.0.iter().zip(&weights) {
+                meter.charge(MERGE * (left_weight + right_weight))?;
                 let mut product = left.clone();
                 for (base, exponent) in right {
                     *product.entry(base.clone()).or_insert_with(Ratio::zero) += exponent;
