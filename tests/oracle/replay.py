@@ -4,7 +4,8 @@
     rft train ... --name five --steps 5 --set train.save_steps=1            the same seed, a checkpoint for every step
     python tests/oracle/replay.py MODEL runs/init runs/five
 
-MODEL is the folder that dequantise.py wrote. The loss is GRPO's on-policy one: every importance ratio is 1 when its gradient
+MODEL is the folder that dequantise.py wrote. The log holds texts, so tokens are found again by encoding them,
+where tags may have been drawn in other pieces. The loss is GRPO's on-policy one: every importance ratio is 1 when its gradient
 is taken. One update a step, as `sums.toml` has it; transformers, PEFT and torch.optim.AdamW do the rest, in f32.
 """
 
@@ -46,12 +47,33 @@ def groups(run: Path, tokenizer) -> list[tuple[list[int], list[list[int]], list[
     return found
 
 
+def as_drawn(model, tokenizer, prompt: list[int], ids: list[int]) -> list[int]:
+    """The likelier of two ways in which a tag may have been drawn: `<th` `ink`, as it is encoded, or `<` `think`."""
+    with torch.no_grad():
+        likelihood = lambda ids: logprobs_of(model, prompt, ids).sum()
+        best = likelihood(ids)
+        for at in range(len(ids) - 1):
+            text = tokenizer.decode(ids[at : at + 2])
+            for cut in range(1, len(text)):
+                pieces = [tokenizer.encode(piece, add_special_tokens=False) for piece in (text[:cut], text[cut:])]
+                if "<" not in text or any(len(piece) != 1 for piece in pieces):
+                    continue
+                other = ids[:at] + pieces[0] + pieces[1] + ids[at + 2 :]
+                if other != ids and (value := likelihood(other)) > best:
+                    ids, best = other, value
+    return ids
+
+
+def logprobs_of(model, prompt: list[int], ids: list[int]) -> torch.Tensor:
+    logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].float()
+    return logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+
+
 def loss(model, prompt: list[int], completions: list[list[int]], advantages: list[float]) -> torch.Tensor:
     """- mean over completions of the mean over tokens of ratio · advantage, where ratio = exp(logp - logp.detach())."""
     total = 0.0
     for ids, advantage in zip(completions, advantages):
-        logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1].float()
-        logprobs = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+        logprobs = logprobs_of(model, prompt, ids)
         total = total - (torch.exp(logprobs - logprobs.detach()) * advantage).mean() / len(completions)
     return total
 
@@ -66,8 +88,10 @@ def main(folder: str, init: Path, run: Path) -> None:
     optimizer = torch.optim.AdamW(named.values(), lr=2e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for step, (group, row) in enumerate(zip(groups(run, tokenizer), metrics), 1):
+        prompt, completions, advantages = group
+        completions = [as_drawn(model, tokenizer, prompt, ids) for ids in completions]
         optimizer.zero_grad()
-        value = loss(model, *group)
+        value = loss(model, prompt, completions, advantages)
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
         optimizer.step()
