@@ -45,6 +45,13 @@ pub struct Lora<'a> {
     pub down: Group<'a>,
 }
 
+impl Lora<'_> {
+    /// The most that `bytes` says of the groups, which use their memory in turn.
+    pub fn most_bytes(&self, bytes: impl Fn(&Group) -> usize) -> usize {
+        [self.qkv, self.o, self.gate_up, self.down].iter().map(bytes).max().unwrap_or(0)
+    }
+}
+
 impl DeviceAdapter {
     /// Memory for an adapter of this shape; [`DeviceAdapter::make_current`] fills it.
     pub fn new(gpu: &Gpu, config: &ModelConfig, adapter: &Adapter) -> Result<Self> {
