@@ -7,6 +7,7 @@ pub mod generate;
 pub mod merge;
 pub mod plan;
 pub mod prompts;
+pub mod selftest;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -35,6 +36,7 @@ enum Command {
     Generate(Box<generate::Args>),
     Merge(merge::Args),
     Plan(plan::Args),
+    Selftest(selftest::Args),
     Config(config::Args),
     Prompts(prompts::Args),
 }
@@ -46,6 +48,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Selftest(args) => selftest::run(&args),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
     }

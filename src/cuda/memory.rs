@@ -178,6 +178,11 @@ impl Arena {
         Ok(Buffer { pointer, len, element: PhantomData })
     }
 
+    /// Hands out `bytes` at most from now on, as if the device were smaller.
+    pub fn limit(&mut self, bytes: usize) {
+        self.size = self.size.min(bytes);
+    }
+
     pub fn mark(&self) -> Mark {
         Mark(self.used)
     }
