@@ -5,6 +5,7 @@ pub mod config_args;
 pub mod download;
 pub mod generate;
 pub mod merge;
+pub mod perf;
 pub mod plan;
 pub mod prompts;
 pub mod selftest;
@@ -37,6 +38,7 @@ enum Command {
     Merge(merge::Args),
     Plan(plan::Args),
     Selftest(selftest::Args),
+    Perf(perf::Args),
     Config(config::Args),
     Prompts(prompts::Args),
 }
@@ -49,6 +51,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selftest(args) => selftest::run(&args),
+        Command::Perf(args) => perf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
     }

@@ -55,7 +55,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn on_gpu(_ordinal: usize, _args: &Args) -> Result<ExitCode> {
+fn on_gpu(_ordinal: usize, args: &Args) -> Result<ExitCode> {
+    _ = (&args.filter, args.list, args.seed, args.output_format);
     unreachable!("`Device::choose` refuses CUDA in a binary that was built without")
 }
 

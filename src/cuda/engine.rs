@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Steps between two looks at the rows. A row that ends right after a look stays idle for the others.
-const POLL: usize = 16;
+pub const POLL: usize = 16;
 
 /// Decodes on a GPU, in the memory that it shares with training.
 pub struct CudaEngine<'a> {
@@ -182,14 +182,15 @@ fn finished(row: &mut Row, request: &Request) -> Option<Finish> {
 
 /// One step of decoding for a size of batch: run as it is the first time, which settles the algorithms of the products, then
 /// captured, then replayed.
-enum Step {
+pub enum Step {
     New,
     Ready,
     Captured(CudaGraph),
 }
 
 impl Step {
-    fn run(&mut self, gpu: &Gpu, slabs: &Slabs, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
+    /// Issues a step of `rows` rows, which has to be the same number each time.
+    pub fn run(&mut self, gpu: &Gpu, slabs: &Slabs, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
         match self {
             Step::New => {
                 slabs.step(gpu, decoder, sampling, rows)?;

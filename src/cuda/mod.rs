@@ -16,6 +16,7 @@ pub mod lora;
 pub mod memory;
 pub mod ops;
 pub mod pack;
+pub mod perf;
 pub mod selftest;
 pub mod slabs;
 pub mod weights;

@@ -186,6 +186,11 @@ impl<'a> Slabs<'a> {
         Ok(slabs)
     }
 
+    /// All keys and values.
+    pub fn caches(&self) -> impl Iterator<Item = Buffer<bf16>> {
+        self.prompt_cache.iter().chain(&self.branch_cache).flat_map(|cache| [cache.keys, cache.values])
+    }
+
     /// The size of batch that `rows` rows are decoded as.
     pub fn bucket(&self, rows: usize) -> usize {
         BUCKETS.into_iter().find(|&bucket| bucket >= rows).unwrap_or(self.rows).min(self.rows)
