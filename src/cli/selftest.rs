@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     device: String,
 
-    /// Only the groups of checks whose name holds this
+    /// Only the group of checks of this name, or else all whose name holds it
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
 

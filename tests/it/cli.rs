@@ -82,6 +82,8 @@ fn help_tells_what_there_is() {
       generate  Ask a model, trained or not, one question
       merge     Make an adapter part of its model
       plan      Say what a run takes of a GPU's memory
+      selftest  Check everything that runs on a GPU against the CPU
+      perf      Measure a GPU: operations, decoding, training, a whole step
       config    Show, check and list configurations
       prompts   List, show and render prior prompts
       help      Print this message or the help of the given subcommand(s)

@@ -59,13 +59,19 @@ pub fn groups() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().map(|(name, _)| *name)
 }
 
-/// Runs the groups whose name holds `filter` on GPU number `ordinal`, and tells of each check as it is done.
+/// The group that is called `filter`, or else all whose name holds it.
+fn chosen(filter: &str) -> impl Iterator<Item = &'static (&'static str, Group)> + '_ {
+    let exact = groups().any(|name| name == filter);
+    GROUPS.iter().filter(move |(name, _)| if exact { *name == filter } else { name.contains(filter) })
+}
+
+/// Runs the group called `filter`, or else all whose name holds it, on GPU number `ordinal`, and tells of each check as it is done.
 ///
 /// # Errors
 /// When the GPU cannot be opened. A group that fails is a failed check.
 pub fn run(ordinal: usize, filter: &str, seed: u64, tell: &mut dyn FnMut(&Outcome)) -> Result<()> {
     let gpu = Rc::new(Gpu::open(ordinal)?);
-    for (name, group) in GROUPS.iter().filter(|(name, _)| name.contains(filter)) {
+    for (name, group) in chosen(filter) {
         let mut lab = Lab::new(gpu.clone(), name, seed, tell)?;
         let checked = catch_unwind(AssertUnwindSafe(|| group(&mut lab).and_then(|()| lab.gpu.synchronize())));
         let failure = match checked {
