@@ -14,7 +14,7 @@ use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;
 use crate::plan::LOGITS_ROWS;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use half::bf16;
 use std::cell::RefMut;
 
@@ -146,7 +146,9 @@ impl Learner for CudaLearner<'_> {
     fn backward(&mut self, _adapter: &Adapter, _pack: &Pack) -> Result<()> {
         let (gpu, decoder, device, mut arena) = self.parts();
         let Pass { pack, activations, d_hidden } = self.pass.take().context("a forward pass comes first")?;
-        decoder.backward(gpu, &mut arena, device, &pack, &activations, d_hidden)
+        let done = decoder.backward(gpu, &mut arena, device, &pack, &activations, d_hidden);
+        // The gradient may hold a part of it by now, so this is no `OutOfMemory` that can be tried again in halves.
+        done.map_err(|error| anyhow!("backward pass: {error:#}"))
     }
 
     fn gradient(&mut self) -> Result<Vec<f32>> {

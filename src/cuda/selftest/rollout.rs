@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 /// Mean |difference of probabilities| between rollout and training.
 const GAP: f64 = 2e-3;
 /// Share of tokens that rounding to bf16 may turn: those whose two best candidates are as good as equal.
-const TIES: f64 = 0.03;
+const TIES: f64 = 0.05;
 
 pub fn rollout(lab: &mut Lab) -> Result<()> {
     let plain = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
