@@ -529,3 +529,16 @@ fn a_plan_says_what_fits() {
     141.00 GiB: fits
     ");
 }
+
+/// What only a GPU can do says which binary can do it, and that a CPU is none.
+#[test]
+fn what_needs_a_gpu_says_what_is_missing() {
+    for command in [vec!["selftest"], vec!["perf", "decode"]] {
+        if !cfg!(feature = "cuda") {
+            let said = error(&folder(), &command);
+            assert!(said.contains("built without CUDA") && said.contains("--features cuda"), "{said}");
+        }
+        let on_cpu = [&command[..], &["--device", "cpu"]].concat();
+        assert!(error(&folder(), &on_cpu).contains("hint: `cargo "));
+    }
+}
