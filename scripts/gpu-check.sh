@@ -63,6 +63,13 @@ if wanted sanity; then
   part start 20 "$binary" --version
 fi
 
+# The CPU's run of the embedded model, which the GPU's is held against, while the checks are made.
+if wanted train; then
+  timeout -k 5 200 "$binary" train --ppe null-example --device cpu --threads 8 --set run.dir="$out/runs" --name tiny-cpu \
+    >"$out/train-tiny-cpu.log" 2>&1 &
+  cpu_run=$!
+fi
+
 if wanted selftest; then
   # A group at a time: a crash of one leaves the GPU's context of the others alone.
   for group in $("$binary" selftest --list); do
@@ -76,7 +83,8 @@ if wanted selftest; then
 fi
 
 if wanted train; then
-  part "train tiny" 120 "$binary" train --ppe null-example --device cuda --set run.dir="$out/runs" --name tiny
+  part "train tiny" 150 "$binary" train --ppe null-example --device cuda --set run.dir="$out/runs" --name tiny-cuda
+  wait "$cpu_run" && row "train tiny on the CPU" ok - "" || row "train tiny on the CPU" FAILED - "$(tail -n 1 "$out/train-tiny-cpu.log")"
 fi
 
 if wanted perf; then
@@ -110,6 +118,10 @@ if [ -s "$out/failed-checks.txt" ]; then
   cat "$out/failed-checks.txt"
   echo
 fi
+for log in "$out"/train-tiny*.log; do
+  [ -e "$log" ] && echo "$(basename "$log" .log):" && grep -h '^held-out' "$log"
+done
+echo
 for log in "$out"/perf-*.log; do
   [ -e "$log" ] && sed "s/^/  /" "$log" && echo
 done
