@@ -1,13 +1,17 @@
-//! Writes a model's logits for `tests/oracle/same_logits.py`, which compares them with PEFT's or transformers'.
+//! Writes a model's logits for `tests/oracle/same_logits.py`, which compares them with PEFT's or transformers', and an adapter's
+//! gradient for `same_gradient.py`.
 //!
 //! ```console
 //! $ cargo run --release --example logits -- --model model.gguf --draw-adapter adapter --out logits.json
 //! $ python tests/oracle/same_logits.py logits.json model.gguf adapter
+//! $ cargo run --release --example logits -- --model model.gguf --adapter adapter --gradient gradient --out logits.json
+//! $ python tests/oracle/same_gradient.py gradient model.gguf adapter
 //! ```
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use rft::config::LoraSection;
+use rft::grpo::learner::{CpuLearner, Learner};
 use rft::model::decoder::{Decoder, Keep};
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
@@ -28,6 +32,10 @@ struct Args {
     /// Draw an adapter on all linear layers, with B of deviation 0.02, write it to this folder and apply it
     #[arg(long)]
     draw_adapter: Option<PathBuf>,
+    /// Also write to this folder, in PEFT's format, the gradient of the adapter: of the log-probabilities of two branches
+    /// after a prompt of some hundred tokens, the first branch's added up and the second's taken away
+    #[arg(long)]
+    gradient: Option<PathBuf>,
     #[arg(long)]
     out: PathBuf,
 }
@@ -58,8 +66,30 @@ fn main() -> Result<()> {
         let rows: Vec<&[f32]> = logits.chunks(decoder.config.vocab_size).collect();
         json!({"ids": ids, "logits": rows})
     });
+    if let (Some(folder), Some(adapter)) = (&args.gradient, &adapter) {
+        let [first, second] = TEXTS.map(|text| tokenizer.encode(text));
+        let prompt = tokenizer.encode(&TEXTS.join("\n").repeat(4));
+        let grads = gradient(&decoder, adapter, &prompt, [&first, &second])?;
+        save_adapter(&Adapter { params: grads, ..adapter.clone() }, folder, &args.model)?;
+        let pack = json!({"prompt": prompt, "branches": [first, second]});
+        std::fs::write(folder.join("pack.json"), pack.to_string())?;
+    }
     std::fs::write(&args.out, serde_json::to_vec(&sequences)?)
         .with_context(|| format!("write `{}`", args.out.display()))
+}
+
+/// Of Σ log-probability of the first branch less that of the second, laid out as the adapter's parameters.
+fn gradient(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], branches: [&[u32]; 2]) -> Result<Vec<f32>> {
+    let mut pack = Pack::default();
+    let ranges = pack.push(prompt, &branches);
+    let mut coefficients = vec![1.0; pack.pairs.len()];
+    coefficients[ranges[1].clone()].fill(-1.0);
+    let mut learner = CpuLearner::new(decoder);
+    learner.begin(adapter)?;
+    learner.forward(Some(adapter), &pack, Keep::Everything)?;
+    learner.head_backward(&pack, 1.0, &coefficients, 0.0)?;
+    learner.backward(adapter, &pack)?;
+    learner.gradient()
 }
 
 fn drawn(decoder: &Decoder) -> Result<Adapter> {

@@ -5,9 +5,11 @@ pub mod config_args;
 pub mod download;
 pub mod generate;
 pub mod merge;
+pub mod perf;
 pub mod plan;
 pub mod prompts;
 pub mod reward;
+pub mod selftest;
 pub mod train;
 
 use anyhow::{Error, Result};
@@ -36,6 +38,8 @@ enum Command {
     Generate(Box<generate::Args>),
     Merge(merge::Args),
     Plan(plan::Args),
+    Selftest(selftest::Args),
+    Perf(perf::Args),
     Config(config::Args),
     Prompts(prompts::Args),
     Reward(reward::Args),
@@ -48,6 +52,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Selftest(args) => selftest::run(&args),
+        Command::Perf(args) => perf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),

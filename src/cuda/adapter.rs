@@ -12,6 +12,8 @@ use half::bf16;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
+/// The widest tile of the LoRA kernels.
+const MAX_RANK: usize = 128;
 /// Values of one partial sum of squares; `CHUNK` of adamw.cu.
 const CHUNK: usize = 16_384;
 
@@ -45,6 +47,13 @@ pub struct Lora<'a> {
     pub down: Group<'a>,
 }
 
+impl Lora<'_> {
+    /// The most that `bytes` says of the groups, which use their memory in turn.
+    pub fn most_bytes(&self, bytes: impl Fn(&Group) -> usize) -> usize {
+        [self.qkv, self.o, self.gate_up, self.down].iter().map(bytes).max().unwrap_or(0)
+    }
+}
+
 impl DeviceAdapter {
     /// Memory for an adapter of this shape; [`DeviceAdapter::make_current`] fills it.
     pub fn new(gpu: &Gpu, config: &ModelConfig, adapter: &Adapter) -> Result<Self> {
@@ -52,6 +61,11 @@ impl DeviceAdapter {
         ensure!(
             len.is_multiple_of(8),
             "the adapter has {len} values, which is no multiple of 8\nhint: choose `lora.r` as a multiple of 8"
+        );
+        ensure!(
+            adapter.section.r <= MAX_RANK,
+            "the CUDA path has ranks of up to {MAX_RANK}, and `lora.r` is {}\nhint: lower `lora.r`, or use `--device cpu`",
+            adapter.section.r
         );
         let chunks = len.div_ceil(CHUNK);
         let mut arena = Arena::new(gpu, len * 18 + chunks * 8 + 16 * 256, "the adapter")?;

@@ -192,13 +192,21 @@ impl Blas {
         ];
         let preference = result::create_matmul_pref()?;
         let workspace = WORKSPACE;
-        // SAFETY: the attribute is a size; all handles are live.
+        // Sums that are split are added up in f32; in the output's bf16 every part would be rounded.
+        let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        // SAFETY: the attributes are a size and a mask of 32 bits; all handles are live.
         let found = unsafe {
             result::set_matmul_pref_attribute(
                 preference,
                 sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                 (&raw const workspace).cast(),
                 size_of::<usize>(),
+            )?;
+            result::set_matmul_pref_attribute(
+                preference,
+                sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                (&raw const reduction).cast(),
+                size_of::<u32>(),
             )?;
             let [first, second, out] = layouts;
             let found = result::get_matmul_algo_heuristic(self.handle, product, first, second, out, out, preference);

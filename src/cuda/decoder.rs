@@ -18,11 +18,12 @@ use crate::plan::LOGITS_ROWS;
 use anyhow::Result;
 use half::bf16;
 
+/// Bytes of a pack's metadata, at most, for one of its rows: a prompt of one token has a tile of queries and one of keys.
+const METADATA: usize = 96;
+/// What a few dozen pieces lose by being rounded up to an arena's alignment.
+const ROUNDING: usize = 64 << 10;
 /// Columns of shrunk rows of a block, at most: four groups of up to 3 x 128.
 const LOW_COLUMNS: usize = 4 * 3 * 128;
-/// Bytes of partial sums of one gradient of LoRA, at most: 512 tiles of 128 x 128 in f32, and as many again for uneven cuts.
-const GRADIENT_PARTIALS: usize = 2 * 512 * 128 * 128 * 4;
-
 /// A decoder whose weights are on the device.
 pub struct Decoder {
     pub config: ModelConfig,
@@ -165,28 +166,28 @@ impl Decoder {
         Ok(normed)
     }
 
-    /// Bytes, at most, that [`Decoder::prefill`] takes for so many rows.
-    pub fn forward_bytes(&self, rows: usize) -> usize {
+    /// Bytes, at most, that [`Decoder::prefill`] takes for so many rows, metadata of their pack included.
+    pub fn forward_bytes(&self, adapter: Option<&DeviceAdapter>, rows: usize) -> usize {
         let (heads, config) = (self.heads(), &self.config);
         let inner = config.intermediate_size;
         let row = 2 * (4 * config.hidden_size + heads.qkv_width() + heads.out_width() + 3 * inner + LOW_COLUMNS)
             + 4 * (heads.query + 2);
-        // Metadata of the pack, and the rounding up of each piece.
-        rows * (row + 64) + (64 << 10)
+        let lora = adapter.map_or(0, |adapter| adapter.block(0).most_bytes(|group| group.forward_bytes(rows)));
+        rows * (row + METADATA) + lora + ROUNDING
     }
 
     /// Bytes, at most, that the head and the blocks of a backward pass take beyond what the forward pass left.
-    pub fn backward_bytes(&self, pack: &DevicePack, keep: Keep) -> usize {
+    pub fn backward_bytes(&self, adapter: &DeviceAdapter, pack: &DevicePack, keep: Keep) -> usize {
         let (heads, config, rows) = (self.heads(), &self.config, pack.rows);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let block =
-            2 * (3 * hidden + (2 * inner).max(heads.out_width() + heads.qkv_width()) + LOW_COLUMNS) + 4 * heads.query;
-        let partial = 4 * ops::attention_partial_values(&pack.tiles, heads) + GRADIENT_PARTIALS;
-        let again = if keep == Keep::Inputs { self.forward_bytes(rows) } else { 0 };
+        let block = 2 * (3 * hidden + (2 * inner).max(heads.out_width() + heads.qkv_width()));
+        let attention = 4 * (rows * heads.query + pack.tiles.partial_len(heads));
+        let lora = adapter.block(0).most_bytes(|group| group.backward_bytes(rows));
+        let again = if keep == Keep::Inputs { self.forward_bytes(Some(adapter), rows) } else { 0 };
         let pairs = pack.pairs.rows.len();
         let logits = (LOGITS_ROWS as usize).min(pairs) * (config.vocab_size.next_multiple_of(8) * 4 + 2 * hidden);
         let head = pairs * (20 + 2 * hidden) + logits;
-        (rows * block + partial + again).max(head) + (64 << 10)
+        (rows * block + attention.max(lora) + again).max(head) + ROUNDING
     }
 
     /// Adds the adapter's gradients, from that of `activations.hidden`, which is overwritten.
@@ -259,20 +260,20 @@ impl Decoder {
         let activated = arena.take::<bf16>(rows * inner)?;
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
-        adapted(gpu, &block.qkv, lora.map(|lora| lora.qkv), normed, rows, saved.qkv, saved.qkv_low, false)?;
+        adapted(gpu, arena, &block.qkv, lora.map(|lora| lora.qkv), normed, rows, saved.qkv, saved.qkv_low, false)?;
         let KeyStore { cache, slots, cells } = store.unwrap_or(KeyStore::NOWHERE);
         let rope = self.frozen.rope;
         ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, rope, pack.positions, cache, slots, cells, rows, heads)?;
         ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)?;
 
         saved.middle.copy_from(gpu, x)?;
-        adapted(gpu, &block.o, lora.map(|lora| lora.o), saved.attended, rows, saved.middle, saved.o_low, true)?;
+        adapted(gpu, arena, &block.o, lora.map(|lora| lora.o), saved.attended, rows, saved.middle, saved.o_low, true)?;
         ops::rms_norm(gpu, saved.middle, block.post_norm, normed, saved.middle_scales, rows, hidden, self.eps())?;
         let gate_up = lora.map(|lora| lora.gate_up);
-        adapted(gpu, &block.gate_up, gate_up, normed, rows, saved.gate_up, saved.gate_up_low, false)?;
+        adapted(gpu, arena, &block.gate_up, gate_up, normed, rows, saved.gate_up, saved.gate_up_low, false)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
         out.copy_from(gpu, saved.middle)?;
-        adapted(gpu, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)?;
+        adapted(gpu, arena, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)?;
         arena.reset(mark);
         // What stays is `saved`; without an adapter there are no shrunk rows.
         saved.input = x;
@@ -300,20 +301,18 @@ impl Decoder {
         let activated = arena.take::<bf16>(rows * inner)?;
         let d_activated = arena.take::<bf16>(rows * inner)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
-        linear_backward(gpu, &block.down, d, d_activated, rows)?;
-        lora.down.backward(gpu, arena, activated, saved.down_low, d, rows, d_activated)?;
+        adapted_backward(gpu, arena, &block.down, lora.down, activated, saved.down_low, d, rows, d_activated)?;
         // The gradient takes the place of gate and up: nothing reads them again.
         ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
         arena.reset(mark);
         ops::rms_norm_again(gpu, saved.middle, saved.middle_scales, block.post_norm, normed, rows, hidden)?;
-        linear_backward(gpu, &block.gate_up, saved.gate_up, d_normed, rows)?;
-        lora.gate_up.backward(gpu, arena, normed, saved.gate_up_low, saved.gate_up, rows, d_normed)?;
+        let (low, d_gate_up) = (saved.gate_up_low, saved.gate_up);
+        adapted_backward(gpu, arena, &block.gate_up, lora.gate_up, normed, low, d_gate_up, rows, d_normed)?;
         ops::rms_norm_backward(gpu, d_normed, saved.middle, saved.middle_scales, block.post_norm, d, rows, hidden)?;
 
         let d_attended = arena.take::<bf16>(rows * heads.out_width())?;
         let d_qkv = arena.take::<bf16>(rows * heads.qkv_width())?;
-        linear_backward(gpu, &block.o, d, d_attended, rows)?;
-        lora.o.backward(gpu, arena, saved.attended, saved.o_low, d, rows, d_attended)?;
+        adapted_backward(gpu, arena, &block.o, lora.o, saved.attended, saved.o_low, d, rows, d_attended)?;
         ops::branch_attention_backward(
             gpu,
             arena,
@@ -327,8 +326,7 @@ impl Decoder {
         )?;
         ops::qkv_rope_backward(gpu, d_qkv, self.frozen.rope, pack.positions, rows, heads)?;
         ops::rms_norm_again(gpu, saved.input, saved.input_scales, block.input_norm, normed, rows, hidden)?;
-        linear_backward(gpu, &block.qkv, d_qkv, d_normed, rows)?;
-        lora.qkv.backward(gpu, arena, normed, saved.qkv_low, d_qkv, rows, d_normed)?;
+        adapted_backward(gpu, arena, &block.qkv, lora.qkv, normed, saved.qkv_low, d_qkv, rows, d_normed)?;
         ops::rms_norm_backward(gpu, d_normed, saved.input, saved.input_scales, block.input_norm, d, rows, hidden)
     }
 }
@@ -337,6 +335,7 @@ impl Decoder {
 #[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
 fn adapted(
     gpu: &Gpu,
+    arena: &mut Arena,
     layer: &Linear,
     lora: Option<Group>,
     x: Buffer<bf16>,
@@ -348,12 +347,12 @@ fn adapted(
     match lora {
         // The adapter writes and the large product adds itself on top: one reading of y less than the other way round.
         Some(lora) if lora.covers() => {
-            lora.forward(gpu, x, rows, y, low, accumulate)?;
+            lora.forward(gpu, arena, x, rows, y, low, accumulate)?;
             linear(gpu, layer, x, y, rows, true)
         }
         Some(lora) => {
             linear(gpu, layer, x, y, rows, accumulate)?;
-            lora.forward(gpu, x, rows, y, low, true)
+            lora.forward(gpu, arena, x, rows, y, low, true)
         }
         None => linear(gpu, layer, x, y, rows, accumulate),
     }
@@ -372,8 +371,21 @@ pub fn linear(
     gpu.blas.product(Matrix::new(x, rows, linear.inputs), weight.t(), Matrix::new(y, rows, linear.outputs), accumulate)
 }
 
-/// `dx = dy · W`: (rows, outputs) -> (rows, inputs). The weights are frozen and get no gradient.
-fn linear_backward(gpu: &Gpu, linear: &Linear, dy: Buffer<bf16>, dx: Buffer<bf16>, rows: usize) -> Result<()> {
-    let weight = Matrix::new(linear.weight, linear.outputs, linear.inputs);
-    gpu.blas.product(Matrix::new(dy, rows, linear.outputs), weight, Matrix::new(dx, rows, linear.inputs), false)
+/// Writes the gradient `dx` (rows, inputs) of the input and adds the adapter's gradient. The weights are frozen and get none.
+#[allow(clippy::too_many_arguments, reason = "the operands of a product rule")]
+fn adapted_backward(
+    gpu: &Gpu,
+    arena: &mut Arena,
+    layer: &Linear,
+    lora: Group,
+    x: Buffer<bf16>,
+    low: Buffer<bf16>,
+    dy: Buffer<bf16>,
+    rows: usize,
+    dx: Buffer<bf16>,
+) -> Result<()> {
+    // As in `adapted`: dx = dy · W is added on top by the product itself.
+    let written = lora.backward(gpu, arena, x, low, dy, rows, dx)?;
+    let weight = Matrix::new(layer.weight, layer.outputs, layer.inputs);
+    gpu.blas.product(Matrix::new(dy, rows, layer.outputs), weight, Matrix::new(dx, rows, layer.inputs), written)
 }

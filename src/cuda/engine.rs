@@ -12,10 +12,11 @@ use crate::rollout::{Branch, Engine, Finish, Request, Sampling, Watch};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::cuda_backend::cudarc::driver::CudaGraph;
 use candle_core::cuda_backend::cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use rayon::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Steps between two looks at the rows. A row that ends right after a look stays idle for the others.
-const POLL: usize = 16;
+pub const POLL: usize = 16;
 
 /// Decodes on a GPU, in the memory that it shares with training.
 pub struct CudaEngine<'a> {
@@ -62,6 +63,9 @@ impl Engine for CudaEngine<'_> {
         let mut arena = arena.borrow_mut();
         arena.clear();
         let prompts = request.prompts;
+        if prompts.is_empty() || request.num_generations == 0 {
+            return Ok(Some(prompts.iter().map(|_| Vec::new()).collect()));
+        }
         ensure!(prompts.iter().all(|prompt| !prompt.ids.is_empty()), "a prompt rendered to no tokens");
         let slabs = Slabs::new(gpu, &mut arena, decoder, lora, request, self.max_rows)?;
         let mut graphs: BTreeMap<usize, Step> = BTreeMap::new();
@@ -131,8 +135,10 @@ impl Engine for CudaEngine<'_> {
                     watch.token(row.prompt, row.branch, token);
                 }
             }
-            for i in (0..rows.len()).rev() {
-                let Some(finish) = finished(&mut rows[i], request) else { continue };
+            // The device stands still meanwhile, and looking for a stop string means decoding text: all cores do it.
+            let ends: Vec<Option<Finish>> = rows.par_iter_mut().map(|row| finished(row, request)).collect();
+            for (i, finish) in ends.into_iter().enumerate().rev() {
+                let Some(finish) = finish else { continue };
                 let row = rows.swap_remove(i);
                 let logprobs = slabs.logprobs(gpu, row.slot, row.tokens.len())?;
                 free.push(row.slot);
@@ -176,14 +182,15 @@ fn finished(row: &mut Row, request: &Request) -> Option<Finish> {
 
 /// One step of decoding for a size of batch: run as it is the first time, which settles the algorithms of the products, then
 /// captured, then replayed.
-enum Step {
+pub enum Step {
     New,
     Ready,
     Captured(CudaGraph),
 }
 
 impl Step {
-    fn run(&mut self, gpu: &Gpu, slabs: &Slabs, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
+    /// Issues a step of `rows` rows, which has to be the same number each time.
+    pub fn run(&mut self, gpu: &Gpu, slabs: &Slabs, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
         match self {
             Step::New => {
                 slabs.step(gpu, decoder, sampling, rows)?;
@@ -193,9 +200,12 @@ impl Step {
                 gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
                 let issued = slabs.step(gpu, decoder, sampling, rows);
                 let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-                let graph = gpu.stream.end_capture(flags).context("capture a decode step")?;
+                let graph = gpu.stream.end_capture(flags);
+                // A launch that fails ends the capture too, and is the one to tell of.
                 issued?;
-                let Some(graph) = graph else { bail!("a decode step was captured as nothing") };
+                let Some(graph) = graph.context("capture a decode step")? else {
+                    bail!("a decode step was captured as nothing")
+                };
                 graph.launch()?;
                 *self = Step::Captured(graph);
             }

@@ -14,7 +14,7 @@ use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;
 use crate::plan::LOGITS_ROWS;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use half::bf16;
 use std::cell::RefMut;
 
@@ -22,6 +22,8 @@ use std::cell::RefMut;
 pub struct CudaLearner<'a> {
     shared: &'a Shared,
     pass: Option<Pass>,
+    /// The optimiser's step that the moments on the device are of, once they are there.
+    moments_at: Option<u64>,
 }
 
 /// The last forward pass.
@@ -34,7 +36,7 @@ struct Pass {
 
 impl<'a> CudaLearner<'a> {
     pub fn new(shared: &'a Shared) -> Self {
-        Self { shared, pass: None }
+        Self { shared, pass: None, moments_at: None }
     }
 
     fn parts(&self) -> (&'a Gpu, &'a Decoder, &'a DeviceAdapter, RefMut<'a, Arena>) {
@@ -118,7 +120,7 @@ impl Learner for CudaLearner<'_> {
                 let d_hidden = arena.take(activations.hidden.len())?;
                 // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
                 let mark = arena.mark();
-                arena.take::<u8>(decoder.backward_bytes(&pack, keep))?;
+                arena.take::<u8>(decoder.backward_bytes(device, &pack, keep))?;
                 arena.reset(mark);
                 d_hidden
             }
@@ -144,7 +146,9 @@ impl Learner for CudaLearner<'_> {
     fn backward(&mut self, _adapter: &Adapter, _pack: &Pack) -> Result<()> {
         let (gpu, decoder, device, mut arena) = self.parts();
         let Pass { pack, activations, d_hidden } = self.pass.take().context("a forward pass comes first")?;
-        decoder.backward(gpu, &mut arena, device, &pack, &activations, d_hidden)
+        let done = decoder.backward(gpu, &mut arena, device, &pack, &activations, d_hidden);
+        // The gradient may hold a part of it by now, so this is no `OutOfMemory` that can be tried again in halves.
+        done.map_err(|error| anyhow!("backward pass: {error:#}"))
     }
 
     fn gradient(&mut self) -> Result<Vec<f32>> {
@@ -159,12 +163,21 @@ impl Learner for CudaLearner<'_> {
 
     fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
         let (gpu, _, device, _) = self.parts();
+        // The first step of a run, from nothing or from a checkpoint.
+        if self.moments_at != Some(adamw.step) {
+            device.load_moments(gpu, adamw)?;
+        }
         device.optimizer_step(gpu, hyper, max_norm)?;
         adamw.step += 1;
+        self.moments_at = Some(adamw.step);
         device.fetch(gpu, adapter)
     }
 
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
+        // Before the first step the host's are the ones that count.
+        if self.moments_at.is_none() {
+            return Ok(());
+        }
         let (gpu, _, device, _) = self.parts();
         device.moments(gpu, adamw)
     }

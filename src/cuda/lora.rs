@@ -1,21 +1,25 @@
 //! LoRA on a group of layers that read the same input, by the kernels of lora_*.cu. Layouts: lora.cuh.
 
+mod cut;
+
 use super::Gpu;
 use super::adapter::DeviceAdapter;
 use super::launch::{Argument, Shape, launch};
 use super::memory::{Arena, Buffer};
 use crate::ops::lora::LoraGroup;
 use anyhow::Result;
+use cut::{Cut, gradient_cut};
 use half::bf16;
 
 /// Rows and columns of the kernels' tiles.
 const ROWS: usize = 128;
 const COLUMNS: usize = 128;
 const THREADS: usize = 256;
-/// Blocks that fill a large GPU about four times.
-const ENOUGH_BLOCKS: usize = 512;
-/// Spans that the depth of a shrink is cut into when there are few rows: fixed, so that a row's bits depend on nothing else.
-const DECODE_SPLITS: usize = 16;
+/// Columns of a block of lora_back, and the widest padded rank it is made for.
+const STRIP: usize = 512;
+const NARROW: usize = 32;
+/// Spans that the depth of a shrink is cut into when decoding: fixed, so that a row's bits depend on nothing else.
+const DECODE_SPLITS: usize = 32;
 
 /// A group with its place in the adapter.
 #[derive(Clone, Copy)]
@@ -63,9 +67,11 @@ impl Group<'_> {
     }
 
     /// Leaves x·Aᵀ in `low` and writes the adapter's part to `y` (rows, outputs), or adds it to what is there.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and the operands of two products")]
     pub fn forward(
         &self,
         gpu: &Gpu,
+        arena: &mut Arena,
         x: Buffer<bf16>,
         rows: usize,
         y: Buffer<bf16>,
@@ -77,13 +83,36 @@ impl Group<'_> {
             return Ok(());
         }
         let (n, kernel) = shrink_kernel(all);
-        let shape =
-            Shape { blocks: [all.div_ceil(n), rows.div_ceil(ROWS), 1], threads: THREADS, shared: 384 * (ROWS + n) };
+        let Cut { span, splits } = self.shrink_cut(rows);
+        let blocks = [all.div_ceil(n), rows.div_ceil(ROWS), splits];
+        let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
         let rank = self.group.rank;
-        launch!(gpu, kernel, shape; x, self.a(), low, Buffer::<f32>::NULL, rows, self.inputs, rank, count, self.inputs)?;
+        let mark = arena.mark();
+        let partial = if splits > 1 { arena.take(splits * rows * all)? } else { Buffer::<f32>::NULL };
+        launch!(gpu, kernel, shape; x, self.a(), low, partial, rows, self.inputs, rank, count, span)?;
+        if splits > 1 {
+            self.sum_low(gpu, partial, low, rows, span, [self.inputs; 3])?;
+        }
+        arena.reset(mark);
         let padded = self.padded();
         let b = self.adapter.compute.slice(self.b_range());
         expand(gpu, low, b, y, rows, self.outputs, all, padded, rank, self.group.scale, add, self.parts())
+    }
+
+    /// Adds up what the spans of a depth left of `low`, for parts of these depths.
+    fn sum_low(
+        &self,
+        gpu: &Gpu,
+        partial: Buffer<f32>,
+        low: Buffer<bf16>,
+        rows: usize,
+        span: usize,
+        depths: [usize; 3],
+    ) -> Result<()> {
+        let shape = Shape::new((rows * self.low_width()).div_ceil(2_048), THREADS);
+        let [first, second, third] = depths;
+        let count = self.group.parts.len();
+        launch!(gpu, "lora_low", shape; partial, low, rows, self.padded(), count, span, first, second, third)
     }
 
     /// The same for few rows, whose bits do not depend on each other. `partial` has room for
@@ -110,7 +139,7 @@ impl Group<'_> {
         launch!(gpu, kernel, shape; x, self.a(), no_low, partial, rows, self.inputs, rank, count, span)?;
         let b = self.adapter.compute.slice(self.b_range());
         let parts = self.parts();
-        let shape = Shape { blocks: [tiles(parts), rows.div_ceil(32), 1], threads: THREADS, shared: 20_480 };
+        let shape = Shape { blocks: [tiles(parts, COLUMNS), rows.div_ceil(32), 1], threads: THREADS, shared: 20_480 };
         let mut arguments = vec![
             Argument::from(partial),
             b.into(),
@@ -133,7 +162,8 @@ impl Group<'_> {
         self.inputs.div_ceil(decode_span(self.inputs)) * rows * self.low_width()
     }
 
-    /// From `dy` (rows, outputs): adds to `dx` (rows, inputs) and to the adapter's gradient.
+    /// From `dy` (rows, outputs): adds to the adapter's gradient and writes its part of `dx` (rows, inputs). Returns whether
+    /// there was anything to write, for the base layer's product to be added to.
     #[allow(clippy::too_many_arguments, reason = "the operands of one product rule, all of different kinds")]
     pub fn backward(
         &self,
@@ -144,49 +174,107 @@ impl Group<'_> {
         dy: Buffer<bf16>,
         rows: usize,
         dx: Buffer<bf16>,
-    ) -> Result<()> {
-        let (all, count, rank) = (self.low_width(), self.group.parts.len(), self.group.rank);
-        if count == 0 {
-            return Ok(());
+    ) -> Result<bool> {
+        let (all, rank) = (self.low_width(), self.group.rank);
+        if self.group.parts.is_empty() {
+            return Ok(false);
         }
-        let (padded, scale, parts) = (self.padded(), self.group.scale, self.parts());
         let mark = arena.mark();
-        let b_range = self.b_range();
-        let b = self.adapter.compute.slice(b_range.clone());
-
-        // d_low = scale · dy · Bᵀ
         let d_low = arena.take::<bf16>(rows * all)?;
-        let (n, kernel) = match padded {
-            ..=32 => (32, "lora_d_low_n32"),
-            33..=64 => (64, "lora_d_low_n64"),
-            _ => (128, "lora_d_low_n128"),
-        };
-        let shape = Shape { blocks: [count, rows.div_ceil(ROWS), 1], threads: THREADS, shared: 384 * (ROWS + n) };
+        if self.padded() <= NARROW {
+            self.back(gpu, arena, low, dy, rows, d_low)?;
+        } else {
+            self.back_wide(gpu, arena, low, dy, rows, d_low)?;
+        }
+        let whole = [(0, self.inputs), (0, 0), (0, 0)];
+        // dA += d_lowᵀ · x, where d_low has the scale already
+        let grads = self.adapter.grads.slice(self.group.a.clone());
+        gradient(gpu, arena, d_low, x, grads, rows, self.inputs, all, all, rank, 1.0, whole)?;
+        // dx = d_low · A
+        expand(gpu, d_low, self.a(), dx, rows, self.inputs, all, all, rank, 1.0, false, whole)?;
+        arena.reset(mark);
+        Ok(true)
+    }
+
+    /// d_low = scale · dy · Bᵀ and dB += scale · lowᵀ · dy, with dy read once.
+    fn back(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        low: Buffer<bf16>,
+        dy: Buffer<bf16>,
+        rows: usize,
+        d_low: Buffer<bf16>,
+    ) -> Result<()> {
+        let (padded, count, parts, scale) = (self.padded(), self.group.parts.len(), self.parts(), self.group.scale);
+        let Cut { span, splits } = self.back_cut(rows);
+        let b_range = self.b_range();
+        let mark = arena.mark();
+        let d_partial = arena.take::<f32>(self.widest().div_ceil(STRIP) * rows * self.low_width())?;
+        let b_partial = arena.take::<f32>(splits * b_range.len())?;
+        let blocks = [tiles(parts, STRIP), splits, 1];
+        let shape = Shape { blocks, threads: THREADS, shared: 74_752 + 1_152 * padded };
         let mut arguments = vec![
             Argument::from(dy),
-            b.into(),
+            low.into(),
+            self.adapter.compute.slice(b_range.clone()).into(),
+            d_partial.into(),
+            b_partial.into(),
+            rows.into(),
+            self.outputs.into(),
+            self.group.rank.into(),
+            count.into(),
+            span.into(),
+            b_range.len().into(),
+            scale.into(),
+        ];
+        arguments.extend(columns(parts));
+        let kernel = if padded == 16 { "lora_back_r16" } else { "lora_back_r32" };
+        gpu.launch(kernel, shape, &mut arguments)?;
+        // The strips' sums have the scale already, those of dB have not.
+        self.sum_low(gpu, d_partial, d_low, rows, STRIP, parts.map(|(_, width)| width))?;
+        add_gradient(gpu, b_partial, self.adapter.grads.slice(b_range), splits, scale)?;
+        arena.reset(mark);
+        Ok(())
+    }
+
+    /// The same for higher ranks, in two kernels.
+    fn back_wide(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        low: Buffer<bf16>,
+        dy: Buffer<bf16>,
+        rows: usize,
+        d_low: Buffer<bf16>,
+    ) -> Result<()> {
+        let (all, padded, count, rank) = (self.low_width(), self.padded(), self.group.parts.len(), self.group.rank);
+        let (scale, parts, b_range) = (self.group.scale, self.parts(), self.b_range());
+        let (n, kernel) = if padded <= 64 { (64, "lora_d_low_n64") } else { (128, "lora_d_low_n128") };
+        let Cut { span, splits } = self.d_low_cut(rows);
+        let mark = arena.mark();
+        let partial = if splits > 1 { arena.take(splits * rows * all)? } else { Buffer::<f32>::NULL };
+        let blocks = [count, rows.div_ceil(ROWS), splits];
+        let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
+        let mut arguments = vec![
+            Argument::from(dy),
+            self.adapter.compute.slice(b_range.clone()).into(),
             d_low.into(),
-            Buffer::<f32>::NULL.into(),
+            partial.into(),
             rows.into(),
             self.outputs.into(),
             rank.into(),
             scale.into(),
-            self.outputs.next_multiple_of(64).into(),
+            span.into(),
         ];
         arguments.extend(columns(parts));
         gpu.launch(kernel, shape, &mut arguments)?;
-
-        let whole = [(0, self.inputs), (0, 0), (0, 0)];
-        // dB += scale · lowᵀ · dy
-        let grads = self.adapter.grads.slice(b_range);
-        gradient(gpu, arena, low, dy, grads, rows, self.outputs, all, padded, rank, scale, parts)?;
-        // dA += d_lowᵀ · x, where d_low has the scale already
-        let grads = self.adapter.grads.slice(self.group.a.clone());
-        gradient(gpu, arena, d_low, x, grads, rows, self.inputs, all, all, rank, 1.0, whole)?;
-        // dx += d_low · A
-        expand(gpu, d_low, self.a(), dx, rows, self.inputs, all, all, rank, 1.0, true, whole)?;
+        if splits > 1 {
+            self.sum_low(gpu, partial, d_low, rows, span, parts.map(|(_, width)| width))?;
+        }
         arena.reset(mark);
-        Ok(())
+        let grads = self.adapter.grads.slice(b_range);
+        gradient(gpu, arena, low, dy, grads, rows, self.outputs, all, padded, rank, scale, parts)
     }
 }
 
@@ -203,9 +291,9 @@ fn decode_span(inputs: usize) -> usize {
     inputs.div_ceil(DECODE_SPLITS).next_multiple_of(64)
 }
 
-/// Tiles of the columns of all parts.
-fn tiles(parts: Parts) -> usize {
-    parts.iter().map(|(_, width)| width.div_ceil(COLUMNS)).sum()
+/// Tiles of `size` columns of all parts.
+fn tiles(parts: Parts, size: usize) -> usize {
+    parts.iter().map(|(_, width)| width.div_ceil(size)).sum()
 }
 
 fn columns(parts: Parts) -> impl Iterator<Item = Argument> {
@@ -228,7 +316,7 @@ fn expand(
     add: bool,
     parts: Parts,
 ) -> Result<()> {
-    let shape = Shape { blocks: [tiles(parts), rows.div_ceil(ROWS), 1], threads: THREADS, shared: 32_768 };
+    let shape = Shape { blocks: [tiles(parts, COLUMNS), rows.div_ceil(ROWS), 1], threads: THREADS, shared: 32_768 };
     let mut arguments = vec![
         Argument::from(low),
         weights.into(),
@@ -262,12 +350,11 @@ fn gradient(
     parts: Parts,
 ) -> Result<()> {
     let (m, kernel) = if depth <= 64 { (64, "lora_grad_m64") } else { (128, "lora_grad_m128") };
-    let blocks = tiles(parts) * depth.div_ceil(m);
-    let span = rows.div_ceil(ENOUGH_BLOCKS.div_ceil(blocks)).next_multiple_of(64);
-    let splits = rows.div_ceil(span);
+    let Cut { span, splits } = gradient_cut(rows, depth, parts);
     let mark = arena.mark();
     let partial = arena.take::<f32>(splits * grads.len())?;
-    let shape = Shape { blocks: [tiles(parts), splits, depth.div_ceil(m)], threads: THREADS, shared: 384 * (ROWS + m) };
+    let blocks = [tiles(parts, COLUMNS), splits, depth.div_ceil(m)];
+    let shape = Shape { blocks, threads: THREADS, shared: 384 * (COLUMNS + m) };
     let mut arguments = vec![
         Argument::from(left),
         right.into(),
@@ -282,8 +369,13 @@ fn gradient(
     ];
     arguments.extend(columns(parts));
     gpu.launch(kernel, shape, &mut arguments)?;
-    let shape = Shape::new(grads.len().div_ceil(1_024), THREADS);
-    launch!(gpu, "lora_grad_sum", shape; partial, grads, grads.len(), splits, scale)?;
+    add_gradient(gpu, partial, grads, splits, scale)?;
     arena.reset(mark);
     Ok(())
+}
+
+/// grads += scale · the sum of `partial` over the splits.
+fn add_gradient(gpu: &Gpu, partial: Buffer<f32>, grads: Buffer<f32>, splits: usize, scale: f32) -> Result<()> {
+    let shape = Shape::new(grads.len().div_ceil(1_024), THREADS);
+    launch!(gpu, "lora_grad_sum", shape; partial, grads, grads.len(), splits, scale)
 }

@@ -64,9 +64,12 @@ impl<T: Element> Buffer<T> {
         Self { pointer, len: range.len(), element: PhantomData }
     }
 
-    /// Copies from the host. The copy is finished when this returns, unless `values` is pinned.
+    /// Copies from the host. `values` have been read when this returns: the driver stages what is not pinned.
     pub fn upload(self, gpu: &Gpu, values: &[T]) -> Result<()> {
         ensure!(values.len() <= self.len, "{} values do not fit a buffer of {}", values.len(), self.len);
+        if values.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the range was checked, and the stream is of the context that owns the memory.
         unsafe { result::memcpy_htod_async(self.pointer, values, gpu.stream.cu_stream()) }.context("copy to the GPU")
     }
@@ -74,6 +77,9 @@ impl<T: Element> Buffer<T> {
     /// Copies to the host, after all work that was issued before.
     pub fn download(self, gpu: &Gpu) -> Result<Vec<T>> {
         let mut values = Vec::with_capacity(self.len);
+        if self.is_empty() {
+            return Ok(values);
+        }
         gpu.bind()?;
         // SAFETY: the vector has room for `len` values, all of which are written before its length is set; `Element`s
         // have no invalid bits.
@@ -89,6 +95,9 @@ impl<T: Element> Buffer<T> {
     /// Copies from elsewhere on the device.
     pub fn copy_from(self, gpu: &Gpu, from: Self) -> Result<()> {
         ensure!(from.len <= self.len, "{} values do not fit a buffer of {}", from.len, self.len);
+        if from.is_empty() {
+            return Ok(());
+        }
         // SAFETY: both ranges lie in live arenas of this context.
         unsafe {
             result::memcpy_dtod_async(self.pointer, from.pointer, from.len * size_of::<T>(), gpu.stream.cu_stream())
@@ -98,9 +107,21 @@ impl<T: Element> Buffer<T> {
 
     /// Sets every byte to zero.
     pub fn zero(self, gpu: &Gpu) -> Result<()> {
+        self.fill(gpu, 0)
+    }
+
+    /// Sets every byte to 0xff, which is NaN in every format: what is read before it is written shows.
+    pub fn poison(self, gpu: &Gpu) -> Result<()> {
+        self.fill(gpu, 0xff)
+    }
+
+    fn fill(self, gpu: &Gpu, byte: u8) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the range lies in a live arena of this context.
-        unsafe { result::memset_d8_async(self.pointer, 0, self.len * size_of::<T>(), gpu.stream.cu_stream()) }
-            .context("clear GPU memory")
+        unsafe { result::memset_d8_async(self.pointer, byte, self.len * size_of::<T>(), gpu.stream.cu_stream()) }
+            .context("fill GPU memory")
     }
 }
 
@@ -134,7 +155,7 @@ pub struct Mark(usize);
 
 impl Arena {
     /// Rows and tiles are read 16 bytes at a time, and a line of memory is 128.
-    const ALIGNMENT: usize = 256;
+    pub const ALIGNMENT: usize = 256;
 
     /// # Errors
     /// When the device has not so much memory left.
@@ -155,6 +176,11 @@ impl Arena {
         self.used += bytes;
         self.peak = self.peak.max(self.used);
         Ok(Buffer { pointer, len, element: PhantomData })
+    }
+
+    /// Hands out `bytes` at most from now on, as if the device were smaller.
+    pub fn limit(&mut self, bytes: usize) {
+        self.size = self.size.min(bytes);
     }
 
     pub fn mark(&self) -> Mark {

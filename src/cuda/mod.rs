@@ -16,16 +16,20 @@ pub mod lora;
 pub mod memory;
 pub mod ops;
 pub mod pack;
+pub mod perf;
+pub mod selftest;
 pub mod slabs;
 pub mod weights;
 
 use crate::device::Extent;
+use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, sys};
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Left free for what the driver takes as kernels and graphs are loaded.
@@ -33,7 +37,7 @@ const RESERVE: usize = 512 << 20;
 
 /// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
 pub struct Shared {
-    pub gpu: Gpu,
+    pub gpu: Rc<Gpu>,
     pub decoder: decoder::Decoder,
     /// Memory for an adapter, where one is applied or trained.
     pub adapter: Option<adapter::DeviceAdapter>,
@@ -89,31 +93,55 @@ impl Gpu {
 }
 
 impl Shared {
-    /// Loads a model, and takes the memory that it is to work in.
+    /// Loads a model on GPU number `ordinal`, and takes the memory that it is to work in.
     pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
-        let config = source.config.clone();
-        ensure!(
-            !config.qk_norm,
-            "norms on queries and keys (Qwen3) are not in the CUDA path yet\nhint: `--device cpu` has them"
-        );
-        ensure!(
-            [32, 64, 128].contains(&config.head_dim),
-            "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
-            config.head_dim
-        );
-        let group = config.num_attention_heads / config.num_key_value_heads;
-        ensure!(group <= 8, "{group} query heads share a KV head; the CUDA path has up to 8\nhint: use `--device cpu`");
-        let gpu = Gpu::open(ordinal)?;
+        check(&source.config)?;
         let origin = weights::Origin::Checkpoint(source.weights.as_ref());
-        let decoder = decoder::Decoder::load(&gpu, config, &origin, extent.positions)?;
+        Self::on(Rc::new(Gpu::open(ordinal)?), source.config.clone(), &origin, adapter, extent)
+    }
+
+    /// The same on a GPU that is open, and with weights from anywhere.
+    pub fn on(
+        gpu: Rc<Gpu>,
+        config: ModelConfig,
+        origin: &weights::Origin,
+        adapter: Option<&Adapter>,
+        extent: &Extent,
+    ) -> Result<Self> {
+        check(&config)?;
+        let decoder = decoder::Decoder::load(&gpu, config, origin, extent.positions)?;
         let device_adapter =
             adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, &decoder.config, adapter)).transpose()?;
+        // What was taken in the order of the stream is there when the stream has come so far.
+        gpu.synchronize()?;
         let (free, _) = gpu.memory()?;
         let free = free.saturating_sub(RESERVE);
         let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
         let arena = RefCell::new(memory::Arena::new(&gpu, bytes, "rollouts and training")?);
         Ok(Self { gpu, decoder, adapter: device_adapter, arena })
     }
+}
+
+/// Refuses shapes that the kernels are not made for.
+fn check(config: &ModelConfig) -> Result<()> {
+    ensure!(
+        !config.qk_norm,
+        "norms on queries and keys (Qwen3) are not in the CUDA path yet\nhint: `--device cpu` has them"
+    );
+    ensure!(
+        [32, 64, 128].contains(&config.head_dim),
+        "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
+        config.head_dim
+    );
+    let group = config.num_attention_heads / config.num_key_value_heads;
+    ensure!(group <= 8, "{group} query heads share a KV head; the CUDA path has up to 8\nhint: use `--device cpu`");
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    ensure!(
+        hidden <= 8_192 && hidden.is_multiple_of(8) && inner.is_multiple_of(8),
+        "the CUDA path has widths that are multiples of 8, up to 8192 for the hidden one; these are {hidden} and {inner}\n\
+         hint: use `--device cpu`"
+    );
+    Ok(())
 }
 
 /// GPUs that the driver sees; 0 where there is no driver.

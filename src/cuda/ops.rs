@@ -6,7 +6,7 @@ use super::launch::{Shape, launch};
 use super::memory::{Arena, Buffer};
 use super::pack::DevicePack;
 use crate::ops::attention::Heads;
-use crate::ops::attention_tiles::{KEYS, Tiles};
+use crate::ops::attention_tiles::DECODE_SPAN;
 use crate::rng::Stream;
 use crate::rollout::Sampling;
 use anyhow::Result;
@@ -193,7 +193,7 @@ pub fn branch_attention_backward(
     let (group, count, tiles) = (query / kv, pack.rows * query, &pack.tiles);
     let mark = arena.mark();
     let dots = arena.take::<f32>(count)?;
-    let partial = arena.take::<f32>(attention_partial_values(tiles, heads))?;
+    let partial = arena.take::<f32>(tiles.partial_len(heads))?;
     launch!(gpu, "branch_attention_dots", Shape::new((count * dim / 8).div_ceil(256), 256); out, d_out, dots, count, dim)?;
     let (by_queries, by_keys) = match dim {
         32 => ("branch_attention_backward_queries_d32", "branch_attention_backward_keys_d32"),
@@ -209,11 +209,6 @@ pub fn branch_attention_backward(
     launch!(gpu, "branch_attention_backward_sum", shape; partial, d_qkv, pack.sum_tiles, group, dim)?;
     arena.reset(mark);
     Ok(())
-}
-
-/// Partial sums of the gradients of keys and values.
-pub fn attention_partial_values(tiles: &Tiles, heads: Heads) -> usize {
-    tiles.slots * heads.kv * 2 * KEYS * heads.dim
 }
 
 /// Where the rows of a decode step have their keys and values.
@@ -236,12 +231,9 @@ pub struct DecodeSpans {
 }
 
 impl DecodeSpans {
-    /// Keys of one span.
-    const SPAN: usize = 256;
-
     /// For rows of up to `keys` keys.
     pub fn new(arena: &mut Arena, rows: usize, heads: Heads, keys: usize) -> Result<Self> {
-        let spans = keys.div_ceil(Self::SPAN);
+        let spans = keys.div_ceil(DECODE_SPAN);
         let lines = rows * heads.query * spans;
         Ok(Self { spans, sums: arena.take(lines * heads.dim)?, statistics: arena.take(lines * 2)? })
     }

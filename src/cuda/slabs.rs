@@ -140,14 +140,7 @@ impl<'a> Slabs<'a> {
         };
         let (prompt_cache, branch_cache) = (caches(prompt_slots, longest)?, caches(rows, capacity)?);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let partial = adapter.map_or(0, |adapter| {
-            let lora = adapter.block(0);
-            [lora.qkv, lora.o, lora.gate_up, lora.down]
-                .iter()
-                .map(|group| group.partial_values(rows))
-                .max()
-                .unwrap_or(0)
-        });
+        let partial = adapter.map_or(0, |adapter| adapter.block(0).most_bytes(|group| group.partial_values(rows)));
         let stops = arena.take(request.stop_tokens.len().max(1))?;
         stops.upload(gpu, request.stop_tokens)?;
         let slabs = Self {
@@ -188,9 +181,14 @@ impl<'a> Slabs<'a> {
         };
         // A prefill of the longest prompt has to fit on top.
         let mark = arena.mark();
-        arena.take::<u8>(decoder.forward_bytes(longest))?;
+        arena.take::<u8>(decoder.forward_bytes(adapter, longest))?;
         arena.reset(mark);
         Ok(slabs)
+    }
+
+    /// All keys and values.
+    pub fn caches(&self) -> impl Iterator<Item = Buffer<bf16>> {
+        self.prompt_cache.iter().chain(&self.branch_cache).flat_map(|cache| [cache.keys, cache.values])
     }
 
     /// The size of batch that `rows` rows are decoded as.
@@ -212,7 +210,7 @@ impl<'a> Slabs<'a> {
             let mut total = 0;
             let mut fits = |&(prompt, _): &(usize, usize)| {
                 total += prompts[prompt].ids.len();
-                total <= PREFILL_TOKENS as usize && decoder.forward_bytes(total) <= arena.left()
+                total <= PREFILL_TOKENS as usize && decoder.forward_bytes(self.adapter, total) <= arena.left()
             };
             let count = rest.iter().take_while(|it| fits(it)).count().max(1);
             let (batch, later) = rest.split_at(count);
@@ -377,8 +375,18 @@ impl<'a> Slabs<'a> {
         rows: usize,
         accumulate: bool,
     ) -> Result<()> {
-        linear(gpu, layer, x, y, rows, accumulate)?;
-        lora.map_or(Ok(()), |lora| lora.decode(gpu, x, rows, y, self.work.lora, true))
+        match lora {
+            // As in training, so that the two round alike.
+            Some(lora) if lora.covers() => {
+                lora.decode(gpu, x, rows, y, self.work.lora, accumulate)?;
+                linear(gpu, layer, x, y, rows, true)
+            }
+            Some(lora) => {
+                linear(gpu, layer, x, y, rows, accumulate)?;
+                lora.decode(gpu, x, rows, y, self.work.lora, true)
+            }
+            None => linear(gpu, layer, x, y, rows, accumulate),
+        }
     }
 
     /// What the first `rows` rows have drawn so far.

@@ -82,6 +82,8 @@ fn help_tells_what_there_is() {
       generate  Ask a model, trained or not, one question
       merge     Make an adapter part of its model
       plan      Say what a run takes of a GPU's memory
+      selftest  Check everything that runs on a GPU against the CPU
+      perf      Measure a GPU: operations, decoding, training, a whole step
       config    Show, check and list configurations
       prompts   List, show and render prior prompts
       reward    Put the reward to the test, or check answers with it
@@ -527,4 +529,17 @@ fn a_plan_says_what_fits() {
     80.00 GiB: fits
     141.00 GiB: fits
     ");
+}
+
+/// What only a GPU can do says which binary can do it, and that a CPU is none.
+#[test]
+fn what_needs_a_gpu_says_what_is_missing() {
+    for command in [vec!["selftest"], vec!["perf", "decode"]] {
+        if !cfg!(feature = "cuda") {
+            let said = error(&folder(), &command);
+            assert!(said.contains("built without CUDA") && said.contains("--features cuda"), "{said}");
+        }
+        let on_cpu = [&command[..], &["--device", "cpu"]].concat();
+        assert!(error(&folder(), &on_cpu).contains("hint: `cargo "));
+    }
 }

@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Checks and measures a binary on a machine with a GPU: a CUDA driver and PyTorch are enough, Rust is not needed. What the
+# binary computes is compared with the CPU, the embedded model is trained, speed is measured against the device's floors and
+# against transformers + PEFT. A part that fails or takes too long does not stop the others; one table comes last.
+#
+#   scripts/gpu-check.sh BINARY [FOLDER] [PART ...]
+#
+# BINARY is built elsewhere with `cargo build --release --features cuda` and stripped. Logs go to FOLDER (default: a new
+# temporary one). Parts: sanity selftest train perf peers sanitizer (default: all); all of them take 10 minutes at most.
+# PYTHON names the interpreter that has PyTorch; SHAPE the model's shape (default: qwen2.5-7b).
+set -uo pipefail
+cd "$(dirname "$0")/.."
+binary=${1:?usage: scripts/gpu-check.sh BINARY [FOLDER] [PART ...]}
+out=${2:-$(mktemp -d)}
+shift; [ $# -gt 0 ] && shift
+parts=${*:-sanity selftest train perf peers sanitizer}
+python=${PYTHON:-python3}
+shape=${SHAPE:-qwen2.5-7b}
+mkdir -p "$out"
+end=$((SECONDS + ${BUDGET:-585}))
+table=$out/table.txt
+: >"$table"
+
+# The CUDA libraries are those that PyTorch brought, in whatever folders of its packages they lie.
+libraries=$("$python" - <<'PY'
+import glob, os, site, sysconfig
+roots = {sysconfig.get_paths()["purelib"], *site.getsitepackages(), site.getusersitepackages()}
+found = {os.path.dirname(path) for root in roots for path in glob.glob(root + "/nvidia/*/lib/lib*.so*")}
+print(":".join(sorted(found)))
+PY
+)
+export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+
+row() { printf '%-34s %-8s %4ss  %s\n' "$1" "$2" "$3" "$4" >>"$table"; }
+
+# part NAME LIMIT COMMAND...: runs it with a time limit that the whole budget may cut, and notes how it ended.
+part() {
+  local name=$1 limit=$2 log started=$SECONDS status verdict
+  shift 2
+  log=$out/${name// /-}.log
+  [ $((end - SECONDS)) -lt "$limit" ] && limit=$((end - SECONDS))
+  if [ "$limit" -lt 3 ]; then
+    row "$name" skipped 0 "no time left"
+    return 1
+  fi
+  echo "== $name" >&2
+  timeout -k 5 "$limit" "$@" >"$log" 2>&1
+  status=$?
+  case $status in
+    0) verdict=ok ;;
+    124 | 137) verdict="too slow" ;;
+    *) verdict=FAILED ;;
+  esac
+  row "$name" "$verdict" $((SECONDS - started)) "$(tail -n 1 "$log" | cut -c1-160)"
+  return $status
+}
+
+wanted() { [[ " $parts " == *" $1 "* ]]; }
+
+if wanted sanity; then
+  part driver 20 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+  part libraries 20 bash -c '! ldd "$1" | grep "not found" && echo all there' _ "$binary"
+  part start 20 "$binary" --version
+fi
+
+# The CPU's run of the embedded model, which the GPU's is held against, while the checks are made.
+if wanted train; then
+  timeout -k 5 200 "$binary" train --ppe null-example --device cpu --threads 8 --set run.dir="$out/runs" --name tiny-cpu \
+    >"$out/train-tiny-cpu.log" 2>&1 &
+  cpu_run=$!
+fi
+
+if wanted selftest; then
+  # A group at a time: a crash of one leaves the GPU's context of the others alone.
+  for group in $("$binary" selftest --list); do
+    part "selftest $group" 60 "$binary" selftest --filter "$group" || {
+      # Launches wait for their kernel now, so that the error names the one that failed.
+      grep -q 'CUDA_ERROR\|panicked' "$out/selftest-$group.log" &&
+        part "again $group" 60 env CUDA_LAUNCH_BLOCKING=1 "$binary" selftest --filter "$group"
+    }
+  done
+  grep -h '^FAILED' "$out"/selftest-*.log "$out"/again-*.log >"$out/failed-checks.txt" 2>/dev/null
+fi
+
+if wanted train; then
+  part "train tiny" 150 "$binary" train --ppe null-example --device cuda --set run.dir="$out/runs" --name tiny-cuda
+  wait "$cpu_run" && row "train tiny on the CPU" ok - "" || row "train tiny on the CPU" FAILED - "$(tail -n 1 "$out/train-tiny-cpu.log")"
+fi
+
+if wanted perf; then
+  for what in decode train step ops; do
+    part "perf $what" 110 "$binary" perf "$what" --model-shape "$shape"
+  done
+fi
+
+if wanted peers; then
+  size=${shape#qwen2.5-}
+  part "peer train 1024" 75 "$python" benches/peers/train.py --shape "$size" --length 1024
+  part "peer train 4096" 75 "$python" benches/peers/train.py --shape "$size" --length 4096
+  part "peer generate" 90 "$python" benches/peers/generate.py --shape "$size" --batch 8 64
+fi
+
+if wanted sanitizer; then
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
+  if [ -n "$sanitizer" ]; then
+    for group in swiglu rows attention; do
+      part "memcheck $group" 45 "$sanitizer" --tool memcheck --error-exitcode 3 "$binary" selftest --filter "$group"
+    done
+    part "racecheck swiglu" 45 "$sanitizer" --tool racecheck --error-exitcode 3 "$binary" selftest --filter swiglu
+  else
+    row sanitizer skipped 0 "compute-sanitizer is not installed"
+  fi
+fi
+
+echo
+if [ -s "$out/failed-checks.txt" ]; then
+  echo "Checks that failed:"
+  cat "$out/failed-checks.txt"
+  echo
+fi
+for log in "$out"/train-tiny*.log; do
+  [ -e "$log" ] && echo "$(basename "$log" .log):" && grep -h '^held-out' "$log"
+done
+echo
+for log in "$out"/perf-*.log; do
+  [ -e "$log" ] && sed "s/^/  /" "$log" && echo
+done
+for log in "$out"/peer-*.log; do
+  [ -e "$log" ] && grep -h '^{' "$log"
+done
+echo
+cat "$table"
+! grep -q 'FAILED' "$table"

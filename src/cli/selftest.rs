@@ -1,0 +1,105 @@
+//! `rft selftest`: whether a GPU computes what the CPU computes.
+
+use crate::device::Device;
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use std::process::ExitCode;
+
+/// Check everything that runs on a GPU against the CPU
+///
+/// Runs every operation forward and backward on random inputs, whole decoders, rollouts and some steps of training, and
+/// prints one line for each check: the error (norm of the difference over norm of the reference), the bar it has to stay
+/// under, and the verdict. Takes about a minute. The exit code is 1 where a check has failed.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft selftest
+  rft selftest --filter lora
+  CUDA_LAUNCH_BLOCKING=1 rft selftest --filter decoder     # an error is told where it happens")]
+pub struct Args {
+    /// Device: `cuda` or `cuda:NUMBER`
+    #[arg(long, value_name = "DEVICE", default_value = "cuda")]
+    device: String,
+
+    /// Only the group of checks of this name, or else all whose name holds it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+
+    /// Print the names of the groups, and check nothing
+    #[arg(long)]
+    list: bool,
+
+    /// Of the random inputs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    /// One object a line
+    Json,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    match Device::choose(&args.device)? {
+        Device::Cpu => bail!(
+            "the self-test compares a GPU with the CPU, and the device is the CPU\n\
+             hint: `cargo test` compares the CPU with PyTorch's numbers"
+        ),
+        Device::Cuda(ordinal) => on_gpu(ordinal, args),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu(_ordinal: usize, args: &Args) -> Result<ExitCode> {
+    _ = (&args.filter, args.list, args.seed, args.output_format);
+    unreachable!("`Device::choose` refuses CUDA in a binary that was built without")
+}
+
+#[cfg(feature = "cuda")]
+fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
+    use crate::cuda::selftest;
+    if args.list {
+        selftest::groups().for_each(|name| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !selftest::groups().any(|name| name.contains(&args.filter)) {
+        bail!("no group of checks is called like `{}`\nhint: `rft selftest --list` names them", args.filter);
+    }
+    let (mut checks, mut failed) = (0, 0);
+    selftest::run(ordinal, &args.filter, args.seed, &mut |outcome| {
+        checks += 1;
+        failed += usize::from(!outcome.ok());
+        match args.output_format {
+            Format::Text => println!("{}", line(outcome)),
+            Format::Json => println!("{}", json(outcome)),
+        }
+    })?;
+    eprintln!("{checks} checks, {failed} failed");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(feature = "cuda")]
+fn line(outcome: &crate::cuda::selftest::Outcome) -> String {
+    let verdict = if outcome.ok() { "ok" } else { "FAILED" };
+    match &outcome.failure {
+        Some(why) => format!("{verdict:<6}                     {}: {why}", outcome.name),
+        None => format!("{verdict:<6} {:>9.2e} <= {:<7.0e} {}", outcome.error, outcome.bar, outcome.name),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn json(outcome: &crate::cuda::selftest::Outcome) -> serde_json::Value {
+    // JSON has no NaN: what is not finite is null.
+    serde_json::json!({
+        "name": outcome.name,
+        "error": outcome.error,
+        "bar": outcome.bar,
+        "ok": outcome.ok(),
+        "failure": outcome.failure,
+    })
+}
