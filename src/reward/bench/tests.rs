@@ -16,7 +16,7 @@ use crate::reward::{Reward, Score};
 const GOLDS: [&str; 18] = [
     "18",
     "0",
-    "-7.",
+    "-7",
     "12,345",
     r"\frac{3}{4}",
     r"-\frac{7}{3}",
@@ -208,7 +208,7 @@ fn numbers_are_as_right_as_their_value() {
 
 #[test]
 fn the_rules_pass_under_every_prompt_and_scope() {
-    let golds = ["18", "0", "-7", "1,200", r"\frac{3}{4}", "0.25", r"\$40", "(1, 2)"];
+    let golds = ["18", "0", "-7.", "1,200", r"\frac{3}{4}", "0.25", r"\$40", "(1, 2)"];
     for tag in [Some("plan"), None] {
         for (prefilled, scope) in
             [(false, Scope::Response), (true, Scope::Response), (false, Scope::Answer), (true, Scope::Answer)]
