@@ -47,7 +47,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let source = Source::open(&args.model, "main")?;
     let tokenizer = source.tokenizer()?;
-    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 64)?;
+    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 512)?;
     let adapter = match (&args.adapter, &args.draw_adapter) {
         (Some(folder), _) => Some(load_adapter(folder, &decoder.config, None)?),
         (None, Some(folder)) => {
