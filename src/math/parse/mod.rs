@@ -28,6 +28,30 @@ pub fn parse(text: &str, grouping: Grouping) -> Result<Answer, Reason> {
     }
 }
 
+/// A few words that name something. `Simplify this expression:` names nothing: what follows is the question again.
+fn is_label(side: &Side) -> bool {
+    const INSTRUCTIONS: [&str; 14] = [
+        "calculate",
+        "completely",
+        "compute",
+        "convert",
+        "determine",
+        "evaluate",
+        "expand",
+        "express",
+        "factor",
+        "find",
+        "rationalize",
+        "simplify",
+        "solve",
+        "write",
+    ];
+    const MOST_WORDS: usize = 3;
+    let Expr::Text(text) = &side.expr else { return false };
+    let first = text.split(' ').next().unwrap_or_default();
+    text.split(' ').count() <= MOST_WORDS && !INSTRUCTIONS.contains(&first)
+}
+
 struct Parser {
     tokens: Vec<Token>,
     at: usize,
@@ -100,7 +124,7 @@ impl Parser {
             let relation = match self.peek() {
                 Some(Token::Relation(relation)) => *relation,
                 // A label such as `Minimum: 1` is assigned to.
-                Some(Token::Colon) if rest.is_empty() && matches!(first.expr, Expr::Text(_)) => Relation::Equal,
+                Some(Token::Colon) if rest.is_empty() && is_label(&first) => Relation::Equal,
                 _ => return Ok(Chain { first, rest }),
             };
             self.at += 1;
