@@ -145,6 +145,9 @@ fn help_of_train() {
           --name <NAME>
               Name of the run directory; it must not exist yet [default: model, prompt and a counter]
 
+          --device <DEVICE>
+              Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+
           --threads <N>
               Worker threads [default: one for each core]; the result does not depend on them
 
@@ -213,6 +216,9 @@ fn help_of_generate() {
 
           --model <MODEL>
               Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+
+          --device <DEVICE>
+              Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
 
           --temperature <T>
               0 takes the most probable token
@@ -517,15 +523,15 @@ fn a_plan_says_what_fits() {
      CUDA itself                             768.00 MiB
      weights, bf16                            14.19 GiB
      adapter, gradient, moments                1.35 GiB
-     rollout: keys and values of prompts       1.80 GiB
+     rollout: keys and values of prompts       3.50 GiB
      rollout: keys and values of branches     56.00 GiB
      rollout: working memory, logits           1.59 GiB
      training: kept for the backward pass      5.02 GiB
      training: working memory                  2.89 GiB
      training: a chunk of logits             905.00 MiB
-     peak: what stays, and the larger phase   75.68 GiB
-    24.00 GiB: does not fit; the most is rollout.max_rows=27 train.max_tokens_per_micro_batch=14133
-    48.00 GiB: does not fit; the most is rollout.max_rows=133 train.max_tokens_per_micro_batch=16384
+     peak: what stays, and the larger phase   77.38 GiB
+    24.00 GiB: does not fit; the most is rollout.max_rows=26 train.max_tokens_per_micro_batch=14133
+    48.00 GiB: does not fit; the most is rollout.max_rows=129 train.max_tokens_per_micro_batch=16384
     80.00 GiB: fits
     141.00 GiB: fits
     ");
