@@ -1,7 +1,7 @@
 //! What the benches of the model share: a model of random weights, and the floor that their times are held against.
 
 use rft::config::LoraSection;
-use rft::model::config::{Architecture, ModelConfig};
+use rft::model::config::ModelConfig;
 use rft::model::decoder::Decoder;
 use rft::model::lora::Adapter;
 use rft::model::weights::RandomWeights;
@@ -11,24 +11,7 @@ use std::time::Instant;
 
 /// A Qwen2 decoder with a LoRA adapter of rank 16 on every linear layer.
 pub fn model(layers: usize, hidden: usize, heads: (usize, usize), inner: usize, vocab: usize) -> (Decoder, Adapter) {
-    let config = ModelConfig {
-        architecture: Architecture::Qwen2,
-        vocab_size: vocab,
-        hidden_size: hidden,
-        intermediate_size: inner,
-        num_hidden_layers: layers,
-        num_attention_heads: heads.0,
-        num_key_value_heads: heads.1,
-        head_dim: hidden / heads.0,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
-        qkv_bias: true,
-        qk_norm: false,
-        tie_word_embeddings: true,
-        max_position_embeddings: 1024,
-        eos_token_ids: vec![],
-    };
+    let config = ModelConfig::qwen2(layers, hidden, heads, inner, vocab);
     let section =
         LoraSection { r: 16, lora_alpha: 32.0, target_modules: vec!["all-linear".to_owned()], use_rslora: false };
     let adapter = Adapter::new(&config, &section, 1).expect("a valid section");

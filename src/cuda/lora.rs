@@ -82,21 +82,35 @@ impl Group<'_> {
         if count == 0 {
             return Ok(());
         }
-        let (n, kernel) = shrink_kernel(all);
-        let Cut { span, splits } = self.shrink_cut(rows);
-        let blocks = [all.div_ceil(n), rows.div_ceil(ROWS), splits];
-        let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
-        let rank = self.group.rank;
+        let cut = self.shrink_cut(rows);
         let mark = arena.mark();
-        let partial = if splits > 1 { arena.take(splits * rows * all)? } else { Buffer::<f32>::NULL };
-        launch!(gpu, kernel, shape; x, self.a(), low, partial, rows, self.inputs, rank, count, span)?;
-        if splits > 1 {
-            self.sum_low(gpu, partial, low, rows, span, [self.inputs; 3])?;
+        let partial = if cut.splits > 1 { arena.take(cut.splits * rows * all)? } else { Buffer::NULL };
+        self.shrink(gpu, x, rows, low, partial, &cut)?;
+        if cut.splits > 1 {
+            self.sum_low(gpu, partial, low, rows, cut.span, [self.inputs; 3])?;
         }
         arena.reset(mark);
-        let padded = self.padded();
+        let (rank, padded) = (self.group.rank, self.padded());
         let b = self.adapter.compute.slice(self.b_range());
         expand(gpu, low, b, y, rows, self.outputs, all, padded, rank, self.group.scale, add, self.parts())
+    }
+
+    /// x·Aᵀ of all parts, to `low`, or to `partial` for each span of a cut.
+    fn shrink(
+        &self,
+        gpu: &Gpu,
+        x: Buffer<bf16>,
+        rows: usize,
+        low: Buffer<bf16>,
+        partial: Buffer<f32>,
+        cut: &Cut,
+    ) -> Result<()> {
+        let all = self.low_width();
+        let (n, kernel) = shrink_kernel(all);
+        let blocks = [all.div_ceil(n), rows.div_ceil(ROWS), cut.splits];
+        let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
+        let (rank, count) = (self.group.rank, self.group.parts.len());
+        launch!(gpu, kernel, shape; x, self.a(), low, partial, rows, self.inputs, rank, count, cut.span)
     }
 
     /// Adds up what the spans of a depth left of `low`, for parts of these depths.
@@ -130,13 +144,10 @@ impl Group<'_> {
         if count == 0 {
             return Ok(());
         }
-        let (n, kernel) = shrink_kernel(all);
         let span = decode_span(self.inputs);
-        let splits = self.inputs.div_ceil(span);
-        let blocks = [all.div_ceil(n), rows.div_ceil(ROWS), splits];
-        let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
-        let (rank, no_low) = (self.group.rank, Buffer::<bf16>::NULL);
-        launch!(gpu, kernel, shape; x, self.a(), no_low, partial, rows, self.inputs, rank, count, span)?;
+        let cut = Cut { span, splits: self.inputs.div_ceil(span) };
+        let rank = self.group.rank;
+        self.shrink(gpu, x, rows, Buffer::NULL, partial, &cut)?;
         let b = self.adapter.compute.slice(self.b_range());
         let parts = self.parts();
         let shape = Shape { blocks: [tiles(parts, COLUMNS), rows.div_ceil(32), 1], threads: THREADS, shared: 20_480 };
@@ -149,7 +160,7 @@ impl Group<'_> {
             all.into(),
             self.padded().into(),
             rank.into(),
-            splits.into(),
+            cut.splits.into(),
             self.group.scale.into(),
             i32::from(add).into(),
         ];

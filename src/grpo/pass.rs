@@ -7,6 +7,7 @@ use crate::model::decoder::Keep;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;
+use crate::rollout::Branch;
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,6 +29,19 @@ pub struct TrainBranch<'a> {
     pub sampled: &'a [f32],
     pub advantage: f32,
     pub masked: bool,
+}
+
+impl<'a> TrainGroup<'a> {
+    /// All of a prompt's branches, none of them masked.
+    pub fn whole(prompt: &'a [u32], branches: &'a [Branch], advantages: &[f32]) -> Self {
+        let branch = |(branch, &advantage): (&'a Branch, &f32)| TrainBranch {
+            tokens: &branch.tokens,
+            sampled: &branch.logprobs,
+            advantage,
+            masked: false,
+        };
+        Self { prompt, branches: branches.iter().zip(advantages).map(branch).collect() }
+    }
 }
 
 /// How the pass is cut and computed; none of it changes the result beyond rounding.

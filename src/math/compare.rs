@@ -170,10 +170,7 @@ fn whole(form: &Form, judge: &mut Judge) -> Result<Option<(Region, Option<String
     for claim in &form.items {
         let name = match claim {
             Claim::Relation(relations) if !relations.solved => return Ok(None),
-            Claim::Relation(relations) => relations.variable.as_ref().map(|it| {
-                let names: Vec<String> = it.symbols();
-                names.join(" ")
-            }),
+            Claim::Relation(relations) => relations.variable.as_ref().map(|it| it.symbols().join(" ")),
             Claim::Is { target, .. } => target.clone(),
             _ => return Ok(None),
         };
@@ -181,12 +178,9 @@ fn whole(form: &Form, judge: &mut Judge) -> Result<Option<(Region, Option<String
             return Ok(None);
         }
         variable = variable.or(name);
-        let listed = form.items.len() > 1 || form.joiner.is_some();
         let part = match claim {
             // The elements of a set that stands alone.
-            Claim::Is { target: None, item: Item::Quantity(quantity) }
-                if listed && form.joiner == Some(Joiner::And) =>
-            {
+            Claim::Is { target: None, item: Item::Quantity(quantity) } if form.joiner == Some(Joiner::And) => {
                 Some(Region::point(quantity.value.clone()))
             }
             _ => region(claim, judge.meter)?,
@@ -202,15 +196,19 @@ fn unordered(gold: &[Claim], answer: &[Claim], judge: &mut Judge) -> Result<bool
     if gold.len() != answer.len() {
         return Ok(judge.because("another number of items", false));
     }
-    let mut left: Vec<&Claim> = answer.iter().collect();
-    for claim in gold {
+    matched(gold, answer, |one, other| same_claim(one, other, judge))
+}
+
+/// Every one of `gold` has its own of as many in `answer`.
+fn matched<T>(gold: &[T], answer: &[T], mut same: impl FnMut(&T, &T) -> Result<bool, Reason>) -> Result<bool, Reason> {
+    let mut left: Vec<&T> = answer.iter().collect();
+    for one in gold {
         let mut doubt = None;
-        let found = left.iter().position(|it| match same_claim(claim, it, judge) {
-            Ok(same) => same,
-            Err(reason) => {
+        let found = left.iter().position(|other| {
+            same(one, other).unwrap_or_else(|reason| {
                 doubt = Some(reason);
                 false
-            }
+            })
         });
         match (found, doubt) {
             (Some(at), _) => drop(left.swap_remove(at)),
@@ -450,24 +448,10 @@ fn same_cases(one: &[(Claim, Claim)], other: &[(Claim, Claim)], judge: &mut Judg
     if one.len() != other.len() {
         return Ok(judge.because("another number of cases", false));
     }
-    let mut left: Vec<&(Claim, Claim)> = other.iter().collect();
-    for (value, condition) in one {
-        let mut doubt = None;
-        let found = left.iter().position(|(other, under)| {
-            let same =
-                same_claim(value, other, judge).and_then(|same| Ok(same && same_claim(condition, under, judge)?));
-            same.unwrap_or_else(|reason| {
-                doubt = Some(reason);
-                false
-            })
-        });
-        match (found, doubt) {
-            (Some(at), _) => drop(left.swap_remove(at)),
-            (None, Some(reason)) => return Err(reason),
-            (None, None) => return Ok(judge.because("a case differs", false)),
-        }
-    }
-    Ok(true)
+    let same = matched(one, other, |(value, condition), (other, under)| {
+        Ok(same_claim(value, other, judge)? && same_claim(condition, under, judge)?)
+    })?;
+    Ok(if same { true } else { judge.because("a case differs", false) })
 }
 
 /// Ratios are equal when proportional, times when they are the same; an hour after noon may be written either way.

@@ -18,7 +18,7 @@ use num_traits::{One, Signed};
 use super::enclose::{PRECISIONS, enclose};
 use super::limits::{Meter, Reason};
 use super::tree::Expr;
-use super::value::{Base, Sum, Value, is_constant};
+use super::value::{Base, Sum, Value};
 use crate::rng::{Purpose, Stream};
 
 /// What was found, and the rule that shows it.
@@ -231,7 +231,7 @@ fn probe(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reason> {
     if symbols.iter().any(|name| name == "\\infty" || name == "\\ldots") {
         return Err("different forms that may be equal".into());
     }
-    let real = [a, b].iter().all(|it| it.all_bases(&|base| *base != Base::Imaginary));
+    let real = a.is_real_symbolic() && b.is_real_symbolic();
     // Positive fractions, whole numbers, and numbers of either sign.
     let mut same = 0;
     for round in 0..POSITIVE + 4 {
@@ -285,7 +285,7 @@ fn at_point(
         meter.refusal()?;
         return Ok(Seen::Undefined);
     };
-    if real && [&a, &b].iter().any(|it| !it.all_bases(&|base| *base != Base::Imaginary)) {
+    if real && !(a.is_real_symbolic() && b.is_real_symbolic()) {
         return Ok(Seen::Undefined);
     }
     if a.equals(&b, meter)? {
@@ -306,13 +306,4 @@ fn at_point(
         }
     }
     Ok(Seen::Same)
-}
-
-/// Whether a base has one real value, so that decimals can be held against it.
-pub fn is_number(base: &Base) -> bool {
-    match base {
-        Base::Symbol(name) => is_constant(name),
-        Base::Imaginary => false,
-        _ => true,
-    }
 }

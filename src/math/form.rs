@@ -91,10 +91,12 @@ pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<Form, R
     Ok(Form { items, joiner, letters, choice, braces })
 }
 
+/// Commands whose group is text in another font.
+const FONTS: [&str; 5] = ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\textrm{"];
+
 /// `VW` of `\text{VW}`.
 fn inside_font(text: &str) -> &str {
-    let inner =
-        ["\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{", "\\textrm{"].iter().find_map(|it| text.strip_prefix(it));
+    let inner = FONTS.iter().find_map(|it| text.strip_prefix(it));
     inner.and_then(|it| it.strip_suffix('}')).unwrap_or(text).trim()
 }
 
@@ -102,7 +104,7 @@ fn inside_font(text: &str) -> &str {
 fn choice(text: &str) -> Option<(char, &str)> {
     let mut rest = text.trim();
     let mut group = false;
-    for command in ["\\textbf{", "\\text{", "\\mathrm{", "\\mathbf{", "\\textrm{"] {
+    for command in FONTS {
         if let Some(inner) = rest.strip_prefix(command) {
             (rest, group) = (inner.trim_start(), true);
             break;

@@ -80,9 +80,13 @@ pub struct Graded {
 ///
 /// Only that box counts: where it holds nonsense the verdict is undecided, and no earlier number is taken instead.
 pub fn grade(response: &str, gold: &str, scope: Scope, answer_tag: Option<&str>) -> Graded {
-    match extract_boxed(response, scope, answer_tag) {
+    graded(extract_boxed(response, scope, answer_tag), |answer| check(gold, answer))
+}
+
+fn graded(found: Extracted, check: impl FnOnce(&str) -> Verdict) -> Graded {
+    match found {
         Extracted::Answer(answer) => {
-            Graded { answer: Some(answer.to_string()), verdict: check(gold, answer), missing: None, rule: None }
+            Graded { answer: Some(answer.to_string()), verdict: check(answer), missing: None, rule: None }
         }
         Extracted::Missing(why) => {
             Graded { answer: None, verdict: Verdict::Wrong, missing: Some(why.to_string()), rule: None }
@@ -102,7 +106,7 @@ pub fn grade_lenient(response: &str, gold: &str) -> Graded {
     }
 }
 
-/// A gold answer that has been read: a group of answers is checked against one.
+/// A gold answer that has been read, and need not be read again for each use.
 pub struct Gold {
     text: String,
     form: Form,
@@ -129,6 +133,11 @@ impl Gold {
     /// Is `answer` the same? It is LaTeX or plain text.
     pub fn check(&self, answer: &str) -> Verdict {
         self.decide(answer).0
+    }
+
+    /// [`grade`] against this gold answer.
+    pub fn grade(&self, response: &str, scope: Scope, answer_tag: Option<&str>) -> Graded {
+        graded(extract_boxed(response, scope, answer_tag), |answer| self.check(answer))
     }
 
     /// The verdict, and the rule that led to it.

@@ -8,7 +8,7 @@ use num_traits::One;
 
 use super::compare::Judge;
 use super::enclose;
-use super::equal::{Term, equal, is_number};
+use super::equal::{Term, equal};
 use super::limits::{Meter, Reason};
 use super::tree::{Expr, Operator};
 use super::unit::Unit;
@@ -145,7 +145,7 @@ pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mu
     }
     if value.as_ref().is_some_and(BigRational::is_integer)
         || *significant < digits
-        || !exact.value.all_bases(&is_number)
+        || !(exact.value.is_constant() && exact.value.is_real_symbolic())
     {
         return Ok(false);
     }

@@ -1,60 +1,10 @@
-//! What the checker promises: a table of cases, laws that hold for any text, and that nothing is slow.
+//! What the checker promises: laws that hold for any text, and that nothing is slow. The table of cases is in tests/it/answers.rs.
 
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::*;
-
-const TABLE: &str = include_str!("../../tests/fixtures/answers.tsv");
-
-/// The rows of the table: line, gold, answer, verdict.
-fn rows() -> impl Iterator<Item = (usize, &'static str, &'static str, &'static str)> {
-    let lines = TABLE.lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
-    lines.map(|(index, line)| {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [gold, answer, verdict] = fields[..3] else { panic!("line {}: three columns", index + 1) };
-        (index + 1, gold, answer, verdict)
-    })
-}
-
-fn word(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Correct => "correct",
-        Verdict::Wrong => "wrong",
-        Verdict::Undecided(_) => "undecided",
-    }
-}
-
-#[test]
-fn the_table_of_answers() {
-    let wrong: Vec<String> = rows()
-        .filter_map(|(line, gold, answer, expected)| {
-            let verdict = check(gold, answer);
-            (word(&verdict) != expected).then(|| format!("line {line}: {gold} | {answer} | {expected}, but {verdict}"))
-        })
-        .collect();
-    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows().count(), wrong.join("\n"));
-}
-
-#[test]
-fn every_readable_answer_equals_itself() {
-    for (line, gold, answer, _) in rows() {
-        for text in [gold, answer].into_iter().filter(|it| gold_is_parsable(it)) {
-            assert_eq!(check(text, text), Verdict::Correct, "line {line}: {text}");
-        }
-    }
-}
-
-/// Names are the question's, and only the gold's count: `17` may be answered by `a + b = 17`, and not the other way round.
-#[test]
-fn the_order_of_numbers_does_not_matter() {
-    let number = |text: &str| !text.contains(['=', ':', '\\']) && !text.contains(|c: char| c.is_ascii_alphabetic());
-    let pairs = rows().filter(|(_, gold, answer, _)| number(gold) && number(answer));
-    for (line, gold, answer, _) in pairs.filter(|it| gold_is_parsable(it.1) && gold_is_parsable(it.2)) {
-        assert_eq!(word(&check(gold, answer)), word(&check(answer, gold)), "line {line}: {gold} | {answer}");
-    }
-}
 
 #[test]
 fn an_explanation_names_the_rule() {

@@ -49,6 +49,29 @@ pub struct Llama3Scaling {
 }
 
 impl ModelConfig {
+    /// A Qwen2 decoder, with `heads` of queries and of keys and values, and the options that most of its small checkpoints
+    /// share. What differs is set over it: `ModelConfig { head_dim: 64, ..ModelConfig::qwen2(...) }`.
+    pub fn qwen2(layers: usize, hidden: usize, heads: (usize, usize), inner: usize, vocab: usize) -> Self {
+        Self {
+            architecture: Architecture::Qwen2,
+            vocab_size: vocab,
+            hidden_size: hidden,
+            intermediate_size: inner,
+            num_hidden_layers: layers,
+            num_attention_heads: heads.0,
+            num_key_value_heads: heads.1,
+            head_dim: hidden / heads.0,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e4,
+            rope_scaling: None,
+            qkv_bias: true,
+            qk_norm: false,
+            tie_word_embeddings: true,
+            max_position_embeddings: 1024,
+            eos_token_ids: Vec::new(),
+        }
+    }
+
     /// Every tensor of a checkpoint of this shape: Hugging Face's name and (out, in) shape, in the order of the pass.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
@@ -134,22 +157,9 @@ pub(crate) mod tests {
     /// A small Qwen2 shape for tests.
     pub(crate) fn tiny() -> ModelConfig {
         ModelConfig {
-            architecture: Architecture::Qwen2,
-            vocab_size: 64,
-            hidden_size: 16,
-            intermediate_size: 48,
-            num_hidden_layers: 2,
-            num_attention_heads: 4,
-            num_key_value_heads: 2,
-            head_dim: 4,
-            rms_norm_eps: 1e-6,
-            rope_theta: 1e4,
-            rope_scaling: None,
-            qkv_bias: true,
-            qk_norm: false,
-            tie_word_embeddings: true,
             max_position_embeddings: 256,
             eos_token_ids: vec![1, 2],
+            ..ModelConfig::qwen2(2, 16, (4, 2), 48, 64)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Reward, Sample, Score};
 use crate::config::Scope;
-use crate::math::{Verdict, gold_is_parsable, grade};
+use crate::math::{Verdict, prepare};
 
 pub struct Accuracy {
     pub scope: Scope,
@@ -18,12 +18,11 @@ impl Reward for Accuracy {
     }
 
     fn score(&self, sample: &Sample) -> Score {
-        let gold = &sample.question.gold;
         // Asked first, so that all completions of a question share its fate, with an answer or without.
-        if !gold_is_parsable(gold) {
+        let Ok(gold) = prepare(&sample.question.gold) else {
             return Score { note: Some("the gold answer cannot be read".into()), ..Score::default() };
-        }
-        let graded = grade(sample.response, gold, self.scope, sample.prompt.answer_tag.as_deref());
+        };
+        let graded = gold.grade(sample.response, self.scope, sample.prompt.answer_tag.as_deref());
         let value = if graded.verdict == Verdict::Correct { 1.0 } else { 0.0 };
         Score { value: Some(value), answer: graded.answer, verdict: Some(graded.verdict), note: graded.missing }
     }

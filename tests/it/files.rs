@@ -8,7 +8,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
-use rft::model::config::{Architecture, ModelConfig};
+use rft::model::config::ModelConfig;
 use rft::model::decoder::{Decoder, Keep};
 use rft::model::lora::Adapter;
 use rft::model::merge::merge;
@@ -20,24 +20,7 @@ use rft::rng::{Purpose, Stream};
 use rft::train::state::save_adapter;
 
 fn config() -> ModelConfig {
-    ModelConfig {
-        architecture: Architecture::Qwen2,
-        vocab_size: 64,
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
-        qkv_bias: true,
-        qk_norm: false,
-        tie_word_embeddings: true,
-        max_position_embeddings: 64,
-        eos_token_ids: vec![1],
-    }
+    ModelConfig { max_position_embeddings: 64, eos_token_ids: vec![1], ..ModelConfig::qwen2(2, 32, (4, 2), 64, 64) }
 }
 
 /// A folder of random weights; its tokenizer is never read.

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use rft::model::config::{Architecture, ModelConfig};
+use rft::model::config::ModelConfig;
 use rft::model::hub::{HubConfig, HubError, Kind, Plan, Repo, Token, dataset_files_from, model_files};
 use rft::model::safetensors::{Dtype, Writer};
 use rft::model::source::Source;
@@ -146,24 +146,7 @@ fn listed(name: &str, bytes: &[u8]) -> serde_json::Value {
 }
 
 fn config() -> ModelConfig {
-    ModelConfig {
-        architecture: Architecture::Qwen2,
-        vocab_size: 512,
-        hidden_size: 32,
-        intermediate_size: 64,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
-        qkv_bias: true,
-        qk_norm: false,
-        tie_word_embeddings: true,
-        max_position_embeddings: 256,
-        eos_token_ids: vec![1],
-    }
+    ModelConfig { max_position_embeddings: 256, eos_token_ids: vec![1], ..ModelConfig::qwen2(2, 32, (4, 2), 64, 512) }
 }
 
 /// A repository with a model of random weights in two shards, and files that nobody wants.

@@ -36,24 +36,7 @@ impl Weights for Loud {
 
 /// The shape of the embedded model, with two layers.
 fn small() -> ModelConfig {
-    ModelConfig {
-        architecture: Architecture::Qwen2,
-        vocab_size: 333,
-        hidden_size: 128,
-        intermediate_size: 384,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 32,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
-        qkv_bias: true,
-        qk_norm: false,
-        tie_word_embeddings: true,
-        max_position_embeddings: 1024,
-        eos_token_ids: vec![],
-    }
+    ModelConfig::qwen2(2, 128, (4, 2), 384, 333)
 }
 
 /// Products deeper than 512, odd widths, and more weights than the engine takes for cached.

@@ -40,7 +40,7 @@ CONFIG = {
     "adam_epsilon": 1e-8,
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
-    "frozen_dtype": "bfloat16",
+    "frozen_dtype": "float32",
     "reward": {"accuracy": 0.5, "format": 0.5},
 }
 

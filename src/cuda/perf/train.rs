@@ -8,7 +8,7 @@ use crate::grpo::adamw::{AdamW, Hyper};
 use crate::grpo::advantage::advantages;
 use crate::grpo::learner::{Learner, OutOfMemory};
 use crate::grpo::objective::Objective;
-use crate::grpo::pass::{PassPlan, TrainBranch, TrainGroup, gradient_pass};
+use crate::grpo::pass::{PassPlan, TrainGroup, gradient_pass};
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Keep;
 use crate::model::pack::Pack;
@@ -144,19 +144,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         let groups: Vec<TrainGroup> = prompts
             .iter()
             .zip(made.iter().zip(&advantages))
-            .map(|(prompt, (branches, advantages))| TrainGroup {
-                prompt: &prompt.ids,
-                branches: branches
-                    .iter()
-                    .zip(advantages)
-                    .map(|(branch, &advantage)| TrainBranch {
-                        tokens: &branch.tokens,
-                        sampled: &branch.logprobs,
-                        advantage,
-                        masked: false,
-                    })
-                    .collect(),
-            })
+            .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
             .collect();
         let counts: Vec<usize> = made.iter().flatten().map(|branch| branch.tokens.len()).collect();
         let normaliser = objective.normaliser(&counts, &vec![false; counts.len()]);

@@ -9,7 +9,7 @@ use crate::cuda::pack::DevicePack;
 use crate::cuda::weights::Origin;
 use crate::device::Extent;
 use crate::grpo::learner::{CpuLearner, Learner};
-use crate::model::config::{Architecture, ModelConfig};
+use crate::model::config::ModelConfig;
 use crate::model::decoder::{Decoder, Keep};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
@@ -23,22 +23,11 @@ pub const POSITIONS: usize = 256;
 /// A decoder of two blocks, whose widths are no multiples of a tile and whose vocabulary is odd.
 pub fn shape(query: usize, kv: usize, dim: usize, inner: usize) -> ModelConfig {
     ModelConfig {
-        architecture: Architecture::Qwen2,
-        vocab_size: 515,
-        hidden_size: 264,
-        intermediate_size: inner,
-        num_hidden_layers: 2,
-        num_attention_heads: query,
-        num_key_value_heads: kv,
         head_dim: dim,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e4,
-        rope_scaling: None,
-        qkv_bias: true,
-        qk_norm: false,
         tie_word_embeddings: kv == 1,
         max_position_embeddings: POSITIONS,
         eos_token_ids: vec![1],
+        ..ModelConfig::qwen2(2, 264, (query, kv), inner, 515)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::grpo::adamw::{AdamW, Hyper};
 use crate::grpo::advantage::advantages;
 use crate::grpo::learner::{CpuLearner, Learner};
 use crate::grpo::objective::Objective;
-use crate::grpo::pass::{PassPlan, PassResult, TrainBranch, TrainGroup, gradient_pass, unreached_tensors};
+use crate::grpo::pass::{PassPlan, PassResult, TrainGroup, gradient_pass, unreached_tensors};
 use crate::model::decoder::Decoder;
 use crate::model::embedded;
 use crate::model::lora::Adapter;
@@ -60,19 +60,7 @@ impl Batch {
             .prompts
             .iter()
             .zip(self.groups.iter().zip(&self.advantages))
-            .map(|(prompt, (branches, advantages))| TrainGroup {
-                prompt: &prompt.ids,
-                branches: branches
-                    .iter()
-                    .zip(advantages)
-                    .map(|(branch, &advantage)| TrainBranch {
-                        tokens: &branch.tokens,
-                        sampled: &branch.logprobs,
-                        advantage,
-                        masked: false,
-                    })
-                    .collect(),
-            })
+            .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
             .collect();
         let lengths: Vec<usize> = self.groups.iter().flatten().map(|branch| branch.tokens.len()).collect();
         let normaliser = objective.normaliser(&lengths, &vec![false; lengths.len()]);

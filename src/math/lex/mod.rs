@@ -352,15 +352,12 @@ fn unicode(first: char) -> Option<Vec<Token>> {
         return Some(vec![Token::Frac, number(*over), number(*under)]);
     }
     Some(vec![match first {
-        '−' | '–' | '—' | '－' => Token::Minus,
+        '−' | '–' | '—' => Token::Minus,
         '±' => Token::PlusMinus,
         '∓' => Token::MinusPlus,
         '×' | '·' | '⋅' | '∗' | '∙' => Token::Times,
         '÷' | '∕' | '⁄' => Token::Slash,
-        '，' | '、' | '；' => Token::Comma(Joiner::Comma),
-        '：' => Token::Colon,
-        '（' => Token::Open(Bracket::Round),
-        '）' => Token::Close(Bracket::Round),
+        '、' => Token::Comma(Joiner::Comma),
         '⟨' | '〈' => Token::Open(Bracket::Angle),
         '⟩' | '〉' => Token::Close(Bracket::Angle),
         '⌊' => Token::Open(Bracket::Floor),
@@ -371,7 +368,6 @@ fn unicode(first: char) -> Option<Vec<Token>> {
         '≥' | '⩾' | '≧' => relation(Relation::AtLeast),
         '≠' => relation(Relation::NotEqual),
         '≈' | '≃' | '≅' => relation(Relation::About),
-        '＝' => relation(Relation::Equal),
         '∈' => relation(Relation::In),
         '∉' => relation(Relation::NotIn),
         '∪' => Token::Cup,
@@ -388,7 +384,6 @@ fn unicode(first: char) -> Option<Vec<Token>> {
         '″' | '”' => Token::Prime(2),
         '√' => Token::Sqrt,
         '€' | '£' | '¥' | '¢' | '₹' => Token::Currency(first),
-        '％' => Token::Percent,
         '∞' => symbol("\\infty"),
         '…' | '⋯' => symbol("\\ldots"),
         'π' => symbol("\\pi"),

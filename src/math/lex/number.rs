@@ -25,7 +25,7 @@ impl<'a> Lexer<'a> {
             digits.push_str(fraction);
         }
         if decimal || repeat(after_point).is_some() {
-            if !decimal && repeat(after_point).is_some() {
+            if !decimal {
                 self.skip(1);
             }
             if self.rest.starts_with(" \\overline") {

@@ -48,7 +48,6 @@ impl Parser {
         self.at -= 1;
         let inside = self.bracketed();
         self.at += 1;
-        let set = |bracket| if bracket == Bracket::Group { Bracket::Set } else { bracket };
         if set(open) == Bracket::Set && inside.condition {
             return self.nested(|parser| parser.builder(open));
         }
@@ -66,7 +65,6 @@ impl Parser {
 
     fn list(&mut self, open: Bracket) -> Result<Expr, Reason> {
         let bars = std::mem::take(&mut self.bars);
-        let set = |bracket| if bracket == Bracket::Group { Bracket::Set } else { bracket };
         let mut items = Vec::new();
         if !(open == Bracket::Set && matches!(self.peek(), Some(Token::Close(Bracket::Set)))) {
             items = self.answer()?.items;
@@ -197,6 +195,11 @@ impl Parser {
         };
         items.into_iter().map(alone).collect()
     }
+}
+
+/// Braces of either kind make a set.
+fn set(bracket: Bracket) -> Bracket {
+    if bracket == Bracket::Group { Bracket::Set } else { bracket }
 }
 
 fn fits(open: Bracket, close: Bracket) -> bool {

@@ -114,7 +114,7 @@ impl Parser {
     }
 
     fn chain(&mut self) -> Result<Chain, Reason> {
-        // `= 5` and `\approx 5` go on from the question.
+        // `\approx 5` goes on from the question; `= 5` is half an equation.
         if let [Token::Relation(Relation::About), _, ..] = &self.tokens[self.at..] {
             self.at += 1;
         }

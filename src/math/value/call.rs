@@ -215,7 +215,8 @@ fn ln(x: Value, meter: &mut Meter) -> Result<Value, Reason> {
 }
 
 impl Value {
-    fn is_real_symbolic(&self) -> bool {
+    /// No `i` stands in it: real wherever it is defined, unless a root or a logarithm leaves the reals.
+    pub fn is_real_symbolic(&self) -> bool {
         self.all_bases(&|base| *base != Base::Imaginary)
     }
 }

@@ -201,7 +201,7 @@ fn numeral(digits: &str, base: u32) -> Result<Value, Reason> {
     Ok(Value::rational(BigRational::new(value, scale)))
 }
 
-/// Shorthand for the exact values of functions.
+/// A function of one argument as a base of its own.
 fn call_of(function: Function, argument: Value) -> Value {
     Value::base(Base::Call(function, vec![argument]))
 }

@@ -150,10 +150,14 @@ impl RawConfig {
         }
         ensure!(
             self.mlp_bias != Some(true),
-            "`mlp_bias` is true; biases in the feed-forward layers are not implemented"
+            "`mlp_bias` is true; Llama's feed-forward layers have no biases as they were published\n\
+             hint: take a checkpoint without them; none of Meta's has any"
         );
         if architecture != Architecture::Qwen2 && self.attention_bias == Some(true) {
-            bail!("`attention_bias` is true; a bias on `o_proj` is not implemented");
+            bail!(
+                "`attention_bias` is true; the attention of Llama and Qwen3 has no biases as it was published\n\
+                 hint: take a checkpoint without them; none of Meta's and Qwen's has any"
+            );
         }
         self.check_window()?;
         ensure!(
@@ -165,7 +169,8 @@ impl RawConfig {
         let partial = rope.and_then(|it| it.partial_rotary_factor).or(self.partial_rotary_factor);
         ensure!(
             partial.is_none_or(|factor| factor == 1.0),
-            "`partial_rotary_factor` is not 1; rotary embedding of a part of the head is not implemented"
+            "`partial_rotary_factor` is not 1; Qwen2, Qwen3 and Llama turn the whole of a head\n\
+             hint: take a checkpoint of one of these three as it was published"
         );
         let rope_theta = rope.and_then(|it| it.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
         let rope_scaling = rope.map(RawRope::scaling).transpose()?.flatten();

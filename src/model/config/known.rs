@@ -1,39 +1,27 @@
 //! Shapes of well-known checkpoints, for planning and for random weights where the checkpoint itself is not at hand.
 //! Source: the `config.json` of each on the Hugging Face hub.
 
-use super::{Architecture, ModelConfig};
+use super::ModelConfig;
 
 /// The shape of the checkpoint with this hub id, or its last part, in any case: `Qwen/Qwen2.5-7B`, `qwen2.5-7b`.
 pub fn known_shape(id: &str) -> Option<ModelConfig> {
     let name = id.strip_prefix("Qwen/").unwrap_or(id).to_lowercase();
     let size = name.strip_prefix("qwen2.5-")?;
     let size = size.strip_suffix("-instruct").unwrap_or(size);
-    // hidden, ffn, layers, query heads, KV heads, head dim, vocabulary, tied
-    let (hidden, ffn, layers, heads, kv_heads, head_dim, vocab, tied) = match size {
-        "0.5b" => (896, 4864, 24, 14, 2, 64, 151_936, true),
-        "1.5b" => (1536, 8960, 28, 12, 2, 128, 151_936, true),
-        "3b" => (2048, 11_008, 36, 16, 2, 128, 151_936, true),
-        "7b" => (3584, 18_944, 28, 28, 4, 128, 152_064, false),
-        "14b" => (5120, 13_824, 48, 40, 8, 128, 152_064, false),
+    let (layers, hidden, heads, inner, vocab) = match size {
+        "0.5b" => (24, 896, (14, 2), 4864, 151_936),
+        "1.5b" => (28, 1536, (12, 2), 8960, 151_936),
+        "3b" => (36, 2048, (16, 2), 11_008, 151_936),
+        "7b" => (28, 3584, (28, 4), 18_944, 152_064),
+        "14b" => (48, 5120, (40, 8), 13_824, 152_064),
         _ => return None,
     };
     Some(ModelConfig {
-        architecture: Architecture::Qwen2,
-        vocab_size: vocab,
-        hidden_size: hidden,
-        intermediate_size: ffn,
-        num_hidden_layers: layers,
-        num_attention_heads: heads,
-        num_key_value_heads: kv_heads,
-        head_dim,
-        rms_norm_eps: 1e-6,
         rope_theta: 1e6,
-        rope_scaling: None,
-        qkv_bias: true,
-        qk_norm: false,
-        tie_word_embeddings: tied,
+        tie_word_embeddings: !["7b", "14b"].contains(&size),
         max_position_embeddings: 32_768,
         eos_token_ids: vec![151_643],
+        ..ModelConfig::qwen2(layers, hidden, heads, inner, vocab)
     })
 }
 

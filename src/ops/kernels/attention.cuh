@@ -66,6 +66,22 @@ __device__ __forceinline__ void each_chunk(Copy copy) {
     for (int i = 0; i < ROWS / STEP; ++i) copy(row + i * STEP, 8 * chunk, at + i * STEP * D);
 }
 
+// Begins to copy, into two tiles of KEYS rows, the keys from number `start` on that a tile of queries sees, and their values.
+// `key_head` is the KV head's first column of keys, `to_values` columns before that of its values. The tile of queries is
+// passed by the reference to where it lies, and read again each time, to hold no registers.
+template <int D, int KEYS, int THREADS>
+__device__ __forceinline__ void copy_seen_keys(const bf16* key_head, int to_values, unsigned row_bytes, const QueryTile& by,
+                                               int start, int key_count, bf16* keys, bf16* values) {
+    const QueryTile tile = by;
+    each_chunk<D, KEYS, THREADS>([&](int row, int column, int at) {
+        const int key = start + row;
+        const bf16* const from = row_of(key_head + column, tile.key_row(key), row_bytes);
+        cp_async16(keys + at, from, key < key_count);
+        cp_async16(values + at, from + to_values, key < key_count);
+    });
+    cp_async_commit();
+}
+
 // Where a lane's row of the 16 x 16 values from column 16·k on lies, for ldmatrix: it gives row `row` and the eight values
 // on `side` of them. Rows that are a multiple of eight further on lie at a constant distance.
 template <int D>

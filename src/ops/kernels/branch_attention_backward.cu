@@ -99,14 +99,9 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
         cp_async16(d_outs + at, row_of(d_out, token, 2 * heads * D) + from, row < used);
     });
     const auto copy_keys = [&](int start, int stage) {
-        const QueryTile tile = tiles[blockIdx.y];  // read again each time, to hold no registers
-        each_chunk<D, KEYS, THREADS>([&](int row, int column, int at) {
-            const int key = start + row;
-            const bf16* from = row_of(qkv + (heads + kv_head) * D + column, tile.key_row(key), row_bytes);
-            cp_async16(keys + stage * KEYS * D + at, from, key < key_count);
-            cp_async16(values + stage * KEYS * D + at, from + kv_heads * D, key < key_count);
-        });
-        cp_async_commit();
+        const bf16* const key_head = qkv + (heads + kv_head) * D;
+        copy_seen_keys<D, KEYS, THREADS>(key_head, kv_heads * D, row_bytes, tiles[blockIdx.y], start, key_count,
+                                         keys + stage * KEYS * D, values + stage * KEYS * D);
     };
     copy_keys(0, 0);
 

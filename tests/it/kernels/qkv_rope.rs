@@ -1,7 +1,7 @@
 //! Bias, rotary positions and the write to the cache; the way back.
 
 use super::shim::{Arg, Module, bf16, close, f32s, grid, i32s, int, module, normal, out, u32s};
-use rft::model::config::{Architecture, ModelConfig};
+use rft::model::config::ModelConfig;
 use rft::ops::attention::Heads;
 use rft::ops::rope::RopeTable;
 use std::sync::LazyLock;
@@ -15,24 +15,7 @@ const HEADS: [Heads; 3] =
 const POSITIONS: [u32; 5] = [0, 3, 90, 17, 4];
 
 fn table(dim: usize) -> RopeTable {
-    let config = ModelConfig {
-        architecture: Architecture::Qwen2,
-        vocab_size: 1,
-        hidden_size: dim,
-        intermediate_size: 1,
-        num_hidden_layers: 1,
-        num_attention_heads: 1,
-        num_key_value_heads: 1,
-        head_dim: dim,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e6,
-        rope_scaling: None,
-        qkv_bias: true,
-        qk_norm: false,
-        tie_word_embeddings: true,
-        max_position_embeddings: 100,
-        eos_token_ids: Vec::new(),
-    };
+    let config = ModelConfig { rope_theta: 1e6, ..ModelConfig::qwen2(1, dim, (1, 1), 1, 1) };
     RopeTable::new(&config, 100)
 }
 
