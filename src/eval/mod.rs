@@ -1,0 +1,3 @@
+//! Evaluation: benchmarks, how they are asked and graded, and what the scores say.
+
+pub mod engine;
