@@ -28,6 +28,8 @@ pub enum Purpose {
     RewardBench = 9,
     /// The order in which options are shown: path (question).
     Choices = 10,
+    /// What a server is asked for: path (question, sample), position 0 its seed, then the waits between tries.
+    Endpoint = 11,
 }
 
 /// A random function of a 64-bit position, chosen by seed, purpose and path.
