@@ -77,6 +77,9 @@ impl fmt::Debug for Key {
     }
 }
 
+/// What is made of a reply to sample `.2` of job `.1`.
+type Done<'a> = dyn FnMut(&mut dyn Watch, usize, usize, Result<Reply, Failure>) -> Result<()> + 'a;
+
 /// A model behind a server.
 pub struct Endpoint {
     client: Arc<Client>,
@@ -164,7 +167,7 @@ impl Endpoint {
         tasks: impl Iterator<Item = Task>,
         draw: &Draw,
         watch: &mut dyn Watch,
-        done: &mut dyn FnMut(&mut dyn Watch, usize, usize, Result<Reply, Failure>) -> Result<()>,
+        done: &mut Done,
     ) -> Result<bool> {
         const LOOK_UP: Duration = Duration::from_millis(50);
         let mut tasks = tasks.fuse();

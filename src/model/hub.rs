@@ -275,13 +275,19 @@ impl Plan {
     }
 }
 
+/// The files of a model beside its weights, out of all that its repository has.
+pub fn text_files(names: &[String]) -> Result<Vec<String>> {
+    const TEXTS: [&str; 5] =
+        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+    ensure!(names.iter().any(|name| name == "config.json"), "there is no `config.json`");
+    Ok(TEXTS.iter().filter(|text| names.iter().any(|name| name == *text)).map(|&it| it.to_owned()).collect())
+}
+
 /// The files that a model needs, out of all that its repository has.
 pub fn model_files(names: &[String]) -> Result<Vec<String>> {
     use super::checkpoint::{INDEX, SINGLE, pickle_refused};
-    const TEXTS: [&str; 5] =
-        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
     let has = |name: &str| names.iter().any(|it| it == name);
-    let mut wanted: Vec<String> = TEXTS.iter().filter(|it| has(it)).map(|&it| it.to_owned()).collect();
+    let mut wanted = Vec::new();
     if has(SINGLE) {
         wanted.push(SINGLE.to_owned());
     } else if has(INDEX) {
@@ -296,8 +302,9 @@ pub fn model_files(names: &[String]) -> Result<Vec<String>> {
     } else {
         bail!("there are no safetensors weights\nhint: `{SINGLE}`, or `{INDEX}` and its shards, are needed");
     }
-    ensure!(has("config.json"), "there is no `config.json`");
-    Ok(wanted)
+    let mut files = text_files(names)?;
+    files.append(&mut wanted);
+    Ok(files)
 }
 
 /// The commit that the cache has for the repository's revision.

@@ -11,9 +11,9 @@ use super::checkpoint::{Checkpoint, pickle_refused, weight_files};
 use super::config::ModelConfig;
 use super::embedded;
 use super::gguf::Gguf;
-use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files};
+use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files, text_files};
 use super::tokenizer::{GgufTokenizer, Tokenizer};
-use super::weights::Weights;
+use super::weights::{NoWeights, Weights};
 use crate::disk::hash as digest;
 
 /// A model that is ready to be read: its shape, its weights and all that its tokenizer needs.
@@ -82,18 +82,49 @@ impl Source {
         Ok(Self { name: id.to_owned(), ..Self::open_folder(&plan.folder())? })
     }
 
+    /// Opens what `--model` names for its tokenizer and chat template alone: no weights are downloaded or needed, and reading
+    /// one is an error. For a model that a server holds.
+    pub fn open_texts(name: &str, revision: &str) -> Result<Self> {
+        match Place::of(name)? {
+            Place::Embedded => embedded::open(),
+            Place::Gguf(path) => Self::open_gguf(&path),
+            Place::Folder(path) => Self::open_texts_of(&path),
+            Place::Hub => {
+                let plan = Plan::new(&HubConfig::from_env()?, Repo::new(Kind::Model, name, revision)?, text_files)?;
+                plan.fetch(&mut |_| {})?;
+                Ok(Self { name: name.to_owned(), ..Self::open_texts_of(&plan.folder())? })
+            }
+        }
+    }
+
+    fn open_texts_of(folder: &Path) -> Result<Self> {
+        let texts = ["config.json", "tokenizer.json"].map(|name| folder.join(name));
+        Self::read_folder(folder, |_| Ok((Box::new(NoWeights) as _, content_hash(&texts)?)))
+    }
+
     /// Opens a model folder: `config.json`, safetensors, `tokenizer.json` and what else it has of the usual files.
     pub fn open_folder(folder: &Path) -> Result<Self> {
-        let in_folder = || format!("open the model `{}`", folder.display());
         let files = weight_files(folder)?; // first, because its message tells best what a wrong folder holds
+        Self::read_folder(folder, |config| {
+            let weights = Checkpoint::open(folder)?;
+            if let Some((missing, _)) = config.tensors().into_iter().find(|(name, _)| !weights.contains(name)) {
+                bail!("the weights in `{}` have no tensor `{missing}`", folder.display());
+            }
+            Ok((Box::new(weights) as _, content_hash(&files)?))
+        })
+    }
+
+    /// Reads a folder's texts; `weights` gives the weights for its configuration, and their hash.
+    fn read_folder(
+        folder: &Path,
+        weights: impl FnOnce(&ModelConfig) -> Result<(Box<dyn Weights>, String)>,
+    ) -> Result<Self> {
+        let in_folder = || format!("open the model `{}`", folder.display());
         let config = read(folder, "config.json")?
             .with_context(|| format!("`{}` has no `config.json`\nhint: a model folder has one", folder.display()))?;
         let generation_config = read(folder, "generation_config.json")?;
         let config = ModelConfig::from_json(&config, generation_config.as_deref()).with_context(in_folder)?;
-        let weights = Checkpoint::open(folder)?;
-        if let Some((missing, _)) = config.tensors().into_iter().find(|(name, _)| !weights.contains(name)) {
-            bail!("the weights in `{}` have no tensor `{missing}`", folder.display());
-        }
+        let (weights, hash) = weights(&config)?;
         let tokenizer = read(folder, "tokenizer.json")?.with_context(|| {
             format!(
                 "`{}` has no `tokenizer.json`\nhint: transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)` writes one",
@@ -103,11 +134,11 @@ impl Source {
         Ok(Self {
             name: file_name(folder),
             config,
-            weights: Box::new(weights),
+            weights,
             tokenizer: TokenizerSource::Json(tokenizer),
             tokenizer_config: read_text(folder, "tokenizer_config.json")?,
             chat_template: read_text(folder, "chat_template.jinja")?,
-            hash: content_hash(&files)?,
+            hash,
             origin: Origin::Folder(folder.to_owned()),
         })
     }

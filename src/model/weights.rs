@@ -1,6 +1,6 @@
 //! The weights of a checkpoint, one tensor at a time.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rayon::prelude::*;
 
 use super::config::ModelConfig;
@@ -14,6 +14,19 @@ pub trait Weights: Send + Sync {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
 
     fn contains(&self, name: &str) -> bool;
+}
+
+/// Of a model that is elsewhere: there is nothing to read.
+pub struct NoWeights;
+
+impl Weights for NoWeights {
+    fn get(&self, name: &str, _shape: &[usize]) -> Result<Vec<f32>> {
+        bail!("the model was opened without its weights, and `{name}` is one of them")
+    }
+
+    fn contains(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// The initial weights of a model that is trained from nothing: matrices and biases normal with deviation 0.02, norms 1.

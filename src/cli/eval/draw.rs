@@ -17,6 +17,7 @@ use crate::device::{Device, Extent, Loaded};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::eval::asked::{Asked, Asking};
 use crate::eval::bench::{self, Benchmark, Origin, Set};
+use crate::eval::endpoint::{Endpoint, Options};
 use crate::eval::engine::Draw;
 use crate::eval::folder::{EvalFolder, Identity};
 use crate::eval::grade::Grader;
@@ -57,6 +58,21 @@ pub struct Args {
     /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+
+    /// Ask a server with OpenAI's completions protocol (vLLM, SGLang, llama.cpp) instead of computing here
+    ///
+    /// `--model` still names the model, for its tokenizer and chat template; an adapter has to be loaded by the server. The key
+    /// is read from RFT_ENDPOINT_KEY or OPENAI_API_KEY.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["device", "threads"], help_heading = "Server")]
+    endpoint: Option<String>,
+
+    /// The model's name at the server [default: the only one it serves]
+    #[arg(long, value_name = "NAME", requires = "endpoint", help_heading = "Server")]
+    served_model: Option<String>,
+
+    /// Requests in flight at a time
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "endpoint", help_heading = "Server")]
+    concurrency: usize,
 
     /// Worker threads [default: one for each core]; the result does not depend on them
     #[arg(long, value_name = "N")]
@@ -116,6 +132,18 @@ pub struct Args {
     config: ConfigArgs,
 }
 
+/// Where completions come from.
+enum Place {
+    Here(Device),
+    Server(Endpoint),
+}
+
+/// The same, ready to complete.
+enum Model {
+    Here { loaded: Box<Loaded>, adapter: Option<Adapter> },
+    Server(Endpoint),
+}
+
 /// A benchmark with its questions, ready to be asked.
 struct Ready {
     benchmark: Benchmark,
@@ -143,8 +171,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // All that can be refused is looked at before a model is loaded.
     let sets = args.bench.iter().map(|name| load(args, name)).collect::<Result<Vec<_>>>()?;
 
-    download::confirm(&config, args.yes)?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let server = args.endpoint.as_ref().map(|url| connect(args, url)).transpose()?;
+    let source = match server {
+        Some(_) => Source::open_texts(&config.model.path, &config.model.revision)?,
+        None => {
+            download::confirm(&config, args.yes)?;
+            Source::open(&config.model.path, &config.model.revision)?
+        }
+    };
     let mut policy = Policy::load(&source, &config)?;
     let mut ready = Vec::new();
     for (benchmark, style, set) in sets {
@@ -157,14 +191,24 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         ready.push(Ready { benchmark, style, set, asked, limit });
     }
 
-    let device = Device::choose(&config.run.device)?;
-    let adapter: Option<Adapter> =
-        trained.as_ref().map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
-    let identity = identity(args, &config, &source, &policy, &prior, trained.as_ref(), device, &ready[0].style)?;
+    let place = match server {
+        Some(server) => Place::Server(server),
+        None => Place::Here(Device::choose(&config.run.device)?),
+    };
+    let identity = identity(args, &config, &source, &policy, &prior, trained.as_ref(), &place, &ready[0].style)?;
     let out = args.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
     let folder = EvalFolder::start(&out, &identity)?;
-    let extent = Extent { positions: positions(&ready), max_rows: config.rollout.max_rows, working_bytes: None };
-    let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+    let mut model = match place {
+        Place::Server(server) => Model::Server(server),
+        Place::Here(device) => {
+            let adapter: Option<Adapter> =
+                trained.as_ref().map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
+            let extent =
+                Extent { positions: positions(&ready), max_rows: config.rollout.max_rows, working_bytes: None };
+            let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+            Model::Here { loaded: Box::new(loaded), adapter }
+        }
+    };
     drop(source);
 
     let stop = Stop::on_signals(|_| eprintln!("stopping; what was drawn is kept (again to stop at once)"))?;
@@ -188,9 +232,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             notes: &set.notes,
             grader: &Grader::default(),
         };
-        let mut completer = Local { engine: loaded.engine(), adapter: adapter.as_ref(), policy: &policy };
         let mut bar = Bar::new(&benchmark.name, &stop);
-        let ended = evaluate(&evaluation, &mut completer, &draw, &mut bar)?;
+        let ended = match &mut model {
+            Model::Server(server) => evaluate(&evaluation, server, &draw, &mut bar)?,
+            Model::Here { loaded, adapter } => {
+                let mut local = Local { engine: loaded.engine(), adapter: adapter.as_ref(), policy: &policy };
+                evaluate(&evaluation, &mut local, &draw, &mut bar)?
+            }
+        };
         let speed = bar.finish();
         match ended {
             Ended::Complete(scores) => all.push((*scores, speed)),
@@ -206,6 +255,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     print(args.output_format, &identity, &all, &folder.path)?;
     Ok(stop.requested().map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
+}
+
+fn connect(args: &Args, url: &str) -> Result<Endpoint> {
+    let served_model = args.served_model.clone();
+    Endpoint::connect(Options { served_model, concurrency: args.concurrency, ..Options::new(url) })
 }
 
 /// The questions that `name` means, and how they are asked.
@@ -282,7 +336,7 @@ fn identity(
     policy: &Policy,
     prior: &PriorPrompt,
     trained: Option<&Trained>,
-    device: Device,
+    place: &Place,
     style: &Style,
 ) -> Result<Identity> {
     let adapter_file = trained.map(|trained| trained.folder.join("adapter_model.safetensors"));
@@ -293,12 +347,16 @@ fn identity(
     };
     Ok(Identity {
         model: source.name.clone(),
-        model_sha256: source.hash.clone(),
+        model_sha256: match place {
+            Place::Here(_) => source.hash.clone(),
+            Place::Server(server) => server.model().to_owned(),
+        },
         adapter: trained.map(|trained| trained.name.clone()),
         adapter_sha256: adapter_file.as_ref().map(hash).transpose()?,
-        engine: match device {
-            Device::Cpu => "cpu".to_owned(),
-            Device::Cuda(_) => "cuda".to_owned(),
+        engine: match place {
+            Place::Here(Device::Cpu) => "cpu".to_owned(),
+            Place::Here(Device::Cuda(_)) => "cuda".to_owned(),
+            Place::Server(_) => "endpoint".to_owned(),
         },
         ppe: if style.takes_prior_prompt() { prior.name.clone() } else { "none".to_owned() },
         wording: prior.wording.clone(),
