@@ -143,6 +143,9 @@ impl Endpoint {
             }
             let ours = |job: usize| jobs[job].prompt.ids.len();
             form.ids = counts.iter().all(|&(job, theirs)| theirs == ours(job) + 1);
+            if form.ids {
+                tracing::info!("{} puts a token before every text: prompts are sent as token ids", self.url());
+            }
             match counts.iter().find(|&&(job, theirs)| !form.ids && theirs != ours(job)) {
                 Some(&(job, theirs)) => return Err(miscounted(theirs, &jobs[job])),
                 None => return Ok(Some(form)),
