@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::engine::{Completer, Draw, Job, LENGTH, Watch};
 use crate::rng::{Purpose, Stream};
 use http::{Client, Failure};
-use pool::{Pool, Task};
+use pool::{Outcome, Pool, Task};
 use wire::{Form, Reply};
 
 /// Where a server is and how it is asked.
@@ -125,9 +125,9 @@ impl Endpoint {
             let mut counts = Vec::new();
             let mut refused = false;
             let tasks = probes.iter().map(|&job| self.task(jobs, job, 0, &draw, form));
-            let done = self.pump(tasks, &draw, watch, &mut |_, job, _, outcome| {
-                match outcome {
-                    Ok(reply) => counts.push((job, reply.prompt_tokens)),
+            let done = self.pump(tasks, &draw, watch, &mut |_, (task, reply)| {
+                match reply {
+                    Ok(reply) => counts.push((task.job, reply.prompt_tokens)),
                     Err(failure) if form.extensions && failure.misunderstood() => refused = true,
                     Err(failure) => return Err(failure.into_error()),
                 }
@@ -167,7 +167,7 @@ impl Endpoint {
         tasks: impl Iterator<Item = Task>,
         draw: &Draw,
         watch: &mut dyn Watch,
-        done: &mut dyn FnMut(&mut dyn Watch, usize, usize, Result<Reply, Failure>) -> Result<()>,
+        done: &mut dyn FnMut(&mut dyn Watch, Outcome) -> Result<()>,
     ) -> Result<bool> {
         const LOOK_UP: Duration = Duration::from_millis(50);
         let mut tasks = tasks.fuse();
@@ -184,8 +184,8 @@ impl Endpoint {
             if pool.in_flight() == 0 {
                 return Ok(true);
             }
-            if let Some((task, outcome)) = pool.receive(LOOK_UP)? {
-                done(watch, task.job, task.sample, outcome)?;
+            if let Some(outcome) = pool.receive(LOOK_UP)? {
+                done(watch, outcome)?;
             }
         }
     }
@@ -198,9 +198,9 @@ impl Completer for Endpoint {
         };
         let wanted = jobs.iter().enumerate().flat_map(|(job, it)| it.samples.iter().map(move |&sample| (job, sample)));
         let tasks = wanted.map(|(job, sample)| self.task(jobs, job, sample, draw, form));
-        self.pump(tasks, draw, watch, &mut |watch, job, sample, outcome| {
-            let job = &jobs[job];
-            let completion = outcome
+        self.pump(tasks, draw, watch, &mut |watch, (task, reply)| {
+            let (job, sample) = (&jobs[task.job], task.sample);
+            let completion = reply
                 .map_err(Failure::into_error)
                 .and_then(|reply| whole(reply, job, draw))
                 .with_context(|| format!("sample {sample} of question {}", job.question))?;
