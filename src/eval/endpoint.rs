@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use super::engine::{Completer, Draw, Job, LENGTH, Watch};
 use crate::rng::{Purpose, Stream};
 use http::{Client, Failure};
-use pool::{Pool, Task};
+use pool::{Outcome, Pool, Task};
 use wire::{Form, Reply};
 
 /// Where a server is and how it is asked.
@@ -77,9 +77,6 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What is made of a reply to sample `.2` of job `.1`.
-type Done<'a> = dyn FnMut(&mut dyn Watch, usize, usize, Result<Reply, Failure>) -> Result<()> + 'a;
-
 /// A model behind a server.
 pub struct Endpoint {
     client: Arc<Client>,
@@ -128,9 +125,9 @@ impl Endpoint {
             let mut counts = Vec::new();
             let mut refused = false;
             let tasks = probes.iter().map(|&job| self.task(jobs, job, 0, &draw, form));
-            let done = self.pump(tasks, &draw, watch, &mut |_, job, _, outcome| {
-                match outcome {
-                    Ok(reply) => counts.push((job, reply.prompt_tokens)),
+            let done = self.pump(tasks, &draw, watch, &mut |_, (task, reply)| {
+                match reply {
+                    Ok(reply) => counts.push((task.job, reply.prompt_tokens)),
                     Err(failure) if form.extensions && failure.misunderstood() => refused = true,
                     Err(failure) => return Err(failure.into_error()),
                 }
@@ -146,6 +143,9 @@ impl Endpoint {
             }
             let ours = |job: usize| jobs[job].prompt.ids.len();
             form.ids = counts.iter().all(|&(job, theirs)| theirs == ours(job) + 1);
+            if form.ids {
+                tracing::info!("{} puts a token before every text: prompts are sent as token ids", self.url());
+            }
             match counts.iter().find(|&&(job, theirs)| !form.ids && theirs != ours(job)) {
                 Some(&(job, theirs)) => return Err(miscounted(theirs, &jobs[job])),
                 None => return Ok(Some(form)),
@@ -167,7 +167,7 @@ impl Endpoint {
         tasks: impl Iterator<Item = Task>,
         draw: &Draw,
         watch: &mut dyn Watch,
-        done: &mut Done,
+        done: &mut dyn FnMut(&mut dyn Watch, Outcome) -> Result<()>,
     ) -> Result<bool> {
         const LOOK_UP: Duration = Duration::from_millis(50);
         let mut tasks = tasks.fuse();
@@ -184,8 +184,8 @@ impl Endpoint {
             if pool.in_flight() == 0 {
                 return Ok(true);
             }
-            if let Some((task, outcome)) = pool.receive(LOOK_UP)? {
-                done(watch, task.job, task.sample, outcome)?;
+            if let Some(outcome) = pool.receive(LOOK_UP)? {
+                done(watch, outcome)?;
             }
         }
     }
@@ -198,9 +198,9 @@ impl Completer for Endpoint {
         };
         let wanted = jobs.iter().enumerate().flat_map(|(job, it)| it.samples.iter().map(move |&sample| (job, sample)));
         let tasks = wanted.map(|(job, sample)| self.task(jobs, job, sample, draw, form));
-        self.pump(tasks, draw, watch, &mut |watch, job, sample, outcome| {
-            let job = &jobs[job];
-            let completion = outcome
+        self.pump(tasks, draw, watch, &mut |watch, (task, reply)| {
+            let (job, sample) = (&jobs[task.job], task.sample);
+            let completion = reply
                 .map_err(Failure::into_error)
                 .and_then(|reply| whole(reply, job, draw))
                 .with_context(|| format!("sample {sample} of question {}", job.question))?;

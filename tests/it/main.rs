@@ -8,6 +8,7 @@ mod custom_reward;
 mod data;
 mod embedded;
 mod eval;
+mod endpoint;
 mod files;
 mod gradients;
 mod hub;

@@ -26,7 +26,8 @@ pub(super) struct Task {
     pub stream: Stream,
 }
 
-type Outcome = (Task, Result<Reply, Failure>);
+/// A task and what came of it.
+pub(super) type Outcome = (Task, Result<Reply, Failure>);
 
 pub(super) struct Pool {
     client: Arc<Client>,

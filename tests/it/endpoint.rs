@@ -1,0 +1,552 @@
+//! Completions from a server: a real one on this machine, started by the test, with the faults that real ones have.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rft::eval::endpoint::{Endpoint, Key, Options};
+use rft::eval::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
+use rft::prompt::template::Rendered;
+use rft::rollout::Sampling;
+use serde_json::{Value, json};
+
+const SECRET: &str = "sk-verysecretkeyofatest";
+const MODEL: &str = "org/model";
+
+/// What the server does to a request instead of answering it as it should.
+#[derive(Clone)]
+enum Fault {
+    /// This status, these headers, this body.
+    Status(u16, &'static str, String),
+    /// Nothing is sent for so long.
+    Slow(Duration),
+    /// The headers promise more than what is sent.
+    CutBody,
+    /// The body is whole, but the JSON in it is not.
+    CutJson,
+    /// The connection is closed before a byte is sent.
+    HangUp,
+    /// The answer, with this replaced by that.
+    Edit(&'static str, &'static str),
+}
+
+type Plan = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
+
+/// A request as the server saw it.
+#[derive(Clone, Debug)]
+struct Asked {
+    path: String,
+    key: Option<String>,
+    body: Value,
+    /// How often this body was sent, this time included.
+    time: usize,
+    at: Instant,
+}
+
+#[derive(Default)]
+struct Log {
+    asked: Vec<Asked>,
+    /// Requests being worked on, and the most there ever were.
+    now: usize,
+    most: usize,
+    /// Connections accepted.
+    connections: usize,
+}
+
+/// A server whose tokenizer makes one token of every word, and whose model says the seed.
+struct Stub {
+    url: String,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Clone)]
+struct Behaviour {
+    models: Vec<String>,
+    /// Work that every completion takes.
+    work: Duration,
+    /// A token is put before every text.
+    adds_bos: bool,
+    /// Fields that OpenAI's protocol does not have are refused.
+    strict: bool,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        let plan: Plan = Box::new(|_| None);
+        Self {
+            models: vec![MODEL.into()],
+            work: Duration::ZERO,
+            adds_bos: false,
+            strict: false,
+            plan: Arc::new(Mutex::new(plan)),
+        }
+    }
+}
+
+fn faulty(plan: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) -> Behaviour {
+    Behaviour { plan: Arc::new(Mutex::new(Box::new(plan))), ..Behaviour::default() }
+}
+
+impl Stub {
+    fn start(behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let log = Arc::new(Mutex::new(Log::default()));
+        let shared = log.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (behaviour, log) = (behaviour.clone(), shared.clone());
+                log.lock().unwrap().connections += 1;
+                thread::spawn(move || while converse(stream.as_ref().unwrap(), &behaviour, &log).is_some() {});
+            }
+        });
+        Self { url, log }
+    }
+
+    fn asked(&self) -> Vec<Asked> {
+        self.log.lock().unwrap().asked.clone()
+    }
+
+    /// The requests for whole samples, without those that find out how prompts are read.
+    fn samples(&self) -> Vec<Asked> {
+        self.asked().into_iter().filter(|it| it.body["max_tokens"] == MAX_TOKENS).collect()
+    }
+}
+
+/// Answers one request; `None` ends the connection.
+fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Option<()> {
+    let (method, path, key, body) = read_request(stream)?;
+    let asked = {
+        let mut log = log.lock().unwrap();
+        let time = 1 + log.asked.iter().filter(|it| it.path == path && it.body == body).count();
+        let asked = Asked { path, key, body, time, at: Instant::now() };
+        log.asked.push(asked.clone());
+        log.now += 1;
+        log.most = log.most.max(log.now);
+        asked
+    };
+    let fault = (behaviour.plan.lock().unwrap())(&asked);
+    let (status, answer) = match (method.as_str(), asked.path.as_str()) {
+        ("GET", "/v1/models") => {
+            let models: Vec<Value> = behaviour.models.iter().map(|id| json!({ "id": id, "object": "model" })).collect();
+            (200, json!({ "object": "list", "data": models }))
+        }
+        ("POST", "/v1/completions") => {
+            thread::sleep(behaviour.work);
+            complete(&asked.body, behaviour)
+        }
+        _ => (404, json!({ "detail": "Not Found" })),
+    };
+    let answer = answer.to_string();
+    if let Some(Fault::Slow(wait)) = &fault {
+        thread::sleep(*wait);
+    }
+    log.lock().unwrap().now -= 1;
+    match fault {
+        None | Some(Fault::Slow(_)) => send(stream, status, "", &answer, 0),
+        Some(Fault::Status(status, headers, body)) => send(stream, status, headers, &body, 0),
+        Some(Fault::Edit(from, to)) => {
+            assert!(answer.contains(from), "{answer}");
+            send(stream, status, "", &answer.replace(from, to), 0)
+        }
+        Some(Fault::CutJson) => send(stream, status, "", &answer[..answer.len() - 5], 0),
+        Some(Fault::CutBody) => send(stream, status, "", &answer, 100).and(None),
+        Some(Fault::HangUp) => None,
+    }
+}
+
+fn complete(request: &Value, behaviour: &Behaviour) -> (u16, Value) {
+    let standard = ["model", "prompt", "n", "max_tokens", "temperature", "top_p", "seed", "stop"];
+    if let Some(field) = request.as_object().unwrap().keys().find(|it| !standard.contains(&it.as_str()))
+        && behaviour.strict
+    {
+        return (400, json!({ "error": { "message": format!("Unrecognized request argument: {field}") } }));
+    }
+    let prompt_tokens = match &request["prompt"] {
+        Value::String(text) => text.split_whitespace().count() + usize::from(behaviour.adds_bos),
+        ids => ids.as_array().unwrap().len(),
+    };
+    let one = request["max_tokens"] == 1;
+    let (finish, tokens) = if one { ("length", 1) } else { ("stop", 3) };
+    let text = format!("says {}", request["seed"]);
+    let usage = json!({ "prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": 0 });
+    let choice = json!({ "index": 0, "text": text, "finish_reason": finish, "stop_reason": null });
+    (200, json!({ "object": "text_completion", "model": request["model"], "choices": [choice], "usage": usage }))
+}
+
+fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, Value)> {
+    let mut reader = BufReader::new(stream); // a client waits for the answer before it sends more
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
+    let (method, rest) = line.split_once(' ').unwrap();
+    let path = rest.split(' ').next().unwrap().to_owned();
+    let (mut key, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        match line.trim_end().split_once(": ") {
+            None => break,
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => key = Some(value.to_owned()),
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap(),
+            Some(_) => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((method.to_owned(), path, key, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// Sends an answer whose length is said to be `more` than it is; `None` where the client has hung up.
+fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: usize) -> Option<()> {
+    let length = body.len() + more;
+    let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n{headers}\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes()).ok()
+}
+
+const MAX_TOKENS: usize = 40;
+
+/// Prompts of 3, 4, 5 ... words and as many tokens.
+fn prompts(count: usize) -> Vec<Rendered> {
+    let prompt = |i: usize| Rendered { text: format!("question {i}{}", " word".repeat(i + 1)), ids: vec![9; i + 3] };
+    (0..count).map(prompt).collect()
+}
+
+fn jobs(prompts: &[Rendered], samples: usize) -> Vec<Job<'_>> {
+    let job =
+        |(question, prompt)| Job { question, prompt, key: 1000 + question as u64, samples: (0..samples).collect() };
+    prompts.iter().enumerate().map(job).collect()
+}
+
+fn draw() -> Draw {
+    let sampling = Sampling { temperature: 0.6, top_p: 0.95, top_k: 0, min_p: 0.0 };
+    Draw { sampling, max_tokens: MAX_TOKENS, stop: Vec::new(), seed: 7 }
+}
+
+fn options(stub: &Stub) -> Options {
+    Options {
+        concurrency: 4,
+        tries: 4,
+        pause: Duration::from_millis(4),
+        time_out: Duration::from_secs(20),
+        key: Some(Key::new(SECRET)),
+        ..Options::new(&stub.url)
+    }
+}
+
+/// Keeps what is handed over, and holds that nothing is handed over twice.
+#[derive(Default)]
+struct Kept {
+    samples: BTreeMap<(usize, usize), Completion>,
+    tokens: usize,
+    /// Cancel as soon as so many samples are kept.
+    enough: Option<usize>,
+}
+
+impl Watch for Kept {
+    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> anyhow::Result<()> {
+        assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} came twice");
+        Ok(())
+    }
+
+    fn tokens(&mut self, count: usize) {
+        self.tokens += count;
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.enough.is_some_and(|count| self.samples.len() >= count)
+    }
+}
+
+fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
+    let prompts = prompts(questions);
+    let mut kept = Kept::default();
+    let done = Endpoint::connect(options).and_then(|mut it| it.complete(&jobs(&prompts, samples), &draw(), &mut kept));
+    if let Err(error) = &done {
+        assert!(!format!("{error:#} {error:?}").contains(SECRET), "{error:#}");
+    }
+    (kept, done)
+}
+
+fn error(options: Options, questions: usize) -> String {
+    format!("{:#}", run(options, questions, 1).1.unwrap_err())
+}
+
+#[test]
+fn samples_are_drawn_in_parallel_and_handed_over_once() {
+    let stub = Stub::start(Behaviour { work: Duration::from_millis(20), ..Behaviour::default() });
+    let (kept, done) = run(options(&stub), 5, 4);
+    done.unwrap();
+    assert_eq!(kept.samples.len(), 20);
+    assert_eq!(kept.tokens, 60);
+    let asked = stub.samples();
+    assert_eq!(asked.len(), 20);
+    assert!(asked.iter().all(|it| it.key.as_deref() == Some(&format!("Bearer {SECRET}"))));
+    // Every sample has a seed of its own, and its text is the answer to it.
+    let seeds: BTreeMap<String, u64> =
+        asked.iter().map(|it| (format!("says {}", it.body["seed"]), it.body["seed"].as_u64().unwrap())).collect();
+    assert_eq!(seeds.len(), 20);
+    assert!(seeds.values().all(|&seed| seed < 1 << 31));
+    assert!(kept.samples.values().all(|it| seeds.contains_key(&it.text) && it.finish == "stop" && it.tokens == 3));
+    let log = stub.log.lock().unwrap();
+    assert!((2..=4).contains(&log.most), "{} at a time", log.most);
+    assert!(log.connections <= 2 * 4, "{} connections for {} requests", log.connections, log.asked.len());
+}
+
+#[test]
+fn nothing_depends_on_the_order_or_on_what_else_is_asked() {
+    let stub = Stub::start(Behaviour::default());
+    let prompts = prompts(4);
+    let complete = |jobs: &[Job], concurrency| {
+        let mut kept = Kept::default();
+        let options = Options { concurrency, ..options(&stub) };
+        Endpoint::connect(options).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
+        kept.samples
+    };
+    let all = complete(&jobs(&prompts, 3), 8);
+    let mut backwards = jobs(&prompts, 3);
+    backwards.reverse();
+    assert_eq!(complete(&backwards, 1), all);
+    let mut some = jobs(&prompts, 3);
+    some.remove(1);
+    some[0].samples = vec![2];
+    some[1].samples = vec![];
+    let some = complete(&some, 3);
+    assert_eq!(some.keys().copied().collect::<Vec<_>>(), [(0, 2), (3, 0), (3, 1), (3, 2)]);
+    assert!(some.iter().all(|(key, completion)| all[key] == *completion));
+    assert_eq!(complete(&[], 3), BTreeMap::new());
+}
+
+/// Each first request for a sample fails in one way; the second succeeds.
+#[test]
+fn what_may_pass_is_asked_again() {
+    let kinds: [(&str, Fault); 8] = [
+        ("500", Fault::Status(500, "", "oops".into())),
+        ("502", Fault::Status(502, "", "<html>".into())),
+        ("503", Fault::Status(503, "", json!({ "error": { "message": "Loading model" } }).to_string())),
+        ("cut body", Fault::CutBody),
+        ("cut JSON", Fault::CutJson),
+        ("hang-up", Fault::HangUp),
+        ("no usage", Fault::Edit("usage", "abusage")),
+        ("no choices", Fault::Edit("\"choices\":[{", "\"choices\":[],\"other\":[{")),
+    ];
+    for (name, fault) in kinds {
+        let stub = Stub::start(faulty(move |it| (it.path != "/v1/models" && it.time == 1).then(|| fault.clone())));
+        let (kept, done) = run(options(&stub), 3, 2);
+        done.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        assert_eq!(kept.samples.len(), 6, "{name}");
+        assert_eq!(stub.samples().len(), 12, "{name}");
+    }
+}
+
+#[test]
+fn two_failures_in_a_row_are_no_end_but_many_are() {
+    let failing = |times| {
+        let fault = Fault::Status(
+            500,
+            "",
+            json!({ "error": { "message": format!("broken {SECRET}\x1b[1m\nmore") } }).to_string(),
+        );
+        Stub::start(faulty(move |it| (it.body["max_tokens"] == MAX_TOKENS && it.time <= times).then(|| fault.clone())))
+    };
+    let stub = failing(2);
+    let (kept, done) = run(options(&stub), 2, 1);
+    done.unwrap();
+    assert_eq!((kept.samples.len(), stub.samples().len()), (2, 6));
+
+    let stub = failing(100);
+    let told = error(options(&stub), 1);
+    assert_eq!(told, "sample 0 of question 0: the server answers 500: broken (key)[1m (4 tries)");
+    assert_eq!(stub.samples().len(), 4);
+}
+
+#[test]
+fn samples_that_came_before_a_failure_are_kept() {
+    let last = |it: &Asked| it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 2");
+    let stub = Stub::start(faulty(move |it| last(it).then(|| Fault::Status(500, "", String::new()))));
+    let (kept, done) = run(Options { concurrency: 1, ..options(&stub) }, 3, 2);
+    assert!(done.is_err());
+    assert_eq!(kept.samples.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 0), (1, 1)]);
+}
+
+#[test]
+fn a_server_that_asks_for_time_gets_it() {
+    let busy = Fault::Status(429, "Retry-After: 1\r\n", json!({ "error": "slow down" }).to_string());
+    let stub =
+        Stub::start(faulty(move |it| (it.body["max_tokens"] == MAX_TOKENS && it.time == 1).then(|| busy.clone())));
+    run(options(&stub), 1, 1).1.unwrap();
+    let times: Vec<Instant> = stub.samples().iter().map(|it| it.at).collect();
+    assert_eq!(times.len(), 2);
+    assert!(times[1] - times[0] >= Duration::from_secs(1), "{:?}", times[1] - times[0]);
+}
+
+#[test]
+fn a_reply_that_never_comes_is_not_waited_for() {
+    let stub = Stub::start(faulty(|it| {
+        (it.path != "/v1/models" && it.time == 1).then_some(Fault::Slow(Duration::from_secs(600)))
+    }));
+    let impatient = Options { time_out: Duration::from_millis(400), ..options(&stub) };
+    let (kept, done) = run(impatient.clone(), 1, 2);
+    done.unwrap();
+    assert_eq!(kept.samples.len(), 2);
+
+    let stub = Stub::start(faulty(|it| (it.path != "/v1/models").then_some(Fault::Slow(Duration::from_secs(600)))));
+    let told = error(Options { tries: 2, url: stub.url.clone(), ..impatient }, 1);
+    assert!(told.contains("no reply within 400ms (2 tries)\nhint: "), "{told}");
+}
+
+#[test]
+fn a_prompt_that_the_server_reads_differently_is_an_error() {
+    let more = |it: &Asked| it.path != "/v1/models" && it.body["prompt"].to_string().contains("question 1");
+    let stub =
+        Stub::start(faulty(move |it| more(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":6"))));
+    let told = error(options(&stub), 3);
+    assert!(told.contains("the server counts 6 tokens in the prompt of question 1, its tokenizer here 4"), "{told}");
+    assert!(told.contains("\nhint: "), "{told}");
+    assert!(stub.samples().is_empty(), "nothing is drawn for a prompt that is read wrongly");
+
+    // Where the first look does not find it, the sample does.
+    let late = move |it: &Asked| more(it) && it.body["max_tokens"] == MAX_TOKENS;
+    let stub =
+        Stub::start(faulty(move |it| late(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":3"))));
+    let told = error(options(&stub), 3);
+    assert!(told.contains("the server counts 3 tokens in the prompt of question 1, its tokenizer here 4"), "{told}");
+}
+
+#[test]
+fn a_server_that_adds_a_token_to_every_text_gets_ids() {
+    let stub = Stub::start(Behaviour { adds_bos: true, ..Behaviour::default() });
+    let (kept, done) = run(options(&stub), 4, 2);
+    done.unwrap();
+    assert_eq!(kept.samples.len(), 8);
+    assert!(stub.samples().iter().all(|it| it.body["prompt"].is_array()));
+}
+
+#[test]
+fn a_server_without_extensions_gets_none() {
+    let stub = Stub::start(Behaviour { strict: true, ..Behaviour::default() });
+    let (kept, done) = run(options(&stub), 2, 2);
+    done.unwrap();
+    assert_eq!(kept.samples.len(), 4);
+    assert!(stub.samples().iter().all(|it| it.body.get("top_k").is_none() && it.body["top_p"] == 0.95));
+
+    let (prompts, mut wants) = (prompts(1), draw());
+    wants.sampling.top_k = 20;
+    let done = Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 1), &wants, &mut Kept::default());
+    let told = format!("{:#}", done.unwrap_err());
+    assert!(told.contains("the server answers 400: Unrecognized request argument: top_k"), "{told}");
+}
+
+#[test]
+fn a_context_that_is_too_short_is_no_truncation() {
+    let cut = |it: &Asked| it.path != "/v1/models" && it.body["max_tokens"] != 1;
+    let edit = Fault::Edit("\"finish_reason\":\"stop\"", "\"finish_reason\":\"length\"");
+    let stub = Stub::start(faulty(move |it| cut(it).then(|| edit.clone())));
+    let told = error(options(&stub), 1);
+    assert!(told.contains("the server ends it at 3 of 40 tokens\nhint: its context is too short"), "{told}");
+
+    let (prompts, mut kept) = (prompts(1), Kept::default());
+    let all = Draw { max_tokens: 3, ..draw() };
+    Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 1), &all, &mut kept).unwrap();
+    assert_eq!(kept.samples[&(0, 0)].finish, LENGTH);
+}
+
+#[test]
+fn refusals_end_at_once_and_say_what_to_do() {
+    for (status, headers, hint) in [
+        (400, "", "may not fit"),
+        (401, "", "does not accept the key"),
+        (403, "", "does not accept the key"),
+        (404, "", "give the URL"),
+        (307, "Location: http://elsewhere.example/v1/completions\r\n", "if you trust that address"),
+    ] {
+        let body = json!({ "error": { "message": format!("no: {SECRET}") } }).to_string();
+        let stub = Stub::start(faulty(move |it| {
+            (it.body["max_tokens"] == MAX_TOKENS).then(|| Fault::Status(status, headers, body.clone()))
+        }));
+        let told = error(Options { concurrency: 1, ..options(&stub) }, 2);
+        assert!(told.contains(hint) && told.contains("sample 0 of question 0"), "{status}: {told}");
+        assert_eq!(stub.samples().len(), 1, "{status}");
+    }
+    let locked = Stub::start(faulty(|_| Some(Fault::Status(401, "", "who are you?".into()))));
+    let told = error(Options { key: None, ..options(&locked) }, 1);
+    assert!(told.contains("the server answers 401: who are you?\nhint: set RFT_ENDPOINT_KEY"), "{told}");
+    assert_eq!(locked.asked().len(), 1);
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let elsewhere = Stub::start(Behaviour::default());
+    let location: &'static str = format!("Location: {}/v1/models\r\n", elsewhere.url).leak();
+    let stub = Stub::start(faulty(move |_| Some(Fault::Status(302, location, String::new()))));
+    let told = error(options(&stub), 1);
+    assert!(told.contains(&format!("redirects to {}/v1/models", elsewhere.url)), "{told}");
+    assert!(elsewhere.asked().is_empty());
+}
+
+#[test]
+fn the_model_is_one_that_is_served() {
+    let two = Stub::start(Behaviour { models: vec!["a".into(), "b".into()], ..Behaviour::default() });
+    let named = |name: Option<&str>| Endpoint::connect(Options { served_model: name.map(Into::into), ..options(&two) });
+    assert_eq!(named(Some("b")).unwrap().model(), "b");
+    let told = format!("{:#}", named(Some("c")).err().unwrap());
+    assert_eq!(told, "the server does not serve `c`\nhint: it serves `a`, `b`");
+    let told = format!("{:#}", named(None).err().unwrap());
+    assert_eq!(told, "the server serves 2 models\nhint: choose with --served-model: `a`, `b`");
+
+    let one = Stub::start(Behaviour::default());
+    let endpoint = Endpoint::connect(Options { url: format!("{}/v1/", one.url), ..options(&one) }).unwrap();
+    assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
+    let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
+    assert!(error(options(&none), 1).contains("serves no model"));
+    let other = Stub::start(faulty(|_| Some(Fault::Status(200, "", "<html>hello".into()))));
+    assert!(error(options(&other), 1).contains("is this an OpenAI-compatible server?"));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_at_once() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{gone}");
+    let told = format!("{:#}", Endpoint::connect(Options::new(&url)).err().unwrap());
+    assert!(told.contains(&url) && told.contains("\nhint: is the server running"), "{told}");
+}
+
+#[test]
+fn a_cancelled_evaluation_does_not_wait_for_the_server() {
+    let stub = Stub::start(faulty(|it| {
+        (it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 1"))
+            .then_some(Fault::Slow(Duration::from_secs(600)))
+    }));
+    let prompts = prompts(2);
+    let mut endpoint = Endpoint::connect(options(&stub)).unwrap();
+    let start = Instant::now();
+    let mut kept = Kept { enough: Some(2), ..Kept::default() };
+    endpoint.complete(&jobs(&prompts, 2), &draw(), &mut kept).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(kept.samples.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1)]);
+
+    let mut kept = Kept { enough: Some(0), ..Kept::default() };
+    let before = stub.asked().len();
+    endpoint.complete(&jobs(&prompts, 2), &draw(), &mut kept).unwrap();
+    assert_eq!((kept.samples.len(), stub.asked().len()), (0, before));
+}
+
+/// What takes a sample may fail, too: a full disk, say.
+#[test]
+fn an_error_of_the_taker_ends_the_work() {
+    struct Full(usize);
+    impl Watch for Full {
+        fn sample(&mut self, _: usize, _: usize, completion: Completion) -> anyhow::Result<()> {
+            assert_ne!(completion.finish, LENGTH);
+            self.0 += 1;
+            anyhow::bail!("no space is left")
+        }
+    }
+    let stub = Stub::start(Behaviour::default());
+    let (prompts, mut full) = (prompts(3), Full(0));
+    let told = Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
+    assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
+}
