@@ -4,6 +4,8 @@
 //! use in turn, so the peak is what stays plus the larger of the two. Weights and activations are bf16; the adapter, its
 //! gradient and moments, statistics and logits are f32.
 
+pub mod forecast;
+
 use crate::config::RunConfig;
 use crate::model::config::ModelConfig;
 use crate::model::lora::targets;
@@ -87,7 +89,7 @@ impl Rollout {
         let prompts = prompt_slots(rows as usize, rollout.num_generations, rollout.prompts_per_step) as u64;
         let cache = cache_bytes_per_token(model);
         // Only the rows that are sampled from have logits.
-        let logits = rows.max(prompts) * model.vocab_size as u64 * F32;
+        let logits = rows * model.vocab_size as u64 * F32;
         Rollout {
             prompt_cache: prompts * rollout.max_prompt_length as u64 * cache,
             branch_cache: rows * rollout.max_completion_length as u64 * cache,

@@ -68,7 +68,7 @@ impl DeviceAdapter {
             adapter.section.r
         );
         let chunks = len.div_ceil(CHUNK);
-        let mut arena = Arena::new(gpu, len * 18 + chunks * 8 + 16 * 256, "the adapter")?;
+        let mut arena = Arena::new(gpu, len * 18 + chunks * 8 + 16 * Arena::ALIGNMENT, "the adapter")?;
         let width = |members: &[Target]| {
             let (inputs, _) = members[0].shape(config);
             (inputs, members.iter().map(|target| target.shape(config).1).sum())

@@ -24,6 +24,7 @@ const METADATA: usize = 96;
 const ROUNDING: usize = 64 << 10;
 /// Columns of shrunk rows of a block, at most: four groups of up to 3 x 128.
 const LOW_COLUMNS: usize = 4 * 3 * 128;
+
 /// A decoder whose weights are on the device.
 pub struct Decoder {
     pub config: ModelConfig,
@@ -241,7 +242,7 @@ impl Decoder {
         let low = |arena: &mut Arena, group: fn(&Lora) -> usize| -> Result<Buffer<bf16>> {
             lora.as_ref().map_or(Ok(Buffer::NULL), |lora| arena.take(rows * group(lora)))
         };
-        let mut saved = Saved {
+        let saved = Saved {
             input: x,
             input_scales: arena.take(rows)?,
             qkv_low: low(arena, |lora| lora.qkv.low_width())?,
@@ -275,8 +276,6 @@ impl Decoder {
         out.copy_from(gpu, saved.middle)?;
         adapted(gpu, arena, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)?;
         arena.reset(mark);
-        // What stays is `saved`; without an adapter there are no shrunk rows.
-        saved.input = x;
         Ok(saved)
     }
 

@@ -18,8 +18,6 @@ const THREADS: usize = 256;
 /// Columns of a block of lora_back, and the widest padded rank it is made for.
 const STRIP: usize = 512;
 const NARROW: usize = 32;
-/// Spans that the depth of a shrink is cut into when decoding: fixed, so that a row's bits depend on nothing else.
-const DECODE_SPLITS: usize = 32;
 
 /// A group with its place in the adapter.
 #[derive(Clone, Copy)]
@@ -144,8 +142,7 @@ impl Group<'_> {
         if count == 0 {
             return Ok(());
         }
-        let span = decode_span(self.inputs);
-        let cut = Cut { span, splits: self.inputs.div_ceil(span) };
+        let cut = self.decode_cut();
         let rank = self.group.rank;
         self.shrink(gpu, x, rows, Buffer::NULL, partial, &cut)?;
         let b = self.adapter.compute.slice(self.b_range());
@@ -170,7 +167,7 @@ impl Group<'_> {
 
     /// Values that [`Group::decode`] needs for its partial sums.
     pub fn partial_values(&self, rows: usize) -> usize {
-        self.inputs.div_ceil(decode_span(self.inputs)) * rows * self.low_width()
+        self.decode_cut().splits * rows * self.low_width()
     }
 
     /// From `dy` (rows, outputs): adds to the adapter's gradient and writes its part of `dx` (rows, inputs). Returns whether
@@ -296,10 +293,6 @@ fn shrink_kernel(all: usize) -> (usize, &'static str) {
         33..=64 => (64, "lora_shrink_n64"),
         _ => (128, "lora_shrink_n128"),
     }
-}
-
-fn decode_span(inputs: usize) -> usize {
-    inputs.div_ceil(DECODE_SPLITS).next_multiple_of(64)
 }
 
 /// Tiles of `size` columns of all parts.

@@ -50,8 +50,6 @@ pub struct Gpu {
     pub kernels: launch::Kernels,
     pub blas: blas::Blas,
     pub name: String,
-    /// Compute capability, such as (9, 0).
-    pub capability: (i32, i32),
 }
 
 impl Gpu {
@@ -73,7 +71,7 @@ impl Gpu {
         keep_pool(&context)?;
         let kernels = launch::Kernels::load(&context).context("load the kernels")?;
         let blas = blas::Blas::new(stream.clone())?;
-        Ok(Self { stream, kernels, blas, name, capability })
+        Ok(Self { stream, kernels, blas, name })
     }
 
     /// Waits for all work that was issued.

@@ -60,7 +60,7 @@ impl Frozen {
     pub fn load(gpu: &Gpu, config: &ModelConfig, origin: &Origin, positions: usize) -> Result<Self> {
         let tensors = config.tensors();
         // Every tensor may be rounded up to the arena's alignment.
-        let padding = 256 * (tensors.len() + 8);
+        let padding = Arena::ALIGNMENT * (tensors.len() + 8);
         let rope_values = positions * config.head_dim;
         let bytes = 2 * config.parameters() + 4 * rope_values + padding;
         let mut loader = Loader { gpu, origin, arena: Arena::new(gpu, bytes, "the weights")? };

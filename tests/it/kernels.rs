@@ -11,6 +11,7 @@ mod head;
 mod lora;
 mod qkv_rope;
 mod rms_norm;
+mod rollout;
 mod rows;
 mod sampler;
 mod shim;

@@ -3,10 +3,12 @@
 use super::super::memory::Arena;
 use super::{COLUMNS, Group, NARROW, Parts, ROWS, STRIP, shrink_kernel, tiles};
 
-/// Blocks that fill a large GPU once (two on each of 132 multiprocessors) and about four times. Constants, not asked of the
-/// device: how a sum is cut decides its bits.
+/// Blocks that fill a large GPU once (two on each of 132 multiprocessors) and about twice. Constants, not asked of the device:
+/// how a sum is cut decides its bits.
 const ONE_WAVE: usize = 264;
 const ENOUGH_BLOCKS: usize = 512;
+/// Spans that the depth of a shrink is cut into when decoding: fixed, so that a row's bits depend on nothing else.
+const DECODE_SPLITS: usize = 32;
 
 /// How a sum is cut: into `splits` spans of `span` terms, the last of which may be shorter.
 pub(super) struct Cut {
@@ -46,6 +48,11 @@ impl Group<'_> {
     pub(super) fn shrink_cut(&self, rows: usize) -> Cut {
         let all = self.low_width();
         Cut::of_depth(self.inputs, all.div_ceil(shrink_kernel(all).0) * rows.div_ceil(ROWS))
+    }
+
+    /// The same for few rows, however many they are.
+    pub(super) fn decode_cut(&self) -> Cut {
+        Cut::new(self.inputs, self.inputs.div_ceil(DECODE_SPLITS))
     }
 
     pub(super) fn d_low_cut(&self, rows: usize) -> Cut {

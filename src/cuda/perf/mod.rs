@@ -66,6 +66,13 @@ pub struct Report {
     pub peak: usize,
 }
 
+/// Weights that every token is multiplied with: all but an embedding that is not the head too. Norms and biases, which are
+/// few, are counted along.
+fn multiplied(config: &ModelConfig) -> usize {
+    let embedding = config.vocab_size * config.hidden_size;
+    config.parameters() - if config.tie_word_embeddings { 0 } else { embedding }
+}
+
 impl Floors {
     fn line(&self, name: &str, milliseconds: f64, bytes: f64, flops: f64) -> Line {
         let floor = 1e3 * (bytes / self.bytes_per_second).max(flops / self.flops_per_second);
@@ -102,9 +109,7 @@ pub fn run(
     let gpu = Rc::new(Gpu::open(ordinal)?);
     let device = gpu.name.clone();
     let floors = floors(&gpu)?;
-    let target_modules = vec!["all-linear".to_owned()];
-    let section = LoraSection { r: 32, lora_alpha: 64.0, target_modules, use_rslora: false };
-    let adapter = Adapter::new(&config, &section, 1)?;
+    let adapter = Adapter::new(&config, &LoraSection::all_linear(32), 1)?;
     let extent = Extent { positions: 8_192, max_rows: 256, working_bytes: None };
     let shared = Shared::on(gpu, config, &Origin::Random(1), Some(&adapter), &extent)?;
     let mut bench = Bench { shared, adapter, floors, tell, lines: Vec::new() };

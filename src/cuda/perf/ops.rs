@@ -174,7 +174,7 @@ fn on_logits(bench: &Bench) -> Result<Vec<Line>> {
     keys.zero(gpu)?;
     places.zero(gpu)?;
     let some = Logits { rows: sampled, ..at };
-    let plain = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let plain = Sampling::plain(1.0);
     let nucleus = Sampling { top_p: 0.95, ..plain.clone() };
     for (name, sampling) in [("sampler, 256 rows", &plain), ("sampler, 256 rows, top-p", &nucleus)] {
         let ms = time(gpu, TIMES, || kernels::sample(gpu, some, keys, places, tokens, logprobs, sampling))?;

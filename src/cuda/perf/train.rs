@@ -1,6 +1,6 @@
 //! Training on whole sequences, and one step of GRPO from the rollout to the new adapter.
 
-use super::{Bench, Line};
+use super::{Bench, Line, multiplied};
 use crate::config::{Layers, resolve};
 use crate::cuda::engine::CudaEngine;
 use crate::cuda::learner::CudaLearner;
@@ -28,10 +28,8 @@ const HYPER: Hyper = Hyper { lr: 1e-5, beta1: 0.9, beta2: 0.99, eps: 1e-8, weigh
 /// Operations of a forward and a backward pass for a token of a sequence of `length`, with LoRA at rank `rank` and without
 /// gradients of frozen weights: 4 a weight and 12 of LoRA, and 4 + 10 a visible key for attention.
 fn flops_per_token(config: &ModelConfig, length: usize, lora: usize) -> f64 {
-    let weights =
-        config.parameters() - config.vocab_size * config.hidden_size * usize::from(!config.tie_word_embeddings);
     let wide = (config.num_hidden_layers * config.num_attention_heads * config.head_dim) as f64;
-    4.0 * weights as f64 + 6.0 * lora as f64 + 14.0 * wide * length as f64 / 2.0
+    4.0 * multiplied(config) as f64 + 6.0 * lora as f64 + 14.0 * wide * length as f64 / 2.0
 }
 
 fn tokens(stream: &Stream, len: usize, vocab: usize) -> Vec<u32> {
@@ -110,7 +108,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     };
     // Random weights never stop: a branch gets its length from its first three tokens.
     let length = |tokens: &[u32]| lengths[hash(&tokens[..3]).below(0, lengths.len() as u64) as usize].max(3);
-    let sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let sampling = Sampling::plain(1.0);
     let mut adapter = bench.adapter.clone();
     let mut adamw = AdamW::new(adapter.params.len());
     let mut section = resolve(&Layers::default())?.config.grpo;

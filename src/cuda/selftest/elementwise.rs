@@ -2,6 +2,7 @@
 
 use super::lab::{Lab, rounded};
 use super::{BF16, EXACT, F32};
+use crate::config::LoraSection;
 use crate::cuda::adapter::DeviceAdapter;
 use crate::cuda::memory::Buffer;
 use crate::cuda::ops::{self, Cache};
@@ -142,8 +143,7 @@ pub fn rows(lab: &mut Lab) -> Result<()> {
 /// Five steps with clipping and decay, from moments that are not zero, then one whose gradient is not finite.
 pub fn adamw(lab: &mut Lab) -> Result<()> {
     let config = known_shape("qwen2.5-0.5b").context("a known shape")?;
-    let section = super::model::lora_section(8);
-    let mut adapter = Adapter::new(&config, &section, 1)?;
+    let mut adapter = Adapter::new(&config, &LoraSection::all_linear(8), 1)?;
     let len = adapter.params.len();
     let device = DeviceAdapter::new(&lab.gpu, &config, &adapter)?;
     let mut host = AdamW::new(len);

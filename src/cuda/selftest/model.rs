@@ -31,12 +31,6 @@ pub fn shape(query: usize, kv: usize, dim: usize, inner: usize) -> ModelConfig {
     }
 }
 
-/// Every linear layer at this rank.
-pub fn lora_section(rank: usize) -> LoraSection {
-    let target_modules = vec!["all-linear".to_owned()];
-    LoraSection { r: rank, lora_alpha: 2.0 * rank as f64, target_modules, use_rslora: false }
-}
-
 /// Random weights that bf16 can hold, of a size at which every part of a block matters.
 pub struct TestWeights(pub u64);
 
@@ -72,7 +66,7 @@ impl Pair {
     }
 
     pub fn of(lab: &mut Lab, config: &ModelConfig, weights: &dyn Weights, rank: usize, bytes: u64) -> Result<Self> {
-        let mut adapter = Adapter::new(config, &lora_section(rank), 5)?;
+        let mut adapter = Adapter::new(config, &LoraSection::all_linear(rank), 5)?;
         let values = lab.normals(adapter.params.len(), 1.0);
         for (name, slot) in &adapter.slots {
             let deviation = if name.contains(".lora_B.") { 0.02 } else { 0.06 };
