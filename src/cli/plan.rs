@@ -162,7 +162,7 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
     table.load_style(presets::NOTHING);
     let (rollout, training) = (&plan.rollout, &plan.training);
     for (what, bytes) in [
-        ("CUDA itself", plan.context),
+        ("CUDA itself, and kept free for it", plan.context),
         ("weights, bf16", plan.weights),
         ("adapter, gradient, moments", plan.adapter),
         ("rollout: keys and values of prompts", rollout.prompt_cache),
@@ -170,7 +170,7 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
         ("rollout: working memory, logits", rollout.working),
         ("training: kept for the backward pass", training.kept),
         ("training: working memory", training.working),
-        ("training: a chunk of logits", training.logits),
+        ("training: the head, before that", training.head),
         ("peak: what stays, and the larger phase", plan.peak()),
     ] {
         table.add_row([what.to_owned(), HumanBytes(bytes).to_string()]);

@@ -9,6 +9,7 @@ mod decode_attention;
 mod emulator;
 mod head;
 mod lora;
+mod qk_norm;
 mod qkv_rope;
 mod rms_norm;
 mod rollout;

@@ -57,7 +57,7 @@ fn one_group(
     at.forward(&gpu, &mut lab.arena, x_at, rows, y, low, false)?;
     let alone: Vec<f32> = want.iter().zip(&before).map(|(sum, before)| sum - before).collect();
     lab.compare_bf16(&format!("{name}: written"), y, &alone, BF16)?;
-    let (y, partial) = (lab.bf16(&before)?, lab.poisoned(at.partial_values(rows))?);
+    let (y, partial) = (lab.bf16(&before)?, lab.poisoned(at.decode_values(rows))?);
     at.decode(&gpu, x_at, rows, y, partial, true)?;
     lab.compare_bf16(&format!("{name}: decoding"), y, &want, BF16)?;
 

@@ -1,7 +1,7 @@
 //! Rollouts: what is decoded is what the whole sequence gives, token for token.
 
 use super::lab::Lab;
-use super::model::{Pair, shape};
+use super::model::{Pair, qwen3, shape};
 use super::{BF16, EXACT};
 use crate::cuda::engine::CudaEngine;
 use crate::cuda::learner::CudaLearner;
@@ -26,7 +26,9 @@ pub fn rollout(lab: &mut Lab) -> Result<()> {
         ("T = 0.8, top-p 0.9", (7, 1, 128), 32, Sampling { temperature: 0.8, top_p: 0.9, ..plain }),
     ] {
         let (query, kv, dim) = heads;
-        let pair = Pair::new(lab, &shape(query, kv, dim, 376), rank, 256 << 20)?;
+        let config = shape(query, kv, dim, 376);
+        let config = if kv == 4 { qwen3(config) } else { config };
+        let pair = Pair::new(lab, &config, rank, 256 << 20)?;
         one(lab, name, &pair, &sampling)?;
     }
     Ok(())
