@@ -10,6 +10,7 @@ pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod disk;
+pub mod eval;
 pub mod grpo;
 pub mod math;
 pub mod model;

@@ -26,6 +26,10 @@ pub enum Purpose {
     Probe = 8,
     /// Cases of the reward bench: path (0: the sample of questions; 1, question: the choices made for it).
     RewardBench = 9,
+    /// The order in which options are shown: path (question).
+    Choices = 10,
+    /// What a server is asked for: path (question, sample), position 0 its seed, then the waits between tries.
+    Endpoint = 11,
 }
 
 /// A random function of a 64-bit position, chosen by seed, purpose and path.

@@ -1,12 +1,12 @@
 //! `rft generate`: ask a model one question and watch it answer.
 
 use super::config_args::ConfigArgs;
+use super::trained::{Trained, prior_prompt};
 use crate::config;
 use crate::device::{Device, Extent, Loaded};
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::model::tokenizer::TextStream;
-use crate::prompt;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
 use crate::rollout::{Request, Sampling, Watch};
@@ -14,7 +14,7 @@ use crate::run::Stop;
 use crate::train::state::load_adapter;
 use anyhow::{Result, ensure};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Ask a model, trained or not, one question
 ///
@@ -70,32 +70,22 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
-    if let Some(config) = trained.as_ref().and_then(|trained| trained.config.clone()) {
-        layers.files.insert(0, config);
+    if let Some(trained) = &trained {
+        trained.configure(&mut layers);
     }
-    let mut flag = |key: &str, value: Option<toml::Value>, name: &str| {
-        if let Some(value) = value {
-            layers.flags.push((key.to_owned(), value, name.to_owned()));
-        }
-    };
-    flag("prompt.ppe", args.ppe.clone().map(toml::Value::String), "--ppe");
-    flag("model.path", args.model.clone().map(toml::Value::String), "--model");
-    let max_tokens = args.max_tokens.map(|n| toml::Value::Integer(n as i64));
-    flag("rollout.max_completion_length", max_tokens, "--max-tokens");
+    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
+    layers.flag("model.path", args.model.clone(), "--model");
+    layers.flag("run.device", args.device.clone(), "--device");
+    layers.flag("rollout.max_completion_length", args.max_tokens.map(|n| n as i64), "--max-tokens");
     let config = config::resolve(&layers)?.config;
     ensure!(args.temperature >= 0.0, "`--temperature` must be 0 or more");
 
-    let prior = match trained.as_ref().and_then(|trained| trained.prompt.as_ref()) {
-        Some(file) if args.ppe.is_none() && prompt::find_shipped(&config.prompt.ppe).is_none() => {
-            prompt::find(&file.display().to_string())?
-        }
-        _ => prompt::find(&config.prompt.ppe)?,
-    };
+    let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
     let adapter: Option<Adapter> =
         trained.map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
-    let device = Device::choose(args.device.as_deref().unwrap_or(&config.run.device))?;
+    let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();
     let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES) };
     let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
@@ -136,27 +126,6 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Memory on a GPU for one answer at a time.
 const GENERATE_BYTES: u64 = 4 << 30;
-
-/// Where an adapter is, and the configuration and prompt of the run that made it.
-struct Trained {
-    folder: PathBuf,
-    config: Option<PathBuf>,
-    prompt: Option<PathBuf>,
-}
-
-impl Trained {
-    fn find(path: &Path) -> Result<Self> {
-        let inside = path.join("adapter");
-        let folder = if inside.is_dir() { inside } else { path.to_owned() };
-        ensure!(
-            folder.join("adapter_config.json").is_file(),
-            "`{}` is neither a run with an adapter nor an adapter\nhint: an adapter folder has an `adapter_config.json`",
-            path.display()
-        );
-        let of_run = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
-        Ok(Self { folder, config: of_run("config.toml"), prompt: of_run("prompt.toml") })
-    }
-}
 
 /// Prints an answer as it is drawn.
 struct Printer<'a> {

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod config_args;
 pub mod download;
+pub mod eval;
 pub mod generate;
 pub mod merge;
 pub mod perf;
@@ -11,6 +12,7 @@ pub mod prompts;
 pub mod reward;
 pub mod selftest;
 pub mod train;
+pub mod trained;
 
 use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};
@@ -35,6 +37,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Train(Box<train::Args>),
+    Eval(Box<eval::Args>),
     Generate(Box<generate::Args>),
     Merge(merge::Args),
     Plan(plan::Args),
@@ -49,6 +52,7 @@ enum Command {
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(*args),
+        Command::Eval(args) => eval::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),

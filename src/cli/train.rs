@@ -159,24 +159,17 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// The configuration of a new run, from all layers.
 fn resolve(args: &Args) -> Result<RunConfig> {
     let mut layers = args.config.layers();
-    let mut flag = |key: &str, value: Option<toml::Value>, name: &str| {
-        if let Some(value) = value {
-            layers.flags.push((key.to_owned(), value, name.to_owned()));
-        }
-    };
-    let text = |value: &Option<String>| value.clone().map(toml::Value::String);
-    let number = |value: Option<i64>| value.map(toml::Value::Integer);
-    flag("prompt.ppe", text(&args.ppe), "--ppe");
-    flag("model.path", text(&args.model), "--model");
-    flag("run.device", text(&args.device), "--device");
-    flag("data.path", text(&args.data), "--data");
-    flag("data.question_column", text(&args.question_column), "--question-column");
-    flag("data.answer_column", text(&args.answer_column), "--answer-column");
-    flag("data.max_questions", number(args.max_questions), "--max-questions");
-    flag("train.steps", number(args.steps), "--steps");
-    flag("train.seed", number(args.seed), "--seed");
-    flag("train.threads", number(args.threads), "--threads");
-    flag("run.name", text(&args.name), "--name");
+    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
+    layers.flag("model.path", args.model.clone(), "--model");
+    layers.flag("run.device", args.device.clone(), "--device");
+    layers.flag("data.path", args.data.clone(), "--data");
+    layers.flag("data.question_column", args.question_column.clone(), "--question-column");
+    layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");
+    layers.flag("data.max_questions", args.max_questions, "--max-questions");
+    layers.flag("train.steps", args.steps, "--steps");
+    layers.flag("train.seed", args.seed, "--seed");
+    layers.flag("train.threads", args.threads, "--threads");
+    layers.flag("run.name", args.name.clone(), "--name");
     let config = config::resolve(&layers)?.config;
     if args.model.is_none()
         && args.config.files.is_empty()

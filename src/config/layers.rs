@@ -30,6 +30,13 @@ pub struct Layers {
     pub flags: Vec<(String, Value, String)>,
 }
 
+impl Layers {
+    /// Sets `key` from the command's flag called `name`, where the user gave it.
+    pub fn flag(&mut self, key: &str, value: Option<impl Into<Value>>, name: &str) {
+        self.flags.extend(value.map(|value| (key.to_owned(), value.into(), name.to_owned())));
+    }
+}
+
 /// A configuration that can be run, and where each of its values came from.
 #[derive(Clone, Debug)]
 pub struct Resolved {

@@ -43,7 +43,7 @@ pub fn extract_boxed<'a>(response: &'a str, scope: Scope, answer_tag: Option<&st
 }
 
 /// The content of the last `<tag>…</tag>` that is closed.
-fn last_element<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
+pub fn last_element<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let mut end = text.rfind(&close)?;
     loop {

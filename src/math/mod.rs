@@ -41,7 +41,7 @@ use form::Form;
 use lex::Grouping;
 use limits::{Meter, Reason};
 
-pub use extract::{Extracted, Found, Rule, extract_boxed, extract_lenient};
+pub use extract::{Extracted, Found, Rule, extract_boxed, extract_lenient, last_element};
 
 /// What a check of an answer against the gold answer found. As JSON: `"correct"`, `"wrong"` or `{"undecided": reason}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

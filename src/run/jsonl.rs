@@ -1,7 +1,7 @@
 //! An append-only log: one JSON object a line, each with the field `step`, in the order of steps.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -36,6 +36,21 @@ impl JsonLines {
         Ok(Self { file, path: path.to_owned() })
     }
 
+    /// Goes on with a log of any records, or starts it; a last line that a crash left torn is cut off.
+    pub fn append_to(path: &Path) -> Result<Self> {
+        let context = || format!("open `{}`", path.display());
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|error| write_error(path, &error))?;
+        let kept = whole_lines(&mut file).with_context(context)?;
+        file.set_len(kept).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| write_error(path, &error))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
     /// Appends one line. It reaches the operating system in one write, so a crash of the program tears nothing.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("encode a record as JSON")?;
@@ -60,6 +75,23 @@ pub fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
         .map(|(index, line)| serde_json::from_slice(line).with_context(|| format!("line {}", index + 1)))
         .collect::<Result<_>>()
         .with_context(context)
+}
+
+/// Length in bytes of the lines that end.
+fn whole_lines(file: &mut File) -> std::io::Result<u64> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let mut block = [0; 1 << 12];
+    while end > 0 {
+        let length = end.min(block.len() as u64);
+        file.seek(SeekFrom::Start(end - length))?;
+        let bytes = &mut block[..length as usize];
+        file.read_exact(bytes)?;
+        if let Some(at) = bytes.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(end - length + at as u64 + 1);
+        }
+        end -= length;
+    }
+    Ok(0)
 }
 
 /// Length in bytes of the lines up to and with `last_step`.
@@ -133,6 +165,21 @@ mod tests {
             JsonLines::resume(&path, 9).unwrap().append(&record(2)).unwrap();
             assert_eq!(steps(&path), [1, 2]);
         }
+    }
+
+    #[test]
+    fn any_log_goes_on_after_its_last_whole_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        for torn in [0, 1, 5_000] {
+            let whole = format!("{}\n\"b\"\n", serde_json::to_string(&"a".repeat(9_000)).unwrap());
+            std::fs::write(&path, format!("{whole}{}", "x".repeat(torn))).unwrap();
+            JsonLines::append_to(&path).unwrap().append(&"c").unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{whole}\"c\"\n"));
+        }
+        std::fs::write(&path, "torn").unwrap();
+        JsonLines::append_to(&path).unwrap().append(&1).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod config;
 mod custom_reward;
 mod data;
 mod embedded;
+mod eval;
 mod files;
 mod gradients;
 mod hub;

@@ -108,16 +108,10 @@ pub fn run(args: Args) -> Result<()> {
 
 fn resolve(args: &Args) -> Result<RunConfig> {
     let mut layers = args.config.layers();
-    for (key, value, name) in [
-        ("data.path", &args.data, "--data"),
-        ("data.question_column", &args.question_column, "--question-column"),
-        ("data.answer_column", &args.answer_column, "--answer-column"),
-        ("prompt.ppe", &args.ppe, "--ppe"),
-    ] {
-        if let Some(value) = value {
-            layers.flags.push((key.to_owned(), toml::Value::String(value.clone()), name.to_owned()));
-        }
-    }
+    layers.flag("data.path", args.data.clone(), "--data");
+    layers.flag("data.question_column", args.question_column.clone(), "--question-column");
+    layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");
+    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
     Ok(config::resolve(&layers)?.config)
 }
 

@@ -22,6 +22,16 @@ pub fn dataset_files_from(config: &HubConfig, id: &str, revision: &str, split: &
     Plan::new(config, repo, |names| split_files(names, split))?.fetch(&mut |_| {})
 }
 
+/// One file of a data set on the hub, downloaded where it is not in the cache.
+pub fn dataset_file(id: &str, revision: &str, file: &str) -> Result<Vec<PathBuf>> {
+    let repo = Repo::new(Kind::Dataset, id, revision)?;
+    let only = |names: &[String]| match names.iter().find(|name| *name == file) {
+        Some(name) => Ok(vec![name.clone()]),
+        None => bail!("the repository has no file `{file}`"),
+    };
+    Plan::new(&HubConfig::from_env()?, repo, only)?.fetch(&mut |_| {})
+}
+
 /// Picks the files of `split` by name: `train.jsonl`, `data/train-00000-of-00002.parquet`, `main/train-...`. A repository whose
 /// names speak of no split at all is its own training split. Of several formats or folders one is taken whole.
 fn split_files(names: &[String], split: &str) -> Result<Vec<String>> {

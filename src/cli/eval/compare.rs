@@ -1,0 +1,66 @@
+//! `rft eval compare A B`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::{OutputFormat, table};
+use crate::eval::compare::{Comparison, compare};
+use crate::eval::folder::EvalFolder;
+
+/// Compare two evaluations, question by question
+///
+/// Both have to have answered the same questions. Beside the difference stand its 95 % interval, a p-value, and the smallest
+/// difference that so many questions would have shown in four of five cases: a difference below it says little either way.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Example:\n  rft eval compare evals/tiny-none-study-1a2b3c4d evals/tiny-null-example-study-5e6f7a8b"
+)]
+pub struct Args {
+    /// Folder of the first evaluation
+    first: PathBuf,
+    /// Folder of the second
+    second: PathBuf,
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: OutputFormat,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let (first, second) = (EvalFolder::open(&args.first)?, EvalFolder::open(&args.second)?);
+    let comparisons = compare(&first, &second)?;
+    if args.output_format == OutputFormat::Json {
+        println!("{}", serde_json::to_string_pretty(&comparisons)?);
+        return Ok(());
+    }
+    println!("A  {}\nB  {}\n{}", table::title(&first.identity), table::title(&second.identity), rows(&comparisons));
+    for it in &comparisons {
+        println!("{}: {}", it.benchmark, it.method);
+        for note in &it.notes {
+            println!("{}: {note}", it.benchmark);
+        }
+    }
+    Ok(())
+}
+
+fn rows(comparisons: &[Comparison]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["benchmark", "questions", "A", "B", "B less A, 95 % interval", "p", "would have shown"]);
+    let points = |share: f64| format!("{:+.1}", 100.0 * share);
+    for it in comparisons {
+        table.add_row([
+            it.benchmark.clone(),
+            it.questions.to_string(),
+            format!("{:.1} %", 100.0 * it.first),
+            format!("{:.1} %", 100.0 * it.second),
+            format!("{} [{}, {}]", points(it.difference), points(it.interval.low), points(it.interval.high)),
+            if it.p_value < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", it.p_value) },
+            it.detectable.map_or_else(|| "-".to_owned(), |it| format!("{:.1} points", 100.0 * it)),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}

@@ -1,0 +1,41 @@
+//! `rft eval regrade EVALUATION`
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::{OutputFormat, table};
+use crate::eval::folder::EvalFolder;
+use crate::eval::grade::Grader;
+use crate::eval::run::regrade;
+
+/// Grade an evaluation again, without asking the model
+///
+/// For a newer grader than the one that made the scores. What the model said stays; verdicts and scores are written anew.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  rft eval regrade evals/tiny-none-study-1a2b3c4d")]
+pub struct Args {
+    /// Folder of the evaluation
+    evaluation: PathBuf,
+
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: OutputFormat,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let folder = EvalFolder::open(&args.evaluation)?;
+    let mut all = Vec::new();
+    for (name, bench) in folder.benches()? {
+        let (scores, changed) = regrade(&bench, &Grader::default()).with_context(|| format!("grade `{name}` again"))?;
+        eprintln!("{name}: {} of {} verdicts changed", changed.changed, changed.samples);
+        all.push((scores, None));
+    }
+    match args.output_format {
+        OutputFormat::Json => {
+            let scores: Vec<_> = all.iter().map(|(scores, _)| scores).collect();
+            println!("{}", serde_json::to_string_pretty(&scores)?);
+        }
+        OutputFormat::Text => println!("{}\n{}", table::title(&folder.identity), table::scores(&all)),
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! Scores as tables.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use crate::eval::bench::{self, Kind, Origin};
+use crate::eval::folder::Identity;
+use crate::eval::score::{Estimate, Scores};
+
+/// What was asked of which model.
+pub fn title(identity: &Identity) -> String {
+    let adapter = identity.adapter.as_ref().map(|it| format!(" with the adapter `{it}`")).unwrap_or_default();
+    let words = if identity.wording == "rft" { String::new() } else { format!(" (words of {})", identity.wording) };
+    format!(
+        "{}{adapter}, prior prompt `{}`{words}, profile `{}`, temperature {}, top-p {}, seed {}",
+        identity.model, identity.ppe, identity.profile, identity.temperature, identity.top_p, identity.seed
+    )
+}
+
+/// One row for each benchmark; with the tokens a second of this process, where it drew any.
+pub fn scores(all: &[(Scores, Option<f64>)]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    let several = all.iter().any(|(scores, _)| scores.samples > 1);
+    let mut header = vec!["benchmark", "questions", "accuracy, 95 % interval"];
+    if several {
+        header.extend(["pass@k", "maj@k"]);
+    }
+    header.extend(["cut off", "no answer", "undecided", "tokens", "tokens/s"]);
+    table.set_header(header);
+    for (it, speed) in all {
+        let mut row = vec![it.benchmark.clone(), questions(it), estimate(&it.accuracy)];
+        if several {
+            row.push(
+                it.pass_at
+                    .last_key_value()
+                    .map(|(k, value)| format!("{} (k={k})", percent(*value)))
+                    .unwrap_or_default(),
+            );
+            row.push(it.majority.map_or_else(|| "-".to_owned(), percent));
+        }
+        row.extend([percent(it.truncated), percent(it.no_answer), percent(it.undecided)]);
+        row.push(format!("{:.0} ({:.0} to {:.0})", it.tokens.mean, it.tokens.p10, it.tokens.p90));
+        row.push(speed.map_or_else(|| "-".to_owned(), |speed| format!("{speed:.0}")));
+        table.add_row(row);
+        for (what, other) in [("base tests", &it.base_accuracy), ("letter given", &it.letter_accuracy)] {
+            if let Some(other) = other {
+                table.add_row([format!("  {what}"), String::new(), estimate(other)]);
+            }
+        }
+        if let Some(share) = it.unparsable {
+            table.add_row(["  not Python".to_owned(), String::new(), percent(share)]);
+        }
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// `first 20 of 500 x 4`
+fn questions(scores: &Scores) -> String {
+    let of = if scores.questions < scores.of {
+        format!("first {} of {}", scores.questions, scores.of)
+    } else {
+        scores.of.to_string()
+    };
+    if scores.samples > 1 { format!("{of} x {}", scores.samples) } else { of }
+}
+
+fn estimate(it: &Estimate) -> String {
+    format!("{:.1} % [{:.1}, {:.1}]", 100.0 * it.value, 100.0 * it.interval.low, 100.0 * it.interval.high)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// The shipped benchmarks.
+pub fn benchmarks() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["benchmark", "also called", "questions", "samples", "answer", "source"]);
+    for it in bench::all() {
+        let (questions, source) = match &it.origin {
+            Origin::Hub(set) => (set.rows, set.id.to_owned()),
+            Origin::Arithmetic { questions, .. } => (*questions, "generated".to_owned()),
+            Origin::File(file) => (0, file.path.display().to_string()),
+        };
+        let answer = match it.kind {
+            Kind::Math => "a value",
+            Kind::Choice => "an option",
+            Kind::Code { .. } => "a program",
+        };
+        let row =
+            [it.name, it.aliases.join(", "), questions.to_string(), it.samples.to_string(), answer.to_owned(), source];
+        table.add_row(row);
+    }
+    table
+}

@@ -1,0 +1,50 @@
+//! What `--adapter` names: a run, or an adapter by itself.
+
+use anyhow::{Result, ensure};
+use std::path::{Path, PathBuf};
+
+use crate::config::{Layers, RunConfig};
+use crate::prompt::{self, PriorPrompt};
+
+/// Where an adapter is, and the configuration and prompt of the run that made it.
+pub struct Trained {
+    /// The adapter's folder.
+    pub folder: PathBuf,
+    /// The last part of the path that the user gave.
+    pub name: String,
+    config: Option<PathBuf>,
+    prompt: Option<PathBuf>,
+}
+
+impl Trained {
+    /// # Errors
+    /// There is neither a run with an adapter nor an adapter.
+    pub fn find(path: &Path) -> Result<Self> {
+        let inside = path.join("adapter");
+        let folder = if inside.is_dir() { inside } else { path.to_owned() };
+        ensure!(
+            folder.join("adapter_config.json").is_file(),
+            "`{}` is neither a run with an adapter nor an adapter\nhint: an adapter folder has an `adapter_config.json`",
+            path.display()
+        );
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let of_run = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
+        Ok(Self { folder, name, config: of_run("config.toml"), prompt: of_run("prompt.toml") })
+    }
+
+    /// Lays the run's configuration below the user's files.
+    pub fn configure(&self, layers: &mut Layers) {
+        layers.files.splice(0..0, self.config.clone());
+    }
+}
+
+/// The prior prompt of `config`. Where it is the run's own and not shipped, it is read from the run, as the user's file may have
+/// changed or gone since. `chosen`: the user named one.
+pub fn prior_prompt(trained: Option<&Trained>, config: &RunConfig, chosen: bool) -> Result<PriorPrompt> {
+    match trained.and_then(|trained| trained.prompt.as_ref()) {
+        Some(file) if !chosen && prompt::find_shipped(&config.prompt.ppe).is_none() => {
+            prompt::find(&file.display().to_string())
+        }
+        _ => prompt::find(&config.prompt.ppe),
+    }
+}

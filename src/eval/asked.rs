@@ -1,0 +1,97 @@
+//! Questions as they are put to a model.
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::bench::{Choices, Kind, Set};
+use super::profile::Style;
+use crate::data::Question;
+use crate::disk::hash::sha256_ids;
+use crate::prompt::template::{Rendered, encode_prompt};
+use crate::prompt::{PriorPrompt, find_shipped};
+use crate::rng::name_hash;
+use crate::rollout::policy::{Policy, opening};
+
+/// A question with the prompt that asks it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub id: String,
+    pub text: String,
+    /// The right answer; for options, its letter.
+    pub gold: String,
+    /// The options as they are shown; empty where the answer is free.
+    pub options: Vec<String>,
+    /// See [`Choices::order`].
+    pub order: Vec<usize>,
+    pub prompt: Rendered,
+    /// Identity for the random numbers.
+    pub key: u64,
+}
+
+/// What is kept of a question beside its samples: enough to grade them again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuestionRecord {
+    pub id: String,
+    pub question: String,
+    pub gold: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<usize>,
+    /// The rendered prompt.
+    pub prompt_text: String,
+    /// [`sha256_ids`] of it.
+    pub prompt_sha256: String,
+}
+
+/// How prompts are made.
+pub struct Asking<'a> {
+    pub policy: &'a Policy,
+    pub prior: &'a PriorPrompt,
+    /// Start responses with the prior prompt's opening tag.
+    pub prefill: bool,
+    pub style: &'a Style,
+    pub seed: u64,
+}
+
+impl Asking<'_> {
+    /// Renders the questions of `set`.
+    ///
+    /// # Errors
+    /// Options that are missing or not distinct; a template that cannot be rendered.
+    pub fn all(&self, set: &Set, kind: Kind) -> Result<Vec<Asked>> {
+        let none = find_shipped("none").context("the prior prompt `none` is shipped")?;
+        let prior = if self.style.takes_prior_prompt() { self.prior } else { none };
+        let start = self.style.prefill.clone().or_else(|| opening(prior, self.prefill));
+        set.questions.iter().map(|question| self.one(question, kind, prior, start.as_deref())).collect()
+    }
+
+    fn one(&self, question: &Question, kind: Kind, prior: &PriorPrompt, start: Option<&str>) -> Result<Asked> {
+        let choices = match kind {
+            Kind::Choice => Some(Choices::of(question, self.seed)?),
+            Kind::Math | Kind::Code { .. } => None,
+        };
+        let (gold, options, order) = match choices {
+            Some(choices) => (Choices::letter(choices.right).to_string(), choices.options, choices.order),
+            None => (question.gold.clone(), Vec::new(), Vec::new()),
+        };
+        let said = self.style.ask(&question.text, &options);
+        let prompt = encode_prompt(&self.policy.tokenizer, &self.policy.template, &prior.messages(&said), start)?;
+        let (id, text) = (question.id.clone(), question.text.clone());
+        Ok(Asked { key: name_hash(&id), id, text, gold, options, order, prompt })
+    }
+}
+
+impl Asked {
+    pub fn record(&self) -> QuestionRecord {
+        QuestionRecord {
+            id: self.id.clone(),
+            question: self.text.clone(),
+            gold: self.gold.clone(),
+            options: self.options.clone(),
+            order: self.order.clone(),
+            prompt_text: self.prompt.text.clone(),
+            prompt_sha256: sha256_ids(&self.prompt.ids),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! AIME 2025, I and II: 30 questions, younger than the training data of the models of 2024.
+
+use super::{Benchmark, HubSet, Kind, Origin};
+
+const SET: HubSet = HubSet {
+    id: "yentinglin/aime_2025",
+    revision: "main",
+    split: "train",
+    hub_file: None,
+    download: None,
+    files: &["aime2025.jsonl", "aime_2025.jsonl", "aime25.jsonl", "aime2025.parquet"],
+    question: "problem",
+    answer: "answer",
+    rows: 30,
+    golds_sha256: None,
+};
+
+pub fn benchmark() -> Benchmark {
+    let aliases = &["aime25", "aime_2025"];
+    Benchmark { name: "aime2025".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Math, samples: 64 }
+}

@@ -1,0 +1,64 @@
+//! GPQA-Diamond (Rein et al., arXiv 2311.12022): 198 questions of graduate level with four options.
+//!
+//! The set is gated, and its authors ask that no example be published: nothing of it is in this repository, and it is read
+//! from the official CSV file.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Benchmark, HubSet, Kind, Origin};
+use crate::data::Question;
+use crate::rng::{Purpose, Stream, name_hash};
+
+const SET: HubSet = HubSet {
+    id: "Idavidrein/gpqa",
+    revision: "main",
+    split: "train",
+    hub_file: Some("gpqa_diamond.csv"),
+    download: None,
+    files: &["gpqa_diamond.csv", "gpqa-diamond.csv"],
+    question: "Question",
+    answer: "Correct Answer",
+    rows: 198,
+    golds_sha256: None,
+};
+
+const WRONG: [&str; 3] = ["Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"];
+
+pub fn benchmark() -> Benchmark {
+    let aliases = &["gpqa:diamond", "gpqa_diamond", "gpqa"];
+    Benchmark { name: "gpqa-diamond".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Choice, samples: 8 }
+}
+
+/// The options of a question in the order in which they are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choices {
+    pub options: Vec<String>,
+    /// Place of the right one.
+    pub right: usize,
+    /// `order[i]` is what stands at place i: 0 the right answer, then the wrong ones of the file.
+    pub order: Vec<usize>,
+}
+
+impl Choices {
+    /// Shuffled by (seed, identity of the question) alone, so that a resumed or repeated evaluation shows the same order.
+    ///
+    /// # Errors
+    /// A missing column; options that are not distinct.
+    pub fn of(question: &Question, seed: u64) -> Result<Self> {
+        let mut texts = vec![question.gold.clone()];
+        for column in WRONG {
+            let option = question.extra.get(column).and_then(|it| it.as_str()).map(str::trim).unwrap_or_default();
+            ensure!(!option.is_empty(), "question {} has no `{column}`", question.id);
+            texts.push(option.to_owned());
+        }
+        let order = Stream::new(seed, Purpose::Choices, &[name_hash(&question.id)]).permutation(texts.len());
+        let right = order.iter().position(|&it| it == 0).context("a permutation has every place")?;
+        let options = order.iter().map(|&it| texts[it].clone()).collect();
+        Ok(Self { options, right, order })
+    }
+
+    /// `A` for the first option.
+    pub fn letter(place: usize) -> char {
+        char::from(b'A' + place as u8)
+    }
+}

@@ -1,0 +1,20 @@
+//! GSM8K: 1,319 word problems of grade school (Cobbe et al., arXiv 2110.14168).
+
+use super::{Benchmark, HubSet, Kind, Origin};
+
+const SET: HubSet = HubSet {
+    id: "openai/gsm8k",
+    revision: "main",
+    split: "test",
+    hub_file: None,
+    download: None,
+    files: &["gsm8k_test.jsonl", "gsm8k.jsonl", "gsm8k_test.parquet"],
+    question: "question",
+    answer: "answer",
+    rows: 1_319,
+    golds_sha256: Some("c09cc2ca225e8a628b6b44137286d0ace75423234cc2b08be20f1e7523d4e192"),
+};
+
+pub fn benchmark() -> Benchmark {
+    Benchmark { name: "gsm8k".into(), aliases: &["gsm_8k"], origin: Origin::Hub(&SET), kind: Kind::Math, samples: 1 }
+}

@@ -1,0 +1,318 @@
+//! One server over HTTP: what is tried again, what is not, and where the key may go.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use ureq::{Agent, AsSendBody, Body};
+
+use super::{Key, Options, wire};
+use crate::rng::Stream;
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// `None`: no whole answer came.
+    status: Option<u16>,
+    /// One line, and a hint where there is a remedy.
+    message: String,
+    /// The same request may succeed later.
+    passing: bool,
+    /// When the server says that it may.
+    after: Option<Duration>,
+}
+
+impl Failure {
+    fn passing(message: String) -> Self {
+        Self { status: None, message, passing: true, after: None }
+    }
+
+    /// The server does not know a field, or takes no such value in it.
+    pub fn misunderstood(&self) -> bool {
+        matches!(self.status, Some(400 | 422))
+    }
+
+    pub fn into_error(self) -> anyhow::Error {
+        anyhow!(self.message)
+    }
+}
+
+pub(super) struct Client {
+    agent: Agent,
+    /// Without a slash at its end and without `/v1`.
+    url: String,
+    key: Option<Key>,
+    /// The header with the key, where the key may be sent.
+    authorization: Option<HeaderValue>,
+    tries: u32,
+    pause: Duration,
+    time_out: Duration,
+}
+
+impl Client {
+    pub fn new(options: &Options) -> Result<Self> {
+        let Place { url, on_this_machine, keeps_secrets } = Place::parse(&options.url)?;
+        let authorization = match &options.key {
+            Some(key) if keeps_secrets => {
+                let header = HeaderValue::from_str(&format!("Bearer {}", key.0));
+                let mut header = header.map_err(|_| anyhow!("the key holds characters that cannot be sent"))?;
+                header.set_sensitive(true);
+                Some(header)
+            }
+            _ => None,
+        };
+        let mut agent = Agent::config_builder()
+            .user_agent(concat!("rft/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            .max_redirects(0) // whoever the key is meant for is named by the user, not by a reply
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(Duration::from_secs(10)))
+            .timeout_global(Some(options.time_out))
+            .max_idle_connections(options.concurrency)
+            .max_idle_connections_per_host(options.concurrency)
+            .max_idle_age(Duration::from_secs(3)); // below the 5 s after which Python's servers hang up
+        if on_this_machine {
+            agent = agent.proxy(None);
+        }
+        Ok(Self {
+            agent: agent.build().into(),
+            url,
+            key: options.key.clone(),
+            authorization,
+            tries: options.tries.max(1),
+            pause: options.pause,
+            time_out: options.time_out,
+        })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The served models. Tried once: a server that is not there is most often a wrong URL.
+    pub fn models(&self) -> Result<Vec<String>> {
+        let request = Request::get(format!("{}/v1/models", self.url)).body(())?;
+        let body = self.send(request).map_err(Failure::into_error)?;
+        wire::models(&body).map_err(|reason| anyhow!("{reason}\nhint: is this an OpenAI-compatible server?"))
+    }
+
+    /// Asks for a completion until `read` can make something of the answer, or the tries are spent.
+    pub fn complete<T>(
+        &self,
+        body: &str,
+        stream: &Stream,
+        given_up: &dyn Fn() -> bool,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, Failure> {
+        let mut tried = 0;
+        loop {
+            if given_up() {
+                return Err(Failure::passing("given up".into()));
+            }
+            let request = Request::post(format!("{}/v1/completions", self.url))
+                .header("Content-Type", "application/json")
+                .body(body.to_owned());
+            let answer = request.map_err(|error| Failure::passing(error.to_string())).and_then(|it| self.send(it));
+            let incomplete = |reason| Failure::passing(format!("the server sends {reason}"));
+            let mut failure = match answer.and_then(|body| read(&body).map_err(incomplete)) {
+                Ok(reply) => return Ok(reply),
+                Err(failure) => failure,
+            };
+            tried += 1;
+            if failure.passing && tried >= self.tries {
+                let (line, hint) = failure.message.split_once('\n').unwrap_or((&failure.message, ""));
+                failure.message = format!("{line} ({tried} tries)\n{hint}").trim_end().to_owned();
+            }
+            if !failure.passing || tried >= self.tries {
+                return Err(failure);
+            }
+            let wait = self.wait(tried, stream).max(failure.after.unwrap_or_default());
+            tracing::info!("{}; asking again in {:.1} s", first_line(&failure.message), wait.as_secs_f64());
+            thread::sleep(wait);
+        }
+    }
+
+    /// The pause after `tried` tries: it doubles, up to half a minute, and less than half of it is left to chance, so
+    /// that requests that failed together are not sent again together.
+    fn wait(&self, tried: u32, stream: &Stream) -> Duration {
+        let full = self.pause.saturating_mul(1 << (tried - 1).min(16)).min(Duration::from_secs(30));
+        full.mul_f64(0.5 + 0.5 * stream.f64(u64::from(tried)))
+    }
+
+    /// The body of a successful answer.
+    fn send(&self, mut request: Request<impl AsSendBody>) -> Result<String, Failure> {
+        if let Some(header) = &self.authorization {
+            request.headers_mut().insert("Authorization", header.clone());
+        }
+        let mut response = self.agent.run(request).map_err(|error| self.unanswered(&error))?;
+        if response.status().as_u16() != 200 {
+            return Err(self.refused(response));
+        }
+        // A completion of a million tokens is smaller.
+        let body = response.body_mut().with_config().limit(64 << 20).read_to_string();
+        body.map_err(|error| self.unanswered(&error))
+    }
+
+    fn unanswered(&self, error: &ureq::Error) -> Failure {
+        let message = match error {
+            ureq::Error::Timeout(ureq::Timeout::Global) => format!(
+                "no reply within {:.0?}\nhint: the server may be overloaded: lower --concurrency or --max-tokens",
+                self.time_out
+            ),
+            ureq::Error::HostNotFound => {
+                "the name of the host is unknown\nhint: check the URL and the network".to_owned()
+            }
+            error => format!("{}\nhint: is the server running at {}?", self.clean(&error.to_string()), self.url),
+        };
+        Failure::passing(message)
+    }
+
+    /// The failure behind a status.
+    fn refused(&self, response: Response<Body>) -> Failure {
+        let status = response.status().as_u16();
+        let header = |name| response.headers().get(name).and_then(|it| it.to_str().ok());
+        if (300..400).contains(&status) {
+            let target = self.clean(header("Location").unwrap_or("nowhere"));
+            let message = format!("the server redirects to {target}\nhint: if you trust that address, give its URL");
+            return Failure { status: Some(status), message, passing: false, after: None };
+        }
+        let passing = matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 529);
+        let after = retry_after(response.headers());
+        let mut body = Vec::new();
+        let _ = response.into_body().into_reader().take(64 << 10).read_to_end(&mut body); // what came of it will do
+        let said = self.clean(&wire::message(&String::from_utf8_lossy(&body)));
+        let hint = match status {
+            400 | 422 => "the prompt and --max-tokens may not fit the server's context",
+            401 | 403 => match (&self.key, &self.authorization) {
+                (None, _) => "set RFT_ENDPOINT_KEY",
+                (_, None) => "the key was not sent: it goes over https or to this machine only",
+                _ => "the server does not accept the key of RFT_ENDPOINT_KEY, else OPENAI_API_KEY",
+            },
+            404 => "give the URL that /v1/completions follows",
+            _ => "",
+        };
+        let colon = if said.is_empty() { "" } else { ": " };
+        let mut message = format!("the server answers {status}{colon}{said}");
+        if !hint.is_empty() {
+            message.push_str("\nhint: ");
+            message.push_str(hint);
+        }
+        Failure { status: Some(status), message, passing, after }
+    }
+
+    /// The first line of what others wrote, fit to be shown: bounded, without control characters and without the key,
+    /// which a server may repeat.
+    fn clean(&self, text: &str) -> String {
+        const LONGEST: usize = 300;
+        let text = match &self.key {
+            Some(key) => text.replace(&key.0, "(key)"),
+            None => text.to_owned(),
+        };
+        let line = first_line(text.trim()).chars().filter(|it| !it.is_control());
+        let mut shown: String = line.clone().take(LONGEST).collect();
+        if line.count() > LONGEST {
+            shown.push_str(" ...");
+        }
+        shown
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// How long the server wants to be left alone; at most ten minutes are granted. A date counts as nothing said.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get("Retry-After")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.min(600)))
+}
+
+/// A server's address.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    url: String,
+    on_this_machine: bool,
+    /// Over TLS, or not over a network at all.
+    keeps_secrets: bool,
+}
+
+impl Place {
+    fn parse(url: &str) -> Result<Self> {
+        const HINT: &str = "hint: give it as http://127.0.0.1:8000";
+        // The URL itself may hold a password, and is not shown before that is excluded.
+        ensure!(!url.contains('@'), "the server's URL holds a name or a password\nhint: set RFT_ENDPOINT_KEY instead");
+        let uri: Uri = url.trim().parse().map_err(|error| anyhow!("`{url}` is no URL: {error}\n{HINT}"))?;
+        let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
+            bail!("`{url}` is no URL of a server\n{HINT}");
+        };
+        ensure!(uri.query().is_none(), "`{url}` has a query\n{HINT}");
+        let path = uri.path().trim_end_matches('/');
+        let path = path.strip_suffix("/v1").unwrap_or(path);
+        let authority = uri.authority().expect("it has a host");
+        let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+        let on_this_machine = host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|it| it.is_loopback());
+        let url = format!("{scheme}://{authority}{path}");
+        Ok(Self { url, on_this_machine, keeps_secrets: scheme == "https" || on_this_machine })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_with_or_without_v1() {
+        let place = |url| Place::parse(url).unwrap();
+        for url in ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000/v1/"] {
+            assert_eq!(place(url).url, "http://h:8000");
+        }
+        assert_eq!(place("https://h/api/v1").url, "https://h/api");
+        for bad in ["", "h:8000", "ftp://h", "http://", "http://h/?a=b", "not a url"] {
+            assert!(Place::parse(bad).is_err(), "{bad}");
+        }
+        let secret = Place::parse("https://me:secret@h/v1").unwrap_err().to_string();
+        assert!(!secret.contains("secret"), "{secret}");
+    }
+
+    #[test]
+    fn keys_go_over_tls_or_stay_on_the_machine() {
+        for url in ["https://h", "http://localhost:1", "http://127.0.0.1/v1", "http://127.9.9.9", "http://[::1]:80"] {
+            assert!(Place::parse(url).unwrap().keeps_secrets, "{url}");
+        }
+        for url in
+            ["http://h", "http://10.0.0.1", "http://127.0.0.1.example", "http://localhost.example", "http://0.0.0.0"]
+        {
+            assert!(!Place::parse(url).unwrap().keeps_secrets, "{url}");
+        }
+        let key = Some(Key::new("secret"));
+        let far = Client::new(&Options { key: key.clone(), ..Options::new("http://node1:8000") }).unwrap();
+        assert_eq!(far.authorization, None);
+        let near = Client::new(&Options { key, ..Options::new("http://127.0.0.1:8000") }).unwrap();
+        assert_eq!(near.authorization.as_ref().unwrap(), "Bearer secret");
+        assert!(!format!("{:?}", near.authorization).contains("secret"));
+    }
+
+    #[test]
+    fn what_a_server_says_is_bounded_and_without_the_key() {
+        let options = Options { key: Some(Key::new("secret")), ..Options::new("http://127.0.0.1:8000") };
+        assert!(!format!("{options:?}").contains("secret"));
+        let client = Client::new(&options).unwrap();
+        assert_eq!(client.clean("\n bad key \u{1b}[31msecret\u{7}!\nmore"), "bad key [31m(key)!");
+        assert_eq!(client.clean(&"é".repeat(1000)).chars().count(), 304);
+    }
+
+    #[test]
+    fn waits_double_and_are_bounded() {
+        let client = Client::new(&Options::new("http://h")).unwrap();
+        let stream = Stream::new(1, crate::rng::Purpose::Test, &[]);
+        let waits: Vec<f64> = (1..=40).map(|tried| client.wait(tried, &stream).as_secs_f64()).collect();
+        for (i, wait) in waits.iter().enumerate() {
+            let full = f64::from(1u32 << i.min(16)).min(30.0);
+            assert!((0.5 * full..full).contains(wait), "{i}: {wait}");
+        }
+        assert_eq!(waits[3], client.wait(4, &stream).as_secs_f64());
+    }
+}

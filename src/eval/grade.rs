@@ -1,0 +1,248 @@
+//! From a response to a verdict.
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::asked::QuestionRecord;
+use super::bench::Choices;
+use super::profile::Extraction;
+use crate::config::Scope;
+use crate::math::{self, Extracted, Rule, Verdict, extract_boxed};
+
+/// What a response is worth.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grade {
+    /// The answer that was found, as it stands in the response.
+    pub answer: Option<String>,
+    pub verdict: Verdict,
+    /// How the answer was found, or why there is none.
+    pub how: String,
+    /// Of options: whether the letter itself was given, and is right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub letter: Option<bool>,
+    /// Of programs: whether the base tests pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<bool>,
+    /// Of programs: not Python.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unparsable: bool,
+}
+
+impl Grade {
+    pub fn new(verdict: Verdict, how: impl Into<String>) -> Self {
+        Self { answer: None, verdict, how: how.into(), letter: None, base: None, unparsable: false }
+    }
+
+    pub fn is_right(&self) -> bool {
+        self.verdict == Verdict::Correct
+    }
+}
+
+/// What grades responses.
+#[derive(Default)]
+pub struct Grader {}
+
+impl Grader {
+    /// Changes whenever a verdict may: stands in every result, so that scores of different graders are not compared unawares.
+    pub fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    /// Grades the response to a question.
+    pub fn grade(&self, extraction: Extraction, question: &QuestionRecord, response: &str) -> Result<Grade> {
+        match extraction {
+            Extraction::Math => Ok(value(&question.gold, response)),
+            Extraction::Option => Ok(option(question, response)),
+            Extraction::AnswerLine => Ok(answer_line(question, response)),
+            Extraction::Fenced | Extraction::Opened => bail!("programs cannot be run"),
+        }
+    }
+}
+
+/// Two answers that count as the same in a vote.
+pub fn same_answer(extraction: Extraction, a: &str, b: &str) -> bool {
+    match extraction {
+        Extraction::Math => a == b || math::check(a, b) == Verdict::Correct,
+        _ => a == b,
+    }
+}
+
+fn value(gold: &str, response: &str) -> Grade {
+    let graded = math::grade_lenient(response, gold);
+    let how = match (graded.rule, graded.missing) {
+        (Some(rule), _) => describe(rule).to_owned(),
+        (None, missing) => missing.unwrap_or_default(),
+    };
+    Grade { answer: graded.answer, ..Grade::new(graded.verdict, how) }
+}
+
+fn describe(rule: Rule) -> &'static str {
+    match rule {
+        Rule::FinalAnswer => "`the final answer is`",
+        Rule::Boxed => "the last box",
+        Rule::Answer => "`the answer is`",
+        Rule::Hashes => "`####`",
+        Rule::Environment => "the last formula",
+        Rule::LastNumber => "the last number",
+    }
+}
+
+/// A letter, or the text or the value of exactly one option: a prior prompt may forbid to name the choice.
+fn option(question: &QuestionRecord, response: &str) -> Grade {
+    let Some((found, how)) = stated(response) else { return no_answer("no answer") };
+    if let Some(place) = letter(found, question.options.len()) {
+        return chosen(question, place, how, true);
+    }
+    let same: Vec<usize> =
+        (0..question.options.len()).filter(|&place| means(found, &question.options[place])).collect();
+    match same[..] {
+        [place] => chosen(question, place, how, false),
+        [] => other(found, Verdict::Wrong, format!("{how}; none of the options")),
+        _ => other(found, Verdict::Undecided("more than one option has this value".to_owned()), how.to_owned()),
+    }
+}
+
+fn answer_line(question: &QuestionRecord, response: &str) -> Grade {
+    match last_answer_line(response).and_then(|line| letter(line, question.options.len())) {
+        Some(place) => chosen(question, place, "the answer line", true),
+        None => no_answer("no line with an answer"),
+    }
+}
+
+fn chosen(question: &QuestionRecord, place: usize, how: &str, by_letter: bool) -> Grade {
+    let letter = Choices::letter(place).to_string();
+    let right = letter == question.gold;
+    let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
+    Grade { answer: Some(letter), letter: Some(by_letter && right), ..Grade::new(verdict, how) }
+}
+
+fn no_answer(why: &str) -> Grade {
+    Grade { letter: Some(false), ..Grade::new(Verdict::Wrong, why) }
+}
+
+/// An answer that is not the one option.
+fn other(found: &str, verdict: Verdict, how: String) -> Grade {
+    Grade { answer: Some(found.to_owned()), letter: Some(false), ..Grade::new(verdict, how) }
+}
+
+/// What the response says its answer is: the last box, else the last answer element, else the last line that names one.
+fn stated(response: &str) -> Option<(&str, &'static str)> {
+    if let Extracted::Answer(answer) = extract_boxed(response, Scope::Response, None) {
+        return Some((answer, "the last box"));
+    }
+    if let Some(element) = math::last_element(response, "answer") {
+        return Some((element.trim(), "the last answer element"));
+    }
+    last_answer_line(response).map(|line| (line, "the answer line"))
+}
+
+/// What follows the last `answer:` or `answer is`, to the end of its line.
+fn last_answer_line(response: &str) -> Option<&str> {
+    let lower = response.to_ascii_lowercase();
+    let marks = ["answer:", "answer is:", "answer is", "answer**:", "answer:**"];
+    let (at, mark) = marks.iter().filter_map(|mark| Some((lower.rfind(mark)? + mark.len(), mark))).max()?;
+    debug_assert!(response.is_char_boundary(at), "`{mark}` is ASCII");
+    let line = response[at..].lines().next().unwrap_or_default().trim();
+    (!line.is_empty()).then_some(line)
+}
+
+/// The option that a text names by its letter alone, in any dress: `B`, `(B)`, `**B.**`, `\text{B}`, `B) ...`.
+fn letter(text: &str, options: usize) -> Option<usize> {
+    let inner =
+        text.trim().trim_start_matches("\\text{").trim_start_matches("\\textbf{").trim_start_matches("\\mathrm{");
+    let inner = inner.trim_start_matches(['(', '[', '*', '$', ' ', '{', '`', '"']);
+    let inner = inner.strip_prefix("option ").or_else(|| inner.strip_prefix("Option ")).unwrap_or(inner);
+    let mut chars = inner.chars();
+    let place = (chars.next()? as usize).checked_sub('A' as usize).filter(|&place| place < options)?;
+    let rest = chars.as_str().trim_start_matches(['*', '$', '`', '"', '}']);
+    // `A` and `A) because ...` name an option; `A force of 3 N` and `A.B` do not.
+    let ends = rest.trim_matches([')', ']', '.', ':', '*', '$', ' ', '}', '`', '"']).is_empty();
+    (ends || rest.starts_with(')') || rest.starts_with(". ") || rest.starts_with(": ")).then_some(place)
+}
+
+/// Whether a text is the option's own: in the same words, or of the same value.
+fn means(text: &str, option: &str) -> bool {
+    let words = |text: &str| {
+        let plain: String = text.chars().filter(|c| !"$*`\"'".contains(*c)).collect();
+        plain.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_lowercase()
+    };
+    words(text) == words(option) || math::check(option, text) == Verdict::Correct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question() -> QuestionRecord {
+        let options = ["3 m/s", r"$\frac{1}{2}$", "0.25", "None of the above"].map(str::to_owned).to_vec();
+        QuestionRecord {
+            id: "1".into(),
+            question: "?".into(),
+            gold: "B".into(),
+            options,
+            order: vec![1, 0, 2, 3],
+            prompt_text: String::new(),
+            prompt_sha256: String::new(),
+        }
+    }
+
+    fn graded(extraction: Extraction, response: &str) -> (Option<String>, Verdict, Option<bool>) {
+        let grade = Grader::default().grade(extraction, &question(), response).unwrap();
+        (grade.answer, grade.verdict, grade.letter)
+    }
+
+    #[test]
+    fn an_option_by_its_letter() {
+        for response in [
+            r"So \boxed{B}.",
+            r"\boxed{\text{B}}",
+            r"\boxed{(B)}",
+            r"A is wrong. \boxed{A} \boxed{B) 0.5}",
+            "<answer> B </answer>",
+            "<answer>**B.**</answer>",
+            "The answer is B.",
+            "Answer: A\nAnswer: **B**",
+            "the answer is option B",
+        ] {
+            assert_eq!(
+                graded(Extraction::Option, response),
+                (Some("B".into()), Verdict::Correct, Some(true)),
+                "{response}"
+            );
+        }
+        assert_eq!(graded(Extraction::Option, r"\boxed{A}").1, Verdict::Wrong);
+    }
+
+    #[test]
+    fn an_option_by_its_text_or_value() {
+        for response in [r"\boxed{\frac{1}{2}}", r"\boxed{0.5}", r"<answer>$\frac{1}{2}$</answer>"] {
+            assert_eq!(
+                graded(Extraction::Option, response),
+                (Some("B".into()), Verdict::Correct, Some(false)),
+                "{response}"
+            );
+        }
+        assert_eq!(graded(Extraction::Option, r"\boxed{none of the above}").0, Some("D".into()));
+        assert_eq!(graded(Extraction::Option, r"\boxed{7}"), (Some("7".into()), Verdict::Wrong, Some(false)));
+        assert_eq!(graded(Extraction::Option, "I do not know").1, Verdict::Wrong);
+        assert_eq!(graded(Extraction::Option, "I do not know").0, None);
+        // A text that begins with a letter names no option by it.
+        assert_eq!(graded(Extraction::Option, r"\boxed{B field}").0, Some("B field".into()));
+    }
+
+    #[test]
+    fn a_value_that_two_options_have_is_undecided() {
+        let mut question = question();
+        question.options[2] = "0.5".into();
+        let grade = Grader::default().grade(Extraction::Option, &question, r"\boxed{1/2}").unwrap();
+        assert!(matches!(grade.verdict, Verdict::Undecided(_)), "{grade:?}");
+    }
+
+    #[test]
+    fn lighteval_reads_the_answer_line_alone() {
+        assert_eq!(graded(Extraction::AnswerLine, "Answer: B").1, Verdict::Correct);
+        assert_eq!(graded(Extraction::AnswerLine, "Answer: $B$").1, Verdict::Correct);
+        assert_eq!(graded(Extraction::AnswerLine, r"\boxed{B}").0, None);
+        assert_eq!(graded(Extraction::AnswerLine, "Answer: B\nAnswer: C").1, Verdict::Wrong);
+    }
+}

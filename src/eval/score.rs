@@ -1,0 +1,199 @@
+//! What the samples of a benchmark say together.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::engine::LENGTH;
+use super::folder::{BenchRecord, SampleRecord};
+use super::grade::{Grade, Grader, same_answer};
+use super::profile::Extraction;
+use crate::math::Verdict;
+use crate::stats::{self, Interval, mean, quantile};
+
+/// The scores of a benchmark. All of them are over the same questions; shares are of all samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    pub benchmark: String,
+    pub profile: String,
+    /// Questions that were asked: the first of those that the benchmark has.
+    pub questions: usize,
+    pub of: usize,
+    /// Samples of each question.
+    pub samples: usize,
+    /// avg@k: mean over questions of the share of right samples.
+    pub accuracy: Estimate,
+    /// By k: the chance that at least one of k samples is right.
+    pub pass_at: BTreeMap<usize, f64>,
+    /// Share of questions whose most frequent answer is right; absent for programs and for one sample.
+    pub majority: Option<f64>,
+    /// Of programs: passing the base tests, while `accuracy` counts those of the benchmark.
+    pub base_accuracy: Option<Estimate>,
+    /// Of options: the right letter itself was given.
+    pub letter_accuracy: Option<Estimate>,
+    /// Cut off at the longest allowed length.
+    pub truncated: f64,
+    pub no_answer: f64,
+    pub undecided: f64,
+    /// Of programs: not Python.
+    pub unparsable: Option<f64>,
+    pub tokens: Lengths,
+    pub grader: String,
+    pub notes: Vec<String>,
+}
+
+/// A share with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    pub value: f64,
+    #[serde(flatten)]
+    pub interval: Interval,
+}
+
+/// Lengths of the samples, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lengths {
+    pub mean: f64,
+    pub p10: f64,
+    pub median: f64,
+    pub p90: f64,
+    pub max: usize,
+}
+
+/// The seed of every bootstrap of scores: the same samples give the same interval.
+const SEED: u64 = 0;
+
+impl Scores {
+    /// Of `grades`, one for each of `samples`, which are of the first `questions` of `of` questions.
+    ///
+    /// # Errors
+    /// A question has another number of samples than the style wants.
+    pub fn new(
+        record: &BenchRecord,
+        of: usize,
+        questions: usize,
+        samples: &[&SampleRecord],
+        grades: &[Grade],
+        grader: &Grader,
+    ) -> Result<Self> {
+        let (style, k) = (&record.style, record.style.samples);
+        let by_question = by_question(samples, grades);
+        let context = || format!("score `{}`", record.benchmark);
+        let estimate = |right: &dyn Fn(&Grade) -> bool| -> Result<Estimate> {
+            let right: Vec<Vec<bool>> =
+                by_question.iter().map(|grades| grades.iter().map(|grade| right(grade)).collect()).collect();
+            let accuracy = stats::accuracy(&right, k, SEED).with_context(context)?;
+            Ok(Estimate { value: accuracy.value, interval: accuracy.interval })
+        };
+        let right: Vec<Vec<bool>> =
+            by_question.iter().map(|grades| grades.iter().map(|grade| grade.is_right()).collect()).collect();
+        let pass_at = ks(k)
+            .map(|at| Ok((at, mean(&stats::question_pass_at_k(&right, k, at).with_context(context)?))))
+            .collect::<Result<_>>()?;
+        let program = matches!(style.extraction, Extraction::Fenced | Extraction::Opened);
+        let option = matches!(style.extraction, Extraction::Option | Extraction::AnswerLine);
+        let share = |count: usize| count as f64 / samples.len() as f64;
+        let graded = |is: fn(&Grade) -> bool| share(grades.iter().filter(|grade| is(grade)).count());
+        Ok(Self {
+            benchmark: record.benchmark.clone(),
+            profile: style.profile.name().to_owned(),
+            questions,
+            of,
+            samples: k,
+            accuracy: estimate(&Grade::is_right)?,
+            pass_at,
+            majority: (k > 1 && !program).then(|| share_of_majorities(style.extraction, &by_question)),
+            base_accuracy: program.then(|| estimate(&|grade| grade.base == Some(true))).transpose()?,
+            letter_accuracy: option.then(|| estimate(&|grade| grade.letter == Some(true))).transpose()?,
+            truncated: share(samples.iter().filter(|sample| sample.finish == LENGTH).count()),
+            no_answer: graded(|grade| grade.answer.is_none()),
+            undecided: graded(|grade| matches!(grade.verdict, Verdict::Undecided(_))),
+            unparsable: program.then(|| graded(|grade| grade.unparsable)),
+            tokens: Lengths::new(samples.iter().map(|sample| sample.tokens).collect()),
+            grader: grader.version(),
+            notes: record.notes.clone(),
+        })
+    }
+}
+
+impl Lengths {
+    fn new(mut tokens: Vec<usize>) -> Self {
+        tokens.sort_unstable();
+        let sorted: Vec<f64> = tokens.iter().map(|&it| it as f64).collect();
+        let at = |p| quantile(&sorted, p);
+        Self {
+            mean: mean(&sorted),
+            p10: at(0.1),
+            median: at(0.5),
+            p90: at(0.9),
+            max: tokens.last().copied().unwrap_or(0),
+        }
+    }
+}
+
+/// The grades of each question, in the order of the samples.
+fn by_question<'a>(samples: &[&SampleRecord], grades: &'a [Grade]) -> Vec<Vec<&'a Grade>> {
+    let mut questions: Vec<Vec<&Grade>> = Vec::new();
+    let mut last = None;
+    for (sample, grade) in samples.iter().zip(grades) {
+        if last != Some(&sample.question_id) {
+            questions.push(Vec::new());
+            last = Some(&sample.question_id);
+        }
+        questions.last_mut().expect("pushed above").push(grade);
+    }
+    questions
+}
+
+/// 1, 2, 4 ... and `samples` itself.
+fn ks(samples: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(1), |k| Some(2 * k)).take_while(move |k| *k < samples).chain([samples])
+}
+
+/// Share of questions whose most frequent answer is right. Answers that are equal vote together, however they are written.
+fn share_of_majorities(extraction: Extraction, questions: &[Vec<&Grade>]) -> f64 {
+    let right = |grades: &&Vec<&Grade>| {
+        let mut kinds: Vec<&str> = Vec::new();
+        let votes: Vec<Option<usize>> = grades
+            .iter()
+            .map(|grade| {
+                let answer = grade.answer.as_deref()?;
+                Some(kinds.iter().position(|kind| same_answer(extraction, kind, answer)).unwrap_or_else(|| {
+                    kinds.push(answer);
+                    kinds.len() - 1
+                }))
+            })
+            .collect();
+        stats::majority(&votes).is_some_and(|first| grades[first].is_right())
+    };
+    questions.iter().filter(right).count() as f64 / questions.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grade(answer: &str, right: bool) -> Grade {
+        let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
+        Grade { answer: (!answer.is_empty()).then(|| answer.to_owned()), ..Grade::new(verdict, "") }
+    }
+
+    #[test]
+    fn equal_answers_vote_together() {
+        let (half, point_five, third, none) =
+            (grade("1/2", true), grade("0.5", true), grade("3", false), grade("", false));
+        let share = |grades: Vec<&Grade>| share_of_majorities(Extraction::Math, &[grades]);
+        assert_eq!(share(vec![&third, &half, &point_five]), 1.0);
+        assert_eq!(share(vec![&third, &half]), 0.0, "the first of a tie");
+        assert_eq!(share(vec![&none, &none, &half]), 1.0, "no answer, no vote");
+        assert_eq!(share(vec![&none, &none]), 0.0);
+    }
+
+    #[test]
+    fn ks_double_up_to_the_number_of_samples() {
+        assert_eq!(ks(1).collect::<Vec<_>>(), [1]);
+        assert_eq!(ks(4).collect::<Vec<_>>(), [1, 2, 4]);
+        assert_eq!(ks(6).collect::<Vec<_>>(), [1, 2, 4, 6]);
+    }
+}

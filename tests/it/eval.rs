@@ -1,0 +1,316 @@
+//! Evaluations: the same bytes however often they are killed, nothing told from a part, and prompts that really differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rft::config::{Layers, resolve};
+use rft::data::Question;
+use rft::eval::asked::{Asked, Asking};
+use rft::eval::bench::{self, Kind, Origin, Set, golds_sha256};
+use rft::eval::profile::{Profile, Style};
+use rft::model::source::Source;
+use rft::prompt::{self, PriorPrompt};
+use rft::rng::{Purpose, Stream};
+use rft::rollout::policy::Policy;
+
+use crate::cli::{error, folder, rft, rft_path};
+
+/// A small evaluation: 48 questions, two samples each.
+const SMALL: [&str; 9] = [
+    "eval",
+    "--bench=arithmetic-1",
+    "--limit=24",
+    "--samples=2",
+    "--ppe=null-example",
+    "--out=e",
+    "--max-tokens=60",
+    "--threads=1",
+    "--seed=7",
+];
+
+/// The files that must be the same, by name.
+fn files(evaluation: &Path) -> BTreeMap<String, String> {
+    let bench = evaluation.join("arithmetic-1");
+    let names = ["samples.jsonl", "grades.jsonl", "results.json", "questions.jsonl", "benchmark.json"];
+    names.iter().map(|name| (name.to_string(), fs::read_to_string(bench.join(name)).unwrap())).collect()
+}
+
+#[test]
+fn killed_at_any_moment_it_ends_with_the_same_bytes() {
+    let whole = folder();
+    rft(whole.path()).args(SMALL).assert().success();
+    let whole = files(&whole.path().join("e"));
+
+    let broken = folder();
+    let moments = Stream::new(11, Purpose::Test, &[]);
+    let mut interrupted = 0;
+    for kill in 0..20 {
+        let mut child = Command::new(rft_path())
+            // One row at a time: samples end one by one over the whole life of the process.
+            .args(SMALL.iter().chain(&["--set=rollout.max_rows=2"]))
+            .current_dir(broken.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(5 + moments.below(kill, 250)));
+        interrupted += usize::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // A kill between two lines tears none, so one is torn by hand now and then.
+        let samples = broken.path().join("e/arithmetic-1/samples.jsonl");
+        if kill % 4 == 3
+            && !broken.path().join("e/arithmetic-1/results.json").exists()
+            && let Ok(text) = fs::read(&samples)
+            && text.len() > 40
+        {
+            fs::write(&samples, &text[..text.len() - 17]).unwrap();
+        }
+    }
+    rft(broken.path()).args(SMALL).assert().success();
+    assert_eq!(files(&broken.path().join("e")), whole);
+    assert!(interrupted >= 10, "{interrupted} of 20 kills came in time");
+}
+
+#[test]
+fn a_part_of_the_samples_gives_no_score() {
+    let folder = folder();
+    rft(folder.path()).args(SMALL).assert().success();
+    let samples = folder.path().join("e/arithmetic-1/samples.jsonl");
+    let text = fs::read_to_string(&samples).unwrap();
+    let whole = files(&folder.path().join("e"));
+
+    // What is missing is drawn again, and nothing else.
+    let kept: Vec<&str> = text.lines().enumerate().filter(|(at, _)| at % 3 != 1).map(|(_, line)| line).collect();
+    fs::write(&samples, kept.join("\n") + "\n").unwrap();
+    fs::remove_file(folder.path().join("e/arithmetic-1/results.json")).unwrap();
+    let wrong = rft(folder.path()).args(["eval", "regrade", "e"]).output().unwrap();
+    assert!(!wrong.status.success(), "samples are missing");
+    rft(folder.path()).args(SMALL).assert().success();
+    assert_eq!(files(&folder.path().join("e")), whole);
+
+    let regraded = rft(folder.path()).args(["eval", "regrade", "e"]).output().unwrap();
+    let said = String::from_utf8(regraded.stderr).unwrap();
+    assert!(regraded.status.success() && said.contains("0 of 48 verdicts changed"), "{said}");
+    assert_eq!(files(&folder.path().join("e")), whole);
+}
+
+#[test]
+fn a_signal_ends_it_without_a_headline() {
+    let folder = folder();
+    let args = ["eval", "--bench=arithmetic", "--out=e", "--set=rollout.max_rows=2", "--threads=1"];
+    let child = Command::new(rft_path())
+        .args(args)
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let samples = folder.path().join("e/arithmetic/samples.jsonl");
+    while fs::metadata(&samples).map_or(0, |it| it.len()) < 500 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(output.stdout.is_empty(), "no table of a part");
+    assert!(said.contains("PARTIAL `arithmetic`"), "{said}");
+    assert!(!folder.path().join("e/arithmetic/results.json").exists());
+}
+
+#[test]
+fn two_evaluations_are_compared_question_by_question() {
+    let folder = folder();
+    rft(folder.path()).args(SMALL).assert().success();
+    let others = SMALL.map(|arg| match arg {
+        "--out=e" => "--out=f",
+        "--ppe=null-example" => "--ppe=planning",
+        arg => arg,
+    });
+    rft(folder.path()).args(others).assert().success();
+    let output = rft(folder.path()).args(["eval", "compare", "e", "f", "--output-format=json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let accuracy = |name: &str| -> f64 {
+        let results = fs::read_to_string(folder.path().join(name).join("arithmetic-1/results.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&results).unwrap()["accuracy"]["value"].as_f64().unwrap()
+    };
+    let got = &report[0];
+    assert_eq!(got["questions"], 24);
+    assert_eq!((got["first"].as_f64().unwrap(), got["second"].as_f64().unwrap()), (accuracy("e"), accuracy("f")));
+    let difference = got["difference"].as_f64().unwrap();
+    assert!((difference - (accuracy("f") - accuracy("e"))).abs() < 1e-12);
+    let (low, high) = (got["interval"]["low"].as_f64().unwrap(), got["interval"]["high"].as_f64().unwrap());
+    assert!(low <= difference && difference <= high);
+
+    // What was said can be read, and nothing that moves a cursor comes through.
+    let shown = rft(folder.path()).args(["eval", "show", "e", "--wrong"]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    let wrong = fs::read_to_string(folder.path().join("e/arithmetic-1/grades.jsonl")).unwrap();
+    assert_eq!(shown.matches("── answer:").count(), wrong.matches(r#""verdict":"wrong""#).count());
+    assert!(!shown.contains('\u{1b}'));
+}
+
+#[test]
+fn another_question_or_prompt_never_mixes_with_old_samples() {
+    let folder = folder();
+    rft(folder.path()).args(SMALL).assert().success();
+    let others = SMALL.map(|arg| if arg == "--ppe=null-example" { "--ppe=planning" } else { arg });
+    let said = error(&folder, &others);
+    assert!(said.contains("holds an evaluation with another `ppe`"), "{said}");
+    let longer = SMALL.map(|arg| if arg == "--max-tokens=60" { "--max-tokens=61" } else { arg });
+    let said = error(&folder, &longer);
+    assert!(said.contains("was asked otherwise"), "{said}");
+    // More samples of the same are no other evaluation: those that are there stay.
+    let before = fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
+    let more = SMALL.map(|arg| if arg == "--samples=2" { "--samples=3" } else { arg });
+    rft(folder.path()).args(more).assert().success();
+    let after = fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
+    let lines: BTreeSet<&str> = after.lines().collect();
+    assert!(before.lines().all(|line| lines.contains(line)) && lines.len() == 72);
+}
+
+#[test]
+fn mistakes_are_told_in_one_line() {
+    let folder = folder();
+    fs::write(folder.path().join("q.jsonl"), "{\"text\": \"1 + 1?\", \"solution\": \"2\"}\n").unwrap();
+    let said = |args: &[&str]| error(&folder, &[&["eval"], args].concat());
+    insta::assert_snapshot!(said(&["--bench=aime204"]), @r"
+    error: there is no benchmark `aime204`
+    hint: did you mean `aime2024`? There are aime2024, aime2025, amc12, math500, gsm8k, gpqa-diamond, humaneval, humaneval+, arithmetic, arithmetic-1, arithmetic-2, arithmetic-3; or give a data file
+");
+    insta::assert_snapshot!(said(&["--bench=q.jsonl"]), @r"
+    error: load the questions of `q`: `q.jsonl` has no column `question` or `problem` or `prompt`; found: text, solution
+    hint: name the columns with --question-column and --answer-column
+");
+    insta::assert_snapshot!(said(&["--bench=arithmetic", "--temperature=0", "--samples=4"]), @r"
+    error: 4 samples at temperature 0 would all be the same
+    hint: give --samples 1, or a --temperature above 0
+");
+    insta::assert_snapshot!(said(&["--bench=math500", "--profile=evalplus"]), @r"
+    error: evalplus has no `math500`
+    hint: it has `humaneval` and `humaneval+`; use `--profile study` or `lighteval`
+");
+    insta::assert_snapshot!(said(&["--bench=arithmetic", "--max-tokens=100000"]), @r"
+    error: the longest prompt of `arithmetic` has 159 tokens, which leaves 353 of the model's 512 for an answer
+    hint: lower --max-tokens to 353
+");
+    insta::assert_snapshot!(said(&["--bench=humaneval+"]), @r"
+    error: load the questions of `humaneval+`: the tests of evalplus/humanevalplus are not on this machine
+    hint: put `humanevalplus-inputs.jsonl.gz` or `HumanEvalPlus.jsonl.gz` or `HumanEvalPlus-v0.1.10.jsonl.gz` into a folder and name it with --data-dir or RFT_DATA_DIR; it is at https://github.com/evalplus/humanevalplus_release/releases
+");
+    insta::assert_snapshot!(said(&["show", "q.jsonl"]), @r"
+    error: `q.jsonl` is not an evaluation: it has no `eval.json`
+    hint: `rft eval` prints the folder it writes to
+");
+    let unset = Some(PathBuf::from("no-such-folder"));
+    assert!(bench::find("aime2024").unwrap().load(unset.as_deref()).is_err());
+}
+
+/// The questions of `benchmark`, or invented ones where it needs files.
+fn set(benchmark: &bench::Benchmark) -> Set {
+    if let Origin::Arithmetic { .. } = benchmark.origin {
+        return benchmark.load(None).unwrap();
+    }
+    let question = |i: usize| {
+        let mut extra = serde_json::Map::new();
+        for wrong in 1..=3 {
+            extra.insert(format!("Incorrect Answer {wrong}"), format!("{i}.{wrong} m").into());
+        }
+        let text = format!("def f{i}(x):\n    \"\"\"What is {i} + {i}?\"\"\"\n");
+        Question { id: format!("q/{i}"), text, gold: format!("{}", 2 * i), source: "test".into(), extra }
+    };
+    Set { questions: (0..8).map(question).collect(), notes: Vec::new(), sha256: String::new() }
+}
+
+fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &bench::Benchmark) -> Vec<Asked> {
+    let style = Style::new(profile, benchmark).unwrap();
+    let asking = Asking { policy, prior, prefill: false, style: &style, seed: 3 };
+    asking.all(&set(benchmark), benchmark.kind).unwrap()
+}
+
+fn policy() -> Policy {
+    let config = resolve(&Layers::default()).unwrap().config;
+    Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap()
+}
+
+#[test]
+fn the_base_model_and_every_prior_prompt_get_different_tokens_on_every_benchmark() {
+    let policy = policy();
+    for benchmark in bench::all() {
+        let mut seen = BTreeSet::new();
+        for prior in prompt::shipped() {
+            let asked = asked(&policy, &prior, Profile::Study, &benchmark);
+            for it in &asked {
+                assert!(it.prompt.text.contains(&it.text), "{}: the question is in the prompt", benchmark.name);
+                assert!(seen.insert(it.prompt.ids.clone()), "{} under `{}`: seen before", benchmark.name, prior.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn other_profiles_ask_without_a_prior_prompt() {
+    let policy = policy();
+    let (none, planning) = (prompt::find("none").unwrap(), prompt::find("planning").unwrap());
+    for (profile, name) in
+        [(Profile::Lighteval, "aime2024"), (Profile::Lighteval, "gpqa-diamond"), (Profile::Evalplus, "humaneval+")]
+    {
+        let benchmark = bench::find(name).unwrap();
+        let ids =
+            |prior| asked(&policy, prior, profile, &benchmark).into_iter().map(|it| it.prompt.ids).collect::<Vec<_>>();
+        assert_eq!(ids(&none), ids(&planning), "{name}");
+    }
+    let humaneval = asked(&policy, &none, Profile::Evalplus, &bench::find("humaneval").unwrap());
+    assert!(humaneval[0].prompt.text.ends_with("```python\n"), "the block is opened for the model");
+}
+
+#[test]
+fn options_are_shuffled_by_question_and_seed_alone() {
+    let benchmark = bench::find("gpqa:diamond").unwrap();
+    assert_eq!(benchmark.kind, Kind::Choice);
+    let set = set(&benchmark);
+    let order = |seed, question: &Question| bench::Choices::of(question, seed).unwrap();
+    let mut places = BTreeSet::new();
+    for question in &set.questions {
+        let choices = order(1, question);
+        assert_eq!(choices, order(1, question));
+        assert_eq!(choices.options[choices.right], question.gold);
+        let mut texts = choices.options.clone();
+        texts.sort();
+        texts.dedup();
+        assert_eq!(texts.len(), 4);
+        places.insert(choices.right);
+    }
+    assert!(places.len() > 1, "the right answer is not always in the same place");
+    assert!(set.questions.iter().any(|it| order(1, it) != order(2, it)));
+    let mut incomplete = set.questions[0].clone();
+    incomplete.extra.remove("Incorrect Answer 2");
+    assert!(bench::Choices::of(&incomplete, 1).unwrap_err().to_string().contains("Incorrect Answer 2"));
+}
+
+#[test]
+fn published_files_are_the_sets_that_we_know() {
+    let Some(folder) = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from) else {
+        eprintln!("skipped: RFT_DATA_DIR names no folder with data");
+        return;
+    };
+    for name in ["aime2024", "amc12", "math500", "gsm8k"] {
+        let benchmark = bench::find(name).unwrap();
+        let Origin::Hub(known) = &benchmark.origin else { panic!("{name} is on the hub") };
+        let set = benchmark.load(Some(&folder)).unwrap();
+        assert_eq!(set.questions.len(), known.rows, "{name}");
+        assert_eq!(Some(golds_sha256(&set.questions).as_str()), known.golds_sha256, "{name}");
+        assert!(set.notes.is_empty(), "{name}: {:?}", set.notes);
+    }
+    // A file with a row too few is not the benchmark.
+    let short = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(folder.join("aime2024.jsonl")).unwrap();
+    let cut = text.lines().skip(1).collect::<Vec<_>>().join("\n");
+    fs::write(short.path().join("aime2024.jsonl"), cut).unwrap();
+    let said = format!("{:#}", bench::find("aime2024").unwrap().load(Some(short.path())).err().unwrap());
+    assert!(said.contains("has 29 questions; HuggingFaceH4/aime_2024 has 30"), "{said}");
+}
