@@ -136,7 +136,10 @@ fn forecast(measured: &Measured) -> String {
     for (what, cost) in
         [(training, forecast.training), (evaluated, forecast.evaluation), ("the whole run".to_owned(), forecast.whole)]
     {
-        let tokens = format!("{:.1} M tokens", cost.tokens / 1e6);
+        let tokens = match cost.tokens / 1e6 {
+            millions if millions < 0.1 => format!("{:.1} k tokens", 1e3 * millions),
+            millions => format!("{millions:.1} M tokens"),
+        };
         let time =
             if cost.hours < 0.1 { format!("{:.1} min", 60.0 * cost.hours) } else { format!("{:.1} h", cost.hours) };
         table.add_row([what, tokens, time, cost.money.map(|money| format!("costs {money:.2}")).unwrap_or_default()]);
@@ -147,7 +150,7 @@ fn forecast(measured: &Measured) -> String {
         }
     }
     format!(
-        "measured on {device}: {} steps of {:.1} s, {} completions of an evaluation in {:.1} s\n{}\n\
+        "measured on {device}: {} x a step of {:.1} s, {} completions of an evaluation in {:.1} s\n{}\n\
          if completions stay as long as they are now\n",
         steps.units,
         steps.seconds / steps.units as f64,
