@@ -275,8 +275,10 @@ mod tests {
         // the stream after the last, the hidden rows and their gradient.
         let block = 2.0 * (2.0 * 3584.0 + 4608.0 + 3584.0 + 2.0 * 18_944.0 + 7.0 * 32.0) + 4.0 * 30.0;
         about(training.kept, rows * (28.0 * block + 3.0 * 2.0 * 3584.0));
-        // A chunk of 1,024 rows of logits with their hidden rows, and the gradient of the hidden row of each token.
-        about(training.head, 1024.0 * (4.0 * 152_064.0 + 2.0 * 3584.0) + rows * 2.0 * 3584.0 * 0.85);
+        // A chunk of 1,024 rows of logits with their hidden rows, and the gradient of the hidden row of each token: four
+        // completions on one prompt, each of which has a token more than rows.
+        let tokens = rows - 1024.0 + 4.0;
+        about(training.head, 1024.0 * (4.0 * 152_064.0 + 2.0 * 3584.0) + tokens * 2.0 * 3584.0);
         // The gradients of the stream, of a norm's output and of the activated width, and partial sums beside.
         let blocks = rows * 2.0 * (3.0 * 3584.0 + 2.0 * 18_944.0);
         assert!(training.working as f64 > blocks && (training.working as f64) < 2.0 * blocks);

@@ -520,18 +520,18 @@ fn a_plan_says_what_fits() {
     assert!(output.status.success());
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
     Qwen/Qwen2.5-7B: 256 branches at a time of up to 1024 + 4096 tokens, micro-batches of 16384 tokens, checkpointed
-     CUDA itself                             768.00 MiB
+     CUDA itself, and kept free for it         1.25 GiB
      weights, bf16                            14.19 GiB
      adapter, gradient, moments                1.35 GiB
      rollout: keys and values of prompts       3.50 GiB
      rollout: keys and values of branches     56.00 GiB
-     rollout: working memory, logits           1.59 GiB
-     training: kept for the backward pass      5.02 GiB
-     training: working memory                  2.89 GiB
-     training: a chunk of logits             905.00 MiB
-     peak: what stays, and the larger phase   77.38 GiB
-    24.00 GiB: does not fit; the most is rollout.max_rows=26 train.max_tokens_per_micro_batch=14133
-    48.00 GiB: does not fit; the most is rollout.max_rows=129 train.max_tokens_per_micro_batch=16384
+     rollout: working memory, logits           1.54 GiB
+     training: kept for the backward pass      3.39 GiB
+     training: working memory                  3.45 GiB
+     training: the head, before that         706.32 MiB
+     peak: what stays, and the larger phase   77.83 GiB
+    24.00 GiB: does not fit; the most is rollout.max_rows=24 train.max_tokens_per_micro_batch=16384
+    48.00 GiB: does not fit; the most is rollout.max_rows=128 train.max_tokens_per_micro_batch=16384
     80.00 GiB: fits
     141.00 GiB: fits
     ");
