@@ -35,7 +35,7 @@ row() { printf '%-42s %-8s %4ss  %s\n' "$1" "$2" "$3" "$4" >>"$table"; }
 
 # part NAME LIMIT COMMAND...: runs it with a time limit that the whole budget may cut, and notes how it ended.
 part() {
-  local name=$1 limit=$2 log started=$SECONDS status verdict
+  local name=$1 limit=$2 log started=$SECONDS status verdict note
   shift 2
   log=$out/${name// /-}.log
   [ $((end - SECONDS)) -lt "$limit" ] && limit=$((end - SECONDS))
@@ -51,7 +51,8 @@ part() {
     124 | 137) verdict="too slow" ;;
     *) verdict=FAILED ;;
   esac
-  row "$name" "$verdict" $((SECONDS - started)) "$(tail -n 1 "$log" | cut -c1-160)"
+  note=$(grep -m 1 '^error: ' "$log" || tail -n 1 "$log")
+  row "$name" "$verdict" $((SECONDS - started)) "${note:0:160}"
   return $status
 }
 
