@@ -81,7 +81,7 @@ fn help_tells_what_there_is() {
       train     Fine-tune a model by GRPO under a prior prompt
       generate  Ask a model, trained or not, one question
       merge     Make an adapter part of its model
-      plan      Say what a run takes of a GPU's memory
+      plan      Say what a run takes of a GPU's memory, and of time and money
       selftest  Check everything that runs on a GPU against the CPU
       perf      Measure a GPU: operations, decoding, training, a whole step
       config    Show, check and list configurations
