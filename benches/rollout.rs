@@ -24,7 +24,7 @@ fn decode(criterion: &mut Criterion) {
     let (decoder, adapter) = tiny();
     let (frozen, lora) = floor::block_flops(&decoder, &adapter);
     let head = 2.0 * (decoder.config.hidden_size * VOCAB) as f64;
-    let sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let sampling = Sampling::plain(1.0);
     let mut group = criterion.benchmark_group("decode");
     for rows in [1, 8, 32, 128] {
         let count = usize::div_ceil(rows, 8) as u64;

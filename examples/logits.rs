@@ -93,9 +93,7 @@ fn gradient(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], branches: [&[u
 }
 
 fn drawn(decoder: &Decoder) -> Result<Adapter> {
-    let section =
-        LoraSection { r: 8, lora_alpha: 16.0, target_modules: vec!["all-linear".to_owned()], use_rslora: false };
-    let mut adapter = Adapter::new(&decoder.config, &section, 0)?;
+    let mut adapter = Adapter::new(&decoder.config, &LoraSection::all_linear(8), 0)?;
     let stream = Stream::new(0, Purpose::Test, &[]);
     for (_, slot) in adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B.")) {
         for i in slot.range.clone() {

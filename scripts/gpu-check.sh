@@ -6,8 +6,8 @@
 #   scripts/gpu-check.sh BINARY [FOLDER] [PART ...]
 #
 # BINARY is built elsewhere with `cargo build --release --features cuda` and stripped. Logs go to FOLDER (default: a new
-# temporary one). Parts: sanity selftest train perf peers sanitizer (default: all); all of them take 10 minutes at most.
-# PYTHON names the interpreter that has PyTorch; SHAPE the model's shape (default: qwen2.5-7b).
+# temporary one). Parts: sanity selftest train perf peers sanitizer (default: all); all of them take 10 minutes at most
+# (BUDGET, in seconds). PYTHON names the interpreter that has PyTorch; SHAPE the model's shape (default: qwen2.5-7b).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binary=${1:?usage: scripts/gpu-check.sh BINARY [FOLDER] [PART ...]}
@@ -31,11 +31,11 @@ PY
 )
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
-row() { printf '%-34s %-8s %4ss  %s\n' "$1" "$2" "$3" "$4" >>"$table"; }
+row() { printf '%-42s %-8s %4ss  %s\n' "$1" "$2" "$3" "$4" >>"$table"; }
 
 # part NAME LIMIT COMMAND...: runs it with a time limit that the whole budget may cut, and notes how it ended.
 part() {
-  local name=$1 limit=$2 log started=$SECONDS status verdict
+  local name=$1 limit=$2 log started=$SECONDS status verdict note
   shift 2
   log=$out/${name// /-}.log
   [ $((end - SECONDS)) -lt "$limit" ] && limit=$((end - SECONDS))
@@ -51,7 +51,8 @@ part() {
     124 | 137) verdict="too slow" ;;
     *) verdict=FAILED ;;
   esac
-  row "$name" "$verdict" $((SECONDS - started)) "$(tail -n 1 "$log" | cut -c1-160)"
+  note=$(grep -m 1 '^error: ' "$log" || tail -n 1 "$log")
+  row "$name" "$verdict" $((SECONDS - started)) "${note:0:160}"
   return $status
 }
 
@@ -72,7 +73,9 @@ fi
 
 if wanted selftest; then
   # A group at a time: a crash of one leaves the GPU's context of the others alone.
-  for group in $("$binary" selftest --list); do
+  groups=$(timeout 60 "$binary" selftest --list 2>"$out/selftest-list.log") ||
+    row selftest FAILED 0 "$(head -n 1 "$out/selftest-list.log" | cut -c1-160)"
+  for group in $groups; do
     part "selftest $group" 60 "$binary" selftest --filter "$group" || {
       # Launches wait for their kernel now, so that the error names the one that failed.
       grep -q 'CUDA_ERROR\|panicked' "$out/selftest-$group.log" &&
@@ -84,12 +87,29 @@ fi
 
 if wanted train; then
   part "train tiny" 150 "$binary" train --ppe null-example --device cuda --set run.dir="$out/runs" --name tiny-cuda
+
+  # The same few steps twice: the same completions and the same adapter, to the last bit.
+  for run in first second; do
+    part "train $run" 60 "$binary" train --ppe null-example --device cuda --set run.dir="$out/runs" --name "$run" \
+      --steps 8 --set eval.questions=0
+  done
+  for file in completions.jsonl adapter/adapter_model.safetensors; do
+    if ! [ -e "$out/runs/first/$file" ] || ! [ -e "$out/runs/second/$file" ]; then
+      row "the same twice: ${file##*/}" skipped - "there are no two of it"
+    elif cmp "$out/runs/first/$file" "$out/runs/second/$file" >"$out/same.log" 2>&1; then
+      row "the same twice: ${file##*/}" ok - "byte for byte after 8 steps"
+    else
+      row "the same twice: ${file##*/}" FAILED - "$(tail -n 1 "$out/same.log")"
+    fi
+  done
+
   wait "$cpu_run" && row "train tiny on the CPU" ok - "" || row "train tiny on the CPU" FAILED - "$(tail -n 1 "$out/train-tiny-cpu.log")"
 fi
 
 if wanted perf; then
+  # The step before the operations: three steps of GRPO at this shape, each of which has to move the adapter.
   for what in decode train step ops; do
-    part "perf $what" 110 "$binary" perf "$what" --model-shape "$shape"
+    part "perf $what" 130 "$binary" perf "$what" --model-shape "$shape"
   done
 fi
 
@@ -98,6 +118,7 @@ if wanted peers; then
   part "peer train 1024" 75 "$python" benches/peers/train.py --shape "$size" --length 1024
   part "peer train 4096" 75 "$python" benches/peers/train.py --shape "$size" --length 4096
   part "peer generate" 90 "$python" benches/peers/generate.py --shape "$size" --batch 8 64
+  part "peer grpo" 120 "$python" benches/peers/grpo.py --shape "$size"
 fi
 
 if wanted sanitizer; then
@@ -126,7 +147,7 @@ for log in "$out"/perf-*.log; do
   [ -e "$log" ] && sed "s/^/  /" "$log" && echo
 done
 for log in "$out"/peer-*.log; do
-  [ -e "$log" ] && grep -h '^{' "$log"
+  [ -e "$log" ] && grep -h '^{"peer"' "$log"
 done
 echo
 cat "$table"

@@ -1,5 +1,6 @@
 //! Where a model computes: on the CPU, or on a GPU where the binary was built for it.
 
+use crate::config::RunConfig;
 use crate::grpo::learner::{CpuLearner, Learner};
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
@@ -70,6 +71,14 @@ pub struct Extent {
     pub max_rows: usize,
     /// Bytes of a GPU's memory for rollouts and training, beside weights and adapter; `None`: what is free.
     pub working_bytes: Option<u64>,
+}
+
+impl Extent {
+    /// For a run: all of a GPU that is free.
+    pub fn of(config: &RunConfig) -> Self {
+        let rollout = &config.rollout;
+        Self { positions: rollout.max_sequence_length(), max_rows: rollout.max_rows, working_bytes: None }
+    }
 }
 
 /// A model whose weights are on a device.

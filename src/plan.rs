@@ -2,26 +2,39 @@
 //!
 //! The weights, the adapter and its optimiser stay for the whole run. The rest is one arena that rollouts and training
 //! use in turn, so the peak is what stays plus the larger of the two. Weights and activations are bf16; the adapter, its
-//! gradient and moments, statistics and logits are f32.
+//! gradient and moments, statistics and logits are f32. No sum is written down here: the arena is laid out by the functions
+//! that lay out a GPU's, at no address.
+
+pub mod arena;
+pub mod forecast;
+pub mod layout;
+pub mod lora;
 
 use crate::config::RunConfig;
 use crate::model::config::ModelConfig;
-use crate::model::lora::targets;
+use crate::model::decoder::Keep;
+use crate::model::lora::Adapter;
+use crate::ops::attention::Part;
+use crate::ops::attention_tiles::Tiles;
 use anyhow::{Result, bail};
+use arena::Arena;
+use layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
+use lora::BlockShape;
 use serde::Serialize;
 
-const BF16: u64 = 2;
-const F32: u64 = 4;
 /// What CUDA, cuBLAS and the loaded kernels take themselves.
-pub const CONTEXT: u64 = 768 << 20;
+const CONTEXT: u64 = 768 << 20;
+/// Left free for what the driver takes as kernels and graphs are loaded.
+pub const RESERVE: usize = 512 << 20;
 /// Rows of logits held at once in training.
-pub const LOGITS_ROWS: u64 = 1_024;
+pub const LOGITS_ROWS: usize = 1_024;
 /// Most prompt tokens of one prefill.
-pub const PREFILL_TOKENS: u64 = 8_192;
+pub const PREFILL_TOKENS: usize = 8_192;
 
 /// Bytes, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
+    /// What CUDA takes itself, and what is left free for it.
     pub context: u64,
     pub weights: u64,
     /// f32 master weights, their bf16 copy, gradient and two moments.
@@ -44,10 +57,10 @@ pub struct Rollout {
 pub struct Training {
     /// What a micro-batch keeps for its backward pass.
     pub kept: u64,
-    /// What one block works on.
+    /// What the blocks work on, with partial sums of LoRA and attention.
     pub working: u64,
-    /// One chunk of logits, with the hidden rows it comes from.
-    pub logits: u64,
+    /// What the head works on before that: a chunk of logits, and the gradient of the rows they come from.
+    pub head: u64,
 }
 
 /// The largest batch that fits a memory.
@@ -62,10 +75,10 @@ pub struct Fit {
 impl Plan {
     pub fn of(model: &ModelConfig, config: &RunConfig) -> Result<Plan> {
         Ok(Plan {
-            context: CONTEXT,
-            weights: BF16 * model.parameters() as u64,
-            adapter: (4 * F32 + BF16) * adapter_parameters(model, config)?,
-            rollout: Rollout::of(model, config, config.rollout.max_rows),
+            context: CONTEXT + RESERVE as u64,
+            weights: weight_bytes(model, config.rollout.max_sequence_length()) as u64,
+            adapter: adapter_bytes(Adapter::shape(model, &config.lora)?.1) as u64,
+            rollout: Rollout::of(model, config, config.rollout.max_rows)?,
             training: Training::of(model, config, config.train.max_tokens_per_micro_batch)?,
         })
     }
@@ -81,18 +94,30 @@ impl Plan {
 }
 
 impl Rollout {
-    pub fn of(model: &ModelConfig, config: &RunConfig, max_rows: usize) -> Rollout {
+    pub fn of(model: &ModelConfig, config: &RunConfig, max_rows: usize) -> Result<Rollout> {
         let rollout = &config.rollout;
-        let rows = max_rows.min(rollout.completions_per_step()) as u64;
-        let prompts = prompt_slots(rows as usize, rollout.num_generations, rollout.prompts_per_step) as u64;
-        let cache = cache_bytes_per_token(model);
-        // Only the rows that are sampled from have logits.
-        let logits = rows.max(prompts) * model.vocab_size as u64 * F32;
-        Rollout {
-            prompt_cache: prompts * rollout.max_prompt_length as u64 * cache,
-            branch_cache: rows * rollout.max_completion_length as u64 * cache,
-            working: rows.max(PREFILL_TOKENS) * working_row(model) + logits,
-        }
+        let rows = max_rows.min(rollout.completions_per_step());
+        let size = SlabSize {
+            rows,
+            prompt_slots: prompt_slots(rows, rollout.num_generations, rollout.prompts_per_step),
+            prompt: rollout.max_prompt_length,
+            completion: rollout.max_completion_length,
+            stops: model.eos_token_ids.len(),
+        };
+        let (blocks, _) = Adapter::shape(model, &config.lora)?;
+        let layout = Layout { config: model, lora: Some(BlockShape::new(&blocks[0], model)) };
+        let mut arena = Arena::endless();
+        layout.caches(&mut arena, size.prompt_slots, size.prompt)?;
+        let prompt_cache = arena.used();
+        layout.caches(&mut arena, rows, size.completion)?;
+        let caches = arena.used();
+        layout.slabs(&mut arena, size)?;
+        let prompts = (rollout.prompts_per_step * size.prompt).min(PREFILL_TOKENS.max(size.prompt));
+        Ok(Rollout {
+            prompt_cache: prompt_cache as u64,
+            branch_cache: (caches - prompt_cache) as u64,
+            working: (arena.used() - caches + layout.prefill_bytes(prompts)) as u64,
+        })
     }
 
     pub fn total(&self) -> u64 {
@@ -102,23 +127,44 @@ impl Rollout {
 
 impl Training {
     pub fn of(model: &ModelConfig, config: &RunConfig, max_tokens: usize) -> Result<Training> {
-        let tokens = max_tokens.max(config.rollout.max_sequence_length()) as u64;
-        let hidden = model.hidden_size as u64;
-        let layers = model.num_hidden_layers as u64;
-        let block = kept_row(model, config)?;
-        let kept = if config.train.gradient_checkpointing { layers * hidden * BF16 + block } else { layers * block };
-        // The final hidden rows and their gradient, beside what the blocks keep.
-        let ends = 3 * hidden * BF16;
+        let keep = if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything };
+        let (blocks, _) = Adapter::shape(model, &config.lora)?;
+        let layout = Layout { config: model, lora: Some(BlockShape::new(&blocks[0], model)) };
+        let heads = model.heads();
+        let parts = longest_parts(config, max_tokens.max(config.rollout.max_sequence_length()));
+        let partial = Tiles::new(&parts, heads.query / heads.kv).partial_len(heads);
+        let rows = parts.last().map_or(0, |part| part.branches.last().map_or(part.prompt.end, |branch| branch.end));
+        let pairs: usize = parts.iter().flat_map(|part| &part.branches).map(|branch| branch.len() + 1).sum();
+        let bytes = layout.pass_bytes(rows, pairs, partial, keep);
         Ok(Training {
-            kept: tokens * (kept + ends),
-            working: tokens * working_row(model),
-            logits: LOGITS_ROWS * (model.vocab_size as u64 * (F32 + BF16) + 2 * hidden * BF16),
+            kept: (metadata_bytes(rows) + bytes.kept) as u64,
+            working: bytes.blocks as u64,
+            head: bytes.head as u64,
         })
     }
 
     pub fn total(&self) -> u64 {
-        self.kept + self.working + self.logits
+        self.kept + self.working.max(self.head)
     }
+}
+
+/// A micro-batch of `rows` rows, made of groups whose prompts and completions are as long as they may be.
+fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
+    let rollout = &config.rollout;
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while at < rows {
+        let prompt = at..(at + rollout.max_prompt_length).min(rows);
+        at = prompt.end;
+        let mut branches = Vec::new();
+        while at < rows && branches.len() < rollout.num_generations {
+            // A completion's last token predicts nothing and has no row.
+            let branch = at..(at + rollout.max_completion_length.max(2) - 1).min(rows);
+            at = branch.end;
+            branches.push(branch);
+        }
+        parts.push(Part { prompt, branches });
+    }
+    parts
 }
 
 impl Fit {
@@ -126,7 +172,7 @@ impl Fit {
     pub fn within(memory: u64, model: &ModelConfig, config: &RunConfig) -> Result<Option<Fit>> {
         let plan = Plan::of(model, config)?;
         let Some(free) = memory.checked_sub(plan.fixed()) else { return Ok(None) };
-        let rows_fit = |rows: usize| Ok(Rollout::of(model, config, rows).total() <= free);
+        let rows_fit = |rows: usize| Ok(Rollout::of(model, config, rows)?.total() <= free);
         let tokens_fit = |tokens: usize| Ok(Training::of(model, config, tokens)?.total() <= free);
         let max_rows = largest(config.rollout.completions_per_step(), rows_fit)?;
         // Beyond a million rows nothing is gained.
@@ -152,38 +198,9 @@ pub fn prompt_slots(rows: usize, num_generations: usize, prompts: usize) -> usiz
     (2 * rows.div_ceil(num_generations)).min(rows).min(prompts)
 }
 
-fn adapter_parameters(model: &ModelConfig, config: &RunConfig) -> Result<u64> {
-    let widths = targets(&config.lora.target_modules)?.into_iter().map(|target| {
-        let (inputs, outputs) = target.shape(model);
-        inputs + outputs
-    });
-    Ok((model.num_hidden_layers * config.lora.r * widths.sum::<usize>()) as u64)
-}
-
 /// Keys and values of one token in all blocks.
 pub fn cache_bytes_per_token(model: &ModelConfig) -> u64 {
-    2 * BF16 * (model.num_hidden_layers * model.num_key_value_heads * model.head_dim) as u64
-}
-
-/// q, k and v of one token, side by side.
-fn qkv_width(model: &ModelConfig) -> u64 {
-    ((model.num_attention_heads + 2 * model.num_key_value_heads) * model.head_dim) as u64
-}
-
-/// What a block keeps of one row: its input, qkv, attention output and the stream after it, gate and up, the shrunk rows of
-/// its LoRA groups, and in f32 a log-sum-exp for each head and two scales of norms.
-fn kept_row(model: &ModelConfig, config: &RunConfig) -> Result<u64> {
-    let q = (model.num_attention_heads * model.head_dim) as u64;
-    let wide = 2 * model.hidden_size as u64 + qkv_width(model) + q + 2 * model.intermediate_size as u64;
-    let low = (targets(&config.lora.target_modules)?.len() * config.lora.r) as u64;
-    Ok((wide + low) * BF16 + (model.num_attention_heads as u64 + 2) * F32)
-}
-
-/// What a block works on for one row, forward or backward, that is not kept: normed input, gradients of the stream twice, of
-/// qkv and of the attention's output, and the activated width with its gradient.
-fn working_row(model: &ModelConfig) -> u64 {
-    let q = (model.num_attention_heads * model.head_dim) as u64;
-    (3 * model.hidden_size as u64 + qkv_width(model) + q + 4 * model.intermediate_size as u64) * BF16
+    4 * (model.num_hidden_layers * model.num_key_value_heads * model.head_dim) as u64
 }
 
 /// `80GiB`, `24 GB`, `512MiB` or a plain number of bytes.
@@ -217,19 +234,70 @@ mod tests {
         (known_shape("qwen2.5-7b").unwrap(), resolve(&layers).unwrap().config)
     }
 
+    /// Within a hundredth: pieces are rounded up to 256 bytes, and statistics of rows are not counted by hand.
+    fn about(got: u64, expected: f64) {
+        assert!((got as f64 / expected - 1.0).abs() < 0.01, "{got} {expected}");
+    }
+
     #[test]
     fn the_study_by_hand() {
         let (model, config) = study();
         let plan = Plan::of(&model, &config).unwrap();
-        assert_eq!(plan.weights, 2 * 7_615_616_512);
+        about(plan.weights, 2.0 * 7_615_616_512.0);
         // 7 linear layers of 28 blocks: r (in + out) each; 80.7 M at r = 32.
         let widths = (3584 + 3584) + 2 * (3584 + 512) + (3584 + 3584) + 2 * (3584 + 18_944) + (18_944 + 3584);
-        assert_eq!(plan.adapter, 18 * 28 * 32 * widths);
+        about(plan.adapter, 18.0 * 28.0 * 32.0 * f64::from(widths));
         // 56 KiB a token, 4,096 tokens, 256 rows.
         assert_eq!(cache_bytes_per_token(&model), 56 << 10);
         assert_eq!(plan.rollout.branch_cache, 56 * GIB);
         assert_eq!(plan.rollout.prompt_cache, 64 * 1024 * (56 << 10));
+        // A decode step: rows of a block and of logits, spans of 256 keys of attention, spans of the depth of LoRA's shrink. And
+        // a prefill of 8,192 tokens: three streams, what a block keeps, and what it works on.
+        let (qkv, q, inner) = (4608.0, 3584.0, 18_944.0);
+        let step = 256.0
+            * (2.0 * (2.0 * 3584.0 + qkv + q + 3.0 * inner)
+                + 4.0 * 152_064.0
+                + 4.0 * 28.0 * 20.0 * 130.0
+                + 4.0 * 30.0 * 96.0
+                + 8.0 * 4096.0);
+        let prefill = 8192.0 * 2.0 * (5.0 * 3584.0 + qkv + q + 3.0 * inner + 7.0 * 32.0);
+        about(plan.rollout.working, step + prefill);
         assert_eq!(plan.peak(), plan.fixed() + plan.rollout.total().max(plan.training.total()));
+    }
+
+    #[test]
+    fn a_micro_batch_by_hand() {
+        let (model, mut config) = study();
+        config.train.gradient_checkpointing = false;
+        let rows = 16_384.0;
+        let training = Training::of(&model, &config, 16_384).unwrap();
+        // Of 28 blocks: input, the stream between, qkv, what attention gave, gate and up, 7 shrunk rows of 32, and 30 f32. And
+        // the stream after the last, the hidden rows and their gradient.
+        let block = 2.0 * (2.0 * 3584.0 + 4608.0 + 3584.0 + 2.0 * 18_944.0 + 7.0 * 32.0) + 4.0 * 30.0;
+        about(training.kept, rows * (28.0 * block + 3.0 * 2.0 * 3584.0));
+        // A chunk of 1,024 rows of logits with their hidden rows, and the gradient of the hidden row of each token: four
+        // completions on one prompt, each of which has a token more than rows.
+        let tokens = rows - 1024.0 + 4.0;
+        about(training.head, 1024.0 * (4.0 * 152_064.0 + 2.0 * 3584.0) + tokens * 2.0 * 3584.0);
+        // The gradients of the stream, of a norm's output and of the activated width, and partial sums beside.
+        let blocks = rows * 2.0 * (3.0 * 3584.0 + 2.0 * 18_944.0);
+        assert!(training.working as f64 > blocks && (training.working as f64) < 2.0 * blocks);
+    }
+
+    /// The parts that are counted are a micro-batch: all rows once, in order.
+    #[test]
+    fn the_longest_parts_fill_a_micro_batch() {
+        let (_, config) = study();
+        for rows in [1, 1_024, 1_025, 5_120, 16_384, 100_000] {
+            let mut at = 0;
+            for part in longest_parts(&config, rows) {
+                for range in std::iter::once(part.prompt).chain(part.branches) {
+                    assert!(range.start == at && range.end > at);
+                    at = range.end;
+                }
+            }
+            assert_eq!(at, rows);
+        }
     }
 
     #[test]

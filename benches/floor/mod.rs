@@ -12,9 +12,7 @@ use std::time::Instant;
 /// A Qwen2 decoder with a LoRA adapter of rank 16 on every linear layer.
 pub fn model(layers: usize, hidden: usize, heads: (usize, usize), inner: usize, vocab: usize) -> (Decoder, Adapter) {
     let config = ModelConfig::qwen2(layers, hidden, heads, inner, vocab);
-    let section =
-        LoraSection { r: 16, lora_alpha: 32.0, target_modules: vec!["all-linear".to_owned()], use_rslora: false };
-    let adapter = Adapter::new(&config, &section, 1).expect("a valid section");
+    let adapter = Adapter::new(&config, &LoraSection::all_linear(16), 1).expect("a valid section");
     let decoder = Decoder::load(config.clone(), &RandomWeights::new(&config, 1), 1024).expect("random weights load");
     (decoder, adapter)
 }

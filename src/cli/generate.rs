@@ -105,7 +105,7 @@ pub fn run(args: Args) -> Result<()> {
         let request = Request {
             prompts: &[prompt],
             num_generations: 1,
-            sampling: &Sampling { temperature: args.temperature, top_p: 1.0, top_k: 0, min_p: 0.0 },
+            sampling: &Sampling::plain(args.temperature),
             max_completion_length: config.rollout.max_completion_length,
             seed: args.seed,
             step: i as u64,

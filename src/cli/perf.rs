@@ -93,13 +93,14 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
     match args.output_format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Format::Text => println!(
-            "{}, {}: copy {:.2} TB/s, bf16 product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB",
+            "{}, {}: copy {:.2} TB/s, bf16 product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
             report.device,
             args.model_shape,
             report.floors.bytes_per_second / 1e12,
             report.floors.flops_per_second / 1e12,
             report.weights as f64 / 1e9,
             report.peak as f64 / 1e9,
+            report.planned.map(|bytes| format!(", planned {:.1} GB", bytes as f64 / 1e9)).unwrap_or_default(),
         ),
     }
     Ok(())

@@ -1,4 +1,6 @@
-//! `rft plan`: what a run takes of a GPU's memory, before anything is loaded.
+//! `rft plan`: what a run takes of a GPU's memory, before anything is loaded; and of time and money, from a measured piece.
+
+mod measure;
 
 use std::io::{Write, stdout};
 
@@ -13,19 +15,37 @@ use crate::config::{self, RunConfig};
 use crate::model::config::{ModelConfig, known_shape};
 use crate::model::source::Source;
 use crate::plan::{Fit, Plan, parse_memory};
+use measure::Measured;
 
-/// Say what a run takes of a GPU's memory
+/// Say what a run takes of a GPU's memory, and of time and money
 ///
 /// Adds up, phase by phase, what the CUDA path allocates for this configuration, and says for each size of memory whether
 /// it fits and what the largest batch is that does. Nothing is loaded or downloaded but the model's configuration.
+///
+/// With `--measure` the model is loaded, some steps are trained and some questions evaluated, and what the whole run takes
+/// follows from that: tokens, hours and, with a price, money. Nothing is kept of it.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft plan --preset qwen2.5-7b
-  rft plan --preset qwen2.5-7b --device-memory 80GiB --set rollout.max_rows=128")]
+  rft plan --preset qwen2.5-7b --device-memory 80GiB --set rollout.max_rows=128
+  rft plan --preset qwen2.5-7b --measure --gpu-hour-price 2.5
+  rft plan --measure 20 --device cpu")]
 pub struct Args {
     /// The memory to fit, such as 80GiB [default: 24, 48, 80 and 141 GiB]
     #[arg(long, value_name = "SIZE")]
     device_memory: Vec<String>,
+
+    /// Measure for about so many seconds what the run takes, training and evaluation
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", value_parser = positive)]
+    measure: Option<f64>,
+
+    /// What an hour of the machine costs, in any currency
+    #[arg(long, value_name = "PRICE", requires = "measure", value_parser = positive)]
+    gpu_hour_price: Option<f64>,
+
+    /// Device to measure: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    #[arg(long, value_name = "DEVICE", requires = "measure")]
+    device: Option<String>,
 
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -45,7 +65,11 @@ enum Format {
 const USUAL: [u64; 4] = [24 << 30, 48 << 30, 80 << 30, 141 << 30];
 
 pub fn run(args: Args) -> Result<()> {
-    let config = config::resolve(&args.config.layers())?.config;
+    let mut layers = args.config.layers();
+    layers
+        .flags
+        .extend(args.device.map(|device| ("run.device".to_owned(), toml::Value::String(device), "--device".into())));
+    let config = config::resolve(&layers)?.config;
     let model = shape(&config)?;
     let sizes = match args.device_memory.is_empty() {
         true => USUAL.to_vec(),
@@ -54,14 +78,31 @@ pub fn run(args: Args) -> Result<()> {
     let plan = Plan::of(&model, &config)?;
     let fits: Vec<(u64, Option<Fit>)> =
         sizes.into_iter().map(|size| Ok((size, Fit::within(size, &model, &config)?))).collect::<Result<_>>()?;
+    let measured = match args.measure {
+        Some(seconds) => {
+            super::download::confirm(&config, false)?;
+            eprintln!("measuring; two steps are trained at least, however long they take");
+            Some(measure::measure(&config, seconds, args.gpu_hour_price)?)
+        }
+        None => None,
+    };
     match args.output_format {
-        Format::Text => write!(stdout(), "{}", text(&config, &plan, &fits))?,
+        Format::Text => {
+            write!(stdout(), "{}", text(&config, &plan, &fits))?;
+            if let Some(measured) = &measured {
+                write!(stdout(), "{}", forecast(measured))?;
+            }
+        }
         Format::Json => {
             let fits = fits
                 .iter()
                 .map(|(memory, fit)| json!({"memory": memory, "fits": plan.peak() <= *memory, "largest": fit}));
             let fits: Vec<_> = fits.collect();
-            writeln!(stdout(), "{:#}", json!({"peak": plan.peak(), "bytes": plan, "device_memory": fits}))?;
+            let mut whole = json!({"peak": plan.peak(), "bytes": plan, "device_memory": fits});
+            if let Some(measured) = measured {
+                whole["measured"] = serde_json::to_value(measured)?;
+            }
+            writeln!(stdout(), "{whole:#}")?;
         }
     }
     Ok(())
@@ -77,12 +118,54 @@ fn shape(config: &RunConfig) -> Result<ModelConfig> {
     }
 }
 
+/// A number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("it has to be a number above 0".to_owned()),
+    }
+}
+
+/// What was measured, and the whole run by that.
+fn forecast(measured: &Measured) -> String {
+    let Measured { device, steps, evaluation, forecast } = measured;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let training = format!("training, {} steps", forecast.steps);
+    let evaluated = format!("evaluation, {} completions", forecast.completions);
+    for (what, cost) in
+        [(training, forecast.training), (evaluated, forecast.evaluation), ("the whole run".to_owned(), forecast.whole)]
+    {
+        let tokens = match cost.tokens / 1e6 {
+            millions if millions < 0.1 => format!("{:.1} k tokens", 1e3 * millions),
+            millions => format!("{millions:.1} M tokens"),
+        };
+        let time =
+            if cost.hours < 0.1 { format!("{:.1} min", 60.0 * cost.hours) } else { format!("{:.1} h", cost.hours) };
+        table.add_row([what, tokens, time, cost.money.map(|money| format!("costs {money:.2}")).unwrap_or_default()]);
+    }
+    for column in 1..4 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!(
+        "measured on {device}: {} x a step of {:.1} s, {} completions of an evaluation in {:.1} s\n{}\n\
+         if completions stay as long as they are now\n",
+        steps.units,
+        steps.seconds / steps.units as f64,
+        evaluation.units,
+        evaluation.seconds,
+        table.trim_fmt()
+    )
+}
+
 fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let (rollout, training) = (&plan.rollout, &plan.training);
     for (what, bytes) in [
-        ("CUDA itself", plan.context),
+        ("CUDA itself, and kept free for it", plan.context),
         ("weights, bf16", plan.weights),
         ("adapter, gradient, moments", plan.adapter),
         ("rollout: keys and values of prompts", rollout.prompt_cache),
@@ -90,7 +173,7 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
         ("rollout: working memory, logits", rollout.working),
         ("training: kept for the backward pass", training.kept),
         ("training: working memory", training.working),
-        ("training: a chunk of logits", training.logits),
+        ("training: the head, before that", training.head),
         ("peak: what stays, and the larger phase", plan.peak()),
     ] {
         table.add_row([what.to_owned(), HumanBytes(bytes).to_string()]);

@@ -45,6 +45,11 @@ enum Format {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    #[cfg(feature = "cuda")]
+    if args.list {
+        crate::cuda::selftest::groups().for_each(|name| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    }
     match Device::choose(&args.device)? {
         Device::Cpu => bail!(
             "the self-test compares a GPU with the CPU, and the device is the CPU\n\
@@ -63,10 +68,6 @@ fn on_gpu(_ordinal: usize, args: &Args) -> Result<ExitCode> {
 #[cfg(feature = "cuda")]
 fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
     use crate::cuda::selftest;
-    if args.list {
-        selftest::groups().for_each(|name| println!("{name}"));
-        return Ok(ExitCode::SUCCESS);
-    }
     if !selftest::groups().any(|name| name.contains(&args.filter)) {
         bail!("no group of checks is called like `{}`\nhint: `rft selftest --list` names them", args.filter);
     }

@@ -10,7 +10,6 @@ use crate::model::source::Source;
 use crate::prompt;
 use crate::run::{Progress, RunDir, Session, Stop};
 use crate::train::evaluate::{self, Evaluation};
-use crate::train::sample::Sampler;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::{Outcome, Training, train};
@@ -112,12 +111,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let adapter = Adapter::new(&shape, &config.lora, config.train.seed)?;
-    let extent = Extent {
-        positions: config.rollout.max_sequence_length(),
-        max_rows: config.rollout.max_rows,
-        working_bytes: None,
-    };
-    let loaded = Loaded::load(device, &source, Some(&adapter), &extent)?;
+    let loaded = Loaded::load(device, &source, Some(&adapter), &Extent::of(&config))?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {
@@ -148,15 +142,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let stop = Stop::on_signals(move |_| heard.note("stopping; a checkpoint comes first (again to stop at once)"))?;
     let training = Training {
         config: &config,
-        sampler: Sampler {
-            policy: &setup.policy,
-            prior: &setup.prior,
-            rewards: &setup.rewards,
-            prefill: config.prompt.prefill,
-            max_completion_length: config.rollout.max_completion_length,
-            truncation_penalty: config.grpo.truncation_penalty,
-            seed: config.train.seed,
-        },
+        sampler: setup.sampler(&config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out,

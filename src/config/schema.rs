@@ -275,6 +275,11 @@ impl RunConfig {
 }
 
 impl LoraSection {
+    /// Every linear layer at rank `r`, scaled by the usual 2.
+    pub fn all_linear(r: usize) -> Self {
+        Self { r, lora_alpha: 2.0 * r as f64, target_modules: vec![ALL_LINEAR.to_owned()], use_rslora: false }
+    }
+
     /// What the product of B and A is multiplied by: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732).
     pub fn scale(&self) -> f64 {
         let rank = self.r as f64;

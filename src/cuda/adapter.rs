@@ -3,19 +3,16 @@
 use super::Gpu;
 use super::launch::{Shape, launch};
 use super::lora::Group;
-use super::memory::{Arena, Buffer};
+use super::memory::{Buffer, DeviceArena};
 use crate::grpo::adamw::{AdamW, Hyper};
 use crate::model::config::ModelConfig;
-use crate::model::lora::{Adapter, BlockLora, Target};
-use anyhow::{Context, Result, ensure};
+use crate::model::lora::{Adapter, BlockLora};
+use crate::plan::layout::{CHUNK, adapter_bytes};
+use crate::plan::lora::BlockShape;
+use anyhow::{Context, Result};
 use half::bf16;
 use rayon::prelude::*;
 use std::cell::RefCell;
-
-/// The widest tile of the LoRA kernels.
-const MAX_RANK: usize = 128;
-/// Values of one partial sum of squares; `CHUNK` of adamw.cu.
-const CHUNK: usize = 16_384;
 
 /// All buffers are laid out as the host's `Adapter::params`.
 pub struct DeviceAdapter {
@@ -31,11 +28,10 @@ pub struct DeviceAdapter {
     /// Updates made, updates skipped, whether the last was made.
     step: Buffer<u32>,
     constants: Buffer<f32>,
-    /// (inputs, outputs) of the joined layers qkv, o, gate_up and down.
-    widths: [(usize, usize); 4],
+    config: ModelConfig,
     /// The weights that the device has, as the host knows them.
     current: RefCell<Vec<f32>>,
-    _arena: Arena,
+    _arena: DeviceArena,
 }
 
 /// The adapter of one block.
@@ -47,10 +43,10 @@ pub struct Lora<'a> {
     pub down: Group<'a>,
 }
 
-impl Lora<'_> {
-    /// The most that `bytes` says of the groups, which use their memory in turn.
-    pub fn most_bytes(&self, bytes: impl Fn(&Group) -> usize) -> usize {
-        [self.qkv, self.o, self.gate_up, self.down].iter().map(bytes).max().unwrap_or(0)
+impl<'a> Lora<'a> {
+    /// As far as memory goes.
+    pub fn shape(&self) -> BlockShape<'a> {
+        BlockShape { qkv: self.qkv.shape, o: self.o.shape, gate_up: self.gate_up.shape, down: self.down.shape }
     }
 }
 
@@ -58,21 +54,8 @@ impl DeviceAdapter {
     /// Memory for an adapter of this shape; [`DeviceAdapter::make_current`] fills it.
     pub fn new(gpu: &Gpu, config: &ModelConfig, adapter: &Adapter) -> Result<Self> {
         let len = adapter.params.len();
-        ensure!(
-            len.is_multiple_of(8),
-            "the adapter has {len} values, which is no multiple of 8\nhint: choose `lora.r` as a multiple of 8"
-        );
-        ensure!(
-            adapter.section.r <= MAX_RANK,
-            "the CUDA path has ranks of up to {MAX_RANK}, and `lora.r` is {}\nhint: lower `lora.r`, or use `--device cpu`",
-            adapter.section.r
-        );
         let chunks = len.div_ceil(CHUNK);
-        let mut arena = Arena::new(gpu, len * 18 + chunks * 8 + 16 * 256, "the adapter")?;
-        let width = |members: &[Target]| {
-            let (inputs, _) = members[0].shape(config);
-            (inputs, members.iter().map(|target| target.shape(config).1).sum())
-        };
+        let mut arena = DeviceArena::new(gpu, adapter_bytes(len), "the adapter")?;
         Ok(Self {
             blocks: adapter.blocks.clone(),
             params: arena.take(len)?,
@@ -84,12 +67,7 @@ impl DeviceAdapter {
             norm: arena.take(1)?,
             step: arena.take(3)?,
             constants: arena.take(4)?,
-            widths: [
-                width(&[Target::Q, Target::K, Target::V]),
-                width(&[Target::O]),
-                width(&[Target::Gate, Target::Up]),
-                width(&[Target::Down]),
-            ],
+            config: config.clone(),
             current: RefCell::default(),
             _arena: arena,
         })
@@ -134,15 +112,9 @@ impl DeviceAdapter {
 
     /// The adapter of block `layer`.
     pub fn block(&self, layer: usize) -> Lora<'_> {
-        let block = &self.blocks[layer];
-        let group = |group, (inputs, outputs)| Group { group, adapter: self, inputs, outputs };
-        let [qkv, o, gate_up, down] = self.widths;
-        Lora {
-            qkv: group(&block.qkv, qkv),
-            o: group(&block.o, o),
-            gate_up: group(&block.gate_up, gate_up),
-            down: group(&block.down, down),
-        }
+        let group = |shape| Group { shape, adapter: self };
+        let BlockShape { qkv, o, gate_up, down } = BlockShape::new(&self.blocks[layer], &self.config);
+        Lora { qkv: group(qkv), o: group(o), gate_up: group(gate_up), down: group(down) }
     }
 
     /// Launches the sum of the gradient's squares and waits for it: the norm.

@@ -8,59 +8,20 @@ use super::adapter::{DeviceAdapter, Lora};
 use super::blas::Matrix;
 use super::lora::Group;
 use super::memory::{Arena, Buffer};
-use super::ops::{self, Cache};
+use super::ops;
 use super::pack::DevicePack;
 use super::weights::{Block, Frozen, Linear, Origin};
 use crate::model::config::ModelConfig;
 use crate::model::decoder::Keep;
 use crate::ops::attention::Heads;
-use crate::plan::LOGITS_ROWS;
+use crate::plan::layout::{Backward, BlockWork, Cache, Forward, Layout, Saved};
 use anyhow::Result;
 use half::bf16;
 
-/// Bytes of a pack's metadata, at most, for one of its rows: a prompt of one token has a tile of queries and one of keys.
-const METADATA: usize = 96;
-/// What a few dozen pieces lose by being rounded up to an arena's alignment.
-const ROUNDING: usize = 64 << 10;
-/// Columns of shrunk rows of a block, at most: four groups of up to 3 x 128.
-const LOW_COLUMNS: usize = 4 * 3 * 128;
 /// A decoder whose weights are on the device.
 pub struct Decoder {
     pub config: ModelConfig,
     pub frozen: Frozen,
-}
-
-/// A forward pass, as far as its backward needs it. All of it lies in the arena that the pass was given.
-pub struct Activations {
-    /// After the last norm: (rows, hidden)
-    pub hidden: Buffer<bf16>,
-    /// Before the last norm: (rows, hidden), and its 1/rms: (rows)
-    last: Buffer<bf16>,
-    last_scales: Buffer<f32>,
-    blocks: Vec<Kept>,
-}
-
-enum Kept {
-    Nothing,
-    Input(Buffer<bf16>),
-    Everything(Saved),
-}
-
-/// What a block's backward needs. Shapes: (rows, ...)
-struct Saved {
-    input: Buffer<bf16>,
-    input_scales: Buffer<f32>,
-    qkv_low: Buffer<bf16>,
-    /// Positions applied.
-    qkv: Buffer<bf16>,
-    attended: Buffer<bf16>,
-    lse: Buffer<f32>,
-    o_low: Buffer<bf16>,
-    middle: Buffer<bf16>,
-    middle_scales: Buffer<f32>,
-    gate_up_low: Buffer<bf16>,
-    gate_up: Buffer<bf16>,
-    down_low: Buffer<bf16>,
 }
 
 /// Where a pass puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
@@ -86,8 +47,12 @@ impl Decoder {
     }
 
     pub fn heads(&self) -> Heads {
-        let config = &self.config;
-        Heads { query: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim }
+        self.config.heads()
+    }
+
+    /// As far as memory goes.
+    pub fn layout<'a>(&'a self, adapter: Option<&'a DeviceAdapter>) -> Layout<'a> {
+        Layout { config: &self.config, lora: adapter.map(|adapter| adapter.block(0).shape()) }
     }
 
     pub fn eps(&self) -> f32 {
@@ -102,40 +67,11 @@ impl Decoder {
         adapter: Option<&DeviceAdapter>,
         pack: &DevicePack,
         keep: Keep,
-    ) -> Result<Activations> {
-        let hidden = self.config.hidden_size;
-        let rows = pack.rows;
-        let take = |arena: &mut Arena| arena.take::<bf16>(rows * hidden);
-        // Without a backward pass two streams do, in turn.
-        let spare = if keep == Keep::Nothing { Some([take(arena)?, take(arena)?]) } else { None };
-        let mut x = match spare {
-            Some([first, _]) => first,
-            None => take(arena)?,
-        };
-        ops::gather_rows(gpu, self.frozen.embedding, pack.tokens, x, hidden)?;
-        let mut blocks = Vec::with_capacity(self.frozen.blocks.len());
-        for (i, block) in self.frozen.blocks.iter().enumerate() {
-            let out = match spare {
-                Some(streams) => streams[(i + 1) % 2],
-                None => take(arena)?,
-            };
-            let lora = adapter.map(|adapter| adapter.block(i));
-            let mark = arena.mark();
-            let saved = self.block_forward(gpu, arena, block, lora, pack, x, out, None)?;
-            blocks.push(match keep {
-                Keep::Nothing => Kept::Nothing,
-                Keep::Inputs => Kept::Input(x),
-                Keep::Everything => Kept::Everything(saved),
-            });
-            if keep != Keep::Everything {
-                arena.reset(mark);
-            }
-            x = out;
-        }
-        let normed = take(arena)?;
-        let scales = arena.take(rows)?;
-        ops::rms_norm(gpu, x, self.frozen.norm, normed, scales, rows, hidden, self.eps())?;
-        Ok(Activations { hidden: normed, last: x, last_scales: scales, blocks })
+    ) -> Result<Forward> {
+        let pass = self.layout(adapter).forward(arena, pack.rows, keep)?;
+        self.through_blocks(gpu, arena, adapter, pack, &pass, |_| KeyStore::NOWHERE)?;
+        arena.reset(pass.kept);
+        Ok(pass)
     }
 
     /// Hidden rows after the last norm of packed prompts, whose keys and values go to the caches of the blocks: row r's to slot
@@ -151,79 +87,66 @@ impl Decoder {
         slots: Buffer<i32>,
         cells: Buffer<i32>,
     ) -> Result<Buffer<bf16>> {
-        let (rows, hidden) = (pack.rows, self.config.hidden_size);
-        let streams = [arena.take::<bf16>(rows * hidden)?, arena.take::<bf16>(rows * hidden)?];
-        ops::gather_rows(gpu, self.frozen.embedding, pack.tokens, streams[0], hidden)?;
+        let pass = self.layout(adapter).forward(arena, pack.rows, Keep::Nothing)?;
+        self.through_blocks(gpu, arena, adapter, pack, &pass, |i| KeyStore { cache: caches[i], slots, cells })?;
+        Ok(pass.hidden)
+    }
+
+    /// From the tokens to the hidden rows after the last norm.
+    fn through_blocks(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        adapter: Option<&DeviceAdapter>,
+        pack: &DevicePack,
+        pass: &Forward,
+        store: impl Fn(usize) -> KeyStore,
+    ) -> Result<()> {
+        let (rows, hidden, layers) = (pack.rows, self.config.hidden_size, self.frozen.blocks.len());
+        ops::gather_rows(gpu, self.frozen.embedding, pack.tokens, pass.streams[0], hidden)?;
         for (i, block) in self.frozen.blocks.iter().enumerate() {
-            let mark = arena.mark();
             let lora = adapter.map(|adapter| adapter.block(i));
-            let kept = Some(KeyStore { cache: caches[i], slots, cells });
-            self.block_forward(gpu, arena, block, lora, pack, streams[i % 2], streams[(i + 1) % 2], kept)?;
-            arena.reset(mark);
+            let (x, out) = (pass.streams[i], pass.streams[i + 1]);
+            self.block_forward(gpu, arena, block, lora, pack, x, out, &pass.saved[i], &pass.work, store(i))?;
         }
-        let [x, normed] = if self.frozen.blocks.len().is_multiple_of(2) { streams } else { [streams[1], streams[0]] };
-        ops::rms_norm(gpu, x, self.frozen.norm, normed, Buffer::NULL, rows, hidden, self.eps())?;
-        Ok(normed)
+        let last = pass.streams[layers];
+        ops::rms_norm(gpu, last, self.frozen.norm, pass.hidden, pass.scales, rows, hidden, self.eps())
     }
 
-    /// Bytes, at most, that [`Decoder::prefill`] takes for so many rows, metadata of their pack included.
-    pub fn forward_bytes(&self, adapter: Option<&DeviceAdapter>, rows: usize) -> usize {
-        let (heads, config) = (self.heads(), &self.config);
-        let inner = config.intermediate_size;
-        let row = 2 * (4 * config.hidden_size + heads.qkv_width() + heads.out_width() + 3 * inner + LOW_COLUMNS)
-            + 4 * (heads.query + 2);
-        let lora = adapter.map_or(0, |adapter| adapter.block(0).most_bytes(|group| group.forward_bytes(rows)));
-        rows * (row + METADATA) + lora + ROUNDING
-    }
-
-    /// Bytes, at most, that the head and the blocks of a backward pass take beyond what the forward pass left.
-    pub fn backward_bytes(&self, adapter: &DeviceAdapter, pack: &DevicePack, keep: Keep) -> usize {
-        let (heads, config, rows) = (self.heads(), &self.config, pack.rows);
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let block = 2 * (3 * hidden + (2 * inner).max(heads.out_width() + heads.qkv_width()));
-        let attention = 4 * (rows * heads.query + pack.tiles.partial_len(heads));
-        let lora = adapter.block(0).most_bytes(|group| group.backward_bytes(rows));
-        let again = if keep == Keep::Inputs { self.forward_bytes(Some(adapter), rows) } else { 0 };
-        let pairs = pack.pairs.rows.len();
-        let logits = (LOGITS_ROWS as usize).min(pairs) * (config.vocab_size.next_multiple_of(8) * 4 + 2 * hidden);
-        let head = pairs * (20 + 2 * hidden) + logits;
-        (rows * block + attention.max(lora) + again).max(head) + ROUNDING
-    }
-
-    /// Adds the adapter's gradients, from that of `activations.hidden`, which is overwritten.
+    /// Adds the adapter's gradients, from that of the hidden rows of `pass`, which kept what `keep` says and is overwritten.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and the operands of the chain rule")]
     pub fn backward(
         &self,
         gpu: &Gpu,
         arena: &mut Arena,
         adapter: &DeviceAdapter,
         pack: &DevicePack,
-        activations: &Activations,
+        pass: &Forward,
+        keep: Keep,
         d_hidden: Buffer<bf16>,
     ) -> Result<()> {
-        let (rows, hidden) = (pack.rows, self.config.hidden_size);
-        let dx = arena.take::<bf16>(rows * hidden)?;
-        dx.zero(gpu)?;
-        let Activations { last, last_scales, .. } = *activations;
-        ops::rms_norm_backward(gpu, d_hidden, last, last_scales, self.frozen.norm, dx, rows, hidden)?;
-        for (i, kept) in activations.blocks.iter().enumerate().rev() {
-            let block = &self.frozen.blocks[i];
-            let lora = adapter.block(i);
-            let mark = arena.mark();
-            match kept {
-                Kept::Everything(saved) => self.block_backward(gpu, arena, block, lora, pack, saved, dx)?,
-                Kept::Input(input) => {
-                    let out = arena.take(rows * hidden)?;
-                    let saved = self.block_forward(gpu, arena, block, Some(lora), pack, *input, out, None)?;
-                    self.block_backward(gpu, arena, block, lora, pack, &saved, dx)?;
+        assert!(keep != Keep::Nothing, "a backward pass needs a forward pass that kept something");
+        let (rows, hidden, layers) = (pack.rows, self.config.hidden_size, self.frozen.blocks.len());
+        let back = self.layout(Some(adapter)).backward(arena, rows, keep)?;
+        back.dx.zero(gpu)?;
+        let last = pass.streams[layers];
+        ops::rms_norm_backward(gpu, d_hidden, last, pass.scales, self.frozen.norm, back.dx, rows, hidden)?;
+        for (i, block) in self.frozen.blocks.iter().enumerate().rev() {
+            let (lora, input) = (adapter.block(i), pass.streams[i]);
+            let saved = match &back.again {
+                Some((out, saved, work)) => {
+                    let nowhere = KeyStore::NOWHERE;
+                    self.block_forward(gpu, arena, block, Some(lora), pack, input, *out, saved, work, nowhere)?;
+                    saved
                 }
-                Kept::Nothing => panic!("a backward pass needs a forward pass that kept something"),
-            }
-            arena.reset(mark);
+                None => &pass.saved[i],
+            };
+            self.block_backward(gpu, arena, block, lora, pack, input, saved, &back)?;
         }
         Ok(())
     }
 
-    /// `x` (rows, hidden) -> `out` (rows, hidden), and what the backward needs.
+    /// `x` (rows, hidden) -> `out` (rows, hidden), and what the backward needs in `saved`.
     #[allow(clippy::too_many_arguments, reason = "the device, its memory, and the operands of a block")]
     fn block_forward(
         &self,
@@ -234,34 +157,20 @@ impl Decoder {
         pack: &DevicePack,
         x: Buffer<bf16>,
         out: Buffer<bf16>,
-        store: Option<KeyStore>,
-    ) -> Result<Saved> {
+        saved: &Saved,
+        work: &BlockWork,
+        store: KeyStore,
+    ) -> Result<()> {
         let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let low = |arena: &mut Arena, group: fn(&Lora) -> usize| -> Result<Buffer<bf16>> {
-            lora.as_ref().map_or(Ok(Buffer::NULL), |lora| arena.take(rows * group(lora)))
-        };
-        let mut saved = Saved {
-            input: x,
-            input_scales: arena.take(rows)?,
-            qkv_low: low(arena, |lora| lora.qkv.low_width())?,
-            qkv: arena.take(rows * heads.qkv_width())?,
-            attended: arena.take(rows * heads.out_width())?,
-            lse: arena.take(rows * heads.query)?,
-            o_low: low(arena, |lora| lora.o.low_width())?,
-            middle: arena.take(rows * hidden)?,
-            middle_scales: arena.take(rows)?,
-            gate_up_low: low(arena, |lora| lora.gate_up.low_width())?,
-            gate_up: arena.take(rows * 2 * inner)?,
-            down_low: low(arena, |lora| lora.down.low_width())?,
-        };
-        let mark = arena.mark();
-        let normed = arena.take::<bf16>(rows * hidden)?;
-        let activated = arena.take::<bf16>(rows * inner)?;
+        let BlockWork { normed, activated } = *work;
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
         adapted(gpu, arena, &block.qkv, lora.map(|lora| lora.qkv), normed, rows, saved.qkv, saved.qkv_low, false)?;
-        let KeyStore { cache, slots, cells } = store.unwrap_or(KeyStore::NOWHERE);
+        let KeyStore { cache, slots, cells } = store;
+        if config.qk_norm {
+            ops::qk_norm(gpu, saved.qkv, block.qk_norm, saved.unnormed, rows, heads, self.eps())?;
+        }
         let rope = self.frozen.rope;
         ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, rope, pack.positions, cache, slots, cells, rows, heads)?;
         ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)?;
@@ -273,14 +182,10 @@ impl Decoder {
         adapted(gpu, arena, &block.gate_up, gate_up, normed, rows, saved.gate_up, saved.gate_up_low, false)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
         out.copy_from(gpu, saved.middle)?;
-        adapted(gpu, arena, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)?;
-        arena.reset(mark);
-        // What stays is `saved`; without an adapter there are no shrunk rows.
-        saved.input = x;
-        Ok(saved)
+        adapted(gpu, arena, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)
     }
 
-    /// Turns the gradient `d` of the block's output into that of its input, in place.
+    /// Turns the gradient of the block's output in `back.dx` into that of its input.
     #[allow(clippy::too_many_arguments, reason = "the operands of the chain rule")]
     fn block_backward(
         &self,
@@ -289,29 +194,23 @@ impl Decoder {
         block: &Block,
         lora: Lora,
         pack: &DevicePack,
+        input: Buffer<bf16>,
         saved: &Saved,
-        d: Buffer<bf16>,
+        back: &Backward,
     ) -> Result<()> {
         let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let normed = arena.take::<bf16>(rows * hidden)?;
-        let d_normed = arena.take::<bf16>(rows * hidden)?;
+        let Backward { dx: d, normed, d_normed, activated, d_activated, d_attended, d_qkv, .. } = *back;
 
-        let mark = arena.mark();
-        let activated = arena.take::<bf16>(rows * inner)?;
-        let d_activated = arena.take::<bf16>(rows * inner)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
         adapted_backward(gpu, arena, &block.down, lora.down, activated, saved.down_low, d, rows, d_activated)?;
         // The gradient takes the place of gate and up: nothing reads them again.
         ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
-        arena.reset(mark);
         ops::rms_norm_again(gpu, saved.middle, saved.middle_scales, block.post_norm, normed, rows, hidden)?;
         let (low, d_gate_up) = (saved.gate_up_low, saved.gate_up);
         adapted_backward(gpu, arena, &block.gate_up, lora.gate_up, normed, low, d_gate_up, rows, d_normed)?;
         ops::rms_norm_backward(gpu, d_normed, saved.middle, saved.middle_scales, block.post_norm, d, rows, hidden)?;
 
-        let d_attended = arena.take::<bf16>(rows * heads.out_width())?;
-        let d_qkv = arena.take::<bf16>(rows * heads.qkv_width())?;
         adapted_backward(gpu, arena, &block.o, lora.o, saved.attended, saved.o_low, d, rows, d_attended)?;
         ops::branch_attention_backward(
             gpu,
@@ -325,9 +224,12 @@ impl Decoder {
             heads,
         )?;
         ops::qkv_rope_backward(gpu, d_qkv, self.frozen.rope, pack.positions, rows, heads)?;
-        ops::rms_norm_again(gpu, saved.input, saved.input_scales, block.input_norm, normed, rows, hidden)?;
+        if config.qk_norm {
+            ops::qk_norm_backward(gpu, d_qkv, block.qk_norm, saved.unnormed, rows, heads, self.eps())?;
+        }
+        ops::rms_norm_again(gpu, input, saved.input_scales, block.input_norm, normed, rows, hidden)?;
         adapted_backward(gpu, arena, &block.qkv, lora.qkv, normed, saved.qkv_low, d_qkv, rows, d_normed)?;
-        ops::rms_norm_backward(gpu, d_normed, saved.input, saved.input_scales, block.input_norm, d, rows, hidden)
+        ops::rms_norm_backward(gpu, d_normed, input, saved.input_scales, block.input_norm, d, rows, hidden)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
-use super::decoder::{Activations, Decoder};
-use super::memory::{Arena, Buffer};
+use super::decoder::Decoder;
+use super::memory::{Buffer, DeviceArena};
 use super::ops::{self, HeadStats, Logits};
 use super::pack::DevicePack;
 use super::{Gpu, Shared};
@@ -13,7 +13,7 @@ use crate::model::decoder::Keep;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;
-use crate::plan::LOGITS_ROWS;
+use crate::plan::layout::{Forward, HeadWork};
 use anyhow::{Context, Result, anyhow};
 use half::bf16;
 use std::cell::RefMut;
@@ -29,7 +29,8 @@ pub struct CudaLearner<'a> {
 /// The last forward pass.
 struct Pass {
     pack: DevicePack,
-    activations: Activations,
+    forward: Forward,
+    keep: Keep,
     /// (rows, hidden); null where nothing is to be carried back.
     d_hidden: Buffer<bf16>,
 }
@@ -39,7 +40,7 @@ impl<'a> CudaLearner<'a> {
         Self { shared, pass: None, moments_at: None }
     }
 
-    fn parts(&self) -> (&'a Gpu, &'a Decoder, &'a DeviceAdapter, RefMut<'a, Arena>) {
+    fn parts(&self) -> (&'a Gpu, &'a Decoder, &'a DeviceAdapter, RefMut<'a, DeviceArena>) {
         let Shared { gpu, decoder, adapter, arena } = self.shared;
         (gpu, decoder, adapter.as_ref().expect("a learner has an adapter"), arena.borrow_mut())
     }
@@ -51,20 +52,14 @@ impl<'a> CudaLearner<'a> {
         let arena = &mut *arena;
         let pass = self.pass.as_ref().context("a forward pass comes first")?;
         let (hidden, vocab, count) = (decoder.config.hidden_size, decoder.config.vocab_size, pack.pairs.len());
-        let (stride, chunk) = (vocab.next_multiple_of(8), (LOGITS_ROWS as usize).min(count));
         let mark = arena.mark();
-        let stats = HeadStats { logprob: arena.take(count)?, entropy: arena.take(count)?, lse: arena.take(count)? };
-        let (coefficients, entropies) = (arena.take::<f32>(count)?, arena.take::<f32>(count)?);
-        let d_rows = match back {
-            Some((values, entropy)) => {
-                coefficients.upload(gpu, values)?;
-                entropies.upload(gpu, &vec![entropy; count])?;
-                arena.take::<bf16>(count * hidden)?
-            }
-            None => Buffer::NULL,
-        };
-        let rows = arena.take::<bf16>(chunk * hidden)?;
-        let buffer = arena.take::<f32>(chunk * stride)?;
+        let work = decoder.layout(None).head(arena, count, back.is_some())?;
+        let HeadWork { chunk, stride, rows, logits: buffer, d_rows, .. } = work;
+        if let Some((values, entropy)) = back {
+            work.d_logprob.upload(gpu, values)?;
+            work.d_entropy.upload(gpu, &vec![entropy; count])?;
+        }
+        let stats = HeadStats { logprob: work.logprob, entropy: work.entropy, lse: work.lse };
         let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
         for start in (0..count).step_by(chunk.max(1)) {
             let range = start..(start + chunk).min(count);
@@ -76,12 +71,13 @@ impl<'a> CudaLearner<'a> {
                 lse: stats.lse.slice(range.clone()),
             };
             let targets = pass.pack.pairs.targets.slice(range.clone());
-            ops::gather_rows(gpu, pass.activations.hidden, pass.pack.pairs.rows.slice(range.clone()), rows, hidden)?;
+            ops::gather_rows(gpu, pass.forward.hidden, pass.pack.pairs.rows.slice(range.clone()), rows, hidden)?;
             let out = Matrix::new(buffer, len, vocab).with_stride(stride);
             gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out, false)?;
             ops::head_stats(gpu, logits, targets, part, temperature)?;
             if back.is_some() {
-                let (by_logprob, by_entropy) = (coefficients.slice(range.clone()), entropies.slice(range.clone()));
+                let (by_logprob, by_entropy) =
+                    (work.d_logprob.slice(range.clone()), work.d_entropy.slice(range.clone()));
                 ops::head_backward(gpu, logits, targets, part, by_logprob, by_entropy, temperature)?;
                 // Each row of the gradient is the first half of the row that the f32 logits had.
                 let d_logits = Matrix::new(buffer.as_bf16(), len, vocab).with_stride(2 * stride);
@@ -113,19 +109,16 @@ impl Learner for CudaLearner<'_> {
         arena.clear();
         let adapter = adapter.map(|_| device);
         let pack = DevicePack::new(gpu, &mut arena, pack, decoder.heads())?;
-        let activations = decoder.forward(gpu, &mut arena, adapter, &pack, keep)?;
+        // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
+        let partial = pack.tiles.partial_len(decoder.heads());
+        let layout = decoder.layout(adapter);
+        arena.reserve(layout.pass_bytes(pack.rows, pack.pairs.rows.len(), partial, keep).total())?;
+        let forward = decoder.forward(gpu, &mut arena, adapter, &pack, keep)?;
         let d_hidden = match keep {
             Keep::Nothing => Buffer::NULL,
-            _ => {
-                let d_hidden = arena.take(activations.hidden.len())?;
-                // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
-                let mark = arena.mark();
-                arena.take::<u8>(decoder.backward_bytes(device, &pack, keep))?;
-                arena.reset(mark);
-                d_hidden
-            }
+            _ => arena.take(forward.hidden.len())?,
         };
-        self.pass = Some(Pass { pack, activations, d_hidden });
+        self.pass = Some(Pass { pack, forward, keep, d_hidden });
         Ok(())
     }
 
@@ -145,8 +138,8 @@ impl Learner for CudaLearner<'_> {
 
     fn backward(&mut self, _adapter: &Adapter, _pack: &Pack) -> Result<()> {
         let (gpu, decoder, device, mut arena) = self.parts();
-        let Pass { pack, activations, d_hidden } = self.pass.take().context("a forward pass comes first")?;
-        let done = decoder.backward(gpu, &mut arena, device, &pack, &activations, d_hidden);
+        let Pass { pack, forward, keep, d_hidden } = self.pass.take().context("a forward pass comes first")?;
+        let done = decoder.backward(gpu, &mut arena, device, &pack, &forward, keep, d_hidden);
         // The gradient may hold a part of it by now, so this is no `OutOfMemory` that can be tried again in halves.
         done.map_err(|error| anyhow!("backward pass: {error:#}"))
     }

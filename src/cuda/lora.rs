@@ -1,64 +1,34 @@
 //! LoRA on a group of layers that read the same input, by the kernels of lora_*.cu. Layouts: lora.cuh.
 
-mod cut;
-
 use super::Gpu;
 use super::adapter::DeviceAdapter;
 use super::launch::{Argument, Shape, launch};
 use super::memory::{Arena, Buffer};
-use crate::ops::lora::LoraGroup;
+use crate::plan::lora::{COLUMNS, Cut, GroupShape, NARROW, Parts, ROWS, STRIP, gradient_cut, shrink_columns, tiles};
 use anyhow::Result;
-use cut::{Cut, gradient_cut};
 use half::bf16;
+use std::ops::Deref;
 
-/// Rows and columns of the kernels' tiles.
-const ROWS: usize = 128;
-const COLUMNS: usize = 128;
 const THREADS: usize = 256;
-/// Columns of a block of lora_back, and the widest padded rank it is made for.
-const STRIP: usize = 512;
-const NARROW: usize = 32;
-/// Spans that the depth of a shrink is cut into when decoding: fixed, so that a row's bits depend on nothing else.
-const DECODE_SPLITS: usize = 32;
 
 /// A group with its place in the adapter.
 #[derive(Clone, Copy)]
 pub struct Group<'a> {
-    pub group: &'a LoraGroup,
+    pub shape: GroupShape<'a>,
     pub adapter: &'a DeviceAdapter,
-    pub inputs: usize,
-    /// Width of the joined output, with the layers that are not adapted.
-    pub outputs: usize,
 }
 
-/// Up to three column ranges, as the kernels take them: start and width of each.
-type Parts = [(usize, usize); 3];
+impl<'a> Deref for Group<'a> {
+    type Target = GroupShape<'a>;
+
+    fn deref(&self) -> &GroupShape<'a> {
+        &self.shape
+    }
+}
 
 impl Group<'_> {
-    /// Columns of a row of `low`: each part's rank, rounded up to the depth of one tensor-core product.
-    pub fn low_width(&self) -> usize {
-        self.group.parts.len() * self.padded()
-    }
-
-    fn padded(&self) -> usize {
-        self.group.rank.next_multiple_of(16)
-    }
-
     fn a(&self) -> Buffer<bf16> {
         self.adapter.compute.slice(self.group.a.clone())
-    }
-
-    /// The B matrices lie one after the other.
-    fn b_range(&self) -> std::ops::Range<usize> {
-        self.group.parts[0].b.start..self.group.parts[self.group.parts.len() - 1].b.end
-    }
-
-    fn parts(&self) -> Parts {
-        let mut parts = [(0, 0); 3];
-        for (to, part) in parts.iter_mut().zip(&self.group.parts) {
-            *to = (part.columns.start, part.columns.len());
-        }
-        parts
     }
 
     /// Whether every column of the output is adapted.
@@ -106,11 +76,11 @@ impl Group<'_> {
         cut: &Cut,
     ) -> Result<()> {
         let all = self.low_width();
-        let (n, kernel) = shrink_kernel(all);
+        let n = shrink_columns(all);
         let blocks = [all.div_ceil(n), rows.div_ceil(ROWS), cut.splits];
         let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
         let (rank, count) = (self.group.rank, self.group.parts.len());
-        launch!(gpu, kernel, shape; x, self.a(), low, partial, rows, self.inputs, rank, count, cut.span)
+        launch!(gpu, shrink_kernel(n), shape; x, self.a(), low, partial, rows, self.inputs, rank, count, cut.span)
     }
 
     /// Adds up what the spans of a depth left of `low`, for parts of these depths.
@@ -130,7 +100,7 @@ impl Group<'_> {
     }
 
     /// The same for few rows, whose bits do not depend on each other. `partial` has room for
-    /// [`Group::partial_values`].
+    /// [`GroupShape::decode_values`].
     pub fn decode(
         &self,
         gpu: &Gpu,
@@ -144,8 +114,7 @@ impl Group<'_> {
         if count == 0 {
             return Ok(());
         }
-        let span = decode_span(self.inputs);
-        let cut = Cut { span, splits: self.inputs.div_ceil(span) };
+        let cut = self.decode_cut();
         let rank = self.group.rank;
         self.shrink(gpu, x, rows, Buffer::NULL, partial, &cut)?;
         let b = self.adapter.compute.slice(self.b_range());
@@ -166,11 +135,6 @@ impl Group<'_> {
         ];
         arguments.extend(columns(parts));
         gpu.launch("lora_expand_split", shape, &mut arguments)
-    }
-
-    /// Values that [`Group::decode`] needs for its partial sums.
-    pub fn partial_values(&self, rows: usize) -> usize {
-        self.inputs.div_ceil(decode_span(self.inputs)) * rows * self.low_width()
     }
 
     /// From `dy` (rows, outputs): adds to the adapter's gradient and writes its part of `dx` (rows, inputs). Returns whether
@@ -289,22 +253,13 @@ impl Group<'_> {
     }
 }
 
-/// The width of the tile for `all` columns of low, and its kernel.
-fn shrink_kernel(all: usize) -> (usize, &'static str) {
-    match all {
-        ..=32 => (32, "lora_shrink_n32"),
-        33..=64 => (64, "lora_shrink_n64"),
-        _ => (128, "lora_shrink_n128"),
+/// The shrink whose tiles have `n` columns.
+fn shrink_kernel(n: usize) -> &'static str {
+    match n {
+        32 => "lora_shrink_n32",
+        64 => "lora_shrink_n64",
+        _ => "lora_shrink_n128",
     }
-}
-
-fn decode_span(inputs: usize) -> usize {
-    inputs.div_ceil(DECODE_SPLITS).next_multiple_of(64)
-}
-
-/// Tiles of `size` columns of all parts.
-fn tiles(parts: Parts, size: usize) -> usize {
-    parts.iter().map(|(_, width)| width.div_ceil(size)).sum()
 }
 
 fn columns(parts: Parts) -> impl Iterator<Item = Argument> {

@@ -1,16 +1,17 @@
-//! Device memory: one arena, and typed pieces of it that are handed out and taken back like a stack.
+//! Device memory: copies to, from and on the device, and the memory that an arena hands out.
 //!
 //! All work goes to one stream, in the order of the calls, so a piece may be given away as soon as the last launch that
 //! uses it has been issued. That is why [`Buffer`] can be a plain pointer: it is valid as long as its arena, and nothing
 //! is freed while a run lasts.
 
 use super::Gpu;
-use crate::grpo::learner::OutOfMemory;
 use anyhow::{Context, Result, ensure};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, result};
 use half::bf16;
 use std::marker::PhantomData;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut};
+
+pub use crate::plan::arena::{Arena, Buffer};
 
 /// What device memory may hold.
 pub trait Element: DeviceRepr + Copy + 'static {}
@@ -21,49 +22,7 @@ impl Element for u32 {}
 impl Element for u64 {}
 impl Element for u8 {}
 
-/// `len` values on the device.
-#[derive(Debug)]
-pub struct Buffer<T> {
-    pointer: u64,
-    len: usize,
-    element: PhantomData<T>,
-}
-
-impl<T> Clone for Buffer<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Buffer<T> {}
-
 impl<T: Element> Buffer<T> {
-    /// A null pointer, for an operand that a kernel does not need.
-    pub const NULL: Self = Self { pointer: 0, len: 0, element: PhantomData };
-
-    pub fn len(self) -> usize {
-        self.len
-    }
-
-    pub fn is_empty(self) -> bool {
-        self.len == 0
-    }
-
-    /// The address, as kernels take it.
-    pub fn pointer(self) -> u64 {
-        self.pointer
-    }
-
-    /// A part of it.
-    ///
-    /// # Panics
-    /// When the range goes past its end.
-    pub fn slice(self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
-        let pointer = self.pointer + (range.start * size_of::<T>()) as u64;
-        Self { pointer, len: range.len(), element: PhantomData }
-    }
-
     /// Copies from the host. `values` have been read when this returns: the driver stages what is not pinned.
     pub fn upload(self, gpu: &Gpu, values: &[T]) -> Result<()> {
         ensure!(values.len() <= self.len, "{} values do not fit a buffer of {}", values.len(), self.len);
@@ -139,24 +98,13 @@ impl Buffer<f32> {
     }
 }
 
-/// Memory of the device that is handed out from its start to its end.
-pub struct Arena {
-    base: u64,
-    size: usize,
-    used: usize,
-    /// The most that was ever in use, for the plan to be held against.
-    peak: usize,
+/// An [`Arena`] with its memory.
+pub struct DeviceArena {
+    arena: Arena,
     _memory: CudaSlice<u8>,
 }
 
-/// How far an arena is in use; see [`Arena::reset`].
-#[derive(Clone, Copy, Debug)]
-pub struct Mark(usize);
-
-impl Arena {
-    /// Rows and tiles are read 16 bytes at a time, and a line of memory is 128.
-    pub const ALIGNMENT: usize = 256;
-
+impl DeviceArena {
     /// # Errors
     /// When the device has not so much memory left.
     pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
@@ -165,44 +113,20 @@ impl Arena {
             format!("take {bytes} bytes of GPU memory for {what}\nhint: `rft plan` says what fits; lower `rollout.max_rows` or `train.max_tokens_per_micro_batch`")
         })?;
         let base = memory.device_ptr(&gpu.stream).0;
-        Ok(Self { base, size: bytes, used: 0, peak: 0, _memory: memory })
+        Ok(Self { arena: Arena::at(base, bytes), _memory: memory })
     }
+}
 
-    /// `len` values, of no particular content.
-    pub fn take<T: Element>(&mut self, len: usize) -> Result<Buffer<T>> {
-        let bytes = (len * size_of::<T>()).next_multiple_of(Self::ALIGNMENT);
-        ensure!(bytes <= self.size - self.used, OutOfMemory { wanted: bytes, left: self.size - self.used });
-        let pointer = self.base + self.used as u64;
-        self.used += bytes;
-        self.peak = self.peak.max(self.used);
-        Ok(Buffer { pointer, len, element: PhantomData })
+impl Deref for DeviceArena {
+    type Target = Arena;
+
+    fn deref(&self) -> &Arena {
+        &self.arena
     }
+}
 
-    /// Hands out `bytes` at most from now on, as if the device were smaller.
-    pub fn limit(&mut self, bytes: usize) {
-        self.size = self.size.min(bytes);
-    }
-
-    pub fn mark(&self) -> Mark {
-        Mark(self.used)
-    }
-
-    /// Takes back all that was handed out since `mark`.
-    pub fn reset(&mut self, mark: Mark) {
-        self.used = mark.0;
-    }
-
-    /// Bytes that are not in use.
-    pub fn left(&self) -> usize {
-        self.size - self.used
-    }
-
-    /// Takes back everything.
-    pub fn clear(&mut self) {
-        self.used = 0;
-    }
-
-    pub fn peak(&self) -> usize {
-        self.peak
+impl DerefMut for DeviceArena {
+    fn deref_mut(&mut self) -> &mut Arena {
+        &mut self.arena
     }
 }

@@ -25,6 +25,7 @@ use crate::device::Extent;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
+use crate::plan::RESERVE;
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaStream, sys};
@@ -32,16 +33,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Left free for what the driver takes as kernels and graphs are loaded.
-const RESERVE: usize = 512 << 20;
-
 /// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
 pub struct Shared {
     pub gpu: Rc<Gpu>,
     pub decoder: decoder::Decoder,
     /// Memory for an adapter, where one is applied or trained.
     pub adapter: Option<adapter::DeviceAdapter>,
-    pub arena: RefCell<memory::Arena>,
+    pub arena: RefCell<memory::DeviceArena>,
 }
 
 /// The device with everything that is launched on it.
@@ -50,8 +48,6 @@ pub struct Gpu {
     pub kernels: launch::Kernels,
     pub blas: blas::Blas,
     pub name: String,
-    /// Compute capability, such as (9, 0).
-    pub capability: (i32, i32),
 }
 
 impl Gpu {
@@ -73,7 +69,7 @@ impl Gpu {
         keep_pool(&context)?;
         let kernels = launch::Kernels::load(&context).context("load the kernels")?;
         let blas = blas::Blas::new(stream.clone())?;
-        Ok(Self { stream, kernels, blas, name, capability })
+        Ok(Self { stream, kernels, blas, name })
     }
 
     /// Waits for all work that was issued.
@@ -95,7 +91,7 @@ impl Gpu {
 impl Shared {
     /// Loads a model on GPU number `ordinal`, and takes the memory that it is to work in.
     pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
-        check(&source.config)?;
+        check(&source.config, adapter)?;
         let origin = weights::Origin::Checkpoint(source.weights.as_ref());
         Self::on(Rc::new(Gpu::open(ordinal)?), source.config.clone(), &origin, adapter, extent)
     }
@@ -108,7 +104,7 @@ impl Shared {
         adapter: Option<&Adapter>,
         extent: &Extent,
     ) -> Result<Self> {
-        check(&config)?;
+        check(&config, adapter)?;
         let decoder = decoder::Decoder::load(&gpu, config, origin, extent.positions)?;
         let device_adapter =
             adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, &decoder.config, adapter)).transpose()?;
@@ -117,17 +113,16 @@ impl Shared {
         let (free, _) = gpu.memory()?;
         let free = free.saturating_sub(RESERVE);
         let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
-        let arena = RefCell::new(memory::Arena::new(&gpu, bytes, "rollouts and training")?);
+        let arena = RefCell::new(memory::DeviceArena::new(&gpu, bytes, "rollouts and training")?);
         Ok(Self { gpu, decoder, adapter: device_adapter, arena })
     }
 }
 
+/// The widest tile of the LoRA kernels.
+const MAX_RANK: usize = 128;
+
 /// Refuses shapes that the kernels are not made for.
-fn check(config: &ModelConfig) -> Result<()> {
-    ensure!(
-        !config.qk_norm,
-        "norms on queries and keys (Qwen3) are not in the CUDA path yet\nhint: `--device cpu` has them"
-    );
+fn check(config: &ModelConfig, adapter: Option<&Adapter>) -> Result<()> {
     ensure!(
         [32, 64, 128].contains(&config.head_dim),
         "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
@@ -141,6 +136,17 @@ fn check(config: &ModelConfig) -> Result<()> {
         "the CUDA path has widths that are multiples of 8, up to 8192 for the hidden one; these are {hidden} and {inner}\n\
          hint: use `--device cpu`"
     );
+    if let Some(adapter) = adapter {
+        let (rank, len) = (adapter.section.r, adapter.params.len());
+        ensure!(
+            rank <= MAX_RANK,
+            "the CUDA path has ranks of up to {MAX_RANK}, and `lora.r` is {rank}\nhint: lower `lora.r`, or use `--device cpu`"
+        );
+        ensure!(
+            len.is_multiple_of(8),
+            "the adapter has {len} values, which is no multiple of 8\nhint: choose `lora.r` as a multiple of 8"
+        );
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::launch::{Shape, launch};
 use super::memory::{Arena, Buffer};
 use super::pack::DevicePack;
 use crate::ops::attention::Heads;
-use crate::ops::attention_tiles::DECODE_SPAN;
+use crate::plan::layout::{Cache, DecodeSpans};
 use crate::rng::Stream;
 use crate::rollout::Sampling;
 use anyhow::Result;
@@ -20,16 +20,13 @@ const ROW_THREADS: usize = 512;
 /// Cosine and sine by position.
 pub type Rope = [Buffer<f32>; 2];
 
-/// Keys and values of one block of the decoder: (slots, KV heads, capacity, head dim) each.
-#[derive(Clone, Copy)]
-pub struct Cache {
-    pub keys: Buffer<bf16>,
-    pub values: Buffer<bf16>,
-    pub capacity: usize,
-}
-
 fn by_row(rows: usize, width: usize) -> Shape {
     Shape::new(rows, 32 * width.div_ceil(256))
+}
+
+/// A thread for 8 values of q and k.
+fn by_head(rows: usize, heads: Heads) -> Shape {
+    by_eight(rows * (heads.query + heads.kv) * heads.dim)
 }
 
 fn by_eight(values: usize) -> Shape {
@@ -104,6 +101,41 @@ pub fn rms_norm_backward(
     width: usize,
 ) -> Result<()> {
     launch!(gpu, "rms_norm_backward", by_row(rows, width); dy, x, scales, weight, dx, width)
+}
+
+/// Normalises each head of q and k in place; `weights` are q's and k's, one after the other. What they were goes to `before`,
+/// unless that is null.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
+pub fn qk_norm(
+    gpu: &Gpu,
+    qkv: Buffer<bf16>,
+    weights: Buffer<bf16>,
+    before: Buffer<bf16>,
+    rows: usize,
+    heads: Heads,
+    eps: f32,
+) -> Result<()> {
+    launch!(
+        gpu, "qk_norm_forward", by_head(rows, heads);
+        qkv, weights, before, rows, heads.query, heads.kv, heads.dim, eps
+    )
+}
+
+/// Turns the gradient of the normalised q and k into that of what they were before, in place.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
+pub fn qk_norm_backward(
+    gpu: &Gpu,
+    d_qkv: Buffer<bf16>,
+    weights: Buffer<bf16>,
+    before: Buffer<bf16>,
+    rows: usize,
+    heads: Heads,
+    eps: f32,
+) -> Result<()> {
+    launch!(
+        gpu, "qk_norm_backward", by_head(rows, heads);
+        d_qkv, weights, before, rows, heads.query, heads.kv, heads.dim, eps
+    )
 }
 
 /// Adds the bias and turns q and k by their positions, in place. Row r's key and value go to the cache too, at slot `slots[r]`
@@ -220,23 +252,6 @@ pub struct DecodeRows {
     pub slots: Buffer<i32>,
     /// Cells of its slot that a row sees, its new token's among them.
     pub counts: Buffer<i32>,
-}
-
-/// Memory for the spans of a decode step.
-#[derive(Clone, Copy)]
-pub struct DecodeSpans {
-    pub spans: usize,
-    pub sums: Buffer<f32>,
-    pub statistics: Buffer<f32>,
-}
-
-impl DecodeSpans {
-    /// For rows of up to `keys` keys.
-    pub fn new(arena: &mut Arena, rows: usize, heads: Heads, keys: usize) -> Result<Self> {
-        let spans = keys.div_ceil(DECODE_SPAN);
-        let lines = rows * heads.query * spans;
-        Ok(Self { spans, sums: arena.take(lines * heads.dim)?, statistics: arena.take(lines * 2)? })
-    }
 }
 
 /// Attention of one new token a row, whose key and value are in the cache already.

@@ -6,11 +6,12 @@ use super::blas::Matrix;
 use super::decoder::{Decoder, linear};
 use super::lora::Group;
 use super::memory::{Arena, Buffer};
-use super::ops::{self, Cache, DecodeRows, DecodeSpans, Logits};
+use super::ops::{self, DecodeRows, Logits};
 use super::pack::DevicePack;
 use super::weights::Linear;
 use crate::model::pack::Pack;
 use crate::plan::PREFILL_TOKENS;
+use crate::plan::layout::{Cache, SlabMemory, SlabSize, State, logits_stride};
 use crate::rollout::{Prompt, Request, Sampling};
 use anyhow::{Result, ensure};
 use half::bf16;
@@ -28,44 +29,7 @@ pub struct Slabs<'a> {
     /// For each block.
     prompt_cache: Vec<Cache>,
     branch_cache: Vec<Cache>,
-    /// Each prompt's last row after the last norm: (prompt slots, hidden)
-    prompt_hidden: Buffer<bf16>,
-    state: State,
-    work: Work,
-    stops: Buffer<u32>,
-    /// (slots, capacity)
-    out_tokens: Buffer<u32>,
-    out_logprobs: Buffer<f32>,
-}
-
-/// Of each row.
-struct State {
-    tokens: Buffer<u32>,
-    logprobs: Buffer<f32>,
-    /// (rows, 2)
-    keys: Buffer<u32>,
-    prompt_slots: Buffer<i32>,
-    prompt_lens: Buffer<i32>,
-    slots: Buffer<i32>,
-    counts: Buffer<i32>,
-    done: Buffer<i32>,
-    positions: Buffer<i32>,
-    cells: Buffer<i32>,
-    draws: Buffer<i32>,
-}
-
-/// What a step works on. Shapes: (rows, ...)
-struct Work {
-    x: Buffer<bf16>,
-    normed: Buffer<bf16>,
-    qkv: Buffer<bf16>,
-    attended: Buffer<bf16>,
-    gate_up: Buffer<bf16>,
-    activated: Buffer<bf16>,
-    /// Partial sums of LoRA's shrink.
-    lora: Buffer<f32>,
-    attention: DecodeSpans,
-    logits: Buffer<f32>,
+    memory: SlabMemory,
 }
 
 /// A row as the host knows it.
@@ -127,63 +91,23 @@ impl<'a> Slabs<'a> {
         request: &Request,
         rows: usize,
     ) -> Result<Self> {
-        let (config, heads) = (&decoder.config, decoder.heads());
         let prompts = request.prompts;
-        let prompt_slots = crate::plan::prompt_slots(rows, request.num_generations, prompts.len());
-        let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
-        let capacity = request.max_completion_length;
-        let mut caches = |slots: usize, capacity: usize| -> Result<Vec<Cache>> {
-            let values = slots * heads.kv * capacity * heads.dim;
-            (0..config.num_hidden_layers)
-                .map(|_| Ok(Cache { keys: arena.take(values)?, values: arena.take(values)?, capacity }))
-                .collect()
-        };
-        let (prompt_cache, branch_cache) = (caches(prompt_slots, longest)?, caches(rows, capacity)?);
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let partial = adapter.map_or(0, |adapter| adapter.block(0).most_bytes(|group| group.partial_values(rows)));
-        let stops = arena.take(request.stop_tokens.len().max(1))?;
-        stops.upload(gpu, request.stop_tokens)?;
-        let slabs = Self {
+        let size = SlabSize {
             rows,
-            prompt_slots,
-            capacity,
-            adapter,
-            prompt_cache,
-            branch_cache,
-            prompt_hidden: arena.take(prompt_slots * hidden)?,
-            state: State {
-                tokens: arena.take(rows)?,
-                logprobs: arena.take(rows)?,
-                keys: arena.take(2 * rows)?,
-                prompt_slots: arena.take(rows)?,
-                prompt_lens: arena.take(rows)?,
-                slots: arena.take(rows)?,
-                counts: arena.take(rows)?,
-                done: arena.take(rows)?,
-                positions: arena.take(rows)?,
-                cells: arena.take(rows)?,
-                draws: arena.take(rows)?,
-            },
-            work: Work {
-                x: arena.take(rows * hidden)?,
-                normed: arena.take(rows * hidden)?,
-                qkv: arena.take(rows * heads.qkv_width())?,
-                attended: arena.take(rows * heads.out_width())?,
-                gate_up: arena.take(rows * 2 * inner)?,
-                activated: arena.take(rows * inner)?,
-                lora: arena.take(partial)?,
-                attention: DecodeSpans::new(arena, rows, heads, longest + capacity)?,
-                logits: arena.take(rows * config.vocab_size.next_multiple_of(8))?,
-            },
-            stops: stops.slice(0..request.stop_tokens.len()),
-            out_tokens: arena.take(rows * capacity)?,
-            out_logprobs: arena.take(rows * capacity)?,
+            prompt_slots: crate::plan::prompt_slots(rows, request.num_generations, prompts.len()),
+            prompt: prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0),
+            completion: request.max_completion_length,
+            stops: request.stop_tokens.len(),
         };
+        let layout = decoder.layout(adapter);
+        let prompt_cache = layout.caches(arena, size.prompt_slots, size.prompt)?;
+        let branch_cache = layout.caches(arena, rows, size.completion)?;
+        let memory = layout.slabs(arena, size)?;
+        memory.stops.upload(gpu, request.stop_tokens)?;
         // A prefill of the longest prompt has to fit on top.
-        let mark = arena.mark();
-        arena.take::<u8>(decoder.forward_bytes(adapter, longest))?;
-        arena.reset(mark);
-        Ok(slabs)
+        arena.reserve(layout.prefill_bytes(size.prompt))?;
+        let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
+        Ok(Self { rows, prompt_slots, capacity, adapter, prompt_cache, branch_cache, memory })
     }
 
     /// All keys and values.
@@ -210,7 +134,7 @@ impl<'a> Slabs<'a> {
             let mut total = 0;
             let mut fits = |&(prompt, _): &(usize, usize)| {
                 total += prompts[prompt].ids.len();
-                total <= PREFILL_TOKENS as usize && decoder.forward_bytes(self.adapter, total) <= arena.left()
+                total <= PREFILL_TOKENS && decoder.layout(self.adapter).prefill_bytes(total) <= arena.left()
             };
             let count = rest.iter().take_while(|it| fits(it)).count().max(1);
             let (batch, later) = rest.split_at(count);
@@ -247,7 +171,7 @@ impl<'a> Slabs<'a> {
         let device_pack = DevicePack::new(gpu, arena, &pack, decoder.heads())?;
         let hidden = decoder.prefill(gpu, arena, self.adapter, &device_pack, &self.prompt_cache, slots, cells)?;
         for (i, &(_, slot)) in which.iter().enumerate() {
-            let to = self.prompt_hidden.slice(slot * hidden_size..(slot + 1) * hidden_size);
+            let to = self.memory.prompt_hidden.slice(slot * hidden_size..(slot + 1) * hidden_size);
             ops::gather_rows(gpu, hidden, last.slice(i..i + 1), to, hidden_size)?;
         }
         arena.reset(mark);
@@ -262,7 +186,7 @@ impl<'a> Slabs<'a> {
             let values: Vec<i32> = rows.iter().map(value).chain(std::iter::repeat_n(rest, idle)).collect();
             buffer.upload(gpu, &values)
         };
-        let State { prompt_slots, prompt_lens, slots, counts, done, positions, cells, draws, .. } = self.state;
+        let State { prompt_slots, prompt_lens, slots, counts, done, positions, cells, draws, .. } = self.memory.state;
         put(prompt_slots, |row| row.prompt_slot as i32, 0)?;
         put(prompt_lens, |row| row.prompt_len as i32, 1)?;
         put(slots, |row| row.slot as i32, -1)?;
@@ -272,9 +196,9 @@ impl<'a> Slabs<'a> {
         put(cells, |row| row.count as i32 - 1, -1)?;
         put(draws, |row| row.count as i32, 0)?;
         let tokens: Vec<u32> = rows.iter().map(|row| row.last).chain(std::iter::repeat_n(0, idle)).collect();
-        self.state.tokens.upload(gpu, &tokens)?;
+        self.memory.state.tokens.upload(gpu, &tokens)?;
         let keys: Vec<u32> = rows.iter().flat_map(|row| row.key).chain(std::iter::repeat_n(0, 2 * idle)).collect();
-        self.state.keys.upload(gpu, &keys)
+        self.memory.state.keys.upload(gpu, &keys)
     }
 
     /// Draws the first token of the rows that have none, from their prompts' last rows. Those rows stand at the end.
@@ -285,23 +209,26 @@ impl<'a> Slabs<'a> {
             return Ok(());
         }
         let hidden = decoder.config.hidden_size;
-        let prompt_slots = self.state.prompt_slots.slice(new.clone());
-        ops::gather_rows(gpu, self.prompt_hidden, prompt_slots, self.work.normed, hidden)?;
+        let prompt_slots = self.memory.state.prompt_slots.slice(new.clone());
+        ops::gather_rows(gpu, self.memory.prompt_hidden, prompt_slots, self.memory.work.normed, hidden)?;
         self.draw(gpu, decoder, sampling, new)
     }
 
     /// Decodes one token of each of the first `rows` rows.
     pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
-        let (config, heads, work) = (&decoder.config, decoder.heads(), &self.work);
+        let (config, heads, work) = (&decoder.config, decoder.heads(), &self.memory.work);
         let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, decoder.eps());
         let no_scales = Buffer::<f32>::NULL;
-        let state = &self.state;
+        let state = &self.memory.state;
         let slots = state.slots.slice(0..rows);
         ops::gather_rows(gpu, decoder.frozen.embedding, state.tokens.slice(0..rows).as_i32(), work.x, hidden)?;
         for (i, block) in decoder.frozen.blocks.iter().enumerate() {
             let lora = self.adapter.map(|adapter| adapter.block(i));
             ops::rms_norm(gpu, work.x, block.input_norm, work.normed, no_scales, rows, hidden, eps)?;
             self.adapted(gpu, &block.qkv, lora.map(|it| it.qkv), work.normed, work.qkv, rows, false)?;
+            if config.qk_norm {
+                ops::qk_norm(gpu, work.qkv, block.qk_norm, Buffer::NULL, rows, heads, eps)?;
+            }
             ops::qkv_rope(
                 gpu,
                 work.qkv,
@@ -336,12 +263,12 @@ impl<'a> Slabs<'a> {
     /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.normed`.
     fn draw(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
         let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
-        let stride = vocab.next_multiple_of(8);
-        let logits = Logits { buffer: self.work.logits, rows, vocab, stride };
+        let stride = logits_stride(&decoder.config);
+        let logits = Logits { buffer: self.memory.work.logits, rows, vocab, stride };
         let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
-        let out = Matrix::new(self.work.logits, rows, vocab).with_stride(stride);
-        gpu.blas.product(Matrix::new(self.work.normed, rows, hidden), head.t(), out, false)?;
-        let state = &self.state;
+        let out = Matrix::new(self.memory.work.logits, rows, vocab).with_stride(stride);
+        gpu.blas.product(Matrix::new(self.memory.work.normed, rows, hidden), head.t(), out, false)?;
+        let state = &self.memory.state;
         let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
         let keys = state.keys.slice(2 * range.start..2 * range.end);
         ops::sample(gpu, logits, keys, state.draws.slice(range.clone()), tokens, logprobs, sampling)?;
@@ -355,9 +282,9 @@ impl<'a> Slabs<'a> {
             state.positions.slice(range.clone()),
             state.cells.slice(range.clone()),
             state.draws.slice(range.clone()),
-            self.out_tokens,
-            self.out_logprobs,
-            self.stops,
+            self.memory.out_tokens,
+            self.memory.out_logprobs,
+            self.memory.stops,
             self.capacity,
             rows,
         )
@@ -378,12 +305,12 @@ impl<'a> Slabs<'a> {
         match lora {
             // As in training, so that the two round alike.
             Some(lora) if lora.covers() => {
-                lora.decode(gpu, x, rows, y, self.work.lora, accumulate)?;
+                lora.decode(gpu, x, rows, y, self.memory.work.lora, accumulate)?;
                 linear(gpu, layer, x, y, rows, true)
             }
             Some(lora) => {
                 linear(gpu, layer, x, y, rows, accumulate)?;
-                lora.decode(gpu, x, rows, y, self.work.lora, true)
+                lora.decode(gpu, x, rows, y, self.memory.work.lora, true)
             }
             None => linear(gpu, layer, x, y, rows, accumulate),
         }
@@ -391,13 +318,13 @@ impl<'a> Slabs<'a> {
 
     /// What the first `rows` rows have drawn so far.
     pub fn look(&self, gpu: &Gpu, rows: usize) -> Result<Seen> {
-        let counts = self.state.counts.slice(0..rows).download(gpu)?;
-        let tokens = self.out_tokens.download(gpu)?;
+        let counts = self.memory.state.counts.slice(0..rows).download(gpu)?;
+        let tokens = self.memory.out_tokens.download(gpu)?;
         Ok(Seen { counts: counts.into_iter().map(|count| count as usize).collect(), tokens, capacity: self.capacity })
     }
 
     /// Log-probabilities of the first `count` tokens of a slot.
     pub fn logprobs(&self, gpu: &Gpu, slot: usize, count: usize) -> Result<Vec<f32>> {
-        self.out_logprobs.slice(slot * self.capacity..slot * self.capacity + count).download(gpu)
+        self.memory.out_logprobs.slice(slot * self.capacity..slot * self.capacity + count).download(gpu)
     }
 }

@@ -1,11 +1,12 @@
 //! The frozen weights on the device, in bf16 and in Hugging Face's layout: (out, in).
 
 use super::Gpu;
-use super::memory::{Arena, Buffer};
+use super::memory::{Buffer, DeviceArena};
 use super::ops;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::ops::rope::RopeTable;
+use crate::plan::layout::weight_bytes;
 use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;
 use half::bf16;
@@ -27,6 +28,8 @@ pub struct Block {
     pub qkv: Linear,
     /// (qkv width), or null
     pub qkv_bias: Buffer<bf16>,
+    /// (2, head dim): the weights of the norms on q and k, or null
+    pub qk_norm: Buffer<bf16>,
     pub o: Linear,
     pub post_norm: Buffer<bf16>,
     /// hidden -> gate and up side by side
@@ -45,7 +48,7 @@ pub struct Frozen {
     /// Cosine and sine, (positions, head dim / 2).
     pub rope: [Buffer<f32>; 2],
     /// What the buffers point into.
-    arena: Arena,
+    arena: DeviceArena,
 }
 
 /// Where weights come from.
@@ -58,12 +61,8 @@ pub enum Origin<'a> {
 impl Frozen {
     /// Loads weights for sequences of up to `positions` tokens.
     pub fn load(gpu: &Gpu, config: &ModelConfig, origin: &Origin, positions: usize) -> Result<Self> {
-        let tensors = config.tensors();
-        // Every tensor may be rounded up to the arena's alignment.
-        let padding = 256 * (tensors.len() + 8);
-        let rope_values = positions * config.head_dim;
-        let bytes = 2 * config.parameters() + 4 * rope_values + padding;
-        let mut loader = Loader { gpu, origin, arena: Arena::new(gpu, bytes, "the weights")? };
+        let bytes = weight_bytes(config, positions);
+        let mut loader = Loader { gpu, origin, arena: DeviceArena::new(gpu, bytes, "the weights")? };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let q = config.num_attention_heads * config.head_dim;
         let kv = config.num_key_value_heads * config.head_dim;
@@ -94,10 +93,17 @@ impl Frozen {
                 } else {
                     Buffer::NULL
                 };
+                let qk_norm = if config.qk_norm {
+                    let norm = |which: &str| name(&format!("self_attn.{which}_norm.weight"));
+                    loader.join(&[(norm("q"), &[config.head_dim]), (norm("k"), &[config.head_dim])])?
+                } else {
+                    Buffer::NULL
+                };
                 Ok(Block {
                     input_norm: loader.join(&[(norm("input"), &[hidden])])?,
                     qkv,
                     qkv_bias,
+                    qk_norm,
                     o,
                     post_norm: loader.join(&[(norm("post_attention"), &[hidden])])?,
                     gate_up,
@@ -132,7 +138,7 @@ impl Frozen {
 struct Loader<'a> {
     gpu: &'a Gpu,
     origin: &'a Origin<'a>,
-    arena: Arena,
+    arena: DeviceArena,
 }
 
 impl Loader<'_> {

@@ -3,6 +3,7 @@
 mod json;
 mod known;
 
+use crate::ops::attention::Heads;
 use anyhow::{Result, ensure};
 
 pub use known::known_shape;
@@ -70,6 +71,10 @@ impl ModelConfig {
             max_position_embeddings: 1024,
             eos_token_ids: Vec::new(),
         }
+    }
+
+    pub fn heads(&self) -> Heads {
+        Heads { query: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim }
     }
 
     /// Every tensor of a checkpoint of this shape: Hugging Face's name and (out, in) shape, in the order of the pass.

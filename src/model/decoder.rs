@@ -110,8 +110,7 @@ impl Decoder {
     }
 
     pub fn heads(&self) -> Heads {
-        let config = &self.config;
-        Heads { query: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim }
+        self.config.heads()
     }
 
     /// Bytes of one read of the weights that a decode step needs.

@@ -103,22 +103,14 @@ impl Adapter {
     }
 
     fn zeros(config: &ModelConfig, section: &LoraSection) -> Result<Self> {
-        let targets = targets(&section.target_modules)?;
-        ensure!(section.r > 0, "`lora.r` must be at least 1\nhint: 8, 16 and 32 are common ranks");
-        let scale = section.lora_alpha / if section.use_rslora { (section.r as f64).sqrt() } else { section.r as f64 };
-        let mut layout = Layout { config, rank: section.r, scale: scale as f32, slots: BTreeMap::new(), len: 0 };
-        let blocks = (0..config.num_hidden_layers)
-            .map(|layer| {
-                let mut group = |members: &[Target]| layout.group(layer, members, &targets);
-                BlockLora {
-                    qkv: group(&[Target::Q, Target::K, Target::V]),
-                    o: group(&[Target::O]),
-                    gate_up: group(&[Target::Gate, Target::Up]),
-                    down: group(&[Target::Down]),
-                }
-            })
-            .collect();
+        let (blocks, layout) = Layout::of(config, section)?;
         Ok(Self { params: vec![0.0; layout.len], slots: layout.slots, blocks, section: section.clone() })
+    }
+
+    /// The blocks of an adapter that is not made, and how many values it would have.
+    pub fn shape(config: &ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, usize)> {
+        let (blocks, layout) = Layout::of(config, section)?;
+        Ok((blocks, layout.len))
     }
 
     /// An adapter with the values of `tensors`, in PEFT's names and layout.
@@ -202,7 +194,27 @@ struct Layout<'a> {
     len: usize,
 }
 
-impl Layout<'_> {
+impl<'a> Layout<'a> {
+    /// Places for all blocks.
+    fn of(config: &'a ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, Self)> {
+        let targets = targets(&section.target_modules)?;
+        ensure!(section.r > 0, "`lora.r` must be at least 1\nhint: 8, 16 and 32 are common ranks");
+        let scale = section.lora_alpha / if section.use_rslora { (section.r as f64).sqrt() } else { section.r as f64 };
+        let mut layout = Layout { config, rank: section.r, scale: scale as f32, slots: BTreeMap::new(), len: 0 };
+        let blocks = (0..config.num_hidden_layers)
+            .map(|layer| {
+                let mut group = |members: &[Target]| layout.group(layer, members, &targets);
+                BlockLora {
+                    qkv: group(&[Target::Q, Target::K, Target::V]),
+                    o: group(&[Target::O]),
+                    gate_up: group(&[Target::Gate, Target::Up]),
+                    down: group(&[Target::Down]),
+                }
+            })
+            .collect();
+        Ok((blocks, layout))
+    }
+
     /// Places for those of `members` that are adapted: their A matrices side by side, so that one product reads the
     /// shared input once, then their B matrices.
     fn group(&mut self, layer: usize, members: &[Target], adapted: &[Target]) -> LoraGroup {

@@ -18,8 +18,13 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    pub fn greedy() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0 }
+    /// From all tokens.
+    pub const fn plain(temperature: f32) -> Self {
+        Self { temperature, top_p: 1.0, top_k: 0, min_p: 0.0 }
+    }
+
+    pub const fn greedy() -> Self {
+        Self::plain(0.0)
     }
 
     /// The temperature of the recorded log-probabilities: 1 where sampling is greedy.
@@ -121,10 +126,6 @@ mod tests {
     use super::*;
     use crate::rng::Purpose;
 
-    fn plain(temperature: f32) -> Sampling {
-        Sampling { temperature, ..Sampling { top_p: 1.0, ..Sampling::greedy() } }
-    }
-
     fn counts(logits: &[f32], sampling: &Sampling, draws: u64) -> Vec<u64> {
         let stream = Stream::new(1, Purpose::Test, &[9]);
         let mut counts = vec![0; logits.len()];
@@ -141,7 +142,7 @@ mod tests {
         p.extend((1..=100_000).map(|rank| 0.5 / f64::from(rank) / tail));
         let logits: Vec<f32> = p.iter().map(|p| p.ln() as f32).collect();
         let draws = 20_000;
-        let counts = counts(&logits, &plain(1.0), draws);
+        let counts = counts(&logits, &Sampling::plain(1.0), draws);
         // Bins of roughly equal probability: the first token, then tail ranks by powers of two.
         let mut edges = vec![0, 1];
         edges.extend((1..17).map(|power| 1usize << power));
@@ -162,7 +163,7 @@ mod tests {
         let temperature = 0.7;
         let total: f64 = logits.iter().map(|&x| f64::from(x / temperature).exp()).sum();
         let draws = 40_000;
-        let counts = counts(&logits, &plain(temperature), draws);
+        let counts = counts(&logits, &Sampling::plain(temperature), draws);
         let chi_square: f64 = (0..4)
             .map(|i| {
                 let expected = f64::from(logits[i] / temperature).exp() / total * draws as f64;
@@ -177,11 +178,11 @@ mod tests {
     fn filters_keep_what_they_say() {
         let logits: Vec<f32> = [0.5f64, 0.25, 0.125, 0.0625, 0.0625].iter().map(|p| p.ln() as f32).collect();
         let kept = |sampling: Sampling| counts(&logits, &sampling, 2000).iter().filter(|&&count| count > 0).count();
-        assert_eq!(kept(plain(1.0)), 5);
-        assert_eq!(kept(Sampling { top_k: 2, ..plain(1.0) }), 2);
-        assert_eq!(kept(Sampling { top_p: 0.6, ..plain(1.0) }), 2);
-        assert_eq!(kept(Sampling { min_p: 0.2, ..plain(1.0) }), 3);
-        assert_eq!(kept(Sampling { top_p: 1e-6, ..plain(1.0) }), 1);
+        assert_eq!(kept(Sampling::plain(1.0)), 5);
+        assert_eq!(kept(Sampling { top_k: 2, ..Sampling::plain(1.0) }), 2);
+        assert_eq!(kept(Sampling { top_p: 0.6, ..Sampling::plain(1.0) }), 2);
+        assert_eq!(kept(Sampling { min_p: 0.2, ..Sampling::plain(1.0) }), 3);
+        assert_eq!(kept(Sampling { top_p: 1e-6, ..Sampling::plain(1.0) }), 1);
         let (token, logprob) = sample(&logits, &Sampling::greedy(), &Stream::new(0, Purpose::Test, &[]), 0);
         assert_eq!(token, 0);
         assert!((logprob - 0.5f32.ln()).abs() < 1e-6);
@@ -192,7 +193,7 @@ mod tests {
         let logits = [0.3f32, 1.2, -0.4];
         let stream = Stream::new(4, Purpose::Test, &[]);
         for position in 0..50 {
-            let sampling = Sampling { top_k: 2, ..plain(0.5) };
+            let sampling = Sampling { top_k: 2, ..Sampling::plain(0.5) };
             let (token, logprob) = sample(&logits, &sampling, &stream, position);
             assert_eq!(logprob, token_stats(&logits, token, 0.5).logprob);
         }

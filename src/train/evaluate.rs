@@ -70,7 +70,7 @@ const SAMPLED: &str = "sampled";
 const GREEDY: &str = "greedy";
 
 fn kinds(greedy: bool) -> impl Iterator<Item = (&'static str, Sampling)> {
-    let sampled = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let sampled = Sampling::plain(1.0);
     std::iter::once((SAMPLED, sampled)).chain(greedy.then(|| (GREEDY, Sampling::greedy())))
 }
 

@@ -1,6 +1,6 @@
 //! From a configuration to everything that a run needs, loaded and checked.
 
-use super::sample::{Item, render_all};
+use super::sample::{Item, Sampler, render_all};
 use crate::config::{DataSection, RunConfig};
 use crate::data::{self, Question};
 use crate::disk::hash::sha256;
@@ -61,6 +61,19 @@ impl Setup {
             model_hash: source.hash.clone(),
             data_sha256: questions.sha256,
         })
+    }
+
+    /// What draws and scores completions.
+    pub fn sampler(&self, config: &RunConfig) -> Sampler<'_> {
+        Sampler {
+            policy: &self.policy,
+            prior: &self.prior,
+            rewards: &self.rewards,
+            prefill: config.prompt.prefill,
+            max_completion_length: config.rollout.max_completion_length,
+            truncation_penalty: config.grpo.truncation_penalty,
+            seed: config.train.seed,
+        }
     }
 
     /// The manifest of a run that starts now.

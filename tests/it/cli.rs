@@ -79,9 +79,10 @@ fn help_tells_what_there_is() {
 
     Commands:
       train     Fine-tune a model by GRPO under a prior prompt
+      eval      Measure a model on benchmarks
       generate  Ask a model, trained or not, one question
       merge     Make an adapter part of its model
-      plan      Say what a run takes of a GPU's memory
+      plan      Say what a run takes of a GPU's memory, and of time and money
       selftest  Check everything that runs on a GPU against the CPU
       perf      Measure a GPU: operations, decoding, training, a whole step
       config    Show, check and list configurations
@@ -520,21 +521,67 @@ fn a_plan_says_what_fits() {
     assert!(output.status.success());
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
     Qwen/Qwen2.5-7B: 256 branches at a time of up to 1024 + 4096 tokens, micro-batches of 16384 tokens, checkpointed
-     CUDA itself                             768.00 MiB
+     CUDA itself, and kept free for it         1.25 GiB
      weights, bf16                            14.19 GiB
      adapter, gradient, moments                1.35 GiB
      rollout: keys and values of prompts       3.50 GiB
      rollout: keys and values of branches     56.00 GiB
-     rollout: working memory, logits           1.59 GiB
-     training: kept for the backward pass      5.02 GiB
-     training: working memory                  2.89 GiB
-     training: a chunk of logits             905.00 MiB
-     peak: what stays, and the larger phase   77.38 GiB
-    24.00 GiB: does not fit; the most is rollout.max_rows=26 train.max_tokens_per_micro_batch=14133
-    48.00 GiB: does not fit; the most is rollout.max_rows=129 train.max_tokens_per_micro_batch=16384
+     rollout: working memory, logits           1.54 GiB
+     training: kept for the backward pass      3.39 GiB
+     training: working memory                  3.45 GiB
+     training: the head, before that         706.32 MiB
+     peak: what stays, and the larger phase   77.83 GiB
+    24.00 GiB: does not fit; the most is rollout.max_rows=24 train.max_tokens_per_micro_batch=16384
+    48.00 GiB: does not fit; the most is rollout.max_rows=128 train.max_tokens_per_micro_batch=16384
     80.00 GiB: fits
     141.00 GiB: fits
     ");
+}
+
+/// Some steps are trained and some questions evaluated; what the run takes follows from them, and nothing is left behind.
+#[test]
+fn a_measured_plan_says_what_a_run_takes() {
+    let folder = folder();
+    let sizes = ["rollout.prompts_per_step=2", "rollout.num_generations=2", "rollout.max_completion_length=12"];
+    let run = ["train.steps=10", "train.save_steps=1", "eval.questions=20", "eval.every=4", "eval.greedy=true"];
+    let sets = sizes.into_iter().chain(run).flat_map(|set| ["--set", set]);
+    let mut command = rft(folder.path());
+    // 3,600 an hour: a second costs one.
+    command.args([
+        "plan",
+        "--measure",
+        "0.2",
+        "--device",
+        "cpu",
+        "--gpu-hour-price",
+        "3600",
+        "--output-format",
+        "json",
+    ]);
+    let output = command.args(sets).env("TMPDIR", folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let measured = &plan["measured"];
+    assert_eq!(measured["device"], "cpu");
+    let number = |path: &str| measured.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
+    let (steps, completions) = (number("/steps/units"), number("/evaluation/units"));
+    assert!((1.0..=9.0).contains(&steps) && (2.0..=40.0).contains(&completions), "{measured:#}");
+    // 10 steps; 20 questions, sampled and greedily, before and after and after steps 4 and 8.
+    assert_eq!((number("/forecast/steps"), number("/forecast/completions")), (10.0, 160.0));
+    for (part, piece, factor) in
+        [("training", "steps", 10.0 / steps), ("evaluation", "evaluation", 160.0 / completions)]
+    {
+        let (seconds, tokens) = (number(&format!("/{piece}/seconds")), number(&format!("/{piece}/tokens")));
+        assert!(seconds > 0.0 && tokens > 0.0, "{measured:#}");
+        assert!((number(&format!("/forecast/{part}/money")) / (factor * seconds) - 1.0).abs() < 1e-9, "{measured:#}");
+        assert!((number(&format!("/forecast/{part}/tokens")) / (factor * tokens) - 1.0).abs() < 1e-9, "{measured:#}");
+    }
+    let sum = number("/forecast/training/money") + number("/forecast/evaluation/money");
+    assert!((number("/forecast/whole/money") / sum - 1.0).abs() < 1e-9);
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "what was measured is removed");
+
+    let output = rft(folder.path()).args(["plan", "--gpu-hour-price", "2"]).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--measure"), "a price of what is not measured");
 }
 
 /// What only a GPU can do says which binary can do it, and that a CPU is none.

@@ -146,8 +146,7 @@ impl Case {
 
 /// The adapter that PEFT wrote.
 fn adapter(decoder: &Decoder) -> Adapter {
-    let section =
-        LoraSection { r: 4, lora_alpha: 8.0, target_modules: vec!["all-linear".to_owned()], use_rslora: false };
+    let section = LoraSection::all_linear(4);
     let file = SafetensorsFile::open(&fixture("trl/adapter/adapter_model.safetensors")).unwrap();
     let tensors: BTreeMap<_, _> = (file.tensors().iter())
         .map(|(name, info)| (name.clone(), (info.shape.clone(), file.read(name).unwrap())))

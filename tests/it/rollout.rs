@@ -64,9 +64,7 @@ fn decoder(config: &ModelConfig) -> Decoder {
 
 /// An adapter whose B is not zero, so that it changes the policy.
 fn adapter(config: &ModelConfig) -> Adapter {
-    let section =
-        LoraSection { r: 8, lora_alpha: 16.0, target_modules: vec!["all-linear".to_owned()], use_rslora: false };
-    let mut adapter = Adapter::new(config, &section, 1).unwrap();
+    let mut adapter = Adapter::new(config, &LoraSection::all_linear(8), 1).unwrap();
     let stream = Stream::new(31, Purpose::Test, &[]);
     let noise = (0..).map(|i| 0.05 * stream.normal(i) as f32);
     adapter.params.iter_mut().zip(noise).for_each(|(value, noise)| *value += noise);
@@ -82,10 +80,6 @@ fn tokens(path: u64, len: usize, config: &ModelConfig) -> Vec<u32> {
 fn prompts(config: &ModelConfig) -> Vec<Prompt> {
     let lengths = [5, 70, 1, 33, 12].into_iter().enumerate();
     lengths.map(|(i, len)| Prompt { ids: tokens(i as u64, len, config), key: 100 + i as u64 }).collect()
-}
-
-fn sampling(temperature: f32) -> Sampling {
-    Sampling { temperature, top_p: 1.0, ..Sampling::greedy() }
 }
 
 /// 24 tokens for each of 4 branches, and nothing that stops them.
@@ -181,7 +175,7 @@ fn a_decode_step_gives_the_rows_of_the_packed_forward() {
 fn the_tokens_do_not_depend_on_the_schedule() {
     for config in [small(), large()] {
         let (decoder, adapter) = (decoder(&config), adapter(&config));
-        let (prompts, sampling) = (prompts(&config), sampling(1.0));
+        let (prompts, sampling) = (prompts(&config), Sampling::plain(1.0));
         // Some branches end early, so that freed rows are refilled.
         let request = Request { ends: &|tokens| tokens[tokens.len() - 1] % 16 == 0, ..request(&prompts, &sampling) };
         let expected = generate(&decoder, Some(&adapter), 1000, &request);
@@ -201,7 +195,7 @@ fn the_tokens_do_not_depend_on_the_schedule() {
 #[test]
 fn completions_differ_by_branch_step_and_seed() {
     let config = small();
-    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), sampling(1.0));
+    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
     let completions = |request: &Request| {
         let groups = generate(&decoder, None, 64, request);
@@ -222,9 +216,9 @@ fn recorded_log_probabilities_are_the_recomputed_ones() {
     for config in [small(), large()] {
         let (decoder, adapter, prompts) = (decoder(&config), adapter(&config), prompts(&config));
         for (adapter, sampling) in [
-            (None, sampling(1.0)),
-            (Some(&adapter), sampling(1.0)),
-            (Some(&adapter), sampling(0.7)),
+            (None, Sampling::plain(1.0)),
+            (Some(&adapter), Sampling::plain(1.0)),
+            (Some(&adapter), Sampling::plain(0.7)),
             (Some(&adapter), Sampling { top_k: 20, top_p: 0.9, min_p: 0.01, temperature: 1.3 }),
             (Some(&adapter), Sampling::greedy()),
         ] {
@@ -247,7 +241,7 @@ fn recorded_log_probabilities_are_the_recomputed_ones() {
 #[test]
 fn completions_end_at_the_first_reason() {
     let config = small();
-    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), sampling(1.0));
+    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let whole = request(&prompts, &sampling);
     let unstopped = generate(&decoder, None, 64, &whole);
     assert!(unstopped.iter().flatten().all(|b| b.finish == Finish::Length && b.tokens.len() == 24));
@@ -303,7 +297,7 @@ impl Watch for Impatient {
 #[test]
 fn a_watch_hears_every_token_and_can_stop_the_engine() {
     let config = small();
-    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), sampling(1.0));
+    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
     let mut engine = LocalEngine { decoder: &decoder, max_rows: 6 };
     let mut patient = Impatient::default();
@@ -343,7 +337,7 @@ impl Watch for Groups {
 #[test]
 fn a_group_is_told_when_its_last_branch_has_ended() {
     let config = small();
-    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), sampling(1.0));
+    let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
     // As many rows as a group has branches: one group after the other, 4 branches of 24 tokens each.
     let (mut engine, mut watch) = (LocalEngine { decoder: &decoder, max_rows: 4 }, Groups::default());
@@ -355,7 +349,7 @@ fn a_group_is_told_when_its_last_branch_has_ended() {
 #[test]
 fn nothing_to_do_is_done_at_once() {
     let config = small();
-    let (decoder, sampling) = (decoder(&config), sampling(1.0));
+    let (decoder, sampling) = (decoder(&config), Sampling::plain(1.0));
     assert!(generate(&decoder, None, 4, &request(&[], &sampling)).is_empty());
     let empty = [Prompt { ids: vec![], key: 0 }];
     let mut engine = LocalEngine { decoder: &decoder, max_rows: 4 };

@@ -73,14 +73,8 @@ void load_matrices(const char* what, int line, unsigned (&fragment)[COUNT], cons
 inline void ldmatrix_x4(unsigned (&fragment)[4], const void* row, int line = __builtin_LINE()) {
     shim::load_matrices<4, false>("ldmatrix_x4", line, fragment, row);
 }
-inline void ldmatrix_x2(unsigned (&fragment)[2], const void* row, int line = __builtin_LINE()) {
-    shim::load_matrices<2, false>("ldmatrix_x2", line, fragment, row);
-}
 inline void ldmatrix_x4_trans(unsigned (&fragment)[4], const void* row, int line = __builtin_LINE()) {
     shim::load_matrices<4, true>("ldmatrix_x4_trans", line, fragment, row);
-}
-inline void ldmatrix_x2_trans(unsigned (&fragment)[2], const void* row, int line = __builtin_LINE()) {
-    shim::load_matrices<2, true>("ldmatrix_x2_trans", line, fragment, row);
 }
 
 inline void mma_16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int line = __builtin_LINE()) {

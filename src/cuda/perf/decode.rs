@@ -1,6 +1,6 @@
 //! Decoding at about a thousand tokens of context: the device's time of a step, and what the host adds to it.
 
-use super::{Bench, time};
+use super::{Bench, multiplied, time};
 use crate::cuda::Shared;
 use crate::cuda::engine::{POLL, Step};
 use crate::cuda::ops;
@@ -22,7 +22,7 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
     if let Some(device) = device {
         device.make_current(gpu, &bench.adapter)?;
     }
-    let sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let sampling = Sampling::plain(1.0);
     let group = 8.min(rows);
     let prompts: Vec<Prompt> =
         (0..rows.div_ceil(group) as u64).map(|key| Prompt { ids: vec![1; PROMPT], key }).collect();
@@ -77,8 +77,7 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
     let wall_ms = started.elapsed().as_secs_f64() * 1e3 / (looks * POLL) as f64;
 
     let config = &decoder.config;
-    let read = (config.parameters() - config.vocab_size * config.hidden_size * usize::from(!config.tie_word_embeddings))
-        as f64;
+    let read = multiplied(config) as f64;
     let context = (PROMPT + BEFORE + 32) as f64;
     let cache = rows as f64 * context * cache_bytes_per_token(config) as f64;
     let attention =

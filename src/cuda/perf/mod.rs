@@ -6,7 +6,7 @@ mod ops;
 mod train;
 
 use super::blas::Matrix;
-use super::memory::Arena;
+use super::memory::DeviceArena;
 use super::weights::Origin;
 use super::{Gpu, Shared, ops as kernels};
 use crate::config::LoraSection;
@@ -64,6 +64,15 @@ pub struct Report {
     /// Most bytes in use at a time: weights, and the arena of rollouts and training.
     pub weights: usize,
     pub peak: usize,
+    /// What the plan has for the arena, where a whole step was measured.
+    pub planned: Option<u64>,
+}
+
+/// Weights that every token is multiplied with: all but an embedding that is not the head too. Norms and biases, which are
+/// few, are counted along.
+fn multiplied(config: &ModelConfig) -> usize {
+    let embedding = config.vocab_size * config.hidden_size;
+    config.parameters() - if config.tie_word_embeddings { 0 } else { embedding }
 }
 
 impl Floors {
@@ -81,6 +90,7 @@ struct Bench<'a> {
     floors: Floors,
     tell: &'a mut dyn FnMut(&Line),
     lines: Vec<Line>,
+    planned: Option<u64>,
 }
 
 impl Bench<'_> {
@@ -102,12 +112,10 @@ pub fn run(
     let gpu = Rc::new(Gpu::open(ordinal)?);
     let device = gpu.name.clone();
     let floors = floors(&gpu)?;
-    let target_modules = vec!["all-linear".to_owned()];
-    let section = LoraSection { r: 32, lora_alpha: 64.0, target_modules, use_rslora: false };
-    let adapter = Adapter::new(&config, &section, 1)?;
+    let adapter = Adapter::new(&config, &LoraSection::all_linear(32), 1)?;
     let extent = Extent { positions: 8_192, max_rows: 256, working_bytes: None };
     let shared = Shared::on(gpu, config, &Origin::Random(1), Some(&adapter), &extent)?;
-    let mut bench = Bench { shared, adapter, floors, tell, lines: Vec::new() };
+    let mut bench = Bench { shared, adapter, floors, tell, lines: Vec::new(), planned: None };
     match what {
         What::Ops => ops::measure(&mut bench, rows.first().copied().unwrap_or(16_384))?,
         What::Decode => {
@@ -120,7 +128,7 @@ pub fn run(
     }
     let peak = bench.shared.arena.borrow().peak();
     let weights = bench.shared.decoder.frozen.bytes();
-    Ok(Report { device, floors, lines: bench.lines, weights, peak })
+    Ok(Report { device, floors, lines: bench.lines, weights, peak, planned: bench.planned })
 }
 
 /// Milliseconds of the device for one call of `work`: the mean of `times` after one that does not count.
@@ -138,7 +146,7 @@ fn time(gpu: &Gpu, times: usize, mut work: impl FnMut() -> Result<()>) -> Result
 fn floors(gpu: &Gpu) -> Result<Floors> {
     const BYTES: usize = 2 << 30;
     const SIDE: usize = 8_192;
-    let mut arena = Arena::new(gpu, 2 * BYTES, "the measurement of the copy bandwidth")?;
+    let mut arena = DeviceArena::new(gpu, 2 * BYTES, "the measurement of the copy bandwidth")?;
     let (from, to) = (arena.take::<u8>(BYTES)?, arena.take::<u8>(BYTES)?);
     from.zero(gpu)?;
     let copy = time(gpu, 10, || to.copy_from(gpu, from))?;

@@ -3,11 +3,12 @@
 use super::{Bench, Line, time};
 use crate::cuda::blas::Matrix;
 use crate::cuda::memory::{Arena, Buffer};
-use crate::cuda::ops::{self as kernels, Cache, HeadStats, Logits};
+use crate::cuda::ops::{self as kernels, HeadStats, Logits};
 use crate::cuda::pack::DevicePack;
 use crate::cuda::{Gpu, Shared};
 use crate::model::pack::Pack;
 use crate::plan::LOGITS_ROWS;
+use crate::plan::layout::{Cache, logits_stride};
 use crate::rng::{Purpose, Stream};
 use crate::rollout::Sampling;
 use anyhow::{Context, Result};
@@ -144,10 +145,10 @@ fn lora(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
 fn on_logits(bench: &Bench) -> Result<Vec<Line>> {
     let Shared { gpu, decoder, arena, .. } = &bench.shared;
     let (vocab, hidden) = (decoder.config.vocab_size, decoder.config.hidden_size);
-    let stride = vocab.next_multiple_of(8);
+    let stride = logits_stride(&decoder.config);
     let mut arena = arena.borrow_mut();
     arena.clear();
-    let rows = LOGITS_ROWS as usize;
+    let rows = LOGITS_ROWS;
     let x = random(gpu, &mut arena, rows * hidden)?;
     let buffer = arena.take::<f32>(rows * stride)?;
     let d_x = arena.take::<bf16>(rows * hidden)?;
@@ -174,7 +175,7 @@ fn on_logits(bench: &Bench) -> Result<Vec<Line>> {
     keys.zero(gpu)?;
     places.zero(gpu)?;
     let some = Logits { rows: sampled, ..at };
-    let plain = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let plain = Sampling::plain(1.0);
     let nucleus = Sampling { top_p: 0.95, ..plain.clone() };
     for (name, sampling) in [("sampler, 256 rows", &plain), ("sampler, 256 rows, top-p", &nucleus)] {
         let ms = time(gpu, TIMES, || kernels::sample(gpu, some, keys, places, tokens, logprobs, sampling))?;

@@ -1,9 +1,10 @@
 //! Training on whole sequences, and one step of GRPO from the rollout to the new adapter.
 
-use super::{Bench, Line};
+use super::{Bench, Line, multiplied};
 use crate::config::{Layers, resolve};
 use crate::cuda::engine::CudaEngine;
 use crate::cuda::learner::CudaLearner;
+use crate::disk::hash::sha256_ids;
 use crate::grpo::adamw::{AdamW, Hyper};
 use crate::grpo::advantage::advantages;
 use crate::grpo::learner::{Learner, OutOfMemory};
@@ -14,13 +15,16 @@ use crate::model::decoder::Keep;
 use crate::model::pack::Pack;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::time::Instant;
 
 /// Lengths of the completions of the replayed step: 320 of mean 269, at most 1,024.
 const LENGTHS: &str = include_str!("../../../benches/step_lengths.txt");
 const PROMPTS: usize = 64;
 const GENERATIONS: usize = 5;
+const STEPS: u64 = 3;
+/// Longest completion.
+const LONGEST: usize = 1_024;
 /// Tokens of a prompt, with which the step has 118.8 thousand tokens in all.
 const PROMPT: usize = 102;
 const HYPER: Hyper = Hyper { lr: 1e-5, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
@@ -28,10 +32,8 @@ const HYPER: Hyper = Hyper { lr: 1e-5, beta1: 0.9, beta2: 0.99, eps: 1e-8, weigh
 /// Operations of a forward and a backward pass for a token of a sequence of `length`, with LoRA at rank `rank` and without
 /// gradients of frozen weights: 4 a weight and 12 of LoRA, and 4 + 10 a visible key for attention.
 fn flops_per_token(config: &ModelConfig, length: usize, lora: usize) -> f64 {
-    let weights =
-        config.parameters() - config.vocab_size * config.hidden_size * usize::from(!config.tie_word_embeddings);
     let wide = (config.num_hidden_layers * config.num_attention_heads * config.head_dim) as f64;
-    4.0 * weights as f64 + 6.0 * lora as f64 + 14.0 * wide * length as f64 / 2.0
+    4.0 * multiplied(config) as f64 + 6.0 * lora as f64 + 14.0 * wide * length as f64 / 2.0
 }
 
 fn tokens(stream: &Stream, len: usize, vocab: usize) -> Vec<u32> {
@@ -97,7 +99,11 @@ pub fn sequences(bench: &mut Bench, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// A step of GRPO: 320 completions of forced lengths, a reward hashed from their tokens, and an update from all of them.
+/// Steps of GRPO: 320 completions of forced lengths, a reward hashed from their tokens, and an update from all of them. The
+/// functions are those of the training loop. The last step is the one that is told.
+///
+/// # Errors
+/// When a step leaves the adapter where it was.
 pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     let lengths: Vec<usize> = LENGTHS.lines().filter_map(|line| line.trim().parse().ok()).collect();
     let config = bench.shared.decoder.config.clone();
@@ -110,23 +116,33 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     };
     // Random weights never stop: a branch gets its length from its first three tokens.
     let length = |tokens: &[u32]| lengths[hash(&tokens[..3]).below(0, lengths.len() as u64) as usize].max(3);
-    let sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let sampling = Sampling::plain(1.0);
     let mut adapter = bench.adapter.clone();
     let mut adamw = AdamW::new(adapter.params.len());
-    let mut section = resolve(&Layers::default())?.config.grpo;
-    section.beta = 0.0;
-    let objective = Objective::new(&section, 1_024)?;
+    let mut run = resolve(&Layers::default())?.config;
+    run.grpo.beta = 0.0;
+    run.lora = adapter.section.clone();
+    run.rollout.prompts_per_step = PROMPTS;
+    run.rollout.num_generations = GENERATIONS;
+    run.rollout.max_prompt_length = PROMPT;
+    run.rollout.max_completion_length = LONGEST;
+    run.rollout.max_rows = max_rows;
+    run.train.max_tokens_per_micro_batch = 16_384;
+    run.train.gradient_checkpointing = false;
+    let planned = crate::plan::Plan::of(&config, &run)?;
+    bench.planned = Some(planned.rollout.total().max(planned.training.total()));
+    let section = &run.grpo;
+    let objective = Objective::new(section, LONGEST)?;
     let mut engine = CudaEngine::new(&bench.shared, max_rows);
     let mut learner = CudaLearner::new(&bench.shared);
-    let first = adapter.params.clone();
     let mut lines = Vec::new();
-    // The first step chooses algorithms and is not counted.
-    for number in 0..2 {
+    // The first step chooses algorithms.
+    for number in 1..=STEPS {
         let request = Request {
             prompts: &prompts,
             num_generations: GENERATIONS,
             sampling: &sampling,
-            max_completion_length: 1_024,
+            max_completion_length: LONGEST,
             seed: 4,
             step: number,
             ends: &|tokens| tokens.len() >= 3 && tokens.len() >= length(tokens),
@@ -148,19 +164,23 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
             .collect();
         let counts: Vec<usize> = made.iter().flatten().map(|branch| branch.tokens.len()).collect();
         let normaliser = objective.normaliser(&counts, &vec![false; counts.len()]);
-        let plan = PassPlan { temperature: 1.0, max_tokens: 16_384, gradient_checkpointing: false, off_policy: false };
+        let plan = PassPlan {
+            temperature: 1.0,
+            max_tokens: run.train.max_tokens_per_micro_batch,
+            gradient_checkpointing: run.train.gradient_checkpointing,
+            off_policy: false,
+        };
         learner.begin(&adapter)?;
         let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normaliser, &plan)?;
         let norm = learner.gradient_norm(&adapter)?;
         let training = started.elapsed().as_secs_f64();
+        let before = adapter.params.clone();
         let started = Instant::now();
         learner.step(&mut adapter, &mut adamw, &HYPER, 1.0)?;
         let update = started.elapsed().as_secs_f64();
-        if number == 0 {
-            continue;
-        }
+        ensure!(norm.is_finite() && norm > 0.0, "the gradient of step {number} has the norm {norm}");
+        ensure!(adapter.params != before, "step {number} has not moved the adapter");
         let total = completions + PROMPTS * GENERATIONS * PROMPT;
-        let moved = adapter.params != first;
         let seconds = |name: &str, seconds: f64, tokens: usize| Line {
             name: name.to_owned(),
             milliseconds: 1e3 * seconds,
@@ -180,10 +200,16 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         );
         let mut updated = seconds("step: update", update, 0);
         updated.tokens_per_second = None;
-        updated.note = if moved { "the adapter has moved".to_owned() } else { "THE ADAPTER HAS NOT MOVED".to_owned() };
+        updated.note = format!("the adapter has moved in each of {number} steps");
         let mut whole = seconds("step", rollout + training + update, total);
         whole.note = format!("{total} tokens with the prompts, repeated for each completion");
         lines = vec![generated, trained, updated, whole];
+        if number == STEPS {
+            // Two runs that print the same have drawn the same tokens and come to the same adapter.
+            let drawn = made.iter().flatten().flat_map(|branch| &branch.tokens).copied();
+            let bits: Vec<u32> = drawn.chain(adapter.params.iter().map(|value| value.to_bits())).collect();
+            lines[3].note += &format!("; tokens and adapter {:.16}", sha256_ids(&bits));
+        }
     }
     lines.into_iter().for_each(|line| bench.add(line));
     Ok(())

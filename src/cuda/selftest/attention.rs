@@ -2,10 +2,11 @@
 
 use super::lab::Lab;
 use super::{BF16, EXACT};
-use crate::cuda::ops::{self, Cache, DecodeRows, DecodeSpans};
+use crate::cuda::ops::{self, DecodeRows};
 use crate::cuda::pack::DevicePack;
 use crate::model::pack::Pack;
 use crate::ops::attention::{self as cpu, Heads, KvSpan};
+use crate::plan::layout::{Cache, DecodeSpans};
 use anyhow::Result;
 
 /// Head dims, and query heads of a KV head.

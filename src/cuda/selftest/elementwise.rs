@@ -2,15 +2,17 @@
 
 use super::lab::{Lab, rounded};
 use super::{BF16, EXACT, F32};
+use crate::config::LoraSection;
 use crate::cuda::adapter::DeviceAdapter;
 use crate::cuda::memory::Buffer;
-use crate::cuda::ops::{self, Cache};
+use crate::cuda::ops;
 use crate::grpo::adamw::{AdamW, Hyper, clip_scale};
 use crate::model::config::known_shape;
 use crate::model::lora::Adapter;
 use crate::ops::attention::Heads;
 use crate::ops::rope::RopeTable;
-use crate::ops::{rms_norm as cpu_norm, swiglu as cpu_swiglu};
+use crate::ops::{qk_norm as cpu_qk_norm, rms_norm as cpu_norm, swiglu as cpu_swiglu};
+use crate::plan::layout::Cache;
 use anyhow::{Context, Result};
 use half::bf16;
 
@@ -43,6 +45,26 @@ pub fn rms_norm(lab: &mut Lab) -> Result<()> {
         let mut want = before;
         cpu_norm::backward(&dy, &x, &want_scales, &weight, &mut want);
         lab.compare_bf16(&format!("{size} backward"), dx, &want, BF16)?;
+    }
+    Ok(())
+}
+
+pub fn qk_norm(lab: &mut Lab) -> Result<()> {
+    let eps = 1e-6;
+    for (query, kv, dim, rows) in [(4, 2, 32, 53), (7, 1, 64, 19), (32, 8, 128, 5)] {
+        lab.arena.clear();
+        let heads = Heads { query, kv, dim };
+        let (mut qkv, mut d) = (lab.normals(rows * heads.qkv_width(), 2.0), lab.normals(rows * heads.qkv_width(), 1.0));
+        let weights = lab.normals(2 * dim, 1.0);
+        let (at, d_at, weights_at) = (lab.bf16(&qkv)?, lab.bf16(&d)?, lab.bf16(&weights)?);
+        let before = lab.poisoned(rows * (query + kv) * dim)?;
+        ops::qk_norm(&lab.gpu, at, weights_at, before, rows, heads, eps)?;
+        let saved = cpu_qk_norm::forward(heads, &mut qkv, &weights[..dim], &weights[dim..], eps);
+        let what = format!("{query} heads over {kv} of {dim}");
+        lab.compare_bf16(&format!("{what}: forward"), at, &qkv, BF16)?;
+        ops::qk_norm_backward(&lab.gpu, d_at, weights_at, before, rows, heads, eps)?;
+        cpu_qk_norm::backward(heads, &saved, &mut d, &weights[..dim], &weights[dim..]);
+        lab.compare_bf16(&format!("{what}: backward"), d_at, &d, BF16)?;
     }
     Ok(())
 }
@@ -142,8 +164,7 @@ pub fn rows(lab: &mut Lab) -> Result<()> {
 /// Five steps with clipping and decay, from moments that are not zero, then one whose gradient is not finite.
 pub fn adamw(lab: &mut Lab) -> Result<()> {
     let config = known_shape("qwen2.5-0.5b").context("a known shape")?;
-    let section = super::model::lora_section(8);
-    let mut adapter = Adapter::new(&config, &section, 1)?;
+    let mut adapter = Adapter::new(&config, &LoraSection::all_linear(8), 1)?;
     let len = adapter.params.len();
     let device = DeviceAdapter::new(&lab.gpu, &config, &adapter)?;
     let mut host = AdamW::new(len);

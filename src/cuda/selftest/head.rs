@@ -72,7 +72,7 @@ pub fn head(lab: &mut Lab) -> Result<()> {
 }
 
 pub fn sampler(lab: &mut Lab) -> Result<()> {
-    let plain = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let plain = Sampling::plain(1.0);
     for (name, sampling) in [
         ("greedy", Sampling::greedy()),
         ("T = 1", plain.clone()),

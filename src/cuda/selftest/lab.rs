@@ -1,7 +1,7 @@
 //! What a check works with: memory, random values, and the comparison.
 
 use crate::cuda::Gpu;
-use crate::cuda::memory::{Arena, Buffer, Element};
+use crate::cuda::memory::{Buffer, DeviceArena, Element};
 use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;
 use half::bf16;
@@ -29,7 +29,7 @@ impl Outcome {
 
 pub struct Lab<'a> {
     pub gpu: Rc<Gpu>,
-    pub arena: Arena,
+    pub arena: DeviceArena,
     group: &'static str,
     seed: u64,
     drawn: u64,
@@ -38,7 +38,7 @@ pub struct Lab<'a> {
 
 impl<'a> Lab<'a> {
     pub fn new(gpu: Rc<Gpu>, group: &'static str, seed: u64, tell: &'a mut dyn FnMut(&Outcome)) -> Result<Self> {
-        let arena = Arena::new(&gpu, ARENA, "the checks")?;
+        let arena = DeviceArena::new(&gpu, ARENA, "the checks")?;
         Ok(Self { gpu, arena, group, seed, drawn: 0, tell })
     }
 

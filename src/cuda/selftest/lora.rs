@@ -1,8 +1,9 @@
 //! LoRA on the four groups of a block, for training and for decoding.
 
 use super::lab::{Lab, rounded};
-use super::model::{lora_section, shape};
+use super::model::shape;
 use super::{BF16, EXACT, GRADIENT};
+use crate::config::LoraSection;
 use crate::cuda::adapter::DeviceAdapter;
 use crate::cuda::lora::Group;
 use crate::model::lora::Adapter;
@@ -13,7 +14,7 @@ pub fn lora(lab: &mut Lab) -> Result<()> {
     for (rank, rows) in [(8, 70), (16, 333), (32, 1), (32, 1_500), (64, 129), (128, 257)] {
         // Wider than a strip of 512 columns, and no multiple of a tile.
         let config = shape(8, 2, 128, 1_096);
-        let mut adapter = Adapter::new(&config, &lora_section(rank), 3)?;
+        let mut adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 3)?;
         adapter.params = lab.normals(adapter.params.len(), 0.2);
         let device = DeviceAdapter::new(&lab.gpu, &config, &adapter)?;
         device.make_current(&lab.gpu, &adapter)?;
@@ -56,7 +57,7 @@ fn one_group(
     at.forward(&gpu, &mut lab.arena, x_at, rows, y, low, false)?;
     let alone: Vec<f32> = want.iter().zip(&before).map(|(sum, before)| sum - before).collect();
     lab.compare_bf16(&format!("{name}: written"), y, &alone, BF16)?;
-    let (y, partial) = (lab.bf16(&before)?, lab.poisoned(at.partial_values(rows))?);
+    let (y, partial) = (lab.bf16(&before)?, lab.poisoned(at.decode_values(rows))?);
     at.decode(&gpu, x_at, rows, y, partial, true)?;
     lab.compare_bf16(&format!("{name}: decoding"), y, &want, BF16)?;
 

@@ -34,10 +34,11 @@ const EXACT: f64 = 0.0;
 type Group = fn(&mut Lab) -> Result<()>;
 
 /// In an order in which the first failure is the cause of those after it.
-const GROUPS: [(&str, Group); 17] = [
+const GROUPS: [(&str, Group); 18] = [
     ("init", elementwise::init),
     ("products", products::products),
     ("rms-norm", elementwise::rms_norm),
+    ("qk-norm", elementwise::qk_norm),
     ("rope", elementwise::rope),
     ("swiglu", elementwise::swiglu),
     ("rows", elementwise::rows),

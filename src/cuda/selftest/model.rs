@@ -9,7 +9,7 @@ use crate::cuda::pack::DevicePack;
 use crate::cuda::weights::Origin;
 use crate::device::Extent;
 use crate::grpo::learner::{CpuLearner, Learner};
-use crate::model::config::ModelConfig;
+use crate::model::config::{Architecture, ModelConfig};
 use crate::model::decoder::{Decoder, Keep};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
@@ -31,10 +31,9 @@ pub fn shape(query: usize, kv: usize, dim: usize, inner: usize) -> ModelConfig {
     }
 }
 
-/// Every linear layer at this rank.
-pub fn lora_section(rank: usize) -> LoraSection {
-    let target_modules = vec!["all-linear".to_owned()];
-    LoraSection { r: rank, lora_alpha: 2.0 * rank as f64, target_modules, use_rslora: false }
+/// The same in another family.
+pub fn qwen3(config: ModelConfig) -> ModelConfig {
+    ModelConfig { architecture: Architecture::Qwen3, qk_norm: true, qkv_bias: false, ..config }
 }
 
 /// Random weights that bf16 can hold, of a size at which every part of a block matters.
@@ -72,7 +71,7 @@ impl Pair {
     }
 
     pub fn of(lab: &mut Lab, config: &ModelConfig, weights: &dyn Weights, rank: usize, bytes: u64) -> Result<Self> {
-        let mut adapter = Adapter::new(config, &lora_section(rank), 5)?;
+        let mut adapter = Adapter::new(config, &LoraSection::all_linear(rank), 5)?;
         let values = lab.normals(adapter.params.len(), 1.0);
         for (name, slot) in &adapter.slots {
             let deviation = if name.contains(".lora_B.") { 0.02 } else { 0.06 };
@@ -126,7 +125,10 @@ pub fn worst(adapter: &Adapter, got: &[f32], want: &[f32]) -> (String, f64) {
 pub fn decoder(lab: &mut Lab) -> Result<()> {
     for (query, kv, dim, rank) in [(4, 4, 32, 8), (6, 2, 64, 16), (7, 1, 128, 32), (8, 1, 64, 64)] {
         lab.arena.clear();
-        let pair = Pair::new(lab, &shape(query, kv, dim, 376), rank, 512 << 20)?;
+        // The second as Qwen3 is: a norm on the heads of q and k, no bias.
+        let family = shape(query, kv, dim, 376);
+        let family = if kv == 2 { qwen3(family) } else { family };
+        let pair = Pair::new(lab, &family, rank, 512 << 20)?;
         let pack = random_pack(lab, pair.cpu.config.vocab_size);
         let what = format!("{query} heads over {kv} of {dim}, rank {rank}");
         for (with, adapter) in [("with its adapter", Some(&pair.adapter)), ("without", None)] {

@@ -95,14 +95,11 @@ pub fn memory(lab: &mut Lab) -> Result<()> {
     let mut cut = None;
     for sixteenths in (4..16).rev() {
         pair.gpu.arena.borrow_mut().limit((used * sixteenths / 16) as usize);
-        let result = batch.pass(&mut CudaLearner::new(&pair.gpu), &pair.adapter, &objective, 4_096);
-        match result {
-            Ok((grads, result)) if result.out_of_memory > 0 => {
-                cut = Some((grads, result));
-                break;
-            }
-            Ok(_) => {}
-            Err(error) => return Err(error.context("a pass in little memory")),
+        let passed = batch.pass(&mut CudaLearner::new(&pair.gpu), &pair.adapter, &objective, 4_096);
+        let (grads, result) = passed.context("a pass in little memory")?;
+        if result.out_of_memory > 0 {
+            cut = Some((grads, result));
+            break;
         }
     }
     let (halved, result) = cut.context("no amount of memory was too little")?;
@@ -130,7 +127,7 @@ pub fn training(lab: &mut Lab) -> Result<()> {
     let objective = Objective::new(&run.grpo, 48)?;
     let mut adamw = AdamW::new(adapter.params.len());
     let first = adapter.params.clone();
-    let sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+    let sampling = Sampling::plain(1.0);
     for step in 1..=3 {
         let prompts: Vec<Prompt> =
             (0..4).map(|key| Prompt { ids: lab.below(21, source.config.vocab_size), key }).collect();

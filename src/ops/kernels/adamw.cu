@@ -1,5 +1,6 @@
 // AdamW on the flat storage of all adapter tensors, with the global norm of the gradient measured, judged and applied
-// on the device: the host launches three kernels and waits for none. Twin: grpo/adamw.rs.
+// on the device. The host launches three kernels and has to wait for none; the training loop, which logs the norm, reads
+// the sums of the first. Twin: grpo/adamw.rs.
 //
 //   m = β₁m + (1 - β₁)g;  v = β₂v + (1 - β₂)g²;  p = p·(1 - lr·decay) - lr/(1 - β₁ᵗ) · m / (√v/√(1 - β₂ᵗ) + ε)
 //

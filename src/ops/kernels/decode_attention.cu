@@ -14,8 +14,8 @@
 //
 // Shapes: qkv (rows, (group + 2) · KV · D) bf16, of which q is read, positions applied; keys and values (slots, KV, capacity,
 // D) bf16, a pair for prompts and a pair for branches; prompt_slots, prompt_counts, own_slots, own_counts (rows) int32: row r
-// sees the first prompt_counts[r] keys of its prompt's slot and the first own_counts[r] >= 1 of its own, the new token's
-// among them; sums (rows, KV, spans, group, D) and statistics (rows, KV, spans, group, 2) f32; out (rows, group · KV · D)
+// sees the first prompt_counts[r] >= 1 keys of its prompt's slot and the first own_counts[r] of its own, the new token's
+// among them (none in a row that is idle, whose slot may be -1); sums (rows, KV, spans, group, D) and statistics (rows, KV, spans, group, 2) f32; out (rows, group · KV · D)
 // bf16. `group` is at most 8.
 // Bytes: 4 · KV · D a row and key, each read once for the whole group; the spans' sums add 4 · group · D · 2 to 256 keys' worth,
 // 5 % for a group of 7, most of it in the L2 cache. FLOPs: 4 · group · KV · D a row and key; on the tensor cores, with the group

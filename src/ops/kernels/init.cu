@@ -3,9 +3,9 @@
 //   fill_normal_bf16, fill_normal_f32   to[i] = mean + std · the i-th standard normal of the stream with this key
 //
 // The key is that of Stream::new(seed, Purpose::ModelInit, [hash of the tensor's name]), so a value depends on the seed,
-// the tensor's name and its place, and not on the launch. As in the twin a value takes one block of Philox4x32-10
-// (Salmon et al., SC 2011) with the counter (1, 0, i, i >> 32), and Box and Muller in f64: after rounding to bf16 or f32
-// a difference in the last bit of a transcendental function of f64 is left over about once in 10⁸ values.
+// the tensor's name and its place, and not on the launch. As in the twin a value takes one block of the generator, with the
+// counter (1, 0, i, i >> 32), and Box and Muller in f64: after rounding to bf16 or f32 a difference in the last bit of a
+// transcendental function of f64 is left over about once in 10⁸ values.
 //
 // Launch: a thread for each value, ⌈count / 256⌉ blocks of 256.
 // Bytes: 2 (4) a value. FLOPs: some 150 in f64 a value, which is what takes the time: about 0.1 s for 7.6 · 10⁹ values
@@ -13,22 +13,15 @@
 //
 // History: 1. one normal a block, the twin's formula, since the same bits are worth more than the time of a start.
 
-#include "common.cuh"
+#include "philox.cuh"
 
 namespace {
 
 __device__ __forceinline__ double normal(unsigned key0, unsigned key1, unsigned long long i) {
-    unsigned c0 = 1, c1 = 0, c2 = static_cast<unsigned>(i), c3 = static_cast<unsigned>(i >> 32);
-#pragma unroll
-    for (int round = 0; round < 10; ++round) {
-        const unsigned high0 = __umulhi(c0, 0xd2511f53u), low0 = c0 * 0xd2511f53u;
-        const unsigned high1 = __umulhi(c2, 0xcd9e8d57u), low1 = c2 * 0xcd9e8d57u;
-        c0 = high1 ^ c1 ^ key0, c1 = low1, c2 = high0 ^ c3 ^ key1, c3 = low0;
-        key0 += 0x9e3779b9u, key1 += 0xbb67ae85u;
-    }
+    const uint4 words = philox(make_uint4(1, 0, static_cast<unsigned>(i), static_cast<unsigned>(i >> 32)), key0, key1);
     const double scale = 1.0 / 9007199254740992.0;  // 2⁻⁵³
-    const unsigned long long a = (static_cast<unsigned long long>(c1) << 32 | c0) >> 11;
-    const unsigned long long b = (static_cast<unsigned long long>(c3) << 32 | c2) >> 11;
+    const unsigned long long a = (static_cast<unsigned long long>(words.y) << 32 | words.x) >> 11;
+    const unsigned long long b = (static_cast<unsigned long long>(words.w) << 32 | words.z) >> 11;
     const double u = (static_cast<double>(a) + 1.0) * scale, v = static_cast<double>(b) * scale;
     return sqrt(-2.0 * log(u)) * cos(2.0 * 3.141592653589793 * v);
 }

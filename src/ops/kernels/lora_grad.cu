@@ -12,7 +12,7 @@
 //             M = 64 where depth is at most 64, else 128
 //   grad_sum: blocks ⌈size / 1024⌉
 // The split is by rows, and the sums of the splits are added in order: no atomics, so the gradient is a function of the
-// rows, of `span` and of the order of micro-batches. About 500 blocks fill the multiprocessors four times: take
+// rows, of `span` and of the order of micro-batches. About 500 blocks fill the multiprocessors twice: take
 // splits = ⌈512 / tiles⌉, and span accordingly.
 //
 // Bytes: the big operand once, 2·rows·width (above a depth of 128 again from the L2 cache), and the partial sums written

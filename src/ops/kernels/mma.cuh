@@ -56,23 +56,9 @@ __device__ __forceinline__ void ldmatrix_x4(unsigned (&fragment)[4], const void*
                  : "memory");
 }
 
-__device__ __forceinline__ void ldmatrix_x2(unsigned (&fragment)[2], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(fragment[0]), "=r"(fragment[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-
 __device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&fragment)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-
-__device__ __forceinline__ void ldmatrix_x2_trans(unsigned (&fragment)[2], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(fragment[0]), "=r"(fragment[1])
                  : "r"(shared_address(row))
                  : "memory");
 }

@@ -14,24 +14,11 @@
 // History: 1. two passes: softmax, then scores. The cutoff of top-k and top-p by bisection of the bits of the logits:
 // no sort, no histogram, and sums in a fixed order.
 
+#include "philox.cuh"
 #include "softmax.cuh"
 
 // ---- The CPU's arithmetic (rng.rs, ops/simd.rs), operation for operation ----
 // Nothing here lets a compiler contract a product and a sum: where they are one operation it says fmaf.
-
-// Words of the block (`position`, `minor`).
-__device__ __forceinline__ uint4 philox(unsigned minor, unsigned position, unsigned key0, unsigned key1) {
-    unsigned c0 = minor, c1 = 0, c2 = position, c3 = 0;
-#pragma unroll
-    for (int round = 0; round < 10; ++round) {
-        const unsigned high0 = __umulhi(c0, 0xd2511f53u), low0 = c0 * 0xd2511f53u;
-        const unsigned high1 = __umulhi(c2, 0xcd9e8d57u), low1 = c2 * 0xcd9e8d57u;
-        c0 = high1 ^ c1 ^ key0, c1 = low1;
-        c2 = high0 ^ c3 ^ key1, c3 = low0;
-        key0 += 0x9e3779b9u, key1 += 0xbb67ae85u;
-    }
-    return make_uint4(c0, c1, c2, c3);
-}
 
 __device__ __forceinline__ float exact_exp(float x) {
     constexpr float ROUND = 12582912.0f;
@@ -229,7 +216,7 @@ __device__ __forceinline__ void sample(
         }
 #pragma unroll
         for (int l = 0; l < 8; ++l) {
-            const uint4 words = philox(block + l, position, key0, key1);
+            const uint4 words = philox(make_uint4(block + l, 0, position, 0), key0, key1);
             const unsigned word[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
             for (int w = 0; w < 4; ++w) {

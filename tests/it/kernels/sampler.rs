@@ -12,7 +12,7 @@ const ROWS: usize = 5;
 const VOCAB: usize = 770;
 const STRIDE: usize = 776;
 
-const ALL: Sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 };
+const ALL: Sampling = Sampling::plain(1.0);
 
 /// The two words that a stream's blocks depend on.
 fn key(stream: &Stream) -> [u32; 2] {

@@ -1,0 +1,121 @@
+//! A short piece of a run, timed: some steps of training, and the evaluation of some questions.
+
+use crate::config::RunConfig;
+use crate::device::{Device, Extent, Loaded};
+use crate::model::source::Source;
+use crate::plan::forecast::{Forecast, Piece};
+use crate::run::{Progress, RunDir, Stop, metrics};
+use crate::train::evaluate::evaluate;
+use crate::train::setup::Setup;
+use crate::train::state::TrainState;
+use crate::train::{Training, train};
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// What was measured, and what follows for the whole run.
+#[derive(Serialize)]
+pub struct Measured {
+    pub device: String,
+    pub steps: Piece,
+    pub evaluation: Piece,
+    pub forecast: Forecast,
+}
+
+/// A folder for the run that is measured, removed with all that is in it.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing can be done about what cannot be removed.
+        _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Trains for about `seconds`, two steps at least, and evaluates for about a quarter of that.
+pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<Measured> {
+    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let setup = Setup::new(config, &source)?;
+    let device = Device::choose(&config.run.device)?;
+    let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
+    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
+    drop(source);
+
+    let scratch = Scratch(std::env::temp_dir().join(format!("rft-plan-{}", std::process::id())));
+    let run = RunDir::create(&scratch.0, None, "measured")?;
+    let (progress, stop) = (Progress::lines(0, std::io::sink()), Stop::on_signals(|_| ())?);
+    let (mut engine, mut learner) = (loaded.engine(), loaded.learner());
+    let mut config = config.clone();
+    config.train.save_steps = 0;
+    let (total, kinds) = (config.total_steps(setup.questions.len()), if config.eval.greedy { 2 } else { 1 });
+
+    // The first step takes memory and chooses algorithms. It says how many fit, and is not counted.
+    let mut wanted = 1;
+    for _ in 0..2 {
+        config.train.steps = Some(wanted);
+        let training = training(&config, &setup, 0, &run, &progress, &stop);
+        let started = Instant::now();
+        let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state)?;
+        if outcome.stopped.is_some() {
+            bail!("interrupted");
+        }
+        let fit = (seconds / started.elapsed().as_secs_f64()) as usize;
+        wanted = 1 + fit.clamp(1, total.max(2) - 1);
+    }
+    let (steps, seconds_of_rollouts) = counted(&run)?;
+
+    // As many questions as a quarter of the time allows, by the rollouts' rate.
+    let seconds_of_one = seconds_of_rollouts / (steps.units * config.rollout.completions_per_step()) as f64;
+    let questions = (seconds / 4.0 / seconds_of_one / f64::from(kinds)) as usize;
+    let questions = questions.clamp(1, config.rollout.max_rows).min(setup.held_out.len());
+    let training = training(&config, &setup, questions, &run, &progress, &stop);
+    let started = Instant::now();
+    let evaluated = evaluate(&training, engine.as_mut(), &state.adapter, 0)?;
+    let taken = started.elapsed().as_secs_f64();
+    let evaluation = evaluated.map(|evaluated| {
+        let prompts: usize = setup.held_out[..questions].iter().map(|item| item.prompt.ids.len()).sum();
+        let lengths = evaluated.sampled.mean_length + evaluated.greedy.map_or(0.0, |greedy| greedy.mean_length);
+        let tokens = prompts as f64 * f64::from(kinds) + lengths * questions as f64;
+        Piece { units: questions * kinds as usize, tokens: tokens.round() as u64, seconds: taken }
+    });
+    if stop.requested().is_some() {
+        bail!("interrupted");
+    }
+    let evaluation = evaluation.unwrap_or_default();
+    config.train.steps = Some(total);
+    let forecast = Forecast::new(&config, setup.questions.len(), setup.held_out.len(), &steps, &evaluation, price);
+    Ok(Measured { device: device.to_string(), steps, evaluation, forecast })
+}
+
+/// The run that is measured, with the first `held_out` questions to evaluate on.
+fn training<'a>(
+    config: &'a RunConfig,
+    setup: &'a Setup,
+    held_out: usize,
+    run: &'a RunDir,
+    progress: &'a Progress,
+    stop: &'a Stop,
+) -> Training<'a> {
+    Training {
+        config,
+        sampler: setup.sampler(config),
+        base: &config.model.path,
+        questions: &setup.questions,
+        held_out: &setup.held_out[..held_out],
+        run,
+        progress,
+        stop,
+    }
+}
+
+/// The steps after the first, from the run's own log, and how many seconds of them were rollouts.
+fn counted(run: &RunDir) -> Result<(Piece, f64)> {
+    let lines = metrics::read(&run.metrics())?;
+    let value = |line: usize, name: &str| -> Result<f64> {
+        lines.get(line).and_then(|line| *line.values.get(name)?).with_context(|| format!("measure `{name}`"))
+    };
+    let sum = |name: &str| (1..lines.len()).map(|line| value(line, name)).sum::<Result<f64>>();
+    let tokens = value(lines.len() - 1, "num_tokens")? - value(0, "num_tokens")?;
+    Ok((Piece { units: lines.len() - 1, tokens: tokens as u64, seconds: sum("step_time")? }, sum("rollout_time")?))
+}
