@@ -1,11 +1,15 @@
 //! Resampling of questions.
 
-use super::{Interval, mean};
+use super::{Interval, mean, normal_cdf, student_quantile};
 use crate::rng::{Purpose, Stream};
 
-/// Percentile bootstrap interval of the mean of `values`, one for each question (with several samples a question, the
+/// Bootstrap interval of the mean of `values`, one for each question (with several samples a question, the
 /// question's mean; for a paired comparison, its difference). Questions are what is resampled: drawing samples instead would
 /// take those of one question for independent and give an interval that is too narrow. 10,000 `resamples` are usual.
+///
+/// Plain percentiles of n values are too narrow by √((n - 1)/n), and by what sets the normal apart from Student's distribution:
+/// they cover 93.5 % for the 30 questions of AIME. The percentiles taken here are further out by just that, the expanded
+/// percentile interval of Hesterberg, "What teachers should know about the bootstrap" (arXiv 1411.5279).
 ///
 /// # Panics
 /// When there is no value or no resample, or `confidence` is not within (0, 1).
@@ -20,10 +24,19 @@ pub fn bootstrap_mean(values: &[f64], resamples: usize, confidence: f64, seed: u
         })
         .collect();
     means.sort_unstable_by(f64::total_cmp);
-    let tail = (1.0 - confidence) / 2.0;
+    let tail = tail(values.len(), confidence);
     let estimate = mean(values);
     // So few resamples that all lie on one side must not push the estimate out of its own interval.
     Interval { low: quantile(&means, tail).min(estimate), high: quantile(&means, 1.0 - tail).max(estimate) }
+}
+
+/// The probability below the lower percentile of an interval from `n` values.
+fn tail(n: usize, confidence: f64) -> f64 {
+    if n == 1 {
+        return (1.0 - confidence) / 2.0;
+    }
+    let df = (n - 1) as f64;
+    normal_cdf(-(n as f64 / df).sqrt() * student_quantile((1.0 + confidence) / 2.0, df))
 }
 
 /// Quantile of sorted values, linear between neighbours (definition 7 of Hyndman and Fan, 1996).
@@ -61,6 +74,12 @@ mod tests {
     #[test]
     fn equal_values_have_no_spread() {
         assert_eq!(bootstrap_mean(&[0.5; 10], 100, 0.95, 0), Interval { low: 0.5, high: 0.5 });
+    }
+
+    #[test]
+    fn percentiles_move_outwards_with_few_values() {
+        assert!((tail(1_000_000, 0.95) - 0.025).abs() < 1e-6);
+        assert!(tail(10, 0.95) < tail(30, 0.95) && tail(30, 0.95) < 0.025);
     }
 
     #[test]

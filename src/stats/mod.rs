@@ -1,20 +1,48 @@
 //! Uncertainty of what a run reports: intervals of proportions and means, paired comparisons, bootstrap.
 //!
-//! A figure stands beside its interval and its number of questions. Which one to take: [`wilson`] for one 0/1 outcome a
-//! question, [`bootstrap_mean`] for means over questions, [`compare_paired`] for two models on the same questions.
+//! A figure stands beside its interval and its number of questions. Which one to take:
+//!
+//! | what is known | |
+//! |---|---|
+//! | completions of each question, right or wrong | [`accuracy`], [`question_pass_at_k`], [`majority`] |
+//! | a mean for each question | [`accuracy_interval`] |
+//! | two models, the same questions, one completion each | [`compare_paired`] |
+//! | the same, several completions each | [`compare_means`] |
+//! | two arms, several training seeds each | [`compare_seeds`] for another run, [`compare_means`] for other questions |
+//! | two published percentages | [`compare_unpaired`], [`mcnemar_bounds`] |
+//! | several comparisons | [`holm`] |
+//! | what a comparison could have shown | [`detectable_difference`], [`paired_t_power`] |
 
+mod agreement;
 mod bootstrap;
+mod gamma;
+mod multiple;
 mod normal;
 mod paired;
+mod power;
+mod samples;
+mod seeds;
+mod student;
+mod unpaired;
 mod wilson;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use agreement::cohen_kappa;
 pub use bootstrap::bootstrap_mean;
-pub use normal::normal_quantile;
-pub use paired::{PairedComparison, compare_paired, mcnemar_exact};
+pub use multiple::holm;
+pub use normal::{normal_cdf, normal_quantile};
+pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired, mcnemar_exact, sign_flip};
+pub use power::{detectable_difference, paired_t_power};
+pub use samples::{
+    Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means,
+    question_pass_at_k,
+};
+pub use seeds::{SeedComparison, compare_seeds};
+pub use student::{student_cdf, student_p_value, student_quantile};
+pub use unpaired::{UnpairedComparison, compare_unpaired, mcnemar_bounds};
 pub use wilson::wilson;
 
 /// A confidence interval, ends included.

@@ -19,6 +19,7 @@ mod parity;
 mod resume;
 mod reward;
 mod rollout;
+mod stats;
 mod templates;
 mod tokenizer;
 mod train;

@@ -1,0 +1,128 @@
+//! What a comparison could have shown: the power of the paired t test.
+
+use super::gamma::stirling_error;
+use super::{normal_cdf, normal_quantile, student_quantile};
+
+/// Chance that a two-sided paired t test of `n` differences at level `alpha` rejects, when the true mean of the differences is
+/// `effect` of their standard deviations. Zero with fewer than two differences.
+///
+/// Ask it for a difference that was fixed beforehand. At the observed difference it says no more than the p-value does
+/// (Hoenig and Heisey, The American Statistician 55:19, 2001).
+pub fn paired_t_power(effect: f64, n: usize, alpha: f64) -> f64 {
+    if n < 2 {
+        return 0.0;
+    }
+    if effect.is_infinite() {
+        return 1.0;
+    }
+    let df = (n - 1) as f64;
+    let critical = student_quantile(1.0 - alpha / 2.0, df);
+    two_sided(critical, df, effect * (n as f64).sqrt())
+}
+
+/// The smallest true difference that `n` paired differences with standard deviation `sd` show at level `alpha` with
+/// probability `power`; none with fewer than two of them or no spread to judge by.
+///
+/// For many questions this is (z(1 - alpha/2) + z(power)) sd / √n, equation 9 of Miller, "Adding error bars to evals"
+/// (arXiv 2411.00640), solved for the difference; with few, as with seeds, the noncentral t distribution asks for more.
+pub fn detectable_difference(sd: f64, n: usize, alpha: f64, power: f64) -> Option<f64> {
+    assert!(alpha > 0.0 && alpha < power && power < 1.0, "level {alpha} and power {power}");
+    if n < 2 || sd.is_nan() || sd <= 0.0 {
+        return None;
+    }
+    let df = (n - 1) as f64;
+    let critical = student_quantile(1.0 - alpha / 2.0, df);
+    // The power in terms of normal quantiles is close to a line, so secants arrive in a few steps.
+    let goal = normal_quantile(power);
+    let miss = |shift: f64| normal_quantile(two_sided(critical, df, shift)) - goal;
+    let (mut low, mut high) = (0.0, critical + goal.max(0.0));
+    while miss(high) < 0.0 {
+        low = high;
+        high *= 1.5;
+    }
+    let (mut before, mut shift) = ((low, miss(low)), high);
+    while high - low > 1e-13 * high {
+        let here = miss(shift);
+        if here < 0.0 {
+            low = shift
+        } else {
+            high = shift
+        }
+        let secant = shift - here * (shift - before.0) / (here - before.1);
+        before = (shift, here);
+        let next = if low < secant && secant < high { secant } else { (low + high) / 2.0 };
+        if (next - shift).abs() <= 1e-13 * shift {
+            break;
+        }
+        shift = next;
+    }
+    Some(shift * sd / (n as f64).sqrt())
+}
+
+/// P(|T| > `critical`) for the noncentral t distribution.
+fn two_sided(critical: f64, df: f64, shift: f64) -> f64 {
+    (noncentral_tail(critical, df, shift) + noncentral_tail(critical, df, -shift)).min(1.0)
+}
+
+/// P(T > `t`), T = (Z + `shift`) / S with S^2 a chi-squared variable over its `df` degrees of freedom: the mean over S of
+/// P(Z > t S - shift). In u = ln S the integrand is smooth and dies away on both sides, where the trapezoidal rule converges
+/// faster than any power of its step.
+fn noncentral_tail(t: f64, df: f64, shift: f64) -> f64 {
+    const STEPS: usize = 1_000;
+    // Where the density of u has fallen below e^-45 of its peak.
+    let (low, high) = (-(45.0 / df).sqrt() - 45.0 / df, (45.0 / df).sqrt());
+    let step = (high - low) / STEPS as f64;
+    let a = df / 2.0;
+    let constant = (2.0 * a.sqrt() / (2.0 * std::f64::consts::PI).sqrt()).ln() - stirling_error(a);
+    let density = |u: f64| (constant + df * u - a * (2.0 * u).exp_m1()).exp();
+    let sum: f64 = (0..=STEPS)
+        .map(|i| {
+            let u = low + i as f64 * step;
+            density(u) * normal_cdf(shift - t * u.exp())
+        })
+        .sum();
+    sum * step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::student_cdf;
+
+    #[test]
+    fn without_an_effect_it_is_the_level() {
+        for n in [2, 3, 5, 10, 30, 500] {
+            for alpha in [0.05, 0.001] {
+                assert!((paired_t_power(0.0, n, alpha) - alpha).abs() < 1e-12, "{n} {alpha}");
+            }
+        }
+        assert!((noncentral_tail(1.3, 4.0, 0.0) - (1.0 - student_cdf(1.3, 4.0))).abs() < 1e-13);
+    }
+
+    #[test]
+    fn grows_with_effect_and_number() {
+        let power = |effect, n| paired_t_power(effect, n, 0.05);
+        assert!(power(0.5, 5) < power(1.0, 5) && power(1.0, 5) < power(1.0, 6));
+        assert_eq!(power(-1.0, 5), power(1.0, 5));
+        assert_eq!((power(1.0, 1), power(f64::INFINITY, 3)), (0.0, 1.0));
+    }
+
+    #[test]
+    fn with_many_questions_millers_formula() {
+        let z = normal_quantile(0.975) + normal_quantile(0.8);
+        let got = detectable_difference(0.4, 10_000, 0.05, 0.8).unwrap();
+        assert!((got / (z * 0.4 / 100.0) - 1.0).abs() < 1e-3, "{got}");
+        assert_eq!(detectable_difference(0.0, 10, 0.05, 0.8), None);
+        assert_eq!(detectable_difference(1.0, 1, 0.05, 0.8), None);
+    }
+
+    #[test]
+    fn what_is_detectable_is_detected_as_often_as_said() {
+        for n in [2, 3, 5, 40] {
+            for alpha in [0.05, 0.002] {
+                let difference = detectable_difference(2.0, n, alpha, 0.8).unwrap();
+                assert!((paired_t_power(difference / 2.0, n, alpha) - 0.8).abs() < 1e-9, "{n} {alpha}");
+            }
+        }
+    }
+}
