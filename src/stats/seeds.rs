@@ -17,8 +17,8 @@ pub struct SeedComparison {
     pub seeds: usize,
     /// Mean over seeds of the second arm less the first.
     pub difference: f64,
-    /// Standard deviation of the difference between seeds, sampling noise included; NaN of one seed.
-    pub sd: f64,
+    /// Standard deviation of the difference between seeds, sampling noise included; none of one seed.
+    pub sd: Option<f64>,
     /// 95 %; none of one seed, which says nothing about another.
     pub interval: Option<Interval>,
     /// Two-sided, of the paired t test; none of one seed.
@@ -56,19 +56,19 @@ pub fn compare_seeds(differences: &[f64], seed: u64) -> SeedComparison {
         let p_value = if difference == 0.0 { 1.0 } else { student_p_value(difference / error, df) };
         (Some(interval), Some(p_value))
     };
-    SeedComparison { seeds: n, difference, sd, interval, p_value }
+    SeedComparison { seeds: n, difference, sd: (n > 1).then_some(sd), interval, p_value }
 }
 
 impl SeedComparison {
     /// Chance that so many seeds, differing as these do, show a true difference of `worth` at level 5 %.
     pub fn power(&self, worth: f64) -> f64 {
-        paired_t_power(worth / self.sd, self.seeds, 0.05)
+        self.sd.map_or(0.0, |sd| paired_t_power(worth / sd, self.seeds, 0.05))
     }
 
     /// The true difference that so many seeds, differing as these do, show in 80 of 100 studies at level 5 %; none where they do
     /// not differ.
     pub fn detectable(&self) -> Option<f64> {
-        detectable_difference(self.sd, self.seeds, 0.05, 0.8)
+        self.sd.and_then(|sd| detectable_difference(sd, self.seeds, 0.05, 0.8))
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
         let got = compare_seeds(&[0.01, 0.02, 0.03], 0);
         let interval = got.interval.unwrap();
         let reach = 0.95 * (2.0 / (1.0 - 0.95 * 0.95f64)).sqrt() * 0.01 / 3f64.sqrt();
-        assert!((got.difference - 0.02).abs() < 1e-15 && (got.sd - 0.01).abs() < 1e-15);
+        assert!((got.difference - 0.02).abs() < 1e-15 && (got.sd.unwrap() - 0.01).abs() < 1e-15);
         assert!((interval.low - (0.02 - reach)).abs() < 1e-15 && (interval.high - (0.02 + reach)).abs() < 1e-15);
         let t = 2.0 * 3f64.sqrt();
         assert!((got.p_value.unwrap() - (1.0 - t / (2.0 + t * t).sqrt())).abs() < 1e-13);
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn rounding_is_no_difference() {
         let got = compare_seeds(&[0.1 + 0.2 - 0.3, 0.0, 0.0], 0);
-        assert_eq!((got.difference, got.sd, got.p_value), (0.0, 0.0, Some(1.0)));
+        assert_eq!((got.difference, got.sd, got.p_value), (0.0, Some(0.0), Some(1.0)));
         assert_eq!(compare_seeds(&[0.1; 3], 0).p_value, Some(0.0));
     }
 }
