@@ -56,7 +56,7 @@ impl Linear {
     /// A tick's number with the decimals that its step needs, a true minus, and thousands apart.
     pub fn label(&self, tick: f64) -> String {
         let size = self.ticks.iter().fold(0.0f64, |size, tick| size.max(tick.abs()));
-        if size >= 1e7 || size < 1e-4 {
+        if !(1e-4..1e7).contains(&size) {
             return if tick == 0.0 { "0".into() } else { format!("{tick:.1e}").replace('-', "−") };
         }
         let decimals = (-self.step.log10().floor()).max(0.0) as usize;

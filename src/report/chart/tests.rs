@@ -177,7 +177,7 @@ pub fn forest() -> Forest {
 }
 
 pub fn heat() -> HeatMap {
-    let value = |r: usize, c: usize| (r != 2 || c != 1).then(|| (r as f64 - 3.0) * 7.3 + c as f64 * 2.0);
+    let value = |r: usize, c: usize| (r != 2 || c != 1).then_some((r as f64 - 3.0) * 7.3 + c as f64 * 2.0);
     HeatMap {
         title: "Behaviours: change from the base".into(),
         description: "Share of responses that show each behaviour, less the base's.".into(),

@@ -10,7 +10,8 @@ fn study(arms: &[(&str, f64)], seeds: u64, between: f64, draw: u64) -> Study {
             let chance = accuracy + between * stream.normal(1_000);
             let benchmark = |(b, &n): (usize, &u64)| {
                 let right = |q: u64, k: u64| {
-                    stream.f64(10_000 * (b as u64 + 1) + 10 * q + k) < chance + if q % 3 == 0 { 0.2 } else { -0.1 }
+                    stream.f64(10_000 * (b as u64 + 1) + 10 * q + k)
+                        < chance + if q.is_multiple_of(3) { 0.2 } else { -0.1 }
                 };
                 (0..n).map(|q| (0..4).filter(|&k| right(q, k)).count() as f64 / 4.0).collect()
             };
