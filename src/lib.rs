@@ -17,6 +17,7 @@ pub mod model;
 pub mod ops;
 pub mod plan;
 pub mod prompt;
+pub mod report;
 pub mod reward;
 pub mod rng;
 pub mod rollout;

@@ -5,7 +5,7 @@
 //! | what is known | |
 //! |---|---|
 //! | completions of each question, right or wrong | [`accuracy`], [`question_pass_at_k`], [`majority`] |
-//! | a mean for each question | [`accuracy_interval`] |
+//! | a mean for each question | [`accuracy_interval`]; of several benchmarks [`bootstrap_average`] |
 //! | two models, the same questions, one completion each | [`compare_paired`] |
 //! | the same, several completions each | [`compare_means`] |
 //! | two arms, several training seeds each | [`compare_seeds`] for another run, [`compare_means`] for other questions |
@@ -31,7 +31,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use agreement::cohen_kappa;
-pub use bootstrap::{bootstrap_mean, quantile};
+pub use bootstrap::{bootstrap_average, bootstrap_mean, quantile};
 pub use multiple::holm;
 pub use normal::{normal_cdf, normal_quantile};
 pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired, mcnemar_exact, sign_flip};

@@ -1,7 +1,7 @@
 //! What a comparison could have shown: the power of the paired t test.
 
 use super::gamma::stirling_error;
-use super::{normal_cdf, student_quantile};
+use super::{normal_cdf, normal_quantile, student_quantile};
 
 /// Chance that a two-sided paired t test of `n` differences at level `alpha` rejects, when the true mean of the differences is
 /// `effect` of their standard deviations. Zero with fewer than two differences.
@@ -32,15 +32,31 @@ pub fn detectable_difference(sd: f64, n: usize, alpha: f64, power: f64) -> Optio
     }
     let df = (n - 1) as f64;
     let critical = student_quantile(1.0 - alpha / 2.0, df);
-    let (mut low, mut high) = (0.0, critical);
-    while two_sided(critical, df, high) < power {
-        high *= 2.0;
+    // The power in terms of normal quantiles is close to a line, so secants arrive in a few steps.
+    let goal = normal_quantile(power);
+    let miss = |shift: f64| normal_quantile(two_sided(critical, df, shift)) - goal;
+    let (mut low, mut high) = (0.0, critical + goal.max(0.0));
+    while miss(high) < 0.0 {
+        low = high;
+        high *= 1.5;
     }
-    while high - low > 1e-12 * high {
-        let middle = (low + high) / 2.0;
-        if two_sided(critical, df, middle) < power { low = middle } else { high = middle }
+    let (mut before, mut shift) = ((low, miss(low)), high);
+    while high - low > 1e-13 * high {
+        let here = miss(shift);
+        if here < 0.0 {
+            low = shift
+        } else {
+            high = shift
+        }
+        let secant = shift - here * (shift - before.0) / (here - before.1);
+        before = (shift, here);
+        let next = if low < secant && secant < high { secant } else { (low + high) / 2.0 };
+        if (next - shift).abs() <= 1e-13 * shift {
+            break;
+        }
+        shift = next;
     }
-    Some(high * sd / (n as f64).sqrt())
+    Some(shift * sd / (n as f64).sqrt())
 }
 
 /// P(|T| > `critical`) for the noncentral t distribution.
@@ -52,7 +68,7 @@ fn two_sided(critical: f64, df: f64, shift: f64) -> f64 {
 /// P(Z > t S - shift). In u = ln S the integrand is smooth and dies away on both sides, where the trapezoidal rule converges
 /// faster than any power of its step.
 fn noncentral_tail(t: f64, df: f64, shift: f64) -> f64 {
-    const STEPS: usize = 2_000;
+    const STEPS: usize = 1_000;
     // Where the density of u has fallen below e^-45 of its peak.
     let (low, high) = (-(45.0 / df).sqrt() - 45.0 / df, (45.0 / df).sqrt());
     let step = (high - low) / STEPS as f64;
@@ -71,7 +87,7 @@ fn noncentral_tail(t: f64, df: f64, shift: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{normal_quantile, student_cdf};
+    use crate::stats::student_cdf;
 
     #[test]
     fn without_an_effect_it_is_the_level() {

@@ -21,6 +21,7 @@ mod parity;
 mod resume;
 mod reward;
 mod rollout;
+mod stats;
 mod templates;
 mod tokenizer;
 mod train;

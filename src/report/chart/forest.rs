@@ -1,0 +1,98 @@
+//! Differences as dots with their intervals, one row each, beside a line at zero.
+
+use super::axis::{Axis, Linear};
+use super::svg::{Anchor, LINE, Svg, TEXT, TITLE, fit, num, width_of};
+use crate::stats::Interval;
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub label: String,
+    pub value: f64,
+    /// The thick bar.
+    pub interval: Option<Interval>,
+    /// A thin line behind it, for a second source of chance.
+    pub second: Option<Interval>,
+    /// What is to be said of it, on the right.
+    pub note: String,
+}
+
+/// Rows under one heading.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    pub heading: String,
+    pub rows: Vec<Row>,
+}
+
+/// Differences around zero.
+#[derive(Clone, Debug)]
+pub struct Forest {
+    pub title: String,
+    pub description: String,
+    pub axis: Axis,
+    pub groups: Vec<Group>,
+}
+
+impl Forest {
+    /// The chart as SVG, 720 pixels wide and as high as its rows need.
+    pub fn svg(&self) -> String {
+        let width = 720.0;
+        let step = LINE + 6.0;
+        let rows = || self.groups.iter().flat_map(|group| &group.rows);
+        let widest = |text: fn(&Row) -> &str, most: f64| {
+            rows().map(|row| width_of(text(row), TEXT)).fold(0.0, f64::max).min(most)
+        };
+        let (labels, notes) = (widest(|row| &row.label, 180.0), widest(|row| &row.note, 200.0));
+        let lines =
+            self.groups.iter().map(|group| group.rows.len() + usize::from(!group.heading.is_empty())).sum::<usize>();
+        let top = TITLE + 18.0;
+        let bottom = top + lines as f64 * step + 4.0;
+
+        let reach = rows().flat_map(|row| {
+            let ends =
+                [row.interval, row.second].into_iter().flatten().flat_map(|interval| [interval.low, interval.high]);
+            ends.chain([row.value])
+        });
+        let reach = reach.filter(|value| value.is_finite());
+        let (low, high) = reach.fold((0.0f64, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
+        let (left, right) = (labels + 14.0, width - notes - 14.0);
+        let scale = Linear::outward(low, high, ((right - left) / 70.0) as usize, (left + 6.0, right - 6.0));
+
+        let mut svg = Svg::default();
+        for &tick in &scale.ticks {
+            let at = scale.pixel(tick);
+            svg.rule(if tick == 0.0 { "axis" } else { "rule" }, (at, top), (at, bottom));
+            svg.text("muted number", (at, bottom + LINE), Anchor::Middle, &scale.label(tick));
+        }
+        let axis = fit(&self.axis.title(), TEXT, right - left);
+        svg.text("muted", ((left + right) / 2.0, bottom + 2.0 * LINE + 4.0), Anchor::Middle, &axis);
+
+        let mut y = top + step / 2.0;
+        for group in &self.groups {
+            if !group.heading.is_empty() {
+                svg.text("muted", (0.0, y + 0.35 * TEXT), Anchor::Start, &fit(&group.heading, TEXT, width));
+                y += step;
+            }
+            for row in &group.rows {
+                self.row(&mut svg, row, &scale, y);
+                svg.text("label", (4.0, y + 0.35 * TEXT), Anchor::Start, &fit(&row.label, TEXT, labels));
+                svg.text("note", (right + 10.0, y + 0.35 * TEXT), Anchor::Start, &fit(&row.note, TEXT, notes));
+                y += step;
+            }
+        }
+        svg.finish(width, bottom + 3.0 * LINE, &self.title, &self.description)
+    }
+
+    fn row(&self, svg: &mut Svg, row: &Row, scale: &Linear, y: f64) {
+        for (interval, width) in [(row.second, 1.5), (row.interval, 5.0)] {
+            let ends = interval.filter(|interval| interval.low.is_finite() && interval.high.is_finite());
+            if let Some(Interval { low, high }) = ends {
+                svg.bar(0, (scale.pixel(low), y), (scale.pixel(high), y), width);
+            }
+        }
+        if row.value.is_finite() {
+            let told = format!("{}: {} {}", row.label, num(row.value), self.axis.unit);
+            svg.dot(6, (scale.pixel(row.value), y), 4.0, &told);
+        }
+    }
+}

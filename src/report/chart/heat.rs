@@ -1,0 +1,85 @@
+//! A matrix of values, each written into its cell.
+
+use super::svg::{Anchor, LINE, Rect, Svg, TEXT, TITLE, fit, width_of};
+
+/// What a cell's colour says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Distance from zero: blue below, orange-red above.
+    Diverging,
+    /// Size: from nothing to the largest.
+    Sequential,
+}
+
+/// Rows by columns; a missing value is an empty cell.
+#[derive(Clone, Debug)]
+pub struct HeatMap {
+    pub title: String,
+    pub description: String,
+    /// What the numbers are, with their unit; stands below.
+    pub legend: String,
+    pub rows: Vec<String>,
+    pub columns: Vec<String>,
+    pub values: Vec<Vec<Option<f64>>>,
+    pub decimals: usize,
+    pub scale: Scale,
+}
+
+/// The strongest colour, on which the ink can still be read.
+const STRONGEST: f64 = 0.62;
+
+impl HeatMap {
+    /// The map as SVG, as wide as its columns need.
+    ///
+    /// # Panics
+    /// When the values do not have a row for each row and a value for each column.
+    pub fn svg(&self) -> String {
+        assert_eq!(self.values.len(), self.rows.len(), "a row of values for each row");
+        let written = |value: f64| self.written(value);
+        let present = || self.values.iter().flatten().flatten().copied().filter(|value| value.is_finite());
+        let labels = self.rows.iter().map(|row| width_of(row, TEXT)).fold(0.0, f64::max).min(200.0);
+        let heads = self.columns.iter().map(|column| width_of(column, TEXT)).fold(0.0, f64::max).min(130.0);
+        let texts = present().map(|value| width_of(&written(value), TEXT)).fold(0.0, f64::max);
+        let (across, down) = (f64::max(heads, texts).max(40.0) + 12.0, LINE + 11.0);
+        let (left, top) = (labels + 10.0, TITLE + 12.0 + LINE + 6.0);
+        let titled = width_of(&self.title, TITLE).max(width_of(&self.legend, TEXT));
+        let width = f64::max(left + across * self.columns.len() as f64, titled.min(720.0));
+        let bottom = top + down * self.rows.len() as f64;
+        let largest = present().map(f64::abs).fold(0.0, f64::max);
+
+        let mut svg = Svg::default();
+        for (i, column) in self.columns.iter().enumerate() {
+            let at = left + (i as f64 + 0.5) * across;
+            svg.text("muted", (at, top - 6.0), Anchor::Middle, &fit(column, TEXT, across - 4.0));
+        }
+        for (r, (row, values)) in self.rows.iter().zip(&self.values).enumerate() {
+            assert_eq!(values.len(), self.columns.len(), "a value for each column");
+            let y = top + r as f64 * down;
+            svg.text("label", (left - 8.0, y + down / 2.0 + 0.35 * TEXT), Anchor::End, &fit(row, TEXT, labels));
+            for (c, value) in values.iter().enumerate() {
+                let Some(value) = value.filter(|value| value.is_finite()) else { continue };
+                let cell = Rect { x: left + c as f64 * across, y, width: across - 2.0, height: down - 2.0 };
+                let strength = if largest > 0.0 { STRONGEST * value.abs() / largest } else { 0.0 };
+                let colour = usize::from(self.scale == Scale::Diverging && value > 0.0);
+                svg.cell(colour, cell, strength, &format!("{row}, {}: {}", self.columns[c], written(value)));
+                let middle = (cell.x + cell.width / 2.0, cell.y + cell.height / 2.0 + 0.35 * TEXT);
+                svg.text("value number", middle, Anchor::Middle, &written(value));
+            }
+        }
+        svg.text("muted", (0.0, bottom + LINE + 2.0), Anchor::Start, &fit(&self.legend, TEXT, width));
+        svg.finish(width, bottom + LINE + 10.0, &self.title, &self.description)
+    }
+
+    /// A value as it stands in its cell: differences with their sign.
+    fn written(&self, value: f64) -> String {
+        let decimals = self.decimals;
+        let text = format!("{:.decimals$}", value.abs());
+        let zero = text.chars().all(|c| c == '0' || c == '.');
+        match (self.scale, value < 0.0) {
+            _ if zero => text,
+            (_, true) => format!("−{text}"),
+            (Scale::Diverging, false) => format!("+{text}"),
+            (Scale::Sequential, false) => text,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Charts as SVG: lines with bands, dots with intervals, heat maps, and grids of lines.
+//!
+//! Each chart is one self-contained `<svg>` for a page or a file. Colours are CSS variables, so it follows the reader's light or
+//! dark mode and prints on white; the palette is that of Okabe and Ito ("Color Universal Design", 2008), which colour-blind
+//! readers can tell apart, without its yellow, which is lost on white. Text is always in the ink's colour: series are named
+//! beside a stroke of their own.
+
+mod axis;
+mod forest;
+mod grid;
+mod heat;
+mod labels;
+mod line;
+mod svg;
+
+pub use axis::Axis;
+pub use forest::{Forest, Group, Row};
+pub use grid::Grid;
+pub use heat::{HeatMap, Scale};
+pub use line::{LineChart, Point, Series};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! The arms of a study against each other: what their evaluations show, and how much of that is chance.
+//!
+//! Two things are left to chance, the seed of a training run and the choice of questions, and a difference counts only where it
+//! holds against both: over seeds by a paired t test of the differences at each seed ([`compare_seeds`]), over questions by the
+//! changes of sign of each question's difference ([`sign_flip`]). The larger p-value stands, and Holm's method corrects for all
+//! comparisons of the study together, so that a study of arms that do not differ gives a verdict in 5 of 100 cases at most.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::stats::{
+    Interval, RESAMPLES, SeedComparison, accuracy_interval, bootstrap_average, compare_seeds, holm, mean, sample_std,
+    sign_flip,
+};
+
+pub mod text;
+
+/// The difference that a study should be able to show: 5 percentage points. Power is asked for this one, as it was fixed before
+/// anything was measured.
+pub const WORTH: f64 = 0.05;
+
+/// Below this power no verdict is given, whatever the p-value: what little such a study finds is mostly exaggerated.
+const ENOUGH_POWER: f64 = 0.5;
+
+/// The arms that the others are compared with, where a study has them.
+pub const REFERENCES: [&str; 2] = ["none", "reasoning"];
+
+/// The column that is the unweighted mean of the benchmarks.
+pub const AVERAGE: &str = "average";
+
+/// Evaluations of all arms on the same benchmarks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Study {
+    pub benchmarks: Vec<Benchmark>,
+    pub arms: Vec<Arm>,
+}
+
+/// A benchmark and how many completions each question got.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Benchmark {
+    pub name: String,
+    pub samples: usize,
+}
+
+/// The runs of one prior prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arm {
+    pub name: String,
+    /// For each seed and benchmark, in the study's order, the share of right completions of each question.
+    pub seeds: BTreeMap<u64, Vec<Vec<f64>>>,
+}
+
+/// An arm on one benchmark, or on the average.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Cell {
+    /// Mean over seeds.
+    pub accuracy: f64,
+    /// 95 %, over questions, of the mean of the seeds there are.
+    pub interval: Interval,
+    /// Standard deviation between seeds; none of one seed.
+    pub between_seeds: Option<f64>,
+}
+
+/// What a comparison allows to say.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Higher,
+    Lower,
+    /// Not significant, or with too little power to be told; with the power to show [`WORTH`].
+    None {
+        power: f64,
+    },
+}
+
+/// An arm less a reference, on one benchmark or the average.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    pub arm: String,
+    pub reference: String,
+    pub column: String,
+    /// Over the seeds that both have.
+    pub seeds: SeedComparison,
+    /// The smallest true difference that these seeds show in 80 of 100 studies; none where it cannot be told.
+    pub detectable: Option<f64>,
+    /// 95 %, over questions.
+    pub questions: Interval,
+    pub question_p_value: f64,
+    /// The larger of both p-values, corrected for all comparisons of the study; none of one seed.
+    pub adjusted: Option<f64>,
+    pub verdict: Verdict,
+}
+
+/// The results of a study.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The benchmarks, then [`AVERAGE`] where there are several.
+    pub columns: Vec<String>,
+    /// Names of the arms with a cell for each column.
+    pub cells: Vec<(String, Vec<Cell>)>,
+    /// Seeds of each arm.
+    pub seeds: Vec<usize>,
+    pub comparisons: Vec<Comparison>,
+}
+
+/// A study that cannot be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StudyError {
+    #[error("the study has no arms, benchmarks or seeds")]
+    Empty,
+    #[error("two arms are called `{0}`")]
+    Twice(String),
+    #[error(
+        "seed {seed} of arm `{arm}` has {got} benchmarks, not {expected}\nhint: finish its evaluation, or leave it out"
+    )]
+    Incomplete { arm: String, seed: u64, got: usize, expected: usize },
+    #[error("seed {seed} of arm `{arm}` has {got} questions of {benchmark}, others have {expected}")]
+    Questions { arm: String, seed: u64, benchmark: String, got: usize, expected: usize },
+    #[error("arms `{0}` and `{1}` share no seed\nhint: give all arms of a sweep the same seeds")]
+    NoSharedSeed(String, String),
+}
+
+/// Compares every arm with those of `references` that the study has.
+///
+/// # Errors
+/// When an evaluation is missing, or arms answered different numbers of questions, or share no seed.
+pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<Outcome, StudyError> {
+    check(study)?;
+    let mut columns: Vec<String> = study.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
+    if columns.len() > 1 {
+        columns.push(AVERAGE.into());
+    }
+    let mut comparisons = Vec::new();
+    for (i, reference) in references.iter().enumerate() {
+        let Some(base) = study.arms.iter().find(|arm| arm.name == *reference) else { continue };
+        // The references are compared with each other once.
+        let others = study.arms.iter().filter(|arm| !references[..=i].contains(&arm.name.as_str()));
+        for arm in others {
+            comparisons.extend(against(arm, base, &columns, seed)?);
+        }
+    }
+    correct(&mut comparisons);
+    Ok(Outcome {
+        cells: study.arms.iter().map(|arm| (arm.name.clone(), cells(arm, &study.benchmarks, seed))).collect(),
+        seeds: study.arms.iter().map(|arm| arm.seeds.len()).collect(),
+        columns,
+        comparisons,
+    })
+}
+
+fn check(study: &Study) -> Result<(), StudyError> {
+    let first = study.arms.first().and_then(|arm| arm.seeds.values().next()).ok_or(StudyError::Empty)?;
+    if study.benchmarks.is_empty() || first.iter().any(Vec::is_empty) {
+        return Err(StudyError::Empty);
+    }
+    let mut names = BTreeSet::new();
+    for arm in &study.arms {
+        if !names.insert(&arm.name) {
+            return Err(StudyError::Twice(arm.name.clone()));
+        }
+        if arm.seeds.is_empty() {
+            return Err(StudyError::Empty);
+        }
+        for (&seed, results) in &arm.seeds {
+            let (arm, got, expected) = (arm.name.clone(), results.len(), study.benchmarks.len());
+            if got != expected {
+                return Err(StudyError::Incomplete { arm, seed, got, expected });
+            }
+            let sizes = results.iter().zip(first).zip(&study.benchmarks);
+            if let Some(((here, there), benchmark)) =
+                sizes.into_iter().find(|((here, there), _)| here.len() != there.len())
+            {
+                let (benchmark, got, expected) = (benchmark.name.clone(), here.len(), there.len());
+                return Err(StudyError::Questions { arm, seed, benchmark, got, expected });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Mean over seeds of each question, for each benchmark.
+fn over_seeds<'a>(seeds: impl Iterator<Item = &'a Vec<Vec<f64>>> + Clone) -> Vec<Vec<f64>> {
+    let count = seeds.clone().count() as f64;
+    let mut seeds = seeds.cloned();
+    let mut sums = seeds.next().unwrap_or_default();
+    for seed in seeds {
+        sums.iter_mut().flatten().zip(seed.iter().flatten()).for_each(|(sum, value)| *sum += value);
+    }
+    sums.iter_mut().flatten().for_each(|sum| *sum /= count);
+    sums
+}
+
+/// The mean of each benchmark, then that of the means where there are several.
+fn means(results: &[Vec<f64>]) -> Vec<f64> {
+    let mut means: Vec<f64> = results.iter().map(|benchmark| mean(benchmark)).collect();
+    if means.len() > 1 {
+        means.push(mean(&means));
+    }
+    means
+}
+
+fn cells(arm: &Arm, benchmarks: &[Benchmark], seed: u64) -> Vec<Cell> {
+    let each: Vec<Vec<f64>> = arm.seeds.values().map(|results| means(results)).collect();
+    let questions = over_seeds(arm.seeds.values());
+    let cell = |(column, accuracy): (usize, f64)| {
+        let seeds: Vec<f64> = each.iter().map(|means| means[column]).collect();
+        let interval = match questions.get(column) {
+            Some(questions) => accuracy_interval(questions, benchmarks[column].samples * each.len(), seed),
+            None => bootstrap_average(&questions, RESAMPLES, 0.95, seed),
+        };
+        Cell { accuracy, interval, between_seeds: (seeds.len() > 1).then(|| sample_std(&seeds)) }
+    };
+    means(&questions).into_iter().enumerate().map(cell).collect()
+}
+
+/// One arm against one reference, a comparison for each column, not yet corrected.
+fn against(arm: &Arm, base: &Arm, columns: &[String], seed: u64) -> Result<Vec<Comparison>, StudyError> {
+    let difference = |(first, second): (&Vec<Vec<f64>>, &Vec<Vec<f64>>)| -> Vec<Vec<f64>> {
+        let pairs = first.iter().zip(second);
+        pairs.map(|(first, second)| first.iter().zip(second).map(|(first, second)| second - first).collect()).collect()
+    };
+    let shared = arm.seeds.iter().filter_map(|(seed, second)| Some((base.seeds.get(seed)?, second)));
+    let differences: Vec<Vec<Vec<f64>>> = shared.map(difference).collect();
+    if differences.is_empty() {
+        return Err(StudyError::NoSharedSeed(arm.name.clone(), base.name.clone()));
+    }
+    let each: Vec<Vec<f64>> = differences.iter().map(|results| means(results)).collect();
+    let questions = over_seeds(differences.iter());
+    let one = |(column, name): (usize, &String)| {
+        let seeds = compare_seeds(&each.iter().map(|means| means[column]).collect::<Vec<_>>(), seed);
+        let chosen = questions.get(column).map_or(questions.as_slice(), std::slice::from_ref);
+        Comparison {
+            arm: arm.name.clone(),
+            reference: base.name.clone(),
+            column: name.clone(),
+            seeds,
+            detectable: seeds.detectable(),
+            questions: bootstrap_average(chosen, RESAMPLES, 0.95, seed),
+            question_p_value: sign_flip(&weighted(chosen), RESAMPLES, seed),
+            adjusted: None,
+            verdict: Verdict::None { power: seeds.power(WORTH) },
+        }
+    };
+    Ok(columns.iter().enumerate().map(one).collect())
+}
+
+/// Each question's part in the average over benchmarks.
+fn weighted(benchmarks: &[Vec<f64>]) -> Vec<f64> {
+    benchmarks.iter().flat_map(|questions| questions.iter().map(|value| value / questions.len() as f64)).collect()
+}
+
+/// Corrects the p-values for their number, and gives the verdicts that hold.
+fn correct(comparisons: &mut [Comparison]) {
+    let tested: Vec<usize> = (0..comparisons.len()).filter(|&i| comparisons[i].seeds.p_value.is_some()).collect();
+    let larger = |&i: &usize| comparisons[i].question_p_value.max(comparisons[i].seeds.p_value.unwrap_or(1.0));
+    let adjusted = holm(&tested.iter().map(larger).collect::<Vec<_>>());
+    for (i, adjusted) in tested.into_iter().zip(adjusted) {
+        let comparison = &mut comparisons[i];
+        comparison.adjusted = Some(adjusted);
+        let enough = comparison.seeds.power(WORTH) >= ENOUGH_POWER;
+        if adjusted <= 0.05 && enough {
+            comparison.verdict = if comparison.seeds.difference > 0.0 { Verdict::Higher } else { Verdict::Lower };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+use super::*;
+use crate::rng::{Purpose, Stream};
+
+/// Arms with a true accuracy each, over seeds that move it a little; a third of the questions is easy.
+fn study(arms: &[(&str, f64)], seeds: u64, between: f64, draw: u64) -> Study {
+    let sizes = [60u64, 100];
+    let arm = |(index, &(name, accuracy)): (usize, &(&str, f64))| {
+        let results = |seed: u64| {
+            let stream = Stream::new(draw, Purpose::Test, &[index as u64, seed]);
+            let chance = accuracy + between * stream.normal(1_000);
+            let benchmark = |(b, &n): (usize, &u64)| {
+                let right = |q: u64, k: u64| {
+                    stream.f64(10_000 * (b as u64 + 1) + 10 * q + k)
+                        < chance + if q.is_multiple_of(3) { 0.2 } else { -0.1 }
+                };
+                (0..n).map(|q| (0..4).filter(|&k| right(q, k)).count() as f64 / 4.0).collect()
+            };
+            sizes.iter().enumerate().map(benchmark).collect()
+        };
+        Arm { name: name.into(), seeds: (1..=seeds).map(|seed| (seed, results(seed))).collect() }
+    };
+    let benchmarks = ["easy", "hard"].map(|name| Benchmark { name: name.into(), samples: 4 });
+    Study { benchmarks: benchmarks.to_vec(), arms: arms.iter().enumerate().map(arm).collect() }
+}
+
+fn find<'a>(outcome: &'a Outcome, arm: &str, reference: &str, column: &str) -> &'a Comparison {
+    let here =
+        |it: &&Comparison| (it.arm.as_str(), it.reference.as_str(), it.column.as_str()) == (arm, reference, column);
+    outcome.comparisons.iter().find(here).unwrap()
+}
+
+#[test]
+fn a_large_difference_is_found_and_a_small_one_is_not() {
+    let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
+    let outcome = compare(&study(&arms, 5, 0.005, 1), &REFERENCES, 0).unwrap();
+    assert_eq!(outcome.columns, ["easy", "hard", "average"]);
+    // Two arms against `none`, one against `reasoning`: the references meet once.
+    assert_eq!(outcome.comparisons.len(), 3 * 3);
+
+    let found = find(&outcome, "reasoning", "none", AVERAGE);
+    assert_eq!(found.verdict, Verdict::Higher);
+    assert!((found.seeds.difference - 0.3).abs() < 0.03 && found.questions.low > 0.2);
+    assert_eq!(find(&outcome, "planning", "reasoning", AVERAGE).verdict, Verdict::Lower);
+    let small = find(&outcome, "planning", "none", AVERAGE);
+    assert!(matches!(small.verdict, Verdict::None { power } if power > 0.5), "{small:?}");
+
+    let summary = outcome.summary();
+    assert!(summary.iter().any(|line| line.starts_with("`reasoning` is higher than `none` on average")), "{summary:?}");
+    assert!(!summary.iter().any(|line| line.contains("`planning` is higher")));
+    let open = outcome.comparisons.iter().filter(|it| matches!(it.verdict, Verdict::None { .. })).count();
+    assert!(
+        summary.last().unwrap().starts_with(&format!("No verdict on the other {open} of 9 differences")),
+        "{summary:?}"
+    );
+}
+
+#[test]
+fn the_average_weighs_benchmarks_alike() {
+    let outcome = compare(&study(&[("none", 0.4), ("code", 0.5)], 3, 0.0, 2), &REFERENCES, 0).unwrap();
+    for (_, cells) in &outcome.cells {
+        assert!((cells[2].accuracy - (cells[0].accuracy + cells[1].accuracy) / 2.0).abs() < 1e-12);
+        assert!(cells.iter().all(|cell| cell.interval.low <= cell.accuracy && cell.accuracy <= cell.interval.high));
+        assert!(cells.iter().all(|cell| cell.between_seeds.is_some()));
+    }
+    let difference = |column| find(&outcome, "code", "none", column).seeds.difference;
+    assert!((difference(AVERAGE) - (difference("easy") + difference("hard")) / 2.0).abs() < 1e-12);
+}
+
+#[test]
+fn one_seed_gives_no_verdict() {
+    let outcome = compare(&study(&[("none", 0.2), ("code", 0.7)], 1, 0.0, 3), &REFERENCES, 0).unwrap();
+    for it in &outcome.comparisons {
+        assert_eq!((it.verdict, it.adjusted, it.detectable), (Verdict::None { power: 0.0 }, None, None));
+        assert!(it.question_p_value < 0.001);
+    }
+    let summary = outcome.summary();
+    assert!(summary[0].starts_with("No verdict on any of the 3 differences"), "{summary:?}");
+    assert!(summary[1].contains("one seed"), "{summary:?}");
+    assert!(outcome.comparisons_markdown().contains("| one seed |"));
+}
+
+/// Seeds that differ much: a difference of 10 points would be missed mostly, and nothing is said of it.
+#[test]
+fn without_power_no_verdict() {
+    let mut noisy = study(&[("none", 0.3), ("code", 0.5)], 3, 0.0, 4);
+    for (i, results) in noisy.arms[1].seeds.values_mut().enumerate() {
+        let moved = [-0.1, 0.0, 0.1][i];
+        results.iter_mut().flatten().for_each(|value| *value += moved);
+    }
+    let outcome = compare(&noisy, &["none"], 0).unwrap();
+    let it = find(&outcome, "code", "none", AVERAGE);
+    assert!(it.seeds.power(WORTH) < 0.5 && matches!(it.verdict, Verdict::None { .. }), "{it:?}");
+    assert!(outcome.summary().iter().any(|line| line.contains("more often than not")));
+}
+
+/// Few seeds often differ by the very same number of questions, which is no certainty.
+#[test]
+fn equal_seeds_alone_give_no_verdict() {
+    let mut study = study(&[("none", 0.3), ("code", 0.3)], 3, 0.0, 5);
+    let same = study.arms[0].seeds[&1].clone();
+    let mut one_more = same.clone();
+    let question = one_more[0].iter().position(|&value| value < 0.5).unwrap();
+    one_more[0][question] = 1.0;
+    study.arms[0].seeds.values_mut().for_each(|results| *results = same.clone());
+    study.arms[1].seeds.values_mut().for_each(|results| *results = one_more.clone());
+    let outcome = compare(&study, &["none"], 0).unwrap();
+    let it = find(&outcome, "code", "none", "easy");
+    assert_eq!(it.seeds.p_value, Some(0.0));
+    assert!(matches!(it.verdict, Verdict::None { .. }), "{it:?}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_an_error() {
+    let whole = study(&[("none", 0.3), ("code", 0.3)], 2, 0.0, 6);
+    let fails = |change: &dyn Fn(&mut Study)| {
+        let mut study = whole.clone();
+        change(&mut study);
+        compare(&study, &REFERENCES, 0).unwrap_err().to_string()
+    };
+    assert_eq!(fails(&|study| study.arms.clear()), "the study has no arms, benchmarks or seeds");
+    assert_eq!(fails(&|study| study.arms[1].name = "none".into()), "two arms are called `none`");
+    let incomplete = fails(&|study| study.arms[1].seeds.get_mut(&2).unwrap().truncate(1));
+    assert!(incomplete.starts_with("seed 2 of arm `code` has 1 benchmarks, not 2"), "{incomplete}");
+    let short = fails(&|study| study.arms[1].seeds.get_mut(&1).unwrap()[1].truncate(99));
+    assert_eq!(short, "seed 1 of arm `code` has 99 questions of hard, others have 100");
+    let apart = fails(&|study| {
+        study.arms[1].seeds = study.arms[1].seeds.clone().into_iter().map(|(k, v)| (k + 9, v)).collect()
+    });
+    assert!(apart.starts_with("arms `code` and `none` share no seed"), "{apart}");
+}
+
+#[test]
+fn tables_and_pictures() {
+    let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
+    let outcome = compare(&study(&arms, 3, 0.01, 7), &REFERENCES, 0).unwrap();
+    let results = outcome.results_markdown();
+    assert_eq!(results.lines().count(), 2 + 3);
+    assert!(results.lines().all(|line| line.matches('|').count() == 2 + 1 + 3), "{results}");
+    let comparisons = outcome.comparisons_markdown();
+    assert!(comparisons.lines().all(|line| line.matches('|').count() == 10), "{comparisons}");
+    let forest = outcome.forest("none");
+    assert_eq!(forest.groups.iter().map(|group| group.rows.len()).collect::<Vec<_>>(), [2, 2, 2]);
+    assert!(forest.svg().contains("Each arm against `none`"));
+    println!("{results}\n{comparisons}\n{}", outcome.summary().join("\n"));
+}
