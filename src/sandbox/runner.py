@@ -1,0 +1,136 @@
+# Runs inside the sandbox: loads one program, calls it on inputs that come one at a time, writes tagged values.
+#
+# It knows neither expected values nor verdicts. Whatever the program does to this interpreter, all it can bring about
+# is what it writes to the answer channel, and that is judged outside.
+import sys
+
+
+def main():
+    reader, writer = open(3, "rb"), open(4, "wb")
+    names = {"__builtins__": {}, "set": set, "inf": float("inf"), "nan": float("nan")}
+    nonce, mode, source, entry_point, path = eval(reader.readline(), names)
+    sys.path[:] = path
+    encode = encoder()
+    raise_stack_limit()
+
+    def answer(tag, payload):
+        writer.write(('["%s","%s",%s]\n' % (nonce, tag, payload)).encode())
+        writer.flush()
+
+    def failed(error):
+        answer("raised", encode(describe(error)))
+
+    if mode == "script":
+        return run_script(source, answer, failed)
+    try:
+        scope = {}
+        exec(compile(source, "<program>", "exec", dont_inherit=True), scope)
+        function = scope[entry_point] if entry_point in scope else None
+    except BaseException as error:
+        return failed(error)
+    answer("loaded", "true" if function is not None else "false")
+    for line in reader:
+        arguments = eval(line, names)
+        try:
+            value = encode(function(*arguments))
+        except BaseException as error:
+            failed(error)
+        else:
+            answer("value", value)
+
+
+def run_script(source, answer, failed):
+    import builtins
+
+    module = type(sys)("__main__")
+    module.__builtins__ = builtins
+    sys.modules["__main__"] = module
+    sys.argv[:] = ["program.py"]
+    builtins.exit = builtins.quit = sys.exit
+    try:
+        exec(compile(source, "<program>", "exec", dont_inherit=True), module.__dict__)
+    except SystemExit as error:
+        if error.code is not None and error.code != 0:
+            return failed(error)
+    except BaseException as error:
+        return failed(error)
+    answer("ended", "null")
+
+
+def describe(error):
+    kind = type(error)
+    try:
+        text = "%s: %s" % (type.__dict__["__name__"].__get__(kind), str(error))
+    except BaseException:
+        text = "an exception that cannot be shown"
+    return text[:300]
+
+
+def raise_stack_limit():
+    # Threads take the limit of the start as the size of their stacks, so the main thread gets its own only now.
+    try:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+        resource.setrlimit(resource.RLIMIT_STACK, (hard, hard))
+    except (ImportError, ValueError, OSError):
+        pass
+
+
+def encoder():
+    # Everything is bound here, before the program has run, and the methods are those of the base classes: what a
+    # program overrides, `__eq__` above all, has no part in what is written.
+    try:
+        from _json import encode_basestring_ascii as quote
+    except ImportError:
+        from json.encoder import py_encode_basestring_ascii as quote
+    modules, subclass, kind_of, integer_text = sys.modules, issubclass, type, hex
+    small = 1 << 53
+    opaque = '["opaque"]'
+
+    def sequence(tag, items, depth):
+        return '["%s"%s]' % (tag, "".join([",%s" % encode(item, depth + 1) for item in items]))
+
+    def encode(value, depth=0):
+        kind = kind_of(value)
+        if value is None:
+            return "null"
+        if kind is bool:
+            return "true" if value else "false"
+        if depth > 60:
+            return opaque
+        try:
+            if subclass(kind, int):
+                value = int.__int__(value)
+                return int.__repr__(value) if -small < value < small else '["int","%s"]' % integer_text(value)
+            if subclass(kind, float):
+                return '["float","%s"]' % float.__repr__(value)
+            if subclass(kind, str):
+                text = str.__str__(value)
+                str.encode(text, "utf-8")
+                return quote(text)
+            if subclass(kind, list):
+                return sequence("list", list.__iter__(value), depth)
+            if subclass(kind, tuple):
+                return sequence("tuple", tuple.__iter__(value), depth)
+            if subclass(kind, dict):
+                pairs = [item for pair in dict.items(value) for item in pair]
+                return sequence("dict", pairs, depth)
+            if subclass(kind, set):
+                return sequence("set", set.__iter__(value), depth)
+            if subclass(kind, frozenset):
+                return sequence("set", frozenset.__iter__(value), depth)
+            numpy = modules.get("numpy")
+            if numpy is not None and subclass(kind, numpy.generic):
+                plain = numpy.generic.item(value)
+                return opaque if subclass(kind_of(plain), numpy.generic) else encode(plain, depth + 1)
+        except (MemoryError, RecursionError):
+            raise
+        except BaseException:
+            return opaque
+        return opaque
+
+    return encode
+
+
+main()
