@@ -26,6 +26,8 @@ pub enum Purpose {
     Probe = 8,
     /// Cases of the reward bench: path (0: the sample of questions; 1, question: the choices made for it).
     RewardBench = 9,
+    /// The order of a program's inputs: no path, the seed is the task's.
+    InputOrder = 10,
 }
 
 /// A random function of a 64-bit position, chosen by seed, purpose and path.

@@ -15,7 +15,9 @@ use rustix::fs::{Mode, OFlags, mkdir, open};
 use rustix::io::{Errno, read, write};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::mount::{mount, mount_bind_recursive, mount_change, unmount};
-use rustix::process::{Resource, Rlimit, Signal, chdir, pivot_root, set_parent_process_death_signal, setrlimit, setsid};
+use rustix::process::{
+    Resource, Rlimit, Signal, chdir, pivot_root, set_parent_process_death_signal, setrlimit, setsid,
+};
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid, set_capabilities, set_no_new_privs};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use seccompiler::BpfProgram;
@@ -45,9 +47,9 @@ pub(super) struct Plan {
     pub root: Option<Root>,
     /// The user to become.
     pub user: Option<u32>,
-    /// A folder that the program may write to; the one it starts in.
+    /// The folder it starts in.
     pub work: CString,
-    /// Landlock's rules, and what is allowed in the folder `work`.
+    /// Landlock's rules, and what is allowed in the folder `work`; 0 for nothing.
     pub rules: Option<(OwnedFd, u64)>,
     pub limits: Vec<(Resource, u64, u64)>,
     pub program: CString,
@@ -73,10 +75,10 @@ pub(super) enum Step {
     Pivot,
     User,
     Folder,
-    Limits,
-    Descriptors,
     Privileges,
     Landlock,
+    Descriptors,
+    Limits,
     Seccomp,
     Start,
 }
@@ -90,10 +92,10 @@ impl Step {
             "change the root",
             "become another user",
             "enter its folder",
-            "set resource limits",
-            "arrange descriptors",
             "give up privileges",
             "apply Landlock rules",
+            "arrange descriptors",
+            "set resource limits",
             "apply the system call filter",
             "start Python",
         ];
@@ -103,11 +105,16 @@ impl Step {
 
 /// Becomes Python, or tells the parent why not and ends. `arguments` and `environment` are those of the plan, as arrays
 /// that end with a null pointer.
-pub(super) fn run(plan: &Plan, filter: Option<&BpfProgram>, arguments: &[*const c_char], environment: &[*const c_char]) -> ! {
+pub(super) fn run(
+    plan: &Plan,
+    filter: Option<&BpfProgram>,
+    arguments: &[*const c_char],
+    environment: &[*const c_char],
+) -> ! {
     let Err((step, error)) = become_python(plan, filter, arguments, environment);
     let code = error.raw_os_error().to_le_bytes();
     // The last steps come after the descriptors have found their places.
-    let is_late = step as u8 >= Step::Seccomp as u8;
+    let is_late = step as u8 >= Step::Limits as u8;
     let status = if is_late { PROGRAM_FDS as RawFd } else { plan.status.as_raw_fd() };
     // SAFETY: the status pipe is at its place or at its first number, and stays open until the process ends below.
     let status = unsafe { BorrowedFd::borrow_raw(status) };
@@ -148,20 +155,23 @@ fn become_python(
     }
 
     chdir(plan.work.as_c_str()).map_err(at(Step::Folder))?;
-    for &(resource, current, maximum) in &plan.limits {
-        let limit = Rlimit { current: Some(current), maximum: Some(maximum) };
-        setrlimit(resource, limit).map_err(at(Step::Limits))?;
-    }
     let nothing = CapabilitySet::empty();
     let none = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
     set_capabilities(None, none).map_err(at(Step::Privileges))?;
     set_no_new_privs(true).map_err(at(Step::Privileges))?;
     if let Some((rules, rights)) = &plan.rules {
-        let folder = open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at(Step::Landlock))?;
-        landlock::allow(rules.as_fd(), folder.as_fd(), *rights).map_err(at(Step::Landlock))?;
+        if *rights != 0 {
+            let folder = open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at(Step::Landlock))?;
+            landlock::allow(rules.as_fd(), folder.as_fd(), *rights).map_err(at(Step::Landlock))?;
+        }
         landlock::restrict(rules.as_fd()).map_err(at(Step::Landlock))?;
     }
     arrange(plan).map_err(at(Step::Descriptors))?;
+    // Only now: the descriptors of the parent, of which there may be many, are closed.
+    for &(resource, current, maximum) in &plan.limits {
+        let limit = Rlimit { current: Some(current), maximum: Some(maximum) };
+        setrlimit(resource, limit).map_err(at(Step::Limits))?;
+    }
     if let Some(filter) = filter {
         seccompiler::apply_filter(filter).map_err(|_| (Step::Seccomp, Errno::ACCESS))?;
     }

@@ -42,9 +42,8 @@ struct Beneath {
 /// The version of the kernel's interface; 0 where there is none.
 pub(super) fn version() -> u32 {
     // SAFETY: with this flag the call takes no structure, and answers a number.
-    let version = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<Handled>(), 0, CREATE_RULESET_VERSION)
-    };
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<Handled>(), 0, CREATE_RULESET_VERSION) };
     u32::try_from(version).unwrap_or(0)
 }
 
@@ -77,9 +76,8 @@ pub(super) fn rules<'a>(
         scopes: if version >= 6 { 0b11 } else { 0 },
     };
     // SAFETY: the structure lives during the call, and its size is told.
-    let made = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, size_of::<Handled>(), 0u32)
-    };
+    let made =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, size_of::<Handled>(), 0u32) };
     if made < 0 {
         return Err(io::Error::last_os_error());
     }

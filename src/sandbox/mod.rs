@@ -9,7 +9,8 @@
 //! - Landlock, which says the same about files a second time;
 //! - a seccomp filter that knows threads, files and time but neither processes nor sockets nor signals to others;
 //! - limits on memory, processor time, file sizes, descriptors and tasks; no privileges and none to be had;
-//! - an empty environment, no descriptors but its own, a folder of 64 MiB that goes with it.
+//! - an empty environment, no descriptors but its own; a folder of 64 MiB in memory that goes with it, or, without
+//!   namespaces, no folder to write to at all.
 //!
 //! One process is one program. It is named by a handle, not a number, killed when its time is up and always reaped. If
 //! `rft` dies, the kernel kills it.

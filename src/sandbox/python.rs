@@ -92,7 +92,8 @@ impl Python {
 
     /// All that it may read, folders and files: its library, shared libraries and numpy.
     pub(super) fn readable(&self) -> Vec<PathBuf> {
-        let usual = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"].map(PathBuf::from);
+        let usual =
+            ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"].map(PathBuf::from);
         let mut all: Vec<PathBuf> = usual.into_iter().chain(self.path.iter().chain(&self.libraries).cloned()).collect();
         if let Some(numpy) = &self.numpy {
             // Not the whole folder: it holds whatever else is installed.

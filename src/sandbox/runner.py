@@ -11,6 +11,7 @@ def main():
     nonce, mode, source, entry_point, path = eval(reader.readline(), names)
     sys.path[:] = path
     encode = encoder()
+    evaluate = eval
     raise_stack_limit()
 
     def answer(tag, payload):
@@ -30,7 +31,7 @@ def main():
         return failed(error)
     answer("loaded", "true" if function is not None else "false")
     for line in reader:
-        arguments = eval(line, names)
+        arguments = evaluate(line, names)
         try:
             value = encode(function(*arguments))
         except BaseException as error:
@@ -85,6 +86,8 @@ def encoder():
     except ImportError:
         from json.encoder import py_encode_basestring_ascii as quote
     modules, subclass, kind_of, integer_text = sys.modules, issubclass, type, hex
+    integer, floating, string, truth = int, float, str, bool
+    mapping, collections = dict, (("list", list), ("tuple", tuple), ("set", set), ("set", frozenset))
     small = 1 << 53
     opaque = '["opaque"]'
 
@@ -95,31 +98,25 @@ def encoder():
         kind = kind_of(value)
         if value is None:
             return "null"
-        if kind is bool:
+        if kind is truth:
             return "true" if value else "false"
         if depth > 60:
             return opaque
         try:
-            if subclass(kind, int):
-                value = int.__int__(value)
-                return int.__repr__(value) if -small < value < small else '["int","%s"]' % integer_text(value)
-            if subclass(kind, float):
-                return '["float","%s"]' % float.__repr__(value)
-            if subclass(kind, str):
-                text = str.__str__(value)
-                str.encode(text, "utf-8")
+            if subclass(kind, integer):
+                value = integer.__int__(value)
+                return integer.__repr__(value) if -small < value < small else '["int","%s"]' % integer_text(value)
+            if subclass(kind, floating):
+                return '["float","%s"]' % floating.__repr__(value)
+            if subclass(kind, string):
+                text = string.__str__(value)
+                string.encode(text, "utf-8")
                 return quote(text)
-            if subclass(kind, list):
-                return sequence("list", list.__iter__(value), depth)
-            if subclass(kind, tuple):
-                return sequence("tuple", tuple.__iter__(value), depth)
-            if subclass(kind, dict):
-                pairs = [item for pair in dict.items(value) for item in pair]
-                return sequence("dict", pairs, depth)
-            if subclass(kind, set):
-                return sequence("set", set.__iter__(value), depth)
-            if subclass(kind, frozenset):
-                return sequence("set", frozenset.__iter__(value), depth)
+            for tag, base in collections:
+                if subclass(kind, base):
+                    return sequence(tag, base.__iter__(value), depth)
+            if subclass(kind, mapping):
+                return sequence("dict", [item for pair in mapping.items(value) for item in pair], depth)
             numpy = modules.get("numpy")
             if numpy is not None and subclass(kind, numpy.generic):
                 plain = numpy.generic.item(value)

@@ -1,5 +1,6 @@
 //! The talk with a running program: requests out, answers back, each by its deadline.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use super::{Limits, Outcome, Program, Sandbox, Value};
 const LONGEST: usize = 1 << 20;
 /// Bytes of all answers of a program.
 const MOST: usize = 16 << 20;
+/// Requests that are sent before their turn, so that a program need not wait for us after each.
+const AHEAD: usize = 16;
 /// How long a process may take to end that has closed its channel.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -33,11 +36,15 @@ pub struct Session {
 impl Session {
     pub(super) fn start(sandbox: &Sandbox, program: &Program, limits: &Limits) -> Result<Session> {
         let (null, null_too) = (OwnedFd::from(nothing()?), OwnedFd::from(nothing()?));
-        let (mut talk, header) = Talk::start(sandbox, "calls", program.source, program.entry_point, limits, null, null_too)?;
+        let (mut talk, header) =
+            Talk::start(sandbox, "calls", program.source, program.entry_point, limits, null, null_too)?;
         let deadline = Instant::now() + limits.time;
-        let over = match talk.ask(&header, deadline) {
+        talk.send(&header);
+        let over = match talk.hear(deadline) {
             Ok((tag, Json::Bool(true))) if tag == "loaded" => None,
-            Ok((tag, _)) if tag == "loaded" => Some(Outcome::Raised(format!("NameError: `{}` is not defined", program.entry_point))),
+            Ok((tag, _)) if tag == "loaded" => {
+                Some(Outcome::Raised(format!("NameError: `{}` is not defined", program.entry_point)))
+            }
             Ok((tag, payload)) => Some(Talk::outcome(&tag, &payload)),
             Err(outcome) => Some(outcome),
         };
@@ -48,28 +55,71 @@ impl Session {
         Ok(session)
     }
 
+    /// The number of its process, or what it was.
+    pub fn process_id(&self) -> u32 {
+        self.talk.id
+    }
+
     /// Calls the function. Once the program has timed out or died, this is what every further call gives.
     pub fn call(&mut self, arguments: &[Value], limit: Duration) -> Outcome {
-        if let Some(outcome) = &self.over {
-            return outcome.clone();
-        }
-        let mut line = String::from("(");
-        for argument in arguments {
-            argument.write_python(&mut line);
-            line.push(',');
-        }
-        line.push_str(")\n");
-        let until = self.deadline.min(Instant::now() + limit);
-        let outcome = match self.talk.ask(line.as_bytes(), until) {
-            Ok((tag, payload)) => Talk::outcome(&tag, &payload),
-            Err(outcome) => outcome,
-        };
-        if !matches!(outcome, Outcome::Value(_) | Outcome::Raised(_)) {
-            self.over = Some(outcome.clone());
-            self.talk.process = None;
-        }
-        outcome
+        let mut all = None;
+        self.call_all([(arguments, limit)], |outcome, _| {
+            all = Some(outcome);
+            true
+        });
+        all.expect("one call has one outcome")
     }
+
+    /// Calls the function with each of these arguments in turn, each within its limit, until `each` has enough. `each` is
+    /// given what came of the call and the time it took.
+    pub fn call_all<'a>(
+        &mut self,
+        calls: impl IntoIterator<Item = (&'a [Value], Duration)>,
+        mut each: impl FnMut(Outcome, Duration) -> bool,
+    ) {
+        let mut calls = calls.into_iter();
+        let mut waiting: VecDeque<Duration> = VecDeque::new();
+        let mut start = Instant::now();
+        loop {
+            while waiting.len() < AHEAD {
+                let Some((arguments, limit)) = calls.next() else { break };
+                waiting.push_back(limit);
+                if self.over.is_none() {
+                    self.talk.send(&request(arguments));
+                }
+            }
+            let Some(limit) = waiting.pop_front() else { return };
+            let outcome = match &self.over {
+                Some(outcome) => outcome.clone(),
+                None => self.talk.answer(self.deadline.min(start + limit)).unwrap_or_else(|outcome| outcome),
+            };
+            let now = Instant::now();
+            if self.over.is_none() && !matches!(outcome, Outcome::Value(_) | Outcome::Raised(_)) {
+                self.over = Some(outcome.clone());
+                self.talk.process = None;
+            }
+            if !each(outcome, now - start) {
+                // What was asked ahead is not waited for, so nothing more can be asked.
+                if !waiting.is_empty() {
+                    self.over.get_or_insert(Outcome::Died("it was ended".to_owned()));
+                    self.talk.process = None;
+                }
+                return;
+            }
+            start = now;
+        }
+    }
+}
+
+/// The line that asks for a call.
+fn request(arguments: &[Value]) -> Vec<u8> {
+    let mut line = String::from("(");
+    for argument in arguments {
+        argument.write_python(&mut line);
+        line.push(',');
+    }
+    line.push_str(")\n");
+    line.into_bytes()
 }
 
 /// Runs a whole program; its value is what it prints.
@@ -78,12 +128,10 @@ pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &Limi
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (mut talk, header) = Talk::start(sandbox, "script", source, "", limits, input_end, output_end)?;
     let deadline = Instant::now() + limits.time;
-    if let Err(outcome) = talk.send(&header, deadline) {
-        return Ok(outcome);
-    }
     ioctl_fionbio(&input, true)?;
     ioctl_fionbio(&output, true)?;
     let (mut input, mut rest) = (Some(input), stdin.as_bytes());
+    let mut header = header.as_slice();
     let (mut printed, mut said) = (Vec::new(), Vec::new());
     let (mut is_printing, mut is_talking) = (true, true);
     while is_printing || is_talking {
@@ -92,19 +140,19 @@ pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &Limi
             input = None;
         }
         let mut fds = vec![PollFd::new(&output, PollFlags::IN), PollFd::new(&talk.answers, PollFlags::IN)];
-        fds.extend(input.iter().map(|input| PollFd::new(input, PollFlags::OUT)));
         // What is closed would be ready at once, for ever.
-        let wanted = [is_printing, is_talking, true];
-        let mut open: Vec<PollFd> = fds.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(fd, _)| fd).collect();
-        if !wait(&mut open, deadline) {
+        let mut wanted = [is_printing, is_talking].into_iter();
+        fds.retain(|_| wanted.next() == Some(true));
+        if !header.is_empty() {
+            fds.push(PollFd::new(&talk.requests, PollFlags::OUT));
+        }
+        fds.extend(input.iter().map(|input| PollFd::new(input, PollFlags::OUT)));
+        if !wait(&mut fds, deadline) {
             return Ok(Outcome::TimedOut);
         }
-        if let Some(fd) = &input {
-            match write(fd, rest) {
-                Ok(taken) => rest = &rest[taken..],
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => rest = &[],
-            }
+        give(&talk.requests, &mut header);
+        if let Some(input) = &input {
+            give(input, &mut rest);
         }
         is_printing = is_printing && take(&output, &mut printed)?;
         is_talking = is_talking && take(&talk.answers, &mut said)?;
@@ -112,7 +160,7 @@ pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &Limi
             return Ok(Outcome::Died(format!("it printed more than {LONGEST} bytes")));
         }
         if said.len() > LONGEST {
-            return Ok(Outcome::Died("it wrote to the answer channel".to_owned()));
+            return Ok(forged());
         }
     }
     let ended = talk.end();
@@ -132,8 +180,13 @@ fn nothing() -> Result<File> {
 /// Both channels of a program.
 struct Talk {
     process: Option<Process>,
+    id: u32,
     requests: OwnedFd,
     answers: OwnedFd,
+    /// What is still to be written.
+    outgoing: Vec<u8>,
+    /// Requests, sent or to be sent, that wait for their answers.
+    unanswered: usize,
     /// What was read beyond the last answer.
     buffer: Vec<u8>,
     received: usize,
@@ -172,41 +225,45 @@ impl Talk {
         let mut line = String::new();
         Value::Tuple(header.collect()).write_python(&mut line);
         line.push('\n');
-        let talk = Talk { process: Some(process), requests, answers, buffer: Vec::new(), received: 0, nonce };
+        let id = process.id();
+        let talk = Talk {
+            process: Some(process),
+            id,
+            requests,
+            answers,
+            outgoing: Vec::new(),
+            unanswered: 0,
+            buffer: Vec::new(),
+            received: 0,
+            nonce,
+        };
         Ok((talk, line.into_bytes()))
     }
 
-    /// Sends one line and waits for one answer: its tag and what it says.
-    fn ask(&mut self, line: &[u8], until: Instant) -> Result<(String, Json), Outcome> {
-        self.send(line, until)?;
-        let answer = self.hear(until)?;
-        if !self.buffer.is_empty() {
-            return Err(Outcome::Died("it wrote to the answer channel".to_owned()));
-        }
-        self.parse(&answer).ok_or_else(|| Outcome::Died("it wrote to the answer channel".to_owned()))
+    /// Puts a request behind those that wait to be read.
+    fn send(&mut self, line: &[u8]) {
+        self.outgoing.extend_from_slice(line);
+        self.unanswered += 1;
     }
 
-    fn send(&mut self, mut line: &[u8], until: Instant) -> Result<(), Outcome> {
-        // Whatever is there before the question is no answer.
-        if take(&self.answers, &mut self.buffer).is_ok() && !self.buffer.is_empty() {
-            return Err(Outcome::Died("it wrote to the answer channel".to_owned()));
-        }
-        while !line.is_empty() {
-            match write(&self.requests, line) {
-                Ok(sent) => line = &line[sent..],
-                Err(Errno::AGAIN) => {
-                    if !wait(&mut [PollFd::new(&self.requests, PollFlags::OUT)], until) {
-                        return Err(Outcome::TimedOut);
-                    }
-                }
-                Err(Errno::INTR) => {}
-                Err(_) => return Err(Outcome::Died(self.end())),
-            }
-        }
-        Ok(())
+    /// What came of the oldest call that was sent.
+    fn answer(&mut self, until: Instant) -> Result<Outcome, Outcome> {
+        let (tag, payload) = self.hear(until)?;
+        Ok(Talk::outcome(&tag, &payload))
     }
 
-    fn hear(&mut self, until: Instant) -> Result<Vec<u8>, Outcome> {
+    /// Sends what waits, and waits for one answer: its tag and what it says.
+    fn hear(&mut self, until: Instant) -> Result<(String, Json), Outcome> {
+        let line = self.line(until)?;
+        self.unanswered -= 1;
+        // What nobody asked for was not written by the runner.
+        if self.unanswered == 0 && !self.buffer.is_empty() {
+            return Err(forged());
+        }
+        self.parse(&line).ok_or_else(forged)
+    }
+
+    fn line(&mut self, until: Instant) -> Result<Vec<u8>, Outcome> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|it| *it == b'\n') {
@@ -216,15 +273,29 @@ impl Talk {
                 return Ok(line);
             }
             searched = self.buffer.len();
-            if !wait(&mut [PollFd::new(&self.answers, PollFlags::IN)], until) {
+            if searched > LONGEST || self.received > MOST {
+                return Err(Outcome::Died(format!(
+                    "an answer of more than {LONGEST} bytes, or more than {MOST} in all"
+                )));
+            }
+            let mut fds = vec![PollFd::new(&self.answers, PollFlags::IN)];
+            if !self.outgoing.is_empty() {
+                fds.push(PollFd::new(&self.requests, PollFlags::OUT));
+            }
+            if !wait(&mut fds, until) {
                 return Err(Outcome::TimedOut);
+            }
+            if !self.outgoing.is_empty() {
+                match write(&self.requests, &self.outgoing) {
+                    Ok(sent) => drop(self.outgoing.drain(..sent)),
+                    Err(Errno::AGAIN | Errno::INTR) => {}
+                    // Nobody reads any more; what is left of the answers tells why.
+                    Err(_) => self.outgoing.clear(),
+                }
             }
             let is_open = take(&self.answers, &mut self.buffer).unwrap_or(false);
             let new = self.buffer.len() - searched;
             self.received += new;
-            if self.buffer.len() > LONGEST || self.received > MOST {
-                return Err(Outcome::Died(format!("an answer of more than {LONGEST} bytes, or more than {MOST} in all")));
-            }
             if !is_open && new == 0 {
                 return Err(Outcome::Died(self.end()));
             }
@@ -245,7 +316,7 @@ impl Talk {
             },
             ("raised", Json::String(what)) => Outcome::Raised(what.clone()),
             ("raised", _) => Outcome::Raised("an exception that cannot be shown".to_owned()),
-            _ => Outcome::Died("it wrote to the answer channel".to_owned()),
+            _ => forged(),
         }
     }
 
@@ -253,6 +324,11 @@ impl Talk {
     fn end(&mut self) -> String {
         self.process.take().map_or_else(|| "it has ended before".to_owned(), |process| process.end(PATIENCE))
     }
+}
+
+/// Bytes on the answer channel that the runner cannot have written.
+fn forged() -> Outcome {
+    Outcome::Died("it wrote to the answer channel".to_owned())
 }
 
 /// Waits until one of them is ready; `false` where the time is up before.
@@ -265,6 +341,15 @@ fn wait(fds: &mut [PollFd], until: Instant) -> bool {
             Err(Errno::INTR) => {}
             _ => return true,
         }
+    }
+}
+
+/// Writes what there is room for; where nobody reads any more, the rest is done with.
+fn give(fd: &OwnedFd, rest: &mut &[u8]) {
+    match write(fd, rest) {
+        Ok(taken) => *rest = &rest[taken..],
+        Err(Errno::AGAIN | Errno::INTR) => {}
+        Err(_) => *rest = &[],
     }
 }
 

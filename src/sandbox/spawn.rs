@@ -55,9 +55,8 @@ pub(super) struct Allowance {
 pub(super) struct Process {
     /// Names the process for good, where a number could be another's by now.
     handle: OwnedFd,
+    id: u32,
     is_reaped: bool,
-    /// A folder on the disk, where the program has no file system of its own.
-    folder: Option<Folder>,
 }
 
 /// The program's ends of its pipes.
@@ -75,14 +74,14 @@ impl Cell {
     /// # Errors
     /// A layer that does not work here, with the step that failed.
     pub fn spawn(&self, python: &Python, arguments: &[&str], ends: Ends, allowance: Allowance) -> Result<Process> {
-        let folder = if self.namespaces { None } else { Some(Folder::create(self.other_user)?) };
-        let work = folder.as_ref().map_or(Path::new(WORK), |folder| &folder.path);
         let readable = python.readable();
         let rules = match self.landlock {
             0 => None,
             version => {
                 let rules = landlock::rules(version, readable.iter().map(PathBuf::as_path), python.executables());
-                Some((above(rules.context("make Landlock rules")?)?, landlock::own_folder(version)))
+                // Only a file system of its own has a bound and goes with it. Elsewhere it cannot write at all.
+                let rights = if self.namespaces { landlock::own_folder(version) } else { 0 };
+                Some((above(rules.context("make Landlock rules")?)?, rights))
             }
         };
         let (go_end, go) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -94,15 +93,15 @@ impl Cell {
             fds: [above(stdin)?, above(stdout)?, above(stderr)?, above(requests)?, above(answers)?],
             root: self.namespaces.then(|| root_of(&readable)).transpose()?,
             user: self.other_user.then_some(if self.namespaces { INNER_ID } else { NOBODY }),
-            work: text(work)?,
+            work: if self.namespaces { text(Path::new(WORK))? } else { c"/".to_owned() },
             rules,
             limits: self.limits(allowance),
             program: text(&python.executable)?,
             arguments: strings(std::iter::once(python.executable.as_os_str()).chain(arguments.iter().map(OsStr::new)))?,
-            environment: environment(work)?,
+            environment: environment()?,
         };
         let (pid, handle) = self.clone_process(&plan)?;
-        let process = Process { handle, is_reaped: false, folder };
+        let process = Process { handle, id: pid as u32, is_reaped: false };
         // From here on the process is killed if anything goes wrong: `process` is dropped.
         drop(plan);
         if self.namespaces {
@@ -187,7 +186,11 @@ fn root_of(readable: &[PathBuf]) -> Result<Root> {
         for folder in above.into_iter().rev().skip(1) {
             root.folders.push(inside(folder)?);
         }
-        if path.is_dir() { root.folders.push(inside(path)?) } else { root.files.push(inside(path)?) }
+        if path.is_dir() {
+            root.folders.push(inside(path)?)
+        } else {
+            root.files.push(inside(path)?)
+        }
         root.binds.push((text(path)?, inside(path)?, *path == null));
     }
     root.folders.push(text(&Path::new(BASE).join(WORK.trim_start_matches('/')))?);
@@ -195,8 +198,8 @@ fn root_of(readable: &[PathBuf]) -> Result<Root> {
 }
 
 /// All that the program gets to see of an environment.
-fn environment(work: &Path) -> Result<Vec<CString>> {
-    let mut variables: Vec<String> = [
+fn environment() -> Result<Vec<CString>> {
+    let variables = [
         "PATH=/usr/bin:/bin",
         "LANG=C.UTF-8",
         "PYTHONUTF8=1",
@@ -204,11 +207,8 @@ fn environment(work: &Path) -> Result<Vec<CString>> {
         "PYTHONHASHSEED=0",
         "OMP_NUM_THREADS=1",
         "OPENBLAS_NUM_THREADS=1",
-    ]
-    .map(String::from)
-    .into();
-    variables.push(format!("TMPDIR={}", work.display()));
-    strings(variables.iter().map(OsStr::new))
+    ];
+    strings(variables.map(OsStr::new).into_iter())
 }
 
 fn text(path: &Path) -> Result<CString> {
@@ -225,6 +225,10 @@ fn above(fd: OwnedFd) -> Result<OwnedFd> {
 }
 
 impl Process {
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Kills the program if it does not end by itself within `patience`, and says how it ended, for a message.
     pub fn end(mut self, patience: Duration) -> String {
         use rustix::event::{PollFd, PollFlags, poll};
@@ -258,90 +262,5 @@ impl Drop for Process {
         if !self.is_reaped {
             self.kill();
         }
-        if let Some(folder) = &self.folder {
-            folder.remove();
-        }
-    }
-}
-
-/// A temporary folder for one program.
-struct Folder {
-    path: PathBuf,
-}
-
-impl Folder {
-    fn create(for_nobody: bool) -> Result<Folder> {
-        use std::os::unix::fs::DirBuilderExt;
-        let mut number = [0; 8];
-        getrandom::fill(&mut number).map_err(|error| anyhow!("no random numbers: {error}"))?;
-        let path = std::env::temp_dir().join(format!("rft-sandbox-{:016x}", u64::from_le_bytes(number)));
-        fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("create `{}`", path.display()))?;
-        let folder = Folder { path };
-        if for_nobody {
-            std::os::unix::fs::chown(&folder.path, Some(NOBODY), Some(NOBODY))?;
-        }
-        Ok(folder)
-    }
-
-    /// Removes it with whatever the program has put there: names nested beyond the longest path, folders without rights.
-    fn remove(&self) {
-        use std::os::unix::fs::PermissionsExt;
-        // What lies deep is moved up before it is looked into, so that no path grows.
-        let mut moved = 0u64;
-        let mut waiting = vec![self.path.clone()];
-        while let Some(folder) = waiting.pop() {
-            _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
-            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    _ = fs::remove_file(entry.path());
-                } else if folder == self.path {
-                    waiting.push(entry.path());
-                } else {
-                    // A folder can be moved by whoever may write to it, too.
-                    _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
-                    let mut up = self.path.clone();
-                    while up.symlink_metadata().is_ok() {
-                        up = self.path.join(moved.to_string());
-                        moved += 1;
-                    }
-                    if fs::rename(entry.path(), &up).is_ok() {
-                        waiting.push(up);
-                    }
-                }
-            }
-            if folder != self.path {
-                _ = fs::remove_dir(&folder);
-            }
-        }
-        _ = fs::remove_dir(&self.path);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_removed_whatever_was_put_there() {
-        let folder = Folder::create(false).unwrap();
-        let closed = folder.path.join("closed");
-        fs::create_dir_all(closed.join("a/b")).unwrap();
-        fs::write(closed.join("a/b/file"), "x").unwrap();
-        fs::write(folder.path.join("file"), "x").unwrap();
-        std::os::unix::fs::symlink("/", folder.path.join("link")).unwrap();
-        use std::os::unix::fs::PermissionsExt;
-        for path in [closed.join("a/b"), closed.join("a"), closed] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
-        }
-        // Deeper than any path is long: each folder is put into the next.
-        let name = |number: usize| folder.path.join(format!("{number:0>100}"));
-        fs::create_dir(name(0)).unwrap();
-        for number in 1..100 {
-            fs::create_dir(name(number)).unwrap();
-            fs::rename(name(number - 1), name(number).join("i".repeat(100))).unwrap();
-        }
-        folder.remove();
-        assert!(!folder.path.exists());
-        assert!(Path::new("/tmp").exists());
     }
 }

@@ -1,11 +1,12 @@
 //! Values of Python, as they cross the border of the sandbox in either direction.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use num_bigint::BigInt;
 use num_traits::ToPrimitive;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
@@ -83,7 +84,12 @@ impl Value {
     pub fn from_json(text: &RawValue) -> Result<Value> {
         let text = text.get();
         Ok(match text.as_bytes()[0] {
-            b'[' => Value::List(serde_json::from_str::<Vec<&RawValue>>(text)?.into_iter().map(Value::from_json).collect::<Result<_>>()?),
+            b'[' => Value::List(
+                serde_json::from_str::<Vec<&RawValue>>(text)?
+                    .into_iter()
+                    .map(Value::from_json)
+                    .collect::<Result<_>>()?,
+            ),
             b'{' => {
                 let pairs: Pairs = serde_json::from_str(text)?;
                 let pair = |(key, value): &(String, Box<RawValue>)| Ok((Value::str(key), Value::from_json(value)?));
@@ -126,6 +132,29 @@ impl Value {
         })
     }
 
+    /// As [`from_wire`](Self::from_wire) reads it.
+    fn to_wire(&self) -> Json {
+        let tagged = |tag: &str, items: Vec<Json>| Json::Array([Json::from(tag)].into_iter().chain(items).collect());
+        let all = |items: &[Value]| items.iter().map(Value::to_wire).collect();
+        match self {
+            Value::None => Json::Null,
+            Value::Bool(value) => Json::from(*value),
+            Value::Int(value) => match value.to_i64() {
+                Some(small) => Json::from(small),
+                None => tagged("int", vec![Json::from(format!("{value:#x}"))]),
+            },
+            Value::Float(value) => tagged("float", vec![Json::from(format!("{value:?}"))]),
+            Value::Str(text) => Json::from(text.as_str()),
+            Value::List(items) => tagged("list", all(items)),
+            Value::Tuple(items) => tagged("tuple", all(items)),
+            Value::Set(items) => tagged("set", all(items)),
+            Value::Dict(pairs) => {
+                tagged("dict", pairs.iter().flat_map(|(key, value)| [key.to_wire(), value.to_wire()]).collect())
+            }
+            Value::Opaque => tagged("opaque", Vec::new()),
+        }
+    }
+
     /// Appends the value as an expression of Python in ASCII on one line, where `inf`, `nan` and `set` are known.
     pub(super) fn write_python(&self, out: &mut String) {
         match self {
@@ -150,6 +179,35 @@ impl Value {
                 out.push('}');
             }
         }
+    }
+}
+
+/// As Python would write it, but integers in hexadecimal.
+impl fmt::Display for Value {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Value::Opaque => formatter.write_str("an object"),
+            Value::Int(value) => write!(formatter, "{value}"),
+            Value::Str(text) => write!(formatter, "{text:?}"),
+            other => {
+                let mut text = String::new();
+                other.write_python(&mut text);
+                formatter.write_str(&text)
+            }
+        }
+    }
+}
+
+/// A value keeps its type and all its digits in JSON.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_wire().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::from_wire(&Json::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -190,8 +248,8 @@ fn hexadecimal(text: &str) -> Result<BigInt> {
 /// The members of a JSON object in their order, values untouched.
 struct Pairs(Vec<(String, Box<RawValue>)>);
 
-impl<'de> serde::Deserialize<'de> for Pairs {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> serde::de::Visitor<'de> for Members {
             type Value = Pairs;
@@ -247,7 +305,10 @@ mod tests {
         assert_eq!(Value::Set(vec![one.clone(), two.clone()]), Value::Set(vec![two.clone(), float.clone()]));
         assert_ne!(Value::Set(vec![one.clone()]), Value::Set(vec![two.clone()]));
         let pair = |a: &Value, b: &Value| (a.clone(), b.clone());
-        assert_eq!(Value::Dict(vec![pair(&one, &two), pair(&two, &one)]), Value::Dict(vec![pair(&two, &one), pair(&one, &two)]));
+        assert_eq!(
+            Value::Dict(vec![pair(&one, &two), pair(&two, &one)]),
+            Value::Dict(vec![pair(&two, &one), pair(&one, &two)])
+        );
         assert_ne!(Value::Dict(vec![pair(&one, &two)]), Value::Dict(vec![pair(&one, &one)]));
         // The nearest float of 2^53 + 1 is 2^53.
         assert_ne!(json("9007199254740993"), Value::Float(9007199254740992.0));
@@ -256,7 +317,8 @@ mod tests {
 
     #[test]
     fn json_is_read_exactly() {
-        let value = json(r#"[1, -2.50, 123456789012345678901234567890, true, null, "a\"\u00e9", {"b": [], "a": 1e-3}]"#);
+        let value =
+            json(r#"[1, -2.50, 123456789012345678901234567890, true, null, "a\"\u00e9", {"b": [], "a": 1e-3}]"#);
         assert_eq!(
             python(&value),
             r#"[0x1,-2.5,0x18ee90ff6c373e0ee4e3f0ad2,True,None,"a\"\U000000e9",{"b":[],"a":0.001,},]"#
@@ -274,14 +336,19 @@ mod tests {
         assert!(matches!(wire(r#"["opaque"]"#).unwrap(), Value::Opaque));
         let value = wire(r#"["dict",1,["list",true,null,"x"],["tuple"],["set",3]]"#).unwrap();
         assert_eq!(python(&value), r#"{0x1:[True,None,"x",],():set([0x3,]),}"#);
-        for bad in [r#"["int","12"]"#, r#"["int","0x-1"]"#, "1.5", "{}", "[]", r#"["dict",1]"#, r#"["float"]"#, r#"["other"]"#] {
+        let json = serde_json::to_string(&value).unwrap();
+        assert_eq!(python(&serde_json::from_str(&json).unwrap()), python(&value));
+        for bad in
+            [r#"["int","12"]"#, r#"["int","0x-1"]"#, "1.5", "{}", "[]", r#"["dict",1]"#, r#"["float"]"#, r#"["other"]"#]
+        {
             assert!(wire(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn what_python_reads_is_one_line_of_ascii() {
-        let value = Value::Tuple(vec![Value::str("a\n\u{1f600}\u{0}'"), Value::Float(f64::NEG_INFINITY), Value::int(-255)]);
+        let value =
+            Value::Tuple(vec![Value::str("a\n\u{1f600}\u{0}'"), Value::Float(f64::NEG_INFINITY), Value::int(-255)]);
         assert_eq!(python(&value), r#"("a\U0000000a\U0001f600\U00000000'",-inf,-0xff,)"#);
     }
 }

@@ -1,0 +1,3 @@
+//! Evaluation of models.
+
+pub mod code;
