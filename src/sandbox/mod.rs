@@ -23,6 +23,7 @@
 
 mod child;
 mod filter;
+mod json;
 mod landlock;
 mod python;
 mod session;
@@ -78,14 +79,14 @@ pub struct Limits {
     pub time: Duration,
     /// Bytes of address space.
     pub memory: u64,
+    /// Bytes of one answer, or of all that a script prints; all answers together may have sixteen times as many.
+    pub answer: usize,
 }
 
 impl Limits {
-    /// 4 GiB, as evalplus allows.
-    pub const MEMORY: u64 = 4 << 30;
-
+    /// Of time, beside 4 GiB of memory, as evalplus allows, and answers of 1 MiB.
     pub fn time(time: Duration) -> Limits {
-        Limits { time, memory: Self::MEMORY }
+        Limits { time, memory: 4 << 30, answer: 1 << 20 }
     }
 }
 

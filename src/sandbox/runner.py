@@ -88,6 +88,7 @@ def encoder():
     modules, subclass, kind_of, integer_text = sys.modules, issubclass, type, hex
     integer, floating, string, truth = int, float, str, bool
     mapping, collections = dict, (("list", list), ("tuple", tuple), ("set", set), ("set", frozenset))
+    special = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
     small = 1 << 53
     opaque = '["opaque"]'
 
@@ -107,7 +108,8 @@ def encoder():
                 value = integer.__int__(value)
                 return integer.__repr__(value) if -small < value < small else '["int","%s"]' % integer_text(value)
             if subclass(kind, floating):
-                return '["float","%s"]' % floating.__repr__(value)
+                text = floating.__repr__(value)
+                return special[text] if text in special else text
             if subclass(kind, string):
                 text = string.__str__(value)
                 string.encode(text, "utf-8")

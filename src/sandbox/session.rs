@@ -9,15 +9,10 @@ use anyhow::{Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
-use serde_json::Value as Json;
 
 use super::spawn::{Allowance, Ends, Process};
 use super::{Limits, Outcome, Program, Sandbox, Value};
 
-/// Longest answer, and longest output of a script, in bytes.
-const LONGEST: usize = 1 << 20;
-/// Bytes of all answers of a program.
-const MOST: usize = 16 << 20;
 /// Requests that are sent before their turn, so that a program need not wait for us after each.
 const AHEAD: usize = 16;
 /// How long a process may take to end that has closed its channel.
@@ -41,11 +36,11 @@ impl Session {
         let deadline = Instant::now() + limits.time;
         talk.send(&header);
         let over = match talk.hear(deadline) {
-            Ok((tag, Json::Bool(true))) if tag == "loaded" => None,
+            Ok((tag, Value::Bool(true))) if tag == "loaded" => None,
             Ok((tag, _)) if tag == "loaded" => {
                 Some(Outcome::Raised(format!("NameError: `{}` is not defined", program.entry_point)))
             }
-            Ok((tag, payload)) => Some(Talk::outcome(&tag, &payload)),
+            Ok((tag, payload)) => Some(Talk::outcome(&tag, payload)),
             Err(outcome) => Some(outcome),
         };
         let mut session = Session { talk, deadline, over };
@@ -156,17 +151,17 @@ pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &Limi
         }
         is_printing = is_printing && take(&output, &mut printed)?;
         is_talking = is_talking && take(&talk.answers, &mut said)?;
-        if printed.len() > LONGEST {
-            return Ok(Outcome::Died(format!("it printed more than {LONGEST} bytes")));
+        if printed.len() > limits.answer {
+            return Ok(Outcome::Died(format!("it printed more than {} bytes", limits.answer)));
         }
-        if said.len() > LONGEST {
+        if said.len() > limits.answer {
             return Ok(forged());
         }
     }
     let ended = talk.end();
     let said = said.strip_suffix(b"\n").and_then(|line| talk.parse(line));
     Ok(match said {
-        Some((tag, payload)) if tag == "raised" => Talk::outcome(&tag, &payload),
+        Some((tag, payload)) if tag == "raised" => Talk::outcome(&tag, payload),
         // It may also end without a word, by `os._exit`; what counts is what it printed.
         _ if ended == "exit status 0" => Outcome::Value(Value::Str(String::from_utf8_lossy(&printed).into_owned())),
         _ => Outcome::Died(ended),
@@ -190,6 +185,8 @@ struct Talk {
     /// What was read beyond the last answer.
     buffer: Vec<u8>,
     received: usize,
+    /// Longest answer.
+    most: usize,
     /// Stands in every answer of this run.
     nonce: String,
 }
@@ -235,6 +232,7 @@ impl Talk {
             unanswered: 0,
             buffer: Vec::new(),
             received: 0,
+            most: limits.answer,
             nonce,
         };
         Ok((talk, line.into_bytes()))
@@ -249,11 +247,11 @@ impl Talk {
     /// What came of the oldest call that was sent.
     fn answer(&mut self, until: Instant) -> Result<Outcome, Outcome> {
         let (tag, payload) = self.hear(until)?;
-        Ok(Talk::outcome(&tag, &payload))
+        Ok(Talk::outcome(&tag, payload))
     }
 
     /// Sends what waits, and waits for one answer: its tag and what it says.
-    fn hear(&mut self, until: Instant) -> Result<(String, Json), Outcome> {
+    fn hear(&mut self, until: Instant) -> Result<(String, Value), Outcome> {
         let line = self.line(until)?;
         self.unanswered -= 1;
         // What nobody asked for was not written by the runner.
@@ -273,9 +271,10 @@ impl Talk {
                 return Ok(line);
             }
             searched = self.buffer.len();
-            if searched > LONGEST || self.received > MOST {
+            if searched > self.most || self.received > 16 * self.most {
+                let most = self.most;
                 return Err(Outcome::Died(format!(
-                    "an answer of more than {LONGEST} bytes, or more than {MOST} in all"
+                    "an answer of more than {most} bytes, or sixteen times that in all"
                 )));
             }
             let mut fds = vec![PollFd::new(&self.answers, PollFlags::IN)];
@@ -303,18 +302,21 @@ impl Talk {
     }
 
     /// An answer of this run: its tag and what it says.
-    fn parse(&self, line: &[u8]) -> Option<(String, Json)> {
-        let (nonce, tag, payload): (String, String, Json) = serde_json::from_slice(line).ok()?;
-        (nonce == self.nonce).then_some((tag, payload))
+    fn parse(&self, line: &[u8]) -> Option<(String, Value)> {
+        let Ok(Value::List(parts)) = Value::from_json(str::from_utf8(line).ok()?) else { return None };
+        match <[Value; 3]>::try_from(parts) {
+            Ok([Value::Str(nonce), Value::Str(tag), payload]) if nonce == self.nonce => Some((tag, payload)),
+            _ => None,
+        }
     }
 
-    fn outcome(tag: &str, payload: &Json) -> Outcome {
+    fn outcome(tag: &str, payload: Value) -> Outcome {
         match (tag, payload) {
             ("value", payload) => match Value::from_wire(payload) {
                 Ok(value) => Outcome::Value(value),
                 Err(error) => Outcome::Died(format!("an answer that is no value: {error}")),
             },
-            ("raised", Json::String(what)) => Outcome::Raised(what.clone()),
+            ("raised", Value::Str(what)) => Outcome::Raised(what),
             ("raised", _) => Outcome::Raised("an exception that cannot be shown".to_owned()),
             _ => forged(),
         }

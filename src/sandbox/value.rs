@@ -1,14 +1,10 @@
 //! Values of Python, as they cross the border of the sandbox in either direction.
 
 use std::fmt::{self, Write};
-use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use num_bigint::BigInt;
 use num_traits::ToPrimitive;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value as Json;
-use serde_json::value::RawValue;
 
 /// A value of one of Python's plain types. Subclasses count as the type they derive from.
 #[derive(Clone, Debug)]
@@ -81,50 +77,34 @@ impl Value {
     ///
     /// # Errors
     /// It is no JSON.
-    pub fn from_json(text: &RawValue) -> Result<Value> {
-        let text = text.get();
-        Ok(match text.as_bytes()[0] {
-            b'[' => Value::List(
-                serde_json::from_str::<Vec<&RawValue>>(text)?
-                    .into_iter()
-                    .map(Value::from_json)
-                    .collect::<Result<_>>()?,
-            ),
-            b'{' => {
-                let pairs: Pairs = serde_json::from_str(text)?;
-                let pair = |(key, value): &(String, Box<RawValue>)| Ok((Value::str(key), Value::from_json(value)?));
-                Value::Dict(pairs.0.iter().map(pair).collect::<Result<_>>()?)
-            }
-            b'"' => Value::Str(serde_json::from_str(text)?),
-            b't' | b'f' => Value::Bool(serde_json::from_str(text)?),
-            b'n' => Value::None,
-            _ if text.contains(['.', 'e', 'E']) => Value::Float(text.parse()?),
-            _ => Value::Int(BigInt::from_str(text)?),
-        })
+    pub fn from_json(text: &str) -> Result<Value> {
+        super::json::parse(text)
     }
 
-    /// Reads what the runner has written.
-    pub(super) fn from_wire(json: &Json) -> Result<Value> {
+    /// Makes a value of what the runner has written: JSON in which all but plain numbers, texts and truth values are
+    /// lists that begin with a tag.
+    pub(super) fn from_wire(json: Value) -> Result<Value> {
         let items = match json {
-            Json::Null => return Ok(Value::None),
-            Json::Bool(value) => return Ok(Value::Bool(*value)),
-            Json::Number(number) => return Ok(Value::Int(number.as_i64().context("no integer")?.into())),
-            Json::String(text) => return Ok(Value::Str(text.clone())),
-            Json::Array(items) => items,
-            Json::Object(_) => bail!("no value is an object"),
+            Value::List(items) => items,
+            Value::Dict(_) => bail!("no value is an object"),
+            plain => return Ok(plain),
         };
-        let (tag, items) = items.split_first().context("a value without its tag")?;
-        let text = || items.first().and_then(Json::as_str).context("a number is written as text");
-        let all = || items.iter().map(Value::from_wire).collect::<Result<Vec<Value>>>();
-        Ok(match tag.as_str().unwrap_or_default() {
-            "int" => Value::Int(hexadecimal(text()?)?),
-            "float" => Value::Float(text()?.parse()?),
-            "list" => Value::List(all()?),
-            "tuple" => Value::Tuple(all()?),
-            "set" => Value::Set(all()?),
+        let mut items = items.into_iter();
+        let Some(Value::Str(tag)) = items.next() else { bail!("a value without its tag") };
+        if tag == "int" {
+            return match items.next() {
+                Some(Value::Str(text)) => Ok(Value::Int(hexadecimal(&text)?)),
+                other => bail!("{other:?} is no integer"),
+            };
+        }
+        let mut items = items.map(Value::from_wire).collect::<Result<Vec<Value>>>()?;
+        Ok(match tag.as_str() {
+            "list" => Value::List(items),
+            "tuple" => Value::Tuple(items),
+            "set" => Value::Set(items),
             "dict" => {
                 ensure!(items.len().is_multiple_of(2), "a key without its value");
-                let mut rest = all()?.into_iter();
+                let mut rest = items.drain(..);
                 Value::Dict(std::iter::from_fn(|| Some((rest.next()?, rest.next()?))).collect())
             }
             "opaque" => Value::Opaque,
@@ -132,27 +112,41 @@ impl Value {
         })
     }
 
-    /// As [`from_wire`](Self::from_wire) reads it.
-    fn to_wire(&self) -> Json {
-        let tagged = |tag: &str, items: Vec<Json>| Json::Array([Json::from(tag)].into_iter().chain(items).collect());
-        let all = |items: &[Value]| items.iter().map(Value::to_wire).collect();
-        match self {
-            Value::None => Json::Null,
-            Value::Bool(value) => Json::from(*value),
-            Value::Int(value) => match value.to_i64() {
-                Some(small) => Json::from(small),
-                None => tagged("int", vec![Json::from(format!("{value:#x}"))]),
-            },
-            Value::Float(value) => tagged("float", vec![Json::from(format!("{value:?}"))]),
-            Value::Str(text) => Json::from(text.as_str()),
-            Value::List(items) => tagged("list", all(items)),
-            Value::Tuple(items) => tagged("tuple", all(items)),
-            Value::Set(items) => tagged("set", all(items)),
-            Value::Dict(pairs) => {
-                tagged("dict", pairs.iter().flat_map(|(key, value)| [key.to_wire(), value.to_wire()]).collect())
+    /// Appends the value in the form that [`read_wire`](Self::read_wire) reads.
+    pub(crate) fn write_wire(&self, out: &mut String) {
+        let mut tagged = |tag: &str, items: &mut dyn Iterator<Item = &Value>| {
+            out.extend(["[\"", tag, "\""]);
+            for item in items {
+                out.push(',');
+                item.write_wire(out);
             }
-            Value::Opaque => tagged("opaque", Vec::new()),
+            out.push(']');
+        };
+        match self {
+            Value::List(items) => tagged("list", &mut items.iter()),
+            Value::Tuple(items) => tagged("tuple", &mut items.iter()),
+            Value::Set(items) => tagged("set", &mut items.iter()),
+            Value::Dict(pairs) => tagged("dict", &mut pairs.iter().flat_map(|(key, value)| [key, value])),
+            Value::Opaque => tagged("opaque", &mut std::iter::empty()),
+            Value::None => out.push_str("null"),
+            Value::Bool(value) => out.push_str(&value.to_string()),
+            Value::Int(value) if value.bits() < 64 => out.push_str(&value.to_string()),
+            Value::Int(value) => out.push_str(&format!("[\"int\",\"{value:#x}\"]")),
+            Value::Float(value) if value.is_nan() => out.push_str("NaN"),
+            Value::Float(value) if value.is_infinite() => {
+                out.push_str(if *value > 0.0 { "Infinity" } else { "-Infinity" });
+            }
+            Value::Float(value) => out.push_str(&format!("{value:?}")),
+            Value::Str(text) => out.push_str(&serde_json::to_string(text).expect("text is JSON")),
         }
+    }
+
+    /// Reads what [`write_wire`](Self::write_wire) wrote.
+    ///
+    /// # Errors
+    /// It did not.
+    pub(crate) fn read_wire(text: &str) -> Result<Value> {
+        Value::from_wire(super::json::parse(text)?)
     }
 
     /// Appends the value as an expression of Python in ASCII on one line, where `inf`, `nan` and `set` are known.
@@ -198,19 +192,6 @@ impl fmt::Display for Value {
     }
 }
 
-/// A value keeps its type and all its digits in JSON.
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_wire().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::from_wire(&Json::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
 fn write_items(out: &mut String, open: &str, items: &[Value], close: &str) {
     out.push_str(open);
     for item in items {
@@ -245,41 +226,12 @@ fn hexadecimal(text: &str) -> Result<BigInt> {
     Ok(if is_negative { -value } else { value })
 }
 
-/// The members of a JSON object in their order, values untouched.
-struct Pairs(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> serde::de::Visitor<'de> for Members {
-            type Value = Pairs;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn json(text: &str) -> Value {
-        Value::from_json(&serde_json::from_str::<Box<RawValue>>(text).unwrap()).unwrap()
-    }
-
     fn wire(text: &str) -> Result<Value> {
-        Value::from_wire(&serde_json::from_str(text).unwrap())
+        Value::read_wire(text)
     }
 
     fn python(value: &Value) -> String {
@@ -311,36 +263,27 @@ mod tests {
         );
         assert_ne!(Value::Dict(vec![pair(&one, &two)]), Value::Dict(vec![pair(&one, &one)]));
         // The nearest float of 2^53 + 1 is 2^53.
-        assert_ne!(json("9007199254740993"), Value::Float(9007199254740992.0));
-        assert_eq!(json("100000000000000000000"), Value::Float(1e20));
-    }
-
-    #[test]
-    fn json_is_read_exactly() {
-        let value =
-            json(r#"[1, -2.50, 123456789012345678901234567890, true, null, "a\"\u00e9", {"b": [], "a": 1e-3}]"#);
-        assert_eq!(
-            python(&value),
-            r#"[0x1,-2.5,0x18ee90ff6c373e0ee4e3f0ad2,True,None,"a\"\U000000e9",{"b":[],"a":0.001,},]"#
-        );
-        // The digits that a fast reader rounds wrongly.
-        assert_eq!(python(&json("0.10215110330888037")), "0.10215110330888037");
+        assert_ne!(Value::int(9_007_199_254_740_993), Value::Float(9007199254740992.0));
+        assert_eq!(Value::Int(BigInt::from(10).pow(20)), Value::Float(1e20));
     }
 
     #[test]
     fn tagged_values_are_read_and_others_refused() {
         assert_eq!(wire(r#"["int","-0x10"]"#).unwrap(), Value::int(-16));
-        assert_eq!(wire(r#"["float","inf"]"#).unwrap(), Value::Float(f64::INFINITY));
-        assert!(matches!(wire(r#"["float","-0.0"]"#).unwrap(), Value::Float(it) if it.is_sign_negative()));
-        assert!(matches!(wire(r#"["float","nan"]"#).unwrap(), Value::Float(it) if it.is_nan()));
+        assert_eq!(wire("Infinity").unwrap(), Value::Float(f64::INFINITY));
+        assert!(matches!(wire("-0.0").unwrap(), Value::Float(it) if it.is_sign_negative()));
+        assert!(matches!(wire("NaN").unwrap(), Value::Float(it) if it.is_nan()));
         assert!(matches!(wire(r#"["opaque"]"#).unwrap(), Value::Opaque));
         let value = wire(r#"["dict",1,["list",true,null,"x"],["tuple"],["set",3]]"#).unwrap();
         assert_eq!(python(&value), r#"{0x1:[True,None,"x",],():set([0x3,]),}"#);
-        let json = serde_json::to_string(&value).unwrap();
-        assert_eq!(python(&serde_json::from_str(&json).unwrap()), python(&value));
-        for bad in
-            [r#"["int","12"]"#, r#"["int","0x-1"]"#, "1.5", "{}", "[]", r#"["dict",1]"#, r#"["float"]"#, r#"["other"]"#]
-        {
+        let odd = [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0, 0.1, 5e-324, 1e300].map(Value::Float);
+        let huge = Value::Int(BigInt::from(-7).pow(100));
+        let more = [value, huge, Value::str("\n\u{1f600}"), Value::int(i64::MIN)];
+        let value = Value::List(odd.into_iter().chain(more).collect());
+        let mut text = String::new();
+        value.write_wire(&mut text);
+        assert_eq!(python(&Value::read_wire(&text).unwrap()), python(&value));
+        for bad in [r#"["int","12"]"#, r#"["int","0x-1"]"#, "{}", "[]", r#"["dict",1]"#, r#"["other"]"#] {
             assert!(wire(bad).is_err(), "{bad}");
         }
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod cli;
+mod code_eval;
 mod config;
 mod custom_reward;
 mod data;
@@ -19,6 +20,7 @@ mod parity;
 mod resume;
 mod reward;
 mod rollout;
+mod sandbox;
 mod templates;
 mod tokenizer;
 mod train;

@@ -9,7 +9,7 @@ const RELATIVE: f64 = 1e-7;
 
 /// The absolute tolerance of each output: the task's, and from the first expected float on that of floats. (evalplus
 /// changes its variable on the way, so that what follows a float is compared like one.)
-pub(super) fn tolerances<'a>(task: f64, expected: impl Iterator<Item = &'a Value>) -> Vec<f64> {
+pub(crate) fn tolerances<'a>(task: f64, expected: impl Iterator<Item = &'a Value>) -> Vec<f64> {
     let mut tolerance = task;
     expected
         .map(|value| {
@@ -33,7 +33,7 @@ fn is_floats(value: &Value) -> bool {
 }
 
 /// Equal as Python has it; with a tolerance, also of the same type and close.
-pub(super) fn is_right(output: &Value, expected: &Value, tolerance: f64) -> bool {
+pub(crate) fn is_right(output: &Value, expected: &Value, tolerance: f64) -> bool {
     output == expected
         || tolerance != 0.0
             && std::mem::discriminant(output) == std::mem::discriminant(expected)

@@ -17,12 +17,15 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 pub use find::{extract, sanitize, solution};
+pub use reference::cache;
 pub use tasks::Tasks;
+
+pub(crate) use compare::{is_right, tolerances};
 
 use crate::disk::hash;
 use crate::rng::{Purpose, Stream};
 use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
-use compare::{is_right, is_zero, tolerances};
+use compare::is_zero;
 use reference::{Expected, Reference};
 
 /// Least time for an input, in seconds.
@@ -31,6 +34,8 @@ const LEAST: f64 = 4.0;
 const FACTOR: f64 = 4.0;
 /// Most time for all inputs, in seconds; one more is for the start.
 const MOST: f64 = 60.0;
+/// Longest output, in bytes: the task `tri` returns a list of a million floats.
+const ANSWER: usize = 64 << 20;
 /// The only task with an oracle of its own.
 const FIND_ZERO: &str = "find_zero";
 
@@ -125,8 +130,10 @@ fn run(
     let limits: Vec<f64> = expected.iter().map(|it| LEAST.max(FACTOR * it.seconds)).collect();
     let tolerances = tolerances(task.tolerance, expected.iter().map(|it| &it.value));
     let time = Duration::from_secs_f64(limits.iter().sum::<f64>().min(MOST) + 1.0);
-    let mut session =
-        sandbox.load(&Program { source: program, entry_point: &task.entry_point }, &Limits::time(time))?;
+    let mut session = sandbox.load(
+        &Program { source: program, entry_point: &task.entry_point },
+        &Limits { answer: ANSWER, ..Limits::time(time) },
+    )?;
     // A program cannot know by heart what comes next.
     let digits = &hash::sha256(task.id.as_bytes())[..16];
     let order = Stream::new(u64::from_str_radix(digits, 16)?, Purpose::InputOrder, &[]).permutation(inputs.len());
@@ -158,7 +165,7 @@ fn run(
 }
 
 /// A value as a message shows it.
-fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = value.to_string();
     match text.char_indices().nth(LONGEST) {

@@ -7,8 +7,6 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::Task;
 use crate::sandbox::Value;
@@ -20,19 +18,6 @@ const NAMES: [&str; 2] = ["humanevalplus-inputs.jsonl", "HumanEvalPlus.jsonl"];
 #[derive(Debug)]
 pub struct Tasks {
     pub tasks: Vec<Task>,
-}
-
-#[derive(Deserialize)]
-struct Row<'a> {
-    task_id: String,
-    prompt: String,
-    entry_point: String,
-    canonical_solution: String,
-    #[serde(borrow)]
-    base_input: Vec<&'a RawValue>,
-    #[serde(borrow)]
-    plus_input: Vec<&'a RawValue>,
-    atol: f64,
 }
 
 impl Tasks {
@@ -77,22 +62,26 @@ impl Tasks {
 }
 
 fn task(line: &str) -> Result<Task> {
-    let row: Row = serde_json::from_str(line)?;
-    let inputs = |rows: &[&RawValue]| {
-        let arguments = |row: &&RawValue| match Value::from_json(row)? {
-            Value::List(arguments) => Ok(arguments),
-            other => bail!("an input is a list of arguments, not {other}"),
-        };
-        rows.iter().map(arguments).collect::<Result<Vec<_>>>()
+    let Value::Dict(mut fields) = Value::from_json(line)? else { bail!("a task is an object") };
+    let mut take = |name: &str| {
+        let found = fields.iter_mut().find(|(key, _)| *key == Value::str(name));
+        found.map(|(_, value)| std::mem::replace(value, Value::None)).with_context(|| format!("no `{name}`"))
     };
-    Ok(Task {
-        base: inputs(&row.base_input)?,
-        plus: inputs(&row.plus_input)?,
-        id: row.task_id,
-        prompt: row.prompt,
-        entry_point: row.entry_point,
-        canonical_solution: row.canonical_solution,
-        tolerance: row.atol,
-        reference: OnceLock::new(),
-    })
+    let mut text = |name: &str| match take(name)? {
+        Value::Str(text) => Ok(text),
+        other => bail!("`{name}` is no text: {other}"),
+    };
+    let (id, prompt) = (text("task_id")?, text("prompt")?);
+    let (entry_point, canonical_solution) = (text("entry_point")?, text("canonical_solution")?);
+    let mut inputs = |name: &str| {
+        let Value::List(inputs) = take(name)? else { bail!("`{name}` is no list") };
+        let arguments = |input| match input {
+            Value::List(arguments) => Ok(arguments),
+            other => bail!("`{name}`: an input is a list of arguments, not {other}"),
+        };
+        inputs.into_iter().map(arguments).collect::<Result<Vec<_>>>()
+    };
+    let (base, plus) = (inputs("base_input")?, inputs("plus_input")?);
+    let tolerance = take("atol")?.number().context("`atol` is no number")?;
+    Ok(Task { id, prompt, entry_point, canonical_solution, base, plus, tolerance, reference: OnceLock::new() })
 }
