@@ -89,7 +89,10 @@ impl Python {
         let mut numbers = python.version.split('.').filter_map(|it| it.parse::<u32>().ok());
         (numbers.next() == Some(3) && numbers.next() >= Some(9)).then_some(python)
     }
+}
 
+#[cfg(target_os = "linux")]
+impl Python {
     /// All that it may read, folders and files: its library, shared libraries and numpy.
     pub(super) fn readable(&self) -> Vec<PathBuf> {
         let usual =

@@ -20,6 +20,7 @@ mod parity;
 mod resume;
 mod reward;
 mod rollout;
+#[cfg(target_os = "linux")]
 mod sandbox;
 mod templates;
 mod tokenizer;

@@ -28,10 +28,10 @@ fn last_block(text: &str) -> Option<&str> {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         let next = at + line.len();
-        let fence = line.trim_start().starts_with("```");
         match open {
-            None if fence => open = Some(next),
-            Some(start) if fence => {
+            // A tag may stand before it: `<answer>```python`.
+            None if line.matches("```").count() == 1 => open = Some(next),
+            Some(start) if line.trim_start().starts_with("```") => {
                 last = Some(&text[start..at]);
                 open = None;
             }
