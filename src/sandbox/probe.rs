@@ -11,8 +11,8 @@ use super::{Layers, Limits, Outcome, Program, Value, filter, landlock};
 
 /// Runs programs, several at a time if asked from several threads.
 pub struct Sandbox {
-    python: Python,
-    cell: Cell,
+    pub(super) python: Python,
+    pub(super) cell: Cell,
     layers: Layers,
     failures: Vec<String>,
 }

@@ -88,12 +88,23 @@ def encoder():
     modules, subclass, kind_of, integer_text = sys.modules, issubclass, type, hex
     integer, floating, string, truth = int, float, str, bool
     mapping, collections = dict, (("list", list), ("tuple", tuple), ("set", set), ("set", frozenset))
+    array, kinds, plain = list, set, {int, float}
     special = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
     small = 1 << 53
     opaque = '["opaque"]'
 
     def sequence(tag, items, depth):
         return '["%s"%s]' % (tag, "".join([",%s" % encode(item, depth + 1) for item in items]))
+
+    def numbers(items):
+        # Long lists of plain numbers are what takes the time; their own text is right but for infinities and NaN.
+        if not items or not kinds(map(kind_of, items)) <= plain:
+            return None
+        try:
+            text = array.__repr__(items)[1:]
+        except ValueError:
+            return None
+        return None if "n" in text else text
 
     def encode(value, depth=0):
         kind = kind_of(value)
@@ -116,6 +127,9 @@ def encoder():
                 return quote(text)
             for tag, base in collections:
                 if subclass(kind, base):
+                    text = numbers(value) if kind is array else None
+                    if text is not None:
+                        return '["list",' + text
                     return sequence(tag, base.__iter__(value), depth)
             if subclass(kind, mapping):
                 return sequence("dict", [item for pair in mapping.items(value) for item in pair], depth)
