@@ -549,3 +549,20 @@ fn what_needs_a_gpu_says_what_is_missing() {
         assert!(error(&folder(), &on_cpu).contains("hint: `cargo "));
     }
 }
+
+#[test]
+fn doctor_says_what_holds_programs_in() {
+    let output = rft().args(["doctor", "--output-format", "json"]).output().unwrap();
+    assert!(output.status.success());
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["cuda"], cfg!(feature = "cuda"));
+    assert!(found["folders"].as_array().unwrap().iter().all(|it| it["free"].as_u64() > Some(0)), "{found}");
+    match rft::sandbox::Sandbox::probe(false) {
+        Ok(sandbox) => {
+            assert_eq!(found["sandbox"]["layers"], serde_json::to_value(sandbox.layers()).unwrap());
+            let text = rft().arg("doctor").output().unwrap().stdout;
+            assert!(String::from_utf8(text).unwrap().contains(&sandbox.layers().python));
+        }
+        Err(error) => assert!(found["sandbox"]["failures"][0].as_str().unwrap().contains(&error.to_string())),
+    }
+}
