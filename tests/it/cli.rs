@@ -87,6 +87,7 @@ fn help_tells_what_there_is() {
       config    Show, check and list configurations
       prompts   List, show and render prior prompts
       reward    Put the reward to the test, or check answers with it
+      doctor    Say what works on this machine
       help      Print this message or the help of the given subcommand(s)
 
     Options:
@@ -552,7 +553,9 @@ fn what_needs_a_gpu_says_what_is_missing() {
 
 #[test]
 fn doctor_says_what_holds_programs_in() {
-    let output = rft().args(["doctor", "--output-format", "json"]).output().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = |args: &[&str]| rft(folder.path()).arg("doctor").args(args).output().unwrap();
+    let output = doctor(&["--output-format", "json"]);
     assert!(output.status.success());
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(found["cuda"], cfg!(feature = "cuda"));
@@ -560,8 +563,7 @@ fn doctor_says_what_holds_programs_in() {
     match rft::sandbox::Sandbox::probe(false) {
         Ok(sandbox) => {
             assert_eq!(found["sandbox"]["layers"], serde_json::to_value(sandbox.layers()).unwrap());
-            let text = rft().arg("doctor").output().unwrap().stdout;
-            assert!(String::from_utf8(text).unwrap().contains(&sandbox.layers().python));
+            assert!(String::from_utf8(doctor(&[]).stdout).unwrap().contains(&sandbox.layers().python));
         }
         Err(error) => assert!(found["sandbox"]["failures"][0].as_str().unwrap().contains(&error.to_string())),
     }
