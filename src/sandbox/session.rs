@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 const RUNNER: &str = include_str!("runner.py");
 
-/// A program that runs and can be called.
+/// A program that runs and can be called. The kernel kills it when the thread that started it ends.
 pub struct Session {
     talk: Talk,
     deadline: Instant,

@@ -11,7 +11,7 @@ use std::{fs, ptr};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Resource, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Resource, Signal, WaitId, WaitIdOptions, getrlimit, pidfd_send_signal, waitid};
 use seccompiler::BpfProgram;
 
 use super::child::{self, BASE, INNER_ID, Plan, Root, Step, WORK};
@@ -147,7 +147,7 @@ impl Cell {
     fn limits(&self, allowance: Allowance) -> Vec<(Resource, u64, u64)> {
         // Inside its namespace the program is counted alone; outside with all that its user runs.
         let tasks = if self.namespaces { 64 } else { 4_096 };
-        vec![
+        let wanted = [
             (Resource::As, allowance.memory, allowance.memory),
             (Resource::Cpu, allowance.seconds, allowance.seconds),
             (Resource::Fsize, 64 * MIB, 64 * MIB),
@@ -157,7 +157,13 @@ impl Cell {
             (Resource::Nproc, tasks, tasks),
             // Threads take the first for their stacks; the runner raises its own to the second.
             (Resource::Stack, 8 * MIB, allowance.memory),
-        ]
+        ];
+        let within = |(resource, current, maximum): (Resource, u64, u64)| {
+            // Whoever has no privileges cannot be given more than we have.
+            let ours = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+            (resource, current.min(ours), maximum.min(ours))
+        };
+        wanted.map(within).into()
     }
 }
 
