@@ -22,5 +22,6 @@ pub mod reward;
 pub mod rng;
 pub mod rollout;
 pub mod run;
+pub mod sandbox;
 pub mod stats;
 pub mod train;

@@ -30,6 +30,8 @@ pub enum Purpose {
     Choices = 10,
     /// What a server is asked for: path (question, sample), position 0 its seed, then the waits between tries.
     Endpoint = 11,
+    /// The order of a program's inputs: no path, the seed is the task's.
+    InputOrder = 12,
 }
 
 /// A random function of a 64-bit position, chosen by seed, purpose and path.

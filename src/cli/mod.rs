@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod config_args;
+pub mod doctor;
 pub mod download;
 pub mod eval;
 pub mod generate;
@@ -46,6 +47,7 @@ enum Command {
     Config(config::Args),
     Prompts(prompts::Args),
     Reward(reward::Args),
+    Doctor(doctor::Args),
 }
 
 /// Runs the command. The exit code is 0 where it did what was asked, 130 or 143 where a signal ended it early.
@@ -61,6 +63,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }
 

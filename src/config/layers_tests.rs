@@ -167,6 +167,8 @@ fn each_check_fails_on_its_own_key() {
         ("reward.length.max_value_correct=nan", "reward.length.min_value_correct"),
         ("reward.repetition.ngram_size=0", "reward.repetition.ngram_size"),
         ("reward.repetition.max_penalty=0.5", "reward.repetition.max_penalty"),
+        ("reward.code.timeout=0", "reward.code.timeout"),
+        ("reward.code.column=\"\"", "reward.code.column"),
         ("reward.custom=[{name=\"length\", command=[\"x\"], weight=1}]", "reward.custom"),
         ("reward.custom=[{name=\"a/b\", command=[\"x\"], weight=1}]", "reward.custom"),
         ("reward.custom=[{name=\"x\", command=[\"x\"], weight=-1}]", "reward.custom"),

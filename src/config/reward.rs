@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Names of the components that are built in, in the order in which they are logged.
-pub const RULES: [&str; 6] = ["accuracy", "format", "format_strict", "tag_count", "length", "repetition"];
+pub const RULES: [&str; 7] = ["accuracy", "format", "format_strict", "tag_count", "length", "repetition", "code"];
 
 /// Components and their weights; the reward of a completion is the weighted sum. A component of weight 0 is measured and
 /// logged all the same.
@@ -20,6 +20,7 @@ pub struct RewardSection {
     pub tag_count: OptionalSection,
     pub length: LengthSection,
     pub repetition: RepetitionSection,
+    pub code: CodeSection,
     /// Commands of the user's own.
     pub custom: Vec<CustomSection>,
 }
@@ -114,6 +115,21 @@ pub struct RepetitionSection {
     pub max_penalty: f64,
 }
 
+/// A program is run on the tests of its question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeSection {
+    /// Unset: off.
+    #[serde(default, with = "super::optional")]
+    pub weight: Option<f64>,
+    /// The column that holds the tests.
+    pub column: String,
+    /// Most seconds for the tests of a function, or for one run of a script.
+    pub timeout: f64,
+    /// Run programs even where nothing holds them in.
+    pub unsafe_local_exec: bool,
+}
+
 /// A command that reads completions as JSON lines and answers with scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +168,7 @@ impl RewardSection {
             ("reward.tag_count.weight", self.tag_count.weight),
             ("reward.length.weight", self.length.weight),
             ("reward.repetition.weight", self.repetition.weight),
+            ("reward.code.weight", self.code.weight),
         ];
         let rules = rules.into_iter().filter_map(|(key, weight)| Some((key, weight?)));
         rules.chain(self.custom.iter().map(|custom| ("reward.custom", custom.weight))).collect()

@@ -168,6 +168,7 @@ impl RewardSection {
         )?;
         self.length.validate(max_completion_length)?;
         self.repetition.validate()?;
+        self.code.validate()?;
         custom(&self.custom)
     }
 }
@@ -212,6 +213,19 @@ impl RepetitionSection {
             "reward.repetition.max_penalty",
             format!("{penalty} would reward repetition"),
             "0 or less; -1 is usual",
+        )
+    }
+}
+
+impl CodeSection {
+    fn validate(&self) -> Check {
+        not_empty("reward.code.column", &self.column, "the column of the data that holds the tests")?;
+        let timeout = self.timeout;
+        ensure(
+            0.0 < timeout && timeout <= 1e6,
+            "reward.code.timeout",
+            format!("{timeout} seconds is no time limit"),
+            "a number above 0; 10 is the default",
         )
     }
 }

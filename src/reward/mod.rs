@@ -5,6 +5,7 @@
 
 mod accuracy;
 pub mod bench;
+mod code;
 mod custom;
 mod format;
 mod format_strict;
@@ -22,6 +23,7 @@ use crate::math::Verdict;
 use crate::prompt::PriorPrompt;
 
 pub use accuracy::Accuracy;
+pub use code::Code;
 pub use custom::Custom;
 pub use format::Format;
 pub use format_strict::FormatStrict;
@@ -86,8 +88,8 @@ pub struct Scored {
 mod tests {
     use super::*;
     use crate::config::{
-        AccuracySection, FormatSection, Gate, LengthKind, LengthSection, OptionalSection, RepetitionSection,
-        RewardSection, Scope,
+        AccuracySection, CodeSection, FormatSection, Gate, LengthKind, LengthSection, OptionalSection,
+        RepetitionSection, RewardSection, Scope,
     };
     use crate::prompt::Role;
 
@@ -143,6 +145,7 @@ mod tests {
             tag_count: OptionalSection { weight: None },
             length: values(),
             repetition: RepetitionSection { weight: None, ngram_size: 3, max_penalty: -1.0 },
+            code: CodeSection { weight: None, column: "tests".into(), timeout: 10.0, unsafe_local_exec: false },
             custom: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::format::Format;
 use super::tags::Tags;
 use super::{
-    Accuracy, Cosine, Custom, FormatStrict, Repetition, Reward, Sample, Score, Scored, SoftOverlong, TagCount,
+    Accuracy, Code, Cosine, Custom, FormatStrict, Repetition, Reward, Sample, Score, Scored, SoftOverlong, TagCount,
 };
 use crate::config::{Gate, LengthKind, RewardSection};
 use crate::math::Verdict;
@@ -59,6 +59,9 @@ impl RewardSet {
         if let Some(weight) = section.repetition.weight {
             let (ngram_size, max_penalty) = (section.repetition.ngram_size, section.repetition.max_penalty);
             rules.push((Box::new(Repetition { ngram_size, max_penalty }), weight));
+        }
+        if let Some(weight) = section.code.weight {
+            rules.push((Box::new(Code::new(&section.code)?), weight));
         }
         let commands = section.custom.iter().map(|custom| Ok((Custom::start(custom)?, custom.weight)));
         let by_length = values.kind == LengthKind::Cosine && values.weight.is_some_and(|weight| weight > 0.0);
@@ -118,7 +121,7 @@ impl RewardSet {
         };
         let is_open = self.gate.as_ref().is_none_or(|form| form.holds(sample));
         for (rule, weight) in &self.rules {
-            scored.add(rule.score(sample), *weight, is_open || rule.name() != "accuracy");
+            scored.add(rule.score(sample), *weight, is_open || !["accuracy", "code"].contains(&rule.name()));
         }
         scored
     }
@@ -198,7 +201,8 @@ mod tests {
     fn all_rules_stand_in_their_order_and_penalties_are_taken_off() {
         let think = prompt(Some("think"));
         let set = set(&all(), &think);
-        assert_eq!(set.names(), RULES);
+        // `code` needs Python, and is tested by itself.
+        assert_eq!(set.names(), RULES[..6]);
         // Neither penalty adds to what can be reached.
         assert_eq!(set.max(), 0.5 + 0.5 + 0.25 + 0.125);
         let (question, response) = (question("7"), "<think>\na a\n</think>\n<answer>\n\\boxed{7}\n</answer>");

@@ -88,6 +88,7 @@ fn help_tells_what_there_is() {
       config    Show, check and list configurations
       prompts   List, show and render prior prompts
       reward    Put the reward to the test, or check answers with it
+      doctor    Say what works on this machine
       help      Print this message or the help of the given subcommand(s)
 
     Options:
@@ -594,5 +595,23 @@ fn what_needs_a_gpu_says_what_is_missing() {
         }
         let on_cpu = [&command[..], &["--device", "cpu"]].concat();
         assert!(error(&folder(), &on_cpu).contains("hint: `cargo "));
+    }
+}
+
+#[test]
+fn doctor_says_what_holds_programs_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let doctor = |args: &[&str]| rft(folder.path()).arg("doctor").args(args).output().unwrap();
+    let output = doctor(&["--output-format", "json"]);
+    assert!(output.status.success());
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["cuda"], cfg!(feature = "cuda"));
+    assert!(found["folders"].as_array().unwrap().iter().all(|it| it["free"].as_u64() > Some(0)), "{found}");
+    match rft::sandbox::Sandbox::probe(false) {
+        Ok(sandbox) => {
+            assert_eq!(found["sandbox"]["layers"], serde_json::to_value(sandbox.layers()).unwrap());
+            assert!(String::from_utf8(doctor(&[]).stdout).unwrap().contains(&sandbox.layers().python));
+        }
+        Err(error) => assert!(found["sandbox"]["failures"][0].as_str().unwrap().contains(&error.to_string())),
     }
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod cli;
+mod code_eval;
 mod config;
 mod custom_reward;
 mod data;
@@ -21,6 +22,8 @@ mod parity;
 mod resume;
 mod reward;
 mod rollout;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod stats;
 mod templates;
 mod tokenizer;

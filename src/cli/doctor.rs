@@ -1,0 +1,140 @@
+//! `rft doctor`: what works on this machine.
+
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use crate::device::Device;
+use crate::eval::code;
+use crate::model::hub::HubConfig;
+use crate::sandbox::{Layers, Sandbox};
+
+/// Say what works on this machine
+///
+/// Tells what the binary was built for and where it computes, which layers hold foreign programs in (tried, not read off
+/// the kernel's version), which Python would run them, and where caches are and how much room they have.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft doctor
+  rft doctor --output-format json")]
+pub struct Args {
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Serialize)]
+struct Findings {
+    version: &'static str,
+    /// Built with CUDA.
+    cuda: bool,
+    /// What `--device auto` takes.
+    device: String,
+    threads: usize,
+    sandbox: SandboxFindings,
+    folders: Vec<Folder>,
+}
+
+#[derive(Serialize)]
+struct SandboxFindings {
+    /// None where programs are not run.
+    layers: Option<Layers>,
+    python: Option<PathBuf>,
+    /// What does not work, and why.
+    failures: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Folder {
+    what: &'static str,
+    path: PathBuf,
+    /// Bytes that we may write; None where it cannot be told.
+    free: Option<u64>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let findings = Findings {
+        version: env!("CARGO_PKG_VERSION"),
+        cuda: cfg!(feature = "cuda"),
+        device: Device::choose("auto")?.to_string(),
+        threads: std::thread::available_parallelism().map_or(1, |it| it.get()),
+        sandbox: sandbox(),
+        folders: folders(),
+    };
+    match args.output_format {
+        Format::Text => write!(stdout(), "{}", text(&findings))?,
+        Format::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
+    }
+    Ok(())
+}
+
+fn sandbox() -> SandboxFindings {
+    match Sandbox::probe(false) {
+        Ok(sandbox) => SandboxFindings {
+            layers: Some(sandbox.layers().clone()),
+            python: Some(sandbox.python().executable.clone()),
+            failures: sandbox.failures().to_vec(),
+        },
+        Err(error) => SandboxFindings { layers: None, python: None, failures: vec![format!("{error:#}")] },
+    }
+}
+
+fn folders() -> Vec<Folder> {
+    let folder = |what, path: PathBuf| Folder { what, free: free(&path), path };
+    let hub = HubConfig::from_env().ok().map(|hub| folder("downloads", hub.cache));
+    let code = code::cache().map(|path| folder("expected outputs", path));
+    let here = std::env::current_dir().ok().map(|path| folder("this folder", path));
+    hub.into_iter().chain(code).chain(here).collect()
+}
+
+/// Bytes free for us on the disk that holds `path`, or would if it were made.
+fn free(path: &Path) -> Option<u64> {
+    let existing = path.ancestors().find(|it| it.exists())?;
+    let disk = rustix::fs::statvfs(existing).ok()?;
+    Some(disk.f_bavail * disk.f_frsize)
+}
+
+fn text(findings: &Findings) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut row = |what: &str, found: String| _ = table.add_row([what.to_owned(), found]);
+    let build = if findings.cuda { "CPU and CUDA" } else { "CPU" };
+    row("version", format!("{}, built for {build}", findings.version));
+    row("computes on", format!("{}, {} threads", findings.device, findings.threads));
+    let sandbox = &findings.sandbox;
+    match &sandbox.layers {
+        None => row("foreign programs", "are not run".to_owned()),
+        Some(layers) => {
+            let yes = |works: bool| if works { "yes" } else { "no" }.to_owned();
+            let python = sandbox.python.as_ref().map_or_else(String::new, |it| format!(", {}", it.display()));
+            row("python", format!("{}{python}", layers.python));
+            row("numpy", layers.numpy.clone().unwrap_or_else(|| "no".to_owned()));
+            row("sandbox: namespaces", yes(layers.namespaces));
+            row(
+                "sandbox: Landlock",
+                if layers.landlock > 0 { format!("version {}", layers.landlock) } else { yes(false) },
+            );
+            row("sandbox: seccomp", yes(layers.seccomp));
+            row("sandbox: user", if layers.other_user { "nobody" } else { "the same" }.to_owned());
+        }
+    }
+    for failure in &sandbox.failures {
+        row("", failure.replace("\nhint: ", "; "));
+    }
+    for folder in &findings.folders {
+        let free = folder.free.map_or_else(String::new, |free| format!(", {} free", HumanBytes(free)));
+        row(folder.what, format!("{}{free}", folder.path.display()));
+    }
+    table.trim_fmt() + "\n"
+}

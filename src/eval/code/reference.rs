@@ -1,0 +1,117 @@
+//! What a task's own solution returns, and how long it takes. Computed in the sandbox and kept in the user's cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::Task;
+use crate::disk::{atomic, hash};
+use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
+
+/// Changes with what is stored.
+const FORMAT: &str = "2";
+/// Outputs of more bytes are computed again: reading them takes longer.
+const LARGEST: usize = 4 << 20;
+/// For all inputs together.
+const TIME: Duration = Duration::from_secs(600);
+
+/// Outputs of the reference solution, in the order of the inputs.
+#[derive(Debug)]
+pub(super) struct Reference {
+    pub base: Vec<Expected>,
+    pub plus: Vec<Expected>,
+}
+
+#[derive(Debug)]
+pub(super) struct Expected {
+    pub value: Value,
+    pub seconds: f64,
+}
+
+impl Reference {
+    /// From the cache, or else by running the solution, and into the cache.
+    pub fn of(task: &Task, sandbox: &Sandbox) -> Result<Reference> {
+        let path = cache().map(|folder| folder.join(format!("{}.txt", key(task, sandbox))));
+        if let Some(reference) = path.as_deref().and_then(|path| read(path, task)) {
+            return Ok(reference);
+        }
+        let run = |inputs| outputs(task, sandbox, inputs).with_context(|| format!("run the solution of {}", task.id));
+        let reference = Reference { base: run(&task.base)?, plus: run(&task.plus)? };
+        if let Some(path) = path {
+            // Without a cache the next run computes it again; that is no reason to fail.
+            _ = write(&path, &reference);
+        }
+        Ok(reference)
+    }
+}
+
+fn outputs(task: &Task, sandbox: &Sandbox, inputs: &[Vec<Value>]) -> Result<Vec<Expected>> {
+    let source = format!("{}{}", task.prompt, task.canonical_solution);
+    let program = Program { source: &source, entry_point: &task.entry_point };
+    let mut session = sandbox.load(&program, &Limits { answer: super::ANSWER, ..Limits::time(TIME) })?;
+    let mut expected = Vec::with_capacity(inputs.len());
+    let mut failure = None;
+    session.call_all(inputs.iter().map(|input| (input.as_slice(), TIME)), |outcome, time| match outcome {
+        Outcome::Value(value) => {
+            expected.push(Expected { value, seconds: time.as_secs_f64() });
+            true
+        }
+        other => {
+            failure = Some(anyhow!("{other:?} for input {}", expected.len()));
+            false
+        }
+    });
+    failure.map_or(Ok(expected), Err)
+}
+
+/// The folder in the user's cache that keeps expected outputs.
+pub fn cache() -> Option<PathBuf> {
+    let set = std::env::var_os("XDG_CACHE_HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
+    let cache = set.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(cache.join("rft").join("code"))
+}
+
+/// Of all that the outputs depend on.
+fn key(task: &Task, sandbox: &Sandbox) -> String {
+    let text = format!(
+        "{FORMAT}\n{}\n{}\n{}{}\n{:?}\n{:?}",
+        sandbox.python().version,
+        task.entry_point,
+        task.prompt,
+        task.canonical_solution,
+        task.base,
+        task.plus
+    );
+    hash::sha256(text.as_bytes())
+}
+
+/// A line for each input: the time in seconds, and the value.
+fn write(path: &Path, reference: &Reference) -> Result<()> {
+    let mut text = String::new();
+    for Expected { value, seconds } in reference.base.iter().chain(&reference.plus) {
+        text.push_str(&format!("{seconds} "));
+        value.write_wire(&mut text);
+        text.push('\n');
+        if text.len() > LARGEST {
+            return Ok(());
+        }
+    }
+    fs::create_dir_all(path.parent().context("a file in a folder")?)?;
+    atomic::write(path, text.as_bytes())
+}
+
+fn read(path: &Path, task: &Task) -> Option<Reference> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = |line: &str| {
+        let (seconds, value) = line.split_once(' ')?;
+        Some(Expected { value: Value::read_wire(value).ok()?, seconds: seconds.parse().ok()? })
+    };
+    let mut base: Vec<Expected> = text.lines().map(line).collect::<Option<_>>()?;
+    if base.len() != task.base.len() + task.plus.len() {
+        return None;
+    }
+    let plus = base.split_off(task.base.len());
+    Some(Reference { base, plus })
+}

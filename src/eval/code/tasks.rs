@@ -1,0 +1,87 @@
+//! Reads the tasks from evalplus's file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::read::MultiGzDecoder;
+
+use super::Task;
+use crate::sandbox::Value;
+
+/// Names that the file goes by: ours, and that of evalplus's release.
+const NAMES: [&str; 2] = ["humanevalplus-inputs.jsonl", "HumanEvalPlus.jsonl"];
+
+/// The tasks of the benchmark, in the order of the file.
+#[derive(Debug)]
+pub struct Tasks {
+    pub tasks: Vec<Task>,
+}
+
+impl Tasks {
+    /// Reads the tasks in a folder, plain or compressed.
+    ///
+    /// # Errors
+    /// No such file there; a row that is none, with its number.
+    pub fn load(folder: &Path) -> Result<Tasks> {
+        let names = NAMES.iter().flat_map(|name| [(*name).to_owned(), format!("{name}.gz")]);
+        match names.map(|name| folder.join(name)).find(|it| it.is_file()) {
+            Some(path) => Tasks::read(&path),
+            None => bail!(
+                "there is no HumanEval+ in `{}`\n\
+                 hint: put `HumanEvalPlus.jsonl.gz` of evalplus's release v0.1.10 there (or as `{}.gz`)",
+                folder.display(),
+                NAMES[0]
+            ),
+        }
+    }
+
+    /// Reads a file of tasks, compressed if its name ends with `.gz`.
+    ///
+    /// # Errors
+    /// As for [`Tasks::load`].
+    pub fn read(path: &Path) -> Result<Tasks> {
+        let open = || -> Result<Box<dyn Read>> {
+            let file = File::open(path)?;
+            let is_compressed = path.extension().is_some_and(|it| it == "gz");
+            Ok(if is_compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+        };
+        let reader = BufReader::new(open().with_context(|| format!("open `{}`", path.display()))?);
+        let mut tasks = Vec::new();
+        for (number, line) in (1..).zip(reader.lines()) {
+            let line = line.with_context(|| format!("read `{}`", path.display()))?;
+            if !line.trim().is_empty() {
+                tasks.push(task(&line).with_context(|| format!("`{}` line {number}", path.display()))?);
+            }
+        }
+        ensure!(!tasks.is_empty(), "`{}` holds no tasks", path.display());
+        Ok(Tasks { tasks })
+    }
+}
+
+fn task(line: &str) -> Result<Task> {
+    let Value::Dict(mut fields) = Value::from_json(line)? else { bail!("a task is an object") };
+    let mut take = |name: &str| {
+        let found = fields.iter_mut().find(|(key, _)| *key == Value::str(name));
+        found.map(|(_, value)| std::mem::replace(value, Value::None)).with_context(|| format!("no `{name}`"))
+    };
+    let mut text = |name: &str| match take(name)? {
+        Value::Str(text) => Ok(text),
+        other => bail!("`{name}` is no text: {other}"),
+    };
+    let (id, prompt) = (text("task_id")?, text("prompt")?);
+    let (entry_point, canonical_solution) = (text("entry_point")?, text("canonical_solution")?);
+    let mut inputs = |name: &str| {
+        let Value::List(inputs) = take(name)? else { bail!("`{name}` is no list") };
+        let arguments = |input| match input {
+            Value::List(arguments) => Ok(arguments),
+            other => bail!("`{name}`: an input is a list of arguments, not {other}"),
+        };
+        inputs.into_iter().map(arguments).collect::<Result<Vec<_>>>()
+    };
+    let (base, plus) = (inputs("base_input")?, inputs("plus_input")?);
+    let tolerance = take("atol")?.number().context("`atol` is no number")?;
+    Ok(Task { id, prompt, entry_point, canonical_solution, base, plus, tolerance, reference: OnceLock::new() })
+}

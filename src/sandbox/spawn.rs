@@ -1,0 +1,272 @@
+//! Starts Python in its cell and makes sure that nothing is left of it.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, ptr};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::io::{Errno, fcntl_dupfd_cloexec, read, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Resource, Signal, WaitId, WaitIdOptions, getrlimit, pidfd_send_signal, waitid};
+use seccompiler::BpfProgram;
+
+use super::child::{self, BASE, INNER_ID, Plan, Root, Step, WORK};
+use super::landlock;
+use super::python::Python;
+
+/// Descriptors of the new process start here, above the places they are put in.
+const LOWEST_FD: RawFd = 16;
+/// Whom a program of root's runs as: `nobody`.
+const NOBODY: u32 = 65_534;
+
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS;
+
+const MIB: u64 = 1 << 20;
+
+/// How programs are kept in on this machine.
+pub(super) struct Cell {
+    pub namespaces: bool,
+    /// Version of Landlock's interface; 0 where it does not work.
+    pub landlock: u32,
+    pub filter: Option<BpfProgram>,
+    /// Root's programs become `nobody`.
+    pub other_user: bool,
+}
+
+/// What one program may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    /// Seconds of processor time.
+    pub seconds: u64,
+    /// Bytes of address space.
+    pub memory: u64,
+}
+
+/// A running program. All that belongs to it goes when this goes.
+pub(super) struct Process {
+    /// Names the process for good, where a number could be another's by now.
+    handle: OwnedFd,
+    id: u32,
+    is_reaped: bool,
+}
+
+/// The program's ends of its pipes.
+pub(super) struct Ends {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    pub requests: OwnedFd,
+    pub answers: OwnedFd,
+}
+
+impl Cell {
+    /// Starts Python with `arguments`.
+    ///
+    /// # Errors
+    /// A layer that does not work here, with the step that failed.
+    pub fn spawn(&self, python: &Python, arguments: &[&str], ends: Ends, allowance: Allowance) -> Result<Process> {
+        let readable = python.readable();
+        let rules = match self.landlock {
+            0 => None,
+            version => {
+                let rules = landlock::rules(version, readable.iter().map(PathBuf::as_path), python.executables());
+                // Only a file system of its own has a bound and goes with it. Elsewhere it cannot write at all.
+                let rights = if self.namespaces { landlock::own_folder(version) } else { 0 };
+                Some((above(rules.context("make Landlock rules")?)?, rights))
+            }
+        };
+        let (go_end, go) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (told, status) = pipe_with(PipeFlags::CLOEXEC)?;
+        let Ends { stdin, stdout, stderr, requests, answers } = ends;
+        let plan = Plan {
+            go: (above(go_end)?, go.as_raw_fd()),
+            status: above(status)?,
+            fds: [above(stdin)?, above(stdout)?, above(stderr)?, above(requests)?, above(answers)?],
+            root: self.namespaces.then(|| root_of(&readable)).transpose()?,
+            user: self.other_user.then_some(if self.namespaces { INNER_ID } else { NOBODY }),
+            work: if self.namespaces { text(Path::new(WORK))? } else { c"/".to_owned() },
+            rules,
+            limits: self.limits(allowance),
+            program: text(&python.executable)?,
+            arguments: strings(std::iter::once(python.executable.as_os_str()).chain(arguments.iter().map(OsStr::new)))?,
+            environment: environment()?,
+        };
+        let (pid, handle) = self.clone_process(&plan)?;
+        let process = Process { handle, id: pid as u32, is_reaped: false };
+        // From here on the process is killed if anything goes wrong: `process` is dropped.
+        drop(plan);
+        if self.namespaces {
+            map_ids(pid, self.other_user).context("map the user into its namespace")?;
+        }
+        retry_on_intr(|| rustix::io::write(&go, &[1])).context("let the new process go on")?;
+        let mut failure = [0; 5];
+        // The end of the pipe closes when Python takes over.
+        if retry_on_intr(|| read(&told, &mut failure))? == failure.len() {
+            let [step, code @ ..] = failure;
+            let error = io::Error::from_raw_os_error(i32::from_le_bytes(code));
+            bail!("{}: {error}", Step::name(step));
+        }
+        Ok(process)
+    }
+
+    /// A copy of this process, which becomes Python: its number and its handle.
+    fn clone_process(&self, plan: &Plan) -> Result<(i32, OwnedFd)> {
+        let (arguments, environment) = (child::pointers(&plan.arguments), child::pointers(&plan.environment));
+        let namespaces = if self.namespaces { NAMESPACES } else { 0 };
+        let flags = libc::CLONE_PIDFD | namespaces | libc::SIGCHLD;
+        let mut handle: RawFd = -1;
+        // SAFETY: without CLONE_VM the new process has a copy of the memory and goes on behind this call as after `fork`;
+        // it makes system calls only (see `child`) and never returns. `handle` is written in this process.
+        let pid = unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                flags as libc::c_ulong,
+                ptr::null_mut::<libc::c_void>(),
+                &raw mut handle,
+                ptr::null_mut::<libc::c_int>(),
+                0,
+            )
+        };
+        match pid {
+            0 => child::run(plan, self.filter.as_ref(), &arguments, &environment),
+            ..0 => Err(anyhow!(io::Error::last_os_error()).context("make a process")),
+            // SAFETY: the call has just made this descriptor, and nobody else knows it.
+            _ => Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(handle) })),
+        }
+    }
+
+    fn limits(&self, allowance: Allowance) -> Vec<(Resource, u64, u64)> {
+        // Inside its namespace the program is counted alone; outside with all that its user runs.
+        let tasks = if self.namespaces { 64 } else { 4_096 };
+        let wanted = [
+            (Resource::As, allowance.memory, allowance.memory),
+            (Resource::Cpu, allowance.seconds, allowance.seconds),
+            (Resource::Fsize, 64 * MIB, 64 * MIB),
+            (Resource::Nofile, 64, 64),
+            (Resource::Core, 0, 0),
+            (Resource::Memlock, 0, 0),
+            (Resource::Nproc, tasks, tasks),
+            // Threads take the first for their stacks; the runner raises its own to the second.
+            (Resource::Stack, 8 * MIB, allowance.memory),
+        ];
+        let within = |(resource, current, maximum): (Resource, u64, u64)| {
+            // Whoever has no privileges cannot be given more than we have.
+            let ours = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+            (resource, current.min(ours), maximum.min(ours))
+        };
+        wanted.map(within).into()
+    }
+}
+
+/// Who the new process is in its own user namespace, and outside: ourselves, or `nobody`.
+fn map_ids(pid: i32, other_user: bool) -> io::Result<()> {
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let map = |ours: u32| match other_user {
+        // Ourselves while the files are mounted.
+        true => format!("0 {ours} 1\n{INNER_ID} {NOBODY} 1\n"),
+        false => format!("{INNER_ID} {ours} 1\n"),
+    };
+    if !other_user {
+        fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    }
+    fs::write(format!("/proc/{pid}/uid_map"), map(user))?;
+    fs::write(format!("/proc/{pid}/gid_map"), map(group))
+}
+
+/// The root that shows these files.
+fn root_of(readable: &[PathBuf]) -> Result<Root> {
+    let mut root = Root { folders: Vec::new(), files: Vec::new(), binds: Vec::new() };
+    let null = PathBuf::from("/dev/null");
+    for path in readable.iter().chain([&null]) {
+        let inside = |path: &Path| text(&Path::new(BASE).join(path.strip_prefix("/").unwrap_or(path)));
+        let above: Vec<&Path> = path.ancestors().skip(1).collect();
+        for folder in above.into_iter().rev().skip(1) {
+            root.folders.push(inside(folder)?);
+        }
+        if path.is_dir() {
+            root.folders.push(inside(path)?)
+        } else {
+            root.files.push(inside(path)?)
+        }
+        root.binds.push((text(path)?, inside(path)?, *path == null));
+    }
+    root.folders.push(text(&Path::new(BASE).join(WORK.trim_start_matches('/')))?);
+    Ok(root)
+}
+
+/// All that the program gets to see of an environment.
+fn environment() -> Result<Vec<CString>> {
+    let variables = [
+        "PATH=/usr/bin:/bin",
+        "LANG=C.UTF-8",
+        "PYTHONUTF8=1",
+        // Equal programs iterate over equal sets in equal order.
+        "PYTHONHASHSEED=0",
+        "OMP_NUM_THREADS=1",
+        "OPENBLAS_NUM_THREADS=1",
+    ];
+    strings(variables.map(OsStr::new).into_iter())
+}
+
+fn text(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).with_context(|| format!("`{}` is no path", path.display()))
+}
+
+fn strings<'a>(all: impl Iterator<Item = &'a OsStr>) -> Result<Vec<CString>> {
+    all.map(|it| Ok(CString::new(it.as_bytes())?)).collect()
+}
+
+/// The same descriptor under a number that is no place of the program's.
+fn above(fd: OwnedFd) -> Result<OwnedFd> {
+    Ok(fcntl_dupfd_cloexec(&fd, LOWEST_FD)?)
+}
+
+impl Process {
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Kills the program if it does not end by itself within `patience`, and says how it ended, for a message.
+    pub fn end(mut self, patience: Duration) -> String {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let timeout = patience.try_into().ok();
+        _ = poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], timeout.as_ref());
+        self.kill()
+    }
+
+    fn kill(&mut self) -> String {
+        // Where it has a process namespace of its own, it is the first in there, and all others end with it. Elsewhere the
+        // filter lets it have no other.
+        _ = pidfd_send_signal(&self.handle, Signal::KILL);
+        self.is_reaped = true;
+        let ended = loop {
+            match waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED) {
+                Err(Errno::INTR) => {}
+                other => break other.ok().flatten(),
+            }
+        };
+        match ended.map(|it| (it.exit_status(), it.terminating_signal())) {
+            Some((Some(code), _)) => format!("exit status {code}"),
+            Some((_, Some(signal))) => Signal::from_named_raw(signal)
+                .map_or_else(|| format!("signal {signal}"), |it| format!("{it:?}").replace("Signal::", "SIG")),
+            _ => "unknown".to_owned(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            self.kill();
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! HumanEval+: the reference solutions pass, nothing that is no solution does, and the sanitiser finds what is there.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use rft::eval::code::{CodeVerdict, Status, Task, Tasks, grade, grade_response, sanitize};
+use rft::sandbox::Sandbox;
+
+/// Tells why a test is left out where the sandbox does not work.
+pub fn sandbox() -> Option<&'static Sandbox> {
+    static SANDBOX: OnceLock<Option<Sandbox>> = OnceLock::new();
+    let made = SANDBOX.get_or_init(|| Sandbox::probe(false).inspect_err(|error| eprintln!("skipped: {error:#}")).ok());
+    made.as_ref()
+}
+
+fn tasks() -> Option<Tasks> {
+    let Some(folder) = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from) else {
+        eprintln!("skipped: RFT_DATA_DIR is not set");
+        return None;
+    };
+    Some(Tasks::load(&folder).unwrap())
+}
+
+/// The verdicts of one program for each task, several at a time.
+fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&Task) -> String + Sync) -> Vec<CodeVerdict> {
+    tasks.tasks.par_iter().map(|task| grade(sandbox, task, &program(task)).unwrap()).collect()
+}
+
+#[test]
+fn all_reference_solutions_pass() {
+    let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
+    assert_eq!(tasks.tasks.len(), 164);
+    let start = Instant::now();
+    for time in ["with expected outputs computed or cached", "with expected outputs at hand"] {
+        let verdicts = grade_all(sandbox, &tasks, |task| format!("{}{}", task.prompt, task.canonical_solution));
+        for (task, verdict) in tasks.tasks.iter().zip(&verdicts) {
+            assert_eq!((verdict.base, verdict.plus), (Status::Passed, Status::Passed), "{}: {verdict:?}", task.id);
+        }
+        println!("164 reference solutions, base and plus, {time}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+}
+
+#[test]
+fn what_is_no_solution_passes_nothing() {
+    let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
+    for body in ["pass", "return None", "return 'rft'"] {
+        let program = |task: &Task| format!("{}\n    {body}\n", task.prompt);
+        for (task, verdict) in tasks.tasks.iter().zip(grade_all(sandbox, &tasks, program)) {
+            assert_ne!(verdict.base, Status::Passed, "{} with `{body}`", task.id);
+            assert_ne!(verdict.plus, Status::Passed, "{} with `{body}`", task.id);
+        }
+    }
+}
+
+/// A task that needs no data.
+fn own_task(file: &str) -> Task {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.jsonl");
+    std::fs::write(&path, file).unwrap();
+    Tasks::read(&path).unwrap().tasks.remove(0)
+}
+
+fn halves() -> Task {
+    own_task(
+        r#"{"task_id": "own/0", "prompt": "def half(x):\n    \"\"\"Half of x.\"\"\"\n", "entry_point": "half",
+            "canonical_solution": "    return [y / 2 for y in x]\n", "contract": "", "atol": 0,
+            "base_input": [[[1, 2]], [[3]]], "plus_input": [[[]], [[0.3, 123456789012345678901234567890]]]}"#
+            .replace('\n', " ")
+            .as_str(),
+    )
+}
+
+#[test]
+fn a_program_passes_base_and_plus_or_neither_or_base_alone() {
+    let Some(sandbox) = sandbox() else { return };
+    let task = halves();
+    use Status::*;
+    for (program, base, plus) in [
+        ("def half(x): return [y / 2 for y in x]", Passed, Passed),
+        ("def half(x): return [y * 0.5 + 1e-9 for y in x]", Passed, Passed),
+        ("def half(x): return [y / 2 + 1e-5 for y in x]", Wrong, Wrong),
+        ("def half(x): return tuple(y / 2 for y in x)", Wrong, Wrong),
+        ("def half(x): return x and [x[0] / 2] + [y / 2 for y in x[1:]] or None", Passed, Wrong),
+        ("def half(x): return [x[0] / 2] + [y / 2 for y in x[1:]]", Passed, Raised),
+        ("def half(x):\n    while not x: pass\n    return [y / 2 for y in x]", Passed, TimedOut),
+        ("import os\ndef half(x):\n    if not x: os._exit(0)\n    return [y / 2 for y in x]", Passed, Died),
+        ("def other(x): return x", Raised, Raised),
+        ("def half(x: return x", Raised, Raised),
+    ] {
+        let verdict = grade(sandbox, &task, program).unwrap();
+        assert_eq!((verdict.base, verdict.plus), (base, plus), "{program}: {verdict:?}");
+        assert_eq!(verdict.detail.is_none(), plus == Passed, "{verdict:?}");
+    }
+    let wrong = grade(sandbox, &task, "def half(x): return 3").unwrap();
+    assert!(wrong.detail.unwrap().starts_with("3 instead of ["));
+}
+
+#[test]
+fn a_response_gives_a_program_or_is_unparsable() {
+    let Some(sandbox) = sandbox() else { return };
+    let task = halves();
+    let grade = |response: &str| grade_response(sandbox, &task, response, Some("answer")).unwrap().plus;
+    let right = "def half(x):\n    return [y / 2 for y in x]";
+    use Status::*;
+    for (response, status) in [
+        (format!("<think>hm</think><answer>\n```python\n{right}\n```\n</answer>"), Passed),
+        (format!("<answer>It is simple.</answer>\n```\n{right}\n```"), Passed),
+        (format!("<answer>\n{right}\n\nprint(half([1]))\n</answer>"), Passed),
+        // What completes the prompt.
+        ("<answer>\n```python\n    return [y / 2 for y in x]\n```\n</answer>".to_owned(), Passed),
+        ("<answer>\n```python\ndef half(x):\n    return x\n```\n</answer>".to_owned(), Wrong),
+        ("<answer>\n```python\ndef half(x:\n    return x\n```\n</answer>".to_owned(), Unparsable),
+        ("<answer>\n```python\ndef other(x):\n    return x\n```\n</answer>".to_owned(), Unparsable),
+        ("The answer is 7.".to_owned(), Unparsable),
+        (String::new(), Unparsable),
+    ] {
+        assert_eq!(grade(&response), status, "{response}");
+    }
+}
+
+#[test]
+fn any_zero_passes_the_oracle_of_find_zero() {
+    let Some(sandbox) = sandbox() else { return };
+    let task = own_task(
+        r#"{"task_id": "own/1", "prompt": "", "entry_point": "find_zero", "canonical_solution": "def find_zero(xs): return 1.0", "atol": 0.0001, "base_input": [[[-1, 0, 1]]], "plus_input": []}"#,
+    );
+    for (zero, status) in
+        [("1.0", Status::Passed), ("-1.0", Status::Passed), ("1.1", Status::Wrong), ("None", Status::Wrong)]
+    {
+        let verdict = grade(sandbox, &task, &format!("def find_zero(xs): return {zero}")).unwrap();
+        assert_eq!(verdict.plus, status, "{zero}");
+    }
+}
+
+#[test]
+fn the_sanitiser_keeps_imports_and_what_the_function_needs() {
+    let Some(sandbox) = sandbox() else { return };
+    let text = "Here you are:\n\nimport math\nfrom os import path\nLIMIT = 3\nOTHER = 4\ndef helper(x):\n    return x + LIMIT\n\
+                def silent(x):\n    print(x)\ndef f(x):\n    return helper(x)\ndef f(x):\n    return 7\n\nprint(f(1))\n\nBye, then!";
+    let (code, defines) = sanitize(sandbox, text, "f").unwrap().unwrap();
+    assert_eq!(
+        code,
+        "import math\nfrom os import path\nLIMIT = 3\ndef helper(x):\n    return x + LIMIT\ndef f(x):\n    return helper(x)"
+    );
+    assert!(defines);
+    assert!(!sanitize(sandbox, "no code at all", "f").unwrap().unwrap().1);
+    // Nothing of the text is run.
+    let (_, defines) = sanitize(sandbox, "import os\nos._exit(0)\ndef f(x):\n    return 1", "f").unwrap().unwrap();
+    assert!(defines);
+}
+
+/// A row of what tests/oracle/evalplus.py writes.
+#[derive(serde::Deserialize)]
+struct Row {
+    task_id: String,
+    kind: String,
+    solution: String,
+    base: String,
+    plus: String,
+    text: Option<String>,
+    sanitized: Option<String>,
+}
+
+#[test]
+fn verdicts_are_those_of_evalplus() {
+    let Some(path) = std::env::var_os("RFT_EVALPLUS_VERDICTS") else {
+        return eprintln!("skipped: RFT_EVALPLUS_VERDICTS names no file (see tests/oracle/evalplus.py)");
+    };
+    let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
+    let rows: Vec<Row> =
+        std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rows.len() >= 200);
+    let differences: Vec<String> = rows
+        .par_iter()
+        .flat_map_iter(|row| {
+            let task = tasks.tasks.iter().find(|task| task.id == row.task_id).unwrap();
+            let verdict = grade(sandbox, task, &row.solution).unwrap();
+            let passes = (verdict.base == Status::Passed, verdict.plus == Status::Passed);
+            let theirs = (row.base == "pass", row.base == "pass" && row.plus == "pass");
+            let verdicts = (passes != theirs).then(|| {
+                format!("{} ({}): evalplus {}/{}, here {verdict:?}", row.task_id, row.kind, row.base, row.plus)
+            });
+            let (text, theirs) = (row.text.as_deref(), row.sanitized.as_deref());
+            let sanitized = text.and_then(|text| {
+                let ours = sanitize(sandbox, text, &task.entry_point).unwrap().unwrap().0;
+                (Some(ours.as_str()) != theirs)
+                    .then(|| format!("{}: sanitised otherwise: {ours:?}, not {theirs:?}", row.task_id))
+            });
+            verdicts.into_iter().chain(sanitized)
+        })
+        .collect();
+    println!("{} programs, {} texts:", rows.len(), rows.iter().filter(|row| row.text.is_some()).count());
+    differences.iter().for_each(|it| println!("{it}"));
+    let share = differences.len() as f64 / rows.len() as f64;
+    assert!(share <= 0.05, "{} differences", differences.len());
+}
