@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand. Data goes to stdout, everything else to stderr.
 
+pub mod classify;
 pub mod config;
 pub mod config_args;
 pub mod download;
@@ -36,6 +37,7 @@ pub struct Cli {
 enum Command {
     Train(Box<train::Args>),
     Generate(Box<generate::Args>),
+    Classify(classify::Args),
     Merge(merge::Args),
     Plan(plan::Args),
     Selftest(selftest::Args),
@@ -50,6 +52,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selftest(args) => selftest::run(&args),

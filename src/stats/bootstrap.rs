@@ -27,7 +27,7 @@ pub fn bootstrap_mean(values: &[f64], resamples: usize, confidence: f64, seed: u
 }
 
 /// Quantile of sorted values, linear between neighbours (definition 7 of Hyndman and Fan, 1996).
-fn quantile(sorted: &[f64], p: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], p: f64) -> f64 {
     let position = p * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

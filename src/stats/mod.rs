@@ -6,6 +6,7 @@
 mod bootstrap;
 mod normal;
 mod paired;
+mod ratio;
 mod wilson;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use bootstrap::bootstrap_mean;
 pub use normal::normal_quantile;
 pub use paired::{PairedComparison, compare_paired, mcnemar_exact};
+pub use ratio::bootstrap_ratios;
 pub use wilson::wilson;
 
 /// A confidence interval, ends included.

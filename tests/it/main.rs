@@ -2,6 +2,7 @@
 
 mod answers;
 mod attacks;
+mod behaviors;
 mod cli;
 mod config;
 mod custom_reward;
