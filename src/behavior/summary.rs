@@ -134,11 +134,11 @@ mod tests {
 
     #[test]
     fn shares_counts_and_rates() {
-        let summary = Summary::new(&[counted("a", 100, 2), counted("a", 300, 0), counted("b", 100, 1)], 1);
+        let summary = Summary::new(&[counted("a", 100, 2), counted("a", 300, 0), counted("b", 100, 2)], 1);
         assert_eq!((summary.questions, summary.responses, summary.tokens), (2, 3, Some(500)));
         let class = &summary.classes[Class::Verification as usize];
-        assert_eq!((class.responses, class.presence.value, class.count.value), (2, 2.0 / 3.0, 1.0));
-        assert!((class.per_1000_tokens.unwrap().value - 6.0).abs() < 1e-12);
+        assert_eq!((class.responses, class.presence.value, class.count.value), (2, 2.0 / 3.0, 4.0 / 3.0));
+        assert!((class.per_1000_tokens.unwrap().value - 8.0).abs() < 1e-12);
         for estimate in [class.presence, class.count, class.per_1000_tokens.unwrap()] {
             let Interval { low, high } = estimate.interval;
             assert!(low < estimate.value && estimate.value < high, "{estimate:?}");

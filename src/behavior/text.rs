@@ -73,16 +73,19 @@ impl Text<'_> {
         all > 0 && known as f64 >= ASKED * all as f64
     }
 
-    /// Whether `passage` speaks of something else than the prompt: half of its words are new, and a number or a letter of a
-    /// formula is.
+    /// Whether `passage` speaks of something else than the prompt: half of its words are new, and two numbers or letters of
+    /// formulas are; one may be the answer. Without a prompt nobody can tell.
     pub fn is_new(&self, passage: &str) -> bool {
-        let fresh: Vec<(bool, bool)> = stems(passage)
-            .map(|stem| {
-                (!self.given.contains(&stem), stem.len() == 1 || stem.starts_with(|c: char| c.is_ascii_digit()))
-            })
-            .collect();
-        let count = fresh.iter().filter(|(is_new, _)| *is_new).count();
-        2 * count >= fresh.len() && fresh.iter().any(|(is_new, is_symbol)| *is_new && *is_symbol)
+        let is_symbol = |stem: &str| stem.len() == 1 || stem.starts_with(|c: char| c.is_ascii_digit());
+        let (mut all, mut fresh, mut symbols) = (0usize, 0usize, HashSet::new());
+        for stem in stems(passage) {
+            all += 1;
+            if !self.given.contains(&stem) {
+                fresh += 1;
+                symbols.extend(Some(stem).filter(|stem| is_symbol(stem)));
+            }
+        }
+        !self.given.is_empty() && 2 * fresh >= all && symbols.len() >= 2
     }
 
     /// The numbers of a passage that the prompt does not have, with what is written together with them: `3x`.

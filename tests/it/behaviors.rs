@@ -89,9 +89,9 @@ fn the_labels_are_sound() {
 }
 
 /// By response: is the class there? And by span: do they meet?
-fn tallies(rows: &[Labelled], split: Split) -> BTreeMap<Class, (Tally, Tally)> {
+fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (Tally, Tally)> {
     let mut tallies: BTreeMap<Class, (Tally, Tally)> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.split == split) {
+    for row in rows {
         let (found, labels) = (row.found(), row.labels());
         for class in Class::ALL {
             let has = |spans: &[Span]| spans.iter().any(|span| span.class == class);
@@ -108,8 +108,10 @@ fn measured(tally: &Tally) -> Measured {
     Measured { precision: round(tally.precision()), recall: round(tally.recall()), f1: round(tally.f1()) }
 }
 
+/// Over the classes that are there or were found.
 fn macro_f1(tallies: &BTreeMap<Class, (Tally, Tally)>) -> f64 {
-    tallies.values().map(|(presence, _)| presence.f1().unwrap_or(0.0)).sum::<f64>() / tallies.len() as f64
+    let f1: Vec<f64> = tallies.values().filter_map(|(presence, _)| presence.f1()).collect();
+    f1.iter().sum::<f64>() / f1.len() as f64
 }
 
 /// The rows of the table in docs/behaviors.md.
@@ -117,19 +119,19 @@ fn table(tallies: &BTreeMap<Class, (Tally, Tally)>) -> String {
     let mut text = String::new();
     for (class, (presence, spans)) in tallies {
         let Tally { true_positives: both, false_positives, false_negatives, .. } = presence;
-        let (by_response, by_span) = (measured(presence), measured(spans));
-        let kappa = presence.kappa().unwrap_or(f64::NAN);
+        let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |it| format!("{it:.digits$}"));
         writeln!(
             text,
-            "| `{class}` | {} | {} | {both} | {:.3} | {:.3} | {:.3} | {kappa:.2} | {} | {:.2} | {:.2} |",
+            "| `{class}` | {} | {} | {both} | {} | {} | {} | {} | {} | {} | {} |",
             both + false_negatives,
             both + false_positives,
-            by_response.precision,
-            by_response.recall,
-            by_response.f1,
+            figure(presence.precision(), 3),
+            figure(presence.recall(), 3),
+            figure(presence.f1(), 3),
+            figure(presence.kappa(), 2),
             spans.true_positives + spans.false_negatives,
-            by_span.precision,
-            by_span.recall,
+            figure(spans.precision(), 2),
+            figure(spans.recall(), 2),
         )
         .unwrap();
     }
@@ -139,18 +141,24 @@ fn table(tallies: &BTreeMap<Class, (Tally, Tally)>) -> String {
 #[test]
 fn the_rules_agree_with_people() {
     let rows = labelled();
-    let [development, frozen] = [Split::Development, Split::Frozen].map(|split| tallies(&rows, split));
-    println!("development\n{}frozen\n{}", table(&development), table(&frozen));
-    println!("macro-F1: development {:.3}, frozen {:.3}", macro_f1(&development), macro_f1(&frozen));
-
+    let of = |split: Split| rows.iter().filter(move |row| row.split == split);
+    let [development, frozen] = [Split::Development, Split::Frozen].map(|split| tallies(of(split)));
+    let of_models = tallies(of(Split::Frozen).filter(|row| row.source == "model"));
+    let all = [("frozen", &frozen), ("frozen, models only", &of_models), ("development", &development)];
+    for (name, tallies) in all {
+        println!("{name}\n{}macro-F1 {:.3}\n", table(tallies), macro_f1(tallies));
+    }
+    let docs = include_str!("../../docs/behaviors.md");
+    for (name, tallies) in all {
+        for row in table(tallies).lines() {
+            assert!(docs.contains(row), "docs/behaviors.md lacks\n{row}");
+        }
+        assert!(docs.contains(&format!("macro-F1 {:.3}", macro_f1(tallies))), "macro-F1 of {name}");
+    }
     let classifier = Classifier::built_in();
     for (class, (presence, _)) in &frozen {
         assert_eq!(classifier.measured.get(class), Some(&measured(presence)), "[measured] of rules.toml: {class}");
         assert_eq!(classifier.is_doubtful(*class), !measured(presence).is_enough());
-    }
-    let docs = include_str!("../../docs/behaviors.md");
-    for row in table(&development).lines().chain(table(&frozen).lines()) {
-        assert!(docs.contains(row), "docs/behaviors.md lacks\n{row}");
     }
     assert!(macro_f1(&frozen) >= 0.75);
     for (class, (presence, _)) in &frozen {
@@ -191,10 +199,14 @@ fn program_text_shows_no_cognitive_behaviour() {
 
 #[test]
 fn a_tag_is_no_evidence() {
+    let found = |response: &str| Classifier::built_in().classify("What is 3 + 4?", response);
     for (tag, class) in [("plan", Class::Planning), ("code", Class::Code), ("examples", Class::ExampleUse)] {
-        assert!(!shows(class, &format!("<{tag}> The sum is 7. </{tag}> <answer> 7 </answer>")), "{tag}");
+        let spans = found(&format!("<{tag}> The sum is 7. </{tag}> <answer> 7 </answer>"));
+        assert!(spans.iter().all(|span| span.class != class), "{tag}: {spans:?}");
     }
-    assert_eq!(classes("<think> </think> <answer> \\boxed{7} </answer>"), []);
+    assert_eq!(found("<think> </think> <answer> \\boxed{7} </answer>"), []);
+    let instance = found("<examples> 2 + 5 = 7 </examples> <answer> 7 </answer>");
+    assert!(instance.iter().any(|span| span.class == Class::ExampleUse), "{instance:?}");
 }
 
 #[test]
