@@ -152,7 +152,7 @@ impl Classifier {
         spans.extend(self.passages.planning(&text, &usable));
         spans.extend(self.passages.reasoning(&text, &free));
         spans.extend(code);
-        spans.sort_by(|a, b| (a.class, a.start, a.end).cmp(&(b.class, b.start, b.end)));
+        spans.sort_by_key(|span| (span.class, span.start, span.end));
         spans
     }
 
@@ -178,10 +178,10 @@ impl Classifier {
         let rest = &words[all.end()..];
         let goal = || found.name("goal").map_or_else(|| clause(rest), |goal| goal.as_str());
         let instance = || if rest.chars().any(char::is_alphanumeric) { rest } else { next };
-        !self.negation.is_match(&words[..all.start()])
-            && !text.is_copied(&place)
-            && !(rule.intermediate && text.is_asked(goal()))
-            && (!rule.new || text.is_new(instance()))
+        let denied = self.negation.is_match(&words[..all.start()]) || text.is_copied(&place);
+        let asked = rule.intermediate && text.is_asked(goal());
+        let old = rule.new && !text.is_new(instance());
+        !(denied || asked || old)
     }
 }
 
