@@ -15,8 +15,8 @@ use ureq::http::StatusCode;
 use super::Class;
 use crate::disk::{atomic, hash};
 
-/// The environment variable that holds the server's key.
-pub const KEY_VARIABLE: &str = "RFT_API_KEY";
+/// The environment variables that may hold the server's key; the first that is set counts.
+const KEY_VARIABLES: [&str; 2] = ["RFT_ENDPOINT_KEY", "OPENAI_API_KEY"];
 const SEED: u64 = 42;
 /// Enough for the two lines, with room for a model that says more; such a reply cannot be parsed, and counts as that.
 const MAX_TOKENS: usize = 64;
@@ -43,9 +43,11 @@ pub struct Judge {
 
 impl Judge {
     /// `endpoint` is the server's base, with or without `/v1`; replies are kept below the folder `cache` and not asked for
-    /// again. The key comes from [`KEY_VARIABLE`] alone and is shown nowhere.
+    /// again. The key comes from `RFT_ENDPOINT_KEY`, else `OPENAI_API_KEY`; it is shown nowhere, and sent only over TLS or to this
+    /// machine.
     pub fn new(endpoint: &str, model: &str, cache: &Path) -> Result<Self> {
-        Self::with_key(endpoint, model, cache, std::env::var(KEY_VARIABLE).ok())
+        let set = |name| std::env::var(name).ok().filter(|key: &String| !key.trim().is_empty());
+        Self::with_key(endpoint, model, cache, KEY_VARIABLES.into_iter().find_map(set))
     }
 
     fn with_key(endpoint: &str, model: &str, cache: &Path, key: Option<String>) -> Result<Self> {
@@ -67,7 +69,7 @@ impl Judge {
             agent,
             url,
             model: model.to_owned(),
-            key: key.filter(|key| !key.is_empty()),
+            key: key.filter(|_| keeps_secrets(endpoint)),
             cache: cache.to_owned(),
         })
     }
@@ -125,7 +127,7 @@ impl Judge {
         let status = response.status();
         if status != StatusCode::OK {
             let reason = match status.as_u16() {
-                401 | 403 => format!("it wants another key ({status})\nhint: set {KEY_VARIABLE}"),
+                401 | 403 => format!("it wants another key ({status})\nhint: set RFT_ENDPOINT_KEY"),
                 404 => format!("there is no such page or model ({status})\nhint: check --endpoint and --judge-model"),
                 _ => format!("it answers {status}"),
             };
@@ -140,6 +142,14 @@ impl Judge {
             .map(str::to_owned)
             .ok_or_else(|| Fault { reason: "its reply has no message".to_owned(), passing: false })
     }
+}
+
+/// Whether nobody else reads what is sent there.
+fn keeps_secrets(endpoint: &str) -> bool {
+    let Some(plain) = endpoint.strip_prefix("http://") else { return true };
+    ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|here| plain.strip_prefix(here).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])))
 }
 
 struct Fault {
@@ -267,7 +277,17 @@ mod tests {
         let (address, _) = server(vec![(401, "")]);
         let judge = Judge::with_key(&address, "m", cache.path(), Some("s3cret".into())).unwrap();
         let error = format!("{:#}", judge.ask(Class::Code, "p", "r").unwrap_err());
-        assert!(error.contains("401") && error.contains(KEY_VARIABLE) && !error.contains("s3cret"), "{error}");
+        assert!(error.contains("401") && error.contains(KEY_VARIABLES[0]) && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_key_goes_to_no_stranger() {
+        for kept in ["https://api.example.org/v1", "http://localhost:8000", "http://127.0.0.1/v1", "http://[::1]:80"] {
+            assert!(keeps_secrets(kept), "{kept}");
+        }
+        for open in ["http://example.org", "http://localhost.example.org/v1", "http://127.0.0.1.example.org"] {
+            assert!(!keeps_secrets(open), "{open}");
+        }
     }
 
     #[test]

@@ -286,8 +286,8 @@ fn digit_at(text: &str, at: usize) -> bool {
     text.as_bytes().get(at).is_some_and(u8::is_ascii_digit)
 }
 
-/// Where the sentences of a line end: behind `.`, `!` or `?` and closing quotes with a space after it, unless that belongs to a shortening such as
-/// `e.g.` or a number, and at the end.
+/// Where the sentences of a line end: behind `.`, `!` or `?` and closing quotes with a space after them, unless that belongs to a
+/// shortening such as `e.g.` or to a factorial, and at the end.
 fn ends(line: &str) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut characters = line.char_indices().peekable();

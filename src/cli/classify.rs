@@ -35,7 +35,7 @@ const JUDGE_WORKERS: usize = 8;
   rft classify answers.jsonl --text-column completion --question-column problem --spans spans.jsonl
   rft classify runs/a --endpoint http://localhost:8000/v1 --judge-model Qwen2.5-32B-Instruct
 
-The judge's key is read from RFT_API_KEY.")]
+The judge's key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
 pub struct Args {
     /// Run directories, or files with one JSON object a line
     #[arg(required = true, value_name = "RUN|FILE")]

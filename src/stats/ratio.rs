@@ -3,10 +3,10 @@
 use rayon::prelude::*;
 
 use super::Interval;
-use super::bootstrap::quantile;
+use super::bootstrap::{quantile, tail};
 use crate::rng::{Purpose, Stream};
 
-/// Percentile bootstrap intervals of ratios of sums. A cluster is a question with the totals of its samples; each ratio names
+/// Bootstrap intervals of ratios of sums, with the percentiles of [`bootstrap_mean`](super::bootstrap_mean). A cluster is a question with the totals of its samples; each ratio names
 /// the column summed above the line and the one below. Clusters are what is resampled, and all ratios share the draws.
 ///
 /// # Panics
@@ -39,7 +39,7 @@ pub fn bootstrap_ratios<const K: usize>(
         })
         .collect();
     let estimates = of(&clusters.iter().fold([0.0; K], add));
-    let tail = (1.0 - confidence) / 2.0;
+    let tail = tail(clusters.len(), confidence);
     estimates
         .into_iter()
         .enumerate()
