@@ -3,6 +3,7 @@
 //! The way the data goes: [`config`] ► [`data`] ► [`prompt`] ► [`rollout`] ► [`reward`] ► [`grpo`] ► [`train`] ► [`run`],
 //! with [`model`] and [`ops`] under rollout and grpo. ARCHITECTURE.md tells who lives where and what is never allowed.
 
+pub mod behavior;
 pub mod cli;
 pub mod config;
 #[cfg(feature = "cuda")]

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand. Data goes to stdout, everything else to stderr.
 
+pub mod classify;
 pub mod config;
 pub mod config_args;
 pub mod doctor;
@@ -40,6 +41,7 @@ enum Command {
     Train(Box<train::Args>),
     Eval(Box<eval::Args>),
     Generate(Box<generate::Args>),
+    Classify(classify::Args),
     Merge(merge::Args),
     Plan(plan::Args),
     Selftest(selftest::Args),
@@ -56,6 +58,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Selftest(args) => selftest::run(&args),

@@ -70,7 +70,7 @@ pub fn bootstrap_average(benchmarks: &[Vec<f64>], resamples: usize, confidence: 
 }
 
 /// The probability below the lower percentile of an interval from `n` values.
-fn tail(n: usize, confidence: f64) -> f64 {
+pub(super) fn tail(n: usize, confidence: f64) -> f64 {
     if n == 1 {
         return (1.0 - confidence) / 2.0;
     }

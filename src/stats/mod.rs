@@ -11,15 +11,16 @@
 //! | two arms, several training seeds each | [`compare_seeds`] for another run, [`compare_means`] for other questions |
 //! | two published percentages | [`compare_unpaired`], [`mcnemar_bounds`] |
 //! | several comparisons | [`holm`] |
+//! | a ratio of counts, such as behaviours in a response | [`bootstrap_ratios`] |
 //! | what a comparison could have shown | [`detectable_difference`], [`paired_t_power`] |
 
-mod agreement;
 mod bootstrap;
 mod gamma;
 mod multiple;
 mod normal;
 mod paired;
 mod power;
+mod ratio;
 mod samples;
 mod seeds;
 mod student;
@@ -30,12 +31,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use agreement::cohen_kappa;
 pub use bootstrap::{bootstrap_average, bootstrap_mean, quantile};
 pub use multiple::holm;
 pub use normal::{normal_cdf, normal_quantile};
 pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired, mcnemar_exact, sign_flip};
 pub use power::{detectable_difference, paired_t_power};
+pub use ratio::bootstrap_ratios;
 pub use samples::{
     Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means,
     question_pass_at_k,

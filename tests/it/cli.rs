@@ -81,6 +81,7 @@ fn help_tells_what_there_is() {
       train     Fine-tune a model by GRPO under a prior prompt
       eval      Measure a model on benchmarks
       generate  Ask a model, trained or not, one question
+      classify  Tell what responses do: verify, backtrack, plan, write code ...
       merge     Make an adapter part of its model
       plan      Say what a run takes of a GPU's memory, and of time and money
       selftest  Check everything that runs on a GPU against the CPU

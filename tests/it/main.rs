@@ -2,14 +2,15 @@
 
 mod answers;
 mod attacks;
+mod behaviors;
 mod cli;
 mod code_eval;
 mod config;
 mod custom_reward;
 mod data;
 mod embedded;
-mod eval;
 mod endpoint;
+mod eval;
 mod files;
 mod gradients;
 mod hub;

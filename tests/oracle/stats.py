@@ -72,6 +72,7 @@ def kappa():
     for size, classes, noise in ((20, 2, 0.2), (300, 5, 0.4), (100, 3, 1.0)):
         first = rng.integers(0, classes, size)
         second = np.where(rng.random(size) < noise, rng.integers(0, classes, size), first)
+        first, second = (first == 0).astype(int), (second == 0).astype(int)
         cases.append([first.tolist(), second.tolist(), float(cohen_kappa_score(first, second))])
     return cases
 

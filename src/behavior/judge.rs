@@ -1,0 +1,310 @@
+//! A language model as a second opinion: asked for one class at a time, through an OpenAI-compatible server.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::http::StatusCode;
+
+use super::Class;
+use crate::disk::{atomic, hash};
+
+/// The environment variables that may hold the server's key; the first that is set counts.
+const KEY_VARIABLES: [&str; 2] = ["RFT_ENDPOINT_KEY", "OPENAI_API_KEY"];
+const SEED: u64 = 42;
+/// Enough for the two lines, with room for a model that says more; such a reply cannot be parsed, and counts as that.
+const MAX_TOKENS: usize = 64;
+/// Waits before the second and later attempts.
+const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
+
+/// What the judge said of one class in one response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Opinion {
+    /// How often it sees the class; 0 is `no`.
+    Count(usize),
+    /// The reply has not the form that was asked for. It is never taken for a 0.
+    Unparsable,
+}
+
+/// A model behind a server, pinned by its name, asked at temperature 0 with a fixed seed.
+pub struct Judge {
+    agent: Agent,
+    url: String,
+    model: String,
+    key: Option<String>,
+    cache: PathBuf,
+}
+
+impl Judge {
+    /// `endpoint` is the server's base, with or without `/v1`; replies are kept below the folder `cache` and not asked for
+    /// again. The key comes from `RFT_ENDPOINT_KEY`, else `OPENAI_API_KEY`; it is shown nowhere, and sent only over TLS or to this
+    /// machine.
+    pub fn new(endpoint: &str, model: &str, cache: &Path) -> Result<Self> {
+        let set = |name| std::env::var(name).ok().filter(|key: &String| !key.trim().is_empty());
+        Self::with_key(endpoint, model, cache, KEY_VARIABLES.into_iter().find_map(set))
+    }
+
+    fn with_key(endpoint: &str, model: &str, cache: &Path, key: Option<String>) -> Result<Self> {
+        ensure!(
+            endpoint.starts_with("http://") || endpoint.starts_with("https://"),
+            "`{endpoint}` is no endpoint\nhint: it is a URL such as http://localhost:8000/v1"
+        );
+        let base = endpoint.trim_end_matches('/').trim_end_matches("/v1");
+        let agent = Agent::config_builder()
+            .user_agent(concat!("rft/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            .max_redirects(0) // a key goes to no other server
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_global(Some(Duration::from_secs(300)))
+            .build()
+            .into();
+        let url = format!("{base}/v1/chat/completions");
+        Ok(Self {
+            agent,
+            url,
+            model: model.to_owned(),
+            key: key.filter(|_| keeps_secrets(endpoint)),
+            cache: cache.to_owned(),
+        })
+    }
+
+    /// Whether `response` shows `class`, and how often.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses; when the cache cannot be written.
+    pub fn ask(&self, class: Class, problem: &str, response: &str) -> Result<Opinion> {
+        let words = words();
+        let message = words.message(class, problem, response);
+        let id = hash::sha256(json!([words.system, message, self.model, SEED]).to_string().as_bytes());
+        let file = self.cache.join(format!("{id}.json"));
+        if let Ok(text) = std::fs::read_to_string(&file)
+            && let Ok(kept) = serde_json::from_str::<Kept>(&text)
+        {
+            return Ok(parse(&kept.reply));
+        }
+        let reply = self.reply(&words.system, &message)?;
+        std::fs::create_dir_all(&self.cache).with_context(|| format!("make `{}`", self.cache.display()))?;
+        let kept = Kept { model: self.model.clone(), class, reply };
+        atomic::write(&file, serde_json::to_string(&kept)?.as_bytes())?;
+        Ok(parse(&kept.reply))
+    }
+
+    fn reply(&self, system: &str, message: &str) -> Result<String> {
+        let body = json!({
+            "model": self.model,
+            "messages": [{ "role": "system", "content": system }, { "role": "user", "content": message }],
+            "temperature": 0,
+            "seed": SEED,
+            "max_tokens": MAX_TOKENS,
+        })
+        .to_string();
+        let mut pauses = PAUSES.iter();
+        loop {
+            let fault = match self.post(&body) {
+                Ok(reply) => return Ok(reply),
+                Err(fault) => fault,
+            };
+            match pauses.next() {
+                Some(pause) if fault.passing => sleep(*pause),
+                _ => bail!("ask the judge at {}: {}", self.url, fault.reason),
+            }
+        }
+    }
+
+    fn post(&self, body: &str) -> Result<String, Fault> {
+        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let passing = |reason: String| Fault { reason, passing: true };
+        let mut response = request.send(body).map_err(|error| passing(error.to_string()))?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            let reason = match status.as_u16() {
+                401 | 403 => format!("it wants another key ({status})\nhint: set RFT_ENDPOINT_KEY"),
+                404 => format!("there is no such page or model ({status})\nhint: check --endpoint and --judge-model"),
+                _ => format!("it answers {status}"),
+            };
+            return Err(Fault { reason, passing: status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS });
+        }
+        let text = response.body_mut().with_config().limit(4 << 20).read_to_string();
+        let text = text.map_err(|error| passing(error.to_string()))?;
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| passing(format!("its reply is no JSON: {error}")))?;
+        let content = value["choices"][0]["message"]["content"].as_str();
+        content
+            .map(str::to_owned)
+            .ok_or_else(|| Fault { reason: "its reply has no message".to_owned(), passing: false })
+    }
+}
+
+/// Whether nobody else reads what is sent there.
+fn keeps_secrets(endpoint: &str) -> bool {
+    let Some(plain) = endpoint.strip_prefix("http://") else { return true };
+    ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|here| plain.strip_prefix(here).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])))
+}
+
+struct Fault {
+    reason: String,
+    /// Whether it may be over at the next attempt.
+    passing: bool,
+}
+
+/// A reply as it lies in the cache.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    model: String,
+    class: Class,
+    reply: String,
+}
+
+/// Reads the two lines that were asked for, and nothing else: `no` goes with 0 and `yes` with more.
+fn parse(reply: &str) -> Opinion {
+    let lines: Vec<String> =
+        reply.lines().map(|line| line.trim().to_ascii_lowercase()).filter(|it| !it.is_empty()).collect();
+    let [present, count] = lines.as_slice() else { return Opinion::Unparsable };
+    let present = present.strip_prefix("present:").map(|it| it.trim().trim_end_matches('.'));
+    let count = count.strip_prefix("count:").and_then(|it| it.trim().trim_end_matches('.').parse::<usize>().ok());
+    match (present, count) {
+        (Some("no"), Some(0)) => Opinion::Count(0),
+        (Some("yes"), Some(count)) if count > 0 => Opinion::Count(count),
+        _ => Opinion::Unparsable,
+    }
+}
+
+/// The judge's instructions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Words {
+    #[expect(dead_code, reason = "for those who read the file")]
+    version: u32,
+    system: String,
+    head: String,
+    tail: String,
+    ask: BTreeMap<Class, String>,
+}
+
+impl Words {
+    fn message(&self, class: Class, problem: &str, response: &str) -> String {
+        // Filled in one pass, or a response that holds `{problem}` would be filled in turn.
+        let (before, rest) = self.head.split_once("{problem}").expect("the head has its places");
+        let (between, after) = rest.split_once("{response}").expect("the head has its places");
+        format!("{before}{problem}{between}{response}{after}{}{}", self.ask[&class], self.tail)
+    }
+}
+
+fn words() -> &'static Words {
+    static WORDS: OnceLock<Words> = OnceLock::new();
+    WORDS.get_or_init(|| toml::from_str(include_str!("judge.toml")).expect("the judge's instructions are well-formed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A server that gives these replies in turn, status and content, and the requests that it got.
+    fn server(replies: Vec<(u16, &'static str)>) -> (String, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/v1", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for (status, content) in replies {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(stream);
+                let (mut head, mut length) = (String::new(), 0);
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    head += &line;
+                    if line.trim().is_empty() {
+                        break;
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                log.lock().unwrap().push(head + std::str::from_utf8(&body).unwrap());
+                let body = json!({ "choices": [{ "message": { "content": content } }] }).to_string();
+                let head =
+                    format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                reader.into_inner().write_all((head + &body).as_bytes()).unwrap();
+            }
+        });
+        (address, seen)
+    }
+
+    #[test]
+    fn asks_once_and_remembers() {
+        let cache = tempfile::tempdir().unwrap();
+        let (address, seen) = server(vec![(429, ""), (200, "present: yes\ncount: 2\n"), (200, "It does.")]);
+        let judge = Judge::with_key(&address, "m-2026", cache.path(), Some("s3cret".into())).unwrap();
+        for _ in 0..2 {
+            assert_eq!(judge.ask(Class::Code, "{response}?", "x {problem}").unwrap(), Opinion::Count(2));
+        }
+        assert_eq!(judge.ask(Class::Planning, "p", "r").unwrap(), Opinion::Unparsable);
+        assert_eq!(judge.ask(Class::Planning, "p", "r").unwrap(), Opinion::Unparsable, "kept as it came");
+
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), 3, "the 429 is asked again, what is in the cache is not");
+        assert!(seen[0].starts_with("POST /v1/chat/completions ") && seen[0].to_lowercase().contains("bearer s3cret"));
+        let body: Value = serde_json::from_str(seen[1].split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert_eq!((&body["model"], &body["temperature"], &body["seed"]), (&json!("m-2026"), &json!(0), &json!(SEED)));
+        let message = body["messages"][1]["content"].as_str().unwrap();
+        assert!(message.contains("{response}?\n") && message.contains("x {problem}\n"), "filled once");
+        for file in std::fs::read_dir(cache.path()).unwrap() {
+            assert!(!std::fs::read_to_string(file.unwrap().path()).unwrap().contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_without_the_key() {
+        let cache = tempfile::tempdir().unwrap();
+        let (address, _) = server(vec![(401, "")]);
+        let judge = Judge::with_key(&address, "m", cache.path(), Some("s3cret".into())).unwrap();
+        let error = format!("{:#}", judge.ask(Class::Code, "p", "r").unwrap_err());
+        assert!(error.contains("401") && error.contains(KEY_VARIABLES[0]) && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn a_key_goes_to_no_stranger() {
+        for kept in ["https://api.example.org/v1", "http://localhost:8000", "http://127.0.0.1/v1", "http://[::1]:80"] {
+            assert!(keeps_secrets(kept), "{kept}");
+        }
+        for open in ["http://example.org", "http://localhost.example.org/v1", "http://127.0.0.1.example.org"] {
+            assert!(!keeps_secrets(open), "{open}");
+        }
+    }
+
+    #[test]
+    fn only_the_form_that_was_asked_for() {
+        assert_eq!(parse("present: no\ncount: 0"), Opinion::Count(0));
+        assert_eq!(parse(" Present: Yes\n\n Count: 3.\n"), Opinion::Count(3));
+        for reply in
+            ["", "yes", "present: yes\ncount: 0", "present: no\ncount: 2", "present: yes\ncount: many", "a\nb\nc"]
+        {
+            assert_eq!(parse(reply), Opinion::Unparsable, "{reply}");
+        }
+    }
+
+    #[test]
+    fn every_class_has_its_question() {
+        for class in Class::ALL {
+            assert!(words().message(class, "P", "R").contains("Behaviour: "));
+        }
+    }
+}

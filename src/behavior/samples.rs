@@ -1,0 +1,250 @@
+//! Responses to classify: from a training run, an evaluation, or any file of JSON lines.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::prompt;
+
+/// A model's answer and what it was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Response {
+    /// Identity of the question.
+    pub question_id: String,
+    pub question: String,
+    /// All that the model was given, as far as it is known: the rendered prompt, or the prior prompt and the question.
+    pub prompt: String,
+    pub text: String,
+    pub tokens: Option<usize>,
+}
+
+/// What the columns of a file are called, where they are not called as `rft` calls them.
+#[derive(Clone, Debug, Default)]
+pub struct Columns {
+    pub text: Option<String>,
+    pub prompt: Option<String>,
+    pub question: Option<String>,
+}
+
+/// The responses in a run directory, an evaluation's directory or a file: one object a line, either a response, or a group of a
+/// training run with its `branches`. A torn last line, of a run that is being written, is left out.
+///
+/// # Errors
+/// What cannot be read; a line without the response's text; no responses at all.
+pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Response>> {
+    let mut responses = Vec::new();
+    for file in locate(path)? {
+        let context = || format!("read `{}`", file.display());
+        let asked = Asked::beside(&file)?;
+        for (number, row) in rows(&file).with_context(context)? {
+            let line = Line { row: &row, columns, asked: &asked, number };
+            line.responses(&mut responses).with_context(context)?;
+        }
+    }
+    ensure!(!responses.is_empty(), "`{}` holds no responses", path.display());
+    Ok(responses)
+}
+
+/// The files to read: that of a training run, those of an evaluation's benchmarks, or the one that was named.
+fn locate(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    for name in ["completions.jsonl", "samples.jsonl"] {
+        if path.join(name).is_file() {
+            return Ok(vec![path.join(name)]);
+        }
+    }
+    let entries = std::fs::read_dir(path).with_context(|| format!("read `{}`", path.display()))?;
+    let below = entries.filter_map(|entry| Some(entry.ok()?.path().join("samples.jsonl")));
+    let mut files: Vec<PathBuf> = below.filter(|file| file.is_file()).collect();
+    files.sort();
+    ensure!(
+        !files.is_empty(),
+        "there is no `completions.jsonl` and no `samples.jsonl` in `{}`\n\
+         hint: give the directory of a run or of an evaluation, or the file that holds the responses",
+        path.display()
+    );
+    Ok(files)
+}
+
+/// The lines of a file as JSON, with their numbers.
+fn rows(file: &Path) -> Result<Vec<(usize, Value)>> {
+    let text = std::fs::read_to_string(file)?;
+    let mut rows = Vec::new();
+    for (index, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        match serde_json::from_str(line) {
+            Ok(row) => rows.push((index + 1, row)),
+            Err(_) if !line.ends_with('\n') && !rows.is_empty() => break,
+            Err(error) => return Err(error).with_context(|| format!("line {}", index + 1)),
+        }
+    }
+    Ok(rows)
+}
+
+/// What the responses of a file were asked, as far as files beside it tell.
+#[derive(Default)]
+struct Asked {
+    /// Of a training run: the text of its prior prompt.
+    prior: String,
+    /// Of an evaluation, by question: the question and the rendered prompt.
+    questions: HashMap<String, [Option<String>; 2]>,
+}
+
+impl Asked {
+    fn beside(file: &Path) -> Result<Self> {
+        let mut asked = Self::default();
+        let prior = file.with_file_name("prompt.toml");
+        if file.ends_with("completions.jsonl") && prior.is_file() {
+            asked.prior = prompt::find(&prior.display().to_string())?.text;
+        }
+        let questions = file.with_file_name("questions.jsonl");
+        if file.ends_with("samples.jsonl") && questions.is_file() {
+            for (_, row) in rows(&questions).with_context(|| format!("read `{}`", questions.display()))? {
+                let text = |column: &str| row[column].as_str().map(str::to_owned);
+                if let Some(id) = text("id") {
+                    asked.questions.insert(id, [text("question"), text("prompt_text")]);
+                }
+            }
+        }
+        Ok(asked)
+    }
+}
+
+struct Line<'a> {
+    row: &'a Value,
+    columns: &'a Columns,
+    asked: &'a Asked,
+    /// From 1.
+    number: usize,
+}
+
+impl Line<'_> {
+    fn responses(&self, into: &mut Vec<Response>) -> Result<()> {
+        let given = match &self.row["question_id"] {
+            Value::String(id) => Some(id.clone()),
+            Value::Number(id) => Some(id.to_string()),
+            _ => None,
+        };
+        let known = given.as_ref().and_then(|id| self.asked.questions.get(id));
+        let known = |index: usize| known.and_then(|texts| texts[index].clone());
+        let question = self.text_of(&self.columns.question, "question")?.or_else(|| known(0)).unwrap_or_default();
+        let rendered = self.text_of(&self.columns.prompt, "prompt_text")?.or_else(|| known(1));
+        let prompt = rendered.unwrap_or_else(|| format!("{}\n{question}", self.asked.prior));
+        // The question itself tells responses of one question; without it each line is its own.
+        let own = || if question.is_empty() { format!("line {}", self.number) } else { question.clone() };
+        let id = given.unwrap_or_else(own);
+        let mut push = |text: String, tokens: &Value| {
+            let tokens = tokens.as_u64().map(|tokens| tokens as usize);
+            into.push(Response {
+                question_id: id.clone(),
+                question: question.clone(),
+                prompt: prompt.clone(),
+                text,
+                tokens,
+            });
+        };
+        if let (Value::Array(branches), None) = (&self.row["branches"], &self.columns.text) {
+            for branch in branches {
+                let Some(text) = branch["text"].as_str() else {
+                    bail!("line {}: a branch has no `text`", self.number);
+                };
+                push(text.to_owned(), &branch["tokens"]);
+            }
+            return Ok(());
+        }
+        let Some(text) = self.text_of(&self.columns.text, "text")? else {
+            bail!(
+                "line {} has no column `text`\nhint: name the column of the responses with --text-column",
+                self.number
+            );
+        };
+        push(text, &self.row["tokens"]);
+        Ok(())
+    }
+
+    /// The text in a column: of the name the user gave, which must be there, or of our own, which need not.
+    fn text_of(&self, named: &Option<String>, ours: &str) -> Result<Option<String>> {
+        let found = self.row[named.as_deref().unwrap_or(ours)].as_str().map(str::to_owned);
+        match (named, &found) {
+            (Some(name), None) => {
+                let columns = self.row.as_object().map(|row| row.keys().cloned().collect::<Vec<_>>().join(", "));
+                bail!(
+                    "line {} has no text in the column `{name}`\nhint: its columns are {}",
+                    self.number,
+                    columns.unwrap_or_default()
+                )
+            }
+            _ => Ok(found),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str, columns: &Columns) -> Result<Vec<Response>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read(&path, columns)
+    }
+
+    #[test]
+    fn groups_of_a_run_with_its_prompt() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = r#"{"step":1,"question_id":"q/1","question":"2 + 2?","branches":[{"text":"4","tokens":2},{"text":"5","tokens":3}]}"#;
+        std::fs::write(dir.path().join("completions.jsonl"), format!("{group}\n{}", &group[..40])).unwrap();
+        std::fs::write(dir.path().join("prompt.toml"), prompt::find("planning").unwrap().to_toml()).unwrap();
+        let responses = read(dir.path(), &Columns::default()).unwrap();
+        assert_eq!(responses.len(), 2, "the torn line is left out");
+        assert_eq!((responses[1].text.as_str(), responses[1].tokens), ("5", Some(3)));
+        assert_eq!(responses[0].question_id, "q/1");
+        assert!(responses[0].prompt.contains("<plan>") && responses[0].prompt.ends_with("2 + 2?"));
+    }
+
+    #[test]
+    fn samples_of_an_evaluation_with_their_questions() {
+        let dir = tempfile::tempdir().unwrap();
+        for (bench, text) in [("math500", "M"), ("aime2024", "A")] {
+            let folder = dir.path().join(bench);
+            std::fs::create_dir(&folder).unwrap();
+            let sample = format!("{{\"question_id\":\"q\",\"sample\":0,\"text\":\"{text}\",\"tokens\":3}}\n");
+            std::fs::write(folder.join("samples.jsonl"), sample).unwrap();
+            let question = r#"{"id":"q","question":"Q","gold":"4","prompt_text":"P"}"#;
+            std::fs::write(folder.join("questions.jsonl"), format!("{question}\n")).unwrap();
+        }
+        let responses = read(dir.path(), &Columns::default()).unwrap();
+        assert_eq!(responses.iter().map(|it| it.text.as_str()).collect::<Vec<_>>(), ["A", "M"]);
+        assert_eq!((responses[0].question.as_str(), responses[0].prompt.as_str()), ("Q", "P"));
+    }
+
+    #[test]
+    fn samples_and_named_columns() {
+        let sample = r#"{"question_id":"a","sample":0,"prompt_text":"P","question":"Q","text":"T","tokens":7}"#;
+        let expected = Response {
+            question_id: "a".into(),
+            question: "Q".into(),
+            prompt: "P".into(),
+            text: "T".into(),
+            tokens: Some(7),
+        };
+        assert_eq!(read_text(sample, &Columns::default()).unwrap(), [expected]);
+        let columns = Columns { text: Some("out".into()), question: Some("in".into()), prompt: None };
+        let named = read_text("{\"in\":\"Q\",\"out\":\"T\"}\n\n", &columns).unwrap();
+        assert_eq!((named[0].question_id.as_str(), named[0].text.as_str(), named[0].tokens), ("Q", "T", None));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let error = |text, columns: &Columns| format!("{:#}", read_text(text, columns).unwrap_err());
+        assert!(error("{\"answer\":\"T\"}", &Columns::default()).contains("--text-column"));
+        let columns = Columns { text: Some("out".into()), ..Columns::default() };
+        assert!(error("{\"answer\":\"T\"}", &columns).contains("its columns are answer"));
+        assert!(error("{}\n{", &Columns::default()).contains("line 1"));
+        assert!(error("", &Columns::default()).contains("holds no responses"));
+    }
+}

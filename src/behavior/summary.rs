@@ -1,0 +1,163 @@
+//! Many responses in a few figures: how often a behaviour shows, and how sure that is.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Class, Span};
+use crate::stats::{Interval, bootstrap_ratios, wilson};
+
+/// Resamples of the questions.
+const RESAMPLES: usize = 10_000;
+const CONFIDENCE: f64 = 0.95;
+const CLASSES: usize = Class::ALL.len();
+/// Columns of a question's totals: responses that show each class, spans of each class, responses, tokens.
+const COLUMNS: usize = 2 * CLASSES + 2;
+const RESPONSES: usize = 2 * CLASSES;
+const TOKENS: usize = RESPONSES + 1;
+
+/// What was found in one response.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counted {
+    /// Identity of the question: its responses are resampled together.
+    pub question: String,
+    pub tokens: Option<usize>,
+    /// Spans of each class, in the order of [`Class::ALL`].
+    pub counts: [usize; CLASSES],
+}
+
+impl Counted {
+    pub fn new(question: &str, tokens: Option<usize>, spans: &[Span]) -> Self {
+        let mut counts = [0; CLASSES];
+        spans.iter().for_each(|span| counts[span.class as usize] += 1);
+        Self { question: question.to_owned(), tokens, counts }
+    }
+}
+
+/// A figure and its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Estimate {
+    pub value: f64,
+    pub interval: Interval,
+}
+
+/// One class over all responses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ClassSummary {
+    pub class: Class,
+    /// Responses that show it.
+    pub responses: usize,
+    /// The share of those, from 0 to 1.
+    pub presence: Estimate,
+    /// Spans a response.
+    pub count: Estimate,
+    /// Spans per 1,000 tokens, because lengths differ between models; `None` where a response's tokens were not counted.
+    pub per_1000_tokens: Option<Estimate>,
+}
+
+/// All classes over all responses.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    pub questions: usize,
+    pub responses: usize,
+    pub tokens: Option<usize>,
+    pub classes: Vec<ClassSummary>,
+}
+
+impl Summary {
+    /// Intervals are bootstrapped over questions, for the responses to one question are alike. A share gets Wilson's interval
+    /// where each question has one response, and where all questions or none show the class, of which a bootstrap would
+    /// think itself certain.
+    ///
+    /// # Panics
+    /// When there are no responses.
+    pub fn new(responses: &[Counted], seed: u64) -> Self {
+        assert!(!responses.is_empty(), "a summary needs responses");
+        let mut questions: BTreeMap<&str, [f64; COLUMNS]> = BTreeMap::new();
+        for response in responses {
+            let totals = questions.entry(&response.question).or_insert([0.0; COLUMNS]);
+            for (class, &count) in response.counts.iter().enumerate() {
+                totals[class] += f64::from(u8::from(count > 0));
+                totals[CLASSES + class] += count as f64;
+            }
+            totals[RESPONSES] += 1.0;
+            totals[TOKENS] += response.tokens.unwrap_or(0) as f64;
+        }
+        let totals: Vec<[f64; COLUMNS]> = questions.into_values().collect();
+        let sum = |column: usize| totals.iter().map(|question| question[column]).sum::<f64>();
+        let tokens =
+            responses.iter().map(|response| response.tokens).sum::<Option<usize>>().filter(|&tokens| tokens > 0);
+
+        let mut ratios: Vec<(usize, usize)> = (0..2 * CLASSES).map(|column| (column, RESPONSES)).collect();
+        if tokens.is_some() {
+            ratios.extend((0..CLASSES).map(|class| (CLASSES + class, TOKENS)));
+        }
+        let intervals = bootstrap_ratios(&totals, &ratios, RESAMPLES, CONFIDENCE, seed);
+        let estimate = |index: usize, scale: f64| {
+            let (above, below) = ratios[index];
+            let Interval { low, high } = intervals[index];
+            Estimate {
+                value: scale * sum(above) / sum(below),
+                interval: Interval { low: scale * low, high: scale * high },
+            }
+        };
+        let one_each = totals.len() == responses.len();
+        let classes = Class::ALL.into_iter().enumerate().map(|(index, class)| {
+            let shown = sum(index) as usize;
+            let mut presence = estimate(index, 1.0);
+            if one_each {
+                presence.interval = wilson(shown, responses.len(), CONFIDENCE);
+            } else if shown == 0 || shown == responses.len() {
+                presence.interval = wilson(if shown == 0 { 0 } else { totals.len() }, totals.len(), CONFIDENCE);
+            }
+            ClassSummary {
+                class,
+                responses: shown,
+                presence,
+                count: estimate(CLASSES + index, 1.0),
+                per_1000_tokens: tokens.map(|_| estimate(2 * CLASSES + index, 1000.0)),
+            }
+        });
+        Self { questions: totals.len(), responses: responses.len(), tokens, classes: classes.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(question: &str, tokens: usize, verifications: usize) -> Counted {
+        let mut counts = [0; CLASSES];
+        counts[Class::Verification as usize] = verifications;
+        Counted { question: question.to_owned(), tokens: Some(tokens), counts }
+    }
+
+    #[test]
+    fn shares_counts_and_rates() {
+        let summary = Summary::new(&[counted("a", 100, 2), counted("a", 300, 0), counted("b", 100, 2)], 1);
+        assert_eq!((summary.questions, summary.responses, summary.tokens), (2, 3, Some(500)));
+        let class = &summary.classes[Class::Verification as usize];
+        assert_eq!((class.responses, class.presence.value, class.count.value), (2, 2.0 / 3.0, 4.0 / 3.0));
+        assert!((class.per_1000_tokens.unwrap().value - 8.0).abs() < 1e-12);
+        for estimate in [class.presence, class.count, class.per_1000_tokens.unwrap()] {
+            let Interval { low, high } = estimate.interval;
+            assert!(low < estimate.value && estimate.value < high, "{estimate:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_seen_is_not_certain_to_be_absent() {
+        let none = Summary::new(&[counted("a", 9, 0), counted("a", 9, 0), counted("b", 9, 0)], 1);
+        assert_eq!(none.classes[0].presence.interval, wilson(0, 2, CONFIDENCE), "two questions, not three");
+        let one_each = Summary::new(&[counted("a", 9, 1), counted("b", 9, 0)], 1);
+        assert_eq!(one_each.classes[0].presence.interval, wilson(1, 2, CONFIDENCE));
+    }
+
+    #[test]
+    fn without_tokens_there_is_no_rate() {
+        let mut uncounted = counted("a", 9, 1);
+        uncounted.tokens = None;
+        let summary = Summary::new(&[uncounted, counted("b", 9, 1)], 1);
+        assert_eq!((summary.tokens, summary.classes[0].per_1000_tokens), (None, None));
+    }
+}

@@ -1,0 +1,308 @@
+//! `rft classify`: what the responses of a run do, as a table, as JSON, as spans and as a picture.
+
+use std::fs::File;
+use std::io::{BufWriter, Write, stdout};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::behavior::agreement::Tally;
+use crate::behavior::heatmap::heatmap;
+use crate::behavior::judge::{Judge, Opinion};
+use crate::behavior::samples::{self, Columns, Response};
+use crate::behavior::summary::{Counted, Estimate, Summary};
+use crate::behavior::{Class, Classifier, Span};
+use crate::disk::atomic::{self, write_error};
+
+/// Questions that are put to the judge at the same time.
+const JUDGE_WORKERS: usize = 8;
+
+/// Tell what responses do: verify, backtrack, plan, write code ...
+///
+/// Marks nine behaviours by rules, without a network: the share of responses that show each, spans a response and spans per
+/// 1,000 tokens, with 95 % intervals over questions. A class on which the rules agree too little with people is marked
+/// `low confidence`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft classify runs/tiny-null-example-1
+  rft classify base.jsonl trained.jsonl --heatmap change.svg
+  rft classify answers.jsonl --text-column completion --question-column problem --spans spans.jsonl
+  rft classify runs/a --endpoint http://localhost:8000/v1 --judge-model Qwen2.5-32B-Instruct
+
+The judge's key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
+pub struct Args {
+    /// Run directories, or files with one JSON object a line
+    #[arg(required = true, value_name = "RUN|FILE")]
+    inputs: Vec<PathBuf>,
+
+    /// Column of the responses in a file [default: text]
+    #[arg(long, value_name = "COLUMN")]
+    text_column: Option<String>,
+
+    /// Column of what the model was given, from which copies are told [default: prompt_text]
+    #[arg(long, value_name = "COLUMN")]
+    prompt_column: Option<String>,
+
+    /// Column of the questions [default: question]
+    #[arg(long, value_name = "COLUMN")]
+    question_column: Option<String>,
+
+    /// Rules to use instead of the built-in ones
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+
+    /// Write every span that was found
+    #[arg(long, value_name = "FILE")]
+    spans: Option<PathBuf>,
+
+    /// Draw the shares of several inputs, and their change from the first
+    #[arg(long, value_name = "FILE.svg")]
+    heatmap: Option<PathBuf>,
+
+    /// Ask a model behind this OpenAI-compatible server too, and tell how far it agrees with the rules
+    #[arg(long, value_name = "URL", requires = "judge_model")]
+    endpoint: Option<String>,
+
+    /// The model to ask; name a version that does not change
+    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    judge_model: Option<String>,
+
+    /// Ask it about so many responses of each input, spread evenly; nine questions each
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "endpoint")]
+    judge_limit: usize,
+
+    /// Where its replies are kept
+    #[arg(long, value_name = "DIR", default_value = "runs/judge-cache", requires = "endpoint")]
+    judge_cache: PathBuf,
+
+    /// Seed of the intervals
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    output_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// One input and what was found in it.
+struct Classified {
+    name: String,
+    responses: Vec<Response>,
+    /// Of each response.
+    spans: Vec<Vec<Span>>,
+    summary: Summary,
+    judged: Option<Judged>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    ensure!(
+        args.heatmap.is_none() || args.inputs.len() > 1,
+        "--heatmap compares inputs, and there is one\nhint: name several runs or files, first what the others are compared with"
+    );
+    let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
+    let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
+    let judge = match (&args.endpoint, &args.judge_model) {
+        (Some(endpoint), Some(model)) => Some(Judge::new(endpoint, model, &args.judge_cache)?),
+        _ => None,
+    };
+    let columns = Columns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
+    let mut all = Vec::new();
+    for input in &args.inputs {
+        let responses = samples::read(input, &columns)?;
+        let spans: Vec<Vec<Span>> =
+            responses.iter().map(|response| classifier.classify(&response.prompt, &response.text)).collect();
+        let counted: Vec<Counted> = responses
+            .iter()
+            .zip(&spans)
+            .map(|(response, spans)| Counted::new(&response.question_id, response.tokens, spans))
+            .collect();
+        let summary = Summary::new(&counted, args.seed);
+        let judged =
+            judge.as_ref().map(|judge| Judged::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
+        all.push(Classified { name: input.display().to_string(), responses, spans, summary, judged });
+    }
+    if let Some(path) = &args.spans {
+        write_spans(path, &all)?;
+    }
+    if let Some(path) = &args.heatmap {
+        let rows: Vec<(String, Summary)> = all.iter().map(|it| (it.name.clone(), it.summary.clone())).collect();
+        atomic::write(path, heatmap(&rows).as_bytes())?;
+    }
+    match args.output_format {
+        Format::Table => write!(stdout(), "{}", text(&all, classifier))?,
+        Format::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
+    }
+    Ok(())
+}
+
+fn text(all: &[Classified], classifier: &Classifier) -> String {
+    let mut text = String::new();
+    for it in all {
+        let Summary { questions, responses, tokens, .. } = &it.summary;
+        let tokens = tokens.map_or_else(String::new, |tokens| format!(", {tokens} tokens"));
+        text += &format!("{}: {responses} responses to {questions} questions{tokens}\n", it.name);
+        text += &format!("{}\n\n", table(it, classifier));
+    }
+    if Class::ALL.iter().any(|&class| classifier.is_doubtful(class)) {
+        text +=
+            "low confidence: the rules agree with people too little, or it was not measured; see docs/behaviors.md\n";
+    }
+    text
+}
+
+fn table(it: &Classified, classifier: &Classifier) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    let mut header = vec!["", "responses", "share of responses, %", "a response", "per 1,000 tokens"];
+    if it.judged.is_some() {
+        header.extend(["judge: share, %", "unparsable", "kappa"]);
+    }
+    table.set_header(header);
+    for class in &it.summary.classes {
+        let doubt = if classifier.is_doubtful(class.class) { " (low confidence)" } else { "" };
+        let mut row = vec![
+            format!("{}{doubt}", class.class.title()),
+            class.responses.to_string(),
+            figure(&class.presence, 100.0, 1),
+            figure(&class.count, 1.0, 2),
+            class.per_1000_tokens.map_or_else(|| "-".to_owned(), |rate| figure(&rate, 1.0, 2)),
+        ];
+        if let Some(judged) = &it.judged {
+            let opinion = &judged.classes[class.class as usize];
+            let share = opinion.share().map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share));
+            let kappa = opinion.tally.kappa().map_or_else(|| "-".to_owned(), |kappa| format!("{kappa:.2}"));
+            row.extend([share, opinion.unparsable.to_string(), kappa]);
+        }
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn figure(estimate: &Estimate, scale: f64, digits: usize) -> String {
+    let [value, low, high] =
+        [estimate.value, estimate.interval.low, estimate.interval.high].map(|it| format!("{:.digits$}", scale * it));
+    format!("{value} [{low}, {high}]")
+}
+
+fn as_json(all: &[Classified], classifier: &Classifier) -> serde_json::Value {
+    let inputs = all.iter().map(|it| json!({ "input": it.name, "summary": it.summary, "judge": it.judged }));
+    let doubtful: Vec<Class> = Class::ALL.into_iter().filter(|&class| classifier.is_doubtful(class)).collect();
+    json!({
+        "rules": classifier.version,
+        "low_confidence": doubtful,
+        "measured": classifier.measured,
+        "inputs": inputs.collect::<Vec<_>>(),
+    })
+}
+
+fn write_spans(path: &Path, all: &[Classified]) -> Result<()> {
+    let file = File::create(path).map_err(|error| write_error(path, &error))?;
+    let mut out = BufWriter::new(file);
+    for it in all {
+        for (index, (response, spans)) in it.responses.iter().zip(&it.spans).enumerate() {
+            for span in spans {
+                let line = json!({
+                    "input": it.name,
+                    "response": index,
+                    "question_id": response.question_id,
+                    "class": span.class,
+                    "start": span.start,
+                    "end": span.end,
+                    "rule": span.rule,
+                    "text": response.text[span.start..span.end],
+                });
+                writeln!(out, "{line}").map_err(|error| write_error(path, &error))?;
+            }
+        }
+    }
+    out.flush().map_err(|error| write_error(path, &error))
+}
+
+/// What the judge said of an input.
+#[derive(Debug, Serialize)]
+struct Judged {
+    responses: usize,
+    classes: Vec<JudgedClass>,
+}
+
+#[derive(Debug, Serialize)]
+struct JudgedClass {
+    class: Class,
+    /// Spans of the judge over all replies that could be read.
+    count: usize,
+    unparsable: usize,
+    kappa: Option<f64>,
+    /// The rules against the judge, who is taken for right here.
+    tally: Tally,
+}
+
+impl JudgedClass {
+    /// The share of responses that show the class, among those with a reply that could be read.
+    fn share(&self) -> Option<f64> {
+        let Tally { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
+        let read = true_positives + false_positives + false_negatives + true_negatives;
+        (read > 0).then(|| (true_positives + false_negatives) as f64 / read as f64)
+    }
+}
+
+impl Judged {
+    fn ask(judge: &Judge, responses: &[Response], spans: &[Vec<Span>], limit: usize) -> Result<Self> {
+        let n = limit.min(responses.len());
+        let chosen: Vec<usize> = (0..n).map(|index| index * responses.len() / n).collect();
+        let tasks: Vec<(usize, Class)> =
+            chosen.iter().flat_map(|&index| Class::ALL.map(|class| (index, class))).collect();
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        let opinions: Vec<Mutex<Option<Opinion>>> = tasks.iter().map(|_| Mutex::new(None)).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..JUDGE_WORKERS.min(tasks.len()) {
+                scope.spawn(|| {
+                    while let Some((at, &(index, class))) =
+                        Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, tasks.get(at)?)))
+                    {
+                        match judge.ask(class, &responses[index].question, &responses[index].text) {
+                            Ok(opinion) => *opinions[at].lock().expect("no worker panics") = Some(opinion),
+                            Err(error) => {
+                                // The others stop too: what failed here would fail there.
+                                next.store(tasks.len(), Ordering::Relaxed);
+                                failed.lock().expect("no worker panics").get_or_insert(error);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = failed.into_inner().expect("no worker panics") {
+            return Err(error);
+        }
+        let mut classes: Vec<JudgedClass> = Class::ALL
+            .map(|class| JudgedClass { class, count: 0, unparsable: 0, kappa: None, tally: Tally::default() })
+            .into();
+        for ((index, class), opinion) in tasks.into_iter().zip(opinions) {
+            let judged = &mut classes[class as usize];
+            match opinion.into_inner().expect("no worker panics").context("a question was not asked")? {
+                Opinion::Unparsable => judged.unparsable += 1,
+                Opinion::Count(count) => {
+                    judged.count += count;
+                    judged.tally.add(spans[index].iter().any(|span| span.class == class), count > 0);
+                }
+            }
+        }
+        classes.iter_mut().for_each(|judged| judged.kappa = judged.tally.kappa());
+        Ok(Self { responses: n, classes })
+    }
+}

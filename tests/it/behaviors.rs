@@ -1,0 +1,277 @@
+//! The rules that find behaviours, against what people marked; `--nocapture` prints the figures that docs/behaviors.md holds.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use proptest::prelude::*;
+use rft::behavior::agreement::{Tally, match_spans};
+use rft::behavior::{Class, Classifier, Measured, Span};
+use rft::disk::hash::sha256;
+use rft::prompt;
+use serde::Deserialize;
+
+const LABELS: &str = include_str!("../fixtures/behaviors.jsonl");
+
+#[derive(Deserialize)]
+struct Labelled {
+    id: String,
+    /// `model` or `written`.
+    source: String,
+    split: Split,
+    /// The prior prompt.
+    ppe: String,
+    question: String,
+    text: String,
+    spans: Vec<Label>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Split {
+    Development,
+    Frozen,
+}
+
+#[derive(Deserialize)]
+struct Label {
+    class: Class,
+    start: usize,
+    end: usize,
+}
+
+impl Labelled {
+    fn labels(&self) -> Vec<Span> {
+        let span = |label: &Label| Span { class: label.class, start: label.start, end: label.end, rule: String::new() };
+        self.spans.iter().map(span).collect()
+    }
+
+    fn found(&self) -> Vec<Span> {
+        let prior = prompt::find(&self.ppe).unwrap();
+        Classifier::built_in().classify(&format!("{}\n{}", prior.text, self.question), &self.text)
+    }
+}
+
+fn labelled() -> Vec<Labelled> {
+    LABELS.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The classes of what is found in a response to an empty prompt.
+fn classes(response: &str) -> Vec<Class> {
+    let mut classes: Vec<Class> =
+        Classifier::built_in().classify("", response).into_iter().map(|span| span.class).collect();
+    classes.dedup();
+    classes
+}
+
+fn shows(class: Class, response: &str) -> bool {
+    classes(response).contains(&class)
+}
+
+#[test]
+fn the_labels_are_sound() {
+    let rows = labelled();
+    let count = |holds: &dyn Fn(&Labelled) -> bool| rows.iter().filter(|row| holds(row)).count();
+    assert!(rows.len() >= 300, "{} responses", rows.len());
+    assert!(count(&|row| row.source == "model") >= 200);
+    assert!(count(&|row| row.split == Split::Frozen) >= 100);
+    for row in &rows {
+        // Which responses are frozen was settled by their names, before there were rules.
+        let byte = u8::from_str_radix(&sha256(row.id.as_bytes())[..2], 16).unwrap();
+        assert_eq!(row.split == Split::Frozen, byte < 0x80, "{}", row.id);
+        for label in &row.spans {
+            assert!(label.start < label.end && row.text.get(label.start..label.end).is_some(), "{}", row.id);
+        }
+    }
+    for class in Class::ALL {
+        let frozen = count(&|row| row.split == Split::Frozen && row.spans.iter().any(|label| label.class == class));
+        assert!(frozen >= 5, "{class}: {frozen} frozen responses show it");
+    }
+}
+
+/// By response: is the class there? And by span: do they meet?
+fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (Tally, Tally)> {
+    let mut tallies: BTreeMap<Class, (Tally, Tally)> = BTreeMap::new();
+    for row in rows {
+        let (found, labels) = (row.found(), row.labels());
+        for class in Class::ALL {
+            let has = |spans: &[Span]| spans.iter().any(|span| span.class == class);
+            let (presence, spans) = tallies.entry(class).or_default();
+            presence.add(has(&found), has(&labels));
+            match_spans(spans, class, &found, &labels);
+        }
+    }
+    tallies
+}
+
+fn measured(tally: &Tally) -> Measured {
+    let round = |value: Option<f64>| (value.unwrap_or(0.0) * 1000.0).round() / 1000.0;
+    Measured { precision: round(tally.precision()), recall: round(tally.recall()), f1: round(tally.f1()) }
+}
+
+/// Over the classes that are there or were found.
+fn macro_f1(tallies: &BTreeMap<Class, (Tally, Tally)>) -> f64 {
+    let f1: Vec<f64> = tallies.values().filter_map(|(presence, _)| presence.f1()).collect();
+    f1.iter().sum::<f64>() / f1.len() as f64
+}
+
+/// The rows of the table in docs/behaviors.md.
+fn table(tallies: &BTreeMap<Class, (Tally, Tally)>) -> String {
+    let mut text = String::new();
+    for (class, (presence, spans)) in tallies {
+        let Tally { true_positives: both, false_positives, false_negatives, .. } = presence;
+        let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |it| format!("{it:.digits$}"));
+        writeln!(
+            text,
+            "| `{class}` | {} | {} | {both} | {} | {} | {} | {} | {} | {} | {} |",
+            both + false_negatives,
+            both + false_positives,
+            figure(presence.precision(), 3),
+            figure(presence.recall(), 3),
+            figure(presence.f1(), 3),
+            figure(presence.kappa(), 2),
+            spans.true_positives + spans.false_negatives,
+            figure(spans.precision(), 2),
+            figure(spans.recall(), 2),
+        )
+        .unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_rules_agree_with_people() {
+    let rows = labelled();
+    let of = |split: Split| rows.iter().filter(move |row| row.split == split);
+    let [development, frozen] = [Split::Development, Split::Frozen].map(|split| tallies(of(split)));
+    let of_models = tallies(of(Split::Frozen).filter(|row| row.source == "model"));
+    let all = [("frozen", &frozen), ("frozen, models only", &of_models), ("development", &development)];
+    for (name, tallies) in all {
+        println!("{name}\n{}macro-F1 {:.3}\n", table(tallies), macro_f1(tallies));
+    }
+    let docs = include_str!("../../docs/behaviors.md");
+    for (name, tallies) in all {
+        for row in table(tallies).lines() {
+            assert!(docs.contains(row), "docs/behaviors.md lacks\n{row}");
+        }
+        assert!(docs.contains(&format!("macro-F1 {:.3}", macro_f1(tallies))), "macro-F1 of {name}");
+    }
+    let classifier = Classifier::built_in();
+    for (class, (presence, _)) in &frozen {
+        assert_eq!(classifier.measured.get(class), Some(&measured(presence)), "[measured] of rules.toml: {class}");
+        assert_eq!(classifier.is_doubtful(*class), !measured(presence).is_enough());
+    }
+    assert!(macro_f1(&frozen) >= 0.75);
+    for (class, (presence, _)) in &frozen {
+        assert!(presence.precision().unwrap_or(0.0) >= 0.8 || classifier.is_doubtful(*class), "{class}");
+    }
+}
+
+#[test]
+fn what_is_denied_does_not_count() {
+    for checked in ["Let me double-check: 3 + 4 = 7.", "Let's verify this: 2 * 5 = 10, as it should be."] {
+        assert!(shows(Class::Verification, checked), "{checked}");
+    }
+    for denied in [
+        "There is no need to verify this.",
+        "I will not double-check it: 3 + 4 = 7.",
+        "We can skip verifying the answer.",
+    ] {
+        assert!(!shows(Class::Verification, denied), "{denied}");
+    }
+}
+
+#[test]
+fn what_was_copied_does_not_count() {
+    let classifier = Classifier::built_in();
+    let said = "Wait, that is wrong, let me try again with the other number.";
+    let found = |prompt: &str| classifier.classify(prompt, said).iter().any(|span| span.class == Class::Backtracking);
+    assert!(found("Add 3 and 4."));
+    assert!(!found(&format!("The waiter says: {said} What does he mean?")));
+}
+
+#[test]
+fn program_text_shows_no_cognitive_behaviour() {
+    let code =
+        "```python\n# Wait, that is wrong, let me try again\n# Let me double-check the result\nprint(3 + 4)\n```";
+    assert_eq!(classes(code), [Class::Code]);
+    assert!(shows(Class::Backtracking, "Wait, that is wrong, let me try again."));
+}
+
+#[test]
+fn a_tag_is_no_evidence() {
+    let found = |response: &str| Classifier::built_in().classify("What is 3 + 4?", response);
+    for (tag, class) in [("plan", Class::Planning), ("code", Class::Code), ("examples", Class::ExampleUse)] {
+        let spans = found(&format!("<{tag}> The sum is 7. </{tag}> <answer> 7 </answer>"));
+        assert!(spans.iter().all(|span| span.class != class), "{tag}: {spans:?}");
+    }
+    assert_eq!(found("<think> </think> <answer> \\boxed{7} </answer>"), []);
+    let instance = found("<examples> 2 + 5 = 7 </examples> <answer> 7 </answer>");
+    assert!(instance.iter().any(|span| span.class == Class::ExampleUse), "{instance:?}");
+}
+
+#[test]
+fn the_same_response_gives_the_same_spans() {
+    for row in labelled().iter().take(50) {
+        assert_eq!(row.found(), row.found());
+    }
+}
+
+#[test]
+fn a_long_response_takes_no_longer_than_its_length() {
+    // Each was chosen to make a backtracking engine try every split; here they pass in the time of their length.
+    let classifier = Classifier::built_in();
+    for piece in ["let ", "To find a, we need ", "= ", "1. ", "Wait", "```\n", "<a", "first then ", "x = 1\n"] {
+        let response = piece.repeat(200_000 / piece.len());
+        let spans = classifier.classify(&response[..1000], &response);
+        assert!(spans.iter().all(|span| response.get(span.start..span.end).is_some()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_classified(prompt in ".{0,60}", pieces in prop::collection::vec(piece(), 0..40)) {
+        let response = pieces.concat();
+        let spans = Classifier::built_in().classify(&prompt, &response);
+        for span in &spans {
+            prop_assert!(span.start < span.end && response.get(span.start..span.end).is_some(), "{:?}", span);
+        }
+        prop_assert!(spans.is_sorted_by_key(|span| (span.class, span.start, span.end)));
+    }
+}
+
+/// Pieces that rules and the cutting of sentences look for, among any characters.
+fn piece() -> impl Strategy<Value = String> {
+    let known = [
+        "Wait, ",
+        "Let me check: ",
+        "\n",
+        "\r\n",
+        "```",
+        "```python\n",
+        "<plan>",
+        "</",
+        ">",
+        "1. ",
+        "Step 2: ",
+        "- ",
+        "**",
+        "# ",
+        "def f(x):\n",
+        "x = 3",
+        " = ",
+        "To find the area, we need ",
+        "For example, ",
+        "theorem ",
+        ". ",
+        "e.g. ",
+        "é",
+        "\u{a0}",
+        "𝒙",
+        "So ",
+        "First, ",
+        "then ",
+        "\u{2028}",
+        "\0",
+    ];
+    prop_oneof![prop::sample::select(known.to_vec()).prop_map(str::to_owned), ".{0,8}"]
+}
