@@ -243,7 +243,7 @@ fn the_base_model_and_every_prior_prompt_get_different_tokens_on_every_benchmark
     for benchmark in bench::all() {
         let mut seen = BTreeSet::new();
         for prior in prompt::shipped() {
-            let asked = asked(&policy, &prior, Profile::Study, &benchmark);
+            let asked = asked(&policy, prior, Profile::Study, &benchmark);
             for it in &asked {
                 assert!(it.prompt.text.contains(&it.text), "{}: the question is in the prompt", benchmark.name);
                 assert!(seen.insert(it.prompt.ids.clone()), "{} under `{}`: seen before", benchmark.name, prior.name);

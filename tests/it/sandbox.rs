@@ -650,7 +650,7 @@ fn calls_go_on_after_an_exception_and_end_with_the_program() {
     let mut session = load(source).unwrap();
     let second = Duration::from_secs(20);
     let list = Value::List(vec![Value::int(5), Value::int(6)]);
-    assert_eq!(session.call(&[list.clone()], second), Outcome::Value(Value::int(6)));
+    assert_eq!(session.call(std::slice::from_ref(&list), second), Outcome::Value(Value::int(6)));
     assert_eq!(session.call(&[list], second), Outcome::Raised("IndexError: list index out of range".into()));
     assert!(matches!(session.call(&[Value::Float(f64::NAN)], second), Outcome::Raised(_)));
     let mut session = load("x = 1").unwrap();
