@@ -7,11 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rft::config::{Layers, resolve};
 use rft::eval::endpoint::{Endpoint, Key, Options};
 use rft::eval::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
+use rft::model::source::Source;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
+use rft::rollout::policy::Policy;
 use serde_json::{Value, json};
+
+use crate::cli;
 
 const SECRET: &str = "sk-verysecretkeyofatest";
 const MODEL: &str = "org/model";
@@ -56,7 +61,7 @@ struct Log {
     connections: usize,
 }
 
-/// A server whose tokenizer makes one token of every word, and whose model says the seed.
+/// A server whose model says the seed.
 struct Stub {
     url: String,
     log: Arc<Mutex<Log>>,
@@ -67,6 +72,8 @@ struct Behaviour {
     models: Vec<String>,
     /// Work that every completion takes.
     work: Duration,
+    /// Counts the tokens of a text.
+    count: Arc<dyn Fn(&str) -> usize + Send + Sync>,
     /// A token is put before every text.
     adds_bos: bool,
     /// Fields that OpenAI's protocol does not have are refused.
@@ -80,6 +87,7 @@ impl Default for Behaviour {
         Self {
             models: vec![MODEL.into()],
             work: Duration::ZERO,
+            count: Arc::new(|text| text.split_whitespace().count()),
             adds_bos: false,
             strict: false,
             plan: Arc::new(Mutex::new(plan)),
@@ -167,7 +175,7 @@ fn complete(request: &Value, behaviour: &Behaviour) -> (u16, Value) {
         return (400, json!({ "error": { "message": format!("Unrecognized request argument: {field}") } }));
     }
     let prompt_tokens = match &request["prompt"] {
-        Value::String(text) => text.split_whitespace().count() + usize::from(behaviour.adds_bos),
+        Value::String(text) => (behaviour.count)(text) + usize::from(behaviour.adds_bos),
         ids => ids.as_array().unwrap().len(),
     };
     let one = request["max_tokens"] == 1;
@@ -549,4 +557,39 @@ fn an_error_of_the_taker_ends_the_work() {
     let (prompts, mut full) = (prompts(3), Full(0));
     let told = Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
     assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
+}
+
+#[test]
+fn the_command_asks_a_server() {
+    let config = resolve(&Layers::default()).unwrap().config;
+    let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
+    let count = Arc::new(move |text: &str| policy.tokenizer.encode(text).len());
+    let stub = Stub::start(Behaviour { count, ..Behaviour::default() });
+    let folder = cli::folder();
+    let args = ["eval", "--bench=arithmetic-1", "--limit=6", "--samples=2", "--max-tokens=40", "--out=e", "--endpoint"];
+    let rft = || {
+        let mut command = cli::rft(folder.path());
+        command.env("RFT_ENDPOINT_KEY", SECRET);
+        command
+    };
+    let output = rft().args(args).arg(&stub.url).output().unwrap();
+    let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && table.contains("first 6 of 256 x 2"), "{table}{said}");
+    assert!(stub.asked().iter().all(|it| it.key.as_deref() == Some(&format!("Bearer {SECRET}"))));
+    assert_eq!(stub.samples().len(), 12);
+
+    let identity = std::fs::read_to_string(folder.path().join("e/eval.json")).unwrap();
+    assert!(identity.contains(r#""engine": "endpoint""#) && identity.contains(MODEL), "{identity}");
+    let samples = std::fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
+    assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key is written nowhere");
+
+    // What is there is not asked for again.
+    rft().args(args).arg(&stub.url).assert().success();
+    assert_eq!(stub.samples().len(), 12);
+
+    // A server that counts words reads other prompts than ours, and nothing is scored.
+    let other = Stub::start(Behaviour::default());
+    let args = args.map(|arg| if arg == "--out=e" { "--out=f" } else { arg });
+    let said = cli::error(&folder, &[&args[..], &[&other.url]].concat());
+    assert!(said.contains("tokens") && !folder.path().join("f/arithmetic-1/results.json").exists(), "{said}");
 }

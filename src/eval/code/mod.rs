@@ -10,6 +10,7 @@ mod find;
 mod reference;
 mod tasks;
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -71,6 +72,19 @@ pub enum Status {
     Died,
     /// There is no program in the response.
     Unparsable,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Status::Passed => "passed",
+            Status::Wrong => "wrong",
+            Status::Raised => "raised",
+            Status::TimedOut => "timed out",
+            Status::Died => "died",
+            Status::Unparsable => "unparsable",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
