@@ -19,6 +19,7 @@ use crate::behavior::samples::{self, Columns, Response};
 use crate::behavior::summary::{Counted, Estimate, Summary};
 use crate::behavior::{Class, Classifier, Span};
 use crate::disk::atomic::{self, write_error};
+use crate::server::Options;
 
 /// Questions that are put to the judge at the same time.
 const JUDGE_WORKERS: usize = 8;
@@ -114,7 +115,11 @@ pub fn run(args: Args) -> Result<()> {
     let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
     let judge = match (&args.endpoint, &args.judge_model) {
-        (Some(endpoint), Some(model)) => Some(Judge::new(endpoint, model, &args.judge_cache)?),
+        (Some(endpoint), Some(model)) => Some(Judge::new(
+            &Options { concurrency: JUDGE_WORKERS, ..Options::new(endpoint) },
+            model,
+            &args.judge_cache,
+        )?),
         _ => None,
     };
     let columns = Columns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };

@@ -8,12 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rft::config::{Layers, resolve};
-use rft::eval::endpoint::{Endpoint, Key, Options};
+use rft::eval::endpoint::Endpoint;
 use rft::eval::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
 use rft::model::source::Source;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
 use rft::rollout::policy::Policy;
+use rft::server::{Key, Options};
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -272,7 +273,8 @@ impl Watch for Kept {
 fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
     let prompts = prompts(questions);
     let mut kept = Kept::default();
-    let done = Endpoint::connect(options).and_then(|mut it| it.complete(&jobs(&prompts, samples), &draw(), &mut kept));
+    let done =
+        Endpoint::connect(&options, None).and_then(|mut it| it.complete(&jobs(&prompts, samples), &draw(), &mut kept));
     if let Err(error) = &done {
         assert!(!format!("{error:#} {error:?}").contains(SECRET), "{error:#}");
     }
@@ -311,7 +313,7 @@ fn nothing_depends_on_the_order_or_on_what_else_is_asked() {
     let complete = |jobs: &[Job], concurrency| {
         let mut kept = Kept::default();
         let options = Options { concurrency, ..options(&stub) };
-        Endpoint::connect(options).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
+        Endpoint::connect(&options, None).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
         kept.samples
     };
     let all = complete(&jobs(&prompts, 3), 8);
@@ -443,7 +445,8 @@ fn a_server_without_extensions_gets_none() {
 
     let (prompts, mut wants) = (prompts(1), draw());
     wants.sampling.top_k = 20;
-    let done = Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 1), &wants, &mut Kept::default());
+    let done =
+        Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 1), &wants, &mut Kept::default());
     let told = format!("{:#}", done.unwrap_err());
     assert!(told.contains("the server answers 400: Unrecognized request argument: top_k"), "{told}");
 }
@@ -458,7 +461,7 @@ fn a_context_that_is_too_short_is_no_truncation() {
 
     let (prompts, mut kept) = (prompts(1), Kept::default());
     let all = Draw { max_tokens: 3, ..draw() };
-    Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 1), &all, &mut kept).unwrap();
+    Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 1), &all, &mut kept).unwrap();
     assert_eq!(kept.samples[&(0, 0)].finish, LENGTH);
 }
 
@@ -498,7 +501,7 @@ fn a_redirect_is_not_followed() {
 #[test]
 fn the_model_is_one_that_is_served() {
     let two = Stub::start(Behaviour { models: vec!["a".into(), "b".into()], ..Behaviour::default() });
-    let named = |name: Option<&str>| Endpoint::connect(Options { served_model: name.map(Into::into), ..options(&two) });
+    let named = |name: Option<&str>| Endpoint::connect(&options(&two), name);
     assert_eq!(named(Some("b")).unwrap().model(), "b");
     let told = format!("{:#}", named(Some("c")).err().unwrap());
     assert_eq!(told, "the server does not serve `c`\nhint: it serves `a`, `b`");
@@ -506,7 +509,7 @@ fn the_model_is_one_that_is_served() {
     assert_eq!(told, "the server serves 2 models\nhint: choose with --served-model: `a`, `b`");
 
     let one = Stub::start(Behaviour::default());
-    let endpoint = Endpoint::connect(Options { url: format!("{}/v1/", one.url), ..options(&one) }).unwrap();
+    let endpoint = Endpoint::connect(&Options { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
     assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
     let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
     assert!(error(options(&none), 1).contains("serves no model"));
@@ -518,7 +521,7 @@ fn the_model_is_one_that_is_served() {
 fn a_server_that_is_not_there_is_told_at_once() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
-    let told = format!("{:#}", Endpoint::connect(Options::new(&url)).err().unwrap());
+    let told = format!("{:#}", Endpoint::connect(&Options::new(&url), None).err().unwrap());
     assert!(told.contains(&url) && told.contains("\nhint: is the server running"), "{told}");
 }
 
@@ -529,7 +532,7 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
             .then_some(Fault::Slow(Duration::from_secs(600)))
     }));
     let prompts = prompts(2);
-    let mut endpoint = Endpoint::connect(options(&stub)).unwrap();
+    let mut endpoint = Endpoint::connect(&options(&stub), None).unwrap();
     let start = Instant::now();
     let mut kept = Kept { enough: Some(2), ..Kept::default() };
     endpoint.complete(&jobs(&prompts, 2), &draw(), &mut kept).unwrap();
@@ -555,7 +558,7 @@ fn an_error_of_the_taker_ends_the_work() {
     }
     let stub = Stub::start(Behaviour::default());
     let (prompts, mut full) = (prompts(3), Full(0));
-    let told = Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
+    let told = Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
     assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
 }
 

@@ -17,7 +17,7 @@ use crate::device::{Device, Extent, Loaded};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::eval::asked::{Asked, Asking};
 use crate::eval::bench::{self, Benchmark, Origin, Set};
-use crate::eval::endpoint::{Endpoint, Options};
+use crate::eval::endpoint::Endpoint;
 use crate::eval::engine::Draw;
 use crate::eval::folder::{EvalFolder, Identity};
 use crate::eval::grade::Grader;
@@ -31,6 +31,7 @@ use crate::prompt::PriorPrompt;
 use crate::rollout::Sampling;
 use crate::rollout::policy::Policy;
 use crate::run::Stop;
+use crate::server::Options;
 use crate::train::state::load_adapter;
 
 #[derive(clap::Args, Debug)]
@@ -263,8 +264,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn connect(args: &Args, url: &str) -> Result<Endpoint> {
-    let served_model = args.served_model.clone();
-    Endpoint::connect(Options { served_model, concurrency: args.concurrency, ..Options::new(url) })
+    let options = Options { concurrency: args.concurrency, ..Options::new(url) };
+    Endpoint::connect(&options, args.served_model.as_deref())
 }
 
 /// The questions that `name` means, how they are asked and what grades the answers.
