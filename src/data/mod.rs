@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
+use crate::disk::hash::hex;
 use schema::Columns;
 
 /// One question of a data set, with the answer that counts as right.
@@ -115,7 +116,7 @@ pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> 
         "`{}` has {found} questions: too few to hold {held_out} of them out\nhint: lower eval.questions",
         section.path
     );
-    let sha256 = hex(&hash.finalize());
+    let sha256 = hex(hash.finalize());
     Ok(Loaded { questions, held_out: held_out_questions, warnings, sha256 })
 }
 
@@ -132,7 +133,7 @@ fn generate(section: &DataSection, seed: u64, held_out: usize) -> anyhow::Result
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);
     }
-    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex(&hash.finalize()) })
+    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
 }
 
 /// Keeps the first question of every text.
@@ -170,10 +171,6 @@ fn is_hub_id(path: &str) -> bool {
     };
     path.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name) && !Path::new(owner).is_dir())
         && !read::is_readable(path)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A count with a comma before every third digit.

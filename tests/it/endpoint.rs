@@ -566,7 +566,7 @@ fn an_error_of_the_taker_ends_the_work() {
 fn the_command_asks_a_server() {
     let config = resolve(&Layers::default()).unwrap().config;
     let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
-    let count = Arc::new(move |text: &str| policy.tokenizer.encode(text).len());
+    let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
     let stub = Stub::start(Behaviour { count, ..Behaviour::default() });
     let folder = cli::folder();
     let args = ["eval", "--bench=arithmetic-1", "--limit=6", "--samples=2", "--max-tokens=40", "--out=e", "--endpoint"];

@@ -154,7 +154,8 @@ impl HubSet {
         let path = self.find(data_dir)?;
         let mut hash = Sha256::new();
         let rows = read::read(&path, &mut hash)?;
-        let columns = Columns { schema: None, question: Some(self.question), answer: Some(self.answer) };
+        let columns =
+            Columns { schema: schema::known(self.id), question: Some(self.question), answer: Some(self.answer) };
         let (questions, empty) = schema::questions(&path, &rows, self.id, columns)?;
         ensure!(
             empty.is_empty(),
