@@ -2,8 +2,9 @@
 //! (`base`) and on the many more of evalplus (`plus`).
 //!
 //! The semantics are those of evalplus 0.3: comparison, tolerance, the oracle of `find_zero`, and a limit for each input
-//! of four times the reference's time, four seconds at least. What a program waits for a processor does not count. Where evalplus compares inside the process that runs the
-//! program, we compare outside of it, and the inputs come in an order of their own.
+//! of four times the reference's time, four seconds at least; what a program waits for a processor does not count. Where
+//! evalplus compares inside the process that runs the program, we compare outside of it, and the inputs come in an order
+//! of their own.
 
 mod compare;
 mod find;
