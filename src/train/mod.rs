@@ -1,5 +1,6 @@
 //! Training: the loop, its state and checkpoints, and the evaluation on held-out questions.
 
+pub mod contamination;
 pub mod evaluate;
 pub mod order;
 pub mod sample;
