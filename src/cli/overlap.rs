@@ -1,5 +1,6 @@
 //! `rft overlap DATA`: which questions of benchmarks stand in a data set.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -70,8 +71,12 @@ pub fn run(args: &Args) -> Result<()> {
         OutputFormat::Text => {
             println!("{}: {} questions, compared by {}-grams of words", args.data, found.rows, found.n);
             println!("{}", table(&found));
+            let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
             for (name, reason) in &found.not_checked {
-                println!("{name} not checked: {reason}");
+                by_reason.entry(reason).or_default().push(name);
+            }
+            for (reason, names) in by_reason {
+                println!("not checked: {} ({reason})", names.join(", "));
             }
         }
     }

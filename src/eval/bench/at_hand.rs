@@ -85,9 +85,10 @@ impl HubSet {
         }
         let cached = if self.download.is_none() { self.find_in_cache().ok() } else { None };
         cached.ok_or_else(|| match data_dir {
-            Some(folder) => {
+            // Which folder it is stays out of the record: that is this machine's business.
+            Some(_) => {
                 let names = self.files.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-                format!("no {names} in `{}`, and not in the hub's cache", folder.display())
+                format!("no {names} in the folder with data, and not in the hub's cache")
             }
             None => "not in the hub's cache, and RFT_DATA_DIR names no folder".to_owned(),
         })
