@@ -27,7 +27,7 @@ const JUDGE_WORKERS: usize = 8;
 /// Tell what responses do: verify, backtrack, plan, write code ...
 ///
 /// Marks nine behaviours by rules, without a network: the share of responses that show each, spans a response and spans per
-/// 1,000 tokens, with 95 % intervals over questions. A class on which the rules agree too little with people is marked
+/// 1,000 tokens, with 95 % intervals over questions. A class on which the rules agree too little with the labels is marked
 /// `low confidence`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -161,8 +161,7 @@ fn text(all: &[Classified], classifier: &Classifier) -> String {
         text += &format!("{}\n\n", table(it, classifier));
     }
     if Class::ALL.iter().any(|&class| classifier.is_doubtful(class)) {
-        text +=
-            "low confidence: the rules agree with people too little, or it was not measured; see docs/behaviors.md\n";
+        text += "low confidence: the rules agree with the labels too little, or it was not measured; see docs/behaviors.md\n";
     }
     text
 }
