@@ -77,8 +77,9 @@ fn published(name: &str) -> Result<Published> {
     if name == "paper" {
         return Ok(Published::of_the_paper());
     }
-    let text = std::fs::read_to_string(name)
-        .with_context(|| format!("read the published figures `{name}`\nhint: `paper`, or a TOML file with benchmarks and tables"))?;
+    let text = std::fs::read_to_string(name).with_context(|| {
+        format!("read the published figures `{name}`\nhint: `paper`, or a TOML file with benchmarks and tables")
+    })?;
     let published: Published = toml::from_str(&text).with_context(|| format!("parse `{name}`"))?;
     let rows = published.tables.iter().flat_map(|table| &table.rows);
     for row in rows {

@@ -42,7 +42,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// The runs in `folder`, the oldest first.
 fn read(folder: &Path) -> Result<Vec<Status>> {
     let hint = "`rft train` puts its runs into `runs`; another folder is the argument";
-    let entries = fs::read_dir(folder).with_context(|| format!("read the runs in `{}`\nhint: {hint}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("read the runs in `{}`\nhint: {hint}", folder.display()))?;
     let mut runs = Vec::new();
     for entry in entries {
         let path = entry.with_context(|| format!("read the runs in `{}`", folder.display()))?.path();

@@ -55,14 +55,17 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
             left_out.push(format!("The evaluation {name} is left out of the tables: it lacks {}.", missing.join(", ")));
         } else if let Some(first) = rows.iter().find(|it| it.subject == row.subject && it.prompt == row.prompt) {
             let first = quoted(&material.evaluations[first.evaluation].name);
-            left_out.push(format!("The evaluation {name} is left out of the tables: {first} is of the same model and prompt."));
+            left_out.push(format!(
+                "The evaluation {name} is left out of the tables: {first} is of the same model and prompt."
+            ));
         } else {
             rows.push(row);
         }
     }
     let mut aligned = Aligned::default();
     for name in names {
-        let benches: Vec<&Bench> = rows.iter().map(|row| &material.evaluations[row.evaluation].benches[&name]).collect();
+        let benches: Vec<&Bench> =
+            rows.iter().map(|row| &material.evaluations[row.evaluation].benches[&name]).collect();
         let Some(first) = benches.first() else { continue };
         let shared: BTreeSet<&String> = benches
             .iter()
@@ -72,11 +75,16 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
         let most = benches.iter().map(|bench| bench.ids.len()).max().unwrap_or(0);
         let quoted_name = quoted(&name);
         if shared.is_empty() {
-            left_out.push(format!("The benchmark {quoted_name} is left out: the evaluations have no question of it in common."));
+            left_out.push(format!(
+                "The benchmark {quoted_name} is left out: the evaluations have no question of it in common."
+            ));
             continue;
         }
         if shared.len() < most {
-            left_out.push(format!("Of the benchmark {quoted_name}, the {} questions that all evaluations have are counted, of {most}.", shared.len()));
+            left_out.push(format!(
+                "Of the benchmark {quoted_name}, the {} questions that all evaluations have are counted, of {most}.",
+                shared.len()
+            ));
         }
         let ids: Vec<String> = first.ids.iter().filter(|id| shared.contains(id)).cloned().collect();
         for (row, bench) in rows.iter_mut().zip(&benches) {

@@ -28,7 +28,10 @@ pub enum Block {
     /// A picture as SVG.
     Chart(String),
     /// Small pictures that share their series, which are named above them.
-    Panels { names: Vec<String>, panels: Vec<String> },
+    Panels {
+        names: Vec<String>,
+        panels: Vec<String>,
+    },
     /// Lines to be typed.
     Commands(Vec<String>),
     Completions(Vec<Question>),

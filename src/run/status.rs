@@ -157,7 +157,8 @@ mod tests {
         drop(run);
         assert_eq!(state().state, State::Failed);
         fs::create_dir_all(path.join("checkpoints/step-000001")).unwrap();
-        fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":1,\"eval/greedy/accuracy\":1}\n").unwrap();
+        fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":1,\"eval/greedy/accuracy\":1}\n")
+            .unwrap();
         let interrupted = state();
         assert_eq!((interrupted.state, interrupted.step, interrupted.reward), (State::Interrupted, 1, Some(0.5)));
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":2,\"reward\":null}\n").unwrap();

@@ -20,9 +20,11 @@ mod lab;
 mod objectives;
 mod ops;
 mod parity;
+mod report;
 mod resume;
 mod reward;
 mod rollout;
+mod runs;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod stats;

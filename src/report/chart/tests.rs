@@ -242,7 +242,8 @@ fn gaps_and_nothing_at_all() {
 
 #[test]
 fn panels_have_no_title_and_no_names() {
-    for (label, unit, height) in [("length", "tokens", 1_400.0), ("divergence", "nats", 1e-5), ("sampler gap", "", 0.0)] {
+    for (label, unit, height) in [("length", "tokens", 1_400.0), ("divergence", "nats", 1e-5), ("sampler gap", "", 0.0)]
+    {
         let panel = curves(label, unit, height).panel();
         assert!(panel.contains("<title>Nine arms, the mean"), "{panel}");
         let elements = check(&panel);

@@ -27,7 +27,9 @@ pub fn render(document: &Document) -> Result<String> {
     let sections: Vec<Value> = document
         .sections
         .iter()
-        .map(|it| context! { id => it.id, title => it.title, blocks => it.blocks.iter().map(block).collect::<Vec<_>>() })
+        .map(
+            |it| context! { id => it.id, title => it.title, blocks => it.blocks.iter().map(block).collect::<Vec<_>>() },
+        )
         .collect();
     let view = context! {
         title => document.title.as_str(),
@@ -112,7 +114,11 @@ fn sentence(text: &str) -> Value {
     let mut html = String::new();
     for (i, part) in text.split('`').enumerate() {
         let part = svg_escape(part);
-        if i % 2 == 0 { html.push_str(&part) } else { write!(html, "<code>{part}</code>").expect("a string takes all text") }
+        if i % 2 == 0 {
+            html.push_str(&part)
+        } else {
+            write!(html, "<code>{part}</code>").expect("a string takes all text")
+        }
     }
     Value::from_safe_string(html)
 }
@@ -192,11 +198,16 @@ mod tests {
         assert!(!page.contains('\u{1b}') && !page.contains("<think>"));
         // One script, which is ours.
         assert_eq!(page.matches("<script").count(), 1);
-        assert!(page.contains("<b class=\"tag\">&lt;think&gt;</b>") && page.contains("<b class=\"boxed\">\\boxed{</b>"));
+        assert!(
+            page.contains("<b class=\"tag\">&lt;think&gt;</b>") && page.contains("<b class=\"boxed\">\\boxed{</b>")
+        );
     }
 
     #[test]
     fn lines_of_a_completion_stay_apart() {
-        assert_eq!(tagged("a\n<plan>b\n\n</plan>"), "a\n<b class=\"tag\">&lt;plan&gt;</b>b\n\n<b class=\"tag\">&lt;/plan&gt;</b>");
+        assert_eq!(
+            tagged("a\n<plan>b\n\n</plan>"),
+            "a\n<b class=\"tag\">&lt;plan&gt;</b>b\n\n<b class=\"tag\">&lt;/plan&gt;</b>"
+        );
     }
 }

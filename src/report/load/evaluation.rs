@@ -90,7 +90,8 @@ impl Bench {
             return Ok(Err("samples are missing, and no score can be told from a part of them".to_owned()));
         }
         let path = files.results();
-        let scores: Scores = serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("parse `{}`", path.display()))?;
+        let scores: Scores =
+            serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("parse `{}`", path.display()))?;
         let grades = files.grades()?;
         // Grades are in the order of questions, and of samples within each.
         let of_questions: Vec<&[GradeRecord]> = grades.chunk_by(|a, b| a.question_id == b.question_id).collect();

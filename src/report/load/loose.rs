@@ -18,9 +18,9 @@ pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
         match kind(path)? {
             Kind::Evaluation => named.push(path.clone()),
             Kind::Run => match Run::read(path).with_context(|| format!("read the run `{}`", path.display()))? {
-                Found::Run(run) if material.runs.iter().any(|it| it.name == run.name) => material
-                    .left_out
-                    .push(format!("A second run called {} is left out: names must tell runs apart.", quoted(&run.name))),
+                Found::Run(run) if material.runs.iter().any(|it| it.name == run.name) => material.left_out.push(
+                    format!("A second run called {} is left out: names must tell runs apart.", quoted(&run.name)),
+                ),
                 Found::Run(run) => material.runs.push(*run),
                 Found::Unfinished(why) => {
                     let name = crate::run::status::name(path);

@@ -49,12 +49,8 @@ pub fn load(folder: &Path) -> Result<Material> {
     let path = folder.join(FILE);
     let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
     let sweep: Sweep = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
-    let mut material = Material {
-        name: sweep.name,
-        demonstration: sweep.demonstration,
-        notes: sweep.notes,
-        ..Material::default()
-    };
+    let mut material =
+        Material { name: sweep.name, demonstration: sweep.demonstration, notes: sweep.notes, ..Material::default() };
     for member in sweep.runs {
         let path = folder.join("runs").join(&member.name);
         let found = match path.join("manifest.json").is_file() {
@@ -99,7 +95,9 @@ fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Resu
     evaluation.benches.retain(|name, _| planned.benches.contains(name));
     for bench in planned.benches.iter().filter(|bench| !path.join(bench).join("samples.jsonl").is_file()) {
         let bench = quoted(bench);
-        material.left_out.push(format!("The benchmark {bench} of the evaluation {name} is left out: it was not asked yet."));
+        material
+            .left_out
+            .push(format!("The benchmark {bench} of the evaluation {name} is left out: it was not asked yet."));
     }
     let trained = evaluation.run.map(|at| &material.runs[at].adapter_sha256);
     let asked = &evaluation.identity.adapter_sha256;
@@ -107,7 +105,9 @@ fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Resu
         && asked.is_some()
         && asked != trained
     {
-        material.left_out.push(format!("The evaluation {name} is left out: it asked other weights than its run has now."));
+        material
+            .left_out
+            .push(format!("The evaluation {name} is left out: it asked other weights than its run has now."));
         return Ok(None);
     }
     Ok(Some(evaluation).filter(|it| !it.benches.is_empty()))

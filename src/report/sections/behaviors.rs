@@ -89,15 +89,13 @@ fn changes(rows: &[(String, Summary)], heads: &[String], base: &Summary) -> Heat
 }
 
 fn table(rows: &[(String, Summary)], heads: &[String], base: Option<&Summary>) -> Table {
-    let caption = "Percent of answers that show a behaviour, with the 95 % interval over questions; in brackets, where there is an \
+    let caption = "Percent of answers that show a behaviour, with the 95 % interval over questions; then in parentheses, where there is an \
                    untrained model without a prompt, the change from it in points.";
     let heads = ["model", "answers"].map(String::from).into_iter().chain(heads.iter().cloned());
     let mut table = Table::new("behaviors", caption, heads);
     for (name, summary) in rows {
-        let mut row = vec![
-            Cell::from(name.as_str()),
-            Cell::number(summary.responses as f64, summary.responses.to_string()),
-        ];
+        let mut row =
+            vec![Cell::from(name.as_str()), Cell::number(summary.responses as f64, summary.responses.to_string())];
         for (at, it) in summary.classes.iter().enumerate() {
             let [value, low, high] =
                 [it.presence.value, it.presence.interval.low, it.presence.interval.high].map(|it| 100.0 * it);

@@ -26,7 +26,9 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
         questions.push(first.iter().map(|sample| question(&benchmark.name, sample, &readable)).collect());
     }
     let all: usize = aligned.ids.iter().map(Vec::len).sum();
-    let fits = |each: usize| questions.iter().flat_map(|it| chosen(it.len(), each).map(|at| size(&it[at]))).sum::<usize>() <= ROOM;
+    let fits = |each: usize| {
+        questions.iter().flat_map(|it| chosen(it.len(), each).map(|at| size(&it[at]))).sum::<usize>() <= ROOM
+    };
     let most = questions.iter().map(Vec::len).max().unwrap_or(0);
     let each = (1..=most).rev().find(|&each| fits(each)).unwrap_or(1);
     let kept: Vec<Question> = questions

@@ -15,9 +15,10 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     if groups.is_empty() {
         return None;
     }
-    let heads = ["model".to_owned()].into_iter().chain(columns(aligned)).chain(
-        ["cut off, %", "no answer, %"].map(String::from),
-    );
+    let heads = ["model".to_owned()]
+        .into_iter()
+        .chain(columns(aligned))
+        .chain(["cut off, %", "no answer, %"].map(String::from));
     let caption = "Mean tokens of an answer with the 95 % interval over questions, and the shares of answers that were cut off at \
                    the longest length or hold no answer.";
     let mut table = Table::new("lengths", caption, heads);
@@ -28,9 +29,11 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
             of_benchmarks.map(|(it, ids)| length(material, group, &it.name, ids)).collect();
         let average = mean(&lengths.iter().map(|it| it.0).collect::<Vec<_>>());
         let mut row: Vec<Cell> = vec![group.label.as_str().into()];
-        row.extend(lengths.iter().map(|(tokens, it)| {
-            Cell::number(*tokens, format!("{tokens:.0} [{:.0}, {:.0}]", it.low, it.high))
-        }));
+        row.extend(
+            lengths
+                .iter()
+                .map(|(tokens, it)| Cell::number(*tokens, format!("{tokens:.0} [{:.0}, {:.0}]", it.low, it.high))),
+        );
         if lengths.len() > 1 {
             row.push(Cell::number(average, format!("{average:.0}")));
         }
@@ -62,12 +65,8 @@ fn length(material: &Material, group: &Group, benchmark: &str, ids: &[String]) -
 }
 
 /// Mean of a share over benchmarks and seeds.
-pub fn share(
-    material: &Material,
-    group: &Group,
-    aligned: &Aligned,
-    of: fn(&crate::eval::score::Scores) -> f64,
-) -> f64 {
-    let of_benchmark = |name: &str| group.benches(material, name).into_iter().map(|bench| of(&bench.scores)).collect::<Vec<_>>();
+pub fn share(material: &Material, group: &Group, aligned: &Aligned, of: fn(&crate::eval::score::Scores) -> f64) -> f64 {
+    let of_benchmark =
+        |name: &str| group.benches(material, name).into_iter().map(|bench| of(&bench.scores)).collect::<Vec<_>>();
     mean(&aligned.benchmarks.iter().flat_map(|it| of_benchmark(&it.name)).collect::<Vec<_>>())
 }

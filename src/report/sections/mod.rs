@@ -61,7 +61,11 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     parts.extend(completions::part(material, &aligned));
     parts.extend(repeat::part(material));
 
-    let title = if material.name.is_empty() { "Report of training runs".to_owned() } else { format!("Report of {}", material.name) };
+    let title = if material.name.is_empty() {
+        "Report of training runs".to_owned()
+    } else {
+        format!("Report of {}", material.name)
+    };
     let mut notes = material.notes.clone();
     if material.demonstration && notes.is_empty() {
         notes.push("This study demonstrates the tool; its figures say nothing about prompts.".to_owned());

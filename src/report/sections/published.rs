@@ -33,7 +33,12 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Found, published: O
             Ok(table) => beside(material, aligned, &paper, table),
             Err(why) => {
                 let text = format!("The paper's figures do not stand beside these: {why}.");
-                Part::new("paper", "Beside the paper", vec![Block::Text(text.clone())], json!({ "matches": false, "why": text }))
+                Part::new(
+                    "paper",
+                    "Beside the paper",
+                    vec![Block::Text(text.clone())],
+                    json!({ "matches": false, "why": text }),
+                )
             }
         });
     }
@@ -44,12 +49,16 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Found, published: O
 /// The paper's table for the model, or in what the study differs.
 fn differs<'a>(material: &Material, aligned: &Aligned, paper: &'a Published) -> Result<&'a Printed, String> {
     let mut why = Vec::new();
-    let models: Vec<&str> = aligned.rows.iter().map(|row| material.evaluations[row.evaluation].identity.model.as_str()).collect();
+    let models: Vec<&str> =
+        aligned.rows.iter().map(|row| material.evaluations[row.evaluation].identity.model.as_str()).collect();
     let last = |model: &str| model.rsplit('/').next().unwrap_or(model).to_lowercase();
     let table = paper.tables.iter().find(|table| models.iter().all(|model| last(model) == table.model.to_lowercase()));
     if table.is_none() {
         let model = models.first().map_or(String::new(), |model| quoted(model));
-        why.push(format!("the model is {model}, the paper's are {}", paper.tables.iter().map(|it| it.model.as_str()).collect::<Vec<_>>().join(", ")));
+        why.push(format!(
+            "the model is {model}, the paper's are {}",
+            paper.tables.iter().map(|it| it.model.as_str()).collect::<Vec<_>>().join(", ")
+        ));
     }
     let missing: Vec<&str> = BENCHMARKS
         .iter()
@@ -93,10 +102,8 @@ fn beside(material: &Material, aligned: &Aligned, paper: &Published, printed: &P
         (false, row.prompt.clone(), Arm { name: row.prompt.clone(), seeds: BTreeMap::from([(0, row.right.clone())]) })
     });
     let trained = aligned.study(material).arms.into_iter().map(|arm| (true, arm.name.clone(), arm));
-    let places: Vec<usize> = BENCHMARKS
-        .iter()
-        .filter_map(|(_, name)| aligned.benchmarks.iter().position(|it| it.name == *name))
-        .collect();
+    let places: Vec<usize> =
+        BENCHMARKS.iter().filter_map(|(_, name)| aligned.benchmarks.iter().position(|it| it.name == *name)).collect();
     let heads = ["paper's row", "benchmark", "here", "paper", "within our interval"];
     let caption = "Accuracy in percent. The paper gives one run and one sample of each question.";
     let mut table = Table::new("paper", caption, heads);
@@ -123,11 +130,14 @@ fn beside(material: &Material, aligned: &Aligned, paper: &Published, printed: &P
 /// What published figures can tell by themselves.
 fn findings(published: &Published) -> Part {
     let findings = published.findings();
-    let heads = ["model", "row", "against", "benchmark", "difference", "95 % as independent samples", "p, corrected", "noise"];
+    let heads =
+        ["model", "row", "against", "benchmark", "difference", "95 % as independent samples", "p, corrected", "noise"];
     let mut table = Table::new("published", "Differences between published rows, in points.", heads);
     let mut data = Vec::new();
     for printed in &published.tables {
-        for (reference, prefix) in [("base", "iPE"), ("base", "pPE"), ("base", "No PP"), ("No PP", "pPE"), ("pPE Think", "pPE")] {
+        for (reference, prefix) in
+            [("base", "iPE"), ("base", "pPE"), ("base", "No PP"), ("No PP", "pPE"), ("pPE Think", "pPE")]
+        {
             for it in published.compare(printed, reference, prefix).unwrap_or_default() {
                 let noise = match it.noise {
                     Noise::Beyond => "beyond noise",
@@ -149,6 +159,7 @@ fn findings(published: &Published) -> Part {
         }
     }
     let data = json!({ "source": published.source, "findings": findings, "wrong_averages": published.wrong_averages(), "differences": data });
-    let blocks = vec![Block::Text(format!("Source: {}.", published.source)), Block::List(findings), Block::Table(table)];
+    let blocks =
+        vec![Block::Text(format!("Source: {}.", published.source)), Block::List(findings), Block::Table(table)];
     Part::new("published", "What the published figures tell", blocks, data)
 }

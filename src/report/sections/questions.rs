@@ -50,15 +50,19 @@ fn mosaic(name: &str, groups: &[Group], ids: &[String], shares: &[Vec<f64>]) -> 
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_by(|&a, &b| ease[b].total_cmp(&ease[a]).then(a.cmp(&b)));
     let told = |&q: &usize| {
-        let solved: Vec<&str> =
-            groups.iter().zip(shares).filter(|(_, row)| row[q] > SOLVED).map(|(group, _)| group.label.as_str()).collect();
+        let solved: Vec<&str> = groups
+            .iter()
+            .zip(shares)
+            .filter(|(_, row)| row[q] > SOLVED)
+            .map(|(group, _)| group.label.as_str())
+            .collect();
         let by = if solved.is_empty() { "none".to_owned() } else { solved.join("; ") };
         format!("{}: solved by {by}", ids[q])
     };
     Mosaic {
         title: format!("{name}: {} questions", ids.len()),
-        description: "A row for each model, a column for each question; darker where more of its completions are right.".to_owned(),
-        legend: "darker: more of the completions are right; easiest question on the left".to_owned(),
+        description: "A row for each model, a column for each question; the stronger the colour, the more of its completions are right.".to_owned(),
+        legend: "the stronger the colour, the more of its completions are right; the easiest question on the left".to_owned(),
         rows: groups.iter().map(|group| group.label.clone()).collect(),
         columns: order.iter().map(told).collect(),
         values: shares.iter().map(|row| order.iter().map(|&q| row[q]).collect()).collect(),

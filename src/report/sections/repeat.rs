@@ -17,7 +17,8 @@ pub fn part(material: &Material) -> Option<Part> {
         return None;
     }
     let mut blocks = Vec::new();
-    let commands: Vec<String> = material.runs.iter().map(train).chain(material.evaluations.iter().map(|it| ask(material, it))).collect();
+    let commands: Vec<String> =
+        material.runs.iter().map(train).chain(material.evaluations.iter().map(|it| ask(material, it))).collect();
     blocks.push(Block::Text(
         "The commands of the runs as they were typed, then commands that make the evaluations. The same version on the same kind \
          of processor gives the same bytes."
@@ -75,12 +76,26 @@ fn ask(material: &Material, evaluation: &Evaluation) -> String {
     };
     let samples = of(|bench| bench.scores.samples.to_string());
     let longest = of(|bench| bench.record.style.max_tokens.to_string());
-    let limit = of(|bench| if bench.scores.questions < bench.scores.of { bench.scores.questions.to_string() } else { String::new() });
+    let limit =
+        of(
+            |bench| {
+                if bench.scores.questions < bench.scores.of {
+                    bench.scores.questions.to_string()
+                } else {
+                    String::new()
+                }
+            },
+        );
     let flags = [("--samples", samples), ("--max-tokens", longest), ("--limit", limit)];
     for (flag, value) in flags {
         words.extend(value.filter(|value| !value.is_empty()).into_iter().flat_map(|value| [flag.to_owned(), value]));
     }
-    words.extend(["--temperature".to_owned(), identity.temperature.to_string(), "--top-p".to_owned(), identity.top_p.to_string()]);
+    words.extend([
+        "--temperature".to_owned(),
+        identity.temperature.to_string(),
+        "--top-p".to_owned(),
+        identity.top_p.to_string(),
+    ]);
     words.extend(["--seed".to_owned(), identity.seed.to_string()]);
     words.iter().map(|word| shell(word)).collect::<Vec<_>>().join(" ")
 }
@@ -114,14 +129,19 @@ fn differences(material: &Material) -> Option<Table> {
     let keys: BTreeSet<&String> = material.runs.iter().flat_map(|run| run.config.keys()).collect();
     let value = |run: &Run, key: &String| run.config.get(key).map_or("–".to_owned(), |value| portable(value));
     let values = |key: &String| material.runs.iter().map(|run| value(run, key)).collect::<BTreeSet<_>>();
-    let differing: Vec<&String> = keys.into_iter().filter(|key| !PLACE.contains(&key.as_str()) && values(key).len() > 1).collect();
+    let differing: Vec<&String> =
+        keys.into_iter().filter(|key| !PLACE.contains(&key.as_str()) && values(key).len() > 1).collect();
     if differing.is_empty() {
         return None;
     }
     let heads = ["arm".to_owned()].into_iter().chain(differing.iter().map(ToString::to_string));
     let mut table = Table::new("differences", "All in which the configurations of the runs differ.", heads);
     let mut order: Vec<&str> = Vec::new();
-    material.runs.iter().for_each(|run| if !order.contains(&run.arm.as_str()) { order.push(&run.arm) });
+    material.runs.iter().for_each(|run| {
+        if !order.contains(&run.arm.as_str()) {
+            order.push(&run.arm)
+        }
+    });
     for arm in order {
         let cell = |key: &&String| {
             let mut seen: Vec<String> = Vec::new();
@@ -161,23 +181,36 @@ fn versions(material: &Material) -> Table {
 
 /// The first digits of the hash of everything that went in, each once.
 fn hashes(material: &Material) -> Table {
-    let mut table = Table::new("hashes", "SHA-256 of what went in; report.json has them whole.", ["what", "name", "SHA-256"]);
+    let mut table =
+        Table::new("hashes", "SHA-256 of what went in; report.json has them whole.", ["what", "name", "SHA-256"]);
     let mut seen: BTreeSet<[String; 3]> = BTreeSet::new();
     for run in &material.runs {
         let manifest = &run.manifest;
         for (what, source) in [("model", &manifest.model), ("training data", &manifest.data)] {
             for (file, hash) in &source.files {
-                let name = if source.files.len() > 1 { format!("{}, {file}", portable(&source.path)) } else { portable(&source.path) };
+                let name = if source.files.len() > 1 {
+                    format!("{}, {file}", portable(&source.path))
+                } else {
+                    portable(&source.path)
+                };
                 seen.insert([what.to_owned(), name, short(hash)]);
             }
         }
-        seen.insert(["prompt of the training".to_owned(), manifest.prompt.name.clone(), short(&manifest.prompt.sha256)]);
+        seen.insert([
+            "prompt of the training".to_owned(),
+            manifest.prompt.name.clone(),
+            short(&manifest.prompt.sha256),
+        ]);
         if let Some(adapter) = &run.adapter_sha256 {
             seen.insert(["trained adapter".to_owned(), run.name.clone(), short(adapter)]);
         }
     }
     for evaluation in &material.evaluations {
-        seen.insert(["chat template".to_owned(), evaluation.identity.model.clone(), short(&evaluation.identity.template_sha256)]);
+        seen.insert([
+            "chat template".to_owned(),
+            evaluation.identity.model.clone(),
+            short(&evaluation.identity.template_sha256),
+        ]);
         for (name, bench) in &evaluation.benches {
             seen.insert(["benchmark".to_owned(), name.clone(), short(&bench.record.data_sha256)]);
         }

@@ -48,7 +48,11 @@ pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String
     let (pairs, apart): (Vec<_>, Vec<_>) =
         study::pairs(&study, &REFERENCES).into_iter().partition(|(arm, base)| arm.shares_seed(base));
     for (arm, base) in apart {
-        left_out.push(format!("{} is not compared with {}: they share no seed.", quoted(&arm.name), quoted(&base.name)));
+        left_out.push(format!(
+            "{} is not compared with {}: they share no seed.",
+            quoted(&arm.name),
+            quoted(&base.name)
+        ));
     }
     let mut outcome = |study: &Study, pairs: &[(&Arm, &Arm)]| match study::compare_pairs(study, pairs, SEED) {
         Ok(outcome) => Some(outcome),
@@ -60,7 +64,8 @@ pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String
     let some = !study.arms.is_empty() && !study.benchmarks.is_empty();
     let arms = if some { outcome(&study, &pairs) } else { None };
     let with_base = against_untrained(material, aligned, &study);
-    let pairs: Vec<(&Arm, &Arm)> = with_base.1.iter().map(|&(arm, base)| (&with_base.0.arms[arm], &with_base.0.arms[base])).collect();
+    let pairs: Vec<(&Arm, &Arm)> =
+        with_base.1.iter().map(|&(arm, base)| (&with_base.0.arms[arm], &with_base.0.arms[base])).collect();
     let untrained = if pairs.is_empty() { None } else { outcome(&with_base.0, &pairs) };
     let overlaps = overlaps(material);
     let clean = (!overlaps.values().all(BTreeSet::is_empty)).then(|| aligned.without(&overlaps));
@@ -71,7 +76,8 @@ pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String
 fn against_untrained(material: &Material, aligned: &Aligned, study: &Study) -> (Study, Vec<(usize, usize)>) {
     let (mut arms, mut pairs) = (study.arms.clone(), Vec::new());
     for at in 0..study.arms.len() {
-        let prompt = material.runs.iter().find(|run| run.arm == study.arms[at].name).map(|run| &run.manifest.prompt.name);
+        let prompt =
+            material.runs.iter().find(|run| run.arm == study.arms[at].name).map(|run| &run.manifest.prompt.name);
         let Some(row) = aligned.untrained().into_iter().find(|row| Some(&row.prompt) == prompt) else { continue };
         let name = format!("untrained, {}", row.prompt);
         let base = arms.iter().position(|arm| arm.name == name).unwrap_or_else(|| {
@@ -124,7 +130,8 @@ fn table(name: &'static str, caption: &str, aligned: &Aligned, lines: &[Line]) -
     let heads = ["model", "prompt or arm", "seeds"].map(String::from).into_iter().chain(columns(aligned));
     let mut table = Table::new(name, caption, heads);
     for line in lines {
-        let seeds = if line.seeds == 0 { "–".into() } else { Cell::number(line.seeds as f64, line.seeds.to_string()) };
+        let seeds =
+            if line.seeds == 0 { "–".into() } else { Cell::number(line.seeds as f64, line.seeds.to_string()) };
         let mut row = vec![line.model.into(), line.name.as_str().into(), seeds];
         row.extend(line.cells.iter().map(study::Cell::shown));
         table.rows.push(row);
@@ -161,11 +168,16 @@ fn results(material: &Material, aligned: &Aligned, found: &Found, whole: &[Line]
             .iter()
             .zip(&aligned.ids)
             .map(|(benchmark, ids)| {
-                let left = clean.benchmarks.iter().position(|it| it.name == benchmark.name).map_or(0, |at| clean.ids[at].len());
+                let left = clean
+                    .benchmarks
+                    .iter()
+                    .position(|it| it.name == benchmark.name)
+                    .map_or(0, |at| clean.ids[at].len());
                 format!("{}: {left} of {}", benchmark.name, ids.len())
             })
             .collect();
-        let caption = format!("The same on the questions that share no passage with the training data ({}).", counts.join(", "));
+        let caption =
+            format!("The same on the questions that share no passage with the training data ({}).", counts.join(", "));
         blocks.push(Block::Table(table("results_without_overlap", &caption, clean, &lines)));
         data["without_overlap"] = json!({ "columns": columns(clean), "rows": lines });
     } else if let Some(checked) = checked {
@@ -194,7 +206,8 @@ fn before_training(outcome: &Outcome) -> Part {
     let text = "The same prompt after training (pPE) and before it (iPE: the untrained model is only given the prompt). The untrained \
                 model has no training seeds, so what varies over seeds is the trained side alone; Holm's correction is over the \
                 comparisons of this table.";
-    let table = outcome.comparisons("untrained", "Differences of accuracy from the untrained model under the same prompt, in points.");
+    let table = outcome
+        .comparisons("untrained", "Differences of accuracy from the untrained model under the same prompt, in points.");
     let blocks = vec![Block::Text(text.to_owned()), Block::Table(table)];
     Part::new("untrained", "Trained with a prompt against only prompted", blocks, json!(outcome.comparisons))
 }
@@ -233,15 +246,20 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<Part> {
     let over = if aligned.benchmarks.len() > 1 { "mean over the benchmarks" } else { "accuracy" };
     let chart = HeatMap {
         title: "Trained with a prompt, tested with another".to_owned(),
-        description: "Rows: the prompt of the training. Columns: the prompt of the test. Values: accuracy in percent.".to_owned(),
+        description: "Rows: the prompt of the training. Columns: the prompt of the test. Values: accuracy in percent."
+            .to_owned(),
         legend: format!("accuracy in percent, {over} and seeds; row: trained with, column: tested with"),
         rows: rows.iter().map(|(name, _)| name.clone()).collect(),
         columns: prompts.clone(),
-        values: rows.iter().map(|(_, cells)| cells.iter().map(|cell| cell.map(|(value, _)| 100.0 * value)).collect()).collect(),
+        values: rows
+            .iter()
+            .map(|(_, cells)| cells.iter().map(|cell| cell.map(|(value, _)| 100.0 * value)).collect())
+            .collect(),
         decimals: 1,
         scale: Scale::Sequential,
     };
-    let heads = ["trained with".to_owned()].into_iter().chain(prompts.iter().map(|prompt| format!("tested with {prompt}")));
+    let heads =
+        ["trained with".to_owned()].into_iter().chain(prompts.iter().map(|prompt| format!("tested with {prompt}")));
     let mut table = Table::new("matrix", &format!("Accuracy in percent, {over} and seeds."), heads);
     for (name, cells) in &rows {
         let mut row = vec![Cell::from(name.as_str())];

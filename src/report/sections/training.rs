@@ -42,11 +42,8 @@ pub fn part(material: &Material) -> Option<Part> {
     let names = arms.iter().map(|(name, _)| name.clone()).collect();
     let text = "One line for each arm, the mean over its seeds; the band goes from the lowest to the highest of them. The arms' \
                 rewards have different parts, so their heights do not rank the arms.";
-    let blocks = vec![
-        Block::Text(text.to_owned()),
-        Block::Panels { names, panels },
-        Block::Table(table(&measures, &arms)),
-    ];
+    let blocks =
+        vec![Block::Text(text.to_owned()), Block::Panels { names, panels }, Block::Table(table(&measures, &arms))];
     Some(Part::new("training", "Training", blocks, data(&measures, &arms)))
 }
 
@@ -69,9 +66,8 @@ fn panel(measure: &Measure, arms: &[(String, Vec<&Run>)]) -> LineChart {
         };
         run.steps.iter().filter_map(point).collect()
     };
-    let series = |(name, runs): &(String, Vec<&Run>)| {
-        Series::over_seeds(name, &runs.iter().map(curve).collect::<Vec<_>>())
-    };
+    let series =
+        |(name, runs): &(String, Vec<&Run>)| Series::over_seeds(name, &runs.iter().map(curve).collect::<Vec<_>>());
     LineChart {
         title: String::new(),
         description: format!("{} over steps, by arm", measure.label),
@@ -103,8 +99,11 @@ fn table(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Table {
             steps.dedup();
             steps.iter().map(ToString::to_string).collect()
         };
-        let mut row: Vec<Cell> =
-            vec![name.as_str().into(), Cell::number(runs.len() as f64, runs.len().to_string()), steps.join(", ").into()];
+        let mut row: Vec<Cell> = vec![
+            name.as_str().into(),
+            Cell::number(runs.len() as f64, runs.len().to_string()),
+            steps.join(", ").into(),
+        ];
         row.extend(measures.iter().map(|measure| match ends(measure, runs) {
             Some((first, last)) => Cell::number(last, format!("{} → {}", short(first), short(last))),
             None => "–".into(),
@@ -131,7 +130,9 @@ fn data(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Value {
     let of = |(name, runs): &(String, Vec<&Run>)| {
         let metrics: Map<String, Value> = measures
             .iter()
-            .filter_map(|it| Some((it.metric.to_owned(), json!(ends(it, runs).map(|(a, b)| [a / it.scale, b / it.scale])?))))
+            .filter_map(|it| {
+                Some((it.metric.to_owned(), json!(ends(it, runs).map(|(a, b)| [a / it.scale, b / it.scale])?)))
+            })
             .collect();
         let seeds: Vec<u64> = runs.iter().map(|run| run.seed).collect();
         json!({ "arm": name, "seeds": seeds, "first_and_last_tenth": metrics })
