@@ -1,6 +1,6 @@
 //! `rft eval`: measure a model on benchmarks, and read what was measured.
 
-mod compare;
+pub mod compare;
 mod draw;
 mod regrade;
 mod show;

@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand. Data goes to stdout, everything else to stderr.
 
 pub mod classify;
+pub mod compare;
 pub mod config;
 pub mod config_args;
 pub mod doctor;
@@ -12,7 +13,9 @@ pub mod overlap;
 pub mod perf;
 pub mod plan;
 pub mod prompts;
+pub mod report;
 pub mod reward;
+pub mod runs;
 pub mod selftest;
 pub mod train;
 pub mod trained;
@@ -42,6 +45,9 @@ enum Command {
     Train(Box<train::Args>),
     Eval(Box<eval::Args>),
     Generate(Box<generate::Args>),
+    Report(report::Args),
+    Compare(compare::Args),
+    Runs(runs::Args),
     Classify(classify::Args),
     Merge(merge::Args),
     Plan(plan::Args),
@@ -60,6 +66,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
+        Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Compare(args) => compare::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Runs(args) => runs::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),

@@ -127,19 +127,32 @@ pub enum StudyError {
 /// # Errors
 /// When an evaluation is missing, or arms answered different numbers of questions, or share no seed.
 pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<Outcome, StudyError> {
+    compare_pairs(study, &pairs(study, references), seed)
+}
+
+/// Every arm with each of `references` that the study has; the references meet once.
+pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a Arm, &'a Arm)> {
+    let of = |(i, reference): (usize, &&str)| {
+        let base = study.arms.iter().find(|arm| arm.name == **reference)?;
+        let others = study.arms.iter().filter(|arm| !references[..=i].contains(&arm.name.as_str()));
+        Some(others.map(|arm| (arm, base)).collect::<Vec<_>>())
+    };
+    references.iter().enumerate().filter_map(of).flatten().collect()
+}
+
+/// Compares the first arm of each pair with the second.
+///
+/// # Errors
+/// See [`compare`].
+pub fn compare_pairs(study: &Study, pairs: &[(&Arm, &Arm)], seed: u64) -> Result<Outcome, StudyError> {
     check(study)?;
     let mut columns: Vec<String> = study.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
     if columns.len() > 1 {
         columns.push(AVERAGE.into());
     }
     let mut comparisons = Vec::new();
-    for (i, reference) in references.iter().enumerate() {
-        let Some(base) = study.arms.iter().find(|arm| arm.name == *reference) else { continue };
-        // The references are compared with each other once.
-        let others = study.arms.iter().filter(|arm| !references[..=i].contains(&arm.name.as_str()));
-        for arm in others {
-            comparisons.extend(against(arm, base, &columns, seed)?);
-        }
+    for (arm, base) in pairs {
+        comparisons.extend(against(arm, base, &columns, seed)?);
     }
     correct(&mut comparisons);
     Ok(Outcome {
@@ -148,6 +161,13 @@ pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<Outcome,
         columns,
         comparisons,
     })
+}
+
+impl Arm {
+    /// Whether there is a seed at which the two can be compared.
+    pub fn shares_seed(&self, other: &Arm) -> bool {
+        self.seeds.keys().any(|seed| other.seeds.contains_key(seed))
+    }
 }
 
 fn check(study: &Study) -> Result<(), StudyError> {
@@ -201,7 +221,8 @@ fn means(results: &[Vec<f64>]) -> Vec<f64> {
     means
 }
 
-fn cells(arm: &Arm, benchmarks: &[Benchmark], seed: u64) -> Vec<Cell> {
+/// An arm on each benchmark, then on their average where there are several.
+pub fn cells(arm: &Arm, benchmarks: &[Benchmark], seed: u64) -> Vec<Cell> {
     let each: Vec<Vec<f64>> = arm.seeds.values().map(|results| means(results)).collect();
     let questions = over_seeds(arm.seeds.values());
     let cell = |(column, accuracy): (usize, f64)| {

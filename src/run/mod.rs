@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod metrics;
 pub mod progress;
 pub mod signals;
+pub mod status;
 pub mod tensorboard;
 
 pub use completions::{BranchRecord, CompletionsLog, GroupRecord};

@@ -81,6 +81,9 @@ fn help_tells_what_there_is() {
       train     Fine-tune a model by GRPO under a prior prompt
       eval      Measure a model on benchmarks
       generate  Ask a model, trained or not, one question
+      report    Tell what runs show, and what they do not
+      compare   Compare two runs: configuration, training, evaluations
+      runs      List runs and how far they are
       classify  Tell what responses do: verify, backtrack, plan, write code ...
       merge     Make an adapter part of its model
       plan      Say what a run takes of a GPU's memory, and of time and money

@@ -21,9 +21,11 @@ mod lab;
 mod objectives;
 mod ops;
 mod parity;
+mod report;
 mod resume;
 mod reward;
 mod rollout;
+mod runs;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod stats;

@@ -43,7 +43,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn rows(comparisons: &[Comparison]) -> Table {
+/// A row for each benchmark.
+pub fn rows(comparisons: &[Comparison]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["benchmark", "questions", "A", "B", "B less A, 95 % interval", "p", "would have shown"]);

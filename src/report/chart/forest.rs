@@ -11,7 +11,7 @@ pub struct Row {
     pub value: f64,
     /// The thick bar.
     pub interval: Option<Interval>,
-    /// A thin line behind it, for a second source of chance.
+    /// A thin line on it, for a second source of chance.
     pub second: Option<Interval>,
     /// What is to be said of it, on the right.
     pub note: String,
@@ -84,10 +84,11 @@ impl Forest {
     }
 
     fn row(&self, svg: &mut Svg, row: &Row, scale: &Linear, y: f64) {
-        for (interval, width) in [(row.second, 1.5), (row.interval, 5.0)] {
+        // The thin one on top and in the ink's colour: it often lies within the other.
+        for (interval, colour, width) in [(row.interval, 0, 6.0), (row.second, 6, 1.5)] {
             let ends = interval.filter(|interval| interval.low.is_finite() && interval.high.is_finite());
             if let Some(Interval { low, high }) = ends {
-                svg.bar(0, (scale.pixel(low), y), (scale.pixel(high), y), width);
+                svg.bar(colour, (scale.pixel(low), y), (scale.pixel(high), y), width);
             }
         }
         if row.value.is_finite() {

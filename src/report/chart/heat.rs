@@ -38,19 +38,25 @@ impl HeatMap {
         let written = |value: f64| self.written(value);
         let present = || self.values.iter().flatten().flatten().copied().filter(|value| value.is_finite());
         let labels = self.rows.iter().map(|row| width_of(row, TEXT)).fold(0.0, f64::max).min(200.0);
-        let heads = self.columns.iter().map(|column| width_of(column, TEXT)).fold(0.0, f64::max).min(130.0);
+        let columns: Vec<(&str, &str)> = self.columns.iter().map(|column| halves(column)).collect();
+        let head = |(above, below): &(&str, &str)| width_of(above, TEXT).max(width_of(below, TEXT));
+        let heads = columns.iter().map(head).fold(0.0, f64::max).min(130.0);
         let texts = present().map(|value| width_of(&written(value), TEXT)).fold(0.0, f64::max);
         let (across, down) = (f64::max(heads, texts).max(40.0) + 12.0, LINE + 11.0);
-        let (left, top) = (labels + 10.0, TITLE + 12.0 + LINE + 6.0);
+        let lines = if columns.iter().all(|(above, _)| above.is_empty()) { 1.0 } else { 2.0 };
+        let (left, top) = (labels + 10.0, TITLE + 12.0 + lines * LINE + 6.0);
         let titled = width_of(&self.title, TITLE).max(width_of(&self.legend, TEXT));
         let width = f64::max(left + across * self.columns.len() as f64, titled.min(720.0));
         let bottom = top + down * self.rows.len() as f64;
         let largest = present().map(f64::abs).fold(0.0, f64::max);
 
         let mut svg = Svg::default();
-        for (i, column) in self.columns.iter().enumerate() {
+        for (i, (above, below)) in columns.iter().enumerate() {
             let at = left + (i as f64 + 0.5) * across;
-            svg.text("muted", (at, top - 6.0), Anchor::Middle, &fit(column, TEXT, across - 4.0));
+            svg.text("muted", (at, top - 6.0), Anchor::Middle, &fit(below, TEXT, across - 4.0));
+            if !above.is_empty() {
+                svg.text("muted", (at, top - 6.0 - LINE), Anchor::Middle, &fit(above, TEXT, across - 4.0));
+            }
         }
         for (r, (row, values)) in self.rows.iter().zip(&self.values).enumerate() {
             assert_eq!(values.len(), self.columns.len(), "a value for each column");
@@ -81,5 +87,14 @@ impl HeatMap {
             (Scale::Diverging, false) => format!("+{text}"),
             (Scale::Sequential, false) => text,
         }
+    }
+}
+
+/// A head on two lines, broken at the space that leaves them most alike; the upper one is empty where there is none.
+fn halves(head: &str) -> (&str, &str) {
+    let spaces = head.match_indices(' ').map(|(at, _)| at);
+    match spaces.min_by_key(|at| (2 * at + 1).abs_diff(head.len())) {
+        Some(at) => (&head[..at], &head[at + 1..]),
+        None => ("", head),
     }
 }

@@ -77,6 +77,14 @@ impl LineChart {
         svg.finish(width, height, &self.title, &self.description)
     }
 
+    /// A small picture without its title and the names of its series, which stand beside it on a page.
+    pub fn panel(&self) -> String {
+        let (width, height) = (312.0, 190.0);
+        let mut svg = Svg::default();
+        self.draw(&mut svg, Rect { x: 0.0, y: 0.0, width, height: height - 8.0 });
+        svg.finish(width, height, "", &self.description)
+    }
+
     /// Draws axes and lines within `area`, and tells where each line ends.
     pub(super) fn draw(&self, svg: &mut Svg, area: Rect) -> Vec<(usize, (f64, f64))> {
         let values = self.series.iter().flat_map(|series| &series.points).filter(|point| point.y.is_finite());

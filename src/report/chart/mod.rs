@@ -1,4 +1,4 @@
-//! Charts as SVG: lines with bands, dots with intervals, heat maps, and grids of lines.
+//! Charts as SVG: lines with bands, dots with intervals, heat maps and mosaics.
 //!
 //! Each chart is one self-contained `<svg>` for a page or a file. Colours are CSS variables, so it follows the reader's light or
 //! dark mode and prints on white; the palette is that of Okabe and Ito ("Color Universal Design", 2008), which colour-blind
@@ -7,17 +7,18 @@
 
 mod axis;
 mod forest;
-mod grid;
 mod heat;
 mod labels;
 mod line;
+mod mosaic;
 mod svg;
 
 pub use axis::Axis;
 pub use forest::{Forest, Group, Row};
-pub use grid::Grid;
 pub use heat::{HeatMap, Scale};
 pub use line::{LineChart, Point, Series};
+pub use mosaic::Mosaic;
+pub use svg::{escape as svg_escape, swatch};
 
 #[cfg(test)]
 mod tests;

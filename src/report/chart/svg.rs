@@ -104,6 +104,12 @@ impl Svg {
         .unwrap();
     }
 
+    /// Shapes given as a path, filled in the colour of series `index`.
+    pub fn area(&mut self, index: usize, opacity: f64, d: &str) {
+        let (colour, opacity) = (colour(index), num(opacity));
+        writeln!(self.body, r#"<path class="area" style="fill:{colour};fill-opacity:{opacity}" d="{d}"/>"#).unwrap();
+    }
+
     pub fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: Anchor, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -114,9 +120,13 @@ impl Svg {
         writeln!(self.body, r#"<text class="{class}" x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>"#).unwrap();
     }
 
-    /// The whole picture, `title` drawn at its head. `description` is what one who cannot see it is told.
+    /// The whole picture, `title` drawn at its head. `description` is what one who cannot see it is told, and its title where it
+    /// has none.
     pub fn finish(mut self, width: f64, height: f64, title: &str, description: &str) -> String {
-        self.text("title", (0.0, TITLE), Anchor::Start, &fit(title, TITLE, width));
+        if !title.is_empty() {
+            self.text("title", (0.0, TITLE), Anchor::Start, &fit(title, TITLE, width));
+        }
+        let title = if title.is_empty() { description } else { title };
         let (width, height, title, description) = (num(width), num(height), escape(title), escape(description));
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"rft-chart\" role=\"img\" viewBox=\"0 0 {width} {height}\" \
@@ -146,6 +156,15 @@ fn path(points: &[(f64, f64)]) -> String {
         write!(d, "{}{} {}", if i == 0 { 'M' } else { 'L' }, num(*x), num(*y)).unwrap();
     }
     d
+}
+
+/// A short stroke in the look of series `index`, to stand beside its name.
+pub fn swatch(index: usize) -> String {
+    let (colour, dash) = (colour(index), dash(index));
+    format!(
+        "<svg class=\"rft-chart\" aria-hidden=\"true\" viewBox=\"0 0 20 8\" width=\"20\" height=\"8\">\
+         <path style=\"stroke:{colour}{dash};stroke-width:2.5\" d=\"M1 4L19 4\"/></svg>"
+    )
 }
 
 /// A coordinate with two decimals at most: the same text on every machine, and no digits that nobody sees.

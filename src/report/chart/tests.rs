@@ -190,20 +190,15 @@ pub fn heat() -> HeatMap {
     }
 }
 
-pub fn grid() -> Grid {
-    let measures = [
-        ("reward", "", 1.0),
-        ("length", "tokens", 1_400.0),
-        ("entropy", "nats", 0.4),
-        ("divergence", "nats", 1e-5),
-        ("sampler gap", "", 0.0),
-        ("accuracy", "%", 100.0),
-    ];
-    Grid {
-        title: "Training".into(),
-        description: "Six measures of nine arms over 25 steps.".into(),
-        panels: measures.into_iter().map(|(label, unit, height)| curves(label, unit, height)).collect(),
-        columns: 3,
+pub fn mosaic() -> Mosaic {
+    let solved = |r: usize, c: usize| ((r * 31 + c * 17) % 5) as f64 / 4.0;
+    Mosaic {
+        title: "Questions solved".into(),
+        description: "Nine arms by 120 questions.".into(),
+        legend: "darker: more of the completions are right".into(),
+        rows: ARMS.iter().map(|arm| arm.to_string()).collect(),
+        columns: (0..120).map(|c| format!("question <{c}>")).collect(),
+        values: (0..ARMS.len()).map(|r| (0..120).map(|c| solved(r, c)).collect()).collect(),
     }
 }
 
@@ -246,10 +241,31 @@ fn gaps_and_nothing_at_all() {
 }
 
 #[test]
-fn small_multiples() {
-    let elements = check(&grid().svg());
-    assert_eq!(of_class(&elements, "band").count(), 6 * 9);
-    assert_eq!(of_class(&elements, "label").count(), 9);
+fn panels_have_no_title_and_no_names() {
+    for (label, unit, height) in [("length", "tokens", 1_400.0), ("divergence", "nats", 1e-5), ("sampler gap", "", 0.0)]
+    {
+        let panel = curves(label, unit, height).panel();
+        assert!(panel.contains("<title>Nine arms, the mean"), "{panel}");
+        let elements = check(&panel);
+        assert_eq!((of_class(&elements, "band").count(), of_class(&elements, "title").count()), (9, 0));
+    }
+}
+
+#[test]
+fn mosaics_hold_every_share() {
+    let elements = check(&mosaic().svg());
+    // A path for each of four shades in each row, which starts anew for each cell; 1 of 5 questions is not solved at all.
+    let areas: Vec<usize> = of_class(&elements, "area").map(|area| area.get("d").matches('M').count()).collect();
+    assert_eq!((areas.len(), areas.iter().sum::<usize>()), (9 * 4, 9 * 120 * 4 / 5));
+    let told = elements.iter().filter(|element| element.name == "title" && element.text.starts_with("question <"));
+    assert_eq!(told.count(), 120);
+    let mut many = mosaic();
+    many.columns = vec!["q".into(); 1_319];
+    many.values = vec![vec![0.5; 1_319]; ARMS.len()];
+    check(&many.svg());
+    many.rows.clear();
+    many.values.clear();
+    check(&many.svg());
 }
 
 #[test]
@@ -300,7 +316,8 @@ fn examples_to_look_at() {
         ("line", curves("reward", "", 1.0).svg()),
         ("forest", forest().svg()),
         ("heat", heat().svg()),
-        ("grid", grid().svg()),
+        ("mosaic", mosaic().svg()),
+        ("panel", curves("length", "tokens", 1_400.0).panel()),
     ];
     for (name, svg) in charts {
         std::fs::write(std::path::Path::new(&folder).join(name).with_extension("svg"), svg).unwrap();

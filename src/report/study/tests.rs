@@ -1,4 +1,5 @@
 use super::*;
+use crate::report::markdown;
 use crate::rng::{Purpose, Stream};
 
 /// Arms with a true accuracy each, over seeds that move it a little; a third of the questions is easy.
@@ -76,7 +77,7 @@ fn one_seed_gives_no_verdict() {
     let summary = outcome.summary();
     assert!(summary[0].starts_with("No verdict on any of the 3 differences"), "{summary:?}");
     assert!(summary[1].contains("one seed"), "{summary:?}");
-    assert!(outcome.comparisons_markdown().contains("| one seed |"));
+    assert!(markdown::table(&outcome.comparisons("c", "")).contains("| one seed |"));
 }
 
 /// Seeds that differ much: a difference of 10 points would be missed mostly, and nothing is said of it.
@@ -133,13 +134,26 @@ fn what_cannot_be_compared_is_an_error() {
 fn tables_and_pictures() {
     let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
     let outcome = compare(&study(&arms, 3, 0.01, 7), &REFERENCES, 0).unwrap();
-    let results = outcome.results_markdown();
-    assert_eq!(results.lines().count(), 2 + 3);
-    assert!(results.lines().all(|line| line.matches('|').count() == 2 + 1 + 3), "{results}");
-    let comparisons = outcome.comparisons_markdown();
+    let shown = outcome.cells[0].1[0].shown();
+    assert!(shown.text.starts_with("3") && shown.text.contains(" [") && shown.text.contains("] ±"), "{shown:?}");
+    let comparisons = markdown::table(&outcome.comparisons("c", ""));
+    assert_eq!(comparisons.lines().count(), 2 + 9);
     assert!(comparisons.lines().all(|line| line.matches('|').count() == 10), "{comparisons}");
     let forest = outcome.forest("none");
     assert_eq!(forest.groups.iter().map(|group| group.rows.len()).collect::<Vec<_>>(), [2, 2, 2]);
-    assert!(forest.svg().contains("Each arm against `none`"));
-    println!("{results}\n{comparisons}\n{}", outcome.summary().join("\n"));
+    assert!(forest.svg().contains("Each arm against none"));
+    println!("{comparisons}\n{}", outcome.summary().join("\n"));
+}
+
+/// Names come from files of the user's, and stand in sentences and tables.
+#[test]
+fn no_name_breaks_a_sentence_or_a_table() {
+    let name = "a|`b`\n<i>";
+    let arms = [("none", 0.3), (name, 0.7)];
+    let outcome = compare(&study(&arms, 5, 0.005, 8), &REFERENCES, 0).unwrap();
+    let said = &outcome.summary()[0];
+    assert!(said.starts_with("`a|'b' <i>` is higher than `none`"), "{said}");
+    let table = markdown::table(&outcome.comparisons("c", ""));
+    assert!(table.lines().all(|line| line.replace("\\|", "").matches('|').count() == 10), "{table}");
+    assert!(!table.contains("<i>"));
 }

@@ -1,9 +1,11 @@
 //! A study's outcome in words and tables.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
-use super::{AVERAGE, Cell, Comparison, ENOUGH_POWER, Outcome, Verdict, WORTH};
+use super::{AVERAGE, Cell as Accuracy, Comparison, ENOUGH_POWER, Outcome, Verdict, WORTH};
 use crate::report::chart::{Axis, Forest, Group, Row};
+use crate::report::document::{Cell, Table, percent};
+use crate::report::load::quoted;
 use crate::stats::Interval;
 
 impl fmt::Display for Verdict {
@@ -23,39 +25,32 @@ impl Comparison {
 }
 
 impl Outcome {
-    /// The results in the paper's form, arms by benchmarks in percent, as Markdown.
-    pub fn results_markdown(&self) -> String {
-        let mut table =
-            format!("| arm | seeds | {} |\n|---|---|{}\n", self.columns.join(" | "), "---|".repeat(self.columns.len()));
-        for ((name, cells), seeds) in self.cells.iter().zip(&self.seeds) {
-            let cell = |cell: &Cell| {
-                let between = cell.between_seeds.map_or(String::new(), |sd| format!(", seeds ±{:.1}", 100.0 * sd));
-                format!("{:.1} {}{between}", 100.0 * cell.accuracy, ends(cell.interval))
-            };
-            let cells: Vec<String> = cells.iter().map(cell).collect();
-            writeln!(table, "| {name} | {seeds} | {} |", cells.join(" | ")).unwrap();
-        }
-        table
-    }
-
-    /// Each arm against each reference in points, as Markdown.
-    pub fn comparisons_markdown(&self) -> String {
-        let mut table = String::from(
-            "| arm | against | benchmark | difference | over seeds | over questions | p, corrected | detectable | verdict |\n\
-             |---|---|---|---|---|---|---|---|---|\n",
-        );
+    /// Each arm against each reference, in points.
+    pub fn comparisons(&self, name: &'static str, caption: &str) -> Table {
+        let heads = [
+            "arm",
+            "against",
+            "benchmark",
+            "difference",
+            "over seeds, 95 %",
+            "over questions, 95 %",
+            "p, corrected",
+            "detectable",
+            "verdict",
+        ];
+        let mut table = Table::new(name, caption, heads);
         for it in &self.comparisons {
-            let (arm, reference, column, verdict) = (&it.arm, &it.reference, &it.column, it.verdict);
-            let difference = points(it.seeds.difference);
-            let seeds = it.seeds.interval.map_or("one seed".into(), signed_ends);
-            let questions = signed_ends(it.questions);
-            let p = it.adjusted.map_or("–".into(), |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") });
-            let detectable = it.detectable.map_or("–".into(), |least| format!("{:.1}", 100.0 * least));
-            let row = format!(
-                "| {arm} | {reference} | {column} | {difference} | {seeds} | {questions} | {p} | {detectable} | {verdict} |"
-            );
-            table.push_str(&row);
-            table.push('\n');
+            table.rows.push(vec![
+                it.arm.as_str().into(),
+                it.reference.as_str().into(),
+                it.column.as_str().into(),
+                Cell::number(it.seeds.difference, points(it.seeds.difference)),
+                it.seeds.interval.map_or("one seed".into(), signed_ends).into(),
+                signed_ends(it.questions).into(),
+                Cell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
+                Cell::maybe(it.detectable, percent),
+                it.verdict.to_string().into(),
+            ]);
         }
         table
     }
@@ -69,16 +64,17 @@ impl Outcome {
             let where_ = if it.column == AVERAGE {
                 "on average over the benchmarks".into()
             } else {
-                format!("on {}", it.column)
+                format!("on {}", quoted(&it.column))
             };
             let size = 100.0 * it.seeds.difference.abs();
-            let (arm, reference, verdict, seeds) = (&it.arm, &it.reference, it.verdict, it.seeds.seeds);
+            let (arm, reference) = (quoted(&it.arm), quoted(&it.reference));
+            let (verdict, seeds) = (it.verdict, it.seeds.seeds);
             let interval = it
                 .seeds
                 .interval
                 .map_or(String::new(), |interval| format!(", 95 % interval {}", signed_ends(interval)));
             said.push(format!(
-                "`{arm}` is {verdict} than `{reference}` {where_} by {size:.1} points ({seeds} seeds{interval})."
+                "{arm} is {verdict} than {reference} {where_} by {size:.1} points ({seeds} seeds{interval})."
             ));
         }
         let all = self.comparisons.len();
@@ -127,7 +123,7 @@ impl Outcome {
                 .collect(),
         };
         Forest {
-            title: format!("Each arm against `{reference}`"),
+            title: format!("Each arm against {reference}"),
             description: format!(
                 "Difference of accuracy from {reference}, by benchmark. Thick: 95 % over training seeds; thin: 95 % over questions."
             ),
@@ -137,17 +133,25 @@ impl Outcome {
     }
 }
 
+impl Accuracy {
+    /// `35.2 [31.1, 39.4] ±2.0`, in percent; the last is the deviation between seeds.
+    pub fn shown(&self) -> Cell {
+        let between = self.between_seeds.map_or(String::new(), |sd| format!(" ±{}", percent(sd)));
+        Cell::number(self.accuracy, format!("{} {}{between}", percent(self.accuracy), ends(self.interval)))
+    }
+}
+
 /// `[31.1, 39.4]`, in percent.
-fn ends(Interval { low, high }: Interval) -> String {
+pub fn ends(Interval { low, high }: Interval) -> String {
     format!("[{:.1}, {:.1}]", 100.0 * low, 100.0 * high)
 }
 
-fn signed_ends(Interval { low, high }: Interval) -> String {
+pub fn signed_ends(Interval { low, high }: Interval) -> String {
     format!("[{}, {}]", points(low), points(high))
 }
 
 /// A difference in points with its sign; none where it rounds to nothing.
-fn points(difference: f64) -> String {
+pub fn points(difference: f64) -> String {
     let text = format!("{:.1}", 100.0 * difference.abs());
     match (text.as_str(), difference < 0.0) {
         ("0.0", _) => text,

@@ -1,0 +1,89 @@
+//! `rft runs`: the runs of a folder and how far they are.
+
+use std::fs;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::eval::OutputFormat;
+use crate::run::RunDir;
+use crate::run::status::Status;
+
+/// List runs and how far they are
+///
+/// A run is `running` while a process trains it, `done` after its last step, `interrupted` where `rft train --resume` goes on
+/// from a checkpoint, and `failed` where it stopped before its first one.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft runs
+  rft runs sweeps/ppe-study-tiny/runs --output-format json")]
+pub struct Args {
+    /// Folder that holds run directories
+    #[arg(value_name = "DIR", default_value = "runs")]
+    folder: PathBuf,
+
+    /// Form of the output
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: OutputFormat,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let runs = read(&args.folder)?;
+    let mut stdout = stdout().lock();
+    match args.output_format {
+        OutputFormat::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&runs)?)?,
+        OutputFormat::Text => writeln!(stdout, "{}", table(&runs))?,
+    }
+    Ok(())
+}
+
+/// The runs in `folder`, the oldest first.
+fn read(folder: &Path) -> Result<Vec<Status>> {
+    let hint = "`rft train` puts its runs into `runs`; another folder is the argument";
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("read the runs in `{}`\nhint: {hint}", folder.display()))?;
+    let mut runs = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("read the runs in `{}`", folder.display()))?.path();
+        if !path.join("manifest.json").is_file() {
+            continue;
+        }
+        match RunDir::open(&path).and_then(|run| Status::read(&run)) {
+            Ok(status) => runs.push(status),
+            // One damaged run does not hide the others.
+            Err(error) => eprintln!("warning: `{}` is left out: {error:#}", path.display()),
+        }
+    }
+    if runs.is_empty() {
+        bail!("there is no run in `{}`\nhint: {hint}", folder.display());
+    }
+    runs.sort_by(|a, b| a.started.cmp(&b.started).then_with(|| a.name.cmp(&b.name)));
+    Ok(runs)
+}
+
+fn table(runs: &[Status]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["run", "state", "steps", "reward", "prior prompt", "model", "seed", "started (UTC)"]);
+    for run in runs {
+        let started = run.started.as_deref().unwrap_or("-");
+        table.add_row([
+            run.name.clone(),
+            run.state.name().to_owned(),
+            run.steps.map_or_else(|| run.step.to_string(), |steps| format!("{} of {steps}", run.step)),
+            run.reward.map_or_else(|| "-".to_owned(), |reward| format!("{reward:.3}")),
+            run.prompt.clone(),
+            run.model.clone(),
+            run.seed.to_string(),
+            started.trim_end_matches('Z').replace('T', " "),
+        ]);
+    }
+    for column in [2, 3, 6] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

@@ -1,0 +1,41 @@
+//! All tables of the report in one: a line for each cell.
+
+use anyhow::{Context, Result};
+
+use super::document::{Block, Document};
+
+/// `table,row,column,text,value`: the row is told by its number from 1, the number is empty where the cell is a text.
+pub fn render(document: &Document) -> Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["table", "row", "column", "text", "value"])?;
+    let blocks = document.sections.iter().flat_map(|section| &section.blocks);
+    for table in blocks.filter_map(|block| if let Block::Table(table) = block { Some(table) } else { None }) {
+        for (row, cells) in table.rows.iter().enumerate() {
+            for (head, cell) in table.heads.iter().zip(cells) {
+                let value = cell.value.map_or(String::new(), |value| value.to_string());
+                writer.write_record([table.name, &(row + 1).to_string(), head, &cell.text, &value])?;
+            }
+        }
+    }
+    let bytes = writer.into_inner().context("write the tables")?;
+    String::from_utf8(bytes).context("write the tables")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::document::{Cell, Section, Table};
+
+    #[test]
+    fn texts_stay_in_their_fields() {
+        let mut table = Table::new("results", "", ["arm", "math"]);
+        table.rows.push(vec!["a,\"b\"\nc".into(), Cell::number(0.5, "50.0")]);
+        let section = Section { id: "x", title: "X", blocks: vec![Block::Table(table)] };
+        let text = render(&Document { title: String::new(), notes: vec![], sections: vec![section] }).unwrap();
+        let mut lines = csv::Reader::from_reader(text.as_bytes());
+        let rows: Vec<Vec<String>> =
+            lines.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
+        assert_eq!(rows[0], ["results", "1", "arm", "a,\"b\"\nc", ""]);
+        assert_eq!(rows[1], ["results", "1", "math", "50.0", "0.5"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! The report as one page that needs nothing else: no network, no fonts, and no script to be read.
+//!
+//! The template escapes whatever it is given. What is passed as markup is made here, out of text that is escaped first.
+
+use std::fmt::Write;
+use std::sync::LazyLock;
+
+use anyhow::{Context, Result};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, Value, context};
+use regex::Regex;
+
+use super::chart::{svg_escape, swatch};
+use super::document::{Answer, Block, Cell, Document, Question, Table};
+use crate::math::Verdict;
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+pub fn render(document: &Document) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().context("jinja syntax")?;
+    environment.set_syntax(syntax);
+    environment.add_template("page", PAGE).context("read the page's template")?;
+    let sections: Vec<Value> = document
+        .sections
+        .iter()
+        .map(
+            |it| context! { id => it.id, title => it.title, blocks => it.blocks.iter().map(block).collect::<Vec<_>>() },
+        )
+        .collect();
+    let view = context! {
+        title => document.title.as_str(),
+        notes => document.notes.iter().map(|note| sentence(note)).collect::<Vec<_>>(),
+        sections => sections,
+        style => Value::from_safe_string(STYLE.to_owned()),
+        script => Value::from_safe_string(SCRIPT.to_owned()),
+        version => env!("CARGO_PKG_VERSION"),
+    };
+    environment.get_template("page").and_then(|page| page.render(view)).context("write the page")
+}
+
+fn block(block: &Block) -> Value {
+    match block {
+        Block::Text(text) => context! { kind => "text", text => sentence(text) },
+        Block::List(items) => {
+            context! { kind => "list", items => items.iter().map(|item| sentence(item)).collect::<Vec<_>>() }
+        }
+        Block::Table(it) => table(it),
+        Block::Chart(svg) => context! { kind => "chart", svg => Value::from_safe_string(svg.clone()) },
+        Block::Panels { names, panels } => {
+            let names = names.iter().enumerate().map(|(i, name)| {
+                context! { name => name.as_str(), swatch => Value::from_safe_string(swatch(i)) }
+            });
+            let panels = panels.iter().map(|svg| Value::from_safe_string(svg.clone()));
+            context! { kind => "panels", names => names.collect::<Vec<_>>(), panels => panels.collect::<Vec<_>>() }
+        }
+        Block::Commands(lines) => context! { kind => "commands", text => lines.join("\n") },
+        Block::Completions(questions) => {
+            context! { kind => "completions", questions => questions.iter().map(question).collect::<Vec<_>>() }
+        }
+    }
+}
+
+fn table(table: &Table) -> Value {
+    let cell =
+        |cell: &Cell| context! { text => cell.text.as_str(), value => cell.value.map(|value| value.to_string()) };
+    // A column is one of numbers where any of its cells has one.
+    let numeric = |at: usize| table.rows.iter().any(|row| row[at].value.is_some());
+    let heads: Vec<Value> = table
+        .heads
+        .iter()
+        .enumerate()
+        .map(|(at, head)| context! { text => head.as_str(), numeric => numeric(at) })
+        .collect();
+    let rows: Vec<Vec<Value>> = table.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+    context! { kind => "table", name => table.name, caption => table.caption.as_str(), heads => heads, rows => rows }
+}
+
+fn question(question: &Question) -> Value {
+    let answers: Vec<Value> = question.answers.iter().map(answer).collect();
+    let right = question.answers.iter().filter(|it| it.sample.verdict == Verdict::Correct).count();
+    context! {
+        benchmark => question.benchmark.as_str(),
+        id => question.id.as_str(),
+        text => visible(&question.text),
+        gold => visible(&question.gold),
+        right => right,
+        answers => answers,
+    }
+}
+
+fn answer(Answer { by, sample }: &Answer) -> Value {
+    let verdict = match sample.verdict {
+        Verdict::Correct => "correct",
+        Verdict::Wrong => "wrong",
+        Verdict::Undecided(_) => "undecided",
+    };
+    context! {
+        by => by.as_str(),
+        verdict => verdict,
+        reason => if let Verdict::Undecided(reason) = &sample.verdict { format!("{reason}; {}", sample.how) } else { sample.how.clone() },
+        answer => sample.answer.as_deref().map(visible),
+        tokens => sample.tokens,
+        finish => sample.finish.as_str(),
+        text => Value::from_safe_string(tagged(&sample.text)),
+    }
+}
+
+/// A sentence of ours, with names in backquotes as code.
+fn sentence(text: &str) -> Value {
+    let mut html = String::new();
+    for (i, part) in text.split('`').enumerate() {
+        let part = svg_escape(part);
+        if i % 2 == 0 {
+            html.push_str(&part)
+        } else {
+            write!(html, "<code>{part}</code>").expect("a string takes all text")
+        }
+    }
+    Value::from_safe_string(html)
+}
+
+/// A completion with its tags and boxes marked.
+fn tagged(text: &str) -> String {
+    static TAG: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"</?[A-Za-z][A-Za-z0-9_-]{0,30}>|\\boxed\{").expect("the pattern is sound"));
+    let (mut html, mut last) = (String::new(), 0);
+    for found in TAG.find_iter(text) {
+        html.push_str(&lines(&text[last..found.start()]));
+        let name = found.as_str().trim_matches(['<', '/', '>', '\\', '{']);
+        let class = match name {
+            "answer" => "answer",
+            "boxed" => "boxed",
+            _ => "tag",
+        };
+        write!(html, "<b class=\"{class}\">{}</b>", lines(found.as_str())).expect("a string takes all text");
+        last = found.end();
+    }
+    html.push_str(&lines(&text[last..]));
+    html
+}
+
+/// Escaped text that keeps its line breaks.
+fn lines(text: &str) -> String {
+    visible(text).split('\n').map(svg_escape).collect::<Vec<_>>().join("\n")
+}
+
+/// Text without what no page can hold, such as the control characters of a terminal.
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::document::Section;
+    use crate::report::load::Sample;
+
+    const HOSTILE: &str = "</pre><script>alert(1)</script>\u{1b}[31m <think>\"'&amp; \\boxed{4}</think>";
+
+    #[test]
+    fn nothing_from_outside_becomes_markup() {
+        let sample = Sample {
+            id: HOSTILE.into(),
+            question: String::new(),
+            gold: String::new(),
+            text: HOSTILE.into(),
+            tokens: 3,
+            finish: HOSTILE.into(),
+            answer: Some(HOSTILE.into()),
+            verdict: Verdict::Undecided(HOSTILE.into()),
+            how: HOSTILE.into(),
+        };
+        let question = Question {
+            benchmark: HOSTILE.into(),
+            id: HOSTILE.into(),
+            text: HOSTILE.into(),
+            gold: HOSTILE.into(),
+            answers: vec![Answer { by: HOSTILE.into(), sample }],
+        };
+        let mut table = Table::new("t", HOSTILE, [HOSTILE]);
+        table.rows.push(vec![HOSTILE.into()]);
+        let blocks = vec![
+            Block::Text(HOSTILE.into()),
+            Block::List(vec![format!("`{HOSTILE}`")]),
+            Block::Table(table),
+            Block::Panels { names: vec![HOSTILE.into()], panels: vec![] },
+            Block::Commands(vec![HOSTILE.into()]),
+            Block::Completions(vec![question]),
+        ];
+        let sections = vec![Section { id: "x", title: "X", blocks }];
+        let document = Document { title: HOSTILE.into(), notes: vec![HOSTILE.into()], sections };
+        let page = render(&document).unwrap();
+        assert!(!page.contains("<script>alert") && !page.contains("</pre><script>"), "{page}");
+        assert!(!page.contains('\u{1b}') && !page.contains("<think>"));
+        // One script, which is ours.
+        assert_eq!(page.matches("<script").count(), 1);
+        assert!(
+            page.contains("<b class=\"tag\">&lt;think&gt;</b>") && page.contains("<b class=\"boxed\">\\boxed{</b>")
+        );
+    }
+
+    #[test]
+    fn lines_of_a_completion_stay_apart() {
+        assert_eq!(
+            tagged("a\n<plan>b\n\n</plan>"),
+            "a\n<b class=\"tag\">&lt;plan&gt;</b>b\n\n<b class=\"tag\">&lt;/plan&gt;</b>"
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! An evaluation, boiled down: shares of right answers, lengths, behaviours, and a few samples to read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use crate::behavior::Classifier;
+use crate::behavior::summary::Counted;
+use crate::eval::asked::QuestionRecord;
+use crate::eval::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, Identity};
+use crate::eval::score::Scores;
+use crate::math::Verdict;
+use crate::run::status;
+
+/// Questions of each benchmark whose first sample can be read in the report: as many as are kept in memory, spread evenly.
+pub const READABLE: usize = 24;
+
+/// Rounding of a mean.
+const ROUNDING: f64 = 1e-9;
+
+/// An evaluation on one or more benchmarks, and what it is of.
+pub struct Evaluation {
+    pub name: String,
+    /// The run whose adapter was asked, by its place in the material; none for the untrained model.
+    pub run: Option<usize>,
+    /// Name of the prior prompt that stood before the questions.
+    pub prompt: String,
+    pub identity: Identity,
+    /// By name; only those that are complete.
+    pub benches: BTreeMap<String, Bench>,
+}
+
+/// A benchmark that was answered to the end. Lists are in the order of its questions.
+pub struct Bench {
+    pub record: BenchRecord,
+    pub scores: Scores,
+    pub ids: Vec<String>,
+    /// Of each question, the share of right samples.
+    pub right: Vec<f64>,
+    /// Of each question, the mean length of its samples, in tokens.
+    pub tokens: Vec<f64>,
+    /// What each sample does.
+    pub behaviors: Vec<Counted>,
+    pub readable: Vec<Sample>,
+}
+
+/// A sample to read.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sample {
+    pub id: String,
+    pub question: String,
+    pub gold: String,
+    pub text: String,
+    pub tokens: usize,
+    pub finish: String,
+    pub answer: Option<String>,
+    pub verdict: Verdict,
+    /// How the answer was found, or why there is none.
+    pub how: String,
+}
+
+impl Evaluation {
+    /// Reads an evaluation; `left_out` is told of benchmarks that are not complete. Which run it is of is not known here.
+    pub fn read(path: &Path, left_out: &mut Vec<String>) -> Result<Self> {
+        let folder = EvalFolder::open(path)?;
+        let name = status::name(path);
+        let mut benches = BTreeMap::new();
+        for (bench, files) in folder.benches()? {
+            match Bench::read(&files).with_context(|| format!("read `{}`", files.path().display()))? {
+                Ok(read) => drop(benches.insert(bench, read)),
+                Err(why) => left_out.push(format!(
+                    "The benchmark {} of the evaluation {} is left out: {why}.",
+                    super::quoted(&bench),
+                    super::quoted(&name)
+                )),
+            }
+        }
+        let identity = folder.identity.clone();
+        Ok(Self { name, run: None, prompt: identity.ppe.clone(), identity, benches })
+    }
+}
+
+impl Bench {
+    /// The benchmark, or why it cannot be used.
+    fn read(files: &BenchFolder) -> Result<Result<Self, String>> {
+        if !files.results().is_file() {
+            return Ok(Err("samples are missing, and no score can be told from a part of them".to_owned()));
+        }
+        let path = files.results();
+        let scores: Scores =
+            serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("parse `{}`", path.display()))?;
+        let grades = files.grades()?;
+        // Grades are in the order of questions, and of samples within each.
+        let of_questions: Vec<&[GradeRecord]> = grades.chunk_by(|a, b| a.question_id == b.question_id).collect();
+        let right: Vec<f64> = of_questions
+            .iter()
+            .map(|grades| grades.iter().filter(|it| it.grade.is_right()).count() as f64 / grades.len() as f64)
+            .collect();
+        let fits = right.len() == scores.questions
+            && of_questions.iter().all(|grades| grades.len() == scores.samples)
+            && (crate::stats::mean(&right) - scores.accuracy.value).abs() < ROUNDING;
+        if !fits {
+            return Ok(Err("its results are not those of its grades; `rft eval regrade` makes them anew".to_owned()));
+        }
+        let ids: Vec<String> = of_questions.iter().map(|grades| grades[0].question_id.clone()).collect();
+        let mut bench = Self {
+            record: files.record()?,
+            tokens: vec![0.0; ids.len()],
+            behaviors: Vec::new(),
+            readable: Vec::new(),
+            scores,
+            right,
+            ids,
+        };
+        bench.read_samples(files, &grades)?;
+        Ok(Ok(bench))
+    }
+
+    fn read_samples(&mut self, files: &BenchFolder, grades: &[GradeRecord]) -> Result<()> {
+        let questions: BTreeMap<String, QuestionRecord> =
+            files.questions()?.into_iter().map(|question| (question.id.clone(), question)).collect();
+        let grades: BTreeMap<(&str, usize), &GradeRecord> =
+            grades.iter().map(|it| ((it.question_id.as_str(), it.sample), it)).collect();
+        let places: BTreeMap<String, usize> = self.ids.iter().cloned().zip(0..).collect();
+        let readable: Vec<usize> = spread(self.ids.len(), READABLE).collect();
+        let mut counted = 0;
+        for sample in files.samples()? {
+            let Some(grade) = grades.get(&(sample.question_id.as_str(), sample.sample)) else { continue };
+            let question = questions
+                .get(&sample.question_id)
+                .with_context(|| format!("there is no question `{}`", sample.question_id))?;
+            let place = places[&question.id];
+            counted += 1;
+            self.tokens[place] += sample.tokens as f64 / self.scores.samples as f64;
+            let spans = Classifier::built_in().classify(&question.prompt_text, &sample.text);
+            let identity = format!("{}/{}", self.scores.benchmark, sample.question_id);
+            self.behaviors.push(Counted::new(&identity, Some(sample.tokens), &spans));
+            if sample.sample == 0 && readable.binary_search(&place).is_ok() {
+                self.readable.push(Sample {
+                    id: question.id.clone(),
+                    question: shown(question),
+                    gold: question.gold.clone(),
+                    text: sample.text,
+                    tokens: sample.tokens,
+                    finish: sample.finish,
+                    answer: grade.grade.answer.clone(),
+                    verdict: grade.grade.verdict.clone(),
+                    how: grade.grade.how.clone(),
+                });
+            }
+        }
+        ensure!(counted == grades.len(), "{} of {} graded samples are missing", grades.len() - counted, grades.len());
+        self.readable.sort_by_key(|sample| places[&sample.id]);
+        Ok(())
+    }
+}
+
+/// The question with its options.
+fn shown(question: &QuestionRecord) -> String {
+    let options = question.options.iter().zip('A'..).map(|(option, letter)| format!("\n{letter}) {option}"));
+    question.question.clone() + &options.collect::<String>()
+}
+
+/// At most `most` of `0..n`, spread evenly, in ascending order.
+pub fn spread(n: usize, most: usize) -> impl Iterator<Item = usize> {
+    let count = n.min(most);
+    (0..count).map(move |i| i * n / count)
+}

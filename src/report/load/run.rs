@@ -1,0 +1,152 @@
+//! A training run, as a report needs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::disk::hash::sha256_file;
+use crate::run::manifest::Manifest;
+use crate::run::metrics::{self, MetricsRecord};
+use crate::run::status::{self, State, Status};
+use crate::run::{RunDir, dir};
+
+/// A training run that made all its steps.
+pub struct Run {
+    pub name: String,
+    /// What it is a case of: the runs of an arm differ by their seeds alone.
+    pub arm: String,
+    pub seed: u64,
+    /// What tells it from the sweep's other runs, by dotted key.
+    pub varies: BTreeMap<String, Value>,
+    pub manifest: Manifest,
+    /// The resolved configuration, by dotted key.
+    pub config: BTreeMap<String, String>,
+    /// The lines of training steps; those of evaluations on the way are left aside.
+    pub steps: Vec<MetricsRecord>,
+    /// Of the adapter's weights.
+    pub adapter_sha256: Option<String>,
+    pub contamination: Option<Contamination>,
+}
+
+/// Which questions of benchmarks the training data shares passages with: `contamination.json` of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contamination {
+    /// Words in a row that count as shared.
+    pub n: usize,
+    pub benchmarks: BTreeMap<String, Overlap>,
+}
+
+/// The questions of one benchmark.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overlap {
+    /// How many it has.
+    pub questions: usize,
+    /// Those with a shared passage, by id.
+    pub overlapping: BTreeSet<String>,
+}
+
+/// A run, or why it cannot be reported.
+pub enum Found {
+    Run(Box<Run>),
+    Unfinished(String),
+}
+
+impl Run {
+    /// Reads a run as a case of the arm called after its prior prompt.
+    pub fn read(path: &Path) -> Result<Found> {
+        let run = RunDir::open(path)?;
+        let status = Status::read(&run)?;
+        if status.state != State::Done {
+            let of = status.steps.map_or(String::new(), |steps| format!(" of {steps}"));
+            return Ok(Found::Unfinished(format!("it is {} after step {}{of}", status.state.name(), status.step)));
+        }
+        let manifest = Manifest::read(&run)?;
+        let steps = metrics::read(&run.metrics())?;
+        Ok(Found::Run(Box::new(Self {
+            name: status.name,
+            arm: manifest.prompt.name.clone(),
+            seed: manifest.seed,
+            varies: BTreeMap::new(),
+            config: dotted(&status::read_config(&run)?),
+            steps: steps.into_iter().filter(|record| record.values.contains_key("reward")).collect(),
+            adapter_sha256: adapter_hash(&run)?,
+            contamination: contamination(&run)?,
+            manifest,
+        })))
+    }
+
+    /// Mean of a metric over the first and over the last tenth of the steps, at least one each; none where it was not logged.
+    pub fn ends(&self, metric: &str) -> Option<(f64, f64)> {
+        ends(&self.steps, metric)
+    }
+}
+
+/// See [`Run::ends`].
+pub fn ends(steps: &[MetricsRecord], metric: &str) -> Option<(f64, f64)> {
+    let values: Vec<f64> = steps.iter().filter_map(|step| step.values.get(metric).copied().flatten()).collect();
+    let tenth = values.len().div_ceil(10);
+    let mean = |part: &[f64]| (!part.is_empty()).then(|| crate::stats::mean(part));
+    mean(&values[..tenth]).zip(mean(&values[values.len() - tenth..]))
+}
+
+/// A configuration as `section.key` and its value in TOML.
+pub fn dotted(config: &toml::Table) -> BTreeMap<String, String> {
+    fn walk(prefix: &str, table: &toml::Table, into: &mut BTreeMap<String, String>) {
+        for (key, value) in table {
+            let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match value {
+                toml::Value::Table(inner) => walk(&name, inner, into),
+                toml::Value::String(text) => drop(into.insert(name, text.clone())),
+                value => drop(into.insert(name, value.to_string())),
+            }
+        }
+    }
+    let mut into = BTreeMap::new();
+    walk("", config, &mut into);
+    into
+}
+
+fn adapter_hash(run: &dir::RunDir) -> Result<Option<String>> {
+    let path = run.adapter().join("adapter_model.safetensors");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    sha256_file(&path).map(Some).with_context(|| format!("read `{}`", path.display()))
+}
+
+fn contamination(run: &RunDir) -> Result<Option<Contamination>> {
+    let path = run.path().join("contamination.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+    serde_json::from_slice(&text).map(Some).with_context(|| format!("parse `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_dotted_and_ends_are_tenths() {
+        let table = toml::from_str("a = 1\n[b]\nc = \"x\"\n[b.d]\ne = [1, 2]\n").unwrap();
+        let pairs: Vec<(String, String)> = dotted(&table).into_iter().collect();
+        let expected = [("a", "1"), ("b.c", "x"), ("b.d.e", "[1, 2]")];
+        assert_eq!(pairs, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+
+        let step = |step: usize| MetricsRecord {
+            step,
+            values: BTreeMap::from([("reward".into(), (step != 1).then_some(step as f64))]),
+            non_finite: vec![],
+        };
+        let steps: Vec<MetricsRecord> = (0..=20).map(step).collect();
+        // 20 finite values: the first two are 0 and 2, the last two 19 and 20.
+        assert_eq!(ends(&steps, "reward"), Some((1.0, 19.5)));
+        assert_eq!(ends(&steps[1..2], "reward"), None);
+        assert_eq!(ends(&steps, "kl"), None);
+    }
+}

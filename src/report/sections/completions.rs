@@ -1,0 +1,103 @@
+//! Completions to read, side by side: the same questions for every model.
+
+use serde_json::json;
+
+use super::{Part, groups};
+use crate::report::aligned::Aligned;
+use crate::report::document::{Answer, Block, Question};
+use crate::report::load::{Material, Sample};
+
+/// Bytes of completions in a report at most: a page has to stay light.
+const ROOM: usize = 600_000;
+
+/// Longer completions lose their middle.
+const LONGEST: usize = 6_000;
+
+/// As many questions as there is room for, spread evenly over each benchmark; of each model its first sample at its lowest seed.
+pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
+    let groups = groups(material, aligned);
+    let mut questions: Vec<Vec<Question>> = Vec::new();
+    for benchmark in &aligned.benchmarks {
+        let readable: Vec<(&str, &[Sample])> = groups
+            .iter()
+            .map(|group| (group.label.as_str(), group.benches(material, &benchmark.name)[0].readable.as_slice()))
+            .collect();
+        let Some((_, first)) = readable.first() else { continue };
+        questions.push(first.iter().map(|sample| question(&benchmark.name, sample, &readable)).collect());
+    }
+    let all: usize = aligned.ids.iter().map(Vec::len).sum();
+    let fits = |each: usize| {
+        questions.iter().flat_map(|it| chosen(it.len(), each).map(|at| size(&it[at]))).sum::<usize>() <= ROOM
+    };
+    let most = questions.iter().map(Vec::len).max().unwrap_or(0);
+    let each = (1..=most).rev().find(|&each| fits(each)).unwrap_or(1);
+    let kept: Vec<Question> = questions
+        .into_iter()
+        .flat_map(|it| {
+            let chosen: Vec<usize> = chosen(it.len(), each).collect();
+            it.into_iter().enumerate().filter(move |(at, _)| chosen.contains(at)).map(|(_, question)| question)
+        })
+        .collect();
+    if kept.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "{} of {all} questions, spread evenly over each benchmark and not chosen by what was answered; of each model the first \
+         sample at its lowest seed.",
+        kept.len()
+    );
+    let ids: Vec<String> = kept.iter().map(|it| format!("{}/{}", it.benchmark, it.id)).collect();
+    let blocks = vec![Block::Text(text), Block::Completions(kept)];
+    Some(Part::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
+}
+
+fn chosen(n: usize, most: usize) -> impl Iterator<Item = usize> {
+    let count = n.min(most);
+    (0..count).map(move |i| i * n / count)
+}
+
+fn question(benchmark: &str, sample: &Sample, readable: &[(&str, &[Sample])]) -> Question {
+    let answer = |(by, samples): &(&str, &[Sample])| {
+        let found = samples.iter().find(|it| it.id == sample.id)?;
+        Some(Answer { by: (*by).to_owned(), sample: Sample { text: shortened(&found.text), ..found.clone() } })
+    };
+    Question {
+        benchmark: benchmark.to_owned(),
+        id: sample.id.clone(),
+        text: sample.question.clone(),
+        gold: sample.gold.clone(),
+        answers: readable.iter().filter_map(answer).collect(),
+    }
+}
+
+/// About what it takes on a page: characters that are escaped and the frame included.
+fn size(question: &Question) -> usize {
+    let answers: usize = question.answers.iter().map(|it| 2 * it.sample.text.len() + 400).sum();
+    2 * question.text.len() + answers + 400
+}
+
+/// The beginning and the end of a long text.
+fn shortened(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= LONGEST {
+        return text.to_owned();
+    }
+    let (head, tail) = (LONGEST * 2 / 3, LONGEST / 3);
+    let begin: String = text.chars().take(head).collect();
+    let end: String = text.chars().skip(count - tail).collect();
+    format!("{begin}\n[… {} characters left out …]\n{end}", count - head - tail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_keeps_its_ends() {
+        let text: String = (0..10_000).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
+        let short = shortened(&text);
+        assert!(short.starts_with("abc") && short.contains("[… 4000 characters left out …]"));
+        assert!(short.ends_with(&text[8_000..]));
+        assert_eq!(shortened("é".repeat(LONGEST).as_str()).chars().count(), LONGEST);
+    }
+}

@@ -1,0 +1,141 @@
+//! How training went: curves by arm, and the first and last tenth of each measure.
+
+use serde_json::{Map, Value, json};
+
+use super::Part;
+use crate::report::chart::{Axis, LineChart, Series};
+use crate::report::document::{Block, Cell, Table};
+use crate::report::load::{Material, Run};
+use crate::stats::mean;
+
+/// A metric, what it is called on a page, its unit, and what it is multiplied by.
+struct Measure {
+    metric: &'static str,
+    label: &'static str,
+    unit: &'static str,
+    scale: f64,
+}
+
+const fn measure(metric: &'static str, label: &'static str, unit: &'static str, scale: f64) -> Measure {
+    Measure { metric, label, unit, scale }
+}
+
+const MEASURES: [Measure; 8] = [
+    measure("reward", "reward", "", 1.0),
+    measure("rewards/accuracy/mean", "accuracy reward", "", 1.0),
+    measure("rewards/format/mean", "format reward", "", 1.0),
+    measure("completions/mean_length", "length", "tokens", 1.0),
+    measure("entropy", "entropy", "nats", 1.0),
+    measure("kl", "KL from the base", "nats", 1.0),
+    measure("frac_reward_zero_std", "groups without variance", "%", 100.0),
+    measure("sampling/sampling_logp_difference/mean", "sampler gap", "nats", 1.0),
+];
+
+pub fn part(material: &Material) -> Option<Part> {
+    let arms = arms(material);
+    let logged = |measure: &&Measure| material.runs.iter().any(|run| run.ends(measure.metric).is_some());
+    let measures: Vec<&Measure> = MEASURES.iter().filter(logged).collect();
+    if measures.is_empty() {
+        return None;
+    }
+    let panels = measures.iter().map(|measure| panel(measure, &arms).panel()).collect();
+    let names = arms.iter().map(|(name, _)| name.clone()).collect();
+    let text = "One line for each arm, the mean over its seeds; the band goes from the lowest to the highest of them. The arms' \
+                rewards have different parts, so their heights do not rank the arms.";
+    let blocks =
+        vec![Block::Text(text.to_owned()), Block::Panels { names, panels }, Block::Table(table(&measures, &arms))];
+    Some(Part::new("training", "Training", blocks, data(&measures, &arms)))
+}
+
+/// The arms in the order of the runs, each with its runs.
+fn arms(material: &Material) -> Vec<(String, Vec<&Run>)> {
+    let mut arms: Vec<(String, Vec<&Run>)> = Vec::new();
+    for run in &material.runs {
+        match arms.iter_mut().find(|(name, _)| *name == run.arm) {
+            Some((_, runs)) => runs.push(run),
+            None => arms.push((run.arm.clone(), vec![run])),
+        }
+    }
+    arms
+}
+
+fn panel(measure: &Measure, arms: &[(String, Vec<&Run>)]) -> LineChart {
+    let curve = |run: &&Run| -> Vec<(u64, f64)> {
+        let point = |step: &crate::run::metrics::MetricsRecord| {
+            Some((step.step as u64, measure.scale * step.values.get(measure.metric).copied().flatten()?))
+        };
+        run.steps.iter().filter_map(point).collect()
+    };
+    let series =
+        |(name, runs): &(String, Vec<&Run>)| Series::over_seeds(name, &runs.iter().map(curve).collect::<Vec<_>>());
+    LineChart {
+        title: String::new(),
+        description: format!("{} over steps, by arm", measure.label),
+        x: Axis::new("step", ""),
+        y: Axis::new(measure.label, measure.unit),
+        series: arms.iter().map(series).collect(),
+    }
+}
+
+/// Means over the first and last tenth of the steps, then over seeds.
+fn ends(measure: &Measure, runs: &[&Run]) -> Option<(f64, f64)> {
+    let of: Vec<(f64, f64)> = runs.iter().filter_map(|run| run.ends(measure.metric)).collect();
+    let over = |end: fn(&(f64, f64)) -> f64| measure.scale * mean(&of.iter().map(end).collect::<Vec<_>>());
+    (!of.is_empty()).then(|| (over(|it| it.0), over(|it| it.1)))
+}
+
+fn table(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Table {
+    let head = |measure: &&Measure| match measure.unit {
+        "" => measure.label.to_owned(),
+        unit => format!("{} ({unit})", measure.label),
+    };
+    let heads = ["arm".to_owned(), "seeds".to_owned(), "steps".to_owned()].into_iter().chain(measures.iter().map(head));
+    let caption = "First tenth of the steps → last tenth, mean over seeds.";
+    let mut table = Table::new("training", caption, heads);
+    for (name, runs) in arms {
+        let steps: Vec<String> = {
+            let mut steps: Vec<usize> = runs.iter().map(|run| run.steps.len()).collect();
+            steps.sort_unstable();
+            steps.dedup();
+            steps.iter().map(ToString::to_string).collect()
+        };
+        let mut row: Vec<Cell> = vec![
+            name.as_str().into(),
+            Cell::number(runs.len() as f64, runs.len().to_string()),
+            steps.join(", ").into(),
+        ];
+        row.extend(measures.iter().map(|measure| match ends(measure, runs) {
+            Some((first, last)) => Cell::number(last, format!("{} → {}", short(first), short(last))),
+            None => "–".into(),
+        }));
+        table.rows.push(row);
+    }
+    table
+}
+
+/// Three digits that count.
+pub fn short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 0.1 => format!("{value:.2}"),
+        size if size >= 0.001 => format!("{value:.4}"),
+        _ => format!("{value:.1e}"),
+    }
+    .replace('-', "−")
+}
+
+fn data(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Value {
+    let of = |(name, runs): &(String, Vec<&Run>)| {
+        let metrics: Map<String, Value> = measures
+            .iter()
+            .filter_map(|it| {
+                Some((it.metric.to_owned(), json!(ends(it, runs).map(|(a, b)| [a / it.scale, b / it.scale])?)))
+            })
+            .collect();
+        let seeds: Vec<u64> = runs.iter().map(|run| run.seed).collect();
+        json!({ "arm": name, "seeds": seeds, "first_and_last_tenth": metrics })
+    };
+    json!(arms.iter().map(of).collect::<Vec<_>>())
+}

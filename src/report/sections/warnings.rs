@@ -1,0 +1,144 @@
+//! What a reader has to know before believing anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::results::{Found, overlaps};
+use super::{groups, lengths};
+use crate::report::aligned::Aligned;
+use crate::report::load::{Bench, Evaluation, Material, quoted};
+use crate::report::study::{Verdict, WORTH};
+
+/// Above this share of answers that were cut off, a score is also one of brevity.
+const TRUNCATED: f64 = 0.05;
+
+/// From this share on, groups whose rewards are all equal teach next to nothing.
+const SATURATED: f64 = 0.8;
+
+/// All warnings, the gravest first; `left_out` comes last.
+pub fn all(material: &Material, aligned: &Aligned, found: &Found, left_out: Vec<String>) -> Vec<String> {
+    let mut said = Vec::new();
+    said.extend(single_seeds(material, aligned));
+    said.extend(power(found));
+    said.extend(contaminated(material, aligned));
+    said.extend(settings(material, aligned));
+    said.extend(truncated(material, aligned));
+    said.extend(saturated(material));
+    said.extend(not_finite(material));
+    said.extend(left_out);
+    said
+}
+
+fn single_seeds(material: &Material, aligned: &Aligned) -> Option<String> {
+    let arms = aligned.study(material).arms;
+    let single: Vec<String> = arms.iter().filter(|arm| arm.seeds.len() < 2).map(|arm| quoted(&arm.name)).collect();
+    let one = single.len() == 1;
+    (!single.is_empty()).then(|| {
+        format!(
+            "One training seed: {} {} trained once, which says nothing about what another seed would give.",
+            single.join(", "),
+            if one { "was" } else { "were" }
+        )
+    })
+}
+
+fn power(found: &Found) -> Option<String> {
+    let comparisons: Vec<_> = found.outcomes().flat_map(|outcome| &outcome.comparisons).collect();
+    let weak = |it: &&&crate::report::study::Comparison| matches!(it.verdict, Verdict::None { power } if power < 0.5);
+    let count = comparisons.iter().filter(weak).count();
+    (count > 0).then(|| {
+        format!(
+            "Underpowered: {count} of {} comparisons would miss a true difference of {:.0} points more often than not.",
+            comparisons.len(),
+            100.0 * WORTH
+        )
+    })
+}
+
+fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {
+    let (overlaps, mut said) = (overlaps(material), Vec::new());
+    for (benchmark, ids) in aligned.benchmarks.iter().zip(&aligned.ids) {
+        let count = overlaps.get(&benchmark.name).map_or(0, |out| ids.iter().filter(|id| out.contains(*id)).count());
+        if count > 0 {
+            let (name, total) = (quoted(&benchmark.name), ids.len());
+            said.push(format!(
+                "Contaminated: {count} of {total} questions of {name} share a passage with the training data; the results are \
+                 also given without them."
+            ));
+        }
+    }
+    let unchecked = material.runs.iter().filter(|run| run.contamination.is_none()).count();
+    if unchecked > 0 && unchecked < material.runs.len() {
+        said.push(format!("The training data of {unchecked} runs was not compared with the benchmarks."));
+    }
+    said
+}
+
+/// Settings in which evaluations that stand in one table differ.
+fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
+    let rows: Vec<&Evaluation> = aligned.rows.iter().map(|row| &material.evaluations[row.evaluation]).collect();
+    let mut said = Vec::new();
+    let of: [(&str, fn(&Evaluation) -> String); 6] = [
+        ("the model", |it| it.identity.model_sha256.clone()),
+        ("the device", |it| it.identity.engine.clone()),
+        ("the profile", |it| it.identity.profile.clone()),
+        ("the chat template", |it| it.identity.template_sha256.clone()),
+        ("the tokenizer", |it| it.identity.tokenizer_sha256.clone()),
+        ("the seed of the samples", |it| it.identity.seed.to_string()),
+    ];
+    for (what, value) in of {
+        if rows.iter().map(|it| value(it)).collect::<BTreeSet<_>>().len() > 1 {
+            said.push(format!("The evaluations differ in {what}, so not only in what was trained."));
+        }
+    }
+    let of: [(&str, fn(&Bench) -> String); 4] = [
+        ("the questions' file", |it| it.record.data_sha256.clone()),
+        ("the sampling", |it| format!("{} {}", it.record.style.temperature, it.record.style.top_p)),
+        ("the longest answer", |it| it.record.style.max_tokens.to_string()),
+        ("the number of samples", |it| it.scores.samples.to_string()),
+    ];
+    for benchmark in &aligned.benchmarks {
+        for (what, value) in of {
+            if rows.iter().map(|it| value(&it.benches[&benchmark.name])).collect::<BTreeSet<_>>().len() > 1 {
+                said.push(format!("The evaluations on {} differ in {what}.", quoted(&benchmark.name)));
+            }
+        }
+    }
+    said
+}
+
+fn truncated(material: &Material, aligned: &Aligned) -> Option<String> {
+    let share = |group: &_| lengths::share(material, group, aligned, |scores| scores.truncated);
+    let cut: Vec<String> = groups(material, aligned)
+        .iter()
+        .map(|group| (&group.label, share(group)))
+        .filter(|(_, share)| *share > TRUNCATED)
+        .map(|(label, share)| format!("{} {:.0} %", quoted(label), 100.0 * share))
+        .collect();
+    (!cut.is_empty()).then(|| {
+        format!("Truncated: answers were cut off at the longest length, and count as wrong where no answer stood before: {}.", cut.join(", "))
+    })
+}
+
+fn saturated(material: &Material) -> Option<String> {
+    let mut runs: BTreeMap<&str, usize> = BTreeMap::new();
+    for run in &material.runs {
+        if run.ends("frac_reward_zero_std").is_some_and(|(_, last)| last >= SATURATED) {
+            *runs.entry(&run.arm).or_default() += 1;
+        }
+    }
+    let named: Vec<String> = runs.iter().map(|(arm, count)| format!("{} ({count})", quoted(arm))).collect();
+    (!named.is_empty()).then(|| {
+        format!(
+            "Reward saturated: at the end of training, in {:.0} % of the groups and more all rewards were equal, so that little was \
+             left to learn; runs of {}.",
+            100.0 * SATURATED,
+            named.join(", ")
+        )
+    })
+}
+
+fn not_finite(material: &Material) -> Option<String> {
+    let broken = material.runs.iter().filter(|run| run.steps.iter().any(|step| !step.non_finite.is_empty()));
+    let names: Vec<String> = broken.map(|run| quoted(&run.name)).collect();
+    (!names.is_empty()).then(|| format!("Numbers that are not finite were logged by {}.", names.join(", ")))
+}

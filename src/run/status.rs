@@ -1,0 +1,181 @@
+//! How far a run is, read off its directory.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::dir::RunDir;
+use super::manifest::Manifest;
+use super::metrics::{self, MetricsRecord};
+
+/// What has become of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// A process is at work on it.
+    Running,
+    /// It made all its steps.
+    Done,
+    /// It stopped early, and `rft train --resume` goes on from its newest checkpoint.
+    Interrupted,
+    /// It stopped before its first checkpoint: there is nothing to go on from.
+    Failed,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Running => "running",
+            State::Done => "done",
+            State::Interrupted => "interrupted",
+            State::Failed => "failed",
+        }
+    }
+}
+
+/// A run, as a list of runs shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    pub name: String,
+    pub state: State,
+    /// Steps made.
+    pub step: usize,
+    /// Steps wanted; none where that depends on data which is not counted yet.
+    pub steps: Option<usize>,
+    /// Of the last step.
+    pub reward: Option<f64>,
+    pub prompt: String,
+    pub model: String,
+    pub seed: u64,
+    /// When it began: RFC 3339, UTC.
+    pub started: Option<String>,
+}
+
+impl Status {
+    /// # Errors
+    /// The directory has no manifest, or a file of it cannot be read.
+    pub fn read(run: &RunDir) -> Result<Self> {
+        let manifest = Manifest::read(run)?;
+        let records = if run.metrics().is_file() { metrics::read(&run.metrics())? } else { Vec::new() };
+        let training: Vec<&MetricsRecord> =
+            records.iter().filter(|record| record.values.contains_key("reward")).collect();
+        let step = training.last().map_or(0, |record| record.step);
+        let config = read_config(run)?;
+        let steps = planned(&config, training.last().copied());
+        let state = match () {
+            () if is_locked(run.path())? => State::Running,
+            () if steps.is_some_and(|steps| step >= steps) && run.adapter().is_dir() => State::Done,
+            () if !run.checkpoints()?.is_empty() => State::Interrupted,
+            () => State::Failed,
+        };
+        Ok(Self {
+            name: name(run.path()),
+            state,
+            step,
+            steps,
+            reward: training.last().and_then(|record| record.values["reward"]),
+            prompt: manifest.prompt.name,
+            model: manifest.model.path,
+            seed: manifest.seed,
+            started: manifest.sessions.first().map(|session| session.started.clone()),
+        })
+    }
+}
+
+/// The resolved configuration as it stands, with whatever keys its version of the program had.
+///
+/// # Errors
+/// It is missing, or not TOML.
+pub fn read_config(run: &RunDir) -> Result<toml::Table> {
+    let path = run.config();
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("parse `{}`", path.display()))
+}
+
+/// The last part of a path.
+pub fn name(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Steps of the whole run: as configured, else its epochs times the steps of one, which are told by how far the data was gone
+/// through. Questions that were drawn to replace others count as gone through, so that is a lower bound then.
+fn planned(config: &toml::Table, last: Option<&MetricsRecord>) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Config {
+        train: Train,
+    }
+    #[derive(Deserialize)]
+    struct Train {
+        steps: toml::Value,
+        epochs: usize,
+    }
+    let config: Config = toml::Value::Table(config.clone()).try_into().ok()?;
+    if let Some(steps) = config.train.steps.as_integer() {
+        return usize::try_from(steps).ok();
+    }
+    let last = last?;
+    let epoch = last.values.get("epoch").copied().flatten().filter(|epoch| *epoch > 0.0)?;
+    Some(config.train.epochs * (last.step as f64 / epoch + 1e-9).floor() as usize)
+}
+
+/// Whether the process that trains holds its lock.
+fn is_locked(run: &Path) -> Result<bool> {
+    let path = run.join(".lock");
+    if !path.is_file() {
+        return Ok(false);
+    }
+    let file = File::open(&path).with_context(|| format!("read `{}`", path.display()))?;
+    Ok(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::manifest::{PromptIdentity, Session, Source};
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    fn manifest() -> Manifest {
+        let source = |path: &str| Source { path: path.into(), revision: None, files: BTreeMap::new() };
+        let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
+        let sessions = vec![Session::start("cpu", 1, None)];
+        Manifest { seed: 7, model: source("tiny"), data: source("arithmetic"), prompt, sessions }
+    }
+
+    #[test]
+    fn a_run_goes_through_its_states() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::create(folder.path(), Some("first"), "tiny").unwrap();
+        fs::write(run.config(), "[train]\nsteps = 2\nepochs = 1\n").unwrap();
+        manifest().write(&run).unwrap();
+        let state = || Status::read(&RunDir::open(&folder.path().join("first")).unwrap()).unwrap();
+        assert_eq!((state().state, state().steps, state().reward), (State::Running, Some(2), None));
+        let path = run.path().to_owned();
+        drop(run);
+        assert_eq!(state().state, State::Failed);
+        fs::create_dir_all(path.join("checkpoints/step-000001")).unwrap();
+        fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":1,\"eval/greedy/accuracy\":1}\n")
+            .unwrap();
+        let interrupted = state();
+        assert_eq!((interrupted.state, interrupted.step, interrupted.reward), (State::Interrupted, 1, Some(0.5)));
+        fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":2,\"reward\":null}\n").unwrap();
+        fs::create_dir(path.join("adapter")).unwrap();
+        assert_eq!((state().state, state().reward, state().seed), (State::Done, None, 7));
+    }
+
+    #[test]
+    fn steps_of_epochs_are_told_by_the_data_gone_through() {
+        let config = toml::from_str("[train]\nsteps = \"unset\"\nepochs = 3\n").unwrap();
+        let record = |epoch: f64| MetricsRecord {
+            step: 5,
+            values: BTreeMap::from([("epoch".into(), Some(epoch))]),
+            non_finite: vec![],
+        };
+        // 5 steps of 10 of 100 questions: an epoch has 10.
+        assert_eq!(planned(&config, Some(&record(0.5))), Some(30));
+        assert_eq!(planned(&config, None), None);
+    }
+}

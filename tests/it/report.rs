@@ -1,0 +1,426 @@
+//! Reports: every section is there, the same bytes twice, no text breaks out of its place, and nothing is said that the numbers do
+//! not allow.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rft::disk::hash::{sha256, sha256_file};
+use rft::eval::asked::QuestionRecord;
+use rft::eval::folder::{BenchRecord, EvalFolder, GradeRecord, Identity, SampleRecord};
+use rft::eval::grade::Grade;
+use rft::eval::profile::{Extraction, Profile, Style};
+use rft::eval::score::{Estimate, Lengths, Scores};
+use rft::math::Verdict;
+use rft::report::Report;
+use rft::report::load::load;
+use rft::report::paper::Published;
+use rft::report::sections::report;
+use rft::rng::{Purpose, Stream};
+use rft::run::manifest::{PromptIdentity, Source};
+use rft::run::{Manifest, RunDir, Session};
+use rft::stats::{accuracy_interval, mean};
+use serde_json::{Value, json};
+
+/// What a model says, whatever it was asked.
+const HOSTILE: &str = "<think>2 | 3 `x`</think></pre><script>alert(1)</script>\n| \u{1b}[31m \\boxed{4}";
+
+/// A folder with runs and evaluations that no model had to be trained for.
+pub struct Lab {
+    folder: tempfile::TempDir,
+    questions: usize,
+    benchmarks: Vec<&'static str>,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), questions: 40, benchmarks: vec!["easy", "hard"] }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A run of `prompt` that made its `steps`, of which `made` are done, with the reward rising.
+    pub fn run(&self, name: &str, prompt: &str, seed: u64, made: usize) -> PathBuf {
+        let run = RunDir::create(&self.path("runs"), Some(name), "tiny").unwrap();
+        let config = format!("[prompt]\nppe = \"{prompt}\"\n[train]\nsteps = 20\nepochs = 1\nseed = {seed}\n");
+        fs::write(run.config(), config).unwrap();
+        let source = |path: &str| Source {
+            path: path.into(),
+            revision: None,
+            files: BTreeMap::from([("all".into(), sha256(path.as_bytes()))]),
+        };
+        let home = format!("{}home/whoever/secret.toml", '/');
+        let session = Session {
+            started: format!("2026-01-02T03:04:{seed:02}Z"),
+            command: ["rft", "train", "--config", &home, "--seed", &seed.to_string()].map(str::to_owned).to_vec(),
+            ..Session::start("cpu", 1, None)
+        };
+        let manifest = Manifest {
+            seed,
+            model: source("tiny"),
+            data: source("arithmetic"),
+            prompt: PromptIdentity { name: prompt.into(), wording: "rft".into(), sha256: sha256(prompt.as_bytes()) },
+            sessions: vec![session],
+        };
+        manifest.write(&run).unwrap();
+        let line = |step: usize| {
+            let reward = 0.2 + 0.02 * step as f64 + 0.01 * seed as f64;
+            let time = 1.0 + seed as f64;
+            json!({ "step": step, "reward": reward, "completions/mean_length": 30.0, "frac_reward_zero_std": 0.9,
+                    "epoch": step as f64 / 20.0, "step_time": time })
+            .to_string()
+        };
+        let lines: Vec<String> = (1..=made).map(line).collect();
+        fs::write(run.metrics(), lines.join("\n") + "\n").unwrap();
+        fs::create_dir(run.adapter()).unwrap();
+        fs::write(run.adapter().join("adapter_model.safetensors"), name).unwrap();
+        fs::create_dir_all(run.checkpoint(made)).unwrap();
+        run.path().to_owned()
+    }
+
+    fn identity(&self, adapter: Option<&Path>, prompt: &str) -> Identity {
+        let name = adapter.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+        let weights = adapter.map(|path| sha256_file(&path.join("adapter/adapter_model.safetensors")).unwrap());
+        Identity {
+            model: "tiny".into(),
+            model_sha256: "aa".into(),
+            adapter: name,
+            adapter_sha256: weights,
+            engine: "cpu".into(),
+            ppe: prompt.into(),
+            wording: "rft".into(),
+            prompt_sha256: "bb".into(),
+            prefill: false,
+            template_sha256: "cc".into(),
+            tokenizer_sha256: "dd".into(),
+            profile: "study".into(),
+            temperature: 0.6,
+            top_p: 0.95,
+            top_k: 0,
+            min_p: 0.0,
+            seed: 42,
+        }
+    }
+
+    /// An evaluation with about `accuracy` right, of the adapter of a run or of the untrained model.
+    pub fn eval(&self, name: &str, adapter: Option<&Path>, prompt: &str, accuracy: f64, draw: u64) -> PathBuf {
+        let path = self.path("evals").join(name);
+        let folder = EvalFolder::start(&path, &self.identity(adapter, prompt)).unwrap();
+        for (place, benchmark) in self.benchmarks.iter().enumerate() {
+            self.bench(&folder, benchmark, accuracy, &Stream::new(draw, Purpose::Test, &[place as u64]));
+        }
+        path
+    }
+
+    fn bench(&self, folder: &EvalFolder, name: &str, accuracy: f64, stream: &Stream) {
+        let style = Style {
+            profile: Profile::Study,
+            template: "{question}".into(),
+            prefill: None,
+            stop: vec![],
+            extraction: Extraction::Math,
+            temperature: 0.6,
+            top_p: 0.95,
+            max_tokens: 100,
+            samples: 2,
+        };
+        let record = BenchRecord { benchmark: name.into(), data_sha256: sha256(name.as_bytes()), style, notes: vec![] };
+        let files = folder.bench(name);
+        let question = |q: usize| QuestionRecord {
+            id: format!("{name}/{q}"),
+            question: format!("What is {q} <b>less</b> {q}?"),
+            gold: "4|5".into(),
+            options: vec![],
+            order: vec![],
+            prompt_text: format!("What is {q}?"),
+            prompt_sha256: "ee".into(),
+        };
+        files.prepare(&record, &(0..self.questions).map(question).collect::<Vec<_>>()).unwrap();
+        let (mut samples, mut grades, mut right) = (Vec::new(), Vec::new(), vec![0.0; self.questions]);
+        for (q, right) in right.iter_mut().enumerate() {
+            for sample in 0..2 {
+                // The same questions are easy for every model.
+                let ease = if q % 3 == 0 { 0.25 } else { -0.1 };
+                let solved = stream.f64((2 * q + sample) as u64) < accuracy + ease;
+                *right += f64::from(u8::from(solved)) / 2.0;
+                let question_id = format!("{name}/{q}");
+                let verdict = if solved { Verdict::Correct } else { Verdict::Wrong };
+                let (text, tokens) = (HOSTILE.to_owned(), 20 + q);
+                samples.push(SampleRecord {
+                    question_id: question_id.clone(),
+                    sample,
+                    key: "k".into(),
+                    text,
+                    tokens,
+                    finish: "length".into(),
+                });
+                let grade = Grade { answer: Some("<i>4</i>".into()), ..Grade::new(verdict, "the last box") };
+                grades.push(GradeRecord { question_id, sample, grade });
+            }
+        }
+        files.settle(&samples).unwrap();
+        files.write_grades(&grades).unwrap();
+        let scores = Scores {
+            benchmark: name.into(),
+            profile: "study".into(),
+            questions: self.questions,
+            of: self.questions,
+            samples: 2,
+            accuracy: Estimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
+            pass_at: BTreeMap::new(),
+            majority: None,
+            base_accuracy: None,
+            letter_accuracy: None,
+            truncated: 0.25,
+            no_answer: 0.0,
+            undecided: 0.0,
+            unparsable: None,
+            tokens: Lengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
+            grader: "1".into(),
+            notes: vec![],
+        };
+        files.write_results(&scores).unwrap();
+    }
+
+    /// Arms with a true accuracy each, trained at `seeds` seeds, and the untrained model under their prompts.
+    pub fn study(&self, arms: &[(&str, f64)], seeds: u64) -> Vec<PathBuf> {
+        let mut runs = Vec::new();
+        for (at, (prompt, accuracy)) in arms.iter().enumerate() {
+            self.eval(&format!("base-{prompt}"), None, prompt, 0.3, 900 + at as u64);
+            for seed in 1..=seeds {
+                let run = self.run(&format!("{prompt}-{seed}"), prompt, seed, 20);
+                let draw = 10 * at as u64 + seed;
+                self.eval(&format!("{prompt}-{seed}-own"), Some(&run), prompt, *accuracy, draw);
+                if *prompt != "none" {
+                    self.eval(&format!("{prompt}-{seed}-none"), Some(&run), "none", accuracy - 0.1, 100 + draw);
+                }
+                runs.push(run);
+            }
+        }
+        runs
+    }
+
+    fn report(&self, inputs: &[PathBuf]) -> Report {
+        report(&load(inputs, &self.path("evals")).unwrap(), None)
+    }
+}
+
+/// The four files of a report.
+fn written(report: &Report) -> BTreeMap<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    report.write(folder.path()).unwrap();
+    let names = ["index.html", "report.md", "tables.csv", "report.json"];
+    names.iter().map(|name| (name.to_string(), fs::read_to_string(folder.path().join(name)).unwrap())).collect()
+}
+
+#[test]
+fn every_section_is_there_and_the_bytes_are_the_same_twice() {
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.4), ("reasoning", 0.45), ("null-example", 0.5)], 3);
+    let files = written(&lab.report(&runs));
+    assert_eq!(files, written(&lab.report(&runs)), "the same input, the same bytes");
+
+    let page = &files["index.html"];
+    for id in ["summary", "warnings", "results", "comparisons", "untrained", "matrix", "paper", "training", "lengths"] {
+        assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
+    }
+    for id in ["behaviors", "questions", "completions", "repeat"] {
+        assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
+    }
+    let data: Value = serde_json::from_str(&files["report.json"]).unwrap();
+    assert_eq!(data["results"]["rows"].as_array().unwrap().len(), 6);
+    assert_eq!(data["comparisons"].as_array().unwrap().len(), 3 * 3);
+    assert_eq!(data["untrained"].as_array().unwrap().len(), 3 * 3);
+    // Nothing is fetched, and nothing tells when or where the runs were made.
+    assert!(
+        !page.contains("http://")
+            || page.matches("http://").count() == page.matches("http://www.w3.org/2000/svg").count()
+    );
+    assert!(!page.contains("https://") && !page.contains("src=") && !page.contains("@import"));
+    for (name, text) in &files {
+        assert!(!text.contains("2026-01-02") && !text.contains("whoever"), "{name}");
+        assert!(!text.contains(lab.folder.path().to_str().unwrap()), "{name}");
+    }
+    assert!(files["report.md"].contains("--config secret.toml"));
+}
+
+#[test]
+fn hostile_text_stays_text() {
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.4), ("a|`b`<i>", 0.5)].map(|(name, it)| (name, it)), 2);
+    let files = written(&lab.report(&runs));
+    let page = &files["index.html"];
+    assert!(!page.contains("<script>alert") && !page.contains("</pre><script>") && !page.contains("<i>"));
+    assert!(!page.contains("<think>") && !page.contains('\u{1b}'));
+    assert!(page.contains("<b class=\"tag\">&lt;think&gt;</b>"));
+    let markdown = &files["report.md"];
+    // Outside fences no line holds markup, and the rows of a table have the columns of its head.
+    let mut fence = None;
+    let mut columns = 0;
+    for line in markdown.lines() {
+        let ticks = line.chars().take_while(|&c| c == '`').count();
+        match fence {
+            None if ticks >= 3 => fence = Some(ticks),
+            Some(open) if ticks == open && line.len() == ticks => fence = None,
+            None => {
+                // Between backquotes Markdown reads nothing.
+                let bare: String = line.replace("\\`", "").split('`').step_by(2).collect();
+                assert!(!bare.contains("<script") && !bare.contains("<b>") && !bare.contains("<i>"), "{line}");
+                let bars = line.replace("\\|", "").matches('|').count();
+                if line.starts_with('|') {
+                    assert!(columns == 0 || bars == columns, "{line}");
+                    columns = bars;
+                } else {
+                    columns = 0;
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(fence, None);
+    let mut rows = csv::Reader::from_reader(files["tables.csv"].as_bytes());
+    assert!(rows.records().all(|row| row.unwrap().len() == 5));
+}
+
+#[test]
+fn the_summary_says_what_the_statistics_allow_and_no_more() {
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.1), ("reasoning", 0.75)], 5);
+    let found = lab.report(&runs);
+    let higher = "`reasoning` is higher than `none` on average over the benchmarks";
+    assert!(found.summary.iter().any(|line| line.starts_with(higher)), "{:?}", found.summary);
+    assert!(found.data["comparisons"][2]["verdict"] == "higher", "{}", found.data["comparisons"]);
+
+    // One seed: a verdict on nothing, and a warning.
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.1), ("reasoning", 0.75)], 1);
+    let single = lab.report(&runs);
+    assert!(!single.summary.iter().any(|line| line.contains("is higher")), "{:?}", single.summary);
+    assert!(single.warnings[0].starts_with("One training seed"), "{:?}", single.warnings);
+
+    // No difference: no verdict; and what else a reader should know.
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.5), ("reasoning", 0.5)], 3);
+    let none = lab.report(&runs);
+    assert!(none.summary[0].starts_with("No verdict on any of the 3 differences"), "{:?}", none.summary);
+    for start in ["Truncated", "Reward saturated"] {
+        assert!(none.warnings.iter().any(|line| line.starts_with(start)), "{start}: {:?}", none.warnings);
+    }
+}
+
+#[test]
+fn what_is_not_complete_gives_no_number_and_is_named() {
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 3);
+    fs::remove_file(lab.path("evals/reasoning-3-own/hard/results.json")).unwrap();
+    let unfinished = lab.run("late", "reasoning", 9, 7);
+    let found = lab.report(&[runs.clone(), vec![unfinished]].concat());
+    let told = |text: &str| found.warnings.iter().any(|line| line.contains(text));
+    assert!(told("The benchmark `hard` of the evaluation `reasoning-3-own` is left out"), "{:?}", found.warnings);
+    assert!(told("`reasoning-3-own` is left out of the tables: it lacks `hard`"), "{:?}", found.warnings);
+    assert!(told("The run `late` is left out: it is interrupted after step 7 of 20"), "{:?}", found.warnings);
+    let rows = found.data["results"]["rows"].as_array().unwrap();
+    let reasoning = rows.iter().find(|row| row["name"] == "reasoning" && row["model"] == "trained").unwrap();
+    assert_eq!(reasoning["seeds"], 2);
+
+    // Grades that are not those of the results are not believed either.
+    let grades = lab.path("evals/none-1-own/easy/grades.jsonl");
+    let text = fs::read_to_string(&grades).unwrap();
+    fs::write(&grades, text.replacen("\"wrong\"", "\"correct\"", 1)).unwrap();
+    let found = lab.report(&runs);
+    assert!(found.warnings.iter().any(|line| line.contains("are not those of its grades")), "{:?}", found.warnings);
+}
+
+#[test]
+fn scores_are_given_without_the_questions_that_training_saw() {
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 2);
+    for run in &runs {
+        let ids: Vec<String> = (0..10).map(|q| format!("easy/{q}")).collect();
+        let found = json!({ "n": 13, "benchmarks": { "easy": { "questions": 40, "overlapping": ids },
+                                                      "hard": { "questions": 40, "overlapping": [] } } });
+        fs::write(run.join("contamination.json"), found.to_string()).unwrap();
+    }
+    let found = lab.report(&runs);
+    let warning = "Contaminated: 10 of 40 questions of `easy`";
+    assert!(found.warnings.iter().any(|line| line.starts_with(warning)), "{:?}", found.warnings);
+    let (whole, clean) = (&found.data["results"], &found.data["results"]["without_overlap"]);
+    for (whole, clean) in whole["rows"].as_array().unwrap().iter().zip(clean["rows"].as_array().unwrap()) {
+        assert_eq!(whole["cells"][1], clean["cells"][1], "`hard` loses nothing");
+        assert_ne!(whole["cells"][0], clean["cells"][0]);
+    }
+}
+
+#[test]
+fn a_sweep_is_read_by_its_plan() {
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 2);
+    let sweep = lab.path("");
+    let member = |run: &PathBuf| {
+        let name = run.file_name().unwrap().to_str().unwrap();
+        let (prompt, seed) = name.rsplit_once('-').unwrap();
+        json!({ "name": name, "arm": format!("arm of {prompt}"), "seed": seed.parse::<u64>().unwrap(),
+                "varies": { "prompt.ppe": prompt } })
+    };
+    let benches = ["easy", "hard"];
+    let mut evals: Vec<Value> = runs
+        .iter()
+        .map(|run| {
+            let name = run.file_name().unwrap().to_str().unwrap();
+            let (prompt, _) = name.rsplit_once('-').unwrap();
+            json!({ "name": format!("{name}-own"), "run": name, "arm": null, "seed": null, "test_prompt": prompt, "benches": benches })
+        })
+        .collect();
+    let base = |name: &str, prompt: &str| json!({ "name": name, "run": null, "arm": null, "seed": null, "test_prompt": prompt, "benches": benches });
+    evals.extend([base("base-none", "none"), base("base-later", "reasoning")]);
+    let mut members: Vec<Value> = runs.iter().map(member).collect();
+    members.push(json!({ "name": "reasoning-3", "arm": "arm of reasoning", "seed": 3, "varies": {} }));
+    let plan = json!({ "rft": "0.1.0", "name": "small <study>", "demonstration": true,
+        "notes": ["This demonstrates the tool and says nothing about prompts."], "seeds": [1, 2, 3],
+        "runs": members, "evals": evals });
+    fs::write(sweep.join("sweep.json"), plan.to_string()).unwrap();
+
+    let found = lab.report(&[sweep]);
+    let files = written(&found);
+    assert!(files["index.html"].contains("<p class=\"note\">This demonstrates the tool"));
+    assert!(files["index.html"].contains("<h1>Report of small &lt;study&gt;</h1>"));
+    assert!(found.warnings.iter().any(|line| line.contains("`reasoning-3` is left out: it was not started")));
+    assert!(found.warnings.iter().any(|line| line.contains("`base-later` is left out: it was not made yet")));
+    let names: Vec<&str> =
+        found.data["results"]["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["none", "arm of none", "arm of reasoning"]);
+}
+
+#[test]
+fn what_is_no_run_is_an_error_with_a_hint() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("empty")).unwrap();
+    let error = load(&[lab.path("empty")], &lab.path("evals")).err().unwrap().to_string();
+    assert!(error.contains("is neither a run nor an evaluation\nhint: "), "{error}");
+}
+
+#[test]
+fn an_evaluation_of_other_weights_is_not_that_of_the_run() {
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 0.4)], 1);
+    fs::write(runs[0].join("adapter/adapter_model.safetensors"), "trained anew").unwrap();
+    let named = vec![runs[0].clone(), lab.path("evals/none-1-own")];
+    let found = lab.report(&named);
+    let told = "The evaluation `none-1-own` is left out: its adapter `none-1` is that of none of the runs.";
+    assert!(found.warnings.iter().any(|line| line == told), "{:?}", found.warnings);
+}
+
+#[test]
+fn the_papers_own_table_is_put_to_the_test() {
+    let found = report(&Default::default(), Some(&Published::of_the_paper()));
+    let files = written(&found);
+    let wrong = "Qwen2.5-7B, No PP: the average is printed as 45.41, the mean of its own row is 45.89.";
+    assert!(files["index.html"].contains(wrong) && files["report.md"].contains(wrong));
+    let differences = found.data["published"]["differences"].as_array().unwrap();
+    let beyond = |it: &&Value| it["difference"]["noise"] == "beyond" && it["difference"]["reference"] == "pPE Think";
+    let of_main = differences.iter().filter(|it| it["model"] == "Qwen2.5-7B");
+    assert_eq!(of_main.filter(beyond).count(), 0, "between the arms nothing is beyond noise");
+    assert!(differences.iter().any(|it| it["difference"]["noise"] == "beyond"));
+}

@@ -1,0 +1,93 @@
+//! `rft runs`, `rft compare` and `rft report`, as they are typed.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::cli::{error, folder, rft};
+use crate::report::Lab;
+
+fn json(output: &[u8]) -> Value {
+    serde_json::from_slice(output).unwrap()
+}
+
+#[test]
+fn runs_are_listed_with_their_state() {
+    let lab = Lab::new();
+    lab.run("whole", "none", 1, 20);
+    lab.run("half", "reasoning", 2, 7);
+    fs::remove_dir_all(lab.run("early", "reasoning", 3, 3).join("checkpoints")).unwrap();
+    fs::write(lab.run("torn", "reasoning", 4, 3).join("config.toml"), "[train").unwrap();
+    let output = rft(&lab.path("")).args(["runs", "--output-format", "json"]).output().unwrap();
+    let found = json(&output.stdout);
+    let told: Vec<(&str, &str, u64)> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| (run["name"].as_str().unwrap(), run["state"].as_str().unwrap(), run["step"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(told, [("whole", "done", 20), ("half", "interrupted", 7), ("early", "failed", 3)]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("torn` is left out"));
+
+    let table = rft(&lab.path("")).arg("runs").output().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("7 of 20") && table.contains("interrupted") && table.contains("0.610"), "{table}");
+
+    let said = error(&folder(), &["runs"]);
+    assert!(said.contains("read the runs in `runs`") && said.contains("hint: `rft train`"), "{said}");
+}
+
+#[test]
+fn two_runs_side_by_side() {
+    let lab = Lab::new();
+    lab.study(&[("none", 0.3), ("reasoning", 0.6)], 1);
+    let compare = |more: &[&str]| {
+        let output =
+            rft(&lab.path("")).args(["compare", "runs/none-1", "runs/reasoning-1"]).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let found = json(&compare(&["--output-format", "json"]));
+    assert_eq!(found["config"], serde_json::json!({ "prompt.ppe": ["none", "reasoning"] }));
+    let reward = &found["metrics"]["reward"];
+    // Steps 1 and 2, then 19 and 20, at seed 1.
+    assert!(
+        (reward[0][0].as_f64().unwrap() - 0.24).abs() < 1e-9 && (reward[1][1].as_f64().unwrap() - 0.6).abs() < 1e-9
+    );
+    // Both under their own prompts, and both under none.
+    let prompts: Vec<&Value> = found["evaluations"].as_array().unwrap().iter().map(|it| &it["prompts"]).collect();
+    assert_eq!(prompts, [&serde_json::json!(["none", "none"]), &serde_json::json!(["none", "reasoning"])]);
+    assert_eq!(found["evaluations"][0]["benchmarks"].as_array().unwrap().len(), 2);
+
+    let text = String::from_utf8(compare(&[])).unwrap();
+    assert!(text.contains("prompt.ppe") && text.contains("A asked under `none`, B under `reasoning`"), "{text}");
+
+    let said = error(&folder(), &["compare", ".", "."]);
+    assert!(said.contains("has no manifest.json") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn a_report_lands_where_it_is_told() {
+    let lab = Lab::new();
+    lab.study(&[("none", 0.3), ("reasoning", 0.6)], 2);
+    let runs = ["runs/none-1", "runs/none-2", "runs/reasoning-1", "runs/reasoning-2"];
+    let output = rft(&lab.path("")).arg("report").args(runs).args(["--out", "told"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("No verdict on ") || said.contains("is higher"), "{said}");
+    assert!(said.contains("warning: Truncated"), "{said}");
+    for name in ["index.html", "report.md", "tables.csv", "report.json"] {
+        assert!(lab.path("told").join(name).is_file(), "{name}");
+    }
+    let paper =
+        rft(&lab.path("")).args(["report", "--published", "paper", "--output-format", "json"]).output().unwrap();
+    let wrong = &json(&paper.stdout)["published"]["wrong_averages"];
+    assert_eq!((wrong.as_array().unwrap().len(), wrong[0]["row"].as_str()), (1, Some("No PP")));
+    assert!(lab.path("report/index.html").is_file());
+
+    let said = error(&folder(), &["report", "."]);
+    assert!(
+        said.contains("is neither a run nor an evaluation") && said.contains("hint: give run directories"),
+        "{said}"
+    );
+}
