@@ -25,4 +25,5 @@ pub mod rollout;
 pub mod run;
 pub mod sandbox;
 pub mod stats;
+pub mod sweep;
 pub mod train;

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod prompts;
 pub mod reward;
 pub mod selftest;
+pub mod sweep;
 pub mod train;
 pub mod trained;
 
@@ -40,6 +41,7 @@ pub struct Cli {
 enum Command {
     Train(Box<train::Args>),
     Eval(Box<eval::Args>),
+    Sweep(Box<sweep::Args>),
     Generate(Box<generate::Args>),
     Classify(classify::Args),
     Merge(merge::Args),
@@ -57,6 +59,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),

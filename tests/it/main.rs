@@ -26,6 +26,8 @@ mod rollout;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod stats;
+#[cfg(unix)]
+mod sweep;
 mod templates;
 mod tokenizer;
 mod train;
