@@ -7,6 +7,7 @@ mod status;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use std::collections::BTreeSet;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -149,7 +150,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
 
 /// The table, and what failed with the end of its log.
 fn conclude(folder: &Folder, record: &folder::Record, ends: &[(Task, End)]) -> Result<()> {
-    println!("{}", status::table(folder, record)?);
+    writeln!(stdout(), "{}", status::table(folder, record)?)?;
     for (task, end) in ends {
         if let End::Failed(failure) = end {
             eprintln!("failed   {}: {}", task.name, failure.status);

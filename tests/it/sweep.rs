@@ -502,9 +502,9 @@ fn a_dry_run_tells_all_and_writes_nothing() {
         "    rft train --yes --config sweeps/small/configs/reasoning-s1.toml",
         "    rft eval --yes --adapter sweeps/small/runs/reasoning-s2 --ppe none --bench arithmetic-1,arithmetic-2 --limit 4 --max-tokens 48 --seed 42 --out sweeps/small/evals/reasoning-s2-under-none",
         "training    16 steps",
-        "held-out    128 completions, at most 0.0 M tokens",
-        "            128 completions, at most 0.0 M tokens",
-        "benchmarks  64 completions, at most 0.0 M tokens",
+        "held-out    128 completions, at most 12.3 k tokens",
+        "            128 completions, at most 12.3 k tokens",
+        "benchmarks  64 completions, at most 3.1 k tokens",
     ] {
         assert!(said.lines().any(|it| it == line), "no line `{line}` in\n{said}");
     }

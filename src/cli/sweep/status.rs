@@ -1,5 +1,6 @@
 //! `rft sweep status`
 
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -21,8 +22,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let (folder, record) = Folder::open(&args.sweep)?;
     match args.output_format {
-        super::super::eval::OutputFormat::Text => println!("{}", table(&folder, &record)?),
-        super::super::eval::OutputFormat::Json => println!("{:#}", as_json(&folder, &record)?),
+        super::super::eval::OutputFormat::Text => writeln!(stdout(), "{}", table(&folder, &record)?)?,
+        super::super::eval::OutputFormat::Json => writeln!(stdout(), "{:#}", as_json(&folder, &record)?)?,
     }
     Ok(())
 }
