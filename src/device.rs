@@ -51,13 +51,15 @@ impl Device {
     }
 }
 
+/// GPUs that the driver lets this process see.
 #[cfg(feature = "cuda")]
-fn gpus() -> usize {
+pub fn gpus() -> usize {
     crate::cuda::count()
 }
 
+/// GPUs that the driver lets this process see.
 #[cfg(not(feature = "cuda"))]
-fn gpus() -> usize {
+pub fn gpus() -> usize {
     0
 }
 

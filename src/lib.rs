@@ -26,4 +26,5 @@ pub mod run;
 pub mod sandbox;
 pub mod server;
 pub mod stats;
+pub mod sweep;
 pub mod train;

@@ -17,6 +17,7 @@ pub mod report;
 pub mod reward;
 pub mod runs;
 pub mod selftest;
+pub mod sweep;
 pub mod train;
 pub mod trained;
 
@@ -44,6 +45,7 @@ pub struct Cli {
 enum Command {
     Train(Box<train::Args>),
     Eval(Box<eval::Args>),
+    Sweep(Box<sweep::Args>),
     Generate(Box<generate::Args>),
     Report(report::Args),
     Compare(compare::Args),
@@ -65,6 +67,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
         Command::Generate(args) => generate::run(*args).map(|()| ExitCode::SUCCESS),
         Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args).map(|()| ExitCode::SUCCESS),

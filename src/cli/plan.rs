@@ -1,6 +1,6 @@
 //! `rft plan`: what a run takes of a GPU's memory, before anything is loaded; and of time and money, from a measured piece.
 
-mod measure;
+pub(super) mod measure;
 
 use std::io::{Write, stdout};
 
@@ -119,7 +119,7 @@ fn shape(config: &RunConfig) -> Result<ModelConfig> {
 }
 
 /// A number above 0.
-fn positive(text: &str) -> Result<f64, String> {
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("it has to be a number above 0".to_owned()),

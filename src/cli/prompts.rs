@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::model::source::Source;
 use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
-use crate::prompt::{PriorPrompt, Role, find, shipped};
+use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
 
 /// List, show and render prior prompts
 #[derive(clap::Args, Debug)]
@@ -91,13 +91,16 @@ fn list(format: Format) -> Result<()> {
             let mut table = Table::new();
             table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
             table.set_header(["name", "tag", "description"]);
-            for prompt in shipped() {
+            for prompt in shipped().iter().chain(controls()) {
                 let tag = prompt.tag.as_deref().map_or_else(|| "-".to_owned(), |tag| format!("<{tag}>"));
                 table.add_row([&prompt.name, &tag, &prompt.description]);
             }
             writeln!(stdout(), "{}", table.trim_fmt())?;
         }
-        Format::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(shipped())?)?,
+        Format::Json => {
+            let prompts: Vec<&PriorPrompt> = shipped().iter().chain(controls()).collect();
+            writeln!(stdout(), "{}", serde_json::to_string_pretty(&prompts)?)?;
+        }
     }
     Ok(())
 }
@@ -170,7 +173,7 @@ mod tests {
     fn a_prompt_that_is_shown_can_be_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");
-        for prompt in shipped() {
+        for prompt in shipped().iter().chain(controls()) {
             std::fs::write(&path, as_file(prompt).unwrap()).unwrap();
             let read = find(path.to_str().unwrap()).unwrap();
             assert!(read.wording.starts_with("mine.toml "));

@@ -72,7 +72,7 @@ fn table(runs: &[Status]) -> Table {
         table.add_row([
             run.name.clone(),
             run.state.name().to_owned(),
-            run.steps.map_or_else(|| run.step.to_string(), |steps| format!("{} of {steps}", run.step)),
+            format!("{} of {}", run.step, run.steps),
             run.reward.map_or_else(|| "-".to_owned(), |reward| format!("{reward:.3}")),
             run.prompt.clone(),
             run.model.clone(),

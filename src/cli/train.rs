@@ -10,7 +10,7 @@ use crate::model::source::Source;
 use crate::prompt;
 use crate::run::{Progress, RunDir, Session, Stop};
 use crate::train::contamination;
-use crate::train::evaluate::{self, Evaluation};
+use crate::train::evaluate::Evaluation;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::{Outcome, Training, train};
@@ -124,9 +124,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let mut state = restore(&config, &shape, &run)?;
     let steps = config.total_steps(setup.questions.len());
-    let evaluated = setup.held_out.is_empty() || evaluate::read(&run, steps, config.eval.greedy)?.is_some();
     ensure!(
-        state.counters.step < steps || !evaluated,
+        state.counters.step < steps || !run.is_finished(steps, &config.eval)?,
         "`{}` has already trained all of its {steps} steps\nhint: its adapter is in `{}`",
         run.path().display(),
         run.adapter().display()
@@ -218,7 +217,8 @@ fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<Trai
 }
 
 fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Device, run: &RunDir) {
-    let tag = setup.prior.tag.as_ref().map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
+    let (first, answer) = (&setup.prior.tag, &setup.prior.answer_tag);
+    let tag = first.as_ref().or(answer.as_ref()).map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
     let steps = config.total_steps(setup.questions.len());
     let place = match device {
         Device::Cpu => format!("f32 on the CPU, {} threads", rayon::current_num_threads()),

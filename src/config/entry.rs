@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use toml::de::DeTable;
 use toml::{Table, Value};
 
-use super::place::{Origin, line_and_column};
+use super::node::{Key, Node};
+use super::place::Origin;
 
 /// A value that a layer sets.
-pub(super) struct Entry {
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
     /// The key, part by part.
     pub path: Vec<String>,
     pub value: Value,
@@ -24,6 +25,14 @@ pub(super) struct Entry {
 impl Entry {
     pub fn new(key: &str, value: Value, origin: Origin) -> Entry {
         Entry { path: key.split('.').map(str::to_owned).collect(), value, raw: None, origin, parts: Vec::new() }
+    }
+
+    /// A value of a file, under a key whose parts may themselves hold dots: `"train.seed" = 1`.
+    pub fn of_node(key: &[&Key], node: &Node) -> Entry {
+        let names =
+            key.iter().flat_map(|key| key.name.split('.').map(move |part| (part.to_owned(), key.origin.clone())));
+        let (path, parts) = names.unzip();
+        Entry { path, value: node.to_value(), raw: None, origin: node.origin.clone(), parts }
     }
 
     /// A value typed in a shell: TOML, or else a string without quotes.
@@ -47,7 +56,7 @@ pub(super) fn of_environment(variables: &[(String, String)]) -> Vec<Entry> {
 }
 
 /// What an argument of `--set` sets.
-pub(super) fn of_set(argument: &str) -> Result<Vec<Entry>> {
+pub(crate) fn of_set(argument: &str) -> Result<Vec<Entry>> {
     let (key, raw) = argument
         .split_once('=')
         .ok_or_else(|| anyhow!("--set {argument}: no `=` in it\nhint: write --set section.key=value"))?;
@@ -76,39 +85,5 @@ pub(super) fn flatten(table: &Table, path: &mut Vec<String>, visit: &mut impl Fn
 /// What a file sets, in order.
 pub(super) fn of_file(path: &Path) -> Result<Vec<Entry>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
-    parse(&text, &|offset| {
-        let (line, column) = line_and_column(&text, offset);
-        Origin::File { path: path.to_owned(), line, column }
-    })
-}
-
-/// All values of a TOML text, in order, with their places.
-fn parse(text: &str, at: &dyn Fn(usize) -> Origin) -> Result<Vec<Entry>> {
-    let not_toml = |error: toml::de::Error| {
-        let origin = at(error.span().map_or(0, |span| span.start));
-        anyhow!("{}: not TOML: {}", origin.site(), error.message().lines().next().unwrap_or_default())
-    };
-    let spans = DeTable::parse(text).map_err(not_toml)?;
-    let values: Table = text.parse().map_err(not_toml)?;
-    let mut entries = Vec::new();
-    flatten(&values, &mut Vec::new(), &mut |path, value| {
-        let (parts, origin) = places(spans.get_ref(), path, at);
-        entries.push(Entry { path: path.to_vec(), value: value.clone(), raw: None, origin, parts });
-    });
-    Ok(entries)
-}
-
-/// Where each part of a key stands, and where its value does.
-fn places(root: &DeTable<'_>, path: &[String], at: &dyn Fn(usize) -> Origin) -> (Vec<Origin>, Origin) {
-    let mut table = Some(root);
-    let mut parts = Vec::new();
-    let mut origin = at(0);
-    for name in path {
-        let entry = table.and_then(|it| it.iter().find(|(key, _)| key.get_ref() == name));
-        let Some((key, value)) = entry else { break };
-        parts.push(at(key.span().start));
-        origin = at(value.span().start);
-        table = value.get_ref().as_table();
-    }
-    (parts, origin)
+    Ok(Node::of_text(&text, path)?.entries())
 }

@@ -7,7 +7,7 @@ use super::known::nearest_name;
 use super::place::Origin;
 
 /// A value of the wrong type, or a word that is none of the choices.
-pub(super) struct Fault {
+pub(crate) struct Fault {
     problem: String,
     hint: Option<String>,
 }

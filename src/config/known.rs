@@ -6,6 +6,7 @@ use toml::{Table, Value};
 const LIKENESS: f64 = 0.6;
 
 /// The dotted keys of all values and the dotted names of all sections, in the order of the schema.
+#[derive(Clone)]
 pub(super) struct Known {
     keys: Vec<String>,
     sections: Vec<String>,
@@ -77,7 +78,7 @@ impl Known {
 }
 
 /// The choice most like `word`, for a short list of names.
-pub(super) fn nearest_name<'a>(word: &str, choices: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest_name<'a>(word: &str, choices: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let best = choices.map(|it| (alike(word, it), it)).reduce(|best, it| if it.0 > best.0 { it } else { best });
     best.filter(|(likeness, _)| *likeness >= LIKENESS).map(|(_, it)| it)
 }

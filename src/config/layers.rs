@@ -63,14 +63,10 @@ pub fn resolve(layers: &Layers) -> Result<Resolved> {
     }
 
     let preset = match &layers.preset {
-        Some(name) => find_preset(name, "--preset")?,
-        None => asked_preset.unwrap_or_else(|| default_preset(&entries)),
+        Some(name) => Some(find_preset(name, "--preset")?),
+        None => asked_preset,
     };
-    let mut merged = Merged::of_preset(preset)?;
-    for entry in &entries {
-        merged.lay(entry)?;
-    }
-    merged.finish()
+    Merged::new(preset, &entries)?.finish()
 }
 
 /// The preset that a file asks for, and what else the file sets.
@@ -83,7 +79,7 @@ fn split_preset(mut entries: Vec<Entry>) -> Result<(Option<Preset>, Vec<Entry>)>
     Ok((Some(preset), entries))
 }
 
-fn find_preset(name: &str, site: &str) -> Result<Preset> {
+pub(crate) fn find_preset(name: &str, site: &str) -> Result<Preset> {
     let names = || PRESETS.iter().map(|it| it.name);
     Preset::find(name).ok_or_else(|| {
         let known = names().collect::<Vec<_>>().join(", ");
@@ -102,13 +98,21 @@ fn default_preset(entries: &[Entry]) -> Preset {
 
 /// A complete table of values that grows layer by layer and stays valid, so that a fault is blamed on the entry that
 /// brings it in.
-struct Merged {
+#[derive(Clone)]
+pub(crate) struct Merged {
     known: Known,
     table: Table,
     origins: BTreeMap<String, Origin>,
 }
 
 impl Merged {
+    /// `entries` over `preset`, or over the one that suits them where none is asked for.
+    pub fn new(preset: Option<Preset>, entries: &[Entry]) -> Result<Merged> {
+        let mut merged = Merged::of_preset(preset.unwrap_or_else(|| default_preset(entries)))?;
+        entries.iter().try_for_each(|entry| merged.lay(entry))?;
+        Ok(merged)
+    }
+
     fn of_preset(preset: Preset) -> Result<Merged> {
         let of_preset = |error: toml::de::Error| anyhow!("preset {}: {error}", preset.name);
         let config: RunConfig = toml::from_str(preset.text).map_err(of_preset)?;
@@ -120,7 +124,11 @@ impl Merged {
         Ok(Merged { known: Known::of(&table), table, origins })
     }
 
-    fn lay(&mut self, entry: &Entry) -> Result<()> {
+    /// Lays one value over the others.
+    ///
+    /// # Errors
+    /// There is no such key, or its value is of another type.
+    pub fn lay(&mut self, entry: &Entry) -> Result<()> {
         let key = entry.key();
         if !self.known.has_key(&key) {
             return self.check_section(entry);
@@ -160,7 +168,10 @@ impl Merged {
             return Err(anyhow!("{site}: `{name}` is a value, not a section\nhint: write it as {name} = ..."));
         }
         let kind = if wrong < entry.path.len() || empty { "section" } else { "key" };
-        let hint = self.known.hint(&key);
+        let hint = match entry.path[0].as_str() {
+            "sweep" | "slurm" => "this file is a sweep of many runs; `rft sweep` runs it".to_owned(),
+            _ => self.known.hint(&key),
+        };
         Err(anyhow!("{site}: unknown {kind} `{name}`\nhint: {hint}"))
     }
 
@@ -178,7 +189,16 @@ impl Merged {
         }
     }
 
-    fn finish(self) -> Result<Resolved> {
+    /// The value under a dotted key.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        let (name, sections) = key.rsplit_once('.').map_or((key, ""), |(sections, name)| (name, sections));
+        let sections = sections.split('.').filter(|it| !it.is_empty());
+        sections.into_iter().try_fold(&self.table, |table, section| table.get(section)?.as_table())?.get(name)
+    }
+
+    /// # Errors
+    /// Values that cannot be run, alone or together.
+    pub fn finish(self) -> Result<Resolved> {
         let config = RunConfig::deserialize(self.table).context("read the merged configuration")?;
         config.validate().map_err(|invalid| {
             let site = self.origins.get(invalid.key).map(|it| it.site() + ": ").unwrap_or_default();

@@ -20,7 +20,7 @@ pub enum Origin {
 
 impl Origin {
     /// The place as an error names it, exact to the column.
-    pub(super) fn site(&self) -> String {
+    pub(crate) fn site(&self) -> String {
         match self {
             Origin::File { path, line, column } => format!("{}:{line}:{column}", path.display()),
             Origin::Set(argument) => format!("--set {argument}"),

@@ -52,7 +52,7 @@ pub type Fetch<'a> = &'a dyn Fn(&str, &str, &str) -> anyhow::Result<Vec<PathBuf>
 pub type Screen<'a> = &'a mut dyn FnMut(Vec<Question>) -> anyhow::Result<Vec<Question>>;
 
 /// Questions that the generator makes where `max_questions` is unset.
-const GENERATED: usize = 4_096;
+pub const GENERATED: usize = 4_096;
 /// The seed of generated questions that are held out, so that runs with other seeds are measured on the same ones.
 const HELD_OUT_SEED: u64 = 0;
 

@@ -67,7 +67,7 @@ impl Forecast {
 }
 
 /// Evaluations of a run: before it, after it, and in between where that is wanted.
-fn evaluations(config: &RunConfig, steps: usize) -> usize {
+pub fn evaluations(config: &RunConfig, steps: usize) -> usize {
     2 + steps.saturating_sub(1).checked_div(config.eval.every).unwrap_or(0)
 }
 

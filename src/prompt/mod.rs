@@ -6,7 +6,7 @@ mod jinja;
 pub mod registry;
 pub mod template;
 
-pub use registry::{find, find_shipped, shipped};
+pub use registry::{controls, find, find_shipped, shipped};
 
 /// Where a prior prompt stands in the conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +25,9 @@ pub struct PriorPrompt {
     pub name: String,
     /// The name the study (arXiv 2505.14157) uses.
     pub paper_name: String,
-    /// Tag of the first element, without brackets (`think`); `None` asks for no format.
+    /// Tag of the first element, without brackets (`think`); `None` asks for no such element.
     pub tag: Option<String>,
-    /// Tag of the element that holds the answer (`answer`).
+    /// Tag of the element that holds the answer (`answer`); `None` asks for no format.
     pub answer_tag: Option<String>,
     pub role: Role,
     /// Empty for `none`.

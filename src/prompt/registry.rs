@@ -19,6 +19,10 @@ const SHIPPED: [(&str, &[&str]); 6] = [
     (include_str!("../../prompts/null-example.toml"), &["examples"]),
 ];
 
+/// Prompts that no study proposes and that tell what the others' parts do: file, and the other names it answers to.
+const CONTROLS: [(&str, &[&str]); 2] =
+    [(include_str!("../../prompts/answer-only.toml"), &[]), (include_str!("../../prompts/tag-swap.toml"), &[])];
+
 /// A prompt as its TOML file states it. Whose words they are is not for the file to say.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -58,12 +62,24 @@ impl PriorPrompt {
 /// The six prompts that come with `rft`, `none` first.
 pub fn shipped() -> &'static [PriorPrompt] {
     static PROMPTS: OnceLock<Vec<PriorPrompt>> = OnceLock::new();
-    PROMPTS.get_or_init(|| {
-        SHIPPED
-            .iter()
-            .map(|(file, _)| parse(file, "rft".to_owned()).expect("a shipped prompt is well-formed"))
-            .collect()
-    })
+    PROMPTS.get_or_init(|| SHIPPED.iter().map(|(file, _)| parse_shipped(file)).collect())
+}
+
+/// The prompts that come with `rft` as controls: `answer-only` has the frame of the others without a first element, `tag-swap`
+/// the words of one with the tags of another.
+pub fn controls() -> &'static [PriorPrompt] {
+    static PROMPTS: OnceLock<Vec<PriorPrompt>> = OnceLock::new();
+    PROMPTS.get_or_init(|| CONTROLS.iter().map(|(file, _)| parse_shipped(file)).collect())
+}
+
+fn parse_shipped(file: &str) -> PriorPrompt {
+    parse(file, "rft".to_owned()).expect("a shipped prompt is well-formed")
+}
+
+/// Every prompt that comes with `rft`, with its other names.
+fn known() -> impl Iterator<Item = (&'static PriorPrompt, &'static [&'static str])> {
+    let prompts = shipped().iter().zip(SHIPPED).chain(controls().iter().zip(CONTROLS));
+    prompts.map(|(prompt, (_, aliases))| (prompt, aliases))
 }
 
 /// The prompt called `name_or_path`: a shipped one by its name or alias, else the user's TOML file at that path.
@@ -78,14 +94,13 @@ pub fn find(name_or_path: &str) -> anyhow::Result<PriorPrompt> {
     if path.is_file() || path.components().count() > 1 || path.extension().is_some() {
         return read(path);
     }
-    let names = shipped().iter().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = known().map(|(prompt, _)| prompt.name.as_str()).collect::<Vec<_>>().join(", ");
     bail!("no prior prompt is called `{name_or_path}`; there are {names}\nhint: {}", advice(name_or_path));
 }
 
 /// The shipped prompt called `name`, by its name or alias.
 pub fn find_shipped(name: &str) -> Option<&'static PriorPrompt> {
-    let mut prompts = shipped().iter().zip(SHIPPED);
-    prompts.find(|(prompt, (_, aliases))| prompt.name == name || aliases.contains(&name)).map(|(prompt, _)| prompt)
+    known().find(|(prompt, aliases)| prompt.name == name || aliases.contains(&name)).map(|(prompt, _)| prompt)
 }
 
 /// A prompt in a user's file; its wording names the file and what stood in it.
@@ -98,7 +113,7 @@ fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
 
 fn parse(toml: &str, wording: String) -> anyhow::Result<PriorPrompt> {
     let File { name, text, tag, answer_tag, role, paper_name, description, stems_from } = toml::from_str(toml)?;
-    ensure!(tag.is_some() == answer_tag.is_some(), "`tag` and `answer_tag` go together: give both or neither");
+    ensure!(tag.is_none() || answer_tag.is_some(), "`tag` goes with an `answer_tag`: the answer follows what it holds");
     ensure!(tag.is_none() || tag != answer_tag, "`tag` and `answer_tag` must differ");
     for tag in tag.iter().chain(&answer_tag) {
         let plain = tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
@@ -109,10 +124,8 @@ fn parse(toml: &str, wording: String) -> anyhow::Result<PriorPrompt> {
 
 /// The nearest name where one is near, else how to give a file.
 fn advice(name: &str) -> String {
-    let names = shipped().iter().map(|prompt| prompt.name.as_str());
-    let aliases = SHIPPED.iter().flat_map(|(_, aliases)| aliases.iter().copied());
-    names
-        .chain(aliases)
+    known()
+        .flat_map(|(prompt, aliases)| std::iter::once(prompt.name.as_str()).chain(aliases.iter().copied()))
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 2)
@@ -138,6 +151,15 @@ mod tests {
             assert!(!prompt.text.contains('\n') && !prompt.text.ends_with(' '), "{}", prompt.name);
             assert_eq!(prompt.wording, "rft");
         }
+        for prompt in controls() {
+            let answer = prompt.answer_tag.as_ref().unwrap();
+            for tag in prompt.tag.iter().chain([answer]) {
+                assert!(prompt.text.contains(&format!("<{tag}>")) && prompt.text.contains(&format!("</{tag}>")));
+            }
+        }
+        assert_eq!(controls()[0].tag, None);
+        let words = |name: &str, tag: &str| find(name).unwrap().text.replace(tag, "");
+        assert_eq!(words("tag-swap", "examples"), words("reasoning", "think"));
         assert_eq!(shipped()[0].tag, None);
         assert_eq!(shipped()[0].text, "");
     }
@@ -159,7 +181,10 @@ mod tests {
     #[test]
     fn an_unknown_name_is_an_error_with_the_nearest_one() {
         let error = find("reasning").unwrap_err().to_string();
-        assert!(error.contains("none, reasoning, planning, code, recall, null-example"), "{error}");
+        assert!(
+            error.contains("none, reasoning, planning, code, recall, null-example, answer-only, tag-swap"),
+            "{error}"
+        );
         assert!(error.ends_with("\nhint: did you mean `reasoning`?"), "{error}");
         assert!(find("zzzzzzzzzz").unwrap_err().to_string().contains("hint: give the path of a TOML file"));
     }
@@ -188,7 +213,7 @@ mod tests {
         for (text, complaint) in [
             ("name = \"x\"\ntext = \"\"\ncolour = 1\n", "unknown field `colour`"),
             ("name = \"x\"\n", "missing field `text`"),
-            ("name = \"x\"\ntext = \"\"\ntag = \"t\"\n", "go together"),
+            ("name = \"x\"\ntext = \"\"\ntag = \"t\"\n", "goes with an `answer_tag`"),
             ("name = \"x\"\ntext = \"\"\ntag = \"<t>\"\nanswer_tag = \"a\"\n", "bare word"),
             ("name = \"x\"\ntext = \"\"\ntag = \"a\"\nanswer_tag = \"a\"\n", "must differ"),
         ] {

@@ -13,13 +13,15 @@ pub struct FormatStrict {
 impl FormatStrict {
     /// What is wrong with the form, if anything is.
     fn flaw(&self, response: &str) -> Option<String> {
-        let [open, close, answer, end] = &self.tags.0;
+        let (open, end) = (self.tags.0.first()?, self.tags.0.last()?);
         let Some(rest) = response.strip_prefix(&format!("{open}\n")) else {
             return Some(format!("the first line is not {open}"));
         };
         let Some(rest) = rest.trim_end().strip_suffix(&format!("\n{end}")) else {
             return Some(format!("the last line is not {end}"));
         };
+        // An answer alone has no second element to turn to.
+        let [_, close, answer, _] = &self.tags.0[..] else { return None };
         let has_turn = rest.contains(&format!("\n{close}\n{answer}\n"));
         (!has_turn).then(|| format!("no lines {close} and {answer} between two elements"))
     }
@@ -81,5 +83,14 @@ mod tests {
         assert_eq!(score("plan", "\na\n</plan>\n<answer>\nb\n</answer>", true), 1.0);
         assert_eq!(score("plan", "a\n</plan>\n<answer>\nb\n</answer>", true), 0.0);
         assert_eq!(score("plan", "<plan>\na\n</plan>\n<answer>\nb\n</answer>", true), 0.0);
+    }
+
+    #[test]
+    fn an_answer_alone_has_two_lines_of_tags() {
+        let prompt = crate::prompt::find("answer-only").unwrap();
+        let strict = FormatStrict { tags: Tags::of(&prompt).unwrap().unwrap() };
+        assert_eq!(strict.flaw("<answer>\nb\n</answer>"), None);
+        assert!(strict.flaw("Well.\n<answer>\nb\n</answer>").is_some());
+        assert!(strict.flaw("<answer>b</answer>").is_some());
     }
 }

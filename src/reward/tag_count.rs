@@ -7,14 +7,18 @@ use super::{Reward, Sample, Score};
 
 pub struct TagCount {
     /// What has to stand once: `<think>\n`, `\n</think>\n`, `\n<answer>\n`, `\n</answer>`.
-    lines: [String; 4],
+    lines: Vec<String>,
     tags: Tags,
 }
 
 impl TagCount {
     pub fn new(tags: Tags) -> TagCount {
-        let [open, close, answer, end] = &tags.0;
-        let lines = [format!("{open}\n"), format!("\n{close}\n"), format!("\n{answer}\n"), format!("\n{end}")];
+        // A line break on each side, but none before the first tag and none after the last.
+        let last = tags.0.len() - 1;
+        let line = |(at, tag): (usize, &String)| {
+            format!("{}{tag}{}", if at > 0 { "\n" } else { "" }, if at < last { "\n" } else { "" })
+        };
+        let lines = tags.0.iter().enumerate().map(line).collect();
         TagCount { lines, tags }
     }
 }
@@ -31,7 +35,7 @@ impl Reward for TagCount {
     fn score(&self, sample: &Sample) -> Score {
         let text = self.tags.whole(sample);
         let once = self.lines.iter().filter(|line| text.matches(line.as_str()).count() == 1).count();
-        Score { value: Some(once as f64 / 4.0), ..Score::default() }
+        Score { value: Some(once as f64 / self.lines.len() as f64), ..Score::default() }
     }
 }
 

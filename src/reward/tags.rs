@@ -7,21 +7,27 @@ use anyhow::{Result, bail};
 use super::Sample;
 use crate::prompt::PriorPrompt;
 
-/// Opening and closing tag of the first element, then of the answer.
+/// Opening and closing tag of the first element, where there is one, then of the answer.
 #[derive(Clone, Debug)]
-pub struct Tags(pub [String; 4]);
+pub struct Tags(pub Vec<String>);
 
 impl Tags {
     /// The tags that `prompt` asks for, if it asks for any.
     pub fn of(prompt: &PriorPrompt) -> Result<Option<Tags>> {
-        let Some(tag) = &prompt.tag else { return Ok(None) };
-        let Some(answer_tag) = &prompt.answer_tag else {
-            bail!("the prior prompt `{}` has a tag but no answer tag\nhint: give it an `answer_tag`", prompt.name);
+        let (tag, Some(answer_tag)) = (&prompt.tag, &prompt.answer_tag) else {
+            if prompt.tag.is_some() {
+                bail!("the prior prompt `{}` has a tag but no answer tag\nhint: give it an `answer_tag`", prompt.name);
+            }
+            return Ok(None);
         };
-        if tag == answer_tag {
-            bail!("the prior prompt `{}` has `{tag}` for both its tags\nhint: give it another `tag`", prompt.name);
+        if tag.as_ref() == Some(answer_tag) {
+            bail!(
+                "the prior prompt `{}` has `{answer_tag}` for both its tags\nhint: give it another `tag`",
+                prompt.name
+            );
         }
-        Ok(Some(Tags([format!("<{tag}>"), format!("</{tag}>"), format!("<{answer_tag}>"), format!("</{answer_tag}>")])))
+        let tags = tag.iter().chain([answer_tag]);
+        Ok(Some(Tags(tags.flat_map(|tag| [format!("<{tag}>"), format!("</{tag}>")]).collect())))
     }
 
     /// The response with its opening tag, where that was pre-filled.
@@ -40,6 +46,8 @@ mod tests {
         assert!(Tags::of(&prompt(None)).unwrap().is_none());
         let tags = Tags::of(&prompt(Some("plan"))).unwrap().unwrap();
         assert_eq!(tags.0, ["<plan>", "</plan>", "<answer>", "</answer>"]);
+        let answer_only = PriorPrompt { tag: None, ..prompt(Some("plan")) };
+        assert_eq!(Tags::of(&answer_only).unwrap().unwrap().0, ["<answer>", "</answer>"]);
 
         let error = |prompt: PriorPrompt| Tags::of(&prompt).expect_err("refused").to_string();
         assert!(error(prompt(Some("answer"))).contains("for both its tags"));

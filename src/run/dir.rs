@@ -6,7 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::config::EvalSection;
 use crate::disk::atomic::{verify_dir, write_error};
+use crate::disk::hash::sha256_file;
+
+/// Kinds of a held-out evaluation: drawn at temperature 1, and the most probable token at every step.
+pub const SAMPLED: &str = "sampled";
+pub const GREEDY: &str = "greedy";
 
 /// `runs/<name>`, open for the process that trains or for one that only reads.
 pub struct RunDir {
@@ -90,6 +96,28 @@ impl RunDir {
     /// Results of evaluations.
     pub fn eval(&self) -> PathBuf {
         self.path.join("eval")
+    }
+
+    /// The held-out completions after `step`, [`SAMPLED`] or [`GREEDY`].
+    pub fn evaluation(&self, step: usize, kind: &str) -> PathBuf {
+        self.eval().join(format!("step-{step:06}-{kind}.jsonl"))
+    }
+
+    /// Whether a run of `steps` steps has nothing left to do: it is trained, its adapter saved, and evaluated where `eval`
+    /// asks for that.
+    pub fn is_finished(&self, steps: usize, eval: &EvalSection) -> Result<bool> {
+        let checkpoint = self.checkpoint(steps).join("adapter");
+        if !checkpoint.is_dir() || !self.adapter().is_dir() {
+            return Ok(false);
+        }
+        if eval.questions > 0 {
+            // The last evaluation follows the adapter.
+            let greedy = !eval.greedy || self.evaluation(steps, GREEDY).is_file();
+            return Ok(greedy && self.evaluation(steps, SAMPLED).is_file());
+        }
+        // An adapter may be left from an earlier stop.
+        let weights = |folder: PathBuf| sha256_file(&folder.join("adapter_model.safetensors"));
+        Ok(weights(checkpoint).ok().is_some_and(|hash| weights(self.adapter()).is_ok_and(|it| it == hash)))
     }
 
     /// Where the checkpoint after `step` stands or shall stand.

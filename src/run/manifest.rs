@@ -16,6 +16,8 @@ use crate::disk::atomic;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub seed: u64,
+    /// Of the whole run.
+    pub steps: usize,
     pub model: Source,
     pub data: Source,
     pub prompt: PromptIdentity,
@@ -139,6 +141,7 @@ mod tests {
         };
         let mut manifest = Manifest {
             seed: 42,
+            steps: 40,
             model: source("tiny"),
             data: source("arithmetic"),
             prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },

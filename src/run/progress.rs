@@ -182,7 +182,8 @@ impl EvalView<'_> {
     }
 }
 
-fn duration(seconds: f64) -> String {
+/// Two units: `2m 05s`.
+pub fn duration(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds}s"),

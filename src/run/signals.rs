@@ -57,6 +57,14 @@ impl Stop {
     /// tell the user that it was heard; a later SIGINT or SIGTERM ends the process at once with status 130 or 143. Call it
     /// once a process.
     pub fn on_signals(on_first: impl Fn(Signal) + Send + 'static) -> Result<Self> {
+        Self::on_signals_and(on_first, |_| ())
+    }
+
+    /// As [`Stop::on_signals`], with something to do before the second signal ends the process, such as ending others.
+    pub fn on_signals_and(
+        on_first: impl Fn(Signal) + Send + 'static,
+        on_kill: impl Fn(Signal) + Send + 'static,
+    ) -> Result<Self> {
         let stop = Self::default();
         let listener = stop.clone();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).context("listen for signals")?;
@@ -69,7 +77,10 @@ impl Stop {
                     match listener.receive(signal, Instant::now()) {
                         Answer::First => on_first(signal),
                         Answer::Ignored => {}
-                        Answer::Kill => signal_hook::low_level::exit(signal.exit_code()),
+                        Answer::Kill => {
+                            on_kill(signal);
+                            signal_hook::low_level::exit(signal.exit_code())
+                        }
                     }
                 }
             })

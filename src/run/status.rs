@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::dir::RunDir;
 use super::manifest::Manifest;
@@ -42,8 +42,8 @@ pub struct Status {
     pub state: State,
     /// Steps made.
     pub step: usize,
-    /// Steps wanted; none where that depends on data which is not counted yet.
-    pub steps: Option<usize>,
+    /// Steps wanted.
+    pub steps: usize,
     /// Of the last step.
     pub reward: Option<f64>,
     pub prompt: String,
@@ -62,11 +62,9 @@ impl Status {
         let training: Vec<&MetricsRecord> =
             records.iter().filter(|record| record.values.contains_key("reward")).collect();
         let step = training.last().map_or(0, |record| record.step);
-        let config = read_config(run)?;
-        let steps = planned(&config, training.last().copied());
         let state = match () {
             () if is_locked(run.path())? => State::Running,
-            () if steps.is_some_and(|steps| step >= steps) && run.adapter().is_dir() => State::Done,
+            () if step >= manifest.steps && run.adapter().is_dir() => State::Done,
             () if !run.checkpoints()?.is_empty() => State::Interrupted,
             () => State::Failed,
         };
@@ -74,7 +72,7 @@ impl Status {
             name: name(run.path()),
             state,
             step,
-            steps,
+            steps: manifest.steps,
             reward: training.last().and_then(|record| record.values["reward"]),
             prompt: manifest.prompt.name,
             model: manifest.model.path,
@@ -100,27 +98,6 @@ pub fn name(path: &Path) -> String {
     whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Steps of the whole run: as configured, else its epochs times the steps of one, which are told by how far the data was gone
-/// through. Questions that were drawn to replace others count as gone through, so that is a lower bound then.
-fn planned(config: &toml::Table, last: Option<&MetricsRecord>) -> Option<usize> {
-    #[derive(Deserialize)]
-    struct Config {
-        train: Train,
-    }
-    #[derive(Deserialize)]
-    struct Train {
-        steps: toml::Value,
-        epochs: usize,
-    }
-    let config: Config = toml::Value::Table(config.clone()).try_into().ok()?;
-    if let Some(steps) = config.train.steps.as_integer() {
-        return usize::try_from(steps).ok();
-    }
-    let last = last?;
-    let epoch = last.values.get("epoch").copied().flatten().filter(|epoch| *epoch > 0.0)?;
-    Some(config.train.epochs * (last.step as f64 / epoch + 1e-9).floor() as usize)
-}
-
 /// Whether the process that trains holds its lock.
 fn is_locked(run: &Path) -> Result<bool> {
     let path = run.join(".lock");
@@ -142,7 +119,7 @@ mod tests {
         let source = |path: &str| Source { path: path.into(), revision: None, files: BTreeMap::new() };
         let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
         let sessions = vec![Session::start("cpu", 1, None)];
-        Manifest { seed: 7, model: source("tiny"), data: source("arithmetic"), prompt, sessions }
+        Manifest { seed: 7, steps: 2, model: source("tiny"), data: source("arithmetic"), prompt, sessions }
     }
 
     #[test]
@@ -152,7 +129,7 @@ mod tests {
         fs::write(run.config(), "[train]\nsteps = 2\nepochs = 1\n").unwrap();
         manifest().write(&run).unwrap();
         let state = || Status::read(&RunDir::open(&folder.path().join("first")).unwrap()).unwrap();
-        assert_eq!((state().state, state().steps, state().reward), (State::Running, Some(2), None));
+        assert_eq!((state().state, state().steps, state().reward), (State::Running, 2, None));
         let path = run.path().to_owned();
         drop(run);
         assert_eq!(state().state, State::Failed);
@@ -164,18 +141,5 @@ mod tests {
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":2,\"reward\":null}\n").unwrap();
         fs::create_dir(path.join("adapter")).unwrap();
         assert_eq!((state().state, state().reward, state().seed), (State::Done, None, 7));
-    }
-
-    #[test]
-    fn steps_of_epochs_are_told_by_the_data_gone_through() {
-        let config = toml::from_str("[train]\nsteps = \"unset\"\nepochs = 3\n").unwrap();
-        let record = |epoch: f64| MetricsRecord {
-            step: 5,
-            values: BTreeMap::from([("epoch".into(), Some(epoch))]),
-            non_finite: vec![],
-        };
-        // 5 steps of 10 of 100 questions: an epoch has 10.
-        assert_eq!(planned(&config, Some(&record(0.5))), Some(30));
-        assert_eq!(planned(&config, None), None);
     }
 }

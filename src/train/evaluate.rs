@@ -5,11 +5,11 @@ use super::{Training, Watching};
 use crate::disk::atomic;
 use crate::model::lora::Adapter;
 use crate::rollout::{Engine, Sampling};
+use crate::run::dir::{GREEDY, SAMPLED};
 use crate::run::{EvalView, GroupRecord, RunDir, completions};
 use crate::stats::{Proportion, mean};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// Shares of the held-out questions, one completion each.
@@ -45,7 +45,7 @@ pub fn evaluate(
         return Ok(None);
     }
     for (kind, sampling) in kinds(config.eval.greedy) {
-        let path = file(run, step, kind);
+        let path = run.evaluation(step, kind);
         if !path.exists() {
             let Some(lines) = draw(training, engine, adapter, step, &sampling)? else { return Ok(None) };
             std::fs::create_dir_all(run.eval()).with_context(|| format!("create `{}`", run.eval().display()))?;
@@ -58,7 +58,7 @@ pub fn evaluate(
 /// The evaluation after `step` that the run's `eval/` folder holds.
 pub fn read(run: &RunDir, step: usize, greedy: bool) -> Result<Option<Evaluation>> {
     let scores = |kind| -> Result<Option<Scores>> {
-        let path = file(run, step, kind);
+        let path = run.evaluation(step, kind);
         path.exists().then(|| Ok(Scores::new(&completions::read(&path)?))).transpose()
     };
     let Some(sampled) = scores(SAMPLED)? else { return Ok(None) };
@@ -66,16 +66,9 @@ pub fn read(run: &RunDir, step: usize, greedy: bool) -> Result<Option<Evaluation
     Ok((greedy_scores.is_some() == greedy).then_some(Evaluation { sampled, greedy: greedy_scores }))
 }
 
-const SAMPLED: &str = "sampled";
-const GREEDY: &str = "greedy";
-
 fn kinds(greedy: bool) -> impl Iterator<Item = (&'static str, Sampling)> {
     let sampled = Sampling::plain(1.0);
     std::iter::once((SAMPLED, sampled)).chain(greedy.then(|| (GREEDY, Sampling::greedy())))
-}
-
-fn file(run: &RunDir, step: usize, kind: &str) -> PathBuf {
-    run.eval().join(format!("step-{step:06}-{kind}.jsonl"))
 }
 
 /// One completion for each held-out question, as lines of the log.

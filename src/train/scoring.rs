@@ -118,7 +118,7 @@ fn judge_all(
                 question: &items[*prompt].question,
                 response: text,
                 prompt: sampler.prior,
-                prefilled: sampler.prefill,
+                prefilled: sampler.prefill && sampler.prior.tag.is_some(),
                 tokens: branch.tokens.len(),
                 truncated: branch.truncated(),
             }));

@@ -97,6 +97,7 @@ impl Setup {
         };
         Manifest {
             seed: config.train.seed,
+            steps: config.total_steps(self.questions.len()),
             model: identity(&config.model.path, &config.model.revision, &self.model_hash),
             data: identity(&config.data.path, &config.data.revision, &self.data_sha256),
             prompt: PromptIdentity {

@@ -80,6 +80,7 @@ fn help_tells_what_there_is() {
     Commands:
       train     Fine-tune a model by GRPO under a prior prompt
       eval      Measure a model on benchmarks
+      sweep     Train and measure many arms from one file
       generate  Ask a model, trained or not, one question
       report    Tell what runs show, and what they do not
       compare   Compare two runs: configuration, training, evaluations
@@ -395,11 +396,11 @@ fn a_wrong_key_is_named_with_its_place_and_the_nearest() {
 #[test]
 fn an_unknown_prompt_is_named_with_the_nearest() {
     assert_snapshot!(error(&folder(), &["train", "--ppe", "nul-example"]), @r"
-    error: no prior prompt is called `nul-example`; there are none, reasoning, planning, code, recall, null-example
+    error: no prior prompt is called `nul-example`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `null-example`?
     ");
     assert_snapshot!(error(&folder(), &["prompts", "show", "resoning"]), @r"
-    error: no prior prompt is called `resoning`; there are none, reasoning, planning, code, recall, null-example
+    error: no prior prompt is called `resoning`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `reasoning`?
     ");
 }

@@ -98,8 +98,10 @@ fn product(sources: &[Source]) -> impl Iterator<Item = (&Source, usize, &str)> {
 
 #[test]
 fn what_needs_no_tensors_does_not_import_candle() {
-    let free =
-        ["math", "reward", "sandbox", "stats", "prompt", "data", "config", "rng", "behavior", "report", "server"];
+    let free = [
+        "math", "reward", "sandbox", "stats", "prompt", "data", "config", "rng", "behavior", "report", "server",
+        "sweep",
+    ];
     none("these modules work without tensors", code(&sources()), |source, line| {
         free.contains(&source.module()) && line.contains("candle")
     });

@@ -29,6 +29,8 @@ mod runs;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod stats;
+#[cfg(unix)]
+mod sweep;
 mod templates;
 mod tokenizer;
 mod train;

@@ -59,6 +59,7 @@ impl Lab {
         };
         let manifest = Manifest {
             seed,
+            steps: 20,
             model: source("tiny"),
             data: source("arithmetic"),
             prompt: PromptIdentity { name: prompt.into(), wording: "rft".into(), sha256: sha256(prompt.as_bytes()) },
@@ -178,6 +179,7 @@ impl Lab {
             undecided: 0.0,
             unparsable: None,
             tokens: Lengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
+            sandbox: None,
             grader: "1".into(),
             notes: vec![],
         };

@@ -61,8 +61,8 @@ impl Run {
         let run = RunDir::open(path)?;
         let status = Status::read(&run)?;
         if status.state != State::Done {
-            let of = status.steps.map_or(String::new(), |steps| format!(" of {steps}"));
-            return Ok(Found::Unfinished(format!("it is {} after step {}{of}", status.state.name(), status.step)));
+            let (state, step) = (status.state.name(), status.step);
+            return Ok(Found::Unfinished(format!("it is {state} after step {step} of {}", status.steps)));
         }
         let manifest = Manifest::read(&run)?;
         let steps = metrics::read(&run.metrics())?;

@@ -138,18 +138,22 @@ impl<'a> Frame<'a> {
     /// As `config` has it.
     pub fn new(config: &RunConfig, prompt: &'a PriorPrompt) -> Self {
         let in_answer = config.reward.accuracy.scope == Scope::Answer;
-        Self { prompt, prefilled: config.prompt.prefill, in_answer }
+        Self { prompt, prefilled: config.prompt.prefill && prompt.tag.is_some(), in_answer }
     }
 
     /// A response with `reasoning` and `answer` where the prompt asks for them.
     pub fn response(&self, reasoning: &str, answer: &str) -> String {
         let Some([open, close, open_answer, close_answer]) = self.tags() else {
-            return format!("{reasoning}\n{answer}");
+            return match &self.prompt.answer_tag {
+                Some(tag) => format!("<{tag}>\n{reasoning}\n{answer}\n</{tag}>"),
+                None => format!("{reasoning}\n{answer}"),
+            };
         };
         let open = if self.prefilled { "" } else { &open };
         format!("{open}\n{reasoning}\n{close}\n{open_answer}\n{answer}\n{close_answer}")
     }
 
+    /// Of both elements; none where the prompt asks for at most an answer.
     pub fn tags(&self) -> Option<[String; 4]> {
         let (tag, answer) = (self.prompt.tag.as_ref()?, self.prompt.answer_tag.as_ref()?);
         Some([format!("<{tag}>"), format!("</{tag}>"), format!("<{answer}>"), format!("</{answer}>")])

@@ -9,6 +9,7 @@ use super::gold::{Gold, exact};
 use super::*;
 use crate::config::{OptionalSection, RewardSection, Scope};
 use crate::math::{Extracted, extract_boxed};
+use crate::prompt::PriorPrompt;
 use crate::reward::tests::{prompt, section};
 use crate::reward::{Reward, Score};
 
@@ -209,12 +210,13 @@ fn numbers_are_as_right_as_their_value() {
 #[test]
 fn the_rules_pass_under_every_prompt_and_scope() {
     let golds = ["18", "0", "-7.", "1,200", r"\frac{3}{4}", "0.25", r"\$40", "(1, 2)"];
-    for tag in [Some("plan"), None] {
+    let answer_only = PriorPrompt { tag: None, ..prompt(Some("plan")) };
+    for prompt in [prompt(Some("plan")), prompt(None), answer_only] {
         for (prefilled, scope) in
             [(false, Scope::Response), (true, Scope::Response), (false, Scope::Answer), (true, Scope::Answer)]
         {
-            let prompt = prompt(tag);
-            let part = || OptionalSection { weight: tag.map(|_| 0.5) };
+            let (tag, prefilled) = (&prompt.tag, prefilled && prompt.tag.is_some());
+            let part = || OptionalSection { weight: prompt.answer_tag.as_ref().map(|_| 0.5) };
             let mut section = RewardSection { format_strict: part(), tag_count: part(), ..section(None, None) };
             section.accuracy.scope = scope;
             let rewards = RewardSet::from_config(&section, &prompt, 100).unwrap();

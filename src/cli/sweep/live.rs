@@ -1,0 +1,112 @@
+//! What is seen while a sweep works: a bar for each process where stderr is a terminal, elsewhere lines.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::run::progress::duration;
+use crate::sweep::folder::{Folder, Record};
+use crate::sweep::local::{End, Event};
+use crate::sweep::task::{Kind, Task};
+
+pub struct Live<'a> {
+    folder: &'a Folder,
+    record: &'a Record,
+    bars: Option<MultiProgress>,
+    /// By task.
+    lines: BTreeMap<String, ProgressBar>,
+    ended: usize,
+    told: Instant,
+}
+
+impl<'a> Live<'a> {
+    pub fn new(folder: &'a Folder, record: &'a Record) -> Self {
+        let bars = io::stderr().is_terminal().then(MultiProgress::new);
+        Self { folder, record, bars, lines: BTreeMap::new(), ended: 0, told: Instant::now() }
+    }
+
+    pub fn show(&mut self, event: Event) {
+        match event {
+            Event::Started { task, args } => {
+                let verb = if args.iter().any(|it| it == "--resume") { "goes on" } else { "started" };
+                self.say(&format!("{verb:8} {}", task.name));
+                if let Some(bars) = &self.bars {
+                    let style = ProgressStyle::with_template("  {spinner} {prefix}  {msg}").expect("a valid template");
+                    let bar = bars.add(ProgressBar::new_spinner().with_style(style).with_prefix(task.name.clone()));
+                    bar.enable_steady_tick(Duration::from_millis(120));
+                    self.lines.insert(task.name.clone(), bar);
+                }
+            }
+            Event::Waiting(task) => {
+                self.say(&format!("waiting  {}: a process of an earlier start is at work on it", task.name));
+            }
+            Event::Ended { task, end, seconds } => {
+                if let Some(bar) = self.lines.remove(&task.name) {
+                    bar.finish_and_clear();
+                }
+                let how = match end {
+                    End::Done => "done",
+                    End::Failed(_) => "failed",
+                    End::Skipped => "skipped",
+                    End::Stopped => "stopped",
+                };
+                self.ended += usize::from(*end == End::Done);
+                let all = self.record.runs.len() + self.record.evals.len();
+                let result = self.state(task).map(|it| format!("  {it}")).unwrap_or_default();
+                self.say(&format!("{how:8} {} in {}{result}  [{} of {all}]", task.name, duration(seconds), self.ended));
+                if let End::Failed(failure) = end {
+                    self.say(&format!("         {}", failure.lines.last().unwrap_or(&failure.status)));
+                }
+            }
+            Event::Tick { running } => self.tick(&running),
+        }
+    }
+
+    /// Now and then, how far the processes are.
+    fn tick(&mut self, running: &[&Task]) {
+        let every = if self.bars.is_some() { Duration::from_millis(500) } else { Duration::from_secs(30) };
+        if self.told.elapsed() < every {
+            return;
+        }
+        self.told = Instant::now();
+        for task in running {
+            let Some(state) = self.state(task) else { continue };
+            match self.lines.get(&task.name) {
+                Some(bar) => bar.set_message(state),
+                None => self.say(&format!("running  {}  {state}", task.name)),
+            }
+        }
+    }
+
+    /// How far a task is, as its folder tells.
+    fn state(&self, task: &Task) -> Option<String> {
+        match task.kind {
+            Kind::Run => {
+                let view = self.folder.run_view(&task.name).ok().filter(|it| it.step > 0)?;
+                let steps = view.steps.map(|steps| format!("/{steps}")).unwrap_or_default();
+                let reward = view.reward.map(|reward| format!("  reward {reward:.3}")).unwrap_or_default();
+                Some(format!("step {}{steps}{reward}", view.step))
+            }
+            Kind::Eval => {
+                let eval = self.record.eval(&task.name)?;
+                let folder = self.folder.eval_path(&task.name);
+                let done = eval.benches.iter().filter(|it| folder.join(it).join("results.json").is_file()).count();
+                Some(format!("{done} of {} benchmarks", eval.benches.len()))
+            }
+        }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bars {
+            // An error here would only say that nobody is looking.
+            Some(bars) => _ = bars.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    pub fn finish(&mut self) {
+        std::mem::take(&mut self.lines).into_values().for_each(|bar| bar.finish_and_clear());
+    }
+}

@@ -1,0 +1,111 @@
+//! `rft sweep status`
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::json;
+
+use crate::sweep::folder::{Folder, Record, RunView, State};
+
+/// Tell how far every run and evaluation is
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Folder of the sweep
+    sweep: PathBuf,
+
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: super::super::eval::OutputFormat,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let (folder, record) = Folder::open(&args.sweep)?;
+    match args.output_format {
+        super::super::eval::OutputFormat::Text => writeln!(stdout(), "{}", table(&folder, &record)?)?,
+        super::super::eval::OutputFormat::Json => writeln!(stdout(), "{:#}", as_json(&folder, &record)?)?,
+    }
+    Ok(())
+}
+
+/// A line for each run, with the states of its evaluations, and a sum.
+pub fn table(folder: &Folder, record: &Record) -> Result<String> {
+    let views = record.runs.iter().map(|run| folder.run_view(&run.name)).collect::<Result<Vec<_>>>()?;
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["run", "state", "step", "reward", "time left", "evaluations"]);
+    for (run, view) in record.runs.iter().zip(&views) {
+        let states: Vec<State> = record
+            .evals
+            .iter()
+            .filter(|it| it.run.as_ref() == Some(&run.name))
+            .map(|it| folder.eval_state(it))
+            .collect();
+        table.add_row([
+            run.name.clone(),
+            view.state.name().to_owned(),
+            steps(view),
+            view.reward.map_or_else(|| "-".to_owned(), |reward| format!("{reward:.3}")),
+            seconds_left(view, &views).map_or_else(|| "-".to_owned(), crate::run::progress::duration),
+            tally(&states),
+        ]);
+    }
+    let base: Vec<State> = record.evals.iter().filter(|it| it.run.is_none()).map(|it| folder.eval_state(it)).collect();
+    if !base.is_empty() {
+        table.add_row(["the untrained model", "", "", "", "", &tally(&base)]);
+    }
+    for column in 2..5 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let done = views.iter().filter(|it| it.state == State::Done).count();
+    let open = views.iter().filter(|it| it.state != State::Done);
+    let left: Option<f64> = open.map(|view| seconds_left(view, &views)).sum();
+    let left = match left {
+        Some(left) if left > 0.0 => {
+            format!("; training has {} of one process to go", crate::run::progress::duration(left))
+        }
+        _ => String::new(),
+    };
+    Ok(format!("{table}\n{done} of {} runs done{left}", views.len()))
+}
+
+/// Seconds of one process until a run is trained; by its own steps, or by those of the others where it has none.
+fn seconds_left(view: &RunView, all: &[RunView]) -> Option<f64> {
+    if view.state == State::Done {
+        return Some(0.0);
+    }
+    let known: Vec<f64> = all.iter().filter_map(|it| it.seconds).collect();
+    let seconds = view.seconds.or_else(|| (!known.is_empty()).then(|| crate::stats::mean(&known)))?;
+    Some(view.steps?.saturating_sub(view.step) as f64 * seconds)
+}
+
+fn steps(view: &RunView) -> String {
+    view.steps.map_or_else(|| view.step.to_string(), |steps| format!("{} of {steps}", view.step))
+}
+
+/// `3 done, 1 running`.
+fn tally(states: &[State]) -> String {
+    let kinds = [State::Done, State::Running, State::Stopped, State::Failed, State::Waiting];
+    let count = |kind: State| states.iter().filter(|it| **it == kind).count();
+    let parts =
+        kinds.into_iter().filter(|kind| count(*kind) > 0).map(|kind| format!("{} {}", count(kind), kind.name()));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn as_json(folder: &Folder, record: &Record) -> Result<serde_json::Value> {
+    let views = record.runs.iter().map(|run| folder.run_view(&run.name)).collect::<Result<Vec<_>>>()?;
+    let runs = record.runs.iter().zip(&views).map(|(run, view)| {
+        json!({
+            "name": run.name,
+            "state": view.state.name(),
+            "step": view.step,
+            "steps": view.steps,
+            "reward": view.reward,
+            "seconds_left": seconds_left(view, &views),
+        })
+    });
+    let evals = record.evals.iter().map(|eval| json!({ "name": eval.name, "state": folder.eval_state(eval).name() }));
+    Ok(json!({ "name": record.name, "runs": runs.collect::<Vec<_>>(), "evals": evals.collect::<Vec<_>>() }))
+}

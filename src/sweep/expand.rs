@@ -1,0 +1,346 @@
+//! From a sweep's file to plain configurations: one for each arm and seed, and the evaluations of all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use super::file::{Axis, EvalSection, SlurmSection, SweepFile, When, is_plain};
+use crate::config::{Entry, Merged, Origin, RunConfig};
+use crate::eval::bench;
+use crate::prompt::{self, PriorPrompt};
+
+/// Everything that a sweep does.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    pub name: String,
+    pub demonstration: bool,
+    pub notes: Vec<String>,
+    pub seeds: Vec<u64>,
+    pub jobs: Option<usize>,
+    /// In the order in which they are started: all arms with the first seed come first.
+    pub runs: Vec<Run>,
+    pub evals: Vec<Eval>,
+    /// How all of them are evaluated.
+    pub eval: Option<EvalSection>,
+    pub slurm: SlurmSection,
+    /// By run. Names and folders of runs are not in it.
+    pub configs: BTreeMap<String, RunConfig>,
+}
+
+/// One training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub name: String,
+    /// What it shares with the runs of other seeds.
+    pub arm: String,
+    pub seed: u64,
+    /// What makes the arm: the keys that it sets, and their values.
+    pub varies: BTreeMap<String, serde_json::Value>,
+}
+
+/// One model under one prompt, on all benchmarks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Eval {
+    pub name: String,
+    /// The run whose adapter is measured; none for the untrained base.
+    pub run: Option<String>,
+    pub arm: Option<String>,
+    pub seed: Option<u64>,
+    /// The name of the prompt it is asked under.
+    pub test_prompt: String,
+    /// Names of the benchmarks.
+    pub benches: Vec<String>,
+    /// The prompt as `rft eval --ppe` takes it; none for that of the run's own training.
+    pub ppe: Option<String>,
+    /// The run whose configuration says which model is asked, and how.
+    pub config: String,
+}
+
+/// The runs and evaluations of a file.
+///
+/// # Errors
+/// A key or value that is none, with its place; values that cannot be run together; two arms that are the same.
+pub fn expand(file: &SweepFile) -> Result<Sweep> {
+    let section = &file.sweep;
+    let arms = arms(file)?;
+    let seeds = match section.seeds.is_empty() {
+        true => vec![arms[0].config.train.seed],
+        false => section.seeds.clone(),
+    };
+    let mut runs = Vec::new();
+    let mut configs = BTreeMap::new();
+    for &seed in &seeds {
+        for arm in &arms {
+            // Two names are equal only where arm and seed are.
+            let name = format!("{}-s{seed}", arm.name);
+            let mut config = arm.config.clone();
+            config.train.seed = seed;
+            configs.insert(name.clone(), config);
+            runs.push(Run { name, arm: arm.name.clone(), seed, varies: arm.varies.clone() });
+        }
+    }
+    let evals = section.eval.as_ref().map_or_else(|| Ok(Vec::new()), |eval| evals(eval, &runs, &configs))?;
+    Ok(Sweep {
+        name: section.name.clone(),
+        demonstration: section.demonstration,
+        notes: section.notes.clone(),
+        seeds,
+        jobs: section.jobs,
+        runs,
+        evals,
+        eval: section.eval.clone(),
+        slurm: file.slurm.clone(),
+        configs,
+    })
+}
+
+/// Runs that differ in their seed alone.
+struct Arm {
+    name: String,
+    varies: BTreeMap<String, serde_json::Value>,
+    config: RunConfig,
+}
+
+fn arms(file: &SweepFile) -> Result<Vec<Arm>> {
+    let sweep = &file.sweep;
+    let points = points(&sweep.grid, &sweep.zip).into_iter().map(|entries| (None, None, entries));
+    let listed = sweep.list.iter().map(|it| (it.name.clone(), Some(&it.origin), it.entries.clone()));
+    let mut points: Vec<(Option<String>, Option<&Origin>, Vec<Entry>)> = points.chain(listed).collect();
+    if points.is_empty() {
+        points.push((Some("all".to_owned()), None, Vec::new()));
+    }
+    let short = short_keys(&sweep.varied());
+    let mut names = Names::default();
+    let mut arms: Vec<Arm> = Vec::new();
+    for (name, origin, entries) in points {
+        let mut merged = file.base.clone();
+        entries.iter().try_for_each(|entry| merged.lay(entry))?;
+        let mut varies: BTreeMap<_, _> = entries.iter().map(|entry| (entry.key(), in_json(&entry.value))).collect();
+        for when in &sweep.when {
+            for entry in extra(when, &merged, &entries)? {
+                merged.lay(entry)?;
+                varies.insert(entry.key(), in_json(&entry.value));
+            }
+        }
+        let config = merged.finish()?.config;
+        if let Some(same) = arms.iter().find(|arm| arm.config == config) {
+            let site = origin.or_else(|| entries.first().map(|it| &it.origin)).map(Origin::site);
+            let site = site.unwrap_or_else(|| file.path.display().to_string());
+            bail!(
+                "{site}: this arm is the same as `{}`\nhint: leave one of them out; more seeds go to sweep.seeds",
+                same.name
+            );
+        }
+        let name = names.give(&name.unwrap_or_else(|| label(&entries, &short)));
+        arms.push(Arm { name, varies, config });
+    }
+    Ok(arms)
+}
+
+/// Every combination of the values of `grid` with every row of `zip`; the last key of the grid varies fastest, `zip` before it.
+fn points(grid: &[Axis], zip: &[Axis]) -> Vec<Vec<Entry>> {
+    if grid.is_empty() && zip.is_empty() {
+        return Vec::new();
+    }
+    let rows = zip.first().map_or(1, |axis| axis.values.len());
+    let mut points: Vec<Vec<Entry>> =
+        (0..rows).map(|row| zip.iter().map(|axis| axis.values[row].clone()).collect()).collect();
+    for axis in grid {
+        let with = |point: &Vec<Entry>| {
+            let values = axis.values.iter();
+            values.map(|value| point.iter().chain([value]).cloned().collect()).collect::<Vec<Vec<Entry>>>()
+        };
+        points = points.iter().flat_map(with).collect();
+    }
+    points
+}
+
+/// What `when` sets in an arm: all of it, or nothing where a condition does not hold.
+fn extra<'a>(when: &'a When, merged: &Merged, point: &[Entry]) -> Result<&'a [Entry]> {
+    let mut holds = true;
+    for any in &when.conditions {
+        // Laid on a copy, a condition that no configuration could fulfil is an error.
+        any.iter().try_for_each(|entry| merged.clone().lay(entry))?;
+        let value = any.first().and_then(|entry| merged.value(&entry.key()));
+        holds &= any.iter().any(|entry| value.is_some_and(|value| same(value, &entry.value)));
+    }
+    if !holds {
+        return Ok(&[]);
+    }
+    if let Some(entry) = when.set.iter().find(|entry| point.iter().any(|it| it.key() == entry.key())) {
+        bail!(
+            "{}: `{}` is varied, so a condition cannot set it\nhint: write the arms out as [[sweep.list]]",
+            entry.origin.site(),
+            entry.key()
+        );
+    }
+    Ok(&when.set)
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    let number = |value: &Value| value.as_float().or_else(|| value.as_integer().map(|it| it as f64));
+    a == b || number(a).is_some() && number(a) == number(b)
+}
+
+/// What stands for each varied key in names: its last parts, or all of it where those are another key's too.
+fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
+    let tail = |key: &str| key.split_once('.').map_or(key, |(_, tail)| tail).to_owned();
+    let is_alone = |key: &str| keys.iter().filter(|it| tail(it) == tail(key)).count() == 1;
+    keys.iter().map(|key| (key.clone(), if is_alone(key) { tail(key) } else { key.clone() })).collect()
+}
+
+/// The name of an arm: the prompt's name, and `key=value` for whatever else it sets.
+fn label(entries: &[Entry], short: &BTreeMap<String, String>) -> String {
+    let part = |entry: &Entry| match (entry.key().as_str(), &entry.value) {
+        // Of a file, what it is called.
+        ("prompt.ppe", Value::String(name)) => {
+            Path::new(name).file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned())
+        }
+        (key, value) => format!("{}={}", short.get(key).map_or(key, String::as_str), written(value)),
+    };
+    entries.iter().map(part).collect::<Vec<_>>().join("-")
+}
+
+fn written(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.iter().map(written).collect::<Vec<_>>().join("+"),
+        Value::Table(table) => table.iter().map(|(key, value)| format!("{key}={}", written(value))).collect(),
+        value => value.to_string(),
+    }
+}
+
+fn in_json(value: &Value) -> serde_json::Value {
+    serde_json::to_value(value).unwrap_or_default()
+}
+
+/// Names that any file system takes and keeps apart.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    const LONGEST: usize = 80;
+
+    /// `wanted`, or the nearest name that can be had.
+    fn give(&mut self, wanted: &str) -> String {
+        let plain = |c: char| if is_plain(c) || "=+".contains(c) { c } else { '-' };
+        let mut name: String = wanted.chars().map(plain).take(Self::LONGEST).collect();
+        // `../..` must not climb, and a leading `-` would read as an option.
+        name = name.trim_matches(['-', '.', '=', '+']).to_owned();
+        if name.is_empty() {
+            name.push_str("arm");
+        }
+        // Some file systems do not tell `A` from `a`.
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|it| !self.0.contains(&it.to_lowercase()));
+        let name = free.expect("the numbers do not end");
+        self.0.insert(name.to_lowercase());
+        name
+    }
+}
+
+/// A prompt to test under: as it is given, and what that means.
+struct TestPrompt {
+    given: String,
+    prior: PriorPrompt,
+    /// Its name, or one that keeps two prompts of one name apart.
+    name: String,
+}
+
+fn evals(section: &EvalSection, runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Result<Vec<Eval>> {
+    let benches = section.benchmarks.iter().map(|name| Ok(bench::find(name)?.name)).collect::<Result<Vec<_>>>()?;
+    let repeated = (1..benches.len()).find(|&at| benches[..at].contains(&benches[at]));
+    ensure!(repeated.is_none(), "`{}` stands twice in sweep.eval.benchmarks", benches[repeated.unwrap_or(0)]);
+
+    let mut prompts: Vec<TestPrompt> = Vec::new();
+    let mut names = Names::default();
+    let mut learn = |given: &str| -> Result<usize> {
+        let prior = prompt::find(given)?;
+        if let Some(at) = prompts.iter().position(|it| it.prior == prior) {
+            return Ok(at);
+        }
+        let name = names.give(&prior.name);
+        prompts.push(TestPrompt { given: given.to_owned(), prior, name });
+        Ok(prompts.len() - 1)
+    };
+    let own: Vec<usize> = runs.iter().map(|run| learn(&configs[&run.name].prompt.ppe)).collect::<Result<_>>()?;
+    let named = section.test_prompts.iter().filter(|it| !["own", "all"].contains(&it.as_str()));
+    let named: Vec<usize> = named.map(|name| learn(name)).collect::<Result<_>>()?;
+    let all: Vec<usize> = (0..prompts.len()).collect();
+    let has = |word: &str| section.test_prompts.iter().any(|it| it == word);
+
+    let mut names = Names::default();
+    let mut evals = Vec::new();
+    if section.base {
+        for (base, config) in bases(runs, configs) {
+            for prompt in &prompts {
+                let name = names.give(&format!("{base}-under-{}", prompt.name));
+                let (test_prompt, ppe) = (prompt.name.clone(), Some(prompt.given.clone()));
+                let benches = benches.clone();
+                evals.push(Eval {
+                    name,
+                    run: None,
+                    arm: None,
+                    seed: None,
+                    test_prompt,
+                    benches,
+                    ppe,
+                    config: config.clone(),
+                });
+            }
+        }
+    }
+    for (run, own) in runs.iter().zip(own) {
+        let mut under = Vec::new();
+        for at in has("own")
+            .then_some(own)
+            .into_iter()
+            .chain(named.iter().copied())
+            .chain(all.iter().copied().filter(|_| has("all")))
+        {
+            if under.contains(&at) {
+                continue;
+            }
+            under.push(at);
+            let prompt = &prompts[at];
+            evals.push(Eval {
+                name: names.give(&format!("{}-under-{}", run.name, prompt.name)),
+                run: Some(run.name.clone()),
+                arm: Some(run.arm.clone()),
+                seed: Some(run.seed),
+                test_prompt: prompt.name.clone(),
+                benches: benches.clone(),
+                ppe: (at != own).then(|| prompt.given.clone()),
+                config: run.name.clone(),
+            });
+        }
+    }
+    Ok(evals)
+}
+
+/// The untrained models of a sweep: a name for each, and a run that has its configuration. Only what a prompt's rendering and
+/// the sampling depend on makes two of them.
+fn bases(runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Vec<(String, String)> {
+    let asked = |run: &Run| {
+        let config = &configs[&run.name];
+        let (prompt, rollout) = (&config.prompt, &config.rollout);
+        (
+            config.model.clone(),
+            (prompt.template.clone(), prompt.prefill),
+            (rollout.top_k, rollout.min_p.to_bits(), rollout.stop.clone()),
+        )
+    };
+    let mut found: Vec<(_, &Run)> = Vec::new();
+    for run in runs {
+        let what = asked(run);
+        if !found.iter().any(|(it, _)| *it == what) {
+            found.push((what, run));
+        }
+    }
+    let one = found.len() == 1;
+    let name = |at: usize| if one { "base".to_owned() } else { format!("base{}", at + 1) };
+    found.iter().enumerate().map(|(at, (_, run))| (name(at), run.name.clone())).collect()
+}

@@ -1,0 +1,409 @@
+//! What a sweep's file says: a configuration, and beside it the sections `[sweep]` and `[slurm]`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Serialize;
+use toml::Value;
+
+use super::keys::{Keys, leaf};
+use super::shipped::{SHIPPED, Shipped};
+use crate::config::{Content, Entry, Key, Merged, Node, Origin, Preset, find_preset, of_set};
+
+/// A sweep as it was written.
+pub struct SweepFile {
+    /// The file, or where a shipped sweep stands in the repository.
+    pub path: PathBuf,
+    /// The configuration that all runs share.
+    pub(super) base: Merged,
+    pub sweep: SweepSection,
+    pub slurm: SlurmSection,
+}
+
+/// `[sweep]`: what varies.
+#[derive(Clone, Debug)]
+pub struct SweepSection {
+    /// Of the folder; unset: the file's name.
+    pub name: String,
+    /// It shows the tool and proves nothing; the report says so.
+    pub demonstration: bool,
+    /// Sentences that a reader of the results has to know.
+    pub notes: Vec<String>,
+    /// Each arm is trained with each; unset: the configuration's own.
+    pub seeds: Vec<u64>,
+    /// Runs at a time on one machine.
+    pub jobs: Option<usize>,
+    pub(super) grid: Vec<Axis>,
+    pub(super) zip: Vec<Axis>,
+    pub(super) list: Vec<Listed>,
+    pub(super) when: Vec<When>,
+    /// Benchmarks of every run; none without `[sweep.eval]`.
+    pub eval: Option<EvalSection>,
+}
+
+/// A key and the values it takes.
+#[derive(Clone, Debug)]
+pub(super) struct Axis {
+    pub values: Vec<Entry>,
+}
+
+/// An arm that is written out.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub name: Option<String>,
+    pub entries: Vec<Entry>,
+    pub origin: Origin,
+}
+
+/// Values for the arms that fulfil a condition.
+#[derive(Clone, Debug)]
+pub(super) struct When {
+    /// A key and the values, any of which it must have; all keys must.
+    pub conditions: Vec<Vec<Entry>>,
+    pub set: Vec<Entry>,
+}
+
+/// `[sweep.eval]`: how every run, and the base before training, is measured. What is unset, the profile `study` says.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvalSection {
+    /// As `rft eval --bench` takes them.
+    pub benchmarks: Vec<String>,
+    /// `own` (the prompt of the training), `all` (the prompt of every arm), names or files.
+    pub test_prompts: Vec<String>,
+    /// Also measure the untrained model, once under every prompt.
+    pub base: bool,
+    pub samples: Option<usize>,
+    pub limit: Option<usize>,
+    pub max_tokens: Option<usize>,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub seed: u64,
+}
+
+/// `[slurm]`: what every job of a sweep asks the cluster for.
+#[derive(Clone, Debug, Default)]
+pub struct SlurmSection {
+    pub partition: Option<String>,
+    pub account: Option<String>,
+    /// Such as `gpu:1`.
+    pub gres: Option<String>,
+    /// Time limit of one job, as sbatch takes it; a run that needs longer is requeued and goes on.
+    pub time: Option<String>,
+    pub mem: Option<String>,
+    pub cpus: Option<usize>,
+    /// Jobs at a time.
+    pub parallel: Option<usize>,
+    /// Seconds before the time limit at which a run saves its state.
+    pub signal: usize,
+    /// More options of sbatch, one a string.
+    pub options: Vec<String>,
+    /// Shell lines before the work, such as `module load cuda`.
+    pub setup: Vec<String>,
+}
+
+/// Keys that a sweep gives every run itself.
+const OWN_KEYS: [(&str, &str); 3] = [
+    ("train.seed", "seeds stand in sweep.seeds"),
+    ("run.name", "a run is named after what varies"),
+    ("run.dir", "runs go to the sweep's own folder; --out chooses it"),
+];
+
+impl SweepFile {
+    /// The file at `path`, or the shipped sweep of that name, with `sets` (`section.key=value`) laid over.
+    ///
+    /// # Errors
+    /// No such file; not TOML; a key or a value that is none, with its place.
+    pub fn read(path: &str, sets: &[String]) -> Result<SweepFile> {
+        let (path, text) = find(path)?;
+        let mut root = Node::of_text(&text, &path)?;
+        let mut own = Vec::new();
+        for argument in sets {
+            for entry in of_set(argument)? {
+                match entry.path[0].as_str() {
+                    "sweep" | "slurm" => insert(&mut root, &entry.path, Node::of_value(&entry.value, &entry.origin))?,
+                    _ => own.push(entry),
+                }
+            }
+        }
+        let sweep = take(&mut root, "sweep");
+        let slurm = take(&mut root, "slurm");
+        let preset = take(&mut root, "preset").map(|node| preset(&node)).transpose()?;
+        let mut entries = root.entries();
+        entries.extend(own.iter().cloned());
+        let base = Merged::new(preset, &entries)?;
+        let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let sweep = sweep.with_context(|| {
+            let path = path.display();
+            format!("`{path}` has no section [sweep]\nhint: `rft train --config {path}` trains a single run")
+        })?;
+        let sweep = SweepSection::read(&sweep, &file)?;
+        for entry in &own {
+            let key = entry.key();
+            ensure!(
+                !sweep.varied().contains(&key),
+                "{}: this sweep varies `{key}`\nhint: set the values it takes, in [sweep.grid], [sweep.zip] or [[sweep.list]]",
+                entry.origin.site()
+            );
+        }
+        let slurm = slurm.map_or_else(|| Ok(SlurmSection::standard()), |node| SlurmSection::read(&node))?;
+        Ok(SweepFile { path, base, sweep, slurm })
+    }
+}
+
+/// The path that errors speak of, and the text.
+fn find(path: &str) -> Result<(PathBuf, String)> {
+    if Path::new(path).is_file() {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read `{path}`"))?;
+        return Ok((PathBuf::from(path), text));
+    }
+    match Shipped::find(path) {
+        Some(shipped) => Ok((format!("configs/sweeps/{path}.toml").into(), shipped.text.to_owned())),
+        None => bail!(
+            "there is no sweep `{path}`\nhint: give a TOML file with a section [sweep], or one of {}",
+            SHIPPED.map(|it| it.name).join(", ")
+        ),
+    }
+}
+
+fn preset(node: &Node) -> Result<Preset> {
+    find_preset(&leaf::<String>(node, "preset")?, &node.origin.site())
+}
+
+fn take(root: &mut Node, name: &str) -> Option<Node> {
+    let Content::Table(members) = &mut root.content else { return None };
+    let at = members.iter().position(|(key, _)| key.name == name)?;
+    Some(members.remove(at).1)
+}
+
+/// Sets what stands under `path`, making the tables on the way. A key may be written with dots in it, as in a file.
+fn insert(node: &mut Node, path: &[String], value: Node) -> Result<()> {
+    let Content::Table(members) = &mut node.content else {
+        bail!("{}: `{}` is in no table", value.origin.site(), path[0]);
+    };
+    let whole = path.join(".");
+    if let Some((_, old)) = members.iter_mut().find(|(key, _)| key.name == whole) {
+        *old = value;
+        return Ok(());
+    }
+    let at = members.iter().position(|(key, _)| key.name == path[0]).unwrap_or_else(|| {
+        let key = Key { name: path[0].clone(), origin: value.origin.clone() };
+        members.push((key, Node { origin: value.origin.clone(), content: Content::Table(Vec::new()) }));
+        members.len() - 1
+    });
+    match path.len() {
+        1 => members[at].1 = value,
+        _ => insert(&mut members[at].1, &path[1..], value)?,
+    }
+    Ok(())
+}
+
+impl SweepSection {
+    fn read(node: &Node, file: &str) -> Result<Self> {
+        let mut keys = Keys::of(node, "sweep")?;
+        let section = Self {
+            name: keys.take("name")?.unwrap_or_else(|| file.to_owned()),
+            demonstration: keys.take("demonstration")?.unwrap_or(false),
+            notes: keys.take("notes")?.unwrap_or_default(),
+            seeds: keys.take("seeds")?.unwrap_or_default(),
+            jobs: keys.take("jobs")?,
+            grid: keys.node("grid").map_or_else(|| Ok(Vec::new()), |node| axes(node, "sweep.grid"))?,
+            zip: keys.node("zip").map_or_else(|| Ok(Vec::new()), |node| axes(node, "sweep.zip"))?,
+            list: keys.list("list", Listed::read)?,
+            when: keys.list("when", When::read)?,
+            eval: keys.node("eval").map(EvalSection::read).transpose()?,
+        };
+        let name = keys.origin("name");
+        keys.finish()?;
+        let plain = !section.name.is_empty() && section.name.chars().all(is_plain) && !section.name.starts_with('.');
+        ensure!(
+            plain,
+            "{}: `sweep.name`: `{}` is no name of a folder\nhint: letters, digits, `-`, `_` and `.`",
+            name.site(),
+            section.name
+        );
+        let site = node.origin.site();
+        let repeated = (1..section.seeds.len()).find(|&at| section.seeds[..at].contains(&section.seeds[at]));
+        if let Some(at) = repeated {
+            bail!("{site}: `sweep.seeds`: {} stands there twice\nhint: name each seed once", section.seeds[at]);
+        }
+        ensure!(section.jobs != Some(0), "{site}: `sweep.jobs`: 0 is too few\nhint: runs at a time, 1 or more");
+        section.check_axes()?;
+        Ok(section)
+    }
+
+    /// Lists of one length in `zip`; no key twice, none that a sweep gives itself.
+    fn check_axes(&self) -> Result<()> {
+        if let Some(odd) = self.zip.iter().find(|it| it.values.len() != self.zip[0].values.len()) {
+            let (first, odd) = (&self.zip[0].values, &odd.values);
+            bail!(
+                "{}: `{}` has {} values, `{}` has {}\nhint: the lists of [sweep.zip] are taken together, so they are of one \
+                 length; [sweep.grid] combines every value with every other",
+                odd[0].origin.site(),
+                odd[0].key(),
+                odd.len(),
+                first[0].key(),
+                first.len()
+            );
+        }
+        let mut seen: Vec<String> = Vec::new();
+        for axis in self.grid.iter().chain(&self.zip) {
+            let entry = &axis.values[0];
+            ensure!(
+                !seen.contains(&entry.key()),
+                "{}: `{}` varies twice\nhint: a key stands in [sweep.grid] or in [sweep.zip], once",
+                entry.origin.site(),
+                entry.key()
+            );
+            seen.push(entry.key());
+        }
+        let listed = self.list.iter().flat_map(|it| &it.entries);
+        let set = self.when.iter().flat_map(|it| &it.set);
+        for entry in self.grid.iter().chain(&self.zip).flat_map(|it| &it.values).chain(listed).chain(set) {
+            if let Some((key, hint)) = OWN_KEYS.into_iter().find(|(key, _)| *key == entry.key()) {
+                bail!("{}: `{key}` cannot vary\nhint: {hint}", entry.origin.site());
+            }
+        }
+        Ok(())
+    }
+
+    /// Every key that differs between arms.
+    pub(super) fn varied(&self) -> Vec<String> {
+        let axes = self.grid.iter().chain(&self.zip).map(|axis| axis.values[0].key());
+        let listed = self.list.iter().flat_map(|it| &it.entries).map(Entry::key);
+        let mut keys = Vec::new();
+        for key in axes.chain(listed) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+}
+
+/// What a name of a folder is made of.
+pub(super) fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_.".contains(c)
+}
+
+/// The keys of [sweep.grid] or [sweep.zip], each with a list of values.
+fn axes(node: &Node, section: &str) -> Result<Vec<Axis>> {
+    ensure!(matches!(node.content, Content::Table(_)), "{}: `{section}` is no table", node.origin.site());
+    let axis = |(path, node): (Vec<&Key>, &Node)| {
+        let key = path.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(".");
+        let Content::List(values) = &node.content else {
+            let found = node.to_value();
+            bail!(
+                "{}: `{section}`: the values of `{key}` are no list\nhint: write {key} = [{found}, ...]",
+                node.origin.site()
+            );
+        };
+        ensure!(!values.is_empty(), "{}: `{section}`: no values for `{key}`", node.origin.site());
+        Ok(Axis { values: values.iter().map(|value| Entry::of_node(&path, value)).collect() })
+    };
+    node.leaves().into_iter().map(axis).collect()
+}
+
+impl Listed {
+    fn read(node: &Node) -> Result<Self> {
+        let mut rest = node.clone();
+        let name = take(&mut rest, "name");
+        let name = match &name {
+            Some(node) => {
+                let name: String = leaf(node, "sweep.list.name")?;
+                ensure!(
+                    !name.is_empty() && name.chars().all(is_plain) && !name.starts_with('.'),
+                    "{}: `sweep.list.name`: `{name}` is no name of a folder\nhint: letters, digits, `-`, `_` and `.`",
+                    node.origin.site()
+                );
+                Some(name)
+            }
+            None => None,
+        };
+        Ok(Self { name, entries: rest.entries(), origin: node.origin.clone() })
+    }
+}
+
+impl When {
+    fn read(node: &Node) -> Result<Self> {
+        let mut keys = Keys::of(node, "sweep.when")?;
+        let (condition, set) = (keys.node("if"), keys.node("set"));
+        keys.finish()?;
+        let both = condition.zip(set).filter(|(a, b)| !a.entries().is_empty() && !b.entries().is_empty());
+        let (condition, set) = both.with_context(|| {
+            let site = node.origin.site();
+            format!(
+                "{site}: `sweep.when` needs a condition and what it sets\n\
+                 hint: if = {{ \"prompt.ppe\" = \"none\" }} and set = {{ \"train.learning_rate\" = 2e-3 }}"
+            )
+        })?;
+        let any = |(path, node): (Vec<&Key>, &Node)| match &node.content {
+            Content::List(values) => values.iter().map(|value| Entry::of_node(&path, value)).collect(),
+            _ => vec![Entry::of_node(&path, node)],
+        };
+        Ok(Self { conditions: condition.leaves().into_iter().map(any).collect(), set: set.entries() })
+    }
+}
+
+impl EvalSection {
+    fn read(node: &Node) -> Result<Self> {
+        let mut keys = Keys::of(node, "sweep.eval")?;
+        let section = Self {
+            benchmarks: keys.take("benchmarks")?.unwrap_or_default(),
+            test_prompts: keys.take("test_prompts")?.unwrap_or_else(|| vec!["own".to_owned()]),
+            base: keys.take("base")?.unwrap_or(true),
+            samples: keys.take("samples")?,
+            limit: keys.take("limit")?,
+            max_tokens: keys.take("max_tokens")?,
+            temperature: keys.take("temperature")?,
+            top_p: keys.take("top_p")?,
+            seed: keys.take("seed")?.unwrap_or(42),
+        };
+        let (benchmarks, prompts) = (keys.origin("benchmarks"), keys.origin("test_prompts"));
+        keys.finish()?;
+        ensure!(
+            !section.benchmarks.is_empty(),
+            "{}: `sweep.eval.benchmarks`: no benchmark\nhint: `rft eval list` tells them; without [sweep.eval] nothing is \
+             evaluated",
+            benchmarks.site()
+        );
+        for name in &section.benchmarks {
+            crate::eval::bench::find(name)
+                .map_err(|error| anyhow!("{}: `sweep.eval.benchmarks`: {error}", benchmarks.site()))?;
+        }
+        ensure!(
+            !section.test_prompts.is_empty(),
+            "{}: `sweep.eval.test_prompts`: no prompt\nhint: \"own\" asks each run under the prompt of its training",
+            prompts.site()
+        );
+        Ok(section)
+    }
+}
+
+impl SlurmSection {
+    fn standard() -> Self {
+        Self { signal: 120, ..Self::default() }
+    }
+
+    fn read(node: &Node) -> Result<Self> {
+        let mut keys = Keys::of(node, "slurm")?;
+        let section = Self {
+            partition: keys.take("partition")?,
+            account: keys.take("account")?,
+            gres: keys.take("gres")?,
+            time: keys.take("time")?,
+            mem: keys.take("mem")?,
+            cpus: keys.take("cpus")?,
+            parallel: keys.take("parallel")?,
+            signal: keys.take("signal")?.unwrap_or(Self::standard().signal),
+            options: keys.take("options")?.unwrap_or_default(),
+            setup: keys.take("setup")?.unwrap_or_default(),
+        };
+        keys.finish()?;
+        let words = [&section.partition, &section.account, &section.gres, &section.time, &section.mem];
+        let lines = words.into_iter().flatten().chain(&section.options).chain(&section.setup);
+        if let Some(broken) = lines.into_iter().find(|it| it.contains('\n')) {
+            bail!("{}: `slurm`: {} is more than one line", node.origin.site(), Value::from(broken.as_str()));
+        }
+        Ok(section)
+    }
+}

@@ -1,0 +1,19 @@
+//! The sweeps in configs/sweeps/, compiled in.
+
+/// A sweep that comes with the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+pub const SHIPPED: [Shipped; 2] = [
+    Shipped { name: "ppe-study", text: include_str!("../../configs/sweeps/ppe-study.toml") },
+    Shipped { name: "ppe-study-tiny", text: include_str!("../../configs/sweeps/ppe-study-tiny.toml") },
+];
+
+impl Shipped {
+    pub fn find(name: &str) -> Option<Shipped> {
+        SHIPPED.into_iter().find(|it| it.name == name)
+    }
+}
