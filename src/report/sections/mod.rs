@@ -87,20 +87,18 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
 /// What a table's row is about: the untrained model under a prompt, or an arm under its own, with the rows of its seeds.
 struct Group<'a> {
     label: String,
-    trained: bool,
     rows: Vec<&'a Row>,
 }
 
 /// The untrained model under every prompt, then the arms under their own.
 fn groups<'a>(material: &Material, aligned: &'a Aligned) -> Vec<Group<'a>> {
-    let untrained = aligned.untrained().into_iter().map(|row| Group {
-        label: format!("untrained, {}", row.prompt),
-        trained: false,
-        rows: vec![row],
-    });
+    let untrained = aligned
+        .untrained()
+        .into_iter()
+        .map(|row| Group { label: format!("untrained, {}", row.prompt), rows: vec![row] });
     let trained = aligned.arms(material).into_iter().map(|arm| {
         let of = |row: &&Row| row.own && matches!(&row.subject, Subject::Trained { arm: name, .. } if *name == arm);
-        Group { rows: aligned.rows.iter().filter(of).collect(), label: arm, trained: true }
+        Group { rows: aligned.rows.iter().filter(of).collect(), label: arm }
     });
     untrained.chain(trained).filter(|group| !group.rows.is_empty()).collect()
 }
