@@ -2,7 +2,6 @@
 
 use crate::config::RunConfig;
 use crate::grpo::learner::{CpuLearner, Learner};
-use crate::model::config::ModelConfig;
 use crate::model::decoder::Decoder;
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
@@ -113,14 +112,6 @@ impl Loaded {
                 _ = adapter;
                 unreachable!("`Device::choose` refuses CUDA in a binary that was built without")
             }
-        }
-    }
-
-    pub fn config(&self) -> &ModelConfig {
-        match self {
-            Loaded::Cpu { decoder, .. } => &decoder.config,
-            #[cfg(feature = "cuda")]
-            Loaded::Cuda { shared, .. } => &shared.decoder.config,
         }
     }
 

@@ -24,5 +24,6 @@ pub mod rng;
 pub mod rollout;
 pub mod run;
 pub mod sandbox;
+pub mod server;
 pub mod stats;
 pub mod train;

@@ -28,7 +28,8 @@ pub enum Purpose {
     RewardBench = 9,
     /// The order in which options are shown: path (question).
     Choices = 10,
-    /// What a server is asked for: path (question, sample), position 0 its seed, then the waits between tries.
+    /// What a server is asked for: path (question, sample), or (hash of what a judge is asked); position 0 its seed, then the
+    /// waits between tries.
     Endpoint = 11,
     /// The order of a program's inputs: no path, the seed is the task's.
     InputOrder = 12,

@@ -15,7 +15,7 @@ use super::{Class, Span};
 
 /// The version of the format of rule files that is understood.
 const FORMAT: u32 = 1;
-/// How well the rules have to agree with people, or their figures are marked.
+/// How well the rules have to agree with the labels, or their figures are marked.
 const ENOUGH_PRECISION: f64 = 0.8;
 const ENOUGH_F1: f64 = 0.75;
 
@@ -23,14 +23,14 @@ const ENOUGH_F1: f64 = 0.75;
 pub struct Classifier {
     /// Changes whenever what the rules find may have changed.
     pub version: u32,
-    /// How well a class agrees with people, where that was measured.
+    /// How well a class agrees with the labels, where that was measured.
     pub measured: BTreeMap<Class, Measured>,
     rules: Vec<Rule>,
     negation: Regex,
     passages: Passages,
 }
 
-/// Agreement of the rules with people on responses that the rules were not written on: is the class there or not?
+/// Agreement of the rules with the labels on responses that the rules were not written on: is the class there or not?
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
@@ -109,7 +109,7 @@ impl Classifier {
         })
     }
 
-    /// Whether the figures of `class` are to be marked: the rules agree with people too little, or nobody measured it.
+    /// Whether the figures of `class` are to be marked: the rules agree with the labels too little, or nobody measured it.
     pub fn is_doubtful(&self, class: Class) -> bool {
         self.measured.get(&class).is_none_or(|measured| !measured.is_enough())
     }

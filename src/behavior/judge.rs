@@ -3,26 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::thread::sleep;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use ureq::Agent;
-use ureq::http::StatusCode;
 
 use super::Class;
 use crate::disk::{atomic, hash};
+use crate::rng::{Purpose, Stream, name_hash};
+use crate::server::{Client, Failure, Options};
 
-/// The environment variables that may hold the server's key; the first that is set counts.
-const KEY_VARIABLES: [&str; 2] = ["RFT_ENDPOINT_KEY", "OPENAI_API_KEY"];
 const SEED: u64 = 42;
 /// Enough for the two lines, with room for a model that says more; such a reply cannot be parsed, and counts as that.
 const MAX_TOKENS: usize = 64;
-/// Waits before the second and later attempts.
-const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(8)];
-
 /// What the judge said of one class in one response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Opinion {
@@ -34,44 +27,18 @@ pub enum Opinion {
 
 /// A model behind a server, pinned by its name, asked at temperature 0 with a fixed seed.
 pub struct Judge {
-    agent: Agent,
-    url: String,
+    client: Client,
     model: String,
-    key: Option<String>,
     cache: PathBuf,
 }
 
 impl Judge {
-    /// `endpoint` is the server's base, with or without `/v1`; replies are kept below the folder `cache` and not asked for
-    /// again. The key comes from `RFT_ENDPOINT_KEY`, else `OPENAI_API_KEY`; it is shown nowhere, and sent only over TLS or to this
-    /// machine.
-    pub fn new(endpoint: &str, model: &str, cache: &Path) -> Result<Self> {
-        let set = |name| std::env::var(name).ok().filter(|key: &String| !key.trim().is_empty());
-        Self::with_key(endpoint, model, cache, KEY_VARIABLES.into_iter().find_map(set))
-    }
-
-    fn with_key(endpoint: &str, model: &str, cache: &Path, key: Option<String>) -> Result<Self> {
-        ensure!(
-            endpoint.starts_with("http://") || endpoint.starts_with("https://"),
-            "`{endpoint}` is no endpoint\nhint: it is a URL such as http://localhost:8000/v1"
-        );
-        let base = endpoint.trim_end_matches('/').trim_end_matches("/v1");
-        let agent = Agent::config_builder()
-            .user_agent(concat!("rft/", env!("CARGO_PKG_VERSION")))
-            .http_status_as_error(false)
-            .max_redirects(0) // a key goes to no other server
-            .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_global(Some(Duration::from_secs(300)))
-            .build()
-            .into();
-        let url = format!("{base}/v1/chat/completions");
-        Ok(Self {
-            agent,
-            url,
-            model: model.to_owned(),
-            key: key.filter(|_| keeps_secrets(endpoint)),
-            cache: cache.to_owned(),
-        })
+    /// Replies are kept below the folder `cache` and not asked for again.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn new(server: &Options, model: &str, cache: &Path) -> Result<Self> {
+        Ok(Self { client: Client::new(server)?, model: model.to_owned(), cache: cache.to_owned() })
     }
 
     /// Whether `response` shows `class`, and how often.
@@ -88,14 +55,14 @@ impl Judge {
         {
             return Ok(parse(&kept.reply));
         }
-        let reply = self.reply(&words.system, &message)?;
+        let reply = self.reply(&words.system, &message, &id)?;
         std::fs::create_dir_all(&self.cache).with_context(|| format!("make `{}`", self.cache.display()))?;
         let kept = Kept { model: self.model.clone(), class, reply };
         atomic::write(&file, serde_json::to_string(&kept)?.as_bytes())?;
         Ok(parse(&kept.reply))
     }
 
-    fn reply(&self, system: &str, message: &str) -> Result<String> {
+    fn reply(&self, system: &str, message: &str, id: &str) -> Result<String> {
         let body = json!({
             "model": self.model,
             "messages": [{ "role": "system", "content": system }, { "role": "user", "content": message }],
@@ -104,58 +71,17 @@ impl Judge {
             "max_tokens": MAX_TOKENS,
         })
         .to_string();
-        let mut pauses = PAUSES.iter();
-        loop {
-            let fault = match self.post(&body) {
-                Ok(reply) => return Ok(reply),
-                Err(fault) => fault,
-            };
-            match pauses.next() {
-                Some(pause) if fault.passing => sleep(*pause),
-                _ => bail!("ask the judge at {}: {}", self.url, fault.reason),
-            }
-        }
-    }
-
-    fn post(&self, body: &str) -> Result<String, Fault> {
-        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {key}"));
-        }
-        let passing = |reason: String| Fault { reason, passing: true };
-        let mut response = request.send(body).map_err(|error| passing(error.to_string()))?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            let reason = match status.as_u16() {
-                401 | 403 => format!("it wants another key ({status})\nhint: set RFT_ENDPOINT_KEY"),
-                404 => format!("there is no such page or model ({status})\nhint: check --endpoint and --judge-model"),
-                _ => format!("it answers {status}"),
-            };
-            return Err(Fault { reason, passing: status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS });
-        }
-        let text = response.body_mut().with_config().limit(4 << 20).read_to_string();
-        let text = text.map_err(|error| passing(error.to_string()))?;
-        let value: Value =
-            serde_json::from_str(&text).map_err(|error| passing(format!("its reply is no JSON: {error}")))?;
-        let content = value["choices"][0]["message"]["content"].as_str();
-        content
-            .map(str::to_owned)
-            .ok_or_else(|| Fault { reason: "its reply has no message".to_owned(), passing: false })
+        let waits = Stream::new(SEED, Purpose::Endpoint, &[name_hash(id)]);
+        let reply = self.client.post("/v1/chat/completions", &body, &waits, &|| false, content);
+        reply.map_err(Failure::into_error).with_context(|| format!("ask the judge at {}", self.client.url()))
     }
 }
 
-/// Whether nobody else reads what is sent there.
-fn keeps_secrets(endpoint: &str) -> bool {
-    let Some(plain) = endpoint.strip_prefix("http://") else { return true };
-    ["localhost", "127.0.0.1", "[::1]"]
-        .iter()
-        .any(|here| plain.strip_prefix(here).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])))
-}
-
-struct Fault {
-    reason: String,
-    /// Whether it may be over at the next attempt.
-    passing: bool,
+/// The message in a reply; the error says what is sent in its place.
+fn content(body: &str) -> Result<String, String> {
+    let reply: Value = serde_json::from_str(body).map_err(|error| format!("a reply that is not whole: {error}"))?;
+    let content = reply["choices"][0]["message"]["content"].as_str();
+    content.map(str::to_owned).ok_or_else(|| "a reply without a message".to_owned())
 }
 
 /// A reply as it lies in the cache.
@@ -211,8 +137,10 @@ mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use super::*;
+    use crate::server::Key;
 
     /// A server that gives these replies in turn, status and content, and the requests that it got.
     fn server(replies: Vec<(u16, &'static str)>) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -248,11 +176,16 @@ mod tests {
         (address, seen)
     }
 
+    fn options(address: &str) -> Options {
+        let pause = Duration::from_millis(5);
+        Options { key: Some(Key::new("s3cret")), pause, ..Options::new(address) }
+    }
+
     #[test]
     fn asks_once_and_remembers() {
         let cache = tempfile::tempdir().unwrap();
         let (address, seen) = server(vec![(429, ""), (200, "present: yes\ncount: 2\n"), (200, "It does.")]);
-        let judge = Judge::with_key(&address, "m-2026", cache.path(), Some("s3cret".into())).unwrap();
+        let judge = Judge::new(&options(&address), "m-2026", cache.path()).unwrap();
         for _ in 0..2 {
             assert_eq!(judge.ask(Class::Code, "{response}?", "x {problem}").unwrap(), Opinion::Count(2));
         }
@@ -275,19 +208,9 @@ mod tests {
     fn a_refusal_is_told_without_the_key() {
         let cache = tempfile::tempdir().unwrap();
         let (address, _) = server(vec![(401, "")]);
-        let judge = Judge::with_key(&address, "m", cache.path(), Some("s3cret".into())).unwrap();
+        let judge = Judge::new(&options(&address), "m", cache.path()).unwrap();
         let error = format!("{:#}", judge.ask(Class::Code, "p", "r").unwrap_err());
-        assert!(error.contains("401") && error.contains(KEY_VARIABLES[0]) && !error.contains("s3cret"), "{error}");
-    }
-
-    #[test]
-    fn a_key_goes_to_no_stranger() {
-        for kept in ["https://api.example.org/v1", "http://localhost:8000", "http://127.0.0.1/v1", "http://[::1]:80"] {
-            assert!(keeps_secrets(kept), "{kept}");
-        }
-        for open in ["http://example.org", "http://localhost.example.org/v1", "http://127.0.0.1.example.org"] {
-            assert!(!keeps_secrets(open), "{open}");
-        }
+        assert!(error.contains("401") && error.contains("RFT_ENDPOINT_KEY") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a response does, beside being right or wrong: nine behaviours, found by rules and told as spans.
 //!
-//! docs/behaviors.md is the codebook and tells how well the rules agree with people.
+//! docs/behaviors.md is the codebook and tells how well the rules agree with the labels.
 
 pub mod agreement;
 mod classifier;

@@ -19,6 +19,7 @@ use crate::behavior::samples::{self, Columns, Response};
 use crate::behavior::summary::{Counted, Estimate, Summary};
 use crate::behavior::{Class, Classifier, Span};
 use crate::disk::atomic::{self, write_error};
+use crate::server::Options;
 
 /// Questions that are put to the judge at the same time.
 const JUDGE_WORKERS: usize = 8;
@@ -26,7 +27,7 @@ const JUDGE_WORKERS: usize = 8;
 /// Tell what responses do: verify, backtrack, plan, write code ...
 ///
 /// Marks nine behaviours by rules, without a network: the share of responses that show each, spans a response and spans per
-/// 1,000 tokens, with 95 % intervals over questions. A class on which the rules agree too little with people is marked
+/// 1,000 tokens, with 95 % intervals over questions. A class on which the rules agree too little with the labels is marked
 /// `low confidence`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -114,7 +115,11 @@ pub fn run(args: Args) -> Result<()> {
     let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
     let judge = match (&args.endpoint, &args.judge_model) {
-        (Some(endpoint), Some(model)) => Some(Judge::new(endpoint, model, &args.judge_cache)?),
+        (Some(endpoint), Some(model)) => Some(Judge::new(
+            &Options { concurrency: JUDGE_WORKERS, ..Options::new(endpoint) },
+            model,
+            &args.judge_cache,
+        )?),
         _ => None,
     };
     let columns = Columns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
@@ -156,8 +161,7 @@ fn text(all: &[Classified], classifier: &Classifier) -> String {
         text += &format!("{}\n\n", table(it, classifier));
     }
     if Class::ALL.iter().any(|&class| classifier.is_doubtful(class)) {
-        text +=
-            "low confidence: the rules agree with people too little, or it was not measured; see docs/behaviors.md\n";
+        text += "low confidence: the rules agree with the labels too little, or it was not measured; see docs/behaviors.md\n";
     }
     text
 }

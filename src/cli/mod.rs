@@ -9,6 +9,7 @@ pub mod download;
 pub mod eval;
 pub mod generate;
 pub mod merge;
+pub mod overlap;
 pub mod perf;
 pub mod plan;
 pub mod prompts;
@@ -55,6 +56,7 @@ enum Command {
     Config(config::Args),
     Prompts(prompts::Args),
     Reward(reward::Args),
+    Overlap(overlap::Args),
     Doctor(doctor::Args),
 }
 
@@ -75,8 +77,14 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Overlap(args) => overlap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The folder with benchmarks that `RFT_DATA_DIR` names.
+fn data_dir() -> Option<std::path::PathBuf> {
+    std::env::var_os("RFT_DATA_DIR").filter(|folder| !folder.is_empty()).map(Into::into)
 }
 
 /// Logs go to stderr: warnings, or more with `-v`.

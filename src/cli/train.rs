@@ -9,6 +9,7 @@ use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::prompt;
 use crate::run::{Progress, RunDir, Session, Stop};
+use crate::train::contamination;
 use crate::train::evaluate::{self, Evaluation};
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
@@ -93,21 +94,22 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
-    let (config, resumed) = match &args.resume {
+    let (config, resumed, recorded) = match &args.resume {
         Some(path) => {
             let run = RunDir::resume(path)?;
             let mut config = read_config(&run)?;
             config.train.threads = args.threads.map(|threads| threads.max(1) as usize).or(config.train.threads);
-            (config, Some(run))
+            let recorded = contamination::recorded(&run, &config)?;
+            (config, Some(run), recorded)
         }
-        None => (resolve(&args)?, None),
+        None => (resolve(&args)?, None, None),
     };
     if let Some(threads) = config.train.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the worker threads")?;
     }
     super::download::confirm(&config, args.yes)?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
-    let setup = Setup::new(&config, &source)?;
+    let setup = Setup::new(&config, &source, super::data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let adapter = Adapter::new(&shape, &config.lora, config.train.seed)?;
@@ -187,6 +189,8 @@ fn start(config: &RunConfig, setup: &Setup, model: &str) -> Result<RunDir> {
     let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
     let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
     let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
+    // Before the configuration, without which this is no run that could be resumed: the rows to leave out are known by then.
+    contamination::write(&setup.contamination, &run)?;
     atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
     atomic::write(&run.prompt(), setup.prior.to_toml().as_bytes())?;
     Ok(run)

@@ -76,6 +76,8 @@ pub struct DataSection {
     /// Unset: all.
     #[serde(default, with = "super::optional")]
     pub max_questions: Option<usize>,
+    /// Take out questions that overlap with those of a benchmark, before any are taken; see [`crate::data::decontaminate`].
+    pub decontaminate: bool,
     /// Refuse the data where a larger share of the questions has a gold answer that cannot be read.
     pub max_unreadable: f64,
     /// Draw the order of questions anew in every epoch; `false` keeps the file's order.

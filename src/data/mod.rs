@@ -1,6 +1,7 @@
 //! Questions with gold answers: readers, schemas, order, and the arithmetic generator.
 
 pub mod arithmetic;
+pub mod decontaminate;
 pub mod order;
 pub mod read;
 pub mod schema;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
+use crate::disk::hash::hex;
 use schema::Columns;
 
 /// One question of a data set, with the answer that counts as right.
@@ -46,6 +48,9 @@ pub struct Loaded {
 /// Brings the files of a hub data set to this machine: (id, revision, split) to paths.
 pub type Fetch<'a> = &'a dyn Fn(&str, &str, &str) -> anyhow::Result<Vec<PathBuf>>;
 
+/// Leaves questions out before any are taken or held out.
+pub type Screen<'a> = &'a mut dyn FnMut(Vec<Question>) -> anyhow::Result<Vec<Question>>;
+
 /// Questions that the generator makes where `max_questions` is unset.
 const GENERATED: usize = 4_096;
 /// The seed of generated questions that are held out, so that runs with other seeds are measured on the same ones.
@@ -57,8 +62,22 @@ const HELD_OUT_SEED: u64 = 0;
 /// No such file or data set; damaged files; missing columns; values that are neither text nor numbers; no questions, or
 /// too few to hold some out. Messages name the file, the row and what was found.
 pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> anyhow::Result<Loaded> {
+    load_screened(section, seed, held_out, fetch, &mut Ok)
+}
+
+/// As [`load`], of the questions that pass `screen`.
+///
+/// # Errors
+/// Those of [`load`] and of `screen`.
+pub fn load_screened(
+    section: &DataSection,
+    seed: u64,
+    held_out: usize,
+    fetch: Fetch,
+    screen: Screen,
+) -> anyhow::Result<Loaded> {
     if section.path == arithmetic::NAME {
-        return generate(section, seed, held_out);
+        return generate(section, seed, held_out, screen);
     }
     let local = Path::new(&section.path);
     let (paths, schema) = if local.exists() {
@@ -108,6 +127,7 @@ pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> 
         warnings.push(format!("{} multiple-choice questions without their options: {ids}", without_options.len()));
     }
 
+    let questions = screen(questions)?;
     let found = questions.len();
     let (questions, held_out_questions) = order::split(questions, section.take, section.max_questions, held_out, seed);
     ensure!(
@@ -115,11 +135,11 @@ pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> 
         "`{}` has {found} questions: too few to hold {held_out} of them out\nhint: lower eval.questions",
         section.path
     );
-    let sha256 = hex(&hash.finalize());
+    let sha256 = hex(hash.finalize());
     Ok(Loaded { questions, held_out: held_out_questions, warnings, sha256 })
 }
 
-fn generate(section: &DataSection, seed: u64, held_out: usize) -> anyhow::Result<Loaded> {
+fn generate(section: &DataSection, seed: u64, held_out: usize, screen: Screen) -> anyhow::Result<Loaded> {
     use arithmetic::Split;
     let n = section.max_questions.unwrap_or(GENERATED);
     let questions = match section.split.as_str() {
@@ -127,12 +147,13 @@ fn generate(section: &DataSection, seed: u64, held_out: usize) -> anyhow::Result
         "held-out" | "test" => arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, n),
         other => bail!("`arithmetic` has no split `{other}`\nhint: data.split is `train` or `held-out`"),
     };
+    let questions = screen(questions)?;
     let held_out = arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, held_out);
     let mut hash = Sha256::new();
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);
     }
-    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex(&hash.finalize()) })
+    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
 }
 
 /// Keeps the first question of every text.
@@ -170,10 +191,6 @@ fn is_hub_id(path: &str) -> bool {
     };
     path.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name) && !Path::new(owner).is_dir())
         && !read::is_readable(path)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A count with a comma before every third digit.

@@ -4,11 +4,9 @@
 //! reads the text with its own tokenizer; that its count of tokens is ours, for every single prompt, is what tells a
 //! wrong model or a second beginning-of-sequence token before a wrong score does.
 
-mod http;
 mod pool;
 mod wire;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,66 +14,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::engine::{Completer, Draw, Job, LENGTH, Watch};
 use crate::rng::{Purpose, Stream};
-use http::{Client, Failure};
+use crate::server::{Client, Failure, Options};
 use pool::{Outcome, Pool, Task};
 use wire::{Form, Reply};
-
-/// Where a server is and how it is asked.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `http://127.0.0.1:8000`, with or without `/v1` at its end.
-    pub url: String,
-    /// The model to ask for; `None` takes the only one that is served.
-    pub served_model: Option<String>,
-    /// Requests in flight at a time.
-    pub concurrency: usize,
-    /// Times that a request is sent before its failure is final.
-    pub tries: u32,
-    /// The longest wait for one reply, from the connection to its last byte.
-    pub time_out: Duration,
-    /// The wait before the second try, about; it doubles with every further one.
-    pub pause: Duration,
-    /// Sent over https or to this machine only.
-    pub key: Option<Key>,
-}
-
-impl Options {
-    /// The server at `url`, with the key of the environment.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            served_model: None,
-            concurrency: 16,
-            tries: 6,
-            time_out: Duration::from_secs(30 * 60), // a server that is slow or has a queue is not a dead one
-            pause: Duration::from_secs(1),
-            key: Key::from_env(),
-        }
-    }
-}
-
-/// What a server asks for to be used. It never shows: neither in `Debug` nor in an error.
-#[derive(Clone)]
-pub struct Key(String);
-
-impl Key {
-    pub fn new(key: &str) -> Self {
-        Self(key.to_owned())
-    }
-
-    /// `RFT_ENDPOINT_KEY`, else `OPENAI_API_KEY`; empty ones count as unset.
-    pub fn from_env() -> Option<Self> {
-        let variable = |name| std::env::var(name).ok().filter(|key: &String| !key.trim().is_empty());
-        let key = variable("RFT_ENDPOINT_KEY").or_else(|| variable("OPENAI_API_KEY"))?;
-        Some(Self::new(key.trim()))
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("Key(hidden)")
-    }
-}
 
 /// A model behind a server.
 pub struct Endpoint {
@@ -85,15 +26,19 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Asks the server at `options.url` what it serves.
+    /// Asks the server at `options.url` what it serves; `model` chooses from several.
     ///
     /// # Errors
     /// A URL that is none, a server that does not answer or refuses the key, a model that it does not serve.
-    pub fn connect(options: Options) -> Result<Self> {
+    pub fn connect(options: &Options, model: Option<&str>) -> Result<Self> {
         ensure!(options.concurrency > 0, "no request may be in flight\nhint: --concurrency is at least 1");
-        let client = Client::new(&options)?;
-        let served = client.models().with_context(|| format!("ask {} what it serves", client.url()))?;
-        let model = choose(served, options.served_model.as_deref())?;
+        let client = Client::new(options)?;
+        let list = client.get("/v1/models").map_err(Failure::into_error);
+        let served = list.and_then(|body| {
+            wire::models(&body).map_err(|reason| anyhow!("{reason}\nhint: is this an OpenAI-compatible server?"))
+        });
+        let served = served.with_context(|| format!("ask {} what it serves", client.url()))?;
+        let model = choose(served, model)?;
         Ok(Self { client: Arc::new(client), model, concurrency: options.concurrency })
     }
 

@@ -1,13 +1,18 @@
 //! From a response to a verdict.
 
-use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::asked::QuestionRecord;
-use super::bench::Choices;
+use super::bench::{self, Choices, Kind, Origin};
+use super::code::{self, Status, Task, Tasks};
 use super::profile::Extraction;
 use crate::config::Scope;
-use crate::math::{self, Extracted, Rule, Verdict, extract_boxed};
+use crate::math::{self, Extracted, Verdict, extract_boxed};
+use crate::sandbox::{Layers, Sandbox};
 
 /// What a response is worth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +28,7 @@ pub struct Grade {
     /// Of programs: whether the base tests pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<bool>,
-    /// Of programs: not Python.
+    /// Of programs: there is none that defines the function.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unparsable: bool,
 }
@@ -38,24 +43,90 @@ impl Grade {
     }
 }
 
-/// What grades responses.
+/// What grades responses. The default one runs no programs.
 #[derive(Default)]
-pub struct Grader {}
+pub struct Grader {
+    programs: Option<Programs>,
+}
+
+/// The tests of programs, and a place to run them.
+struct Programs {
+    sandbox: Sandbox,
+    /// By the id of the question.
+    tasks: BTreeMap<String, Task>,
+    /// Whether the added tests count.
+    plus: bool,
+}
 
 impl Grader {
+    /// For the benchmark called `name`. One of programs needs its tests, see [`bench::HubSet::find`], and a sandbox;
+    /// `unsafe_local_exec` runs them even where nothing holds them in.
+    ///
+    /// # Errors
+    /// There are no tests, or no sandbox.
+    pub fn new(name: &str, extraction: Extraction, data_dir: Option<&Path>, unsafe_local_exec: bool) -> Result<Self> {
+        if !extraction.is_program() {
+            return Ok(Self::default());
+        }
+        let benchmark = bench::find(name)?;
+        let (Origin::Hub(set), Kind::Code { plus }) = (&benchmark.origin, benchmark.kind) else {
+            bail!("`{name}` has no tests to run")
+        };
+        let tasks = Tasks::read(&set.find(data_dir)?)?.tasks;
+        let sandbox = Sandbox::probe(unsafe_local_exec).with_context(|| format!("run the programs of `{name}`"))?;
+        let tasks = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        Ok(Self { programs: Some(Programs { sandbox, tasks, plus }) })
+    }
+
     /// Changes whenever a verdict may: stands in every result, so that scores of different graders are not compared unawares.
     pub fn version(&self) -> String {
         "1".to_owned()
     }
 
+    /// What holds programs in while they are tested; none where there are no programs.
+    pub fn layers(&self) -> Option<&Layers> {
+        self.programs.as_ref().map(|programs| programs.sandbox.layers())
+    }
+
     /// Grades the response to a question.
+    ///
+    /// # Errors
+    /// Of programs: the sandbox fails, or has no tests for the question. Whatever the program does is a verdict.
     pub fn grade(&self, extraction: Extraction, question: &QuestionRecord, response: &str) -> Result<Grade> {
         match extraction {
             Extraction::Math => Ok(value(&question.gold, response)),
             Extraction::Option => Ok(option(question, response)),
             Extraction::AnswerLine => Ok(answer_line(question, response)),
-            Extraction::Fenced | Extraction::Opened => bail!("programs cannot be run"),
+            Extraction::Fenced => self.program(question, response),
+            Extraction::Opened => self.program(question, &format!("```python\n{response}")),
         }
+    }
+
+    fn program(&self, question: &QuestionRecord, response: &str) -> Result<Grade> {
+        let programs = self.programs.as_ref().context("this grader runs no programs")?;
+        programs.grade(&question.id, response).with_context(|| format!("test the program for {}", question.id))
+    }
+}
+
+impl Programs {
+    fn grade(&self, id: &str, response: &str) -> Result<Grade> {
+        let task = self.tasks.get(id).context("there are no tests of this name")?;
+        let Some(program) = code::solution(&self.sandbox, task, response, Some("answer"))? else {
+            let why = format!("no function `{}`", task.entry_point);
+            return Ok(Grade { base: Some(false), unparsable: true, ..Grade::new(Verdict::Wrong, why) });
+        };
+        let tested = code::grade(&self.sandbox, task, &program)?;
+        let passed = |status| status == Status::Passed;
+        let right = passed(if self.plus { tested.plus } else { tested.base });
+        let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
+        let how = match (tested.base, tested.plus) {
+            (Status::Passed, Status::Passed) => "all tests pass".to_owned(),
+            (base, plus) => {
+                let (tests, status) = if passed(base) { ("added tests", plus) } else { ("base tests", base) };
+                format!("{tests}: {status}: {}", tested.detail.unwrap_or_default())
+            }
+        };
+        Ok(Grade { answer: Some(program), base: Some(passed(tested.base)), ..Grade::new(verdict, how) })
     }
 }
 
@@ -70,21 +141,10 @@ pub fn same_answer(extraction: Extraction, a: &str, b: &str) -> bool {
 fn value(gold: &str, response: &str) -> Grade {
     let graded = math::grade_lenient(response, gold);
     let how = match (graded.rule, graded.missing) {
-        (Some(rule), _) => describe(rule).to_owned(),
+        (Some(rule), _) => rule.to_string(),
         (None, missing) => missing.unwrap_or_default(),
     };
     Grade { answer: graded.answer, ..Grade::new(graded.verdict, how) }
-}
-
-fn describe(rule: Rule) -> &'static str {
-    match rule {
-        Rule::FinalAnswer => "`the final answer is`",
-        Rule::Boxed => "the last box",
-        Rule::Answer => "`the answer is`",
-        Rule::Hashes => "`####`",
-        Rule::Environment => "the last formula",
-        Rule::LastNumber => "the last number",
-    }
 }
 
 /// A letter, or the text or the value of exactly one option: a prior prompt may forbid to name the choice.

@@ -59,6 +59,13 @@ pub enum Extraction {
     Opened,
 }
 
+impl Extraction {
+    /// Whether the answer is a program, which has to be run.
+    pub fn is_program(self) -> bool {
+        matches!(self, Extraction::Fenced | Extraction::Opened)
+    }
+}
+
 /// A benchmark under a profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Style {

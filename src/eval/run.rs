@@ -10,7 +10,7 @@ use super::bench::Benchmark;
 use super::engine::{Completer, Completion, Draw, Job, Watch};
 use super::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, SampleRecord};
 use super::grade::{Grade, Grader};
-use super::profile::{Extraction, Style};
+use super::profile::Style;
 use super::score::Scores;
 use crate::math::Verdict;
 use crate::run::jsonl::JsonLines;
@@ -213,7 +213,7 @@ struct Recorder<'a> {
 impl Recorder<'_> {
     /// The samples of an earlier process count in the display too.
     fn count_correct(&mut self, limit: usize) {
-        if matches!(self.style.extraction, Extraction::Fenced | Extraction::Opened) {
+        if self.style.extraction.is_program() {
             return;
         }
         let counted =

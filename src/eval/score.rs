@@ -10,6 +10,7 @@ use super::folder::{BenchRecord, SampleRecord};
 use super::grade::{Grade, Grader, same_answer};
 use super::profile::Extraction;
 use crate::math::Verdict;
+use crate::sandbox::Layers;
 use crate::stats::{self, Interval, mean, quantile};
 
 /// The scores of a benchmark. All of them are over the same questions; shares are of all samples.
@@ -36,10 +37,13 @@ pub struct Scores {
     pub truncated: f64,
     pub no_answer: f64,
     pub undecided: f64,
-    /// Of programs: not Python.
+    /// Of programs: none with the function that was asked for; part of those without an answer.
     pub unparsable: Option<f64>,
     pub tokens: Lengths,
     pub grader: String,
+    /// Of programs: what held them in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Layers>,
     pub notes: Vec<String>,
 }
 
@@ -91,7 +95,7 @@ impl Scores {
         let pass_at = ks(k)
             .map(|at| Ok((at, mean(&stats::question_pass_at_k(&right, k, at).with_context(context)?))))
             .collect::<Result<_>>()?;
-        let program = matches!(style.extraction, Extraction::Fenced | Extraction::Opened);
+        let program = style.extraction.is_program();
         let option = matches!(style.extraction, Extraction::Option | Extraction::AnswerLine);
         let share = |count: usize| count as f64 / samples.len() as f64;
         let graded = |is: fn(&Grade) -> bool| share(grades.iter().filter(|grade| is(grade)).count());
@@ -112,6 +116,7 @@ impl Scores {
             unparsable: program.then(|| graded(|grade| grade.unparsable)),
             tokens: Lengths::new(samples.iter().map(|sample| sample.tokens).collect()),
             grader: grader.version(),
+            sandbox: grader.layers().cloned(),
             notes: record.notes.clone(),
         })
     }

@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-pub use dataset::{dataset_file, dataset_files, dataset_files_from};
+pub use dataset::{dataset_file, dataset_file_from, dataset_files, dataset_files_from};
 pub use http::HubError;
 
 use crate::disk::atomic;

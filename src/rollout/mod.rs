@@ -39,6 +39,13 @@ pub struct Branch {
     pub finish: Finish,
 }
 
+impl Branch {
+    /// Whether it was cut at the longest length.
+    pub fn truncated(&self) -> bool {
+        self.finish == Finish::Length
+    }
+}
+
 /// What to generate. A branch's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, branch).
 pub struct Request<'a> {
     pub prompts: &'a [Prompt],

@@ -36,33 +36,13 @@ pub struct BranchRecord {
     pub rewards: BTreeMap<String, Option<f32>>,
     /// The weighted sum.
     pub reward: f32,
-    pub verdict: VerdictRecord,
+    pub verdict: Verdict,
     /// The answer that was found in the text.
     pub answer: Option<String>,
     /// Why the rewards are what they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     pub advantage: f32,
-}
-
-/// A [`Verdict`] on one line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VerdictRecord {
-    Correct,
-    Wrong,
-    /// With the reason.
-    Undecided(String),
-}
-
-impl From<&Verdict> for VerdictRecord {
-    fn from(verdict: &Verdict) -> Self {
-        match verdict {
-            Verdict::Correct => Self::Correct,
-            Verdict::Wrong => Self::Wrong,
-            Verdict::Undecided(reason) => Self::Undecided(reason.clone()),
-        }
-    }
 }
 
 /// The log of a run's completions.
@@ -111,7 +91,7 @@ mod tests {
                 ("judge".into(), None),
             ]),
             reward: 0.55,
-            verdict: verdict.into(),
+            verdict: verdict.clone(),
             answer: Some("4".into()),
             note: (*verdict != Verdict::Correct).then(|| "no <think>".into()),
             advantage,

@@ -69,6 +69,11 @@ impl RunDir {
         self.path.join("manifest.json")
     }
 
+    /// The overlap of the training questions with benchmarks.
+    pub fn contamination(&self) -> PathBuf {
+        self.path.join("contamination.json")
+    }
+
     pub fn metrics(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }

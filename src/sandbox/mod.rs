@@ -39,6 +39,7 @@ mod session;
 mod spawn;
 mod value;
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,21 @@ pub struct Layers {
     /// Version of Python.
     pub python: String,
     pub numpy: Option<String>,
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let landlock = format!("Landlock {}", self.landlock);
+        let layers = [
+            (self.namespaces, "namespaces"),
+            (self.landlock > 0, landlock.as_str()),
+            (self.seccomp, "a system call filter"),
+            (self.other_user, "another user"),
+        ];
+        let layers: Vec<&str> = layers.into_iter().filter(|(works, _)| *works).map(|(_, name)| name).collect();
+        let held = if layers.is_empty() { "nothing".to_owned() } else { layers.join(", ") };
+        write!(f, "Python {}, held in by {held}", self.python)
+    }
 }
 
 /// A program with a function to call.

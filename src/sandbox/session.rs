@@ -15,6 +15,10 @@ use super::{Limits, Outcome, Program, Sandbox, Value};
 
 /// Requests that are sent before their turn, so that a program need not wait for us after each.
 const AHEAD: usize = 16;
+/// Times its limit that a program may take on the wall while it waits for a processor.
+const CROWDED: u32 = 5;
+/// Least time between two looks at what a program had.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long a process may take to end that has closed its channel.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -23,7 +27,7 @@ const RUNNER: &str = include_str!("runner.py");
 /// A program that runs and can be called. The kernel kills it when the thread that started it ends.
 pub struct Session {
     talk: Talk,
-    deadline: Instant,
+    limit: Limit,
     /// Why there will be no more values.
     over: Option<Outcome>,
 }
@@ -33,9 +37,9 @@ impl Session {
         let (null, null_too) = (OwnedFd::from(nothing()?), OwnedFd::from(nothing()?));
         let (mut talk, header) =
             Talk::start(sandbox, "calls", program.source, program.entry_point, limits, null, null_too)?;
-        let deadline = Instant::now() + limits.time;
+        let mut limit = Limit::new(talk.id, limits.time);
         talk.send(&header);
-        let over = match talk.hear(deadline) {
+        let over = match talk.hear(&mut [&mut limit]) {
             Ok((tag, Value::Bool(true))) if tag == "loaded" => None,
             Ok((tag, _)) if tag == "loaded" => {
                 Some(Outcome::Raised(format!("NameError: `{}` is not defined", program.entry_point)))
@@ -43,7 +47,7 @@ impl Session {
             Ok((tag, payload)) => Some(Talk::outcome(&tag, payload)),
             Err(outcome) => Some(outcome),
         };
-        let mut session = Session { talk, deadline, over };
+        let mut session = Session { talk, limit, over };
         if session.over.is_some() {
             session.talk.process = None;
         }
@@ -86,7 +90,10 @@ impl Session {
             let Some(limit) = waiting.pop_front() else { return };
             let outcome = match &self.over {
                 Some(outcome) => outcome.clone(),
-                None => self.talk.answer(self.deadline.min(start + limit)).unwrap_or_else(|outcome| outcome),
+                None => {
+                    let mut limit = Limit::new(self.talk.id, limit);
+                    self.talk.answer(&mut [&mut self.limit, &mut limit]).unwrap_or_else(|outcome| outcome)
+                }
             };
             let now = Instant::now();
             if self.over.is_none() && !matches!(outcome, Outcome::Value(_) | Outcome::Raised(_)) {
@@ -122,7 +129,7 @@ pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &Limi
     let (input_end, input) = pipe_with(PipeFlags::CLOEXEC)?;
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (mut talk, header) = Talk::start(sandbox, "script", source, "", limits, input_end, output_end)?;
-    let deadline = Instant::now() + limits.time;
+    let mut limit = Limit::new(talk.id, limits.time);
     ioctl_fionbio(&input, true)?;
     ioctl_fionbio(&output, true)?;
     let (mut input, mut rest) = (Some(input), stdin.as_bytes());
@@ -142,7 +149,7 @@ pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &Limi
             fds.push(PollFd::new(&talk.requests, PollFlags::OUT));
         }
         fds.extend(input.iter().map(|input| PollFd::new(input, PollFlags::OUT)));
-        if !wait(&mut fds, deadline) {
+        if !wait(&mut fds, &mut [&mut limit]) {
             return Ok(Outcome::TimedOut);
         }
         give(&talk.requests, &mut header);
@@ -247,13 +254,13 @@ impl Talk {
     }
 
     /// What came of the oldest call that was sent.
-    fn answer(&mut self, until: Instant) -> Result<Outcome, Outcome> {
+    fn answer(&mut self, until: &mut [&mut Limit]) -> Result<Outcome, Outcome> {
         let (tag, payload) = self.hear(until)?;
         Ok(Talk::outcome(&tag, payload))
     }
 
     /// Sends what waits, and waits for one answer: its tag and what it says.
-    fn hear(&mut self, until: Instant) -> Result<(String, Value), Outcome> {
+    fn hear(&mut self, until: &mut [&mut Limit]) -> Result<(String, Value), Outcome> {
         let line = self.line(until)?;
         self.unanswered -= 1;
         // What nobody asked for was not written by the runner.
@@ -263,7 +270,7 @@ impl Talk {
         self.parse(&line).ok_or_else(forged)
     }
 
-    fn line(&mut self, until: Instant) -> Result<Vec<u8>, Outcome> {
+    fn line(&mut self, until: &mut [&mut Limit]) -> Result<Vec<u8>, Outcome> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|it| *it == b'\n') {
@@ -335,14 +342,58 @@ fn forged() -> Outcome {
     Outcome::Died("it wrote to the answer channel".to_owned())
 }
 
-/// Waits until one of them is ready; `false` where the time is up before.
-fn wait(fds: &mut [PollFd], until: Instant) -> bool {
+/// Time that a program may take. It is counted on the wall, so that one that sleeps is stopped; but one that had less of a
+/// processor goes on until it had its time, or [`CROWDED`] times as long: on a crowded machine a verdict is the same.
+struct Limit {
+    process: u32,
+    /// When to look again.
+    next: Instant,
+    last: Instant,
+    /// Processor time at which it is up.
+    processor: Duration,
+}
+
+impl Limit {
+    fn new(process: u32, time: Duration) -> Limit {
+        let now = Instant::now();
+        let processor = processor_time(process).unwrap_or_default() + time;
+        Limit { process, next: now + time, last: now + CROWDED * time, processor }
+    }
+
+    /// Whether the time is up; if not, `next` lies ahead.
+    fn is_up(&mut self, now: Instant) -> bool {
+        if now < self.next {
+            return false;
+        }
+        let left = processor_time(self.process).map_or(Duration::ZERO, |had| self.processor.saturating_sub(had));
+        self.next = self.last.min(now + left.max(LOOK));
+        left.is_zero() || now >= self.last
+    }
+}
+
+/// Processor time that a process has had with all its threads; none where it cannot be told.
+fn processor_time(process: u32) -> Option<Duration> {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both calls do nothing but write to the place they are given, which lives until they return.
+    let told = unsafe {
+        libc::clock_getcpuclockid(process as libc::pid_t, &raw mut clock) == 0
+            && libc::clock_gettime(clock, &raw mut time) == 0
+    };
+    told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+/// Waits until one of them is ready; `false` where a limit is reached before.
+fn wait(fds: &mut [PollFd], limits: &mut [&mut Limit]) -> bool {
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let Ok(timeout) = Timespec::try_from(left) else { return false };
+        let now = Instant::now();
+        if limits.iter_mut().any(|limit| limit.is_up(now)) {
+            return false;
+        }
+        let next = limits.iter().map(|limit| limit.next).min().unwrap_or(now);
+        let Ok(timeout) = Timespec::try_from(next.saturating_duration_since(now)) else { return false };
         match poll(fds, Some(&timeout)) {
-            Ok(0) => return false,
-            Err(Errno::INTR) => {}
+            Ok(0) | Err(Errno::INTR) => {}
             _ => return true,
         }
     }

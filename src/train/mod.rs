@@ -1,5 +1,6 @@
 //! Training: the loop, its state and checkpoints, and the evaluation on held-out questions.
 
+pub mod contamination;
 pub mod evaluate;
 pub mod order;
 pub mod sample;
@@ -259,7 +260,7 @@ fn rollout_facts(config: &RunConfig, groups: &[Group], flat_groups: usize) -> Ro
         groups: groups.len(),
         flat_groups,
         branches: branches().count(),
-        truncated: branches().filter(|branch| branch.truncated()).count(),
+        truncated: branches().filter(|branch| branch.branch.truncated()).count(),
         max_completion_length: config.rollout.max_completion_length,
         lowest_reward: branches().map(|branch| branch.reward).fold(f64::INFINITY, f64::min),
         highest_reward: branches().map(|branch| branch.reward).fold(f64::NEG_INFINITY, f64::max),
@@ -287,9 +288,9 @@ fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String,
     };
     let length = |branch: &&sample::ScoredBranch| branch.branch.tokens.len() as f64;
     lengths("length", branches.iter().map(length).collect());
-    lengths("terminated_length", branches.iter().filter(|b| !b.truncated()).map(length).collect());
+    lengths("terminated_length", branches.iter().filter(|b| !b.branch.truncated()).map(length).collect());
     let share = |count: usize| count as f64 / branches.len() as f64;
-    let truncated = branches.iter().filter(|branch| branch.truncated()).count();
+    let truncated = branches.iter().filter(|branch| branch.branch.truncated()).count();
     metrics.insert("completions/clipped_ratio".to_owned(), share(truncated));
     let mut finishes: BTreeMap<String, usize> = BTreeMap::new();
     for branch in &branches {

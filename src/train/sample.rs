@@ -8,7 +8,7 @@ use crate::prompt::PriorPrompt;
 use crate::reward::{RewardSet, Scored};
 use crate::rng::name_hash;
 use crate::rollout::policy::Policy;
-use crate::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Watch};
+use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
 use crate::run::completions::{BranchRecord, GroupRecord};
 use crate::stats::mean;
 use anyhow::Result;
@@ -64,12 +64,6 @@ pub struct ScoredBranch {
     pub scored: Scored,
     /// The score's total, less the penalty for a truncated completion; the mean of its group where it has no score.
     pub reward: f64,
-}
-
-impl ScoredBranch {
-    pub fn truncated(&self) -> bool {
-        self.branch.finish == Finish::Length
-    }
 }
 
 /// What every rollout of a run needs.
@@ -128,7 +122,7 @@ impl Sampler<'_> {
         let Some(judged) = scored else { return Ok(None) };
         let groups = items.iter().zip(judged).map(|(item, branches)| {
             let scored = branches.into_iter().map(|(branch, (text, scored))| {
-                let penalty = if branch.finish == Finish::Length { self.truncation_penalty } else { 0.0 };
+                let penalty = if branch.truncated() { self.truncation_penalty } else { 0.0 };
                 ScoredBranch { reward: scored.total - penalty, branch, text, scored }
             });
             let mut group = Group { item, branches: scored.collect() };
@@ -151,7 +145,7 @@ impl Sampler<'_> {
                 .map(|(name, value)| (name.to_string(), value.map(|it| it as f32)))
                 .collect(),
             reward: branch.reward as f32,
-            verdict: (&branch.scored.verdict).into(),
+            verdict: branch.scored.verdict.clone(),
             answer: branch.scored.answer.clone(),
             note: branch.scored.note.clone(),
             advantage,

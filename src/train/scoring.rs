@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::sample::{Item, Sampler};
 use crate::model::lora::Adapter;
 use crate::reward::{Sample, Scored};
-use crate::rollout::{Branch, Engine, Finish, Request, Watch};
+use crate::rollout::{Branch, Engine, Request, Watch};
 
 /// A group that has ended, by its place in the request.
 type Ended = (usize, Vec<Branch>);
@@ -120,7 +120,7 @@ fn judge_all(
                 prompt: sampler.prior,
                 prefilled: sampler.prefill,
                 tokens: branch.tokens.len(),
-                truncated: branch.finish == Finish::Length,
+                truncated: branch.truncated(),
             }));
         }
         let mut scores = sampler.rewards.score_all(&samples)?.into_iter();

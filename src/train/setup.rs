@@ -1,7 +1,9 @@
 //! From a configuration to everything that a run needs, loaded and checked.
 
+use super::contamination;
 use super::sample::{Item, Sampler, render_all};
 use crate::config::{DataSection, RunConfig};
+use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
 use crate::disk::hash::sha256;
 use crate::model::hub;
@@ -13,6 +15,7 @@ use crate::rollout::policy::Policy;
 use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A run that could start.
 pub struct Setup {
@@ -23,16 +26,24 @@ pub struct Setup {
     pub held_out: Vec<Item>,
     /// What the user should know: rows that were left out, and why.
     pub notes: Vec<String>,
+    /// The overlap of the training questions with benchmarks.
+    pub contamination: Contamination,
     pub model_hash: String,
     pub data_sha256: String,
 }
 
 impl Setup {
-    /// Loads the model from `source` and the questions that `config` names, and renders every prompt.
-    pub fn new(config: &RunConfig, source: &Source) -> Result<Self> {
+    /// Loads the model from `source` and the questions that `config` names, and renders every prompt. `data_dir` may hold
+    /// benchmarks to compare the questions with; a run that is gone on with has `recorded` the comparison.
+    pub fn new(
+        config: &RunConfig,
+        source: &Source,
+        data_dir: Option<&Path>,
+        recorded: Option<Contamination>,
+    ) -> Result<Self> {
         let prior = prompt::find(&config.prompt.ppe)?;
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
-        let questions = Questions::load(config)?;
+        let questions = Questions::load(config, data_dir, recorded)?;
         let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
         let policy = Policy::load(source, config)?;
         let mut notes = questions.notes;
@@ -58,6 +69,7 @@ impl Setup {
             questions: train,
             held_out,
             notes,
+            contamination: questions.contamination,
             model_hash: source.hash.clone(),
             data_sha256: questions.sha256,
         })
@@ -106,18 +118,26 @@ struct Questions {
     train: Vec<Question>,
     held_out: Vec<Question>,
     notes: Vec<String>,
+    contamination: Contamination,
     sha256: String,
 }
 
 impl Questions {
-    fn load(config: &RunConfig) -> Result<Self> {
+    fn load(config: &RunConfig, data_dir: Option<&Path>, recorded: Option<Contamination>) -> Result<Self> {
         let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
         let seed = config.train.seed;
         let split = config.eval.path == "held-out";
         let held_out_count = if split { config.eval.questions } else { 0 };
-        let loaded = data::load(&config.data, seed, held_out_count, &fetch).context("load the training questions")?;
-        let mut questions =
-            Self { train: loaded.questions, held_out: loaded.held_out, notes: loaded.warnings, sha256: loaded.sha256 };
+        let (loaded, contamination) = contamination::load(config, held_out_count, &fetch, data_dir, recorded)
+            .context("load the training questions")?;
+        let mut questions = Self {
+            train: loaded.questions,
+            held_out: loaded.held_out,
+            notes: loaded.warnings,
+            contamination,
+            sha256: loaded.sha256,
+        };
+        questions.notes.extend(questions.contamination.notes());
         if !split && config.eval.questions > 0 {
             let section = DataSection {
                 path: config.eval.path.clone(),
@@ -133,13 +153,13 @@ impl Questions {
 
     /// Those whose gold answer can be read, once the reward was tried on some of them.
     fn readable(self, config: &RunConfig, rewards: &RewardSet, prior: &PriorPrompt) -> Result<Self> {
-        let Self { train, held_out, mut notes, sha256 } = self;
+        let Self { train, held_out, mut notes, .. } = self;
         let limit = config.data.max_unreadable;
         let (train, unread) = gate::readable(train, "training", limit)?;
         // Held-out questions are few, and of the same data: they are counted, and refused with the others or not at all.
         let (held_out, unread_held_out) = gate::readable(held_out, "held-out", 1.0)?;
         let tried = gate::quick(rewards, Frame::new(config, prior), &train, config.train.seed);
         notes.extend([unread, unread_held_out, tried].into_iter().flatten());
-        Ok(Self { train, held_out, notes, sha256 })
+        Ok(Self { train, held_out, notes, ..self })
     }
 }

@@ -39,7 +39,7 @@ pub fn update(
     let config = training.config;
     let places: Vec<Place> =
         groups.iter().enumerate().flat_map(|(g, group)| (0..group.branches.len()).map(move |b| (g, b))).collect();
-    let masked = |&(g, b): &Place| config.grpo.mask_truncated_completions && groups[g].branches[b].truncated();
+    let masked = |&(g, b): &Place| config.grpo.mask_truncated_completions && groups[g].branches[b].branch.truncated();
     let length = |&(g, b): &Place| groups[g].branches[b].branch.tokens.len();
     let rollout_tokens: usize = places.iter().filter(|place| !masked(place)).map(length).sum();
 

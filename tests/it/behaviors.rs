@@ -1,4 +1,4 @@
-//! The rules that find behaviours, against what people marked; `--nocapture` prints the figures that docs/behaviors.md holds.
+//! The rules that find behaviours, against what was labelled; `--nocapture` prints the figures that docs/behaviors.md holds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -139,7 +139,7 @@ fn table(tallies: &BTreeMap<Class, (Tally, Tally)>) -> String {
 }
 
 #[test]
-fn the_rules_agree_with_people() {
+fn the_rules_agree_with_the_labels() {
     let rows = labelled();
     let of = |split: Split| rows.iter().filter(move |row| row.split == split);
     let [development, frozen] = [Split::Development, Split::Frozen].map(|split| tallies(of(split)));

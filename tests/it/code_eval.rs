@@ -5,7 +5,11 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use rayon::prelude::*;
+use rft::eval::asked::QuestionRecord;
+use rft::eval::bench::{Origin, find};
 use rft::eval::code::{CodeVerdict, Status, Task, Tasks, grade, grade_response, sanitize};
+use rft::eval::grade::Grader;
+use rft::eval::profile::Extraction;
 use rft::sandbox::Sandbox;
 
 /// Tells why a test is left out where the sandbox does not work.
@@ -20,7 +24,8 @@ fn tasks() -> Option<Tasks> {
         eprintln!("skipped: RFT_DATA_DIR is not set");
         return None;
     };
-    Some(Tasks::load(&folder).unwrap())
+    let Origin::Hub(set) = find("humaneval+").unwrap().origin else { panic!("HumanEval+ is a set of the hub") };
+    Some(Tasks::read(&set.find(Some(&folder)).unwrap()).unwrap())
 }
 
 /// The verdicts of one program for each task, several at a time.
@@ -52,6 +57,46 @@ fn what_is_no_solution_passes_nothing() {
             assert_ne!(verdict.plus, Status::Passed, "{} with `{body}`", task.id);
         }
     }
+}
+
+#[test]
+fn responses_become_grades() {
+    let (Some(_), Some(tasks)) = (sandbox(), tasks()) else { return };
+    let folder = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from);
+    let grader = |name| Grader::new(name, Extraction::Fenced, folder.as_deref(), false).unwrap();
+    let (plus, base) = (grader("humaneval+"), grader("humaneval"));
+    assert!(plus.layers().is_some_and(|layers| layers.seccomp));
+    let task = &tasks.tasks[0];
+    let question = QuestionRecord {
+        id: task.id.clone(),
+        question: task.prompt.clone(),
+        gold: task.canonical_solution.clone(),
+        options: Vec::new(),
+        order: Vec::new(),
+        prompt_text: String::new(),
+        prompt_sha256: String::new(),
+    };
+    let program = format!("{}{}", task.prompt, task.canonical_solution);
+    let fenced = format!("<think>easy</think>\n<answer>\n```python\n{program}```\n</answer>");
+    let grade = plus.grade(Extraction::Fenced, &question, &fenced).unwrap();
+    assert!(grade.is_right() && grade.base == Some(true) && grade.answer.is_some(), "{grade:?}");
+    let opened = plus.grade(Extraction::Opened, &question, &format!("{program}\n")).unwrap();
+    assert_eq!(opened, grade, "the prompt opened the block");
+
+    // Two numbers apart by exactly the threshold are not closer: only the added tests ask for that.
+    let careless = fenced.replace("< threshold", "<= threshold");
+    assert_ne!(careless, fenced);
+    let (of_plus, of_base) = (
+        plus.grade(Extraction::Fenced, &question, &careless).unwrap(),
+        base.grade(Extraction::Fenced, &question, &careless).unwrap(),
+    );
+    assert_eq!((of_plus.base, of_base.base), (Some(of_base.is_right()), Some(of_base.is_right())));
+    assert!(!of_plus.is_right() && of_plus.how.contains("tests: wrong: True instead of False"), "{of_plus:?}");
+
+    let none = plus.grade(Extraction::Fenced, &question, "I would sort the numbers first.").unwrap();
+    assert!(none.unparsable && none.answer.is_none() && none.base == Some(false), "{none:?}");
+    let foreign = QuestionRecord { id: "HumanEval/999".into(), ..question };
+    assert!(plus.grade(Extraction::Fenced, &foreign, &fenced).is_err());
 }
 
 /// A task that needs no data.

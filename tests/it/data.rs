@@ -15,6 +15,7 @@ fn section(path: &Path) -> DataSection {
         answer_column: None,
         take: Take::Head,
         max_questions: None,
+        decontaminate: false,
         max_unreadable: 0.05,
         shuffle: true,
         levels: vec![1],

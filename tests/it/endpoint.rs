@@ -7,11 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rft::eval::endpoint::{Endpoint, Key, Options};
+use rft::config::{Layers, resolve};
+use rft::eval::endpoint::Endpoint;
 use rft::eval::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
+use rft::model::source::Source;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
+use rft::rollout::policy::Policy;
+use rft::server::{Key, Options};
 use serde_json::{Value, json};
+
+use crate::cli;
 
 const SECRET: &str = "sk-verysecretkeyofatest";
 const MODEL: &str = "org/model";
@@ -56,7 +62,7 @@ struct Log {
     connections: usize,
 }
 
-/// A server whose tokenizer makes one token of every word, and whose model says the seed.
+/// A server whose model says the seed.
 struct Stub {
     url: String,
     log: Arc<Mutex<Log>>,
@@ -67,6 +73,8 @@ struct Behaviour {
     models: Vec<String>,
     /// Work that every completion takes.
     work: Duration,
+    /// Counts the tokens of a text.
+    count: Arc<dyn Fn(&str) -> usize + Send + Sync>,
     /// A token is put before every text.
     adds_bos: bool,
     /// Fields that OpenAI's protocol does not have are refused.
@@ -80,6 +88,7 @@ impl Default for Behaviour {
         Self {
             models: vec![MODEL.into()],
             work: Duration::ZERO,
+            count: Arc::new(|text| text.split_whitespace().count()),
             adds_bos: false,
             strict: false,
             plan: Arc::new(Mutex::new(plan)),
@@ -167,7 +176,7 @@ fn complete(request: &Value, behaviour: &Behaviour) -> (u16, Value) {
         return (400, json!({ "error": { "message": format!("Unrecognized request argument: {field}") } }));
     }
     let prompt_tokens = match &request["prompt"] {
-        Value::String(text) => text.split_whitespace().count() + usize::from(behaviour.adds_bos),
+        Value::String(text) => (behaviour.count)(text) + usize::from(behaviour.adds_bos),
         ids => ids.as_array().unwrap().len(),
     };
     let one = request["max_tokens"] == 1;
@@ -264,7 +273,8 @@ impl Watch for Kept {
 fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
     let prompts = prompts(questions);
     let mut kept = Kept::default();
-    let done = Endpoint::connect(options).and_then(|mut it| it.complete(&jobs(&prompts, samples), &draw(), &mut kept));
+    let done =
+        Endpoint::connect(&options, None).and_then(|mut it| it.complete(&jobs(&prompts, samples), &draw(), &mut kept));
     if let Err(error) = &done {
         assert!(!format!("{error:#} {error:?}").contains(SECRET), "{error:#}");
     }
@@ -303,7 +313,7 @@ fn nothing_depends_on_the_order_or_on_what_else_is_asked() {
     let complete = |jobs: &[Job], concurrency| {
         let mut kept = Kept::default();
         let options = Options { concurrency, ..options(&stub) };
-        Endpoint::connect(options).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
+        Endpoint::connect(&options, None).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
         kept.samples
     };
     let all = complete(&jobs(&prompts, 3), 8);
@@ -435,7 +445,8 @@ fn a_server_without_extensions_gets_none() {
 
     let (prompts, mut wants) = (prompts(1), draw());
     wants.sampling.top_k = 20;
-    let done = Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 1), &wants, &mut Kept::default());
+    let done =
+        Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 1), &wants, &mut Kept::default());
     let told = format!("{:#}", done.unwrap_err());
     assert!(told.contains("the server answers 400: Unrecognized request argument: top_k"), "{told}");
 }
@@ -450,7 +461,7 @@ fn a_context_that_is_too_short_is_no_truncation() {
 
     let (prompts, mut kept) = (prompts(1), Kept::default());
     let all = Draw { max_tokens: 3, ..draw() };
-    Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 1), &all, &mut kept).unwrap();
+    Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 1), &all, &mut kept).unwrap();
     assert_eq!(kept.samples[&(0, 0)].finish, LENGTH);
 }
 
@@ -490,7 +501,7 @@ fn a_redirect_is_not_followed() {
 #[test]
 fn the_model_is_one_that_is_served() {
     let two = Stub::start(Behaviour { models: vec!["a".into(), "b".into()], ..Behaviour::default() });
-    let named = |name: Option<&str>| Endpoint::connect(Options { served_model: name.map(Into::into), ..options(&two) });
+    let named = |name: Option<&str>| Endpoint::connect(&options(&two), name);
     assert_eq!(named(Some("b")).unwrap().model(), "b");
     let told = format!("{:#}", named(Some("c")).err().unwrap());
     assert_eq!(told, "the server does not serve `c`\nhint: it serves `a`, `b`");
@@ -498,7 +509,7 @@ fn the_model_is_one_that_is_served() {
     assert_eq!(told, "the server serves 2 models\nhint: choose with --served-model: `a`, `b`");
 
     let one = Stub::start(Behaviour::default());
-    let endpoint = Endpoint::connect(Options { url: format!("{}/v1/", one.url), ..options(&one) }).unwrap();
+    let endpoint = Endpoint::connect(&Options { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
     assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
     let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
     assert!(error(options(&none), 1).contains("serves no model"));
@@ -510,7 +521,7 @@ fn the_model_is_one_that_is_served() {
 fn a_server_that_is_not_there_is_told_at_once() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
-    let told = format!("{:#}", Endpoint::connect(Options::new(&url)).err().unwrap());
+    let told = format!("{:#}", Endpoint::connect(&Options::new(&url), None).err().unwrap());
     assert!(told.contains(&url) && told.contains("\nhint: is the server running"), "{told}");
 }
 
@@ -521,7 +532,7 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
             .then_some(Fault::Slow(Duration::from_secs(600)))
     }));
     let prompts = prompts(2);
-    let mut endpoint = Endpoint::connect(options(&stub)).unwrap();
+    let mut endpoint = Endpoint::connect(&options(&stub), None).unwrap();
     let start = Instant::now();
     let mut kept = Kept { enough: Some(2), ..Kept::default() };
     endpoint.complete(&jobs(&prompts, 2), &draw(), &mut kept).unwrap();
@@ -547,6 +558,41 @@ fn an_error_of_the_taker_ends_the_work() {
     }
     let stub = Stub::start(Behaviour::default());
     let (prompts, mut full) = (prompts(3), Full(0));
-    let told = Endpoint::connect(options(&stub)).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
+    let told = Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
     assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
+}
+
+#[test]
+fn the_command_asks_a_server() {
+    let config = resolve(&Layers::default()).unwrap().config;
+    let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
+    let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
+    let stub = Stub::start(Behaviour { count, ..Behaviour::default() });
+    let folder = cli::folder();
+    let args = ["eval", "--bench=arithmetic-1", "--limit=6", "--samples=2", "--max-tokens=40", "--out=e", "--endpoint"];
+    let rft = || {
+        let mut command = cli::rft(folder.path());
+        command.env("RFT_ENDPOINT_KEY", SECRET);
+        command
+    };
+    let output = rft().args(args).arg(&stub.url).output().unwrap();
+    let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && table.contains("first 6 of 256 x 2"), "{table}{said}");
+    assert!(stub.asked().iter().all(|it| it.key.as_deref() == Some(&format!("Bearer {SECRET}"))));
+    assert_eq!(stub.samples().len(), 12);
+
+    let identity = std::fs::read_to_string(folder.path().join("e/eval.json")).unwrap();
+    assert!(identity.contains(r#""engine": "endpoint""#) && identity.contains(MODEL), "{identity}");
+    let samples = std::fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
+    assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key is written nowhere");
+
+    // What is there is not asked for again.
+    rft().args(args).arg(&stub.url).assert().success();
+    assert_eq!(stub.samples().len(), 12);
+
+    // A server that counts words reads other prompts than ours, and nothing is scored.
+    let other = Stub::start(Behaviour::default());
+    let args = args.map(|arg| if arg == "--out=e" { "--out=f" } else { arg });
+    let said = cli::error(&folder, &[&args[..], &[&other.url]].concat());
+    assert!(said.contains("tokens") && !folder.path().join("f/arithmetic-1/results.json").exists(), "{said}");
 }

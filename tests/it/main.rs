@@ -8,6 +8,7 @@ mod code_eval;
 mod config;
 mod custom_reward;
 mod data;
+mod decontaminate;
 mod embedded;
 mod endpoint;
 mod eval;

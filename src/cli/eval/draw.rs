@@ -17,7 +17,7 @@ use crate::device::{Device, Extent, Loaded};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::eval::asked::{Asked, Asking};
 use crate::eval::bench::{self, Benchmark, Origin, Set};
-use crate::eval::endpoint::{Endpoint, Options};
+use crate::eval::endpoint::Endpoint;
 use crate::eval::engine::Draw;
 use crate::eval::folder::{EvalFolder, Identity};
 use crate::eval::grade::Grader;
@@ -31,6 +31,7 @@ use crate::prompt::PriorPrompt;
 use crate::rollout::Sampling;
 use crate::rollout::policy::Policy;
 use crate::run::Stop;
+use crate::server::Options;
 use crate::train::state::load_adapter;
 
 #[derive(clap::Args, Debug)]
@@ -121,6 +122,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
+    /// Run programs even where no sandbox holds them in (`rft doctor` tells whether one does)
+    #[arg(long)]
+    unsafe_local_exec: bool,
+
     /// Download without asking
     #[arg(long)]
     yes: bool,
@@ -149,6 +154,7 @@ struct Ready {
     benchmark: Benchmark,
     style: Style,
     set: Set,
+    grader: Grader,
     asked: Vec<Asked>,
     limit: usize,
 }
@@ -181,14 +187,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let mut policy = Policy::load(&source, &config)?;
     let mut ready = Vec::new();
-    for (benchmark, style, set) in sets {
+    for (benchmark, style, set, grader) in sets {
         let asking =
             Asking { policy: &policy, prior: &prior, prefill: config.prompt.prefill, style: &style, seed: args.seed };
         let asked = asking.all(&set, benchmark.kind).with_context(|| format!("ask `{}`", benchmark.name))?;
         let limit = args.limit.unwrap_or(asked.len()).min(asked.len());
         let context = source.config.max_position_embeddings;
         let style = within(style, args.max_tokens.is_some(), &asked[..limit], context, &benchmark.name)?;
-        ready.push(Ready { benchmark, style, set, asked, limit });
+        ready.push(Ready { benchmark, style, set, grader, asked, limit });
     }
 
     let place = match server {
@@ -214,7 +220,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let stop = Stop::on_signals(|_| eprintln!("stopping; what was drawn is kept (again to stop at once)"))?;
     let own_stop_strings = policy.stop_strings.clone();
     let mut all = Vec::new();
-    for Ready { benchmark, style, set, asked, limit } in &ready {
+    for Ready { benchmark, style, set, grader, asked, limit } in &ready {
         policy.stop_strings = own_stop_strings.iter().chain(&style.stop).cloned().collect();
         let draw = Draw {
             sampling: sampling(style, &config),
@@ -230,7 +236,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             limit: *limit,
             data_sha256: &set.sha256,
             notes: &set.notes,
-            grader: &Grader::default(),
+            grader,
         };
         let mut bar = Bar::new(&benchmark.name, &stop);
         let ended = match &mut model {
@@ -258,12 +264,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn connect(args: &Args, url: &str) -> Result<Endpoint> {
-    let served_model = args.served_model.clone();
-    Endpoint::connect(Options { served_model, concurrency: args.concurrency, ..Options::new(url) })
+    let options = Options { concurrency: args.concurrency, ..Options::new(url) };
+    Endpoint::connect(&options, args.served_model.as_deref())
 }
 
-/// The questions that `name` means, and how they are asked.
-fn load(args: &Args, name: &str) -> Result<(Benchmark, Style, Set)> {
+/// The questions that `name` means, how they are asked and what grades the answers.
+fn load(args: &Args, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
     let mut benchmark = bench::find(name)?;
     if let Origin::File(file) = &mut benchmark.origin {
         file.question_column.clone_from(&args.question_column);
@@ -294,7 +300,9 @@ fn load(args: &Args, name: &str) -> Result<(Benchmark, Style, Set)> {
         style.template = text.strip_suffix('\n').unwrap_or(&text).to_owned();
     }
     let set = benchmark.load(args.data_dir.as_deref())?;
-    Ok((benchmark, style, set))
+    let data_dir = args.data_dir.as_deref();
+    let grader = Grader::new(&benchmark.name, style.extraction, data_dir, args.unsafe_local_exec)?;
+    Ok((benchmark, style, set, grader))
 }
 
 /// The style with the longest answer that the model's context leaves room for.
@@ -393,6 +401,9 @@ fn print(format: OutputFormat, identity: &Identity, all: &[(Scores, Option<f64>)
         OutputFormat::Text => {
             if !all.is_empty() {
                 println!("{}\n{}", table::title(identity), table::scores(all));
+                if let Some(layers) = all.iter().find_map(|(scores, _)| scores.sandbox.as_ref()) {
+                    println!("programs ran on {layers}");
+                }
             }
             eprintln!("every sample is in `{}`; `rft eval show` reads them", folder.display());
         }

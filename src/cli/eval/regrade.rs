@@ -18,6 +18,14 @@ pub struct Args {
     /// Folder of the evaluation
     evaluation: PathBuf,
 
+    /// Folder with data files, for the tests of programs
+    #[arg(long, value_name = "DIR", env = "RFT_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Run programs even where no sandbox holds them in
+    #[arg(long)]
+    unsafe_local_exec: bool,
+
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
@@ -26,7 +34,11 @@ pub fn run(args: &Args) -> Result<()> {
     let folder = EvalFolder::open(&args.evaluation)?;
     let mut all = Vec::new();
     for (name, bench) in folder.benches()? {
-        let (scores, changed) = regrade(&bench, &Grader::default()).with_context(|| format!("grade `{name}` again"))?;
+        let again = || format!("grade `{name}` again");
+        let extraction = bench.record()?.style.extraction;
+        let grader =
+            Grader::new(&name, extraction, args.data_dir.as_deref(), args.unsafe_local_exec).with_context(again)?;
+        let (scores, changed) = regrade(&bench, &grader).with_context(again)?;
         eprintln!("{name}: {} of {} verdicts changed", changed.changed, changed.samples);
         all.push((scores, None));
     }

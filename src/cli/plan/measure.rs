@@ -36,7 +36,7 @@ impl Drop for Scratch {
 /// Trains for about `seconds`, two steps at least, and evaluates for about a quarter of that.
 pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<Measured> {
     let source = Source::open(&config.model.path, &config.model.revision)?;
-    let setup = Setup::new(config, &source)?;
+    let setup = Setup::new(config, &source, None, None)?;
     let device = Device::choose(&config.run.device)?;
     let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
     let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(config))?;

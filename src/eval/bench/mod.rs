@@ -4,6 +4,7 @@ mod aime2024;
 mod aime2025;
 mod amc12;
 mod arithmetic;
+mod at_hand;
 mod gpqa;
 mod gsm8k;
 mod humaneval;
@@ -22,6 +23,7 @@ use crate::data::schema::{self, Columns};
 use crate::disk::hash::{hex, sha256};
 use crate::model::hub;
 
+pub use at_hand::{AtHand, at_hand, comparable};
 pub use gpqa::Choices;
 pub use users::UsersFile;
 
@@ -151,11 +153,15 @@ impl Benchmark {
 
 impl HubSet {
     fn load(&self, kind: Kind, data_dir: Option<&Path>) -> Result<Set> {
-        let path = self.find(data_dir)?;
+        self.read(kind, &self.find(data_dir)?)
+    }
+
+    fn read(&self, kind: Kind, path: &Path) -> Result<Set> {
         let mut hash = Sha256::new();
-        let rows = read::read(&path, &mut hash)?;
-        let columns = Columns { schema: None, question: Some(self.question), answer: Some(self.answer) };
-        let (questions, empty) = schema::questions(&path, &rows, self.id, columns)?;
+        let rows = read::read(path, &mut hash)?;
+        let columns =
+            Columns { schema: schema::known(self.id), question: Some(self.question), answer: Some(self.answer) };
+        let (questions, empty) = schema::questions(path, &rows, self.id, columns)?;
         ensure!(
             empty.is_empty(),
             "`{}`: {} rows lack a question or an answer, the first: {}",
@@ -180,6 +186,11 @@ impl HubSet {
         Ok(Set { questions, notes, sha256: hex(hash.finalize()) })
     }
 
+    /// A file of the set in a folder.
+    fn find_in(&self, folder: &Path) -> Option<PathBuf> {
+        self.files.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+    }
+
     /// A file of the set: in the folder, in the hub's cache, or from the hub.
     pub fn find(&self, data_dir: Option<&Path>) -> Result<PathBuf> {
         if let Some(folder) = data_dir {
@@ -188,7 +199,7 @@ impl HubSet {
                 "the folder with data `{}` does not exist\nhint: see --data-dir and RFT_DATA_DIR",
                 folder.display()
             );
-            if let Some(path) = self.files.iter().map(|name| folder.join(name)).find(|path| path.is_file()) {
+            if let Some(path) = self.find_in(folder) {
                 return Ok(path);
             }
         }

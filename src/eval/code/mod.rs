@@ -2,14 +2,16 @@
 //! (`base`) and on the many more of evalplus (`plus`).
 //!
 //! The semantics are those of evalplus 0.3: comparison, tolerance, the oracle of `find_zero`, and a limit for each input
-//! of four times the reference's time, four seconds at least. Where evalplus compares inside the process that runs the
-//! program, we compare outside of it, and the inputs come in an order of their own.
+//! of four times the reference's time, four seconds at least; what a program waits for a processor does not count. Where
+//! evalplus compares inside the process that runs the program, we compare outside of it, and the inputs come in an order
+//! of their own.
 
 mod compare;
 mod find;
 mod reference;
 mod tasks;
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -71,6 +73,19 @@ pub enum Status {
     Died,
     /// There is no program in the response.
     Unparsable,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Status::Passed => "passed",
+            Status::Wrong => "wrong",
+            Status::Raised => "raised",
+            Status::TimedOut => "timed out",
+            Status::Died => "died",
+            Status::Unparsable => "unparsable",
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

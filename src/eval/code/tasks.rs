@@ -11,9 +11,6 @@ use flate2::read::MultiGzDecoder;
 use super::Task;
 use crate::sandbox::Value;
 
-/// Names that the file goes by: ours, and that of evalplus's release.
-const NAMES: [&str; 2] = ["humanevalplus-inputs.jsonl", "HumanEvalPlus.jsonl"];
-
 /// The tasks of the benchmark, in the order of the file.
 #[derive(Debug)]
 pub struct Tasks {
@@ -21,27 +18,10 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Reads the tasks in a folder, plain or compressed.
-    ///
-    /// # Errors
-    /// No such file there; a row that is none, with its number.
-    pub fn load(folder: &Path) -> Result<Tasks> {
-        let names = NAMES.iter().flat_map(|name| [(*name).to_owned(), format!("{name}.gz")]);
-        match names.map(|name| folder.join(name)).find(|it| it.is_file()) {
-            Some(path) => Tasks::read(&path),
-            None => bail!(
-                "there is no HumanEval+ in `{}`\n\
-                 hint: put `HumanEvalPlus.jsonl.gz` of evalplus's release v0.1.10 there (or as `{}.gz`)",
-                folder.display(),
-                NAMES[0]
-            ),
-        }
-    }
-
     /// Reads a file of tasks, compressed if its name ends with `.gz`.
     ///
     /// # Errors
-    /// As for [`Tasks::load`].
+    /// A row that is no task, with its number; no rows.
     pub fn read(path: &Path) -> Result<Tasks> {
         let open = || -> Result<Box<dyn Read>> {
             let file = File::open(path)?;

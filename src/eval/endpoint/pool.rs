@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::http::{Client, Failure};
 use super::wire::{self, Reply};
 use crate::rng::Stream;
+use crate::server::{Client, Failure};
 
 /// One sample to ask for.
 pub(super) struct Task {
@@ -85,7 +85,8 @@ impl Pool {
                 let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok(task) = task else { return };
                 let given_up = || abandoned.load(Ordering::Relaxed);
-                let outcome = client.complete(&task.body, &task.stream, &given_up, |body| wire::reply(body, &stop));
+                let outcome = client
+                    .post("/v1/completions", &task.body, &task.stream, &given_up, |body| wire::reply(body, &stop));
                 if results.send((task, outcome)).is_err() {
                     return;
                 }

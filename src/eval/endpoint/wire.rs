@@ -164,14 +164,6 @@ pub(super) fn models(body: &str) -> Result<Vec<String>, String> {
     Ok(list.data.into_iter().map(|model| model.id).collect())
 }
 
-/// What a refusal says: the message of one of the usual forms, else the body itself.
-pub(super) fn message(body: &str) -> String {
-    let json: Value = serde_json::from_str(body).unwrap_or_default();
-    let places = ["/error/message", "/error", "/message", "/detail/0/msg", "/detail"];
-    let found = places.iter().find_map(|place| json.pointer(place)?.as_str());
-    found.unwrap_or(body).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,20 +233,6 @@ mod tests {
             r#"{"choices":[{"text":"a","finish_reason":"stop"}],"usage":{"prompt_tokens":1}}"#,
         ] {
             assert!(reply(bad, &[]).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn refusals_are_read_in_every_form() {
-        for (body, text) in [
-            (r#"{"error":{"message":"too long","type":"x"}}"#, "too long"),
-            (r#"{"error":"too long"}"#, "too long"),
-            (r#"{"object":"error","message":"too long"}"#, "too long"),
-            (r#"{"detail":"too long"}"#, "too long"),
-            (r#"{"detail":[{"loc":["body"],"msg":"too long"}]}"#, "too long"),
-            ("<html>too long", "<html>too long"),
-        ] {
-            assert_eq!(message(body), text);
         }
     }
 }

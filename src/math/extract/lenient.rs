@@ -10,6 +10,7 @@
 //! close a formula; and no more than a few candidates for each rule are tried, so that the time is linear in the response.
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,19 @@ pub enum Rule {
     /// The last formula: `$…$`, `$$…$$`, `\(…\)`, `\[…\]` or a bare fraction of numbers.
     Environment,
     LastNumber,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Rule::FinalAnswer => "`the final answer is`",
+            Rule::Boxed => "the last box",
+            Rule::Answer => "`the answer is`",
+            Rule::Hashes => "`####`",
+            Rule::Environment => "the last formula",
+            Rule::LastNumber => "the last number",
+        })
+    }
 }
 
 /// An answer and the rule that found it.

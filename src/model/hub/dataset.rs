@@ -24,12 +24,17 @@ pub fn dataset_files_from(config: &HubConfig, id: &str, revision: &str, split: &
 
 /// One file of a data set on the hub, downloaded where it is not in the cache.
 pub fn dataset_file(id: &str, revision: &str, file: &str) -> Result<Vec<PathBuf>> {
+    dataset_file_from(&HubConfig::from_env()?, id, revision, file)
+}
+
+/// As [`dataset_file`], from the hub of `config`.
+pub fn dataset_file_from(config: &HubConfig, id: &str, revision: &str, file: &str) -> Result<Vec<PathBuf>> {
     let repo = Repo::new(Kind::Dataset, id, revision)?;
     let only = |names: &[String]| match names.iter().find(|name| *name == file) {
         Some(name) => Ok(vec![name.clone()]),
         None => bail!("the repository has no file `{file}`"),
     };
-    Plan::new(&HubConfig::from_env()?, repo, only)?.fetch(&mut |_| {})
+    Plan::new(config, repo, only)?.fetch(&mut |_| {})
 }
 
 /// Picks the files of `split` by name: `train.jsonl`, `data/train-00000-of-00002.parquet`, `main/train-...`. A repository whose

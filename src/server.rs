@@ -1,20 +1,75 @@
-//! One server over HTTP: what is tried again, what is not, and where the key may go.
+//! A server that speaks OpenAI's protocol: what is tried again, what is not, and where the key may go.
 
+use std::fmt;
 use std::io::Read;
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
+use serde_json::Value;
 use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use ureq::{Agent, AsSendBody, Body};
 
-use super::{Key, Options, wire};
 use crate::rng::Stream;
+
+/// Where a server is and how it is asked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `http://127.0.0.1:8000`, with or without `/v1` at its end.
+    pub url: String,
+    /// Requests in flight at a time.
+    pub concurrency: usize,
+    /// Times that a request is sent before its failure is final.
+    pub tries: u32,
+    /// The longest wait for one reply, from the connection to its last byte.
+    pub time_out: Duration,
+    /// The wait before the second try, about; it doubles with every further one.
+    pub pause: Duration,
+    /// Sent over https or to this machine only.
+    pub key: Option<Key>,
+}
+
+impl Options {
+    /// The server at `url`, with the key of the environment.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            concurrency: 16,
+            tries: 6,
+            time_out: Duration::from_secs(30 * 60), // a server that is slow or has a queue is not a dead one
+            pause: Duration::from_secs(1),
+            key: Key::from_env(),
+        }
+    }
+}
+
+/// What a server asks for to be used. It never shows: neither in `Debug` nor in an error.
+#[derive(Clone)]
+pub struct Key(String);
+
+impl Key {
+    pub fn new(key: &str) -> Self {
+        Self(key.to_owned())
+    }
+
+    /// `RFT_ENDPOINT_KEY`, else `OPENAI_API_KEY`; empty ones count as unset.
+    pub fn from_env() -> Option<Self> {
+        let variable = |name| std::env::var(name).ok().filter(|key: &String| !key.trim().is_empty());
+        let key = variable("RFT_ENDPOINT_KEY").or_else(|| variable("OPENAI_API_KEY"))?;
+        Some(Self::new(key.trim()))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Key(hidden)")
+    }
+}
 
 /// Why there is no reply.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub struct Failure {
     /// `None`: no whole answer came.
     status: Option<u16>,
     /// One line, and a hint where there is a remedy.
@@ -40,7 +95,8 @@ impl Failure {
     }
 }
 
-pub(super) struct Client {
+/// Sends requests to one server.
+pub struct Client {
     agent: Agent,
     /// Without a slash at its end and without `/v1`.
     url: String,
@@ -92,16 +148,22 @@ impl Client {
         &self.url
     }
 
-    /// The served models. Tried once: a server that is not there is most often a wrong URL.
-    pub fn models(&self) -> Result<Vec<String>> {
-        let request = Request::get(format!("{}/v1/models", self.url)).body(())?;
-        let body = self.send(request).map_err(Failure::into_error)?;
-        wire::models(&body).map_err(|reason| anyhow!("{reason}\nhint: is this an OpenAI-compatible server?"))
+    /// The page at `path`. Tried once: a server that is not there is most often a wrong URL.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn get(&self, path: &str) -> Result<String, Failure> {
+        self.send(Request::get(format!("{}{path}", self.url)).body(()).map_err(unsendable)?)
     }
 
-    /// Asks for a completion until `read` can make something of the answer, or the tries are spent.
-    pub fn complete<T>(
+    /// Posts JSON until `read` can make something of the answer, or the tries are spent. `stream` shifts the waits between
+    /// tries.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn post<T>(
         &self,
+        path: &str,
         body: &str,
         stream: &Stream,
         given_up: &dyn Fn() -> bool,
@@ -112,10 +174,10 @@ impl Client {
             if given_up() {
                 return Err(Failure::passing("given up".into()));
             }
-            let request = Request::post(format!("{}/v1/completions", self.url))
+            let request = Request::post(format!("{}{path}", self.url))
                 .header("Content-Type", "application/json")
                 .body(body.to_owned());
-            let answer = request.map_err(|error| Failure::passing(error.to_string())).and_then(|it| self.send(it));
+            let answer = request.map_err(unsendable).and_then(|request| self.send(request));
             let incomplete = |reason| Failure::passing(format!("the server sends {reason}"));
             let mut failure = match answer.and_then(|body| read(&body).map_err(incomplete)) {
                 Ok(reply) => return Ok(reply),
@@ -183,7 +245,7 @@ impl Client {
         let after = retry_after(response.headers());
         let mut body = Vec::new();
         let _ = response.into_body().into_reader().take(64 << 10).read_to_end(&mut body); // what came of it will do
-        let said = self.clean(&wire::message(&String::from_utf8_lossy(&body)));
+        let said = self.clean(&message(&String::from_utf8_lossy(&body)));
         let hint = match status {
             400 | 422 => "the prompt and --max-tokens may not fit the server's context",
             401 | 403 => match (&self.key, &self.authorization) {
@@ -191,7 +253,7 @@ impl Client {
                 (_, None) => "the key was not sent: it goes over https or to this machine only",
                 _ => "the server does not accept the key of RFT_ENDPOINT_KEY, else OPENAI_API_KEY",
             },
-            404 => "give the URL that /v1/completions follows",
+            404 => "there is no such page or model: give the URL that /v1/completions follows",
             _ => "",
         };
         let colon = if said.is_empty() { "" } else { ": " };
@@ -218,6 +280,18 @@ impl Client {
         }
         shown
     }
+}
+
+fn unsendable(error: ureq::http::Error) -> Failure {
+    Failure::passing(error.to_string())
+}
+
+/// What a refusal says: the message of one of the usual forms, else the body itself.
+fn message(body: &str) -> String {
+    let json: Value = serde_json::from_str(body).unwrap_or_default();
+    let places = ["/error/message", "/error", "/message", "/detail/0/msg", "/detail"];
+    let found = places.iter().find_map(|place| json.pointer(place)?.as_str());
+    found.unwrap_or(body).to_owned()
 }
 
 fn first_line(text: &str) -> &str {
@@ -314,5 +388,19 @@ mod tests {
             assert!((0.5 * full..full).contains(wait), "{i}: {wait}");
         }
         assert_eq!(waits[3], client.wait(4, &stream).as_secs_f64());
+    }
+
+    #[test]
+    fn refusals_are_read_in_every_form() {
+        for (body, text) in [
+            (r#"{"error":{"message":"too long","type":"x"}}"#, "too long"),
+            (r#"{"error":"too long"}"#, "too long"),
+            (r#"{"object":"error","message":"too long"}"#, "too long"),
+            (r#"{"detail":"too long"}"#, "too long"),
+            (r#"{"detail":[{"loc":["body"],"msg":"too long"}]}"#, "too long"),
+            ("<html>too long", "<html>too long"),
+        ] {
+            assert_eq!(message(body), text);
+        }
     }
 }
