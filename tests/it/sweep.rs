@@ -9,7 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
-use rft::sweep::{Sweep, SweepFile, expand};
+use rft::run::Stop;
+use rft::sweep::local::{Children, End, Event, Machine, work};
+use rft::sweep::{Folder, Sweep, SweepFile, expand};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -489,6 +491,31 @@ fn a_run_that_fails_stops_no_other() {
     let (code, said) = run_sweep(folder.path(), &["--set=sweep.seeds=[1]"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(states(folder.path(), "sweeps/small").values().all(|state| state == "done"));
+}
+
+#[test]
+fn each_process_gets_a_gpu_and_its_threads() {
+    let folder = folder();
+    let (program, calls) = (folder.path().join("rft"), folder.path().join("calls"));
+    let script = format!("#!/bin/sh\necho \"$CUDA_VISIBLE_DEVICES $1 $5 $6\" >>'{}'\nsleep 0.5\n", calls.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let sweep = sweep("sweep.grid.\"prompt.ppe\" = [\"reasoning\", \"planning\", \"none\"]");
+    let (place, record, _lock) = Folder::prepare(&folder.path().join("out"), &sweep).unwrap();
+    let machine = Machine { program, jobs: 2, threads: 3, gpus: vec!["3".to_owned(), "GPU-5f".to_owned()] };
+    let mut started = Vec::new();
+    let ends = work(&place, &record, &machine, &Children::default(), &Stop::manual(), &mut |event| {
+        if let Event::Started { task, .. } = event {
+            started.push(task.name.clone());
+        }
+    });
+    assert!(ends.unwrap().iter().all(|(_, end)| *end == End::Done));
+    assert_eq!(started, ["reasoning-s42", "planning-s42", "none-s42"]);
+    let calls = fs::read_to_string(calls).unwrap();
+    let mut calls: Vec<&str> = calls.lines().collect();
+    calls[..2].sort();
+    assert_eq!(calls[..2], ["3 train --threads 3", "GPU-5f train --threads 3"]);
+    assert!(calls.len() == 3 && calls[2].ends_with(" train --threads 3"), "{calls:?}");
 }
 
 #[test]
