@@ -27,7 +27,7 @@ mkdir -m 755 "$work/munge.run"
 head -c 1024 /dev/urandom >"$work/munge/key"
 chmod 400 "$work/munge/key"
 munged --foreground --force --key-file="$work/munge/key" --socket="$work/munge.run/socket" \
-    --pid-file="$work/munge.run/pid" --log-file="$work/munge/log" --seed-file="$work/munge/seed" &
+    --pid-file="$work/munge.run/pid" --log-file="$work/munge/log" --seed-file="$work/munge/seed" 2>"$work/munge/out" &
 pids+=($!)
 
 host=$(hostname -s)
@@ -71,7 +71,7 @@ cat >"$work/sweep.toml" <<'SWEEP'
 preset = "tiny"
 rollout.prompts_per_step = 4
 rollout.num_generations = 4
-train.steps = 60
+train.steps = 16
 train.save_steps = 1
 eval.questions = 8
 [sweep]
@@ -101,7 +101,8 @@ scontrol requeue "${runs}_0"
 # The announcement that a time limit is near, sent by hand to another run; its job requeues itself.
 for _ in $(seq 600); do [ "$(step null-example-s1 || true)" -ge 3 ] 2>/dev/null && break; sleep 0.2; done
 echo "SIGUSR1 to ${runs}_1 at step $(step null-example-s1)"
-scancel --batch --signal=USR1 "${runs}_1"
+# scancel asks again until the job shows the signal, and the job is gone by then.
+timeout 10 scancel --batch --signal=USR1 "${runs}_1" 2>/dev/null || true
 wait "$follower" || { cat through.err; tail -n 20 through/logs/*; exit 1; }
 cat through.err through.out
 

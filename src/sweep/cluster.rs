@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -25,7 +26,6 @@ use crate::run::Stop;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub id: u64,
-    #[serde(flatten)]
     pub array: Array,
 }
 
@@ -96,6 +96,8 @@ fn sbatch(folder: &Folder, array: &Array, text: &str, after: Option<u64>) -> Res
 /// Standard output of one of Slurm's commands.
 fn reply(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
+    // A group of its own: Ctrl-C is for this process.
+    command.process_group(0);
     let output = command.output().with_context(|| {
         format!("start `{name}`\nhint: --slurm is for the login node of a cluster; without it the sweep runs here")
     })?;
@@ -134,6 +136,8 @@ fn accounts(jobs: &[Job]) -> BTreeMap<(u64, usize), String> {
 /// Between two looks at the queue.
 const SOON: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(10);
+/// Questions in a row that the queue may leave unanswered.
+const PATIENCE: u32 = 20;
 
 /// Looks at the queue and at the disk until nothing is left to wait for, or until asked to stop looking. The ends are in the
 /// order of the tasks.
@@ -149,13 +153,25 @@ pub fn follow(
     let mut begun: BTreeMap<String, Instant> = BTreeMap::new();
     let mut missed: BTreeSet<String> = BTreeSet::new();
     let mut pause = SOON;
+    let mut unanswered = 0;
     for (name, state) in folder.states(record)? {
         if state == State::Done {
             ends.insert(name, End::Done);
         }
     }
     while ends.len() < tasks.len() && stop.requested().is_none() {
-        let queue = queue(jobs)?;
+        // A busy controller does not always answer.
+        let queue = match queue(jobs) {
+            Ok(queue) => queue,
+            Err(error) if unanswered == PATIENCE => return Err(error),
+            Err(error) => {
+                tracing::warn!("{error:#}");
+                unanswered += 1;
+                wait(pause * unanswered, stop);
+                continue;
+            }
+        };
+        unanswered = 0;
         let states = folder.states(record)?;
         let before = ends.len();
         let place = |name: &String| {

@@ -9,7 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
-use rft::sweep::{Sweep, SweepFile, expand};
+use rft::run::Stop;
+use rft::sweep::local::{Children, End, Event, Machine, work};
+use rft::sweep::{Folder, Sweep, SweepFile, expand};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -146,10 +148,11 @@ fn every_evaluation_is_made_once() {
 
     let crossed = read(text, &["sweep.eval.test_prompts=[\"all\"]", "sweep.eval.base=false"]).unwrap();
     assert_eq!(crossed.evals.len(), 6 * 2);
-    // Two models are two bases.
+    // Three models are three bases.
     let two = read(text, &["sweep.zip={\"model.revision\"=[\"a\", \"b\"]}"]).unwrap();
     let bases: Vec<&str> = two.evals.iter().filter(|it| it.run.is_none()).map(|it| it.name.as_str()).collect();
-    assert_eq!(bases.len(), 4);
+    // The listed arm has the revision `main`.
+    assert_eq!(bases.len(), 6);
     assert_eq!((bases[0], bases[2]), ("base1-under-reasoning", "base2-under-reasoning"));
 }
 
@@ -205,9 +208,7 @@ fn a_mistake_is_told_with_its_place() {
     lab.toml:2:1: unknown key `sweep.sede`
     hint: did you mean `sweep.seeds`?
     ");
-    assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @r"
-    lab.toml:2:9: `sweep.seeds`: expected an integer of at least 0, found integer -2
-    ");
+    assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @"lab.toml:2:9: `sweep.seeds`: expected an integer of at least 0, found integer -2");
     assert_snapshot!(error("[sweep]\nseeds = [1, 2, 1]"), @r"
     lab.toml:1:1: `sweep.seeds`: 1 stands there twice
     hint: name each seed once
@@ -220,9 +221,7 @@ fn a_mistake_is_told_with_its_place() {
     lab.toml:2:7: unknown key `train.learning_rat`
     hint: did you mean `train.learning_rate`?
     ");
-    assert_snapshot!(error("[sweep.grid]\n\"train.learning_rate\" = [1e-3,\n \"fast\"]"), @r#"
-    lab.toml:3:2: `train.learning_rate`: expected number, found string "fast"
-    "#);
+    assert_snapshot!(error("[sweep.grid]\n\"train.learning_rate\" = [1e-3,\n \"fast\"]"), @r#"lab.toml:3:2: `train.learning_rate`: expected number, found string "fast""#);
     assert_snapshot!(error("[sweep.grid]\n\"train.steps\" = 5"), @r"
     lab.toml:2:17: `sweep.grid`: the values of `train.steps` are no list
     hint: write train.steps = [5, ...]
@@ -276,7 +275,7 @@ fn a_mistake_is_told_with_its_place() {
     // The other way round: a sweep is no configuration of one run.
     let lab = with("lab.toml", b"[sweep]\nname = \"x\"\n");
     assert_snapshot!(crate::cli::error(&lab, &["train", "--config", "lab.toml"]), @r"
-    error: lab.toml:2:1: unknown key `sweep.name`
+    error: lab.toml:1:2: unknown section `sweep`
     hint: this file is a sweep of many runs; `rft sweep` runs it
     ");
 }
@@ -492,6 +491,31 @@ fn a_run_that_fails_stops_no_other() {
 }
 
 #[test]
+fn each_process_gets_a_gpu_and_its_threads() {
+    let folder = folder();
+    let (program, calls) = (folder.path().join("rft"), folder.path().join("calls"));
+    let script = format!("#!/bin/sh\necho \"$CUDA_VISIBLE_DEVICES $1 $5 $6\" >>'{}'\nsleep 0.5\n", calls.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let sweep = sweep("sweep.grid.\"prompt.ppe\" = [\"reasoning\", \"planning\", \"none\"]");
+    let (place, record, _lock) = Folder::prepare(&folder.path().join("out"), &sweep).unwrap();
+    let machine = Machine { program, jobs: 2, threads: 3, gpus: vec!["3".to_owned(), "GPU-5f".to_owned()] };
+    let mut started = Vec::new();
+    let ends = work(&place, &record, &machine, &Children::default(), &Stop::manual(), &mut |event| {
+        if let Event::Started { task, .. } = event {
+            started.push(task.name.clone());
+        }
+    });
+    assert!(ends.unwrap().iter().all(|(_, end)| *end == End::Done));
+    assert_eq!(started, ["reasoning-s42", "planning-s42", "none-s42"]);
+    let calls = fs::read_to_string(calls).unwrap();
+    let mut calls: Vec<&str> = calls.lines().collect();
+    calls[..2].sort();
+    assert_eq!(calls[..2], ["3 train --threads 3", "GPU-5f train --threads 3"]);
+    assert!(calls.len() == 3 && calls[2].ends_with(" train --threads 3"), "{calls:?}");
+}
+
+#[test]
 fn a_dry_run_tells_all_and_writes_nothing() {
     let folder = with("sweep.toml", SMALL.as_bytes());
     let output = rft(folder.path()).args(["sweep", "sweep.toml", "--dry-run"]).output().unwrap();
@@ -686,7 +710,8 @@ fn a_cluster_does_the_same() {
         assert!(there.1.get(path) == Some(bytes), "{}", path.display());
     }
     let before = calls().lines().filter(|it| it.starts_with("sbatch")).count();
-    assert_eq!(run(&[]).0, Some(1));
+    let (code, said) = run(&[]);
+    assert!(code == Some(1) && said.contains("failed   broken-s1"), "{said}");
     let again: Vec<String> =
         calls().lines().filter(|it| it.starts_with("sbatch")).skip(before).map(str::to_owned).collect();
     assert_eq!(again.len(), 2, "{again:?}");
