@@ -18,6 +18,7 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
+/// The page. Characters that no page can hold, such as a terminal's control characters, are replaced wherever they come from.
 pub fn render(document: &Document) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -39,7 +40,8 @@ pub fn render(document: &Document) -> Result<String> {
         script => Value::from_safe_string(SCRIPT.to_owned()),
         version => env!("CARGO_PKG_VERSION"),
     };
-    environment.get_template("page").and_then(|page| page.render(view)).context("write the page")
+    let page = environment.get_template("page").and_then(|page| page.render(view)).context("write the page")?;
+    Ok(page.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect())
 }
 
 fn block(block: &Block) -> Value {
@@ -85,8 +87,8 @@ fn question(question: &Question) -> Value {
     context! {
         benchmark => question.benchmark.as_str(),
         id => question.id.as_str(),
-        text => visible(&question.text),
-        gold => visible(&question.gold),
+        text => question.text.as_str(),
+        gold => question.gold.as_str(),
         right => right,
         answers => answers,
     }
@@ -102,7 +104,7 @@ fn answer(Answer { by, sample }: &Answer) -> Value {
         by => by.as_str(),
         verdict => verdict,
         reason => if let Verdict::Undecided(reason) = &sample.verdict { format!("{reason}; {}", sample.how) } else { sample.how.clone() },
-        answer => sample.answer.as_deref().map(visible),
+        answer => sample.answer.as_deref(),
         tokens => sample.tokens,
         finish => sample.finish.as_str(),
         text => Value::from_safe_string(tagged(&sample.text)),
@@ -145,12 +147,7 @@ fn tagged(text: &str) -> String {
 
 /// Escaped text that keeps its line breaks.
 fn lines(text: &str) -> String {
-    visible(text).split('\n').map(svg_escape).collect::<Vec<_>>().join("\n")
-}
-
-/// Text without what no page can hold, such as the control characters of a terminal.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    text.split('\n').map(svg_escape).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
