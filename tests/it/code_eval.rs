@@ -208,6 +208,9 @@ struct Row {
     sanitized: Option<String>,
 }
 
+/// A kind of mutation in `tests/oracle/evalplus.py`.
+const EQUALS_ALL: &str = "returns one that equals all";
+
 #[test]
 fn verdicts_are_those_of_evalplus() {
     let Some(path) = std::env::var_os("RFT_EVALPLUS_VERDICTS") else {
@@ -238,6 +241,8 @@ fn verdicts_are_those_of_evalplus() {
         .collect();
     println!("{} programs, {} texts:", rows.len(), rows.iter().filter(|row| row.text.is_some()).count());
     differences.iter().for_each(|it| println!("{it}"));
-    let share = differences.len() as f64 / rows.len() as f64;
-    assert!(share <= 0.05, "{} differences", differences.len());
+    // Where the comparison runs beside the program, an object that equals everything passes; here it never does.
+    let (fooled, others): (Vec<&String>, Vec<&String>) = differences.iter().partition(|it| it.contains(EQUALS_ALL));
+    assert!(fooled.iter().all(|it| it.contains("plus: Wrong")));
+    assert!(others.len() as f64 <= 0.02 * rows.len() as f64, "{} differences", others.len());
 }
