@@ -5,9 +5,7 @@
     python tests/oracle/trl_sums.py collect OUT.jsonl...        writes tests/fixtures/trl_sums.json
 
 MODEL is the folder that dequantise.py wrote. Both sides read the same questions in the same order (`sums.jsonl`), the
-same prior prompt (`sums-prompt.toml`) and the settings in CONFIG; only the random numbers differ. TRL keeps the frozen weights
-in bfloat16 and the adapter in f32, which halves the time on a CPU; what rounding does to the policy is far below what a
-seed does.
+same prior prompt (`sums-prompt.toml`) and the settings in CONFIG, all in f32; only the random numbers differ.
 """
 
 import json
