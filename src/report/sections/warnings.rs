@@ -61,10 +61,23 @@ fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {
         if count > 0 {
             let (name, total) = (quoted(&benchmark.name), ids.len());
             said.push(format!(
-                "Contaminated: {count} of {total} questions of {name} share a passage with the training data; the results are \
-                 also given without them."
+                "Contaminated: {count} of {total} questions of {name} overlap with the training data; the results are also given \
+                 without them."
             ));
         }
+    }
+    let reasons: BTreeSet<(&String, &String)> = material
+        .runs
+        .iter()
+        .flat_map(|run| run.contamination.iter().flat_map(|found| &found.not_checked))
+        .filter(|(name, _)| aligned.benchmarks.iter().any(|it| it.name == **name))
+        .collect();
+    for (name, why) in reasons {
+        said.push(format!(
+            "Whether the training data holds questions of {} was not checked: {}.",
+            quoted(name),
+            quoted(why)
+        ));
     }
     let unchecked = material.runs.iter().filter(|run| run.contamination.is_none()).count();
     if unchecked > 0 && unchecked < material.runs.len() {
