@@ -39,7 +39,10 @@ pub fn render(document: &Document) -> Result<String> {
         script => Value::from_safe_string(SCRIPT.to_owned()),
         version => env!("CARGO_PKG_VERSION"),
     };
-    environment.get_template("page").and_then(|page| page.render(view)).context("write the page")
+    let page = environment.get_template("page").and_then(|page| page.render(view)).context("write the page")?;
+    // What no page can hold, such as the control characters of a terminal.
+    let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    Ok(page.chars().map(plain).collect())
 }
 
 fn block(block: &Block) -> Value {
@@ -85,8 +88,8 @@ fn question(question: &Question) -> Value {
     context! {
         benchmark => question.benchmark.as_str(),
         id => question.id.as_str(),
-        text => visible(&question.text),
-        gold => visible(&question.gold),
+        text => question.text.as_str(),
+        gold => question.gold.as_str(),
         right => right,
         answers => answers,
     }
@@ -102,7 +105,7 @@ fn answer(Answer { by, sample }: &Answer) -> Value {
         by => by.as_str(),
         verdict => verdict,
         reason => if let Verdict::Undecided(reason) = &sample.verdict { format!("{reason}; {}", sample.how) } else { sample.how.clone() },
-        answer => sample.answer.as_deref().map(visible),
+        answer => sample.answer.as_deref(),
         tokens => sample.tokens,
         finish => sample.finish.as_str(),
         text => Value::from_safe_string(tagged(&sample.text)),
@@ -145,12 +148,7 @@ fn tagged(text: &str) -> String {
 
 /// Escaped text that keeps its line breaks.
 fn lines(text: &str) -> String {
-    visible(text).split('\n').map(svg_escape).collect::<Vec<_>>().join("\n")
-}
-
-/// Text without what no page can hold, such as the control characters of a terminal.
-fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    text.split('\n').map(svg_escape).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
