@@ -86,11 +86,14 @@ fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {
     said
 }
 
+/// What a setting is called, and its value.
+type Setting<T> = (&'static str, fn(&T) -> String);
+
 /// Settings in which evaluations that stand in one table differ.
 fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
     let rows: Vec<&Evaluation> = aligned.rows.iter().map(|row| &material.evaluations[row.evaluation]).collect();
     let mut said = Vec::new();
-    let of: [(&str, fn(&Evaluation) -> String); 6] = [
+    let of: [Setting<Evaluation>; 6] = [
         ("the model", |it| it.identity.model_sha256.clone()),
         ("the device", |it| it.identity.engine.clone()),
         ("the profile", |it| it.identity.profile.clone()),
@@ -103,7 +106,7 @@ fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
             said.push(format!("The evaluations differ in {what}, so not only in what was trained."));
         }
     }
-    let of: [(&str, fn(&Bench) -> String); 4] = [
+    let of: [Setting<Bench>; 4] = [
         ("the questions' file", |it| it.record.data_sha256.clone()),
         ("the sampling", |it| format!("{} {}", it.record.style.temperature, it.record.style.top_p)),
         ("the longest answer", |it| it.record.style.max_tokens.to_string()),
