@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rft::data::decontaminate::{Contamination, Overlap};
 use rft::disk::hash::{sha256, sha256_file};
 use rft::eval::asked::QuestionRecord;
 use rft::eval::folder::{BenchRecord, EvalFolder, GradeRecord, Identity, SampleRecord};
@@ -327,6 +328,12 @@ fn what_is_not_complete_gives_no_number_and_is_named() {
     let reasoning = rows.iter().find(|row| row["name"] == "reasoning" && row["model"] == "trained").unwrap();
     assert_eq!(reasoning["seeds"], 2);
 
+    // Nor is what cannot be read, and the reason tells no folder.
+    fs::write(lab.path("evals/none-2-own/easy/grades.jsonl"), "{\n").unwrap();
+    let found = lab.report(&runs);
+    let torn = "The benchmark `easy` of the evaluation `none-2-own` is left out: `EOF while parsing";
+    assert!(found.warnings.iter().any(|line| line.starts_with(torn)), "{:?}", found.warnings);
+
     // Grades that are not those of the results are not believed either.
     let grades = lab.path("evals/none-1-own/easy/grades.jsonl");
     let text = fs::read_to_string(&grades).unwrap();
@@ -341,13 +348,24 @@ fn scores_are_given_without_the_questions_that_training_saw() {
     let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 2);
     for run in &runs {
         let ids: Vec<String> = (0..10).map(|q| format!("easy/{q}")).collect();
-        let found = json!({ "n": 13, "benchmarks": { "easy": { "questions": 40, "overlapping": ids },
-                                                      "hard": { "questions": 40, "overlapping": [] } } });
-        fs::write(run.join("contamination.json"), found.to_string()).unwrap();
+        let of = |overlapping| Overlap { questions: 40, overlapping, ..Overlap::default() };
+        let found = Contamination {
+            n: 8,
+            share: 0.7,
+            rows: 100,
+            decontaminated: false,
+            removed: 0,
+            removed_rows: vec![],
+            benchmarks: BTreeMap::from([("easy".into(), of(ids)), ("other".into(), of(vec!["x".into()]))]),
+            not_checked: BTreeMap::from([("hard".into(), "it is not on this disk".into())]),
+        };
+        fs::write(run.join("contamination.json"), serde_json::to_vec(&found).unwrap()).unwrap();
     }
     let found = lab.report(&runs);
     let warning = "Contaminated: 10 of 40 questions of `easy`";
     assert!(found.warnings.iter().any(|line| line.starts_with(warning)), "{:?}", found.warnings);
+    let unchecked = "Whether the training data holds questions of `hard` was not checked: `it is not on this disk`.";
+    assert!(found.warnings.iter().any(|line| line == unchecked), "{:?}", found.warnings);
     let (whole, clean) = (&found.data["results"], &found.data["results"]["without_overlap"]);
     for (whole, clean) in whole["rows"].as_array().unwrap().iter().zip(clean["rows"].as_array().unwrap()) {
         assert_eq!(whole["cells"][1], clean["cells"][1], "`hard` loses nothing");

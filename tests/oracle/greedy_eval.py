@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 sys.path.pop(0)  # beside this file stands another math_verify
 from math_verify import parse, verify  # noqa: E402
 
-BATCH = 10
+BATCH = 50
 
 
 def lines(path: Path) -> list[dict]:

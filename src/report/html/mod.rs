@@ -41,7 +41,9 @@ pub fn render(document: &Document) -> Result<String> {
         version => env!("CARGO_PKG_VERSION"),
     };
     let page = environment.get_template("page").and_then(|page| page.render(view)).context("write the page")?;
-    Ok(page.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect())
+    // What no page can hold, such as the control characters of a terminal.
+    let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    Ok(page.chars().map(plain).collect())
 }
 
 fn block(block: &Block) -> Value {

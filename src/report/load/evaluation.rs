@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use rayon::prelude::*;
 use serde::Serialize;
 
+use super::quoted;
 use crate::behavior::Classifier;
 use crate::behavior::summary::Counted;
 use crate::eval::asked::QuestionRecord;
@@ -69,12 +71,14 @@ impl Evaluation {
         let name = status::name(path);
         let mut benches = BTreeMap::new();
         for (bench, files) in folder.benches()? {
-            match Bench::read(&files).with_context(|| format!("read `{}`", files.path().display()))? {
+            // Of an error only its root, which names no folder.
+            let read = Bench::read(&files).unwrap_or_else(|error| Err(quoted(&error.root_cause().to_string())));
+            match read {
                 Ok(read) => drop(benches.insert(bench, read)),
                 Err(why) => left_out.push(format!(
                     "The benchmark {} of the evaluation {} is left out: {why}.",
-                    super::quoted(&bench),
-                    super::quoted(&name)
+                    quoted(&bench),
+                    quoted(&name)
                 )),
             }
         }
@@ -122,22 +126,37 @@ impl Bench {
     fn read_samples(&mut self, files: &BenchFolder, grades: &[GradeRecord]) -> Result<()> {
         let questions: BTreeMap<String, QuestionRecord> =
             files.questions()?.into_iter().map(|question| (question.id.clone(), question)).collect();
-        let grades: BTreeMap<(&str, usize), &GradeRecord> =
-            grades.iter().map(|it| ((it.question_id.as_str(), it.sample), it)).collect();
         let places: BTreeMap<String, usize> = self.ids.iter().cloned().zip(0..).collect();
+        let grades: BTreeMap<(usize, usize), &GradeRecord> =
+            grades.iter().map(|it| ((places[&it.question_id], it.sample), it)).collect();
         let readable: Vec<usize> = spread(self.ids.len(), READABLE).collect();
-        let mut counted = 0;
+        let mut graded = Vec::new();
         for sample in files.samples()? {
-            let Some(grade) = grades.get(&(sample.question_id.as_str(), sample.sample)) else { continue };
+            let place = places.get(&sample.question_id);
+            let Some(grade) = place.and_then(|&place| grades.get(&(place, sample.sample))) else { continue };
             let question = questions
                 .get(&sample.question_id)
                 .with_context(|| format!("there is no question `{}`", sample.question_id))?;
+            graded.push((sample, question, &grade.grade));
+        }
+        ensure!(
+            graded.len() == grades.len(),
+            "{} of {} graded samples are missing",
+            grades.len() - graded.len(),
+            grades.len()
+        );
+        // The rules read every word of every sample: most of the work of a report.
+        let benchmark = &self.scores.benchmark;
+        self.behaviors = graded
+            .par_iter()
+            .map(|(sample, question, _)| {
+                let spans = Classifier::built_in().classify(&question.prompt_text, &sample.text);
+                Counted::new(&format!("{benchmark}/{}", question.id), Some(sample.tokens), &spans)
+            })
+            .collect();
+        for (sample, question, grade) in graded {
             let place = places[&question.id];
-            counted += 1;
             self.tokens[place] += sample.tokens as f64 / self.scores.samples as f64;
-            let spans = Classifier::built_in().classify(&question.prompt_text, &sample.text);
-            let identity = format!("{}/{}", self.scores.benchmark, sample.question_id);
-            self.behaviors.push(Counted::new(&identity, Some(sample.tokens), &spans));
             if sample.sample == 0 && readable.binary_search(&place).is_ok() {
                 self.readable.push(Sample {
                     id: question.id.clone(),
@@ -146,13 +165,12 @@ impl Bench {
                     text: sample.text,
                     tokens: sample.tokens,
                     finish: sample.finish,
-                    answer: grade.grade.answer.clone(),
-                    verdict: grade.grade.verdict.clone(),
-                    how: grade.grade.how.clone(),
+                    answer: grade.answer.clone(),
+                    verdict: grade.verdict.clone(),
+                    how: grade.how.clone(),
                 });
             }
         }
-        ensure!(counted == grades.len(), "{} of {} graded samples are missing", grades.len() - counted, grades.len());
         self.readable.sort_by_key(|sample| places[&sample.id]);
         Ok(())
     }

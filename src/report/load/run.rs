@@ -1,13 +1,13 @@
 //! A training run, as a report needs it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::decontaminate::Contamination;
 use crate::disk::hash::sha256_file;
 use crate::run::manifest::Manifest;
 use crate::run::metrics::{self, MetricsRecord};
@@ -29,24 +29,8 @@ pub struct Run {
     pub steps: Vec<MetricsRecord>,
     /// Of the adapter's weights.
     pub adapter_sha256: Option<String>,
+    /// Which questions of benchmarks its training data overlaps with; none where nobody looked.
     pub contamination: Option<Contamination>,
-}
-
-/// Which questions of benchmarks the training data shares passages with: `contamination.json` of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Contamination {
-    /// Words in a row that count as shared.
-    pub n: usize,
-    pub benchmarks: BTreeMap<String, Overlap>,
-}
-
-/// The questions of one benchmark.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Overlap {
-    /// How many it has.
-    pub questions: usize,
-    /// Those with a shared passage, by id.
-    pub overlapping: BTreeSet<String>,
 }
 
 /// A run, or why it cannot be reported.
@@ -119,7 +103,7 @@ fn adapter_hash(run: &dir::RunDir) -> Result<Option<String>> {
 }
 
 fn contamination(run: &RunDir) -> Result<Option<Contamination>> {
-    let path = run.path().join("contamination.json");
+    let path = run.contamination();
     if !path.is_file() {
         return Ok(None);
     }

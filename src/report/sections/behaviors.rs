@@ -23,7 +23,7 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     }
     let rules = Classifier::built_in();
     let head = |class: Class| match rules.is_doubtful(class) {
-        true => format!("{} *", class.title()),
+        true => format!("{}\u{a0}*", class.title()),
         false => class.title().to_owned(),
     };
     let heads: Vec<String> = Class::ALL.into_iter().map(head).collect();

@@ -20,7 +20,7 @@ pub struct Found {
     pub arms: Option<Outcome>,
     /// Each arm against the untrained model under the same prompt.
     pub untrained: Option<Outcome>,
-    /// The same accuracies on the questions that the training data does not share.
+    /// The same accuracies on the questions that do not overlap with the training data.
     pub clean: Option<Aligned>,
 }
 
@@ -91,7 +91,7 @@ fn against_untrained(material: &Material, aligned: &Aligned, study: &Study) -> (
     (Study { benchmarks: study.benchmarks.clone(), arms }, pairs)
 }
 
-/// Questions that any run's training data shares, by benchmark.
+/// Questions that any run's training data overlaps with, by benchmark.
 pub fn overlaps(material: &Material) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for found in material.runs.iter().filter_map(|run| run.contamination.as_ref()) {
@@ -177,12 +177,12 @@ fn results(material: &Material, aligned: &Aligned, found: &Found, whole: &[Line]
             })
             .collect();
         let caption =
-            format!("The same on the questions that share no passage with the training data ({}).", counts.join(", "));
+            format!("The same on the questions that do not overlap with the training data ({}).", counts.join(", "));
         blocks.push(Block::Table(table("results_without_overlap", &caption, clean, &lines)));
         data["without_overlap"] = json!({ "columns": columns(clean), "rows": lines });
     } else if let Some(checked) = checked {
         blocks.push(Block::Text(format!(
-            "No question of these benchmarks shares {} words in a row with the training data.",
+            "No question of these benchmarks overlaps with the training data, by common {}-grams of words.",
             checked.n
         )));
     }

@@ -61,10 +61,23 @@ fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {
         if count > 0 {
             let (name, total) = (quoted(&benchmark.name), ids.len());
             said.push(format!(
-                "Contaminated: {count} of {total} questions of {name} share a passage with the training data; the results are \
-                 also given without them."
+                "Contaminated: {count} of {total} questions of {name} overlap with the training data; the results are also given \
+                 without them."
             ));
         }
+    }
+    let reasons: BTreeSet<(&String, &String)> = material
+        .runs
+        .iter()
+        .flat_map(|run| run.contamination.iter().flat_map(|found| &found.not_checked))
+        .filter(|(name, _)| aligned.benchmarks.iter().any(|it| it.name == **name))
+        .collect();
+    for (name, why) in reasons {
+        said.push(format!(
+            "Whether the training data holds questions of {} was not checked: {}.",
+            quoted(name),
+            quoted(why)
+        ));
     }
     let unchecked = material.runs.iter().filter(|run| run.contamination.is_none()).count();
     if unchecked > 0 && unchecked < material.runs.len() {
@@ -73,12 +86,14 @@ fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {
     said
 }
 
+/// What a setting is called, and its value.
+type Setting<T> = (&'static str, fn(&T) -> String);
+
 /// Settings in which evaluations that stand in one table differ.
 fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
     let rows: Vec<&Evaluation> = aligned.rows.iter().map(|row| &material.evaluations[row.evaluation]).collect();
     let mut said = Vec::new();
-    type Of<T> = fn(&T) -> String;
-    let of: [(&str, Of<Evaluation>); 6] = [
+    let of: [Setting<Evaluation>; 6] = [
         ("the model", |it| it.identity.model_sha256.clone()),
         ("the device", |it| it.identity.engine.clone()),
         ("the profile", |it| it.identity.profile.clone()),
@@ -91,7 +106,7 @@ fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
             said.push(format!("The evaluations differ in {what}, so not only in what was trained."));
         }
     }
-    let of: [(&str, Of<Bench>); 4] = [
+    let of: [Setting<Bench>; 4] = [
         ("the questions' file", |it| it.record.data_sha256.clone()),
         ("the sampling", |it| format!("{} {}", it.record.style.temperature, it.record.style.top_p)),
         ("the longest answer", |it| it.record.style.max_tokens.to_string()),

@@ -135,7 +135,7 @@ fn tables_and_pictures() {
     let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
     let outcome = compare(&study(&arms, 3, 0.01, 7), &REFERENCES, 0).unwrap();
     let shown = outcome.cells[0].1[0].shown();
-    assert!(shown.text.starts_with(['2', '3']) && shown.text.contains(" [") && shown.text.contains("] ±"), "{shown:?}");
+    assert!(shown.text.contains(" [") && shown.text.contains("] ±"), "{shown:?}");
     let comparisons = markdown::table(&outcome.comparisons("c", ""));
     assert_eq!(comparisons.lines().count(), 2 + 9);
     assert!(comparisons.lines().all(|line| line.matches('|').count() == 10), "{comparisons}");
