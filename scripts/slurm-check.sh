@@ -16,6 +16,9 @@ work=$(mktemp -d)
 chmod 755 "$work"
 pids=()
 finish() {
+    # The processes of a job outlive the daemons.
+    squeue --noheader --format=%A 2>/dev/null | sort -u | xargs --no-run-if-empty scancel 2>/dev/null || true
+    for _ in $(seq 30); do [ -z "$(squeue --noheader 2>/dev/null)" ] && break; sleep 1; done
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     [ -n "${KEEP:-}" ] || rm -rf "$work"
 }
