@@ -15,6 +15,8 @@ done
 work=$(mktemp -d)
 chmod 755 "$work"
 pids=()
+# From here on no command can reach another cluster.
+export SLURM_CONF="$work/slurm.conf"
 finish() {
     # The processes of a job outlive the daemons.
     squeue --noheader --format=%A 2>/dev/null | sort -u | xargs --no-run-if-empty scancel 2>/dev/null || true
@@ -62,7 +64,6 @@ MinJobAge=300
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES State=UP MaxTime=INFINITE
 CONF
-export SLURM_CONF="$work/slurm.conf"
 for _ in $(seq 50); do [ -S "$work/munge.run/socket" ] && break; sleep 0.1; done
 slurmctld -D -f "$SLURM_CONF" >"$work/slurmctld.out" 2>&1 & pids+=($!)
 slurmd -D -f "$SLURM_CONF" >"$work/slurmd.out" 2>&1 & pids+=($!)
