@@ -126,7 +126,6 @@ mod tests {
     fn a_run_goes_through_its_states() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path(), Some("first"), "tiny").unwrap();
-        fs::write(run.config(), "[train]\nsteps = 2\nepochs = 1\n").unwrap();
         manifest().write(&run).unwrap();
         let state = || Status::read(&RunDir::open(&folder.path().join("first")).unwrap()).unwrap();
         assert_eq!((state().state, state().steps, state().reward), (State::Running, 2, None));

@@ -17,7 +17,7 @@ fn runs_are_listed_with_their_state() {
     lab.run("whole", "none", 1, 20);
     lab.run("half", "reasoning", 2, 7);
     fs::remove_dir_all(lab.run("early", "reasoning", 3, 3).join("checkpoints")).unwrap();
-    fs::write(lab.run("torn", "reasoning", 4, 3).join("config.toml"), "[train").unwrap();
+    fs::write(lab.run("torn", "reasoning", 4, 3).join("manifest.json"), "{").unwrap();
     let output = rft(&lab.path("")).args(["runs", "--output-format", "json"]).output().unwrap();
     let found = json(&output.stdout);
     let told: Vec<(&str, &str, u64)> = found
