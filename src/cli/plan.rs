@@ -128,7 +128,7 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 
 /// What was measured, and the whole run by that.
 fn forecast(measured: &Measured) -> String {
-    let Measured { device, steps, evaluation, forecast } = measured;
+    let Measured { device, steps, evaluation, forecast, .. } = measured;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let training = format!("training, {} steps", forecast.steps);

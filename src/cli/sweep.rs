@@ -16,7 +16,7 @@ use crate::device;
 use crate::run::Stop;
 use crate::sweep::local::{self, Children, End, Machine};
 use crate::sweep::task::{self, Kind, Next, Task};
-use crate::sweep::{Folder, Sweep, SweepFile, cluster, expand, folder};
+use crate::sweep::{Folder, Sweep, SweepFile, cluster, expand, folder, starts};
 
 /// Train and measure many arms from one file
 ///
@@ -242,6 +242,9 @@ fn do_task(args: &TaskArgs) -> Result<ExitCode> {
                 std::thread::sleep(std::time::Duration::from_secs(1));
             }
             Next::Start(command) => {
+                // Slurm's own count; nothing at the first start of a job.
+                let restarts = std::env::var("SLURM_RESTART_COUNT").ok().and_then(|it| it.parse().ok());
+                starts::count(&folder, &task, restarts.unwrap_or(0))?;
                 eprintln!("rft {}", task::in_shell(&command));
                 return Err(local::become_task(&folder, &task, &rft, &command, args.threads)?);
             }

@@ -5,7 +5,6 @@ use crate::config::{self, RunConfig};
 use crate::device::{Device, Extent, Loaded};
 use crate::disk::atomic;
 use crate::model::config::ModelConfig;
-use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::prompt;
 use crate::run::{Progress, RunDir, Session, Stop};
@@ -112,8 +111,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let setup = Setup::new(&config, &source, super::data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
-    let adapter = Adapter::new(&shape, &config.lora, config.train.seed)?;
-    let loaded = Loaded::load(device, &source, Some(&adapter), &Extent::of(&config))?;
+    let mut state = match &resumed {
+        Some(run) => restore(&config, &shape, run)?,
+        None => TrainState::new(&shape, &config.lora, config.train.seed)?,
+    };
+    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {
@@ -122,7 +124,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     introduce(&config, &setup, &shape, device, &run);
 
-    let mut state = restore(&config, &shape, &run)?;
     let steps = config.total_steps(setup.questions.len());
     ensure!(
         state.counters.step < steps || !run.is_finished(steps, &config.eval)?,
@@ -205,7 +206,7 @@ fn read_config(run: &RunDir) -> Result<RunConfig> {
     Ok(config)
 }
 
-/// The newest whole checkpoint of the run, or a new state.
+/// The newest whole checkpoint of the run, or the state it began with.
 fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<TrainState> {
     let newest = run.newest_checkpoint(|step, error| {
         eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");

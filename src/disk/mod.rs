@@ -1,4 +1,5 @@
-//! Files that are whole or absent, and their hashes.
+//! Files that are whole or absent, their hashes, and who works on a folder.
 
 pub mod atomic;
 pub mod hash;
+pub mod lock;

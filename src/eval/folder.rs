@@ -11,7 +11,6 @@
 //! None of these hold times or whole paths, so that two evaluations that are the same are the same bytes.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +22,7 @@ use super::grade::Grade;
 use super::profile::Style;
 use crate::disk::atomic::{self, write_error};
 use crate::disk::hash::sha256;
+use crate::disk::lock::{self, Lock};
 use crate::run::jsonl::{self, JsonLines};
 
 /// Who is asked, and how. Samples of another identity are never mixed with these.
@@ -88,7 +88,7 @@ pub struct EvalFolder {
     pub path: PathBuf,
     pub identity: Identity,
     /// Two processes must not append to the same samples.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl EvalFolder {
@@ -98,7 +98,9 @@ impl EvalFolder {
     /// Another identity stands there; another process is at work on it.
     pub fn start(path: &Path, identity: &Identity) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|error| write_error(path, &error))?;
-        let lock = lock(path)?;
+        let Some(lock) = lock::take(path)? else {
+            bail!("another process is evaluating into `{}`", path.display());
+        };
         let file = path.join(IDENTITY);
         if file.exists() {
             let found: Identity = read_json(&file)?;
@@ -112,7 +114,7 @@ impl EvalFolder {
         } else {
             write_json(&file, identity)?;
         }
-        Ok(Self { path: path.to_owned(), identity: identity.clone(), _lock: lock })
+        Ok(Self { path: path.to_owned(), identity: identity.clone(), _lock: Some(lock) })
     }
 
     /// An evaluation that was made before, for reading and grading.
@@ -148,20 +150,6 @@ impl EvalFolder {
 
 const IDENTITY: &str = "eval.json";
 const SAMPLES: &str = "samples.jsonl";
-
-fn lock(folder: &Path) -> Result<Option<File>> {
-    let path = folder.join(".lock");
-    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| write_error(&path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => bail!("another process is evaluating into `{}`", folder.display()),
-        // Some network disks know no locks.
-        Err(TryLockError::Error(error)) => {
-            tracing::warn!("lock `{}`: {error}", path.display());
-            Ok(None)
-        }
-    }
-}
 
 /// The first field in which two identities differ.
 fn difference(a: &Identity, b: &Identity) -> Result<Option<String>> {

@@ -1,6 +1,6 @@
 //! The run directory: what it is called and where its parts lie.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::config::EvalSection;
 use crate::disk::atomic::{verify_dir, write_error};
 use crate::disk::hash::sha256_file;
+use crate::disk::lock::{self, Lock};
 
 /// Kinds of a held-out evaluation: drawn at temperature 1, and the most probable token at every step.
 pub const SAMPLED: &str = "sampled";
@@ -17,8 +18,8 @@ pub const GREEDY: &str = "greedy";
 /// `runs/<name>`, open for the process that trains or for one that only reads.
 pub struct RunDir {
     path: PathBuf,
-    /// Held by the process that writes, so that two cannot work on one run; released by the system, even after a crash.
-    _lock: Option<File>,
+    /// Held by the process that writes, so that two cannot work on one run.
+    _lock: Option<Lock>,
 }
 
 impl RunDir {
@@ -106,8 +107,7 @@ impl RunDir {
     /// Whether a run of `steps` steps has nothing left to do: it is trained, its adapter saved, and evaluated where `eval`
     /// asks for that.
     pub fn is_finished(&self, steps: usize, eval: &EvalSection) -> Result<bool> {
-        let checkpoint = self.checkpoint(steps).join("adapter");
-        if !checkpoint.is_dir() || !self.adapter().is_dir() {
+        if !self.adapter().is_dir() {
             return Ok(false);
         }
         if eval.questions > 0 {
@@ -115,6 +115,7 @@ impl RunDir {
             let greedy = !eval.greedy || self.evaluation(steps, GREEDY).is_file();
             return Ok(greedy && self.evaluation(steps, SAMPLED).is_file());
         }
+        let checkpoint = self.checkpoint(steps).join("adapter");
         // An adapter may be left from an earlier stop.
         let weights = |folder: PathBuf| sha256_file(&folder.join("adapter_model.safetensors"));
         Ok(weights(checkpoint).ok().is_some_and(|hash| weights(self.adapter()).is_ok_and(|it| it == hash)))
@@ -146,24 +147,24 @@ impl RunDir {
     }
 
     fn locked(mut self) -> Result<Self> {
-        let path = self.path.join(".lock");
-        let file = File::create(&path).map_err(|error| write_error(&path, &error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
+        self._lock = lock::take(&self.path)?;
+        if self._lock.is_none() {
+            bail!(
                 "another process is at work on `{}`\nhint: wait for it to end, or start a new run under another `--name`",
                 self.path.display()
-            ),
-            // Some network disks know no locks; the run is worth more than the guard.
-            Err(TryLockError::Error(error)) => tracing::warn!("lock `{}`: {error}", path.display()),
+            );
         }
-        self._lock = Some(file);
         Ok(self)
     }
 }
 
+/// Whether `name` is one word that a folder can have for its name: nothing that leads out of where it is put.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+}
+
 fn create_named(root: &Path, name: &str) -> Result<PathBuf> {
-    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\', '\0']) {
+    if !is_name(name) {
         bail!("`{name}` cannot be the name of a run\nhint: the folder goes into `run.dir`, the name is one word");
     }
     let path = root.join(name);

@@ -1,6 +1,5 @@
 //! How far a run is, read off its directory.
 
-use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -9,6 +8,8 @@ use serde::Serialize;
 use super::dir::RunDir;
 use super::manifest::Manifest;
 use super::metrics::{self, MetricsRecord};
+use crate::config::EvalSection;
+use crate::disk::lock::is_held;
 
 /// What has become of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -16,7 +17,7 @@ use super::metrics::{self, MetricsRecord};
 pub enum State {
     /// A process is at work on it.
     Running,
-    /// It made all its steps.
+    /// It made all its steps, and the evaluation after them.
     Done,
     /// It stopped early, and `rft train --resume` goes on from its newest checkpoint.
     Interrupted,
@@ -63,8 +64,8 @@ impl Status {
             records.iter().filter(|record| record.values.contains_key("reward")).collect();
         let step = training.last().map_or(0, |record| record.step);
         let state = match () {
-            () if is_locked(run.path())? => State::Running,
-            () if step >= manifest.steps && run.adapter().is_dir() => State::Done,
+            () if is_held(run.path()) => State::Running,
+            () if step >= manifest.steps && is_finished(run, manifest.steps)? => State::Done,
             () if !run.checkpoints()?.is_empty() => State::Interrupted,
             () => State::Failed,
         };
@@ -98,14 +99,15 @@ pub fn name(path: &Path) -> String {
     whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether the process that trains holds its lock.
-fn is_locked(run: &Path) -> Result<bool> {
-    let path = run.join(".lock");
-    if !path.is_file() {
-        return Ok(false);
+/// Whether nothing is left to do of a run that made all its steps.
+fn is_finished(run: &RunDir, steps: usize) -> Result<bool> {
+    // Checkpoints are large, and whoever removed them meant to go on with nothing.
+    if run.checkpoints()?.is_empty() {
+        return Ok(run.adapter().is_dir());
     }
-    let file = File::open(&path).with_context(|| format!("read `{}`", path.display()))?;
-    Ok(matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    // Another version of the program may have had other keys.
+    let eval = read_config(run).ok().and_then(|mut config| config.remove("eval")?.try_into::<EvalSection>().ok());
+    eval.map_or(Ok(run.adapter().is_dir()), |eval| run.is_finished(steps, &eval))
 }
 
 #[cfg(test)]
@@ -139,6 +141,14 @@ mod tests {
         assert_eq!((interrupted.state, interrupted.step, interrupted.reward), (State::Interrupted, 1, Some(0.5)));
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":2,\"reward\":null}\n").unwrap();
         fs::create_dir(path.join("adapter")).unwrap();
+        fs::write(path.join("config.toml"), "[eval]\npath = \"held-out\"\nquestions = 8\nevery = 0\ngreedy = false\n")
+            .unwrap();
+        assert_eq!(state().state, State::Interrupted);
+        fs::create_dir(path.join("eval")).unwrap();
+        fs::write(path.join("eval/step-000002-sampled.jsonl"), "").unwrap();
         assert_eq!((state().state, state().reward, state().seed), (State::Done, None, 7));
+        fs::remove_dir_all(path.join("checkpoints")).unwrap();
+        fs::remove_dir_all(path.join("eval")).unwrap();
+        assert_eq!(state().state, State::Done);
     }
 }

@@ -5,11 +5,11 @@
 //! configs/RUN.toml    the plain configuration of each run; `rft train --config` takes it as well
 //! runs/RUN/           run directories
 //! evals/EVAL/         evaluations
-//! logs/NAME.log       what each process said; NAME.failed beside it where the last one failed
+//! logs/NAME.log       what each process said; beside it NAME.failed where the last one failed, and NAME.starts, a job's count
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +19,8 @@ use toml::{Table, Value};
 use super::expand::{Eval, Run, Sweep};
 use crate::config::{self, Layers, RunConfig};
 use crate::disk::atomic::{self, write_error};
+use crate::disk::lock::{self, Lock, is_held};
+use crate::run::dir::is_name;
 use crate::run::{Manifest, RunDir, metrics};
 
 /// The folder of a sweep.
@@ -80,11 +82,7 @@ pub struct RunView {
     pub seconds: Option<f64>,
 }
 
-/// Held by the process that works on a sweep.
-pub struct Lock(#[expect(dead_code, reason = "held until it is dropped")] Option<File>);
-
 const RECORD: &str = "sweep.json";
-const LOCK: &str = ".lock";
 const PARTS: [&str; 4] = ["configs", "runs", "evals", "logs"];
 
 /// What may differ between two machines that go on with one sweep.
@@ -138,27 +136,20 @@ impl Folder {
             path.display()
         );
         let text = fs::read(&file).with_context(|| format!("read `{}`", file.display()))?;
-        let record = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", file.display()))?;
+        let record: Record = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", file.display()))?;
+        // Names become paths, and the file may be a stranger's.
+        if let Some(name) = record.names().find(|name| !is_name(name)) {
+            bail!("`{}`: `{name}` is no name of a run, an evaluation or a benchmark", file.display());
+        }
         Ok((folder, record))
     }
 
     /// Keeps a second `rft sweep` from working on the same folder.
     fn lock(&self) -> Result<Lock> {
-        let path = self.path.join(LOCK);
-        let file = File::create(&path).map_err(|error| write_error(&path, &error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock(Some(file))),
-            Err(TryLockError::WouldBlock) => bail!(
-                "another `rft sweep` is at work on `{}`\nhint: `rft sweep status {}` tells how far it is",
-                self.path.display(),
-                self.path.display()
-            ),
-            // Some network disks know no locks.
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!("lock `{}`: {error}", path.display());
-                Ok(Lock(None))
-            }
-        }
+        let path = self.path.display();
+        lock::take(&self.path)?.with_context(|| {
+            format!("another `rft sweep` is at work on `{path}`\nhint: `rft sweep status {path}` tells how far it is")
+        })
     }
 
     /// Whether all that was asked for before is asked for still.
@@ -249,6 +240,11 @@ impl Folder {
         self.path.join("logs").join(format!("{name}.failed"))
     }
 
+    /// How often a job of a cluster has started at the same place.
+    pub fn starts_path(&self, name: &str) -> PathBuf {
+        self.path.join("logs").join(format!("{name}.starts"))
+    }
+
     /// How far a run is.
     pub fn run_view(&self, run: &str) -> Result<RunView> {
         let path = self.run_path(run);
@@ -265,7 +261,7 @@ impl Folder {
             let times: Vec<f64> = lines.iter().filter_map(|line| *line.values.get("step_time")?).collect();
             view.seconds = (!times.is_empty()).then(|| crate::stats::mean(&times));
             view.state = match view.steps {
-                _ if is_busy(&path) => State::Running,
+                _ if is_held(&path) => State::Running,
                 Some(steps) if dir.manifest().is_file() && dir.is_finished(steps, &config.eval)? => State::Done,
                 _ => State::Stopped,
             };
@@ -281,7 +277,7 @@ impl Folder {
         let path = self.eval_path(&eval.name);
         let state = match path.is_dir() {
             false => State::Waiting,
-            true if is_busy(&path) => State::Running,
+            true if is_held(&path) => State::Running,
             true if eval.benches.iter().all(|bench| path.join(bench).join("results.json").is_file()) => State::Done,
             true => State::Stopped,
         };
@@ -315,6 +311,14 @@ impl Record {
         }
     }
 
+    /// All names that folders and files are called by.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let runs = self.runs.iter().map(|it| &it.name);
+        let evals =
+            self.evals.iter().flat_map(|it| [&it.name, &it.config].into_iter().chain(&it.run).chain(&it.benches));
+        runs.chain(evals).map(String::as_str)
+    }
+
     pub fn run(&self, name: &str) -> Option<&Run> {
         self.runs.iter().find(|it| it.name == name)
     }
@@ -326,14 +330,8 @@ impl Record {
 
 /// Whether something stands in a folder that no sweep has put there.
 fn holds_other_things(path: &Path) -> bool {
-    let own = |name: &str| name == LOCK || PARTS.contains(&name);
+    let own = |name: &str| name == lock::FILE || PARTS.contains(&name);
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|it| !it.file_name().to_str().is_some_and(own)))
-}
-
-/// Whether a process holds the lock of a run or an evaluation.
-pub(super) fn is_busy(folder: &Path) -> bool {
-    let lock = File::open(folder.join(LOCK));
-    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// The first dotted key in which two configurations differ, but for what is the machine's.

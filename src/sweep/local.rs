@@ -271,7 +271,7 @@ pub fn become_task(
 }
 
 /// The log of a task, open at its end; that it failed before is forgotten.
-fn log(folder: &Folder, task: &Task) -> Result<File> {
+pub(super) fn log(folder: &Folder, task: &Task) -> Result<File> {
     _ = fs::remove_file(folder.failed_path(&task.name));
     let path = folder.log_path(&task.name);
     OpenOptions::new().create(true).append(true).open(&path).map_err(|error| write_error(&path, &error))

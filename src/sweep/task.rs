@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use super::expand::Eval;
 use super::file::EvalSection;
-use super::folder::{Folder, Record, State, is_busy};
+use super::folder::{Folder, Record, State};
+use crate::disk::lock::is_held;
 
 /// A process of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ fn train(folder: &Folder, run: &str) -> Result<Vec<String>> {
     }
     // Without a manifest nothing was trained yet, and there is nothing to go on with.
     if !path.join("manifest.json").is_file() {
-        if is_busy(&path) {
+        if is_held(&path) {
             bail!("another process is at work on `{}`", path.display());
         }
         fs::remove_dir_all(&path).with_context(|| format!("remove `{}`", path.display()))?;

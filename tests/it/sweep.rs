@@ -532,6 +532,17 @@ fn a_dry_run_tells_all_and_writes_nothing() {
     ] {
         assert!(said.lines().any(|it| it == line), "no line `{line}` in\n{said}");
     }
+    // A piece of the first run tells of the benchmarks too, whether the runs hold questions out or not.
+    for set in ["eval.questions=4", "eval.questions=0"] {
+        let args = ["sweep", "sweep.toml", "--dry-run", "--measure", "0.1", "--gpu-hour-price", "2", "--set", set];
+        let output = rft(folder.path()).args(args).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        for what in ["runs  ", "benchmarks  ", "together  "] {
+            let is_priced =
+                |line: &&str| line.starts_with(what) && line.contains(" tokens, ") && line.contains("costs");
+            assert!(said.lines().any(|it| is_priced(&it)), "{set}: no price of `{what}` in\n{said}");
+        }
+    }
     assert!(!folder.path().join("sweeps").exists());
 }
 

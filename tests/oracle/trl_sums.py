@@ -73,7 +73,8 @@ def write_questions() -> None:
     QUESTIONS.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def train(folder: str, seed: int, out: Path) -> None:
+def train(folder: str, seed: int, out: Path, rollout=None, begin=None, after_step=None) -> None:
+    """`rollout` draws the completions in TRL's stead, `begin` is given the model once, `after_step` called when a line is written."""
     import torch
     import trl.trainer.utils as trl_utils
     from datasets import Dataset
@@ -121,6 +122,8 @@ def train(folder: str, seed: int, out: Path) -> None:
             line = {"step": state.global_step, **{key: float(logs[name]) for key, name in keys.items()}}
             with out.open("a") as file:
                 file.write(json.dumps({"seed": seed, **line, "texts": texts}) + "\n")
+            if after_step:
+                after_step()
 
     c = CONFIG
     trainer = GRPOTrainer(
@@ -161,7 +164,10 @@ def train(folder: str, seed: int, out: Path) -> None:
             report_to="none",
         ),
         callbacks=[Record()],
+        rollout_func=rollout,
     )
+    if begin:
+        begin(trainer.model)
     trainer.train()
 
 

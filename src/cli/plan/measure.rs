@@ -19,6 +19,8 @@ use std::time::Instant;
 pub struct Measured {
     pub device: String,
     pub steps: Piece,
+    /// Completions of those steps, without the updates.
+    pub rollouts: Piece,
     pub evaluation: Piece,
     pub forecast: Forecast,
 }
@@ -63,10 +65,10 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
         let fit = (seconds / started.elapsed().as_secs_f64()) as usize;
         wanted = 1 + fit.clamp(1, total.max(2) - 1);
     }
-    let (steps, seconds_of_rollouts) = counted(&run)?;
+    let (steps, rollouts) = counted(&run, config.rollout.completions_per_step())?;
 
     // As many questions as a quarter of the time allows, by the rollouts' rate.
-    let seconds_of_one = seconds_of_rollouts / (steps.units * config.rollout.completions_per_step()) as f64;
+    let seconds_of_one = rollouts.seconds / rollouts.units as f64;
     let questions = (seconds / 4.0 / seconds_of_one / f64::from(kinds)) as usize;
     let questions = questions.clamp(1, config.rollout.max_rows).min(setup.held_out.len());
     let training = training(&config, &setup, questions, &run, &progress, &stop);
@@ -85,7 +87,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
     let evaluation = evaluation.unwrap_or_default();
     config.train.steps = Some(total);
     let forecast = Forecast::new(&config, setup.questions.len(), setup.held_out.len(), &steps, &evaluation, price);
-    Ok(Measured { device: device.to_string(), steps, evaluation, forecast })
+    Ok(Measured { device: device.to_string(), steps, rollouts, evaluation, forecast })
 }
 
 /// The run that is measured, with the first `held_out` questions to evaluate on.
@@ -109,13 +111,14 @@ fn training<'a>(
     }
 }
 
-/// The steps after the first, from the run's own log, and how many seconds of them were rollouts.
-fn counted(run: &RunDir) -> Result<(Piece, f64)> {
+/// The steps after the first, from the run's own log, and their rollouts.
+fn counted(run: &RunDir, completions: usize) -> Result<(Piece, Piece)> {
     let lines = metrics::read(&run.metrics())?;
     let value = |line: usize, name: &str| -> Result<f64> {
         lines.get(line).and_then(|line| *line.values.get(name)?).with_context(|| format!("measure `{name}`"))
     };
     let sum = |name: &str| (1..lines.len()).map(|line| value(line, name)).sum::<Result<f64>>();
     let tokens = value(lines.len() - 1, "num_tokens")? - value(0, "num_tokens")?;
-    Ok((Piece { units: lines.len() - 1, tokens: tokens as u64, seconds: sum("step_time")? }, sum("rollout_time")?))
+    let steps = Piece { units: lines.len() - 1, tokens: tokens as u64, seconds: sum("step_time")? };
+    Ok((steps, Piece { units: steps.units * completions, seconds: sum("rollout_time")?, ..steps }))
 }

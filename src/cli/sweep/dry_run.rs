@@ -78,7 +78,9 @@ fn measured(sweep: &Sweep, cost: &Cost, config: &RunConfig, seconds: f64, price:
     download::confirm(config, false)?;
     eprintln!("measuring; two steps are trained at least, however long they take");
     let measured = measure(config, seconds, price)?;
-    let (whole, piece) = (measured.forecast.whole, measured.evaluation);
+    let whole = measured.forecast.whole;
+    // Without questions that are held out, the rollouts say how fast completions are made.
+    let piece = if measured.evaluation.units > 0 { measured.evaluation } else { measured.rollouts };
     let runs = sweep.runs.len() as f64;
     let mut text = format!("measured on {}\n", measured.device);
     let mut line = |what: &str, tokens: f64, hours: f64| {
@@ -87,12 +89,13 @@ fn measured(sweep: &Sweep, cost: &Cost, config: &RunConfig, seconds: f64, price:
         _ = writeln!(text, "{what:11} {}, {time}{money}", shown(tokens));
     };
     line("runs", runs * whole.tokens, runs * whole.hours);
-    if piece.units > 0 {
+    if cost.benchmarks.completions > 0 {
         let factor = cost.benchmarks.completions as f64 / piece.units as f64;
         let (tokens, hours) = (factor * piece.tokens as f64, factor * piece.seconds / 3600.0);
         line("benchmarks", tokens, hours);
         line("together", runs * whole.tokens + tokens, runs * whole.hours + hours);
     }
-    text += "if completions stay as long as those of the held-out questions are now; one process at a time\n";
+    text +=
+        "tokens of prompts counted; if completions stay as long as they were in this piece; one process at a time\n";
     Ok(text)
 }
