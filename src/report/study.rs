@@ -93,6 +93,15 @@ pub struct Comparison {
     pub verdict: Verdict,
 }
 
+impl Comparison {
+    /// 95 %, both for another training run and for other questions: from the lower to the upper end of the two intervals. This is
+    /// what the larger of two p-values tests. Over seeds alone, an interval has no width where all seeds came to the same score.
+    pub fn interval(&self) -> Interval {
+        let Interval { low, high } = self.seeds.interval.unwrap_or(self.questions);
+        Interval { low: low.min(self.questions.low), high: high.max(self.questions.high) }
+    }
+}
+
 /// The results of a study.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {

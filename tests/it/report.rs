@@ -292,8 +292,8 @@ fn the_summary_says_what_the_statistics_allow_and_no_more() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.1), ("reasoning", 0.75)], 5);
     let found = lab.report(&runs);
-    let higher = "`reasoning` is higher than `none` on average over the benchmarks";
-    assert!(found.summary.iter().any(|line| line.starts_with(higher)), "{:?}", found.summary);
+    let told = found.summary.iter().find(|line| line.starts_with("`reasoning` is higher than `none` on"));
+    assert!(told.is_some_and(|line| line.contains("on average over the benchmarks by")), "{:?}", found.summary);
     assert!(found.data["comparisons"][2]["verdict"] == "higher", "{}", found.data["comparisons"]);
 
     // One seed: a verdict on nothing, and a warning.
@@ -303,10 +303,18 @@ fn the_summary_says_what_the_statistics_allow_and_no_more() {
     assert!(!single.summary.iter().any(|line| line.contains("is higher")), "{:?}", single.summary);
     assert!(single.warnings[0].starts_with("One training seed"), "{:?}", single.warnings);
 
+    // Nothing is wrong any more: no benchmark can tell these arms apart.
+    let lab = Lab::new();
+    let runs = lab.study(&[("none", 2.0), ("reasoning", 2.0)], 2);
+    let easy = lab.report(&runs);
+    let told = easy.warnings.iter().filter(|line| line.starts_with("At the end of the scale: 2 of 2 arms have 99 %"));
+    assert_eq!(told.count(), 2, "{:?}", easy.warnings);
+
     // No difference: no verdict; and what else a reader should know.
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.5), ("reasoning", 0.5)], 3);
     let none = lab.report(&runs);
+    assert!(!none.warnings.iter().any(|line| line.starts_with("At the end of the scale")), "{:?}", none.warnings);
     assert!(none.summary[0].starts_with("No verdict on any of the 3 differences"), "{:?}", none.summary);
     for start in ["Truncated", "Reward saturated"] {
         assert!(none.warnings.iter().any(|line| line.starts_with(start)), "{start}: {:?}", none.warnings);

@@ -516,6 +516,28 @@ fn each_process_gets_a_gpu_and_its_threads() {
 }
 
 #[test]
+fn a_record_that_leads_out_of_its_folder_is_refused() {
+    let record = |run: &str, bench: &str| {
+        json!({
+            "rft": "0.1.0", "name": "s", "demonstration": false, "notes": [], "seeds": [1], "eval_args": [],
+            "runs": [{"name": run, "arm": "a", "seed": 1, "varies": {}}],
+            "evals": [{"name": "e", "run": run, "arm": "a", "seed": 1, "test_prompt": "none", "benches": [bench],
+                       "ppe": null, "config": run}],
+        })
+    };
+    let folder = TempDir::new().unwrap();
+    let said = |run: &str, bench: &str| {
+        fs::write(folder.path().join("sweep.json"), record(run, bench).to_string()).unwrap();
+        let output = rft(folder.path()).args(["sweep", "task", ".", run]).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (run, bench) in [("../../x", "arithmetic"), ("a", "../../x"), ("/x", "arithmetic"), ("a", "..")] {
+        assert!(said(run, bench).contains("is no name of a run"), "{}", said(run, bench));
+    }
+    assert!(!said("a", "arithmetic").contains("is no name of a run"));
+}
+
+#[test]
 fn a_dry_run_tells_all_and_writes_nothing() {
     let folder = with("sweep.toml", SMALL.as_bytes());
     let output = rft(folder.path()).args(["sweep", "sweep.toml", "--dry-run"]).output().unwrap();

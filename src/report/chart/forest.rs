@@ -64,8 +64,10 @@ impl Forest {
             svg.rule(if tick == 0.0 { "axis" } else { "rule" }, (at, top), (at, bottom));
             svg.text("muted number", (at, bottom + LINE), Anchor::Middle, &scale.label(tick));
         }
-        let axis = fit(&self.axis.title(), TEXT, right - left);
-        svg.text("muted", ((left + right) / 2.0, bottom + 2.0 * LINE + 4.0), Anchor::Middle, &axis);
+        // Beside the axis there is room on both sides.
+        let middle = (left + right) / 2.0;
+        let axis = fit(&self.axis.title(), TEXT, 2.0 * middle.min(width - middle));
+        svg.text("muted", (middle, bottom + 2.0 * LINE + 4.0), Anchor::Middle, &axis);
 
         let mut y = top + step / 2.0;
         for group in &self.groups {

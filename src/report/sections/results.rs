@@ -32,11 +32,13 @@ impl Found {
     pub fn summary(&self) -> Vec<String> {
         let mut said = Vec::new();
         if let Some(arms) = &self.arms {
-            said.extend(arms.summary());
+            said.extend(arms.summary("between arms"));
         }
         if let Some(untrained) = &self.untrained {
-            let lines = untrained.summary();
-            said.extend(lines.into_iter().map(|line| format!("Against the untrained model: {line}")));
+            said.extend(untrained.summary("from the untrained model"));
+        }
+        if self.outcomes().flat_map(|outcome| &outcome.comparisons).any(study::Comparison::decided) {
+            said.push("In brackets: 95 % intervals that hold both over seeds and over questions.".to_owned());
         }
         said
     }

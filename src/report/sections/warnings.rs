@@ -6,10 +6,14 @@ use super::results::{Found, overlaps};
 use super::{groups, lengths};
 use crate::report::aligned::Aligned;
 use crate::report::load::{Bench, Evaluation, Material, quoted};
-use crate::report::study::{Verdict, WORTH};
+use crate::report::study::{Arm, Verdict, WORTH};
+use crate::stats::mean;
 
 /// Above this share of answers that were cut off, a score is also one of brevity.
 const TRUNCATED: f64 = 0.05;
+
+/// From this share of right answers on, or of wrong ones, a benchmark tells little of who is better.
+const CEILING: f64 = 0.99;
 
 /// From this share on, groups whose rewards are all equal teach next to nothing.
 const SATURATED: f64 = 0.8;
@@ -21,6 +25,7 @@ pub fn all(material: &Material, aligned: &Aligned, found: &Found, left_out: Vec<
     said.extend(power(found));
     said.extend(contaminated(material, aligned));
     said.extend(settings(material, aligned));
+    said.extend(at_the_ends(material, aligned));
     said.extend(truncated(material, aligned));
     said.extend(saturated(material));
     said.extend(not_finite(material));
@@ -52,6 +57,29 @@ fn power(found: &Found) -> Option<String> {
             100.0 * WORTH
         )
     })
+}
+
+/// Benchmarks that are too easy or too hard to tell the arms apart.
+fn at_the_ends(material: &Material, aligned: &Aligned) -> Vec<String> {
+    let (study, mut said) = (aligned.study(material), Vec::new());
+    let all = study.arms.len();
+    for (column, benchmark) in study.benchmarks.iter().enumerate() {
+        let score = |arm: &Arm| mean(&arm.seeds.values().map(|results| mean(&results[column])).collect::<Vec<_>>());
+        let scores: Vec<f64> = study.arms.iter().map(score).collect();
+        let easy = scores.iter().filter(|score| **score >= CEILING).count();
+        let hard = scores.iter().filter(|score| **score <= 1.0 - CEILING).count();
+        let share = 100.0 * CEILING;
+        for (count, what) in [(easy, "right"), (hard, "wrong")] {
+            if count > 1 {
+                said.push(format!(
+                    "At the end of the scale: {count} of {all} arms have {share:.0} % or more of {} {what}, so that differences \
+                     between them cannot show there.",
+                    quoted(&benchmark.name)
+                ));
+            }
+        }
+    }
+    said
 }
 
 fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {

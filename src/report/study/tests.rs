@@ -45,9 +45,18 @@ fn a_large_difference_is_found_and_a_small_one_is_not() {
     let small = find(&outcome, "planning", "none", AVERAGE);
     assert!(matches!(small.verdict, Verdict::None { power } if power > 0.5), "{small:?}");
 
-    let summary = outcome.summary();
-    assert!(summary.iter().any(|line| line.starts_with("`reasoning` is higher than `none` on average")), "{summary:?}");
+    let summary = outcome.summary("between arms");
+    assert!(summary.iter().any(|line| line.starts_with("`reasoning` is higher than `none` on")), "{summary:?}");
     assert!(!summary.iter().any(|line| line.contains("`planning` is higher")));
+    // One sentence for all benchmarks, with the wider of both intervals.
+    let told: Vec<&Comparison> =
+        outcome.comparisons.iter().filter(|it| it.arm == "reasoning" && it.reference == "none").collect();
+    assert_eq!(summary.iter().filter(|line| line.starts_with("`reasoning` is higher than `none`")).count(), 1);
+    for it in told.iter().filter(|it| it.decided()) {
+        let (interval, seeds) = (it.interval(), it.seeds.interval.unwrap());
+        assert!(interval.low <= seeds.low.min(it.questions.low) && interval.high >= seeds.high.max(it.questions.high));
+        assert!(summary.iter().any(|line| line.contains(&text::signed_ends(interval))), "{summary:?}");
+    }
     let open = outcome.comparisons.iter().filter(|it| matches!(it.verdict, Verdict::None { .. })).count();
     assert!(
         summary.last().unwrap().starts_with(&format!("No verdict on the other {open} of 9 differences")),
@@ -74,7 +83,7 @@ fn one_seed_gives_no_verdict() {
         assert_eq!((it.verdict, it.adjusted, it.detectable), (Verdict::None { power: 0.0 }, None, None));
         assert!(it.question_p_value < 0.001);
     }
-    let summary = outcome.summary();
+    let summary = outcome.summary("between arms");
     assert!(summary[0].starts_with("No verdict on any of the 3 differences"), "{summary:?}");
     assert!(summary[1].contains("one seed"), "{summary:?}");
     assert!(markdown::table(&outcome.comparisons("c", "")).contains("| one seed |"));
@@ -91,7 +100,7 @@ fn without_power_no_verdict() {
     let outcome = compare(&noisy, &["none"], 0).unwrap();
     let it = find(&outcome, "code", "none", AVERAGE);
     assert!(it.seeds.power(WORTH) < 0.5 && matches!(it.verdict, Verdict::None { .. }), "{it:?}");
-    assert!(outcome.summary().iter().any(|line| line.contains("more often than not")));
+    assert!(outcome.summary("between arms").iter().any(|line| line.contains("more often than not")));
 }
 
 /// Few seeds often differ by the very same number of questions, which is no certainty.
@@ -142,7 +151,7 @@ fn tables_and_pictures() {
     let forest = outcome.forest("none");
     assert_eq!(forest.groups.iter().map(|group| group.rows.len()).collect::<Vec<_>>(), [2, 2, 2]);
     assert!(forest.svg().contains("Each arm against none"));
-    println!("{comparisons}\n{}", outcome.summary().join("\n"));
+    println!("{comparisons}\n{}", outcome.summary("between arms").join("\n"));
 }
 
 /// Names come from files of the user's, and stand in sentences and tables.
@@ -151,7 +160,7 @@ fn no_name_breaks_a_sentence_or_a_table() {
     let name = "a|`b`\n<i>";
     let arms = [("none", 0.3), (name, 0.7)];
     let outcome = compare(&study(&arms, 5, 0.005, 8), &REFERENCES, 0).unwrap();
-    let said = &outcome.summary()[0];
+    let said = &outcome.summary("between arms")[0];
     assert!(said.starts_with("`a|'b' <i>` is higher than `none`"), "{said}");
     let table = markdown::table(&outcome.comparisons("c", ""));
     assert!(table.lines().all(|line| line.replace("\\|", "").matches('|').count() == 10), "{table}");

@@ -19,9 +19,36 @@ impl fmt::Display for Verdict {
 }
 
 impl Comparison {
-    fn decided(&self) -> bool {
+    /// Whether it has a verdict.
+    pub fn decided(&self) -> bool {
         self.verdict == Verdict::Higher || self.verdict == Verdict::Lower
     }
+}
+
+/// Comparisons that one sentence tells: of the same two arms, in the same direction. The surest come first.
+fn sentences<'a>(decided: &[&'a Comparison]) -> Vec<Vec<&'a Comparison>> {
+    let mut groups: Vec<Vec<&Comparison>> = Vec::new();
+    for it in decided {
+        let of =
+            |other: &Comparison| (&other.arm, &other.reference, other.verdict) == (&it.arm, &it.reference, it.verdict);
+        match groups.iter_mut().find(|group| of(group[0])) {
+            Some(group) => group.push(it),
+            None => groups.push(vec![it]),
+        }
+    }
+    let surest = |group: &[&Comparison]| group.iter().filter_map(|it| it.adjusted).fold(1.0, f64::min);
+    groups.sort_by(|a, b| surest(a).total_cmp(&surest(b)));
+    groups
+}
+
+fn sentence(group: &[&Comparison]) -> String {
+    let place = |it: &&Comparison| {
+        let place = if it.column == AVERAGE { "average over the benchmarks".to_owned() } else { quoted(&it.column) };
+        format!("on {place} by {:.1} points {}", 100.0 * it.seeds.difference.abs(), signed_ends(it.interval()))
+    };
+    let places: Vec<String> = group.iter().map(place).collect();
+    let (arm, reference) = (quoted(&group[0].arm), quoted(&group[0].reference));
+    format!("{arm} is {} than {reference} {} ({} seeds).", group[0].verdict, places.join(", "), group[0].seeds.seeds)
 }
 
 impl Outcome {
@@ -32,11 +59,11 @@ impl Outcome {
             "against",
             "benchmark",
             "difference",
+            "verdict",
             "over seeds, 95\u{a0}%",
             "over questions, 95\u{a0}%",
             "p, corrected",
             "detectable",
-            "verdict",
         ];
         let mut table = Table::new(name, caption, heads);
         for it in &self.comparisons {
@@ -45,38 +72,21 @@ impl Outcome {
                 it.reference.as_str().into(),
                 it.column.as_str().into(),
                 Cell::number(it.seeds.difference, points(it.seeds.difference)),
+                it.verdict.to_string().into(),
                 it.seeds.interval.map_or("one seed".into(), signed_ends).into(),
                 signed_ends(it.questions).into(),
                 Cell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
                 Cell::maybe(it.detectable, percent),
-                it.verdict.to_string().into(),
             ]);
         }
         table
     }
 
-    /// What may be said, the least likely by chance first. A difference without a verdict is not named.
-    pub fn summary(&self) -> Vec<String> {
-        let mut said = Vec::new();
-        let mut decided: Vec<&Comparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
-        decided.sort_by(|a, b| a.adjusted.unwrap_or(1.0).total_cmp(&b.adjusted.unwrap_or(1.0)));
-        for it in &decided {
-            let where_ = if it.column == AVERAGE {
-                "on average over the benchmarks".into()
-            } else {
-                format!("on {}", quoted(&it.column))
-            };
-            let size = 100.0 * it.seeds.difference.abs();
-            let (arm, reference) = (quoted(&it.arm), quoted(&it.reference));
-            let (verdict, seeds) = (it.verdict, it.seeds.seeds);
-            let interval = it
-                .seeds
-                .interval
-                .map_or(String::new(), |interval| format!(", 95 % interval {}", signed_ends(interval)));
-            said.push(format!(
-                "{arm} is {verdict} than {reference} {where_} by {size:.1} points ({seeds} seeds{interval})."
-            ));
-        }
+    /// What may be said, the least likely by chance first. A difference without a verdict is not named. `between` says what the
+    /// differences are, such as `between arms`.
+    pub fn summary(&self, between: &str) -> Vec<String> {
+        let decided: Vec<&Comparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
+        let mut said: Vec<String> = sentences(&decided).into_iter().map(|group| sentence(&group)).collect();
         let all = self.comparisons.len();
         if all == 0 {
             said.push("No arm to compare with is in this study.".into());
@@ -92,7 +102,7 @@ impl Outcome {
             };
             let (chance, worth) = (open.len() - weak, 100.0 * WORTH);
             said.push(format!(
-                "No verdict on {which} differences between arms: {chance} are within what seeds and questions do by chance, {weak} \
+                "No verdict on {which} differences {between}: {chance} are within what seeds and questions do by chance, {weak} \
                  come from comparisons that would miss a true difference of {worth:.0} points more often than not."
             ));
         }
