@@ -16,7 +16,7 @@ use crate::device;
 use crate::run::Stop;
 use crate::sweep::local::{self, Children, End, Machine};
 use crate::sweep::task::{self, Kind, Next, Task};
-use crate::sweep::{Folder, Sweep, SweepFile, cluster, expand, folder, starts};
+use crate::sweep::{Folder, State, Sweep, SweepFile, cluster, expand, folder, starts};
 
 /// Train and measure many arms from one file
 ///
@@ -130,6 +130,10 @@ fn sweep(args: &Args) -> Result<ExitCode> {
         return on_cluster(&folder, &record, &sweep, &machine.program);
     }
     eprintln!("machine  {}", described(&machine));
+    let done = folder.states(&record)?.values().filter(|it| **it == State::Done).count();
+    if done > 0 {
+        eprintln!("so far   {done} of {} are done", record.runs.len() + record.evals.len());
+    }
 
     let children = Children::default();
     let killed = children.clone();
@@ -137,7 +141,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
         |_| eprintln!("stopping; every process saves its state first (again to stop at once)"),
         move |_| killed.kill(),
     )?;
-    let mut live = live::Live::new(&folder, &record);
+    let mut live = live::Live::new(&folder, &record, done);
     let ends = local::work(&folder, &record, &machine, &children, &stop, &mut |event| live.show(event))?;
     live.finish();
     conclude(&folder, &record, &ends)?;
@@ -261,7 +265,7 @@ fn on_cluster(folder: &Folder, record: &folder::Record, sweep: &Sweep, rft: &Pat
     }
     let jobs: Vec<cluster::Job> = jobs.into_iter().map(|(job, _)| job).collect();
     let stop = Stop::on_signals(|_| ())?;
-    let mut live = live::Live::new(folder, record);
+    let mut live = live::Live::new(folder, record, 0);
     let ends = cluster::follow(folder, record, &jobs, &stop, &mut |event| live.show(event))?;
     live.finish();
     conclude(folder, record, &ends)?;

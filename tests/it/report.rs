@@ -19,7 +19,7 @@ use rft::report::paper::Published;
 use rft::report::sections::report;
 use rft::rng::{Purpose, Stream};
 use rft::run::manifest::{PromptIdentity, Source};
-use rft::run::{Manifest, RunDir, Session};
+use rft::run::{BranchRecord, GroupRecord, Manifest, RunDir, Session};
 use rft::stats::{accuracy_interval, mean};
 use serde_json::{Value, json};
 
@@ -285,6 +285,75 @@ fn hostile_text_stays_text() {
     assert_eq!(fence, None);
     let mut rows = csv::Reader::from_reader(files["tables.csv"].as_bytes());
     assert!(rows.records().all(|row| row.unwrap().len() == 5));
+}
+
+/// The held-out questions of a run, of which those with `right` are solved.
+fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) {
+    let line = |q: usize| {
+        let verdict = if right(q) { Verdict::Correct } else { Verdict::Wrong };
+        let solved = Some(f32::from(u8::from(right(q))));
+        let branch = BranchRecord {
+            text: HOSTILE.into(),
+            tokens: 10 + step,
+            finish: "stop".into(),
+            rewards: BTreeMap::from([("accuracy".into(), solved), ("format".into(), Some(1.0))]),
+            reward: 0.5,
+            verdict,
+            answer: None,
+            note: Some("no <think>".into()),
+            advantage: 0.0,
+        };
+        let group = GroupRecord {
+            step,
+            question_id: format!("held-out-{q}"),
+            question: format!("What is {q}?"),
+            gold: "4".into(),
+            prompt_sha256: "ff".into(),
+            branches: vec![branch],
+        };
+        serde_json::to_string(&group).unwrap() + "\n"
+    };
+    fs::create_dir_all(run.join("eval")).unwrap();
+    fs::write(run.join(format!("eval/step-{step:06}-{kind}.jsonl")), (0..90).map(line).collect::<String>()).unwrap();
+}
+
+#[test]
+fn held_out_questions_show_what_training_did() {
+    let lab = Lab::new();
+    let runs: Vec<PathBuf> = (1..=3).map(|seed| lab.run(&format!("r-{seed}"), "reasoning", seed, 20)).collect();
+    for (seed, run) in runs.iter().enumerate() {
+        held_out(run, 0, "sampled", |q| q % 3 == 0);
+        held_out(run, 20, "sampled", |q| q % 3 < 2 || q == seed);
+        held_out(run, 0, "greedy", |q| q % 2 == 0);
+        held_out(run, 20, "greedy", |_| true);
+    }
+    let report = lab.report(&runs);
+    let told = "`reasoning` is higher than `reasoning, before training` on `held-out questions` by 33.";
+    assert!(report.summary[0].starts_with(told), "{:?}", report.summary);
+    assert!(report.summary.iter().any(|line| line.starts_with("There are no evaluations")), "{:?}", report.summary);
+    let files = written(&report);
+    let row = files["report.md"].lines().find(|line| line.starts_with("| reasoning | 3 | 33.3 ")).expect("a row");
+    for part in ["| 67.0 ", "| 50.0 → 100.0 |", "| 100.0 → 100.0 |", "| 10.0 → 30.0 |"] {
+        assert!(row.contains(part), "no `{part}` in {row}");
+    }
+    assert!(files["index.html"].contains("reasoning, before training") && !files["index.html"].contains(HOSTILE));
+    assert_eq!(report.data["completions"]["of"], 90);
+
+    let single = lab.report(&runs[..1]);
+    let told = "No verdict on the difference from before training: it rests on one seed";
+    assert!(single.summary[0].starts_with(told), "{:?}", single.summary);
+
+    // Other questions, and none before training.
+    let other = lab.run("r-4", "reasoning", 4, 20);
+    held_out(&other, 20, "sampled", |_| true);
+    assert!(lab.report(&[other.clone()]).data.get("held-out").is_none());
+    for step in [0, 20] {
+        held_out(&other, step, "sampled", |_| true);
+        let path = other.join(format!("eval/step-{step:06}-sampled.jsonl"));
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace("held-out-", "other-")).unwrap();
+    }
+    let mixed = lab.report(&[runs[0].clone(), other]);
+    assert!(mixed.warnings.iter().any(|line| line.contains("held out different questions")), "{:?}", mixed.warnings);
 }
 
 #[test]

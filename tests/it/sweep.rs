@@ -419,6 +419,7 @@ fn a_killed_sweep_goes_on_to_the_bytes_of_one_that_never_was() {
 
     let (code, said) = run_sweep(broken.path(), &["--jobs=2"]);
     assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("\nso far   ") && said.contains("[12 of 12]"), "{said}");
     let found = results(&sweep);
     assert!(found.0 == expected.0, "runs differ");
     assert!(found.1 == expected.1, "evaluations differ");

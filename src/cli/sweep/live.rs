@@ -22,9 +22,10 @@ pub struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    pub fn new(folder: &'a Folder, record: &'a Record) -> Self {
+    /// `done` tasks are done already, and are not told of again.
+    pub fn new(folder: &'a Folder, record: &'a Record, done: usize) -> Self {
         let bars = io::stderr().is_terminal().then(MultiProgress::new);
-        Self { folder, record, bars, lines: BTreeMap::new(), ended: 0, told: Instant::now() }
+        Self { folder, record, bars, lines: BTreeMap::new(), ended: done, told: Instant::now() }
     }
 
     pub fn show(&mut self, event: Event) {

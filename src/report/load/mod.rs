@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 pub use evaluation::{Bench, Evaluation, Sample};
-pub use run::{Run, dotted, ends};
+pub use run::{HeldOut, Run, dotted, ends};
 
 /// All that a report is made from.
 #[derive(Default)]

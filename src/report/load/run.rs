@@ -12,7 +12,7 @@ use crate::disk::hash::sha256_file;
 use crate::run::manifest::Manifest;
 use crate::run::metrics::{self, MetricsRecord};
 use crate::run::status::{self, State, Status};
-use crate::run::{RunDir, dir};
+use crate::run::{GroupRecord, RunDir, completions, dir};
 
 /// A training run that made all its steps.
 pub struct Run {
@@ -27,10 +27,26 @@ pub struct Run {
     pub config: BTreeMap<String, String>,
     /// The lines of training steps; those of evaluations on the way are left aside.
     pub steps: Vec<MetricsRecord>,
+    /// Its own evaluation; none where no questions were held out.
+    pub held_out: Option<HeldOut>,
     /// Of the adapter's weights.
     pub adapter_sha256: Option<String>,
     /// Which questions of benchmarks its training data overlaps with; none where nobody looked.
     pub contamination: Option<Contamination>,
+}
+
+/// The held-out questions of a run, one completion each.
+pub struct HeldOut {
+    /// At temperature 1.
+    pub sampled: Ends,
+    /// The most probable token at every step, where that was asked for.
+    pub greedy: Option<Ends>,
+}
+
+/// The same questions before and after training.
+pub struct Ends {
+    pub before: Vec<GroupRecord>,
+    pub after: Vec<GroupRecord>,
 }
 
 /// A run, or why it cannot be reported.
@@ -57,6 +73,7 @@ impl Run {
             varies: BTreeMap::new(),
             config: dotted(&status::read_config(&run)?),
             steps: steps.into_iter().filter(|record| record.values.contains_key("reward")).collect(),
+            held_out: held_out(&run, manifest.steps)?,
             adapter_sha256: adapter_hash(&run)?,
             contamination: contamination(&run)?,
             manifest,
@@ -92,6 +109,20 @@ pub fn dotted(config: &toml::Table) -> BTreeMap<String, String> {
     let mut into = BTreeMap::new();
     walk("", config, &mut into);
     into
+}
+
+fn held_out(run: &RunDir, steps: usize) -> Result<Option<HeldOut>> {
+    let ends = |kind: &str| -> Result<Option<Ends>> {
+        let [before, after] = [0, steps].map(|step| run.evaluation(step, kind));
+        if !before.is_file() || !after.is_file() {
+            return Ok(None);
+        }
+        let (before, after) = (completions::read(&before)?, completions::read(&after)?);
+        let ids = |groups: &[GroupRecord]| -> Vec<String> { groups.iter().map(|it| it.question_id.clone()).collect() };
+        Ok((!after.is_empty() && ids(&before) == ids(&after)).then_some(Ends { before, after }))
+    };
+    let Some(sampled) = ends(dir::SAMPLED)? else { return Ok(None) };
+    Ok(Some(HeldOut { sampled, greedy: ends(dir::GREEDY)? }))
 }
 
 fn adapter_hash(run: &dir::RunDir) -> Result<Option<String>> {

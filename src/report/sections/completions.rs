@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Part, groups};
+use super::{Part, groups, held_out};
 use crate::report::aligned::Aligned;
 use crate::report::document::{Answer, Block, Question};
 use crate::report::load::{Material, Sample};
@@ -17,15 +17,21 @@ const LONGEST: usize = 6_000;
 pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     let groups = groups(material, aligned);
     let mut questions: Vec<Vec<Question>> = Vec::new();
+    let mut all: usize = aligned.ids.iter().map(Vec::len).sum();
     for benchmark in &aligned.benchmarks {
         let readable: Vec<(&str, &[Sample])> = groups
             .iter()
             .map(|group| (group.label.as_str(), group.benches(material, &benchmark.name)[0].readable.as_slice()))
             .collect();
-        let Some((_, first)) = readable.first() else { continue };
-        questions.push(first.iter().map(|sample| question(&benchmark.name, sample, &readable)).collect());
+        questions.extend(side_by_side(&benchmark.name, &readable));
     }
-    let all: usize = aligned.ids.iter().map(Vec::len).sum();
+    if questions.is_empty() {
+        let held_out = held_out::readable(material);
+        let readable: Vec<(&str, &[Sample])> =
+            held_out.iter().map(|(label, samples)| (label.as_str(), samples.as_slice())).collect();
+        questions.extend(side_by_side("held-out", &readable));
+        all = questions.iter().map(Vec::len).sum();
+    }
     let fits = |each: usize| {
         questions.iter().flat_map(|it| chosen(it.len(), each).map(|at| size(&it[at]))).sum::<usize>() <= ROOM
     };
@@ -49,6 +55,12 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     let ids: Vec<String> = kept.iter().map(|it| format!("{}/{}", it.benchmark, it.id)).collect();
     let blocks = vec![Block::Text(text), Block::Completions(kept)];
     Some(Part::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
+}
+
+/// The questions of one benchmark, each with what all have answered; none where nobody was asked.
+fn side_by_side(benchmark: &str, readable: &[(&str, &[Sample])]) -> Option<Vec<Question>> {
+    let (_, first) = readable.first()?;
+    Some(first.iter().map(|sample| question(benchmark, sample, readable)).collect())
 }
 
 fn chosen(n: usize, most: usize) -> impl Iterator<Item = usize> {

@@ -2,6 +2,7 @@
 
 mod behaviors;
 mod completions;
+mod held_out;
 mod lengths;
 mod published;
 mod questions;
@@ -43,7 +44,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     let mut summary = found.summary();
     if summary.is_empty() && material.runs.is_empty() && published.is_none() {
         summary.push("There is nothing to report: every run and every evaluation was left out.".to_owned());
-    } else if summary.is_empty() && published.is_none() {
+    } else if aligned.benchmarks.is_empty() && published.is_none() {
         summary.push("There are no evaluations, so nothing can be said about accuracy on benchmarks.".to_owned());
     }
 
@@ -55,6 +56,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     parts.extend(results::parts(material, &aligned, &found));
     parts.extend(published::parts(material, &aligned, &found, published));
     parts.extend(training::part(material));
+    parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));
     parts.extend(lengths::part(material, &aligned));
     parts.extend(behaviors::part(material, &aligned));
     parts.extend(questions::part(material, &aligned));

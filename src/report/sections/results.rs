@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Part, SEED, columns};
+use super::{Part, SEED, columns, held_out};
 use crate::report::aligned::{Aligned, Row};
 use crate::report::chart::{HeatMap, Scale};
 use crate::report::document::{Block, Cell, Table, percent};
@@ -20,13 +20,15 @@ pub struct Found {
     pub arms: Option<Outcome>,
     /// Each arm against the untrained model under the same prompt.
     pub untrained: Option<Outcome>,
+    /// Each arm against itself before training, on the questions that it held out.
+    pub held_out: Option<Outcome>,
     /// The same accuracies on the questions that do not overlap with the training data.
     pub clean: Option<Aligned>,
 }
 
 impl Found {
     pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
-        self.arms.iter().chain(&self.untrained)
+        self.arms.iter().chain(&self.untrained).chain(&self.held_out)
     }
 
     pub fn summary(&self) -> Vec<String> {
@@ -36,6 +38,9 @@ impl Found {
         }
         if let Some(untrained) = &self.untrained {
             said.extend(untrained.summary("from the untrained model"));
+        }
+        if let Some(held_out) = &self.held_out {
+            said.extend(held_out.summary("from before training"));
         }
         if self.outcomes().flat_map(|outcome| &outcome.comparisons).any(study::Comparison::decided) {
             said.push("In brackets: 95 % intervals that hold both over seeds and over questions.".to_owned());
@@ -71,7 +76,7 @@ pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String
     let untrained = if pairs.is_empty() { None } else { outcome(&with_base.0, &pairs) };
     let overlaps = overlaps(material);
     let clean = (!overlaps.values().all(BTreeSet::is_empty)).then(|| aligned.without(&overlaps));
-    Found { arms, untrained, clean }
+    Found { arms, untrained, held_out: held_out::compare(material, left_out), clean }
 }
 
 /// The arms and, for the prompt of each, the untrained model: the same at every seed, for it has none. With the pairs to compare.

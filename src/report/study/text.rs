@@ -94,21 +94,32 @@ impl Outcome {
         }
         let open: Vec<&Comparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
         let weak = open.iter().filter(|it| it.seeds.power(WORTH) < ENOUGH_POWER).count();
-        if !open.is_empty() {
-            let which = if decided.is_empty() {
-                format!("any of the {all}")
-            } else {
-                format!("the other {} of {all}", open.len())
-            };
-            let (chance, worth) = (open.len() - weak, 100.0 * WORTH);
-            said.push(format!(
-                "No verdict on {which} differences {between}: {chance} are within what seeds and questions do by chance, {weak} \
-                 come from comparisons that would miss a true difference of {worth:.0} points more often than not."
-            ));
-        }
+        let (chance, worth) = (open.len() - weak, 100.0 * WORTH);
         let single = open.iter().filter(|it| it.seeds.seeds < 2).count();
-        if single > 0 {
-            said.push(format!("{single} of them rest on one seed, which says nothing about another training run."));
+        let (by_chance, would_miss, other_run) = (
+            "within what seeds and questions do by chance",
+            format!("would miss a true difference of {worth:.0} points more often than not"),
+            "one seed, which says nothing about another training run",
+        );
+        match (open.len(), decided.is_empty()) {
+            (0, _) => {}
+            (1, true) if single == 1 => {
+                said.push(format!("No verdict on the difference {between}: it rests on {other_run}."))
+            }
+            (1, true) if weak == 1 => {
+                said.push(format!("No verdict on the difference {between}: the comparison {would_miss}."))
+            }
+            (1, true) => said.push(format!("No verdict on the difference {between}: it is {by_chance}.")),
+            (count, nothing) => {
+                let which = if nothing { format!("any of the {all}") } else { format!("the other {count} of {all}") };
+                said.push(format!(
+                    "No verdict on {which} differences {between}: {chance} are {by_chance}, {weak} come from comparisons that \
+                     {would_miss}."
+                ));
+                if single > 0 {
+                    said.push(format!("{single} of them rest on {other_run}."));
+                }
+            }
         }
         said
     }

@@ -1,0 +1,162 @@
+//! The held-out questions of the training data before and after training: what `rft train` measures by itself.
+
+use serde_json::json;
+
+use super::{Part, SEED};
+use crate::math::Verdict;
+use crate::report::document::{Block, Cell, Table, percent};
+use crate::report::load::{HeldOut, Material, Run, Sample, quoted};
+use crate::report::study::{self, Arm, Benchmark, Outcome, Study};
+use crate::run::GroupRecord;
+use crate::stats::mean;
+
+/// What the questions are called in a comparison.
+const NAME: &str = "held-out questions";
+
+/// An arm, and its runs that have answered held-out questions.
+type Measured<'a> = Vec<(&'a str, Vec<(&'a Run, &'a HeldOut)>)>;
+
+fn measured(material: &Material) -> Measured<'_> {
+    let mut arms: Measured = Vec::new();
+    for run in &material.runs {
+        let Some(held_out) = &run.held_out else { continue };
+        match arms.iter_mut().find(|(name, _)| *name == run.arm) {
+            Some((_, runs)) => runs.push((run, held_out)),
+            None => arms.push((&run.arm, vec![(run, held_out)])),
+        }
+    }
+    arms
+}
+
+fn before(arm: &str) -> String {
+    format!("{arm}, before training")
+}
+
+/// Each arm against itself before training. `left_out` is told where the runs cannot be put together.
+pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcome> {
+    let arms = measured(material);
+    let ids = |held_out: &HeldOut| -> Vec<String> {
+        held_out.sampled.after.iter().map(|group| group.question_id.clone()).collect()
+    };
+    let mut all = arms.iter().flat_map(|(_, runs)| runs).map(|(_, held_out)| ids(held_out));
+    let first = all.next()?;
+    if all.any(|it| it != first) {
+        left_out.push("The runs held out different questions, which are not compared.".to_owned());
+        return None;
+    }
+    let arm = |name: String, runs: &[(&Run, &HeldOut)], of: fn(&HeldOut) -> &[GroupRecord]| Arm {
+        seeds: runs.iter().map(|(run, held_out)| (run.seed, vec![right(of(held_out))])).collect(),
+        name,
+    };
+    let after = arms.iter().map(|(name, runs)| arm((*name).to_owned(), runs, |it| &it.sampled.after));
+    let earlier = arms.iter().map(|(name, runs)| arm(before(name), runs, |it| &it.sampled.before));
+    let study = Study {
+        benchmarks: vec![Benchmark { name: NAME.to_owned(), samples: 1 }],
+        arms: after.chain(earlier).collect(),
+    };
+    let (trained, untrained) = study.arms.split_at(arms.len());
+    match study::compare_pairs(&study, &trained.iter().zip(untrained).collect::<Vec<_>>(), SEED) {
+        Ok(outcome) => Some(outcome),
+        Err(error) => {
+            left_out.push(format!("Before and after training are not compared: {}.", quoted(&error.to_string())));
+            None
+        }
+    }
+}
+
+/// 1 for each question that was answered right.
+fn right(groups: &[GroupRecord]) -> Vec<f64> {
+    let is_right = |group: &GroupRecord| group.branches.iter().all(|branch| branch.verdict == Verdict::Correct);
+    groups.iter().map(|group| f64::from(u8::from(is_right(group)))).collect()
+}
+
+pub fn part(material: &Material, outcome: &Outcome) -> Part {
+    let arms = measured(material);
+    let questions = arms[0].1[0].1.sampled.after.len();
+    let caption = format!(
+        "{questions} questions kept from training. Accuracy in percent at temperature 1, one completion each, with its 95 % interval \
+         over questions; after ±, the standard deviation between training seeds."
+    );
+    let heads = [
+        "arm",
+        "seeds",
+        "before training",
+        "after",
+        "greedy, before → after",
+        "format, before → after",
+        "tokens, before → after",
+    ];
+    let mut table = Table::new("held_out", &caption, heads);
+    let cell = |name: &str| {
+        let found = outcome.cells.iter().find(|(it, _)| it == name);
+        found.map_or_else(|| "–".into(), |(_, cells)| cells[0].shown())
+    };
+    for (name, runs) in &arms {
+        // Mean over the runs that have it, before and after.
+        let ends = |of: &dyn Fn(&HeldOut) -> Option<(f64, f64)>, show: fn(f64) -> String| -> Cell {
+            let ends: Vec<(f64, f64)> = runs.iter().filter_map(|(_, held_out)| of(held_out)).collect();
+            let over = |end: fn(&(f64, f64)) -> f64| mean(&ends.iter().map(end).collect::<Vec<_>>());
+            let after = over(|it| it.1);
+            if ends.is_empty() {
+                "–".into()
+            } else {
+                Cell::number(after, format!("{} → {}", show(over(|it| it.0)), show(after)))
+            }
+        };
+        let greedy = |it: &HeldOut| it.greedy.as_ref().map(|it| (mean(&right(&it.before)), mean(&right(&it.after))));
+        let format = |it: &HeldOut| Some((share(&it.sampled.before, "format")?, share(&it.sampled.after, "format")?));
+        let tokens = |it: &HeldOut| Some((tokens(&it.sampled.before), tokens(&it.sampled.after)));
+        table.rows.push(vec![
+            (*name).into(),
+            Cell::number(runs.len() as f64, runs.len().to_string()),
+            cell(&before(name)),
+            cell(name),
+            ends(&greedy, percent),
+            ends(&format, percent),
+            ends(&tokens, |it| format!("{it:.1}")),
+        ]);
+    }
+    let changes = outcome.comparisons("held_out_change", "Change of the accuracy, in points.");
+    let data = json!({ "questions": questions, "cells": outcome.cells, "comparisons": outcome.comparisons });
+    Part::new("held-out", "Held-out questions", vec![Block::Table(table), Block::Table(changes)], data)
+}
+
+/// The share of completions with the whole of a reward; none where it was not asked for.
+fn share(groups: &[GroupRecord], reward: &str) -> Option<f64> {
+    let branches = groups.iter().flat_map(|group| &group.branches);
+    let values: Option<Vec<f64>> =
+        branches.map(|branch| Some(f64::from(u8::from(*branch.rewards.get(reward)? == Some(1.0))))).collect();
+    values.filter(|values| !values.is_empty()).map(|values| mean(&values))
+}
+
+fn tokens(groups: &[GroupRecord]) -> f64 {
+    mean(&groups.iter().flat_map(|group| &group.branches).map(|branch| branch.tokens as f64).collect::<Vec<_>>())
+}
+
+/// What each arm said at its lowest seed, before and after training.
+pub fn readable(material: &Material) -> Vec<(String, Vec<Sample>)> {
+    let of_arm = |(name, runs): (&str, Vec<(&Run, &HeldOut)>)| {
+        let (_, held_out) = runs.into_iter().min_by_key(|(run, _)| run.seed)?;
+        let HeldOut { sampled, .. } = held_out;
+        Some([(before(name), samples(&sampled.before)), (name.to_owned(), samples(&sampled.after))])
+    };
+    measured(material).into_iter().filter_map(of_arm).flatten().collect()
+}
+
+fn samples(groups: &[GroupRecord]) -> Vec<Sample> {
+    let sample = |group: &GroupRecord| {
+        let branch = group.branches.first()?;
+        Some(Sample {
+            id: group.question_id.clone(),
+            question: group.question.clone(),
+            gold: group.gold.clone(),
+            text: branch.text.clone(),
+            tokens: branch.tokens,
+            finish: branch.finish.clone(),
+            answer: branch.answer.clone(),
+            verdict: branch.verdict.clone(),
+            how: branch.note.clone().unwrap_or_default(),
+        })
+    };
+    groups.iter().filter_map(sample).collect()
+}
