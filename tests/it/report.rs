@@ -342,11 +342,13 @@ fn held_out_questions_show_what_training_did() {
     let single = lab.report(&runs[..1]);
     let told = "No verdict on the difference from before training: it rests on one seed";
     assert!(single.summary[0].starts_with(told), "{:?}", single.summary);
+    assert!(single.warnings[0].starts_with("One training seed: `reasoning` was"), "{:?}", single.warnings);
+    assert!(!single.warnings.iter().any(|line| line.starts_with("Underpowered")), "{:?}", single.warnings);
 
     // Other questions, and none before training.
     let other = lab.run("r-4", "reasoning", 4, 20);
     held_out(&other, 20, "sampled", |_| true);
-    assert!(lab.report(&[other.clone()]).data.get("held-out").is_none());
+    assert!(lab.report(std::slice::from_ref(&other)).data.get("held-out").is_none());
     for step in [0, 20] {
         held_out(&other, step, "sampled", |_| true);
         let path = other.join(format!("eval/step-{step:06}-sampled.jsonl"));

@@ -6,7 +6,7 @@ use super::results::{Found, overlaps};
 use super::{groups, lengths};
 use crate::report::aligned::Aligned;
 use crate::report::load::{Bench, Evaluation, Material, quoted};
-use crate::report::study::{Arm, Verdict, WORTH};
+use crate::report::study::{Arm, Comparison, Verdict, WORTH};
 use crate::stats::mean;
 
 /// Above this share of answers that were cut off, a score is also one of brevity.
@@ -34,8 +34,13 @@ pub fn all(material: &Material, aligned: &Aligned, found: &Found, left_out: Vec<
 }
 
 fn single_seeds(material: &Material, aligned: &Aligned) -> Option<String> {
-    let arms = aligned.study(material).arms;
-    let single: Vec<String> = arms.iter().filter(|arm| arm.seeds.len() < 2).map(|arm| quoted(&arm.name)).collect();
+    let mut seeds: BTreeMap<String, usize> =
+        aligned.study(material).arms.into_iter().map(|arm| (arm.name, arm.seeds.len())).collect();
+    if seeds.is_empty() {
+        // Without evaluations, the runs themselves.
+        material.runs.iter().for_each(|run| *seeds.entry(run.arm.clone()).or_default() += 1);
+    }
+    let single: Vec<String> = seeds.iter().filter(|(_, seeds)| **seeds < 2).map(|(arm, _)| quoted(arm)).collect();
     let one = single.len() == 1;
     (!single.is_empty()).then(|| {
         format!(
@@ -48,7 +53,8 @@ fn single_seeds(material: &Material, aligned: &Aligned) -> Option<String> {
 
 fn power(found: &Found) -> Option<String> {
     let comparisons: Vec<_> = found.outcomes().flat_map(|outcome| &outcome.comparisons).collect();
-    let weak = |it: &&&crate::report::study::Comparison| matches!(it.verdict, Verdict::None { power } if power < 0.5);
+    // That one seed has no power at all is said elsewhere.
+    let weak = |it: &&&Comparison| it.seeds.seeds > 1 && matches!(it.verdict, Verdict::None { power } if power < 0.5);
     let count = comparisons.iter().filter(weak).count();
     (count > 0).then(|| {
         format!(
