@@ -133,7 +133,8 @@ pub fn work(
     let mut ends: BTreeMap<usize, End> = BTreeMap::new();
     // By slot: the task at work there, and since when.
     let mut slots: BTreeMap<usize, (usize, Instant)> = BTreeMap::new();
-    let mut told_busy: Vec<usize> = Vec::new();
+    // Tasks that a process of an earlier start is at work on, and since when they are waited for.
+    let mut awaited: BTreeMap<usize, Instant> = BTreeMap::new();
     let mut asked = false;
     loop {
         for (slot, status) in children.ended()? {
@@ -169,14 +170,17 @@ pub fn work(
                 let started = next(folder, record, task).and_then(|next| match next {
                     Next::Start(args) => start(folder, task, &args, machine, slot).map(|it| Some((it, args))),
                     Next::Done => {
+                        if let Some(since) = awaited.remove(&at) {
+                            show(Event::Ended { task, end: &End::Done, seconds: since.elapsed().as_secs_f64() });
+                        }
                         ends.insert(at, End::Done);
                         Ok(None)
                     }
                     Next::Busy => {
-                        if !told_busy.contains(&at) {
-                            told_busy.push(at);
+                        awaited.entry(at).or_insert_with(|| {
                             show(Event::Waiting(task));
-                        }
+                            Instant::now()
+                        });
                         Ok(None)
                     }
                 });
