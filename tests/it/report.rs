@@ -344,6 +344,7 @@ fn held_out_questions_show_what_training_did() {
     assert!(single.summary[0].starts_with(told), "{:?}", single.summary);
     assert!(single.warnings[0].starts_with("One training seed: `reasoning` was"), "{:?}", single.warnings);
     assert!(!single.warnings.iter().any(|line| line.starts_with("Underpowered")), "{:?}", single.warnings);
+    assert!(written(&single)["report.md"].contains("| no verdict: one seed |"));
 
     // Other questions, and none before training.
     let other = lab.run("r-4", "reasoning", 4, 20);

@@ -19,6 +19,11 @@ impl fmt::Display for Verdict {
 }
 
 impl Comparison {
+    /// The verdict, or why there is none.
+    fn told(&self) -> String {
+        if self.seeds.seeds < 2 { "no verdict: one seed".to_owned() } else { self.verdict.to_string() }
+    }
+
     /// Whether it has a verdict.
     pub fn decided(&self) -> bool {
         self.verdict == Verdict::Higher || self.verdict == Verdict::Lower
@@ -72,7 +77,7 @@ impl Outcome {
                 it.reference.as_str().into(),
                 it.column.as_str().into(),
                 Cell::number(it.seeds.difference, points(it.seeds.difference)),
-                it.verdict.to_string().into(),
+                it.told().into(),
                 it.seeds.interval.map_or("one seed".into(), signed_ends).into(),
                 signed_ends(it.questions).into(),
                 Cell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
@@ -132,7 +137,7 @@ impl Outcome {
             value: 100.0 * it.seeds.difference,
             interval: it.seeds.interval.map(scaled),
             second: Some(scaled(it.questions)),
-            note: it.verdict.to_string(),
+            note: it.told(),
         };
         let group = |column: &String| Group {
             heading: column.clone(),
