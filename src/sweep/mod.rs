@@ -2,7 +2,8 @@
 //!
 //! [`file`] reads what was asked for, [`expand`] makes plain configurations of it, [`folder`] keeps them on disk and tells from
 //! there how far each is, [`task`] knows the command of each, [`local`] runs them side by side on one machine, [`cluster`] hands
-//! them to Slurm as the arrays of [`slurm`], which [`starts`] keeps from going round in circles. [`cost`] says beforehand what all of it takes.
+//! them to Slurm as the arrays of [`slurm`], which [`starts`] keeps from going round in circles. [`cost`] says beforehand what all
+//! of it takes.
 
 pub mod cluster;
 pub mod cost;
