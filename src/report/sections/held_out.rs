@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Part, SEED};
+use super::{Part, SEED, arms};
 use crate::math::Verdict;
 use crate::report::document::{Block, Cell, Table, percent};
 use crate::report::load::{HeldOut, Material, Run, Sample, quoted};
@@ -14,18 +14,13 @@ use crate::stats::mean;
 const NAME: &str = "held-out questions";
 
 /// An arm, and its runs that have answered held-out questions.
-type Measured<'a> = Vec<(&'a str, Vec<(&'a Run, &'a HeldOut)>)>;
+type Measured<'a> = (String, Vec<(&'a Run, &'a HeldOut)>);
 
-fn measured(material: &Material) -> Measured<'_> {
-    let mut arms: Measured = Vec::new();
-    for run in &material.runs {
-        let Some(held_out) = &run.held_out else { continue };
-        match arms.iter_mut().find(|(name, _)| *name == run.arm) {
-            Some((_, runs)) => runs.push((run, held_out)),
-            None => arms.push((&run.arm, vec![(run, held_out)])),
-        }
-    }
-    arms
+fn measured(material: &Material) -> Vec<Measured<'_>> {
+    let answered =
+        |runs: Vec<_>| runs.into_iter().filter_map(|run: &Run| Some((run, run.held_out.as_ref()?))).collect();
+    let all = arms(material).into_iter().map(|(name, runs)| -> Measured { (name, answered(runs)) });
+    all.filter(|(_, runs)| !runs.is_empty()).collect()
 }
 
 fn before(arm: &str) -> String {
@@ -48,7 +43,7 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcom
         seeds: runs.iter().map(|(run, held_out)| (run.seed, vec![right(of(held_out))])).collect(),
         name,
     };
-    let after = arms.iter().map(|(name, runs)| arm((*name).to_owned(), runs, |it| &it.sampled.after));
+    let after = arms.iter().map(|(name, runs)| arm(name.clone(), runs, |it| &it.sampled.after));
     let earlier = arms.iter().map(|(name, runs)| arm(before(name), runs, |it| &it.sampled.before));
     let study = Study {
         benchmarks: vec![Benchmark { name: NAME.to_owned(), samples: 1 }],
@@ -107,7 +102,7 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
         let format = |it: &HeldOut| Some((share(&it.sampled.before, "format")?, share(&it.sampled.after, "format")?));
         let tokens = |it: &HeldOut| Some((tokens(&it.sampled.before), tokens(&it.sampled.after)));
         table.rows.push(vec![
-            (*name).into(),
+            name.as_str().into(),
             Cell::number(runs.len() as f64, runs.len().to_string()),
             cell(&before(name)),
             cell(name),
@@ -135,10 +130,10 @@ fn tokens(groups: &[GroupRecord]) -> f64 {
 
 /// What each arm said at its lowest seed, before and after training.
 pub fn readable(material: &Material) -> Vec<(String, Vec<Sample>)> {
-    let of_arm = |(name, runs): (&str, Vec<(&Run, &HeldOut)>)| {
+    let of_arm = |(name, runs): Measured| {
         let (_, held_out) = runs.into_iter().min_by_key(|(run, _)| run.seed)?;
         let HeldOut { sampled, .. } = held_out;
-        Some([(before(name), samples(&sampled.before)), (name.to_owned(), samples(&sampled.after))])
+        Some([(before(&name), samples(&sampled.before)), (name, samples(&sampled.after))])
     };
     measured(material).into_iter().filter_map(of_arm).flatten().collect()
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::Report;
 use super::aligned::{Aligned, Row, Subject, align};
 use super::document::{Block, Document, Section};
-use super::load::{Bench, Material};
+use super::load::{Bench, Material, Run};
 use super::paper::Published;
 use super::study::AVERAGE;
 
@@ -84,6 +84,18 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
         sections.push(section);
     }
     Report { document: Document { title, notes, sections }, summary, warnings, data: Value::Object(data) }
+}
+
+/// The arms in the order of the runs, each with its runs.
+fn arms(material: &Material) -> Vec<(String, Vec<&Run>)> {
+    let mut arms: Vec<(String, Vec<&Run>)> = Vec::new();
+    for run in &material.runs {
+        match arms.iter_mut().find(|(name, _)| *name == run.arm) {
+            Some((_, runs)) => runs.push(run),
+            None => arms.push((run.arm.clone(), vec![run])),
+        }
+    }
+    arms
 }
 
 /// What a table's row is about: the untrained model under a prompt, or an arm under its own, with the rows of its seeds.

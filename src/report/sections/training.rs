@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Part;
+use super::{Part, arms};
 use crate::report::chart::{Axis, LineChart, Series};
 use crate::report::document::{Block, Cell, Table};
 use crate::report::load::{Material, Run};
@@ -45,18 +45,6 @@ pub fn part(material: &Material) -> Option<Part> {
     let blocks =
         vec![Block::Text(text.to_owned()), Block::Panels { names, panels }, Block::Table(table(&measures, &arms))];
     Some(Part::new("training", "Training", blocks, data(&measures, &arms)))
-}
-
-/// The arms in the order of the runs, each with its runs.
-fn arms(material: &Material) -> Vec<(String, Vec<&Run>)> {
-    let mut arms: Vec<(String, Vec<&Run>)> = Vec::new();
-    for run in &material.runs {
-        match arms.iter_mut().find(|(name, _)| *name == run.arm) {
-            Some((_, runs)) => runs.push(run),
-            None => arms.push((run.arm.clone(), vec![run])),
-        }
-    }
-    arms
 }
 
 fn panel(measure: &Measure, arms: &[(String, Vec<&Run>)]) -> LineChart {

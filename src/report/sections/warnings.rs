@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::results::{Found, overlaps};
-use super::{groups, lengths};
+use super::{arms, groups, lengths};
 use crate::report::aligned::Aligned;
 use crate::report::load::{Bench, Evaluation, Material, quoted};
 use crate::report::study::{Arm, Comparison, Verdict, WORTH};
@@ -34,13 +34,13 @@ pub fn all(material: &Material, aligned: &Aligned, found: &Found, left_out: Vec<
 }
 
 fn single_seeds(material: &Material, aligned: &Aligned) -> Option<String> {
-    let mut seeds: BTreeMap<String, usize> =
+    let mut seeds: Vec<(String, usize)> =
         aligned.study(material).arms.into_iter().map(|arm| (arm.name, arm.seeds.len())).collect();
     if seeds.is_empty() {
         // Without evaluations, the runs themselves.
-        material.runs.iter().for_each(|run| *seeds.entry(run.arm.clone()).or_default() += 1);
+        seeds = arms(material).into_iter().map(|(name, runs)| (name, runs.len())).collect();
     }
-    let single: Vec<String> = seeds.iter().filter(|(_, seeds)| **seeds < 2).map(|(arm, _)| quoted(arm)).collect();
+    let single: Vec<String> = seeds.iter().filter(|(_, seeds)| *seeds < 2).map(|(arm, _)| quoted(arm)).collect();
     let one = single.len() == 1;
     (!single.is_empty()).then(|| {
         format!(
