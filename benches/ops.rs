@@ -3,7 +3,7 @@
 mod floor;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rft::model::decoder::Keep;
+use rft::grpo::learner::Keep;
 use rft::model::pack::Pack;
 use std::hint::black_box;
 

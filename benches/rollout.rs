@@ -3,11 +3,12 @@
 mod floor;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rft::model::decoder::{Decoder, Keep};
+use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::engine::CpuEngine;
+use rft::grpo::learner::Keep;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::ops::head::TokenGrad;
-use rft::rollout::engine::LocalEngine;
 use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
 use std::hint::black_box;
 
@@ -40,7 +41,7 @@ fn decode(criterion: &mut Criterion) {
             ends: &|_| false,
             stop_tokens: &[],
         };
-        let mut engine = LocalEngine { decoder: &decoder, max_rows: rows };
+        let mut engine = CpuEngine { decoder: &decoder, max_rows: rows };
         let mut generate = || {
             black_box(engine.generate(Some(&adapter), &request, &mut Unwatched).expect("prompts are not empty"));
         };

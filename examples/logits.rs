@@ -11,8 +11,10 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use rft::config::LoraSection;
-use rft::grpo::learner::{CpuLearner, Learner};
-use rft::model::decoder::{Decoder, Keep};
+use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::learner::CpuLearner;
+use rft::grpo::learner::Keep;
+use rft::grpo::learner::Learner;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::source::Source;

@@ -4,7 +4,7 @@
 #
 #   scripts/kernel-report.sh [sm_80 sm_90 ...]      NVCC names the compiler (default: nvcc, then $CUDA_HOME/bin/nvcc)
 set -euo pipefail
-cd "$(dirname "$0")/../src/ops/kernels"
+cd "$(dirname "$0")/../src/device/cuda/kernels"
 nvcc=${NVCC:-$(command -v nvcc || echo "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc")}
 [ -x "$nvcc" ] || { echo "no nvcc: put it on PATH or name it in NVCC" >&2; exit 2; }
 [ $# -gt 0 ] || set -- sm_80 sm_90

@@ -6,8 +6,6 @@
 pub mod behavior;
 pub mod cli;
 pub mod config;
-#[cfg(feature = "cuda")]
-pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod disk;

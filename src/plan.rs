@@ -5,31 +5,23 @@
 //! gradient and moments, statistics and logits are f32. No sum is written down here: the arena is laid out by the functions
 //! that lay out a GPU's, at no address.
 
-pub mod arena;
 pub mod forecast;
-pub mod layout;
-pub mod lora;
 
 use crate::config::RunConfig;
+use crate::device::memory::arena::Arena;
+use crate::device::memory::layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
+use crate::device::memory::lora::BlockShape;
+use crate::device::memory::{PREFILL_TOKENS, RESERVE, prompt_slots};
+use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
-use crate::model::decoder::Keep;
 use crate::model::lora::Adapter;
 use crate::ops::attention::Part;
 use crate::ops::attention_tiles::Tiles;
 use anyhow::{Result, bail};
-use arena::Arena;
-use layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
-use lora::BlockShape;
 use serde::Serialize;
 
 /// What CUDA, cuBLAS and the loaded kernels take themselves.
 const CONTEXT: u64 = 768 << 20;
-/// Left free for what the driver takes as kernels and graphs are loaded.
-pub const RESERVE: usize = 512 << 20;
-/// Rows of logits held at once in training.
-pub const LOGITS_ROWS: usize = 1_024;
-/// Most prompt tokens of one prefill.
-pub const PREFILL_TOKENS: usize = 8_192;
 
 /// Bytes, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -190,12 +182,6 @@ fn largest(limit: usize, fits: impl Fn(usize) -> Result<bool>) -> Result<usize> 
         if fits(middle)? { yes = middle } else { no = middle }
     }
     Ok(yes)
-}
-
-/// Prompts that are held at once while `rows` branches are decoded. Twice as many as whole groups would need, as the last
-/// branch of a group may outlive the rest by far; never more than there are branches or prompts.
-pub fn prompt_slots(rows: usize, num_generations: usize, prompts: usize) -> usize {
-    (2 * rows.div_ceil(num_generations)).min(rows).min(prompts)
 }
 
 /// Keys and values of one token in all blocks.

@@ -1,8 +1,8 @@
 //! What the benches of the model share: a model of random weights, and the floor that their times are held against.
 
 use rft::config::LoraSection;
+use rft::device::cpu::decoder::Decoder;
 use rft::model::config::ModelConfig;
-use rft::model::decoder::Decoder;
 use rft::model::lora::Adapter;
 use rft::model::weights::RandomWeights;
 use rft::ops::matmul::{Output, View, add_product};

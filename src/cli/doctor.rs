@@ -9,15 +9,15 @@ use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
-use crate::device::Device;
+use crate::device::{Device, cuda};
 use crate::eval::code;
 use crate::model::hub::HubConfig;
 use crate::sandbox::{Layers, Sandbox};
 
-/// Say what works on this machine
+/// Show what works on this machine
 ///
-/// Tells what the binary was built for and where it computes, which layers hold foreign programs in (tried, not read off
-/// the kernel's version), which Python would run them, and where caches are and how much room they have.
+/// Lists where `rft` computes, which CUDA driver, libraries and GPUs were found and what is missing, which layers of the
+/// sandbox work (each is tried), which Python runs programs in it, and where caches are and how much space they have.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft doctor
@@ -37,8 +37,7 @@ enum Format {
 #[derive(Serialize)]
 struct Findings {
     version: &'static str,
-    /// Built with CUDA.
-    cuda: bool,
+    cuda: cuda::probe::Findings,
     /// What `--device auto` takes.
     device: String,
     threads: usize,
@@ -66,7 +65,7 @@ struct Folder {
 pub fn run(args: &Args) -> Result<()> {
     let findings = Findings {
         version: env!("CARGO_PKG_VERSION"),
-        cuda: cfg!(feature = "cuda"),
+        cuda: cuda::probe::probe(),
         device: Device::choose("auto")?.to_string(),
         threads: std::thread::available_parallelism().map_or(1, |it| it.get()),
         sandbox: sandbox(),
@@ -109,9 +108,20 @@ fn text(findings: &Findings) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let mut row = |what: &str, found: String| _ = table.add_row([what.to_owned(), found]);
-    let build = if findings.cuda { "CPU and CUDA" } else { "CPU" };
-    row("version", format!("{}, built for {build}", findings.version));
+    row("version", findings.version.to_owned());
     row("computes on", format!("{}, {} threads", findings.device, findings.threads));
+    let cuda = &findings.cuda;
+    row("CUDA driver", cuda.driver.as_ref().map_or("no".to_owned(), |version| format!("for CUDA up to {version}")));
+    if cuda.driver.is_some() {
+        row("cuBLASLt", cuda.cublaslt.map_or("no".to_owned(), |version| version.to_string()));
+    }
+    row("kernels", format!("for {}", cuda.kernels));
+    for (ordinal, gpu) in cuda.gpus.iter().enumerate() {
+        let memory = gpu.memory.map_or_else(String::new, |bytes| format!(", {}", HumanBytes(bytes as u64)));
+        let (major, minor) = gpu.compute_capability;
+        row(&format!("cuda:{ordinal}"), format!("{}, compute capability {major}.{minor}{memory}", gpu.name));
+    }
+    cuda.missing.iter().for_each(|missing| row("", missing.clone()));
     let sandbox = &findings.sandbox;
     match &sandbox.layers {
         None => row("foreign programs", "are not run".to_owned()),

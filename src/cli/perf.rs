@@ -65,15 +65,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-#[cfg(not(feature = "cuda"))]
-fn on_gpu(_ordinal: usize, args: &Args) -> Result<()> {
-    _ = (args.what, &args.model_shape, args.output_format);
-    unreachable!("`Device::choose` refuses CUDA in a binary that was built without")
-}
-
-#[cfg(feature = "cuda")]
 fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
-    use crate::cuda::perf;
+    use crate::device::cuda::perf;
     let Some(config) = crate::model::config::known_shape(&args.model_shape) else {
         bail!("`{}` is no shape that is known\nhint: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape);
     };
@@ -106,8 +99,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
     Ok(())
 }
 
-#[cfg(feature = "cuda")]
-fn text(line: &crate::cuda::perf::Line) -> String {
+fn text(line: &crate::device::cuda::perf::Line) -> String {
     let mut text = format!("{:<34} {:>10.3} ms", line.name, line.milliseconds);
     if line.floor > 0.0 {
         text += &format!("  floor {:>9.3} ms {:>4.0} %", line.floor, 100.0 * line.share_of_floor);

@@ -45,9 +45,8 @@ enum Format {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    #[cfg(feature = "cuda")]
     if args.list {
-        crate::cuda::selftest::groups().for_each(|name| println!("{name}"));
+        crate::device::cuda::selftest::groups().for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
     }
     match Device::choose(&args.device)? {
@@ -59,15 +58,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-#[cfg(not(feature = "cuda"))]
-fn on_gpu(_ordinal: usize, args: &Args) -> Result<ExitCode> {
-    _ = (&args.filter, args.list, args.seed, args.output_format);
-    unreachable!("`Device::choose` refuses CUDA in a binary that was built without")
-}
-
-#[cfg(feature = "cuda")]
 fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
-    use crate::cuda::selftest;
+    use crate::device::cuda::selftest;
     if !selftest::groups().any(|name| name.contains(&args.filter)) {
         bail!("no group of checks is called like `{}`\nhint: `rft selftest --list` names them", args.filter);
     }
@@ -84,8 +76,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-#[cfg(feature = "cuda")]
-fn line(outcome: &crate::cuda::selftest::Outcome) -> String {
+fn line(outcome: &crate::device::cuda::selftest::Outcome) -> String {
     let verdict = if outcome.ok() { "ok" } else { "FAILED" };
     match &outcome.failure {
         Some(why) => format!("{verdict:<6}                     {}: {why}", outcome.name),
@@ -93,8 +84,7 @@ fn line(outcome: &crate::cuda::selftest::Outcome) -> String {
     }
 }
 
-#[cfg(feature = "cuda")]
-fn json(outcome: &crate::cuda::selftest::Outcome) -> serde_json::Value {
+fn json(outcome: &crate::device::cuda::selftest::Outcome) -> serde_json::Value {
     // JSON has no NaN: what is not finite is null.
     serde_json::json!({
         "name": outcome.name,

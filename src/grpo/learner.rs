@@ -1,13 +1,12 @@
 //! What an update asks of a device: passes of packed micro-batches, and the optimiser's step.
 //!
-//! The gradient pass, the objectives and the training loop are written once, against [`Learner`]. [`CpuLearner`] is the one
-//! that always exists; the CUDA path has its own.
+//! The gradient pass, the objectives and the training loop are written once, against [`Learner`]; each device in
+//! `crate::device` implements it.
 
-use super::adamw::{AdamW, Hyper, clip_scale, global_norm};
-use crate::model::decoder::{Activations, Decoder, Keep};
+use super::adamw::{AdamW, Hyper};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
-use crate::ops::head::{TokenGrad, TokenStats};
+use crate::ops::head::TokenStats;
 use anyhow::Result;
 
 /// A model on a device, with the gradient of an adapter and what the optimiser remembers.
@@ -55,86 +54,19 @@ pub trait Learner {
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()>;
 }
 
+/// What of a forward pass is kept for the backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    Nothing,
+    /// Each block's input: the block is computed again in the backward (gradient checkpointing).
+    Inputs,
+    Everything,
+}
+
 /// A micro-batch does not fit the device's memory.
 #[derive(Debug, thiserror::Error)]
 #[error("{wanted} bytes of device memory are needed, and {left} are left")]
 pub struct OutOfMemory {
     pub wanted: usize,
     pub left: usize,
-}
-
-/// Learns on the CPU, in f32.
-pub struct CpuLearner<'a> {
-    decoder: &'a Decoder,
-    grads: Vec<f32>,
-    norm: f64,
-    /// Of the last forward pass, with the gradient of its hidden rows.
-    pass: Option<(Activations, Vec<f32>)>,
-}
-
-impl<'a> CpuLearner<'a> {
-    pub fn new(decoder: &'a Decoder) -> Self {
-        Self { decoder, grads: Vec::new(), norm: 0.0, pass: None }
-    }
-
-    fn pass(&mut self) -> &mut (Activations, Vec<f32>) {
-        self.pass.as_mut().expect("a forward pass came before")
-    }
-}
-
-impl Learner for CpuLearner<'_> {
-    fn begin(&mut self, adapter: &Adapter) -> Result<()> {
-        self.grads.clear();
-        self.grads.resize(adapter.params.len(), 0.0);
-        Ok(())
-    }
-
-    fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()> {
-        let activations = self.decoder.forward(adapter, pack, keep);
-        let d_hidden = vec![0.0; if keep == Keep::Nothing { 0 } else { activations.hidden.len() }];
-        self.pass = Some((activations, d_hidden));
-        Ok(())
-    }
-
-    fn token_stats(&mut self, pack: &Pack, temperature: f32) -> Result<Vec<TokenStats>> {
-        let head = self.decoder.head();
-        Ok(head.forward(&self.pass().0.hidden, &pack.pairs, temperature))
-    }
-
-    fn head_backward(
-        &mut self,
-        pack: &Pack,
-        temperature: f32,
-        coefficients: &[f32],
-        entropy: f32,
-    ) -> Result<Vec<TokenStats>> {
-        let head = self.decoder.head();
-        let (activations, d_hidden) = self.pass();
-        let grad = |i: usize, _| TokenGrad { logprob: coefficients[i], entropy };
-        Ok(head.backward(&activations.hidden, &pack.pairs, temperature, grad, d_hidden))
-    }
-
-    fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()> {
-        let (activations, d_hidden) = self.pass.take().expect("a forward pass came before");
-        self.decoder.backward(adapter, pack, activations, &d_hidden, &mut self.grads);
-        Ok(())
-    }
-
-    fn gradient(&mut self) -> Result<Vec<f32>> {
-        Ok(self.grads.clone())
-    }
-
-    fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64> {
-        self.norm = global_norm(&self.grads, &adapter.ranges());
-        Ok(self.norm)
-    }
-
-    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
-        adamw.step(&mut adapter.params, &self.grads, hyper, clip_scale(self.norm, max_norm));
-        Ok(())
-    }
-
-    fn moments(&mut self, _adamw: &mut AdamW) -> Result<()> {
-        Ok(())
-    }
 }

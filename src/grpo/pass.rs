@@ -3,7 +3,7 @@
 use super::learner::{Learner, OutOfMemory};
 use super::objective::{BranchTerms, Normaliser, Objective};
 use super::totals::{SamplingGap, Totals};
-use crate::model::decoder::Keep;
+use crate::grpo::learner::Keep;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;

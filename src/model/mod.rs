@@ -2,7 +2,6 @@
 
 pub mod checkpoint;
 pub mod config;
-pub mod decoder;
 pub mod embedded;
 pub mod gguf;
 pub mod hub;

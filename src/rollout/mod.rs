@@ -1,6 +1,5 @@
 //! Rollouts: completions of prompts, sampled group by group.
 
-pub mod engine;
 pub mod mock;
 pub mod policy;
 pub mod sampler;

@@ -2,8 +2,9 @@
 
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
+use rft::device::cpu::decoder::Decoder;
+use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, Llama3Scaling, ModelConfig};
-use rft::model::decoder::{Decoder, Keep};
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::reference::{Reference, log_probabilities, random_weights};

@@ -3,20 +3,22 @@
 
 use anyhow::{Result, ensure};
 use rft::config::{GrpoSection, KlEstimator, LoraSection, LossType, ScaleRewards};
+use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::engine::CpuEngine;
+use rft::device::cpu::learner::CpuLearner;
 use rft::grpo::adamw::{AdamW, Hyper};
 use rft::grpo::advantage::advantages;
-use rft::grpo::learner::{CpuLearner, Learner, OutOfMemory};
+use rft::grpo::learner::Keep;
+use rft::grpo::learner::{Learner, OutOfMemory};
 use rft::grpo::objective::Objective;
 use rft::grpo::pass::{PassPlan, TrainBranch, TrainGroup, gradient_pass};
 use rft::model::checkpoint::Checkpoint;
 use rft::model::config::ModelConfig;
-use rft::model::decoder::{Decoder, Keep};
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::safetensors::SafetensorsFile;
 use rft::model::source::Source;
 use rft::ops::head::TokenStats;
-use rft::rollout::engine::LocalEngine;
 use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -245,7 +247,7 @@ fn greedy_tokens_equal_those_of_transformers() {
         ends: &|_| false,
         stop_tokens: &[],
     };
-    let mut engine = LocalEngine { decoder: &decoder, max_rows: 10 };
+    let mut engine = CpuEngine { decoder: &decoder, max_rows: 10 };
     let groups = engine.generate(None, &request, &mut Unwatched).unwrap().unwrap();
     for (case, group) in cases.iter().zip(groups) {
         let first = group[0].tokens.iter().zip(&case.tokens).position(|(got, expected)| got != expected);

@@ -5,15 +5,16 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;
 use rft::config::LoraSection;
+use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::engine::CpuEngine;
+use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, ModelConfig};
-use rft::model::decoder::{Decoder, Keep};
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::reference::Reference;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::ops::attention::{self, KvSpan, Part};
 use rft::rng::{Purpose, Stream};
-use rft::rollout::engine::LocalEngine;
 use rft::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Unwatched, Watch};
 use std::collections::{BTreeMap, HashMap};
 
@@ -97,7 +98,7 @@ fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> Request<'a> {
 }
 
 fn generate(decoder: &Decoder, adapter: Option<&Adapter>, max_rows: usize, request: &Request) -> Vec<Vec<Branch>> {
-    let mut engine = LocalEngine { decoder, max_rows };
+    let mut engine = CpuEngine { decoder, max_rows };
     engine.generate(adapter, request, &mut Unwatched).unwrap().expect("nobody cancelled")
 }
 
@@ -299,7 +300,7 @@ fn a_watch_hears_every_token_and_can_stop_the_engine() {
     let config = small();
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
-    let mut engine = LocalEngine { decoder: &decoder, max_rows: 6 };
+    let mut engine = CpuEngine { decoder: &decoder, max_rows: 6 };
     let mut patient = Impatient::default();
     let groups = engine.generate(None, &request, &mut patient).unwrap().expect("nobody cancelled");
     for (prompt, group) in groups.iter().enumerate() {
@@ -340,7 +341,7 @@ fn a_group_is_told_when_its_last_branch_has_ended() {
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
     // As many rows as a group has branches: one group after the other, 4 branches of 24 tokens each.
-    let (mut engine, mut watch) = (LocalEngine { decoder: &decoder, max_rows: 4 }, Groups::default());
+    let (mut engine, mut watch) = (CpuEngine { decoder: &decoder, max_rows: 4 }, Groups::default());
     let groups = engine.generate(None, &request, &mut watch).unwrap().expect("nobody cancelled");
     let expected: Vec<_> = groups.into_iter().enumerate().map(|(i, group)| (i, 96 * (i + 1), group)).collect();
     assert_eq!(watch.told, expected);
@@ -352,7 +353,7 @@ fn nothing_to_do_is_done_at_once() {
     let (decoder, sampling) = (decoder(&config), Sampling::plain(1.0));
     assert!(generate(&decoder, None, 4, &request(&[], &sampling)).is_empty());
     let empty = [Prompt { ids: vec![], key: 0 }];
-    let mut engine = LocalEngine { decoder: &decoder, max_rows: 4 };
+    let mut engine = CpuEngine { decoder: &decoder, max_rows: 4 };
     assert!(engine.generate(None, &request(&empty, &sampling), &mut Unwatched).is_err());
 }
 

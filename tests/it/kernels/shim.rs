@@ -47,9 +47,9 @@ pub struct Shape {
 /// What the buffers hold after a launch, by the position of their argument.
 pub struct Outputs(Vec<Vec<u8>>);
 
-/// The kernels `names` of src/ops/kernels/`file`.cu. `None`, with the reason printed, where they cannot be compiled.
+/// The kernels `names` of src/device/cuda/kernels/`file`.cu. `None`, with the reason printed, where they cannot be compiled.
 pub fn module(file: &str, names: &[&str]) -> Option<Module> {
-    module_of(&root().join(format!("src/ops/kernels/{file}.cu")), names)
+    module_of(&root().join(format!("src/device/cuda/kernels/{file}.cu")), names)
 }
 
 /// [`module`] of any file.
@@ -58,7 +58,7 @@ pub fn module_of(file: &Path, names: &[&str]) -> Option<Module> {
         eprintln!("skipped: no C++ compiler for the emulated device (`CXX`, g++, c++ or clang++ on Linux)");
         return None;
     };
-    let kernels = root().join("src/ops/kernels");
+    let kernels = root().join("src/device/cuda/kernels");
     let headers = root().join("tests/shim");
     let program = format!("#include \"driver.h\"\n#include \"{}\"\nKERNELS({})\n", file.display(), names.join(", "));
 

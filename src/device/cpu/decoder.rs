@@ -1,0 +1,306 @@
+//! The decoder of Qwen2, Qwen3 and Llama: weights, a forward and a backward made of the functions in [`crate::ops`].
+//!
+//! There is no autograd: the gradient pass is a loop over the blocks in reverse order, and checkpointing means not
+//! keeping what a block saved.
+
+use crate::grpo::learner::Keep;
+use crate::model::config::ModelConfig;
+use crate::model::lora::{Adapter, BlockLora, Target};
+use crate::model::pack::Pack;
+use crate::model::weights::Weights;
+use crate::ops::attention::{self, Heads};
+use crate::ops::head::Head;
+use crate::ops::linear::Linear;
+use crate::ops::lora::LoraGroup;
+use crate::ops::rope::RopeTable;
+use crate::ops::{qk_norm, rms_norm, swiglu};
+use anyhow::{Result, ensure};
+
+/// The frozen weights of a decoder, in f32.
+pub struct Decoder {
+    pub config: ModelConfig,
+    /// (vocabulary, hidden)
+    embedding: Vec<f32>,
+    blocks: Vec<Block>,
+    /// (hidden)
+    norm: Vec<f32>,
+    /// (hidden, vocabulary)
+    head: Vec<f32>,
+    rope: RopeTable,
+}
+
+struct Block {
+    input_norm: Vec<f32>,
+    /// hidden -> q, k and v side by side
+    qkv: Linear,
+    /// Weights of the norms on q and k.
+    qk_norm: Option<(Vec<f32>, Vec<f32>)>,
+    o: Linear,
+    post_norm: Vec<f32>,
+    /// hidden -> gate and up side by side
+    gate_up: Linear,
+    down: Linear,
+}
+
+/// A finished forward pass.
+pub struct Activations {
+    /// After the last norm: (rows, hidden)
+    pub hidden: Vec<f32>,
+    /// Before the last norm, with its 1/rms.
+    last: (Vec<f32>, Vec<f32>),
+    blocks: Vec<Kept>,
+}
+
+enum Kept {
+    Nothing,
+    Input(Vec<f32>),
+    Everything(Box<Saved>),
+}
+
+/// What a block's backward needs. Shapes: (rows, ...)
+struct Saved {
+    input: Vec<f32>,
+    input_scales: Vec<f32>,
+    qkv_low: Vec<f32>,
+    qk_norm: Option<qk_norm::Saved>,
+    /// Positions applied.
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    lse: Vec<f32>,
+    o_low: Vec<f32>,
+    middle: Vec<f32>,
+    middle_scales: Vec<f32>,
+    gate_up_low: Vec<f32>,
+    gate_up: Vec<f32>,
+    down_low: Vec<f32>,
+}
+
+impl Decoder {
+    /// Reads the weights. `positions` bounds the length of prompt and completion together.
+    pub fn load(config: ModelConfig, weights: &dyn Weights, positions: usize) -> Result<Self> {
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        ensure!(
+            positions <= config.max_position_embeddings,
+            "prompt and completion may take {positions} tokens together, and the model was made for {}\n\
+             hint: lower `rollout.max_prompt_length` or `rollout.max_completion_length`",
+            config.max_position_embeddings
+        );
+        let embedding = weights.get("model.embed_tokens.weight", &[vocab, hidden])?;
+        let blocks = (0..config.num_hidden_layers).map(|i| Block::load(&config, weights, i)).collect::<Result<_>>()?;
+        let norm = weights.get("model.norm.weight", &[hidden])?;
+        let head = if config.tie_word_embeddings {
+            Linear::join(hidden, &[(&embedding, None)]).weight
+        } else {
+            Linear::join(hidden, &[(&weights.get("lm_head.weight", &[vocab, hidden])?, None)]).weight
+        };
+        let rope = RopeTable::new(&config, positions);
+        Ok(Self { config, embedding, blocks, norm, head, rope })
+    }
+
+    pub fn head(&self) -> Head<'_> {
+        Head { weight: &self.head, hidden: self.config.hidden_size, vocab: self.config.vocab_size }
+    }
+
+    pub fn heads(&self) -> Heads {
+        self.config.heads()
+    }
+
+    /// Bytes of one read of the weights that a decode step needs.
+    pub fn weight_bytes(&self) -> usize {
+        let block = |b: &Block| [&b.qkv, &b.o, &b.gate_up, &b.down].iter().map(|l| l.weight.len()).sum::<usize>();
+        4 * (self.blocks.iter().map(block).sum::<usize>() + self.head.len())
+    }
+
+    /// Hidden rows (rows, hidden), after the last norm, of `tokens` at `positions`. `attend` is given a block's index
+    /// and its q, k and v (rows, qkv_width) with positions applied, and returns the outputs (rows, out_width): over a
+    /// cache, or over the rows themselves.
+    pub fn infer(
+        &self,
+        adapter: Option<&Adapter>,
+        tokens: &[u32],
+        positions: &[u32],
+        mut attend: impl FnMut(usize, &[f32]) -> Vec<f32>,
+    ) -> Vec<f32> {
+        let mut x = self.embed(tokens);
+        for (i, block) in self.blocks.iter().enumerate() {
+            let lora = adapter.map(|adapter| (&adapter.blocks[i], &adapter.params[..]));
+            let attend = |qkv: &[f32]| (attend(i, qkv), Vec::new());
+            x = block.forward(self, lora, x, positions, attend).0;
+        }
+        rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps as f32).0
+    }
+
+    /// The forward pass of a packed micro-batch.
+    pub fn forward(&self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Activations {
+        let mut x = self.embed(&pack.tokens);
+        let mut blocks = Vec::with_capacity(self.blocks.len());
+        for (i, block) in self.blocks.iter().enumerate() {
+            let lora = adapter.map(|adapter| (&adapter.blocks[i], &adapter.params[..]));
+            let attend = |qkv: &[f32]| attention::forward(self.heads(), qkv, &pack.parts);
+            let (out, saved) = block.forward(self, lora, x, &pack.positions, attend);
+            x = out;
+            blocks.push(match keep {
+                Keep::Nothing => Kept::Nothing,
+                Keep::Inputs => Kept::Input(saved.input),
+                Keep::Everything => Kept::Everything(Box::new(saved)),
+            });
+        }
+        let (hidden, scales) = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps as f32);
+        Activations { hidden, last: (x, scales), blocks }
+    }
+
+    /// Adds the adapter's gradients to `grads`, laid out as its parameters, from that of `activations.hidden`.
+    ///
+    /// # Panics
+    /// When the forward pass kept nothing.
+    pub fn backward(
+        &self,
+        adapter: &Adapter,
+        pack: &Pack,
+        activations: Activations,
+        d_hidden: &[f32],
+        grads: &mut [f32],
+    ) {
+        let (x, scales) = &activations.last;
+        let mut dx = vec![0.0; d_hidden.len()];
+        rms_norm::backward(d_hidden, x, scales, &self.norm, &mut dx);
+        for (i, kept) in activations.blocks.into_iter().enumerate().rev() {
+            let block = &self.blocks[i];
+            let lora = &adapter.blocks[i];
+            let saved = match kept {
+                Kept::Everything(saved) => *saved,
+                Kept::Input(input) => {
+                    let attend = |qkv: &[f32]| attention::forward(self.heads(), qkv, &pack.parts);
+                    block.forward(self, Some((lora, &adapter.params)), input, &pack.positions, attend).1
+                }
+                Kept::Nothing => panic!("a backward pass needs a forward pass that kept something"),
+            };
+            dx = block.backward(self, lora, &adapter.params, saved, pack, dx, grads);
+        }
+    }
+
+    fn embed(&self, tokens: &[u32]) -> Vec<f32> {
+        let hidden = self.config.hidden_size;
+        tokens.iter().flat_map(|&token| &self.embedding[token as usize * hidden..][..hidden]).copied().collect()
+    }
+}
+
+impl Block {
+    fn load(config: &ModelConfig, weights: &dyn Weights, layer: usize) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let name = |name: &str| format!("model.layers.{layer}.{name}.weight");
+        let linear = |targets: &[Target], bias: bool| -> Result<Linear> {
+            let mut parts = Vec::new();
+            for target in targets {
+                let (inputs, outputs) = target.shape(config);
+                let weight = weights.get(&format!("{}.weight", target.path(layer)), &[outputs, inputs])?;
+                let bias =
+                    bias.then(|| weights.get(&format!("{}.bias", target.path(layer)), &[outputs])).transpose()?;
+                parts.push((weight, bias));
+            }
+            let parts: Vec<_> = parts.iter().map(|(weight, bias)| (&weight[..], bias.as_deref())).collect();
+            Ok(Linear::join(targets[0].shape(config).0, &parts))
+        };
+        let head_norm = |which: &str| weights.get(&name(&format!("self_attn.{which}_norm")), &[config.head_dim]);
+        Ok(Self {
+            input_norm: weights.get(&name("input_layernorm"), &[hidden])?,
+            qkv: linear(&[Target::Q, Target::K, Target::V], config.qkv_bias)?,
+            qk_norm: config.qk_norm.then(|| anyhow::Ok((head_norm("q")?, head_norm("k")?))).transpose()?,
+            o: linear(&[Target::O], false)?,
+            post_norm: weights.get(&name("post_attention_layernorm"), &[hidden])?,
+            gate_up: linear(&[Target::Gate, Target::Up], false)?,
+            down: linear(&[Target::Down], false)?,
+        })
+    }
+
+    /// `x` (rows, hidden) -> (rows, hidden), and what the backward needs.
+    fn forward(
+        &self,
+        decoder: &Decoder,
+        lora: Option<(&BlockLora, &[f32])>,
+        x: Vec<f32>,
+        positions: &[u32],
+        attend: impl FnOnce(&[f32]) -> (Vec<f32>, Vec<f32>),
+    ) -> (Vec<f32>, Saved) {
+        let heads = decoder.heads();
+        let eps = decoder.config.rms_norm_eps as f32;
+        let adapted = |linear: &Linear, group: fn(&BlockLora) -> &LoraGroup, x: &[f32]| {
+            let mut y = linear.forward(x);
+            let low =
+                lora.map(|(block, params)| group(block).forward(params, x, linear.inputs, &mut y, linear.outputs));
+            (y, low.unwrap_or_default())
+        };
+
+        let (normed, input_scales) = rms_norm::forward(&x, &self.input_norm, eps);
+        let (mut qkv, qkv_low) = adapted(&self.qkv, |b| &b.qkv, &normed);
+        let qk_norm = self.qk_norm.as_ref().map(|(q, k)| qk_norm::forward(heads, &mut qkv, q, k, eps));
+        decoder.rope.forward(&mut qkv, heads.qkv_width(), heads.query + heads.kv, positions);
+        let (attended, lse) = attend(&qkv);
+        let (o, o_low) = adapted(&self.o, |b| &b.o, &attended);
+
+        let mut middle = x.clone();
+        let (normed, middle_scales) = rms_norm::forward_residual(&mut middle, &o, &self.post_norm, eps);
+        let (gate_up, gate_up_low) = adapted(&self.gate_up, |b| &b.gate_up, &normed);
+        let activated = swiglu::forward(&gate_up, self.down.inputs);
+        let (mut out, down_low) = adapted(&self.down, |b| &b.down, &activated);
+        out.iter_mut().zip(&middle).for_each(|(out, middle)| *out += middle);
+
+        let saved = Saved {
+            input: x,
+            input_scales,
+            qkv_low,
+            qk_norm,
+            qkv,
+            attended,
+            lse,
+            o_low,
+            middle,
+            middle_scales,
+            gate_up_low,
+            gate_up,
+            down_low,
+        };
+        (out, saved)
+    }
+
+    /// `d_out` (rows, hidden) -> gradient of the block's input; the adapter's gradients are added to `grads`.
+    #[allow(clippy::too_many_arguments, reason = "the operands of the chain rule")]
+    fn backward(
+        &self,
+        decoder: &Decoder,
+        lora: &BlockLora,
+        params: &[f32],
+        saved: Saved,
+        pack: &Pack,
+        d_out: Vec<f32>,
+        grads: &mut [f32],
+    ) -> Vec<f32> {
+        let heads = decoder.heads();
+        let mut adapted = |linear: &Linear, group: &LoraGroup, x: &[f32], low: &[f32], dy: &[f32]| {
+            let mut dx = linear.backward(dy);
+            group.backward(params, x, linear.inputs, low, dy, linear.outputs, &mut dx, grads);
+            dx
+        };
+
+        let Saved { input, middle, mut gate_up, .. } = saved;
+        let activated = swiglu::forward(&gate_up, self.down.inputs);
+        let d_activated = adapted(&self.down, &lora.down, &activated, &saved.down_low, &d_out);
+        swiglu::backward(&d_activated, &mut gate_up, self.down.inputs);
+        let normed = rms_norm::recompute(&middle, &saved.middle_scales, &self.post_norm);
+        let d_normed = adapted(&self.gate_up, &lora.gate_up, &normed, &saved.gate_up_low, &gate_up);
+        let mut d_middle = d_out;
+        rms_norm::backward(&d_normed, &middle, &saved.middle_scales, &self.post_norm, &mut d_middle);
+
+        let d_attended = adapted(&self.o, &lora.o, &saved.attended, &saved.o_low, &d_middle);
+        let mut d_qkv = attention::backward(heads, &saved.qkv, &pack.parts, &saved.attended, &saved.lse, &d_attended);
+        decoder.rope.backward(&mut d_qkv, heads.qkv_width(), heads.query + heads.kv, &pack.positions);
+        if let (Some(norm), Some((q, k))) = (&saved.qk_norm, &self.qk_norm) {
+            qk_norm::backward(heads, norm, &mut d_qkv, q, k);
+        }
+        let normed = rms_norm::recompute(&input, &saved.input_scales, &self.input_norm);
+        let d_normed = adapted(&self.qkv, &lora.qkv, &normed, &saved.qkv_low, &d_qkv);
+        let mut d_input = d_middle;
+        rms_norm::backward(&d_normed, &input, &saved.input_scales, &self.input_norm, &mut d_input);
+        d_input
+    }
+}

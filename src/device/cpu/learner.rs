@@ -1,0 +1,85 @@
+//! Training on the CPU.
+
+use super::decoder::{Activations, Decoder};
+use crate::grpo::adamw::{AdamW, Hyper, clip_scale, global_norm};
+use crate::grpo::learner::{Keep, Learner};
+use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
+use crate::ops::head::{TokenGrad, TokenStats};
+use anyhow::Result;
+
+/// Learns on the CPU, in f32.
+pub struct CpuLearner<'a> {
+    decoder: &'a Decoder,
+    grads: Vec<f32>,
+    norm: f64,
+    /// Of the last forward pass, with the gradient of its hidden rows.
+    pass: Option<(Activations, Vec<f32>)>,
+}
+
+impl<'a> CpuLearner<'a> {
+    pub fn new(decoder: &'a Decoder) -> Self {
+        Self { decoder, grads: Vec::new(), norm: 0.0, pass: None }
+    }
+
+    fn pass(&mut self) -> &mut (Activations, Vec<f32>) {
+        self.pass.as_mut().expect("a forward pass came before")
+    }
+}
+
+impl Learner for CpuLearner<'_> {
+    fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+        self.grads.clear();
+        self.grads.resize(adapter.params.len(), 0.0);
+        Ok(())
+    }
+
+    fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()> {
+        let activations = self.decoder.forward(adapter, pack, keep);
+        let d_hidden = vec![0.0; if keep == Keep::Nothing { 0 } else { activations.hidden.len() }];
+        self.pass = Some((activations, d_hidden));
+        Ok(())
+    }
+
+    fn token_stats(&mut self, pack: &Pack, temperature: f32) -> Result<Vec<TokenStats>> {
+        let head = self.decoder.head();
+        Ok(head.forward(&self.pass().0.hidden, &pack.pairs, temperature))
+    }
+
+    fn head_backward(
+        &mut self,
+        pack: &Pack,
+        temperature: f32,
+        coefficients: &[f32],
+        entropy: f32,
+    ) -> Result<Vec<TokenStats>> {
+        let head = self.decoder.head();
+        let (activations, d_hidden) = self.pass();
+        let grad = |i: usize, _| TokenGrad { logprob: coefficients[i], entropy };
+        Ok(head.backward(&activations.hidden, &pack.pairs, temperature, grad, d_hidden))
+    }
+
+    fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()> {
+        let (activations, d_hidden) = self.pass.take().expect("a forward pass came before");
+        self.decoder.backward(adapter, pack, activations, &d_hidden, &mut self.grads);
+        Ok(())
+    }
+
+    fn gradient(&mut self) -> Result<Vec<f32>> {
+        Ok(self.grads.clone())
+    }
+
+    fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64> {
+        self.norm = global_norm(&self.grads, &adapter.ranges());
+        Ok(self.norm)
+    }
+
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+        adamw.step(&mut adapter.params, &self.grads, hyper, clip_scale(self.norm, max_norm));
+        Ok(())
+    }
+
+    fn moments(&mut self, _adamw: &mut AdamW) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! The adapter on the device: master weights, gradient and moments in f32, and the bf16 copy that products read.
+
+use super::Gpu;
+use super::launch::{Shape, launch};
+use super::lora::Group;
+use super::memory::{Buffer, DeviceArena};
+use crate::device::memory::layout::{CHUNK, adapter_bytes};
+use crate::device::memory::lora::BlockShape;
+use crate::grpo::adamw::{AdamW, Hyper};
+use crate::model::config::ModelConfig;
+use crate::model::lora::{Adapter, BlockLora};
+use anyhow::{Context, Result};
+use half::bf16;
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// All buffers are laid out as the host's `Adapter::params`.
+pub struct DeviceAdapter {
+    blocks: Vec<BlockLora>,
+    pub params: Buffer<f32>,
+    pub compute: Buffer<bf16>,
+    pub grads: Buffer<f32>,
+    m: Buffer<f32>,
+    v: Buffer<f32>,
+    /// Sums of squares by chunk, f64 in pairs of words.
+    partial: Buffer<u64>,
+    norm: Buffer<u64>,
+    /// Updates made, updates skipped, whether the last was made.
+    step: Buffer<u32>,
+    constants: Buffer<f32>,
+    config: ModelConfig,
+    /// The weights that the device has, as the host knows them.
+    current: RefCell<Vec<f32>>,
+    _arena: DeviceArena,
+}
+
+/// The adapter of one block.
+#[derive(Clone, Copy)]
+pub struct Lora<'a> {
+    pub qkv: Group<'a>,
+    pub o: Group<'a>,
+    pub gate_up: Group<'a>,
+    pub down: Group<'a>,
+}
+
+impl<'a> Lora<'a> {
+    /// As far as memory goes.
+    pub fn shape(&self) -> BlockShape<'a> {
+        BlockShape { qkv: self.qkv.shape, o: self.o.shape, gate_up: self.gate_up.shape, down: self.down.shape }
+    }
+}
+
+impl DeviceAdapter {
+    /// Memory for an adapter of this shape; [`DeviceAdapter::make_current`] fills it.
+    pub fn new(gpu: &Gpu, config: &ModelConfig, adapter: &Adapter) -> Result<Self> {
+        let len = adapter.params.len();
+        let chunks = len.div_ceil(CHUNK);
+        let mut arena = DeviceArena::new(gpu, adapter_bytes(len), "the adapter")?;
+        Ok(Self {
+            blocks: adapter.blocks.clone(),
+            params: arena.take(len)?,
+            compute: arena.take(len)?,
+            grads: arena.take(len)?,
+            m: arena.take(len)?,
+            v: arena.take(len)?,
+            partial: arena.take(chunks)?,
+            norm: arena.take(1)?,
+            step: arena.take(3)?,
+            constants: arena.take(4)?,
+            config: config.clone(),
+            current: RefCell::default(),
+            _arena: arena,
+        })
+    }
+
+    /// Copies weights to the device, unless it has them already.
+    pub fn make_current(&self, gpu: &Gpu, adapter: &Adapter) -> Result<()> {
+        let mut current = self.current.borrow_mut();
+        let same = |(a, b): (&[f32], &[f32])| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+        let pieces = current.par_chunks(CHUNK).zip(adapter.params.par_chunks(CHUNK));
+        if current.len() == adapter.params.len() && pieces.all(same) {
+            return Ok(());
+        }
+        current.clone_from(&adapter.params);
+        self.params.upload(gpu, &adapter.params)?;
+        let shape = Shape::new(self.params.len().div_ceil(8 * 256), 256);
+        launch!(gpu, "adamw_refresh", shape; self.params, self.compute, self.params.len() as u64)?;
+        gpu.synchronize()
+    }
+
+    /// Copies moments to the device.
+    pub fn load_moments(&self, gpu: &Gpu, adamw: &AdamW) -> Result<()> {
+        self.m.upload(gpu, &adamw.m)?;
+        self.v.upload(gpu, &adamw.v)?;
+        self.step.upload(gpu, &[u32::try_from(adamw.step).context("count the steps")?, 0, 0])?;
+        gpu.synchronize()
+    }
+
+    /// Copies the weights to the host.
+    pub fn fetch(&self, gpu: &Gpu, adapter: &mut Adapter) -> Result<()> {
+        adapter.params = self.params.download(gpu)?;
+        self.current.borrow_mut().clone_from(&adapter.params);
+        Ok(())
+    }
+
+    /// The moments as they are now.
+    pub fn moments(&self, gpu: &Gpu, adamw: &mut AdamW) -> Result<()> {
+        adamw.m = self.m.download(gpu)?;
+        adamw.v = self.v.download(gpu)?;
+        Ok(())
+    }
+
+    /// The adapter of block `layer`.
+    pub fn block(&self, layer: usize) -> Lora<'_> {
+        let group = |shape| Group { shape, adapter: self };
+        let BlockShape { qkv, o, gate_up, down } = BlockShape::new(&self.blocks[layer], &self.config);
+        Lora { qkv: group(qkv), o: group(o), gate_up: group(gate_up), down: group(down) }
+    }
+
+    /// Launches the sum of the gradient's squares and waits for it: the norm.
+    pub fn gradient_norm(&self, gpu: &Gpu) -> Result<f64> {
+        let len = self.grads.len();
+        launch!(gpu, "adamw_squares", Shape::new(len.div_ceil(CHUNK), 512); self.grads, self.partial, len as u64)?;
+        let partial = self.partial.download(gpu)?;
+        Ok(partial.into_iter().map(f64::from_bits).sum::<f64>().sqrt())
+    }
+
+    /// One step of AdamW along the gradient whose squares were summed last.
+    pub fn optimizer_step(&self, gpu: &Gpu, hyper: &Hyper, max_norm: f64) -> Result<()> {
+        let len = self.params.len();
+        let chunks = self.partial.len();
+        launch!(
+            gpu, "adamw_prepare", Shape::new(1, 1024);
+            self.partial, chunks, self.norm, self.step, self.constants, hyper.lr, hyper.beta1, hyper.beta2,
+            hyper.weight_decay, max_norm
+        )?;
+        launch!(
+            gpu, "adamw_update", Shape::new(len.div_ceil(8 * 256), 256);
+            self.params, self.grads, self.m, self.v, self.compute, self.step, self.constants, hyper.beta1, hyper.beta2,
+            hyper.eps as f32, len as u64
+        )
+    }
+}

@@ -1,0 +1,177 @@
+//! Training on the device: the CUDA side of `grpo::learner`.
+
+use super::adapter::DeviceAdapter;
+use super::blas::Matrix;
+use super::decoder::Decoder;
+use super::memory::{Buffer, DeviceArena};
+use super::ops::{self, HeadStats, Logits};
+use super::pack::DevicePack;
+use super::{Gpu, Shared};
+use crate::device::memory::layout::{Forward, HeadWork};
+use crate::grpo::adamw::{AdamW, Hyper};
+use crate::grpo::learner::Keep;
+use crate::grpo::learner::Learner;
+use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
+use crate::ops::head::TokenStats;
+use anyhow::{Context, Result, anyhow};
+use half::bf16;
+use std::cell::RefMut;
+
+/// Learns on a GPU, in the memory that it shares with the rollouts.
+pub struct CudaLearner<'a> {
+    shared: &'a Shared,
+    pass: Option<Pass>,
+    /// The optimiser's step that the moments on the device are of, once they are there.
+    moments_at: Option<u64>,
+}
+
+/// The last forward pass.
+struct Pass {
+    pack: DevicePack,
+    forward: Forward,
+    keep: Keep,
+    /// (rows, hidden); null where nothing is to be carried back.
+    d_hidden: Buffer<bf16>,
+}
+
+impl<'a> CudaLearner<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, pass: None, moments_at: None }
+    }
+
+    fn parts(&self) -> (&'a Gpu, &'a Decoder, &'a DeviceAdapter, RefMut<'a, DeviceArena>) {
+        let Shared { gpu, decoder, adapter, arena } = self.shared;
+        (gpu, decoder, adapter.as_ref().expect("a learner has an adapter"), arena.borrow_mut())
+    }
+
+    /// Goes through the pairs in chunks of rows whose logits are held at once. Where `back` gives coefficients and an
+    /// entropy's, the gradient of the hidden rows is left in the pass.
+    fn head(&mut self, pack: &Pack, temperature: f32, back: Option<(&[f32], f32)>) -> Result<Vec<TokenStats>> {
+        let (gpu, decoder, _, mut arena) = self.parts();
+        let arena = &mut *arena;
+        let pass = self.pass.as_ref().context("a forward pass comes first")?;
+        let (hidden, vocab, count) = (decoder.config.hidden_size, decoder.config.vocab_size, pack.pairs.len());
+        let mark = arena.mark();
+        let work = decoder.layout(None).head(arena, count, back.is_some())?;
+        let HeadWork { chunk, stride, rows, logits: buffer, d_rows, .. } = work;
+        if let Some((values, entropy)) = back {
+            work.d_logprob.upload(gpu, values)?;
+            work.d_entropy.upload(gpu, &vec![entropy; count])?;
+        }
+        let stats = HeadStats { logprob: work.logprob, entropy: work.entropy, lse: work.lse };
+        let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
+        for start in (0..count).step_by(chunk.max(1)) {
+            let range = start..(start + chunk).min(count);
+            let len = range.len();
+            let logits = Logits { buffer, rows: len, vocab, stride };
+            let part = HeadStats {
+                logprob: stats.logprob.slice(range.clone()),
+                entropy: stats.entropy.slice(range.clone()),
+                lse: stats.lse.slice(range.clone()),
+            };
+            let targets = pass.pack.pairs.targets.slice(range.clone());
+            ops::gather_rows(gpu, pass.forward.hidden, pass.pack.pairs.rows.slice(range.clone()), rows, hidden)?;
+            let out = Matrix::new(buffer, len, vocab).with_stride(stride);
+            gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out, false)?;
+            ops::head_stats(gpu, logits, targets, part, temperature)?;
+            if back.is_some() {
+                let (by_logprob, by_entropy) =
+                    (work.d_logprob.slice(range.clone()), work.d_entropy.slice(range.clone()));
+                ops::head_backward(gpu, logits, targets, part, by_logprob, by_entropy, temperature)?;
+                // Each row of the gradient is the first half of the row that the f32 logits had.
+                let d_logits = Matrix::new(buffer.as_bf16(), len, vocab).with_stride(2 * stride);
+                let to = d_rows.slice(range.start * hidden..range.end * hidden);
+                gpu.blas.product(d_logits, head, Matrix::new(to, len, hidden), false)?;
+            }
+        }
+        if back.is_some() {
+            let pairs = &pass.pack.pairs;
+            ops::scatter_rows(gpu, d_rows, pairs.starts, pairs.by_row, pass.d_hidden, hidden)?;
+        }
+        let (logprobs, entropies) = (stats.logprob.download(gpu)?, stats.entropy.download(gpu)?);
+        arena.reset(mark);
+        let token = |(logprob, entropy)| TokenStats { logprob, entropy };
+        Ok(logprobs.into_iter().zip(entropies).map(token).collect())
+    }
+}
+
+impl Learner for CudaLearner<'_> {
+    fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+        let (gpu, _, device, _) = self.parts();
+        device.make_current(gpu, adapter)?;
+        device.grads.zero(gpu)
+    }
+
+    fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()> {
+        let (gpu, decoder, device, mut arena) = self.parts();
+        self.pass = None;
+        arena.clear();
+        let adapter = adapter.map(|_| device);
+        let pack = DevicePack::new(gpu, &mut arena, pack, decoder.heads())?;
+        // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
+        let partial = pack.tiles.partial_len(decoder.heads());
+        let layout = decoder.layout(adapter);
+        arena.reserve(layout.pass_bytes(pack.rows, pack.pairs.rows.len(), partial, keep).total())?;
+        let forward = decoder.forward(gpu, &mut arena, adapter, &pack, keep)?;
+        let d_hidden = match keep {
+            Keep::Nothing => Buffer::NULL,
+            _ => arena.take(forward.hidden.len())?,
+        };
+        self.pass = Some(Pass { pack, forward, keep, d_hidden });
+        Ok(())
+    }
+
+    fn token_stats(&mut self, pack: &Pack, temperature: f32) -> Result<Vec<TokenStats>> {
+        self.head(pack, temperature, None)
+    }
+
+    fn head_backward(
+        &mut self,
+        pack: &Pack,
+        temperature: f32,
+        coefficients: &[f32],
+        entropy: f32,
+    ) -> Result<Vec<TokenStats>> {
+        self.head(pack, temperature, Some((coefficients, entropy)))
+    }
+
+    fn backward(&mut self, _adapter: &Adapter, _pack: &Pack) -> Result<()> {
+        let (gpu, decoder, device, mut arena) = self.parts();
+        let Pass { pack, forward, keep, d_hidden } = self.pass.take().context("a forward pass comes first")?;
+        let done = decoder.backward(gpu, &mut arena, device, &pack, &forward, keep, d_hidden);
+        // The gradient may hold a part of it by now, so this is no `OutOfMemory` that can be tried again in halves.
+        done.map_err(|error| anyhow!("backward pass: {error:#}"))
+    }
+
+    fn gradient(&mut self) -> Result<Vec<f32>> {
+        let (gpu, _, device, _) = self.parts();
+        device.grads.download(gpu)
+    }
+
+    fn gradient_norm(&mut self, _adapter: &Adapter) -> Result<f64> {
+        let (gpu, _, device, _) = self.parts();
+        device.gradient_norm(gpu)
+    }
+
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+        let (gpu, _, device, _) = self.parts();
+        // The first step of a run, from nothing or from a checkpoint.
+        if self.moments_at != Some(adamw.step) {
+            device.load_moments(gpu, adamw)?;
+        }
+        device.optimizer_step(gpu, hyper, max_norm)?;
+        adamw.step += 1;
+        self.moments_at = Some(adamw.step);
+        device.fetch(gpu, adapter)
+    }
+
+    fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
+        // Before the first step the host's are the ones that count.
+        if self.moments_at.is_none() {
+            return Ok(());
+        }
+        let (gpu, _, device, _) = self.parts();
+        device.moments(gpu, adamw)
+    }
+}

@@ -1,0 +1,132 @@
+//! Device memory: copies to, from and on the device, and the memory that an arena hands out.
+//!
+//! All work goes to one stream, in the order of the calls, so a piece may be given away as soon as the last launch that
+//! uses it has been issued. That is why [`Buffer`] can be a plain pointer: it is valid as long as its arena, and nothing
+//! is freed while a run lasts.
+
+use super::Gpu;
+use anyhow::{Context, Result, ensure};
+use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, result};
+use half::bf16;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+pub use crate::device::memory::arena::{Arena, Buffer};
+
+/// What device memory may hold.
+pub trait Element: DeviceRepr + Copy + 'static {}
+impl Element for bf16 {}
+impl Element for f32 {}
+impl Element for i32 {}
+impl Element for u32 {}
+impl Element for u64 {}
+impl Element for u8 {}
+
+impl<T: Element> Buffer<T> {
+    /// Copies from the host. `values` have been read when this returns: the driver stages what is not pinned.
+    pub fn upload(self, gpu: &Gpu, values: &[T]) -> Result<()> {
+        ensure!(values.len() <= self.len, "{} values do not fit a buffer of {}", values.len(), self.len);
+        if values.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range was checked, and the stream is of the context that owns the memory.
+        unsafe { result::memcpy_htod_async(self.pointer, values, gpu.stream.cu_stream()) }.context("copy to the GPU")
+    }
+
+    /// Copies to the host, after all work that was issued before.
+    pub fn download(self, gpu: &Gpu) -> Result<Vec<T>> {
+        let mut values = Vec::with_capacity(self.len);
+        if self.is_empty() {
+            return Ok(values);
+        }
+        gpu.bind()?;
+        // SAFETY: the vector has room for `len` values, all of which are written before its length is set; `Element`s
+        // have no invalid bits.
+        unsafe {
+            let spare = std::slice::from_raw_parts_mut(values.as_mut_ptr(), self.len);
+            result::memcpy_dtoh_async(spare, self.pointer, gpu.stream.cu_stream()).context("copy from the GPU")?;
+            gpu.synchronize()?;
+            values.set_len(self.len);
+        }
+        Ok(values)
+    }
+
+    /// Copies from elsewhere on the device.
+    pub fn copy_from(self, gpu: &Gpu, from: Self) -> Result<()> {
+        ensure!(from.len <= self.len, "{} values do not fit a buffer of {}", from.len, self.len);
+        if from.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: both ranges lie in live arenas of this context.
+        unsafe {
+            result::memcpy_dtod_async(self.pointer, from.pointer, from.len * size_of::<T>(), gpu.stream.cu_stream())
+        }
+        .context("copy on the GPU")
+    }
+
+    /// Sets every byte to zero.
+    pub fn zero(self, gpu: &Gpu) -> Result<()> {
+        self.fill(gpu, 0)
+    }
+
+    /// Sets every byte to 0xff, which is NaN in every format: what is read before it is written shows.
+    pub fn poison(self, gpu: &Gpu) -> Result<()> {
+        self.fill(gpu, 0xff)
+    }
+
+    fn fill(self, gpu: &Gpu, byte: u8) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range lies in a live arena of this context.
+        unsafe { result::memset_d8_async(self.pointer, byte, self.len * size_of::<T>(), gpu.stream.cu_stream()) }
+            .context("fill GPU memory")
+    }
+}
+
+impl Buffer<u32> {
+    /// The same memory, as kernels that count with `int` read it.
+    pub fn as_i32(self) -> Buffer<i32> {
+        Buffer { pointer: self.pointer, len: self.len, element: PhantomData }
+    }
+}
+
+impl Buffer<f32> {
+    /// The same memory, read as twice as many bf16.
+    pub fn as_bf16(self) -> Buffer<bf16> {
+        Buffer { pointer: self.pointer, len: 2 * self.len, element: PhantomData }
+    }
+}
+
+/// An [`Arena`] with its memory.
+pub struct DeviceArena {
+    arena: Arena,
+    _memory: CudaSlice<u8>,
+}
+
+impl DeviceArena {
+    /// # Errors
+    /// When the device has not so much memory left.
+    pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
+        // SAFETY: everything handed out is written before it is read.
+        let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }.with_context(|| {
+            format!("take {bytes} bytes of GPU memory for {what}\nhint: `rft plan` says what fits; lower `rollout.max_rows` or `train.max_tokens_per_micro_batch`")
+        })?;
+        let base = memory.device_ptr(&gpu.stream).0;
+        Ok(Self { arena: Arena::at(base, bytes), _memory: memory })
+    }
+}
+
+impl Deref for DeviceArena {
+    type Target = Arena;
+
+    fn deref(&self) -> &Arena {
+        &self.arena
+    }
+}
+
+impl DerefMut for DeviceArena {
+    fn deref_mut(&mut self) -> &mut Arena {
+        &mut self.arena
+    }
+}

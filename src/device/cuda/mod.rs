@@ -1,0 +1,197 @@
+//! The CUDA path: the same decoder, rollouts and gradient pass as on the CPU, in bf16 on one GPU.
+//!
+//! One device, one stream and one host thread that launches, so the order of the calls is the order of the work. Products
+//! with the frozen weights go through cuBLASLt ([`blas`]); all else is kernels of our own (`src/device/cuda/kernels`, launched by
+//! [`launch`]). candle gives the device and reads the weights; its tensors are not used here, because they allocate, and
+//! what allocates cannot be captured in a graph. Nothing is added up in an order that depends on timing: the same run on the
+//! same GPU gives the same bits.
+
+pub mod adapter;
+pub mod blas;
+pub mod decoder;
+pub mod engine;
+pub mod launch;
+pub mod learner;
+pub mod lora;
+pub mod memory;
+pub mod ops;
+pub mod pack;
+pub mod perf;
+pub mod probe;
+pub mod selftest;
+pub mod slabs;
+pub mod weights;
+
+use crate::device::Extent;
+use crate::device::memory::RESERVE;
+use crate::model::config::ModelConfig;
+use crate::model::lora::Adapter;
+use crate::model::source::Source;
+use anyhow::{Context, Result, ensure};
+use cudarc::driver::{CudaContext, CudaStream, sys};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
+pub struct Shared {
+    pub gpu: Rc<Gpu>,
+    pub decoder: decoder::Decoder,
+    /// Memory for an adapter, where one is applied or trained.
+    pub adapter: Option<adapter::DeviceAdapter>,
+    pub arena: RefCell<memory::DeviceArena>,
+}
+
+/// The device with everything that is launched on it.
+pub struct Gpu {
+    pub stream: Arc<CudaStream>,
+    pub kernels: launch::Kernels,
+    pub blas: blas::Blas,
+    pub name: String,
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let opened = || format!("open GPU {ordinal}\nhint: `nvidia-smi` lists the GPUs that the driver sees");
+        let stream = new_stream(ordinal).with_context(opened)?;
+        let context = stream.context().clone();
+        // SAFETY: there is one stream, so no event has to order the uses of a buffer.
+        unsafe { context.disable_event_tracking() };
+        let capability = context.compute_capability()?;
+        let name = context.name()?;
+        ensure!(
+            capability >= (8, 0),
+            "{name} has compute capability {capability:?}; bf16 on tensor cores needs (8, 0)"
+        );
+        keep_pool(&context)?;
+        let kernels = launch::Kernels::load(&context).context("load the kernels")?;
+        let blas = blas::Blas::new(stream.clone())?;
+        Ok(Self { stream, kernels, blas, name })
+    }
+
+    /// Waits for all work that was issued.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().context("wait for the GPU")
+    }
+
+    /// Makes the device's context that of this thread, as copies need it.
+    pub fn bind(&self) -> Result<()> {
+        Ok(self.stream.context().bind_to_thread()?)
+    }
+
+    /// Free and total memory, in bytes.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        Ok(self.stream.context().mem_get_info()?)
+    }
+}
+
+impl Shared {
+    /// Loads a model on GPU number `ordinal`, and takes the memory that it is to work in.
+    pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
+        check(&source.config, adapter)?;
+        let origin = weights::Origin::Checkpoint(source.weights.as_ref());
+        Self::on(Rc::new(Gpu::open(ordinal)?), source.config.clone(), &origin, adapter, extent)
+    }
+
+    /// The same on a GPU that is open, and with weights from anywhere.
+    pub fn on(
+        gpu: Rc<Gpu>,
+        config: ModelConfig,
+        origin: &weights::Origin,
+        adapter: Option<&Adapter>,
+        extent: &Extent,
+    ) -> Result<Self> {
+        check(&config, adapter)?;
+        let decoder = decoder::Decoder::load(&gpu, config, origin, extent.positions)?;
+        let device_adapter =
+            adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, &decoder.config, adapter)).transpose()?;
+        // What was taken in the order of the stream is there when the stream has come so far.
+        gpu.synchronize()?;
+        let (free, _) = gpu.memory()?;
+        let free = free.saturating_sub(RESERVE);
+        let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
+        let arena = RefCell::new(memory::DeviceArena::new(&gpu, bytes, "rollouts and training")?);
+        Ok(Self { gpu, decoder, adapter: device_adapter, arena })
+    }
+}
+
+/// The widest tile of the LoRA kernels.
+const MAX_RANK: usize = 128;
+
+/// Refuses shapes that the kernels are not made for.
+fn check(config: &ModelConfig, adapter: Option<&Adapter>) -> Result<()> {
+    ensure!(
+        [32, 64, 128].contains(&config.head_dim),
+        "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
+        config.head_dim
+    );
+    let group = config.num_attention_heads / config.num_key_value_heads;
+    ensure!(group <= 8, "{group} query heads share a KV head; the CUDA path has up to 8\nhint: use `--device cpu`");
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    ensure!(
+        hidden <= 8_192 && hidden.is_multiple_of(8) && inner.is_multiple_of(8),
+        "the CUDA path has widths that are multiples of 8, up to 8192 for the hidden one; these are {hidden} and {inner}\n\
+         hint: use `--device cpu`"
+    );
+    if let Some(adapter) = adapter {
+        let (rank, len) = (adapter.section.r, adapter.params.len());
+        ensure!(
+            rank <= MAX_RANK,
+            "the CUDA path has ranks of up to {MAX_RANK}, and `lora.r` is {rank}\nhint: lower `lora.r`, or use `--device cpu`"
+        );
+        ensure!(
+            len.is_multiple_of(8),
+            "the adapter has {len} values, which is no multiple of 8\nhint: choose `lora.r` as a multiple of 8"
+        );
+    }
+    Ok(())
+}
+
+/// The one stream that everything is issued to.
+#[cfg(not(feature = "candle-cuda"))]
+fn new_stream(ordinal: usize) -> Result<Arc<CudaStream>> {
+    Ok(CudaContext::new(ordinal)?.new_stream()?)
+}
+
+/// The stream of candle's device, so that candle's models can be run beside ours.
+#[cfg(feature = "candle-cuda")]
+fn new_stream(ordinal: usize) -> Result<Arc<CudaStream>> {
+    let device = candle_core::Device::new_cuda_with_stream(ordinal)?;
+    Ok(device.as_cuda_device()?.cuda_stream())
+}
+
+/// GPUs that the driver sees; 0 where there is no driver.
+pub fn count() -> usize {
+    if !driver_is_present() {
+        return 0;
+    }
+    CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+}
+
+/// Whether there is a CUDA driver to load.
+#[cfg(feature = "load-cuda")]
+fn driver_is_present() -> bool {
+    // SAFETY: this opens the driver's library and nothing else.
+    unsafe { sys::is_culib_present() }
+}
+
+/// A binary that links to the driver does not start without one.
+#[cfg(not(feature = "load-cuda"))]
+fn driver_is_present() -> bool {
+    true
+}
+
+/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronisation.
+fn keep_pool(context: &CudaContext) -> Result<()> {
+    let mut pool = std::ptr::null_mut();
+    let mut keep = u64::MAX;
+    context.bind_to_thread()?;
+    // SAFETY: both calls are given valid pointers to what their attribute takes.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Decoding at about a thousand tokens of context: the device's time of a step, and what the host adds to it.
+
+use super::{Bench, multiplied, time};
+use crate::device::cuda::Shared;
+use crate::device::cuda::engine::{POLL, Step};
+use crate::device::cuda::ops;
+use crate::device::cuda::slabs::{Slabs, Start};
+use crate::plan::cache_bytes_per_token;
+use crate::rng::{Purpose, Stream};
+use crate::rollout::{Prompt, Request, Sampling};
+use anyhow::Result;
+use std::time::Instant;
+
+const PROMPT: usize = 64;
+/// Tokens of each branch before the first step. The steps are around a context of 1,024.
+const BEFORE: usize = 928;
+const CAPACITY: usize = 1_536;
+
+pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
+    let Shared { gpu, decoder, adapter, arena } = &bench.shared;
+    let device = adapter.as_ref();
+    if let Some(device) = device {
+        device.make_current(gpu, &bench.adapter)?;
+    }
+    let sampling = Sampling::plain(1.0);
+    let group = 8.min(rows);
+    let prompts: Vec<Prompt> =
+        (0..rows.div_ceil(group) as u64).map(|key| Prompt { ids: vec![1; PROMPT], key }).collect();
+    let request = Request {
+        prompts: &prompts,
+        num_generations: group,
+        sampling: &sampling,
+        max_completion_length: CAPACITY,
+        seed: 1,
+        step: 1,
+        ends: &|_| false,
+        stop_tokens: &[],
+    };
+    let mut arena = arena.borrow_mut();
+    let slabs = Slabs::new(gpu, &mut arena, decoder, device, &request, rows)?;
+    let rows = slabs.rows;
+    // Keys and values of tokens that were never decoded.
+    for (index, buffer) in slabs.caches().enumerate() {
+        ops::fill_normal(gpu, buffer, &Stream::new(1, Purpose::Test, &[index as u64]), 0.0, 1.0)?;
+    }
+    let starts: Vec<Start> = (0..rows)
+        .map(|row| Start {
+            slot: row,
+            prompt_slot: row / group % slabs.prompt_slots,
+            prompt_len: PROMPT,
+            key: Stream::new(1, Purpose::Sampling, &[row as u64]).key(),
+            count: BEFORE,
+            last: 1,
+        })
+        .collect();
+    slabs.set(gpu, &starts)?;
+    let mut step = Step::New;
+    for _ in 0..4 {
+        step.run(gpu, &slabs, decoder, &sampling, rows)?;
+    }
+    let device_ms = time(gpu, 32, || step.run(gpu, &slabs, decoder, &sampling, rows))?;
+
+    // The same as the engine does it: steps, a look, and the rows told again.
+    slabs.set(gpu, &starts)?;
+    gpu.synchronize()?;
+    let (looks, started) = (8, Instant::now());
+    for _ in 0..looks {
+        for _ in 0..POLL {
+            step.run(gpu, &slabs, decoder, &sampling, rows)?;
+        }
+        let seen = slabs.look(gpu, rows)?;
+        let starts: Vec<Start> =
+            starts.iter().zip(&seen.counts).map(|(start, &count)| Start { count, ..*start }).collect();
+        slabs.set(gpu, &starts)?;
+    }
+    gpu.synchronize()?;
+    let wall_ms = started.elapsed().as_secs_f64() * 1e3 / (looks * POLL) as f64;
+
+    let config = &decoder.config;
+    let read = multiplied(config) as f64;
+    let context = (PROMPT + BEFORE + 32) as f64;
+    let cache = rows as f64 * context * cache_bytes_per_token(config) as f64;
+    let attention =
+        4.0 * rows as f64 * context * (config.num_hidden_layers * config.num_attention_heads * config.head_dim) as f64;
+    drop(arena);
+    let mut line = bench.floors.line(
+        &format!("decode, batch {rows}, context 1k"),
+        wall_ms,
+        2.0 * read + cache,
+        2.0 * read * rows as f64 + attention,
+    );
+    line.tokens_per_second = Some(1e3 * rows as f64 / wall_ms);
+    line.host_gap = Some(wall_ms - device_ms);
+    bench.add(line);
+    Ok(())
+}

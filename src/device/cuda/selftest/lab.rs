@@ -1,0 +1,147 @@
+//! What a check works with: memory, random values, and the comparison.
+
+use crate::device::cuda::Gpu;
+use crate::device::cuda::memory::{Buffer, DeviceArena, Element};
+use crate::rng::{Purpose, Stream, name_hash};
+use anyhow::Result;
+use half::bf16;
+use std::rc::Rc;
+
+/// Memory for the checks of one operation.
+const ARENA: usize = 1 << 30;
+
+/// What a check found.
+pub struct Outcome {
+    pub name: String,
+    /// Norm of the difference over the norm of the reference, or what the name says.
+    pub error: f64,
+    pub bar: f64,
+    /// Where it could not be done: why.
+    pub failure: Option<String>,
+}
+
+impl Outcome {
+    /// NaN is not below any bar.
+    pub fn ok(&self) -> bool {
+        self.failure.is_none() && self.error <= self.bar
+    }
+}
+
+pub struct Lab<'a> {
+    pub gpu: Rc<Gpu>,
+    pub arena: DeviceArena,
+    group: &'static str,
+    seed: u64,
+    drawn: u64,
+    tell: &'a mut dyn FnMut(&Outcome),
+}
+
+impl<'a> Lab<'a> {
+    pub fn new(gpu: Rc<Gpu>, group: &'static str, seed: u64, tell: &'a mut dyn FnMut(&Outcome)) -> Result<Self> {
+        let arena = DeviceArena::new(&gpu, ARENA, "the checks")?;
+        Ok(Self { gpu, arena, group, seed, drawn: 0, tell })
+    }
+
+    /// A stream of its own for each call.
+    pub fn stream(&mut self) -> Stream {
+        self.drawn += 1;
+        Stream::new(self.seed, Purpose::Test, &[name_hash(self.group), self.drawn])
+    }
+
+    /// Normal values that bf16 can hold.
+    pub fn normals(&mut self, len: usize, deviation: f64) -> Vec<f32> {
+        let stream = self.stream();
+        (0..len as u64).map(|i| rounded((deviation * stream.normal(i)) as f32)).collect()
+    }
+
+    /// Whole numbers below `bound`.
+    pub fn below(&mut self, len: usize, bound: usize) -> Vec<u32> {
+        let stream = self.stream();
+        (0..len as u64).map(|i| stream.below(i, bound as u64) as u32).collect()
+    }
+
+    pub fn bf16(&mut self, values: &[f32]) -> Result<Buffer<bf16>> {
+        let values: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
+        self.put(&values)
+    }
+
+    pub fn put<T: Element>(&mut self, values: &[T]) -> Result<Buffer<T>> {
+        let buffer = self.arena.take(values.len())?;
+        buffer.upload(&self.gpu, values)?;
+        Ok(buffer)
+    }
+
+    pub fn int(&mut self, values: &[u32]) -> Result<Buffer<i32>> {
+        self.put(&values.iter().map(|&value| value as i32).collect::<Vec<_>>())
+    }
+
+    /// Memory that holds NaN.
+    pub fn poisoned<T: Element>(&mut self, len: usize) -> Result<Buffer<T>> {
+        let buffer = self.arena.take(len)?;
+        buffer.poison(&self.gpu)?;
+        Ok(buffer)
+    }
+
+    /// Fills what the arena hands out next with NaN.
+    pub fn arena_poison(&mut self) -> Result<()> {
+        let mark = self.arena.mark();
+        let left = self.arena.left().min(64 << 20);
+        self.arena.take::<u8>(left)?.poison(&self.gpu)?;
+        self.arena.reset(mark);
+        Ok(())
+    }
+
+    pub fn read(&self, buffer: Buffer<bf16>) -> Result<Vec<f32>> {
+        Ok(buffer.download(&self.gpu)?.into_iter().map(bf16::to_f32).collect())
+    }
+
+    /// A check of values on the host.
+    pub fn compare(&mut self, name: &str, got: &[f32], want: &[f32], bar: f64) {
+        self.value(name, distance(got, want), bar);
+    }
+
+    /// A check of values on the device.
+    pub fn compare_bf16(&mut self, name: &str, got: Buffer<bf16>, want: &[f32], bar: f64) -> Result<()> {
+        let got = self.read(got)?;
+        self.compare(name, &got, want, bar);
+        Ok(())
+    }
+
+    pub fn compare_f32(&mut self, name: &str, got: Buffer<f32>, want: &[f32], bar: f64) -> Result<()> {
+        let got = got.download(&self.gpu)?;
+        self.compare(name, &got, want, bar);
+        Ok(())
+    }
+
+    /// A check of a number that should not be above `bar`.
+    pub fn value(&mut self, name: &str, error: f64, bar: f64) {
+        (self.tell)(&Outcome { name: format!("{}: {name}", self.group), error, bar, failure: None });
+    }
+
+    /// A check that something holds.
+    pub fn holds(&mut self, name: &str, is_so: bool) {
+        self.value(name, if is_so { 0.0 } else { 1.0 }, 0.0);
+    }
+
+    pub fn failed(&mut self, why: &str) {
+        let failure = Some(why.to_owned());
+        (self.tell)(&Outcome { name: self.group.to_owned(), error: f64::NAN, bar: 0.0, failure });
+    }
+}
+
+/// The nearest value that bf16 can hold.
+pub fn rounded(value: f32) -> f32 {
+    bf16::from_f32(value).to_f32()
+}
+
+/// ‖got - want‖ / ‖want‖; NaN where anything is not finite or the lengths differ.
+pub fn distance(got: &[f32], want: &[f32]) -> f64 {
+    if got.len() != want.len() {
+        return f64::NAN;
+    }
+    let square = |x: f64| x * x;
+    let difference: f64 = got.iter().zip(want).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+    let reference: f64 = want.iter().map(|&b| square(f64::from(b))).sum();
+    // Nothing differs from zeros by nothing.
+    if difference == 0.0 { 0.0 } else { (difference / reference).sqrt() }
+}

@@ -1,0 +1,175 @@
+//! The gradient pass in too little memory, and some steps of training.
+
+use super::lab::{Lab, distance, rounded};
+use super::model::{Pair, shape, worst};
+use super::{BF16, GRADIENT};
+use crate::config::{Layers, resolve};
+use crate::device::Extent;
+use crate::device::cpu::decoder::Decoder;
+use crate::device::cpu::learner::CpuLearner;
+use crate::device::cuda::Shared;
+use crate::device::cuda::engine::CudaEngine;
+use crate::device::cuda::learner::CudaLearner;
+use crate::device::cuda::weights::Origin;
+use crate::grpo::adamw::{AdamW, Hyper};
+use crate::grpo::advantage::advantages;
+use crate::grpo::learner::Learner;
+use crate::grpo::objective::Objective;
+use crate::grpo::pass::{PassPlan, PassResult, TrainGroup, gradient_pass, unreached_tensors};
+use crate::model::embedded;
+use crate::model::lora::Adapter;
+use crate::model::weights::Weights;
+use crate::rng::{Purpose, Stream};
+use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
+use anyhow::{Context, Result};
+
+/// Smaller products add up in another order, which turns roundings to bf16, and a prompt in two halves is rounded twice.
+const HALVED: f64 = 5e-3;
+
+/// Mean |difference of log-probabilities| between rollout and training.
+const GAP: f64 = 2e-2;
+
+/// A checkpoint whose values bf16 can hold, so that both devices have the same.
+struct Rounded<'a>(&'a dyn Weights);
+
+impl Weights for Rounded<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(self.0.get(name, shape)?.into_iter().map(rounded).collect())
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// A batch of an update.
+struct Batch {
+    prompts: Vec<Prompt>,
+    groups: Vec<Vec<Branch>>,
+    advantages: Vec<Vec<f32>>,
+}
+
+impl Batch {
+    fn pass(
+        &self,
+        learner: &mut dyn Learner,
+        adapter: &Adapter,
+        objective: &Objective,
+        max_tokens: usize,
+    ) -> Result<(Vec<f32>, PassResult)> {
+        let groups: Vec<TrainGroup> = self
+            .prompts
+            .iter()
+            .zip(self.groups.iter().zip(&self.advantages))
+            .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
+            .collect();
+        let lengths: Vec<usize> = self.groups.iter().flatten().map(|branch| branch.tokens.len()).collect();
+        let normaliser = objective.normaliser(&lengths, &vec![false; lengths.len()]);
+        let plan = PassPlan { temperature: 1.0, max_tokens, gradient_checkpointing: false, off_policy: false };
+        learner.begin(adapter)?;
+        let result = gradient_pass(learner, adapter, &groups, objective, &normaliser, &plan)?;
+        Ok((learner.gradient()?, result))
+    }
+}
+
+/// A micro-batch that does not fit is cut, and the gradient stays.
+pub fn memory(lab: &mut Lab) -> Result<()> {
+    let config = shape(6, 2, 64, 376);
+    let pair = Pair::new(lab, &config, 16, 512 << 20)?;
+    let grpo = resolve(&Layers::default())?.config.grpo;
+    let objective = Objective::new(&grpo, 64)?;
+    let mut batch = Batch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new() };
+    for key in 0..3 {
+        batch.prompts.push(Prompt { ids: lab.below(20, config.vocab_size), key });
+        let branch = |lab: &mut Lab, len| Branch {
+            tokens: lab.below(len, config.vocab_size),
+            logprobs: vec![-6.0; len],
+            finish: crate::rollout::Finish::Length,
+        };
+        batch.groups.push([40, 61, 33, 52].map(|len| branch(lab, len)).into());
+        batch.advantages.push(vec![1.0, -0.5, 0.25, -0.75]);
+    }
+    let (whole, fitted) = batch.pass(&mut CudaLearner::new(&pair.gpu), &pair.adapter, &objective, 4_096)?;
+    lab.holds("what fits is not cut", fitted.out_of_memory == 0 && fitted.micro_batches == 1);
+    // Less and less memory, until something has to be cut.
+    let used = pair.gpu.arena.borrow().peak() as u64;
+    let mut cut = None;
+    for sixteenths in (4..16).rev() {
+        pair.gpu.arena.borrow_mut().limit((used * sixteenths / 16) as usize);
+        let passed = batch.pass(&mut CudaLearner::new(&pair.gpu), &pair.adapter, &objective, 4_096);
+        let (grads, result) = passed.context("a pass in little memory")?;
+        if result.out_of_memory > 0 {
+            cut = Some((grads, result));
+            break;
+        }
+    }
+    let (halved, result) = cut.context("no amount of memory was too little")?;
+    lab.holds("what does not fit is cut", result.micro_batches > 1);
+    lab.value("the gradient in parts", distance(&halved, &whole), HALVED);
+    let (want, _) = batch.pass(&mut CpuLearner::new(&pair.cpu), &pair.adapter, &objective, 4_096)?;
+    let (name, error) = worst(&pair.adapter, &halved, &want);
+    lab.value(&format!("against the CPU, worst of {name}"), error, GRADIENT);
+    Ok(())
+}
+
+/// Three steps on the embedded model, rewarded by a hash of the tokens.
+pub fn training(lab: &mut Lab) -> Result<()> {
+    let source = embedded::open()?;
+    let run = resolve(&Layers::default())?.config;
+    let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
+    let extent = Extent { positions: 256, max_rows: 32, working_bytes: Some(512 << 20) };
+    let weights = Rounded(source.weights.as_ref());
+    let origin = Origin::Checkpoint(&weights);
+    let shared = Shared::on(lab.gpu.clone(), source.config.clone(), &origin, Some(&adapter), &extent)?;
+    let cpu = Decoder::load(source.config.clone(), &weights, extent.positions)?;
+    let (mut learner, mut host) = (CudaLearner::new(&shared), CpuLearner::new(&cpu));
+    let unreached = unreached_tensors(&mut learner, &adapter, &[5, 6, 7], &[8, 9, 10, 11])?;
+    lab.holds(&format!("every adapter tensor gets a gradient {unreached:?}"), unreached.is_empty());
+    let objective = Objective::new(&run.grpo, 48)?;
+    let mut adamw = AdamW::new(adapter.params.len());
+    let first = adapter.params.clone();
+    let sampling = Sampling::plain(1.0);
+    for step in 1..=3 {
+        let prompts: Vec<Prompt> =
+            (0..4).map(|key| Prompt { ids: lab.below(21, source.config.vocab_size), key }).collect();
+        let request = Request {
+            prompts: &prompts,
+            num_generations: 8,
+            sampling: &sampling,
+            max_completion_length: 48,
+            seed: 42,
+            step,
+            ends: &|_| false,
+            stop_tokens: &source.config.eos_token_ids,
+        };
+        let made = CudaEngine::new(&shared, 32).generate(Some(&adapter), &request, &mut Unwatched)?;
+        let groups = made.context("cancelled by nobody")?;
+        let reward = |branch: &Branch| {
+            let tokens: Vec<u64> = branch.tokens.iter().map(|&token| u64::from(token)).collect();
+            Stream::new(step, Purpose::Test, &tokens).f64(0)
+        };
+        let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(reward).collect()).collect();
+        lab.holds(
+            &format!("step {step}: rewards from 0 to 1"),
+            rewards.iter().flatten().all(|reward| (0.0..=1.0).contains(reward)),
+        );
+        let advantages = advantages(&rewards, run.grpo.scale_rewards).values;
+        let batch = Batch { prompts, groups, advantages };
+        let (grads, result) = batch.pass(&mut learner, &adapter, &objective, 4_096)?;
+        let (want, expected) = batch.pass(&mut host, &adapter, &objective, 4_096)?;
+        lab.holds(&format!("step {step}: a finite loss"), result.totals.loss.is_finite());
+        let loss = (result.totals.loss - expected.totals.loss).abs() / expected.totals.loss.abs().max(1e-3);
+        lab.value(&format!("step {step}: the loss"), loss, 5.0 * BF16);
+        let mean = result.sampling_gap.0.sum / result.sampling_gap.0.count.max(1) as f64;
+        lab.value(&format!("step {step}: mean |Δ log-probability| of rollout and training"), mean, GAP);
+        let (name, error) = worst(&adapter, &grads, &want);
+        lab.value(&format!("step {step}: gradients, worst of {name}"), error, GRADIENT);
+        let hyper = Hyper { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
+        let norm = learner.gradient_norm(&adapter)?;
+        lab.holds(&format!("step {step}: a finite gradient"), norm.is_finite() && norm > 0.0);
+        learner.step(&mut adapter, &mut adamw, &hyper, 1.0)?;
+    }
+    let moved = distance(&adapter.params, &first);
+    lab.holds(&format!("the adapter has moved, by {moved:.1e} of itself"), moved > 0.0 && moved.is_finite());
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! The memory of a rollout, laid out once: caches, the state of the rows, and what a decode step works on.
+
+use super::Gpu;
+use super::adapter::DeviceAdapter;
+use super::blas::Matrix;
+use super::decoder::{Decoder, linear};
+use super::lora::Group;
+use super::memory::{Arena, Buffer};
+use super::ops::{self, DecodeRows, Logits};
+use super::pack::DevicePack;
+use super::weights::Linear;
+use crate::device::memory::PREFILL_TOKENS;
+use crate::device::memory::layout::{Cache, SlabMemory, SlabSize, State, logits_stride};
+use crate::model::pack::Pack;
+use crate::rollout::{Prompt, Request, Sampling};
+use anyhow::{Result, ensure};
+use half::bf16;
+
+/// Sizes of batches that a step is captured for; a batch takes the next larger one.
+const BUCKETS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
+
+pub struct Slabs<'a> {
+    /// Rows that are decoded together at most; also the number of slots for branches.
+    pub rows: usize,
+    pub prompt_slots: usize,
+    /// Longest completion.
+    capacity: usize,
+    adapter: Option<&'a DeviceAdapter>,
+    /// For each block.
+    prompt_cache: Vec<Cache>,
+    branch_cache: Vec<Cache>,
+    memory: SlabMemory,
+}
+
+/// A row as the host knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    pub slot: usize,
+    pub prompt_slot: usize,
+    pub prompt_len: usize,
+    /// Of the branch's random numbers.
+    pub key: [u32; 2],
+    /// Tokens drawn so far, and the last of them.
+    pub count: usize,
+    pub last: u32,
+}
+
+/// What the host sees of the rows.
+pub struct Seen {
+    pub counts: Vec<usize>,
+    tokens: Vec<u32>,
+    capacity: usize,
+}
+
+impl Seen {
+    /// Tokens of a slot.
+    pub fn tokens(&self, slot: usize, range: std::ops::Range<usize>) -> &[u32] {
+        &self.tokens[slot * self.capacity..][range]
+    }
+}
+
+impl<'a> Slabs<'a> {
+    /// Takes the memory for `request` from the arena: for `max_rows` rows, or as many as fit.
+    ///
+    /// # Errors
+    /// When not even one row fits.
+    pub fn new(
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        adapter: Option<&'a DeviceAdapter>,
+        request: &Request,
+        max_rows: usize,
+    ) -> Result<Self> {
+        let mut rows = max_rows.min(request.prompts.len() * request.num_generations);
+        loop {
+            arena.clear();
+            match Self::layout(gpu, arena, decoder, adapter, request, rows) {
+                // Fewer rows at a time give the same tokens, only later.
+                Err(error) if error.is::<crate::grpo::learner::OutOfMemory>() && rows > 1 => rows = rows * 3 / 4,
+                slabs => return slabs,
+            }
+        }
+    }
+
+    fn layout(
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        adapter: Option<&'a DeviceAdapter>,
+        request: &Request,
+        rows: usize,
+    ) -> Result<Self> {
+        let prompts = request.prompts;
+        let size = SlabSize {
+            rows,
+            prompt_slots: crate::device::memory::prompt_slots(rows, request.num_generations, prompts.len()),
+            prompt: prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0),
+            completion: request.max_completion_length,
+            stops: request.stop_tokens.len(),
+        };
+        let layout = decoder.layout(adapter);
+        let prompt_cache = layout.caches(arena, size.prompt_slots, size.prompt)?;
+        let branch_cache = layout.caches(arena, rows, size.completion)?;
+        let memory = layout.slabs(arena, size)?;
+        memory.stops.upload(gpu, request.stop_tokens)?;
+        // A prefill of the longest prompt has to fit on top.
+        arena.reserve(layout.prefill_bytes(size.prompt))?;
+        let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
+        Ok(Self { rows, prompt_slots, capacity, adapter, prompt_cache, branch_cache, memory })
+    }
+
+    /// All keys and values.
+    pub fn caches(&self) -> impl Iterator<Item = Buffer<bf16>> {
+        self.prompt_cache.iter().chain(&self.branch_cache).flat_map(|cache| [cache.keys, cache.values])
+    }
+
+    /// The size of batch that `rows` rows are decoded as.
+    pub fn bucket(&self, rows: usize) -> usize {
+        BUCKETS.into_iter().find(|&bucket| bucket >= rows).unwrap_or(self.rows).min(self.rows)
+    }
+
+    /// Runs prompts, packed, and keeps their keys, values and last rows in their slots.
+    pub fn prefill(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        prompts: &[Prompt],
+        which: &[(usize, usize)],
+    ) -> Result<()> {
+        let mut rest = which;
+        while !rest.is_empty() {
+            let mut total = 0;
+            let mut fits = |&(prompt, _): &(usize, usize)| {
+                total += prompts[prompt].ids.len();
+                total <= PREFILL_TOKENS && decoder.layout(self.adapter).prefill_bytes(total) <= arena.left()
+            };
+            let count = rest.iter().take_while(|it| fits(it)).count().max(1);
+            let (batch, later) = rest.split_at(count);
+            self.prefill_batch(gpu, arena, decoder, prompts, batch)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn prefill_batch(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &Decoder,
+        prompts: &[Prompt],
+        which: &[(usize, usize)],
+    ) -> Result<()> {
+        let mark = arena.mark();
+        let (mut pack, mut slots, mut cells, mut last) = (Pack::default(), Vec::new(), Vec::new(), Vec::new());
+        for &(prompt, slot) in which {
+            let ids = &prompts[prompt].ids;
+            pack.push(ids, &[]);
+            slots.extend(std::iter::repeat_n(slot as i32, ids.len()));
+            cells.extend(0..ids.len() as i32);
+            last.push(pack.tokens.len() as i32 - 1);
+        }
+        let hidden_size = decoder.config.hidden_size;
+        let put = |arena: &mut Arena, values: &[i32]| -> Result<Buffer<i32>> {
+            let buffer = arena.take(values.len())?;
+            buffer.upload(gpu, values)?;
+            Ok(buffer)
+        };
+        let (slots, cells, last) = (put(arena, &slots)?, put(arena, &cells)?, put(arena, &last)?);
+        let device_pack = DevicePack::new(gpu, arena, &pack, decoder.heads())?;
+        let hidden = decoder.prefill(gpu, arena, self.adapter, &device_pack, &self.prompt_cache, slots, cells)?;
+        for (i, &(_, slot)) in which.iter().enumerate() {
+            let to = self.memory.prompt_hidden.slice(slot * hidden_size..(slot + 1) * hidden_size);
+            ops::gather_rows(gpu, hidden, last.slice(i..i + 1), to, hidden_size)?;
+        }
+        arena.reset(mark);
+        Ok(())
+    }
+
+    /// Tells the device which rows there are. The rest of a batch is rows that are done and have no slot.
+    pub fn set(&self, gpu: &Gpu, rows: &[Start]) -> Result<()> {
+        ensure!(rows.len() <= self.rows, "{} rows in slabs for {}", rows.len(), self.rows);
+        let idle = self.rows - rows.len();
+        let put = |buffer: Buffer<i32>, value: fn(&Start) -> i32, rest: i32| {
+            let values: Vec<i32> = rows.iter().map(value).chain(std::iter::repeat_n(rest, idle)).collect();
+            buffer.upload(gpu, &values)
+        };
+        let State { prompt_slots, prompt_lens, slots, counts, done, positions, cells, draws, .. } = self.memory.state;
+        put(prompt_slots, |row| row.prompt_slot as i32, 0)?;
+        put(prompt_lens, |row| row.prompt_len as i32, 1)?;
+        put(slots, |row| row.slot as i32, -1)?;
+        put(counts, |row| row.count as i32, 0)?;
+        put(done, |_| 0, 1)?;
+        put(positions, |row| (row.prompt_len + row.count) as i32 - 1, 0)?;
+        put(cells, |row| row.count as i32 - 1, -1)?;
+        put(draws, |row| row.count as i32, 0)?;
+        let tokens: Vec<u32> = rows.iter().map(|row| row.last).chain(std::iter::repeat_n(0, idle)).collect();
+        self.memory.state.tokens.upload(gpu, &tokens)?;
+        let keys: Vec<u32> = rows.iter().flat_map(|row| row.key).chain(std::iter::repeat_n(0, 2 * idle)).collect();
+        self.memory.state.keys.upload(gpu, &keys)
+    }
+
+    /// Draws the first token of the rows that have none, from their prompts' last rows. Those rows stand at the end.
+    pub fn draw_first(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: &[Start]) -> Result<()> {
+        let first = rows.iter().position(|row| row.count == 0).unwrap_or(rows.len());
+        let new = first..rows.len();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let hidden = decoder.config.hidden_size;
+        let prompt_slots = self.memory.state.prompt_slots.slice(new.clone());
+        ops::gather_rows(gpu, self.memory.prompt_hidden, prompt_slots, self.memory.work.normed, hidden)?;
+        self.draw(gpu, decoder, sampling, new)
+    }
+
+    /// Decodes one token of each of the first `rows` rows.
+    pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
+        let (config, heads, work) = (&decoder.config, decoder.heads(), &self.memory.work);
+        let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, decoder.eps());
+        let no_scales = Buffer::<f32>::NULL;
+        let state = &self.memory.state;
+        let slots = state.slots.slice(0..rows);
+        ops::gather_rows(gpu, decoder.frozen.embedding, state.tokens.slice(0..rows).as_i32(), work.x, hidden)?;
+        for (i, block) in decoder.frozen.blocks.iter().enumerate() {
+            let lora = self.adapter.map(|adapter| adapter.block(i));
+            ops::rms_norm(gpu, work.x, block.input_norm, work.normed, no_scales, rows, hidden, eps)?;
+            self.adapted(gpu, &block.qkv, lora.map(|it| it.qkv), work.normed, work.qkv, rows, false)?;
+            if config.qk_norm {
+                ops::qk_norm(gpu, work.qkv, block.qk_norm, Buffer::NULL, rows, heads, eps)?;
+            }
+            ops::qkv_rope(
+                gpu,
+                work.qkv,
+                block.qkv_bias,
+                decoder.frozen.rope,
+                state.positions,
+                self.branch_cache[i],
+                slots,
+                state.cells,
+                rows,
+                heads,
+            )?;
+            let places = DecodeRows {
+                rows,
+                prompt_slots: state.prompt_slots,
+                prompt_lens: state.prompt_lens,
+                slots,
+                counts: state.counts,
+            };
+            let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
+            ops::decode_attention(gpu, work.qkv, prompt, own, places, work.attention, work.attended, heads)?;
+            self.adapted(gpu, &block.o, lora.map(|it| it.o), work.attended, work.x, rows, true)?;
+            ops::rms_norm(gpu, work.x, block.post_norm, work.normed, no_scales, rows, hidden, eps)?;
+            self.adapted(gpu, &block.gate_up, lora.map(|it| it.gate_up), work.normed, work.gate_up, rows, false)?;
+            ops::swiglu(gpu, work.gate_up, work.activated, rows, inner)?;
+            self.adapted(gpu, &block.down, lora.map(|it| it.down), work.activated, work.x, rows, true)?;
+        }
+        ops::rms_norm(gpu, work.x, decoder.frozen.norm, work.normed, no_scales, rows, hidden, eps)?;
+        self.draw(gpu, decoder, sampling, 0..rows)
+    }
+
+    /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.normed`.
+    fn draw(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
+        let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
+        let stride = logits_stride(&decoder.config);
+        let logits = Logits { buffer: self.memory.work.logits, rows, vocab, stride };
+        let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
+        let out = Matrix::new(self.memory.work.logits, rows, vocab).with_stride(stride);
+        gpu.blas.product(Matrix::new(self.memory.work.normed, rows, hidden), head.t(), out, false)?;
+        let state = &self.memory.state;
+        let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
+        let keys = state.keys.slice(2 * range.start..2 * range.end);
+        ops::sample(gpu, logits, keys, state.draws.slice(range.clone()), tokens, logprobs, sampling)?;
+        ops::rollout_advance(
+            gpu,
+            tokens,
+            logprobs,
+            state.slots.slice(range.clone()),
+            state.counts.slice(range.clone()),
+            state.done.slice(range.clone()),
+            state.positions.slice(range.clone()),
+            state.cells.slice(range.clone()),
+            state.draws.slice(range.clone()),
+            self.memory.out_tokens,
+            self.memory.out_logprobs,
+            self.memory.stops,
+            self.capacity,
+            rows,
+        )
+    }
+
+    /// A frozen layer and its adapter for few rows.
+    #[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
+    fn adapted(
+        &self,
+        gpu: &Gpu,
+        layer: &Linear,
+        lora: Option<Group>,
+        x: Buffer<bf16>,
+        y: Buffer<bf16>,
+        rows: usize,
+        accumulate: bool,
+    ) -> Result<()> {
+        match lora {
+            // As in training, so that the two round alike.
+            Some(lora) if lora.covers() => {
+                lora.decode(gpu, x, rows, y, self.memory.work.lora, accumulate)?;
+                linear(gpu, layer, x, y, rows, true)
+            }
+            Some(lora) => {
+                linear(gpu, layer, x, y, rows, accumulate)?;
+                lora.decode(gpu, x, rows, y, self.memory.work.lora, true)
+            }
+            None => linear(gpu, layer, x, y, rows, accumulate),
+        }
+    }
+
+    /// What the first `rows` rows have drawn so far.
+    pub fn look(&self, gpu: &Gpu, rows: usize) -> Result<Seen> {
+        let counts = self.memory.state.counts.slice(0..rows).download(gpu)?;
+        let tokens = self.memory.out_tokens.download(gpu)?;
+        Ok(Seen { counts: counts.into_iter().map(|count| count as usize).collect(), tokens, capacity: self.capacity })
+    }
+
+    /// Log-probabilities of the first `count` tokens of a slot.
+    pub fn logprobs(&self, gpu: &Gpu, slot: usize, count: usize) -> Result<Vec<f32>> {
+        self.memory.out_logprobs.slice(slot * self.capacity..slot * self.capacity + count).download(gpu)
+    }
+}
