@@ -28,7 +28,7 @@ const KERNELS: &[&str] = &[
 ];
 
 static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/mistakes.cu");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/mistakes.cu");
     module_of(&file, KERNELS)
 });
 

@@ -1,4 +1,4 @@
-//! Compiles a kernel's file with the emulator of `tests/shim` and runs single launches of it in a process of its own.
+//! Compiles a kernel's file with the emulator of `tests/device` and runs single launches of it in a process of its own.
 
 use rft::rng::{Purpose, Stream, name_hash};
 use std::fs;
@@ -59,7 +59,7 @@ pub fn module_of(file: &Path, names: &[&str]) -> Option<Module> {
         return None;
     };
     let kernels = root().join("src/device/cuda/kernels");
-    let headers = root().join("tests/shim");
+    let headers = root().join("tests/device");
     let program = format!("#include \"driver.h\"\n#include \"{}\"\nKERNELS({})\n", file.display(), names.join(", "));
 
     // A program is kept for as long as nothing that it is made of has changed.

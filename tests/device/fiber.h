@@ -12,11 +12,13 @@ constexpr size_t STACK_BYTES = (256 << 10) + 5 * 64;
 
 #if defined(__x86_64__)
 
-// Saves the registers that a call keeps on the stack of the one who leaves, and takes those of the one who comes.
+// Saves the registers that a call keeps on the stack that is left, and takes those of the stack that is entered. It
+// returns by `ret` on purpose: threads of a warp wait in the same places, so the processor predicts where it returns to.
 extern "C" void shim_switch(void** leave, void* enter);
 asm(R"(
 .text
-.globl shim_switch
+.weak shim_switch
+.hidden shim_switch
 .type shim_switch, @function
 shim_switch:
     pushq %rbp
@@ -38,20 +40,18 @@ shim_switch:
 )");
 
 struct Fiber {
-    char* stack = nullptr;
-    void* inside = nullptr;
-    void* outside = nullptr;
+    void* at = nullptr;
 
-    void start(void (*entry)()) {
+    // Makes `entry` what runs on `stack` when it is entered. `entry` never returns.
+    void start(char* stack, void (*entry)()) {
         // As if `entry` had been called: a return address that is never used lies on top of it.
         void** top = reinterpret_cast<void**>(stack + STACK_BYTES) - 2;
         top[0] = reinterpret_cast<void*>(entry);
         top[1] = nullptr;
-        inside = top - 6;
+        at = top - 6;
         for (int i = 1; i <= 6; ++i) top[-i] = nullptr;
     }
-    void enter() { shim_switch(&outside, inside); }
-    void leave() { shim_switch(&inside, outside); }
+    static void change(Fiber& from, Fiber& to) { shim_switch(&from.at, to.at); }
 };
 
 #else
@@ -61,18 +61,16 @@ struct Fiber {
 namespace shim {
 
 struct Fiber {
-    char* stack = nullptr;
-    ucontext_t inside, outside;
+    ucontext_t at;
 
-    void start(void (*entry)()) {
-        getcontext(&inside);
-        inside.uc_stack.ss_sp = stack;
-        inside.uc_stack.ss_size = STACK_BYTES;
-        inside.uc_link = &outside;
-        makecontext(&inside, entry, 0);
+    void start(char* stack, void (*entry)()) {
+        getcontext(&at);
+        at.uc_stack.ss_sp = stack;
+        at.uc_stack.ss_size = STACK_BYTES;
+        at.uc_link = nullptr;
+        makecontext(&at, entry, 0);
     }
-    void enter() { swapcontext(&outside, &inside); }
-    void leave() { swapcontext(&inside, &outside); }
+    static void change(Fiber& from, Fiber& to) { swapcontext(&from.at, &to.at); }
 };
 
 #endif

@@ -106,19 +106,29 @@ inline float2 __bfloat1622float2(__nv_bfloat162 x) { return {__bfloat162float(x.
 
 namespace shim {
 
-template <class T>
-struct Shuffle {
-    T value, result;
-    int source;  // a lane of the warp
-};
-
+// What lane `source` brings.
 template <class T>
 T shuffle(const char* what, int line, unsigned mask, T value, int source) {
-    Shuffle<T> slot{value, value, source};
-    collective(what, line, mask, slot, [&](Shuffle<T>** lanes) {
+    static_assert(sizeof(T) <= 8, "a shuffle of at most 8 bytes");
+    if (source < 0 || source > 31) fail("%s in line %d: there is no lane %d", what, line, source);
+    Thread* self = device.thread;
+    if (mask == FULL_MASK) {
+        Warp& warp = *self->warp;
+        Exchange& exchange = warp.exchange[warp.phase];
+        memcpy(&exchange.values[self->lane], &value, sizeof value);
+        meet(warp, self->lane, what, line);
+        T result;
+        memcpy(&result, &exchange.values[source], sizeof result);
+        return result;
+    }
+    struct Slot {
+        T value, result;
+        int source;
+    } slot{value, value, source};
+    collective(what, line, mask, slot, [&](Slot** lanes) {
         for (int i = 0; i < 32; ++i) {
             if (!lanes[i]) continue;
-            Shuffle<T>* from = lanes[lanes[i]->source];
+            const Slot* from = lanes[lanes[i]->source];
             if (!from)
                 fail(
                     "%s in line %d: lane %d reads lane %d, which the mask leaves out", what, line, i, lanes[i]->source);
@@ -127,8 +137,6 @@ T shuffle(const char* what, int line, unsigned mask, T value, int source) {
     });
     return slot.result;
 }
-
-inline int lane() { return static_cast<int>(device.thread->rank % 32); }
 
 template <class T, class Join>
 T reduce(const char* what, int line, unsigned mask, T value, Join join) {
@@ -146,8 +154,12 @@ T reduce(const char* what, int line, unsigned mask, T value, Join join) {
 }  // namespace shim
 
 inline void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE()) {
+    shim::Thread* self = shim::device.thread;
     int nothing = 0;
-    shim::collective("__syncwarp", line, mask, nothing, [](int**) {});
+    if (mask == shim::FULL_MASK)
+        shim::meet(*self->warp, self->lane, "__syncwarp", line);
+    else
+        shim::collective("__syncwarp", line, mask, nothing, [](int**) {});
 }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32, int line = __builtin_LINE()) {

@@ -1,0 +1,364 @@
+// Runs the blocks of a launch on the calling thread; see device.h.
+
+#include "device.h"
+
+#include <cstdarg>
+#include <link.h>
+#include <memory>
+#include <unordered_map>
+
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+#include "run.h"
+
+namespace shim {
+
+// What a worker keeps from one launch to the next.
+struct Block {
+    Order order = Order::forward;
+    void (*body)(void*) = nullptr;
+    void* arguments = nullptr;
+    Fiber scheduler;
+    std::vector<Thread> threads = std::vector<Thread>(MOST_THREADS);
+    std::vector<Warp> warps = std::vector<Warp>(MOST_THREADS / 32);
+    std::vector<char*> free_stacks;
+    dim3 shape{0, 0, 0};
+    unsigned size = 0;
+    unsigned ended = 0;
+    uint64_t random = 1;
+    std::unordered_map<size_t, Region> dynamic_shared;  // by size
+    std::unordered_map<const void*, Region> static_shared;
+    std::vector<unsigned> turns;
+
+    Block() {
+        char* stacks = new_stacks(MOST_THREADS);
+        for (unsigned i = MOST_THREADS; i-- > 0;) free_stacks.push_back(stacks + i * STACK_BYTES);
+        for (unsigned i = 0; i < MOST_THREADS; ++i) {
+            Thread& thread = threads[i];
+            thread.rank = i;
+            thread.lane = i % 32;
+            thread.warp = &warps[i / 32];
+        }
+        for (unsigned w = 0; w < warps.size(); ++w) warps[w].lanes = &threads[32 * w];
+    }
+};
+
+// ---- Messages ----
+
+#ifdef EMULATED_DEVICE_LIBRARY
+static constexpr const char* PREFIX = "emulated device: ";
+#else
+static constexpr const char* PREFIX = "";
+#endif
+
+void fail(const char* format, ...) {
+    char message[1024];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(message, sizeof message, format, values);
+    va_end(values);
+    char place[128] = "";
+    const uint3 b = device.block_index;
+    if (device.thread) {
+        const uint3 t = device.thread->index;
+        snprintf(place, sizeof place, ", thread (%u, %u, %u)", t.x, t.y, t.z);
+    }
+    fprintf(
+        stderr, "%s%s: %s; block (%u, %u, %u)%s\n", PREFIX, device.kernel ? device.kernel : "?", message, b.x, b.y, b.z,
+        place);
+    fflush(stderr);
+    _exit(70);
+}
+
+void different_functions(const Thread& self, const char* what, int line) {
+    const Warp& warp = *self.warp;
+    fail(
+        "lane %u is at %s in line %d, lane %d at %s in line %d", self.lane, what, line, __builtin_ctz(warp.waiting),
+        warp.what, warp.line);
+}
+
+// Nobody can go on: says who waits where.
+[[noreturn]] static void deadlock(const Block& block) {
+    device.thread = nullptr;
+    std::string places;
+    unsigned listed = 0;
+    for (unsigned i = 0; i < block.size; ++i) {
+        const Thread& thread = block.threads[i];
+        const Warp& warp = *thread.warp;
+        const unsigned bit = 1u << thread.lane;
+        if (warp.done & bit || ++listed > 8) continue;
+        const bool whole = warp.waiting & bit, partly = warp.waiting_partly & bit;
+        char text[160];
+        snprintf(
+            text, sizeof text, "; thread %u waits at %s in line %d", i,
+            whole ? warp.what : partly ? thread.what : "__syncthreads",
+            whole ? warp.line : partly ? thread.line : device.barrier_line);
+        places += text;
+    }
+    fail(
+        "deadlock: %u of %u threads wait for others that have ended or wait elsewhere%s%s", block.size - block.ended,
+        block.size, places.c_str(), listed > 8 ? "; ..." : "");
+}
+
+// ---- Turns ----
+
+// The lane of `warp` that goes on after lane `after`, among those that can: the next one forward, or the one before in
+// reverse. 32 where there is none. In shuffled order the scheduler chooses each time.
+static inline unsigned next_lane(const Block& block, const Warp& warp, unsigned after) {
+    const unsigned can = warp.fresh | warp.ready;
+    if (!can || block.order == Order::shuffled) return 32;
+    if (block.order == Order::reverse) {
+        const unsigned below = can & ((1u << after) - 1);
+        return 31 - __builtin_clz(below ? below : can);
+    }
+    const unsigned above = can & ~((2u << after) - 1);
+    return __builtin_ctz(above ? above : can);
+}
+
+static void thread_entry();
+
+// Makes lane `lane` of `warp` the one that runs, and gives its fiber, a new one if it has not started.
+static inline Fiber& take_turn(Block& block, Warp& warp, unsigned lane) {
+    Thread& thread = warp.lanes[lane];
+    const unsigned bit = 1u << lane;
+    if (warp.fresh & bit) {
+        warp.fresh &= ~bit;
+        thread.stack = block.free_stacks.back();
+        block.free_stacks.pop_back();
+        thread.fiber.start(thread.stack, thread_entry);
+    } else {
+        warp.ready &= ~bit;
+    }
+    device.thread = &thread;
+    return thread.fiber;
+}
+
+void wait_in_warp() {
+    Thread& self = *device.thread;
+    Block& block = *device.state;
+    const unsigned lane = next_lane(block, *self.warp, self.lane);
+    Fiber& next = lane < 32 ? take_turn(block, *self.warp, lane) : block.scheduler;
+    Fiber::change(self.fiber, next);
+}
+
+void release_barrier() {
+    Block& block = *device.state;
+    device.at_barrier = 0;
+    for (unsigned w = 0; w < block.size / 32; ++w) block.warps[w].ready = FULL_MASK;
+    const Thread& self = *device.thread;
+    self.warp->ready &= ~(1u << self.lane);
+}
+
+__attribute__((noinline)) static void run_thread() {
+    Block& block = *device.state;
+    block.body(block.arguments);
+    Copies& copies = device.thread->copies;
+    if (copies.any_left()) fail("the thread ends with a cp.async that it never waited for");
+    copies.clear();
+    ++block.ended;
+}
+
+// The end of a thread: whether the next one has not started, so that it can run on the same stack.
+__attribute__((noinline)) static bool next_is_fresh() {
+    Block& block = *device.state;
+    Thread& self = *device.thread;
+    Warp& warp = *self.warp;
+    warp.done |= 1u << self.lane;
+    const unsigned lane = next_lane(block, warp, self.lane);
+    if (lane < 32 && warp.fresh >> lane & 1) {
+        warp.fresh &= ~(1u << lane);
+        warp.lanes[lane].stack = self.stack;
+        device.thread = &warp.lanes[lane];
+        return true;
+    }
+    block.free_stacks.push_back(self.stack);
+    Fiber& next = lane < 32 ? take_turn(block, warp, lane) : block.scheduler;
+    Fiber::change(self.fiber, next);
+    abort();
+}
+
+// Is left for good in the middle, and so has no variables for a sanitizer to keep account of.
+static void thread_entry() {
+    do {
+        run_thread();
+    } while (next_is_fresh());
+}
+
+static unsigned below(Block& block, unsigned bound) {
+    block.random = block.random * 6364136223846793005u + 1442695040888963407u;
+    return (block.random >> 33) % bound;
+}
+
+static void run_block(Block& block) {
+    memset(device.static_shared.start, 0xff, device.static_shared.bytes);
+    memset(device.dynamic_shared.start, 0xff, device.dynamic_shared.bytes);
+    device.at_barrier = 0;
+    block.ended = 0;
+    const unsigned warps = block.size / 32;
+    for (unsigned w = 0; w < warps; ++w) {
+        Warp& warp = block.warps[w];
+        warp.fresh = FULL_MASK;
+        warp.ready = warp.done = warp.waiting = warp.waiting_partly = warp.phase = 0;
+    }
+    const auto enter = [&](Warp& warp, unsigned lane) {
+        Fiber& fiber = take_turn(block, warp, lane);
+        Fiber::change(block.scheduler, fiber);
+    };
+    // Forward and in reverse a warp runs for as long as it can, and so far ahead of the others: it may overwrite what
+    // they have not read. Shuffled, every thread of the block gets its turn.
+    while (block.ended < block.size) {
+        bool progress = false;
+        if (block.order == Order::shuffled) {
+            for (unsigned i = 0; i < block.size; ++i) block.turns[i] = i;
+            for (unsigned i = block.size; i > 1; --i) std::swap(block.turns[i - 1], block.turns[below(block, i)]);
+            for (unsigned i = 0; i < block.size; ++i) {
+                Warp& warp = block.warps[block.turns[i] / 32];
+                const unsigned lane = block.turns[i] % 32;
+                if (!((warp.fresh | warp.ready) >> lane & 1)) continue;
+                enter(warp, lane);
+                progress = true;
+            }
+        } else {
+            for (unsigned i = 0; i < warps; ++i) {
+                Warp& warp = block.warps[block.order == Order::reverse ? warps - 1 - i : i];
+                while (const unsigned can = warp.fresh | warp.ready) {
+                    enter(warp, block.order == Order::reverse ? 31 - __builtin_clz(can) : __builtin_ctz(can));
+                    progress = true;
+                }
+            }
+        }
+        if (!progress) deadlock(block);
+    }
+    device.thread = nullptr;
+}
+
+// ---- Launches ----
+
+// The thread-local variables of the library that `marker`, one of them, is in: static shared memory.
+static Region thread_locals(const void* marker) {
+    struct Found {
+        const unsigned char* marker;
+        Region region;
+    } found{static_cast<const unsigned char*>(marker), {}};
+    dl_iterate_phdr(
+        [](dl_phdr_info* info, size_t, void* data) {
+            Found& found = *static_cast<Found*>(data);
+            for (int i = 0; i < info->dlpi_phnum; ++i) {
+                if (info->dlpi_phdr[i].p_type != PT_TLS || !info->dlpi_tls_data) continue;
+                const Region region{static_cast<unsigned char*>(info->dlpi_tls_data), info->dlpi_phdr[i].p_memsz};
+                if (region.holds(found.marker, 1)) found.region = region;
+            }
+            return 0;
+        },
+        &found);
+    return found.region;
+}
+
+static Block& prepare(const Launch& launch) {
+    if (!device.state) device.state = new Block;
+    Block& block = *device.state;
+    device.kernel = launch.kernel;
+    device.grid = launch.grid;
+    device.block = launch.block;
+    device.thread = nullptr;
+    device.block_index = {};
+    device.size = launch.block.x * launch.block.y * launch.block.z;
+    if (device.size == 0 || device.size > MOST_THREADS || device.size % 32)
+        fail("a block of %u threads, where whole warps and at most 1024 are expected", device.size);
+    if (launch.shared_bytes > 227 << 10)
+        fail("%zu bytes of shared memory, where a block has 227 KiB", launch.shared_bytes);
+    block.order = launch.order;
+    block.body = launch.body;
+    block.arguments = launch.arguments;
+    block.random = 1;
+    if (memcmp(&block.shape, &launch.block, sizeof block.shape)) {
+        block.shape = launch.block;
+        block.size = device.size;
+        block.turns.resize(block.size);
+        for (unsigned i = 0; i < block.size; ++i) {
+            const dim3 b = launch.block;
+            block.threads[i].index = {i % b.x, i / b.x % b.y, i / b.x / b.y};
+        }
+    }
+    Region& dynamic_shared = block.dynamic_shared[launch.shared_bytes];
+    if (!dynamic_shared.start) dynamic_shared = guarded(launch.shared_bytes);
+    device.dynamic_shared = dynamic_shared;
+    // The address of the marker is that of this worker.
+    const void* marker = launch.marker();
+    Region& static_shared = block.static_shared[marker];
+    if (!static_shared.start) static_shared = thread_locals(marker);
+    device.static_shared = static_shared;
+    return block;
+}
+
+void run_blocks(const Launch& launch, std::atomic<size_t>& next, size_t step) {
+    Block& block = prepare(launch);
+    const dim3 grid = launch.grid;
+    const size_t blocks = size_t(grid.x) * grid.y * grid.z;
+    while (true) {
+        const size_t from = next.fetch_add(step, std::memory_order_relaxed);
+        if (from >= blocks) break;
+        for (size_t i = from; i < std::min(from + step, blocks); ++i) {
+            const size_t at = launch.blocks ? launch.blocks[i] : launch.order == Order::reverse ? blocks - 1 - i : i;
+            device.block_index = {
+                unsigned(at % grid.x), unsigned(at / grid.x % grid.y), unsigned(at / grid.x / grid.y)};
+            run_block(block);
+            if (!guards_are_whole(device.dynamic_shared)) fail("a write outside of the dynamic shared memory");
+        }
+    }
+    device.kernel = nullptr;
+}
+
+std::vector<unsigned> shuffled_blocks(size_t count) {
+    std::vector<unsigned> order(count);
+    uint64_t random = 1;
+    for (size_t i = 0; i < count; ++i) order[i] = unsigned(i);
+    for (size_t i = count; i > 1; --i) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        std::swap(order[i - 1], order[(random >> 33) % i]);
+    }
+    return order;
+}
+
+// ---- Tensor cores ----
+
+void read_lines(Exchange& exchange, unsigned count) {
+    for (unsigned i = 0; i < count; ++i) memcpy(exchange.lines[i], exchange.rows[i], 16);
+}
+
+// Sums in f32, in the order of k. Products of two bf16 are exact in f32, so fused or not, the bits are the same.
+void multiply(Exchange& x) {
+    alignas(64) float a[16][16], b[16][8];
+    for (int row = 0; row < 16; ++row) {
+        for (int pair = 0; pair < 8; ++pair) {
+            a[row][2 * pair] = __uint_as_float(x.a[row][pair] << 16);
+            a[row][2 * pair + 1] = __uint_as_float(x.a[row][pair] & 0xffff0000u);
+        }
+    }
+    for (int pair = 0; pair < 8; ++pair) {
+        for (int column = 0; column < 8; ++column) {
+            b[2 * pair][column] = __uint_as_float(x.b[pair][column] << 16);
+            b[2 * pair + 1][column] = __uint_as_float(x.b[pair][column] & 0xffff0000u);
+        }
+    }
+#if defined(__AVX2__) && defined(__FMA__)
+    for (int first = 0; first < 16; first += 8) {
+        __m256 sums[8];
+        for (int r = 0; r < 8; ++r) sums[r] = _mm256_loadu_ps(x.c[first + r]);
+        for (int k = 0; k < 16; ++k) {
+            const __m256 row = _mm256_load_ps(b[k]);
+            for (int r = 0; r < 8; ++r)
+                sums[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a[first + r][k]), row, sums[r]);
+        }
+        for (int r = 0; r < 8; ++r) _mm256_storeu_ps(x.c[first + r], sums[r]);
+    }
+#else
+    for (int row = 0; row < 16; ++row)
+        for (int k = 0; k < 16; ++k)
+            for (int column = 0; column < 8; ++column) x.c[row][column] += a[row][k] * b[k][column];
+#endif
+}
+
+}  // namespace shim

@@ -1,0 +1,230 @@
+// A multiprocessor of a CUDA device on the CPU: one block at a time, a fiber for each of its threads. Stricter than a
+// device on purpose. This is what kernels are compiled with; `device.cpp` runs them.
+//
+// A thread runs until it has to wait: at a barrier for its block, at a warp function for the lanes of the mask. The
+// order in which threads (and blocks) get their turn is forward, reverse or shuffled; a kernel whose bits depend on it
+// lacks a barrier. Shared memory starts as NaN in every block. There are no atomics: sums in the order of arrival are
+// not repeatable, so a kernel that uses them does not compile here.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "fiber.h"
+#include "memory.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#ifndef __launch_bounds__
+#define __launch_bounds__(...)
+#endif
+#define __align__(bytes) alignas(bytes)
+// A library of kernels has no other thread-local variables, so that these can be found, and filled, without their names.
+#define __shared__ static thread_local
+
+struct uint3 {
+    unsigned x, y, z;
+};
+struct dim3 {
+    unsigned x = 1, y = 1, z = 1;
+};
+
+namespace shim {
+
+enum class Order { forward, reverse, shuffled };
+
+constexpr unsigned FULL_MASK = 0xffffffff;
+constexpr unsigned MOST_THREADS = 1024;
+
+// A copy that cp.async has begun and that nobody has waited for yet.
+struct Copy {
+    unsigned char* to;
+    const unsigned char* from;
+    bool valid;
+};
+
+// The copies of a thread, in groups; the last group is not committed yet.
+struct Copies {
+    std::vector<Copy> all;
+    std::vector<size_t> ends;  // of the committed groups
+    size_t first_copy = 0, first_group = 0;
+
+    // Makes the copies of all but the newest `pending` committed groups.
+    void finish(size_t pending) {
+        while (ends.size() - first_group > pending) {
+            for (const size_t end = ends[first_group++]; first_copy < end; ++first_copy) {
+                const Copy& copy = all[first_copy];
+                if (copy.valid)
+                    memcpy(copy.to, copy.from, 16);
+                else
+                    memset(copy.to, 0, 16);
+            }
+        }
+        if (first_copy == all.size() && first_group == ends.size()) return clear();
+        // What is done is dropped now and then, so that a loop with copies always under way does not gather them.
+        if (first_copy < 256) return;
+        all.erase(all.begin(), all.begin() + first_copy);
+        ends.erase(ends.begin(), ends.begin() + first_group);
+        for (size_t& end : ends) end -= first_copy;
+        first_copy = first_group = 0;
+    }
+    bool any_left() const { return first_copy < all.size(); }
+    void clear() {
+        all.clear();
+        ends.clear();
+        first_copy = first_group = 0;
+    }
+};
+
+// What the lanes of a warp hand to each other in a warp function that all of them call.
+struct alignas(64) Exchange {
+    union {
+        uint64_t values[32];
+        const unsigned char* rows[32];
+    };
+    union {
+        unsigned lines[32][4];  // ldmatrix: the 16 bytes at each of the addresses
+        struct {                // mma: pairs of bf16, and the sums
+            unsigned a[16][8], b[8][8];
+            float c[16][8];
+        };
+    };
+};
+
+struct Warp;
+
+struct Thread {
+    uint3 index;
+    unsigned rank;  // in the block
+    unsigned lane;
+    Warp* warp;
+    Fiber fiber;
+    char* stack;
+    // At a warp function for some of the lanes: what it waits at.
+    const char* what;
+    int line;
+    unsigned mask;
+    void* slot;
+    Copies copies;
+};
+
+struct Warp {
+    Thread* lanes;
+    // Lanes that have not started, that may go on, that have ended.
+    unsigned fresh, ready, done;
+    // Lanes that wait for the whole warp, and where; lanes that wait for some others.
+    unsigned waiting, waiting_partly;
+    const char* what;
+    int line;
+    // Used in turn: a lane may come to the next function while others have not left this one.
+    unsigned phase;
+    Exchange exchange[2];
+};
+
+struct Device {
+    dim3 grid, block;
+    uint3 block_index;
+    Thread* thread;  // whose turn it is
+    Region static_shared, dynamic_shared;
+    const char* kernel;
+    unsigned size;  // threads of a block
+    unsigned at_barrier;
+    int barrier_line;
+    struct Block* state;
+};
+#ifdef EMULATED_DEVICE_LIBRARY
+// Of each worker. `__thread`, so that an access is one instruction.
+extern __attribute__((tls_model("initial-exec"))) __thread Device device;
+#else
+inline Device device;
+#endif
+
+// Ends the process with a message that names the kernel and the thread.
+[[noreturn]] void fail(const char* format, ...);
+
+// The calling thread waits; comes back when it is made ready and has its turn.
+void wait_in_warp();
+// The lanes of a warp wait at different functions.
+[[noreturn]] void different_functions(const Thread& self, const char* what, int line);
+void release_barrier();
+
+// All threads of the block, none of which may have ended, have to come to the same barrier.
+inline void barrier(int line) {
+    if (device.at_barrier == 0)
+        device.barrier_line = line;
+    else if (device.barrier_line != line)
+        fail("threads meet at different barriers, in lines %d and %d", line, device.barrier_line);
+    if (++device.at_barrier == device.size) return release_barrier();
+    wait_in_warp();
+}
+
+inline int lane() { return static_cast<int>(device.thread->lane); }
+
+// A function of the whole warp: comes back when all lanes are at it. `true` for the last lane, which comes back before
+// any other goes on.
+inline bool meet(Warp& warp, unsigned lane, const char* what, int line) {
+    if (warp.waiting == 0) {
+        warp.what = what;
+        warp.line = line;
+    } else if (warp.line != line || warp.what != what) {
+        different_functions(*device.thread, what, line);
+    }
+    warp.waiting |= 1u << lane;
+    if (warp.waiting != FULL_MASK) {
+        wait_in_warp();
+        return false;
+    }
+    warp.waiting = 0;
+    warp.ready = FULL_MASK & ~(1u << lane);
+    warp.phase ^= 1;
+    return true;
+}
+
+// A function of some lanes of a warp: every lane of `mask` brings a `Slot`, the last to come works on all of them, and
+// each leaves with its own. `work` is given 32 pointers, null outside the mask.
+template <class Slot, class Work>
+void collective(const char* what, int line, unsigned mask, Slot& slot, Work work) {
+    Thread* self = device.thread;
+    Warp& warp = *self->warp;
+    if (!(mask >> self->lane & 1))
+        fail("%s in line %d: the mask %08x is without lane %u that calls it", what, line, mask, self->lane);
+    self->mask = mask;
+    self->slot = &slot;
+    self->what = what;
+    self->line = line;
+    warp.waiting_partly |= 1u << self->lane;
+    if ((warp.waiting_partly & mask) != mask) return wait_in_warp();
+    Slot* slots[32] = {};
+    for (unsigned i = 0; i < 32; ++i) {
+        if (!(mask >> i & 1)) continue;
+        const Thread& other = warp.lanes[i];
+        if (other.mask != mask) return wait_in_warp();
+        if (other.line != line || other.what != what)
+            fail(
+                "lane %u is at %s in line %d, lane %u at %s in line %d", self->lane, what, line, i, other.what,
+                other.line);
+        slots[i] = static_cast<Slot*>(other.slot);
+    }
+    work(slots);
+    warp.waiting_partly &= ~mask;
+    warp.ready |= mask & ~(1u << self->lane);
+}
+
+inline bool is_shared(const void* address, size_t bytes) {
+    return device.dynamic_shared.holds(address, bytes) || device.static_shared.holds(address, bytes);
+}
+
+}  // namespace shim
+
+#define threadIdx (shim::device.thread->index)
+#define blockIdx (shim::device.block_index)
+#define blockDim (shim::device.block)
+#define gridDim (shim::device.grid)
+
+inline void __syncthreads(int line = __builtin_LINE()) { shim::barrier(line); }
+
+#include "intrinsics.h"

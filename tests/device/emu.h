@@ -1,0 +1,130 @@
+// What the parts of the driver share: settings, memory, work in streams, the report.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace emu {
+
+// ---- Settings ----
+
+struct Profile {
+    const char* key;
+    const char* name;
+    int major, minor;
+    int shared_optin;  // bytes of shared memory that a block may have
+    int shared_sm;     // bytes of shared memory of a multiprocessor
+    int multiprocessors;
+    bool pools;        // memory pools, so allocations in the order of a stream
+    size_t mib;        // of memory
+};
+const Profile& profile();
+// RFT_EMU_`name`, a number, or `otherwise`.
+long setting(const char* name, long otherwise);
+const char* text_setting(const char* name);
+
+// One line, and the end of the process with exit code 70.
+[[noreturn]] void objection(const char* format, ...);
+
+// Every call of the API holds it.
+extern std::recursive_mutex lock;
+
+// ---- Memory ----
+
+namespace memory {
+size_t total();
+size_t used(int device);
+size_t peak();
+size_t allocations();
+// False where there is not enough, or where this allocation is to fail.
+bool allocate(int device, uintptr_t* to, size_t bytes);
+void release(uintptr_t at, int device);
+// Objects to a range that is not within one live allocation.
+void check(const char* what, const void* start, size_t bytes);
+// Bytes from `at` to the end of its allocation. Objects where there is none.
+size_t reach(const char* what, int device, const void* at);
+void fill(uintptr_t to, unsigned value, unsigned value_bytes, size_t count);
+void* allocate_host(size_t bytes);
+bool release_host(void* at);
+bool is_pinned(const void* at);
+// Describes an address that a kernel touched; empty where it is nobody's.
+std::string describe(uintptr_t at);
+// Objects to writes beside any allocation.
+void check_all();
+size_t left();
+// Counts the releases: a check of pointers holds until the next.
+size_t releases();
+}  // namespace memory
+
+// ---- Work ----
+
+// Puts work in a stream: done at once, put off until somebody waits, or recorded in a graph. The error is that of the
+// driver: 0, or 901 where the stream's capture is lost.
+int enqueue(void* stream, std::function<void()> work);
+// Runs `task` on this thread, and on all others if it takes about `seconds` and that is worth it.
+void on_all(double seconds, const std::function<void()>& task);
+// Runs `task(i)` for all i below `count`, on all cores if it is worth it (`seconds` is an estimate for all).
+void parallel(size_t count, double seconds, const std::function<void(size_t)>& task);
+int current_device();  // -1 without a context
+// Makes faults of the calling thread objections.
+void catch_faults();
+
+// Handles of one kind. What was destroyed is remembered, and its address never used again.
+template <class T>
+class Handles {
+    const char* kind;
+    std::map<const void*, bool> all;  // whether it lives
+
+public:
+    explicit Handles(const char* kind) : kind(kind) {}
+    T* make(T value) {
+        T* it = new T(std::move(value));
+        all[it] = true;
+        return it;
+    }
+    T& get(const void* handle) {
+        const auto it = all.find(handle);
+        if (it == all.end()) objection("%p is no %s", handle, kind);
+        if (!it->second) objection("use of a %s that was destroyed", kind);
+        return *static_cast<T*>(const_cast<void*>(handle));
+    }
+    // The value is replaced by an empty one.
+    void destroy(const void* handle) {
+        get(handle) = T();
+        all[handle] = false;
+    }
+    template <class Visit>
+    void each(Visit visit) {
+        for (const auto& [handle, lives] : all)
+            if (lives) visit(*static_cast<T*>(const_cast<void*>(handle)));
+    }
+};
+
+// ---- Report ----
+
+namespace report {
+struct Count {
+    size_t times = 0;
+    double seconds = 0, bytes = 0, flops = 0;
+    size_t blocks = 0;
+};
+struct Totals {
+    size_t launches = 0, from_graphs = 0, graph_launches = 0, graphs = 0, instantiated = 0, nodes = 0, waits = 0;
+    size_t copies_up = 0, copies_down = 0, copies_across = 0, fills = 0;
+    size_t bytes_up = 0, bytes_down = 0, bytes_across = 0, bytes_filled = 0;
+};
+extern Totals totals;
+extern std::map<std::string, Count> kernels, products;
+void write();
+}  // namespace report
+
+using Clock = std::chrono::steady_clock;
+inline double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace emu
