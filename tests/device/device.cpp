@@ -12,6 +12,7 @@
 #endif
 
 #include "run.h"
+#include "tensor.h"
 
 namespace shim {
 

@@ -136,21 +136,24 @@ struct Device {
     int barrier_line;
     struct Block* state;
 };
+// What the libraries of kernels take from the driver's.
+#define EMULATED_API __attribute__((visibility("default")))
+
 #ifdef EMULATED_DEVICE_LIBRARY
 // Of each worker. `__thread`, so that an access is one instruction.
-extern __attribute__((tls_model("initial-exec"))) __thread Device device;
+extern EMULATED_API __attribute__((tls_model("initial-exec"))) __thread Device device;
 #else
 inline Device device;
 #endif
 
 // Ends the process with a message that names the kernel and the thread.
-[[noreturn]] void fail(const char* format, ...);
+[[noreturn]] EMULATED_API void fail(const char* format, ...);
 
 // The calling thread waits; comes back when it is made ready and has its turn.
-void wait_in_warp();
+EMULATED_API void wait_in_warp();
 // The lanes of a warp wait at different functions.
-[[noreturn]] void different_functions(const Thread& self, const char* what, int line);
-void release_barrier();
+[[noreturn]] EMULATED_API void different_functions(const Thread& self, const char* what, int line);
+EMULATED_API void release_barrier();
 
 // All threads of the block, none of which may have ended, have to come to the same barrier.
 inline void barrier(int line) {

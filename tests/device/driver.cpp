@@ -886,7 +886,7 @@ API cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
 static bool is_image(const void* image) {
     const unsigned magic = value_at<unsigned>(image);
     return magic == 0x464c457f || magic == 0xba55ed50 || magic == 0x466243b1 || !strncmp(static_cast<const char*>(image), "//", 2) ||
-           !strncmp(static_cast<const char*>(image), ".version", 8);
+           !strncmp(static_cast<const char*>(image), ".version", 8) || !strncmp(static_cast<const char*>(image), "emulated", 8);
 }
 API cuModuleLoadData(void** module, const void* image) {
     CONTEXT;

@@ -13,9 +13,9 @@ inline void check_shared(const char* what, int line, const void* address) {
 }
 
 // Reads the 16 bytes at each of the addresses that the lanes have given.
-void read_lines(Exchange& exchange, unsigned count);
+EMULATED_API void read_lines(Exchange& exchange, unsigned count);
 // c += a · b
-void multiply(Exchange& exchange);
+EMULATED_API void multiply(Exchange& exchange);
 
 }  // namespace shim
 

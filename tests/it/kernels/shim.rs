@@ -64,7 +64,7 @@ pub fn module_of(file: &Path, names: &[&str]) -> Option<Module> {
 
     // A program is kept for as long as nothing that it is made of has changed.
     let mut made_of = format!("{compiler:?}{program}{}", fs::read_to_string(file).expect("read the kernels"));
-    for (directory, extension) in [(&headers, "h"), (&kernels, "cuh")] {
+    for (directory, extension) in [(&headers, "h"), (&headers, "cpp"), (&kernels, "cuh")] {
         let mut paths: Vec<PathBuf> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.retain(|path| path.extension().is_some_and(|it| it == extension));
         paths.sort();
