@@ -282,6 +282,7 @@ struct Function {
     int dynamic_shared = 48 << 10;
     report::Count* count = nullptr;
     double seconds_per_block = 0;
+    size_t under_way = 0;  // launches that were put off
 };
 struct Module {
     std::map<std::string, Function> functions;
@@ -358,9 +359,11 @@ struct Launched {
     std::vector<unsigned char> packed;
     std::vector<std::pair<size_t, void*>> pointers;
     size_t checked;  // releases of memory before the last check
+    bool put_off;
 
     void operator()() {
         const Kernel& kernel = *function->kernel;
+        function->under_way -= put_off;
         if (checked != memory::releases()) {
             check_arguments(kernel, device, pointers);
             checked = memory::releases();
@@ -898,10 +901,10 @@ API cuModuleLoadData(void** module, const void* image) {
 API cuModuleUnload(void* module) {
     CONTEXT;
     Module& it = modules.get(module);
-    bool busy = false;
-    streams.each([&](Stream& stream) { busy |= !stream.queue.empty(); });
-    if (busy) objection("a module is unloaded while work is under way");
-    for (auto& [name, function] : it.functions) functions[&function] = false;
+    for (auto& [name, function] : it.functions) {
+        if (function.under_way) objection("a module is unloaded while its kernel %s is under way", name.c_str());
+        functions[&function] = false;
+    }
     // Its functions stay where they are, so that a later use is seen.
     new std::map<std::string, Function>(std::move(it.functions));
     modules.destroy(module);
@@ -979,13 +982,15 @@ API cuLaunchKernel(
         objection(
             "%s: %u bytes of dynamic shared memory, and %d are allowed", kernel.name, shared, function.dynamic_shared);
     Launched launched{
-        &function, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, current->device, {}, {}, 0};
+        &function, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, current->device, {}, {}, 0, false};
     launched.packed.resize(kernel.packed_bytes);
     kernel.pack(parameters, launched.packed.data());
     for (size_t i = 0; i < kernel.parameter_count; ++i)
         if (kernel.parameters[i].pointer) launched.pointers.push_back({i, value_at<void*>(parameters[i])});
     check_arguments(kernel, current->device, launched.pointers);
     launched.checked = memory::releases();
+    launched.put_off = deferred() && !stream_of(stream).capture;
+    function.under_way += launched.put_off;
     return enqueue(stream, std::move(launched));
 }
 API cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
