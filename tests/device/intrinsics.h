@@ -141,6 +141,22 @@ T shuffle(const char* what, int line, unsigned mask, T value, int source) {
 template <class T, class Join>
 T reduce(const char* what, int line, unsigned mask, T value, Join join) {
     T slot = value;
+    if (mask == FULL_MASK) {
+        Thread* self = device.thread;
+        Exchange& exchange = self->warp->exchange[self->warp->phase];
+        memcpy(&exchange.values[self->lane], &value, sizeof value);
+        if (meet(*self->warp, self->lane, what, line)) {
+            memcpy(&slot, &exchange.values[0], sizeof slot);
+            for (int i = 1; i < 32; ++i) {
+                T other;
+                memcpy(&other, &exchange.values[i], sizeof other);
+                slot = join(slot, other);
+            }
+            memcpy(&exchange.values[0], &slot, sizeof slot);
+        }
+        memcpy(&slot, &exchange.values[0], sizeof slot);
+        return slot;
+    }
     collective(what, line, mask, slot, [&](T** lanes) {
         T* first = nullptr;
         for (int i = 0; i < 32; ++i)
