@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use rft::config::{Layers, resolve};
 use rft::data::Question;
@@ -38,41 +41,82 @@ fn files(evaluation: &Path) -> BTreeMap<String, String> {
     names.iter().map(|name| (name.to_string(), fs::read_to_string(bench.join(name)).unwrap())).collect()
 }
 
+/// An evaluation whose samples are longer than anything else that it writes: two questions, 40 samples each, two rows at a
+/// time, so that samples end one by one over the life of the process.
+fn long(folder: &Path) -> Command {
+    let questions = "{\"question\": \"What is 3 + 4?\", \"answer\": \"7\"}\n{\"question\": \"What is 9 - 4?\", \"answer\": \"5\"}\n";
+    fs::write(folder.join("own.jsonl"), questions).unwrap();
+    let mut command = Command::new(rft_path());
+    command.args(["eval", "--bench=own.jsonl", "--samples=40", "--ppe=null-example", "--out=e", "--max-tokens=60"]);
+    command.args(["--threads=1", "--seed=7", "--set=rollout.max_rows=2"]);
+    command.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn samples_len(folder: &Path) -> u64 {
+    fs::metadata(folder.join("e/own/samples.jsonl")).map_or(0, |it| it.len())
+}
+
+/// The kernel kills the process (SIGXFSZ) in the write that would make a file longer than `bytes`, which leaves a torn line.
+fn killed_at_length(folder: &Path, bytes: u64) {
+    let mut command = long(folder);
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::Fsize, limit)?));
+    }
+    let status = command.status().unwrap();
+    assert_eq!(status.signal(), Some(Signal::XFSZ.as_raw()), "at {bytes} bytes: {status}");
+    assert_eq!(samples_len(folder), bytes);
+}
+
+/// Killed as soon as it has written another sample.
+fn killed_after_a_sample(folder: &Path) {
+    let before = samples_len(folder);
+    let mut child = long(folder).spawn().unwrap();
+    while samples_len(folder) <= before && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The kills follow what was written, not the clock.
 #[test]
 fn killed_at_any_moment_it_ends_with_the_same_bytes() {
+    let files = |folder: &Path| ["samples", "grades", "questions"].map(|it| read(folder, &format!("e/own/{it}.jsonl")));
     let whole = folder();
-    rft(whole.path()).args(SMALL).assert().success();
-    let whole = files(&whole.path().join("e"));
+    assert!(long(whole.path()).status().unwrap().success());
+    let length = samples_len(whole.path());
+    let results = read(whole.path(), "e/own/results.json");
+    let whole = files(whole.path());
+    let first = (whole[2].len() + results.len()) as u64;
+    assert!(first < length / 4, "{first} of {length} bytes are written before the first sample");
 
     let broken = folder();
     let moments = Stream::new(11, Purpose::Test, &[]);
-    let mut interrupted = 0;
+    let mut cut = 0;
     for kill in 0..20 {
-        let mut child = Command::new(rft_path())
-            // One row at a time: samples end one by one over the whole life of the process.
-            .args(SMALL.iter().chain(&["--set=rollout.max_rows=2"]))
-            .current_dir(broken.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(5 + moments.below(kill, 250)));
-        interrupted += usize::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // A kill between two lines tears none, so one is torn by hand now and then.
-        let samples = broken.path().join("e/arithmetic-1/samples.jsonl");
-        if kill % 4 == 3
-            && !broken.path().join("e/arithmetic-1/results.json").exists()
-            && let Ok(text) = fs::read(&samples)
-            && text.len() > 40
-        {
-            fs::write(&samples, &text[..text.len() - 17]).unwrap();
+        if kill % 2 == 1 {
+            killed_after_a_sample(broken.path());
+            continue;
+        }
+        let span = (length - first) / 20;
+        let next = first + span * kill + moments.below(kill, span);
+        // Unless this process had to wait for its turn for so long that the kill before came late.
+        if next > samples_len(broken.path()) {
+            killed_at_length(broken.path(), next);
+            cut += 1;
         }
     }
-    rft(broken.path()).args(SMALL).assert().success();
-    assert_eq!(files(&broken.path().join("e")), whole);
-    assert!(interrupted >= 10, "{interrupted} of 20 kills came in time");
+    assert!(cut > 0);
+    assert!(long(broken.path()).status().unwrap().success());
+    assert_eq!(files(broken.path()), whole);
+    assert_eq!(read(broken.path(), "e/own/results.json"), results);
+}
+
+fn read(folder: &Path, file: &str) -> String {
+    fs::read_to_string(folder.join(file)).unwrap()
 }
 
 #[test]
