@@ -9,6 +9,8 @@ mod config;
 mod custom_reward;
 mod data;
 mod decontaminate;
+#[cfg(target_os = "linux")]
+mod device;
 mod embedded;
 mod endpoint;
 mod eval;

@@ -44,7 +44,8 @@ impl Trace {
             files.insert(name, fs::read(path).unwrap());
         };
         take(&run.join("completions.jsonl"));
-        for folder in ["adapter", "eval"] {
+        // A run without held-out questions has no `eval`.
+        for folder in ["adapter", "eval"].into_iter().filter(|folder| run.join(folder).exists()) {
             for entry in fs::read_dir(run.join(folder)).unwrap() {
                 take(&entry.unwrap().path());
             }
