@@ -5,7 +5,7 @@
 #
 #   scripts/gpu-check.sh BINARY [FOLDER] [PART ...]
 #
-# BINARY is built elsewhere with `cargo build --release --features cuda` and stripped. Logs go to FOLDER (default: a new
+# BINARY is built elsewhere with `cargo build --release` and stripped. Logs go to FOLDER (default: a new
 # temporary one). Parts: sanity selftest train perf peers sanitizer (default: all); all of them take 10 minutes at most
 # (BUDGET, in seconds). PYTHON names the interpreter that has PyTorch; SHAPE the model's shape (default: qwen2.5-7b).
 set -uo pipefail
@@ -60,7 +60,7 @@ wanted() { [[ " $parts " == *" $1 "* ]]; }
 
 if wanted sanity; then
   part driver 20 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-  part libraries 20 bash -c '! ldd "$1" | grep "not found" && echo all there' _ "$binary"
+  part libraries 20 "$binary" doctor
   part start 20 "$binary" --version
 fi
 
