@@ -17,6 +17,7 @@ mod eval;
 mod files;
 mod gradients;
 mod hub;
+mod images;
 mod invariants;
 mod kernels;
 mod lab;

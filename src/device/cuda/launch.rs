@@ -1,6 +1,7 @@
 //! The kernels, loaded, and how one is launched.
 
 use super::Gpu;
+use super::images;
 use super::memory::{Buffer, Element};
 use anyhow::{Context, Result, bail};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, result, sys};
@@ -9,13 +10,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::Arc;
-
-mod compiled {
-    include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
-}
-
-/// What the kernels were compiled for.
-pub const ARCHITECTURES: &str = "sm_80, sm_90, PTX for later ones";
 
 /// Dynamic shared memory that a kernel may take without having asked for more.
 const USUAL_SHARED: u32 = 48 << 10;
@@ -106,13 +100,14 @@ impl Argument {
 
 impl Kernels {
     pub fn load(context: &Arc<CudaContext>) -> Result<Self> {
-        let load = |(file, binary): &(&str, &[u8])| {
-            let loaded = context.load_module(Ptx::from_binary(binary.to_vec()));
+        let load = |image: images::Image| {
+            let loaded = context.load_module(Ptx::from_binary(image.data));
             loaded.with_context(|| {
-                format!("load `{file}.cu`\nhint: this GPU may need a build with RFT_CUDA_ARCHS set to its architecture")
+                format!("load `{}.cu` ({})\nhint: update NVIDIA's driver", image.file, images::ORIGIN)
             })
         };
-        let modules = compiled::MODULES.iter().map(load).collect::<Result<_>>()?;
+        let images = images::for_capability(context.compute_capability()?)?;
+        let modules = images.into_iter().map(load).collect::<Result<_>>()?;
         Ok(Self { modules, found: RefCell::default() })
     }
 

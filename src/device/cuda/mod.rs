@@ -10,6 +10,7 @@ pub mod adapter;
 pub mod blas;
 pub mod decoder;
 pub mod engine;
+pub mod images;
 pub mod launch;
 pub mod learner;
 pub mod lora;

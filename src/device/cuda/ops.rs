@@ -34,7 +34,7 @@ fn by_eight(values: usize) -> Shape {
 }
 
 /// `to` = mean + deviation · the normals of `stream`.
-pub fn fill_normal(gpu: &Gpu, to: Buffer<bf16>, stream: &Stream, mean: f32, deviation: f32) -> Result<()> {
+pub fn fill_normal(gpu: &Gpu, to: Buffer<bf16>, stream: &Stream, mean: f64, deviation: f64) -> Result<()> {
     let [low, high] = stream.key();
     let shape = Shape::new(to.len().div_ceil(THREADS), THREADS);
     launch!(gpu, "fill_normal_bf16", shape; to, to.len() as u64, low, high, mean, deviation)

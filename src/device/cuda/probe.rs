@@ -12,7 +12,7 @@ pub struct Findings {
     /// The version of cuBLASLt, as the library counts: 120804 is 12.8.4. `None` where the library was not found.
     pub cublaslt: Option<usize>,
     pub gpus: Vec<GpuFindings>,
-    /// The architectures that the kernels were compiled for.
+    /// What the kernels were compiled for, and by which compiler.
     pub kernels: &'static str,
     /// What is missing, with the package that brings it.
     pub missing: Vec<String>,
@@ -48,7 +48,7 @@ pub fn probe() -> Findings {
                 .to_owned(),
         );
     }
-    Findings { driver, cublaslt, gpus, kernels: super::launch::ARCHITECTURES, missing }
+    Findings { driver, cublaslt, gpus, kernels: super::images::ORIGIN, missing }
 }
 
 fn driver_version() -> Option<String> {

@@ -1,12 +1,10 @@
-//! Log-probabilities, entropies and the gradient of the logits, from logits in bf16 and in f32.
+//! Log-probabilities, entropies and the gradient of the logits.
 
-use super::shim::{Arg, Module, bf16, close, f32s, float, grid, i32s, int, module, normal, out, size};
+use super::shim::{Module, close, f32s, float, grid, i32s, int, module, normal, out, size};
 use rft::ops::head::{Head, Pair, TokenGrad, TokenStats};
 use std::sync::LazyLock;
 
-static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| {
-    module("head", &["head_forward_bf16", "head_forward_f32", "head_backward_bf16", "head_backward_f32"])
-});
+static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| module("head", &["head_forward_f32", "head_backward_f32"]));
 
 const ROWS: usize = 4;
 const THREADS: usize = 512;
@@ -55,46 +53,20 @@ fn forward_and_backward() {
         let targets = i32s(&pairs.iter().map(|pair| pair.target as i32).collect::<Vec<_>>());
         let (stats, d_logits) = expected(&logits, stride, vocab, &pairs, temperature, &grads);
         let shape = [int(vocab), size(stride), float(temperature)];
-        for (kind, input) in [("bf16", bf16(&logits)), ("f32", f32s(&logits))] {
-            let buffers = [input.clone(), targets.clone(), out(4 * ROWS), out(4 * ROWS), out(4 * ROWS)];
-            let forward =
-                device.launch(&format!("head_forward_{kind}"), grid(ROWS, THREADS), &[&buffers[..], &shape].concat());
-            let field = |field: fn(&TokenStats) -> f32| stats.iter().map(field).collect::<Vec<_>>();
-            close(
-                &format!("head_forward_{kind} {vocab}: log-probability"),
-                &forward.f32(2),
-                &field(|s| s.logprob),
-                1e-6,
-            );
-            close("its entropy", &forward.f32(3), &field(|s| s.entropy), 1e-6);
+        let buffers = [f32s(&logits), targets.clone(), out(4 * ROWS), out(4 * ROWS), out(4 * ROWS)];
+        let forward = device.launch("head_forward_f32", grid(ROWS, THREADS), &[&buffers[..], &shape].concat());
+        let field = |field: fn(&TokenStats) -> f32| stats.iter().map(field).collect::<Vec<_>>();
+        close(&format!("log-probability of {vocab}"), &forward.f32(2), &field(|s| s.logprob), 1e-6);
+        close("its entropy", &forward.f32(3), &field(|s| s.entropy), 1e-6);
 
-            let buffers =
-                [input, targets.clone(), forward.buffer(3), forward.buffer(4), of(|g| g.logprob), of(|g| g.entropy)];
-            let backward =
-                device.launch(&format!("head_backward_{kind}"), grid(ROWS, THREADS), &[&buffers[..], &shape].concat());
-            // The gradient is bf16, and of f32 logits in the first half of the row.
-            let columns = if kind == "f32" { 2 * stride } else { stride };
-            let rows = backward.bf16(0);
-            let got: Vec<f32> = rows.chunks(columns).flat_map(|row| &row[..vocab]).copied().collect();
-            close(&format!("head_backward_{kind} {vocab}"), &got, &d_logits, 3e-3);
-            assert!(
-                rows.chunks(columns).all(|row| row[vocab..stride].iter().all(|x| *x == 0.0)),
-                "padding is no gradient"
-            );
-        }
+        let statistics = [forward.buffer(3), forward.buffer(4), of(|g| g.logprob), of(|g| g.entropy)];
+        let arguments = [&[f32s(&logits), targets][..], &statistics, &shape].concat();
+        let backward = device.launch("head_backward_f32", grid(ROWS, THREADS), &arguments);
+        // The gradient is bf16, in the first half of the row.
+        let rows = backward.bf16(0);
+        let rows = || rows.chunks(2 * stride);
+        let got: Vec<f32> = rows().flat_map(|row| &row[..vocab]).copied().collect();
+        close(&format!("gradient of {vocab} logits"), &got, &d_logits, 3e-3);
+        assert!(rows().all(|row| row[vocab..stride].iter().all(|x| *x == 0.0)), "padding is no gradient");
     }
-}
-
-/// Training and rollouts go through the same sums.
-#[test]
-fn equal_logits_of_both_kinds_have_equal_bits() {
-    let Some(device) = &*DEVICE else { return };
-    let (vocab, stride) = SIZES[0];
-    let logits = logits(vocab, stride);
-    let run = |kernel: &str, input: Arg| {
-        let buffers = [input, i32s(&[1, 2, 3, 4]), out(4 * ROWS), out(4 * ROWS), out(4 * ROWS)];
-        let arguments = [&buffers[..], &[int(vocab), size(stride), float(0.9)]].concat();
-        device.launch(kernel, grid(ROWS, THREADS), &arguments).f32(2)
-    };
-    assert_eq!(run("head_forward_bf16", bf16(&logits)), run("head_forward_f32", f32s(&logits)));
 }

@@ -9,9 +9,8 @@ use std::slice::from_ref;
 use std::sync::LazyLock;
 
 static SHRINK: LazyLock<Option<Module>> = LazyLock::new(|| {
-    let names = ["n32", "n64", "n128"].map(|n| [format!("lora_shrink_{n}"), format!("lora_d_low_{n}")]).concat();
-    let names: Vec<&str> = names.iter().map(String::as_str).chain(["lora_low"]).collect();
-    module("lora_shrink", &names)
+    let shrinks = ["lora_shrink_n32", "lora_shrink_n64", "lora_shrink_n128"];
+    module("lora_shrink", &[&shrinks[..], &["lora_d_low_n64", "lora_d_low_n128", "lora_low"]].concat())
 });
 static EXPAND: LazyLock<Option<Module>> =
     LazyLock::new(|| module("lora_expand", &["lora_expand", "lora_expand_split"]));
@@ -143,7 +142,7 @@ fn shrink(case: &Case, x: &[f32], span: Option<usize>) -> Outputs {
 
 /// Launches scale·dy·Bᵀ.
 fn d_low(case: &Case, span: Option<usize>) -> Outputs {
-    let n = tile(case.padded(), &[32, 64, 128]);
+    let n = tile(case.padded(), &[64, 128]);
     let widest = case.group.parts.iter().map(|part| part.columns.len()).max().unwrap();
     let splits = span.map_or(1, |span| widest.div_ceil(span));
     let blocks = [case.group.parts.len() as u32, case.tile_rows(128), splits as u32];

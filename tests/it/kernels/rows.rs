@@ -1,11 +1,11 @@
 //! Rows by index, their gradient back, and random weights.
 
-use super::shim::{Arg, Module, bf16, close, float, grid, int, module, normal, out, rounded, size, u32s};
+use super::shim::{Arg, Module, bf16, close, double, grid, int, module, normal, out, rounded, size, u32s};
 use rft::rng::{Purpose, Stream, name_hash};
 use std::sync::LazyLock;
 
 static ROWS: LazyLock<Option<Module>> = LazyLock::new(|| module("rows", &["gather_rows", "scatter_rows"]));
-static INIT: LazyLock<Option<Module>> = LazyLock::new(|| module("init", &["fill_normal_bf16", "fill_normal_f32"]));
+static INIT: LazyLock<Option<Module>> = LazyLock::new(|| module("init", &["fill_normal_bf16"]));
 
 /// Of `gather_rows` and `scatter_rows`.
 fn threads(width: usize) -> usize {
@@ -50,20 +50,15 @@ fn scatter_adds_in_the_order_of_pairs() {
 #[test]
 fn random_weights_are_those_of_the_stream() {
     let Some(device) = &*INIT else { return };
-    let (count, mean, std) = (3000usize, 0.5f32, 0.02f32);
+    let (count, mean, std) = (3000usize, 0.5, 0.02);
     let path = [name_hash("model.layers.3.mlp.down_proj.weight")];
     let stream = Stream::new(17, Purpose::ModelInit, &path);
-    let exact: Vec<f32> = (0..count as u64).map(|i| mean + std * stream.normal(i) as f32).collect();
+    let exact: Vec<f32> = (0..count as u64).map(|i| rounded((mean + std * stream.normal(i)) as f32)).collect();
 
-    let arguments = |bytes| {
-        let [low, high] = stream.key().map(|word| Arg::Scalar(word.to_ne_bytes().into()));
-        [out(bytes * count), size(count), low, high, float(mean), float(std)]
-    };
-    let got = device.launch("fill_normal_f32", grid(count.div_ceil(256), 256), &arguments(4)).f32(0);
-    close("random weights in f32", &got, &exact, 1e-6);
-    let got = device.launch("fill_normal_bf16", grid(count.div_ceil(256), 256), &arguments(2)).bf16(0);
-    let exact: Vec<f32> = exact.into_iter().map(rounded).collect();
-    close("random weights in bf16", &got, &exact, 1e-6);
+    let [low, high] = stream.key().map(|word| Arg::Scalar(word.to_ne_bytes().into()));
+    let arguments = [out(2 * count), size(count), low, high, double(mean), double(std)];
+    let got = device.launch("fill_normal_bf16", grid(count.div_ceil(256), 256), &arguments).bf16(0);
+    close("random weights", &got, &exact, 1e-6);
     let other = (0..count).filter(|&i| got[i] != exact[i]).count();
     assert_eq!(other, 0, "{other} of {count} values have other bits");
 }

@@ -1,11 +1,11 @@
 //! Tokens are those of the CPU's sampler, one for one.
 
-use super::shim::{Arg, Module, bf16, close, f32s, float, grid, i32s, int, module, normal, out, rounded, size, u32s};
+use super::shim::{Module, close, f32s, float, grid, i32s, int, module, normal, out, size, u32s};
 use rft::rng::{Purpose, Stream};
 use rft::rollout::sampler::{Sampling, sample};
 use std::sync::LazyLock;
 
-static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| module("sampler", &["sampler_bf16", "sampler_f32"]));
+static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| module("sampler", &["sampler_f32"]));
 
 const ROWS: usize = 5;
 /// Not a multiple of 8, and of the 64 logits that a generator's block stands for.
@@ -22,7 +22,7 @@ fn key(stream: &Stream) -> [u32; 2] {
 }
 
 /// Compares a draw of every row; the rows are branches, at positions of their own.
-fn check(device: &Module, logits: &[f32], sampling: &Sampling, kind: &str) {
+fn check(device: &Module, logits: &[f32], sampling: &Sampling) {
     let streams: Vec<Stream> = (0..ROWS as u64).map(|row| Stream::new(8, Purpose::Sampling, &[3, row])).collect();
     let positions: Vec<i32> = (0..ROWS as i32).map(|row| 17 * row).collect();
     let expected = logits.chunks(STRIDE).zip(streams.iter().zip(&positions));
@@ -30,21 +30,19 @@ fn check(device: &Module, logits: &[f32], sampling: &Sampling, kind: &str) {
     let (tokens, logprobs): (Vec<u32>, Vec<f32>) = expected.unzip();
 
     let keys: Vec<u32> = streams.iter().flat_map(key).collect();
-    let input: Arg = if kind == "f32" { f32s(logits) } else { bf16(logits) };
-    let buffers = [input, u32s(&keys), i32s(&positions), out(4 * ROWS), out(4 * ROWS), int(VOCAB), size(STRIDE)];
+    let buffers = [f32s(logits), u32s(&keys), i32s(&positions), out(4 * ROWS), out(4 * ROWS), int(VOCAB), size(STRIDE)];
     let how = [float(sampling.temperature), int(sampling.top_k), float(sampling.top_p), float(sampling.min_p)];
-    let got = device.launch(&format!("sampler_{kind}"), grid(ROWS, 512), &[&buffers[..], &how].concat());
-    assert_eq!(got.u32(3), tokens, "{kind}, {sampling:?}");
-    close(&format!("log-probabilities, {kind}, {sampling:?}"), &got.f32(4), &logprobs, 1e-6);
+    let got = device.launch("sampler_f32", grid(ROWS, 512), &[&buffers[..], &how].concat());
+    assert_eq!(got.u32(3), tokens, "{sampling:?}");
+    close(&format!("log-probabilities, {sampling:?}"), &got.f32(4), &logprobs, 1e-6);
 }
 
-fn logits(spread: f32, kind: &str) -> Vec<f32> {
+fn logits(spread: f32) -> Vec<f32> {
     let values = normal(1, ROWS * VOCAB);
     let mut rows = vec![f32::NAN; ROWS * STRIDE];
     for (row, values) in rows.chunks_mut(STRIDE).zip(values.chunks(VOCAB)) {
-        // Values that bf16 has not, where they may be f32.
-        let value = |x: &f32| if kind == "f32" { spread * x * 1.001 } else { rounded(spread * x) };
-        row.iter_mut().zip(values).for_each(|(to, x)| *to = value(x));
+        // Times 1.001: values that bf16 does not have.
+        row.iter_mut().zip(values).for_each(|(to, x)| *to = spread * x * 1.001);
         row[40] = f32::NEG_INFINITY;
     }
     rows
@@ -53,20 +51,18 @@ fn logits(spread: f32, kind: &str) -> Vec<f32> {
 #[test]
 fn tokens_are_those_of_the_cpu() {
     let Some(device) = &*DEVICE else { return };
-    for kind in ["bf16", "f32"] {
-        for (spread, sampling) in [
-            (2.0, ALL),
-            (3.0, Sampling { temperature: 0.7, ..ALL }),
-            (2.0, Sampling::greedy()),
-            (2.0, Sampling { top_k: 1, ..ALL }),
-            (2.0, Sampling { top_k: 20, temperature: 1.3, ..ALL }),
-            (2.0, Sampling { top_p: 0.9, ..ALL }),
-            (2.0, Sampling { top_p: 1e-6, ..ALL }),
-            (2.0, Sampling { min_p: 0.1, ..ALL }),
-            (3.0, Sampling { temperature: 0.8, top_k: 50, top_p: 0.8, min_p: 0.02 }),
-        ] {
-            check(device, &logits(spread, kind), &sampling, kind);
-        }
+    for (spread, sampling) in [
+        (2.0, ALL),
+        (3.0, Sampling { temperature: 0.7, ..ALL }),
+        (2.0, Sampling::greedy()),
+        (2.0, Sampling { top_k: 1, ..ALL }),
+        (2.0, Sampling { top_k: 20, temperature: 1.3, ..ALL }),
+        (2.0, Sampling { top_p: 0.9, ..ALL }),
+        (2.0, Sampling { top_p: 1e-6, ..ALL }),
+        (2.0, Sampling { min_p: 0.1, ..ALL }),
+        (3.0, Sampling { temperature: 0.8, top_k: 50, top_p: 0.8, min_p: 0.02 }),
+    ] {
+        check(device, &logits(spread), &sampling);
     }
 }
 
@@ -75,17 +71,15 @@ fn tokens_are_those_of_the_cpu() {
 fn ties_are_broken_as_on_the_cpu() {
     let Some(device) = &*DEVICE else { return };
     // Eight values, and signs of zero.
-    let few: Vec<f32> =
-        logits(1.0, "bf16").iter().map(|x| if x.is_nan() { *x } else { (x * 2.0).round() / 2.0 }).collect();
+    let few: Vec<f32> = logits(1.0).iter().map(|x| if x.is_nan() { *x } else { (x * 2.0).round() / 2.0 }).collect();
     for sampling in [
         Sampling { top_k: 10, ..ALL },
         Sampling { top_k: 300, top_p: 0.5, ..ALL },
         Sampling { top_p: 0.3, min_p: 0.05, ..ALL },
         Sampling::greedy(),
     ] {
-        check(device, &few, &sampling, "bf16");
-        check(device, &few, &sampling, "f32");
+        check(device, &few, &sampling);
     }
-    check(device, &vec![0.0; ROWS * STRIDE], &Sampling::greedy(), "bf16");
-    check(device, &vec![-1.5; ROWS * STRIDE], &Sampling { top_k: 3, ..ALL }, "bf16");
+    check(device, &vec![0.0; ROWS * STRIDE], &Sampling::greedy());
+    check(device, &vec![-1.5; ROWS * STRIDE], &Sampling { top_k: 3, ..ALL });
 }

@@ -1,7 +1,13 @@
 // What every kernel shares: storage in bf16, arithmetic in f32, 16-byte accesses, sums in a fixed order.
 #pragma once
 
+#ifdef __CUDACC_RTC__
+// NVRTC, which makes assets/kernels, has neither <cstdint> nor this macro.
+using uint64_t = unsigned long long;
+#define INFINITY __INFINITY__
+#else
 #include <cstdint>
+#endif
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
@@ -55,9 +61,6 @@ __device__ __forceinline__ void store8(float* to, const float (&from)[8]) {
     reinterpret_cast<float4*>(to)[0] = make_float4(from[0], from[1], from[2], from[3]);
     reinterpret_cast<float4*>(to)[1] = make_float4(from[4], from[5], from[6], from[7]);
 }
-
-__device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ float to_float(float x) { return x; }
 
 // The value that is left of `x` after it has been stored.
 __device__ __forceinline__ float rounded(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }

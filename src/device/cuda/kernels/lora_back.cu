@@ -49,7 +49,7 @@ __device__ __forceinline__ void back(const bf16* dy, const bf16* low, const bf16
     const auto copy = [&](int step) {
         bf16* const to_dy = stages + step % 2 * STAGE;
         const int row0 = from + step * STEP;
-#pragma unroll
+#pragma unroll 4  // all eight at once spill registers on compute capability 12
         for (int i = 0; i < STEP / 4; ++i) {
             const int row = line + 4 * i;
             const bool there = inside && row0 + row < to;

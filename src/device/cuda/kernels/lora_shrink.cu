@@ -1,7 +1,7 @@
 // LoRA, from wide to narrow: low = x·Aᵀ in the forward, d_low = scale·dy·Bᵀ in the backward. Layouts: lora.cuh.
 //
 //   lora_shrink_n{32,64,128}   x (rows, inputs) · A (parts·rank, inputs)ᵀ -> low (rows, parts·padded), all parts at once
-//   lora_d_low_n{32,64,128}    dy (rows, outputs)[:, part] · B (rank, width)ᵀ -> d_low[:, part], for each part
+//   lora_d_low_n{64,128}       dy (rows, outputs)[:, part] · B (rank, width)ᵀ -> d_low[:, part], for each part
 //   lora_low                   the sum of the partial products where the depth was split
 //
 // Launch: tiles of 128 rows and N columns of low, 256 threads, 384·(128 + N) bytes of shared memory.
@@ -176,7 +176,13 @@ constexpr int WHOLE = 1 << 24;
         lora_shrink_n##N(const bf16* x, const bf16* a, bf16* low, float* partial, int rows, int inputs, int rank,        \
                          int parts, int span) {                                                                          \
         shrink<N>(x, a, low, partial, rows, inputs, rank, parts, span);                                                  \
-    }                                                                                                                    \
+    }
+
+LORA_SHRINK(32)
+LORA_SHRINK(64)
+LORA_SHRINK(128)
+
+#define LORA_D_LOW(N)                                                                                                    \
     extern "C" __global__ void __launch_bounds__(LORA_THREADS, 2)                                                        \
         lora_d_low_n##N(const bf16* dy, const bf16* b, bf16* low, float* partial, int rows, int outputs, int rank,       \
                         float scale, int span, int start0, int width0, int start1, int width1, int start2, int width2) { \
@@ -184,9 +190,8 @@ constexpr int WHOLE = 1 << 24;
                  part_tile(blockIdx.x, WHOLE, start0, width0, start1, width1, start2, width2));                          \
     }
 
-LORA_SHRINK(32)
-LORA_SHRINK(64)
-LORA_SHRINK(128)
+LORA_D_LOW(64)
+LORA_D_LOW(128)
 
 // low (rows, parts·padded) = the sum over splits of `partial`. A part has ⌈depth / span⌉ of them: in the forward the
 // depths are all `inputs`, in the backward the widths of the parts.

@@ -4,11 +4,10 @@
 //
 //   token = argmax exp((logit - max) / T) / Eᵢ over the logits that are kept, Eᵢ exponential from Philox4x32-10
 //
-// Shapes: logits (rows, stride) bf16 or f32, of which the first `vocab` columns count; `stride` is a multiple of 8;
+// Shapes: logits (rows, stride) f32, of which the first `vocab` columns count; `stride` is a multiple of 8;
 // keys (rows, 2) u32, the keys of the branches' streams; positions (rows) i32; tokens (rows) u32; logprobs (rows) f32.
 // Launch: a block of 512 threads for each row.
-// Bytes a row of V: 2·b·V with b = 2 or 4, the second time mostly from the cache; top-k and top-p each add b·V for every
-// bit of the logits' type. Operations a logit: about 80, half of them the generator's, so that it is arithmetic that
+// Bytes a row of V: 8·V, the second half mostly from the cache; top-k and top-p each add 32 times 4·V. Operations a logit: about 80, half of them the generator's, so that it is arithmetic that
 // bounds it: by count 60 µs for a row of 152,000 on one SM of an H200.
 //
 // History: 1. two passes: softmax, then scores. The cutoff of top-k and top-p by bisection of the bits of the logits:
@@ -86,8 +85,8 @@ struct One {
 };
 
 // Σ weight(logit) over the logits whose order is in `from`..`to`.
-template <class T, class Measure>
-__device__ __forceinline__ double mass(const T* row, int vocab, uint64_t from, uint64_t to, Measure weight) {
+template <class Measure>
+__device__ __forceinline__ double mass(const float* row, int vocab, uint64_t from, uint64_t to, Measure weight) {
     double sum = 0;
     for (int column = 8 * threadIdx.x; column < vocab; column += 8 * SOFTMAX_THREADS) {
         float v[8];
@@ -108,19 +107,17 @@ struct Quantile {
 
 // The greatest logit such that it and those above it have a mass of at least `enough`; `least` if there is none that is
 // greater. Every step halves what is looked at, and sums only that.
-template <class T, class Measure>
-__device__ __forceinline__ Quantile quantile(const T* row, int vocab, unsigned least, double enough, Measure weight) {
-    // The lower 16 bits of a bf16's order are all zeros or all ones.
-    constexpr int UNUSED = 32 - 8 * static_cast<int>(sizeof(T));
-    uint64_t from = 0, to = uint64_t(1) << (32 - UNUSED);
+template <class Measure>
+__device__ __forceinline__ Quantile quantile(const float* row, int vocab, unsigned least, double enough, Measure weight) {
+    uint64_t from = 0, to = uint64_t(1) << 32;
     double above = 0;
     while (to - from > 1) {
         const uint64_t middle = (from + to) / 2;
-        if ((middle << UNUSED) <= least) {
+        if (middle <= least) {
             from = middle;
             continue;
         }
-        const double here = mass(row, vocab, middle << UNUSED, to << UNUSED, weight);
+        const double here = mass(row, vocab, middle, to, weight);
         if (above + here >= enough) {
             from = middle;
         } else {
@@ -128,15 +125,12 @@ __device__ __forceinline__ Quantile quantile(const T* row, int vocab, unsigned l
             to = middle;
         }
     }
-    unsigned order = static_cast<unsigned>(from << UNUSED);
-    if (UNUSED && !(order & 0x80000000u)) order |= (1u << UNUSED) - 1;
-    return {order, above};
+    return {static_cast<unsigned>(from), above};
 }
 
 // The least logit that is kept.
-template <class T>
 __device__ __forceinline__ float cutoff(
-    const T* row, int vocab, float max, float temperature, int top_k, float top_p, float min_p) {
+    const float* row, int vocab, float max, float temperature, int top_k, float top_p, float min_p) {
     const Weight weight{max, temperature};
     unsigned least = 0;  // of the first top_k
     double excess = 0;   // the weight of those that are equal to the last of them, and come after
@@ -189,11 +183,11 @@ __device__ __forceinline__ unsigned block_best(Best best) {
     return best.token;
 }
 
-template <class T>
-__device__ __forceinline__ void sample(
-    const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs, int vocab,
-    size_t stride, float temperature, int top_k, float top_p, float min_p) {
-    const T* const row = logits + blockIdx.x * stride;
+// `temperature` 0 takes the first of the greatest logits; top_k 0, top_p 1 and min_p 0 keep everything.
+extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
+    sampler_f32(const float* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs,
+                int vocab, size_t stride, float temperature, int top_k, float top_p, float min_p) {
+    const float* const row = logits + blockIdx.x * stride;
     const bool greedy = temperature == 0;
     const float policy_temperature = greedy ? 1.0f : temperature, scale = 1.0f / policy_temperature;
     const Softmax softmax = row_softmax(row, vocab, scale);
@@ -230,15 +224,5 @@ __device__ __forceinline__ void sample(
     const unsigned token = block_best(best);
     if (threadIdx.x != 0) return;
     tokens[blockIdx.x] = token;
-    logprobs[blockIdx.x] = logprob_of(softmax, to_float(row[token]), scale);
+    logprobs[blockIdx.x] = logprob_of(softmax, row[token], scale);
 }
-
-// `temperature` 0 takes the first of the greatest logits; top_k 0, top_p 1 and min_p 0 keep everything.
-#define SAMPLER(NAME, T)                                                                                           \
-    extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS) sampler_##NAME(                                  \
-        const T* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs, int vocab, \
-        size_t stride, float temperature, int top_k, float top_p, float min_p) {                                   \
-        sample(logits, keys, positions, tokens, logprobs, vocab, stride, temperature, top_k, top_p, min_p);        \
-    }
-SAMPLER(bf16, bf16)
-SAMPLER(f32, float)

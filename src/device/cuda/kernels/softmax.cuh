@@ -14,8 +14,7 @@ struct Softmax {
 };
 
 // Values from `column` on; what lies past the vocabulary counts as -∞. Rows are padded to a multiple of 8.
-template <class T>
-__device__ __forceinline__ void load_logits(const T* row, int column, int vocab, float (&to)[8]) {
+__device__ __forceinline__ void load_logits(const float* row, int column, int vocab, float (&to)[8]) {
     load8(row + column, to);
     if (column + 8 > vocab) {
 #pragma unroll
@@ -39,8 +38,7 @@ __device__ __forceinline__ float logprob_of(const Softmax& softmax, float logit,
 }
 
 // `scale` is 1 / temperature. The same bits in every thread, all of which have to call it.
-template <class T>
-__device__ __forceinline__ Softmax row_softmax(const T* row, int vocab, float scale) {
+__device__ __forceinline__ Softmax row_softmax(const float* row, int vocab, float scale) {
     Softmax mine = {MINUS_INFINITY, 0, 0};
     for (int column = 8 * threadIdx.x; column < vocab; column += 8 * SOFTMAX_THREADS) {
         float v[8];
