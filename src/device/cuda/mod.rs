@@ -182,8 +182,12 @@ fn driver_is_present() -> bool {
     true
 }
 
-/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronisation.
+/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronization. A GPU without
+/// memory pools has no such allocator, and memory is taken from the driver itself.
 fn keep_pool(context: &CudaContext) -> Result<()> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
     let mut pool = std::ptr::null_mut();
     let mut keep = u64::MAX;
     context.bind_to_thread()?;
