@@ -2,9 +2,8 @@
 //!
 //! One device, one stream and one host thread that launches, so the order of the calls is the order of the work. Products
 //! with the frozen weights go through cuBLASLt ([`blas`]); all else is kernels of our own (`src/device/cuda/kernels`, launched by
-//! [`launch`]). candle gives the device and reads the weights; its tensors are not used here, because they allocate, and
-//! what allocates cannot be captured in a graph. Nothing is added up in an order that depends on timing: the same run on the
-//! same GPU gives the same bits.
+//! [`launch`]). Weights come from files through [`staging`]. Nothing is added up in an order that depends on timing: the same
+//! run on the same GPU gives the same bits.
 
 pub mod adapter;
 pub mod blas;
@@ -20,6 +19,7 @@ pub mod perf;
 pub mod probe;
 pub mod selftest;
 pub mod slabs;
+pub mod staging;
 pub mod weights;
 
 use crate::device::Extent;
