@@ -109,9 +109,8 @@ impl DeviceArena {
     /// When the device has not so much memory left.
     pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
         // SAFETY: everything handed out is written before it is read.
-        let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }.with_context(|| {
-            format!("take {bytes} bytes of GPU memory for {what}\nhint: `rft plan` says what fits; lower `rollout.max_rows` or `train.max_tokens_per_micro_batch`")
-        })?;
+        let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }
+            .map_err(|error| gpu.cannot_take(error.into(), bytes, what))?;
         let base = memory.device_ptr(&gpu.stream).0;
         Ok(Self { arena: Arena::at(base, bytes), _memory: memory })
     }
