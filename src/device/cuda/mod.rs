@@ -55,6 +55,8 @@ pub struct Gpu {
     pub name: String,
     /// Bytes of memory that were free as it was opened.
     free_at_start: usize,
+    /// Whether every piece of an arena is an allocation of its own, for a tool that looks for overruns.
+    pub guarded: bool,
 }
 
 impl Gpu {
@@ -79,7 +81,7 @@ impl Gpu {
         keep_pool(&context)?;
         let kernels = launch::Kernels::load(&context).context("load the kernels")?;
         let blas = blas::Blas::new(stream.clone())?;
-        Ok(Self { stream, kernels, blas, name, free_at_start })
+        Ok(Self { stream, kernels, blas, name, free_at_start, guarded: false })
     }
 
     /// Waits for all work that was issued.
