@@ -16,6 +16,7 @@ use cpu::decoder::Decoder;
 use cpu::engine::CpuEngine;
 use cpu::learner::CpuLearner;
 use std::fmt;
+use std::path::Path;
 
 /// A device to compute on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +108,15 @@ impl Loaded {
                 let shared = cuda::Shared::load(ordinal, source, adapter, extent)?;
                 Ok(Loaded::Cuda { shared: Box::new(shared), max_rows })
             }
+        }
+    }
+
+    /// Multiplies by the algorithms that the file at `path` names, and adds to it those that are chosen from now on: another
+    /// algorithm gives other bits. Returns a warning where those were chosen on another GPU or by another version of cuBLASLt.
+    pub fn keep_products(&self, path: &Path) -> Result<Option<String>> {
+        match self {
+            Loaded::Cpu { .. } => Ok(None),
+            Loaded::Cuda { shared, .. } => shared.gpu.blas.keep_choices(path),
         }
     }
 

@@ -216,6 +216,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 keep: None,
             };
             let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+            if let Some(warning) = loaded.keep_products(&out.join("products.json"))? {
+                eprintln!("warning: {warning}");
+            }
             Model::Here { loaded: Box::new(loaded), adapter }
         }
     };

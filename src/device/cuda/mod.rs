@@ -7,6 +7,7 @@
 
 pub mod adapter;
 pub mod blas;
+pub mod choices;
 pub mod decoder;
 pub mod engine;
 pub mod launch;
@@ -80,7 +81,7 @@ impl Gpu {
         );
         keep_pool(&context)?;
         let kernels = launch::Kernels::load(&context).context("load the kernels")?;
-        let blas = blas::Blas::new(stream.clone())?;
+        let blas = blas::Blas::new(stream.clone(), &name)?;
         Ok(Self { stream, kernels, blas, name, free_at_start, guarded: false })
     }
 
