@@ -125,7 +125,7 @@ if wanted sanitizer; then
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer 2>/dev/null | head -n 1)
   if [ -n "$sanitizer" ]; then
     for group in swiglu rows attention; do
-      part "memcheck $group" 45 "$sanitizer" --tool memcheck --error-exitcode 3 "$binary" selftest --filter "$group"
+      part "memcheck $group" 45 "$sanitizer" --tool memcheck --error-exitcode 3 "$binary" selftest --guarded --filter "$group"
     done
     part "racecheck swiglu" 45 "$sanitizer" --tool racecheck --error-exitcode 3 "$binary" selftest --filter swiglu
   else

@@ -87,7 +87,7 @@ pub fn run(args: Args) -> Result<()> {
         trained.map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();
-    let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES) };
+    let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
     let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
     let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
     ensure!(

@@ -1,6 +1,9 @@
 //! `rft perf`: how fast a GPU decodes and trains, against what it can do at best.
 
 use crate::device::Device;
+use crate::device::cuda::blas::Tuned;
+use crate::model::config::{ModelConfig, known_shape};
+use crate::model::embedded;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
@@ -8,13 +11,18 @@ use clap::ValueEnum;
 ///
 /// Measures the device's copy bandwidth and a large product first. They give the floor of everything else: the time that
 /// its bytes or its operations take at best. Weights are random and made on the device in the true shape, so no checkpoint
-/// is needed. LoRA has rank 32 on all linear layers.
+/// is needed. LoRA is on all linear layers.
+///
+/// `tune` measures which of cuBLASLt's algorithms multiplies the matrices of a model fastest and stores the choices in the
+/// user's cache folder, by GPU and version of the library. Runs that start later use them, and keep a copy in their own folder
+/// for `--resume`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft perf decode
   rft perf decode --rows 64 --rows 128 --model-shape qwen2.5-1.5b
   rft perf train --rows 8192                 # rows of a micro-batch
-  rft perf step --output-format json")]
+  rft perf step --output-format json
+  rft perf tune --model-shape qwen2.5-7b --lora-rank 32")]
 pub struct Args {
     #[arg(value_name = "WHAT")]
     what: What,
@@ -23,12 +31,16 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     device: String,
 
-    /// Shape of the model: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b
+    /// Shape of the model: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b, or `tiny`, the embedded model's
     #[arg(long, value_name = "NAME", default_value = "qwen2.5-7b")]
     model_shape: String,
 
-    /// Rows: of a batch (decode, step), or of a micro-batch (ops, train)
-    /// [default: 8, 64, 256 | 256 | 16384 | 16384]
+    /// Rank of LoRA
+    #[arg(long, value_name = "R", default_value_t = 32)]
+    lora_rank: usize,
+
+    /// Rows: of a batch (decode, step), of a micro-batch (ops, train), or of both (tune)
+    /// [default: 8, 64, 256 | 256 | 16384 | 16384 | all sizes up to 16384]
     #[arg(long, value_name = "N", verbatim_doc_comment)]
     rows: Vec<usize>,
 
@@ -47,6 +59,8 @@ enum What {
     Train,
     /// A step of GRPO: 320 rollouts of forced lengths, and the update
     Step,
+    /// The algorithms of every product, of which the fastest is stored for later runs
+    Tune,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -67,14 +81,19 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
     use crate::device::cuda::perf;
-    let Some(config) = crate::model::config::known_shape(&args.model_shape) else {
-        bail!("`{}` is no shape that is known\nhint: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape);
+    let config = match known_shape(&args.model_shape) {
+        Some(config) => config,
+        None if args.model_shape == embedded::NAME => embedded::open()?.config,
+        None => {
+            bail!("`{}` is not a known shape\nhint: `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
+        }
     };
     let what = match args.what {
         What::Ops => perf::What::Ops,
         What::Decode => perf::What::Decode,
         What::Train => perf::What::Train,
         What::Step => perf::What::Step,
+        What::Tune => return tune(ordinal, config, args),
     };
     // Each line as it is measured: a run that is cut short has not been for nothing.
     let mut tell = |line: &perf::Line| {
@@ -82,7 +101,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
             println!("{}", text(line));
         }
     };
-    let report = perf::run(ordinal, config, what, &args.rows, &mut tell)?;
+    let report = perf::run(ordinal, config, args.lora_rank, what, &args.rows, &mut tell)?;
     match args.output_format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Format::Text => println!(
@@ -96,6 +115,41 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
             report.planned.map(|bytes| format!(", planned {:.1} GB", bytes as f64 / 1e9)).unwrap_or_default(),
         ),
     }
+    Ok(())
+}
+
+/// Prints a line for each product, as it is measured, and the sum.
+fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
+    let (mut products, mut faster, mut first, mut best) = (0, 0, 0.0, 0.0);
+    let mut tell = |tuned: &Tuned| {
+        let (before, after) = (tuned.milliseconds[0], tuned.milliseconds[tuned.chosen]);
+        products += 1;
+        faster += usize::from(tuned.chosen > 0);
+        first += f64::from(before);
+        best += f64::from(after);
+        match args.output_format {
+            Format::Json => println!(
+                "{}",
+                serde_json::json!({
+                    "product": tuned.shape.to_string(),
+                    "milliseconds": tuned.milliseconds,
+                    "chosen": tuned.chosen,
+                })
+            ),
+            Format::Text => println!(
+                "{:<56} {before:>9.4} ms -> {after:>9.4} ms  suggestion {} of {}",
+                tuned.shape.to_string(),
+                tuned.chosen + 1,
+                tuned.milliseconds.len()
+            ),
+        }
+    };
+    let path = crate::device::cuda::perf::tune::run(ordinal, config, args.lora_rank, &args.rows, &mut tell)?;
+    eprintln!(
+        "{products} products, another algorithm than the first suggestion for {faster}: {first:.2} ms -> {best:.2} ms in all\n\
+         stored in {}",
+        path.display()
+    );
     Ok(())
 }
 

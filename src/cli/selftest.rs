@@ -14,6 +14,7 @@ use std::process::ExitCode;
 #[command(after_help = "Examples:
   rft selftest
   rft selftest --filter lora
+  compute-sanitizer --tool memcheck rft selftest --guarded --filter rows
   CUDA_LAUNCH_BLOCKING=1 rft selftest --filter decoder     # an error is told where it happens")]
 pub struct Args {
     /// Device: `cuda` or `cuda:NUMBER`
@@ -27,6 +28,10 @@ pub struct Args {
     /// Print the names of the groups, and check nothing
     #[arg(long)]
     list: bool,
+
+    /// Give every buffer an allocation of its own, so that `compute-sanitizer` sees what reads or writes past the end of one
+    #[arg(long)]
+    guarded: bool,
 
     /// Of the random inputs
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -64,7 +69,8 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
         bail!("no group of checks is called like `{}`\nhint: `rft selftest --list` names them", args.filter);
     }
     let (mut checks, mut failed) = (0, 0);
-    selftest::run(ordinal, &args.filter, args.seed, &mut |outcome| {
+    let options = selftest::Options { filter: &args.filter, seed: args.seed, guarded: args.guarded };
+    selftest::run(ordinal, &options, &mut |outcome| {
         checks += 1;
         failed += usize::from(!outcome.ok());
         match args.output_format {

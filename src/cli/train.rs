@@ -123,6 +123,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => start(&config, &setup, &name)?,
     };
     introduce(&config, &setup, &shape, device, &run);
+    if let Some(warning) = loaded.keep_products(&run.products())? {
+        eprintln!("warning: {warning}");
+    }
 
     let steps = config.total_steps(setup.questions.len());
     ensure!(

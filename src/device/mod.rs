@@ -7,7 +7,7 @@ pub mod cuda;
 pub mod memory;
 
 use crate::config::RunConfig;
-use crate::grpo::learner::Learner;
+use crate::grpo::learner::{Keep, Learner};
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::rollout::Engine;
@@ -16,6 +16,7 @@ use cpu::decoder::Decoder;
 use cpu::engine::CpuEngine;
 use cpu::learner::CpuLearner;
 use std::fmt;
+use std::path::Path;
 
 /// A device to compute on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +72,20 @@ pub struct Extent {
     pub max_rows: usize,
     /// Bytes of a GPU's memory for rollouts and training, beside weights and adapter; `None`: what is free.
     pub working_bytes: Option<u64>,
+    /// What passes of training keep; `None` where nothing is trained.
+    pub keep: Option<Keep>,
 }
 
 impl Extent {
     /// For a run: all of a GPU that is free.
     pub fn of(config: &RunConfig) -> Self {
         let rollout = &config.rollout;
-        Self { positions: rollout.max_sequence_length(), max_rows: rollout.max_rows, working_bytes: None }
+        Self {
+            positions: rollout.max_sequence_length(),
+            max_rows: rollout.max_rows,
+            working_bytes: None,
+            keep: Some(if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything }),
+        }
     }
 }
 
@@ -100,6 +108,15 @@ impl Loaded {
                 let shared = cuda::Shared::load(ordinal, source, adapter, extent)?;
                 Ok(Loaded::Cuda { shared: Box::new(shared), max_rows })
             }
+        }
+    }
+
+    /// Multiplies by the algorithms that the file at `path` names, and adds to it those that are chosen from now on: another
+    /// algorithm gives other bits. Returns a warning where those were chosen on another GPU or by another version of cuBLASLt.
+    pub fn keep_products(&self, path: &Path) -> Result<Option<String>> {
+        match self {
+            Loaded::Cpu { .. } => Ok(None),
+            Loaded::Cuda { shared, .. } => shared.gpu.blas.keep_choices(path),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! eval.json               who was asked, and how: the identity that every sample belongs to
+//! products.json           the algorithms that multiplied matrices; only of a GPU
 //! BENCHMARK/questions.jsonl   the questions with their prompts
 //! BENCHMARK/samples.jsonl     what the model said, one sample a line; appended as they end, in order once all are there
 //! BENCHMARK/grades.jsonl      what each sample is worth

@@ -8,6 +8,7 @@ use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;
 use anyhow::Result;
+use indicatif::HumanBytes;
 
 /// A model on a device, with the gradient of an adapter and what the optimiser remembers.
 ///
@@ -63,9 +64,9 @@ pub enum Keep {
     Everything,
 }
 
-/// A micro-batch does not fit the device's memory.
+/// A batch does not fit the device's memory.
 #[derive(Debug, thiserror::Error)]
-#[error("{wanted} bytes of device memory are needed, and {left} are left")]
+#[error("{} of GPU memory are needed, {} are free", HumanBytes(*wanted as u64), HumanBytes(*left as u64))]
 pub struct OutOfMemory {
     pub wanted: usize,
     pub left: usize,

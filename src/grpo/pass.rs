@@ -96,6 +96,13 @@ pub fn gradient_pass(
                 let smaller = micro_batches(&micro.groups, |_| true, micro.pack.tokens.len().div_ceil(2));
                 smaller.into_iter().rev().for_each(|part| waiting.push_front((part, halvings + 1)));
             }
+            Err(error) if error.is::<OutOfMemory>() => {
+                let rows = micro.pack.tokens.len();
+                return Err(error.context(format!(
+                    "no room for a micro-batch of {rows} tokens, which cannot be cut further\n\
+                     hint: lower `rollout.max_completion_length`, or set `train.gradient_checkpointing` to true"
+                )));
+            }
             Err(error) => return Err(error),
         }
     }

@@ -1,6 +1,7 @@
 //! The weights of a Hugging Face folder: one safetensors file, or shards and their index.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -46,6 +47,13 @@ impl Weights for Checkpoint {
         match self.owner.get(name) {
             Some(&file) => self.files[file].get(name, shape),
             None => check_shape(name, None, shape).map(|()| Vec::new()),
+        }
+    }
+
+    fn bf16<'a>(&'a self, name: &str, shape: &[usize]) -> Result<Box<dyn Read + 'a>> {
+        match self.owner.get(name) {
+            Some(&file) => self.files[file].bf16(name, shape),
+            None => check_shape(name, None, shape).map(|()| Box::new(std::io::empty()) as _),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod merge;
 pub mod pack;
 pub mod peft;
 pub mod reference;
+pub mod rounding;
 pub mod safetensors;
 pub mod source;
 pub mod tokenizer;

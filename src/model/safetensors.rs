@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::json;
 
+use super::rounding::Rounding;
 use super::weights::{Weights, check_shape};
 use crate::disk::atomic::with_suffix;
 
@@ -197,7 +198,20 @@ impl SafetensorsFile {
 
     /// A tensor's values, widened to f32.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let info = self.tensors().get(name).with_context(|| format!("the checkpoint has no tensor `{name}`"))?;
+        let mut pieces = self.pieces(name)?;
+        let mut values = Vec::with_capacity(pieces.left / self.tensors()[name].dtype.size() as usize);
+        while pieces.left > 0 {
+            pieces.next(&mut values).with_context(|| format!("read tensor `{name}`"))?;
+        }
+        Ok(values)
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensors().get(name).with_context(|| format!("the checkpoint has no tensor `{name}`"))
+    }
+
+    fn pieces(&self, name: &str) -> Result<Pieces<'_>> {
+        let info = self.info(name)?;
         let widen: fn(&[u8], &mut Vec<f32>) = match info.dtype {
             Dtype::F32 => |bytes, out| out.extend(words(bytes).map(f32::from_le_bytes)),
             Dtype::F16 => |bytes, out| out.extend(words(bytes).map(|it| f16_to_f32(u16::from_le_bytes(it)))),
@@ -206,17 +220,29 @@ impl SafetensorsFile {
                 bail!("tensor `{name}` is stored as {dtype}\nhint: weights are read from F32, F16 and BF16")
             }
         };
-        let mut left = (info.end - info.start) as usize;
-        let mut values = Vec::with_capacity(left / info.dtype.size() as usize);
-        let mut reader = self.storage.open_at(self.data_start + info.start)?;
-        let mut buffer = vec![0; CHUNK.min(left)];
-        while left > 0 {
-            let chunk = &mut buffer[..CHUNK.min(left)];
-            reader.read_exact(chunk).with_context(|| format!("read tensor `{name}`"))?;
-            widen(chunk, &mut values);
-            left -= chunk.len();
-        }
-        Ok(values)
+        let left = (info.end - info.start) as usize;
+        let reader = self.storage.open_at(self.data_start + info.start)?;
+        Ok(Pieces { reader, left, widen, buffer: vec![0; CHUNK.min(left)] })
+    }
+}
+
+/// The values of a tensor, some at a time.
+struct Pieces<'a> {
+    reader: Box<dyn Read + 'a>,
+    /// Bytes that are still to be read.
+    left: usize,
+    widen: fn(&[u8], &mut Vec<f32>),
+    buffer: Vec<u8>,
+}
+
+impl Pieces<'_> {
+    /// Appends the next values, widened to f32; none at the end.
+    fn next(&mut self, values: &mut Vec<f32>) -> std::io::Result<()> {
+        let chunk = &mut self.buffer[..CHUNK.min(self.left)];
+        self.reader.read_exact(chunk)?;
+        (self.widen)(chunk, values);
+        self.left -= chunk.len();
+        Ok(())
     }
 }
 
@@ -224,6 +250,17 @@ impl Weights for SafetensorsFile {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         check_shape(name, self.tensors().get(name).map(|info| info.shape.as_slice()), shape)?;
         self.read(name)
+    }
+
+    fn bf16<'a>(&'a self, name: &str, shape: &[usize]) -> Result<Box<dyn Read + 'a>> {
+        check_shape(name, self.tensors().get(name).map(|info| info.shape.as_slice()), shape)?;
+        let info = self.info(name)?;
+        if info.dtype == Dtype::Bf16 {
+            let reader = self.storage.open_at(self.data_start + info.start)?;
+            return Ok(Box::new(reader.take(info.end - info.start)));
+        }
+        let mut pieces = self.pieces(name)?;
+        Ok(Box::new(Rounding::new(move |values| pieces.next(values))))
     }
 
     fn contains(&self, name: &str) -> bool {
@@ -458,6 +495,25 @@ mod tests {
         assert_eq!(ours.get("b", &[2, 3]).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.5]);
         assert_eq!(ours.metadata()["format"], "pt");
         assert!(ours.get("b", &[3, 2]).unwrap_err().to_string().contains("has shape [2, 3]"));
+    }
+
+    #[test]
+    fn bf16_comes_as_it_is_and_other_types_rounded() {
+        let data: Vec<u8> = (0..96_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for (dtype, size) in [("BF16", 2), ("F16", 2), ("F32", 4)] {
+            let shape = [3, data.len() / size / 3];
+            let header = json!({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, data.len()]}}).to_string();
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.bytes().chain(data.iter().copied()));
+            let file = SafetensorsFile::from_bytes(bytes.leak()).unwrap();
+            let mut got = Vec::new();
+            file.bf16("w", &shape).unwrap().read_to_end(&mut got).unwrap();
+            let values = file.get("w", &shape).unwrap();
+            let rounded: Vec<u8> = values.iter().flat_map(|&it| half::bf16::from_f32(it).to_le_bytes()).collect();
+            let want = if dtype == "BF16" { &data } else { &rounded };
+            assert!(&got == want, "{dtype}");
+            assert!(file.bf16("w", &[1]).is_err_and(|error| error.to_string().contains("has shape")));
+        }
     }
 
     #[test]

@@ -4,14 +4,22 @@ use anyhow::{Result, bail, ensure};
 use rayon::prelude::*;
 
 use super::config::ModelConfig;
+use super::rounding::Rounding;
 use crate::rng::{Purpose, Stream, name_hash};
+use std::io::Read;
 
-/// Named f32 tensors of a checkpoint, in Hugging Face's names and (out, in) layout.
+/// Named tensors of a checkpoint, in Hugging Face's names and (out, in) layout.
 ///
 /// A tensor is read when it is asked for and not kept, so that loading a model holds little more than one copy of it.
 pub trait Weights: Send + Sync {
     /// The tensor's values in row-major order; an error where it is missing or has another shape.
     fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+
+    /// The same values as bf16, little-endian, to be read from the first to the last. What the checkpoint has as bf16 comes as
+    /// it is, without a copy of the tensor in memory; other values are rounded once.
+    fn bf16<'a>(&'a self, name: &str, shape: &[usize]) -> Result<Box<dyn Read + 'a>> {
+        Ok(Box::new(Rounding::of(self.get(name, shape)?)))
+    }
 
     fn contains(&self, name: &str) -> bool;
 }

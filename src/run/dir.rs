@@ -72,6 +72,11 @@ impl RunDir {
         self.path.join("prompt.toml")
     }
 
+    /// The algorithms that multiply matrices on a GPU.
+    pub fn products(&self) -> PathBuf {
+        self.path.join("products.json")
+    }
+
     pub fn manifest(&self) -> PathBuf {
         self.path.join("manifest.json")
     }

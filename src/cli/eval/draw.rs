@@ -209,9 +209,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Place::Here(device) => {
             let adapter: Option<Adapter> =
                 trained.as_ref().map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
-            let extent =
-                Extent { positions: positions(&ready), max_rows: config.rollout.max_rows, working_bytes: None };
+            let extent = Extent {
+                positions: positions(&ready),
+                max_rows: config.rollout.max_rows,
+                working_bytes: None,
+                keep: None,
+            };
             let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+            if let Some(warning) = loaded.keep_products(&out.join("products.json"))? {
+                eprintln!("warning: {warning}");
+            }
             Model::Here { loaded: Box::new(loaded), adapter }
         }
     };

@@ -5,7 +5,7 @@
 
 use super::decoder::Decoder;
 use super::slabs::{Slabs, Start};
-use super::{Gpu, Shared};
+use super::{Gpu, Shared, room};
 use crate::model::lora::Adapter;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Branch, Engine, Finish, Request, Sampling, Watch};
@@ -203,7 +203,9 @@ impl Step {
                 let graph = gpu.stream.end_capture(flags);
                 // A launch that fails ends the capture too, and is the one to tell of.
                 issued?;
-                let Some(graph) = graph.context("capture a decode step")? else {
+                let Some(graph) =
+                    graph.map_err(|error| room::explain(error.into())).context("capture a decode step")?
+                else {
                     bail!("a decode step was captured as nothing")
                 };
                 graph.launch()?;

@@ -7,12 +7,13 @@ use super::memory::{Buffer, DeviceArena};
 use super::ops::{self, HeadStats, Logits};
 use super::pack::DevicePack;
 use super::{Gpu, Shared};
-use crate::device::memory::layout::{Forward, HeadWork};
+use crate::device::memory::layout::{Forward, HeadWork, metadata_bytes};
 use crate::grpo::adamw::{AdamW, Hyper};
 use crate::grpo::learner::Keep;
 use crate::grpo::learner::Learner;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
+use crate::ops::attention_tiles::Tiles;
 use crate::ops::head::TokenStats;
 use anyhow::{Context, Result, anyhow};
 use half::bf16;
@@ -108,11 +109,12 @@ impl Learner for CudaLearner<'_> {
         self.pass = None;
         arena.clear();
         let adapter = adapter.map(|_| device);
-        let pack = DevicePack::new(gpu, &mut arena, pack, decoder.heads())?;
         // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
-        let partial = pack.tiles.partial_len(decoder.heads());
-        let layout = decoder.layout(adapter);
-        arena.reserve(layout.pass_bytes(pack.rows, pack.pairs.rows.len(), partial, keep).total())?;
+        let (heads, rows) = (decoder.heads(), pack.tokens.len());
+        let partial = Tiles::new(&pack.parts, heads.query / heads.kv).partial_len(heads);
+        let bytes = decoder.layout(adapter).pass_bytes(rows, pack.pairs.len(), partial, keep).total();
+        arena.reserve(metadata_bytes(rows) + bytes)?;
+        let pack = DevicePack::new(gpu, &mut arena, pack, heads)?;
         let forward = decoder.forward(gpu, &mut arena, adapter, &pack, keep)?;
         let d_hidden = match keep {
             Keep::Nothing => Buffer::NULL,

@@ -5,11 +5,13 @@
 //! is freed while a run lasts.
 
 use super::Gpu;
+use crate::device::memory::arena::Pieces;
 use anyhow::{Context, Result, ensure};
-use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr, result};
+use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, result};
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 pub use crate::device::memory::arena::{Arena, Buffer};
 
@@ -101,19 +103,55 @@ impl Buffer<f32> {
 /// An [`Arena`] with its memory.
 pub struct DeviceArena {
     arena: Arena,
-    _memory: CudaSlice<u8>,
+    /// One allocation for all, unless the pieces have their own.
+    _memory: Option<CudaSlice<u8>>,
+}
+
+/// The allocations of a guarded arena.
+#[derive(Debug)]
+struct Allocations {
+    context: Arc<CudaContext>,
+    addresses: Vec<u64>,
+}
+
+impl Pieces for Allocations {
+    fn take(&mut self, bytes: usize) -> Option<u64> {
+        self.context.bind_to_thread().ok()?;
+        // SAFETY: everything handed out is written before it is read, and freed once, by `clear`.
+        let address = unsafe { result::malloc_sync(bytes.max(1)) }.ok()?;
+        self.addresses.push(address);
+        Some(address)
+    }
+
+    fn clear(&mut self) {
+        // Work that was issued may still use them. Nothing can be done about an error here.
+        _ = self.context.synchronize();
+        for address in self.addresses.drain(..) {
+            // SAFETY: made by `malloc_sync`, freed once, and no work is under way.
+            _ = unsafe { result::free_sync(address) };
+        }
+    }
+}
+
+impl Drop for Allocations {
+    fn drop(&mut self) {
+        self.clear();
+    }
 }
 
 impl DeviceArena {
     /// # Errors
     /// When the device has not so much memory left.
     pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
+        if gpu.guarded {
+            let pieces = Allocations { context: gpu.stream.context().clone(), addresses: Vec::new() };
+            return Ok(Self { arena: Arena::guarded(bytes, Box::new(pieces)), _memory: None });
+        }
         // SAFETY: everything handed out is written before it is read.
-        let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }.with_context(|| {
-            format!("take {bytes} bytes of GPU memory for {what}\nhint: `rft plan` says what fits; lower `rollout.max_rows` or `train.max_tokens_per_micro_batch`")
-        })?;
+        let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }
+            .map_err(|error| gpu.cannot_take(error.into(), bytes, what))?;
         let base = memory.device_ptr(&gpu.stream).0;
-        Ok(Self { arena: Arena::at(base, bytes), _memory: memory })
+        Ok(Self { arena: Arena::at(base, bytes), _memory: Some(memory) })
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! One device, one stream and one host thread that launches, so the order of the calls is the order of the work. Products
 //! with the frozen weights go through cuBLASLt ([`blas`]); all else is kernels of our own (`src/device/cuda/kernels`, launched by
-//! [`launch`]). candle gives the device and reads the weights; its tensors are not used here, because they allocate, and
-//! what allocates cannot be captured in a graph. Nothing is added up in an order that depends on timing: the same run on the
-//! same GPU gives the same bits.
+//! [`launch`]). Weights come from files through [`staging`]. Nothing is added up in an order that depends on timing: the same
+//! run on the same GPU gives the same bits.
 
 pub mod adapter;
 pub mod blas;
+pub mod choices;
 pub mod decoder;
 pub mod engine;
 pub mod images;
@@ -19,17 +19,23 @@ pub mod ops;
 pub mod pack;
 pub mod perf;
 pub mod probe;
+pub mod room;
 pub mod selftest;
 pub mod slabs;
+pub mod staging;
 pub mod weights;
 
 use crate::device::Extent;
 use crate::device::memory::RESERVE;
+use crate::device::memory::layout::{Layout, SlabSize, adapter_bytes, weight_bytes};
+use crate::device::memory::lora::BlockShape;
+use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use anyhow::{Context, Result, ensure};
 use cudarc::driver::{CudaContext, CudaStream, sys};
+use indicatif::HumanBytes;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,16 +55,25 @@ pub struct Gpu {
     pub kernels: launch::Kernels,
     pub blas: blas::Blas,
     pub name: String,
+    /// Bytes of memory that were free as it was opened.
+    free_at_start: usize,
+    /// Whether every piece of an arena is an allocation of its own, for a tool that looks for overruns.
+    pub guarded: bool,
 }
 
 impl Gpu {
     /// Opens GPU number `ordinal`.
     pub fn open(ordinal: usize) -> Result<Self> {
+        Self::start(ordinal).map_err(room::explain).with_context(|| format!("start on GPU {ordinal}"))
+    }
+
+    fn start(ordinal: usize) -> Result<Self> {
         let opened = || format!("open GPU {ordinal}\nhint: `nvidia-smi` lists the GPUs that the driver sees");
         let stream = new_stream(ordinal).with_context(opened)?;
         let context = stream.context().clone();
         // SAFETY: there is one stream, so no event has to order the uses of a buffer.
         unsafe { context.disable_event_tracking() };
+        let (free_at_start, _) = context.mem_get_info()?;
         let capability = context.compute_capability()?;
         let name = context.name()?;
         ensure!(
@@ -67,8 +82,8 @@ impl Gpu {
         );
         keep_pool(&context)?;
         let kernels = launch::Kernels::load(&context).context("load the kernels")?;
-        let blas = blas::Blas::new(stream.clone())?;
-        Ok(Self { stream, kernels, blas, name })
+        let blas = blas::Blas::new(stream.clone(), &name)?;
+        Ok(Self { stream, kernels, blas, name, free_at_start, guarded: false })
     }
 
     /// Waits for all work that was issued.
@@ -79,11 +94,6 @@ impl Gpu {
     /// Makes the device's context that of this thread, as copies need it.
     pub fn bind(&self) -> Result<()> {
         Ok(self.stream.context().bind_to_thread()?)
-    }
-
-    /// Free and total memory, in bytes.
-    pub fn memory(&self) -> Result<(usize, usize)> {
-        Ok(self.stream.context().mem_get_info()?)
     }
 }
 
@@ -104,17 +114,48 @@ impl Shared {
         extent: &Extent,
     ) -> Result<Self> {
         check(&config, adapter)?;
+        check_room(&gpu, &config, adapter, extent)?;
         let decoder = decoder::Decoder::load(&gpu, config, origin, extent.positions)?;
         let device_adapter =
             adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, &decoder.config, adapter)).transpose()?;
         // What was taken in the order of the stream is there when the stream has come so far.
         gpu.synchronize()?;
-        let (free, _) = gpu.memory()?;
-        let free = free.saturating_sub(RESERVE);
+        let free = gpu.room()?.free.saturating_sub(RESERVE);
         let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
         let arena = RefCell::new(memory::DeviceArena::new(&gpu, bytes, "rollouts and training")?);
         Ok(Self { gpu, decoder, adapter: device_adapter, arena })
     }
+}
+
+/// Refuses, before anything is loaded, what cannot fit: the weights, the adapter, and the shortest batch of the longest
+/// sequence.
+fn check_room(gpu: &Gpu, config: &ModelConfig, adapter: Option<&Adapter>, extent: &Extent) -> Result<()> {
+    let weights = weight_bytes(config, extent.positions);
+    let trained = adapter.map_or(0, |adapter| adapter_bytes(adapter.params.len()));
+    let layout = Layout { config, lora: adapter.map(|adapter| BlockShape::new(&adapter.blocks[0], config)) };
+    let one = SlabSize { rows: 1, prompt_slots: 1, prompt: 1, completion: extent.positions - 1, stops: 0 };
+    let rollout = layout.rollout_bytes(one);
+    let training = extent.keep.map_or(0, |keep| layout.sequence_bytes(extent.positions, keep));
+    let room = gpu.room()?;
+    let wanted = weights + trained + rollout.max(training) + RESERVE;
+    let hint = if weights + trained + RESERVE > room.total {
+        "use a smaller model or a GPU with more memory; `rft plan` shows what a run needs"
+    } else if training > rollout && extent.keep == Some(Keep::Everything) {
+        "set `train.gradient_checkpointing` to true, or lower `rollout.max_completion_length`; `rft plan` shows what a run needs"
+    } else {
+        "lower `rollout.max_completion_length` or `rollout.max_prompt_length`; `rft plan` shows what a run needs"
+    };
+    let size = |bytes: usize| HumanBytes(bytes as u64);
+    let what = format!(
+        "the model and a sequence of {} tokens (weights {}, adapter {}, work {}, CUDA {})",
+        extent.positions,
+        size(weights),
+        size(trained),
+        size(rollout.max(training)),
+        size(RESERVE)
+    );
+    ensure!(wanted <= room.free, room.lacking(&gpu.name, &what, wanted, hint));
+    Ok(())
 }
 
 /// The widest tile of the LoRA kernels.
@@ -183,8 +224,12 @@ fn driver_is_present() -> bool {
     true
 }
 
-/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronisation.
+/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronization. A GPU without
+/// memory pools has no such allocator, and memory is taken from the driver itself.
 fn keep_pool(context: &CudaContext) -> Result<()> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
     let mut pool = std::ptr::null_mut();
     let mut keep = u64::MAX;
     context.bind_to_thread()?;

@@ -11,6 +11,7 @@ use super::pack::DevicePack;
 use super::weights::Linear;
 use crate::device::memory::PREFILL_TOKENS;
 use crate::device::memory::layout::{Cache, SlabMemory, SlabSize, State, logits_stride};
+use crate::grpo::learner::OutOfMemory;
 use crate::model::pack::Pack;
 use crate::rollout::{Prompt, Request, Sampling};
 use anyhow::{Result, ensure};
@@ -77,7 +78,18 @@ impl<'a> Slabs<'a> {
             arena.clear();
             match Self::layout(gpu, arena, decoder, adapter, request, rows) {
                 // Fewer rows at a time give the same tokens, only later.
-                Err(error) if error.is::<crate::grpo::learner::OutOfMemory>() && rows > 1 => rows = rows * 3 / 4,
+                Err(error) if error.is::<OutOfMemory>() && rows > 1 => rows = rows * 3 / 4,
+                Err(error) if error.is::<OutOfMemory>() => {
+                    arena.clear();
+                    let size = Self::size(request, 1);
+                    let wanted = decoder.layout(adapter).rollout_bytes(size);
+                    let error = anyhow::Error::from(OutOfMemory { wanted, left: arena.left() });
+                    return Err(error.context(format!(
+                        "no room for one completion of {} tokens after a prompt of {}\n\
+                         hint: lower `rollout.max_completion_length` or `rollout.max_prompt_length`",
+                        size.completion, size.prompt
+                    )));
+                }
                 slabs => return slabs,
             }
         }
@@ -91,14 +103,7 @@ impl<'a> Slabs<'a> {
         request: &Request,
         rows: usize,
     ) -> Result<Self> {
-        let prompts = request.prompts;
-        let size = SlabSize {
-            rows,
-            prompt_slots: crate::device::memory::prompt_slots(rows, request.num_generations, prompts.len()),
-            prompt: prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0),
-            completion: request.max_completion_length,
-            stops: request.stop_tokens.len(),
-        };
+        let size = Self::size(request, rows);
         let layout = decoder.layout(adapter);
         let prompt_cache = layout.caches(arena, size.prompt_slots, size.prompt)?;
         let branch_cache = layout.caches(arena, rows, size.completion)?;
@@ -108,6 +113,17 @@ impl<'a> Slabs<'a> {
         arena.reserve(layout.prefill_bytes(size.prompt))?;
         let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
         Ok(Self { rows, prompt_slots, capacity, adapter, prompt_cache, branch_cache, memory })
+    }
+
+    fn size(request: &Request, rows: usize) -> SlabSize {
+        let prompts = request.prompts;
+        SlabSize {
+            rows,
+            prompt_slots: crate::device::memory::prompt_slots(rows, request.num_generations, prompts.len()),
+            prompt: prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0),
+            completion: request.max_completion_length,
+            stops: request.stop_tokens.len(),
+        }
     }
 
     /// All keys and values.

@@ -3,14 +3,14 @@
 use super::Gpu;
 use super::memory::{Buffer, DeviceArena};
 use super::ops;
+use super::staging::Staging;
 use crate::device::memory::layout::weight_bytes;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::ops::rope::RopeTable;
 use crate::rng::{Purpose, Stream, name_hash};
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use half::bf16;
-use rayon::prelude::*;
 
 /// A linear layer, or several that read the same input, joined by rows.
 #[derive(Clone, Copy)]
@@ -62,7 +62,8 @@ impl Frozen {
     /// Loads weights for sequences of up to `positions` tokens.
     pub fn load(gpu: &Gpu, config: &ModelConfig, origin: &Origin, positions: usize) -> Result<Self> {
         let bytes = weight_bytes(config, positions);
-        let mut loader = Loader { gpu, origin, arena: DeviceArena::new(gpu, bytes, "the weights")? };
+        let arena = DeviceArena::new(gpu, bytes, "the weights")?;
+        let mut loader = Loader { gpu, origin, arena, staging: Staging::new(gpu)? };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let q = config.num_attention_heads * config.head_dim;
         let kv = config.num_key_value_heads * config.head_dim;
@@ -139,6 +140,7 @@ struct Loader<'a> {
     gpu: &'a Gpu,
     origin: &'a Origin<'a>,
     arena: DeviceArena,
+    staging: Staging,
 }
 
 impl Loader<'_> {
@@ -151,12 +153,7 @@ impl Loader<'_> {
             let part = buffer.slice(start..start + len(shape));
             start += len(shape);
             match self.origin {
-                Origin::Checkpoint(weights) => {
-                    let values: Vec<bf16> = weights.get(name, shape)?.par_iter().map(|v| bf16::from_f32(*v)).collect();
-                    part.upload(self.gpu, &values)?;
-                    // The values are dropped here, and the copy has to be done with them.
-                    self.gpu.synchronize()?;
-                }
+                Origin::Checkpoint(weights) => self.read(*weights, name, shape, part, *shape.last().unwrap_or(&1))?,
                 Origin::Random(seed) => {
                     // The values of `RandomWeights`, made where they are needed.
                     let stream = Stream::new(*seed, Purpose::ModelInit, &[name_hash(name)]);
@@ -167,5 +164,28 @@ impl Loader<'_> {
             }
         }
         Ok(buffer)
+    }
+
+    /// Copies a tensor to the start of `to`, where a row begins every `stride` values.
+    fn read(
+        &mut self,
+        weights: &dyn Weights,
+        name: &str,
+        shape: &[usize],
+        to: Buffer<bf16>,
+        stride: usize,
+    ) -> Result<()> {
+        let width = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().rev().skip(1).product();
+        let copied = weights
+            .bf16(name, shape)
+            .and_then(|mut reader| self.staging.copy_rows(self.gpu, &mut reader, rows, width, to, stride));
+        let odd = copied.with_context(|| format!("read tensor `{name}`"))?;
+        ensure!(
+            odd == 0,
+            "tensor `{name}` has {odd} values that are NaN or infinite in bf16\n\
+             hint: the checkpoint is damaged, or comes from a training that failed; download it again or use another"
+        );
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::grpo::learner::OutOfMemory;
 use anyhow::{Result, ensure};
+use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -60,6 +61,18 @@ pub struct Arena {
     used: usize,
     /// The most that was ever in use, for the plan to be held against.
     peak: usize,
+    /// Where each piece has memory of its own, what gives it.
+    pieces: Option<Box<dyn Pieces>>,
+}
+
+/// Allocations, one for each piece of an arena. A tool that watches allocations then sees what is read or written past the end
+/// of a piece, which in one large allocation would be its neighbor's.
+pub trait Pieces: Debug {
+    /// The address of `bytes` bytes, of no particular content; `None` where there is no memory left.
+    fn take(&mut self, bytes: usize) -> Option<u64>;
+
+    /// Takes all of them back.
+    fn clear(&mut self);
 }
 
 /// How far an arena is in use; see [`Arena::reset`].
@@ -72,7 +85,12 @@ impl Arena {
 
     /// An arena of `size` bytes from `base` on.
     pub fn at(base: u64, size: usize) -> Self {
-        Self { base, size, used: 0, peak: 0 }
+        Self { base, size, used: 0, peak: 0, pieces: None }
+    }
+
+    /// An arena of at most `size` bytes whose pieces are allocations of their own, kept until the arena is cleared.
+    pub fn guarded(size: usize, pieces: Box<dyn Pieces>) -> Self {
+        Self { pieces: Some(pieces), ..Self::at(0, size) }
     }
 
     /// An arena without memory, which never ends: for what is laid out in it to be added up.
@@ -86,21 +104,29 @@ impl Arena {
     /// [`OutOfMemory`] where they do not fit.
     pub fn take<T>(&mut self, len: usize) -> Result<Buffer<T>> {
         let bytes = padded(len * size_of::<T>());
-        ensure!(bytes <= self.size - self.used, OutOfMemory { wanted: bytes, left: self.size - self.used });
-        let pointer = self.base + self.used as u64;
+        self.check(bytes)?;
+        let pointer = match &mut self.pieces {
+            Some(pieces) => pieces.take(len * size_of::<T>()).ok_or(OutOfMemory { wanted: bytes, left: 0 })?,
+            None => self.base + self.used as u64,
+        };
         self.used += bytes;
         self.peak = self.peak.max(self.used);
         Ok(Buffer { pointer, len, element: PhantomData })
     }
 
-    /// Takes so many bytes and gives them back: they fit.
+    /// Checks that so many bytes fit, and counts them as used for a moment.
     ///
     /// # Errors
     /// [`OutOfMemory`] where they do not.
     pub fn reserve(&mut self, bytes: usize) -> Result<()> {
-        let mark = self.mark();
-        self.take::<u8>(bytes)?;
-        self.reset(mark);
+        let bytes = padded(bytes);
+        self.check(bytes)?;
+        self.peak = self.peak.max(self.used + bytes);
+        Ok(())
+    }
+
+    fn check(&self, bytes: usize) -> Result<()> {
+        ensure!(bytes <= self.left(), OutOfMemory { wanted: bytes, left: self.left() });
         Ok(())
     }
 
@@ -120,6 +146,9 @@ impl Arena {
 
     /// Takes back everything.
     pub fn clear(&mut self) {
+        if let Some(pieces) = &mut self.pieces {
+            pieces.clear();
+        }
         self.used = 0;
     }
 
@@ -165,5 +194,36 @@ mod tests {
         assert_eq!((arena.used(), arena.peak()), (0, 1024));
         arena.limit(256);
         assert!(arena.take::<u8>(257).is_err());
+    }
+
+    /// Gives out the sizes asked for as addresses, three at most.
+    #[derive(Debug, Default)]
+    struct Three(Vec<usize>);
+
+    impl Pieces for Three {
+        fn take(&mut self, bytes: usize) -> Option<u64> {
+            self.0.push(bytes);
+            (self.0.len() <= 3).then_some(bytes as u64)
+        }
+
+        fn clear(&mut self) {
+            self.0.clear();
+        }
+    }
+
+    #[test]
+    fn guarded_pieces_are_allocations_of_their_own_until_the_arena_is_cleared() {
+        let mut arena = Arena::guarded(4096, Box::new(Three::default()));
+        // As long as what is asked for, so that its end is the allocation's.
+        assert_eq!(arena.take::<f32>(5).unwrap().pointer(), 20);
+        let mark = arena.mark();
+        assert_eq!(arena.take::<u8>(300).unwrap().pointer(), 300);
+        arena.reset(mark);
+        arena.reserve(4096 - 256).unwrap();
+        assert!(arena.reserve(4096 - 255).is_err());
+        assert_eq!(arena.take::<u8>(1).unwrap().pointer(), 1);
+        assert!(arena.take::<u8>(1).unwrap_err().is::<OutOfMemory>());
+        arena.clear();
+        assert_eq!((arena.take::<u8>(2).unwrap().pointer(), arena.used()), (2, 256));
     }
 }

@@ -7,8 +7,8 @@ use super::arena::{Arena, Buffer, Mark, padded};
 use super::lora::BlockShape;
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
-use crate::ops::attention::Heads;
-use crate::ops::attention_tiles::DECODE_SPAN;
+use crate::ops::attention::{Heads, Part};
+use crate::ops::attention_tiles::{DECODE_SPAN, Tiles};
 use anyhow::Result;
 use half::bf16;
 
@@ -329,6 +329,24 @@ impl Layout<'_> {
         let mut arena = Arena::endless();
         self.forward(&mut arena, rows, Keep::Nothing).expect("an arena that never ends");
         arena.used() + self.scratch_bytes(rows, 0, false) + metadata_bytes(rows)
+    }
+
+    /// Bytes of a rollout of this size, with a prefill of its longest prompt.
+    pub fn rollout_bytes(&self, size: SlabSize) -> usize {
+        let endless = "an arena that never ends";
+        let mut arena = Arena::endless();
+        self.caches(&mut arena, size.prompt_slots, size.prompt).expect(endless);
+        self.caches(&mut arena, size.rows, size.completion).expect(endless);
+        self.slabs(&mut arena, size).expect(endless);
+        arena.used() + self.prefill_bytes(size.prompt)
+    }
+
+    /// Bytes of a pass over one prompt with one completion, of so many rows together.
+    pub fn sequence_bytes(&self, rows: usize, keep: Keep) -> usize {
+        let heads = self.config.heads();
+        let part = Part { prompt: 0..1, branches: vec![1..rows] };
+        let partial = Tiles::new(&[part], heads.query / heads.kv).partial_len(heads);
+        metadata_bytes(rows) + self.pass_bytes(rows, rows, partial, keep).total()
     }
 
     /// Keys and values of all blocks, for so many slots of `capacity` tokens.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::Task;
-use crate::disk::{atomic, hash};
+use crate::disk::{atomic, cache, hash};
 use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
 
 /// Changes with what is stored.
@@ -68,9 +68,7 @@ fn outputs(task: &Task, sandbox: &Sandbox, inputs: &[Vec<Value>]) -> Result<Vec<
 
 /// The folder in the user's cache that keeps expected outputs.
 pub fn cache() -> Option<PathBuf> {
-    let set = std::env::var_os("XDG_CACHE_HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
-    let cache = set.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
-    Some(cache.join("rft").join("code"))
+    cache::folder().map(|folder| folder.join("code"))
 }
 
 /// Of all that the outputs depend on.

@@ -4,6 +4,7 @@
 mod decode;
 mod ops;
 mod train;
+pub mod tune;
 
 use super::blas::Matrix;
 use super::memory::DeviceArena;
@@ -100,11 +101,12 @@ impl Bench<'_> {
     }
 }
 
-/// Measures on GPU number `ordinal`, with LoRA at rank 32 on all linear layers. `rows` are batches of decoding, or rows of
+/// Measures on GPU number `ordinal`, with LoRA at rank `rank` on all linear layers. `rows` are batches of decoding, or rows of
 /// the operations. Tells of each measurement as it is made.
 pub fn run(
     ordinal: usize,
     config: ModelConfig,
+    rank: usize,
     what: What,
     rows: &[usize],
     tell: &mut dyn FnMut(&Line),
@@ -112,8 +114,8 @@ pub fn run(
     let gpu = Rc::new(Gpu::open(ordinal)?);
     let device = gpu.name.clone();
     let floors = floors(&gpu)?;
-    let adapter = Adapter::new(&config, &LoraSection::all_linear(32), 1)?;
-    let extent = Extent { positions: 8_192, max_rows: 256, working_bytes: None };
+    let adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 1)?;
+    let extent = Extent { positions: 8_192, max_rows: 256, working_bytes: None, keep: None };
     let shared = Shared::on(gpu, config, &Origin::Random(1), Some(&adapter), &extent)?;
     let mut bench = Bench { shared, adapter, floors, tell, lines: Vec::new(), planned: None };
     match what {

@@ -66,12 +66,23 @@ fn chosen(filter: &str) -> impl Iterator<Item = &'static (&'static str, Group)> 
     GROUPS.iter().filter(move |(name, _)| if exact { *name == filter } else { name.contains(filter) })
 }
 
-/// Runs the group called `filter`, or else all whose name holds it, on GPU number `ordinal`, and tells of each check as it is done.
+/// What to check, and how.
+pub struct Options<'a> {
+    /// The group of this name, or else all whose name holds it.
+    pub filter: &'a str,
+    /// Of the random inputs.
+    pub seed: u64,
+    /// Whether every buffer is an allocation of its own.
+    pub guarded: bool,
+}
+
+/// Runs checks on GPU number `ordinal`, and tells of each as it is done.
 ///
 /// # Errors
 /// When the GPU cannot be opened. A group that fails is a failed check.
-pub fn run(ordinal: usize, filter: &str, seed: u64, tell: &mut dyn FnMut(&Outcome)) -> Result<()> {
-    let gpu = Rc::new(Gpu::open(ordinal)?);
+pub fn run(ordinal: usize, options: &Options, tell: &mut dyn FnMut(&Outcome)) -> Result<()> {
+    let &Options { filter, seed, guarded } = options;
+    let gpu = Rc::new(Gpu { guarded, ..Gpu::open(ordinal)? });
     for (name, group) in chosen(filter) {
         let mut lab = Lab::new(gpu.clone(), name, seed, tell)?;
         let checked = catch_unwind(AssertUnwindSafe(|| group(&mut lab).and_then(|()| lab.gpu.synchronize())));

@@ -80,7 +80,7 @@ impl Pair {
                 adapter.params[i] = rounded(deviation * values[i]);
             }
         }
-        let extent = Extent { positions: POSITIONS, max_rows: 64, working_bytes: Some(bytes) };
+        let extent = Extent { positions: POSITIONS, max_rows: 64, working_bytes: Some(bytes), keep: None };
         let origin = Origin::Checkpoint(weights);
         let gpu = Shared::on(lab.gpu.clone(), config.clone(), &origin, Some(&adapter), &extent)?;
         Ok(Self { cpu: Decoder::load(config.clone(), weights, POSITIONS)?, gpu, adapter })

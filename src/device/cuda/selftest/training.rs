@@ -117,7 +117,7 @@ pub fn training(lab: &mut Lab) -> Result<()> {
     let source = embedded::open()?;
     let run = resolve(&Layers::default())?.config;
     let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
-    let extent = Extent { positions: 256, max_rows: 32, working_bytes: Some(512 << 20) };
+    let extent = Extent { positions: 256, max_rows: 32, working_bytes: Some(512 << 20), keep: None };
     let weights = Rounded(source.weights.as_ref());
     let origin = Origin::Checkpoint(&weights);
     let shared = Shared::on(lab.gpu.clone(), source.config.clone(), &origin, Some(&adapter), &extent)?;

@@ -1,0 +1,10 @@
+//! The folder for what can be made again.
+
+use std::path::PathBuf;
+
+/// `rft` in the user's cache folder; none where no home folder is known.
+pub fn folder() -> Option<PathBuf> {
+    let set = std::env::var_os("XDG_CACHE_HOME").filter(|it| !it.is_empty()).map(PathBuf::from);
+    let cache = set.or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(cache.join("rft"))
+}
