@@ -24,10 +24,7 @@ impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> 
             let branch = |branch| {
                 let mut tokens = (self.respond)(prompt, branch, request.step);
                 tokens.truncate(request.max_completion_length);
-                let finish = match tokens.last() {
-                    Some(last) if request.stop_tokens.contains(last) => Finish::Token(*last),
-                    _ => Finish::Length,
-                };
+                let finish = request.finish(&tokens).unwrap_or(Finish::Length);
                 let logprobs = vec![-1.0; tokens.len()];
                 Branch { tokens, logprobs, finish }
             };

@@ -3,6 +3,7 @@
 pub mod mock;
 pub mod policy;
 pub mod sampler;
+pub mod schedule;
 
 use crate::model::lora::Adapter;
 use anyhow::Result;
@@ -57,6 +58,22 @@ pub struct Request<'a> {
     /// Whether the text of these tokens ends a completion; given all tokens so far.
     pub ends: &'a (dyn Fn(&[u32]) -> bool + Sync),
     pub stop_tokens: &'a [u32],
+}
+
+impl Request<'_> {
+    /// Why a completion of these tokens has ended, if it has; given that it had not before the last of them.
+    pub fn finish(&self, tokens: &[u32]) -> Option<Finish> {
+        let last = *tokens.last()?;
+        if self.stop_tokens.contains(&last) {
+            Some(Finish::Token(last))
+        } else if (self.ends)(tokens) {
+            Some(Finish::String)
+        } else if tokens.len() >= self.max_completion_length {
+            Some(Finish::Length)
+        } else {
+            None
+        }
+    }
 }
 
 /// What happens while an engine generates; it may ask to stop.

@@ -31,6 +31,7 @@ mod rollout;
 mod runs;
 #[cfg(target_os = "linux")]
 mod sandbox;
+mod schedule;
 mod stats;
 #[cfg(unix)]
 mod sweep;

@@ -102,9 +102,8 @@ impl Kernels {
     pub fn load(context: &Arc<CudaContext>) -> Result<Self> {
         let load = |image: images::Image| {
             let loaded = context.load_module(Ptx::from_binary(image.data));
-            loaded.with_context(|| {
-                format!("load `{}.cu` ({})\nhint: update NVIDIA's driver", image.file, images::ORIGIN)
-            })
+            loaded
+                .with_context(|| format!("load `{}.cu` ({})\nhint: update NVIDIA's driver", image.file, images::ORIGIN))
         };
         let images = images::for_capability(context.compute_capability()?)?;
         let modules = images.into_iter().map(load).collect::<Result<_>>()?;

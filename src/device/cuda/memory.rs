@@ -7,7 +7,7 @@
 use super::Gpu;
 use crate::device::memory::arena::Pieces;
 use anyhow::{Context, Result, ensure};
-use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, result};
+use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, PinnedHostSlice, result};
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -97,6 +97,31 @@ impl Buffer<f32> {
     /// The same memory, read as twice as many bf16.
     pub fn as_bf16(self) -> Buffer<bf16> {
         Buffer { pointer: self.pointer, len: 2 * self.len, element: PhantomData }
+    }
+}
+
+/// Page-locked host memory: the GPU writes to it directly, where the driver copies twice to other memory.
+pub struct Pinned(PinnedHostSlice<u32>);
+
+impl Pinned {
+    pub fn new(gpu: &Gpu, len: usize) -> Result<Self> {
+        // SAFETY: only what a copy has written is read. No flags: the host reads this memory, and not as combined writes.
+        let memory = unsafe { gpu.stream.context().alloc_pinned_with_flags(len.max(1), 0) };
+        Ok(Self(memory.with_context(|| format!("take {} bytes of page-locked host memory", 4 * len))?))
+    }
+
+    /// Copies from the GPU, after all work that was issued before.
+    pub fn download(&mut self, gpu: &Gpu, from: Buffer<u32>) -> Result<&[u32]> {
+        ensure!(from.len <= self.0.len(), "{} values do not fit {} of the host", from.len, self.0.len());
+        gpu.bind()?;
+        let to = self.0.as_mut_ptr().context("wait for a copy")?;
+        // SAFETY: the memory has room for `len` values and is borrowed until all of them are written.
+        unsafe {
+            let to = std::slice::from_raw_parts_mut(to, from.len);
+            result::memcpy_dtoh_async(to, from.pointer, gpu.stream.cu_stream()).context("copy from the GPU")?;
+            gpu.synchronize()?;
+            Ok(to)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::Gpu;
 use super::launch::{Shape, launch};
 use super::memory::{Arena, Buffer};
 use super::pack::DevicePack;
+use crate::device::memory::REPORTED;
 use crate::device::memory::layout::{Cache, DecodeSpans};
 use crate::ops::attention::Heads;
 use crate::rng::Stream;
@@ -282,28 +283,24 @@ pub fn decode_attention(
     launch!(gpu, sum, shape; spans.sums, spans.statistics, at.prompt_lens, at.counts, out, group, spans.spans)
 }
 
-/// Writes down what was drawn, and moves the rows that go on by one place.
+/// Reports what was drawn to the host, and moves the rows that go on by one place. `capacity` is the longest completion.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn rollout_advance(
     gpu: &Gpu,
     tokens: Buffer<u32>,
     logprobs: Buffer<f32>,
-    slots: Buffer<i32>,
     counts: Buffer<i32>,
     done: Buffer<i32>,
     positions: Buffer<i32>,
     cells: Buffer<i32>,
-    draws: Buffer<i32>,
-    out_tokens: Buffer<u32>,
-    out_logprobs: Buffer<f32>,
+    report: Buffer<u32>,
     stops: Buffer<u32>,
     capacity: usize,
     rows: usize,
 ) -> Result<()> {
     launch!(
         gpu, "rollout_advance", Shape::new(rows.div_ceil(128), 128);
-        tokens, logprobs, slots, counts, done, positions, cells, draws, out_tokens, out_logprobs, stops, stops.len(),
-        capacity, rows
+        tokens, logprobs, counts, done, positions, cells, report, REPORTED, stops, stops.len(), capacity, rows
     )
 }
 
@@ -348,20 +345,22 @@ pub fn head_backward(
     )
 }
 
-/// Draws a token for each row, with its log-probability under the untruncated distribution. `keys` (rows, 2) are the keys of
-/// the branches' streams, `positions` the places of the tokens in their completions.
+/// Draws a token for each row that is not done, with its log-probability under the untruncated distribution. `keys` (rows, 2)
+/// are the keys of the branches' streams, `positions` the places of the tokens in their completions; `done` may be null.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn sample(
     gpu: &Gpu,
     logits: Logits,
     keys: Buffer<u32>,
     positions: Buffer<i32>,
+    done: Buffer<i32>,
     tokens: Buffer<u32>,
     logprobs: Buffer<f32>,
     sampling: &Sampling,
 ) -> Result<()> {
     launch!(
         gpu, "sampler_f32", Shape::new(logits.rows, ROW_THREADS);
-        logits.buffer, keys, positions, tokens, logprobs, logits.vocab, logits.stride as u64, sampling.temperature,
-        sampling.top_k, sampling.top_p, sampling.min_p
+        logits.buffer, keys, positions, done, tokens, logprobs, logits.vocab, logits.stride as u64,
+        sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
     )
 }

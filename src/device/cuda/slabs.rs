@@ -5,20 +5,20 @@ use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
 use super::decoder::{Decoder, linear};
 use super::lora::Group;
-use super::memory::{Arena, Buffer};
+use super::memory::{Arena, Buffer, Pinned};
 use super::ops::{self, DecodeRows, Logits};
 use super::pack::DevicePack;
 use super::weights::Linear;
-use crate::device::memory::PREFILL_TOKENS;
-use crate::device::memory::layout::{Cache, SlabMemory, SlabSize, State, logits_stride};
+use crate::device::memory::layout::{Cache, DecodeSpans, SlabMemory, SlabSize, State, logits_stride};
+use crate::device::memory::{DECODE_STEPS, PREFILL_TOKENS, REPORTED};
 use crate::grpo::learner::OutOfMemory;
 use crate::model::pack::Pack;
 use crate::rollout::{Prompt, Request, Sampling};
 use anyhow::{Result, ensure};
 use half::bf16;
 
-/// Sizes of batches that a step is captured for; a batch takes the next larger one.
-const BUCKETS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
+/// Numbers of rows that a step is captured for; a batch takes the next larger one.
+const ROWS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
 
 pub struct Slabs<'a> {
     /// Rows that are decoded together at most; also the number of slots for branches.
@@ -31,6 +31,16 @@ pub struct Slabs<'a> {
     prompt_cache: Vec<Cache>,
     branch_cache: Vec<Cache>,
     memory: SlabMemory,
+    /// Where the report is copied to.
+    reported: Pinned,
+}
+
+/// What the launches of a decode step depend on, so that a step is captured once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Batch {
+    pub rows: usize,
+    /// Spans of keys that attention has blocks for; see [`DecodeSpans`].
+    pub spans: usize,
 }
 
 /// A row as the host knows it.
@@ -46,17 +56,31 @@ pub struct Start {
     pub last: u32,
 }
 
-/// What the host sees of the rows.
-pub struct Seen {
-    pub counts: Vec<usize>,
-    tokens: Vec<u32>,
-    capacity: usize,
+/// What the rows have drawn since they were set.
+pub struct Report<'a> {
+    /// (rows, [`SlabMemory::REPORT`])
+    words: &'a [u32],
 }
 
-impl Seen {
-    /// Tokens of a slot.
-    pub fn tokens(&self, slot: usize, range: std::ops::Range<usize>) -> &[u32] {
-        &self.tokens[slot * self.capacity..][range]
+impl Report<'_> {
+    /// How many tokens row `row` has.
+    pub fn count(&self, row: usize) -> usize {
+        self.words[row * SlabMemory::REPORT] as usize
+    }
+
+    /// The tokens of row `row` from number `first` on, with their log-probabilities.
+    ///
+    /// # Errors
+    /// When there are none, or more than a report holds.
+    pub fn tokens(&self, row: usize, first: usize) -> Result<impl Iterator<Item = (u32, f32)>> {
+        let count = self.count(row);
+        ensure!(
+            (first + 1..=first + REPORTED).contains(&count),
+            "the GPU reports {count} tokens of a row that had {first}"
+        );
+        let row = &self.words[row * SlabMemory::REPORT..(row + 1) * SlabMemory::REPORT];
+        let (tokens, logprobs) = row[1..].split_at(REPORTED);
+        Ok((first..count).map(|i| (tokens[i % REPORTED], f32::from_bits(logprobs[i % REPORTED]))))
     }
 }
 
@@ -111,8 +135,9 @@ impl<'a> Slabs<'a> {
         memory.stops.upload(gpu, request.stop_tokens)?;
         // A prefill of the longest prompt has to fit on top.
         arena.reserve(layout.prefill_bytes(size.prompt))?;
+        let reported = Pinned::new(gpu, memory.report.len())?;
         let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
-        Ok(Self { rows, prompt_slots, capacity, adapter, prompt_cache, branch_cache, memory })
+        Ok(Self { rows, prompt_slots, capacity, adapter, prompt_cache, branch_cache, memory, reported })
     }
 
     fn size(request: &Request, rows: usize) -> SlabSize {
@@ -131,30 +156,39 @@ impl<'a> Slabs<'a> {
         self.prompt_cache.iter().chain(&self.branch_cache).flat_map(|cache| [cache.keys, cache.values])
     }
 
-    /// The size of batch that `rows` rows are decoded as.
-    pub fn bucket(&self, rows: usize) -> usize {
-        BUCKETS.into_iter().find(|&bucket| bucket >= rows).unwrap_or(self.rows).min(self.rows)
+    /// Steps that are worth issuing before the host reads what was drawn: after the last of them every row is at its longest
+    /// completion, or there are [`DECODE_STEPS`].
+    pub fn steps(&self, rows: &[Start]) -> usize {
+        // A first token is drawn before the steps.
+        let left = |row: &Start| self.capacity.saturating_sub(row.count.max(1));
+        rows.iter().map(left).max().unwrap_or(0).min(DECODE_STEPS)
+    }
+
+    /// What `rows` are decoded as, for `steps` steps.
+    pub fn batch(&self, rows: &[Start], steps: usize) -> Batch {
+        // The last step sees the tokens of those before it and a first one, but no more than a completion has.
+        let keys = |row: &Start| row.prompt_len + (row.count.max(1) + steps).min(self.capacity);
+        let spans = match DecodeSpans::of(rows.iter().map(keys).max().unwrap_or(0)) {
+            few @ 0..4 => few.max(1),
+            some @ 4..8 => some.next_multiple_of(2),
+            many => many.next_multiple_of(4),
+        };
+        let count = ROWS.into_iter().find(|&count| count >= rows.len()).unwrap_or(self.rows);
+        Batch { rows: count.min(self.rows), spans: spans.min(self.memory.work.attention.spans) }
     }
 
     /// Runs prompts, packed, and keeps their keys, values and last rows in their slots.
-    pub fn prefill(
-        &self,
-        gpu: &Gpu,
-        arena: &mut Arena,
-        decoder: &Decoder,
-        prompts: &[Prompt],
-        which: &[(usize, usize)],
-    ) -> Result<()> {
-        let mut rest = which;
+    pub fn prefill(&self, gpu: &Gpu, arena: &mut Arena, decoder: &Decoder, prompts: &[(usize, &Prompt)]) -> Result<()> {
+        let mut rest = prompts;
         while !rest.is_empty() {
             let mut total = 0;
-            let mut fits = |&(prompt, _): &(usize, usize)| {
-                total += prompts[prompt].ids.len();
+            let mut fits = |(_, prompt): &(usize, &Prompt)| {
+                total += prompt.ids.len();
                 total <= PREFILL_TOKENS && decoder.layout(self.adapter).prefill_bytes(total) <= arena.left()
             };
             let count = rest.iter().take_while(|it| fits(it)).count().max(1);
             let (batch, later) = rest.split_at(count);
-            self.prefill_batch(gpu, arena, decoder, prompts, batch)?;
+            self.prefill_batch(gpu, arena, decoder, batch)?;
             rest = later;
         }
         Ok(())
@@ -165,13 +199,11 @@ impl<'a> Slabs<'a> {
         gpu: &Gpu,
         arena: &mut Arena,
         decoder: &Decoder,
-        prompts: &[Prompt],
-        which: &[(usize, usize)],
+        prompts: &[(usize, &Prompt)],
     ) -> Result<()> {
         let mark = arena.mark();
         let (mut pack, mut slots, mut cells, mut last) = (Pack::default(), Vec::new(), Vec::new(), Vec::new());
-        for &(prompt, slot) in which {
-            let ids = &prompts[prompt].ids;
+        for &(slot, Prompt { ids, .. }) in prompts {
             pack.push(ids, &[]);
             slots.extend(std::iter::repeat_n(slot as i32, ids.len()));
             cells.extend(0..ids.len() as i32);
@@ -186,7 +218,7 @@ impl<'a> Slabs<'a> {
         let (slots, cells, last) = (put(arena, &slots)?, put(arena, &cells)?, put(arena, &last)?);
         let device_pack = DevicePack::new(gpu, arena, &pack, decoder.heads())?;
         let hidden = decoder.prefill(gpu, arena, self.adapter, &device_pack, &self.prompt_cache, slots, cells)?;
-        for (i, &(_, slot)) in which.iter().enumerate() {
+        for (i, &(slot, _)) in prompts.iter().enumerate() {
             let to = self.memory.prompt_hidden.slice(slot * hidden_size..(slot + 1) * hidden_size);
             ops::gather_rows(gpu, hidden, last.slice(i..i + 1), to, hidden_size)?;
         }
@@ -202,7 +234,7 @@ impl<'a> Slabs<'a> {
             let values: Vec<i32> = rows.iter().map(value).chain(std::iter::repeat_n(rest, idle)).collect();
             buffer.upload(gpu, &values)
         };
-        let State { prompt_slots, prompt_lens, slots, counts, done, positions, cells, draws, .. } = self.memory.state;
+        let State { prompt_slots, prompt_lens, slots, counts, done, positions, cells, .. } = self.memory.state;
         put(prompt_slots, |row| row.prompt_slot as i32, 0)?;
         put(prompt_lens, |row| row.prompt_len as i32, 1)?;
         put(slots, |row| row.slot as i32, -1)?;
@@ -210,7 +242,6 @@ impl<'a> Slabs<'a> {
         put(done, |_| 0, 1)?;
         put(positions, |row| (row.prompt_len + row.count) as i32 - 1, 0)?;
         put(cells, |row| row.count as i32 - 1, -1)?;
-        put(draws, |row| row.count as i32, 0)?;
         let tokens: Vec<u32> = rows.iter().map(|row| row.last).chain(std::iter::repeat_n(0, idle)).collect();
         self.memory.state.tokens.upload(gpu, &tokens)?;
         let keys: Vec<u32> = rows.iter().flat_map(|row| row.key).chain(std::iter::repeat_n(0, 2 * idle)).collect();
@@ -230,8 +261,9 @@ impl<'a> Slabs<'a> {
         self.draw(gpu, decoder, sampling, new)
     }
 
-    /// Decodes one token of each of the first `rows` rows.
-    pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
+    /// Decodes one token of each of the first rows, as many as `batch` has.
+    pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, batch: Batch) -> Result<()> {
+        let Batch { rows, spans } = batch;
         let (config, heads, work) = (&decoder.config, decoder.heads(), &self.memory.work);
         let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, decoder.eps());
         let no_scales = Buffer::<f32>::NULL;
@@ -265,7 +297,8 @@ impl<'a> Slabs<'a> {
                 counts: state.counts,
             };
             let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
-            ops::decode_attention(gpu, work.qkv, prompt, own, places, work.attention, work.attended, heads)?;
+            let spans = DecodeSpans { spans, ..work.attention };
+            ops::decode_attention(gpu, work.qkv, prompt, own, places, spans, work.attended, heads)?;
             self.adapted(gpu, &block.o, lora.map(|it| it.o), work.attended, work.x, rows, true)?;
             ops::rms_norm(gpu, work.x, block.post_norm, work.normed, no_scales, rows, hidden, eps)?;
             self.adapted(gpu, &block.gate_up, lora.map(|it| it.gate_up), work.normed, work.gate_up, rows, false)?;
@@ -287,19 +320,17 @@ impl<'a> Slabs<'a> {
         let state = &self.memory.state;
         let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
         let keys = state.keys.slice(2 * range.start..2 * range.end);
-        ops::sample(gpu, logits, keys, state.draws.slice(range.clone()), tokens, logprobs, sampling)?;
+        let (counts, done) = (state.counts.slice(range.clone()), state.done.slice(range.clone()));
+        ops::sample(gpu, logits, keys, counts, done, tokens, logprobs, sampling)?;
         ops::rollout_advance(
             gpu,
             tokens,
             logprobs,
-            state.slots.slice(range.clone()),
-            state.counts.slice(range.clone()),
-            state.done.slice(range.clone()),
+            counts,
+            done,
             state.positions.slice(range.clone()),
             state.cells.slice(range.clone()),
-            state.draws.slice(range.clone()),
-            self.memory.out_tokens,
-            self.memory.out_logprobs,
+            self.memory.report.slice(range.start * SlabMemory::REPORT..range.end * SlabMemory::REPORT),
             self.memory.stops,
             self.capacity,
             rows,
@@ -332,15 +363,8 @@ impl<'a> Slabs<'a> {
         }
     }
 
-    /// What the first `rows` rows have drawn so far.
-    pub fn look(&self, gpu: &Gpu, rows: usize) -> Result<Seen> {
-        let counts = self.memory.state.counts.slice(0..rows).download(gpu)?;
-        let tokens = self.memory.out_tokens.download(gpu)?;
-        Ok(Seen { counts: counts.into_iter().map(|count| count as usize).collect(), tokens, capacity: self.capacity })
-    }
-
-    /// Log-probabilities of the first `count` tokens of a slot.
-    pub fn logprobs(&self, gpu: &Gpu, slot: usize, count: usize) -> Result<Vec<f32>> {
-        self.memory.out_logprobs.slice(slot * self.capacity..slot * self.capacity + count).download(gpu)
+    /// What the first `rows` rows have drawn.
+    pub fn report(&mut self, gpu: &Gpu, rows: usize) -> Result<Report<'_>> {
+        Ok(Report { words: self.reported.download(gpu, self.memory.report.slice(0..rows * SlabMemory::REPORT))? })
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! The same functions lay out a GPU's arena and an endless one without memory, so what is planned is what is taken.
 
-use super::LOGITS_ROWS;
 use super::arena::{Arena, Buffer, Mark, padded};
 use super::lora::BlockShape;
+use super::{LOGITS_ROWS, REPORTED};
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::ops::attention::{Heads, Part};
@@ -143,9 +143,14 @@ pub struct SlabMemory {
     pub state: State,
     pub work: StepWork,
     pub stops: Buffer<u32>,
-    /// (rows, completion)
-    pub out_tokens: Buffer<u32>,
-    pub out_logprobs: Buffer<f32>,
+    /// What the host reads of each row: how many tokens it has, then a ring of the last tokens, at their number modulo
+    /// [`REPORTED`], and a ring of the bits of their log-probabilities. (rows, [`SlabMemory::REPORT`])
+    pub report: Buffer<u32>,
+}
+
+impl SlabMemory {
+    /// Words of a row's report.
+    pub const REPORT: usize = 1 + 2 * REPORTED;
 }
 
 /// Of each row.
@@ -161,7 +166,6 @@ pub struct State {
     pub done: Buffer<i32>,
     pub positions: Buffer<i32>,
     pub cells: Buffer<i32>,
-    pub draws: Buffer<i32>,
 }
 
 /// What a step of decoding works on. Shapes: (rows, ...)
@@ -187,9 +191,14 @@ pub struct DecodeSpans {
 }
 
 impl DecodeSpans {
+    /// Spans that a row of `keys` keys is cut into.
+    pub fn of(keys: usize) -> usize {
+        keys.div_ceil(DECODE_SPAN)
+    }
+
     /// For rows of up to `keys` keys.
     pub fn new(arena: &mut Arena, rows: usize, heads: Heads, keys: usize) -> Result<Self> {
-        let spans = keys.div_ceil(DECODE_SPAN);
+        let spans = Self::of(keys);
         let lines = rows * heads.query * spans;
         Ok(Self { spans, sums: arena.take(lines * heads.dim)?, statistics: arena.take(lines * 2)? })
     }
@@ -375,7 +384,6 @@ impl Layout<'_> {
                 done: arena.take(rows)?,
                 positions: arena.take(rows)?,
                 cells: arena.take(rows)?,
-                draws: arena.take(rows)?,
             },
             work: StepWork {
                 x: arena.take(rows * hidden)?,
@@ -389,8 +397,7 @@ impl Layout<'_> {
                 logits: arena.take(rows * logits_stride(config))?,
             },
             stops: arena.take(size.stops)?,
-            out_tokens: arena.take(rows * size.completion)?,
-            out_logprobs: arena.take(rows * size.completion)?,
+            report: arena.take(rows * SlabMemory::REPORT)?,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Tokens are those of the CPU's sampler, one for one.
 
-use super::shim::{Module, close, f32s, float, grid, i32s, int, module, normal, out, size, u32s};
+use super::shim::{Arg, Module, close, f32s, float, grid, i32s, int, module, normal, out, rounded, size, u32s};
 use rft::rng::{Purpose, Stream};
 use rft::rollout::sampler::{Sampling, sample};
 use std::sync::LazyLock;
@@ -8,9 +8,10 @@ use std::sync::LazyLock;
 static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| module("sampler", &["sampler_f32"]));
 
 const ROWS: usize = 5;
-/// Not a multiple of 8, and of the 64 logits that a generator's block stands for.
-const VOCAB: usize = 770;
-const STRIDE: usize = 776;
+/// Not a multiple of 8. Of the last 64 logits there are 17: the first of a generator's words for 16 of its blocks, and the
+/// second word of one.
+const VOCAB: usize = 785;
+const STRIDE: usize = 792;
 
 const ALL: Sampling = Sampling::plain(1.0);
 
@@ -21,7 +22,7 @@ fn key(stream: &Stream) -> [u32; 2] {
     [words.next().unwrap(), words.next().unwrap()]
 }
 
-/// Compares a draw of every row; the rows are branches, at positions of their own.
+/// Compares a draw of every row, and of some of the rows; the rows are branches, at positions of their own.
 fn check(device: &Module, logits: &[f32], sampling: &Sampling) {
     let streams: Vec<Stream> = (0..ROWS as u64).map(|row| Stream::new(8, Purpose::Sampling, &[3, row])).collect();
     let positions: Vec<i32> = (0..ROWS as i32).map(|row| 17 * row).collect();
@@ -30,11 +31,21 @@ fn check(device: &Module, logits: &[f32], sampling: &Sampling) {
     let (tokens, logprobs): (Vec<u32>, Vec<f32>) = expected.unzip();
 
     let keys: Vec<u32> = streams.iter().flat_map(key).collect();
-    let buffers = [f32s(logits), u32s(&keys), i32s(&positions), out(4 * ROWS), out(4 * ROWS), int(VOCAB), size(STRIDE)];
-    let how = [float(sampling.temperature), int(sampling.top_k), float(sampling.top_p), float(sampling.min_p)];
-    let got = device.launch("sampler_f32", grid(ROWS, 512), &[&buffers[..], &how].concat());
-    assert_eq!(got.u32(3), tokens, "{sampling:?}");
-    close(&format!("log-probabilities, {sampling:?}"), &got.f32(4), &logprobs, 1e-6);
+    let input = f32s(logits);
+    let launch = |done: Arg| {
+        let rows = [input.clone(), u32s(&keys), i32s(&positions), done, out(4 * ROWS), out(4 * ROWS)];
+        let how = [int(VOCAB), size(STRIDE), float(sampling.temperature), int(sampling.top_k), float(sampling.top_p)];
+        let arguments = [&rows[..], &how, &[float(sampling.min_p)]].concat();
+        device.launch("sampler_f32", grid(ROWS, 512), &arguments)
+    };
+    let got = launch(Arg::Null);
+    assert_eq!(got.u32(4), tokens, "{sampling:?}");
+    close(&format!("log-probabilities, {sampling:?}"), &got.f32(5), &logprobs, 1e-6);
+
+    let done = [0, 1, 0, 1, 1];
+    let some = launch(i32s(&done));
+    let kept = |all: Vec<u32>| (0..ROWS).map(|i| if done[i] == 1 { u32::MAX } else { all[i] }).collect::<Vec<_>>();
+    assert_eq!((some.u32(4), some.u32(5)), (kept(got.u32(4)), kept(got.u32(5))), "{sampling:?}: some are done");
 }
 
 fn logits(spread: f32) -> Vec<f32> {
@@ -45,6 +56,9 @@ fn logits(spread: f32) -> Vec<f32> {
         row.iter_mut().zip(values).for_each(|(to, x)| *to = spread * x * 1.001);
         row[40] = f32::NEG_INFINITY;
     }
+    // The most probable token of one row is the last but one, and of another the last.
+    rows[STRIDE + VOCAB - 2] = rounded(4.0 * spread);
+    rows[3 * STRIDE + VOCAB - 1] = rounded(4.0 * spread);
     rows
 }
 

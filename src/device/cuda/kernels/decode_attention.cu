@@ -8,7 +8,7 @@
 // Spans depend on nothing but the row's own lengths, so neither does what the row computes.
 //
 // 1. decode_attention_spans_d*: grid (rows, KV, spans), 128 threads, no dynamic shared memory; `spans` is at least
-//    ⌈(longest prompt + longest branch) / 256⌉, and those that a row does not have end at once. Neighbours in the grid are
+//    ⌈(prompt + branch) / 256⌉ of every row, and those that a row does not have end at once. Neighbours in the grid are
 //    the branches of a group, so that the span of a prompt that they share comes out of the L2 cache.
 // 2. decode_attention_sum_d*: grid (rows, group · KV), D threads.
 //

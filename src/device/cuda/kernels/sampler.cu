@@ -5,13 +5,15 @@
 //   token = argmax exp((logit - max) / T) / Eᵢ over the logits that are kept, Eᵢ exponential from Philox4x32-10
 //
 // Shapes: logits (rows, stride) f32, of which the first `vocab` columns count; `stride` is a multiple of 8;
-// keys (rows, 2) u32, the keys of the branches' streams; positions (rows) i32; tokens (rows) u32; logprobs (rows) f32.
-// Launch: a block of 512 threads for each row.
+// keys (rows, 2) u32, the keys of the branches' streams; positions (rows) i32; done (rows) i32, or null; tokens (rows) u32;
+// logprobs (rows) f32. A row that is done keeps its token and log-probability.
+// Launch: a block of 512 threads for each row. Two blocks run on a multiprocessor, so that one draws while the other reads.
 // Bytes a row of V: 8·V, the second half mostly from the cache; top-k and top-p each add 32 times 4·V. Operations a logit: about 80, half of them the generator's, so that it is arithmetic that
 // bounds it: by count 60 µs for a row of 152,000 on one SM of an H200.
 //
 // History: 1. two passes: softmax, then scores. The cutoff of top-k and top-p by bisection of the bits of the logits:
-// no sort, no histogram, and sums in a fixed order.
+// no sort, no histogram, and sums in a fixed order. 2. 64 registers a thread for two blocks on a multiprocessor: a thread
+// has 16 logits at a time, not 32. Rows that are done end at once.
 
 #include "philox.cuh"
 #include "softmax.cuh"
@@ -163,6 +165,17 @@ __device__ __forceinline__ float cutoff(
 
 // ---- The draw ----
 
+// `from` is a multiple of 16 bytes, or 8 where the values are bf16: one access. Rows are padded to a multiple of 8 values.
+__device__ __forceinline__ void load4(const float* from, float (&to)[4]) {
+    const float4 raw = *reinterpret_cast<const float4*>(from);
+    to[0] = raw.x, to[1] = raw.y, to[2] = raw.z, to[3] = raw.w;
+}
+__device__ __forceinline__ void load4(const bf16* from, float (&to)[4]) {
+    const uint2 raw = *reinterpret_cast<const uint2*>(from);
+    const float2 a = unpack(raw.x), b = unpack(raw.y);
+    to[0] = a.x, to[1] = a.y, to[2] = b.x, to[3] = b.y;
+}
+
 struct Best {
     float score;
     unsigned token;
@@ -184,9 +197,10 @@ __device__ __forceinline__ unsigned block_best(Best best) {
 }
 
 // `temperature` 0 takes the first of the greatest logits; top_k 0, top_p 1 and min_p 0 keep everything.
-extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
-    sampler_f32(const float* logits, const unsigned* keys, const int* positions, unsigned* tokens, float* logprobs,
-                int vocab, size_t stride, float temperature, int top_k, float top_p, float min_p) {
+extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
+    sampler_f32(const float* logits, const unsigned* keys, const int* positions, const int* done, unsigned* tokens,
+                float* logprobs, int vocab, size_t stride, float temperature, int top_k, float top_p, float min_p) {
+    if (done != nullptr && done[blockIdx.x]) return;
     const float* const row = logits + blockIdx.x * stride;
     const bool greedy = temperature == 0;
     const float policy_temperature = greedy ? 1.0f : temperature, scale = 1.0f / policy_temperature;
@@ -198,18 +212,15 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
 
     const unsigned key0 = keys[2 * blockIdx.x], key1 = keys[2 * blockIdx.x + 1], position = positions[blockIdx.x];
     Best best = {greedy ? MINUS_INFINITY : -1.0f, 0};
-    // Word w of block 16·i + l is of logit 64·i + 16·w + l. A thread takes eight l, and so eight blocks and 32 logits.
-    for (int unit = threadIdx.x; 32 * unit < vocab; unit += SOFTMAX_THREADS) {
-        const int first = unit / 2 * 64 + unit % 2 * 8, block = unit / 2 * 16 + unit % 2 * 8;
-        float v[4][8];
+    // Word w of block 16·i + l is of logit 64·i + 16·w + l. A thread takes four l, and so four blocks and 16 logits.
+    for (int unit = threadIdx.x; unit / 4 * 64 < vocab; unit += SOFTMAX_THREADS) {
+        const int first = unit / 4 * 64 + unit % 4 * 4, block = unit / 4 * 16 + unit % 4 * 4;
+        float v[4][4];
 #pragma unroll
-        for (int w = 0; w < 4; ++w) {
+        for (int w = 0; w < 4; ++w)
+            if (first + 16 * w < vocab) load4(row + first + 16 * w, v[w]);
 #pragma unroll
-            for (int l = 0; l < 8; ++l) v[w][l] = MINUS_INFINITY;
-            if (first + 16 * w < vocab) load_logits(row, first + 16 * w, vocab, v[w]);
-        }
-#pragma unroll
-        for (int l = 0; l < 8; ++l) {
+        for (int l = 0; l < 4; ++l) {
             const uint4 words = philox(make_uint4(block + l, 0, position, 0), key0, key1);
             const unsigned word[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll

@@ -2,9 +2,10 @@
 
 use super::{Bench, multiplied, time};
 use crate::device::cuda::Shared;
-use crate::device::cuda::engine::{POLL, Step};
+use crate::device::cuda::engine::Step;
 use crate::device::cuda::ops;
 use crate::device::cuda::slabs::{Slabs, Start};
+use crate::device::memory::DECODE_STEPS;
 use crate::plan::cache_bytes_per_token;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Prompt, Request, Sampling};
@@ -15,6 +16,8 @@ const PROMPT: usize = 64;
 /// Tokens of each branch before the first step. The steps are around a context of 1,024.
 const BEFORE: usize = 928;
 const CAPACITY: usize = 1_536;
+/// How often the host reads what was drawn while it is timed.
+const REPORTS: usize = 8;
 
 pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
     let Shared { gpu, decoder, adapter, arena } = &bench.shared;
@@ -37,7 +40,7 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
         stop_tokens: &[],
     };
     let mut arena = arena.borrow_mut();
-    let slabs = Slabs::new(gpu, &mut arena, decoder, device, &request, rows)?;
+    let mut slabs = Slabs::new(gpu, &mut arena, decoder, device, &request, rows)?;
     let rows = slabs.rows;
     // Keys and values of tokens that were never decoded.
     for (index, buffer) in slabs.caches().enumerate() {
@@ -55,26 +58,27 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
         .collect();
     slabs.set(gpu, &starts)?;
     let mut step = Step::New;
+    let batch = slabs.batch(&starts, REPORTS * DECODE_STEPS);
     for _ in 0..4 {
-        step.run(gpu, &slabs, decoder, &sampling, rows)?;
+        step.run(gpu, &slabs, decoder, &sampling, batch)?;
     }
-    let device_ms = time(gpu, 32, || step.run(gpu, &slabs, decoder, &sampling, rows))?;
+    let device_ms = time(gpu, 32, || step.run(gpu, &slabs, decoder, &sampling, batch))?;
 
-    // The same as the engine does it: steps, a look, and the rows told again.
+    // The same as the engine does it: steps, a report, and the rows set again.
     slabs.set(gpu, &starts)?;
     gpu.synchronize()?;
-    let (looks, started) = (8, Instant::now());
-    for _ in 0..looks {
-        for _ in 0..POLL {
-            step.run(gpu, &slabs, decoder, &sampling, rows)?;
+    let started = Instant::now();
+    for _ in 0..REPORTS {
+        for _ in 0..DECODE_STEPS {
+            step.run(gpu, &slabs, decoder, &sampling, batch)?;
         }
-        let seen = slabs.look(gpu, rows)?;
+        let report = slabs.report(gpu, rows)?;
         let starts: Vec<Start> =
-            starts.iter().zip(&seen.counts).map(|(start, &count)| Start { count, ..*start }).collect();
+            starts.iter().enumerate().map(|(i, start)| Start { count: report.count(i), ..*start }).collect();
         slabs.set(gpu, &starts)?;
     }
     gpu.synchronize()?;
-    let wall_ms = started.elapsed().as_secs_f64() * 1e3 / (looks * POLL) as f64;
+    let wall_ms = started.elapsed().as_secs_f64() * 1e3 / (REPORTS * DECODE_STEPS) as f64;
 
     let config = &decoder.config;
     let read = multiplied(config) as f64;

@@ -178,7 +178,8 @@ fn on_logits(bench: &Bench) -> Result<Vec<Line>> {
     let plain = Sampling::plain(1.0);
     let nucleus = Sampling { top_p: 0.95, ..plain.clone() };
     for (name, sampling) in [("sampler, 256 rows", &plain), ("sampler, 256 rows, top-p", &nucleus)] {
-        let ms = time(gpu, TIMES, || kernels::sample(gpu, some, keys, places, tokens, logprobs, sampling))?;
+        let ms =
+            time(gpu, TIMES, || kernels::sample(gpu, some, keys, places, Buffer::NULL, tokens, logprobs, sampling))?;
         line(name, ms, 4 * sampled * vocab, 0.0);
     }
 

@@ -7,10 +7,11 @@ use crate::config::LoraSection;
 use crate::device::Extent;
 use crate::device::cuda::blas::Tuned;
 use crate::device::cuda::choices::Choices;
-use crate::device::cuda::engine::{CudaEngine, POLL};
+use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::weights::Origin;
 use crate::device::cuda::{Gpu, Shared, ops};
+use crate::device::memory::DECODE_STEPS;
 use crate::grpo::learner::{Keep, Learner, OutOfMemory};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
@@ -96,7 +97,7 @@ fn decode(shared: &Shared, adapter: &Adapter, rows: usize) -> Result<()> {
         prompts: &prompts,
         num_generations: GROUP.min(rows),
         sampling: &Sampling::plain(1.0),
-        max_completion_length: POLL,
+        max_completion_length: DECODE_STEPS,
         seed: 1,
         step: 1,
         ends: &|_| false,

@@ -93,21 +93,26 @@ pub fn sampler(lab: &mut Lab) -> Result<()> {
             let keys: Vec<u32> = streams.iter().flat_map(Stream::key).collect();
             let buffer = lab.put(&spread(&logits, vocab, stride))?;
             let (keys_at, places_at) = (lab.put(&keys)?, lab.int(&places)?);
-            let (tokens, logprobs) = (lab.poisoned::<u32>(rows)?, lab.poisoned(rows)?);
+            let (tokens, logprobs) = (lab.poisoned::<u32>(rows)?, lab.poisoned::<f32>(rows)?);
             let at = Logits { buffer, rows, vocab, stride };
-            ops::sample(&lab.gpu, at, keys_at, places_at, tokens, logprobs, &sampling)?;
-            let want: Vec<(u32, f32)> = (0..rows)
+            // Rows that are done come first, and nothing is drawn for them.
+            let idle = rows / 4;
+            let done = lab.int(&(0..rows).map(|row| u32::from(row < idle)).collect::<Vec<_>>())?;
+            ops::sample(&lab.gpu, at, keys_at, places_at, done, tokens, logprobs, &sampling)?;
+            let want: Vec<(u32, f32)> = (idle..rows)
                 .map(|row| {
                     let logits = &logits[row * vocab..(row + 1) * vocab];
                     sampler::sample(logits, &sampling, &streams[row], u64::from(places[row]))
                 })
                 .collect();
-            let got = tokens.download(&lab.gpu)?;
-            let other = got.iter().zip(&want).filter(|(got, want)| **got != want.0).count();
+            let (got, drawn) = (tokens.download(&lab.gpu)?, rows - idle);
+            let other = got[idle..].iter().zip(&want).filter(|(got, want)| **got != want.0).count();
             let what = format!("{name}, {rows} rows of {vocab}");
-            lab.value(&format!("{what}: share of other tokens"), other as f64 / rows as f64, EXACT);
+            lab.value(&format!("{what}: share of other tokens"), other as f64 / drawn as f64, EXACT);
             let want: Vec<f32> = want.into_iter().map(|(_, logprob)| logprob).collect();
-            lab.compare_f32(&format!("{what}: log-probabilities"), logprobs, &want, F32)?;
+            lab.compare_f32(&format!("{what}: log-probabilities"), logprobs.slice(idle..rows), &want, F32)?;
+            let untouched = got[..idle].iter().all(|&token| token == u32::MAX);
+            lab.holds(&format!("{what}: nothing is drawn for rows that are done"), untouched);
         }
     }
     Ok(())
