@@ -241,7 +241,7 @@ mod tests {
         // a prefill of 8,192 tokens: three streams, what a block keeps, and what it works on.
         let (qkv, q, inner) = (4608.0, 3584.0, 18_944.0);
         let step = 256.0
-            * (2.0 * (2.0 * 3584.0 + qkv + q + 3.0 * inner)
+            * (2.0 * (5.0 * 3584.0 + qkv + q + 3.0 * inner + 7.0 * 32.0)
                 + 4.0 * 152_064.0
                 + 4.0 * 28.0 * 20.0 * 130.0
                 + 4.0 * 30.0 * 96.0

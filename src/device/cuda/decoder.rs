@@ -6,7 +6,7 @@
 use super::Gpu;
 use super::adapter::{DeviceAdapter, Lora};
 use super::blas::Matrix;
-use super::lora::Group;
+use super::lora::{Group, Scratch};
 use super::memory::{Arena, Buffer};
 use super::ops;
 use super::pack::DevicePack;
@@ -24,12 +24,20 @@ pub struct Decoder {
     pub frozen: Frozen,
 }
 
-/// Where a pass puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
+/// The tokens of a pass.
 #[derive(Clone, Copy)]
-struct KeyStore {
-    cache: Cache,
-    slots: Buffer<i32>,
-    cells: Buffer<i32>,
+pub struct Tokens {
+    /// (rows)
+    pub ids: Buffer<i32>,
+    pub positions: Buffer<i32>,
+}
+
+/// Where a block puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
+#[derive(Clone, Copy)]
+pub struct KeyStore {
+    pub cache: Cache,
+    pub slots: Buffer<i32>,
+    pub cells: Buffer<i32>,
 }
 
 impl KeyStore {
@@ -69,7 +77,16 @@ impl Decoder {
         keep: Keep,
     ) -> Result<Forward> {
         let pass = self.layout(adapter).forward(arena, pack.rows, keep)?;
-        self.through_blocks(gpu, arena, adapter, pack, &pass, |_| KeyStore::NOWHERE)?;
+        let scratch = &mut Scratch::Arena(arena);
+        self.through_blocks(
+            gpu,
+            scratch,
+            adapter,
+            pack.tokens(),
+            &pass,
+            |_| KeyStore::NOWHERE,
+            self.branches(gpu, pack),
+        )?;
         arena.reset(pass.kept);
         Ok(pass)
     }
@@ -88,26 +105,38 @@ impl Decoder {
         cells: Buffer<i32>,
     ) -> Result<Buffer<bf16>> {
         let pass = self.layout(adapter).forward(arena, pack.rows, Keep::Nothing)?;
-        self.through_blocks(gpu, arena, adapter, pack, &pass, |i| KeyStore { cache: caches[i], slots, cells })?;
+        let store = |i: usize| KeyStore { cache: caches[i], slots, cells };
+        let scratch = &mut Scratch::Arena(arena);
+        self.through_blocks(gpu, scratch, adapter, pack.tokens(), &pass, store, self.branches(gpu, pack))?;
         Ok(pass.hidden)
     }
 
-    /// From the tokens to the hidden rows after the last norm.
-    fn through_blocks(
+    /// Attention over the rows themselves: each sees its group's prompt and its own branch.
+    fn branches(&self, gpu: &Gpu, pack: &DevicePack) -> impl Fn(usize, &Saved) -> Result<()> {
+        let heads = self.heads();
+        move |_, saved| ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)
+    }
+
+    /// From the tokens to the hidden rows after the last norm. `attend` is given a block's index and its q, k and v with
+    /// positions applied, and leaves what attention gives: over a cache, or over the rows themselves.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and where everything goes")]
+    pub fn through_blocks(
         &self,
         gpu: &Gpu,
-        arena: &mut Arena,
+        scratch: &mut Scratch,
         adapter: Option<&DeviceAdapter>,
-        pack: &DevicePack,
+        tokens: Tokens,
         pass: &Forward,
         store: impl Fn(usize) -> KeyStore,
+        attend: impl Fn(usize, &Saved) -> Result<()>,
     ) -> Result<()> {
-        let (rows, hidden, layers) = (pack.rows, self.config.hidden_size, self.frozen.blocks.len());
-        ops::gather_rows(gpu, self.frozen.embedding, pack.tokens, pass.streams[0], hidden)?;
+        let (rows, hidden, layers) = (tokens.ids.len(), self.config.hidden_size, self.frozen.blocks.len());
+        ops::gather_rows(gpu, self.frozen.embedding, tokens.ids, pass.streams[0], hidden)?;
         for (i, block) in self.frozen.blocks.iter().enumerate() {
             let lora = adapter.map(|adapter| adapter.block(i));
-            let (x, out) = (pass.streams[i], pass.streams[i + 1]);
-            self.block_forward(gpu, arena, block, lora, pack, x, out, &pass.saved[i], &pass.work, store(i))?;
+            let (x, out, saved) = (pass.streams[i], pass.streams[i + 1], &pass.saved[i]);
+            let attend = |saved: &Saved| attend(i, saved);
+            self.block_forward(gpu, scratch, block, lora, tokens, x, out, saved, &pass.work, store(i), attend)?;
         }
         let last = pass.streams[layers];
         ops::rms_norm(gpu, last, self.frozen.norm, pass.hidden, pass.scales, rows, hidden, self.eps())
@@ -135,8 +164,10 @@ impl Decoder {
             let (lora, input) = (adapter.block(i), pass.streams[i]);
             let saved = match &back.again {
                 Some((out, saved, work)) => {
-                    let nowhere = KeyStore::NOWHERE;
-                    self.block_forward(gpu, arena, block, Some(lora), pack, input, *out, saved, work, nowhere)?;
+                    let (scratch, nowhere) = (&mut Scratch::Arena(arena), KeyStore::NOWHERE);
+                    let (lora, tokens, attend) = (Some(lora), pack.tokens(), self.branches(gpu, pack));
+                    let attend = |saved: &Saved| attend(i, saved);
+                    self.block_forward(gpu, scratch, block, lora, tokens, input, *out, saved, work, nowhere, attend)?;
                     saved
                 }
                 None => &pass.saved[i],
@@ -151,38 +182,41 @@ impl Decoder {
     fn block_forward(
         &self,
         gpu: &Gpu,
-        arena: &mut Arena,
+        scratch: &mut Scratch,
         block: &Block,
         lora: Option<Lora>,
-        pack: &DevicePack,
+        tokens: Tokens,
         x: Buffer<bf16>,
         out: Buffer<bf16>,
         saved: &Saved,
         work: &BlockWork,
         store: KeyStore,
+        attend: impl FnOnce(&Saved) -> Result<()>,
     ) -> Result<()> {
-        let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
+        let (rows, heads, config) = (tokens.ids.len(), self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let BlockWork { normed, activated } = *work;
+        let mut adapted = |layer: &Linear, lora: Option<Group>, x, y, low, accumulate| {
+            adapted(gpu, scratch, layer, lora, x, rows, y, low, accumulate)
+        };
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
-        adapted(gpu, arena, &block.qkv, lora.map(|lora| lora.qkv), normed, rows, saved.qkv, saved.qkv_low, false)?;
-        let KeyStore { cache, slots, cells } = store;
+        adapted(&block.qkv, lora.map(|lora| lora.qkv), normed, saved.qkv, saved.qkv_low, false)?;
         if config.qk_norm {
             ops::qk_norm(gpu, saved.qkv, block.qk_norm, saved.unnormed, rows, heads, self.eps())?;
         }
-        let rope = self.frozen.rope;
-        ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, rope, pack.positions, cache, slots, cells, rows, heads)?;
-        ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)?;
+        let KeyStore { cache, slots, cells } = store;
+        let (bias, rope) = (block.qkv_bias, self.frozen.rope);
+        ops::qkv_rope(gpu, saved.qkv, bias, rope, tokens.positions, cache, slots, cells, rows, heads)?;
+        attend(saved)?;
 
-        saved.middle.copy_from(gpu, x)?;
-        adapted(gpu, arena, &block.o, lora.map(|lora| lora.o), saved.attended, rows, saved.middle, saved.o_low, true)?;
+        saved.middle.copy_from(gpu, x.slice(0..rows * hidden))?;
+        adapted(&block.o, lora.map(|lora| lora.o), saved.attended, saved.middle, saved.o_low, true)?;
         ops::rms_norm(gpu, saved.middle, block.post_norm, normed, saved.middle_scales, rows, hidden, self.eps())?;
-        let gate_up = lora.map(|lora| lora.gate_up);
-        adapted(gpu, arena, &block.gate_up, gate_up, normed, rows, saved.gate_up, saved.gate_up_low, false)?;
+        adapted(&block.gate_up, lora.map(|it| it.gate_up), normed, saved.gate_up, saved.gate_up_low, false)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
-        out.copy_from(gpu, saved.middle)?;
-        adapted(gpu, arena, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)
+        out.copy_from(gpu, saved.middle.slice(0..rows * hidden))?;
+        adapted(&block.down, lora.map(|lora| lora.down), activated, out, saved.down_low, true)
     }
 
     /// Turns the gradient of the block's output in `back.dx` into that of its input.
@@ -237,7 +271,7 @@ impl Decoder {
 #[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
 fn adapted(
     gpu: &Gpu,
-    arena: &mut Arena,
+    scratch: &mut Scratch,
     layer: &Linear,
     lora: Option<Group>,
     x: Buffer<bf16>,
@@ -249,26 +283,19 @@ fn adapted(
     match lora {
         // The adapter writes and the large product adds itself on top: one reading of y less than the other way round.
         Some(lora) if lora.covers() => {
-            lora.forward(gpu, arena, x, rows, y, low, accumulate)?;
+            lora.forward(gpu, scratch, x, rows, y, low, accumulate)?;
             linear(gpu, layer, x, y, rows, true)
         }
         Some(lora) => {
             linear(gpu, layer, x, y, rows, accumulate)?;
-            lora.forward(gpu, arena, x, rows, y, low, true)
+            lora.forward(gpu, scratch, x, rows, y, low, true)
         }
         None => linear(gpu, layer, x, y, rows, accumulate),
     }
 }
 
 /// `y = x · Wᵀ`, or `y += x · Wᵀ`: (rows, inputs) -> (rows, outputs).
-pub fn linear(
-    gpu: &Gpu,
-    linear: &Linear,
-    x: Buffer<bf16>,
-    y: Buffer<bf16>,
-    rows: usize,
-    accumulate: bool,
-) -> Result<()> {
+fn linear(gpu: &Gpu, linear: &Linear, x: Buffer<bf16>, y: Buffer<bf16>, rows: usize, accumulate: bool) -> Result<()> {
     let weight = Matrix::new(linear.weight, linear.outputs, linear.inputs);
     gpu.blas.product(Matrix::new(x, rows, linear.inputs), weight.t(), Matrix::new(y, rows, linear.outputs), accumulate)
 }

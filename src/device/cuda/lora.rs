@@ -28,6 +28,12 @@ impl<'a> Deref for Group<'a> {
     }
 }
 
+/// Memory for partial sums: of a pass that has an arena, or of a step of decoding, for which it was laid out beforehand.
+pub enum Scratch<'a> {
+    Arena(&'a mut Arena),
+    Decode(Buffer<f32>),
+}
+
 impl Group<'_> {
     fn a(&self) -> Buffer<bf16> {
         self.adapter.compute.slice(self.group.a.clone())
@@ -43,13 +49,17 @@ impl Group<'_> {
     pub fn forward(
         &self,
         gpu: &Gpu,
-        arena: &mut Arena,
+        scratch: &mut Scratch,
         x: Buffer<bf16>,
         rows: usize,
         y: Buffer<bf16>,
         low: Buffer<bf16>,
         add: bool,
     ) -> Result<()> {
+        let arena = match scratch {
+            Scratch::Arena(arena) => arena,
+            Scratch::Decode(partial) => return self.decode(gpu, x, rows, y, *partial, add),
+        };
         let (all, count) = (self.low_width(), self.group.parts.len());
         if count == 0 {
             return Ok(());
@@ -103,7 +113,7 @@ impl Group<'_> {
 
     /// The same for few rows, whose bits do not depend on each other. `partial` has room for
     /// [`GroupShape::decode_values`].
-    pub fn decode(
+    fn decode(
         &self,
         gpu: &Gpu,
         x: Buffer<bf16>,

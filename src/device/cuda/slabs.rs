@@ -3,14 +3,13 @@
 use super::Gpu;
 use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
-use super::decoder::{Decoder, linear};
-use super::lora::Group;
+use super::decoder::{Decoder, KeyStore, Tokens};
+use super::lora::Scratch;
 use super::memory::{Arena, Buffer};
 use super::ops::{self, DecodeRows, Logits};
 use super::pack::DevicePack;
-use super::weights::Linear;
 use crate::device::memory::PREFILL_TOKENS;
-use crate::device::memory::layout::{Cache, SlabMemory, SlabSize, State, logits_stride};
+use crate::device::memory::layout::{Cache, Saved, SlabMemory, SlabSize, State, logits_stride};
 use crate::model::pack::Pack;
 use crate::rollout::{Prompt, Request, Sampling};
 use anyhow::{Result, ensure};
@@ -210,64 +209,40 @@ impl<'a> Slabs<'a> {
         }
         let hidden = decoder.config.hidden_size;
         let prompt_slots = self.memory.state.prompt_slots.slice(new.clone());
-        ops::gather_rows(gpu, self.memory.prompt_hidden, prompt_slots, self.memory.work.normed, hidden)?;
+        ops::gather_rows(gpu, self.memory.prompt_hidden, prompt_slots, self.memory.work.pass.hidden, hidden)?;
         self.draw(gpu, decoder, sampling, new)
     }
 
     /// Decodes one token of each of the first `rows` rows.
     pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: usize) -> Result<()> {
-        let (config, heads, work) = (&decoder.config, decoder.heads(), &self.memory.work);
-        let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, decoder.eps());
-        let no_scales = Buffer::<f32>::NULL;
-        let state = &self.memory.state;
+        let (heads, work, state) = (decoder.heads(), &self.memory.work, &self.memory.state);
         let slots = state.slots.slice(0..rows);
-        ops::gather_rows(gpu, decoder.frozen.embedding, state.tokens.slice(0..rows).as_i32(), work.x, hidden)?;
-        for (i, block) in decoder.frozen.blocks.iter().enumerate() {
-            let lora = self.adapter.map(|adapter| adapter.block(i));
-            ops::rms_norm(gpu, work.x, block.input_norm, work.normed, no_scales, rows, hidden, eps)?;
-            self.adapted(gpu, &block.qkv, lora.map(|it| it.qkv), work.normed, work.qkv, rows, false)?;
-            if config.qk_norm {
-                ops::qk_norm(gpu, work.qkv, block.qk_norm, Buffer::NULL, rows, heads, eps)?;
-            }
-            ops::qkv_rope(
-                gpu,
-                work.qkv,
-                block.qkv_bias,
-                decoder.frozen.rope,
-                state.positions,
-                self.branch_cache[i],
-                slots,
-                state.cells,
-                rows,
-                heads,
-            )?;
-            let places = DecodeRows {
-                rows,
-                prompt_slots: state.prompt_slots,
-                prompt_lens: state.prompt_lens,
-                slots,
-                counts: state.counts,
-            };
+        let tokens = Tokens { ids: state.tokens.slice(0..rows).as_i32(), positions: state.positions };
+        let places = DecodeRows {
+            rows,
+            prompt_slots: state.prompt_slots,
+            prompt_lens: state.prompt_lens,
+            slots,
+            counts: state.counts,
+        };
+        let store = |i: usize| KeyStore { cache: self.branch_cache[i], slots, cells: state.cells };
+        let attend = |i: usize, saved: &Saved| {
             let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
-            ops::decode_attention(gpu, work.qkv, prompt, own, places, work.attention, work.attended, heads)?;
-            self.adapted(gpu, &block.o, lora.map(|it| it.o), work.attended, work.x, rows, true)?;
-            ops::rms_norm(gpu, work.x, block.post_norm, work.normed, no_scales, rows, hidden, eps)?;
-            self.adapted(gpu, &block.gate_up, lora.map(|it| it.gate_up), work.normed, work.gate_up, rows, false)?;
-            ops::swiglu(gpu, work.gate_up, work.activated, rows, inner)?;
-            self.adapted(gpu, &block.down, lora.map(|it| it.down), work.activated, work.x, rows, true)?;
-        }
-        ops::rms_norm(gpu, work.x, decoder.frozen.norm, work.normed, no_scales, rows, hidden, eps)?;
+            ops::decode_attention(gpu, saved.qkv, prompt, own, places, work.attention, saved.attended, heads)
+        };
+        let scratch = &mut Scratch::Decode(work.lora);
+        decoder.through_blocks(gpu, scratch, self.adapter, tokens, &work.pass, store, attend)?;
         self.draw(gpu, decoder, sampling, 0..rows)
     }
 
-    /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.normed`.
+    /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.pass.hidden`.
     fn draw(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
         let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
         let stride = logits_stride(&decoder.config);
         let logits = Logits { buffer: self.memory.work.logits, rows, vocab, stride };
         let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
         let out = Matrix::new(self.memory.work.logits, rows, vocab).with_stride(stride);
-        gpu.blas.product(Matrix::new(self.memory.work.normed, rows, hidden), head.t(), out, false)?;
+        gpu.blas.product(Matrix::new(self.memory.work.pass.hidden, rows, hidden), head.t(), out, false)?;
         let state = &self.memory.state;
         let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
         let keys = state.keys.slice(2 * range.start..2 * range.end);
@@ -288,32 +263,6 @@ impl<'a> Slabs<'a> {
             self.capacity,
             rows,
         )
-    }
-
-    /// A frozen layer and its adapter for few rows.
-    #[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
-    fn adapted(
-        &self,
-        gpu: &Gpu,
-        layer: &Linear,
-        lora: Option<Group>,
-        x: Buffer<bf16>,
-        y: Buffer<bf16>,
-        rows: usize,
-        accumulate: bool,
-    ) -> Result<()> {
-        match lora {
-            // As in training, so that the two round alike.
-            Some(lora) if lora.covers() => {
-                lora.decode(gpu, x, rows, y, self.memory.work.lora, accumulate)?;
-                linear(gpu, layer, x, y, rows, true)
-            }
-            Some(lora) => {
-                linear(gpu, layer, x, y, rows, accumulate)?;
-                lora.decode(gpu, x, rows, y, self.memory.work.lora, true)
-            }
-            None => linear(gpu, layer, x, y, rows, accumulate),
-        }
     }
 
     /// What the first `rows` rows have drawn so far.

@@ -166,12 +166,8 @@ pub struct State {
 
 /// What a step of decoding works on. Shapes: (rows, ...)
 pub struct StepWork {
-    pub x: Buffer<bf16>,
-    pub normed: Buffer<bf16>,
-    pub qkv: Buffer<bf16>,
-    pub attended: Buffer<bf16>,
-    pub gate_up: Buffer<bf16>,
-    pub activated: Buffer<bf16>,
+    /// A forward pass that keeps nothing.
+    pub pass: Forward,
     /// Partial sums of LoRA's shrink.
     pub lora: Buffer<f32>,
     pub attention: DecodeSpans,
@@ -342,7 +338,7 @@ impl Layout<'_> {
 
     pub fn slabs(&self, arena: &mut Arena, size: SlabSize) -> Result<SlabMemory> {
         let (config, heads, rows) = (self.config, self.config.heads(), size.rows);
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let hidden = config.hidden_size;
         let partial = self.lora.map_or(0, |lora| lora.most(|group| group.decode_values(rows)));
         Ok(SlabMemory {
             prompt_hidden: arena.take(size.prompt_slots * hidden)?,
@@ -360,12 +356,7 @@ impl Layout<'_> {
                 draws: arena.take(rows)?,
             },
             work: StepWork {
-                x: arena.take(rows * hidden)?,
-                normed: arena.take(rows * hidden)?,
-                qkv: arena.take(rows * heads.qkv_width())?,
-                attended: arena.take(rows * heads.out_width())?,
-                gate_up: arena.take(rows * 2 * inner)?,
-                activated: arena.take(rows * inner)?,
+                pass: self.forward(arena, rows, Keep::Nothing)?,
                 lora: arena.take(partial)?,
                 attention: DecodeSpans::new(arena, rows, heads, size.prompt + size.completion)?,
                 logits: arena.take(rows * logits_stride(config))?,

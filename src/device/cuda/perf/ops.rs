@@ -2,6 +2,7 @@
 
 use super::{Bench, Line, time};
 use crate::device::cuda::blas::Matrix;
+use crate::device::cuda::lora::Scratch;
 use crate::device::cuda::memory::{Arena, Buffer};
 use crate::device::cuda::ops::{self as kernels, HeadStats, Logits};
 use crate::device::cuda::pack::DevicePack;
@@ -130,7 +131,7 @@ fn lora(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
         let (inputs, outputs, all) = (rows * group.inputs, rows * group.outputs, group.low_width());
         let (x, y) = (random(gpu, &mut arena, inputs)?, random(gpu, &mut arena, outputs)?);
         let low = arena.take(rows * all)?;
-        let ms = time(gpu, TIMES, || group.forward(gpu, &mut arena, x, rows, y, low, false))?;
+        let ms = time(gpu, TIMES, || group.forward(gpu, &mut Scratch::Arena(&mut arena), x, rows, y, low, false))?;
         let rank = group.group.rank as f64;
         let flops = 2.0 * (inputs as f64 * all as f64 + outputs as f64 * rank);
         lines.push(bench.floors.line(&format!("LoRA {name}"), ms, 2.0 * (inputs + outputs) as f64, flops));

@@ -5,7 +5,7 @@ use super::model::shape;
 use super::{BF16, EXACT, GRADIENT};
 use crate::config::LoraSection;
 use crate::device::cuda::adapter::DeviceAdapter;
-use crate::device::cuda::lora::Group;
+use crate::device::cuda::lora::{Group, Scratch};
 use crate::model::lora::Adapter;
 use crate::ops::lora::LoraGroup;
 use anyhow::Result;
@@ -51,14 +51,14 @@ fn one_group(
     let (x_at, dy_at, y) = (lab.bf16(&x)?, lab.bf16(&dy)?, lab.bf16(&before)?);
     let low = lab.poisoned(rows * at.low_width())?;
     lab.arena_poison()?;
-    at.forward(&gpu, &mut lab.arena, x_at, rows, y, low, true)?;
+    at.forward(&gpu, &mut Scratch::Arena(&mut lab.arena), x_at, rows, y, low, true)?;
     lab.compare_bf16(&format!("{name}: added"), y, &want, BF16)?;
     let y = lab.poisoned(rows * outputs)?;
-    at.forward(&gpu, &mut lab.arena, x_at, rows, y, low, false)?;
+    at.forward(&gpu, &mut Scratch::Arena(&mut lab.arena), x_at, rows, y, low, false)?;
     let alone: Vec<f32> = want.iter().zip(&before).map(|(sum, before)| sum - before).collect();
     lab.compare_bf16(&format!("{name}: written"), y, &alone, BF16)?;
     let (y, partial) = (lab.bf16(&before)?, lab.poisoned(at.decode_values(rows))?);
-    at.decode(&gpu, x_at, rows, y, partial, true)?;
+    at.forward(&gpu, &mut Scratch::Decode(partial), x_at, rows, y, low, true)?;
     lab.compare_bf16(&format!("{name}: decoding"), y, &want, BF16)?;
 
     let mut grads = vec![0.0; params.len()];
