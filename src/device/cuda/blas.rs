@@ -4,6 +4,7 @@
 //! C = A · B in rows is asked for as Cᵀ = Bᵀ · Aᵀ, with the operands swapped.
 
 use super::memory::{Buffer, Element};
+use crate::device::memory::layout::Rows;
 use anyhow::{Context, Result, ensure};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
@@ -56,10 +57,28 @@ impl<T: Element> Matrix<T> {
         Self { rows: self.columns, columns: self.rows, transposed: !self.transposed, ..self }
     }
 
+    /// `count` columns from `start` on.
+    pub fn columns(self, start: usize, count: usize) -> Self {
+        assert!(!self.transposed && start + count <= self.columns, "columns past the end of a matrix");
+        Self { buffer: self.buffer.slice(start..self.buffer.len()), columns: count, ..self }
+    }
+
     /// Values that the buffer must have.
     fn reach(&self) -> usize {
         let (lines, width) = if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) };
         if lines == 0 { 0 } else { (lines - 1) * self.stride + width }
+    }
+}
+
+impl Matrix<bf16> {
+    /// The first `columns` values of `rows` rows.
+    pub fn of(x: Rows, rows: usize, columns: usize) -> Matrix<bf16> {
+        Matrix::new(x.buffer, rows, columns).with_stride(x.stride)
+    }
+
+    /// `columns` values of `rows` rows, from value `start` of each on.
+    pub fn behind(x: Rows, rows: usize, start: usize, columns: usize) -> Matrix<bf16> {
+        Matrix::new(x.buffer.slice(start..x.buffer.len()), rows, columns).with_stride(x.stride)
     }
 }
 
@@ -71,8 +90,18 @@ struct Shape {
     k: usize,
     strides: [usize; 3],
     transposed: [bool; 2],
-    accumulate: bool,
+    adds: bool,
     f32_out: bool,
+    /// What the addresses of a, b, what is added and the output are multiples of, in bytes: 256 at most.
+    alignments: [u32; 4],
+}
+
+/// Rows and operands begin at multiples of so many bytes: kernels for tensor cores want it.
+const ALIGNMENT: usize = 16;
+
+/// The largest power of two up to 256 that an address is a multiple of.
+fn alignment(address: u64) -> u32 {
+    1 << address.trailing_zeros().min(8)
 }
 
 /// A product with its descriptors and the algorithm chosen for it.
@@ -114,14 +143,38 @@ impl Blas {
         Ok(Self { handle, stream, workspace, prepared: RefCell::default() })
     }
 
-    /// `c = a · b`, or `c += a · b` where `accumulate`: (m, k) · (k, n) -> (m, n).
-    pub fn product<T: Output>(&self, a: Matrix<bf16>, b: Matrix<bf16>, c: Matrix<T>, accumulate: bool) -> Result<()> {
-        let (m, n, k) = (c.rows, c.columns, a.columns);
+    /// `to = a · b`: (m, k) · (k, n) -> (m, n).
+    pub fn product<T: Output>(&self, a: Matrix<bf16>, b: Matrix<bf16>, to: Matrix<T>) -> Result<()> {
+        self.multiply(1.0, a, b, None, to)
+    }
+
+    /// `to = scale · a · b + plus`, summed in f32 and rounded once. Rows of `plus` lie as those of `to`, which it may be itself.
+    pub fn add_product<T: Output>(
+        &self,
+        scale: f32,
+        a: Matrix<bf16>,
+        b: Matrix<bf16>,
+        plus: Buffer<T>,
+        to: Matrix<T>,
+    ) -> Result<()> {
+        self.multiply(scale, a, b, Some(plus), to)
+    }
+
+    fn multiply<T: Output>(
+        &self,
+        scale: f32,
+        a: Matrix<bf16>,
+        b: Matrix<bf16>,
+        plus: Option<Buffer<T>>,
+        to: Matrix<T>,
+    ) -> Result<()> {
+        let (m, n, k) = (to.rows, to.columns, a.columns);
         if m == 0 || n == 0 {
             return Ok(());
         }
+        let c = plus.unwrap_or(to.buffer);
         ensure!(
-            (a.rows, b.rows, b.columns) == (m, k, n) && !c.transposed,
+            (a.rows, b.rows, b.columns) == (m, k, n) && !to.transposed,
             "a product of ({}, {}) and ({}, {}) into ({m}, {n})",
             a.rows,
             a.columns,
@@ -129,17 +182,28 @@ impl Blas {
             b.columns
         );
         ensure!(
-            a.reach() <= a.buffer.len() && b.reach() <= b.buffer.len() && c.reach() <= c.buffer.len(),
+            a.reach() <= a.buffer.len() && b.reach() <= b.buffer.len() && to.reach() <= to.buffer.len().min(c.len()),
             "a product ({m}, {k}) · ({k}, {n}) reads or writes past a buffer"
+        );
+        let alignments = [a.buffer.pointer(), b.buffer.pointer(), c.pointer(), to.buffer.pointer()].map(alignment);
+        let strides = [a.stride, b.stride, to.stride];
+        ensure!(
+            alignments.iter().all(|&bytes| bytes as usize >= ALIGNMENT)
+                && strides
+                    .iter()
+                    .zip([2, 2, size_of::<T>()])
+                    .all(|(stride, size)| (stride * size).is_multiple_of(ALIGNMENT)),
+            "a product ({m}, {k}) · ({k}, {n}) of rows that do not begin at multiples of {ALIGNMENT} bytes"
         );
         let shape = Shape {
             m,
             n,
             k,
-            strides: [a.stride, b.stride, c.stride],
+            strides,
             transposed: [a.transposed, b.transposed],
-            accumulate,
+            adds: plus.is_some(),
             f32_out: T::TYPE == f32::TYPE,
+            alignments,
         };
         let mut prepared = self.prepared.borrow_mut();
         let prepared = match prepared.entry(shape) {
@@ -149,9 +213,8 @@ impl Blas {
             }
         };
         let Prepared { product, layouts: [first, second, out], algorithm } = prepared;
-        let (alpha, beta) = (1.0f32, if accumulate { 1.0f32 } else { 0.0 });
+        let (alpha, beta) = (scale, if plus.is_some() { 1.0f32 } else { 0.0 });
         let workspace = self.workspace.device_ptr(&self.stream).0;
-        let output = c.buffer.pointer();
         // SAFETY: the descriptors live as long as `self`, and the extents of all operands were checked above.
         unsafe {
             result::matmul(
@@ -163,9 +226,9 @@ impl Blas {
                 *first,
                 a.buffer.pointer() as *const c_void,
                 *second,
-                output as *const c_void,
+                c.pointer() as *const c_void,
                 *out,
-                output as *mut c_void,
+                to.buffer.pointer() as *mut c_void,
                 *out,
                 algorithm,
                 workspace as *mut c_void,
@@ -208,7 +271,15 @@ impl Blas {
         let workspace = WORKSPACE;
         // Sums that are split are added up in f32; in the output's bf16 every part would be rounded.
         let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
-        // SAFETY: the attributes are a size and a mask of 32 bits; all handles are live.
+        // cuBLASLt's first operand is b.
+        let [a, b, c, d] = shape.alignments;
+        let alignments = [
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d),
+        ];
+        // SAFETY: the attributes are a size, and masks and alignments of 32 bits; all handles are live.
         let found = unsafe {
             result::set_matmul_pref_attribute(
                 preference,
@@ -222,6 +293,10 @@ impl Blas {
                 (&raw const reduction).cast(),
                 size_of::<u32>(),
             )?;
+            for (attribute, bytes) in &alignments {
+                let bytes: *const u32 = bytes;
+                result::set_matmul_pref_attribute(preference, *attribute, bytes.cast(), size_of::<u32>())?;
+            }
             let [first, second, out] = layouts;
             let found = result::get_matmul_algo_heuristic(self.handle, product, first, second, out, out, preference);
             result::destroy_matmul_pref(preference)?;

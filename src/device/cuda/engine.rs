@@ -51,15 +51,10 @@ impl Engine for CudaEngine<'_> {
         request: &Request,
         watch: &mut dyn Watch,
     ) -> Result<Option<Vec<Vec<Branch>>>> {
-        let Shared { gpu, decoder, adapter: device, arena } = self.shared;
-        let lora = match adapter {
-            Some(adapter) => {
-                let device = device.as_ref().context("the model was loaded without room for an adapter")?;
-                device.make_current(gpu, adapter)?;
-                Some(device)
-            }
-            None => None,
-        };
+        let Shared { gpu, decoder, arena, .. } = self.shared;
+        if let Some(adapter) = adapter {
+            self.shared.make_current(adapter)?;
+        }
         let mut arena = arena.borrow_mut();
         arena.clear();
         let prompts = request.prompts;
@@ -67,7 +62,7 @@ impl Engine for CudaEngine<'_> {
             return Ok(Some(prompts.iter().map(|_| Vec::new()).collect()));
         }
         ensure!(prompts.iter().all(|prompt| !prompt.ids.is_empty()), "a prompt rendered to no tokens");
-        let slabs = Slabs::new(gpu, &mut arena, decoder, lora, request, self.max_rows)?;
+        let slabs = Slabs::new(gpu, &mut arena, decoder, adapter.is_some(), request, self.max_rows)?;
         let mut graphs: BTreeMap<usize, Step> = BTreeMap::new();
 
         let group = request.num_generations;

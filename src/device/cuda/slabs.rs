@@ -1,10 +1,8 @@
 //! The memory of a rollout, laid out once: caches, the state of the rows, and what a decode step works on.
 
 use super::Gpu;
-use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
 use super::decoder::{Decoder, KeyStore, Tokens};
-use super::lora::Scratch;
 use super::memory::{Arena, Buffer};
 use super::ops::{self, DecodeRows, Logits};
 use super::pack::DevicePack;
@@ -18,13 +16,14 @@ use half::bf16;
 /// Sizes of batches that a step is captured for; a batch takes the next larger one.
 const BUCKETS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
 
-pub struct Slabs<'a> {
+pub struct Slabs {
     /// Rows that are decoded together at most; also the number of slots for branches.
     pub rows: usize,
     pub prompt_slots: usize,
     /// Longest completion.
     capacity: usize,
-    adapter: Option<&'a DeviceAdapter>,
+    /// Whether the adapter is applied.
+    adapted: bool,
     /// For each block.
     prompt_cache: Vec<Cache>,
     branch_cache: Vec<Cache>,
@@ -58,7 +57,7 @@ impl Seen {
     }
 }
 
-impl<'a> Slabs<'a> {
+impl Slabs {
     /// Takes the memory for `request` from the arena: for `max_rows` rows, or as many as fit.
     ///
     /// # Errors
@@ -67,14 +66,14 @@ impl<'a> Slabs<'a> {
         gpu: &Gpu,
         arena: &mut Arena,
         decoder: &Decoder,
-        adapter: Option<&'a DeviceAdapter>,
+        adapted: bool,
         request: &Request,
         max_rows: usize,
     ) -> Result<Self> {
         let mut rows = max_rows.min(request.prompts.len() * request.num_generations);
         loop {
             arena.clear();
-            match Self::layout(gpu, arena, decoder, adapter, request, rows) {
+            match Self::layout(gpu, arena, decoder, adapted, request, rows) {
                 // Fewer rows at a time give the same tokens, only later.
                 Err(error) if error.is::<crate::grpo::learner::OutOfMemory>() && rows > 1 => rows = rows * 3 / 4,
                 slabs => return slabs,
@@ -86,7 +85,7 @@ impl<'a> Slabs<'a> {
         gpu: &Gpu,
         arena: &mut Arena,
         decoder: &Decoder,
-        adapter: Option<&'a DeviceAdapter>,
+        adapted: bool,
         request: &Request,
         rows: usize,
     ) -> Result<Self> {
@@ -98,7 +97,7 @@ impl<'a> Slabs<'a> {
             completion: request.max_completion_length,
             stops: request.stop_tokens.len(),
         };
-        let layout = decoder.layout(adapter);
+        let layout = decoder.layout(adapted);
         let prompt_cache = layout.caches(arena, size.prompt_slots, size.prompt)?;
         let branch_cache = layout.caches(arena, rows, size.completion)?;
         let memory = layout.slabs(arena, size)?;
@@ -106,7 +105,7 @@ impl<'a> Slabs<'a> {
         // A prefill of the longest prompt has to fit on top.
         arena.reserve(layout.prefill_bytes(size.prompt))?;
         let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
-        Ok(Self { rows, prompt_slots, capacity, adapter, prompt_cache, branch_cache, memory })
+        Ok(Self { rows, prompt_slots, capacity, adapted, prompt_cache, branch_cache, memory })
     }
 
     /// All keys and values.
@@ -133,7 +132,7 @@ impl<'a> Slabs<'a> {
             let mut total = 0;
             let mut fits = |&(prompt, _): &(usize, usize)| {
                 total += prompts[prompt].ids.len();
-                total <= PREFILL_TOKENS && decoder.layout(self.adapter).prefill_bytes(total) <= arena.left()
+                total <= PREFILL_TOKENS && decoder.layout(self.adapted).prefill_bytes(total) <= arena.left()
             };
             let count = rest.iter().take_while(|it| fits(it)).count().max(1);
             let (batch, later) = rest.split_at(count);
@@ -168,7 +167,7 @@ impl<'a> Slabs<'a> {
         };
         let (slots, cells, last) = (put(arena, &slots)?, put(arena, &cells)?, put(arena, &last)?);
         let device_pack = DevicePack::new(gpu, arena, &pack, decoder.heads())?;
-        let hidden = decoder.prefill(gpu, arena, self.adapter, &device_pack, &self.prompt_cache, slots, cells)?;
+        let hidden = decoder.prefill(gpu, arena, self.adapted, &device_pack, &self.prompt_cache, slots, cells)?;
         for (i, &(_, slot)) in which.iter().enumerate() {
             let to = self.memory.prompt_hidden.slice(slot * hidden_size..(slot + 1) * hidden_size);
             ops::gather_rows(gpu, hidden, last.slice(i..i + 1), to, hidden_size)?;
@@ -230,8 +229,7 @@ impl<'a> Slabs<'a> {
             let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
             ops::decode_attention(gpu, saved.qkv, prompt, own, places, work.attention, saved.attended, heads)
         };
-        let scratch = &mut Scratch::Decode(work.lora);
-        decoder.through_blocks(gpu, scratch, self.adapter, tokens, &work.pass, store, attend)?;
+        decoder.through_blocks(gpu, self.adapted, tokens, &work.pass, store, attend)?;
         self.draw(gpu, decoder, sampling, 0..rows)
     }
 
@@ -240,9 +238,9 @@ impl<'a> Slabs<'a> {
         let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
         let stride = logits_stride(&decoder.config);
         let logits = Logits { buffer: self.memory.work.logits, rows, vocab, stride };
-        let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
+        let head = Matrix::new(decoder.frozen.head, vocab, hidden);
         let out = Matrix::new(self.memory.work.logits, rows, vocab).with_stride(stride);
-        gpu.blas.product(Matrix::new(self.memory.work.pass.hidden, rows, hidden), head.t(), out, false)?;
+        gpu.blas.product(Matrix::new(self.memory.work.pass.hidden, rows, hidden), head.t(), out)?;
         let state = &self.memory.state;
         let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
         let keys = state.keys.slice(2 * range.start..2 * range.end);
