@@ -10,7 +10,7 @@ pub mod forecast;
 use crate::config::RunConfig;
 use crate::device::memory::arena::Arena;
 use crate::device::memory::layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
-use crate::device::memory::lora::BlockShape;
+use crate::device::memory::lora::LoraColumns;
 use crate::device::memory::{PREFILL_TOKENS, RESERVE, prompt_slots};
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
@@ -28,8 +28,9 @@ const CONTEXT: u64 = 768 << 20;
 pub struct Plan {
     /// What CUDA takes itself, and what is left free for it.
     pub context: u64,
+    /// The frozen weights in bf16, with a bf16 copy of the adapter beside those that it adapts.
     pub weights: u64,
-    /// f32 master weights, their bf16 copy, gradient and two moments.
+    /// The adapter's f32 weights, gradient and two moments.
     pub adapter: u64,
     pub rollout: Rollout,
     pub training: Training,
@@ -49,7 +50,7 @@ pub struct Rollout {
 pub struct Training {
     /// What a micro-batch keeps for its backward pass.
     pub kept: u64,
-    /// What the blocks work on, with partial sums of LoRA and attention.
+    /// What the blocks work on, with partial sums of attention.
     pub working: u64,
     /// What the head works on before that: a chunk of logits, and the gradient of the rows they come from.
     pub head: u64,
@@ -66,10 +67,12 @@ pub struct Fit {
 
 impl Plan {
     pub fn of(model: &ModelConfig, config: &RunConfig) -> Result<Plan> {
+        let (blocks, len) = Adapter::shape(model, &config.lora)?;
+        let lora = LoraColumns::of(&blocks[0]);
         Ok(Plan {
             context: CONTEXT + RESERVE as u64,
-            weights: weight_bytes(model, config.rollout.max_sequence_length()) as u64,
-            adapter: adapter_bytes(Adapter::shape(model, &config.lora)?.1) as u64,
+            weights: weight_bytes(model, config.rollout.max_sequence_length(), lora) as u64,
+            adapter: adapter_bytes(len) as u64,
             rollout: Rollout::of(model, config, config.rollout.max_rows)?,
             training: Training::of(model, config, config.train.max_tokens_per_micro_batch)?,
         })
@@ -97,7 +100,7 @@ impl Rollout {
             stops: model.eos_token_ids.len(),
         };
         let (blocks, _) = Adapter::shape(model, &config.lora)?;
-        let layout = Layout { config: model, lora: Some(BlockShape::new(&blocks[0], model)) };
+        let layout = Layout { config: model, lora: LoraColumns::of(&blocks[0]) };
         let mut arena = Arena::endless();
         layout.caches(&mut arena, size.prompt_slots, size.prompt)?;
         let prompt_cache = arena.used();
@@ -121,7 +124,7 @@ impl Training {
     pub fn of(model: &ModelConfig, config: &RunConfig, max_tokens: usize) -> Result<Training> {
         let keep = if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything };
         let (blocks, _) = Adapter::shape(model, &config.lora)?;
-        let layout = Layout { config: model, lora: Some(BlockShape::new(&blocks[0], model)) };
+        let layout = Layout { config: model, lora: LoraColumns::of(&blocks[0]) };
         let heads = model.heads();
         let parts = longest_parts(config, max_tokens.max(config.rollout.max_sequence_length()));
         let partial = Tiles::new(&parts, heads.query / heads.kv).partial_len(heads);
@@ -229,25 +232,26 @@ mod tests {
     fn the_study_by_hand() {
         let (model, config) = study();
         let plan = Plan::of(&model, &config).unwrap();
-        about(plan.weights, 2.0 * 7_615_616_512.0);
+        // Beside the weights of the four groups of a block: p rows and p columns, p = 32 for each of their layers.
+        let beside = |columns: usize, inputs: usize, outputs: usize| columns * (inputs + outputs + columns);
+        let lora =
+            beside(96, 3584, 4608) + beside(32, 3584, 3584) + beside(64, 3584, 37_888) + beside(32, 18_944, 3584);
+        assert_eq!(LoraColumns::of(&Adapter::shape(&model, &config.lora).unwrap().0[0]).values(&model), lora);
+        about(plan.weights, 2.0 * (7_615_616_512 + 28 * lora) as f64);
         // 7 linear layers of 28 blocks: r (in + out) each; 80.7 M at r = 32.
         let widths = (3584 + 3584) + 2 * (3584 + 512) + (3584 + 3584) + 2 * (3584 + 18_944) + (18_944 + 3584);
-        about(plan.adapter, 18.0 * 28.0 * 32.0 * f64::from(widths));
+        about(plan.adapter, 16.0 * 28.0 * 32.0 * f64::from(widths));
         // 56 KiB a token, 4,096 tokens, 256 rows.
         assert_eq!(cache_bytes_per_token(&model), 56 << 10);
         assert_eq!(plan.rollout.branch_cache, 56 * GIB);
         assert_eq!(plan.rollout.prompt_cache, 64 * 1024 * (56 << 10));
-        // A decode step: rows of a block and of logits, spans of 256 keys of attention, spans of the depth of LoRA's shrink. And
-        // a prefill of 8,192 tokens: three streams, what a block keeps, and what it works on.
+        // A decode step: a forward pass of one token a row, logits, spans of 256 keys of attention. And a prefill of 8,192
+        // tokens. A pass has three streams, what a block keeps and what it works on; four of these are rows with columns of
+        // the adapter: normed (the most of qkv's and gate and up's), attended, gate and up, activated.
         let (qkv, q, inner) = (4608.0, 3584.0, 18_944.0);
-        let step = 256.0
-            * (2.0 * (2.0 * 3584.0 + qkv + q + 3.0 * inner)
-                + 4.0 * 152_064.0
-                + 4.0 * 28.0 * 20.0 * 130.0
-                + 4.0 * 30.0 * 96.0
-                + 8.0 * 4096.0);
-        let prefill = 8192.0 * 2.0 * (5.0 * 3584.0 + qkv + q + 3.0 * inner + 7.0 * 32.0);
-        about(plan.rollout.working, step + prefill);
+        let pass = 2.0 * (5.0 * 3584.0 + qkv + q + 3.0 * inner + 96.0 + 32.0 + 64.0 + 32.0) + 4.0 * 31.0;
+        let step = 256.0 * (pass + 4.0 * 152_064.0 + 4.0 * 28.0 * 20.0 * 130.0 + 8.0 * 4096.0);
+        about(plan.rollout.working, step + 8192.0 * (pass + 96.0));
         assert_eq!(plan.peak(), plan.fixed() + plan.rollout.total().max(plan.training.total()));
     }
 
@@ -257,17 +261,19 @@ mod tests {
         config.train.gradient_checkpointing = false;
         let rows = 16_384.0;
         let training = Training::of(&model, &config, 16_384).unwrap();
-        // Of 28 blocks: input, the stream between, qkv, what attention gave, gate and up, 7 shrunk rows of 32, and 30 f32. And
-        // the stream after the last, the hidden rows and their gradient.
-        let block = 2.0 * (2.0 * 3584.0 + 4608.0 + 3584.0 + 2.0 * 18_944.0 + 7.0 * 32.0) + 4.0 * 30.0;
+        // Of 28 blocks: input, the stream between, qkv, what attention gave, gate and up, 7 shrunk rows of 32 and room for the
+        // 2 that the gradient of gate and up is shrunk to, and 30 f32. And the stream after the last, the hidden rows and
+        // their gradient.
+        let block = 2.0 * (2.0 * 3584.0 + 4608.0 + 3584.0 + 2.0 * 18_944.0 + 9.0 * 32.0) + 4.0 * 30.0;
         about(training.kept, rows * (28.0 * block + 3.0 * 2.0 * 3584.0));
         // A chunk of 1,024 rows of logits with their hidden rows, and the gradient of the hidden row of each token: four
         // completions on one prompt, each of which has a token more than rows.
         let tokens = rows - 1024.0 + 4.0;
         about(training.head, 1024.0 * (4.0 * 152_064.0 + 2.0 * 3584.0) + tokens * 2.0 * 3584.0);
-        // The gradients of the stream, of a norm's output and of the activated width, and partial sums beside.
-        let blocks = rows * 2.0 * (3.0 * 3584.0 + 2.0 * 18_944.0);
-        assert!(training.working as f64 > blocks && (training.working as f64) < 2.0 * blocks);
+        // The gradients of the stream (with columns of the adapter), of a norm's output and of the activated width. Beside
+        // them attention's: a sum for each of 28 heads, and the partial sums of the gradient of the prompts' keys.
+        let blocks = rows * (2.0 * (2.0 * 3584.0 + 32.0 + 18_944.0) + 4.0 * 28.0);
+        assert!(training.working as f64 > blocks && (training.working as f64) < 1.3 * blocks);
     }
 
     /// The parts that are counted are a micro-batch: all rows once, in order.

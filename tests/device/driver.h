@@ -11,12 +11,11 @@
 
 namespace shim {
 
-enum Kind : uint32_t { null, buffer, scalar, alias };
+enum Kind : uint32_t { null, buffer, scalar };
 
 struct Argument {
     uint32_t kind;
     std::vector<unsigned char> bytes;
-    uint64_t of, offset;  // an alias: the argument whose buffer it points into, and where
     Region memory;
     bool written = false;
 };
@@ -49,13 +48,8 @@ inline void read_request() {
     request.arguments.resize(read<uint32_t>());
     for (Argument& argument : request.arguments) {
         argument.kind = read<uint32_t>();
-        if (argument.kind == alias) {
-            argument.of = read<uint64_t>();
-            argument.offset = read<uint64_t>();
-        } else {
-            argument.bytes.resize(read<uint64_t>());
-            read(argument.bytes.data(), argument.bytes.size());
-        }
+        argument.bytes.resize(read<uint64_t>());
+        read(argument.bytes.data(), argument.bytes.size());
         if (argument.kind == buffer) argument.memory = guarded(argument.bytes.size());
     }
 }
@@ -65,11 +59,10 @@ template <class T>
 T take(size_t index) {
     Argument& argument = request.arguments[index];
     if constexpr (std::is_pointer_v<T>) {
-        Argument& owner = argument.kind == alias ? request.arguments[argument.of] : argument;
         if (argument.kind == null) return nullptr;
-        if (owner.kind != buffer) fail("argument %zu is no buffer, and the kernel takes a pointer", index);
-        owner.written |= !std::is_const_v<std::remove_pointer_t<T>>;
-        return reinterpret_cast<T>(owner.memory.start + (argument.kind == alias ? argument.offset : 0));
+        if (argument.kind != buffer) fail("argument %zu is no buffer, and the kernel takes a pointer", index);
+        argument.written |= !std::is_const_v<std::remove_pointer_t<T>>;
+        return reinterpret_cast<T>(argument.memory.start);
     } else {
         if (argument.kind != scalar || argument.bytes.size() != sizeof(T))
             fail("argument %zu is not a value of %zu bytes", index, sizeof(T));

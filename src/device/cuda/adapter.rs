@@ -1,24 +1,21 @@
-//! The adapter on the device: master weights, gradient and moments in f32, and the bf16 copy that products read.
+//! The adapter on the device: master weights, gradient and moments in f32. What products read is a bf16 copy of the weights,
+//! which lies beside the frozen weights.
 
 use super::Gpu;
 use super::launch::{Shape, launch};
-use super::lora::Group;
 use super::memory::{Buffer, DeviceArena};
+use super::weights::Frozen;
 use crate::device::memory::layout::{CHUNK, adapter_bytes};
-use crate::device::memory::lora::BlockShape;
 use crate::grpo::adamw::{AdamW, Hyper};
-use crate::model::config::ModelConfig;
 use crate::model::lora::{Adapter, BlockLora};
 use anyhow::{Context, Result};
-use half::bf16;
 use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// All buffers are laid out as the host's `Adapter::params`.
 pub struct DeviceAdapter {
-    blocks: Vec<BlockLora>,
+    pub blocks: Vec<BlockLora>,
     pub params: Buffer<f32>,
-    pub compute: Buffer<bf16>,
     pub grads: Buffer<f32>,
     m: Buffer<f32>,
     v: Buffer<f32>,
@@ -28,38 +25,20 @@ pub struct DeviceAdapter {
     /// Updates made, updates skipped, whether the last was made.
     step: Buffer<u32>,
     constants: Buffer<f32>,
-    config: ModelConfig,
     /// The weights that the device has, as the host knows them.
     current: RefCell<Vec<f32>>,
     _arena: DeviceArena,
 }
 
-/// The adapter of one block.
-#[derive(Clone, Copy)]
-pub struct Lora<'a> {
-    pub qkv: Group<'a>,
-    pub o: Group<'a>,
-    pub gate_up: Group<'a>,
-    pub down: Group<'a>,
-}
-
-impl<'a> Lora<'a> {
-    /// As far as memory goes.
-    pub fn shape(&self) -> BlockShape<'a> {
-        BlockShape { qkv: self.qkv.shape, o: self.o.shape, gate_up: self.gate_up.shape, down: self.down.shape }
-    }
-}
-
 impl DeviceAdapter {
-    /// Memory for an adapter of this shape; [`DeviceAdapter::make_current`] fills it.
-    pub fn new(gpu: &Gpu, config: &ModelConfig, adapter: &Adapter) -> Result<Self> {
+    /// Memory for an adapter of this shape; [`DeviceAdapter::upload`] fills it.
+    pub fn new(gpu: &Gpu, adapter: &Adapter) -> Result<Self> {
         let len = adapter.params.len();
         let chunks = len.div_ceil(CHUNK);
         let mut arena = DeviceArena::new(gpu, adapter_bytes(len), "the adapter")?;
         Ok(Self {
             blocks: adapter.blocks.clone(),
             params: arena.take(len)?,
-            compute: arena.take(len)?,
             grads: arena.take(len)?,
             m: arena.take(len)?,
             v: arena.take(len)?,
@@ -67,25 +46,33 @@ impl DeviceAdapter {
             norm: arena.take(1)?,
             step: arena.take(3)?,
             constants: arena.take(4)?,
-            config: config.clone(),
             current: RefCell::default(),
             _arena: arena,
         })
     }
 
-    /// Copies weights to the device, unless it has them already.
-    pub fn make_current(&self, gpu: &Gpu, adapter: &Adapter) -> Result<()> {
+    /// Copies weights to the device, unless it has them already. Returns whether it did.
+    pub fn upload(&self, gpu: &Gpu, adapter: &Adapter) -> Result<bool> {
         let mut current = self.current.borrow_mut();
         let same = |(a, b): (&[f32], &[f32])| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
         let pieces = current.par_chunks(CHUNK).zip(adapter.params.par_chunks(CHUNK));
         if current.len() == adapter.params.len() && pieces.all(same) {
-            return Ok(());
+            return Ok(false);
         }
         current.clone_from(&adapter.params);
         self.params.upload(gpu, &adapter.params)?;
-        let shape = Shape::new(self.params.len().div_ceil(8 * 256), 256);
-        launch!(gpu, "adamw_refresh", shape; self.params, self.compute, self.params.len() as u64)?;
-        gpu.synchronize()
+        Ok(true)
+    }
+
+    /// Puts the weights beside the frozen ones, where products read them.
+    pub fn write_beside(&self, gpu: &Gpu, frozen: &Frozen) -> Result<()> {
+        for (block, lora) in frozen.blocks.iter().zip(&self.blocks) {
+            block.qkv.write_lora(gpu, &lora.qkv, self.params)?;
+            block.o.write_lora(gpu, &lora.o, self.params)?;
+            block.gate_up.write_lora(gpu, &lora.gate_up, self.params)?;
+            block.down.write_lora(gpu, &lora.down, self.params)?;
+        }
+        Ok(())
     }
 
     /// Copies moments to the device.
@@ -110,13 +97,6 @@ impl DeviceAdapter {
         Ok(())
     }
 
-    /// The adapter of block `layer`.
-    pub fn block(&self, layer: usize) -> Lora<'_> {
-        let group = |shape| Group { shape, adapter: self };
-        let BlockShape { qkv, o, gate_up, down } = BlockShape::new(&self.blocks[layer], &self.config);
-        Lora { qkv: group(qkv), o: group(o), gate_up: group(gate_up), down: group(down) }
-    }
-
     /// Launches the sum of the gradient's squares and waits for it: the norm.
     pub fn gradient_norm(&self, gpu: &Gpu) -> Result<f64> {
         let len = self.grads.len();
@@ -125,7 +105,8 @@ impl DeviceAdapter {
         Ok(partial.into_iter().map(f64::from_bits).sum::<f64>().sqrt())
     }
 
-    /// One step of AdamW along the gradient whose squares were summed last.
+    /// One step of AdamW along the gradient whose squares were summed last. The weights that products read are as before, until
+    /// [`DeviceAdapter::write_beside`].
     pub fn optimizer_step(&self, gpu: &Gpu, hyper: &Hyper, max_norm: f64) -> Result<()> {
         let len = self.params.len();
         let chunks = self.partial.len();
@@ -136,7 +117,7 @@ impl DeviceAdapter {
         )?;
         launch!(
             gpu, "adamw_update", Shape::new(len.div_ceil(8 * 256), 256);
-            self.params, self.grads, self.m, self.v, self.compute, self.step, self.constants, hyper.beta1, hyper.beta2,
+            self.params, self.grads, self.m, self.v, self.step, self.constants, hyper.beta1, hyper.beta2,
             hyper.eps as f32, len as u64
         )
     }

@@ -5,6 +5,7 @@
 
 use super::choices::Choices;
 use super::memory::{Buffer, Element};
+use crate::device::memory::layout::Rows;
 use anyhow::{Context, Result, ensure};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::CUevent_flags;
@@ -66,10 +67,28 @@ impl<T: Element> Matrix<T> {
         Self { rows: self.columns, columns: self.rows, transposed: !self.transposed, ..self }
     }
 
+    /// `count` columns from `start` on.
+    pub fn columns(self, start: usize, count: usize) -> Self {
+        assert!(!self.transposed && start + count <= self.columns, "columns past the end of a matrix");
+        Self { buffer: self.buffer.slice(start..self.buffer.len()), columns: count, ..self }
+    }
+
     /// Values that the buffer must have.
     fn reach(&self) -> usize {
         let (lines, width) = if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) };
         if lines == 0 { 0 } else { (lines - 1) * self.stride + width }
+    }
+}
+
+impl Matrix<bf16> {
+    /// The first `columns` values of `rows` rows.
+    pub fn of(x: Rows, rows: usize, columns: usize) -> Matrix<bf16> {
+        Matrix::new(x.buffer, rows, columns).with_stride(x.stride)
+    }
+
+    /// `columns` values of `rows` rows, from value `start` of each on.
+    pub fn behind(x: Rows, rows: usize, start: usize, columns: usize) -> Matrix<bf16> {
+        Matrix::new(x.buffer.slice(start..x.buffer.len()), rows, columns).with_stride(x.stride)
     }
 }
 
@@ -81,17 +100,30 @@ pub struct Shape {
     pub k: usize,
     strides: [usize; 3],
     transposed: [bool; 2],
-    accumulate: bool,
+    adds: bool,
     f32_out: bool,
+    /// What the addresses of a, b, what is added and the output are multiples of, in bytes: 256 at most.
+    alignments: [u32; 4],
 }
 
-/// As it is called in a file of choices: (m, k) · (k, n), which operands are transposed, and the strides of all three.
+/// Rows and operands begin at multiples of so many bytes: kernels for tensor cores want it.
+const ALIGNMENT: usize = 16;
+
+/// The largest power of two up to 256 that an address is a multiple of.
+fn alignment(address: u64) -> u32 {
+    1 << address.trailing_zeros().min(8)
+}
+
+/// As it is called in a file of choices: (m, k) · (k, n), which operands are transposed, the strides of all three, and the
+/// alignments.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { m, n, k, strides: [a, b, c], transposed, accumulate, f32_out } = *self;
+        let Self { m, n, k, strides: [a, b, c], transposed, adds, f32_out, alignments } = *self;
         let [first, second] = transposed.map(|it| if it { 't' } else { 'n' });
-        let (kind, sign) = (if f32_out { "f32" } else { "bf16" }, if accumulate { "+=" } else { "=" });
-        write!(f, "{m}x{n}x{k} {first}{second} {sign} {kind}, strides {a} {b} {c}")
+        let (kind, sign) = (if f32_out { "f32" } else { "bf16" }, if adds { "+=" } else { "=" });
+        write!(f, "{m}x{n}x{k} {first}{second} {sign} {kind}, strides {a} {b} {c}")?;
+        let [a, b, c, d] = alignments;
+        write!(f, ", aligned to {a} {b} {c} {d}")
     }
 }
 
@@ -120,6 +152,7 @@ impl Shape {
 struct Description {
     product: sys::cublasLtMatmulDesc_t,
     layouts: [sys::cublasLtMatrixLayout_t; 3],
+    alignments: [u32; 4],
 }
 
 /// A product with the algorithm chosen for it.
@@ -185,14 +218,38 @@ impl Blas {
         self.prepared.borrow().keys().map(|shape| shape.class()).collect()
     }
 
-    /// `c = a · b`, or `c += a · b` where `accumulate`: (m, k) · (k, n) -> (m, n).
-    pub fn product<T: Output>(&self, a: Matrix<bf16>, b: Matrix<bf16>, c: Matrix<T>, accumulate: bool) -> Result<()> {
-        let (m, n, k) = (c.rows, c.columns, a.columns);
+    /// `to = a · b`: (m, k) · (k, n) -> (m, n).
+    pub fn product<T: Output>(&self, a: Matrix<bf16>, b: Matrix<bf16>, to: Matrix<T>) -> Result<()> {
+        self.multiply(1.0, a, b, None, to)
+    }
+
+    /// `to = scale · a · b + plus`, summed in f32 and rounded once. Rows of `plus` lie as those of `to`, which it may be itself.
+    pub fn add_product<T: Output>(
+        &self,
+        scale: f32,
+        a: Matrix<bf16>,
+        b: Matrix<bf16>,
+        plus: Buffer<T>,
+        to: Matrix<T>,
+    ) -> Result<()> {
+        self.multiply(scale, a, b, Some(plus), to)
+    }
+
+    fn multiply<T: Output>(
+        &self,
+        scale: f32,
+        a: Matrix<bf16>,
+        b: Matrix<bf16>,
+        plus: Option<Buffer<T>>,
+        to: Matrix<T>,
+    ) -> Result<()> {
+        let (m, n, k) = (to.rows, to.columns, a.columns);
         if m == 0 || n == 0 {
             return Ok(());
         }
+        let c = plus.unwrap_or(to.buffer);
         ensure!(
-            (a.rows, b.rows, b.columns) == (m, k, n) && !c.transposed,
+            (a.rows, b.rows, b.columns) == (m, k, n) && !to.transposed,
             "a product of ({}, {}) and ({}, {}) into ({m}, {n})",
             a.rows,
             a.columns,
@@ -200,17 +257,28 @@ impl Blas {
             b.columns
         );
         ensure!(
-            a.reach() <= a.buffer.len() && b.reach() <= b.buffer.len() && c.reach() <= c.buffer.len(),
+            a.reach() <= a.buffer.len() && b.reach() <= b.buffer.len() && to.reach() <= to.buffer.len().min(c.len()),
             "a product ({m}, {k}) · ({k}, {n}) reads or writes past a buffer"
+        );
+        let alignments = [a.buffer.pointer(), b.buffer.pointer(), c.pointer(), to.buffer.pointer()].map(alignment);
+        let strides = [a.stride, b.stride, to.stride];
+        ensure!(
+            alignments.iter().all(|&bytes| bytes as usize >= ALIGNMENT)
+                && strides
+                    .iter()
+                    .zip([2, 2, size_of::<T>()])
+                    .all(|(stride, size)| (stride * size).is_multiple_of(ALIGNMENT)),
+            "a product ({m}, {k}) · ({k}, {n}) of rows that do not begin at multiples of {ALIGNMENT} bytes"
         );
         let shape = Shape {
             m,
             n,
             k,
-            strides: [a.stride, b.stride, c.stride],
+            strides,
             transposed: [a.transposed, b.transposed],
-            accumulate,
+            adds: plus.is_some(),
             f32_out: T::TYPE == f32::TYPE,
+            alignments,
         };
         let mut prepared = self.prepared.borrow_mut();
         let Prepared { description, algorithm } = match prepared.entry(shape) {
@@ -219,22 +287,24 @@ impl Blas {
                 entry.insert(self.prepare(shape).with_context(|| format!("prepare the product {shape}"))?)
             }
         };
-        let operands = [a.buffer.pointer(), b.buffer.pointer(), c.buffer.pointer()];
+        let beta = if plus.is_some() { 1.0 } else { 0.0 };
+        let operands = [a.buffer.pointer(), b.buffer.pointer(), c.pointer(), to.buffer.pointer()];
         // SAFETY: the extents of all operands were checked above.
-        unsafe { self.issue(description, algorithm, operands, accumulate) }
+        unsafe { self.issue(description, algorithm, [scale, beta], operands) }
     }
 
+    /// d = alpha · a · b + beta · c.
+    ///
     /// # Safety
-    /// The operands, those of our order of factors and the output, have to be as long as the description says.
+    /// The operands have to be as long as the description says.
     unsafe fn issue(
         &self,
         description: &Description,
         algorithm: &sys::cublasLtMatmulAlgo_t,
-        [a, b, c]: [u64; 3],
-        accumulate: bool,
+        [alpha, beta]: [f32; 2],
+        [a, b, c, d]: [u64; 4],
     ) -> Result<()> {
-        let Description { product, layouts: [first, second, out] } = description;
-        let (alpha, beta) = (1.0f32, if accumulate { 1.0f32 } else { 0.0 });
+        let Description { product, layouts: [first, second, out], .. } = description;
         let workspace = self.workspace.device_ptr(&self.stream).0;
         // SAFETY: the descriptors are live, and the caller vouches for the operands.
         unsafe {
@@ -249,7 +319,7 @@ impl Blas {
                 *second,
                 c as *const c_void,
                 *out,
-                c as *mut c_void,
+                d as *mut c_void,
                 *out,
                 algorithm,
                 workspace as *mut c_void,
@@ -281,14 +351,22 @@ impl Blas {
 
     /// cuBLASLt's suggestions, at most `most` and at least one: the one that it expects to be the fastest comes first.
     fn suggestions(&self, description: &Description, most: usize) -> Result<Vec<sys::cublasLtMatmulAlgo_t>> {
-        let Description { product, layouts: [first, second, out] } = *description;
+        let Description { product, layouts: [first, second, out], .. } = *description;
         let preference = result::create_matmul_pref()?;
         let workspace = WORKSPACE;
         // Sums that are split are added up in f32; in the output's bf16 every part would be rounded.
         let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        // cuBLASLt's first operand is b.
+        let [a, b, c, d] = description.alignments;
+        let alignments = [
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
+            (sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, d),
+        ];
         let mut found: Vec<sys::cublasLtMatmulHeuristicResult_t> = Vec::with_capacity(most);
         let mut count = 0;
-        // SAFETY: the attributes are a size and a mask of 32 bits; all handles are live; the vector has room for `most` results,
+        // SAFETY: the attributes are a size, and a mask and alignments of 32 bits; all handles are live; the vector has room for `most` results,
         // of which `count` were written.
         unsafe {
             result::set_matmul_pref_attribute(
@@ -303,6 +381,10 @@ impl Blas {
                 (&raw const reduction).cast(),
                 size_of::<u32>(),
             )?;
+            for (attribute, bytes) in &alignments {
+                let bytes: *const u32 = bytes;
+                result::set_matmul_pref_attribute(preference, *attribute, bytes.cast(), size_of::<u32>())?;
+            }
             let status = sys::cublasLtMatmulAlgoGetHeuristic(
                 self.handle,
                 product,
@@ -327,7 +409,7 @@ impl Blas {
 
     /// Whether an algorithm works for a product and needs no more scratch memory than there is.
     fn can(&self, description: &Description, algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
-        let Description { product, layouts: [first, second, out] } = *description;
+        let Description { product, layouts: [first, second, out], .. } = *description;
         let mut found = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
         // SAFETY: all handles are live, and the result was written where the status is success.
         unsafe {
@@ -357,7 +439,8 @@ impl Blas {
         let [a, b, c] = shape.reach();
         let bytes = c * if shape.f32_out { 4 } else { 2 };
         ensure!(a <= operands.0.len() && b <= operands.1.len() && bytes <= 4 * operands.2.len(), "operands too short");
-        let at = [operands.0.pointer(), operands.1.pointer(), operands.2.pointer()];
+        let at = [operands.0.pointer(), operands.1.pointer(), operands.2.pointer(), operands.2.pointer()];
+        let beta = if shape.adds { 1.0 } else { 0.0 };
         let description = Description::new(shape)?;
         let algorithms = self.suggestions(&description, CANDIDATES)?;
         let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
@@ -368,7 +451,7 @@ impl Blas {
                 before()?;
                 let start = self.stream.record_event(timed)?;
                 // SAFETY: the lengths of the operands were checked.
-                unsafe { self.issue(&description, algorithm, at, shape.accumulate)? };
+                unsafe { self.issue(&description, algorithm, [1.0, beta], at)? };
                 let end = self.stream.record_event(timed)?;
                 best = best.min(start.elapsed_ms(&end)?);
             }
@@ -411,7 +494,7 @@ impl Description {
             layout(out_type, (shape.n as u64, shape.m as u64), shape.strides[2])?,
         ];
         let product = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, f32_type)?;
-        let description = Self { product, layouts };
+        let description = Self { product, layouts, alignments: shape.alignments };
         let transposes = [
             (sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA, shape.transposed[1]),
             (sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSB, shape.transposed[0]),
@@ -453,7 +536,7 @@ mod tests {
 
     fn shape(m: usize) -> Shape {
         let (transposed, strides) = ([false, true], [64, 80, 32]);
-        Shape { m, n: 32, k: 64, strides, transposed, accumulate: false, f32_out: false }
+        Shape { m, n: 32, k: 64, strides, transposed, adds: false, f32_out: false, alignments: [256; 4] }
     }
 
     #[test]
@@ -467,8 +550,8 @@ mod tests {
 
     #[test]
     fn a_shape_has_its_name_and_its_extents() {
-        let accumulated = Shape { accumulate: true, f32_out: true, ..shape(5) };
-        assert_eq!(accumulated.to_string(), "5x32x64 nt += f32, strides 64 80 32");
+        let accumulated = Shape { adds: true, f32_out: true, ..shape(5) };
+        assert_eq!(accumulated.to_string(), "5x32x64 nt += f32, strides 64 80 32, aligned to 256 256 256 256");
         assert_eq!(shape(5).reach(), [5 * 64, 31 * 80 + 64, 5 * 32]);
     }
 }

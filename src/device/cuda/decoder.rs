@@ -1,19 +1,20 @@
 //! The decoder on the device: a packed micro-batch forward and back, block by block, as `model::decoder` does it on the CPU.
 //!
-//! The residual stream is bf16, and products that end in it are accumulated into it by the product itself (beta = 1), so
-//! that a sum is rounded once.
+//! The residual stream is bf16, and products that end in it add to it what it was before (beta = 1), so that a sum is rounded
+//! once.
 
 use super::Gpu;
-use super::adapter::{DeviceAdapter, Lora};
+use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
-use super::lora::Group;
 use super::memory::{Arena, Buffer};
 use super::ops;
 use super::pack::DevicePack;
 use super::weights::{Block, Frozen, Linear, Origin};
-use crate::device::memory::layout::{Backward, BlockWork, Cache, Forward, Layout, Saved};
+use crate::device::memory::layout::{Backward, BlockWork, Cache, Forward, Layout, Rows, Saved};
+use crate::device::memory::lora::LoraColumns;
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
+use crate::model::lora::BlockLora;
 use crate::ops::attention::Heads;
 use anyhow::Result;
 use half::bf16;
@@ -22,14 +23,24 @@ use half::bf16;
 pub struct Decoder {
     pub config: ModelConfig,
     pub frozen: Frozen,
+    /// What the weights have beside them for an adapter.
+    lora: LoraColumns,
 }
 
-/// Where a pass puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
+/// The tokens of a pass.
 #[derive(Clone, Copy)]
-struct KeyStore {
-    cache: Cache,
-    slots: Buffer<i32>,
-    cells: Buffer<i32>,
+pub struct Tokens {
+    /// (rows)
+    pub ids: Buffer<i32>,
+    pub positions: Buffer<i32>,
+}
+
+/// Where a block puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
+#[derive(Clone, Copy)]
+pub struct KeyStore {
+    pub cache: Cache,
+    pub slots: Buffer<i32>,
+    pub cells: Buffer<i32>,
 }
 
 impl KeyStore {
@@ -41,18 +52,19 @@ impl KeyStore {
 }
 
 impl Decoder {
-    pub fn load(gpu: &Gpu, config: ModelConfig, origin: &Origin, positions: usize) -> Result<Self> {
-        let frozen = Frozen::load(gpu, &config, origin, positions)?;
-        Ok(Self { config, frozen })
+    /// Loads a decoder for sequences of up to `positions` tokens, with room for an adapter of these columns.
+    pub fn load(gpu: &Gpu, config: ModelConfig, origin: &Origin, positions: usize, lora: LoraColumns) -> Result<Self> {
+        let frozen = Frozen::load(gpu, &config, origin, positions, lora)?;
+        Ok(Self { config, frozen, lora })
     }
 
     pub fn heads(&self) -> Heads {
         self.config.heads()
     }
 
-    /// As far as memory goes.
-    pub fn layout<'a>(&'a self, adapter: Option<&'a DeviceAdapter>) -> Layout<'a> {
-        Layout { config: &self.config, lora: adapter.map(|adapter| adapter.block(0).shape()) }
+    /// As far as memory goes, with or without the adapter.
+    pub fn layout(&self, adapted: bool) -> Layout<'_> {
+        Layout { config: &self.config, lora: if adapted { self.lora } else { LoraColumns::default() } }
     }
 
     pub fn eps(&self) -> f32 {
@@ -64,12 +76,13 @@ impl Decoder {
         &self,
         gpu: &Gpu,
         arena: &mut Arena,
-        adapter: Option<&DeviceAdapter>,
+        adapted: bool,
         pack: &DevicePack,
         keep: Keep,
     ) -> Result<Forward> {
-        let pass = self.layout(adapter).forward(arena, pack.rows, keep)?;
-        self.through_blocks(gpu, arena, adapter, pack, &pass, |_| KeyStore::NOWHERE)?;
+        let pass = self.layout(adapted).forward(arena, pack.rows, keep)?;
+        let attend = self.branches(gpu, pack);
+        self.through_blocks(gpu, adapted, pack.tokens(), &pass, |_| KeyStore::NOWHERE, attend)?;
         arena.reset(pass.kept);
         Ok(pass)
     }
@@ -81,36 +94,46 @@ impl Decoder {
         &self,
         gpu: &Gpu,
         arena: &mut Arena,
-        adapter: Option<&DeviceAdapter>,
+        adapted: bool,
         pack: &DevicePack,
         caches: &[Cache],
         slots: Buffer<i32>,
         cells: Buffer<i32>,
     ) -> Result<Buffer<bf16>> {
-        let pass = self.layout(adapter).forward(arena, pack.rows, Keep::Nothing)?;
-        self.through_blocks(gpu, arena, adapter, pack, &pass, |i| KeyStore { cache: caches[i], slots, cells })?;
+        let pass = self.layout(adapted).forward(arena, pack.rows, Keep::Nothing)?;
+        let store = |i: usize| KeyStore { cache: caches[i], slots, cells };
+        self.through_blocks(gpu, adapted, pack.tokens(), &pass, store, self.branches(gpu, pack))?;
         Ok(pass.hidden)
     }
 
-    /// From the tokens to the hidden rows after the last norm.
-    fn through_blocks(
+    /// Attention over the rows themselves: each sees its group's prompt and its own branch.
+    fn branches(&self, gpu: &Gpu, pack: &DevicePack) -> impl Fn(usize, &Saved) -> Result<()> {
+        let heads = self.heads();
+        move |_, saved| ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)
+    }
+
+    /// From the tokens to the hidden rows after the last norm. `attend` is given a block's index and its q, k and v with
+    /// positions applied, and leaves what attention gives: over a cache, or over the rows themselves.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and where everything goes")]
+    pub fn through_blocks(
         &self,
         gpu: &Gpu,
-        arena: &mut Arena,
-        adapter: Option<&DeviceAdapter>,
-        pack: &DevicePack,
+        adapted: bool,
+        tokens: Tokens,
         pass: &Forward,
         store: impl Fn(usize) -> KeyStore,
+        attend: impl Fn(usize, &Saved) -> Result<()>,
     ) -> Result<()> {
-        let (rows, hidden, layers) = (pack.rows, self.config.hidden_size, self.frozen.blocks.len());
-        ops::gather_rows(gpu, self.frozen.embedding, pack.tokens, pass.streams[0], hidden)?;
+        let (rows, hidden, layers) = (tokens.ids.len(), self.config.hidden_size, self.frozen.blocks.len());
+        ops::gather_rows(gpu, self.frozen.embedding, tokens.ids, pass.streams[0], hidden)?;
         for (i, block) in self.frozen.blocks.iter().enumerate() {
-            let lora = adapter.map(|adapter| adapter.block(i));
-            let (x, out) = (pass.streams[i], pass.streams[i + 1]);
-            self.block_forward(gpu, arena, block, lora, pack, x, out, &pass.saved[i], &pass.work, store(i))?;
+            let (x, out, saved) = (pass.streams[i], pass.streams[i + 1], &pass.saved[i]);
+            let attend = |saved: &Saved| attend(i, saved);
+            self.block_forward(gpu, block, adapted, tokens, x, out, saved, &pass.work, store(i), attend)?;
         }
         let last = pass.streams[layers];
-        ops::rms_norm(gpu, last, self.frozen.norm, pass.hidden, pass.scales, rows, hidden, self.eps())
+        let to = Rows::plain(pass.hidden, hidden);
+        ops::rms_norm(gpu, last, self.frozen.norm, to, pass.scales, rows, hidden, self.eps())
     }
 
     /// Adds the adapter's gradients, from that of the hidden rows of `pass`, which kept what `keep` says and is overwritten.
@@ -127,21 +150,22 @@ impl Decoder {
     ) -> Result<()> {
         assert!(keep != Keep::Nothing, "a backward pass needs a forward pass that kept something");
         let (rows, hidden, layers) = (pack.rows, self.config.hidden_size, self.frozen.blocks.len());
-        let back = self.layout(Some(adapter)).backward(arena, rows, keep)?;
-        back.dx.zero(gpu)?;
+        let back = self.layout(true).backward(arena, rows, keep)?;
+        back.dx.buffer.zero(gpu)?;
         let last = pass.streams[layers];
         ops::rms_norm_backward(gpu, d_hidden, last, pass.scales, self.frozen.norm, back.dx, rows, hidden)?;
         for (i, block) in self.frozen.blocks.iter().enumerate().rev() {
-            let (lora, input) = (adapter.block(i), pass.streams[i]);
+            let (lora, input) = (&adapter.blocks[i], pass.streams[i]);
             let saved = match &back.again {
                 Some((out, saved, work)) => {
-                    let nowhere = KeyStore::NOWHERE;
-                    self.block_forward(gpu, arena, block, Some(lora), pack, input, *out, saved, work, nowhere)?;
+                    let (tokens, nowhere, attend) = (pack.tokens(), KeyStore::NOWHERE, self.branches(gpu, pack));
+                    let attend = |saved: &Saved| attend(i, saved);
+                    self.block_forward(gpu, block, true, tokens, input, *out, saved, work, nowhere, attend)?;
                     saved
                 }
                 None => &pass.saved[i],
             };
-            self.block_backward(gpu, arena, block, lora, pack, input, saved, &back)?;
+            self.block_backward(gpu, arena, block, lora, adapter.grads, pack, input, saved, &back)?;
         }
         Ok(())
     }
@@ -151,38 +175,39 @@ impl Decoder {
     fn block_forward(
         &self,
         gpu: &Gpu,
-        arena: &mut Arena,
         block: &Block,
-        lora: Option<Lora>,
-        pack: &DevicePack,
+        adapted: bool,
+        tokens: Tokens,
         x: Buffer<bf16>,
         out: Buffer<bf16>,
         saved: &Saved,
         work: &BlockWork,
         store: KeyStore,
+        attend: impl FnOnce(&Saved) -> Result<()>,
     ) -> Result<()> {
-        let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
+        let (rows, heads, config) = (tokens.ids.len(), self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let BlockWork { normed, activated } = *work;
+        let plain = |x| Rows::plain(x, hidden);
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
-        adapted(gpu, arena, &block.qkv, lora.map(|lora| lora.qkv), normed, rows, saved.qkv, saved.qkv_low, false)?;
-        let KeyStore { cache, slots, cells } = store;
+        block.qkv.forward(gpu, adapted, normed, rows, None, Rows::plain(saved.qkv, heads.qkv_width()))?;
+        ops::copy_columns(gpu, normed, hidden, saved.qkv_shrunk, rows)?;
         if config.qk_norm {
             ops::qk_norm(gpu, saved.qkv, block.qk_norm, saved.unnormed, rows, heads, self.eps())?;
         }
-        let rope = self.frozen.rope;
-        ops::qkv_rope(gpu, saved.qkv, block.qkv_bias, rope, pack.positions, cache, slots, cells, rows, heads)?;
-        ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)?;
+        let KeyStore { cache, slots, cells } = store;
+        let (bias, rope) = (block.qkv_bias, self.frozen.rope);
+        ops::qkv_rope(gpu, saved.qkv, bias, rope, tokens.positions, cache, slots, cells, rows, heads)?;
+        attend(saved)?;
 
-        saved.middle.copy_from(gpu, x)?;
-        adapted(gpu, arena, &block.o, lora.map(|lora| lora.o), saved.attended, rows, saved.middle, saved.o_low, true)?;
+        block.o.forward(gpu, adapted, saved.attended, rows, Some(x), plain(saved.middle))?;
         ops::rms_norm(gpu, saved.middle, block.post_norm, normed, saved.middle_scales, rows, hidden, self.eps())?;
-        let gate_up = lora.map(|lora| lora.gate_up);
-        adapted(gpu, arena, &block.gate_up, gate_up, normed, rows, saved.gate_up, saved.gate_up_low, false)?;
+        block.gate_up.forward(gpu, adapted, normed, rows, None, saved.gate_up)?;
+        ops::copy_columns(gpu, normed, hidden, saved.gate_up_shrunk, rows)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
-        out.copy_from(gpu, saved.middle)?;
-        adapted(gpu, arena, &block.down, lora.map(|lora| lora.down), activated, rows, out, saved.down_low, true)
+        block.down.forward(gpu, adapted, activated, rows, Some(saved.middle), plain(out))?;
+        ops::copy_columns(gpu, activated, inner, saved.down_shrunk, rows)
     }
 
     /// Turns the gradient of the block's output in `back.dx` into that of its input.
@@ -192,7 +217,8 @@ impl Decoder {
         gpu: &Gpu,
         arena: &mut Arena,
         block: &Block,
-        lora: Lora,
+        lora: &BlockLora,
+        grads: Buffer<f32>,
         pack: &DevicePack,
         input: Buffer<bf16>,
         saved: &Saved,
@@ -200,94 +226,33 @@ impl Decoder {
     ) -> Result<()> {
         let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let Backward { dx: d, normed, d_normed, activated, d_activated, d_attended, d_qkv, .. } = *back;
+        let Backward { dx: d, d_normed, d_activated, d_attended, d_qkv, .. } = *back;
+        let kept = |shrunk: Buffer<bf16>, layer: &Linear| Matrix::new(shrunk, rows, layer.lora);
 
-        ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
-        adapted_backward(gpu, arena, &block.down, lora.down, activated, saved.down_low, d, rows, d_activated)?;
-        // The gradient takes the place of gate and up: nothing reads them again.
+        // Each layer: the gradient of its input; what gives the gradient before that, and leaves the input in its place; then
+        // the gradients of the adapter, from the input and the gradient of the output.
+        block.down.input_gradient(gpu, d, rows, d_activated)?;
         ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
-        ops::rms_norm_again(gpu, saved.middle, saved.middle_scales, block.post_norm, normed, rows, hidden)?;
-        let (low, d_gate_up) = (saved.gate_up_low, saved.gate_up);
-        adapted_backward(gpu, arena, &block.gate_up, lora.gate_up, normed, low, d_gate_up, rows, d_normed)?;
-        ops::rms_norm_backward(gpu, d_normed, saved.middle, saved.middle_scales, block.post_norm, d, rows, hidden)?;
+        let (activated, shrunk) = (Rows::plain(d_activated, inner), kept(saved.down_shrunk, &block.down));
+        block.down.lora_gradient(gpu, &lora.down, grads, activated, shrunk, d, rows)?;
 
-        adapted_backward(gpu, arena, &block.o, lora.o, saved.attended, saved.o_low, d, rows, d_attended)?;
-        ops::branch_attention_backward(
-            gpu,
-            arena,
-            saved.qkv,
-            saved.attended,
-            saved.lse,
-            d_attended,
-            d_qkv,
-            pack,
-            heads,
-        )?;
+        block.gate_up.input_gradient(gpu, saved.gate_up, rows, d_normed)?;
+        ops::rms_norm_backward(gpu, d_normed, saved.middle, saved.middle_scales, block.post_norm, d, rows, hidden)?;
+        let (normed, shrunk) = (Rows::plain(d_normed, hidden), kept(saved.gate_up_shrunk, &block.gate_up));
+        block.gate_up.lora_gradient(gpu, &lora.gate_up, grads, normed, shrunk, saved.gate_up, rows)?;
+
+        block.o.input_gradient(gpu, d, rows, d_attended)?;
+        let shrunk = Matrix::behind(saved.attended, rows, block.o.inputs, block.o.lora);
+        block.o.lora_gradient(gpu, &lora.o, grads, saved.attended, shrunk, d, rows)?;
+        let (attended, lse) = (saved.attended, saved.lse);
+        ops::branch_attention_backward(gpu, arena, saved.qkv, attended, lse, d_attended, d_qkv, pack, heads)?;
         ops::qkv_rope_backward(gpu, d_qkv, self.frozen.rope, pack.positions, rows, heads)?;
         if config.qk_norm {
             ops::qk_norm_backward(gpu, d_qkv, block.qk_norm, saved.unnormed, rows, heads, self.eps())?;
         }
-        ops::rms_norm_again(gpu, input, saved.input_scales, block.input_norm, normed, rows, hidden)?;
-        adapted_backward(gpu, arena, &block.qkv, lora.qkv, normed, saved.qkv_low, d_qkv, rows, d_normed)?;
-        ops::rms_norm_backward(gpu, d_normed, input, saved.input_scales, block.input_norm, d, rows, hidden)
+        block.qkv.input_gradient(gpu, d_qkv, rows, d_normed)?;
+        ops::rms_norm_backward(gpu, d_normed, input, saved.input_scales, block.input_norm, d, rows, hidden)?;
+        let shrunk = kept(saved.qkv_shrunk, &block.qkv);
+        block.qkv.lora_gradient(gpu, &lora.qkv, grads, normed, shrunk, d_qkv, rows)
     }
-}
-
-/// A frozen layer and its adapter: `y` (rows, outputs), added to what is there where `accumulate`.
-#[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
-fn adapted(
-    gpu: &Gpu,
-    arena: &mut Arena,
-    layer: &Linear,
-    lora: Option<Group>,
-    x: Buffer<bf16>,
-    rows: usize,
-    y: Buffer<bf16>,
-    low: Buffer<bf16>,
-    accumulate: bool,
-) -> Result<()> {
-    match lora {
-        // The adapter writes and the large product adds itself on top: one reading of y less than the other way round.
-        Some(lora) if lora.covers() => {
-            lora.forward(gpu, arena, x, rows, y, low, accumulate)?;
-            linear(gpu, layer, x, y, rows, true)
-        }
-        Some(lora) => {
-            linear(gpu, layer, x, y, rows, accumulate)?;
-            lora.forward(gpu, arena, x, rows, y, low, true)
-        }
-        None => linear(gpu, layer, x, y, rows, accumulate),
-    }
-}
-
-/// `y = x · Wᵀ`, or `y += x · Wᵀ`: (rows, inputs) -> (rows, outputs).
-pub fn linear(
-    gpu: &Gpu,
-    linear: &Linear,
-    x: Buffer<bf16>,
-    y: Buffer<bf16>,
-    rows: usize,
-    accumulate: bool,
-) -> Result<()> {
-    let weight = Matrix::new(linear.weight, linear.outputs, linear.inputs);
-    gpu.blas.product(Matrix::new(x, rows, linear.inputs), weight.t(), Matrix::new(y, rows, linear.outputs), accumulate)
-}
-
-/// Writes the gradient `dx` (rows, inputs) of the input and adds the adapter's gradient. The weights are frozen and get none.
-#[allow(clippy::too_many_arguments, reason = "the operands of a product rule")]
-fn adapted_backward(
-    gpu: &Gpu,
-    arena: &mut Arena,
-    layer: &Linear,
-    lora: Group,
-    x: Buffer<bf16>,
-    low: Buffer<bf16>,
-    dy: Buffer<bf16>,
-    rows: usize,
-    dx: Buffer<bf16>,
-) -> Result<()> {
-    // As in `adapted`: dx = dy · W is added on top by the product itself.
-    let written = lora.backward(gpu, arena, x, low, dy, rows, dx)?;
-    let weight = Matrix::new(layer.weight, layer.outputs, layer.inputs);
-    gpu.blas.product(Matrix::new(dy, rows, layer.outputs), weight, Matrix::new(dx, rows, layer.inputs), written)
 }

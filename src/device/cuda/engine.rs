@@ -38,22 +38,17 @@ impl Engine for CudaEngine<'_> {
         request: &Request,
         watch: &mut dyn Watch,
     ) -> Result<Option<Vec<Vec<Branch>>>> {
-        let Shared { gpu, decoder, adapter: device, arena } = self.shared;
-        let lora = match adapter {
-            Some(adapter) => {
-                let device = device.as_ref().context("the model was loaded without room for an adapter")?;
-                device.make_current(gpu, adapter)?;
-                Some(device)
-            }
-            None => None,
-        };
+        let Shared { gpu, decoder, arena, .. } = self.shared;
+        if let Some(adapter) = adapter {
+            self.shared.make_current(adapter)?;
+        }
         let mut arena = arena.borrow_mut();
         arena.clear();
         if request.prompts.is_empty() || request.num_generations == 0 {
             // There is no memory to lay out.
             return Ok(Some(vec![Vec::new(); request.prompts.len()]));
         }
-        let slabs = Slabs::new(gpu, &mut arena, decoder, lora, request, self.max_rows)?;
+        let slabs = Slabs::new(gpu, &mut arena, decoder, adapter.is_some(), request, self.max_rows)?;
         let graphs = BTreeMap::new();
         let mut rollout = Rollout { gpu, decoder, sampling: request.sampling, arena: &mut arena, slabs, graphs };
         schedule::generate(&mut rollout, request, watch)
@@ -66,7 +61,7 @@ struct Rollout<'a> {
     decoder: &'a Decoder,
     sampling: &'a Sampling,
     arena: &'a mut DeviceArena,
-    slabs: Slabs<'a>,
+    slabs: Slabs,
     graphs: BTreeMap<Batch, Step>,
 }
 

@@ -54,14 +54,14 @@ impl<'a> CudaLearner<'a> {
         let pass = self.pass.as_ref().context("a forward pass comes first")?;
         let (hidden, vocab, count) = (decoder.config.hidden_size, decoder.config.vocab_size, pack.pairs.len());
         let mark = arena.mark();
-        let work = decoder.layout(None).head(arena, count, back.is_some())?;
+        let work = decoder.layout(false).head(arena, count, back.is_some())?;
         let HeadWork { chunk, stride, rows, logits: buffer, d_rows, .. } = work;
         if let Some((values, entropy)) = back {
             work.d_logprob.upload(gpu, values)?;
             work.d_entropy.upload(gpu, &vec![entropy; count])?;
         }
         let stats = HeadStats { logprob: work.logprob, entropy: work.entropy, lse: work.lse };
-        let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
+        let head = Matrix::new(decoder.frozen.head, vocab, hidden);
         for start in (0..count).step_by(chunk.max(1)) {
             let range = start..(start + chunk).min(count);
             let len = range.len();
@@ -74,7 +74,7 @@ impl<'a> CudaLearner<'a> {
             let targets = pass.pack.pairs.targets.slice(range.clone());
             ops::gather_rows(gpu, pass.forward.hidden, pass.pack.pairs.rows.slice(range.clone()), rows, hidden)?;
             let out = Matrix::new(buffer, len, vocab).with_stride(stride);
-            gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out, false)?;
+            gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out)?;
             ops::head_stats(gpu, logits, targets, part, temperature)?;
             if back.is_some() {
                 let (by_logprob, by_entropy) =
@@ -83,7 +83,7 @@ impl<'a> CudaLearner<'a> {
                 // Each row of the gradient is the first half of the row that the f32 logits had.
                 let d_logits = Matrix::new(buffer.as_bf16(), len, vocab).with_stride(2 * stride);
                 let to = d_rows.slice(range.start * hidden..range.end * hidden);
-                gpu.blas.product(d_logits, head, Matrix::new(to, len, hidden), false)?;
+                gpu.blas.product(d_logits, head, Matrix::new(to, len, hidden))?;
             }
         }
         if back.is_some() {
@@ -99,23 +99,23 @@ impl<'a> CudaLearner<'a> {
 
 impl Learner for CudaLearner<'_> {
     fn begin(&mut self, adapter: &Adapter) -> Result<()> {
+        self.shared.make_current(adapter)?;
         let (gpu, _, device, _) = self.parts();
-        device.make_current(gpu, adapter)?;
         device.grads.zero(gpu)
     }
 
     fn forward(&mut self, adapter: Option<&Adapter>, pack: &Pack, keep: Keep) -> Result<()> {
-        let (gpu, decoder, device, mut arena) = self.parts();
+        let (gpu, decoder, _, mut arena) = self.parts();
         self.pass = None;
         arena.clear();
-        let adapter = adapter.map(|_| device);
+        let adapted = adapter.is_some();
         // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
         let (heads, rows) = (decoder.heads(), pack.tokens.len());
         let partial = Tiles::new(&pack.parts, heads.query / heads.kv).partial_len(heads);
-        let bytes = decoder.layout(adapter).pass_bytes(rows, pack.pairs.len(), partial, keep).total();
+        let bytes = decoder.layout(adapted).pass_bytes(rows, pack.pairs.len(), partial, keep).total();
         arena.reserve(metadata_bytes(rows) + bytes)?;
         let pack = DevicePack::new(gpu, &mut arena, pack, heads)?;
-        let forward = decoder.forward(gpu, &mut arena, adapter, &pack, keep)?;
+        let forward = decoder.forward(gpu, &mut arena, adapted, &pack, keep)?;
         let d_hidden = match keep {
             Keep::Nothing => Buffer::NULL,
             _ => arena.take(forward.hidden.len())?,
@@ -157,12 +157,13 @@ impl Learner for CudaLearner<'_> {
     }
 
     fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
-        let (gpu, _, device, _) = self.parts();
+        let (gpu, decoder, device, _) = self.parts();
         // The first step of a run, from nothing or from a checkpoint.
         if self.moments_at != Some(adamw.step) {
             device.load_moments(gpu, adamw)?;
         }
         device.optimizer_step(gpu, hyper, max_norm)?;
+        device.write_beside(gpu, &decoder.frozen)?;
         adamw.step += 1;
         self.moments_at = Some(adamw.step);
         device.fetch(gpu, adapter)

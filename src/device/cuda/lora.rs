@@ -1,349 +1,115 @@
-//! LoRA on a group of layers that read the same input, by the kernels of lora_*.cu. Layouts: lora.cuh.
+//! A linear layer and its LoRA adapter as one product, forward and backward. Storage: device/memory/lora.rs.
+//!
+//! With s for the adapter's scale:
+//!
+//! - y = [x | x·Aᵀ] · [W | s·B]ᵀ: the columns behind x are filled by a product, then one over inputs + p gives y;
+//! - dx = [dy | dy·s·B] · [W; A]: the same over outputs + p;
+//! - dA += (dy·s·B)ᵀ · x and dB += s·dyᵀ·(x·Aᵀ), in f32 into the flat gradient.
+//!
+//! So y and dx are rounded once, as without an adapter. x·Aᵀ and dy·s·B are bf16: products take nothing else, and the
+//! gradients see what the forward used.
 
 use super::Gpu;
-use super::adapter::DeviceAdapter;
-use super::launch::{Argument, Shape, launch};
-use super::memory::{Arena, Buffer};
-use crate::device::memory::lora::{
-    COLUMNS, Cut, GroupShape, NARROW, Parts, ROWS, STRIP, gradient_cut, shrink_columns, tiles,
-};
+use super::blas::Matrix;
+use super::launch::{Shape, launch};
+use super::memory::Buffer;
+use super::weights::Linear;
+use crate::device::memory::layout::Rows;
+use crate::device::memory::lora::padded_rank;
+use crate::ops::lora::LoraGroup;
 use anyhow::Result;
 use half::bf16;
-use std::ops::Deref;
 
-const THREADS: usize = 256;
-
-/// A group with its place in the adapter.
-#[derive(Clone, Copy)]
-pub struct Group<'a> {
-    pub shape: GroupShape<'a>,
-    pub adapter: &'a DeviceAdapter,
-}
-
-impl<'a> Deref for Group<'a> {
-    type Target = GroupShape<'a>;
-
-    fn deref(&self) -> &GroupShape<'a> {
-        &self.shape
-    }
-}
-
-impl Group<'_> {
-    fn a(&self) -> Buffer<bf16> {
-        self.adapter.compute.slice(self.group.a.clone())
-    }
-
-    /// Whether every column of the output is adapted.
-    pub fn covers(&self) -> bool {
-        self.group.parts.iter().map(|part| part.columns.len()).sum::<usize>() == self.outputs
-    }
-
-    /// Leaves x·Aᵀ in `low` and writes the adapter's part to `y` (rows, outputs), or adds it to what is there.
-    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and the operands of two products")]
+impl Linear {
+    /// `y = x · Wᵀ`, plus the adapter's part where `adapted`, plus `residual` where there is one, whose rows lie as those of y:
+    /// (rows, inputs) -> (rows, outputs). Leaves x·Aᵀ behind the rows of x.
     pub fn forward(
         &self,
         gpu: &Gpu,
-        arena: &mut Arena,
-        x: Buffer<bf16>,
+        adapted: bool,
+        x: Rows,
         rows: usize,
-        y: Buffer<bf16>,
-        low: Buffer<bf16>,
-        add: bool,
+        residual: Option<Buffer<bf16>>,
+        y: Rows,
     ) -> Result<()> {
-        let (all, count) = (self.low_width(), self.group.parts.len());
-        if count == 0 {
-            return Ok(());
+        let columns = if adapted { self.lora } else { 0 };
+        if columns > 0 {
+            let shrunk = Matrix::behind(x, rows, self.inputs, columns);
+            gpu.blas.product(Matrix::of(x, rows, self.inputs), self.a().t(), shrunk)?;
         }
-        let cut = self.shrink_cut(rows);
-        let mark = arena.mark();
-        let partial = if cut.splits > 1 { arena.take(cut.splits * rows * all)? } else { Buffer::NULL };
-        self.shrink(gpu, x, rows, low, partial, &cut)?;
-        if cut.splits > 1 {
-            self.sum_low(gpu, partial, low, rows, cut.span, [self.inputs; 3])?;
+        let width = self.inputs + columns;
+        let (left, right) = (Matrix::of(x, rows, width), self.matrix(self.outputs, width).t());
+        let y = Matrix::of(y, rows, self.outputs);
+        match residual {
+            Some(residual) => gpu.blas.add_product(1.0, left, right, residual, y),
+            None => gpu.blas.product(left, right, y),
         }
-        arena.reset(mark);
-        let (rank, padded) = (self.group.rank, self.padded());
-        let b = self.adapter.compute.slice(self.b_range());
-        expand(gpu, low, b, y, rows, self.outputs, all, padded, rank, self.group.scale, add, self.parts())
     }
 
-    /// x·Aᵀ of all parts, to `low`, or to `partial` for each span of a cut.
-    fn shrink(
-        &self,
-        gpu: &Gpu,
-        x: Buffer<bf16>,
-        rows: usize,
-        low: Buffer<bf16>,
-        partial: Buffer<f32>,
-        cut: &Cut,
-    ) -> Result<()> {
-        let all = self.low_width();
-        let n = shrink_columns(all);
-        let blocks = [all.div_ceil(n), rows.div_ceil(ROWS), cut.splits];
-        let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
-        let (rank, count) = (self.group.rank, self.group.parts.len());
-        launch!(gpu, shrink_kernel(n), shape; x, self.a(), low, partial, rows, self.inputs, rank, count, cut.span)
-    }
-
-    /// Adds up what the spans of a depth left of `low`, for parts of these depths.
-    fn sum_low(
-        &self,
-        gpu: &Gpu,
-        partial: Buffer<f32>,
-        low: Buffer<bf16>,
-        rows: usize,
-        span: usize,
-        depths: [usize; 3],
-    ) -> Result<()> {
-        let shape = Shape::new((rows * self.low_width()).div_ceil(2_048), THREADS);
-        let [first, second, third] = depths;
-        let count = self.group.parts.len();
-        launch!(gpu, "lora_low", shape; partial, low, rows, self.padded(), count, span, first, second, third)
-    }
-
-    /// The same for few rows, whose bits do not depend on each other. `partial` has room for
-    /// [`GroupShape::decode_values`].
-    pub fn decode(
-        &self,
-        gpu: &Gpu,
-        x: Buffer<bf16>,
-        rows: usize,
-        y: Buffer<bf16>,
-        partial: Buffer<f32>,
-        add: bool,
-    ) -> Result<()> {
-        let (all, count) = (self.low_width(), self.group.parts.len());
-        if count == 0 {
-            return Ok(());
+    /// The gradient `dx` (rows, inputs) of the input from that of the adapted output. Leaves dy·s·B behind the rows of dy.
+    pub fn input_gradient(&self, gpu: &Gpu, dy: Rows, rows: usize, dx: Buffer<bf16>) -> Result<()> {
+        if self.lora > 0 {
+            let shrunk = Matrix::behind(dy, rows, self.outputs, self.lora);
+            gpu.blas.product(Matrix::of(dy, rows, self.outputs), self.b(), shrunk)?;
         }
-        let cut = self.decode_cut();
-        let rank = self.group.rank;
-        self.shrink(gpu, x, rows, Buffer::NULL, partial, &cut)?;
-        let b = self.adapter.compute.slice(self.b_range());
-        let parts = self.parts();
-        let shape = Shape { blocks: [tiles(parts, COLUMNS), rows.div_ceil(32), 1], threads: THREADS, shared: 20_480 };
-        let mut arguments = vec![
-            Argument::from(partial),
-            b.into(),
-            y.into(),
-            rows.into(),
-            self.outputs.into(),
-            all.into(),
-            self.padded().into(),
-            rank.into(),
-            cut.splits.into(),
-            self.group.scale.into(),
-            i32::from(add).into(),
-        ];
-        arguments.extend(columns(parts));
-        gpu.launch("lora_expand_split", shape, &mut arguments)
+        let width = self.outputs + self.lora;
+        gpu.blas.product(
+            Matrix::of(dy, rows, width),
+            self.matrix(width, self.inputs),
+            Matrix::new(dx, rows, self.inputs),
+        )
     }
 
-    /// From `dy` (rows, outputs): adds to the adapter's gradient and writes its part of `dx` (rows, inputs). Returns whether
-    /// there was anything to write, for the base layer's product to be added to.
-    #[allow(clippy::too_many_arguments, reason = "the operands of one product rule, all of different kinds")]
-    pub fn backward(
+    /// Adds the gradients of `group` to `grads`, which is laid out as the adapter's parameters are. `shrunk` is x·Aᵀ, and behind
+    /// the rows of `dy` is what [`Linear::input_gradient`] has left.
+    #[allow(clippy::too_many_arguments, reason = "the operands of two product rules")]
+    pub fn lora_gradient(
         &self,
         gpu: &Gpu,
-        arena: &mut Arena,
-        x: Buffer<bf16>,
-        low: Buffer<bf16>,
-        dy: Buffer<bf16>,
+        group: &LoraGroup,
+        grads: Buffer<f32>,
+        x: Rows,
+        shrunk: Matrix<bf16>,
+        dy: Rows,
         rows: usize,
-        dx: Buffer<bf16>,
-    ) -> Result<bool> {
-        let (all, rank) = (self.low_width(), self.group.rank);
-        if self.group.parts.is_empty() {
-            return Ok(false);
-        }
-        let mark = arena.mark();
-        let d_low = arena.take::<bf16>(rows * all)?;
-        if self.padded() <= NARROW {
-            self.back(gpu, arena, low, dy, rows, d_low)?;
-        } else {
-            self.back_wide(gpu, arena, low, dy, rows, d_low)?;
-        }
-        let whole = [(0, self.inputs), (0, 0), (0, 0)];
-        // dA += d_lowᵀ · x, where d_low has the scale already
-        let grads = self.adapter.grads.slice(self.group.a.clone());
-        gradient(gpu, arena, d_low, x, grads, rows, self.inputs, all, all, rank, 1.0, whole)?;
-        // dx = d_low · A
-        expand(gpu, d_low, self.a(), dx, rows, self.inputs, all, all, rank, 1.0, false, whole)?;
-        arena.reset(mark);
-        Ok(true)
-    }
-
-    /// d_low = scale · dy · Bᵀ and dB += scale · lowᵀ · dy, with dy read once.
-    fn back(
-        &self,
-        gpu: &Gpu,
-        arena: &mut Arena,
-        low: Buffer<bf16>,
-        dy: Buffer<bf16>,
-        rows: usize,
-        d_low: Buffer<bf16>,
     ) -> Result<()> {
-        let (padded, count, parts, scale) = (self.padded(), self.group.parts.len(), self.parts(), self.group.scale);
-        let Cut { span, splits } = self.back_cut(rows);
-        let b_range = self.b_range();
-        let mark = arena.mark();
-        let d_partial = arena.take::<f32>(self.widest().div_ceil(STRIP) * rows * self.low_width())?;
-        let b_partial = arena.take::<f32>(splits * b_range.len())?;
-        let blocks = [tiles(parts, STRIP), splits, 1];
-        let shape = Shape { blocks, threads: THREADS, shared: 74_752 + 1_152 * padded };
-        let mut arguments = vec![
-            Argument::from(dy),
-            low.into(),
-            self.adapter.compute.slice(b_range.clone()).into(),
-            d_partial.into(),
-            b_partial.into(),
-            rows.into(),
-            self.outputs.into(),
-            self.group.rank.into(),
-            count.into(),
-            span.into(),
-            b_range.len().into(),
-            scale.into(),
-        ];
-        arguments.extend(columns(parts));
-        let kernel = if padded == 16 { "lora_back_r16" } else { "lora_back_r32" };
-        gpu.launch(kernel, shape, &mut arguments)?;
-        // The strips' sums have the scale already, those of dB have not.
-        self.sum_low(gpu, d_partial, d_low, rows, STRIP, parts.map(|(_, width)| width))?;
-        add_gradient(gpu, b_partial, self.adapter.grads.slice(b_range), splits, scale)?;
-        arena.reset(mark);
+        let (rank, padded) = (group.rank, padded_rank(group.rank));
+        for (i, part) in group.parts.iter().enumerate() {
+            let (width, to) = (part.columns.len(), grads.slice(part.b.clone()));
+            let left = shrunk.columns(i * padded, rank).t();
+            let right = Matrix::behind(dy, rows, part.columns.start, width);
+            gpu.blas.add_product(group.scale, left, right, to, Matrix::new(to, rank, width))?;
+        }
+        // The gradients of all A lie one after the other: one product, unless there are columns past the rank between theirs.
+        let joined = if rank == padded { group.parts.len().max(1) } else { 1 };
+        for (i, _) in group.parts.iter().enumerate().step_by(joined) {
+            let (start, lines) = (group.a.start + i * rank * self.inputs, joined * rank);
+            let to = grads.slice(start..start + lines * self.inputs);
+            let left = Matrix::behind(dy, rows, self.outputs + i * padded, lines).t();
+            gpu.blas.add_product(
+                1.0,
+                left,
+                Matrix::of(x, rows, self.inputs),
+                to,
+                Matrix::new(to, lines, self.inputs),
+            )?;
+        }
         Ok(())
     }
 
-    /// The same for higher ranks, in two kernels.
-    fn back_wide(
-        &self,
-        gpu: &Gpu,
-        arena: &mut Arena,
-        low: Buffer<bf16>,
-        dy: Buffer<bf16>,
-        rows: usize,
-        d_low: Buffer<bf16>,
-    ) -> Result<()> {
-        let (all, padded, count, rank) = (self.low_width(), self.padded(), self.group.parts.len(), self.group.rank);
-        let (scale, parts, b_range) = (self.group.scale, self.parts(), self.b_range());
-        let (n, kernel) = if padded <= 64 { (64, "lora_d_low_n64") } else { (128, "lora_d_low_n128") };
-        let Cut { span, splits } = self.d_low_cut(rows);
-        let mark = arena.mark();
-        let partial = if splits > 1 { arena.take(splits * rows * all)? } else { Buffer::<f32>::NULL };
-        let blocks = [count, rows.div_ceil(ROWS), splits];
-        let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
-        let mut arguments = vec![
-            Argument::from(dy),
-            self.adapter.compute.slice(b_range.clone()).into(),
-            d_low.into(),
-            partial.into(),
-            rows.into(),
-            self.outputs.into(),
-            rank.into(),
-            scale.into(),
-            span.into(),
-        ];
-        arguments.extend(columns(parts));
-        gpu.launch(kernel, shape, &mut arguments)?;
-        if splits > 1 {
-            self.sum_low(gpu, partial, d_low, rows, span, parts.map(|(_, width)| width))?;
+    /// Puts the weights of `group` beside W: A and s·B from the adapter's f32 parameters.
+    pub fn write_lora(&self, gpu: &Gpu, group: &LoraGroup, params: Buffer<f32>) -> Result<()> {
+        let (rank, padded) = (group.rank, padded_rank(group.rank));
+        for (i, part) in group.parts.iter().enumerate() {
+            let a = params.slice(group.a.start + i * rank * self.inputs..group.a.end);
+            let b = params.slice(part.b.clone());
+            let shape = Shape::new((padded * (self.inputs + self.outputs) / 8).div_ceil(256), 256);
+            launch!(
+                gpu, "lora_write", shape;
+                a, b, self.storage, self.inputs, self.outputs, self.stride(), rank, padded, i * padded,
+                part.columns.start, part.columns.len(), group.scale
+            )?;
         }
-        arena.reset(mark);
-        let grads = self.adapter.grads.slice(b_range);
-        gradient(gpu, arena, low, dy, grads, rows, self.outputs, all, padded, rank, scale, parts)
+        Ok(())
     }
-}
-
-/// The shrink whose tiles have `n` columns.
-fn shrink_kernel(n: usize) -> &'static str {
-    match n {
-        32 => "lora_shrink_n32",
-        64 => "lora_shrink_n64",
-        _ => "lora_shrink_n128",
-    }
-}
-
-fn columns(parts: Parts) -> impl Iterator<Item = Argument> {
-    parts.into_iter().flat_map(|(start, width)| [Argument::from(start), Argument::from(width)])
-}
-
-/// y[:, part] (+)= scale · low_part · weights_part
-#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
-fn expand(
-    gpu: &Gpu,
-    low: Buffer<bf16>,
-    weights: Buffer<bf16>,
-    y: Buffer<bf16>,
-    rows: usize,
-    stride: usize,
-    low_stride: usize,
-    depth: usize,
-    rank: usize,
-    scale: f32,
-    add: bool,
-    parts: Parts,
-) -> Result<()> {
-    let shape = Shape { blocks: [tiles(parts, COLUMNS), rows.div_ceil(ROWS), 1], threads: THREADS, shared: 32_768 };
-    let mut arguments = vec![
-        Argument::from(low),
-        weights.into(),
-        y.into(),
-        rows.into(),
-        stride.into(),
-        low_stride.into(),
-        depth.into(),
-        rank.into(),
-        scale.into(),
-        i32::from(add).into(),
-    ];
-    arguments.extend(columns(parts));
-    gpu.launch("lora_expand", shape, &mut arguments)
-}
-
-/// grads += scale · leftᵀ · right, by a fixed number of splits of the rows whose sums are added in order.
-#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
-fn gradient(
-    gpu: &Gpu,
-    arena: &mut Arena,
-    left: Buffer<bf16>,
-    right: Buffer<bf16>,
-    grads: Buffer<f32>,
-    rows: usize,
-    stride: usize,
-    left_stride: usize,
-    depth: usize,
-    rank: usize,
-    scale: f32,
-    parts: Parts,
-) -> Result<()> {
-    let (m, kernel) = if depth <= 64 { (64, "lora_grad_m64") } else { (128, "lora_grad_m128") };
-    let Cut { span, splits } = gradient_cut(rows, depth, parts);
-    let mark = arena.mark();
-    let partial = arena.take::<f32>(splits * grads.len())?;
-    let blocks = [tiles(parts, COLUMNS), splits, depth.div_ceil(m)];
-    let shape = Shape { blocks, threads: THREADS, shared: 384 * (COLUMNS + m) };
-    let mut arguments = vec![
-        Argument::from(left),
-        right.into(),
-        partial.into(),
-        rows.into(),
-        stride.into(),
-        left_stride.into(),
-        depth.into(),
-        rank.into(),
-        span.into(),
-        grads.len().into(),
-    ];
-    arguments.extend(columns(parts));
-    gpu.launch(kernel, shape, &mut arguments)?;
-    add_gradient(gpu, partial, grads, splits, scale)?;
-    arena.reset(mark);
-    Ok(())
-}
-
-/// grads += scale · the sum of `partial` over the splits.
-fn add_gradient(gpu: &Gpu, partial: Buffer<f32>, grads: Buffer<f32>, splits: usize, scale: f32) -> Result<()> {
-    let shape = Shape::new(grads.len().div_ceil(1_024), THREADS);
-    launch!(gpu, "lora_grad_sum", shape; partial, grads, grads.len(), splits, scale)
 }

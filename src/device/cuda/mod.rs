@@ -28,7 +28,7 @@ pub mod weights;
 use crate::device::Extent;
 use crate::device::memory::RESERVE;
 use crate::device::memory::layout::{Layout, SlabSize, adapter_bytes, weight_bytes};
-use crate::device::memory::lora::BlockShape;
+use crate::device::memory::lora::LoraColumns;
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
@@ -100,7 +100,7 @@ impl Gpu {
 impl Shared {
     /// Loads a model on GPU number `ordinal`, and takes the memory that it is to work in.
     pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
-        check(&source.config, adapter)?;
+        check(&source.config)?;
         let origin = weights::Origin::Checkpoint(source.weights.as_ref());
         Self::on(Rc::new(Gpu::open(ordinal)?), source.config.clone(), &origin, adapter, extent)
     }
@@ -113,11 +113,11 @@ impl Shared {
         adapter: Option<&Adapter>,
         extent: &Extent,
     ) -> Result<Self> {
-        check(&config, adapter)?;
-        check_room(&gpu, &config, adapter, extent)?;
-        let decoder = decoder::Decoder::load(&gpu, config, origin, extent.positions)?;
-        let device_adapter =
-            adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, &decoder.config, adapter)).transpose()?;
+        check(&config)?;
+        let lora = adapter.map_or_else(LoraColumns::default, |adapter| LoraColumns::of(&adapter.blocks[0]));
+        check_room(&gpu, &config, adapter, extent, lora)?;
+        let decoder = decoder::Decoder::load(&gpu, config, origin, extent.positions, lora)?;
+        let device_adapter = adapter.map(|adapter| adapter::DeviceAdapter::new(&gpu, adapter)).transpose()?;
         // What was taken in the order of the stream is there when the stream has come so far.
         gpu.synchronize()?;
         let free = gpu.room()?.free.saturating_sub(RESERVE);
@@ -125,14 +125,30 @@ impl Shared {
         let arena = RefCell::new(memory::DeviceArena::new(&gpu, bytes, "rollouts and training")?);
         Ok(Self { gpu, decoder, adapter: device_adapter, arena })
     }
+
+    /// Makes `adapter` the one that the decoder applies.
+    pub fn make_current(&self, adapter: &Adapter) -> Result<()> {
+        let device = self.adapter.as_ref().context("the model was loaded without room for an adapter")?;
+        if device.upload(&self.gpu, adapter)? {
+            device.write_beside(&self.gpu, &self.decoder.frozen)?;
+            self.gpu.synchronize()?;
+        }
+        Ok(())
+    }
 }
 
 /// Refuses, before anything is loaded, what cannot fit: the weights, the adapter, and the shortest batch of the longest
 /// sequence.
-fn check_room(gpu: &Gpu, config: &ModelConfig, adapter: Option<&Adapter>, extent: &Extent) -> Result<()> {
-    let weights = weight_bytes(config, extent.positions);
+fn check_room(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    adapter: Option<&Adapter>,
+    extent: &Extent,
+    lora: LoraColumns,
+) -> Result<()> {
+    let weights = weight_bytes(config, extent.positions, lora);
     let trained = adapter.map_or(0, |adapter| adapter_bytes(adapter.params.len()));
-    let layout = Layout { config, lora: adapter.map(|adapter| BlockShape::new(&adapter.blocks[0], config)) };
+    let layout = Layout { config, lora };
     let one = SlabSize { rows: 1, prompt_slots: 1, prompt: 1, completion: extent.positions - 1, stops: 0 };
     let rollout = layout.rollout_bytes(one);
     let training = extent.keep.map_or(0, |keep| layout.sequence_bytes(extent.positions, keep));
@@ -158,11 +174,8 @@ fn check_room(gpu: &Gpu, config: &ModelConfig, adapter: Option<&Adapter>, extent
     Ok(())
 }
 
-/// The widest tile of the LoRA kernels.
-const MAX_RANK: usize = 128;
-
 /// Refuses shapes that the kernels are not made for.
-fn check(config: &ModelConfig, adapter: Option<&Adapter>) -> Result<()> {
+fn check(config: &ModelConfig) -> Result<()> {
     ensure!(
         [32, 64, 128].contains(&config.head_dim),
         "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
@@ -176,17 +189,6 @@ fn check(config: &ModelConfig, adapter: Option<&Adapter>) -> Result<()> {
         "the CUDA path has widths that are multiples of 8, up to 8192 for the hidden one; these are {hidden} and {inner}\n\
          hint: use `--device cpu`"
     );
-    if let Some(adapter) = adapter {
-        let (rank, len) = (adapter.section.r, adapter.params.len());
-        ensure!(
-            rank <= MAX_RANK,
-            "the CUDA path has ranks of up to {MAX_RANK}, and `lora.r` is {rank}\nhint: lower `lora.r`, or use `--device cpu`"
-        );
-        ensure!(
-            len.is_multiple_of(8),
-            "the adapter has {len} values, which is no multiple of 8\nhint: choose `lora.r` as a multiple of 8"
-        );
-    }
     Ok(())
 }
 

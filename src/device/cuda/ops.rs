@@ -6,7 +6,7 @@ use super::launch::{Shape, launch};
 use super::memory::{Arena, Buffer};
 use super::pack::DevicePack;
 use crate::device::memory::REPORTED;
-use crate::device::memory::layout::{Cache, DecodeSpans};
+use crate::device::memory::layout::{Cache, DecodeSpans, Rows};
 use crate::ops::attention::Heads;
 use crate::rng::Stream;
 use crate::rollout::Sampling;
@@ -34,11 +34,29 @@ fn by_eight(values: usize) -> Shape {
     Shape::new((values / 8).div_ceil(THREADS), THREADS)
 }
 
-/// `to` = mean + deviation · the normals of `stream`.
-pub fn fill_normal(gpu: &Gpu, to: Buffer<bf16>, stream: &Stream, mean: f64, deviation: f64) -> Result<()> {
+/// `to` (rows, width) = mean + deviation · the normals of `stream`.
+pub fn fill_normal(
+    gpu: &Gpu,
+    to: Rows,
+    rows: usize,
+    width: usize,
+    stream: &Stream,
+    mean: f64,
+    deviation: f64,
+) -> Result<()> {
     let [low, high] = stream.key();
-    let shape = Shape::new(to.len().div_ceil(THREADS), THREADS);
-    launch!(gpu, "fill_normal_bf16", shape; to, to.len() as u64, low, high, mean, deviation)
+    let (count, shape) = (rows * width, Shape::new((rows * width).div_ceil(THREADS), THREADS));
+    launch!(
+        gpu, "fill_normal_bf16", shape;
+        to.buffer, count as u64, width, to.stride, low, high, mean, deviation
+    )
+}
+
+/// Values `start` and following of each of `rows` rows, as many as `to` has for each.
+pub fn copy_columns(gpu: &Gpu, from: Rows, start: usize, to: Buffer<bf16>, rows: usize) -> Result<()> {
+    let from_start = from.buffer.slice(start..from.buffer.len());
+    let width = to.len() / rows;
+    launch!(gpu, "copy_columns", by_eight(to.len()); from_start, to, from.stride, rows, width)
 }
 
 /// Rows of `from` (_, width) by index.
@@ -66,30 +84,17 @@ pub fn rms_norm(
     gpu: &Gpu,
     x: Buffer<bf16>,
     weight: Buffer<bf16>,
-    y: Buffer<bf16>,
+    y: Rows,
     scales: Buffer<f32>,
     rows: usize,
     width: usize,
     eps: f32,
 ) -> Result<()> {
-    let no_residual = Buffer::<bf16>::NULL;
-    launch!(gpu, "rms_norm_forward", by_row(rows, width); x, no_residual, weight, y, scales, width, eps)
+    let (no_residual, shape) = (Buffer::<bf16>::NULL, by_row(rows, width));
+    launch!(gpu, "rms_norm_forward", shape; x, no_residual, weight, y.buffer, scales, width, y.stride, eps)
 }
 
-/// y again from x and the saved 1/rms.
-pub fn rms_norm_again(
-    gpu: &Gpu,
-    x: Buffer<bf16>,
-    scales: Buffer<f32>,
-    weight: Buffer<bf16>,
-    y: Buffer<bf16>,
-    rows: usize,
-    width: usize,
-) -> Result<()> {
-    launch!(gpu, "rms_norm_recompute", by_row(rows, width); x, scales, weight, y, width)
-}
-
-/// Adds the gradient of x to `dx`.
+/// Adds the gradient of x to `dx`, and leaves y in the place of `dy`.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn rms_norm_backward(
     gpu: &Gpu,
@@ -97,11 +102,11 @@ pub fn rms_norm_backward(
     x: Buffer<bf16>,
     scales: Buffer<f32>,
     weight: Buffer<bf16>,
-    dx: Buffer<bf16>,
+    dx: Rows,
     rows: usize,
     width: usize,
 ) -> Result<()> {
-    launch!(gpu, "rms_norm_backward", by_row(rows, width); dy, x, scales, weight, dx, width)
+    launch!(gpu, "rms_norm_backward", by_row(rows, width); dy, x, scales, weight, dx.buffer, width, dx.stride)
 }
 
 /// Normalises each head of q and k in place; `weights` are q's and k's, one after the other. What they were goes to `before`,
@@ -126,7 +131,7 @@ pub fn qk_norm(
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qk_norm_backward(
     gpu: &Gpu,
-    d_qkv: Buffer<bf16>,
+    d_qkv: Rows,
     weights: Buffer<bf16>,
     before: Buffer<bf16>,
     rows: usize,
@@ -135,7 +140,7 @@ pub fn qk_norm_backward(
 ) -> Result<()> {
     launch!(
         gpu, "qk_norm_backward", by_head(rows, heads);
-        d_qkv, weights, before, rows, heads.query, heads.kv, heads.dim, eps
+        d_qkv.buffer, weights, before, rows, heads.query, heads.kv, heads.dim, d_qkv.stride, eps
     )
 }
 
@@ -166,7 +171,7 @@ pub fn qkv_rope(
 /// Turns the gradient of q and k back, in place.
 pub fn qkv_rope_backward(
     gpu: &Gpu,
-    d_qkv: Buffer<bf16>,
+    d_qkv: Rows,
     rope: Rope,
     positions: Buffer<i32>,
     rows: usize,
@@ -176,25 +181,26 @@ pub fn qkv_rope_backward(
     let [cos, sin] = rope;
     launch!(
         gpu, "qkv_rope_backward", Shape::new(threads.div_ceil(THREADS), THREADS);
-        d_qkv, cos, sin, positions, rows, heads.query, heads.kv, heads.dim
+        d_qkv.buffer, cos, sin, positions, rows, heads.query, heads.kv, heads.dim, d_qkv.stride
     )
 }
 
 /// `gate_up` (rows, 2·width) -> `y` (rows, width)
-pub fn swiglu(gpu: &Gpu, gate_up: Buffer<bf16>, y: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
-    launch!(gpu, "swiglu_forward", by_eight(rows * width); gate_up, y, width, rows, width)
+pub fn swiglu(gpu: &Gpu, gate_up: Rows, y: Rows, rows: usize, width: usize) -> Result<()> {
+    let shape = by_eight(rows * width);
+    launch!(gpu, "swiglu_forward", shape; gate_up.buffer, y.buffer, gate_up.stride, y.stride, rows, width)
 }
 
-/// The gradient of gate and up takes their place.
-pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
-    launch!(gpu, "swiglu_backward", by_eight(rows * width); dy, gate_up, rows, width)
+/// The gradient of gate and up takes their place, and y that of `dy`.
+pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Rows, rows: usize, width: usize) -> Result<()> {
+    launch!(gpu, "swiglu_backward", by_eight(rows * width); dy, gate_up.buffer, gate_up.stride, rows, width)
 }
 
 /// Attention over packed groups: `qkv` -> `out` (rows, query heads · head dim), with the log-sum-exp of each row and head.
 pub fn branch_attention(
     gpu: &Gpu,
     qkv: Buffer<bf16>,
-    out: Buffer<bf16>,
+    out: Rows,
     lse: Buffer<f32>,
     pack: &DevicePack,
     heads: Heads,
@@ -206,7 +212,7 @@ pub fn branch_attention(
     };
     let blocks = [heads.kv, pack.tiles.queries.len(), 1];
     let shape = Shape { blocks, threads: 128, shared: 768 * heads.dim };
-    launch!(gpu, kernel, shape; qkv, out, lse, pack.query_tiles, heads.query / heads.kv)
+    launch!(gpu, kernel, shape; qkv, out.buffer, lse, pack.query_tiles, heads.query / heads.kv, out.stride)
 }
 
 /// The gradient of `qkv`, all of which is written to `d_qkv`.
@@ -215,10 +221,10 @@ pub fn branch_attention_backward(
     gpu: &Gpu,
     arena: &mut Arena,
     qkv: Buffer<bf16>,
-    out: Buffer<bf16>,
+    out: Rows,
     lse: Buffer<f32>,
     d_out: Buffer<bf16>,
-    d_qkv: Buffer<bf16>,
+    d_qkv: Rows,
     pack: &DevicePack,
     heads: Heads,
 ) -> Result<()> {
@@ -227,7 +233,8 @@ pub fn branch_attention_backward(
     let mark = arena.mark();
     let dots = arena.take::<f32>(count)?;
     let partial = arena.take::<f32>(tiles.partial_len(heads))?;
-    launch!(gpu, "branch_attention_dots", Shape::new((count * dim / 8).div_ceil(256), 256); out, d_out, dots, count, dim)?;
+    let shape = Shape::new((count * dim / 8).div_ceil(256), 256);
+    launch!(gpu, "branch_attention_dots", shape; out.buffer, d_out, dots, count, query, dim, out.stride)?;
     let (by_queries, by_keys) = match dim {
         32 => ("branch_attention_backward_queries_d32", "branch_attention_backward_keys_d32"),
         64 => ("branch_attention_backward_queries_d64", "branch_attention_backward_keys_d64"),
@@ -235,11 +242,17 @@ pub fn branch_attention_backward(
     };
     let shared = if dim == 128 { 768 * dim } else { 1024 * dim };
     let shape = Shape { blocks: [kv, tiles.queries.len(), 1], threads: 128, shared };
-    launch!(gpu, by_queries, shape; qkv, lse, d_out, dots, d_qkv, pack.query_tiles, group)?;
+    launch!(gpu, by_queries, shape; qkv, lse, d_out, dots, d_qkv.buffer, pack.query_tiles, group, d_qkv.stride)?;
     let shape = Shape { blocks: [kv, tiles.keys.len(), 1], threads: 128, shared: 768 * dim + 1024 };
-    launch!(gpu, by_keys, shape; qkv, lse, d_out, dots, d_qkv, partial, pack.key_tiles, group)?;
+    launch!(
+        gpu, by_keys, shape;
+        qkv, lse, d_out, dots, d_qkv.buffer, partial, pack.key_tiles, group, d_qkv.stride
+    )?;
     let shape = Shape { blocks: [kv, tiles.sums.len(), 1], threads: 256, shared: 0 };
-    launch!(gpu, "branch_attention_backward_sum", shape; partial, d_qkv, pack.sum_tiles, group, dim)?;
+    launch!(
+        gpu, "branch_attention_backward_sum", shape;
+        partial, d_qkv.buffer, pack.sum_tiles, group, dim, d_qkv.stride
+    )?;
     arena.reset(mark);
     Ok(())
 }
@@ -264,7 +277,7 @@ pub fn decode_attention(
     own: Cache,
     at: DecodeRows,
     spans: DecodeSpans,
-    out: Buffer<bf16>,
+    out: Rows,
     heads: Heads,
 ) -> Result<()> {
     let (by_span, sum) = match heads.dim {
@@ -280,7 +293,10 @@ pub fn decode_attention(
         spans.sums, spans.statistics, group, prompt.capacity, own.capacity
     )?;
     let shape = Shape { blocks: [at.rows, heads.query, 1], threads: heads.dim, shared: 0 };
-    launch!(gpu, sum, shape; spans.sums, spans.statistics, at.prompt_lens, at.counts, out, group, spans.spans)
+    launch!(
+        gpu, sum, shape;
+        spans.sums, spans.statistics, at.prompt_lens, at.counts, out.buffer, group, spans.spans, out.stride
+    )
 }
 
 /// Reports what was drawn to the host, and moves the rows that go on by one place. `capacity` is the longest completion.

@@ -1,6 +1,7 @@
 //! A packed micro-batch on the device: tokens, positions, the tiles of attention, and the pairs of the head.
 
 use super::Gpu;
+use super::decoder::Tokens;
 use super::memory::{Arena, Buffer};
 use crate::model::pack::Pack;
 use crate::ops::attention::Heads;
@@ -32,6 +33,10 @@ pub struct Pairs {
 }
 
 impl DevicePack {
+    pub fn tokens(&self) -> Tokens {
+        Tokens { ids: self.tokens, positions: self.positions }
+    }
+
     pub fn new(gpu: &Gpu, arena: &mut Arena, pack: &Pack, heads: Heads) -> Result<Self> {
         let mut put = |values: Vec<i32>| -> Result<Buffer<i32>> {
             let buffer = arena.take(values.len())?;

@@ -1,15 +1,12 @@
 //! The memory of a rollout, laid out once: caches, the state of the rows, and what a decode step works on.
 
 use super::Gpu;
-use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
-use super::decoder::{Decoder, linear};
-use super::lora::Group;
+use super::decoder::{Decoder, KeyStore, Tokens};
 use super::memory::{Arena, Buffer, Pinned};
 use super::ops::{self, DecodeRows, Logits};
 use super::pack::DevicePack;
-use super::weights::Linear;
-use crate::device::memory::layout::{Cache, DecodeSpans, SlabMemory, SlabSize, State, logits_stride};
+use crate::device::memory::layout::{Cache, DecodeSpans, Saved, SlabMemory, SlabSize, State, logits_stride};
 use crate::device::memory::{DECODE_STEPS, PREFILL_TOKENS, REPORTED};
 use crate::grpo::learner::OutOfMemory;
 use crate::model::pack::Pack;
@@ -20,13 +17,14 @@ use half::bf16;
 /// Numbers of rows that a step is captured for; a batch takes the next larger one.
 const ROWS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
 
-pub struct Slabs<'a> {
+pub struct Slabs {
     /// Rows that are decoded together at most; also the number of slots for branches.
     pub rows: usize,
     pub prompt_slots: usize,
     /// Longest completion.
     capacity: usize,
-    adapter: Option<&'a DeviceAdapter>,
+    /// Whether the adapter is applied.
+    adapted: bool,
     /// For each block.
     prompt_cache: Vec<Cache>,
     branch_cache: Vec<Cache>,
@@ -84,7 +82,7 @@ impl Report<'_> {
     }
 }
 
-impl<'a> Slabs<'a> {
+impl Slabs {
     /// Takes the memory for `request` from the arena: for `max_rows` rows, or as many as fit.
     ///
     /// # Errors
@@ -93,20 +91,20 @@ impl<'a> Slabs<'a> {
         gpu: &Gpu,
         arena: &mut Arena,
         decoder: &Decoder,
-        adapter: Option<&'a DeviceAdapter>,
+        adapted: bool,
         request: &Request,
         max_rows: usize,
     ) -> Result<Self> {
         let mut rows = max_rows.min(request.prompts.len() * request.num_generations);
         loop {
             arena.clear();
-            match Self::layout(gpu, arena, decoder, adapter, request, rows) {
+            match Self::layout(gpu, arena, decoder, adapted, request, rows) {
                 // Fewer rows at a time give the same tokens, only later.
                 Err(error) if error.is::<OutOfMemory>() && rows > 1 => rows = rows * 3 / 4,
                 Err(error) if error.is::<OutOfMemory>() => {
                     arena.clear();
                     let size = Self::size(request, 1);
-                    let wanted = decoder.layout(adapter).rollout_bytes(size);
+                    let wanted = decoder.layout(adapted).rollout_bytes(size);
                     let error = anyhow::Error::from(OutOfMemory { wanted, left: arena.left() });
                     return Err(error.context(format!(
                         "no room for one completion of {} tokens after a prompt of {}\n\
@@ -123,12 +121,12 @@ impl<'a> Slabs<'a> {
         gpu: &Gpu,
         arena: &mut Arena,
         decoder: &Decoder,
-        adapter: Option<&'a DeviceAdapter>,
+        adapted: bool,
         request: &Request,
         rows: usize,
     ) -> Result<Self> {
         let size = Self::size(request, rows);
-        let layout = decoder.layout(adapter);
+        let layout = decoder.layout(adapted);
         let prompt_cache = layout.caches(arena, size.prompt_slots, size.prompt)?;
         let branch_cache = layout.caches(arena, rows, size.completion)?;
         let memory = layout.slabs(arena, size)?;
@@ -137,7 +135,7 @@ impl<'a> Slabs<'a> {
         arena.reserve(layout.prefill_bytes(size.prompt))?;
         let reported = Pinned::new(gpu, memory.report.len())?;
         let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
-        Ok(Self { rows, prompt_slots, capacity, adapter, prompt_cache, branch_cache, memory, reported })
+        Ok(Self { rows, prompt_slots, capacity, adapted, prompt_cache, branch_cache, memory, reported })
     }
 
     fn size(request: &Request, rows: usize) -> SlabSize {
@@ -184,7 +182,7 @@ impl<'a> Slabs<'a> {
             let mut total = 0;
             let mut fits = |(_, prompt): &(usize, &Prompt)| {
                 total += prompt.ids.len();
-                total <= PREFILL_TOKENS && decoder.layout(self.adapter).prefill_bytes(total) <= arena.left()
+                total <= PREFILL_TOKENS && decoder.layout(self.adapted).prefill_bytes(total) <= arena.left()
             };
             let count = rest.iter().take_while(|it| fits(it)).count().max(1);
             let (batch, later) = rest.split_at(count);
@@ -217,7 +215,7 @@ impl<'a> Slabs<'a> {
         };
         let (slots, cells, last) = (put(arena, &slots)?, put(arena, &cells)?, put(arena, &last)?);
         let device_pack = DevicePack::new(gpu, arena, &pack, decoder.heads())?;
-        let hidden = decoder.prefill(gpu, arena, self.adapter, &device_pack, &self.prompt_cache, slots, cells)?;
+        let hidden = decoder.prefill(gpu, arena, self.adapted, &device_pack, &self.prompt_cache, slots, cells)?;
         for (i, &(slot, _)) in prompts.iter().enumerate() {
             let to = self.memory.prompt_hidden.slice(slot * hidden_size..(slot + 1) * hidden_size);
             ops::gather_rows(gpu, hidden, last.slice(i..i + 1), to, hidden_size)?;
@@ -257,66 +255,41 @@ impl<'a> Slabs<'a> {
         }
         let hidden = decoder.config.hidden_size;
         let prompt_slots = self.memory.state.prompt_slots.slice(new.clone());
-        ops::gather_rows(gpu, self.memory.prompt_hidden, prompt_slots, self.memory.work.normed, hidden)?;
+        ops::gather_rows(gpu, self.memory.prompt_hidden, prompt_slots, self.memory.work.pass.hidden, hidden)?;
         self.draw(gpu, decoder, sampling, new)
     }
 
     /// Decodes one token of each of the first rows, as many as `batch` has.
     pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, batch: Batch) -> Result<()> {
         let Batch { rows, spans } = batch;
-        let (config, heads, work) = (&decoder.config, decoder.heads(), &self.memory.work);
-        let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, decoder.eps());
-        let no_scales = Buffer::<f32>::NULL;
-        let state = &self.memory.state;
+        let (heads, work, state) = (decoder.heads(), &self.memory.work, &self.memory.state);
         let slots = state.slots.slice(0..rows);
-        ops::gather_rows(gpu, decoder.frozen.embedding, state.tokens.slice(0..rows).as_i32(), work.x, hidden)?;
-        for (i, block) in decoder.frozen.blocks.iter().enumerate() {
-            let lora = self.adapter.map(|adapter| adapter.block(i));
-            ops::rms_norm(gpu, work.x, block.input_norm, work.normed, no_scales, rows, hidden, eps)?;
-            self.adapted(gpu, &block.qkv, lora.map(|it| it.qkv), work.normed, work.qkv, rows, false)?;
-            if config.qk_norm {
-                ops::qk_norm(gpu, work.qkv, block.qk_norm, Buffer::NULL, rows, heads, eps)?;
-            }
-            ops::qkv_rope(
-                gpu,
-                work.qkv,
-                block.qkv_bias,
-                decoder.frozen.rope,
-                state.positions,
-                self.branch_cache[i],
-                slots,
-                state.cells,
-                rows,
-                heads,
-            )?;
-            let places = DecodeRows {
-                rows,
-                prompt_slots: state.prompt_slots,
-                prompt_lens: state.prompt_lens,
-                slots,
-                counts: state.counts,
-            };
+        let tokens = Tokens { ids: state.tokens.slice(0..rows).as_i32(), positions: state.positions };
+        let places = DecodeRows {
+            rows,
+            prompt_slots: state.prompt_slots,
+            prompt_lens: state.prompt_lens,
+            slots,
+            counts: state.counts,
+        };
+        let store = |i: usize| KeyStore { cache: self.branch_cache[i], slots, cells: state.cells };
+        let attend = |i: usize, saved: &Saved| {
             let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
             let spans = DecodeSpans { spans, ..work.attention };
-            ops::decode_attention(gpu, work.qkv, prompt, own, places, spans, work.attended, heads)?;
-            self.adapted(gpu, &block.o, lora.map(|it| it.o), work.attended, work.x, rows, true)?;
-            ops::rms_norm(gpu, work.x, block.post_norm, work.normed, no_scales, rows, hidden, eps)?;
-            self.adapted(gpu, &block.gate_up, lora.map(|it| it.gate_up), work.normed, work.gate_up, rows, false)?;
-            ops::swiglu(gpu, work.gate_up, work.activated, rows, inner)?;
-            self.adapted(gpu, &block.down, lora.map(|it| it.down), work.activated, work.x, rows, true)?;
-        }
-        ops::rms_norm(gpu, work.x, decoder.frozen.norm, work.normed, no_scales, rows, hidden, eps)?;
+            ops::decode_attention(gpu, saved.qkv, prompt, own, places, spans, saved.attended, heads)
+        };
+        decoder.through_blocks(gpu, self.adapted, tokens, &work.pass, store, attend)?;
         self.draw(gpu, decoder, sampling, 0..rows)
     }
 
-    /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.normed`.
+    /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.pass.hidden`.
     fn draw(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
         let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
         let stride = logits_stride(&decoder.config);
         let logits = Logits { buffer: self.memory.work.logits, rows, vocab, stride };
-        let head = Matrix::new(decoder.frozen.head.weight, vocab, hidden);
+        let head = Matrix::new(decoder.frozen.head, vocab, hidden);
         let out = Matrix::new(self.memory.work.logits, rows, vocab).with_stride(stride);
-        gpu.blas.product(Matrix::new(self.memory.work.normed, rows, hidden), head.t(), out, false)?;
+        gpu.blas.product(Matrix::new(self.memory.work.pass.hidden, rows, hidden), head.t(), out)?;
         let state = &self.memory.state;
         let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
         let keys = state.keys.slice(2 * range.start..2 * range.end);
@@ -335,32 +308,6 @@ impl<'a> Slabs<'a> {
             self.capacity,
             rows,
         )
-    }
-
-    /// A frozen layer and its adapter for few rows.
-    #[allow(clippy::too_many_arguments, reason = "the operands of a product and its adapter's")]
-    fn adapted(
-        &self,
-        gpu: &Gpu,
-        layer: &Linear,
-        lora: Option<Group>,
-        x: Buffer<bf16>,
-        y: Buffer<bf16>,
-        rows: usize,
-        accumulate: bool,
-    ) -> Result<()> {
-        match lora {
-            // As in training, so that the two round alike.
-            Some(lora) if lora.covers() => {
-                lora.decode(gpu, x, rows, y, self.memory.work.lora, accumulate)?;
-                linear(gpu, layer, x, y, rows, true)
-            }
-            Some(lora) => {
-                linear(gpu, layer, x, y, rows, accumulate)?;
-                lora.decode(gpu, x, rows, y, self.memory.work.lora, true)
-            }
-            None => linear(gpu, layer, x, y, rows, accumulate),
-        }
     }
 
     /// What the first `rows` rows have drawn.

@@ -1,10 +1,12 @@
 //! The frozen weights on the device, in bf16 and in Hugging Face's layout: (out, in).
 
 use super::Gpu;
+use super::blas::Matrix;
 use super::memory::{Buffer, DeviceArena};
 use super::ops;
 use super::staging::Staging;
-use crate::device::memory::layout::weight_bytes;
+use crate::device::memory::layout::{Rows, weight_bytes};
+use crate::device::memory::lora::LoraColumns;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
 use crate::ops::rope::RopeTable;
@@ -12,13 +14,38 @@ use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::{Context, Result, ensure};
 use half::bf16;
 
-/// A linear layer, or several that read the same input, joined by rows.
+/// A linear layer, or several that read the same input, joined by rows; with what an adapter has beside it.
 #[derive(Clone, Copy)]
 pub struct Linear {
-    /// (outputs, inputs)
-    pub weight: Buffer<bf16>,
+    /// (outputs + lora, inputs + lora): [W | scale·B] above [A | unused]
+    pub storage: Buffer<bf16>,
     pub inputs: usize,
     pub outputs: usize,
+    /// The adapter's rows and columns.
+    pub lora: usize,
+}
+
+impl Linear {
+    /// From one row of the storage to the next.
+    pub fn stride(&self) -> usize {
+        self.inputs + self.lora
+    }
+
+    /// The corner of the storage of this size.
+    pub fn matrix(&self, rows: usize, columns: usize) -> Matrix<bf16> {
+        Matrix::new(self.storage, rows, columns).with_stride(self.stride())
+    }
+
+    /// (lora, inputs)
+    pub fn a(&self) -> Matrix<bf16> {
+        let start = self.outputs * self.stride();
+        Matrix::new(self.storage.slice(start..self.storage.len()), self.lora, self.inputs).with_stride(self.stride())
+    }
+
+    /// scale·B: (outputs, lora)
+    pub fn b(&self) -> Matrix<bf16> {
+        self.matrix(self.outputs, self.stride()).columns(self.inputs, self.lora)
+    }
 }
 
 /// The weights of a block.
@@ -43,8 +70,8 @@ pub struct Frozen {
     pub embedding: Buffer<bf16>,
     pub blocks: Vec<Block>,
     pub norm: Buffer<bf16>,
-    /// hidden -> vocabulary; the embedding where the two are tied
-    pub head: Linear,
+    /// (vocabulary, hidden); the embedding where the two are tied
+    pub head: Buffer<bf16>,
     /// Cosine and sine, (positions, head dim / 2).
     pub rope: [Buffer<f32>; 2],
     /// What the buffers point into.
@@ -59,9 +86,9 @@ pub enum Origin<'a> {
 }
 
 impl Frozen {
-    /// Loads weights for sequences of up to `positions` tokens.
-    pub fn load(gpu: &Gpu, config: &ModelConfig, origin: &Origin, positions: usize) -> Result<Self> {
-        let bytes = weight_bytes(config, positions);
+    /// Loads weights for sequences of up to `positions` tokens, with room for an adapter of these columns.
+    pub fn load(gpu: &Gpu, config: &ModelConfig, origin: &Origin, positions: usize, lora: LoraColumns) -> Result<Self> {
+        let bytes = weight_bytes(config, positions, lora);
         let arena = DeviceArena::new(gpu, bytes, "the weights")?;
         let mut loader = Loader { gpu, origin, arena, staging: Staging::new(gpu)? };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
@@ -73,21 +100,15 @@ impl Frozen {
             .map(|layer| {
                 let name = |name: &str| format!("model.layers.{layer}.{name}");
                 let norm = |which: &str| name(&format!("{which}_layernorm.weight"));
-                let mut linear = |parts: &[(&str, usize)], inputs: usize| -> Result<Linear> {
-                    let shapes: Vec<[usize; 2]> = parts.iter().map(|(_, outputs)| [*outputs, inputs]).collect();
-                    let named: Vec<(String, &[usize])> = parts
-                        .iter()
-                        .zip(&shapes)
-                        .map(|((part, _), shape)| (name(&format!("{part}_proj.weight")), &shape[..]))
-                        .collect();
-                    let outputs = parts.iter().map(|(_, outputs)| outputs).sum();
-                    Ok(Linear { weight: loader.join(&named)?, inputs, outputs })
+                let mut linear = |parts: &[(&str, usize)], inputs: usize, columns: usize| {
+                    let named = |(part, outputs): &(&str, usize)| (name(&format!("{part}_proj.weight")), *outputs);
+                    loader.linear(&parts.iter().map(named).collect::<Vec<_>>(), inputs, columns)
                 };
-                let qkv = linear(&[("self_attn.q", q), ("self_attn.k", kv), ("self_attn.v", kv)], hidden)?;
-                let o = linear(&[("self_attn.o", hidden)], q)?;
+                let qkv = linear(&[("self_attn.q", q), ("self_attn.k", kv), ("self_attn.v", kv)], hidden, lora.qkv)?;
+                let o = linear(&[("self_attn.o", hidden)], q, lora.o)?;
                 let inner = config.intermediate_size;
-                let gate_up = linear(&[("mlp.gate", inner), ("mlp.up", inner)], hidden)?;
-                let down = linear(&[("mlp.down", hidden)], inner)?;
+                let gate_up = linear(&[("mlp.gate", inner), ("mlp.up", inner)], hidden, lora.gate_up)?;
+                let down = linear(&[("mlp.down", hidden)], inner, lora.down)?;
                 let qkv_bias = if config.qkv_bias {
                     let bias = |which: &str| name(&format!("self_attn.{which}_proj.bias"));
                     loader.join(&[(bias("q"), &[q]), (bias("k"), &[kv]), (bias("v"), &[kv])])?
@@ -126,7 +147,6 @@ impl Frozen {
         };
         let rope = [angles(table.cos())?, angles(table.sin())?];
         gpu.synchronize()?;
-        let head = Linear { weight: head, inputs: hidden, outputs: vocab };
         Ok(Self { embedding, blocks, norm, head, rope, arena: loader.arena })
     }
 
@@ -152,34 +172,47 @@ impl Loader<'_> {
         for (name, shape) in parts {
             let part = buffer.slice(start..start + len(shape));
             start += len(shape);
-            match self.origin {
-                Origin::Checkpoint(weights) => self.read(*weights, name, shape, part, *shape.last().unwrap_or(&1))?,
-                Origin::Random(seed) => {
-                    // The values of `RandomWeights`, made where they are needed.
-                    let stream = Stream::new(*seed, Purpose::ModelInit, &[name_hash(name)]);
-                    let norm = name.ends_with("norm.weight");
-                    let (mean, deviation) = if norm { (1.0, 0.0) } else { (0.0, 0.02) };
-                    ops::fill_normal(self.gpu, part, &stream, mean, deviation)?;
-                }
-            }
+            self.fill(name, shape, Rows::plain(part, shape[shape.len() - 1]))?;
         }
         Ok(buffer)
     }
 
-    /// Copies a tensor to the start of `to`, where a row begins every `stride` values.
-    fn read(
-        &mut self,
-        weights: &dyn Weights,
-        name: &str,
-        shape: &[usize],
-        to: Buffer<bf16>,
-        stride: usize,
-    ) -> Result<()> {
+    /// Layers of these names and outputs that read the same input, one below the other, with room for `columns` of an adapter.
+    fn linear(&mut self, parts: &[(String, usize)], inputs: usize, columns: usize) -> Result<Linear> {
+        let (outputs, stride) = (parts.iter().map(|(_, outputs)| outputs).sum::<usize>(), inputs + columns);
+        let storage = self.arena.take((outputs + columns) * stride)?;
+        let mut start = 0;
+        for (name, outputs) in parts {
+            let rows = storage.slice(start * stride..(start + outputs) * stride);
+            start += outputs;
+            self.fill(name, &[*outputs, inputs], Rows { buffer: rows, stride })?;
+        }
+        Ok(Linear { storage, inputs, outputs, lora: columns })
+    }
+
+    /// Puts the tensor of this name and shape to rows as wide as its last dimension.
+    fn fill(&mut self, name: &str, shape: &[usize], to: Rows) -> Result<()> {
+        let width = shape[shape.len() - 1];
+        match self.origin {
+            Origin::Checkpoint(weights) => self.read(*weights, name, shape, to),
+            Origin::Random(seed) => {
+                // The values of `RandomWeights`, made where they are needed.
+                let stream = Stream::new(*seed, Purpose::ModelInit, &[name_hash(name)]);
+                let norm = name.ends_with("norm.weight");
+                let (mean, deviation) = if norm { (1.0, 0.0) } else { (0.0, 0.02) };
+                let rows = shape.iter().product::<usize>() / width;
+                ops::fill_normal(self.gpu, to, rows, width, &stream, mean, deviation)
+            }
+        }
+    }
+
+    /// Copies a tensor from the checkpoint.
+    fn read(&mut self, weights: &dyn Weights, name: &str, shape: &[usize], to: Rows) -> Result<()> {
         let width = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().rev().skip(1).product();
         let copied = weights
             .bf16(name, shape)
-            .and_then(|mut reader| self.staging.copy_rows(self.gpu, &mut reader, rows, width, to, stride));
+            .and_then(|mut reader| self.staging.copy_rows(self.gpu, &mut reader, rows, width, to.buffer, to.stride));
         let odd = copied.with_context(|| format!("read tensor `{name}`"))?;
         ensure!(
             odd == 0,

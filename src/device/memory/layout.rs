@@ -3,7 +3,7 @@
 //! The same functions lay out a GPU's arena and an endless one without memory, so what is planned is what is taken.
 
 use super::arena::{Arena, Buffer, Mark, padded};
-use super::lora::BlockShape;
+use super::lora::LoraColumns;
 use super::{LOGITS_ROWS, REPORTED};
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
@@ -19,16 +19,18 @@ const METADATA: usize = 96;
 /// What a few dozen pieces lose by being rounded up to an arena's alignment.
 const ROUNDING: usize = 64 << 10;
 
-/// Bytes of the frozen weights in bf16, with cosines and sines in f32 for so many positions.
-pub fn weight_bytes(config: &ModelConfig, positions: usize) -> usize {
+/// Bytes of the frozen weights in bf16 with what adapters have beside them, and of cosines and sines in f32 for so many
+/// positions.
+pub fn weight_bytes(config: &ModelConfig, positions: usize, lora: LoraColumns) -> usize {
     // Every tensor may be rounded up to the arena's alignment.
     let padding = Arena::ALIGNMENT * (config.tensors().len() + 8);
-    2 * config.parameters() + 4 * positions * config.head_dim + padding
+    let values = config.parameters() + config.num_hidden_layers * lora.values(config);
+    2 * values + 4 * positions * config.head_dim + padding
 }
 
-/// Bytes of an adapter of `len` values: f32 weights, gradient and two moments, a bf16 copy, and sums of squares.
+/// Bytes of an adapter of `len` values: f32 weights, gradient and two moments, and sums of squares.
 pub fn adapter_bytes(len: usize) -> usize {
-    18 * len + 8 * len.div_ceil(CHUNK) + 16 * Arena::ALIGNMENT
+    16 * len + 8 * len.div_ceil(CHUNK) + 16 * Arena::ALIGNMENT
 }
 
 /// Bytes of the metadata of packs of so many rows, at most.
@@ -40,7 +42,28 @@ pub fn metadata_bytes(rows: usize) -> usize {
 #[derive(Clone, Copy)]
 pub struct Layout<'a> {
     pub config: &'a ModelConfig,
-    pub lora: Option<BlockShape<'a>>,
+    /// Zeros where no adapter is applied.
+    pub lora: LoraColumns,
+}
+
+/// Rows of values that lie `stride` values apart. What is between them are an adapter's columns: for what it shrinks the row to.
+#[derive(Clone, Copy)]
+pub struct Rows {
+    pub buffer: Buffer<bf16>,
+    pub stride: usize,
+}
+
+impl Rows {
+    /// `rows` rows of `width` values and `columns` more.
+    pub fn take(arena: &mut Arena, rows: usize, width: usize, columns: usize) -> Result<Self> {
+        let stride = width + columns;
+        Ok(Self { buffer: arena.take(rows * stride)?, stride })
+    }
+
+    /// Rows of `width` values without anything between them.
+    pub fn plain(buffer: Buffer<bf16>, width: usize) -> Self {
+        Self { buffer, stride: width }
+    }
 }
 
 /// A forward pass. Shapes: (rows, ...)
@@ -61,40 +84,43 @@ pub struct Forward {
 #[derive(Clone, Copy)]
 pub struct Saved {
     pub input_scales: Buffer<f32>,
-    pub qkv_low: Buffer<bf16>,
+    /// What the adapters have shrunk the normed rows and the activated ones to: (rows, their columns). Empty where no backward
+    /// follows.
+    pub qkv_shrunk: Buffer<bf16>,
+    pub gate_up_shrunk: Buffer<bf16>,
+    pub down_shrunk: Buffer<bf16>,
     /// q and k before the norm on their heads, where there is one.
     pub unnormed: Buffer<bf16>,
     /// Positions applied.
     pub qkv: Buffer<bf16>,
-    pub attended: Buffer<bf16>,
+    /// With what the adapter of o has shrunk it to.
+    pub attended: Rows,
     pub lse: Buffer<f32>,
-    pub o_low: Buffer<bf16>,
     pub middle: Buffer<bf16>,
     pub middle_scales: Buffer<f32>,
-    pub gate_up_low: Buffer<bf16>,
-    pub gate_up: Buffer<bf16>,
-    pub down_low: Buffer<bf16>,
+    /// Its gradient takes its place, with the columns that an adapter has behind a gradient.
+    pub gate_up: Rows,
 }
 
 /// What a block's forward works on. Shapes: (rows, ...)
 #[derive(Clone, Copy)]
 pub struct BlockWork {
-    pub normed: Buffer<bf16>,
-    pub activated: Buffer<bf16>,
+    pub normed: Rows,
+    pub activated: Rows,
 }
 
 /// A backward pass through the blocks. Shapes: (rows, ...)
 pub struct Backward {
-    pub dx: Buffer<bf16>,
+    pub dx: Rows,
     /// Where only inputs were kept: the block's output, and what its forward leaves and works on.
     pub again: Option<(Buffer<bf16>, Saved, BlockWork)>,
-    pub normed: Buffer<bf16>,
+    /// What was normed takes its place.
     pub d_normed: Buffer<bf16>,
-    pub activated: Buffer<bf16>,
+    /// What was activated takes its place.
     pub d_activated: Buffer<bf16>,
-    /// These two take the place of the two before.
+    /// These two take the place of the one before.
     pub d_attended: Buffer<bf16>,
-    pub d_qkv: Buffer<bf16>,
+    pub d_qkv: Rows,
 }
 
 /// The head over (hidden row, target) pairs, in chunks of rows whose logits are held at once.
@@ -170,14 +196,8 @@ pub struct State {
 
 /// What a step of decoding works on. Shapes: (rows, ...)
 pub struct StepWork {
-    pub x: Buffer<bf16>,
-    pub normed: Buffer<bf16>,
-    pub qkv: Buffer<bf16>,
-    pub attended: Buffer<bf16>,
-    pub gate_up: Buffer<bf16>,
-    pub activated: Buffer<bf16>,
-    /// Partial sums of LoRA's shrink.
-    pub lora: Buffer<f32>,
+    /// A forward pass that keeps nothing.
+    pub pass: Forward,
     pub attention: DecodeSpans,
     pub logits: Buffer<f32>,
 }
@@ -218,48 +238,48 @@ impl Layout<'_> {
         let streams = (0..=layers).map(|block| streams[block % count]).collect();
         let (hidden, scales) = (arena.take(values)?, arena.take(rows)?);
         let blocks = if keep == Keep::Everything { layers } else { 0 };
-        let mut saved: Vec<Saved> = (0..blocks).map(|_| self.saved(arena, rows)).collect::<Result<_>>()?;
+        let mut saved: Vec<Saved> = (0..blocks).map(|_| self.saved(arena, rows, true)).collect::<Result<_>>()?;
         let kept = arena.mark();
         if saved.is_empty() {
-            saved = vec![self.saved(arena, rows)?; layers];
+            saved = vec![self.saved(arena, rows, false)?; layers];
         }
         Ok(Forward { streams, saved, hidden, scales, work: self.block_work(arena, rows)?, kept })
     }
 
-    fn saved(&self, arena: &mut Arena, rows: usize) -> Result<Saved> {
-        let (config, heads) = (self.config, self.config.heads());
-        // Without an adapter there are no shrunk rows.
-        let [qkv_low, o_low, gate_up_low, down_low] =
-            self.lora.map_or([0; 4], |it| [it.qkv, it.o, it.gate_up, it.down].map(|group| rows * group.low_width()));
+    fn saved(&self, arena: &mut Arena, rows: usize, back: bool) -> Result<Saved> {
+        let (config, heads, lora) = (self.config, self.config.heads(), self.lora);
+        let shrunk = |columns: usize| if back { rows * columns } else { 0 };
         Ok(Saved {
             input_scales: arena.take(rows)?,
-            qkv_low: arena.take(qkv_low)?,
+            qkv_shrunk: arena.take(shrunk(lora.qkv))?,
+            gate_up_shrunk: arena.take(shrunk(lora.gate_up))?,
+            down_shrunk: arena.take(shrunk(lora.down))?,
             unnormed: arena.take(if config.qk_norm { rows * (heads.query + heads.kv) * heads.dim } else { 0 })?,
             qkv: arena.take(rows * heads.qkv_width())?,
-            attended: arena.take(rows * heads.out_width())?,
+            attended: Rows::take(arena, rows, heads.out_width(), lora.o)?,
             lse: arena.take(rows * heads.query)?,
-            o_low: arena.take(o_low)?,
             middle: arena.take(rows * config.hidden_size)?,
             middle_scales: arena.take(rows)?,
-            gate_up_low: arena.take(gate_up_low)?,
-            gate_up: arena.take(rows * 2 * config.intermediate_size)?,
-            down_low: arena.take(down_low)?,
+            gate_up: Rows::take(arena, rows, 2 * config.intermediate_size, lora.gate_up)?,
         })
     }
 
     fn block_work(&self, arena: &mut Arena, rows: usize) -> Result<BlockWork> {
-        let (hidden, inner) = (self.config.hidden_size, self.config.intermediate_size);
-        Ok(BlockWork { normed: arena.take(rows * hidden)?, activated: arena.take(rows * inner)? })
+        let (hidden, inner, lora) = (self.config.hidden_size, self.config.intermediate_size, self.lora);
+        Ok(BlockWork {
+            normed: Rows::take(arena, rows, hidden, lora.qkv.max(lora.gate_up))?,
+            activated: Rows::take(arena, rows, inner, lora.down)?,
+        })
     }
 
     /// A backward pass of what `keep` has kept.
     pub fn backward(&self, arena: &mut Arena, rows: usize, keep: Keep) -> Result<Backward> {
-        let (hidden, inner, heads) =
-            (rows * self.config.hidden_size, rows * self.config.intermediate_size, self.config.heads());
-        let dx = arena.take(hidden)?;
+        let (config, heads, lora) = (self.config, self.config.heads(), self.lora);
+        let hidden = rows * config.hidden_size;
+        let dx = Rows::take(arena, rows, config.hidden_size, lora.o.max(lora.down))?;
         let mut end = arena.mark();
         let again = if keep == Keep::Inputs {
-            let (out, saved) = (arena.take(hidden)?, self.saved(arena, rows)?);
+            let (out, saved) = (arena.take(hidden)?, self.saved(arena, rows, true)?);
             let start = arena.mark();
             let work = self.block_work(arena, rows)?;
             end = arena.mark();
@@ -269,15 +289,16 @@ impl Layout<'_> {
         } else {
             None
         };
-        let (normed, d_normed) = (arena.take(hidden)?, arena.take(hidden)?);
+        let d_normed = arena.take(hidden)?;
         let start = arena.mark();
-        let (activated, d_activated) = (arena.take(inner)?, arena.take(inner)?);
+        let d_activated = arena.take(rows * config.intermediate_size)?;
         end = end.max(arena.mark());
         arena.reset(start);
-        let (d_attended, d_qkv) = (arena.take(rows * heads.out_width())?, arena.take(rows * heads.qkv_width())?);
+        let d_attended = arena.take(rows * heads.out_width())?;
+        let d_qkv = Rows::take(arena, rows, heads.qkv_width(), lora.qkv)?;
         let end = end.max(arena.mark());
         arena.reset(end);
-        Ok(Backward { dx, again, normed, d_normed, activated, d_activated, d_attended, d_qkv })
+        Ok(Backward { dx, again, d_normed, d_activated, d_attended, d_qkv })
     }
 
     pub fn head(&self, arena: &mut Arena, pairs: usize, back: bool) -> Result<HeadWork> {
@@ -296,25 +317,12 @@ impl Layout<'_> {
         })
     }
 
-    /// Bytes of partial sums that one operation of a pass takes and gives back, at most. Attention's has `partial` values.
-    fn scratch_bytes(&self, rows: usize, partial: usize, back: bool) -> usize {
-        let lora = |amount: fn(&super::lora::GroupShape, usize) -> usize| {
-            self.lora.map_or(0, |lora| lora.most(|group| amount(group, rows)))
-        };
-        let forward = lora(|group, rows| group.forward_bytes(rows));
-        if !back {
-            return forward;
-        }
-        let attention = padded(4 * rows * self.config.num_attention_heads) + padded(4 * partial);
-        forward.max(lora(|group, rows| group.backward_bytes(rows))).max(attention)
-    }
-
     /// What a micro-batch takes: of its rows, of its (hidden row, target) pairs, and of partial sums of attention (values).
     pub fn pass_bytes(&self, rows: usize, pairs: usize, partial: usize, keep: Keep) -> PassBytes {
         let endless = "an arena that never ends";
         let mut arena = Arena::endless();
         let pass = self.forward(&mut arena, rows, keep).expect(endless);
-        let forward = arena.used() + self.scratch_bytes(rows, partial, false);
+        let forward = arena.used();
         arena.reset(pass.kept);
         let back = keep != Keep::Nothing;
         if back {
@@ -328,7 +336,9 @@ impl Layout<'_> {
         let mut blocks = forward.saturating_sub(kept);
         if back {
             self.backward(&mut arena, rows, keep).expect(endless);
-            blocks = blocks.max(arena.used() - kept + self.scratch_bytes(rows, partial, true));
+            // Attention's backward takes its sums beside, and gives them back.
+            let sums = padded(4 * rows * self.config.num_attention_heads) + padded(4 * partial);
+            blocks = blocks.max(arena.used() - kept + sums);
         }
         PassBytes { kept, blocks, head }
     }
@@ -337,7 +347,7 @@ impl Layout<'_> {
     pub fn prefill_bytes(&self, rows: usize) -> usize {
         let mut arena = Arena::endless();
         self.forward(&mut arena, rows, Keep::Nothing).expect("an arena that never ends");
-        arena.used() + self.scratch_bytes(rows, 0, false) + metadata_bytes(rows)
+        arena.used() + metadata_bytes(rows)
     }
 
     /// Bytes of a rollout of this size, with a prefill of its longest prompt.
@@ -369,8 +379,7 @@ impl Layout<'_> {
 
     pub fn slabs(&self, arena: &mut Arena, size: SlabSize) -> Result<SlabMemory> {
         let (config, heads, rows) = (self.config, self.config.heads(), size.rows);
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let partial = self.lora.map_or(0, |lora| lora.most(|group| group.decode_values(rows)));
+        let hidden = config.hidden_size;
         Ok(SlabMemory {
             prompt_hidden: arena.take(size.prompt_slots * hidden)?,
             state: State {
@@ -386,13 +395,7 @@ impl Layout<'_> {
                 cells: arena.take(rows)?,
             },
             work: StepWork {
-                x: arena.take(rows * hidden)?,
-                normed: arena.take(rows * hidden)?,
-                qkv: arena.take(rows * heads.qkv_width())?,
-                attended: arena.take(rows * heads.out_width())?,
-                gate_up: arena.take(rows * 2 * inner)?,
-                activated: arena.take(rows * inner)?,
-                lora: arena.take(partial)?,
+                pass: self.forward(arena, rows, Keep::Nothing)?,
                 attention: DecodeSpans::new(arena, rows, heads, size.prompt + size.completion)?,
                 logits: arena.take(rows * logits_stride(config))?,
             },

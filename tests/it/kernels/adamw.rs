@@ -1,15 +1,13 @@
 //! Steps of AdamW with the norm, the clipping and the decision to skip on the device.
 
-use super::shim::{
-    Arg, Module, Outputs, bf16, close, double, f32s, float, grid, int, module, out, rounded, size, u32s,
-};
+use super::shim::{Arg, Module, Outputs, close, double, f32s, float, grid, int, module, out, size, u32s};
 use rft::grpo::adamw::{AdamW, Hyper, clip_scale, global_norm};
 use rft::rng::{Purpose, Stream};
 use std::slice::from_ref;
 use std::sync::LazyLock;
 
 static DEVICE: LazyLock<Option<Module>> =
-    LazyLock::new(|| module("adamw", &["adamw_squares", "adamw_prepare", "adamw_update", "adamw_refresh"]));
+    LazyLock::new(|| module("adamw", &["adamw_squares", "adamw_prepare", "adamw_update"]));
 
 const CHUNK: usize = 16384;
 /// Two chunks and a part of one.
@@ -24,8 +22,8 @@ fn values(path: u64) -> Vec<f32> {
 
 /// What lies on the device between steps.
 struct State {
-    /// Parameters, both moments, the bf16 copy.
-    tensors: [Arg; 4],
+    /// Parameters and both moments.
+    tensors: [Arg; 3],
     step: Arg,
 }
 
@@ -37,13 +35,12 @@ fn step(device: &Module, state: &mut State, grads: &[f32]) -> (Outputs, Outputs)
     let numbers = [HYPER.lr, HYPER.beta1, HYPER.beta2, HYPER.weight_decay, MAX_NORM].map(double);
     let buffers = [squares.buffer(1), int(chunks), out(8), state.step.clone(), out(16)];
     let prepared = device.launch("adamw_prepare", grid(1, 1024), &[&buffers[..], &numbers].concat());
-    let [params, m, v, compute] = state.tensors.clone();
+    let [params, m, v] = state.tensors.clone();
     let arguments = [
         params,
         f32s(grads),
         m,
         v,
-        compute,
         prepared.buffer(3),
         prepared.buffer(4),
         double(HYPER.beta1),
@@ -52,7 +49,7 @@ fn step(device: &Module, state: &mut State, grads: &[f32]) -> (Outputs, Outputs)
         size(COUNT),
     ];
     let updated = device.launch("adamw_update", grid((COUNT / 8).div_ceil(256), 256), &arguments);
-    *state = State { tensors: [0, 2, 3, 4].map(|i| updated.buffer(i)), step: prepared.buffer(3) };
+    *state = State { tensors: [0, 2, 3].map(|i| updated.buffer(i)), step: prepared.buffer(3) };
     (prepared, updated)
 }
 
@@ -62,7 +59,7 @@ fn steps_are_those_of_the_cpu() {
     let mut params = values(0);
     let mut adamw = AdamW::new(COUNT);
     let zeros = f32s(&vec![0.0; COUNT]);
-    let mut state = State { tensors: [f32s(&params), zeros.clone(), zeros, out(2 * COUNT)], step: u32s(&[0, 0, 0]) };
+    let mut state = State { tensors: [f32s(&params), zeros.clone(), zeros], step: u32s(&[0, 0, 0]) };
     // Clipped; with a norm that is not finite, which changes nothing; and below the greatest norm.
     let mut broken = values(2);
     broken[CHUNK + 3] = f32::INFINITY;
@@ -82,18 +79,5 @@ fn steps_are_those_of_the_cpu() {
         close("adamw: parameters", &updated.f32(0), &params, 1e-6);
         close("adamw: first moments", &updated.f32(2), &adamw.m, 1e-6);
         close("adamw: second moments", &updated.f32(3), &adamw.v, 1e-6);
-        let copy: Vec<f32> = updated.f32(0).into_iter().map(rounded).collect();
-        assert_eq!(updated.bf16(4), copy, "the bf16 copy");
     }
-}
-
-#[test]
-fn the_copy_is_refreshed() {
-    let Some(device) = &*DEVICE else { return };
-    let params = values(0);
-    let arguments = [f32s(&params), out(2 * COUNT), size(COUNT)];
-    let got = device.launch("adamw_refresh", grid((COUNT / 8).div_ceil(256), 256), &arguments);
-    let Arg::Buffer(expected) = bf16(&params) else { unreachable!() };
-    let Arg::Buffer(copy) = got.buffer(1) else { unreachable!() };
-    assert!(copy == expected);
 }

@@ -1,6 +1,6 @@
 //! Branch attention over packed groups, forward and backward, against the operation on the CPU.
 
-use super::shim::{Arg, Module, Outputs, Shape, bf16, close, f32s, int, module, normal, out};
+use super::shim::{Arg, Module, Shape, bf16, close, f32s, in_rows, int, module, normal, out, rows as in_wide};
 use rft::ops::attention::{self, Heads, Part};
 use rft::ops::attention_tiles::Tiles;
 use std::sync::LazyLock;
@@ -23,6 +23,9 @@ static BACKWARD: LazyLock<Option<Module>> = LazyLock::new(|| {
     ];
     module("branch_attention_backward", &names)
 });
+
+/// Columns of an adapter behind the outputs, and behind the gradient of qkv.
+const COLUMNS: [usize; 2] = [24, 8];
 
 /// Parts one after the other, each of a prompt and branches of these lengths.
 fn pack(lengths: &[(usize, &[usize])]) -> Vec<Part> {
@@ -68,12 +71,15 @@ fn query_tiles(tiles: &Tiles) -> Arg {
     tiles_arg(tiles.queries.iter().map(|t| [t.start, t.count, t.prompt_start, t.prompt_count, t.own_start]))
 }
 
-fn forward(device: &Module, heads: Heads, qkv: &[f32], tiles: &Tiles) -> Outputs {
+/// The outputs and their log-sum-exp.
+fn forward(device: &Module, heads: Heads, qkv: &[f32], tiles: &Tiles) -> (Vec<f32>, Vec<f32>) {
     let rows = qkv.len() / heads.qkv_width();
-    let (out_bytes, lse_bytes) = (2 * rows * heads.out_width(), 4 * rows * heads.query);
-    let arguments = [bf16(qkv), out(out_bytes), out(lse_bytes), query_tiles(tiles), int(heads.query / heads.kv)];
+    let stride = heads.out_width() + COLUMNS[0];
+    let buffers = [bf16(qkv), out(2 * rows * stride), out(4 * rows * heads.query), query_tiles(tiles)];
+    let arguments = [&buffers[..], &[int(heads.query / heads.kv), int(stride)]].concat();
     let name = format!("branch_attention_forward_d{}", heads.dim);
-    device.launch(&name, grid(heads.kv, tiles.queries.len(), 768 * heads.dim), &arguments)
+    let got = device.launch(&name, grid(heads.kv, tiles.queries.len(), 768 * heads.dim), &arguments);
+    (in_rows(&got.bf16(1), heads.out_width(), COLUMNS[0]), got.f32(2))
 }
 
 #[test]
@@ -81,10 +87,10 @@ fn forward_of_packs() {
     let Some(device) = &*FORWARD else { return };
     for (i, (heads, parts)) in cases().into_iter().enumerate() {
         let qkv = normal(i as u64, rows_of(&parts) * heads.qkv_width());
-        let got = forward(device, heads, &qkv, &Tiles::new(&parts, heads.query / heads.kv));
+        let (got, got_lse) = forward(device, heads, &qkv, &Tiles::new(&parts, heads.query / heads.kv));
         let (out, lse) = attention::forward(heads, &qkv, &parts);
-        close(&format!("outputs of {heads:?}"), &got.bf16(1), &out, 5e-3);
-        close("log-sum-exp", &got.f32(2), &lse, 1e-6);
+        close(&format!("outputs of {heads:?}"), &got, &out, 5e-3);
+        close("log-sum-exp", &got_lse, &lse, 1e-6);
     }
 }
 
@@ -102,29 +108,34 @@ fn backward(
     let (rows, group) = (lse.len() / query, query / kv);
     let count = rows * query;
     let blocks = (count * dim / 8).div_ceil(256);
-    let arguments = [bf16(out_of), bf16(d_out), out(4 * count), int(count), int(dim)];
+    let (width, stride) = (heads.out_width(), heads.out_width() + COLUMNS[0]);
+    let buffers = [in_wide(out_of, width, COLUMNS[0]), bf16(d_out), out(4 * count)];
+    let arguments = [&buffers[..], &[count, query, dim, stride].map(int)].concat();
     let dots = device.launch("branch_attention_dots", super::shim::grid(blocks, 256), &arguments).buffer(2);
 
     let shared = if dim == 128 { 768 * dim } else { 1024 * dim };
     let shape = grid(kv, tiles.queries.len(), shared);
     let name = format!("branch_attention_backward_queries_d{dim}");
-    let d_qkv = out(2 * rows * heads.qkv_width());
-    let arguments = [bf16(qkv), f32s(lse), bf16(d_out), dots.clone(), d_qkv, query_tiles(tiles), int(group)];
+    let (width, stride) = (heads.qkv_width(), heads.qkv_width() + COLUMNS[1]);
+    let d_qkv = out(2 * rows * stride);
+    let buffers = [bf16(qkv), f32s(lse), bf16(d_out), dots.clone(), d_qkv, query_tiles(tiles)];
+    let arguments = [&buffers[..], &[int(group), int(stride)]].concat();
     let d_qkv = device.launch(&name, shape, &arguments).buffer(4);
 
     let key_tiles = tiles.keys.iter().map(|t| [t.start, t.count, t.own_end, t.others_start, t.from, t.to, t.slot]);
     let shape = grid(kv, tiles.keys.len(), 768 * dim + 1024);
     let name = format!("branch_attention_backward_keys_d{dim}");
     let partial = out(4 * tiles.partial_len(heads));
-    let arguments = [bf16(qkv), f32s(lse), bf16(d_out), dots, d_qkv, partial, tiles_arg(key_tiles), int(group)];
+    let buffers = [bf16(qkv), f32s(lse), bf16(d_out), dots, d_qkv, partial, tiles_arg(key_tiles)];
+    let arguments = [&buffers[..], &[int(group), int(stride)]].concat();
     let got = device.launch(&name, shape, &arguments);
     if tiles.sums.is_empty() {
-        return got.bf16(4);
+        return in_rows(&got.bf16(4), width, COLUMNS[1]);
     }
     let sums = tiles_arg(tiles.sums.iter().map(|t| [t.start, t.count, t.slot, t.slots]));
-    let arguments = [got.buffer(5), got.buffer(4), sums, int(group), int(dim)];
+    let arguments = [got.buffer(5), got.buffer(4), sums, int(group), int(dim), int(stride)];
     let shape = Shape { threads: 256, ..grid(kv, tiles.sums.len(), 0) };
-    device.launch("branch_attention_backward_sum", shape, &arguments).bf16(1)
+    in_rows(&device.launch("branch_attention_backward_sum", shape, &arguments).bf16(1), width, COLUMNS[1])
 }
 
 /// Compares the gradients of q, k and v each by itself: they differ in size.

@@ -1,6 +1,6 @@
 //! Decode attention over slots of a cache, against the operation on the CPU.
 
-use super::shim::{Arg, Module, Shape, bf16, close, int, module, normal, out};
+use super::shim::{Arg, Module, Shape, bf16, close, in_rows, int, module, normal, out};
 use rft::ops::attention::{self, Heads, KvSpan};
 use rft::ops::attention_tiles::DECODE_SPAN;
 use std::sync::LazyLock;
@@ -81,10 +81,13 @@ fn outputs(heads: Heads, prompts: &[usize], rows: &[(usize, usize)], spans: usiz
     ];
     let shape = Shape { blocks: [rows.len() as u32, kv as u32, spans as u32], threads: 128, shared: 0 };
     let got = device.launch(&format!("decode_attention_spans_d{dim}"), shape, &arguments);
-    let result = out(2 * rows.len() * heads.out_width());
-    let arguments = [got.buffer(9), got.buffer(10), prompt_counts, own_counts, result, int(query / kv), int(spans)];
+    // Behind the outputs there are columns of an adapter.
+    let stride = heads.out_width() + 8;
+    let buffers = [got.buffer(9), got.buffer(10), prompt_counts, own_counts, out(2 * rows.len() * stride)];
+    let arguments = [&buffers[..], &[query / kv, spans, stride].map(int)].concat();
     let shape = Shape { blocks: [rows.len() as u32, query as u32, 1], threads: dim as u32, shared: 0 };
     let got = device.launch(&format!("decode_attention_sum_d{dim}"), shape, &arguments).bf16(4);
+    let got = in_rows(&got, heads.out_width(), 8);
 
     let span = |qkv: &[f32]| {
         let mut span = KvSpan::new(heads, qkv.len() / width);

@@ -1,6 +1,6 @@
 //! The norm on each head of q and k, and its backward.
 
-use super::shim::{Arg, Module, Shape, bf16, close, float, grid, int, module, normal, out};
+use super::shim::{Arg, Module, Shape, bf16, close, float, grid, in_rows, int, module, normal, out, rows as in_wide};
 use rft::ops::attention::Heads;
 use rft::ops::qk_norm;
 use std::sync::LazyLock;
@@ -63,9 +63,13 @@ fn backward_in_place() {
         let (q_weight, k_weight) = weights.split_at(dim);
         let before: Vec<f32> =
             qkv.chunks(heads.qkv_width()).flat_map(|row| row[..(query + kv) * dim].to_vec()).collect();
-        let buffers = [bf16(&d_qkv), bf16(&weights), bf16(&before)];
-        let arguments = [&buffers[..], &sizes(rows, heads)].concat();
+        // Behind the gradient there are columns of an adapter.
+        let width = heads.qkv_width();
+        let buffers = [in_wide(&d_qkv, width, 8), bf16(&weights), bf16(&before)];
+        let numbers = [[rows, query, kv, dim, width + 8].map(int).to_vec(), vec![float(EPS)]].concat();
+        let arguments = [&buffers[..], &numbers].concat();
         let got = device.launch("qk_norm_backward", shape(rows, heads), &arguments).bf16(0);
+        let got = in_rows(&got, width, 8);
         let saved = qk_norm::forward(heads, &mut qkv, q_weight, k_weight, EPS);
         qk_norm::backward(heads, &saved, &mut d_qkv, q_weight, k_weight);
         close(&format!("qk_norm_backward {query} over {kv} of {dim}"), &got, &d_qkv, 3e-3);

@@ -1,6 +1,8 @@
 //! Bias, rotary positions and the write to the cache; the way back.
 
-use super::shim::{Arg, Module, bf16, close, f32s, grid, i32s, int, module, normal, out, u32s};
+use super::shim::{
+    Arg, Module, bf16, close, f32s, grid, i32s, in_rows, int, module, normal, out, rows as in_wide, u32s,
+};
 use rft::model::config::ModelConfig;
 use rft::ops::attention::Heads;
 use rft::ops::rope::RopeTable;
@@ -88,11 +90,12 @@ fn backward_turns_back() {
         let mut d_qkv = normal(1, rows * width);
         let rope = table(dim);
         let (cos, sin) = angles(&rope, dim);
-        let tables = [bf16(&d_qkv), f32s(&cos), f32s(&sin), u32s(&POSITIONS)];
-        let sizes = [rows, heads.query, heads.kv, dim].map(int);
+        // Behind the gradient there are columns of an adapter.
+        let tables = [in_wide(&d_qkv, width, 16), f32s(&cos), f32s(&sin), u32s(&POSITIONS)];
+        let sizes = [rows, heads.query, heads.kv, dim, width + 16].map(int);
         let shape = threads(rows, heads.query + heads.kv, dim);
         let got = device.launch("qkv_rope_backward", shape, &[&tables[..], &sizes].concat());
         rope.backward(&mut d_qkv, width, heads.query + heads.kv, &POSITIONS);
-        close(&format!("qkv_rope_backward {dim}"), &got.bf16(0), &d_qkv, 2e-3);
+        close(&format!("qkv_rope_backward {dim}"), &in_rows(&got.bf16(0), width, 16), &d_qkv, 2e-3);
     }
 }

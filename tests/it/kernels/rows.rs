@@ -1,10 +1,11 @@
 //! Rows by index, their gradient back, and random weights.
 
-use super::shim::{Arg, Module, bf16, close, double, grid, int, module, normal, out, rounded, size, u32s};
+use super::shim::{Arg, Module, bf16, close, double, grid, in_rows, int, module, normal, out, rounded, size, u32s};
 use rft::rng::{Purpose, Stream, name_hash};
 use std::sync::LazyLock;
 
-static ROWS: LazyLock<Option<Module>> = LazyLock::new(|| module("rows", &["gather_rows", "scatter_rows"]));
+static ROWS: LazyLock<Option<Module>> =
+    LazyLock::new(|| module("rows", &["gather_rows", "scatter_rows", "copy_columns"]));
 static INIT: LazyLock<Option<Module>> = LazyLock::new(|| module("init", &["fill_normal_bf16"]));
 
 /// Of `gather_rows` and `scatter_rows`.
@@ -23,6 +24,18 @@ fn gather_copies_rows() {
         for (row, &i) in got.chunks(width).zip(&index) {
             assert_eq!(row, &table[i as usize * width..][..width]);
         }
+    }
+}
+
+#[test]
+fn columns_are_copied() {
+    let Some(device) = &*ROWS else { return };
+    for (rows, stride, width) in [(1, 8, 8), (37, 136, 24), (300, 72, 64)] {
+        let from = normal(3, rows * stride);
+        let arguments = [bf16(&from), out(2 * rows * width), int(stride), int(rows), int(width)];
+        let got = device.launch("copy_columns", grid((rows * width / 8).div_ceil(256), 256), &arguments).bf16(1);
+        let expected: Vec<f32> = from.chunks(stride).flat_map(|row| &row[..width]).copied().collect();
+        assert_eq!(got, expected);
     }
 }
 
@@ -56,8 +69,12 @@ fn random_weights_are_those_of_the_stream() {
     let exact: Vec<f32> = (0..count as u64).map(|i| rounded((mean + std * stream.normal(i)) as f32)).collect();
 
     let [low, high] = stream.key().map(|word| Arg::Scalar(word.to_ne_bytes().into()));
-    let arguments = [out(2 * count), size(count), low, high, double(mean), double(std)];
+    // A weight with an adapter's columns beside it.
+    let (width, columns) = (40, 8);
+    let to = out(2 * count / width * (width + columns));
+    let arguments = [to, size(count), int(width), int(width + columns), low, high, double(mean), double(std)];
     let got = device.launch("fill_normal_bf16", grid(count.div_ceil(256), 256), &arguments).bf16(0);
+    let got = in_rows(&got, width, columns);
     close("random weights", &got, &exact, 1e-6);
     let other = (0..count).filter(|&i| got[i] != exact[i]).count();
     assert_eq!(other, 0, "{other} of {count} values have other bits");

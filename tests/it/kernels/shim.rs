@@ -28,11 +28,6 @@ pub enum Arg {
     Null,
     Buffer(Vec<u8>),
     Scalar(Vec<u8>),
-    /// A pointer into the buffer of an earlier argument, `offset` bytes from its start.
-    Alias {
-        of: usize,
-        offset: usize,
-    },
 }
 
 /// The shape of a launch.
@@ -103,11 +98,6 @@ impl Module {
                 Arg::Null => (0, &[]),
                 Arg::Buffer(bytes) => (1, bytes),
                 Arg::Scalar(bytes) => (2, bytes),
-                Arg::Alias { of, offset } => {
-                    request.extend(3u32.to_ne_bytes());
-                    [of, offset].iter().for_each(|value| request.extend((**value as u64).to_ne_bytes()));
-                    continue;
-                }
             };
             request.extend(kind.to_ne_bytes());
             request.extend((bytes.len() as u64).to_ne_bytes());
@@ -166,6 +156,22 @@ pub fn grid(blocks: usize, threads: usize) -> Shape {
 /// Values in bf16, rounded to nearest.
 pub fn bf16(values: &[f32]) -> Arg {
     Arg::Buffer(values.iter().flat_map(|value| bf16_bits(*value).to_ne_bytes()).collect())
+}
+
+/// Rows of `width` values, with NaN in the `columns` behind each.
+pub fn rows(values: &[f32], width: usize, columns: usize) -> Arg {
+    let behind = vec![f32::NAN; columns];
+    bf16(&values.chunks(width).flat_map(|row| row.iter().chain(&behind)).copied().collect::<Vec<_>>())
+}
+
+/// Rows of `width` values of those that lie `width` + `columns` apart, behind which nothing was written.
+pub fn in_rows(values: &[f32], width: usize, columns: usize) -> Vec<f32> {
+    let rows = values.chunks(width + columns);
+    assert!(
+        rows.clone().all(|row| row[width..].iter().all(|value| value.is_nan())),
+        "something was written behind a row"
+    );
+    rows.flat_map(|row| &row[..width]).copied().collect()
 }
 
 pub fn f32s(values: &[f32]) -> Arg {

@@ -6,10 +6,9 @@
 //
 // with g the gradient times min(1, max_norm / (norm + 10⁻⁶)). Where the norm is not finite only `step` changes.
 //
-// Shapes: params, grads, m, v (count) f32; compute (count) bf16, the copy that the products read; `count` is a multiple
-// of 8. partial (⌈count / CHUNK⌉) f64. norm (1) f64; step (3) u32: updates made, updates skipped, whether the last one
+// Shapes: params, grads, m, v (count) f32; `count` is a multiple of 8. partial (⌈count / CHUNK⌉) f64. norm (1) f64; step (3) u32: updates made, updates skipped, whether the last one
 // was made; constants (4) f32: see below.
-// Bytes a parameter: 4 for the norm, 30 for the update. FLOPs a parameter: 2 and 15. Memory-bound.
+// Bytes a parameter: 4 for the norm, 28 for the update. FLOPs a parameter: 2 and 15. Memory-bound.
 //
 // History: 1. three launches; squares are summed in f64 by fixed chunks, then in a fixed order.
 
@@ -63,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(1024) adamw_prepare(
 
 // Launch: a thread for 8 parameters, in blocks of 256.
 extern "C" __global__ void __launch_bounds__(256) adamw_update(
-    float* params, const float* grads, float* m, float* v, bf16* compute, const unsigned* step, const float* constants,
+    float* params, const float* grads, float* m, float* v, const unsigned* step, const float* constants,
     double beta1, double beta2, float eps, size_t count) {
     const size_t at = (static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x) * 8;
     if (at >= count || !step[LAST_MADE]) return;
@@ -86,14 +85,4 @@ extern "C" __global__ void __launch_bounds__(256) adamw_update(
     store8(params + at, p);
     store8(m + at, first);
     store8(v + at, second);
-    store8(compute + at, p);
-}
-
-// The bf16 copy of parameters that have just been loaded. Launch: a thread for 8, in blocks of 256.
-extern "C" __global__ void __launch_bounds__(256) adamw_refresh(const float* params, bf16* compute, size_t count) {
-    const size_t at = (static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x) * 8;
-    if (at >= count) return;
-    float p[8];
-    load8(params + at, p);
-    store8(compute + at, p);
 }

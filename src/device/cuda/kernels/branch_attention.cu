@@ -8,7 +8,8 @@
 // for their product with v and are summed before that.
 //
 // Shapes: qkv (T, (group + 2) · KV · D) bf16, positions applied: q heads, k heads, v heads; out (T, group · KV · D) bf16;
-// lse (T, group · KV) f32; tiles (n) of 5 int32 each, `QueryTile`, count · group <= 128, heaviest first.
+// lse (T, group · KV) f32; tiles (n) of 5 int32 each, `QueryTile`, count · group <= 128, heaviest first. Rows of out are
+// `stride` values apart: behind them an adapter has its columns.
 // Launch: grid (KV, n), 128 threads, 768 · D bytes of dynamic shared memory: 96 KiB for D = 128, two blocks a
 // multiprocessor of compute capability 9.0.
 // FLOPs: 4 · D for each pair of a query and a key it sees. Bytes: 2 · T · (2 · group + 2) · KV · D from device memory; each
@@ -32,7 +33,8 @@
 constexpr int ROWS = 128, KEYS = 64, WARPS = 4, THREADS = 32 * WARPS;
 
 template <int D>
-__device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, const QueryTile* tiles, int group) {
+__device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, const QueryTile* tiles, int group,
+                                        int stride) {
     constexpr int MT = ROWS / WARPS / 16, NT = KEYS / 8;
     DYNAMIC_SHARED(shared);
     bf16* const queries = reinterpret_cast<bf16*>(shared);  // (ROWS, D)
@@ -135,14 +137,14 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
     round_rows<D>(queries, first, outputs, [&](int m, int h) { return 1.0f / sum[m][h]; });
     write_rows<D, ROWS / WARPS>(queries, first, [&](int row) {
         const size_t token = tile.start + rows.token(row);
-        return row < used ? out + (token * heads + kv_head * group + rows.head(row)) * D : nullptr;
+        return row < used ? out + token * stride + (kv_head * group + rows.head(row)) * D : nullptr;
     });
 }
 
 #define FORWARD(D)                                                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) branch_attention_forward_d##D(                       \
-        const bf16* qkv, bf16* out, float* lse, const QueryTile* tiles, int group) {                              \
-        forward<D>(qkv, out, lse, tiles, group);                                                                  \
+        const bf16* qkv, bf16* out, float* lse, const QueryTile* tiles, int group, int stride) {                  \
+        forward<D>(qkv, out, lse, tiles, group, stride);                                                          \
     }
 
 FORWARD(32)

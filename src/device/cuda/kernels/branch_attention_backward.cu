@@ -10,8 +10,8 @@
 // In this order:
 //
 // 1. branch_attention_dots: the Σ d_out ∘ out of every token and head.
-//    out, d_out (T · heads, D) bf16, dots (T · heads) f32. A thread for 8 values, in blocks of 256. Memory-bound: 4 bytes a
-//    value.
+//    out, d_out (T, heads, D) bf16, dots (T · heads) f32; count is T · heads. A thread for 8 values, in blocks of 256.
+//    Memory-bound: 4 bytes a value.
 // 2. branch_attention_backward_queries_d*: dq. tiles (n) of 5 int32, `QueryTile`, as for the forward.
 //    Grid (KV, n), 128 threads; shared bytes 98,304 for D = 128, 65,536 for 64, 32,768 for 32. FLOPs: 6 · D a pair of
 //    query and key.
@@ -21,7 +21,8 @@
 //    Bytes: 1,024 · D a slot and KV head, out of the L2 cache as a rule.
 //
 // qkv, d_qkv (T, (group + 2) · KV · D) bf16; lse, dots (T, group · KV) f32; d_out (T, group · KV · D) bf16. Every value of
-// d_qkv is written once: q by 2, k and v by 3 or 4.
+// d_qkv is written once: q by 2, k and v by 3 or 4. Rows of out and of d_qkv are `stride` values apart: behind them an
+// adapter has its columns.
 //
 // Choice of tiles, for D = 128. Queries: a warp has 32 rows; 128 registers of dq and 32 keys of scores and of d_out · vᵀ (64)
 // leave room for no more keys; shared memory and tensor cores then take about as long as each other. Keys: a warp has 16
@@ -60,14 +61,14 @@ struct SumTile {
 // ---- Σ d_out ∘ out ----
 
 extern "C" __global__ void __launch_bounds__(256)
-    branch_attention_dots(const bf16* out, const bf16* d_out, float* dots, int count, int dim) {
+    branch_attention_dots(const bf16* out, const bf16* d_out, float* dots, int count, int heads, int dim, int stride) {
     const int lanes = dim / 8, line = (blockIdx.x * blockDim.x + threadIdx.x) / lanes;
     float sum = 0;
     if (line < count) {
-        const size_t at = static_cast<size_t>(line) * dim + threadIdx.x % lanes * 8;
+        const int column = threadIdx.x % lanes * 8;
         float a[8], b[8];
-        load8(out + at, a);
-        load8(d_out + at, b);
+        load8(out + static_cast<size_t>(line / heads) * stride + line % heads * dim + column, a);
+        load8(d_out + static_cast<size_t>(line) * dim + column, b);
 #pragma unroll
         for (int i = 0; i < 8; ++i) sum += a[i] * b[i];
     }
@@ -79,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 template <int D>
 __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* lse, const bf16* d_out, const float* dots,
-                                                 bf16* d_qkv, const QueryTile* tiles, int group) {
+                                                 bf16* d_qkv, const QueryTile* tiles, int group, int stride) {
     constexpr int ROWS = 128, KEYS = D == 128 ? 32 : 64, MT = ROWS / WARPS / 16, NT = KEYS / 8;
     DYNAMIC_SHARED(shared);
     bf16* const queries = reinterpret_cast<bf16*>(shared);  // (ROWS, D)
@@ -162,7 +163,7 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
     round_rows<D>(queries, first, d_queries, [](int, int) { return SCALE<D>; });
     write_rows<D, ROWS / WARPS>(queries, first, [&](int row) {
         const size_t token = tile.start + rows.token(row);
-        return row < used ? d_qkv + (token * (heads + 2 * kv_heads) + kv_head * group + rows.head(row)) * D : nullptr;
+        return row < used ? d_qkv + token * stride + (kv_head * group + rows.head(row)) * D : nullptr;
     });
 }
 
@@ -170,7 +171,7 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
 
 template <int D>
 __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse, const bf16* d_out, const float* dots,
-                                              bf16* d_qkv, float* partial, const KeyTile* tiles, int group) {
+                                              bf16* d_qkv, float* partial, const KeyTile* tiles, int group, int stride) {
     constexpr int ROWS = 64, KEYS = 64, NT = ROWS / 8;
     DYNAMIC_SHARED(shared);
     bf16* const keys = reinterpret_cast<bf16*>(shared);                          // (KEYS, D)
@@ -289,7 +290,7 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
     round_rows<D>(keys, first, d_keys, [](int, int) { return SCALE<D>; });
     round_rows<D>(values, first, d_values, [](int, int) { return 1.0f; });
     const auto target = [&](int row, int head) {
-        return row < tile.count ? d_qkv + (static_cast<size_t>(tile.start + row) * (heads + 2 * kv_heads) + head) * D : nullptr;
+        return row < tile.count ? d_qkv + static_cast<size_t>(tile.start + row) * stride + head * D : nullptr;
     };
     write_rows<D, KEYS / WARPS>(keys, first, [&](int row) { return target(row, heads + kv_head); });
     write_rows<D, KEYS / WARPS>(values, first, [&](int row) { return target(row, heads + kv_heads + kv_head); });
@@ -298,13 +299,13 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
 #define BACKWARD(D)                                                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) branch_attention_backward_queries_d##D(                  \
         const bf16* qkv, const float* lse, const bf16* d_out, const float* dots, bf16* d_qkv, const QueryTile* tiles, \
-        int group) {                                                                                                  \
-        backward_queries<D>(qkv, lse, d_out, dots, d_qkv, tiles, group);                                              \
+        int group, int stride) {                                                                                      \
+        backward_queries<D>(qkv, lse, d_out, dots, d_qkv, tiles, group, stride);                                      \
     }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) branch_attention_backward_keys_d##D(                     \
         const bf16* qkv, const float* lse, const bf16* d_out, const float* dots, bf16* d_qkv, float* partial,         \
-        const KeyTile* tiles, int group) {                                                                            \
-        backward_keys<D>(qkv, lse, d_out, dots, d_qkv, partial, tiles, group);                                        \
+        const KeyTile* tiles, int group, int stride) {                                                                \
+        backward_keys<D>(qkv, lse, d_out, dots, d_qkv, partial, tiles, group, stride);                                \
     }
 
 BACKWARD(32)
@@ -314,9 +315,9 @@ BACKWARD(128)
 // ---- Sum of partial gradients ----
 
 extern "C" __global__ void __launch_bounds__(256)
-    branch_attention_backward_sum(const float* partial, bf16* d_qkv, const SumTile* tiles, int group, int dim) {
+    branch_attention_backward_sum(const float* partial, bf16* d_qkv, const SumTile* tiles, int group, int dim, int stride) {
     constexpr int KEYS = 64;
-    const int kv_heads = gridDim.x, kv_head = blockIdx.x, heads = (group + 2) * kv_heads;
+    const int kv_heads = gridDim.x, kv_head = blockIdx.x;
     const SumTile tile = tiles[blockIdx.y];
     const size_t of_slot = static_cast<size_t>(kv_heads) * 2 * KEYS * dim;
     partial += tile.slot * of_slot + static_cast<size_t>(kv_head) * 2 * KEYS * dim;
@@ -330,6 +331,6 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
             for (int i = 0; i < 8; ++i) sum[i] += part[i];
         }
-        store8(d_qkv + (static_cast<size_t>(tile.start + key) * heads + head) * dim + 8 * chunk % dim, sum);
+        store8(d_qkv + static_cast<size_t>(tile.start + key) * stride + head * dim + 8 * chunk % dim, sum);
     }
 }

@@ -16,7 +16,7 @@
 // D) bf16, a pair for prompts and a pair for branches; prompt_slots, prompt_counts, own_slots, own_counts (rows) int32: row r
 // sees the first prompt_counts[r] >= 1 keys of its prompt's slot and the first own_counts[r] of its own, the new token's
 // among them (none in a row that is idle, whose slot may be -1); sums (rows, KV, spans, group, D) and statistics (rows, KV, spans, group, 2) f32; out (rows, group · KV · D)
-// bf16. `group` is at most 8.
+// bf16, its rows `stride` values apart: behind them an adapter has its columns. `group` is at most 8.
 // Bytes: 4 · KV · D a row and key, each read once for the whole group; the spans' sums add 4 · group · D · 2 to 256 keys' worth,
 // 5 % for a group of 7, most of it in the L2 cache. FLOPs: 4 · group · KV · D a row and key; on the tensor cores, with the group
 // padded to 16 rows, about 15 % of their time.
@@ -205,7 +205,8 @@ __device__ __forceinline__ void spans(
 
 template <int D>
 __device__ __forceinline__ void sum_of_spans(
-    const float* sums, const float* statistics, const int* prompt_counts, const int* own_counts, bf16* out, int group, int spans) {
+    const float* sums, const float* statistics, const int* prompt_counts, const int* own_counts, bf16* out, int group, int spans,
+    int stride) {
     const int row = blockIdx.x, head = blockIdx.y, heads = gridDim.y;
     const int used = (prompt_counts[row] + own_counts[row] + SPAN - 1) / SPAN;
     const size_t line = (static_cast<size_t>(row) * heads + head) / group * spans * group + head % group;
@@ -219,7 +220,7 @@ __device__ __forceinline__ void sum_of_spans(
         total += share * statistics[2 * s * group + 1];
         output += share * sums[s * group * D];
     }
-    out[(static_cast<size_t>(row) * heads + head) * D + threadIdx.x] = __float2bfloat16_rn(output / total);
+    out[static_cast<size_t>(row) * stride + head * D + threadIdx.x] = __float2bfloat16_rn(output / total);
 }
 
 #define DECODE(D)                                                                                                           \
@@ -232,8 +233,8 @@ __device__ __forceinline__ void sum_of_spans(
     }                                                                                                                       \
     extern "C" __global__ void __launch_bounds__(D) decode_attention_sum_d##D(                                              \
         const float* sums, const float* statistics, const int* prompt_counts, const int* own_counts, bf16* out, int group,  \
-        int spans) {                                                                                                        \
-        sum_of_spans<D>(sums, statistics, prompt_counts, own_counts, out, group, spans);                                    \
+        int spans, int stride) {                                                                                            \
+        sum_of_spans<D>(sums, statistics, prompt_counts, own_counts, out, group, spans, stride);                            \
     }
 
 DECODE(32)

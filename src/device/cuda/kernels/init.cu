@@ -2,6 +2,8 @@
 //
 //   fill_normal_bf16   to[i] = mean + std · the i-th standard normal of the stream with this key
 //
+// In bf16 the values are rows of `width` that are `stride` values apart: behind them an adapter has its columns.
+//
 // The key is that of Stream::new(seed, Purpose::ModelInit, [hash of the tensor's name]), so a value depends on the seed,
 // the tensor's name and its place, and not on the launch. As in the twin a value takes one block of the generator, with the
 // counter (1, 0, i, i >> 32), Box and Muller in f64, and one rounding to f32 and from there to bf16: a difference in the last
@@ -33,7 +35,9 @@ __device__ __forceinline__ double normal(unsigned key0, unsigned key1, unsigned 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256)
-    fill_normal_bf16(bf16* to, unsigned long long count, unsigned key0, unsigned key1, double mean, double std) {
+    fill_normal_bf16(bf16* to, unsigned long long count, int width, int stride, unsigned key0, unsigned key1, double mean,
+                     double std) {
     const unsigned long long i = static_cast<unsigned long long>(blockIdx.x) * 256 + threadIdx.x;
-    if (i < count) to[i] = __float2bfloat16_rn(static_cast<float>(mean + std * normal(key0, key1, i)));
+    if (i >= count) return;
+    to[i / width * stride + i % width] = __float2bfloat16_rn(static_cast<float>(mean + std * normal(key0, key1, i)));
 }

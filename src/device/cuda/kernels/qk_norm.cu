@@ -3,7 +3,8 @@
 //   y = x · weight / √(mean(x²) + ε) over the values of a head, with one weight for all heads of q and one for those of k
 //
 // Shapes: qkv, d_qkv (rows, (query + 2·kv) · dim) bf16, q, k and v side by side, changed in place; weights (2, dim) bf16,
-// q's and k's; before (rows, (query + kv) · dim) bf16, q and k as they were. `dim` is 32, 64 or 128.
+// q's and k's; before (rows, (query + kv) · dim) bf16, q and k as they were. `dim` is 32, 64 or 128. Rows of d_qkv are
+// `stride` values apart: behind them an adapter has its columns.
 // Launch: a thread for 8 values of q and k, so that a head is dim / 8 neighbouring lanes:
 // rows · (query + kv) · dim / 8 threads in blocks of 256.
 // Bytes a value of q and k: forward 4, with `before` 6; backward 6. FLOPs a value: 4 and 10. Memory-bound.
@@ -23,12 +24,12 @@ struct Place {
     int column;
 };
 
-__device__ __forceinline__ Place place_of(int rows, int query, int kv, int dim) {
+__device__ __forceinline__ Place place_of(int rows, int query, int kv, int dim, int stride) {
     const int chunks = dim / 8, heads = query + kv;
     const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;
     const int row = unit / (heads * chunks), head = unit / chunks % heads, column = unit % chunks * 8;
     const size_t of_head = static_cast<size_t>(head) * dim + column;
-    return {row < rows, head < query, static_cast<size_t>(row) * (heads + kv) * dim + of_head,
+    return {row < rows, head < query, static_cast<size_t>(row) * stride + of_head,
             static_cast<size_t>(row) * heads * dim + of_head, column};
 }
 
@@ -50,7 +51,7 @@ __device__ __forceinline__ float head_scale(const float (&x)[8], int dim, float 
 // `before` may be null.
 extern "C" __global__ void __launch_bounds__(256)
     qk_norm_forward(bf16* qkv, const bf16* weights, bf16* before, int rows, int query, int kv, int dim, float eps) {
-    const Place at = place_of(rows, query, kv, dim);
+    const Place at = place_of(rows, query, kv, dim, (query + 2 * kv) * dim);
     float x[8] = {};
     if (at.inside) load8(qkv + at.joined, x);
     const float scale = head_scale(x, dim, eps);
@@ -65,8 +66,8 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // dx = 1/rms · (dy·weight - x · mean(dy·weight·x) / rms²), in the place of dy
 extern "C" __global__ void __launch_bounds__(256) qk_norm_backward(
-    bf16* d_qkv, const bf16* weights, const bf16* before, int rows, int query, int kv, int dim, float eps) {
-    const Place at = place_of(rows, query, kv, dim);
+    bf16* d_qkv, const bf16* weights, const bf16* before, int rows, int query, int kv, int dim, int stride, float eps) {
+    const Place at = place_of(rows, query, kv, dim, stride);
     float x[8] = {}, weighted[8] = {};
     float product = 0;
     if (at.inside) {

@@ -5,7 +5,8 @@
 //
 // Shapes: qkv, d_qkv (rows, (query + 2·kv) · dim) bf16, q, k and v side by side, changed in place; bias (the width of a
 // row) bf16; cos, sin (positions, dim / 2) f32; positions, slots, cells (rows) i32; keys, values (slots, kv, capacity,
-// dim) bf16, to which row r goes at slot slots[r] and cell cells[r]. `dim` is a multiple of 16.
+// dim) bf16, to which row r goes at slot slots[r] and cell cells[r]. `dim` is a multiple of 16. Rows of d_qkv are `stride`
+// values apart: behind them an adapter has its columns.
 // Launch: a thread for 16 values of a head, 8 of each half: rows · heads · dim / 16 threads in blocks of 256.
 // Bytes a row: 4 · (query + 2·kv) · dim, with a cache 4 · kv · dim more; backward 4 · (query + kv) · dim. FLOPs: 4 a
 // value. Memory-bound.
@@ -64,12 +65,12 @@ extern "C" __global__ void __launch_bounds__(256) qkv_rope_forward(
 // The gradient turns back by the same angles; v's and the frozen bias's need nothing. A thread for 16 values of q or k:
 // rows · (query + kv) · dim / 16 threads.
 extern "C" __global__ void __launch_bounds__(256) qkv_rope_backward(
-    bf16* d_qkv, const float* cos, const float* sin, const int* positions, int rows, int query, int kv, int dim) {
+    bf16* d_qkv, const float* cos, const float* sin, const int* positions, int rows, int query, int kv, int dim, int stride) {
     const int half = dim / 2, chunks = half / 8, turned = query + kv;
     const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;
     const int row = unit / (turned * chunks), head = unit / chunks % turned, column = unit % chunks * 8;
     if (row >= rows) return;
-    bf16* const place = d_qkv + (static_cast<size_t>(row) * (turned + kv) + head) * dim + column;
+    bf16* const place = d_qkv + static_cast<size_t>(row) * stride + head * dim + column;
     float first[8], second[8];
     load8(place, first);
     load8(place + half, second);

@@ -1,11 +1,14 @@
 // Rows of a matrix by index: embeddings of tokens, hidden states of (row, target) pairs, and the gradient of the latter.
+// And some columns of all rows: what an adapter has shrunk its input to, kept for the backward.
 //
 //   gather_rows    to[i] = from[index[i]]
 //   scatter_rows   to[i] = the sum of from[pair] over the pairs of row i, zero where it has none
+//   copy_columns   to[i] = the first `width` values of from[i], whose rows are `stride` values apart
 //
 // Shapes: rows of `width` bf16 values, a multiple of 8; every row starts at a multiple of 16 bytes.
-// Launch: a block for each row of `to`, min(256, 32 · ⌈width / 256⌉) threads.
-// Bytes: gather 4 · rows · width; scatter 2 · width for each pair and each row of `to`. Memory-bound.
+// Launch: a block for each row of `to`, min(256, 32 · ⌈width / 256⌉) threads; to copy columns a thread for 8 values, in blocks
+// of 256.
+// Bytes: gather and copy 4 · rows · width; scatter 2 · width for each pair and each row of `to`. Memory-bound.
 //
 // The head works on pairs: a branch's first token is predicted by the prompt's last row, so that G pairs share this row
 // and other rows of a prompt have none. The pairs of row i are pairs[starts[i]] .. pairs[starts[i + 1]], a list that the
@@ -36,4 +39,12 @@ extern "C" __global__ void __launch_bounds__(256)
         }
         store8(to + static_cast<size_t>(blockIdx.x) * width + column, sum);
     }
+}
+
+extern "C" __global__ void __launch_bounds__(256) copy_columns(const bf16* from, bf16* to, int stride, int rows, int width) {
+    const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;
+    const int row = unit / (width / 8), column = unit % (width / 8) * 8;
+    if (row >= rows) return;
+    *reinterpret_cast<uint4*>(to + static_cast<size_t>(row) * width + column) =
+        *reinterpret_cast<const uint4*>(from + static_cast<size_t>(row) * stride + column);
 }

@@ -6,6 +6,7 @@ use crate::device::cuda::engine::Step;
 use crate::device::cuda::ops;
 use crate::device::cuda::slabs::{Slabs, Start};
 use crate::device::memory::DECODE_STEPS;
+use crate::device::memory::layout::Rows;
 use crate::plan::cache_bytes_per_token;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Prompt, Request, Sampling};
@@ -20,11 +21,8 @@ const CAPACITY: usize = 1_536;
 const REPORTS: usize = 8;
 
 pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
-    let Shared { gpu, decoder, adapter, arena } = &bench.shared;
-    let device = adapter.as_ref();
-    if let Some(device) = device {
-        device.make_current(gpu, &bench.adapter)?;
-    }
+    let Shared { gpu, decoder, arena, .. } = &bench.shared;
+    bench.shared.make_current(&bench.adapter)?;
     let sampling = Sampling::plain(1.0);
     let group = 8.min(rows);
     let prompts: Vec<Prompt> =
@@ -40,11 +38,12 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
         stop_tokens: &[],
     };
     let mut arena = arena.borrow_mut();
-    let mut slabs = Slabs::new(gpu, &mut arena, decoder, device, &request, rows)?;
+    let mut slabs = Slabs::new(gpu, &mut arena, decoder, true, &request, rows)?;
     let rows = slabs.rows;
     // Keys and values of tokens that were never decoded.
     for (index, buffer) in slabs.caches().enumerate() {
-        ops::fill_normal(gpu, buffer, &Stream::new(1, Purpose::Test, &[index as u64]), 0.0, 1.0)?;
+        let (stream, dim) = (Stream::new(1, Purpose::Test, &[index as u64]), decoder.config.head_dim);
+        ops::fill_normal(gpu, Rows::plain(buffer, dim), buffer.len() / dim, dim, &stream, 0.0, 1.0)?;
     }
     let starts: Vec<Start> = (0..rows)
         .map(|row| Start {

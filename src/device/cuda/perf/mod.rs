@@ -12,6 +12,7 @@ use super::weights::Origin;
 use super::{Gpu, Shared, ops as kernels};
 use crate::config::LoraSection;
 use crate::device::Extent;
+use crate::device::memory::layout::Rows;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::rng::{Purpose, Stream};
@@ -156,10 +157,11 @@ fn floors(gpu: &Gpu) -> Result<Floors> {
     let [a, b, c] = [arena.take::<bf16>(SIDE * SIDE)?, arena.take(SIDE * SIDE)?, arena.take(SIDE * SIDE)?];
     // Random values: zeros would draw less power and clock higher.
     for (index, matrix) in [a, b].into_iter().enumerate() {
-        kernels::fill_normal(gpu, matrix, &Stream::new(1, Purpose::Test, &[index as u64]), 0.0, 1.0)?;
+        let stream = Stream::new(1, Purpose::Test, &[index as u64]);
+        kernels::fill_normal(gpu, Rows::plain(matrix, SIDE), SIDE, SIDE, &stream, 0.0, 1.0)?;
     }
     let square = |buffer| Matrix::new(buffer, SIDE, SIDE);
-    let product = time(gpu, 20, || gpu.blas.product(square(a), square(b).t(), square(c), false))?;
+    let product = time(gpu, 20, || gpu.blas.product(square(a), square(b).t(), square(c)))?;
     Ok(Floors {
         bytes_per_second: 2.0 * BYTES as f64 / copy * 1e3,
         flops_per_second: 2.0 * (SIDE as f64).powi(3) / product * 1e3,

@@ -12,6 +12,7 @@ use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::weights::Origin;
 use crate::device::cuda::{Gpu, Shared, ops};
 use crate::device::memory::DECODE_STEPS;
+use crate::device::memory::layout::Rows;
 use crate::grpo::learner::{Keep, Learner, OutOfMemory};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
@@ -71,7 +72,8 @@ pub fn run(
         let [a, b, c] = shape.reach();
         let (first, second, out) = (arena.take::<bf16>(a)?, arena.take::<bf16>(b)?, arena.take::<f32>(c)?);
         for (index, operand) in [first, second].into_iter().enumerate() {
-            ops::fill_normal(&gpu, operand, &Stream::new(1, Purpose::Test, &[index as u64]), 0.0, 1.0)?;
+            let stream = Stream::new(1, Purpose::Test, &[index as u64]);
+            ops::fill_normal(&gpu, Rows::plain(operand, operand.len()), 1, operand.len(), &stream, 0.0, 1.0)?;
         }
         out.zero(&gpu)?;
         let cache = arena.take::<u8>(CACHE)?;

@@ -36,16 +36,21 @@ pub fn packed(lab: &mut Lab) -> Result<()> {
         let (want, want_lse) = cpu::forward(heads, &qkv, &pack.parts);
         let device = DevicePack::new(&lab.gpu, &mut lab.arena, &pack, heads)?;
         let (qkv_at, d_out_at) = (lab.bf16(&qkv)?, lab.bf16(&d_out)?);
-        let (out, lse) = (lab.poisoned(want.len())?, lab.poisoned(want_lse.len())?);
+        // Rows of the outputs and of the gradient have room for an adapter's columns.
+        let nothing = |rows: usize, width: usize| vec![f32::NAN; rows * width];
+        let (width, qkv_width) = (heads.out_width(), heads.qkv_width());
+        let (out, lse) = (lab.rows(&nothing(rows, width), width, 24)?, lab.poisoned(want_lse.len())?);
         ops::branch_attention(&lab.gpu, qkv_at, out, lse, &device, heads)?;
         let what = format!("{query} heads over {kv} of {dim}");
-        lab.compare_bf16(&format!("{what}: forward"), out, &want, BF16)?;
+        let got = lab.read_rows(out, width)?;
+        lab.compare(&format!("{what}: forward"), &got, &want, BF16);
         lab.compare_f32(&format!("{what}: log-sum-exp"), lse, &want_lse, 1e-4)?;
 
         let want = cpu::backward(heads, &qkv, &pack.parts, &want, &want_lse, &d_out);
         let mut runs = Vec::new();
         for _ in 0..2 {
-            let d_qkv = lab.poisoned(qkv.len())?;
+            let d_qkv = lab.rows(&nothing(rows, qkv_width), qkv_width, 40)?;
+            lab.arena_poison()?;
             ops::branch_attention_backward(
                 &lab.gpu,
                 &mut lab.arena,
@@ -57,7 +62,7 @@ pub fn packed(lab: &mut Lab) -> Result<()> {
                 &device,
                 heads,
             )?;
-            runs.push(lab.read(d_qkv)?);
+            runs.push(lab.read_rows(d_qkv, qkv_width)?);
         }
         // One by one, or an error in the small ones would drown in the others.
         let columns = |values: &[f32], from: usize, len: usize| -> Vec<f32> {
@@ -142,9 +147,11 @@ pub fn decode(lab: &mut Lab) -> Result<()> {
         let spans = DecodeSpans::new(&mut lab.arena, rows.len(), heads, prompt_capacity + capacity)?;
         spans.sums.poison(&lab.gpu)?;
         spans.statistics.poison(&lab.gpu)?;
-        let (qkv_at, out) = (lab.bf16(&qkv)?, lab.poisoned(want.len())?);
+        let nothing = vec![f32::NAN; want.len()];
+        let (qkv_at, out) = (lab.bf16(&qkv)?, lab.rows(&nothing, heads.out_width(), 8)?);
         ops::decode_attention(&lab.gpu, qkv_at, prompt, own, at, spans, out, heads)?;
-        lab.compare_bf16(&format!("{query} heads over {kv} of {dim}"), out, &want, BF16)?;
+        let got = lab.read_rows(out, heads.out_width())?;
+        lab.compare(&format!("{query} heads over {kv} of {dim}"), &got, &want, BF16);
     }
     Ok(())
 }

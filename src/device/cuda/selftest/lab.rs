@@ -2,6 +2,7 @@
 
 use crate::device::cuda::Gpu;
 use crate::device::cuda::memory::{Buffer, DeviceArena, Element};
+use crate::device::memory::layout::Rows;
 use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;
 use half::bf16;
@@ -63,6 +64,19 @@ impl<'a> Lab<'a> {
     pub fn bf16(&mut self, values: &[f32]) -> Result<Buffer<bf16>> {
         let values: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
         self.put(&values)
+    }
+
+    /// Rows of `width` values, with NaN in the `columns` behind each.
+    pub fn rows(&mut self, values: &[f32], width: usize, columns: usize) -> Result<Rows> {
+        let behind = vec![f32::NAN; columns];
+        let wide: Vec<f32> = values.chunks(width).flat_map(|row| row.iter().chain(&behind)).copied().collect();
+        Ok(Rows { buffer: self.bf16(&wide)?, stride: width + columns })
+    }
+
+    /// The first `width` values of each row.
+    pub fn read_rows(&self, rows: Rows, width: usize) -> Result<Vec<f32>> {
+        let wide = self.read(rows.buffer)?;
+        Ok(wide.chunks(rows.stride).flat_map(|row| &row[..width]).copied().collect())
     }
 
     pub fn put<T: Element>(&mut self, values: &[T]) -> Result<Buffer<T>> {

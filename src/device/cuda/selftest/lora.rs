@@ -1,77 +1,137 @@
-//! LoRA on the four groups of a block, for training and for decoding.
+//! Linear layers with LoRA on the four groups of a block: forward, backward, and the weights beside the frozen ones.
 
 use super::lab::{Lab, rounded};
-use super::model::shape;
+use super::model::{POSITIONS, TestWeights, shape};
 use super::{BF16, EXACT, GRADIENT};
 use crate::config::LoraSection;
+use crate::device::Extent;
+use crate::device::cuda::Shared;
 use crate::device::cuda::adapter::DeviceAdapter;
-use crate::device::cuda::lora::Group;
-use crate::model::lora::Adapter;
+use crate::device::cuda::blas::Matrix;
+use crate::device::cuda::weights::{Linear, Origin};
+use crate::device::memory::layout::Rows;
+use crate::device::memory::lora::padded_rank;
+use crate::model::lora::{Adapter, Target};
+use crate::model::weights::Weights;
 use crate::ops::lora::LoraGroup;
-use anyhow::Result;
+use crate::ops::matmul::{View, product};
+use anyhow::{Context, Result};
 
 pub fn lora(lab: &mut Lab) -> Result<()> {
-    for (rank, rows) in [(8, 70), (16, 333), (32, 1), (32, 1_500), (64, 129), (128, 257)] {
-        // Wider than a strip of 512 columns, and no multiple of a tile.
+    let all: &[&str] = &["all-linear"];
+    for (rank, rows, modules) in [
+        (1, 33, all),
+        (8, 70, all),
+        (12, 65, &["q_proj", "v_proj", "up_proj"]),
+        (16, 333, all),
+        (20, 40, all),
+        (32, 1, all),
+        (32, 1_500, all),
+        (128, 257, all),
+    ] {
         let config = shape(8, 2, 128, 1_096);
-        let mut adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 3)?;
+        let target_modules = modules.iter().map(|&module| module.to_owned()).collect();
+        let section = LoraSection { target_modules, use_rslora: rank == 12, ..LoraSection::all_linear(rank) };
+        let mut adapter = Adapter::new(&config, &section, 3)?;
         adapter.params = lab.normals(adapter.params.len(), 0.2);
-        let device = DeviceAdapter::new(&lab.gpu, &config, &adapter)?;
-        device.make_current(&lab.gpu, &adapter)?;
-        let (block, at) = (&adapter.blocks[0], device.block(0));
-        for (name, group, at) in [
-            ("qkv", &block.qkv, at.qkv),
-            ("o", &block.o, at.o),
-            ("gate and up", &block.gate_up, at.gate_up),
-            ("down", &block.down, at.down),
+        let weights = TestWeights(lab.stream().u64(0));
+        let extent = Extent { positions: POSITIONS, max_rows: 1, working_bytes: Some(0), keep: None };
+        let origin = Origin::Checkpoint(&weights);
+        let shared = Shared::on(lab.gpu.clone(), config.clone(), &origin, Some(&adapter), &extent)?;
+        shared.make_current(&adapter)?;
+        let device = shared.adapter.as_ref().context("memory for the adapter")?;
+        let (block, groups) = (&shared.decoder.frozen.blocks[0], &adapter.blocks[0]);
+        for (name, targets, layer, group) in [
+            ("qkv", &[Target::Q, Target::K, Target::V][..], &block.qkv, &groups.qkv),
+            ("o", &[Target::O], &block.o, &groups.o),
+            ("gate and up", &[Target::Gate, Target::Up], &block.gate_up, &groups.gate_up),
+            ("down", &[Target::Down], &block.down, &groups.down),
         ] {
+            let mut frozen = Vec::new();
+            for target in targets {
+                let (inputs, outputs) = target.shape(&config);
+                frozen.extend(weights.get(&format!("{}.weight", target.path(0)), &[outputs, inputs])?);
+            }
             let name = format!("rank {rank}, {rows} rows, {name}");
-            one_group(lab, &name, &adapter.params, &device, group, at, rows)?;
+            storage(lab, &name, &adapter.params, &frozen, layer, group)?;
+            products(lab, &name, &adapter.params, &frozen, device, layer, group, rows)?;
         }
     }
     Ok(())
 }
 
-fn one_group(
+/// What the products read: W, and the adapter beside it, rounded.
+fn storage(lab: &mut Lab, name: &str, params: &[f32], frozen: &[f32], layer: &Linear, group: &LoraGroup) -> Result<()> {
+    let (inputs, outputs, padded) = (layer.inputs, layer.outputs, padded_rank(group.rank));
+    let stride = layer.stride();
+    let mut want = vec![0.0; layer.storage.len()];
+    for (to, from) in want.chunks_mut(stride).zip(frozen.chunks(inputs)) {
+        to[..inputs].copy_from_slice(from);
+    }
+    for (i, part) in group.parts.iter().enumerate() {
+        for r in 0..group.rank {
+            let a = &params[group.a.start + (i * group.rank + r) * inputs..][..inputs];
+            let to = &mut want[(outputs + i * padded + r) * stride..][..inputs];
+            to.iter_mut().zip(a).for_each(|(to, a)| *to = rounded(*a));
+            for (column, &b) in part.columns.clone().zip(&params[part.b.start + r * part.columns.len()..]) {
+                want[column * stride + inputs + i * padded + r] = rounded(group.scale * b);
+            }
+        }
+    }
+    let mut got = lab.read(layer.storage)?;
+    // Nothing reads what is below B.
+    got.chunks_mut(stride).skip(outputs).for_each(|row| row[inputs..].fill(0.0));
+    lab.compare(&format!("{name}: the weights"), &got, &want, EXACT);
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments, reason = "a layer and its adapter, on both devices")]
+fn products(
     lab: &mut Lab,
     name: &str,
     params: &[f32],
+    frozen: &[f32],
     device: &DeviceAdapter,
+    layer: &Linear,
     group: &LoraGroup,
-    at: Group,
     rows: usize,
 ) -> Result<()> {
     lab.arena.clear();
     let gpu = lab.gpu.clone();
-    let (inputs, outputs) = (at.inputs, at.outputs);
+    let (inputs, outputs, columns) = (layer.inputs, layer.outputs, layer.lora);
     let (x, dy) = (lab.normals(rows * inputs, 0.1), lab.normals(rows * outputs, 0.1));
-    let before = lab.normals(rows * outputs, 0.1);
-    let mut want = before.clone();
-    let low_want = group.forward(params, &x, inputs, &mut want, outputs);
-    let (x_at, dy_at, y) = (lab.bf16(&x)?, lab.bf16(&dy)?, lab.bf16(&before)?);
-    let low = lab.poisoned(rows * at.low_width())?;
-    lab.arena_poison()?;
-    at.forward(&gpu, &mut lab.arena, x_at, rows, y, low, true)?;
-    lab.compare_bf16(&format!("{name}: added"), y, &want, BF16)?;
-    let y = lab.poisoned(rows * outputs)?;
-    at.forward(&gpu, &mut lab.arena, x_at, rows, y, low, false)?;
-    let alone: Vec<f32> = want.iter().zip(&before).map(|(sum, before)| sum - before).collect();
-    lab.compare_bf16(&format!("{name}: written"), y, &alone, BF16)?;
-    let (y, partial) = (lab.bf16(&before)?, lab.poisoned(at.decode_values(rows))?);
-    at.decode(&gpu, x_at, rows, y, partial, true)?;
-    lab.compare_bf16(&format!("{name}: decoding"), y, &want, BF16)?;
+    let residual = lab.normals(rows * outputs, 0.1);
+    let weight = View::new(frozen, outputs, inputs);
+    let plain = product(View::new(&x, rows, inputs), weight.t());
+    let mut want = plain.clone();
+    let shrunk_want = group.forward(params, &x, inputs, &mut want, outputs);
+
+    let (x_at, y) = (lab.rows(&x, inputs, columns)?, lab.rows(&vec![f32::NAN; rows * outputs], outputs, 8)?);
+    layer.forward(&gpu, false, x_at, rows, None, y)?;
+    let got = lab.read_rows(y, outputs)?;
+    lab.compare(&format!("{name}: without its adapter"), &got, &plain, BF16);
+    layer.forward(&gpu, true, x_at, rows, None, y)?;
+    let got = lab.read_rows(y, outputs)?;
+    lab.compare(&format!("{name}: with its adapter"), &got, &want, BF16);
+    let behind = lab.read(y.buffer)?.chunks(y.stride).all(|row| row[outputs..].iter().all(|v| v.is_nan()));
+    lab.holds(&format!("{name}: nothing behind the rows of y"), behind);
+    let (residual_at, y) = (lab.bf16(&residual)?, Rows::plain(lab.poisoned(rows * outputs)?, outputs));
+    layer.forward(&gpu, true, x_at, rows, Some(residual_at), y)?;
+    let sum: Vec<f32> = want.iter().zip(&residual).map(|(y, residual)| y + residual).collect();
+    lab.compare_bf16(&format!("{name}: added to the residual stream"), y.buffer, &sum, BF16)?;
 
     let mut grads = vec![0.0; params.len()];
-    let mut dx_want = vec![0.0; rows * inputs];
+    let mut dx_want = product(View::new(&dy, rows, outputs), weight);
     // The backward sees the shrunk rows as they were stored.
-    let low_rounded: Vec<f32> = low_want.iter().copied().map(rounded).collect();
-    group.backward(params, &x, inputs, &low_rounded, &dy, outputs, &mut dx_want, &mut grads);
+    let stored: Vec<f32> = shrunk_want.iter().copied().map(rounded).collect();
+    group.backward(params, &x, inputs, &stored, &dy, outputs, &mut dx_want, &mut grads);
     let mut bits = Vec::new();
     for round in 0..2 {
         device.grads.zero(&gpu)?;
-        let dx = lab.poisoned(rows * inputs)?;
-        lab.arena_poison()?;
-        at.backward(&gpu, &mut lab.arena, x_at, low, dy_at, rows, dx)?;
+        let (dy_at, dx) = (lab.rows(&dy, outputs, columns)?, lab.poisoned(rows * inputs)?);
+        layer.input_gradient(&gpu, dy_at, rows, dx)?;
+        let shrunk = Matrix::behind(x_at, rows, inputs, columns);
+        layer.lora_gradient(&gpu, group, device.grads, x_at, shrunk, dy_at, rows)?;
         let got = device.grads.download(&gpu)?;
         if round == 0 {
             lab.compare_bf16(&format!("{name}: dx"), dx, &dx_want, BF16)?;

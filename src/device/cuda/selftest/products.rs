@@ -1,7 +1,7 @@
 //! cuBLASLt: every transpose, stride, accumulation and output type that the decoder asks for.
 
 use super::lab::Lab;
-use super::{BF16, F32};
+use super::{BF16, EXACT, F32};
 use crate::device::cuda::blas::Matrix;
 use crate::ops::matmul::{View, product};
 use anyhow::Result;
@@ -18,23 +18,37 @@ pub fn products(lab: &mut Lab) -> Result<()> {
         let left = Matrix::new(a_at, m, k);
 
         let out = lab.poisoned(m * n)?;
-        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n), false)?;
+        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n))?;
         lab.compare_bf16(&format!("{what}, as dx = dy·W"), out, &want, BF16)?;
         let out = lab.poisoned(m * n)?;
-        lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n), false)?;
+        lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n))?;
         lab.compare_bf16(&format!("{what}, as y = x·Wᵀ"), out, &want, BF16)?;
 
         let before = lab.normals(m * n, 3.0);
-        let sum: Vec<f32> = before.iter().zip(&want).map(|(a, b)| a + b).collect();
-        let out = lab.bf16(&before)?;
-        lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n), true)?;
-        lab.compare_bf16(&format!("{what}, accumulated"), out, &sum, BF16)?;
+        let sum: Vec<f32> = before.iter().zip(&want).map(|(a, b)| a + 0.5 * b).collect();
+        let (before_at, out) = (lab.bf16(&before)?, lab.poisoned(m * n)?);
+        let right = Matrix::new(bt_at, n, k).t();
+        lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(out, m, n))?;
+        lab.compare_bf16(&format!("{what}, half of it added to another"), out, &sum, BF16)?;
+        lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(before_at, m, n))?;
+        lab.compare_bf16(&format!("{what}, added in place"), before_at, &lab.read(out)?, EXACT)?;
+
+        // The gradient of an adapter: a sum over rows, of columns that begin inside of wider rows, added in f32.
+        let (rank, start) = (13, 16);
+        let (wide, grads) = (lab.rows(&b, n, 16)?, lab.normals(rank * (n - start), 3.0));
+        let columns = |start, count| View::columns(&b, k, n, start, count);
+        let added = product(columns(8, rank).t(), columns(start, n - start));
+        let sum: Vec<f32> = grads.iter().zip(&added).map(|(a, b)| a + 0.5 * b).collect();
+        let (to, inside) = (lab.put(&grads)?, |start, count| Matrix::behind(wide, k, start, count));
+        let (picked, right) = (inside(8, rank).t(), inside(start, n - start));
+        lab.gpu.blas.add_product(0.5, picked, right, to, Matrix::new(to, rank, n - start))?;
+        lab.compare_f32(&format!("{what}, as the gradient of LoRA"), to, &sum, F32)?;
 
         // Logits: f32 rows that lie further apart than they are wide, of a vocabulary of any size.
         let (vocab, stride) = (n - 3, n);
         let out = lab.poisoned::<f32>(m * stride)?;
         let to = Matrix::new(out, m, vocab).with_stride(stride);
-        lab.gpu.blas.product(left, Matrix::new(bt_at.slice(0..vocab * k), vocab, k).t(), to, false)?;
+        lab.gpu.blas.product(left, Matrix::new(bt_at.slice(0..vocab * k), vocab, k).t(), to)?;
         let got = out.download(&lab.gpu)?;
         let cut = |values: &[f32]| -> Vec<f32> { values.chunks(n).flat_map(|row| &row[..vocab]).copied().collect() };
         lab.compare(&format!("{what}, f32 rows with a stride"), &cut(&got), &cut(&want), F32);
@@ -48,7 +62,7 @@ pub fn products(lab: &mut Lab) -> Result<()> {
         let wide = lab.bf16(&wide)?;
         let out = lab.poisoned(m * n)?;
         let left = Matrix::new(wide, m, k).with_stride(2 * k);
-        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n), false)?;
+        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n))?;
         lab.compare_bf16(&format!("{what}, rows with a stride"), out, &want, BF16)?;
     }
     Ok(())
