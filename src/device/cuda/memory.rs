@@ -7,7 +7,7 @@
 use super::Gpu;
 use crate::device::memory::arena::Pieces;
 use anyhow::{Context, Result, ensure};
-use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, PinnedHostSlice, result, sys};
+use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, PinnedHostSlice, result};
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -33,39 +33,6 @@ impl<T: Element> Buffer<T> {
         }
         // SAFETY: the range was checked, and the stream is of the context that owns the memory.
         unsafe { result::memcpy_htod_async(self.pointer, values, gpu.stream.cu_stream()) }.context("copy to the GPU")
-    }
-
-    /// Copies rows of `width` values from the host, to rows that begin `stride` values apart.
-    pub fn upload_rows(self, gpu: &Gpu, values: &[T], width: usize, stride: usize) -> Result<()> {
-        if width == stride || values.is_empty() {
-            return self.upload(gpu, values);
-        }
-        let rows = values.len() / width;
-        ensure!(
-            width <= stride && rows * width == values.len() && (rows - 1) * stride + width <= self.len,
-            "{rows} rows of {width} values, {stride} apart, do not fit a buffer of {}",
-            self.len
-        );
-        let copy = sys::CUDA_MEMCPY2D {
-            srcXInBytes: 0,
-            srcY: 0,
-            srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_HOST,
-            srcHost: values.as_ptr().cast(),
-            srcDevice: 0,
-            srcArray: std::ptr::null_mut(),
-            srcPitch: width * size_of::<T>(),
-            dstXInBytes: 0,
-            dstY: 0,
-            dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            dstHost: std::ptr::null_mut(),
-            dstDevice: self.pointer,
-            dstArray: std::ptr::null_mut(),
-            dstPitch: stride * size_of::<T>(),
-            WidthInBytes: width * size_of::<T>(),
-            Height: rows,
-        };
-        // SAFETY: both ranges were checked, and the stream is of the context that owns the memory.
-        unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, gpu.stream.cu_stream()) }.result().context("copy to the GPU")
     }
 
     /// Copies to the host, after all work that was issued before.
