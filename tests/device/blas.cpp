@@ -1,7 +1,7 @@
 // libcublasLt on the CPU: products of bf16 matrices with f32 sums, column-major, as cuBLASLt has them.
 //
-// An algorithm is bound to the product that it was chosen for. There are three of them for each product; they cut the sum
-// over k into one, two and four parts, so that another choice is other bits.
+// An algorithm is bound to the product that it was chosen for, but for the number of columns. There are three of them for each
+// product; they cut the sum over k into one, two and four parts, so that another choice is other bits.
 
 #include <algorithm>
 #include <cstring>
@@ -235,7 +235,7 @@ bool same(const Layout& a, const Layout& b) {
 // What an algorithm is bound to.
 Algorithm bound(const Product& product, const Layout& a, const Layout& b, const Layout& out, const Extent& e, int id) {
     const uint64_t kinds = uint64_t(product.transposed[0]) | uint64_t(product.transposed[1]) << 1 | uint64_t(out.type) << 2;
-    return {{e.m, e.n, e.k, uint64_t(a.leading), uint64_t(b.leading), uint64_t(out.leading), kinds, uint64_t(id)}};
+    return {{e.m, 0, e.k, uint64_t(a.leading), uint64_t(b.leading), uint64_t(out.leading), kinds, uint64_t(id)}};
 }
 
 void check_aligned(const char* what, const void* at, const Layout& layout, size_t alignment) {

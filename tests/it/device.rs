@@ -46,12 +46,13 @@ static LIBRARIES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
 pub fn on_device(folder: &Path, settings: &[(&str, &str)]) -> Option<Command> {
     let libraries = LIBRARIES.as_deref()?;
     let mut command = Command::new(rft_path());
-    command.current_dir(folder).env("LD_LIBRARY_PATH", libraries).envs(settings.iter().copied()).stdin(Stdio::null());
+    command.current_dir(folder).env("LD_LIBRARY_PATH", libraries).env("XDG_CACHE_HOME", folder);
+    command.envs(settings.iter().copied()).stdin(Stdio::null());
     Some(command)
 }
 
 /// A job of two steps that takes some seconds on the emulated device.
-const TRAIN: [&str; 8] = [
+pub const TRAIN: [&str; 8] = [
     "train",
     "--ppe=null-example",
     "--set=rollout.prompts_per_step=2",
@@ -63,13 +64,13 @@ const TRAIN: [&str; 8] = [
 ];
 
 #[track_caller]
-fn succeeded(output: Output) -> String {
+pub fn succeeded(output: Output) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{}: {said}", output.status);
     said
 }
 
-fn lines(path: &Path) -> Vec<Value> {
+pub fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -152,7 +153,7 @@ fn too_little_memory_for_a_micro_batch_changes_no_result() {
     let Some(mut command) = on_device(ample.path(), &[]) else { return };
     let job = TRAIN.map(|arg| if arg == "--steps=2" { "--steps=1" } else { arg });
     succeeded(command.args(job).arg("--device=cuda").output().unwrap());
-    let mut command = on_device(scarce.path(), &[("RFT_EMU_MEMORY_MIB", "552")]).unwrap();
+    let mut command = on_device(scarce.path(), &[("RFT_EMU_MEMORY_MIB", "556")]).unwrap();
     let said = succeeded(command.args(job).arg("--device=cuda").output().unwrap());
     assert!(said.contains("did not fit") && said.contains("cut in half"), "{said}");
     let (ample, scarce) = (ample.path().join("runs/run"), scarce.path().join("runs/run"));

@@ -11,6 +11,8 @@ mod data;
 mod decontaminate;
 #[cfg(target_os = "linux")]
 mod device;
+#[cfg(target_os = "linux")]
+mod device_memory;
 mod embedded;
 mod endpoint;
 mod eval;
@@ -24,6 +26,8 @@ mod lab;
 mod objectives;
 mod ops;
 mod parity;
+#[cfg(target_os = "linux")]
+mod products;
 mod report;
 mod resume;
 mod reward;

@@ -5,6 +5,7 @@
 //! is freed while a run lasts.
 
 use super::Gpu;
+use super::room::{self, Room};
 use crate::device::memory::arena::Pieces;
 use anyhow::{Context, Result, ensure};
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, PinnedHostSlice, result};
@@ -136,16 +137,22 @@ pub struct DeviceArena {
 #[derive(Debug)]
 struct Allocations {
     context: Arc<CudaContext>,
+    gpu: String,
+    free_at_start: usize,
     addresses: Vec<u64>,
 }
 
 impl Pieces for Allocations {
-    fn take(&mut self, bytes: usize) -> Option<u64> {
-        self.context.bind_to_thread().ok()?;
+    fn take(&mut self, bytes: usize) -> Result<u64> {
+        self.context.bind_to_thread()?;
         // SAFETY: everything handed out is written before it is read, and freed once, by `clear`.
-        let address = unsafe { result::malloc_sync(bytes.max(1)) }.ok()?;
+        let address = unsafe { result::malloc_sync(bytes.max(1)) };
+        let address = address.map_err(|error| {
+            let room = Room::of(&self.context, self.free_at_start);
+            room::cannot_take(error.into(), &self.gpu, room, bytes, "a buffer")
+        })?;
         self.addresses.push(address);
-        Some(address)
+        Ok(address)
     }
 
     fn clear(&mut self) {
@@ -169,12 +176,17 @@ impl DeviceArena {
     /// When the device has not so much memory left.
     pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
         if gpu.guarded {
-            let pieces = Allocations { context: gpu.stream.context().clone(), addresses: Vec::new() };
+            let pieces = Allocations {
+                context: gpu.stream.context().clone(),
+                gpu: gpu.name.clone(),
+                free_at_start: gpu.free_at_start,
+                addresses: Vec::new(),
+            };
             return Ok(Self { arena: Arena::guarded(bytes, Box::new(pieces)), _memory: None });
         }
         // SAFETY: everything handed out is written before it is read.
         let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }
-            .map_err(|error| gpu.cannot_take(error.into(), bytes, what))?;
+            .map_err(|error| room::cannot_take(error.into(), &gpu.name, gpu.room(), bytes, what))?;
         let base = memory.device_ptr(&gpu.stream).0;
         Ok(Self { arena: Arena::at(base, bytes), _memory: Some(memory) })
     }

@@ -2,7 +2,7 @@
 
 use super::Gpu;
 use anyhow::{Error, Result, anyhow};
-use cudarc::driver::{DriverError, sys};
+use cudarc::driver::{CudaContext, DriverError, sys};
 use indicatif::HumanBytes;
 
 /// What CUDA itself may take as it starts. More than that was taken by other programs.
@@ -18,6 +18,12 @@ pub struct Room {
 }
 
 impl Room {
+    /// Of the GPU of a context, as it is now.
+    pub fn of(context: &CudaContext, free_at_start: usize) -> Result<Self> {
+        let (free, total) = context.mem_get_info()?;
+        Ok(Self { free, total, free_at_start })
+    }
+
     /// The message where `wanted` bytes for `what` are more than there are; `hint` is what the user may do about it.
     pub fn lacking(&self, gpu: &str, what: &str, wanted: usize, hint: &str) -> String {
         let size = |bytes: usize| HumanBytes(bytes as u64);
@@ -50,20 +56,20 @@ pub fn explain(error: Error) -> Error {
     )
 }
 
-impl Gpu {
-    /// The error where `bytes` for `what` could not be taken.
-    pub fn cannot_take(&self, error: Error, bytes: usize, what: &str) -> Error {
-        let lower = "end what else uses this GPU, or use one with more memory";
-        match self.room() {
-            Ok(room) if is_full(&error) => anyhow!(room.lacking(&self.name, what, bytes, lower)),
-            _ => error.context(format!("take GPU memory for {what}")),
+/// The error where `bytes` for `what` could not be taken.
+pub fn cannot_take(error: Error, gpu: &str, room: Result<Room>, bytes: usize, what: &str) -> Error {
+    match room {
+        Ok(room) if is_full(&error) => {
+            anyhow!(room.lacking(gpu, what, bytes, "end what else uses this GPU, or use one with more memory"))
         }
+        _ => error.context(format!("take GPU memory for {what}")),
     }
+}
 
+impl Gpu {
     /// Its memory as it is now.
     pub fn room(&self) -> Result<Room> {
-        let (free, total) = self.stream.context().mem_get_info()?;
-        Ok(Room { free, total, free_at_start: self.free_at_start })
+        Room::of(self.stream.context(), self.free_at_start)
     }
 }
 

@@ -68,8 +68,8 @@ pub struct Arena {
 /// Allocations, one for each piece of an arena. A tool that watches allocations then sees what is read or written past the end
 /// of a piece, which in one large allocation would be its neighbor's.
 pub trait Pieces: Debug {
-    /// The address of `bytes` bytes, of no particular content; `None` where there is no memory left.
-    fn take(&mut self, bytes: usize) -> Option<u64>;
+    /// The address of `bytes` bytes, of no particular content.
+    fn take(&mut self, bytes: usize) -> Result<u64>;
 
     /// Takes all of them back.
     fn clear(&mut self);
@@ -106,7 +106,7 @@ impl Arena {
         let bytes = padded(len * size_of::<T>());
         self.check(bytes)?;
         let pointer = match &mut self.pieces {
-            Some(pieces) => pieces.take(len * size_of::<T>()).ok_or(OutOfMemory { wanted: bytes, left: 0 })?,
+            Some(pieces) => pieces.take(len * size_of::<T>())?,
             None => self.base + self.used as u64,
         };
         self.used += bytes;
@@ -201,9 +201,10 @@ mod tests {
     struct Three(Vec<usize>);
 
     impl Pieces for Three {
-        fn take(&mut self, bytes: usize) -> Option<u64> {
+        fn take(&mut self, bytes: usize) -> Result<u64> {
             self.0.push(bytes);
-            (self.0.len() <= 3).then_some(bytes as u64)
+            ensure!(self.0.len() <= 3, "no fourth");
+            Ok(bytes as u64)
         }
 
         fn clear(&mut self) {
@@ -222,7 +223,7 @@ mod tests {
         arena.reserve(4096 - 256).unwrap();
         assert!(arena.reserve(4096 - 255).is_err());
         assert_eq!(arena.take::<u8>(1).unwrap().pointer(), 1);
-        assert!(arena.take::<u8>(1).unwrap_err().is::<OutOfMemory>());
+        assert_eq!(arena.take::<u8>(1).unwrap_err().to_string(), "no fourth");
         arena.clear();
         assert_eq!((arena.take::<u8>(2).unwrap().pointer(), arena.used()), (2, 256));
     }
