@@ -41,6 +41,18 @@ pub struct Batch {
     pub spans: usize,
 }
 
+impl Batch {
+    /// For so many rows of up to `keys` keys, or a little more of both: few sizes serve all batches.
+    fn of(rows: usize, keys: usize) -> Self {
+        let spans = match DecodeSpans::of(keys) {
+            few @ 0..4 => few.max(1),
+            some @ 4..8 => some.next_multiple_of(2),
+            many => many.next_multiple_of(4),
+        };
+        Self { rows: ROWS.into_iter().find(|&count| count >= rows).unwrap_or(rows), spans }
+    }
+}
+
 /// A row as the host knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
@@ -166,13 +178,8 @@ impl Slabs {
     pub fn batch(&self, rows: &[Start], steps: usize) -> Batch {
         // The last step sees the tokens of those before it and a first one, but no more than a completion has.
         let keys = |row: &Start| row.prompt_len + (row.count.max(1) + steps).min(self.capacity);
-        let spans = match DecodeSpans::of(rows.iter().map(keys).max().unwrap_or(0)) {
-            few @ 0..4 => few.max(1),
-            some @ 4..8 => some.next_multiple_of(2),
-            many => many.next_multiple_of(4),
-        };
-        let count = ROWS.into_iter().find(|&count| count >= rows.len()).unwrap_or(self.rows);
-        Batch { rows: count.min(self.rows), spans: spans.min(self.memory.work.attention.spans) }
+        let batch = Batch::of(rows.len(), rows.iter().map(keys).max().unwrap_or(0));
+        Batch { rows: batch.rows.min(self.rows), spans: batch.spans.min(self.memory.work.attention.spans) }
     }
 
     /// Runs prompts, packed, and keeps their keys, values and last rows in their slots.
@@ -313,5 +320,18 @@ impl Slabs {
     /// What the first `rows` rows have drawn.
     pub fn report(&mut self, gpu: &Gpu, rows: usize) -> Result<Report<'_>> {
         Ok(Report { words: self.reported.download(gpu, self.memory.report.slice(0..rows * SlabMemory::REPORT))? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_few_sizes() {
+        let spans = |keys| Batch::of(1, keys).spans;
+        assert_eq!([0, 1, 256, 257, 768, 769, 1024].map(spans), [1, 1, 1, 2, 3, 4, 4]);
+        assert_eq!([1025, 1537, 2048, 2049, 3073, 5121].map(spans), [6, 8, 8, 12, 16, 24]);
+        assert_eq!([1, 3, 17, 200, 256, 300].map(|rows| Batch::of(rows, 1).rows), [1, 4, 24, 256, 256, 300]);
     }
 }

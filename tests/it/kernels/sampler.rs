@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 static DEVICE: LazyLock<Option<Module>> = LazyLock::new(|| module("sampler", &["sampler_f32"]));
 
 const ROWS: usize = 5;
-/// Not a multiple of 8. Of the last 64 logits there are 17: the first of a generator's words for 16 of its blocks, and the
-/// second word of one.
+/// Not a multiple of 8. Of the last 64 logits there are 17: those of the first word of 16 of the generator's blocks, and of
+/// the second word of one.
 const VOCAB: usize = 785;
 const STRIDE: usize = 792;
 

@@ -2,6 +2,7 @@
 
 use super::lab::Lab;
 use super::{BF16, EXACT};
+use crate::device::cuda::memory::Buffer;
 use crate::device::cuda::ops::{self, DecodeRows};
 use crate::device::cuda::pack::DevicePack;
 use crate::device::memory::layout::{Cache, DecodeSpans};
@@ -144,14 +145,21 @@ pub fn decode(lab: &mut Lab) -> Result<()> {
             counts: column(|row| row.2)?,
             slots: lab.int(&(0..slots as u32).collect::<Vec<_>>())?,
         };
-        let spans = DecodeSpans::new(&mut lab.arena, rows.len(), heads, prompt_capacity + capacity)?;
-        spans.sums.poison(&lab.gpu)?;
-        spans.statistics.poison(&lab.gpu)?;
-        let nothing = vec![f32::NAN; want.len()];
-        let (qkv_at, out) = (lab.bf16(&qkv)?, lab.rows(&nothing, heads.out_width(), 8)?);
-        ops::decode_attention(&lab.gpu, qkv_at, prompt, own, at, spans, out, heads)?;
-        let got = lab.read_rows(out, heads.out_width())?;
-        lab.compare(&format!("{query} heads over {kv} of {dim}"), &got, &want, BF16);
+        let qkv_at = lab.bf16(&qkv)?;
+        let mut attend = |keys: usize| -> Result<Vec<f32>> {
+            let spans = DecodeSpans::new(&mut lab.arena, rows.len(), heads, keys)?;
+            spans.sums.poison(&lab.gpu)?;
+            spans.statistics.poison(&lab.gpu)?;
+            let nothing = vec![f32::NAN; want.len()];
+            let out = lab.rows(&nothing, heads.out_width(), 8)?;
+            ops::decode_attention(&lab.gpu, qkv_at, prompt, own, at, spans, out, heads)?;
+            lab.read_rows(out, heads.out_width())
+        };
+        let longest = rows.iter().map(|(_, prompt, own)| prompt + own).max().unwrap_or(0);
+        let (got, with_more) = (attend(longest)?, attend(5 * longest)?);
+        let name = format!("{query} heads over {kv} of {dim}");
+        lab.compare(&name, &got, &want, BF16);
+        lab.holds(&format!("{name}: the same bits with blocks for more spans"), got == with_more);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;
 
 /// Positions of the small decoders.
-pub const POSITIONS: usize = 256;
+pub const POSITIONS: usize = 320;
 
 /// A decoder of two blocks, whose widths are no multiples of a tile and whose vocabulary is odd.
 pub fn shape(query: usize, kv: usize, dim: usize, inner: usize) -> ModelConfig {
