@@ -1,7 +1,8 @@
 // libcublasLt on the CPU: products of bf16 matrices with f32 sums, column-major, as cuBLASLt has them.
 //
-// An algorithm is bound to the product that it was chosen for, but for the number of columns. There are three of them for each
-// product; they cut the sum over k into one, two and four parts, so that another choice is other bits.
+// An algorithm is bound to the product that it was chosen for, but for the number of columns, and to the alignments that the
+// heuristic was told. There are three of them for each product; they cut the sum over k into one, two and four parts, so that
+// another choice is other bits.
 
 #include <algorithm>
 #include <cstring>
@@ -131,6 +132,8 @@ void multiply(const float* a, const float* b, size_t depth, float* sums, size_t 
 
 struct Multiply {
     const uint16_t *a, *b;
+    // What is added, times beta; often the output itself.
+    const void* plus;
     void* out;
     Layout of_a, of_b, of_out;
     bool transposed[2];
@@ -174,11 +177,13 @@ struct Multiply {
             const size_t at = row + (column + j) * size_t(of_out.leading);
             if (of_out.type == F32) {
                 float* to = static_cast<float*>(out) + at;
-                for (size_t i = 0; i < rows; ++i) to[i] = beta != 0 ? alpha * from[i] + beta * to[i] : alpha * from[i];
+                const float* c = static_cast<const float*>(plus) + at;
+                for (size_t i = 0; i < rows; ++i) to[i] = beta != 0 ? alpha * from[i] + beta * c[i] : alpha * from[i];
             } else {
                 uint16_t* to = static_cast<uint16_t*>(out) + at;
+                const uint16_t* c = static_cast<const uint16_t*>(plus) + at;
                 for (size_t i = 0; i < rows; ++i)
-                    to[i] = narrow(beta != 0 ? alpha * from[i] + beta * widen(to[i]) : alpha * from[i]);
+                    to[i] = narrow(beta != 0 ? alpha * from[i] + beta * widen(c[i]) : alpha * from[i]);
             }
         }
     }
@@ -186,6 +191,7 @@ struct Multiply {
     void operator()() const {
         memory::check("product: first operand", a, of_a.bytes());
         memory::check("product: second operand", b, of_b.bytes());
+        if (beta != 0) memory::check("product: what is added", plus, of_out.bytes());
         memory::check("product: output", out, of_out.bytes());
         memory::check("product: workspace", workspace, workspace_bytes);
         const auto start = Clock::now();
@@ -232,10 +238,27 @@ bool same(const Layout& a, const Layout& b) {
     return a.type == b.type && a.rows == b.rows && a.columns == b.columns && a.leading == b.leading;
 }
 
-// What an algorithm is bound to.
+// The alignments of four operands as powers of two.
+uint64_t alignments_of(const uint32_t (&bytes)[4]) {
+    uint64_t all = 0;
+    for (int i = 0; i < 4; ++i) all |= uint64_t(__builtin_ctz(bytes[i])) << 8 * i;
+    return all;
+}
+
+// What an algorithm is bound to, but for the alignments.
 Algorithm bound(const Product& product, const Layout& a, const Layout& b, const Layout& out, const Extent& e, int id) {
     const uint64_t kinds = uint64_t(product.transposed[0]) | uint64_t(product.transposed[1]) << 1 | uint64_t(out.type) << 2;
     return {{e.m, 0, e.k, uint64_t(a.leading), uint64_t(b.leading), uint64_t(out.leading), kinds, uint64_t(id)}};
+}
+
+// Whether two matrices share no element. They may be different columns of the same rows.
+bool apart(const void* a, const Layout& of_a, const void* b, const Layout& of_b) {
+    const intptr_t x = intptr_t(a), y = intptr_t(b);
+    if (x + intptr_t(of_a.bytes()) <= y || y + intptr_t(of_b.bytes()) <= x) return true;
+    const intptr_t row = of_a.leading * of_a.value_bytes();
+    if (row != intptr_t(of_b.leading * of_b.value_bytes())) return false;
+    const intptr_t between = ((y - x) % row + row) % row;
+    return between >= intptr_t(of_a.rows * of_a.value_bytes()) && between + intptr_t(of_b.rows * of_b.value_bytes()) <= row;
 }
 
 void check_aligned(const char* what, const void* at, const Layout& layout, size_t alignment) {
@@ -339,6 +362,7 @@ API cublasLtMatmulAlgoGetHeuristic(
         Found& found = results[(*count)++];
         memset(&found, 0, sizeof found);
         found.algorithm = bound(it, first, second, out, e, id);
+        found.algorithm.data[1] = alignments_of(limits.alignment);
         found.workspace = workspace;
         found.waves = 1;
     }
@@ -354,7 +378,8 @@ API cublasLtMatmulAlgoCheck(
     if (!extent(it, first, second, out, e) || !same(layouts.get(c), out)) return INVALID_VALUE;
     const uint64_t id = algorithm->data[7];
     if (id >= ALGORITHMS) return NOT_SUPPORTED;
-    const Algorithm right = bound(it, first, second, out, e, int(id));
+    Algorithm right = bound(it, first, second, out, e, int(id));
+    right.data[1] = algorithm->data[1];
     if (memcmp(&right, algorithm, sizeof right)) return NOT_SUPPORTED;
     memset(result, 0, sizeof *result);
     result->algorithm = *algorithm;
@@ -373,28 +398,30 @@ API cublasLtMatmul(
     const Layout &first = layouts.get(of_a), &second = layouts.get(of_b), &out = layouts.get(of_d);
     Extent e;
     if (!extent(it, first, second, out, e)) objection("product: the layouts do not match");
-    if (!same(layouts.get(of_c), out) || c != d) objection("product: a C other than D is not emulated");
+    if (!same(layouts.get(of_c), out)) objection("product: the layouts of C and D differ");
     if (!supported(it, first, second, out)) objection("product: types that are not emulated");
     if (!algorithm) objection("product: without an algorithm");
     const uint64_t id = algorithm->data[7];
-    const Algorithm right = bound(it, first, second, out, e, int(id));
+    Algorithm right = bound(it, first, second, out, e, int(id));
+    right.data[1] = algorithm->data[1];
     if (id >= ALGORITHMS || memcmp(&right, algorithm, sizeof right))
         objection("product: an algorithm that was chosen for another product");
     if (PARTS[id] > 1 && workspace_bytes < PARTS[id] * e.m * e.n * 4)
         objection("product: a workspace of %zu bytes is too small for the algorithm", workspace_bytes);
-    // What the heuristic assumes unless it is told otherwise; allocations that are aligned to less are for finding
-    // overruns.
-    const size_t alignment = size_t(std::min(256L, setting("ALIGN", 256)));
-    check_aligned("first operand", a, first, alignment);
-    check_aligned("second operand", b, second, alignment);
-    check_aligned("output", d, out, alignment);
+    if (!apart(a, first, d, out) || !apart(b, second, d, out)) objection("product: the output overlaps an operand");
+    if (c != d && !apart(c, out, d, out)) objection("product: C and D overlap and are not the same");
+    const auto alignment = [&](int i) { return size_t(1) << (algorithm->data[1] >> 8 * i & 255); };
+    check_aligned("first operand", a, first, alignment(0));
+    check_aligned("second operand", b, second, alignment(1));
+    check_aligned("what is added", c, out, alignment(2));
+    check_aligned("output", d, out, alignment(3));
     char name[160];
     snprintf(
         name, sizeof name, "%zux%zux%zu %c%c %s%s", size_t(e.m), size_t(e.n), size_t(e.k), it.transposed[0] ? 't' : 'n',
         it.transposed[1] ? 't' : 'n', out.type == F32 ? "f32" : "bf16", value_of(beta) != 0 ? " +=" : "");
     return enqueue(
         stream, Multiply{
-                    static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b), d, first, second, out,
+                    static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b), c, d, first, second, out,
                     {it.transposed[0] != 0, it.transposed[1] != 0}, value_of(alpha), value_of(beta), e.m, e.n, e.k,
                     PARTS[id], name, workspace, workspace_bytes});
 }
