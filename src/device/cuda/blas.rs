@@ -73,10 +73,10 @@ impl<T: Element> Matrix<T> {
         Self { buffer: self.buffer.slice(start..self.buffer.len()), columns: count, ..self }
     }
 
-    /// Values that the buffer must have.
-    fn reach(&self) -> usize {
+    /// Whether its rows are within the buffer, and none in the next.
+    fn fits(&self) -> bool {
         let (lines, width) = if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) };
-        if lines == 0 { 0 } else { (lines - 1) * self.stride + width }
+        width <= self.stride && (lines == 0 || (lines - 1) * self.stride + width <= self.buffer.len())
     }
 }
 
@@ -257,7 +257,7 @@ impl Blas {
             b.columns
         );
         ensure!(
-            a.reach() <= a.buffer.len() && b.reach() <= b.buffer.len() && to.reach() <= to.buffer.len().min(c.len()),
+            a.fits() && b.fits() && to.fits() && Matrix { buffer: c, ..to }.fits(),
             "a product ({m}, {k}) · ({k}, {n}) reads or writes past a buffer"
         );
         let alignments = [a.buffer.pointer(), b.buffer.pointer(), c.pointer(), to.buffer.pointer()].map(alignment);
