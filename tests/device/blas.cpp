@@ -1,7 +1,8 @@
 // libcublasLt on the CPU: products of bf16 matrices with f32 sums, column-major, as cuBLASLt has them.
 //
-// An algorithm is bound to the product that it was chosen for, but for the number of columns. There are three of them for each
-// product; they cut the sum over k into one, two and four parts, so that another choice is other bits.
+// An algorithm is bound to the product that it was chosen for, but for the number of columns; or for the depth, where the second
+// operand is transposed and the sum is over its columns. There are three of them for each product; they cut the sum over k into
+// one, two and four parts, so that another choice is other bits.
 
 #include <algorithm>
 #include <cstring>
@@ -131,6 +132,7 @@ void multiply(const float* a, const float* b, size_t depth, float* sums, size_t 
 
 struct Multiply {
     const uint16_t *a, *b;
+    const void* added;
     void* out;
     Layout of_a, of_b, of_out;
     bool transposed[2];
@@ -173,20 +175,42 @@ struct Multiply {
             const float* from = s.sums + j * ROWS;
             const size_t at = row + (column + j) * size_t(of_out.leading);
             if (of_out.type == F32) {
+                const float* before = static_cast<const float*>(added) + at;
                 float* to = static_cast<float*>(out) + at;
-                for (size_t i = 0; i < rows; ++i) to[i] = beta != 0 ? alpha * from[i] + beta * to[i] : alpha * from[i];
+                for (size_t i = 0; i < rows; ++i)
+                    to[i] = beta != 0 ? alpha * from[i] + beta * before[i] : alpha * from[i];
             } else {
+                const uint16_t* before = static_cast<const uint16_t*>(added) + at;
                 uint16_t* to = static_cast<uint16_t*>(out) + at;
                 for (size_t i = 0; i < rows; ++i)
-                    to[i] = narrow(beta != 0 ? alpha * from[i] + beta * widen(to[i]) : alpha * from[i]);
+                    to[i] = narrow(beta != 0 ? alpha * from[i] + beta * widen(before[i]) : alpha * from[i]);
             }
         }
+    }
+
+    // The rows of one matrix may lie between those of another: [x | x·A] is written to its last columns while the first are
+    // read.
+    void no_overlap(const char* what, const void* at, const Layout& layout) const {
+        const uintptr_t from = uintptr_t(at), to = uintptr_t(out);
+        if (from >= to + of_out.bytes() || to >= from + layout.bytes()) return;
+        const size_t pitch = layout.leading * layout.value_bytes();
+        if (pitch != of_out.leading * of_out.value_bytes()) objection("product: the output overlaps %s", what);
+        // Where a line of the output begins in a line of the other.
+        const size_t behind = (to + pitch * ((from - to) / pitch + 1) - from) % pitch;
+        const size_t place = to >= from ? (to - from) % pitch : behind;
+        if (place < layout.rows * layout.value_bytes() || place + of_out.rows * of_out.value_bytes() > pitch)
+            objection("product: the output overlaps %s", what);
     }
 
     void operator()() const {
         memory::check("product: first operand", a, of_a.bytes());
         memory::check("product: second operand", b, of_b.bytes());
         memory::check("product: output", out, of_out.bytes());
+        if (beta != 0) memory::check("product: what is added", added, of_out.bytes());
+        // Both are read while the output is written, in an order that is the library's own.
+        no_overlap("the first operand", a, of_a);
+        no_overlap("the second operand", b, of_b);
+        if (beta != 0 && added != out) no_overlap("what is added", added, of_out);
         memory::check("product: workspace", workspace, workspace_bytes);
         const auto start = Clock::now();
         // Its contents are lost.
@@ -233,13 +257,25 @@ bool same(const Layout& a, const Layout& b) {
 }
 
 // What an algorithm is bound to.
-Algorithm bound(const Product& product, const Layout& a, const Layout& b, const Layout& out, const Extent& e, int id) {
-    const uint64_t kinds = uint64_t(product.transposed[0]) | uint64_t(product.transposed[1]) << 1 | uint64_t(out.type) << 2;
-    return {{e.m, 0, e.k, uint64_t(a.leading), uint64_t(b.leading), uint64_t(out.leading), kinds, uint64_t(id)}};
+Algorithm bound(const Product& product, const Layout& a, const Layout& b, const Layout& out, const Extent& e, int id,
+                const uint32_t* alignment) {
+    uint64_t kinds = uint64_t(product.transposed[0]) | uint64_t(product.transposed[1]) << 1 | uint64_t(out.type) << 2;
+    for (int i = 0; i < 4; ++i) kinds |= uint64_t(alignment[i]) << (16 + 12 * i);
+    const bool over_rows = product.transposed[1];
+    return {{e.m, over_rows ? e.n : 0, over_rows ? 0 : e.k, uint64_t(a.leading), uint64_t(b.leading),
+             uint64_t(out.leading), kinds, uint64_t(id)}};
 }
+// Of the operands, what is added, and the output: what their addresses were promised to be multiples of.
+struct Alignments {
+    uint32_t of[4];
+
+    explicit Alignments(const Algorithm& algorithm) {
+        for (int i = 0; i < 4; ++i) of[i] = algorithm.data[6] >> (16 + 12 * i) & 0xfff;
+    }
+};
 
 void check_aligned(const char* what, const void* at, const Layout& layout, size_t alignment) {
-    if (uintptr_t(at) % alignment) objection("product: %s at %p is not aligned to %zu bytes", what, at, alignment);
+    if (!alignment || uintptr_t(at) % alignment) objection("product: %s at %p is not aligned to %zu bytes", what, at, alignment);
     if (size_t(layout.leading) * layout.value_bytes() % 16)
         objection("product: the leading dimension of %s, %ld, is no multiple of 16 bytes", what, long(layout.leading));
 }
@@ -338,7 +374,7 @@ API cublasLtMatmulAlgoGetHeuristic(
         if (workspace > limits.workspace || (id && e.k < 64)) continue;
         Found& found = results[(*count)++];
         memset(&found, 0, sizeof found);
-        found.algorithm = bound(it, first, second, out, e, id);
+        found.algorithm = bound(it, first, second, out, e, id, limits.alignment);
         found.workspace = workspace;
         found.waves = 1;
     }
@@ -353,8 +389,8 @@ API cublasLtMatmulAlgoCheck(
     Extent e;
     if (!extent(it, first, second, out, e) || !same(layouts.get(c), out)) return INVALID_VALUE;
     const uint64_t id = algorithm->data[7];
-    if (id >= ALGORITHMS) return NOT_SUPPORTED;
-    const Algorithm right = bound(it, first, second, out, e, int(id));
+    if (id >= ALGORITHMS || (id && e.k < 64)) return NOT_SUPPORTED;
+    const Algorithm right = bound(it, first, second, out, e, int(id), Alignments(*algorithm).of);
     if (memcmp(&right, algorithm, sizeof right)) return NOT_SUPPORTED;
     memset(result, 0, sizeof *result);
     result->algorithm = *algorithm;
@@ -373,28 +409,28 @@ API cublasLtMatmul(
     const Layout &first = layouts.get(of_a), &second = layouts.get(of_b), &out = layouts.get(of_d);
     Extent e;
     if (!extent(it, first, second, out, e)) objection("product: the layouts do not match");
-    if (!same(layouts.get(of_c), out) || c != d) objection("product: a C other than D is not emulated");
+    if (!same(layouts.get(of_c), out)) objection("product: a C of another layout than D is not emulated");
     if (!supported(it, first, second, out)) objection("product: types that are not emulated");
     if (!algorithm) objection("product: without an algorithm");
     const uint64_t id = algorithm->data[7];
-    const Algorithm right = bound(it, first, second, out, e, int(id));
+    const Alignments promised(*algorithm);
+    const Algorithm right = bound(it, first, second, out, e, int(id), promised.of);
     if (id >= ALGORITHMS || memcmp(&right, algorithm, sizeof right))
         objection("product: an algorithm that was chosen for another product");
     if (PARTS[id] > 1 && workspace_bytes < PARTS[id] * e.m * e.n * 4)
         objection("product: a workspace of %zu bytes is too small for the algorithm", workspace_bytes);
-    // What the heuristic assumes unless it is told otherwise; allocations that are aligned to less are for finding
-    // overruns.
-    const size_t alignment = size_t(std::min(256L, setting("ALIGN", 256)));
-    check_aligned("first operand", a, first, alignment);
-    check_aligned("second operand", b, second, alignment);
-    check_aligned("output", d, out, alignment);
+    // 256 bytes, unless the heuristic was told otherwise.
+    check_aligned("first operand", a, first, promised.of[0]);
+    check_aligned("second operand", b, second, promised.of[1]);
+    if (value_of(beta) != 0) check_aligned("what is added", c, out, promised.of[2]);
+    check_aligned("output", d, out, promised.of[3]);
     char name[160];
     snprintf(
         name, sizeof name, "%zux%zux%zu %c%c %s%s", size_t(e.m), size_t(e.n), size_t(e.k), it.transposed[0] ? 't' : 'n',
         it.transposed[1] ? 't' : 'n', out.type == F32 ? "f32" : "bf16", value_of(beta) != 0 ? " +=" : "");
     return enqueue(
         stream, Multiply{
-                    static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b), d, first, second, out,
+                    static_cast<const uint16_t*>(a), static_cast<const uint16_t*>(b), c, d, first, second, out,
                     {it.transposed[0] != 0, it.transposed[1] != 0}, value_of(alpha), value_of(beta), e.m, e.n, e.k,
                     PARTS[id], name, workspace, workspace_bytes});
 }
