@@ -53,14 +53,7 @@ pub fn fill_normal(
 }
 
 /// `width` values from `start` on of each of `rows` rows: to `to` (rows, width).
-pub fn copy_columns(
-    gpu: &Gpu,
-    from: Rows,
-    start: usize,
-    to: Buffer<bf16>,
-    rows: usize,
-    width: usize,
-) -> Result<()> {
+pub fn copy_columns(gpu: &Gpu, from: Rows, start: usize, to: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
     let columns = from.buffer.slice(start..from.buffer.len());
     launch!(gpu, "copy_columns", by_eight(rows * width); columns, to, from.stride, rows, width)
 }
