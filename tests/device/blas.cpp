@@ -1,8 +1,8 @@
 // libcublasLt on the CPU: products of bf16 matrices with f32 sums, column-major, as cuBLASLt has them.
 //
-// An algorithm is bound to the product that it was chosen for, but for the number of columns, and to the alignments that the
-// heuristic was told. There are three of them for each product; they cut the sum over k into one, two and four parts, so that
-// another choice is other bits.
+// An algorithm is bound to the product that it was chosen for, but for the number of columns; or for the depth, where the second
+// operand is transposed and the sum is over its columns. There are three of them for each product; they cut the sum over k into
+// one, two and four parts, so that another choice is other bits.
 
 #include <algorithm>
 #include <cstring>
@@ -132,8 +132,7 @@ void multiply(const float* a, const float* b, size_t depth, float* sums, size_t 
 
 struct Multiply {
     const uint16_t *a, *b;
-    // What is added, times beta; often the output itself.
-    const void* plus;
+    const void* added;
     void* out;
     Layout of_a, of_b, of_out;
     bool transposed[2];
@@ -176,23 +175,42 @@ struct Multiply {
             const float* from = s.sums + j * ROWS;
             const size_t at = row + (column + j) * size_t(of_out.leading);
             if (of_out.type == F32) {
+                const float* before = static_cast<const float*>(added) + at;
                 float* to = static_cast<float*>(out) + at;
-                const float* c = static_cast<const float*>(plus) + at;
-                for (size_t i = 0; i < rows; ++i) to[i] = beta != 0 ? alpha * from[i] + beta * c[i] : alpha * from[i];
-            } else {
-                uint16_t* to = static_cast<uint16_t*>(out) + at;
-                const uint16_t* c = static_cast<const uint16_t*>(plus) + at;
                 for (size_t i = 0; i < rows; ++i)
-                    to[i] = narrow(beta != 0 ? alpha * from[i] + beta * widen(c[i]) : alpha * from[i]);
+                    to[i] = beta != 0 ? alpha * from[i] + beta * before[i] : alpha * from[i];
+            } else {
+                const uint16_t* before = static_cast<const uint16_t*>(added) + at;
+                uint16_t* to = static_cast<uint16_t*>(out) + at;
+                for (size_t i = 0; i < rows; ++i)
+                    to[i] = narrow(beta != 0 ? alpha * from[i] + beta * widen(before[i]) : alpha * from[i]);
             }
         }
+    }
+
+    // The rows of one matrix may lie between those of another: [x | x·A] is written to its last columns while the first are
+    // read.
+    void no_overlap(const char* what, const void* at, const Layout& layout) const {
+        const uintptr_t from = uintptr_t(at), to = uintptr_t(out);
+        if (from >= to + of_out.bytes() || to >= from + layout.bytes()) return;
+        const size_t pitch = layout.leading * layout.value_bytes();
+        if (pitch != of_out.leading * of_out.value_bytes()) objection("product: the output overlaps %s", what);
+        // Where a line of the output begins in a line of the other.
+        const size_t behind = (to + pitch * ((from - to) / pitch + 1) - from) % pitch;
+        const size_t place = to >= from ? (to - from) % pitch : behind;
+        if (place < layout.rows * layout.value_bytes() || place + of_out.rows * of_out.value_bytes() > pitch)
+            objection("product: the output overlaps %s", what);
     }
 
     void operator()() const {
         memory::check("product: first operand", a, of_a.bytes());
         memory::check("product: second operand", b, of_b.bytes());
-        if (beta != 0) memory::check("product: what is added", plus, of_out.bytes());
         memory::check("product: output", out, of_out.bytes());
+        if (beta != 0) memory::check("product: what is added", added, of_out.bytes());
+        // Both are read while the output is written, in an order that is the library's own.
+        no_overlap("the first operand", a, of_a);
+        no_overlap("the second operand", b, of_b);
+        if (beta != 0 && added != out) no_overlap("what is added", added, of_out);
         memory::check("product: workspace", workspace, workspace_bytes);
         const auto start = Clock::now();
         // Its contents are lost.
@@ -238,31 +256,26 @@ bool same(const Layout& a, const Layout& b) {
     return a.type == b.type && a.rows == b.rows && a.columns == b.columns && a.leading == b.leading;
 }
 
-// The alignments of four operands as powers of two.
-uint64_t alignments_of(const uint32_t (&bytes)[4]) {
-    uint64_t all = 0;
-    for (int i = 0; i < 4; ++i) all |= uint64_t(__builtin_ctz(bytes[i])) << 8 * i;
-    return all;
+// What an algorithm is bound to.
+Algorithm bound(const Product& product, const Layout& a, const Layout& b, const Layout& out, const Extent& e, int id,
+                const uint32_t* alignment) {
+    uint64_t kinds = uint64_t(product.transposed[0]) | uint64_t(product.transposed[1]) << 1 | uint64_t(out.type) << 2;
+    for (int i = 0; i < 4; ++i) kinds |= uint64_t(alignment[i]) << (16 + 12 * i);
+    const bool over_rows = product.transposed[1];
+    return {{e.m, over_rows ? e.n : 0, over_rows ? 0 : e.k, uint64_t(a.leading), uint64_t(b.leading),
+             uint64_t(out.leading), kinds, uint64_t(id)}};
 }
+// Of the operands, what is added, and the output: what their addresses were promised to be multiples of.
+struct Alignments {
+    uint32_t of[4];
 
-// What an algorithm is bound to, but for the alignments.
-Algorithm bound(const Product& product, const Layout& a, const Layout& b, const Layout& out, const Extent& e, int id) {
-    const uint64_t kinds = uint64_t(product.transposed[0]) | uint64_t(product.transposed[1]) << 1 | uint64_t(out.type) << 2;
-    return {{e.m, 0, e.k, uint64_t(a.leading), uint64_t(b.leading), uint64_t(out.leading), kinds, uint64_t(id)}};
-}
-
-// Whether two matrices share no element. They may be different columns of the same rows.
-bool apart(const void* a, const Layout& of_a, const void* b, const Layout& of_b) {
-    const intptr_t x = intptr_t(a), y = intptr_t(b);
-    if (x + intptr_t(of_a.bytes()) <= y || y + intptr_t(of_b.bytes()) <= x) return true;
-    const intptr_t row = of_a.leading * of_a.value_bytes();
-    if (row != intptr_t(of_b.leading * of_b.value_bytes())) return false;
-    const intptr_t between = ((y - x) % row + row) % row;
-    return between >= intptr_t(of_a.rows * of_a.value_bytes()) && between + intptr_t(of_b.rows * of_b.value_bytes()) <= row;
-}
+    explicit Alignments(const Algorithm& algorithm) {
+        for (int i = 0; i < 4; ++i) of[i] = algorithm.data[6] >> (16 + 12 * i) & 0xfff;
+    }
+};
 
 void check_aligned(const char* what, const void* at, const Layout& layout, size_t alignment) {
-    if (uintptr_t(at) % alignment) objection("product: %s at %p is not aligned to %zu bytes", what, at, alignment);
+    if (!alignment || uintptr_t(at) % alignment) objection("product: %s at %p is not aligned to %zu bytes", what, at, alignment);
     if (size_t(layout.leading) * layout.value_bytes() % 16)
         objection("product: the leading dimension of %s, %ld, is no multiple of 16 bytes", what, long(layout.leading));
 }
@@ -361,8 +374,7 @@ API cublasLtMatmulAlgoGetHeuristic(
         if (workspace > limits.workspace || (id && e.k < 64)) continue;
         Found& found = results[(*count)++];
         memset(&found, 0, sizeof found);
-        found.algorithm = bound(it, first, second, out, e, id);
-        found.algorithm.data[1] = alignments_of(limits.alignment);
+        found.algorithm = bound(it, first, second, out, e, id, limits.alignment);
         found.workspace = workspace;
         found.waves = 1;
     }
@@ -377,9 +389,8 @@ API cublasLtMatmulAlgoCheck(
     Extent e;
     if (!extent(it, first, second, out, e) || !same(layouts.get(c), out)) return INVALID_VALUE;
     const uint64_t id = algorithm->data[7];
-    if (id >= ALGORITHMS) return NOT_SUPPORTED;
-    Algorithm right = bound(it, first, second, out, e, int(id));
-    right.data[1] = algorithm->data[1];
+    if (id >= ALGORITHMS || (id && e.k < 64)) return NOT_SUPPORTED;
+    const Algorithm right = bound(it, first, second, out, e, int(id), Alignments(*algorithm).of);
     if (memcmp(&right, algorithm, sizeof right)) return NOT_SUPPORTED;
     memset(result, 0, sizeof *result);
     result->algorithm = *algorithm;
@@ -398,23 +409,21 @@ API cublasLtMatmul(
     const Layout &first = layouts.get(of_a), &second = layouts.get(of_b), &out = layouts.get(of_d);
     Extent e;
     if (!extent(it, first, second, out, e)) objection("product: the layouts do not match");
-    if (!same(layouts.get(of_c), out)) objection("product: the layouts of C and D differ");
+    if (!same(layouts.get(of_c), out)) objection("product: a C of another layout than D is not emulated");
     if (!supported(it, first, second, out)) objection("product: types that are not emulated");
     if (!algorithm) objection("product: without an algorithm");
     const uint64_t id = algorithm->data[7];
-    Algorithm right = bound(it, first, second, out, e, int(id));
-    right.data[1] = algorithm->data[1];
+    const Alignments promised(*algorithm);
+    const Algorithm right = bound(it, first, second, out, e, int(id), promised.of);
     if (id >= ALGORITHMS || memcmp(&right, algorithm, sizeof right))
         objection("product: an algorithm that was chosen for another product");
     if (PARTS[id] > 1 && workspace_bytes < PARTS[id] * e.m * e.n * 4)
         objection("product: a workspace of %zu bytes is too small for the algorithm", workspace_bytes);
-    if (!apart(a, first, d, out) || !apart(b, second, d, out)) objection("product: the output overlaps an operand");
-    if (c != d && !apart(c, out, d, out)) objection("product: C and D overlap and are not the same");
-    const auto alignment = [&](int i) { return size_t(1) << (algorithm->data[1] >> 8 * i & 255); };
-    check_aligned("first operand", a, first, alignment(0));
-    check_aligned("second operand", b, second, alignment(1));
-    check_aligned("what is added", c, out, alignment(2));
-    check_aligned("output", d, out, alignment(3));
+    // 256 bytes, unless the heuristic was told otherwise.
+    check_aligned("first operand", a, first, promised.of[0]);
+    check_aligned("second operand", b, second, promised.of[1]);
+    if (value_of(beta) != 0) check_aligned("what is added", c, out, promised.of[2]);
+    check_aligned("output", d, out, promised.of[3]);
     char name[160];
     snprintf(
         name, sizeof name, "%zux%zux%zu %c%c %s%s", size_t(e.m), size_t(e.n), size_t(e.k), it.transposed[0] ? 't' : 'n',

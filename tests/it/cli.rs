@@ -529,17 +529,17 @@ fn a_plan_says_what_fits() {
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
     Qwen/Qwen2.5-7B: 256 branches at a time of up to 1024 + 4096 tokens, micro-batches of 16384 tokens, checkpointed
      CUDA itself, and kept free for it         1.25 GiB
-     weights, bf16                            14.19 GiB
-     adapter, gradient, moments                1.35 GiB
+     weights, bf16                            14.42 GiB
+     adapter, gradient, moments                1.20 GiB
      rollout: keys and values of prompts       3.50 GiB
      rollout: keys and values of branches     56.00 GiB
-     rollout: working memory, logits           1.54 GiB
+     rollout: working memory, logits           1.53 GiB
      training: kept for the backward pass      3.39 GiB
-     training: working memory                  3.45 GiB
+     training: working memory                  2.77 GiB
      training: the head, before that         706.32 MiB
-     peak: what stays, and the larger phase   77.83 GiB
+     peak: what stays, and the larger phase   77.90 GiB
     24.00 GiB: does not fit; the most is rollout.max_rows=24 train.max_tokens_per_micro_batch=16384
-    48.00 GiB: does not fit; the most is rollout.max_rows=128 train.max_tokens_per_micro_batch=16384
+    48.00 GiB: does not fit; the most is rollout.max_rows=127 train.max_tokens_per_micro_batch=16384
     80.00 GiB: fits
     141.00 GiB: fits
     ");

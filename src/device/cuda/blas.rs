@@ -73,10 +73,20 @@ impl<T: Element> Matrix<T> {
         Self { buffer: self.buffer.slice(start..self.buffer.len()), columns: count, ..self }
     }
 
+    /// Rows and their width, as they lie in memory.
+    fn lying(&self) -> (usize, usize) {
+        if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
+    }
+
     /// Values that the buffer must have.
     fn reach(&self) -> usize {
-        let (lines, width) = if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) };
+        let (lines, width) = self.lying();
         if lines == 0 { 0 } else { (lines - 1) * self.stride + width }
+    }
+
+    /// Whether its rows are within the buffer, and none in the next.
+    fn fits(&self) -> bool {
+        self.lying().1 <= self.stride && self.reach() <= self.buffer.len()
     }
 }
 
@@ -128,13 +138,14 @@ impl fmt::Display for Shape {
 }
 
 impl Shape {
-    /// The shape that an algorithm is chosen for: the same with the number of rows rounded up to 2ⁱ or 3 · 2ⁱ, so that the rows of
-    /// micro-batches, which are any number, do not need a choice each.
+    /// The shape that an algorithm is chosen for: the same with the number of rows of a rounded up to 2ⁱ or 3 · 2ⁱ, so that the
+    /// rows of micro-batches, which are any number, do not need a choice each. The gradient of an adapter is a sum over them.
     fn class(self) -> Self {
-        let power = self.m.next_power_of_two();
-        let rows = if power >= 4 && self.m <= power / 4 * 3 { power / 4 * 3 } else { power };
-        // The rows of a transposed operand are its stride.
-        if self.transposed[0] { self } else { Self { m: rows, ..self } }
+        let rounded = |rows: usize| {
+            let power = rows.next_power_of_two();
+            if power >= 4 && rows <= power / 4 * 3 { power / 4 * 3 } else { power }
+        };
+        if self.transposed[0] { Self { k: rounded(self.k), ..self } } else { Self { m: rounded(self.m), ..self } }
     }
 
     /// Values of the two operands and of the output, as they lie in memory.
@@ -257,7 +268,7 @@ impl Blas {
             b.columns
         );
         ensure!(
-            a.reach() <= a.buffer.len() && b.reach() <= b.buffer.len() && to.reach() <= to.buffer.len().min(c.len()),
+            a.fits() && b.fits() && to.fits() && Matrix { buffer: c, ..to }.fits(),
             "a product ({m}, {k}) · ({k}, {n}) reads or writes past a buffer"
         );
         let alignments = [a.buffer.pointer(), b.buffer.pointer(), c.pointer(), to.buffer.pointer()].map(alignment);
@@ -548,6 +559,8 @@ mod tests {
         let distinct: BTreeSet<usize> = classes.into_iter().collect();
         let few = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048];
         assert!(distinct.iter().eq(&few), "{distinct:?}");
+        let gradient = Shape { m: 33, k: 1_500, transposed: [true, false], ..shape(0) }.class();
+        assert_eq!((gradient.m, gradient.k), (33, 1_536));
     }
 
     #[test]

@@ -189,10 +189,15 @@ impl Decoder {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let BlockWork { normed, activated } = *work;
         let plain = |x| Rows::plain(x, hidden);
+        // What an adapter has shrunk rows to that are written over before the backward.
+        let keep = |from: Rows, layer: &Linear, to: Buffer<bf16>| {
+            let columns = if to.is_empty() { 0 } else { layer.lora };
+            ops::copy_columns(gpu, from, layer.inputs, to, rows, columns)
+        };
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
         block.qkv.forward(gpu, adapted, normed, rows, None, Rows::plain(saved.qkv, heads.qkv_width()))?;
-        ops::copy_columns(gpu, normed, hidden, saved.qkv_shrunk, rows)?;
+        keep(normed, &block.qkv, saved.qkv_shrunk)?;
         if config.qk_norm {
             ops::qk_norm(gpu, saved.qkv, block.qk_norm, saved.unnormed, rows, heads, self.eps())?;
         }
@@ -204,10 +209,10 @@ impl Decoder {
         block.o.forward(gpu, adapted, saved.attended, rows, Some(x), plain(saved.middle))?;
         ops::rms_norm(gpu, saved.middle, block.post_norm, normed, saved.middle_scales, rows, hidden, self.eps())?;
         block.gate_up.forward(gpu, adapted, normed, rows, None, saved.gate_up)?;
-        ops::copy_columns(gpu, normed, hidden, saved.gate_up_shrunk, rows)?;
+        keep(normed, &block.gate_up, saved.gate_up_shrunk)?;
         ops::swiglu(gpu, saved.gate_up, activated, rows, inner)?;
         block.down.forward(gpu, adapted, activated, rows, Some(saved.middle), plain(out))?;
-        ops::copy_columns(gpu, activated, inner, saved.down_shrunk, rows)
+        keep(activated, &block.down, saved.down_shrunk)
     }
 
     /// Turns the gradient of the block's output in `back.dx` into that of its input.

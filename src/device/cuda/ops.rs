@@ -52,11 +52,10 @@ pub fn fill_normal(
     )
 }
 
-/// Values `start` and following of each of `rows` rows, as many as `to` has for each.
-pub fn copy_columns(gpu: &Gpu, from: Rows, start: usize, to: Buffer<bf16>, rows: usize) -> Result<()> {
-    let from_start = from.buffer.slice(start..from.buffer.len());
-    let width = to.len() / rows;
-    launch!(gpu, "copy_columns", by_eight(to.len()); from_start, to, from.stride, rows, width)
+/// `width` values from `start` on of each of `rows` rows: to `to` (rows, width).
+pub fn copy_columns(gpu: &Gpu, from: Rows, start: usize, to: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
+    let columns = from.buffer.slice(start..from.buffer.len());
+    launch!(gpu, "copy_columns", by_eight(rows * width); columns, to, from.stride, rows, width)
 }
 
 /// Rows of `from` (_, width) by index.

@@ -46,7 +46,8 @@ pub struct Layout<'a> {
     pub lora: LoraColumns,
 }
 
-/// Rows of values that lie `stride` values apart. What is between them are an adapter's columns: for what it shrinks the row to.
+/// Rows that begin `stride` values apart. Behind the values of each there may be room for an adapter's columns: for what it
+/// shrinks the row to.
 #[derive(Clone, Copy)]
 pub struct Rows {
     pub buffer: Buffer<bf16>,

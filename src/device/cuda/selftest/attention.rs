@@ -2,7 +2,6 @@
 
 use super::lab::Lab;
 use super::{BF16, EXACT};
-use crate::device::cuda::memory::Buffer;
 use crate::device::cuda::ops::{self, DecodeRows};
 use crate::device::cuda::pack::DevicePack;
 use crate::device::memory::layout::{Cache, DecodeSpans};

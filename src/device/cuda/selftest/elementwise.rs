@@ -153,7 +153,7 @@ pub fn rows(lab: &mut Lab) -> Result<()> {
         let (index_at, to) = (lab.int(&index)?, lab.poisoned(3 * rows * width)?);
         ops::gather_rows(&lab.gpu, from_at, index_at, to, width)?;
         let columns = lab.poisoned(rows * 8)?;
-        ops::copy_columns(&lab.gpu, Rows::plain(from_at, width), width - 8, columns, rows)?;
+        ops::copy_columns(&lab.gpu, Rows::plain(from_at, width), width - 8, columns, rows, 8)?;
         let last: Vec<f32> = from.chunks(width).flat_map(|row| &row[width - 8..]).copied().collect();
         lab.compare_bf16(&format!("columns of ({rows}, {width}) copied"), columns, &last, EXACT)?;
         let want: Vec<f32> = index.iter().flat_map(|&row| &from[row as usize * width..][..width]).copied().collect();
