@@ -34,9 +34,7 @@ done >"$out/build/commands"
 # The slowest to compile first.
 for part in driver blas memory device workers report; do
     [ -e "$here/$part.cpp" ] || continue
-    flags=$driver_flags
-    [ $part = device ] && flags="$driver_flags -ffp-contract=off"
-    echo "$cxx $flags -c $here/$part.cpp -o $out/build/$part.o ${EXTRA:-}"
+    echo "$cxx $driver_flags -c $here/$part.cpp -o $out/build/$part.o ${EXTRA:-}"
 done >>"$out/build/commands"
 xargs -P "${JOBS:-$(nproc)}" -I{} sh -c "{}" <"$out/build/commands"
 $cxx -shared -pthread -o "$out/libcuda.so.1" "$out"/build/*.o -Wl,-soname,libcuda.so.1 -ldl ${EXTRA:-}

@@ -7,10 +7,6 @@
 #include <memory>
 #include <unordered_map>
 
-#if defined(__AVX2__) && defined(__FMA__)
-#include <immintrin.h>
-#endif
-
 #include "run.h"
 #include "tensor.h"
 
@@ -22,6 +18,7 @@ struct Block {
     void (*body)(void*) = nullptr;
     void* arguments = nullptr;
     Fiber scheduler;
+    Thread nobody;
     std::vector<Thread> threads = std::vector<Thread>(MOST_THREADS);
     std::vector<Warp> warps = std::vector<Warp>(MOST_THREADS / 32);
     std::vector<char*> free_stacks;
@@ -40,9 +37,23 @@ struct Block {
             Thread& thread = threads[i];
             thread.rank = i;
             thread.lane = i % 32;
+            thread.bit = 1u << i % 32;
             thread.warp = &warps[i / 32];
         }
         for (unsigned w = 0; w < warps.size(); ++w) warps[w].lanes = &threads[32 * w];
+        set_order(Order::forward);
+    }
+    void set_order(Order it) {
+        order = it;
+        nobody.bit = 0;
+        for (unsigned i = 0; i < MOST_THREADS; ++i) {
+            Thread* const lanes = threads[i].warp->lanes;
+            const unsigned lane = i % 32;
+            // Shuffled, the scheduler chooses each time.
+            threads[i].follower = it == Order::shuffled  ? &nobody
+                                  : it == Order::forward ? &lanes[(lane + 1) % 32]
+                                                         : &lanes[(lane + 31) % 32];
+        }
     }
 };
 
@@ -73,11 +84,34 @@ void fail(const char* format, ...) {
     _exit(70);
 }
 
-void different_functions(const Thread& self, const char* what, int line) {
+const char* Place::name() const {
+    static const char* const NAMES[] = {
+        "__syncwarp", "__shfl_sync", "__shfl_xor_sync", "__shfl_up_sync", "__shfl_down_sync", "__ballot_sync", "__any_sync",
+        "__all_sync", "__reduce_add_sync", "__reduce_max_sync", "__reduce_min_sync", "ldmatrix_x4", "ldmatrix_x4_trans",
+        "mma_16816",
+    };
+    return NAMES[code & 15];
+}
+
+void different_functions(const Thread& self, Place place) {
     const Warp& warp = *self.warp;
     fail(
-        "lane %u is at %s in line %d, lane %d at %s in line %d", self.lane, what, line, __builtin_ctz(warp.waiting),
-        warp.what, warp.line);
+        "lane %u is at %s in line %d, lane %d at %s in line %d", self.lane, place.name(), place.line(),
+        __builtin_ctz(warp.waiting), warp.place.name(), warp.place.line());
+}
+
+void different_barriers(int line) {
+    fail("threads meet at different barriers, in lines %d and %d", line, device.barrier_line);
+}
+
+void no_such_lane(Place place, int lane) {
+    fail("%s in line %d: there is no lane %d", place.name(), place.line(), lane);
+}
+
+void not_shared(const char* what, int line, const void* address) {
+    const bool aligned = reinterpret_cast<uintptr_t>(address) % 16 == 0;
+    fail(
+        "%s in line %d: the address is %s", what, line, aligned ? "outside of shared memory" : "not a multiple of 16");
 }
 
 // Nobody can go on: says who waits where.
@@ -92,10 +126,10 @@ void different_functions(const Thread& self, const char* what, int line) {
         if (warp.done & bit || ++listed > 8) continue;
         const bool whole = warp.waiting & bit, partly = warp.waiting_partly & bit;
         char text[160];
+        const Place place = whole ? warp.place : thread.place;
         snprintf(
             text, sizeof text, "; thread %u waits at %s in line %d", i,
-            whole ? warp.what : partly ? thread.what : "__syncthreads",
-            whole ? warp.line : partly ? thread.line : device.barrier_line);
+            whole || partly ? place.name() : "__syncthreads", whole || partly ? place.line() : device.barrier_line);
         places += text;
     }
     fail(
@@ -149,7 +183,7 @@ void release_barrier() {
     device.at_barrier = 0;
     for (unsigned w = 0; w < block.size / 32; ++w) block.warps[w].ready = FULL_MASK;
     const Thread& self = *device.thread;
-    self.warp->ready &= ~(1u << self.lane);
+    self.warp->ready &= ~self.bit;
 }
 
 __attribute__((noinline)) static void run_thread() {
@@ -166,7 +200,7 @@ __attribute__((noinline)) static bool next_is_fresh() {
     Block& block = *device.state;
     Thread& self = *device.thread;
     Warp& warp = *self.warp;
-    warp.done |= 1u << self.lane;
+    warp.done |= self.bit;
     const unsigned lane = next_lane(block, warp, self.lane);
     if (lane < 32 && warp.fresh >> lane & 1) {
         warp.fresh &= ~(1u << lane);
@@ -270,7 +304,7 @@ static Block& prepare(const Launch& launch) {
         fail("a block of %u threads, where whole warps and at most 1024 are expected", device.size);
     if (launch.shared_bytes > 227 << 10)
         fail("%zu bytes of shared memory, where a block has 227 KiB", launch.shared_bytes);
-    block.order = launch.order;
+    if (block.order != launch.order) block.set_order(launch.order);
     block.body = launch.body;
     block.arguments = launch.arguments;
     block.random = 1;
@@ -329,37 +363,52 @@ void read_lines(Exchange& exchange, unsigned count) {
     for (unsigned i = 0; i < count; ++i) memcpy(exchange.lines[i], exchange.rows[i], 16);
 }
 
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16;
+#elif defined(__AVX__)
+constexpr int WIDTH = 8;
+#else
+constexpr int WIDTH = 4;
+#endif
+
 // Sums in f32, in the order of k. Products of two bf16 are exact in f32, so fused or not, the bits are the same.
+//
+// Lane 4·g + t holds rows g and g + 8, of `a` columns 2t, 2t + 1, 2t + 8 and 2t + 9 and of `c` columns 2t and 2t + 1. So
+// the lanes of one g are a vector of sums, whose factors are two numbers in turn, and a row of `b` each value twice.
 void multiply(Exchange& x) {
-    alignas(64) float a[16][16], b[16][8];
-    for (int row = 0; row < 16; ++row) {
-        for (int pair = 0; pair < 8; ++pair) {
-            a[row][2 * pair] = __uint_as_float(x.a[row][pair] << 16);
-            a[row][2 * pair + 1] = __uint_as_float(x.a[row][pair] & 0xffff0000u);
-        }
+    typedef float Floats __attribute__((vector_size(4 * WIDTH), may_alias));
+    typedef unsigned Words __attribute__((vector_size(4 * WIDTH), may_alias));
+    typedef uint64_t Pairs __attribute__((vector_size(4 * WIDTH), may_alias));
+    typedef unsigned Row __attribute__((vector_size(32), may_alias));
+    typedef uint64_t WideRow __attribute__((vector_size(64)));
+    alignas(64) uint64_t a[2][8][4][2];  // first or second of a pair, g, t, which pair: the values of both rows
+    alignas(64) WideRow b[16];           // k: each value twice
+    for (size_t i = 0; i < 128 / WIDTH; ++i) {
+        const Words pairs = reinterpret_cast<const Words*>(x.a)[i];
+        reinterpret_cast<Words*>(a[0])[i] = pairs << 16;
+        reinterpret_cast<Words*>(a[1])[i] = pairs & 0xffff0000u;
     }
     for (int pair = 0; pair < 8; ++pair) {
-        for (int column = 0; column < 8; ++column) {
-            b[2 * pair][column] = __uint_as_float(x.b[pair][column] << 16);
-            b[2 * pair + 1][column] = __uint_as_float(x.b[pair][column] & 0xffff0000u);
-        }
+        const Row pairs = *reinterpret_cast<const Row*>(x.b[pair]);
+        const WideRow first = __builtin_convertvector(pairs << 16, WideRow);
+        const WideRow second = __builtin_convertvector(pairs & 0xffff0000u, WideRow);
+        b[2 * pair] = first | first << 32;
+        b[2 * pair + 1] = second | second << 32;
     }
-#if defined(__AVX2__) && defined(__FMA__)
-    for (int first = 0; first < 16; first += 8) {
-        __m256 sums[8];
-        for (int r = 0; r < 8; ++r) sums[r] = _mm256_loadu_ps(x.c[first + r]);
+    for (int part = 0; part < 16 / WIDTH; ++part) {
+        Floats sums[8];
+        for (int g = 0; g < 8; ++g) sums[g] = reinterpret_cast<const Floats*>(&x.c[4 * g])[part];
+#pragma GCC unroll 16
         for (int k = 0; k < 16; ++k) {
-            const __m256 row = _mm256_load_ps(b[k]);
-            for (int r = 0; r < 8; ++r)
-                sums[r] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a[first + r][k]), row, sums[r]);
+            const Floats row = reinterpret_cast<const Floats*>(&b[k])[part];
+#pragma GCC unroll 8
+            for (int g = 0; g < 8; ++g) {
+                const Pairs both = Pairs{} + a[k % 2][g][k / 2 % 4][k / 8];
+                sums[g] += reinterpret_cast<Floats>(both) * row;
+            }
         }
-        for (int r = 0; r < 8; ++r) _mm256_storeu_ps(x.c[first + r], sums[r]);
+        for (int g = 0; g < 8; ++g) reinterpret_cast<Floats*>(&x.c[4 * g])[part] = sums[g];
     }
-#else
-    for (int row = 0; row < 16; ++row)
-        for (int k = 0; k < 16; ++k)
-            for (int column = 0; column < 8; ++column) x.c[row][column] += a[row][k] * b[k][column];
-#endif
 }
 
 }  // namespace shim

@@ -19,6 +19,8 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
+// What a thread waits in: the wait has to be in the kernel itself.
+#define INLINED inline __attribute__((always_inline))
 #ifndef __launch_bounds__
 #define __launch_bounds__(...)
 #endif
@@ -32,6 +34,9 @@ struct uint3 {
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
+
+// What the libraries of kernels take from the driver's.
+#define EMULATED_API __attribute__((visibility("default")))
 
 namespace shim {
 
@@ -53,6 +58,8 @@ struct Copies {
     std::vector<size_t> ends;  // of the committed groups
     size_t first_copy = 0, first_group = 0;
 
+    void add(const Copy& copy) { all.push_back(copy); }
+    void commit() { ends.push_back(all.size()); }
     // Makes the copies of all but the newest `pending` committed groups.
     void finish(size_t pending) {
         while (ends.size() - first_group > pending) {
@@ -80,6 +87,9 @@ struct Copies {
     }
 };
 
+typedef float Four __attribute__((vector_size(16)));
+typedef int FourIndices __attribute__((vector_size(16)));
+
 // What the lanes of a warp hand to each other in a warp function that all of them call.
 struct alignas(64) Exchange {
     union {
@@ -88,25 +98,41 @@ struct alignas(64) Exchange {
     };
     union {
         unsigned lines[32][4];  // ldmatrix: the 16 bytes at each of the addresses
-        struct {                // mma: pairs of bf16, and the sums
-            unsigned a[16][8], b[8][8];
-            float c[16][8];
+        struct {                // mma, by lane or by pair and column: pairs of bf16, and the sums
+            unsigned a[32][4], b[8][8];
+            Four c[32];
         };
     };
 };
 
+// A warp function and the line that calls it.
+enum Function : unsigned {
+    SYNCWARP, SHFL, SHFL_XOR, SHFL_UP, SHFL_DOWN, BALLOT, ANY, ALL, REDUCE_ADD, REDUCE_MAX, REDUCE_MIN, LDMATRIX,
+    LDMATRIX_TRANS, MMA,
+};
+struct Place {
+    unsigned code = 0;
+    Place() = default;
+    constexpr Place(Function function, int line) : code(unsigned(line) << 4 | function) {}
+    int line() const { return int(code >> 4); }
+    EMULATED_API const char* name() const;
+    bool operator==(Place other) const { return code == other.code; }
+    bool operator!=(Place other) const { return code != other.code; }
+};
+
 struct Warp;
 
-struct Thread {
+struct alignas(64) Thread {
+    Fiber fiber;
+    // Whose turn it is after this thread's, if it can go on: the next lane, or in reverse the one before.
+    Thread* follower;
+    Warp* warp;
+    unsigned bit, lane;
     uint3 index;
     unsigned rank;  // in the block
-    unsigned lane;
-    Warp* warp;
-    Fiber fiber;
     char* stack;
     // At a warp function for some of the lanes: what it waits at.
-    const char* what;
-    int line;
+    Place place;
     unsigned mask;
     void* slot;
     Copies copies;
@@ -118,8 +144,7 @@ struct Warp {
     unsigned fresh, ready, done;
     // Lanes that wait for the whole warp, and where; lanes that wait for some others.
     unsigned waiting, waiting_partly;
-    const char* what;
-    int line;
+    Place place;
     // Used in turn: a lane may come to the next function while others have not left this one.
     unsigned phase;
     Exchange exchange[2];
@@ -136,9 +161,6 @@ struct Device {
     int barrier_line;
     struct Block* state;
 };
-// What the libraries of kernels take from the driver's.
-#define EMULATED_API __attribute__((visibility("default")))
-
 #ifdef EMULATED_DEVICE_LIBRARY
 // Of each worker. `__thread`, so that an access is one instruction.
 extern EMULATED_API __attribute__((tls_model("initial-exec"))) __thread Device device;
@@ -151,38 +173,48 @@ inline Device device;
 
 // The calling thread waits; comes back when it is made ready and has its turn.
 EMULATED_API void wait_in_warp();
+// The same, with a short way to the next lane, which can go on more often than not.
+INLINED void wait(Thread& self) {
+    Thread& next = *self.follower;
+    unsigned& ready = self.warp->ready;
+    if (!(ready & next.bit)) return wait_in_warp();
+    ready ^= next.bit;
+    device.thread = &next;
+    Fiber::change(self.fiber, next.fiber);
+}
 // The lanes of a warp wait at different functions.
-[[noreturn]] EMULATED_API void different_functions(const Thread& self, const char* what, int line);
+[[noreturn]] EMULATED_API void different_functions(const Thread& self, Place place);
+[[noreturn]] EMULATED_API void different_barriers(int line);
+[[noreturn]] EMULATED_API void no_such_lane(Place place, int lane);
 EMULATED_API void release_barrier();
 
 // All threads of the block, none of which may have ended, have to come to the same barrier.
-inline void barrier(int line) {
+INLINED void barrier(int line) {
     if (device.at_barrier == 0)
         device.barrier_line = line;
     else if (device.barrier_line != line)
-        fail("threads meet at different barriers, in lines %d and %d", line, device.barrier_line);
+        different_barriers(line);
     if (++device.at_barrier == device.size) return release_barrier();
-    wait_in_warp();
+    wait(*device.thread);
 }
 
 inline int lane() { return static_cast<int>(device.thread->lane); }
 
 // A function of the whole warp: comes back when all lanes are at it. `true` for the last lane, which comes back before
 // any other goes on.
-inline bool meet(Warp& warp, unsigned lane, const char* what, int line) {
-    if (warp.waiting == 0) {
-        warp.what = what;
-        warp.line = line;
-    } else if (warp.line != line || warp.what != what) {
-        different_functions(*device.thread, what, line);
-    }
-    warp.waiting |= 1u << lane;
+INLINED bool meet(Thread& self, Place place) {
+    Warp& warp = *self.warp;
+    if (warp.waiting == 0)
+        warp.place = place;
+    else if (warp.place != place)
+        different_functions(self, place);
+    warp.waiting |= self.bit;
     if (warp.waiting != FULL_MASK) {
-        wait_in_warp();
+        wait(self);
         return false;
     }
     warp.waiting = 0;
-    warp.ready = FULL_MASK & ~(1u << lane);
+    warp.ready = FULL_MASK & ~self.bit;
     warp.phase ^= 1;
     return true;
 }
@@ -190,31 +222,30 @@ inline bool meet(Warp& warp, unsigned lane, const char* what, int line) {
 // A function of some lanes of a warp: every lane of `mask` brings a `Slot`, the last to come works on all of them, and
 // each leaves with its own. `work` is given 32 pointers, null outside the mask.
 template <class Slot, class Work>
-void collective(const char* what, int line, unsigned mask, Slot& slot, Work work) {
+void collective(Place place, unsigned mask, Slot& slot, Work work) {
     Thread* self = device.thread;
     Warp& warp = *self->warp;
-    if (!(mask >> self->lane & 1))
-        fail("%s in line %d: the mask %08x is without lane %u that calls it", what, line, mask, self->lane);
+    if (!(mask & self->bit))
+        fail("%s in line %d: the mask %08x is without lane %u that calls it", place.name(), place.line(), mask, self->lane);
     self->mask = mask;
     self->slot = &slot;
-    self->what = what;
-    self->line = line;
-    warp.waiting_partly |= 1u << self->lane;
+    self->place = place;
+    warp.waiting_partly |= self->bit;
     if ((warp.waiting_partly & mask) != mask) return wait_in_warp();
     Slot* slots[32] = {};
     for (unsigned i = 0; i < 32; ++i) {
         if (!(mask >> i & 1)) continue;
         const Thread& other = warp.lanes[i];
         if (other.mask != mask) return wait_in_warp();
-        if (other.line != line || other.what != what)
+        if (other.place != place)
             fail(
-                "lane %u is at %s in line %d, lane %u at %s in line %d", self->lane, what, line, i, other.what,
-                other.line);
+                "lane %u is at %s in line %d, lane %u at %s in line %d", self->lane, place.name(), place.line(), i,
+                other.place.name(), other.place.line());
         slots[i] = static_cast<Slot*>(other.slot);
     }
     work(slots);
     warp.waiting_partly &= ~mask;
-    warp.ready |= mask & ~(1u << self->lane);
+    warp.ready |= mask & ~self->bit;
 }
 
 inline bool is_shared(const void* address, size_t bytes) {
@@ -228,6 +259,6 @@ inline bool is_shared(const void* address, size_t bytes) {
 #define blockDim (shim::device.block)
 #define gridDim (shim::device.grid)
 
-inline void __syncthreads(int line = __builtin_LINE()) { shim::barrier(line); }
+INLINED void __syncthreads(int line = __builtin_LINE()) { shim::barrier(line); }
 
 #include "intrinsics.h"

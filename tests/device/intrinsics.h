@@ -108,15 +108,15 @@ namespace shim {
 
 // What lane `source` brings.
 template <class T>
-T shuffle(const char* what, int line, unsigned mask, T value, int source) {
+INLINED T shuffle(Function function, int line, unsigned mask, T value, int source) {
     static_assert(sizeof(T) <= 8, "a shuffle of at most 8 bytes");
-    if (source < 0 || source > 31) fail("%s in line %d: there is no lane %d", what, line, source);
-    Thread* self = device.thread;
+    const Place place(function, line);
+    if (source < 0 || source > 31) no_such_lane(place, source);
+    Thread& self = *device.thread;
     if (mask == FULL_MASK) {
-        Warp& warp = *self->warp;
-        Exchange& exchange = warp.exchange[warp.phase];
-        memcpy(&exchange.values[self->lane], &value, sizeof value);
-        meet(warp, self->lane, what, line);
+        Exchange& exchange = self.warp->exchange[self.warp->phase];
+        memcpy(&exchange.values[self.lane], &value, sizeof value);
+        meet(self, place);
         T result;
         memcpy(&result, &exchange.values[source], sizeof result);
         return result;
@@ -125,13 +125,14 @@ T shuffle(const char* what, int line, unsigned mask, T value, int source) {
         T value, result;
         int source;
     } slot{value, value, source};
-    collective(what, line, mask, slot, [&](Slot** lanes) {
+    collective(place, mask, slot, [&](Slot** lanes) {
         for (int i = 0; i < 32; ++i) {
             if (!lanes[i]) continue;
             const Slot* from = lanes[lanes[i]->source];
             if (!from)
                 fail(
-                    "%s in line %d: lane %d reads lane %d, which the mask leaves out", what, line, i, lanes[i]->source);
+                    "%s in line %d: lane %d reads lane %d, which the mask leaves out", place.name(), line, i,
+                    lanes[i]->source);
             lanes[i]->result = from->value;
         }
     });
@@ -139,13 +140,14 @@ T shuffle(const char* what, int line, unsigned mask, T value, int source) {
 }
 
 template <class T, class Join>
-T reduce(const char* what, int line, unsigned mask, T value, Join join) {
+INLINED T reduce(Function function, int line, unsigned mask, T value, Join join) {
+    const Place place(function, line);
     T slot = value;
     if (mask == FULL_MASK) {
-        Thread* self = device.thread;
-        Exchange& exchange = self->warp->exchange[self->warp->phase];
-        memcpy(&exchange.values[self->lane], &value, sizeof value);
-        if (meet(*self->warp, self->lane, what, line)) {
+        Thread& self = *device.thread;
+        Exchange& exchange = self.warp->exchange[self.warp->phase];
+        memcpy(&exchange.values[self.lane], &value, sizeof value);
+        if (meet(self, place)) {
             memcpy(&slot, &exchange.values[0], sizeof slot);
             for (int i = 1; i < 32; ++i) {
                 T other;
@@ -157,7 +159,7 @@ T reduce(const char* what, int line, unsigned mask, T value, Join join) {
         memcpy(&slot, &exchange.values[0], sizeof slot);
         return slot;
     }
-    collective(what, line, mask, slot, [&](T** lanes) {
+    collective(place, mask, slot, [&](T** lanes) {
         T* first = nullptr;
         for (int i = 0; i < 32; ++i)
             if (lanes[i]) first ? void(*first = join(*first, *lanes[i])) : void(first = lanes[i]);
@@ -169,50 +171,50 @@ T reduce(const char* what, int line, unsigned mask, T value, Join join) {
 
 }  // namespace shim
 
-inline void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE()) {
-    shim::Thread* self = shim::device.thread;
+INLINED void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE()) {
+    shim::Thread& self = *shim::device.thread;
     int nothing = 0;
     if (mask == shim::FULL_MASK)
-        shim::meet(*self->warp, self->lane, "__syncwarp", line);
+        shim::meet(self, {shim::SYNCWARP, line});
     else
-        shim::collective("__syncwarp", line, mask, nothing, [](int**) {});
+        shim::collective({shim::SYNCWARP, line}, mask, nothing, [](int**) {});
 }
 template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32, int line = __builtin_LINE()) {
+INLINED T __shfl_sync(unsigned mask, T value, int source, int width = 32, int line = __builtin_LINE()) {
     const int first = shim::lane() / width * width;
-    return shim::shuffle("__shfl_sync", line, mask, value, first + source % width);
+    return shim::shuffle(shim::SHFL, line, mask, value, first + source % width);
 }
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int with, int width = 32, int line = __builtin_LINE()) {
+INLINED T __shfl_xor_sync(unsigned mask, T value, int with, int width = 32, int line = __builtin_LINE()) {
     const int lane = shim::lane(), source = lane ^ with;
-    return shim::shuffle("__shfl_xor_sync", line, mask, value, source / width <= lane / width ? source : lane);
+    return shim::shuffle(shim::SHFL_XOR, line, mask, value, source / width <= lane / width ? source : lane);
 }
 template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
+INLINED T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
     const int lane = shim::lane(), source = lane - static_cast<int>(delta);
-    return shim::shuffle("__shfl_up_sync", line, mask, value, source >= lane / width * width ? source : lane);
+    return shim::shuffle(shim::SHFL_UP, line, mask, value, source >= lane / width * width ? source : lane);
 }
 template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
+INLINED T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
     const int lane = shim::lane(), source = lane + static_cast<int>(delta);
-    return shim::shuffle("__shfl_down_sync", line, mask, value, source < (lane / width + 1) * width ? source : lane);
+    return shim::shuffle(shim::SHFL_DOWN, line, mask, value, source < (lane / width + 1) * width ? source : lane);
 }
-inline unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+INLINED unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     const unsigned bit = predicate ? 1u << shim::lane() : 0;
-    return shim::reduce("__ballot_sync", line, mask, bit, [](unsigned a, unsigned b) { return a | b; });
+    return shim::reduce(shim::BALLOT, line, mask, bit, [](unsigned a, unsigned b) { return a | b; });
 }
-inline int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
-    return shim::reduce("__any_sync", line, mask, predicate != 0, [](bool a, bool b) { return a || b; });
+INLINED int __any_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+    return shim::reduce(shim::ANY, line, mask, predicate != 0, [](bool a, bool b) { return a || b; });
 }
-inline int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
-    return shim::reduce("__all_sync", line, mask, predicate != 0, [](bool a, bool b) { return a && b; });
+INLINED int __all_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
+    return shim::reduce(shim::ALL, line, mask, predicate != 0, [](bool a, bool b) { return a && b; });
 }
-inline unsigned __reduce_add_sync(unsigned mask, unsigned value, int line = __builtin_LINE()) {
-    return shim::reduce("__reduce_add_sync", line, mask, value, [](unsigned a, unsigned b) { return a + b; });
+INLINED unsigned __reduce_add_sync(unsigned mask, unsigned value, int line = __builtin_LINE()) {
+    return shim::reduce(shim::REDUCE_ADD, line, mask, value, [](unsigned a, unsigned b) { return a + b; });
 }
-inline unsigned __reduce_max_sync(unsigned mask, unsigned value, int line = __builtin_LINE()) {
-    return shim::reduce("__reduce_max_sync", line, mask, value, [](unsigned a, unsigned b) { return std::max(a, b); });
+INLINED unsigned __reduce_max_sync(unsigned mask, unsigned value, int line = __builtin_LINE()) {
+    return shim::reduce(shim::REDUCE_MAX, line, mask, value, [](unsigned a, unsigned b) { return std::max(a, b); });
 }
-inline unsigned __reduce_min_sync(unsigned mask, unsigned value, int line = __builtin_LINE()) {
-    return shim::reduce("__reduce_min_sync", line, mask, value, [](unsigned a, unsigned b) { return std::min(a, b); });
+INLINED unsigned __reduce_min_sync(unsigned mask, unsigned value, int line = __builtin_LINE()) {
+    return shim::reduce(shim::REDUCE_MIN, line, mask, value, [](unsigned a, unsigned b) { return std::min(a, b); });
 }

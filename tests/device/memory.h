@@ -49,11 +49,11 @@ inline void release(Region& region) {
 
 // Whether the bytes between the allocation and the forbidden pages are as they were.
 inline bool guards_are_whole(const Region& region) {
-    for (const unsigned char* at = first_page(region); at < region.start; ++at)
-        if (*at != GUARD) return false;
-    for (const unsigned char* at = region.start + region.bytes; reinterpret_cast<size_t>(at) % 16; ++at)
-        if (*at != GUARD) return false;
-    return true;
+    const auto whole = [](const unsigned char* from, const unsigned char* to) {
+        return from == to || (*from == GUARD && !memcmp(from, from + 1, size_t(to - from) - 1));
+    };
+    const unsigned char* const end = region.start + region.bytes;
+    return whole(first_page(region), region.start) && whole(end, end + (16 - region.bytes % 16) % 16);
 }
 
 }  // namespace shim

@@ -6,10 +6,10 @@
 
 namespace shim {
 
-inline void check_shared(const char* what, int line, const void* address) {
-    if (reinterpret_cast<uintptr_t>(address) % 16)
-        fail("%s in line %d: the address is not a multiple of 16", what, line);
-    if (!is_shared(address, 16)) fail("%s in line %d: the address is outside of shared memory", what, line);
+// Objects to a place that is not in shared memory or not a multiple of 16.
+[[noreturn]] EMULATED_API void not_shared(const char* what, int line, const void* address);
+INLINED void check_shared(const char* what, int line, const void* address) {
+    if (reinterpret_cast<uintptr_t>(address) % 16 || !is_shared(address, 16)) not_shared(what, line, address);
 }
 
 // Reads the 16 bytes at each of the addresses that the lanes have given.
@@ -25,14 +25,10 @@ inline void cp_async16(void* to, const void* from, bool valid = true, int line =
     if (valid && reinterpret_cast<uintptr_t>(from) % 16)
         shim::fail("cp_async16 in line %d: the source is not a multiple of 16", line);
     memset(to, 0xff, 16);
-    shim::device.thread->copies.all.push_back(
-        {static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), valid});
+    shim::device.thread->copies.add({static_cast<unsigned char*>(to), static_cast<const unsigned char*>(from), valid});
 }
 
-inline void cp_async_commit() {
-    shim::Copies& copies = shim::device.thread->copies;
-    copies.ends.push_back(copies.all.size());
-}
+inline void cp_async_commit() { shim::device.thread->copies.commit(); }
 
 // Groups before the newest `PENDING` committed ones are there.
 template <int PENDING>
@@ -44,14 +40,13 @@ namespace shim {
 
 // Row r of matrix m is at the address that lane 8·m + r gives.
 template <int COUNT, bool TRANSPOSED>
-inline void load_matrices(const char* what, int line, unsigned (&fragment)[COUNT], const void* row) {
-    Thread* self = device.thread;
-    Warp& warp = *self->warp;
-    Exchange& exchange = warp.exchange[warp.phase];
-    const unsigned lane = self->lane;
-    if (lane < 8 * COUNT) check_shared(what, line, row);
+INLINED void load_matrices(Place place, unsigned (&fragment)[COUNT], const void* row) {
+    Thread& self = *device.thread;
+    Exchange& exchange = self.warp->exchange[self.warp->phase];
+    const unsigned lane = self.lane;
+    if (lane < 8 * COUNT) check_shared(TRANSPOSED ? "ldmatrix_x4_trans" : "ldmatrix_x4", place.line(), row);
     exchange.rows[lane] = static_cast<const unsigned char*>(row);
-    if (meet(warp, lane, what, line)) read_lines(exchange, 8 * COUNT);
+    if (meet(self, place)) read_lines(exchange, 8 * COUNT);
     for (int m = 0; m < COUNT; ++m) {
         if (TRANSPOSED) {
             const unsigned along = 2 * (lane % 4), across = lane / 4;
@@ -69,29 +64,27 @@ inline void load_matrices(const char* what, int line, unsigned (&fragment)[COUNT
 
 }  // namespace shim
 
-inline void ldmatrix_x4(unsigned (&fragment)[4], const void* row, int line = __builtin_LINE()) {
-    shim::load_matrices<4, false>("ldmatrix_x4", line, fragment, row);
+INLINED void ldmatrix_x4(unsigned (&fragment)[4], const void* row, int line = __builtin_LINE()) {
+    shim::load_matrices<4, false>({shim::LDMATRIX, line}, fragment, row);
 }
-inline void ldmatrix_x4_trans(unsigned (&fragment)[4], const void* row, int line = __builtin_LINE()) {
-    shim::load_matrices<4, true>("ldmatrix_x4_trans", line, fragment, row);
+INLINED void ldmatrix_x4_trans(unsigned (&fragment)[4], const void* row, int line = __builtin_LINE()) {
+    shim::load_matrices<4, true>({shim::LDMATRIX_TRANS, line}, fragment, row);
 }
 
-inline void mma_16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int line = __builtin_LINE()) {
-    shim::Thread* self = shim::device.thread;
-    shim::Warp& warp = *self->warp;
-    shim::Exchange& x = warp.exchange[warp.phase];
-    const unsigned lane = self->lane, g = lane / 4, t = lane % 4;
-    x.a[g][t] = a[0];
-    x.a[g + 8][t] = a[1];
-    x.a[g][t + 4] = a[2];
-    x.a[g + 8][t + 4] = a[3];
-    x.b[t][g] = b0;
-    x.b[t + 4][g] = b1;
-    memcpy(&x.c[g][2 * t], &c[0], 8);
-    memcpy(&x.c[g + 8][2 * t], &c[2], 8);
-    if (shim::meet(warp, lane, "mma_16816", line)) shim::multiply(x);
-    memcpy(&c[0], &x.c[g][2 * t], 8);
-    memcpy(&c[2], &x.c[g + 8][2 * t], 8);
+INLINED void mma_16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, int line = __builtin_LINE()) {
+    shim::Thread& self = *shim::device.thread;
+    shim::Exchange& x = self.warp->exchange[self.warp->phase];
+    const unsigned lane = self.lane;
+    memcpy(x.a[lane], a, 16);
+    x.b[lane % 4][lane / 4] = b0;
+    x.b[lane % 4 + 4][lane / 4] = b1;
+    // Values of a column side by side.
+    shim::Four sums;
+    memcpy(&sums, c, 16);
+    x.c[lane] = __builtin_shuffle(sums, shim::FourIndices{0, 2, 1, 3});
+    if (shim::meet(self, {shim::MMA, line})) shim::multiply(x);
+    sums = __builtin_shuffle(x.c[lane], shim::FourIndices{0, 2, 1, 3});
+    memcpy(c, &sums, 16);
 }
 
 inline float exp2_approximate(float x) {
