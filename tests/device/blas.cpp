@@ -218,11 +218,8 @@ struct Multiply {
         const size_t down = (m + ROWS - 1) / ROWS, across = (n + COLUMNS - 1) / COLUMNS;
         const double flops = 2.0 * double(m) * double(n) * double(k);
         parallel(down * across, flops / 3e10, [&](size_t i) { tile(i % down * ROWS, i / down * COLUMNS); });
-        report::Count& count = report::products[name];
-        ++count.times;
-        count.seconds += since(start);
-        count.flops += flops;
-        count.bytes += double(2 * m * k + 2 * k * n + of_out.value_bytes() * m * n * (beta != 0 ? 2 : 1));
+        const double bytes = double(2 * m * k + 2 * k * n + of_out.value_bytes() * m * n * (beta != 0 ? 2 : 1));
+        report::products[name].add(bytes, flops, since(start));
     }
 };
 
@@ -277,7 +274,7 @@ struct Alignments {
 void check_aligned(const char* what, const void* at, const Layout& layout, size_t alignment) {
     if (!alignment || uintptr_t(at) % alignment) objection("product: %s at %p is not aligned to %zu bytes", what, at, alignment);
     if (size_t(layout.leading) * layout.value_bytes() % 16)
-        objection("product: the leading dimension of %s, %ld, is no multiple of 16 bytes", what, long(layout.leading));
+        objection("product: the leading dimension of %s, %ld, is not a multiple of 16 bytes", what, long(layout.leading));
 }
 
 }  // namespace
@@ -325,7 +322,7 @@ API cublasLtMatmulDescDestroy(void* product) {
 API cublasLtMatmulDescSetAttribute(void* product, int attribute, const void* value, size_t bytes) {
     LOCK;
     if (bytes != 4) return INVALID_VALUE;
-    if (attribute != 3 && attribute != 4) objection("attribute %d of a product is not emulated", attribute);
+    if (attribute != 3 && attribute != 4) objection("product: attribute %d is not emulated", attribute);
     memcpy(&products.get(product).transposed[attribute - 3], value, 4);
     return SUCCESS;
 }
@@ -349,7 +346,7 @@ API cublasLtMatmulPreferenceSetAttribute(void* preference, int attribute, const 
     else if (attribute >= 5 && attribute <= 8 && bytes == 4)
         memcpy(&it.alignment[attribute - 5], value, 4);
     else
-        objection("preference %d of %zu bytes is not emulated", attribute, bytes);
+        objection("product: preference %d of %zu bytes is not emulated", attribute, bytes);
     return SUCCESS;
 }
 
@@ -404,19 +401,19 @@ API cublasLtMatmul(
     const void* beta, const void* c, void* of_c, void* d, void* of_d, const Algorithm* algorithm, void* workspace,
     size_t workspace_bytes, void* stream) {
     LOCK;
-    if (handles.get(handle).device != current_device()) objection("product: a cuBLASLt handle of another device");
+    if (handles.get(handle).device != current_device()) objection("product: the cuBLASLt handle is of another device");
     const Product& it = products.get(product);
     const Layout &first = layouts.get(of_a), &second = layouts.get(of_b), &out = layouts.get(of_d);
     Extent e;
     if (!extent(it, first, second, out, e)) objection("product: the layouts do not match");
     if (!same(layouts.get(of_c), out)) objection("product: a C of another layout than D is not emulated");
-    if (!supported(it, first, second, out)) objection("product: types that are not emulated");
-    if (!algorithm) objection("product: without an algorithm");
+    if (!supported(it, first, second, out)) objection("product: these types are not emulated");
+    if (!algorithm) objection("product: no algorithm is given");
     const uint64_t id = algorithm->data[7];
     const Alignments promised(*algorithm);
     const Algorithm right = bound(it, first, second, out, e, int(id), promised.of);
     if (id >= ALGORITHMS || memcmp(&right, algorithm, sizeof right))
-        objection("product: an algorithm that was chosen for another product");
+        objection("product: the algorithm was chosen for another product");
     if (PARTS[id] > 1 && workspace_bytes < PARTS[id] * e.m * e.n * 4)
         objection("product: a workspace of %zu bytes is too small for the algorithm", workspace_bytes);
     // 256 bytes, unless the heuristic was told otherwise.

@@ -198,7 +198,11 @@ INLINED void barrier(int line) {
     wait(*device.thread);
 }
 
-inline int lane() { return static_cast<int>(device.thread->lane); }
+inline unsigned lane() {
+    const unsigned lane = device.thread->lane;
+    if (lane > 31) __builtin_unreachable();
+    return lane;
+}
 
 // A function of the whole warp: comes back when all lanes are at it. `true` for the last lane, which comes back before
 // any other goes on.

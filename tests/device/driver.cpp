@@ -12,6 +12,7 @@
 //                                 (a product then takes what is aligned to 16 bytes)
 //   RFT_EMU_DEFERRED=1            work is done when somebody waits for it, not when it is issued
 //   RFT_EMU_ORDER=forward         of blocks and threads: forward, reverse, shuffled
+//   RFT_EMU_CONST=1               a kernel that writes to a constant argument is stopped
 //   RFT_EMU_FAIL_ALLOCATION=N     the N-th allocation fails, counted from 1
 //   RFT_EMU_THREADS=N             threads that run blocks and products; all cores without it
 //   RFT_EMU_REPORT=FILE           a JSON object of what was done, written when the process ends; `%p` is its id
@@ -71,7 +72,7 @@ long setting(const char* name, long otherwise) {
     if (!value) return otherwise;
     char* end;
     const long number = strtol(value, &end, 10);
-    if (*end) objection("RFT_EMU_%s=%s is not a number", name, value);
+    if (*end) objection("RFT_EMU_%s=%s: expected a number", name, value);
     return number;
 }
 
@@ -87,7 +88,7 @@ const Profile& profile() {
         const char* wanted = text_setting("GPU");
         for (const Profile& it : all)
             if (!wanted || !strcmp(wanted, it.key)) return it;
-        objection("RFT_EMU_GPU=%s is none of h200, a100, l40s, b200, rtx5090", wanted);
+        objection("RFT_EMU_GPU=%s: expected h200, a100, l40s, b200 or rtx5090", wanted);
     }();
     return chosen;
 }
@@ -126,7 +127,7 @@ shim::Order thread_order() {
         if (name == "forward") return shim::Order::forward;
         if (name == "reverse") return shim::Order::reverse;
         if (name == "shuffled") return shim::Order::shuffled;
-        objection("RFT_EMU_ORDER=%s is none of forward, reverse, shuffled", name.c_str());
+        objection("RFT_EMU_ORDER=%s: expected forward, reverse or shuffled", name.c_str());
     }();
     return it;
 }
@@ -325,8 +326,8 @@ const std::vector<const Library*>& libraries() {
 
 Function& function_of(void* handle) {
     const auto it = functions.find(handle);
-    if (it == functions.end()) objection("%p is no function", handle);
-    if (!it->second) objection("use of a function whose module was unloaded");
+    if (it == functions.end()) objection("%p is not a function of a module", handle);
+    if (!it->second) objection("a function is used after its module was unloaded");
     return *static_cast<Function*>(handle);
 }
 
@@ -368,6 +369,8 @@ struct Launched {
             check_arguments(kernel, device, pointers);
             checked = memory::releases();
         }
+        const std::vector<void*> constants = constant_arguments();
+        for (void* at : constants) memory::set_constant(at, true);
         const size_t blocks = size_t(grid.x) * grid.y * grid.z;
         std::vector<unsigned> order;
         if (thread_order() == shim::Order::shuffled) order = shim::shuffled_blocks(blocks);
@@ -380,13 +383,24 @@ struct Launched {
         const double expected = blocks > 1 ? double(blocks) * function->seconds_per_block : 0;
         // Small pieces, so that all end at about the same time.
         const size_t step = std::max<size_t>(1, std::min<size_t>(64, blocks / 64));
-        on_all(expected, [&] { shim::run_blocks(launch, next, step); });
+        const size_t threads = on_all(expected, [&] { shim::run_blocks(launch, next, step); });
         const double seconds = since(start);
-        function->seconds_per_block = seconds / double(blocks);
-        ++report::totals.launches;
-        ++function->count->times;
-        function->count->blocks += blocks;
-        function->count->seconds += seconds;
+        function->seconds_per_block = seconds * double(threads) / double(blocks);
+        function->count->add(0, 0, seconds, blocks);
+        for (void* at : constants) memory::set_constant(at, false);
+    }
+
+    // Those in allocations to which no other argument points that may be written to.
+    std::vector<void*> constant_arguments() const {
+        static const bool wanted = setting("CONST", 0);
+        if (!wanted) return {};
+        std::map<uintptr_t, bool> all;
+        for (const auto& [index, at] : pointers)
+            if (at) all.emplace(memory::start_of(at), true).first->second &= function->kernel->parameters[index].constant;
+        std::vector<void*> constants;
+        for (const auto& [start, constant] : all)
+            if (constant) constants.push_back(reinterpret_cast<void*>(start));
+        return constants;
     }
 };
 
@@ -616,7 +630,7 @@ API cuMemAllocHost_v2(void** to, size_t bytes) { return cuMemHostAlloc(to, bytes
 API cuMemFreeHost(void* at) {
     CONTEXT;
     if (forbidden()) return CAPTURE_UNSUPPORTED;
-    if (!memory::release_host(at)) objection("free of %p, which is no pinned host memory", at);
+    if (!memory::release_host(at)) objection("free of %p, which is not pinned host memory", at);
     return OK;
 }
 
@@ -625,22 +639,19 @@ API cuMemFreeHost(void* at) {
 static void copy_up(uintptr_t to, const void* from, size_t bytes) {
     memory::check("copy to the device", reinterpret_cast<void*>(to), bytes);
     memcpy(reinterpret_cast<void*>(to), from, bytes);
-    ++report::totals.copies_up;
-    report::totals.bytes_up += bytes;
+    report::copies_up.add(double(bytes));
 }
 static void copy_down(void* to, uintptr_t from, size_t bytes) {
     memory::check("copy from the device", reinterpret_cast<void*>(from), bytes);
     memcpy(to, reinterpret_cast<void*>(from), bytes);
-    ++report::totals.copies_down;
-    report::totals.bytes_down += bytes;
+    report::copies_down.add(double(bytes));
 }
 static void copy_across(uintptr_t to, uintptr_t from, size_t bytes) {
     memory::check("copy on the device", reinterpret_cast<void*>(from), bytes);
     memory::check("copy on the device", reinterpret_cast<void*>(to), bytes);
-    if (from < to + bytes && to < from + bytes) objection("a copy on the device between ranges that overlap");
+    if (from < to + bytes && to < from + bytes) objection("copy on the device: the ranges overlap");
     memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
-    ++report::totals.copies_across;
-    report::totals.bytes_across += bytes;
+    report::copies_across.add(double(bytes));
 }
 static void still_pinned(const void* at) {
     if (!memory::is_pinned(at)) objection("pinned memory was freed before the copy that uses it was done");
@@ -682,8 +693,7 @@ static CUresult fill(uintptr_t to, unsigned value, unsigned value_bytes, size_t 
     return enqueue(stream, [=] {
         memory::check("fill", reinterpret_cast<void*>(to), value_bytes * count);
         memory::fill(to, value, value_bytes, count);
-        ++report::totals.fills;
-        report::totals.bytes_filled += value_bytes * count;
+        report::fills.add(double(value_bytes * count));
     });
 }
 API cuMemsetD8Async(uintptr_t to, unsigned char value, size_t count, void* stream) {
@@ -814,8 +824,11 @@ API cuGraphLaunch(void* executable, void* stream) {
     if (stream_of(stream).capture) objection("a graph within a graph is not emulated");
     ++report::totals.graph_launches;
     for (const Work& node : executables.get(executable).nodes) {
-        ++report::totals.from_graphs;
-        enqueue(stream, node);
+        enqueue(stream, [node] {
+            report::in_graph = true;
+            node();
+            report::in_graph = false;
+        });
     }
     return OK;
 }
@@ -934,7 +947,7 @@ API cuFuncGetAttribute(int* value, int attribute, void* handle) {
     switch (attribute) {
         case 0: *value = int(it.kernel->most_threads); break;
         case 8: *value = it.dynamic_shared; break;
-        default: *value = 0;  // static shared memory and registers are not known
+        default: *value = 0;  // static shared memory and registers are not known here
     }
     return OK;
 }
@@ -972,15 +985,14 @@ API cuLaunchKernel(
         objection("%s: a stream of device %d on device %d", kernel.name, stream_of(stream).device, current->device);
     if (!grid_x || !grid_y || !grid_z || grid_x > 2147483647u || grid_y > 65535 || grid_z > 65535)
         objection(
-            "%s: a grid of %u x %u x %u blocks; the most are 2147483647 x 65535 x 65535, the least 1", kernel.name, grid_x,
-            grid_y, grid_z);
+            "%s: a grid of %u x %u x %u blocks; expected 1 to 2147483647 x 65535 x 65535", kernel.name, grid_x, grid_y, grid_z);
     const size_t threads = size_t(block_x) * block_y * block_z;
     if (threads == 0 || threads > kernel.most_threads || block_z > 64)
-        objection("%s: a block of %zu threads, and the kernel is compiled for %u", kernel.name, threads, kernel.most_threads);
-    if (threads % 32) objection("%s: a block of %zu threads, which are no whole warps", kernel.name, threads);
+        objection("%s: a block of %zu threads; the kernel is compiled for 1 to %u", kernel.name, threads, kernel.most_threads);
+    if (threads % 32) objection("%s: a block of %zu threads, which is not a multiple of 32", kernel.name, threads);
     if (shared > unsigned(function.dynamic_shared))
         objection(
-            "%s: %u bytes of dynamic shared memory, and %d are allowed", kernel.name, shared, function.dynamic_shared);
+            "%s: %u bytes of dynamic shared memory; at most %d are allowed", kernel.name, shared, function.dynamic_shared);
     Launched launched{
         &function, {grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared, current->device, {}, {}, 0, false};
     launched.packed.resize(kernel.packed_bytes);

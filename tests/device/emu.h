@@ -53,6 +53,10 @@ void fill(uintptr_t to, unsigned value, unsigned value_bytes, size_t count);
 void* allocate_host(size_t bytes);
 bool release_host(void* at);
 bool is_pinned(const void* at);
+// Forbids or allows writes to the allocation that `at` is in.
+void set_constant(const void* at, bool constant);
+// The start of the allocation that `at` is in, which there has to be.
+uintptr_t start_of(const void* at);
 // Describes an address that a kernel touched; empty where it is nobody's.
 std::string describe(uintptr_t at);
 // Objects to writes beside any allocation.
@@ -67,15 +71,15 @@ size_t releases();
 // Puts work in a stream: done at once, put off until somebody waits, or recorded in a graph. The error is that of the
 // driver: 0, or 901 where the stream's capture is lost.
 int enqueue(void* stream, std::function<void()> work);
-// Runs `task` on this thread, and on all others if it takes about `seconds` and that is worth it.
-void on_all(double seconds, const std::function<void()>& task);
+// Runs `task` on this thread, and on all others if it takes about `seconds` and that is worth it. Returns how many did.
+size_t on_all(double seconds, const std::function<void()>& task);
 // Runs `task(i)` for all i below `count`, on all cores if it is worth it (`seconds` is an estimate for all).
 void parallel(size_t count, double seconds, const std::function<void(size_t)>& task);
 int current_device();  // -1 without a context
 // Makes faults of the calling thread objections.
 void catch_faults();
 
-// Handles of one kind. What was destroyed is remembered, and its address never used again.
+// Handles of one kind. What was destroyed is remembered, and its address is never used again.
 template <class T>
 class Handles {
     const char* kind;
@@ -90,8 +94,8 @@ public:
     }
     T& get(const void* handle) {
         const auto it = all.find(handle);
-        if (it == all.end()) objection("%p is no %s", handle, kind);
-        if (!it->second) objection("use of a %s that was destroyed", kind);
+        if (it == all.end()) objection("%p is not a valid %s", handle, kind);
+        if (!it->second) objection("a destroyed %s is used", kind);
         return *static_cast<T*>(const_cast<void*>(handle));
     }
     // The value is replaced by an empty one.
@@ -110,17 +114,21 @@ public:
 
 namespace report {
 struct Count {
-    size_t times = 0;
-    double seconds = 0, bytes = 0, flops = 0;
-    size_t blocks = 0;
+    size_t times = 0, from_graphs = 0;  // how often; how often of that as a node of a graph
+    size_t blocks = 0;                  // of a kernel
+    double bytes = 0, flops = 0;        // of a product; bytes of a copy
+    double seconds = 0;
+
+    void add(double bytes, double flops = 0, double seconds = 0, size_t blocks = 0);
 };
 struct Totals {
-    size_t launches = 0, from_graphs = 0, graph_launches = 0, graphs = 0, instantiated = 0, nodes = 0, waits = 0;
-    size_t copies_up = 0, copies_down = 0, copies_across = 0, fills = 0;
-    size_t bytes_up = 0, bytes_down = 0, bytes_across = 0, bytes_filled = 0;
+    size_t graph_launches = 0, graphs = 0, instantiated = 0, nodes = 0, waits = 0;
 };
 extern Totals totals;
+extern Count copies_up, copies_down, copies_across, fills;
 extern std::map<std::string, Count> kernels, products;
+// Whether what runs now is a node of a graph.
+extern bool in_graph;
 void write();
 }  // namespace report
 

@@ -108,10 +108,10 @@ namespace shim {
 
 // What lane `source` brings.
 template <class T>
-INLINED T shuffle(Function function, int line, unsigned mask, T value, int source) {
+INLINED T shuffle(Function function, int line, unsigned mask, T value, unsigned source) {
     static_assert(sizeof(T) <= 8, "a shuffle of at most 8 bytes");
     const Place place(function, line);
-    if (source < 0 || source > 31) no_such_lane(place, source);
+    if (source > 31) no_such_lane(place, int(source));
     Thread& self = *device.thread;
     if (mask == FULL_MASK) {
         Exchange& exchange = self.warp->exchange[self.warp->phase];
@@ -124,7 +124,7 @@ INLINED T shuffle(Function function, int line, unsigned mask, T value, int sourc
     struct Slot {
         T value, result;
         int source;
-    } slot{value, value, source};
+    } slot{value, value, int(source)};
     collective(place, mask, slot, [&](Slot** lanes) {
         for (int i = 0; i < 32; ++i) {
             if (!lanes[i]) continue;
@@ -181,23 +181,23 @@ INLINED void __syncwarp(unsigned mask = 0xffffffff, int line = __builtin_LINE())
 }
 template <class T>
 INLINED T __shfl_sync(unsigned mask, T value, int source, int width = 32, int line = __builtin_LINE()) {
-    const int first = shim::lane() / width * width;
-    return shim::shuffle(shim::SHFL, line, mask, value, first + source % width);
+    const int first = int(shim::lane()) / width * width;
+    return shim::shuffle(shim::SHFL, line, mask, value, unsigned(first + source % width));
 }
 template <class T>
 INLINED T __shfl_xor_sync(unsigned mask, T value, int with, int width = 32, int line = __builtin_LINE()) {
-    const int lane = shim::lane(), source = lane ^ with;
-    return shim::shuffle(shim::SHFL_XOR, line, mask, value, source / width <= lane / width ? source : lane);
+    const unsigned lane = shim::lane(), source = lane ^ unsigned(with), wide = unsigned(width);
+    return shim::shuffle(shim::SHFL_XOR, line, mask, value, source / wide <= lane / wide ? source : lane);
 }
 template <class T>
 INLINED T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
-    const int lane = shim::lane(), source = lane - static_cast<int>(delta);
-    return shim::shuffle(shim::SHFL_UP, line, mask, value, source >= lane / width * width ? source : lane);
+    const unsigned lane = shim::lane(), first = lane / unsigned(width) * unsigned(width);
+    return shim::shuffle(shim::SHFL_UP, line, mask, value, lane >= first + delta ? lane - delta : lane);
 }
 template <class T>
 INLINED T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, int line = __builtin_LINE()) {
-    const int lane = shim::lane(), source = lane + static_cast<int>(delta);
-    return shim::shuffle(shim::SHFL_DOWN, line, mask, value, source < (lane / width + 1) * width ? source : lane);
+    const unsigned lane = shim::lane(), source = lane + delta, end = (lane / unsigned(width) + 1) * unsigned(width);
+    return shim::shuffle(shim::SHFL_DOWN, line, mask, value, source < end ? source : lane);
 }
 INLINED unsigned __ballot_sync(unsigned mask, int predicate, int line = __builtin_LINE()) {
     const unsigned bit = predicate ? 1u << shim::lane() : 0;

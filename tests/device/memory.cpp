@@ -22,6 +22,7 @@ struct Block {
     size_t bytes, mapped;
     char* map;
     int device;
+    bool constant = false;  // for as long as a kernel runs that must not write to it
 };
 std::map<uintptr_t, Block> live, dead;
 std::map<uintptr_t, size_t> pinned;
@@ -71,10 +72,11 @@ void check_canaries(uintptr_t at, const Block& block) {
     const auto* first = reinterpret_cast<const unsigned char*>(block.map) + PAGE;
     const auto* end = reinterpret_cast<const unsigned char*>(block.map) + block.mapped - PAGE;
     for (const unsigned char* it = first; it < start; ++it)
-        if (*it != CANARY) objection("a write %td bytes before an allocation of %zu bytes", start - it, block.bytes);
+        if (*it != CANARY)
+            objection("byte %td of an allocation of %zu bytes was written", it - start, block.bytes);
     for (const unsigned char* it = start + block.bytes; it < end; ++it)
         if (*it != CANARY)
-            objection("a write %td bytes behind an allocation of %zu bytes", it - start - block.bytes, block.bytes);
+            objection("byte %td of an allocation of %zu bytes was written", it - start, block.bytes);
 }
 
 }  // namespace
@@ -110,7 +112,7 @@ bool allocate(int device, uintptr_t* to, size_t bytes) {
 void release(uintptr_t at, int device) {
     const auto it = live.find(at);
     if (it == live.end()) {
-        const char* kind = dead.count(at) ? "was freed before" : "is no start of an allocation";
+        const char* kind = dead.count(at) ? "was freed before" : "is not the start of an allocation";
         objection("free of %p, which %s", reinterpret_cast<void*>(at), kind);
     }
     const Block block = it->second;
@@ -139,11 +141,20 @@ size_t reach(const char* what, int device, const void* start) {
     const auto it = holder(live, at);
     if (it == live.end()) {
         if (holder(dead, at) != dead.end()) objection("%s: %p is memory that was freed", what, start);
-        objection("%s: %p is no device memory", what, start);
+        objection("%s: %p is not device memory", what, start);
     }
     if (device >= 0 && it->second.device != device)
         objection("%s: memory of device %d on device %d", what, it->second.device, device);
     return it->first + it->second.bytes - at;
+}
+
+uintptr_t start_of(const void* at) { return holder(live, uintptr_t(at))->first; }
+
+void set_constant(const void* at, bool constant) {
+    Block& block = live[start_of(at)];
+    block.constant = constant;
+    const int access = constant ? PROT_READ : PROT_READ | PROT_WRITE;
+    if (mprotect(block.map + PAGE, block.mapped - 2 * PAGE, access)) objection("the host cannot protect an allocation");
 }
 
 void fill(uintptr_t to, unsigned value, unsigned value_bytes, size_t count) {
@@ -202,7 +213,7 @@ std::string describe(uintptr_t at) {
             char text[160];
             snprintf(
                 text, sizeof text, "byte %td of %s of %zu bytes", ptrdiff_t(at - start),
-                in == &live ? "an allocation" : "a freed allocation", block.bytes);
+                in == &dead ? "a freed allocation" : block.constant ? "a constant allocation" : "an allocation", block.bytes);
             return text;
         }
     }

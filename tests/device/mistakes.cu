@@ -151,3 +151,34 @@ extern "C" __global__ void product(const bf16* a, const bf16* b, float* c, int t
     for (int half = 0; half < 2; ++half)
         for (int i = 0; i < 4; ++i) c[(lane / 4 + i / 2 * 8) * 16 + 8 * half + 2 * (lane % 4) + i % 2] = sums[half][i];
 }
+
+extern "C" __global__ void mask_without_the_caller(const float* x, float* y) {
+    y[threadIdx.x] = __shfl_xor_sync(0xffffu, x[threadIdx.x], 1);
+}
+
+extern "C" __global__ void lane_that_does_not_exist(const float* x, float* y) {
+    y[threadIdx.x] = __shfl_down_sync(ALL_LANES, x[threadIdx.x], 1, 64);
+}
+
+extern "C" __global__ void index_out_of_bounds(const float* x, float* y) {
+    __shared__ float values[32];
+    values[threadIdx.x] = x[threadIdx.x];
+    y[threadIdx.x] = values[threadIdx.x];
+}
+
+extern "C" __global__ void copy_to_global_memory(const float* x, float* y) {
+    if (threadIdx.x < 16) cp_async16(y + 4 * threadIdx.x, x + 4 * threadIdx.x);
+    cp_async_commit();
+    cp_async_wait<0>();
+}
+
+extern "C" __global__ void rows_that_are_not_aligned(const float* x, float* y) {
+    DYNAMIC_SHARED(bytes);
+    unsigned fragment[4];
+    ldmatrix_x4(fragment, bytes + 8 * (threadIdx.x % 16));
+    y[threadIdx.x] = fragment[0];
+}
+
+extern "C" __global__ void __launch_bounds__(128) at_most_128_threads(const float* x, float* y) {
+    y[threadIdx.x % 64] = x[threadIdx.x % 64];
+}

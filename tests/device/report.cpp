@@ -3,13 +3,35 @@
 #include <algorithm>
 #include <cmath>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "emu.h"
 
 namespace emu::report {
 
 Totals totals;
+Count copies_up, copies_down, copies_across, fills;
 std::map<std::string, Count> kernels, products;
+bool in_graph = false;
+
+void Count::add(double more_bytes, double more_flops, double more_seconds, size_t more_blocks) {
+    ++times;
+    from_graphs += in_graph;
+    bytes += more_bytes;
+    flops += more_flops;
+    seconds += more_seconds;
+    blocks += more_blocks;
+}
+
+static Count sum(const std::map<std::string, Count>& counts) {
+    Count all;
+    for (const auto& [_, count] : counts) {
+        all.times += count.times;
+        all.from_graphs += count.from_graphs;
+        all.seconds += count.seconds;
+    }
+    return all;
+}
 
 static void lines(const char* title, const std::map<std::string, Count>& counts) {
     std::vector<std::pair<double, std::string>> order;
@@ -22,23 +44,19 @@ static void lines(const char* title, const std::map<std::string, Count>& counts)
 
 static void summary() {
     const Totals& t = totals;
-    size_t multiplied = 0;
-    for (const auto& [_, count] : products) multiplied += count.times;
+    const Count launches = sum(kernels), multiplied = sum(products);
+    const auto mib = [](double bytes) { return bytes / (1 << 20); };
     fprintf(
         stderr,
-        "emulated device report: %s; %zu launches and %zu products, %zu of both from %zu launches of graphs (%zu "
+        "emulated device report: %s; %zu launches of kernels and %zu products, %zu of both from %zu launches of graphs (%zu "
         "instantiated); %zu waits; copies up %zu (%.1f MiB), down %zu (%.1f MiB), across %zu (%.1f MiB); %zu "
         "allocations, peak %.1f MiB\n",
-        profile().name, t.launches, multiplied, t.from_graphs, t.graph_launches, t.instantiated, t.waits, t.copies_up,
-        double(t.bytes_up) / (1 << 20), t.copies_down, double(t.bytes_down) / (1 << 20), t.copies_across,
-        double(t.bytes_across) / (1 << 20), memory::allocations(), double(memory::peak()) / (1 << 20));
+        profile().name, launches.times, multiplied.times, launches.from_graphs + multiplied.from_graphs,
+        t.graph_launches, t.instantiated, t.waits, copies_up.times, mib(copies_up.bytes), copies_down.times,
+        mib(copies_down.bytes), copies_across.times, mib(copies_across.bytes), memory::allocations(),
+        mib(double(memory::peak())));
     lines("kernels", kernels);
-    std::map<std::string, Count> all;
-    for (const auto& [_, count] : products) {
-        all["all products"].times += count.times;
-        all["all products"].seconds += count.seconds;
-    }
-    lines("products", all);
+    lines("products", {{"all products", multiplied}});
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
     const auto seconds = [](timeval t) { return double(t.tv_sec) + 1e-6 * double(t.tv_usec); };
@@ -47,34 +65,43 @@ static void summary() {
         seconds(usage.ru_stime), double(usage.ru_maxrss) / 1024);
 }
 
-static void object(FILE* file, const char* name, const std::map<std::string, Count>& counts) {
-    fprintf(file, ",\n  \"%s\": {", name);
+// The shapes of the objects are described in README.md.
+enum Kind { KERNELS, PRODUCTS, COPIES };
+
+static void object(FILE* file, Kind kind, const std::map<std::string, Count>& counts) {
+    static const char* const NAMES[] = {"kernels", "products", "copies"};
+    fprintf(file, ",\n  \"%s\": {", NAMES[kind]);
     const char* separator = "\n    ";
     for (const auto& [key, count] : counts) {
         fprintf(
-            file, "%s\"%s\": {\"times\": %zu, \"blocks\": %zu, \"bytes\": %.0f, \"flops\": %.0f, \"seconds\": %.6f}",
-            separator, key.c_str(), count.times, count.blocks, count.bytes, count.flops, count.seconds);
+            file, "%s\"%s\": {\"times\": %zu, \"from_graphs\": %zu", separator, key.c_str(), count.times,
+            count.from_graphs);
+        if (kind == KERNELS) fprintf(file, ", \"blocks\": %zu", count.blocks);
+        if (kind != KERNELS) fprintf(file, ", \"bytes\": %.0f", count.bytes);
+        if (kind == PRODUCTS) fprintf(file, ", \"flops\": %.0f", count.flops);
+        if (kind != COPIES) fprintf(file, ", \"seconds\": %.6f", count.seconds);
+        fputs("}", file);
         separator = ",\n    ";
     }
     fprintf(file, "\n  }");
 }
 
-static void json(const char* path) {
-    FILE* file = fopen(path, "w");
-    if (!file) objection("cannot write the report to %s", path);
+static void json(std::string path) {
+    const size_t id = path.find("%p");
+    if (id != std::string::npos) path.replace(id, 2, std::to_string(getpid()));
+    FILE* file = fopen(path.c_str(), "w");
+    if (!file) objection("cannot write the report to %s", path.c_str());
     const Totals& t = totals;
     fprintf(
         file,
-        "{\n  \"gpu\": \"%s\",\n  \"launches\": %zu,\n  \"from_graphs\": %zu,\n  \"graph_launches\": %zu,\n"
-        "  \"graphs\": %zu,\n  \"graphs_instantiated\": %zu,\n  \"graph_nodes\": %zu,\n  \"waits\": %zu,\n"
-        "  \"copies_up\": %zu,\n  \"bytes_up\": %zu,\n  \"copies_down\": %zu,\n  \"bytes_down\": %zu,\n"
-        "  \"copies_across\": %zu,\n  \"bytes_across\": %zu,\n  \"fills\": %zu,\n  \"bytes_filled\": %zu,\n"
-        "  \"allocations\": %zu,\n  \"allocations_left\": %zu,\n  \"peak_bytes\": %zu",
-        profile().name, t.launches, t.from_graphs, t.graph_launches, t.graphs, t.instantiated, t.nodes, t.waits,
-        t.copies_up, t.bytes_up, t.copies_down, t.bytes_down, t.copies_across, t.bytes_across, t.fills, t.bytes_filled,
-        memory::allocations(), memory::left(), memory::peak());
-    object(file, "kernels", kernels);
-    object(file, "products", products);
+        "{\n  \"gpu\": \"%s\",\n  \"waits\": %zu,\n  \"graphs\": %zu,\n  \"graph_nodes\": %zu,\n"
+        "  \"graphs_instantiated\": %zu,\n  \"graph_launches\": %zu,\n  \"allocations\": %zu,\n"
+        "  \"allocations_left\": %zu,\n  \"peak_bytes\": %zu",
+        profile().name, t.waits, t.graphs, t.nodes, t.instantiated, t.graph_launches, memory::allocations(),
+        memory::left(), memory::peak());
+    object(file, KERNELS, kernels);
+    object(file, PRODUCTS, products);
+    object(file, COPIES, {{"up", copies_up}, {"down", copies_down}, {"across", copies_across}, {"fills", fills}});
     fprintf(file, "\n}\n");
     fclose(file);
 }
@@ -83,6 +110,8 @@ void write() {
     std::lock_guard guard(lock);
     if (setting("SUMMARY", 0)) summary();
     if (const char* path = text_setting("REPORT")) json(path);
+    // What was never freed has not been looked at.
+    memory::check_all();
 }
 
 }  // namespace emu::report

@@ -20,9 +20,9 @@ struct Pool {
     std::mutex lock;
     std::condition_variable begin, end;
     const std::function<void()>* task = nullptr;
-    size_t turn = 0, busy = 0, count = 0;
+    size_t turn = 0, busy = 0, joined = 0;
 
-    explicit Pool(size_t threads) : count(threads) {
+    explicit Pool(size_t threads) {
         for (size_t i = 0; i < threads; ++i) std::thread([this] { serve(); }).detach();
     }
     void serve() {
@@ -30,8 +30,10 @@ struct Pool {
         size_t seen = 0;
         std::unique_lock guard(lock);
         while (true) {
-            begin.wait(guard, [&] { return turn != seen; });
+            begin.wait(guard, [&] { return task && turn != seen; });
             seen = turn;
+            ++busy;
+            ++joined;
             const std::function<void()>& mine = *task;
             guard.unlock();
             mine();
@@ -39,17 +41,21 @@ struct Pool {
             if (--busy == 0) end.notify_one();
         }
     }
-    void run(const std::function<void()>& it) {
+    // Comes back when nobody is at it any more, with the number of threads that were. One that has not woken up until
+    // the work is done is not waited for.
+    size_t run(const std::function<void()>& it) {
         {
             std::lock_guard guard(lock);
             task = &it;
-            busy = count;
+            joined = 1;
             ++turn;
         }
         begin.notify_all();
         it();
         std::unique_lock guard(lock);
+        task = nullptr;
         end.wait(guard, [&] { return busy == 0; });
+        return joined;
     }
 };
 
@@ -66,10 +72,10 @@ size_t threads() {
 
 }  // namespace
 
-void on_all(double seconds, const std::function<void()>& task) {
-    if (threads() == 1 || seconds < WORTH_IT) return task();
+size_t on_all(double seconds, const std::function<void()>& task) {
+    if (threads() == 1 || seconds < WORTH_IT) return task(), 1;
     static Pool* pool = new Pool(threads() - 1);
-    pool->run(task);
+    return pool->run(task);
 }
 
 void parallel(size_t count, double seconds, const std::function<void(size_t)>& task) {
@@ -86,7 +92,7 @@ static void on_fault(int signal_number, siginfo_t* info, void*) {
     const shim::Device& device = shim::device;
     if (device.kernel && device.thread) {
         if (signal_number == SIGILL || signal_number == SIGTRAP)
-            shim::fail("an index out of bounds, an address that is not aligned, or an overflow");
+            shim::fail("an index out of bounds, an address that is not aligned, or an overflow of a signed integer");
         const std::string place = memory::describe(at);
         if (!place.empty()) shim::fail("an access to %s", place.c_str());
         const shim::Region shared = device.dynamic_shared;
@@ -95,7 +101,7 @@ static void on_fault(int signal_number, siginfo_t* info, void*) {
             shim::fail(
                 "an access to byte %td of the dynamic shared memory, which has %zu", ptrdiff_t(at - uintptr_t(shared.start)),
                 shared.bytes);
-        shim::fail("an access to address %p, which is nobody's, or an address that is not aligned", info->si_addr);
+        shim::fail("an access to address %p, which is in no allocation, or to one that is not aligned", info->si_addr);
     }
     const std::string place = memory::describe(at);
     if (!place.empty()) objection("the host touches %s on the device", place.c_str());

@@ -1,5 +1,7 @@
 //! The CUDA path on an emulated GPU: this binary loads the library of tests/device as its driver.
 
+mod objections;
+
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::process::ExitStatusExt;
