@@ -72,7 +72,7 @@ struct Copies {
             }
         }
         if (first_copy == all.size() && first_group == ends.size()) return clear();
-        // What is done is dropped now and then, so that a loop with copies always under way does not gather them.
+        // Finished copies are removed now and then: a loop may always have copies under way.
         if (first_copy < 256) return;
         all.erase(all.begin(), all.begin() + first_copy);
         ends.erase(ends.begin(), ends.begin() + first_group);

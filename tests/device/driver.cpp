@@ -8,8 +8,7 @@
 //   RFT_EMU_DEVICES=1             how many of them there are
 //   RFT_EMU_MEMORY_MIB=N          memory of each, in MiB
 //   RFT_EMU_POOLS=0               without memory pools
-//   RFT_EMU_ALIGN=256             alignment of allocations: less finds reads and writes that pass the end by less
-//                                 (a product then takes what is aligned to 16 bytes)
+//   RFT_EMU_ALIGN=256             alignment of allocations: less finds reads that pass the end by less
 //   RFT_EMU_DEFERRED=1            work is done when somebody waits for it, not when it is issued
 //   RFT_EMU_ORDER=forward         of blocks and threads: forward, reverse, shuffled
 //   RFT_EMU_CONST=1               a kernel that writes to a constant argument is stopped

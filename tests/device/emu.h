@@ -57,7 +57,7 @@ bool is_pinned(const void* at);
 void set_constant(const void* at, bool constant);
 // The start of the allocation that `at` is in, which there has to be.
 uintptr_t start_of(const void* at);
-// Describes an address that a kernel touched; empty where it is nobody's.
+// Describes an address that a kernel touched; empty if it is in no allocation.
 std::string describe(uintptr_t at);
 // Objects to writes beside any allocation.
 void check_all();

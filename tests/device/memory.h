@@ -1,4 +1,4 @@
-// Device memory with closed doors: before and after every allocation lies a page that may not be touched.
+// Memory with guard pages: before and after every allocation is a page that cannot be accessed.
 #pragma once
 
 #include <cstdarg>
