@@ -94,7 +94,7 @@ fn help_tells_what_there_is() {
       prompts   List, show and render prior prompts
       reward    Put the reward to the test, or check answers with it
       overlap   Tell which questions of benchmarks stand in training data
-      doctor    Say what works on this machine
+      doctor    Show what works on this machine
       help      Print this message or the help of the given subcommand(s)
 
     Options:

@@ -21,7 +21,6 @@ mod gradients;
 mod hub;
 mod images;
 mod invariants;
-mod kernels;
 mod lab;
 mod objectives;
 mod ops;
@@ -36,6 +35,8 @@ mod runs;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod schedule;
+#[cfg(target_os = "linux")]
+mod selftest;
 mod stats;
 #[cfg(unix)]
 mod sweep;
