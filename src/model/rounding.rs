@@ -7,10 +7,12 @@ use std::io::{self, Read};
 /// Values that a thread rounds at a time.
 const BLOCK: usize = 16 << 10;
 
+/// Appends the next values; none at the end.
+type Next<'a> = Box<dyn FnMut(&mut Vec<f32>) -> io::Result<()> + 'a>;
+
 /// f32 values, read as little-endian bf16: each is rounded to nearest, ties to even.
 pub struct Rounding<'a> {
-    /// Appends the next values; none at the end.
-    next: Box<dyn FnMut(&mut Vec<f32>) -> io::Result<()> + 'a>,
+    next: Next<'a>,
     values: Vec<f32>,
     rounded: Vec<u8>,
     /// Bytes of `rounded` that were read.

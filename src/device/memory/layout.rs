@@ -364,7 +364,7 @@ impl Layout<'_> {
     /// Bytes of a pass over one prompt with one completion, of so many rows together.
     pub fn sequence_bytes(&self, rows: usize, keep: Keep) -> usize {
         let heads = self.config.heads();
-        let part = Part { prompt: 0..1, branches: vec![1..rows] };
+        let part = Part { prompt: 0..1, branches: std::iter::once(1..rows).collect() };
         let partial = Tiles::new(&[part], heads.query / heads.kv).partial_len(heads);
         metadata_bytes(rows) + self.pass_bytes(rows, rows, partial, keep).total()
     }

@@ -62,10 +62,13 @@ fn run(folder: &Path, case: &str, settings: &[(&str, &str)]) -> (String, Option<
 const DEFERRED: &[(&str, &str)] = &[("RFT_EMU_DEFERRED", "1")];
 const TWO_DEVICES: &[(&str, &str)] = &[("RFT_EMU_DEVICES", "2")];
 
+/// A case of the program, settings of the emulated device, and what is expected.
+type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
 /// A case, settings of the device, and the objection, which ends the program with exit code 70. One that ends with `...`
 /// goes on.
 #[rustfmt::skip]
-const OBJECTIONS: &[(&str, &[(&str, &str)], &str)] = &[
+const OBJECTIONS: &[Case] = &[
     ("copy from freed memory", &[], "copy from the device: 0x... is memory that was freed"),
     ("kernel on freed memory", &[], "sum_with_barriers: argument 0: 0x... is memory that was freed"),
     ("kernel on freed memory, in the order of the stream", &[], "sum_with_barriers: argument 0: 0x... is memory that was freed"),
@@ -142,7 +145,7 @@ const SPOILED: &str = "end of the capture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
 
 /// A case, settings of the device, and what the program prints, which ends well.
 #[rustfmt::skip]
-const RESULTS: &[(&str, &[(&str, &str)], &str)] = &[
+const RESULTS: &[Case] = &[
     ("fresh memory is NaN", &[], "1"),
     ("kernel writes to a constant", &[], ""),
     ("kernel reads past an end that is not aligned", &[], "nothing was found"),
