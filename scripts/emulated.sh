@@ -83,7 +83,7 @@ fi
 
 if wanted objectives; then
   for loss in grpo dapo dr_grpo bnpo gspo cispo; do
-    part "train $loss" "$binary" "${small[@]}" --set grpo.loss_type=$loss --set grpo.num_iterations=2 --set grpo.beta=0.01 --name "$loss"
+    part "train $loss" "$binary" "${small[@]}" --set grpo.loss_type=$loss --set grpo.epsilon_high=5.0 --set grpo.num_iterations=2 --set grpo.beta=0.01 --name "$loss"
   done
   for rank in 1 3 7 12; do
     part "train rank $rank" "$binary" "${small[@]}" --set lora.r=$rank --name "rank-$rank"
@@ -92,7 +92,7 @@ if wanted objectives; then
   part "train with checkpointing" "$binary" "${small[@]}" --set train.gradient_checkpointing=true --name checkpointing
   for kind in qwen3 llama; do
     scripts/random-model.py "$kind" 2 "$out/$kind"
-    part "train $kind" "$binary" "${small[@]}" --model "$out/$kind" --name "$kind"
+    part "train $kind" "$binary" "${small[@]}" --model "$out/$kind" --data arithmetic --name "$kind"
   done
 fi
 
@@ -128,7 +128,7 @@ fi
 
 if wanted widths; then
   scripts/random-model.py qwen2.5-7b 2 "$out/7b"
-  part "7B widths: one step" env RFT_EMU_SUMMARY=1 "$binary" train --device cuda --ppe reasoning --model "$out/7b" --steps 1 \
+  part "7B widths: one step" env RFT_EMU_SUMMARY=1 "$binary" train --device cuda --ppe reasoning --model "$out/7b" --data arithmetic --steps 1 \
     --set lora.r=32 --set rollout.prompts_per_step=1 --set rollout.num_generations=8 --set rollout.max_completion_length=4 \
     --set eval.questions=0 --name widths
 fi
@@ -136,7 +136,7 @@ fi
 if wanted model; then
   part "model: greedy, CPU" "$binary" generate --device cpu --model "${MODEL:?a GGUF file}" --temperature 0 --max-tokens 8 "What is 7 times 8?"
   part "model: greedy, emulated GPU" "$binary" generate --device cuda --model "$MODEL" --temperature 0 --max-tokens 8 "What is 7 times 8?"
-  part "model: one training step" "$binary" train --device cuda --ppe reasoning --model "$MODEL" --steps 1 \
+  part "model: one training step" "$binary" train --device cuda --ppe reasoning --model "$MODEL" --data arithmetic --steps 1 \
     --set rollout.prompts_per_step=1 --set rollout.num_generations=2 --set rollout.max_completion_length=8 --set eval.questions=0 --name model
 fi
 
