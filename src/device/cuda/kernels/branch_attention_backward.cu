@@ -161,9 +161,11 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
 
     // A warp reads no queries but its own, so their place can take its gradients.
     round_rows<D>(queries, first, d_queries, [](int, int) { return SCALE<D>; });
+    // Read again: what is kept over the loop costs a register.
+    const int count = tiles[blockIdx.y].count * group;
     write_rows<D, ROWS / WARPS>(queries, first, [&](int row) {
         const size_t token = tile.start + rows.token(row);
-        return row < used ? d_qkv + token * stride + (kv_head * group + rows.head(row)) * D : nullptr;
+        return row < count ? d_qkv + token * stride + (kv_head * group + rows.head(row)) * D : nullptr;
     });
 }
 
