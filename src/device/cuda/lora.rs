@@ -82,7 +82,15 @@ impl Group<'_> {
         let blocks = [all.div_ceil(n), rows.div_ceil(ROWS), cut.splits];
         let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
         let (rank, count) = (self.group.rank, self.group.parts.len());
-        launch!(gpu, shrink_kernel(n), shape; x, self.a(), low, partial, rows, self.inputs, rank, count, cut.span)
+        // SAFETY: a block for each tile of `low` and span of the depth.
+        unsafe {
+            launch!(
+                gpu, shrink_kernel(n), shape;
+                x.at_least(rows * self.inputs), self.a().at_least(count * rank * self.inputs),
+                low.null_or_at_least(rows * all), partial.null_or_at_least(cut.splits * rows * all), rows, self.inputs,
+                rank, count, cut.span
+            )
+        }
     }
 
     /// Adds up what the spans of a depth left of `low`, for parts of these depths.
@@ -97,8 +105,16 @@ impl Group<'_> {
     ) -> Result<()> {
         let shape = Shape::new((rows * self.low_width()).div_ceil(2_048), THREADS);
         let [first, second, third] = depths;
-        let count = self.group.parts.len();
-        launch!(gpu, "lora_low", shape; partial, low, rows, self.padded(), count, span, first, second, third)
+        let (count, values) = (self.group.parts.len(), rows * self.low_width());
+        let splits = depths.into_iter().max().unwrap_or(0).div_ceil(span);
+        // SAFETY: a thread for 8 values of `low`, each a sum over the splits of its part.
+        unsafe {
+            launch!(
+                gpu, "lora_low", shape;
+                partial.at_least(splits * values), low.at_least(values), rows, self.padded(), count, span, first, second,
+                third
+            )
+        }
     }
 
     /// The same for few rows, whose bits do not depend on each other. `partial` has room for
@@ -123,9 +139,9 @@ impl Group<'_> {
         let parts = self.parts();
         let shape = Shape { blocks: [tiles(parts, COLUMNS), rows.div_ceil(32), 1], threads: THREADS, shared: 20_480 };
         let mut arguments = vec![
-            Argument::from(partial),
-            b.into(),
-            y.into(),
+            partial.at_least(cut.splits * rows * all),
+            b.at_least(b.len()),
+            y.at_least(rows * self.outputs),
             rows.into(),
             self.outputs.into(),
             all.into(),
@@ -136,7 +152,8 @@ impl Group<'_> {
             i32::from(add).into(),
         ];
         arguments.extend(columns(parts));
-        gpu.launch("lora_expand_split", shape, &mut arguments)
+        // SAFETY: a block for each tile of the columns of `y` that are adapted.
+        unsafe { gpu.launch("lora_expand_split", shape, &mut arguments) }
     }
 
     /// From `dy` (rows, outputs): adds to the adapter's gradient and writes its part of `dx` (rows, inputs). Returns whether
@@ -192,11 +209,11 @@ impl Group<'_> {
         let blocks = [tiles(parts, STRIP), splits, 1];
         let shape = Shape { blocks, threads: THREADS, shared: 74_752 + 1_152 * padded };
         let mut arguments = vec![
-            Argument::from(dy),
-            low.into(),
-            self.adapter.compute.slice(b_range.clone()).into(),
-            d_partial.into(),
-            b_partial.into(),
+            dy.at_least(rows * self.outputs),
+            low.at_least(rows * self.low_width()),
+            self.adapter.compute.slice(b_range.clone()).at_least(b_range.len()),
+            d_partial.at_least(d_partial.len()),
+            b_partial.at_least(splits * b_range.len()),
             rows.into(),
             self.outputs.into(),
             self.group.rank.into(),
@@ -207,7 +224,8 @@ impl Group<'_> {
         ];
         arguments.extend(columns(parts));
         let kernel = if padded == 16 { "lora_back_r16" } else { "lora_back_r32" };
-        gpu.launch(kernel, shape, &mut arguments)?;
+        // SAFETY: a block for each strip of dy's columns and span of its rows, with sums of its own.
+        unsafe { gpu.launch(kernel, shape, &mut arguments)? };
         // The strips' sums have the scale already, those of dB have not.
         self.sum_low(gpu, d_partial, d_low, rows, STRIP, parts.map(|(_, width)| width))?;
         add_gradient(gpu, b_partial, self.adapter.grads.slice(b_range), splits, scale)?;
@@ -234,10 +252,10 @@ impl Group<'_> {
         let blocks = [count, rows.div_ceil(ROWS), splits];
         let shape = Shape { blocks, threads: THREADS, shared: 384 * (ROWS + n) };
         let mut arguments = vec![
-            Argument::from(dy),
-            self.adapter.compute.slice(b_range.clone()).into(),
-            d_low.into(),
-            partial.into(),
+            dy.at_least(rows * self.outputs),
+            self.adapter.compute.slice(b_range.clone()).at_least(b_range.len()),
+            d_low.at_least(rows * all),
+            partial.null_or_at_least(splits * rows * all),
             rows.into(),
             self.outputs.into(),
             rank.into(),
@@ -245,7 +263,8 @@ impl Group<'_> {
             span.into(),
         ];
         arguments.extend(columns(parts));
-        gpu.launch(kernel, shape, &mut arguments)?;
+        // SAFETY: a block for each tile of `d_low` and span of the depth.
+        unsafe { gpu.launch(kernel, shape, &mut arguments)? };
         if splits > 1 {
             self.sum_low(gpu, partial, d_low, rows, span, parts.map(|(_, width)| width))?;
         }
@@ -286,9 +305,9 @@ fn expand(
 ) -> Result<()> {
     let shape = Shape { blocks: [tiles(parts, COLUMNS), rows.div_ceil(ROWS), 1], threads: THREADS, shared: 32_768 };
     let mut arguments = vec![
-        Argument::from(low),
-        weights.into(),
-        y.into(),
+        low.at_least(rows * low_stride),
+        weights.at_least(weights.len()),
+        y.at_least(rows * stride),
         rows.into(),
         stride.into(),
         low_stride.into(),
@@ -298,7 +317,8 @@ fn expand(
         i32::from(add).into(),
     ];
     arguments.extend(columns(parts));
-    gpu.launch("lora_expand", shape, &mut arguments)
+    // SAFETY: a block for each tile of the columns of `y` that are adapted.
+    unsafe { gpu.launch("lora_expand", shape, &mut arguments) }
 }
 
 /// grads += scale · leftᵀ · right, by a fixed number of splits of the rows whose sums are added in order.
@@ -324,9 +344,9 @@ fn gradient(
     let blocks = [tiles(parts, COLUMNS), splits, depth.div_ceil(m)];
     let shape = Shape { blocks, threads: THREADS, shared: 384 * (COLUMNS + m) };
     let mut arguments = vec![
-        Argument::from(left),
-        right.into(),
-        partial.into(),
+        left.at_least(rows * left_stride),
+        right.at_least(rows * stride),
+        partial.at_least(splits * grads.len()),
         rows.into(),
         stride.into(),
         left_stride.into(),
@@ -336,7 +356,8 @@ fn gradient(
         grads.len().into(),
     ];
     arguments.extend(columns(parts));
-    gpu.launch(kernel, shape, &mut arguments)?;
+    // SAFETY: a block for each tile of the gradient and span of the rows, with sums of its own.
+    unsafe { gpu.launch(kernel, shape, &mut arguments)? };
     add_gradient(gpu, partial, grads, splits, scale)?;
     arena.reset(mark);
     Ok(())
@@ -345,5 +366,9 @@ fn gradient(
 /// grads += scale · the sum of `partial` over the splits.
 fn add_gradient(gpu: &Gpu, partial: Buffer<f32>, grads: Buffer<f32>, splits: usize, scale: f32) -> Result<()> {
     let shape = Shape::new(grads.len().div_ceil(1_024), THREADS);
-    launch!(gpu, "lora_grad_sum", shape; partial, grads, grads.len(), splits, scale)
+    let len = grads.len();
+    // SAFETY: a thread for 4 values of the gradient, each a sum over the splits.
+    unsafe {
+        launch!(gpu, "lora_grad_sum", shape; partial.at_least(splits * len), grads.at_least(len), len, splits, scale)
+    }
 }
