@@ -1,55 +1,53 @@
 //! cuBLASLt: every transpose, stride, accumulation and output type that the decoder asks for.
 
-use super::lab::Lab;
-use super::{BF16, F32};
+use super::Case;
+use super::lab::{F32, Lab, distance};
 use crate::device::cuda::blas::Matrix;
 use crate::ops::matmul::{View, product};
 use anyhow::Result;
 
-pub fn products(lab: &mut Lab) -> Result<()> {
+pub fn products() -> Vec<Case> {
     // Widths are multiples of 8 as the decoder's are, but not of the tiles; rows are odd.
-    for (m, n, k) in [(1, 104, 72), (77, 264, 136), (300, 152, 1_032)] {
-        lab.arena.clear();
-        let what = format!("({m}, {k}) · ({k}, {n})");
-        let (a, b) = (lab.normals(m * k, 1.0), lab.normals(k * n, 1.0));
-        let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
-        let want = product(View::new(&a, m, k), View::new(&b, k, n));
-        let (a_at, b_at, bt_at) = (lab.bf16(&a)?, lab.bf16(&b)?, lab.bf16(&transposed)?);
-        let left = Matrix::new(a_at, m, k);
+    [(1, 104, 72), (77, 264, 136), (300, 152, 1_032)]
+        .map(|(m, n, k)| Case::new(format!("({m}, {k}) · ({k}, {n})"), move |lab| one(lab, m, n, k)))
+        .into()
+}
 
-        let out = lab.poisoned(m * n)?;
-        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n), false)?;
-        lab.compare_bf16(&format!("{what}, as dx = dy·W"), out, &want, BF16)?;
-        let out = lab.poisoned(m * n)?;
-        lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n), false)?;
-        lab.compare_bf16(&format!("{what}, as y = x·Wᵀ"), out, &want, BF16)?;
+fn one(lab: &mut Lab, m: usize, n: usize, k: usize) -> Result<()> {
+    let (a, b) = (lab.normals(m * k, 1.0), lab.normals(k * n, 1.0));
+    let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
+    let want = product(View::new(&a, m, k), View::new(&b, k, n));
+    let (a_at, b_at, bt_at) = (lab.bf16(&a)?, lab.bf16(&b)?, lab.bf16(&transposed)?);
+    let left = Matrix::new(a_at, m, k);
 
-        let before = lab.normals(m * n, 3.0);
-        let sum: Vec<f32> = before.iter().zip(&want).map(|(a, b)| a + b).collect();
-        let out = lab.bf16(&before)?;
-        lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n), true)?;
-        lab.compare_bf16(&format!("{what}, accumulated"), out, &sum, BF16)?;
+    let out = lab.poisoned(m * n)?;
+    lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n), false)?;
+    lab.stored("as dx = dy·W", out, &want)?;
+    let out = lab.poisoned(m * n)?;
+    lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n), false)?;
+    lab.stored("as y = x·Wᵀ", out, &want)?;
 
-        // Logits: f32 rows that lie further apart than they are wide, of a vocabulary of any size.
-        let (vocab, stride) = (n - 3, n);
-        let out = lab.poisoned::<f32>(m * stride)?;
-        let to = Matrix::new(out, m, vocab).with_stride(stride);
-        lab.gpu.blas.product(left, Matrix::new(bt_at.slice(0..vocab * k), vocab, k).t(), to, false)?;
-        let got = out.download(&lab.gpu)?;
-        let cut = |values: &[f32]| -> Vec<f32> { values.chunks(n).flat_map(|row| &row[..vocab]).copied().collect() };
-        lab.compare(&format!("{what}, f32 rows with a stride"), &cut(&got), &cut(&want), F32);
-        lab.holds(
-            &format!("{what}, nothing between the rows"),
-            got.chunks(n).all(|row| row[vocab..].iter().all(|v| v.is_nan())),
-        );
+    let before = lab.normals(m * n, 3.0);
+    let sum: Vec<f32> = before.iter().zip(&want).map(|(a, b)| a + b).collect();
+    let out = lab.bf16(&before)?;
+    lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n), true)?;
+    lab.stored("accumulated", out, &sum)?;
 
-        // The gradient of the logits: rows that fill the first half of those of f32.
-        let wide: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain(vec![f32::NAN; k])).collect();
-        let wide = lab.bf16(&wide)?;
-        let out = lab.poisoned(m * n)?;
-        let left = Matrix::new(wide, m, k).with_stride(2 * k);
-        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n), false)?;
-        lab.compare_bf16(&format!("{what}, rows with a stride"), out, &want, BF16)?;
-    }
-    Ok(())
+    // Logits: f32 rows that lie further apart than they are wide, of a vocabulary of any size.
+    let (vocab, stride) = (n - 3, n);
+    let out = lab.poisoned::<f32>(m * stride)?;
+    let to = Matrix::new(out, m, vocab).with_stride(stride);
+    lab.gpu.blas.product(left, Matrix::new(bt_at.slice(0..vocab * k), vocab, k).t(), to, false)?;
+    let got = out.download(&lab.gpu)?;
+    let cut = |values: &[f32]| -> Vec<f32> { values.chunks(n).flat_map(|row| &row[..vocab]).copied().collect() };
+    lab.value("f32 rows with a stride", distance(&cut(&got), &cut(&want)), F32);
+    lab.holds("nothing between the rows", got.chunks(n).all(|row| row[vocab..].iter().all(|v| v.is_nan())));
+
+    // The gradient of the logits: rows that fill the first half of those of f32.
+    let wide: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain(vec![f32::NAN; k])).collect();
+    let wide = lab.bf16(&wide)?;
+    let out = lab.poisoned(m * n)?;
+    let left = Matrix::new(wide, m, k).with_stride(2 * k);
+    lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n), false)?;
+    lab.stored("rows with a stride", out, &want)
 }
