@@ -1,13 +1,15 @@
 #!/bin/sh
 # Builds the emulated CUDA device: `build.sh KERNELS OUT` compiles the kernels in the folder KERNELS and the driver into
 # the folder OUT, where a program finds them with LD_LIBRARY_PATH=OUT. It needs g++ (or CXX) and nothing of CUDA.
-# EXTRA adds compiler flags.
+# `build.sh KERNELS OUT FILE.cu ...` compiles only these files again into an OUT that is there. EXTRA adds compiler flags.
 set -eu
 kernels=$(cd "$1" && pwd)
 mkdir -p "$2/kernels" "$2/build/names"
 out=$(cd "$2" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 cxx=${CXX:-g++}
+shift 2
+[ $# -gt 0 ] && only=yes || only=
 
 # No contraction to fused operations: where a kernel needs one it says so. Casts between vector types are common in
 # kernels. Thread-local variables are shared memory, found by their library: see __shared__.
@@ -18,7 +20,9 @@ driver_flags="$common -pthread"
 # The kernels' names are found in the preprocessed text, with nothing in place of the device's headers.
 : >"$out/build/names/device.h"
 : >"$out/build/names/tensor.h"
-for file in "$kernels"/*.cu; do
+[ $only ] || set -- "$kernels"/*.cu
+for file in "$@"; do
+    file=$kernels/$(basename "$file")
     stem=$(basename "$file" .cu)
     {
         echo "#include \"kernel.h\""
@@ -33,11 +37,12 @@ for file in "$kernels"/*.cu; do
 done >"$out/build/commands"
 # The slowest to compile first.
 for part in driver blas memory device workers report; do
-    [ -e "$here/$part.cpp" ] || continue
+    [ -e "$here/$part.cpp" ] && [ ! $only ] || continue
     flags=$driver_flags
     [ $part = device ] && flags="$driver_flags -ffp-contract=off"
     echo "$cxx $flags -c $here/$part.cpp -o $out/build/$part.o ${EXTRA:-}"
 done >>"$out/build/commands"
 xargs -P "${JOBS:-$(nproc)}" -I{} sh -c "{}" <"$out/build/commands"
+[ ! $only ] || exit 0
 $cxx -shared -pthread -o "$out/libcuda.so.1" "$out"/build/*.o -Wl,-soname,libcuda.so.1 -ldl ${EXTRA:-}
 for name in libcublasLt.so.12 libcublasLt.so.13; do ln -sf libcuda.so.1 "$out/$name"; done
