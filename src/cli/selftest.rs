@@ -21,8 +21,8 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     device: String,
 
-    /// Only the group of checks of this name, or else all whose name holds it
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    /// Only these groups of checks: names or parts of names, separated by commas
+    #[arg(long, value_name = "NAMES", default_value = "")]
     filter: String,
 
     /// Print the names of the groups, and check nothing
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
     use crate::device::cuda::selftest;
-    if !selftest::groups().any(|name| name.contains(&args.filter)) {
+    if selftest::chosen(&args.filter).next().is_none() {
         bail!("no group of checks is called like `{}`\nhint: `rft selftest --list` names them", args.filter);
     }
     let (mut checks, mut failed) = (0, 0);
@@ -86,7 +86,7 @@ fn line(outcome: &crate::device::cuda::selftest::Outcome) -> String {
     let verdict = if outcome.ok() { "ok" } else { "FAILED" };
     match &outcome.failure {
         Some(why) => format!("{verdict:<6}                     {}: {why}", outcome.name),
-        None => format!("{verdict:<6} {:>9.2e} <= {:<7.0e} {}", outcome.error, outcome.bar, outcome.name),
+        None => format!("{verdict:<6} {:>9.2e} <= {:<8.1e} {}", outcome.error, outcome.bar, outcome.name),
     }
 }
 

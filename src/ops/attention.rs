@@ -6,6 +6,7 @@
 //! depends on the lengths of its own spans only.
 
 use super::simd::{dot, exp, max, sum_of, vectorised};
+use super::stored;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -152,9 +153,9 @@ pub fn decode(heads: Heads, qkv: &[f32], prompts: &[&KvSpan], own: &mut [&mut Kv
         for head in 0..heads.kv {
             let spans = [(&prompt.spans[head], Visible::All(prompt.len)), (&own.spans[head], Visible::All(own.len))];
             let attend = match heads.group() {
-                1 => attend::<1>,
-                2 => attend::<2>,
-                _ => attend::<TILE>,
+                1 => attend::<1, false>,
+                2 => attend::<2, false>,
+                _ => attend::<TILE, false>,
             };
             attend(heads, head, Rows { qkv, count: 1 }, &spans, out, &mut lse);
         }
@@ -165,6 +166,11 @@ pub fn decode(heads: Heads, qkv: &[f32], prompts: &[&KvSpan], own: &mut [&mut Kv
 /// Packed groups: `qkv` (rows, qkv_width), positions applied -> outputs (rows, out_width) and the log-sum-exp of every
 /// query's scores (rows, query heads), which the backward needs.
 pub fn forward(heads: Heads, qkv: &[f32], parts: &[Part]) -> (Vec<f32>, Vec<f32>) {
+    forward_of::<false>(heads, qkv, parts)
+}
+
+/// [`forward`], where `ROUNDED` with weights that are rounded to bf16 for their product with the values, as on a GPU.
+pub fn forward_of<const ROUNDED: bool>(heads: Heads, qkv: &[f32], parts: &[Part]) -> (Vec<f32>, Vec<f32>) {
     let width = heads.qkv_width();
     let rows = qkv.len() / width;
     let (mut out, mut lse) = (vec![0.0; rows * heads.out_width()], vec![0.0; rows * heads.query]);
@@ -184,7 +190,14 @@ pub fn forward(heads: Heads, qkv: &[f32], parts: &[Part]) -> (Vec<f32>, Vec<f32>
             let mut lse = vec![0.0; rows.len() * heads.query];
             for head in 0..heads.kv {
                 let spans = [(&context.spans[head], Visible::All(context.len)), (&own.spans[head], Visible::Causal)];
-                attend::<TILE>(heads, head, Rows { qkv: rows_qkv, count: rows.len() }, &spans, &mut out, &mut lse);
+                attend::<TILE, ROUNDED>(
+                    heads,
+                    head,
+                    Rows { qkv: rows_qkv, count: rows.len() },
+                    &spans,
+                    &mut out,
+                    &mut lse,
+                );
             }
             (rows, out, lse)
         })
@@ -199,11 +212,23 @@ pub fn forward(heads: Heads, qkv: &[f32], parts: &[Part]) -> (Vec<f32>, Vec<f32>
 /// Gradient of `qkv` (rows, qkv_width) from that of the outputs. The prompt's keys and values collect the gradients of
 /// all branches in branch order, within one task, so no sum depends on the threads.
 pub fn backward(heads: Heads, qkv: &[f32], parts: &[Part], out: &[f32], lse: &[f32], d_out: &[f32]) -> Vec<f32> {
+    backward_of::<false>(heads, qkv, parts, out, lse, d_out)
+}
+
+/// [`backward`], where `ROUNDED` with weights and their gradients rounded to bf16 for the products that read them.
+pub fn backward_of<const ROUNDED: bool>(
+    heads: Heads,
+    qkv: &[f32],
+    parts: &[Part],
+    out: &[f32],
+    lse: &[f32],
+    d_out: &[f32],
+) -> Vec<f32> {
     let mut d_qkv = vec![0.0; qkv.len()];
     let tasks: Vec<(usize, usize)> = (0..parts.len()).flat_map(|p| (0..heads.kv).map(move |h| (p, h))).collect();
     let results: Vec<HeadGradients> = tasks
         .par_iter()
-        .map(|&(part, head)| backward_of_head(heads, head, &parts[part], qkv, out, lse, d_out))
+        .map(|&(part, head)| backward_of_head::<ROUNDED>(heads, head, &parts[part], qkv, out, lse, d_out))
         .collect();
     let (dim, padded, group) = (heads.dim, heads.padded(), heads.group());
     for ((part, head), result) in tasks.into_iter().zip(results) {
@@ -293,7 +318,7 @@ impl<const N: usize> Tile<N> {
 }
 
 /// One KV head's queries against its spans, with the online softmax.
-fn attend<const N: usize>(
+fn attend<const N: usize, const ROUNDED: bool>(
     heads: Heads,
     head: usize,
     rows: Rows,
@@ -333,6 +358,7 @@ fn attend<const N: usize>(
                             }
                             let shrink = exp(before - greatest[r]);
                             total[r] = total[r] * shrink + sum_of(row, |x| x);
+                            row.iter_mut().for_each(|weight| *weight = stored::<ROUNDED>(*weight));
                             sums[r * padded..(r + 1) * padded].iter_mut().for_each(|sum| *sum *= shrink);
                         }
                         let keys = (longest - start).min(BLOCK);
@@ -361,7 +387,7 @@ struct HeadGradients {
     values: Vec<f32>,
 }
 
-fn backward_of_head(
+fn backward_of_head<const ROUNDED: bool>(
     heads: Heads,
     head: usize,
     part: &Part,
@@ -425,8 +451,9 @@ fn backward_of_head(
                             for r in 0..TILE {
                                 let count = visible[r].saturating_sub(start).min(BLOCK);
                                 for j in 0..BLOCK {
-                                    p[r][j] = if j < count { exp(p[r][j] - tile_lse[r]) } else { 0.0 };
-                                    ds[r][j] = p[r][j] * (ds[r][j] - delta[r]);
+                                    let weight = if j < count { exp(p[r][j] - tile_lse[r]) } else { 0.0 };
+                                    p[r][j] = stored::<ROUNDED>(weight);
+                                    ds[r][j] = stored::<ROUNDED>(p[r][j] * (ds[r][j] - delta[r]));
                                 }
                             }
                             let keys = (longest - start).min(BLOCK);

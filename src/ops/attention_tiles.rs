@@ -52,7 +52,8 @@ pub struct SumTile {
     pub slots: i32,
 }
 
-/// All tiles of a pack, those with the most work first: blocks start in this order, and the last ones should be short.
+/// All tiles of a pack, those with the most work first: the blocks of a KV head start in this order, and the last ones should
+/// be short.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tiles {
     pub queries: Vec<QueryTile>,

@@ -5,6 +5,7 @@
 
 use super::matmul::{Output, View, add_product};
 use super::simd::{dot, vectorised};
+use super::stored;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -35,8 +36,21 @@ impl LoraGroup {
 
     /// Adds the adapter's part to `y` (rows, outputs). Returns x·Aᵀ (rows, parts·rank), which the backward needs.
     pub fn forward(&self, params: &[f32], x: &[f32], inputs: usize, y: &mut [f32], outputs: usize) -> Vec<f32> {
+        self.forward_of::<false>(params, x, inputs, y, outputs)
+    }
+
+    /// [`LoraGroup::forward`], where `ROUNDED` with x·Aᵀ rounded to bf16, as a GPU stores it.
+    pub fn forward_of<const ROUNDED: bool>(
+        &self,
+        params: &[f32],
+        x: &[f32],
+        inputs: usize,
+        y: &mut [f32],
+        outputs: usize,
+    ) -> Vec<f32> {
         let (rows, shrunk) = (x.len() / inputs, self.shrunk());
-        let low = shrink(x, inputs, &params[self.a.clone()], shrunk);
+        let mut low = shrink(x, inputs, &params[self.a.clone()], shrunk);
+        low.iter_mut().for_each(|value| *value = stored::<ROUNDED>(*value));
         for (i, part) in self.parts.iter().enumerate() {
             add_product(
                 Output::columns(y, outputs, part.columns.start),
@@ -61,6 +75,22 @@ impl LoraGroup {
         dx: &mut [f32],
         grads: &mut [f32],
     ) {
+        self.backward_of::<false>(params, x, inputs, low, dy, outputs, dx, grads);
+    }
+
+    /// [`LoraGroup::backward`], where `ROUNDED` with the gradient of x·Aᵀ rounded to bf16.
+    #[allow(clippy::too_many_arguments, reason = "the operands of one product rule, all of different kinds")]
+    pub fn backward_of<const ROUNDED: bool>(
+        &self,
+        params: &[f32],
+        x: &[f32],
+        inputs: usize,
+        low: &[f32],
+        dy: &[f32],
+        outputs: usize,
+        dx: &mut [f32],
+        grads: &mut [f32],
+    ) {
         let (rows, shrunk) = (x.len() / inputs, self.shrunk());
         if shrunk == 0 {
             return;
@@ -75,6 +105,7 @@ impl LoraGroup {
             let low = View::columns(low, rows, shrunk, i * self.rank, self.rank);
             add_product(Output::new(&mut grads[part.b.clone()], width), self.scale, low.t(), dy);
         }
+        d_low.iter_mut().for_each(|value| *value = stored::<ROUNDED>(*value));
         let d_low = View::new(&d_low, rows, shrunk);
         add_product(Output::new(&mut grads[self.a.clone()], inputs), 1.0, d_low.t(), View::new(x, rows, inputs));
         let a = View::new(&params[self.a.clone()], shrunk, inputs);

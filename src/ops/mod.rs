@@ -18,5 +18,12 @@ pub mod rope;
 pub mod simd;
 pub mod swiglu;
 
+/// What is left of a value that is kept for a product: where `ROUNDED` the nearest that bf16 has. The self-test computes with
+/// it what the roundings of a GPU do to a result.
+#[inline(always)]
+fn stored<const ROUNDED: bool>(value: f32) -> f32 {
+    if ROUNDED { half::bf16::from_f32(value).to_f32() } else { value }
+}
+
 /// Rows of one parallel task of a row-wise operation.
 const ROWS_PER_TASK: usize = 32;

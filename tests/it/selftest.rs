@@ -1,49 +1,63 @@
-//! The self-test on the emulated GPU: every operation, decoder and step of training computes what the CPU computes.
+//! The self-test of the CUDA path, on the emulated GPU of tests/device.
 
-use crate::cli::folder;
+use crate::cli::{folder, rft_path};
 use crate::device::on_device;
+use std::path::Path;
+use std::process::Command;
 
-/// Runs groups of checks and returns the lines of those that failed.
-fn failed(groups: &[&str], settings: &[(&str, &str)]) -> Option<Vec<String>> {
+/// Groups of checks that are no single operations.
+const WHOLE: [&str; 5] = ["decoder", "checkpointing", "rollout", "memory", "training"];
+
+/// What the self-test prints of these groups, one JSON object a check.
+fn selftest(groups: &[String], settings: &[(&str, &str)], more: &[&str]) -> Option<String> {
     let folder = folder();
-    let mut failed = Vec::new();
+    let mut command = on_device(folder.path(), settings)?;
+    command.args(["selftest", "--output-format=json", &format!("--filter={}", groups.join(","))]).args(more);
+    let output = command.output().unwrap();
+    let (checks, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let failed: Vec<&str> = checks.lines().filter(|line| line.contains("\"ok\":false")).collect();
+    assert!(output.status.success(), "{}: {said}{}", output.status, failed.join("\n"));
+    Some(checks)
+}
+
+/// The groups of checks, in their order.
+fn groups() -> Vec<String> {
+    let output = Command::new(rft_path()).args(["selftest", "--list"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn no_check_fails() {
+    let groups: Vec<String> = groups().into_iter().filter(|name| name != "rollout").collect();
+    assert!(WHOLE.iter().filter(|name| **name != "rollout").all(|name| groups.iter().any(|it| it == name)));
+    let Some(checks) = selftest(&groups, &[], &[]) else { return };
     for group in groups {
-        let output = on_device(folder.path(), settings)?.args(["selftest", "--filter", group]).output().unwrap();
-        let (checks, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        assert!(said.contains(" checks, "), "`{group}` did not end: {said}");
-        failed.extend(checks.lines().filter(|line| line.starts_with("FAILED")).map(str::to_owned));
-    }
-    Some(failed)
-}
-
-/// What runs kernels of its own, apart from whole decoders.
-const OPERATIONS: [&str; 13] = [
-    "init",
-    "products",
-    "rms-norm",
-    "qk-norm",
-    "rope",
-    "swiglu",
-    "rows",
-    "head",
-    "sampler",
-    "adamw",
-    "lora",
-    "attention",
-    "decode-attention",
-];
-
-/// In each order of blocks and threads, which shows a missing barrier, and with each buffer between guard pages.
-#[test]
-fn operations_are_those_of_the_cpu() {
-    for order in ["forward", "reverse", "shuffled"] {
-        let Some(failed) = failed(&OPERATIONS, &[("RFT_EMU_ORDER", order)]) else { return };
-        assert!(failed.is_empty(), "{order}: {failed:#?}");
+        assert!(checks.contains(&format!("\"name\":\"{group}: ")), "nothing was checked of {group}");
     }
 }
 
+/// A kernel whose bits depend on which thread comes first lacks a barrier. Buffers end where memory ends, in one of the orders,
+/// so that nothing is read or written past them.
 #[test]
-fn recomputation_and_small_memory_change_no_gradient() {
-    let Some(failed) = failed(&["checkpointing", "memory"], &[]) else { return };
-    assert!(failed.is_empty(), "{failed:#?}");
+fn the_order_of_threads_changes_nothing() {
+    let operations: Vec<String> = groups().into_iter().filter(|name| !WHOLE.contains(&name.as_str())).collect();
+    let Some(forward) = selftest(&operations, &[], &[]) else { return };
+    let reverse = [("RFT_EMU_ORDER", "reverse"), ("RFT_EMU_ALIGN", "16")];
+    assert!(selftest(&operations, &reverse, &["--guarded"]).unwrap() == forward, "reverse");
+    assert!(selftest(&operations, &[("RFT_EMU_ORDER", "shuffled")], &[]).unwrap() == forward, "shuffled");
+}
+
+/// Some of the faults of scripts/planted-faults.sh, which plants more of them and runs more checks.
+#[test]
+fn planted_faults_fail_in_their_group() {
+    let folder = folder();
+    // Builds the device, or skips.
+    let Some(_) = on_device(folder.path(), &[]) else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/planted-faults.sh");
+    let mut command = Command::new(script);
+    command.arg(rft_path()).args(["future-token", "rope-position", "uncorrected-adamw"]);
+    let output = command.env("GROUPS_OF_CHECKS", "rope,adamw,attention").output().unwrap();
+    let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{table}{said}");
+    assert_eq!(table.lines().filter(|line| line.contains(" found ")).count(), 3, "{table}");
 }

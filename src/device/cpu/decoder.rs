@@ -16,9 +16,41 @@ use crate::ops::rope::RopeTable;
 use crate::ops::{qk_norm, rms_norm, swiglu};
 use anyhow::{Result, ensure};
 
+/// How the values between two operations are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    F32,
+    /// Rounded to bf16 where the CUDA path stores bf16. The self-test computes with it how far rounding alone goes.
+    Bf16,
+}
+
+impl Precision {
+    /// Rounds values that are kept.
+    pub fn round(self, values: &mut [f32]) {
+        if self == Self::Bf16 {
+            values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
+        }
+    }
+
+    /// Attention over a pack, whose weights are values that are kept too.
+    fn attend(self, heads: Heads, qkv: &[f32], pack: &Pack) -> (Vec<f32>, Vec<f32>) {
+        match self {
+            Self::F32 => attention::forward(heads, qkv, &pack.parts),
+            Self::Bf16 => attention::forward_of::<true>(heads, qkv, &pack.parts),
+        }
+    }
+
+    fn rounded(self, mut values: Vec<f32>) -> Vec<f32> {
+        self.round(&mut values);
+        values
+    }
+}
+
 /// The frozen weights of a decoder, in f32.
 pub struct Decoder {
     pub config: ModelConfig,
+    /// F32, unless the self-test asks for something else.
+    pub precision: Precision,
     /// (vocabulary, hidden)
     embedding: Vec<f32>,
     blocks: Vec<Block>,
@@ -94,7 +126,7 @@ impl Decoder {
             Linear::join(hidden, &[(&weights.get("lm_head.weight", &[vocab, hidden])?, None)]).weight
         };
         let rope = RopeTable::new(&config, positions);
-        Ok(Self { config, embedding, blocks, norm, head, rope })
+        Ok(Self { config, precision: Precision::F32, embedding, blocks, norm, head, rope })
     }
 
     pub fn head(&self) -> Head<'_> {
@@ -127,7 +159,7 @@ impl Decoder {
             let attend = |qkv: &[f32]| (attend(i, qkv), Vec::new());
             x = block.forward(self, lora, x, positions, attend).0;
         }
-        rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps as f32).0
+        self.precision.rounded(rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps as f32).0)
     }
 
     /// The forward pass of a packed micro-batch.
@@ -136,7 +168,7 @@ impl Decoder {
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
             let lora = adapter.map(|adapter| (&adapter.blocks[i], &adapter.params[..]));
-            let attend = |qkv: &[f32]| attention::forward(self.heads(), qkv, &pack.parts);
+            let attend = |qkv: &[f32]| self.precision.attend(self.heads(), qkv, pack);
             let (out, saved) = block.forward(self, lora, x, &pack.positions, attend);
             x = out;
             blocks.push(match keep {
@@ -146,7 +178,7 @@ impl Decoder {
             });
         }
         let (hidden, scales) = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps as f32);
-        Activations { hidden, last: (x, scales), blocks }
+        Activations { hidden: self.precision.rounded(hidden), last: (x, scales), blocks }
     }
 
     /// Adds the adapter's gradients to `grads`, laid out as its parameters, from that of `activations.hidden`.
@@ -164,13 +196,14 @@ impl Decoder {
         let (x, scales) = &activations.last;
         let mut dx = vec![0.0; d_hidden.len()];
         rms_norm::backward(d_hidden, x, scales, &self.norm, &mut dx);
+        self.precision.round(&mut dx);
         for (i, kept) in activations.blocks.into_iter().enumerate().rev() {
             let block = &self.blocks[i];
             let lora = &adapter.blocks[i];
             let saved = match kept {
                 Kept::Everything(saved) => *saved,
                 Kept::Input(input) => {
-                    let attend = |qkv: &[f32]| attention::forward(self.heads(), qkv, &pack.parts);
+                    let attend = |qkv: &[f32]| self.precision.attend(self.heads(), qkv, pack);
                     block.forward(self, Some((lora, &adapter.params)), input, &pack.positions, attend).1
                 }
                 Kept::Nothing => panic!("a backward pass needs a forward pass that kept something"),
@@ -222,28 +255,40 @@ impl Block {
         positions: &[u32],
         attend: impl FnOnce(&[f32]) -> (Vec<f32>, Vec<f32>),
     ) -> (Vec<f32>, Saved) {
-        let heads = decoder.heads();
+        let (heads, precision) = (decoder.heads(), decoder.precision);
         let eps = decoder.config.rms_norm_eps as f32;
         let adapted = |linear: &Linear, group: fn(&BlockLora) -> &LoraGroup, x: &[f32]| {
             let mut y = linear.forward(x);
-            let low =
-                lora.map(|(block, params)| group(block).forward(params, x, linear.inputs, &mut y, linear.outputs));
+            let lora_forward = match precision {
+                Precision::F32 => LoraGroup::forward,
+                Precision::Bf16 => LoraGroup::forward_of::<true>,
+            };
+            let low = lora
+                .map(|(block, params)| lora_forward(group(block), params, x, linear.inputs, &mut y, linear.outputs));
             (y, low.unwrap_or_default())
         };
 
         let (normed, input_scales) = rms_norm::forward(&x, &self.input_norm, eps);
+        let normed = precision.rounded(normed);
         let (mut qkv, qkv_low) = adapted(&self.qkv, |b| &b.qkv, &normed);
+        precision.round(&mut qkv);
         let qk_norm = self.qk_norm.as_ref().map(|(q, k)| qk_norm::forward(heads, &mut qkv, q, k, eps));
         decoder.rope.forward(&mut qkv, heads.qkv_width(), heads.query + heads.kv, positions);
+        precision.round(&mut qkv);
         let (attended, lse) = attend(&qkv);
+        let attended = precision.rounded(attended);
         let (o, o_low) = adapted(&self.o, |b| &b.o, &attended);
 
         let mut middle = x.clone();
         let (normed, middle_scales) = rms_norm::forward_residual(&mut middle, &o, &self.post_norm, eps);
-        let (gate_up, gate_up_low) = adapted(&self.gate_up, |b| &b.gate_up, &normed);
-        let activated = swiglu::forward(&gate_up, self.down.inputs);
+        precision.round(&mut middle);
+        let normed = precision.rounded(normed);
+        let (mut gate_up, gate_up_low) = adapted(&self.gate_up, |b| &b.gate_up, &normed);
+        precision.round(&mut gate_up);
+        let activated = precision.rounded(swiglu::forward(&gate_up, self.down.inputs));
         let (mut out, down_low) = adapted(&self.down, |b| &b.down, &activated);
         out.iter_mut().zip(&middle).for_each(|(out, middle)| *out += middle);
+        precision.round(&mut out);
 
         let saved = Saved {
             input: x,
@@ -275,32 +320,44 @@ impl Block {
         d_out: Vec<f32>,
         grads: &mut [f32],
     ) -> Vec<f32> {
-        let heads = decoder.heads();
+        let (heads, precision) = (decoder.heads(), decoder.precision);
         let mut adapted = |linear: &Linear, group: &LoraGroup, x: &[f32], low: &[f32], dy: &[f32]| {
             let mut dx = linear.backward(dy);
-            group.backward(params, x, linear.inputs, low, dy, linear.outputs, &mut dx, grads);
-            dx
+            let lora_backward = match precision {
+                Precision::F32 => LoraGroup::backward,
+                Precision::Bf16 => LoraGroup::backward_of::<true>,
+            };
+            lora_backward(group, params, x, linear.inputs, low, dy, linear.outputs, &mut dx, grads);
+            precision.rounded(dx)
         };
 
         let Saved { input, middle, mut gate_up, .. } = saved;
-        let activated = swiglu::forward(&gate_up, self.down.inputs);
+        let activated = precision.rounded(swiglu::forward(&gate_up, self.down.inputs));
         let d_activated = adapted(&self.down, &lora.down, &activated, &saved.down_low, &d_out);
         swiglu::backward(&d_activated, &mut gate_up, self.down.inputs);
-        let normed = rms_norm::recompute(&middle, &saved.middle_scales, &self.post_norm);
+        precision.round(&mut gate_up);
+        let normed = precision.rounded(rms_norm::recompute(&middle, &saved.middle_scales, &self.post_norm));
         let d_normed = adapted(&self.gate_up, &lora.gate_up, &normed, &saved.gate_up_low, &gate_up);
         let mut d_middle = d_out;
         rms_norm::backward(&d_normed, &middle, &saved.middle_scales, &self.post_norm, &mut d_middle);
+        precision.round(&mut d_middle);
 
         let d_attended = adapted(&self.o, &lora.o, &saved.attended, &saved.o_low, &d_middle);
-        let mut d_qkv = attention::backward(heads, &saved.qkv, &pack.parts, &saved.attended, &saved.lse, &d_attended);
+        let attention_backward = match precision {
+            Precision::F32 => attention::backward,
+            Precision::Bf16 => attention::backward_of::<true>,
+        };
+        let mut d_qkv = attention_backward(heads, &saved.qkv, &pack.parts, &saved.attended, &saved.lse, &d_attended);
+        precision.round(&mut d_qkv);
         decoder.rope.backward(&mut d_qkv, heads.qkv_width(), heads.query + heads.kv, &pack.positions);
         if let (Some(norm), Some((q, k))) = (&saved.qk_norm, &self.qk_norm) {
             qk_norm::backward(heads, norm, &mut d_qkv, q, k);
         }
-        let normed = rms_norm::recompute(&input, &saved.input_scales, &self.input_norm);
+        precision.round(&mut d_qkv);
+        let normed = precision.rounded(rms_norm::recompute(&input, &saved.input_scales, &self.input_norm));
         let d_normed = adapted(&self.qkv, &lora.qkv, &normed, &saved.qkv_low, &d_qkv);
         let mut d_input = d_middle;
         rms_norm::backward(&d_normed, &input, &saved.input_scales, &self.input_norm, &mut d_input);
-        d_input
+        precision.rounded(d_input)
     }
 }

@@ -53,10 +53,12 @@ impl Learner for CpuLearner<'_> {
         coefficients: &[f32],
         entropy: f32,
     ) -> Result<Vec<TokenStats>> {
-        let head = self.decoder.head();
+        let decoder = self.decoder;
         let (activations, d_hidden) = self.pass();
         let grad = |i: usize, _| TokenGrad { logprob: coefficients[i], entropy };
-        Ok(head.backward(&activations.hidden, &pack.pairs, temperature, grad, d_hidden))
+        let stats = decoder.head().backward(&activations.hidden, &pack.pairs, temperature, grad, d_hidden);
+        decoder.precision.round(d_hidden);
+        Ok(stats)
     }
 
     fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()> {

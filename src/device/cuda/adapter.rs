@@ -100,7 +100,14 @@ impl DeviceAdapter {
     /// Launches the sum of the gradient's squares and waits for it: the norm.
     pub fn gradient_norm(&self, gpu: &Gpu) -> Result<f64> {
         let len = self.grads.len();
-        launch!(gpu, "adamw_squares", Shape::new(len.div_ceil(CHUNK), 512); self.grads, self.partial, len as u64)?;
+        let chunks = len.div_ceil(CHUNK);
+        // SAFETY: a block for each chunk of the gradient.
+        unsafe {
+            launch!(
+                gpu, "adamw_squares", Shape::new(chunks, 512);
+                self.grads.at_least(len), self.partial.at_least(chunks), len as u64
+            )?;
+        }
         let partial = self.partial.download(gpu)?;
         Ok(partial.into_iter().map(f64::from_bits).sum::<f64>().sqrt())
     }
@@ -110,15 +117,19 @@ impl DeviceAdapter {
     pub fn optimizer_step(&self, gpu: &Gpu, hyper: &Hyper, max_norm: f64) -> Result<()> {
         let len = self.params.len();
         let chunks = self.partial.len();
-        launch!(
-            gpu, "adamw_prepare", Shape::new(1, 1024);
-            self.partial, chunks, self.norm, self.step, self.constants, hyper.lr, hyper.beta1, hyper.beta2,
-            hyper.weight_decay, max_norm
-        )?;
-        launch!(
-            gpu, "adamw_update", Shape::new(len.div_ceil(8 * 256), 256);
-            self.params, self.grads, self.m, self.v, self.step, self.constants, hyper.beta1, hyper.beta2,
-            hyper.eps as f32, len as u64
-        )
+        let [params, grads, m, v] = [self.params, self.grads, self.m, self.v].map(|buffer| buffer.at_least(len));
+        let (step, constants) = (self.step.at_least(3), self.constants.at_least(4));
+        // SAFETY: one block reads the sums of all chunks; a thread for 8 values updates them.
+        unsafe {
+            launch!(
+                gpu, "adamw_prepare", Shape::new(1, 1024);
+                self.partial.at_least(chunks), chunks, self.norm.at_least(1), step, constants, hyper.lr, hyper.beta1,
+                hyper.beta2, hyper.weight_decay, max_norm
+            )?;
+            launch!(
+                gpu, "adamw_update", Shape::new(len.div_ceil(8 * 256), 256);
+                params, grads, m, v, step, constants, hyper.beta1, hyper.beta2, hyper.eps as f32, len as u64
+            )
+        }
     }
 }

@@ -3,7 +3,8 @@
 use super::Gpu;
 use super::images;
 use super::memory::{Buffer, Element};
-use anyhow::{Context, Result, bail};
+use crate::device::memory::layout::Rows;
+use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, result, sys};
 use cudarc::nvrtc::Ptx;
 use std::cell::RefCell;
@@ -34,19 +35,33 @@ impl Shape {
     }
 }
 
+/// The most blocks of a grid in each dimension.
+const MOST_BLOCKS: [usize; 3] = [(1 << 31) - 1, 65_535, 65_535];
+
 /// An argument of a kernel: a pointer or a number.
 #[derive(Clone, Copy, Debug)]
 pub enum Argument {
-    Pointer(u64),
+    /// An address, how many values are there, and how many of them the kernel may touch.
+    Pointer {
+        address: u64,
+        len: usize,
+        touched: usize,
+    },
     Int(i32),
     Long(u64),
     Float(f32),
     Double(f64),
 }
 
-impl<T: Element> From<Buffer<T>> for Argument {
-    fn from(buffer: Buffer<T>) -> Self {
-        Self::Pointer(buffer.pointer())
+/// A pointer is passed with the number of values that the kernel reads or writes there, which a launch checks.
+impl<T: Element> Buffer<T> {
+    pub fn at_least(self, values: usize) -> Argument {
+        Argument::Pointer { address: self.pointer(), len: self.len(), touched: values }
+    }
+
+    /// The same where the kernel takes a null pointer too.
+    pub fn null_or_at_least(self, values: usize) -> Argument {
+        self.at_least(if self.pointer() == 0 { 0 } else { values })
     }
 }
 
@@ -90,12 +105,66 @@ impl From<f64> for Argument {
 impl Argument {
     fn address(&mut self) -> *mut c_void {
         match self {
-            Self::Pointer(value) | Self::Long(value) => (value as *mut u64).cast(),
+            Self::Pointer { address: value, .. } | Self::Long(value) => (value as *mut u64).cast(),
             Self::Int(value) => (value as *mut i32).cast(),
             Self::Float(value) => (value as *mut f32).cast(),
             Self::Double(value) => (value as *mut f64).cast(),
         }
     }
+
+    /// Bytes that a kernel's parameter of this kind has.
+    fn width(&self) -> usize {
+        match self {
+            Self::Int(_) | Self::Float(_) => 4,
+            Self::Pointer { .. } | Self::Long(_) | Self::Double(_) => 8,
+        }
+    }
+}
+
+impl Rows {
+    /// `rows` rows of `width` values each; what lies between them is not touched.
+    pub fn at_least(self, rows: usize, width: usize) -> Argument {
+        self.buffer.at_least(if rows == 0 { 0 } else { (rows - 1) * self.stride + width })
+    }
+}
+
+/// Whether the buffers are long enough and the grid is one that the driver takes.
+fn check(name: &str, shape: Shape, arguments: &[Argument]) -> Result<()> {
+    for (i, argument) in arguments.iter().enumerate() {
+        if let Argument::Pointer { len, touched, .. } = argument {
+            ensure!(len >= touched, "launch `{name}`: argument {i} has {len} values, and the kernel uses {touched}");
+        }
+    }
+    let fits = shape.blocks.iter().zip(MOST_BLOCKS).all(|(blocks, most)| *blocks <= most);
+    ensure!(fits, "launch `{name}`: a grid of {:?} blocks, and the most are {MOST_BLOCKS:?}", shape.blocks);
+    Ok(())
+}
+
+/// The widths in bytes of a kernel's parameters; `None` where the driver does not tell (before CUDA 12.4).
+fn parameter_widths(kernel: &CudaFunction) -> Option<Vec<usize>> {
+    if !driver_tells_parameters() {
+        return None;
+    }
+    let width = |index| {
+        let (mut offset, mut width) = (0, 0);
+        // SAFETY: the function is loaded, and the call writes two numbers. An index past the last parameter is an error.
+        let found = unsafe { sys::cuFuncGetParamInfo(kernel.cu_function(), index, &mut offset, &mut width) };
+        found.result().ok().map(|()| width)
+    };
+    Some((0..).map_while(width).collect())
+}
+
+/// Whether the driver has `cuFuncGetParamInfo`: to call what is missing is a panic.
+#[cfg(feature = "load-cuda")]
+pub(super) fn driver_tells_parameters() -> bool {
+    // SAFETY: the symbol is looked up and not called.
+    unsafe { sys::culib().get::<unsafe extern "C" fn()>(b"cuFuncGetParamInfo\0").is_ok() }
+}
+
+/// A binary that links to the driver does not start where this is missing.
+#[cfg(not(feature = "load-cuda"))]
+pub(super) fn driver_tells_parameters() -> bool {
+    true
 }
 
 impl Kernels {
@@ -119,26 +188,28 @@ impl Kernels {
 }
 
 impl Gpu {
-    /// Issues a kernel. The caller vouches for `arguments` being what the kernel takes, and for the sizes of the buffers:
-    /// the functions that call this are the only place where a kernel's signature stands on this side.
-    pub fn launch(&self, name: &'static str, shape: Shape, arguments: &mut [Argument]) -> Result<()> {
+    /// Issues a kernel, unless its grid is empty.
+    ///
+    /// # Errors
+    /// When a buffer is shorter than what the kernel touches, the grid too large, or the number of the arguments or the
+    /// width of one is not the kernel's.
+    ///
+    /// # Safety
+    /// The arguments have to be the kernel's, in its order, and the numbers beside the buffers right: what is checked here
+    /// is the length of each buffer against what the caller says of it. Only functions that have a kernel's signature for
+    /// their own call this.
+    pub unsafe fn launch(&self, name: &'static str, shape: Shape, arguments: &mut [Argument]) -> Result<()> {
+        check(name, shape, arguments)?;
         if shape.blocks.contains(&0) {
             return Ok(());
         }
         let mut found = self.kernels.found.borrow_mut();
         if !found.contains_key(name) {
-            let kernel = self.kernels.find(name)?;
-            let most = self.most_shared()?;
-            if most > USUAL_SHARED {
-                let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                let fixed = kernel.shared_size_bytes()?;
-                kernel.set_attribute(attribute, most as i32 - fixed)?;
-            }
-            found.insert(name, kernel);
+            found.insert(name, self.first_use(name, arguments)?);
         }
         let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(Argument::address).collect();
         let [x, y, z] = shape.blocks.map(|it| it as u32);
-        // SAFETY: the kernel is loaded and the pointers are to values of the kinds that the caller vouches for.
+        // SAFETY: the kernel is loaded and the pointers are to values of the kinds that the caller gave.
         unsafe {
             result::launch_kernel(
                 found[name].cu_function(),
@@ -152,6 +223,22 @@ impl Gpu {
         .with_context(|| format!("launch `{name}` as {shape:?}"))
     }
 
+    /// Finds a kernel, compares its parameters with `arguments`, and lets it have all of the device's shared memory.
+    fn first_use(&self, name: &str, arguments: &[Argument]) -> Result<CudaFunction> {
+        let kernel = self.kernels.find(name)?;
+        if let Some(widths) = parameter_widths(&kernel) {
+            let given: Vec<usize> = arguments.iter().map(Argument::width).collect();
+            ensure!(given == widths, "launch `{name}`: the kernel takes parameters of {widths:?} bytes, not {given:?}");
+        }
+        let most = self.most_shared()?;
+        if most > USUAL_SHARED {
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let fixed = kernel.shared_size_bytes()?;
+            kernel.set_attribute(attribute, most as i32 - fixed)?;
+        }
+        Ok(kernel)
+    }
+
     /// The most shared memory that a block may have on this device.
     fn most_shared(&self) -> Result<u32> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
@@ -159,7 +246,7 @@ impl Gpu {
     }
 }
 
-/// `launch!(gpu, "kernel", shape; a, b, c)`: issues a kernel with these arguments.
+/// `launch!(gpu, "kernel", shape; a, b, c)`: [`Gpu::launch`] with these arguments.
 macro_rules! launch {
     ($gpu:expr, $name:expr, $shape:expr; $($argument:expr),* $(,)?) => {
         $gpu.launch($name, $shape, &mut [$($crate::device::cuda::launch::Argument::from($argument)),*])

@@ -1,8 +1,10 @@
 //! The kernels of `src/device/cuda/kernels`, each behind a function with the types that it takes. The shapes of launches and the
 //! meaning of the arguments are explained in the kernels' files; a signature stands here and there, and nowhere else.
+//! Each function says how many values of a buffer the kernel touches, which the launch checks. What a buffer of indices
+//! holds is on the device and cannot be checked: the caller made it.
 
 use super::Gpu;
-use super::launch::{Shape, launch};
+use super::launch::{Argument, Shape, launch};
 use super::memory::{Arena, Buffer};
 use super::pack::DevicePack;
 use crate::device::memory::REPORTED;
@@ -46,22 +48,37 @@ pub fn fill_normal(
 ) -> Result<()> {
     let [low, high] = stream.key();
     let (count, shape) = (rows * width, Shape::new((rows * width).div_ceil(THREADS), THREADS));
-    launch!(
-        gpu, "fill_normal_bf16", shape;
-        to.buffer, count as u64, width, to.stride, low, high, mean, deviation
-    )
+    // SAFETY: a thread for each value of `to`.
+    unsafe {
+        launch!(
+            gpu, "fill_normal_bf16", shape;
+            to.at_least(rows, width), count as u64, width, to.stride, low, high, mean, deviation
+        )
+    }
 }
 
 /// `width` values from `start` on of each of `rows` rows: to `to` (rows, width).
 pub fn copy_columns(gpu: &Gpu, from: Rows, start: usize, to: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
-    let columns = from.buffer.slice(start..from.buffer.len());
-    launch!(gpu, "copy_columns", by_eight(rows * width); columns, to, from.stride, rows, width)
+    let columns = Rows { buffer: from.buffer.slice(start..from.buffer.len()), stride: from.stride };
+    // SAFETY: a thread for 8 values of `to`.
+    unsafe {
+        launch!(
+            gpu, "copy_columns", by_eight(rows * width);
+            columns.at_least(rows, width), to.at_least(rows * width), from.stride, rows, width
+        )
+    }
 }
 
-/// Rows of `from` (_, width) by index.
+/// Rows of `from` (_, width) by index. The indices are of rows that `from` has.
 pub fn gather_rows(gpu: &Gpu, from: Buffer<bf16>, index: Buffer<i32>, to: Buffer<bf16>, width: usize) -> Result<()> {
-    let shape = Shape::new(index.len(), (32 * width.div_ceil(256)).min(256));
-    launch!(gpu, "gather_rows", shape; from, index, to, width)
+    let (rows, shape) = (index.len(), Shape::new(index.len(), (32 * width.div_ceil(256)).min(256)));
+    // SAFETY: a block for each row of `to`; of `from` the rows that the index names.
+    unsafe {
+        launch!(
+            gpu, "gather_rows", shape;
+            from.at_least(width), index.at_least(rows), to.at_least(rows * width), width
+        )
+    }
 }
 
 /// Row i of `to` = the sum of the rows of `from` that `pairs[starts[i]..starts[i + 1]]` name.
@@ -73,8 +90,16 @@ pub fn scatter_rows(
     to: Buffer<bf16>,
     width: usize,
 ) -> Result<()> {
-    let shape = Shape::new(starts.len() - 1, (32 * width.div_ceil(256)).min(256));
-    launch!(gpu, "scatter_rows", shape; from, starts, pairs, to, width)
+    let rows = starts.len() - 1;
+    let shape = Shape::new(rows, (32 * width.div_ceil(256)).min(256));
+    // SAFETY: a block for each row of `to`; every pair is one row of `from`.
+    unsafe {
+        launch!(
+            gpu, "scatter_rows", shape;
+            from.at_least(pairs.len() * width), starts.at_least(rows + 1), pairs.at_least(pairs.len()),
+            to.at_least(rows * width), width
+        )
+    }
 }
 
 /// y = rms_norm(x)·weight, with the 1/rms of each row left in `scales` unless that is null.
@@ -90,7 +115,14 @@ pub fn rms_norm(
     eps: f32,
 ) -> Result<()> {
     let (no_residual, shape) = (Buffer::<bf16>::NULL, by_row(rows, width));
-    launch!(gpu, "rms_norm_forward", shape; x, no_residual, weight, y.buffer, scales, width, y.stride, eps)
+    // SAFETY: a block for each row, of `width` values.
+    unsafe {
+        launch!(
+            gpu, "rms_norm_forward", shape;
+            x.at_least(rows * width), no_residual.at_least(0), weight.at_least(width), y.at_least(rows, width),
+            scales.null_or_at_least(rows), width, y.stride, eps
+        )
+    }
 }
 
 /// Adds the gradient of x to `dx`, and leaves y in the place of `dy`.
@@ -105,7 +137,14 @@ pub fn rms_norm_backward(
     rows: usize,
     width: usize,
 ) -> Result<()> {
-    launch!(gpu, "rms_norm_backward", by_row(rows, width); dy, x, scales, weight, dx.buffer, width, dx.stride)
+    // SAFETY: a block for each row, of `width` values.
+    unsafe {
+        launch!(
+            gpu, "rms_norm_backward", by_row(rows, width);
+            dy.at_least(rows * width), x.at_least(rows * width), scales.at_least(rows), weight.at_least(width),
+            dx.at_least(rows, width), width, dx.stride
+        )
+    }
 }
 
 /// Normalises each head of q and k in place; `weights` are q's and k's, one after the other. What they were goes to `before`,
@@ -120,10 +159,15 @@ pub fn qk_norm(
     heads: Heads,
     eps: f32,
 ) -> Result<()> {
-    launch!(
-        gpu, "qk_norm_forward", by_head(rows, heads);
-        qkv, weights, before, rows, heads.query, heads.kv, heads.dim, eps
-    )
+    let own = rows * (heads.query + heads.kv) * heads.dim;
+    // SAFETY: a thread for 8 values of q and k, which `before` holds without the values of v.
+    unsafe {
+        launch!(
+            gpu, "qk_norm_forward", by_head(rows, heads);
+            qkv.at_least(rows * heads.qkv_width()), weights.at_least(2 * heads.dim), before.null_or_at_least(own),
+            rows, heads.query, heads.kv, heads.dim, eps
+        )
+    }
 }
 
 /// Turns the gradient of the normalised q and k into that of what they were before, in place.
@@ -137,14 +181,19 @@ pub fn qk_norm_backward(
     heads: Heads,
     eps: f32,
 ) -> Result<()> {
-    launch!(
-        gpu, "qk_norm_backward", by_head(rows, heads);
-        d_qkv.buffer, weights, before, rows, heads.query, heads.kv, heads.dim, d_qkv.stride, eps
-    )
+    let own = rows * (heads.query + heads.kv) * heads.dim;
+    // SAFETY: as in the forward.
+    unsafe {
+        launch!(
+            gpu, "qk_norm_backward", by_head(rows, heads);
+            d_qkv.at_least(rows, heads.qkv_width()), weights.at_least(2 * heads.dim), before.at_least(own), rows,
+            heads.query, heads.kv, heads.dim, d_qkv.stride, eps
+        )
+    }
 }
 
 /// Adds the bias and turns q and k by their positions, in place. Row r's key and value go to the cache too, at slot `slots[r]`
-/// and cell `cells[r]`, unless the cache is null.
+/// and cell `cells[r]`, unless the cache is null. Slots and cells are those of the cache, positions those of the tables.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qkv_rope(
     gpu: &Gpu,
@@ -159,12 +208,17 @@ pub fn qkv_rope(
     heads: Heads,
 ) -> Result<()> {
     let threads = rows * (heads.query + 2 * heads.kv) * heads.dim / 16;
-    let [cos, sin] = rope;
-    launch!(
-        gpu, "qkv_rope_forward", Shape::new(threads.div_ceil(THREADS), THREADS);
-        qkv, bias, cos, sin, positions, cache.keys, cache.values, slots, cells, rows, heads.query, heads.kv, heads.dim,
-        cache.capacity
-    )
+    let ([cos, sin], width, angles) = (rope, heads.qkv_width(), heads.dim / 2);
+    let (slot, used) = (heads.kv * cache.capacity * heads.dim, if cache.keys.is_empty() { 0 } else { rows });
+    // SAFETY: a thread for 16 values of a row; of the tables and the cache what positions, slots and cells name.
+    unsafe {
+        launch!(
+            gpu, "qkv_rope_forward", Shape::new(threads.div_ceil(THREADS), THREADS);
+            qkv.at_least(rows * width), bias.null_or_at_least(width), cos.at_least(angles), sin.at_least(angles),
+            positions.at_least(rows), cache.keys.at_least(slot), cache.values.at_least(slot), slots.at_least(used),
+            cells.at_least(used), rows, heads.query, heads.kv, heads.dim, cache.capacity
+        )
+    }
 }
 
 /// Turns the gradient of q and k back, in place.
@@ -177,22 +231,38 @@ pub fn qkv_rope_backward(
     heads: Heads,
 ) -> Result<()> {
     let threads = rows * (heads.query + heads.kv) * heads.dim / 16;
-    let [cos, sin] = rope;
-    launch!(
-        gpu, "qkv_rope_backward", Shape::new(threads.div_ceil(THREADS), THREADS);
-        d_qkv.buffer, cos, sin, positions, rows, heads.query, heads.kv, heads.dim, d_qkv.stride
-    )
+    let ([cos, sin], angles) = (rope, heads.dim / 2);
+    // SAFETY: a thread for 16 values of q or k; of the tables what the positions name.
+    unsafe {
+        launch!(
+            gpu, "qkv_rope_backward", Shape::new(threads.div_ceil(THREADS), THREADS);
+            d_qkv.at_least(rows, heads.qkv_width()), cos.at_least(angles), sin.at_least(angles),
+            positions.at_least(rows), rows, heads.query, heads.kv, heads.dim, d_qkv.stride
+        )
+    }
 }
 
 /// `gate_up` (rows, 2·width) -> `y` (rows, width)
 pub fn swiglu(gpu: &Gpu, gate_up: Rows, y: Rows, rows: usize, width: usize) -> Result<()> {
     let shape = by_eight(rows * width);
-    launch!(gpu, "swiglu_forward", shape; gate_up.buffer, y.buffer, gate_up.stride, y.stride, rows, width)
+    // SAFETY: a thread for 8 values of `y`.
+    unsafe {
+        launch!(
+            gpu, "swiglu_forward", shape;
+            gate_up.at_least(rows, 2 * width), y.at_least(rows, width), gate_up.stride, y.stride, rows, width
+        )
+    }
 }
 
 /// The gradient of gate and up takes their place, and y that of `dy`.
 pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Rows, rows: usize, width: usize) -> Result<()> {
-    launch!(gpu, "swiglu_backward", by_eight(rows * width); dy, gate_up.buffer, gate_up.stride, rows, width)
+    // SAFETY: a thread for 8 values of `dy`.
+    unsafe {
+        launch!(
+            gpu, "swiglu_backward", by_eight(rows * width);
+            dy.at_least(rows * width), gate_up.at_least(rows, 2 * width), gate_up.stride, rows, width
+        )
+    }
 }
 
 /// Attention over packed groups: `qkv` -> `out` (rows, query heads · head dim), with the log-sum-exp of each row and head.
@@ -209,9 +279,16 @@ pub fn branch_attention(
         64 => "branch_attention_forward_d64",
         _ => "branch_attention_forward_d128",
     };
-    let blocks = [heads.kv, pack.tiles.queries.len(), 1];
-    let shape = Shape { blocks, threads: 128, shared: 768 * heads.dim };
-    launch!(gpu, kernel, shape; qkv, out.buffer, lse, pack.query_tiles, heads.query / heads.kv, out.stride)
+    let (rows, tiles) = (pack.rows, pack.tiles.queries.len());
+    let shape = Shape { blocks: [tiles, heads.kv, 1], threads: 128, shared: 768 * heads.dim };
+    // SAFETY: the tiles are of the pack's rows, 5 numbers each.
+    unsafe {
+        launch!(
+            gpu, kernel, shape;
+            qkv.at_least(rows * heads.qkv_width()), out.at_least(rows, heads.out_width()),
+            lse.at_least(rows * heads.query), pack.query_tiles.at_least(5 * tiles), heads.query / heads.kv, out.stride
+        )
+    }
 }
 
 /// The gradient of `qkv`, all of which is written to `d_qkv`.
@@ -232,26 +309,32 @@ pub fn branch_attention_backward(
     let mark = arena.mark();
     let dots = arena.take::<f32>(count)?;
     let partial = arena.take::<f32>(tiles.partial_len(heads))?;
-    let shape = Shape::new((count * dim / 8).div_ceil(256), 256);
-    launch!(gpu, "branch_attention_dots", shape; out.buffer, d_out, dots, count, query, dim, out.stride)?;
+    let all = qkv.at_least(pack.rows * heads.qkv_width());
+    let d_all = d_qkv.at_least(pack.rows, heads.qkv_width());
+    let (out_at, d_out) = (out.at_least(pack.rows, query * dim), d_out.at_least(count * dim));
+    let [lse, dots] = [lse, dots].map(|buffer| buffer.at_least(count));
+    let partial = partial.at_least(tiles.partial_len(heads));
+    let (queries, keys, sums) = (tiles.queries.len(), tiles.keys.len(), tiles.sums.len());
     let (by_queries, by_keys) = match dim {
         32 => ("branch_attention_backward_queries_d32", "branch_attention_backward_keys_d32"),
         64 => ("branch_attention_backward_queries_d64", "branch_attention_backward_keys_d64"),
         _ => ("branch_attention_backward_queries_d128", "branch_attention_backward_keys_d128"),
     };
+    let lines = Shape::new((count * dim / 8).div_ceil(256), 256);
     let shared = if dim == 128 { 768 * dim } else { 1024 * dim };
-    let shape = Shape { blocks: [kv, tiles.queries.len(), 1], threads: 128, shared };
-    launch!(gpu, by_queries, shape; qkv, lse, d_out, dots, d_qkv.buffer, pack.query_tiles, group, d_qkv.stride)?;
-    let shape = Shape { blocks: [kv, tiles.keys.len(), 1], threads: 128, shared: 768 * dim + 1024 };
-    launch!(
-        gpu, by_keys, shape;
-        qkv, lse, d_out, dots, d_qkv.buffer, partial, pack.key_tiles, group, d_qkv.stride
-    )?;
-    let shape = Shape { blocks: [kv, tiles.sums.len(), 1], threads: 256, shared: 0 };
-    launch!(
-        gpu, "branch_attention_backward_sum", shape;
-        partial, d_qkv.buffer, pack.sum_tiles, group, dim, d_qkv.stride
-    )?;
+    let of_queries = Shape { blocks: [queries, kv, 1], threads: 128, shared };
+    let of_keys = Shape { blocks: [keys, kv, 1], threads: 128, shared: 768 * dim + 1024 };
+    let of_sums = Shape { blocks: [sums, kv, 1], threads: 256, shared: 0 };
+    // SAFETY: the tiles are of the pack's rows and of the slots of `partial`, with 5, 7 and 4 numbers each.
+    unsafe {
+        launch!(gpu, "branch_attention_dots", lines; out_at, d_out, dots, count, query, dim, out.stride)?;
+        let tiles = pack.query_tiles.at_least(5 * queries);
+        launch!(gpu, by_queries, of_queries; all, lse, d_out, dots, d_all, tiles, group, d_qkv.stride)?;
+        let tiles = pack.key_tiles.at_least(7 * keys);
+        launch!(gpu, by_keys, of_keys; all, lse, d_out, dots, d_all, partial, tiles, group, d_qkv.stride)?;
+        let tiles = pack.sum_tiles.at_least(4 * sums);
+        launch!(gpu, "branch_attention_backward_sum", of_sums; partial, d_all, tiles, group, dim, d_qkv.stride)?;
+    }
     arena.reset(mark);
     Ok(())
 }
@@ -267,7 +350,7 @@ pub struct DecodeRows {
     pub counts: Buffer<i32>,
 }
 
-/// Attention of one new token a row, whose key and value are in the cache already.
+/// Attention of one new token a row, whose key and value are in the cache already. Slots and counts are those of the caches.
 #[allow(clippy::too_many_arguments, reason = "the arguments of two kernels")]
 pub fn decode_attention(
     gpu: &Gpu,
@@ -284,18 +367,25 @@ pub fn decode_attention(
         64 => ("decode_attention_spans_d64", "decode_attention_sum_d64"),
         _ => ("decode_attention_spans_d128", "decode_attention_sum_d128"),
     };
-    let group = heads.query / heads.kv;
-    let shape = Shape { blocks: [at.rows, heads.kv, spans.spans], threads: 128, shared: 0 };
-    launch!(
-        gpu, by_span, shape;
-        qkv, prompt.keys, prompt.values, own.keys, own.values, at.prompt_slots, at.prompt_lens, at.slots, at.counts,
-        spans.sums, spans.statistics, group, prompt.capacity, own.capacity
-    )?;
-    let shape = Shape { blocks: [at.rows, heads.query, 1], threads: heads.dim, shared: 0 };
-    launch!(
-        gpu, sum, shape;
-        spans.sums, spans.statistics, at.prompt_lens, at.counts, out.buffer, group, spans.spans, out.stride
-    )
+    let (rows, group, lines) = (at.rows, heads.query / heads.kv, at.rows * heads.query * spans.spans);
+    let slot = |of: Cache, buffer: Buffer<bf16>| buffer.at_least(heads.kv * of.capacity * heads.dim);
+    let (prompt_keys, prompt_values) = (slot(prompt, prompt.keys), slot(prompt, prompt.values));
+    let (own_keys, own_values) = (slot(own, own.keys), slot(own, own.values));
+    let [prompt_lens, counts] = [at.prompt_lens, at.counts].map(|it| it.at_least(rows));
+    let (sums, statistics) = (spans.sums.at_least(lines * heads.dim), spans.statistics.at_least(2 * lines));
+    let of_spans = Shape { blocks: [rows, heads.kv, spans.spans], threads: 128, shared: 0 };
+    let of_rows = Shape { blocks: [rows, heads.query, 1], threads: heads.dim, shared: 0 };
+    // SAFETY: a line of sums for each row, head and span; of the caches what slots and counts name.
+    unsafe {
+        launch!(
+            gpu, by_span, of_spans;
+            qkv.at_least(rows * heads.qkv_width()), prompt_keys, prompt_values, own_keys, own_values,
+            at.prompt_slots.at_least(rows), prompt_lens, at.slots.at_least(rows), counts, sums, statistics, group,
+            prompt.capacity, own.capacity
+        )?;
+        let to = out.at_least(rows, heads.out_width());
+        launch!(gpu, sum, of_rows; sums, statistics, prompt_lens, counts, to, group, spans.spans, out.stride)
+    }
 }
 
 /// Reports what was drawn to the host, and moves the rows that go on by one place. `capacity` is the longest completion.
@@ -313,10 +403,15 @@ pub fn rollout_advance(
     capacity: usize,
     rows: usize,
 ) -> Result<()> {
-    launch!(
-        gpu, "rollout_advance", Shape::new(rows.div_ceil(128), 128);
-        tokens, logprobs, counts, done, positions, cells, report, REPORTED, stops, stops.len(), capacity, rows
-    )
+    let [counts, done, positions, cells] = [counts, done, positions, cells].map(|buffer| buffer.at_least(rows));
+    // SAFETY: a thread for each row, with a line of the report: a count, and `REPORTED` tokens and log-probabilities.
+    unsafe {
+        launch!(
+            gpu, "rollout_advance", Shape::new(rows.div_ceil(128), 128);
+            tokens.at_least(rows), logprobs.at_least(rows), counts, done, positions, cells,
+            report.at_least(rows * (1 + 2 * REPORTED)), REPORTED, stops.at_least(stops.len()), stops.len(), capacity, rows
+        )
+    }
 }
 
 /// Rows of logits in f32, whose first `vocab` columns count.
@@ -328,6 +423,12 @@ pub struct Logits {
     pub stride: usize,
 }
 
+impl Logits {
+    fn values(&self) -> Argument {
+        self.buffer.at_least(self.rows * self.stride)
+    }
+}
+
 /// Of each row: log-probability of its target, entropy, and ln Σ exp(logits / T).
 #[derive(Clone, Copy)]
 pub struct HeadStats {
@@ -336,11 +437,17 @@ pub struct HeadStats {
     pub lse: Buffer<f32>,
 }
 
+/// The statistics of each row. Targets are tokens of the vocabulary.
 pub fn head_stats(gpu: &Gpu, logits: Logits, targets: Buffer<i32>, stats: HeadStats, temperature: f32) -> Result<()> {
-    launch!(
-        gpu, "head_forward_f32", Shape::new(logits.rows, ROW_THREADS);
-        logits.buffer, targets, stats.logprob, stats.entropy, stats.lse, logits.vocab, logits.stride as u64, temperature
-    )
+    let rows = logits.rows;
+    let [logprob, entropy, lse] = [stats.logprob, stats.entropy, stats.lse].map(|buffer| buffer.at_least(rows));
+    // SAFETY: a block for each row, which reads `stride` logits and writes one value of each kind.
+    unsafe {
+        launch!(
+            gpu, "head_forward_f32", Shape::new(rows, ROW_THREADS);
+            logits.values(), targets.at_least(rows), logprob, entropy, lse, logits.vocab, logits.stride as u64, temperature
+        )
+    }
 }
 
 /// The gradient of the logits takes the first half of their rows, as bf16.
@@ -353,11 +460,17 @@ pub fn head_backward(
     d_entropy: Buffer<f32>,
     temperature: f32,
 ) -> Result<()> {
-    launch!(
-        gpu, "head_backward_f32", Shape::new(logits.rows, ROW_THREADS);
-        logits.buffer, targets, stats.entropy, stats.lse, d_logprob, d_entropy, logits.vocab, logits.stride as u64,
-        temperature
-    )
+    let rows = logits.rows;
+    let [entropy, lse, d_logprob, d_entropy] =
+        [stats.entropy, stats.lse, d_logprob, d_entropy].map(|buffer| buffer.at_least(rows));
+    // SAFETY: a block for each row, which stays within the row's `stride` values.
+    unsafe {
+        launch!(
+            gpu, "head_backward_f32", Shape::new(rows, ROW_THREADS);
+            logits.values(), targets.at_least(rows), entropy, lse, d_logprob, d_entropy, logits.vocab,
+            logits.stride as u64, temperature
+        )
+    }
 }
 
 /// Draws a token for each row that is not done, with its log-probability under the untruncated distribution. `keys` (rows, 2)
@@ -373,9 +486,14 @@ pub fn sample(
     logprobs: Buffer<f32>,
     sampling: &Sampling,
 ) -> Result<()> {
-    launch!(
-        gpu, "sampler_f32", Shape::new(logits.rows, ROW_THREADS);
-        logits.buffer, keys, positions, done, tokens, logprobs, logits.vocab, logits.stride as u64,
-        sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p
-    )
+    let rows = logits.rows;
+    // SAFETY: a block for each row, which reads `stride` logits and a key of two words.
+    unsafe {
+        launch!(
+            gpu, "sampler_f32", Shape::new(rows, ROW_THREADS);
+            logits.values(), keys.at_least(2 * rows), positions.at_least(rows), done.null_or_at_least(rows),
+            tokens.at_least(rows), logprobs.at_least(rows), logits.vocab, logits.stride as u64, sampling.temperature,
+            sampling.top_k, sampling.top_p, sampling.min_p
+        )
+    }
 }

@@ -38,13 +38,17 @@ impl DevicePack {
     }
 
     pub fn new(gpu: &Gpu, arena: &mut Arena, pack: &Pack, heads: Heads) -> Result<Self> {
+        Self::with_tiles(gpu, arena, pack, Tiles::new(&pack.parts, heads.query / heads.kv))
+    }
+
+    /// The same with attention cut into `tiles`.
+    pub fn with_tiles(gpu: &Gpu, arena: &mut Arena, pack: &Pack, tiles: Tiles) -> Result<Self> {
         let mut put = |values: Vec<i32>| -> Result<Buffer<i32>> {
             let buffer = arena.take(values.len())?;
             buffer.upload(gpu, &values)?;
             Ok(buffer)
         };
         let rows = pack.tokens.len();
-        let tiles = Tiles::new(&pack.parts, heads.query / heads.kv);
         let signed = |values: &[u32]| values.iter().map(|&value| value as i32).collect::<Vec<_>>();
         let (starts, by_row) = by_row(rows, pack);
         Ok(Self {

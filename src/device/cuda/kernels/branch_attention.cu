@@ -10,8 +10,8 @@
 // Shapes: qkv (T, (group + 2) · KV · D) bf16, positions applied: q heads, k heads, v heads; out (T, group · KV · D) bf16;
 // lse (T, group · KV) f32; tiles (n) of 5 int32 each, `QueryTile`, count · group <= 128, heaviest first. Rows of out are
 // `stride` values apart: behind them an adapter has its columns.
-// Launch: grid (KV, n), 128 threads, 768 · D bytes of dynamic shared memory: 96 KiB for D = 128, two blocks a
-// multiprocessor of compute capability 9.0.
+// Launch: grid (n, KV), where the other order would end at 65,535 tiles; 128 threads, 768 · D bytes of dynamic shared
+// memory: 96 KiB for D = 128, two blocks a multiprocessor of compute capability 9.0.
 // FLOPs: 4 · D for each pair of a query and a key it sees. Bytes: 2 · T · (2 · group + 2) · KV · D from device memory; each
 // tile reads its keys and values again, from the L2 cache: 128 FLOPs a byte there for D = 128.
 //
@@ -41,9 +41,9 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
     bf16* const keys = queries + ROWS * D;                  // 2 x (KEYS, D)
     bf16* const values = keys + 2 * KEYS * D;               // 2 x (KEYS, D)
 
-    const int kv_heads = gridDim.x, kv_head = blockIdx.x, heads = group * kv_heads;
+    const int kv_heads = gridDim.y, kv_head = blockIdx.y, heads = group * kv_heads;
     const unsigned row_bytes = 2 * (heads + 2 * kv_heads) * D;
-    const QueryTile tile = tiles[blockIdx.y];
+    const QueryTile tile = tiles[blockIdx.x];
     const GroupRows rows(group);
     const int first_last = tile.last_key(0);
     const int used = tile.count * group, key_count = tile.keys();
@@ -55,7 +55,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
     });
     const auto copy_keys = [&](int start, int stage) {
         const bf16* const key_head = qkv + (heads + kv_head) * D;
-        copy_seen_keys<D, KEYS, THREADS>(key_head, kv_heads * D, row_bytes, tiles[blockIdx.y], start, key_count,
+        copy_seen_keys<D, KEYS, THREADS>(key_head, kv_heads * D, row_bytes, tiles[blockIdx.x], start, key_count,
                                          keys + stage * KEYS * D, values + stage * KEYS * D);
     };
     copy_keys(0, 0);

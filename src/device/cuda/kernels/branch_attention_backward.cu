@@ -13,11 +13,11 @@
 //    out, d_out (T, heads, D) bf16, dots (T · heads) f32; count is T · heads. A thread for 8 values, in blocks of 256.
 //    Memory-bound: 4 bytes a value.
 // 2. branch_attention_backward_queries_d*: dq. tiles (n) of 5 int32, `QueryTile`, as for the forward.
-//    Grid (KV, n), 128 threads; shared bytes 98,304 for D = 128, 65,536 for 64, 32,768 for 32. FLOPs: 6 · D a pair of
+//    Grid (n, KV), 128 threads; shared bytes 98,304 for D = 128, 65,536 for 64, 32,768 for 32. FLOPs: 6 · D a pair of
 //    query and key.
 // 3. branch_attention_backward_keys_d*: dk and dv. tiles (n) of 7 int32, `KeyTile`, count <= 64; partial (slots, KV, 2, 64, D)
-//    f32, not read. Grid (KV, n), 128 threads, 768 · D + 1,024 shared bytes. FLOPs: 8 · D a pair.
-// 4. branch_attention_backward_sum: the sum of partial gradients. tiles (n) of 4 int32, `SumTile`. Grid (KV, n), 256 threads.
+//    f32, not read. Grid (n, KV), 128 threads, 768 · D + 1,024 shared bytes. FLOPs: 8 · D a pair.
+// 4. branch_attention_backward_sum: the sum of partial gradients. tiles (n) of 4 int32, `SumTile`. Grid (n, KV), 256 threads.
 //    Bytes: 1,024 · D a slot and KV head, out of the L2 cache as a rule.
 //
 // qkv, d_qkv (T, (group + 2) · KV · D) bf16; lse, dots (T, group · KV) f32; d_out (T, group · KV · D) bf16. Every value of
@@ -88,9 +88,9 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
     bf16* const keys = d_outs + ROWS * D;                   // 2 x (KEYS, D)
     bf16* const values = keys + 2 * KEYS * D;               // 2 x (KEYS, D)
 
-    const int kv_heads = gridDim.x, kv_head = blockIdx.x, heads = group * kv_heads;
+    const int kv_heads = gridDim.y, kv_head = blockIdx.y, heads = group * kv_heads;
     const unsigned row_bytes = 2 * (heads + 2 * kv_heads) * D;
-    const QueryTile tile = tiles[blockIdx.y];
+    const QueryTile tile = tiles[blockIdx.x];
     const GroupRows rows(group);
     const int used = tile.count * group, key_count = tile.keys(), first_last = tile.last_key(0);
     const int first = warp_index() * (ROWS / WARPS), lane = lane_index();
@@ -102,7 +102,7 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
     });
     const auto copy_keys = [&](int start, int stage) {
         const bf16* const key_head = qkv + (heads + kv_head) * D;
-        copy_seen_keys<D, KEYS, THREADS>(key_head, kv_heads * D, row_bytes, tiles[blockIdx.y], start, key_count,
+        copy_seen_keys<D, KEYS, THREADS>(key_head, kv_heads * D, row_bytes, tiles[blockIdx.x], start, key_count,
                                          keys + stage * KEYS * D, values + stage * KEYS * D);
     };
     copy_keys(0, 0);
@@ -162,7 +162,7 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
     // A warp reads no queries but its own, so their place can take its gradients.
     round_rows<D>(queries, first, d_queries, [](int, int) { return SCALE<D>; });
     // Read again: what is kept over the loop costs a register.
-    const int count = tiles[blockIdx.y].count * group;
+    const int count = tiles[blockIdx.x].count * group;
     write_rows<D, ROWS / WARPS>(queries, first, [&](int row) {
         const size_t token = tile.start + rows.token(row);
         return row < count ? d_qkv + token * stride + (kv_head * group + rows.head(row)) * D : nullptr;
@@ -182,9 +182,9 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
     bf16* const d_outs = queries + 2 * ROWS * D;                                 // 2 x (ROWS, D)
     float* const statistics = reinterpret_cast<float*>(d_outs + 2 * ROWS * D);   // 2 x (log-sum-exp, dot) x ROWS
 
-    const int kv_heads = gridDim.x, kv_head = blockIdx.x, heads = group * kv_heads;
+    const int kv_heads = gridDim.y, kv_head = blockIdx.y, heads = group * kv_heads;
     const unsigned row_bytes = 2 * (heads + 2 * kv_heads) * D;
-    const KeyTile tile = tiles[blockIdx.y];
+    const KeyTile tile = tiles[blockIdx.x];
     const GroupRows rows(group);
     const int tokens = ROWS / group, first = warp_index() * (KEYS / WARPS), lane = lane_index();
 
@@ -194,7 +194,7 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
         cp_async16(values + at, from + kv_heads * D, row < tile.count);
     });
     const auto copy_queries = [&](int number, int stage) {
-        const KeyTile tile = tiles[blockIdx.y];  // read again each time, to hold no registers
+        const KeyTile tile = tiles[blockIdx.x];  // read again each time, to hold no registers
         each_chunk<D, ROWS, THREADS>([&](int row, int column, int at) {
             const int ahead = rows.token(row), token = tile.token_row(number + ahead);
             const int from = (kv_head * group + rows.head(row)) * D + column;
@@ -206,7 +206,7 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
     };
     // The first threads fetch a row's log-sum-exp, the others its dot. A row that is not there has no weights.
     const auto statistic = [&](int number) {
-        const KeyTile tile = tiles[blockIdx.y];
+        const KeyTile tile = tiles[blockIdx.x];
         const int row = threadIdx.x % ROWS, ahead = rows.token(row);
         const bool there = ahead < tokens && number + ahead < tile.to;
         const size_t at = static_cast<size_t>(tile.token_row(number + ahead)) * heads + kv_head * group + rows.head(row);
@@ -319,8 +319,8 @@ BACKWARD(128)
 extern "C" __global__ void __launch_bounds__(256)
     branch_attention_backward_sum(const float* partial, bf16* d_qkv, const SumTile* tiles, int group, int dim, int stride) {
     constexpr int KEYS = 64;
-    const int kv_heads = gridDim.x, kv_head = blockIdx.x;
-    const SumTile tile = tiles[blockIdx.y];
+    const int kv_heads = gridDim.y, kv_head = blockIdx.y;
+    const SumTile tile = tiles[blockIdx.x];
     const size_t of_slot = static_cast<size_t>(kv_heads) * 2 * KEYS * dim;
     partial += tile.slot * of_slot + static_cast<size_t>(kv_head) * 2 * KEYS * dim;
     for (int chunk = threadIdx.x; chunk < 2 * KEYS * dim / 8; chunk += blockDim.x) {

@@ -1,4 +1,4 @@
-//! What a check works with: memory, random values, and the comparison.
+//! What a case works with: memory, random values, and the comparison.
 
 use crate::device::cuda::Gpu;
 use crate::device::cuda::memory::{Buffer, DeviceArena, Element};
@@ -8,8 +8,15 @@ use anyhow::Result;
 use half::bf16;
 use std::rc::Rc;
 
-/// Memory for the checks of one operation.
-const ARENA: usize = 1 << 30;
+/// How much further from the f32 reference than the reference with the GPU's roundings a result may be.
+pub const MARGIN: f64 = 3.0;
+/// f32 results: sums in another order, and exponentials with an error of up to some 20 units in the last place.
+pub const F32: f64 = 1e-5;
+
+/// Memory for a case.
+const ARENA: usize = 512 << 20;
+/// How much of what is left is filled with NaN before an operation takes scratch memory, which is less.
+const SCRATCH: usize = 32 << 20;
 
 /// What a check found.
 pub struct Outcome {
@@ -28,10 +35,37 @@ impl Outcome {
     }
 }
 
+/// What the CPU computes: in f32, and rounded to bf16 where the GPU rounds. How far the two are apart is how far a GPU that
+/// does nothing wrong may be from the first.
+#[derive(Clone)]
+pub struct Twin {
+    pub exact: Vec<f32>,
+    pub rounded: Vec<f32>,
+}
+
+impl Twin {
+    /// A result that is rounded once, when it is stored.
+    pub fn stored(exact: &[f32]) -> Self {
+        Self { exact: exact.to_vec(), rounded: exact.to_vec() }.when_stored()
+    }
+
+    /// The same after the last rounding, which stores the result.
+    pub fn when_stored(mut self) -> Self {
+        self.rounded.iter_mut().for_each(|value| *value = rounded(*value));
+        self
+    }
+
+    /// How far a result may be from the f32 reference.
+    pub fn bar(&self) -> f64 {
+        (MARGIN * distance(&self.rounded, &self.exact)).max(F32)
+    }
+}
+
 pub struct Lab<'a> {
     pub gpu: Rc<Gpu>,
     pub arena: DeviceArena,
     group: &'static str,
+    case: String,
     seed: u64,
     drawn: u64,
     tell: &'a mut dyn FnMut(&Outcome),
@@ -40,13 +74,20 @@ pub struct Lab<'a> {
 impl<'a> Lab<'a> {
     pub fn new(gpu: Rc<Gpu>, group: &'static str, seed: u64, tell: &'a mut dyn FnMut(&Outcome)) -> Result<Self> {
         let arena = DeviceArena::new(&gpu, ARENA, "the checks")?;
-        Ok(Self { gpu, arena, group, seed, drawn: 0, tell })
+        Ok(Self { gpu, arena, group, case: String::new(), seed, drawn: 0, tell })
+    }
+
+    /// Starts a case, whose random values depend on the seed, the group and its name alone.
+    pub fn begin(&mut self, case: &str) {
+        self.arena.clear();
+        case.clone_into(&mut self.case);
+        self.drawn = 0;
     }
 
     /// A stream of its own for each call.
     pub fn stream(&mut self) -> Stream {
         self.drawn += 1;
-        Stream::new(self.seed, Purpose::Test, &[name_hash(self.group), self.drawn])
+        Stream::new(self.seed, Purpose::Test, &[name_hash(self.group), name_hash(&self.case), self.drawn])
     }
 
     /// Normal values that bf16 can hold.
@@ -97,9 +138,9 @@ impl<'a> Lab<'a> {
     }
 
     /// Fills what the arena hands out next with NaN.
-    pub fn arena_poison(&mut self) -> Result<()> {
+    pub fn poison_scratch(&mut self) -> Result<()> {
         let mark = self.arena.mark();
-        let left = self.arena.left().min(64 << 20);
+        let left = self.arena.left().min(SCRATCH);
         self.arena.take::<u8>(left)?.poison(&self.gpu)?;
         self.arena.reset(mark);
         Ok(())
@@ -109,37 +150,47 @@ impl<'a> Lab<'a> {
         Ok(buffer.download(&self.gpu)?.into_iter().map(bf16::to_f32).collect())
     }
 
-    /// A check of values on the host.
-    pub fn compare(&mut self, name: &str, got: &[f32], want: &[f32], bar: f64) {
-        self.value(name, distance(got, want), bar);
+    /// A result that went through several roundings.
+    pub fn near(&mut self, what: &str, got: &[f32], twin: &Twin) {
+        self.value(what, distance(got, &twin.exact), twin.bar());
     }
 
-    /// A check of values on the device.
-    pub fn compare_bf16(&mut self, name: &str, got: Buffer<bf16>, want: &[f32], bar: f64) -> Result<()> {
+    /// The bf16 result of one operation, which computes in f32 and rounds what it stores.
+    pub fn stored(&mut self, what: &str, got: Buffer<bf16>, want: &[f32]) -> Result<()> {
         let got = self.read(got)?;
-        self.compare(name, &got, want, bar);
+        self.near(what, &got, &Twin::stored(want));
         Ok(())
     }
 
-    pub fn compare_f32(&mut self, name: &str, got: Buffer<f32>, want: &[f32], bar: f64) -> Result<()> {
+    /// An f32 result.
+    pub fn close(&mut self, what: &str, got: Buffer<f32>, want: &[f32]) -> Result<()> {
         let got = got.download(&self.gpu)?;
-        self.compare(name, &got, want, bar);
+        self.value(what, distance(&got, want), F32);
         Ok(())
     }
 
-    /// A check of a number that should not be above `bar`.
-    pub fn value(&mut self, name: &str, error: f64, bar: f64) {
-        (self.tell)(&Outcome { name: format!("{}: {name}", self.group), error, bar, failure: None });
+    /// Values that have to be equal.
+    pub fn same(&mut self, what: &str, got: &[f32], want: &[f32]) {
+        self.value(what, distance(got, want), 0.0);
+    }
+
+    /// A number that should not be above `bar`.
+    pub fn value(&mut self, what: &str, error: f64, bar: f64) {
+        self.tell(what, error, bar, None);
     }
 
     /// A check that something holds.
-    pub fn holds(&mut self, name: &str, is_so: bool) {
-        self.value(name, if is_so { 0.0 } else { 1.0 }, 0.0);
+    pub fn holds(&mut self, what: &str, is_so: bool) {
+        self.value(what, if is_so { 0.0 } else { 1.0 }, 0.0);
     }
 
-    pub fn failed(&mut self, why: &str) {
-        let failure = Some(why.to_owned());
-        (self.tell)(&Outcome { name: self.group.to_owned(), error: f64::NAN, bar: 0.0, failure });
+    pub fn failed(&mut self, why: String) {
+        self.tell("not finished", f64::NAN, 0.0, Some(why));
+    }
+
+    fn tell(&mut self, what: &str, error: f64, bar: f64, failure: Option<String>) {
+        let name = [self.group, &self.case, what].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
+        (self.tell)(&Outcome { name: name.join(": "), error, bar, failure });
     }
 }
 

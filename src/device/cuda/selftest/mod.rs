@@ -1,13 +1,20 @@
 //! Checks of everything that runs on the GPU against its twin on the CPU, on fresh random inputs.
 //!
+//! One table for all of it: a group for each operation, and for the decoder, rollouts and training made of them; a group
+//! has cases, each of which computes something on the GPU, through the functions that the product calls, and on the CPU.
+//! `rft selftest` runs them on a GPU, the tests on the emulated device.
+//!
 //! The error of a check is the norm of the difference over the norm of the reference. The reference is computed in f32 from
-//! the same inputs, which are rounded to bf16 first; what is to be written is filled with NaN before, so that a value that
-//! was left out shows, and sizes are odd, so that the ends of tiles are there.
+//! the same inputs, which are rounded to bf16 first. How much of an error is right is measured: the reference is computed a
+//! second time with roundings to bf16 where the GPU has them, and a result may be [`lab::MARGIN`] times as far off. What is to
+//! be written is filled with NaN before, so that a value that was left out shows, and sizes are odd, so that the ends of
+//! tiles are there.
 
 mod attention;
 mod elementwise;
 mod head;
 mod lab;
+mod launches;
 mod lora;
 mod model;
 mod products;
@@ -22,53 +29,62 @@ use lab::Lab;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-/// bf16 results: a rounding is 2⁻⁹ at most, and sums of products have some of them.
-const BF16: f64 = 1e-2;
-/// f32 results.
-const F32: f64 = 1e-5;
-/// Gradients of LoRA, through a whole decoder.
-const GRADIENT: f64 = 2e-2;
-/// What has to be equal to the last bit.
-const EXACT: f64 = 0.0;
+/// Something that is computed on both sides.
+struct Case {
+    name: String,
+    check: Box<dyn Fn(&mut Lab) -> Result<()>>,
+}
 
-type Group = fn(&mut Lab) -> Result<()>;
+impl Case {
+    fn new(name: impl Into<String>, check: impl Fn(&mut Lab) -> Result<()> + 'static) -> Self {
+        Self { name: name.into(), check: Box::new(check) }
+    }
+}
+
+struct Group {
+    name: &'static str,
+    cases: fn() -> Vec<Case>,
+}
 
 /// In an order in which the first failure is the cause of those after it.
-const GROUPS: [(&str, Group); 18] = [
-    ("init", elementwise::init),
-    ("products", products::products),
-    ("rms-norm", elementwise::rms_norm),
-    ("qk-norm", elementwise::qk_norm),
-    ("rope", elementwise::rope),
-    ("swiglu", elementwise::swiglu),
-    ("rows", elementwise::rows),
-    ("head", head::head),
-    ("sampler", head::sampler),
-    ("adamw", elementwise::adamw),
-    ("lora", lora::lora),
-    ("attention", attention::packed),
-    ("decode-attention", attention::decode),
-    ("decoder", model::decoder),
-    ("checkpointing", model::checkpointing),
-    ("rollout", rollout::rollout),
-    ("memory", training::memory),
-    ("training", training::training),
+const GROUPS: [Group; 20] = [
+    Group { name: "launches", cases: launches::launches },
+    Group { name: "init", cases: elementwise::init },
+    Group { name: "products", cases: products::products },
+    Group { name: "rms-norm", cases: elementwise::rms_norm },
+    Group { name: "qk-norm", cases: elementwise::qk_norm },
+    Group { name: "rope", cases: elementwise::rope },
+    Group { name: "swiglu", cases: elementwise::swiglu },
+    Group { name: "rows", cases: elementwise::rows },
+    Group { name: "head", cases: head::head },
+    Group { name: "sampler", cases: head::sampler },
+    Group { name: "advance", cases: rollout::advance },
+    Group { name: "adamw", cases: elementwise::adamw },
+    Group { name: "lora", cases: lora::lora },
+    Group { name: "attention", cases: attention::packed },
+    Group { name: "decode-attention", cases: attention::decode },
+    Group { name: "decoder", cases: model::decoder },
+    Group { name: "checkpointing", cases: model::checkpointing },
+    Group { name: "rollout", cases: rollout::rollout },
+    Group { name: "memory", cases: training::memory },
+    Group { name: "training", cases: training::training },
 ];
 
 /// The names of the groups of checks.
 pub fn groups() -> impl Iterator<Item = &'static str> {
-    GROUPS.iter().map(|(name, _)| *name)
+    GROUPS.iter().map(|group| group.name)
 }
 
-/// The group that is called `filter`, or else all whose name holds it.
-fn chosen(filter: &str) -> impl Iterator<Item = &'static (&'static str, Group)> + '_ {
-    let exact = groups().any(|name| name == filter);
-    GROUPS.iter().filter(move |(name, _)| if exact { *name == filter } else { name.contains(filter) })
+/// The groups that `filter` names: parts of names, separated by commas; a part that is a whole name is that group alone.
+pub fn chosen(filter: &str) -> impl Iterator<Item = &'static str> + '_ {
+    groups().filter(move |name| {
+        filter.split(',').any(|part| if groups().any(|it| it == part) { *name == part } else { name.contains(part) })
+    })
 }
 
 /// What to check, and how.
 pub struct Options<'a> {
-    /// The group of this name, or else all whose name holds it.
+    /// The groups that [`chosen`] gives for it.
     pub filter: &'a str,
     /// Of the random inputs.
     pub seed: u64,
@@ -79,23 +95,26 @@ pub struct Options<'a> {
 /// Runs checks on GPU number `ordinal`, and tells of each as it is done.
 ///
 /// # Errors
-/// When the GPU cannot be opened. A group that fails is a failed check.
+/// When the GPU cannot be opened. A case that fails is a failed check.
 pub fn run(ordinal: usize, options: &Options, tell: &mut dyn FnMut(&Outcome)) -> Result<()> {
     let &Options { filter, seed, guarded } = options;
     let gpu = Rc::new(Gpu { guarded, ..Gpu::open(ordinal)? });
-    for (name, group) in chosen(filter) {
-        let mut lab = Lab::new(gpu.clone(), name, seed, tell)?;
-        let checked = catch_unwind(AssertUnwindSafe(|| group(&mut lab).and_then(|()| lab.gpu.synchronize())));
-        let failure = match checked {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                format!("panicked: {}", text.unwrap_or("no message"))
+    for group in GROUPS.iter().filter(|group| chosen(filter).any(|name| name == group.name)) {
+        let mut lab = Lab::new(gpu.clone(), group.name, seed, tell)?;
+        for case in (group.cases)() {
+            lab.begin(&case.name);
+            let checked =
+                catch_unwind(AssertUnwindSafe(|| (case.check)(&mut lab).and_then(|()| lab.gpu.synchronize())));
+            match checked {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => lab.failed(format!("{error:#}")),
+                Err(panic) => {
+                    let text = panic.downcast_ref::<String>().map(String::as_str);
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                    lab.failed(format!("panicked: {}", text.unwrap_or("no message")));
+                }
             }
-        };
-        lab.failed(&failure);
+        }
     }
     Ok(())
 }

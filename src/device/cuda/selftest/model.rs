@@ -1,20 +1,23 @@
 //! A small random decoder with its adapter, forward and back, against the CPU's.
 
-use super::lab::{Lab, distance, rounded};
-use super::{BF16, EXACT, GRADIENT};
+use super::Case;
+use super::elementwise::name;
+use super::lab::{Lab, Twin, distance, rounded};
 use crate::config::LoraSection;
 use crate::device::Extent;
-use crate::device::cpu::decoder::Decoder;
+use crate::device::cpu::decoder::{Decoder, Precision};
 use crate::device::cpu::learner::CpuLearner;
 use crate::device::cuda::Shared;
 use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::pack::DevicePack;
 use crate::device::cuda::weights::Origin;
+use crate::grpo::adamw::global_norm;
 use crate::grpo::learner::{Keep, Learner};
 use crate::model::config::{Architecture, ModelConfig};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::model::weights::Weights;
+use crate::ops::attention::Heads;
 use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;
 
@@ -61,17 +64,39 @@ impl Weights for TestWeights {
 /// The same model on both devices, with an adapter that does something.
 pub struct Pair {
     pub cpu: Decoder,
+    /// The CPU's with the GPU's roundings.
+    pub rounded: Decoder,
     pub gpu: Shared,
     pub adapter: Adapter,
+    /// The adapter as the GPU's products read it.
+    pub kept: Adapter,
+}
+
+/// An adapter whose A and scale · B are rounded to bf16.
+pub fn as_stored(adapter: &Adapter) -> Adapter {
+    let mut stored = adapter.clone();
+    for block in &adapter.blocks {
+        for group in [&block.qkv, &block.o, &block.gate_up, &block.down] {
+            stored.params[group.a.clone()].iter_mut().for_each(|a| *a = rounded(*a));
+            for part in &group.parts {
+                stored.params[part.b.clone()].iter_mut().for_each(|b| *b = rounded(group.scale * *b) / group.scale);
+            }
+        }
+    }
+    stored
+}
+
+/// Loads a decoder for the CPU in f32, and the same with the GPU's roundings.
+pub fn twins(config: &ModelConfig, weights: &dyn Weights) -> Result<[Decoder; 2]> {
+    let exact = Decoder::load(config.clone(), weights, POSITIONS)?;
+    let mut rounded = Decoder::load(config.clone(), weights, POSITIONS)?;
+    rounded.precision = Precision::Bf16;
+    Ok([exact, rounded])
 }
 
 impl Pair {
     pub fn new(lab: &mut Lab, config: &ModelConfig, rank: usize, bytes: u64) -> Result<Self> {
         let weights = TestWeights(lab.stream().u64(0));
-        Self::of(lab, config, &weights, rank, bytes)
-    }
-
-    pub fn of(lab: &mut Lab, config: &ModelConfig, weights: &dyn Weights, rank: usize, bytes: u64) -> Result<Self> {
         let mut adapter = Adapter::new(config, &LoraSection::all_linear(rank), 5)?;
         let values = lab.normals(adapter.params.len(), 1.0);
         for (name, slot) in &adapter.slots {
@@ -81,9 +106,10 @@ impl Pair {
             }
         }
         let extent = Extent { positions: POSITIONS, max_rows: 64, working_bytes: Some(bytes), keep: None };
-        let origin = Origin::Checkpoint(weights);
+        let origin = Origin::Checkpoint(&weights);
         let gpu = Shared::on(lab.gpu.clone(), config.clone(), &origin, Some(&adapter), &extent)?;
-        Ok(Self { cpu: Decoder::load(config.clone(), weights, POSITIONS)?, gpu, adapter })
+        let [cpu, rounded] = twins(config, &weights)?;
+        Ok(Self { cpu, rounded, gpu, kept: as_stored(&adapter), adapter })
     }
 }
 
@@ -97,74 +123,92 @@ fn random_pack(lab: &mut Lab, vocab: usize) -> Pack {
     pack
 }
 
-/// Log-probabilities and the gradient of a fixed sum of them, and of entropies.
+/// Log-probabilities, entropies, and the gradient of a fixed sum of them.
 fn gradient(
     learner: &mut dyn Learner,
     adapter: &Adapter,
     pack: &Pack,
     coefficients: &[f32],
     keep: Keep,
-) -> Result<(Vec<f32>, Vec<f32>, Vec<f32>)> {
+) -> Result<[Vec<f32>; 3]> {
     learner.begin(adapter)?;
     learner.forward(Some(adapter), pack, keep)?;
     let stats = learner.token_stats(pack, 0.9)?;
     learner.head_backward(pack, 0.9, coefficients, 0.05)?;
     learner.backward(adapter, pack)?;
     let logprobs = stats.iter().map(|stats| stats.logprob).collect();
-    Ok((logprobs, stats.iter().map(|stats| stats.entropy).collect(), learner.gradient()?))
+    Ok([logprobs, stats.iter().map(|stats| stats.entropy).collect(), learner.gradient()?])
 }
 
-/// The tensor whose gradient is furthest off.
-pub fn worst(adapter: &Adapter, got: &[f32], want: &[f32]) -> (String, f64) {
-    let tensors = adapter.tensors(got).into_iter().zip(adapter.tensors(want));
-    let errors = tensors.map(|((name, _, got), (_, _, want))| (name, distance(&got, &want)));
+/// Checks a gradient as a whole, and the tensor of it that is furthest off for what rounding does to it.
+pub fn check_gradient(lab: &mut Lab, what: &str, adapter: &Adapter, got: &[f32], twin: &Twin) {
+    lab.near(&format!("{what}gradient"), got, twin);
+    let tensors =
+        adapter.tensors(got).into_iter().zip(adapter.tensors(&twin.exact)).zip(adapter.tensors(&twin.rounded));
+    let checked = tensors.map(|(((name, _, got), (_, _, exact)), (_, _, rounded))| {
+        let twin = Twin { exact, rounded };
+        (name, distance(&got, &twin.exact), twin.bar())
+    });
     // NaN is worse than anything.
-    let rank = |error: f64| if error.is_nan() { f64::INFINITY } else { error };
-    errors.max_by(|a, b| rank(a.1).total_cmp(&rank(b.1))).unwrap_or_default()
+    let rank = |(_, error, bar): &(String, f64, f64)| if error.is_nan() { f64::INFINITY } else { error / bar };
+    if let Some((name, error, bar)) = checked.max_by(|a, b| rank(a).total_cmp(&rank(b))) {
+        lab.value(&format!("{what}gradient of {name}, the worst tensor"), error, bar);
+    }
 }
 
-pub fn decoder(lab: &mut Lab) -> Result<()> {
-    for (query, kv, dim, rank) in [(4, 4, 32, 8), (6, 2, 64, 12), (7, 1, 128, 32), (8, 1, 64, 64)] {
-        lab.arena.clear();
-        // The second as Qwen3 is: a norm on the heads of q and k, no bias.
-        let family = shape(query, kv, dim, 376);
-        let family = if kv == 2 { qwen3(family) } else { family };
-        let pair = Pair::new(lab, &family, rank, 512 << 20)?;
-        let pack = random_pack(lab, pair.cpu.config.vocab_size);
-        let what = format!("{query} heads over {kv} of {dim}, rank {rank}");
-        for (with, adapter) in [("with its adapter", Some(&pair.adapter)), ("without", None)] {
-            pair.gpu.make_current(&pair.adapter)?;
-            let want = pair.cpu.forward(adapter, &pack, Keep::Nothing).hidden;
-            let at = DevicePack::new(&lab.gpu, &mut lab.arena, &pack, pair.cpu.heads())?;
-            let decoder = &pair.gpu.decoder;
-            let got = decoder.forward(&lab.gpu, &mut lab.arena, adapter.is_some(), &at, Keep::Nothing)?.hidden;
-            lab.compare_bf16(&format!("{what}: hidden rows {with}"), got, &want, BF16)?;
-        }
-        let coefficients = lab.normals(pack.pairs.len(), 1.0);
-        let (mut gpu, mut cpu) = (CudaLearner::new(&pair.gpu), CpuLearner::new(&pair.cpu));
-        let (got, got_entropies, got_grads) =
-            gradient(&mut gpu, &pair.adapter, &pack, &coefficients, Keep::Everything)?;
-        let (want, entropies, grads) = gradient(&mut cpu, &pair.adapter, &pack, &coefficients, Keep::Everything)?;
-        lab.compare(&format!("{what}: log-probabilities"), &got, &want, BF16);
-        lab.compare(&format!("{what}: entropies"), &got_entropies, &entropies, BF16);
-        let norm = |values: &[f32]| values.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
-        let (found, wanted) = (gpu.gradient_norm(&pair.adapter)?, norm(&got_grads));
-        lab.value(&format!("{what}: norm of the gradient"), (found / wanted - 1.0).abs(), 1e-6);
-        let (name, error) = worst(&pair.adapter, &got_grads, &grads);
-        lab.value(&format!("{what}: gradients, worst of {name}"), error, GRADIENT);
+pub fn decoder() -> Vec<Case> {
+    // The second as Qwen3 is: a norm on the heads of q and k, no bias.
+    [(4, 4, 32, 8), (6, 2, 64, 12), (7, 1, 128, 32), (8, 1, 64, 64)]
+        .map(|(query, kv, dim, rank)| {
+            let family = shape(query, kv, dim, 376);
+            let family = if kv == 2 { qwen3(family) } else { family };
+            let name = format!("{}, rank {rank}", name(Heads { query, kv, dim }));
+            Case::new(name, move |lab| one_decoder(lab, &family, rank))
+        })
+        .into()
+}
+
+fn one_decoder(lab: &mut Lab, family: &ModelConfig, rank: usize) -> Result<()> {
+    let pair = Pair::new(lab, family, rank, 512 << 20)?;
+    let pack = random_pack(lab, pair.cpu.config.vocab_size);
+    for (with, adapter) in [("with its adapter", Some(&pair.adapter)), ("without", None)] {
+        pair.gpu.make_current(&pair.adapter)?;
+        let hidden = |cpu: &Decoder, adapter| cpu.forward(adapter, &pack, Keep::Nothing).hidden;
+        let kept = adapter.map(|_| &pair.kept);
+        let twin = Twin { exact: hidden(&pair.cpu, adapter), rounded: hidden(&pair.rounded, kept) };
+        let at = DevicePack::new(&lab.gpu, &mut lab.arena, &pack, pair.cpu.heads())?;
+        let decoder = &pair.gpu.decoder;
+        let got = decoder.forward(&lab.gpu, &mut lab.arena, adapter.is_some(), &at, Keep::Nothing)?.hidden;
+        let got = lab.read(got)?;
+        lab.near(&format!("hidden rows {with}"), &got, &twin);
     }
+    let coefficients = lab.normals(pack.pairs.len(), 1.0);
+    let of = |learner: &mut dyn Learner, adapter| gradient(learner, adapter, &pack, &coefficients, Keep::Everything);
+    let mut learner = CudaLearner::new(&pair.gpu);
+    let [got, got_entropies, got_grads] = of(&mut learner, &pair.adapter)?;
+    let [exact, exact_entropies, exact_grads] = of(&mut CpuLearner::new(&pair.cpu), &pair.adapter)?;
+    let [rounded, rounded_entropies, rounded_grads] = of(&mut CpuLearner::new(&pair.rounded), &pair.kept)?;
+    lab.near("log-probabilities", &got, &Twin { exact, rounded });
+    lab.near("entropies", &got_entropies, &Twin { exact: exact_entropies, rounded: rounded_entropies });
+    let norm = global_norm(&got_grads, &pair.adapter.ranges());
+    lab.value("norm of the gradient", (learner.gradient_norm(&pair.adapter)? / norm - 1.0).abs(), 1e-6);
+    check_gradient(lab, "", &pair.adapter, &got_grads, &Twin { exact: exact_grads, rounded: rounded_grads });
     Ok(())
 }
 
 /// A backward pass that computes its blocks again gives the same bits, and so does the same pass a second time.
-pub fn checkpointing(lab: &mut Lab) -> Result<()> {
-    let pair = Pair::new(lab, &shape(6, 2, 64, 376), 16, 512 << 20)?;
-    let pack = random_pack(lab, pair.cpu.config.vocab_size);
-    let coefficients = lab.normals(pack.pairs.len(), 1.0);
-    let mut learner = CudaLearner::new(&pair.gpu);
-    let mut grads = |keep| gradient(&mut learner, &pair.adapter, &pack, &coefficients, keep).map(|found| found.2);
-    let (kept, again, inputs) = (grads(Keep::Everything)?, grads(Keep::Everything)?, grads(Keep::Inputs)?);
-    lab.compare("the same bits twice", &again, &kept, EXACT);
-    lab.compare("the same bits from kept inputs", &inputs, &kept, EXACT);
-    Ok(())
+pub fn checkpointing() -> Vec<Case> {
+    let case = Case::new("", |lab| {
+        let pair = Pair::new(lab, &shape(6, 2, 64, 376), 16, 512 << 20)?;
+        let pack = random_pack(lab, pair.cpu.config.vocab_size);
+        let coefficients = lab.normals(pack.pairs.len(), 1.0);
+        let mut learner = CudaLearner::new(&pair.gpu);
+        let mut grads =
+            |keep| gradient(&mut learner, &pair.adapter, &pack, &coefficients, keep).map(|[_, _, grads]| grads);
+        let (kept, again, inputs) = (grads(Keep::Everything)?, grads(Keep::Everything)?, grads(Keep::Inputs)?);
+        lab.same("the same bits twice", &again, &kept);
+        lab.same("the same bits from kept inputs", &inputs, &kept);
+        Ok(())
+    });
+    vec![case]
 }

@@ -1,69 +1,68 @@
 //! cuBLASLt: every transpose, stride, accumulation and output type that the decoder asks for.
 
-use super::lab::Lab;
-use super::{BF16, EXACT, F32};
+use super::Case;
+use super::lab::{F32, Lab, distance};
 use crate::device::cuda::blas::Matrix;
 use crate::ops::matmul::{View, product};
 use anyhow::Result;
 
-pub fn products(lab: &mut Lab) -> Result<()> {
+pub fn products() -> Vec<Case> {
     // Widths are multiples of 8 as the decoder's are, but not of the tiles; rows are odd.
-    for (m, n, k) in [(1, 104, 72), (77, 264, 136), (300, 152, 1_032)] {
-        lab.arena.clear();
-        let what = format!("({m}, {k}) · ({k}, {n})");
-        let (a, b) = (lab.normals(m * k, 1.0), lab.normals(k * n, 1.0));
-        let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
-        let want = product(View::new(&a, m, k), View::new(&b, k, n));
-        let (a_at, b_at, bt_at) = (lab.bf16(&a)?, lab.bf16(&b)?, lab.bf16(&transposed)?);
-        let left = Matrix::new(a_at, m, k);
+    [(1, 104, 72), (77, 264, 136), (300, 152, 1_032)]
+        .map(|(m, n, k)| Case::new(format!("({m}, {k}) · ({k}, {n})"), move |lab| one(lab, m, n, k)))
+        .into()
+}
 
-        let out = lab.poisoned(m * n)?;
-        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n))?;
-        lab.compare_bf16(&format!("{what}, as dx = dy·W"), out, &want, BF16)?;
-        let out = lab.poisoned(m * n)?;
-        lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n))?;
-        lab.compare_bf16(&format!("{what}, as y = x·Wᵀ"), out, &want, BF16)?;
+fn one(lab: &mut Lab, m: usize, n: usize, k: usize) -> Result<()> {
+    let (a, b) = (lab.normals(m * k, 1.0), lab.normals(k * n, 1.0));
+    let transposed: Vec<f32> = (0..n * k).map(|i| b[i % k * n + i / k]).collect();
+    let want = product(View::new(&a, m, k), View::new(&b, k, n));
+    let (a_at, b_at, bt_at) = (lab.bf16(&a)?, lab.bf16(&b)?, lab.bf16(&transposed)?);
+    let left = Matrix::new(a_at, m, k);
 
-        let before = lab.normals(m * n, 3.0);
-        let sum: Vec<f32> = before.iter().zip(&want).map(|(a, b)| a + 0.5 * b).collect();
-        let (before_at, out) = (lab.bf16(&before)?, lab.poisoned(m * n)?);
-        let right = Matrix::new(bt_at, n, k).t();
-        lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(out, m, n))?;
-        lab.compare_bf16(&format!("{what}, half of it added to another"), out, &sum, BF16)?;
-        lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(before_at, m, n))?;
-        lab.compare_bf16(&format!("{what}, added in place"), before_at, &lab.read(out)?, EXACT)?;
+    let out = lab.poisoned(m * n)?;
+    lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n))?;
+    lab.stored("as dx = dy·W", out, &want)?;
+    let out = lab.poisoned(m * n)?;
+    lab.gpu.blas.product(left, Matrix::new(bt_at, n, k).t(), Matrix::new(out, m, n))?;
+    lab.stored("as y = x·Wᵀ", out, &want)?;
 
-        // The gradient of an adapter: a sum over rows, of columns that begin inside of wider rows, added in f32.
-        let (rank, start) = (13, 16);
-        let (wide, grads) = (lab.rows(&b, n, 16)?, lab.normals(rank * (n - start), 3.0));
-        let columns = |start, count| View::columns(&b, k, n, start, count);
-        let added = product(columns(8, rank).t(), columns(start, n - start));
-        let sum: Vec<f32> = grads.iter().zip(&added).map(|(a, b)| a + 0.5 * b).collect();
-        let (to, inside) = (lab.put(&grads)?, |start, count| Matrix::behind(wide, k, start, count));
-        let (picked, right) = (inside(8, rank).t(), inside(start, n - start));
-        lab.gpu.blas.add_product(0.5, picked, right, to, Matrix::new(to, rank, n - start))?;
-        lab.compare_f32(&format!("{what}, as the gradient of LoRA"), to, &sum, F32)?;
+    let before = lab.normals(m * n, 3.0);
+    let sum: Vec<f32> = before.iter().zip(&want).map(|(a, b)| a + 0.5 * b).collect();
+    let (before_at, out) = (lab.bf16(&before)?, lab.poisoned(m * n)?);
+    let right = Matrix::new(bt_at, n, k).t();
+    lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(out, m, n))?;
+    lab.stored("half of it added to another", out, &sum)?;
+    lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(before_at, m, n))?;
+    let (got, beside) = (lab.read(before_at)?, lab.read(out)?);
+    lab.same("added in place", &got, &beside);
 
-        // Logits: f32 rows that lie further apart than they are wide, of a vocabulary of any size.
-        let (vocab, stride) = (n - 3, n);
-        let out = lab.poisoned::<f32>(m * stride)?;
-        let to = Matrix::new(out, m, vocab).with_stride(stride);
-        lab.gpu.blas.product(left, Matrix::new(bt_at.slice(0..vocab * k), vocab, k).t(), to)?;
-        let got = out.download(&lab.gpu)?;
-        let cut = |values: &[f32]| -> Vec<f32> { values.chunks(n).flat_map(|row| &row[..vocab]).copied().collect() };
-        lab.compare(&format!("{what}, f32 rows with a stride"), &cut(&got), &cut(&want), F32);
-        lab.holds(
-            &format!("{what}, nothing between the rows"),
-            got.chunks(n).all(|row| row[vocab..].iter().all(|v| v.is_nan())),
-        );
+    // The gradient of an adapter: a sum over rows, of columns that begin inside of wider rows, added in f32.
+    let (rank, start) = (13, 16);
+    let (wide, grads) = (lab.rows(&b, n, 16)?, lab.normals(rank * (n - start), 3.0));
+    let columns = |start, count| View::columns(&b, k, n, start, count);
+    let added = product(columns(8, rank).t(), columns(start, n - start));
+    let sum: Vec<f32> = grads.iter().zip(&added).map(|(a, b)| a + 0.5 * b).collect();
+    let (to, inside) = (lab.put(&grads)?, |start, count| Matrix::behind(wide, k, start, count));
+    let (picked, right) = (inside(8, rank).t(), inside(start, n - start));
+    lab.gpu.blas.add_product(0.5, picked, right, to, Matrix::new(to, rank, n - start))?;
+    lab.close("as the gradient of LoRA", to, &sum)?;
 
-        // The gradient of the logits: rows that fill the first half of those of f32.
-        let wide: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain(vec![f32::NAN; k])).collect();
-        let wide = lab.bf16(&wide)?;
-        let out = lab.poisoned(m * n)?;
-        let left = Matrix::new(wide, m, k).with_stride(2 * k);
-        lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n))?;
-        lab.compare_bf16(&format!("{what}, rows with a stride"), out, &want, BF16)?;
-    }
-    Ok(())
+    // Logits: f32 rows that lie further apart than they are wide, of a vocabulary of any size.
+    let (vocab, stride) = (n - 3, n);
+    let out = lab.poisoned::<f32>(m * stride)?;
+    let to = Matrix::new(out, m, vocab).with_stride(stride);
+    lab.gpu.blas.product(left, Matrix::new(bt_at.slice(0..vocab * k), vocab, k).t(), to)?;
+    let got = out.download(&lab.gpu)?;
+    let cut = |values: &[f32]| -> Vec<f32> { values.chunks(n).flat_map(|row| &row[..vocab]).copied().collect() };
+    lab.value("f32 rows with a stride", distance(&cut(&got), &cut(&want)), F32);
+    lab.holds("nothing between the rows", got.chunks(n).all(|row| row[vocab..].iter().all(|v| v.is_nan())));
+
+    // The gradient of the logits: rows that fill the first half of those of f32.
+    let wide: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain(vec![f32::NAN; k])).collect();
+    let wide = lab.bf16(&wide)?;
+    let out = lab.poisoned(m * n)?;
+    let left = Matrix::new(wide, m, k).with_stride(2 * k);
+    lab.gpu.blas.product(left, Matrix::new(b_at, k, n), Matrix::new(out, m, n))?;
+    lab.stored("rows with a stride", out, &want)
 }

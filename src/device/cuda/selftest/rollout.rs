@@ -1,40 +1,43 @@
 //! Rollouts: what is decoded is what the whole sequence gives, token for token.
 
-use super::lab::Lab;
+use super::Case;
+use super::lab::{Lab, MARGIN, Twin};
 use super::model::{Pair, qwen3, shape};
-use super::{BF16, EXACT};
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
-use crate::grpo::learner::Keep;
-use crate::grpo::learner::Learner;
+use crate::device::cuda::memory::Buffer;
+use crate::device::cuda::ops;
+use crate::device::memory::REPORTED;
+use crate::grpo::learner::{Keep, Learner};
 use crate::model::pack::Pack;
+use crate::ops::head::token_stats;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::sampler::sample;
 use crate::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
-/// Mean |difference of probabilities| between rollout and training.
-const GAP: f64 = 2e-3;
-/// Share of tokens that rounding to bf16 may turn: those whose two best candidates are as good as equal.
-const TIES: f64 = 0.05;
+/// Tokens that may be other ones by chance alone.
+const BY_CHANCE: f64 = 3.0;
 
-pub fn rollout(lab: &mut Lab) -> Result<()> {
+pub fn rollout() -> Vec<Case> {
     let plain = Sampling::plain(1.0);
-    for (name, heads, rank, sampling) in [
+    [
         ("greedy", (4, 4, 32), 8, Sampling::greedy()),
         ("T = 1", (6, 2, 64), 16, plain.clone()),
         ("T = 0.8, top-p 0.9", (7, 1, 128), 32, Sampling { temperature: 0.8, top_p: 0.9, ..plain }),
-    ] {
-        let (query, kv, dim) = heads;
+    ]
+    .map(|(name, (query, kv, dim), rank, sampling)| {
         let config = shape(query, kv, dim, 376);
         let config = if kv == 4 { qwen3(config) } else { config };
-        let pair = Pair::new(lab, &config, rank, 256 << 20)?;
-        one(lab, name, &pair, &sampling)?;
-    }
-    Ok(())
+        Case::new(name, move |lab| {
+            let pair = Pair::new(lab, &config, rank, 256 << 20)?;
+            one(lab, &pair, &sampling)
+        })
+    })
+    .into()
 }
 
-fn one(lab: &mut Lab, name: &str, pair: &Pair, sampling: &Sampling) -> Result<()> {
+fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
     let vocab = pair.cpu.config.vocab_size;
     // One is so long that its completions need a second span of keys on the way.
     let prompts: Vec<Prompt> = [9, 1, 70, 220]
@@ -59,7 +62,7 @@ fn one(lab: &mut Lab, name: &str, pair: &Pair, sampling: &Sampling) -> Result<()
         made.context("cancelled by nobody")
     };
     let made = generate(5)?;
-    lab.holds(&format!("{name}: the same tokens and log-probabilities twice"), generate(5)? == made);
+    lab.holds("the same tokens and log-probabilities twice", generate(5)? == made);
     let branches = || made.iter().zip(&prompts).flat_map(|(group, prompt)| group.iter().map(move |it| (prompt, it)));
     let ends_well = |branch: &Branch| {
         let last = branch.tokens.last().copied().unwrap_or(0);
@@ -73,51 +76,57 @@ fn one(lab: &mut Lab, name: &str, pair: &Pair, sampling: &Sampling) -> Result<()
             }
     };
     let complete = made.len() == prompts.len() && made.iter().all(|group| group.len() == request.num_generations);
-    lab.holds(&format!("{name}: every branch ends where it should"), complete && branches().all(|(_, b)| ends_well(b)));
+    lab.holds("every branch ends where it should", complete && branches().all(|(_, b)| ends_well(b)));
 
-    // Given what was drawn before, the CPU draws the same token.
-    let (mut total, mut other, mut gap) = (0usize, 0usize, 0.0);
-    let (mut got, mut want) = (Vec::new(), Vec::new());
+    // Given what was drawn before, the CPU draws the same token, unless rounding turns a tie.
+    let (mut total, mut got, mut learned) = (0usize, Vec::new(), Vec::new());
+    let mut twin = Twin { exact: Vec::new(), rounded: Vec::new() };
+    let (mut other, mut other_when_rounded) = (0usize, 0usize);
     let mut learner = CudaLearner::new(&pair.gpu);
-    let mut gap_to_learner = 0.0;
+    let temperature = sampling.policy_temperature();
     for (group, prompt) in made.iter().zip(&prompts) {
         for (index, branch) in group.iter().enumerate() {
             let mut pack = Pack::default();
             pack.push(&prompt.ids, &[&branch.tokens]);
-            let hidden = pair.cpu.forward(Some(&pair.adapter), &pack, Keep::Nothing).hidden;
             let width = pair.cpu.config.hidden_size;
             let stream = Stream::new(request.seed, Purpose::Sampling, &[request.step, prompt.key, index as u64]);
-            learner.forward(Some(&pair.adapter), &pack, Keep::Nothing)?;
-            let learned = learner.token_stats(&pack, sampling.policy_temperature())?;
-            for (place, (pair_at, learned)) in pack.pairs.iter().zip(&learned).enumerate() {
-                let logits = pair.cpu.head().logits(&hidden[pair_at.row * width..(pair_at.row + 1) * width]);
-                let (token, _) = sample(&logits, sampling, &stream, place as u64);
-                let stats = crate::ops::head::token_stats(&logits, pair_at.target, sampling.policy_temperature());
-                let drawn = branch.logprobs[place];
-                let difference = |other: f32| f64::from((drawn.exp() - other.exp()).abs());
-                gap += difference(stats.logprob);
-                gap_to_learner += difference(learned.logprob);
-                got.push(drawn);
-                want.push(stats.logprob);
+            let [exact, rounded] = [(&pair.cpu, &pair.adapter), (&pair.rounded, &pair.kept)]
+                .map(|(cpu, adapter)| cpu.forward(Some(adapter), &pack, Keep::Nothing).hidden);
+            for (place, pair_at) in pack.pairs.iter().enumerate() {
+                let row = pair_at.row * width..(pair_at.row + 1) * width;
+                let drawn = |hidden: &[f32]| {
+                    let logits = pair.cpu.head().logits(&hidden[row.clone()]);
+                    let (token, _) = sample(&logits, sampling, &stream, place as u64);
+                    (token, token_stats(&logits, pair_at.target, temperature).logprob)
+                };
+                let ((token, logprob), (rounded_token, rounded_logprob)) = (drawn(&exact), drawn(&rounded));
                 other += usize::from(token != pair_at.target);
-                total += 1;
+                other_when_rounded += usize::from(rounded_token != token);
+                twin.exact.push(logprob);
+                twin.rounded.push(rounded_logprob);
             }
+            learner.forward(Some(&pair.adapter), &pack, Keep::Nothing)?;
+            learned.extend(learner.token_stats(&pack, temperature)?.iter().map(|stats| stats.logprob));
+            got.extend_from_slice(&branch.logprobs);
+            total += pack.pairs.len();
         }
     }
-    lab.value(
-        &format!("{name}: share of {total} tokens that the CPU draws otherwise"),
-        other as f64 / total as f64,
-        TIES,
-    );
-    lab.compare(&format!("{name}: log-probabilities against the CPU's"), &got, &want, BF16);
-    lab.value(&format!("{name}: mean |dp| against the CPU"), gap / total as f64, GAP);
-    lab.value(&format!("{name}: mean |dp| against training on the GPU"), gap_to_learner / total as f64, GAP);
+    let gap = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from((a.exp() - b.exp()).abs())).sum::<f64>() / a.len() as f64
+    };
+    let share = |count: f64| count / total as f64;
+    let bar = share(MARGIN * other_when_rounded as f64 + BY_CHANCE);
+    lab.value(&format!("share of {total} tokens that the CPU draws otherwise"), share(other as f64), bar);
+    lab.near("log-probabilities against the CPU's", &got, &twin);
+    let bar = MARGIN * gap(&twin.rounded, &twin.exact);
+    lab.value("mean |dp| against the CPU", gap(&got, &twin.exact), bar);
+    lab.value("mean |dp| against training on the GPU", gap(&got, &learned), bar);
 
     // No row has to wait for another's place. Products of another size may turn a tie, so the tokens may be others.
     let at_once = generate(24)?;
     let complete = at_once.iter().all(|group| group.len() == request.num_generations && group.iter().all(ends_well));
-    lab.holds(&format!("{name}: all rows at once"), at_once.len() == made.len() && complete);
-    lab.value(&format!("{name}: an empty request"), empty(pair, sampling)? as f64, EXACT);
+    lab.holds("all rows at once", at_once.len() == made.len() && complete);
+    lab.holds("an empty request gives nothing", empty(pair, sampling)? == 0);
     Ok(())
 }
 
@@ -135,4 +144,84 @@ fn empty(pair: &Pair, sampling: &Sampling) -> Result<usize> {
     };
     let made = CudaEngine::new(&pair.gpu, 4).generate(None, &request, &mut Unwatched)?;
     Ok(made.context("cancelled by nobody")?.len())
+}
+
+/// The bookkeeping between two steps of decoding.
+pub fn advance() -> Vec<Case> {
+    let stops = Case::new("stop tokens", |lab| {
+        // More than a block of threads, and no multiple of one; some of whose reports begin again at their start.
+        let mut rows: Vec<Row> = (0..131).map(|i| Row { count: i % CAPACITY, done: false }).collect();
+        // The last are idle: nothing drawn, done.
+        rows[128..].fill(Row { count: 0, done: true });
+        one_advance(lab, rows, &[7, 30])
+    });
+    let length = Case::new("no stop tokens", |lab| {
+        one_advance(lab, vec![Row { count: 0, done: false }, Row { count: CAPACITY - 2, done: false }], &[])
+    });
+    vec![stops, length]
+}
+
+/// Tokens of a completion in the cases of `advance`.
+const CAPACITY: usize = 2 * REPORTED + 5;
+/// Words of a row's report.
+const REPORT: usize = 1 + 2 * REPORTED;
+
+/// A row as the host would keep it.
+#[derive(Clone, Copy)]
+struct Row {
+    count: usize,
+    done: bool,
+}
+
+/// Three steps, in which rows end by a stop token, by their length, or not at all.
+fn one_advance(lab: &mut Lab, mut rows: Vec<Row>, stops: &[u32]) -> Result<()> {
+    let mut column = |value: fn(&Row) -> i32| lab.put(&rows.iter().map(value).collect::<Vec<_>>());
+    let (counts, done) = (column(|row| row.count as i32)?, column(|row| i32::from(row.done))?);
+    // A prompt of 40 tokens: the next input is the token before the one that is drawn.
+    let (positions, cells) = (column(|row| 39 + row.count as i32)?, column(|row| row.count as i32 - 1)?);
+    let stops_at = if stops.is_empty() { Buffer::NULL } else { lab.put(stops)? };
+    let report = lab.poisoned::<u32>(rows.len() * REPORT)?;
+    let mut expected = vec![u32::MAX; rows.len() * REPORT];
+    for step in 0..3 {
+        // A stop token at the first step, at the second or never.
+        let draw =
+            |i: usize| if i % 5 == step && !stops.is_empty() { stops[i % 2] } else { 100 + (3 * i + step) as u32 };
+        let tokens: Vec<u32> = (0..rows.len()).map(draw).collect();
+        let logprobs: Vec<f32> = tokens.iter().map(|&token| -(token as f32) / 64.0).collect();
+        let (tokens_at, logprobs_at) = (lab.put(&tokens)?, lab.put(&logprobs)?);
+        ops::rollout_advance(
+            &lab.gpu,
+            tokens_at,
+            logprobs_at,
+            counts,
+            done,
+            positions,
+            cells,
+            report,
+            stops_at,
+            CAPACITY,
+            rows.len(),
+        )?;
+        for (i, row) in rows.iter_mut().enumerate().filter(|(_, row)| !row.done) {
+            let place = i * REPORT + 1 + row.count % REPORTED;
+            (expected[place], expected[place + REPORTED]) = (tokens[i], logprobs[i].to_bits());
+            row.count += 1;
+            expected[i * REPORT] = row.count as u32;
+            row.done = stops.contains(&tokens[i]) || row.count == CAPACITY;
+        }
+        let mut is = |what: &str, buffer: Buffer<i32>, value: fn(&Row) -> i32| -> Result<()> {
+            let same = buffer.download(&lab.gpu)? == rows.iter().map(value).collect::<Vec<_>>();
+            lab.holds(&format!("step {step}: {what}"), same);
+            Ok(())
+        };
+        is("counts", counts, |row| row.count as i32)?;
+        is("positions", positions, |row| 39 + row.count as i32)?;
+        is("cells", cells, |row| row.count as i32 - 1)?;
+        is("the rows that have ended", done, |row| i32::from(row.done))?;
+        let same = report.download(&lab.gpu)? == expected;
+        lab.holds(&format!("step {step}: the report"), same);
+    }
+    let ended = rows.iter().filter(|row| row.done).count();
+    lab.holds("rows of all kinds", ended > 0 && ended < rows.len());
+    Ok(())
 }

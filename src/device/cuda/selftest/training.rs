@@ -1,11 +1,10 @@
 //! The gradient pass in too little memory, and some steps of training.
 
-use super::lab::{Lab, distance, rounded};
-use super::model::{Pair, shape, worst};
-use super::{BF16, GRADIENT};
+use super::Case;
+use super::lab::{Lab, Twin, distance, rounded};
+use super::model::{POSITIONS, Pair, as_stored, check_gradient, shape, twins};
 use crate::config::{Layers, resolve};
 use crate::device::Extent;
-use crate::device::cpu::decoder::Decoder;
 use crate::device::cpu::learner::CpuLearner;
 use crate::device::cuda::Shared;
 use crate::device::cuda::engine::CudaEngine;
@@ -13,21 +12,16 @@ use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::weights::Origin;
 use crate::grpo::adamw::{AdamW, Hyper};
 use crate::grpo::advantage::advantages;
-use crate::grpo::learner::Learner;
+use crate::grpo::learner::{Keep, Learner};
 use crate::grpo::objective::Objective;
 use crate::grpo::pass::{PassPlan, PassResult, TrainGroup, gradient_pass, unreached_tensors};
 use crate::model::embedded;
 use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
 use crate::model::weights::Weights;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
 use anyhow::{Context, Result};
-
-/// Smaller products add up in another order, which turns roundings to bf16, and a prompt in two halves is rounded twice.
-const HALVED: f64 = 5e-3;
-
-/// Mean |difference of log-probabilities| between rollout and training.
-const GAP: f64 = 2e-2;
 
 /// A checkpoint whose values bf16 can hold, so that both devices have the same.
 struct Rounded<'a>(&'a dyn Weights);
@@ -47,9 +41,24 @@ struct Batch {
     prompts: Vec<Prompt>,
     groups: Vec<Vec<Branch>>,
     advantages: Vec<Vec<f32>>,
+    temperature: f32,
 }
 
 impl Batch {
+    /// Log-probabilities of all tokens, branch by branch.
+    fn logprobs(&self, learner: &mut dyn Learner, adapter: &Adapter) -> Result<Vec<f32>> {
+        let mut logprobs = Vec::new();
+        learner.begin(adapter)?;
+        for (prompt, group) in self.prompts.iter().zip(&self.groups) {
+            let mut pack = Pack::default();
+            pack.push(&prompt.ids, &group.iter().map(|branch| &branch.tokens[..]).collect::<Vec<_>>());
+            learner.forward(Some(adapter), &pack, Keep::Nothing)?;
+            logprobs.extend(learner.token_stats(&pack, self.temperature)?.iter().map(|stats| stats.logprob));
+        }
+        Ok(logprobs)
+    }
+
+    /// The gradient of an update.
     fn pass(
         &self,
         learner: &mut dyn Learner,
@@ -65,7 +74,8 @@ impl Batch {
             .collect();
         let lengths: Vec<usize> = self.groups.iter().flatten().map(|branch| branch.tokens.len()).collect();
         let normaliser = objective.normaliser(&lengths, &vec![false; lengths.len()]);
-        let plan = PassPlan { temperature: 1.0, max_tokens, gradient_checkpointing: false, off_policy: false };
+        let plan =
+            PassPlan { temperature: self.temperature, max_tokens, gradient_checkpointing: false, off_policy: false };
         learner.begin(adapter)?;
         let result = gradient_pass(learner, adapter, &groups, objective, &normaliser, &plan)?;
         Ok((learner.gradient()?, result))
@@ -73,12 +83,16 @@ impl Batch {
 }
 
 /// A micro-batch that does not fit is cut, and the gradient stays.
-pub fn memory(lab: &mut Lab) -> Result<()> {
+pub fn memory() -> Vec<Case> {
+    vec![Case::new("", in_too_little_memory)]
+}
+
+fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
     let config = shape(6, 2, 64, 376);
     let pair = Pair::new(lab, &config, 16, 512 << 20)?;
     let grpo = resolve(&Layers::default())?.config.grpo;
     let objective = Objective::new(&grpo, 64)?;
-    let mut batch = Batch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new() };
+    let mut batch = Batch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new(), temperature: 1.0 };
     for key in 0..3 {
         batch.prompts.push(Prompt { ids: lab.below(20, config.vocab_size), key });
         let branch = |lab: &mut Lab, len| Branch {
@@ -105,30 +119,39 @@ pub fn memory(lab: &mut Lab) -> Result<()> {
     }
     let (halved, result) = cut.context("no amount of memory was too little")?;
     lab.holds("what does not fit is cut", result.micro_batches > 1);
-    lab.value("the gradient in parts", distance(&halved, &whole), HALVED);
-    let (want, _) = batch.pass(&mut CpuLearner::new(&pair.cpu), &pair.adapter, &objective, 4_096)?;
-    let (name, error) = worst(&pair.adapter, &halved, &want);
-    lab.value(&format!("against the CPU, worst of {name}"), error, GRADIENT);
+    let of = |cpu, adapter| batch.pass(&mut CpuLearner::new(cpu), adapter, &objective, 4_096).map(|(grads, _)| grads);
+    let twin = Twin { exact: of(&pair.cpu, &pair.adapter)?, rounded: of(&pair.rounded, &pair.kept)? };
+    // Smaller products may add up in another order, and a prompt in two parts is rounded twice.
+    lab.value("the gradient in parts against the whole one", distance(&halved, &whole), twin.bar());
+    check_gradient(lab, "", &pair.adapter, &halved, &twin);
     Ok(())
 }
 
+/// At 1 the embedded model is so certain that a few tokens make up most of the gradient, and roundings of those few most of its
+/// error: by seed from 1 % to 10 %. At this temperature all tokens count, and it is 0.5 % to 1.5 %.
+const TEMPERATURE: f32 = 4.0;
+
 /// Three steps on the embedded model, rewarded by a hash of the tokens.
-pub fn training(lab: &mut Lab) -> Result<()> {
+pub fn training() -> Vec<Case> {
+    vec![Case::new("", three_steps)]
+}
+
+fn three_steps(lab: &mut Lab) -> Result<()> {
     let source = embedded::open()?;
     let run = resolve(&Layers::default())?.config;
     let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
-    let extent = Extent { positions: 256, max_rows: 32, working_bytes: Some(512 << 20), keep: None };
+    let extent = Extent { positions: POSITIONS, max_rows: 32, working_bytes: Some(512 << 20), keep: None };
     let weights = Rounded(source.weights.as_ref());
     let origin = Origin::Checkpoint(&weights);
     let shared = Shared::on(lab.gpu.clone(), source.config.clone(), &origin, Some(&adapter), &extent)?;
-    let cpu = Decoder::load(source.config.clone(), &weights, extent.positions)?;
-    let (mut learner, mut host) = (CudaLearner::new(&shared), CpuLearner::new(&cpu));
+    let [exact, rounded] = twins(&source.config, &weights)?;
+    let mut learner = CudaLearner::new(&shared);
     let unreached = unreached_tensors(&mut learner, &adapter, &[5, 6, 7], &[8, 9, 10, 11])?;
     lab.holds(&format!("every adapter tensor gets a gradient {unreached:?}"), unreached.is_empty());
     let objective = Objective::new(&run.grpo, 48)?;
     let mut adamw = AdamW::new(adapter.params.len());
     let first = adapter.params.clone();
-    let sampling = Sampling::plain(1.0);
+    let sampling = Sampling::plain(TEMPERATURE);
     for step in 1..=3 {
         let prompts: Vec<Prompt> =
             (0..4).map(|key| Prompt { ids: lab.below(21, source.config.vocab_size), key }).collect();
@@ -137,7 +160,7 @@ pub fn training(lab: &mut Lab) -> Result<()> {
             num_generations: 8,
             sampling: &sampling,
             max_completion_length: 48,
-            seed: 42,
+            seed: lab.stream().u64(0),
             step,
             ends: &|_| false,
             stop_tokens: &source.config.eos_token_ids,
@@ -149,21 +172,23 @@ pub fn training(lab: &mut Lab) -> Result<()> {
             Stream::new(step, Purpose::Test, &tokens).f64(0)
         };
         let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(reward).collect()).collect();
-        lab.holds(
-            &format!("step {step}: rewards from 0 to 1"),
-            rewards.iter().flatten().all(|reward| (0.0..=1.0).contains(reward)),
-        );
         let advantages = advantages(&rewards, run.grpo.scale_rewards).values;
-        let batch = Batch { prompts, groups, advantages };
+        let batch = Batch { prompts, groups, advantages, temperature: TEMPERATURE };
+        let kept = as_stored(&adapter);
+        let (mut exact, mut rounded) = (CpuLearner::new(&exact), CpuLearner::new(&rounded));
+        let twin = Twin { exact: batch.logprobs(&mut exact, &adapter)?, rounded: batch.logprobs(&mut rounded, &kept)? };
+        let sampled: Vec<f32> = batch.groups.iter().flatten().flat_map(|branch| &branch.logprobs).copied().collect();
+        lab.near(&format!("step {step}: log-probabilities of the rollout"), &sampled, &twin);
+        let learned = batch.logprobs(&mut learner, &adapter)?;
+        lab.near(&format!("step {step}: log-probabilities of training"), &learned, &twin);
         let (grads, result) = batch.pass(&mut learner, &adapter, &objective, 4_096)?;
-        let (want, expected) = batch.pass(&mut host, &adapter, &objective, 4_096)?;
         lab.holds(&format!("step {step}: a finite loss"), result.totals.loss.is_finite());
-        let loss = (result.totals.loss - expected.totals.loss).abs() / expected.totals.loss.abs().max(1e-3);
-        lab.value(&format!("step {step}: the loss"), loss, 5.0 * BF16);
-        let mean = result.sampling_gap.0.sum / result.sampling_gap.0.count.max(1) as f64;
-        lab.value(&format!("step {step}: mean |Δ log-probability| of rollout and training"), mean, GAP);
-        let (name, error) = worst(&adapter, &grads, &want);
-        lab.value(&format!("step {step}: gradients, worst of {name}"), error, GRADIENT);
+        let of = |cpu: &mut CpuLearner, adapter: &Adapter| {
+            batch.pass(cpu, adapter, &objective, 4_096).map(|(grads, _)| grads)
+        };
+        let twin = Twin { exact: of(&mut exact, &adapter)?, rounded: of(&mut rounded, &kept)? };
+        check_gradient(lab, &format!("step {step}: "), &adapter, &grads, &twin);
+
         let hyper = Hyper { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
         let norm = learner.gradient_norm(&adapter)?;
         lab.holds(&format!("step {step}: a finite gradient"), norm.is_finite() && norm > 0.0);
