@@ -6,7 +6,6 @@
 
 pub mod asked;
 pub mod bench;
-pub mod code;
 pub mod compare;
 pub mod endpoint;
 pub mod engine;

@@ -35,13 +35,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Scope;
-
 use form::Form;
 use lex::Grouping;
 use limits::{Meter, Reason};
 
-pub use extract::{Extracted, Found, Rule, extract_boxed, extract_lenient, last_element};
+pub use extract::{Extracted, Found, Rule, Scope, extract_boxed, extract_lenient, last_element};
 
 /// What a check of an answer against the gold answer found. As JSON: `"correct"`, `"wrong"` or `{"undecided": reason}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,10 +8,10 @@ use anyhow::Result;
 use indicatif::HumanBytes;
 
 use super::super::download;
-use super::super::plan::measure::measure;
 use crate::config::RunConfig;
+use crate::device::memory::plan::Plan;
 use crate::model::config::known_shape;
-use crate::plan::Plan;
+use crate::plan::measure::measure;
 use crate::sweep::Sweep;
 use crate::sweep::cost::{Bound, Cost};
 use crate::sweep::folder::{Folder, Record};

@@ -1,0 +1,335 @@
+//! What a run takes of a CUDA device's memory, phase by phase, worked out before anything is loaded.
+//!
+//! The weights, the adapter and its optimiser stay for the whole run. The rest is one arena that rollouts and training
+//! use in turn, so the peak is what stays plus the larger of the two. Weights and activations are bf16; the adapter, its
+//! gradient and moments, statistics and logits are f32. No sum is written down here: the arena is laid out by the functions
+//! that lay out a GPU's, at no address.
+
+use super::arena::Arena;
+use super::layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
+use super::lora::LoraColumns;
+use super::{PREFILL_TOKENS, RESERVE, prompt_slots};
+use crate::config::RunConfig;
+use crate::grpo::learner::Keep;
+use crate::model::config::ModelConfig;
+use crate::model::lora::Adapter;
+use crate::ops::attention::Part;
+use crate::ops::attention_tiles::Tiles;
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+/// What CUDA, cuBLAS and the loaded kernels take themselves.
+const CONTEXT: u64 = 768 << 20;
+
+/// Bytes, by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What CUDA takes itself, and what is left free for it.
+    pub context: u64,
+    /// The frozen weights in bf16, with a bf16 copy of the adapter beside those that it adapts.
+    pub weights: u64,
+    /// The adapter's f32 weights, gradient and two moments.
+    pub adapter: u64,
+    pub rollout: Rollout,
+    pub training: Training,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Rollout {
+    /// Keys and values of the prompts whose branches are being decoded.
+    pub prompt_cache: u64,
+    /// Keys and values of the branches, each at its full length.
+    pub branch_cache: u64,
+    /// What a prefill or a decode step works on, with the logits of one token a row.
+    pub working: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Training {
+    /// What a micro-batch keeps for its backward pass.
+    pub kept: u64,
+    /// What the blocks work on, with partial sums of attention.
+    pub working: u64,
+    /// What the head works on before that: a chunk of logits, and the gradient of the rows they come from.
+    pub head: u64,
+}
+
+/// The largest batch that fits a memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Fit {
+    /// Branches decoded at the same time: `rollout.max_rows`.
+    pub max_rows: usize,
+    /// Rows of a micro-batch: `train.max_tokens_per_micro_batch`.
+    pub max_tokens: usize,
+}
+
+impl Plan {
+    pub fn of(model: &ModelConfig, config: &RunConfig) -> Result<Plan> {
+        let (blocks, len) = Adapter::shape(model, &config.lora)?;
+        let lora = LoraColumns::of(&blocks[0]);
+        Ok(Plan {
+            context: CONTEXT + RESERVE as u64,
+            weights: weight_bytes(model, config.rollout.max_sequence_length(), lora) as u64,
+            adapter: adapter_bytes(len) as u64,
+            rollout: Rollout::of(model, config, config.rollout.max_rows)?,
+            training: Training::of(model, config, config.train.max_tokens_per_micro_batch)?,
+        })
+    }
+
+    /// What stays for the whole run.
+    pub fn fixed(&self) -> u64 {
+        self.context + self.weights + self.adapter
+    }
+
+    pub fn peak(&self) -> u64 {
+        self.fixed() + self.rollout.total().max(self.training.total())
+    }
+}
+
+impl Rollout {
+    pub fn of(model: &ModelConfig, config: &RunConfig, max_rows: usize) -> Result<Rollout> {
+        let rollout = &config.rollout;
+        let rows = max_rows.min(rollout.completions_per_step());
+        let size = SlabSize {
+            rows,
+            prompt_slots: prompt_slots(rows, rollout.num_generations, rollout.prompts_per_step),
+            prompt: rollout.max_prompt_length,
+            completion: rollout.max_completion_length,
+            stops: model.eos_token_ids.len(),
+        };
+        let (blocks, _) = Adapter::shape(model, &config.lora)?;
+        let layout = Layout { config: model, lora: LoraColumns::of(&blocks[0]) };
+        let mut arena = Arena::endless();
+        layout.caches(&mut arena, size.prompt_slots, size.prompt)?;
+        let prompt_cache = arena.used();
+        layout.caches(&mut arena, rows, size.completion)?;
+        let caches = arena.used();
+        layout.slabs(&mut arena, size)?;
+        let prompts = (rollout.prompts_per_step * size.prompt).min(PREFILL_TOKENS.max(size.prompt));
+        Ok(Rollout {
+            prompt_cache: prompt_cache as u64,
+            branch_cache: (caches - prompt_cache) as u64,
+            working: (arena.used() - caches + layout.prefill_bytes(prompts)) as u64,
+        })
+    }
+
+    pub fn total(&self) -> u64 {
+        self.prompt_cache + self.branch_cache + self.working
+    }
+}
+
+impl Training {
+    pub fn of(model: &ModelConfig, config: &RunConfig, max_tokens: usize) -> Result<Training> {
+        let keep = if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything };
+        let (blocks, _) = Adapter::shape(model, &config.lora)?;
+        let layout = Layout { config: model, lora: LoraColumns::of(&blocks[0]) };
+        let heads = model.heads();
+        let parts = longest_parts(config, max_tokens.max(config.rollout.max_sequence_length()));
+        let partial = Tiles::new(&parts, heads.query / heads.kv).partial_len(heads);
+        let rows = parts.last().map_or(0, |part| part.branches.last().map_or(part.prompt.end, |branch| branch.end));
+        let pairs: usize = parts.iter().flat_map(|part| &part.branches).map(|branch| branch.len() + 1).sum();
+        let bytes = layout.pass_bytes(rows, pairs, partial, keep);
+        Ok(Training {
+            kept: (metadata_bytes(rows) + bytes.kept) as u64,
+            working: bytes.blocks as u64,
+            head: bytes.head as u64,
+        })
+    }
+
+    pub fn total(&self) -> u64 {
+        self.kept + self.working.max(self.head)
+    }
+}
+
+/// A micro-batch of `rows` rows, made of groups whose prompts and completions are as long as they may be.
+fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
+    let rollout = &config.rollout;
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while at < rows {
+        let prompt = at..(at + rollout.max_prompt_length).min(rows);
+        at = prompt.end;
+        let mut branches = Vec::new();
+        while at < rows && branches.len() < rollout.num_generations {
+            // A completion's last token predicts nothing and has no row.
+            let branch = at..(at + rollout.max_completion_length.max(2) - 1).min(rows);
+            at = branch.end;
+            branches.push(branch);
+        }
+        parts.push(Part { prompt, branches });
+    }
+    parts
+}
+
+impl Fit {
+    /// The largest batch in `memory` bytes; `None` where not even one branch at full length fits.
+    pub fn within(memory: u64, model: &ModelConfig, config: &RunConfig) -> Result<Option<Fit>> {
+        let plan = Plan::of(model, config)?;
+        let Some(free) = memory.checked_sub(plan.fixed()) else { return Ok(None) };
+        let rows_fit = |rows: usize| Ok(Rollout::of(model, config, rows)?.total() <= free);
+        let tokens_fit = |tokens: usize| Ok(Training::of(model, config, tokens)?.total() <= free);
+        let max_rows = largest(config.rollout.completions_per_step(), rows_fit)?;
+        // Beyond a million rows nothing is gained.
+        let max_tokens = largest(1 << 20, tokens_fit)?;
+        let shortest = config.rollout.max_sequence_length();
+        Ok((max_rows > 0 && max_tokens >= shortest).then_some(Fit { max_rows, max_tokens }))
+    }
+}
+
+/// The largest number up to `limit` for which `fits` holds, by bisection; 0 for none.
+fn largest(limit: usize, fits: impl Fn(usize) -> Result<bool>) -> Result<usize> {
+    let (mut yes, mut no) = (0, limit + 1);
+    while no - yes > 1 {
+        let middle = yes + (no - yes) / 2;
+        if fits(middle)? { yes = middle } else { no = middle }
+    }
+    Ok(yes)
+}
+
+/// Keys and values of one token in all blocks.
+pub fn cache_bytes_per_token(model: &ModelConfig) -> u64 {
+    4 * (model.num_hidden_layers * model.num_key_value_heads * model.head_dim) as u64
+}
+
+/// `80GiB`, `24 GB`, `512MiB` or a plain number of bytes.
+pub fn parse_memory(text: &str) -> Result<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let unit: f64 = match text[digits..].trim().to_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "mib" | "m" => (1u64 << 20) as f64,
+        "gib" | "g" => (1u64 << 30) as f64,
+        _ => bail!("`{text}` is no amount of memory\nhint: write it as 80GiB or 24GB"),
+    };
+    match text[..digits].parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * unit) as u64),
+        _ => bail!("`{text}` is no amount of memory\nhint: write it as 80GiB or 24GB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Layers, resolve};
+    use crate::model::config::known_shape;
+
+    const GIB: u64 = 1 << 30;
+
+    fn study() -> (ModelConfig, RunConfig) {
+        let layers = Layers { preset: Some("qwen2.5-7b".into()), ..Layers::default() };
+        (known_shape("qwen2.5-7b").unwrap(), resolve(&layers).unwrap().config)
+    }
+
+    /// Within a hundredth: pieces are rounded up to 256 bytes, and statistics of rows are not counted by hand.
+    fn about(got: u64, expected: f64) {
+        assert!((got as f64 / expected - 1.0).abs() < 0.01, "{got} {expected}");
+    }
+
+    #[test]
+    fn the_study_by_hand() {
+        let (model, config) = study();
+        let plan = Plan::of(&model, &config).unwrap();
+        // Beside the weights of the four groups of a block: p rows and p columns, p = 32 for each of their layers.
+        let beside = |columns: usize, inputs: usize, outputs: usize| columns * (inputs + outputs + columns);
+        let lora =
+            beside(96, 3584, 4608) + beside(32, 3584, 3584) + beside(64, 3584, 37_888) + beside(32, 18_944, 3584);
+        assert_eq!(LoraColumns::of(&Adapter::shape(&model, &config.lora).unwrap().0[0]).values(&model), lora);
+        about(plan.weights, 2.0 * (7_615_616_512 + 28 * lora) as f64);
+        // 7 linear layers of 28 blocks: r (in + out) each; 80.7 M at r = 32.
+        let widths = (3584 + 3584) + 2 * (3584 + 512) + (3584 + 3584) + 2 * (3584 + 18_944) + (18_944 + 3584);
+        about(plan.adapter, 16.0 * 28.0 * 32.0 * f64::from(widths));
+        // 56 KiB a token, 4,096 tokens, 256 rows.
+        assert_eq!(cache_bytes_per_token(&model), 56 << 10);
+        assert_eq!(plan.rollout.branch_cache, 56 * GIB);
+        assert_eq!(plan.rollout.prompt_cache, 64 * 1024 * (56 << 10));
+        // A decode step: a forward pass of one token a row, logits, spans of 256 keys of attention. And a prefill of 8,192
+        // tokens. A pass has three streams, what a block keeps and what it works on; four of these are rows with columns of
+        // the adapter: normed (the most of qkv's and gate and up's), attended, gate and up, activated.
+        let (qkv, q, inner) = (4608.0, 3584.0, 18_944.0);
+        let pass = 2.0 * (5.0 * 3584.0 + qkv + q + 3.0 * inner + 96.0 + 32.0 + 64.0 + 32.0) + 4.0 * 31.0;
+        let step = 256.0 * (pass + 4.0 * 152_064.0 + 4.0 * 28.0 * 20.0 * 130.0 + 8.0 * 4096.0);
+        about(plan.rollout.working, step + 8192.0 * (pass + 96.0));
+        assert_eq!(plan.peak(), plan.fixed() + plan.rollout.total().max(plan.training.total()));
+    }
+
+    #[test]
+    fn a_micro_batch_by_hand() {
+        let (model, mut config) = study();
+        config.train.gradient_checkpointing = false;
+        let rows = 16_384.0;
+        let training = Training::of(&model, &config, 16_384).unwrap();
+        // Of 28 blocks: input, the stream between, qkv, what attention gave, gate and up, 7 shrunk rows of 32 and room for the
+        // 2 that the gradient of gate and up is shrunk to, and 30 f32. And the stream after the last, the hidden rows and
+        // their gradient.
+        let block = 2.0 * (2.0 * 3584.0 + 4608.0 + 3584.0 + 2.0 * 18_944.0 + 9.0 * 32.0) + 4.0 * 30.0;
+        about(training.kept, rows * (28.0 * block + 3.0 * 2.0 * 3584.0));
+        // A chunk of 1,024 rows of logits with their hidden rows, and the gradient of the hidden row of each token: four
+        // completions on one prompt, each of which has a token more than rows.
+        let tokens = rows - 1024.0 + 4.0;
+        about(training.head, 1024.0 * (4.0 * 152_064.0 + 2.0 * 3584.0) + tokens * 2.0 * 3584.0);
+        // The gradients of the stream (with columns of the adapter), of a norm's output and of the activated width. Beside
+        // them attention's: a sum for each of 28 heads, and the partial sums of the gradient of the prompts' keys.
+        let blocks = rows * (2.0 * (2.0 * 3584.0 + 32.0 + 18_944.0) + 4.0 * 28.0);
+        let heads = model.heads();
+        let tiles = Tiles::new(&longest_parts(&config, 16_384), heads.query / heads.kv);
+        about(training.working, blocks + 4.0 * tiles.partial_len(heads) as f64);
+    }
+
+    /// The parts that are counted are a micro-batch: all rows once, in order.
+    #[test]
+    fn the_longest_parts_fill_a_micro_batch() {
+        let (_, config) = study();
+        for rows in [1, 1_024, 1_025, 5_120, 16_384, 100_000] {
+            let mut at = 0;
+            for part in longest_parts(&config, rows) {
+                for range in std::iter::once(part.prompt).chain(part.branches) {
+                    assert!(range.start == at && range.end > at);
+                    at = range.end;
+                }
+            }
+            assert_eq!(at, rows);
+        }
+    }
+
+    #[test]
+    fn what_fits_is_the_most_that_does() {
+        let (model, config) = study();
+        for memory in [48 * GIB, 80 * GIB, 141 * GIB] {
+            let fit = Fit::within(memory, &model, &config).unwrap().unwrap();
+            let peak = |fit: Fit| {
+                let mut config = config.clone();
+                config.rollout.max_rows = fit.max_rows;
+                config.train.max_tokens_per_micro_batch = fit.max_tokens;
+                Plan::of(&model, &config).unwrap().peak()
+            };
+            assert!(peak(fit) <= memory);
+            assert!(peak(Fit { max_tokens: fit.max_tokens + 1, ..fit }) > memory);
+            if fit.max_rows < config.rollout.completions_per_step() {
+                assert!(peak(Fit { max_rows: fit.max_rows + 1, ..fit }) > memory);
+            }
+        }
+        assert_eq!(Fit::within(12 * GIB, &model, &config).unwrap(), None);
+    }
+
+    #[test]
+    fn keeping_inputs_only_takes_less() {
+        let (model, mut config) = study();
+        config.train.gradient_checkpointing = false;
+        let plain = Training::of(&model, &config, 16_384).unwrap().kept;
+        config.train.gradient_checkpointing = true;
+        let checkpointed = Training::of(&model, &config, 16_384).unwrap().kept;
+        assert!(checkpointed * 8 < plain, "{checkpointed} {plain}");
+    }
+
+    #[test]
+    fn amounts_of_memory() {
+        assert_eq!(parse_memory("80GiB").unwrap(), 80 << 30);
+        assert_eq!(parse_memory(" 24 GB ").unwrap(), 24_000_000_000);
+        assert_eq!(parse_memory("1.5g").unwrap(), 3 << 29);
+        assert_eq!(parse_memory("1000").unwrap(), 1000);
+        for text in ["", "GiB", "-1GiB", "0", "12 apples", "1e3GiB"] {
+            assert!(parse_memory(text).unwrap_err().to_string().contains("hint: "), "{text}");
+        }
+    }
+}
