@@ -19,7 +19,6 @@ pub mod runs;
 pub mod selftest;
 pub mod sweep;
 pub mod train;
-pub mod trained;
 
 use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};

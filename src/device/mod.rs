@@ -11,7 +11,7 @@ use crate::grpo::learner::{Keep, Learner};
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::rollout::Engine;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cpu::decoder::Decoder;
 use cpu::engine::CpuEngine;
 use cpu::learner::CpuLearner;
@@ -61,6 +61,16 @@ impl Device {
 /// GPUs that the driver lets this process see; 0 where there is no driver.
 pub fn gpus() -> usize {
     cuda::count()
+}
+
+/// Makes the process work with `count` threads; `None`: one for each core. To be called once, before anything is computed.
+pub fn use_threads(count: Option<usize>) -> Result<()> {
+    match count {
+        Some(threads) => {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the worker threads")
+        }
+        None => Ok(()),
+    }
 }
 
 /// How much memory a model is to work in.

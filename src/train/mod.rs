@@ -16,6 +16,7 @@ use crate::grpo::learner::Learner;
 use crate::grpo::objective::Objective;
 use crate::grpo::pass::unreached_tensors;
 use crate::model::lora::Adapter;
+use crate::model::peft::save_adapter;
 use crate::rollout::{Engine, Sampling, Watch};
 use crate::run::{CompletionsLog, MetricsLog, Progress, RunDir, Signal, StepView, Stop};
 use crate::stats::{mean, sample_std};
@@ -154,7 +155,7 @@ pub fn train(
         learner.moments(&mut state.adamw)?;
         state.save(&run.checkpoint(state.counters.step), training.base)?;
     }
-    state::save_adapter(&state.adapter, &run.adapter(), training.base)?;
+    save_adapter(&state.adapter, &run.adapter(), training.base)?;
     let finished = state.counters.step >= steps;
     let after = if finished { evaluate(training, engine, &state.adapter, state.counters.step)? } else { None };
     if let Some(after) = &after {
