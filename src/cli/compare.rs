@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::eval::{self, OutputFormat};
+use super::eval;
+use super::output_format::OutputFormat;
 use crate::report::compare::{PairedEvaluations, compare};
 
 /// Compare two runs: configuration, training, evaluations

@@ -106,7 +106,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
-    let setup = Setup::new(&config, &source, super::data_dir().as_deref(), recorded)?;
+    let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let mut state = match &resumed {
@@ -157,6 +157,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state)?;
     conclude(&run, &outcome, steps);
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
+}
+
+/// The folder with benchmarks that `RFT_DATA_DIR` names.
+fn data_dir() -> Option<PathBuf> {
+    std::env::var_os("RFT_DATA_DIR").filter(|folder| !folder.is_empty()).map(Into::into)
 }
 
 /// The configuration of a new run, from all layers.

@@ -2,8 +2,8 @@
 
 use num_traits::Signed;
 
-use super::enclose;
 use super::claim::{Claim, Item, Link, Relations, region};
+use super::enclose;
 use super::limits::{Meter, Reason};
 use super::region::Region;
 use super::token::{Joiner, Relation};

@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::config_args::ConfigArgs;
 use super::super::download;
-use super::{OutputFormat, table};
+use super::table;
+use crate::cli::output_format::OutputFormat;
 use crate::config::{self, RunConfig};
 use crate::device;
 use crate::eval::folder::EvalFolder;

@@ -1,6 +1,6 @@
 //! The operations on rows and values one by one: norms, positions, SwiGLU, rows by index, AdamW, random weights.
 
-use super::Case;
+use super::case::{Case, name};
 use super::lab::{F32, Lab, Twin, distance, rounded};
 use super::model::shape;
 use crate::config::LoraSection;
@@ -91,10 +91,6 @@ pub fn qk_norm() -> Vec<Case> {
             Case::new(format!("{rows} rows, {}", name(heads)), move |lab| one_qk_norm(lab, heads, rows))
         })
         .into()
-}
-
-pub fn name(heads: Heads) -> String {
-    format!("{} heads over {} of {}", heads.query, heads.kv, heads.dim)
 }
 
 fn one_qk_norm(lab: &mut Lab, heads: Heads, rows: usize) -> Result<()> {
