@@ -1,17 +1,15 @@
 //! `rft generate`: ask a model one question and watch it answer.
 
 use super::config_args::ConfigArgs;
-use super::trained::{Trained, prior_prompt};
 use crate::config;
 use crate::device::{Device, Extent, Loaded};
-use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
 use crate::rollout::{Request, Sampling, Watch};
 use crate::run::Stop;
-use crate::train::state::load_adapter;
+use crate::run::trained::{Trained, prior_prompt};
 use anyhow::{Result, ensure};
 use std::io::Write;
 use std::path::PathBuf;
@@ -83,8 +81,7 @@ pub fn run(args: Args) -> Result<()> {
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
-    let adapter: Option<Adapter> =
-        trained.map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
+    let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();
     let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use rft::model::lora::Adapter;
+use rft::model::peft::load_adapter;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::rollout::{Branch, Engine, Request, Watch};
 use rft::run::metrics::{self, MetricsRecord};
-use rft::train::state::load_adapter;
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};

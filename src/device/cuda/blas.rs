@@ -4,7 +4,8 @@
 //! C = A · B in rows is asked for as Cᵀ = Bᵀ · Aᵀ, with the operands swapped.
 
 use super::choices::Choices;
-use super::memory::{Buffer, Element};
+use super::element::Element;
+use crate::device::memory::arena::Buffer;
 use crate::device::memory::layout::Rows;
 use anyhow::{Context, Result, ensure};
 use cudarc::cublaslt::{result, sys};

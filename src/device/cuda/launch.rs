@@ -1,25 +1,15 @@
-//! The kernels, loaded, and how one is launched.
+//! How a kernel is launched.
 
-use super::Gpu;
-use super::images;
-use super::memory::{Buffer, Element};
+use super::element::Element;
+use super::gpu::Gpu;
+use super::memory::Buffer;
 use crate::device::memory::layout::Rows;
-use anyhow::{Context, Result, bail, ensure};
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, result, sys};
-use cudarc::nvrtc::Ptx;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use anyhow::{Context, Result, ensure};
+use cudarc::driver::{CudaFunction, result, sys};
 use std::ffi::c_void;
-use std::sync::Arc;
 
 /// Dynamic shared memory that a kernel may take without having asked for more.
 const USUAL_SHARED: u32 = 48 << 10;
-
-/// The compiled files of `src/device/cuda/kernels`, and the kernels used so far, by name.
-pub struct Kernels {
-    modules: Vec<Arc<CudaModule>>,
-    found: RefCell<BTreeMap<&'static str, CudaFunction>>,
-}
 
 /// How many blocks of how many threads, with how many bytes of dynamic shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -165,26 +155,6 @@ pub(super) fn driver_tells_parameters() -> bool {
 #[cfg(not(feature = "load-cuda"))]
 pub(super) fn driver_tells_parameters() -> bool {
     true
-}
-
-impl Kernels {
-    pub fn load(context: &Arc<CudaContext>) -> Result<Self> {
-        let load = |image: images::Image| {
-            let loaded = context.load_module(Ptx::from_binary(image.data));
-            loaded
-                .with_context(|| format!("load `{}.cu` ({})\nhint: update NVIDIA's driver", image.file, images::ORIGIN))
-        };
-        let images = images::for_capability(context.compute_capability()?)?;
-        let modules = images.into_iter().map(load).collect::<Result<_>>()?;
-        Ok(Self { modules, found: RefCell::default() })
-    }
-
-    fn find(&self, name: &str) -> Result<CudaFunction> {
-        match self.modules.iter().find_map(|module| module.load_function(name).ok()) {
-            Some(kernel) => Ok(kernel),
-            None => bail!("there is no kernel `{name}`"),
-        }
-    }
 }
 
 impl Gpu {

@@ -4,26 +4,18 @@
 //! uses it has been issued. That is why [`Buffer`] can be a plain pointer: it is valid as long as its arena, and nothing
 //! is freed while a run lasts.
 
-use super::Gpu;
+use super::element::Element;
+use super::gpu::Gpu;
 use super::room::{self, Room};
 use crate::device::memory::arena::Pieces;
 use anyhow::{Context, Result, ensure};
-use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, PinnedHostSlice, result};
+use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, PinnedHostSlice, result};
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 pub use crate::device::memory::arena::{Arena, Buffer};
-
-/// What device memory may hold.
-pub trait Element: DeviceRepr + Copy + 'static {}
-impl Element for bf16 {}
-impl Element for f32 {}
-impl Element for i32 {}
-impl Element for u32 {}
-impl Element for u64 {}
-impl Element for u8 {}
 
 impl<T: Element> Buffer<T> {
     /// Copies from the host. `values` have been read when this returns: the driver stages what is not pinned.

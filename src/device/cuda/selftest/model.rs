@@ -1,7 +1,6 @@
 //! A small random decoder with its adapter, forward and back, against the CPU's.
 
-use super::Case;
-use super::elementwise::name;
+use super::case::{Case, name};
 use super::lab::{Lab, Twin, distance, rounded};
 use crate::config::LoraSection;
 use crate::device::Extent;

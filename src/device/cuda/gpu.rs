@@ -1,0 +1,113 @@
+//! One GPU with its stream, its kernels and cuBLASLt.
+
+use super::blas::Blas;
+use super::modules::Kernels;
+use super::room::{self, Room};
+use anyhow::{Context, Result, ensure};
+use cudarc::driver::{CudaContext, CudaStream, sys};
+use std::sync::Arc;
+
+/// The device with everything that is launched on it.
+pub struct Gpu {
+    pub stream: Arc<CudaStream>,
+    pub kernels: Kernels,
+    pub blas: Blas,
+    pub name: String,
+    /// Bytes of memory that were free as it was opened.
+    pub(super) free_at_start: usize,
+    /// Whether every piece of an arena is an allocation of its own, for a tool that looks for overruns.
+    pub guarded: bool,
+}
+
+impl Gpu {
+    /// Opens GPU number `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        Self::start(ordinal).map_err(room::explain).with_context(|| format!("start on GPU {ordinal}"))
+    }
+
+    fn start(ordinal: usize) -> Result<Self> {
+        let opened = || format!("open GPU {ordinal}\nhint: `nvidia-smi` lists the GPUs that the driver sees");
+        let stream = new_stream(ordinal).with_context(opened)?;
+        let context = stream.context().clone();
+        // SAFETY: there is one stream, so no event has to order the uses of a buffer.
+        unsafe { context.disable_event_tracking() };
+        let (free_at_start, _) = context.mem_get_info()?;
+        let capability = context.compute_capability()?;
+        let name = context.name()?;
+        ensure!(
+            capability >= (8, 0),
+            "{name} has compute capability {capability:?}; bf16 on tensor cores needs (8, 0)"
+        );
+        keep_pool(&context)?;
+        let kernels = Kernels::load(&context).context("load the kernels")?;
+        let blas = Blas::new(stream.clone(), &name)?;
+        Ok(Self { stream, kernels, blas, name, free_at_start, guarded: false })
+    }
+
+    /// Waits for all work that was issued.
+    pub fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().context("wait for the GPU")
+    }
+
+    /// Makes the device's context that of this thread, as copies need it.
+    pub fn bind(&self) -> Result<()> {
+        Ok(self.stream.context().bind_to_thread()?)
+    }
+
+    /// Its memory as it is now.
+    pub fn room(&self) -> Result<Room> {
+        Room::of(self.stream.context(), self.free_at_start)
+    }
+}
+
+/// The one stream that everything is issued to.
+#[cfg(not(feature = "candle-cuda"))]
+fn new_stream(ordinal: usize) -> Result<Arc<CudaStream>> {
+    Ok(CudaContext::new(ordinal)?.new_stream()?)
+}
+
+/// The stream of candle's device, so that candle's models can be run beside ours.
+#[cfg(feature = "candle-cuda")]
+fn new_stream(ordinal: usize) -> Result<Arc<CudaStream>> {
+    let device = candle_core::Device::new_cuda_with_stream(ordinal)?;
+    Ok(device.as_cuda_device()?.cuda_stream())
+}
+
+/// GPUs that the driver sees; 0 where there is no driver.
+pub fn count() -> usize {
+    if !driver_is_present() {
+        return 0;
+    }
+    CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+}
+
+/// Whether there is a CUDA driver to load.
+#[cfg(feature = "load-cuda")]
+pub(super) fn driver_is_present() -> bool {
+    // SAFETY: this opens the driver's library and nothing else.
+    unsafe { sys::is_culib_present() }
+}
+
+/// A binary that links to the driver does not start without one.
+#[cfg(not(feature = "load-cuda"))]
+pub(super) fn driver_is_present() -> bool {
+    true
+}
+
+/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronization. A GPU without
+/// memory pools has no such allocator, and memory is taken from the driver itself.
+fn keep_pool(context: &CudaContext) -> Result<()> {
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut pool = std::ptr::null_mut();
+    let mut keep = u64::MAX;
+    context.bind_to_thread()?;
+    // SAFETY: both calls are given valid pointers to what their attribute takes.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()).result()?;
+    }
+    Ok(())
+}
