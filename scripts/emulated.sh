@@ -134,8 +134,21 @@ if wanted widths; then
 fi
 
 if wanted model; then
-  part "model: greedy, CPU" "$binary" generate --device cpu --model "${MODEL:?a GGUF file}" --temperature 0 --max-tokens 8 "What is 7 times 8?"
-  part "model: greedy, emulated GPU" "$binary" generate --device cuda --model "$MODEL" --temperature 0 --max-tokens 8 "What is 7 times 8?"
+  greedy() {
+    local device
+    for device in cpu cuda; do
+      "$binary" generate --device $device --model "${MODEL:?a GGUF file or a folder}" --temperature 0 --max-tokens 8 \
+        --output-format json "What is 7 times 8?" >"$out/greedy-$device.json" || return 1
+    done
+    python3 - "$out"/greedy-{cpu,cuda}.json <<'PY'
+import json, sys
+cpu, cuda = (json.load(open(path)) for path in sys.argv[1:])
+apart = max(abs(a - b) for a, b in zip(cpu["logprobs"], cuda["logprobs"]))
+print(cpu["tokens"], cuda["tokens"], f"log-probabilities differ by at most {apart:.4f}")
+sys.exit(cpu["tokens"] != cuda["tokens"] or apart > 0.1)
+PY
+  }
+  part "model: greedy tokens" greedy
   part "model: one training step" "$binary" train --device cuda --ppe reasoning --model "$MODEL" --data arithmetic --steps 1 \
     --set rollout.prompts_per_step=1 --set rollout.num_generations=2 --set rollout.max_completion_length=8 --set eval.questions=0 --name model
 fi
