@@ -1,9 +1,9 @@
-"""Draws the reward curves of TRL's runs and of ours, and says whether ours lie in TRL's band.
+"""Draws the reward curves of TRL's runs and ours, and prints whether ours are inside TRL's prediction intervals.
 
     python tests/oracle/sums_curves.py tests/fixtures/trl_sums.json RUN_DIRECTORY... --svg docs/img/learning-parity.svg
 
-The band of a block of ten steps is where one more run of TRL's would lie with a probability of 95 %: the mean of its seeds,
-plus and minus t(n - 1) s sqrt(1 + 1/n), with s the deviation between its seeds (a prediction interval).
+The interval of a block of ten steps contains one more TRL run with a probability of 95 %: the mean of TRL's seeds, plus or
+minus t(n - 1) s sqrt(1 + 1/n), where s is the standard deviation between the seeds.
 Only the standard library is needed.
 """
 
@@ -37,7 +37,7 @@ def prediction(values: list[float]) -> tuple[float, float]:
 
 
 def difference(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    """Welch's interval for the difference of two means: the difference and its half width."""
+    """Welch's interval for the difference of two means: the difference and the half width."""
     a, b = stdev(ours) ** 2 / len(ours), stdev(theirs) ** 2 / len(theirs)
     freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
     return mean(ours) - mean(theirs), T[max(2, int(freedom))] * math.sqrt(a + b)
@@ -45,7 +45,7 @@ def difference(ours: list[float], theirs: list[float]) -> tuple[float, float]:
 
 def report(ours: list[dict], theirs: list[dict]) -> None:
     for key in KEYS:
-        print(f"\n| {key}, steps | TRL, {len(theirs)} seeds | band of one more run | rft, {len(ours)} seeds | inside |")
+        print(f"\n| {key}, steps | TRL, {len(theirs)} seeds | prediction interval | rft, {len(ours)} seeds | inside |")
         print("|---|---|---|---|---|")
         their_blocks, our_blocks = ([blocks(run[key]) for run in runs] for runs in (theirs, ours))
         for index, (them, us) in enumerate(zip(zip(*their_blocks), zip(*our_blocks))):
