@@ -82,7 +82,7 @@ def manifest(images):
         text = path.read_bytes()
         sources.update(b"%s %d\n" % (path.name.encode(), len(text)) + text)
     lines = [
-        "# Written by scripts/kernels.sh. docs/kernels.md says which drivers load these images.",
+        "# Written by scripts/kernels.sh. docs/kernels.md lists the drivers that can load these images.",
         f'toolkit = "CUDA {build.decode()} (NVRTC)"',
         f"options = {OPTIONS}".replace("'", '"'),
         f"targets = {TARGETS}".replace("'", '"'),
