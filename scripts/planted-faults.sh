@@ -17,7 +17,7 @@ faults() {
 dropped-bias      | rope             | qkv_rope.cu                   | s/if \(bias\) \{/if (false) {/
 rope-position     | rope             | qkv_rope.cu                   | s/positions\[row\]\) \* half \+ column, 1\)/positions[row] + 1) * half + column, 1)/
 transposed-tile   | attention        | attention.cuh                 | s/ldmatrix_x4_trans\(columns/ldmatrix_x4(columns/
-missing-barrier   | attention        | branch_attention.cu           | s/^ *__syncthreads\(\);  \/\/ the copies are there.*//
+missing-barrier   | attention        | branch_attention.cu           | s/^ *__syncthreads\(\);  \/\/ the copies have arrived.*//
 dropped-row       | attention        | branch_attention.cu           | s/return row < used \?/return row < used - 1 ?/
 future-token      | attention        | branch_attention.cu           | s/const int last = first_last - start/const int last = 1 + first_last - start/
 softmax-scale     | decode-attention | attention.cuh                 | s/D == 128 \? 0\.08838834764831845f/D == 128 ? 0.09f/
