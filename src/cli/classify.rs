@@ -1,4 +1,4 @@
-//! `rft classify`: what the responses of a run do, as a table, as JSON, as spans and as a picture.
+//! `rft classify`: the behaviors in completions, as a table, JSON, spans and a heat map.
 
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
@@ -21,14 +21,14 @@ use crate::behavior::{Class, Classifier, Span};
 use crate::disk::atomic::{self, write_error};
 use crate::server::Options;
 
-/// Questions that are put to the judge at the same time.
+/// Maximum number of concurrent requests to the judge.
 const JUDGE_WORKERS: usize = 8;
 
-/// Tell what responses do: verify, backtrack, plan, write code ...
+/// Find behaviors in completions: verification, backtracking, planning, code ...
 ///
-/// Marks nine behaviours by rules, without a network: the share of responses that show each, spans a response and spans per
-/// 1,000 tokens, with 95 % intervals over questions. A class on which the rules agree too little with the labels is marked
-/// `low confidence`.
+/// Finds nine behaviors with rules, without a network: the share of completions that show each, spans per completion and
+/// spans per 1,000 tokens, with 95 % intervals over questions. A class is marked `low confidence` if the rules do not agree
+/// well enough with the labeled set.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft classify runs/tiny-null-example-1
@@ -36,57 +36,57 @@ const JUDGE_WORKERS: usize = 8;
   rft classify answers.jsonl --text-column completion --question-column problem --spans spans.jsonl
   rft classify runs/a --endpoint http://localhost:8000/v1 --judge-model Qwen2.5-32B-Instruct
 
-The judge's key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
+The judge's API key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
 pub struct Args {
-    /// Run directories, or files with one JSON object a line
+    /// Run directories, or files with one JSON object per line
     #[arg(required = true, value_name = "RUN|FILE")]
     inputs: Vec<PathBuf>,
 
-    /// Column of the responses in a file [default: text]
+    /// Column with the completions, for files [default: text]
     #[arg(long, value_name = "COLUMN")]
     text_column: Option<String>,
 
-    /// Column of what the model was given, from which copies are told [default: prompt_text]
+    /// Column with the prompt, to ignore text copied from it [default: prompt_text]
     #[arg(long, value_name = "COLUMN")]
     prompt_column: Option<String>,
 
-    /// Column of the questions [default: question]
+    /// Column with the questions [default: question]
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
 
-    /// Rules to use instead of the built-in ones
+    /// File with rules to use instead of the built-in ones
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
 
-    /// Write every span that was found
+    /// Write every span to this file
     #[arg(long, value_name = "FILE")]
     spans: Option<PathBuf>,
 
-    /// Draw the shares of several inputs, and their change from the first
+    /// Draw the shares of several inputs, and their change from the first, to this file
     #[arg(long, value_name = "FILE.svg")]
     heatmap: Option<PathBuf>,
 
-    /// Ask a model behind this OpenAI-compatible server too, and tell how far it agrees with the rules
+    /// Also ask a model on this OpenAI-compatible server, and measure its agreement with the rules
     #[arg(long, value_name = "URL", requires = "judge_model")]
     endpoint: Option<String>,
 
-    /// The model to ask; name a version that does not change
+    /// Model to ask; use a version that does not change
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     judge_model: Option<String>,
 
-    /// Ask it about so many responses of each input, spread evenly; nine questions each
+    /// Maximum number of completions per input to judge, spread evenly; each takes nine requests
     #[arg(long, value_name = "N", default_value_t = 200, requires = "endpoint")]
     judge_limit: usize,
 
-    /// Where its replies are kept
+    /// Folder that caches the judge's replies
     #[arg(long, value_name = "DIR", default_value = "runs/judge-cache", requires = "endpoint")]
     judge_cache: PathBuf,
 
-    /// Seed of the intervals
+    /// Random seed of the intervals
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output_format: Format,
 }
@@ -97,11 +97,11 @@ enum Format {
     Json,
 }
 
-/// One input and what was found in it.
+/// One input and the behaviors found in it.
 struct Classified {
     name: String,
     responses: Vec<Response>,
-    /// Of each response.
+    /// The spans of each completion.
     spans: Vec<Vec<Span>>,
     summary: Summary,
     judged: Option<Judged>,
@@ -110,7 +110,7 @@ struct Classified {
 pub fn run(args: Args) -> Result<()> {
     ensure!(
         args.heatmap.is_none() || args.inputs.len() > 1,
-        "--heatmap compares inputs, and there is one\nhint: name several runs or files, first what the others are compared with"
+        "--heatmap needs at least two inputs, found 1\nhint: pass several runs or files; the first is the one that the others are compared with"
     );
     let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
@@ -157,11 +157,11 @@ fn text(all: &[Classified], classifier: &Classifier) -> String {
     for it in all {
         let Summary { questions, responses, tokens, .. } = &it.summary;
         let tokens = tokens.map_or_else(String::new, |tokens| format!(", {tokens} tokens"));
-        text += &format!("{}: {responses} responses to {questions} questions{tokens}\n", it.name);
+        text += &format!("{}: {responses} completions of {questions} questions{tokens}\n", it.name);
         text += &format!("{}\n\n", table(it, classifier));
     }
     if Class::ALL.iter().any(|&class| classifier.is_doubtful(class)) {
-        text += "low confidence: the rules agree with the labels too little, or it was not measured; see docs/behaviors.md\n";
+        text += "low confidence: the rules do not agree well enough with the labels, or this was not measured; see docs/behaviors.md\n";
     }
     text
 }
@@ -169,7 +169,7 @@ fn text(all: &[Classified], classifier: &Classifier) -> String {
 fn table(it: &Classified, classifier: &Classifier) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let mut header = vec!["", "responses", "share of responses, %", "a response", "per 1,000 tokens"];
+    let mut header = vec!["", "completions", "share of completions, %", "per completion", "per 1,000 tokens"];
     if it.judged.is_some() {
         header.extend(["judge: share, %", "unparsable", "kappa"]);
     }
@@ -237,7 +237,7 @@ fn write_spans(path: &Path, all: &[Classified]) -> Result<()> {
     out.flush().map_err(|error| write_error(path, &error))
 }
 
-/// What the judge said of an input.
+/// The judge's results for an input.
 #[derive(Debug, Serialize)]
 struct Judged {
     responses: usize,
@@ -247,16 +247,16 @@ struct Judged {
 #[derive(Debug, Serialize)]
 struct JudgedClass {
     class: Class,
-    /// Spans of the judge over all replies that could be read.
+    /// Number of the judge's spans, summed over all replies that could be parsed.
     count: usize,
     unparsable: usize,
     kappa: Option<f64>,
-    /// The rules against the judge, who is taken for right here.
+    /// The rules compared with the judge, which counts as correct here.
     tally: Tally,
 }
 
 impl JudgedClass {
-    /// The share of responses that show the class, among those with a reply that could be read.
+    /// The share of completions that show the class, among those whose reply could be parsed.
     fn share(&self) -> Option<f64> {
         let Tally { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
         let read = true_positives + false_positives + false_negatives + true_negatives;
@@ -281,7 +281,7 @@ impl Judged {
                         match judge.ask(class, &responses[index].question, &responses[index].text) {
                             Ok(opinion) => *opinions[at].lock().expect("no worker panics") = Some(opinion),
                             Err(error) => {
-                                // The others stop too: what failed here would fail there.
+                                // Stop the other workers too: the same error would occur there.
                                 next.store(tasks.len(), Ordering::Relaxed);
                                 failed.lock().expect("no worker panics").get_or_insert(error);
                             }
@@ -298,7 +298,7 @@ impl Judged {
             .into();
         for ((index, class), opinion) in tasks.into_iter().zip(opinions) {
             let judged = &mut classes[class as usize];
-            match opinion.into_inner().expect("no worker panics").context("a question was not asked")? {
+            match opinion.into_inner().expect("no worker panics").context("a request to the judge was not sent")? {
                 Opinion::Unparsable => judged.unparsable += 1,
                 Opinion::Count(count) => {
                     judged.count += count;

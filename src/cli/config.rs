@@ -20,9 +20,9 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Print the configuration that a run would take, as TOML that repeats it
+    /// Print the resolved configuration of a run, as TOML that repeats it
     Show(ShowArgs),
-    /// Check files of configuration; the environment plays no part
+    /// Check configuration files; environment variables are ignored
     Check(CheckArgs),
     /// List the presets
     List(ListArgs),
@@ -33,11 +33,11 @@ struct ShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// Say where each value came from
+    /// Print where each value came from
     #[arg(long)]
     origin: bool,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "toml")]
     output_format: ShowFormat,
 }
@@ -50,14 +50,14 @@ enum ShowFormat {
 
 #[derive(clap::Args, Debug)]
 struct CheckArgs {
-    /// Files, each checked by itself over its preset
+    /// Configuration files; each is checked separately, on top of its preset
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
 struct ListArgs {
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: ListFormat,
 }
@@ -95,7 +95,7 @@ fn show(args: &ShowArgs) -> Result<()> {
     Ok(())
 }
 
-/// Check every file before failing, so that one run shows all that is wrong.
+/// Checks every file before failing, so that one call reports all errors.
 fn check(files: &[PathBuf]) -> Result<()> {
     let mut errors = Vec::new();
     for file in files {

@@ -14,16 +14,16 @@ use crate::device::{Device, cuda};
 use crate::model::hub::HubConfig;
 use crate::sandbox::{Layers, Sandbox};
 
-/// Show what works on this machine
+/// Check what works on this machine
 ///
-/// Lists where `rft` computes, which CUDA driver, libraries and GPUs were found and what is missing, which layers of the
-/// sandbox work (each is tried), which Python runs programs in it, and where caches are and how much space they have.
+/// Lists the device that `rft` selects by default; the CUDA driver, libraries and GPUs that were found, and what is missing;
+/// the sandbox layers that work (each is tested) and the Python that runs programs in the sandbox; and the cache folders.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft doctor
   rft doctor --output-format json")]
 pub struct Args {
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: Format,
 }
@@ -38,7 +38,7 @@ enum Format {
 struct Findings {
     version: &'static str,
     cuda: cuda::probe::Findings,
-    /// What `--device auto` takes.
+    /// The device that `--device auto` selects.
     device: String,
     threads: usize,
     sandbox: SandboxFindings,
@@ -47,10 +47,10 @@ struct Findings {
 
 #[derive(Serialize)]
 struct SandboxFindings {
-    /// None where programs are not run.
+    /// None if programs cannot be run safely.
     layers: Option<Layers>,
     python: Option<PathBuf>,
-    /// What does not work, and why.
+    /// What does not work, with the reason.
     failures: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ struct SandboxFindings {
 struct Folder {
     what: &'static str,
     path: PathBuf,
-    /// Bytes that we may write; None where it cannot be told.
+    /// Bytes that this user may write; None if unknown.
     free: Option<u64>,
 }
 
@@ -97,7 +97,7 @@ fn folders() -> Vec<Folder> {
     hub.into_iter().chain(code).chain(here).collect()
 }
 
-/// Bytes free for us on the disk that holds `path`, or would if it were made.
+/// Free bytes for this user on the disk that contains `path`, or that would contain it.
 fn free(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|it| it.exists())?;
     let disk = rustix::fs::statvfs(existing).ok()?;
@@ -109,11 +109,14 @@ fn text(findings: &Findings) -> String {
     table.load_style(presets::NOTHING);
     let mut row = |what: &str, found: String| _ = table.add_row([what.to_owned(), found]);
     row("version", findings.version.to_owned());
-    row("computes on", format!("{}, {} threads", findings.device, findings.threads));
+    row("default device", format!("{}, {} threads", findings.device, findings.threads));
     let cuda = &findings.cuda;
-    row("CUDA driver", cuda.driver.as_ref().map_or("no".to_owned(), |version| format!("for CUDA up to {version}")));
+    row(
+        "CUDA driver",
+        cuda.driver.as_ref().map_or("not found".to_owned(), |version| format!("for CUDA up to {version}")),
+    );
     if cuda.driver.is_some() {
-        row("cuBLASLt", cuda.cublaslt.map_or("no".to_owned(), |version| version.to_string()));
+        row("cuBLASLt", cuda.cublaslt.map_or("not found".to_owned(), |version| version.to_string()));
     }
     row("kernels", format!("for {}", cuda.kernels));
     for (ordinal, gpu) in cuda.gpus.iter().enumerate() {
@@ -124,7 +127,7 @@ fn text(findings: &Findings) -> String {
     cuda.missing.iter().for_each(|missing| row("", missing.clone()));
     let sandbox = &findings.sandbox;
     match &sandbox.layers {
-        None => row("foreign programs", "are not run".to_owned()),
+        None => row("sandbox", "unavailable; programs are not run".to_owned()),
         Some(layers) => {
             let yes = |works: bool| if works { "yes" } else { "no" }.to_owned();
             let python = sandbox.python.as_ref().map_or_else(String::new, |it| format!(", {}", it.display()));
@@ -136,7 +139,7 @@ fn text(findings: &Findings) -> String {
                 if layers.landlock > 0 { format!("version {}", layers.landlock) } else { yes(false) },
             );
             row("sandbox: seccomp", yes(layers.seccomp));
-            row("sandbox: user", if layers.other_user { "nobody" } else { "the same" }.to_owned());
+            row("sandbox: user", if layers.other_user { "nobody" } else { "same as caller" }.to_owned());
         }
     }
     for failure in &sandbox.failures {

@@ -1,4 +1,4 @@
-//! `rft generate`: ask a model one question and watch it answer.
+//! `rft generate`: generate completions for one question.
 
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
@@ -15,10 +15,10 @@ use anyhow::{Result, ensure};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Ask a model, trained or not, one question
+/// Generate completions for one question
 ///
-/// The question is put into the model's chat template under the prior prompt, exactly as in training, and the answer is
-/// printed as it comes.
+/// Renders the question with the model's chat template under the prior prompt, exactly as in training, and prints the
+/// completion as it is generated. The model may be trained (`--adapter`) or not.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft generate --adapter runs/tiny-null-example-1 \"Anna has 12 apples and buys 5 more. How many does she have?\"
@@ -27,7 +27,7 @@ pub struct Args {
     /// The question
     question: String,
 
-    /// Run directory, or folder with an adapter; a run also gives the model and the prior prompt
+    /// Run directory or adapter folder; a run also sets the model and the prior prompt
     #[arg(long, value_name = "RUN|DIR")]
     adapter: Option<PathBuf>,
 
@@ -35,34 +35,34 @@ pub struct Args {
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
 
-    /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+    /// Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    /// Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// 0 takes the most probable token
+    /// Sampling temperature; 0 is greedy
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f32,
 
-    /// Longest answer, in tokens
+    /// Maximum completion length in tokens
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
 
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Number of answers
+    /// Number of completions
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     n: usize,
 
-    /// Show the rendered prompt first
+    /// Print the rendered prompt first
     #[arg(long)]
     show_prompt: bool,
 
-    /// `json` prints one line for each completion: its text, token ids, log-probabilities and why it ended
+    /// Output format; `json` prints one line per completion: text, token ids, log-probabilities and why it ended
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     output_format: OutputFormat,
 
@@ -81,7 +81,7 @@ pub fn run(args: Args) -> Result<()> {
     layers.flag("run.device", args.device.clone(), "--device");
     layers.flag("rollout.max_completion_length", args.max_tokens.map(|n| n as i64), "--max-tokens");
     let config = config::resolve(&layers)?.config;
-    ensure!(args.temperature >= 0.0, "`--temperature` must be 0 or more");
+    ensure!(args.temperature >= 0.0, "--temperature: expected 0 or more, found {}", args.temperature);
 
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
@@ -147,10 +147,10 @@ fn json(completion: &Branch, opening: &str, policy: &Policy) -> serde_json::Valu
     })
 }
 
-/// Memory on a GPU for one answer at a time.
+/// GPU working memory for one completion at a time.
 const GENERATE_BYTES: u64 = 4 << 30;
 
-/// Prints an answer as it is drawn.
+/// Prints a completion as it is generated.
 struct Printer<'a> {
     stream: Option<TextStream<'a>>,
     policy: &'a Policy,
@@ -164,7 +164,7 @@ impl Watch for Printer<'_> {
         }
         if let Some(stream) = &mut self.stream {
             print!("{}", stream.push(token));
-            // A reader that has gone away ends the program at the next line.
+            // If stdout is closed, the next `println!` ends the program.
             let _ = std::io::stdout().flush();
         }
     }

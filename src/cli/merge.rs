@@ -1,4 +1,4 @@
-//! `rft merge`: make an adapter part of its model.
+//! `rft merge`: merge an adapter into its model.
 
 use std::path::{Path, PathBuf};
 
@@ -12,35 +12,35 @@ use crate::model::safetensors::Dtype;
 use crate::model::source::Source;
 use crate::run::RunDir;
 
-/// Make an adapter part of its model
+/// Merge an adapter into its model
 ///
-/// Writes a Hugging Face folder (weights, configuration, tokenizer) that any program loads without knowing of the adapter.
+/// Writes a Hugging Face folder (weights, configuration, tokenizer) that any program can load without the adapter.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft merge runs/tiny-null-example-1 --out merged
   rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16")]
 pub struct Args {
-    /// Run directory, or folder with an adapter
+    /// Run directory or adapter folder
     #[arg(value_name = "RUN|DIR")]
     adapter: PathBuf,
 
-    /// Folder to write; it must not exist
+    /// Folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Type of the written weights; bf16 halves the size and rounds
+    /// Type of the written weights; bf16 halves the size but rounds
     #[arg(long, value_enum, default_value_t = WeightType::F32)]
     dtype: WeightType,
 
-    /// The model that the adapter belongs to [default: the run's, else the one the adapter names]
+    /// Model that the adapter was trained on [default: the run's, else the one named in the adapter's configuration]
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// Branch, tag or commit, for a model from the hub [default: the run's, else main]
+    /// Branch, tag or commit of a Hub model [default: the run's, else main]
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
 
-    /// Download a model without asking
+    /// Download the model without asking
     #[arg(short, long)]
     yes: bool,
 }
@@ -53,7 +53,7 @@ enum WeightType {
 
 pub fn run(args: Args) -> Result<()> {
     let (adapter, model, revision) = find(&args.adapter)?;
-    let model = args.model.or(model).context("the adapter does not name its model\nhint: name it with --model")?;
+    let model = args.model.or(model).context("the adapter does not name its model\nhint: pass --model")?;
     let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
     let dtype = match args.dtype {
         WeightType::F32 => Dtype::F32,
@@ -79,7 +79,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The adapter folder that a run or a folder holds, and the model and revision it was trained on, as far as known.
+/// The adapter folder of a run, or `path` itself; and, if known, the model and revision that the adapter was trained on.
 fn find(path: &Path) -> Result<(PathBuf, Option<String>, Option<String>)> {
     let run = RunDir::open(path).ok().filter(|run| run.config().is_file());
     match run {

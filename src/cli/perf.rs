@@ -1,4 +1,4 @@
-//! `rft perf`: how fast a GPU decodes and trains, against what it can do at best.
+//! `rft perf`: the speed of a GPU, compared with its limits.
 
 use crate::device::Device;
 use crate::device::cuda::blas::Tuned;
@@ -8,13 +8,13 @@ use crate::model::source::Source;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-/// Measure a GPU: operations, decoding, training, a whole step
+/// Measure a GPU: operations, decoding, training, a full step
 ///
-/// Measures the device's copy bandwidth and a large product first. They give the floor of everything else: the time that
-/// its bytes or its operations take at best. Weights are random and made on the device in the true shape, so no checkpoint
-/// is needed. LoRA is on all linear layers.
+/// First measures the device's copy bandwidth and a large matrix product. They give the floor of every other figure: the
+/// least time that its bytes or its operations need. Weights are random and generated on the device in the real shape, so
+/// no checkpoint is needed. LoRA is on all linear layers.
 ///
-/// `tune` measures which of cuBLASLt's algorithms multiplies the matrices of a model fastest and stores the choices in the
+/// `tune` measures which cuBLASLt algorithm is fastest for each matrix product of a model and stores the choices in the
 /// user's cache folder, by GPU and version of the library. Runs that start later use them, and keep a copy in their own folder
 /// for `--resume`.
 #[derive(clap::Args, Debug)]
@@ -32,35 +32,35 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     device: String,
 
-    /// Shape of the model: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b, or `tiny`, the embedded model's
+    /// Shape of the model: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b, or `tiny` for the embedded model
     #[arg(long, value_name = "NAME", default_value = "qwen2.5-7b")]
     model_shape: String,
 
-    /// Rank of LoRA
+    /// LoRA rank
     #[arg(long, value_name = "R", default_value_t = 32)]
     lora_rank: usize,
 
-    /// Rows: of a batch (decode, step), of a micro-batch (ops, train), or of both (tune)
+    /// Number of rows: of a batch (decode, step), of a micro-batch (ops, train), or of both (tune)
     /// [default: 8, 64, 256 | 256 | 16384 | 16384 | all sizes up to 16384]
     #[arg(long, value_name = "N", verbatim_doc_comment)]
     rows: Vec<usize>,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: Format,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
-    /// Every operation by itself
+    /// Measure each operation separately
     Ops,
-    /// Decoding at a context of 1,024
+    /// Measure decoding at a context length of 1,024
     Decode,
-    /// Forward and backward at lengths of 1,024 and 4,096
+    /// Measure forward and backward passes at lengths of 1,024 and 4,096
     Train,
-    /// A step of GRPO: 320 rollouts of forced lengths, and the update
+    /// Measure a GRPO step: 320 rollouts of forced lengths, and the update
     Step,
-    /// The algorithms of every product, of which the fastest is stored for later runs
+    /// Measure all algorithms of every matrix product, and store the fastest for later runs
     Tune,
 }
 
@@ -72,10 +72,10 @@ enum Format {
 
 pub fn run(args: &Args) -> Result<()> {
     if args.rows.contains(&0) {
-        bail!("`--rows` is 0\nhint: it is at least 1");
+        bail!("--rows: expected 1 or more, found 0");
     }
     match Device::choose(&args.device)? {
-        Device::Cpu => bail!("the floors are those of a GPU\nhint: `cargo bench` measures the CPU"),
+        Device::Cpu => bail!("`rft perf` measures GPUs only\nhint: `cargo bench` measures the CPU"),
         Device::Cuda(ordinal) => on_gpu(ordinal, args),
     }
 }
@@ -86,7 +86,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
         Some(config) => config,
         None if args.model_shape == embedded::NAME => Source::open_embedded()?.config,
         None => {
-            bail!("`{}` is not a known shape\nhint: `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
+            bail!("unknown model shape `{}`\nhint: use `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
         }
     };
     let what = match args.what {
@@ -96,7 +96,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
         What::Step => perf::What::Step,
         What::Tune => return tune(ordinal, config, args),
     };
-    // Each line as it is measured: a run that is cut short has not been for nothing.
+    // Each line is printed as soon as it is measured, so that an interrupted command still shows its results so far.
     let mut tell = |line: &perf::Line| {
         if matches!(args.output_format, Format::Text) {
             println!("{}", text(line));
@@ -106,7 +106,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
     match args.output_format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
         Format::Text => println!(
-            "{}, {}: copy {:.2} TB/s, bf16 product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
+            "{}, {}: copy {:.2} TB/s, bf16 matrix product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
             report.device,
             args.model_shape,
             report.floors.bytes_per_second / 1e12,
@@ -119,7 +119,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Prints a line for each product, as it is measured, and the sum.
+/// Prints one line per matrix product as it is measured, and the total.
 fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
     let (mut products, mut faster, mut first, mut best) = (0, 0, 0.0, 0.0);
     let mut tell = |tuned: &Tuned| {
@@ -147,7 +147,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
     };
     let path = crate::device::cuda::perf::tune::run(ordinal, config, args.lora_rank, &args.rows, &mut tell)?;
     eprintln!(
-        "{products} products, another algorithm than the first suggestion for {faster}: {first:.2} ms -> {best:.2} ms in all\n\
+        "{products} products, a faster algorithm than the first suggestion for {faster}: {first:.2} ms -> {best:.2} ms in total\n\
          stored in {}",
         path.display()
     );

@@ -20,17 +20,17 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// List the prior prompts that come with rft
+    /// List the shipped prior prompts
     List(ListArgs),
-    /// Print a prior prompt as the file to start a prompt of your own from
+    /// Print a prior prompt as a file that you can edit
     Show(ShowArgs),
-    /// Print what the model reads for a question
+    /// Print the rendered prompt for a question
     Render(RenderArgs),
 }
 
 #[derive(clap::Args, Debug)]
 struct ListArgs {
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: Format,
 }
@@ -43,36 +43,36 @@ enum Format {
 
 #[derive(clap::Args, Debug)]
 struct ShowArgs {
-    /// Name of a prior prompt, or path of a file
+    /// Name of a prior prompt, or a file
     name: String,
 }
 
 #[derive(clap::Args, Debug)]
 struct RenderArgs {
-    /// Name of a prior prompt, or path of a file
+    /// Name of a prior prompt, or a file
     name: String,
 
     /// The question
     #[arg(long, value_name = "TEXT")]
     question: String,
 
-    /// Model whose template and tokenizer are used: `tiny`, a folder, a GGUF file or a hub id
+    /// Model with the chat template and tokenizer to use: `tiny`, a folder, a GGUF file or a Hub id
     #[arg(long, default_value = "tiny")]
     model: String,
 
-    /// Branch, tag or commit of a model on the hub
+    /// Branch, tag or commit of a Hub model
     #[arg(long, default_value = "main")]
     revision: String,
 
-    /// `model`, `plain`, or a Jinja file
+    /// Chat template: `model` (the model's own), `plain`, or a Jinja file
     #[arg(long, default_value = "model")]
     template: String,
 
-    /// Begin the answer with the opening tag of the prior prompt
+    /// Start the completion with the opening tag of the prior prompt
     #[arg(long)]
     prefill: bool,
 
-    /// Print the tokens instead of the text, a line for each: id, tab, token
+    /// Print tokens instead of text, one per line: id, tab, token
     #[arg(long)]
     ids: bool,
 }
@@ -105,9 +105,9 @@ fn list(format: Format) -> Result<()> {
     Ok(())
 }
 
-/// A prompt as the file that it could be read from.
+/// A prompt as the text of a file that it can be read from.
 fn as_file(prompt: &PriorPrompt) -> Result<String> {
-    /// The keys of a prompt's file, in the order that the shipped ones have.
+    /// The keys of a prompt file, in the order of the shipped files.
     #[derive(Serialize)]
     struct File<'a> {
         name: &'a str,
@@ -147,7 +147,7 @@ fn render(args: &RenderArgs) -> Result<()> {
 
     if args.ids {
         for &id in &rendered.ids {
-            // As a JSON string: a token may hold line ends, or part of a character.
+            // As a JSON string: a token may contain line breaks, or part of a character.
             writeln!(stdout(), "{id}\t{}", serde_json::to_string(&tokenizer.decode_with_specials(&[id]))?)?;
         }
     } else {
@@ -157,10 +157,10 @@ fn render(args: &RenderArgs) -> Result<()> {
     if messages.iter().all(|message| message.role != "system")
         && let Some(line) = template.default_system_line()
     {
-        writeln!(stderr(), "note: the system line is the template's own: {line:?}")?;
+        writeln!(stderr(), "note: the chat template adds its default system message: {line:?}")?;
     }
     if prompt.wording != "rft" {
-        writeln!(stderr(), "note: the wording is the user's: {}", prompt.wording)?;
+        writeln!(stderr(), "note: the wording is from {}", prompt.wording)?;
     }
     Ok(())
 }
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_that_is_shown_can_be_read_again() {
+    fn a_printed_prompt_can_be_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");
         for prompt in shipped().iter().chain(controls()) {

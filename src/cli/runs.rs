@@ -1,4 +1,4 @@
-//! `rft runs`: the runs of a folder and how far they are.
+//! `rft runs`: the runs in a folder and their progress.
 
 use std::fs;
 use std::io::{Write, stdout};
@@ -11,20 +11,20 @@ use super::output_format::OutputFormat;
 use crate::run::RunDir;
 use crate::run::status::Status;
 
-/// List runs and how far they are
+/// List runs and their progress
 ///
-/// A run is `running` while a process trains it, `done` after its last step, `interrupted` where `rft train --resume` goes on
-/// from a checkpoint, and `failed` where it stopped before its first one.
+/// The state of a run is `running` while a process trains it, `done` after its last step, `interrupted` if `rft train
+/// --resume` can continue it from a checkpoint, and `failed` if it stopped before its first checkpoint.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft runs
   rft runs sweeps/ppe-study-tiny/runs --output-format json")]
 pub struct Args {
-    /// Folder that holds run directories
+    /// Folder with run directories
     #[arg(value_name = "DIR", default_value = "runs")]
     folder: PathBuf,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
@@ -39,9 +39,9 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The runs in `folder`, the oldest first.
+/// The runs in `folder`, oldest first.
 fn read(folder: &Path) -> Result<Vec<Status>> {
-    let hint = "`rft train` puts its runs into `runs`; another folder is the argument";
+    let hint = "`rft train` writes its runs to `runs`; to list another folder, pass it as an argument";
     let entries =
         fs::read_dir(folder).with_context(|| format!("read the runs in `{}`\nhint: {hint}", folder.display()))?;
     let mut runs = Vec::new();
@@ -52,12 +52,12 @@ fn read(folder: &Path) -> Result<Vec<Status>> {
         }
         match RunDir::open(&path).and_then(|run| Status::read(&run)) {
             Ok(status) => runs.push(status),
-            // One damaged run does not hide the others.
-            Err(error) => eprintln!("warning: `{}` is left out: {error:#}", path.display()),
+            // One damaged run must not hide the others.
+            Err(error) => eprintln!("warning: skipping `{}`: {error:#}", path.display()),
         }
     }
     if runs.is_empty() {
-        bail!("there is no run in `{}`\nhint: {hint}", folder.display());
+        bail!("no runs in `{}`\nhint: {hint}", folder.display());
     }
     runs.sort_by(|a, b| a.started.cmp(&b.started).then_with(|| a.name.cmp(&b.name)));
     Ok(runs)

@@ -1,4 +1,4 @@
-//! `rft train`: fine-tune a model by GRPO under a prior prompt.
+//! `rft train`: train a LoRA adapter with GRPO under a prior prompt.
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
@@ -18,14 +18,14 @@ use comfy_table::{Table, presets};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Fine-tune a model by GRPO under a prior prompt
+/// Train a LoRA adapter with GRPO under a prior prompt
 ///
-/// Samples a group of completions for every question, rewards them by rules (right answer, right format), and moves LoRA
-/// weights towards the better ones of each group. Without `--model` and `--config` it trains a small embedded model on
-/// generated word problems. Everything of the run is written to a folder of its own under `runs/`: configuration, metrics
-/// (JSON lines and TensorBoard), every completion, checkpoints, and the adapter in PEFT's format.
+/// For every question, samples a group of completions, scores them with rule-based rewards (correct answer, correct
+/// format), and makes the completions with an above-average reward more likely. Without `--model` and `--config`, it trains
+/// a small embedded model on generated word problems.
 ///
-/// Ctrl-C ends a run cleanly with a checkpoint; `--resume` goes on from there.
+/// Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and TensorBoard), every completion,
+/// checkpoints, and the adapter in PEFT format. Ctrl-C saves a checkpoint and stops the run; `--resume` continues from it.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft train --ppe null-example
@@ -37,54 +37,54 @@ pub struct Args {
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
 
-    /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+    /// Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set id
+    /// Training questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub data set id
     #[arg(long, value_name = "DATA")]
     data: Option<String>,
 
-    /// Column of the questions, where it cannot be told from the data
+    /// Column with the questions, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
 
-    /// Column of the gold answers
+    /// Column with the gold answers, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     answer_column: Option<String>,
 
-    /// Train on at most so many questions
+    /// Maximum number of training questions
     #[arg(long, value_name = "N")]
     max_questions: Option<i64>,
 
-    /// Rollout batches to train on
+    /// Number of steps; each step is one rollout batch
     #[arg(long, value_name = "N")]
     steps: Option<i64>,
 
-    /// Seed of everything that is random
+    /// Random seed
     #[arg(long, value_name = "N")]
     seed: Option<i64>,
 
-    /// Name of the run directory; it must not exist yet [default: model, prompt and a counter]
+    /// Name of the run directory, which must not exist yet [default: model, prompt and a counter]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    /// Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Worker threads [default: one for each core]; the result does not depend on them
+    /// Worker threads; the result does not depend on their number [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<i64>,
 
-    /// Go on with a run that was interrupted
+    /// Resume an interrupted run
     #[arg(long, value_name = "RUN", conflicts_with_all = [
         "ppe", "model", "data", "question_column", "answer_column", "max_questions", "steps", "seed", "name",
         "preset", "files", "sets",
     ])]
     resume: Option<PathBuf>,
 
-    /// Download a model without asking
+    /// Download the model without asking
     #[arg(long, short)]
     yes: bool,
 
@@ -142,7 +142,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
     let progress = Progress::new(steps, state.counters.step);
     let heard = progress.clone();
-    let stop = Stop::on_signals(move |_| heard.note("stopping; a checkpoint comes first (again to stop at once)"))?;
+    let stop = Stop::on_signals(move |_| {
+        heard.note("stopping after saving a checkpoint (interrupt again to stop immediately)")
+    })?;
     let training = Training {
         config: &config,
         sampler: setup.sampler(&config),
@@ -159,7 +161,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
 
-/// The folder with benchmarks that `RFT_DATA_DIR` names.
+/// The folder with benchmark files, from `RFT_DATA_DIR`.
 fn data_dir() -> Option<PathBuf> {
     std::env::var_os("RFT_DATA_DIR").filter(|folder| !folder.is_empty()).map(Into::into)
 }
@@ -184,25 +186,25 @@ fn resolve(args: &Args) -> Result<RunConfig> {
         && args.config.preset.is_none()
         && config.model.path == "tiny"
     {
-        eprintln!("training the embedded model `tiny`; --model takes a real one, such as Qwen/Qwen2.5-0.5B");
+        eprintln!("training the embedded model `tiny`; use --model for another one, such as Qwen/Qwen2.5-0.5B");
     }
     Ok(config)
 }
 
-/// Makes the run directory and writes down what the run is.
+/// Creates the run directory and writes the run's configuration and prompt.
 fn start(config: &RunConfig, setup: &Setup, model: &str) -> Result<RunDir> {
-    // A hub id by its second part, a file without its ending.
+    // The second part of a Hub id; a file name without its extension.
     let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
     let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
     let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
-    // Before the configuration, without which this is no run that could be resumed: the rows to leave out are known by then.
+    // Before the configuration: a folder with a configuration can be resumed, and that requires the excluded rows to be known.
     contamination::write(&setup.contamination, &run)?;
     atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
     atomic::write(&run.prompt(), setup.prior.to_toml().as_bytes())?;
     Ok(run)
 }
 
-/// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
+/// The configuration that the run was started with. A user's own prompt is read from the run's copy.
 fn read_config(run: &RunDir) -> Result<RunConfig> {
     let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
     let mut config = config::resolve(&layers)?.config;
@@ -212,10 +214,10 @@ fn read_config(run: &RunDir) -> Result<RunConfig> {
     Ok(config)
 }
 
-/// The newest whole checkpoint of the run, or the state it began with.
+/// The newest valid checkpoint of the run, or the initial state.
 fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<TrainState> {
     let newest = run.newest_checkpoint(|step, error| {
-        eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
+        eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
     })?;
     match newest {
         Some(step) => TrainState::load(&run.checkpoint(step), model, &config.lora),
@@ -238,9 +240,9 @@ fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Dev
         config.lora.r,
         config.lora.target_modules.join(", ")
     );
-    eprintln!("prompt   {} ({tag}, {}'s words)", setup.prior.name, setup.prior.wording);
+    eprintln!("prompt   {} ({tag}, {} wording)", setup.prior.name, setup.prior.wording);
     eprintln!(
-        "data     {}: {} questions to train on, {} held out",
+        "data     {}: {} training questions, {} held-out questions",
         config.data.path,
         setup.questions.len(),
         setup.held_out.len()
@@ -262,11 +264,11 @@ fn render_loss(config: &RunConfig) -> String {
     format!("loss {}, learning rate {}", loss.trim_matches('"'), config.train.learning_rate)
 }
 
-/// Before and after, and where things are.
+/// Prints the results before and after training, and the paths of the outputs.
 fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
     if outcome.stopped.is_some() {
         eprintln!(
-            "stopped after step {} of {steps}; go on with: rft train --resume {}",
+            "stopped after step {} of {steps}; to resume, run: rft train --resume {}",
             outcome.steps,
             run.path().display()
         );
@@ -307,7 +309,7 @@ fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
     row("format, one sample at temperature 1", &|e| e.sampled.format.map(|format| format.to_string()));
     row("accuracy, greedy", &|e| e.greedy.as_ref().map(|greedy| greedy.accuracy.to_string()));
     row("format, greedy", &|e| e.greedy.as_ref()?.format.map(|format| format.to_string()));
-    row("tokens of a completion", &|e| Some(format!("{:.1}", e.sampled.mean_length)));
-    row("cut at the longest length", &|e| Some(format!("{:.1} %", 100.0 * e.sampled.truncated)));
+    row("tokens per completion", &|e| Some(format!("{:.1}", e.sampled.mean_length)));
+    row("truncated at the maximum length", &|e| Some(format!("{:.1} %", 100.0 * e.sampled.truncated)));
     table
 }

@@ -12,16 +12,16 @@ use crate::eval::folder::EvalFolder;
 
 /// Compare two evaluations, question by question
 ///
-/// Both have to have answered the same questions. Beside the difference stand its 95 % interval, a p-value, and the smallest
-/// difference that so many questions would have shown in four of five cases: a difference below it says little either way.
+/// Both evaluations must have the same questions. Prints the difference with its 95 % interval, a p-value, and the smallest
+/// difference that this number of questions would detect in four of five studies: a smaller difference shows nothing.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example:\n  rft eval compare evals/tiny-none-study-1a2b3c4d evals/tiny-null-example-study-5e6f7a8b"
 )]
 pub struct Args {
-    /// Folder of the first evaluation
+    /// Folder of the first evaluation, A
     first: PathBuf,
-    /// Folder of the second
+    /// Folder of the second evaluation, B
     second: PathBuf,
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
@@ -44,11 +44,11 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A row for each benchmark.
+/// One row per benchmark.
 pub fn rows(comparisons: &[Comparison]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["benchmark", "questions", "A", "B", "B less A, 95 % interval", "p", "would have shown"]);
+    table.set_header(["benchmark", "questions", "A", "B", "B - A, 95 % interval", "p", "detectable"]);
     let points = |share: f64| format!("{:+.1}", 100.0 * share);
     for it in comparisons {
         table.add_row([

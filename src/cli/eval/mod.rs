@@ -1,4 +1,4 @@
-//! `rft eval`: measure a model on benchmarks, and read what was measured.
+//! `rft eval`: evaluate a model on benchmarks, and inspect the results.
 
 pub mod compare;
 mod draw;
@@ -10,11 +10,11 @@ use anyhow::Result;
 use clap::Subcommand;
 use std::process::ExitCode;
 
-/// Measure a model on benchmarks
+/// Evaluate a model on benchmarks
 ///
-/// Every question is asked under the prior prompt, several times where the benchmark is small, and every answer is kept: the
-/// folder is printed at the end. The same command goes on where it was interrupted, and prints the scores again once all
-/// samples are there.
+/// Generates samples for every question under the prior prompt (several per question on small benchmarks), grades them, and
+/// keeps them all in the folder that is printed at the end. If the evaluation is interrupted, the same command resumes it.
+/// If it is complete, the same command prints the scores again.
 #[derive(clap::Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -32,7 +32,7 @@ pub struct Args {
     draw: draw::Args,
 }
 
-// No doc comments here: they would take the place of the longer ones at the arguments.
+// No doc comments here: they would override the longer ones on the arguments.
 #[derive(Subcommand, Debug)]
 enum Command {
     Compare(compare::Args),

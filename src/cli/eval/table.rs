@@ -6,17 +6,17 @@ use crate::eval::bench::{self, Kind, Origin};
 use crate::eval::folder::Identity;
 use crate::eval::score::{Estimate, Scores};
 
-/// What was asked of which model.
+/// One line that describes the model and the evaluation settings.
 pub fn title(identity: &Identity) -> String {
     let adapter = identity.adapter.as_ref().map(|it| format!(" with the adapter `{it}`")).unwrap_or_default();
-    let words = if identity.wording == "rft" { String::new() } else { format!(" (words of {})", identity.wording) };
+    let words = if identity.wording == "rft" { String::new() } else { format!(" (wording: {})", identity.wording) };
     format!(
         "{}{adapter}, prior prompt `{}`{words}, profile `{}`, temperature {}, top-p {}, seed {}",
         identity.model, identity.ppe, identity.profile, identity.temperature, identity.top_p, identity.seed
     )
 }
 
-/// One row for each benchmark; with the tokens a second of this process, where it drew any.
+/// One row per benchmark, with the tokens per second of this process if it generated any.
 pub fn scores(all: &[(Scores, Option<f64>)]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
@@ -79,7 +79,7 @@ fn percent(share: f64) -> String {
 pub fn benchmarks() -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["benchmark", "also called", "questions", "samples", "answer", "source"]);
+    table.set_header(["benchmark", "other names", "questions", "samples", "answer", "source"]);
     for it in bench::all() {
         let (questions, source) = match &it.origin {
             Origin::Hub(set) => (set.rows, set.id.to_owned()),

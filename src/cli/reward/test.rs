@@ -1,4 +1,4 @@
-//! `rft reward test`: the reward bench, as a table or as JSON.
+//! `rft reward test`: the reward bench, as a table or JSON.
 
 use std::io::{Write, stdout};
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::reward::RewardSet;
 use crate::reward::bench::{self, Frame, Kind, Limits, Report, Tally};
 use crate::{data, prompt};
 
-/// Failures that are shown with the table.
+/// Maximum number of failures printed below the table.
 const SHOWN: usize = 10;
-/// Longest piece of a response that is shown, in characters.
+/// Maximum length of a printed completion excerpt, in characters.
 const SHOWN_LENGTH: usize = 160;
 
-/// Put the reward to the test on the gold answers of a data set
+/// Test the reward on the gold answers of a data set
 ///
-/// Each gold answer is rewritten in ways that must pass (another spelling, separators, units, layout) and turned into
-/// near misses and attacks that must not (off by one, hedges, every option, echoes, giant numbers, code). Each goes as a
-/// whole response through all rules of the reward; custom commands are not asked. Exits with 1 where a share of errors is above its limit.
+/// Rewrites each gold answer in ways that must be accepted (spelling, separators, units, layout), and derives near misses and
+/// attacks that must be rejected (off by one, hedges, every option, echoes, giant numbers, code). Each is scored as a whole
+/// completion by all rules of the reward; custom commands are not called. Exits with 1 if an error rate is above its limit.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft reward test
@@ -32,43 +32,43 @@ const SHOWN_LENGTH: usize = 160;
   rft reward test --data openai/gsm8k --ppe planning --set reward.accuracy.scope=answer
   rft reward test --data train.jsonl --limit 5000 --output-format json > bench.json")]
 pub struct Args {
-    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set id
+    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub data set id
     #[arg(long, value_name = "DATA")]
     data: Option<String>,
 
-    /// Column of the questions, where it cannot be told from the data
+    /// Column with the questions, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
 
-    /// Column of the gold answers
+    /// Column with the gold answers, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     answer_column: Option<String>,
 
-    /// Prior prompt, which says what form a response has: a name or a file
+    /// Prior prompt (a name or a file), which determines the format of a completion
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
 
-    /// Try at most so many gold answers, drawn by the seed
+    /// Maximum number of gold answers to test, selected at random
     #[arg(long, value_name = "N", default_value_t = 500)]
     limit: usize,
 
-    /// Seed of the draw and of the near misses
+    /// Random seed of the selection and of the near misses
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Largest share of wrong answers that are accepted
+    /// Maximum share of wrong answers that are accepted
     #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_accept)]
     max_false_accept: f64,
 
-    /// Largest share of right answers that are rejected
+    /// Maximum share of right answers that are rejected
     #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_reject)]
     max_false_reject: f64,
 
-    /// Largest share of right answers that stay undecided
+    /// Maximum share of right answers that are undecided
     #[arg(long, value_name = "SHARE", default_value_t = Limits::default().undecided)]
     max_undecided: f64,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     output_format: Format,
 
@@ -102,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     match breach {
         None => Ok(()),
-        Some(breach) => bail!("the reward fails its test: {breach}"),
+        Some(breach) => bail!("the reward failed the test: {breach}"),
     }
 }
 
@@ -127,25 +127,25 @@ fn text(report: &Report, config: &RunConfig, components: &[&str]) -> String {
     text += &table(report).to_string();
     text.push('\n');
     if !report.unreadable.is_empty() {
-        text += "\ngold answers that cannot be read:\n";
+        text += "\ngold answers that cannot be parsed:\n";
         for it in report.unreadable.iter().take(SHOWN) {
             text += &format!("  question {}: {}: {}\n", it.id, shown(&it.gold), it.reason);
         }
         text += &more(report.unreadable.len());
     }
     if !report.failures.is_empty() {
-        text += "\nwhat went wrong:\n";
+        text += "\nfailures:\n";
         for it in report.failures.iter().take(SHOWN) {
             text += &format!("  {} of {} ({}), question {}\n", it.fault, it.component, it.kind.name(), it.id);
-            text += &format!("    gold      {}\n    response  {}\n", shown(&it.gold), shown(&it.response));
-            text += &format!("    verdict   {}\n", it.verdict);
+            text += &format!("    gold        {}\n    completion  {}\n", shown(&it.gold), shown(&it.response));
+            text += &format!("    verdict     {}\n", it.verdict);
         }
         text += &more(report.failures.len());
     }
     text
 }
 
-/// How many there are beyond those that are shown.
+/// The number of items beyond those that are printed.
 fn more(count: usize) -> String {
     match count.saturating_sub(SHOWN) {
         0 => String::new(),
@@ -153,10 +153,10 @@ fn more(count: usize) -> String {
     }
 }
 
-/// On one line, in quotation marks, with nothing that a terminal would act on.
+/// On one line, in quotation marks, without control characters.
 fn shown(text: &str) -> String {
     let start: String = text.chars().take(SHOWN_LENGTH).collect();
-    // Not escaped like a string of Rust, or every command of LaTeX would stand there with two backslashes.
+    // Not escaped like a Rust string, which would double every backslash of LaTeX.
     let plain: String = start
         .chars()
         .flat_map(|c| match c {
@@ -174,7 +174,7 @@ fn table(report: &Report) -> Table {
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "cases", "false accepts", "false rejects", "undecided", "median", "max"]);
     let mut row = |name: &str, rewriting: Option<bool>, tally: &Tally| {
-        // A right answer cannot be falsely accepted, nor a wrong one rejected; a format can be either.
+        // A right answer cannot be a false accept, and a wrong one cannot be a false reject; a format case can be either.
         let count =
             |count: usize, possible: bool| if possible || count > 0 { count.to_string() } else { "-".to_owned() };
         table.add_row([

@@ -1,4 +1,4 @@
-//! `rft sweep --dry-run`: what would be done, and what it takes.
+//! `rft sweep --dry-run`: the plan of a sweep and its cost.
 
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
@@ -62,29 +62,29 @@ fn shown(tokens: f64) -> String {
     if tokens < 1e5 { format!("{:.1} k tokens", tokens / 1e3) } else { format!("{:.1} M tokens", tokens / 1e6) }
 }
 
-/// What one run takes of a GPU, where the model's shape is known without a download.
+/// The GPU memory of one run, if the model's shape is known without a download.
 fn memory(config: &RunConfig, machine: &Machine) -> Result<String> {
     let Some(shape) = known_shape(&config.model.path) else { return Ok(String::new()) };
     let peak = HumanBytes(Plan::of(&shape, config)?.peak());
-    let mut text = format!("{:11} {peak} of a GPU for each run (`rft plan` has the parts)\n", "memory");
+    let mut text = format!("{:11} {peak} of GPU memory per run (`rft plan` prints the parts)\n", "memory");
     if machine.gpus.is_empty() && config.run.device == "auto" {
-        _ = writeln!(text, "{:11} no GPU is visible here: these runs would train on the CPU", "");
+        _ = writeln!(text, "{:11} no GPU was found: these runs would train on the CPU", "");
     }
     Ok(text)
 }
 
-/// Hours of all runs and evaluations, from a piece of the first.
+/// Estimated hours of all runs and evaluations, from a short measurement of the first run.
 fn measured(sweep: &Sweep, cost: &Cost, config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<String> {
     download::confirm(config, false)?;
-    eprintln!("measuring; two steps are trained at least, however long they take");
+    eprintln!("measuring; this trains at least two steps, even if they take longer than requested");
     let measured = measure(config, seconds, price)?;
     let whole = measured.forecast.whole;
-    // Without questions that are held out, the rollouts say how fast completions are made.
+    // Without held-out questions, the rollouts show how fast completions are generated.
     let piece = if measured.evaluation.units > 0 { measured.evaluation } else { measured.rollouts };
     let runs = sweep.runs.len() as f64;
     let mut text = format!("measured on {}\n", measured.device);
     let mut line = |what: &str, tokens: f64, hours: f64| {
-        let money = price.map(|price| format!(", costs {:.2}", price * hours)).unwrap_or_default();
+        let money = price.map(|price| format!(", cost {:.2}", price * hours)).unwrap_or_default();
         let time = if hours < 0.1 { format!("{:.1} min", 60.0 * hours) } else { format!("{hours:.1} h") };
         _ = writeln!(text, "{what:11} {}, {time}{money}", shown(tokens));
     };
@@ -95,7 +95,6 @@ fn measured(sweep: &Sweep, cost: &Cost, config: &RunConfig, seconds: f64, price:
         line("benchmarks", tokens, hours);
         line("together", runs * whole.tokens + tokens, runs * whole.hours + hours);
     }
-    text +=
-        "tokens of prompts counted; if completions stay as long as they were in this piece; one process at a time\n";
+    text += "this includes prompt tokens, and assumes that completions keep their measured length and that one process runs at a time\n";
     Ok(text)
 }

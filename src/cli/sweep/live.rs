@@ -1,4 +1,4 @@
-//! What is seen while a sweep works: a bar for each process where stderr is a terminal, elsewhere lines.
+//! The progress display of a sweep: one bar per process if stderr is a terminal, else lines.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -15,14 +15,14 @@ pub struct Live<'a> {
     folder: &'a Folder,
     record: &'a Record,
     bars: Option<MultiProgress>,
-    /// By task.
+    /// Bars by task.
     lines: BTreeMap<String, ProgressBar>,
     ended: usize,
     told: Instant,
 }
 
 impl<'a> Live<'a> {
-    /// `done` tasks are done already, and are not told of again.
+    /// `done` is the number of tasks that are already done; they are not printed again.
     pub fn new(folder: &'a Folder, record: &'a Record, done: usize) -> Self {
         let bars = io::stderr().is_terminal().then(MultiProgress::new);
         Self { folder, record, bars, lines: BTreeMap::new(), ended: done, told: Instant::now() }
@@ -31,7 +31,7 @@ impl<'a> Live<'a> {
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Started { task, args } => {
-                let verb = if args.iter().any(|it| it == "--resume") { "goes on" } else { "started" };
+                let verb = if args.iter().any(|it| it == "--resume") { "resumed" } else { "started" };
                 self.say(&format!("{verb:8} {}", task.name));
                 if let Some(bars) = &self.bars {
                     let style = ProgressStyle::with_template("  {spinner} {prefix}  {msg}").expect("a valid template");
@@ -41,7 +41,7 @@ impl<'a> Live<'a> {
                 }
             }
             Event::Waiting(task) => {
-                self.say(&format!("waiting  {}: a process of an earlier start is at work on it", task.name));
+                self.say(&format!("waiting  {}: an earlier process is still working on it", task.name));
             }
             Event::Ended { task, end, seconds } => {
                 if let Some(bar) = self.lines.remove(&task.name) {
@@ -65,7 +65,7 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Now and then, how far the processes are.
+    /// Shows the progress of the processes from time to time.
     fn tick(&mut self, running: &[&Task]) {
         let every = if self.bars.is_some() { Duration::from_millis(500) } else { Duration::from_secs(30) };
         if self.told.elapsed() < every {
@@ -81,7 +81,7 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// How far a task is, as its folder tells.
+    /// The progress of a task, read from its folder.
     fn state(&self, task: &Task) -> Option<String> {
         match task.kind {
             Kind::Run => {
@@ -101,7 +101,7 @@ impl<'a> Live<'a> {
 
     fn say(&self, line: &str) {
         match &self.bars {
-            // An error here would only say that nobody is looking.
+            // An error here only means that stderr is closed.
             Some(bars) => _ = bars.println(line),
             None => eprintln!("{line}"),
         }

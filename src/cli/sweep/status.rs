@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::cli::output_format::OutputFormat;
 use crate::sweep::folder::{Folder, Record, RunView, State};
 
-/// Tell how far every run and evaluation is
+/// Print the progress of every run and evaluation
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Folder of the sweep
@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A line for each run, with the states of its evaluations, and a sum.
+/// One line per run, with the states of its evaluations, and a total.
 pub fn table(folder: &Folder, record: &Record) -> Result<String> {
     let views = record.runs.iter().map(|run| folder.run_view(&run.name)).collect::<Result<Vec<_>>>()?;
     let mut table = Table::new();
@@ -65,14 +65,14 @@ pub fn table(folder: &Folder, record: &Record) -> Result<String> {
     let left: Option<f64> = open.map(|view| seconds_left(view, &views)).sum();
     let left = match left {
         Some(left) if left > 0.0 => {
-            format!("; training has {} of one process to go", crate::run::progress::duration(left))
+            format!("; {} of training left for a single process", crate::run::progress::duration(left))
         }
         _ => String::new(),
     };
     Ok(format!("{table}\n{done} of {} runs done{left}", views.len()))
 }
 
-/// Seconds of one process until a run is trained; by its own steps, or by those of the others where it has none.
+/// Seconds until a run is trained, for a single process; from its own speed, or that of the other runs if it has none.
 fn seconds_left(view: &RunView, all: &[RunView]) -> Option<f64> {
     if view.state == State::Done {
         return Some(0.0);
