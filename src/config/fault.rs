@@ -1,4 +1,4 @@
-//! Faults of a single value, told in the words of TOML.
+//! Errors in a single value, in TOML terms.
 
 use anyhow::anyhow;
 use toml::Value;
@@ -6,22 +6,22 @@ use toml::Value;
 use super::known::nearest_name;
 use super::place::Origin;
 
-/// A value of the wrong type, or a word that is none of the choices.
+/// A value of the wrong type, or a word that is not one of the choices.
 pub(crate) struct Fault {
     problem: String,
     hint: Option<String>,
 }
 
 impl Fault {
-    /// Say in the words of TOML what serde says in those of Rust.
+    /// Translates serde's message, which uses Rust terms, to TOML terms.
     pub fn of_value(value: &Value, message: &str) -> Fault {
         let message = message.lines().next().unwrap_or_default();
         let told = |kind: &str| message.strip_prefix(kind)?.split_once(", expected ");
         if let Some((found, expected)) = told("invalid type: ") {
-            // What serde says of a choice that is no word names neither the value nor its type.
+            // If the value of a choice is not a string, serde's message contains neither the value nor its type.
             let whole_value = format!("{} {value}", value.type_str());
             let found = if found == "unit variant" { whole_value } else { in_toml(found) };
-            let hint = (expected == "a sequence").then(|| r#"a list is written ["one", "two"]"#.to_owned());
+            let hint = (expected == "a sequence").then(|| r#"write an array as ["one", "two"]"#.to_owned());
             return Fault { problem: format!("expected {}, found {found}", kind(expected)), hint };
         }
         if let Some((found, expected)) = told("invalid value: ") {
@@ -32,7 +32,7 @@ impl Fault {
             let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
             let meant = nearest_name(found.trim_matches('`'), choices.iter().copied());
             let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
-            let hint = format!("{question}one of {}", choices.join(", "));
+            let hint = format!("{question}use one of {}", choices.join(", "));
             return Fault { problem: format!("unknown value {found}"), hint: Some(hint) };
         }
         Fault { problem: message.to_owned(), hint: None }

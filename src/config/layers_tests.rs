@@ -1,11 +1,11 @@
-//! Layering, origins and the checks of values. The wording of errors is held by tests/it/config.rs.
+//! Layers, origins and checks of values. tests/it/config.rs tests the wording of errors.
 
 use toml::Value;
 
 use super::super::{PRESETS, RunConfig, to_json, to_toml};
 use super::{Layers, Origin, Resolved, resolve};
 
-/// Layers over a file with this content.
+/// Layers with a file that has this content.
 fn file(text: &str) -> (tempfile::TempDir, Layers) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
@@ -30,7 +30,7 @@ fn origin(resolved: &Resolved, key: &str) -> String {
 }
 
 #[test]
-fn every_preset_is_valid_and_names_every_key() {
+fn every_preset_is_valid_and_sets_every_key() {
     for preset in PRESETS {
         let resolved = resolve(&Layers { preset: Some(preset.name.into()), ..Layers::default() }).unwrap();
         let written: toml::Table = preset.text.parse().unwrap();
@@ -53,7 +53,7 @@ fn the_study_has_156_steps_of_8_updates_of_64_completions() {
 }
 
 #[test]
-fn a_higher_layer_wins_and_is_named_as_the_origin() {
+fn a_higher_layer_overrides_and_is_the_origin() {
     let key = "train.learning_rate";
     let (_folder, mut layers) = file("[train]\nseed = 7\nlearning_rate = 2e-4\n");
     let at = |layers: &Layers| {
@@ -68,12 +68,12 @@ fn a_higher_layer_wins_and_is_named_as_the_origin() {
     assert_eq!(at(&layers), (4e-4, "--set".into()));
     layers.flags = vec![(key.into(), Value::Float(5e-4), "--learning-rate".into())];
     assert_eq!(at(&layers), (5e-4, "--learning-rate".into()));
-    // What only a lower layer sets stands.
+    // A value that only a lower layer sets is kept.
     assert_eq!(resolve(&layers).unwrap().config.train.seed, 7);
 }
 
 #[test]
-fn a_later_file_wins_over_an_earlier_one() {
+fn a_later_file_overrides_an_earlier_one() {
     let (folder, mut layers) = file("[train]\nsteps = 5\nseed = 1\n");
     let second = folder.path().join("second.toml");
     std::fs::write(&second, "train.steps = 6").unwrap();
@@ -83,7 +83,7 @@ fn a_later_file_wins_over_an_earlier_one() {
 }
 
 #[test]
-fn a_file_may_start_from_a_preset_and_the_command_line_from_another() {
+fn a_file_selects_a_preset_and_the_command_line_overrides_it() {
     let (_folder, mut layers) = file("preset = \"qwen2.5-7b\"\n[train]\nseed = 1\n");
     assert_eq!(resolve(&layers).unwrap().config.lora.r, 32);
     layers.preset = Some("tiny".into());
@@ -92,7 +92,7 @@ fn a_file_may_start_from_a_preset_and_the_command_line_from_another() {
 }
 
 #[test]
-fn a_real_model_without_a_preset_starts_from_the_laptops() {
+fn a_real_model_without_a_preset_starts_from_the_laptop_preset() {
     let mut layers = Layers::default();
     assert_eq!(resolve(&layers).unwrap().config.model.path, "tiny");
     layers.flags = vec![("model.path".into(), "models/some.gguf".into(), "--model".into())];
@@ -137,18 +137,18 @@ fn values_of_set_are_toml_or_bare_words() {
 }
 
 #[test]
-fn a_written_configuration_reads_back_the_same() {
+fn a_written_configuration_reads_back_unchanged() {
     let layers = sets(&["train.steps=unset", "run.name=first", "grpo.epsilon_high=0.28", "train.learning_rate=3e-7"]);
     let config = resolve(&layers).unwrap().config;
     assert_eq!(toml::from_str::<RunConfig>(&to_toml(&config, None)).unwrap(), config);
-    // Also as a layer over a preset that sets what it leaves unset.
+    // Also as a layer over a preset that sets a value which it leaves unset.
     let (_folder, layers) = file(&to_toml(&config, None));
     assert_eq!(resolve(&layers).unwrap().config, config);
     assert_eq!(to_json(&config)["train"]["steps"], serde_json::Value::Null);
 }
 
 #[test]
-fn each_check_fails_on_its_own_key() {
+fn each_check_names_its_key() {
     for (argument, key) in [
         ("rollout.temperature=0", "rollout.temperature"),
         ("rollout.top_p=0", "rollout.top_p"),

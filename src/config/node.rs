@@ -1,4 +1,4 @@
-//! A TOML text as a tree in which every key and every value knows where it stands.
+//! A TOML text as a tree in which every key and every value has its place in the file.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) struct Node {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// Neither a list nor a table.
+    /// A value that is not an array or a table.
     Value(Value),
     List(Vec<Node>),
     Table(Vec<(Key, Node)>),
@@ -39,19 +39,19 @@ impl Node {
         })
     }
 
-    /// The tree of a TOML text; `at` makes a place of a byte offset.
+    /// The tree of a TOML text; `at` converts a byte offset to a place.
     fn parse(text: &str, at: &dyn Fn(usize) -> Origin) -> Result<Node> {
         let not_toml = |error: toml::de::Error| {
             let origin = at(error.span().map_or(0, |span| span.start));
-            anyhow!("{}: not TOML: {}", origin.site(), error.message().lines().next().unwrap_or_default())
+            anyhow!("{}: invalid TOML: {}", origin.site(), error.message().lines().next().unwrap_or_default())
         };
-        // The spanned tree has the places, the plain one the order and the numbers.
+        // The spanned tree has the places, the plain one has the order and the numbers.
         let spans = DeTable::parse(text).map_err(not_toml)?;
         let values: Table = text.parse().map_err(not_toml)?;
         Ok(Node { origin: at(0), content: Content::Table(members(&values, spans.get_ref(), at)) })
     }
 
-    /// A value that has one place for all of it.
+    /// A value with a single place for all of its parts.
     pub fn of_value(value: &Value, origin: &Origin) -> Node {
         let node = |value| Node::of_value(value, origin);
         let key = |name: &String| Key { name: name.clone(), origin: origin.clone() };
@@ -73,7 +73,7 @@ impl Node {
         }
     }
 
-    /// Every value below this table with its path, in order; a list is a value, and so is an empty table.
+    /// Every value below this table with its path, in order. An array counts as one value, and so does an empty table.
     pub fn leaves(&self) -> Vec<(Vec<&Key>, &Node)> {
         let mut leaves = Vec::new();
         self.visit(&mut Vec::new(), &mut |path, node| leaves.push((path.to_vec(), node)));

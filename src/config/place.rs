@@ -1,9 +1,9 @@
-//! Where a value was written: for `--origin` and for errors.
+//! The place where a value is set, for `--origin` and for errors.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A compiled-in preset, by name.
@@ -12,14 +12,14 @@ pub enum Origin {
     File { path: PathBuf, line: usize, column: usize },
     /// An environment variable, by name.
     Environment(String),
-    /// The argument of `--set`.
+    /// An argument of `--set`.
     Set(String),
-    /// One of the command's own flags, such as `--steps`.
+    /// A flag of the command, such as `--steps`.
     Flag(String),
 }
 
 impl Origin {
-    /// The place as an error names it, exact to the column.
+    /// The place as it is printed in an error, with line and column.
     pub(crate) fn site(&self) -> String {
         match self {
             Origin::File { path, line, column } => format!("{}:{line}:{column}", path.display()),
