@@ -1,7 +1,7 @@
-//! Every completion that a run trained on, in `completions.jsonl`: one group a line.
+//! Every completion that a run trained on, in `completions.jsonl`: one group per line.
 //!
-//! The bytes depend on the run alone: no times, no paths, numbers in their shortest exact form. Two runs that are the same can be
-//! told by comparing the files.
+//! The bytes depend only on the run: no times, no paths, numbers in their shortest exact form. Identical runs have identical
+//! files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::dir::RunDir;
 use super::jsonl::{self, JsonLines};
 use crate::math::Verdict;
 
-/// One question and what was sampled for it.
+/// A question and its completions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupRecord {
     pub step: usize,
@@ -25,21 +25,21 @@ pub struct GroupRecord {
     pub branches: Vec<BranchRecord>,
 }
 
-/// One completion and what it was worth.
+/// A completion and its rewards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BranchRecord {
     pub text: String,
     pub tokens: usize,
-    /// Why it ended.
+    /// Why the completion ended.
     pub finish: String,
-    /// By component, before weights; null where there was nothing to go by.
+    /// By component, before weights; null if a component does not apply.
     pub rewards: BTreeMap<String, Option<f32>>,
     /// The weighted sum.
     pub reward: f32,
     pub verdict: Verdict,
-    /// The answer that was found in the text.
+    /// The answer that was extracted from the text.
     pub answer: Option<String>,
-    /// Why the rewards are what they are.
+    /// The reason for the rewards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     pub advantage: f32,
@@ -53,7 +53,7 @@ impl CompletionsLog {
         JsonLines::create(&run.completions()).map(Self)
     }
 
-    /// Goes on after the checkpoint of `last_step`; what was logged later is cut off.
+    /// Continues after the checkpoint of `last_step`; later lines are removed.
     pub fn resume(run: &RunDir, last_step: usize) -> Result<Self> {
         JsonLines::resume(&run.completions(), last_step).map(Self)
     }
@@ -62,13 +62,13 @@ impl CompletionsLog {
         self.0.append(group)
     }
 
-    /// Pushes the lines to the disk, before a checkpoint is committed.
+    /// Syncs the file to disk; called before a checkpoint is committed.
     pub fn sync(&self) -> Result<()> {
         self.0.sync()
     }
 }
 
-/// All groups of a `completions.jsonl`.
+/// Reads all groups of a `completions.jsonl`.
 pub fn read(path: &Path) -> Result<Vec<GroupRecord>> {
     jsonl::read(path)
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_what_it_is_and_reads_back() {
+    fn a_line_has_the_expected_bytes_and_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
         let branch = |verdict: &Verdict, advantage| BranchRecord {

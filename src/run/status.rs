@@ -1,4 +1,4 @@
-//! How far a run is, read off its directory.
+//! The state and progress of a run, read from its directory.
 
 use std::path::Path;
 
@@ -11,17 +11,17 @@ use super::metrics::{self, MetricsRecord};
 use crate::config::EvalSection;
 use crate::disk::lock::is_held;
 
-/// What has become of a run.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// A process is at work on it.
+    /// A process is working on it.
     Running,
-    /// It made all its steps, and the evaluation after them.
+    /// All steps are done, and the final evaluation.
     Done,
-    /// It stopped early, and `rft train --resume` goes on from its newest checkpoint.
+    /// It stopped early, and `rft train --resume` can continue from its newest checkpoint.
     Interrupted,
-    /// It stopped before its first checkpoint: there is nothing to go on from.
+    /// It stopped before its first checkpoint and cannot be resumed.
     Failed,
 }
 
@@ -36,27 +36,27 @@ impl State {
     }
 }
 
-/// A run, as a list of runs shows it.
+/// A run, as `rft runs` lists it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
     pub name: String,
     pub state: State,
-    /// Steps made.
+    /// Steps done.
     pub step: usize,
-    /// Steps wanted.
+    /// Total number of steps.
     pub steps: usize,
     /// Of the last step.
     pub reward: Option<f64>,
     pub prompt: String,
     pub model: String,
     pub seed: u64,
-    /// When it began: RFC 3339, UTC.
+    /// Start time: RFC 3339, UTC.
     pub started: Option<String>,
 }
 
 impl Status {
     /// # Errors
-    /// The directory has no manifest, or a file of it cannot be read.
+    /// The directory has no manifest, or one of its files cannot be read.
     pub fn read(run: &RunDir) -> Result<Self> {
         let manifest = Manifest::read(run)?;
         let records = if run.metrics().is_file() { metrics::read(&run.metrics())? } else { Vec::new() };
@@ -83,10 +83,10 @@ impl Status {
     }
 }
 
-/// The resolved configuration as it stands, with whatever keys its version of the program had.
+/// The resolved configuration as plain TOML, with the keys of the version that wrote it.
 ///
 /// # Errors
-/// It is missing, or not TOML.
+/// The file is missing or not valid TOML.
 pub fn read_config(run: &RunDir) -> Result<toml::Table> {
     let path = run.config();
     let text = std::fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
@@ -99,9 +99,9 @@ pub fn name(path: &Path) -> String {
     whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether nothing is left to do of a run that made all its steps.
+/// Whether a run with all steps done is finished.
 fn is_finished(run: &RunDir, steps: usize) -> Result<bool> {
-    // Checkpoints are large, and whoever removed them meant to go on with nothing.
+    // Checkpoints are large; if the user removed them, the run is not meant to be resumed.
     if run.checkpoints()?.is_empty() {
         return Ok(run.adapter().is_dir());
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_through_its_states() {
+    fn a_run_passes_through_its_states() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path(), Some("first"), "tiny").unwrap();
         manifest().write(&run).unwrap();
