@@ -60,7 +60,7 @@ pub fn verify_dir(path: &Path) -> Result<()> {
         let file = path.join(name);
         let bytes = fs::metadata(&file).with_context(|| format!("read `{}`", file.display()))?.len();
         if bytes != expected.bytes {
-            bail!("`{}` is damaged: expected {1} bytes, found {bytes}", file.display(), expected.bytes);
+            bail!("`{}` is damaged: expected {} bytes, found {bytes}", file.display(), expected.bytes);
         }
         if sha256_file(&file).with_context(|| format!("read `{}`", file.display()))? != expected.sha256 {
             bail!("`{}` is damaged: its hash does not match", file.display());
