@@ -1,4 +1,4 @@
-//! Systems without a sandbox: programs are not run.
+//! Systems without a sandbox, on which programs are not run.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use anyhow::{Result, bail};
 
 use super::{Layers, Limits, Outcome, Program, Python, Value};
 
-/// There is none.
+/// There is no sandbox.
 pub struct Sandbox(Infallible);
 
-/// There is none.
+/// There is no sandbox.
 pub struct Session(Infallible);
 
 impl Sandbox {
     /// # Errors
     /// Always.
     pub fn probe(_allow_unsafe: bool) -> Result<Sandbox> {
-        bail!("programs are run on Linux only\nhint: use a virtual machine or a container with Linux")
+        bail!("the sandbox requires Linux\nhint: use a virtual machine or a container with Linux")
     }
 
     pub fn layers(&self) -> &Layers {

@@ -1,6 +1,6 @@
-//! JSON as values of Python, with numbers read exactly: what has neither point nor exponent is an integer of any size.
-//! (`serde_json` gives such numbers as floats, unless told otherwise for the whole binary.) Infinities and NaN are written
-//! as Python writes them.
+//! JSON as Python values, with exact numbers: a number without a point and an exponent is an integer of any size.
+//! (`serde_json` returns such numbers as floats, unless configured otherwise for the whole binary.) Infinities and NaN are
+//! written as Python writes them.
 
 use std::str::FromStr;
 
@@ -9,18 +9,18 @@ use num_bigint::BigInt;
 
 use super::Value;
 
-/// Deepest nesting.
+/// Maximum nesting depth.
 const DEEPEST: usize = 100;
 
 impl Value {
-    /// Reads a value from JSON, and nothing behind it.
+    /// Reads one value from a JSON text, which must contain nothing else.
     ///
     /// # Errors
-    /// It is no JSON.
+    /// The text is not valid JSON.
     pub fn from_json(text: &str) -> Result<Value> {
         let mut reader = Reader { text, at: 0 };
         let value = reader.value(0)?;
-        ensure!(reader.peek().is_none(), "something stands behind the value at byte {}", reader.at);
+        ensure!(reader.peek().is_none(), "unexpected text after the value, at byte {}", reader.at);
         Ok(value)
     }
 }
@@ -31,7 +31,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.text.as_bytes()[self.at..];
         self.at += rest.iter().take_while(|it| b" \t\r\n".contains(it)).count();
@@ -45,12 +45,12 @@ impl Reader<'_> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<()> {
-        ensure!(self.accept(byte), "no `{}` at byte {}", char::from(byte), self.at);
+        ensure!(self.accept(byte), "expected `{}` at byte {}", char::from(byte), self.at);
         Ok(())
     }
 
     fn value(&mut self, depth: usize) -> Result<Value> {
-        ensure!(depth < DEEPEST, "nested too deep at byte {}", self.at);
+        ensure!(depth < DEEPEST, "nested too deeply at byte {}", self.at);
         match self.peek() {
             Some(b'[') => {
                 self.at += 1;
@@ -82,7 +82,7 @@ impl Reader<'_> {
     }
 
     fn string(&mut self) -> Result<String> {
-        ensure!(self.peek() == Some(b'"'), "no string at byte {}", self.at);
+        ensure!(self.peek() == Some(b'"'), "expected a string at byte {}", self.at);
         let start = self.at;
         let mut is_escaped = false;
         for (length, byte) in self.text.as_bytes()[start + 1..].iter().enumerate() {
@@ -95,7 +95,7 @@ impl Reader<'_> {
                 _ => is_escaped = false,
             }
         }
-        bail!("a string without an end at byte {start}")
+        bail!("unterminated string at byte {start}")
     }
 
     fn word(&mut self) -> Result<Value> {
@@ -115,7 +115,7 @@ impl Reader<'_> {
                     false => Value::Int(BigInt::from_str(number)?),
                 }
             }
-            other => bail!("`{other}` at byte {start} is no value"),
+            other => bail!("expected a value at byte {start}, found `{other}`"),
         })
     }
 }
@@ -132,12 +132,12 @@ mod tests {
             Value::from_json(text).unwrap().to_string(),
             r#"[0x1,-2.5,0x18ee90ff6c373e0ee4e3f0ad2,True,None,"a\"\U000000e9\\",{"b":[],"a":0.001,},{},"",]"#
         );
-        // Digits that a fast reader rounds wrongly.
+        // Digits that a fast parser rounds incorrectly.
         assert_eq!(Value::from_json("0.10215110330888037").unwrap().to_string(), "0.10215110330888037");
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn invalid_json_is_an_error() {
         for text in ["", "[1 2]", "[1,", "{\"a\" 1}", "{a: 1}", "\"a", "tru", "1 2", "-", "[1]]", "--1", "0x1"] {
             assert!(Value::from_json(text).is_err(), "{text}");
         }

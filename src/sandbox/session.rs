@@ -1,4 +1,4 @@
-//! The talk with a running program: requests out, answers back, each by its deadline.
+//! The communication with a running program: requests out, answers back, each with its deadline.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -14,22 +14,22 @@ use super::python::Python;
 use super::spawn::{Allowance, Cell, Ends, Process};
 use super::{Limits, Outcome, Program, Value};
 
-/// Requests that are sent before their turn, so that a program need not wait for us after each.
+/// Requests that are sent ahead, so that the program does not have to wait for us after each one.
 const AHEAD: usize = 16;
-/// Times its limit that a program may take on the wall while it waits for a processor.
+/// Factor on the time limit for wall time, while a program waits for a processor.
 const CROWDED: u32 = 5;
-/// Least time between two looks at what a program had.
+/// Minimum time between two checks of a program's processor time.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a process may take to end that has closed its channel.
+/// Time for a process to end after it has closed its channel.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 const RUNNER: &str = include_str!("runner.py");
 
-/// A program that runs and can be called. The kernel kills it when the thread that started it ends.
+/// A running program that can be called. The kernel kills it when the thread that started it ends.
 pub struct Session {
     talk: Talk,
     limit: Limit,
-    /// Why there will be no more values.
+    /// The reason why there are no more values.
     over: Option<Outcome>,
 }
 
@@ -55,12 +55,12 @@ impl Session {
         Ok(session)
     }
 
-    /// The number of its process, or what it was.
+    /// The number of its process, also after the process has ended.
     pub fn process_id(&self) -> u32 {
         self.talk.id
     }
 
-    /// Calls the function. Once the program has timed out or died, this is what every further call gives.
+    /// Calls the function. After the program has timed out or died, every further call returns that outcome.
     pub fn call(&mut self, arguments: &[Value], limit: Duration) -> Outcome {
         let mut all = None;
         self.call_all([(arguments, limit)], |outcome, _| {
@@ -70,8 +70,8 @@ impl Session {
         all.expect("one call has one outcome")
     }
 
-    /// Calls the function with each of these arguments in turn, each within its limit, until `each` has enough. `each` is
-    /// given what came of the call and the time it took.
+    /// Calls the function with each of these arguments in turn, each within its limit, until `each` returns false. `each`
+    /// receives the outcome of the call and the time it took.
     pub fn call_all<'a>(
         &mut self,
         calls: impl IntoIterator<Item = (&'a [Value], Duration)>,
@@ -102,9 +102,9 @@ impl Session {
                 self.talk.process = None;
             }
             if !each(outcome, now - start) {
-                // What was asked ahead is not waited for, so nothing more can be asked.
+                // Answers to requests that were sent ahead are not awaited, so no further requests are possible.
                 if !waiting.is_empty() {
-                    self.over.get_or_insert(Outcome::Died("it was ended".to_owned()));
+                    self.over.get_or_insert(Outcome::Died("it was stopped".to_owned()));
                     self.talk.process = None;
                 }
                 return;
@@ -114,7 +114,7 @@ impl Session {
     }
 }
 
-/// The line that asks for a call.
+/// The line that requests a call.
 fn request(arguments: &[Value]) -> Vec<u8> {
     let mut line = String::from("(");
     for argument in arguments {
@@ -125,7 +125,7 @@ fn request(arguments: &[Value]) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// Runs a whole program; its value is what it prints.
+/// Runs a whole program; its value is its output.
 pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
     let (input_end, input) = pipe_with(PipeFlags::CLOEXEC)?;
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -139,11 +139,11 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
     let (mut is_printing, mut is_talking) = (true, true);
     while is_printing || is_talking {
         if rest.is_empty() {
-            // The program reads to an end.
+            // The program reads until the end of its input.
             input = None;
         }
         let mut fds = vec![PollFd::new(&output, PollFlags::IN), PollFd::new(&talk.answers, PollFlags::IN)];
-        // What is closed would be ready at once, for ever.
+        // A closed descriptor would be ready immediately, forever.
         let mut wanted = [is_printing, is_talking].into_iter();
         fds.retain(|_| wanted.next() == Some(true));
         if !header.is_empty() {
@@ -170,7 +170,7 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
     let said = said.strip_suffix(b"\n").and_then(|line| talk.parse(line));
     Ok(match said {
         Some((tag, payload)) if tag == "raised" => Talk::outcome(&tag, payload),
-        // It may also end without a word, by `os._exit`; what counts is what it printed.
+        // It may also end without an answer, by `os._exit`; then its output counts.
         _ if ended == "exit status 0" => Outcome::Value(Value::Str(String::from_utf8_lossy(&printed).into_owned())),
         _ => Outcome::Died(ended),
     })
@@ -186,21 +186,21 @@ struct Talk {
     id: u32,
     requests: OwnedFd,
     answers: OwnedFd,
-    /// What is still to be written.
+    /// Bytes that still have to be written.
     outgoing: Vec<u8>,
-    /// Requests, sent or to be sent, that wait for their answers.
+    /// Requests, sent or not, whose answers are missing.
     unanswered: usize,
-    /// What was read beyond the last answer.
+    /// Bytes that were read after the last answer.
     buffer: Vec<u8>,
     received: usize,
-    /// Longest answer.
+    /// Maximum length of an answer.
     most: usize,
-    /// Stands in every answer of this run.
+    /// A secret in every answer of this run.
     nonce: String,
 }
 
 impl Talk {
-    /// Starts the runner; the second is the request that brings it the program.
+    /// Starts the runner. The second value is the request that sends the program to it.
     fn start(
         python: &Python,
         cell: &Cell,
@@ -215,14 +215,14 @@ impl Talk {
         let (answers, answers_end) = pipe_with(PipeFlags::CLOEXEC)?;
         ioctl_fionbio(&requests, true)?;
         ioctl_fionbio(&answers, true)?;
-        // Larger than usual, where that is allowed: fewer turns for large answers.
+        // Larger than usual, if allowed: large answers then need fewer reads.
         _ = fcntl_setpipe_size(&answers, 1 << 20);
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| anyhow!("no random numbers: {error}"))?;
+        getrandom::fill(&mut random).map_err(|error| anyhow!("get random numbers: {error}"))?;
         let nonce = format!("{:032x}", u128::from_le_bytes(random));
 
         let ends = Ends { stdin, stdout, stderr: nothing()?.into(), requests: requests_end, answers: answers_end };
-        // The clock on the wall comes first, where the program does not have many threads.
+        // Wall time is checked first, because it is exceeded first unless the program has many threads.
         let allowance = Allowance { seconds: limits.time.as_secs() + 2, memory: limits.memory };
         let arguments = ["-s", "-S", "-B", "-c", RUNNER];
         let process = cell.spawn(python, &arguments, ends, allowance)?;
@@ -249,23 +249,23 @@ impl Talk {
         Ok((talk, line.into_bytes()))
     }
 
-    /// Puts a request behind those that wait to be read.
+    /// Appends a request to those that wait to be written.
     fn send(&mut self, line: &[u8]) {
         self.outgoing.extend_from_slice(line);
         self.unanswered += 1;
     }
 
-    /// What came of the oldest call that was sent.
+    /// The outcome of the oldest call that was sent.
     fn answer(&mut self, until: &mut [&mut Limit]) -> Result<Outcome, Outcome> {
         let (tag, payload) = self.hear(until)?;
         Ok(Talk::outcome(&tag, payload))
     }
 
-    /// Sends what waits, and waits for one answer: its tag and what it says.
+    /// Writes the waiting requests, and reads one answer: its tag and its content.
     fn hear(&mut self, until: &mut [&mut Limit]) -> Result<(String, Value), Outcome> {
         let line = self.line(until)?;
         self.unanswered -= 1;
-        // What nobody asked for was not written by the runner.
+        // The runner does not write anything without a request.
         if self.unanswered == 0 && !self.buffer.is_empty() {
             return Err(forged());
         }
@@ -299,7 +299,7 @@ impl Talk {
                 match write(&self.requests, &self.outgoing) {
                     Ok(sent) => drop(self.outgoing.drain(..sent)),
                     Err(Errno::AGAIN | Errno::INTR) => {}
-                    // Nobody reads any more; what is left of the answers tells why.
+                    // The program does not read any more; its remaining answers show why.
                     Err(_) => self.outgoing.clear(),
                 }
             }
@@ -312,7 +312,7 @@ impl Talk {
         }
     }
 
-    /// An answer of this run: its tag and what it says.
+    /// An answer of this run: its tag and its content.
     fn parse(&self, line: &[u8]) -> Option<(String, Value)> {
         let Ok(Value::List(parts)) = Value::from_json(str::from_utf8(line).ok()?) else { return None };
         match <[Value; 3]>::try_from(parts) {
@@ -325,7 +325,7 @@ impl Talk {
         match (tag, payload) {
             ("value", payload) => match Value::from_wire(payload) {
                 Ok(value) => Outcome::Value(value),
-                Err(error) => Outcome::Died(format!("an answer that is no value: {error}")),
+                Err(error) => Outcome::Died(format!("invalid answer: {error}")),
             },
             ("raised", Value::Str(what)) => Outcome::Raised(what),
             ("raised", _) => Outcome::Raised("an exception that cannot be shown".to_owned()),
@@ -333,25 +333,25 @@ impl Talk {
         }
     }
 
-    /// How the process ended; one that has not is killed.
+    /// How the process ended; it is killed if it has not.
     fn end(&mut self) -> String {
         self.process.take().map_or_else(|| "it has ended before".to_owned(), |process| process.end(PATIENCE))
     }
 }
 
-/// Bytes on the answer channel that the runner cannot have written.
+/// The outcome if the answer channel contains bytes that the runner cannot have written.
 fn forged() -> Outcome {
     Outcome::Died("it wrote to the answer channel".to_owned())
 }
 
-/// Time that a program may take. It is counted on the wall, so that one that sleeps is stopped; but one that had less of a
-/// processor goes on until it had its time, or [`CROWDED`] times as long: on a crowded machine a verdict is the same.
+/// The time limit of a program. It is wall time, so that a program that sleeps is stopped. But a program that got less
+/// processor time continues until it has had its time, or for [`CROWDED`] times the limit: verdicts are the same on a busy machine.
 struct Limit {
     process: u32,
-    /// When to look again.
+    /// The time of the next check.
     next: Instant,
     last: Instant,
-    /// Processor time at which it is up.
+    /// Processor time at which the limit is reached.
     processor: Duration,
 }
 
@@ -362,7 +362,7 @@ impl Limit {
         Limit { process, next: now + time, last: now + CROWDED * time, processor }
     }
 
-    /// Whether the time is up; if not, `next` lies ahead.
+    /// Whether the limit is reached; if not, `next` is in the future.
     fn is_up(&mut self, now: Instant) -> bool {
         if now < self.next {
             return false;
@@ -373,11 +373,11 @@ impl Limit {
     }
 }
 
-/// Processor time that a process has had with all its threads; none where it cannot be told.
+/// Processor time that all threads of a process have used; none if unknown.
 fn processor_time(process: u32) -> Option<Duration> {
     let mut clock = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both calls do nothing but write to the place they are given, which lives until they return.
+    // SAFETY: both calls only write to the location they receive, which is valid until they return.
     let told = unsafe {
         libc::clock_getcpuclockid(process as libc::pid_t, &raw mut clock) == 0
             && libc::clock_gettime(clock, &raw mut time) == 0
@@ -385,7 +385,7 @@ fn processor_time(process: u32) -> Option<Duration> {
     told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// Waits until one of them is ready; `false` where a limit is reached before.
+/// Waits until one of the descriptors is ready; `false` if a limit is reached first.
 fn wait(fds: &mut [PollFd], limits: &mut [&mut Limit]) -> bool {
     loop {
         let now = Instant::now();
@@ -401,7 +401,7 @@ fn wait(fds: &mut [PollFd], limits: &mut [&mut Limit]) -> bool {
     }
 }
 
-/// Writes what there is room for; where nobody reads any more, the rest is done with.
+/// Writes as much as possible without blocking; if the reader has closed the pipe, discards the rest.
 fn give(fd: &OwnedFd, rest: &mut &[u8]) {
     match write(fd, rest) {
         Ok(taken) => *rest = &rest[taken..],
@@ -410,7 +410,7 @@ fn give(fd: &OwnedFd, rest: &mut &[u8]) {
     }
 }
 
-/// Reads what is there, a piece at a time; `false` at the end of the pipe.
+/// Reads the available bytes, one piece at a time; `false` at the end of the pipe.
 fn take(fd: &OwnedFd, buffer: &mut Vec<u8>) -> Result<bool, Errno> {
     let mut piece = [0; 1 << 16];
     match read(fd, &mut piece) {

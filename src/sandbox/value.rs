@@ -1,4 +1,4 @@
-//! Values of Python, as they cross the border of the sandbox in either direction.
+//! Python values, as they are passed into and out of the sandbox.
 
 use std::fmt::{self, Write};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use num_bigint::BigInt;
 use num_traits::ToPrimitive;
 
-/// A value of one of Python's plain types. Subclasses count as the type they derive from.
+/// A value of one of Python's plain types. Subclasses count as the type they are derived from.
 #[derive(Clone, Debug)]
 pub enum Value {
     None,
@@ -16,15 +16,15 @@ pub enum Value {
     Str(String),
     List(Vec<Value>),
     Tuple(Vec<Value>),
-    /// In the order of insertion.
+    /// In insertion order.
     Dict(Vec<(Value, Value)>),
     /// In any order.
     Set(Vec<Value>),
-    /// Anything else, such as a generator or an object of the program's own. Equal to nothing.
+    /// Anything else, such as a generator or an object of the program's own class. Not equal to anything.
     Opaque,
 }
 
-/// Equality as Python's `==` has it: `1 == 1.0 == True`, no list equals a tuple, NaN equals nothing.
+/// Equality as in Python's `==`: `1 == 1.0 == True`, a list does not equal a tuple, NaN does not equal anything.
 impl PartialEq for Value {
     fn eq(&self, other: &Value) -> bool {
         use Value::*;
@@ -41,7 +41,7 @@ impl PartialEq for Value {
     }
 }
 
-/// Whether a float has exactly this whole value: no integer is rounded for the comparison.
+/// Whether a float has exactly this integer value: the integer is not rounded for the comparison.
 fn is_same(integer: &BigInt, float: f64) -> bool {
     use num_traits::FromPrimitive;
     float.fract() == 0.0 && BigInt::from_f64(float).as_ref() == Some(integer)
@@ -56,7 +56,7 @@ impl Value {
         Value::Str(text.to_owned())
     }
 
-    /// The value of an integer; a truth value is one.
+    /// The value of an integer or a Boolean.
     fn integer(&self) -> Option<BigInt> {
         match self {
             Value::Int(value) => Some(value.clone()),
@@ -65,7 +65,7 @@ impl Value {
         }
     }
 
-    /// The nearest float to a number. Integers beyond the range of floats have none.
+    /// The float closest to a number; none for integers outside the range of floats.
     pub fn number(&self) -> Option<f64> {
         match self {
             Value::Float(value) => Some(*value),
@@ -73,20 +73,20 @@ impl Value {
         }
     }
 
-    /// Makes a value of what the runner has written: JSON in which all but plain numbers, texts and truth values are
-    /// lists that begin with a tag.
+    /// Converts the runner's output to a value: JSON in which everything except plain numbers, strings and Booleans is a
+    /// list that starts with a tag.
     pub(super) fn from_wire(json: Value) -> Result<Value> {
         let items = match json {
             Value::List(items) => items,
-            Value::Dict(_) => bail!("no value is an object"),
+            Value::Dict(_) => bail!("expected a value, found an object"),
             plain => return Ok(plain),
         };
         let mut items = items.into_iter();
-        let Some(Value::Str(tag)) = items.next() else { bail!("a value without its tag") };
+        let Some(Value::Str(tag)) = items.next() else { bail!("expected a tag") };
         if tag == "int" {
             return match items.next() {
                 Some(Value::Str(text)) => Ok(Value::Int(hexadecimal(&text)?)),
-                other => bail!("{other:?} is no integer"),
+                other => bail!("expected an integer, found {other:?}"),
             };
         }
         let mut items = items.map(Value::from_wire).collect::<Result<Vec<Value>>>()?;
@@ -95,7 +95,7 @@ impl Value {
             "tuple" => Value::Tuple(items),
             "set" => Value::Set(items),
             "dict" => {
-                ensure!(items.len().is_multiple_of(2), "a key without its value");
+                ensure!(items.len().is_multiple_of(2), "expected a value for each key");
                 let mut rest = items.drain(..);
                 Value::Dict(std::iter::from_fn(|| Some((rest.next()?, rest.next()?))).collect())
             }
@@ -133,15 +133,15 @@ impl Value {
         }
     }
 
-    /// Reads what [`write_wire`](Self::write_wire) wrote.
+    /// Reads the output of [`write_wire`](Self::write_wire).
     ///
     /// # Errors
-    /// It did not.
+    /// The text was not written by it.
     pub(crate) fn read_wire(text: &str) -> Result<Value> {
         Value::from_wire(Value::from_json(text)?)
     }
 
-    /// Appends the value as an expression of Python in ASCII on one line, where `inf`, `nan` and `set` are known.
+    /// Appends the value as a Python expression in ASCII on one line, for a context in which `inf`, `nan` and `set` are defined.
     pub(super) fn write_python(&self, out: &mut String) {
         match self {
             Value::None | Value::Opaque => out.push_str("None"),
@@ -168,7 +168,7 @@ impl Value {
     }
 }
 
-/// As Python would write it, but integers in hexadecimal.
+/// As Python would write it, but with integers in hexadecimal.
 impl fmt::Display for Value {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
@@ -193,28 +193,28 @@ fn write_items(out: &mut String, open: &str, items: &[Value], close: &str) {
     out.push_str(close);
 }
 
-/// A string literal of Python.
+/// A Python string literal.
 fn quote(text: &str, out: &mut String) {
     out.push('"');
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
             ' '..='~' => out.push(c),
-            _ => write!(out, "\\U{:08x}", u32::from(c)).expect("a string takes all"),
+            _ => write!(out, "\\U{:08x}", u32::from(c)).expect("writing to a string does not fail"),
         }
     }
     out.push('"');
 }
 
-/// `-0xff` and the like, as Python's `hex` writes integers.
+/// `-0xff` and similar, as Python's `hex` writes integers.
 fn hexadecimal(text: &str) -> Result<BigInt> {
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),
     };
-    let digits = digits.strip_prefix("0x").context("no hexadecimal number")?;
-    ensure!(digits.bytes().all(|it| it.is_ascii_hexdigit()), "no hexadecimal number");
-    let value = BigInt::parse_bytes(digits.as_bytes(), 16).context("no hexadecimal number")?;
+    let digits = digits.strip_prefix("0x").context("expected a hexadecimal number")?;
+    ensure!(digits.bytes().all(|it| it.is_ascii_hexdigit()), "expected a hexadecimal number");
+    let value = BigInt::parse_bytes(digits.as_bytes(), 16).context("expected a hexadecimal number")?;
     Ok(if is_negative { -value } else { value })
 }
 
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn equality_is_pythons() {
+    fn equality_is_that_of_python() {
         let (one, float) = (Value::int(1), Value::Float(1.0));
         assert_eq!(one, float);
         assert_eq!(Value::Bool(true), float);
@@ -254,13 +254,13 @@ mod tests {
             Value::Dict(vec![pair(&two, &one), pair(&one, &two)])
         );
         assert_ne!(Value::Dict(vec![pair(&one, &two)]), Value::Dict(vec![pair(&one, &one)]));
-        // The nearest float of 2^53 + 1 is 2^53.
+        // The float closest to 2^53 + 1 is 2^53.
         assert_ne!(Value::int(9_007_199_254_740_993), Value::Float(9007199254740992.0));
         assert_eq!(Value::Int(BigInt::from(10).pow(20)), Value::Float(1e20));
     }
 
     #[test]
-    fn tagged_values_are_read_and_others_refused() {
+    fn tagged_values_are_read_and_others_are_errors() {
         assert_eq!(wire(r#"["int","-0x10"]"#).unwrap(), Value::int(-16));
         assert_eq!(wire("Infinity").unwrap(), Value::Float(f64::INFINITY));
         assert!(matches!(wire("-0.0").unwrap(), Value::Float(it) if it.is_sign_negative()));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_python_reads_is_one_line_of_ascii() {
+    fn python_expressions_are_one_line_of_ascii() {
         let value =
             Value::Tuple(vec![Value::str("a\n\u{1f600}\u{0}'"), Value::Float(f64::NEG_INFINITY), Value::int(-255)]);
         assert_eq!(python(&value), r#"("a\U0000000a\U0001f600\U00000000'",-inf,-0xff,)"#);
