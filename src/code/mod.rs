@@ -1,10 +1,10 @@
-//! HumanEval+: programs are right if they return what the reference solution returns, on the inputs of HumanEval
+//! HumanEval+: a program is correct if it returns the same values as the reference solution, on the inputs of HumanEval
 //! (`base`) and on the many more of evalplus (`plus`).
 //!
-//! The semantics are those of evalplus 0.3: comparison, tolerance, the oracle of `find_zero`, and a limit for each input
-//! of four times the reference's time, four seconds at least; what a program waits for a processor does not count. Where
-//! evalplus compares inside the process that runs the program, we compare outside of it, and the inputs come in an order
-//! of their own.
+//! The semantics are those of evalplus 0.3: comparison, tolerance, the oracle of `find_zero`, and a limit for each input of
+//! four times the reference's time, but at least four seconds; time that a program waits for a processor does not count.
+//! evalplus compares inside the process that runs the program. We compare outside of it, and use the inputs in a different
+//! order.
 
 mod compare;
 mod find;
@@ -32,28 +32,28 @@ use compare::is_zero;
 use reference::ANSWER;
 use task::{Expected, Reference};
 
-/// Least time for an input, in seconds.
+/// Minimum time limit for an input, in seconds.
 const LEAST: f64 = 4.0;
-/// Times the reference's time that an input may take.
+/// Time limit for an input, as a multiple of the reference's time.
 const FACTOR: f64 = 4.0;
-/// Most time for all inputs, in seconds; one more is for the start.
+/// Maximum time for all inputs, in seconds; one more second is for the start.
 const MOST: f64 = 60.0;
-/// The only task with an oracle of its own.
+/// The only task with its own oracle.
 const FIND_ZERO: &str = "find_zero";
 
-/// How a program did on a set of inputs.
+/// The result of a program on a set of inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Passed,
     /// An output differs.
     Wrong,
-    /// An exception, on the way to an output or before.
+    /// An exception, during a call or before.
     Raised,
     TimedOut,
     /// The process ended, or tried to write its own verdict.
     Died,
-    /// There is no program in the response.
+    /// The completion does not contain a program.
     Unparsable,
 }
 
@@ -73,9 +73,9 @@ impl fmt::Display for Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodeVerdict {
     pub base: Status,
-    /// Passed only where `base` has, too; otherwise the same.
+    /// Passed only if `base` passed too; otherwise the same status.
     pub plus: Status,
-    /// What went wrong first.
+    /// The first failure.
     pub detail: Option<String>,
 }
 
@@ -85,10 +85,10 @@ impl CodeVerdict {
     }
 }
 
-/// Grades a response: finds the program in it and runs it.
+/// Grades a completion: finds its program and runs it.
 ///
 /// # Errors
-/// The sandbox does not work, or not with the reference solution.
+/// The sandbox does not work, or the reference solution fails in it.
 pub fn grade_response(sandbox: &Sandbox, task: &Task, response: &str, answer_tag: Option<&str>) -> Result<CodeVerdict> {
     match solution(sandbox, task, response, answer_tag)? {
         Some(program) => grade(sandbox, task, &program),
@@ -96,7 +96,7 @@ pub fn grade_response(sandbox: &Sandbox, task: &Task, response: &str, answer_tag
     }
 }
 
-/// Grades a whole program. (Of a completion, put the prompt before it.)
+/// Grades a whole program. (To grade a continuation of the prompt, put the prompt before it.)
 ///
 /// # Errors
 /// As for [`grade_response`].
@@ -116,7 +116,7 @@ pub fn grade(sandbox: &Sandbox, task: &Task, program: &str) -> Result<CodeVerdic
     Ok(CodeVerdict { base, plus, detail })
 }
 
-/// Runs a program on inputs until one goes wrong.
+/// Runs a program on inputs until one fails.
 fn run(
     sandbox: &Sandbox,
     task: &Task,
@@ -131,7 +131,7 @@ fn run(
         &Program { source: program, entry_point: &task.entry_point },
         &Limits { answer: ANSWER, ..Limits::time(time) },
     )?;
-    // A program cannot know by heart what comes next.
+    // In an order that a program cannot know in advance.
     let digits = &hash::sha256(task.id.as_bytes())[..16];
     let order = Stream::new(u64::from_str_radix(digits, 16)?, Purpose::InputOrder, &[]).permutation(inputs.len());
     let calls = order.iter().map(|&index| (inputs[index].as_slice(), Duration::from_secs_f64(limits[index])));
@@ -161,7 +161,7 @@ fn run(
     Ok(failed.unwrap_or((Status::Passed, None)))
 }
 
-/// A value as a message shows it.
+/// A value in a message.
 pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = value.to_string();

@@ -1,4 +1,4 @@
-//! What a task's own solution returns, and how long it takes. Computed in the sandbox and kept in the user's cache.
+//! The outputs and times of a task's own solution, computed in the sandbox and kept in the user's cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use super::task::{Expected, Reference, Task};
 use crate::disk::{atomic, cache, hash};
 use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
 
-/// Longest output, in bytes: the task `tri` returns a list of a million floats.
+/// Maximum output, in bytes: the task `tri` returns a list of a million floats.
 pub(super) const ANSWER: usize = 64 << 20;
-/// Changes with what is stored.
+/// Version of the stored format.
 const FORMAT: &str = "2";
-/// Outputs of more bytes are computed again: reading them takes longer.
+/// Larger outputs are not cached, because reading them takes longer than computing them.
 const LARGEST: usize = 4 << 20;
-/// For all inputs together.
+/// Seconds for all inputs together.
 const TIME: Duration = Duration::from_secs(600);
 
 impl Reference {
-    /// From the cache, or else by running the solution, and into the cache.
+    /// Reads the outputs from the cache, or else runs the solution and caches its outputs.
     pub fn of(task: &Task, sandbox: &Sandbox) -> Result<Reference> {
         let path = cache().map(|folder| folder.join(format!("{}.txt", key(task, sandbox))));
         if let Some(reference) = path.as_deref().and_then(|path| read(path, task)) {
@@ -29,7 +29,7 @@ impl Reference {
         let run = |inputs| outputs(task, sandbox, inputs).with_context(|| format!("run the solution of {}", task.id));
         let reference = Reference { base: run(&task.base)?, plus: run(&task.plus)? };
         if let Some(path) = path {
-            // Without a cache the next run computes it again; that is no reason to fail.
+            // Without a cache, the next run computes it again, so this is not an error.
             _ = write(&path, &reference);
         }
         Ok(reference)
@@ -55,12 +55,12 @@ fn outputs(task: &Task, sandbox: &Sandbox, inputs: &[Vec<Value>]) -> Result<Vec<
     failure.map_or(Ok(expected), Err)
 }
 
-/// The folder in the user's cache that keeps expected outputs.
+/// The folder of expected outputs in the user's cache.
 pub fn cache() -> Option<PathBuf> {
     cache::folder().map(|folder| folder.join("code"))
 }
 
-/// Of all that the outputs depend on.
+/// A hash of everything that the outputs depend on.
 fn key(task: &Task, sandbox: &Sandbox) -> String {
     let text = format!(
         "{FORMAT}\n{}\n{}\n{}{}\n{:?}\n{:?}",
@@ -74,7 +74,7 @@ fn key(task: &Task, sandbox: &Sandbox) -> String {
     hash::sha256(text.as_bytes())
 }
 
-/// A line for each input: the time in seconds, and the value.
+/// One line per input: the time in seconds, and the value.
 fn write(path: &Path, reference: &Reference) -> Result<()> {
     let mut text = String::new();
     for Expected { value, seconds } in reference.base.iter().chain(&reference.plus) {
@@ -85,7 +85,7 @@ fn write(path: &Path, reference: &Reference) -> Result<()> {
             return Ok(());
         }
     }
-    fs::create_dir_all(path.parent().context("a file in a folder")?)?;
+    fs::create_dir_all(path.parent().context("the file has a parent folder")?)?;
     atomic::write(path, text.as_bytes())
 }
 

@@ -12,12 +12,12 @@ pub struct Task {
     /// Imports, signature and description.
     pub prompt: String,
     pub entry_point: String,
-    /// Completes the prompt.
+    /// The solution, which continues the prompt.
     pub canonical_solution: String,
     /// Lists of arguments.
     pub base: Vec<Vec<Value>>,
     pub plus: Vec<Vec<Value>>,
-    /// Absolute tolerance; 0: outputs are to be equal, floats close.
+    /// Absolute tolerance; 0: outputs must be equal, floats close.
     pub tolerance: f64,
     pub(super) reference: OnceLock<Reference>,
 }
