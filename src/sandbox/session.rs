@@ -222,7 +222,7 @@ impl Talk {
         let nonce = format!("{:032x}", u128::from_le_bytes(random));
 
         let ends = Ends { stdin, stdout, stderr: nothing()?.into(), requests: requests_end, answers: answers_end };
-        // Wall time is checked first, because it is exceeded first unless the program has many threads.
+        // The wall time limit is reached before this limit on processor time, unless the program has many threads.
         let allowance = Allowance { seconds: limits.time.as_secs() + 2, memory: limits.memory };
         let arguments = ["-s", "-S", "-B", "-c", RUNNER];
         let process = cell.spawn(python, &arguments, ends, allowance)?;
