@@ -1,4 +1,4 @@
-//! Evaluation on held-out questions: the same questions and the same random numbers every time.
+//! Evaluation on held-out questions, with the same questions and random numbers every time.
 
 use super::sample::{Drawn, Item};
 use super::{Training, Watching};
@@ -12,28 +12,28 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Shares of the held-out questions, one completion each.
+/// Shares of the held-out questions, with one completion each.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
     pub sampled: Scores,
-    /// With the most probable token at every step.
+    /// With greedy decoding.
     pub greedy: Option<Scores>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Scores {
     pub accuracy: Proportion,
-    /// Absent where the prior prompt asks for no format.
+    /// Absent if the prior prompt does not ask for a format.
     pub format: Option<Proportion>,
     pub mean_length: f64,
     pub truncated: f64,
 }
 
-/// The step number that evaluations draw with: no training step has it.
+/// The step number for the random numbers of evaluations, which no training step has.
 const STEP: u64 = u64::MAX;
 
-/// Evaluates `adapter` as it is after `step` and writes every completion to the run's `eval/` folder. What stands there
-/// already is read instead: the run was interrupted. `None` when there is nothing to evaluate on, or when asked to stop.
+/// Evaluates `adapter` as of `step` and writes every completion to the run's `eval/` folder. An existing result is read
+/// instead, because the run was interrupted after it. `None` if there are no questions, or if a stop was requested.
 pub fn evaluate(
     training: &Training,
     engine: &mut dyn Engine,
@@ -55,7 +55,7 @@ pub fn evaluate(
     read(run, step, config.eval.greedy)
 }
 
-/// The evaluation after `step` that the run's `eval/` folder holds.
+/// The evaluation after `step` from the run's `eval/` folder.
 pub fn read(run: &RunDir, step: usize, greedy: bool) -> Result<Option<Evaluation>> {
     let scores = |kind| -> Result<Option<Scores>> {
         let path = run.evaluation(step, kind);
@@ -71,7 +71,7 @@ fn kinds(greedy: bool) -> impl Iterator<Item = (&'static str, Sampling)> {
     std::iter::once((SAMPLED, sampled)).chain(greedy.then(|| (GREEDY, Sampling::greedy())))
 }
 
-/// One completion for each held-out question, as lines of the log.
+/// One completion per held-out question, as lines of the log.
 fn draw(
     training: &Training,
     engine: &mut dyn Engine,

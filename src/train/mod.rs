@@ -33,20 +33,20 @@ use std::time::Instant;
 use training::Watching;
 use update::{Updated, update};
 
-/// How a run ended.
+/// The result of a run.
 pub struct Outcome {
-    /// On the held-out questions, before the first step; absent when evaluation is off.
+    /// On the held-out questions, before the first step; absent if evaluation is off.
     pub before: Option<Evaluation>,
-    /// After the last step; absent when the run was stopped.
+    /// After the last step; absent if the run was stopped.
     pub after: Option<Evaluation>,
     pub stopped: Option<Signal>,
     pub steps: usize,
 }
 
-/// Trains from `state` to the last step of the configuration, or until asked to stop. Leaves checkpoints, logs and the
-/// adapter in the run directory.
+/// Trains from `state` to the last step of the configuration, or until a stop is requested. Writes checkpoints, logs and
+/// the adapter to the run directory.
 ///
-/// A step is one rollout batch and the optimiser updates made from it.
+/// A step is one rollout batch and its optimizer updates.
 pub fn train(
     training: &Training,
     engine: &mut dyn Engine,
@@ -58,7 +58,7 @@ pub fn train(
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
-    // A run that was killed before its first checkpoint has logs too, of which nothing counts.
+    // A run that was killed before its first checkpoint also has logs, but they are not valid.
     let (mut metrics_log, mut completions_log) =
         (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?);
     let mut guard = Guard::default();
@@ -72,7 +72,7 @@ pub fn train(
         progress.eval(&before.view("before training"));
     }
     let due = |every: usize, step: usize| every > 0 && step > 0 && step < steps && step.is_multiple_of(every);
-    // The run may have been stopped in the middle of an evaluation.
+    // The run may have been stopped during an evaluation.
     if due(config.eval.every, resumed) && !is_evaluated(run, resumed)? {
         evaluate_midway(training, engine, state, &mut metrics_log)?;
     }
@@ -80,7 +80,7 @@ pub fn train(
         let started = Instant::now();
         let step = state.counters.step + 1;
 
-        // Rollout: a group for each question, with its rewards.
+        // Rollout: one group per question, with its rewards.
         let Some((groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
         let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.branches.iter().map(|b| b.reward).collect()).collect();
         let advantages = advantages(&rewards, config.grpo.scale_rewards);
@@ -89,14 +89,14 @@ pub fn train(
         }
         let rolled_out = started.elapsed().as_secs_f64();
 
-        // Updates: the batch is cut into mini-batches, gone through `num_iterations` times.
+        // Updates: the batch is split into mini-batches, with `num_iterations` passes over them.
         let Updated { mut metrics, notes } =
             update(training, learner, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
         for note in notes {
             progress.note(&note);
         }
 
-        // The step is done: count it and write it down.
+        // The step is done: update the counters and write the logs.
         let completion_tokens: usize = groups.iter().flat_map(|g| &g.branches).map(|b| b.branch.tokens.len()).sum();
         let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.branches.len()).sum();
         state.counters.step = step;
@@ -127,7 +127,7 @@ pub fn train(
 
         metrics_log.append(step, &metrics)?;
 
-        // Evaluation and checkpoint, when they are due.
+        // Evaluation and checkpoint, if they are due.
         if due(config.eval.every, step) {
             evaluate_midway(training, engine, state, &mut metrics_log)?;
         }
@@ -156,7 +156,7 @@ pub fn train(
     Ok(Outcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
 }
 
-/// Evaluates between two steps; the numbers get a line of their own. Does nothing when asked to stop.
+/// Evaluates between two steps; the metrics get their own line. Does nothing if a stop was requested.
 fn evaluate_midway(
     training: &Training,
     engine: &mut dyn Engine,
@@ -171,13 +171,13 @@ fn evaluate_midway(
     Ok(())
 }
 
-/// Whether the run's metrics hold an evaluation after `step`.
+/// Whether the run's metrics contain an evaluation after `step`.
 fn is_evaluated(run: &RunDir, step: usize) -> Result<bool> {
     let lines = crate::run::metrics::read(&run.metrics())?;
     Ok(lines.iter().any(|line| line.step == step && line.values.keys().any(|name| name.starts_with("eval/"))))
 }
 
-/// The rollout batch of a step and the number of questions it took; `None` when asked to stop.
+/// The rollout batch of a step and the number of questions it used; `None` if a stop was requested.
 ///
 /// With dynamic sampling (DAPO, arXiv 2503.14476), groups whose rewards are all equal are replaced by new questions, in
 /// at most `max_refills` rounds.
@@ -214,7 +214,7 @@ fn rollout<'a>(
     Ok(Some((groups, taken)))
 }
 
-/// How tokens are drawn in training.
+/// How tokens are sampled in training.
 fn sampling(config: &RunConfig) -> Sampling {
     let rollout = &config.rollout;
     Sampling {
@@ -225,11 +225,11 @@ fn sampling(config: &RunConfig) -> Sampling {
     }
 }
 
-/// Stops with the names of adapter tensors that no gradient reaches.
+/// Fails with the names of adapter tensors that no gradient reaches.
 fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Adapter) -> Result<()> {
     ensure!(
         !training.questions.is_empty(),
-        "no question is left to train on\nhint: raise `rollout.max_prompt_length`, or look at `data.path`"
+        "no training questions are left\nhint: raise `rollout.max_prompt_length`, or check `data.path`"
     );
     let item = &training.questions[0];
     let completion = training.sampler.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
@@ -237,7 +237,7 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     ensure!(
         unreached.is_empty(),
         "no finite gradient reaches {} of {} adapter tensors, the first of them `{}`\n\
-         hint: the model's weights hold zeros, NaN or infinities there; check the files it was loaded from",
+         hint: check the model's files: its weights contain zeros, NaN or infinities there",
         unreached.len(),
         adapter.slots.len(),
         unreached[0]
@@ -258,12 +258,12 @@ fn rollout_facts(config: &RunConfig, groups: &[Group], flat_groups: usize) -> Ro
     }
 }
 
-/// Rewards by component, lengths and ends of a batch's completions, under TRL's names.
+/// Rewards by component, lengths and finish reasons of a batch's completions, under TRL's names.
 fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String, f64> {
     let branches: Vec<_> = groups.iter().flat_map(|group| &group.branches).collect();
     let mut metrics = BTreeMap::new();
     for (i, name) in training.sampler.rewards.names().into_iter().enumerate() {
-        // As in TRL, a completion that a component could not score is left out of its mean.
+        // As in TRL, a completion that a component could not score is not part of its mean.
         let values: Vec<f64> = branches.iter().filter_map(|branch| branch.scored.components[i]).collect();
         if !values.is_empty() {
             metrics.insert(format!("rewards/{name}/mean"), mean(&values));

@@ -1,4 +1,4 @@
-//! One rollout of questions with its scores: what training steps and evaluations have in common.
+//! A rollout of questions with its scores, for training steps and evaluations.
 
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
@@ -19,8 +19,8 @@ pub struct Item {
     pub prompt: Prompt,
 }
 
-/// Renders `questions` under the prior prompt. Those whose prompt is longer than `max_length` are left out; their number
-/// comes second.
+/// Renders `questions` under the prior prompt. Questions whose prompt is longer than `max_length` are left out; the second
+/// value is their number.
 pub fn render_all(
     policy: &Policy,
     prior: &PriorPrompt,
@@ -47,7 +47,7 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Gives completions that could not be scored the mean of the others, so that they teach nothing either way.
+    /// Gives completions that could not be scored the mean of the others, so that their advantage is zero.
     pub(super) fn settle_unscored(&mut self) {
         let (known, unknown): (Vec<_>, Vec<_>) = self.branches.iter_mut().partition(|branch| branch.scored.scorable);
         let mean = mean(&known.iter().map(|branch| branch.reward).collect::<Vec<_>>());
@@ -60,11 +60,11 @@ pub struct ScoredBranch {
     pub branch: Branch,
     pub text: String,
     pub scored: Scored,
-    /// The score's total, less the penalty for a truncated completion; the mean of its group where it has no score.
+    /// The score's total, minus the penalty for a truncated completion; the mean of its group if it has no score.
     pub reward: f64,
 }
 
-/// What every rollout of a run needs.
+/// The parts that every rollout of a run needs.
 pub struct Sampler<'a> {
     pub policy: &'a Policy,
     pub prior: &'a PriorPrompt,
@@ -75,13 +75,13 @@ pub struct Sampler<'a> {
     pub seed: u64,
 }
 
-/// How often each question was drawn in a step. One that comes again, as in a small data set, gets new random numbers:
-/// the same would give the same completions.
+/// How often each question was used in a step. A question that is repeated, as in a small data set, gets new random
+/// numbers: with the same ones, its completions would be the same.
 #[derive(Default)]
 pub struct Drawn(BTreeMap<u64, u64>);
 
 impl Drawn {
-    /// The prompt of `item`, with a key of its own for each time it is drawn.
+    /// The prompt of `item`, with a different key each time it is used.
     pub(super) fn next(&mut self, item: &Item) -> Prompt {
         let times = self.0.entry(item.prompt.key).or_default();
         let prompt = Prompt { key: item.prompt.key.wrapping_add(*times), ..item.prompt.clone() };
@@ -91,7 +91,7 @@ impl Drawn {
 }
 
 impl Sampler<'_> {
-    /// The log's form of a group.
+    /// A group in the form of the log.
     pub fn record(&self, group: &Group, step: usize, advantages: &[f32]) -> GroupRecord {
         let names = self.rewards.names();
         let branch = |(branch, &advantage): (&ScoredBranch, &f32)| BranchRecord {

@@ -1,7 +1,7 @@
-//! Scores groups while the rest of their rollout is still being decoded.
+//! Scores groups while the rest of their rollout is still being generated.
 //!
-//! A thread of its own takes each group when its last branch has ended. What is scored together depends on timing; a score
-//! does not, since it is a function of its completion alone.
+//! A separate thread takes each group when its last completion has ended. Which groups are scored together depends on timing,
+//! but a score does not, because it is a function of its completion alone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -15,18 +15,18 @@ use crate::model::lora::Adapter;
 use crate::reward::{Sample, Scored};
 use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
 
-/// A group that has ended, by its place in the request.
+/// A finished group, by its index in the request.
 type Ended = (usize, Vec<Branch>);
 
-/// The text of a completion and what it is worth.
+/// The text of a completion and its score.
 type Judged = (String, Scored);
 
-/// A group as the engine gave it, with what each branch is worth.
+/// A group from the engine, with the score of each completion.
 type JudgedGroup = Vec<(Branch, Judged)>;
 
 impl Sampler<'_> {
-    /// Completes and scores `items`, `branches` times each; `None` when cancelled.
-    #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
+    /// Generates and scores `branches` completions for each of `items`; `None` if cancelled.
+    #[allow(clippy::too_many_arguments, reason = "engine, items, settings and observer")]
     pub fn groups<'a>(
         &self,
         engine: &mut dyn Engine,
@@ -65,10 +65,10 @@ impl Sampler<'_> {
     }
 }
 
-/// Lets `engine` complete the prompts of `items` and scores each group as soon as it is whole; `None` when cancelled.
+/// Lets `engine` complete the prompts of `items` and scores each group as soon as it is complete; `None` if cancelled.
 ///
 /// # Errors
-/// Those of the engine, and those of the rewards, which cut the rollout short.
+/// Errors of the engine, and of the rewards, which stop the rollout.
 fn generate_and_score(
     sampler: &Sampler,
     engine: &mut dyn Engine,
@@ -98,18 +98,18 @@ fn generate_and_score(
     })
 }
 
-/// Passes on what an engine tells, and groups that have ended to the scorer.
+/// Forwards the engine's events, and sends finished groups to the scorer.
 struct Handing<'a> {
     watch: &'a mut dyn Watch,
     groups: Sender<Ended>,
-    /// Whether the scorer has the group.
+    /// Whether the scorer has received the group.
     told: Vec<bool>,
-    /// Nobody waits for the scores, or there will be none.
+    /// The scores are not needed any more, or there will be none.
     over: &'a AtomicBool,
 }
 
 impl Handing<'_> {
-    /// Hands over what the engine did not tell of on the way.
+    /// Sends the groups that the engine did not report during the rollout.
     fn rest(&mut self, groups: &[Vec<Branch>]) {
         for (prompt, branches) in groups.iter().enumerate() {
             if !self.told[prompt] {
@@ -127,7 +127,7 @@ impl Watch for Handing<'_> {
     fn group(&mut self, prompt: usize, branches: &[Branch]) {
         self.watch.group(prompt, branches);
         self.told[prompt] = true;
-        // A scorer that has failed listens no more; its error is told at the end.
+        // A scorer that has failed does not receive any more; its error is returned at the end.
         _ = self.groups.send((prompt, branches.to_vec()));
     }
 
@@ -137,7 +137,7 @@ impl Watch for Handing<'_> {
     }
 }
 
-/// Scores groups until no more come, all that wait at a time; in the order of the request.
+/// Scores groups until no more arrive, all waiting ones at a time, in the order of the request.
 fn judge_all(
     sampler: &Sampler,
     items: &[&Item],

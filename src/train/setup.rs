@@ -1,4 +1,4 @@
-//! From a configuration to everything that a run needs, loaded and checked.
+//! Loads and checks everything that a run needs, from its configuration.
 
 use super::contamination;
 use super::sample::{Item, Sampler, render_all};
@@ -17,14 +17,14 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A run that could start.
+/// A run that is ready to start.
 pub struct Setup {
     pub policy: Policy,
     pub prior: PriorPrompt,
     pub rewards: RewardSet,
     pub questions: Vec<Item>,
     pub held_out: Vec<Item>,
-    /// What the user should know: rows that were left out, and why.
+    /// Notes for the user: the questions that were left out, and why.
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
     pub contamination: Contamination,
@@ -33,8 +33,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Loads the model from `source` and the questions that `config` names, and renders every prompt. `data_dir` may hold
-    /// benchmarks to compare the questions with; a run that is gone on with has `recorded` the comparison.
+    /// Loads the model from `source` and the questions of `config`, and renders every prompt. `data_dir` may contain
+    /// benchmarks to compare the questions with; for a resumed run, `recorded` has the result of that comparison.
     pub fn new(
         config: &RunConfig,
         source: &Source,
@@ -51,14 +51,16 @@ impl Setup {
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
             if long > 0 {
-                notes.push(format!("{long} {what} questions left out: prompt longer than {length} tokens"));
+                notes.push(format!(
+                    "{long} {what} questions left out because their prompt is longer than {length} tokens"
+                ));
             }
             Ok(items)
         };
         let (train, held_out) = (render(questions.train, "training")?, render(questions.held_out, "held-out")?);
         ensure!(
             !train.is_empty(),
-            "no question of `{}` can be trained on: {}\nhint: see `data.path` and `rollout.max_prompt_length`",
+            "no question of `{}` is usable: {}\nhint: check `data.path` and `rollout.max_prompt_length`",
             config.data.path,
             notes.join("; ")
         );
@@ -75,7 +77,7 @@ impl Setup {
         })
     }
 
-    /// What draws and scores completions.
+    /// Generates and scores completions.
     pub fn sampler(&self, config: &RunConfig) -> Sampler<'_> {
         Sampler {
             policy: &self.policy,
@@ -88,7 +90,7 @@ impl Setup {
         }
     }
 
-    /// The manifest of a run that starts now.
+    /// The manifest of a new run.
     pub fn manifest(&self, config: &RunConfig) -> Manifest {
         let identity = |path: &str, revision: &str, hash: &str| Identity {
             path: path.to_owned(),
@@ -114,7 +116,7 @@ fn is_hub_id(path: &str) -> bool {
     path.contains('/') && !std::path::Path::new(path).exists()
 }
 
-/// The questions of a run: to train on, and held out for evaluation. No question is in both.
+/// The questions of a run: for training, and held out for evaluation. No question is in both.
 struct Questions {
     train: Vec<Question>,
     held_out: Vec<Question>,
@@ -152,12 +154,12 @@ impl Questions {
         Ok(questions)
     }
 
-    /// Those whose gold answer can be read, once the reward was tried on some of them.
+    /// The questions whose gold answer can be parsed, after the reward was tested on some of them.
     fn readable(self, config: &RunConfig, rewards: &RewardSet, prior: &PriorPrompt) -> Result<Self> {
         let Self { train, held_out, mut notes, .. } = self;
         let limit = config.data.max_unreadable;
         let (train, unread) = gate::readable(train, "training", limit)?;
-        // Held-out questions are few, and of the same data: they are counted, and refused with the others or not at all.
+        // There are few held-out questions, from the same data: they are counted, and fail only together with the others.
         let (held_out, unread_held_out) = gate::readable(held_out, "held-out", 1.0)?;
         let tried = gate::quick(rewards, Frame::new(config, prior), &train, config.train.seed);
         notes.extend([unread, unread_held_out, tried].into_iter().flatten());

@@ -1,7 +1,7 @@
-//! What changes during a run, and its checkpoints.
+//! The state that changes during a run, and its checkpoints.
 //!
-//! Randomness is a function of seed and step, so step, adapter, optimiser and the place in the data are all of it: a run
-//! that goes on from a checkpoint draws the same tokens as one that never stopped.
+//! Randomness is a function of seed and step, so the state consists of the step, the adapter, the optimizer and the position
+//! in the data: a run that resumes from a checkpoint samples the same tokens as one that was never stopped.
 
 use crate::config::LoraSection;
 use crate::disk::atomic;
@@ -22,16 +22,16 @@ pub struct TrainState {
     pub adamw: AdamW,
 }
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counters {
     pub step: usize,
-    /// Optimiser updates, those that were skipped included: the place in the learning-rate schedule.
+    /// Optimizer updates, including skipped ones: the position in the learning rate schedule.
     pub updates: usize,
-    /// Updates that moved the adapter.
+    /// Updates that changed the adapter.
     pub optimizer_steps: u64,
-    /// Questions taken from the data, over all epochs.
+    /// Questions used from the data, over all epochs.
     pub questions: u64,
     /// Tokens of all prompts and completions so far.
     pub num_tokens: u64,
@@ -48,7 +48,7 @@ impl TrainState {
         Ok(Self { counters: Counters::default(), adapter, adamw })
     }
 
-    /// Writes a checkpoint folder that appears whole or not at all. `base` is the model's name for the adapter's file.
+    /// Writes a checkpoint folder, completely or not at all. `base` is the model's name for the adapter's file.
     pub fn save(&self, folder: &Path, base: &str) -> Result<()> {
         atomic::commit_dir(folder, |folder| {
             save_adapter(&self.adapter, &folder.join(ADAPTER), base)?;

@@ -1,4 +1,4 @@
-//! What a run is made of, and who watches its rollouts.
+//! The parts of a run, and the observer of its rollouts.
 
 use super::sample::{Item, Sampler};
 use crate::config::RunConfig;
@@ -6,10 +6,10 @@ use crate::rollout::Watch;
 use crate::run::{Progress, RunDir, Stop};
 use std::time::Instant;
 
-/// What a run is made of.
+/// The parts of a run.
 pub struct Training<'a> {
     pub config: &'a RunConfig,
-    /// Draws and scores completions.
+    /// Generates and scores completions.
     pub sampler: Sampler<'a>,
     /// The model's name, for the adapter's files.
     pub base: &'a str,
@@ -20,7 +20,7 @@ pub struct Training<'a> {
     pub stop: &'a Stop,
 }
 
-/// Shows how far a rollout is, and carries the wish to stop into it.
+/// Shows the progress of a rollout, and stops it if requested.
 pub(super) struct Watching<'a> {
     pub training: &'a Training<'a>,
     pub phase: &'a str,

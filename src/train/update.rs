@@ -1,4 +1,4 @@
-//! The optimiser updates made from one rollout batch.
+//! The optimizer updates of a rollout batch.
 
 use super::Training;
 use super::sample::Group;
@@ -14,18 +14,18 @@ use crate::grpo::totals::{SamplingGap, Totals};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
-/// What the updates of a step did.
+/// The result of a step's updates.
 pub struct Updated {
     pub metrics: BTreeMap<String, f64>,
-    /// For the user.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// A branch of the batch: (group, branch).
+/// A completion of the batch: (group, completion).
 type Place = (usize, usize);
 
-/// Goes through the batch `num_iterations` times in `steps_per_generation` mini-batches. `steps` is the run's length.
-#[allow(clippy::too_many_arguments, reason = "the run, what moves in it, and the batch")]
+/// Makes `num_iterations` passes over the batch in `steps_per_generation` mini-batches. `steps` is the length of the run.
+#[allow(clippy::too_many_arguments, reason = "the run, its state, and the batch")]
 pub fn update(
     training: &Training,
     learner: &mut dyn Learner,
@@ -79,8 +79,8 @@ pub fn update(
         }
         if pass.out_of_memory > 0 {
             notes.push(format!(
-                "{} micro-batches did not fit the device's memory and were cut in half\n\
-                 hint: lower `train.max_tokens_per_micro_batch`, which is {}",
+                "{} micro-batches did not fit in the device's memory and were split in half\n\
+                 hint: lower `train.max_tokens_per_micro_batch`, now {}",
                 pass.out_of_memory, plan.max_tokens
             ));
         }
@@ -98,7 +98,7 @@ pub fn update(
     Ok(Updated { metrics, notes })
 }
 
-/// Moves the adapter by one step of AdamW, with the gradient clipped by its global norm.
+/// Makes one AdamW step on the adapter, with the gradient clipped by its global norm.
 fn step(
     training: &Training,
     learner: &mut dyn Learner,
@@ -131,7 +131,7 @@ fn step(
     Ok(guard.update(&facts).map(|advice| advice.to_string()))
 }
 
-/// The branches at `places`, by group and with their advantages.
+/// The completions at `places`, by group and with their advantages.
 fn train_groups<'a>(
     groups: &'a [Group],
     advantages: &[Vec<f32>],
@@ -153,7 +153,7 @@ fn train_groups<'a>(
     parts
 }
 
-/// Writes the batch of an update that was not finite, so that its cause can be looked for. Returns the file's path.
+/// Writes the batch of an update that was not finite, for a search for the cause. Returns the file's path.
 fn dump(training: &Training, state: &TrainState, parts: &[TrainGroup]) -> Result<String> {
     let branch = |branch: &TrainBranch| {
         serde_json::json!({
