@@ -267,7 +267,7 @@ fn custom(components: &[CustomSection]) -> Check {
             "use letters, digits, `-` and `_`; the name is part of metric names",
         )?;
         let taken = RULES.contains(&name.as_str()) || components[..index].iter().any(|it| it.name == *name);
-        ensure(!taken, key, format!("duplicate name `{name}`"), "each component needs a name of its own")?;
+        ensure(!taken, key, format!("duplicate name `{name}`"), "use a different name for each component")?;
         let program = command.first().is_some_and(|it| !it.is_empty());
         ensure(
             program,

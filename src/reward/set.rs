@@ -238,12 +238,16 @@ mod tests {
             Ok(_) => panic!("accepted"),
             Err(error) => error.to_string(),
         };
-        assert!(error(section(None, Some(0.5)), &prompt(None)).contains("`none` asks for no format"));
-        assert!(error(section(Some(-1.0), None), &think).contains("`reward.accuracy.weight`: -1 is no weight"));
-        assert!(error(section(None, Some(f64::NAN)), &think).contains("`reward.format.weight`: NaN is no weight"));
+        assert!(error(section(None, Some(0.5)), &prompt(None)).contains("`none` has no format"));
+        assert!(
+            error(section(Some(-1.0), None), &think).contains("`reward.accuracy.weight`: -1 is not a valid weight")
+        );
+        assert!(
+            error(section(None, Some(f64::NAN)), &think).contains("`reward.format.weight`: NaN is not a valid weight")
+        );
         assert!(error(section(Some(0.0), Some(0.0)), &think).contains("all rewards have weight 0"));
         let gated = RewardSection { gate: Gate::Format, ..section(None, None) };
-        assert!(error(gated, &prompt(None)).contains("`reward.gate`: the prior prompt `none` asks for no format"));
+        assert!(error(gated, &prompt(None)).contains("`reward.gate`: the prior prompt `none` has no format"));
     }
 
     #[test]

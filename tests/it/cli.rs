@@ -1,4 +1,4 @@
-//! What the command line says: its help, and every mistake in one line with a hint.
+//! The command line's texts: its help, and every error as one line with a hint.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub fn rft_path() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_rft"))
 }
 
-/// `rft`, to be run in `folder` and in an environment that says nothing to it.
+/// `rft`, to be run in `folder`, in an environment without its variables.
 pub fn rft(folder: &Path) -> Command {
     let mut command = Command::new(rft_path());
     command.current_dir(folder).env_remove("RUST_LOG").env_remove("COLUMNS");
@@ -21,7 +21,7 @@ pub fn rft(folder: &Path) -> Command {
     command
 }
 
-/// What `rft` says to be helped with.
+/// The output of `rft COMMAND --help`.
 pub fn help(command: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = rft(folder.path()).args(command).arg("--help").output().unwrap();
@@ -30,7 +30,7 @@ pub fn help(command: &[&str]) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// The error of a command that must fail: after its notes, one line, and below it nothing but hints.
+/// The error of a command that must fail: after its notes, one line, followed only by hints.
 #[track_caller]
 pub fn error(folder: &TempDir, args: &[&str]) -> String {
     let output = rft(folder.path()).args(args).output().unwrap();
@@ -47,7 +47,7 @@ pub fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// A folder with a file in it.
+/// A folder with one file.
 pub fn with(name: &str, content: &[u8]) -> TempDir {
     let folder = folder();
     let path = folder.path().join(name);
@@ -67,7 +67,7 @@ fn with_model() -> TempDir {
 }
 
 #[test]
-fn help_tells_what_there_is() {
+fn help_lists_the_commands() {
     assert_snapshot!(help(&[]), @r"
     Reinforcement fine-tuning with prior prompts
 
@@ -378,7 +378,7 @@ fn help_of_prompts() {
 }
 
 #[test]
-fn a_wrong_key_is_named_with_its_place_and_the_nearest() {
+fn a_wrong_key_is_reported_with_its_place_and_the_nearest_key() {
     let config = with("lab.toml", b"[train]\nsteps = 3\n  learning_rat = 1e-4\n");
     assert_snapshot!(error(&config, &["train", "--config", "lab.toml"]), @r"
     error: lab.toml:3:3: unknown key `train.learning_rat`
@@ -401,7 +401,7 @@ fn a_wrong_key_is_named_with_its_place_and_the_nearest() {
 }
 
 #[test]
-fn an_unknown_prompt_is_named_with_the_nearest() {
+fn an_unknown_prompt_is_reported_with_the_nearest_one() {
     assert_snapshot!(error(&folder(), &["train", "--ppe", "nul-example"]), @r"
     error: no prior prompt is called `nul-example`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `null-example`?
@@ -413,7 +413,7 @@ fn an_unknown_prompt_is_named_with_the_nearest() {
 }
 
 #[test]
-fn data_that_cannot_be_used_is_named_with_what_was_found() {
+fn unusable_data_is_reported_with_what_was_found() {
     let data = with("questions.jsonl", b"{\"question\": \"1 + 1?\", \"solution\": \"2\"}\n");
     assert_snapshot!(error(&data, &["train", "--data", "questions.jsonl", "--answer-column", "gold"]), @r"
     error: load the training questions: `questions.jsonl` has no column `gold`; found: question, solution
@@ -428,7 +428,7 @@ fn data_that_cannot_be_used_is_named_with_what_was_found() {
 }
 
 #[test]
-fn a_model_that_cannot_be_read_is_refused() {
+fn an_unreadable_model_is_an_error() {
     let model = with_model();
     let path = model.path().join("model/model.safetensors");
     let weights = fs::read(&path).unwrap();
@@ -457,7 +457,7 @@ fn a_model_that_cannot_be_read_is_refused() {
 }
 
 #[test]
-fn a_question_that_is_too_long_is_told_so() {
+fn a_question_that_is_too_long_is_an_error() {
     assert_snapshot!(error(&folder(), &["train", "--set", "rollout.max_prompt_length=9"]), @r"
     error: no question of `arithmetic` can be trained on: 4096 training questions left out: prompt longer than 9 tokens; 512 held-out questions left out: prompt longer than 9 tokens
     hint: see `data.path` and `rollout.max_prompt_length`
@@ -483,7 +483,7 @@ fn a_run_directory_is_never_overwritten() {
     error: --name: `run.name`: `a/b` is no name of a folder
     hint: leave out slashes; run.dir says where
     ");
-    // Also for root, who may write anywhere.
+    // Also as root, who can write anywhere.
     assert_snapshot!(error(&with("runs", b"a file"), &["train"]), @r"
     error: write `runs`: File exists (os error 17)
     hint: something else stands in its place; choose another folder
@@ -491,7 +491,7 @@ fn a_run_directory_is_never_overwritten() {
 }
 
 #[test]
-fn only_a_run_with_steps_to_go_is_resumed() {
+fn only_a_run_with_remaining_steps_is_resumed() {
     let runs = folder();
     let train = ["train", "--steps=1", "--set=rollout.prompts_per_step=1", "--set=rollout.num_generations=2"];
     rft(runs.path()).args(train).args(["--set=eval.questions=0", "--name=done"]).assert().success();
@@ -516,7 +516,7 @@ fn only_a_run_with_steps_to_go_is_resumed() {
     hint: a run's adapter is in RUN/adapter
     ");
 
-    // What goes with a new run does not go with an old one.
+    // Settings of a new run are not accepted with an old one.
     let output = rft(runs.path()).args(["train", "--resume", "runs/done", "--steps", "9"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
@@ -529,7 +529,7 @@ fn only_a_run_with_steps_to_go_is_resumed() {
 }
 
 #[test]
-fn a_plan_says_what_fits() {
+fn a_plan_shows_what_fits() {
     let folder = tempfile::tempdir().unwrap();
     let output = rft(folder.path()).args(["plan", "--preset", "qwen2.5-7b"]).output().unwrap();
     assert!(output.status.success());
@@ -552,15 +552,15 @@ fn a_plan_says_what_fits() {
     ");
 }
 
-/// Some steps are trained and some questions evaluated; what the run takes follows from them, and nothing is left behind.
+/// Some steps are trained and some questions evaluated; the estimate follows from them, and no files are left behind.
 #[test]
-fn a_measured_plan_says_what_a_run_takes() {
+fn a_measured_plan_estimates_time_and_cost() {
     let folder = folder();
     let sizes = ["rollout.prompts_per_step=2", "rollout.num_generations=2", "rollout.max_completion_length=12"];
     let run = ["train.steps=10", "train.save_steps=1", "eval.questions=20", "eval.every=4", "eval.greedy=true"];
     let sets = sizes.into_iter().chain(run).flat_map(|set| ["--set", set]);
     let mut command = rft(folder.path());
-    // 3,600 an hour: a second costs one.
+    // 3,600 per hour: one second costs 1.
     command.args([
         "plan",
         "--measure",
@@ -580,7 +580,7 @@ fn a_measured_plan_says_what_a_run_takes() {
     let number = |path: &str| measured.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
     let (steps, completions) = (number("/steps/units"), number("/evaluation/units"));
     assert!((1.0..=9.0).contains(&steps) && (2.0..=40.0).contains(&completions), "{measured:#}");
-    // 10 steps; 20 questions, sampled and greedily, before and after and after steps 4 and 8.
+    // 10 steps; 20 questions, sampled and greedy, before, after, and after steps 4 and 8.
     assert_eq!((number("/forecast/steps"), number("/forecast/completions")), (10.0, 160.0));
     for (part, piece, factor) in
         [("training", "steps", 10.0 / steps), ("evaluation", "evaluation", 160.0 / completions)]
@@ -592,15 +592,15 @@ fn a_measured_plan_says_what_a_run_takes() {
     }
     let sum = number("/forecast/training/money") + number("/forecast/evaluation/money");
     assert!((number("/forecast/whole/money") / sum - 1.0).abs() < 1e-9);
-    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "what was measured is removed");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "the measurement is removed");
 
     let output = rft(folder.path()).args(["plan", "--gpu-hour-price", "2"]).output().unwrap();
-    assert!(String::from_utf8(output.stderr).unwrap().contains("--measure"), "a price of what is not measured");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--measure"), "a price without a measurement");
 }
 
-/// What only a GPU can do names what is missing, and refuses a CPU.
+/// Commands that need a GPU name what is missing, and do not run on a CPU.
 #[test]
-fn what_needs_a_gpu_says_what_is_missing() {
+fn commands_that_need_a_gpu_name_what_is_missing() {
     for command in [vec!["selftest"], vec!["perf", "decode"]] {
         if rft::device::gpus() == 0 {
             let said = error(&folder(), &command);
@@ -612,7 +612,7 @@ fn what_needs_a_gpu_says_what_is_missing() {
 }
 
 #[test]
-fn doctor_says_what_holds_programs_in() {
+fn doctor_shows_the_isolation_layers() {
     let folder = tempfile::tempdir().unwrap();
     let doctor = |args: &[&str]| rft(folder.path()).arg("doctor").args(args).output().unwrap();
     let output = doctor(&["--output-format", "json"]);

@@ -1,4 +1,4 @@
-//! HumanEval+: the reference solutions pass, nothing that is no solution does, and the sanitiser finds what is there.
+//! HumanEval+: the reference solutions pass, other programs do not, and the sanitizer finds the code in a completion.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ use rft::eval::grade::Grader;
 use rft::eval::profile::Extraction;
 use rft::sandbox::Sandbox;
 
-/// Tells why a test is left out where the sandbox does not work.
+/// Prints why a test is skipped if the sandbox does not work.
 pub fn sandbox() -> Option<&'static Sandbox> {
     static SANDBOX: OnceLock<Option<Sandbox>> = OnceLock::new();
     let made = SANDBOX.get_or_init(|| Sandbox::probe(false).inspect_err(|error| eprintln!("skipped: {error:#}")).ok());
@@ -28,7 +28,7 @@ fn tasks() -> Option<Tasks> {
     Some(Tasks::read(&set.find(Some(&folder)).unwrap()).unwrap())
 }
 
-/// The verdicts of one program for each task, several at a time.
+/// The verdicts of one program per task, several at a time.
 fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&Task) -> String + Sync) -> Vec<CodeVerdict> {
     tasks.tasks.par_iter().map(|task| grade(sandbox, task, &program(task)).unwrap()).collect()
 }
@@ -38,7 +38,7 @@ fn all_reference_solutions_pass() {
     let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
     assert_eq!(tasks.tasks.len(), 164);
     let start = Instant::now();
-    for time in ["with expected outputs computed or cached", "with expected outputs at hand"] {
+    for time in ["with expected outputs computed or cached", "with cached expected outputs"] {
         let verdicts = grade_all(sandbox, &tasks, |task| format!("{}{}", task.prompt, task.canonical_solution));
         for (task, verdict) in tasks.tasks.iter().zip(&verdicts) {
             assert_eq!((verdict.base, verdict.plus), (Status::Passed, Status::Passed), "{}: {verdict:?}", task.id);
@@ -48,7 +48,7 @@ fn all_reference_solutions_pass() {
 }
 
 #[test]
-fn what_is_no_solution_passes_nothing() {
+fn programs_without_a_solution_do_not_pass() {
     let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
     for body in ["pass", "return None", "return 'rft'"] {
         let program = |task: &Task| format!("{}\n    {body}\n", task.prompt);
@@ -60,7 +60,7 @@ fn what_is_no_solution_passes_nothing() {
 }
 
 #[test]
-fn responses_become_grades() {
+fn completions_are_graded() {
     let (Some(_), Some(tasks)) = (sandbox(), tasks()) else { return };
     let folder = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from);
     let grader = |name| Grader::new(name, Extraction::Fenced, folder.as_deref(), false).unwrap();
@@ -83,7 +83,7 @@ fn responses_become_grades() {
     let opened = plus.grade(Extraction::Opened, &question, &format!("{program}\n")).unwrap();
     assert_eq!(opened, grade, "the prompt opened the block");
 
-    // Two numbers apart by exactly the threshold are not closer: only the added tests ask for that.
+    // Two numbers whose distance is exactly the threshold are not closer: only the added tests check this.
     let careless = fenced.replace("< threshold", "<= threshold");
     assert_ne!(careless, fenced);
     let (of_plus, of_base) = (
@@ -118,7 +118,7 @@ fn halves() -> Task {
 }
 
 #[test]
-fn a_program_passes_base_and_plus_or_neither_or_base_alone() {
+fn a_program_passes_base_and_plus_or_base_only_or_neither() {
     let Some(sandbox) = sandbox() else { return };
     let task = halves();
     use Status::*;
@@ -143,7 +143,7 @@ fn a_program_passes_base_and_plus_or_neither_or_base_alone() {
 }
 
 #[test]
-fn a_response_gives_a_program_or_is_unparsable() {
+fn a_completion_contains_a_program_or_is_unparsable() {
     let Some(sandbox) = sandbox() else { return };
     let task = halves();
     let grade = |response: &str| grade_response(sandbox, &task, response, Some("answer")).unwrap().plus;
@@ -153,7 +153,7 @@ fn a_response_gives_a_program_or_is_unparsable() {
         (format!("<think>hm</think><answer>\n```python\n{right}\n```\n</answer>"), Passed),
         (format!("<answer>It is simple.</answer>\n```\n{right}\n```"), Passed),
         (format!("<answer>\n{right}\n\nprint(half([1]))\n</answer>"), Passed),
-        // What completes the prompt.
+        // A continuation of the prompt.
         ("<answer>\n```python\n    return [y / 2 for y in x]\n```\n</answer>".to_owned(), Passed),
         ("<answer>\n```python\ndef half(x):\n    return x\n```\n</answer>".to_owned(), Wrong),
         ("<answer>\n```python\ndef half(x:\n    return x\n```\n</answer>".to_owned(), Unparsable),
@@ -180,7 +180,7 @@ fn any_zero_passes_the_oracle_of_find_zero() {
 }
 
 #[test]
-fn the_sanitiser_keeps_imports_and_what_the_function_needs() {
+fn the_sanitizer_keeps_imports_and_what_the_function_needs() {
     let Some(sandbox) = sandbox() else { return };
     let text = "Here you are:\n\nimport math\nfrom os import path\nLIMIT = 3\nOTHER = 4\ndef helper(x):\n    return x + LIMIT\n\
                 def silent(x):\n    print(x)\ndef f(x):\n    return helper(x)\ndef f(x):\n    return 7\n\nprint(f(1))\n\nBye, then!";
@@ -191,12 +191,12 @@ fn the_sanitiser_keeps_imports_and_what_the_function_needs() {
     );
     assert!(defines);
     assert!(!sanitize(sandbox, "no code at all", "f").unwrap().unwrap().1);
-    // Nothing of the text is run.
+    // No part of the text is executed.
     let (_, defines) = sanitize(sandbox, "import os\nos._exit(0)\ndef f(x):\n    return 1", "f").unwrap().unwrap();
     assert!(defines);
 }
 
-/// A row of what tests/oracle/evalplus.py writes.
+/// A row of the output of tests/oracle/evalplus.py.
 #[derive(serde::Deserialize)]
 struct Row {
     task_id: String,
@@ -234,14 +234,14 @@ fn verdicts_are_those_of_evalplus() {
             let sanitized = text.and_then(|text| {
                 let ours = sanitize(sandbox, text, &task.entry_point).unwrap().unwrap().0;
                 (Some(ours.as_str()) != theirs)
-                    .then(|| format!("{}: sanitised otherwise: {ours:?}, not {theirs:?}", row.task_id))
+                    .then(|| format!("{}: sanitized differently: {ours:?}, evalplus {theirs:?}", row.task_id))
             });
             verdicts.into_iter().chain(sanitized)
         })
         .collect();
     println!("{} programs, {} texts:", rows.len(), rows.iter().filter(|row| row.text.is_some()).count());
     differences.iter().for_each(|it| println!("{it}"));
-    // Where the comparison runs beside the program, an object that equals everything passes; here it never does.
+    // If the comparison runs in the program's process, an object that equals everything passes; here it never does.
     let (fooled, others): (Vec<&String>, Vec<&String>) = differences.iter().partition(|it| it.contains(EQUALS_ALL));
     assert!(fooled.iter().all(|it| it.contains("plus: Wrong")));
     assert!(others.len() as f64 <= 0.02 * rows.len() as f64, "{} differences", others.len());

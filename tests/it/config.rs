@@ -1,4 +1,4 @@
-//! A wrong configuration is told in one line, with the place, and a hint; a right one is shown with its origins.
+//! A wrong configuration is reported in one line, with the place and a hint; a valid one is shown with its origins.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use rft::cli::config::Args;
 use rft::cli::config_args::ConfigArgs;
 use rft::config::{Layers, resolve, to_toml};
 
-/// The error over a file `lab.toml` with this text.
+/// The error for a file `lab.toml` with this text.
 fn of_file(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
@@ -26,7 +26,7 @@ fn of_layers(layers: &Layers) -> String {
 }
 
 #[test]
-fn an_unknown_key_is_named_with_the_nearest_one() {
+fn an_unknown_key_is_reported_with_the_nearest_one() {
     assert_snapshot!(of_file("[train]\nsteps = 3\n  learning_rat = 1e-4\n"), @r"
     lab.toml:3:3: unknown key `train.learning_rat`
     hint: did you mean `train.learning_rate`?
@@ -51,7 +51,7 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
     --set lora.dropout=0.1: unknown key `lora.dropout`
     hint: [lora] has r, lora_alpha, target_modules, use_rslora
     ");
-    assert_snapshot!(of_set("colour=red"), @r"
+    assert_snapshot!(of_set("color=red"), @r"
     --set colour=red: unknown key `colour`
     hint: `rft config show` lists every key
     ");
@@ -63,7 +63,7 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
 }
 
 #[test]
-fn a_wrong_type_is_named_with_the_right_one() {
+fn a_wrong_type_is_reported_with_the_right_one() {
     assert_snapshot!(
         of_file("[train]\nsteps = \"many\"\n"),
         @r#"lab.toml:2:9: `train.steps`: expected integer, found string "many""#
@@ -93,7 +93,7 @@ fn a_wrong_type_is_named_with_the_right_one() {
 }
 
 #[test]
-fn a_word_that_is_none_of_the_choices_is_named_with_them() {
+fn an_unknown_choice_is_reported_with_the_valid_ones() {
     assert_snapshot!(of_set("grpo.loss_type=drgrpo"), @r"
     --set grpo.loss_type=drgrpo: `grpo.loss_type`: unknown value `drgrpo`
     hint: did you mean `dr_grpo`? one of grpo, dapo, dr_grpo, bnpo, gspo, cispo
@@ -119,7 +119,7 @@ fn a_word_that_is_none_of_the_choices_is_named_with_them() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_with_the_place() {
+fn unreadable_input_is_reported_with_its_place() {
     assert_snapshot!(
         of_file("[train]\nsteps = \n"),
         @"lab.toml:2:9: not TOML: string values must be quoted, expected literal string"
@@ -134,7 +134,7 @@ fn what_cannot_be_read_is_named_with_the_place() {
 }
 
 #[test]
-fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
+fn an_invalid_value_is_reported_with_a_remedy() {
     assert_snapshot!(of_file("[rollout]\nnum_generations = 1\n"), @r"
     lab.toml:2:19: `rollout.num_generations`: 1 completions of a question leave nothing to compare
     hint: 2 or more; the study takes 8
@@ -151,7 +151,7 @@ fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
     --set lora.target_modules=["q_proj", "lm_head"]: `lora.target_modules`: unknown module `lm_head`
     hint: all-linear, or any of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
     "#);
-    // The flaw shows on a key that another layer holds: that layer is named.
+    // The problem is in a key that another layer sets: that layer is named.
     assert_snapshot!(of_set("rollout.max_completion_length=9000"), @r"
     preset tiny: `train.max_tokens_per_micro_batch`: 2048 tokens cannot hold one prompt and one completion, at most 9256 tokens
     hint: raise it to 9256 or more, or lower rollout.max_completion_length
@@ -159,7 +159,7 @@ fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
 }
 
 #[test]
-fn a_reward_that_cannot_be_run_is_named_with_the_remedy() {
+fn an_invalid_reward_is_reported_with_a_remedy() {
     assert_snapshot!(of_file("[reward.format-strict]\nweight = 1\n"), @r"
     lab.toml:1:9: unknown section `reward.format-strict`
     hint: did you mean `reward.format_strict.weight`?
@@ -266,7 +266,7 @@ struct Config {
 }
 
 #[test]
-fn check_tells_of_every_wrong_file() {
+fn check_reports_every_wrong_file() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);

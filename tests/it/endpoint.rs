@@ -369,7 +369,7 @@ fn two_failures_in_a_row_are_no_end_but_many_are() {
 
     let stub = failing(100);
     let told = error(options(&stub), 1);
-    assert_eq!(told, "sample 0 of question 0: the server answers 500: broken (key)[1m (4 tries)");
+    assert_eq!(told, "sample 0 of question 0: the server returned 500: broken (key)[1m (4 tries)");
     assert_eq!(stub.samples().len(), 4);
 }
 
@@ -448,7 +448,7 @@ fn a_server_without_extensions_gets_none() {
     let done =
         Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 1), &wants, &mut Kept::default());
     let told = format!("{:#}", done.unwrap_err());
-    assert!(told.contains("the server answers 400: Unrecognized request argument: top_k"), "{told}");
+    assert!(told.contains("the server returned 400: Unrecognized request argument: top_k"), "{told}");
 }
 
 #[test]
@@ -468,10 +468,10 @@ fn a_context_that_is_too_short_is_no_truncation() {
 #[test]
 fn refusals_end_at_once_and_say_what_to_do() {
     for (status, headers, hint) in [
-        (400, "", "may not fit"),
-        (401, "", "does not accept the key"),
-        (403, "", "does not accept the key"),
-        (404, "", "give the URL"),
+        (400, "", "check that the prompt"),
+        (401, "", "check the key"),
+        (403, "", "check the key"),
+        (404, "", "check the model's name"),
         (307, "Location: http://elsewhere.example/v1/completions\r\n", "if you trust that address"),
     ] {
         let body = json!({ "error": { "message": format!("no: {SECRET}") } }).to_string();
@@ -484,7 +484,7 @@ fn refusals_end_at_once_and_say_what_to_do() {
     }
     let locked = Stub::start(faulty(|_| Some(Fault::Status(401, "", "who are you?".into()))));
     let told = error(Options { key: None, ..options(&locked) }, 1);
-    assert!(told.contains("the server answers 401: who are you?\nhint: set RFT_ENDPOINT_KEY"), "{told}");
+    assert!(told.contains("the server returned 401: who are you?\nhint: set RFT_ENDPOINT_KEY"), "{told}");
     assert_eq!(locked.asked().len(), 1);
 }
 
@@ -522,7 +522,7 @@ fn a_server_that_is_not_there_is_told_at_once() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
     let told = format!("{:#}", Endpoint::connect(&Options::new(&url), None).err().unwrap());
-    assert!(told.contains(&url) && told.contains("\nhint: is the server running"), "{told}");
+    assert!(told.contains(&url) && told.contains("\nhint: check that a server is running"), "{told}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Models and adapters as files: merged folders compute what the adapter did, and damaged ones end in one line and a hint.
+//! Models and adapters as files: merged folders compute what the adapter did, and damaged ones give one line and a hint.
 
 use std::fs;
 use std::path::Path;
@@ -96,7 +96,7 @@ fn write_gguf(path: &Path) {
     gguf_file::write(&mut fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
 }
 
-/// An adapter on every linear layer whose B is drawn at `deviation`, as if it had been trained.
+/// An adapter on every linear layer whose B is random with this `deviation`, as if it had been trained.
 fn write_adapter(folder: &Path, config: &ModelConfig, deviation: f64) -> Adapter {
     let target_modules = vec!["all-linear".to_owned()];
     let section = LoraSection { r: 4, lora_alpha: 12.0, target_modules, use_rslora: true };
@@ -187,7 +187,7 @@ fn the_embedded_model_is_merged_from_the_command_line() {
 }
 
 #[test]
-fn damaged_and_foreign_models_end_in_one_line_and_a_hint() {
+fn damaged_and_unknown_models_give_one_line_and_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     write_folder(&folder.path().join("cut"));

@@ -1,4 +1,4 @@
-//! A run that was stopped, killed or damaged goes on to the very bytes of one that never was.
+//! A run that was stopped, killed or damaged resumes to exactly the same bytes as a run that was not.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -12,14 +12,14 @@ use crate::cli::{rft, rft_path};
 use crate::lab::Lab;
 use crate::train::{SMALL, Trace};
 
-/// The job of these tests: long enough for a signal to come in the middle.
+/// The run of these tests: long enough to receive a signal in the middle.
 fn job(sets: &[&'static str]) -> Vec<&'static str> {
     let longer = SMALL.into_iter().map(|arg| if arg == "--steps=4" { "--steps=10" } else { arg });
     let lighter = ["--set=rollout.prompts_per_step=2", "--set=eval.questions=8"];
     longer.chain(lighter).chain(sets.iter().copied()).collect()
 }
 
-/// The job, done without a break.
+/// The run, without interruption.
 fn whole() -> &'static Trace {
     static WHOLE: OnceLock<Trace> = OnceLock::new();
     WHOLE.get_or_init(|| {
@@ -29,8 +29,8 @@ fn whole() -> &'static Trace {
     })
 }
 
-/// Starts the job and sends it `signal` as soon as it says a line that begins with `mark`. Returns the exit code, none
-/// where the signal killed it.
+/// Starts the run and sends it `signal` as soon as it prints a line that starts with `mark`. Returns the exit code, or none
+/// if the signal killed it.
 fn interrupt(folder: &Path, sets: &[&'static str], mark: &str, signal: &str) -> Option<i32> {
     let mut child: Child = Command::new(rft_path())
         .args(job(sets))
@@ -40,13 +40,13 @@ fn interrupt(folder: &Path, sets: &[&'static str], mark: &str, signal: &str) -> 
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.starts_with(mark)), "the run never said `{mark}`");
+    assert!(lines.any(|line| line.starts_with(mark)), "the run never printed `{mark}`");
     assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
     lines.for_each(drop);
     child.wait().unwrap().code()
 }
 
-/// Resumes and returns what was said.
+/// Resumes the run and returns its output.
 fn resume(folder: &Path) -> String {
     let output = rft(folder).args(["train", "--resume", "runs/run"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -62,7 +62,7 @@ fn checkpoints(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_stopped_run_goes_on_as_if_it_had_not_been() {
+fn a_stopped_run_resumes_to_the_same_result() {
     for (mark, signal, code) in [("step 2/10", "INT", 130), ("step 3/10", "TERM", 143)] {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(interrupt(folder.path(), &[], mark, signal), Some(code), "{signal}");
@@ -75,7 +75,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() {
 }
 
 #[test]
-fn a_run_that_lacks_but_its_last_evaluation_gets_it() {
+fn a_run_without_its_last_evaluation_gets_it() {
     let folder = tempfile::tempdir().unwrap();
     let short = job(&[]).into_iter().map(|arg| if arg == "--steps=10" { "--steps=1" } else { arg });
     rft(folder.path()).args(short).assert().success();
@@ -87,11 +87,11 @@ fn a_run_that_lacks_but_its_last_evaluation_gets_it() {
 }
 
 #[test]
-fn a_killed_run_goes_on_from_its_last_checkpoint() {
+fn a_killed_run_resumes_from_its_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], "step 5/10", "KILL"), None);
     let run = folder.path().join("runs/run");
-    // The kill came in the middle of a write, too.
+    // The kill also came in the middle of a write.
     let mut log = OpenOptions::new().append(true).open(run.join("completions.jsonl")).unwrap();
     log.write_all(b"{\"step\":6,\"question_id\":\"arith").unwrap();
     let said = resume(folder.path());
@@ -100,7 +100,7 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_passed_over() {
+fn a_damaged_checkpoint_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], "step 5/10", "INT"), Some(130));
     let names = checkpoints(folder.path());
@@ -109,7 +109,7 @@ fn a_damaged_checkpoint_is_passed_over() {
     file.set_len(1000).unwrap();
     let said = resume(folder.path());
     let step: usize = names.last().unwrap()["step-".len()..].parse().unwrap();
-    assert!(said.contains(&format!("warning: the checkpoint of step {step} is not whole and is left aside")), "{said}");
+    assert!(said.contains(&format!("warning: skipping the damaged checkpoint of step {step}")), "{said}");
     assert!(said.contains(&format!("step {step}/10")), "the step is trained again: {said}");
     Trace::of(&folder.path().join("runs/run")).assert_same(whole());
 }
@@ -123,10 +123,10 @@ fn a_run_killed_before_its_first_checkpoint_starts_again() {
     Trace::of(&folder.path().join("runs/run")).assert_same(whole());
 }
 
-/// Wherever it is stopped: in the first evaluation, in a rollout, in an evaluation between two steps or in the last.
+/// At any moment: during the first evaluation, a rollout, an evaluation between two steps, or the last evaluation.
 #[test]
 fn a_run_can_be_stopped_at_any_moment() {
-    // An answer that is a function of what is asked, as a policy's is; group rewards differ.
+    // A completion is a function of its prompt, as a policy's is; rewards in a group differ.
     let run = |lab: &Lab, stop_after: usize| {
         let mut asked = 0;
         let mut engine = lab.engine(|prompt, branch, step| {
@@ -145,7 +145,7 @@ fn a_run_can_be_stopped_at_any_moment() {
     let (stopped, total) = run(&unbroken, 0);
     assert_eq!(stopped, None);
     let unbroken = Trace::of(unbroken.run_dir().path());
-    assert_eq!(unbroken.metrics.len(), 5, "a line for each step, and for each evaluation between two");
+    assert_eq!(unbroken.metrics.len(), 5, "one line per step, and per evaluation between two steps");
 
     for stop_after in 1..total {
         let mut lab = lab();

@@ -85,7 +85,7 @@ fn the_table_lists_what_is_wrong_and_the_limit_says_why_it_fails() {
         "{text}"
     );
     assert!(text.contains("\n│ off by one "), "{text}");
-    assert!(text.contains("gold answers that cannot be read:\n  question 2: `\\frac{1}{`: "), "{text}");
+    assert!(text.contains("gold answers that cannot be parsed:\n  question 2: `\\frac{1}{`: "), "{text}");
 
     let passing = ["reward", "test", "--data", "rows.jsonl", "--set", "data.max_unreadable=0.5"];
     rft(data.path()).args(passing).assert().success();

@@ -1,4 +1,4 @@
-//! `rft runs`, `rft compare` and `rft report`, as they are typed.
+//! `rft runs`, `rft compare` and `rft report` on the command line.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ fn runs_are_listed_with_their_state() {
 }
 
 #[test]
-fn two_runs_side_by_side() {
+fn two_runs_are_compared() {
     let lab = Lab::new();
     lab.study(&[("none", 0.3), ("reasoning", 0.6)], 1);
     let compare = |more: &[&str]| {
@@ -60,14 +60,14 @@ fn two_runs_side_by_side() {
     assert_eq!(found["evaluations"][0]["benchmarks"].as_array().unwrap().len(), 2);
 
     let text = String::from_utf8(compare(&[])).unwrap();
-    assert!(text.contains("prompt.ppe") && text.contains("A asked under `none`, B under `reasoning`"), "{text}");
+    assert!(text.contains("prompt.ppe") && text.contains("A evaluated under `none`, B under `reasoning`"), "{text}");
 
     let said = error(&folder(), &["compare", ".", "."]);
     assert!(said.contains("has no manifest.json") && said.contains("hint: "), "{said}");
 }
 
 #[test]
-fn a_report_lands_where_it_is_told() {
+fn a_report_is_written_to_the_given_folder() {
     let lab = Lab::new();
     lab.study(&[("none", 0.3), ("reasoning", 0.6)], 2);
     let runs = ["runs/none-1", "runs/none-2", "runs/reasoning-1", "runs/reasoning-2"];

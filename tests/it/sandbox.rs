@@ -1,6 +1,6 @@
-//! The escape suite: programs that try to get out, to leave something behind or to write their own verdict. Each is held,
-//! and leaves neither a process nor a file. The suite runs as whoever runs the tests, again as an ordinary user, and again
-//! without namespaces.
+//! The escape suite: programs that try to get out of the sandbox, to leave something behind, or to write their own verdict.
+//! Each must fail, and leave neither a process nor a file. The suite runs as the current user, again as an ordinary user, and
+//! again without namespaces.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use rft::sandbox::{Limits, Outcome, Program, Sandbox, Session, Value};
 
 use crate::code_eval::sandbox;
 
-/// Set to the layer that a run of the suite has to do without.
+/// Set to the layer that a run of the suite must not use.
 const WITHOUT: &str = "RFT_TEST_WITHOUT_NAMESPACES";
 
 /// Definitions that the programs share.
@@ -38,7 +38,7 @@ def syscall(*arguments):
     return ctypes.get_errno() if answer == -1 else 0
 "#;
 
-/// A folder of the test's own, which no program may touch, and a program on its way.
+/// A folder that belongs to the test and that no program may touch, and a running program.
 struct Trial {
     outside: tempfile::TempDir,
     session: Session,
@@ -48,7 +48,7 @@ struct Trial {
 }
 
 impl Trial {
-    /// Loads a program; `OUTSIDE` in it is the folder's path.
+    /// Loads a program, in which `OUTSIDE` is the folder's path.
     fn new(sandbox: &Sandbox, source: &str) -> Trial {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "the secret").unwrap();
@@ -63,7 +63,7 @@ impl Trial {
         self.session.call(&[], Duration::from_secs(seconds))
     }
 
-    /// Ends the program, and proves that it has left nothing and changed nothing.
+    /// Ends the program, and checks that it has left nothing behind and changed nothing.
     fn end(self) {
         let Trial { outside, session, id, namespace } = self;
         let own = fs::read_link("/proc/self/ns/pid").ok();
@@ -71,7 +71,7 @@ impl Trial {
         assert!(!Path::new(&format!("/proc/{id}")).exists(), "process {id} is still there");
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
-            // After the name, which may hold anything: state, parent, group, session.
+            // After the name, which may contain anything: state, parent, group, session.
             let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
             assert!(fields[2] != id.to_string() && fields[3] != id.to_string(), "left behind: {stat}");
             let its = fs::read_link(process.path().join("ns/pid")).ok();
@@ -93,7 +93,7 @@ impl Trial {
     }
 }
 
-/// Runs a program once, for at most so many seconds; `None` where the sandbox does not work.
+/// Runs a program once, for at most this many seconds; `None` if the sandbox does not work.
 fn outcome(source: &str, seconds: u64) -> Option<Outcome> {
     let mut trial = Trial::new(sandbox()?, source);
     let outcome = trial.call(seconds);
@@ -101,7 +101,7 @@ fn outcome(source: &str, seconds: u64) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// The program returns an empty list: nothing of what it tried went through.
+/// The program returns an empty list: none of its attempts succeeded.
 fn nothing_goes_through(source: &str) {
     let Some(outcome) = outcome(source, 30) else { return };
     assert_eq!(outcome, Outcome::Value(Value::List(Vec::new())), "{source}");
@@ -124,7 +124,7 @@ fn escape_by_an_object_that_equals_all() {
     let source = "class Yes:\n    def __eq__(self, other): return True\n    __hash__ = None\ndef f(): return Yes()";
     let Some(Outcome::Value(value)) = outcome(source, 20) else { return };
     assert!(matches!(value, Value::Opaque) && value != Value::int(7));
-    // A subclass of a plain type counts as what it holds, whatever its methods say.
+    // A subclass of a plain type counts as its plain value, whatever its methods return.
     let source = "class Yes(int):\n    def __eq__(self, other): return True\n    def __int__(self): return 7\n    \
                   __repr__ = __index__ = __str__ = __int__\ndef f(): return [Yes(3)]";
     assert_eq!(outcome(source, 20), Some(Outcome::Value(Value::List(vec![Value::int(3)]))));
@@ -154,7 +154,7 @@ def f():
 
 #[test]
 fn escape_by_looking_for_the_expected_value() {
-    // All that the interpreter holds, down to what only references lead to.
+    // Everything in the interpreter, including objects that are only referenced.
     let source = r#"
 def f():
     found, frame = [], sys._getframe()
@@ -337,7 +337,7 @@ def f():
 }
 
 #[test]
-fn escape_by_system_calls_of_the_kernels_darker_corners() {
+fn escape_by_rare_system_calls() {
     // ptrace, mount, umount, setns, unshare, pivot_root, chroot, process_vm_readv and _writev, kcmp, keyctl, add_key,
     // request_key, bpf, perf_event_open, io_uring_setup, userfaultfd, kexec_load, init_module, memfd_create, inotify_init,
     // fanotify_init, execveat, open_by_handle_at, shmget, msgget, semget, personality, prctl, seccomp, capset, reboot,
@@ -382,7 +382,7 @@ def f():
 "#
     ));
     let heard = listener.accept();
-    assert_eq!(heard.unwrap_err().kind(), ErrorKind::WouldBlock, "somebody connected");
+    assert_eq!(heard.unwrap_err().kind(), ErrorKind::WouldBlock, "a connection was made");
 }
 
 #[test]
@@ -470,7 +470,7 @@ def f():
 fn escape_by_printing_a_gigabyte() {
     let Some(sandbox) = sandbox() else { return };
     let source = "def f():\n    for _ in range(1 << 10): os.write(1, b'x' * (1 << 20))\n    return 7";
-    assert_eq!(outcome(source, 60), Some(Outcome::Value(Value::int(7))), "nobody reads it");
+    assert_eq!(outcome(source, 60), Some(Outcome::Value(Value::int(7))), "the output is not read");
     let script = "while True: print('x' * (1 << 20))";
     let died = sandbox.stdout(script, "", &Limits::time(Duration::from_secs(60))).unwrap();
     assert!(matches!(&died, Outcome::Died(why) if why.contains("printed more")), "{died:?}");
@@ -480,7 +480,7 @@ fn escape_by_printing_a_gigabyte() {
 fn escape_by_a_huge_answer() {
     dies("def f(): return 'x' * (2 << 20)", 30, "more than");
     let Some(sandbox) = sandbox() else { return };
-    // Many answers that are just not too long each.
+    // Many answers that are each just below the limit.
     let mut trial = Trial::new(sandbox, "def f(): return 'x' * 1000000");
     let last = (0..20).map(|_| trial.call(30)).find(|it| !matches!(it, Outcome::Value(_)));
     assert!(matches!(last, Some(Outcome::Died(_))), "{last:?}");
@@ -516,7 +516,7 @@ fn escape_by_deep_recursion() {
                   def __repr__(self): return repr(self)\ndef f(): return repr(C())";
     let found = outcome(source, 30).unwrap();
     assert!(matches!(found, Outcome::Died(_) | Outcome::Raised(_) | Outcome::TimedOut), "{found:?}");
-    // A value inside itself.
+    // A value that contains itself.
     let Some(Outcome::Value(_)) = outcome("def f():\n    it = []\n    it.append(it)\n    return it", 20) else {
         panic!()
     };
@@ -538,7 +538,7 @@ fn escape_by_a_forged_answer() {
     dies(forged, 20, "answer channel");
     dies("def f(): os.write(4, b'7\\n'); return 3", 20, "answer channel");
     dies("def f(): os.write(4, b'\\xff\\n'); return 3", 20, "answer channel");
-    // With the right nonce, taken from the runner's frames: a second answer where one was asked for.
+    // With the right nonce, read from the runner's frames: a second answer to one request.
     let found = r#"
 def f():
     frame = sys._getframe()
@@ -547,7 +547,7 @@ def f():
     time.sleep(1000)
 "#;
     dies(found, 20, "answer channel");
-    // And answers to questions that were not asked.
+    // And answers without requests.
     let early = "def f(): return 3\nos.write(4, b'[\"x\",\"value\",7]\\n')";
     dies(early, 20, "answer channel");
 }
@@ -603,7 +603,7 @@ def f():
 
 #[test]
 fn escape_by_what_is_inherited() {
-    // Nothing is open but the program's own five.
+    // Only the program's own five descriptors are open.
     let source = "def f():\n    def is_open(it):\n        try: os.fstat(it)\n        except OSError: return False\n        \
                   return True\n    return [it for it in range(64) if is_open(it)]";
     let Some(outcome) = outcome(source, 20) else { return };
@@ -643,7 +643,7 @@ fn scripts_read_their_input_and_print() {
 }
 
 #[test]
-fn calls_go_on_after_an_exception_and_end_with_the_program() {
+fn calls_continue_after_an_exception_and_end_with_the_program() {
     let Some(sandbox) = sandbox() else { return };
     let source = "calls = 0\ndef f(x):\n    global calls\n    calls += 1\n    return x[calls]";
     let load = |source| sandbox.load(&Program { source, entry_point: "f" }, &Limits::time(Duration::from_secs(30)));
@@ -660,7 +660,7 @@ fn calls_go_on_after_an_exception_and_end_with_the_program() {
 }
 
 #[test]
-fn values_cross_the_border_unchanged() {
+fn values_are_passed_in_and_out_unchanged() {
     let Some(sandbox) = sandbox() else { return };
     let program = Program { source: "def f(*all): return [x for x in all]", entry_point: "f" };
     let mut session = sandbox.load(&program, &Limits::time(Duration::from_secs(30))).unwrap();
@@ -683,7 +683,7 @@ fn values_cross_the_border_unchanged() {
     ];
     let Outcome::Value(Value::List(back)) = session.call(&values, Duration::from_secs(20)) else { panic!() };
     assert_eq!(back, values);
-    // Equality is Python's; types and signs are to be the same, too.
+    // Equality is Python's; types and signs must be the same too.
     for (value, back) in values.iter().zip(&back) {
         assert_eq!(std::mem::discriminant(value), std::mem::discriminant(back), "{value} {back}");
     }
@@ -693,13 +693,13 @@ fn values_cross_the_border_unchanged() {
 }
 
 #[test]
-fn what_no_plain_type_holds_is_opaque() {
+fn values_without_a_plain_type_are_opaque() {
     let Some(sandbox) = sandbox() else { return };
     let source = r#"
 import collections, enum
 Point = collections.namedtuple("Point", "x y")
-class Colour(enum.IntEnum): RED = 1
-def f(): return [iter([]), range(3), b"x", 1j, f, int, "\ud800", Point(1, 2), Colour.RED, collections.Counter("a"),
+class Color(enum.IntEnum): RED = 1
+def f(): return [iter([]), range(3), b"x", 1j, f, int, "\ud800", Point(1, 2), Color.RED, collections.Counter("a"),
                  collections.OrderedDict(a=1), frozenset([1])]
 "#;
     let mut session =
@@ -712,7 +712,7 @@ def f(): return [iter([]), range(3), b"x", 1j, f, int, "\ud800", Point(1, 2), Co
 }
 
 #[test]
-fn many_threads_may_run_programs() {
+fn many_threads_can_run_programs() {
     let Some(sandbox) = sandbox() else { return };
     let ids: Vec<u32> = std::thread::scope(|scope| {
         let run = |number: i64| {
@@ -730,7 +730,7 @@ fn many_threads_may_run_programs() {
     assert_eq!(ids.len(), 8);
 }
 
-/// Not a test: waits inside a program until it is killed. See the next.
+/// Not a test: waits inside a program until it is killed. Used by the next test.
 #[test]
 #[ignore = "run by another test"]
 fn helper_that_waits() {
@@ -740,7 +740,7 @@ fn helper_that_waits() {
 }
 
 #[test]
-fn programs_die_with_us() {
+fn programs_die_with_their_parent() {
     if sandbox().is_none() {
         return;
     }
@@ -751,7 +751,7 @@ fn programs_die_with_us() {
     let mut helper = helper.args(args).env("RFT_TEST_NOTE", &note).spawn().unwrap();
     let id = wait_for(|| fs::read_to_string(&note).ok().filter(|it| !it.is_empty()), "the program's id");
     assert!(Path::new(&format!("/proc/{id}")).exists());
-    // SIGKILL: nothing of ours gets to clean up.
+    // SIGKILL: none of our cleanup runs.
     helper.kill().unwrap();
     helper.wait().unwrap();
     wait_for(|| (!Path::new(&format!("/proc/{id}")).exists()).then_some(()), "the program's end");
@@ -768,7 +768,7 @@ fn wait_for<T>(mut ready: impl FnMut() -> Option<T>, what: &str) -> T {
     panic!("waited too long for {what}");
 }
 
-/// Runs the suite again by this command; its temporary folder is empty afterwards.
+/// Runs the suite again with this command; its temporary folder must be empty afterwards.
 fn again(mut command: Command, what: &str) {
     let folder = tempfile::tempdir().unwrap();
     use std::os::unix::fs::PermissionsExt;
@@ -781,7 +781,7 @@ fn again(mut command: Command, what: &str) {
         .output();
     let output = match output {
         Ok(output) => output,
-        Err(error) => return eprintln!("skipped: the suite cannot be run {what}: {error}"),
+        Err(error) => return eprintln!("skipped: cannot run the suite {what}: {error}"),
     };
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{what}: {text}");
@@ -791,10 +791,10 @@ fn again(mut command: Command, what: &str) {
 }
 
 #[test]
-fn an_ordinary_user_is_held_as_well() {
+fn programs_of_an_ordinary_user_are_isolated() {
     use std::os::unix::process::CommandExt;
     if sandbox().is_none() || !rustix::process::geteuid().is_root() {
-        return eprintln!("skipped: whoever runs the tests is an ordinary user already");
+        return eprintln!("skipped: the tests already run as an ordinary user");
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.uid(65_534).gid(65_534);
@@ -802,11 +802,11 @@ fn an_ordinary_user_is_held_as_well() {
 }
 
 #[test]
-fn programs_are_held_without_namespaces() {
+fn programs_are_isolated_without_namespaces() {
     if sandbox().is_none_or(|it| it.layers().landlock == 0) {
-        return eprintln!("skipped: the kernel has no Landlock");
+        return eprintln!("skipped: the kernel does not support Landlock");
     }
-    // In a user namespace of its own a process may forbid itself any further ones.
+    // In its own user namespace, a process can forbid itself to create more of them.
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]).arg(std::env::current_exe().unwrap());
@@ -815,7 +815,7 @@ fn programs_are_held_without_namespaces() {
 }
 
 #[test]
-fn escape_suite_runs_in_the_cell_it_is_meant_for() {
+fn escape_suite_runs_with_the_intended_isolation() {
     let Some(sandbox) = sandbox() else { return };
     let layers = sandbox.layers();
     println!("{layers:?}");

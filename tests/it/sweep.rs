@@ -471,7 +471,7 @@ fn a_run_that_fails_stops_no_other() {
     assert_eq!(code, Some(1));
     assert!(said.contains("failed   broken-s1: exit code 1"), "{said}");
     assert!(said.contains("there is no data file `missing.jsonl`"), "{said}");
-    assert!(said.contains("all of it: sweeps/small/logs/broken-s1.log"), "{said}");
+    assert!(said.contains("full log: sweeps/small/logs/broken-s1.log"), "{said}");
     assert!(said.contains("skipped  2 evaluations of runs that failed"), "{said}");
     let found = states(folder.path(), "sweeps/small");
     for (name, state) in [

@@ -1,4 +1,4 @@
-//! The training loop: the same whatever the threads, learning, and honest where there is nothing to learn.
+//! The training loop: identical results with any number of threads, learning, and diagnoses if nothing can be learned.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use rft::run::metrics::{self, MetricsRecord};
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
 
-/// A job of the embedded model that takes a second or two.
+/// A run of the embedded model that takes a second or two.
 pub const SMALL: [&str; 10] = [
     "train",
     "--ppe=null-example",
@@ -29,7 +29,7 @@ pub const SMALL: [&str; 10] = [
     "run",
 ];
 
-/// What a run leaves behind that does not depend on the clock.
+/// The outputs of a run that do not depend on the clock.
 #[derive(PartialEq)]
 pub struct Trace {
     files: BTreeMap<String, Vec<u8>>,
@@ -106,7 +106,7 @@ fn the_embedded_model_learns() {
     let moved = |(name, slot): (&String, &rft::model::lora::Slot)| {
         !name.contains(".lora_B.") || adapter.params[slot.range.clone()].iter().any(|value| *value != 0.0)
     };
-    assert!(adapter.slots.iter().all(moved), "a B that is still zero");
+    assert!(adapter.slots.iter().all(moved), "a LoRA B is still zero");
 
     let question = "Anna has 12 apples and buys 5 more. How many does she have?";
     let ask = |format: &str| {
@@ -126,7 +126,7 @@ fn the_embedded_model_learns() {
     assert!(logprobs.iter().all(|value| value.as_f64().unwrap() <= 0.0), "{json}");
 }
 
-/// Of four completions: right, right in the wrong format, wrong, cut off.
+/// Four completions: right, right in the wrong format, wrong, truncated.
 fn mixed(lab: &Lab, branch: usize) -> Vec<u32> {
     match branch {
         0 => lab.right(),
@@ -206,7 +206,7 @@ fn everything_is_logged_under_the_names_of_trl() {
 #[test]
 fn flat_groups_are_replaced_by_new_questions() {
     let lab = Lab::new(&["rollout.prompts_per_step=3", "grpo.max_refills=2", "train.steps=1"]);
-    // Questions 0 and 3 are too hard for every branch.
+    // No completion of questions 0 and 3 is right.
     let hard = [lab.questions[0].prompt.key, lab.questions[3].prompt.key];
     let (_, state) = lab.run(|prompt, branch, _| match branch {
         0 if !hard.contains(&prompt.key) => lab.right(),
@@ -214,23 +214,23 @@ fn flat_groups_are_replaced_by_new_questions() {
     });
     let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
     assert_eq!(ids, ["sum/1", "sum/2", "sum/4"]);
-    assert_eq!(state.counters.questions, 5, "the replaced ones count as taken");
+    assert_eq!(state.counters.questions, 5, "replaced questions count as used");
     let values = &lab.metrics()[0].values;
     assert_eq!((values["frac_reward_zero_std"], values["epoch"]), (Some(0.0), Some(5.0 / 8.0)));
 }
 
 #[test]
-fn replacing_flat_groups_has_a_bound() {
+fn replacing_flat_groups_has_a_limit() {
     let lab = Lab::new(&["grpo.max_refills=2", "train.steps=1"]);
     let (_, state) = lab.run(|_, _, _| lab.ended("Who knows?"));
     let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
-    assert_eq!(ids, ["sum/4", "sum/5"], "the last round is taken as it is");
+    assert_eq!(ids, ["sum/4", "sum/5"], "the last round is used unchanged");
     assert_eq!(state.counters.questions, 6);
 }
 
-/// The same random numbers would give the same completions, and a refill nothing new.
+/// With the same random numbers, the completions would be the same, and a refill would bring nothing new.
 #[test]
-fn a_question_that_comes_again_in_a_step_gets_new_random_numbers() {
+fn a_repeated_question_in_a_step_gets_new_random_numbers() {
     let mut lab = Lab::new(&["grpo.max_refills=3", "train.steps=1"]);
     lab.questions.truncate(3);
     let keys = RefCell::new(Vec::new());
@@ -246,7 +246,7 @@ fn a_question_that_comes_again_in_a_step_gets_new_random_numbers() {
 }
 
 #[test]
-fn a_flat_batch_moves_nothing_and_says_why() {
+fn a_flat_batch_changes_nothing_and_is_reported() {
     let lab = Lab::new(&["train.steps=1"]);
     let before = lab.state().adapter.params;
     let (_, state) = lab.run(|_, _, _| lab.ended("Who knows?"));
@@ -257,7 +257,7 @@ fn a_flat_batch_moves_nothing_and_says_why() {
 }
 
 #[test]
-fn masked_completions_teach_nothing() {
+fn masked_completions_have_no_effect() {
     let adapter = |sets: &[&str], end: &str| {
         let lab = Lab::new(&[&["train.steps=1"], sets].concat());
         let (_, state) = lab.run(|_, branch, _| if branch == 3 { lab.cut(end) } else { mixed(&lab, branch) });
@@ -269,7 +269,7 @@ fn masked_completions_teach_nothing() {
 }
 
 #[test]
-fn truncated_completions_pay_the_penalty() {
+fn truncated_completions_get_the_penalty() {
     let lab = Lab::new(&["grpo.truncation_penalty=0.25", "train.steps=1"]);
     lab.run(|_, branch, _| mixed(&lab, branch));
     let rewards: Vec<f32> = lab.completions()[0].branches.iter().map(|branch| branch.reward).collect();
@@ -294,12 +294,12 @@ fn a_batch_that_is_used_several_times_goes_off_policy_and_stays_finite() {
     }
 }
 
-/// Four branches in one micro-batch or each in its own.
+/// Four completions in one micro-batch, or one in each.
 #[test]
 fn the_update_does_not_depend_on_the_micro_batches() {
     for loss in ["grpo", "dapo", "dr_grpo", "bnpo", "gspo", "cispo"] {
         let update = |max_tokens: usize| {
-            // Such an epsilon makes AdamW's step the gradient itself, divided by little more than 1.
+            // With this epsilon, AdamW's step is the gradient itself, divided by little more than 1.
             let adamw = ["train.adam_epsilon=1.0", "train.learning_rate=1.0", "train.max_grad_norm=0.0"];
             let loss = format!("grpo.loss_type={loss}");
             let sets = [&loss, "grpo.epsilon_high=5.0", "train.steps=1", "rollout.temperature=0.7"];
@@ -319,7 +319,7 @@ fn the_update_does_not_depend_on_the_micro_batches() {
     }
 }
 
-/// Random weights of which one is not a number.
+/// Random weights, one of which is NaN.
 struct Spoiled(RandomWeights);
 
 impl Weights for Spoiled {
@@ -344,10 +344,10 @@ fn weights_that_are_not_finite_stop_the_run_before_its_first_step() {
     let error = lab.train(&mut engine, &mut lab.state()).err().unwrap().to_string();
     let tensor = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight";
     assert!(error.starts_with("no finite gradient reaches 28 of 28 adapter tensors"), "{error}");
-    assert!(error.contains(tensor) && error.contains("\nhint: the model's weights hold"), "{error}");
+    assert!(error.contains(tensor) && error.contains("\nhint: check the model's files"), "{error}");
 }
 
-/// Records log-probabilities that are not a number, which spoils every update after a batch's first.
+/// Records NaN log-probabilities, which make every update after the first of a batch not finite.
 struct Poisoned<'a>(Honest<'a>);
 
 impl Engine for Poisoned<'_> {

@@ -72,7 +72,7 @@ pub fn table(folder: &Folder, record: &Record) -> Result<String> {
     Ok(format!("{table}\n{done} of {} runs done{left}", views.len()))
 }
 
-/// Seconds until a run is trained, for a single process; from its own speed, or that of the other runs if it has none.
+/// Seconds until a run is trained, for a single process; from its own speed, else from the mean speed of the other runs.
 fn seconds_left(view: &RunView, all: &[RunView]) -> Option<f64> {
     if view.state == State::Done {
         return Some(0.0);
