@@ -1,4 +1,4 @@
-//! What has fooled, hung or broken public graders, one test for each: the checker gives the right verdict, and does not hang.
+//! Answers that public graders get wrong, hang on or crash on: the checker gives the right verdict, and does not hang.
 
 use rft::config::Scope;
 use rft::math::{Graded, Verdict, check, gold_is_parsable, grade};

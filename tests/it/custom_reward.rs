@@ -1,4 +1,4 @@
-//! A reward of the user's own: a command that is asked in JSON lines. Here it is a shell script, well behaved or not.
+//! A custom reward: a command that answers requests in JSON lines. Here it is a shell script, with and without mistakes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,12 +27,12 @@ fn section(script: &str, timeout: f64) -> CustomSection {
     CustomSection { name: "judge".into(), command, weight: 1.0, timeout }
 }
 
-/// A script that does this for every request, whose number is in `$id`.
+/// A script that runs `act` for every request, whose number is in `$id`.
 fn each(act: &str) -> String {
     format!("while read -r line; do {ID}; {act}; done")
 }
 
-/// Completions of one question, which say `one`, `two` and so on.
+/// Completions of one question with different texts.
 struct Batch {
     question: Question,
     prompt: PriorPrompt,
@@ -74,7 +74,7 @@ fn ask(size: usize, script: &str, timeout: f64) -> Result<Vec<Score>> {
     Batch::new(size).ask(&Custom::start(&section(script, timeout)).unwrap())
 }
 
-/// What goes wrong with two completions.
+/// The error of a batch of two completions.
 fn error(script: &str, timeout: f64) -> String {
     format!("{:#}", ask(2, script, timeout).expect_err("a command that misbehaves"))
 }
@@ -123,7 +123,7 @@ fn one_command_serves_all_batches() {
     assert_eq!(Batch::new(3).values(&judge), [Some(3.0), Some(4.0), Some(5.0)]);
 }
 
-/// Requests and answers of a batch that no pipe holds: the command answers each before it reads the next.
+/// The requests and answers of the batch are larger than a pipe's buffer, and the command answers each before it reads the next.
 #[test]
 fn a_batch_larger_than_the_pipes() {
     let script = each(r#"echo "{\"id\":$id,\"score\":$id,\"note\":\"$id $id $id $id $id $id $id $id $id $id\"}""#);
@@ -131,7 +131,7 @@ fn a_batch_larger_than_the_pipes() {
     assert!(scores.iter().enumerate().all(|(i, score)| score.value == Some(i as f64)));
 }
 
-/// Each life answers two of five.
+/// The command answers two of five requests each time it is started.
 #[test]
 fn a_command_that_dies_is_restarted_and_asked_for_the_rest() {
     let folder = tempfile::tempdir().unwrap();
@@ -271,7 +271,7 @@ fn a_command_that_breaks_ends_the_run_with_its_error() {
     assert!(format!("{error:#}").contains("custom reward `judge`: answer \"oops\""), "{error:#}");
 }
 
-/// An engine that does not go on to the second group before the first has been seen by the judge.
+/// An engine that does not start on the second group before the judge was asked about the first.
 struct Waiting<'a> {
     inner: Honest<'a>,
     sign: PathBuf,
@@ -317,7 +317,7 @@ fn groups_are_scored_while_others_are_decoded() {
     assert_eq!(lab.metrics()[0].values["rewards/judge/mean"], Some(1.0));
 }
 
-/// An engine that tells nothing on the way.
+/// An engine that reports nothing until it returns.
 struct Silent<'a>(Honest<'a>);
 
 impl Engine for Silent<'_> {

@@ -40,7 +40,7 @@ static LIBRARIES: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
         Command::new("sh").args([device.join("build.sh").as_path(), &kernels, partial.path()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::remove_dir_all(partial.path().join("build")).unwrap();
-    // Another process may have been faster.
+    // Another process may have built it first.
     _ = fs::rename(partial.keep(), &built);
     Ok(built)
 });
@@ -104,8 +104,8 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|b| f64::from(*b)))
 }
 
-/// Two steps on a GPU are those on the CPU: the same completions but for ties within bf16's rounding, and an adapter that
-/// has moved the same way.
+/// Two steps on a GPU agree with the CPU: the same completions but for ties within bf16's rounding, and nearly the same
+/// adapter.
 #[test]
 fn training_on_a_gpu_agrees_with_the_cpu() {
     let (on_gpu, on_cpu) = (folder(), folder());

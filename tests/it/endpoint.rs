@@ -1,4 +1,4 @@
-//! Completions from a server: a real one on this machine, started by the test, with the faults that real ones have.
+//! Completions from a server. The test starts a server on this machine, which has the faults that real ones have.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -63,7 +63,7 @@ struct Log {
     connections: usize,
 }
 
-/// A server whose model says the seed.
+/// A server whose completions are the seed of the request.
 struct Stub {
     url: String,
     log: Arc<Mutex<Log>>,
@@ -249,7 +249,7 @@ fn options(stub: &Stub) -> Options {
     }
 }
 
-/// Keeps what is handed over, and holds that nothing is handed over twice.
+/// Stores the samples, and checks that each comes once.
 #[derive(Default)]
 struct Kept {
     samples: BTreeMap<(usize, usize), Completion>,
@@ -398,16 +398,21 @@ fn the_retry_after_header_is_obeyed() {
 
 #[test]
 fn a_request_without_a_reply_times_out() {
+    let unanswered = |stub: &Stub, tries| {
+        let options = Options { time_out: Duration::from_millis(400), pause: Duration::ZERO, tries, ..options(stub) };
+        // On a busy machine an answer may come late, too.
+        let mut endpoint = until("a connection", || Endpoint::connect(&options, None).ok());
+        let mut kept = Kept::default();
+        let done = endpoint.complete(&jobs(&prompts(1), 2), &draw(), &mut kept);
+        (kept, done)
+    };
     let stub = Stub::start(faulty(|it| (it.path != "/v1/models" && it.time == 1).then_some(Fault::Silence)));
-    // On a busy machine an answer may come late, too, and is asked for again.
-    let impatient =
-        Options { time_out: Duration::from_millis(400), pause: Duration::ZERO, tries: 1000, ..options(&stub) };
-    let (kept, done) = run(impatient.clone(), 1, 2);
+    let (kept, done) = unanswered(&stub, 1000);
     done.unwrap();
     assert_eq!(kept.samples.len(), 2);
 
     let stub = Stub::start(faulty(|it| (it.path != "/v1/models").then_some(Fault::Silence)));
-    let told = error(Options { tries: 2, url: stub.url.clone(), ..impatient }, 1);
+    let told = format!("{:#}", unanswered(&stub, 2).1.unwrap_err());
     assert!(told.contains("no reply within 400ms (2 tries)\nhint: "), "{told}");
 }
 
@@ -421,7 +426,7 @@ fn a_prompt_that_the_server_reads_differently_is_an_error() {
     assert!(told.contains("\nhint: "), "{told}");
     assert!(stub.samples().is_empty(), "nothing is drawn for a prompt that is read wrongly");
 
-    // Where the first look does not find it, the sample does.
+    // Where the check at the start does not find it, the sample does.
     let late = move |it: &Asked| more(it) && it.body["max_tokens"] == MAX_TOKENS;
     let stub =
         Stub::start(faulty(move |it| late(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":3"))));
@@ -549,7 +554,7 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
     assert_eq!((kept.samples.len(), stub.asked().len()), (0, before));
 }
 
-/// What takes a sample may fail, too: a full disk, say.
+/// Storing a sample may fail, too, for example on a full disk.
 #[test]
 fn an_error_of_the_receiver_ends_the_evaluation() {
     struct Full(usize);
@@ -590,7 +595,7 @@ fn rft_eval_takes_samples_from_a_server() {
     let samples = std::fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
     assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key is written nowhere");
 
-    // What is there is not asked for again.
+    // Samples that exist are not requested again.
     rft().args(args).arg(&stub.url).assert().success();
     assert_eq!(stub.samples().len(), 12);
 

@@ -42,8 +42,8 @@ fn files(evaluation: &Path) -> BTreeMap<String, String> {
     names.iter().map(|name| (name.to_string(), fs::read_to_string(bench.join(name)).unwrap())).collect()
 }
 
-/// An evaluation whose samples are longer than anything else that it writes: two questions, 40 samples each, two rows at a
-/// time, so that samples end one by one over the life of the process.
+/// An evaluation that writes more for its samples than for anything else: two questions with 40 samples each, two rows at a
+/// time, so that samples end one by one while the process runs.
 fn long(folder: &Path) -> Command {
     let questions = "{\"question\": \"What is 3 + 4?\", \"answer\": \"7\"}\n{\"question\": \"What is 9 - 4?\", \"answer\": \"5\"}\n";
     fs::write(folder.join("own.jsonl"), questions).unwrap();
@@ -128,7 +128,7 @@ fn a_part_of_the_samples_gives_no_score() {
     let text = fs::read_to_string(&samples).unwrap();
     let whole = files(&folder.path().join("e"));
 
-    // What is missing is drawn again, and nothing else.
+    // Only the missing samples are drawn again.
     let kept: Vec<&str> = text.lines().enumerate().filter(|(at, _)| at % 3 != 1).map(|(_, line)| line).collect();
     fs::write(&samples, kept.join("\n") + "\n").unwrap();
     fs::remove_file(folder.path().join("e/arithmetic-1/results.json")).unwrap();
@@ -147,7 +147,7 @@ fn a_part_of_the_samples_gives_no_score() {
 fn an_interrupted_evaluation_gives_no_score() {
     let folder = folder();
     // Far more samples than are drawn before the signal comes.
-    let args = ["eval", "--bench=arithmetic", "--samples=1000", "--out=e", "--set=rollout.max_rows=2", "--threads=1"];
+    let args = ["eval", "--bench=arithmetic", "--samples=100", "--out=e", "--set=rollout.max_rows=2", "--threads=1"];
     let child = Command::new(rft_path())
         .args(args)
         .current_dir(folder.path())

@@ -37,7 +37,7 @@ pub fn ends<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'st
 }
 
 /// The argument of `--set` for a reward whose command gives 0 to every completion, and can be held. It counts the completions
-/// that runs in its folder have asked it about; see [`hold_after`].
+/// of training steps, without those of evaluations, that runs in its folder have asked it about; see [`hold_after`].
 pub fn held_reward() -> String {
     format!("reward.custom=[{{name='held', weight=1, timeout={}, command=['sh', '-c', '''{HELD}''']}}]", HANG.as_secs())
 }
@@ -45,14 +45,14 @@ pub fn held_reward() -> String {
 const HELD: &str = r#"
 while read -r line; do
     id=${line#*:}
-    echo >>asked
-    until [ ! -e held ] || [ "$(wc -l <asked)" -le "$(cat held)" ]; do sleep 0.05; done
+    case $line in *'"question_id":"train-'*) echo >>asked ;; esac
+    until [ ! -e held ] || [ ! -e asked ] || [ "$(wc -l <asked)" -le "$(cat held)" ]; do sleep 0.05; done
     echo "{\"id\":${id%%,*},\"score\":0}"
 done
 "#;
 
-/// Runs in `folder` with [`held_reward`] stop when so many completions have their reward, as long as this is not called with
-/// more and [`release`] is not called.
+/// Holds runs in `folder` that have [`held_reward`] when so many completions of training steps have their reward, until this is
+/// called with more or [`release`] is called.
 pub fn hold_after(folder: &Path, completions: usize) {
     // A rename, so that nobody reads a part.
     fs::write(folder.join("held.part"), completions.to_string()).unwrap();

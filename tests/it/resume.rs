@@ -34,8 +34,8 @@ fn whole() -> &'static Trace {
     })
 }
 
-/// Starts the job and sends it `signal` after step `step`, in the next one. Returns the exit code, none where the signal killed
-/// it.
+/// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, none where the
+/// signal killed it.
 fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {
     hold_after(folder, STEP * step);
     let mut child: Child = Command::new(rft_path())
@@ -54,7 +54,7 @@ fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) ->
     child.wait().unwrap().code()
 }
 
-/// Resumes and returns what was said.
+/// Resumes the run and returns its standard error.
 fn resume(folder: &Path) -> String {
     let output = rft(folder).args(["train", "--resume", "runs/run"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -131,10 +131,10 @@ fn a_run_killed_before_its_first_checkpoint_starts_again() {
     Trace::of(&folder.path().join("runs/run")).assert_same(whole());
 }
 
-/// Wherever it is stopped: in the first evaluation, in a rollout, in an evaluation between two steps or in the last.
+/// The stop comes in the first evaluation, in a rollout, in an evaluation between two steps, and in the last evaluation.
 #[test]
 fn a_run_stopped_after_any_completion_resumes_to_the_same_bytes() {
-    // An answer that is a function of what is asked, as a policy's is; group rewards differ.
+    // The answer depends only on the prompt and the step, as a policy's does; the rewards of a group differ.
     let run = |lab: &Lab, stop_after: usize| {
         let mut asked = 0;
         let mut engine = lab.engine(|prompt, branch, step| {

@@ -1,6 +1,6 @@
-//! The escape suite: programs that try to get out, to leave something behind or to write their own verdict. Each is held,
-//! and leaves neither a process nor a file. The suite runs as whoever runs the tests, again as an ordinary user, and again
-//! without namespaces.
+//! The escape suite: programs that try to leave the sandbox, to leave something behind or to write their own verdict. Each
+//! fails to, and leaves neither a process nor a file. The suite runs as the user who runs the tests, again as an ordinary
+//! user, and again without namespaces.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use crate::code_eval::sandbox;
 use crate::progress::{ends, until};
 use crate::require::require;
 
-/// Set to the layer that a run of the suite has to do without.
+/// Set in a run of the suite that has no namespaces.
 const WITHOUT: &str = "RFT_TEST_WITHOUT_NAMESPACES";
 
 /// Seconds that are more than a program here needs that ends by itself.
@@ -43,7 +43,7 @@ def syscall(*arguments):
     return ctypes.get_errno() if answer == -1 else 0
 "#;
 
-/// A folder of the test's own, which no program may touch, and a program on its way.
+/// A program, and a folder of the test that it must not touch.
 struct Trial {
     outside: tempfile::TempDir,
     session: Session,
@@ -68,7 +68,7 @@ impl Trial {
         self.session.call(&[], Duration::from_secs(seconds))
     }
 
-    /// Ends the program, and proves that it has left nothing and changed nothing.
+    /// Ends the program, and checks that it has left nothing and changed nothing.
     fn end(self) {
         let Trial { outside, session, id, namespace } = self;
         let own = fs::read_link("/proc/self/ns/pid").ok();
@@ -761,7 +761,7 @@ fn programs_are_killed_with_the_process_that_started_them() {
     let mut helper = helper.args(args).env("RFT_TEST_NOTE", &note).spawn().unwrap();
     let id = until("the program's id", || fs::read_to_string(&note).ok().filter(|it| !it.is_empty()));
     assert!(Path::new(&format!("/proc/{id}")).exists());
-    // SIGKILL: nothing of ours gets to clean up.
+    // SIGKILL, so that the process cannot clean up.
     helper.kill().unwrap();
     helper.wait().unwrap();
     until("the program's end", || (!Path::new(&format!("/proc/{id}")).exists()).then_some(()));
@@ -799,7 +799,7 @@ fn again(mut command: Command, what: &str) {
 }
 
 #[test]
-fn an_ordinary_user_is_held_as_well() {
+fn the_escape_suite_passes_as_an_ordinary_user() {
     use std::os::unix::process::CommandExt;
     let is_root = rustix::process::geteuid().is_root();
     let Some(_) = sandbox() else { return };
@@ -810,7 +810,7 @@ fn an_ordinary_user_is_held_as_well() {
 }
 
 #[test]
-fn programs_are_held_without_namespaces() {
+fn the_escape_suite_passes_without_namespaces() {
     let Some(sandbox) = sandbox() else { return };
     let landlock = (sandbox.layers().landlock > 0).then_some(()).ok_or("the kernel lacks it");
     let Some(()) = require("landlock", landlock) else { return };

@@ -1,4 +1,4 @@
-//! The training loop: the same whatever the threads, learning, and honest where there is nothing to learn.
+//! The training loop: its result does not depend on the number of threads, it learns, and it explains where it cannot.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ pub const SMALL: [&str; 10] = [
     "run",
 ];
 
-/// What a run leaves behind that does not depend on the clock.
+/// What a run writes, without the times that it took.
 #[derive(PartialEq)]
 pub struct Trace {
     files: BTreeMap<String, Vec<u8>>,
