@@ -29,7 +29,8 @@ pub fn require<T>(name: &str, found: Result<T, impl Display>) -> Option<T> {
     }
     let reason = match found {
         Ok(found) => return Some(found),
-        Err(reason) => format!("{name}: {reason:#}").replace(['\n', '\t'], " "),
+        // Without a hint, which is on a line of its own.
+        Err(reason) => format!("{name}: {reason:#}").lines().next().unwrap_or_default().to_owned(),
     };
     assert!(!is_required, "RFT_TEST_REQUIRE lists `{name}`, which is missing here: {reason}");
     let thread = std::thread::current();
