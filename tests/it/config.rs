@@ -93,7 +93,7 @@ fn a_wrong_type_is_reported_with_the_right_one() {
 }
 
 #[test]
-fn an_unknown_choice_is_reported_with_the_valid_ones() {
+fn an_unknown_choice_is_an_error_with_the_choices() {
     assert_snapshot!(of_set("grpo.loss_type=drgrpo"), @r"
     --set grpo.loss_type=drgrpo: `grpo.loss_type`: unknown value `drgrpo`
     hint: did you mean `dr_grpo`? one of grpo, dapo, dr_grpo, bnpo, gspo, cispo
@@ -119,7 +119,7 @@ fn an_unknown_choice_is_reported_with_the_valid_ones() {
 }
 
 #[test]
-fn unreadable_input_is_reported_with_its_place() {
+fn syntax_errors_are_reported_with_their_place() {
     assert_snapshot!(
         of_file("[train]\nsteps = \n"),
         @"lab.toml:2:9: not TOML: string values must be quoted, expected literal string"
@@ -134,7 +134,7 @@ fn unreadable_input_is_reported_with_its_place() {
 }
 
 #[test]
-fn an_invalid_value_is_reported_with_a_remedy() {
+fn an_invalid_value_is_an_error_with_a_hint() {
     assert_snapshot!(of_file("[rollout]\nnum_generations = 1\n"), @r"
     lab.toml:2:19: `rollout.num_generations`: 1 completions of a question leave nothing to compare
     hint: 2 or more; the study takes 8
@@ -159,7 +159,7 @@ fn an_invalid_value_is_reported_with_a_remedy() {
 }
 
 #[test]
-fn an_invalid_reward_is_reported_with_a_remedy() {
+fn an_invalid_reward_is_an_error_with_a_hint() {
     assert_snapshot!(of_file("[reward.format-strict]\nweight = 1\n"), @r"
     lab.toml:1:9: unknown section `reward.format-strict`
     hint: did you mean `reward.format_strict.weight`?
@@ -266,7 +266,7 @@ struct Config {
 }
 
 #[test]
-fn check_reports_every_wrong_file() {
+fn config_check_reports_every_wrong_file() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
