@@ -25,7 +25,7 @@ type Judged = (String, Scored);
 type JudgedGroup = Vec<(Branch, Judged)>;
 
 impl Sampler<'_> {
-    /// Generates and scores `branches` completions for each of `items`; `None` if cancelled.
+    /// Generates and scores `branches` completions for each of `items`; `None` if canceled.
     #[allow(clippy::too_many_arguments, reason = "engine, items, settings and observer")]
     pub fn groups<'a>(
         &self,
@@ -65,7 +65,7 @@ impl Sampler<'_> {
     }
 }
 
-/// Lets `engine` complete the prompts of `items` and scores each group as soon as it is complete; `None` if cancelled.
+/// Lets `engine` complete the prompts of `items` and scores each group as soon as it is complete; `None` if canceled.
 ///
 /// # Errors
 /// Errors of the engine, and of the rewards, which stop the rollout.

@@ -34,7 +34,7 @@ fn whole() -> &'static Trace {
     })
 }
 
-/// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, none where the
+/// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, or none if the
 /// signal killed it.
 fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {
     hold_after(folder, STEP * step);

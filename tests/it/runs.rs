@@ -27,7 +27,7 @@ fn runs_are_listed_with_their_state() {
         .map(|run| (run["name"].as_str().unwrap(), run["state"].as_str().unwrap(), run["step"].as_u64().unwrap()))
         .collect();
     assert_eq!(told, [("whole", "done", 20), ("half", "interrupted", 7), ("early", "failed", 3)]);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("torn` is left out"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("warning: skipping `runs/torn`"));
 
     let table = rft(&lab.path("")).arg("runs").output().unwrap();
     let table = String::from_utf8(table.stdout).unwrap();

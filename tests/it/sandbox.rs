@@ -98,7 +98,7 @@ impl Trial {
     }
 }
 
-/// Runs a program once, for at most so many seconds; `None` where the sandbox does not work and the test is skipped.
+/// Runs a program once, for at most this many seconds; `None` if the sandbox does not work, so that the test is skipped.
 fn outcome(source: &str, seconds: u64) -> Option<Outcome> {
     let mut trial = Trial::new(sandbox()?, source);
     let outcome = trial.call(seconds);
@@ -483,7 +483,7 @@ def f():
 fn escape_by_printing_a_gigabyte() {
     let Some(sandbox) = sandbox() else { return };
     let source = "def f():\n    for _ in range(1 << 10): os.write(1, b'x' * (1 << 20))\n    return 7";
-    assert_eq!(outcome(source, LONG), Some(Outcome::Value(Value::int(7))), "nobody reads it");
+    assert_eq!(outcome(source, LONG), Some(Outcome::Value(Value::int(7))), "the output is not read");
     let script = "while True: print('x' * (1 << 20))";
     let died = sandbox.stdout(script, "", &Limits::time(Duration::from_secs(LONG))).unwrap();
     assert!(matches!(&died, Outcome::Died(why) if why.contains("printed more")), "{died:?}");
@@ -550,7 +550,7 @@ fn escape_by_a_forged_answer() {
     dies(forged, "answer channel");
     dies("def f(): os.write(4, b'7\\n'); return 3", "answer channel");
     dies("def f(): os.write(4, b'\\xff\\n'); return 3", "answer channel");
-    // With the right nonce, taken from the runner's frames: a second answer where one was asked for.
+    // With the right nonce, read from the runner's frames: a second answer to one request.
     let found = r#"
 def f():
     frame = sys._getframe()

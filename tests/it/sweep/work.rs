@@ -107,7 +107,7 @@ fn a_run_that_fails_does_not_stop_the_others() {
     assert_eq!(code, Some(1));
     assert!(said.contains("failed   broken-s1: exit code 1"), "{said}");
     assert!(said.contains("there is no data file `missing.jsonl`"), "{said}");
-    assert!(said.contains("all of it: sweeps/small/logs/broken-s1.log"), "{said}");
+    assert!(said.contains("full log: sweeps/small/logs/broken-s1.log"), "{said}");
     assert!(said.contains("skipped  2 evaluations of runs that failed"), "{said}");
     let found = states(folder.path(), "sweeps/small");
     for (name, state) in [
