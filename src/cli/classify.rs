@@ -110,7 +110,7 @@ struct Classified {
 pub fn run(args: Args) -> Result<()> {
     ensure!(
         args.heatmap.is_none() || args.inputs.len() > 1,
-        "--heatmap needs at least two inputs, found 1\nhint: pass several runs or files; the first is the one that the others are compared with"
+        "--heatmap: expected two or more inputs, found 1\nhint: pass several runs or files; the others are compared with the first"
     );
     let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());

@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if compared.evaluations.is_empty() {
-        writeln!(stdout, "\nno benchmark in `{}` has both runs; see `rft eval --adapter RUN`", args.evals.display())?;
+        writeln!(stdout, "\n`{}` has no evaluations of both runs; use `rft eval --adapter RUN`", args.evals.display())?;
     }
     Ok(())
 }

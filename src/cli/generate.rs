@@ -51,6 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
 
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 

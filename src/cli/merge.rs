@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Type of the written weights; bf16 halves the size but rounds
+    /// Data type of the written weights; bf16 halves the size, with rounding
     #[arg(long, value_enum, default_value_t = WeightType::F32)]
     dtype: WeightType,
 

@@ -86,7 +86,7 @@ fn published(name: &str) -> Result<Published> {
         let (got, wanted) = (row.scores.len(), published.benchmarks.len());
         ensure!(
             got == wanted,
-            "`{name}`: the row `{}` expected {wanted} scores, one per benchmark, found {got}",
+            "`{name}`: row `{}`: expected {wanted} scores, one per benchmark, found {got}",
             row.name
         );
     }

@@ -13,7 +13,7 @@ use crate::eval::folder::EvalFolder;
 /// Compare two evaluations, question by question
 ///
 /// Both evaluations must have the same questions. Prints the difference with its 95 % interval, a p-value, and the smallest
-/// difference that this number of questions would detect in four of five studies: a smaller difference shows nothing.
+/// difference that this number of questions would detect in four of five studies: a smaller difference is inconclusive.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example:\n  rft eval compare evals/tiny-none-study-1a2b3c4d evals/tiny-null-example-study-5e6f7a8b"
@@ -23,6 +23,7 @@ pub struct Args {
     first: PathBuf,
     /// Folder of the second evaluation, B
     second: PathBuf,
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }

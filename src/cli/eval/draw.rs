@@ -83,6 +83,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
 
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
@@ -102,7 +103,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     answer_column: Option<String>,
 
-    /// File with the text around a question, instead of the profile's: `{question}`, and `{options}` for options
+    /// File with the text around a question, instead of the profile's: `{question}`, and `{options}` for multiple choice
     #[arg(long, value_name = "FILE")]
     prompt_template: Option<PathBuf>,
 
@@ -118,6 +119,7 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
 
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 

@@ -86,7 +86,7 @@ pub struct Args {
 enum Command {
     /// Print the progress of every run and evaluation
     Status(status::Args),
-    /// Do one run or evaluation of a sweep, or what is missing of it (used by cluster jobs)
+    /// Complete one run or evaluation of a sweep (used by cluster jobs)
     Task(TaskArgs),
 }
 

@@ -16,6 +16,7 @@ pub struct Args {
     /// Folder of the sweep
     sweep: PathBuf,
 
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
