@@ -218,8 +218,8 @@ fn mistakes_are_reported_with_their_place() {
     hint: leave one of them out; more seeds go to sweep.seeds
     ");
     assert_snapshot!(error("sweep.grid.\"rollout.num_generations\" = [1]"), @r"
-    lab.toml:1:41: `rollout.num_generations`: 1 completions of a question leave nothing to compare
-    hint: 2 or more; the study takes 8
+    lab.toml:1:41: `rollout.num_generations`: a group of size 1 has nothing to compare
+    hint: use 2 or more; the study uses 8
     ");
     assert_snapshot!(error("[sweep]\n[[sweep.when]]\nif = { \"prompt.pe\" = \"none\" }\nset = { \"train.steps\" = 1 }"), @r"
     lab.toml:3:8: unknown key `prompt.pe`
@@ -251,7 +251,7 @@ fn mistakes_are_reported_with_their_place() {
     let lab = with("lab.toml", b"[sweep]\nname = \"x\"\n");
     assert_snapshot!(crate::cli::error(&lab, &["train", "--config", "lab.toml"]), @r"
     error: lab.toml:1:2: unknown section `sweep`
-    hint: this file is a sweep of many runs; `rft sweep` runs it
+    hint: this is a sweep file; run it with `rft sweep`
     ");
 }
 
