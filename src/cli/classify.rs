@@ -13,12 +13,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::behavior::agreement::Tally;
-use crate::behavior::heatmap::heatmap;
 use crate::behavior::judge::{Judge, Opinion};
 use crate::behavior::samples::{self, Columns, Response};
 use crate::behavior::summary::{Counted, Estimate, Summary};
 use crate::behavior::{Class, Classifier, Span};
 use crate::disk::atomic::{self, write_error};
+use crate::report::chart::behavior_changes;
 use crate::server::Options;
 
 /// Questions that are put to the judge at the same time.
@@ -143,7 +143,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     if let Some(path) = &args.heatmap {
         let rows: Vec<(String, Summary)> = all.iter().map(|it| (it.name.clone(), it.summary.clone())).collect();
-        atomic::write(path, heatmap(&rows).as_bytes())?;
+        atomic::write(path, behavior_changes(&rows).as_bytes())?;
     }
     match args.output_format {
         Format::Table => write!(stdout(), "{}", text(&all, classifier))?,

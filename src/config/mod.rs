@@ -18,7 +18,7 @@ mod schema;
 mod validate;
 
 pub(crate) use entry::{Entry, of_set};
-pub(crate) use fault::Fault;
+pub(crate) use fault::read as read_value;
 pub(crate) use known::nearest_name;
 pub use layers::{Layers, Resolved, resolve};
 pub(crate) use layers::{Merged, find_preset};

@@ -46,6 +46,9 @@ impl Branch {
     }
 }
 
+/// The step number that evaluations draw with: no training step has it.
+pub const EVALUATION_STEP: u64 = u64::MAX;
+
 /// What to generate. A branch's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, branch).
 pub struct Request<'a> {
     pub prompts: &'a [Prompt],

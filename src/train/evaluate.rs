@@ -4,7 +4,7 @@ use super::sample::{Drawn, Item};
 use super::{Training, Watching};
 use crate::disk::atomic;
 use crate::model::lora::Adapter;
-use crate::rollout::{Engine, Sampling};
+use crate::rollout::{EVALUATION_STEP, Engine, Sampling};
 use crate::run::dir::{GREEDY, SAMPLED};
 use crate::run::{EvalView, GroupRecord, RunDir, completions};
 use crate::stats::{Proportion, mean};
@@ -28,9 +28,6 @@ pub struct Scores {
     pub mean_length: f64,
     pub truncated: f64,
 }
-
-/// The step number that evaluations draw with: no training step has it.
-const STEP: u64 = u64::MAX;
 
 /// Evaluates `adapter` as it is after `step` and writes every completion to the run's `eval/` folder. What stands there
 /// already is read instead: the run was interrupted. `None` when there is nothing to evaluate on, or when asked to stop.
@@ -82,7 +79,8 @@ fn draw(
     let items: Vec<&Item> = training.held_out.iter().collect();
     let mut watch = Watching { training, phase: "evaluation", tokens: 0, shown: Instant::now() };
     let mut drawn = Drawn::default();
-    let groups = training.sampler.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut drawn, &mut watch)?;
+    let groups =
+        training.sampler.groups(engine, Some(adapter), &items, 1, sampling, EVALUATION_STEP, &mut drawn, &mut watch)?;
     let Some(groups) = groups else { return Ok(None) };
     let mut lines = Vec::new();
     for group in &groups {

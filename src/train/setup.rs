@@ -6,7 +6,7 @@ use crate::config::{DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
 use crate::disk::hash::sha256;
-use crate::model::hub;
+use crate::model::hub::{self, is_hub_id};
 use crate::model::source::Source;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
@@ -92,7 +92,7 @@ impl Setup {
     pub fn manifest(&self, config: &RunConfig) -> Manifest {
         let identity = |path: &str, revision: &str, hash: &str| Identity {
             path: path.to_owned(),
-            revision: is_hub_id(path).then(|| revision.to_owned()),
+            revision: (is_hub_id(path) && !Path::new(path).exists()).then(|| revision.to_owned()),
             files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),
         };
         Manifest {
@@ -108,10 +108,6 @@ impl Setup {
             sessions: Vec::new(),
         }
     }
-}
-
-fn is_hub_id(path: &str) -> bool {
-    path.contains('/') && !std::path::Path::new(path).exists()
 }
 
 /// The questions of a run: to train on, and held out for evaluation. No question is in both.
