@@ -22,6 +22,7 @@ use crate::config::{self, Layers, RunConfig};
 use crate::disk::atomic::{self, write_error};
 use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
+use crate::run::status::{self, Status};
 use crate::run::{Manifest, RunDir, metrics};
 
 /// The folder of a sweep.
@@ -261,9 +262,9 @@ impl Folder {
             view.reward = value("reward");
             let times: Vec<f64> = lines.iter().filter_map(|line| *line.values.get("step_time")?).collect();
             view.seconds = (!times.is_empty()).then(|| crate::stats::mean(&times));
-            view.state = match view.steps {
+            view.state = match dir.manifest().is_file() {
                 _ if is_held(&path) => State::Running,
-                Some(steps) if dir.manifest().is_file() && dir.is_finished(steps, &config.eval)? => State::Done,
+                true if view.steps.is_some() && Status::read(&dir)?.state == status::State::Done => State::Done,
                 _ => State::Stopped,
             };
         } else {

@@ -2,9 +2,10 @@
 
 use super::contamination;
 use super::sample::{Item, Sampler, render_all};
-use crate::config::{DataSection, RunConfig};
+use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
+use crate::disk::atomic;
 use crate::disk::hash::sha256;
 use crate::model::hub::{self, is_hub_id};
 use crate::model::source::Source;
@@ -12,6 +13,7 @@ use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
+use crate::run::RunDir;
 use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -86,6 +88,19 @@ impl Setup {
             truncation_penalty: config.grpo.truncation_penalty,
             seed: config.train.seed,
         }
+    }
+
+    /// Makes the run directory and writes down what the run is. `model` is the name of the model's source.
+    pub fn start(&self, config: &RunConfig, model: &str) -> Result<RunDir> {
+        // A hub id by its second part, a file without its ending.
+        let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
+        let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
+        let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
+        // Before the configuration, without which this is no run that could be resumed: the rows to leave out are known by then.
+        contamination::write(&self.contamination, &run)?;
+        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
+        atomic::write(&run.prompt(), self.prior.to_toml().as_bytes())?;
+        Ok(run)
     }
 
     /// The manifest of a run that starts now.
