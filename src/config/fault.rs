@@ -1,4 +1,4 @@
-//! Reads a value of a configuration; faults are told in the words of TOML.
+//! Reads a value of a configuration. Errors name the types of TOML, not those of Rust.
 
 use std::fmt::{self, Display};
 

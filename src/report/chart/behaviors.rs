@@ -1,4 +1,4 @@
-//! Shares of behaviours by model, and their change from the first.
+//! Shares of behaviors by model, and their change from the first.
 
 use super::heat::{HeatMap, Scale};
 use crate::behavior::Class;
@@ -8,13 +8,13 @@ use crate::behavior::summary::Summary;
 const LONGEST: usize = 26;
 
 /// A picture of the share of responses that show each class, a row for each input. The first row is what the others are compared
-/// with: their colour is the change, and it stands in parentheses behind the share.
+/// with: their color shows the change, which is also in parentheses after the share.
 pub fn behavior_changes(rows: &[(String, Summary)]) -> String {
     let share = |row: usize, class: usize| 100.0 * rows[row].1.classes[class].presence.value;
     let change = |row: usize| (0..Class::ALL.len()).map(|class| Some(share(row, class) - share(0, class))).collect();
     let map = HeatMap {
-        title: "Responses that show a behaviour, %; change in points".to_owned(),
-        description: "Share of responses that show each behaviour, and its change from the first row.".to_owned(),
+        title: "Responses that show a behavior, %; change in points".to_owned(),
+        description: "Share of responses that show each behavior, and its change from the first row.".to_owned(),
         legend: "Change from the first row. Orange: more; blue: less.".to_owned(),
         rows: rows.iter().map(|(name, _)| shorten(name)).collect(),
         columns: Class::ALL.iter().map(|class| class.title().to_owned()).collect(),
