@@ -34,8 +34,8 @@ struct Args {
     /// Draw an adapter on all linear layers, with B of deviation 0.02, write it to this folder and apply it
     #[arg(long)]
     draw_adapter: Option<PathBuf>,
-    /// Also write to this folder, in PEFT's format, the gradient of the adapter: of the log-probabilities of two branches
-    /// after a prompt of some hundred tokens, the first branch's added up and the second's taken away
+    /// Also write to this folder, in PEFT's format, the gradient of the adapter: of the log-probabilities of two completions
+    /// after a prompt of some hundred tokens, the first completion's added up and the second's taken away
     #[arg(long)]
     gradient: Option<PathBuf>,
     #[arg(long)]
@@ -73,17 +73,17 @@ fn main() -> Result<()> {
         let prompt = tokenizer.encode(&TEXTS.join("\n").repeat(4));
         let grads = gradient(&decoder, adapter, &prompt, [&first, &second])?;
         save_adapter(&Adapter { params: grads, ..adapter.clone() }, folder, &args.model)?;
-        let pack = json!({"prompt": prompt, "branches": [first, second]});
+        let pack = json!({"prompt": prompt, "completions": [first, second]});
         std::fs::write(folder.join("pack.json"), pack.to_string())?;
     }
     std::fs::write(&args.out, serde_json::to_vec(&sequences)?)
         .with_context(|| format!("write `{}`", args.out.display()))
 }
 
-/// Of Σ log-probability of the first branch less that of the second, laid out as the adapter's parameters.
-fn gradient(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], branches: [&[u32]; 2]) -> Result<Vec<f32>> {
+/// Of Σ log-probability of the first completion less that of the second, laid out as the adapter's parameters.
+fn gradient(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], completions: [&[u32]; 2]) -> Result<Vec<f32>> {
     let mut pack = Pack::default();
-    let ranges = pack.push(prompt, &branches);
+    let ranges = pack.push(prompt, &completions);
     let mut coefficients = vec![1.0; pack.pairs.len()];
     coefficients[ranges[1].clone()].fill(-1.0);
     let mut learner = CpuLearner::new(decoder);

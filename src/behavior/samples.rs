@@ -29,7 +29,7 @@ pub struct Columns {
 }
 
 /// The responses in a run directory, an evaluation's directory or a file: one object a line, either a response, or a group of a
-/// training run with its `branches`. A torn last line, of a run that is being written, is left out.
+/// training run with its `completions`. A torn last line, of a run that is being written, is left out.
 ///
 /// # Errors
 /// What cannot be read; a line without the response's text; no responses at all.
@@ -146,12 +146,13 @@ impl Line<'_> {
                 tokens,
             });
         };
-        if let (Value::Array(branches), None) = (&self.row["branches"], &self.columns.text) {
-            for branch in branches {
-                let Some(text) = branch["text"].as_str() else {
-                    bail!("line {}: a branch has no `text`", self.number);
+        let group = self.row.get("completions").or_else(|| self.row.get("branches"));
+        if let (Some(Value::Array(completions)), None) = (group, &self.columns.text) {
+            for completion in completions {
+                let Some(text) = completion["text"].as_str() else {
+                    bail!("line {}: a completion has no `text`", self.number);
                 };
-                push(text.to_owned(), &branch["tokens"]);
+                push(text.to_owned(), &completion["tokens"]);
             }
             return Ok(());
         }
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn groups_of_a_run_with_its_prompt() {
         let dir = tempfile::tempdir().unwrap();
-        let group = r#"{"step":1,"question_id":"q/1","question":"2 + 2?","branches":[{"text":"4","tokens":2},{"text":"5","tokens":3}]}"#;
+        let group = r#"{"step":1,"question_id":"q/1","question":"2 + 2?","completions":[{"text":"4","tokens":2},{"text":"5","tokens":3}]}"#;
         std::fs::write(dir.path().join("completions.jsonl"), format!("{group}\n{}", &group[..40])).unwrap();
         std::fs::write(dir.path().join("prompt.toml"), prompt::find("planning").unwrap().to_toml()).unwrap();
         let responses = read(dir.path(), &Columns::default()).unwrap();

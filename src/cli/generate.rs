@@ -132,7 +132,7 @@ struct Printer<'a> {
 }
 
 impl Watch for Printer<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, token: u32) {
+    fn token(&mut self, _prompt: usize, _completion: usize, token: u32) {
         if self.policy.stop_tokens.contains(&token) {
             return;
         }

@@ -167,7 +167,7 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
         ("weights, bf16", plan.weights),
         ("adapter, gradient, moments", plan.adapter),
         ("rollout: keys and values of prompts", rollout.prompt_cache),
-        ("rollout: keys and values of branches", rollout.branch_cache),
+        ("rollout: keys and values of completions", rollout.completion_cache),
         ("rollout: working memory, logits", rollout.working),
         ("training: kept for the backward pass", training.kept),
         ("training: working memory", training.working),
@@ -181,7 +181,7 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
     }
     let mut lines = vec![
         format!(
-            "{}: {} branches at a time of up to {} + {} tokens, micro-batches of {} tokens{}",
+            "{}: {} completions at a time of up to {} + {} tokens, micro-batches of {} tokens{}",
             config.model.path,
             config.rollout.max_rows.min(config.rollout.completions_per_step()),
             config.rollout.max_prompt_length,

@@ -29,7 +29,7 @@ pub struct Draw {
 
 /// One completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Completion {
+pub struct EvalCompletion {
     /// Without end-of-sequence tokens and stop strings.
     pub text: String,
     /// Its length, the end-of-sequence token included.
@@ -44,7 +44,7 @@ pub const LENGTH: &str = "length";
 /// What happens while questions are completed.
 pub trait Watch {
     /// A sample is complete. An error ends the work.
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> Result<()>;
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> Result<()>;
 
     /// `count` more tokens were drawn.
     fn tokens(&mut self, _count: usize) {}

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use super::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
+use super::engine::{Completer, Draw, EvalCompletion, Job, LENGTH, Watch};
 use crate::model::lora::Adapter;
 use crate::rollout::policy::Policy;
-use crate::rollout::{self, Branch, Engine, Finish, Prompt, Request};
+use crate::rollout::{self, Completion, Engine, Finish, Prompt, Request};
 
 /// The group engine. It is asked for whole groups: an interrupted group is drawn again, and what was kept of it stays.
 pub struct Local<'a> {
@@ -48,27 +48,27 @@ struct Groups<'a> {
 }
 
 impl Groups<'_> {
-    fn completion(&self, branch: &Branch) -> Completion {
-        let finish = match branch.finish {
+    fn completion(&self, completion: &Completion) -> EvalCompletion {
+        let finish = match completion.finish {
             Finish::Length => LENGTH.to_owned(),
             finish => self.policy.finish_name(finish),
         };
-        Completion { text: self.policy.text(branch), tokens: branch.tokens.len(), finish }
+        EvalCompletion { text: self.policy.text(completion), tokens: completion.tokens.len(), finish }
     }
 }
 
 impl rollout::Watch for Groups<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.watch.tokens(1);
     }
 
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
         let job = &self.jobs[prompt];
         for &sample in &job.samples {
             if self.failed.is_some() {
                 return;
             }
-            let completion = self.completion(&branches[sample]);
+            let completion = self.completion(&completions[sample]);
             self.failed = self.watch.sample(job.question, sample, completion).err();
         }
     }

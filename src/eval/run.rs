@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::asked::{Asked, QuestionRecord};
 use super::bench::Benchmark;
-use super::engine::{Completer, Completion, Draw, Job, Watch};
+use super::engine::{Completer, Draw, EvalCompletion, Job, Watch};
 use super::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, SampleRecord};
 use super::grade::{Grade, Grader};
 use super::profile::Style;
@@ -229,8 +229,8 @@ impl Recorder<'_> {
 }
 
 impl Watch for Recorder<'_> {
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> Result<()> {
-        let Completion { text, tokens, finish } = completion;
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> Result<()> {
+        let EvalCompletion { text, tokens, finish } = completion;
         let key = self.samples.keys[question].clone();
         let record =
             SampleRecord { question_id: self.questions[question].id.clone(), sample, key, text, tokens, finish };

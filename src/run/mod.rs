@@ -14,7 +14,7 @@ pub mod status;
 pub mod tensorboard;
 pub mod trained;
 
-pub use completions::{BranchRecord, CompletionsLog, GroupRecord};
+pub use completions::{CompletionRecord, CompletionsLog, GroupRecord};
 pub use dir::RunDir;
 pub use manifest::{Manifest, Session};
 pub use metrics::MetricsLog;

@@ -94,17 +94,20 @@ fn draw(
 
 impl Scores {
     fn new(groups: &[GroupRecord]) -> Self {
-        let branches = || groups.iter().flat_map(|group| &group.branches);
-        let n = branches().count();
+        let completions = || groups.iter().flat_map(|group| &group.completions);
+        let n = completions().count();
         let share = |component: &str| {
-            branches().next()?.rewards.get(component)?;
-            Some(Proportion::new(branches().filter(|branch| branch.rewards[component] == Some(1.0)).count(), n))
+            completions().next()?.rewards.get(component)?;
+            Some(Proportion::new(
+                completions().filter(|completion| completion.rewards[component] == Some(1.0)).count(),
+                n,
+            ))
         };
         Self {
             accuracy: share("accuracy").unwrap_or_else(|| Proportion::new(0, n)),
             format: share("format"),
-            mean_length: mean(&branches().map(|branch| branch.tokens as f64).collect::<Vec<_>>()),
-            truncated: branches().filter(|branch| branch.finish == "length").count() as f64 / n as f64,
+            mean_length: mean(&completions().map(|completion| completion.tokens as f64).collect::<Vec<_>>()),
+            truncated: completions().filter(|completion| completion.finish == "length").count() as f64 / n as f64,
         }
     }
 }

@@ -82,7 +82,7 @@ pub fn train(
 
         // Rollout: a group for each question, with its rewards.
         let Some((groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
-        let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.branches.iter().map(|b| b.reward).collect()).collect();
+        let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.completions.iter().map(|b| b.reward).collect()).collect();
         let advantages = advantages(&rewards, config.grpo.scale_rewards);
         for advice in guard.rollout(&rollout_facts(config, &groups, advantages.flat_groups)) {
             progress.note(&advice.to_string());
@@ -97,8 +97,8 @@ pub fn train(
         }
 
         // The step is done: count it and write it down.
-        let completion_tokens: usize = groups.iter().flat_map(|g| &g.branches).map(|b| b.branch.tokens.len()).sum();
-        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.branches.len()).sum();
+        let completion_tokens: usize = groups.iter().flat_map(|g| &g.completions).map(|b| b.sampled.tokens.len()).sum();
+        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.completions.len()).sum();
         state.counters.step = step;
         state.counters.questions += taken;
         state.counters.num_tokens += (prompt_tokens + completion_tokens) as u64;
@@ -204,7 +204,7 @@ fn rollout<'a>(
         groups.extend(new);
         if round < config.grpo.max_refills {
             let before = groups.len();
-            let flat = |group: &Group| is_flat(&group.branches.iter().map(|b| b.reward).collect::<Vec<_>>());
+            let flat = |group: &Group| is_flat(&group.completions.iter().map(|b| b.reward).collect::<Vec<_>>());
             groups.retain(|group| !flat(group));
             if groups.len() == before {
                 break;
@@ -246,25 +246,25 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
 }
 
 fn rollout_facts(config: &RunConfig, groups: &[Group], flat_groups: usize) -> RolloutFacts {
-    let branches = || groups.iter().flat_map(|group| &group.branches);
+    let completions = || groups.iter().flat_map(|group| &group.completions);
     RolloutFacts {
         groups: groups.len(),
         flat_groups,
-        branches: branches().count(),
-        truncated: branches().filter(|branch| branch.branch.truncated()).count(),
+        completions: completions().count(),
+        truncated: completions().filter(|completion| completion.sampled.truncated()).count(),
         max_completion_length: config.rollout.max_completion_length,
-        lowest_reward: branches().map(|branch| branch.reward).fold(f64::INFINITY, f64::min),
-        highest_reward: branches().map(|branch| branch.reward).fold(f64::NEG_INFINITY, f64::max),
+        lowest_reward: completions().map(|completion| completion.reward).fold(f64::INFINITY, f64::min),
+        highest_reward: completions().map(|completion| completion.reward).fold(f64::NEG_INFINITY, f64::max),
     }
 }
 
 /// Rewards by component, lengths and ends of a batch's completions, under TRL's names.
 fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String, f64> {
-    let branches: Vec<_> = groups.iter().flat_map(|group| &group.branches).collect();
+    let completions: Vec<_> = groups.iter().flat_map(|group| &group.completions).collect();
     let mut metrics = BTreeMap::new();
     for (i, name) in training.sampler.rewards.names().into_iter().enumerate() {
         // As in TRL, a completion that a component could not score is left out of its mean.
-        let values: Vec<f64> = branches.iter().filter_map(|branch| branch.scored.components[i]).collect();
+        let values: Vec<f64> = completions.iter().filter_map(|completion| completion.scored.components[i]).collect();
         if !values.is_empty() {
             metrics.insert(format!("rewards/{name}/mean"), mean(&values));
             metrics.insert(format!("rewards/{name}/std"), sample_std(&values));
@@ -277,15 +277,15 @@ fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String,
             metrics.insert(format!("completions/max_{name}"), lengths.iter().copied().fold(0.0, f64::max));
         }
     };
-    let length = |branch: &&sample::ScoredBranch| branch.branch.tokens.len() as f64;
-    lengths("length", branches.iter().map(length).collect());
-    lengths("terminated_length", branches.iter().filter(|b| !b.branch.truncated()).map(length).collect());
-    let share = |count: usize| count as f64 / branches.len() as f64;
-    let truncated = branches.iter().filter(|branch| branch.branch.truncated()).count();
+    let length = |completion: &&sample::ScoredCompletion| completion.sampled.tokens.len() as f64;
+    lengths("length", completions.iter().map(length).collect());
+    lengths("terminated_length", completions.iter().filter(|b| !b.sampled.truncated()).map(length).collect());
+    let share = |count: usize| count as f64 / completions.len() as f64;
+    let truncated = completions.iter().filter(|completion| completion.sampled.truncated()).count();
     metrics.insert("completions/clipped_ratio".to_owned(), share(truncated));
     let mut finishes: BTreeMap<String, usize> = BTreeMap::new();
-    for branch in &branches {
-        *finishes.entry(training.sampler.policy.finish_name(branch.branch.finish)).or_default() += 1;
+    for completion in &completions {
+        *finishes.entry(training.sampler.policy.finish_name(completion.sampled.finish)).or_default() += 1;
     }
     metrics.extend(finishes.into_iter().map(|(name, count)| (format!("completions/finish/{name}"), share(count))));
     metrics

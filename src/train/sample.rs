@@ -6,8 +6,8 @@ use crate::prompt::PriorPrompt;
 use crate::reward::{RewardSet, Scored};
 use crate::rng::name_hash;
 use crate::rollout::policy::Policy;
-use crate::rollout::{Branch, Prompt};
-use crate::run::completions::{BranchRecord, GroupRecord};
+use crate::rollout::{Completion, Prompt};
+use crate::run::completions::{CompletionRecord, GroupRecord};
 use crate::stats::mean;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -43,21 +43,22 @@ pub fn render_all(
 /// A question with its completions and their scores.
 pub struct Group<'a> {
     pub item: &'a Item,
-    pub branches: Vec<ScoredBranch>,
+    pub completions: Vec<ScoredCompletion>,
 }
 
 impl Group<'_> {
     /// Gives completions that could not be scored the mean of the others, so that they teach nothing either way.
     pub(super) fn settle_unscored(&mut self) {
-        let (known, unknown): (Vec<_>, Vec<_>) = self.branches.iter_mut().partition(|branch| branch.scored.scorable);
-        let mean = mean(&known.iter().map(|branch| branch.reward).collect::<Vec<_>>());
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            self.completions.iter_mut().partition(|completion| completion.scored.scorable);
+        let mean = mean(&known.iter().map(|completion| completion.reward).collect::<Vec<_>>());
         let mean = if known.is_empty() { 0.0 } else { mean };
-        unknown.into_iter().for_each(|branch| branch.reward = mean);
+        unknown.into_iter().for_each(|completion| completion.reward = mean);
     }
 }
 
-pub struct ScoredBranch {
-    pub branch: Branch,
+pub struct ScoredCompletion {
+    pub sampled: Completion,
     pub text: String,
     pub scored: Scored,
     /// The score's total, less the penalty for a truncated completion; the mean of its group where it has no score.
@@ -94,19 +95,19 @@ impl Sampler<'_> {
     /// The log's form of a group.
     pub fn record(&self, group: &Group, step: usize, advantages: &[f32]) -> GroupRecord {
         let names = self.rewards.names();
-        let branch = |(branch, &advantage): (&ScoredBranch, &f32)| BranchRecord {
-            text: branch.text.clone(),
-            tokens: branch.branch.tokens.len(),
-            finish: self.policy.finish_name(branch.branch.finish),
+        let completion = |(completion, &advantage): (&ScoredCompletion, &f32)| CompletionRecord {
+            text: completion.text.clone(),
+            tokens: completion.sampled.tokens.len(),
+            finish: self.policy.finish_name(completion.sampled.finish),
             rewards: names
                 .iter()
-                .zip(&branch.scored.components)
+                .zip(&completion.scored.components)
                 .map(|(name, value)| (name.to_string(), value.map(|it| it as f32)))
                 .collect(),
-            reward: branch.reward as f32,
-            verdict: branch.scored.verdict.clone(),
-            answer: branch.scored.answer.clone(),
-            note: branch.scored.note.clone(),
+            reward: completion.reward as f32,
+            verdict: completion.scored.verdict.clone(),
+            answer: completion.scored.answer.clone(),
+            note: completion.scored.note.clone(),
             advantage,
         };
         GroupRecord {
@@ -115,7 +116,7 @@ impl Sampler<'_> {
             question: group.item.question.text.clone(),
             gold: group.item.question.gold.clone(),
             prompt_sha256: sha256_ids(&group.item.prompt.ids),
-            branches: group.branches.iter().zip(advantages).map(branch).collect(),
+            completions: group.completions.iter().zip(advantages).map(completion).collect(),
         }
     }
 }

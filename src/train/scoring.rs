@@ -1,6 +1,6 @@
 //! Scores groups while the rest of their rollout is still being decoded.
 //!
-//! A thread of its own takes each group when its last branch has ended. What is scored together depends on timing; a score
+//! A thread of its own takes each group when its last completion has ended. What is scored together depends on timing; a score
 //! does not, since it is a function of its completion alone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,29 +10,29 @@ use std::{iter, panic, thread};
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::sample::{Drawn, Group, Item, Sampler, ScoredBranch};
+use super::sample::{Drawn, Group, Item, Sampler, ScoredCompletion};
 use crate::model::lora::Adapter;
 use crate::reward::{Sample, Scored};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Watch};
 
 /// A group that has ended, by its place in the request.
-type Ended = (usize, Vec<Branch>);
+type Ended = (usize, Vec<Completion>);
 
 /// The text of a completion and what it is worth.
 type Judged = (String, Scored);
 
-/// A group as the engine gave it, with what each branch is worth.
-type JudgedGroup = Vec<(Branch, Judged)>;
+/// A group as the engine gave it, with what each completion is worth.
+type JudgedGroup = Vec<(Completion, Judged)>;
 
 impl Sampler<'_> {
-    /// Completes and scores `items`, `branches` times each; `None` when cancelled.
+    /// Completes and scores `items`, `completions` times each; `None` when cancelled.
     #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
     pub fn groups<'a>(
         &self,
         engine: &mut dyn Engine,
         adapter: Option<&Adapter>,
         items: &[&'a Item],
-        branches: usize,
+        completions: usize,
         sampling: &Sampling,
         step: u64,
         drawn: &mut Drawn,
@@ -42,7 +42,7 @@ impl Sampler<'_> {
         let policy = self.policy;
         let request = Request {
             prompts: &prompts,
-            num_generations: branches,
+            num_generations: completions,
             sampling,
             max_completion_length: self.max_completion_length,
             seed: self.seed,
@@ -52,12 +52,12 @@ impl Sampler<'_> {
         };
         let scored = generate_and_score(self, engine, adapter, items, &request, watch)?;
         let Some(judged) = scored else { return Ok(None) };
-        let groups = items.iter().zip(judged).map(|(item, branches)| {
-            let scored = branches.into_iter().map(|(branch, (text, scored))| {
-                let penalty = if branch.truncated() { self.truncation_penalty } else { 0.0 };
-                ScoredBranch { reward: scored.total - penalty, branch, text, scored }
+        let groups = items.iter().zip(judged).map(|(item, completions)| {
+            let scored = completions.into_iter().map(|(sampled, (text, scored))| {
+                let penalty = if sampled.truncated() { self.truncation_penalty } else { 0.0 };
+                ScoredCompletion { reward: scored.total - penalty, sampled, text, scored }
             });
-            let mut group = Group { item, branches: scored.collect() };
+            let mut group = Group { item, completions: scored.collect() };
             group.settle_unscored();
             group
         });
@@ -93,7 +93,7 @@ fn generate_and_score(
         drop(handing);
         let judged = scorer.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
         let (groups, judged) = (generated?, judged?);
-        let pairs = |(branches, judged): (Vec<_>, Vec<_>)| branches.into_iter().zip(judged).collect();
+        let pairs = |(completions, judged): (Vec<_>, Vec<_>)| completions.into_iter().zip(judged).collect();
         Ok(groups.map(|groups| groups.into_iter().zip(judged).map(pairs).collect()))
     })
 }
@@ -110,25 +110,25 @@ struct Handing<'a> {
 
 impl Handing<'_> {
     /// Hands over what the engine did not tell of on the way.
-    fn rest(&mut self, groups: &[Vec<Branch>]) {
-        for (prompt, branches) in groups.iter().enumerate() {
+    fn rest(&mut self, groups: &[Vec<Completion>]) {
+        for (prompt, completions) in groups.iter().enumerate() {
             if !self.told[prompt] {
-                self.group(prompt, branches);
+                self.group(prompt, completions);
             }
         }
     }
 }
 
 impl Watch for Handing<'_> {
-    fn token(&mut self, prompt: usize, branch: usize, token: u32) {
-        self.watch.token(prompt, branch, token);
+    fn token(&mut self, prompt: usize, completion: usize, token: u32) {
+        self.watch.token(prompt, completion, token);
     }
 
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
-        self.watch.group(prompt, branches);
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
+        self.watch.group(prompt, completions);
         self.told[prompt] = true;
         // A scorer that has failed listens no more; its error is told at the end.
-        _ = self.groups.send((prompt, branches.to_vec()));
+        _ = self.groups.send((prompt, completions.to_vec()));
     }
 
     fn cancelled(&mut self) -> bool {
@@ -150,18 +150,18 @@ fn judge_all(
             break;
         }
         let groups: Vec<Ended> = iter::once(first).chain(ended.try_iter()).collect();
-        let text = |branch| sampler.policy.text(branch);
+        let text = |completion| sampler.policy.text(completion);
         let texts: Vec<Vec<String>> =
-            groups.par_iter().map(|(_, branches)| branches.iter().map(text).collect()).collect();
+            groups.par_iter().map(|(_, completions)| completions.iter().map(text).collect()).collect();
         let mut samples = Vec::new();
-        for ((prompt, branches), texts) in groups.iter().zip(&texts) {
-            samples.extend(branches.iter().zip(texts).map(|(branch, text)| Sample {
+        for ((prompt, completions), texts) in groups.iter().zip(&texts) {
+            samples.extend(completions.iter().zip(texts).map(|(completion, text)| Sample {
                 question: &items[*prompt].question,
                 response: text,
                 prompt: sampler.prior,
                 prefilled: sampler.prefill && sampler.prior.tag.is_some(),
-                tokens: branch.tokens.len(),
-                truncated: branch.truncated(),
+                tokens: completion.tokens.len(),
+                truncated: completion.truncated(),
             }));
         }
         let mut scores = sampler.rewards.score_all(&samples)?.into_iter();

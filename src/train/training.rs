@@ -29,7 +29,7 @@ pub(super) struct Watching<'a> {
 }
 
 impl Watch for Watching<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.tokens += 1;
     }
 

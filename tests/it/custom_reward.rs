@@ -10,7 +10,7 @@ use rft::data::Question;
 use rft::model::lora::Adapter;
 use rft::prompt::{self, PriorPrompt};
 use rft::reward::{Custom, Sample, Score};
-use rft::rollout::{Branch, Engine, Request, Unwatched, Watch};
+use rft::rollout::{Completion, Engine, Request, Unwatched, Watch};
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
@@ -239,7 +239,7 @@ fn a_run_is_the_same_whatever_the_threads() {
 
 #[test]
 fn a_completion_without_a_score_takes_the_mean_of_its_group() {
-    // Branch 0 has no score; the others have 1, 0 and 0.
+    // Completion 0 has no score; the others have 1, 0 and 0.
     let script = each(
         r#"case $((id % 4)) in 0) score=null;; 1) score=1;; *) score=0;; esac; echo "{\"id\":$id,\"score\":$score}""#,
     );
@@ -252,10 +252,10 @@ fn a_completion_without_a_score_takes_the_mean_of_its_group() {
     ]);
     lab.run(|_, _, _| lab.right());
     for group in lab.completions() {
-        let rewards: Vec<f32> = group.branches.iter().map(|branch| branch.reward).collect();
+        let rewards: Vec<f32> = group.completions.iter().map(|completion| completion.reward).collect();
         assert_eq!(rewards, [1.0, 3.0, 0.0, 0.0]);
-        assert_eq!(group.branches[0].rewards["judge"], None);
-        assert_eq!(group.branches[0].advantage, 0.0);
+        assert_eq!(group.completions[0].rewards["judge"], None);
+        assert_eq!(group.completions[0].advantage, 0.0);
     }
     let values = &lab.metrics()[0].values;
     assert_eq!((values["rewards/judge/mean"], values["reward"]), (Some(1.0 / 3.0), Some(1.0)));
@@ -285,14 +285,14 @@ impl Engine for Waiting<'_> {
         adapter: Option<&Adapter>,
         request: &Request,
         watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         self.inner.generate(adapter, request, &mut WaitingWatch { inner: watch, sign: &self.sign })
     }
 }
 
 impl Watch for WaitingWatch<'_> {
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
-        self.inner.group(prompt, branches);
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
+        self.inner.group(prompt, completions);
         if prompt == 0 {
             let started = Instant::now();
             while !self.sign.exists() {
@@ -327,7 +327,7 @@ impl Engine for Silent<'_> {
         adapter: Option<&Adapter>,
         request: &Request,
         _watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         self.0.generate(adapter, request, &mut Unwatched)
     }
 }
@@ -335,10 +335,10 @@ impl Engine for Silent<'_> {
 #[test]
 fn groups_that_nobody_told_of_are_scored_at_the_end() {
     let labs = [(); 2].map(|()| Lab::new(&["train.steps=1"]));
-    let answer = |lab: &Lab, branch| if branch == 0 { lab.right() } else { lab.ended("no") };
-    labs[0].run(|_, branch, _| answer(&labs[0], branch));
-    let mut silent = Silent(labs[1].engine(|_, branch, _| answer(&labs[1], branch)));
+    let answer = |lab: &Lab, completion| if completion == 0 { lab.right() } else { lab.ended("no") };
+    labs[0].run(|_, completion, _| answer(&labs[0], completion));
+    let mut silent = Silent(labs[1].engine(|_, completion, _| answer(&labs[1], completion)));
     labs[1].train(&mut silent, &mut labs[1].state()).unwrap();
     assert_eq!(labs[0].completions(), labs[1].completions());
-    assert_eq!(labs[1].completions()[0].branches[0].reward, 1.0);
+    assert_eq!(labs[1].completions()[0].completions[0].reward, 1.0);
 }

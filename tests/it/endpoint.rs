@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rft::config::{Layers, resolve};
 use rft::eval::endpoint::Endpoint;
-use rft::eval::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
+use rft::eval::engine::{Completer, Draw, EvalCompletion, Job, LENGTH, Watch};
 use rft::model::source::Source;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
@@ -249,14 +249,14 @@ fn options(stub: &Stub) -> Options {
 /// Keeps what is handed over, and holds that nothing is handed over twice.
 #[derive(Default)]
 struct Kept {
-    samples: BTreeMap<(usize, usize), Completion>,
+    samples: BTreeMap<(usize, usize), EvalCompletion>,
     tokens: usize,
     /// Cancel as soon as so many samples are kept.
     enough: Option<usize>,
 }
 
 impl Watch for Kept {
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> anyhow::Result<()> {
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> anyhow::Result<()> {
         assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} came twice");
         Ok(())
     }
@@ -550,7 +550,7 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
 fn an_error_of_the_taker_ends_the_work() {
     struct Full(usize);
     impl Watch for Full {
-        fn sample(&mut self, _: usize, _: usize, completion: Completion) -> anyhow::Result<()> {
+        fn sample(&mut self, _: usize, _: usize, completion: EvalCompletion) -> anyhow::Result<()> {
             assert_ne!(completion.finish, LENGTH);
             self.0 += 1;
             anyhow::bail!("no space is left")

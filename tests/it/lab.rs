@@ -19,7 +19,7 @@ use rft::prompt::{self, PriorPrompt};
 use rft::reward::RewardSet;
 use rft::rollout::mock::MockEngine;
 use rft::rollout::policy::Policy;
-use rft::rollout::{Branch, Engine, Prompt, Request, Watch};
+use rft::rollout::{Completion, Engine, Prompt, Request, Watch};
 use rft::run::metrics::MetricsRecord;
 use rft::run::{GroupRecord, Progress, RunDir, Stop, completions, metrics};
 use rft::train::sample::{Item, Sampler, render_all};
@@ -40,7 +40,7 @@ pub struct Lab {
     said: Said,
 }
 
-/// What a test's engine answers: (prompt, branch, step) to tokens.
+/// What a test's engine answers: (prompt, completion, step) to tokens.
 pub type Respond<'a> = Box<dyn FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a>;
 
 impl Lab {
@@ -195,15 +195,15 @@ impl Engine for Honest<'_> {
         adapter: Option<&Adapter>,
         request: &Request,
         watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         let Some(mut groups) = self.mock.generate(adapter, request, watch)? else { return Ok(None) };
-        for (prompt, branches) in request.prompts.iter().zip(&mut groups) {
-            for branch in branches {
+        for (prompt, completions) in request.prompts.iter().zip(&mut groups) {
+            for completion in completions {
                 let mut pack = Pack::default();
-                pack.push(&prompt.ids, &[&branch.tokens]);
+                pack.push(&prompt.ids, &[&completion.tokens]);
                 let activations = self.decoder.forward(adapter, &pack, Keep::Nothing);
                 let stats = self.decoder.head().forward(&activations.hidden, &pack.pairs, self.temperature);
-                branch.logprobs = stats.iter().map(|stats| stats.logprob).collect();
+                completion.logprobs = stats.iter().map(|stats| stats.logprob).collect();
             }
         }
         Ok(Some(groups))

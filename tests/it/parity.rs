@@ -11,7 +11,7 @@ use rft::grpo::advantage::advantages;
 use rft::grpo::learner::Keep;
 use rft::grpo::learner::{Learner, OutOfMemory};
 use rft::grpo::objective::Objective;
-use rft::grpo::pass::{PassPlan, TrainBranch, TrainGroup, gradient_pass};
+use rft::grpo::pass::{PassPlan, TrainCompletion, TrainGroup, gradient_pass};
 use rft::model::checkpoint::Checkpoint;
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
@@ -79,7 +79,7 @@ struct Losses {
 struct Batch {
     max_completion_length: usize,
     groups: Vec<Group>,
-    /// Of all branches, group after group; so are the lists of a case.
+    /// Of all completions, group after group; so are the lists of a case.
     advantages: Vec<f32>,
 }
 
@@ -127,16 +127,16 @@ impl Case {
 
     fn groups<'a>(&'a self, batch: &'a Batch) -> Vec<TrainGroup<'a>> {
         let sampled = self.old.as_ref().unwrap_or(&self.logprobs);
-        let mut branch = 0..;
+        let mut completion = 0..;
         batch
             .groups
             .iter()
             .map(|group| TrainGroup {
                 prompt: &group.prompt,
-                branches: (group.completions.iter().zip(&mut branch))
-                    .map(|(tokens, i)| TrainBranch {
+                completions: (group.completions.iter().zip(&mut completion))
+                    .map(|(tokens, i)| TrainCompletion {
                         tokens,
-                        sampled: &sampled[i],
+                        logprobs: &sampled[i],
                         advantage: batch.advantages[i],
                         masked: self.masked[i],
                     })
@@ -329,11 +329,11 @@ fn micro_batches_that_do_not_fit_are_cut_in_half_and_give_the_same_gradient() {
     };
     let (whole, _) = gradient(&mut CpuLearner::new(&decoder)).unwrap();
     let prompt = batch.groups.iter().map(|group| group.prompt.len()).max().unwrap();
-    let one_branch = prompt + lengths.iter().max().unwrap();
-    let (halved, result) = gradient(&mut Cramped(CpuLearner::new(&decoder), one_branch)).unwrap();
+    let one_completion = prompt + lengths.iter().max().unwrap();
+    let (halved, result) = gradient(&mut Cramped(CpuLearner::new(&decoder), one_completion)).unwrap();
     assert!(result.out_of_memory > 0 && result.micro_batches > 1, "{result:?}");
     assert!(error(&halved, &whole) < 1e-5);
-    // A branch alone cannot be cut.
+    // A completion alone cannot be cut.
     let failed = gradient(&mut Cramped(CpuLearner::new(&decoder), prompt)).unwrap_err();
     assert!(failed.is::<OutOfMemory>(), "{failed:#}");
 }

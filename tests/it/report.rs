@@ -19,7 +19,7 @@ use rft::report::paper::Published;
 use rft::report::sections::report;
 use rft::rng::{Purpose, Stream};
 use rft::run::manifest::{PromptIdentity, Source};
-use rft::run::{BranchRecord, GroupRecord, Manifest, RunDir, Session};
+use rft::run::{CompletionRecord, GroupRecord, Manifest, RunDir, Session};
 use rft::stats::{accuracy_interval, mean};
 use serde_json::{Value, json};
 
@@ -292,7 +292,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
     let line = |q: usize| {
         let verdict = if right(q) { Verdict::Correct } else { Verdict::Wrong };
         let solved = Some(f32::from(u8::from(right(q))));
-        let branch = BranchRecord {
+        let completion = CompletionRecord {
             text: HOSTILE.into(),
             tokens: 10 + step,
             finish: "stop".into(),
@@ -309,7 +309,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
             question: format!("What is {q}?"),
             gold: "4".into(),
             prompt_sha256: "ff".into(),
-            branches: vec![branch],
+            completions: vec![completion],
         };
         serde_json::to_string(&group).unwrap() + "\n"
     };

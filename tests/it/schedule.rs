@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rft::rng::{Purpose, Stream};
 use rft::rollout::schedule::{self, Decode, Row};
-use rft::rollout::{Branch, Finish, Prompt, Request, Sampling, Watch};
+use rft::rollout::{Completion, Finish, Prompt, Request, Sampling, Watch};
 use std::collections::HashMap;
 
 /// The end-of-sequence token.
@@ -25,8 +25,8 @@ struct Scripted {
     calls: Vec<String>,
 }
 
-/// The tokens of completion `branch` of prompt `prompt`.
-type Tokens = fn(prompt: usize, branch: usize) -> Vec<u32>;
+/// The tokens of completion `completion` of prompt `prompt`.
+type Tokens = fn(prompt: usize, completion: usize) -> Vec<u32>;
 
 impl Scripted {
     fn new([rows, prompts, steps]: [usize; 3], request: &Request, tokens: Tokens) -> Self {
@@ -110,12 +110,12 @@ struct Told {
 }
 
 impl Watch for Told {
-    fn token(&mut self, prompt: usize, branch: usize, token: u32) {
-        self.events.push(format!("{prompt}.{branch}={token}"));
+    fn token(&mut self, prompt: usize, completion: usize, token: u32) {
+        self.events.push(format!("{prompt}.{completion}={token}"));
     }
 
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
-        let lengths: Vec<usize> = branches.iter().map(|branch| branch.tokens.len()).collect();
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
+        let lengths: Vec<usize> = completions.iter().map(|completion| completion.tokens.len()).collect();
         self.events.push(format!("group {prompt} {lengths:?}"));
     }
 
@@ -142,21 +142,21 @@ fn request(prompts: &[Prompt], num_generations: usize) -> Request<'_> {
     }
 }
 
-fn run(device: &mut Scripted, request: &Request) -> (Vec<Vec<Branch>>, Told) {
+fn run(device: &mut Scripted, request: &Request) -> (Vec<Vec<Completion>>, Told) {
     let mut told = Told::default();
     let groups = schedule::generate(device, request, &mut told).unwrap().expect("nobody cancelled");
     (groups, told)
 }
 
 /// Completion b of prompt p has p + b + 1 tokens, and ends with the last of them.
-fn growing(prompt: usize, branch: usize) -> Vec<u32> {
-    let mut tokens = vec![1; prompt + branch];
+fn growing(prompt: usize, completion: usize) -> Vec<u32> {
+    let mut tokens = vec![1; prompt + completion];
     tokens.push(EOS);
     tokens
 }
 
-fn lengths(groups: &[Vec<Branch>]) -> Vec<Vec<usize>> {
-    groups.iter().map(|group| group.iter().map(|branch| branch.tokens.len()).collect()).collect()
+fn lengths(groups: &[Vec<Completion>]) -> Vec<Vec<usize>> {
+    groups.iter().map(|group| group.iter().map(|completion| completion.tokens.len()).collect()).collect()
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_completion_is_cut_at_the_first_reason_to_end() {
     let prompts = prompts(1);
     let ends = |tokens: &[u32]| tokens.ends_with(&[7, 7]);
     let request = Request { ends: &ends, ..request(&prompts, 6) };
-    let tokens: Tokens = |_, branch| {
+    let tokens: Tokens = |_, completion| {
         let lines: [&[u32]; 6] = [
             &[1, 7, 7, 7, EOS],
             &[1, EOS, 7, 7, 1],
@@ -236,7 +236,7 @@ fn a_completion_is_cut_at_the_first_reason_to_end() {
             // The second part of the stop string comes with other steps than the first.
             &[1, 2, 3, 4, 7, 7],
         ];
-        lines[branch].to_vec()
+        lines[completion].to_vec()
     };
     let expected: [(&[u32], Finish); 6] = [
         (&[1, 7, 7], Finish::String),
@@ -249,10 +249,10 @@ fn a_completion_is_cut_at_the_first_reason_to_end() {
     for steps in [1, 2, 4, 16] {
         let mut device = Scripted::new([3, 1, steps], &request, tokens);
         let (groups, told) = run(&mut device, &request);
-        for (i, (branch, (tokens, finish))) in groups[0].iter().zip(expected).enumerate() {
-            assert_eq!((&branch.tokens[..], branch.finish), (tokens, finish), "completion {i}, {steps} steps");
+        for (i, (completion, (tokens, finish))) in groups[0].iter().zip(expected).enumerate() {
+            assert_eq!((&completion.tokens[..], completion.finish), (tokens, finish), "completion {i}, {steps} steps");
             let logprobs: Vec<f32> = (0..tokens.len()).map(|place| -(place as f32)).collect();
-            assert_eq!(branch.logprobs, logprobs, "completion {i}, {steps} steps");
+            assert_eq!(completion.logprobs, logprobs, "completion {i}, {steps} steps");
             let start = format!("0.{i}=");
             let heard = told.events.iter().filter_map(|event| event.strip_prefix(&start)?.parse::<u32>().ok());
             assert_eq!(heard.collect::<Vec<_>>(), tokens, "completion {i}, {steps} steps");

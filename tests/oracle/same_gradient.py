@@ -3,7 +3,7 @@
     python tests/oracle/same_gradient.py GRADIENT BASE ADAPTER      BASE: a folder, or a .gguf file
 
 GRADIENT is a folder that `examples/logits.rs --gradient` wrote: the gradient in PEFT's names, and `pack.json` with a prompt
-and two branches. Of each tensor it prints nothing unless it is the worst: the norm of the difference over the norm.
+and two completions. Of each tensor it prints nothing unless it is the worst: the norm of the difference over the norm.
 """
 
 import json
@@ -22,9 +22,9 @@ def main(written: Path, base: Path, adapter: Path) -> bool:
     model = PeftModel.from_pretrained(load(base), adapter, is_trainable=True).eval()
     pack = json.loads((written / "pack.json").read_text())
     prompt, total = pack["prompt"], 0.0
-    for branch, sign in zip(pack["branches"], (1, -1)):
-        logits = model(torch.tensor([prompt + branch])).logits[0, len(prompt) - 1 : -1]
-        total = total + sign * logits.log_softmax(-1).gather(1, torch.tensor(branch)[:, None]).sum()
+    for completion, sign in zip(pack["completions"], (1, -1)):
+        logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        total = total + sign * logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None]).sum()
     total.backward()
     ours = load_file(written / "adapter_model.safetensors")
     theirs = {name.replace(".default", ""): p.grad for name, p in model.named_parameters() if p.requires_grad}

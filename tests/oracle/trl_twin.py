@@ -81,7 +81,7 @@ def compare(run: Path, out: Path, margins: list[float]) -> bool:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     ours = next(row for row in rows if row["step"] == step and "reward" in row)
     groups = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
-    texts = [branch["text"] for branch in next(group for group in groups if group["step"] == step)["branches"]]
+    texts = [it["text"] for it in next(group for group in groups if group["step"] == step)["completions"]]
     same = sum(a == b for a, b in zip(texts, theirs["texts"], strict=True))
     print(
         f"step {step}: {same} of {len(texts)} completions are the same; reward {theirs['reward']:.4f}, ours {ours['reward']:.4f}; "

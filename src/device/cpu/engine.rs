@@ -5,14 +5,14 @@ use crate::model::lora::Adapter;
 use crate::ops::attention::{self, KvSpan, Part};
 use crate::rollout::sampler::sample;
 use crate::rollout::schedule::{self, Decode, Row};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Watch};
 use anyhow::Result;
 use rayon::prelude::*;
 
 /// Decodes with a model in this process, with the adapter applied unmerged.
 pub struct CpuEngine<'a> {
     pub decoder: &'a Decoder,
-    /// Branches decoded at the same time.
+    /// Completions decoded at the same time.
     pub max_rows: usize,
 }
 
@@ -22,13 +22,13 @@ impl Engine for CpuEngine<'_> {
         adapter: Option<&Adapter>,
         request: &Request,
         watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         let mut rollout = Rollout {
             decoder: self.decoder,
             adapter,
             sampling: request.sampling,
             max_rows: self.max_rows,
-            // A branch seldom needs the whole of a large bound, and a span grows when it does.
+            // A completion seldom needs the whole of a large bound, and a span grows when it does.
             capacity: request.max_completion_length.min(256),
             prompts: request.prompts.iter().map(|_| None).collect(),
             caches: Vec::new(),
@@ -64,7 +64,7 @@ struct Rollout<'a> {
 struct Prefix {
     /// Keys and values, a span for each block.
     cache: Vec<KvSpan>,
-    /// Logits of the first token of every branch: (vocabulary)
+    /// Logits of the first token of every completion: (vocabulary)
     logits: Vec<f32>,
 }
 

@@ -73,7 +73,7 @@ impl Decoder {
         keep: Keep,
     ) -> Result<Forward> {
         let pass = self.layout(adapted).forward(arena, pack.rows, keep)?;
-        let attend = self.branches(gpu, pack);
+        let attend = self.completions(gpu, pack);
         self.through_blocks(gpu, adapted, pack.tokens(), &pass, |_| KeyStore::NOWHERE, attend)?;
         arena.reset(pass.kept);
         Ok(pass)
@@ -94,12 +94,12 @@ impl Decoder {
     ) -> Result<Buffer<bf16>> {
         let pass = self.layout(adapted).forward(arena, pack.rows, Keep::Nothing)?;
         let store = |i: usize| KeyStore { cache: caches[i], slots, cells };
-        self.through_blocks(gpu, adapted, pack.tokens(), &pass, store, self.branches(gpu, pack))?;
+        self.through_blocks(gpu, adapted, pack.tokens(), &pass, store, self.completions(gpu, pack))?;
         Ok(pass.hidden)
     }
 
-    /// Attention over the rows themselves: each sees its group's prompt and its own branch.
-    fn branches(&self, gpu: &Gpu, pack: &DevicePack) -> impl Fn(usize, &Saved) -> Result<()> {
+    /// Attention over the rows themselves: each sees its group's prompt and its own completion.
+    fn completions(&self, gpu: &Gpu, pack: &DevicePack) -> impl Fn(usize, &Saved) -> Result<()> {
         let heads = self.heads();
         move |_, saved| ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)
     }
@@ -150,7 +150,7 @@ impl Decoder {
             let (lora, input) = (&adapter.blocks[i], pass.streams[i]);
             let saved = match &back.again {
                 Some((out, saved, work)) => {
-                    let (tokens, nowhere, attend) = (pack.tokens(), KeyStore::NOWHERE, self.branches(gpu, pack));
+                    let (tokens, nowhere, attend) = (pack.tokens(), KeyStore::NOWHERE, self.completions(gpu, pack));
                     let attend = |saved: &Saved| attend(i, saved);
                     self.block_forward(gpu, block, true, tokens, input, *out, saved, work, nowhere, attend)?;
                     saved

@@ -12,7 +12,7 @@ use super::{Gpu, Shared, room};
 use crate::device::memory::DECODE_STEPS;
 use crate::model::lora::Adapter;
 use crate::rollout::schedule::{self, Decode, Row};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Watch};
 use anyhow::{Context, Result, bail};
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// Decodes on a GPU, in the memory that it shares with training.
 pub struct CudaEngine<'a> {
     shared: &'a Shared,
-    /// Branches decoded at the same time, at most.
+    /// Completions decoded at the same time, at most.
     max_rows: usize,
 }
 
@@ -37,7 +37,7 @@ impl Engine for CudaEngine<'_> {
         adapter: Option<&Adapter>,
         request: &Request,
         watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         let Shared { gpu, decoder, arena, .. } = self.shared;
         if let Some(adapter) = adapter {
             self.shared.make_current(adapter)?;

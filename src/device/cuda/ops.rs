@@ -474,7 +474,7 @@ pub fn head_backward(
 }
 
 /// Draws a token for each row that is not done, with its log-probability under the untruncated distribution. `keys` (rows, 2)
-/// are the keys of the branches' streams, `positions` the places of the tokens in their completions; `done` may be null.
+/// are the keys of the completions' streams, `positions` the places of the tokens in their completions; `done` may be null.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn sample(
     gpu: &Gpu,

@@ -18,7 +18,7 @@ use half::bf16;
 const ROWS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
 
 pub struct Slabs {
-    /// Rows that are decoded together at most; also the number of slots for branches.
+    /// Rows that are decoded together at most; also the number of slots for completions.
     pub rows: usize,
     pub prompt_slots: usize,
     /// Longest completion.
@@ -27,7 +27,7 @@ pub struct Slabs {
     adapted: bool,
     /// For each block.
     prompt_cache: Vec<Cache>,
-    branch_cache: Vec<Cache>,
+    completion_cache: Vec<Cache>,
     memory: SlabMemory,
     /// Where the report is copied to.
     reported: Pinned,
@@ -59,7 +59,7 @@ pub struct Start {
     pub slot: usize,
     pub prompt_slot: usize,
     pub prompt_len: usize,
-    /// Of the branch's random numbers.
+    /// Of the completion's random numbers.
     pub key: [u32; 2],
     /// Tokens drawn so far, and the last of them.
     pub count: usize,
@@ -140,14 +140,14 @@ impl Slabs {
         let size = Self::size(request, rows);
         let layout = decoder.layout(adapted);
         let prompt_cache = layout.caches(arena, size.prompt_slots, size.prompt)?;
-        let branch_cache = layout.caches(arena, rows, size.completion)?;
+        let completion_cache = layout.caches(arena, rows, size.completion)?;
         let memory = layout.slabs(arena, size)?;
         memory.stops.upload(gpu, request.stop_tokens)?;
         // A prefill of the longest prompt has to fit on top.
         arena.reserve(layout.prefill_bytes(size.prompt))?;
         let reported = Pinned::new(gpu, memory.report.len())?;
         let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
-        Ok(Self { rows, prompt_slots, capacity, adapted, prompt_cache, branch_cache, memory, reported })
+        Ok(Self { rows, prompt_slots, capacity, adapted, prompt_cache, completion_cache, memory, reported })
     }
 
     fn size(request: &Request, rows: usize) -> SlabSize {
@@ -163,7 +163,7 @@ impl Slabs {
 
     /// All keys and values.
     pub fn caches(&self) -> impl Iterator<Item = Buffer<bf16>> {
-        self.prompt_cache.iter().chain(&self.branch_cache).flat_map(|cache| [cache.keys, cache.values])
+        self.prompt_cache.iter().chain(&self.completion_cache).flat_map(|cache| [cache.keys, cache.values])
     }
 
     /// Steps that are worth issuing before the host reads what was drawn: after the last of them every row is at its longest
@@ -279,9 +279,9 @@ impl Slabs {
             slots,
             counts: state.counts,
         };
-        let store = |i: usize| KeyStore { cache: self.branch_cache[i], slots, cells: state.cells };
+        let store = |i: usize| KeyStore { cache: self.completion_cache[i], slots, cells: state.cells };
         let attend = |i: usize, saved: &Saved| {
-            let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
+            let (prompt, own) = (self.prompt_cache[i], self.completion_cache[i]);
             let spans = DecodeSpans { spans, ..work.attention };
             ops::decode_attention(gpu, saved.qkv, prompt, own, places, spans, saved.attended, heads)
         };

@@ -154,7 +154,7 @@ pub struct Cache {
 /// How large the memory of a rollout is.
 #[derive(Clone, Copy, Debug)]
 pub struct SlabSize {
-    /// Branches decoded at the same time.
+    /// Completions decoded at the same time.
     pub rows: usize,
     pub prompt_slots: usize,
     /// Longest prompt, longest completion, number of stop tokens.

@@ -36,10 +36,10 @@ pub struct Plan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Rollout {
-    /// Keys and values of the prompts whose branches are being decoded.
+    /// Keys and values of the prompts whose completions are being decoded.
     pub prompt_cache: u64,
-    /// Keys and values of the branches, each at its full length.
-    pub branch_cache: u64,
+    /// Keys and values of the completions, each at its full length.
+    pub completion_cache: u64,
     /// What a prefill or a decode step works on, with the logits of one token a row.
     pub working: u64,
 }
@@ -57,7 +57,7 @@ pub struct Training {
 /// The largest batch that fits a memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fit {
-    /// Branches decoded at the same time: `rollout.max_rows`.
+    /// Completions decoded at the same time: `rollout.max_rows`.
     pub max_rows: usize,
     /// Rows of a micro-batch: `train.max_tokens_per_micro_batch`.
     pub max_tokens: usize,
@@ -108,13 +108,13 @@ impl Rollout {
         let prompts = (rollout.prompts_per_step * size.prompt).min(PREFILL_TOKENS.max(size.prompt));
         Ok(Rollout {
             prompt_cache: prompt_cache as u64,
-            branch_cache: (caches - prompt_cache) as u64,
+            completion_cache: (caches - prompt_cache) as u64,
             working: (arena.used() - caches + layout.prefill_bytes(prompts)) as u64,
         })
     }
 
     pub fn total(&self) -> u64 {
-        self.prompt_cache + self.branch_cache + self.working
+        self.prompt_cache + self.completion_cache + self.working
     }
 }
 
@@ -151,9 +151,9 @@ fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
         let mut branches = Vec::new();
         while at < rows && branches.len() < rollout.num_generations {
             // A completion's last token predicts nothing and has no row.
-            let branch = at..(at + rollout.max_completion_length.max(2) - 1).min(rows);
-            at = branch.end;
-            branches.push(branch);
+            let completion = at..(at + rollout.max_completion_length.max(2) - 1).min(rows);
+            at = completion.end;
+            branches.push(completion);
         }
         parts.push(Part { prompt, branches });
     }
@@ -161,7 +161,7 @@ fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
 }
 
 impl Fit {
-    /// The largest batch in `memory` bytes; `None` where not even one branch at full length fits.
+    /// The largest batch in `memory` bytes; `None` where not even one completion at full length fits.
     pub fn within(memory: u64, model: &ModelConfig, config: &RunConfig) -> Result<Option<Fit>> {
         let plan = Plan::of(model, config)?;
         let Some(free) = memory.checked_sub(plan.fixed()) else { return Ok(None) };
@@ -241,7 +241,7 @@ mod tests {
         about(plan.adapter, 16.0 * 28.0 * 32.0 * f64::from(widths));
         // 56 KiB a token, 4,096 tokens, 256 rows.
         assert_eq!(cache_bytes_per_token(&model), 56 << 10);
-        assert_eq!(plan.rollout.branch_cache, 56 * GIB);
+        assert_eq!(plan.rollout.completion_cache, 56 * GIB);
         assert_eq!(plan.rollout.prompt_cache, 64 * 1024 * (56 << 10));
         // A decode step: a forward pass of one token a row, logits, spans of 256 keys of attention. And a prefill of 8,192
         // tokens. A pass has three streams, what a block keeps and what it works on; four of these are rows with columns of

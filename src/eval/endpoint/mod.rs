@@ -157,7 +157,7 @@ impl Completer for Endpoint {
 }
 
 /// The completion of a reply to the right prompt that was cut off by nobody but us.
-fn whole(reply: Reply, job: &Job, draw: &Draw) -> Result<super::engine::Completion> {
+fn whole(reply: Reply, job: &Job, draw: &Draw) -> Result<super::engine::EvalCompletion> {
     let Reply { prompt_tokens, completion } = reply;
     if prompt_tokens != job.prompt.ids.len() {
         return Err(miscounted(prompt_tokens, job));

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::eval::engine::{Completion, Draw, LENGTH};
+use crate::eval::engine::{Draw, EvalCompletion, LENGTH};
 use crate::prompt::template::Rendered;
 use crate::rng::Stream;
 
@@ -104,7 +104,7 @@ pub(super) fn seed(stream: &Stream) -> u32 {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub prompt_tokens: usize,
-    pub completion: Completion,
+    pub completion: EvalCompletion,
 }
 
 #[derive(Deserialize)]
@@ -145,7 +145,7 @@ pub(super) fn reply(body: &str, stop: &[String]) -> Result<Reply, String> {
     if let Some(end) = stop.iter().filter_map(|stop| text.find(stop)).min() {
         text.truncate(end); // a server may leave the stop string in
     }
-    let completion = Completion { text, tokens: usage.completion_tokens, finish };
+    let completion = EvalCompletion { text, tokens: usage.completion_tokens, finish };
     Ok(Reply { prompt_tokens: usage.prompt_tokens, completion })
 }
 
@@ -214,7 +214,7 @@ mod tests {
         assert!(finish(r#""finish_reason":null"#).is_err());
 
         let cut = reply(&body(r#""finish_reason":"stop""#), &["c".into(), "\nQ:".into()]).unwrap();
-        let completion = Completion { text: "ab".into(), tokens: 2, finish: "stop".into() };
+        let completion = EvalCompletion { text: "ab".into(), tokens: 2, finish: "stop".into() };
         assert_eq!(cut, Reply { prompt_tokens: 3, completion });
     }
 

@@ -28,7 +28,7 @@ fn objective(section: &GrpoSection) -> Objective {
     Objective::new(section, LONGEST).unwrap()
 }
 
-/// The numbers of an update: one entry a branch.
+/// The numbers of an update: one entry a completion.
 #[derive(Clone, Debug, Default)]
 struct Batch {
     logprobs: Vec<Vec<f32>>,
@@ -45,13 +45,13 @@ impl Batch {
         objective.normaliser(&lengths, &self.masked)
     }
 
-    /// Totals and gradients of the branches `range`, under the whole update's normaliser.
+    /// Totals and gradients of the completions `range`, under the whole update's normaliser.
     fn part(&self, objective: &Objective, range: std::ops::Range<usize>) -> (Totals, Vec<Vec<f32>>) {
         let normaliser = self.normaliser(objective);
         let mut totals = Totals::default();
         let grads = range
             .map(|i| {
-                let terms = BranchTerms {
+                let terms = CompletionTerms {
                     logprobs: &self.logprobs[i],
                     old: self.old.as_ref().map(|old| old[i].as_slice()),
                     reference: self.reference.get(i).map(Vec::as_slice),
@@ -60,7 +60,7 @@ impl Batch {
                     masked: self.masked[i],
                 };
                 let mut grad = vec![f32::NAN; self.logprobs[i].len()];
-                objective.branch(&terms, &normaliser, &mut grad, &mut totals);
+                objective.completion(&terms, &normaliser, &mut grad, &mut totals);
                 grad
             })
             .collect();
@@ -72,7 +72,7 @@ impl Batch {
     }
 }
 
-/// Branches of lengths 3, 1, 4 and 2, the last one masked. Ratios below, inside and above every clip range, none
+/// Completions of lengths 3, 1, 4 and 2, the last one masked. Ratios below, inside and above every clip range, none
 /// nearer to one of its ends than 0.02.
 fn batch() -> Batch {
     let old = vec![vec![-1.0, -0.5, -2.0], vec![-0.3], vec![-1.5, -0.2, -3.0, -0.9], vec![-1.0, -1.0]];
@@ -110,7 +110,7 @@ fn check_gradient(section: &GrpoSection, batch: &Batch) {
             let expected = (above - below) / (up - down);
             assert!(
                 (f64::from(*grad) - expected).abs() < 1e-5,
-                "{section:?}, branch {i}, token {t}: {grad} is not {expected}"
+                "{section:?}, completion {i}, token {t}: {grad} is not {expected}"
             );
         }
     }
@@ -134,8 +134,8 @@ fn gradients_equal_finite_differences() {
     }
 }
 
-/// Two branches of two tokens and one: ratios 1.5 and 0.5 with advantage 1, ratio 0.5 with advantage -2.
-fn two_branches(loss_type: LossType) -> (Totals, Vec<Vec<f32>>) {
+/// Two completions of two tokens and one: ratios 1.5 and 0.5 with advantage 1, ratio 0.5 with advantage -2.
+fn two_completions(loss_type: LossType) -> (Totals, Vec<Vec<f32>>) {
     let ln = |x: f64| x.ln() as f32;
     let batch = Batch {
         logprobs: vec![vec![ln(0.6), ln(0.1)], vec![ln(0.25)]],
@@ -157,7 +157,7 @@ fn clipped_terms_by_hand() {
         (LossType::Dapo, [1.0 / 3.0; 3]),
         (LossType::DrGrpo, [1.0 / 20.0; 3]),
     ] {
-        let (totals, grads) = two_branches(loss_type);
+        let (totals, grads) = two_completions(loss_type);
         let expected = -1.28 * weights[0] - 0.5 * weights[1] + 1.6 * weights[2];
         assert_close(totals.loss, expected, "loss");
         assert_eq!((grads[0][0], grads[1][0]), (0.0, 0.0), "{loss_type:?}");
@@ -178,10 +178,10 @@ fn clipped_terms_by_hand() {
     }
 }
 
-/// The branch ratios are sqrt(1.5 x 0.5) = 0.866 and 0.5; the first is inside the range, the second clipped to 0.8.
+/// The completion ratios are sqrt(1.5 x 0.5) = 0.866 and 0.5; the first is inside the range, the second clipped to 0.8.
 #[test]
 fn gspo_by_hand() {
-    let (totals, grads) = two_branches(LossType::Gspo);
+    let (totals, grads) = two_completions(LossType::Gspo);
     let ratio = 0.75_f64.sqrt();
     assert_close(totals.loss, (-ratio + 1.6) / 2.0, "loss");
     assert_close(grads[0][0].into(), -ratio / 4.0, "first token");
@@ -194,7 +194,7 @@ fn gspo_by_hand() {
 /// With 1.5 as the largest weight nothing is clipped here: each token's log-probability is weighed by its ratio.
 #[test]
 fn cispo_by_hand() {
-    let (totals, grads) = two_branches(LossType::Cispo);
+    let (totals, grads) = two_completions(LossType::Cispo);
     let expected = (-1.5 * 0.6_f64.ln() - 0.5 * 0.1_f64.ln() + 2.0 * 0.5 * 0.25_f64.ln()) / 3.0;
     assert_close(totals.loss, expected, "loss");
     for (grad, expected) in grads.concat().into_iter().zip([-0.5, -0.5 / 3.0, 1.0 / 3.0]) {
@@ -273,9 +273,9 @@ fn a_ratio_of_one_needs_no_old_logprobs() {
     assert!(objective(&GrpoSection { beta: 0.1, ..section(LossType::Grpo) }).needs_two_passes(false));
 }
 
-/// A masked branch of 2 tokens beside 8 others: it counts among the branches, its tokens do not count.
+/// A masked completion of 2 tokens beside 8 others: it counts among the completions, its tokens do not count.
 #[test]
-fn masked_branches_have_no_gradient_and_follow_the_normaliser() {
+fn masked_completions_have_no_gradient_and_follow_the_normaliser() {
     for (loss_type, divisor) in [
         (LossType::Grpo, 4.0 * 3.0),
         (LossType::Gspo, 4.0 * 3.0),
@@ -290,7 +290,7 @@ fn masked_branches_have_no_gradient_and_follow_the_normaliser() {
         assert_eq!(grads[3], [0.0, 0.0]);
         assert!(objective.skips(batch.advantages[3], true));
         assert_close(grads[0][0].into(), f64::from(-1.2_f32) / divisor, "gradient");
-        assert_eq!((totals.branches, totals.masked_branches, totals.tokens), (4, 1, 8));
+        assert_eq!((totals.completions, totals.masked_completions, totals.tokens), (4, 1, 8));
     }
     let everything = Batch { masked: vec![true; 4], ..batch() };
     for loss_type in ALL {
@@ -370,13 +370,13 @@ fn impossible_sections_are_refused_with_a_hint() {
     assert!(refused.contains("clip range"), "{refused}");
 }
 
-/// Branches of one to six tokens with everything an objective may need.
+/// Completions of one to six tokens with everything an objective may need.
 fn batches() -> impl Strategy<Value = Batch> {
     let token = (-4.0..-0.01_f32, -1.0..1.0_f32, -4.0..-0.01_f32, 0.0..3.0_f32);
-    let branch = (prop::collection::vec(token, 1..6), -2.0..2.0_f32, prop::bool::weighted(0.2));
-    prop::collection::vec(branch, 1..8).prop_map(|branches| {
+    let completion = (prop::collection::vec(token, 1..6), -2.0..2.0_f32, prop::bool::weighted(0.2));
+    prop::collection::vec(completion, 1..8).prop_map(|completions| {
         let mut batch = Batch { old: Some(Vec::new()), ..Batch::default() };
-        for (tokens, advantage, masked) in branches {
+        for (tokens, advantage, masked) in completions {
             batch.logprobs.push(tokens.iter().map(|token| token.0).collect());
             batch.old.as_mut().unwrap().push(tokens.iter().map(|token| token.0 + token.1).collect());
             batch.reference.push(tokens.iter().map(|token| token.2).collect());

@@ -61,7 +61,8 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcom
 
 /// 1 for each question that was answered right.
 fn right(groups: &[GroupRecord]) -> Vec<f64> {
-    let is_right = |group: &GroupRecord| group.branches.iter().all(|branch| branch.verdict == Verdict::Correct);
+    let is_right =
+        |group: &GroupRecord| group.completions.iter().all(|completion| completion.verdict == Verdict::Correct);
     groups.iter().map(|group| f64::from(u8::from(is_right(group)))).collect()
 }
 
@@ -118,14 +119,21 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
 
 /// The share of completions with the whole of a reward; none where it was not asked for.
 fn share(groups: &[GroupRecord], reward: &str) -> Option<f64> {
-    let branches = groups.iter().flat_map(|group| &group.branches);
-    let values: Option<Vec<f64>> =
-        branches.map(|branch| Some(f64::from(u8::from(*branch.rewards.get(reward)? == Some(1.0))))).collect();
+    let completions = groups.iter().flat_map(|group| &group.completions);
+    let values: Option<Vec<f64>> = completions
+        .map(|completion| Some(f64::from(u8::from(*completion.rewards.get(reward)? == Some(1.0)))))
+        .collect();
     values.filter(|values| !values.is_empty()).map(|values| mean(&values))
 }
 
 fn tokens(groups: &[GroupRecord]) -> f64 {
-    mean(&groups.iter().flat_map(|group| &group.branches).map(|branch| branch.tokens as f64).collect::<Vec<_>>())
+    mean(
+        &groups
+            .iter()
+            .flat_map(|group| &group.completions)
+            .map(|completion| completion.tokens as f64)
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// What each arm said at its lowest seed, before and after training.
@@ -140,17 +148,17 @@ pub fn readable(material: &Material) -> Vec<(String, Vec<Sample>)> {
 
 fn samples(groups: &[GroupRecord]) -> Vec<Sample> {
     let sample = |group: &GroupRecord| {
-        let branch = group.branches.first()?;
+        let completion = group.completions.first()?;
         Some(Sample {
             id: group.question_id.clone(),
             question: group.question.clone(),
             gold: group.gold.clone(),
-            text: branch.text.clone(),
-            tokens: branch.tokens,
-            finish: branch.finish.clone(),
-            answer: branch.answer.clone(),
-            verdict: branch.verdict.clone(),
-            how: branch.note.clone().unwrap_or_default(),
+            text: completion.text.clone(),
+            tokens: completion.tokens,
+            finish: completion.finish.clone(),
+            answer: completion.answer.clone(),
+            verdict: completion.verdict.clone(),
+            how: completion.note.clone().unwrap_or_default(),
         })
     };
     groups.iter().filter_map(sample).collect()

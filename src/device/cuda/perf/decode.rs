@@ -14,7 +14,7 @@ use anyhow::Result;
 use std::time::Instant;
 
 const PROMPT: usize = 64;
-/// Tokens of each branch before the first step. The steps are around a context of 1,024.
+/// Tokens of each completion before the first step. The steps are around a context of 1,024.
 const BEFORE: usize = 928;
 const CAPACITY: usize = 1_536;
 /// How often the host reads what was drawn while it is timed.

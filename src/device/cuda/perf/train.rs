@@ -14,7 +14,7 @@ use crate::grpo::pass::{PassPlan, TrainGroup, gradient_pass};
 use crate::model::config::ModelConfig;
 use crate::model::pack::Pack;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Unwatched};
 use anyhow::{Context, Result, ensure};
 use std::time::Instant;
 
@@ -114,7 +114,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         let path: Vec<u64> = tokens.iter().map(|&token| u64::from(token)).collect();
         Stream::new(3, Purpose::Test, &path)
     };
-    // Random weights never stop: a branch gets its length from its first three tokens.
+    // Random weights never stop: a completion gets its length from its first three tokens.
     let length = |tokens: &[u32]| lengths[hash(&tokens[..3]).below(0, lengths.len() as u64) as usize].max(3);
     let sampling = Sampling::plain(1.0);
     let mut adapter = bench.adapter.clone();
@@ -151,18 +151,18 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         let started = Instant::now();
         let made = engine.generate(Some(&adapter), &request, &mut Unwatched)?.context("cancelled by nobody")?;
         let rollout = started.elapsed().as_secs_f64();
-        let completions: usize = made.iter().flatten().map(|branch| branch.tokens.len()).sum();
+        let completions: usize = made.iter().flatten().map(|completion| completion.tokens.len()).sum();
 
         let started = Instant::now();
-        let reward = |branch: &Branch| hash(&branch.tokens).f64(1);
+        let reward = |completion: &Completion| hash(&completion.tokens).f64(1);
         let rewards: Vec<Vec<f64>> = made.iter().map(|group| group.iter().map(reward).collect()).collect();
         let advantages = advantages(&rewards, section.scale_rewards).values;
         let groups: Vec<TrainGroup> = prompts
             .iter()
             .zip(made.iter().zip(&advantages))
-            .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
+            .map(|(prompt, (completions, advantages))| TrainGroup::whole(&prompt.ids, completions, advantages))
             .collect();
-        let counts: Vec<usize> = made.iter().flatten().map(|branch| branch.tokens.len()).collect();
+        let counts: Vec<usize> = made.iter().flatten().map(|completion| completion.tokens.len()).collect();
         let normaliser = objective.normaliser(&counts, &vec![false; counts.len()]);
         let plan = PassPlan {
             temperature: 1.0,
@@ -206,7 +206,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         lines = vec![generated, trained, updated, whole];
         if number == STEPS {
             // Two runs that print the same have drawn the same tokens and come to the same adapter.
-            let drawn = made.iter().flatten().flat_map(|branch| &branch.tokens).copied();
+            let drawn = made.iter().flatten().flat_map(|completion| &completion.tokens).copied();
             let bits: Vec<u32> = drawn.chain(adapter.params.iter().map(|value| value.to_bits())).collect();
             lines[3].note += &format!("; tokens and adapter {:.16}", sha256_ids(&bits));
         }

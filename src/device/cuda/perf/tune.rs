@@ -24,7 +24,7 @@ use half::bf16;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// Most branches that are decoded together, and most rows of a micro-batch, where nothing else is asked for.
+/// Most completions that are decoded together, and most rows of a micro-batch, where nothing else is asked for.
 const BATCH: usize = 256;
 const ROWS: usize = 16_384;
 /// Completions of a prompt.
@@ -91,7 +91,7 @@ fn sizes(from: usize, to: usize) -> Vec<usize> {
     sizes
 }
 
-/// Some steps of decoding `rows` branches together, and the prefill before.
+/// Some steps of decoding `rows` completions together, and the prefill before.
 fn decode(shared: &Shared, adapter: &Adapter, rows: usize) -> Result<()> {
     let prompts: Vec<Prompt> =
         (0..rows.div_ceil(GROUP) as u64).map(|key| Prompt { ids: vec![1; GROUP.min(rows)], key }).collect();

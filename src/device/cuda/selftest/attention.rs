@@ -10,11 +10,11 @@ use crate::ops::attention::{self as cpu, Heads, KvSpan};
 use crate::ops::attention_tiles::{DECODE_SPAN, Tiles};
 use anyhow::Result;
 
-/// Prompts and the rows of each of their branches.
+/// Prompts and the rows of each of their completions.
 type Lengths = &'static [(usize, &'static [usize])];
 
 /// Heads (query, KV, width) with a pack: all widths, 1 to 8 heads to a group; prompts of odd lengths, of one token and over
-/// several tiles; branches of no row, of one, of a tile's and of odd lengths.
+/// several tiles; completions of no row, of one, of a tile's and of odd lengths.
 const PACKED: [((usize, usize, usize), Lengths); 9] = [
     ((4, 2, 32), &[(5, &[3, 0, 1]), (1, &[64, 7])]),
     ((8, 1, 32), &[(150, &[132, 64, 1]), (5, &[1, 2, 3, 4, 5])]),
@@ -51,10 +51,10 @@ pub fn packed() -> Vec<Case> {
 
 fn pack(lengths: Lengths) -> Pack {
     let mut pack = Pack::default();
-    for (prompt, branches) in lengths {
-        // A branch's last token is nobody's input.
-        let branches: Vec<Vec<u32>> = branches.iter().map(|rows| vec![1; rows + 1]).collect();
-        pack.push(&vec![1; *prompt], &branches.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (prompt, completions) in lengths {
+        // A completion's last token is nobody's input.
+        let completions: Vec<Vec<u32>> = completions.iter().map(|rows| vec![1; rows + 1]).collect();
+        pack.push(&vec![1; *prompt], &completions.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
     pack
 }

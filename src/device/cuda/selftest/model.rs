@@ -114,10 +114,10 @@ impl Pair {
 
 fn random_pack(lab: &mut Lab, vocab: usize) -> Pack {
     let mut pack = Pack::default();
-    for (prompt, branches) in [(37, vec![20, 1, 90]), (3, vec![41, 2]), (70, vec![33, 65, 5, 5])] {
+    for (prompt, completions) in [(37, vec![20, 1, 90]), (3, vec![41, 2]), (70, vec![33, 65, 5, 5])] {
         let prompt = lab.below(prompt, vocab);
-        let branches: Vec<Vec<u32>> = branches.into_iter().map(|len| lab.below(len, vocab)).collect();
-        pack.push(&prompt, &branches.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let completions: Vec<Vec<u32>> = completions.into_iter().map(|len| lab.below(len, vocab)).collect();
+        pack.push(&prompt, &completions.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
     pack
 }

@@ -13,7 +13,7 @@ use crate::model::pack::Pack;
 use crate::ops::head::token_stats;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::sampler::sample;
-use crate::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Finish, Prompt, Request, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
 /// Tokens that may be other ones by chance alone.
@@ -45,7 +45,7 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
         .enumerate()
         .map(|(i, len)| Prompt { ids: lab.below(len, vocab), key: 100 + i as u64 })
         .collect();
-    // Ends by token, by text and by length; 5 rows for 24 branches, so that freed rows are refilled.
+    // Ends by token, by text and by length; 5 rows for 24 completions, so that freed rows are refilled.
     let stop_tokens: Vec<u32> = (0..4).collect();
     let request = Request {
         prompts: &prompts,
@@ -57,26 +57,27 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
         ends: &|tokens| tokens.len() > 2 && tokens[tokens.len() - 1] % 97 == 5,
         stop_tokens: &stop_tokens,
     };
-    let generate = |rows: usize| -> Result<Vec<Vec<Branch>>> {
+    let generate = |rows: usize| -> Result<Vec<Vec<Completion>>> {
         let made = CudaEngine::new(&pair.gpu, rows).generate(Some(&pair.adapter), &request, &mut Unwatched)?;
         made.context("cancelled by nobody")
     };
     let made = generate(5)?;
     lab.holds("the same tokens and log-probabilities twice", generate(5)? == made);
-    let branches = || made.iter().zip(&prompts).flat_map(|(group, prompt)| group.iter().map(move |it| (prompt, it)));
-    let ends_well = |branch: &Branch| {
-        let last = branch.tokens.last().copied().unwrap_or(0);
-        let early =
-            branch.tokens[..branch.tokens.len().saturating_sub(1)].iter().any(|token| stop_tokens.contains(token));
+    let completions = || made.iter().zip(&prompts).flat_map(|(group, prompt)| group.iter().map(move |it| (prompt, it)));
+    let ends_well = |completion: &Completion| {
+        let last = completion.tokens.last().copied().unwrap_or(0);
+        let early = completion.tokens[..completion.tokens.len().saturating_sub(1)]
+            .iter()
+            .any(|token| stop_tokens.contains(token));
         !early
-            && match branch.finish {
+            && match completion.finish {
                 Finish::Token(token) => token == last && stop_tokens.contains(&last),
-                Finish::String => (request.ends)(&branch.tokens),
-                Finish::Length => branch.tokens.len() == request.max_completion_length,
+                Finish::String => (request.ends)(&completion.tokens),
+                Finish::Length => completion.tokens.len() == request.max_completion_length,
             }
     };
     let complete = made.len() == prompts.len() && made.iter().all(|group| group.len() == request.num_generations);
-    lab.holds("every branch ends where it should", complete && branches().all(|(_, b)| ends_well(b)));
+    lab.holds("every completion ends where it should", complete && completions().all(|(_, b)| ends_well(b)));
 
     // Given what was drawn before, the CPU draws the same token, unless rounding turns a tie.
     let (mut total, mut got, mut learned) = (0usize, Vec::new(), Vec::new());
@@ -85,9 +86,9 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
     let mut learner = CudaLearner::new(&pair.gpu);
     let temperature = sampling.policy_temperature();
     for (group, prompt) in made.iter().zip(&prompts) {
-        for (index, branch) in group.iter().enumerate() {
+        for (index, completion) in group.iter().enumerate() {
             let mut pack = Pack::default();
-            pack.push(&prompt.ids, &[&branch.tokens]);
+            pack.push(&prompt.ids, &[&completion.tokens]);
             let width = pair.cpu.config.hidden_size;
             let stream = Stream::new(request.seed, Purpose::Sampling, &[request.step, prompt.key, index as u64]);
             let [exact, rounded] = [(&pair.cpu, &pair.adapter), (&pair.rounded, &pair.kept)]
@@ -107,7 +108,7 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
             }
             learner.forward(Some(&pair.adapter), &pack, Keep::Nothing)?;
             learned.extend(learner.token_stats(&pack, temperature)?.iter().map(|stats| stats.logprob));
-            got.extend_from_slice(&branch.logprobs);
+            got.extend_from_slice(&completion.logprobs);
             total += pack.pairs.len();
         }
     }

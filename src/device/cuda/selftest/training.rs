@@ -20,7 +20,7 @@ use crate::model::pack::Pack;
 use crate::model::source::Source;
 use crate::model::weights::Weights;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
 /// A checkpoint whose values bf16 can hold, so that both devices have the same.
@@ -39,19 +39,19 @@ impl Weights for Rounded<'_> {
 /// A batch of an update.
 struct Batch {
     prompts: Vec<Prompt>,
-    groups: Vec<Vec<Branch>>,
+    groups: Vec<Vec<Completion>>,
     advantages: Vec<Vec<f32>>,
     temperature: f32,
 }
 
 impl Batch {
-    /// Log-probabilities of all tokens, branch by branch.
+    /// Log-probabilities of all tokens, completion by completion.
     fn logprobs(&self, learner: &mut dyn Learner, adapter: &Adapter) -> Result<Vec<f32>> {
         let mut logprobs = Vec::new();
         learner.begin(adapter)?;
         for (prompt, group) in self.prompts.iter().zip(&self.groups) {
             let mut pack = Pack::default();
-            pack.push(&prompt.ids, &group.iter().map(|branch| &branch.tokens[..]).collect::<Vec<_>>());
+            pack.push(&prompt.ids, &group.iter().map(|completion| &completion.tokens[..]).collect::<Vec<_>>());
             learner.forward(Some(adapter), &pack, Keep::Nothing)?;
             logprobs.extend(learner.token_stats(&pack, self.temperature)?.iter().map(|stats| stats.logprob));
         }
@@ -70,9 +70,9 @@ impl Batch {
             .prompts
             .iter()
             .zip(self.groups.iter().zip(&self.advantages))
-            .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
+            .map(|(prompt, (completions, advantages))| TrainGroup::whole(&prompt.ids, completions, advantages))
             .collect();
-        let lengths: Vec<usize> = self.groups.iter().flatten().map(|branch| branch.tokens.len()).collect();
+        let lengths: Vec<usize> = self.groups.iter().flatten().map(|completion| completion.tokens.len()).collect();
         let normaliser = objective.normaliser(&lengths, &vec![false; lengths.len()]);
         let plan =
             PassPlan { temperature: self.temperature, max_tokens, gradient_checkpointing: false, off_policy: false };
@@ -95,12 +95,12 @@ fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
     let mut batch = Batch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new(), temperature: 1.0 };
     for key in 0..3 {
         batch.prompts.push(Prompt { ids: lab.below(20, config.vocab_size), key });
-        let branch = |lab: &mut Lab, len| Branch {
+        let completion = |lab: &mut Lab, len| Completion {
             tokens: lab.below(len, config.vocab_size),
             logprobs: vec![-6.0; len],
             finish: crate::rollout::Finish::Length,
         };
-        batch.groups.push([40, 61, 33, 52].map(|len| branch(lab, len)).into());
+        batch.groups.push([40, 61, 33, 52].map(|len| completion(lab, len)).into());
         batch.advantages.push(vec![1.0, -0.5, 0.25, -0.75]);
     }
     let (whole, fitted) = batch.pass(&mut CudaLearner::new(&pair.gpu), &pair.adapter, &objective, 4_096)?;
@@ -167,8 +167,8 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
         };
         let made = CudaEngine::new(&shared, 32).generate(Some(&adapter), &request, &mut Unwatched)?;
         let groups = made.context("cancelled by nobody")?;
-        let reward = |branch: &Branch| {
-            let tokens: Vec<u64> = branch.tokens.iter().map(|&token| u64::from(token)).collect();
+        let reward = |completion: &Completion| {
+            let tokens: Vec<u64> = completion.tokens.iter().map(|&token| u64::from(token)).collect();
             Stream::new(step, Purpose::Test, &tokens).f64(0)
         };
         let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(reward).collect()).collect();
@@ -177,7 +177,8 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
         let kept = as_stored(&adapter);
         let (mut exact, mut rounded) = (CpuLearner::new(&exact), CpuLearner::new(&rounded));
         let twin = Twin { exact: batch.logprobs(&mut exact, &adapter)?, rounded: batch.logprobs(&mut rounded, &kept)? };
-        let sampled: Vec<f32> = batch.groups.iter().flatten().flat_map(|branch| &branch.logprobs).copied().collect();
+        let sampled: Vec<f32> =
+            batch.groups.iter().flatten().flat_map(|completion| &completion.logprobs).copied().collect();
         lab.near(&format!("step {step}: log-probabilities of the rollout"), &sampled, &twin);
         let learned = batch.logprobs(&mut learner, &adapter)?;
         lab.near(&format!("step {step}: log-probabilities of training"), &learned, &twin);
