@@ -37,7 +37,7 @@ const JUDGE_WORKERS: usize = 8;
   rft classify runs/a --endpoint http://localhost:8000/v1 --judge-model Qwen2.5-32B-Instruct
 
 The judge's key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
-pub struct Args {
+pub struct ClassifyArgs {
     /// Run directories, or files with one JSON object a line
     #[arg(required = true, value_name = "RUN|FILE")]
     inputs: Vec<PathBuf>,
@@ -104,10 +104,10 @@ struct Classified {
     /// Of each response.
     spans: Vec<Vec<Span>>,
     summary: Summary,
-    judged: Option<Judged>,
+    judged: Option<JudgeSummary>,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: ClassifyArgs) -> Result<()> {
     ensure!(
         args.heatmap.is_none() || args.inputs.len() > 1,
         "--heatmap compares inputs, and there is one\nhint: name several runs or files, first what the others are compared with"
@@ -135,7 +135,7 @@ pub fn run(args: Args) -> Result<()> {
             .collect();
         let summary = Summary::new(&counted, args.seed);
         let judged =
-            judge.as_ref().map(|judge| Judged::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
+            judge.as_ref().map(|judge| JudgeSummary::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
         all.push(Classified { name: input.display().to_string(), responses, spans, summary, judged });
     }
     if let Some(path) = &args.spans {
@@ -239,13 +239,13 @@ fn write_spans(path: &Path, all: &[Classified]) -> Result<()> {
 
 /// What the judge said of an input.
 #[derive(Debug, Serialize)]
-struct Judged {
+struct JudgeSummary {
     responses: usize,
-    classes: Vec<JudgedClass>,
+    classes: Vec<JudgeClassSummary>,
 }
 
 #[derive(Debug, Serialize)]
-struct JudgedClass {
+struct JudgeClassSummary {
     class: Class,
     /// Spans of the judge over all replies that could be read.
     count: usize,
@@ -255,7 +255,7 @@ struct JudgedClass {
     tally: Tally,
 }
 
-impl JudgedClass {
+impl JudgeClassSummary {
     /// The share of responses that show the class, among those with a reply that could be read.
     fn share(&self) -> Option<f64> {
         let Tally { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
@@ -264,7 +264,7 @@ impl JudgedClass {
     }
 }
 
-impl Judged {
+impl JudgeSummary {
     fn ask(judge: &Judge, responses: &[Response], spans: &[Vec<Span>], limit: usize) -> Result<Self> {
         let n = limit.min(responses.len());
         let chosen: Vec<usize> = (0..n).map(|index| index * responses.len() / n).collect();
@@ -293,8 +293,8 @@ impl Judged {
         if let Some(error) = failed.into_inner().expect("no worker panics") {
             return Err(error);
         }
-        let mut classes: Vec<JudgedClass> = Class::ALL
-            .map(|class| JudgedClass { class, count: 0, unparsable: 0, kappa: None, tally: Tally::default() })
+        let mut classes: Vec<JudgeClassSummary> = Class::ALL
+            .map(|class| JudgeClassSummary { class, count: 0, unparsable: 0, kappa: None, tally: Tally::default() })
             .into();
         for ((index, class), opinion) in tasks.into_iter().zip(opinions) {
             let judged = &mut classes[class as usize];

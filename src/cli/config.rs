@@ -13,23 +13,23 @@ use crate::config::{self, Layers, PRESETS};
 
 /// Show, check and list configurations
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct ConfigCommandArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum ConfigCommand {
     /// Print the configuration that a run would take, as TOML that repeats it
-    Show(ShowArgs),
+    Show(ConfigShowArgs),
     /// Check files of configuration; the environment plays no part
     Check(CheckArgs),
     /// List the presets
-    List(ListArgs),
+    List(ConfigListArgs),
 }
 
 #[derive(clap::Args, Debug)]
-struct ShowArgs {
+struct ConfigShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
@@ -56,7 +56,7 @@ struct CheckArgs {
 }
 
 #[derive(clap::Args, Debug)]
-struct ListArgs {
+struct ConfigListArgs {
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: ListFormat,
@@ -68,15 +68,15 @@ enum ListFormat {
     Json,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: ConfigCommandArgs) -> Result<()> {
     match args.command {
-        Command::Show(args) => show(&args),
-        Command::Check(args) => check(&args.files),
-        Command::List(args) => list(args.output_format),
+        ConfigCommand::Show(args) => show(&args),
+        ConfigCommand::Check(args) => check(&args.files),
+        ConfigCommand::List(args) => list(args.output_format),
     }
 }
 
-fn show(args: &ShowArgs) -> Result<()> {
+fn show(args: &ConfigShowArgs) -> Result<()> {
     let resolved = config::resolve(&args.config.layers())?;
     match args.output_format {
         ShowFormat::Toml => {

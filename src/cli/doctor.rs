@@ -22,7 +22,7 @@ use crate::sandbox::{Layers, Sandbox};
 #[command(after_help = "Examples:
   rft doctor
   rft doctor --output-format json")]
-pub struct Args {
+pub struct DoctorArgs {
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: Format,
@@ -35,14 +35,14 @@ enum Format {
 }
 
 #[derive(Serialize)]
-struct Findings {
+struct DoctorFindings {
     version: &'static str,
-    cuda: cuda::probe::Findings,
+    cuda: cuda::probe::CudaFindings,
     /// What `--device auto` takes.
     device: String,
     threads: usize,
     sandbox: SandboxFindings,
-    folders: Vec<Folder>,
+    folders: Vec<FolderFindings>,
 }
 
 #[derive(Serialize)]
@@ -55,15 +55,15 @@ struct SandboxFindings {
 }
 
 #[derive(Serialize)]
-struct Folder {
+struct FolderFindings {
     what: &'static str,
     path: PathBuf,
     /// Bytes that we may write; None where it cannot be told.
     free: Option<u64>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let findings = Findings {
+pub fn run(args: &DoctorArgs) -> Result<()> {
+    let findings = DoctorFindings {
         version: env!("CARGO_PKG_VERSION"),
         cuda: cuda::probe::probe(),
         device: Device::choose("auto")?.to_string(),
@@ -89,8 +89,8 @@ fn sandbox() -> SandboxFindings {
     }
 }
 
-fn folders() -> Vec<Folder> {
-    let folder = |what, path: PathBuf| Folder { what, free: free(&path), path };
+fn folders() -> Vec<FolderFindings> {
+    let folder = |what, path: PathBuf| FolderFindings { what, free: free(&path), path };
     let hub = HubConfig::from_env().ok().map(|hub| folder("downloads", hub.cache));
     let code = code::cache().map(|path| folder("expected outputs", path));
     let here = std::env::current_dir().ok().map(|path| folder("this folder", path));
@@ -104,7 +104,7 @@ fn free(path: &Path) -> Option<u64> {
     Some(disk.f_bavail * disk.f_frsize)
 }
 
-fn text(findings: &Findings) -> String {
+fn text(findings: &DoctorFindings) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let mut row = |what: &str, found: String| _ = table.add_row([what.to_owned(), found]);

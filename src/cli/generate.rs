@@ -22,7 +22,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   rft generate --adapter runs/tiny-null-example-1 \"Anna has 12 apples and buys 5 more. How many does she have?\"
   rft generate --model Qwen/Qwen2.5-0.5B --ppe reasoning --temperature 0 \"What is 7 times 8?\"")]
-pub struct Args {
+pub struct GenerateArgs {
     /// The question
     question: String,
 
@@ -65,7 +65,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: GenerateArgs) -> Result<()> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
     if let Some(trained) = &trained {

@@ -19,7 +19,7 @@ use crate::run::RunDir;
 #[command(after_help = "Examples:
   rft merge runs/tiny-null-example-1 --out merged
   rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16")]
-pub struct Args {
+pub struct MergeArgs {
     /// Run directory, or folder with an adapter
     #[arg(value_name = "RUN|DIR")]
     adapter: PathBuf,
@@ -51,7 +51,7 @@ enum WeightType {
     Bf16,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: MergeArgs) -> Result<()> {
     let (adapter, model, revision) = find(&args.adapter)?;
     let model = args.model.or(model).context("the adapter does not name its model\nhint: name it with --model")?;
     let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());

@@ -23,7 +23,7 @@ use crate::model::hub;
 #[command(after_help = "Examples:
   rft overlap train.jsonl --data-dir data
   rft overlap openai/gsm8k --bench gsm8k,math500 --output-format json")]
-pub struct Args {
+pub struct OverlapArgs {
     /// Questions: a JSONL, JSON, CSV or Parquet file, a hub data set id, or `arithmetic` (generated)
     data: String,
 
@@ -48,7 +48,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &OverlapArgs) -> Result<()> {
     let mut layers = Layers::default();
     layers.flag("data.path", Some(args.data.clone()), "DATA");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");

@@ -24,9 +24,9 @@ use clap::ValueEnum;
   rft perf train --rows 8192                 # rows of a micro-batch
   rft perf step --output-format json
   rft perf tune --model-shape qwen2.5-7b --lora-rank 32")]
-pub struct Args {
+pub struct PerfArgs {
     #[arg(value_name = "WHAT")]
-    what: What,
+    what: PerfCommand,
 
     /// Device: `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
@@ -51,7 +51,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum What {
+enum PerfCommand {
     /// Every operation by itself
     Ops,
     /// Decoding at a context of 1,024
@@ -70,7 +70,7 @@ enum Format {
     Json,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &PerfArgs) -> Result<()> {
     if args.rows.contains(&0) {
         bail!("`--rows` is 0\nhint: it is at least 1");
     }
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
+fn on_gpu(ordinal: usize, args: &PerfArgs) -> Result<()> {
     use crate::device::cuda::perf;
     let config = match known_shape(&args.model_shape) {
         Some(config) => config,
@@ -90,11 +90,11 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
         }
     };
     let what = match args.what {
-        What::Ops => perf::What::Ops,
-        What::Decode => perf::What::Decode,
-        What::Train => perf::What::Train,
-        What::Step => perf::What::Step,
-        What::Tune => return tune(ordinal, config, args),
+        PerfCommand::Ops => perf::Workload::Ops,
+        PerfCommand::Decode => perf::Workload::Decode,
+        PerfCommand::Train => perf::Workload::Train,
+        PerfCommand::Step => perf::Workload::Step,
+        PerfCommand::Tune => return tune(ordinal, config, args),
     };
     // Each line as it is measured: a run that is cut short has not been for nothing.
     let mut tell = |line: &perf::Line| {
@@ -120,7 +120,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
 }
 
 /// Prints a line for each product, as it is measured, and the sum.
-fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
+fn tune(ordinal: usize, config: ModelConfig, args: &PerfArgs) -> Result<()> {
     let (mut products, mut faster, mut first, mut best) = (0, 0, 0.0, 0.0);
     let mut tell = |tuned: &Tuned| {
         let (before, after) = (tuned.milliseconds[0], tuned.milliseconds[tuned.chosen]);

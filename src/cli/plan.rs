@@ -28,7 +28,7 @@ use crate::plan::measure::{Measured, measure};
   rft plan --preset qwen2.5-7b --device-memory 80GiB --set rollout.max_rows=128
   rft plan --preset qwen2.5-7b --measure --gpu-hour-price 2.5
   rft plan --measure 20 --device cpu")]
-pub struct Args {
+pub struct PlanArgs {
     /// The memory to fit, such as 80GiB [default: 24, 48, 80 and 141 GiB]
     #[arg(long, value_name = "SIZE")]
     device_memory: Vec<String>,
@@ -62,7 +62,7 @@ enum Format {
 /// Sizes that GPUs come in: RTX 4090, L40S, H100, H200.
 const USUAL: [u64; 4] = [24 << 30, 48 << 30, 80 << 30, 141 << 30];
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: PlanArgs) -> Result<()> {
     let mut layers = args.config.layers();
     layers
         .flags

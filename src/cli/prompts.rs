@@ -13,23 +13,23 @@ use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
 
 /// List, show and render prior prompts
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct PromptsArgs {
     #[command(subcommand)]
-    command: Command,
+    command: PromptsCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum PromptsCommand {
     /// List the prior prompts that come with rft
-    List(ListArgs),
+    List(PromptsListArgs),
     /// Print a prior prompt as the file to start a prompt of your own from
-    Show(ShowArgs),
+    Show(PromptsShowArgs),
     /// Print what the model reads for a question
     Render(RenderArgs),
 }
 
 #[derive(clap::Args, Debug)]
-struct ListArgs {
+struct PromptsListArgs {
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: Format,
@@ -42,7 +42,7 @@ enum Format {
 }
 
 #[derive(clap::Args, Debug)]
-struct ShowArgs {
+struct PromptsShowArgs {
     /// Name of a prior prompt, or path of a file
     name: String,
 }
@@ -77,11 +77,11 @@ struct RenderArgs {
     ids: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: PromptsArgs) -> Result<()> {
     match args.command {
-        Command::List(args) => list(args.output_format),
-        Command::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
-        Command::Render(args) => render(&args),
+        PromptsCommand::List(args) => list(args.output_format),
+        PromptsCommand::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
+        PromptsCommand::Render(args) => render(&args),
     }
 }
 
@@ -109,7 +109,7 @@ fn list(format: Format) -> Result<()> {
 fn as_file(prompt: &PriorPrompt) -> Result<String> {
     /// The keys of a prompt's file, in the order that the shipped ones have.
     #[derive(Serialize)]
-    struct File<'a> {
+    struct PromptFields<'a> {
         name: &'a str,
         paper_name: &'a str,
         description: &'a str,
@@ -120,7 +120,7 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
         text: &'a str,
     }
     let PriorPrompt { name, paper_name, description, stems_from, tag, answer_tag, role, text, wording } = prompt;
-    let file = File {
+    let file = PromptFields {
         name,
         paper_name,
         description,

@@ -19,7 +19,7 @@ use crate::run::status::Status;
 #[command(after_help = "Examples:
   rft runs
   rft runs sweeps/ppe-study-tiny/runs --output-format json")]
-pub struct Args {
+pub struct RunsArgs {
     /// Folder that holds run directories
     #[arg(value_name = "DIR", default_value = "runs")]
     folder: PathBuf,
@@ -29,7 +29,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &RunsArgs) -> Result<()> {
     let runs = read(&args.folder)?;
     let mut stdout = stdout().lock();
     match args.output_format {

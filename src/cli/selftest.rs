@@ -16,7 +16,7 @@ use std::process::ExitCode;
   rft selftest --filter lora
   compute-sanitizer --tool memcheck rft selftest --guarded --filter rows
   CUDA_LAUNCH_BLOCKING=1 rft selftest --filter decoder     # an error is told where it happens")]
-pub struct Args {
+pub struct SelftestArgs {
     /// Device: `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     device: String,
@@ -39,17 +39,17 @@ pub struct Args {
 
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: SelftestFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum SelftestFormat {
     Text,
     /// One object a line
     Json,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &SelftestArgs) -> Result<ExitCode> {
     if args.list {
         crate::device::cuda::selftest::groups().for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
+fn on_gpu(ordinal: usize, args: &SelftestArgs) -> Result<ExitCode> {
     use crate::device::cuda::selftest;
     if selftest::chosen(&args.filter).next().is_none() {
         bail!("no group of checks is called like `{}`\nhint: `rft selftest --list` names them", args.filter);
@@ -74,8 +74,8 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
         checks += 1;
         failed += usize::from(!outcome.ok());
         match args.output_format {
-            Format::Text => println!("{}", line(outcome)),
-            Format::Json => println!("{}", json(outcome)),
+            SelftestFormat::Text => println!("{}", line(outcome)),
+            SelftestFormat::Json => println!("{}", json(outcome)),
         }
     })?;
     eprintln!("{checks} checks, {failed} failed");

@@ -32,7 +32,7 @@ use std::process::ExitCode;
   rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
   rft train --resume runs/tiny-null-example-1")]
-pub struct Args {
+pub struct TrainArgs {
     /// Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
@@ -92,7 +92,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let (config, resumed, recorded) = match &args.resume {
         Some(path) => {
             let run = RunDir::resume(path)?;
@@ -165,7 +165,7 @@ fn data_dir() -> Option<PathBuf> {
 }
 
 /// The configuration of a new run, from all layers.
-fn resolve(args: &Args) -> Result<RunConfig> {
+fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     let mut layers = args.config.layers();
     layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
     layers.flag("model.path", args.model.clone(), "--model");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use insta::assert_snapshot;
-use rft::cli::config::Args;
+use rft::cli::config::ConfigCommandArgs;
 use rft::cli::config_args::ConfigArgs;
 use rft::config::{Layers, resolve, to_toml};
 
@@ -262,7 +262,7 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
 #[derive(Parser)]
 struct Config {
     #[command(flatten)]
-    args: Args,
+    args: ConfigCommandArgs,
 }
 
 #[test]

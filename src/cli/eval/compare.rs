@@ -18,7 +18,7 @@ use crate::eval::folder::EvalFolder;
 #[command(
     after_help = "Example:\n  rft eval compare evals/tiny-none-study-1a2b3c4d evals/tiny-null-example-study-5e6f7a8b"
 )]
-pub struct Args {
+pub struct EvalCompareArgs {
     /// Folder of the first evaluation
     first: PathBuf,
     /// Folder of the second
@@ -27,7 +27,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &EvalCompareArgs) -> Result<()> {
     let (first, second) = (EvalFolder::open(&args.first)?, EvalFolder::open(&args.second)?);
     let comparisons = compare(&first, &second)?;
     if args.output_format == OutputFormat::Json {

@@ -23,7 +23,7 @@ use crate::run::Stop;
 use crate::run::trained::Trained;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct EvalDrawArgs {
     /// Benchmarks by name (`rft eval list` tells them), or data files; with commas between
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', required = true)]
     bench: Vec<String>,
@@ -125,7 +125,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &EvalDrawArgs) -> Result<ExitCode> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
     if let Some(trained) = &trained {
@@ -163,7 +163,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(stop.requested().map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
 
-impl Args {
+impl EvalDrawArgs {
     fn request(&self) -> Request {
         Request {
             bench: self.bench.clone(),

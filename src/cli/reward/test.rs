@@ -31,7 +31,7 @@ const SHOWN_LENGTH: usize = 160;
   rft reward test --data train.jsonl --question-column problem --answer-column solution
   rft reward test --data openai/gsm8k --ppe planning --set reward.accuracy.scope=answer
   rft reward test --data train.jsonl --limit 5000 --output-format json > bench.json")]
-pub struct Args {
+pub struct RewardTestArgs {
     /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set id
     #[arg(long, value_name = "DATA")]
     data: Option<String>,
@@ -82,7 +82,7 @@ enum Format {
     Json,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: RewardTestArgs) -> Result<()> {
     let config = resolve(&args)?;
     let prior = prompt::find(&config.prompt.ppe)?;
     let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
@@ -106,7 +106,7 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-fn resolve(args: &Args) -> Result<RunConfig> {
+fn resolve(args: &RewardTestArgs) -> Result<RunConfig> {
     let mut layers = args.config.layers();
     layers.flag("data.path", args.data.clone(), "--data");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");

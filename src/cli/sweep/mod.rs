@@ -37,9 +37,9 @@ use crate::sweep::{Folder, State, Sweep, SweepFile, cluster, expand, folder, sta
   rft sweep ppe-study --slurm
   rft sweep status sweeps/ppe-study"
 )]
-pub struct Args {
+pub struct SweepArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<SweepCommand>,
 
     /// A configuration with a section [sweep], or a shipped one: ppe-study, ppe-study-tiny
     #[arg(required = true)]
@@ -83,9 +83,9 @@ pub struct Args {
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum SweepCommand {
     /// Tell how far every run and evaluation is
-    Status(status::Args),
+    Status(status::SweepStatusArgs),
     /// Do one run or evaluation of a sweep, as far as it is missing: what a job of a cluster calls
     Task(TaskArgs),
 }
@@ -103,15 +103,15 @@ struct TaskArgs {
     threads: Option<usize>,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: SweepArgs) -> Result<ExitCode> {
     match &args.command {
-        Some(Command::Status(args)) => status::run(args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Task(args)) => do_task(args),
+        Some(SweepCommand::Status(args)) => status::run(args).map(|()| ExitCode::SUCCESS),
+        Some(SweepCommand::Task(args)) => do_task(args),
         None => sweep(&args),
     }
 }
 
-fn sweep(args: &Args) -> Result<ExitCode> {
+fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     let file = SweepFile::read(args.file.as_deref().unwrap_or_default(), &args.sets)?;
     let sweep = expand(&file)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("sweeps").join(&sweep.name));
@@ -178,7 +178,7 @@ fn confirm(sweep: &Sweep, yes: bool) -> Result<()> {
 }
 
 /// Processes at a time, threads and GPUs.
-fn machine(args: &Args, sweep: &Sweep) -> Result<Machine> {
+fn machine(args: &SweepArgs, sweep: &Sweep) -> Result<Machine> {
     ensure!(args.jobs != Some(0), "--jobs 0 would do nothing\nhint: processes at a time, 1 or more");
     let wants_gpu = sweep.configs.values().any(|config| ["auto", "cuda"].contains(&config.run.device.as_str()));
     let gpus = match args.gpus.is_empty() {

@@ -12,7 +12,7 @@ use crate::sweep::folder::{Folder, Record, RunView, State};
 
 /// Tell how far every run and evaluation is
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct SweepStatusArgs {
     /// Folder of the sweep
     sweep: PathBuf,
 
@@ -20,7 +20,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &SweepStatusArgs) -> Result<()> {
     let (folder, record) = Folder::open(&args.sweep)?;
     match args.output_format {
         OutputFormat::Text => writeln!(stdout(), "{}", table(&folder, &record)?)?,

@@ -27,7 +27,7 @@ pub use bench::{Floors, Line};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Workload {
     Ops,
     Decode,
     Train,
@@ -52,7 +52,7 @@ pub fn run(
     ordinal: usize,
     config: ModelConfig,
     rank: usize,
-    what: What,
+    what: Workload,
     rows: &[usize],
     tell: &mut dyn FnMut(&Line),
 ) -> Result<Report> {
@@ -64,14 +64,14 @@ pub fn run(
     let shared = Shared::on(gpu, config, &Origin::Random(1), Some(&adapter), &extent)?;
     let mut bench = Bench { shared, adapter, floors, tell, lines: Vec::new(), planned: None };
     match what {
-        What::Ops => ops::measure(&mut bench, rows.first().copied().unwrap_or(16_384))?,
-        What::Decode => {
+        Workload::Ops => ops::measure(&mut bench, rows.first().copied().unwrap_or(16_384))?,
+        Workload::Decode => {
             for &rows in if rows.is_empty() { &[8, 64, 256] } else { rows } {
                 decode::measure(&mut bench, rows)?;
             }
         }
-        What::Train => train::sequences(&mut bench, rows.first().copied().unwrap_or(16_384))?,
-        What::Step => train::step(&mut bench, rows.first().copied().unwrap_or(256))?,
+        Workload::Train => train::sequences(&mut bench, rows.first().copied().unwrap_or(16_384))?,
+        Workload::Step => train::step(&mut bench, rows.first().copied().unwrap_or(256))?,
     }
     let peak = bench.shared.arena.borrow().peak();
     let weights = bench.shared.decoder.frozen.bytes();
