@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::json;
@@ -18,6 +17,7 @@ use crate::behavior::judge::{Judge, Opinion};
 use crate::behavior::samples::{self, Columns, Response};
 use crate::behavior::summary::{Counted, Estimate, Summary};
 use crate::behavior::{Class, Classifier, Span};
+use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
 use crate::server::Options;
 
@@ -88,13 +88,7 @@ pub struct ClassifyArgs {
 
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
+    output_format: TableFormat,
 }
 
 /// One input and what was found in it.
@@ -146,8 +140,8 @@ pub fn run(args: ClassifyArgs) -> Result<()> {
         atomic::write(path, heatmap(&rows).as_bytes())?;
     }
     match args.output_format {
-        Format::Table => write!(stdout(), "{}", text(&all, classifier))?,
-        Format::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
+        TableFormat::Table => write!(stdout(), "{}", text(&all, classifier))?,
+        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
     }
     Ok(())
 }

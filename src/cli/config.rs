@@ -9,6 +9,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
+use super::output_format::OutputFormat;
 use crate::config::{self, Layers, PRESETS};
 
 /// Show, check and list configurations
@@ -59,13 +60,7 @@ struct CheckArgs {
 struct ConfigListArgs {
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: ListFormat,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ListFormat {
-    Text,
-    Json,
+    output_format: OutputFormat,
 }
 
 pub fn run(args: ConfigCommandArgs) -> Result<()> {
@@ -107,14 +102,14 @@ fn check(files: &[PathBuf]) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }
 }
 
-fn list(format: ListFormat) -> Result<()> {
+fn list(format: OutputFormat) -> Result<()> {
     match format {
-        ListFormat::Text => {
+        OutputFormat::Text => {
             for preset in PRESETS {
                 writeln!(stdout(), "{}\n  {}\n  {}", preset.name, preset.description(), preset.command())?;
             }
         }
-        ListFormat::Json => {
+        OutputFormat::Json => {
             let presets = PRESETS
                 .iter()
                 .map(|it| json!({ "name": it.name, "description": it.description(), "command": it.command() }));

@@ -4,11 +4,11 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::output_format::OutputFormat;
 use crate::code;
 use crate::device::{Device, cuda};
 use crate::model::hub::HubConfig;
@@ -25,13 +25,7 @@ use crate::sandbox::{Layers, Sandbox};
 pub struct DoctorArgs {
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    output_format: OutputFormat,
 }
 
 #[derive(Serialize)]
@@ -72,8 +66,8 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         folders: folders(),
     };
     match args.output_format {
-        Format::Text => write!(stdout(), "{}", text(&findings))?,
-        Format::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
+        OutputFormat::Text => write!(stdout(), "{}", text(&findings))?,
+        OutputFormat::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `rft perf`: how fast a GPU decodes and trains, against what it can do at best.
 
+use super::output_format::OutputFormat;
 use crate::device::Device;
 use crate::device::cuda::blas::Tuned;
 use crate::model::config::{ModelConfig, known_shape};
@@ -47,7 +48,7 @@ pub struct PerfArgs {
 
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: OutputFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -62,12 +63,6 @@ enum PerfCommand {
     Step,
     /// The algorithms of every product, of which the fastest is stored for later runs
     Tune,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub fn run(args: &PerfArgs) -> Result<()> {
@@ -98,14 +93,14 @@ fn on_gpu(ordinal: usize, args: &PerfArgs) -> Result<()> {
     };
     // Each line as it is measured: a run that is cut short has not been for nothing.
     let mut tell = |line: &perf::Line| {
-        if matches!(args.output_format, Format::Text) {
+        if matches!(args.output_format, OutputFormat::Text) {
             println!("{}", text(line));
         }
     };
     let report = perf::run(ordinal, config, args.lora_rank, what, &args.rows, &mut tell)?;
     match args.output_format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Text => println!(
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        OutputFormat::Text => println!(
             "{}, {}: copy {:.2} TB/s, bf16 product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
             report.device,
             args.model_shape,
@@ -129,7 +124,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &PerfArgs) -> Result<()> {
         first += f64::from(before);
         best += f64::from(after);
         match args.output_format {
-            Format::Json => println!(
+            OutputFormat::Json => println!(
                 "{}",
                 serde_json::json!({
                     "product": tuned.shape.to_string(),
@@ -137,7 +132,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &PerfArgs) -> Result<()> {
                     "chosen": tuned.chosen,
                 })
             ),
-            Format::Text => println!(
+            OutputFormat::Text => println!(
                 "{:<56} {before:>9.4} ms -> {after:>9.4} ms  suggestion {} of {}",
                 tuned.shape.to_string(),
                 tuned.chosen + 1,

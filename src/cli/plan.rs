@@ -3,12 +3,12 @@
 use std::io::{Write, stdout};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
+use super::output_format::OutputFormat;
 use crate::config::{self, RunConfig};
 use crate::device::memory::plan::{Fit, Plan, parse_memory};
 use crate::model::config::{ModelConfig, known_shape};
@@ -47,16 +47,10 @@ pub struct PlanArgs {
 
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: OutputFormat,
 
     #[command(flatten)]
     config: ConfigArgs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 /// Sizes that GPUs come in: RTX 4090, L40S, H100, H200.
@@ -85,13 +79,13 @@ pub fn run(args: PlanArgs) -> Result<()> {
         None => None,
     };
     match args.output_format {
-        Format::Text => {
+        OutputFormat::Text => {
             write!(stdout(), "{}", text(&config, &plan, &fits))?;
             if let Some(measured) = &measured {
                 write!(stdout(), "{}", forecast(measured))?;
             }
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let fits = fits
                 .iter()
                 .map(|(memory, fit)| json!({"memory": memory, "fits": plan.peak() <= *memory, "largest": fit}));

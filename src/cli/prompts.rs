@@ -3,10 +3,11 @@
 use std::io::{Write, stderr, stdout};
 
 use anyhow::Result;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
+use super::output_format::OutputFormat;
 use crate::model::source::Source;
 use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
 use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
@@ -32,13 +33,7 @@ enum PromptsCommand {
 struct PromptsListArgs {
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    output_format: OutputFormat,
 }
 
 #[derive(clap::Args, Debug)]
@@ -85,9 +80,9 @@ pub fn run(args: PromptsArgs) -> Result<()> {
     }
 }
 
-fn list(format: Format) -> Result<()> {
+fn list(format: OutputFormat) -> Result<()> {
     match format {
-        Format::Text => {
+        OutputFormat::Text => {
             let mut table = Table::new();
             table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
             table.set_header(["name", "tag", "description"]);
@@ -97,7 +92,7 @@ fn list(format: Format) -> Result<()> {
             }
             writeln!(stdout(), "{}", table.trim_fmt())?;
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let prompts: Vec<&PriorPrompt> = shipped().iter().chain(controls()).collect();
             writeln!(stdout(), "{}", serde_json::to_string_pretty(&prompts)?)?;
         }

@@ -4,11 +4,11 @@ use std::io::{Write, stdout};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::cli::config_args::ConfigArgs;
+use crate::cli::output_format::TableFormat;
 use crate::config::{self, RunConfig};
 use crate::model::hub;
 use crate::reward::RewardSet;
@@ -70,16 +70,10 @@ pub struct RewardTestArgs {
 
     /// Form of the output
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output_format: Format,
+    output_format: TableFormat,
 
     #[command(flatten)]
     config: ConfigArgs,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 pub fn run(args: RewardTestArgs) -> Result<()> {
@@ -97,8 +91,8 @@ pub fn run(args: RewardTestArgs) -> Result<()> {
     };
     let breach = report.breach(&limits);
     match args.output_format {
-        Format::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
-        Format::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
+        TableFormat::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
+        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
     }
     match breach {
         None => Ok(()),
