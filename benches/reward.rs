@@ -8,7 +8,7 @@ use rft::config::{Layers, resolve};
 use rft::data::Question;
 use rft::math::{Scope, Verdict, check, grade};
 use rft::prompt::{PriorPrompt, Role};
-use rft::reward::{RewardSet, Sample};
+use rft::reward::{RewardInput, RewardSet};
 
 /// Gold and answer, as they are in training on competition questions.
 const ANSWERS: [(&str, &str, &str); 7] = [
@@ -93,7 +93,7 @@ fn responses(criterion: &mut Criterion) {
         source: "bench".into(),
         extra: serde_json::Map::new(),
     };
-    let sample = Sample {
+    let sample = RewardInput {
         question: &question,
         response: &response,
         prompt: &prompt,

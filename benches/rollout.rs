@@ -9,7 +9,7 @@ use rft::grpo::learner::Keep;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::ops::head::TokenGrad;
-use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
+use rft::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use std::hint::black_box;
 
 const VOCAB: usize = 512;
@@ -31,7 +31,7 @@ fn decode(criterion: &mut Criterion) {
         let count = usize::div_ceil(rows, 8) as u64;
         let prompts: Vec<Prompt> =
             (0..count).map(|key| Prompt { ids: floor::tokens(key, PROMPT, VOCAB), key }).collect();
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: rows.min(8),
             sampling: &sampling,

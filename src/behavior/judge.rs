@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Class;
 use crate::disk::{atomic, hash};
 use crate::rng::{Purpose, Stream, name_hash};
-use crate::server::{Client, Failure, Options};
+use crate::server::{ServerClient, ServerFailure, ServerOptions};
 
 const SEED: u64 = 42;
 /// Enough for the two lines, with room for a model that says more; such a reply cannot be parsed, and counts as that.
@@ -27,7 +27,7 @@ pub enum Opinion {
 
 /// A model behind a server, pinned by its name, asked at temperature 0 with a fixed seed.
 pub struct Judge {
-    client: Client,
+    client: ServerClient,
     model: String,
     cache: PathBuf,
 }
@@ -37,8 +37,8 @@ impl Judge {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn new(server: &Options, model: &str, cache: &Path) -> Result<Self> {
-        Ok(Self { client: Client::new(server)?, model: model.to_owned(), cache: cache.to_owned() })
+    pub fn new(server: &ServerOptions, model: &str, cache: &Path) -> Result<Self> {
+        Ok(Self { client: ServerClient::new(server)?, model: model.to_owned(), cache: cache.to_owned() })
     }
 
     /// Whether `response` shows `class`, and how often.
@@ -73,7 +73,7 @@ impl Judge {
         .to_string();
         let waits = Stream::new(SEED, Purpose::Endpoint, &[name_hash(id)]);
         let reply = self.client.post("/v1/chat/completions", &body, &waits, &|| false, content);
-        reply.map_err(Failure::into_error).with_context(|| format!("ask the judge at {}", self.client.url()))
+        reply.map_err(ServerFailure::into_error).with_context(|| format!("ask the judge at {}", self.client.url()))
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::server::Key;
+    use crate::server::ApiKey;
 
     /// A server that gives these replies in turn, status and content, and the requests that it got.
     fn server(replies: Vec<(u16, &'static str)>) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -176,9 +176,9 @@ mod tests {
         (address, seen)
     }
 
-    fn options(address: &str) -> Options {
+    fn options(address: &str) -> ServerOptions {
         let pause = Duration::from_millis(5);
-        Options { key: Some(Key::new("s3cret")), pause, ..Options::new(address) }
+        ServerOptions { key: Some(ApiKey::new("s3cret")), pause, ..ServerOptions::new(address) }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::behavior::summary::{Counted, Estimate, Summary};
 use crate::behavior::{Class, Classifier, Span};
 use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
-use crate::server::Options;
+use crate::server::ServerOptions;
 
 /// Questions that are put to the judge at the same time.
 const JUDGE_WORKERS: usize = 8;
@@ -110,7 +110,7 @@ pub fn run(args: ClassifyArgs) -> Result<()> {
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
     let judge = match (&args.endpoint, &args.judge_model) {
         (Some(endpoint), Some(model)) => Some(Judge::new(
-            &Options { concurrency: JUDGE_WORKERS, ..Options::new(endpoint) },
+            &ServerOptions { concurrency: JUDGE_WORKERS, ..ServerOptions::new(endpoint) },
             model,
             &args.judge_cache,
         )?),

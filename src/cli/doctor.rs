@@ -12,7 +12,7 @@ use super::output_format::OutputFormat;
 use crate::code;
 use crate::device::{Device, cuda};
 use crate::model::hub::HubConfig;
-use crate::sandbox::{Layers, Sandbox};
+use crate::sandbox::{Sandbox, SandboxLayers};
 
 /// Show what works on this machine
 ///
@@ -42,7 +42,7 @@ struct DoctorFindings {
 #[derive(Serialize)]
 struct SandboxFindings {
     /// None where programs are not run.
-    layers: Option<Layers>,
+    layers: Option<SandboxLayers>,
     python: Option<PathBuf>,
     /// What does not work, and why.
     failures: Vec<String>,

@@ -7,7 +7,7 @@ use crate::model::source::Source;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{Request, Sampling, Watch};
+use crate::rollout::{RolloutRequest, RolloutWatch, Sampling};
 use crate::run::Stop;
 use crate::run::trained::{Trained, prior_prompt};
 use anyhow::{Result, ensure};
@@ -99,7 +99,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let stop = Stop::on_signals(|_| {})?;
     for i in 0..args.n {
         let prompt = crate::rollout::Prompt { ids: rendered.ids.clone(), key: name_hash(&args.question) };
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &[prompt],
             num_generations: 1,
             sampling: &Sampling::plain(args.temperature),
@@ -131,7 +131,7 @@ struct Printer<'a> {
     stop: &'a Stop,
 }
 
-impl Watch for Printer<'_> {
+impl RolloutWatch for Printer<'_> {
     fn token(&mut self, _prompt: usize, _completion: usize, token: u32) {
         if self.policy.stop_tokens.contains(&token) {
             return;

@@ -9,10 +9,10 @@ use crate::model::source::Source;
 use crate::prompt;
 use crate::run::{Progress, RunDir, Session, Stop};
 use crate::train::contamination;
-use crate::train::evaluate::Evaluation;
+use crate::train::evaluate::HeldOutEvaluation;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
-use crate::train::{Outcome, Training, train};
+use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use std::path::{Path, PathBuf};
@@ -263,7 +263,7 @@ fn render_loss(config: &RunConfig) -> String {
 }
 
 /// Before and after, and where things are.
-fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
+fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) {
     if outcome.stopped.is_some() {
         eprintln!(
             "stopped after step {} of {steps}; go on with: rft train --resume {}",
@@ -284,7 +284,7 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
 }
 
 /// The sampled shares whose intervals before and after training overlap.
-fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
+fn undecided(before: &HeldOutEvaluation, after: &HeldOutEvaluation) -> Vec<&'static str> {
     let (before, after) = (&before.sampled, &after.sampled);
     let accuracy = before.accuracy.interval.overlaps(&after.accuracy.interval).then_some("accuracy");
     let formats = before.format.zip(after.format);
@@ -292,12 +292,12 @@ fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
     accuracy.into_iter().chain(format).collect()
 }
 
-fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
+fn table(before: Option<&HeldOutEvaluation>, after: &HeldOutEvaluation) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     let n = after.sampled.accuracy.n;
     table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
-    let mut row = |name: &str, value: &dyn Fn(&Evaluation) -> Option<String>| {
+    let mut row = |name: &str, value: &dyn Fn(&HeldOutEvaluation) -> Option<String>| {
         if let Some(after) = value(after) {
             let before = before.and_then(value).unwrap_or_else(|| "-".to_owned());
             table.add_row([name.to_owned(), before, after]);

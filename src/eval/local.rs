@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use super::engine::{Completer, Draw, EvalCompletion, Job, LENGTH, Watch};
+use super::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
 use crate::model::lora::Adapter;
 use crate::rollout::policy::Policy;
-use crate::rollout::{self, Completion, Engine, Finish, Prompt, Request};
+use crate::rollout::{self, Completion, Engine, Finish, Prompt, RolloutRequest};
 
 /// The group engine. It is asked for whole groups: an interrupted group is drawn again, and what was kept of it stays.
 pub struct Local<'a> {
@@ -19,11 +19,11 @@ pub struct Local<'a> {
 const STEP: u64 = u64::MAX;
 
 impl Completer for Local<'_> {
-    fn complete(&mut self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<()> {
+    fn complete(&mut self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<()> {
         let Some(last) = jobs.iter().filter_map(|job| job.samples.last()).max() else { return Ok(()) };
         let prompts: Vec<Prompt> =
             jobs.iter().map(|job| Prompt { ids: job.prompt.ids.clone(), key: job.key }).collect();
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: last + 1,
             sampling: &draw.sampling,
@@ -41,9 +41,9 @@ impl Completer for Local<'_> {
 
 /// Takes the wanted samples out of groups that have ended.
 struct Groups<'a> {
-    jobs: &'a [Job<'a>],
+    jobs: &'a [EvalJob<'a>],
     policy: &'a Policy,
-    watch: &'a mut dyn Watch,
+    watch: &'a mut dyn EvalWatch,
     failed: Option<anyhow::Error>,
 }
 
@@ -57,7 +57,7 @@ impl Groups<'_> {
     }
 }
 
-impl rollout::Watch for Groups<'_> {
+impl rollout::RolloutWatch for Groups<'_> {
     fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.watch.tokens(1);
     }

@@ -1,13 +1,13 @@
 //! 1 where the last box of the response holds the gold answer.
 
-use super::{Reward, Sample, Score};
+use super::{Reward, RewardInput, Score};
 use crate::math::{Scope, Verdict, prepare};
 
-pub struct Accuracy {
+pub struct AccuracyReward {
     pub scope: Scope,
 }
 
-impl Reward for Accuracy {
+impl Reward for AccuracyReward {
     fn name(&self) -> &str {
         "accuracy"
     }
@@ -16,7 +16,7 @@ impl Reward for Accuracy {
         1.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
+    fn score(&self, sample: &RewardInput) -> Score {
         // Asked first, so that all completions of a question share its fate, with an answer or without.
         let Ok(gold) = prepare(&sample.question.gold) else {
             return Score { note: Some("the gold answer cannot be read".into()), ..Score::default() };
@@ -34,7 +34,7 @@ mod tests {
 
     fn score(scope: Scope, gold: &str, response: &str) -> Score {
         let (question, prompt) = (question(gold), prompt(Some("think")));
-        Accuracy { scope }.score(&sample(&question, &prompt, response))
+        AccuracyReward { scope }.score(&sample(&question, &prompt, response))
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! An engine without a model, so that the training loop is tested in milliseconds.
 
-use super::{Completion, Engine, Finish, Request, Watch};
+use super::{Completion, Engine, Finish, RolloutRequest, RolloutWatch};
 use crate::model::lora::Adapter;
 use anyhow::Result;
 
@@ -13,8 +13,8 @@ impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> 
     fn generate(
         &mut self,
         _adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
         let mut groups: Vec<Vec<Completion>> = Vec::with_capacity(request.prompts.len());
         for (index, prompt) in request.prompts.iter().enumerate() {

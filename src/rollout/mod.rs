@@ -47,7 +47,7 @@ impl Completion {
 }
 
 /// What to generate. A completion's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, completion).
-pub struct Request<'a> {
+pub struct RolloutRequest<'a> {
     pub prompts: &'a [Prompt],
     /// Completions of each prompt.
     pub num_generations: usize,
@@ -60,7 +60,7 @@ pub struct Request<'a> {
     pub stop_tokens: &'a [u32],
 }
 
-impl Request<'_> {
+impl RolloutRequest<'_> {
     /// Why a completion of these tokens has ended, if it has; given that it had not before the last of them.
     pub fn finish(&self, tokens: &[u32]) -> Option<Finish> {
         let last = *tokens.last()?;
@@ -77,7 +77,7 @@ impl Request<'_> {
 }
 
 /// What happens while an engine generates; it may ask to stop.
-pub trait Watch {
+pub trait RolloutWatch {
     /// A token was drawn for completion `completion` of prompt `prompt`.
     fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {}
 
@@ -94,7 +94,7 @@ pub trait Watch {
 /// Watches nothing.
 pub struct Unwatched;
 
-impl Watch for Unwatched {}
+impl RolloutWatch for Unwatched {}
 
 /// Something that completes prompts.
 pub trait Engine {
@@ -103,7 +103,7 @@ pub trait Engine {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>>;
 }

@@ -5,7 +5,7 @@
 //! speed alone: a prompt is computed once for all of its completions, and the row of a completion that has ended is given
 //! to the next one that waits.
 
-use super::{Completion, Finish, Prompt, Request, Watch};
+use super::{Completion, Finish, Prompt, RolloutRequest, RolloutWatch};
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
@@ -29,15 +29,15 @@ pub trait Decode {
 
     /// Takes in rows without tokens, whose prompts are in their slots. Draws the first token of each, unless the device
     /// does this at the next [`Decode::decode`].
-    fn start(&mut self, rows: &mut [Row]) -> Result<()>;
+    fn start(&mut self, rows: &mut [DecodingRow]) -> Result<()>;
 
     /// Draws tokens of all rows: at least one of each, and no more than [`Decode::steps`] beside a first one. They may go past
     /// a row's end, which the scheduler finds; what comes after it is discarded. Rows without tokens are the last ones.
-    fn decode(&mut self, rows: &mut [Row]) -> Result<()>;
+    fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()>;
 }
 
 /// A completion that is being decoded.
-pub struct Row {
+pub struct DecodingRow {
     pub slot: usize,
     pub prompt_slot: usize,
     /// Tokens of its prompt.
@@ -54,7 +54,7 @@ pub struct Row {
     finish: Option<Finish>,
 }
 
-impl Row {
+impl DecodingRow {
     /// Appends a token that was drawn.
     pub fn push(&mut self, token: u32, logprob: f32) {
         self.tokens.push(token);
@@ -62,7 +62,7 @@ impl Row {
     }
 
     /// Finds the row's end among its new tokens, and discards what comes after it.
-    fn find_end(&mut self, request: &Request) {
+    fn find_end(&mut self, request: &RolloutRequest) {
         for len in self.told + 1..=self.tokens.len() {
             if let Some(finish) = request.finish(&self.tokens[..len]) {
                 self.tokens.truncate(len);
@@ -80,8 +80,8 @@ impl Row {
 /// When a prompt is empty, and those of the device.
 pub fn generate(
     device: &mut dyn Decode,
-    request: &Request,
-    watch: &mut dyn Watch,
+    request: &RolloutRequest,
+    watch: &mut dyn RolloutWatch,
 ) -> Result<Option<Vec<Vec<Completion>>>> {
     ensure!(request.prompts.iter().all(|prompt| !prompt.ids.is_empty()), "a prompt rendered to no tokens");
     let (max_rows, max_prompts) = (device.max_rows(), device.max_prompts());
@@ -116,10 +116,10 @@ pub fn generate(
 }
 
 struct Schedule<'a> {
-    request: &'a Request<'a>,
+    request: &'a RolloutRequest<'a>,
     /// Prompt and completion of the completions that have not started, in order.
     waiting: VecDeque<(usize, usize)>,
-    rows: Vec<Row>,
+    rows: Vec<DecodingRow>,
     /// Slots that are not in use. The last is taken first, so that a device fills as few as it can.
     free_rows: Vec<usize>,
     free_prompts: Vec<usize>,
@@ -132,7 +132,7 @@ struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    fn new(request: &'a Request<'a>, max_rows: usize, max_prompts: usize) -> Self {
+    fn new(request: &'a RolloutRequest<'a>, max_rows: usize, max_prompts: usize) -> Self {
         let (prompts, group) = (request.prompts.len(), request.num_generations);
         Self {
             request,
@@ -163,7 +163,7 @@ impl<'a> Schedule<'a> {
             };
             self.waiting.pop_front();
             self.free_rows.pop();
-            self.rows.push(Row {
+            self.rows.push(DecodingRow {
                 slot,
                 prompt_slot,
                 prompt_len: ids.len(),
@@ -180,7 +180,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Finds the ends of the rows from number `first` on, and tells of their new tokens.
-    fn find_ends(&mut self, first: usize, watch: &mut dyn Watch) {
+    fn find_ends(&mut self, first: usize, watch: &mut dyn RolloutWatch) {
         let (request, rows) = (self.request, &mut self.rows[first..]);
         // A stop string is found by decoding text, which takes a while, and the device may be idle until it is done.
         rows.par_iter_mut().for_each(|row| row.find_end(request));
@@ -191,10 +191,10 @@ impl<'a> Schedule<'a> {
     }
 
     /// Takes the rows that have ended out of the batch, and tells of the groups that are complete with them.
-    fn retire(&mut self, watch: &mut dyn Watch) {
+    fn retire(&mut self, watch: &mut dyn RolloutWatch) {
         for i in (0..self.rows.len()).rev() {
             let Some(finish) = self.rows[i].finish else { continue };
-            let Row { prompt, completion, slot, tokens, logprobs, .. } = self.rows.swap_remove(i);
+            let DecodingRow { prompt, completion, slot, tokens, logprobs, .. } = self.rows.swap_remove(i);
             self.free_rows.push(slot);
             self.ended[prompt][completion] = Some(Completion { tokens, logprobs, finish });
             if self.ended[prompt].iter().all(Option::is_some) {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::expand::Sweep;
 use crate::config::RunConfig;
 use crate::data::arithmetic;
-use crate::eval::bench::{self, Benchmark, Origin};
+use crate::eval::bench::{self, Benchmark, QuestionOrigin};
 use crate::eval::profile::{Profile, Style};
 use crate::plan::forecast::evaluations;
 
@@ -86,8 +86,8 @@ fn steps(config: &RunConfig) -> Option<usize> {
 
 fn questions(benchmark: &Benchmark) -> Option<usize> {
     match &benchmark.origin {
-        Origin::Hub(set) => Some(set.rows),
-        Origin::Arithmetic { questions, .. } => Some(*questions),
-        Origin::File(_) => None,
+        QuestionOrigin::Hub(set) => Some(set.rows),
+        QuestionOrigin::Arithmetic { questions, .. } => Some(*questions),
+        QuestionOrigin::File(_) => None,
     }
 }

@@ -24,9 +24,9 @@ use crate::rollout::{Engine, Sampling};
 use crate::run::{CompletionsLog, MetricsLog, RunDir, Signal, StepView};
 use crate::stats::{mean, sample_std};
 use anyhow::{Result, ensure};
-use evaluate::{Evaluation, evaluate};
+use evaluate::{HeldOutEvaluation, evaluate};
 use order::Order;
-use sample::{Drawn, Group, Item};
+use sample::{DrawCounts, ScoredGroup, TrainQuestion};
 use state::TrainState;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -34,11 +34,11 @@ use training::Watching;
 use update::{Updated, update};
 
 /// How a run ended.
-pub struct Outcome {
+pub struct TrainOutcome {
     /// On the held-out questions, before the first step; absent when evaluation is off.
-    pub before: Option<Evaluation>,
+    pub before: Option<HeldOutEvaluation>,
     /// After the last step; absent when the run was stopped.
-    pub after: Option<Evaluation>,
+    pub after: Option<HeldOutEvaluation>,
     pub stopped: Option<Signal>,
     pub steps: usize,
 }
@@ -52,7 +52,7 @@ pub fn train(
     engine: &mut dyn Engine,
     learner: &mut dyn Learner,
     state: &mut TrainState,
-) -> Result<Outcome> {
+) -> Result<TrainOutcome> {
     let Training { config, run, progress, stop, .. } = training;
     let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?;
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
@@ -153,7 +153,7 @@ pub fn train(
     }
     progress.finish();
     let complete = finished && (after.is_some() || training.held_out.is_empty());
-    Ok(Outcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
+    Ok(TrainOutcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
 }
 
 /// Evaluates between two steps; the numbers get a line of their own. Does nothing when asked to stop.
@@ -187,13 +187,14 @@ fn rollout<'a>(
     state: &TrainState,
     order: &Order,
     sampling: &Sampling,
-) -> Result<Option<(Vec<Group<'a>>, u64)>> {
+) -> Result<Option<(Vec<ScoredGroup<'a>>, u64)>> {
     let config = training.config;
-    let (mut groups, mut taken, mut drawn): (Vec<Group>, u64, Drawn) = Default::default();
+    let (mut groups, mut taken, mut drawn): (Vec<ScoredGroup>, u64, DrawCounts) = Default::default();
     for round in 0..=config.grpo.max_refills {
         let missing = config.rollout.prompts_per_step - groups.len();
         let first = state.counters.questions + taken;
-        let items: Vec<&Item> = (first..first + missing as u64).map(|i| &training.questions[order.at(i)]).collect();
+        let items: Vec<&TrainQuestion> =
+            (first..first + missing as u64).map(|i| &training.questions[order.at(i)]).collect();
         taken += missing as u64;
         let mut watch = Watching { training, phase: "rollout", tokens: 0, shown: Instant::now() };
         let step = state.counters.step as u64 + 1;
@@ -204,7 +205,7 @@ fn rollout<'a>(
         groups.extend(new);
         if round < config.grpo.max_refills {
             let before = groups.len();
-            let flat = |group: &Group| is_flat(&group.completions.iter().map(|b| b.reward).collect::<Vec<_>>());
+            let flat = |group: &ScoredGroup| is_flat(&group.completions.iter().map(|b| b.reward).collect::<Vec<_>>());
             groups.retain(|group| !flat(group));
             if groups.len() == before {
                 break;
@@ -245,7 +246,7 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     Ok(())
 }
 
-fn rollout_facts(config: &RunConfig, groups: &[Group], flat_groups: usize) -> RolloutFacts {
+fn rollout_facts(config: &RunConfig, groups: &[ScoredGroup], flat_groups: usize) -> RolloutFacts {
     let completions = || groups.iter().flat_map(|group| &group.completions);
     RolloutFacts {
         groups: groups.len(),
@@ -259,7 +260,7 @@ fn rollout_facts(config: &RunConfig, groups: &[Group], flat_groups: usize) -> Ro
 }
 
 /// Rewards by component, lengths and ends of a batch's completions, under TRL's names.
-fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String, f64> {
+fn completion_metrics(training: &Training, groups: &[ScoredGroup]) -> BTreeMap<String, f64> {
     let completions: Vec<_> = groups.iter().flat_map(|group| &group.completions).collect();
     let mut metrics = BTreeMap::new();
     for (i, name) in training.sampler.rewards.names().into_iter().enumerate() {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// A question, rendered.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct TrainQuestion {
     pub question: Question,
     pub prompt: Prompt,
 }
@@ -27,13 +27,13 @@ pub fn render_all(
     prefill: bool,
     questions: Vec<Question>,
     max_length: usize,
-) -> Result<(Vec<Item>, usize)> {
+) -> Result<(Vec<TrainQuestion>, usize)> {
     let total = questions.len();
     let mut items = Vec::with_capacity(total);
     for question in questions {
         let prompt = policy.prompt(prior, &question.text, prefill, name_hash(&question.id))?;
         if prompt.ids.len() <= max_length {
-            items.push(Item { question, prompt });
+            items.push(TrainQuestion { question, prompt });
         }
     }
     let left_out = total - items.len();
@@ -41,12 +41,12 @@ pub fn render_all(
 }
 
 /// A question with its completions and their scores.
-pub struct Group<'a> {
-    pub item: &'a Item,
+pub struct ScoredGroup<'a> {
+    pub item: &'a TrainQuestion,
     pub completions: Vec<ScoredCompletion>,
 }
 
-impl Group<'_> {
+impl ScoredGroup<'_> {
     /// Gives completions that could not be scored the mean of the others, so that they teach nothing either way.
     pub(super) fn settle_unscored(&mut self) {
         let (known, unknown): (Vec<_>, Vec<_>) =
@@ -66,7 +66,7 @@ pub struct ScoredCompletion {
 }
 
 /// What every rollout of a run needs.
-pub struct Sampler<'a> {
+pub struct RolloutScorer<'a> {
     pub policy: &'a Policy,
     pub prior: &'a PriorPrompt,
     pub rewards: &'a RewardSet,
@@ -79,11 +79,11 @@ pub struct Sampler<'a> {
 /// How often each question was drawn in a step. One that comes again, as in a small data set, gets new random numbers:
 /// the same would give the same completions.
 #[derive(Default)]
-pub struct Drawn(BTreeMap<u64, u64>);
+pub struct DrawCounts(BTreeMap<u64, u64>);
 
-impl Drawn {
+impl DrawCounts {
     /// The prompt of `item`, with a key of its own for each time it is drawn.
-    pub(super) fn next(&mut self, item: &Item) -> Prompt {
+    pub(super) fn next(&mut self, item: &TrainQuestion) -> Prompt {
         let times = self.0.entry(item.prompt.key).or_default();
         let prompt = Prompt { key: item.prompt.key.wrapping_add(*times), ..item.prompt.clone() };
         *times += 1;
@@ -91,9 +91,9 @@ impl Drawn {
     }
 }
 
-impl Sampler<'_> {
+impl RolloutScorer<'_> {
     /// The log's form of a group.
-    pub fn record(&self, group: &Group, step: usize, advantages: &[f32]) -> GroupRecord {
+    pub fn record(&self, group: &ScoredGroup, step: usize, advantages: &[f32]) -> GroupRecord {
         let names = self.rewards.names();
         let completion = |(completion, &advantage): (&ScoredCompletion, &f32)| CompletionRecord {
             text: completion.text.clone(),

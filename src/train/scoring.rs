@@ -10,37 +10,37 @@ use std::{iter, panic, thread};
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::sample::{Drawn, Group, Item, Sampler, ScoredCompletion};
+use super::sample::{DrawCounts, RolloutScorer, ScoredCompletion, ScoredGroup, TrainQuestion};
 use crate::model::lora::Adapter;
-use crate::reward::{Sample, Scored};
-use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Watch};
+use crate::reward::{RewardInput, Scored};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 
 /// A group that has ended, by its place in the request.
-type Ended = (usize, Vec<Completion>);
+type FinishedGroup = (usize, Vec<Completion>);
 
 /// The text of a completion and what it is worth.
-type Judged = (String, Scored);
+type ScoredText = (String, Scored);
 
 /// A group as the engine gave it, with what each completion is worth.
-type JudgedGroup = Vec<(Completion, Judged)>;
+type GroupScores = Vec<(Completion, ScoredText)>;
 
-impl Sampler<'_> {
+impl RolloutScorer<'_> {
     /// Completes and scores `items`, `completions` times each; `None` when cancelled.
     #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
     pub fn groups<'a>(
         &self,
         engine: &mut dyn Engine,
         adapter: Option<&Adapter>,
-        items: &[&'a Item],
+        items: &[&'a TrainQuestion],
         completions: usize,
         sampling: &Sampling,
         step: u64,
-        drawn: &mut Drawn,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Group<'a>>>> {
+        drawn: &mut DrawCounts,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<ScoredGroup<'a>>>> {
         let prompts: Vec<Prompt> = items.iter().map(|item| drawn.next(item)).collect();
         let policy = self.policy;
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: completions,
             sampling,
@@ -57,7 +57,7 @@ impl Sampler<'_> {
                 let penalty = if sampled.truncated() { self.truncation_penalty } else { 0.0 };
                 ScoredCompletion { reward: scored.total - penalty, sampled, text, scored }
             });
-            let mut group = Group { item, completions: scored.collect() };
+            let mut group = ScoredGroup { item, completions: scored.collect() };
             group.settle_unscored();
             group
         });
@@ -70,13 +70,13 @@ impl Sampler<'_> {
 /// # Errors
 /// Those of the engine, and those of the rewards, which cut the rollout short.
 fn generate_and_score(
-    sampler: &Sampler,
+    sampler: &RolloutScorer,
     engine: &mut dyn Engine,
     adapter: Option<&Adapter>,
-    items: &[&Item],
-    request: &Request,
-    watch: &mut dyn Watch,
-) -> Result<Option<Vec<JudgedGroup>>> {
+    items: &[&TrainQuestion],
+    request: &RolloutRequest,
+    watch: &mut dyn RolloutWatch,
+) -> Result<Option<Vec<GroupScores>>> {
     let over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
@@ -85,7 +85,7 @@ fn generate_and_score(
             over.fetch_or(judged.is_err(), Ordering::Relaxed);
             judged
         });
-        let mut handing = Handing { watch, groups: sender, told: vec![false; items.len()], over: &over };
+        let mut handing = ScoringWatch { watch, groups: sender, told: vec![false; items.len()], over: &over };
         let generated = engine.generate(adapter, request, &mut handing);
         if let Ok(Some(groups)) = &generated {
             handing.rest(groups);
@@ -99,16 +99,16 @@ fn generate_and_score(
 }
 
 /// Passes on what an engine tells, and groups that have ended to the scorer.
-struct Handing<'a> {
-    watch: &'a mut dyn Watch,
-    groups: Sender<Ended>,
+struct ScoringWatch<'a> {
+    watch: &'a mut dyn RolloutWatch,
+    groups: Sender<FinishedGroup>,
     /// Whether the scorer has the group.
     told: Vec<bool>,
     /// Nobody waits for the scores, or there will be none.
     over: &'a AtomicBool,
 }
 
-impl Handing<'_> {
+impl ScoringWatch<'_> {
     /// Hands over what the engine did not tell of on the way.
     fn rest(&mut self, groups: &[Vec<Completion>]) {
         for (prompt, completions) in groups.iter().enumerate() {
@@ -119,7 +119,7 @@ impl Handing<'_> {
     }
 }
 
-impl Watch for Handing<'_> {
+impl RolloutWatch for ScoringWatch<'_> {
     fn token(&mut self, prompt: usize, completion: usize, token: u32) {
         self.watch.token(prompt, completion, token);
     }
@@ -139,23 +139,23 @@ impl Watch for Handing<'_> {
 
 /// Scores groups until no more come, all that wait at a time; in the order of the request.
 fn judge_all(
-    sampler: &Sampler,
-    items: &[&Item],
-    ended: Receiver<Ended>,
+    sampler: &RolloutScorer,
+    items: &[&TrainQuestion],
+    ended: Receiver<FinishedGroup>,
     over: &AtomicBool,
-) -> Result<Vec<Vec<Judged>>> {
-    let mut judged: Vec<Vec<Judged>> = items.iter().map(|_| Vec::new()).collect();
+) -> Result<Vec<Vec<ScoredText>>> {
+    let mut judged: Vec<Vec<ScoredText>> = items.iter().map(|_| Vec::new()).collect();
     while let Ok(first) = ended.recv() {
         if over.load(Ordering::Relaxed) {
             break;
         }
-        let groups: Vec<Ended> = iter::once(first).chain(ended.try_iter()).collect();
+        let groups: Vec<FinishedGroup> = iter::once(first).chain(ended.try_iter()).collect();
         let text = |completion| sampler.policy.text(completion);
         let texts: Vec<Vec<String>> =
             groups.par_iter().map(|(_, completions)| completions.iter().map(text).collect()).collect();
         let mut samples = Vec::new();
         for ((prompt, completions), texts) in groups.iter().zip(&texts) {
-            samples.extend(completions.iter().zip(texts).map(|(completion, text)| Sample {
+            samples.extend(completions.iter().zip(texts).map(|(completion, text)| RewardInput {
                 question: &items[*prompt].question,
                 response: text,
                 prompt: sampler.prior,

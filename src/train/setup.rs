@@ -1,7 +1,7 @@
 //! From a configuration to everything that a run needs, loaded and checked.
 
 use super::contamination;
-use super::sample::{Item, Sampler, render_all};
+use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use crate::config::{DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
@@ -22,8 +22,8 @@ pub struct Setup {
     pub policy: Policy,
     pub prior: PriorPrompt,
     pub rewards: RewardSet,
-    pub questions: Vec<Item>,
-    pub held_out: Vec<Item>,
+    pub questions: Vec<TrainQuestion>,
+    pub held_out: Vec<TrainQuestion>,
     /// What the user should know: rows that were left out, and why.
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
@@ -47,7 +47,7 @@ impl Setup {
         let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
         let policy = Policy::load(source, config)?;
         let mut notes = questions.notes;
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<Item>> {
+        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<TrainQuestion>> {
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
             if long > 0 {
@@ -76,8 +76,8 @@ impl Setup {
     }
 
     /// What draws and scores completions.
-    pub fn sampler(&self, config: &RunConfig) -> Sampler<'_> {
-        Sampler {
+    pub fn sampler(&self, config: &RunConfig) -> RolloutScorer<'_> {
+        RolloutScorer {
             policy: &self.policy,
             prior: &self.prior,
             rewards: &self.rewards,

@@ -1,7 +1,7 @@
 //! The optimiser updates made from one rollout batch.
 
 use super::Training;
-use super::sample::Group;
+use super::sample::ScoredGroup;
 use super::state::TrainState;
 use crate::disk::atomic;
 use crate::grpo::adamw::Hyper;
@@ -22,7 +22,7 @@ pub struct Updated {
 }
 
 /// A completion of the batch: (group, completion).
-type Place = (usize, usize);
+type CompletionIndex = (usize, usize);
 
 /// Goes through the batch `num_iterations` times in `steps_per_generation` mini-batches. `steps` is the run's length.
 #[allow(clippy::too_many_arguments, reason = "the run, what moves in it, and the batch")]
@@ -32,16 +32,17 @@ pub fn update(
     state: &mut TrainState,
     objective: &Objective,
     guard: &mut Guard,
-    groups: &[Group],
+    groups: &[ScoredGroup],
     advantages: &[Vec<f32>],
     steps: usize,
 ) -> Result<Updated> {
     let config = training.config;
-    let places: Vec<Place> =
+    let places: Vec<CompletionIndex> =
         groups.iter().enumerate().flat_map(|(g, group)| (0..group.completions.len()).map(move |b| (g, b))).collect();
-    let masked =
-        |&(g, b): &Place| config.grpo.mask_truncated_completions && groups[g].completions[b].sampled.truncated();
-    let length = |&(g, b): &Place| groups[g].completions[b].sampled.tokens.len();
+    let masked = |&(g, b): &CompletionIndex| {
+        config.grpo.mask_truncated_completions && groups[g].completions[b].sampled.truncated()
+    };
+    let length = |&(g, b): &CompletionIndex| groups[g].completions[b].sampled.tokens.len();
     let rollout_tokens: usize = places.iter().filter(|place| !masked(place)).map(length).sum();
 
     let mini_batch = places.len().div_ceil(config.grpo.steps_per_generation);
@@ -134,9 +135,9 @@ fn step(
 
 /// The completions at `places`, by group and with their advantages.
 fn train_groups<'a>(
-    groups: &'a [Group],
+    groups: &'a [ScoredGroup],
     advantages: &[Vec<f32>],
-    places: &[Place],
+    places: &[CompletionIndex],
     masked: &[bool],
 ) -> Vec<TrainGroup<'a>> {
     let mut parts: Vec<TrainGroup> = Vec::new();

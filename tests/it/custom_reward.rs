@@ -9,8 +9,8 @@ use rft::config::CustomSection;
 use rft::data::Question;
 use rft::model::lora::Adapter;
 use rft::prompt::{self, PriorPrompt};
-use rft::reward::{Custom, Sample, Score};
-use rft::rollout::{Completion, Engine, Request, Unwatched, Watch};
+use rft::reward::{CustomReward, RewardInput, Score};
+use rft::rollout::{Completion, Engine, RolloutRequest, RolloutWatch, Unwatched};
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
@@ -50,8 +50,8 @@ impl Batch {
         Self { question, prompt: prompt::find("null-example").unwrap(), responses }
     }
 
-    fn ask(&self, judge: &Custom) -> Result<Vec<Score>> {
-        let sample = |response| Sample {
+    fn ask(&self, judge: &CustomReward) -> Result<Vec<Score>> {
+        let sample = |response| RewardInput {
             question: &self.question,
             response,
             prompt: &self.prompt,
@@ -62,13 +62,13 @@ impl Batch {
         judge.score(&self.responses.iter().map(|it| sample(it)).collect::<Vec<_>>())
     }
 
-    fn values(&self, judge: &Custom) -> Vec<Option<f64>> {
+    fn values(&self, judge: &CustomReward) -> Vec<Option<f64>> {
         self.ask(judge).unwrap().into_iter().map(|score| score.value).collect()
     }
 }
 
 fn ask(size: usize, script: &str, timeout: f64) -> Result<Vec<Score>> {
-    Batch::new(size).ask(&Custom::start(&section(script, timeout)).unwrap())
+    Batch::new(size).ask(&CustomReward::start(&section(script, timeout)).unwrap())
 }
 
 /// What goes wrong with two completions.
@@ -114,7 +114,7 @@ fn answers_come_in_any_order_null_among_them() {
 #[test]
 fn one_command_serves_all_batches() {
     let script = format!("n=0; {}", each(r#"n=$((n + 1)); echo "{\"id\":$id,\"score\":$n}""#));
-    let judge = Custom::start(&section(&script, 20.0)).unwrap();
+    let judge = CustomReward::start(&section(&script, 20.0)).unwrap();
     assert_eq!(Batch::new(2).values(&judge), [Some(1.0), Some(2.0)]);
     assert_eq!(Batch::new(0).values(&judge), []);
     assert_eq!(Batch::new(3).values(&judge), [Some(3.0), Some(4.0), Some(5.0)]);
@@ -189,8 +189,10 @@ fn what_breaks_the_protocol_is_told_at_once() {
     assert!(twice.contains("0 was answered before"), "{twice}");
 
     // Too late: one answer more than was asked for shows in the next batch.
-    let judge =
-        Custom::start(&section(&each(r#"echo "{\"id\":$id,\"score\":1}"; echo "{\"id\":$id,\"score\":0}""#), 20.0));
+    let judge = CustomReward::start(&section(
+        &each(r#"echo "{\"id\":$id,\"score\":1}"; echo "{\"id\":$id,\"score\":0}""#),
+        20.0,
+    ));
     let judge = judge.unwrap();
     let batch = Batch::new(1);
     let late = format!("{:#}", batch.ask(&judge).and_then(|_| batch.ask(&judge)).unwrap_err());
@@ -206,7 +208,7 @@ fn a_command_that_is_not_there_is_named() {
         [("./no-such-judge", "No such file or directory"), (plain.to_str().unwrap(), "Permission denied")]
     {
         let section = CustomSection { command: vec![program.into()], ..section("", 1.0) };
-        let error = format!("{:#}", Custom::start(&section).err().expect("nothing to start"));
+        let error = format!("{:#}", CustomReward::start(&section).err().expect("nothing to start"));
         assert!(error.starts_with(&format!("custom reward `judge`: start `{program}`")), "{error}");
         assert!(error.contains(cause) && error.contains("hint: `command` names a program"), "{error}");
     }
@@ -275,7 +277,7 @@ struct Waiting<'a> {
 }
 
 struct WaitingWatch<'a> {
-    inner: &'a mut dyn Watch,
+    inner: &'a mut dyn RolloutWatch,
     sign: &'a Path,
 }
 
@@ -283,14 +285,14 @@ impl Engine for Waiting<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
         self.inner.generate(adapter, request, &mut WaitingWatch { inner: watch, sign: &self.sign })
     }
 }
 
-impl Watch for WaitingWatch<'_> {
+impl RolloutWatch for WaitingWatch<'_> {
     fn group(&mut self, prompt: usize, completions: &[Completion]) {
         self.inner.group(prompt, completions);
         if prompt == 0 {
@@ -325,8 +327,8 @@ impl Engine for Silent<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        _watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        _watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
         self.0.generate(adapter, request, &mut Unwatched)
     }

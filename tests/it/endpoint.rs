@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use rft::config::{Layers, resolve};
 use rft::eval::endpoint::Endpoint;
-use rft::eval::engine::{Completer, Draw, EvalCompletion, Job, LENGTH, Watch};
+use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
 use rft::model::source::Source;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
 use rft::rollout::policy::Policy;
-use rft::server::{Key, Options};
+use rft::server::{ApiKey, ServerOptions};
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -224,9 +224,9 @@ fn prompts(count: usize) -> Vec<Rendered> {
     (0..count).map(prompt).collect()
 }
 
-fn jobs(prompts: &[Rendered], samples: usize) -> Vec<Job<'_>> {
+fn jobs(prompts: &[Rendered], samples: usize) -> Vec<EvalJob<'_>> {
     let job =
-        |(question, prompt)| Job { question, prompt, key: 1000 + question as u64, samples: (0..samples).collect() };
+        |(question, prompt)| EvalJob { question, prompt, key: 1000 + question as u64, samples: (0..samples).collect() };
     prompts.iter().enumerate().map(job).collect()
 }
 
@@ -235,14 +235,14 @@ fn draw() -> Draw {
     Draw { sampling, max_tokens: MAX_TOKENS, stop: Vec::new(), seed: 7 }
 }
 
-fn options(stub: &Stub) -> Options {
-    Options {
+fn options(stub: &Stub) -> ServerOptions {
+    ServerOptions {
         concurrency: 4,
         tries: 4,
         pause: Duration::from_millis(4),
         time_out: Duration::from_secs(20),
-        key: Some(Key::new(SECRET)),
-        ..Options::new(&stub.url)
+        key: Some(ApiKey::new(SECRET)),
+        ..ServerOptions::new(&stub.url)
     }
 }
 
@@ -255,7 +255,7 @@ struct Kept {
     enough: Option<usize>,
 }
 
-impl Watch for Kept {
+impl EvalWatch for Kept {
     fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> anyhow::Result<()> {
         assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} came twice");
         Ok(())
@@ -270,7 +270,7 @@ impl Watch for Kept {
     }
 }
 
-fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
+fn run(options: ServerOptions, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
     let prompts = prompts(questions);
     let mut kept = Kept::default();
     let done =
@@ -281,7 +281,7 @@ fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Res
     (kept, done)
 }
 
-fn error(options: Options, questions: usize) -> String {
+fn error(options: ServerOptions, questions: usize) -> String {
     format!("{:#}", run(options, questions, 1).1.unwrap_err())
 }
 
@@ -310,9 +310,9 @@ fn samples_are_drawn_in_parallel_and_handed_over_once() {
 fn nothing_depends_on_the_order_or_on_what_else_is_asked() {
     let stub = Stub::start(Behaviour::default());
     let prompts = prompts(4);
-    let complete = |jobs: &[Job], concurrency| {
+    let complete = |jobs: &[EvalJob], concurrency| {
         let mut kept = Kept::default();
-        let options = Options { concurrency, ..options(&stub) };
+        let options = ServerOptions { concurrency, ..options(&stub) };
         Endpoint::connect(&options, None).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
         kept.samples
     };
@@ -377,7 +377,7 @@ fn two_failures_in_a_row_are_no_end_but_many_are() {
 fn samples_that_came_before_a_failure_are_kept() {
     let last = |it: &Asked| it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 2");
     let stub = Stub::start(faulty(move |it| last(it).then(|| Fault::Status(500, "", String::new()))));
-    let (kept, done) = run(Options { concurrency: 1, ..options(&stub) }, 3, 2);
+    let (kept, done) = run(ServerOptions { concurrency: 1, ..options(&stub) }, 3, 2);
     assert!(done.is_err());
     assert_eq!(kept.samples.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 0), (1, 1)]);
 }
@@ -398,13 +398,13 @@ fn a_reply_that_never_comes_is_not_waited_for() {
     let stub = Stub::start(faulty(|it| {
         (it.path != "/v1/models" && it.time == 1).then_some(Fault::Slow(Duration::from_secs(600)))
     }));
-    let impatient = Options { time_out: Duration::from_millis(400), ..options(&stub) };
+    let impatient = ServerOptions { time_out: Duration::from_millis(400), ..options(&stub) };
     let (kept, done) = run(impatient.clone(), 1, 2);
     done.unwrap();
     assert_eq!(kept.samples.len(), 2);
 
     let stub = Stub::start(faulty(|it| (it.path != "/v1/models").then_some(Fault::Slow(Duration::from_secs(600)))));
-    let told = error(Options { tries: 2, url: stub.url.clone(), ..impatient }, 1);
+    let told = error(ServerOptions { tries: 2, url: stub.url.clone(), ..impatient }, 1);
     assert!(told.contains("no reply within 400ms (2 tries)\nhint: "), "{told}");
 }
 
@@ -478,12 +478,12 @@ fn refusals_end_at_once_and_say_what_to_do() {
         let stub = Stub::start(faulty(move |it| {
             (it.body["max_tokens"] == MAX_TOKENS).then(|| Fault::Status(status, headers, body.clone()))
         }));
-        let told = error(Options { concurrency: 1, ..options(&stub) }, 2);
+        let told = error(ServerOptions { concurrency: 1, ..options(&stub) }, 2);
         assert!(told.contains(hint) && told.contains("sample 0 of question 0"), "{status}: {told}");
         assert_eq!(stub.samples().len(), 1, "{status}");
     }
     let locked = Stub::start(faulty(|_| Some(Fault::Status(401, "", "who are you?".into()))));
-    let told = error(Options { key: None, ..options(&locked) }, 1);
+    let told = error(ServerOptions { key: None, ..options(&locked) }, 1);
     assert!(told.contains("the server answers 401: who are you?\nhint: set RFT_ENDPOINT_KEY"), "{told}");
     assert_eq!(locked.asked().len(), 1);
 }
@@ -509,7 +509,8 @@ fn the_model_is_one_that_is_served() {
     assert_eq!(told, "the server serves 2 models\nhint: choose with --served-model: `a`, `b`");
 
     let one = Stub::start(Behaviour::default());
-    let endpoint = Endpoint::connect(&Options { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
+    let endpoint =
+        Endpoint::connect(&ServerOptions { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
     assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
     let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
     assert!(error(options(&none), 1).contains("serves no model"));
@@ -521,7 +522,7 @@ fn the_model_is_one_that_is_served() {
 fn a_server_that_is_not_there_is_told_at_once() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
-    let told = format!("{:#}", Endpoint::connect(&Options::new(&url), None).err().unwrap());
+    let told = format!("{:#}", Endpoint::connect(&ServerOptions::new(&url), None).err().unwrap());
     assert!(told.contains(&url) && told.contains("\nhint: is the server running"), "{told}");
 }
 
@@ -549,7 +550,7 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
 #[test]
 fn an_error_of_the_taker_ends_the_work() {
     struct Full(usize);
-    impl Watch for Full {
+    impl EvalWatch for Full {
         fn sample(&mut self, _: usize, _: usize, completion: EvalCompletion) -> anyhow::Result<()> {
             assert_ne!(completion.finish, LENGTH);
             self.0 += 1;

@@ -19,12 +19,12 @@ use rft::prompt::{self, PriorPrompt};
 use rft::reward::RewardSet;
 use rft::rollout::mock::MockEngine;
 use rft::rollout::policy::Policy;
-use rft::rollout::{Completion, Engine, Prompt, Request, Watch};
+use rft::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch};
 use rft::run::metrics::MetricsRecord;
 use rft::run::{GroupRecord, Progress, RunDir, Stop, completions, metrics};
-use rft::train::sample::{Item, Sampler, render_all};
+use rft::train::sample::{RolloutScorer, TrainQuestion, render_all};
 use rft::train::state::TrainState;
-use rft::train::{Outcome, Training, train};
+use rft::train::{TrainOutcome, Training, train};
 use tempfile::TempDir;
 
 pub struct Lab {
@@ -34,8 +34,8 @@ pub struct Lab {
     pub stop: Stop,
     prior: PriorPrompt,
     rewards: RewardSet,
-    pub questions: Vec<Item>,
-    pub held_out: Vec<Item>,
+    pub questions: Vec<TrainQuestion>,
+    pub held_out: Vec<TrainQuestion>,
     pub folder: TempDir,
     said: Said,
 }
@@ -110,11 +110,11 @@ impl Lab {
         .unwrap()
     }
 
-    pub fn train(&self, engine: &mut dyn Engine, state: &mut TrainState) -> Result<Outcome> {
+    pub fn train(&self, engine: &mut dyn Engine, state: &mut TrainState) -> Result<TrainOutcome> {
         let (config, run) = (&self.config, self.run_dir());
         let training = Training {
             config,
-            sampler: Sampler {
+            sampler: RolloutScorer {
                 policy: &self.policy,
                 prior: &self.prior,
                 rewards: &self.rewards,
@@ -134,7 +134,7 @@ impl Lab {
     }
 
     /// Trains from a new state with an engine that answers `respond`; returns the state at the end.
-    pub fn run<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> (Outcome, TrainState) {
+    pub fn run<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> (TrainOutcome, TrainState) {
         let mut state = self.state();
         let outcome = self.train(&mut self.engine(respond), &mut state).unwrap();
         (outcome, state)
@@ -193,8 +193,8 @@ impl Engine for Honest<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
         let Some(mut groups) = self.mock.generate(adapter, request, watch)? else { return Ok(None) };
         for (prompt, completions) in request.prompts.iter().zip(&mut groups) {

@@ -19,7 +19,7 @@ use rft::model::pack::Pack;
 use rft::model::safetensors::SafetensorsFile;
 use rft::model::source::Source;
 use rft::ops::head::TokenStats;
-use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
+use rft::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -237,7 +237,7 @@ fn greedy_tokens_equal_those_of_transformers() {
     let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 256).unwrap();
     let cases: Vec<Case> = read(&fixture("greedy_qwen_coder_0.5b.json"));
     let prompts: Vec<Prompt> = (0..).zip(&cases).map(|(key, c)| Prompt { ids: c.prompt.clone(), key }).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: 1,
         sampling: &Sampling::greedy(),

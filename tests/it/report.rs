@@ -11,7 +11,7 @@ use rft::eval::asked::QuestionRecord;
 use rft::eval::folder::{BenchRecord, EvalFolder, GradeRecord, Identity, SampleRecord};
 use rft::eval::grade::Grade;
 use rft::eval::profile::{Extraction, Profile, Style};
-use rft::eval::score::{Estimate, Lengths, Scores};
+use rft::eval::score::{BenchmarkScores, SampleLengths, ShareEstimate};
 use rft::math::Verdict;
 use rft::report::Report;
 use rft::report::load::load;
@@ -164,13 +164,13 @@ impl Lab {
         }
         files.settle(&samples).unwrap();
         files.write_grades(&grades).unwrap();
-        let scores = Scores {
+        let scores = BenchmarkScores {
             benchmark: name.into(),
             profile: "study".into(),
             questions: self.questions,
             of: self.questions,
             samples: 2,
-            accuracy: Estimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
+            accuracy: ShareEstimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
             pass_at: BTreeMap::new(),
             majority: None,
             base_accuracy: None,
@@ -179,7 +179,7 @@ impl Lab {
             no_answer: 0.0,
             undecided: 0.0,
             unparsable: None,
-            tokens: Lengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
+            tokens: SampleLengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
             sandbox: None,
             grader: "1".into(),
             notes: vec![],

@@ -15,7 +15,7 @@ use rft::model::reference::Reference;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::ops::attention::{self, KvSpan, Part};
 use rft::rng::{Purpose, Stream};
-use rft::rollout::{Completion, Engine, Finish, Prompt, Request, Sampling, Unwatched, Watch};
+use rft::rollout::{Completion, Engine, Finish, Prompt, RolloutRequest, RolloutWatch, Sampling, Unwatched};
 use std::collections::{BTreeMap, HashMap};
 
 /// Random weights ten times as wide as usual: their logits are far from equal.
@@ -84,8 +84,8 @@ fn prompts(config: &ModelConfig) -> Vec<Prompt> {
 }
 
 /// 24 tokens for each of 4 completions, and nothing that stops them.
-fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> Request<'a> {
-    Request {
+fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> RolloutRequest<'a> {
+    RolloutRequest {
         prompts,
         num_generations: 4,
         sampling,
@@ -97,7 +97,12 @@ fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> Request<'a> {
     }
 }
 
-fn generate(decoder: &Decoder, adapter: Option<&Adapter>, max_rows: usize, request: &Request) -> Vec<Vec<Completion>> {
+fn generate(
+    decoder: &Decoder,
+    adapter: Option<&Adapter>,
+    max_rows: usize,
+    request: &RolloutRequest,
+) -> Vec<Vec<Completion>> {
     let mut engine = CpuEngine { decoder, max_rows };
     engine.generate(adapter, request, &mut Unwatched).unwrap().expect("nobody cancelled")
 }
@@ -178,17 +183,18 @@ fn the_tokens_do_not_depend_on_the_schedule() {
         let (decoder, adapter) = (decoder(&config), adapter(&config));
         let (prompts, sampling) = (prompts(&config), Sampling::plain(1.0));
         // Some completions end early, so that freed rows are refilled.
-        let request = Request { ends: &|tokens| tokens[tokens.len() - 1] % 16 == 0, ..request(&prompts, &sampling) };
+        let request =
+            RolloutRequest { ends: &|tokens| tokens[tokens.len() - 1] % 16 == 0, ..request(&prompts, &sampling) };
         let expected = generate(&decoder, Some(&adapter), 1000, &request);
         for (threads, max_rows) in [(1, 1), (1, 64), (2, 3), (2, 64), (4, 1), (4, 3), (4, 17)] {
             let got = with_threads(threads, || generate(&decoder, Some(&adapter), max_rows, &request));
             assert_eq!(got, expected, "{threads} threads, {max_rows} rows");
         }
         let reversed: Vec<Prompt> = prompts.iter().rev().cloned().collect();
-        let mut got = generate(&decoder, Some(&adapter), 3, &Request { prompts: &reversed, ..request });
+        let mut got = generate(&decoder, Some(&adapter), 3, &RolloutRequest { prompts: &reversed, ..request });
         got.reverse();
         assert_eq!(got, expected, "prompts in reverse order");
-        let more = generate(&decoder, Some(&adapter), 7, &Request { num_generations: 6, ..request });
+        let more = generate(&decoder, Some(&adapter), 7, &RolloutRequest { num_generations: 6, ..request });
         assert!(
             more.iter().zip(&expected).all(|(more, group)| more[..4] == group[..]),
             "more completions of each prompt"
@@ -201,13 +207,13 @@ fn completions_differ_by_completion_step_and_seed() {
     let config = small();
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
-    let completions = |request: &Request| {
+    let completions = |request: &RolloutRequest| {
         let groups = generate(&decoder, None, 64, request);
         groups.into_iter().flatten().map(|completion| completion.tokens).collect::<Vec<_>>()
     };
     let mut all = completions(&request);
-    all.extend(completions(&Request { step: 4, ..request }));
-    all.extend(completions(&Request { seed: 8, ..request }));
+    all.extend(completions(&RolloutRequest { step: 4, ..request }));
+    all.extend(completions(&RolloutRequest { seed: 8, ..request }));
     let count = all.len();
     all.sort();
     all.dedup();
@@ -252,7 +258,7 @@ fn completions_end_at_the_first_reason() {
 
     let stop_tokens: Vec<u32> = (0..12).collect();
     let ends = |tokens: &[u32]| tokens.len() > 1 && tokens.iter().rev().take(2).all(|token| token % 5 == 0);
-    let stopped = generate(&decoder, None, 6, &Request { stop_tokens: &stop_tokens, ends: &ends, ..whole });
+    let stopped = generate(&decoder, None, 6, &RolloutRequest { stop_tokens: &stop_tokens, ends: &ends, ..whole });
     let (mut by_token, mut by_string, mut by_length) = (0, 0, 0);
     for (whole, completion) in unstopped.iter().flatten().zip(stopped.iter().flatten()) {
         let reason = (1..=24).find_map(|len| {
@@ -275,7 +281,7 @@ fn completions_end_at_the_first_reason() {
         "{by_token}, {by_string}, {by_length}: a case is not tested"
     );
 
-    let one = generate(&decoder, None, 6, &Request { max_completion_length: 1, ..whole });
+    let one = generate(&decoder, None, 6, &RolloutRequest { max_completion_length: 1, ..whole });
     assert!(one.iter().flatten().zip(unstopped.iter().flatten()).all(|(one, whole)| one.tokens == whole.tokens[..1]));
 }
 
@@ -287,7 +293,7 @@ struct Impatient {
     told: BTreeMap<(usize, usize), Vec<u32>>,
 }
 
-impl Watch for Impatient {
+impl RolloutWatch for Impatient {
     fn token(&mut self, prompt: usize, completion: usize, token: u32) {
         self.told.entry((prompt, completion)).or_default().push(token);
     }
@@ -328,7 +334,7 @@ struct Groups {
     told: Vec<(usize, usize, Vec<Completion>)>,
 }
 
-impl Watch for Groups {
+impl RolloutWatch for Groups {
     fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.drawn += 1;
     }
@@ -375,7 +381,7 @@ fn greedy_tokens_are_the_most_probable_of_the_slow_twin() {
     for config in [small(), large()] {
         let (decoder, prompts) = (decoder(&config), prompts(&config));
         let sampling = Sampling::greedy();
-        let request = Request { num_generations: 1, ..request(&prompts, &sampling) };
+        let request = RolloutRequest { num_generations: 1, ..request(&prompts, &sampling) };
         let twin = Reference::new(config.clone(), &named_tensors(&config)).unwrap();
         for (prompt, group) in prompts.iter().zip(generate(&decoder, None, 64, &request)) {
             let ids: Vec<u32> = prompt.ids.iter().chain(&group[0].tokens).copied().collect();

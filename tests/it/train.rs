@@ -9,7 +9,7 @@ use anyhow::Result;
 use rft::model::lora::Adapter;
 use rft::model::peft::load_adapter;
 use rft::model::weights::{RandomWeights, Weights};
-use rft::rollout::{Completion, Engine, Request, Watch};
+use rft::rollout::{Completion, Engine, RolloutRequest, RolloutWatch};
 use rft::run::metrics::{self, MetricsRecord};
 
 use crate::cli::rft;
@@ -352,8 +352,8 @@ impl Engine for Poisoned<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
         let mut groups = self.0.generate(adapter, request, watch)?;
         groups.iter_mut().flatten().flatten().for_each(|completion| completion.logprobs.fill(f32::NAN));

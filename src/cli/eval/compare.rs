@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::table;
 use crate::cli::output_format::OutputFormat;
-use crate::eval::compare::{Comparison, compare};
+use crate::eval::compare::{EvalComparison, compare};
 use crate::eval::folder::EvalFolder;
 
 /// Compare two evaluations, question by question
@@ -45,7 +45,7 @@ pub fn run(args: &EvalCompareArgs) -> Result<()> {
 }
 
 /// A row for each benchmark.
-pub fn rows(comparisons: &[Comparison]) -> Table {
+pub fn rows(comparisons: &[EvalComparison]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["benchmark", "questions", "A", "B", "B less A, 95 % interval", "p", "would have shown"]);

@@ -79,7 +79,7 @@ fn print_bench(args: &EvalShowArgs, name: &str, bench: &BenchFolder, most: usize
         println!("── {name} {} sample {}: {verdict}", plain(&sample.question_id), sample.sample);
         println!("{}", plain(if args.prompt { &question.prompt_text } else { &question.question }));
         for (place, option) in question.options.iter().enumerate() {
-            println!("{}) {}", crate::eval::bench::Choices::letter(place), plain(option));
+            println!("{}) {}", crate::eval::bench::AnswerOptions::letter(place), plain(option));
         }
         println!("── {} tokens, ended by {}", sample.tokens, plain(&sample.finish));
         println!("{}", plain(&sample.text));

@@ -12,7 +12,7 @@ use crate::cli::output_format::TableFormat;
 use crate::config::{self, RunConfig};
 use crate::model::hub;
 use crate::reward::RewardSet;
-use crate::reward::bench::{self, Frame, Kind, Limits, Report, Tally};
+use crate::reward::bench::{self, BenchReport, CaseKind, CaseTally, Frame, PassLimits};
 use crate::{data, prompt};
 
 /// Failures that are shown with the table.
@@ -57,15 +57,15 @@ pub struct RewardTestArgs {
     seed: u64,
 
     /// Largest share of wrong answers that are accepted
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_accept)]
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().false_accept)]
     max_false_accept: f64,
 
     /// Largest share of right answers that are rejected
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_reject)]
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().false_reject)]
     max_false_reject: f64,
 
     /// Largest share of right answers that stay undecided
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().undecided)]
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().undecided)]
     max_undecided: f64,
 
     /// Form of the output
@@ -83,7 +83,7 @@ pub fn run(args: RewardTestArgs) -> Result<()> {
     let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
     let questions = data::load(&config.data, args.seed, 0, &fetch)?.questions;
     let report = bench::run(&rewards, Frame::new(&config, &prior), &questions, args.limit, args.seed);
-    let limits = Limits {
+    let limits = PassLimits {
         false_accept: args.max_false_accept,
         false_reject: args.max_false_reject,
         undecided: args.max_undecided,
@@ -109,7 +109,7 @@ fn resolve(args: &RewardTestArgs) -> Result<RunConfig> {
     Ok(config::resolve(&layers)?.config)
 }
 
-fn text(report: &Report, config: &RunConfig, components: &[&str]) -> String {
+fn text(report: &BenchReport, config: &RunConfig, components: &[&str]) -> String {
     let mut text = format!(
         "data     {}: {} gold answers, {} of them unreadable\nprompt   {}\nreward   {}\n\n",
         config.data.path,
@@ -163,11 +163,11 @@ fn shown(text: &str) -> String {
     format!("`{plain}`{end}")
 }
 
-fn table(report: &Report) -> Table {
+fn table(report: &BenchReport) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "cases", "false accepts", "false rejects", "undecided", "median", "max"]);
-    let mut row = |name: &str, rewriting: Option<bool>, tally: &Tally| {
+    let mut row = |name: &str, rewriting: Option<bool>, tally: &CaseTally| {
         // A right answer cannot be falsely accepted, nor a wrong one rejected; a format can be either.
         let count =
             |count: usize, possible: bool| if possible || count > 0 { count.to_string() } else { "-".to_owned() };
@@ -182,7 +182,7 @@ fn table(report: &Report) -> Table {
         ]);
     };
     for (kind, tally) in &report.tallies {
-        let side = if *kind == Kind::BrokenTags { None } else { Some(kind.is_rewriting()) };
+        let side = if *kind == CaseKind::BrokenTags { None } else { Some(kind.is_rewriting()) };
         row(kind.name(), side, tally);
     }
     row("all", None, &report.total());
@@ -196,9 +196,9 @@ fn micros(time: Duration) -> String {
     format!("{:.1} µs", time.as_secs_f64() * 1e6)
 }
 
-fn as_json(report: &Report, config: &RunConfig, passed: bool) -> serde_json::Value {
+fn as_json(report: &BenchReport, config: &RunConfig, passed: bool) -> serde_json::Value {
     let microseconds = |time: Duration| (time.as_secs_f64() * 1e7).round() / 10.0;
-    let counts = |tally: &Tally| {
+    let counts = |tally: &CaseTally| {
         json!({
             "cases": tally.cases,
             "false_accepts": tally.false_accepts,

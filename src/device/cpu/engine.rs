@@ -4,8 +4,8 @@ use crate::device::cpu::decoder::Decoder;
 use crate::model::lora::Adapter;
 use crate::ops::attention::{self, KvSpan, Part};
 use crate::rollout::sampler::sample;
-use crate::rollout::schedule::{self, Decode, Row};
-use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::schedule::{self, Decode, DecodingRow};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 use anyhow::Result;
 use rayon::prelude::*;
 
@@ -20,8 +20,8 @@ impl Engine for CpuEngine<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
         let mut rollout = Rollout {
             decoder: self.decoder,
@@ -97,7 +97,7 @@ impl Decode for Rollout<'_> {
         Ok(())
     }
 
-    fn start(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn start(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         for row in rows {
             while self.caches.len() <= row.slot {
                 let heads = self.decoder.heads();
@@ -110,7 +110,7 @@ impl Decode for Rollout<'_> {
         Ok(())
     }
 
-    fn decode(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         let Self { decoder, adapter, sampling, prompts, caches, .. } = self;
         let chunk = if decoder.weight_bytes() <= CACHED_WEIGHT_BYTES {
             rows.len().div_ceil(rayon::current_num_threads()).clamp(1, ROWS_PER_TASK)
@@ -158,11 +158,11 @@ impl Rollout<'_> {
     }
 }
 
-fn prefix<'a>(prompts: &'a [Option<Prefix>], row: &Row) -> &'a Prefix {
+fn prefix<'a>(prompts: &'a [Option<Prefix>], row: &DecodingRow) -> &'a Prefix {
     prompts[row.prompt_slot].as_ref().expect("a row's prompt is prefilled before it starts")
 }
 
-fn draw(row: &mut Row, logits: &[f32], sampling: &Sampling) {
+fn draw(row: &mut DecodingRow, logits: &[f32], sampling: &Sampling) {
     let (token, logprob) = sample(logits, sampling, &row.stream, row.tokens.len() as u64);
     row.push(token, logprob);
 }
@@ -173,7 +173,7 @@ fn decode(
     adapter: Option<&Adapter>,
     sampling: &Sampling,
     prompts: &[Option<Prefix>],
-    rows: &mut [(&mut Vec<KvSpan>, &mut Row)],
+    rows: &mut [(&mut Vec<KvSpan>, &mut DecodingRow)],
 ) {
     let tokens: Vec<u32> = rows.iter().map(|(_, row)| row.tokens[row.tokens.len() - 1]).collect();
     let positions: Vec<u32> = rows.iter().map(|(_, row)| (row.prompt_len + row.tokens.len() - 1) as u32).collect();

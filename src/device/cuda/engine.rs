@@ -11,8 +11,8 @@ use super::slabs::{Batch, Slabs, Start};
 use super::{Gpu, Shared, room};
 use crate::device::memory::DECODE_STEPS;
 use crate::model::lora::Adapter;
-use crate::rollout::schedule::{self, Decode, Row};
-use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::schedule::{self, Decode, DecodingRow};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 use anyhow::{Context, Result, bail};
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -35,8 +35,8 @@ impl Engine for CudaEngine<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
         let Shared { gpu, decoder, arena, .. } = self.shared;
         if let Some(adapter) = adapter {
@@ -83,11 +83,11 @@ impl Decode for Rollout<'_> {
     }
 
     /// The first tokens are drawn with the next steps: the host does not wait for them.
-    fn start(&mut self, _rows: &mut [Row]) -> Result<()> {
+    fn start(&mut self, _rows: &mut [DecodingRow]) -> Result<()> {
         Ok(())
     }
 
-    fn decode(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         let Self { gpu, decoder, sampling, slabs, graphs, .. } = self;
         let starts: Vec<Start> = rows.iter().map(Start::from).collect();
         slabs.set(gpu, &starts)?;
@@ -106,8 +106,8 @@ impl Decode for Rollout<'_> {
     }
 }
 
-impl From<&Row> for Start {
-    fn from(row: &Row) -> Self {
+impl From<&DecodingRow> for Start {
+    fn from(row: &DecodingRow) -> Self {
         Self {
             slot: row.slot,
             prompt_slot: row.prompt_slot,

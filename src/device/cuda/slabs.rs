@@ -10,7 +10,7 @@ use crate::device::memory::layout::{Cache, DecodeSpans, Saved, SlabMemory, SlabS
 use crate::device::memory::{DECODE_STEPS, PREFILL_TOKENS, REPORTED};
 use crate::grpo::learner::OutOfMemory;
 use crate::model::pack::Pack;
-use crate::rollout::{Prompt, Request, Sampling};
+use crate::rollout::{Prompt, RolloutRequest, Sampling};
 use anyhow::{Result, ensure};
 use half::bf16;
 
@@ -104,7 +104,7 @@ impl Slabs {
         arena: &mut Arena,
         decoder: &Decoder,
         adapted: bool,
-        request: &Request,
+        request: &RolloutRequest,
         max_rows: usize,
     ) -> Result<Self> {
         let mut rows = max_rows.min(request.prompts.len() * request.num_generations);
@@ -134,7 +134,7 @@ impl Slabs {
         arena: &mut Arena,
         decoder: &Decoder,
         adapted: bool,
-        request: &Request,
+        request: &RolloutRequest,
         rows: usize,
     ) -> Result<Self> {
         let size = Self::size(request, rows);
@@ -150,7 +150,7 @@ impl Slabs {
         Ok(Self { rows, prompt_slots, capacity, adapted, prompt_cache, completion_cache, memory, reported })
     }
 
-    fn size(request: &Request, rows: usize) -> SlabSize {
+    fn size(request: &RolloutRequest, rows: usize) -> SlabSize {
         let prompts = request.prompts;
         SlabSize {
             rows,

@@ -13,7 +13,7 @@ use crate::behavior::Classifier;
 use crate::behavior::summary::Counted;
 use crate::eval::asked::QuestionRecord;
 use crate::eval::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, Identity};
-use crate::eval::score::Scores;
+use crate::eval::score::BenchmarkScores;
 use crate::math::Verdict;
 use crate::run::status;
 
@@ -38,7 +38,7 @@ pub struct Evaluation {
 /// A benchmark that was answered to the end. Lists are in the order of its questions.
 pub struct Bench {
     pub record: BenchRecord,
-    pub scores: Scores,
+    pub scores: BenchmarkScores,
     pub ids: Vec<String>,
     /// Of each question, the share of right samples.
     pub right: Vec<f64>,
@@ -94,7 +94,7 @@ impl Bench {
             return Ok(Err("samples are missing, and no score can be told from a part of them".to_owned()));
         }
         let path = files.results();
-        let scores: Scores =
+        let scores: BenchmarkScores =
             serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("parse `{}`", path.display()))?;
         let grades = files.grades()?;
         // Grades are in the order of questions, and of samples within each.

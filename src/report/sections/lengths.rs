@@ -65,7 +65,12 @@ fn length(material: &Material, group: &Group, benchmark: &str, ids: &[String]) -
 }
 
 /// Mean of a share over benchmarks and seeds.
-pub fn share(material: &Material, group: &Group, aligned: &Aligned, of: fn(&crate::eval::score::Scores) -> f64) -> f64 {
+pub fn share(
+    material: &Material,
+    group: &Group,
+    aligned: &Aligned,
+    of: fn(&crate::eval::score::BenchmarkScores) -> f64,
+) -> f64 {
     let of_benchmark =
         |name: &str| group.benches(material, name).into_iter().map(|bench| of(&bench.scores)).collect::<Vec<_>>();
     mean(&aligned.benchmarks.iter().flat_map(|it| of_benchmark(&it.name)).collect::<Vec<_>>())

@@ -9,7 +9,7 @@ use crate::device::memory::DECODE_STEPS;
 use crate::device::memory::layout::Rows;
 use crate::device::memory::plan::cache_bytes_per_token;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Prompt, Request, Sampling};
+use crate::rollout::{Prompt, RolloutRequest, Sampling};
 use anyhow::Result;
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
     let group = 8.min(rows);
     let prompts: Vec<Prompt> =
         (0..rows.div_ceil(group) as u64).map(|key| Prompt { ids: vec![1; PROMPT], key }).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: group,
         sampling: &sampling,

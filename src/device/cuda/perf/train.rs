@@ -14,7 +14,7 @@ use crate::grpo::pass::{PassPlan, TrainGroup, gradient_pass};
 use crate::model::config::ModelConfig;
 use crate::model::pack::Pack;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result, ensure};
 use std::time::Instant;
 
@@ -138,7 +138,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     let mut lines = Vec::new();
     // The first step chooses algorithms.
     for number in 1..=STEPS {
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: GENERATIONS,
             sampling: &sampling,

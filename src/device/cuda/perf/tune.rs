@@ -18,7 +18,7 @@ use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::Result;
 use half::bf16;
 use std::path::PathBuf;
@@ -95,7 +95,7 @@ fn sizes(from: usize, to: usize) -> Vec<usize> {
 fn decode(shared: &Shared, adapter: &Adapter, rows: usize) -> Result<()> {
     let prompts: Vec<Prompt> =
         (0..rows.div_ceil(GROUP) as u64).map(|key| Prompt { ids: vec![1; GROUP.min(rows)], key }).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: GROUP.min(rows),
         sampling: &Sampling::plain(1.0),

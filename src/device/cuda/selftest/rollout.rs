@@ -13,7 +13,7 @@ use crate::model::pack::Pack;
 use crate::ops::head::token_stats;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::sampler::sample;
-use crate::rollout::{Completion, Engine, Finish, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Finish, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
 /// Tokens that may be other ones by chance alone.
@@ -47,7 +47,7 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
         .collect();
     // Ends by token, by text and by length; 5 rows for 24 completions, so that freed rows are refilled.
     let stop_tokens: Vec<u32> = (0..4).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: 6,
         sampling,
@@ -133,7 +133,7 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
 
 /// Groups that come back for no prompts.
 fn empty(pair: &Pair, sampling: &Sampling) -> Result<usize> {
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &[],
         num_generations: 6,
         sampling,

@@ -20,7 +20,7 @@ use crate::model::pack::Pack;
 use crate::model::source::Source;
 use crate::model::weights::Weights;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Completion, Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
 /// A checkpoint whose values bf16 can hold, so that both devices have the same.
@@ -155,7 +155,7 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
     for step in 1..=3 {
         let prompts: Vec<Prompt> =
             (0..4).map(|key| Prompt { ids: lab.below(21, source.config.vocab_size), key }).collect();
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: 8,
             sampling: &sampling,
