@@ -26,13 +26,13 @@ pub enum Opinion {
 }
 
 /// A model behind a server, pinned by its name, asked at temperature 0 with a fixed seed.
-pub struct Judge {
+pub struct ModelJudge {
     client: ServerClient,
     model: String,
     cache: PathBuf,
 }
 
-impl Judge {
+impl ModelJudge {
     /// Replies are kept below the folder `cache` and not asked for again.
     ///
     /// # Errors
@@ -51,13 +51,13 @@ impl Judge {
         let id = hash::sha256(json!([words.system, message, self.model, SEED]).to_string().as_bytes());
         let file = self.cache.join(format!("{id}.json"));
         if let Ok(text) = std::fs::read_to_string(&file)
-            && let Ok(kept) = serde_json::from_str::<Kept>(&text)
+            && let Ok(kept) = serde_json::from_str::<CachedReply>(&text)
         {
             return Ok(parse(&kept.reply));
         }
         let reply = self.reply(&words.system, &message, &id)?;
         std::fs::create_dir_all(&self.cache).with_context(|| format!("make `{}`", self.cache.display()))?;
-        let kept = Kept { model: self.model.clone(), class, reply };
+        let kept = CachedReply { model: self.model.clone(), class, reply };
         atomic::write(&file, serde_json::to_string(&kept)?.as_bytes())?;
         Ok(parse(&kept.reply))
     }
@@ -86,7 +86,7 @@ fn content(body: &str) -> Result<String, String> {
 
 /// A reply as it lies in the cache.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedReply {
     model: String,
     class: Class,
     reply: String,
@@ -185,7 +185,7 @@ mod tests {
     fn asks_once_and_remembers() {
         let cache = tempfile::tempdir().unwrap();
         let (address, seen) = server(vec![(429, ""), (200, "present: yes\ncount: 2\n"), (200, "It does.")]);
-        let judge = Judge::new(&options(&address), "m-2026", cache.path()).unwrap();
+        let judge = ModelJudge::new(&options(&address), "m-2026", cache.path()).unwrap();
         for _ in 0..2 {
             assert_eq!(judge.ask(Class::Code, "{response}?", "x {problem}").unwrap(), Opinion::Count(2));
         }
@@ -208,7 +208,7 @@ mod tests {
     fn a_refusal_is_told_without_the_key() {
         let cache = tempfile::tempdir().unwrap();
         let (address, _) = server(vec![(401, "")]);
-        let judge = Judge::new(&options(&address), "m", cache.path()).unwrap();
+        let judge = ModelJudge::new(&options(&address), "m", cache.path()).unwrap();
         let error = format!("{:#}", judge.ask(Class::Code, "p", "r").unwrap_err());
         assert!(error.contains("401") && error.contains("RFT_ENDPOINT_KEY") && !error.contains("s3cret"), "{error}");
     }

@@ -11,12 +11,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::behavior::agreement::Tally;
+use crate::behavior::agreement::ConfusionCounts;
 use crate::behavior::heatmap::heatmap;
-use crate::behavior::judge::{Judge, Opinion};
-use crate::behavior::samples::{self, Columns, Response};
-use crate::behavior::summary::{Counted, Estimate, Summary};
-use crate::behavior::{Class, Classifier, Span};
+use crate::behavior::judge::{ModelJudge, Opinion};
+use crate::behavior::samples::{self, Response, ResponseColumns};
+use crate::behavior::summary::{ClassEstimate, ResponseCounts, Summary};
+use crate::behavior::{BehaviorSpan, Class, Classifier};
 use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
 use crate::server::ServerOptions;
@@ -96,7 +96,7 @@ struct Classified {
     name: String,
     responses: Vec<Response>,
     /// Of each response.
-    spans: Vec<Vec<Span>>,
+    spans: Vec<Vec<BehaviorSpan>>,
     summary: Summary,
     judged: Option<JudgeSummary>,
 }
@@ -109,23 +109,24 @@ pub fn run(args: ClassifyArgs) -> Result<()> {
     let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
     let judge = match (&args.endpoint, &args.judge_model) {
-        (Some(endpoint), Some(model)) => Some(Judge::new(
+        (Some(endpoint), Some(model)) => Some(ModelJudge::new(
             &ServerOptions { concurrency: JUDGE_WORKERS, ..ServerOptions::new(endpoint) },
             model,
             &args.judge_cache,
         )?),
         _ => None,
     };
-    let columns = Columns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
+    let columns =
+        ResponseColumns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
     let mut all = Vec::new();
     for input in &args.inputs {
         let responses = samples::read(input, &columns)?;
-        let spans: Vec<Vec<Span>> =
+        let spans: Vec<Vec<BehaviorSpan>> =
             responses.iter().map(|response| classifier.classify(&response.prompt, &response.text)).collect();
-        let counted: Vec<Counted> = responses
+        let counted: Vec<ResponseCounts> = responses
             .iter()
             .zip(&spans)
-            .map(|(response, spans)| Counted::new(&response.question_id, response.tokens, spans))
+            .map(|(response, spans)| ResponseCounts::new(&response.question_id, response.tokens, spans))
             .collect();
         let summary = Summary::new(&counted, args.seed);
         let judged =
@@ -191,7 +192,7 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
     table
 }
 
-fn figure(estimate: &Estimate, scale: f64, digits: usize) -> String {
+fn figure(estimate: &ClassEstimate, scale: f64, digits: usize) -> String {
     let [value, low, high] =
         [estimate.value, estimate.interval.low, estimate.interval.high].map(|it| format!("{:.digits$}", scale * it));
     format!("{value} [{low}, {high}]")
@@ -246,20 +247,20 @@ struct JudgeClassSummary {
     unparsable: usize,
     kappa: Option<f64>,
     /// The rules against the judge, who is taken for right here.
-    tally: Tally,
+    tally: ConfusionCounts,
 }
 
 impl JudgeClassSummary {
     /// The share of responses that show the class, among those with a reply that could be read.
     fn share(&self) -> Option<f64> {
-        let Tally { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
+        let ConfusionCounts { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
         let read = true_positives + false_positives + false_negatives + true_negatives;
         (read > 0).then(|| (true_positives + false_negatives) as f64 / read as f64)
     }
 }
 
 impl JudgeSummary {
-    fn ask(judge: &Judge, responses: &[Response], spans: &[Vec<Span>], limit: usize) -> Result<Self> {
+    fn ask(judge: &ModelJudge, responses: &[Response], spans: &[Vec<BehaviorSpan>], limit: usize) -> Result<Self> {
         let n = limit.min(responses.len());
         let chosen: Vec<usize> = (0..n).map(|index| index * responses.len() / n).collect();
         let tasks: Vec<(usize, Class)> =
@@ -288,7 +289,13 @@ impl JudgeSummary {
             return Err(error);
         }
         let mut classes: Vec<JudgeClassSummary> = Class::ALL
-            .map(|class| JudgeClassSummary { class, count: 0, unparsable: 0, kappa: None, tally: Tally::default() })
+            .map(|class| JudgeClassSummary {
+                class,
+                count: 0,
+                unparsable: 0,
+                kappa: None,
+                tally: ConfusionCounts::default(),
+            })
             .into();
         for ((index, class), opinion) in tasks.into_iter().zip(opinions) {
             let judged = &mut classes[class as usize];

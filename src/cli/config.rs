@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
-use crate::config::{self, Layers, PRESETS};
+use crate::config::{self, ConfigLayers, PRESETS};
 
 /// Show, check and list configurations
 #[derive(clap::Args, Debug)]
@@ -94,7 +94,7 @@ fn show(args: &ConfigShowArgs) -> Result<()> {
 fn check(files: &[PathBuf]) -> Result<()> {
     let mut errors = Vec::new();
     for file in files {
-        match config::resolve(&Layers { files: vec![file.clone()], ..Layers::default() }) {
+        match config::resolve(&ConfigLayers { files: vec![file.clone()], ..ConfigLayers::default() }) {
             Ok(_) => writeln!(stdout(), "{}: ok", file.display())?,
             Err(error) => errors.push(format!("{error:#}")),
         }

@@ -84,7 +84,7 @@ fn find(path: &Path) -> Result<(PathBuf, Option<String>, Option<String>)> {
     let run = RunDir::open(path).ok().filter(|run| run.config().is_file());
     match run {
         Some(run) => {
-            let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
+            let layers = config::ConfigLayers { files: vec![run.config()], ..config::ConfigLayers::default() };
             let model = config::resolve(&layers)?.config.model;
             Ok((run.adapter(), Some(model.path), Some(model.revision)))
         }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::output_format::OutputFormat;
-use crate::config::{self, Layers};
+use crate::config::{self, ConfigLayers};
 use crate::data::decontaminate::Contamination;
 use crate::data::load;
 use crate::eval::bench;
@@ -49,7 +49,7 @@ pub struct OverlapArgs {
 }
 
 pub fn run(args: &OverlapArgs) -> Result<()> {
-    let mut layers = Layers::default();
+    let mut layers = ConfigLayers::default();
     layers.flag("data.path", Some(args.data.clone()), "DATA");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");
     layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");

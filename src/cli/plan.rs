@@ -13,7 +13,7 @@ use crate::config::{self, RunConfig};
 use crate::device::memory::plan::{Fit, Plan, parse_memory};
 use crate::model::config::{ModelConfig, known_shape};
 use crate::model::source::Source;
-use crate::plan::measure::{Measured, measure};
+use crate::plan::measure::{PlanMeasurement, measure};
 
 /// Say what a run takes of a GPU's memory, and of time and money
 ///
@@ -119,8 +119,8 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 }
 
 /// What was measured, and the whole run by that.
-fn forecast(measured: &Measured) -> String {
-    let Measured { device, steps, evaluation, forecast, .. } = measured;
+fn forecast(measured: &PlanMeasurement) -> String {
+    let PlanMeasurement { device, steps, evaluation, forecast, .. } = measured;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let training = format!("training, {} steps", forecast.steps);

@@ -7,7 +7,7 @@ use crate::disk::atomic;
 use crate::model::config::ModelConfig;
 use crate::model::source::Source;
 use crate::prompt;
-use crate::run::{Progress, RunDir, Session, Stop};
+use crate::run::{Progress, RunDir, RunSession, Stop};
 use crate::train::contamination;
 use crate::train::evaluate::HeldOutEvaluation;
 use crate::train::setup::Setup;
@@ -137,7 +137,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         None => setup.manifest(&config),
     };
     let resumed_from = args.resume.is_some().then_some(state.counters.step);
-    manifest.sessions.push(Session::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
+    manifest.sessions.push(RunSession::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
     manifest.write(&run)?;
 
     let progress = Progress::new(steps, state.counters.step);
@@ -204,7 +204,7 @@ fn start(config: &RunConfig, setup: &Setup, model: &str) -> Result<RunDir> {
 
 /// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
 fn read_config(run: &RunDir) -> Result<RunConfig> {
-    let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
+    let layers = config::ConfigLayers { files: vec![run.config()], ..config::ConfigLayers::default() };
     let mut config = config::resolve(&layers)?.config;
     if prompt::find_shipped(&config.prompt.ppe).is_none() {
         config.prompt.ppe = run.prompt().display().to_string();

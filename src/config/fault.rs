@@ -4,17 +4,17 @@ use anyhow::anyhow;
 use toml::Value;
 
 use super::known::nearest_name;
-use super::place::Origin;
+use super::place::ValueOrigin;
 
 /// A value of the wrong type, or a word that is none of the choices.
-pub(crate) struct Fault {
+pub(crate) struct ConfigFault {
     problem: String,
     hint: Option<String>,
 }
 
-impl Fault {
+impl ConfigFault {
     /// Say in the words of TOML what serde says in those of Rust.
-    pub fn of_value(value: &Value, message: &str) -> Fault {
+    pub fn of_value(value: &Value, message: &str) -> ConfigFault {
         let message = message.lines().next().unwrap_or_default();
         let told = |kind: &str| message.strip_prefix(kind)?.split_once(", expected ");
         if let Some((found, expected)) = told("invalid type: ") {
@@ -22,23 +22,23 @@ impl Fault {
             let whole_value = format!("{} {value}", value.type_str());
             let found = if found == "unit variant" { whole_value } else { in_toml(found) };
             let hint = (expected == "a sequence").then(|| r#"a list is written ["one", "two"]"#.to_owned());
-            return Fault { problem: format!("expected {}, found {found}", kind(expected)), hint };
+            return ConfigFault { problem: format!("expected {}, found {found}", kind(expected)), hint };
         }
         if let Some((found, expected)) = told("invalid value: ") {
             let range = if expected == "u8" { "an integer from 0 to 255" } else { "an integer of at least 0" };
-            return Fault { problem: format!("expected {range}, found {}", in_toml(found)), hint: None };
+            return ConfigFault { problem: format!("expected {range}, found {}", in_toml(found)), hint: None };
         }
         if let Some((found, expected)) = told("unknown variant ") {
             let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
             let meant = nearest_name(found.trim_matches('`'), choices.iter().copied());
             let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
             let hint = format!("{question}one of {}", choices.join(", "));
-            return Fault { problem: format!("unknown value {found}"), hint: Some(hint) };
+            return ConfigFault { problem: format!("unknown value {found}"), hint: Some(hint) };
         }
-        Fault { problem: message.to_owned(), hint: None }
+        ConfigFault { problem: message.to_owned(), hint: None }
     }
 
-    pub fn at(self, origin: &Origin, key: &str) -> anyhow::Error {
+    pub fn at(self, origin: &ValueOrigin, key: &str) -> anyhow::Error {
         let hint = self.hint.map(|it| format!("\nhint: {it}")).unwrap_or_default();
         anyhow!("{}: `{key}`: {}{hint}", origin.site(), self.problem)
     }

@@ -16,7 +16,7 @@ pub mod trained;
 
 pub use completions::{CompletionRecord, CompletionsLog, GroupRecord};
 pub use dir::RunDir;
-pub use manifest::{Manifest, Session};
+pub use manifest::{Manifest, RunSession};
 pub use metrics::MetricsLog;
 pub use progress::{EvalView, Progress, StepView};
 pub use signals::{Signal, Stop};

@@ -12,7 +12,7 @@ use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
-use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
+use crate::run::manifest::{Manifest, PromptIdentity, SourceRecord};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -90,7 +90,7 @@ impl Setup {
 
     /// The manifest of a run that starts now.
     pub fn manifest(&self, config: &RunConfig) -> Manifest {
-        let identity = |path: &str, revision: &str, hash: &str| Identity {
+        let identity = |path: &str, revision: &str, hash: &str| SourceRecord {
             path: path.to_owned(),
             revision: is_hub_id(path).then(|| revision.to_owned()),
             files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rft::config::{Layers, resolve};
+use rft::config::{ConfigLayers, resolve};
 use rft::eval::endpoint::Endpoint;
 use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
 use rft::model::source::Source;
@@ -565,7 +565,7 @@ fn an_error_of_the_taker_ends_the_work() {
 
 #[test]
 fn the_command_asks_a_server() {
-    let config = resolve(&Layers::default()).unwrap().config;
+    let config = resolve(&ConfigLayers::default()).unwrap().config;
     let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
     let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
     let stub = Stub::start(Behaviour { count, ..Behaviour::default() });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use rft::config::{Layers, resolve};
+use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
 use rft::eval::asked::{Asking, EvalQuestion};
 use rft::eval::bench::{self, AnswerKind, QuestionOrigin, Set, golds_sha256};
@@ -277,7 +277,7 @@ fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &ben
 }
 
 fn policy() -> Policy {
-    let config = resolve(&Layers::default()).unwrap().config;
+    let config = resolve(&ConfigLayers::default()).unwrap().config;
     Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap()
 }
 

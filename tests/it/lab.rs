@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use rft::config::{Layers, RunConfig, resolve};
+use rft::config::{ConfigLayers, RunConfig, resolve};
 use rft::data::Question;
 use rft::device::cpu::decoder::Decoder;
 use rft::device::cpu::learner::CpuLearner;
@@ -57,7 +57,7 @@ impl Lab {
             "train.steps=2",
         ];
         let sets = own.iter().chain(sets).map(ToString::to_string).collect();
-        let layers = Layers { preset: Some("tiny".to_owned()), sets, ..Layers::default() };
+        let layers = ConfigLayers { preset: Some("tiny".to_owned()), sets, ..ConfigLayers::default() };
         let config = resolve(&layers).unwrap().config;
         let prior = prompt::find(&config.prompt.ppe).unwrap();
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length).unwrap();

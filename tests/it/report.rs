@@ -18,8 +18,8 @@ use rft::report::load::load;
 use rft::report::paper::Published;
 use rft::report::sections::report;
 use rft::rng::{Purpose, Stream};
-use rft::run::manifest::{PromptIdentity, Source};
-use rft::run::{CompletionRecord, GroupRecord, Manifest, RunDir, Session};
+use rft::run::manifest::{PromptIdentity, SourceRecord};
+use rft::run::{CompletionRecord, GroupRecord, Manifest, RunDir, RunSession};
 use rft::stats::{accuracy_interval, mean};
 use serde_json::{Value, json};
 
@@ -47,16 +47,16 @@ impl Lab {
         let run = RunDir::create(&self.path("runs"), Some(name), "tiny").unwrap();
         let config = format!("[prompt]\nppe = \"{prompt}\"\n[train]\nsteps = 20\nepochs = 1\nseed = {seed}\n");
         fs::write(run.config(), config).unwrap();
-        let source = |path: &str| Source {
+        let source = |path: &str| SourceRecord {
             path: path.into(),
             revision: None,
             files: BTreeMap::from([("all".into(), sha256(path.as_bytes()))]),
         };
         let home = format!("{}home/whoever/secret.toml", '/');
-        let session = Session {
+        let session = RunSession {
             started: format!("2026-01-02T03:04:{seed:02}Z"),
             command: ["rft", "train", "--config", &home, "--seed", &seed.to_string()].map(str::to_owned).to_vec(),
-            ..Session::start("cpu", 1, None)
+            ..RunSession::start("cpu", 1, None)
         };
         let manifest = Manifest {
             seed,

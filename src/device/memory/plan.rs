@@ -211,13 +211,13 @@ pub fn parse_memory(text: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Layers, resolve};
+    use crate::config::{ConfigLayers, resolve};
     use crate::model::config::known_shape;
 
     const GIB: u64 = 1 << 30;
 
     fn study() -> (ModelConfig, RunConfig) {
-        let layers = Layers { preset: Some("qwen2.5-7b".into()), ..Layers::default() };
+        let layers = ConfigLayers { preset: Some("qwen2.5-7b".into()), ..ConfigLayers::default() };
         (known_shape("qwen2.5-7b").unwrap(), resolve(&layers).unwrap().config)
     }
 

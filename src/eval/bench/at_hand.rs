@@ -13,7 +13,7 @@ use crate::model::hub::{self, HubConfig};
 /// What could be read without a download.
 #[derive(Default)]
 pub struct AtHand {
-    pub benchmarks: Vec<decontaminate::Benchmark>,
+    pub benchmarks: Vec<decontaminate::OverlapBenchmark>,
     /// The others by name, and why they are not there.
     pub missing: BTreeMap<String, String>,
     /// What a user should know: files that are there and cannot be read, a sentence each.
@@ -49,7 +49,7 @@ pub fn at_hand(wanted: &[Benchmark], data_dir: Option<&Path>) -> AtHand {
             Ok(questions) => {
                 let generated = matches!(benchmark.origin, QuestionOrigin::Arithmetic { .. });
                 let share = if generated { 1.0 } else { decontaminate::SHARE };
-                found.benchmarks.push(decontaminate::Benchmark { name, questions, share });
+                found.benchmarks.push(decontaminate::OverlapBenchmark { name, questions, share });
             }
             Err(error) => {
                 let reason = format!("{error:#}").lines().next().unwrap_or_default().to_owned();

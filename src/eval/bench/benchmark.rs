@@ -10,7 +10,7 @@ use super::users::UsersFile;
 use crate::data::Question;
 use crate::data::arithmetic::Split;
 use crate::data::read;
-use crate::data::schema::{self, Columns};
+use crate::data::schema::{self, QuestionColumns};
 use crate::disk::hash::{hex, sha256};
 use crate::model::hub;
 
@@ -96,8 +96,11 @@ impl HubSet {
     pub(super) fn read(&self, kind: AnswerKind, path: &Path) -> Result<Set> {
         let mut hash = Sha256::new();
         let rows = read::read(path, &mut hash)?;
-        let columns =
-            Columns { schema: schema::known(self.id), question: Some(self.question), answer: Some(self.answer) };
+        let columns = QuestionColumns {
+            schema: schema::known(self.id),
+            question: Some(self.question),
+            answer: Some(self.answer),
+        };
         let (questions, empty) = schema::questions(path, &rows, self.id, columns)?;
         ensure!(
             empty.is_empty(),

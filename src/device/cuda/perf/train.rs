@@ -1,7 +1,7 @@
 //! Training on whole sequences, and one step of GRPO from the rollout to the new adapter.
 
 use super::{Bench, Line, multiplied};
-use crate::config::{Layers, resolve};
+use crate::config::{ConfigLayers, resolve};
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
 use crate::disk::hash::sha256_ids;
@@ -119,7 +119,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     let sampling = Sampling::plain(1.0);
     let mut adapter = bench.adapter.clone();
     let mut adamw = AdamW::new(adapter.params.len());
-    let mut run = resolve(&Layers::default())?.config;
+    let mut run = resolve(&ConfigLayers::default())?.config;
     run.grpo.beta = 0.0;
     run.lora = adapter.section.clone();
     run.rollout.prompts_per_step = PROMPTS;

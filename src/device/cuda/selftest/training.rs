@@ -3,7 +3,7 @@
 use super::Case;
 use super::lab::{Lab, Twin, distance, rounded};
 use super::model::{POSITIONS, Pair, as_stored, check_gradient, shape, twins};
-use crate::config::{Layers, resolve};
+use crate::config::{ConfigLayers, resolve};
 use crate::device::Extent;
 use crate::device::cpu::learner::CpuLearner;
 use crate::device::cuda::Shared;
@@ -90,7 +90,7 @@ pub fn memory() -> Vec<Case> {
 fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
     let config = shape(6, 2, 64, 376);
     let pair = Pair::new(lab, &config, 16, 512 << 20)?;
-    let grpo = resolve(&Layers::default())?.config.grpo;
+    let grpo = resolve(&ConfigLayers::default())?.config.grpo;
     let objective = Objective::new(&grpo, 64)?;
     let mut batch = Batch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new(), temperature: 1.0 };
     for key in 0..3 {
@@ -138,7 +138,7 @@ pub fn training() -> Vec<Case> {
 
 fn three_steps(lab: &mut Lab) -> Result<()> {
     let source = Source::open_embedded()?;
-    let run = resolve(&Layers::default())?.config;
+    let run = resolve(&ConfigLayers::default())?.config;
     let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
     let extent = Extent { positions: POSITIONS, max_rows: 32, working_bytes: Some(512 << 20), keep: None };
     let weights = Rounded(source.weights.as_ref());
