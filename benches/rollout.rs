@@ -3,7 +3,7 @@
 mod floor;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::engine::CpuEngine;
 use rft::grpo::learner::Keep;
 use rft::model::lora::Adapter;
@@ -15,7 +15,7 @@ use std::hint::black_box;
 const VOCAB: usize = 512;
 const PROMPT: usize = 60;
 
-fn tiny() -> (Decoder, Adapter) {
+fn tiny() -> (CpuDecoder, Adapter) {
     floor::model(4, 128, (4, 2), 384, VOCAB)
 }
 

@@ -2,8 +2,8 @@
 
 use super::config_args::ConfigArgs;
 use crate::config;
-use crate::device::{Device, Extent, Loaded};
-use crate::model::source::Source;
+use crate::device::{Device, Extent, LoadedModel};
+use crate::model::source::ModelSource;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
@@ -79,13 +79,13 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     ensure!(args.temperature >= 0.0, "`--temperature` must be 0 or more");
 
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
     let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();
     let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
-    let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+    let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
     let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
     ensure!(
         rendered.ids.len() <= config.rollout.max_prompt_length,

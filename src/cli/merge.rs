@@ -9,7 +9,7 @@ use crate::config;
 use crate::model::merge::merge;
 use crate::model::peft;
 use crate::model::safetensors::Dtype;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::run::RunDir;
 
 /// Make an adapter part of its model
@@ -61,7 +61,7 @@ pub fn run(args: MergeArgs) -> Result<()> {
     };
 
     super::download::confirm_model(&model, &revision, args.yes)?;
-    let source = Source::open(&model, &revision)?;
+    let source = ModelSource::open(&model, &revision)?;
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
     let merged = merge(&source, &adapter, &args.out, dtype, &mut |done, all| {
         bar.set_length(all as u64);

@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::device::cuda::blas::Tuned;
 use crate::model::config::{ModelConfig, known_shape};
 use crate::model::embedded;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
@@ -79,7 +79,7 @@ fn on_gpu(ordinal: usize, args: &PerfArgs) -> Result<()> {
     use crate::device::cuda::perf;
     let config = match known_shape(&args.model_shape) {
         Some(config) => config,
-        None if args.model_shape == embedded::NAME => Source::open_embedded()?.config,
+        None if args.model_shape == embedded::NAME => ModelSource::open_embedded()?.config,
         None => {
             bail!("`{}` is not a known shape\nhint: `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
         }
@@ -92,7 +92,7 @@ fn on_gpu(ordinal: usize, args: &PerfArgs) -> Result<()> {
         PerfCommand::Tune => return tune(ordinal, config, args),
     };
     // Each line as it is measured: a run that is cut short has not been for nothing.
-    let mut tell = |line: &perf::Line| {
+    let mut tell = |line: &perf::PerfLine| {
         if matches!(args.output_format, OutputFormat::Text) {
             println!("{}", text(line));
         }
@@ -149,7 +149,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &PerfArgs) -> Result<()> {
     Ok(())
 }
 
-fn text(line: &crate::device::cuda::perf::Line) -> String {
+fn text(line: &crate::device::cuda::perf::PerfLine) -> String {
     let mut text = format!("{:<34} {:>10.3} ms", line.name, line.milliseconds);
     if line.floor > 0.0 {
         text += &format!("  floor {:>9.3} ms {:>4.0} %", line.floor, 100.0 * line.share_of_floor);

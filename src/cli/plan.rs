@@ -10,9 +10,9 @@ use serde_json::json;
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
 use crate::config::{self, RunConfig};
-use crate::device::memory::plan::{Fit, Plan, parse_memory};
+use crate::device::memory::plan::{Fit, MemoryPlan, parse_memory};
 use crate::model::config::{ModelConfig, known_shape};
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::plan::measure::{PlanMeasurement, measure};
 
 /// Say what a run takes of a GPU's memory, and of time and money
@@ -67,7 +67,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
         true => USUAL.to_vec(),
         false => args.device_memory.iter().map(|text| parse_memory(text)).collect::<Result<_>>()?,
     };
-    let plan = Plan::of(&model, &config)?;
+    let plan = MemoryPlan::of(&model, &config)?;
     let fits: Vec<(u64, Option<Fit>)> =
         sizes.into_iter().map(|size| Ok((size, Fit::within(size, &model, &config)?))).collect::<Result<_>>()?;
     let measured = match args.measure {
@@ -105,8 +105,10 @@ fn shape(config: &RunConfig) -> Result<ModelConfig> {
     let path = &config.model.path;
     match known_shape(path) {
         Some(shape) => Ok(shape),
-        None if Source::plan(path, &config.model.revision)?.is_some() => Source::peek(path, &config.model.revision),
-        None => Ok(Source::open(path, &config.model.revision).context("read the model's shape")?.config),
+        None if ModelSource::plan(path, &config.model.revision)?.is_some() => {
+            ModelSource::peek(path, &config.model.revision)
+        }
+        None => Ok(ModelSource::open(path, &config.model.revision).context("read the model's shape")?.config),
     }
 }
 
@@ -152,7 +154,7 @@ fn forecast(measured: &PlanMeasurement) -> String {
     )
 }
 
-fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String {
+fn text(config: &RunConfig, plan: &MemoryPlan, fits: &[(u64, Option<Fit>)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let (rollout, training) = (&plan.rollout, &plan.training);

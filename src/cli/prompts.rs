@@ -8,7 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use super::output_format::OutputFormat;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
 use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
 
@@ -130,7 +130,7 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
 
 fn render(args: &RenderArgs) -> Result<()> {
     let prompt = find(&args.name)?;
-    let source = Source::open(&args.model, &args.revision)?;
+    let source = ModelSource::open(&args.model, &args.revision)?;
     let config = source.tokenizer_config.as_deref();
     let tokens = config.map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
     let own = ChatTemplate::from_model(source.chat_template.as_deref(), config)?;

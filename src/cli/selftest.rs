@@ -69,7 +69,7 @@ fn on_gpu(ordinal: usize, args: &SelftestArgs) -> Result<ExitCode> {
         bail!("no group of checks is called like `{}`\nhint: `rft selftest --list` names them", args.filter);
     }
     let (mut checks, mut failed) = (0, 0);
-    let options = selftest::Options { filter: &args.filter, seed: args.seed, guarded: args.guarded };
+    let options = selftest::SelftestOptions { filter: &args.filter, seed: args.seed, guarded: args.guarded };
     selftest::run(ordinal, &options, &mut |outcome| {
         checks += 1;
         failed += usize::from(!outcome.ok());
@@ -82,7 +82,7 @@ fn on_gpu(ordinal: usize, args: &SelftestArgs) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn line(outcome: &crate::device::cuda::selftest::Outcome) -> String {
+fn line(outcome: &crate::device::cuda::selftest::CheckOutcome) -> String {
     let verdict = if outcome.ok() { "ok" } else { "FAILED" };
     match &outcome.failure {
         Some(why) => format!("{verdict:<6}                     {}: {why}", outcome.name),
@@ -90,7 +90,7 @@ fn line(outcome: &crate::device::cuda::selftest::Outcome) -> String {
     }
 }
 
-fn json(outcome: &crate::device::cuda::selftest::Outcome) -> serde_json::Value {
+fn json(outcome: &crate::device::cuda::selftest::CheckOutcome) -> serde_json::Value {
     // JSON has no NaN: what is not finite is null.
     serde_json::json!({
         "name": outcome.name,

@@ -2,10 +2,10 @@
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
-use crate::device::{self, Device, Extent, Loaded};
+use crate::device::{self, Device, Extent, LoadedModel};
 use crate::disk::atomic;
 use crate::model::config::ModelConfig;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::prompt;
 use crate::run::{Progress, RunDir, RunSession, Stop};
 use crate::train::contamination;
@@ -105,7 +105,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     };
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
@@ -113,7 +113,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         Some(run) => restore(&config, &shape, run)?,
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
-    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {

@@ -14,10 +14,10 @@ use super::local::Local;
 use super::profile::{Profile, Style};
 use super::run::{BenchmarkRun, EvalOutcome, Show, evaluate};
 use crate::config::{RolloutSection, RunConfig};
-use crate::device::{Device, Extent, Loaded};
+use crate::device::{Device, Extent, LoadedModel};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::model::lora::Adapter;
-use crate::model::source::{Source, TokenizerSource};
+use crate::model::source::{ModelSource, TokenizerSource};
 use crate::prompt::PriorPrompt;
 use crate::rollout::Sampling;
 use crate::rollout::policy::Policy;
@@ -70,7 +70,7 @@ enum CompletionSource {
 
 /// The same, ready to complete.
 enum LoadedCompleter {
-    Here { loaded: Box<Loaded>, adapter: Option<Adapter> },
+    Here { loaded: Box<LoadedModel>, adapter: Option<Adapter> },
     Server(Endpoint),
 }
 
@@ -110,10 +110,10 @@ impl EvalSession {
         let sets = request.bench.iter().map(|name| load(request, name)).collect::<Result<Vec<_>>>()?;
         let server = request.server.as_ref().map(connect).transpose()?;
         let source = match server {
-            Some(_) => Source::open_texts(&config.model.path, &config.model.revision)?,
+            Some(_) => ModelSource::open_texts(&config.model.path, &config.model.revision)?,
             None => {
                 fetch(config)?;
-                Source::open(&config.model.path, &config.model.revision)?
+                ModelSource::open(&config.model.path, &config.model.revision)?
             }
         };
         let policy = Policy::load(&source, config)?;
@@ -146,7 +146,7 @@ impl EvalSession {
                     working_bytes: None,
                     keep: None,
                 };
-                let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+                let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
                 warning = loaded.keep_products(&out.join("products.json"))?;
                 LoadedCompleter::Here { loaded: Box::new(loaded), adapter }
             }
@@ -276,7 +276,7 @@ fn sampling(style: &Style, rollout: &RolloutSection) -> Sampling {
 fn identity(
     request: &EvalRequest,
     config: &RunConfig,
-    source: &Source,
+    source: &ModelSource,
     policy: &Policy,
     prior: &PriorPrompt,
     trained: Option<&Trained>,

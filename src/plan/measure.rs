@@ -2,8 +2,8 @@
 
 use super::forecast::{Forecast, MeasuredPiece};
 use crate::config::RunConfig;
-use crate::device::{Device, Extent, Loaded};
-use crate::model::source::Source;
+use crate::device::{Device, Extent, LoadedModel};
+use crate::model::source::ModelSource;
 use crate::run::{Progress, RunDir, Stop, metrics};
 use crate::train::evaluate::evaluate;
 use crate::train::setup::Setup;
@@ -37,11 +37,11 @@ impl Drop for Scratch {
 
 /// Trains for about `seconds`, two steps at least, and evaluates for about a quarter of that.
 pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<PlanMeasurement> {
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(config, &source, None, None)?;
     let device = Device::choose(&config.run.device)?;
     let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
-    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
     drop(source);
 
     let scratch = Scratch(std::env::temp_dir().join(format!("rft-plan-{}", std::process::id())));

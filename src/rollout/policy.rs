@@ -2,7 +2,7 @@
 
 use super::{Completion, Finish, Prompt};
 use crate::config::RunConfig;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::model::tokenizer::Tokenizer;
 use crate::prompt::PriorPrompt;
 use crate::prompt::template::{ChatTemplate, Rendered, SpecialStrings, encode_prompt};
@@ -21,7 +21,7 @@ pub struct Policy {
 
 impl Policy {
     /// For the model that `source` describes, asked as `config` wants it.
-    pub fn load(source: &Source, config: &RunConfig) -> Result<Self> {
+    pub fn load(source: &ModelSource, config: &RunConfig) -> Result<Self> {
         let tokenizer = source.tokenizer()?;
         let tokens =
             source.tokenizer_config.as_deref().map(SpecialStrings::from_config).transpose()?.unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
 use crate::disk::hash::sha256;
 use crate::model::hub;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
@@ -37,7 +37,7 @@ impl Setup {
     /// benchmarks to compare the questions with; a run that is gone on with has `recorded` the comparison.
     pub fn new(
         config: &RunConfig,
-        source: &Source,
+        source: &ModelSource,
         data_dir: Option<&Path>,
         recorded: Option<Contamination>,
     ) -> Result<Self> {

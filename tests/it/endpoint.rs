@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rft::config::{ConfigLayers, resolve};
 use rft::eval::endpoint::Endpoint;
 use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
 use rft::rollout::policy::Policy;
@@ -566,7 +566,7 @@ fn an_error_of_the_taker_ends_the_work() {
 #[test]
 fn the_command_asks_a_server() {
     let config = resolve(&ConfigLayers::default()).unwrap().config;
-    let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
+    let policy = Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap();
     let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
     let stub = Stub::start(Behaviour { count, ..Behaviour::default() });
     let folder = cli::folder();

@@ -14,7 +14,7 @@ use rft::data::Question;
 use rft::eval::asked::{Asking, EvalQuestion};
 use rft::eval::bench::{self, AnswerKind, QuestionOrigin, Set, golds_sha256};
 use rft::eval::profile::{Profile, Style};
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::prompt::{self, PriorPrompt};
 use rft::rng::{Purpose, Stream};
 use rft::rollout::policy::Policy;
@@ -278,7 +278,7 @@ fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &ben
 
 fn policy() -> Policy {
     let config = resolve(&ConfigLayers::default()).unwrap().config;
-    Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap()
+    Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap()
 }
 
 #[test]

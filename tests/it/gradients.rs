@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, Llama3Scaling, ModelConfig};
 use rft::model::lora::Adapter;
@@ -102,7 +102,13 @@ fn weights_of_loss(index: usize) -> TokenGrad {
 }
 
 /// Log-probabilities, entropies and adapter gradients of the fused decoder for the loss above.
-fn fused(decoder: &Decoder, adapter: &Adapter, pack: &Pack, keep: Keep, first: usize) -> (Vec<TokenStats>, Vec<f32>) {
+fn fused(
+    decoder: &CpuDecoder,
+    adapter: &Adapter,
+    pack: &Pack,
+    keep: Keep,
+    first: usize,
+) -> (Vec<TokenStats>, Vec<f32>) {
     let activations = decoder.forward(Some(adapter), pack, keep);
     let mut d_hidden = vec![0.0; activations.hidden.len()];
     let grad = |i, _| weights_of_loss(first + i);
@@ -171,7 +177,7 @@ fn close_relative(name: &str, got: &[f32], expected: &[f32], tolerance: f32) {
 fn check(architecture: Architecture, modules: &[&str]) {
     let config = config(architecture);
     let tensors = random_weights(&config, 3, 0.3).unwrap();
-    let decoder = Decoder::load(config.clone(), &Held(tensors.clone()), 256).unwrap();
+    let decoder = CpuDecoder::load(config.clone(), &Held(tensors.clone()), 256).unwrap();
     let adapter = filled_adapter(&config, &lora(modules));
     let groups = groups(config.vocab_size);
     let pack = pack(&groups);
@@ -213,7 +219,7 @@ fn any_subset_of_modules_can_be_adapted() {
 #[test]
 fn checkpointed_equals_plain() {
     let config = config(Architecture::Qwen3);
-    let decoder = Decoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
+    let decoder = CpuDecoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
     let adapter = filled_adapter(&config, &lora(&["all-linear"]));
     let pack = pack(&groups(config.vocab_size));
     assert_eq!(
@@ -226,7 +232,7 @@ fn checkpointed_equals_plain() {
 #[test]
 fn splitting_a_group_changes_nothing() {
     let config = config(Architecture::Qwen2);
-    let decoder = Decoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
+    let decoder = CpuDecoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
     let adapter = filled_adapter(&config, &lora(&["all-linear"]));
     let groups = groups(config.vocab_size);
     let (stats, grads) = fused(&decoder, &adapter, &pack(&groups), Keep::Everything, 0);

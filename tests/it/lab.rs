@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use anyhow::Result;
 use rft::config::{ConfigLayers, RunConfig, resolve};
 use rft::data::Question;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::learner::CpuLearner;
 use rft::grpo::learner::Keep;
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::prompt::{self, PriorPrompt};
 use rft::reward::RewardSet;
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 pub struct Lab {
     pub config: RunConfig,
     pub policy: Policy,
-    pub decoder: Decoder,
+    pub decoder: CpuDecoder,
     pub stop: Stop,
     prior: PriorPrompt,
     rewards: RewardSet,
@@ -61,7 +61,7 @@ impl Lab {
         let config = resolve(&layers).unwrap().config;
         let prior = prompt::find(&config.prompt.ppe).unwrap();
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length).unwrap();
-        let source = Source::open("tiny", "main").unwrap();
+        let source = ModelSource::open("tiny", "main").unwrap();
         let policy = Policy::load(&source, &config).unwrap();
         let model = ModelConfig {
             hidden_size: 16,
@@ -178,14 +178,14 @@ impl Lab {
     }
 }
 
-fn decoder(model: &ModelConfig, weights: &dyn Weights) -> Decoder {
-    Decoder::load(model.clone(), weights, 512).unwrap()
+fn decoder(model: &ModelConfig, weights: &dyn Weights) -> CpuDecoder {
+    CpuDecoder::load(model.clone(), weights, 512).unwrap()
 }
 
 /// An engine that says what it is told to and gives the true log-probabilities of that.
 pub struct Honest<'a> {
     mock: MockEngine<Respond<'a>>,
-    decoder: &'a Decoder,
+    decoder: &'a CpuDecoder,
     temperature: f32,
 }
 

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use rft::config::{GrpoSection, KlEstimator, LoraSection, LossType, ScaleRewards};
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::engine::CpuEngine;
 use rft::device::cpu::learner::CpuLearner;
 use rft::grpo::adamw::{AdamW, Hyper};
@@ -17,7 +17,7 @@ use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::safetensors::SafetensorsFile;
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::ops::head::TokenStats;
 use rft::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use serde::Deserialize;
@@ -33,9 +33,9 @@ fn read<T: DeserializeOwned>(path: &Path) -> T {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn decoder(folder: &Path) -> Decoder {
+fn decoder(folder: &Path) -> CpuDecoder {
     let config = ModelConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap(), None).unwrap();
-    Decoder::load(config, &Checkpoint::open(folder).unwrap(), 64).unwrap()
+    CpuDecoder::load(config, &Checkpoint::open(folder).unwrap(), 64).unwrap()
 }
 
 /// Greatest difference, as a share of the greatest expected value.
@@ -147,7 +147,7 @@ impl Case {
 }
 
 /// The adapter that PEFT wrote.
-fn adapter(decoder: &Decoder) -> Adapter {
+fn adapter(decoder: &CpuDecoder) -> Adapter {
     let section = LoraSection::all_linear(4);
     let file = SafetensorsFile::open(&fixture("trl/adapter/adapter_model.safetensors")).unwrap();
     let tensors: BTreeMap<_, _> = (file.tensors().iter())
@@ -233,8 +233,8 @@ fn greedy_tokens_equal_those_of_transformers() {
     let Some(models) = std::env::var_os("RFT_MODELS_DIR") else {
         return eprintln!("skipped: RFT_MODELS_DIR is not set");
     };
-    let source = Source::open_gguf(&Path::new(&models).join("qwen-0.5b/model.gguf")).unwrap();
-    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 256).unwrap();
+    let source = ModelSource::open_gguf(&Path::new(&models).join("qwen-0.5b/model.gguf")).unwrap();
+    let decoder = CpuDecoder::load(source.config.clone(), source.weights.as_ref(), 256).unwrap();
     let cases: Vec<Case> = read(&fixture("greedy_qwen_coder_0.5b.json"));
     let prompts: Vec<Prompt> = (0..).zip(&cases).map(|(key, c)| Prompt { ids: c.prompt.clone(), key }).collect();
     let request = RolloutRequest {

@@ -5,7 +5,7 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::engine::CpuEngine;
 use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, ModelConfig};
@@ -58,9 +58,9 @@ fn large() -> ModelConfig {
     config
 }
 
-fn decoder(config: &ModelConfig) -> Decoder {
+fn decoder(config: &ModelConfig) -> CpuDecoder {
     let weights = Loud(RandomWeights::new(config, 1));
-    Decoder::load(config.clone(), &weights, config.max_position_embeddings).unwrap()
+    CpuDecoder::load(config.clone(), &weights, config.max_position_embeddings).unwrap()
 }
 
 /// An adapter whose B is not zero, so that it changes the policy.
@@ -98,7 +98,7 @@ fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> RolloutRequest<
 }
 
 fn generate(
-    decoder: &Decoder,
+    decoder: &CpuDecoder,
     adapter: Option<&Adapter>,
     max_rows: usize,
     request: &RolloutRequest,

@@ -101,7 +101,7 @@ fn the_embedded_model_learns() {
     let (first, last) = (mean(&rewards[..3]), mean(&rewards[9..]));
     assert!(last > first + 0.1, "{rewards:?}");
 
-    let model = rft::model::source::Source::open("tiny", "main").unwrap().config;
+    let model = rft::model::source::ModelSource::open("tiny", "main").unwrap().config;
     let adapter = load_adapter(&run.join("adapter"), &model, None).unwrap();
     let moved = |(name, slot): (&String, &rft::model::lora::Slot)| {
         !name.contains(".lora_B.") || adapter.params[slot.range.clone()].iter().any(|value| *value != 0.0)

@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 
 use super::super::download;
 use crate::config::RunConfig;
-use crate::device::memory::plan::Plan;
+use crate::device::memory::plan::MemoryPlan;
 use crate::model::config::known_shape;
 use crate::plan::measure::measure;
 use crate::sweep::Sweep;
@@ -65,7 +65,7 @@ fn shown(tokens: f64) -> String {
 /// What one run takes of a GPU, where the model's shape is known without a download.
 fn memory(config: &RunConfig, machine: &Machine) -> Result<String> {
     let Some(shape) = known_shape(&config.model.path) else { return Ok(String::new()) };
-    let peak = HumanBytes(Plan::of(&shape, config)?.peak());
+    let peak = HumanBytes(MemoryPlan::of(&shape, config)?.peak());
     let mut text = format!("{:11} {peak} of a GPU for each run (`rft plan` has the parts)\n", "memory");
     if machine.gpus.is_empty() && config.run.device == "auto" {
         _ = writeln!(text, "{:11} no GPU is visible here: these runs would train on the CPU", "");

@@ -47,13 +47,13 @@ impl Precision {
 }
 
 /// The frozen weights of a decoder, in f32.
-pub struct Decoder {
+pub struct CpuDecoder {
     pub config: ModelConfig,
     /// F32, unless the self-test asks for something else.
     pub precision: Precision,
     /// (vocabulary, hidden)
     embedding: Vec<f32>,
-    blocks: Vec<Block>,
+    blocks: Vec<CpuBlock>,
     /// (hidden)
     norm: Vec<f32>,
     /// (hidden, vocabulary)
@@ -61,7 +61,7 @@ pub struct Decoder {
     rope: RopeTable,
 }
 
-struct Block {
+struct CpuBlock {
     input_norm: Vec<f32>,
     /// hidden -> q, k and v side by side
     qkv: Linear,
@@ -80,21 +80,21 @@ pub struct Activations {
     pub hidden: Vec<f32>,
     /// Before the last norm, with its 1/rms.
     last: (Vec<f32>, Vec<f32>),
-    blocks: Vec<Kept>,
+    blocks: Vec<SavedBlock>,
 }
 
-enum Kept {
+enum SavedBlock {
     Nothing,
     Input(Vec<f32>),
-    Everything(Box<Saved>),
+    Everything(Box<BlockActivations>),
 }
 
 /// What a block's backward needs. Shapes: (rows, ...)
-struct Saved {
+struct BlockActivations {
     input: Vec<f32>,
     input_scales: Vec<f32>,
     qkv_low: Vec<f32>,
-    qk_norm: Option<qk_norm::Saved>,
+    qk_norm: Option<qk_norm::SavedQk>,
     /// Positions applied.
     qkv: Vec<f32>,
     attended: Vec<f32>,
@@ -107,7 +107,7 @@ struct Saved {
     down_low: Vec<f32>,
 }
 
-impl Decoder {
+impl CpuDecoder {
     /// Reads the weights. `positions` bounds the length of prompt and completion together.
     pub fn load(config: ModelConfig, weights: &dyn Weights, positions: usize) -> Result<Self> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
@@ -118,7 +118,8 @@ impl Decoder {
             config.max_position_embeddings
         );
         let embedding = weights.get("model.embed_tokens.weight", &[vocab, hidden])?;
-        let blocks = (0..config.num_hidden_layers).map(|i| Block::load(&config, weights, i)).collect::<Result<_>>()?;
+        let blocks =
+            (0..config.num_hidden_layers).map(|i| CpuBlock::load(&config, weights, i)).collect::<Result<_>>()?;
         let norm = weights.get("model.norm.weight", &[hidden])?;
         let head = if config.tie_word_embeddings {
             Linear::join(hidden, &[(&embedding, None)]).weight
@@ -139,7 +140,7 @@ impl Decoder {
 
     /// Bytes of one read of the weights that a decode step needs.
     pub fn weight_bytes(&self) -> usize {
-        let block = |b: &Block| [&b.qkv, &b.o, &b.gate_up, &b.down].iter().map(|l| l.weight.len()).sum::<usize>();
+        let block = |b: &CpuBlock| [&b.qkv, &b.o, &b.gate_up, &b.down].iter().map(|l| l.weight.len()).sum::<usize>();
         4 * (self.blocks.iter().map(block).sum::<usize>() + self.head.len())
     }
 
@@ -172,9 +173,9 @@ impl Decoder {
             let (out, saved) = block.forward(self, lora, x, &pack.positions, attend);
             x = out;
             blocks.push(match keep {
-                Keep::Nothing => Kept::Nothing,
-                Keep::Inputs => Kept::Input(saved.input),
-                Keep::Everything => Kept::Everything(Box::new(saved)),
+                Keep::Nothing => SavedBlock::Nothing,
+                Keep::Inputs => SavedBlock::Input(saved.input),
+                Keep::Everything => SavedBlock::Everything(Box::new(saved)),
             });
         }
         let (hidden, scales) = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps as f32);
@@ -201,12 +202,12 @@ impl Decoder {
             let block = &self.blocks[i];
             let lora = &adapter.blocks[i];
             let saved = match kept {
-                Kept::Everything(saved) => *saved,
-                Kept::Input(input) => {
+                SavedBlock::Everything(saved) => *saved,
+                SavedBlock::Input(input) => {
                     let attend = |qkv: &[f32]| self.precision.attend(self.heads(), qkv, pack);
                     block.forward(self, Some((lora, &adapter.params)), input, &pack.positions, attend).1
                 }
-                Kept::Nothing => panic!("a backward pass needs a forward pass that kept something"),
+                SavedBlock::Nothing => panic!("a backward pass needs a forward pass that kept something"),
             };
             dx = block.backward(self, lora, &adapter.params, saved, pack, dx, grads);
         }
@@ -218,7 +219,7 @@ impl Decoder {
     }
 }
 
-impl Block {
+impl CpuBlock {
     fn load(config: &ModelConfig, weights: &dyn Weights, layer: usize) -> Result<Self> {
         let hidden = config.hidden_size;
         let name = |name: &str| format!("model.layers.{layer}.{name}.weight");
@@ -249,12 +250,12 @@ impl Block {
     /// `x` (rows, hidden) -> (rows, hidden), and what the backward needs.
     fn forward(
         &self,
-        decoder: &Decoder,
+        decoder: &CpuDecoder,
         lora: Option<(&BlockLora, &[f32])>,
         x: Vec<f32>,
         positions: &[u32],
         attend: impl FnOnce(&[f32]) -> (Vec<f32>, Vec<f32>),
-    ) -> (Vec<f32>, Saved) {
+    ) -> (Vec<f32>, BlockActivations) {
         let (heads, precision) = (decoder.heads(), decoder.precision);
         let eps = decoder.config.rms_norm_eps as f32;
         let adapted = |linear: &Linear, group: fn(&BlockLora) -> &LoraGroup, x: &[f32]| {
@@ -290,7 +291,7 @@ impl Block {
         out.iter_mut().zip(&middle).for_each(|(out, middle)| *out += middle);
         precision.round(&mut out);
 
-        let saved = Saved {
+        let saved = BlockActivations {
             input: x,
             input_scales,
             qkv_low,
@@ -312,10 +313,10 @@ impl Block {
     #[allow(clippy::too_many_arguments, reason = "the operands of the chain rule")]
     fn backward(
         &self,
-        decoder: &Decoder,
+        decoder: &CpuDecoder,
         lora: &BlockLora,
         params: &[f32],
-        saved: Saved,
+        saved: BlockActivations,
         pack: &Pack,
         d_out: Vec<f32>,
         grads: &mut [f32],
@@ -331,7 +332,7 @@ impl Block {
             precision.rounded(dx)
         };
 
-        let Saved { input, middle, mut gate_up, .. } = saved;
+        let BlockActivations { input, middle, mut gate_up, .. } = saved;
         let activated = precision.rounded(swiglu::forward(&gate_up, self.down.inputs));
         let d_activated = adapted(&self.down, &lora.down, &activated, &saved.down_low, &d_out);
         swiglu::backward(&d_activated, &mut gate_up, self.down.inputs);

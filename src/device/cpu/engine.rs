@@ -1,6 +1,6 @@
 //! The CPU's side of rollouts: prompts and rows of the scheduler, with their keys and values.
 
-use crate::device::cpu::decoder::Decoder;
+use crate::device::cpu::decoder::CpuDecoder;
 use crate::model::lora::Adapter;
 use crate::ops::attention::{self, KvSpan, Part};
 use crate::rollout::sampler::sample;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 /// Decodes with a model in this process, with the adapter applied unmerged.
 pub struct CpuEngine<'a> {
-    pub decoder: &'a Decoder,
+    pub decoder: &'a CpuDecoder,
     /// Completions decoded at the same time.
     pub max_rows: usize,
 }
@@ -23,7 +23,7 @@ impl Engine for CpuEngine<'_> {
         request: &RolloutRequest,
         watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<Vec<Completion>>>> {
-        let mut rollout = Rollout {
+        let mut rollout = CpuRollout {
             decoder: self.decoder,
             adapter,
             sampling: request.sampling,
@@ -47,8 +47,8 @@ const CACHED_WEIGHT_BYTES: usize = 16 << 20;
 const ROWS_PER_TASK: usize = 32;
 
 /// One rollout: what is kept for the slots.
-struct Rollout<'a> {
-    decoder: &'a Decoder,
+struct CpuRollout<'a> {
+    decoder: &'a CpuDecoder,
     adapter: Option<&'a Adapter>,
     sampling: &'a Sampling,
     max_rows: usize,
@@ -68,7 +68,7 @@ struct Prefix {
     logits: Vec<f32>,
 }
 
-impl Decode for Rollout<'_> {
+impl Decode for CpuRollout<'_> {
     fn max_rows(&self) -> usize {
         self.max_rows
     }
@@ -125,7 +125,7 @@ impl Decode for Rollout<'_> {
     }
 }
 
-impl Rollout<'_> {
+impl CpuRollout<'_> {
     /// Runs prompts, packed, and keeps their keys, values and last logits.
     fn prefill_batch(&mut self, batch: &[(usize, &Prompt)]) {
         let (mut tokens, mut positions, mut parts) = (Vec::new(), Vec::new(), Vec::new());
@@ -169,7 +169,7 @@ fn draw(row: &mut DecodingRow, logits: &[f32], sampling: &Sampling) {
 
 /// Draws the next token of every row, each with its cache.
 fn decode(
-    decoder: &Decoder,
+    decoder: &CpuDecoder,
     adapter: Option<&Adapter>,
     sampling: &Sampling,
     prompts: &[Option<Prefix>],

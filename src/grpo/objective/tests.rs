@@ -30,7 +30,7 @@ fn objective(section: &GrpoSection) -> Objective {
 
 /// The numbers of an update: one entry a completion.
 #[derive(Clone, Debug, Default)]
-struct Batch {
+struct ObjectiveBatch {
     logprobs: Vec<Vec<f32>>,
     old: Option<Vec<Vec<f32>>>,
     reference: Vec<Vec<f32>>,
@@ -39,7 +39,7 @@ struct Batch {
     masked: Vec<bool>,
 }
 
-impl Batch {
+impl ObjectiveBatch {
     fn normaliser(&self, objective: &Objective) -> Normaliser {
         let lengths: Vec<usize> = self.logprobs.iter().map(Vec::len).collect();
         objective.normaliser(&lengths, &self.masked)
@@ -74,13 +74,13 @@ impl Batch {
 
 /// Completions of lengths 3, 1, 4 and 2, the last one masked. Ratios below, inside and above every clip range, none
 /// nearer to one of its ends than 0.02.
-fn batch() -> Batch {
+fn batch() -> ObjectiveBatch {
     let old = vec![vec![-1.0, -0.5, -2.0], vec![-0.3], vec![-1.5, -0.2, -3.0, -0.9], vec![-1.0, -1.0]];
     let ratios: [&[f32]; 4] = [&[1.05, 0.7, 1.6], &[1.4], &[0.6, 0.95, 1.7, 1.1], &[1.2, 0.5]];
     let logprobs = old.iter().zip(ratios).map(|(o, r)| o.iter().zip(r).map(|(o, r)| o + r.ln()).collect()).collect();
     let reference = vec![vec![-1.2, -0.6, -1.0], vec![-0.1], vec![-2.0, -0.4, -2.9, -0.5], vec![-1.1, -0.8]];
     let entropy = vec![vec![0.5, 1.0, 2.0], vec![0.25], vec![1.5, 0.75, 0.1, 0.4], vec![3.0, 3.0]];
-    Batch {
+    ObjectiveBatch {
         logprobs,
         old: Some(old),
         reference,
@@ -95,7 +95,7 @@ fn assert_close(actual: f64, expected: f64, what: &str) {
 }
 
 /// Central differences of the loss, token by token. Steps are exact in f32 and, being small, cross no kink.
-fn check_gradient(section: &GrpoSection, batch: &Batch) {
+fn check_gradient(section: &GrpoSection, batch: &ObjectiveBatch) {
     let objective = objective(section);
     let (_, grads) = batch.whole(&objective);
     for (i, grad) in grads.iter().enumerate() {
@@ -129,7 +129,7 @@ fn gradients_equal_finite_differences() {
         }
     }
     for kl_estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
-        let flat = Batch { advantages: vec![0.0; 4], ..batch() };
+        let flat = ObjectiveBatch { advantages: vec![0.0; 4], ..batch() };
         check_gradient(&GrpoSection { beta: 0.3, kl_estimator, ..section(LossType::Cispo) }, &flat);
     }
 }
@@ -137,12 +137,12 @@ fn gradients_equal_finite_differences() {
 /// Two completions of two tokens and one: ratios 1.5 and 0.5 with advantage 1, ratio 0.5 with advantage -2.
 fn two_completions(loss_type: LossType) -> (Totals, Vec<Vec<f32>>) {
     let ln = |x: f64| x.ln() as f32;
-    let batch = Batch {
+    let batch = ObjectiveBatch {
         logprobs: vec![vec![ln(0.6), ln(0.1)], vec![ln(0.25)]],
         old: Some(vec![vec![ln(0.4), ln(0.2)], vec![ln(0.5)]]),
         advantages: vec![1.0, -2.0],
         masked: vec![false, false],
-        ..Batch::default()
+        ..ObjectiveBatch::default()
     };
     batch.whole(&objective(&section(loss_type)))
 }
@@ -201,12 +201,12 @@ fn cispo_by_hand() {
         assert_close(grad.into(), expected, "gradient");
     }
     // A ratio of 3 weighs 1.5 and still has a gradient, which is the point of this objective.
-    let far = Batch {
+    let far = ObjectiveBatch {
         logprobs: vec![vec![-0.5]],
         old: Some(vec![vec![-0.5 - 3.0_f32.ln()]]),
         advantages: vec![2.0],
         masked: vec![false],
-        ..Batch::default()
+        ..ObjectiveBatch::default()
     };
     let objective = objective(&section(LossType::Cispo));
     let (totals, grads) = far.whole(&objective);
@@ -217,12 +217,12 @@ fn cispo_by_hand() {
 /// A negative advantage with a large ratio has no bound but the dual clip's: -min(3 x -2, 1.28 x -2) = 6, then 4.
 #[test]
 fn dual_clip_bounds_a_negative_advantage() {
-    let batch = Batch {
+    let batch = ObjectiveBatch {
         logprobs: vec![vec![-1.0]],
         old: Some(vec![vec![-1.0 - 3.0_f32.ln()]]),
         advantages: vec![-2.0],
         masked: vec![false],
-        ..Batch::default()
+        ..ObjectiveBatch::default()
     };
     let (totals, grads) = batch.whole(&objective(&section(LossType::Grpo)));
     assert_close(totals.loss, 6.0, "loss");
@@ -240,12 +240,12 @@ fn divergence_by_hand() {
         [(KlEstimator::K1, -ln2, 1.0), (KlEstimator::K2, ln2 * ln2 / 2.0, -ln2), (KlEstimator::K3, 1.0 - ln2, -1.0)]
     {
         let section = GrpoSection { beta: 0.5, kl_estimator, ..section(LossType::Grpo) };
-        let batch = Batch {
+        let batch = ObjectiveBatch {
             logprobs: vec![vec![-1.0 - ln2 as f32]],
             reference: vec![vec![-1.0]],
             advantages: vec![0.0],
             masked: vec![false],
-            ..Batch::default()
+            ..ObjectiveBatch::default()
         };
         let (totals, grads) = batch.whole(&objective(&section));
         assert_close(totals.metrics(&objective(&section))["kl"], value, "kl");
@@ -259,8 +259,8 @@ fn divergence_by_hand() {
 fn a_ratio_of_one_needs_no_old_logprobs() {
     for loss_type in ALL {
         let objective = objective(&section(loss_type));
-        let fresh = Batch { old: None, ..batch() };
-        let same = Batch { old: Some(fresh.logprobs.clone()), ..batch() };
+        let fresh = ObjectiveBatch { old: None, ..batch() };
+        let same = ObjectiveBatch { old: Some(fresh.logprobs.clone()), ..batch() };
         let (totals, grads) = fresh.whole(&objective);
         assert_eq!((&totals, &grads), (&same.whole(&objective).0, &same.whole(&objective).1), "{loss_type:?}");
         assert_eq!((totals.ratio.min, totals.ratio.max), (1.0, 1.0));
@@ -285,14 +285,14 @@ fn masked_completions_have_no_gradient_and_follow_the_normaliser() {
         (LossType::DrGrpo, 4.0 * LONGEST as f64),
     ] {
         let objective = objective(&section(loss_type));
-        let batch = Batch { old: None, ..batch() };
+        let batch = ObjectiveBatch { old: None, ..batch() };
         let (totals, grads) = batch.whole(&objective);
         assert_eq!(grads[3], [0.0, 0.0]);
         assert!(objective.skips(batch.advantages[3], true));
         assert_close(grads[0][0].into(), f64::from(-1.2_f32) / divisor, "gradient");
         assert_eq!((totals.completions, totals.masked_completions, totals.tokens), (4, 1, 8));
     }
-    let everything = Batch { masked: vec![true; 4], ..batch() };
+    let everything = ObjectiveBatch { masked: vec![true; 4], ..batch() };
     for loss_type in ALL {
         let (totals, grads) = everything.whole(&objective(&section(loss_type)));
         assert_eq!(totals.loss, 0.0);
@@ -305,7 +305,7 @@ fn zero_advantage_is_skipped_only_where_nothing_else_pulls() {
     for loss_type in ALL {
         let plain = objective(&section(loss_type));
         assert!(plain.skips(0.0, false) && !plain.skips(0.1, false));
-        let flat = Batch { advantages: vec![0.0; 4], ..batch() };
+        let flat = ObjectiveBatch { advantages: vec![0.0; 4], ..batch() };
         let (totals, grads) = flat.whole(&plain);
         assert_eq!(totals.loss, 0.0);
         assert!(grads.concat().iter().all(|&grad| grad == 0.0));
@@ -349,7 +349,7 @@ fn what_is_not_finite_stays_visible() {
         for delta in [None, Some(2.0)] {
             let objective = objective(&GrpoSection { delta, ..section(loss_type) });
             for old in [batch().old, None] {
-                let mut broken = Batch { old, ..batch() };
+                let mut broken = ObjectiveBatch { old, ..batch() };
                 broken.logprobs[2][1] = f32::NAN;
                 let (totals, grads) = broken.whole(&objective);
                 assert!(!totals.loss.is_finite(), "{loss_type:?}");
@@ -371,11 +371,11 @@ fn impossible_sections_are_refused_with_a_hint() {
 }
 
 /// Completions of one to six tokens with everything an objective may need.
-fn batches() -> impl Strategy<Value = Batch> {
+fn batches() -> impl Strategy<Value = ObjectiveBatch> {
     let token = (-4.0..-0.01_f32, -1.0..1.0_f32, -4.0..-0.01_f32, 0.0..3.0_f32);
     let completion = (prop::collection::vec(token, 1..6), -2.0..2.0_f32, prop::bool::weighted(0.2));
     prop::collection::vec(completion, 1..8).prop_map(|completions| {
-        let mut batch = Batch { old: Some(Vec::new()), ..Batch::default() };
+        let mut batch = ObjectiveBatch { old: Some(Vec::new()), ..ObjectiveBatch::default() };
         for (tokens, advantage, masked) in completions {
             batch.logprobs.push(tokens.iter().map(|token| token.0).collect());
             batch.old.as_mut().unwrap().push(tokens.iter().map(|token| token.0 + token.1).collect());

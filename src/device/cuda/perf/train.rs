@@ -1,6 +1,6 @@
 //! Training on whole sequences, and one step of GRPO from the rollout to the new adapter.
 
-use super::{Bench, Line, multiplied};
+use super::{PerfBench, PerfLine, multiplied};
 use crate::config::{ConfigLayers, resolve};
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
@@ -41,7 +41,7 @@ fn tokens(stream: &Stream, len: usize, vocab: usize) -> Vec<u32> {
 }
 
 /// Forward and backward at sequence lengths 1,024 and 4,096, in micro-batches of `rows` rows.
-pub fn sequences(bench: &mut Bench, rows: usize) -> Result<()> {
+pub fn sequences(bench: &mut PerfBench, rows: usize) -> Result<()> {
     for length in [1_024, 4_096] {
         let config = bench.shared.decoder.config.clone();
         let mut pack = Pack::default();
@@ -104,7 +104,7 @@ pub fn sequences(bench: &mut Bench, rows: usize) -> Result<()> {
 ///
 /// # Errors
 /// When a step leaves the adapter where it was.
-pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
+pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
     let lengths: Vec<usize> = LENGTHS.lines().filter_map(|line| line.trim().parse().ok()).collect();
     let config = bench.shared.decoder.config.clone();
     let prompts: Vec<Prompt> = (0..PROMPTS as u64)
@@ -129,7 +129,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     run.rollout.max_rows = max_rows;
     run.train.max_tokens_per_micro_batch = 16_384;
     run.train.gradient_checkpointing = false;
-    let planned = crate::device::memory::plan::Plan::of(&config, &run)?;
+    let planned = crate::device::memory::plan::MemoryPlan::of(&config, &run)?;
     bench.planned = Some(planned.rollout.total().max(planned.training.total()));
     let section = &run.grpo;
     let objective = Objective::new(section, LONGEST)?;
@@ -181,11 +181,11 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         ensure!(norm.is_finite() && norm > 0.0, "the gradient of step {number} has the norm {norm}");
         ensure!(adapter.params != before, "step {number} has not moved the adapter");
         let total = completions + PROMPTS * GENERATIONS * PROMPT;
-        let seconds = |name: &str, seconds: f64, tokens: usize| Line {
+        let seconds = |name: &str, seconds: f64, tokens: usize| PerfLine {
             name: name.to_owned(),
             milliseconds: 1e3 * seconds,
             tokens_per_second: Some(tokens as f64 / seconds),
-            ..Line::default()
+            ..PerfLine::default()
         };
         let mut generated = seconds("step: rollout", rollout, completions);
         generated.note = format!("{completions} tokens in {} completions", counts.len());

@@ -1,8 +1,8 @@
 //! Rollouts: what is decoded is what the whole sequence gives, token for token.
 
-use super::Case;
+use super::SelftestCase;
 use super::lab::{Lab, MARGIN, Twin};
-use super::model::{Pair, qwen3, shape};
+use super::model::{ModelPair, qwen3, shape};
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::memory::Buffer;
@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 /// Tokens that may be other ones by chance alone.
 const BY_CHANCE: f64 = 3.0;
 
-pub fn rollout() -> Vec<Case> {
+pub fn rollout() -> Vec<SelftestCase> {
     let plain = Sampling::plain(1.0);
     [
         ("greedy", (4, 4, 32), 8, Sampling::greedy()),
@@ -29,15 +29,15 @@ pub fn rollout() -> Vec<Case> {
     .map(|(name, (query, kv, dim), rank, sampling)| {
         let config = shape(query, kv, dim, 376);
         let config = if kv == 4 { qwen3(config) } else { config };
-        Case::new(name, move |lab| {
-            let pair = Pair::new(lab, &config, rank, 256 << 20)?;
+        SelftestCase::new(name, move |lab| {
+            let pair = ModelPair::new(lab, &config, rank, 256 << 20)?;
             one(lab, &pair, &sampling)
         })
     })
     .into()
 }
 
-fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
+fn one(lab: &mut Lab, pair: &ModelPair, sampling: &Sampling) -> Result<()> {
     let vocab = pair.cpu.config.vocab_size;
     // One is so long that its completions need a second span of keys on the way.
     let prompts: Vec<Prompt> = [9, 1, 70, 220]
@@ -132,7 +132,7 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
 }
 
 /// Groups that come back for no prompts.
-fn empty(pair: &Pair, sampling: &Sampling) -> Result<usize> {
+fn empty(pair: &ModelPair, sampling: &Sampling) -> Result<usize> {
     let request = RolloutRequest {
         prompts: &[],
         num_generations: 6,
@@ -148,16 +148,16 @@ fn empty(pair: &Pair, sampling: &Sampling) -> Result<usize> {
 }
 
 /// The bookkeeping between two steps of decoding.
-pub fn advance() -> Vec<Case> {
-    let stops = Case::new("stop tokens", |lab| {
+pub fn advance() -> Vec<SelftestCase> {
+    let stops = SelftestCase::new("stop tokens", |lab| {
         // More than a block of threads, and no multiple of one; some of whose reports begin again at their start.
-        let mut rows: Vec<Row> = (0..131).map(|i| Row { count: i % CAPACITY, done: false }).collect();
+        let mut rows: Vec<HostRow> = (0..131).map(|i| HostRow { count: i % CAPACITY, done: false }).collect();
         // The last are idle: nothing drawn, done.
-        rows[128..].fill(Row { count: 0, done: true });
+        rows[128..].fill(HostRow { count: 0, done: true });
         one_advance(lab, rows, &[7, 30])
     });
-    let length = Case::new("no stop tokens", |lab| {
-        one_advance(lab, vec![Row { count: 0, done: false }, Row { count: CAPACITY - 2, done: false }], &[])
+    let length = SelftestCase::new("no stop tokens", |lab| {
+        one_advance(lab, vec![HostRow { count: 0, done: false }, HostRow { count: CAPACITY - 2, done: false }], &[])
     });
     vec![stops, length]
 }
@@ -169,14 +169,14 @@ const REPORT: usize = 1 + 2 * REPORTED;
 
 /// A row as the host would keep it.
 #[derive(Clone, Copy)]
-struct Row {
+struct HostRow {
     count: usize,
     done: bool,
 }
 
 /// Three steps, in which rows end by a stop token, by their length, or not at all.
-fn one_advance(lab: &mut Lab, mut rows: Vec<Row>, stops: &[u32]) -> Result<()> {
-    let mut column = |value: fn(&Row) -> i32| lab.put(&rows.iter().map(value).collect::<Vec<_>>());
+fn one_advance(lab: &mut Lab, mut rows: Vec<HostRow>, stops: &[u32]) -> Result<()> {
+    let mut column = |value: fn(&HostRow) -> i32| lab.put(&rows.iter().map(value).collect::<Vec<_>>());
     let (counts, done) = (column(|row| row.count as i32)?, column(|row| i32::from(row.done))?);
     // A prompt of 40 tokens: the next input is the token before the one that is drawn.
     let (positions, cells) = (column(|row| 39 + row.count as i32)?, column(|row| row.count as i32 - 1)?);
@@ -210,7 +210,7 @@ fn one_advance(lab: &mut Lab, mut rows: Vec<Row>, stops: &[u32]) -> Result<()> {
             expected[i * REPORT] = row.count as u32;
             row.done = stops.contains(&tokens[i]) || row.count == CAPACITY;
         }
-        let mut is = |what: &str, buffer: Buffer<i32>, value: fn(&Row) -> i32| -> Result<()> {
+        let mut is = |what: &str, buffer: Buffer<i32>, value: fn(&HostRow) -> i32| -> Result<()> {
             let same = buffer.download(&lab.gpu)? == rows.iter().map(value).collect::<Vec<_>>();
             lab.holds(&format!("step {step}: {what}"), same);
             Ok(())

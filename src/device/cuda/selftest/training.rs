@@ -1,15 +1,15 @@
 //! The gradient pass in too little memory, and some steps of training.
 
-use super::Case;
+use super::SelftestCase;
 use super::lab::{Lab, Twin, distance, rounded};
-use super::model::{POSITIONS, Pair, as_stored, check_gradient, shape, twins};
+use super::model::{ModelPair, POSITIONS, as_stored, check_gradient, shape, twins};
 use crate::config::{ConfigLayers, resolve};
 use crate::device::Extent;
 use crate::device::cpu::learner::CpuLearner;
 use crate::device::cuda::Shared;
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
-use crate::device::cuda::weights::Origin;
+use crate::device::cuda::weights::WeightOrigin;
 use crate::grpo::adamw::{AdamW, Hyper};
 use crate::grpo::advantage::advantages;
 use crate::grpo::learner::{Keep, Learner};
@@ -17,7 +17,7 @@ use crate::grpo::objective::Objective;
 use crate::grpo::pass::{PassPlan, PassResult, TrainGroup, gradient_pass, unreached_tensors};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::model::weights::Weights;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, Sampling, Unwatched};
@@ -37,14 +37,14 @@ impl Weights for Rounded<'_> {
 }
 
 /// A batch of an update.
-struct Batch {
+struct UpdateBatch {
     prompts: Vec<Prompt>,
     groups: Vec<Vec<Completion>>,
     advantages: Vec<Vec<f32>>,
     temperature: f32,
 }
 
-impl Batch {
+impl UpdateBatch {
     /// Log-probabilities of all tokens, completion by completion.
     fn logprobs(&self, learner: &mut dyn Learner, adapter: &Adapter) -> Result<Vec<f32>> {
         let mut logprobs = Vec::new();
@@ -83,16 +83,16 @@ impl Batch {
 }
 
 /// A micro-batch that does not fit is cut, and the gradient stays.
-pub fn memory() -> Vec<Case> {
-    vec![Case::new("", in_too_little_memory)]
+pub fn memory() -> Vec<SelftestCase> {
+    vec![SelftestCase::new("", in_too_little_memory)]
 }
 
 fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
     let config = shape(6, 2, 64, 376);
-    let pair = Pair::new(lab, &config, 16, 512 << 20)?;
+    let pair = ModelPair::new(lab, &config, 16, 512 << 20)?;
     let grpo = resolve(&ConfigLayers::default())?.config.grpo;
     let objective = Objective::new(&grpo, 64)?;
-    let mut batch = Batch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new(), temperature: 1.0 };
+    let mut batch = UpdateBatch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new(), temperature: 1.0 };
     for key in 0..3 {
         batch.prompts.push(Prompt { ids: lab.below(20, config.vocab_size), key });
         let completion = |lab: &mut Lab, len| Completion {
@@ -132,17 +132,17 @@ fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
 const TEMPERATURE: f32 = 4.0;
 
 /// Three steps on the embedded model, rewarded by a hash of the tokens.
-pub fn training() -> Vec<Case> {
-    vec![Case::new("", three_steps)]
+pub fn training() -> Vec<SelftestCase> {
+    vec![SelftestCase::new("", three_steps)]
 }
 
 fn three_steps(lab: &mut Lab) -> Result<()> {
-    let source = Source::open_embedded()?;
+    let source = ModelSource::open_embedded()?;
     let run = resolve(&ConfigLayers::default())?.config;
     let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
     let extent = Extent { positions: POSITIONS, max_rows: 32, working_bytes: Some(512 << 20), keep: None };
     let weights = Rounded(source.weights.as_ref());
-    let origin = Origin::Checkpoint(&weights);
+    let origin = WeightOrigin::Checkpoint(&weights);
     let shared = Shared::on(lab.gpu.clone(), source.config.clone(), &origin, Some(&adapter), &extent)?;
     let [exact, rounded] = twins(&source.config, &weights)?;
     let mut learner = CudaLearner::new(&shared);
@@ -173,7 +173,7 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
         };
         let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(reward).collect()).collect();
         let advantages = advantages(&rewards, run.grpo.scale_rewards).values;
-        let batch = Batch { prompts, groups, advantages, temperature: TEMPERATURE };
+        let batch = UpdateBatch { prompts, groups, advantages, temperature: TEMPERATURE };
         let kept = as_stored(&adapter);
         let (mut exact, mut rounded) = (CpuLearner::new(&exact), CpuLearner::new(&rounded));
         let twin = Twin { exact: batch.logprobs(&mut exact, &adapter)?, rounded: batch.logprobs(&mut rounded, &kept)? };
