@@ -51,15 +51,15 @@ impl ModelJudge {
         let id = hash::sha256(json!([words.system, message, self.model, SEED]).to_string().as_bytes());
         let file = self.cache.join(format!("{id}.json"));
         if let Ok(text) = std::fs::read_to_string(&file)
-            && let Ok(kept) = serde_json::from_str::<CachedReply>(&text)
+            && let Ok(cached) = serde_json::from_str::<CachedReply>(&text)
         {
-            return Ok(parse(&kept.reply));
+            return Ok(parse(&cached.reply));
         }
         let reply = self.reply(&words.system, &message, &id)?;
         std::fs::create_dir_all(&self.cache).with_context(|| format!("make `{}`", self.cache.display()))?;
-        let kept = CachedReply { model: self.model.clone(), class, reply };
-        atomic::write(&file, serde_json::to_string(&kept)?.as_bytes())?;
-        Ok(parse(&kept.reply))
+        let cached = CachedReply { model: self.model.clone(), class, reply };
+        atomic::write(&file, serde_json::to_string(&cached)?.as_bytes())?;
+        Ok(parse(&cached.reply))
     }
 
     fn reply(&self, system: &str, message: &str, id: &str) -> Result<String> {

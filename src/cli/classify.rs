@@ -98,7 +98,7 @@ struct Classified {
     /// Of each response.
     spans: Vec<Vec<BehaviorSpan>>,
     summary: Summary,
-    judged: Option<JudgeSummary>,
+    judge: Option<JudgeSummary>,
 }
 
 pub fn run(args: ClassifyArgs) -> Result<()> {
@@ -129,9 +129,9 @@ pub fn run(args: ClassifyArgs) -> Result<()> {
             .map(|(response, spans)| ResponseCounts::new(&response.question_id, response.tokens, spans))
             .collect();
         let summary = Summary::new(&counted, args.seed);
-        let judged =
+        let judge =
             judge.as_ref().map(|judge| JudgeSummary::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
-        all.push(Classified { name: input.display().to_string(), responses, spans, summary, judged });
+        all.push(Classified { name: input.display().to_string(), responses, spans, summary, judge });
     }
     if let Some(path) = &args.spans {
         write_spans(path, &all)?;
@@ -165,7 +165,7 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     let mut header = vec!["", "responses", "share of responses, %", "a response", "per 1,000 tokens"];
-    if it.judged.is_some() {
+    if it.judge.is_some() {
         header.extend(["judge: share, %", "unparsable", "kappa"]);
     }
     table.set_header(header);
@@ -178,8 +178,8 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
             figure(&class.count, 1.0, 2),
             class.per_1000_tokens.map_or_else(|| "-".to_owned(), |rate| figure(&rate, 1.0, 2)),
         ];
-        if let Some(judged) = &it.judged {
-            let opinion = &judged.classes[class.class as usize];
+        if let Some(judge) = &it.judge {
+            let opinion = &judge.classes[class.class as usize];
             let share = opinion.share().map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share));
             let kappa = opinion.tally.kappa().map_or_else(|| "-".to_owned(), |kappa| format!("{kappa:.2}"));
             row.extend([share, opinion.unparsable.to_string(), kappa]);
@@ -199,7 +199,7 @@ fn figure(estimate: &ClassEstimate, scale: f64, digits: usize) -> String {
 }
 
 fn as_json(all: &[Classified], classifier: &Classifier) -> serde_json::Value {
-    let inputs = all.iter().map(|it| json!({ "input": it.name, "summary": it.summary, "judge": it.judged }));
+    let inputs = all.iter().map(|it| json!({ "input": it.name, "summary": it.summary, "judge": it.judge }));
     let doubtful: Vec<Class> = Class::ALL.into_iter().filter(|&class| classifier.is_doubtful(class)).collect();
     json!({
         "rules": classifier.version,
@@ -298,16 +298,16 @@ impl JudgeSummary {
             })
             .into();
         for ((index, class), opinion) in tasks.into_iter().zip(opinions) {
-            let judged = &mut classes[class as usize];
+            let judge = &mut classes[class as usize];
             match opinion.into_inner().expect("no worker panics").context("a question was not asked")? {
-                Opinion::Unparsable => judged.unparsable += 1,
+                Opinion::Unparsable => judge.unparsable += 1,
                 Opinion::Count(count) => {
-                    judged.count += count;
-                    judged.tally.add(spans[index].iter().any(|span| span.class == class), count > 0);
+                    judge.count += count;
+                    judge.tally.add(spans[index].iter().any(|span| span.class == class), count > 0);
                 }
             }
         }
-        classes.iter_mut().for_each(|judged| judged.kappa = judged.tally.kappa());
+        classes.iter_mut().for_each(|judge| judge.kappa = judge.tally.kappa());
         Ok(Self { responses: n, classes })
     }
 }

@@ -145,7 +145,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let stop = Stop::on_signals(move |_| heard.note("stopping; a checkpoint comes first (again to stop at once)"))?;
     let training = Training {
         config: &config,
-        sampler: setup.sampler(&config),
+        scorer: setup.scorer(&config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out,

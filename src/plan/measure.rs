@@ -101,7 +101,7 @@ fn training<'a>(
 ) -> Training<'a> {
     Training {
         config,
-        sampler: setup.sampler(config),
+        scorer: setup.scorer(config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out[..held_out],

@@ -164,13 +164,13 @@ impl Reward for CodeReward {
         1.0
     }
 
-    fn score(&self, sample: &RewardInput) -> Score {
-        let tests = self.tests(sample.question);
+    fn score(&self, input: &RewardInput) -> Score {
+        let tests = self.tests(input.question);
         let tests = match tests.as_ref() {
             Ok(tests) => tests,
             Err(why) => return Score { note: Some(format!("the tests cannot be read: {why}")), ..Score::default() },
         };
-        let source = extract(sample.response, sample.prompt.answer_tag.as_deref());
+        let source = extract(input.response, input.prompt.answer_tag.as_deref());
         let (value, verdict, note) = match self.run(tests, source) {
             Ok(TestRun::Passed) => (1.0, Verdict::Correct, None),
             Ok(TestRun::Failed(why)) => (0.0, Verdict::Wrong, Some(why)),
@@ -197,7 +197,7 @@ fn is_same_text(printed: &str, expected: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
     use serde_json::json;
 
@@ -210,7 +210,7 @@ mod tests {
     fn score(rule: &CodeReward, tests: Json, response: &str) -> Score {
         let mut question = question("");
         question.extra.insert("tests".into(), tests);
-        rule.score(&sample(&question, &prompt(Some("think")), response))
+        rule.score(&input(&question, &prompt(Some("think")), response))
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
             assert_eq!(score.value, None, "{tests}");
             assert!(score.note.unwrap().starts_with("the tests cannot be read"), "{tests}");
         }
-        let without = rule.score(&sample(&question("7"), &prompt(None), "x"));
+        let without = rule.score(&input(&question("7"), &prompt(None), "x"));
         assert_eq!(
             (without.value, without.note.as_deref()),
             (None, Some("the tests cannot be read: no column `tests`"))

@@ -90,18 +90,18 @@ impl CustomReward {
     ///
     /// # Errors
     /// An answer that breaks the protocol; a command that dies or takes too long again and again.
-    pub fn score(&self, samples: &[RewardInput]) -> Result<Vec<Score>> {
+    pub fn score(&self, inputs: &[RewardInput]) -> Result<Vec<Score>> {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.batch(&mut state, samples).with_context(|| format!("custom reward `{}`", self.section.name))
+        self.batch(&mut state, inputs).with_context(|| format!("custom reward `{}`", self.section.name))
     }
 
-    fn batch(&self, state: &mut CommandState, samples: &[RewardInput]) -> Result<Vec<Score>> {
+    fn batch(&self, state: &mut CommandState, inputs: &[RewardInput]) -> Result<Vec<Score>> {
         let first = state.asked;
-        state.asked += samples.len() as u64;
-        let mut scores: Vec<Option<Score>> = vec![None; samples.len()];
+        state.asked += inputs.len() as u64;
+        let mut scores: Vec<Option<Score>> = vec![None; inputs.len()];
         for restarts in 0.. {
-            let open = samples.iter().zip(first..).zip(&scores).filter(|(_, score)| score.is_none());
-            state.process.send(open.map(|((sample, id), _)| request(sample, id)).collect());
+            let open = inputs.iter().zip(first..).zip(&scores).filter(|(_, score)| score.is_none());
+            state.process.send(open.map(|((input, id), _)| request(input, id)).collect());
             let Some(failure) = self.collect(&state.process, first, &mut scores)? else { break };
             let (status, words) = state.process.end(Duration::ZERO);
             if restarts == RESTARTS {
@@ -114,7 +114,7 @@ impl CustomReward {
                     "the command {what} with {} of {} completions answered, after {restarts} restarts{said}\n\
                      hint: `timeout` is the most seconds for a batch; docs/rewards.md shows how to try a command by hand",
                     scores.iter().flatten().count(),
-                    samples.len()
+                    inputs.len()
                 );
             }
             state.process = RewardProcess::start(&self.section.command)?;
@@ -144,17 +144,17 @@ impl CustomReward {
 }
 
 /// The line that asks for a score.
-fn request(sample: &RewardInput, id: u64) -> String {
+fn request(input: &RewardInput, id: u64) -> String {
     let request = CommandRequest {
         id,
-        prompt: &sample.prompt.text,
-        question_id: &sample.question.id,
-        question: &sample.question.text,
-        gold: &sample.question.gold,
-        response: sample.response,
-        tokens: sample.tokens,
-        truncated: sample.truncated,
-        extra: &sample.question.extra,
+        prompt: &input.prompt.text,
+        question_id: &input.question.id,
+        question: &input.question.text,
+        gold: &input.question.gold,
+        response: input.response,
+        tokens: input.tokens,
+        truncated: input.truncated,
+        extra: &input.question.extra,
     };
     serde_json::to_string(&request).expect("strings and numbers are JSON") + "\n"
 }

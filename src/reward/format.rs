@@ -11,8 +11,8 @@ pub struct FormatReward {
 
 impl FormatReward {
     /// Whether the response has the form.
-    pub fn holds(&self, sample: &RewardInput) -> bool {
-        self.flaw(sample.response, sample.prefilled).is_none()
+    pub fn holds(&self, input: &RewardInput) -> bool {
+        self.flaw(input.response, input.prefilled).is_none()
     }
 
     /// What is wrong with the form, if anything is.
@@ -44,8 +44,8 @@ impl Reward for FormatReward {
         1.0
     }
 
-    fn score(&self, sample: &RewardInput) -> Score {
-        let flaw = self.flaw(sample.response, sample.prefilled);
+    fn score(&self, input: &RewardInput) -> Score {
+        let flaw = self.flaw(input.response, input.prefilled);
         Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }
     }
 }

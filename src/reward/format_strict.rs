@@ -36,22 +36,22 @@ impl Reward for FormatStrictReward {
         1.0
     }
 
-    fn score(&self, sample: &RewardInput) -> Score {
-        let flaw = self.flaw(&self.tags.whole(sample));
+    fn score(&self, input: &RewardInput) -> Score {
+        let flaw = self.flaw(&self.tags.whole(input));
         Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
 
     fn score(tag: &str, response: &str, prefilled: bool) -> f64 {
         let (question, prompt) = (question("7"), prompt(Some(tag)));
         let tags = Tags::of(&prompt).unwrap().unwrap();
-        let sample = RewardInput { prefilled, ..sample(&question, &prompt, response) };
-        FormatStrictReward { tags }.score(&sample).value.unwrap()
+        let input = RewardInput { prefilled, ..input(&question, &prompt, response) };
+        FormatStrictReward { tags }.score(&input).value.unwrap()
     }
 
     #[test]

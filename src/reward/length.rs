@@ -40,10 +40,10 @@ impl Reward for CosineReward {
         self.values.max_value_correct.max(self.values.max_value_wrong)
     }
 
-    fn score(&self, sample: &RewardInput) -> Score {
-        let Some(accuracy) = self.accuracy.score(sample).value else { return Score::default() };
-        let is_right = accuracy == 1.0 && self.gate.as_ref().is_none_or(|form| form.holds(sample));
-        Score { value: Some(self.value(is_right, sample.tokens)), ..Score::default() }
+    fn score(&self, input: &RewardInput) -> Score {
+        let Some(accuracy) = self.accuracy.score(input).value else { return Score::default() };
+        let is_right = accuracy == 1.0 && self.gate.as_ref().is_none_or(|form| form.holds(input));
+        Score { value: Some(self.value(is_right, input.tokens)), ..Score::default() }
     }
 }
 
@@ -73,15 +73,15 @@ impl Reward for SoftOverlongReward {
         0.0
     }
 
-    fn score(&self, sample: &RewardInput) -> Score {
-        Score { value: Some(self.value(sample.tokens)), ..Score::default() }
+    fn score(&self, input: &RewardInput) -> Score {
+        Score { value: Some(self.value(input.tokens)), ..Score::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tags::Tags;
-    use super::super::tests::{prompt, question, sample, values};
+    use super::super::tests::{input, prompt, question, values};
     use super::*;
     use crate::math::Scope;
 
@@ -116,7 +116,7 @@ mod tests {
     fn the_answer_decides_and_with_the_gate_its_form_too() {
         let (question, prompt) = (question("7"), prompt(Some("think")));
         let value = |cosine: &CosineReward, response| {
-            cosine.score(&RewardInput { tokens: 150, ..sample(&question, &prompt, response) }).value.unwrap()
+            cosine.score(&RewardInput { tokens: 150, ..input(&question, &prompt, response) }).value.unwrap()
         };
         let gated = cosine(Some(FormatReward { tags: Tags::of(&prompt).unwrap().unwrap() }));
         let in_form = r"<think>a</think><answer>\boxed{7}</answer>";
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_gold_that_cannot_be_read_has_no_value() {
         let (question, prompt) = (question(r"\oint"), prompt(None));
-        assert_eq!(cosine(None).score(&sample(&question, &prompt, r"\boxed{7}")).value, None);
+        assert_eq!(cosine(None).score(&input(&question, &prompt, r"\boxed{7}")).value, None);
     }
 
     #[test]
@@ -148,6 +148,6 @@ mod tests {
         assert!(rule.value(80).is_sign_positive());
         assert_eq!(SoftOverlongReward { limit: 4, cache: 4 }.value(1), -0.25);
         let (question, prompt) = (question("7"), prompt(None));
-        assert_eq!(rule.score(&RewardInput { tokens: 90, ..sample(&question, &prompt, "") }).value, Some(-0.5));
+        assert_eq!(rule.score(&RewardInput { tokens: 90, ..input(&question, &prompt, "") }).value, Some(-0.5));
     }
 }

@@ -56,7 +56,7 @@ pub trait Reward: Send + Sync {
     /// The largest value there is.
     fn max(&self) -> f64;
 
-    fn score(&self, sample: &RewardInput) -> Score;
+    fn score(&self, input: &RewardInput) -> Score;
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    pub fn sample<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> RewardInput<'a> {
+    pub fn input<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> RewardInput<'a> {
         RewardInput { question, response, prompt, prefilled: false, tokens: 10, truncated: false }
     }
 

@@ -23,8 +23,8 @@ impl Reward for RepetitionReward {
         0.0
     }
 
-    fn score(&self, sample: &RewardInput) -> Score {
-        Score { value: Some(self.value(sample.response)), ..Score::default() }
+    fn score(&self, input: &RewardInput) -> Score {
+        Score { value: Some(self.value(input.response)), ..Score::default() }
     }
 }
 
@@ -41,7 +41,7 @@ impl RepetitionReward {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
 
     #[test]
@@ -68,7 +68,7 @@ mod tests {
     fn the_penalty_scales_and_never_rewards() {
         let (question, prompt) = (question("7"), prompt(None));
         let rule = RepetitionReward { ngram_size: 3, max_penalty: -0.05 };
-        let value = |text| rule.score(&sample(&question, &prompt, text)).value.unwrap();
+        let value = |text| rule.score(&input(&question, &prompt, text)).value.unwrap();
         assert!((value("a a a a a a") + 0.0375).abs() < 1e-12);
         assert!(value("all words differ here").is_sign_positive());
         assert_eq!(rule.max(), 0.0);

@@ -104,17 +104,17 @@ impl RewardSet {
     ///
     /// # Errors
     /// A command that does not answer as it should; rules have no errors.
-    pub fn score_all(&self, samples: &[RewardInput]) -> Result<Vec<Scored>> {
-        let mut all: Vec<Scored> = samples.par_iter().map(|sample| self.apply_rules(sample)).collect();
+    pub fn score_all(&self, inputs: &[RewardInput]) -> Result<Vec<Scored>> {
+        let mut all: Vec<Scored> = inputs.par_iter().map(|input| self.apply_rules(input)).collect();
         for (command, weight) in &self.commands {
-            let scores = command.score(samples)?;
+            let scores = command.score(inputs)?;
             all.iter_mut().zip(scores).for_each(|(scored, score)| scored.add(score, *weight, true));
         }
         Ok(all)
     }
 
     /// What the rules say of one sample; their names are the first of [`names`](Self::names).
-    pub(super) fn apply_rules(&self, sample: &RewardInput) -> Scored {
+    pub(super) fn apply_rules(&self, input: &RewardInput) -> Scored {
         let mut scored = Scored {
             components: Vec::with_capacity(self.rules.len() + self.commands.len()),
             total: 0.0,
@@ -123,9 +123,9 @@ impl RewardSet {
             verdict: Verdict::Undecided("no component checks the answer".into()),
             note: None,
         };
-        let is_open = self.gate.as_ref().is_none_or(|form| form.holds(sample));
+        let is_open = self.gate.as_ref().is_none_or(|form| form.holds(input));
         for (rule, weight) in &self.rules {
-            scored.add(rule.score(sample), *weight, is_open || !["accuracy", "code"].contains(&rule.name()));
+            scored.add(rule.score(input), *weight, is_open || !["accuracy", "code"].contains(&rule.name()));
         }
         scored
     }
@@ -152,7 +152,7 @@ impl Scored {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample, section, values};
+    use super::super::tests::{input, prompt, question, section, values};
     use super::*;
     use crate::config::{CustomSection, LengthSection, OptionalSection, RULES, RepetitionSection};
     use crate::data::Question;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn score(set: &RewardSet, prompt: &PriorPrompt, gold: &str, response: &str) -> Scored {
-        set.score_all(&[sample(&question(gold), prompt, response)]).unwrap().remove(0)
+        set.score_all(&[input(&question(gold), prompt, response)]).unwrap().remove(0)
     }
 
     /// Every rule with a weight of its own, which tells it in the sum.
@@ -211,8 +211,8 @@ mod tests {
         assert_eq!(set.max(), 0.5 + 0.5 + 0.25 + 0.125);
         let (question, response) = (question("7"), "<think>\na a\n</think>\n<answer>\n\\boxed{7}\n</answer>");
         // 90 of 100 tokens, the last 20 of which are punished; 7 words, of which `a` comes again.
-        let sample = RewardInput { tokens: 90, ..sample(&question, &think, response) };
-        let scored = set.score_all(&[sample]).unwrap().remove(0);
+        let input = RewardInput { tokens: 90, ..input(&question, &think, response) };
+        let scored = set.score_all(&[input]).unwrap().remove(0);
         let penalty = -1.0 / 7.0;
         assert_eq!(scored.components, [1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some));
         assert!((scored.total - (1.375 - 2.0 * 0.5 + 4.0 * penalty)).abs() < 1e-12, "{}", scored.total);
@@ -286,9 +286,9 @@ mod tests {
         let set = set(&section(None, None), &none);
         let questions: Vec<Question> = (0..200).map(|it| question(&it.to_string())).collect();
         let responses: Vec<String> = (0..200).map(|it| format!(r"\boxed{{{}}}", it - it % 3)).collect();
-        let samples: Vec<RewardInput> =
-            questions.iter().zip(&responses).map(|(question, response)| sample(question, &none, response)).collect();
-        for (index, scored) in set.score_all(&samples).unwrap().iter().enumerate() {
+        let inputs: Vec<RewardInput> =
+            questions.iter().zip(&responses).map(|(question, response)| input(question, &none, response)).collect();
+        for (index, scored) in set.score_all(&inputs).unwrap().iter().enumerate() {
             assert_eq!(scored.total, if index % 3 == 0 { 1.0 } else { 0.0 });
         }
     }

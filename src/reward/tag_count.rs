@@ -32,8 +32,8 @@ impl Reward for TagCountReward {
         1.0
     }
 
-    fn score(&self, sample: &RewardInput) -> Score {
-        let text = self.tags.whole(sample);
+    fn score(&self, input: &RewardInput) -> Score {
+        let text = self.tags.whole(input);
         let once = self.lines.iter().filter(|line| text.matches(line.as_str()).count() == 1).count();
         Score { value: Some(once as f64 / self.lines.len() as f64), ..Score::default() }
     }
@@ -41,14 +41,14 @@ impl Reward for TagCountReward {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
 
     fn score(response: &str, prefilled: bool) -> f64 {
         let (question, prompt) = (question("7"), prompt(Some("plan")));
         let tags = Tags::of(&prompt).unwrap().unwrap();
-        let sample = RewardInput { prefilled, ..sample(&question, &prompt, response) };
-        TagCountReward::new(tags).score(&sample).value.unwrap()
+        let input = RewardInput { prefilled, ..input(&question, &prompt, response) };
+        TagCountReward::new(tags).score(&input).value.unwrap()
     }
 
     #[test]

@@ -31,8 +31,8 @@ impl Tags {
     }
 
     /// The response with its opening tag, where that was pre-filled.
-    pub fn whole<'a>(&self, sample: &RewardInput<'a>) -> Cow<'a, str> {
-        if sample.prefilled { format!("{}{}", self.0[0], sample.response).into() } else { sample.response.into() }
+    pub fn whole<'a>(&self, input: &RewardInput<'a>) -> Cow<'a, str> {
+        if input.prefilled { format!("{}{}", self.0[0], input.response).into() } else { input.response.into() }
     }
 }
 

@@ -18,8 +18,8 @@ use super::{CallOutcome, Program, PythonValue, SandboxLimits};
 const AHEAD: usize = 16;
 /// Times its limit that a program may take on the wall while it waits for a processor.
 const CROWDED: u32 = 5;
-/// Least time between two looks at what a program had.
-const LOOK: Duration = Duration::from_millis(10);
+/// Least time between two checks of what a program used.
+const POLL: Duration = Duration::from_millis(10);
 /// How long a process may take to end that has closed its channel.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -384,7 +384,7 @@ impl Limit {
             return false;
         }
         let left = processor_time(self.process).map_or(Duration::ZERO, |had| self.processor.saturating_sub(had));
-        self.next = self.last.min(now + left.max(LOOK));
+        self.next = self.last.min(now + left.max(POLL));
         left.is_zero() || now >= self.last
     }
 }

@@ -81,12 +81,12 @@ fn draw(
 ) -> Result<Option<Vec<u8>>> {
     let items: Vec<&TrainQuestion> = training.held_out.iter().collect();
     let mut watch = Watching { training, phase: "evaluation", tokens: 0, shown: Instant::now() };
-    let mut drawn = DrawCounts::default();
-    let groups = training.sampler.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut drawn, &mut watch)?;
+    let mut draws = DrawCounts::default();
+    let groups = training.scorer.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut draws, &mut watch)?;
     let Some(groups) = groups else { return Ok(None) };
     let mut lines = Vec::new();
     for group in &groups {
-        serde_json::to_writer(&mut lines, &training.sampler.record(group, step, &[0.0]))?;
+        serde_json::to_writer(&mut lines, &training.scorer.record(group, step, &[0.0]))?;
         lines.push(b'\n');
     }
     Ok(Some(lines))

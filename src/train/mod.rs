@@ -113,7 +113,7 @@ pub fn train(
             ("tokens_per_second".to_owned(), completion_tokens as f64 / seconds),
         ]);
         for (group, advantages) in groups.iter().zip(&advantages.values) {
-            completions_log.append(&training.sampler.record(group, step, advantages))?;
+            completions_log.append(&training.scorer.record(group, step, advantages))?;
         }
         progress.step(&StepView {
             step,
@@ -189,7 +189,7 @@ fn rollout<'a>(
     sampling: &Sampling,
 ) -> Result<Option<(Vec<ScoredGroup<'a>>, u64)>> {
     let config = training.config;
-    let (mut groups, mut taken, mut drawn): (Vec<ScoredGroup>, u64, DrawCounts) = Default::default();
+    let (mut groups, mut taken, mut draws): (Vec<ScoredGroup>, u64, DrawCounts) = Default::default();
     for round in 0..=config.grpo.max_refills {
         let missing = config.rollout.prompts_per_step - groups.len();
         let first = state.counters.questions + taken;
@@ -199,8 +199,8 @@ fn rollout<'a>(
         let mut watch = Watching { training, phase: "rollout", tokens: 0, shown: Instant::now() };
         let step = state.counters.step as u64 + 1;
         let g = config.rollout.num_generations;
-        let (sampler, adapter) = (&training.sampler, Some(&state.adapter));
-        let new = sampler.groups(engine, adapter, &items, g, sampling, step, &mut drawn, &mut watch)?;
+        let (scorer, adapter) = (&training.scorer, Some(&state.adapter));
+        let new = scorer.groups(engine, adapter, &items, g, sampling, step, &mut draws, &mut watch)?;
         let Some(new) = new else { return Ok(None) };
         groups.extend(new);
         if round < config.grpo.max_refills {
@@ -233,7 +233,7 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
         "no question is left to train on\nhint: raise `rollout.max_prompt_length`, or look at `data.path`"
     );
     let item = &training.questions[0];
-    let completion = training.sampler.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
+    let completion = training.scorer.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
     let unreached = unreached_tensors(learner, adapter, &item.prompt.ids, &completion)?;
     ensure!(
         unreached.is_empty(),
@@ -263,7 +263,7 @@ fn rollout_facts(config: &RunConfig, groups: &[ScoredGroup], flat_groups: usize)
 fn completion_metrics(training: &Training, groups: &[ScoredGroup]) -> BTreeMap<String, f64> {
     let completions: Vec<_> = groups.iter().flat_map(|group| &group.completions).collect();
     let mut metrics = BTreeMap::new();
-    for (i, name) in training.sampler.rewards.names().into_iter().enumerate() {
+    for (i, name) in training.scorer.rewards.names().into_iter().enumerate() {
         // As in TRL, a completion that a component could not score is left out of its mean.
         let values: Vec<f64> = completions.iter().filter_map(|completion| completion.scored.components[i]).collect();
         if !values.is_empty() {
@@ -286,7 +286,7 @@ fn completion_metrics(training: &Training, groups: &[ScoredGroup]) -> BTreeMap<S
     metrics.insert("completions/clipped_ratio".to_owned(), share(truncated));
     let mut finishes: BTreeMap<String, usize> = BTreeMap::new();
     for completion in &completions {
-        *finishes.entry(training.sampler.policy.finish_name(completion.sampled.finish)).or_default() += 1;
+        *finishes.entry(training.scorer.policy.finish_name(completion.sampled.finish)).or_default() += 1;
     }
     metrics.extend(finishes.into_iter().map(|(name, count)| (format!("completions/finish/{name}"), share(count))));
     metrics

@@ -35,10 +35,10 @@ impl RolloutScorer<'_> {
         completions: usize,
         sampling: &Sampling,
         step: u64,
-        drawn: &mut DrawCounts,
+        draws: &mut DrawCounts,
         watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<ScoredGroup<'a>>>> {
-        let prompts: Vec<Prompt> = items.iter().map(|item| drawn.next(item)).collect();
+        let prompts: Vec<Prompt> = items.iter().map(|item| draws.next(item)).collect();
         let policy = self.policy;
         let request = RolloutRequest {
             prompts: &prompts,
@@ -50,9 +50,9 @@ impl RolloutScorer<'_> {
             ends: &|tokens| policy.ends(tokens),
             stop_tokens: &policy.stop_tokens,
         };
-        let scored = generate_and_score(self, engine, adapter, items, &request, watch)?;
-        let Some(judged) = scored else { return Ok(None) };
-        let groups = items.iter().zip(judged).map(|(item, completions)| {
+        let groups = generate_and_score(self, engine, adapter, items, &request, watch)?;
+        let Some(groups) = groups else { return Ok(None) };
+        let groups = items.iter().zip(groups).map(|(item, completions)| {
             let scored = completions.into_iter().map(|(sampled, (text, scored))| {
                 let penalty = if sampled.truncated() { self.truncation_penalty } else { 0.0 };
                 ScoredCompletion { reward: scored.total - penalty, sampled, text, scored }
@@ -70,7 +70,7 @@ impl RolloutScorer<'_> {
 /// # Errors
 /// Those of the engine, and those of the rewards, which cut the rollout short.
 fn generate_and_score(
-    sampler: &RolloutScorer,
+    scorer: &RolloutScorer,
     engine: &mut dyn Engine,
     adapter: Option<&Adapter>,
     items: &[&TrainQuestion],
@@ -80,21 +80,21 @@ fn generate_and_score(
     let over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
-        let scorer = scope.spawn(|| {
-            let judged = judge_all(sampler, items, receiver, &over);
-            over.fetch_or(judged.is_err(), Ordering::Relaxed);
-            judged
+        let worker = scope.spawn(|| {
+            let scored = score_all_groups(scorer, items, receiver, &over);
+            over.fetch_or(scored.is_err(), Ordering::Relaxed);
+            scored
         });
-        let mut handing = ScoringWatch { watch, groups: sender, told: vec![false; items.len()], over: &over };
-        let generated = engine.generate(adapter, request, &mut handing);
+        let mut watching = ScoringWatch { watch, groups: sender, sent: vec![false; items.len()], over: &over };
+        let generated = engine.generate(adapter, request, &mut watching);
         if let Ok(Some(groups)) = &generated {
-            handing.rest(groups);
+            watching.rest(groups);
         }
-        drop(handing);
-        let judged = scorer.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
-        let (groups, judged) = (generated?, judged?);
-        let pairs = |(completions, judged): (Vec<_>, Vec<_>)| completions.into_iter().zip(judged).collect();
-        Ok(groups.map(|groups| groups.into_iter().zip(judged).map(pairs).collect()))
+        drop(watching);
+        let scored = worker.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
+        let (groups, scored) = (generated?, scored?);
+        let pairs = |(completions, scored): (Vec<_>, Vec<_>)| completions.into_iter().zip(scored).collect();
+        Ok(groups.map(|groups| groups.into_iter().zip(scored).map(pairs).collect()))
     })
 }
 
@@ -103,7 +103,7 @@ struct ScoringWatch<'a> {
     watch: &'a mut dyn RolloutWatch,
     groups: Sender<FinishedGroup>,
     /// Whether the scorer has the group.
-    told: Vec<bool>,
+    sent: Vec<bool>,
     /// Nobody waits for the scores, or there will be none.
     over: &'a AtomicBool,
 }
@@ -112,7 +112,7 @@ impl ScoringWatch<'_> {
     /// Hands over what the engine did not tell of on the way.
     fn rest(&mut self, groups: &[Vec<Completion>]) {
         for (prompt, completions) in groups.iter().enumerate() {
-            if !self.told[prompt] {
+            if !self.sent[prompt] {
                 self.group(prompt, completions);
             }
         }
@@ -126,7 +126,7 @@ impl RolloutWatch for ScoringWatch<'_> {
 
     fn group(&mut self, prompt: usize, completions: &[Completion]) {
         self.watch.group(prompt, completions);
-        self.told[prompt] = true;
+        self.sent[prompt] = true;
         // A scorer that has failed listens no more; its error is told at the end.
         _ = self.groups.send((prompt, completions.to_vec()));
     }
@@ -138,36 +138,36 @@ impl RolloutWatch for ScoringWatch<'_> {
 }
 
 /// Scores groups until no more come, all that wait at a time; in the order of the request.
-fn judge_all(
-    sampler: &RolloutScorer,
+fn score_all_groups(
+    scorer: &RolloutScorer,
     items: &[&TrainQuestion],
     ended: Receiver<FinishedGroup>,
     over: &AtomicBool,
 ) -> Result<Vec<Vec<ScoredText>>> {
-    let mut judged: Vec<Vec<ScoredText>> = items.iter().map(|_| Vec::new()).collect();
+    let mut scored: Vec<Vec<ScoredText>> = items.iter().map(|_| Vec::new()).collect();
     while let Ok(first) = ended.recv() {
         if over.load(Ordering::Relaxed) {
             break;
         }
         let groups: Vec<FinishedGroup> = iter::once(first).chain(ended.try_iter()).collect();
-        let text = |completion| sampler.policy.text(completion);
+        let text = |completion| scorer.policy.text(completion);
         let texts: Vec<Vec<String>> =
             groups.par_iter().map(|(_, completions)| completions.iter().map(text).collect()).collect();
-        let mut samples = Vec::new();
+        let mut inputs = Vec::new();
         for ((prompt, completions), texts) in groups.iter().zip(&texts) {
-            samples.extend(completions.iter().zip(texts).map(|(completion, text)| RewardInput {
+            inputs.extend(completions.iter().zip(texts).map(|(completion, text)| RewardInput {
                 question: &items[*prompt].question,
                 response: text,
-                prompt: sampler.prior,
-                prefilled: sampler.prefill && sampler.prior.tag.is_some(),
+                prompt: scorer.prior,
+                prefilled: scorer.prefill && scorer.prior.tag.is_some(),
                 tokens: completion.tokens.len(),
                 truncated: completion.truncated(),
             }));
         }
-        let mut scores = sampler.rewards.score_all(&samples)?.into_iter();
+        let mut scores = scorer.rewards.score_all(&inputs)?.into_iter();
         for ((prompt, _), texts) in groups.iter().zip(texts) {
-            judged[*prompt] = texts.into_iter().zip(scores.by_ref()).collect();
+            scored[*prompt] = texts.into_iter().zip(scores.by_ref()).collect();
         }
     }
-    Ok(judged)
+    Ok(scored)
 }

@@ -76,7 +76,7 @@ impl Setup {
     }
 
     /// What draws and scores completions.
-    pub fn sampler(&self, config: &RunConfig) -> RolloutScorer<'_> {
+    pub fn scorer(&self, config: &RunConfig) -> RolloutScorer<'_> {
         RolloutScorer {
             policy: &self.policy,
             prior: &self.prior,

@@ -10,7 +10,7 @@ use std::time::Instant;
 pub struct Training<'a> {
     pub config: &'a RunConfig,
     /// Draws and scores completions.
-    pub sampler: RolloutScorer<'a>,
+    pub scorer: RolloutScorer<'a>,
     /// The model's name, for the adapter's files.
     pub base: &'a str,
     pub questions: &'a [TrainQuestion],

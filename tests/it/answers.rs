@@ -182,7 +182,7 @@ fn a_gold_answer_is_no_other_gold_answer() {
         pool
     };
     let mut accepted = Vec::new();
-    let mut look = |one: &str, other: &str| {
+    let mut compare = |one: &str, other: &str| {
         let equal = EQUAL_PAIRS.iter().any(|pair| *pair == (one, other) || *pair == (other, one));
         if check(one, other) == Verdict::Correct && !equal {
             accepted.push(format!("{one} | {other}"));
@@ -193,13 +193,13 @@ fn a_gold_answer_is_no_other_gold_answer() {
     let draws = (0..).map(|draw| stream.block(draw, 0)).map(|words| [words[0], words[1]]);
     let pairs = draws.map(|words| words.map(|word| &pool[word as usize % pool.len()]));
     for [one, other] in pairs.filter(|[one, other]| one != other).take(10_000) {
-        look(one, other);
+        compare(one, other);
     }
     let pool = distinct(&SETS[..1]);
     for (index, one) in pool.iter().enumerate() {
         for other in &pool[..index] {
-            look(one, other);
-            look(other, one);
+            compare(one, other);
+            compare(other, one);
         }
     }
     assert!(accepted.is_empty(), "{accepted:#?}");

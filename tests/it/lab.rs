@@ -114,7 +114,7 @@ impl Lab {
         let (config, run) = (&self.config, self.run_dir());
         let training = Training {
             config,
-            sampler: RolloutScorer {
+            scorer: RolloutScorer {
                 policy: &self.policy,
                 prior: &self.prior,
                 rewards: &self.rewards,

@@ -118,20 +118,20 @@ fn lora() {
         let (x, params) = (normal(1, rows * inputs), normal(2, v.end));
         let (base, dy) = (normal(3, rows * outputs), normal(4, rows * outputs));
         let exact = |x: &[f64], params: &[f64]| {
-            let low = times_transposed(x, &params[a.clone()], inputs);
+            let shrunk = times_transposed(x, &params[a.clone()], inputs);
             let mut y = wide(&base);
-            for (low, y) in low.chunks(2 * rank).zip(y.chunks_mut(outputs)) {
+            for (shrunk, y) in shrunk.chunks(2 * rank).zip(y.chunks_mut(outputs)) {
                 for r in 0..rank {
-                    (0..8).for_each(|o| y[o] += scale * low[r] * params[q.start + r * 8 + o]);
-                    (0..6).for_each(|o| y[12 + o] += scale * low[rank + r] * params[v.start + r * 6 + o]);
+                    (0..8).for_each(|o| y[o] += scale * shrunk[r] * params[q.start + r * 8 + o]);
+                    (0..6).for_each(|o| y[12 + o] += scale * shrunk[rank + r] * params[v.start + r * 6 + o]);
                 }
             }
             y
         };
         let mut y = base.clone();
-        let low = group.forward(&params, &x, inputs, &mut y, outputs);
+        let shrunk = group.forward(&params, &x, inputs, &mut y, outputs);
         let (mut dx, mut grads) = (vec![0.0; x.len()], vec![0.0; params.len()]);
-        group.backward(&params, &x, inputs, &low, &dy, outputs, &mut dx, &mut grads);
+        group.backward(&params, &x, inputs, &shrunk, &dy, outputs, &mut dx, &mut grads);
         check("LoRA in its input", |x| exact(x, &wide(&params)), &x, &y, &dy, &dx);
         check("LoRA in its A and B", |params| exact(&wide(&x), params), &params, &y, &dy, &grads);
     }

@@ -93,18 +93,18 @@ enum SavedBlock {
 struct BlockActivations {
     input: Vec<f32>,
     input_scales: Vec<f32>,
-    qkv_low: Vec<f32>,
+    qkv_shrunk: Vec<f32>,
     qk_norm: Option<qk_norm::SavedQk>,
     /// Positions applied.
     qkv: Vec<f32>,
     attended: Vec<f32>,
     lse: Vec<f32>,
-    o_low: Vec<f32>,
+    o_shrunk: Vec<f32>,
     middle: Vec<f32>,
     middle_scales: Vec<f32>,
-    gate_up_low: Vec<f32>,
+    gate_up_shrunk: Vec<f32>,
     gate_up: Vec<f32>,
-    down_low: Vec<f32>,
+    down_shrunk: Vec<f32>,
 }
 
 impl CpuDecoder {
@@ -198,10 +198,10 @@ impl CpuDecoder {
         let mut dx = vec![0.0; d_hidden.len()];
         rms_norm::backward(d_hidden, x, scales, &self.norm, &mut dx);
         self.precision.round(&mut dx);
-        for (i, kept) in activations.blocks.into_iter().enumerate().rev() {
+        for (i, saved) in activations.blocks.into_iter().enumerate().rev() {
             let block = &self.blocks[i];
             let lora = &adapter.blocks[i];
-            let saved = match kept {
+            let saved = match saved {
                 SavedBlock::Everything(saved) => *saved,
                 SavedBlock::Input(input) => {
                     let attend = |qkv: &[f32]| self.precision.attend(self.heads(), qkv, pack);
@@ -264,47 +264,47 @@ impl CpuBlock {
                 Precision::F32 => LoraGroup::forward,
                 Precision::Bf16 => LoraGroup::forward_of::<true>,
             };
-            let low = lora
+            let shrunk = lora
                 .map(|(block, params)| lora_forward(group(block), params, x, linear.inputs, &mut y, linear.outputs));
-            (y, low.unwrap_or_default())
+            (y, shrunk.unwrap_or_default())
         };
 
         let (normed, input_scales) = rms_norm::forward(&x, &self.input_norm, eps);
         let normed = precision.rounded(normed);
-        let (mut qkv, qkv_low) = adapted(&self.qkv, |b| &b.qkv, &normed);
+        let (mut qkv, qkv_shrunk) = adapted(&self.qkv, |b| &b.qkv, &normed);
         precision.round(&mut qkv);
         let qk_norm = self.qk_norm.as_ref().map(|(q, k)| qk_norm::forward(heads, &mut qkv, q, k, eps));
         decoder.rope.forward(&mut qkv, heads.qkv_width(), heads.query + heads.kv, positions);
         precision.round(&mut qkv);
         let (attended, lse) = attend(&qkv);
         let attended = precision.rounded(attended);
-        let (o, o_low) = adapted(&self.o, |b| &b.o, &attended);
+        let (o, o_shrunk) = adapted(&self.o, |b| &b.o, &attended);
 
         let mut middle = x.clone();
         let (normed, middle_scales) = rms_norm::forward_residual(&mut middle, &o, &self.post_norm, eps);
         precision.round(&mut middle);
         let normed = precision.rounded(normed);
-        let (mut gate_up, gate_up_low) = adapted(&self.gate_up, |b| &b.gate_up, &normed);
+        let (mut gate_up, gate_up_shrunk) = adapted(&self.gate_up, |b| &b.gate_up, &normed);
         precision.round(&mut gate_up);
         let activated = precision.rounded(swiglu::forward(&gate_up, self.down.inputs));
-        let (mut out, down_low) = adapted(&self.down, |b| &b.down, &activated);
+        let (mut out, down_shrunk) = adapted(&self.down, |b| &b.down, &activated);
         out.iter_mut().zip(&middle).for_each(|(out, middle)| *out += middle);
         precision.round(&mut out);
 
         let saved = BlockActivations {
             input: x,
             input_scales,
-            qkv_low,
+            qkv_shrunk,
             qk_norm,
             qkv,
             attended,
             lse,
-            o_low,
+            o_shrunk,
             middle,
             middle_scales,
-            gate_up_low,
+            gate_up_shrunk,
             gate_up,
-            down_low,
+            down_shrunk,
         };
         (out, saved)
     }
@@ -322,28 +322,28 @@ impl CpuBlock {
         grads: &mut [f32],
     ) -> Vec<f32> {
         let (heads, precision) = (decoder.heads(), decoder.precision);
-        let mut adapted = |linear: &Linear, group: &LoraGroup, x: &[f32], low: &[f32], dy: &[f32]| {
+        let mut adapted = |linear: &Linear, group: &LoraGroup, x: &[f32], shrunk: &[f32], dy: &[f32]| {
             let mut dx = linear.backward(dy);
             let lora_backward = match precision {
                 Precision::F32 => LoraGroup::backward,
                 Precision::Bf16 => LoraGroup::backward_of::<true>,
             };
-            lora_backward(group, params, x, linear.inputs, low, dy, linear.outputs, &mut dx, grads);
+            lora_backward(group, params, x, linear.inputs, shrunk, dy, linear.outputs, &mut dx, grads);
             precision.rounded(dx)
         };
 
         let BlockActivations { input, middle, mut gate_up, .. } = saved;
         let activated = precision.rounded(swiglu::forward(&gate_up, self.down.inputs));
-        let d_activated = adapted(&self.down, &lora.down, &activated, &saved.down_low, &d_out);
+        let d_activated = adapted(&self.down, &lora.down, &activated, &saved.down_shrunk, &d_out);
         swiglu::backward(&d_activated, &mut gate_up, self.down.inputs);
         precision.round(&mut gate_up);
         let normed = precision.rounded(rms_norm::recompute(&middle, &saved.middle_scales, &self.post_norm));
-        let d_normed = adapted(&self.gate_up, &lora.gate_up, &normed, &saved.gate_up_low, &gate_up);
+        let d_normed = adapted(&self.gate_up, &lora.gate_up, &normed, &saved.gate_up_shrunk, &gate_up);
         let mut d_middle = d_out;
         rms_norm::backward(&d_normed, &middle, &saved.middle_scales, &self.post_norm, &mut d_middle);
         precision.round(&mut d_middle);
 
-        let d_attended = adapted(&self.o, &lora.o, &saved.attended, &saved.o_low, &d_middle);
+        let d_attended = adapted(&self.o, &lora.o, &saved.attended, &saved.o_shrunk, &d_middle);
         let attention_backward = match precision {
             Precision::F32 => attention::backward,
             Precision::Bf16 => attention::backward_of::<true>,
@@ -356,7 +356,7 @@ impl CpuBlock {
         }
         precision.round(&mut d_qkv);
         let normed = precision.rounded(rms_norm::recompute(&input, &saved.input_scales, &self.input_norm));
-        let d_normed = adapted(&self.qkv, &lora.qkv, &normed, &saved.qkv_low, &d_qkv);
+        let d_normed = adapted(&self.qkv, &lora.qkv, &normed, &saved.qkv_shrunk, &d_qkv);
         let mut d_input = d_middle;
         rms_norm::backward(&d_normed, &input, &saved.input_scales, &self.input_norm, &mut d_input);
         precision.rounded(d_input)

@@ -114,7 +114,7 @@ impl Endpoint {
         watch: &mut dyn EvalWatch,
         done: &mut dyn FnMut(&mut dyn EvalWatch, SampleOutcome) -> Result<()>,
     ) -> Result<bool> {
-        const LOOK_UP: Duration = Duration::from_millis(50);
+        const POLL: Duration = Duration::from_millis(50);
         let mut tasks = tasks.fuse();
         let mut pool = Pool::new(self.client.clone(), draw.stop.clone());
         loop {
@@ -129,7 +129,7 @@ impl Endpoint {
             if pool.in_flight() == 0 {
                 return Ok(true);
             }
-            if let Some(outcome) = pool.receive(LOOK_UP)? {
+            if let Some(outcome) = pool.receive(POLL)? {
                 done(watch, outcome)?;
             }
         }
