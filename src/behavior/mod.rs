@@ -4,7 +4,6 @@
 
 pub mod agreement;
 mod classifier;
-pub mod heatmap;
 pub mod judge;
 mod passages;
 pub mod samples;

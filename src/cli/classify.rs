@@ -12,13 +12,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::behavior::agreement::ConfusionCounts;
-use crate::behavior::heatmap::heatmap;
 use crate::behavior::judge::{ModelJudge, Opinion};
 use crate::behavior::samples::{self, Response, ResponseColumns};
 use crate::behavior::summary::{ClassEstimate, ResponseCounts, Summary};
 use crate::behavior::{BehaviorSpan, Class, Classifier};
 use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
+use crate::report::chart::behavior_changes;
 use crate::server::ServerOptions;
 
 /// Questions that are put to the judge at the same time.
@@ -138,7 +138,7 @@ pub fn run(args: ClassifyArgs) -> Result<()> {
     }
     if let Some(path) = &args.heatmap {
         let rows: Vec<(String, Summary)> = all.iter().map(|it| (it.name.clone(), it.summary.clone())).collect();
-        atomic::write(path, heatmap(&rows).as_bytes())?;
+        atomic::write(path, behavior_changes(&rows).as_bytes())?;
     }
     match args.output_format {
         TableFormat::Table => write!(stdout(), "{}", text(&all, classifier))?,

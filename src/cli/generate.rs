@@ -1,13 +1,14 @@
 //! `rft generate`: ask a model one question and watch it answer.
 
 use super::config_args::ConfigArgs;
+use super::output_format::OutputFormat;
 use crate::config;
 use crate::device::{Device, Extent, LoadedModel};
 use crate::model::source::ModelSource;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{RolloutRequest, RolloutWatch, Sampling};
+use crate::rollout::{Completion, Finish, RolloutRequest, RolloutWatch, Sampling};
 use crate::run::Stop;
 use crate::run::trained::{Trained, prior_prompt};
 use anyhow::{Result, ensure};
@@ -61,6 +62,10 @@ pub struct GenerateArgs {
     #[arg(long)]
     show_prompt: bool,
 
+    /// `json` prints one line for each completion: its text, token ids, log-probabilities and why it ended
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    output_format: OutputFormat,
+
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -109,16 +114,37 @@ pub fn run(args: GenerateArgs) -> Result<()> {
             ends: &|tokens| policy.ends(tokens),
             stop_tokens: &policy.stop_tokens,
         };
-        print!("{}", opening(&prior, config.prompt.prefill).unwrap_or_default());
-        let mut printer = Printer { stream: Some(policy.tokenizer.stream()), stop: &stop, policy: &policy };
-        let answered = loaded.engine().generate(adapter.as_ref(), &request, &mut printer)?;
-        let rest = printer.stream.take().map(TextStream::finish).unwrap_or_default();
-        println!("{rest}");
-        if answered.is_none() {
-            break;
+        let opening = opening(&prior, config.prompt.prefill).unwrap_or_default();
+        let shown = args.output_format == OutputFormat::Text;
+        if shown {
+            print!("{opening}");
+        }
+        let stream = shown.then(|| policy.tokenizer.stream());
+        let mut printer = Printer { stream, stop: &stop, policy: &policy };
+        let groups = loaded.engine().generate(adapter.as_ref(), &request, &mut printer)?;
+        if let Some(stream) = printer.stream.take() {
+            println!("{}", stream.finish());
+        }
+        let Some(groups) = groups else { break };
+        if !shown {
+            for completion in groups.iter().flatten() {
+                println!("{}", json(completion, &opening, &policy));
+            }
         }
     }
     Ok(())
+}
+
+/// One completion as a line of JSON.
+fn json(completion: &Completion, opening: &str, policy: &Policy) -> serde_json::Value {
+    let ends = usize::from(matches!(completion.finish, Finish::Token(_)));
+    let text = &completion.tokens[..completion.tokens.len() - ends];
+    serde_json::json!({
+        "text": format!("{opening}{}", policy.tokenizer.decode(text)),
+        "tokens": completion.tokens,
+        "logprobs": completion.logprobs,
+        "finish": policy.finish_name(completion.finish),
+    })
 }
 
 /// Memory on a GPU for one answer at a time.

@@ -3,10 +3,8 @@
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
 use crate::device::{self, Device, Extent, LoadedModel};
-use crate::disk::atomic;
 use crate::model::config::ModelConfig;
 use crate::model::source::ModelSource;
-use crate::prompt;
 use crate::run::{Progress, RunDir, RunSession, Stop};
 use crate::train::contamination;
 use crate::train::evaluate::HeldOutEvaluation;
@@ -15,7 +13,7 @@ use crate::train::state::TrainState;
 use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Fine-tune a model by GRPO under a prior prompt
@@ -96,7 +94,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let (config, resumed, recorded) = match &args.resume {
         Some(path) => {
             let run = RunDir::resume(path)?;
-            let mut config = read_config(&run)?;
+            let mut config = run.run_config()?;
             config.train.threads = args.threads.map(|threads| threads.max(1) as usize).or(config.train.threads);
             let recorded = contamination::recorded(&run, &config)?;
             (config, Some(run), recorded)
@@ -110,7 +108,9 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let mut state = match &resumed {
-        Some(run) => restore(&config, &shape, run)?,
+        Some(run) => TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
+            eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
+        })?,
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
@@ -118,7 +118,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     drop(source);
     let run = match resumed {
         Some(run) => run,
-        None => start(&config, &setup, &name)?,
+        None => setup.start(&config, &name)?,
     };
     introduce(&config, &setup, &shape, device, &run);
     if let Some(warning) = loaded.keep_products(&run.products())? {
@@ -187,40 +187,6 @@ fn resolve(args: &TrainArgs) -> Result<RunConfig> {
         eprintln!("training the embedded model `tiny`; --model takes a real one, such as Qwen/Qwen2.5-0.5B");
     }
     Ok(config)
-}
-
-/// Makes the run directory and writes down what the run is.
-fn start(config: &RunConfig, setup: &Setup, model: &str) -> Result<RunDir> {
-    // A hub id by its second part, a file without its ending.
-    let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
-    let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
-    let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
-    // Before the configuration, without which this is no run that could be resumed: the rows to leave out are known by then.
-    contamination::write(&setup.contamination, &run)?;
-    atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
-    atomic::write(&run.prompt(), setup.prior.to_toml().as_bytes())?;
-    Ok(run)
-}
-
-/// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
-fn read_config(run: &RunDir) -> Result<RunConfig> {
-    let layers = config::ConfigLayers { files: vec![run.config()], ..config::ConfigLayers::default() };
-    let mut config = config::resolve(&layers)?.config;
-    if prompt::find_shipped(&config.prompt.ppe).is_none() {
-        config.prompt.ppe = run.prompt().display().to_string();
-    }
-    Ok(config)
-}
-
-/// The newest whole checkpoint of the run, or the state it began with.
-fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<TrainState> {
-    let newest = run.newest_checkpoint(|step, error| {
-        eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
-    })?;
-    match newest {
-        Some(step) => TrainState::load(&run.checkpoint(step), model, &config.lora),
-        None => TrainState::new(model, &config.lora, config.train.seed),
-    }
 }
 
 fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Device, run: &RunDir) {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::entry::{Entry, flatten, of_environment, of_file, of_set};
-use super::fault::ConfigFault;
+use super::fault::{ConfigFault, read};
 use super::known::{Known, nearest_name};
 use super::place::ValueOrigin;
 use super::presets::{CHECKPOINT, PRESETS, Preset, TINY};
@@ -182,11 +182,11 @@ impl MergedConfig {
         let section = sections.iter().fold(&mut changed, |table, section| {
             table.get_mut(section).and_then(Value::as_table_mut).expect("the key is known, so its sections are")
         });
-        section.insert(name.clone(), value.clone());
-        match RunConfig::deserialize(changed.clone()) {
-            Ok(_) => Ok(changed),
-            Err(error) => Err(ConfigFault::of_value(&value, error.message())),
-        }
+        section.insert(name.clone(), value);
+        let whole = Value::Table(changed);
+        read::<RunConfig>(&whole)?;
+        let Value::Table(changed) = whole else { unreachable!("it was made a table above") };
+        Ok(changed)
     }
 
     /// The value under a dotted key.

@@ -18,7 +18,7 @@ mod schema;
 mod validate;
 
 pub(crate) use entry::{Entry, of_set};
-pub(crate) use fault::ConfigFault;
+pub(crate) use fault::read as read_value;
 pub(crate) use known::nearest_name;
 pub use layers::{ConfigLayers, Resolved, resolve};
 pub(crate) use layers::{MergedConfig, find_preset};

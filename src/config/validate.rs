@@ -247,6 +247,20 @@ fn custom(components: &[CustomSection]) -> Check {
 
 impl GrpoSection {
     fn validate(&self) -> Check {
+        self.validate_clip()?;
+        not_negative("grpo.beta", self.beta, "0 leaves the KL term out")?;
+        not_negative("grpo.entropy_coef", self.entropy_coef, "0 switches the bonus off")?;
+        not_negative(
+            "grpo.truncation_penalty",
+            self.truncation_penalty,
+            "it is taken from the reward; 0 switches it off",
+        )?;
+        at_least_one("grpo.num_iterations", self.num_iterations, "1 uses each completion once")?;
+        at_least_one("grpo.steps_per_generation", self.steps_per_generation, "1 makes one update of a rollout batch")
+    }
+
+    /// The bounds of the probability ratio.
+    pub fn validate_clip(&self) -> Check {
         let clip = "0.2 is usual; gspo takes about 3e-4";
         ensure(
             0.0 < self.epsilon && self.epsilon < 1.0,
@@ -272,15 +286,7 @@ impl GrpoSection {
             ),
             "4 is a fair start; unset switches it off",
         )?;
-        not_negative("grpo.beta", self.beta, "0 leaves the KL term out")?;
-        not_negative("grpo.entropy_coef", self.entropy_coef, "0 switches the bonus off")?;
-        not_negative(
-            "grpo.truncation_penalty",
-            self.truncation_penalty,
-            "it is taken from the reward; 0 switches it off",
-        )?;
-        at_least_one("grpo.num_iterations", self.num_iterations, "1 uses each completion once")?;
-        at_least_one("grpo.steps_per_generation", self.steps_per_generation, "1 makes one update of a rollout batch")
+        Ok(())
     }
 }
 

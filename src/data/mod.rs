@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
 use crate::disk::hash::hex;
+use crate::model::hub::is_hub_id;
 use schema::QuestionColumns;
 
 pub use question::Question;
@@ -69,7 +70,7 @@ pub fn load_screened(
     let local = Path::new(&section.path);
     let (paths, schema) = if local.exists() {
         (vec![local.to_owned()], None)
-    } else if is_hub_id(&section.path) {
+    } else if is_hub_id(&section.path) && !means_a_file(&section.path) {
         (fetch(&section.path, &section.revision, &section.split)?, schema::known(&section.path))
     } else {
         bail!(
@@ -173,14 +174,9 @@ fn without_duplicates(questions: Vec<Question>, warnings: &mut Vec<String>) -> V
     kept
 }
 
-/// Whether a path has the form of a hub id, `owner/name`.
-fn is_hub_id(path: &str) -> bool {
-    let plain = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    path.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name) && !Path::new(owner).is_dir())
-        && !read::is_readable(path)
+/// Whether a path that does not exist is still more like one of a file: by its ending, or as its first part is a folder.
+fn means_a_file(path: &str) -> bool {
+    read::is_readable(path) || path.split_once('/').is_some_and(|(folder, _)| Path::new(folder).is_dir())
 }
 
 /// A count with a comma before every third digit.

@@ -1,4 +1,4 @@
-//! How large a model's work may be.
+//! The size of the work that a model is loaded for.
 
 use crate::config::RunConfig;
 use crate::grpo::learner::Keep;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
 use crate::model::lora::Adapter;
 use crate::rollout::policy::Policy;
-use crate::rollout::{self, Completion, Engine, Finish, Prompt, RolloutRequest};
+use crate::rollout::{self, Completion, EVALUATION_STEP, Engine, Finish, Prompt, RolloutRequest};
 
 /// The group engine. It is asked for whole groups: an interrupted group is drawn again, and what was kept of it stays.
 pub struct Local<'a> {
@@ -14,9 +14,6 @@ pub struct Local<'a> {
     /// Its stop strings are those of [`Draw::stop`].
     pub policy: &'a Policy,
 }
-
-/// The step number that evaluations draw with: no training step has it.
-const STEP: u64 = u64::MAX;
 
 impl Completer for Local<'_> {
     fn complete(&mut self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<()> {
@@ -29,7 +26,7 @@ impl Completer for Local<'_> {
             sampling: &draw.sampling,
             max_completion_length: draw.max_tokens,
             seed: draw.seed,
-            step: STEP,
+            step: EVALUATION_STEP,
             ends: &|tokens| self.policy.ends(tokens),
             stop_tokens: &self.policy.stop_tokens,
         };

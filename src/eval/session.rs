@@ -1,4 +1,4 @@
-//! `rft eval --bench ...`, but for what it prints: a model and benchmarks, loaded and checked, and evaluated one by one.
+//! `rft eval --bench ...` without its output: loads a model and benchmarks, checks them, and evaluates one after the other.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use crate::rollout::policy::Policy;
 use crate::run::trained::{Trained, prior_prompt};
 use crate::server::ServerOptions;
 
-/// What is asked for, beside what the configuration says.
+/// The options of an evaluation that are not in the configuration.
 pub struct EvalRequest {
     /// Benchmarks by name, or data files.
     pub bench: Vec<String>,
@@ -48,7 +48,7 @@ pub struct EvalRequest {
     pub answer_column: Option<String>,
     /// File with the words around a question instead of the profile's.
     pub prompt_template: Option<PathBuf>,
-    /// Folder to write to. Unset: one under `evals` whose name says what is asked.
+    /// Folder to write to. Unset: a folder in `evals`, named after the model, the prompt and the profile.
     pub out: Option<PathBuf>,
     pub unsafe_local_exec: bool,
 }
@@ -169,7 +169,7 @@ impl EvalSession {
         self.ready.iter().map(|ready| ready.benchmark.name.clone()).collect()
     }
 
-    /// Draws the samples that are missing of the benchmark at `place`, and scores them.
+    /// Generates the missing samples of the benchmark at `place`, and scores them.
     pub fn evaluate(&mut self, place: usize, show: &mut dyn Show) -> Result<EvalOutcome> {
         let Ready { benchmark, style, set, grader, asked, limit } = &self.ready[place];
         self.policy.stop_strings = self.own_stop_strings.iter().chain(&style.stop).cloned().collect();

@@ -13,7 +13,7 @@ use crate::eval::folder::EvalFolder;
 use crate::run::metrics::{self, MetricsRecord};
 use crate::run::{RunDir, status};
 
-/// All that is told of two runs.
+/// The differences between two runs.
 #[derive(Serialize)]
 pub struct Compared {
     pub first: String,
@@ -31,7 +31,7 @@ pub struct Compared {
 /// Two evaluations of the same kind.
 #[derive(Serialize)]
 pub struct PairedEvaluations {
-    /// The prior prompts that the two were asked under.
+    /// The prior prompts of the two.
     pub prompts: [String; 2],
     pub benchmarks: Vec<EvalComparison>,
 }

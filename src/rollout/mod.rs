@@ -46,6 +46,9 @@ impl Completion {
     }
 }
 
+/// The step number that evaluations draw with: no training step has it.
+pub const EVALUATION_STEP: u64 = u64::MAX;
+
 /// What to generate. A completion's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, completion).
 pub struct RolloutRequest<'a> {
     pub prompts: &'a [Prompt],

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::config::EvalSection;
+use crate::config::{self, EvalSection, RunConfig};
 use crate::disk::atomic::{verify_dir, write_error};
 use crate::disk::hash::sha256_file;
 use crate::disk::lock::{self, Lock};
+use crate::prompt;
 
 /// Kinds of a held-out evaluation: drawn at temperature 1, and the most probable token at every step.
 pub const SAMPLED: &str = "sampled";
@@ -65,6 +66,16 @@ impl RunDir {
     /// The resolved configuration.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
+    }
+
+    /// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
+    pub fn run_config(&self) -> Result<RunConfig> {
+        let layers = config::ConfigLayers { files: vec![self.config()], ..config::ConfigLayers::default() };
+        let mut config = config::resolve(&layers)?.config;
+        if prompt::find_shipped(&config.prompt.ppe).is_none() {
+            config.prompt.ppe = self.prompt().display().to_string();
+        }
+        Ok(config)
     }
 
     /// The prior prompt in full, so that the run needs no file of the user's to be repeated.

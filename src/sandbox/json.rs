@@ -18,19 +18,19 @@ impl PythonValue {
     /// # Errors
     /// It is no JSON.
     pub fn from_json(text: &str) -> Result<PythonValue> {
-        let mut reader = Reader { text, at: 0 };
+        let mut reader = JsonReader { text, at: 0 };
         let value = reader.value(0)?;
         ensure!(reader.peek().is_none(), "something stands behind the value at byte {}", reader.at);
         Ok(value)
     }
 }
 
-struct Reader<'a> {
+struct JsonReader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl Reader<'_> {
+impl JsonReader<'_> {
     /// The next byte that is no white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.text.as_bytes()[self.at..];

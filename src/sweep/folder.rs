@@ -22,6 +22,7 @@ use crate::config::{self, ConfigLayers, RunConfig};
 use crate::disk::atomic::{self, write_error};
 use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
+use crate::run::status::{self, RunStatus};
 use crate::run::{Manifest, RunDir, metrics};
 
 /// The folder of a sweep.
@@ -262,9 +263,11 @@ impl SweepFolder {
             view.reward = value("reward");
             let times: Vec<f64> = lines.iter().filter_map(|line| *line.values.get("step_time")?).collect();
             view.seconds = (!times.is_empty()).then(|| crate::stats::mean(&times));
-            view.state = match view.steps {
+            view.state = match dir.manifest().is_file() {
                 _ if is_held(&path) => TaskState::Running,
-                Some(steps) if dir.manifest().is_file() && dir.is_finished(steps, &config.eval)? => TaskState::Done,
+                true if view.steps.is_some() && RunStatus::read(&dir)?.state == status::RunState::Done => {
+                    TaskState::Done
+                }
                 _ => TaskState::Stopped,
             };
         } else {

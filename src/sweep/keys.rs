@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
-use crate::config::{ConfigFault, ConfigKey, Content, Node, ValueOrigin, nearest_name};
+use crate::config::{ConfigKey, Content, Node, ValueOrigin, nearest_name, read_value};
 
 /// The keys of a section, taken one by one; what is left is unknown.
 pub(super) struct Keys<'a> {
@@ -67,6 +67,5 @@ impl<'a> Keys<'a> {
 
 /// The value of a key, or what is wrong with it.
 pub(super) fn leaf<T: DeserializeOwned>(node: &Node, key: &str) -> Result<T> {
-    let value = node.to_value();
-    T::deserialize(value.clone()).map_err(|error| ConfigFault::of_value(&value, error.message()).at(&node.origin, key))
+    read_value(&node.to_value()).map_err(|fault| fault.at(&node.origin, key))
 }

@@ -4,7 +4,7 @@ use super::sample::{DrawCounts, TrainQuestion};
 use super::{Training, Watching};
 use crate::disk::atomic;
 use crate::model::lora::Adapter;
-use crate::rollout::{Engine, Sampling};
+use crate::rollout::{EVALUATION_STEP, Engine, Sampling};
 use crate::run::dir::{GREEDY, SAMPLED};
 use crate::run::{EvalView, GroupRecord, RunDir, completions};
 use crate::stats::{Proportion, mean};
@@ -28,9 +28,6 @@ pub struct HeldOutScores {
     pub mean_length: f64,
     pub truncated: f64,
 }
-
-/// The step number that evaluations draw with: no training step has it.
-const STEP: u64 = u64::MAX;
 
 /// Evaluates `adapter` as it is after `step` and writes every completion to the run's `eval/` folder. What stands there
 /// already is read instead: the run was interrupted. `None` when there is nothing to evaluate on, or when asked to stop.
@@ -82,7 +79,8 @@ fn draw(
     let items: Vec<&TrainQuestion> = training.held_out.iter().collect();
     let mut watch = Watching { training, phase: "evaluation", tokens: 0, shown: Instant::now() };
     let mut draws = DrawCounts::default();
-    let groups = training.scorer.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut draws, &mut watch)?;
+    let groups =
+        training.scorer.groups(engine, Some(adapter), &items, 1, sampling, EVALUATION_STEP, &mut draws, &mut watch)?;
     let Some(groups) = groups else { return Ok(None) };
     let mut lines = Vec::new();
     for group in &groups {

@@ -2,16 +2,18 @@
 
 use super::contamination;
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
-use crate::config::{DataSection, RunConfig};
+use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
+use crate::disk::atomic;
 use crate::disk::hash::sha256;
-use crate::model::hub;
+use crate::model::hub::{self, is_hub_id};
 use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
+use crate::run::RunDir;
 use crate::run::manifest::{Manifest, PromptIdentity, SourceRecord};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -88,11 +90,24 @@ impl Setup {
         }
     }
 
+    /// Makes the run directory and writes down what the run is. `model` is the name of the model's source.
+    pub fn start(&self, config: &RunConfig, model: &str) -> Result<RunDir> {
+        // A hub id by its second part, a file without its ending.
+        let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
+        let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
+        let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
+        // Before the configuration, without which this is no run that could be resumed: the rows to leave out are known by then.
+        contamination::write(&self.contamination, &run)?;
+        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
+        atomic::write(&run.prompt(), self.prior.to_toml().as_bytes())?;
+        Ok(run)
+    }
+
     /// The manifest of a run that starts now.
     pub fn manifest(&self, config: &RunConfig) -> Manifest {
         let identity = |path: &str, revision: &str, hash: &str| SourceRecord {
             path: path.to_owned(),
-            revision: is_hub_id(path).then(|| revision.to_owned()),
+            revision: (is_hub_id(path) && !Path::new(path).exists()).then(|| revision.to_owned()),
             files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),
         };
         Manifest {
@@ -108,10 +123,6 @@ impl Setup {
             sessions: Vec::new(),
         }
     }
-}
-
-fn is_hub_id(path: &str) -> bool {
-    path.contains('/') && !std::path::Path::new(path).exists()
 }
 
 /// The questions of a run: to train on, and held out for evaluation. No question is in both.

@@ -1,4 +1,4 @@
-//! What a run is made of, and who watches its rollouts.
+//! The parts of a run, and the display of its rollouts.
 
 use super::sample::{RolloutScorer, TrainQuestion};
 use crate::config::RunConfig;

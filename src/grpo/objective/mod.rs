@@ -31,7 +31,7 @@
 
 mod metrics;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::totals::Totals;
 use crate::config::{GrpoSection, KlEstimator, LossType};
@@ -86,29 +86,14 @@ impl Normaliser {
 impl Objective {
     /// `max_completion_length` is the constant that `dr_grpo` divides by.
     pub fn new(section: &GrpoSection, max_completion_length: usize) -> Result<Self> {
-        let epsilon_high = section.epsilon_high.unwrap_or(section.epsilon);
-        ensure!(
-            section.loss_type != LossType::Cispo || section.epsilon_high.is_some(),
-            "`cispo` needs the largest weight of a token\nhint: set `grpo.epsilon_high`; 5.0 is the usual value"
-        );
-        ensure!(
-            (0.0..=1.0).contains(&section.epsilon) && epsilon_high >= 0.0,
-            "the clip range from 1 - {} to 1 + {epsilon_high} is not a range of probability ratios\n\
-             hint: `grpo.epsilon` lies between 0 and 1, `grpo.epsilon_high` at or above 0",
-            section.epsilon,
-        );
-        ensure!(
-            section.loss_type == LossType::Cispo || section.delta.is_none_or(|delta| delta > 1.0 + epsilon_high),
-            "the dual clip `grpo.delta` lies inside the clip range\n\
-             hint: set it above 1 + `grpo.epsilon_high`, or leave it out"
-        );
+        section.validate_clip()?;
         Ok(Self {
             loss_type: section.loss_type,
             beta: section.beta,
             entropy_coef: section.entropy_coef,
             kl_estimator: section.kl_estimator,
             epsilon_low: section.epsilon,
-            epsilon_high,
+            epsilon_high: section.clip_high(),
             delta: section.delta.unwrap_or(f64::INFINITY),
             max_completion_length,
         })

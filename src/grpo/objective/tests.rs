@@ -363,11 +363,13 @@ fn what_is_not_finite_stays_visible() {
 fn impossible_sections_are_refused_with_a_hint() {
     let message = |section| Objective::new(&section, LONGEST).unwrap_err().to_string();
     let refused = message(GrpoSection { epsilon_high: None, ..section(LossType::Cispo) });
-    assert!(refused.contains("hint: set `grpo.epsilon_high`"), "{refused}");
+    assert!(refused.contains("`grpo.epsilon_high`: cispo needs"), "{refused}");
     let refused = message(GrpoSection { delta: Some(1.1), ..section(LossType::Grpo) });
-    assert!(refused.contains("dual clip"), "{refused}");
-    let refused = message(GrpoSection { epsilon: -0.1, ..section(LossType::Grpo) });
-    assert!(refused.contains("clip range"), "{refused}");
+    assert!(refused.contains("`grpo.delta`"), "{refused}");
+    for epsilon in [-0.1, 0.0, 1.0] {
+        let refused = message(GrpoSection { epsilon, ..section(LossType::Grpo) });
+        assert!(refused.contains("`grpo.epsilon`") && refused.contains("hint: "), "{refused}");
+    }
 }
 
 /// Completions of one to six tokens with everything an objective may need.

@@ -6,6 +6,7 @@
 //! beside a stroke of their own.
 
 mod axis;
+mod behaviors;
 mod forest;
 mod heat;
 mod labels;
@@ -14,6 +15,7 @@ mod mosaic;
 mod svg;
 
 pub use axis::Axis;
+pub use behaviors::behavior_changes;
 pub use forest::{Forest, ForestGroup, ForestRow};
 pub use heat::{HeatMap, Scale};
 pub use line::{ChartPoint, LineChart, Series};

@@ -1,4 +1,4 @@
-//! What was read.
+//! The runs and evaluations that were read.
 
 use super::evaluation::ReportedEvaluation;
 use super::run::ReportedRun;

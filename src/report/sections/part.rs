@@ -1,4 +1,4 @@
-//! What sections are made of: a part with its figures, and the rows that tables and charts have in common.
+//! A section with its figures, and the rows that tables and charts share.
 
 use serde_json::Value;
 

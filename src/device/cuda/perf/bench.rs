@@ -1,4 +1,4 @@
-//! What is measured on, and what a measurement is.
+//! The measured device and model, and the form of a measurement.
 
 use crate::device::cuda::{Gpu, Shared};
 use crate::model::config::ModelConfig;
