@@ -32,7 +32,7 @@ impl ConfigFault {
 
 /// Reads a `T` from a value.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ConfigFault> {
-    T::deserialize(FaultReader(value))
+    T::deserialize(ValueDeserializer(value))
 }
 
 impl Display for ConfigFault {
@@ -98,9 +98,9 @@ fn shown(found: Unexpected) -> String {
 }
 
 /// Hands a value to serde; its errors are [`ConfigFault`]s.
-struct FaultReader<'de>(&'de Value);
+struct ValueDeserializer<'de>(&'de Value);
 
-impl<'de> IntoDeserializer<'de, ConfigFault> for FaultReader<'de> {
+impl<'de> IntoDeserializer<'de, ConfigFault> for ValueDeserializer<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -108,7 +108,7 @@ impl<'de> IntoDeserializer<'de, ConfigFault> for FaultReader<'de> {
     }
 }
 
-impl<'de> Deserializer<'de> for FaultReader<'de> {
+impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
     type Error = ConfigFault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigFault> {
@@ -119,13 +119,13 @@ impl<'de> Deserializer<'de> for FaultReader<'de> {
             Value::Boolean(flag) => visitor.visit_bool(*flag),
             Value::Datetime(_) => Err(ConfigFault::invalid_type(Unexpected::Other(self.0.type_str()), &visitor)),
             Value::Array(items) => {
-                let mut items = SeqDeserializer::new(items.iter().map(FaultReader));
+                let mut items = SeqDeserializer::new(items.iter().map(ValueDeserializer));
                 let value = visitor.visit_seq(&mut items)?;
                 items.end().map(|()| value)
             }
             Value::Table(table) => {
                 let mut members =
-                    MapDeserializer::new(table.iter().map(|(name, value)| (name.as_str(), FaultReader(value))));
+                    MapDeserializer::new(table.iter().map(|(name, value)| (name.as_str(), ValueDeserializer(value))));
                 let value = visitor.visit_map(&mut members)?;
                 members.end().map(|()| value)
             }
