@@ -1,13 +1,13 @@
 #!/bin/sh
-# Prints the type names that occur more than once in src, with their files. Fails when one of them is not on the list below.
+# Prints the type names that are declared more than once in src, with their files. Fails if one of them is not in the list below.
 #   scripts/duplicate-types.sh
 set -eu
 cd "$(dirname "$0")/.."
 
-# Two files give the same type for different systems, one of which is compiled.
+# One type for Linux and one for other systems; only one of the two is compiled.
 allowed="Sandbox SandboxSession"
 
-# Types of a module, of a function or of tests; the associated types of an impl are no types of their own.
+# Types of modules, functions and tests. Associated types in an `impl` are left out.
 declared() {
     find src -name '*.rs' -exec awk '
         /^[ \t]*(pub(\([^)]*\))?[ \t]+)?(struct|enum|trait|union)[ \t]+[A-Z]/ || /^(pub(\([^)]*\))?[ \t]+)?type[ \t]+[A-Z]/ {
