@@ -2,13 +2,13 @@
 //!
 //! Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a key and a counter into
 //! four random words with no state between calls. The key of a [`Stream`] is hashed from the run's seed, the
-//! [`Purpose`] and the identity of the thing drawn for (step, question, branch ...); the counter is the position in it.
+//! [`Purpose`] and the identity of the thing drawn for (step, question, completion ...); the counter is the position in it.
 
 /// What a stream of random numbers is for. Two purposes never share a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// The next token of a branch: path (step, question, branch), counter (position, vocabulary block).
+    /// The next token of a completion: path (step, question, completion), counter (position, vocabulary block).
     Sampling = 1,
     /// The initial values of an adapter: path (tensor), counter (element).
     AdapterInit = 2,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::Layers;
+use crate::config::ConfigLayers;
 
 /// Where the configuration comes from. Later ones win: preset, files, `RFT_*` environment, `--set`, the command's flags.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -29,12 +29,12 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// The layers so far: these flags and the environment. A command adds its own flags to [`Layers::flags`].
-    pub fn layers(&self) -> Layers {
+    /// The layers so far: these flags and the environment. A command adds its own flags to [`ConfigLayers::flags`].
+    pub fn layers(&self) -> ConfigLayers {
         // A variable that is not Unicode cannot be one of ours.
         let env =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Layers {
+        ConfigLayers {
             preset: self.preset.clone(),
             files: self.files.clone(),
             env: env.filter(|(name, _)| name.starts_with("RFT_")).collect(),

@@ -2,15 +2,15 @@
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
-use crate::device::{self, Device, Extent, Loaded};
+use crate::device::{self, Device, Extent, LoadedModel};
 use crate::model::config::ModelConfig;
-use crate::model::source::Source;
-use crate::run::{Progress, RunDir, Session, Stop};
+use crate::model::source::ModelSource;
+use crate::run::{Progress, RunDir, RunSession, Stop};
 use crate::train::contamination;
-use crate::train::evaluate::Evaluation;
+use crate::train::evaluate::HeldOutEvaluation;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
-use crate::train::{Outcome, Training, train};
+use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ use std::process::ExitCode;
   rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
   rft train --resume runs/tiny-null-example-1")]
-pub struct Args {
+pub struct TrainArgs {
     /// Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
@@ -90,7 +90,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let (config, resumed, recorded) = match &args.resume {
         Some(path) => {
             let run = RunDir::resume(path)?;
@@ -103,7 +103,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
@@ -113,7 +113,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         })?,
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
-    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {
@@ -137,7 +137,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => setup.manifest(&config),
     };
     let resumed_from = args.resume.is_some().then_some(state.counters.step);
-    manifest.sessions.push(Session::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
+    manifest.sessions.push(RunSession::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
     manifest.write(&run)?;
 
     let progress = Progress::new(steps, state.counters.step);
@@ -145,7 +145,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let stop = Stop::on_signals(move |_| heard.note("stopping; a checkpoint comes first (again to stop at once)"))?;
     let training = Training {
         config: &config,
-        sampler: setup.sampler(&config),
+        scorer: setup.scorer(&config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out,
@@ -165,7 +165,7 @@ fn data_dir() -> Option<PathBuf> {
 }
 
 /// The configuration of a new run, from all layers.
-fn resolve(args: &Args) -> Result<RunConfig> {
+fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     let mut layers = args.config.layers();
     layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
     layers.flag("model.path", args.model.clone(), "--model");
@@ -229,7 +229,7 @@ fn render_loss(config: &RunConfig) -> String {
 }
 
 /// Before and after, and where things are.
-fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
+fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) {
     if outcome.stopped.is_some() {
         eprintln!(
             "stopped after step {} of {steps}; go on with: rft train --resume {}",
@@ -250,7 +250,7 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
 }
 
 /// The sampled shares whose intervals before and after training overlap.
-fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
+fn undecided(before: &HeldOutEvaluation, after: &HeldOutEvaluation) -> Vec<&'static str> {
     let (before, after) = (&before.sampled, &after.sampled);
     let accuracy = before.accuracy.interval.overlaps(&after.accuracy.interval).then_some("accuracy");
     let formats = before.format.zip(after.format);
@@ -258,12 +258,12 @@ fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
     accuracy.into_iter().chain(format).collect()
 }
 
-fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
+fn table(before: Option<&HeldOutEvaluation>, after: &HeldOutEvaluation) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     let n = after.sampled.accuracy.n;
     table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
-    let mut row = |name: &str, value: &dyn Fn(&Evaluation) -> Option<String>| {
+    let mut row = |name: &str, value: &dyn Fn(&HeldOutEvaluation) -> Option<String>| {
         if let Some(after) = value(after) {
             let before = before.and_then(value).unwrap_or_else(|| "-".to_owned());
             table.add_row([name.to_owned(), before, after]);

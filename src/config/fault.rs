@@ -9,65 +9,65 @@ use serde::forward_to_deserialize_any;
 use toml::Value;
 
 use super::known::nearest_name;
-use super::place::Origin;
+use super::place::ValueOrigin;
 
 /// A value of the wrong type, or a word that is none of the choices.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct ConfigFault {
     problem: String,
     hint: Option<String>,
 }
 
-impl Fault {
-    pub fn at(self, origin: &Origin, key: &str) -> anyhow::Error {
+impl ConfigFault {
+    pub fn at(self, origin: &ValueOrigin, key: &str) -> anyhow::Error {
         let hint = self.hint.map(|it| format!("\nhint: {it}")).unwrap_or_default();
         anyhow!("{}: `{key}`: {}{hint}", origin.site(), self.problem)
     }
 
     /// A value of another type; of a choice that is not a word, the value is shown.
-    fn not_a_word(value: &Value) -> Fault {
-        Fault { problem: format!("expected string, found {} {value}", value.type_str()), hint: None }
+    fn not_a_word(value: &Value) -> ConfigFault {
+        ConfigFault { problem: format!("expected string, found {} {value}", value.type_str()), hint: None }
     }
 }
 
 /// Reads a `T` from a value.
-pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Fault> {
-    T::deserialize(Reader(value))
+pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ConfigFault> {
+    T::deserialize(ValueDeserializer(value))
 }
 
-impl Display for Fault {
+impl Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(&self.problem)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for ConfigFault {}
 
-impl Error for Fault {
-    fn custom<T: Display>(message: T) -> Fault {
-        Fault { problem: message.to_string(), hint: None }
+impl Error for ConfigFault {
+    fn custom<T: Display>(message: T) -> ConfigFault {
+        ConfigFault { problem: message.to_string(), hint: None }
     }
 
-    fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Fault {
+    fn invalid_type(found: Unexpected, expected: &dyn Expected) -> ConfigFault {
         let expected = expected.to_string();
         let hint = (expected == "a sequence").then(|| r#"a list is written ["one", "two"]"#.to_owned());
-        Fault { problem: format!("expected {}, found {}", in_toml(&expected), shown(found)), hint }
+        ConfigFault { problem: format!("expected {}, found {}", in_toml(&expected), shown(found)), hint }
     }
 
-    fn invalid_value(found: Unexpected, expected: &dyn Expected) -> Fault {
+    fn invalid_value(found: Unexpected, expected: &dyn Expected) -> ConfigFault {
         let range = match expected.to_string().as_str() {
             "u8" => "an integer from 0 to 255".to_owned(),
             "usize" | "u64" => "an integer of at least 0".to_owned(),
             other => other.to_owned(),
         };
-        Fault { problem: format!("expected {range}, found {}", shown(found)), hint: None }
+        ConfigFault { problem: format!("expected {range}, found {}", shown(found)), hint: None }
     }
 
-    fn unknown_variant(found: &str, choices: &'static [&'static str]) -> Fault {
+    fn unknown_variant(found: &str, choices: &'static [&'static str]) -> ConfigFault {
         let meant = nearest_name(found, choices.iter().copied());
         let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
         let hint = format!("{question}one of {}", choices.join(", "));
-        Fault { problem: format!("unknown value `{found}`"), hint: Some(hint) }
+        ConfigFault { problem: format!("unknown value `{found}`"), hint: Some(hint) }
     }
 }
 
@@ -97,10 +97,10 @@ fn shown(found: Unexpected) -> String {
     }
 }
 
-/// Hands a value to serde; its errors are [`Fault`]s.
-struct Reader<'de>(&'de Value);
+/// Hands a value to serde; its errors are [`ConfigFault`]s.
+struct ValueDeserializer<'de>(&'de Value);
 
-impl<'de> IntoDeserializer<'de, Fault> for Reader<'de> {
+impl<'de> IntoDeserializer<'de, ConfigFault> for ValueDeserializer<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -108,35 +108,35 @@ impl<'de> IntoDeserializer<'de, Fault> for Reader<'de> {
     }
 }
 
-impl<'de> Deserializer<'de> for Reader<'de> {
-    type Error = Fault;
+impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
+    type Error = ConfigFault;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigFault> {
         match self.0 {
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Integer(number) => visitor.visit_i64(*number),
             Value::Float(number) => visitor.visit_f64(*number),
             Value::Boolean(flag) => visitor.visit_bool(*flag),
-            Value::Datetime(_) => Err(Fault::invalid_type(Unexpected::Other(self.0.type_str()), &visitor)),
+            Value::Datetime(_) => Err(ConfigFault::invalid_type(Unexpected::Other(self.0.type_str()), &visitor)),
             Value::Array(items) => {
-                let mut items = SeqDeserializer::new(items.iter().map(Reader));
+                let mut items = SeqDeserializer::new(items.iter().map(ValueDeserializer));
                 let value = visitor.visit_seq(&mut items)?;
                 items.end().map(|()| value)
             }
             Value::Table(table) => {
                 let mut members =
-                    MapDeserializer::new(table.iter().map(|(name, value)| (name.as_str(), Reader(value))));
+                    MapDeserializer::new(table.iter().map(|(name, value)| (name.as_str(), ValueDeserializer(value))));
                 let value = visitor.visit_map(&mut members)?;
                 members.end().map(|()| value)
             }
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigFault> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, ConfigFault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -145,10 +145,10 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ConfigFault> {
         match self.0 {
             Value::String(word) => visitor.visit_enum(StrDeserializer::new(word)),
-            other => Err(Fault::not_a_word(other)),
+            other => Err(ConfigFault::not_a_word(other)),
         }
     }
 

@@ -8,15 +8,15 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::entry::{Entry, flatten, of_environment, of_file, of_set};
-use super::fault::{Fault, read};
+use super::fault::{ConfigFault, read};
 use super::known::{Known, nearest_name};
-use super::place::Origin;
+use super::place::ValueOrigin;
 use super::presets::{CHECKPOINT, PRESETS, Preset, TINY};
 use super::schema::RunConfig;
 
 /// Everything that can set a value, lowest first.
 #[derive(Clone, Debug, Default)]
-pub struct Layers {
+pub struct ConfigLayers {
     /// The preset to start from. `None`: the one that a file asks for with a top-level `preset = "..."`; where none does,
     /// `tiny`, or `qwen2.5-0.5b` where a layer names another model than the embedded one.
     pub preset: Option<String>,
@@ -30,7 +30,7 @@ pub struct Layers {
     pub flags: Vec<(String, Value, String)>,
 }
 
-impl Layers {
+impl ConfigLayers {
     /// Sets `key` from the command's flag called `name`, where the user gave it.
     pub fn flag(&mut self, key: &str, value: Option<impl Into<Value>>, name: &str) {
         self.flags.extend(value.map(|value| (key.to_owned(), value.into(), name.to_owned())));
@@ -42,11 +42,11 @@ impl Layers {
 pub struct Resolved {
     pub config: RunConfig,
     /// By dotted key; every key has one.
-    pub origins: BTreeMap<String, Origin>,
+    pub origins: BTreeMap<String, ValueOrigin>,
 }
 
 /// Lay the layers over one another, check each key and type where it stands, then the values together.
-pub fn resolve(layers: &Layers) -> Result<Resolved> {
+pub fn resolve(layers: &ConfigLayers) -> Result<Resolved> {
     let mut asked_preset = None;
     let mut entries = Vec::new();
     for path in &layers.files {
@@ -59,14 +59,14 @@ pub fn resolve(layers: &Layers) -> Result<Resolved> {
         entries.extend(of_set(argument)?);
     }
     for (key, value, flag) in &layers.flags {
-        entries.push(Entry::new(key, value.clone(), Origin::Flag(flag.clone())));
+        entries.push(Entry::new(key, value.clone(), ValueOrigin::Flag(flag.clone())));
     }
 
     let preset = match &layers.preset {
         Some(name) => Some(find_preset(name, "--preset")?),
         None => asked_preset,
     };
-    Merged::new(preset, &entries)?.finish()
+    MergedConfig::new(preset, &entries)?.finish()
 }
 
 /// The preset that a file asks for, and what else the file sets.
@@ -99,29 +99,29 @@ fn default_preset(entries: &[Entry]) -> Preset {
 /// A complete table of values that grows layer by layer and stays valid, so that a fault is blamed on the entry that
 /// brings it in.
 #[derive(Clone)]
-pub(crate) struct Merged {
+pub(crate) struct MergedConfig {
     known: Known,
     table: Table,
-    origins: BTreeMap<String, Origin>,
+    origins: BTreeMap<String, ValueOrigin>,
 }
 
-impl Merged {
+impl MergedConfig {
     /// `entries` over `preset`, or over the one that suits them where none is asked for.
-    pub fn new(preset: Option<Preset>, entries: &[Entry]) -> Result<Merged> {
-        let mut merged = Merged::of_preset(preset.unwrap_or_else(|| default_preset(entries)))?;
+    pub fn new(preset: Option<Preset>, entries: &[Entry]) -> Result<MergedConfig> {
+        let mut merged = MergedConfig::of_preset(preset.unwrap_or_else(|| default_preset(entries)))?;
         entries.iter().try_for_each(|entry| merged.lay(entry))?;
         Ok(merged)
     }
 
-    fn of_preset(preset: Preset) -> Result<Merged> {
+    fn of_preset(preset: Preset) -> Result<MergedConfig> {
         let of_preset = |error: toml::de::Error| anyhow!("preset {}: {error}", preset.name);
         let config: RunConfig = toml::from_str(preset.text).map_err(of_preset)?;
         let table = Table::try_from(config).context("write the preset as TOML")?;
         let mut origins = BTreeMap::new();
         flatten(&table, &mut Vec::new(), &mut |path, _| {
-            origins.insert(path.join("."), Origin::Preset(preset.name.to_owned()));
+            origins.insert(path.join("."), ValueOrigin::Preset(preset.name.to_owned()));
         });
-        Ok(Merged { known: Known::of(&table), table, origins })
+        Ok(MergedConfig { known: Known::of(&table), table, origins })
     }
 
     /// Lays one value over the others.
@@ -176,7 +176,7 @@ impl Merged {
     }
 
     /// The table with one value changed, if that is a configuration still.
-    fn with(&self, path: &[String], value: Value) -> Result<Table, Fault> {
+    fn with(&self, path: &[String], value: Value) -> Result<Table, ConfigFault> {
         let mut changed = self.table.clone();
         let (name, sections) = path.split_last().expect("a key has at least one part");
         let section = sections.iter().fold(&mut changed, |table, section| {

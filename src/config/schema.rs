@@ -110,13 +110,13 @@ pub struct LoraSection {
 pub struct RolloutSection {
     /// Questions of one rollout batch.
     pub prompts_per_step: usize,
-    /// Branches of one question: the size of a group.
+    /// Completions of one question: the size of a group.
     pub num_generations: usize,
     /// Longest prompt, in tokens; longer questions are left out and counted.
     pub max_prompt_length: usize,
     /// Longest completion, in tokens; a longer one is truncated.
     pub max_completion_length: usize,
-    /// Above 0: branches that are all alike teach nothing.
+    /// Above 0: completions that are all alike teach nothing.
     pub temperature: f64,
     /// Sample among the likeliest tokens that together hold this probability; 1 switches it off.
     pub top_p: f64,
@@ -127,7 +127,7 @@ pub struct RolloutSection {
     pub min_p: f64,
     /// Strings that end a completion, beside the model's end-of-sequence tokens.
     pub stop: Vec<String>,
-    /// Branches decoded at the same time.
+    /// Completions decoded at the same time.
     pub max_rows: usize,
 }
 

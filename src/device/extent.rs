@@ -8,7 +8,7 @@ use crate::grpo::learner::Keep;
 pub struct Extent {
     /// Longest prompt and completion together.
     pub positions: usize,
-    /// Branches decoded at the same time.
+    /// Completions decoded at the same time.
     pub max_rows: usize,
     /// Bytes of a GPU's memory for rollouts and training, beside weights and adapter; `None`: what is free.
     pub working_bytes: Option<u64>,

@@ -1,4 +1,4 @@
-//! From the rewards of a group to the advantage of each of its branches.
+//! From the rewards of a group to the advantage of each of its completions.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ const EPSILON: f64 = 1e-4;
 /// What [`advantages`] finds in the rewards of one rollout batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
-    /// One advantage a branch, in the shape of the rewards: (groups, branches).
+    /// One advantage a completion, in the shape of the rewards: (groups, completions).
     pub values: Vec<Vec<f32>>,
-    /// Mean over all branches of the batch.
+    /// Mean over all completions of the batch.
     pub reward_mean: f64,
-    /// Unbiased standard deviation over all branches of the batch, not the mean of the groups' (as TRL logs it).
+    /// Unbiased standard deviation over all completions of the batch, not the mean of the groups' (as TRL logs it).
     pub reward_std: f64,
     /// Groups whose rewards are all equal; their advantages are exactly zero.
     pub flat_groups: usize,
@@ -52,7 +52,7 @@ pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
     Advantages { values, reward_mean, reward_std, flat_groups }
 }
 
-/// True where no branch did better than another, so that the group teaches nothing. A lone branch is flat.
+/// True where no completion did better than another, so that the group teaches nothing. A lone completion is flat.
 pub fn is_flat(rewards: &[f64]) -> bool {
     rewards.windows(2).all(|pair| pair[0] == pair[1])
 }

@@ -95,13 +95,13 @@ impl Adapter {
     }
 
     fn zeros(config: &ModelConfig, section: &LoraSection) -> Result<Self> {
-        let (blocks, layout) = Layout::of(config, section)?;
+        let (blocks, layout) = AdapterLayout::of(config, section)?;
         Ok(Self { params: vec![0.0; layout.len], slots: layout.slots, blocks, section: section.clone() })
     }
 
     /// The blocks of an adapter that is not made, and how many values it would have.
     pub fn shape(config: &ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, usize)> {
-        let (blocks, layout) = Layout::of(config, section)?;
+        let (blocks, layout) = AdapterLayout::of(config, section)?;
         Ok((blocks, layout.len))
     }
 
@@ -181,7 +181,7 @@ pub fn targets(modules: &[String]) -> Result<Vec<Target>> {
 }
 
 /// Hands out places in the flat storage.
-struct Layout<'a> {
+struct AdapterLayout<'a> {
     config: &'a ModelConfig,
     rank: usize,
     scale: f32,
@@ -189,13 +189,13 @@ struct Layout<'a> {
     len: usize,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> AdapterLayout<'a> {
     /// Places for all blocks.
     fn of(config: &'a ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, Self)> {
         let targets = targets(&section.target_modules)?;
         ensure!(section.r > 0, "`lora.r` must be at least 1\nhint: 8, 16 and 32 are common ranks");
         let mut layout =
-            Layout { config, rank: section.r, scale: section.scale() as f32, slots: BTreeMap::new(), len: 0 };
+            AdapterLayout { config, rank: section.r, scale: section.scale() as f32, slots: BTreeMap::new(), len: 0 };
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| {
                 let mut group = |members: &[Target]| layout.group(layer, members, &targets);

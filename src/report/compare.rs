@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::load::{dotted, ends};
 use crate::disk::hash::sha256_file;
-use crate::eval::compare::Comparison;
+use crate::eval::compare::EvalComparison;
 use crate::eval::folder::EvalFolder;
 use crate::run::metrics::{self, MetricsRecord};
 use crate::run::{RunDir, status};
@@ -33,7 +33,7 @@ pub struct Compared {
 pub struct PairedEvaluations {
     /// The prior prompts of the two.
     pub prompts: [String; 2],
-    pub benchmarks: Vec<Comparison>,
+    pub benchmarks: Vec<EvalComparison>,
 }
 
 /// Compares the runs in the directories `first` and `second`, with their evaluations in the folder `evals`.

@@ -70,7 +70,7 @@ impl RunDir {
 
     /// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
     pub fn run_config(&self) -> Result<RunConfig> {
-        let layers = config::Layers { files: vec![self.config()], ..config::Layers::default() };
+        let layers = config::ConfigLayers { files: vec![self.config()], ..config::ConfigLayers::default() };
         let mut config = config::resolve(&layers)?.config;
         if prompt::find_shipped(&config.prompt.ppe).is_none() {
             config.prompt.ppe = self.prompt().display().to_string();

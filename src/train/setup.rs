@@ -1,20 +1,20 @@
 //! From a configuration to everything that a run needs, loaded and checked.
 
 use super::contamination;
-use super::sample::{Item, Sampler, render_all};
+use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
 use crate::disk::atomic;
 use crate::disk::hash::sha256;
 use crate::model::hub::{self, is_hub_id};
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
 use crate::run::RunDir;
-use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
+use crate::run::manifest::{Manifest, PromptIdentity, SourceRecord};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,8 +24,8 @@ pub struct Setup {
     pub policy: Policy,
     pub prior: PriorPrompt,
     pub rewards: RewardSet,
-    pub questions: Vec<Item>,
-    pub held_out: Vec<Item>,
+    pub questions: Vec<TrainQuestion>,
+    pub held_out: Vec<TrainQuestion>,
     /// What the user should know: rows that were left out, and why.
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
@@ -39,7 +39,7 @@ impl Setup {
     /// benchmarks to compare the questions with; a run that is gone on with has `recorded` the comparison.
     pub fn new(
         config: &RunConfig,
-        source: &Source,
+        source: &ModelSource,
         data_dir: Option<&Path>,
         recorded: Option<Contamination>,
     ) -> Result<Self> {
@@ -49,7 +49,7 @@ impl Setup {
         let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
         let policy = Policy::load(source, config)?;
         let mut notes = questions.notes;
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<Item>> {
+        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<TrainQuestion>> {
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
             if long > 0 {
@@ -78,8 +78,8 @@ impl Setup {
     }
 
     /// What draws and scores completions.
-    pub fn sampler(&self, config: &RunConfig) -> Sampler<'_> {
-        Sampler {
+    pub fn scorer(&self, config: &RunConfig) -> RolloutScorer<'_> {
+        RolloutScorer {
             policy: &self.policy,
             prior: &self.prior,
             rewards: &self.rewards,
@@ -105,7 +105,7 @@ impl Setup {
 
     /// The manifest of a run that starts now.
     pub fn manifest(&self, config: &RunConfig) -> Manifest {
-        let identity = |path: &str, revision: &str, hash: &str| Identity {
+        let identity = |path: &str, revision: &str, hash: &str| SourceRecord {
             path: path.to_owned(),
             revision: (is_hub_id(path) && !Path::new(path).exists()).then(|| revision.to_owned()),
             files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),

@@ -5,7 +5,7 @@
 
 use crate::config::LoraSection;
 use crate::disk::atomic;
-use crate::grpo::adamw::{AdamW, Layout};
+use crate::grpo::adamw::{AdamW, ParameterLayout};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::peft::{load_adapter, save_adapter};
@@ -118,7 +118,7 @@ impl TrainState {
     }
 }
 
-fn layout(adapter: &Adapter) -> Layout {
+fn layout(adapter: &Adapter) -> ParameterLayout {
     adapter.slots.iter().map(|(name, slot)| (name.clone(), slot.range.clone())).collect()
 }
 

@@ -534,12 +534,12 @@ fn plan_prints_what_fits() {
     let output = rft(folder.path()).args(["plan", "--preset", "qwen2.5-7b"]).output().unwrap();
     assert!(output.status.success());
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
-    Qwen/Qwen2.5-7B: 256 branches at a time of up to 1024 + 4096 tokens, micro-batches of 16384 tokens, checkpointed
+    Qwen/Qwen2.5-7B: 256 completions at a time of up to 1024 + 4096 tokens, micro-batches of 16384 tokens, checkpointed
      CUDA itself, and kept free for it         1.25 GiB
      weights, bf16                            14.42 GiB
      adapter, gradient, moments                1.20 GiB
      rollout: keys and values of prompts       3.50 GiB
-     rollout: keys and values of branches     56.00 GiB
+     rollout: keys and values of completions     56.00 GiB
      rollout: working memory, logits           1.53 GiB
      training: kept for the backward pass      3.39 GiB
      training: working memory                  2.77 GiB

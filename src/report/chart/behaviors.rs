@@ -39,13 +39,13 @@ fn shorten(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::behavior::summary::Counted;
+    use crate::behavior::summary::ResponseCounts;
 
     fn summary(shown: usize) -> Summary {
         let responses = (0..4).map(|index| {
             let mut counts = [0; Class::ALL.len()];
             counts[Class::Planning as usize] = usize::from(index < shown);
-            Counted { question: index.to_string(), tokens: None, counts }
+            ResponseCounts { question: index.to_string(), tokens: None, counts }
         });
         Summary::new(&responses.collect::<Vec<_>>(), 1)
     }

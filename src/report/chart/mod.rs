@@ -16,9 +16,9 @@ mod svg;
 
 pub use axis::Axis;
 pub use behaviors::behavior_changes;
-pub use forest::{Forest, Group, Row};
+pub use forest::{Forest, ForestGroup, ForestRow};
 pub use heat::{HeatMap, Scale};
-pub use line::{LineChart, Point, Series};
+pub use line::{ChartPoint, LineChart, Series};
 pub use mosaic::Mosaic;
 pub use svg::{escape as svg_escape, swatch};
 
