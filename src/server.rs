@@ -15,7 +15,7 @@ use crate::rng::Stream;
 
 /// The address of a server and how to send requests to it.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ServerOptions {
     /// `http://127.0.0.1:8000`, with or without `/v1` at the end.
     pub url: String,
     /// Maximum number of concurrent requests.
@@ -27,10 +27,10 @@ pub struct Options {
     /// Approximate wait before the second try; it doubles with each further try.
     pub pause: Duration,
     /// Sent only over https or to this machine.
-    pub key: Option<Key>,
+    pub key: Option<ApiKey>,
 }
 
-impl Options {
+impl ServerOptions {
     /// The server at `url`, with the key from the environment.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -39,16 +39,16 @@ impl Options {
             tries: 6,
             time_out: Duration::from_secs(30 * 60), // a slow or busy server can take this long
             pause: Duration::from_secs(1),
-            key: Key::from_env(),
+            key: ApiKey::from_env(),
         }
     }
 }
 
 /// The API key. It is never shown: neither in `Debug` nor in an error.
 #[derive(Clone)]
-pub struct Key(String);
+pub struct ApiKey(String);
 
-impl Key {
+impl ApiKey {
     pub fn new(key: &str) -> Self {
         Self(key.to_owned())
     }
@@ -61,7 +61,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("Key(hidden)")
     }
@@ -69,7 +69,7 @@ impl fmt::Debug for Key {
 
 /// The reason why there is no reply.
 #[derive(Debug)]
-pub struct Failure {
+pub struct ServerFailure {
     /// `None`: there was no complete reply.
     status: Option<u16>,
     /// One line, and a hint if there is a remedy.
@@ -80,7 +80,7 @@ pub struct Failure {
     after: Option<Duration>,
 }
 
-impl Failure {
+impl ServerFailure {
     fn passing(message: String) -> Self {
         Self { status: None, message, passing: true, after: None }
     }
@@ -96,11 +96,11 @@ impl Failure {
 }
 
 /// Sends requests to one server.
-pub struct Client {
+pub struct ServerClient {
     agent: Agent,
     /// Without a slash or `/v1` at the end.
     url: String,
-    key: Option<Key>,
+    key: Option<ApiKey>,
     /// The header with the key, if the key may be sent.
     authorization: Option<HeaderValue>,
     tries: u32,
@@ -108,9 +108,9 @@ pub struct Client {
     time_out: Duration,
 }
 
-impl Client {
-    pub fn new(options: &Options) -> Result<Self> {
-        let Place { url, on_this_machine, keeps_secrets } = Place::parse(&options.url)?;
+impl ServerClient {
+    pub fn new(options: &ServerOptions) -> Result<Self> {
+        let ServerAddress { url, on_this_machine, keeps_secrets } = ServerAddress::parse(&options.url)?;
         let authorization = match &options.key {
             Some(key) if keeps_secrets => {
                 let header = HeaderValue::from_str(&format!("Bearer {}", key.0));
@@ -152,8 +152,8 @@ impl Client {
     /// The page at `path`. It is requested once: a missing server usually means a wrong URL.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub fn get(&self, path: &str) -> Result<String, Failure> {
+    /// See [`ServerFailure`].
+    pub fn get(&self, path: &str) -> Result<String, ServerFailure> {
         self.send(Request::get(format!("{}{path}", self.url)).body(()).map_err(unsendable)?)
     }
 
@@ -161,7 +161,7 @@ impl Client {
     /// tries.
     ///
     /// # Errors
-    /// See [`Failure`].
+    /// See [`ServerFailure`].
     pub fn post<T>(
         &self,
         path: &str,
@@ -169,17 +169,17 @@ impl Client {
         stream: &Stream,
         given_up: &dyn Fn() -> bool,
         read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, ServerFailure> {
         let mut tried = 0;
         loop {
             if given_up() {
-                return Err(Failure::passing("canceled".into()));
+                return Err(ServerFailure::passing("canceled".into()));
             }
             let request = Request::post(format!("{}{path}", self.url))
                 .header("Content-Type", "application/json")
                 .body(body.to_owned());
             let answer = request.map_err(unsendable).and_then(|request| self.send(request));
-            let incomplete = |reason| Failure::passing(format!("invalid reply from the server: {reason}"));
+            let incomplete = |reason| ServerFailure::passing(format!("invalid reply from the server: {reason}"));
             let mut failure = match answer.and_then(|body| read(&body).map_err(incomplete)) {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
@@ -206,7 +206,7 @@ impl Client {
     }
 
     /// The body of a successful reply.
-    fn send(&self, mut request: Request<impl AsSendBody>) -> Result<String, Failure> {
+    fn send(&self, mut request: Request<impl AsSendBody>) -> Result<String, ServerFailure> {
         if let Some(header) = &self.authorization {
             request.headers_mut().insert("Authorization", header.clone());
         }
@@ -219,7 +219,7 @@ impl Client {
         body.map_err(|error| self.unanswered(&error))
     }
 
-    fn unanswered(&self, error: &ureq::Error) -> Failure {
+    fn unanswered(&self, error: &ureq::Error) -> ServerFailure {
         let message = match error {
             ureq::Error::Timeout(ureq::Timeout::Global) => format!(
                 "no reply within {:.0?}\nhint: lower --concurrency or --max-tokens; the server may be overloaded",
@@ -230,17 +230,17 @@ impl Client {
                 format!("{}\nhint: check that a server is running at {}", self.clean(&error.to_string()), self.url)
             }
         };
-        Failure::passing(message)
+        ServerFailure::passing(message)
     }
 
     /// The failure for a status.
-    fn refused(&self, response: Response<Body>) -> Failure {
+    fn refused(&self, response: Response<Body>) -> ServerFailure {
         let status = response.status().as_u16();
         let header = |name| response.headers().get(name).and_then(|it| it.to_str().ok());
         if (300..400).contains(&status) {
             let target = self.clean(header("Location").unwrap_or("nowhere"));
             let message = format!("the server redirects to {target}\nhint: if you trust that address, pass its URL");
-            return Failure { status: Some(status), message, passing: false, after: None };
+            return ServerFailure { status: Some(status), message, passing: false, after: None };
         }
         let passing = matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 529);
         let after = retry_after(response.headers());
@@ -263,7 +263,7 @@ impl Client {
             message.push_str("\nhint: ");
             message.push_str(hint);
         }
-        Failure { status: Some(status), message, passing, after }
+        ServerFailure { status: Some(status), message, passing, after }
     }
 
     /// The first line of an external text, safe to print: bounded, without control characters and without the key, which a
@@ -283,8 +283,8 @@ impl Client {
     }
 }
 
-fn unsendable(error: ureq::http::Error) -> Failure {
-    Failure::passing(error.to_string())
+fn unsendable(error: ureq::http::Error) -> ServerFailure {
+    ServerFailure::passing(error.to_string())
 }
 
 /// The text of an error reply: the message in one of the usual forms, else the body itself.
@@ -307,14 +307,14 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// A server's address.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct ServerAddress {
     url: String,
     on_this_machine: bool,
     /// Over TLS, or to this machine.
     keeps_secrets: bool,
 }
 
-impl Place {
+impl ServerAddress {
     fn parse(url: &str) -> Result<Self> {
         const HINT: &str = "hint: write it as http://127.0.0.1:8000";
         // The URL itself may contain a password, and is not printed before that is excluded.
@@ -343,48 +343,49 @@ mod tests {
 
     #[test]
     fn a_url_is_accepted_with_or_without_v1() {
-        let place = |url| Place::parse(url).unwrap();
+        let place = |url| ServerAddress::parse(url).unwrap();
         for url in ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000/v1/"] {
             assert_eq!(place(url).url, "http://h:8000");
         }
         assert_eq!(place("https://h/api/v1").url, "https://h/api");
         for bad in ["", "h:8000", "ftp://h", "http://", "http://h/?a=b", "not a url"] {
-            assert!(Place::parse(bad).is_err(), "{bad}");
+            assert!(ServerAddress::parse(bad).is_err(), "{bad}");
         }
-        let secret = Place::parse("https://me:secret@h/v1").unwrap_err().to_string();
+        let secret = ServerAddress::parse("https://me:secret@h/v1").unwrap_err().to_string();
         assert!(!secret.contains("secret"), "{secret}");
     }
 
     #[test]
     fn keys_are_sent_over_tls_or_to_this_machine() {
         for url in ["https://h", "http://localhost:1", "http://127.0.0.1/v1", "http://127.9.9.9", "http://[::1]:80"] {
-            assert!(Place::parse(url).unwrap().keeps_secrets, "{url}");
+            assert!(ServerAddress::parse(url).unwrap().keeps_secrets, "{url}");
         }
         for url in
             ["http://h", "http://10.0.0.1", "http://127.0.0.1.example", "http://localhost.example", "http://0.0.0.0"]
         {
-            assert!(!Place::parse(url).unwrap().keeps_secrets, "{url}");
+            assert!(!ServerAddress::parse(url).unwrap().keeps_secrets, "{url}");
         }
-        let key = Some(Key::new("secret"));
-        let far = Client::new(&Options { key: key.clone(), ..Options::new("http://node1:8000") }).unwrap();
+        let key = Some(ApiKey::new("secret"));
+        let far =
+            ServerClient::new(&ServerOptions { key: key.clone(), ..ServerOptions::new("http://node1:8000") }).unwrap();
         assert_eq!(far.authorization, None);
-        let near = Client::new(&Options { key, ..Options::new("http://127.0.0.1:8000") }).unwrap();
+        let near = ServerClient::new(&ServerOptions { key, ..ServerOptions::new("http://127.0.0.1:8000") }).unwrap();
         assert_eq!(near.authorization.as_ref().unwrap(), "Bearer secret");
         assert!(!format!("{:?}", near.authorization).contains("secret"));
     }
 
     #[test]
     fn a_server_message_is_bounded_and_without_the_key() {
-        let options = Options { key: Some(Key::new("secret")), ..Options::new("http://127.0.0.1:8000") };
+        let options = ServerOptions { key: Some(ApiKey::new("secret")), ..ServerOptions::new("http://127.0.0.1:8000") };
         assert!(!format!("{options:?}").contains("secret"));
-        let client = Client::new(&options).unwrap();
+        let client = ServerClient::new(&options).unwrap();
         assert_eq!(client.clean("\n bad key \u{1b}[31msecret\u{7}!\nmore"), "bad key [31m(key)!");
         assert_eq!(client.clean(&"é".repeat(1000)).chars().count(), 304);
     }
 
     #[test]
     fn waits_double_and_are_bounded() {
-        let client = Client::new(&Options::new("http://h")).unwrap();
+        let client = ServerClient::new(&ServerOptions::new("http://h")).unwrap();
         let stream = Stream::new(1, crate::rng::Purpose::Test, &[]);
         let waits: Vec<f64> = (1..=40).map(|tried| client.wait(tried, &stream).as_secs_f64()).collect();
         for (i, wait) in waits.iter().enumerate() {

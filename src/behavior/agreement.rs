@@ -2,18 +2,18 @@
 
 use serde::Serialize;
 
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 
 /// Counts of a two-by-two table: what was found against what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct ConfusionCounts {
     pub true_positives: usize,
     pub false_positives: usize,
     pub false_negatives: usize,
     pub true_negatives: usize,
 }
 
-impl Tally {
+impl ConfusionCounts {
     pub fn add(&mut self, found: bool, there: bool) {
         *match (found, there) {
             (true, true) => &mut self.true_positives,
@@ -55,8 +55,8 @@ fn ratio(above: usize, below: usize) -> Option<f64> {
 
 /// Adds one response to `tally`: whether the spans of `class` in `found` and in `there` meet. Each span meets one of the other
 /// side at most. What is in neither has no number, so there are no true negatives.
-pub fn match_spans(tally: &mut Tally, class: Class, found: &[Span], there: &[Span]) {
-    let of = |spans: &[Span]| {
+pub fn match_spans(tally: &mut ConfusionCounts, class: Class, found: &[BehaviorSpan], there: &[BehaviorSpan]) {
+    let of = |spans: &[BehaviorSpan]| {
         let mut ranges: Vec<(usize, usize)> =
             spans.iter().filter(|span| span.class == class).map(|span| (span.start, span.end)).collect();
         ranges.sort_unstable();
@@ -84,7 +84,7 @@ mod tests {
     /// The table of Cohen's paper as it is usually shown: 20 and 15 agreed, 5 and 10 not; kappa 0.4.
     #[test]
     fn known_figures() {
-        let tally = Tally { true_positives: 20, false_positives: 5, false_negatives: 10, true_negatives: 15 };
+        let tally = ConfusionCounts { true_positives: 20, false_positives: 5, false_negatives: 10, true_negatives: 15 };
         assert_eq!(tally.precision(), Some(0.8));
         assert_eq!(tally.recall(), Some(20.0 / 30.0));
         assert_eq!(tally.f1(), Some(40.0 / 55.0));
@@ -93,15 +93,15 @@ mod tests {
 
     #[test]
     fn nothing_found_is_not_zero() {
-        let mut tally = Tally::default();
+        let mut tally = ConfusionCounts::default();
         tally.add(false, false);
         assert_eq!((tally.precision(), tally.recall(), tally.f1(), tally.kappa()), (None, None, None, None));
     }
 
     #[test]
     fn a_span_meets_one_other() {
-        let span = |start, end| Span { class: Class::Code, start, end, rule: String::new() };
-        let mut tally = Tally::default();
+        let span = |start, end| BehaviorSpan { class: Class::Code, start, end, rule: String::new() };
+        let mut tally = ConfusionCounts::default();
         match_spans(&mut tally, Class::Code, &[span(0, 4), span(2, 9), span(20, 22)], &[span(1, 8), span(30, 31)]);
         assert_eq!((tally.true_positives, tally.false_positives, tally.false_negatives), (1, 2, 1));
     }

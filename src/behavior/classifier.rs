@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::passages::{self, Passages};
 use super::text::{Sentence, Text};
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 
 /// The version of the format of rule files that is understood.
 const FORMAT: u32 = 1;
@@ -24,8 +24,8 @@ pub struct Classifier {
     /// Changes whenever what the rules find may have changed.
     pub version: u32,
     /// How well a class agrees with the labels, where that was measured.
-    pub measured: BTreeMap<Class, Measured>,
-    rules: Vec<Rule>,
+    pub measured: BTreeMap<Class, RuleAgreement>,
+    rules: Vec<BehaviorRule>,
     negation: Regex,
     passages: Passages,
 }
@@ -33,13 +33,13 @@ pub struct Classifier {
 /// Agreement of the rules with the labels on responses that the rules were not written on: is the class there or not?
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measured {
+pub struct RuleAgreement {
     pub precision: f64,
     pub recall: f64,
     pub f1: f64,
 }
 
-impl Measured {
+impl RuleAgreement {
     pub fn is_enough(&self) -> bool {
         self.precision >= ENOUGH_PRECISION && self.f1 >= ENOUGH_F1
     }
@@ -48,20 +48,20 @@ impl Measured {
 /// A rule file as it stands; rules.toml says what its fields mean.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct RuleFile {
     format: u32,
     version: u32,
     negation: String,
     passages: passages::Patterns,
-    rule: Vec<Rule>,
+    rule: Vec<BehaviorRule>,
     #[serde(default)]
-    measured: BTreeMap<Class, Measured>,
+    measured: BTreeMap<Class, RuleAgreement>,
 }
 
 /// Finds one class in a sentence.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
+struct BehaviorRule {
     name: String,
     class: Class,
     #[serde(with = "pattern")]
@@ -98,7 +98,7 @@ impl Classifier {
     }
 
     fn parse(toml: &str) -> Result<Self> {
-        let file: File = toml::from_str(toml)?;
+        let file: RuleFile = toml::from_str(toml)?;
         ensure!(file.format == FORMAT, "`format` is {}\nhint: this version reads format {FORMAT}", file.format);
         Ok(Self {
             version: file.version,
@@ -116,7 +116,7 @@ impl Classifier {
 
     /// What `response` does, by class and then by place. `prompt` is all that the model was given; what it copied from there
     /// does not count.
-    pub fn classify(&self, prompt: &str, response: &str) -> Vec<Span> {
+    pub fn classify(&self, prompt: &str, response: &str) -> Vec<BehaviorSpan> {
         let text = Text::new(prompt, response);
         let code = self.passages.code(&text);
         let in_code = |sentence: &Sentence| {
@@ -125,7 +125,7 @@ impl Classifier {
         };
         let usable: Vec<&Sentence> =
             text.sentences.iter().filter(|sentence| !in_code(sentence) && !text.is_copied(&sentence.range)).collect();
-        let mut spans: Vec<Span> = Vec::new();
+        let mut spans: Vec<BehaviorSpan> = Vec::new();
         // Sentences that are spoken for, so that a formula that is recalled, checked or taken back is no step of its own.
         let mut taken = vec![false; usable.len()];
         for class in Class::ALL {
@@ -143,7 +143,7 @@ impl Classifier {
                 let Range { start, end } = sentence.range;
                 match spans.last_mut() {
                     Some(span) if last.is_some_and(|last| index <= last + reach) => span.end = end,
-                    _ => spans.push(Span { class, start, end, rule: rule.to_owned() }),
+                    _ => spans.push(BehaviorSpan { class, start, end, rule: rule.to_owned() }),
                 }
                 last = Some(index);
             }
@@ -171,7 +171,7 @@ impl Classifier {
     }
 
     /// Whether a match counts: it is neither denied nor copied, and what it speaks of is what the rule wants.
-    fn holds(&self, rule: &Rule, text: &Text, sentence: &Sentence, found: &Captures, next: &str) -> bool {
+    fn holds(&self, rule: &BehaviorRule, text: &Text, sentence: &Sentence, found: &Captures, next: &str) -> bool {
         let words = text.of(sentence);
         let all = found.get_match();
         let place = sentence.range.start + all.start()..sentence.range.start + all.end();

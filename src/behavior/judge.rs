@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Class;
 use crate::disk::{atomic, hash};
 use crate::rng::{Purpose, Stream, name_hash};
-use crate::server::{Client, Failure, Options};
+use crate::server::{ServerClient, ServerFailure, ServerOptions};
 
 const SEED: u64 = 42;
 /// Enough for the two lines, with room for a model that says more; such a reply cannot be parsed, and counts as that.
@@ -26,19 +26,19 @@ pub enum Opinion {
 }
 
 /// A model behind a server, pinned by its name, asked at temperature 0 with a fixed seed.
-pub struct Judge {
-    client: Client,
+pub struct ModelJudge {
+    client: ServerClient,
     model: String,
     cache: PathBuf,
 }
 
-impl Judge {
+impl ModelJudge {
     /// Replies are kept below the folder `cache` and not asked for again.
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn new(server: &Options, model: &str, cache: &Path) -> Result<Self> {
-        Ok(Self { client: Client::new(server)?, model: model.to_owned(), cache: cache.to_owned() })
+    pub fn new(server: &ServerOptions, model: &str, cache: &Path) -> Result<Self> {
+        Ok(Self { client: ServerClient::new(server)?, model: model.to_owned(), cache: cache.to_owned() })
     }
 
     /// Whether `response` shows `class`, and how often.
@@ -51,15 +51,15 @@ impl Judge {
         let id = hash::sha256(json!([words.system, message, self.model, SEED]).to_string().as_bytes());
         let file = self.cache.join(format!("{id}.json"));
         if let Ok(text) = std::fs::read_to_string(&file)
-            && let Ok(kept) = serde_json::from_str::<Kept>(&text)
+            && let Ok(cached) = serde_json::from_str::<CachedReply>(&text)
         {
-            return Ok(parse(&kept.reply));
+            return Ok(parse(&cached.reply));
         }
         let reply = self.reply(&words.system, &message, &id)?;
         std::fs::create_dir_all(&self.cache).with_context(|| format!("make `{}`", self.cache.display()))?;
-        let kept = Kept { model: self.model.clone(), class, reply };
-        atomic::write(&file, serde_json::to_string(&kept)?.as_bytes())?;
-        Ok(parse(&kept.reply))
+        let cached = CachedReply { model: self.model.clone(), class, reply };
+        atomic::write(&file, serde_json::to_string(&cached)?.as_bytes())?;
+        Ok(parse(&cached.reply))
     }
 
     fn reply(&self, system: &str, message: &str, id: &str) -> Result<String> {
@@ -73,7 +73,7 @@ impl Judge {
         .to_string();
         let waits = Stream::new(SEED, Purpose::Endpoint, &[name_hash(id)]);
         let reply = self.client.post("/v1/chat/completions", &body, &waits, &|| false, content);
-        reply.map_err(Failure::into_error).with_context(|| format!("ask the judge at {}", self.client.url()))
+        reply.map_err(ServerFailure::into_error).with_context(|| format!("ask the judge at {}", self.client.url()))
     }
 }
 
@@ -86,7 +86,7 @@ fn content(body: &str) -> Result<String, String> {
 
 /// A reply as it lies in the cache.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedReply {
     model: String,
     class: Class,
     reply: String,
@@ -140,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::server::Key;
+    use crate::server::ApiKey;
 
     /// A server that gives these replies in turn, status and content, and the requests that it got.
     fn server(replies: Vec<(u16, &'static str)>) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -176,16 +176,16 @@ mod tests {
         (address, seen)
     }
 
-    fn options(address: &str) -> Options {
+    fn options(address: &str) -> ServerOptions {
         let pause = Duration::from_millis(5);
-        Options { key: Some(Key::new("s3cret")), pause, ..Options::new(address) }
+        ServerOptions { key: Some(ApiKey::new("s3cret")), pause, ..ServerOptions::new(address) }
     }
 
     #[test]
     fn asks_once_and_remembers() {
         let cache = tempfile::tempdir().unwrap();
         let (address, seen) = server(vec![(429, ""), (200, "present: yes\ncount: 2\n"), (200, "It does.")]);
-        let judge = Judge::new(&options(&address), "m-2026", cache.path()).unwrap();
+        let judge = ModelJudge::new(&options(&address), "m-2026", cache.path()).unwrap();
         for _ in 0..2 {
             assert_eq!(judge.ask(Class::Code, "{response}?", "x {problem}").unwrap(), Opinion::Count(2));
         }
@@ -208,7 +208,7 @@ mod tests {
     fn a_refusal_is_told_without_the_key() {
         let cache = tempfile::tempdir().unwrap();
         let (address, _) = server(vec![(401, "")]);
-        let judge = Judge::new(&options(&address), "m", cache.path()).unwrap();
+        let judge = ModelJudge::new(&options(&address), "m", cache.path()).unwrap();
         let error = format!("{:#}", judge.ask(Class::Code, "p", "r").unwrap_err());
         assert!(error.contains("401") && error.contains("RFT_ENDPOINT_KEY") && !error.contains("s3cret"), "{error}");
     }

@@ -4,7 +4,6 @@
 
 pub mod agreement;
 mod classifier;
-pub mod heatmap;
 pub mod judge;
 mod passages;
 pub mod samples;
@@ -15,7 +14,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use classifier::{Classifier, Measured};
+pub use classifier::{Classifier, RuleAgreement};
 
 /// A kind of behaviour: the four of Gandhi et al. (arXiv 2503.01307), then the five that the shipped prior prompts ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -85,7 +84,7 @@ impl fmt::Display for Class {
 
 /// Where a response shows a behaviour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
+pub struct BehaviorSpan {
     pub class: Class,
     /// Bytes `start..end` of the response, on the borders of characters.
     pub start: usize,

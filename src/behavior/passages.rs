@@ -8,7 +8,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::text::{Sentence, Text, lines};
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 
 /// Steps that belong together have at most so many other sentences between them.
 const GAP: usize = 6;
@@ -77,15 +77,15 @@ impl Patterns {
 
 impl Passages {
     /// Fenced blocks that hold statements, and runs of lines outside that can be nothing else.
-    pub fn code(&self, text: &Text) -> Vec<Span> {
+    pub fn code(&self, text: &Text) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
-        let mut run: Option<Run> = None;
+        let mut run: Option<LineRun> = None;
         let mut fences = text.fences.iter().peekable();
         for line in lines(text.response) {
             while fences.next_if(|fence| fence.end <= line.start).is_some() {}
             let fence = fences.peek().filter(|fence| fence.contains(&line.start));
             if let Some(fence) = fence {
-                spans.extend(run.take().and_then(Run::unfenced));
+                spans.extend(run.take().and_then(LineRun::unfenced));
                 if fence.start == line.start {
                     spans.extend(self.fenced(text.response, (*fence).clone()));
                 }
@@ -93,18 +93,18 @@ impl Passages {
             }
             let (kind, range) = self.kind(text.response, line);
             match (kind, &mut run) {
-                (Line::Other, _) => spans.extend(run.take().and_then(Run::unfenced)),
-                (Line::Blank, _) | (Line::Comment, None) => {}
-                (_, None) => run = Some(Run::new(range, kind)),
+                (LineKind::Other, _) => spans.extend(run.take().and_then(LineRun::unfenced)),
+                (LineKind::Blank, _) | (LineKind::Comment, None) => {}
+                (_, None) => run = Some(LineRun::new(range, kind)),
                 (_, Some(run)) => run.push(range, kind),
             }
         }
-        spans.extend(run.and_then(Run::unfenced));
+        spans.extend(run.and_then(LineRun::unfenced));
         spans
     }
 
-    fn fenced(&self, response: &str, fence: Range<usize>) -> Option<Span> {
-        let mut run = Run::default();
+    fn fenced(&self, response: &str, fence: Range<usize>) -> Option<BehaviorSpan> {
+        let mut run = LineRun::default();
         for line in lines(&response[fence.clone()]).skip(1) {
             let (kind, range) = self.kind(&response[fence.clone()], line);
             run.push(range, kind);
@@ -113,7 +113,7 @@ impl Passages {
     }
 
     /// What a line is, and its range without tags.
-    fn kind(&self, response: &str, line: Range<usize>) -> (Line, Range<usize>) {
+    fn kind(&self, response: &str, line: Range<usize>) -> (LineKind, Range<usize>) {
         let text = &response[line.clone()];
         // A program may start behind a tag and end before one: `<code> x = 1`.
         let mut start = 0;
@@ -128,23 +128,23 @@ impl Passages {
         let range = line.start + start + if start > 0 { indent } else { 0 }..line.start + start + body.len();
         let body = if start > 0 { body.trim_start() } else { body };
         let kind = if body.trim().is_empty() {
-            Line::Blank
+            LineKind::Blank
         } else if self.comment.is_match(body) {
-            Line::Comment
+            LineKind::Comment
         } else if self.statement.is_match(body) {
-            Line::Statement
+            LineKind::Statement
         } else if self.assignment.is_match(body) {
-            Line::Assignment
+            LineKind::Assignment
         } else {
-            Line::Other
+            LineKind::Other
         };
         (kind, range)
     }
 
     /// Lists of tasks without their results, and sentences that lay out several.
-    pub fn planning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<Span> {
+    pub fn planning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
-        let mut plan: Option<Plan> = None;
+        let mut plan: Option<TaskList> = None;
         for sentence in sentences {
             let words = text.of(sentence);
             let worked = self.worked.is_match(words);
@@ -152,7 +152,7 @@ impl Passages {
             if listed && !worked {
                 match &mut plan {
                     Some(plan) => plan.push(sentence),
-                    None => plan = Some(Plan { range: sentence.range.clone(), tasks: 1, line: sentence.line }),
+                    None => plan = Some(TaskList { range: sentence.range.clone(), tasks: 1, line: sentence.line }),
                 }
                 continue;
             }
@@ -172,7 +172,7 @@ impl Passages {
 
     /// Passages with at least two steps. A step states a number that neither the prompt nor an earlier step has, or works on a
     /// formula, or concludes.
-    pub fn reasoning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<Span> {
+    pub fn reasoning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
         let mut known = HashSet::new();
         let mut chain: Option<(Range<usize>, usize, usize)> = None;
@@ -213,37 +213,37 @@ impl Passages {
 }
 
 /// Tasks in a row.
-struct Plan {
+struct TaskList {
     range: Range<usize>,
     tasks: usize,
     /// Of the last task.
     line: usize,
 }
 
-impl Plan {
+impl TaskList {
     fn push(&mut self, sentence: &Sentence) {
         self.range.end = sentence.range.end;
         self.tasks += 1;
         self.line = sentence.line;
     }
 
-    fn close(self, last_is_worked: bool) -> Option<Span> {
+    fn close(self, last_is_worked: bool) -> Option<BehaviorSpan> {
         let tasks = self.tasks - usize::from(last_is_worked);
         (tasks >= 2).then(|| span(Class::Planning, self.range, "list of tasks"))
     }
 }
 
-fn linked(chain: Option<(Range<usize>, usize, usize)>) -> Option<Span> {
+fn linked(chain: Option<(Range<usize>, usize, usize)>) -> Option<BehaviorSpan> {
     let (range, steps, _) = chain?;
     (steps >= 2).then(|| span(Class::Reasoning, range, "linked steps"))
 }
 
-fn span(class: Class, range: Range<usize>, rule: &str) -> Span {
-    Span { class, start: range.start, end: range.end, rule: rule.to_owned() }
+fn span(class: Class, range: Range<usize>, rule: &str) -> BehaviorSpan {
+    BehaviorSpan { class, start: range.start, end: range.end, rule: rule.to_owned() }
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Line {
+enum LineKind {
     Statement,
     Assignment,
     Comment,
@@ -253,26 +253,26 @@ enum Line {
 
 /// Lines in a row that may be program text.
 #[derive(Default)]
-struct Run {
+struct LineRun {
     range: Range<usize>,
     statements: usize,
     assignments: usize,
 }
 
-impl Run {
-    fn new(range: Range<usize>, kind: Line) -> Self {
+impl LineRun {
+    fn new(range: Range<usize>, kind: LineKind) -> Self {
         let mut run = Self { range: range.clone(), ..Self::default() };
         run.push(range, kind);
         run
     }
 
-    fn push(&mut self, range: Range<usize>, kind: Line) {
+    fn push(&mut self, range: Range<usize>, kind: LineKind) {
         self.range.end = range.end;
-        self.statements += usize::from(kind == Line::Statement);
-        self.assignments += usize::from(kind == Line::Assignment);
+        self.statements += usize::from(kind == LineKind::Statement);
+        self.assignments += usize::from(kind == LineKind::Assignment);
     }
 
-    fn unfenced(self) -> Option<Span> {
+    fn unfenced(self) -> Option<BehaviorSpan> {
         (self.statements > 0 || self.assignments > 1).then(|| span(Class::Code, self.range, "program text"))
     }
 }

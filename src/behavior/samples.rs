@@ -22,24 +22,24 @@ pub struct Response {
 
 /// What the columns of a file are called, where they are not called as `rft` calls them.
 #[derive(Clone, Debug, Default)]
-pub struct Columns {
+pub struct ResponseColumns {
     pub text: Option<String>,
     pub prompt: Option<String>,
     pub question: Option<String>,
 }
 
 /// The responses in a run directory, an evaluation's directory or a file: one object a line, either a response, or a group of a
-/// training run with its `branches`. A torn last line, of a run that is being written, is left out.
+/// training run with its `completions`. A torn last line, of a run that is being written, is left out.
 ///
 /// # Errors
 /// What cannot be read; a line without the response's text; no responses at all.
-pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Response>> {
+pub fn read(path: &Path, columns: &ResponseColumns) -> Result<Vec<Response>> {
     let mut responses = Vec::new();
     for file in locate(path)? {
         let context = || format!("read `{}`", file.display());
-        let asked = Asked::beside(&file)?;
+        let asked = ResponseContext::beside(&file)?;
         for (number, row) in rows(&file).with_context(context)? {
-            let line = Line { row: &row, columns, asked: &asked, number };
+            let line = ResponseLine { row: &row, columns, asked: &asked, number };
             line.responses(&mut responses).with_context(context)?;
         }
     }
@@ -86,14 +86,14 @@ fn rows(file: &Path) -> Result<Vec<(usize, Value)>> {
 
 /// What the responses of a file were asked, as far as files beside it tell.
 #[derive(Default)]
-struct Asked {
+struct ResponseContext {
     /// Of a training run: the text of its prior prompt.
     prior: String,
     /// Of an evaluation, by question: the question and the rendered prompt.
     questions: HashMap<String, [Option<String>; 2]>,
 }
 
-impl Asked {
+impl ResponseContext {
     fn beside(file: &Path) -> Result<Self> {
         let mut asked = Self::default();
         let prior = file.with_file_name("prompt.toml");
@@ -113,15 +113,15 @@ impl Asked {
     }
 }
 
-struct Line<'a> {
+struct ResponseLine<'a> {
     row: &'a Value,
-    columns: &'a Columns,
-    asked: &'a Asked,
+    columns: &'a ResponseColumns,
+    asked: &'a ResponseContext,
     /// From 1.
     number: usize,
 }
 
-impl Line<'_> {
+impl ResponseLine<'_> {
     fn responses(&self, into: &mut Vec<Response>) -> Result<()> {
         let given = match &self.row["question_id"] {
             Value::String(id) => Some(id.clone()),
@@ -146,12 +146,13 @@ impl Line<'_> {
                 tokens,
             });
         };
-        if let (Value::Array(branches), None) = (&self.row["branches"], &self.columns.text) {
-            for branch in branches {
-                let Some(text) = branch["text"].as_str() else {
-                    bail!("line {}: a branch has no `text`", self.number);
+        let group = self.row.get("completions").or_else(|| self.row.get("branches"));
+        if let (Some(Value::Array(completions)), None) = (group, &self.columns.text) {
+            for completion in completions {
+                let Some(text) = completion["text"].as_str() else {
+                    bail!("line {}: a completion has no `text`", self.number);
                 };
-                push(text.to_owned(), &branch["tokens"]);
+                push(text.to_owned(), &completion["tokens"]);
             }
             return Ok(());
         }
@@ -186,7 +187,7 @@ impl Line<'_> {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str, columns: &Columns) -> Result<Vec<Response>> {
+    fn read_text(text: &str, columns: &ResponseColumns) -> Result<Vec<Response>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
         std::fs::write(&path, text).unwrap();
@@ -196,10 +197,10 @@ mod tests {
     #[test]
     fn groups_of_a_run_with_its_prompt() {
         let dir = tempfile::tempdir().unwrap();
-        let group = r#"{"step":1,"question_id":"q/1","question":"2 + 2?","branches":[{"text":"4","tokens":2},{"text":"5","tokens":3}]}"#;
+        let group = r#"{"step":1,"question_id":"q/1","question":"2 + 2?","completions":[{"text":"4","tokens":2},{"text":"5","tokens":3}]}"#;
         std::fs::write(dir.path().join("completions.jsonl"), format!("{group}\n{}", &group[..40])).unwrap();
         std::fs::write(dir.path().join("prompt.toml"), prompt::find("planning").unwrap().to_toml()).unwrap();
-        let responses = read(dir.path(), &Columns::default()).unwrap();
+        let responses = read(dir.path(), &ResponseColumns::default()).unwrap();
         assert_eq!(responses.len(), 2, "the torn line is left out");
         assert_eq!((responses[1].text.as_str(), responses[1].tokens), ("5", Some(3)));
         assert_eq!(responses[0].question_id, "q/1");
@@ -217,7 +218,7 @@ mod tests {
             let question = r#"{"id":"q","question":"Q","gold":"4","prompt_text":"P"}"#;
             std::fs::write(folder.join("questions.jsonl"), format!("{question}\n")).unwrap();
         }
-        let responses = read(dir.path(), &Columns::default()).unwrap();
+        let responses = read(dir.path(), &ResponseColumns::default()).unwrap();
         assert_eq!(responses.iter().map(|it| it.text.as_str()).collect::<Vec<_>>(), ["A", "M"]);
         assert_eq!((responses[0].question.as_str(), responses[0].prompt.as_str()), ("Q", "P"));
     }
@@ -232,19 +233,19 @@ mod tests {
             text: "T".into(),
             tokens: Some(7),
         };
-        assert_eq!(read_text(sample, &Columns::default()).unwrap(), [expected]);
-        let columns = Columns { text: Some("out".into()), question: Some("in".into()), prompt: None };
+        assert_eq!(read_text(sample, &ResponseColumns::default()).unwrap(), [expected]);
+        let columns = ResponseColumns { text: Some("out".into()), question: Some("in".into()), prompt: None };
         let named = read_text("{\"in\":\"Q\",\"out\":\"T\"}\n\n", &columns).unwrap();
         assert_eq!((named[0].question_id.as_str(), named[0].text.as_str(), named[0].tokens), ("Q", "T", None));
     }
 
     #[test]
     fn what_is_missing_is_said() {
-        let error = |text, columns: &Columns| format!("{:#}", read_text(text, columns).unwrap_err());
-        assert!(error("{\"answer\":\"T\"}", &Columns::default()).contains("--text-column"));
-        let columns = Columns { text: Some("out".into()), ..Columns::default() };
+        let error = |text, columns: &ResponseColumns| format!("{:#}", read_text(text, columns).unwrap_err());
+        assert!(error("{\"answer\":\"T\"}", &ResponseColumns::default()).contains("--text-column"));
+        let columns = ResponseColumns { text: Some("out".into()), ..ResponseColumns::default() };
         assert!(error("{\"answer\":\"T\"}", &columns).contains("its columns are answer"));
-        assert!(error("{}\n{", &Columns::default()).contains("line 1"));
-        assert!(error("", &Columns::default()).contains("holds no responses"));
+        assert!(error("{}\n{", &ResponseColumns::default()).contains("line 1"));
+        assert!(error("", &ResponseColumns::default()).contains("holds no responses"));
     }
 }

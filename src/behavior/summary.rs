@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 use crate::stats::{Interval, bootstrap_ratios, wilson};
 
 /// Resamples of the questions.
@@ -18,7 +18,7 @@ const TOKENS: usize = RESPONSES + 1;
 
 /// What was found in one response.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Counted {
+pub struct ResponseCounts {
     /// Identity of the question: its responses are resampled together.
     pub question: String,
     pub tokens: Option<usize>,
@@ -26,8 +26,8 @@ pub struct Counted {
     pub counts: [usize; CLASSES],
 }
 
-impl Counted {
-    pub fn new(question: &str, tokens: Option<usize>, spans: &[Span]) -> Self {
+impl ResponseCounts {
+    pub fn new(question: &str, tokens: Option<usize>, spans: &[BehaviorSpan]) -> Self {
         let mut counts = [0; CLASSES];
         spans.iter().for_each(|span| counts[span.class as usize] += 1);
         Self { question: question.to_owned(), tokens, counts }
@@ -36,7 +36,7 @@ impl Counted {
 
 /// A figure and its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Estimate {
+pub struct ClassEstimate {
     pub value: f64,
     pub interval: Interval,
 }
@@ -48,11 +48,11 @@ pub struct ClassSummary {
     /// Responses that show it.
     pub responses: usize,
     /// The share of those, from 0 to 1.
-    pub presence: Estimate,
+    pub presence: ClassEstimate,
     /// Spans a response.
-    pub count: Estimate,
+    pub count: ClassEstimate,
     /// Spans per 1,000 tokens, because lengths differ between models; `None` where a response's tokens were not counted.
-    pub per_1000_tokens: Option<Estimate>,
+    pub per_1000_tokens: Option<ClassEstimate>,
 }
 
 /// All classes over all responses.
@@ -71,7 +71,7 @@ impl Summary {
     ///
     /// # Panics
     /// When there are no responses.
-    pub fn new(responses: &[Counted], seed: u64) -> Self {
+    pub fn new(responses: &[ResponseCounts], seed: u64) -> Self {
         assert!(!responses.is_empty(), "a summary needs responses");
         let mut questions: BTreeMap<&str, [f64; COLUMNS]> = BTreeMap::new();
         for response in responses {
@@ -96,7 +96,7 @@ impl Summary {
         let estimate = |index: usize, scale: f64| {
             let (above, below) = ratios[index];
             let Interval { low, high } = intervals[index];
-            Estimate {
+            ClassEstimate {
                 value: scale * sum(above) / sum(below),
                 interval: Interval { low: scale * low, high: scale * high },
             }
@@ -126,10 +126,10 @@ impl Summary {
 mod tests {
     use super::*;
 
-    fn counted(question: &str, tokens: usize, verifications: usize) -> Counted {
+    fn counted(question: &str, tokens: usize, verifications: usize) -> ResponseCounts {
         let mut counts = [0; CLASSES];
         counts[Class::Verification as usize] = verifications;
-        Counted { question: question.to_owned(), tokens: Some(tokens), counts }
+        ResponseCounts { question: question.to_owned(), tokens: Some(tokens), counts }
     }
 
     #[test]

@@ -7,19 +7,19 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::behavior::agreement::Tally;
-use crate::behavior::heatmap::heatmap;
-use crate::behavior::judge::{Judge, Opinion};
-use crate::behavior::samples::{self, Columns, Response};
-use crate::behavior::summary::{Counted, Estimate, Summary};
-use crate::behavior::{Class, Classifier, Span};
+use crate::behavior::agreement::ConfusionCounts;
+use crate::behavior::judge::{ModelJudge, Opinion};
+use crate::behavior::samples::{self, Response, ResponseColumns};
+use crate::behavior::summary::{ClassEstimate, ResponseCounts, Summary};
+use crate::behavior::{BehaviorSpan, Class, Classifier};
+use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
-use crate::server::Options;
+use crate::report::chart::behavior_changes;
+use crate::server::ServerOptions;
 
 /// Maximum number of concurrent requests to the judge.
 const JUDGE_WORKERS: usize = 8;
@@ -37,7 +37,7 @@ const JUDGE_WORKERS: usize = 8;
   rft classify runs/a --endpoint http://localhost:8000/v1 --judge-model Qwen2.5-32B-Instruct
 
 The judge's API key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
-pub struct Args {
+pub struct ClassifyArgs {
     /// Run directories, or files with one JSON object per line
     #[arg(required = true, value_name = "RUN|FILE")]
     inputs: Vec<PathBuf>,
@@ -88,13 +88,7 @@ pub struct Args {
 
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
+    output_format: TableFormat,
 }
 
 /// One input and the behaviors found in it.
@@ -102,12 +96,12 @@ struct Classified {
     name: String,
     responses: Vec<Response>,
     /// The spans of each completion.
-    spans: Vec<Vec<Span>>,
+    spans: Vec<Vec<BehaviorSpan>>,
     summary: Summary,
-    judged: Option<Judged>,
+    judge: Option<JudgeSummary>,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: ClassifyArgs) -> Result<()> {
     ensure!(
         args.heatmap.is_none() || args.inputs.len() > 1,
         "--heatmap: expected two or more inputs, found 1\nhint: pass several runs or files; the others are compared with the first"
@@ -115,39 +109,40 @@ pub fn run(args: Args) -> Result<()> {
     let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
     let judge = match (&args.endpoint, &args.judge_model) {
-        (Some(endpoint), Some(model)) => Some(Judge::new(
-            &Options { concurrency: JUDGE_WORKERS, ..Options::new(endpoint) },
+        (Some(endpoint), Some(model)) => Some(ModelJudge::new(
+            &ServerOptions { concurrency: JUDGE_WORKERS, ..ServerOptions::new(endpoint) },
             model,
             &args.judge_cache,
         )?),
         _ => None,
     };
-    let columns = Columns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
+    let columns =
+        ResponseColumns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
     let mut all = Vec::new();
     for input in &args.inputs {
         let responses = samples::read(input, &columns)?;
-        let spans: Vec<Vec<Span>> =
+        let spans: Vec<Vec<BehaviorSpan>> =
             responses.iter().map(|response| classifier.classify(&response.prompt, &response.text)).collect();
-        let counted: Vec<Counted> = responses
+        let counted: Vec<ResponseCounts> = responses
             .iter()
             .zip(&spans)
-            .map(|(response, spans)| Counted::new(&response.question_id, response.tokens, spans))
+            .map(|(response, spans)| ResponseCounts::new(&response.question_id, response.tokens, spans))
             .collect();
         let summary = Summary::new(&counted, args.seed);
-        let judged =
-            judge.as_ref().map(|judge| Judged::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
-        all.push(Classified { name: input.display().to_string(), responses, spans, summary, judged });
+        let judge =
+            judge.as_ref().map(|judge| JudgeSummary::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
+        all.push(Classified { name: input.display().to_string(), responses, spans, summary, judge });
     }
     if let Some(path) = &args.spans {
         write_spans(path, &all)?;
     }
     if let Some(path) = &args.heatmap {
         let rows: Vec<(String, Summary)> = all.iter().map(|it| (it.name.clone(), it.summary.clone())).collect();
-        atomic::write(path, heatmap(&rows).as_bytes())?;
+        atomic::write(path, behavior_changes(&rows).as_bytes())?;
     }
     match args.output_format {
-        Format::Table => write!(stdout(), "{}", text(&all, classifier))?,
-        Format::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
+        TableFormat::Table => write!(stdout(), "{}", text(&all, classifier))?,
+        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
     }
     Ok(())
 }
@@ -170,7 +165,7 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     let mut header = vec!["", "completions", "share of completions, %", "per completion", "per 1,000 tokens"];
-    if it.judged.is_some() {
+    if it.judge.is_some() {
         header.extend(["judge: share, %", "unparsable", "kappa"]);
     }
     table.set_header(header);
@@ -183,8 +178,8 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
             figure(&class.count, 1.0, 2),
             class.per_1000_tokens.map_or_else(|| "-".to_owned(), |rate| figure(&rate, 1.0, 2)),
         ];
-        if let Some(judged) = &it.judged {
-            let opinion = &judged.classes[class.class as usize];
+        if let Some(judge) = &it.judge {
+            let opinion = &judge.classes[class.class as usize];
             let share = opinion.share().map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share));
             let kappa = opinion.tally.kappa().map_or_else(|| "-".to_owned(), |kappa| format!("{kappa:.2}"));
             row.extend([share, opinion.unparsable.to_string(), kappa]);
@@ -197,14 +192,14 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
     table
 }
 
-fn figure(estimate: &Estimate, scale: f64, digits: usize) -> String {
+fn figure(estimate: &ClassEstimate, scale: f64, digits: usize) -> String {
     let [value, low, high] =
         [estimate.value, estimate.interval.low, estimate.interval.high].map(|it| format!("{:.digits$}", scale * it));
     format!("{value} [{low}, {high}]")
 }
 
 fn as_json(all: &[Classified], classifier: &Classifier) -> serde_json::Value {
-    let inputs = all.iter().map(|it| json!({ "input": it.name, "summary": it.summary, "judge": it.judged }));
+    let inputs = all.iter().map(|it| json!({ "input": it.name, "summary": it.summary, "judge": it.judge }));
     let doubtful: Vec<Class> = Class::ALL.into_iter().filter(|&class| classifier.is_doubtful(class)).collect();
     json!({
         "rules": classifier.version,
@@ -239,33 +234,33 @@ fn write_spans(path: &Path, all: &[Classified]) -> Result<()> {
 
 /// The judge's results for an input.
 #[derive(Debug, Serialize)]
-struct Judged {
+struct JudgeSummary {
     responses: usize,
-    classes: Vec<JudgedClass>,
+    classes: Vec<JudgeClassSummary>,
 }
 
 #[derive(Debug, Serialize)]
-struct JudgedClass {
+struct JudgeClassSummary {
     class: Class,
     /// Number of the judge's spans, summed over all replies that could be parsed.
     count: usize,
     unparsable: usize,
     kappa: Option<f64>,
     /// The rules compared with the judge, which counts as correct here.
-    tally: Tally,
+    tally: ConfusionCounts,
 }
 
-impl JudgedClass {
+impl JudgeClassSummary {
     /// The share of completions that show the class, among those whose reply could be parsed.
     fn share(&self) -> Option<f64> {
-        let Tally { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
+        let ConfusionCounts { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
         let read = true_positives + false_positives + false_negatives + true_negatives;
         (read > 0).then(|| (true_positives + false_negatives) as f64 / read as f64)
     }
 }
 
-impl Judged {
-    fn ask(judge: &Judge, responses: &[Response], spans: &[Vec<Span>], limit: usize) -> Result<Self> {
+impl JudgeSummary {
+    fn ask(judge: &ModelJudge, responses: &[Response], spans: &[Vec<BehaviorSpan>], limit: usize) -> Result<Self> {
         let n = limit.min(responses.len());
         let chosen: Vec<usize> = (0..n).map(|index| index * responses.len() / n).collect();
         let tasks: Vec<(usize, Class)> =
@@ -293,20 +288,26 @@ impl Judged {
         if let Some(error) = failed.into_inner().expect("no worker panics") {
             return Err(error);
         }
-        let mut classes: Vec<JudgedClass> = Class::ALL
-            .map(|class| JudgedClass { class, count: 0, unparsable: 0, kappa: None, tally: Tally::default() })
+        let mut classes: Vec<JudgeClassSummary> = Class::ALL
+            .map(|class| JudgeClassSummary {
+                class,
+                count: 0,
+                unparsable: 0,
+                kappa: None,
+                tally: ConfusionCounts::default(),
+            })
             .into();
         for ((index, class), opinion) in tasks.into_iter().zip(opinions) {
-            let judged = &mut classes[class as usize];
+            let judge = &mut classes[class as usize];
             match opinion.into_inner().expect("no worker panics").context("a request to the judge was not sent")? {
-                Opinion::Unparsable => judged.unparsable += 1,
+                Opinion::Unparsable => judge.unparsable += 1,
                 Opinion::Count(count) => {
-                    judged.count += count;
-                    judged.tally.add(spans[index].iter().any(|span| span.class == class), count > 0);
+                    judge.count += count;
+                    judge.tally.add(spans[index].iter().any(|span| span.class == class), count > 0);
                 }
             }
         }
-        classes.iter_mut().for_each(|judged| judged.kappa = judged.tally.kappa());
+        classes.iter_mut().for_each(|judge| judge.kappa = judge.tally.kappa());
         Ok(Self { responses: n, classes })
     }
 }

@@ -22,7 +22,7 @@ use crate::report::compare::{PairedEvaluations, compare};
 #[command(after_help = "Examples:
   rft compare runs/tiny-none-1 runs/tiny-reasoning-1
   rft compare runs/a runs/b --evals sweeps/ppe-study-tiny/evals")]
-pub struct Args {
+pub struct CompareArgs {
     /// Directory of the first run
     #[arg(value_name = "RUN_A")]
     first: PathBuf,
@@ -40,7 +40,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &CompareArgs) -> Result<()> {
     let compared = compare(&args.first, &args.second, &args.evals)?;
     for warning in &compared.warnings {
         eprintln!("warning: {warning}");

@@ -9,27 +9,28 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
-use crate::config::{self, Layers, PRESETS};
+use super::output_format::OutputFormat;
+use crate::config::{self, ConfigLayers, PRESETS};
 
 /// Show, check and list configurations
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct ConfigCommandArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum ConfigCommand {
     /// Print the resolved configuration of a run, as TOML that repeats it
-    Show(ShowArgs),
+    Show(ConfigShowArgs),
     /// Check configuration files; environment variables are ignored
     Check(CheckArgs),
     /// List the presets
-    List(ListArgs),
+    List(ConfigListArgs),
 }
 
 #[derive(clap::Args, Debug)]
-struct ShowArgs {
+struct ConfigShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
@@ -56,27 +57,21 @@ struct CheckArgs {
 }
 
 #[derive(clap::Args, Debug)]
-struct ListArgs {
+struct ConfigListArgs {
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: ListFormat,
+    output_format: OutputFormat,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ListFormat {
-    Text,
-    Json,
-}
-
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: ConfigCommandArgs) -> Result<()> {
     match args.command {
-        Command::Show(args) => show(&args),
-        Command::Check(args) => check(&args.files),
-        Command::List(args) => list(args.output_format),
+        ConfigCommand::Show(args) => show(&args),
+        ConfigCommand::Check(args) => check(&args.files),
+        ConfigCommand::List(args) => list(args.output_format),
     }
 }
 
-fn show(args: &ShowArgs) -> Result<()> {
+fn show(args: &ConfigShowArgs) -> Result<()> {
     let resolved = config::resolve(&args.config.layers())?;
     match args.output_format {
         ShowFormat::Toml => {
@@ -99,7 +94,7 @@ fn show(args: &ShowArgs) -> Result<()> {
 fn check(files: &[PathBuf]) -> Result<()> {
     let mut errors = Vec::new();
     for file in files {
-        match config::resolve(&Layers { files: vec![file.clone()], ..Layers::default() }) {
+        match config::resolve(&ConfigLayers { files: vec![file.clone()], ..ConfigLayers::default() }) {
             Ok(_) => writeln!(stdout(), "{}: ok", file.display())?,
             Err(error) => errors.push(format!("{error:#}")),
         }
@@ -107,14 +102,14 @@ fn check(files: &[PathBuf]) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }
 }
 
-fn list(format: ListFormat) -> Result<()> {
+fn list(format: OutputFormat) -> Result<()> {
     match format {
-        ListFormat::Text => {
+        OutputFormat::Text => {
             for preset in PRESETS {
                 writeln!(stdout(), "{}\n  {}\n  {}", preset.name, preset.description(), preset.command())?;
             }
         }
-        ListFormat::Json => {
+        OutputFormat::Json => {
             let presets = PRESETS
                 .iter()
                 .map(|it| json!({ "name": it.name, "description": it.description(), "command": it.command() }));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::Layers;
+use crate::config::ConfigLayers;
 
 /// The sources of the configuration. Later ones override earlier ones: preset, files, `RFT_*` environment variables, `--set`,
 /// the command's flags.
@@ -30,12 +30,12 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// The layers from these flags and the environment. A command adds its own flags to [`Layers::flags`].
-    pub fn layers(&self) -> Layers {
+    /// The layers from these flags and the environment. A command adds its own flags to [`ConfigLayers::flags`].
+    pub fn layers(&self) -> ConfigLayers {
         // A variable that is not valid Unicode is never one of `rft`'s.
         let env =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        Layers {
+        ConfigLayers {
             preset: self.preset.clone(),
             files: self.files.clone(),
             env: env.filter(|(name, _)| name.starts_with("RFT_")).collect(),

@@ -4,15 +4,15 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::output_format::OutputFormat;
 use crate::code;
 use crate::device::{Device, cuda};
 use crate::model::hub::HubConfig;
-use crate::sandbox::{Layers, Sandbox};
+use crate::sandbox::{Sandbox, SandboxLayers};
 
 /// Check what works on this machine
 ///
@@ -22,48 +22,42 @@ use crate::sandbox::{Layers, Sandbox};
 #[command(after_help = "Examples:
   rft doctor
   rft doctor --output-format json")]
-pub struct Args {
+pub struct DoctorArgs {
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    output_format: OutputFormat,
 }
 
 #[derive(Serialize)]
-struct Findings {
+struct DoctorFindings {
     version: &'static str,
-    cuda: cuda::probe::Findings,
+    cuda: cuda::probe::CudaFindings,
     /// The device that `--device auto` selects.
     device: String,
     threads: usize,
     sandbox: SandboxFindings,
-    folders: Vec<Folder>,
+    folders: Vec<FolderFindings>,
 }
 
 #[derive(Serialize)]
 struct SandboxFindings {
     /// None if programs cannot be run safely.
-    layers: Option<Layers>,
+    layers: Option<SandboxLayers>,
     python: Option<PathBuf>,
     /// What does not work, with the reason.
     failures: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Folder {
+struct FolderFindings {
     what: &'static str,
     path: PathBuf,
     /// Bytes that this user may write; None if unknown.
     free: Option<u64>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let findings = Findings {
+pub fn run(args: &DoctorArgs) -> Result<()> {
+    let findings = DoctorFindings {
         version: env!("CARGO_PKG_VERSION"),
         cuda: cuda::probe::probe(),
         device: Device::choose("auto")?.to_string(),
@@ -72,8 +66,8 @@ pub fn run(args: &Args) -> Result<()> {
         folders: folders(),
     };
     match args.output_format {
-        Format::Text => write!(stdout(), "{}", text(&findings))?,
-        Format::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
+        OutputFormat::Text => write!(stdout(), "{}", text(&findings))?,
+        OutputFormat::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
     }
     Ok(())
 }
@@ -89,8 +83,8 @@ fn sandbox() -> SandboxFindings {
     }
 }
 
-fn folders() -> Vec<Folder> {
-    let folder = |what, path: PathBuf| Folder { what, free: free(&path), path };
+fn folders() -> Vec<FolderFindings> {
+    let folder = |what, path: PathBuf| FolderFindings { what, free: free(&path), path };
     let hub = HubConfig::from_env().ok().map(|hub| folder("downloads", hub.cache));
     let code = code::cache().map(|path| folder("expected outputs", path));
     let here = std::env::current_dir().ok().map(|path| folder("this folder", path));
@@ -104,7 +98,7 @@ fn free(path: &Path) -> Option<u64> {
     Some(disk.f_bavail * disk.f_frsize)
 }
 
-fn text(findings: &Findings) -> String {
+fn text(findings: &DoctorFindings) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let mut row = |what: &str, found: String| _ = table.add_row([what.to_owned(), found]);

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::config::RunConfig;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 
 /// Downloads the configured model if it is not in the cache. Asks first, unless `yes` is set.
 pub fn confirm(config: &RunConfig, yes: bool) -> Result<()> {
@@ -15,11 +15,11 @@ pub fn confirm(config: &RunConfig, yes: bool) -> Result<()> {
 
 /// As [`confirm`], for one model.
 pub fn confirm_model(model: &str, revision: &str, yes: bool) -> Result<()> {
-    let Some(plan) = Source::plan(model, revision)? else { return Ok(()) };
+    let Some(plan) = ModelSource::plan(model, revision)? else { return Ok(()) };
     if plan.bytes() == 0 {
         return plan.fetch(&mut |_| {}).map(|_| ());
     }
-    let parameters = Source::peek(model, revision)?.parameters();
+    let parameters = ModelSource::peek(model, revision)?.parameters();
     eprintln!(
         "`{model}` is not in the cache (download: {} to {}; memory for its weights: {})",
         HumanBytes(plan.bytes()),

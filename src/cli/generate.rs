@@ -3,12 +3,12 @@
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
 use crate::config;
-use crate::device::{Device, Extent, Loaded};
-use crate::model::source::Source;
+use crate::device::{Device, Extent, LoadedModel};
+use crate::model::source::ModelSource;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{Branch, Finish, Request, Sampling, Watch};
+use crate::rollout::{Completion, Finish, RolloutRequest, RolloutWatch, Sampling};
 use crate::run::Stop;
 use crate::run::trained::{Trained, prior_prompt};
 use anyhow::{Result, ensure};
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   rft generate --adapter runs/tiny-null-example-1 \"Anna has 12 apples and buys 5 more. How many does she have?\"
   rft generate --model Qwen/Qwen2.5-0.5B --ppe reasoning --temperature 0 \"What is 7 times 8?\"")]
-pub struct Args {
+pub struct GenerateArgs {
     /// The question
     question: String,
 
@@ -71,7 +71,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: GenerateArgs) -> Result<()> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
     if let Some(trained) = &trained {
@@ -85,13 +85,13 @@ pub fn run(args: Args) -> Result<()> {
     ensure!(args.temperature >= 0.0, "--temperature: expected 0 or more, found {}", args.temperature);
 
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
     let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();
     let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
-    let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+    let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
     let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
     ensure!(
         rendered.ids.len() <= config.rollout.max_prompt_length,
@@ -105,7 +105,7 @@ pub fn run(args: Args) -> Result<()> {
     let stop = Stop::on_signals(|_| {})?;
     for i in 0..args.n {
         let prompt = crate::rollout::Prompt { ids: rendered.ids.clone(), key: name_hash(&args.question) };
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &[prompt],
             num_generations: 1,
             sampling: &Sampling::plain(args.temperature),
@@ -137,7 +137,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// One completion as a line of JSON.
-fn json(completion: &Branch, opening: &str, policy: &Policy) -> serde_json::Value {
+fn json(completion: &Completion, opening: &str, policy: &Policy) -> serde_json::Value {
     let ends = usize::from(matches!(completion.finish, Finish::Token(_)));
     let text = &completion.tokens[..completion.tokens.len() - ends];
     serde_json::json!({
@@ -158,8 +158,8 @@ struct Printer<'a> {
     stop: &'a Stop,
 }
 
-impl Watch for Printer<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, token: u32) {
+impl RolloutWatch for Printer<'_> {
+    fn token(&mut self, _prompt: usize, _completion: usize, token: u32) {
         if self.policy.stop_tokens.contains(&token) {
             return;
         }

@@ -9,7 +9,7 @@ use crate::config;
 use crate::model::merge::merge;
 use crate::model::peft;
 use crate::model::safetensors::Dtype;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::run::RunDir;
 
 /// Merge an adapter into its model
@@ -19,7 +19,7 @@ use crate::run::RunDir;
 #[command(after_help = "Examples:
   rft merge runs/tiny-null-example-1 --out merged
   rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16")]
-pub struct Args {
+pub struct MergeArgs {
     /// Run directory or adapter folder
     #[arg(value_name = "RUN|DIR")]
     adapter: PathBuf,
@@ -51,7 +51,7 @@ enum WeightType {
     Bf16,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: MergeArgs) -> Result<()> {
     let (adapter, model, revision) = find(&args.adapter)?;
     let model = args.model.or(model).context("the adapter does not name its model\nhint: pass --model")?;
     let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
@@ -61,7 +61,7 @@ pub fn run(args: Args) -> Result<()> {
     };
 
     super::download::confirm_model(&model, &revision, args.yes)?;
-    let source = Source::open(&model, &revision)?;
+    let source = ModelSource::open(&model, &revision)?;
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
     let merged = merge(&source, &adapter, &args.out, dtype, &mut |done, all| {
         bar.set_length(all as u64);
@@ -84,7 +84,7 @@ fn find(path: &Path) -> Result<(PathBuf, Option<String>, Option<String>)> {
     let run = RunDir::open(path).ok().filter(|run| run.config().is_file());
     match run {
         Some(run) => {
-            let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
+            let layers = config::ConfigLayers { files: vec![run.config()], ..config::ConfigLayers::default() };
             let model = config::resolve(&layers)?.config.model;
             Ok((run.adapter(), Some(model.path), Some(model.revision)))
         }

@@ -7,3 +7,10 @@ pub enum OutputFormat {
     Text,
     Json,
 }
+
+/// The same for a command whose text is a table.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableFormat {
+    Table,
+    Json,
+}

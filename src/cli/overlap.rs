@@ -7,7 +7,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::output_format::OutputFormat;
-use crate::config::{self, Layers};
+use crate::config::{self, ConfigLayers};
 use crate::data::decontaminate::Contamination;
 use crate::data::load;
 use crate::eval::bench;
@@ -23,7 +23,7 @@ use crate::model::hub;
 #[command(after_help = "Examples:
   rft overlap train.jsonl --data-dir data
   rft overlap openai/gsm8k --bench gsm8k,math500 --output-format json")]
-pub struct Args {
+pub struct OverlapArgs {
     /// Questions: a JSONL, JSON, CSV or Parquet file, a Hub data set id, or `arithmetic` (generated)
     data: String,
 
@@ -48,8 +48,8 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let mut layers = Layers::default();
+pub fn run(args: &OverlapArgs) -> Result<()> {
+    let mut layers = ConfigLayers::default();
     layers.flag("data.path", Some(args.data.clone()), "DATA");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");
     layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");

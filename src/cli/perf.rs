@@ -1,10 +1,11 @@
 //! `rft perf`: the speed of a GPU, compared with its limits.
 
+use super::output_format::OutputFormat;
 use crate::device::Device;
 use crate::device::cuda::blas::Tuned;
 use crate::model::config::{ModelConfig, known_shape};
 use crate::model::embedded;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
@@ -24,9 +25,9 @@ use clap::ValueEnum;
   rft perf train --rows 8192                 # rows of a micro-batch
   rft perf step --output-format json
   rft perf tune --model-shape qwen2.5-7b --lora-rank 32")]
-pub struct Args {
+pub struct PerfArgs {
     #[arg(value_name = "WHAT")]
-    what: What,
+    what: PerfCommand,
 
     /// Device: `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
@@ -47,11 +48,11 @@ pub struct Args {
 
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: OutputFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum What {
+enum PerfCommand {
     /// Measure each operation separately
     Ops,
     /// Measure decoding at a context length of 1,024
@@ -64,13 +65,7 @@ enum What {
     Tune,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &PerfArgs) -> Result<()> {
     if args.rows.contains(&0) {
         bail!("--rows: expected 1 or more, found 0");
     }
@@ -80,32 +75,32 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
+fn on_gpu(ordinal: usize, args: &PerfArgs) -> Result<()> {
     use crate::device::cuda::perf;
     let config = match known_shape(&args.model_shape) {
         Some(config) => config,
-        None if args.model_shape == embedded::NAME => Source::open_embedded()?.config,
+        None if args.model_shape == embedded::NAME => ModelSource::open_embedded()?.config,
         None => {
             bail!("unknown model shape `{}`\nhint: use `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
         }
     };
     let what = match args.what {
-        What::Ops => perf::What::Ops,
-        What::Decode => perf::What::Decode,
-        What::Train => perf::What::Train,
-        What::Step => perf::What::Step,
-        What::Tune => return tune(ordinal, config, args),
+        PerfCommand::Ops => perf::Workload::Ops,
+        PerfCommand::Decode => perf::Workload::Decode,
+        PerfCommand::Train => perf::Workload::Train,
+        PerfCommand::Step => perf::Workload::Step,
+        PerfCommand::Tune => return tune(ordinal, config, args),
     };
     // Each line is printed as soon as it is measured, so that an interrupted command still shows its results so far.
-    let mut tell = |line: &perf::Line| {
-        if matches!(args.output_format, Format::Text) {
+    let mut tell = |line: &perf::PerfLine| {
+        if matches!(args.output_format, OutputFormat::Text) {
             println!("{}", text(line));
         }
     };
     let report = perf::run(ordinal, config, args.lora_rank, what, &args.rows, &mut tell)?;
     match args.output_format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Text => println!(
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        OutputFormat::Text => println!(
             "{}, {}: copy {:.2} TB/s, bf16 matrix product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
             report.device,
             args.model_shape,
@@ -120,7 +115,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
 }
 
 /// Prints one line per matrix product as it is measured, and the total.
-fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
+fn tune(ordinal: usize, config: ModelConfig, args: &PerfArgs) -> Result<()> {
     let (mut products, mut faster, mut first, mut best) = (0, 0, 0.0, 0.0);
     let mut tell = |tuned: &Tuned| {
         let (before, after) = (tuned.milliseconds[0], tuned.milliseconds[tuned.chosen]);
@@ -129,7 +124,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
         first += f64::from(before);
         best += f64::from(after);
         match args.output_format {
-            Format::Json => println!(
+            OutputFormat::Json => println!(
                 "{}",
                 serde_json::json!({
                     "product": tuned.shape.to_string(),
@@ -137,7 +132,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
                     "chosen": tuned.chosen,
                 })
             ),
-            Format::Text => println!(
+            OutputFormat::Text => println!(
                 "{:<56} {before:>9.4} ms -> {after:>9.4} ms  suggestion {} of {}",
                 tuned.shape.to_string(),
                 tuned.chosen + 1,
@@ -154,7 +149,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn text(line: &crate::device::cuda::perf::Line) -> String {
+fn text(line: &crate::device::cuda::perf::PerfLine) -> String {
     let mut text = format!("{:<34} {:>10.3} ms", line.name, line.milliseconds);
     if line.floor > 0.0 {
         text += &format!("  floor {:>9.3} ms {:>4.0} %", line.floor, 100.0 * line.share_of_floor);

@@ -3,17 +3,17 @@
 use std::io::{Write, stdout};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
+use super::output_format::OutputFormat;
 use crate::config::{self, RunConfig};
-use crate::device::memory::plan::{Fit, Plan, parse_memory};
+use crate::device::memory::plan::{Fit, MemoryPlan, parse_memory};
 use crate::model::config::{ModelConfig, known_shape};
-use crate::model::source::Source;
-use crate::plan::measure::{Measured, measure};
+use crate::model::source::ModelSource;
+use crate::plan::measure::{PlanMeasurement, measure};
 
 /// Estimate a run's GPU memory, time and cost
 ///
@@ -28,7 +28,7 @@ use crate::plan::measure::{Measured, measure};
   rft plan --preset qwen2.5-7b --device-memory 80GiB --set rollout.max_rows=128
   rft plan --preset qwen2.5-7b --measure --gpu-hour-price 2.5
   rft plan --measure 20 --device cpu")]
-pub struct Args {
+pub struct PlanArgs {
     /// GPU memory size, such as 80GiB [default: 24, 48, 80 and 141 GiB]
     #[arg(long, value_name = "SIZE")]
     device_memory: Vec<String>,
@@ -47,22 +47,16 @@ pub struct Args {
 
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: OutputFormat,
 
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 /// Memory sizes of common GPUs: RTX 4090, L40S, H100, H200.
 const USUAL: [u64; 4] = [24 << 30, 48 << 30, 80 << 30, 141 << 30];
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: PlanArgs) -> Result<()> {
     let mut layers = args.config.layers();
     layers
         .flags
@@ -73,7 +67,7 @@ pub fn run(args: Args) -> Result<()> {
         true => USUAL.to_vec(),
         false => args.device_memory.iter().map(|text| parse_memory(text)).collect::<Result<_>>()?,
     };
-    let plan = Plan::of(&model, &config)?;
+    let plan = MemoryPlan::of(&model, &config)?;
     let fits: Vec<(u64, Option<Fit>)> =
         sizes.into_iter().map(|size| Ok((size, Fit::within(size, &model, &config)?))).collect::<Result<_>>()?;
     let measured = match args.measure {
@@ -85,13 +79,13 @@ pub fn run(args: Args) -> Result<()> {
         None => None,
     };
     match args.output_format {
-        Format::Text => {
+        OutputFormat::Text => {
             write!(stdout(), "{}", text(&config, &plan, &fits))?;
             if let Some(measured) = &measured {
                 write!(stdout(), "{}", forecast(measured))?;
             }
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let fits = fits
                 .iter()
                 .map(|(memory, fit)| json!({"memory": memory, "fits": plan.peak() <= *memory, "largest": fit}));
@@ -111,8 +105,10 @@ fn shape(config: &RunConfig) -> Result<ModelConfig> {
     let path = &config.model.path;
     match known_shape(path) {
         Some(shape) => Ok(shape),
-        None if Source::plan(path, &config.model.revision)?.is_some() => Source::peek(path, &config.model.revision),
-        None => Ok(Source::open(path, &config.model.revision).context("read the model's shape")?.config),
+        None if ModelSource::plan(path, &config.model.revision)?.is_some() => {
+            ModelSource::peek(path, &config.model.revision)
+        }
+        None => Ok(ModelSource::open(path, &config.model.revision).context("read the model's shape")?.config),
     }
 }
 
@@ -125,8 +121,8 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 }
 
 /// The measurement, and the estimate for the whole run.
-fn forecast(measured: &Measured) -> String {
-    let Measured { device, steps, evaluation, forecast, .. } = measured;
+fn forecast(measured: &PlanMeasurement) -> String {
+    let PlanMeasurement { device, steps, evaluation, forecast, .. } = measured;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let training = format!("training, {} steps", forecast.steps);
@@ -158,7 +154,7 @@ fn forecast(measured: &Measured) -> String {
     )
 }
 
-fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String {
+fn text(config: &RunConfig, plan: &MemoryPlan, fits: &[(u64, Option<Fit>)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let (rollout, training) = (&plan.rollout, &plan.training);
@@ -167,7 +163,7 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
         ("weights, bf16", plan.weights),
         ("adapter, gradient, optimizer", plan.adapter),
         ("rollout: KV cache of prompts", rollout.prompt_cache),
-        ("rollout: KV cache of completions", rollout.branch_cache),
+        ("rollout: KV cache of completions", rollout.completion_cache),
         ("rollout: work buffers, logits", rollout.working),
         ("training: saved for the backward pass", training.kept),
         ("training: work buffers", training.working),

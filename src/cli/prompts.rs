@@ -3,46 +3,41 @@
 use std::io::{Write, stderr, stdout};
 
 use anyhow::Result;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
-use crate::model::source::Source;
+use super::output_format::OutputFormat;
+use crate::model::source::ModelSource;
 use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
 use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
 
 /// List, show and render prior prompts
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct PromptsArgs {
     #[command(subcommand)]
-    command: Command,
+    command: PromptsCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum PromptsCommand {
     /// List the shipped prior prompts
-    List(ListArgs),
+    List(PromptsListArgs),
     /// Print a prior prompt as a file that you can edit
-    Show(ShowArgs),
+    Show(PromptsShowArgs),
     /// Print the rendered prompt for a question
     Render(RenderArgs),
 }
 
 #[derive(clap::Args, Debug)]
-struct ListArgs {
+struct PromptsListArgs {
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    output_format: OutputFormat,
 }
 
 #[derive(clap::Args, Debug)]
-struct ShowArgs {
+struct PromptsShowArgs {
     /// Name of a prior prompt, or a file
     name: String,
 }
@@ -77,17 +72,17 @@ struct RenderArgs {
     ids: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: PromptsArgs) -> Result<()> {
     match args.command {
-        Command::List(args) => list(args.output_format),
-        Command::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
-        Command::Render(args) => render(&args),
+        PromptsCommand::List(args) => list(args.output_format),
+        PromptsCommand::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
+        PromptsCommand::Render(args) => render(&args),
     }
 }
 
-fn list(format: Format) -> Result<()> {
+fn list(format: OutputFormat) -> Result<()> {
     match format {
-        Format::Text => {
+        OutputFormat::Text => {
             let mut table = Table::new();
             table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
             table.set_header(["name", "tag", "description"]);
@@ -97,7 +92,7 @@ fn list(format: Format) -> Result<()> {
             }
             writeln!(stdout(), "{}", table.trim_fmt())?;
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let prompts: Vec<&PriorPrompt> = shipped().iter().chain(controls()).collect();
             writeln!(stdout(), "{}", serde_json::to_string_pretty(&prompts)?)?;
         }
@@ -109,7 +104,7 @@ fn list(format: Format) -> Result<()> {
 fn as_file(prompt: &PriorPrompt) -> Result<String> {
     /// The keys of a prompt file, in the order of the shipped files.
     #[derive(Serialize)]
-    struct File<'a> {
+    struct PromptFields<'a> {
         name: &'a str,
         paper_name: &'a str,
         description: &'a str,
@@ -120,7 +115,7 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
         text: &'a str,
     }
     let PriorPrompt { name, paper_name, description, stems_from, tag, answer_tag, role, text, wording } = prompt;
-    let file = File {
+    let file = PromptFields {
         name,
         paper_name,
         description,
@@ -135,7 +130,7 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
 
 fn render(args: &RenderArgs) -> Result<()> {
     let prompt = find(&args.name)?;
-    let source = Source::open(&args.model, &args.revision)?;
+    let source = ModelSource::open(&args.model, &args.revision)?;
     let config = source.tokenizer_config.as_deref();
     let tokens = config.map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
     let own = ChatTemplate::from_model(source.chat_template.as_deref(), config)?;

@@ -27,7 +27,7 @@ const EVALS: &str = "evals";
   rft report runs/tiny-none-1 runs/tiny-reasoning-1 --out report
   rft report sweeps/ppe-study-tiny
   rft report --published paper")]
-pub struct Args {
+pub struct ReportArgs {
     /// Run directories and evaluations, or the folder of a sweep
     #[arg(required_unless_present = "published", value_name = "RUN|EVALUATION|SWEEP")]
     inputs: Vec<PathBuf>,
@@ -46,7 +46,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &ReportArgs) -> Result<()> {
     let published = args.published.as_deref().map(published).transpose()?;
     let material = match args.inputs.as_slice() {
         [] => Material::default(),

@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::output_format::OutputFormat;
 use crate::run::RunDir;
-use crate::run::status::Status;
+use crate::run::status::RunStatus;
 
 /// List runs and their progress
 ///
@@ -19,7 +19,7 @@ use crate::run::status::Status;
 #[command(after_help = "Examples:
   rft runs
   rft runs sweeps/ppe-study-tiny/runs --output-format json")]
-pub struct Args {
+pub struct RunsArgs {
     /// Folder with run directories
     #[arg(value_name = "DIR", default_value = "runs")]
     folder: PathBuf,
@@ -29,7 +29,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &RunsArgs) -> Result<()> {
     let runs = read(&args.folder)?;
     let mut stdout = stdout().lock();
     match args.output_format {
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The runs in `folder`, oldest first.
-fn read(folder: &Path) -> Result<Vec<Status>> {
+fn read(folder: &Path) -> Result<Vec<RunStatus>> {
     let hint = "`rft train` writes its runs to `runs`; to list another folder, pass it as an argument";
     let entries =
         fs::read_dir(folder).with_context(|| format!("read the runs in `{}`\nhint: {hint}", folder.display()))?;
@@ -50,7 +50,7 @@ fn read(folder: &Path) -> Result<Vec<Status>> {
         if !path.join("manifest.json").is_file() {
             continue;
         }
-        match RunDir::open(&path).and_then(|run| Status::read(&run)) {
+        match RunDir::open(&path).and_then(|run| RunStatus::read(&run)) {
             Ok(status) => runs.push(status),
             // One damaged run must not hide the others.
             Err(error) => eprintln!("warning: skipping `{}`: {error:#}", path.display()),
@@ -63,7 +63,7 @@ fn read(folder: &Path) -> Result<Vec<Status>> {
     Ok(runs)
 }
 
-fn table(runs: &[Status]) -> Table {
+fn table(runs: &[RunStatus]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["run", "state", "steps", "reward", "prior prompt", "model", "seed", "started (UTC)"]);

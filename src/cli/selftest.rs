@@ -16,7 +16,7 @@ use std::process::ExitCode;
   rft selftest --filter lora
   compute-sanitizer --tool memcheck rft selftest --guarded --filter rows
   CUDA_LAUNCH_BLOCKING=1 rft selftest --filter decoder     # an error names the kernel")]
-pub struct Args {
+pub struct SelftestArgs {
     /// Device: `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     device: String,
@@ -39,17 +39,17 @@ pub struct Args {
 
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: SelftestFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+enum SelftestFormat {
     Text,
     /// One JSON object per line
     Json,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &SelftestArgs) -> Result<ExitCode> {
     if args.list {
         crate::device::cuda::selftest::groups().for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
@@ -63,26 +63,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-fn on_gpu(ordinal: usize, args: &Args) -> Result<ExitCode> {
+fn on_gpu(ordinal: usize, args: &SelftestArgs) -> Result<ExitCode> {
     use crate::device::cuda::selftest;
     if selftest::chosen(&args.filter).next().is_none() {
         bail!("no group of checks matches `{}`\nhint: `rft selftest --list` prints the groups", args.filter);
     }
     let (mut checks, mut failed) = (0, 0);
-    let options = selftest::Options { filter: &args.filter, seed: args.seed, guarded: args.guarded };
+    let options = selftest::SelftestOptions { filter: &args.filter, seed: args.seed, guarded: args.guarded };
     selftest::run(ordinal, &options, &mut |outcome| {
         checks += 1;
         failed += usize::from(!outcome.ok());
         match args.output_format {
-            Format::Text => println!("{}", line(outcome)),
-            Format::Json => println!("{}", json(outcome)),
+            SelftestFormat::Text => println!("{}", line(outcome)),
+            SelftestFormat::Json => println!("{}", json(outcome)),
         }
     })?;
     eprintln!("{checks} checks, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn line(outcome: &crate::device::cuda::selftest::Outcome) -> String {
+fn line(outcome: &crate::device::cuda::selftest::CheckOutcome) -> String {
     let verdict = if outcome.ok() { "ok" } else { "FAILED" };
     match &outcome.failure {
         Some(why) => format!("{verdict:<6}                     {}: {why}", outcome.name),
@@ -90,7 +90,7 @@ fn line(outcome: &crate::device::cuda::selftest::Outcome) -> String {
     }
 }
 
-fn json(outcome: &crate::device::cuda::selftest::Outcome) -> serde_json::Value {
+fn json(outcome: &crate::device::cuda::selftest::CheckOutcome) -> serde_json::Value {
     // JSON has no NaN: values that are not finite become null.
     serde_json::json!({
         "name": outcome.name,

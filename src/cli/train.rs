@@ -2,20 +2,18 @@
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
-use crate::device::{self, Device, Extent, Loaded};
-use crate::disk::atomic;
+use crate::device::{self, Device, Extent, LoadedModel};
 use crate::model::config::ModelConfig;
-use crate::model::source::Source;
-use crate::prompt;
-use crate::run::{Progress, RunDir, Session, Stop};
+use crate::model::source::ModelSource;
+use crate::run::{Progress, RunDir, RunSession, Stop};
 use crate::train::contamination;
-use crate::train::evaluate::Evaluation;
+use crate::train::evaluate::HeldOutEvaluation;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
-use crate::train::{Outcome, Training, train};
+use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Train a LoRA adapter with GRPO under a prior prompt
@@ -32,7 +30,7 @@ use std::process::ExitCode;
   rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
   rft train --resume runs/tiny-null-example-1")]
-pub struct Args {
+pub struct TrainArgs {
     /// Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
@@ -92,11 +90,11 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let (config, resumed, recorded) = match &args.resume {
         Some(path) => {
             let run = RunDir::resume(path)?;
-            let mut config = read_config(&run)?;
+            let mut config = run.run_config()?;
             config.train.threads = args.threads.map(|threads| threads.max(1) as usize).or(config.train.threads);
             let recorded = contamination::recorded(&run, &config)?;
             (config, Some(run), recorded)
@@ -105,20 +103,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let mut state = match &resumed {
-        Some(run) => restore(&config, &shape, run)?,
+        Some(run) => TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
+            eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
+        })?,
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
-    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {
         Some(run) => run,
-        None => start(&config, &setup, &name)?,
+        None => setup.start(&config, &name)?,
     };
     introduce(&config, &setup, &shape, device, &run);
     if let Some(warning) = loaded.keep_products(&run.products())? {
@@ -137,7 +137,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => setup.manifest(&config),
     };
     let resumed_from = args.resume.is_some().then_some(state.counters.step);
-    manifest.sessions.push(Session::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
+    manifest.sessions.push(RunSession::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
     manifest.write(&run)?;
 
     let progress = Progress::new(steps, state.counters.step);
@@ -147,7 +147,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     })?;
     let training = Training {
         config: &config,
-        sampler: setup.sampler(&config),
+        scorer: setup.scorer(&config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out,
@@ -167,7 +167,7 @@ fn data_dir() -> Option<PathBuf> {
 }
 
 /// The configuration of a new run, from all layers.
-fn resolve(args: &Args) -> Result<RunConfig> {
+fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     let mut layers = args.config.layers();
     layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
     layers.flag("model.path", args.model.clone(), "--model");
@@ -189,40 +189,6 @@ fn resolve(args: &Args) -> Result<RunConfig> {
         eprintln!("training the embedded model `tiny`; use --model for another one, such as Qwen/Qwen2.5-0.5B");
     }
     Ok(config)
-}
-
-/// Creates the run directory and writes the run's configuration and prompt.
-fn start(config: &RunConfig, setup: &Setup, model: &str) -> Result<RunDir> {
-    // The second part of a Hub id; a file name without its extension.
-    let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
-    let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
-    let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
-    // Before the configuration: a folder with a configuration can be resumed, and that requires the excluded rows to be known.
-    contamination::write(&setup.contamination, &run)?;
-    atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
-    atomic::write(&run.prompt(), setup.prior.to_toml().as_bytes())?;
-    Ok(run)
-}
-
-/// The configuration that the run was started with. A user's own prompt is read from the run's copy.
-fn read_config(run: &RunDir) -> Result<RunConfig> {
-    let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
-    let mut config = config::resolve(&layers)?.config;
-    if prompt::find_shipped(&config.prompt.ppe).is_none() {
-        config.prompt.ppe = run.prompt().display().to_string();
-    }
-    Ok(config)
-}
-
-/// The newest valid checkpoint of the run, or the initial state.
-fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<TrainState> {
-    let newest = run.newest_checkpoint(|step, error| {
-        eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
-    })?;
-    match newest {
-        Some(step) => TrainState::load(&run.checkpoint(step), model, &config.lora),
-        None => TrainState::new(model, &config.lora, config.train.seed),
-    }
 }
 
 fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Device, run: &RunDir) {
@@ -265,7 +231,7 @@ fn render_loss(config: &RunConfig) -> String {
 }
 
 /// Prints the results before and after training, and the paths of the outputs.
-fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
+fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) {
     if outcome.stopped.is_some() {
         eprintln!(
             "stopped after step {} of {steps}; to resume, run: rft train --resume {}",
@@ -286,7 +252,7 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
 }
 
 /// The sampled shares whose intervals before and after training overlap.
-fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
+fn undecided(before: &HeldOutEvaluation, after: &HeldOutEvaluation) -> Vec<&'static str> {
     let (before, after) = (&before.sampled, &after.sampled);
     let accuracy = before.accuracy.interval.overlaps(&after.accuracy.interval).then_some("accuracy");
     let formats = before.format.zip(after.format);
@@ -294,12 +260,12 @@ fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
     accuracy.into_iter().chain(format).collect()
 }
 
-fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
+fn table(before: Option<&HeldOutEvaluation>, after: &HeldOutEvaluation) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     let n = after.sampled.accuracy.n;
     table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
-    let mut row = |name: &str, value: &dyn Fn(&Evaluation) -> Option<String>| {
+    let mut row = |name: &str, value: &dyn Fn(&HeldOutEvaluation) -> Option<String>| {
         if let Some(after) = value(after) {
             let before = before.and_then(value).unwrap_or_else(|| "-".to_owned());
             table.add_row([name.to_owned(), before, after]);

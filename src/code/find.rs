@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::Task;
-use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
+use super::CodeTask;
+use crate::sandbox::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits};
 
 /// Long texts without code take the longest.
 const TIME: Duration = Duration::from_secs(60);
@@ -54,15 +54,15 @@ fn last_block(text: &str) -> Option<&str> {
 /// The sandbox does not work.
 pub fn sanitize(sandbox: &Sandbox, text: &str, entry_point: &str) -> Result<Option<(String, bool)>> {
     let program = Program { source: include_str!("sanitize.py"), entry_point: "sanitize" };
-    let mut session = sandbox.load(&program, &Limits::time(TIME))?;
-    match session.call(&[Value::str(text), Value::str(entry_point)], TIME) {
-        Outcome::Value(Value::Tuple(found)) => match found.as_slice() {
-            [Value::Str(code), Value::Bool(defines)] => Ok(Some((code.clone(), *defines))),
+    let mut session = sandbox.load(&program, &SandboxLimits::time(TIME))?;
+    match session.call(&[PythonValue::str(text), PythonValue::str(entry_point)], TIME) {
+        CallOutcome::Value(PythonValue::Tuple(found)) => match found.as_slice() {
+            [PythonValue::Str(code), PythonValue::Bool(defines)] => Ok(Some((code.clone(), *defines))),
             _ => bail!("the sanitizer returned {found:?}"),
         },
         // Text that is too large for the parser does not contain a program that could be run.
-        Outcome::TimedOut | Outcome::Raised(_) | Outcome::Died(_) => Ok(None),
-        Outcome::Value(other) => bail!("the sanitizer returned {other:?}"),
+        CallOutcome::TimedOut | CallOutcome::Raised(_) | CallOutcome::Died(_) => Ok(None),
+        CallOutcome::Value(other) => bail!("the sanitizer returned {other:?}"),
     }
 }
 
@@ -71,7 +71,12 @@ pub fn sanitize(sandbox: &Sandbox, text: &str, entry_point: &str) -> Result<Opti
 ///
 /// # Errors
 /// The sandbox does not work.
-pub fn solution(sandbox: &Sandbox, task: &Task, response: &str, answer_tag: Option<&str>) -> Result<Option<String>> {
+pub fn solution(
+    sandbox: &Sandbox,
+    task: &CodeTask,
+    response: &str,
+    answer_tag: Option<&str>,
+) -> Result<Option<String>> {
     let text = extract(response, answer_tag);
     for text in [text.to_owned(), format!("{}\n{text}", task.prompt)] {
         if let Some((code, true)) = sanitize(sandbox, &text, &task.entry_point)? {

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use toml::{Table, Value};
 
-use super::node::{Key, Node};
-use super::place::Origin;
+use super::node::{ConfigKey, Node};
+use super::place::ValueOrigin;
 
 /// A value that a layer sets.
 #[derive(Clone, Debug)]
@@ -17,18 +17,18 @@ pub(crate) struct Entry {
     /// The text as typed, if it was typed without TOML quotes.
     pub raw: Option<String>,
     /// The place of the value.
-    pub origin: Origin,
+    pub origin: ValueOrigin,
     /// The place of each part of the key; empty if the key has no place of its own.
-    pub parts: Vec<Origin>,
+    pub parts: Vec<ValueOrigin>,
 }
 
 impl Entry {
-    pub fn new(key: &str, value: Value, origin: Origin) -> Entry {
+    pub fn new(key: &str, value: Value, origin: ValueOrigin) -> Entry {
         Entry { path: key.split('.').map(str::to_owned).collect(), value, raw: None, origin, parts: Vec::new() }
     }
 
     /// A value from a file, under a key whose parts may contain dots: `"train.seed" = 1`.
-    pub fn of_node(key: &[&Key], node: &Node) -> Entry {
+    pub fn of_node(key: &[&ConfigKey], node: &Node) -> Entry {
         let names =
             key.iter().flat_map(|key| key.name.split('.').map(move |part| (part.to_owned(), key.origin.clone())));
         let (path, parts) = names.unzip();
@@ -36,7 +36,7 @@ impl Entry {
     }
 
     /// A value typed in a shell: TOML, or a string without quotes.
-    fn typed(key: &str, raw: &str, origin: Origin) -> Entry {
+    fn typed(key: &str, raw: &str, origin: ValueOrigin) -> Entry {
         let value = raw.parse().unwrap_or_else(|_| Value::String(raw.to_owned()));
         Entry { raw: Some(raw.to_owned()), ..Entry::new(key, value, origin) }
     }
@@ -57,7 +57,7 @@ impl Node {
 pub(super) fn of_environment(variables: &[(String, String)]) -> Vec<Entry> {
     let entry = |(name, value): &(String, String)| {
         let key = name.strip_prefix("RFT_").filter(|it| it.contains("__"))?.to_lowercase().replace("__", ".");
-        Some(Entry::typed(&key, value.trim(), Origin::Environment(name.clone())))
+        Some(Entry::typed(&key, value.trim(), ValueOrigin::Environment(name.clone())))
     };
     variables.iter().filter_map(entry).collect()
 }
@@ -67,7 +67,7 @@ pub(crate) fn of_set(argument: &str) -> Result<Vec<Entry>> {
     let (key, raw) = argument
         .split_once('=')
         .ok_or_else(|| anyhow!("--set {argument}: expected `=`\nhint: write --set section.key=value"))?;
-    let typed = Entry::typed(key.trim(), raw.trim(), Origin::Set(argument.to_owned()));
+    let typed = Entry::typed(key.trim(), raw.trim(), ValueOrigin::Set(argument.to_owned()));
     let Value::Table(table) = &typed.value else { return Ok(vec![typed]) };
     // An inline table sets several keys of a section.
     let mut entries = Vec::new();

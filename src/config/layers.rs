@@ -8,15 +8,15 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::entry::{Entry, flatten, of_environment, of_file, of_set};
-use super::fault::Fault;
+use super::fault::{ConfigFault, read};
 use super::known::{Known, nearest_name};
-use super::place::Origin;
+use super::place::ValueOrigin;
 use super::presets::{CHECKPOINT, PRESETS, Preset, TINY};
 use super::schema::RunConfig;
 
 /// Everything that can set a value, lowest layer first.
 #[derive(Clone, Debug, Default)]
-pub struct Layers {
+pub struct ConfigLayers {
     /// The preset to start from. `None`: the top-level `preset = "..."` of a file, else `tiny`, or `qwen2.5-0.5b` if a layer
     /// selects a model other than the embedded one.
     pub preset: Option<String>,
@@ -30,7 +30,7 @@ pub struct Layers {
     pub flags: Vec<(String, Value, String)>,
 }
 
-impl Layers {
+impl ConfigLayers {
     /// Sets `key` from the command's flag `name`, if the user passed it.
     pub fn flag(&mut self, key: &str, value: Option<impl Into<Value>>, name: &str) {
         self.flags.extend(value.map(|value| (key.to_owned(), value.into(), name.to_owned())));
@@ -42,11 +42,11 @@ impl Layers {
 pub struct Resolved {
     pub config: RunConfig,
     /// By dotted key, for every key.
-    pub origins: BTreeMap<String, Origin>,
+    pub origins: BTreeMap<String, ValueOrigin>,
 }
 
 /// Applies the layers in order, checks each key and type where it is set, and then checks the values together.
-pub fn resolve(layers: &Layers) -> Result<Resolved> {
+pub fn resolve(layers: &ConfigLayers) -> Result<Resolved> {
     let mut asked_preset = None;
     let mut entries = Vec::new();
     for path in &layers.files {
@@ -59,14 +59,14 @@ pub fn resolve(layers: &Layers) -> Result<Resolved> {
         entries.extend(of_set(argument)?);
     }
     for (key, value, flag) in &layers.flags {
-        entries.push(Entry::new(key, value.clone(), Origin::Flag(flag.clone())));
+        entries.push(Entry::new(key, value.clone(), ValueOrigin::Flag(flag.clone())));
     }
 
     let preset = match &layers.preset {
         Some(name) => Some(find_preset(name, "--preset")?),
         None => asked_preset,
     };
-    Merged::new(preset, &entries)?.finish()
+    MergedConfig::new(preset, &entries)?.finish()
 }
 
 /// The preset that a file selects, and the file's other entries.
@@ -99,29 +99,29 @@ fn default_preset(entries: &[Entry]) -> Preset {
 /// A complete table of values that is extended layer by layer and stays valid, so that an error is attributed to the entry
 /// that causes it.
 #[derive(Clone)]
-pub(crate) struct Merged {
+pub(crate) struct MergedConfig {
     known: Known,
     table: Table,
-    origins: BTreeMap<String, Origin>,
+    origins: BTreeMap<String, ValueOrigin>,
 }
 
-impl Merged {
+impl MergedConfig {
     /// Applies `entries` on top of `preset`, or of the default preset for them if `preset` is `None`.
-    pub fn new(preset: Option<Preset>, entries: &[Entry]) -> Result<Merged> {
-        let mut merged = Merged::of_preset(preset.unwrap_or_else(|| default_preset(entries)))?;
+    pub fn new(preset: Option<Preset>, entries: &[Entry]) -> Result<MergedConfig> {
+        let mut merged = MergedConfig::of_preset(preset.unwrap_or_else(|| default_preset(entries)))?;
         entries.iter().try_for_each(|entry| merged.lay(entry))?;
         Ok(merged)
     }
 
-    fn of_preset(preset: Preset) -> Result<Merged> {
+    fn of_preset(preset: Preset) -> Result<MergedConfig> {
         let of_preset = |error: toml::de::Error| anyhow!("preset {}: {error}", preset.name);
         let config: RunConfig = toml::from_str(preset.text).map_err(of_preset)?;
         let table = Table::try_from(config).context("write the preset as TOML")?;
         let mut origins = BTreeMap::new();
         flatten(&table, &mut Vec::new(), &mut |path, _| {
-            origins.insert(path.join("."), Origin::Preset(preset.name.to_owned()));
+            origins.insert(path.join("."), ValueOrigin::Preset(preset.name.to_owned()));
         });
-        Ok(Merged { known: Known::of(&table), table, origins })
+        Ok(MergedConfig { known: Known::of(&table), table, origins })
     }
 
     /// Sets one value.
@@ -176,17 +176,17 @@ impl Merged {
     }
 
     /// The table with one value changed, if the result is still a configuration.
-    fn with(&self, path: &[String], value: Value) -> Result<Table, Fault> {
+    fn with(&self, path: &[String], value: Value) -> Result<Table, ConfigFault> {
         let mut changed = self.table.clone();
         let (name, sections) = path.split_last().expect("a key has at least one part");
         let section = sections.iter().fold(&mut changed, |table, section| {
             table.get_mut(section).and_then(Value::as_table_mut).expect("the key is known, so its sections are")
         });
-        section.insert(name.clone(), value.clone());
-        match RunConfig::deserialize(changed.clone()) {
-            Ok(_) => Ok(changed),
-            Err(error) => Err(Fault::of_value(&value, error.message())),
-        }
+        section.insert(name.clone(), value);
+        let whole = Value::Table(changed);
+        read::<RunConfig>(&whole)?;
+        let Value::Table(changed) = whole else { unreachable!("it was made a table above") };
+        Ok(changed)
     }
 
     /// The value of a dotted key.

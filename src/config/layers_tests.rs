@@ -3,25 +3,25 @@
 use toml::Value;
 
 use super::super::{PRESETS, RunConfig, to_json, to_toml};
-use super::{Layers, Origin, Resolved, resolve};
+use super::{ConfigLayers, Resolved, ValueOrigin, resolve};
 
 /// Layers with a file that has this content.
-fn file(text: &str) -> (tempfile::TempDir, Layers) {
+fn file(text: &str) -> (tempfile::TempDir, ConfigLayers) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
     std::fs::write(&path, text).unwrap();
-    (folder, Layers { files: vec![path], ..Layers::default() })
+    (folder, ConfigLayers { files: vec![path], ..ConfigLayers::default() })
 }
 
-fn sets(arguments: &[&str]) -> Layers {
-    Layers { sets: arguments.iter().map(|it| it.to_string()).collect(), ..Layers::default() }
+fn sets(arguments: &[&str]) -> ConfigLayers {
+    ConfigLayers { sets: arguments.iter().map(|it| it.to_string()).collect(), ..ConfigLayers::default() }
 }
 
 fn variable(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-fn error(layers: &Layers) -> String {
+fn error(layers: &ConfigLayers) -> String {
     format!("{:#}", resolve(layers).expect_err("these layers are wrong"))
 }
 
@@ -32,7 +32,7 @@ fn origin(resolved: &Resolved, key: &str) -> String {
 #[test]
 fn every_preset_is_valid_and_sets_every_key() {
     for preset in PRESETS {
-        let resolved = resolve(&Layers { preset: Some(preset.name.into()), ..Layers::default() }).unwrap();
+        let resolved = resolve(&ConfigLayers { preset: Some(preset.name.into()), ..ConfigLayers::default() }).unwrap();
         let written: toml::Table = preset.text.parse().unwrap();
         let complete: toml::Table = to_toml(&resolved.config, None).parse().unwrap();
         assert_eq!(written, complete, "{}", preset.name);
@@ -43,7 +43,8 @@ fn every_preset_is_valid_and_sets_every_key() {
 
 #[test]
 fn the_study_has_156_steps_of_8_updates_of_64_completions() {
-    let config = resolve(&Layers { preset: Some("qwen2.5-7b".into()), ..Layers::default() }).unwrap().config;
+    let config =
+        resolve(&ConfigLayers { preset: Some("qwen2.5-7b".into()), ..ConfigLayers::default() }).unwrap().config;
     assert_eq!(config.total_steps(10_000), 156);
     assert_eq!(config.total_updates(10_000), 1248);
     assert_eq!(config.completions_per_update(), 64);
@@ -56,11 +57,11 @@ fn the_study_has_156_steps_of_8_updates_of_64_completions() {
 fn a_higher_layer_overrides_and_is_the_origin() {
     let key = "train.learning_rate";
     let (_folder, mut layers) = file("[train]\nseed = 7\nlearning_rate = 2e-4\n");
-    let at = |layers: &Layers| {
+    let at = |layers: &ConfigLayers| {
         let resolved = resolve(layers).unwrap();
         (resolved.config.train.learning_rate, origin(&resolved, key))
     };
-    assert_eq!(at(&Layers::default()), (1e-3, "preset tiny".into()));
+    assert_eq!(at(&ConfigLayers::default()), (1e-3, "preset tiny".into()));
     assert_eq!(at(&layers), (2e-4, format!("{}:3", layers.files[0].display())));
     layers.env = vec![variable("RFT_TRAIN__LEARNING_RATE", "3e-4")];
     assert_eq!(at(&layers), (3e-4, "RFT_TRAIN__LEARNING_RATE".into()));
@@ -93,7 +94,7 @@ fn a_file_selects_a_preset_and_the_command_line_overrides_it() {
 
 #[test]
 fn a_real_model_without_a_preset_starts_from_the_laptop_preset() {
-    let mut layers = Layers::default();
+    let mut layers = ConfigLayers::default();
     assert_eq!(resolve(&layers).unwrap().config.model.path, "tiny");
     layers.flags = vec![("model.path".into(), "models/some.gguf".into(), "--model".into())];
     let resolved = resolve(&layers).unwrap();
@@ -109,11 +110,14 @@ fn only_variables_with_a_section_are_configuration() {
         variable("PATH", "x"),
         variable("RFT_EVAL__QUESTIONS", "3"),
     ];
-    let resolved = resolve(&Layers { env, ..Layers::default() }).unwrap();
+    let resolved = resolve(&ConfigLayers { env, ..ConfigLayers::default() }).unwrap();
     assert_eq!(resolved.config.eval.questions, 3);
-    assert_eq!(resolved.origins.values().filter(|it| matches!(it, Origin::Environment(_))).count(), 1);
+    assert_eq!(resolved.origins.values().filter(|it| matches!(it, ValueOrigin::Environment(_))).count(), 1);
     let env = vec![variable("RFT_REWARD__ACCURACY__WEIGHT", "0.7")];
-    assert_eq!(resolve(&Layers { env, ..Layers::default() }).unwrap().config.reward.accuracy.weight, Some(0.7));
+    assert_eq!(
+        resolve(&ConfigLayers { env, ..ConfigLayers::default() }).unwrap().config.reward.accuracy.weight,
+        Some(0.7)
+    );
 }
 
 #[test]

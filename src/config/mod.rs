@@ -18,12 +18,12 @@ mod schema;
 mod validate;
 
 pub(crate) use entry::{Entry, of_set};
-pub(crate) use fault::Fault;
+pub(crate) use fault::read as read_value;
 pub(crate) use known::nearest_name;
-pub use layers::{Layers, Resolved, resolve};
-pub(crate) use layers::{Merged, find_preset};
-pub(crate) use node::{Content, Key, Node};
-pub use place::Origin;
+pub use layers::{ConfigLayers, Resolved, resolve};
+pub(crate) use layers::{MergedConfig, find_preset};
+pub(crate) use node::{ConfigKey, Content, Node};
+pub use place::ValueOrigin;
 pub use presets::{PRESETS, Preset};
 pub use render::{to_json, to_toml};
 pub use reward::*;

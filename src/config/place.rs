@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// A compiled-in preset, by name.
     Preset(String),
     /// A file; line and column count from 1.
@@ -18,25 +18,25 @@ pub enum Origin {
     Flag(String),
 }
 
-impl Origin {
+impl ValueOrigin {
     /// The place as it is printed in an error, with line and column.
     pub(crate) fn site(&self) -> String {
         match self {
-            Origin::File { path, line, column } => format!("{}:{line}:{column}", path.display()),
-            Origin::Set(argument) => format!("--set {argument}"),
+            ValueOrigin::File { path, line, column } => format!("{}:{line}:{column}", path.display()),
+            ValueOrigin::Set(argument) => format!("--set {argument}"),
             other => other.to_string(),
         }
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Preset(name) => write!(f, "preset {name}"),
-            Origin::File { path, line, .. } => write!(f, "{}:{line}", path.display()),
-            Origin::Environment(variable) => f.write_str(variable),
-            Origin::Set(_) => f.write_str("--set"),
-            Origin::Flag(flag) => f.write_str(flag),
+            ValueOrigin::Preset(name) => write!(f, "preset {name}"),
+            ValueOrigin::File { path, line, .. } => write!(f, "{}:{line}", path.display()),
+            ValueOrigin::Environment(variable) => f.write_str(variable),
+            ValueOrigin::Set(_) => f.write_str("--set"),
+            ValueOrigin::Flag(flag) => f.write_str(flag),
         }
     }
 }

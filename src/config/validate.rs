@@ -283,6 +283,24 @@ fn custom(components: &[CustomSection]) -> Check {
 
 impl GrpoSection {
     fn validate(&self) -> Check {
+        self.validate_clip()?;
+        not_negative("grpo.beta", self.beta, "use 0 or more; 0 leaves out the KL term")?;
+        not_negative("grpo.entropy_coef", self.entropy_coef, "use 0 or more; 0 switches the bonus off")?;
+        not_negative(
+            "grpo.truncation_penalty",
+            self.truncation_penalty,
+            "use 0 or more; it is subtracted from the reward, and 0 switches it off",
+        )?;
+        at_least_one("grpo.num_iterations", self.num_iterations, "use 1 or more; 1 uses each completion once")?;
+        at_least_one(
+            "grpo.steps_per_generation",
+            self.steps_per_generation,
+            "use 1 or more; 1 makes one update per rollout batch",
+        )
+    }
+
+    /// The bounds of the probability ratio.
+    pub fn validate_clip(&self) -> Check {
         let clip = "use a number above 0 and below 1; 0.2 is usual, for gspo about 3e-4";
         ensure(
             0.0 < self.epsilon && self.epsilon < 1.0,
@@ -312,19 +330,7 @@ impl GrpoSection {
             ),
             "use a larger number, such as 4; unset switches it off",
         )?;
-        not_negative("grpo.beta", self.beta, "use 0 or more; 0 leaves out the KL term")?;
-        not_negative("grpo.entropy_coef", self.entropy_coef, "use 0 or more; 0 switches the bonus off")?;
-        not_negative(
-            "grpo.truncation_penalty",
-            self.truncation_penalty,
-            "use 0 or more; it is subtracted from the reward, and 0 switches it off",
-        )?;
-        at_least_one("grpo.num_iterations", self.num_iterations, "use 1 or more; 1 uses each completion once")?;
-        at_least_one(
-            "grpo.steps_per_generation",
-            self.steps_per_generation,
-            "use 1 or more; 1 makes one update per rollout batch",
-        )
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ pub const SHARE: f64 = 0.7;
 
 /// A benchmark to compare with.
 #[derive(Clone, Debug)]
-pub struct Benchmark {
+pub struct OverlapBenchmark {
     pub name: String,
     /// Their identities and texts are read.
     pub questions: Vec<Question>,
@@ -67,14 +67,14 @@ pub struct Overlap {
 impl Contamination {
     /// Compares the training questions `rows` with all questions of the benchmarks. With `remove`, the questions that overlap
     /// count as removed, and it is on the caller to leave out those of [`Contamination::removed_rows`].
-    pub fn of(rows: &[Question], benchmarks: &[Benchmark], remove: bool) -> Self {
+    pub fn of(rows: &[Question], benchmarks: &[OverlapBenchmark], remove: bool) -> Self {
         let found = overlaps(rows, benchmarks);
         let ids = |rows: &[Question], keep: &dyn Fn(usize) -> bool| -> Vec<String> {
             (0..rows.len()).filter(|&i| keep(i)).map(|i| rows[i].id.clone()).collect()
         };
         let hit: HashSet<usize> = found.iter().flatten().map(|pair| pair.row).collect();
         let removed_rows = if remove { ids(rows, &|i| hit.contains(&i)) } else { Vec::new() };
-        let overlap = |(benchmark, pairs): (&Benchmark, &Vec<Pair>)| {
+        let overlap = |(benchmark, pairs): (&OverlapBenchmark, &Vec<OverlapPair>)| {
             let (asked, trained): (HashSet<usize>, HashSet<usize>) =
                 pairs.iter().map(|pair| (pair.question, pair.row)).unzip();
             let questions = benchmark.questions.len();
@@ -137,13 +137,13 @@ impl Contamination {
 
 /// A training question, and the question of a benchmark that it overlaps with, by their places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct OverlapPair {
     pub row: usize,
     pub question: usize,
 }
 
 /// The pairs that overlap, for each benchmark, in the order of the rows and then of the questions.
-pub fn overlaps(rows: &[Question], benchmarks: &[Benchmark]) -> Vec<Vec<Pair>> {
+pub fn overlaps(rows: &[Question], benchmarks: &[OverlapBenchmark]) -> Vec<Vec<OverlapPair>> {
     let questions: Vec<(usize, usize)> = (0..benchmarks.len())
         .flat_map(|benchmark| (0..benchmarks[benchmark].questions.len()).map(move |question| (benchmark, question)))
         .collect();
@@ -181,7 +181,7 @@ pub fn overlaps(rows: &[Question], benchmarks: &[Benchmark]) -> Vec<Vec<Pair>> {
     for (row, places) in found.into_iter().enumerate() {
         for place in places {
             let (benchmark, question) = questions[place];
-            pairs[benchmark].push(Pair { row, question });
+            pairs[benchmark].push(OverlapPair { row, question });
         }
     }
     pairs

@@ -15,13 +15,14 @@ use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
 use crate::disk::hash::hex;
-use schema::Columns;
+use crate::model::hub::is_hub_id;
+use schema::QuestionColumns;
 
 pub use question::Question;
 
 /// A data set, ready to be used.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedData {
     /// For training, in the order of the file.
     pub questions: Vec<Question>,
     /// For evaluation; none of them is among `questions`.
@@ -36,7 +37,7 @@ pub struct Loaded {
 pub type Fetch<'a> = &'a dyn Fn(&str, &str, &str) -> anyhow::Result<Vec<PathBuf>>;
 
 /// Leaves questions out before any are taken or held out.
-pub type Screen<'a> = &'a mut dyn FnMut(Vec<Question>) -> anyhow::Result<Vec<Question>>;
+pub type QuestionFilter<'a> = &'a mut dyn FnMut(Vec<Question>) -> anyhow::Result<Vec<Question>>;
 
 /// Questions that the generator makes where `max_questions` is unset.
 pub const GENERATED: usize = 4_096;
@@ -48,7 +49,7 @@ const HELD_OUT_SEED: u64 = 0;
 /// # Errors
 /// No such file or data set; damaged files; missing columns; values that are neither text nor numbers; no questions, or
 /// too few to hold some out. Messages name the file, the row and what was found.
-pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> anyhow::Result<Loaded> {
+pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> anyhow::Result<LoadedData> {
     load_screened(section, seed, held_out, fetch, &mut Ok)
 }
 
@@ -61,15 +62,15 @@ pub fn load_screened(
     seed: u64,
     held_out: usize,
     fetch: Fetch,
-    screen: Screen,
-) -> anyhow::Result<Loaded> {
+    screen: QuestionFilter,
+) -> anyhow::Result<LoadedData> {
     if section.path == arithmetic::NAME {
         return generate(section, seed, held_out, screen);
     }
     let local = Path::new(&section.path);
     let (paths, schema) = if local.exists() {
         (vec![local.to_owned()], None)
-    } else if is_hub_id(&section.path) {
+    } else if is_hub_id(&section.path) && !means_a_file(&section.path) {
         (fetch(&section.path, &section.revision, &section.split)?, schema::known(&section.path))
     } else {
         bail!(
@@ -78,8 +79,11 @@ pub fn load_screened(
         );
     };
 
-    let columns =
-        Columns { schema, question: section.question_column.as_deref(), answer: section.answer_column.as_deref() };
+    let columns = QuestionColumns {
+        schema,
+        question: section.question_column.as_deref(),
+        answer: section.answer_column.as_deref(),
+    };
     let mut hash = Sha256::new();
     let (mut questions, mut empty, mut rows) = (Vec::new(), Vec::new(), 0);
     for (i, path) in paths.iter().enumerate() {
@@ -123,10 +127,10 @@ pub fn load_screened(
         section.path
     );
     let sha256 = hex(hash.finalize());
-    Ok(Loaded { questions, held_out: held_out_questions, warnings, sha256 })
+    Ok(LoadedData { questions, held_out: held_out_questions, warnings, sha256 })
 }
 
-fn generate(section: &DataSection, seed: u64, held_out: usize, screen: Screen) -> anyhow::Result<Loaded> {
+fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionFilter) -> anyhow::Result<LoadedData> {
     use arithmetic::Split;
     let n = section.max_questions.unwrap_or(GENERATED);
     let questions = match section.split.as_str() {
@@ -140,7 +144,7 @@ fn generate(section: &DataSection, seed: u64, held_out: usize, screen: Screen) -
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);
     }
-    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
+    Ok(LoadedData { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
 }
 
 /// Keeps the first question of every text.
@@ -170,14 +174,9 @@ fn without_duplicates(questions: Vec<Question>, warnings: &mut Vec<String>) -> V
     kept
 }
 
-/// Whether a path has the form of a hub id, `owner/name`.
-fn is_hub_id(path: &str) -> bool {
-    let plain = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    path.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name) && !Path::new(owner).is_dir())
-        && !read::is_readable(path)
+/// Whether a path that does not exist is still more like one of a file: by its ending, or as its first part is a folder.
+fn means_a_file(path: &str) -> bool {
+    read::is_readable(path) || path.split_once('/').is_some_and(|(folder, _)| Path::new(folder).is_dir())
 }
 
 /// A count with a comma before every third digit.

@@ -39,22 +39,22 @@ pub fn split(
     pool.sort_by_cached_key(|&i| Sha256::digest(&questions[i].text));
     pool.truncate(held_out);
 
-    let mut role = vec![Role::Unused; len];
-    taken.iter().for_each(|&i| role[i] = Role::Taken);
-    pool.iter().for_each(|&i| role[i] = Role::HeldOut);
+    let mut role = vec![QuestionUse::Unused; len];
+    taken.iter().for_each(|&i| role[i] = QuestionUse::Taken);
+    pool.iter().for_each(|&i| role[i] = QuestionUse::HeldOut);
     let (mut taken, mut held_out) = (Vec::with_capacity(max), Vec::with_capacity(pool.len()));
     for (question, role) in questions.into_iter().zip(role) {
         match role {
-            Role::Taken => taken.push(question),
-            Role::HeldOut => held_out.push(question),
-            Role::Unused => {}
+            QuestionUse::Taken => taken.push(question),
+            QuestionUse::HeldOut => held_out.push(question),
+            QuestionUse::Unused => {}
         }
     }
     (taken, held_out)
 }
 
 #[derive(Clone, Copy)]
-enum Role {
+enum QuestionUse {
     Unused,
     Taken,
     HeldOut,

@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 
 /// The rows of one file.
 #[derive(Debug)]
-pub struct Rows {
+pub struct FileRows {
     /// What a row is called in messages.
     unit: &'static str,
     /// Number of the row in the file, from 1, and its columns.
     pub rows: Vec<(usize, Map<String, Value>)>,
 }
 
-impl Rows {
+impl FileRows {
     /// A row's place in messages: `line 17`.
     pub fn place(&self, number: usize) -> String {
         format!("{} {number}", self.unit)
@@ -41,11 +41,11 @@ pub fn is_readable(name: &str) -> bool {
 ///
 /// # Errors
 /// A file that cannot be read, of another format, or damaged: the message names the file and the first bad row.
-pub fn read(path: &Path, hash: &mut Sha256) -> anyhow::Result<Rows> {
+pub fn read(path: &Path, hash: &mut Sha256) -> anyhow::Result<FileRows> {
     parse(path, hash).with_context(|| format!("read `{}`", path.display()))
 }
 
-fn parse(path: &Path, hash: &mut Sha256) -> anyhow::Result<Rows> {
+fn parse(path: &Path, hash: &mut Sha256) -> anyhow::Result<FileRows> {
     ensure!(!path.is_dir(), "this is a folder\nhint: name the file with the questions in it");
     let bytes = std::fs::read(path)?;
     hash.update(&bytes);
@@ -76,26 +76,26 @@ fn unzip(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(unzipped)
 }
 
-fn json_lines(text: &str) -> anyhow::Result<Rows> {
+fn json_lines(text: &str) -> anyhow::Result<FileRows> {
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let row = serde_json::from_str(line).with_context(|| format!("line {} is not a JSON object", i + 1))?;
         rows.push((i + 1, row));
     }
-    Ok(Rows { unit: "line", rows })
+    Ok(FileRows { unit: "line", rows })
 }
 
-fn json_array(text: &str) -> anyhow::Result<Rows> {
+fn json_array(text: &str) -> anyhow::Result<FileRows> {
     let items: Vec<Value> = serde_json::from_str(text).context("not a JSON array")?;
     let mut rows = Vec::with_capacity(items.len());
     for (i, item) in items.into_iter().enumerate() {
         let Value::Object(row) = item else { bail!("item {} of the array is not an object", i + 1) };
         rows.push((i + 1, row));
     }
-    Ok(Rows { unit: "item", rows })
+    Ok(FileRows { unit: "item", rows })
 }
 
-fn csv(text: &str) -> anyhow::Result<Rows> {
+fn csv(text: &str) -> anyhow::Result<FileRows> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
     for (i, name) in header.iter().enumerate() {
@@ -108,17 +108,17 @@ fn csv(text: &str) -> anyhow::Result<Rows> {
         let columns = header.iter().zip(&record).map(|(name, value)| (name.to_owned(), Value::from(value)));
         rows.push((i + 1, columns.collect()));
     }
-    Ok(Rows { unit: "row", rows })
+    Ok(FileRows { unit: "row", rows })
 }
 
-fn parquet(file: File) -> anyhow::Result<Rows> {
+fn parquet(file: File) -> anyhow::Result<FileRows> {
     let reader = SerializedFileReader::new(file)?;
     let mut rows = Vec::new();
     for (i, row) in reader.get_row_iter(None)?.enumerate() {
         let row = row.with_context(|| format!("row {}", i + 1))?;
         rows.push((i + 1, row.into_columns().into_iter().map(|(name, field)| (name, json(field))).collect()));
     }
-    Ok(Rows { unit: "row", rows })
+    Ok(FileRows { unit: "row", rows })
 }
 
 /// A Parquet value as JSON. Dates and the like, which no question is made of, become text.

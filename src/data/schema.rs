@@ -7,7 +7,7 @@ use anyhow::bail;
 use serde_json::{Map, Value};
 
 use super::Question;
-use super::read::Rows;
+use super::read::FileRows;
 
 /// What is known about a data set on the hub.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub fn known(hub_id: &str) -> Option<&'static Schema> {
 
 /// The columns to use. A name given by the user comes first, then the schema's.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Columns<'a> {
+pub struct QuestionColumns<'a> {
     pub schema: Option<&'static Schema>,
     pub question: Option<&'a str>,
     pub answer: Option<&'a str>,
@@ -72,9 +72,9 @@ pub struct Columns<'a> {
 /// A missing column or a value that is neither text nor a number; the message names the file, the row and what was found.
 pub fn questions(
     path: &Path,
-    rows: &Rows,
+    rows: &FileRows,
     source: &str,
-    columns: Columns,
+    columns: QuestionColumns,
 ) -> anyhow::Result<(Vec<Question>, Vec<String>)> {
     let Some((_, first)) = rows.rows.first() else { return Ok((Vec::new(), Vec::new())) };
     let schema = columns.schema;
@@ -161,7 +161,7 @@ fn plain_number(number: &serde_json::Number) -> String {
 }
 
 /// The values of the identity column, if every row has one of its own.
-fn identities(rows: &Rows) -> Option<Vec<String>> {
+fn identities(rows: &FileRows) -> Option<Vec<String>> {
     let (_, first) = rows.rows.first()?;
     let name = ID_NAMES.iter().find_map(|name| first.keys().find(|key| key.eq_ignore_ascii_case(name)))?;
     let ids = rows.rows.iter().map(|(_, row)| cell(row, name).ok().flatten()).collect::<Option<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-//! How large a model's work may be.
+//! The size of the work that a model is loaded for.
 
 use crate::config::RunConfig;
 use crate::grpo::learner::Keep;
@@ -8,7 +8,7 @@ use crate::grpo::learner::Keep;
 pub struct Extent {
     /// Longest prompt and completion together.
     pub positions: usize,
-    /// Branches decoded at the same time.
+    /// Completions decoded at the same time.
     pub max_rows: usize,
     /// Bytes of a GPU's memory for rollouts and training, beside weights and adapter; `None`: what is free.
     pub working_bytes: Option<u64>,

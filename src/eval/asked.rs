@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::bench::{Choices, Kind, Set};
+use super::bench::{AnswerKind, AnswerOptions, Set};
 use super::profile::Style;
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
@@ -14,14 +14,14 @@ use crate::rollout::policy::{Policy, opening};
 
 /// A question with the prompt that asks it.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct EvalQuestion {
     pub id: String,
     pub text: String,
     /// The right answer; for options, its letter.
     pub gold: String,
     /// The options as they are shown; empty where the answer is free.
     pub options: Vec<String>,
-    /// See [`Choices::order`].
+    /// See [`AnswerOptions::order`].
     pub order: Vec<usize>,
     pub prompt: Rendered,
     /// Identity for the random numbers.
@@ -59,30 +59,36 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// Options that are missing or not distinct; a template that cannot be rendered.
-    pub fn all(&self, set: &Set, kind: Kind) -> Result<Vec<Asked>> {
+    pub fn all(&self, set: &Set, kind: AnswerKind) -> Result<Vec<EvalQuestion>> {
         let none = find_shipped("none").context("the prior prompt `none` is shipped")?;
         let prior = if self.style.takes_prior_prompt() { self.prior } else { none };
         let start = self.style.prefill.clone().or_else(|| opening(prior, self.prefill));
         set.questions.iter().map(|question| self.one(question, kind, prior, start.as_deref())).collect()
     }
 
-    fn one(&self, question: &Question, kind: Kind, prior: &PriorPrompt, start: Option<&str>) -> Result<Asked> {
+    fn one(
+        &self,
+        question: &Question,
+        kind: AnswerKind,
+        prior: &PriorPrompt,
+        start: Option<&str>,
+    ) -> Result<EvalQuestion> {
         let choices = match kind {
-            Kind::Choice => Some(Choices::of(question, self.seed)?),
-            Kind::Math | Kind::Code { .. } => None,
+            AnswerKind::Choice => Some(AnswerOptions::of(question, self.seed)?),
+            AnswerKind::Math | AnswerKind::Code { .. } => None,
         };
         let (gold, options, order) = match choices {
-            Some(choices) => (Choices::letter(choices.right).to_string(), choices.options, choices.order),
+            Some(choices) => (AnswerOptions::letter(choices.right).to_string(), choices.options, choices.order),
             None => (question.gold.clone(), Vec::new(), Vec::new()),
         };
         let said = self.style.ask(&question.text, &options);
         let prompt = encode_prompt(&self.policy.tokenizer, &self.policy.template, &prior.messages(&said), start)?;
         let (id, text) = (question.id.clone(), question.text.clone());
-        Ok(Asked { key: name_hash(&id), id, text, gold, options, order, prompt })
+        Ok(EvalQuestion { key: name_hash(&id), id, text, gold, options, order, prompt })
     }
 }
 
-impl Asked {
+impl EvalQuestion {
     pub fn record(&self) -> QuestionRecord {
         QuestionRecord {
             id: self.id.clone(),

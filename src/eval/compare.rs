@@ -11,7 +11,7 @@ use crate::stats::{Interval, compare_means, compare_paired, mean};
 
 /// What the second evaluation does differently from the first on one benchmark, paired on questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
+pub struct EvalComparison {
     pub benchmark: String,
     /// Questions that both have.
     pub questions: usize,
@@ -33,7 +33,7 @@ pub struct Comparison {
 ///
 /// # Errors
 /// They have none in common, or one is not complete.
-pub fn compare(first: &EvalFolder, second: &EvalFolder) -> Result<Vec<Comparison>> {
+pub fn compare(first: &EvalFolder, second: &EvalFolder) -> Result<Vec<EvalComparison>> {
     let (of_first, of_second) = (first.benches()?, second.benches()?);
     let both: Vec<_> = of_first.iter().filter_map(|(name, bench)| Some((name, bench, of_second.get(name)?))).collect();
     if both.is_empty() {
@@ -43,7 +43,7 @@ pub fn compare(first: &EvalFolder, second: &EvalFolder) -> Result<Vec<Comparison
     both.into_iter().map(|(name, a, b)| one(name, a, b).with_context(|| format!("compare `{name}`"))).collect()
 }
 
-fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<Comparison> {
+fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<EvalComparison> {
     let mut notes = Vec::new();
     let (a, b) = (first.record()?, second.record()?);
     let mut differs = |what: &str, same: bool| {
@@ -77,7 +77,7 @@ fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<Comparis
         let it = compare_means(&means.0, &means.1, 0);
         (it.difference, it.interval, it.p_value, "bootstrap over questions, sign-flip test", it.detectable)
     };
-    Ok(Comparison {
+    Ok(EvalComparison {
         benchmark: name.to_owned(),
         questions: pairs.len(),
         first: mean(&means.0),

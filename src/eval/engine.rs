@@ -6,7 +6,7 @@ use crate::prompt::template::Rendered;
 use crate::rollout::Sampling;
 
 /// A question, rendered, and the samples of it that are wanted.
-pub struct Job<'a> {
+pub struct EvalJob<'a> {
     /// Place in the benchmark.
     pub question: usize,
     pub prompt: &'a Rendered,
@@ -29,7 +29,7 @@ pub struct Draw {
 
 /// One completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Completion {
+pub struct EvalCompletion {
     /// Without end-of-sequence tokens and stop strings.
     pub text: String,
     /// Its length, the end-of-sequence token included.
@@ -42,9 +42,9 @@ pub struct Completion {
 pub const LENGTH: &str = "length";
 
 /// What happens while questions are completed.
-pub trait Watch {
+pub trait EvalWatch {
     /// A sample is complete. An error ends the work.
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> Result<()>;
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> Result<()>;
 
     /// `count` more tokens were drawn.
     fn tokens(&mut self, _count: usize) {}
@@ -61,5 +61,5 @@ pub trait Completer {
     ///
     /// # Errors
     /// What failed for good, or what `watch` returned. Samples handed over before stay valid.
-    fn complete(&mut self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<()>;
+    fn complete(&mut self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<()>;
 }

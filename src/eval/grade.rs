@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::asked::QuestionRecord;
-use super::bench::{self, Choices, Kind, Origin};
+use super::bench::{self, AnswerKind, AnswerOptions, QuestionOrigin};
 use super::profile::Extraction;
-use crate::code::{self, Status, Task, Tasks};
+use crate::code::{self, CodeTask, Tasks, TestStatus};
 use crate::math::{self, Extracted, Scope, Verdict, extract_boxed};
-use crate::sandbox::{Layers, Sandbox};
+use crate::sandbox::{Sandbox, SandboxLayers};
 
 /// What a response is worth.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub struct Grader {
 struct Programs {
     sandbox: Sandbox,
     /// By the id of the question.
-    tasks: BTreeMap<String, Task>,
+    tasks: BTreeMap<String, CodeTask>,
     /// Whether the added tests count.
     plus: bool,
 }
@@ -68,7 +68,7 @@ impl Grader {
             return Ok(Self::default());
         }
         let benchmark = bench::find(name)?;
-        let (Origin::Hub(set), Kind::Code { plus }) = (&benchmark.origin, benchmark.kind) else {
+        let (QuestionOrigin::Hub(set), AnswerKind::Code { plus }) = (&benchmark.origin, benchmark.kind) else {
             bail!("`{name}` has no tests to run")
         };
         let tasks = Tasks::read(&set.find(data_dir)?)?.tasks;
@@ -83,7 +83,7 @@ impl Grader {
     }
 
     /// What holds programs in while they are tested; none where there are no programs.
-    pub fn layers(&self) -> Option<&Layers> {
+    pub fn layers(&self) -> Option<&SandboxLayers> {
         self.programs.as_ref().map(|programs| programs.sandbox.layers())
     }
 
@@ -115,11 +115,11 @@ impl Programs {
             return Ok(Grade { base: Some(false), unparsable: true, ..Grade::new(Verdict::Wrong, why) });
         };
         let tested = code::grade(&self.sandbox, task, &program)?;
-        let passed = |status| status == Status::Passed;
+        let passed = |status| status == TestStatus::Passed;
         let right = passed(if self.plus { tested.plus } else { tested.base });
         let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
         let how = match (tested.base, tested.plus) {
-            (Status::Passed, Status::Passed) => "all tests pass".to_owned(),
+            (TestStatus::Passed, TestStatus::Passed) => "all tests pass".to_owned(),
             (base, plus) => {
                 let (tests, status) = if passed(base) { ("added tests", plus) } else { ("base tests", base) };
                 format!("{tests}: {status}: {}", tested.detail.unwrap_or_default())
@@ -169,7 +169,7 @@ fn answer_line(question: &QuestionRecord, response: &str) -> Grade {
 }
 
 fn chosen(question: &QuestionRecord, place: usize, how: &str, by_letter: bool) -> Grade {
-    let letter = Choices::letter(place).to_string();
+    let letter = AnswerOptions::letter(place).to_string();
     let right = letter == question.gold;
     let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
     Grade { answer: Some(letter), letter: Some(by_letter && right), ..Grade::new(verdict, how) }

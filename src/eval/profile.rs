@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::bench::{Benchmark, Kind};
+use super::bench::{AnswerKind, Benchmark};
 
 /// A set of conventions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +103,7 @@ impl Style {
         let listed: Vec<String> = options
             .iter()
             .enumerate()
-            .map(|(place, option)| format!("{}) {option}", super::bench::Choices::letter(place)))
+            .map(|(place, option)| format!("{}) {option}", super::bench::AnswerOptions::letter(place)))
             .collect();
         // The options first: a question may hold the other mark.
         let (before, after) = self.template.split_once("{question}").unwrap_or((&self.template, ""));
@@ -118,9 +118,9 @@ const QUESTION_AND_OPTIONS: &str = "{question}\n\n{options}";
 /// The samplings of the R1 report and of open-r1, which most later reports took over.
 fn study(benchmark: &Benchmark) -> Style {
     let (template, extraction) = match benchmark.kind {
-        Kind::Math => (QUESTION, Extraction::Math),
-        Kind::Choice => (QUESTION_AND_OPTIONS, Extraction::Option),
-        Kind::Code { .. } => (QUESTION, Extraction::Fenced),
+        AnswerKind::Math => (QUESTION, Extraction::Math),
+        AnswerKind::Choice => (QUESTION_AND_OPTIONS, Extraction::Option),
+        AnswerKind::Code { .. } => (QUESTION, Extraction::Fenced),
     };
     Style {
         profile: Profile::Study,
@@ -141,10 +141,12 @@ fn lighteval(benchmark: &Benchmark) -> Result<Style> {
     let choose = "Which of the options answers this question? Reason first. Let the last line of your reply be `Answer: ` \
                   and then the letter of the option, A, B, C or D.\n\n{question}\n\n{options}";
     let (template, extraction, stop, max_tokens) = match (benchmark.kind, benchmark.name.as_str()) {
-        (Kind::Math, "gsm8k") => ("Question: {question}\nAnswer:", Extraction::Math, vec!["Question:".to_owned()], 256),
-        (Kind::Math, _) => (box_it, Extraction::Math, Vec::new(), 32_768),
-        (Kind::Choice, _) => (choose, Extraction::AnswerLine, Vec::new(), 32_768),
-        (Kind::Code { .. }, name) => {
+        (AnswerKind::Math, "gsm8k") => {
+            ("Question: {question}\nAnswer:", Extraction::Math, vec!["Question:".to_owned()], 256)
+        }
+        (AnswerKind::Math, _) => (box_it, Extraction::Math, Vec::new(), 32_768),
+        (AnswerKind::Choice, _) => (choose, Extraction::AnswerLine, Vec::new(), 32_768),
+        (AnswerKind::Code { .. }, name) => {
             bail!("lighteval has no `{name}`\nhint: use `--profile evalplus`, or `study`")
         }
     };
@@ -162,7 +164,7 @@ fn lighteval(benchmark: &Benchmark) -> Result<Style> {
 }
 
 fn evalplus(benchmark: &Benchmark) -> Result<Style> {
-    let Kind::Code { .. } = benchmark.kind else {
+    let AnswerKind::Code { .. } = benchmark.kind else {
         bail!(
             "evalplus has no `{}`\nhint: it has `humaneval` and `humaneval+`; use `--profile study` or `lighteval`",
             benchmark.name

@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
-use super::asked::{Asked, QuestionRecord};
+use super::asked::{EvalQuestion, QuestionRecord};
 use super::bench::Benchmark;
-use super::engine::{Completer, Completion, Draw, Job, Watch};
+use super::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch};
 use super::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, SampleRecord};
 use super::grade::{Grade, Grader};
 use super::profile::Style;
-use super::score::Scores;
+use super::score::BenchmarkScores;
 use crate::math::Verdict;
 use crate::run::jsonl::JsonLines;
 
 /// What is to be evaluated.
-pub struct Evaluation<'a> {
+pub struct BenchmarkRun<'a> {
     pub folder: &'a EvalFolder,
     pub benchmark: &'a Benchmark,
     pub style: &'a Style,
     /// Every question of the benchmark.
-    pub asked: &'a [Asked],
+    pub asked: &'a [EvalQuestion],
     /// Only the first so many count.
     pub limit: usize,
     pub data_sha256: &'a str,
@@ -30,8 +30,8 @@ pub struct Evaluation<'a> {
 }
 
 /// How far an evaluation came.
-pub enum Ended {
-    Complete(Box<Scores>),
+pub enum EvalOutcome {
+    Complete(Box<BenchmarkScores>),
     /// It was asked to stop. No score can be told from a part of the samples: those that end first are the short ones.
     Partial {
         samples: usize,
@@ -41,7 +41,7 @@ pub enum Ended {
 
 /// What a display is told.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Progress {
+pub struct EvalProgress {
     pub samples: usize,
     pub wanted: usize,
     /// Tokens drawn by this process.
@@ -52,7 +52,7 @@ pub struct Progress {
 
 /// Shows progress, and tells whether to go on.
 pub trait Show {
-    fn progress(&mut self, progress: &Progress);
+    fn progress(&mut self, progress: &EvalProgress);
     fn cancelled(&mut self) -> bool;
 }
 
@@ -62,14 +62,14 @@ pub trait Show {
 /// Whatever the completer, the disk or the grader reports; samples of another set-up in the folder. What was drawn until then
 /// is kept, and the next call goes on from there.
 pub fn evaluate(
-    evaluation: &Evaluation,
+    evaluation: &BenchmarkRun,
     completer: &mut dyn Completer,
     draw: &Draw,
     show: &mut dyn Show,
-) -> Result<Ended> {
-    let Evaluation { folder, benchmark, style, asked, limit, grader, .. } = evaluation;
+) -> Result<EvalOutcome> {
+    let BenchmarkRun { folder, benchmark, style, asked, limit, grader, .. } = evaluation;
     let files = folder.bench(&benchmark.name);
-    let questions: Vec<QuestionRecord> = asked.iter().map(Asked::record).collect();
+    let questions: Vec<QuestionRecord> = asked.iter().map(EvalQuestion::record).collect();
     let record = BenchRecord {
         benchmark: benchmark.name.clone(),
         data_sha256: evaluation.data_sha256.to_owned(),
@@ -81,9 +81,10 @@ pub fn evaluate(
     let identity = folder.identity.short_hash()?;
     let mut samples = Samples::read(&files, &identity, style, &questions)?;
     let wanted = limit * style.samples;
-    let jobs: Vec<Job> = (0..*limit).filter_map(|at| samples.missing(at, &asked[at], style.samples)).collect();
+    let jobs: Vec<EvalJob> = (0..*limit).filter_map(|at| samples.missing(at, &asked[at], style.samples)).collect();
     if !jobs.is_empty() {
-        let progress = Progress { samples: samples.count(*limit, style.samples), wanted, ..Progress::default() };
+        let progress =
+            EvalProgress { samples: samples.count(*limit, style.samples), wanted, ..EvalProgress::default() };
         let log = files.log()?;
         let mut recorder =
             Recorder { samples: &mut samples, questions: &questions, grader, style, log, progress, show };
@@ -94,19 +95,19 @@ pub fn evaluate(
     }
     let have = samples.count(*limit, style.samples);
     if have < wanted {
-        return Ok(Ended::Partial { samples: have, wanted });
+        return Ok(EvalOutcome::Partial { samples: have, wanted });
     }
     let samples = samples.in_order();
     files.settle(&samples)?;
-    let counted = Counted { files: &files, record: &record, questions: &questions, samples, limit: *limit };
-    score(&counted, grader).map(|scores| Ended::Complete(Box::new(scores)))
+    let counted = CompleteSamples { files: &files, record: &record, questions: &questions, samples, limit: *limit };
+    score(&counted, grader).map(|scores| EvalOutcome::Complete(Box::new(scores)))
 }
 
 /// Grades an evaluation again, without drawing anything; its number of questions and samples stays.
 ///
 /// # Errors
 /// Samples are missing.
-pub fn regrade(files: &BenchFolder, grader: &Grader) -> Result<(Scores, Changed)> {
+pub fn regrade(files: &BenchFolder, grader: &Grader) -> Result<(BenchmarkScores, Changed)> {
     let record = files.record()?;
     let before: BTreeMap<(String, usize), Verdict> =
         files.grades()?.into_iter().map(|it| ((it.question_id, it.sample), it.grade.verdict)).collect();
@@ -115,7 +116,7 @@ pub fn regrade(files: &BenchFolder, grader: &Grader) -> Result<(Scores, Changed)
     if before.is_empty() || before.len() != limit * record.style.samples {
         bail!("`{}` is not complete\nhint: run the evaluation again, it goes on where it was", files.path().display());
     }
-    let counted = Counted { files, record: &record, questions: &questions, samples: files.samples()?, limit };
+    let counted = CompleteSamples { files, record: &record, questions: &questions, samples: files.samples()?, limit };
     let scores = score(&counted, grader)?;
     let differs = |it: &&GradeRecord| before.get(&(it.question_id.clone(), it.sample)) != Some(&it.grade.verdict);
     let changed = files.grades()?.iter().filter(differs).count();
@@ -129,7 +130,7 @@ pub struct Changed {
 }
 
 /// Samples that are complete, and what they answer.
-struct Counted<'a> {
+struct CompleteSamples<'a> {
     files: &'a BenchFolder,
     record: &'a BenchRecord,
     questions: &'a [QuestionRecord],
@@ -137,8 +138,8 @@ struct Counted<'a> {
     limit: usize,
 }
 
-fn score(counted: &Counted, grader: &Grader) -> Result<Scores> {
-    let Counted { files, record, questions, samples, limit } = counted;
+fn score(counted: &CompleteSamples, grader: &Grader) -> Result<BenchmarkScores> {
+    let CompleteSamples { files, record, questions, samples, limit } = counted;
     let style = &record.style;
     let place: BTreeMap<&str, usize> = questions.iter().enumerate().map(|(at, it)| (it.id.as_str(), at)).collect();
     let counts = |it: &&SampleRecord| it.sample < style.samples && place.get(it.question_id.as_str()) < Some(limit);
@@ -153,7 +154,7 @@ fn score(counted: &Counted, grader: &Grader) -> Result<Scores> {
         grade: grade.clone(),
     };
     files.write_grades(&samples.iter().zip(&grades).map(record_of).collect::<Vec<_>>())?;
-    let scores = Scores::new(record, questions.len(), *limit, &samples, &grades, grader)?;
+    let scores = BenchmarkScores::new(record, questions.len(), *limit, &samples, &grades, grader)?;
     files.write_results(&scores)?;
     Ok(scores)
 }
@@ -185,9 +186,14 @@ impl Samples {
         Ok(Self { keys, by_place })
     }
 
-    fn missing<'a>(&self, at: usize, asked: &'a Asked, samples: usize) -> Option<Job<'a>> {
+    fn missing<'a>(&self, at: usize, asked: &'a EvalQuestion, samples: usize) -> Option<EvalJob<'a>> {
         let missing: Vec<usize> = (0..samples).filter(|&it| !self.by_place.contains_key(&(at, it))).collect();
-        (!missing.is_empty()).then_some(Job { question: at, prompt: &asked.prompt, key: asked.key, samples: missing })
+        (!missing.is_empty()).then_some(EvalJob {
+            question: at,
+            prompt: &asked.prompt,
+            key: asked.key,
+            samples: missing,
+        })
     }
 
     fn count(&self, limit: usize, samples: usize) -> usize {
@@ -206,7 +212,7 @@ struct Recorder<'a> {
     grader: &'a Grader,
     style: &'a Style,
     log: JsonLines,
-    progress: Progress,
+    progress: EvalProgress,
     show: &'a mut dyn Show,
 }
 
@@ -228,9 +234,9 @@ impl Recorder<'_> {
     }
 }
 
-impl Watch for Recorder<'_> {
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> Result<()> {
-        let Completion { text, tokens, finish } = completion;
+impl EvalWatch for Recorder<'_> {
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> Result<()> {
+        let EvalCompletion { text, tokens, finish } = completion;
         let key = self.samples.keys[question].clone();
         let record =
             SampleRecord { question_id: self.questions[question].id.clone(), sample, key, text, tokens, finish };

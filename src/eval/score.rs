@@ -10,12 +10,12 @@ use super::folder::{BenchRecord, SampleRecord};
 use super::grade::{Grade, Grader, same_answer};
 use super::profile::Extraction;
 use crate::math::Verdict;
-use crate::sandbox::Layers;
+use crate::sandbox::SandboxLayers;
 use crate::stats::{self, Interval, mean, quantile};
 
 /// The scores of a benchmark. All of them are over the same questions; shares are of all samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
+pub struct BenchmarkScores {
     pub benchmark: String,
     pub profile: String,
     /// Questions that were asked: the first of those that the benchmark has.
@@ -24,32 +24,32 @@ pub struct Scores {
     /// Samples of each question.
     pub samples: usize,
     /// avg@k: mean over questions of the share of right samples.
-    pub accuracy: Estimate,
+    pub accuracy: ShareEstimate,
     /// By k: the chance that at least one of k samples is right.
     pub pass_at: BTreeMap<usize, f64>,
     /// Share of questions whose most frequent answer is right; absent for programs and for one sample.
     pub majority: Option<f64>,
     /// Of programs: passing the base tests, while `accuracy` counts those of the benchmark.
-    pub base_accuracy: Option<Estimate>,
+    pub base_accuracy: Option<ShareEstimate>,
     /// Of options: the right letter itself was given.
-    pub letter_accuracy: Option<Estimate>,
+    pub letter_accuracy: Option<ShareEstimate>,
     /// Cut off at the longest allowed length.
     pub truncated: f64,
     pub no_answer: f64,
     pub undecided: f64,
     /// Of programs: none with the function that was asked for; part of those without an answer.
     pub unparsable: Option<f64>,
-    pub tokens: Lengths,
+    pub tokens: SampleLengths,
     pub grader: String,
     /// Of programs: what held them in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<Layers>,
+    pub sandbox: Option<SandboxLayers>,
     pub notes: Vec<String>,
 }
 
 /// A share with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
+pub struct ShareEstimate {
     pub value: f64,
     #[serde(flatten)]
     pub interval: Interval,
@@ -57,7 +57,7 @@ pub struct Estimate {
 
 /// Lengths of the samples, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lengths {
+pub struct SampleLengths {
     pub mean: f64,
     pub p10: f64,
     pub median: f64,
@@ -68,7 +68,7 @@ pub struct Lengths {
 /// The seed of every bootstrap of scores: the same samples give the same interval.
 const SEED: u64 = 0;
 
-impl Scores {
+impl BenchmarkScores {
     /// Of `grades`, one for each of `samples`, which are of the first `questions` of `of` questions.
     ///
     /// # Errors
@@ -84,11 +84,11 @@ impl Scores {
         let (style, k) = (&record.style, record.style.samples);
         let by_question = by_question(samples, grades);
         let context = || format!("score `{}`", record.benchmark);
-        let estimate = |right: &dyn Fn(&Grade) -> bool| -> Result<Estimate> {
+        let estimate = |right: &dyn Fn(&Grade) -> bool| -> Result<ShareEstimate> {
             let right: Vec<Vec<bool>> =
                 by_question.iter().map(|grades| grades.iter().map(|grade| right(grade)).collect()).collect();
             let accuracy = stats::accuracy(&right, k, SEED).with_context(context)?;
-            Ok(Estimate { value: accuracy.value, interval: accuracy.interval })
+            Ok(ShareEstimate { value: accuracy.value, interval: accuracy.interval })
         };
         let right: Vec<Vec<bool>> =
             by_question.iter().map(|grades| grades.iter().map(|grade| grade.is_right()).collect()).collect();
@@ -114,7 +114,7 @@ impl Scores {
             no_answer: graded(|grade| grade.answer.is_none()),
             undecided: graded(|grade| matches!(grade.verdict, Verdict::Undecided(_))),
             unparsable: program.then(|| graded(|grade| grade.unparsable)),
-            tokens: Lengths::new(samples.iter().map(|sample| sample.tokens).collect()),
+            tokens: SampleLengths::new(samples.iter().map(|sample| sample.tokens).collect()),
             grader: grader.version(),
             sandbox: grader.layers().cloned(),
             notes: record.notes.clone(),
@@ -122,7 +122,7 @@ impl Scores {
     }
 }
 
-impl Lengths {
+impl SampleLengths {
     fn new(mut tokens: Vec<usize>) -> Self {
         tokens.sort_unstable();
         let sorted: Vec<f64> = tokens.iter().map(|&it| it as f64).collect();

@@ -1,31 +1,31 @@
-//! `rft eval --bench ...`, but for what it prints: a model and benchmarks, loaded and checked, and evaluated one by one.
+//! `rft eval --bench ...` without its output: loads a model and benchmarks, checks them, and evaluates one after the other.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::asked::{Asked, Asking};
-use super::bench::{self, Benchmark, Origin, Set};
+use super::asked::{Asking, EvalQuestion};
+use super::bench::{self, Benchmark, QuestionOrigin, Set};
 use super::endpoint::Endpoint;
 use super::engine::Draw;
 use super::folder::{EvalFolder, Identity};
 use super::grade::Grader;
 use super::local::Local;
 use super::profile::{Profile, Style};
-use super::run::{Ended, Evaluation, Show, evaluate};
+use super::run::{BenchmarkRun, EvalOutcome, Show, evaluate};
 use crate::config::{RolloutSection, RunConfig};
-use crate::device::{Device, Extent, Loaded};
+use crate::device::{Device, Extent, LoadedModel};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::model::lora::Adapter;
-use crate::model::source::{Source, TokenizerSource};
+use crate::model::source::{ModelSource, TokenizerSource};
 use crate::prompt::PriorPrompt;
 use crate::rollout::Sampling;
 use crate::rollout::policy::Policy;
 use crate::run::trained::{Trained, prior_prompt};
-use crate::server::Options;
+use crate::server::ServerOptions;
 
-/// What is asked for, beside what the configuration says.
-pub struct Request {
+/// The options of an evaluation that are not in the configuration.
+pub struct EvalRequest {
     /// Benchmarks by name, or data files.
     pub bench: Vec<String>,
     pub profile: Profile,
@@ -48,7 +48,7 @@ pub struct Request {
     pub answer_column: Option<String>,
     /// File with the words around a question instead of the profile's.
     pub prompt_template: Option<PathBuf>,
-    /// Folder to write to. Unset: one under `evals` whose name says what is asked.
+    /// Folder to write to. Unset: a folder in `evals`, named after the model, the prompt and the profile.
     pub out: Option<PathBuf>,
     pub unsafe_local_exec: bool,
 }
@@ -63,14 +63,14 @@ pub struct Server {
 }
 
 /// Where completions come from.
-enum Place {
+enum CompletionSource {
     Here(Device),
     Server(Endpoint),
 }
 
 /// The same, ready to complete.
-enum Model {
-    Here { loaded: Box<Loaded>, adapter: Option<Adapter> },
+enum LoadedCompleter {
+    Here { loaded: Box<LoadedModel>, adapter: Option<Adapter> },
     Server(Endpoint),
 }
 
@@ -80,13 +80,13 @@ struct Ready {
     style: Style,
     set: Set,
     grader: Grader,
-    asked: Vec<Asked>,
+    asked: Vec<EvalQuestion>,
     limit: usize,
 }
 
 /// An evaluation that could start: the model is loaded, and every prompt rendered.
-pub struct Session {
-    model: Model,
+pub struct EvalSession {
+    model: LoadedCompleter,
     policy: Policy,
     own_stop_strings: Vec<String>,
     rollout: RolloutSection,
@@ -97,11 +97,11 @@ pub struct Session {
     pub warning: Option<String>,
 }
 
-impl Session {
+impl EvalSession {
     /// Checks all that can be refused before a model is loaded, then loads it. `fetch` downloads the configured model where it
     /// is not in the cache, or refuses to.
     pub fn open(
-        request: &Request,
+        request: &EvalRequest,
         config: &RunConfig,
         trained: Option<&Trained>,
         fetch: &dyn Fn(&RunConfig) -> Result<()>,
@@ -110,10 +110,10 @@ impl Session {
         let sets = request.bench.iter().map(|name| load(request, name)).collect::<Result<Vec<_>>>()?;
         let server = request.server.as_ref().map(connect).transpose()?;
         let source = match server {
-            Some(_) => Source::open_texts(&config.model.path, &config.model.revision)?,
+            Some(_) => ModelSource::open_texts(&config.model.path, &config.model.revision)?,
             None => {
                 fetch(config)?;
-                Source::open(&config.model.path, &config.model.revision)?
+                ModelSource::open(&config.model.path, &config.model.revision)?
             }
         };
         let policy = Policy::load(&source, config)?;
@@ -129,16 +129,16 @@ impl Session {
         }
 
         let place = match server {
-            Some(server) => Place::Server(server),
-            None => Place::Here(Device::choose(&config.run.device)?),
+            Some(server) => CompletionSource::Server(server),
+            None => CompletionSource::Here(Device::choose(&config.run.device)?),
         };
         let identity = identity(request, config, &source, &policy, &prior, trained, &place, &ready[0].style)?;
         let out = request.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
         let folder = EvalFolder::start(&out, &identity)?;
         let mut warning = None;
         let model = match place {
-            Place::Server(server) => Model::Server(server),
-            Place::Here(device) => {
+            CompletionSource::Server(server) => LoadedCompleter::Server(server),
+            CompletionSource::Here(device) => {
                 let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
                 let extent = Extent {
                     positions: positions(&ready),
@@ -146,9 +146,9 @@ impl Session {
                     working_bytes: None,
                     keep: None,
                 };
-                let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+                let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
                 warning = loaded.keep_products(&out.join("products.json"))?;
-                Model::Here { loaded: Box::new(loaded), adapter }
+                LoadedCompleter::Here { loaded: Box::new(loaded), adapter }
             }
         };
         let own_stop_strings = policy.stop_strings.clone();
@@ -169,8 +169,8 @@ impl Session {
         self.ready.iter().map(|ready| ready.benchmark.name.clone()).collect()
     }
 
-    /// Draws the samples that are missing of the benchmark at `place`, and scores them.
-    pub fn evaluate(&mut self, place: usize, show: &mut dyn Show) -> Result<Ended> {
+    /// Generates the missing samples of the benchmark at `place`, and scores them.
+    pub fn evaluate(&mut self, place: usize, show: &mut dyn Show) -> Result<EvalOutcome> {
         let Ready { benchmark, style, set, grader, asked, limit } = &self.ready[place];
         self.policy.stop_strings = self.own_stop_strings.iter().chain(&style.stop).cloned().collect();
         let draw = Draw {
@@ -179,7 +179,7 @@ impl Session {
             stop: self.policy.stop_strings.clone(),
             seed: self.seed,
         };
-        let evaluation = Evaluation {
+        let evaluation = BenchmarkRun {
             folder: &self.folder,
             benchmark,
             style,
@@ -190,8 +190,8 @@ impl Session {
             grader,
         };
         match &mut self.model {
-            Model::Server(server) => evaluate(&evaluation, server, &draw, show),
-            Model::Here { loaded, adapter } => {
+            LoadedCompleter::Server(server) => evaluate(&evaluation, server, &draw, show),
+            LoadedCompleter::Here { loaded, adapter } => {
                 let mut local = Local { engine: loaded.engine(), adapter: adapter.as_ref(), policy: &self.policy };
                 evaluate(&evaluation, &mut local, &draw, show)
             }
@@ -200,14 +200,14 @@ impl Session {
 }
 
 fn connect(server: &Server) -> Result<Endpoint> {
-    let options = Options { concurrency: server.concurrency, ..Options::new(&server.url) };
+    let options = ServerOptions { concurrency: server.concurrency, ..ServerOptions::new(&server.url) };
     Endpoint::connect(&options, server.model.as_deref())
 }
 
 /// The questions that `name` means, how they are asked and what grades the answers.
-fn load(request: &Request, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
+fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
     let mut benchmark = bench::find(name)?;
-    if let Origin::File(file) = &mut benchmark.origin {
+    if let QuestionOrigin::File(file) = &mut benchmark.origin {
         file.question_column.clone_from(&request.question_column);
         file.answer_column.clone_from(&request.answer_column);
     }
@@ -242,7 +242,7 @@ fn load(request: &Request, name: &str) -> Result<(Benchmark, Style, Set, Grader)
 }
 
 /// The style with the longest answer that the model's context leaves room for.
-fn within(style: Style, asked_for: bool, asked: &[Asked], context: usize, name: &str) -> Result<Style> {
+fn within(style: Style, asked_for: bool, asked: &[EvalQuestion], context: usize, name: &str) -> Result<Style> {
     let longest = asked.iter().map(|it| it.prompt.ids.len()).max().unwrap_or(0);
     let room = context.saturating_sub(longest);
     ensure!(
@@ -274,13 +274,13 @@ fn sampling(style: &Style, rollout: &RolloutSection) -> Sampling {
 
 #[allow(clippy::too_many_arguments, reason = "all that a sample depends on")]
 fn identity(
-    request: &Request,
+    request: &EvalRequest,
     config: &RunConfig,
-    source: &Source,
+    source: &ModelSource,
     policy: &Policy,
     prior: &PriorPrompt,
     trained: Option<&Trained>,
-    place: &Place,
+    place: &CompletionSource,
     style: &Style,
 ) -> Result<Identity> {
     let adapter_file = trained.map(|trained| trained.folder.join("adapter_model.safetensors"));
@@ -292,15 +292,15 @@ fn identity(
     Ok(Identity {
         model: source.name.clone(),
         model_sha256: match place {
-            Place::Here(_) => source.hash.clone(),
-            Place::Server(server) => server.model().to_owned(),
+            CompletionSource::Here(_) => source.hash.clone(),
+            CompletionSource::Server(server) => server.model().to_owned(),
         },
         adapter: trained.map(|trained| trained.name.clone()),
         adapter_sha256: adapter_file.as_ref().map(hash).transpose()?,
         engine: match place {
-            Place::Here(Device::Cpu) => "cpu".to_owned(),
-            Place::Here(Device::Cuda(_)) => "cuda".to_owned(),
-            Place::Server(_) => "endpoint".to_owned(),
+            CompletionSource::Here(Device::Cpu) => "cpu".to_owned(),
+            CompletionSource::Here(Device::Cuda(_)) => "cuda".to_owned(),
+            CompletionSource::Server(_) => "endpoint".to_owned(),
         },
         ppe: if style.takes_prior_prompt() { prior.name.clone() } else { "none".to_owned() },
         wording: prior.wording.clone(),

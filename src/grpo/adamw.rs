@@ -14,7 +14,7 @@ use rayon::prelude::*;
 const CHUNK: usize = 16 * 1024;
 
 /// Places of the named tensors in flat storage; the map gives them in name order.
-pub type Layout = BTreeMap<String, Range<usize>>;
+pub type ParameterLayout = BTreeMap<String, Range<usize>>;
 
 /// Moments of every parameter and the number of steps taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl AdamW {
         assert_eq!(params.len(), self.m.len(), "one pair of moments a parameter");
         assert_eq!(grads.len(), self.m.len(), "one gradient a parameter");
         self.step += 1;
-        let step = Step::new(hyper, self.step, grad_scale);
+        let step = UpdateConstants::new(hyper, self.step, grad_scale);
         let moments = self.m.par_chunks_mut(CHUNK).zip(self.v.par_chunks_mut(CHUNK));
         params
             .par_chunks_mut(CHUNK)
@@ -59,7 +59,7 @@ impl AdamW {
     }
 
     /// Moments by tensor: `exp_avg.NAME` and `exp_avg_sq.NAME`, PyTorch's words for them. [`AdamW::step`] is apart.
-    pub fn state(&self, layout: &Layout) -> BTreeMap<String, Vec<f32>> {
+    pub fn state(&self, layout: &ParameterLayout) -> BTreeMap<String, Vec<f32>> {
         let moments = [("exp_avg", &self.m), ("exp_avg_sq", &self.v)];
         let pieces = moments.iter().flat_map(|(moment, values)| {
             layout.iter().map(move |(name, range)| (format!("{moment}.{name}"), values[range.clone()].to_vec()))
@@ -68,7 +68,7 @@ impl AdamW {
     }
 
     /// Takes back what [`AdamW::state`] gave. Every tensor of `layout` has to be there, in its size, and no other.
-    pub fn from_state(state: &BTreeMap<String, Vec<f32>>, layout: &Layout, step: u64) -> Result<Self> {
+    pub fn from_state(state: &BTreeMap<String, Vec<f32>>, layout: &ParameterLayout, step: u64) -> Result<Self> {
         let mut adamw = Self::new(layout.values().map(|range| range.end).max().unwrap_or(0));
         for (moment, values) in [("exp_avg", &mut adamw.m), ("exp_avg_sq", &mut adamw.v)] {
             for (name, range) in layout {
@@ -97,7 +97,7 @@ impl AdamW {
 }
 
 /// The constants of one step, rounded to f32 once.
-struct Step {
+struct UpdateConstants {
     grad_scale: f32,
     beta1: f32,
     one_less_beta1: f32,
@@ -110,7 +110,7 @@ struct Step {
     eps: f32,
 }
 
-impl Step {
+impl UpdateConstants {
     fn new(hyper: &Hyper, step: u64, grad_scale: f32) -> Self {
         let correction = |beta: f64| 1.0 - beta.powf(step as f64);
         Self {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn state_returns_by_name() {
-        let layout = Layout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..5)]);
+        let layout = ParameterLayout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..5)]);
         let (mut adamw, mut params) = (AdamW::new(5), values(5, 4));
         adamw.step(&mut params, &values(5, 5), &HYPER, 1.0);
         let state = adamw.state(&layout);
@@ -262,11 +262,11 @@ mod tests {
         assert_eq!(AdamW::from_state(&state, &layout, 1).unwrap(), adamw);
 
         let message = |state, layout| AdamW::from_state(state, layout, 1).unwrap_err().to_string();
-        let smaller = Layout::from([("a".to_owned(), 3..5)]);
+        let smaller = ParameterLayout::from([("a".to_owned(), 3..5)]);
         assert!(message(&state, &smaller).contains("has 4 tensors where the adapter needs 2"));
-        let wider = Layout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..6)]);
+        let wider = ParameterLayout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..6)]);
         assert!(message(&state, &wider).contains("`exp_avg.a` has 2 values where the adapter has 3"));
-        let other = Layout::from([("c".to_owned(), 0..5)]);
+        let other = ParameterLayout::from([("c".to_owned(), 0..5)]);
         assert!(message(&state, &other).contains("no tensor `exp_avg.c`"));
     }
 }

@@ -1,8 +1,9 @@
-//! From the rewards of a group to the advantage of each of its branches.
+//! From the rewards of a group to the advantage of each of its completions.
 
 use std::collections::BTreeMap;
 
 use crate::config::ScaleRewards;
+use crate::stats::{mean, sample_std};
 
 /// Added to the standard deviation before dividing by it, so that a nearly flat group is not blown up. TRL's value.
 const EPSILON: f64 = 1e-4;
@@ -10,11 +11,11 @@ const EPSILON: f64 = 1e-4;
 /// What [`advantages`] finds in the rewards of one rollout batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
-    /// One advantage a branch, in the shape of the rewards: (groups, branches).
+    /// One advantage a completion, in the shape of the rewards: (groups, completions).
     pub values: Vec<Vec<f32>>,
-    /// Mean over all branches of the batch.
+    /// Mean over all completions of the batch.
     pub reward_mean: f64,
-    /// Unbiased standard deviation over all branches of the batch, not the mean of the groups' (as TRL logs it).
+    /// Unbiased standard deviation over all completions of the batch, not the mean of the groups' (as TRL logs it).
     pub reward_std: f64,
     /// Groups whose rewards are all equal; their advantages are exactly zero.
     pub flat_groups: usize,
@@ -30,7 +31,7 @@ pub struct Advantages {
 /// A group is flat when its rewards are equal to the last bit. Such a group gets exact zeros: the rounding of its mean
 /// would otherwise leave residues that are divided by almost nothing.
 pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
-    let (reward_mean, reward_std) = mean_and_std(rewards.iter().flatten().copied());
+    let (reward_mean, reward_std) = mean_and_std(&rewards.concat());
     let mut flat_groups = 0;
     let values = rewards
         .iter()
@@ -39,7 +40,7 @@ pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
                 flat_groups += 1;
                 return vec![0.0; group.len()];
             }
-            let (mean, std) = mean_and_std(group.iter().copied());
+            let (mean, std) = mean_and_std(group);
             let divisor = match scale {
                 ScaleRewards::Group => std + EPSILON,
                 ScaleRewards::Batch => reward_std + EPSILON,
@@ -51,7 +52,7 @@ pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
     Advantages { values, reward_mean, reward_std, flat_groups }
 }
 
-/// True where no branch did better than another, so that the group teaches nothing. A lone branch is flat.
+/// True where no completion did better than another, so that the group teaches nothing. A lone completion is flat.
 pub fn is_flat(rewards: &[f64]) -> bool {
     rewards.windows(2).all(|pair| pair[0] == pair[1])
 }
@@ -67,18 +68,13 @@ impl Advantages {
     }
 }
 
-/// Mean and unbiased standard deviation; the latter is zero for fewer than two values.
-fn mean_and_std(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let count = values.clone().count();
-    if count == 0 {
-        return (0.0, 0.0);
+/// Mean and unbiased standard deviation; zero where there are too few values for it.
+fn mean_and_std(values: &[f64]) -> (f64, f64) {
+    match values {
+        [] => (0.0, 0.0),
+        [one] => (*one, 0.0),
+        _ => (mean(values), sample_std(values)),
     }
-    let mean = values.clone().sum::<f64>() / count as f64;
-    if count == 1 {
-        return (mean, 0.0);
-    }
-    let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
-    (mean, (squares / (count - 1) as f64).sqrt())
 }
 
 #[cfg(test)]

@@ -27,11 +27,11 @@ pub struct RolloutFacts {
     pub groups: usize,
     /// Groups whose rewards are all equal.
     pub flat_groups: usize,
-    pub branches: usize,
-    /// Branches cut at `max_completion_length`.
+    pub completions: usize,
+    /// Completions cut at `max_completion_length`.
     pub truncated: usize,
     pub max_completion_length: usize,
-    /// Smallest and largest reward of all branches.
+    /// Smallest and largest reward of all completions.
     pub lowest_reward: f64,
     pub highest_reward: f64,
 }
@@ -41,8 +41,8 @@ pub struct RolloutFacts {
 pub struct UpdateFacts {
     pub learning_rate: f64,
     pub grad_norm: f64,
-    /// Branches of the update that should have a gradient: neither masked nor of zero advantage.
-    pub branches_with_signal: usize,
+    /// Completions of the update that should have a gradient: neither masked nor of zero advantage.
+    pub completions_with_signal: usize,
     /// True where the step changed any element of any B of the adapter.
     pub lora_b_moved: bool,
 }
@@ -106,43 +106,43 @@ fn speak(streak: &mut usize, finding: Option<Advice>) -> Option<Advice> {
 
 /// Most completions never reach their answer.
 pub fn too_long(facts: &RolloutFacts) -> Option<Advice> {
-    let RolloutFacts { branches, truncated, max_completion_length, .. } = facts;
-    (*branches > 0 && *truncated as f64 >= TRUNCATED_SHARE * *branches as f64).then(|| Advice {
-        message: format!("{truncated} of {branches} completions were cut at {max_completion_length} tokens"),
+    let RolloutFacts { completions, truncated, max_completion_length, .. } = facts;
+    (*completions > 0 && *truncated as f64 >= TRUNCATED_SHARE * *completions as f64).then(|| Advice {
+        message: format!("{truncated} of {completions} completions were cut at {max_completion_length} tokens"),
         hint: "raise `rollout.max_completion_length`; or, if completions.jsonl shows text that goes on after its \
                answer, name what ends it in `rollout.stop`"
             .to_owned(),
     })
 }
 
-/// No group has a branch that did better than another, so no advantage differs from zero.
+/// No group has a completion that did better than another, so no advantage differs from zero.
 pub fn nothing_to_compare(facts: &RolloutFacts) -> Option<Advice> {
-    let RolloutFacts { groups, flat_groups, branches, lowest_reward, highest_reward, .. } = facts;
+    let RolloutFacts { groups, flat_groups, completions, lowest_reward, highest_reward, .. } = facts;
     if *groups == 0 || flat_groups < groups {
         return None;
     }
     let advice = |message: String, hint: &str| Some(Advice { message, hint: hint.to_owned() });
-    if branches <= groups {
+    if completions <= groups {
         return advice(
-            "a group of one branch has nothing to compare it with".to_owned(),
+            "a group of one completion has nothing to compare it with".to_owned(),
             "set `rollout.num_generations` to 2 or more",
         );
     }
     if lowest_reward < highest_reward {
         return advice(
             format!("in each of the {groups} groups all rewards are equal, though groups differ"),
-            "branches of a question come out alike: raise `rollout.temperature` or `rollout.num_generations`",
+            "completions of a question come out alike: raise `rollout.temperature` or `rollout.num_generations`",
         );
     }
     if *highest_reward <= 0.0 {
         return advice(
-            format!("none of {branches} completions earned any reward"),
+            format!("none of {completions} completions earned any reward"),
             "read a few in completions.jsonl: is the answer in a \\boxed{}, in the form that the prior prompt asks \
              for? if it is, take easier questions or raise `rollout.num_generations`",
         );
     }
     advice(
-        format!("all {branches} completions earned the same reward, {highest_reward}"),
+        format!("all {completions} completions earned the same reward, {highest_reward}"),
         "nothing is left to learn from these questions: take harder ones, or raise `rollout.num_generations`",
     )
 }
@@ -165,11 +165,11 @@ pub fn not_finite(loss: f64, grad_norm: f64) -> Option<Advice> {
 /// A step that should have changed the adapter and did not.
 pub fn adapter_unmoved(facts: &UpdateFacts) -> Option<Advice> {
     // Warm-up starts at rate zero, and a batch without signal has its own words.
-    if facts.lora_b_moved || facts.learning_rate == 0.0 || facts.branches_with_signal == 0 {
+    if facts.lora_b_moved || facts.learning_rate == 0.0 || facts.completions_with_signal == 0 {
         return None;
     }
     let message = |cause: &str| {
-        format!("{} branches have an advantage, but LoRA B did not move: {cause}", facts.branches_with_signal)
+        format!("{} completions have an advantage, but LoRA B did not move: {cause}", facts.completions_with_signal)
     };
     Some(if facts.grad_norm == 0.0 {
         Advice {
@@ -194,7 +194,7 @@ mod tests {
         RolloutFacts {
             groups: 4,
             flat_groups: 1,
-            branches: 32,
+            completions: 32,
             truncated: 3,
             max_completion_length: 96,
             lowest_reward: 0.0,
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn update() -> UpdateFacts {
-        UpdateFacts { learning_rate: 1e-3, grad_norm: 0.5, branches_with_signal: 24, lora_b_moved: true }
+        UpdateFacts { learning_rate: 1e-3, grad_norm: 0.5, completions_with_signal: 24, lora_b_moved: true }
     }
 
     #[track_caller]
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(guard.rollout(&rollout()), []);
         assert_eq!(guard.gradient(0.0, 0.5), Gradient::Sound);
         assert_eq!(guard.update(&update()), None);
-        let empty = RolloutFacts { groups: 0, flat_groups: 0, branches: 0, truncated: 0, ..rollout() };
+        let empty = RolloutFacts { groups: 0, flat_groups: 0, completions: 0, truncated: 0, ..rollout() };
         assert_eq!(guard.rollout(&empty), []);
     }
 
@@ -231,8 +231,8 @@ mod tests {
         assert_says(nothing_to_compare(&wrong), "none of 32 completions", "\\boxed{}");
         let right = RolloutFacts { lowest_reward: 1.0, ..flat.clone() };
         assert_says(nothing_to_compare(&right), "the same reward, 1", "harder");
-        let alone = RolloutFacts { branches: 4, ..flat };
-        assert_says(nothing_to_compare(&alone), "one branch", "rollout.num_generations");
+        let alone = RolloutFacts { completions: 4, ..flat };
+        assert_says(nothing_to_compare(&alone), "one completion", "rollout.num_generations");
     }
 
     #[test]
@@ -247,11 +247,11 @@ mod tests {
     #[test]
     fn an_unmoved_adapter_is_told_apart_by_cause() {
         let stuck = UpdateFacts { lora_b_moved: false, ..update() };
-        assert_says(adapter_unmoved(&stuck), "24 branches have an advantage", "train.learning_rate");
+        assert_says(adapter_unmoved(&stuck), "24 completions have an advantage", "train.learning_rate");
         let zero = UpdateFacts { grad_norm: 0.0, ..stuck.clone() };
         assert_says(adapter_unmoved(&zero), "exactly zero", "clip_ratio/region_mean");
         assert_eq!(adapter_unmoved(&UpdateFacts { learning_rate: 0.0, ..stuck.clone() }), None);
-        assert_eq!(adapter_unmoved(&UpdateFacts { branches_with_signal: 0, ..stuck }), None);
+        assert_eq!(adapter_unmoved(&UpdateFacts { completions_with_signal: 0, ..stuck }), None);
     }
 
     #[test]

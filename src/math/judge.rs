@@ -1,4 +1,4 @@
-//! What a comparison is given, and which rule decided.
+//! The budget of a comparison, and the rule that decided.
 
 use super::limits::Meter;
 

@@ -1,9 +1,9 @@
 //! A short piece of a run, timed: some steps of training, and the evaluation of some questions.
 
-use super::forecast::{Forecast, Piece};
+use super::forecast::{Forecast, MeasuredPiece};
 use crate::config::RunConfig;
-use crate::device::{Device, Extent, Loaded};
-use crate::model::source::Source;
+use crate::device::{Device, Extent, LoadedModel};
+use crate::model::source::ModelSource;
 use crate::run::{Progress, RunDir, Stop, metrics};
 use crate::train::evaluate::evaluate;
 use crate::train::setup::Setup;
@@ -16,12 +16,12 @@ use std::time::Instant;
 
 /// What was measured, and what follows for the whole run.
 #[derive(Serialize)]
-pub struct Measured {
+pub struct PlanMeasurement {
     pub device: String,
-    pub steps: Piece,
+    pub steps: MeasuredPiece,
     /// Completions of those steps, without the updates.
-    pub rollouts: Piece,
-    pub evaluation: Piece,
+    pub rollouts: MeasuredPiece,
+    pub evaluation: MeasuredPiece,
     pub forecast: Forecast,
 }
 
@@ -36,12 +36,12 @@ impl Drop for Scratch {
 }
 
 /// Trains for about `seconds`, two steps at least, and evaluates for about a quarter of that.
-pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<Measured> {
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<PlanMeasurement> {
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(config, &source, None, None)?;
     let device = Device::choose(&config.run.device)?;
     let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
-    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
     drop(source);
 
     let scratch = Scratch(std::env::temp_dir().join(format!("rft-plan-{}", std::process::id())));
@@ -79,7 +79,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
         let prompts: usize = setup.held_out[..questions].iter().map(|item| item.prompt.ids.len()).sum();
         let lengths = evaluated.sampled.mean_length + evaluated.greedy.map_or(0.0, |greedy| greedy.mean_length);
         let tokens = prompts as f64 * f64::from(kinds) + lengths * questions as f64;
-        Piece { units: questions * kinds as usize, tokens: tokens.round() as u64, seconds: taken }
+        MeasuredPiece { units: questions * kinds as usize, tokens: tokens.round() as u64, seconds: taken }
     });
     if stop.requested().is_some() {
         bail!("interrupted");
@@ -87,7 +87,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
     let evaluation = evaluation.unwrap_or_default();
     config.train.steps = Some(total);
     let forecast = Forecast::new(&config, setup.questions.len(), setup.held_out.len(), &steps, &evaluation, price);
-    Ok(Measured { device: device.to_string(), steps, rollouts, evaluation, forecast })
+    Ok(PlanMeasurement { device: device.to_string(), steps, rollouts, evaluation, forecast })
 }
 
 /// The run that is measured, with the first `held_out` questions to evaluate on.
@@ -101,7 +101,7 @@ fn training<'a>(
 ) -> Training<'a> {
     Training {
         config,
-        sampler: setup.sampler(config),
+        scorer: setup.scorer(config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out[..held_out],
@@ -112,13 +112,13 @@ fn training<'a>(
 }
 
 /// The steps after the first, from the run's own log, and their rollouts.
-fn counted(run: &RunDir, completions: usize) -> Result<(Piece, Piece)> {
+fn counted(run: &RunDir, completions: usize) -> Result<(MeasuredPiece, MeasuredPiece)> {
     let lines = metrics::read(&run.metrics())?;
     let value = |line: usize, name: &str| -> Result<f64> {
         lines.get(line).and_then(|line| *line.values.get(name)?).with_context(|| format!("measure `{name}`"))
     };
     let sum = |name: &str| (1..lines.len()).map(|line| value(line, name)).sum::<Result<f64>>();
     let tokens = value(lines.len() - 1, "num_tokens")? - value(0, "num_tokens")?;
-    let steps = Piece { units: lines.len() - 1, tokens: tokens as u64, seconds: sum("step_time")? };
-    Ok((steps, Piece { units: steps.units * completions, seconds: sum("rollout_time")?, ..steps }))
+    let steps = MeasuredPiece { units: lines.len() - 1, tokens: tokens as u64, seconds: sum("step_time")? };
+    Ok((steps, MeasuredPiece { units: steps.units * completions, seconds: sum("rollout_time")?, ..steps }))
 }

@@ -26,7 +26,7 @@ const CONTROLS: [(&str, &[&str]); 2] =
 /// A prompt as its TOML file states it. Whose words they are is not for the file to say.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct PromptFile {
     name: String,
     text: String,
     tag: Option<String>,
@@ -45,7 +45,7 @@ impl PriorPrompt {
     /// The prompt as a TOML file that [`find`] reads back.
     pub fn to_toml(&self) -> String {
         let prompt = self.clone();
-        let file = File {
+        let file = PromptFile {
             name: prompt.name,
             text: prompt.text,
             tag: prompt.tag,
@@ -112,7 +112,7 @@ fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
 }
 
 fn parse(toml: &str, wording: String) -> anyhow::Result<PriorPrompt> {
-    let File { name, text, tag, answer_tag, role, paper_name, description, stems_from } = toml::from_str(toml)?;
+    let PromptFile { name, text, tag, answer_tag, role, paper_name, description, stems_from } = toml::from_str(toml)?;
     ensure!(tag.is_none() || answer_tag.is_some(), "`tag` goes with an `answer_tag`: the answer follows what it holds");
     ensure!(tag.is_none() || tag != answer_tag, "`tag` and `answer_tag` must differ");
     for tag in tag.iter().chain(&answer_tag) {

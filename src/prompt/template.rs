@@ -331,7 +331,7 @@ impl TokenizerConfig {
         }
 
         #[derive(Deserialize)]
-        struct File {
+        struct TokenizerConfigFile {
             chat_template: Option<TemplateField>,
             bos_token: Option<TokenField>,
             eos_token: Option<TokenField>,
@@ -339,7 +339,7 @@ impl TokenizerConfig {
             unk_token: Option<TokenField>,
         }
 
-        let file: File = serde_json::from_str(text).context("read `tokenizer_config.json`")?;
+        let file: TokenizerConfigFile = serde_json::from_str(text).context("read `tokenizer_config.json`")?;
         let string = |token: Option<TokenField>| {
             token.map(|token| match token {
                 TokenField::Text(text) | TokenField::Described { content: text } => text,

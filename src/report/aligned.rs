@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::load::{Bench, Evaluation, Material, Run, quoted};
-use super::study::{Arm, Benchmark, Study};
+use super::load::{Material, ReportedBenchmark, ReportedEvaluation, ReportedRun, quoted};
+use super::study::{Study, StudyArm, StudyBenchmark};
 
 /// What a row of accuracies is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +14,7 @@ pub enum Subject {
 
 /// The accuracies of one evaluation.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct AccuracyRow {
     pub subject: Subject,
     /// The prior prompt that stood before the questions.
     pub prompt: String,
@@ -29,21 +29,21 @@ pub struct Row {
 /// Evaluations that can be compared.
 #[derive(Clone, Debug, Default)]
 pub struct Aligned {
-    pub benchmarks: Vec<Benchmark>,
+    pub benchmarks: Vec<StudyBenchmark>,
     /// Of each benchmark, the ids of its questions.
     pub ids: Vec<Vec<String>>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<AccuracyRow>,
 }
 
 /// Puts the evaluations side by side. `left_out` is told of benchmarks that too few have, and of evaluations that lack one.
 pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
     let names = benchmarks(material, left_out);
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<AccuracyRow> = Vec::new();
     for (index, evaluation) in material.evaluations.iter().enumerate() {
         let missing: Vec<String> =
             names.iter().filter(|name| !evaluation.benches.contains_key(*name)).map(|name| quoted(name)).collect();
         let run = evaluation.run.map(|at| &material.runs[at]);
-        let row = Row {
+        let row = AccuracyRow {
             subject: subject(run),
             prompt: evaluation.prompt.clone(),
             own: run.is_some_and(|run| run.manifest.prompt.name == evaluation.prompt),
@@ -64,7 +64,7 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
     }
     let mut aligned = Aligned::default();
     for name in names {
-        let benches: Vec<&Bench> =
+        let benches: Vec<&ReportedBenchmark> =
             rows.iter().map(|row| &material.evaluations[row.evaluation].benches[&name]).collect();
         let Some(first) = benches.first() else { continue };
         let shared: BTreeSet<&String> = benches
@@ -92,7 +92,7 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
             row.right.push(ids.iter().map(|id| of[id]).collect());
         }
         let samples = benches.iter().map(|bench| bench.scores.samples).max().unwrap_or(1);
-        aligned.benchmarks.push(Benchmark { name, samples });
+        aligned.benchmarks.push(StudyBenchmark { name, samples });
         aligned.ids.push(ids);
     }
     if !aligned.benchmarks.is_empty() {
@@ -101,7 +101,7 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
     aligned
 }
 
-fn subject(run: Option<&Run>) -> Subject {
+fn subject(run: Option<&ReportedRun>) -> Subject {
     run.map_or(Subject::Untrained, |run| Subject::Trained { arm: run.arm.clone(), seed: run.seed })
 }
 
@@ -110,7 +110,7 @@ fn benchmarks(material: &Material, left_out: &mut Vec<String>) -> Vec<String> {
     let all: BTreeSet<&String> = material.evaluations.iter().flat_map(|it| it.benches.keys()).collect();
     let (mut kept, total) = (Vec::new(), material.evaluations.len());
     for name in all {
-        let have = |it: &&Evaluation| it.benches.contains_key(name);
+        let have = |it: &&ReportedEvaluation| it.benches.contains_key(name);
         let count = material.evaluations.iter().filter(have).count();
         if 2 * count > total {
             kept.push(name.clone());
@@ -127,7 +127,7 @@ impl Aligned {
     pub fn arms(&self, material: &Material) -> Vec<String> {
         let mut arms: Vec<String> = Vec::new();
         for run in &material.runs {
-            let has = |row: &Row| matches!(&row.subject, Subject::Trained { arm, .. } if *arm == run.arm);
+            let has = |row: &AccuracyRow| matches!(&row.subject, Subject::Trained { arm, .. } if *arm == run.arm);
             if !arms.contains(&run.arm) && self.rows.iter().any(has) {
                 arms.push(run.arm.clone());
             }
@@ -136,8 +136,8 @@ impl Aligned {
     }
 
     /// An arm's accuracies by seed, under its own prompt or under another.
-    pub fn seeds(&self, arm: &str, wanted: impl Fn(&Row) -> bool) -> BTreeMap<u64, Vec<Vec<f64>>> {
-        let of = |row: &Row| match &row.subject {
+    pub fn seeds(&self, arm: &str, wanted: impl Fn(&AccuracyRow) -> bool) -> BTreeMap<u64, Vec<Vec<f64>>> {
+        let of = |row: &AccuracyRow| match &row.subject {
             Subject::Trained { arm: name, seed } if name == arm && wanted(row) => Some((*seed, row.right.clone())),
             _ => None,
         };
@@ -145,15 +145,15 @@ impl Aligned {
     }
 
     /// The prior prompts that the untrained model was asked under, `none` first.
-    pub fn untrained(&self) -> Vec<&Row> {
-        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.subject == Subject::Untrained).collect();
+    pub fn untrained(&self) -> Vec<&AccuracyRow> {
+        let mut rows: Vec<&AccuracyRow> = self.rows.iter().filter(|row| row.subject == Subject::Untrained).collect();
         rows.sort_by_key(|row| row.prompt != "none");
         rows
     }
 
     /// The arms under their own prompts.
     pub fn study(&self, material: &Material) -> Study {
-        let arm = |name: String| Arm { seeds: self.seeds(&name, |row| row.own), name };
+        let arm = |name: String| StudyArm { seeds: self.seeds(&name, |row| row.own), name };
         let arms = self.arms(material).into_iter().map(arm).filter(|arm| !arm.seeds.is_empty()).collect();
         Study { benchmarks: self.benchmarks.clone(), arms }
     }

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::load::{dotted, ends};
 use crate::disk::hash::sha256_file;
-use crate::eval::compare::Comparison;
+use crate::eval::compare::EvalComparison;
 use crate::eval::folder::EvalFolder;
 use crate::run::metrics::{self, MetricsRecord};
 use crate::run::{RunDir, status};
 
-/// All that is told of two runs.
+/// The differences between two runs.
 #[derive(Serialize)]
 pub struct Compared {
     pub first: String,
@@ -31,9 +31,9 @@ pub struct Compared {
 /// Two evaluations of the same kind.
 #[derive(Serialize)]
 pub struct PairedEvaluations {
-    /// The prior prompts that the two were asked under.
+    /// The prior prompts of the two.
     pub prompts: [String; 2],
-    pub benchmarks: Vec<Comparison>,
+    pub benchmarks: Vec<EvalComparison>,
 }
 
 /// Compares the runs in the directories `first` and `second`, with their evaluations in the folder `evals`.

@@ -3,7 +3,7 @@
 //! Sentences may hold `` `quoted` `` names, see [`super::load::quoted`]; cells and captions are plain text. Whoever writes them out
 //! escapes them.
 
-use super::load::Sample;
+use super::load::ReportedSample;
 
 /// Title, sections, and what stands above all.
 pub struct Document {
@@ -17,10 +17,10 @@ pub struct Section {
     /// For links within the page.
     pub id: &'static str,
     pub title: &'static str,
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<DocumentBlock>,
 }
 
-pub enum Block {
+pub enum DocumentBlock {
     /// A paragraph.
     Text(String),
     List(Vec<String>),
@@ -34,22 +34,22 @@ pub enum Block {
     },
     /// Lines to be typed.
     Commands(Vec<String>),
-    Completions(Vec<Question>),
+    Completions(Vec<ShownQuestion>),
 }
 
 /// A question, and what was answered.
-pub struct Question {
+pub struct ShownQuestion {
     pub benchmark: String,
     pub id: String,
     pub text: String,
     pub gold: String,
-    pub answers: Vec<Answer>,
+    pub answers: Vec<ShownCompletion>,
 }
 
 /// A completion, and whose it is.
-pub struct Answer {
+pub struct ShownCompletion {
     pub by: String,
-    pub sample: Sample,
+    pub sample: ReportedSample,
 }
 
 /// Rows under heads.
@@ -58,12 +58,12 @@ pub struct Table {
     pub name: &'static str,
     pub caption: String,
     pub heads: Vec<String>,
-    pub rows: Vec<Vec<Cell>>,
+    pub rows: Vec<Vec<TableCell>>,
 }
 
 /// What stands in a table, and the number behind it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
+pub struct TableCell {
     pub text: String,
     pub value: Option<f64>,
 }
@@ -74,7 +74,7 @@ impl Table {
     }
 }
 
-impl Cell {
+impl TableCell {
     pub fn number(value: f64, text: impl Into<String>) -> Self {
         Self { text: text.into(), value: value.is_finite().then_some(value) }
     }
@@ -85,7 +85,7 @@ impl Cell {
     }
 }
 
-impl<T: Into<String>> From<T> for Cell {
+impl<T: Into<String>> From<T> for TableCell {
     fn from(text: T) -> Self {
         Self { text: text.into(), value: None }
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::document::{Answer, Block, Cell, Document, Question, Table};
+use super::document::{Document, DocumentBlock, ShownCompletion, ShownQuestion, Table, TableCell};
 
 pub fn render(document: &Document) -> String {
     let mut text = format!("# {}\n", escape(&document.title));
@@ -20,21 +20,23 @@ pub fn render(document: &Document) -> String {
 }
 
 /// A block with an empty line before it; nothing where Markdown cannot show it.
-fn block(block: &Block) -> String {
+fn block(block: &DocumentBlock) -> String {
     match block {
-        Block::Text(text) => format!("\n{}\n", sentence(text)),
-        Block::List(items) => items.iter().fold("\n".to_owned(), |text, item| text + "- " + &sentence(item) + "\n"),
-        Block::Table(it) => format!("\n{}\n\n{}", escape(&it.caption), table(it)),
-        Block::Chart(_) | Block::Panels { .. } => String::new(),
-        Block::Commands(lines) => format!("\n{}", fenced(&lines.join("\n"))),
-        Block::Completions(questions) => questions.iter().map(question).collect(),
+        DocumentBlock::Text(text) => format!("\n{}\n", sentence(text)),
+        DocumentBlock::List(items) => {
+            items.iter().fold("\n".to_owned(), |text, item| text + "- " + &sentence(item) + "\n")
+        }
+        DocumentBlock::Table(it) => format!("\n{}\n\n{}", escape(&it.caption), table(it)),
+        DocumentBlock::Chart(_) | DocumentBlock::Panels { .. } => String::new(),
+        DocumentBlock::Commands(lines) => format!("\n{}", fenced(&lines.join("\n"))),
+        DocumentBlock::Completions(questions) => questions.iter().map(question).collect(),
     }
 }
 
-fn question(question: &Question) -> String {
-    let Question { benchmark, id, text, gold, answers } = question;
+fn question(question: &ShownQuestion) -> String {
+    let ShownQuestion { benchmark, id, text, gold, answers } = question;
     let mut out = format!("\n### {} {}\n\n{}Right: {}\n", escape(benchmark), escape(id), fenced(text), escape(gold));
-    for Answer { by, sample } in answers {
+    for ShownCompletion { by, sample } in answers {
         let verdict = escape(&sample.verdict.to_string());
         let (by, how) = (escape(by), escape(&sample.how));
         write!(out, "\n**{by}**: {verdict}, {how}, {} tokens\n\n{}", sample.tokens, fenced(&sample.text)).unwrap();
@@ -48,7 +50,7 @@ pub fn table(table: &Table) -> String {
     let mut text = line(table.heads.iter().map(|head| escape(head)).collect());
     text += &format!("|{}\n", "---|".repeat(table.heads.len()));
     for row in &table.rows {
-        text += &line(row.iter().map(|Cell { text, .. }| escape(text)).collect());
+        text += &line(row.iter().map(|TableCell { text, .. }| escape(text)).collect());
     }
     text
 }
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn no_text_leaves_its_cell() {
         let mut hostile = Table::new("t", "", ["a|b", "c"]);
-        hostile.rows.push(vec!["x|y\n| z `c` <b>".into(), Cell::number(1.0, "1")]);
+        hostile.rows.push(vec!["x|y\n| z `c` <b>".into(), TableCell::number(1.0, "1")]);
         assert_eq!(table(&hostile), "| a\\|b | c |\n|---|---|\n| x\\|y \\| z \\`c\\` &lt;b&gt; | 1 |\n");
         assert_eq!(sentence("`a|b*` is *not* higher"), "`a|b*` is \\*not\\* higher");
     }

@@ -23,14 +23,14 @@ const ROUNDING: f64 = 0.011;
 #[serde(deny_unknown_fields)]
 pub struct Published {
     pub source: String,
-    pub benchmarks: Vec<Benchmark>,
+    pub benchmarks: Vec<PaperBenchmark>,
     #[serde(rename = "table")]
-    pub tables: Vec<Table>,
+    pub tables: Vec<PaperTable>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Benchmark {
+pub struct PaperBenchmark {
     pub name: String,
     pub questions: usize,
 }
@@ -38,15 +38,15 @@ pub struct Benchmark {
 /// The rows of one model.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
+pub struct PaperTable {
     pub model: String,
-    pub rows: Vec<Row>,
+    pub rows: Vec<PaperRow>,
 }
 
 /// Percentages as printed.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct PaperRow {
     pub name: String,
     pub scores: Vec<f64>,
     pub average: f64,
@@ -112,7 +112,7 @@ impl Published {
 
     /// Every other row whose name begins with `prefix` against `reference`, on each benchmark and on the average. None where the
     /// table has no such row.
-    pub fn compare(&self, table: &Table, reference: &str, prefix: &str) -> Option<Vec<Difference>> {
+    pub fn compare(&self, table: &PaperTable, reference: &str, prefix: &str) -> Option<Vec<Difference>> {
         let base = table.rows.iter().find(|row| row.name == reference)?;
         let rows = table.rows.iter().filter(|row| row.name != reference && row.name.starts_with(prefix));
         let mut differences: Vec<Difference> = rows.flat_map(|row| self.row_against(row, base)).collect();
@@ -128,7 +128,7 @@ impl Published {
         Some(differences)
     }
 
-    fn row_against<'a>(&'a self, row: &'a Row, base: &'a Row) -> impl Iterator<Item = Difference> + 'a {
+    fn row_against<'a>(&'a self, row: &'a PaperRow, base: &'a PaperRow) -> impl Iterator<Item = Difference> + 'a {
         let difference = |column: &str, points, interval, p_value, best_p_value| Difference {
             row: row.name.clone(),
             reference: base.name.clone(),
@@ -158,7 +158,7 @@ impl Published {
     /// Difference of the averages in points, its standard error as independent samples, and at the most favourable pairing. A
     /// share p of n questions has variance p (1 - p) / n; two shares that differ by d on the same questions differ on at least
     /// |d| n of them, so that the variance of d is at least (|d| - d^2) / n.
-    fn average_difference(&self, row: &Row, base: &Row) -> (f64, f64, f64) {
+    fn average_difference(&self, row: &PaperRow, base: &PaperRow) -> (f64, f64, f64) {
         let (mut difference, mut variance, mut least) = (0.0, 0.0, 0.0);
         for (benchmark, (first, second)) in self.benchmarks.iter().zip(base.scores.iter().zip(&row.scores)) {
             let n = benchmark.questions as f64;
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn scores_are_whole_numbers_of_questions() {
         let paper = Published::of_the_paper();
-        let rows: Vec<&Row> = paper.tables.iter().flat_map(|table| &table.rows).collect();
+        let rows: Vec<&PaperRow> = paper.tables.iter().flat_map(|table| &table.rows).collect();
         assert_eq!(rows.len(), 27);
         for row in rows {
             assert_eq!(row.scores.len(), paper.benchmarks.len());

@@ -1,7 +1,7 @@
 //! Rewards: named, weighted components of a completion's score.
 //!
 //! A component gives a value and knows nothing of weights; [`RewardSet`] weighs and adds them. Most are rules, pure
-//! functions of one completion; a [`Custom`] one is a command of the user's, asked for a batch at a time.
+//! functions of one completion; a [`CustomReward`] one is a command of the user's, asked for a batch at a time.
 
 mod accuracy;
 pub mod bench;
@@ -22,20 +22,20 @@ use crate::data::Question;
 use crate::math::Verdict;
 use crate::prompt::PriorPrompt;
 
-pub use accuracy::Accuracy;
-pub use code::Code;
-pub use custom::Custom;
-pub use format::Format;
-pub use format_strict::FormatStrict;
-pub use length::{Cosine, SoftOverlong};
-pub use repetition::Repetition;
+pub use accuracy::AccuracyReward;
+pub use code::CodeReward;
+pub use custom::CustomReward;
+pub use format::FormatReward;
+pub use format_strict::FormatStrictReward;
+pub use length::{CosineReward, SoftOverlongReward};
+pub use repetition::RepetitionReward;
 pub use set::RewardSet;
-pub use tag_count::TagCount;
+pub use tag_count::TagCountReward;
 pub use tags::Tags;
 
 /// One completion, with all that a reward may look at.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
+pub struct RewardInput<'a> {
     /// With the other columns of its row, such as the tests of a program.
     pub question: &'a Question,
     /// What the model wrote, without the opening tag where that was pre-filled.
@@ -56,7 +56,7 @@ pub trait Reward: Send + Sync {
     /// The largest value there is.
     fn max(&self) -> f64;
 
-    fn score(&self, sample: &Sample) -> Score;
+    fn score(&self, input: &RewardInput) -> Score;
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,8 +118,8 @@ mod tests {
         }
     }
 
-    pub fn sample<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> Sample<'a> {
-        Sample { question, response, prompt, prefilled: false, tokens: 10, truncated: false }
+    pub fn input<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> RewardInput<'a> {
+        RewardInput { question, response, prompt, prefilled: false, tokens: 10, truncated: false }
     }
 
     /// open-r1's values of the cosine.

@@ -14,7 +14,7 @@ pub use sampler::Sampling;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     pub ids: Vec<u32>,
-    /// Identity of the question, for the random numbers of its branches.
+    /// Identity of the question, for the random numbers of its completions.
     pub key: u64,
 }
 
@@ -31,7 +31,7 @@ pub enum Finish {
 
 /// One completion.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Branch {
+pub struct Completion {
     /// With the end-of-sequence token, where there is one.
     pub tokens: Vec<u32>,
     /// Log-probability of each token under softmax(logits / temperature), before top-k, top-p and min-p.
@@ -39,17 +39,20 @@ pub struct Branch {
     pub finish: Finish,
 }
 
-impl Branch {
+impl Completion {
     /// Whether it was cut at the longest length.
     pub fn truncated(&self) -> bool {
         self.finish == Finish::Length
     }
 }
 
-/// What to generate. A branch's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, branch).
-pub struct Request<'a> {
+/// The step number that evaluations draw with: no training step has it.
+pub const EVALUATION_STEP: u64 = u64::MAX;
+
+/// What to generate. A completion's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, completion).
+pub struct RolloutRequest<'a> {
     pub prompts: &'a [Prompt],
-    /// Branches of each prompt.
+    /// Completions of each prompt.
     pub num_generations: usize,
     pub sampling: &'a Sampling,
     pub max_completion_length: usize,
@@ -60,7 +63,7 @@ pub struct Request<'a> {
     pub stop_tokens: &'a [u32],
 }
 
-impl Request<'_> {
+impl RolloutRequest<'_> {
     /// Why a completion of these tokens has ended, if it has; given that it had not before the last of them.
     pub fn finish(&self, tokens: &[u32]) -> Option<Finish> {
         let last = *tokens.last()?;
@@ -77,13 +80,13 @@ impl Request<'_> {
 }
 
 /// What happens while an engine generates; it may ask to stop.
-pub trait Watch {
-    /// A token was drawn for branch `branch` of prompt `prompt`.
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {}
+pub trait RolloutWatch {
+    /// A token was drawn for completion `completion` of prompt `prompt`.
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {}
 
-    /// All branches of prompt `prompt` have ended, while others may still be decoded. These are their tokens as the
+    /// All completions of prompt `prompt` have ended, while others may still be decoded. These are their tokens as the
     /// request will return them.
-    fn group(&mut self, _prompt: usize, _branches: &[Branch]) {}
+    fn group(&mut self, _prompt: usize, _completions: &[Completion]) {}
 
     /// Asked between decode steps; `true` abandons the request.
     fn cancelled(&mut self) -> bool {
@@ -94,16 +97,16 @@ pub trait Watch {
 /// Watches nothing.
 pub struct Unwatched;
 
-impl Watch for Unwatched {}
+impl RolloutWatch for Unwatched {}
 
 /// Something that completes prompts.
 pub trait Engine {
-    /// The branches of every prompt, in the order of the prompts, under the model with `adapter`; `None` when
+    /// The completions of every prompt, in the order of the prompts, under the model with `adapter`; `None` when
     /// cancelled.
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>>;
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>>;
 }

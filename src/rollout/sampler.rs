@@ -37,7 +37,7 @@ impl Sampling {
     }
 }
 
-/// Draws the token at `position` of the branch that `stream` belongs to. Returns it with its log-probability under the
+/// Draws the token at `position` of the completion that `stream` belongs to. Returns it with its log-probability under the
 /// untruncated softmax(logits / temperature).
 ///
 /// The Gumbel-max trick in its exponential form: with Eᵢ exponential, the argmax of exp(zᵢ) / Eᵢ is distributed as

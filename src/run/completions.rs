@@ -22,12 +22,14 @@ pub struct GroupRecord {
     pub gold: String,
     /// [`sha256_ids`](crate::disk::hash::sha256_ids) of the rendered prompt.
     pub prompt_sha256: String,
-    pub branches: Vec<BranchRecord>,
+    /// `branches` in older files.
+    #[serde(alias = "branches")]
+    pub completions: Vec<CompletionRecord>,
 }
 
 /// A completion and its rewards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BranchRecord {
+pub struct CompletionRecord {
     pub text: String,
     pub tokens: usize,
     /// Why the completion ended.
@@ -81,7 +83,7 @@ mod tests {
     fn a_line_has_the_expected_bytes_and_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
-        let branch = |verdict: &Verdict, advantage| BranchRecord {
+        let completion = |verdict: &Verdict, advantage| CompletionRecord {
             text: "2 + 2\n= \\boxed{4}\u{1b}[0m é".into(),
             tokens: 9,
             finish: "stop".into(),
@@ -102,11 +104,14 @@ mod tests {
             question: "What is 2 + 2?".into(),
             gold: "4".into(),
             prompt_sha256: crate::disk::hash::sha256_ids(&[1, 2]),
-            branches: vec![branch(&Verdict::Correct, 0.70710677), branch(&Verdict::Undecided("no box".into()), -1e-9)],
+            completions: vec![
+                completion(&Verdict::Correct, 0.70710677),
+                completion(&Verdict::Undecided("no box".into()), -1e-9),
+            ],
         };
         CompletionsLog::create(&run).unwrap().append(&group).unwrap();
         let text = std::fs::read_to_string(run.completions()).unwrap();
-        let branch = |verdict: &str, note: &str, advantage: &str| {
+        let completion = |verdict: &str, note: &str, advantage: &str| {
             format!(
                 r#"{{"text":"2 + 2\n= \\boxed{{4}}\u001b[0m é","tokens":9,"finish":"stop","rewards":{{"accuracy":1.0,"format":0.1,"judge":null}},"reward":0.55,"verdict":{verdict},"answer":"4",{note}"advantage":{advantage}}}"#
             )
@@ -115,12 +120,14 @@ mod tests {
             text,
             format!(
                 "{{\"step\":3,\"question_id\":\"arithmetic/17\",\"question\":\"What is 2 + 2?\",\"gold\":\"4\",\
-                 \"prompt_sha256\":\"{}\",\"branches\":[{},{}]}}\n",
+                 \"prompt_sha256\":\"{}\",\"completions\":[{},{}]}}\n",
                 group.prompt_sha256,
-                branch("\"correct\"", "", "0.70710677"),
-                branch("{\"undecided\":\"no box\"}", "\"note\":\"no <think>\",", "-1e-9")
+                completion("\"correct\"", "", "0.70710677"),
+                completion("{\"undecided\":\"no box\"}", "\"note\":\"no <think>\",", "-1e-9")
             )
         );
-        assert_eq!(read(&run.completions()).unwrap(), [group]);
+        assert_eq!(read(&run.completions()).unwrap(), [group.clone()]);
+        std::fs::write(run.completions(), text.replace("\"completions\":", "\"branches\":")).unwrap();
+        assert_eq!(read(&run.completions()).unwrap(), [group], "an older file");
     }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::config::EvalSection;
+use crate::config::{self, EvalSection, RunConfig};
 use crate::disk::atomic::{verify_dir, write_error};
 use crate::disk::hash::sha256_file;
 use crate::disk::lock::{self, Lock};
+use crate::prompt;
 
 /// Kinds of a held-out evaluation: sampled at temperature 1, and greedy.
 pub const SAMPLED: &str = "sampled";
@@ -65,6 +66,16 @@ impl RunDir {
     /// The resolved configuration.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
+    }
+
+    /// The configuration that the run was started with. A user's own prompt is read from the run's copy.
+    pub fn run_config(&self) -> Result<RunConfig> {
+        let layers = config::ConfigLayers { files: vec![self.config()], ..config::ConfigLayers::default() };
+        let mut config = config::resolve(&layers)?.config;
+        if prompt::find_shipped(&config.prompt.ppe).is_none() {
+            config.prompt.ppe = self.prompt().display().to_string();
+        }
+        Ok(config)
     }
 
     /// The complete prior prompt, so that the run can be repeated without the user's file.

@@ -97,7 +97,7 @@ fn whole_lines(file: &mut File) -> std::io::Result<u64> {
 /// Length in bytes of the lines up to and including `last_step`.
 fn length_up_to(file: &File, last_step: usize) -> Result<u64> {
     #[derive(Deserialize)]
-    struct Step {
+    struct StepOnly {
         step: usize,
     }
     let mut reader = BufReader::new(file);
@@ -110,8 +110,8 @@ fn length_up_to(file: &File, last_step: usize) -> Result<u64> {
         if line.last() != Some(&b'\n') {
             break;
         }
-        match serde_json::from_slice::<Step>(&line) {
-            Ok(Step { step }) if step > last_step => break,
+        match serde_json::from_slice::<StepOnly>(&line) {
+            Ok(StepOnly { step }) if step > last_step => break,
             Ok(_) => kept += length,
             // After a power failure, the last block may consist of zeros. An invalid line before the end is damage and must not be removed.
             Err(_) if reader.fill_buf()?.is_empty() => break,
@@ -126,17 +126,17 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Record {
+    struct TestRecord {
         step: usize,
         text: String,
     }
 
-    fn record(step: usize) -> Record {
-        Record { step, text: format!("line\nof {step}") }
+    fn record(step: usize) -> TestRecord {
+        TestRecord { step, text: format!("line\nof {step}") }
     }
 
     fn steps(path: &Path) -> Vec<usize> {
-        read::<Record>(path).unwrap().into_iter().map(|record| record.step).collect()
+        read::<TestRecord>(path).unwrap().into_iter().map(|record| record.step).collect()
     }
 
     #[test]

@@ -18,16 +18,16 @@ pub struct Manifest {
     pub seed: u64,
     /// Seed of the whole run.
     pub steps: usize,
-    pub model: Source,
-    pub data: Source,
+    pub model: SourceRecord,
+    pub data: SourceRecord,
     pub prompt: PromptIdentity,
     /// The process that started the run, then each process that resumed it.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<RunSession>,
 }
 
 /// The source of weights or questions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Source {
+pub struct SourceRecord {
     /// The source as the user passed it.
     pub path: String,
     /// The commit, for a Hub id.
@@ -47,7 +47,7 @@ pub struct PromptIdentity {
 
 /// One process of the run. Results are bit-identical for equal version, target, processor and device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Session {
+pub struct RunSession {
     /// RFC 3339, UTC.
     pub started: String,
     /// The command as typed, with the program's name without its folder.
@@ -81,7 +81,7 @@ impl Manifest {
     }
 }
 
-impl Session {
+impl RunSession {
     /// A session of this process, starting now.
     pub fn start(device: &str, threads: usize, resumed_from: Option<usize>) -> Self {
         Self {
@@ -134,7 +134,7 @@ mod tests {
     fn sessions_are_added_and_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
-        let source = |path: &str| Source {
+        let source = |path: &str| SourceRecord {
             path: path.into(),
             revision: None,
             files: BTreeMap::from([("model.safetensors".into(), "00".into())]),
@@ -145,14 +145,14 @@ mod tests {
             model: source("tiny"),
             data: source("arithmetic"),
             prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
-            sessions: vec![Session::start("cpu", 2, None)],
+            sessions: vec![RunSession::start("cpu", 2, None)],
         };
         manifest.write(&run).unwrap();
         let mut again = Manifest::read(&run).unwrap();
         assert_eq!(again, manifest);
         assert_eq!((&again.model, &again.data), (&manifest.model, &manifest.data));
 
-        let session = Session::start("cpu", 1, Some(20));
+        let session = RunSession::start("cpu", 1, Some(20));
         again.sessions.push(session.clone());
         again.write(&run).unwrap();
         manifest.sessions.push(session);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_session_records_time_and_command_but_no_folder() {
-        let session = Session::start("cpu", 2, None);
+        let session = RunSession::start("cpu", 2, None);
         let started = humantime::parse_rfc3339(&session.started).unwrap();
         assert!(started.elapsed().unwrap().as_secs() < 60);
         assert!(!session.command[0].contains('/'), "{:?}", session.command);

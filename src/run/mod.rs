@@ -14,9 +14,9 @@ pub mod status;
 pub mod tensorboard;
 pub mod trained;
 
-pub use completions::{BranchRecord, CompletionsLog, GroupRecord};
+pub use completions::{CompletionRecord, CompletionsLog, GroupRecord};
 pub use dir::RunDir;
-pub use manifest::{Manifest, Session};
+pub use manifest::{Manifest, RunSession};
 pub use metrics::MetricsLog;
 pub use progress::{EvalView, Progress, StepView};
 pub use signals::{Signal, Stop};

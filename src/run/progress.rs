@@ -37,9 +37,9 @@ pub struct EvalView<'a> {
 
 /// Shows the progress of a run on stderr. Clones write to the same display, from any thread.
 #[derive(Clone)]
-pub struct Progress(Arc<Mutex<State>>);
+pub struct Progress(Arc<Mutex<ProgressState>>);
 
-struct State {
+struct ProgressState {
     sink: Sink,
     total: usize,
     seconds_per_step: Option<f64>,
@@ -72,7 +72,7 @@ impl Progress {
     }
 
     fn with_sink(sink: Sink, total: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { sink, total, seconds_per_step: None, rewards: Vec::new() })))
+        Self(Arc::new(Mutex::new(ProgressState { sink, total, seconds_per_step: None, rewards: Vec::new() })))
     }
 
     /// Shows a completed step.
@@ -110,12 +110,12 @@ impl Progress {
         });
     }
 
-    fn with(&self, act: impl FnOnce(&mut State)) {
+    fn with(&self, act: impl FnOnce(&mut ProgressState)) {
         act(&mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 }
 
-impl State {
+impl ProgressState {
     fn step(&mut self, view: &StepView) {
         // Recent steps have more weight, because the length of completions changes as the model learns.
         let average = self.seconds_per_step.map_or(view.seconds, |average| 0.8 * average + 0.2 * view.seconds);
@@ -210,9 +210,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Screen(Arc<Mutex<Vec<u8>>>);
+    struct TestScreen(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Screen {
+    impl Write for TestScreen {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend(bytes);
             Ok(bytes.len())
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn plain_output_has_one_line_per_event() {
-        let screen = Screen::default();
+        let screen = TestScreen::default();
         let progress = Progress::lines(40, screen.clone());
         let view = StepView {
             step: 1,

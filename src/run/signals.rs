@@ -76,9 +76,9 @@ impl Stop {
                 for number in signals.forever() {
                     let signal = Signal::from_number(number);
                     match listener.receive(signal, Instant::now()) {
-                        Answer::First => on_first(signal),
-                        Answer::Ignored => {}
-                        Answer::Kill => {
+                        SignalAction::First => on_first(signal),
+                        SignalAction::Ignored => {}
+                        SignalAction::Kill => {
                             on_kill(signal);
                             signal_hook::low_level::exit(signal.exit_code())
                         }
@@ -99,15 +99,15 @@ impl Stop {
         self.receive(signal, Instant::now());
     }
 
-    fn receive(&self, signal: Signal, now: Instant) -> Answer {
+    fn receive(&self, signal: Signal, now: Instant) -> SignalAction {
         let mut first = self.lock();
         match *first {
             None => {
                 *first = Some((signal, now));
-                Answer::First
+                SignalAction::First
             }
-            Some((_, at)) if now.duration_since(at) < ECHO || signal == Signal::Preempt => Answer::Ignored,
-            Some(_) => Answer::Kill,
+            Some((_, at)) if now.duration_since(at) < ECHO || signal == Signal::Preempt => SignalAction::Ignored,
+            Some(_) => SignalAction::Kill,
         }
     }
 
@@ -117,7 +117,7 @@ impl Stop {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum SignalAction {
     First,
     Ignored,
     Kill,
@@ -136,10 +136,10 @@ mod tests {
         assert_eq!(stop.requested(), None);
         let start = Instant::now();
         let later = |milliseconds| start + Duration::from_millis(milliseconds);
-        assert_eq!(stop.receive(Signal::Preempt, start), Answer::First);
-        assert_eq!(stop.receive(Signal::Terminate, later(10)), Answer::Ignored);
-        assert_eq!(stop.receive(Signal::Preempt, later(60_000)), Answer::Ignored);
-        assert_eq!(stop.receive(Signal::Interrupt, later(60_000)), Answer::Kill);
+        assert_eq!(stop.receive(Signal::Preempt, start), SignalAction::First);
+        assert_eq!(stop.receive(Signal::Terminate, later(10)), SignalAction::Ignored);
+        assert_eq!(stop.receive(Signal::Preempt, later(60_000)), SignalAction::Ignored);
+        assert_eq!(stop.receive(Signal::Interrupt, later(60_000)), SignalAction::Kill);
         assert_eq!(stop.requested(), Some(Signal::Preempt));
     }
 

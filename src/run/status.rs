@@ -14,7 +14,7 @@ use crate::disk::lock::is_held;
 /// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum RunState {
     /// A process is working on it.
     Running,
     /// All steps are done, and the final evaluation.
@@ -25,22 +25,22 @@ pub enum State {
     Failed,
 }
 
-impl State {
+impl RunState {
     pub fn name(self) -> &'static str {
         match self {
-            State::Running => "running",
-            State::Done => "done",
-            State::Interrupted => "interrupted",
-            State::Failed => "failed",
+            RunState::Running => "running",
+            RunState::Done => "done",
+            RunState::Interrupted => "interrupted",
+            RunState::Failed => "failed",
         }
     }
 }
 
 /// A run, as `rft runs` lists it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Status {
+pub struct RunStatus {
     pub name: String,
-    pub state: State,
+    pub state: RunState,
     /// Steps done.
     pub step: usize,
     /// Total number of steps.
@@ -54,7 +54,7 @@ pub struct Status {
     pub started: Option<String>,
 }
 
-impl Status {
+impl RunStatus {
     /// # Errors
     /// The directory has no manifest, or one of its files cannot be read.
     pub fn read(run: &RunDir) -> Result<Self> {
@@ -64,10 +64,10 @@ impl Status {
             records.iter().filter(|record| record.values.contains_key("reward")).collect();
         let step = training.last().map_or(0, |record| record.step);
         let state = match () {
-            () if is_held(run.path()) => State::Running,
-            () if step >= manifest.steps && is_finished(run, manifest.steps)? => State::Done,
-            () if !run.checkpoints()?.is_empty() => State::Interrupted,
-            () => State::Failed,
+            () if is_held(run.path()) => RunState::Running,
+            () if step >= manifest.steps && is_finished(run, manifest.steps)? => RunState::Done,
+            () if !run.checkpoints()?.is_empty() => RunState::Interrupted,
+            () => RunState::Failed,
         };
         Ok(Self {
             name: name(run.path()),
@@ -113,14 +113,14 @@ fn is_finished(run: &RunDir, steps: usize) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::manifest::{PromptIdentity, Session, Source};
+    use crate::run::manifest::{PromptIdentity, RunSession, SourceRecord};
     use std::collections::BTreeMap;
     use std::fs;
 
     fn manifest() -> Manifest {
-        let source = |path: &str| Source { path: path.into(), revision: None, files: BTreeMap::new() };
+        let source = |path: &str| SourceRecord { path: path.into(), revision: None, files: BTreeMap::new() };
         let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
-        let sessions = vec![Session::start("cpu", 1, None)];
+        let sessions = vec![RunSession::start("cpu", 1, None)];
         Manifest { seed: 7, steps: 2, model: source("tiny"), data: source("arithmetic"), prompt, sessions }
     }
 
@@ -129,26 +129,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path(), Some("first"), "tiny").unwrap();
         manifest().write(&run).unwrap();
-        let state = || Status::read(&RunDir::open(&folder.path().join("first")).unwrap()).unwrap();
-        assert_eq!((state().state, state().steps, state().reward), (State::Running, 2, None));
+        let state = || RunStatus::read(&RunDir::open(&folder.path().join("first")).unwrap()).unwrap();
+        assert_eq!((state().state, state().steps, state().reward), (RunState::Running, 2, None));
         let path = run.path().to_owned();
         drop(run);
-        assert_eq!(state().state, State::Failed);
+        assert_eq!(state().state, RunState::Failed);
         fs::create_dir_all(path.join("checkpoints/step-000001")).unwrap();
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":1,\"eval/greedy/accuracy\":1}\n")
             .unwrap();
         let interrupted = state();
-        assert_eq!((interrupted.state, interrupted.step, interrupted.reward), (State::Interrupted, 1, Some(0.5)));
+        assert_eq!((interrupted.state, interrupted.step, interrupted.reward), (RunState::Interrupted, 1, Some(0.5)));
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":2,\"reward\":null}\n").unwrap();
         fs::create_dir(path.join("adapter")).unwrap();
         fs::write(path.join("config.toml"), "[eval]\npath = \"held-out\"\nquestions = 8\nevery = 0\ngreedy = false\n")
             .unwrap();
-        assert_eq!(state().state, State::Interrupted);
+        assert_eq!(state().state, RunState::Interrupted);
         fs::create_dir(path.join("eval")).unwrap();
         fs::write(path.join("eval/step-000002-sampled.jsonl"), "").unwrap();
-        assert_eq!((state().state, state().reward, state().seed), (State::Done, None, 7));
+        assert_eq!((state().state, state().reward, state().seed), (RunState::Done, None, 7));
         fs::remove_dir_all(path.join("checkpoints")).unwrap();
         fs::remove_dir_all(path.join("eval")).unwrap();
-        assert_eq!(state().state, State::Done);
+        assert_eq!(state().state, RunState::Done);
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Layers, RunConfig};
+use crate::config::{ConfigLayers, RunConfig};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::peft::load_adapter;
@@ -36,7 +36,7 @@ impl Trained {
     }
 
     /// Adds the run's configuration as a layer below the user's files.
-    pub fn configure(&self, layers: &mut Layers) {
+    pub fn configure(&self, layers: &mut ConfigLayers) {
         layers.files.splice(0..0, self.config.clone());
     }
 

@@ -37,7 +37,7 @@ pub(super) const INNER_ID: u32 = 1000;
 pub(super) const PROGRAM_FDS: usize = 5;
 
 /// Everything that the new process needs, prepared by its parent.
-pub(super) struct Plan {
+pub(super) struct ChildPlan {
     /// Written to when the parent is ready. The second is the parent's end, which the child has to close.
     pub go: (OwnedFd, RawFd),
     /// Where the first step that fails is reported.
@@ -68,7 +68,7 @@ pub(super) struct Root {
 /// The step that failed, for the parent's error message.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub(super) enum Step {
+pub(super) enum ChildStep {
     Parent,
     Session,
     Mount,
@@ -83,7 +83,7 @@ pub(super) enum Step {
     Start,
 }
 
-impl Step {
+impl ChildStep {
     pub fn name(number: u8) -> &'static str {
         const NAMES: [&str; 12] = [
             "wait for the parent process",
@@ -106,7 +106,7 @@ impl Step {
 /// Becomes Python, or reports the reason to the parent and exits. `arguments` and `environment` are those of the plan, as
 /// arrays that end with a null pointer.
 pub(super) fn run(
-    plan: &Plan,
+    plan: &ChildPlan,
     filter: Option<&BpfProgram>,
     arguments: &[*const c_char],
     environment: &[*const c_char],
@@ -114,7 +114,7 @@ pub(super) fn run(
     let Err((step, error)) = become_python(plan, filter, arguments, environment);
     let code = error.raw_os_error().to_le_bytes();
     // The last steps come after the descriptors have their final numbers.
-    let is_late = step as u8 >= Step::Limits as u8;
+    let is_late = step as u8 >= ChildStep::Limits as u8;
     let status = if is_late { PROGRAM_FDS as RawFd } else { plan.status.as_raw_fd() };
     // SAFETY: the status pipe has its final or its first number, and stays open until the process ends below.
     let status = unsafe { BorrowedFd::borrow_raw(status) };
@@ -124,61 +124,61 @@ pub(super) fn run(
 }
 
 fn become_python(
-    plan: &Plan,
+    plan: &ChildPlan,
     filter: Option<&BpfProgram>,
     arguments: &[*const c_char],
     environment: &[*const c_char],
-) -> Result<Infallible, (Step, Errno)> {
-    let at = |step: Step| move |error: Errno| (step, error);
+) -> Result<Infallible, (ChildStep, Errno)> {
+    let at = |step: ChildStep| move |error: Errno| (step, error);
 
     // SAFETY: the number is that of the parent's descriptor, of which this is the copy; nothing here uses it.
     unsafe { libc::close(plan.go.1) };
-    let told = read(&plan.go.0, &mut [0u8; 1]).map_err(at(Step::Parent))?;
+    let told = read(&plan.go.0, &mut [0u8; 1]).map_err(at(ChildStep::Parent))?;
     if told == 0 {
-        return Err((Step::Parent, Errno::CANCELED));
+        return Err((ChildStep::Parent, Errno::CANCELED));
     }
-    setsid().map_err(at(Step::Session))?;
+    setsid().map_err(at(ChildStep::Session))?;
 
     if let Some(root) = &plan.root {
-        mount_root(root).map_err(at(Step::Mount))?;
-        enter_root().map_err(at(Step::Pivot))?;
+        mount_root(root).map_err(at(ChildStep::Mount))?;
+        enter_root().map_err(at(ChildStep::Pivot))?;
     }
     if let Some(id) = plan.user {
-        become_user(id).map_err(at(Step::User))?;
+        become_user(id).map_err(at(ChildStep::User))?;
     }
     // Only now, because a change of user would reset it. If the parent has ended by then, its end of the pipe is closed.
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Parent))?;
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(ChildStep::Parent))?;
     let hung_up = &mut [PollFd::new(&plan.go.0, PollFlags::IN)];
-    poll(hung_up, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(at(Step::Parent))?;
+    poll(hung_up, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(at(ChildStep::Parent))?;
     if hung_up[0].revents().contains(PollFlags::HUP) {
-        return Err((Step::Parent, Errno::CANCELED));
+        return Err((ChildStep::Parent, Errno::CANCELED));
     }
 
-    chdir(plan.work.as_c_str()).map_err(at(Step::Folder))?;
+    chdir(plan.work.as_c_str()).map_err(at(ChildStep::Folder))?;
     let nothing = CapabilitySet::empty();
     let none = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
-    set_capabilities(None, none).map_err(at(Step::Privileges))?;
-    set_no_new_privs(true).map_err(at(Step::Privileges))?;
+    set_capabilities(None, none).map_err(at(ChildStep::Privileges))?;
+    set_no_new_privs(true).map_err(at(ChildStep::Privileges))?;
     if let Some((rules, rights)) = &plan.rules {
         if *rights != 0 {
-            let folder = open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at(Step::Landlock))?;
-            landlock::allow(rules.as_fd(), folder.as_fd(), *rights).map_err(at(Step::Landlock))?;
+            let folder = open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at(ChildStep::Landlock))?;
+            landlock::allow(rules.as_fd(), folder.as_fd(), *rights).map_err(at(ChildStep::Landlock))?;
         }
-        landlock::restrict(rules.as_fd()).map_err(at(Step::Landlock))?;
+        landlock::restrict(rules.as_fd()).map_err(at(ChildStep::Landlock))?;
     }
-    arrange(plan).map_err(at(Step::Descriptors))?;
+    arrange(plan).map_err(at(ChildStep::Descriptors))?;
     // Only now, because the parent may have many descriptors, which are closed by now.
     for &(resource, current, maximum) in &plan.limits {
         let limit = Rlimit { current: Some(current), maximum: Some(maximum) };
-        setrlimit(resource, limit).map_err(at(Step::Limits))?;
+        setrlimit(resource, limit).map_err(at(ChildStep::Limits))?;
     }
     if let Some(filter) = filter {
-        seccompiler::apply_filter(filter).map_err(|_| (Step::Seccomp, Errno::ACCESS))?;
+        seccompiler::apply_filter(filter).map_err(|_| (ChildStep::Seccomp, Errno::ACCESS))?;
     }
     // SAFETY: three arrays of C strings that end with a null pointer, alive until the process is replaced.
     unsafe { libc::execve(plan.program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
     let error = std::io::Error::last_os_error();
-    Err((Step::Start, Errno::from_io_error(&error).unwrap_or(Errno::INVAL)))
+    Err((ChildStep::Start, Errno::from_io_error(&error).unwrap_or(Errno::INVAL)))
 }
 
 /// Builds a separate root: it contains only what may be read, and a folder in memory that is removed with the process.
@@ -250,7 +250,7 @@ fn become_user(id: u32) -> rustix::io::Result<()> {
 }
 
 /// Moves the descriptors to their final numbers and closes all others. Those of the plan are above [`super::spawn::LOWEST_FD`].
-fn arrange(plan: &Plan) -> rustix::io::Result<()> {
+fn arrange(plan: &ChildPlan) -> rustix::io::Result<()> {
     let count = plan.fds.len() as i32;
     for (place, fd) in (0..count).zip(&plan.fds) {
         duplicate(fd.as_raw_fd(), place, 0)?;

@@ -7,30 +7,30 @@ use std::str::FromStr;
 use anyhow::{Result, bail, ensure};
 use num_bigint::BigInt;
 
-use super::Value;
+use super::PythonValue;
 
 /// Maximum nesting depth.
 const DEEPEST: usize = 100;
 
-impl Value {
+impl PythonValue {
     /// Reads one value from a JSON text, which must contain nothing else.
     ///
     /// # Errors
     /// The text is not valid JSON.
-    pub fn from_json(text: &str) -> Result<Value> {
-        let mut reader = Reader { text, at: 0 };
+    pub fn from_json(text: &str) -> Result<PythonValue> {
+        let mut reader = JsonReader { text, at: 0 };
         let value = reader.value(0)?;
         ensure!(reader.peek().is_none(), "unexpected text after the value, at byte {}", reader.at);
         Ok(value)
     }
 }
 
-struct Reader<'a> {
+struct JsonReader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl Reader<'_> {
+impl JsonReader<'_> {
     /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.text.as_bytes()[self.at..];
@@ -49,7 +49,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value> {
+    fn value(&mut self, depth: usize) -> Result<PythonValue> {
         ensure!(depth < DEEPEST, "nested too deeply at byte {}", self.at);
         match self.peek() {
             Some(b'[') => {
@@ -61,7 +61,7 @@ impl Reader<'_> {
                     }
                     items.push(self.value(depth + 1)?);
                 }
-                Ok(Value::List(items))
+                Ok(PythonValue::List(items))
             }
             Some(b'{') => {
                 self.at += 1;
@@ -72,11 +72,11 @@ impl Reader<'_> {
                     }
                     let key = self.string()?;
                     self.expect(b':')?;
-                    pairs.push((Value::Str(key), self.value(depth + 1)?));
+                    pairs.push((PythonValue::Str(key), self.value(depth + 1)?));
                 }
-                Ok(Value::Dict(pairs))
+                Ok(PythonValue::Dict(pairs))
             }
-            Some(b'"') => Ok(Value::Str(self.string()?)),
+            Some(b'"') => Ok(PythonValue::Str(self.string()?)),
             _ => self.word(),
         }
     }
@@ -98,21 +98,21 @@ impl Reader<'_> {
         bail!("unterminated string at byte {start}")
     }
 
-    fn word(&mut self) -> Result<Value> {
+    fn word(&mut self) -> Result<PythonValue> {
         let start = self.at;
         let rest = &self.text.as_bytes()[start..];
         self.at += rest.iter().take_while(|it| it.is_ascii_alphanumeric() || b"+-.".contains(it)).count();
         Ok(match &self.text[start..self.at] {
-            "null" => Value::None,
-            "true" => Value::Bool(true),
-            "false" => Value::Bool(false),
-            "NaN" => Value::Float(f64::NAN),
-            "Infinity" => Value::Float(f64::INFINITY),
-            "-Infinity" => Value::Float(f64::NEG_INFINITY),
+            "null" => PythonValue::None,
+            "true" => PythonValue::Bool(true),
+            "false" => PythonValue::Bool(false),
+            "NaN" => PythonValue::Float(f64::NAN),
+            "Infinity" => PythonValue::Float(f64::INFINITY),
+            "-Infinity" => PythonValue::Float(f64::NEG_INFINITY),
             number if number.trim_start_matches('-').starts_with(|it: char| it.is_ascii_digit()) => {
                 match number.contains(['.', 'e', 'E']) {
-                    true => Value::Float(number.parse()?),
-                    false => Value::Int(BigInt::from_str(number)?),
+                    true => PythonValue::Float(number.parse()?),
+                    false => PythonValue::Int(BigInt::from_str(number)?),
                 }
             }
             other => bail!("expected a value at byte {start}, found `{other}`"),
@@ -129,18 +129,18 @@ mod tests {
         let text =
             r#" [1, -2.50, 123456789012345678901234567890 , true,null,"a\"\u00e9\\", {"b": [], "a" :1e-3}, {}, ""]"#;
         assert_eq!(
-            Value::from_json(text).unwrap().to_string(),
+            PythonValue::from_json(text).unwrap().to_string(),
             r#"[0x1,-2.5,0x18ee90ff6c373e0ee4e3f0ad2,True,None,"a\"\U000000e9\\",{"b":[],"a":0.001,},{},"",]"#
         );
         // Digits that a fast parser rounds incorrectly.
-        assert_eq!(Value::from_json("0.10215110330888037").unwrap().to_string(), "0.10215110330888037");
+        assert_eq!(PythonValue::from_json("0.10215110330888037").unwrap().to_string(), "0.10215110330888037");
     }
 
     #[test]
     fn invalid_json_is_an_error() {
         for text in ["", "[1 2]", "[1,", "{\"a\" 1}", "{a: 1}", "\"a", "tru", "1 2", "-", "[1]]", "--1", "0x1"] {
-            assert!(Value::from_json(text).is_err(), "{text}");
+            assert!(PythonValue::from_json(text).is_err(), "{text}");
         }
-        assert!(Value::from_json(&"[".repeat(200_000)).is_err());
+        assert!(PythonValue::from_json(&"[".repeat(200_000)).is_err());
     }
 }

@@ -45,17 +45,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Sandbox, Session};
+pub use elsewhere::{Sandbox, SandboxSession};
 #[cfg(target_os = "linux")]
 pub use probe::Sandbox;
 pub use python::Python;
 #[cfg(target_os = "linux")]
-pub use session::Session;
-pub use value::Value;
+pub use session::SandboxSession;
+pub use value::PythonValue;
 
 /// The isolation layers on this machine; part of every result that depends on them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layers {
+pub struct SandboxLayers {
     /// User, process, mount, network, IPC and host name namespaces.
     pub namespaces: bool,
     /// Version of Landlock's interface; 0 if it does not work.
@@ -68,7 +68,7 @@ pub struct Layers {
     pub numpy: Option<String>,
 }
 
-impl fmt::Display for Layers {
+impl fmt::Display for SandboxLayers {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let landlock = format!("Landlock {}", self.landlock);
         let layers = [
@@ -93,7 +93,7 @@ pub struct Program<'a> {
 
 /// The limits of a program.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SandboxLimits {
     /// Seconds from the first line to the last answer.
     pub time: Duration,
     /// Bytes of address space.
@@ -102,17 +102,17 @@ pub struct Limits {
     pub answer: usize,
 }
 
-impl Limits {
+impl SandboxLimits {
     /// With this time, 4 GiB of memory as in evalplus, and answers of 1 MiB.
-    pub fn time(time: Duration) -> Limits {
-        Limits { time, memory: 4 << 30, answer: 1 << 20 }
+    pub fn time(time: Duration) -> SandboxLimits {
+        SandboxLimits { time, memory: 4 << 30, answer: 1 << 20 }
     }
 }
 
 /// The outcome of a call or of a program.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    Value(Value),
+pub enum CallOutcome {
+    Value(PythonValue),
     /// An exception, as the program describes it.
     Raised(String),
     TimedOut,

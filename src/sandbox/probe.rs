@@ -5,15 +5,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::python::Python;
-use super::session::{self, Session};
-use super::spawn::Cell;
-use super::{Layers, Limits, Outcome, Program, Value, filter, landlock};
+use super::session::{self, SandboxSession};
+use super::spawn::Confinement;
+use super::{CallOutcome, Program, PythonValue, SandboxLayers, SandboxLimits, filter, landlock};
 
 /// Runs programs, several at a time if it is called from several threads.
 pub struct Sandbox {
     pub(super) python: Python,
-    pub(super) cell: Cell,
-    layers: Layers,
+    pub(super) cell: Confinement,
+    layers: SandboxLayers,
     failures: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl Sandbox {
         let mut failures = Vec::new();
         for namespaces in [true, false] {
             for &other_user in users {
-                let cell = Cell { namespaces, landlock, filter: Some(filter::compile()?), other_user };
+                let cell = Confinement { namespaces, landlock, filter: Some(filter::compile()?), other_user };
                 let name = match namespaces {
                     true => "namespaces",
                     false => "without namespaces",
@@ -56,7 +56,7 @@ impl Sandbox {
              both. --unsafe-local-exec runs programs without protection"
         );
         for filter in [filter::compile().ok(), None] {
-            let cell = Cell { namespaces: false, landlock: 0, filter, other_user: false };
+            let cell = Confinement { namespaces: false, landlock: 0, filter, other_user: false };
             match Sandbox::of(python.clone(), cell).attempt(false) {
                 Ok(mut sandbox) => {
                     sandbox.failures = failures;
@@ -68,8 +68,8 @@ impl Sandbox {
         bail!("cannot start Python: {}", failures.join("; "))
     }
 
-    fn of(python: Python, cell: Cell) -> Sandbox {
-        let layers = Layers {
+    fn of(python: Python, cell: Confinement) -> Sandbox {
+        let layers = SandboxLayers {
             namespaces: cell.namespaces,
             landlock: cell.landlock,
             seccomp: cell.filter.is_some(),
@@ -83,16 +83,18 @@ impl Sandbox {
     /// Runs a program that attempts forbidden operations. It is an error if one succeeds although the layers must prevent it.
     fn attempt(self, is_held: bool) -> Result<Sandbox> {
         const ATTEMPT: &str = include_str!("attempt.py");
-        let mut session =
-            self.load(&Program { source: ATTEMPT, entry_point: "attempt" }, &Limits::time(Duration::from_secs(30)))?;
+        let mut session = self.load(
+            &Program { source: ATTEMPT, entry_point: "attempt" },
+            &SandboxLimits::time(Duration::from_secs(30)),
+        )?;
         match session.call(&[], Duration::from_secs(30)) {
-            Outcome::Value(Value::List(found)) if found.is_empty() || !is_held => Ok(self),
-            Outcome::Value(found) => bail!("the test program was able to {found:?}"),
+            CallOutcome::Value(PythonValue::List(found)) if found.is_empty() || !is_held => Ok(self),
+            CallOutcome::Value(found) => bail!("the test program was able to {found:?}"),
             other => bail!("the test program failed: {other:?}"),
         }
     }
 
-    pub fn layers(&self) -> &Layers {
+    pub fn layers(&self) -> &SandboxLayers {
         &self.layers
     }
 
@@ -109,15 +111,15 @@ impl Sandbox {
     ///
     /// # Errors
     /// The sandbox itself does not work. Anything that the program does is the outcome of its first call.
-    pub fn load(&self, program: &Program, limits: &Limits) -> Result<Session> {
-        Session::start(&self.python, &self.cell, program, limits).context("start a program in the sandbox")
+    pub fn load(&self, program: &Program, limits: &SandboxLimits) -> Result<SandboxSession> {
+        SandboxSession::start(&self.python, &self.cell, program, limits).context("start a program in the sandbox")
     }
 
     /// Runs a whole program with this standard input; its value is its output.
     ///
     /// # Errors
     /// The sandbox itself does not work.
-    pub fn stdout(&self, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
+    pub fn stdout(&self, source: &str, stdin: &str, limits: &SandboxLimits) -> Result<CallOutcome> {
         session::script(&self.python, &self.cell, source, stdin, limits).context("run a program in the sandbox")
     }
 }

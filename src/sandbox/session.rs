@@ -11,44 +11,49 @@ use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::python::Python;
-use super::spawn::{Allowance, Cell, Ends, Process};
-use super::{Limits, Outcome, Program, Value};
+use super::spawn::{Allowance, Confinement, PipeEnds, SandboxProcess};
+use super::{CallOutcome, Program, PythonValue, SandboxLimits};
 
 /// Requests that are sent ahead, so that the program does not have to wait for us after each one.
 const AHEAD: usize = 16;
 /// Factor on the time limit for wall time, while a program waits for a processor.
 const CROWDED: u32 = 5;
 /// Minimum time between two checks of a program's processor time.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL: Duration = Duration::from_millis(10);
 /// Time for a process to end after it has closed its channel.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 const RUNNER: &str = include_str!("runner.py");
 
 /// A running program that can be called. The kernel kills it when the thread that started it ends.
-pub struct Session {
+pub struct SandboxSession {
     talk: Talk,
     limit: Limit,
     /// The reason why there are no more values.
-    over: Option<Outcome>,
+    over: Option<CallOutcome>,
 }
 
-impl Session {
-    pub(super) fn start(python: &Python, cell: &Cell, program: &Program, limits: &Limits) -> Result<Session> {
+impl SandboxSession {
+    pub(super) fn start(
+        python: &Python,
+        cell: &Confinement,
+        program: &Program,
+        limits: &SandboxLimits,
+    ) -> Result<SandboxSession> {
         let (null, null_too) = (OwnedFd::from(nothing()?), OwnedFd::from(nothing()?));
         let (mut talk, header) =
             Talk::start(python, cell, "calls", program.source, program.entry_point, limits, null, null_too)?;
         let mut limit = Limit::new(talk.id, limits.time);
         talk.send(&header);
         let over = match talk.hear(&mut [&mut limit]) {
-            Ok((tag, Value::Bool(true))) if tag == "loaded" => None,
+            Ok((tag, PythonValue::Bool(true))) if tag == "loaded" => None,
             Ok((tag, _)) if tag == "loaded" => {
-                Some(Outcome::Raised(format!("NameError: `{}` is not defined", program.entry_point)))
+                Some(CallOutcome::Raised(format!("NameError: `{}` is not defined", program.entry_point)))
             }
             Ok((tag, payload)) => Some(Talk::outcome(&tag, payload)),
             Err(outcome) => Some(outcome),
         };
-        let mut session = Session { talk, limit, over };
+        let mut session = SandboxSession { talk, limit, over };
         if session.over.is_some() {
             session.talk.process = None;
         }
@@ -61,7 +66,7 @@ impl Session {
     }
 
     /// Calls the function. After the program has timed out or died, every further call returns that outcome.
-    pub fn call(&mut self, arguments: &[Value], limit: Duration) -> Outcome {
+    pub fn call(&mut self, arguments: &[PythonValue], limit: Duration) -> CallOutcome {
         let mut all = None;
         self.call_all([(arguments, limit)], |outcome, _| {
             all = Some(outcome);
@@ -74,8 +79,8 @@ impl Session {
     /// receives the outcome of the call and the time it took.
     pub fn call_all<'a>(
         &mut self,
-        calls: impl IntoIterator<Item = (&'a [Value], Duration)>,
-        mut each: impl FnMut(Outcome, Duration) -> bool,
+        calls: impl IntoIterator<Item = (&'a [PythonValue], Duration)>,
+        mut each: impl FnMut(CallOutcome, Duration) -> bool,
     ) {
         let mut calls = calls.into_iter();
         let mut waiting: VecDeque<Duration> = VecDeque::new();
@@ -97,14 +102,14 @@ impl Session {
                 }
             };
             let now = Instant::now();
-            if self.over.is_none() && !matches!(outcome, Outcome::Value(_) | Outcome::Raised(_)) {
+            if self.over.is_none() && !matches!(outcome, CallOutcome::Value(_) | CallOutcome::Raised(_)) {
                 self.over = Some(outcome.clone());
                 self.talk.process = None;
             }
             if !each(outcome, now - start) {
                 // Answers to requests that were sent ahead are not awaited, so no further requests are possible.
                 if !waiting.is_empty() {
-                    self.over.get_or_insert(Outcome::Died("it was stopped".to_owned()));
+                    self.over.get_or_insert(CallOutcome::Died("it was stopped".to_owned()));
                     self.talk.process = None;
                 }
                 return;
@@ -115,7 +120,7 @@ impl Session {
 }
 
 /// The line that requests a call.
-fn request(arguments: &[Value]) -> Vec<u8> {
+fn request(arguments: &[PythonValue]) -> Vec<u8> {
     let mut line = String::from("(");
     for argument in arguments {
         argument.write_python(&mut line);
@@ -126,7 +131,13 @@ fn request(arguments: &[Value]) -> Vec<u8> {
 }
 
 /// Runs a whole program; its value is its output.
-pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
+pub(super) fn script(
+    python: &Python,
+    cell: &Confinement,
+    source: &str,
+    stdin: &str,
+    limits: &SandboxLimits,
+) -> Result<CallOutcome> {
     let (input_end, input) = pipe_with(PipeFlags::CLOEXEC)?;
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (mut talk, header) = Talk::start(python, cell, "script", source, "", limits, input_end, output_end)?;
@@ -151,7 +162,7 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
         }
         fds.extend(input.iter().map(|input| PollFd::new(input, PollFlags::OUT)));
         if !wait(&mut fds, &mut [&mut limit]) {
-            return Ok(Outcome::TimedOut);
+            return Ok(CallOutcome::TimedOut);
         }
         give(&talk.requests, &mut header);
         if let Some(input) = &input {
@@ -160,7 +171,7 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
         is_printing = is_printing && take(&output, &mut printed)?;
         is_talking = is_talking && take(&talk.answers, &mut said)?;
         if printed.len() > limits.answer {
-            return Ok(Outcome::Died(format!("it printed more than {} bytes", limits.answer)));
+            return Ok(CallOutcome::Died(format!("it printed more than {} bytes", limits.answer)));
         }
         if said.len() > limits.answer {
             return Ok(forged());
@@ -171,8 +182,10 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
     Ok(match said {
         Some((tag, payload)) if tag == "raised" => Talk::outcome(&tag, payload),
         // It may also end without an answer, by `os._exit`; then its output counts.
-        _ if ended == "exit status 0" => Outcome::Value(Value::Str(String::from_utf8_lossy(&printed).into_owned())),
-        _ => Outcome::Died(ended),
+        _ if ended == "exit status 0" => {
+            CallOutcome::Value(PythonValue::Str(String::from_utf8_lossy(&printed).into_owned()))
+        }
+        _ => CallOutcome::Died(ended),
     })
 }
 
@@ -182,7 +195,7 @@ fn nothing() -> Result<File> {
 
 /// Both channels of a program.
 struct Talk {
-    process: Option<Process>,
+    process: Option<SandboxProcess>,
     id: u32,
     requests: OwnedFd,
     answers: OwnedFd,
@@ -203,11 +216,11 @@ impl Talk {
     /// Starts the runner. The second value is the request that sends the program to it.
     fn start(
         python: &Python,
-        cell: &Cell,
+        cell: &Confinement,
         mode: &str,
         source: &str,
         entry_point: &str,
-        limits: &Limits,
+        limits: &SandboxLimits,
         stdin: OwnedFd,
         stdout: OwnedFd,
     ) -> Result<(Talk, Vec<u8>)> {
@@ -221,17 +234,18 @@ impl Talk {
         getrandom::fill(&mut random).map_err(|error| anyhow!("get random numbers: {error}"))?;
         let nonce = format!("{:032x}", u128::from_le_bytes(random));
 
-        let ends = Ends { stdin, stdout, stderr: nothing()?.into(), requests: requests_end, answers: answers_end };
+        let ends = PipeEnds { stdin, stdout, stderr: nothing()?.into(), requests: requests_end, answers: answers_end };
         // The wall time limit is reached before this limit on processor time, unless the program has many threads.
         let allowance = Allowance { seconds: limits.time.as_secs() + 2, memory: limits.memory };
         let arguments = ["-s", "-S", "-B", "-c", RUNNER];
         let process = cell.spawn(python, &arguments, ends, allowance)?;
 
         let path = python.module_path();
-        let path = path.iter().map(|it| Value::str(&it.to_string_lossy())).collect();
-        let header = [&nonce, mode, source, entry_point].map(Value::str).into_iter().chain([Value::List(path)]);
+        let path = path.iter().map(|it| PythonValue::str(&it.to_string_lossy())).collect();
+        let header =
+            [&nonce, mode, source, entry_point].map(PythonValue::str).into_iter().chain([PythonValue::List(path)]);
         let mut line = String::new();
-        Value::Tuple(header.collect()).write_python(&mut line);
+        PythonValue::Tuple(header.collect()).write_python(&mut line);
         line.push('\n');
         let id = process.id();
         let talk = Talk {
@@ -256,13 +270,13 @@ impl Talk {
     }
 
     /// The outcome of the oldest call that was sent.
-    fn answer(&mut self, until: &mut [&mut Limit]) -> Result<Outcome, Outcome> {
+    fn answer(&mut self, until: &mut [&mut Limit]) -> Result<CallOutcome, CallOutcome> {
         let (tag, payload) = self.hear(until)?;
         Ok(Talk::outcome(&tag, payload))
     }
 
     /// Writes the waiting requests, and reads one answer: its tag and its content.
-    fn hear(&mut self, until: &mut [&mut Limit]) -> Result<(String, Value), Outcome> {
+    fn hear(&mut self, until: &mut [&mut Limit]) -> Result<(String, PythonValue), CallOutcome> {
         let line = self.line(until)?;
         self.unanswered -= 1;
         // The runner does not write anything without a request.
@@ -272,7 +286,7 @@ impl Talk {
         self.parse(&line).ok_or_else(forged)
     }
 
-    fn line(&mut self, until: &mut [&mut Limit]) -> Result<Vec<u8>, Outcome> {
+    fn line(&mut self, until: &mut [&mut Limit]) -> Result<Vec<u8>, CallOutcome> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|it| *it == b'\n') {
@@ -284,7 +298,7 @@ impl Talk {
             searched = self.buffer.len();
             if searched > self.most || self.received > 16 * self.most {
                 let most = self.most;
-                return Err(Outcome::Died(format!(
+                return Err(CallOutcome::Died(format!(
                     "an answer of more than {most} bytes, or sixteen times that in all"
                 )));
             }
@@ -293,7 +307,7 @@ impl Talk {
                 fds.push(PollFd::new(&self.requests, PollFlags::OUT));
             }
             if !wait(&mut fds, until) {
-                return Err(Outcome::TimedOut);
+                return Err(CallOutcome::TimedOut);
             }
             if !self.outgoing.is_empty() {
                 match write(&self.requests, &self.outgoing) {
@@ -307,28 +321,30 @@ impl Talk {
             let new = self.buffer.len() - searched;
             self.received += new;
             if !is_open && new == 0 {
-                return Err(Outcome::Died(self.end()));
+                return Err(CallOutcome::Died(self.end()));
             }
         }
     }
 
     /// An answer of this run: its tag and its content.
-    fn parse(&self, line: &[u8]) -> Option<(String, Value)> {
-        let Ok(Value::List(parts)) = Value::from_json(str::from_utf8(line).ok()?) else { return None };
-        match <[Value; 3]>::try_from(parts) {
-            Ok([Value::Str(nonce), Value::Str(tag), payload]) if nonce == self.nonce => Some((tag, payload)),
+    fn parse(&self, line: &[u8]) -> Option<(String, PythonValue)> {
+        let Ok(PythonValue::List(parts)) = PythonValue::from_json(str::from_utf8(line).ok()?) else { return None };
+        match <[PythonValue; 3]>::try_from(parts) {
+            Ok([PythonValue::Str(nonce), PythonValue::Str(tag), payload]) if nonce == self.nonce => {
+                Some((tag, payload))
+            }
             _ => None,
         }
     }
 
-    fn outcome(tag: &str, payload: Value) -> Outcome {
+    fn outcome(tag: &str, payload: PythonValue) -> CallOutcome {
         match (tag, payload) {
-            ("value", payload) => match Value::from_wire(payload) {
-                Ok(value) => Outcome::Value(value),
-                Err(error) => Outcome::Died(format!("invalid answer: {error}")),
+            ("value", payload) => match PythonValue::from_wire(payload) {
+                Ok(value) => CallOutcome::Value(value),
+                Err(error) => CallOutcome::Died(format!("invalid answer: {error}")),
             },
-            ("raised", Value::Str(what)) => Outcome::Raised(what),
-            ("raised", _) => Outcome::Raised("an exception that cannot be shown".to_owned()),
+            ("raised", PythonValue::Str(what)) => CallOutcome::Raised(what),
+            ("raised", _) => CallOutcome::Raised("an exception that cannot be shown".to_owned()),
             _ => forged(),
         }
     }
@@ -340,8 +356,8 @@ impl Talk {
 }
 
 /// The outcome if the answer channel contains bytes that the runner cannot have written.
-fn forged() -> Outcome {
-    Outcome::Died("it wrote to the answer channel".to_owned())
+fn forged() -> CallOutcome {
+    CallOutcome::Died("it wrote to the answer channel".to_owned())
 }
 
 /// The time limit of a program. It is wall time, so that a program that sleeps is stopped. But a program that got less
@@ -368,7 +384,7 @@ impl Limit {
             return false;
         }
         let left = processor_time(self.process).map_or(Duration::ZERO, |had| self.processor.saturating_sub(had));
-        self.next = self.last.min(now + left.max(LOOK));
+        self.next = self.last.min(now + left.max(POLL));
         left.is_zero() || now >= self.last
     }
 }

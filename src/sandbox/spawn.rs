@@ -14,7 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Signal, WaitId, WaitIdOptions, getrlimit, pidfd_send_signal, waitid};
 use seccompiler::BpfProgram;
 
-use super::child::{self, BASE, INNER_ID, Plan, Root, Step, WORK};
+use super::child::{self, BASE, ChildPlan, ChildStep, INNER_ID, Root, WORK};
 use super::landlock;
 use super::python::Python;
 
@@ -33,7 +33,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 const MIB: u64 = 1 << 20;
 
 /// The isolation of programs on this machine.
-pub(super) struct Cell {
+pub(super) struct Confinement {
     pub namespaces: bool,
     /// Version of Landlock's interface; 0 if it does not work.
     pub landlock: u32,
@@ -52,7 +52,7 @@ pub(super) struct Allowance {
 }
 
 /// A running program. Everything that belongs to it is removed when this is dropped.
-pub(super) struct Process {
+pub(super) struct SandboxProcess {
     /// Identifies the process permanently; its number could be reused.
     handle: OwnedFd,
     id: u32,
@@ -60,7 +60,7 @@ pub(super) struct Process {
 }
 
 /// The program's ends of its pipes.
-pub(super) struct Ends {
+pub(super) struct PipeEnds {
     pub stdin: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
@@ -68,12 +68,18 @@ pub(super) struct Ends {
     pub answers: OwnedFd,
 }
 
-impl Cell {
+impl Confinement {
     /// Starts Python with `arguments`.
     ///
     /// # Errors
     /// A layer does not work here; the error names the step that failed.
-    pub fn spawn(&self, python: &Python, arguments: &[&str], ends: Ends, allowance: Allowance) -> Result<Process> {
+    pub fn spawn(
+        &self,
+        python: &Python,
+        arguments: &[&str],
+        ends: PipeEnds,
+        allowance: Allowance,
+    ) -> Result<SandboxProcess> {
         let readable = python.readable();
         let rules = match self.landlock {
             0 => None,
@@ -86,8 +92,8 @@ impl Cell {
         };
         let (go_end, go) = pipe_with(PipeFlags::CLOEXEC)?;
         let (told, status) = pipe_with(PipeFlags::CLOEXEC)?;
-        let Ends { stdin, stdout, stderr, requests, answers } = ends;
-        let plan = Plan {
+        let PipeEnds { stdin, stdout, stderr, requests, answers } = ends;
+        let plan = ChildPlan {
             go: (above(go_end)?, go.as_raw_fd()),
             status: above(status)?,
             fds: [above(stdin)?, above(stdout)?, above(stderr)?, above(requests)?, above(answers)?],
@@ -101,7 +107,7 @@ impl Cell {
             environment: environment()?,
         };
         let (pid, handle) = self.clone_process(&plan)?;
-        let process = Process { handle, id: pid as u32, is_reaped: false };
+        let process = SandboxProcess { handle, id: pid as u32, is_reaped: false };
         // From here on, an error drops `process`, which kills the process.
         drop(plan);
         if self.namespaces {
@@ -113,13 +119,13 @@ impl Cell {
         if retry_on_intr(|| read(&told, &mut failure))? == failure.len() {
             let [step, code @ ..] = failure;
             let error = io::Error::from_raw_os_error(i32::from_le_bytes(code));
-            bail!("{}: {error}", Step::name(step));
+            bail!("{}: {error}", ChildStep::name(step));
         }
         Ok(process)
     }
 
     /// A copy of this process, which becomes Python: its number and its handle.
-    fn clone_process(&self, plan: &Plan) -> Result<(i32, OwnedFd)> {
+    fn clone_process(&self, plan: &ChildPlan) -> Result<(i32, OwnedFd)> {
         let (arguments, environment) = (child::pointers(&plan.arguments), child::pointers(&plan.environment));
         let namespaces = if self.namespaces { NAMESPACES } else { 0 };
         let flags = libc::CLONE_PIDFD | namespaces | libc::SIGCHLD;
@@ -230,7 +236,7 @@ fn above(fd: OwnedFd) -> Result<OwnedFd> {
     Ok(fcntl_dupfd_cloexec(&fd, LOWEST_FD)?)
 }
 
-impl Process {
+impl SandboxProcess {
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -263,7 +269,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for SandboxProcess {
     fn drop(&mut self) {
         if !self.is_reaped {
             self.kill();

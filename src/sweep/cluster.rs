@@ -15,22 +15,27 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::file::SlurmSection;
-use super::folder::{Folder, Record, State};
-use super::local::{End, Event, Failure, unconfigured};
+use super::folder::{SweepFolder, SweepRecord, TaskState};
+use super::local::{Event, TaskEnd, TaskFailure, unconfigured};
 use super::slurm::{self, ACCOUNT_FORMAT, Array, QUEUE_FORMAT};
-use super::task::{Task, tasks};
+use super::task::{SweepTask, tasks};
 use crate::disk::atomic::{self, write_error};
 use crate::run::Stop;
 
 /// A job array that was submitted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
+pub struct SlurmJob {
     pub id: u64,
     pub array: Array,
 }
 
 /// Submits what is missing and in no queue. Returns all jobs of the sweep that may still be at work, and whether each is new.
-pub fn submit(folder: &Folder, record: &Record, section: &SlurmSection, rft: &Path) -> Result<Vec<(Job, bool)>> {
+pub fn submit(
+    folder: &SweepFolder,
+    record: &SweepRecord,
+    section: &SlurmSection,
+    rft: &Path,
+) -> Result<Vec<(SlurmJob, bool)>> {
     let mut jobs = known_jobs(folder)?;
     let queue = queue(&jobs)?;
     jobs.retain(|job| queue.keys().any(|(id, _)| *id == job.id));
@@ -43,15 +48,15 @@ pub fn submit(folder: &Folder, record: &Record, section: &SlurmSection, rft: &Pa
         }
     }
     let plan = slurm::plan(record, &folder.states(record)?, &queued);
-    let mut all: Vec<(Job, bool)> = jobs.into_iter().map(|job| (job, false)).collect();
+    let mut all: Vec<(SlurmJob, bool)> = jobs.into_iter().map(|job| (job, false)).collect();
     let mut send = |array: &Array, after: Option<u64>| -> Result<Option<u64>> {
         if array.tasks.is_empty() {
             return Ok(None);
         }
         let text = slurm::script(&record.name, &folder.path, rft, section, array);
         let id = sbatch(folder, array, &text, after)?;
-        all.push((Job { id, array: array.clone() }, true));
-        let jobs: Vec<&Job> = all.iter().map(|(job, _)| job).collect();
+        all.push((SlurmJob { id, array: array.clone() }, true));
+        let jobs: Vec<&SlurmJob> = all.iter().map(|(job, _)| job).collect();
         atomic::write(&jobs_path(folder), &serde_json::to_vec_pretty(&jobs)?)?;
         Ok(Some(id))
     };
@@ -65,7 +70,7 @@ pub fn submit(folder: &Folder, record: &Record, section: &SlurmSection, rft: &Pa
 }
 
 /// The jobs that earlier calls submitted.
-fn known_jobs(folder: &Folder) -> Result<Vec<Job>> {
+fn known_jobs(folder: &SweepFolder) -> Result<Vec<SlurmJob>> {
     let path = jobs_path(folder);
     if !path.is_file() {
         return Ok(Vec::new());
@@ -74,11 +79,11 @@ fn known_jobs(folder: &Folder) -> Result<Vec<Job>> {
     serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))
 }
 
-fn jobs_path(folder: &Folder) -> std::path::PathBuf {
+fn jobs_path(folder: &SweepFolder) -> std::path::PathBuf {
     folder.path.join("slurm").join("jobs.json")
 }
 
-fn sbatch(folder: &Folder, array: &Array, text: &str, after: Option<u64>) -> Result<u64> {
+fn sbatch(folder: &SweepFolder, array: &Array, text: &str, after: Option<u64>) -> Result<u64> {
     let place = folder.path.join("slurm");
     fs::create_dir_all(&place).map_err(|error| write_error(&place, &error))?;
     let script = place.join(format!("{}.sh", array.kind));
@@ -108,12 +113,12 @@ fn reply(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn ids(jobs: &[Job]) -> String {
+fn ids(jobs: &[SlurmJob]) -> String {
     jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// Tasks that wait, run or end.
-fn queue(jobs: &[Job]) -> Result<BTreeMap<(u64, usize), String>> {
+fn queue(jobs: &[SlurmJob]) -> Result<BTreeMap<(u64, usize), String>> {
     if jobs.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -127,7 +132,7 @@ fn queue(jobs: &[Job]) -> Result<BTreeMap<(u64, usize), String>> {
 }
 
 /// How tasks ended, where the cluster keeps accounts.
-fn accounts(jobs: &[Job]) -> BTreeMap<(u64, usize), String> {
+fn accounts(jobs: &[SlurmJob]) -> BTreeMap<(u64, usize), String> {
     let mut command = Command::new("sacct");
     command.args(["--noheader", "--parsable2", "--allocations", ACCOUNT_FORMAT]);
     reply(command.arg(format!("--jobs={}", ids(jobs)))).map(|text| slurm::accounts(&text)).unwrap_or_default()
@@ -142,21 +147,21 @@ const PATIENCE: u32 = 20;
 /// Looks at the queue and at the disk until nothing is left to wait for, or until asked to stop looking. The ends are in the
 /// order of the tasks.
 pub fn follow(
-    folder: &Folder,
-    record: &Record,
-    jobs: &[Job],
+    folder: &SweepFolder,
+    record: &SweepRecord,
+    jobs: &[SlurmJob],
     stop: &Stop,
     show: &mut dyn FnMut(Event),
-) -> Result<Vec<(Task, End)>> {
+) -> Result<Vec<(SweepTask, TaskEnd)>> {
     let tasks = tasks(record);
-    let mut ends: BTreeMap<String, End> = BTreeMap::new();
+    let mut ends: BTreeMap<String, TaskEnd> = BTreeMap::new();
     let mut begun: BTreeMap<String, Instant> = BTreeMap::new();
     let mut missed: BTreeSet<String> = BTreeSet::new();
     let mut pause = SOON;
     let mut unanswered = 0;
     for (name, state) in folder.states(record)? {
-        if state == State::Done {
-            ends.insert(name, End::Done);
+        if state == TaskState::Done {
+            ends.insert(name, TaskEnd::Done);
         }
     }
     while ends.len() < tasks.len() && stop.requested().is_none() {
@@ -175,7 +180,8 @@ pub fn follow(
         let states = folder.states(record)?;
         let before = ends.len();
         let place = |name: &String| {
-            let of_job = |job: &Job| job.array.tasks.iter().find(|(_, it)| it.contains(name)).map(|it| (job.id, *it.0));
+            let of_job =
+                |job: &SlurmJob| job.array.tasks.iter().find(|(_, it)| it.contains(name)).map(|it| (job.id, *it.0));
             jobs.iter().rev().find_map(of_job)
         };
         for task in &tasks {
@@ -186,12 +192,12 @@ pub fn follow(
             let place = place(name);
             let is_queued = place.is_some_and(|place| queue.contains_key(&place));
             let state = states.get(name).copied();
-            if state == Some(State::Running) && !begun.contains_key(name) {
+            if state == Some(TaskState::Running) && !begun.contains_key(name) {
                 begun.insert(name.clone(), Instant::now());
                 show(Event::Started { task, args: &[] });
             }
             let end = match state {
-                Some(State::Done) => End::Done,
+                Some(TaskState::Done) => TaskEnd::Done,
                 _ if is_queued => {
                     missed.remove(name);
                     continue;
@@ -201,11 +207,11 @@ pub fn follow(
                 _ => {
                     let needed = task.needs.as_ref().and_then(|run| ends.get(run));
                     match needed {
-                        Some(End::Failed(_) | End::Skipped) => End::Skipped,
+                        Some(TaskEnd::Failed(_) | TaskEnd::Skipped) => TaskEnd::Skipped,
                         _ => {
                             let ended = place.and_then(|place| accounts(jobs).remove(&place));
                             let status = ended.unwrap_or_else(|| "left the queue before it was done".to_owned());
-                            End::Failed(Failure::new(folder, task, status)?)
+                            TaskEnd::Failed(TaskFailure::new(folder, task, status)?)
                         }
                     }
                 }
@@ -214,14 +220,14 @@ pub fn follow(
             show(Event::Ended { task, end: &end, seconds });
             ends.insert(name.clone(), end);
         }
-        let is_running = |task: &&Task| states.get(&task.name) == Some(&State::Running);
+        let is_running = |task: &&SweepTask| states.get(&task.name) == Some(&TaskState::Running);
         show(Event::Tick { running: tasks.iter().filter(is_running).collect() });
         // Where something happens, more may happen soon.
         pause = if ends.len() > before { SOON } else { (pause * 3 / 2).min(LATER) };
         wait(pause, stop);
     }
-    let end_of = |task: Task| {
-        let end = ends.get(&task.name).cloned().unwrap_or(End::Stopped);
+    let end_of = |task: SweepTask| {
+        let end = ends.get(&task.name).cloned().unwrap_or(TaskEnd::Stopped);
         (task, end)
     };
     Ok(tasks.into_iter().map(end_of).collect())

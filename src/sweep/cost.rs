@@ -5,18 +5,18 @@ use anyhow::Result;
 use super::expand::Sweep;
 use crate::config::RunConfig;
 use crate::data::arithmetic;
-use crate::eval::bench::{self, Benchmark, Origin};
+use crate::eval::bench::{self, Benchmark, QuestionOrigin};
 use crate::eval::profile::{Profile, Style};
 use crate::plan::forecast::evaluations;
 
 /// Completions, and the most tokens that they can have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bound {
+pub struct CompletionBound {
     pub completions: u64,
     pub tokens: u64,
 }
 
-impl Bound {
+impl CompletionBound {
     fn of(completions: usize, max_tokens: usize) -> Self {
         Self { completions: completions as u64, tokens: (completions * max_tokens) as u64 }
     }
@@ -29,19 +29,19 @@ impl Bound {
 
 /// What all runs and evaluations of a sweep come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
+pub struct SweepCost {
     /// Steps of all runs.
     pub steps: u64,
-    pub training: Bound,
+    pub training: CompletionBound,
     /// Within the runs.
-    pub held_out: Bound,
+    pub held_out: CompletionBound,
     /// Of `[sweep.eval]`.
-    pub benchmarks: Bound,
+    pub benchmarks: CompletionBound,
     /// What could not be counted, a sentence each.
     pub unknown: Vec<String>,
 }
 
-impl Cost {
+impl SweepCost {
     /// Nothing is loaded: where only the data could tell a number, it stays unknown.
     pub fn of(sweep: &Sweep) -> Result<Self> {
         let mut cost = Self::default();
@@ -57,8 +57,8 @@ impl Cost {
             let longest = config.rollout.max_completion_length;
             let kinds = if config.eval.greedy { 2 } else { 1 };
             cost.steps += steps as u64;
-            cost.training.add(Bound::of(steps * config.rollout.completions_per_step(), longest));
-            cost.held_out.add(Bound::of(evaluations(config, steps) * config.eval.questions * kinds, longest));
+            cost.training.add(CompletionBound::of(steps * config.rollout.completions_per_step(), longest));
+            cost.held_out.add(CompletionBound::of(evaluations(config, steps) * config.eval.questions * kinds, longest));
         }
         let Some(eval) = &sweep.eval else { return Ok(cost) };
         for name in &eval.benchmarks {
@@ -70,7 +70,7 @@ impl Cost {
             };
             let asked = eval.limit.unwrap_or(questions).min(questions) * eval.samples.unwrap_or(style.samples);
             let longest = eval.max_tokens.unwrap_or(style.max_tokens);
-            cost.benchmarks.add(Bound::of(asked * sweep.evals.len(), longest));
+            cost.benchmarks.add(CompletionBound::of(asked * sweep.evals.len(), longest));
         }
         Ok(cost)
     }
@@ -86,8 +86,8 @@ fn steps(config: &RunConfig) -> Option<usize> {
 
 fn questions(benchmark: &Benchmark) -> Option<usize> {
     match &benchmark.origin {
-        Origin::Hub(set) => Some(set.rows),
-        Origin::Arithmetic { questions, .. } => Some(*questions),
-        Origin::File(_) => None,
+        QuestionOrigin::Hub(set) => Some(set.rows),
+        QuestionOrigin::Arithmetic { questions, .. } => Some(*questions),
+        QuestionOrigin::File(_) => None,
     }
 }

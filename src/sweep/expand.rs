@@ -7,8 +7,8 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::file::{Axis, EvalSection, SlurmSection, SweepFile, When, is_plain};
-use crate::config::{Entry, Merged, Origin, RunConfig};
+use super::file::{SlurmSection, SweepAxis, SweepEvalSection, SweepFile, When, is_plain};
+use crate::config::{Entry, MergedConfig, RunConfig, ValueOrigin};
 use crate::eval::bench;
 use crate::prompt::{self, PriorPrompt};
 
@@ -21,10 +21,10 @@ pub struct Sweep {
     pub seeds: Vec<u64>,
     pub jobs: Option<usize>,
     /// In the order in which they are started: all arms with the first seed come first.
-    pub runs: Vec<Run>,
+    pub runs: Vec<SweepRun>,
     pub evals: Vec<Eval>,
     /// How all of them are evaluated.
-    pub eval: Option<EvalSection>,
+    pub eval: Option<SweepEvalSection>,
     pub slurm: SlurmSection,
     /// By run. Names and folders of runs are not in it.
     pub configs: BTreeMap<String, RunConfig>,
@@ -32,7 +32,7 @@ pub struct Sweep {
 
 /// One training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct SweepRun {
     pub name: String,
     /// What it shares with the runs of other seeds.
     pub arm: String,
@@ -79,7 +79,7 @@ pub fn expand(file: &SweepFile) -> Result<Sweep> {
             let mut config = arm.config.clone();
             config.train.seed = seed;
             configs.insert(name.clone(), config);
-            runs.push(Run { name, arm: arm.name.clone(), seed, varies: arm.varies.clone() });
+            runs.push(SweepRun { name, arm: arm.name.clone(), seed, varies: arm.varies.clone() });
         }
     }
     let evals = section.eval.as_ref().map_or_else(|| Ok(Vec::new()), |eval| evals(eval, &runs, &configs))?;
@@ -98,23 +98,23 @@ pub fn expand(file: &SweepFile) -> Result<Sweep> {
 }
 
 /// Runs that differ in their seed alone.
-struct Arm {
+struct SweepArm {
     name: String,
     varies: BTreeMap<String, serde_json::Value>,
     config: RunConfig,
 }
 
-fn arms(file: &SweepFile) -> Result<Vec<Arm>> {
+fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
     let sweep = &file.sweep;
     let points = points(&sweep.grid, &sweep.zip).into_iter().map(|entries| (None, None, entries));
     let listed = sweep.list.iter().map(|it| (it.name.clone(), Some(&it.origin), it.entries.clone()));
-    let mut points: Vec<(Option<String>, Option<&Origin>, Vec<Entry>)> = points.chain(listed).collect();
+    let mut points: Vec<(Option<String>, Option<&ValueOrigin>, Vec<Entry>)> = points.chain(listed).collect();
     if points.is_empty() {
         points.push((Some("all".to_owned()), None, Vec::new()));
     }
     let short = short_keys(&sweep.varied());
     let mut names = Names::default();
-    let mut arms: Vec<Arm> = Vec::new();
+    let mut arms: Vec<SweepArm> = Vec::new();
     for (name, origin, entries) in points {
         let mut merged = file.base.clone();
         entries.iter().try_for_each(|entry| merged.lay(entry))?;
@@ -127,7 +127,7 @@ fn arms(file: &SweepFile) -> Result<Vec<Arm>> {
         }
         let config = merged.finish()?.config;
         if let Some(same) = arms.iter().find(|arm| arm.config == config) {
-            let site = origin.or_else(|| entries.first().map(|it| &it.origin)).map(Origin::site);
+            let site = origin.or_else(|| entries.first().map(|it| &it.origin)).map(ValueOrigin::site);
             let site = site.unwrap_or_else(|| file.path.display().to_string());
             bail!(
                 "{site}: this arm is the same as `{}`\nhint: leave one of them out; more seeds go to sweep.seeds",
@@ -135,13 +135,13 @@ fn arms(file: &SweepFile) -> Result<Vec<Arm>> {
             );
         }
         let name = names.give(&name.unwrap_or_else(|| label(&entries, &short)));
-        arms.push(Arm { name, varies, config });
+        arms.push(SweepArm { name, varies, config });
     }
     Ok(arms)
 }
 
 /// Every combination of the values of `grid` with every row of `zip`; the last key of the grid varies fastest, `zip` before it.
-fn points(grid: &[Axis], zip: &[Axis]) -> Vec<Vec<Entry>> {
+fn points(grid: &[SweepAxis], zip: &[SweepAxis]) -> Vec<Vec<Entry>> {
     if grid.is_empty() && zip.is_empty() {
         return Vec::new();
     }
@@ -159,7 +159,7 @@ fn points(grid: &[Axis], zip: &[Axis]) -> Vec<Vec<Entry>> {
 }
 
 /// What `when` sets in an arm: all of it, or nothing where a condition does not hold.
-fn extra<'a>(when: &'a When, merged: &Merged, point: &[Entry]) -> Result<&'a [Entry]> {
+fn extra<'a>(when: &'a When, merged: &MergedConfig, point: &[Entry]) -> Result<&'a [Entry]> {
     let mut holds = true;
     for any in &when.conditions {
         // Laid on a copy, a condition that no configuration could fulfil is an error.
@@ -250,7 +250,7 @@ struct TestPrompt {
     name: String,
 }
 
-fn evals(section: &EvalSection, runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Result<Vec<Eval>> {
+fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<String, RunConfig>) -> Result<Vec<Eval>> {
     let benches = section.benchmarks.iter().map(|name| Ok(bench::find(name)?.name)).collect::<Result<Vec<_>>>()?;
     let repeated = (1..benches.len()).find(|&at| benches[..at].contains(&benches[at]));
     ensure!(repeated.is_none(), "`{}` stands twice in sweep.eval.benchmarks", benches[repeated.unwrap_or(0)]);
@@ -323,8 +323,8 @@ fn evals(section: &EvalSection, runs: &[Run], configs: &BTreeMap<String, RunConf
 
 /// The untrained models of a sweep: a name for each, and a run that has its configuration. Only what a prompt's rendering and
 /// the sampling depend on makes two of them.
-fn bases(runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Vec<(String, String)> {
-    let asked = |run: &Run| {
+fn bases(runs: &[SweepRun], configs: &BTreeMap<String, RunConfig>) -> Vec<(String, String)> {
+    let asked = |run: &SweepRun| {
         let config = &configs[&run.name];
         let (prompt, rollout) = (&config.prompt, &config.rollout);
         (
@@ -333,7 +333,7 @@ fn bases(runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Vec<(String, St
             (rollout.top_k, rollout.min_p.to_bits(), rollout.stop.clone()),
         )
     };
-    let mut found: Vec<(_, &Run)> = Vec::new();
+    let mut found: Vec<(_, &SweepRun)> = Vec::new();
     for run in runs {
         let what = asked(run);
         if !found.iter().any(|(it, _)| *it == what) {

@@ -8,14 +8,14 @@ use toml::Value;
 
 use super::keys::{Keys, leaf};
 use super::shipped::{SHIPPED, Shipped};
-use crate::config::{Content, Entry, Key, Merged, Node, Origin, Preset, find_preset, of_set};
+use crate::config::{ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, find_preset, of_set};
 
 /// A sweep as it was written.
 pub struct SweepFile {
     /// The file, or where a shipped sweep stands in the repository.
     pub path: PathBuf,
     /// The configuration that all runs share.
-    pub(super) base: Merged,
+    pub(super) base: MergedConfig,
     pub sweep: SweepSection,
     pub slurm: SlurmSection,
 }
@@ -33,17 +33,17 @@ pub struct SweepSection {
     pub seeds: Vec<u64>,
     /// Runs at a time on one machine.
     pub jobs: Option<usize>,
-    pub(super) grid: Vec<Axis>,
-    pub(super) zip: Vec<Axis>,
+    pub(super) grid: Vec<SweepAxis>,
+    pub(super) zip: Vec<SweepAxis>,
     pub(super) list: Vec<Listed>,
     pub(super) when: Vec<When>,
     /// Benchmarks of every run; none without `[sweep.eval]`.
-    pub eval: Option<EvalSection>,
+    pub eval: Option<SweepEvalSection>,
 }
 
 /// A key and the values it takes.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub(super) struct SweepAxis {
     pub values: Vec<Entry>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Axis {
 pub(super) struct Listed {
     pub name: Option<String>,
     pub entries: Vec<Entry>,
-    pub origin: Origin,
+    pub origin: ValueOrigin,
 }
 
 /// Values for the arms that fulfil a condition.
@@ -65,7 +65,7 @@ pub(super) struct When {
 
 /// `[sweep.eval]`: how every run, and the base before training, is measured. What is unset, the profile `study` says.
 #[derive(Clone, Debug, Serialize)]
-pub struct EvalSection {
+pub struct SweepEvalSection {
     /// As `rft eval --bench` takes them.
     pub benchmarks: Vec<String>,
     /// `own` (the prompt of the training), `all` (the prompt of every arm), names or files.
@@ -130,7 +130,7 @@ impl SweepFile {
         let preset = take(&mut root, "preset").map(|node| preset(&node)).transpose()?;
         let mut entries = root.entries();
         entries.extend(own.iter().cloned());
-        let base = Merged::new(preset, &entries)?;
+        let base = MergedConfig::new(preset, &entries)?;
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let sweep = sweep.with_context(|| {
             let path = path.display();
@@ -186,7 +186,7 @@ fn insert(node: &mut Node, path: &[String], value: Node) -> Result<()> {
         return Ok(());
     }
     let at = members.iter().position(|(key, _)| key.name == path[0]).unwrap_or_else(|| {
-        let key = Key { name: path[0].clone(), origin: value.origin.clone() };
+        let key = ConfigKey { name: path[0].clone(), origin: value.origin.clone() };
         members.push((key, Node { origin: value.origin.clone(), content: Content::Table(Vec::new()) }));
         members.len() - 1
     });
@@ -210,7 +210,7 @@ impl SweepSection {
             zip: keys.node("zip").map_or_else(|| Ok(Vec::new()), |node| axes(node, "sweep.zip"))?,
             list: keys.list("list", Listed::read)?,
             when: keys.list("when", When::read)?,
-            eval: keys.node("eval").map(EvalSection::read).transpose()?,
+            eval: keys.node("eval").map(SweepEvalSection::read).transpose()?,
         };
         let name = keys.origin("name");
         keys.finish()?;
@@ -286,9 +286,9 @@ pub(super) fn is_plain(c: char) -> bool {
 }
 
 /// The keys of [sweep.grid] or [sweep.zip], each with a list of values.
-fn axes(node: &Node, section: &str) -> Result<Vec<Axis>> {
+fn axes(node: &Node, section: &str) -> Result<Vec<SweepAxis>> {
     ensure!(matches!(node.content, Content::Table(_)), "{}: `{section}` is no table", node.origin.site());
-    let axis = |(path, node): (Vec<&Key>, &Node)| {
+    let axis = |(path, node): (Vec<&ConfigKey>, &Node)| {
         let key = path.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(".");
         let Content::List(values) = &node.content else {
             let found = node.to_value();
@@ -298,7 +298,7 @@ fn axes(node: &Node, section: &str) -> Result<Vec<Axis>> {
             );
         };
         ensure!(!values.is_empty(), "{}: `{section}`: no values for `{key}`", node.origin.site());
-        Ok(Axis { values: values.iter().map(|value| Entry::of_node(&path, value)).collect() })
+        Ok(SweepAxis { values: values.iter().map(|value| Entry::of_node(&path, value)).collect() })
     };
     node.leaves().into_iter().map(axis).collect()
 }
@@ -336,7 +336,7 @@ impl When {
                  hint: if = {{ \"prompt.ppe\" = \"none\" }} and set = {{ \"train.learning_rate\" = 2e-3 }}"
             )
         })?;
-        let any = |(path, node): (Vec<&Key>, &Node)| match &node.content {
+        let any = |(path, node): (Vec<&ConfigKey>, &Node)| match &node.content {
             Content::List(values) => values.iter().map(|value| Entry::of_node(&path, value)).collect(),
             _ => vec![Entry::of_node(&path, node)],
         };
@@ -344,7 +344,7 @@ impl When {
     }
 }
 
-impl EvalSection {
+impl SweepEvalSection {
     fn read(node: &Node) -> Result<Self> {
         let mut keys = Keys::of(node, "sweep.eval")?;
         let section = Self {

@@ -16,29 +16,30 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::expand::{Eval, Run, Sweep};
-use super::file::EvalSection;
-use crate::config::{self, Layers, RunConfig};
+use super::expand::{Eval, Sweep, SweepRun};
+use super::file::SweepEvalSection;
+use crate::config::{self, ConfigLayers, RunConfig};
 use crate::disk::atomic::{self, write_error};
 use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
+use crate::run::status::{self, RunStatus};
 use crate::run::{Manifest, RunDir, metrics};
 
 /// The folder of a sweep.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub struct SweepFolder {
     pub path: PathBuf,
 }
 
 /// `sweep.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct SweepRecord {
     pub rft: String,
     pub name: String,
     pub demonstration: bool,
     pub notes: Vec<String>,
     pub seeds: Vec<u64>,
-    pub runs: Vec<Run>,
+    pub runs: Vec<SweepRun>,
     pub evals: Vec<Eval>,
     /// Arguments that every evaluation takes.
     pub eval_args: Vec<String>,
@@ -46,7 +47,7 @@ pub struct Record {
 
 /// How far a run or an evaluation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum TaskState {
     /// Nothing was done yet.
     Waiting,
     /// A process is at work on it.
@@ -58,14 +59,14 @@ pub enum State {
     Done,
 }
 
-impl State {
+impl TaskState {
     pub fn name(self) -> &'static str {
         match self {
-            State::Waiting => "waiting",
-            State::Running => "running",
-            State::Stopped => "stopped",
-            State::Failed => "failed",
-            State::Done => "done",
+            TaskState::Waiting => "waiting",
+            TaskState::Running => "running",
+            TaskState::Stopped => "stopped",
+            TaskState::Failed => "failed",
+            TaskState::Done => "done",
         }
     }
 }
@@ -73,7 +74,7 @@ impl State {
 /// A run as its directory tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunView {
-    pub state: State,
+    pub state: TaskState,
     pub step: usize,
     /// Where it is known.
     pub steps: Option<usize>,
@@ -89,20 +90,20 @@ const PARTS: [&str; 4] = ["configs", "runs", "evals", "logs"];
 /// What may differ between two machines that go on with one sweep.
 const OF_MACHINE: [&str; 4] = ["run.dir", "run.name", "run.device", "train.threads"];
 
-impl Folder {
+impl SweepFolder {
     /// Writes `sweep` down at `path`, or goes on with what stands there. Runs and evaluations may have been added since.
     ///
     /// # Errors
     /// Something else stands there, or the sweep has changed.
-    pub fn prepare(path: &Path, sweep: &Sweep) -> Result<(Folder, Record, Lock)> {
-        let folder = Folder { path: path.to_owned() };
+    pub fn prepare(path: &Path, sweep: &Sweep) -> Result<(SweepFolder, SweepRecord, Lock)> {
+        let folder = SweepFolder { path: path.to_owned() };
         let is_new = !folder.record_path().is_file();
         if is_new && holds_other_things(path) {
             bail!("`{}` is no sweep: it has no {RECORD}\nhint: choose another folder with --out", path.display());
         }
-        let record = Record::of(sweep);
+        let record = SweepRecord::of(sweep);
         if !is_new {
-            let (_, before) = Folder::open(path)?;
+            let (_, before) = SweepFolder::open(path)?;
             folder.check(&before, &record, sweep)?;
         }
         for part in PARTS {
@@ -128,8 +129,8 @@ impl Folder {
     }
 
     /// The sweep that stands at `path`.
-    pub fn open(path: &Path) -> Result<(Folder, Record)> {
-        let folder = Folder { path: path.to_owned() };
+    pub fn open(path: &Path) -> Result<(SweepFolder, SweepRecord)> {
+        let folder = SweepFolder { path: path.to_owned() };
         let file = folder.record_path();
         ensure!(
             file.is_file(),
@@ -137,7 +138,8 @@ impl Folder {
             path.display()
         );
         let text = fs::read(&file).with_context(|| format!("read `{}`", file.display()))?;
-        let record: Record = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", file.display()))?;
+        let record: SweepRecord =
+            serde_json::from_slice(&text).with_context(|| format!("parse `{}`", file.display()))?;
         // Names become paths, and the file may be a stranger's.
         if let Some(name) = record.names().find(|name| !is_name(name)) {
             bail!("`{}`: `{name}` is no name of a run, an evaluation or a benchmark", file.display());
@@ -154,7 +156,7 @@ impl Folder {
     }
 
     /// Whether all that was asked for before is asked for still.
-    fn check(&self, before: &Record, now: &Record, sweep: &Sweep) -> Result<()> {
+    fn check(&self, before: &SweepRecord, now: &SweepRecord, sweep: &Sweep) -> Result<()> {
         let changed = |what: String| {
             let path = self.path.display();
             anyhow::anyhow!(
@@ -219,7 +221,7 @@ impl Folder {
 
     /// The configuration of a run.
     pub fn config(&self, run: &str) -> Result<RunConfig> {
-        let layers = Layers { files: vec![self.config_path(run)], ..Layers::default() };
+        let layers = ConfigLayers { files: vec![self.config_path(run)], ..ConfigLayers::default() };
         Ok(config::resolve(&layers)?.config)
     }
 
@@ -249,7 +251,7 @@ impl Folder {
     /// How far a run is.
     pub fn run_view(&self, run: &str) -> Result<RunView> {
         let path = self.run_path(run);
-        let mut view = RunView { state: State::Waiting, step: 0, steps: None, reward: None, seconds: None };
+        let mut view = RunView { state: TaskState::Waiting, step: 0, steps: None, reward: None, seconds: None };
         if path.is_dir() {
             let dir = RunDir::open(&path)?;
             let config = self.config(run)?;
@@ -261,10 +263,12 @@ impl Folder {
             view.reward = value("reward");
             let times: Vec<f64> = lines.iter().filter_map(|line| *line.values.get("step_time")?).collect();
             view.seconds = (!times.is_empty()).then(|| crate::stats::mean(&times));
-            view.state = match view.steps {
-                _ if is_held(&path) => State::Running,
-                Some(steps) if dir.manifest().is_file() && dir.is_finished(steps, &config.eval)? => State::Done,
-                _ => State::Stopped,
+            view.state = match dir.manifest().is_file() {
+                _ if is_held(&path) => TaskState::Running,
+                true if view.steps.is_some() && RunStatus::read(&dir)?.state == status::RunState::Done => {
+                    TaskState::Done
+                }
+                _ => TaskState::Stopped,
             };
         } else {
             view.steps = self.config(run)?.train.steps;
@@ -274,33 +278,33 @@ impl Folder {
     }
 
     /// How far an evaluation is, with the number of samples there.
-    pub fn eval_state(&self, eval: &Eval) -> State {
+    pub fn eval_state(&self, eval: &Eval) -> TaskState {
         let path = self.eval_path(&eval.name);
         let state = match path.is_dir() {
-            false => State::Waiting,
-            true if is_held(&path) => State::Running,
-            true if eval.benches.iter().all(|bench| path.join(bench).join("results.json").is_file()) => State::Done,
-            true => State::Stopped,
+            false => TaskState::Waiting,
+            true if is_held(&path) => TaskState::Running,
+            true if eval.benches.iter().all(|bench| path.join(bench).join("results.json").is_file()) => TaskState::Done,
+            true => TaskState::Stopped,
         };
         self.or_failed(&eval.name, state)
     }
 
-    fn or_failed(&self, name: &str, state: State) -> State {
-        let is_open = matches!(state, State::Waiting | State::Stopped);
-        if is_open && self.failed_path(name).is_file() { State::Failed } else { state }
+    fn or_failed(&self, name: &str, state: TaskState) -> TaskState {
+        let is_open = matches!(state, TaskState::Waiting | TaskState::Stopped);
+        if is_open && self.failed_path(name).is_file() { TaskState::Failed } else { state }
     }
 
     /// The states of all runs and evaluations, by name.
-    pub fn states(&self, record: &Record) -> Result<BTreeMap<String, State>> {
+    pub fn states(&self, record: &SweepRecord) -> Result<BTreeMap<String, TaskState>> {
         let runs = record.runs.iter().map(|run| Ok((run.name.clone(), self.run_view(&run.name)?.state)));
         let evals = record.evals.iter().map(|eval| Ok((eval.name.clone(), self.eval_state(eval))));
         runs.chain(evals).collect()
     }
 }
 
-impl Record {
-    pub fn of(sweep: &Sweep) -> Record {
-        Record {
+impl SweepRecord {
+    pub fn of(sweep: &Sweep) -> SweepRecord {
+        SweepRecord {
             rft: env!("CARGO_PKG_VERSION").to_owned(),
             name: sweep.name.clone(),
             demonstration: sweep.demonstration,
@@ -320,7 +324,7 @@ impl Record {
         runs.chain(evals).map(String::as_str)
     }
 
-    pub fn run(&self, name: &str) -> Option<&Run> {
+    pub fn run(&self, name: &str) -> Option<&SweepRun> {
         self.runs.iter().find(|it| it.name == name)
     }
 
@@ -330,7 +334,7 @@ impl Record {
 }
 
 /// The arguments that all evaluations of a sweep share.
-fn eval_args(section: &EvalSection) -> Vec<String> {
+fn eval_args(section: &SweepEvalSection) -> Vec<String> {
     let mut args = vec!["--bench".to_owned(), section.benchmarks.join(",")];
     let mut flag = |name: &str, value: Option<String>| {
         args.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));

@@ -3,14 +3,14 @@
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
-use crate::config::{Content, Fault, Key, Node, Origin, nearest_name};
+use crate::config::{ConfigKey, Content, Node, ValueOrigin, nearest_name, read_value};
 
 /// The keys of a section, taken one by one; what is left is unknown.
 pub(super) struct Keys<'a> {
     section: &'static str,
-    origin: &'a Origin,
-    left: Vec<(&'a Key, &'a Node)>,
-    taken: Vec<(&'static str, Option<&'a Origin>)>,
+    origin: &'a ValueOrigin,
+    left: Vec<(&'a ConfigKey, &'a Node)>,
+    taken: Vec<(&'static str, Option<&'a ValueOrigin>)>,
 }
 
 impl<'a> Keys<'a> {
@@ -50,7 +50,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Where a key that was taken stands, or the section if it has none.
-    pub fn origin(&self, name: &str) -> &'a Origin {
+    pub fn origin(&self, name: &str) -> &'a ValueOrigin {
         self.taken.iter().find(|(it, _)| *it == name).and_then(|(_, origin)| *origin).unwrap_or(self.origin)
     }
 
@@ -67,6 +67,5 @@ impl<'a> Keys<'a> {
 
 /// The value of a key, or what is wrong with it.
 pub(super) fn leaf<T: DeserializeOwned>(node: &Node, key: &str) -> Result<T> {
-    let value = node.to_value();
-    T::deserialize(value.clone()).map_err(|error| Fault::of_value(&value, error.message()).at(&node.origin, key))
+    read_value(&node.to_value()).map_err(|fault| fault.at(&node.origin, key))
 }

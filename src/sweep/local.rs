@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, kill_process};
 
-use super::folder::{Folder, Record};
-use super::task::{Kind, Next, Task, next, tasks};
+use super::folder::{SweepFolder, SweepRecord};
+use super::task::{NextAction, SweepTask, TaskKind, next, tasks};
 use crate::disk::atomic::write_error;
 use crate::run::{Signal, Stop};
 
@@ -45,29 +45,29 @@ impl fmt::Display for Machine {
 /// What a display is told.
 pub enum Event<'a> {
     Started {
-        task: &'a Task,
+        task: &'a SweepTask,
         /// Arguments of `rft`.
         args: &'a [String],
     },
     /// Another process, left over from an earlier start, is at work on it.
-    Waiting(&'a Task),
+    Waiting(&'a SweepTask),
     Ended {
-        task: &'a Task,
-        end: &'a End,
+        task: &'a SweepTask,
+        end: &'a TaskEnd,
         seconds: f64,
     },
     /// A while has passed.
     Tick {
-        running: Vec<&'a Task>,
+        running: Vec<&'a SweepTask>,
     },
 }
 
 /// How a task came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum TaskEnd {
     /// By this process or before.
     Done,
-    Failed(Failure),
+    Failed(TaskFailure),
     /// The run that it needs has failed.
     Skipped,
     /// The sweep was asked to stop.
@@ -75,7 +75,7 @@ pub enum End {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct TaskFailure {
     /// What the process ended with.
     pub status: String,
     pub log: PathBuf,
@@ -130,15 +130,15 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Does all that is missing of a sweep, until it is done or asked to stop. The ends are in the order of the tasks.
 pub fn work(
-    folder: &Folder,
-    record: &Record,
+    folder: &SweepFolder,
+    record: &SweepRecord,
     machine: &Machine,
     children: &Children,
     stop: &Stop,
     show: &mut dyn FnMut(Event),
-) -> Result<Vec<(Task, End)>> {
+) -> Result<Vec<(SweepTask, TaskEnd)>> {
     let tasks = tasks(record);
-    let mut ends: BTreeMap<usize, End> = BTreeMap::new();
+    let mut ends: BTreeMap<usize, TaskEnd> = BTreeMap::new();
     // By slot: the task at work there, and since when.
     let mut slots: BTreeMap<usize, (usize, Instant)> = BTreeMap::new();
     // Tasks that a process of an earlier start is at work on, and since when they are waited for.
@@ -171,20 +171,20 @@ pub fn work(
                     Need::Met => {}
                     Need::Open => continue,
                     Need::Failed => {
-                        ends.insert(at, End::Skipped);
+                        ends.insert(at, TaskEnd::Skipped);
                         continue;
                     }
                 }
                 let started = next(folder, record, task).and_then(|next| match next {
-                    Next::Start(args) => start(folder, task, &args, machine, slot).map(|it| Some((it, args))),
-                    Next::Done => {
+                    NextAction::Start(args) => start(folder, task, &args, machine, slot).map(|it| Some((it, args))),
+                    NextAction::Done => {
                         if let Some(since) = awaited.remove(&at) {
-                            show(Event::Ended { task, end: &End::Done, seconds: since.elapsed().as_secs_f64() });
+                            show(Event::Ended { task, end: &TaskEnd::Done, seconds: since.elapsed().as_secs_f64() });
                         }
-                        ends.insert(at, End::Done);
+                        ends.insert(at, TaskEnd::Done);
                         Ok(None)
                     }
-                    Next::Busy => {
+                    NextAction::Busy => {
                         awaited.entry(at).or_insert_with(|| {
                             show(Event::Waiting(task));
                             Instant::now()
@@ -201,8 +201,8 @@ pub fn work(
                     Ok(None) => {}
                     // What is wrong with one task stops no other.
                     Err(error) => {
-                        let failure = Failure::new(folder, task, format!("{error:#}"))?;
-                        let end = End::Failed(failure);
+                        let failure = TaskFailure::new(folder, task, format!("{error:#}"))?;
+                        let end = TaskEnd::Failed(failure);
                         show(Event::Ended { task, end: &end, seconds: 0.0 });
                         ends.insert(at, end);
                     }
@@ -215,7 +215,7 @@ pub fn work(
         show(Event::Tick { running: slots.values().map(|(at, _)| &tasks[*at]).collect() });
         thread::sleep(POLL);
     }
-    let end_of = |(at, task): (usize, Task)| (task, ends.get(&at).cloned().unwrap_or(End::Stopped));
+    let end_of = |(at, task): (usize, SweepTask)| (task, ends.get(&at).cloned().unwrap_or(TaskEnd::Stopped));
     Ok(tasks.into_iter().enumerate().map(end_of).collect())
 }
 
@@ -226,17 +226,17 @@ enum Need {
     Failed,
 }
 
-fn needed(tasks: &[Task], ends: &BTreeMap<usize, End>, task: &Task) -> Need {
+fn needed(tasks: &[SweepTask], ends: &BTreeMap<usize, TaskEnd>, task: &SweepTask) -> Need {
     let Some(run) = &task.needs else { return Need::Met };
-    let at = tasks.iter().position(|it| it.kind == Kind::Run && it.name == *run);
+    let at = tasks.iter().position(|it| it.kind == TaskKind::Run && it.name == *run);
     match at.and_then(|at| ends.get(&at)) {
-        Some(End::Done) => Need::Met,
+        Some(TaskEnd::Done) => Need::Met,
         Some(_) => Need::Failed,
         None => Need::Open,
     }
 }
 
-fn start(folder: &Folder, task: &Task, args: &[String], machine: &Machine, slot: usize) -> Result<Child> {
+fn start(folder: &SweepFolder, task: &SweepTask, args: &[String], machine: &Machine, slot: usize) -> Result<Child> {
     let mut command = command(&machine.program, args, Some(machine.threads));
     if let Some(gpu) = machine.gpus.get(slot % machine.gpus.len().max(1)) {
         command.env("CUDA_VISIBLE_DEVICES", gpu);
@@ -270,8 +270,8 @@ pub(super) fn unconfigured(command: &mut Command) {
 
 /// Replaces this process by that of a task; returns only the error of a program that does not start.
 pub fn become_task(
-    folder: &Folder,
-    task: &Task,
+    folder: &SweepFolder,
+    task: &SweepTask,
     program: &Path,
     args: &[String],
     threads: Option<usize>,
@@ -283,33 +283,33 @@ pub fn become_task(
 }
 
 /// The log of a task, open at its end; that it failed before is forgotten.
-pub(super) fn log(folder: &Folder, task: &Task) -> Result<File> {
+pub(super) fn log(folder: &SweepFolder, task: &SweepTask) -> Result<File> {
     _ = fs::remove_file(folder.failed_path(&task.name));
     let path = folder.log_path(&task.name);
     OpenOptions::new().create(true).append(true).open(&path).map_err(|error| write_error(&path, &error))
 }
 
-fn end(folder: &Folder, task: &Task, status: ExitStatus, stop: &Stop) -> Result<End> {
+fn end(folder: &SweepFolder, task: &SweepTask, status: ExitStatus, stop: &Stop) -> Result<TaskEnd> {
     if status.success() {
-        return Ok(End::Done);
+        return Ok(TaskEnd::Done);
     }
     let code = status.code();
     let by_signal =
         [Signal::Interrupt, Signal::Terminate, Signal::Preempt].iter().any(|it| code == Some(it.exit_code()));
     if stop.requested().is_some() && (by_signal || status.signal().is_some()) {
-        return Ok(End::Stopped);
+        return Ok(TaskEnd::Stopped);
     }
     let status = match (code, status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None) => "an unknown end".to_owned(),
     };
-    Ok(End::Failed(Failure::new(folder, task, status)?))
+    Ok(TaskEnd::Failed(TaskFailure::new(folder, task, status)?))
 }
 
-impl Failure {
+impl TaskFailure {
     /// Also leaves a mark on the disk.
-    pub(super) fn new(folder: &Folder, task: &Task, status: String) -> Result<Self> {
+    pub(super) fn new(folder: &SweepFolder, task: &SweepTask, status: String) -> Result<Self> {
         let log = folder.log_path(&task.name);
         let mark = folder.failed_path(&task.name);
         fs::write(&mark, format!("{status}\n")).map_err(|error| write_error(&mark, &error))?;

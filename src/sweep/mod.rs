@@ -17,6 +17,6 @@ pub mod slurm;
 pub mod starts;
 pub mod task;
 
-pub use expand::{Eval, Run, Sweep, expand};
+pub use expand::{Eval, Sweep, SweepRun, expand};
 pub use file::SweepFile;
-pub use folder::{Folder, State};
+pub use folder::{SweepFolder, TaskState};

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::file::SlurmSection;
-use super::folder::{Record, State};
+use super::folder::{SweepRecord, TaskState};
 use super::task::in_shell;
 
 /// An array of jobs, before or after it was submitted.
@@ -24,7 +24,7 @@ pub struct Array {
 
 /// What is to be submitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct SlurmPlan {
     pub runs: Array,
     /// Evaluations of those runs.
     pub evals: Array,
@@ -59,10 +59,10 @@ impl Array {
 }
 
 /// What is missing and not in the queue, by what is on disk. `queued` has the job of each task that waits or runs.
-pub fn plan(record: &Record, states: &BTreeMap<String, State>, queued: &BTreeMap<String, u64>) -> Plan {
+pub fn plan(record: &SweepRecord, states: &BTreeMap<String, TaskState>, queued: &BTreeMap<String, u64>) -> SlurmPlan {
     let (mut runs, mut evals, mut ready) = (Array::new("runs"), Array::new("evals"), Array::new("ready"));
     let mut evals_after: BTreeMap<u64, Array> = BTreeMap::new();
-    let is_done = |name: &str| states.get(name) == Some(&State::Done);
+    let is_done = |name: &str| states.get(name) == Some(&TaskState::Done);
     for (number, run) in record.runs.iter().enumerate() {
         if !is_done(&run.name) && !queued.contains_key(&run.name) {
             runs.add(number, &run.name);
@@ -83,7 +83,7 @@ pub fn plan(record: &Record, states: &BTreeMap<String, State>, queued: &BTreeMap
             },
         }
     }
-    Plan { runs, evals, evals_after, ready }
+    SlurmPlan { runs, evals, evals_after, ready }
 }
 
 /// The script of an array, for `sbatch`.
@@ -185,10 +185,10 @@ fn task_of(id: &str) -> Option<(u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::expand::{Eval, Run};
+    use crate::sweep::expand::{Eval, SweepRun};
 
-    fn record() -> Record {
-        let run = |name: &str| Run { name: name.into(), arm: name.into(), seed: 1, varies: BTreeMap::new() };
+    fn record() -> SweepRecord {
+        let run = |name: &str| SweepRun { name: name.into(), arm: name.into(), seed: 1, varies: BTreeMap::new() };
         let eval = |name: &str, run: Option<&str>| Eval {
             name: name.into(),
             run: run.map(str::to_owned),
@@ -199,7 +199,7 @@ mod tests {
             ppe: None,
             config: "a".into(),
         };
-        Record {
+        SweepRecord {
             rft: "0".into(),
             name: "s".into(),
             demonstration: false,
@@ -233,7 +233,8 @@ mod tests {
         );
         assert_eq!((everything.ready, everything.evals_after), (array("ready", &[(4, &["base"])]), BTreeMap::new()));
 
-        let states = [("a", State::Done), ("base", State::Done), ("a-own", State::Done), ("d", State::Failed)];
+        let states =
+            [("a", TaskState::Done), ("base", TaskState::Done), ("a-own", TaskState::Done), ("d", TaskState::Failed)];
         let states = states.map(|(name, state)| (name.to_owned(), state)).into();
         let queued = [("b".to_owned(), 7), ("c".to_owned(), 7), ("c-own".to_owned(), 8)].into();
         let rest = plan(&record(), &states, &queued);

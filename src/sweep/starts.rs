@@ -10,9 +10,9 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::folder::Folder;
+use super::folder::SweepFolder;
 use super::local::log;
-use super::task::{Kind, Task};
+use super::task::{SweepTask, TaskKind};
 use crate::disk::atomic;
 use crate::run::RunDir;
 
@@ -29,7 +29,7 @@ struct Starts {
 ///
 /// # Errors
 /// It has been started here often enough; its log says so too.
-pub fn count(folder: &Folder, task: &Task, restarts: u32) -> Result<()> {
+pub fn count(folder: &SweepFolder, task: &SweepTask, restarts: u32) -> Result<()> {
     let path = folder.starts_path(&task.name);
     let place = place(folder, task)?;
     let before = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Starts>(&text).ok());
@@ -50,13 +50,13 @@ pub fn count(folder: &Folder, task: &Task, restarts: u32) -> Result<()> {
 }
 
 /// How far a task is: the step of a run's newest checkpoint, the bytes of an evaluation.
-fn place(folder: &Folder, task: &Task) -> Result<u64> {
+fn place(folder: &SweepFolder, task: &SweepTask) -> Result<u64> {
     match task.kind {
-        Kind::Run => match RunDir::open(&folder.run_path(&task.name)) {
+        TaskKind::Run => match RunDir::open(&folder.run_path(&task.name)) {
             Ok(run) => Ok(run.checkpoints()?.last().map_or(0, |step| *step as u64)),
             Err(_) => Ok(0),
         },
-        Kind::Eval => Ok(bytes(&folder.eval_path(&task.name))),
+        TaskKind::Eval => Ok(bytes(&folder.eval_path(&task.name))),
     }
 }
 
@@ -73,9 +73,9 @@ mod tests {
     #[test]
     fn three_starts_at_one_place_are_enough() {
         let place = tempfile::tempdir().unwrap();
-        let folder = Folder { path: place.path().to_owned() };
+        let folder = SweepFolder { path: place.path().to_owned() };
         fs::create_dir(place.path().join("logs")).unwrap();
-        let run = Task { name: "a-s1".into(), kind: Kind::Run, needs: None };
+        let run = SweepTask { name: "a-s1".into(), kind: TaskKind::Run, needs: None };
         let checkpoint = |step: usize| {
             fs::create_dir_all(folder.run_path("a-s1").join(format!("checkpoints/step-{step:06}"))).unwrap();
         };
@@ -91,7 +91,7 @@ mod tests {
         start(0).unwrap();
         start(1).unwrap();
 
-        let eval = Task { name: "base".into(), kind: Kind::Eval, needs: None };
+        let eval = SweepTask { name: "base".into(), kind: TaskKind::Eval, needs: None };
         fs::create_dir_all(folder.eval_path("base").join("arithmetic")).unwrap();
         for restarts in 0..6 {
             fs::write(folder.eval_path("base").join("arithmetic/samples.jsonl"), "x".repeat(restarts as usize))

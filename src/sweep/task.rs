@@ -6,31 +6,31 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::expand::Eval;
-use super::folder::{Folder, Record, State};
+use super::folder::{SweepFolder, SweepRecord, TaskState};
 use crate::disk::lock::is_held;
 
 /// A process of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
+pub struct SweepTask {
     pub name: String,
-    pub kind: Kind,
+    pub kind: TaskKind,
     /// The run that has to be done before.
     pub needs: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TaskKind {
     Run,
     Eval,
 }
 
 /// All tasks in the order in which they are best started: the base first, since it needs no training and shows soonest where
 /// data are missing; then each run and, after it, its evaluations.
-pub fn tasks(record: &Record) -> Vec<Task> {
-    let eval = |eval: &Eval| Task { name: eval.name.clone(), kind: Kind::Eval, needs: eval.run.clone() };
-    let mut tasks: Vec<Task> = record.evals.iter().filter(|it| it.run.is_none()).map(eval).collect();
+pub fn tasks(record: &SweepRecord) -> Vec<SweepTask> {
+    let eval = |eval: &Eval| SweepTask { name: eval.name.clone(), kind: TaskKind::Eval, needs: eval.run.clone() };
+    let mut tasks: Vec<SweepTask> = record.evals.iter().filter(|it| it.run.is_none()).map(eval).collect();
     for run in &record.runs {
-        tasks.push(Task { name: run.name.clone(), kind: Kind::Run, needs: None });
+        tasks.push(SweepTask { name: run.name.clone(), kind: TaskKind::Run, needs: None });
         tasks.extend(record.evals.iter().filter(|it| it.run.as_ref() == Some(&run.name)).map(eval));
     }
     tasks
@@ -38,7 +38,7 @@ pub fn tasks(record: &Record) -> Vec<Task> {
 
 /// What is to be done for `task` now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAction {
     /// Nothing.
     Done,
     /// Another process is at work on it.
@@ -49,26 +49,26 @@ pub enum Next {
 
 /// What is to be done for a task, by what is on disk. Leavings of a process that was killed before it had written down what
 /// it is are removed.
-pub fn next(folder: &Folder, record: &Record, task: &Task) -> Result<Next> {
+pub fn next(folder: &SweepFolder, record: &SweepRecord, task: &SweepTask) -> Result<NextAction> {
     match task.kind {
-        Kind::Run => match folder.run_view(&task.name)?.state {
-            State::Done => Ok(Next::Done),
-            State::Running => Ok(Next::Busy),
-            _ => train(folder, &task.name).map(Next::Start),
+        TaskKind::Run => match folder.run_view(&task.name)?.state {
+            TaskState::Done => Ok(NextAction::Done),
+            TaskState::Running => Ok(NextAction::Busy),
+            _ => train(folder, &task.name).map(NextAction::Start),
         },
-        Kind::Eval => {
+        TaskKind::Eval => {
             let eval = record.eval(&task.name).with_context(|| format!("there is no evaluation `{}`", task.name))?;
             match folder.eval_state(eval) {
-                State::Done => Ok(Next::Done),
-                State::Running => Ok(Next::Busy),
-                _ => Ok(Next::Start(evaluate(folder, record, eval))),
+                TaskState::Done => Ok(NextAction::Done),
+                TaskState::Running => Ok(NextAction::Busy),
+                _ => Ok(NextAction::Start(evaluate(folder, record, eval))),
             }
         }
     }
 }
 
 /// `rft train` for a run that is not done.
-fn train(folder: &Folder, run: &str) -> Result<Vec<String>> {
+fn train(folder: &SweepFolder, run: &str) -> Result<Vec<String>> {
     let path = folder.run_path(run);
     if !path.is_dir() {
         return Ok(fresh(folder, run));
@@ -85,12 +85,12 @@ fn train(folder: &Folder, run: &str) -> Result<Vec<String>> {
 }
 
 /// `rft train` for a run that does not exist.
-pub fn fresh(folder: &Folder, run: &str) -> Vec<String> {
+pub fn fresh(folder: &SweepFolder, run: &str) -> Vec<String> {
     strings(["train", "--yes", "--config", &shown(&folder.config_path(run))])
 }
 
 /// `rft eval`; it goes on by itself.
-pub fn evaluate(folder: &Folder, record: &Record, eval: &Eval) -> Vec<String> {
+pub fn evaluate(folder: &SweepFolder, record: &SweepRecord, eval: &Eval) -> Vec<String> {
     let mut args = strings(["eval", "--yes"]);
     match &eval.run {
         Some(run) => args.extend(strings(["--adapter", &shown(&folder.run_path(run))])),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::config::RunConfig;
 use crate::data::decontaminate::Contamination;
-use crate::data::{self, Fetch, Loaded, Question};
+use crate::data::{self, Fetch, LoadedData, Question};
 use crate::disk::atomic;
 use crate::eval::bench;
 use crate::run::RunDir;
@@ -23,7 +23,7 @@ pub fn load(
     fetch: Fetch,
     data_dir: Option<&Path>,
     recorded: Option<Contamination>,
-) -> Result<(Loaded, Contamination)> {
+) -> Result<(LoadedData, Contamination)> {
     let (section, seed) = (&config.data, config.train.seed);
     if let Some(recorded) = recorded {
         let mut screen = |questions: Vec<Question>| {

@@ -1,18 +1,20 @@
 //! Loads and checks everything that a run needs, from its configuration.
 
 use super::contamination;
-use super::sample::{Item, Sampler, render_all};
-use crate::config::{DataSection, RunConfig};
+use super::sample::{RolloutScorer, TrainQuestion, render_all};
+use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
+use crate::disk::atomic;
 use crate::disk::hash::sha256;
-use crate::model::hub;
-use crate::model::source::Source;
+use crate::model::hub::{self, is_hub_id};
+use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
-use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
+use crate::run::RunDir;
+use crate::run::manifest::{Manifest, PromptIdentity, SourceRecord};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,8 +24,8 @@ pub struct Setup {
     pub policy: Policy,
     pub prior: PriorPrompt,
     pub rewards: RewardSet,
-    pub questions: Vec<Item>,
-    pub held_out: Vec<Item>,
+    pub questions: Vec<TrainQuestion>,
+    pub held_out: Vec<TrainQuestion>,
     /// Notes for the user: the questions that were left out, and why.
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
@@ -37,7 +39,7 @@ impl Setup {
     /// benchmarks to compare the questions with; for a resumed run, `recorded` has the result of that comparison.
     pub fn new(
         config: &RunConfig,
-        source: &Source,
+        source: &ModelSource,
         data_dir: Option<&Path>,
         recorded: Option<Contamination>,
     ) -> Result<Self> {
@@ -47,7 +49,7 @@ impl Setup {
         let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
         let policy = Policy::load(source, config)?;
         let mut notes = questions.notes;
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<Item>> {
+        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<TrainQuestion>> {
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
             if long > 0 {
@@ -78,8 +80,8 @@ impl Setup {
     }
 
     /// Generates and scores completions.
-    pub fn sampler(&self, config: &RunConfig) -> Sampler<'_> {
-        Sampler {
+    pub fn scorer(&self, config: &RunConfig) -> RolloutScorer<'_> {
+        RolloutScorer {
             policy: &self.policy,
             prior: &self.prior,
             rewards: &self.rewards,
@@ -90,11 +92,24 @@ impl Setup {
         }
     }
 
+    /// Creates the run directory and writes the run's configuration and prompt. `model` is the name of the model's source.
+    pub fn start(&self, config: &RunConfig, model: &str) -> Result<RunDir> {
+        // The second part of a Hub id; a file name without its extension.
+        let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
+        let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
+        let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
+        // Before the configuration: a folder with a configuration can be resumed, and that requires the excluded rows to be known.
+        contamination::write(&self.contamination, &run)?;
+        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
+        atomic::write(&run.prompt(), self.prior.to_toml().as_bytes())?;
+        Ok(run)
+    }
+
     /// The manifest of a new run.
     pub fn manifest(&self, config: &RunConfig) -> Manifest {
-        let identity = |path: &str, revision: &str, hash: &str| Identity {
+        let identity = |path: &str, revision: &str, hash: &str| SourceRecord {
             path: path.to_owned(),
-            revision: is_hub_id(path).then(|| revision.to_owned()),
+            revision: (is_hub_id(path) && !Path::new(path).exists()).then(|| revision.to_owned()),
             files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),
         };
         Manifest {
@@ -110,10 +125,6 @@ impl Setup {
             sessions: Vec::new(),
         }
     }
-}
-
-fn is_hub_id(path: &str) -> bool {
-    path.contains('/') && !std::path::Path::new(path).exists()
 }
 
 /// The questions of a run: for training, and held out for evaluation. No question is in both.

@@ -5,13 +5,15 @@
 
 use crate::config::LoraSection;
 use crate::disk::atomic;
-use crate::grpo::adamw::{AdamW, Layout};
+use crate::grpo::adamw::{AdamW, ParameterLayout};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::peft::{load_adapter, save_adapter};
 use crate::model::safetensors::{Dtype, SafetensorsFile, Writer};
-use anyhow::{Context, Result};
+use crate::run::RunDir;
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -37,15 +39,54 @@ pub struct Counters {
     pub num_tokens: u64,
 }
 
+/// The version of a checkpoint's form, in its counters' file. Files without one are of version 1.
+const VERSION: u64 = 1;
+
 const COUNTERS: &str = "trainer_state.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const ADAPTER: &str = "adapter";
+
+impl Counters {
+    fn to_json(&self) -> Result<Vec<u8>> {
+        let mut file = serde_json::to_value(self)?;
+        file["version"] = VERSION.into();
+        let mut text = serde_json::to_vec_pretty(&file)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    fn from_json(text: &[u8]) -> Result<Self> {
+        let mut file: serde_json::Map<String, Value> = serde_json::from_slice(text)?;
+        let version = file.remove("version").map_or(Some(1), |it| it.as_u64());
+        ensure!(
+            version == Some(VERSION),
+            "the checkpoint has another form than this version of `rft` reads (version {VERSION})\n\
+             hint: resume the run with the version of `rft` that started it"
+        );
+        Ok(serde_json::from_value(Value::Object(file))?)
+    }
+}
 
 impl TrainState {
     pub fn new(config: &ModelConfig, lora: &LoraSection, seed: u64) -> Result<Self> {
         let adapter = Adapter::new(config, lora, seed)?;
         let adamw = AdamW::new(adapter.params.len());
         Ok(Self { counters: Counters::default(), adapter, adamw })
+    }
+
+    /// The state of the newest valid checkpoint of `run`, or the initial state. For each newer checkpoint that is damaged,
+    /// `skipped` is called with its step and the error.
+    pub fn resume(
+        run: &RunDir,
+        config: &ModelConfig,
+        lora: &LoraSection,
+        seed: u64,
+        skipped: impl FnMut(usize, anyhow::Error),
+    ) -> Result<Self> {
+        match run.newest_checkpoint(skipped)? {
+            Some(step) => Self::load(&run.checkpoint(step), config, lora),
+            None => Self::new(config, lora, seed),
+        }
     }
 
     /// Writes a checkpoint folder, completely or not at all. `base` is the model's name for the adapter's file.
@@ -59,9 +100,7 @@ impl TrainState {
                 file.write(name, values)?;
             }
             file.finish()?;
-            let mut counters = serde_json::to_vec_pretty(&self.counters)?;
-            counters.push(b'\n');
-            atomic::write(&folder.join(COUNTERS), &counters)
+            atomic::write(&folder.join(COUNTERS), &self.counters.to_json()?)
         })
     }
 
@@ -70,7 +109,7 @@ impl TrainState {
         let adapter = load_adapter(&folder.join(ADAPTER), config, Some(lora))?;
         let path = folder.join(COUNTERS);
         let text = std::fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
-        let counters: Counters = serde_json::from_slice(&text).with_context(|| format!("read `{}`", path.display()))?;
+        let counters = Counters::from_json(&text).with_context(|| format!("read `{}`", path.display()))?;
         let file = SafetensorsFile::open(&folder.join(OPTIMIZER))?;
         let moments: BTreeMap<String, Vec<f32>> =
             file.tensors().keys().map(|name| Ok((name.clone(), file.read(name)?))).collect::<Result<_>>()?;
@@ -79,6 +118,25 @@ impl TrainState {
     }
 }
 
-fn layout(adapter: &Adapter) -> Layout {
+fn layout(adapter: &Adapter) -> ParameterLayout {
     adapter.slots.iter().map(|(name, slot)| (name.clone(), slot.range.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_have_a_version() {
+        let counters = Counters { step: 3, num_tokens: 70, ..Counters::default() };
+        let text = String::from_utf8(counters.to_json().unwrap()).unwrap();
+        assert_eq!(Counters::from_json(text.as_bytes()).unwrap(), counters);
+        assert!(text.contains("\"version\": 1"), "{text}");
+        let other = text.replace("\"version\": 1", "\"version\": 2");
+        let error = Counters::from_json(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("hint: resume the run with"), "{error}");
+        let mut before: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+        before.remove("version");
+        assert_eq!(Counters::from_json(&serde_json::to_vec(&before).unwrap()).unwrap(), counters);
+    }
 }

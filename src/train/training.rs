@@ -1,8 +1,8 @@
 //! The parts of a run, and the observer of its rollouts.
 
-use super::sample::{Item, Sampler};
+use super::sample::{RolloutScorer, TrainQuestion};
 use crate::config::RunConfig;
-use crate::rollout::Watch;
+use crate::rollout::RolloutWatch;
 use crate::run::{Progress, RunDir, Stop};
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use std::time::Instant;
 pub struct Training<'a> {
     pub config: &'a RunConfig,
     /// Generates and scores completions.
-    pub sampler: Sampler<'a>,
+    pub scorer: RolloutScorer<'a>,
     /// The model's name, for the adapter's files.
     pub base: &'a str,
-    pub questions: &'a [Item],
-    pub held_out: &'a [Item],
+    pub questions: &'a [TrainQuestion],
+    pub held_out: &'a [TrainQuestion],
     pub run: &'a RunDir,
     pub progress: &'a Progress,
     pub stop: &'a Stop,
@@ -28,8 +28,8 @@ pub(super) struct Watching<'a> {
     pub shown: Instant,
 }
 
-impl Watch for Watching<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+impl RolloutWatch for Watching<'_> {
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.tokens += 1;
     }
 

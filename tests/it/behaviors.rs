@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use rft::behavior::agreement::{Tally, match_spans};
-use rft::behavior::{Class, Classifier, Measured, Span};
+use rft::behavior::agreement::{ConfusionCounts, match_spans};
+use rft::behavior::{BehaviorSpan, Class, Classifier, RuleAgreement};
 use rft::disk::hash::sha256;
 use rft::prompt;
 use serde::Deserialize;
@@ -40,12 +40,17 @@ struct Label {
 }
 
 impl Labelled {
-    fn labels(&self) -> Vec<Span> {
-        let span = |label: &Label| Span { class: label.class, start: label.start, end: label.end, rule: String::new() };
+    fn labels(&self) -> Vec<BehaviorSpan> {
+        let span = |label: &Label| BehaviorSpan {
+            class: label.class,
+            start: label.start,
+            end: label.end,
+            rule: String::new(),
+        };
         self.spans.iter().map(span).collect()
     }
 
-    fn found(&self) -> Vec<Span> {
+    fn found(&self) -> Vec<BehaviorSpan> {
         let prior = prompt::find(&self.ppe).unwrap();
         Classifier::built_in().classify(&format!("{}\n{}", prior.text, self.question), &self.text)
     }
@@ -89,12 +94,12 @@ fn the_labels_are_sound() {
 }
 
 /// By response: is the class there? And by span: do they meet?
-fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (Tally, Tally)> {
-    let mut tallies: BTreeMap<Class, (Tally, Tally)> = BTreeMap::new();
+fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (ConfusionCounts, ConfusionCounts)> {
+    let mut tallies: BTreeMap<Class, (ConfusionCounts, ConfusionCounts)> = BTreeMap::new();
     for row in rows {
         let (found, labels) = (row.found(), row.labels());
         for class in Class::ALL {
-            let has = |spans: &[Span]| spans.iter().any(|span| span.class == class);
+            let has = |spans: &[BehaviorSpan]| spans.iter().any(|span| span.class == class);
             let (presence, spans) = tallies.entry(class).or_default();
             presence.add(has(&found), has(&labels));
             match_spans(spans, class, &found, &labels);
@@ -103,22 +108,22 @@ fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (Tal
     tallies
 }
 
-fn measured(tally: &Tally) -> Measured {
+fn measured(tally: &ConfusionCounts) -> RuleAgreement {
     let round = |value: Option<f64>| (value.unwrap_or(0.0) * 1000.0).round() / 1000.0;
-    Measured { precision: round(tally.precision()), recall: round(tally.recall()), f1: round(tally.f1()) }
+    RuleAgreement { precision: round(tally.precision()), recall: round(tally.recall()), f1: round(tally.f1()) }
 }
 
 /// Over the classes that are there or were found.
-fn macro_f1(tallies: &BTreeMap<Class, (Tally, Tally)>) -> f64 {
+fn macro_f1(tallies: &BTreeMap<Class, (ConfusionCounts, ConfusionCounts)>) -> f64 {
     let f1: Vec<f64> = tallies.values().filter_map(|(presence, _)| presence.f1()).collect();
     f1.iter().sum::<f64>() / f1.len() as f64
 }
 
 /// The rows of the table in docs/behaviors.md.
-fn table(tallies: &BTreeMap<Class, (Tally, Tally)>) -> String {
+fn table(tallies: &BTreeMap<Class, (ConfusionCounts, ConfusionCounts)>) -> String {
     let mut text = String::new();
     for (class, (presence, spans)) in tallies {
-        let Tally { true_positives: both, false_positives, false_negatives, .. } = presence;
+        let ConfusionCounts { true_positives: both, false_positives, false_negatives, .. } = presence;
         let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |it| format!("{it:.digits$}"));
         writeln!(
             text,

@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
-use rft::code::{CodeVerdict, Status, Task, Tasks, grade, grade_response, sanitize};
+use rft::code::{CodeTask, CodeVerdict, Tasks, TestStatus, grade, grade_response, sanitize};
 use rft::eval::asked::QuestionRecord;
-use rft::eval::bench::{Origin, find};
+use rft::eval::bench::{QuestionOrigin, find};
 use rft::eval::grade::Grader;
 use rft::eval::profile::Extraction;
 use rft::sandbox::Sandbox;
@@ -20,12 +20,12 @@ pub fn sandbox() -> Option<&'static Sandbox> {
 
 fn tasks() -> Option<Tasks> {
     let folder = data()?;
-    let Origin::Hub(set) = find("humaneval+").unwrap().origin else { panic!("HumanEval+ is a set of the hub") };
+    let QuestionOrigin::Hub(set) = find("humaneval+").unwrap().origin else { panic!("HumanEval+ is a set of the hub") };
     Some(Tasks::read(&set.find(Some(&folder)).unwrap()).unwrap())
 }
 
 /// The verdicts of one program per task, several at a time.
-fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&Task) -> String + Sync) -> Vec<CodeVerdict> {
+fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&CodeTask) -> String + Sync) -> Vec<CodeVerdict> {
     tasks.tasks.par_iter().map(|task| grade(sandbox, task, &program(task)).unwrap()).collect()
 }
 
@@ -38,7 +38,7 @@ fn all_reference_solutions_pass() {
         for (task, verdict) in tasks.tasks.iter().zip(&verdicts) {
             assert_eq!(
                 (verdict.base, verdict.plus),
-                (Status::Passed, Status::Passed),
+                (TestStatus::Passed, TestStatus::Passed),
                 "{}, {time}: {verdict:?}",
                 task.id
             );
@@ -50,10 +50,10 @@ fn all_reference_solutions_pass() {
 fn programs_without_a_solution_do_not_pass() {
     let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
     for body in ["pass", "return None", "return 'rft'"] {
-        let program = |task: &Task| format!("{}\n    {body}\n", task.prompt);
+        let program = |task: &CodeTask| format!("{}\n    {body}\n", task.prompt);
         for (task, verdict) in tasks.tasks.iter().zip(grade_all(sandbox, &tasks, program)) {
-            assert_ne!(verdict.base, Status::Passed, "{} with `{body}`", task.id);
-            assert_ne!(verdict.plus, Status::Passed, "{} with `{body}`", task.id);
+            assert_ne!(verdict.base, TestStatus::Passed, "{} with `{body}`", task.id);
+            assert_ne!(verdict.plus, TestStatus::Passed, "{} with `{body}`", task.id);
         }
     }
 }
@@ -99,14 +99,14 @@ fn completions_are_graded() {
 }
 
 /// A task that needs no data.
-fn own_task(file: &str) -> Task {
+fn own_task(file: &str) -> CodeTask {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tasks.jsonl");
     std::fs::write(&path, file).unwrap();
     Tasks::read(&path).unwrap().tasks.remove(0)
 }
 
-fn halves() -> Task {
+fn halves() -> CodeTask {
     own_task(
         r#"{"task_id": "own/0", "prompt": "def half(x):\n    \"\"\"Half of x.\"\"\"\n", "entry_point": "half",
             "canonical_solution": "    return [y / 2 for y in x]\n", "contract": "", "atol": 0,
@@ -120,7 +120,7 @@ fn halves() -> Task {
 fn a_program_passes_base_and_plus_or_base_only_or_neither() {
     let Some(sandbox) = sandbox() else { return };
     let task = halves();
-    use Status::*;
+    use TestStatus::*;
     for (program, base, plus) in [
         ("def half(x): return [y / 2 for y in x]", Passed, Passed),
         ("def half(x): return [y * 0.5 + 1e-9 for y in x]", Passed, Passed),
@@ -147,7 +147,7 @@ fn a_completion_contains_a_program_or_is_unparsable() {
     let task = halves();
     let grade = |response: &str| grade_response(sandbox, &task, response, Some("answer")).unwrap().plus;
     let right = "def half(x):\n    return [y / 2 for y in x]";
-    use Status::*;
+    use TestStatus::*;
     for (response, status) in [
         (format!("<think>hm</think><answer>\n```python\n{right}\n```\n</answer>"), Passed),
         (format!("<answer>It is simple.</answer>\n```\n{right}\n```"), Passed),
@@ -170,9 +170,12 @@ fn any_zero_passes_the_oracle_of_find_zero() {
     let task = own_task(
         r#"{"task_id": "own/1", "prompt": "", "entry_point": "find_zero", "canonical_solution": "def find_zero(xs): return 1.0", "atol": 0.0001, "base_input": [[[-1, 0, 1]]], "plus_input": []}"#,
     );
-    for (zero, status) in
-        [("1.0", Status::Passed), ("-1.0", Status::Passed), ("1.1", Status::Wrong), ("None", Status::Wrong)]
-    {
+    for (zero, status) in [
+        ("1.0", TestStatus::Passed),
+        ("-1.0", TestStatus::Passed),
+        ("1.1", TestStatus::Wrong),
+        ("None", TestStatus::Wrong),
+    ] {
         let verdict = grade(sandbox, &task, &format!("def find_zero(xs): return {zero}")).unwrap();
         assert_eq!(verdict.plus, status, "{zero}");
     }
@@ -221,7 +224,7 @@ fn verdicts_are_those_of_evalplus() {
         .flat_map_iter(|row| {
             let task = tasks.tasks.iter().find(|task| task.id == row.task_id).unwrap();
             let verdict = grade(sandbox, task, &row.solution).unwrap();
-            let passes = (verdict.base == Status::Passed, verdict.plus == Status::Passed);
+            let passes = (verdict.base == TestStatus::Passed, verdict.plus == TestStatus::Passed);
             let theirs = (row.base == "pass", row.base == "pass" && row.plus == "pass");
             let verdicts = (passes != theirs).then(|| {
                 format!("{} ({}): evalplus {}/{}, here {verdict:?}", row.task_id, row.kind, row.base, row.plus)

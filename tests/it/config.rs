@@ -4,24 +4,24 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use insta::assert_snapshot;
-use rft::cli::config::Args;
+use rft::cli::config::ConfigCommandArgs;
 use rft::cli::config_args::ConfigArgs;
-use rft::config::{Layers, resolve, to_toml};
+use rft::config::{ConfigLayers, resolve, to_toml};
 
 /// The error for a file `lab.toml` with this text.
 fn of_file(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
     std::fs::write(&path, text).unwrap();
-    let error = of_layers(&Layers { files: vec![path], ..Layers::default() });
+    let error = of_layers(&ConfigLayers { files: vec![path], ..ConfigLayers::default() });
     error.replace(&format!("{}/", folder.path().display()), "")
 }
 
 fn of_set(argument: &str) -> String {
-    of_layers(&Layers { sets: vec![argument.to_owned()], ..Layers::default() })
+    of_layers(&ConfigLayers { sets: vec![argument.to_owned()], ..ConfigLayers::default() })
 }
 
-fn of_layers(layers: &Layers) -> String {
+fn of_layers(layers: &ConfigLayers) -> String {
     format!("{:#}", resolve(layers).expect_err("these layers are wrong"))
 }
 
@@ -56,7 +56,7 @@ fn an_unknown_key_is_reported_with_the_nearest_one() {
     hint: `rft config show` prints all keys
     ");
     let env = vec![("RFT_LORA__ALPHA".to_owned(), "1".to_owned())];
-    assert_snapshot!(of_layers(&Layers { env, ..Layers::default() }), @r"
+    assert_snapshot!(of_layers(&ConfigLayers { env, ..ConfigLayers::default() }), @r"
     RFT_LORA__ALPHA: unknown key `lora.alpha`
     hint: did you mean `lora.lora_alpha`?
     ");
@@ -112,7 +112,7 @@ fn an_unknown_choice_is_an_error_with_the_choices() {
     lab.toml:1:10: unknown preset `qwen2.5-7`
     hint: did you mean `qwen2.5-7b`? the presets are tiny, qwen2.5-0.5b, qwen2.5-7b
     ");
-    assert_snapshot!(of_layers(&Layers { preset: Some("gigantic".into()), ..Layers::default() }), @r"
+    assert_snapshot!(of_layers(&ConfigLayers { preset: Some("gigantic".into()), ..ConfigLayers::default() }), @r"
     --preset: unknown preset `gigantic`
     hint: the presets are tiny, qwen2.5-0.5b, qwen2.5-7b; to use your own file, pass --config
     ");
@@ -129,7 +129,7 @@ fn syntax_errors_are_reported_with_their_place() {
     --set train.steps: expected `=`
     hint: write --set section.key=value
     ");
-    let missing = Layers { files: vec![PathBuf::from("no-such.toml")], ..Layers::default() };
+    let missing = ConfigLayers { files: vec![PathBuf::from("no-such.toml")], ..ConfigLayers::default() };
     assert_snapshot!(of_layers(&missing), @"read `no-such.toml`: No such file or directory (os error 2)");
 }
 
@@ -221,7 +221,7 @@ fn a_custom_reward_is_written_and_shown_like_every_value() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
     std::fs::write(&path, text).unwrap();
-    let config = resolve(&Layers { files: vec![path], ..Layers::default() }).unwrap().config;
+    let config = resolve(&ConfigLayers { files: vec![path], ..ConfigLayers::default() }).unwrap().config;
     assert_eq!(config.reward.custom[0].timeout, 60.0);
     let written = to_toml(&config, None);
     assert_snapshot!(written.lines().find(|line| line.starts_with("custom")).unwrap(), @r#"custom = [{ name = "judge", command = ["python3", "judge.py"], weight = 0.5, timeout = 60.0 }]"#);
@@ -262,7 +262,7 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
 #[derive(Parser)]
 struct Config {
     #[command(flatten)]
-    args: Args,
+    args: ConfigCommandArgs,
 }
 
 #[test]

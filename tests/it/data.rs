@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rft::config::{DataSection, Take};
-use rft::data::{Loaded, Question, load};
+use rft::data::{LoadedData, Question, load};
 
 use crate::require::{data, file};
 
@@ -29,7 +29,7 @@ fn no_hub(id: &str, _: &str, _: &str) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Writes a file of this name and loads it.
-fn load_bytes(name: &str, bytes: &[u8]) -> anyhow::Result<Loaded> {
+fn load_bytes(name: &str, bytes: &[u8]) -> anyhow::Result<LoadedData> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -37,7 +37,7 @@ fn load_bytes(name: &str, bytes: &[u8]) -> anyhow::Result<Loaded> {
         .map_err(|error| anyhow::anyhow!(format!("{error:#}").replace(folder.path().to_str().unwrap(), "DIR")))
 }
 
-fn load_text(name: &str, text: &str) -> anyhow::Result<Loaded> {
+fn load_text(name: &str, text: &str) -> anyhow::Result<LoadedData> {
     load_bytes(name, text.as_bytes())
 }
 
@@ -47,7 +47,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn pairs(loaded: &Loaded) -> Vec<(&str, &str)> {
+fn pairs(loaded: &LoadedData) -> Vec<(&str, &str)> {
     loaded.questions.iter().map(|it| (it.text.as_str(), it.gold.as_str())).collect()
 }
 

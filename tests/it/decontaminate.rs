@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use rft::data::Question;
 use rft::data::arithmetic::{self, Split};
-use rft::data::decontaminate::{Benchmark, Contamination, SHARE, overlaps};
+use rft::data::decontaminate::{Contamination, OverlapBenchmark, SHARE, overlaps};
 use serde_json::{Value, json};
 
 use crate::cli::{rft, with};
@@ -22,8 +22,8 @@ fn questions(texts: &[&str]) -> Vec<Question> {
     texts.iter().enumerate().map(|(i, text)| question(i, text)).collect()
 }
 
-fn written(name: &str, questions: Vec<Question>) -> Benchmark {
-    Benchmark { name: name.to_owned(), questions, share: SHARE }
+fn written(name: &str, questions: Vec<Question>) -> OverlapBenchmark {
+    OverlapBenchmark { name: name.to_owned(), questions, share: SHARE }
 }
 
 fn overlap(asked: &str, row: &str) -> bool {
@@ -83,10 +83,10 @@ fn a_short_question_is_compared_whole() {
     assert!(!overlap("What is 3 + 4?", "What is 3 + 4 when it is written in the base two, and in the base five?"));
 }
 
-fn shuffled_data() -> (Vec<Question>, Vec<Benchmark>) {
+fn shuffled_data() -> (Vec<Question>, Vec<OverlapBenchmark>) {
     let rows = arithmetic::questions(Split::HeldOut, 0, &[1, 2, 3], 400);
     let asked = arithmetic::questions(Split::HeldOut, 1, &[1, 2], 300);
-    let generated = Benchmark { name: "generated".to_owned(), questions: asked, share: 1.0 };
+    let generated = OverlapBenchmark { name: "generated".to_owned(), questions: asked, share: 1.0 };
     let copies: Vec<Question> = rows.iter().step_by(7).cloned().collect();
     (rows, vec![written("copies", copies), generated])
 }

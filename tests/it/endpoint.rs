@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rft::config::{Layers, resolve};
+use rft::config::{ConfigLayers, resolve};
 use rft::eval::endpoint::Endpoint;
-use rft::eval::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
-use rft::model::source::Source;
+use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
+use rft::model::source::ModelSource;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
 use rft::rollout::policy::Policy;
-use rft::server::{Key, Options};
+use rft::server::{ApiKey, ServerOptions};
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -227,9 +227,9 @@ fn prompts(count: usize) -> Vec<Rendered> {
     (0..count).map(prompt).collect()
 }
 
-fn jobs(prompts: &[Rendered], samples: usize) -> Vec<Job<'_>> {
+fn jobs(prompts: &[Rendered], samples: usize) -> Vec<EvalJob<'_>> {
     let job =
-        |(question, prompt)| Job { question, prompt, key: 1000 + question as u64, samples: (0..samples).collect() };
+        |(question, prompt)| EvalJob { question, prompt, key: 1000 + question as u64, samples: (0..samples).collect() };
     prompts.iter().enumerate().map(job).collect()
 }
 
@@ -238,28 +238,28 @@ fn draw() -> Draw {
     Draw { sampling, max_tokens: MAX_TOKENS, stop: Vec::new(), seed: 7 }
 }
 
-fn options(stub: &Stub) -> Options {
-    Options {
+fn options(stub: &Stub) -> ServerOptions {
+    ServerOptions {
         concurrency: 4,
         tries: 4,
         pause: Duration::from_millis(4),
         time_out: HANG,
-        key: Some(Key::new(SECRET)),
-        ..Options::new(&stub.url)
+        key: Some(ApiKey::new(SECRET)),
+        ..ServerOptions::new(&stub.url)
     }
 }
 
 /// Stores the samples, and checks that each comes once.
 #[derive(Default)]
 struct Kept {
-    samples: BTreeMap<(usize, usize), Completion>,
+    samples: BTreeMap<(usize, usize), EvalCompletion>,
     tokens: usize,
     /// Cancel as soon as so many samples are kept.
     enough: Option<usize>,
 }
 
-impl Watch for Kept {
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> anyhow::Result<()> {
+impl EvalWatch for Kept {
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> anyhow::Result<()> {
         assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} came twice");
         Ok(())
     }
@@ -273,7 +273,7 @@ impl Watch for Kept {
     }
 }
 
-fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
+fn run(options: ServerOptions, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
     let prompts = prompts(questions);
     let mut kept = Kept::default();
     let done =
@@ -284,7 +284,7 @@ fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Res
     (kept, done)
 }
 
-fn error(options: Options, questions: usize) -> String {
+fn error(options: ServerOptions, questions: usize) -> String {
     format!("{:#}", run(options, questions, 1).1.unwrap_err())
 }
 
@@ -313,9 +313,9 @@ fn samples_are_drawn_in_parallel_and_handed_over_once() {
 fn samples_do_not_depend_on_the_order_of_requests() {
     let stub = Stub::start(Behaviour::default());
     let prompts = prompts(4);
-    let complete = |jobs: &[Job], concurrency| {
+    let complete = |jobs: &[EvalJob], concurrency| {
         let mut kept = Kept::default();
-        let options = Options { concurrency, ..options(&stub) };
+        let options = ServerOptions { concurrency, ..options(&stub) };
         Endpoint::connect(&options, None).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
         kept.samples
     };
@@ -380,7 +380,7 @@ fn a_sample_may_fail_twice_but_not_four_times() {
 fn samples_that_came_before_a_failure_are_kept() {
     let last = |it: &Asked| it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 2");
     let stub = Stub::start(faulty(move |it| last(it).then(|| Fault::Status(500, "", String::new()))));
-    let (kept, done) = run(Options { concurrency: 1, ..options(&stub) }, 3, 2);
+    let (kept, done) = run(ServerOptions { concurrency: 1, ..options(&stub) }, 3, 2);
     assert!(done.is_err());
     assert_eq!(kept.samples.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 0), (1, 1)]);
 }
@@ -399,7 +399,8 @@ fn the_retry_after_header_is_obeyed() {
 #[test]
 fn a_request_without_a_reply_times_out() {
     let unanswered = |stub: &Stub, tries| {
-        let options = Options { time_out: Duration::from_millis(400), pause: Duration::ZERO, tries, ..options(stub) };
+        let options =
+            ServerOptions { time_out: Duration::from_millis(400), pause: Duration::ZERO, tries, ..options(stub) };
         // On a busy machine an answer may come late, too.
         let mut endpoint = until("a connection", || Endpoint::connect(&options, None).ok());
         let mut kept = Kept::default();
@@ -486,12 +487,12 @@ fn refused_requests_are_not_retried() {
         let stub = Stub::start(faulty(move |it| {
             (it.body["max_tokens"] == MAX_TOKENS).then(|| Fault::Status(status, headers, body.clone()))
         }));
-        let told = error(Options { concurrency: 1, ..options(&stub) }, 2);
+        let told = error(ServerOptions { concurrency: 1, ..options(&stub) }, 2);
         assert!(told.contains(hint) && told.contains("sample 0 of question 0"), "{status}: {told}");
         assert_eq!(stub.samples().len(), 1, "{status}");
     }
     let locked = Stub::start(faulty(|_| Some(Fault::Status(401, "", "who are you?".into()))));
-    let told = error(Options { key: None, ..options(&locked) }, 1);
+    let told = error(ServerOptions { key: None, ..options(&locked) }, 1);
     assert!(told.contains("the server returned 401: who are you?\nhint: set RFT_ENDPOINT_KEY"), "{told}");
     assert_eq!(locked.asked().len(), 1);
 }
@@ -517,7 +518,8 @@ fn the_model_is_chosen_from_those_that_are_served() {
     assert_eq!(told, "the server serves 2 models\nhint: choose with --served-model: `a`, `b`");
 
     let one = Stub::start(Behaviour::default());
-    let endpoint = Endpoint::connect(&Options { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
+    let endpoint =
+        Endpoint::connect(&ServerOptions { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
     assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
     let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
     assert!(error(options(&none), 1).contains("serves no model"));
@@ -529,7 +531,7 @@ fn the_model_is_chosen_from_those_that_are_served() {
 fn a_server_that_cannot_be_reached_is_an_error() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
-    let told = format!("{:#}", Endpoint::connect(&Options::new(&url), None).err().unwrap());
+    let told = format!("{:#}", Endpoint::connect(&ServerOptions::new(&url), None).err().unwrap());
     assert!(told.contains(&url) && told.contains("\nhint: check that a server is running"), "{told}");
 }
 
@@ -539,7 +541,7 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
         (it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 1"))
             .then_some(Fault::Silence)
     }));
-    let mut endpoint = Endpoint::connect(&Options { time_out: 10 * HANG, ..options(&stub) }, None).unwrap();
+    let mut endpoint = Endpoint::connect(&ServerOptions { time_out: 10 * HANG, ..options(&stub) }, None).unwrap();
     let (mut endpoint, kept) = ends("an evaluation that has what it needs", move || {
         let mut kept = Kept { enough: Some(2), ..Kept::default() };
         endpoint.complete(&jobs(&prompts(2), 2), &draw(), &mut kept).unwrap();
@@ -558,8 +560,8 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
 #[test]
 fn an_error_of_the_receiver_ends_the_evaluation() {
     struct Full(usize);
-    impl Watch for Full {
-        fn sample(&mut self, _: usize, _: usize, completion: Completion) -> anyhow::Result<()> {
+    impl EvalWatch for Full {
+        fn sample(&mut self, _: usize, _: usize, completion: EvalCompletion) -> anyhow::Result<()> {
             assert_ne!(completion.finish, LENGTH);
             self.0 += 1;
             anyhow::bail!("no space is left")
@@ -573,8 +575,8 @@ fn an_error_of_the_receiver_ends_the_evaluation() {
 
 #[test]
 fn rft_eval_takes_samples_from_a_server() {
-    let config = resolve(&Layers::default()).unwrap().config;
-    let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
+    let config = resolve(&ConfigLayers::default()).unwrap().config;
+    let policy = Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap();
     let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
     let stub = Stub::start(Behaviour { count, ..Behaviour::default() });
     let folder = cli::folder();

@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use rft::config::{Layers, resolve};
+use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
-use rft::eval::asked::{Asked, Asking};
-use rft::eval::bench::{self, Kind, Origin, Set, golds_sha256};
+use rft::eval::asked::{Asking, EvalQuestion};
+use rft::eval::bench::{self, AnswerKind, QuestionOrigin, Set, golds_sha256};
 use rft::eval::profile::{Profile, Style};
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::prompt::{self, PriorPrompt};
 use rft::rng::{Purpose, Stream};
 use rft::rollout::policy::Policy;
@@ -256,7 +256,7 @@ fn mistakes_are_reported_in_one_line() {
 
 /// The questions of `benchmark`, or invented ones where it needs files.
 fn set(benchmark: &bench::Benchmark) -> Set {
-    if let Origin::Arithmetic { .. } = benchmark.origin {
+    if let QuestionOrigin::Arithmetic { .. } = benchmark.origin {
         return benchmark.load(None).unwrap();
     }
     let question = |i: usize| {
@@ -270,15 +270,15 @@ fn set(benchmark: &bench::Benchmark) -> Set {
     Set { questions: (0..8).map(question).collect(), notes: Vec::new(), sha256: String::new() }
 }
 
-fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &bench::Benchmark) -> Vec<Asked> {
+fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &bench::Benchmark) -> Vec<EvalQuestion> {
     let style = Style::new(profile, benchmark).unwrap();
     let asking = Asking { policy, prior, prefill: false, style: &style, seed: 3 };
     asking.all(&set(benchmark), benchmark.kind).unwrap()
 }
 
 fn policy() -> Policy {
-    let config = resolve(&Layers::default()).unwrap().config;
-    Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap()
+    let config = resolve(&ConfigLayers::default()).unwrap().config;
+    Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap()
 }
 
 #[test]
@@ -315,9 +315,9 @@ fn other_profiles_ask_without_a_prior_prompt() {
 #[test]
 fn options_are_shuffled_by_question_and_seed_alone() {
     let benchmark = bench::find("gpqa:diamond").unwrap();
-    assert_eq!(benchmark.kind, Kind::Choice);
+    assert_eq!(benchmark.kind, AnswerKind::Choice);
     let set = set(&benchmark);
-    let order = |seed, question: &Question| bench::Choices::of(question, seed).unwrap();
+    let order = |seed, question: &Question| bench::AnswerOptions::of(question, seed).unwrap();
     let mut places = BTreeSet::new();
     for question in &set.questions {
         let choices = order(1, question);
@@ -333,7 +333,7 @@ fn options_are_shuffled_by_question_and_seed_alone() {
     assert!(set.questions.iter().any(|it| order(1, it) != order(2, it)));
     let mut incomplete = set.questions[0].clone();
     incomplete.extra.remove("Incorrect Answer 2");
-    assert!(bench::Choices::of(&incomplete, 1).unwrap_err().to_string().contains("Incorrect Answer 2"));
+    assert!(bench::AnswerOptions::of(&incomplete, 1).unwrap_err().to_string().contains("Incorrect Answer 2"));
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn published_files_match_the_recorded_sets() {
     let Some(folder) = data() else { return };
     for name in ["aime2024", "amc12", "math500", "gsm8k"] {
         let benchmark = bench::find(name).unwrap();
-        let Origin::Hub(known) = &benchmark.origin else { panic!("{name} is on the hub") };
+        let QuestionOrigin::Hub(known) = &benchmark.origin else { panic!("{name} is on the hub") };
         let set = benchmark.load(Some(&folder)).unwrap();
         assert_eq!(set.questions.len(), known.rows, "{name}");
         assert_eq!(Some(golds_sha256(&set.questions).as_str()), known.golds_sha256, "{name}");

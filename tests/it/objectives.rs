@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rft::config::{GrpoSection, KlEstimator, LossType, ScaleRewards};
-use rft::grpo::objective::{BranchTerms, Objective};
+use rft::grpo::objective::{CompletionTerms, Objective};
 use rft::grpo::totals::Totals;
 use serde::Deserialize;
 
@@ -14,7 +14,7 @@ struct Fixture {
     cases: Vec<Case>,
 }
 
-/// Slices have one row a branch, of one entry a token.
+/// Slices have one row a completion, of one entry a token.
 #[derive(Deserialize)]
 struct Batch {
     longest: usize,
@@ -74,7 +74,7 @@ fn check(case: &Case, batch: &Batch) {
 
     let mut totals = Totals::default();
     for (i, &length) in lengths.iter().enumerate() {
-        let terms = BranchTerms {
+        let terms = CompletionTerms {
             logprobs: &batch.logprobs[i],
             old: case.old.then_some(batch.old[i].as_slice()),
             reference: (case.beta != 0.0).then_some(batch.reference[i].as_slice()),
@@ -83,11 +83,11 @@ fn check(case: &Case, batch: &Batch) {
             masked: case.masked[i],
         };
         let mut grad = vec![f32::NAN; length];
-        objective.branch(&terms, &normaliser, &mut grad, &mut totals);
+        objective.completion(&terms, &normaliser, &mut grad, &mut totals);
         let entropy_grad = if case.masked[i] { 0.0 } else { objective.entropy_grad(&normaliser) };
         assert_eq!((case.grad[i].len(), case.entropy_grad[i].len()), (length, length));
         for (t, (actual, expected)) in grad.iter().zip(&case.grad[i]).enumerate() {
-            assert!(close((*actual).into(), (*expected).into()), "{what}: branch {i}, token {t}");
+            assert!(close((*actual).into(), (*expected).into()), "{what}: completion {i}, token {t}");
         }
         assert!(case.entropy_grad[i].iter().all(|&expected| close(entropy_grad.into(), expected.into())), "{what}");
     }

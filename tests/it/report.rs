@@ -11,15 +11,15 @@ use rft::eval::asked::QuestionRecord;
 use rft::eval::folder::{BenchRecord, EvalFolder, GradeRecord, Identity, SampleRecord};
 use rft::eval::grade::Grade;
 use rft::eval::profile::{Extraction, Profile, Style};
-use rft::eval::score::{Estimate, Lengths, Scores};
+use rft::eval::score::{BenchmarkScores, SampleLengths, ShareEstimate};
 use rft::math::Verdict;
 use rft::report::Report;
 use rft::report::load::load;
 use rft::report::paper::Published;
 use rft::report::sections::report;
 use rft::rng::{Purpose, Stream};
-use rft::run::manifest::{PromptIdentity, Source};
-use rft::run::{BranchRecord, GroupRecord, Manifest, RunDir, Session};
+use rft::run::manifest::{PromptIdentity, SourceRecord};
+use rft::run::{CompletionRecord, GroupRecord, Manifest, RunDir, RunSession};
 use rft::stats::{accuracy_interval, mean};
 use serde_json::{Value, json};
 
@@ -47,16 +47,16 @@ impl Lab {
         let run = RunDir::create(&self.path("runs"), Some(name), "tiny").unwrap();
         let config = format!("[prompt]\nppe = \"{prompt}\"\n[train]\nsteps = 20\nepochs = 1\nseed = {seed}\n");
         fs::write(run.config(), config).unwrap();
-        let source = |path: &str| Source {
+        let source = |path: &str| SourceRecord {
             path: path.into(),
             revision: None,
             files: BTreeMap::from([("all".into(), sha256(path.as_bytes()))]),
         };
         let home = format!("{}home/whoever/secret.toml", '/');
-        let session = Session {
+        let session = RunSession {
             started: format!("2026-01-02T03:04:{seed:02}Z"),
             command: ["rft", "train", "--config", &home, "--seed", &seed.to_string()].map(str::to_owned).to_vec(),
-            ..Session::start("cpu", 1, None)
+            ..RunSession::start("cpu", 1, None)
         };
         let manifest = Manifest {
             seed,
@@ -164,13 +164,13 @@ impl Lab {
         }
         files.settle(&samples).unwrap();
         files.write_grades(&grades).unwrap();
-        let scores = Scores {
+        let scores = BenchmarkScores {
             benchmark: name.into(),
             profile: "study".into(),
             questions: self.questions,
             of: self.questions,
             samples: 2,
-            accuracy: Estimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
+            accuracy: ShareEstimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
             pass_at: BTreeMap::new(),
             majority: None,
             base_accuracy: None,
@@ -179,7 +179,7 @@ impl Lab {
             no_answer: 0.0,
             undecided: 0.0,
             unparsable: None,
-            tokens: Lengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
+            tokens: SampleLengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
             sandbox: None,
             grader: "1".into(),
             notes: vec![],
@@ -292,7 +292,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
     let line = |q: usize| {
         let verdict = if right(q) { Verdict::Correct } else { Verdict::Wrong };
         let solved = Some(f32::from(u8::from(right(q))));
-        let branch = BranchRecord {
+        let completion = CompletionRecord {
             text: HOSTILE.into(),
             tokens: 10 + step,
             finish: "stop".into(),
@@ -309,7 +309,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
             question: format!("What is {q}?"),
             gold: "4".into(),
             prompt_sha256: "ff".into(),
-            branches: vec![branch],
+            completions: vec![completion],
         };
         serde_json::to_string(&group).unwrap() + "\n"
     };

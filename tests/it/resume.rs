@@ -137,12 +137,16 @@ fn a_run_stopped_after_any_completion_resumes_to_the_same_bytes() {
     // The answer depends only on the prompt and the step, as a policy's does; the rewards of a group differ.
     let run = |lab: &Lab, stop_after: usize| {
         let mut asked = 0;
-        let mut engine = lab.engine(|prompt, branch, step| {
+        let mut engine = lab.engine(|prompt, completion, step| {
             asked += 1;
             if asked == stop_after {
                 lab.stop.request(Signal::Interrupt);
             }
-            if (prompt.key ^ step).is_multiple_of(2) == (branch == 0) { lab.right() } else { lab.ended("Who knows?") }
+            if (prompt.key ^ step).is_multiple_of(2) == (completion == 0) {
+                lab.right()
+            } else {
+                lab.ended("Who knows?")
+            }
         });
         let outcome = lab.train(&mut engine, &mut lab.state()).unwrap();
         drop(engine);

@@ -1,7 +1,7 @@
 //! The statistics equal SciPy's and statsmodels' to 1e-9, and cover, err and detect as often as they say.
 //! `tests/oracle/stats.py` writes the fixture.
 
-use rft::behavior::agreement::Tally;
+use rft::behavior::agreement::ConfusionCounts;
 use rft::rng::{Purpose, Stream};
 use rft::stats::{
     bootstrap_mean, compare_means, compare_seeds, compare_unpaired, detectable_difference, holm, majority,
@@ -109,7 +109,7 @@ fn many_comparisons_agreement_and_power() {
         holm(&p_values).iter().zip(&expected).for_each(|(&got, &expected)| near(got, expected, 1e-12));
     }
     for (first, second, expected) in fixture.kappa {
-        let mut tally = Tally::default();
+        let mut tally = ConfusionCounts::default();
         first.iter().zip(&second).for_each(|(&first, &second)| tally.add(first == 1, second == 1));
         near(tally.kappa().unwrap(), expected, 1e-12);
     }

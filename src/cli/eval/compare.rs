@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::table;
 use crate::cli::output_format::OutputFormat;
-use crate::eval::compare::{Comparison, compare};
+use crate::eval::compare::{EvalComparison, compare};
 use crate::eval::folder::EvalFolder;
 
 /// Compare two evaluations, question by question
@@ -18,7 +18,7 @@ use crate::eval::folder::EvalFolder;
 #[command(
     after_help = "Example:\n  rft eval compare evals/tiny-none-study-1a2b3c4d evals/tiny-null-example-study-5e6f7a8b"
 )]
-pub struct Args {
+pub struct EvalCompareArgs {
     /// Folder of the first evaluation, A
     first: PathBuf,
     /// Folder of the second evaluation, B
@@ -28,7 +28,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &EvalCompareArgs) -> Result<()> {
     let (first, second) = (EvalFolder::open(&args.first)?, EvalFolder::open(&args.second)?);
     let comparisons = compare(&first, &second)?;
     if args.output_format == OutputFormat::Json {
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// One row per benchmark.
-pub fn rows(comparisons: &[Comparison]) -> Table {
+pub fn rows(comparisons: &[EvalComparison]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["benchmark", "questions", "A", "B", "B - A, 95 % interval", "p", "detectable"]);

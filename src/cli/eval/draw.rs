@@ -16,14 +16,14 @@ use crate::config::{self, RunConfig};
 use crate::device;
 use crate::eval::folder::EvalFolder;
 use crate::eval::profile::Profile;
-use crate::eval::run::{Ended, Progress, Show};
-use crate::eval::score::Scores;
-use crate::eval::session::{Request, Server, Session};
+use crate::eval::run::{EvalOutcome, EvalProgress, Show};
+use crate::eval::score::BenchmarkScores;
+use crate::eval::session::{EvalRequest, EvalSession, Server};
 use crate::run::Stop;
 use crate::run::trained::Trained;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct EvalDrawArgs {
     /// Comma-separated benchmark names (`rft eval list` prints them) or data files
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', required = true)]
     bench: Vec<String>,
@@ -127,7 +127,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &EvalDrawArgs) -> Result<ExitCode> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
     if let Some(trained) = &trained {
@@ -140,7 +140,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let config = config::resolve(&layers)?.config;
     device::use_threads(config.train.threads)?;
     let fetch = |config: &RunConfig| download::confirm(config, args.yes);
-    let mut session = Session::open(&args.request(), &config, trained.as_ref(), &fetch)?;
+    let mut session = EvalSession::open(&args.request(), &config, trained.as_ref(), &fetch)?;
     if let Some(warning) = &session.warning {
         eprintln!("warning: {warning}");
     }
@@ -152,8 +152,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let ended = session.evaluate(place, &mut bar)?;
         let speed = bar.finish();
         match ended {
-            Ended::Complete(scores) => all.push((*scores, speed)),
-            Ended::Partial { samples, wanted } => {
+            EvalOutcome::Complete(scores) => all.push((*scores, speed)),
+            EvalOutcome::Partial { samples, wanted } => {
                 eprintln!(
                     "PARTIAL `{name}`: {samples} of {wanted} samples; scores are computed only when no sample is missing\n\
                      hint: run the same command again to resume"
@@ -166,9 +166,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(stop.requested().map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
 
-impl Args {
-    fn request(&self) -> Request {
-        Request {
+impl EvalDrawArgs {
+    fn request(&self) -> EvalRequest {
+        EvalRequest {
             bench: self.bench.clone(),
             profile: self.profile,
             default_prompt: self.ppe.is_none(),
@@ -193,11 +193,11 @@ impl Args {
     }
 }
 
-fn print(format: OutputFormat, folder: &EvalFolder, all: &[(Scores, Option<f64>)]) -> Result<()> {
+fn print(format: OutputFormat, folder: &EvalFolder, all: &[(BenchmarkScores, Option<f64>)]) -> Result<()> {
     let (identity, folder) = (&folder.identity, &folder.path);
     match format {
         OutputFormat::Json => {
-            let scores: Vec<&Scores> = all.iter().map(|(scores, _)| scores).collect();
+            let scores: Vec<&BenchmarkScores> = all.iter().map(|(scores, _)| scores).collect();
             let report = serde_json::json!({ "folder": folder, "identity": identity, "scores": scores });
             println!("{}", serde_json::to_string_pretty(&report)?);
         }
@@ -221,7 +221,7 @@ struct Bar<'a> {
     bar: Option<ProgressBar>,
     started: Instant,
     shown: Instant,
-    last: Progress,
+    last: EvalProgress,
 }
 
 impl<'a> Bar<'a> {
@@ -235,7 +235,7 @@ impl<'a> Bar<'a> {
             bar
         });
         let now = Instant::now();
-        Self { name, stop, bar, started: now, shown: now, last: Progress::default() }
+        Self { name, stop, bar, started: now, shown: now, last: EvalProgress::default() }
     }
 
     fn line(&self) -> String {
@@ -263,7 +263,7 @@ impl<'a> Bar<'a> {
 }
 
 impl Show for Bar<'_> {
-    fn progress(&mut self, progress: &Progress) {
+    fn progress(&mut self, progress: &EvalProgress) {
         self.last = *progress;
         let every = if self.bar.is_some() { Duration::from_millis(100) } else { Duration::from_secs(15) };
         if self.shown.elapsed() < every {

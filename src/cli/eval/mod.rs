@@ -24,31 +24,31 @@ use std::process::ExitCode;
   rft eval --bench gsm8k --model Qwen/Qwen2.5-0.5B --ppe reasoning --limit 100 --samples 1 --temperature 0
   rft eval compare evals/A evals/B"
 )]
-pub struct Args {
+pub struct EvalArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<EvalCommand>,
 
     #[command(flatten)]
-    draw: draw::Args,
+    draw: draw::EvalDrawArgs,
 }
 
 // No doc comments here: they would override the longer ones on the arguments.
 #[derive(Subcommand, Debug)]
-enum Command {
-    Compare(compare::Args),
-    Regrade(regrade::Args),
-    Show(show::Args),
+enum EvalCommand {
+    Compare(compare::EvalCompareArgs),
+    Regrade(regrade::RegradeArgs),
+    Show(show::EvalShowArgs),
     #[command(about = "List the benchmarks")]
     List,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: EvalArgs) -> Result<ExitCode> {
     match args.command {
         None => draw::run(&args.draw),
-        Some(Command::Compare(args)) => compare::run(&args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Regrade(args)) => regrade::run(&args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Show(args)) => show::run(&args).map(|()| ExitCode::SUCCESS),
-        Some(Command::List) => {
+        Some(EvalCommand::Compare(args)) => compare::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(EvalCommand::Regrade(args)) => regrade::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(EvalCommand::Show(args)) => show::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(EvalCommand::List) => {
             println!("{}", table::benchmarks());
             Ok(ExitCode::SUCCESS)
         }

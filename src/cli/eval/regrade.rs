@@ -15,7 +15,7 @@ use crate::eval::run::regrade;
 /// Use this after an update of the grader. Samples are unchanged; verdicts and scores are rewritten.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  rft eval regrade evals/tiny-none-study-1a2b3c4d")]
-pub struct Args {
+pub struct RegradeArgs {
     /// Folder of the evaluation
     evaluation: PathBuf,
 
@@ -31,7 +31,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &RegradeArgs) -> Result<()> {
     let folder = EvalFolder::open(&args.evaluation)?;
     let mut all = Vec::new();
     for (name, bench) in folder.benches()? {

@@ -14,7 +14,7 @@ use crate::math::Verdict;
 #[command(after_help = "Examples:
   rft eval show evals/tiny-none-study-1a2b3c4d --wrong
   rft eval show evals/tiny-none-study-1a2b3c4d --bench arithmetic --id 17")]
-pub struct Args {
+pub struct EvalShowArgs {
     /// Folder of the evaluation
     evaluation: PathBuf,
 
@@ -47,7 +47,7 @@ pub struct Args {
     n: Option<usize>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &EvalShowArgs) -> Result<()> {
     let folder = EvalFolder::open(&args.evaluation)?;
     let benches = folder.benches()?;
     let names = benches.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Prints the samples that match, at most `most`. Returns their number.
-fn print_bench(args: &Args, name: &str, bench: &BenchFolder, most: usize) -> Result<usize> {
+fn print_bench(args: &EvalShowArgs, name: &str, bench: &BenchFolder, most: usize) -> Result<usize> {
     let questions: BTreeMap<String, _> = bench.questions()?.into_iter().map(|it| (it.id.clone(), it)).collect();
     let grades = if bench.results().is_file() { bench.grades()? } else { Vec::new() };
     let grades: BTreeMap<(&str, usize), &GradeRecord> =
@@ -79,7 +79,7 @@ fn print_bench(args: &Args, name: &str, bench: &BenchFolder, most: usize) -> Res
         println!("── {name} {} sample {}: {verdict}", plain(&sample.question_id), sample.sample);
         println!("{}", plain(if args.prompt { &question.prompt_text } else { &question.question }));
         for (place, option) in question.options.iter().enumerate() {
-            println!("{}) {}", crate::eval::bench::Choices::letter(place), plain(option));
+            println!("{}) {}", crate::eval::bench::AnswerOptions::letter(place), plain(option));
         }
         println!("── {} tokens, finish: {}", sample.tokens, plain(&sample.finish));
         println!("{}", plain(&sample.text));
@@ -91,7 +91,7 @@ fn print_bench(args: &Args, name: &str, bench: &BenchFolder, most: usize) -> Res
     Ok(shown)
 }
 
-fn wanted(args: &Args, sample: &SampleRecord, grade: Option<&GradeRecord>) -> bool {
+fn wanted(args: &EvalShowArgs, sample: &SampleRecord, grade: Option<&GradeRecord>) -> bool {
     let verdict = grade.map(|it| &it.grade.verdict);
     args.id.as_ref().is_none_or(|id| *id == sample.question_id)
         && (!args.wrong || verdict == Some(&Verdict::Wrong))

@@ -2,9 +2,9 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::eval::bench::{self, Kind, Origin};
+use crate::eval::bench::{self, AnswerKind, QuestionOrigin};
 use crate::eval::folder::Identity;
-use crate::eval::score::{Estimate, Scores};
+use crate::eval::score::{BenchmarkScores, ShareEstimate};
 
 /// One line that describes the model and the evaluation settings.
 pub fn title(identity: &Identity) -> String {
@@ -17,7 +17,7 @@ pub fn title(identity: &Identity) -> String {
 }
 
 /// One row per benchmark, with the tokens per second of this process if it generated any.
-pub fn scores(all: &[(Scores, Option<f64>)]) -> Table {
+pub fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     let several = all.iter().any(|(scores, _)| scores.samples > 1);
@@ -58,7 +58,7 @@ pub fn scores(all: &[(Scores, Option<f64>)]) -> Table {
 }
 
 /// `first 20 of 500 x 4`
-fn questions(scores: &Scores) -> String {
+fn questions(scores: &BenchmarkScores) -> String {
     let of = if scores.questions < scores.of {
         format!("first {} of {}", scores.questions, scores.of)
     } else {
@@ -67,7 +67,7 @@ fn questions(scores: &Scores) -> String {
     if scores.samples > 1 { format!("{of} x {}", scores.samples) } else { of }
 }
 
-fn estimate(it: &Estimate) -> String {
+fn estimate(it: &ShareEstimate) -> String {
     format!("{:.1} % [{:.1}, {:.1}]", 100.0 * it.value, 100.0 * it.interval.low, 100.0 * it.interval.high)
 }
 
@@ -82,14 +82,14 @@ pub fn benchmarks() -> Table {
     table.set_header(["benchmark", "other names", "questions", "samples", "answer", "source"]);
     for it in bench::all() {
         let (questions, source) = match &it.origin {
-            Origin::Hub(set) => (set.rows, set.id.to_owned()),
-            Origin::Arithmetic { questions, .. } => (*questions, "generated".to_owned()),
-            Origin::File(file) => (0, file.path.display().to_string()),
+            QuestionOrigin::Hub(set) => (set.rows, set.id.to_owned()),
+            QuestionOrigin::Arithmetic { questions, .. } => (*questions, "generated".to_owned()),
+            QuestionOrigin::File(file) => (0, file.path.display().to_string()),
         };
         let answer = match it.kind {
-            Kind::Math => "a value",
-            Kind::Choice => "an option",
-            Kind::Code { .. } => "a program",
+            AnswerKind::Math => "a value",
+            AnswerKind::Choice => "an option",
+            AnswerKind::Code { .. } => "a program",
         };
         let row =
             [it.name, it.aliases.join(", "), questions.to_string(), it.samples.to_string(), answer.to_owned(), source];

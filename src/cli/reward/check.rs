@@ -28,7 +28,7 @@ const ANSWER_TAG: &str = "answer";
   rft reward check --jsonl completions.jsonl --mode eval
   zcat completions.jsonl.gz | rft reward check --jsonl - --scope answer"#
 )]
-pub struct Args {
+pub struct RewardCheckArgs {
     /// Gold answer, which counts as right
     #[arg(long, value_name = "GOLD", requires = "answer", allow_hyphen_values = true)]
     gold: Option<String>,
@@ -74,7 +74,7 @@ enum Where {
     Answer,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: RewardCheckArgs) -> Result<()> {
     ensure!(
         args.mode == Mode::Reward || args.scope.is_none(),
         "--scope cannot be used with mode `eval`, which finds an answer anywhere\nhint: use --mode reward"
@@ -87,7 +87,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Extracts the answer, unless it is bare, and checks it.
-fn judge(args: &Args, gold: &str, answer: &str) -> Graded {
+fn judge(args: &RewardCheckArgs, gold: &str, answer: &str) -> Graded {
     if args.bare {
         let verdict = check(gold, answer);
         return Graded { answer: Some(answer.trim().to_owned()), verdict, missing: None, rule: None };
@@ -118,7 +118,7 @@ fn name(verdict: &Verdict) -> &'static str {
     }
 }
 
-fn one(args: &Args, gold: &str, response: &str) -> Result<()> {
+fn one(args: &RewardCheckArgs, gold: &str, response: &str) -> Result<()> {
     let graded = judge(args, gold, response);
     let mut lines = vec![("extracted", graded.answer.as_deref().unwrap_or("-").to_owned())];
     if let Some(rule) = graded.rule {
@@ -139,7 +139,7 @@ fn one(args: &Args, gold: &str, response: &str) -> Result<()> {
 }
 
 /// Checks row by row, so that memory use does not grow with the file, only with its longest line.
-fn rows(args: &Args, file: &Path) -> Result<()> {
+fn rows(args: &RewardCheckArgs, file: &Path) -> Result<()> {
     let (name, mut reader): (String, Box<dyn BufRead>) = match file.to_str() {
         Some("-") => ("stdin".to_owned(), Box::new(stdin().lock())),
         _ => {
@@ -169,7 +169,7 @@ fn rows(args: &Args, file: &Path) -> Result<()> {
 }
 
 /// A row with its verdict added.
-fn judged(args: &Args, line: &str) -> Result<Map<String, Value>> {
+fn judged(args: &RewardCheckArgs, line: &str) -> Result<Map<String, Value>> {
     let mut row: Map<String, Value> = serde_json::from_str(line).context("not a JSON object")?;
     let graded = judge(args, &field(&row, "gold")?, &field(&row, "answer")?);
     row.insert("verdict".to_owned(), name(&graded.verdict).into());

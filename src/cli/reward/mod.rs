@@ -8,21 +8,21 @@ use clap::Subcommand;
 
 /// Test the reward, or check answers with it
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct RewardArgs {
     #[command(subcommand)]
-    command: Command,
+    command: RewardCommand,
 }
 
 // No doc comments here: they would override the longer ones on the arguments.
 #[derive(Subcommand, Debug)]
-enum Command {
-    Test(test::Args),
-    Check(check::Args),
+enum RewardCommand {
+    Test(test::RewardTestArgs),
+    Check(check::RewardCheckArgs),
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: RewardArgs) -> Result<()> {
     match args.command {
-        Command::Test(args) => test::run(args),
-        Command::Check(args) => check::run(args),
+        RewardCommand::Test(args) => test::run(args),
+        RewardCommand::Check(args) => check::run(args),
     }
 }

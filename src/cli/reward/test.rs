@@ -4,15 +4,15 @@ use std::io::{Write, stdout};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::cli::config_args::ConfigArgs;
+use crate::cli::output_format::TableFormat;
 use crate::config::{self, RunConfig};
 use crate::model::hub;
 use crate::reward::RewardSet;
-use crate::reward::bench::{self, Frame, Kind, Limits, Report, Tally};
+use crate::reward::bench::{self, BenchReport, CaseKind, CaseTally, Frame, PassLimits};
 use crate::{data, prompt};
 
 /// Maximum number of failures printed below the table.
@@ -31,7 +31,7 @@ const SHOWN_LENGTH: usize = 160;
   rft reward test --data train.jsonl --question-column problem --answer-column solution
   rft reward test --data openai/gsm8k --ppe planning --set reward.accuracy.scope=answer
   rft reward test --data train.jsonl --limit 5000 --output-format json > bench.json")]
-pub struct Args {
+pub struct RewardTestArgs {
     /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub data set id
     #[arg(long, value_name = "DATA")]
     data: Option<String>,
@@ -57,39 +57,33 @@ pub struct Args {
     seed: u64,
 
     /// Maximum share of wrong answers that are accepted
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_accept)]
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().false_accept)]
     max_false_accept: f64,
 
     /// Maximum share of right answers that are rejected
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_reject)]
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().false_reject)]
     max_false_reject: f64,
 
     /// Maximum share of right answers that are undecided
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().undecided)]
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().undecided)]
     max_undecided: f64,
 
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output_format: Format,
+    output_format: TableFormat,
 
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: RewardTestArgs) -> Result<()> {
     let config = resolve(&args)?;
     let prior = prompt::find(&config.prompt.ppe)?;
     let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
     let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
     let questions = data::load(&config.data, args.seed, 0, &fetch)?.questions;
     let report = bench::run(&rewards, Frame::new(&config, &prior), &questions, args.limit, args.seed);
-    let limits = Limits {
+    let limits = PassLimits {
         false_accept: args.max_false_accept,
         false_reject: args.max_false_reject,
         undecided: args.max_undecided,
@@ -97,8 +91,8 @@ pub fn run(args: Args) -> Result<()> {
     };
     let breach = report.breach(&limits);
     match args.output_format {
-        Format::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
-        Format::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
+        TableFormat::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
+        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
     }
     match breach {
         None => Ok(()),
@@ -106,7 +100,7 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-fn resolve(args: &Args) -> Result<RunConfig> {
+fn resolve(args: &RewardTestArgs) -> Result<RunConfig> {
     let mut layers = args.config.layers();
     layers.flag("data.path", args.data.clone(), "--data");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");
@@ -115,7 +109,7 @@ fn resolve(args: &Args) -> Result<RunConfig> {
     Ok(config::resolve(&layers)?.config)
 }
 
-fn text(report: &Report, config: &RunConfig, components: &[&str]) -> String {
+fn text(report: &BenchReport, config: &RunConfig, components: &[&str]) -> String {
     let mut text = format!(
         "data     {}: {} gold answers, {} of them unreadable\nprompt   {}\nreward   {}\n\n",
         config.data.path,
@@ -169,11 +163,11 @@ fn shown(text: &str) -> String {
     format!("`{plain}`{end}")
 }
 
-fn table(report: &Report) -> Table {
+fn table(report: &BenchReport) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "cases", "false accepts", "false rejects", "undecided", "median", "max"]);
-    let mut row = |name: &str, rewriting: Option<bool>, tally: &Tally| {
+    let mut row = |name: &str, rewriting: Option<bool>, tally: &CaseTally| {
         // A right answer cannot be a false accept, and a wrong one cannot be a false reject; a format case can be either.
         let count =
             |count: usize, possible: bool| if possible || count > 0 { count.to_string() } else { "-".to_owned() };
@@ -188,7 +182,7 @@ fn table(report: &Report) -> Table {
         ]);
     };
     for (kind, tally) in &report.tallies {
-        let side = if *kind == Kind::BrokenTags { None } else { Some(kind.is_rewriting()) };
+        let side = if *kind == CaseKind::BrokenTags { None } else { Some(kind.is_rewriting()) };
         row(kind.name(), side, tally);
     }
     row("all", None, &report.total());
@@ -202,9 +196,9 @@ fn micros(time: Duration) -> String {
     format!("{:.1} µs", time.as_secs_f64() * 1e6)
 }
 
-fn as_json(report: &Report, config: &RunConfig, passed: bool) -> serde_json::Value {
+fn as_json(report: &BenchReport, config: &RunConfig, passed: bool) -> serde_json::Value {
     let microseconds = |time: Duration| (time.as_secs_f64() * 1e7).round() / 10.0;
-    let counts = |tally: &Tally| {
+    let counts = |tally: &CaseTally| {
         json!({
             "cases": tally.cases,
             "false_accepts": tally.false_accepts,

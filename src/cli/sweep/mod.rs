@@ -14,9 +14,9 @@ use std::process::ExitCode;
 use super::download;
 use crate::device;
 use crate::run::Stop;
-use crate::sweep::local::{self, Children, End, Machine};
-use crate::sweep::task::{self, Kind, Next, Task};
-use crate::sweep::{Folder, State, Sweep, SweepFile, cluster, expand, folder, starts};
+use crate::sweep::local::{self, Children, Machine, TaskEnd};
+use crate::sweep::task::{self, NextAction, SweepTask, TaskKind};
+use crate::sweep::{Sweep, SweepFile, SweepFolder, TaskState, cluster, expand, folder, starts};
 
 /// Train and evaluate many arms from one file
 ///
@@ -37,9 +37,9 @@ use crate::sweep::{Folder, State, Sweep, SweepFile, cluster, expand, folder, sta
   rft sweep ppe-study --slurm
   rft sweep status sweeps/ppe-study"
 )]
-pub struct Args {
+pub struct SweepArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<SweepCommand>,
 
     /// Configuration with a section [sweep], or a shipped sweep: ppe-study, ppe-study-tiny
     #[arg(required = true)]
@@ -83,9 +83,9 @@ pub struct Args {
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
+enum SweepCommand {
     /// Print the progress of every run and evaluation
-    Status(status::Args),
+    Status(status::SweepStatusArgs),
     /// Complete one run or evaluation of a sweep (used by cluster jobs)
     Task(TaskArgs),
 }
@@ -103,15 +103,15 @@ struct TaskArgs {
     threads: Option<usize>,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: SweepArgs) -> Result<ExitCode> {
     match &args.command {
-        Some(Command::Status(args)) => status::run(args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Task(args)) => do_task(args),
+        Some(SweepCommand::Status(args)) => status::run(args).map(|()| ExitCode::SUCCESS),
+        Some(SweepCommand::Task(args)) => do_task(args),
         None => sweep(&args),
     }
 }
 
-fn sweep(args: &Args) -> Result<ExitCode> {
+fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     let file = SweepFile::read(args.file.as_deref().unwrap_or_default(), &args.sets)?;
     let sweep = expand(&file)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("sweeps").join(&sweep.name));
@@ -120,7 +120,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
         return dry_run::run(&sweep, &out, &machine, args.measure, args.gpu_hour_price).map(|()| ExitCode::SUCCESS);
     }
     confirm(&sweep, args.yes)?;
-    let (folder, record, _lock) = Folder::prepare(&out, &sweep)?;
+    let (folder, record, _lock) = SweepFolder::prepare(&out, &sweep)?;
     eprintln!("sweep    {}: {} runs, {} evaluations", sweep.name, record.runs.len(), record.evals.len());
     eprintln!("folder   {}", out.display());
     for note in &sweep.notes {
@@ -130,7 +130,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
         return on_cluster(&folder, &record, &sweep, &machine.program);
     }
     eprintln!("machine  {machine}");
-    let done = folder.states(&record)?.values().filter(|it| **it == State::Done).count();
+    let done = folder.states(&record)?.values().filter(|it| **it == TaskState::Done).count();
     if done > 0 {
         eprintln!("so far   {done} of {} are done", record.runs.len() + record.evals.len());
     }
@@ -153,10 +153,10 @@ fn sweep(args: &Args) -> Result<ExitCode> {
 }
 
 /// Prints the table, and each failure with the end of its log.
-fn conclude(folder: &Folder, record: &folder::Record, ends: &[(Task, End)]) -> Result<()> {
+fn conclude(folder: &SweepFolder, record: &folder::SweepRecord, ends: &[(SweepTask, TaskEnd)]) -> Result<()> {
     writeln!(stdout(), "{}", status::table(folder, record)?)?;
     for (task, end) in ends {
-        if let End::Failed(failure) = end {
+        if let TaskEnd::Failed(failure) = end {
             eprintln!("failed   {}: {}", task.name, failure.status);
             for line in &failure.lines {
                 eprintln!("         {line}");
@@ -164,7 +164,7 @@ fn conclude(folder: &Folder, record: &folder::Record, ends: &[(Task, End)]) -> R
             eprintln!("         full log: {}", failure.log.display());
         }
     }
-    let skipped = ends.iter().filter(|(_, end)| *end == End::Skipped).count();
+    let skipped = ends.iter().filter(|(_, end)| *end == TaskEnd::Skipped).count();
     if skipped > 0 {
         eprintln!("skipped  {skipped} evaluations of runs that failed");
     }
@@ -178,7 +178,7 @@ fn confirm(sweep: &Sweep, yes: bool) -> Result<()> {
 }
 
 /// Number of processes, threads and GPUs.
-fn machine(args: &Args, sweep: &Sweep) -> Result<Machine> {
+fn machine(args: &SweepArgs, sweep: &Sweep) -> Result<Machine> {
     ensure!(args.jobs != Some(0), "--jobs: expected 1 or more, found 0");
     let wants_gpu = sweep.configs.values().any(|config| ["auto", "cuda"].contains(&config.run.device.as_str()));
     let gpus = match args.gpus.is_empty() {
@@ -210,10 +210,10 @@ fn visible_gpus() -> Vec<String> {
 
 /// Replaces this process with that of one task.
 fn do_task(args: &TaskArgs) -> Result<ExitCode> {
-    let (folder, record) = Folder::open(&args.sweep)?;
+    let (folder, record) = SweepFolder::open(&args.sweep)?;
     let kind = match (record.run(&args.name), record.eval(&args.name)) {
-        (Some(_), _) => Kind::Run,
-        (None, Some(_)) => Kind::Eval,
+        (Some(_), _) => TaskKind::Run,
+        (None, Some(_)) => TaskKind::Eval,
         (None, None) => bail!(
             "`{}` has no run or evaluation named `{}`\nhint: `rft sweep status {}` lists them",
             args.sweep.display(),
@@ -221,23 +221,23 @@ fn do_task(args: &TaskArgs) -> Result<ExitCode> {
             args.sweep.display()
         ),
     };
-    let task = Task { name: args.name.clone(), kind, needs: None };
+    let task = SweepTask { name: args.name.clone(), kind, needs: None };
     let rft = std::env::current_exe().context("find the executable of this program")?;
     let mut told = false;
     loop {
         match task::next(&folder, &record, &task)? {
-            Next::Done => {
+            NextAction::Done => {
                 eprintln!("`{}` is done", task.name);
                 return Ok(ExitCode::SUCCESS);
             }
             // A restarted job may find its previous process still saving its state.
-            Next::Busy => {
+            NextAction::Busy => {
                 if !std::mem::replace(&mut told, true) {
                     eprintln!("another process is working on `{}`; waiting for it", task.name);
                 }
                 std::thread::sleep(std::time::Duration::from_secs(1));
             }
-            Next::Start(command) => {
+            NextAction::Start(command) => {
                 // Slurm's restart count; unset at the first start of a job.
                 let restarts = std::env::var("SLURM_RESTART_COUNT").ok().and_then(|it| it.parse().ok());
                 starts::count(&folder, &task, restarts.unwrap_or(0))?;
@@ -249,13 +249,13 @@ fn do_task(args: &TaskArgs) -> Result<ExitCode> {
 }
 
 /// Submits the sweep to Slurm and follows its progress.
-fn on_cluster(folder: &Folder, record: &folder::Record, sweep: &Sweep, rft: &Path) -> Result<ExitCode> {
+fn on_cluster(folder: &SweepFolder, record: &folder::SweepRecord, sweep: &Sweep, rft: &Path) -> Result<ExitCode> {
     let jobs = cluster::submit(folder, record, &sweep.slurm, rft)?;
     for (job, is_new) in &jobs {
         let what = if *is_new { "submitted" } else { "already queued" };
         eprintln!("job      {} {what}: {} [{}]", job.id, job.array.kind, job.array.numbers());
     }
-    let jobs: Vec<cluster::Job> = jobs.into_iter().map(|(job, _)| job).collect();
+    let jobs: Vec<cluster::SlurmJob> = jobs.into_iter().map(|(job, _)| job).collect();
     let stop = Stop::on_signals(|_| ())?;
     let mut live = live::Live::new(folder, record, 0);
     let ends = cluster::follow(folder, record, &jobs, &stop, &mut |event| live.show(event))?;
@@ -269,6 +269,6 @@ fn on_cluster(folder: &Folder, record: &folder::Record, sweep: &Sweep, rft: &Pat
     Ok(exit_code(&ends))
 }
 
-fn exit_code(ends: &[(Task, End)]) -> ExitCode {
-    if ends.iter().all(|(_, end)| *end == End::Done) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn exit_code(ends: &[(SweepTask, TaskEnd)]) -> ExitCode {
+    if ends.iter().all(|(_, end)| *end == TaskEnd::Done) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,10 +3,10 @@
 //! cuBLASLt works on column-major matrices, and a row-major matrix is its own transpose in column-major order. So
 //! C = A · B in rows is asked for as Cᵀ = Bᵀ · Aᵀ, with the operands swapped.
 
-use super::choices::Choices;
+use super::choices::AlgorithmChoices;
 use super::element::Element;
 use crate::device::memory::arena::Buffer;
-use crate::device::memory::layout::Rows;
+use crate::device::memory::layout::StridedRows;
 use anyhow::{Context, Result, ensure};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::CUevent_flags;
@@ -30,15 +30,15 @@ const REPETITIONS: usize = 5;
 const MARGIN: f32 = 0.98;
 
 /// An element type of an output.
-pub trait Output: Element {
+pub trait ProductOutput: Element {
     const TYPE: sys::cudaDataType;
 }
 
-impl Output for bf16 {
+impl ProductOutput for bf16 {
     const TYPE: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_16BF;
 }
 
-impl Output for f32 {
+impl ProductOutput for f32 {
     const TYPE: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_32F;
 }
 
@@ -93,19 +93,19 @@ impl<T: Element> Matrix<T> {
 
 impl Matrix<bf16> {
     /// The first `columns` values of `rows` rows.
-    pub fn of(x: Rows, rows: usize, columns: usize) -> Matrix<bf16> {
+    pub fn of(x: StridedRows, rows: usize, columns: usize) -> Matrix<bf16> {
         Matrix::new(x.buffer, rows, columns).with_stride(x.stride)
     }
 
     /// `columns` values of `rows` rows, from value `start` of each on.
-    pub fn behind(x: Rows, rows: usize, start: usize, columns: usize) -> Matrix<bf16> {
+    pub fn behind(x: StridedRows, rows: usize, start: usize, columns: usize) -> Matrix<bf16> {
         Matrix::new(x.buffer.slice(start..x.buffer.len()), rows, columns).with_stride(x.stride)
     }
 }
 
 /// What distinguishes one product from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Shape {
+pub struct ProductShape {
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -127,7 +127,7 @@ fn alignment(address: u64) -> u32 {
 
 /// As it is called in a file of choices: (m, k) · (k, n), which operands are transposed, the strides of all three, and the
 /// alignments.
-impl fmt::Display for Shape {
+impl fmt::Display for ProductShape {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { m, n, k, strides: [a, b, c], transposed, adds, f32_out, alignments } = *self;
         let [first, second] = transposed.map(|it| if it { 't' } else { 'n' });
@@ -138,7 +138,7 @@ impl fmt::Display for Shape {
     }
 }
 
-impl Shape {
+impl ProductShape {
     /// The shape that an algorithm is chosen for: the same with the number of rows of a rounded up to 2ⁱ or 3 · 2ⁱ, so that the
     /// rows of micro-batches, which are any number, do not need a choice each. The gradient of an adapter is a sum over them.
     fn class(self) -> Self {
@@ -178,8 +178,8 @@ pub struct Blas {
     handle: sys::cublasLtHandle_t,
     stream: Arc<CudaStream>,
     workspace: CudaSlice<u8>,
-    choices: RefCell<Choices>,
-    prepared: RefCell<BTreeMap<Shape, Prepared>>,
+    choices: RefCell<AlgorithmChoices>,
+    prepared: RefCell<BTreeMap<ProductShape, Prepared>>,
 }
 
 /// Whether there is a cuBLASLt to load.
@@ -202,7 +202,7 @@ impl Blas {
         let handle = result::create_handle().context("start cuBLASLt")?;
         // SAFETY: the library is loaded, and the call takes nothing.
         let version = unsafe { sys::cublasLtGetVersion() };
-        let choices = Choices::tuned(format!("{gpu}, cuBLASLt {version}"))?;
+        let choices = AlgorithmChoices::tuned(format!("{gpu}, cuBLASLt {version}"))?;
         // SAFETY: only cuBLASLt reads and writes it.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.context("take memory for cuBLASLt")?;
         Ok(Self { handle, stream, workspace, choices: RefCell::new(choices), prepared: RefCell::default() })
@@ -214,29 +214,29 @@ impl Blas {
     }
 
     /// Works with these choices from now on.
-    pub fn set_choices(&self, choices: Choices) {
+    pub fn set_choices(&self, choices: AlgorithmChoices) {
         self.choices.replace(choices);
         self.prepared.take();
     }
 
-    /// Works with the choices in a file and adds new ones to it; see [`Choices::keep_in`].
+    /// Works with the choices in a file and adds new ones to it; see [`AlgorithmChoices::keep_in`].
     pub fn keep_choices(&self, path: &Path) -> Result<Option<String>> {
         self.prepared.take();
         self.choices.borrow_mut().keep_in(path)
     }
 
     /// The shapes of all products so far that algorithms are chosen for.
-    pub fn shapes(&self) -> BTreeSet<Shape> {
+    pub fn shapes(&self) -> BTreeSet<ProductShape> {
         self.prepared.borrow().keys().map(|shape| shape.class()).collect()
     }
 
     /// `to = a · b`: (m, k) · (k, n) -> (m, n).
-    pub fn product<T: Output>(&self, a: Matrix<bf16>, b: Matrix<bf16>, to: Matrix<T>) -> Result<()> {
+    pub fn product<T: ProductOutput>(&self, a: Matrix<bf16>, b: Matrix<bf16>, to: Matrix<T>) -> Result<()> {
         self.multiply(1.0, a, b, None, to)
     }
 
     /// `to = scale · a · b + plus`, summed in f32 and rounded once. Rows of `plus` lie as those of `to`, which it may be itself.
-    pub fn add_product<T: Output>(
+    pub fn add_product<T: ProductOutput>(
         &self,
         scale: f32,
         a: Matrix<bf16>,
@@ -247,7 +247,7 @@ impl Blas {
         self.multiply(scale, a, b, Some(plus), to)
     }
 
-    fn multiply<T: Output>(
+    fn multiply<T: ProductOutput>(
         &self,
         scale: f32,
         a: Matrix<bf16>,
@@ -282,7 +282,7 @@ impl Blas {
                     .all(|(stride, size)| (stride * size).is_multiple_of(ALIGNMENT)),
             "a product ({m}, {k}) · ({k}, {n}) of rows that do not begin at multiples of {ALIGNMENT} bytes"
         );
-        let shape = Shape {
+        let shape = ProductShape {
             m,
             n,
             k,
@@ -343,7 +343,7 @@ impl Blas {
     }
 
     /// Takes the algorithm that was chosen for the shape's class, or chooses cuBLASLt's first suggestion.
-    fn prepare(&self, shape: Shape) -> Result<Prepared> {
+    fn prepare(&self, shape: ProductShape) -> Result<Prepared> {
         let (description, class) = (Description::new(shape)?, shape.class());
         let name = class.to_string();
         let chosen = self.choices.borrow().get(&name);
@@ -440,11 +440,11 @@ impl Blas {
     }
 
     /// Measures up to [`CANDIDATES`] algorithms for a shape and chooses the fastest. Another than the first suggestion has to be
-    /// faster by a margin, so that chance does not choose. `operands` are as long as [`Shape::reach`] says; `before` comes
+    /// faster by a margin, so that chance does not choose. `operands` are as long as [`ProductShape::reach`] says; `before` comes
     /// before each measurement.
     pub fn tune(
         &self,
-        shape: Shape,
+        shape: ProductShape,
         operands: (Buffer<bf16>, Buffer<bf16>, Buffer<f32>),
         before: &dyn Fn() -> Result<()>,
     ) -> Result<Tuned> {
@@ -485,13 +485,13 @@ impl Blas {
 
 /// What was measured of a shape: the time of each suggestion, and which of them was chosen.
 pub struct Tuned {
-    pub shape: Shape,
+    pub shape: ProductShape,
     pub milliseconds: Vec<f32>,
     pub chosen: usize,
 }
 
 impl Description {
-    fn new(shape: Shape) -> Result<Self> {
+    fn new(shape: ProductShape) -> Result<Self> {
         let f32_type = sys::cudaDataType_t::CUDA_R_32F;
         let bf16_type = sys::cudaDataType_t::CUDA_R_16BF;
         // Rows and columns as they lie in memory, column-major.
@@ -548,9 +548,9 @@ impl Drop for Blas {
 mod tests {
     use super::*;
 
-    fn shape(m: usize) -> Shape {
+    fn shape(m: usize) -> ProductShape {
         let (transposed, strides) = ([false, true], [64, 80, 32]);
-        Shape { m, n: 32, k: 64, strides, transposed, adds: false, f32_out: false, alignments: [256; 4] }
+        ProductShape { m, n: 32, k: 64, strides, transposed, adds: false, f32_out: false, alignments: [256; 4] }
     }
 
     #[test]
@@ -560,13 +560,13 @@ mod tests {
         let distinct: BTreeSet<usize> = classes.into_iter().collect();
         let few = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048];
         assert!(distinct.iter().eq(&few), "{distinct:?}");
-        let gradient = Shape { m: 33, k: 1_500, transposed: [true, false], ..shape(0) }.class();
+        let gradient = ProductShape { m: 33, k: 1_500, transposed: [true, false], ..shape(0) }.class();
         assert_eq!((gradient.m, gradient.k), (33, 1_536));
     }
 
     #[test]
     fn a_shape_has_its_name_and_its_extents() {
-        let accumulated = Shape { adds: true, f32_out: true, ..shape(5) };
+        let accumulated = ProductShape { adds: true, f32_out: true, ..shape(5) };
         assert_eq!(accumulated.to_string(), "5x32x64 nt += f32, strides 64 80 32, aligned to 256 256 256 256");
         assert_eq!(shape(5).reach(), [5 * 64, 31 * 80 + 64, 5 * 32]);
     }

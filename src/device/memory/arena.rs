@@ -62,12 +62,12 @@ pub struct Arena {
     /// The most that was ever in use, for the plan to be held against.
     peak: usize,
     /// Where each piece has memory of its own, what gives it.
-    pieces: Option<Box<dyn Pieces>>,
+    pieces: Option<Box<dyn PieceAllocator>>,
 }
 
 /// Allocations, one for each piece of an arena. A tool that watches allocations then sees what is read or written past the end
 /// of a piece, which in one large allocation would be its neighbor's.
-pub trait Pieces: Debug {
+pub trait PieceAllocator: Debug {
     /// The address of `bytes` bytes, of no particular content.
     fn take(&mut self, bytes: usize) -> Result<u64>;
 
@@ -89,7 +89,7 @@ impl Arena {
     }
 
     /// An arena of at most `size` bytes whose pieces are allocations of their own, kept until the arena is cleared.
-    pub fn guarded(size: usize, pieces: Box<dyn Pieces>) -> Self {
+    pub fn guarded(size: usize, pieces: Box<dyn PieceAllocator>) -> Self {
         Self { pieces: Some(pieces), ..Self::at(0, size) }
     }
 
@@ -200,7 +200,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Three(Vec<usize>);
 
-    impl Pieces for Three {
+    impl PieceAllocator for Three {
         fn take(&mut self, bytes: usize) -> Result<u64> {
             self.0.push(bytes);
             ensure!(self.0.len() <= 3, "no fourth");

@@ -17,8 +17,8 @@ pub const DECODE_STEPS: usize = 16;
 /// Tokens of a row that the host can read at once: those of the steps, and a first one that is drawn before them.
 pub const REPORTED: usize = DECODE_STEPS + 1;
 
-/// Prompts that are held at once while `rows` branches are decoded. Twice as many as whole groups would need, as the last
-/// branch of a group may outlive the rest by far; never more than there are branches or prompts.
+/// Prompts that are held at once while `rows` completions are decoded. Twice as many as whole groups would need, as the last
+/// completion of a group may outlive the rest by far; never more than there are completions or prompts.
 pub fn prompt_slots(rows: usize, num_generations: usize, prompts: usize) -> usize {
     (2 * rows.div_ceil(num_generations)).min(rows).min(prompts)
 }

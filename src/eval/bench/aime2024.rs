@@ -1,6 +1,6 @@
 //! AIME 2024, I and II: 30 questions whose answers are integers from 0 to 999.
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
 const SET: HubSet = HubSet {
     id: "HuggingFaceH4/aime_2024",
@@ -18,5 +18,11 @@ const SET: HubSet = HubSet {
 /// 64 samples, as lighteval's `aime24_avg` and most reports have it: thirty questions say little otherwise.
 pub fn benchmark() -> Benchmark {
     let aliases = &["aime24", "aime_2024", "aime"];
-    Benchmark { name: "aime2024".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Math, samples: 64 }
+    Benchmark {
+        name: "aime2024".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Math,
+        samples: 64,
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
-use super::{Benchmark, HubSet, Origin};
+use super::{Benchmark, HubSet, QuestionOrigin};
 use crate::data::decontaminate;
 use crate::data::{Question, arithmetic};
 use crate::model::hub::{self, HubConfig};
@@ -13,7 +13,7 @@ use crate::model::hub::{self, HubConfig};
 /// What could be read without a download.
 #[derive(Default)]
 pub struct AtHand {
-    pub benchmarks: Vec<decontaminate::Benchmark>,
+    pub benchmarks: Vec<decontaminate::OverlapBenchmark>,
     /// The others by name, and why they are not there.
     pub missing: BTreeMap<String, String>,
     /// What a user should know: files that are there and cannot be read, a sentence each.
@@ -29,7 +29,7 @@ pub fn at_hand(wanted: &[Benchmark], data_dir: Option<&Path>) -> AtHand {
     for benchmark in wanted {
         let name = benchmark.name.clone();
         let questions = match &benchmark.origin {
-            Origin::Hub(set) => match set.find_offline(data_dir) {
+            QuestionOrigin::Hub(set) => match set.find_offline(data_dir) {
                 Ok(path) => match read.get(&path) {
                     Some(questions) => Ok(questions.clone()),
                     None => set
@@ -41,13 +41,15 @@ pub fn at_hand(wanted: &[Benchmark], data_dir: Option<&Path>) -> AtHand {
                     continue;
                 }
             },
-            Origin::Arithmetic { .. } | Origin::File(_) => benchmark.load(None).map(|set| texts(set.questions)),
+            QuestionOrigin::Arithmetic { .. } | QuestionOrigin::File(_) => {
+                benchmark.load(None).map(|set| texts(set.questions))
+            }
         };
         match questions {
             Ok(questions) => {
-                let generated = matches!(benchmark.origin, Origin::Arithmetic { .. });
+                let generated = matches!(benchmark.origin, QuestionOrigin::Arithmetic { .. });
                 let share = if generated { 1.0 } else { decontaminate::SHARE };
-                found.benchmarks.push(decontaminate::Benchmark { name, questions, share });
+                found.benchmarks.push(decontaminate::OverlapBenchmark { name, questions, share });
             }
             Err(error) => {
                 let reason = format!("{error:#}").lines().next().unwrap_or_default().to_owned();
@@ -66,7 +68,7 @@ pub fn comparable(all: Vec<Benchmark>, data_path: &str) -> (Vec<Benchmark>, BTre
     }
     // Reading their files would take longer than all else that a small run does before its first step.
     let (generated, others): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|it| matches!(it.origin, Origin::Arithmetic { .. }));
+        all.into_iter().partition(|it| matches!(it.origin, QuestionOrigin::Arithmetic { .. }));
     let reason = "the training questions are generated from templates, which quote no benchmark";
     (generated, others.into_iter().map(|it| (it.name, reason.to_owned())).collect())
 }

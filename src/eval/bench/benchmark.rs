@@ -10,7 +10,7 @@ use super::users::UsersFile;
 use crate::data::Question;
 use crate::data::arithmetic::Split;
 use crate::data::read;
-use crate::data::schema::{self, Columns};
+use crate::data::schema::{self, QuestionColumns};
 use crate::disk::hash::{hex, sha256};
 use crate::model::hub;
 
@@ -21,15 +21,15 @@ pub struct Benchmark {
     pub name: String,
     /// What other harnesses call it.
     pub aliases: &'static [&'static str],
-    pub origin: Origin,
-    pub kind: Kind,
+    pub origin: QuestionOrigin,
+    pub kind: AnswerKind,
     /// Samples of a question that the profile `study` draws.
     pub samples: usize,
 }
 
 /// Where questions come from.
 #[derive(Clone, Debug)]
-pub enum Origin {
+pub enum QuestionOrigin {
     Hub(&'static HubSet),
     /// Generated: so many held-out questions of these levels.
     Arithmetic {
@@ -60,7 +60,7 @@ pub struct HubSet {
 
 /// What kind of answer is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AnswerKind {
     /// A value: a number, an expression, a set.
     Math,
     /// One of several options.
@@ -81,23 +81,26 @@ impl Benchmark {
     pub fn load(&self, data_dir: Option<&Path>) -> Result<Set> {
         let what = || format!("load the questions of `{}`", self.name);
         match &self.origin {
-            Origin::Hub(set) => set.load(self.kind, data_dir).with_context(what),
-            Origin::Arithmetic { levels, questions } => generated(levels, *questions),
-            Origin::File(file) => file.load().with_context(what),
+            QuestionOrigin::Hub(set) => set.load(self.kind, data_dir).with_context(what),
+            QuestionOrigin::Arithmetic { levels, questions } => generated(levels, *questions),
+            QuestionOrigin::File(file) => file.load().with_context(what),
         }
     }
 }
 
 impl HubSet {
-    pub(super) fn load(&self, kind: Kind, data_dir: Option<&Path>) -> Result<Set> {
+    pub(super) fn load(&self, kind: AnswerKind, data_dir: Option<&Path>) -> Result<Set> {
         self.read(kind, &self.find(data_dir)?)
     }
 
-    pub(super) fn read(&self, kind: Kind, path: &Path) -> Result<Set> {
+    pub(super) fn read(&self, kind: AnswerKind, path: &Path) -> Result<Set> {
         let mut hash = Sha256::new();
         let rows = read::read(path, &mut hash)?;
-        let columns =
-            Columns { schema: schema::known(self.id), question: Some(self.question), answer: Some(self.answer) };
+        let columns = QuestionColumns {
+            schema: schema::known(self.id),
+            question: Some(self.question),
+            answer: Some(self.answer),
+        };
         let (questions, empty) = schema::questions(path, &rows, self.id, columns)?;
         ensure!(
             empty.is_empty(),
@@ -116,7 +119,7 @@ impl HubSet {
             self.rows
         );
         let mut notes = Vec::new();
-        let differs = |known| kind == Kind::Math && golds_sha256(&questions) != known;
+        let differs = |known| kind == AnswerKind::Math && golds_sha256(&questions) != known;
         if self.golds_sha256.is_some_and(differs) {
             notes.push(format!("the answers in `{}` are not those of {} as we know it", path.display(), self.id));
         }

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 use crate::data::Question;
 use crate::rng::{Purpose, Stream, name_hash};
 
@@ -26,12 +26,18 @@ const WRONG: [&str; 3] = ["Incorrect Answer 1", "Incorrect Answer 2", "Incorrect
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["gpqa:diamond", "gpqa_diamond", "gpqa"];
-    Benchmark { name: "gpqa-diamond".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Choice, samples: 8 }
+    Benchmark {
+        name: "gpqa-diamond".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Choice,
+        samples: 8,
+    }
 }
 
 /// The options of a question in the order in which they are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choices {
+pub struct AnswerOptions {
     pub options: Vec<String>,
     /// Place of the right one.
     pub right: usize,
@@ -39,7 +45,7 @@ pub struct Choices {
     pub order: Vec<usize>,
 }
 
-impl Choices {
+impl AnswerOptions {
     /// Shuffled by (seed, identity of the question) alone, so that a resumed or repeated evaluation shows the same order.
     ///
     /// # Errors

@@ -20,8 +20,8 @@ use anyhow::{Result, bail};
 use crate::data::read;
 
 pub use at_hand::{AtHand, at_hand, comparable};
-pub use benchmark::{Benchmark, HubSet, Kind, Origin, golds_sha256};
-pub use gpqa::Choices;
+pub use benchmark::{AnswerKind, Benchmark, HubSet, QuestionOrigin, golds_sha256};
+pub use gpqa::AnswerOptions;
 pub use set::Set;
 pub use users::UsersFile;
 
@@ -75,8 +75,8 @@ fn of_file(path: &Path) -> Benchmark {
     Benchmark {
         name: name.chars().map(plain).collect::<String>().to_lowercase(),
         aliases: &[],
-        origin: Origin::File(file),
-        kind: Kind::Math,
+        origin: QuestionOrigin::File(file),
+        kind: AnswerKind::Math,
         samples: 1,
     }
 }

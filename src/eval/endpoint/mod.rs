@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::engine::{Completer, Draw, Job, LENGTH, Watch};
+use super::engine::{Completer, Draw, EvalJob, EvalWatch, LENGTH};
 use crate::rng::{Purpose, Stream};
-use crate::server::{Client, Failure, Options};
-use pool::{Outcome, Pool, Task};
-use wire::{Form, Reply};
+use crate::server::{ServerClient, ServerFailure, ServerOptions};
+use pool::{Pool, SampleOutcome, SampleRequest};
+use wire::{PromptForm, Reply};
 
 /// A model behind a server.
 pub struct Endpoint {
-    client: Arc<Client>,
+    client: Arc<ServerClient>,
     model: String,
     concurrency: usize,
 }
@@ -30,10 +30,10 @@ impl Endpoint {
     ///
     /// # Errors
     /// A URL that is none, a server that does not answer or refuses the key, a model that it does not serve.
-    pub fn connect(options: &Options, model: Option<&str>) -> Result<Self> {
+    pub fn connect(options: &ServerOptions, model: Option<&str>) -> Result<Self> {
         ensure!(options.concurrency > 0, "no request may be in flight\nhint: --concurrency is at least 1");
-        let client = Client::new(options)?;
-        let list = client.get("/v1/models").map_err(Failure::into_error);
+        let client = ServerClient::new(options)?;
+        let list = client.get("/v1/models").map_err(ServerFailure::into_error);
         let served = list.and_then(|body| {
             wire::models(&body).map_err(|reason| anyhow!("{reason}\nhint: is this an OpenAI-compatible server?"))
         });
@@ -57,15 +57,15 @@ impl Endpoint {
     ///
     /// A server that knows no extensions gets none. One that puts a beginning-of-sequence token before every text,
     /// whether or not the template wrote one already (llama.cpp's, SGLang), gets token ids in place of text.
-    fn settle(&self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<Option<Form>> {
+    fn settle(&self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<Option<PromptForm>> {
         let mut by_length: Vec<usize> = (0..jobs.len()).filter(|&job| !jobs[job].samples.is_empty()).collect();
         by_length.sort_by_key(|&job| (jobs[job].prompt.ids.len(), job));
-        let Some(last) = by_length.len().checked_sub(1) else { return Ok(Some(Form::default())) };
+        let Some(last) = by_length.len().checked_sub(1) else { return Ok(Some(PromptForm::default())) };
         let mut probes = vec![by_length[last], by_length[last / 2], by_length[0]];
         probes.dedup();
 
         let draw = Draw { max_tokens: 1, ..draw.clone() };
-        let mut form = Form::default();
+        let mut form = PromptForm::default();
         loop {
             let mut counts = Vec::new();
             let mut refused = false;
@@ -98,23 +98,23 @@ impl Endpoint {
         }
     }
 
-    fn task(&self, jobs: &[Job], job: usize, sample: usize, draw: &Draw, form: Form) -> Task {
+    fn task(&self, jobs: &[EvalJob], job: usize, sample: usize, draw: &Draw, form: PromptForm) -> SampleRequest {
         // Position 0 is the sample's seed, the others shift the waits before further tries.
         let stream = Stream::new(draw.seed, Purpose::Endpoint, &[jobs[job].key, sample as u64]);
         let body = wire::request(&self.model, jobs[job].prompt, draw, wire::seed(&stream), form);
-        Task { job, sample, body, stream }
+        SampleRequest { job, sample, body, stream }
     }
 
     /// Works through `tasks`, as many at a time as may be in flight, and hands every outcome to `done` as it comes.
     /// `false`: cancelled.
     fn pump(
         &self,
-        tasks: impl Iterator<Item = Task>,
+        tasks: impl Iterator<Item = SampleRequest>,
         draw: &Draw,
-        watch: &mut dyn Watch,
-        done: &mut dyn FnMut(&mut dyn Watch, Outcome) -> Result<()>,
+        watch: &mut dyn EvalWatch,
+        done: &mut dyn FnMut(&mut dyn EvalWatch, SampleOutcome) -> Result<()>,
     ) -> Result<bool> {
-        const LOOK_UP: Duration = Duration::from_millis(50);
+        const POLL: Duration = Duration::from_millis(50);
         let mut tasks = tasks.fuse();
         let mut pool = Pool::new(self.client.clone(), draw.stop.clone());
         loop {
@@ -129,7 +129,7 @@ impl Endpoint {
             if pool.in_flight() == 0 {
                 return Ok(true);
             }
-            if let Some(outcome) = pool.receive(LOOK_UP)? {
+            if let Some(outcome) = pool.receive(POLL)? {
                 done(watch, outcome)?;
             }
         }
@@ -137,7 +137,7 @@ impl Endpoint {
 }
 
 impl Completer for Endpoint {
-    fn complete(&mut self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<()> {
+    fn complete(&mut self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<()> {
         let Some(form) = self.settle(jobs, draw, watch).context("check how the server reads prompts")? else {
             return Ok(());
         };
@@ -146,7 +146,7 @@ impl Completer for Endpoint {
         self.pump(tasks, draw, watch, &mut |watch, (task, reply)| {
             let (job, sample) = (&jobs[task.job], task.sample);
             let completion = reply
-                .map_err(Failure::into_error)
+                .map_err(ServerFailure::into_error)
                 .and_then(|reply| whole(reply, job, draw))
                 .with_context(|| format!("sample {sample} of question {}", job.question))?;
             watch.tokens(completion.tokens);
@@ -157,7 +157,7 @@ impl Completer for Endpoint {
 }
 
 /// The completion of a reply to the right prompt that was cut off by nobody but us.
-fn whole(reply: Reply, job: &Job, draw: &Draw) -> Result<super::engine::Completion> {
+fn whole(reply: Reply, job: &EvalJob, draw: &Draw) -> Result<super::engine::EvalCompletion> {
     let Reply { prompt_tokens, completion } = reply;
     if prompt_tokens != job.prompt.ids.len() {
         return Err(miscounted(prompt_tokens, job));
@@ -173,7 +173,7 @@ fn whole(reply: Reply, job: &Job, draw: &Draw) -> Result<super::engine::Completi
     Ok(completion)
 }
 
-fn miscounted(theirs: usize, job: &Job) -> anyhow::Error {
+fn miscounted(theirs: usize, job: &EvalJob) -> anyhow::Error {
     anyhow!(
         "the server counts {theirs} tokens in the prompt of question {}, its tokenizer here {}\nhint: it serves another \
          model than the one whose tokenizer is used here, or puts a beginning-of-sequence token before it",

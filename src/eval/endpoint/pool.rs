@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail};
 
 use super::wire::{self, Reply};
 use crate::rng::Stream;
-use crate::server::{Client, Failure};
+use crate::server::{ServerClient, ServerFailure};
 
 /// One sample to ask for.
-pub(super) struct Task {
+pub(super) struct SampleRequest {
     /// Place in the list of jobs.
     pub job: usize,
     pub sample: usize,
@@ -27,15 +27,15 @@ pub(super) struct Task {
 }
 
 /// A task and what came of it.
-pub(super) type Outcome = (Task, Result<Reply, Failure>);
+pub(super) type SampleOutcome = (SampleRequest, Result<Reply, ServerFailure>);
 
 pub(super) struct Pool {
-    client: Arc<Client>,
+    client: Arc<ServerClient>,
     stop: Arc<[String]>,
-    tasks: Sender<Task>,
-    queue: Arc<Mutex<Receiver<Task>>>,
-    outcomes: Receiver<Outcome>,
-    results: Sender<Outcome>,
+    tasks: Sender<SampleRequest>,
+    queue: Arc<Mutex<Receiver<SampleRequest>>>,
+    outcomes: Receiver<SampleOutcome>,
+    results: Sender<SampleOutcome>,
     /// Nobody waits for the outcomes any more.
     abandoned: Arc<AtomicBool>,
     threads: usize,
@@ -43,7 +43,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub fn new(client: Arc<Client>, stop: Vec<String>) -> Self {
+    pub fn new(client: Arc<ServerClient>, stop: Vec<String>) -> Self {
         let (tasks, queue) = channel();
         let (results, outcomes) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -57,7 +57,7 @@ impl Pool {
     }
 
     /// Starts on a task, with one more thread where all of them are busy.
-    pub fn send(&mut self, task: Task) -> Result<()> {
+    pub fn send(&mut self, task: SampleRequest) -> Result<()> {
         self.in_flight += 1;
         if self.in_flight > self.threads {
             self.start()?;
@@ -66,7 +66,7 @@ impl Pool {
     }
 
     /// The next outcome, in the order in which they come; `None` where none came for `wait`.
-    pub fn receive(&mut self, wait: Duration) -> Result<Option<Outcome>> {
+    pub fn receive(&mut self, wait: Duration) -> Result<Option<SampleOutcome>> {
         match self.outcomes.recv_timeout(wait) {
             Ok(outcome) => {
                 self.in_flight -= 1;

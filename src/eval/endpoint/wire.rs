@@ -8,20 +8,20 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::eval::engine::{Completion, Draw, LENGTH};
+use crate::eval::engine::{Draw, EvalCompletion, LENGTH};
 use crate::prompt::template::Rendered;
 use crate::rng::Stream;
 
 /// How a server takes prompts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Form {
+pub(super) struct PromptForm {
     /// As token ids; else as text.
     pub ids: bool,
     /// With fields that OpenAI's protocol does not have.
     pub extensions: bool,
 }
 
-impl Default for Form {
+impl Default for PromptForm {
     fn default() -> Self {
         Self { ids: false, extensions: true }
     }
@@ -31,9 +31,9 @@ impl Default for Form {
 const ALL: usize = 1 << 30;
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct WireRequest<'a> {
     model: &'a str,
-    prompt: Prompt<'a>,
+    prompt: WirePrompt<'a>,
     n: usize,
     max_tokens: usize,
     temperature: f32,
@@ -51,7 +51,7 @@ struct Request<'a> {
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Prompt<'a> {
+enum WirePrompt<'a> {
     Text(&'a str),
     Ids(&'a [u32]),
 }
@@ -76,12 +76,12 @@ const PLAIN: Extensions = Extensions {
 };
 
 /// The body of a request for one completion.
-pub(super) fn request(model: &str, prompt: &Rendered, draw: &Draw, seed: u32, form: Form) -> String {
+pub(super) fn request(model: &str, prompt: &Rendered, draw: &Draw, seed: u32, form: PromptForm) -> String {
     let sampling = &draw.sampling;
     let (top_k, min_p) = (sampling.top_k, sampling.min_p);
-    let request = Request {
+    let request = WireRequest {
         model,
-        prompt: if form.ids { Prompt::Ids(&prompt.ids) } else { Prompt::Text(&prompt.text) },
+        prompt: if form.ids { WirePrompt::Ids(&prompt.ids) } else { WirePrompt::Text(&prompt.text) },
         n: 1,
         max_tokens: draw.max_tokens,
         temperature: sampling.temperature,
@@ -104,7 +104,7 @@ pub(super) fn seed(stream: &Stream) -> u32 {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub prompt_tokens: usize,
-    pub completion: Completion,
+    pub completion: EvalCompletion,
 }
 
 #[derive(Deserialize)]
@@ -145,21 +145,21 @@ pub(super) fn reply(body: &str, stop: &[String]) -> Result<Reply, String> {
     if let Some(end) = stop.iter().filter_map(|stop| text.find(stop)).min() {
         text.truncate(end); // a server may leave the stop string in
     }
-    let completion = Completion { text, tokens: usage.completion_tokens, finish };
+    let completion = EvalCompletion { text, tokens: usage.completion_tokens, finish };
     Ok(Reply { prompt_tokens: usage.prompt_tokens, completion })
 }
 
 /// The names in a list of served models.
 pub(super) fn models(body: &str) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
-    struct List {
-        data: Vec<Model>,
+    struct ModelList {
+        data: Vec<ListedModel>,
     }
     #[derive(Deserialize)]
-    struct Model {
+    struct ListedModel {
         id: String,
     }
-    let list: List =
+    let list: ModelList =
         serde_json::from_str(body).map_err(|error| format!("the list of models makes no sense: {error}"))?;
     Ok(list.data.into_iter().map(|model| model.id).collect())
 }
@@ -173,7 +173,7 @@ mod tests {
         Draw { sampling, max_tokens: 8192, stop: stop.iter().map(|&it| it.to_owned()).collect(), seed: 1 }
     }
 
-    fn sent(draw: &Draw, form: Form) -> Value {
+    fn sent(draw: &Draw, form: PromptForm) -> Value {
         let prompt = Rendered { text: "a \"b\"\n".into(), ids: vec![7, 8] };
         serde_json::from_str(&request("m", &prompt, draw, 5, form)).unwrap()
     }
@@ -187,9 +187,9 @@ mod tests {
             "repetition_penalty": 1.0, "repeat_penalty": 1.0,
             "samplers": ["temperature", "top_k", "top_p", "min_p"]
         });
-        assert_eq!(sent(&draw(study.clone(), &["</s>"]), Form::default()), whole);
+        assert_eq!(sent(&draw(study.clone(), &["</s>"]), PromptForm::default()), whole);
 
-        let standard = Form { ids: true, extensions: false };
+        let standard = PromptForm { ids: true, extensions: false };
         let bare = serde_json::json!({
             "model": "m", "prompt": [7, 8], "n": 1, "max_tokens": 8192, "temperature": 0.6, "top_p": 0.95, "seed": 5
         });
@@ -214,7 +214,7 @@ mod tests {
         assert!(finish(r#""finish_reason":null"#).is_err());
 
         let cut = reply(&body(r#""finish_reason":"stop""#), &["c".into(), "\nQ:".into()]).unwrap();
-        let completion = Completion { text: "ab".into(), tokens: 2, finish: "stop".into() };
+        let completion = EvalCompletion { text: "ab".into(), tokens: 2, finish: "stop".into() };
         assert_eq!(cut, Reply { prompt_tokens: 3, completion });
     }
 

@@ -30,15 +30,15 @@ impl Totals {
         put("ratio/min", self.ratio.min);
         put("ratio/mean", self.ratio.sum / self.ratio.count as f64);
         put("ratio/max", self.ratio.max);
-        // One ratio a branch counts as one, and a masked branch's is 1.
+        // One ratio a completion counts as one, and a masked completion's is 1.
         let (low, high) = match objective.loss_type {
             LossType::Cispo => {
                 put("cispo_clip_ratio", self.clip.high as f64 / tokens);
                 return metrics;
             }
             LossType::Gspo => {
-                let branches = self.branches as f64;
-                (self.clip.branches_low as f64 / branches, self.clip.branches_high as f64 / branches)
+                let completions = self.completions as f64;
+                (self.clip.completions_low as f64 / completions, self.clip.completions_high as f64 / completions)
             }
             _ => (self.clip.low as f64 / tokens, self.clip.high as f64 / tokens),
         };

@@ -1,13 +1,13 @@
 //! From finished log-probabilities to the loss and its derivative by each of them.
 //!
-//! For token t of branch i let l, o and f be its log-probability now, under the policy that sampled it, and under the
-//! reference, A the branch's advantage, r = exp(l - o). Every objective is a weighted sum over tokens,
+//! For token t of completion i let l, o and f be its log-probability now, under the policy that sampled it, and under the
+//! reference, A the completion's advantage, r = exp(l - o). Every objective is a weighted sum over tokens,
 //!
 //! ```text
 //! loss = sum_i sum_t weight_i (policy(r, A, l) + beta kl(f - l)) - entropy_coef mean_t H_t
 //! ```
 //!
-//! and differs from the others in `policy` and `weight` alone. With N branches in the update, of L_i tokens each:
+//! and differs from the others in `policy` and `weight` alone. With N completions in the update, of L_i tokens each:
 //!
 //! | objective | weight                      | policy                          | source                          |
 //! |-----------|-----------------------------|---------------------------------|---------------------------------|
@@ -15,13 +15,13 @@
 //! | `bnpo`    | 1 / tokens of the update    | as grpo                         | arXiv 2506.02864, TRL's reading |
 //! | `dapo`    | 1 / tokens of an update     | as grpo                         | arXiv 2503.14476                |
 //! | `dr_grpo` | 1 / (N longest completion)  | as grpo                         | arXiv 2503.20783                |
-//! | `gspo`    | 1 / (N L_i)                 | as grpo, r of the whole branch  | arXiv 2507.18071                |
+//! | `gspo`    | 1 / (N L_i)                 | as grpo, r of the whole completion  | arXiv 2507.18071                |
 //! | `cispo`   | as dapo                     | -min(r, epsilon_high) A l,      | arXiv 2506.13585, 2510.13786    |
 //! |           |                             | the minimum held constant       |                                 |
 //!
 //! where clip(r) keeps r between 1 - `epsilon` and 1 + `epsilon_high`, and a dual clip (arXiv 1912.09729) puts
 //! min(r, `delta`) in the place of the bare r. The conventions are TRL's for one whole optimiser update: N counts
-//! masked branches too, a count of tokens leaves them out; `dapo` and `cispo` divide by the mean tokens of the rollout
+//! masked completions too, a count of tokens leaves them out; `dapo` and `cispo` divide by the mean tokens of the rollout
 //! batch's updates where the batch is cut into several ([`Normaliser::over_rollout`]), `bnpo` by this update's own.
 //!
 //! The divergence is the plain term of the table. TRL 1.16 multiplies it by the ratio by default
@@ -31,7 +31,7 @@
 
 mod metrics;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::totals::Totals;
 use crate::config::{GrpoSection, KlEstimator, LossType};
@@ -50,9 +50,9 @@ pub struct Objective {
     max_completion_length: usize,
 }
 
-/// One branch of the update's batch. Slices have one entry per completion token.
+/// One completion of the update's batch. Slices have one entry per completion token.
 #[derive(Clone, Copy, Debug)]
-pub struct BranchTerms<'a> {
+pub struct CompletionTerms<'a> {
     pub logprobs: &'a [f32],
     /// Under the policy that sampled; `None` where that is the policy itself, so that every ratio is exactly 1.
     pub old: Option<&'a [f32]>,
@@ -65,11 +65,11 @@ pub struct BranchTerms<'a> {
     pub masked: bool,
 }
 
-/// The divisors of one optimiser update, computed once from all its branches, so that the loss and the gradient are
+/// The divisors of one optimiser update, computed once from all its completions, so that the loss and the gradient are
 /// the same however the update is split into micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normaliser {
-    branches: f64,
+    completions: f64,
     tokens: f64,
     tokens_per_update: f64,
 }
@@ -86,29 +86,14 @@ impl Normaliser {
 impl Objective {
     /// `max_completion_length` is the constant that `dr_grpo` divides by.
     pub fn new(section: &GrpoSection, max_completion_length: usize) -> Result<Self> {
-        let epsilon_high = section.epsilon_high.unwrap_or(section.epsilon);
-        ensure!(
-            section.loss_type != LossType::Cispo || section.epsilon_high.is_some(),
-            "`cispo` needs the largest weight of a token\nhint: set `grpo.epsilon_high`; 5.0 is the usual value"
-        );
-        ensure!(
-            (0.0..=1.0).contains(&section.epsilon) && epsilon_high >= 0.0,
-            "the clip range from 1 - {} to 1 + {epsilon_high} is not a range of probability ratios\n\
-             hint: `grpo.epsilon` lies between 0 and 1, `grpo.epsilon_high` at or above 0",
-            section.epsilon,
-        );
-        ensure!(
-            section.loss_type == LossType::Cispo || section.delta.is_none_or(|delta| delta > 1.0 + epsilon_high),
-            "the dual clip `grpo.delta` lies inside the clip range\n\
-             hint: set it above 1 + `grpo.epsilon_high`, or leave it out"
-        );
+        section.validate_clip()?;
         Ok(Self {
             loss_type: section.loss_type,
             beta: section.beta,
             entropy_coef: section.entropy_coef,
             kl_estimator: section.kl_estimator,
             epsilon_low: section.epsilon,
-            epsilon_high,
+            epsilon_high: section.clip_high(),
             delta: section.delta.unwrap_or(f64::INFINITY),
             max_completion_length,
         })
@@ -120,46 +105,46 @@ impl Objective {
         has_old || self.beta != 0.0
     }
 
-    /// True for a branch whose gradient is exactly zero, so that the gradient pass may leave it out.
+    /// True for a completion whose gradient is exactly zero, so that the gradient pass may leave it out.
     /// The [`Normaliser`] counts it all the same.
     pub fn skips(&self, advantage: f32, masked: bool) -> bool {
         masked || (advantage == 0.0 && self.beta == 0.0 && self.entropy_coef == 0.0)
     }
 
-    /// Divisors of an update whose branches have these completion lengths.
+    /// Divisors of an update whose completions have these completion lengths.
     pub fn normaliser(&self, lengths: &[usize], masked: &[bool]) -> Normaliser {
-        assert_eq!(lengths.len(), masked.len(), "each branch is masked or not");
+        assert_eq!(lengths.len(), masked.len(), "each completion is masked or not");
         let tokens: usize = lengths.iter().zip(masked).filter(|(_, masked)| !**masked).map(|(length, _)| length).sum();
         let tokens = tokens.max(1) as f64;
-        Normaliser { branches: lengths.len().max(1) as f64, tokens, tokens_per_update: tokens }
+        Normaliser { completions: lengths.len().max(1) as f64, tokens, tokens_per_update: tokens }
     }
 
-    /// Writes dLoss/dlogprob of each token into `grad` and adds the branch to `totals`. The derivative of the entropy
+    /// Writes dLoss/dlogprob of each token into `grad` and adds the completion to `totals`. The derivative of the entropy
     /// bonus is not in `grad`: see [`Objective::entropy_grad`].
     ///
     /// # Panics
     /// When slices differ in length, or one that the objective needs is `None`.
-    pub fn branch(&self, terms: &BranchTerms, normaliser: &Normaliser, grad: &mut [f32], totals: &mut Totals) {
+    pub fn completion(&self, terms: &CompletionTerms, normaliser: &Normaliser, grad: &mut [f32], totals: &mut Totals) {
         let length = terms.logprobs.len();
         assert_eq!(grad.len(), length, "one derivative a token");
         for slice in [terms.old, terms.reference, terms.entropy].into_iter().flatten() {
             assert_eq!(slice.len(), length, "one entry a token");
         }
-        totals.branches += 1;
+        totals.completions += 1;
         if terms.masked {
             grad.fill(0.0);
-            totals.masked_branches += 1;
+            totals.masked_completions += 1;
             return;
         }
         let reference = (self.beta != 0.0).then(|| terms.reference.expect("`beta` needs reference log-probabilities"));
         let advantage = f64::from(terms.advantage);
         let weight = self.weight(length, normaliser);
         let old = terms.old.unwrap_or(terms.logprobs);
-        let branch_ratio = (self.loss_type == LossType::Gspo).then(|| sequence_ratio(terms.logprobs, old));
+        let completion_ratio = (self.loss_type == LossType::Gspo).then(|| sequence_ratio(terms.logprobs, old));
         let (mut loss, mut low, mut high) = (0.0, 0, 0);
         for (t, grad) in grad.iter_mut().enumerate() {
             let logprob = f64::from(terms.logprobs[t]);
-            let ratio = branch_ratio.unwrap_or_else(|| (logprob - f64::from(old[t])).exp());
+            let ratio = completion_ratio.unwrap_or_else(|| (logprob - f64::from(old[t])).exp());
             let (mut value, mut slope) = self.policy(ratio, advantage, logprob);
             if let Some(reference) = reference {
                 let (kl, kl_slope) = self.kl(f64::from(reference[t]) - logprob);
@@ -174,7 +159,7 @@ impl Objective {
             totals.ratio.add(ratio);
         }
         totals.tokens += length;
-        totals.clip.add_branch(low, high, length);
+        totals.clip.add_completion(low, high, length);
         totals.policy_loss += loss;
         totals.loss += loss;
         if let Some(entropy) = terms.entropy {
@@ -187,7 +172,7 @@ impl Objective {
         }
     }
 
-    /// dLoss/dlogprob of every token of a branch when [`Objective::needs_two_passes`] is false.
+    /// dLoss/dlogprob of every token of a completion when [`Objective::needs_two_passes`] is false.
     pub fn fixed_coefficient(&self, advantage: f32, length: usize, normaliser: &Normaliser) -> f32 {
         (self.weight(length, normaliser) * self.policy(1.0, f64::from(advantage), 0.0).1) as f32
     }
@@ -198,20 +183,20 @@ impl Objective {
         (-self.entropy_coef / normaliser.tokens) as f32
     }
 
-    /// Share of one token of a branch of `length` tokens in the update's loss.
+    /// Share of one token of a completion of `length` tokens in the update's loss.
     fn weight(&self, length: usize, normaliser: &Normaliser) -> f64 {
         match self.loss_type {
-            LossType::Grpo | LossType::Gspo => 1.0 / (normaliser.branches * length.max(1) as f64),
+            LossType::Grpo | LossType::Gspo => 1.0 / (normaliser.completions * length.max(1) as f64),
             LossType::Bnpo => 1.0 / normaliser.tokens,
             LossType::Dapo | LossType::Cispo => 1.0 / normaliser.tokens_per_update,
-            LossType::DrGrpo => 1.0 / (normaliser.branches * self.max_completion_length as f64),
+            LossType::DrGrpo => 1.0 / (normaliser.completions * self.max_completion_length as f64),
         }
     }
 
     /// The policy term and its derivative by the log-probability.
     ///
-    /// The ratio of `gspo` spreads its derivative over the branch: exp(mean_t (l_t - o_t)) has r / L_i for each token,
-    /// and the L_i equal terms of the branch make that r again, so one formula serves both kinds of ratio.
+    /// The ratio of `gspo` spreads its derivative over the completion: exp(mean_t (l_t - o_t)) has r / L_i for each token,
+    /// and the L_i equal terms of the completion make that r again, so one formula serves both kinds of ratio.
     fn policy(&self, ratio: f64, advantage: f64, logprob: f64) -> (f64, f64) {
         if ratio.is_nan() {
             return (f64::NAN, f64::NAN); // a minimum would hide it
@@ -251,7 +236,7 @@ impl Objective {
     }
 }
 
-/// exp of the mean log-ratio of a branch (GSPO's eq. 7).
+/// exp of the mean log-ratio of a completion (GSPO's eq. 7).
 fn sequence_ratio(logprobs: &[f32], old: &[f32]) -> f64 {
     let sum: f64 = logprobs.iter().zip(old).map(|(now, old)| f64::from(*now) - f64::from(*old)).sum();
     (sum / logprobs.len().max(1) as f64).exp()

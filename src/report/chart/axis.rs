@@ -21,14 +21,14 @@ impl Axis {
 
 /// A linear map from values to pixels.
 #[derive(Clone, Debug)]
-pub struct Linear {
+pub struct LinearScale {
     pub ticks: Vec<f64>,
     step: f64,
     domain: (f64, f64),
     pixels: (f64, f64),
 }
 
-impl Linear {
+impl LinearScale {
     /// Covers `low` to `high` and on to the next ticks, which are round numbers (1, 2 or 5 times a power of ten), about `count` of
     /// them: the first lies at the first of `pixels`, the last at the other.
     pub fn outward(low: f64, high: f64, count: usize, pixels: (f64, f64)) -> Self {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     fn labels(low: f64, high: f64) -> Vec<String> {
-        let scale = Linear::outward(low, high, 5, (0.0, 100.0));
+        let scale = LinearScale::outward(low, high, 5, (0.0, 100.0));
         scale.ticks.iter().map(|&tick| scale.label(tick)).collect()
     }
 
@@ -122,7 +122,7 @@ mod tests {
         for (low, high) in
             [(0.13, 0.131), (-3e-9, 2e-9), (1e9, 3e9), (5.0, 5.0), (0.0, 0.0), (-7.0, -7.0), (1e6, 1e6 + 1.0)]
         {
-            let scale = Linear::outward(low, high, 5, (20.0, 120.0));
+            let scale = LinearScale::outward(low, high, 5, (20.0, 120.0));
             assert!((2..=12).contains(&scale.ticks.len()), "{low} {high}: {:?}", scale.ticks);
             for value in [low, high] {
                 assert!((20.0 - 1e-6..=120.0 + 1e-6).contains(&scale.pixel(value)), "{low} {high} {:?}", scale.ticks);
@@ -130,9 +130,9 @@ mod tests {
             let labels: Vec<String> = scale.ticks.iter().map(|&tick| scale.label(tick)).collect();
             assert!(labels.windows(2).all(|pair| pair[0] != pair[1]), "{labels:?}");
         }
-        let inward = Linear::inward(0.0, 25.0, 3, (0.0, 100.0));
+        let inward = LinearScale::inward(0.0, 25.0, 3, (0.0, 100.0));
         assert_eq!((inward.ticks.as_slice(), inward.pixel(25.0)), ([0.0, 10.0, 20.0].as_slice(), 100.0));
-        assert_eq!(Linear::inward(1.0, 100.0, 5, (0.0, 1.0)).ticks, [20.0, 40.0, 60.0, 80.0, 100.0]);
-        assert_eq!(Linear::outward(f64::NAN, 1.0, 5, (0.0, 1.0)).ticks.len(), 6);
+        assert_eq!(LinearScale::inward(1.0, 100.0, 5, (0.0, 1.0)).ticks, [20.0, 40.0, 60.0, 80.0, 100.0]);
+        assert_eq!(LinearScale::outward(f64::NAN, 1.0, 5, (0.0, 1.0)).ticks.len(), 6);
     }
 }

@@ -1,12 +1,12 @@
 //! Differences as dots with their intervals, one row each, beside a line at zero.
 
-use super::axis::{Axis, Linear};
+use super::axis::{Axis, LinearScale};
 use super::svg::{Anchor, LINE, Svg, TEXT, TITLE, fit, num, width_of};
 use crate::stats::Interval;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct ForestRow {
     pub label: String,
     pub value: f64,
     /// The thick bar.
@@ -19,9 +19,9 @@ pub struct Row {
 
 /// Rows under one heading.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Group {
+pub struct ForestGroup {
     pub heading: String,
-    pub rows: Vec<Row>,
+    pub rows: Vec<ForestRow>,
 }
 
 /// Differences around zero.
@@ -30,7 +30,7 @@ pub struct Forest {
     pub title: String,
     pub description: String,
     pub axis: Axis,
-    pub groups: Vec<Group>,
+    pub groups: Vec<ForestGroup>,
 }
 
 impl Forest {
@@ -39,7 +39,7 @@ impl Forest {
         let width = 720.0;
         let step = LINE + 6.0;
         let rows = || self.groups.iter().flat_map(|group| &group.rows);
-        let widest = |text: fn(&Row) -> &str, most: f64| {
+        let widest = |text: fn(&ForestRow) -> &str, most: f64| {
             rows().map(|row| width_of(text(row), TEXT)).fold(0.0, f64::max).min(most)
         };
         let (labels, notes) = (widest(|row| &row.label, 180.0), widest(|row| &row.note, 200.0));
@@ -56,7 +56,7 @@ impl Forest {
         let reach = reach.filter(|value| value.is_finite());
         let (low, high) = reach.fold((0.0f64, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
         let (left, right) = (labels + 14.0, width - notes - 14.0);
-        let scale = Linear::outward(low, high, ((right - left) / 70.0) as usize, (left + 6.0, right - 6.0));
+        let scale = LinearScale::outward(low, high, ((right - left) / 70.0) as usize, (left + 6.0, right - 6.0));
 
         let mut svg = Svg::default();
         for &tick in &scale.ticks {
@@ -85,7 +85,7 @@ impl Forest {
         svg.finish(width, bottom + 3.0 * LINE, &self.title, &self.description)
     }
 
-    fn row(&self, svg: &mut Svg, row: &Row, scale: &Linear, y: f64) {
+    fn row(&self, svg: &mut Svg, row: &ForestRow, scale: &LinearScale, y: f64) {
         // The thin one on top and in the ink's colour: it often lies within the other.
         for (interval, colour, width) in [(row.interval, 0, 6.0), (row.second, 6, 1.5)] {
             let ends = interval.filter(|interval| interval.low.is_finite() && interval.high.is_finite());

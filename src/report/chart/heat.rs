@@ -34,14 +34,25 @@ impl HeatMap {
     /// # Panics
     /// When the values do not have a row for each row and a value for each column.
     pub fn svg(&self) -> String {
+        self.svg_with(&|_, _, written| written.to_owned())
+    }
+
+    /// The same where `text` says what stands in a cell: it is given the row, the column, and the value as it would be written.
+    ///
+    /// # Panics
+    /// As [`HeatMap::svg`].
+    pub fn svg_with(&self, text: &dyn Fn(usize, usize, &str) -> String) -> String {
         assert_eq!(self.values.len(), self.rows.len(), "a row of values for each row");
-        let written = |value: f64| self.written(value);
+        let written = |row: usize, column: usize, value: f64| text(row, column, &self.written(value));
         let present = || self.values.iter().flatten().flatten().copied().filter(|value| value.is_finite());
         let labels = self.rows.iter().map(|row| width_of(row, TEXT)).fold(0.0, f64::max).min(200.0);
         let columns: Vec<(&str, &str)> = self.columns.iter().map(|column| halves(column)).collect();
         let head = |(above, below): &(&str, &str)| width_of(above, TEXT).max(width_of(below, TEXT));
         let heads = columns.iter().map(head).fold(0.0, f64::max).min(130.0);
-        let texts = present().map(|value| width_of(&written(value), TEXT)).fold(0.0, f64::max);
+        let cells =
+            self.values.iter().enumerate().flat_map(|(r, row)| row.iter().enumerate().map(move |(c, it)| (r, c, *it)));
+        let cells = cells.filter_map(|(r, c, value)| Some((r, c, value.filter(|it| it.is_finite())?)));
+        let texts = cells.map(|(r, c, value)| width_of(&written(r, c, value), TEXT)).fold(0.0, f64::max);
         let (across, down) = (f64::max(heads, texts).max(40.0) + 12.0, LINE + 11.0);
         let lines = if columns.iter().all(|(above, _)| above.is_empty()) { 1.0 } else { 2.0 };
         let (left, top) = (labels + 10.0, TITLE + 12.0 + lines * LINE + 6.0);
@@ -67,9 +78,9 @@ impl HeatMap {
                 let cell = Rect { x: left + c as f64 * across, y, width: across - 2.0, height: down - 2.0 };
                 let strength = if largest > 0.0 { STRONGEST * value.abs() / largest } else { 0.0 };
                 let colour = usize::from(self.scale == Scale::Diverging && value > 0.0);
-                svg.cell(colour, cell, strength, &format!("{row}, {}: {}", self.columns[c], written(value)));
+                svg.cell(colour, cell, strength, &format!("{row}, {}: {}", self.columns[c], written(r, c, value)));
                 let middle = (cell.x + cell.width / 2.0, cell.y + cell.height / 2.0 + 0.35 * TEXT);
-                svg.text("value number", middle, Anchor::Middle, &written(value));
+                svg.text("value number", middle, Anchor::Middle, &written(r, c, value));
             }
         }
         svg.text("muted", (0.0, bottom + LINE + 2.0), Anchor::Start, &fit(&self.legend, TEXT, width));

@@ -1,12 +1,12 @@
 //! Lines over steps, with a band for what varies between seeds.
 
-use super::axis::{Axis, Linear};
+use super::axis::{Axis, LinearScale};
 use super::labels::spread;
 use super::svg::{Anchor, LINE, Rect, Svg, TEXT, TITLE, fit, width_of};
 
 /// One value at one step. A value that is not finite leaves a gap.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
+pub struct ChartPoint {
     pub x: f64,
     pub y: f64,
     /// The ends of the band.
@@ -17,7 +17,7 @@ pub struct Point {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     pub name: String,
-    pub points: Vec<Point>,
+    pub points: Vec<ChartPoint>,
 }
 
 impl Series {
@@ -32,12 +32,12 @@ impl Series {
             let low = values.iter().copied().fold(f64::INFINITY, f64::min);
             let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let band = (values.len() > 1).then_some((low, high));
-            Point { x: step as f64, y: values.iter().sum::<f64>() / values.len() as f64, band }
+            ChartPoint { x: step as f64, y: values.iter().sum::<f64>() / values.len() as f64, band }
         };
         Self { name: name.into(), points: steps.into_iter().map(point).collect() }
     }
 
-    fn last(&self) -> Option<Point> {
+    fn last(&self) -> Option<ChartPoint> {
         self.points.iter().rev().find(|point| point.y.is_finite()).copied()
     }
 }
@@ -96,10 +96,10 @@ impl LineChart {
         }
 
         let (top, bottom) = (area.y + LINE + 8.0, area.bottom() - 2.0 * LINE - 6.0);
-        let y = Linear::outward(ys.0, ys.1, ((bottom - top) / 45.0) as usize, (bottom, top));
+        let y = LinearScale::outward(ys.0, ys.1, ((bottom - top) / 45.0) as usize, (bottom, top));
         let numbers = y.ticks.iter().map(|&tick| width_of(&y.label(tick), TEXT)).fold(0.0, f64::max);
         let (left, right) = (area.x + numbers + 8.0, area.right() - 14.0);
-        let x = Linear::inward(xs.0, xs.1, ((right - left) / 60.0) as usize, (left, right));
+        let x = LinearScale::inward(xs.0, xs.1, ((right - left) / 60.0) as usize, (left, right));
 
         svg.text("muted", (area.x, area.y + TEXT), Anchor::Start, &fit(&self.y.title(), TEXT, area.width));
         for &tick in &y.ticks {
@@ -145,6 +145,6 @@ fn finite((low, high): &(f64, f64)) -> bool {
 }
 
 /// The stretches of points that all `hold`.
-fn runs(points: &[Point], hold: impl Fn(&Point) -> bool + Copy) -> impl Iterator<Item = &[Point]> {
+fn runs(points: &[ChartPoint], hold: impl Fn(&ChartPoint) -> bool + Copy) -> impl Iterator<Item = &[ChartPoint]> {
     points.chunk_by(move |a, b| hold(a) && hold(b)).filter(move |run| hold(&run[0]))
 }

@@ -6,6 +6,7 @@
 //! beside a stroke of their own.
 
 mod axis;
+mod behaviors;
 mod forest;
 mod heat;
 mod labels;
@@ -14,9 +15,10 @@ mod mosaic;
 mod svg;
 
 pub use axis::Axis;
-pub use forest::{Forest, Group, Row};
+pub use behaviors::behavior_changes;
+pub use forest::{Forest, ForestGroup, ForestRow};
 pub use heat::{HeatMap, Scale};
-pub use line::{LineChart, Point, Series};
+pub use line::{ChartPoint, LineChart, Series};
 pub use mosaic::Mosaic;
 pub use svg::{escape as svg_escape, swatch};
 

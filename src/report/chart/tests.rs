@@ -5,13 +5,13 @@ use super::*;
 use crate::stats::Interval;
 
 /// An element as it was opened, with the text that follows.
-struct Element {
+struct SvgElement {
     name: String,
     attributes: Vec<(String, String)>,
     text: String,
 }
 
-impl Element {
+impl SvgElement {
     fn get(&self, key: &str) -> &str {
         self.attributes.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
     }
@@ -29,8 +29,8 @@ impl Element {
 }
 
 /// Elements in order of appearance; fails on XML that is not well-formed.
-fn read(svg: &str) -> Vec<Element> {
-    let (mut elements, mut open): (Vec<Element>, Vec<String>) = (Vec::new(), Vec::new());
+fn read(svg: &str) -> Vec<SvgElement> {
+    let (mut elements, mut open): (Vec<SvgElement>, Vec<String>) = (Vec::new(), Vec::new());
     let mut rest = svg.trim_end();
     while let Some(tag) = rest.strip_prefix('<') {
         let end = tag.find('>').expect("a tag is closed");
@@ -53,7 +53,7 @@ fn read(svg: &str) -> Vec<Element> {
             if !single {
                 open.push(name.into());
             }
-            elements.push(Element { name: name.into(), attributes, text: plain(&after[..next]) });
+            elements.push(SvgElement { name: name.into(), attributes, text: plain(&after[..next]) });
         }
         rest = &after[next..];
     }
@@ -69,7 +69,7 @@ fn plain(text: &str) -> String {
 }
 
 /// The box of a text, by the chart's own estimate of its width.
-fn bounds(text: &Element) -> (f64, f64, f64, f64) {
+fn bounds(text: &SvgElement) -> (f64, f64, f64, f64) {
     let size = if text.get("class") == "title" { svg::TITLE } else { svg::TEXT };
     let (x, y, width) = (text.number("x"), text.number("y"), svg::width_of(&text.text, size));
     let left = match text.get("text-anchor") {
@@ -81,7 +81,7 @@ fn bounds(text: &Element) -> (f64, f64, f64, f64) {
 }
 
 #[track_caller]
-fn check(svg: &str) -> Vec<Element> {
+fn check(svg: &str) -> Vec<SvgElement> {
     let elements = read(svg);
     let root = &elements[0];
     assert_eq!((root.name.as_str(), root.get("role")), ("svg", "img"));
@@ -101,7 +101,7 @@ fn check(svg: &str) -> Vec<Element> {
             _ => {}
         }
     }
-    let texts: Vec<&Element> = elements.iter().filter(|element| element.name == "text").collect();
+    let texts: Vec<&SvgElement> = elements.iter().filter(|element| element.name == "text").collect();
     for (i, a) in texts.iter().enumerate() {
         let (left, top, right, bottom) = bounds(a);
         assert!(left >= -0.5 && right <= width + 0.5 && top >= -0.5 && bottom <= height + 0.5, "`{}` leaves", a.text);
@@ -114,7 +114,7 @@ fn check(svg: &str) -> Vec<Element> {
     elements
 }
 
-fn of_class<'a>(elements: &'a [Element], class: &'a str) -> impl Iterator<Item = &'a Element> {
+fn of_class<'a>(elements: &'a [SvgElement], class: &'a str) -> impl Iterator<Item = &'a SvgElement> {
     elements.iter().filter(move |element| element.get("class") == class)
 }
 
@@ -158,7 +158,7 @@ pub fn forest() -> Forest {
         let value = 2.5 * i as f64 - 9.0;
         let around = |reach: f64| Some(Interval { low: value - reach, high: value + reach });
         let note = if value > 5.0 { "higher" } else { "no verdict: power 23 %" };
-        Row {
+        ForestRow {
             label: name.to_string(),
             value,
             interval: around(3.0 + i as f64 / 2.0),
@@ -166,8 +166,10 @@ pub fn forest() -> Forest {
             note: note.into(),
         }
     };
-    let group =
-        |heading: &str| Group { heading: heading.into(), rows: ARMS.iter().take(8).enumerate().map(row).collect() };
+    let group = |heading: &str| ForestGroup {
+        heading: heading.into(),
+        rows: ARMS.iter().take(8).enumerate().map(row).collect(),
+    };
     Forest {
         title: "Each arm against no prompt".into(),
         description: "Differences of accuracy with 95 % intervals.".into(),
@@ -236,7 +238,7 @@ fn gaps_and_nothing_at_all() {
     chart.series.clear();
     check(&chart.svg());
     let points = Series::over_seeds("a", &[vec![(0, 1.0), (1, f64::NAN)], vec![(0, 3.0), (2, 5.0)]]).points;
-    let point = |x, y, band| Point { x, y, band };
+    let point = |x, y, band| ChartPoint { x, y, band };
     assert_eq!(points, [point(0.0, 2.0, Some((1.0, 3.0))), point(2.0, 5.0, None)]);
 }
 
@@ -278,7 +280,7 @@ fn intervals_beside_zero() {
         let value = 2.5 * (i % 8) as f64 - 9.0;
         assert_eq!(*x > zero, value > 0.0, "{value} at {x}, zero at {zero}");
     }
-    let bars = of_class(&elements, "bar").map(Element::points);
+    let bars = of_class(&elements, "bar").map(SvgElement::points);
     for (bar, dot) in bars.zip(dots.iter().flat_map(|dot| [dot, dot])) {
         assert!(bar[0].0 < *dot && *dot < bar[1].0);
     }
@@ -287,7 +289,7 @@ fn intervals_beside_zero() {
 #[test]
 fn values_in_cells() {
     let elements = check(&heat().svg());
-    let cells: Vec<&Element> = of_class(&elements, "cell").collect();
+    let cells: Vec<&SvgElement> = of_class(&elements, "cell").collect();
     let values: Vec<&str> = of_class(&elements, "value number").map(|value| value.text.as_str()).collect();
     assert_eq!((cells.len(), values.len()), (35, 35));
     for (cell, value) in cells.iter().zip(values) {

@@ -11,7 +11,7 @@ use minijinja::{AutoEscape, Environment, Value, context};
 use regex::Regex;
 
 use super::chart::{svg_escape, swatch};
-use super::document::{Answer, Block, Cell, Document, Question, Table};
+use super::document::{Document, DocumentBlock, ShownCompletion, ShownQuestion, Table, TableCell};
 use crate::math::Verdict;
 
 const PAGE: &str = include_str!("page.html");
@@ -46,23 +46,23 @@ pub fn render(document: &Document) -> Result<String> {
     Ok(page.chars().map(plain).collect())
 }
 
-fn block(block: &Block) -> Value {
+fn block(block: &DocumentBlock) -> Value {
     match block {
-        Block::Text(text) => context! { kind => "text", text => sentence(text) },
-        Block::List(items) => {
+        DocumentBlock::Text(text) => context! { kind => "text", text => sentence(text) },
+        DocumentBlock::List(items) => {
             context! { kind => "list", items => items.iter().map(|item| sentence(item)).collect::<Vec<_>>() }
         }
-        Block::Table(it) => table(it),
-        Block::Chart(svg) => context! { kind => "chart", svg => Value::from_safe_string(svg.clone()) },
-        Block::Panels { names, panels } => {
+        DocumentBlock::Table(it) => table(it),
+        DocumentBlock::Chart(svg) => context! { kind => "chart", svg => Value::from_safe_string(svg.clone()) },
+        DocumentBlock::Panels { names, panels } => {
             let names = names.iter().enumerate().map(|(i, name)| {
                 context! { name => name.as_str(), swatch => Value::from_safe_string(swatch(i)) }
             });
             let panels = panels.iter().map(|svg| Value::from_safe_string(svg.clone()));
             context! { kind => "panels", names => names.collect::<Vec<_>>(), panels => panels.collect::<Vec<_>>() }
         }
-        Block::Commands(lines) => context! { kind => "commands", text => lines.join("\n") },
-        Block::Completions(questions) => {
+        DocumentBlock::Commands(lines) => context! { kind => "commands", text => lines.join("\n") },
+        DocumentBlock::Completions(questions) => {
             context! { kind => "completions", questions => questions.iter().map(question).collect::<Vec<_>>() }
         }
     }
@@ -70,7 +70,7 @@ fn block(block: &Block) -> Value {
 
 fn table(table: &Table) -> Value {
     let cell =
-        |cell: &Cell| context! { text => cell.text.as_str(), value => cell.value.map(|value| value.to_string()) };
+        |cell: &TableCell| context! { text => cell.text.as_str(), value => cell.value.map(|value| value.to_string()) };
     // A column is one of numbers where any of its cells has one.
     let numeric = |at: usize| table.rows.iter().any(|row| row[at].value.is_some());
     let heads: Vec<Value> = table
@@ -83,7 +83,7 @@ fn table(table: &Table) -> Value {
     context! { kind => "table", name => table.name, caption => table.caption.as_str(), heads => heads, rows => rows }
 }
 
-fn question(question: &Question) -> Value {
+fn question(question: &ShownQuestion) -> Value {
     let answers: Vec<Value> = question.answers.iter().map(answer).collect();
     let right = question.answers.iter().filter(|it| it.sample.verdict == Verdict::Correct).count();
     context! {
@@ -96,7 +96,7 @@ fn question(question: &Question) -> Value {
     }
 }
 
-fn answer(Answer { by, sample }: &Answer) -> Value {
+fn answer(ShownCompletion { by, sample }: &ShownCompletion) -> Value {
     let verdict = match sample.verdict {
         Verdict::Correct => "correct",
         Verdict::Wrong => "wrong",
@@ -156,13 +156,13 @@ fn lines(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::report::document::Section;
-    use crate::report::load::Sample;
+    use crate::report::load::ReportedSample;
 
     const HOSTILE: &str = "</pre><script>alert(1)</script>\u{1b}[31m <think>\"'&amp; \\boxed{4}</think>";
 
     #[test]
     fn nothing_from_outside_becomes_markup() {
-        let sample = Sample {
+        let sample = ReportedSample {
             id: HOSTILE.into(),
             question: String::new(),
             gold: String::new(),
@@ -173,22 +173,22 @@ mod tests {
             verdict: Verdict::Undecided(HOSTILE.into()),
             how: HOSTILE.into(),
         };
-        let question = Question {
+        let question = ShownQuestion {
             benchmark: HOSTILE.into(),
             id: HOSTILE.into(),
             text: HOSTILE.into(),
             gold: HOSTILE.into(),
-            answers: vec![Answer { by: HOSTILE.into(), sample }],
+            answers: vec![ShownCompletion { by: HOSTILE.into(), sample }],
         };
         let mut table = Table::new("t", HOSTILE, [HOSTILE]);
         table.rows.push(vec![HOSTILE.into()]);
         let blocks = vec![
-            Block::Text(HOSTILE.into()),
-            Block::List(vec![format!("`{HOSTILE}`")]),
-            Block::Table(table),
-            Block::Panels { names: vec![HOSTILE.into()], panels: vec![] },
-            Block::Commands(vec![HOSTILE.into()]),
-            Block::Completions(vec![question]),
+            DocumentBlock::Text(HOSTILE.into()),
+            DocumentBlock::List(vec![format!("`{HOSTILE}`")]),
+            DocumentBlock::Table(table),
+            DocumentBlock::Panels { names: vec![HOSTILE.into()], panels: vec![] },
+            DocumentBlock::Commands(vec![HOSTILE.into()]),
+            DocumentBlock::Completions(vec![question]),
         ];
         let sections = vec![Section { id: "x", title: "X", blocks }];
         let document = Document { title: HOSTILE.into(), notes: vec![HOSTILE.into()], sections };

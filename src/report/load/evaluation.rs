@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::quoted::quoted;
 use crate::behavior::Classifier;
-use crate::behavior::summary::Counted;
+use crate::behavior::summary::ResponseCounts;
 use crate::eval::asked::QuestionRecord;
 use crate::eval::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, Identity};
-use crate::eval::score::Scores;
+use crate::eval::score::BenchmarkScores;
 use crate::math::Verdict;
 use crate::run::status;
 
@@ -24,7 +24,7 @@ pub const READABLE: usize = 24;
 const ROUNDING: f64 = 1e-9;
 
 /// An evaluation on one or more benchmarks, and what it is of.
-pub struct Evaluation {
+pub struct ReportedEvaluation {
     pub name: String,
     /// The run whose adapter was asked, by its place in the material; none for the untrained model.
     pub run: Option<usize>,
@@ -32,26 +32,26 @@ pub struct Evaluation {
     pub prompt: String,
     pub identity: Identity,
     /// By name; only those that are complete.
-    pub benches: BTreeMap<String, Bench>,
+    pub benches: BTreeMap<String, ReportedBenchmark>,
 }
 
 /// A benchmark that was answered to the end. Lists are in the order of its questions.
-pub struct Bench {
+pub struct ReportedBenchmark {
     pub record: BenchRecord,
-    pub scores: Scores,
+    pub scores: BenchmarkScores,
     pub ids: Vec<String>,
     /// Of each question, the share of right samples.
     pub right: Vec<f64>,
     /// Of each question, the mean length of its samples, in tokens.
     pub tokens: Vec<f64>,
     /// What each sample does.
-    pub behaviors: Vec<Counted>,
-    pub readable: Vec<Sample>,
+    pub behaviors: Vec<ResponseCounts>,
+    pub readable: Vec<ReportedSample>,
 }
 
 /// A sample to read.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sample {
+pub struct ReportedSample {
     pub id: String,
     pub question: String,
     pub gold: String,
@@ -64,7 +64,7 @@ pub struct Sample {
     pub how: String,
 }
 
-impl Evaluation {
+impl ReportedEvaluation {
     /// Reads an evaluation; `left_out` is told of benchmarks that are not complete. Which run it is of is not known here.
     pub fn read(path: &Path, left_out: &mut Vec<String>) -> Result<Self> {
         let folder = EvalFolder::open(path)?;
@@ -72,7 +72,8 @@ impl Evaluation {
         let mut benches = BTreeMap::new();
         for (bench, files) in folder.benches()? {
             // Of an error only its root, which names no folder.
-            let read = Bench::read(&files).unwrap_or_else(|error| Err(quoted(&error.root_cause().to_string())));
+            let read =
+                ReportedBenchmark::read(&files).unwrap_or_else(|error| Err(quoted(&error.root_cause().to_string())));
             match read {
                 Ok(read) => drop(benches.insert(bench, read)),
                 Err(why) => left_out.push(format!(
@@ -87,14 +88,14 @@ impl Evaluation {
     }
 }
 
-impl Bench {
+impl ReportedBenchmark {
     /// The benchmark, or why it cannot be used.
     fn read(files: &BenchFolder) -> Result<Result<Self, String>> {
         if !files.results().is_file() {
             return Ok(Err("samples are missing, and no score can be told from a part of them".to_owned()));
         }
         let path = files.results();
-        let scores: Scores =
+        let scores: BenchmarkScores =
             serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("parse `{}`", path.display()))?;
         let grades = files.grades()?;
         // Grades are in the order of questions, and of samples within each.
@@ -151,14 +152,14 @@ impl Bench {
             .par_iter()
             .map(|(sample, question, _)| {
                 let spans = Classifier::built_in().classify(&question.prompt_text, &sample.text);
-                Counted::new(&format!("{benchmark}/{}", question.id), Some(sample.tokens), &spans)
+                ResponseCounts::new(&format!("{benchmark}/{}", question.id), Some(sample.tokens), &spans)
             })
             .collect();
         for (sample, question, grade) in graded {
             let place = places[&question.id];
             self.tokens[place] += sample.tokens as f64 / self.scores.samples as f64;
             if sample.sample == 0 && readable.binary_search(&place).is_ok() {
-                self.readable.push(Sample {
+                self.readable.push(ReportedSample {
                     id: question.id.clone(),
                     question: shown(question),
                     gold: question.gold.clone(),

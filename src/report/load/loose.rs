@@ -4,23 +4,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::evaluation::Evaluation;
-use super::run::{Found, Run};
+use super::evaluation::ReportedEvaluation;
+use super::run::{LoadedRun, ReportedRun};
 use super::{Material, quoted, sweep};
 use crate::eval::folder::EvalFolder;
 
 /// What a folder holds.
-enum Kind {
+enum FolderKind {
     Run,
     Evaluation,
 }
 
-fn kind(path: &Path) -> Result<Kind> {
+fn kind(path: &Path) -> Result<FolderKind> {
     if path.join("manifest.json").is_file() {
-        return Ok(Kind::Run);
+        return Ok(FolderKind::Run);
     }
     if path.join("eval.json").is_file() {
-        return Ok(Kind::Evaluation);
+        return Ok(FolderKind::Evaluation);
     }
     let hint = if path.join(sweep::FILE).is_file() {
         "a sweep is reported by itself: name no other folder beside it"
@@ -37,13 +37,15 @@ pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
     let mut named = Vec::new();
     for path in inputs {
         match kind(path)? {
-            Kind::Evaluation => named.push(path.clone()),
-            Kind::Run => match Run::read(path).with_context(|| format!("read the run `{}`", path.display()))? {
-                Found::Run(run) if material.runs.iter().any(|it| it.name == run.name) => material.left_out.push(
+            FolderKind::Evaluation => named.push(path.clone()),
+            FolderKind::Run => match ReportedRun::read(path)
+                .with_context(|| format!("read the run `{}`", path.display()))?
+            {
+                LoadedRun::Run(run) if material.runs.iter().any(|it| it.name == run.name) => material.left_out.push(
                     format!("A second run called {} is left out: names must tell runs apart.", quoted(&run.name)),
                 ),
-                Found::Run(run) => material.runs.push(*run),
-                Found::Unfinished(why) => {
+                LoadedRun::Run(run) => material.runs.push(*run),
+                LoadedRun::Unfinished(why) => {
                     let name = crate::run::status::name(path);
                     material.left_out.push(format!("The run {} is left out: {why}.", quoted(&name)));
                 }
@@ -51,7 +53,7 @@ pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
         }
     }
     for path in &named {
-        let mut evaluation = Evaluation::read(path, &mut material.left_out)?;
+        let mut evaluation = ReportedEvaluation::read(path, &mut material.left_out)?;
         let adapter = evaluation.identity.adapter.clone();
         evaluation.run = find(&material.runs, &evaluation);
         match adapter {
@@ -85,7 +87,7 @@ fn add_found(material: &mut Material, named: &[PathBuf], folder: &Path) -> Resul
         }
         // What is left out of an evaluation that nobody asked for need not be told.
         let mut told = Vec::new();
-        let mut evaluation = Evaluation::read(&path, &mut told)?;
+        let mut evaluation = ReportedEvaluation::read(&path, &mut told)?;
         evaluation.run = find(&material.runs, &evaluation);
         if evaluation.run.is_some() {
             material.left_out.extend(told);
@@ -95,16 +97,16 @@ fn add_found(material: &mut Material, named: &[PathBuf], folder: &Path) -> Resul
     let models: Vec<String> = material.evaluations.iter().map(|it| it.identity.model_sha256.clone()).collect();
     for path in untrained {
         if models.contains(&EvalFolder::open(&path)?.identity.model_sha256) {
-            material.evaluations.push(Evaluation::read(&path, &mut material.left_out)?);
+            material.evaluations.push(ReportedEvaluation::read(&path, &mut material.left_out)?);
         }
     }
     Ok(())
 }
 
 /// The run whose adapter was asked: the one of this name and these weights; where no weights are known (a server's), of this name.
-fn find(runs: &[Run], evaluation: &Evaluation) -> Option<usize> {
+fn find(runs: &[ReportedRun], evaluation: &ReportedEvaluation) -> Option<usize> {
     let name = evaluation.identity.adapter.as_ref()?;
-    let fits = |run: &Run| match &evaluation.identity.adapter_sha256 {
+    let fits = |run: &ReportedRun| match &evaluation.identity.adapter_sha256 {
         Some(sha256) => run.adapter_sha256.as_ref() == Some(sha256),
         None => run.name == *name,
     };

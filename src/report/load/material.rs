@@ -1,7 +1,7 @@
-//! What was read.
+//! The runs and evaluations that were read.
 
-use super::evaluation::Evaluation;
-use super::run::Run;
+use super::evaluation::ReportedEvaluation;
+use super::run::ReportedRun;
 
 /// All that a report is made from.
 #[derive(Default)]
@@ -12,8 +12,8 @@ pub struct Material {
     pub demonstration: bool,
     pub notes: Vec<String>,
     /// In the order in which the sweep or the user names them; so are the arms.
-    pub runs: Vec<Run>,
-    pub evaluations: Vec<Evaluation>,
+    pub runs: Vec<ReportedRun>,
+    pub evaluations: Vec<ReportedEvaluation>,
     /// Sentences on what did not get in.
     pub left_out: Vec<String>,
 }

@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-pub use evaluation::{Bench, Evaluation, Sample};
+pub use evaluation::{ReportedBenchmark, ReportedEvaluation, ReportedSample};
 pub use material::Material;
 pub use quoted::quoted;
-pub use run::{HeldOut, Run, dotted, ends};
+pub use run::{HeldOut, ReportedRun, dotted, ends};
 
 /// Reads one sweep, or any runs and evaluations. Evaluations that fit the runs are also looked for in `evals`.
 ///

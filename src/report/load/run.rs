@@ -11,11 +11,11 @@ use crate::data::decontaminate::Contamination;
 use crate::disk::hash::sha256_file;
 use crate::run::manifest::Manifest;
 use crate::run::metrics::{self, MetricsRecord};
-use crate::run::status::{self, State, Status};
+use crate::run::status::{self, RunState, RunStatus};
 use crate::run::{GroupRecord, RunDir, completions, dir};
 
 /// A training run that made all its steps.
-pub struct Run {
+pub struct ReportedRun {
     pub name: String,
     /// What it is a case of: the runs of an arm differ by their seeds alone.
     pub arm: String,
@@ -38,35 +38,35 @@ pub struct Run {
 /// The held-out questions of a run, one completion each.
 pub struct HeldOut {
     /// At temperature 1.
-    pub sampled: Ends,
+    pub sampled: BeforeAfter,
     /// The most probable token at every step, where that was asked for.
-    pub greedy: Option<Ends>,
+    pub greedy: Option<BeforeAfter>,
 }
 
 /// The same questions before and after training.
-pub struct Ends {
+pub struct BeforeAfter {
     pub before: Vec<GroupRecord>,
     pub after: Vec<GroupRecord>,
 }
 
 /// A run, or why it cannot be reported.
-pub enum Found {
-    Run(Box<Run>),
+pub enum LoadedRun {
+    Run(Box<ReportedRun>),
     Unfinished(String),
 }
 
-impl Run {
+impl ReportedRun {
     /// Reads a run as a case of the arm called after its prior prompt.
-    pub fn read(path: &Path) -> Result<Found> {
+    pub fn read(path: &Path) -> Result<LoadedRun> {
         let run = RunDir::open(path)?;
-        let status = Status::read(&run)?;
-        if status.state != State::Done {
+        let status = RunStatus::read(&run)?;
+        if status.state != RunState::Done {
             let (state, step) = (status.state.name(), status.step);
-            return Ok(Found::Unfinished(format!("it is {state} after step {step} of {}", status.steps)));
+            return Ok(LoadedRun::Unfinished(format!("it is {state} after step {step} of {}", status.steps)));
         }
         let manifest = Manifest::read(&run)?;
         let steps = metrics::read(&run.metrics())?;
-        Ok(Found::Run(Box::new(Self {
+        Ok(LoadedRun::Run(Box::new(Self {
             name: status.name,
             arm: manifest.prompt.name.clone(),
             seed: manifest.seed,
@@ -86,7 +86,7 @@ impl Run {
     }
 }
 
-/// See [`Run::ends`].
+/// See [`ReportedRun::ends`].
 pub fn ends(steps: &[MetricsRecord], metric: &str) -> Option<(f64, f64)> {
     let values: Vec<f64> = steps.iter().filter_map(|step| step.values.get(metric).copied().flatten()).collect();
     let tenth = values.len().div_ceil(10);
@@ -112,14 +112,14 @@ pub fn dotted(config: &toml::Table) -> BTreeMap<String, String> {
 }
 
 fn held_out(run: &RunDir, steps: usize) -> Result<Option<HeldOut>> {
-    let ends = |kind: &str| -> Result<Option<Ends>> {
+    let ends = |kind: &str| -> Result<Option<BeforeAfter>> {
         let [before, after] = [0, steps].map(|step| run.evaluation(step, kind));
         if !before.is_file() || !after.is_file() {
             return Ok(None);
         }
         let (before, after) = (completions::read(&before)?, completions::read(&after)?);
         let ids = |groups: &[GroupRecord]| -> Vec<String> { groups.iter().map(|it| it.question_id.clone()).collect() };
-        Ok((!after.is_empty() && ids(&before) == ids(&after)).then_some(Ends { before, after }))
+        Ok((!after.is_empty() && ids(&before) == ids(&after)).then_some(BeforeAfter { before, after }))
     };
     let Some(sampled) = ends(dir::SAMPLED)? else { return Ok(None) };
     Ok(Some(HeldOut { sampled, greedy: ends(dir::GREEDY)? }))

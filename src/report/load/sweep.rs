@@ -8,15 +8,15 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::evaluation::Evaluation;
-use super::run::{Found, Run};
+use super::evaluation::ReportedEvaluation;
+use super::run::{LoadedRun, ReportedRun};
 use super::{Material, quoted};
 
 pub const FILE: &str = "sweep.json";
 
 /// What a sweep is, whatever has become of it so far.
 #[derive(Deserialize)]
-struct Sweep {
+struct ReportedSweep {
     name: String,
     #[serde(default)]
     demonstration: bool,
@@ -48,21 +48,21 @@ struct Planned {
 pub fn load(folder: &Path) -> Result<Material> {
     let path = folder.join(FILE);
     let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
-    let sweep: Sweep = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
+    let sweep: ReportedSweep = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
     let mut material =
         Material { name: sweep.name, demonstration: sweep.demonstration, notes: sweep.notes, ..Material::default() };
     for member in sweep.runs {
         let path = folder.join("runs").join(&member.name);
         let found = match path.join("manifest.json").is_file() {
-            true => Run::read(&path).with_context(|| format!("read the run `{}`", path.display()))?,
-            false => Found::Unfinished("it was not started".to_owned()),
+            true => ReportedRun::read(&path).with_context(|| format!("read the run `{}`", path.display()))?,
+            false => LoadedRun::Unfinished("it was not started".to_owned()),
         };
         match found {
-            Found::Run(run) => {
+            LoadedRun::Run(run) => {
                 let Member { name, arm, seed, varies } = member;
-                material.runs.push(Run { name, arm, seed, varies, ..*run });
+                material.runs.push(ReportedRun { name, arm, seed, varies, ..*run });
             }
-            Found::Unfinished(why) => {
+            LoadedRun::Unfinished(why) => {
                 material.left_out.push(format!("The run {} is left out: {why}.", quoted(&member.name)))
             }
         }
@@ -76,7 +76,7 @@ pub fn load(folder: &Path) -> Result<Material> {
 }
 
 /// A planned evaluation, where its run and at least one of its benchmarks are complete.
-fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Result<Option<Evaluation>> {
+fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Result<Option<ReportedEvaluation>> {
     let name = quoted(&planned.name);
     let run = planned.run.as_ref().map(|run| material.runs.iter().position(|it| it.name == *run));
     if run == Some(None) {
@@ -88,7 +88,7 @@ fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Resu
         material.left_out.push(format!("The evaluation {name} is left out: it was not made yet."));
         return Ok(None);
     }
-    let mut evaluation = Evaluation::read(&path, &mut material.left_out)?;
+    let mut evaluation = ReportedEvaluation::read(&path, &mut material.left_out)?;
     evaluation.name.clone_from(&planned.name);
     evaluation.run = run.flatten();
     evaluation.prompt.clone_from(&planned.test_prompt);

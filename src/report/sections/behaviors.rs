@@ -2,18 +2,18 @@
 
 use serde_json::json;
 
-use super::{Group, Part, SEED, groups};
-use crate::behavior::summary::{Counted, Summary};
+use super::{ReportPart, RowGroup, SEED, groups};
+use crate::behavior::summary::{ResponseCounts, Summary};
 use crate::behavior::{Class, Classifier};
 use crate::report::aligned::Aligned;
 use crate::report::chart::{HeatMap, Scale};
-use crate::report::document::{Block, Cell, Table};
+use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::Material;
 
 /// The row that the others' change is counted from.
 const BASE: &str = "untrained, none";
 
-pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
+pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let rows: Vec<(String, Summary)> = groups(material, aligned)
         .iter()
         .filter_map(|group| Some((group.label.clone(), summary(material, aligned, group)?)))
@@ -36,18 +36,18 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     if Class::ALL.into_iter().any(|class| rules.is_doubtful(class)) {
         text += " An asterisk marks a behaviour on which the rules agree with people too little.";
     }
-    let mut blocks = vec![Block::Text(text), Block::Chart(shares(&rows, &heads).svg())];
+    let mut blocks = vec![DocumentBlock::Text(text), DocumentBlock::Chart(shares(&rows, &heads).svg())];
     if let Some(base) = base.filter(|_| rows.len() > 1) {
-        blocks.push(Block::Chart(changes(&rows, &heads, base).svg()));
+        blocks.push(DocumentBlock::Chart(changes(&rows, &heads, base).svg()));
     }
-    blocks.push(Block::Table(table(&rows, &heads, base)));
+    blocks.push(DocumentBlock::Table(table(&rows, &heads, base)));
     let data = rows.iter().map(|(name, summary)| json!({ "model": name, "summary": summary })).collect::<Vec<_>>();
     let data = json!({ "rules": rules.version, "change_from": base.map(|_| BASE), "models": data });
-    Some(Part::new("behaviors", "Behaviours", blocks, data))
+    Some(ReportPart::new("behaviors", "Behaviours", blocks, data))
 }
 
-fn summary(material: &Material, aligned: &Aligned, group: &Group) -> Option<Summary> {
-    let counted: Vec<Counted> = aligned
+fn summary(material: &Material, aligned: &Aligned, group: &RowGroup) -> Option<Summary> {
+    let counted: Vec<ResponseCounts> = aligned
         .benchmarks
         .iter()
         .flat_map(|it| group.benches(material, &it.name))
@@ -94,14 +94,16 @@ fn table(rows: &[(String, Summary)], heads: &[String], base: Option<&Summary>) -
     let heads = ["model", "answers"].map(String::from).into_iter().chain(heads.iter().cloned());
     let mut table = Table::new("behaviors", caption, heads);
     for (name, summary) in rows {
-        let mut row =
-            vec![Cell::from(name.as_str()), Cell::number(summary.responses as f64, summary.responses.to_string())];
+        let mut row = vec![
+            TableCell::from(name.as_str()),
+            TableCell::number(summary.responses as f64, summary.responses.to_string()),
+        ];
         for (at, it) in summary.classes.iter().enumerate() {
             let [value, low, high] =
                 [it.presence.value, it.presence.interval.low, it.presence.interval.high].map(|it| 100.0 * it);
             let change = base.filter(|_| name != BASE).map(|base| value - 100.0 * base.classes[at].presence.value);
             let change = change.map_or(String::new(), |change| format!(" ({})", signed(change)));
-            row.push(Cell::number(it.presence.value, format!("{value:.0} [{low:.0}, {high:.0}]{change}")));
+            row.push(TableCell::number(it.presence.value, format!("{value:.0} [{low:.0}, {high:.0}]{change}")));
         }
         table.rows.push(row);
     }

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::{Part, groups, held_out};
+use super::{ReportPart, groups, held_out};
 use crate::report::aligned::Aligned;
-use crate::report::document::{Answer, Block, Question};
-use crate::report::load::{Material, Sample};
+use crate::report::document::{DocumentBlock, ShownCompletion, ShownQuestion};
+use crate::report::load::{Material, ReportedSample};
 
 /// Bytes of completions in a report at most: a page has to stay light.
 const ROOM: usize = 600_000;
@@ -14,12 +14,12 @@ const ROOM: usize = 600_000;
 const LONGEST: usize = 6_000;
 
 /// As many questions as there is room for, spread evenly over each benchmark; of each model its first sample at its lowest seed.
-pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
+pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let groups = groups(material, aligned);
-    let mut questions: Vec<Vec<Question>> = Vec::new();
+    let mut questions: Vec<Vec<ShownQuestion>> = Vec::new();
     let mut all: usize = aligned.ids.iter().map(Vec::len).sum();
     for benchmark in &aligned.benchmarks {
-        let readable: Vec<(&str, &[Sample])> = groups
+        let readable: Vec<(&str, &[ReportedSample])> = groups
             .iter()
             .map(|group| (group.label.as_str(), group.benches(material, &benchmark.name)[0].readable.as_slice()))
             .collect();
@@ -27,7 +27,7 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     }
     if questions.is_empty() {
         let held_out = held_out::readable(material);
-        let readable: Vec<(&str, &[Sample])> =
+        let readable: Vec<(&str, &[ReportedSample])> =
             held_out.iter().map(|(label, samples)| (label.as_str(), samples.as_slice())).collect();
         questions.extend(side_by_side("held-out", &readable));
         all = questions.iter().map(Vec::len).sum();
@@ -37,7 +37,7 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     };
     let most = questions.iter().map(Vec::len).max().unwrap_or(0);
     let each = (1..=most).rev().find(|&each| fits(each)).unwrap_or(1);
-    let kept: Vec<Question> = questions
+    let kept: Vec<ShownQuestion> = questions
         .into_iter()
         .flat_map(|it| {
             let chosen: Vec<usize> = chosen(it.len(), each).collect();
@@ -53,12 +53,12 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
         kept.len()
     );
     let ids: Vec<String> = kept.iter().map(|it| format!("{}/{}", it.benchmark, it.id)).collect();
-    let blocks = vec![Block::Text(text), Block::Completions(kept)];
-    Some(Part::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
+    let blocks = vec![DocumentBlock::Text(text), DocumentBlock::Completions(kept)];
+    Some(ReportPart::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
 }
 
 /// The questions of one benchmark, each with what all have answered; none where nobody was asked.
-fn side_by_side(benchmark: &str, readable: &[(&str, &[Sample])]) -> Option<Vec<Question>> {
+fn side_by_side(benchmark: &str, readable: &[(&str, &[ReportedSample])]) -> Option<Vec<ShownQuestion>> {
     let (_, first) = readable.first()?;
     Some(first.iter().map(|sample| question(benchmark, sample, readable)).collect())
 }
@@ -68,12 +68,15 @@ fn chosen(n: usize, most: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |i| i * n / count)
 }
 
-fn question(benchmark: &str, sample: &Sample, readable: &[(&str, &[Sample])]) -> Question {
-    let answer = |(by, samples): &(&str, &[Sample])| {
+fn question(benchmark: &str, sample: &ReportedSample, readable: &[(&str, &[ReportedSample])]) -> ShownQuestion {
+    let answer = |(by, samples): &(&str, &[ReportedSample])| {
         let found = samples.iter().find(|it| it.id == sample.id)?;
-        Some(Answer { by: (*by).to_owned(), sample: Sample { text: shortened(&found.text), ..found.clone() } })
+        Some(ShownCompletion {
+            by: (*by).to_owned(),
+            sample: ReportedSample { text: shortened(&found.text), ..found.clone() },
+        })
     };
-    Question {
+    ShownQuestion {
         benchmark: benchmark.to_owned(),
         id: sample.id.clone(),
         text: sample.question.clone(),
@@ -83,7 +86,7 @@ fn question(benchmark: &str, sample: &Sample, readable: &[(&str, &[Sample])]) ->
 }
 
 /// About what it takes on a page: characters that are escaped and the frame included.
-fn size(question: &Question) -> usize {
+fn size(question: &ShownQuestion) -> usize {
     let answers: usize = question.answers.iter().map(|it| 2 * it.sample.text.len() + 400).sum();
     2 * question.text.len() + answers + 400
 }

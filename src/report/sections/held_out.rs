@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::{Part, SEED, arms};
+use super::{ReportPart, SEED, arms};
 use crate::math::Verdict;
-use crate::report::document::{Block, Cell, Table, percent};
-use crate::report::load::{HeldOut, Material, Run, Sample, quoted};
-use crate::report::study::{self, Arm, Benchmark, Outcome, Study};
+use crate::report::document::{DocumentBlock, Table, TableCell, percent};
+use crate::report::load::{HeldOut, Material, ReportedRun, ReportedSample, quoted};
+use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyOutcome};
 use crate::run::GroupRecord;
 use crate::stats::mean;
 
@@ -14,12 +14,12 @@ use crate::stats::mean;
 const NAME: &str = "held-out questions";
 
 /// An arm, and its runs that have answered held-out questions.
-type Measured<'a> = (String, Vec<(&'a Run, &'a HeldOut)>);
+type HeldOutArm<'a> = (String, Vec<(&'a ReportedRun, &'a HeldOut)>);
 
-fn measured(material: &Material) -> Vec<Measured<'_>> {
+fn measured(material: &Material) -> Vec<HeldOutArm<'_>> {
     let answered =
-        |runs: Vec<_>| runs.into_iter().filter_map(|run: &Run| Some((run, run.held_out.as_ref()?))).collect();
-    let all = arms(material).into_iter().map(|(name, runs)| -> Measured { (name, answered(runs)) });
+        |runs: Vec<_>| runs.into_iter().filter_map(|run: &ReportedRun| Some((run, run.held_out.as_ref()?))).collect();
+    let all = arms(material).into_iter().map(|(name, runs)| -> HeldOutArm { (name, answered(runs)) });
     all.filter(|(_, runs)| !runs.is_empty()).collect()
 }
 
@@ -28,7 +28,7 @@ fn before(arm: &str) -> String {
 }
 
 /// Each arm against itself before training. `left_out` is told where the runs cannot be put together.
-pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcome> {
+pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<StudyOutcome> {
     let arms = measured(material);
     let ids = |held_out: &HeldOut| -> Vec<String> {
         held_out.sampled.after.iter().map(|group| group.question_id.clone()).collect()
@@ -39,14 +39,14 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcom
         left_out.push("The runs held out different questions, which are not compared.".to_owned());
         return None;
     }
-    let arm = |name: String, runs: &[(&Run, &HeldOut)], of: fn(&HeldOut) -> &[GroupRecord]| Arm {
+    let arm = |name: String, runs: &[(&ReportedRun, &HeldOut)], of: fn(&HeldOut) -> &[GroupRecord]| StudyArm {
         seeds: runs.iter().map(|(run, held_out)| (run.seed, vec![right(of(held_out))])).collect(),
         name,
     };
     let after = arms.iter().map(|(name, runs)| arm(name.clone(), runs, |it| &it.sampled.after));
     let earlier = arms.iter().map(|(name, runs)| arm(before(name), runs, |it| &it.sampled.before));
     let study = Study {
-        benchmarks: vec![Benchmark { name: NAME.to_owned(), samples: 1 }],
+        benchmarks: vec![StudyBenchmark { name: NAME.to_owned(), samples: 1 }],
         arms: after.chain(earlier).collect(),
     };
     let (trained, untrained) = study.arms.split_at(arms.len());
@@ -61,11 +61,12 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcom
 
 /// 1 for each question that was answered right.
 fn right(groups: &[GroupRecord]) -> Vec<f64> {
-    let is_right = |group: &GroupRecord| group.branches.iter().all(|branch| branch.verdict == Verdict::Correct);
+    let is_right =
+        |group: &GroupRecord| group.completions.iter().all(|completion| completion.verdict == Verdict::Correct);
     groups.iter().map(|group| f64::from(u8::from(is_right(group)))).collect()
 }
 
-pub fn part(material: &Material, outcome: &Outcome) -> Part {
+pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
     let arms = measured(material);
     let questions = arms[0].1[0].1.sampled.after.len();
     let caption = format!(
@@ -88,14 +89,14 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
     };
     for (name, runs) in &arms {
         // Mean over the runs that have it, before and after.
-        let ends = |of: &dyn Fn(&HeldOut) -> Option<(f64, f64)>, show: fn(f64) -> String| -> Cell {
+        let ends = |of: &dyn Fn(&HeldOut) -> Option<(f64, f64)>, show: fn(f64) -> String| -> TableCell {
             let ends: Vec<(f64, f64)> = runs.iter().filter_map(|(_, held_out)| of(held_out)).collect();
             let over = |end: fn(&(f64, f64)) -> f64| mean(&ends.iter().map(end).collect::<Vec<_>>());
             let after = over(|it| it.1);
             if ends.is_empty() {
                 "–".into()
             } else {
-                Cell::number(after, format!("{} → {}", show(over(|it| it.0)), show(after)))
+                TableCell::number(after, format!("{} → {}", show(over(|it| it.0)), show(after)))
             }
         };
         let greedy = |it: &HeldOut| it.greedy.as_ref().map(|it| (mean(&right(&it.before)), mean(&right(&it.after))));
@@ -103,7 +104,7 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
         let tokens = |it: &HeldOut| Some((tokens(&it.sampled.before), tokens(&it.sampled.after)));
         table.rows.push(vec![
             name.as_str().into(),
-            Cell::number(runs.len() as f64, runs.len().to_string()),
+            TableCell::number(runs.len() as f64, runs.len().to_string()),
             cell(&before(name)),
             cell(name),
             ends(&greedy, percent),
@@ -113,24 +114,36 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
     }
     let changes = outcome.comparisons("held_out_change", "Change of the accuracy, in points.");
     let data = json!({ "questions": questions, "cells": outcome.cells, "comparisons": outcome.comparisons });
-    Part::new("held-out", "Held-out questions", vec![Block::Table(table), Block::Table(changes)], data)
+    ReportPart::new(
+        "held-out",
+        "Held-out questions",
+        vec![DocumentBlock::Table(table), DocumentBlock::Table(changes)],
+        data,
+    )
 }
 
 /// The share of completions with the whole of a reward; none where it was not asked for.
 fn share(groups: &[GroupRecord], reward: &str) -> Option<f64> {
-    let branches = groups.iter().flat_map(|group| &group.branches);
-    let values: Option<Vec<f64>> =
-        branches.map(|branch| Some(f64::from(u8::from(*branch.rewards.get(reward)? == Some(1.0))))).collect();
+    let completions = groups.iter().flat_map(|group| &group.completions);
+    let values: Option<Vec<f64>> = completions
+        .map(|completion| Some(f64::from(u8::from(*completion.rewards.get(reward)? == Some(1.0)))))
+        .collect();
     values.filter(|values| !values.is_empty()).map(|values| mean(&values))
 }
 
 fn tokens(groups: &[GroupRecord]) -> f64 {
-    mean(&groups.iter().flat_map(|group| &group.branches).map(|branch| branch.tokens as f64).collect::<Vec<_>>())
+    mean(
+        &groups
+            .iter()
+            .flat_map(|group| &group.completions)
+            .map(|completion| completion.tokens as f64)
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// What each arm said at its lowest seed, before and after training.
-pub fn readable(material: &Material) -> Vec<(String, Vec<Sample>)> {
-    let of_arm = |(name, runs): Measured| {
+pub fn readable(material: &Material) -> Vec<(String, Vec<ReportedSample>)> {
+    let of_arm = |(name, runs): HeldOutArm| {
         let (_, held_out) = runs.into_iter().min_by_key(|(run, _)| run.seed)?;
         let HeldOut { sampled, .. } = held_out;
         Some([(before(&name), samples(&sampled.before)), (name, samples(&sampled.after))])
@@ -138,19 +151,19 @@ pub fn readable(material: &Material) -> Vec<(String, Vec<Sample>)> {
     measured(material).into_iter().filter_map(of_arm).flatten().collect()
 }
 
-fn samples(groups: &[GroupRecord]) -> Vec<Sample> {
+fn samples(groups: &[GroupRecord]) -> Vec<ReportedSample> {
     let sample = |group: &GroupRecord| {
-        let branch = group.branches.first()?;
-        Some(Sample {
+        let completion = group.completions.first()?;
+        Some(ReportedSample {
             id: group.question_id.clone(),
             question: group.question.clone(),
             gold: group.gold.clone(),
-            text: branch.text.clone(),
-            tokens: branch.tokens,
-            finish: branch.finish.clone(),
-            answer: branch.answer.clone(),
-            verdict: branch.verdict.clone(),
-            how: branch.note.clone().unwrap_or_default(),
+            text: completion.text.clone(),
+            tokens: completion.tokens,
+            finish: completion.finish.clone(),
+            answer: completion.answer.clone(),
+            verdict: completion.verdict.clone(),
+            how: completion.note.clone().unwrap_or_default(),
         })
     };
     groups.iter().filter_map(sample).collect()

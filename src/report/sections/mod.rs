@@ -16,10 +16,10 @@ use serde_json::{Map, Value, json};
 
 use super::Report;
 use super::aligned::align;
-use super::document::{Block, Document};
+use super::document::{Document, DocumentBlock};
 use super::load::Material;
 use super::paper::Published;
-use part::{Group, Part, SEED, arms, columns, groups};
+use part::{ReportPart, RowGroup, SEED, arms, columns, groups};
 
 /// Makes the report. With `published`, a section says what those figures themselves can tell.
 pub fn report(material: &Material, published: Option<&Published>) -> Report {
@@ -34,10 +34,16 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
         summary.push("There are no evaluations, so nothing can be said about accuracy on benchmarks.".to_owned());
     }
 
-    let mut parts = vec![Part::new("summary", "Summary", vec![Block::List(summary.clone())], json!(summary))];
+    let mut parts =
+        vec![ReportPart::new("summary", "Summary", vec![DocumentBlock::List(summary.clone())], json!(summary))];
     parts.retain(|_| !summary.is_empty());
     if !warnings.is_empty() {
-        parts.push(Part::new("warnings", "Warnings", vec![Block::List(warnings.clone())], json!(warnings)));
+        parts.push(ReportPart::new(
+            "warnings",
+            "Warnings",
+            vec![DocumentBlock::List(warnings.clone())],
+            json!(warnings),
+        ));
     }
     parts.extend(results::parts(material, &aligned, &found));
     parts.extend(published::parts(material, &aligned, &found, published));
@@ -65,7 +71,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
         ("notes".to_owned(), json!(notes)),
     ]);
     let mut sections = Vec::new();
-    for Part { section, data: figures } in parts {
+    for ReportPart { section, data: figures } in parts {
         data.insert(section.id.to_owned(), figures);
         sections.push(section);
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::results::Found;
-use super::{Part, SEED};
+use super::results::Comparisons;
+use super::{ReportPart, SEED};
 use crate::report::aligned::Aligned;
-use crate::report::document::{Block, Cell, Table};
+use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::{Material, quoted};
-use crate::report::paper::{Noise, Published, Table as Printed};
-use crate::report::study::{self, Arm};
+use crate::report::paper::{Noise, PaperTable, Published};
+use crate::report::study::{self, StudyArm};
 
 /// The paper's columns and our benchmarks.
 const BENCHMARKS: [(&str, &str); 5] =
@@ -25,7 +25,12 @@ const PROMPTS: [(&str, &str); 5] = [
     ("Examples", "null-example"),
 ];
 
-pub fn parts(material: &Material, aligned: &Aligned, found: &Found, published: Option<&Published>) -> Vec<Part> {
+pub fn parts(
+    material: &Material,
+    aligned: &Aligned,
+    found: &Comparisons,
+    published: Option<&Published>,
+) -> Vec<ReportPart> {
     let mut parts = Vec::new();
     let paper = Published::of_the_paper();
     if found.arms.is_some() {
@@ -33,10 +38,10 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Found, published: O
             Ok(table) => beside(material, aligned, &paper, table),
             Err(why) => {
                 let text = format!("The paper's figures do not stand beside these: {why}.");
-                Part::new(
+                ReportPart::new(
                     "paper",
                     "Beside the paper",
-                    vec![Block::Text(text.clone())],
+                    vec![DocumentBlock::Text(text.clone())],
                     json!({ "matches": false, "why": text }),
                 )
             }
@@ -47,7 +52,7 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Found, published: O
 }
 
 /// The paper's table for the model, or in what the study differs.
-fn differs<'a>(material: &Material, aligned: &Aligned, paper: &'a Published) -> Result<&'a Printed, String> {
+fn differs<'a>(material: &Material, aligned: &Aligned, paper: &'a Published) -> Result<&'a PaperTable, String> {
     let mut why = Vec::new();
     let models: Vec<&str> =
         aligned.rows.iter().map(|row| material.evaluations[row.evaluation].identity.model.as_str()).collect();
@@ -97,9 +102,13 @@ fn printed_row(trained: bool, prompt: &str) -> Option<String> {
     Some(format!("{} {name}", if trained { "pPE" } else { "iPE" }))
 }
 
-fn beside(material: &Material, aligned: &Aligned, paper: &Published, printed: &Printed) -> Part {
+fn beside(material: &Material, aligned: &Aligned, paper: &Published, printed: &PaperTable) -> ReportPart {
     let untrained = aligned.untrained().into_iter().map(|row| {
-        (false, row.prompt.clone(), Arm { name: row.prompt.clone(), seeds: BTreeMap::from([(0, row.right.clone())]) })
+        (
+            false,
+            row.prompt.clone(),
+            StudyArm { name: row.prompt.clone(), seeds: BTreeMap::from([(0, row.right.clone())]) },
+        )
     });
     let trained = aligned.study(material).arms.into_iter().map(|arm| (true, arm.name.clone(), arm));
     let places: Vec<usize> =
@@ -118,17 +127,17 @@ fn beside(material: &Material, aligned: &Aligned, paper: &Published, printed: &P
                 name.as_str().into(),
                 paper.benchmarks[column].name.as_str().into(),
                 cell.shown(),
-                Cell::number(score, format!("{score:.2}")),
+                TableCell::number(score, format!("{score:.2}")),
                 if within { "yes" } else { "no" }.into(),
             ]);
         }
     }
     let data = json!({ "matches": true, "model": printed.model });
-    Part::new("paper", "Beside the paper", vec![Block::Table(table)], data)
+    ReportPart::new("paper", "Beside the paper", vec![DocumentBlock::Table(table)], data)
 }
 
 /// What published figures can tell by themselves.
-fn findings(published: &Published) -> Part {
+fn findings(published: &Published) -> ReportPart {
     let findings = published.findings();
     let heads =
         ["model", "row", "against", "benchmark", "difference", "95 % as independent samples", "p, corrected", "noise"];
@@ -149,9 +158,9 @@ fn findings(published: &Published) -> Part {
                     it.row.as_str().into(),
                     it.reference.as_str().into(),
                     it.column.as_str().into(),
-                    Cell::number(it.points, study::text::points(it.points / 100.0)),
+                    TableCell::number(it.points, study::text::points(it.points / 100.0)),
                     format!("[{:.1}, {:.1}]", it.interval.low, it.interval.high).into(),
-                    Cell::number(it.adjusted, format!("{:.3}", it.adjusted)),
+                    TableCell::number(it.adjusted, format!("{:.3}", it.adjusted)),
                     noise.into(),
                 ]);
                 data.push(json!({ "model": printed.model, "difference": it }));
@@ -159,7 +168,10 @@ fn findings(published: &Published) -> Part {
         }
     }
     let data = json!({ "source": published.source, "findings": findings, "wrong_averages": published.wrong_averages(), "differences": data });
-    let blocks =
-        vec![Block::Text(format!("Source: {}.", published.source)), Block::List(findings), Block::Table(table)];
-    Part::new("published", "What the published figures tell", blocks, data)
+    let blocks = vec![
+        DocumentBlock::Text(format!("Source: {}.", published.source)),
+        DocumentBlock::List(findings),
+        DocumentBlock::Table(table),
+    ];
+    ReportPart::new("published", "What the published figures tell", blocks, data)
 }

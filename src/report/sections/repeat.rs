@@ -5,29 +5,29 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Part;
-use crate::report::document::{Block, Table};
-use crate::report::load::{Evaluation, Material, Run};
+use super::ReportPart;
+use crate::report::document::{DocumentBlock, Table};
+use crate::report::load::{Material, ReportedEvaluation, ReportedRun};
 
 /// Keys that say where a run is put, not what it does.
 const PLACE: [&str; 3] = ["run.name", "run.dir", "train.threads"];
 
-pub fn part(material: &Material) -> Option<Part> {
+pub fn part(material: &Material) -> Option<ReportPart> {
     if material.runs.is_empty() && material.evaluations.is_empty() {
         return None;
     }
     let mut blocks = Vec::new();
     let commands: Vec<String> =
         material.runs.iter().map(train).chain(material.evaluations.iter().map(|it| ask(material, it))).collect();
-    blocks.push(Block::Text(
+    blocks.push(DocumentBlock::Text(
         "The commands of the runs as they were typed, then commands that make the evaluations. The same version on the same kind \
          of processor gives the same bytes."
             .to_owned(),
     ));
-    blocks.push(Block::Commands(commands.clone()));
-    blocks.extend(differences(material).map(Block::Table));
-    blocks.push(Block::Table(versions(material)));
-    blocks.push(Block::Table(hashes(material)));
+    blocks.push(DocumentBlock::Commands(commands.clone()));
+    blocks.extend(differences(material).map(DocumentBlock::Table));
+    blocks.push(DocumentBlock::Table(versions(material)));
+    blocks.push(DocumentBlock::Table(hashes(material)));
     let data = json!({
         "commands": commands,
         "runs": material.runs.iter().map(|run| json!({
@@ -49,17 +49,17 @@ pub fn part(material: &Material) -> Option<Part> {
             "scores": it.benches.iter().map(|(name, bench)| (name.clone(), json!(bench.scores))).collect::<serde_json::Map<_, _>>(),
         })).collect::<Vec<_>>(),
     });
-    Some(Part::new("repeat", "How to repeat it", blocks, data))
+    Some(ReportPart::new("repeat", "How to repeat it", blocks, data))
 }
 
 /// The command that started a run; sessions that went on with it add nothing.
-fn train(run: &Run) -> String {
+fn train(run: &ReportedRun) -> String {
     let typed = run.manifest.sessions.first().map(|session| session.command.as_slice()).unwrap_or_default();
     typed.iter().map(|argument| shell(&portable(argument))).collect::<Vec<_>>().join(" ")
 }
 
 /// A command that makes an evaluation again.
-fn ask(material: &Material, evaluation: &Evaluation) -> String {
+fn ask(material: &Material, evaluation: &ReportedEvaluation) -> String {
     let identity = &evaluation.identity;
     let mut words = vec!["rft".to_owned(), "eval".to_owned()];
     let benches: Vec<&str> = evaluation.benches.keys().map(String::as_str).collect();
@@ -70,7 +70,7 @@ fn ask(material: &Material, evaluation: &Evaluation) -> String {
     }
     words.extend(["--ppe".to_owned(), identity.ppe.clone(), "--profile".to_owned(), identity.profile.clone()]);
     // What all benchmarks share can be told in one command.
-    let of = |value: fn(&crate::report::load::Bench) -> String| {
+    let of = |value: fn(&crate::report::load::ReportedBenchmark) -> String| {
         let values: BTreeSet<String> = evaluation.benches.values().map(value).collect();
         (values.len() == 1).then(|| values.into_iter().next()).flatten()
     };
@@ -122,12 +122,12 @@ fn shell(argument: &str) -> String {
 
 /// The keys of the configuration in which the arms differ, a row for each arm.
 fn differences(material: &Material) -> Option<Table> {
-    let arms: BTreeMap<&str, Vec<&Run>> = material.runs.iter().fold(BTreeMap::new(), |mut arms, run| {
+    let arms: BTreeMap<&str, Vec<&ReportedRun>> = material.runs.iter().fold(BTreeMap::new(), |mut arms, run| {
         arms.entry(run.arm.as_str()).or_insert_with(Vec::new).push(run);
         arms
     });
     let keys: BTreeSet<&String> = material.runs.iter().flat_map(|run| run.config.keys()).collect();
-    let value = |run: &Run, key: &String| run.config.get(key).map_or("–".to_owned(), |value| portable(value));
+    let value = |run: &ReportedRun, key: &String| run.config.get(key).map_or("–".to_owned(), |value| portable(value));
     let values = |key: &String| material.runs.iter().map(|run| value(run, key)).collect::<BTreeSet<_>>();
     let differing: Vec<&String> =
         keys.into_iter().filter(|key| !PLACE.contains(&key.as_str()) && values(key).len() > 1).collect();

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::results::{Found, overlaps};
+use super::results::{Comparisons, overlaps};
 use super::{arms, groups, lengths};
 use crate::report::aligned::Aligned;
-use crate::report::load::{Bench, Evaluation, Material, quoted};
-use crate::report::study::{Arm, Comparison, Verdict, WORTH};
+use crate::report::load::{Material, ReportedBenchmark, ReportedEvaluation, quoted};
+use crate::report::study::{ArmComparison, ComparisonVerdict, StudyArm, WORTH};
 use crate::stats::mean;
 
 /// Above this share of answers that were cut off, a score is also one of brevity.
@@ -19,7 +19,7 @@ const CEILING: f64 = 0.99;
 const SATURATED: f64 = 0.8;
 
 /// All warnings, the gravest first; `left_out` comes last.
-pub fn all(material: &Material, aligned: &Aligned, found: &Found, left_out: Vec<String>) -> Vec<String> {
+pub fn all(material: &Material, aligned: &Aligned, found: &Comparisons, left_out: Vec<String>) -> Vec<String> {
     let mut said = Vec::new();
     said.extend(single_seeds(material, aligned));
     said.extend(power(found));
@@ -51,10 +51,12 @@ fn single_seeds(material: &Material, aligned: &Aligned) -> Option<String> {
     })
 }
 
-fn power(found: &Found) -> Option<String> {
+fn power(found: &Comparisons) -> Option<String> {
     let comparisons: Vec<_> = found.outcomes().flat_map(|outcome| &outcome.comparisons).collect();
     // That one seed has no power at all is said elsewhere.
-    let weak = |it: &&&Comparison| it.seeds.seeds > 1 && matches!(it.verdict, Verdict::None { power } if power < 0.5);
+    let weak = |it: &&&ArmComparison| {
+        it.seeds.seeds > 1 && matches!(it.verdict, ComparisonVerdict::None { power } if power < 0.5)
+    };
     let count = comparisons.iter().filter(weak).count();
     (count > 0).then(|| {
         format!(
@@ -70,7 +72,8 @@ fn at_the_ends(material: &Material, aligned: &Aligned) -> Vec<String> {
     let (study, mut said) = (aligned.study(material), Vec::new());
     let all = study.arms.len();
     for (column, benchmark) in study.benchmarks.iter().enumerate() {
-        let score = |arm: &Arm| mean(&arm.seeds.values().map(|results| mean(&results[column])).collect::<Vec<_>>());
+        let score =
+            |arm: &StudyArm| mean(&arm.seeds.values().map(|results| mean(&results[column])).collect::<Vec<_>>());
         let scores: Vec<f64> = study.arms.iter().map(score).collect();
         let easy = scores.iter().filter(|score| **score >= CEILING).count();
         let hard = scores.iter().filter(|score| **score <= 1.0 - CEILING).count();
@@ -125,9 +128,9 @@ type Setting<T> = (&'static str, fn(&T) -> String);
 
 /// Settings in which evaluations that stand in one table differ.
 fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
-    let rows: Vec<&Evaluation> = aligned.rows.iter().map(|row| &material.evaluations[row.evaluation]).collect();
+    let rows: Vec<&ReportedEvaluation> = aligned.rows.iter().map(|row| &material.evaluations[row.evaluation]).collect();
     let mut said = Vec::new();
-    let of: [Setting<Evaluation>; 6] = [
+    let of: [Setting<ReportedEvaluation>; 6] = [
         ("the model", |it| it.identity.model_sha256.clone()),
         ("the device", |it| it.identity.engine.clone()),
         ("the profile", |it| it.identity.profile.clone()),
@@ -140,7 +143,7 @@ fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
             said.push(format!("The evaluations differ in {what}, so not only in what was trained."));
         }
     }
-    let of: [Setting<Bench>; 4] = [
+    let of: [Setting<ReportedBenchmark>; 4] = [
         ("the questions' file", |it| it.record.data_sha256.clone()),
         ("the sampling", |it| format!("{} {}", it.record.style.temperature, it.record.style.top_p)),
         ("the longest answer", |it| it.record.style.max_tokens.to_string()),

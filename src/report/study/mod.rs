@@ -33,20 +33,20 @@ pub const AVERAGE: &str = "average";
 /// Evaluations of all arms on the same benchmarks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Study {
-    pub benchmarks: Vec<Benchmark>,
-    pub arms: Vec<Arm>,
+    pub benchmarks: Vec<StudyBenchmark>,
+    pub arms: Vec<StudyArm>,
 }
 
 /// A benchmark and how many completions each question got.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Benchmark {
+pub struct StudyBenchmark {
     pub name: String,
     pub samples: usize,
 }
 
 /// The runs of one prior prompt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Arm {
+pub struct StudyArm {
     pub name: String,
     /// For each seed and benchmark, in the study's order, the share of right completions of each question.
     pub seeds: BTreeMap<u64, Vec<Vec<f64>>>,
@@ -54,7 +54,7 @@ pub struct Arm {
 
 /// An arm on one benchmark, or on the average.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Cell {
+pub struct StudyCell {
     /// Mean over seeds.
     pub accuracy: f64,
     /// 95 %, over questions, of the mean of the seeds there are.
@@ -66,7 +66,7 @@ pub struct Cell {
 /// What a comparison allows to say.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum ComparisonVerdict {
     Higher,
     Lower,
     /// Not significant, or with too little power to be told; with the power to show [`WORTH`].
@@ -77,7 +77,7 @@ pub enum Verdict {
 
 /// An arm less a reference, on one benchmark or the average.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
+pub struct ArmComparison {
     pub arm: String,
     pub reference: String,
     pub column: String,
@@ -90,10 +90,10 @@ pub struct Comparison {
     pub question_p_value: f64,
     /// The larger of both p-values, corrected for all comparisons of the study; none of one seed.
     pub adjusted: Option<f64>,
-    pub verdict: Verdict,
+    pub verdict: ComparisonVerdict,
 }
 
-impl Comparison {
+impl ArmComparison {
     /// 95 %, both for another training run and for other questions: from the lower to the upper end of the two intervals. This is
     /// what the larger of two p-values tests. Over seeds alone, an interval has no width where all seeds came to the same score.
     pub fn interval(&self) -> Interval {
@@ -104,14 +104,14 @@ impl Comparison {
 
 /// The results of a study.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct StudyOutcome {
     /// The benchmarks, then [`AVERAGE`] where there are several.
     pub columns: Vec<String>,
     /// Names of the arms with a cell for each column.
-    pub cells: Vec<(String, Vec<Cell>)>,
+    pub cells: Vec<(String, Vec<StudyCell>)>,
     /// Seeds of each arm.
     pub seeds: Vec<usize>,
-    pub comparisons: Vec<Comparison>,
+    pub comparisons: Vec<ArmComparison>,
 }
 
 /// A study that cannot be compared.
@@ -135,12 +135,12 @@ pub enum StudyError {
 ///
 /// # Errors
 /// When an evaluation is missing, or arms answered different numbers of questions, or share no seed.
-pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<Outcome, StudyError> {
+pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<StudyOutcome, StudyError> {
     compare_pairs(study, &pairs(study, references), seed)
 }
 
 /// Every arm with each of `references` that the study has; the references meet once.
-pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a Arm, &'a Arm)> {
+pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a StudyArm, &'a StudyArm)> {
     let of = |(i, reference): (usize, &&str)| {
         let base = study.arms.iter().find(|arm| arm.name == **reference)?;
         let others = study.arms.iter().filter(|arm| !references[..=i].contains(&arm.name.as_str()));
@@ -153,7 +153,7 @@ pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a Arm, &'a Arm
 ///
 /// # Errors
 /// See [`compare`].
-pub fn compare_pairs(study: &Study, pairs: &[(&Arm, &Arm)], seed: u64) -> Result<Outcome, StudyError> {
+pub fn compare_pairs(study: &Study, pairs: &[(&StudyArm, &StudyArm)], seed: u64) -> Result<StudyOutcome, StudyError> {
     check(study)?;
     let mut columns: Vec<String> = study.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
     if columns.len() > 1 {
@@ -164,7 +164,7 @@ pub fn compare_pairs(study: &Study, pairs: &[(&Arm, &Arm)], seed: u64) -> Result
         comparisons.extend(against(arm, base, &columns, seed)?);
     }
     correct(&mut comparisons);
-    Ok(Outcome {
+    Ok(StudyOutcome {
         cells: study.arms.iter().map(|arm| (arm.name.clone(), cells(arm, &study.benchmarks, seed))).collect(),
         seeds: study.arms.iter().map(|arm| arm.seeds.len()).collect(),
         columns,
@@ -172,9 +172,9 @@ pub fn compare_pairs(study: &Study, pairs: &[(&Arm, &Arm)], seed: u64) -> Result
     })
 }
 
-impl Arm {
+impl StudyArm {
     /// Whether there is a seed at which the two can be compared.
-    pub fn shares_seed(&self, other: &Arm) -> bool {
+    pub fn shares_seed(&self, other: &StudyArm) -> bool {
         self.seeds.keys().any(|seed| other.seeds.contains_key(seed))
     }
 }
@@ -231,7 +231,7 @@ fn means(results: &[Vec<f64>]) -> Vec<f64> {
 }
 
 /// An arm on each benchmark, then on their average where there are several.
-pub fn cells(arm: &Arm, benchmarks: &[Benchmark], seed: u64) -> Vec<Cell> {
+pub fn cells(arm: &StudyArm, benchmarks: &[StudyBenchmark], seed: u64) -> Vec<StudyCell> {
     let each: Vec<Vec<f64>> = arm.seeds.values().map(|results| means(results)).collect();
     let questions = over_seeds(arm.seeds.values());
     let cell = |(column, accuracy): (usize, f64)| {
@@ -240,13 +240,13 @@ pub fn cells(arm: &Arm, benchmarks: &[Benchmark], seed: u64) -> Vec<Cell> {
             Some(questions) => accuracy_interval(questions, benchmarks[column].samples * each.len(), seed),
             None => bootstrap_average(&questions, RESAMPLES, 0.95, seed),
         };
-        Cell { accuracy, interval, between_seeds: (seeds.len() > 1).then(|| sample_std(&seeds)) }
+        StudyCell { accuracy, interval, between_seeds: (seeds.len() > 1).then(|| sample_std(&seeds)) }
     };
     means(&questions).into_iter().enumerate().map(cell).collect()
 }
 
 /// One arm against one reference, a comparison for each column, not yet corrected.
-fn against(arm: &Arm, base: &Arm, columns: &[String], seed: u64) -> Result<Vec<Comparison>, StudyError> {
+fn against(arm: &StudyArm, base: &StudyArm, columns: &[String], seed: u64) -> Result<Vec<ArmComparison>, StudyError> {
     let difference = |(first, second): (&Vec<Vec<f64>>, &Vec<Vec<f64>>)| -> Vec<Vec<f64>> {
         let pairs = first.iter().zip(second);
         pairs.map(|(first, second)| first.iter().zip(second).map(|(first, second)| second - first).collect()).collect()
@@ -261,7 +261,7 @@ fn against(arm: &Arm, base: &Arm, columns: &[String], seed: u64) -> Result<Vec<C
     let one = |(column, name): (usize, &String)| {
         let seeds = compare_seeds(&each.iter().map(|means| means[column]).collect::<Vec<_>>(), seed);
         let chosen = questions.get(column).map_or(questions.as_slice(), std::slice::from_ref);
-        Comparison {
+        ArmComparison {
             arm: arm.name.clone(),
             reference: base.name.clone(),
             column: name.clone(),
@@ -270,7 +270,7 @@ fn against(arm: &Arm, base: &Arm, columns: &[String], seed: u64) -> Result<Vec<C
             questions: bootstrap_average(chosen, RESAMPLES, 0.95, seed),
             question_p_value: sign_flip(&weighted(chosen), RESAMPLES, seed),
             adjusted: None,
-            verdict: Verdict::None { power: seeds.power(WORTH) },
+            verdict: ComparisonVerdict::None { power: seeds.power(WORTH) },
         }
     };
     Ok(columns.iter().enumerate().map(one).collect())
@@ -282,7 +282,7 @@ fn weighted(benchmarks: &[Vec<f64>]) -> Vec<f64> {
 }
 
 /// Corrects the p-values for their number, and gives the verdicts that hold.
-fn correct(comparisons: &mut [Comparison]) {
+fn correct(comparisons: &mut [ArmComparison]) {
     let tested: Vec<usize> = (0..comparisons.len()).filter(|&i| comparisons[i].seeds.p_value.is_some()).collect();
     let larger = |&i: &usize| comparisons[i].question_p_value.max(comparisons[i].seeds.p_value.unwrap_or(1.0));
     let adjusted = holm(&tested.iter().map(larger).collect::<Vec<_>>());
@@ -291,7 +291,8 @@ fn correct(comparisons: &mut [Comparison]) {
         comparison.adjusted = Some(adjusted);
         let enough = comparison.seeds.power(WORTH) >= ENOUGH_POWER;
         if adjusted <= 0.05 && enough {
-            comparison.verdict = if comparison.seeds.difference > 0.0 { Verdict::Higher } else { Verdict::Lower };
+            comparison.verdict =
+                if comparison.seeds.difference > 0.0 { ComparisonVerdict::Higher } else { ComparisonVerdict::Lower };
         }
     }
 }

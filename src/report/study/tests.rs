@@ -18,15 +18,15 @@ fn study(arms: &[(&str, f64)], seeds: u64, between: f64, draw: u64) -> Study {
             };
             sizes.iter().enumerate().map(benchmark).collect()
         };
-        Arm { name: name.into(), seeds: (1..=seeds).map(|seed| (seed, results(seed))).collect() }
+        StudyArm { name: name.into(), seeds: (1..=seeds).map(|seed| (seed, results(seed))).collect() }
     };
-    let benchmarks = ["easy", "hard"].map(|name| Benchmark { name: name.into(), samples: 4 });
+    let benchmarks = ["easy", "hard"].map(|name| StudyBenchmark { name: name.into(), samples: 4 });
     Study { benchmarks: benchmarks.to_vec(), arms: arms.iter().enumerate().map(arm).collect() }
 }
 
-fn find<'a>(outcome: &'a Outcome, arm: &str, reference: &str, column: &str) -> &'a Comparison {
+fn find<'a>(outcome: &'a StudyOutcome, arm: &str, reference: &str, column: &str) -> &'a ArmComparison {
     let here =
-        |it: &&Comparison| (it.arm.as_str(), it.reference.as_str(), it.column.as_str()) == (arm, reference, column);
+        |it: &&ArmComparison| (it.arm.as_str(), it.reference.as_str(), it.column.as_str()) == (arm, reference, column);
     outcome.comparisons.iter().find(here).unwrap()
 }
 
@@ -39,17 +39,17 @@ fn a_large_difference_is_found_and_a_small_one_is_not() {
     assert_eq!(outcome.comparisons.len(), 3 * 3);
 
     let found = find(&outcome, "reasoning", "none", AVERAGE);
-    assert_eq!(found.verdict, Verdict::Higher);
+    assert_eq!(found.verdict, ComparisonVerdict::Higher);
     assert!((found.seeds.difference - 0.3).abs() < 0.03 && found.questions.low > 0.2);
-    assert_eq!(find(&outcome, "planning", "reasoning", AVERAGE).verdict, Verdict::Lower);
+    assert_eq!(find(&outcome, "planning", "reasoning", AVERAGE).verdict, ComparisonVerdict::Lower);
     let small = find(&outcome, "planning", "none", AVERAGE);
-    assert!(matches!(small.verdict, Verdict::None { power } if power > 0.5), "{small:?}");
+    assert!(matches!(small.verdict, ComparisonVerdict::None { power } if power > 0.5), "{small:?}");
 
     let summary = outcome.summary("between arms");
     assert!(summary.iter().any(|line| line.starts_with("`reasoning` is higher than `none` on")), "{summary:?}");
     assert!(!summary.iter().any(|line| line.contains("`planning` is higher")));
     // One sentence for all benchmarks, with the wider of both intervals.
-    let told: Vec<&Comparison> =
+    let told: Vec<&ArmComparison> =
         outcome.comparisons.iter().filter(|it| it.arm == "reasoning" && it.reference == "none").collect();
     assert_eq!(summary.iter().filter(|line| line.starts_with("`reasoning` is higher than `none`")).count(), 1);
     for it in told.iter().filter(|it| it.decided()) {
@@ -57,7 +57,7 @@ fn a_large_difference_is_found_and_a_small_one_is_not() {
         assert!(interval.low <= seeds.low.min(it.questions.low) && interval.high >= seeds.high.max(it.questions.high));
         assert!(summary.iter().any(|line| line.contains(&text::signed_ends(interval))), "{summary:?}");
     }
-    let open = outcome.comparisons.iter().filter(|it| matches!(it.verdict, Verdict::None { .. })).count();
+    let open = outcome.comparisons.iter().filter(|it| matches!(it.verdict, ComparisonVerdict::None { .. })).count();
     assert!(
         summary.last().unwrap().starts_with(&format!("No verdict on the other {open} of 9 differences")),
         "{summary:?}"
@@ -80,7 +80,7 @@ fn the_average_weighs_benchmarks_alike() {
 fn one_seed_gives_no_verdict() {
     let outcome = compare(&study(&[("none", 0.2), ("code", 0.7)], 1, 0.0, 3), &REFERENCES, 0).unwrap();
     for it in &outcome.comparisons {
-        assert_eq!((it.verdict, it.adjusted, it.detectable), (Verdict::None { power: 0.0 }, None, None));
+        assert_eq!((it.verdict, it.adjusted, it.detectable), (ComparisonVerdict::None { power: 0.0 }, None, None));
         assert!(it.question_p_value < 0.001);
     }
     let summary = outcome.summary("between arms");
@@ -99,7 +99,7 @@ fn without_power_no_verdict() {
     }
     let outcome = compare(&noisy, &["none"], 0).unwrap();
     let it = find(&outcome, "code", "none", AVERAGE);
-    assert!(it.seeds.power(WORTH) < 0.5 && matches!(it.verdict, Verdict::None { .. }), "{it:?}");
+    assert!(it.seeds.power(WORTH) < 0.5 && matches!(it.verdict, ComparisonVerdict::None { .. }), "{it:?}");
     assert!(outcome.summary("between arms").iter().any(|line| line.contains("more often than not")));
 }
 
@@ -116,7 +116,7 @@ fn equal_seeds_alone_give_no_verdict() {
     let outcome = compare(&study, &["none"], 0).unwrap();
     let it = find(&outcome, "code", "none", "easy");
     assert_eq!(it.seeds.p_value, Some(0.0));
-    assert!(matches!(it.verdict, Verdict::None { .. }), "{it:?}");
+    assert!(matches!(it.verdict, ComparisonVerdict::None { .. }), "{it:?}");
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::{AVERAGE, Cell as Accuracy, Comparison, ENOUGH_POWER, Outcome, Verdict, WORTH};
-use crate::report::chart::{Axis, Forest, Group, Row};
-use crate::report::document::{Cell, Table, percent};
+use super::{AVERAGE, ArmComparison, ComparisonVerdict, ENOUGH_POWER, StudyCell, StudyOutcome, WORTH};
+use crate::report::chart::{Axis, Forest, ForestGroup, ForestRow};
+use crate::report::document::{Table, TableCell, percent};
 use crate::report::load::quoted;
 use crate::stats::Interval;
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ComparisonVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Higher => f.write_str("higher"),
@@ -18,7 +18,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl Comparison {
+impl ArmComparison {
     /// The verdict, or why there is none.
     fn told(&self) -> String {
         if self.seeds.seeds < 2 { "no verdict: one seed".to_owned() } else { self.verdict.to_string() }
@@ -26,28 +26,29 @@ impl Comparison {
 
     /// Whether it has a verdict.
     pub fn decided(&self) -> bool {
-        self.verdict == Verdict::Higher || self.verdict == Verdict::Lower
+        self.verdict == ComparisonVerdict::Higher || self.verdict == ComparisonVerdict::Lower
     }
 }
 
 /// Comparisons that one sentence tells: of the same two arms, in the same direction. The surest come first.
-fn sentences<'a>(decided: &[&'a Comparison]) -> Vec<Vec<&'a Comparison>> {
-    let mut groups: Vec<Vec<&Comparison>> = Vec::new();
+fn sentences<'a>(decided: &[&'a ArmComparison]) -> Vec<Vec<&'a ArmComparison>> {
+    let mut groups: Vec<Vec<&ArmComparison>> = Vec::new();
     for it in decided {
-        let of =
-            |other: &Comparison| (&other.arm, &other.reference, other.verdict) == (&it.arm, &it.reference, it.verdict);
+        let of = |other: &ArmComparison| {
+            (&other.arm, &other.reference, other.verdict) == (&it.arm, &it.reference, it.verdict)
+        };
         match groups.iter_mut().find(|group| of(group[0])) {
             Some(group) => group.push(it),
             None => groups.push(vec![it]),
         }
     }
-    let surest = |group: &[&Comparison]| group.iter().filter_map(|it| it.adjusted).fold(1.0, f64::min);
+    let surest = |group: &[&ArmComparison]| group.iter().filter_map(|it| it.adjusted).fold(1.0, f64::min);
     groups.sort_by(|a, b| surest(a).total_cmp(&surest(b)));
     groups
 }
 
-fn sentence(group: &[&Comparison]) -> String {
-    let place = |it: &&Comparison| {
+fn sentence(group: &[&ArmComparison]) -> String {
+    let place = |it: &&ArmComparison| {
         let place = if it.column == AVERAGE { "average over the benchmarks".to_owned() } else { quoted(&it.column) };
         format!("on {place} by {:.1} points {}", 100.0 * it.seeds.difference.abs(), signed_ends(it.interval()))
     };
@@ -56,7 +57,7 @@ fn sentence(group: &[&Comparison]) -> String {
     format!("{arm} is {} than {reference} {} ({} seeds).", group[0].verdict, places.join(", "), group[0].seeds.seeds)
 }
 
-impl Outcome {
+impl StudyOutcome {
     /// Each arm against each reference, in points.
     pub fn comparisons(&self, name: &'static str, caption: &str) -> Table {
         let heads = [
@@ -76,12 +77,12 @@ impl Outcome {
                 it.arm.as_str().into(),
                 it.reference.as_str().into(),
                 it.column.as_str().into(),
-                Cell::number(it.seeds.difference, points(it.seeds.difference)),
+                TableCell::number(it.seeds.difference, points(it.seeds.difference)),
                 it.told().into(),
                 it.seeds.interval.map_or("one seed".into(), signed_ends).into(),
                 signed_ends(it.questions).into(),
-                Cell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
-                Cell::maybe(it.detectable, percent),
+                TableCell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
+                TableCell::maybe(it.detectable, percent),
             ]);
         }
         table
@@ -90,14 +91,14 @@ impl Outcome {
     /// What may be said, the least likely by chance first. A difference without a verdict is not named. `between` says what the
     /// differences are, such as `between arms`.
     pub fn summary(&self, between: &str) -> Vec<String> {
-        let decided: Vec<&Comparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
+        let decided: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
         let mut said: Vec<String> = sentences(&decided).into_iter().map(|group| sentence(&group)).collect();
         let all = self.comparisons.len();
         if all == 0 {
             said.push("No arm to compare with is in this study.".into());
             return said;
         }
-        let open: Vec<&Comparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
+        let open: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
         let weak = open.iter().filter(|it| it.seeds.power(WORTH) < ENOUGH_POWER).count();
         let (chance, worth) = (open.len() - weak, 100.0 * WORTH);
         let single = open.iter().filter(|it| it.seeds.seeds < 2).count();
@@ -132,14 +133,14 @@ impl Outcome {
     /// The differences from one reference, a group of rows for each column.
     pub fn forest(&self, reference: &str) -> Forest {
         let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
-        let row = |it: &Comparison| Row {
+        let row = |it: &ArmComparison| ForestRow {
             label: it.arm.clone(),
             value: 100.0 * it.seeds.difference,
             interval: it.seeds.interval.map(scaled),
             second: Some(scaled(it.questions)),
             note: it.told(),
         };
-        let group = |column: &String| Group {
+        let group = |column: &String| ForestGroup {
             heading: column.clone(),
             rows: self
                 .comparisons
@@ -159,11 +160,11 @@ impl Outcome {
     }
 }
 
-impl Accuracy {
+impl StudyCell {
     /// `35.2 [31.1, 39.4] ±2.0`, in percent; the last is the deviation between seeds.
-    pub fn shown(&self) -> Cell {
+    pub fn shown(&self) -> TableCell {
         let between = self.between_seeds.map_or(String::new(), |sd| format!(" ±{}", percent(sd)));
-        Cell::number(self.accuracy, format!("{} {}{between}", percent(self.accuracy), ends(self.interval)))
+        TableCell::number(self.accuracy, format!("{} {}{between}", percent(self.accuracy), ends(self.interval)))
     }
 }
 

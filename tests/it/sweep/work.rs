@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use insta::assert_snapshot;
 use rft::run::Stop;
-use rft::sweep::Folder;
-use rft::sweep::local::{Children, End, Event, Machine, work};
+use rft::sweep::SweepFolder;
+use rft::sweep::local::{Children, Event, Machine, TaskEnd, work};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -139,7 +139,7 @@ fn each_process_gets_a_gpu_and_its_threads() {
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let sweep = sweep("sweep.grid.\"prompt.ppe\" = [\"reasoning\", \"planning\", \"none\"]");
-    let (place, record, _lock) = Folder::prepare(&folder.path().join("out"), &sweep).unwrap();
+    let (place, record, _lock) = SweepFolder::prepare(&folder.path().join("out"), &sweep).unwrap();
     let machine = Machine { program, jobs: 2, threads: 3, gpus: vec!["3".to_owned(), "GPU-5f".to_owned()] };
     let (ends, started) = ends("the sweep", move || {
         let mut started = Vec::new();
@@ -150,7 +150,7 @@ fn each_process_gets_a_gpu_and_its_threads() {
         });
         (ends, started)
     });
-    assert!(ends.unwrap().iter().all(|(_, end)| *end == End::Done));
+    assert!(ends.unwrap().iter().all(|(_, end)| *end == TaskEnd::Done));
     assert_eq!(started, ["reasoning-s42", "planning-s42", "none-s42"]);
     let calls = fs::read_to_string(calls).unwrap();
     let mut calls: Vec<&str> = calls.lines().collect();
