@@ -1,4 +1,4 @@
-//! `--output-format`.
+//! The values of `--output-format`.
 
 /// How a command prints its result.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub enum OutputFormat {
     Json,
 }
 
-/// The same for a command whose text is a table.
+/// The same, for a command whose text is a table.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableFormat {
     Table,

@@ -109,7 +109,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let shape = source.config.clone();
     let mut state = match &resumed {
         Some(run) => TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
-            eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
+            eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
         })?,
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };

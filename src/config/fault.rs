@@ -1,4 +1,4 @@
-//! Reads a value of a configuration. Errors name the types of TOML, not those of Rust.
+//! Reads a value of a configuration. Errors use the types of TOML, not those of Rust.
 
 use std::fmt::{self, Display};
 
@@ -24,7 +24,7 @@ impl ConfigFault {
         anyhow!("{}: `{key}`: {}{hint}", origin.site(), self.problem)
     }
 
-    /// A value of another type; of a choice that is not a word, the value is shown.
+    /// An error for a value of another type. If the value of a choice is not a string, the value is included.
     fn not_a_word(value: &Value) -> ConfigFault {
         ConfigFault { problem: format!("expected string, found {} {value}", value.type_str()), hint: None }
     }
@@ -50,7 +50,7 @@ impl Error for ConfigFault {
 
     fn invalid_type(found: Unexpected, expected: &dyn Expected) -> ConfigFault {
         let expected = expected.to_string();
-        let hint = (expected == "a sequence").then(|| r#"a list is written ["one", "two"]"#.to_owned());
+        let hint = (expected == "a sequence").then(|| r#"write an array as ["one", "two"]"#.to_owned());
         ConfigFault { problem: format!("expected {}, found {}", in_toml(&expected), shown(found)), hint }
     }
 
@@ -66,12 +66,12 @@ impl Error for ConfigFault {
     fn unknown_variant(found: &str, choices: &'static [&'static str]) -> ConfigFault {
         let meant = nearest_name(found, choices.iter().copied());
         let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
-        let hint = format!("{question}one of {}", choices.join(", "));
+        let hint = format!("{question}use one of {}", choices.join(", "));
         ConfigFault { problem: format!("unknown value `{found}`"), hint: Some(hint) }
     }
 }
 
-/// The name that a type of Rust has in TOML.
+/// The TOML name of a Rust type.
 fn in_toml(expected: &str) -> &str {
     match expected {
         "usize" | "u64" | "u8" => "integer",
@@ -89,7 +89,7 @@ fn shown(found: Unexpected) -> String {
         Unexpected::Bool(it) => format!("boolean {it}"),
         Unexpected::Signed(it) => format!("integer {it}"),
         Unexpected::Unsigned(it) => format!("integer {it}"),
-        // With a point, as TOML writes it.
+        // With a decimal point, as TOML writes it.
         Unexpected::Float(it) => format!("float {it:?}"),
         Unexpected::Seq => "array".to_owned(),
         Unexpected::Map => "table".to_owned(),
@@ -97,7 +97,7 @@ fn shown(found: Unexpected) -> String {
     }
 }
 
-/// Hands a value to serde; its errors are [`ConfigFault`]s.
+/// Passes a value to serde; its errors are [`ConfigFault`]s.
 struct ValueDeserializer<'de>(&'de Value);
 
 impl<'de> IntoDeserializer<'de, ConfigFault> for ValueDeserializer<'de> {

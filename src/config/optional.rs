@@ -24,7 +24,7 @@ where
     deserializer.deserialize_any(Unset(PhantomData))
 }
 
-/// Passes on every value but the string.
+/// Forwards every value except the string.
 struct Unset<T>(PhantomData<T>);
 
 impl<'de, T: DeserializeOwned> Visitor<'de> for Unset<T> {

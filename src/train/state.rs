@@ -39,7 +39,7 @@ pub struct Counters {
     pub num_tokens: u64,
 }
 
-/// The version of a checkpoint's form, in its counters' file. Files without one are of version 1.
+/// The format version of a checkpoint, in its counters' file. Files without one have version 1.
 const VERSION: u64 = 1;
 
 const COUNTERS: &str = "trainer_state.json";
@@ -60,7 +60,7 @@ impl Counters {
         let version = file.remove("version").map_or(Some(1), |it| it.as_u64());
         ensure!(
             version == Some(VERSION),
-            "the checkpoint has another form than this version of `rft` reads (version {VERSION})\n\
+            "the checkpoint's format is not supported by this version of `rft`, which reads version {VERSION}\n\
              hint: resume the run with the version of `rft` that started it"
         );
         Ok(serde_json::from_value(Value::Object(file))?)
