@@ -1,8 +1,9 @@
 //! The configuration of a run: one [`RunConfig`], resolved from layers.
 //!
 //! Later layers override earlier ones: a compiled-in preset, files (`--config`, in order), environment variables
-//! (`RFT_TRAIN__LEARNING_RATE`), `--set train.learning_rate=1e-5`, the command's own flags. A layer contains only the keys that it
-//! changes; an array replaces the array below it. [`resolve`] also returns the origin of each value, and every error has its place.
+//! (`RFT_TRAIN__LEARNING_RATE`), `--set train.learning_rate=1e-5`, the command's own flags. A layer contains only the keys
+//! that it changes; an array replaces the array below it. [`resolve`] also returns the origin of each value, and every error
+//! has its place.
 
 mod entry;
 mod fault;

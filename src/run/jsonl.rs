@@ -113,7 +113,8 @@ fn length_up_to(file: &File, last_step: usize) -> Result<u64> {
         match serde_json::from_slice::<StepOnly>(&line) {
             Ok(StepOnly { step }) if step > last_step => break,
             Ok(_) => kept += length,
-            // After a power failure, the last block may consist of zeros. An invalid line before the end is damage and must not be removed.
+            // After a power failure, the last block may consist of zeros. An invalid line before the end is damage and must
+            // not be removed.
             Err(_) if reader.fill_buf()?.is_empty() => break,
             Err(error) => bail!("line {number}: {error}"),
         }

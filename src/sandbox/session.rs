@@ -361,7 +361,8 @@ fn forged() -> CallOutcome {
 }
 
 /// The time limit of a program. It is wall time, so that a program that sleeps is stopped. But a program that got less
-/// processor time continues until it has had its time, or for [`CROWDED`] times the limit: verdicts are the same on a busy machine.
+/// processor time continues until it has had its time, or for [`CROWDED`] times the limit: verdicts are the same on a busy
+/// machine.
 struct Limit {
     process: u32,
     /// The time of the next check.

@@ -85,7 +85,8 @@ impl Confinement {
             0 => None,
             version => {
                 let rules = landlock::rules(version, readable.iter().map(PathBuf::as_path), python.executables());
-                // Only a separate file system has a size limit and is removed with the process. Without one, the program cannot write.
+                // Only a separate file system has a size limit and is removed with the process. Without one, the program
+                // cannot write.
                 let rights = if self.namespaces { landlock::own_folder(version) } else { 0 };
                 Some((above(rules.context("create Landlock rules")?)?, rights))
             }
