@@ -1,7 +1,7 @@
 //! Drawing a token: temperature, top-k, top-p, min-p, and counter-based Gumbel noise.
 
 use crate::ops::head::{Softmax, token_stats};
-use crate::ops::simd::{exp, ln, vectorised};
+use crate::ops::simd::{exp, ln, vectorized};
 use crate::rng::Stream;
 
 /// How tokens are drawn.
@@ -50,7 +50,7 @@ pub fn sample(logits: &[f32], sampling: &Sampling, stream: &Stream, position: u6
         return (token, token_stats(logits, token, temperature).logprob);
     }
     let cutoff = if sampling.truncates() { cutoff(logits, sampling) } else { f32::NEG_INFINITY };
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             let softmax = Softmax::new(logits, temperature);
