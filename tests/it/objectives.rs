@@ -67,9 +67,9 @@ fn check(case: &Case, batch: &Batch) {
     let what = format!("{section:?}");
     let objective = Objective::new(&section, batch.longest).unwrap();
     let lengths: Vec<usize> = batch.logprobs.iter().map(Vec::len).collect();
-    let mut normaliser = objective.normaliser(&lengths, &case.masked);
+    let mut normalizer = objective.normalizer(&lengths, &case.masked);
     if let Some(tokens) = case.rollout_tokens {
-        normaliser = normaliser.over_rollout(tokens, case.updates);
+        normalizer = normalizer.over_rollout(tokens, case.updates);
     }
 
     let mut totals = Totals::default();
@@ -83,8 +83,8 @@ fn check(case: &Case, batch: &Batch) {
             masked: case.masked[i],
         };
         let mut grad = vec![f32::NAN; length];
-        objective.branch(&terms, &normaliser, &mut grad, &mut totals);
-        let entropy_grad = if case.masked[i] { 0.0 } else { objective.entropy_grad(&normaliser) };
+        objective.branch(&terms, &normalizer, &mut grad, &mut totals);
+        let entropy_grad = if case.masked[i] { 0.0 } else { objective.entropy_grad(&normalizer) };
         assert_eq!((case.grad[i].len(), case.entropy_grad[i].len()), (length, length));
         for (t, (actual, expected)) in grad.iter().zip(&case.grad[i]).enumerate() {
             assert!(close((*actual).into(), (*expected).into()), "{what}: branch {i}, token {t}");

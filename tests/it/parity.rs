@@ -166,7 +166,7 @@ fn losses_and_gradients_equal_those_of_trl() {
     for case in &cases {
         let objective = case.objective(&batch);
         let lengths: Vec<usize> = batch.groups.iter().flat_map(|g| &g.completions).map(Vec::len).collect();
-        let normaliser = objective.normaliser(&lengths, &case.masked);
+        let normalizer = objective.normalizer(&lengths, &case.masked);
         for (max_tokens, gradient_checkpointing) in [(4096, false), (24, true)] {
             let plan = PassPlan {
                 temperature: case.temperature,
@@ -177,7 +177,7 @@ fn losses_and_gradients_equal_those_of_trl() {
             let mut learner = CpuLearner::new(&decoder);
             learner.begin(&adapter).unwrap();
             let groups = case.groups(&batch);
-            let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normaliser, &plan).unwrap();
+            let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normalizer, &plan).unwrap();
             let grads = learner.gradient().unwrap();
 
             let (name, loss) = (&case.name, result.totals.loss);
@@ -315,7 +315,7 @@ fn micro_batches_that_do_not_fit_are_cut_in_half_and_give_the_same_gradient() {
     let case = &cases[0];
     let objective = case.objective(&batch);
     let lengths: Vec<usize> = batch.groups.iter().flat_map(|g| &g.completions).map(Vec::len).collect();
-    let normaliser = objective.normaliser(&lengths, &case.masked);
+    let normalizer = objective.normalizer(&lengths, &case.masked);
     let plan = PassPlan {
         temperature: case.temperature,
         max_tokens: 4096,
@@ -324,7 +324,7 @@ fn micro_batches_that_do_not_fit_are_cut_in_half_and_give_the_same_gradient() {
     };
     let gradient = |learner: &mut dyn Learner| {
         learner.begin(&adapter).unwrap();
-        let result = gradient_pass(learner, &adapter, &case.groups(&batch), &objective, &normaliser, &plan);
+        let result = gradient_pass(learner, &adapter, &case.groups(&batch), &objective, &normalizer, &plan);
         result.map(|result| (learner.gradient().unwrap(), result))
     };
     let (whole, _) = gradient(&mut CpuLearner::new(&decoder)).unwrap();

@@ -163,7 +163,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
             .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
             .collect();
         let counts: Vec<usize> = made.iter().flatten().map(|branch| branch.tokens.len()).collect();
-        let normaliser = objective.normaliser(&counts, &vec![false; counts.len()]);
+        let normalizer = objective.normalizer(&counts, &vec![false; counts.len()]);
         let plan = PassPlan {
             temperature: 1.0,
             max_tokens: run.train.max_tokens_per_micro_batch,
@@ -171,7 +171,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
             off_policy: false,
         };
         learner.begin(&adapter)?;
-        let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normaliser, &plan)?;
+        let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normalizer, &plan)?;
         let norm = learner.gradient_norm(&adapter)?;
         let training = started.elapsed().as_secs_f64();
         let before = adapter.params.clone();

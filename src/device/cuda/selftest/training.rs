@@ -73,11 +73,11 @@ impl Batch {
             .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
             .collect();
         let lengths: Vec<usize> = self.groups.iter().flatten().map(|branch| branch.tokens.len()).collect();
-        let normaliser = objective.normaliser(&lengths, &vec![false; lengths.len()]);
+        let normalizer = objective.normalizer(&lengths, &vec![false; lengths.len()]);
         let plan =
             PassPlan { temperature: self.temperature, max_tokens, gradient_checkpointing: false, off_policy: false };
         learner.begin(adapter)?;
-        let result = gradient_pass(learner, adapter, &groups, objective, &normaliser, &plan)?;
+        let result = gradient_pass(learner, adapter, &groups, objective, &normalizer, &plan)?;
         Ok((learner.gradient()?, result))
     }
 }
