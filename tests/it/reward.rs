@@ -106,7 +106,7 @@ fn a_run_refuses_data_that_it_cannot_score() {
         ["train", "--data=rows.jsonl", "--steps=1", "--set=rollout.prompts_per_step=1", "--set=eval.questions=0"];
     assert_snapshot!(error(&data, &train), @r"
     error: the gold answers of 3 of 20 training questions cannot be read (15.0 %, more than 5 %): question 18: `\frac{1}{`: it ends too early; question 19: `\frac{1}{`: it ends too early; question 20: `\frac{1}{`: it ends too early
-    hint: see whether `data.answer_column` is the right column; `data.max_unreadable` is the largest share that passes
+    hint: check `data.answer_column`, or raise `data.max_unreadable`, the maximum share of such questions
     ");
     assert!(!data.path().join("runs").exists(), "a run that cannot start leaves nothing behind");
 
@@ -118,7 +118,7 @@ fn a_run_refuses_data_that_it_cannot_score() {
         said.contains("note     3 of 20 training questions left out: gold answer unreadable (first: question 18: "),
         "{said}"
     );
-    assert!(!said.contains("the reward, tried on"), "{said}");
+    assert!(!said.contains("reward tested on"), "{said}");
 }
 
 #[test]
