@@ -1,4 +1,4 @@
-//! Sets of real numbers as intervals in order: what inequalities, intervals, unions and finite sets have in common.
+//! Sets of real numbers as ordered intervals, a common form of inequalities, intervals, unions and finite sets.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use super::equal::{Term, equal};
 use super::limits::{Meter, Reason};
 use super::value::Value;
 
-/// Intervals that do not touch, from left to right.
+/// Disjoint intervals that do not touch, from left to right.
 #[derive(Clone, Debug, Default)]
 pub struct Region(Vec<Interval>);
 
@@ -20,7 +20,7 @@ pub struct Interval {
 #[derive(Clone, Debug)]
 pub struct End {
     pub at: Bound,
-    /// Whether the end itself belongs to it.
+    /// Whether the end itself is included.
     pub closed: bool,
 }
 
@@ -32,7 +32,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// The bound that a value names.
+    /// The bound that a value represents.
     pub fn of(value: Value) -> Bound {
         let infinity = Value::symbol("\\infty");
         if value == infinity {
@@ -79,7 +79,7 @@ impl Region {
         Region(vec![Interval { low: end.clone(), high: end }])
     }
 
-    /// All below a bound, or all above it.
+    /// All numbers below a bound, or all above it.
     pub fn ray(bound: Value, up: bool, closed: bool) -> Region {
         let end = End { at: Bound::of(bound), closed };
         let open = |at| End { at, closed: false };
@@ -89,12 +89,12 @@ impl Region {
         }])
     }
 
-    /// One interval; nothing where its ends are the wrong way round.
+    /// One interval; empty if its ends are in the wrong order.
     pub fn interval(mut interval: Interval, meter: &mut Meter) -> Result<Region, Reason> {
         for end in [&mut interval.low, &mut interval.high] {
             end.closed &= matches!(end.at, Bound::At(_));
         }
-        // Ends with symbols in them are taken at their word.
+        // Ends that contain symbols are accepted in the written order.
         let order = interval.low.at.order(&interval.high.at, meter).unwrap_or(Ordering::Less);
         let empty = match order {
             Ordering::Less => false,
@@ -111,7 +111,7 @@ impl Region {
     pub fn union(mut self, other: Region, meter: &mut Meter) -> Result<Region, Reason> {
         self.0.extend(other.0);
         let mut parts: Vec<Interval> = Vec::new();
-        // Few intervals: sorted by insertion, as an order may fail.
+        // There are few intervals: they are sorted by insertion, because a comparison may fail.
         for part in self.0 {
             let mut at = parts.len();
             while at > 0 && starts_before(&part, &parts[at - 1], meter)? {

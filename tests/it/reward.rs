@@ -105,7 +105,7 @@ fn a_run_refuses_data_that_it_cannot_score() {
     let train =
         ["train", "--data=rows.jsonl", "--steps=1", "--set=rollout.prompts_per_step=1", "--set=eval.questions=0"];
     assert_snapshot!(error(&data, &train), @r"
-    error: the gold answers of 3 of 20 training questions cannot be read (15.0 %, more than 5 %): question 18: `\frac{1}{`: it ends too early; question 19: `\frac{1}{`: it ends too early; question 20: `\frac{1}{`: it ends too early
+    error: the gold answers of 3 of 20 training questions cannot be read (15.0 %, more than 5 %): question 18: `\frac{1}{`: unexpected end; question 19: `\frac{1}{`: unexpected end; question 20: `\frac{1}{`: unexpected end
     hint: check `data.answer_column`, or raise `data.max_unreadable`, the maximum share of such questions
     ");
     assert!(!data.path().join("runs").exists(), "a run that cannot start leaves nothing behind");
@@ -182,7 +182,7 @@ fn a_file_of_answers_comes_back_with_verdicts() {
     {"id":3,"gold":"7","answer":"\\boxed{7}","extra":{"b":1,"a":[2]},"verdict":"correct","reason":null,"extracted":"7"}
     {"answer":"it is 7","gold":7,"verdict":"wrong","reason":"no box","extracted":null}
     {"gold":"7","answer":"\\boxed{8}","verdict":"wrong","reason":null,"extracted":"8"}
-    {"gold":"\\frac{1}{","answer":"\\boxed{8}","verdict":"undecided","reason":"gold: it ends too early","extracted":"8"}
+    {"gold":"\\frac{1}{","answer":"\\boxed{8}","verdict":"undecided","reason":"gold: unexpected end","extracted":"8"}
     "#);
     // From stdin, the same.
     let piped = rft(rows.path()).args(["reward", "check", "--jsonl", "-"]).write_stdin(ROWS).output().unwrap();

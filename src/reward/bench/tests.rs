@@ -38,7 +38,7 @@ const GOLDS: [&str; 18] = [
 fn questions(golds: &[&str]) -> Vec<Question> {
     let question = |(i, gold): (usize, &&str)| Question {
         id: i.to_string(),
-        text: format!("Tell what number stands on card {i} when you have drawn it."),
+        text: format!("State the number on card {i} after you draw it."),
         gold: gold.to_string(),
         source: "test".into(),
         extra: serde_json::Map::new(),
