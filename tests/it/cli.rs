@@ -467,7 +467,7 @@ fn a_question_that_is_too_long_is_told_so() {
     hint: raise `rollout.max_prompt_length`
     ");
     assert_snapshot!(error(&folder(), &["generate", "1 + 1?", "--max-tokens", "1000"]), @r"
-    error: prompt and completion may take 1256 tokens together, and the model was made for 512
+    error: the maximum length of prompt and completion together is 1256 tokens, but the model supports 512
     hint: lower `rollout.max_prompt_length` or `rollout.max_completion_length`
     ");
 }
@@ -604,7 +604,7 @@ fn what_needs_a_gpu_says_what_is_missing() {
     for command in [vec!["selftest"], vec!["perf", "decode"]] {
         if rft::device::gpus() == 0 {
             let said = error(&folder(), &command);
-            assert!(said.contains("no CUDA driver") && said.contains("hint: `rft doctor`"), "{said}");
+            assert!(said.contains("no CUDA driver") && said.contains("hint: run `rft doctor`"), "{said}");
         }
         let on_cpu = [&command[..], &["--device", "cpu"]].concat();
         assert!(error(&folder(), &on_cpu).contains("hint: `cargo "));

@@ -29,8 +29,8 @@ fn refused(output: &Output) -> String {
 fn a_full_gpu_is_refused_with_what_is_needed_and_free() {
     for (mib, want) in [
         (16, "error: start on GPU 0: the GPU has no memory left for CUDA itself"),
-        (64, "error: no room on Emulated H200 for the model and a sequence of 352 tokens (weights "),
-        (540, "error: no room on Emulated H200 for the model and a sequence of 352 tokens (weights "),
+        (64, "error: not enough memory on Emulated H200 for the model and a sequence of 352 tokens (weights "),
+        (540, "error: not enough memory on Emulated H200 for the model and a sequence of 352 tokens (weights "),
     ] {
         let folder = folder();
         let Some(mut command) = on_device(folder.path(), &[("RFT_EMU_MEMORY_MIB", &mib.to_string())]) else { return };
@@ -39,7 +39,7 @@ fn a_full_gpu_is_refused_with_what_is_needed_and_free() {
         assert!(error.starts_with(want), "{mib}: {error}");
         assert!(!folder.path().join("runs").exists(), "a run began that could not");
         if mib > 16 {
-            let free = format!("are needed, {}.00 MiB of {mib}.00 MiB are free", mib - 32);
+            let free = format!("needed, {}.00 MiB of {mib}.00 MiB free", mib - 32);
             assert!(error.ends_with(&free), "{mib}: {error}");
         }
         let hint = if mib == 540 { "hint: set `train.gradient_checkpointing` to true" } else { "hint: " };
@@ -81,7 +81,7 @@ fn an_allocation_that_fails_is_an_error_with_a_hint() {
         }
         failed += 1;
         let error = refused(&output);
-        assert!(error.contains("no memory left for CUDA itself") || error.contains("are needed, "), "{n}: {error}");
+        assert!(error.contains("no memory left for CUDA itself") || error.contains(" needed, "), "{n}: {error}");
     }
     assert!((2..6).contains(&failed), "{failed} of 6 allocations failed");
 }
@@ -108,7 +108,10 @@ fn guarded_checks_have_a_buffer_an_allocation() {
     let (output, _) = checks(&["--guarded"], &[("RFT_EMU_FAIL_ALLOCATION", &many.to_string())]).unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(printed.contains("FAILED") && printed.contains("no room on Emulated H200 for a buffer"), "{printed}");
+    assert!(
+        printed.contains("FAILED") && printed.contains("not enough memory on Emulated H200 for a buffer"),
+        "{printed}"
+    );
 }
 
 /// A folder with the embedded model and one value of one tensor changed.

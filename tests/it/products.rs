@@ -72,7 +72,7 @@ fn a_run_keeps_the_algorithms_that_it_began_with() {
 
     let (said, _, products) = resume("elsewhere", &[("RFT_EMU_GPU", "a100")], &|_| ());
     let warning =
-        format!("warning: began on {SETUP}, continues on Emulated A100, cuBLASLt 130000: the results will differ");
+        format!("warning: started on {SETUP}, resumed on Emulated A100, cuBLASLt 130000: the results will differ");
     assert!(said.contains(&warning), "{said}");
     assert_eq!(products.as_object().unwrap().len(), 2, "the choices of the first GPU stay");
 }

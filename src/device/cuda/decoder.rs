@@ -1,7 +1,8 @@
-//! The decoder on the device: a packed micro-batch forward and back, block by block, as `model::decoder` does it on the CPU.
+//! The decoder on the device: the forward and backward of a packed micro-batch, block by block, as in
+//! `device::cpu::decoder`.
 //!
-//! The residual stream is bf16, and products that end in it add to it what it was before (beta = 1), so that a sum is rounded
-//! once.
+//! The residual stream is bf16, and the products whose result is added to it add its previous value (beta = 1), so that
+//! a sum is rounded only once.
 
 use super::Gpu;
 use super::adapter::DeviceAdapter;
@@ -23,11 +24,11 @@ use half::bf16;
 pub struct Decoder {
     pub config: ModelConfig,
     pub frozen: Frozen,
-    /// What the weights have beside them for an adapter.
+    /// The columns next to the weights for an adapter.
     lora: LoraColumns,
 }
 
-/// Where a block puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
+/// Where a block stores its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
 #[derive(Clone, Copy)]
 pub struct KeyStore {
     pub cache: Cache,
@@ -54,7 +55,7 @@ impl Decoder {
         self.config.heads()
     }
 
-    /// As far as memory goes, with or without the adapter.
+    /// The sizes that determine its memory, with or without the adapter.
     pub fn layout(&self, adapted: bool) -> Layout<'_> {
         Layout { config: &self.config, lora: if adapted { self.lora } else { LoraColumns::default() } }
     }
@@ -79,9 +80,9 @@ impl Decoder {
         Ok(pass)
     }
 
-    /// Hidden rows after the last norm of packed prompts, whose keys and values go to the caches of the blocks: row r's to slot
-    /// `slots[r]`, cell `cells[r]`. They lie in memory from `arena`.
-    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and where everything goes")]
+    /// Hidden rows after the last norm of packed prompts, whose keys and values are written to the caches of the
+    /// blocks: row r's at slot `slots[r]`, cell `cells[r]`. The hidden rows are in memory from `arena`.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and all outputs")]
     pub fn prefill(
         &self,
         gpu: &Gpu,
@@ -104,9 +105,9 @@ impl Decoder {
         move |_, saved| ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)
     }
 
-    /// From the tokens to the hidden rows after the last norm. `attend` is given a block's index and its q, k and v with
-    /// positions applied, and leaves what attention gives: over a cache, or over the rows themselves.
-    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and where everything goes")]
+    /// From the tokens to the hidden rows after the last norm. `attend` receives a block's index and its q, k and v
+    /// with positions applied, and writes the attention outputs: over a cache, or over the rows themselves.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and all outputs")]
     pub fn through_blocks(
         &self,
         gpu: &Gpu,
@@ -128,7 +129,8 @@ impl Decoder {
         ops::rms_norm(gpu, last, self.frozen.norm, to, pass.scales, rows, hidden, self.eps())
     }
 
-    /// Adds the adapter's gradients, from that of the hidden rows of `pass`, which kept what `keep` says and is overwritten.
+    /// Adds the adapter's gradients, from those of the hidden rows of `pass`, which kept values as in `keep` and is
+    /// overwritten.
     #[allow(clippy::too_many_arguments, reason = "the device, its memory, and the operands of the chain rule")]
     pub fn backward(
         &self,
@@ -140,7 +142,7 @@ impl Decoder {
         keep: Keep,
         d_hidden: Buffer<bf16>,
     ) -> Result<()> {
-        assert!(keep != Keep::Nothing, "a backward pass needs a forward pass that kept something");
+        assert!(keep != Keep::Nothing, "a backward pass needs the values that a forward pass kept");
         let (rows, hidden, layers) = (pack.rows, self.config.hidden_size, self.frozen.blocks.len());
         let back = self.layout(true).backward(arena, rows, keep)?;
         back.dx.buffer.zero(gpu)?;
@@ -181,7 +183,7 @@ impl Decoder {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let BlockWork { normed, activated } = *work;
         let plain = |x| Rows::plain(x, hidden);
-        // What an adapter has shrunk rows to that are written over before the backward.
+        // The adapter's x·Aᵀ for rows that are overwritten before the backward.
         let keep = |from: Rows, layer: &Linear, to: Buffer<bf16>| {
             let columns = if to.is_empty() { 0 } else { layer.lora };
             ops::copy_columns(gpu, from, layer.inputs, to, rows, columns)
@@ -207,7 +209,7 @@ impl Decoder {
         keep(activated, &block.down, saved.down_shrunk)
     }
 
-    /// Turns the gradient of the block's output in `back.dx` into that of its input.
+    /// Replaces the gradient of the block's output in `back.dx` by that of its input.
     #[allow(clippy::too_many_arguments, reason = "the operands of the chain rule")]
     fn block_backward(
         &self,
@@ -226,8 +228,8 @@ impl Decoder {
         let Backward { dx: d, d_normed, d_activated, d_attended, d_qkv, .. } = *back;
         let kept = |shrunk: Buffer<bf16>, layer: &Linear| Matrix::new(shrunk, rows, layer.lora);
 
-        // Each layer: the gradient of its input; what gives the gradient before that, and leaves the input in its place; then
-        // the gradients of the adapter, from the input and the gradient of the output.
+        // For each layer: the gradient of its input; the operation that gives the previous gradient and restores the
+        // input in place; then the gradients of the adapter, from the input and the gradient of the output.
         block.down.input_gradient(gpu, d, rows, d_activated)?;
         ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
         let (activated, shrunk) = (Rows::plain(d_activated, inner), kept(saved.down_shrunk, &block.down));
