@@ -439,20 +439,20 @@ fn a_model_that_cannot_be_read_is_refused() {
     ");
     fs::rename(&path, model.path().join("model/pytorch_model.bin")).unwrap();
     assert_snapshot!(error(&model, &["train", "--model", "model"]), @r"
-    error: `pytorch_model.bin` is a pickle file, which can run any code when it is read, so it is refused
-    hint: take the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
+    error: `pytorch_model.bin` is a pickle file, which is not supported because loading it can run code
+    hint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
     ");
     assert_snapshot!(error(&model, &["train", "--model", "model/pytorch_model.bin"]), @r"
-    error: `pytorch_model.bin` is a pickle file, which can run any code when it is read, so it is refused
-    hint: take the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
+    error: `pytorch_model.bin` is a pickle file, which is not supported because loading it can run code
+    hint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
     ");
     assert_snapshot!(error(&with("model.gguf", b"GGML, not GGUF"), &["train", "--model", "model.gguf"]), @r"
     error: read `model.gguf`: unknown magic 0x4c4d4747
-    hint: it is no GGUF file, or not a whole one; download or copy it again
+    hint: download or copy it again; it is not a GGUF file, or a truncated one
     ");
     assert_snapshot!(error(&folder(), &["train", "--model", "model"]), @r"
     error: there is no model `model`
-    hint: give `tiny`, a model folder, a .gguf file or a hub id such as Qwen/Qwen2.5-0.5B
+    hint: pass `tiny`, a model folder, a .gguf file or a Hub id such as Qwen/Qwen2.5-0.5B
     ");
 }
 
