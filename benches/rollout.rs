@@ -1,4 +1,5 @@
-//! Tokens a second of a model of the embedded one's shape, sampled and trained on, against the products they need.
+//! Tokens per second of a model of the embedded one's shape, in sampling and training, compared with the products it
+//! needs.
 
 mod floor;
 
@@ -19,7 +20,7 @@ fn tiny() -> (Decoder, Adapter) {
     floor::model(4, 128, (4, 2), 384, VOCAB)
 }
 
-/// Completions of 96 tokens, at most eight of each prompt.
+/// Completions of 96 tokens, at most eight per prompt.
 fn decode(criterion: &mut Criterion) {
     const LENGTH: usize = 96;
     let (decoder, adapter) = tiny();
@@ -48,7 +49,7 @@ fn decode(criterion: &mut Criterion) {
         let drawn = rows * LENGTH;
         group.sample_size(10).throughput(Throughput::Elements(drawn as u64));
         group.bench_function(BenchmarkId::from_parameter(rows), |bencher| bencher.iter(&mut generate));
-        // The first token of a branch comes from the prefill.
+        // The first token of a completion comes from the prefill.
         let through = (drawn - rows + prompts.len() * PROMPT) as f64;
         let flops = through * (frozen + lora) + drawn as f64 * head;
         floor::report(
@@ -61,7 +62,7 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One gradient pass over 16 groups of a prompt and 8 branches of 60 tokens.
+/// One gradient pass over 16 groups of a prompt and 8 completions of 60 tokens.
 fn train(criterion: &mut Criterion) {
     let (decoder, adapter) = tiny();
     let mut pack = Pack::default();
