@@ -1,6 +1,6 @@
-//! The table of answers, every row of it; and the gold answers of published sets.
+//! Every row of the table of answers, and the gold answers of published sets.
 //!
-//! `tests/oracle/math_verify.py` says how another checker does on the same table.
+//! `tests/oracle/math_verify.py` shows the results of another checker on the same table.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,9 @@ struct Row {
     verdict: &'static str,
 }
 
-/// Every row: gold, answer, verdict and, where another checker differs for a reason, the reason. A line that starts with
-/// `#` names the category of those below it.
+/// Every row: gold answer, answer, verdict and, if another checker differs for a reason, the reason. A line that starts
+/// with
+/// `#` names the category of the lines below it.
 fn rows() -> Vec<Row> {
     let (mut rows, mut category) = (Vec::new(), "");
     for (index, text) in TABLE.lines().enumerate() {
@@ -31,7 +32,7 @@ fn rows() -> Vec<Row> {
         let fields: Vec<&str> = text.split('\t').collect();
         let [gold, answer, verdict, ..] = fields[..] else { panic!("line {line}: fewer than three columns") };
         assert!(fields.len() <= 4, "line {line}: more than four columns");
-        assert!(["correct", "wrong", "undecided"].contains(&verdict), "line {line}: `{verdict}` is no verdict");
+        assert!(["correct", "wrong", "undecided"].contains(&verdict), "line {line}: `{verdict}` is not a verdict");
         rows.push(Row { line, category, gold, answer, verdict });
     }
     rows
@@ -46,7 +47,7 @@ fn word(verdict: &Verdict) -> &'static str {
 }
 
 #[test]
-fn the_table_is_large_and_even() {
+fn the_table_is_large_and_balanced() {
     let rows = rows();
     let count = |verdict: &str| rows.iter().filter(|it| it.verdict == verdict).count();
     let mut categories = BTreeMap::<&str, usize>::new();
@@ -61,11 +62,11 @@ fn the_table_is_large_and_even() {
     let mut pairs: Vec<_> = rows.iter().map(|it| (it.gold, it.answer)).collect();
     pairs.sort_unstable();
     let twice = pairs.windows(2).find(|pair| pair[0] == pair[1]);
-    assert_eq!(twice, None, "a pair stands there twice");
+    assert_eq!(twice, None, "a pair occurs twice");
 }
 
 #[test]
-fn every_row_of_the_table() {
+fn every_row_of_the_table_gets_its_verdict() {
     let rows = rows();
     let (mut wrong, mut by_category) = (Vec::new(), BTreeMap::<&str, usize>::new());
     for row in &rows {
@@ -87,7 +88,8 @@ fn every_readable_answer_equals_itself() {
     }
 }
 
-/// Names are the question's, and only the gold's count: `17` may be answered by `a + b = 17`, and not the other way round.
+/// Names come from the question, and only the gold answer's count: `17` may be answered by `a + b = 17`, but not vice
+/// versa.
 #[test]
 fn the_order_of_numbers_does_not_matter() {
     let number = |text: &str| !text.contains(['=', ':', '\\']) && !text.contains(|c: char| c.is_ascii_alphabetic());
@@ -98,7 +100,7 @@ fn the_order_of_numbers_does_not_matter() {
     }
 }
 
-/// The folder of the published sets; without it the tests that need them say so and pass.
+/// The folder of the published sets; without it the tests that need them print that they are skipped, and pass.
 fn data_folder() -> Option<PathBuf> {
     let folder = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from);
     if folder.is_none() {
@@ -107,7 +109,7 @@ fn data_folder() -> Option<PathBuf> {
     folder
 }
 
-/// The gold answers of a set in JSON lines or in one JSON array; of GSM8K what follows `####`.
+/// The gold answers of a set in JSON lines or in one JSON array; for GSM8K, the text after `####`.
 fn golds(folder: &Path, name: &str) -> Vec<String> {
     let path = folder.join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -140,7 +142,7 @@ fn published_golds_are_read_and_equal_themselves() {
     }
 }
 
-/// The larger set is not held to the last row: its answers are as their authors left them.
+/// The larger sets may have a few unreadable rows: their answers are unedited.
 #[test]
 fn nearly_all_golds_of_the_larger_sets_are_read() {
     let Some(folder) = data_folder() else { return };
@@ -154,7 +156,7 @@ fn nearly_all_golds_of_the_larger_sets_are_read() {
     }
 }
 
-/// Different texts among the pairs below that do say the same, each looked at by a person.
+/// Different texts among the pairs below that have the same meaning; each was checked by a person.
 const EQUAL_PAIRS: [(&str, &str); 12] = [
     ("14,000", "14000"),
     (r"10,\!080", "10080"),
@@ -171,9 +173,9 @@ const EQUAL_PAIRS: [(&str, &str); 12] = [
 ];
 
 /// Ten thousand pairs of gold answers with different texts, and all pairs of MATH-500, where most forms occur: one is
-/// accepted for the other only where they are equal.
+/// accepted for the other only if they are equal.
 #[test]
-fn a_gold_answer_is_no_other_gold_answer() {
+fn a_gold_answer_is_not_accepted_for_another() {
     let Some(folder) = data_folder() else { return };
     let distinct = |sets: &[(&str, usize)]| {
         let mut pool: Vec<String> = sets.iter().flat_map(|(name, _)| golds(&folder, name)).collect();

@@ -1,4 +1,5 @@
-//! A reward of the user's own: a command that is asked in JSON lines. Here it is a shell script, well behaved or not.
+//! The user's own reward: a command that communicates in JSON lines. Here it is a shell script, with and without
+//! faults.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,12 @@ fn section(script: &str, timeout: f64) -> CustomSection {
     CustomSection { name: "judge".into(), command, weight: 1.0, timeout }
 }
 
-/// A script that does this for every request, whose number is in `$id`.
+/// A script that runs this for every request, whose number is in `$id`.
 fn each(act: &str) -> String {
     format!("while read -r line; do {ID}; {act}; done")
 }
 
-/// Completions of one question, which say `one`, `two` and so on.
+/// Completions of one question, with the texts `answer 0`, `answer 1` and so on.
 struct Batch {
     question: Question,
     prompt: PriorPrompt,
@@ -71,13 +72,13 @@ fn ask(size: usize, script: &str, timeout: f64) -> Result<Vec<Score>> {
     Batch::new(size).ask(&Custom::start(&section(script, timeout)).unwrap())
 }
 
-/// What goes wrong with two completions.
+/// The error for two completions.
 fn error(script: &str, timeout: f64) -> String {
     format!("{:#}", ask(2, script, timeout).expect_err("a command that misbehaves"))
 }
 
 #[test]
-fn a_request_holds_all_that_is_known() {
+fn a_request_contains_all_fields() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("asked");
     let act = format!(r#"printf '%s\n' "$line" >> '{}'; echo "{{\"id\":$id,\"score\":0}}""#, path.display());
@@ -102,7 +103,7 @@ fn a_request_holds_all_that_is_known() {
 }
 
 #[test]
-fn answers_come_in_any_order_null_among_them() {
+fn replies_may_come_in_any_order_and_be_null() {
     let script = r#"read -r line; read -r line; read -r line
         echo '{"note":"late","score":-2.5e-1,"id":2}'; echo '{"id":0,"score":null}'; echo '{"id":1,"score":3,"more":[]}'
         read -r line"#;
@@ -120,7 +121,7 @@ fn one_command_serves_all_batches() {
     assert_eq!(Batch::new(3).values(&judge), [Some(3.0), Some(4.0), Some(5.0)]);
 }
 
-/// Requests and answers of a batch that no pipe holds: the command answers each before it reads the next.
+/// The requests and replies of a batch exceed the pipes: the command replies to each before it reads the next.
 #[test]
 fn a_batch_larger_than_the_pipes() {
     let script = each(r#"echo "{\"id\":$id,\"score\":$id,\"note\":\"$id $id $id $id $id $id $id $id $id $id\"}""#);
@@ -128,9 +129,9 @@ fn a_batch_larger_than_the_pipes() {
     assert!(scores.iter().enumerate().all(|(i, score)| score.value == Some(i as f64)));
 }
 
-/// Each life answers two of five.
+/// Each process replies to two of five requests.
 #[test]
-fn one_that_dies_is_started_again_and_asked_the_rest() {
+fn a_command_that_ends_is_restarted_with_the_unanswered_requests() {
     let folder = tempfile::tempdir().unwrap();
     let lives = folder.path().join("lives");
     let script = format!(
@@ -143,7 +144,7 @@ fn one_that_dies_is_started_again_and_asked_the_rest() {
 }
 
 #[test]
-fn one_that_dies_again_and_again_is_given_up_with_its_last_words() {
+fn a_command_that_keeps_ending_is_an_error_with_the_end_of_its_stderr() {
     let script =
         format!("read -r line; {ID}; test $id = 0 && echo '{{\"id\":0,\"score\":1}}'; echo 'no key' >&2; exit 4");
     assert_eq!(
@@ -155,9 +156,9 @@ fn one_that_dies_again_and_again_is_given_up_with_its_last_words() {
 }
 
 #[test]
-fn one_that_hangs_is_given_up_in_time() {
+fn a_command_that_hangs_is_an_error_after_the_timeout() {
     let started = Instant::now();
-    // The first reads nothing, the second answers nothing, the third keeps its output open in a grandchild.
+    // The first reads nothing, the second writes nothing, the third keeps its output open in a grandchild.
     for script in ["sleep 600", "cat >/dev/null", "sleep 600 & sleep 600 & wait"] {
         let error = error(script, 0.2);
         assert!(error.contains("took more than 0.2 seconds after scoring 0 of 2 completions"), "{error}");
@@ -166,7 +167,7 @@ fn one_that_hangs_is_given_up_in_time() {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_told_at_once() {
+fn a_reply_that_breaks_the_protocol_is_an_error_at_once() {
     let answer = |line: &str| format!("read -r line; printf '%s\\n' '{line}'; sleep 600");
     for (line, problem) in [
         ("loading the model ...", r#"reply "loading the model ...": expected value"#),
@@ -188,7 +189,7 @@ fn what_breaks_the_protocol_is_told_at_once() {
     let twice = error(&answer("{\"id\":0,\"score\":1}\n{\"id\":0,\"score\":0}"), 20.0);
     assert!(twice.contains("request 0 already has a score"), "{twice}");
 
-    // Too late: one answer more than was asked for shows in the next batch.
+    // Too late: a reply without a request is noticed in the next batch.
     let judge =
         Custom::start(&section(&each(r#"echo "{\"id\":$id,\"score\":1}"; echo "{\"id\":$id,\"score\":0}""#), 20.0));
     let judge = judge.unwrap();
@@ -198,7 +199,7 @@ fn what_breaks_the_protocol_is_told_at_once() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_named() {
+fn a_command_that_does_not_exist_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("judge.py");
     fs::write(&plain, "print()").unwrap();
@@ -218,7 +219,7 @@ fn judge(script: &str, weight: f64) -> String {
 }
 
 #[test]
-fn a_run_is_the_same_whatever_the_threads() {
+fn a_run_does_not_depend_on_the_number_of_threads() {
     // A fraction that depends on the text: its length modulo 7.
     let script = each(r#"echo "{\"id\":$id,\"score\":0.$((${#line} % 7)),\"note\":\"of ${#line}\"}""#);
     let set = judge(&script, 0.5);
@@ -239,7 +240,7 @@ fn a_run_is_the_same_whatever_the_threads() {
 
 #[test]
 fn a_completion_without_a_score_takes_the_mean_of_its_group() {
-    // Branch 0 has no score; the others have 1, 0 and 0.
+    // Completion 0 has no score; the others have 1, 0 and 0.
     let script = each(
         r#"case $((id % 4)) in 0) score=null;; 1) score=1;; *) score=0;; esac; echo "{\"id\":$id,\"score\":$score}""#,
     );
@@ -262,13 +263,13 @@ fn a_completion_without_a_score_takes_the_mean_of_its_group() {
 }
 
 #[test]
-fn a_command_that_breaks_ends_the_run_with_its_error() {
+fn a_command_that_breaks_the_protocol_ends_the_run() {
     let lab = Lab::new(&["eval.questions=0", &judge("echo oops; sleep 600", 1.0)]);
     let error = lab.train(&mut lab.engine(|_, _, _| lab.right()), &mut lab.state()).err().expect("the judge is broken");
     assert!(format!("{error:#}").contains("custom reward `judge`: reply \"oops\""), "{error:#}");
 }
 
-/// An engine that does not go on to the second group before the first has been seen by the judge.
+/// An engine that does not continue with the second group before the judge has received the first.
 struct Waiting<'a> {
     inner: Honest<'a>,
     sign: PathBuf,
@@ -296,7 +297,7 @@ impl Watch for WaitingWatch<'_> {
         if prompt == 0 {
             let started = Instant::now();
             while !self.sign.exists() {
-                assert!(started.elapsed() < Duration::from_secs(30), "nothing is scored while the rollout goes on");
+                assert!(started.elapsed() < Duration::from_secs(30), "nothing is scored during the rollout");
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -318,7 +319,7 @@ fn groups_are_scored_while_others_are_decoded() {
     assert_eq!(lab.metrics()[0].values["rewards/judge/mean"], Some(1.0));
 }
 
-/// An engine that tells nothing on the way.
+/// An engine that does not report groups.
 struct Silent<'a>(Honest<'a>);
 
 impl Engine for Silent<'_> {
@@ -333,7 +334,7 @@ impl Engine for Silent<'_> {
 }
 
 #[test]
-fn groups_that_nobody_told_of_are_scored_at_the_end() {
+fn groups_that_were_not_reported_are_scored_at_the_end() {
     let labs = [(); 2].map(|()| Lab::new(&["train.steps=1"]));
     let answer = |lab: &Lab, branch| if branch == 0 { lab.right() } else { lab.ended("no") };
     labs[0].run(|_, branch, _| answer(&labs[0], branch));

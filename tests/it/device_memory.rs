@@ -1,4 +1,4 @@
-//! Memory on an emulated GPU, and the host's while weights are loaded: what fits, and what is said where it does not.
+//! Memory on an emulated GPU, and the host's memory while weights are loaded: what fits, and the errors if it does not.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// One line that says what is wrong, and a hint; the exit code is 1.
+/// One line that names the problem, and a hint; the exit code is 1.
 #[track_caller]
 fn refused(output: &Output) -> String {
     let said = said(output);
@@ -26,7 +26,7 @@ fn refused(output: &Output) -> String {
 }
 
 #[test]
-fn a_full_gpu_is_refused_with_what_is_needed_and_free() {
+fn the_error_of_a_full_gpu_shows_needed_and_free_memory() {
     for (mib, want) in [
         (16, "error: start on GPU 0: the GPU has no memory left for CUDA itself"),
         (64, "error: not enough memory on Emulated H200 for the model and a sequence of 352 tokens (weights "),
@@ -37,7 +37,7 @@ fn a_full_gpu_is_refused_with_what_is_needed_and_free() {
         let output = command.args(TRAIN).arg("--device=cuda").output().unwrap();
         let error = refused(&output);
         assert!(error.starts_with(want), "{mib}: {error}");
-        assert!(!folder.path().join("runs").exists(), "a run began that could not");
+        assert!(!folder.path().join("runs").exists(), "a run started although it cannot fit");
         if mib > 16 {
             let free = format!("needed, {}.00 MiB of {mib}.00 MiB free", mib - 32);
             assert!(error.ends_with(&free), "{mib}: {error}");
@@ -47,10 +47,10 @@ fn a_full_gpu_is_refused_with_what_is_needed_and_free() {
     }
 }
 
-/// A longest completion that one micro-batch has room for is not refused, and one that has none is: what is said beforehand
-/// is what happens.
+/// The maximum completion length is accepted if one micro-batch has room for it, and is an error otherwise: the check
+/// before the run agrees with the run.
 #[test]
-fn what_is_not_refused_fits() {
+fn a_run_that_passes_the_check_fits() {
     let train = |mib: usize| {
         let folder = folder();
         let mut command = on_device(folder.path(), &[("RFT_EMU_MEMORY_MIB", &mib.to_string())])?;
@@ -86,9 +86,9 @@ fn an_allocation_that_fails_is_an_error_with_a_hint() {
     assert!((2..6).contains(&failed), "{failed} of 6 allocations failed");
 }
 
-/// In guarded mode every buffer is an allocation, and one that fails is a check that fails.
+/// In guarded mode every buffer is a separate allocation, and if one fails, the check fails.
 #[test]
-fn guarded_checks_have_a_buffer_an_allocation() {
+fn guarded_checks_have_one_allocation_per_buffer() {
     let folder = folder();
     let report = folder.path().join("report.json");
     let checks = |flags: &[&str], settings: &[(&str, &str)]| -> Option<(Output, u64)> {
@@ -100,10 +100,10 @@ fn guarded_checks_have_a_buffer_an_allocation() {
     };
     let Some((output, few)) = checks(&[], &[]) else { return };
     succeeded(output);
-    // Aligned to 16 bytes, an allocation ends closer before the page that nobody may touch.
+    // Aligned to 16 bytes, an allocation ends closer to the inaccessible page.
     let (output, many) = checks(&["--guarded"], &[("RFT_EMU_ALIGN", "16")]).unwrap();
     succeeded(output);
-    assert!(many > few + 3, "{many} allocations guarded, {few} else");
+    assert!(many > few + 3, "{many} allocations guarded, {few} otherwise");
 
     let (output, _) = checks(&["--guarded"], &[("RFT_EMU_FAIL_ALLOCATION", &many.to_string())]).unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -130,7 +130,7 @@ fn spoiled(folder: &Path, tensor: &str, bits: u16) {
 }
 
 #[test]
-fn weights_that_are_not_finite_are_refused_by_name() {
+fn weights_that_are_not_finite_are_named_in_the_error() {
     let tensor = "model.layers.2.mlp.down_proj.weight";
     for (bits, fails) in [(0x7e00u16, true), (0xfc00, true), (0x7bff, false)] {
         let folder = folder();
@@ -202,7 +202,7 @@ fn write_large(folder: &Path) {
     fs::write(folder.join("model.safetensors.index.json"), json!({"weight_map": places}).to_string()).unwrap();
 }
 
-/// Bytes of a process's anonymous memory, without the emulated GPU's, which is in maps of a file that is called `poison`.
+/// Bytes of a process's anonymous memory, without the emulated GPU's, which is in mappings of a file named `poison`.
 fn anonymous(process: u32) -> Option<usize> {
     let (mut total, mut counts) = (0, true);
     for line in fs::read_to_string(format!("/proc/{process}/smaps")).ok()?.lines() {
@@ -216,13 +216,13 @@ fn anonymous(process: u32) -> Option<usize> {
     Some(total)
 }
 
-/// However large a tensor is, the host needs no copy of it. What is sampled can only be less than the peak.
+/// The host does not need a copy of a tensor, of any size. The sampled value can only be less than the peak.
 #[test]
 fn weights_are_loaded_in_little_memory_of_the_host() {
     let folder = folder();
     write_large(folder.path());
     let Some(mut command) = on_device(folder.path(), &[]) else { return };
-    // A prompt that is too long is refused when the weights are loaded.
+    // The error of a prompt that is too long comes after the weights are loaded.
     let limit = ["--set=rollout.max_prompt_length=1", "--set=prompt.template=plain"];
     command.args(["generate", "--device=cuda", "--model=.", "--ppe=none", "What is 3 plus 4?"]).args(limit);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

@@ -1,4 +1,4 @@
-//! The embedded model is what it is said to be: small, whole, and able to read any text.
+//! The embedded model has its promised properties: small, complete, and able to read any text.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,7 +40,7 @@ fn any_text_survives_the_tokenizer() {
 }
 
 #[test]
-fn every_digit_stands_alone() {
+fn every_digit_is_a_token() {
     let tokenizer = tokenizer();
     for token in tokens(&tokenizer, "1234 + 5 = x12, 3.50 or (17)") {
         assert!(token.len() == 1 || !token.contains(|c: char| c.is_ascii_digit()), "{token}");

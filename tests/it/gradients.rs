@@ -1,4 +1,4 @@
-//! The fused decoder gives the values and gradients of its slow twin.
+//! The fused decoder gives the values and gradients of the slow reference.
 
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
@@ -13,7 +13,7 @@ use rft::ops::head::{TokenGrad, TokenStats};
 use rft::rng::{Purpose, Stream};
 use std::collections::BTreeMap;
 
-/// Weights held in memory by name.
+/// Weights in memory, by name.
 struct Held(BTreeMap<String, Tensor>);
 
 impl Weights for Held {
@@ -60,7 +60,7 @@ fn lora(modules: &[&str]) -> LoraSection {
     LoraSection { r: 3, lora_alpha: 4.5, target_modules, use_rslora: false }
 }
 
-/// An adapter with values in every tensor: with B at zero, no gradient would reach A.
+/// An adapter with values in every tensor: with B at zero, A would have no gradient.
 fn filled_adapter(config: &ModelConfig, section: &LoraSection) -> Adapter {
     let mut adapter = Adapter::new(config, section, 5).unwrap();
     let stream = Stream::new(6, Purpose::Test, &[]);
@@ -92,7 +92,7 @@ fn pack(groups: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Pack {
     pack
 }
 
-/// A loss with a weight of its own for every log-probability and every entropy.
+/// A loss with a separate weight for every log-probability and every entropy.
 fn weights_of_loss(index: usize) -> TokenGrad {
     let stream = Stream::new(8, Purpose::Test, &[]);
     TokenGrad {
@@ -112,7 +112,7 @@ fn fused(decoder: &Decoder, adapter: &Adapter, pack: &Pack, keep: Keep, first: u
     (stats, grads)
 }
 
-/// The same by candle's autograd, each branch on its own: prompt and branch in one row, no packing.
+/// The same with candle's autograd, each completion separately: prompt and completion in one row, no packing.
 fn reference(
     config: &ModelConfig,
     tensors: &BTreeMap<String, Tensor>,
@@ -189,17 +189,17 @@ fn check(architecture: Architecture, modules: &[&str]) {
 }
 
 #[test]
-fn qwen2_equals_its_slow_twin() {
+fn qwen2_equals_the_slow_reference() {
     check(Architecture::Qwen2, &["all-linear"]);
 }
 
 #[test]
-fn qwen3_equals_its_slow_twin() {
+fn qwen3_equals_the_slow_reference() {
     check(Architecture::Qwen3, &["all-linear"]);
 }
 
 #[test]
-fn llama_equals_its_slow_twin() {
+fn llama_equals_the_slow_reference() {
     check(Architecture::Llama, &["all-linear"]);
 }
 
@@ -209,7 +209,7 @@ fn any_subset_of_modules_can_be_adapted() {
     check(Architecture::Qwen2, &["q_proj", "v_proj", "o_proj", "down_proj"]);
 }
 
-/// Keeping only the blocks' inputs gives the same bits.
+/// Keeping only the inputs of the blocks gives the same bits.
 #[test]
 fn checkpointed_equals_plain() {
     let config = config(Architecture::Qwen3);
@@ -222,7 +222,7 @@ fn checkpointed_equals_plain() {
     );
 }
 
-/// One pack, or a micro-batch for each branch with its prompt repeated.
+/// One pack, or a micro-batch for each completion with the prompt repeated.
 #[test]
 fn splitting_a_group_changes_nothing() {
     let config = config(Architecture::Qwen2);
@@ -239,6 +239,6 @@ fn splitting_a_group_changes_nothing() {
             split_grads.iter_mut().zip(grads).for_each(|(sum, grad)| *sum += grad);
         }
     }
-    assert_eq!(stats, split_stats, "a branch's values depend on what it is packed with");
+    assert_eq!(stats, split_stats, "a completion's values depend on its pack");
     close_relative("all tensors", &split_grads, &grads, 1e-5);
 }

@@ -1,4 +1,4 @@
-//! The compiled kernels of `assets/kernels` are those of the sources in the tree.
+//! The compiled kernels in `assets/kernels` match the sources.
 
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
@@ -30,7 +30,7 @@ fn manifest() -> toml::Table {
 }
 
 #[test]
-fn they_are_made_from_the_kernels_as_they_are() {
+fn they_are_made_from_the_current_kernels() {
     let mut hash = Sha256::new();
     for path in files("src/device/cuda/kernels") {
         let text = fs::read(&path).unwrap();
@@ -42,7 +42,7 @@ fn they_are_made_from_the_kernels_as_they_are() {
 }
 
 #[test]
-fn they_are_what_the_manifest_lists() {
+fn they_match_the_manifest() {
     let found: BTreeMap<String, String> = files("assets/kernels")
         .into_iter()
         .filter(|path| !path.ends_with("manifest.toml"))

@@ -14,7 +14,7 @@ struct Fixture {
     cases: Vec<Case>,
 }
 
-/// Slices have one row a branch, of one entry a token.
+/// Slices have one row per completion, with one entry per token.
 #[derive(Deserialize)]
 struct Batch {
     longest: usize,
@@ -87,15 +87,15 @@ fn check(case: &Case, batch: &Batch) {
         let entropy_grad = if case.masked[i] { 0.0 } else { objective.entropy_grad(&normalizer) };
         assert_eq!((case.grad[i].len(), case.entropy_grad[i].len()), (length, length));
         for (t, (actual, expected)) in grad.iter().zip(&case.grad[i]).enumerate() {
-            assert!(close((*actual).into(), (*expected).into()), "{what}: branch {i}, token {t}");
+            assert!(close((*actual).into(), (*expected).into()), "{what}: completion {i}, token {t}");
         }
         assert!(case.entropy_grad[i].iter().all(|&expected| close(entropy_grad.into(), expected.into())), "{what}");
     }
-    assert!(close(totals.loss, case.loss), "{what}: loss {} is not {}", totals.loss, case.loss);
+    assert!(close(totals.loss, case.loss), "{what}: loss {}, expected {}", totals.loss, case.loss);
     let metrics = totals.metrics(&objective);
     for (name, &expected) in &case.metrics {
         let actual = metrics.get(name).unwrap_or_else(|| panic!("{what}: no {name}"));
-        assert!(close(*actual, expected), "{what}: {name} {actual} is not {expected}");
+        assert!(close(*actual, expected), "{what}: {name} {actual}, expected {expected}");
     }
 }
 
