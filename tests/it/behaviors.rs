@@ -190,7 +190,7 @@ fn what_was_copied_does_not_count() {
 }
 
 #[test]
-fn program_text_shows_no_cognitive_behaviour() {
+fn program_text_is_not_a_behavior() {
     let code =
         "```python\n# Wait, that is wrong, let me try again\n# Let me double-check the result\nprint(3 + 4)\n```";
     assert_eq!(classes(code), [Class::Code]);
@@ -198,7 +198,7 @@ fn program_text_shows_no_cognitive_behaviour() {
 }
 
 #[test]
-fn a_tag_is_no_evidence() {
+fn a_tag_alone_is_not_a_behavior() {
     let found = |response: &str| Classifier::built_in().classify("What is 3 + 4?", response);
     for (tag, class) in [("plan", Class::Planning), ("code", Class::Code), ("examples", Class::ExampleUse)] {
         let spans = found(&format!("<{tag}> The sum is 7. </{tag}> <answer> 7 </answer>"));
@@ -217,7 +217,7 @@ fn the_same_response_gives_the_same_spans() {
 }
 
 #[test]
-fn a_long_response_takes_no_longer_than_its_length() {
+fn long_repetitive_responses_are_classified() {
     // Each was chosen to make a backtracking engine try every split; here they pass in the time of their length.
     let classifier = Classifier::built_in();
     for piece in ["let ", "To find a, we need ", "= ", "1. ", "Wait", "```\n", "<a", "first then ", "x = 1\n"] {

@@ -250,7 +250,7 @@ fn every_section_is_there_and_the_bytes_are_the_same_twice() {
 }
 
 #[test]
-fn hostile_text_stays_text() {
+fn markup_in_texts_is_escaped() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("a|`b`<i>", 0.5)].map(|(name, it)| (name, it)), 2);
     let files = written(&lab.report(&runs));
@@ -318,7 +318,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
 }
 
 #[test]
-fn held_out_questions_show_what_training_did() {
+fn held_out_accuracy_is_reported_before_and_after_training() {
     let lab = Lab::new();
     let runs: Vec<PathBuf> = (1..=3).map(|seed| lab.run(&format!("r-{seed}"), "reasoning", seed, 20)).collect();
     for (seed, run) in runs.iter().enumerate() {
@@ -360,7 +360,7 @@ fn held_out_questions_show_what_training_did() {
 }
 
 #[test]
-fn the_summary_says_what_the_statistics_allow_and_no_more() {
+fn the_summary_claims_only_significant_differences() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.1), ("reasoning", 0.75)], 5);
     let found = lab.report(&runs);
@@ -394,7 +394,7 @@ fn the_summary_says_what_the_statistics_allow_and_no_more() {
 }
 
 #[test]
-fn what_is_not_complete_gives_no_number_and_is_named() {
+fn incomplete_evaluations_are_named_and_give_no_number() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 3);
     fs::remove_file(lab.path("evals/reasoning-3-own/hard/results.json")).unwrap();
@@ -423,7 +423,7 @@ fn what_is_not_complete_gives_no_number_and_is_named() {
 }
 
 #[test]
-fn scores_are_given_without_the_questions_that_training_saw() {
+fn scores_leave_out_questions_that_training_used() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 2);
     for run in &runs {
@@ -494,7 +494,7 @@ fn a_sweep_is_read_by_its_plan() {
 }
 
 #[test]
-fn what_is_no_run_is_an_error_with_a_hint() {
+fn a_folder_that_is_not_a_run_is_an_error_with_a_hint() {
     let lab = Lab::new();
     fs::create_dir(lab.path("empty")).unwrap();
     let error = load(&[lab.path("empty")], &lab.path("evals")).err().unwrap().to_string();
@@ -502,7 +502,7 @@ fn what_is_no_run_is_an_error_with_a_hint() {
 }
 
 #[test]
-fn an_evaluation_of_other_weights_is_not_that_of_the_run() {
+fn an_evaluation_of_other_weights_is_not_attributed_to_the_run() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4)], 1);
     fs::write(runs[0].join("adapter/adapter_model.safetensors"), "trained anew").unwrap();
@@ -513,7 +513,7 @@ fn an_evaluation_of_other_weights_is_not_that_of_the_run() {
 }
 
 #[test]
-fn the_papers_own_table_is_put_to_the_test() {
+fn errors_in_the_published_table_are_found() {
     let found = report(&Default::default(), Some(&Published::of_the_paper()));
     let files = written(&found);
     let wrong = "Qwen2.5-7B, No PP: the average is printed as 45.41, the mean of its own row is 45.89.";

@@ -348,7 +348,7 @@ fn a_group_is_reported_when_its_last_completion_has_ended() {
 }
 
 #[test]
-fn an_empty_request_returns_at_once() {
+fn requests_without_prompts_return_nothing() {
     let config = small();
     let (decoder, sampling) = (decoder(&config), Sampling::plain(1.0));
     assert!(generate(&decoder, None, 4, &request(&[], &sampling)).is_empty());
@@ -368,7 +368,7 @@ fn named_tensors(config: &ModelConfig) -> BTreeMap<String, Tensor> {
 
 /// Greedy decoding with caches selects the tokens that the slow reference without caches finds most probable.
 #[test]
-fn greedy_tokens_are_the_most_probable_of_the_slow_reference() {
+fn greedy_tokens_are_the_most_probable_of_the_reference_decoder() {
     for config in [small(), large()] {
         let (decoder, prompts) = (decoder(&config), prompts(&config));
         let sampling = Sampling::greedy();

@@ -27,7 +27,7 @@ fn groups() -> Vec<String> {
 }
 
 #[test]
-fn no_check_fails() {
+fn all_checks_pass() {
     let groups: Vec<String> = groups().into_iter().filter(|name| name != "rollout").collect();
     assert!(WHOLE.iter().filter(|name| **name != "rollout").all(|name| groups.iter().any(|it| it == name)));
     let Some(checks) = selftest(&groups, &[], &[]) else { return };
@@ -39,7 +39,7 @@ fn no_check_fails() {
 /// If a kernel's bits depend on which thread comes first, it lacks a barrier. In one of the orders, buffers end where
 /// memory ends, so that nothing is read or written past them.
 #[test]
-fn the_order_of_threads_does_not_change_results() {
+fn results_do_not_depend_on_the_order_of_threads() {
     let operations: Vec<String> = groups().into_iter().filter(|name| !WHOLE.contains(&name.as_str())).collect();
     let Some(forward) = selftest(&operations, &[], &[]) else { return };
     let reverse = [("RFT_EMU_ORDER", "reverse"), ("RFT_EMU_ALIGN", "16")];

@@ -61,7 +61,7 @@ fn message(role: &'static str, content: &str) -> Message {
 }
 
 #[test]
-fn a_question_cannot_write_a_special_token() {
+fn special_tokens_in_a_question_are_plain_text() {
     let (tokenizer, table) = (super::tokenizer::qwen_like(), table());
     let special = |token| tokenizer.id_of(token).unwrap();
     let (start, end) = (special("<|im_start|>"), special("<|im_end|>"));
