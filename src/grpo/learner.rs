@@ -48,8 +48,7 @@ pub trait Learner {
     fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64>;
 
     /// Updates `adapter` with the gradient, clipped to `max_norm` (0: not clipped). [`Learner::gradient_norm`] comes
-    /// first.
-    /// `adamw.step` is increased; its moments may be outdated until [`Learner::moments`].
+    /// first. `adamw.step` is increased; its moments may be outdated until [`Learner::moments`].
     fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()>;
 
     /// Copies the current moments to `adamw`, for a checkpoint.

@@ -49,8 +49,7 @@ pub enum Origin {
 
 impl Source {
     /// Opens what `--model` names: `tiny`, a folder, a .gguf file or a Hub id, which is downloaded if it is not in the
-    /// cache.
-    /// `revision` applies to a Hub id.
+    /// cache. `revision` applies to a Hub id.
     pub fn open(name: &str, revision: &str) -> Result<Self> {
         match Place::of(name)? {
             Place::Embedded => Self::open_embedded(),

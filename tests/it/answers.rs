@@ -21,8 +21,7 @@ struct Row {
 }
 
 /// Every row: gold answer, answer, verdict and, if another checker differs for a reason, the reason. A line that starts
-/// with
-/// `#` names the category of the lines below it.
+/// with `#` names the category of the lines below it.
 fn rows() -> Vec<Row> {
     let (mut rows, mut category) = (Vec::new(), "");
     for (index, text) in TABLE.lines().enumerate() {

@@ -148,8 +148,7 @@ pub fn rms_norm_backward(
 }
 
 /// Normalizes each head of q and k in place; `weights` are q's and k's, one after the other. The previous values are
-/// copied to
-/// `before`, unless that is null.
+/// copied to `before`, unless that is null.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qk_norm(
     gpu: &Gpu,
@@ -194,8 +193,8 @@ pub fn qk_norm_backward(
 }
 
 /// Adds the bias and rotates q and k by their positions, in place. Row r's key and value are also written to the cache,
-/// at slot
-/// `slots[r]` and cell `cells[r]`, unless the cache is null. Slots and cells must be in the cache, positions in the
+/// at slot `slots[r]` and cell `cells[r]`, unless the cache is null. Slots and cells must be in the cache, positions in
+/// the
 /// tables.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qkv_rope(
