@@ -194,8 +194,7 @@ pub fn qk_norm_backward(
 
 /// Adds the bias and rotates q and k by their positions, in place. Row r's key and value are also written to the cache,
 /// at slot `slots[r]` and cell `cells[r]`, unless the cache is null. Slots and cells must be in the cache, positions in
-/// the
-/// tables.
+/// the tables.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qkv_rope(
     gpu: &Gpu,

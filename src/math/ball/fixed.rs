@@ -125,8 +125,7 @@ fn third(w: u32) -> u32 {
 ///
 /// With `z` close to `ln y`, `ln y = z + 2 atanh u` for `u = (y - e^z)/(y + e^z)`, and all later terms of the series
 /// after `2u` are too small to matter. `e^z` adds 2 ulps and the floor of `u` 2 more; `z` is off by 8 of its ulps, and
-/// by one
-/// more because `y` is truncated for it.
+/// by one more because `y` is truncated for it.
 pub(super) fn ln(y: &BigInt, w: u32) -> BigInt {
     if w <= NATIVE_BITS {
         return native_ln(y, w);
