@@ -439,20 +439,20 @@ fn a_model_that_cannot_be_read_is_refused() {
     ");
     fs::rename(&path, model.path().join("model/pytorch_model.bin")).unwrap();
     assert_snapshot!(error(&model, &["train", "--model", "model"]), @r"
-    error: `pytorch_model.bin` is a pickle file, which can run any code when it is read, so it is refused
-    hint: take the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
+    error: `pytorch_model.bin` is a pickle file, which is not supported because loading it can run code
+    hint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
     ");
     assert_snapshot!(error(&model, &["train", "--model", "model/pytorch_model.bin"]), @r"
-    error: `pytorch_model.bin` is a pickle file, which can run any code when it is read, so it is refused
-    hint: take the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
+    error: `pytorch_model.bin` is a pickle file, which is not supported because loading it can run code
+    hint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
     ");
     assert_snapshot!(error(&with("model.gguf", b"GGML, not GGUF"), &["train", "--model", "model.gguf"]), @r"
     error: read `model.gguf`: unknown magic 0x4c4d4747
-    hint: it is no GGUF file, or not a whole one; download or copy it again
+    hint: download or copy it again; it is not a GGUF file, or a truncated one
     ");
     assert_snapshot!(error(&folder(), &["train", "--model", "model"]), @r"
     error: there is no model `model`
-    hint: give `tiny`, a model folder, a .gguf file or a hub id such as Qwen/Qwen2.5-0.5B
+    hint: pass `tiny`, a model folder, a .gguf file or a Hub id such as Qwen/Qwen2.5-0.5B
     ");
 }
 
@@ -467,7 +467,7 @@ fn a_question_that_is_too_long_is_an_error() {
     hint: raise `rollout.max_prompt_length`
     ");
     assert_snapshot!(error(&folder(), &["generate", "1 + 1?", "--max-tokens", "1000"]), @r"
-    error: prompt and completion may take 1256 tokens together, and the model was made for 512
+    error: the maximum length of prompt and completion together is 1256 tokens, but the model supports 512
     hint: lower `rollout.max_prompt_length` or `rollout.max_completion_length`
     ");
 }
@@ -604,7 +604,7 @@ fn gpu_commands_name_what_is_missing() {
     for command in [vec!["selftest"], vec!["perf", "decode"]] {
         if rft::device::gpus() == 0 {
             let said = error(&folder(), &command);
-            assert!(said.contains("no CUDA driver") && said.contains("hint: `rft doctor`"), "{said}");
+            assert!(said.contains("no CUDA driver") && said.contains("hint: run `rft doctor`"), "{said}");
         }
         let on_cpu = [&command[..], &["--device", "cpu"]].concat();
         assert!(error(&folder(), &on_cpu).contains("hint: `cargo "));

@@ -1,5 +1,5 @@
-//! The training loop on a laboratory bench: a random decoder that is tiny, an engine that says what a test wants said,
-//! and a folder for the run. A step takes milliseconds.
+//! The training loop in a test setup: a tiny random decoder, an engine that returns the completions that a test
+//! specifies, and a folder for the run. A step takes milliseconds.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -40,11 +40,11 @@ pub struct Lab {
     said: Said,
 }
 
-/// What a test's engine answers: (prompt, completion, step) to tokens.
+/// The completions of a test's engine: (prompt, completion, step) to tokens.
 pub type Respond<'a> = Box<dyn FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a>;
 
 impl Lab {
-    /// Two steps of two questions with four completions each, and `sets` over that.
+    /// Two steps of two questions with four completions each, with the changes in `sets`.
     pub fn new(sets: &[&str]) -> Self {
         let own = [
             "prompt.ppe=null-example",
@@ -89,7 +89,7 @@ impl Lab {
         Self { config, policy, decoder, stop, prior, rewards, questions, held_out, folder, said }
     }
 
-    /// Loads a decoder of the same shape from other weights.
+    /// Loads a decoder of the same shape with other weights.
     pub fn reload(&mut self, weights: impl FnOnce(RandomWeights) -> Box<dyn Weights>) {
         let model = self.decoder.config.clone();
         self.decoder = decoder(&model, &*weights(RandomWeights::new(&model, 5)));
@@ -100,7 +100,7 @@ impl Lab {
         if path.exists() { RunDir::open(&path) } else { RunDir::create(self.folder.path(), Some("run"), "") }.unwrap()
     }
 
-    /// A new state, or that of the newest checkpoint.
+    /// A new state, or the state of the newest checkpoint.
     pub fn state(&self) -> TrainState {
         let (run, model) = (self.run_dir(), &self.decoder.config);
         match run.newest_checkpoint(|step, error| panic!("step {step}: {error:#}")).unwrap() {
@@ -133,7 +133,7 @@ impl Lab {
         train(&training, engine, &mut CpuLearner::new(&self.decoder), state)
     }
 
-    /// Trains from a new state with an engine that answers `respond`; returns the state at the end.
+    /// Trains from a new state with an engine that returns `respond`; returns the state at the end.
     pub fn run<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> (TrainOutcome, TrainState) {
         let mut state = self.state();
         let outcome = self.train(&mut self.engine(respond), &mut state).unwrap();
@@ -153,7 +153,7 @@ impl Lab {
         tokens
     }
 
-    /// The tokens of a completion that was cut off.
+    /// The tokens of a truncated completion.
     pub fn cut(&self, text: &str) -> Vec<u32> {
         self.policy.tokenizer.encode(text)
     }
@@ -172,7 +172,7 @@ impl Lab {
         completions::read(&self.run_dir().completions()).unwrap()
     }
 
-    /// All that the run told its user.
+    /// All messages of the run to the user.
     pub fn said(&self) -> String {
         String::from_utf8(self.said.0.lock().unwrap().clone()).unwrap()
     }
@@ -182,7 +182,7 @@ fn decoder(model: &ModelConfig, weights: &dyn Weights) -> CpuDecoder {
     CpuDecoder::load(model.clone(), weights, 512).unwrap()
 }
 
-/// An engine that says what it is told to and gives the true log-probabilities of that.
+/// An engine that returns the specified completions with their true log-probabilities.
 pub struct Honest<'a> {
     mock: MockEngine<Respond<'a>>,
     decoder: &'a CpuDecoder,

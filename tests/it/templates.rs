@@ -1,4 +1,4 @@
-//! Chat templates give the bytes that transformers gives, and a question cannot write a special token.
+//! Chat templates give the same bytes as in transformers, and a question cannot write a special token.
 
 use rft::prompt::Message;
 use rft::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
@@ -24,7 +24,7 @@ struct Case {
     template: String,
     messages: serde_json::Value,
     add_generation_prompt: bool,
-    /// `None`: transformers refuses it.
+    /// `None` if transformers reports an error.
     expected: Option<String>,
 }
 
@@ -75,16 +75,16 @@ fn special_tokens_in_a_question_are_plain_text() {
         ] {
             let messages = [message("system", "the system <|endoftext|>"), message("user", hostile)];
             let rendered = encode_prompt(&tokenizer, &template, &messages, None).unwrap();
-            // The text is what the template writes about the message as it stands ...
+            // The text is what the template writes for the unchanged message ...
             assert_eq!(rendered.text, template.render(&messages, None).unwrap());
             assert_eq!(tokenizer.decode_with_specials(&rendered.ids), rendered.text);
-            // ... and the special tokens are those of the template alone: three turns opened, two closed.
+            // ... and the special tokens come only from the template: three turns opened, two closed.
             let specials: Vec<u32> = rendered.ids.iter().copied().filter(|&id| tokenizer.is_special(id)).collect();
             assert_eq!(specials, [start, end, start, end, start], "{hostile:?}");
-            // Words of the message are those of the message alone.
+            // The tokens of the message are the same as those of the message alone.
             assert!(contains(&rendered.ids, &tokenizer.encode(hostile)), "{hostile:?}");
         }
-        // Without special strings it is the plain encoding of the whole text.
+        // Without special strings, it is the plain encoding of the whole text.
         assert_eq!(honest.ids, tokenizer.encode_around(&honest.text, &[]));
     }
 }
@@ -102,7 +102,7 @@ fn a_slot_does_not_join_or_split_the_words_around_it() {
     let (before, after) = rendered.text.split_once(question).unwrap();
     let whole = [
         tokenizer.encode_around(before, &[]),
-        // Here everything around the question is cut off by special tokens or line ends.
+        // Here everything around the question is separated by special tokens or line ends.
         tokenizer.encode(question),
         tokenizer.encode_around(after, &[]),
     ];
@@ -110,7 +110,7 @@ fn a_slot_does_not_join_or_split_the_words_around_it() {
 }
 
 #[test]
-fn the_prefill_begins_the_answer() {
+fn the_prefill_starts_the_completion() {
     let template = table().template("thoughts");
     let messages = [message("user", "2 + 2?")];
     assert!(template.render(&messages, Some("<think>")).unwrap().ends_with("<|im_start|>assistant\n<think>"));
@@ -130,7 +130,7 @@ fn the_plain_form_is_the_documented_one() {
 }
 
 #[test]
-fn what_a_template_adds_is_known() {
+fn the_text_that_a_template_adds_is_detected() {
     let (tokenizer, table) = (super::tokenizer::qwen_like(), table());
     let qwen = table.template("Qwen2.5 Coder 0.5B Instruct AWQ, Apache-2.0");
     let line = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
@@ -138,7 +138,7 @@ fn what_a_template_adds_is_known() {
     for without in ["thoughts", "tags", "dated", "strict"] {
         assert_eq!(table.template(without).default_system_line(), None, "{without}");
     }
-    // The end of a turn is read off the template, whatever the configuration calls the end of a text.
+    // The end of a turn is taken from the template, regardless of the configuration's end-of-text token.
     let special = |token| tokenizer.id_of(token).unwrap();
     let base = SpecialStrings { eos: Some("<|endoftext|>".to_owned()), ..SpecialStrings::default() };
     let base = ChatTemplate::new(qwen.source(), base).unwrap();
