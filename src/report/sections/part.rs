@@ -1,4 +1,4 @@
-//! What sections are made of: a part with its figures, and the rows that tables and charts have in common.
+//! The parts of sections: a section with its figures, and the rows that tables and charts share.
 
 use serde_json::Value;
 
@@ -7,10 +7,10 @@ use crate::report::document::{Block, Section};
 use crate::report::load::{Bench, Material, Run};
 use crate::report::study::AVERAGE;
 
-/// The seed of every bootstrap: the same figures give the same intervals.
+/// The seed of every bootstrap. It is fixed, so that the same data gives the same intervals.
 pub(super) const SEED: u64 = 0;
 
-/// A section, and its figures.
+/// A section, and its figures for report.json.
 pub(super) struct Part {
     pub(super) section: Section,
     pub(super) data: Value,
@@ -34,13 +34,13 @@ pub(super) fn arms(material: &Material) -> Vec<(String, Vec<&Run>)> {
     arms
 }
 
-/// What a table's row is about: the untrained model under a prompt, or an arm under its own, with the rows of its seeds.
+/// The subject of a table's row: the untrained model under a prompt, or an arm under its training prompt, with a row per seed.
 pub(super) struct Group<'a> {
     pub(super) label: String,
     pub(super) rows: Vec<&'a Row>,
 }
 
-/// The untrained model under every prompt, then the arms under their own.
+/// The untrained model under every prompt, then the arms under their training prompts.
 pub(super) fn groups<'a>(material: &Material, aligned: &'a Aligned) -> Vec<Group<'a>> {
     let untrained = aligned
         .untrained()
@@ -60,7 +60,7 @@ impl Group<'_> {
     }
 }
 
-/// The heads of benchmarks, and of their average where there are several.
+/// The column headings: benchmarks, and their average if there are several.
 pub(super) fn columns(aligned: &Aligned) -> Vec<String> {
     let mut columns: Vec<String> = aligned.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
     if columns.len() > 1 {
