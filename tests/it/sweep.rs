@@ -1,4 +1,4 @@
-//! A sweep is what its file says, goes on after any end, and loses nothing by one run's failure.
+//! Sweeps: the expansion of their files, resuming after any interruption, and failures of single runs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +34,7 @@ fn sweep(text: &str) -> Sweep {
 }
 
 fn error(text: &str) -> String {
-    read(text, &[]).expect_err("this sweep is wrong").to_string()
+    read(text, &[]).expect_err("an invalid sweep").to_string()
 }
 
 fn names(sweep: &Sweep) -> Vec<&str> {
@@ -42,7 +42,7 @@ fn names(sweep: &Sweep) -> Vec<&str> {
 }
 
 #[test]
-fn a_grid_combines_a_zip_pairs_and_a_list_adds() {
+fn grid_combines_zip_pairs_and_list_adds() {
     let sweep = sweep(
         r#"
         train.steps = 3
@@ -91,7 +91,7 @@ fn a_grid_combines_a_zip_pairs_and_a_list_adds() {
 }
 
 #[test]
-fn conditions_look_at_the_whole_configuration() {
+fn conditions_use_the_whole_configuration() {
     let sweep = sweep(
         r#"
         grpo.beta = 0.5
@@ -113,7 +113,7 @@ fn conditions_look_at_the_whole_configuration() {
 }
 
 #[test]
-fn every_evaluation_is_made_once() {
+fn every_evaluation_is_planned_once() {
     let text = r#"
         [sweep]
         seeds = [1, 2]
@@ -129,7 +129,7 @@ fn every_evaluation_is_made_once() {
         let evals = sweep.evals.iter().filter(|it| it.run.as_deref() == run);
         evals.map(|it| (it.name.as_str(), it.test_prompt.as_str(), it.ppe.as_deref())).collect()
     };
-    // One base for all arms and seeds; `think` is `reasoning`.
+    // One untrained model for all arms and seeds; `think` is an alias of `reasoning`.
     assert_eq!(
         of(None),
         [("base-under-reasoning", "reasoning", Some("reasoning")), ("base-under-none", "none", Some("none")),]
@@ -148,7 +148,7 @@ fn every_evaluation_is_made_once() {
 
     let crossed = read(text, &["sweep.eval.test_prompts=[\"all\"]", "sweep.eval.base=false"]).unwrap();
     assert_eq!(crossed.evals.len(), 6 * 2);
-    // Three models are three bases.
+    // Three models give three untrained models to evaluate.
     let two = read(text, &["sweep.zip={\"model.revision\"=[\"a\", \"b\"]}"]).unwrap();
     let bases: Vec<&str> = two.evals.iter().filter(|it| it.run.is_none()).map(|it| it.name.as_str()).collect();
     // The listed arm has the revision `main`.
@@ -157,7 +157,7 @@ fn every_evaluation_is_made_once() {
 }
 
 #[test]
-fn any_value_makes_a_name_that_any_file_system_takes() {
+fn any_value_gives_a_name_that_is_valid_on_any_file_system() {
     let long = "x".repeat(300);
     let text = format!(
         r#"
@@ -176,7 +176,7 @@ fn any_value_makes_a_name_that_any_file_system_takes() {
         assert!(name.len() < 100 && !name.starts_with(['-', '.']), "{name}");
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.=+".contains(c)), "{name}");
     }
-    // A value that cannot be run is told where it stands.
+    // An invalid value is reported with its position.
     assert!(error(&text).contains("`model.path`: is empty"));
 }
 
@@ -196,26 +196,26 @@ fn a_prompt_file_gives_its_name() {
         path("second.toml")
     ));
     assert_eq!(names(&sweep), ["first-s42", "second-s42"]);
-    // Both call themselves `mine`.
+    // Both files have the name `mine`.
     let evals: Vec<&str> = sweep.evals.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(evals[..3], ["base-under-mine", "base-under-mine-2", "first-s42-under-mine"]);
     assert_eq!(evals.len(), 6);
 }
 
 #[test]
-fn a_mistake_is_told_with_its_place() {
+fn mistakes_are_reported_with_their_position() {
     assert_snapshot!(error("[sweep]\nsede = [1]"), @r"
     lab.toml:2:1: unknown key `sweep.sede`
     hint: did you mean `sweep.seeds`?
     ");
     assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @"lab.toml:2:9: `sweep.seeds`: expected an integer of at least 0, found integer -2");
     assert_snapshot!(error("[sweep]\nseeds = [1, 2, 1]"), @r"
-    lab.toml:1:1: `sweep.seeds`: 1 stands there twice
-    hint: name each seed once
+    lab.toml:1:1: `sweep.seeds`: 1 occurs twice
+    hint: list each seed once
     ");
     assert_snapshot!(error("[sweep]\nname = \"a/b\""), @r"
-    lab.toml:2:8: `sweep.name`: `a/b` is no name of a folder
-    hint: letters, digits, `-`, `_` and `.`
+    lab.toml:2:8: `sweep.name`: `a/b` is not a valid folder name
+    hint: use letters, digits, `-`, `_` and `.`
     ");
     assert_snapshot!(error("[sweep.grid]\ntrain.learning_rat = [1, 2]"), @r"
     lab.toml:2:7: unknown key `train.learning_rat`
@@ -223,24 +223,24 @@ fn a_mistake_is_told_with_its_place() {
     ");
     assert_snapshot!(error("[sweep.grid]\n\"train.learning_rate\" = [1e-3,\n \"fast\"]"), @r#"lab.toml:3:2: `train.learning_rate`: expected number, found string "fast""#);
     assert_snapshot!(error("[sweep.grid]\n\"train.steps\" = 5"), @r"
-    lab.toml:2:17: `sweep.grid`: the values of `train.steps` are no list
+    lab.toml:2:17: `sweep.grid`: the values of `train.steps` are not a list
     hint: write train.steps = [5, ...]
     ");
     assert_snapshot!(error("[sweep.grid]\n\"train.seed\" = [5]"), @r"
     lab.toml:2:17: `train.seed` cannot vary
-    hint: seeds stand in sweep.seeds
+    hint: set the seeds in sweep.seeds
     ");
     assert_snapshot!(error("[sweep.zip]\n\"train.steps\" = [5]\n\"train.epochs\" = [1, 2]"), @r"
     lab.toml:3:19: `train.epochs` has 2 values, `train.steps` has 1
-    hint: the lists of [sweep.zip] are taken together, so they are of one length; [sweep.grid] combines every value with every other
+    hint: give all lists of [sweep.zip] the same length, or use [sweep.grid] to combine every value with every other
     ");
     assert_snapshot!(error("sweep.grid.\"train.steps\" = [5]\nsweep.zip.\"train.steps\" = [5]"), @r"
     lab.toml:2:28: `train.steps` varies twice
-    hint: a key stands in [sweep.grid] or in [sweep.zip], once
+    hint: list the key once, in [sweep.grid] or in [sweep.zip]
     ");
     assert_snapshot!(error("sweep.grid.\"train.steps\" = [5, 5]"), @r"
     lab.toml:1:32: this arm is the same as `steps=5`
-    hint: leave one of them out; more seeds go to sweep.seeds
+    hint: remove one of them; to train with more seeds, set sweep.seeds
     ");
     assert_snapshot!(error("sweep.grid.\"rollout.num_generations\" = [1]"), @r"
     lab.toml:1:41: `rollout.num_generations`: 1 completions of a question leave nothing to compare
@@ -251,12 +251,12 @@ fn a_mistake_is_told_with_its_place() {
     hint: did you mean `prompt.ppe`?
     ");
     assert_snapshot!(error("[sweep]\n[[sweep.when]]\nif = { \"prompt.ppe\" = \"none\" }"), @r#"
-    lab.toml:2:1: `sweep.when` needs a condition and what it sets
-    hint: if = { "prompt.ppe" = "none" } and set = { "train.learning_rate" = 2e-3 }
+    lab.toml:2:1: `sweep.when` requires `if` and `set`
+    hint: for example if = { "prompt.ppe" = "none" } and set = { "train.learning_rate" = 2e-3 }
     "#);
     assert_snapshot!(error("sweep.grid.\"train.steps\" = [5]\n[[sweep.when]]\nif = { \"train.steps\" = 5 }\nset = { \"train.steps\" = 1 }"), @r"
     lab.toml:4:25: `train.steps` is varied, so a condition cannot set it
-    hint: write the arms out as [[sweep.list]]
+    hint: write each arm as a [[sweep.list]]
     ");
     assert_snapshot!(error("[sweep.eval]\nbenchmarks = [\"arithmetik\"]").lines().next().unwrap(), @"lab.toml:2:14: `sweep.eval.benchmarks`: there is no benchmark `arithmetik`");
     assert_snapshot!(error("[sweep]\n[slurm]\nparition = \"x\""), @r"
@@ -265,14 +265,14 @@ fn a_mistake_is_told_with_its_place() {
     ");
     assert_snapshot!(error("train.steps = 1"), @r"
     `lab.toml` has no section [sweep]
-    hint: `rft train --config lab.toml` trains a single run
+    hint: run `rft train --config lab.toml` to train a single run
     ");
     let varied = read("sweep.grid.\"train.steps\" = [5]", &["train.steps=3"]).unwrap_err().to_string();
     assert_snapshot!(varied, @r"
     --set train.steps=3: this sweep varies `train.steps`
-    hint: set the values it takes, in [sweep.grid], [sweep.zip] or [[sweep.list]]
+    hint: set its values in [sweep.grid], [sweep.zip] or [[sweep.list]]
     ");
-    // The other way round: a sweep is no configuration of one run.
+    // And vice versa: a sweep is not a configuration of one run.
     let lab = with("lab.toml", b"[sweep]\nname = \"x\"\n");
     assert_snapshot!(crate::cli::error(&lab, &["train", "--config", "lab.toml"]), @r"
     error: lab.toml:1:2: unknown section `sweep`
@@ -299,7 +299,7 @@ fn the_shipped_sweeps_are_the_study_and_its_demonstration() {
         let found: Vec<&str> = sweep.runs[..9].iter().map(|it| it.arm.as_str()).collect();
         assert_eq!(found, arms);
         assert_eq!((sweep.seeds.len(), sweep.runs.len()), (3, 27));
-        // Own and none, which for the arm `none` are one; the base under each of eight prompts.
+        // `own` and `none`, which are the same for the arm `none`; the untrained model under each of eight prompts.
         assert_eq!(sweep.evals.len(), 27 * 2 - 3 + 8);
         let accuracy_only = &sweep.configs[&sweep.runs[8].name];
         assert_eq!(accuracy_only.reward.weights(true), (1.0, 0.0));
@@ -311,7 +311,7 @@ fn the_shipped_sweeps_are_the_study_and_its_demonstration() {
     assert_eq!(tiny.configs["none-s1"].train.learning_rate, 2e-3);
 }
 
-/// Two arms, two seeds, three steps: some seconds.
+/// Two arms, two seeds, four steps: takes a few seconds.
 const SMALL: &str = r#"
 preset = "tiny"
 rollout.prompts_per_step = 2
@@ -337,7 +337,7 @@ fn run_sweep(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// What a sweep leaves that does not depend on the clock.
+/// The results of a sweep that do not depend on the clock.
 fn results(sweep: &Path) -> (BTreeMap<String, Trace>, BTreeMap<PathBuf, Vec<u8>>) {
     let listed = |folder: &str| -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> =
@@ -373,18 +373,18 @@ fn states(folder: &Path, sweep: &str) -> BTreeMap<String, String> {
     parts.map(|it| (it["name"].as_str().unwrap().to_owned(), it["state"].as_str().unwrap().to_owned())).collect()
 }
 
-/// Waits for something that comes soon.
+/// Waits until a condition is true.
 #[track_caller]
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(300), "{what} never came");
+        assert!(start.elapsed() < Duration::from_secs(300), "timeout while waiting for {what}");
         sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn a_killed_sweep_goes_on_to_the_bytes_of_one_that_never_was() {
+fn a_killed_sweep_resumes_to_the_same_bytes() {
     let whole = with("sweep.toml", SMALL.as_bytes());
     let (code, said) = run_sweep(whole.path(), &[]);
     assert_eq!(code, Some(0), "{said}");
@@ -394,7 +394,7 @@ fn a_killed_sweep_goes_on_to_the_bytes_of_one_that_never_was() {
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("4 of 4") && table.contains("4 of 4 runs done"), "{table}");
 
-    // Killed, processes and all, in the middle of the second seed; and again, the parent alone.
+    // Kill the sweep twice: first with all its processes, in the middle of the second seed, then only the parent.
     let broken = with("sweep.toml", SMALL.as_bytes());
     let sweep = broken.path().join("sweeps/small");
     let start = || -> Child {
@@ -409,7 +409,7 @@ fn a_killed_sweep_goes_on_to_the_bytes_of_one_that_never_was() {
     until("step 2 of the first run", || lines("reasoning-s1") >= 2);
     child.kill().unwrap();
     child.wait().unwrap();
-    // The run went on without its parent; the next sweep waits for it and does not start it twice.
+    // The run continued without its parent; the next sweep waits for it and does not start it twice.
     let mut child = start();
     until("a step of the third run", || lines("reasoning-s2") >= 1);
     child.kill().unwrap();
@@ -426,21 +426,21 @@ fn a_killed_sweep_goes_on_to_the_bytes_of_one_that_never_was() {
     let sessions = fs::read_to_string(sweep.join("runs/reasoning-s1/manifest.json")).unwrap();
     assert_eq!(sessions.matches("\"started\"").count(), 1, "{sessions}");
 
-    // Nothing is left to do, and nothing is done.
+    // The sweep is complete, so nothing is done.
     let before = fs::metadata(sweep.join("logs/none-s2.log")).unwrap().len();
     assert_eq!(run_sweep(broken.path(), &[]).0, Some(0));
     assert_eq!(fs::metadata(sweep.join("logs/none-s2.log")).unwrap().len(), before);
 
-    // Another seed may be added; nothing else may change.
+    // A seed can be added, but nothing else can be changed.
     fs::write(broken.path().join("sweep.toml"), SMALL.replace("train.steps = 4", "train.steps = 5")).unwrap();
     let (code, said) = run_sweep(broken.path(), &[]);
     assert_eq!(code, Some(1));
     assert_snapshot!(said, @r"
-    error: `sweeps/small` was made by another form of this sweep: `train.steps` of run `reasoning-s1` was 4 and is 5 now
-    hint: choose another folder with --out, or remove this one to start anew
+    error: `sweeps/small` contains a different version of this sweep: `train.steps` of run `reasoning-s1` was 4, now 5
+    hint: choose another folder with --out, or remove this one to start again
     ");
     let (code, said) = run_sweep(broken.path(), &["--set=train.steps=4", "--set=sweep.eval.limit=5"]);
-    assert!(code == Some(1) && said.contains("evaluations were asked for by `--bench"), "{said}");
+    assert!(code == Some(1) && said.contains("the options of its evaluations were `--bench"), "{said}");
     let more = ["--set=train.steps=4", "--set=sweep.seeds=[1, 2, 3]"];
     assert_eq!(run_sweep(broken.path(), &more).0, Some(0));
     assert_eq!(states(broken.path(), "sweeps/small")["none-s3"], "done");
@@ -462,7 +462,7 @@ fn ctrl_c_lets_every_process_save_its_state() {
 }
 
 #[test]
-fn a_run_that_fails_stops_no_other() {
+fn a_failed_run_does_not_stop_the_others() {
     let text = SMALL
         .replace(r#"["reasoning", "none"]"#, r#"["none"]"#)
         .replace("[sweep.eval]", "[[sweep.list]]\nname = \"broken\"\n\"data.path\" = \"missing.jsonl\"\n[sweep.eval]");
@@ -483,7 +483,7 @@ fn a_run_that_fails_stops_no_other() {
     ] {
         assert_eq!(found[name], state, "{name}");
     }
-    // What was wrong was the machine, not the sweep: the same command does what is missing.
+    // After the cause of the failure is fixed, the same command does what is missing.
     let questions = (0..20).map(|i| format!("{{\"question\": \"What is {i} + 1?\", \"answer\": \"{}\"}}\n", i + 1));
     fs::write(folder.path().join("missing.jsonl"), questions.collect::<String>()).unwrap();
     let (code, said) = run_sweep(folder.path(), &["--set=sweep.seeds=[1]"]);
@@ -517,7 +517,7 @@ fn each_process_gets_a_gpu_and_its_threads() {
 }
 
 #[test]
-fn a_record_that_leads_out_of_its_folder_is_refused() {
+fn a_record_with_paths_outside_its_folder_is_refused() {
     let record = |run: &str, bench: &str| {
         json!({
             "rft": "0.1.0", "name": "s", "demonstration": false, "notes": [], "seeds": [1], "eval_args": [],
@@ -533,13 +533,13 @@ fn a_record_that_leads_out_of_its_folder_is_refused() {
         String::from_utf8(output.stderr).unwrap()
     };
     for (run, bench) in [("../../x", "arithmetic"), ("a", "../../x"), ("/x", "arithmetic"), ("a", "..")] {
-        assert!(said(run, bench).contains("is no name of a run"), "{}", said(run, bench));
+        assert!(said(run, bench).contains("is not a valid name of a run"), "{}", said(run, bench));
     }
-    assert!(!said("a", "arithmetic").contains("is no name of a run"));
+    assert!(!said("a", "arithmetic").contains("is not a valid name of a run"));
 }
 
 #[test]
-fn a_dry_run_tells_all_and_writes_nothing() {
+fn a_dry_run_prints_everything_and_writes_nothing() {
     let folder = with("sweep.toml", SMALL.as_bytes());
     let output = rft(folder.path()).args(["sweep", "sweep.toml", "--dry-run"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -555,7 +555,7 @@ fn a_dry_run_tells_all_and_writes_nothing() {
     ] {
         assert!(said.lines().any(|it| it == line), "no line `{line}` in\n{said}");
     }
-    // A piece of the first run tells of the benchmarks too, whether the runs hold questions out or not.
+    // The measured piece of the first run also gives an estimate for the benchmarks, with and without held-out questions.
     for set in ["eval.questions=4", "eval.questions=0"] {
         let args = ["sweep", "sweep.toml", "--dry-run", "--measure", "0.1", "--gpu-hour-price", "2", "--set", set];
         let output = rft(folder.path()).args(args).output().unwrap();
@@ -569,7 +569,7 @@ fn a_dry_run_tells_all_and_writes_nothing() {
     assert!(!folder.path().join("sweeps").exists());
 }
 
-/// The living demonstration, shortened: every arm, two seeds.
+/// A shortened demonstration: every arm, two seeds.
 #[test]
 fn the_tiny_study_runs() {
     let folder = folder();
@@ -603,7 +603,7 @@ fn the_tiny_study_runs() {
             "varies": { "prompt.ppe": "null-example", "reward.format.weight": 0.0 },
         })
     );
-    // One seed, one order of questions, whatever the arm.
+    // With the same seed, the order of questions is the same in all arms.
     let asked = |run: &str| -> Vec<Value> {
         let text = fs::read_to_string(sweep.join("runs").join(run).join("completions.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["question"].clone()).collect()
@@ -611,15 +611,15 @@ fn the_tiny_study_runs() {
     assert_eq!(asked("reasoning-s1").len(), 8);
     assert_eq!(asked("reasoning-s1"), asked("tag-swap-s1"));
     assert_ne!(asked("reasoning-s1"), asked("reasoning-s2"));
-    // The format that `answer-only` is paid for needs no first element.
+    // The format that `answer-only` is rewarded for does not need a first element.
     let config = fs::read_to_string(sweep.join("runs/answer-only-s1/config.toml")).unwrap();
     assert!(config.contains("ppe = \"answer-only\""));
     let metrics = fs::read_to_string(sweep.join("runs/answer-only-s1/metrics.jsonl")).unwrap();
     assert!(metrics.contains("rewards/format/mean"), "{metrics}");
 }
 
-/// Slurm's commands, played by a script that starts each task of an array as soon as it is submitted, one after the other, and
-/// answers from what it noted.
+/// Scripts in place of Slurm's commands. They record submitted arrays and run their tasks one after another when the queue is
+/// queried.
 fn slurm() -> TempDir {
     let bin = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -640,7 +640,7 @@ done
 echo "$id;cluster"
 "#,
     );
-    // The first look finds everything pending; each later one finds one task more at its end.
+    // In the first query everything is pending; each later query runs one more task.
     write(
         "squeue",
         r#"
@@ -661,7 +661,7 @@ while IFS='|' read -r id number rest; do echo "${id}_$number|PENDING"; done <que
 }
 
 #[test]
-fn a_cluster_does_the_same() {
+fn a_cluster_gives_the_same_results() {
     let bin = slurm();
     let calls = || fs::read_to_string(bin.path().join("calls")).unwrap();
     let text = format!(
@@ -718,15 +718,15 @@ fn a_cluster_does_the_same() {
     tasks[1]='none-s1'
     tasks[2]='broken-s1'
 
-    # A signal goes on to the process at work, which saves its state and ends.
+    # Forward signals to the running process, which saves its state and ends.
     trap 'kill -USR1 "$child" 2>/dev/null' USR1
     trap 'kill -TERM "$child" 2>/dev/null' TERM
     for name in ${tasks[$SLURM_ARRAY_TASK_ID]}; do
         rft sweep task sweeps/small "$name" --threads 1 &
         child=$!
-        # A signal ends `wait` before the process has ended.
+        # A signal interrupts `wait` before the process has ended.
         while wait "$child"; status=$?; kill -0 "$child" 2>/dev/null; do :; done
-        # 138: the process was told by SIGUSR1 that its time is up. It goes on where it was.
+        # 138: the process got SIGUSR1 because its time is up. It resumes after it is requeued.
         if [ "$status" = 138 ]; then
             scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
         fi
@@ -734,7 +734,7 @@ fn a_cluster_does_the_same() {
     done
     "#);
 
-    // The same results as on one machine, and only what is missing is submitted again.
+    // The results are the same as on one machine, and only missing tasks are submitted again.
     let alone = with("sweep.toml", SMALL.as_bytes());
     let (code, said) = run_sweep(alone.path(), &["--set=sweep.seeds=[1]"]);
     assert_eq!(code, Some(0), "{said}");
