@@ -1,4 +1,4 @@
-//! Shares of behaviours by model, as an SVG picture: a row for each input, a column for each class.
+//! Shares of behaviors by model, as an SVG chart: one row per input, one column per class.
 
 use std::fmt::Write;
 
@@ -9,23 +9,23 @@ const CELL_WIDTH: usize = 92;
 const CELL_HEIGHT: usize = 44;
 const HEAD: usize = 84;
 const FOOT: usize = 34;
-/// Of one character of a label, in pixels: a generous guess, since there is no font to measure.
+/// Estimated width of one character of a label in pixels, rounded up because the font is unknown.
 const CHARACTER: usize = 8;
 /// Longest label of a row, in characters.
 const LONGEST: usize = 36;
 
-/// A picture of the share of responses that show each class. The first row is what the others are compared with: their colour
-/// is the change, orange for more and blue for less, which those who do not tell red from green can tell apart; every cell
-/// holds its numbers as text. It follows the reader's light or dark setting.
+/// A chart of the share of completions that show each class. The other rows are compared with the first: their color is the
+/// change, orange for more and blue for less, which color-blind readers can distinguish. Every cell shows its numbers as
+/// text. The chart follows the reader's light or dark setting.
 pub fn heatmap(rows: &[(String, Summary)]) -> String {
     let names: Vec<String> = rows.iter().map(|(name, _)| shorten(name)).collect();
     let left = 24 + CHARACTER * names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     let (width, height) = (left + CELL_WIDTH * Class::ALL.len() + 12, HEAD + CELL_HEIGHT * rows.len() + FOOT);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
-         role=\"img\" aria-label=\"Share of responses that show each behaviour\">\n{STYLE}\
+         role=\"img\" aria-label=\"Share of completions that show each behavior\">\n{STYLE}\
          <rect class=\"ground\" width=\"{width}\" height=\"{height}\"/>\n\
-         <text class=\"title\" x=\"12\" y=\"24\">Responses that show a behaviour, %; change in points</text>\n"
+         <text class=\"title\" x=\"12\" y=\"24\">Completions with each behavior, %; change in percentage points</text>\n"
     );
     for (column, class) in Class::ALL.iter().enumerate() {
         let x = left + CELL_WIDTH * column + CELL_WIDTH / 2;
@@ -79,7 +79,7 @@ pub fn heatmap(rows: &[(String, Summary)]) -> String {
     svg
 }
 
-/// The colour of a change in percentage points, and how deep it is; 50 points and more are deepest.
+/// The color of a change in percentage points, and its opacity, which is highest from 50 points on.
 fn shade(change: f64) -> (&'static str, f64) {
     (if change < 0.0 { "less" } else { "more" }, 0.85 * (change.abs() / 50.0).min(1.0))
 }
@@ -92,7 +92,7 @@ fn signed(change: f64) -> String {
     }
 }
 
-/// The end of a long name, where runs differ.
+/// The end of a long name, because names of runs usually differ there.
 fn shorten(name: &str) -> String {
     let length = name.chars().count();
     match length.checked_sub(LONGEST) {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cell_holds_its_numbers() {
+    fn every_cell_shows_its_numbers() {
         let svg = heatmap(&[("base".into(), summary(1)), ("<plan> & more".into(), summary(3))]);
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert!(svg.contains("&lt;plan&gt; &amp; more") && !svg.contains("<plan>"));
