@@ -1,4 +1,4 @@
-//! Completes prompts with a model in this process.
+//! Generates samples with a model in this process.
 
 use anyhow::Result;
 
@@ -7,15 +7,15 @@ use crate::model::lora::Adapter;
 use crate::rollout::policy::Policy;
 use crate::rollout::{self, Branch, Engine, Finish, Prompt, Request};
 
-/// The group engine. It is asked for whole groups: an interrupted group is drawn again, and what was kept of it stays.
+/// Uses the group engine, which generates complete groups. An interrupted group is generated again; its stored samples are kept.
 pub struct Local<'a> {
     pub engine: Box<dyn Engine + 'a>,
     pub adapter: Option<&'a Adapter>,
-    /// Its stop strings are those of [`Draw::stop`].
+    /// Its stop strings must be those of [`Draw::stop`].
     pub policy: &'a Policy,
 }
 
-/// The step number that evaluations draw with: no training step has it.
+/// The step number for the random numbers of evaluations. No training step has it.
 const STEP: u64 = u64::MAX;
 
 impl Completer for Local<'_> {
@@ -39,7 +39,7 @@ impl Completer for Local<'_> {
     }
 }
 
-/// Takes the wanted samples out of groups that have ended.
+/// Selects the requested samples of complete groups.
 struct Groups<'a> {
     jobs: &'a [Job<'a>],
     policy: &'a Policy,

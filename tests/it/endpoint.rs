@@ -1,4 +1,4 @@
-//! Completions from a server: a real one on this machine, started by the test, with the faults that real ones have.
+//! Completions from a server that the test starts on this machine, with the faults that real servers have.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,32 +22,32 @@ use crate::cli;
 const SECRET: &str = "sk-verysecretkeyofatest";
 const MODEL: &str = "org/model";
 
-/// What the server does to a request instead of answering it as it should.
+/// A fault: what the server does instead of a correct reply.
 #[derive(Clone)]
 enum Fault {
     /// This status, these headers, this body.
     Status(u16, &'static str, String),
-    /// Nothing is sent for so long.
+    /// Nothing is sent for this time.
     Slow(Duration),
-    /// The headers promise more than what is sent.
+    /// The body is shorter than the headers state.
     CutBody,
-    /// The body is whole, but the JSON in it is not.
+    /// The body is complete, but its JSON is not.
     CutJson,
-    /// The connection is closed before a byte is sent.
+    /// The connection is closed before any byte is sent.
     HangUp,
-    /// The answer, with this replaced by that.
+    /// The correct reply, with the first text replaced by the second.
     Edit(&'static str, &'static str),
 }
 
 type Plan = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
 
-/// A request as the server saw it.
+/// A received request.
 #[derive(Clone, Debug)]
 struct Asked {
     path: String,
     key: Option<String>,
     body: Value,
-    /// How often this body was sent, this time included.
+    /// Number of times this body was received, including this one.
     time: usize,
     at: Instant,
 }
@@ -55,14 +55,14 @@ struct Asked {
 #[derive(Default)]
 struct Log {
     asked: Vec<Asked>,
-    /// Requests being worked on, and the most there ever were.
+    /// Number of requests in progress, and its maximum.
     now: usize,
     most: usize,
-    /// Connections accepted.
+    /// Number of accepted connections.
     connections: usize,
 }
 
-/// A server whose model says the seed.
+/// A server whose completions contain the seed.
 struct Stub {
     url: String,
     log: Arc<Mutex<Log>>,
@@ -71,13 +71,13 @@ struct Stub {
 #[derive(Clone)]
 struct Behaviour {
     models: Vec<String>,
-    /// Work that every completion takes.
+    /// Time of every completion.
     work: Duration,
     /// Counts the tokens of a text.
     count: Arc<dyn Fn(&str) -> usize + Send + Sync>,
-    /// A token is put before every text.
+    /// Whether a token is added to every text.
     adds_bos: bool,
-    /// Fields that OpenAI's protocol does not have are refused.
+    /// Whether fields that OpenAI's API does not have are refused.
     strict: bool,
     plan: Arc<Mutex<Plan>>,
 }
@@ -120,13 +120,13 @@ impl Stub {
         self.log.lock().unwrap().asked.clone()
     }
 
-    /// The requests for whole samples, without those that find out how prompts are read.
+    /// The requests for samples, without those that check how prompts are tokenized.
     fn samples(&self) -> Vec<Asked> {
         self.asked().into_iter().filter(|it| it.body["max_tokens"] == MAX_TOKENS).collect()
     }
 }
 
-/// Answers one request; `None` ends the connection.
+/// Replies to one request; `None` closes the connection.
 fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Option<()> {
     let (method, path, key, body) = read_request(stream)?;
     let asked = {
@@ -188,7 +188,7 @@ fn complete(request: &Value, behaviour: &Behaviour) -> (u16, Value) {
 }
 
 fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, Value)> {
-    let mut reader = BufReader::new(stream); // a client waits for the answer before it sends more
+    let mut reader = BufReader::new(stream); // a client waits for the reply before it sends more
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
     let (method, rest) = line.split_once(' ').unwrap();
@@ -209,7 +209,7 @@ fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, V
     Some((method.to_owned(), path, key, serde_json::from_slice(&body).unwrap_or_default()))
 }
 
-/// Sends an answer whose length is said to be `more` than it is; `None` where the client has hung up.
+/// Sends a reply whose header states a length that is `more` bytes too large; `None` if the client has closed the connection.
 fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: usize) -> Option<()> {
     let length = body.len() + more;
     let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n{headers}\r\n");
@@ -218,7 +218,7 @@ fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: us
 
 const MAX_TOKENS: usize = 40;
 
-/// Prompts of 3, 4, 5 ... words and as many tokens.
+/// Prompts of 3, 4, 5 ... words and the same number of tokens.
 fn prompts(count: usize) -> Vec<Rendered> {
     let prompt = |i: usize| Rendered { text: format!("question {i}{}", " word".repeat(i + 1)), ids: vec![9; i + 3] };
     (0..count).map(prompt).collect()
@@ -246,18 +246,18 @@ fn options(stub: &Stub) -> Options {
     }
 }
 
-/// Keeps what is handed over, and holds that nothing is handed over twice.
+/// Stores the samples, and checks that none is passed twice.
 #[derive(Default)]
 struct Kept {
     samples: BTreeMap<(usize, usize), Completion>,
     tokens: usize,
-    /// Cancel as soon as so many samples are kept.
+    /// Cancels when this number of samples is stored.
     enough: Option<usize>,
 }
 
 impl Watch for Kept {
     fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> anyhow::Result<()> {
-        assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} came twice");
+        assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} was passed twice");
         Ok(())
     }
 
@@ -286,7 +286,7 @@ fn error(options: Options, questions: usize) -> String {
 }
 
 #[test]
-fn samples_are_drawn_in_parallel_and_handed_over_once() {
+fn samples_are_requested_in_parallel_and_passed_once() {
     let stub = Stub::start(Behaviour { work: Duration::from_millis(20), ..Behaviour::default() });
     let (kept, done) = run(options(&stub), 5, 4);
     done.unwrap();
@@ -295,7 +295,7 @@ fn samples_are_drawn_in_parallel_and_handed_over_once() {
     let asked = stub.samples();
     assert_eq!(asked.len(), 20);
     assert!(asked.iter().all(|it| it.key.as_deref() == Some(&format!("Bearer {SECRET}"))));
-    // Every sample has a seed of its own, and its text is the answer to it.
+    // Every sample has its own seed, and its text contains it.
     let seeds: BTreeMap<String, u64> =
         asked.iter().map(|it| (format!("says {}", it.body["seed"]), it.body["seed"].as_u64().unwrap())).collect();
     assert_eq!(seeds.len(), 20);
@@ -307,7 +307,7 @@ fn samples_are_drawn_in_parallel_and_handed_over_once() {
 }
 
 #[test]
-fn nothing_depends_on_the_order_or_on_what_else_is_asked() {
+fn samples_do_not_depend_on_order_or_other_requests() {
     let stub = Stub::start(Behaviour::default());
     let prompts = prompts(4);
     let complete = |jobs: &[Job], concurrency| {
@@ -330,9 +330,9 @@ fn nothing_depends_on_the_order_or_on_what_else_is_asked() {
     assert_eq!(complete(&[], 3), BTreeMap::new());
 }
 
-/// Each first request for a sample fails in one way; the second succeeds.
+/// The first request for each sample fails, in different ways; the second succeeds.
 #[test]
-fn what_may_pass_is_asked_again() {
+fn temporary_failures_are_retried() {
     let kinds: [(&str, Fault); 8] = [
         ("500", Fault::Status(500, "", "oops".into())),
         ("502", Fault::Status(502, "", "<html>".into())),
@@ -353,7 +353,7 @@ fn what_may_pass_is_asked_again() {
 }
 
 #[test]
-fn two_failures_in_a_row_are_no_end_but_many_are() {
+fn two_consecutive_failures_are_retried_but_many_end_the_work() {
     let failing = |times| {
         let fault = Fault::Status(
             500,
@@ -374,7 +374,7 @@ fn two_failures_in_a_row_are_no_end_but_many_are() {
 }
 
 #[test]
-fn samples_that_came_before_a_failure_are_kept() {
+fn samples_before_a_failure_are_kept() {
     let last = |it: &Asked| it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 2");
     let stub = Stub::start(faulty(move |it| last(it).then(|| Fault::Status(500, "", String::new()))));
     let (kept, done) = run(Options { concurrency: 1, ..options(&stub) }, 3, 2);
@@ -383,7 +383,7 @@ fn samples_that_came_before_a_failure_are_kept() {
 }
 
 #[test]
-fn a_server_that_asks_for_time_gets_it() {
+fn the_retry_delay_of_a_server_is_respected() {
     let busy = Fault::Status(429, "Retry-After: 1\r\n", json!({ "error": "slow down" }).to_string());
     let stub =
         Stub::start(faulty(move |it| (it.body["max_tokens"] == MAX_TOKENS && it.time == 1).then(|| busy.clone())));
@@ -394,7 +394,7 @@ fn a_server_that_asks_for_time_gets_it() {
 }
 
 #[test]
-fn a_reply_that_never_comes_is_not_waited_for() {
+fn requests_have_a_timeout() {
     let stub = Stub::start(faulty(|it| {
         (it.path != "/v1/models" && it.time == 1).then_some(Fault::Slow(Duration::from_secs(600)))
     }));
@@ -409,25 +409,25 @@ fn a_reply_that_never_comes_is_not_waited_for() {
 }
 
 #[test]
-fn a_prompt_that_the_server_reads_differently_is_an_error() {
+fn a_prompt_that_the_server_tokenizes_differently_is_an_error() {
     let more = |it: &Asked| it.path != "/v1/models" && it.body["prompt"].to_string().contains("question 1");
     let stub =
         Stub::start(faulty(move |it| more(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":6"))));
     let told = error(options(&stub), 3);
-    assert!(told.contains("the server counts 6 tokens in the prompt of question 1, its tokenizer here 4"), "{told}");
+    assert!(told.contains("the prompt of question 1 has 4 tokens, but the server counts 6"), "{told}");
     assert!(told.contains("\nhint: "), "{told}");
-    assert!(stub.samples().is_empty(), "nothing is drawn for a prompt that is read wrongly");
+    assert!(stub.samples().is_empty(), "no sample is requested if prompts are tokenized differently");
 
-    // Where the first look does not find it, the sample does.
+    // If the check of a few prompts does not find the difference, the sample does.
     let late = move |it: &Asked| more(it) && it.body["max_tokens"] == MAX_TOKENS;
     let stub =
         Stub::start(faulty(move |it| late(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":3"))));
     let told = error(options(&stub), 3);
-    assert!(told.contains("the server counts 3 tokens in the prompt of question 1, its tokenizer here 4"), "{told}");
+    assert!(told.contains("the prompt of question 1 has 4 tokens, but the server counts 3"), "{told}");
 }
 
 #[test]
-fn a_server_that_adds_a_token_to_every_text_gets_ids() {
+fn a_server_that_adds_a_token_to_every_text_gets_token_ids() {
     let stub = Stub::start(Behaviour { adds_bos: true, ..Behaviour::default() });
     let (kept, done) = run(options(&stub), 4, 2);
     done.unwrap();
@@ -436,7 +436,7 @@ fn a_server_that_adds_a_token_to_every_text_gets_ids() {
 }
 
 #[test]
-fn a_server_without_extensions_gets_none() {
+fn a_server_without_extensions_gets_standard_fields_only() {
     let stub = Stub::start(Behaviour { strict: true, ..Behaviour::default() });
     let (kept, done) = run(options(&stub), 2, 2);
     done.unwrap();
@@ -452,12 +452,17 @@ fn a_server_without_extensions_gets_none() {
 }
 
 #[test]
-fn a_context_that_is_too_short_is_no_truncation() {
+fn a_context_that_is_too_short_is_an_error() {
     let cut = |it: &Asked| it.path != "/v1/models" && it.body["max_tokens"] != 1;
     let edit = Fault::Edit("\"finish_reason\":\"stop\"", "\"finish_reason\":\"length\"");
     let stub = Stub::start(faulty(move |it| cut(it).then(|| edit.clone())));
     let told = error(options(&stub), 1);
-    assert!(told.contains("the server ends it at 3 of 40 tokens\nhint: its context is too short"), "{told}");
+    assert!(
+        told.contains(
+            "the server truncated the completion at 3 of 40 tokens\nhint: restart the server with a longer context"
+        ),
+        "{told}"
+    );
 
     let (prompts, mut kept) = (prompts(1), Kept::default());
     let all = Draw { max_tokens: 3, ..draw() };
@@ -466,7 +471,7 @@ fn a_context_that_is_too_short_is_no_truncation() {
 }
 
 #[test]
-fn refusals_end_at_once_and_say_what_to_do() {
+fn refusals_are_not_retried_and_have_a_hint() {
     for (status, headers, hint) in [
         (400, "", "may not fit"),
         (401, "", "does not accept the key"),
@@ -499,26 +504,26 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn the_model_is_one_that_is_served() {
+fn the_model_must_be_served() {
     let two = Stub::start(Behaviour { models: vec!["a".into(), "b".into()], ..Behaviour::default() });
     let named = |name: Option<&str>| Endpoint::connect(&options(&two), name);
     assert_eq!(named(Some("b")).unwrap().model(), "b");
     let told = format!("{:#}", named(Some("c")).err().unwrap());
-    assert_eq!(told, "the server does not serve `c`\nhint: it serves `a`, `b`");
+    assert_eq!(told, "the server does not have the model `c`\nhint: use one of `a`, `b`");
     let told = format!("{:#}", named(None).err().unwrap());
-    assert_eq!(told, "the server serves 2 models\nhint: choose with --served-model: `a`, `b`");
+    assert_eq!(told, "the server has 2 models\nhint: select one with --served-model: `a`, `b`");
 
     let one = Stub::start(Behaviour::default());
     let endpoint = Endpoint::connect(&Options { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
     assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
     let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
-    assert!(error(options(&none), 1).contains("serves no model"));
+    assert!(error(options(&none), 1).contains("has no models"));
     let other = Stub::start(faulty(|_| Some(Fault::Status(200, "", "<html>hello".into()))));
-    assert!(error(options(&other), 1).contains("is this an OpenAI-compatible server?"));
+    assert!(error(options(&other), 1).contains("check that this is an OpenAI-compatible server"));
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_at_once() {
+fn a_missing_server_is_reported_immediately() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
     let told = format!("{:#}", Endpoint::connect(&Options::new(&url), None).err().unwrap());
@@ -526,7 +531,7 @@ fn a_server_that_is_not_there_is_told_at_once() {
 }
 
 #[test]
-fn a_cancelled_evaluation_does_not_wait_for_the_server() {
+fn a_canceled_evaluation_does_not_wait_for_the_server() {
     let stub = Stub::start(faulty(|it| {
         (it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 1"))
             .then_some(Fault::Slow(Duration::from_secs(600)))
@@ -545,9 +550,9 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
     assert_eq!((kept.samples.len(), stub.asked().len()), (0, before));
 }
 
-/// What takes a sample may fail, too: a full disk, say.
+/// A receiver of samples that fails, as with a full disk.
 #[test]
-fn an_error_of_the_taker_ends_the_work() {
+fn an_error_of_the_receiver_ends_the_work() {
     struct Full(usize);
     impl Watch for Full {
         fn sample(&mut self, _: usize, _: usize, completion: Completion) -> anyhow::Result<()> {
@@ -563,7 +568,7 @@ fn an_error_of_the_taker_ends_the_work() {
 }
 
 #[test]
-fn the_command_asks_a_server() {
+fn the_command_evaluates_on_a_server() {
     let config = resolve(&Layers::default()).unwrap().config;
     let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
     let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
@@ -584,13 +589,13 @@ fn the_command_asks_a_server() {
     let identity = std::fs::read_to_string(folder.path().join("e/eval.json")).unwrap();
     assert!(identity.contains(r#""engine": "endpoint""#) && identity.contains(MODEL), "{identity}");
     let samples = std::fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
-    assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key is written nowhere");
+    assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key was written");
 
-    // What is there is not asked for again.
+    // Existing samples are not requested again.
     rft().args(args).arg(&stub.url).assert().success();
     assert_eq!(stub.samples().len(), 12);
 
-    // A server that counts words reads other prompts than ours, and nothing is scored.
+    // A server that counts words tokenizes prompts differently, so there is no score.
     let other = Stub::start(Behaviour::default());
     let args = args.map(|arg| if arg == "--out=e" { "--out=f" } else { arg });
     let said = cli::error(&folder, &[&args[..], &[&other.url]].concat());
