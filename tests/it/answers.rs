@@ -3,10 +3,12 @@
 //! `tests/oracle/math_verify.py` says how another checker does on the same table.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rft::math::{Verdict, check, gold_is_parsable};
 use rft::rng::{Purpose, Stream};
+
+use crate::require::data;
 
 const TABLE: &str = include_str!("../fixtures/answers.tsv");
 
@@ -46,7 +48,7 @@ fn word(verdict: &Verdict) -> &'static str {
 }
 
 #[test]
-fn the_table_is_large_and_even() {
+fn the_table_has_many_rows_of_each_kind() {
     let rows = rows();
     let count = |verdict: &str| rows.iter().filter(|it| it.verdict == verdict).count();
     let mut categories = BTreeMap::<&str, usize>::new();
@@ -65,7 +67,7 @@ fn the_table_is_large_and_even() {
 }
 
 #[test]
-fn every_row_of_the_table() {
+fn every_row_of_the_table_gets_its_verdict() {
     let rows = rows();
     let (mut wrong, mut by_category) = (Vec::new(), BTreeMap::<&str, usize>::new());
     for row in &rows {
@@ -98,15 +100,6 @@ fn the_order_of_numbers_does_not_matter() {
     }
 }
 
-/// The folder of the published sets; without it the tests that need them say so and pass.
-fn data_folder() -> Option<PathBuf> {
-    let folder = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: RFT_DATA_DIR is not set");
-    }
-    folder
-}
-
 /// The gold answers of a set in JSON lines or in one JSON array; of GSM8K what follows `####`.
 fn golds(folder: &Path, name: &str) -> Vec<String> {
     let path = folder.join(name);
@@ -128,7 +121,7 @@ const SETS: [(&str, usize); 4] =
 /// Needs RFT_DATA_DIR.
 #[test]
 fn published_golds_are_read_and_equal_themselves() {
-    let Some(folder) = data_folder() else { return };
+    let Some(folder) = data() else { return };
     for (name, rows) in SETS {
         let golds = golds(&folder, name);
         assert_eq!(golds.len(), rows, "{name}");
@@ -143,7 +136,7 @@ fn published_golds_are_read_and_equal_themselves() {
 /// The larger set is not held to the last row: its answers are as their authors left them.
 #[test]
 fn nearly_all_golds_of_the_larger_sets_are_read() {
-    let Some(folder) = data_folder() else { return };
+    let Some(folder) = data() else { return };
     for name in ["math_level3to5.json", "gsm8k_train.jsonl"] {
         let golds = golds(&folder, name);
         let unread: Vec<&String> = golds.iter().filter(|gold| !gold_is_parsable(gold)).collect();
@@ -173,8 +166,8 @@ const EQUAL_PAIRS: [(&str, &str); 12] = [
 /// Ten thousand pairs of gold answers with different texts, and all pairs of MATH-500, where most forms occur: one is
 /// accepted for the other only where they are equal.
 #[test]
-fn a_gold_answer_is_no_other_gold_answer() {
-    let Some(folder) = data_folder() else { return };
+fn different_gold_answers_are_not_equal() {
+    let Some(folder) = data() else { return };
     let distinct = |sets: &[(&str, usize)]| {
         let mut pool: Vec<String> = sets.iter().flat_map(|(name, _)| golds(&folder, name)).collect();
         pool.sort_unstable();

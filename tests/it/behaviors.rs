@@ -190,7 +190,7 @@ fn copied_text_does_not_count() {
 }
 
 #[test]
-fn program_text_shows_no_cognitive_behavior() {
+fn program_text_is_not_a_behavior() {
     let code =
         "```python\n# Wait, that is wrong, let me try again\n# Let me double-check the result\nprint(3 + 4)\n```";
     assert_eq!(classes(code), [Class::Code]);
@@ -217,7 +217,7 @@ fn the_same_completion_gives_the_same_spans() {
 }
 
 #[test]
-fn the_time_is_linear_in_the_length() {
+fn long_repetitive_responses_are_classified() {
     // A backtracking regex engine would try every split of these texts; here the time is proportional to their length.
     let classifier = Classifier::built_in();
     for piece in ["let ", "To find a, we need ", "= ", "1. ", "Wait", "```\n", "<a", "first then ", "x = 1\n"] {

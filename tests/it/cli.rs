@@ -67,7 +67,7 @@ fn with_model() -> TempDir {
 }
 
 #[test]
-fn help_tells_what_there_is() {
+fn help_lists_the_commands() {
     assert_snapshot!(help(&[]), @r"
     Reinforcement fine-tuning with prior prompts
 
@@ -457,7 +457,7 @@ fn a_model_that_cannot_be_read_is_refused() {
 }
 
 #[test]
-fn a_question_that_is_too_long_is_told_so() {
+fn a_question_that_is_too_long_is_an_error() {
     assert_snapshot!(error(&folder(), &["train", "--set", "rollout.max_prompt_length=9"]), @r"
     error: no question of `arithmetic` can be trained on: 4096 training questions left out: prompt longer than 9 tokens; 512 held-out questions left out: prompt longer than 9 tokens
     hint: see `data.path` and `rollout.max_prompt_length`
@@ -491,7 +491,7 @@ fn a_run_directory_is_never_overwritten() {
 }
 
 #[test]
-fn only_a_run_with_steps_to_go_is_resumed() {
+fn what_is_not_an_unfinished_run_cannot_be_resumed() {
     let runs = folder();
     let train = ["train", "--steps=1", "--set=rollout.prompts_per_step=1", "--set=rollout.num_generations=2"];
     rft(runs.path()).args(train).args(["--set=eval.questions=0", "--name=done"]).assert().success();
@@ -529,7 +529,7 @@ fn only_a_run_with_steps_to_go_is_resumed() {
 }
 
 #[test]
-fn a_plan_says_what_fits() {
+fn plan_prints_what_fits() {
     let folder = tempfile::tempdir().unwrap();
     let output = rft(folder.path()).args(["plan", "--preset", "qwen2.5-7b"]).output().unwrap();
     assert!(output.status.success());
@@ -554,7 +554,7 @@ fn a_plan_says_what_fits() {
 
 /// Some steps are trained and some questions evaluated; what the run takes follows from them, and nothing is left behind.
 #[test]
-fn a_measured_plan_says_what_a_run_takes() {
+fn a_measured_plan_forecasts_the_whole_run() {
     let folder = folder();
     let sizes = ["rollout.prompts_per_step=2", "rollout.num_generations=2", "rollout.max_completion_length=12"];
     let run = ["train.steps=10", "train.save_steps=1", "eval.questions=20", "eval.every=4", "eval.greedy=true"];
@@ -600,7 +600,7 @@ fn a_measured_plan_says_what_a_run_takes() {
 
 /// What only a GPU can do names what is missing, and refuses a CPU.
 #[test]
-fn what_needs_a_gpu_says_what_is_missing() {
+fn gpu_commands_name_what_is_missing() {
     for command in [vec!["selftest"], vec!["perf", "decode"]] {
         if rft::device::gpus() == 0 {
             let said = error(&folder(), &command);
@@ -612,7 +612,7 @@ fn what_needs_a_gpu_says_what_is_missing() {
 }
 
 #[test]
-fn doctor_says_what_holds_programs_in() {
+fn doctor_reports_the_layers_of_the_sandbox() {
     let folder = tempfile::tempdir().unwrap();
     let doctor = |args: &[&str]| rft(folder.path()).arg("doctor").args(args).output().unwrap();
     let output = doctor(&["--output-format", "json"]);

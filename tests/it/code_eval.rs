@@ -1,8 +1,6 @@
 //! HumanEval+: the reference solutions pass, nothing that is no solution does, and the sanitiser finds what is there.
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::time::Instant;
+use std::sync::LazyLock;
 
 use rayon::prelude::*;
 use rft::code::{CodeVerdict, Status, Task, Tasks, grade, grade_response, sanitize};
@@ -12,18 +10,16 @@ use rft::eval::grade::Grader;
 use rft::eval::profile::Extraction;
 use rft::sandbox::Sandbox;
 
-/// Tells why a test is left out where the sandbox does not work.
+use crate::require::{data, evalplus_verdicts, require};
+
+/// The sandbox, or none and the test is skipped.
 pub fn sandbox() -> Option<&'static Sandbox> {
-    static SANDBOX: OnceLock<Option<Sandbox>> = OnceLock::new();
-    let made = SANDBOX.get_or_init(|| Sandbox::probe(false).inspect_err(|error| eprintln!("skipped: {error:#}")).ok());
-    made.as_ref()
+    static SANDBOX: LazyLock<anyhow::Result<Sandbox>> = LazyLock::new(|| Sandbox::probe(false));
+    require("sandbox", SANDBOX.as_ref())
 }
 
 fn tasks() -> Option<Tasks> {
-    let Some(folder) = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from) else {
-        eprintln!("skipped: RFT_DATA_DIR is not set");
-        return None;
-    };
+    let folder = data()?;
     let Origin::Hub(set) = find("humaneval+").unwrap().origin else { panic!("HumanEval+ is a set of the hub") };
     Some(Tasks::read(&set.find(Some(&folder)).unwrap()).unwrap())
 }
@@ -37,13 +33,16 @@ fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&Task) -> String
 fn all_reference_solutions_pass() {
     let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
     assert_eq!(tasks.tasks.len(), 164);
-    let start = Instant::now();
     for time in ["with expected outputs computed or cached", "with expected outputs at hand"] {
         let verdicts = grade_all(sandbox, &tasks, |task| format!("{}{}", task.prompt, task.canonical_solution));
         for (task, verdict) in tasks.tasks.iter().zip(&verdicts) {
-            assert_eq!((verdict.base, verdict.plus), (Status::Passed, Status::Passed), "{}: {verdict:?}", task.id);
+            assert_eq!(
+                (verdict.base, verdict.plus),
+                (Status::Passed, Status::Passed),
+                "{}, {time}: {verdict:?}",
+                task.id
+            );
         }
-        println!("164 reference solutions, base and plus, {time}: {:.1} s", start.elapsed().as_secs_f64());
     }
 }
 
@@ -62,7 +61,7 @@ fn what_is_no_solution_passes_nothing() {
 #[test]
 fn responses_become_grades() {
     let (Some(_), Some(tasks)) = (sandbox(), tasks()) else { return };
-    let folder = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from);
+    let folder = data();
     let grader = |name| Grader::new(name, Extraction::Fenced, folder.as_deref(), false).unwrap();
     let (plus, base) = (grader("humaneval+"), grader("humaneval"));
     assert!(plus.layers().is_some_and(|layers| layers.seccomp));
@@ -213,10 +212,7 @@ const EQUALS_ALL: &str = "returns one that equals all";
 
 #[test]
 fn verdicts_are_those_of_evalplus() {
-    let Some(path) = std::env::var_os("RFT_EVALPLUS_VERDICTS") else {
-        return eprintln!("skipped: RFT_EVALPLUS_VERDICTS names no file (see tests/oracle/evalplus.py)");
-    };
-    let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
+    let (Some(path), Some(sandbox), Some(tasks)) = (evalplus_verdicts(), sandbox(), tasks()) else { return };
     let rows: Vec<Row> =
         std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(rows.len() >= 200);

@@ -93,7 +93,7 @@ fn a_wrong_type_is_named_with_the_right_one() {
 }
 
 #[test]
-fn a_word_that_is_none_of_the_choices_is_named_with_them() {
+fn an_unknown_choice_is_an_error_with_the_choices() {
     assert_snapshot!(of_set("grpo.loss_type=drgrpo"), @r"
     --set grpo.loss_type=drgrpo: `grpo.loss_type`: unknown value `drgrpo`
     hint: did you mean `dr_grpo`? one of grpo, dapo, dr_grpo, bnpo, gspo, cispo
@@ -119,7 +119,7 @@ fn a_word_that_is_none_of_the_choices_is_named_with_them() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_with_the_place() {
+fn syntax_errors_are_reported_with_their_place() {
     assert_snapshot!(
         of_file("[train]\nsteps = \n"),
         @"lab.toml:2:9: not TOML: string values must be quoted, expected literal string"
@@ -134,7 +134,7 @@ fn what_cannot_be_read_is_named_with_the_place() {
 }
 
 #[test]
-fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
+fn an_invalid_value_is_an_error_with_a_hint() {
     assert_snapshot!(of_file("[rollout]\nnum_generations = 1\n"), @r"
     lab.toml:2:19: `rollout.num_generations`: 1 completions of a question leave nothing to compare
     hint: 2 or more; the study takes 8
@@ -159,7 +159,7 @@ fn a_value_that_cannot_be_run_is_named_with_the_remedy() {
 }
 
 #[test]
-fn a_reward_that_cannot_be_run_is_named_with_the_remedy() {
+fn an_invalid_reward_is_an_error_with_a_hint() {
     assert_snapshot!(of_file("[reward.format-strict]\nweight = 1\n"), @r"
     lab.toml:1:9: unknown section `reward.format-strict`
     hint: did you mean `reward.format_strict.weight`?
@@ -266,7 +266,7 @@ struct Config {
 }
 
 #[test]
-fn check_tells_of_every_wrong_file() {
+fn config_check_reports_every_wrong_file() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);

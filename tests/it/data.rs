@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rft::config::{DataSection, Take};
 use rft::data::{Loaded, Question, load};
 
+use crate::require::{data, file};
+
 fn section(path: &Path) -> DataSection {
     DataSection {
         path: path.to_str().unwrap().to_owned(),
@@ -100,7 +102,7 @@ fn every_format_gives_the_same_questions() {
 }
 
 #[test]
-fn errors_are_reported_with_their_position() {
+fn errors_in_data_are_reported_with_their_place() {
     let good = r#"{"question": "1 + 1?", "answer": "2"}"#;
     let message = |name: &str, text: &str| format!("{:#}", load_text(name, text).unwrap_err());
     for (name, text, expected) in [
@@ -185,7 +187,7 @@ fn columns_can_be_named() {
 }
 
 #[test]
-fn ids_come_from_the_file_if_it_has_them() {
+fn question_ids_are_taken_from_the_file() {
     let ids =
         |text: &str| load_text("a.jsonl", text).unwrap().questions.into_iter().map(|it| it.id).collect::<Vec<_>>();
     let row = |id: &str, n: usize| format!("{{\"id\": {id}, \"question\": \"{n}?\", \"answer\": \"{n}\"}}\n");
@@ -195,7 +197,7 @@ fn ids_come_from_the_file_if_it_has_them() {
 }
 
 #[test]
-fn duplicates_empty_rows_and_missing_options_are_reported() {
+fn duplicates_empty_rows_and_lost_options_are_warned_about() {
     let row =
         |question: &str, answer: &str| serde_json::json!({ "question": question, "answer": answer }).to_string() + "\n";
     let text = [
@@ -300,9 +302,7 @@ fn generated_questions_are_a_data_set() {
 /// The published data sets. Needs RFT_DATA_DIR.
 #[test]
 fn published_sets_load() {
-    let Some(folder) = std::env::var_os("RFT_DATA_DIR") else {
-        return eprintln!("skipped: RFT_DATA_DIR is not set");
-    };
+    let Some(folder) = data() else { return };
     for (name, rows, first_gold) in [
         ("gsm8k_train.jsonl", 7_473, "72"),
         ("gsm8k_test.jsonl", 1_319, "18"),
@@ -311,11 +311,7 @@ fn published_sets_load() {
         ("amc12.json", 83, "142"),
         ("math_level3to5.json", 8_523, "118"),
     ] {
-        let path = Path::new(&folder).join(name);
-        if !path.is_file() {
-            eprintln!("skipped: no {}", path.display());
-            continue;
-        }
+        let Some(path) = file("data", folder.join(name)) else { continue };
         let loaded = load(&section(&path), 0, 0, &no_hub).unwrap();
         eprintln!("{name}: {} questions, {:?}", loaded.questions.len(), loaded.warnings);
         assert!(loaded.questions.len() <= rows && loaded.questions.len() + rows / 20 >= rows, "{name}");

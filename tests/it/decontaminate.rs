@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use proptest::prelude::*;
 use rft::data::Question;
@@ -11,6 +11,7 @@ use rft::data::decontaminate::{Benchmark, Contamination, SHARE, overlaps};
 use serde_json::{Value, json};
 
 use crate::cli::{rft, with};
+use crate::require::{data, file};
 
 fn question(id: impl ToString, text: &str) -> Question {
     let extra = serde_json::Map::new();
@@ -35,7 +36,7 @@ const FORMULA: &str = "Compute the sum \\[\\sum_{k=1}^{\\infty} \\frac{k^2 + 3k 
                        \\right)^{k+1}\\] and write it as a fraction in lowest terms.";
 
 #[test]
-fn copies_with_other_formatting_are_found() {
+fn a_reformatted_copy_is_found() {
     let upper = TRAIN.to_uppercase();
     let bare: String = TRAIN.chars().filter(|c| !"$.,\\()?".contains(*c)).collect();
     let longer =
@@ -54,7 +55,7 @@ fn copies_with_other_formatting_are_found() {
 }
 
 #[test]
-fn similar_questions_do_not_count() {
+fn similar_questions_are_not_overlaps() {
     let other_numbers = TRAIN.replace("80", "75").replace("465", "510").replace("100", "120");
     assert!(!overlap(TRAIN, &other_numbers), "the same story with other numbers");
     // More than thirteen shared words, but none of the problem itself.
@@ -105,7 +106,7 @@ fn the_record_does_not_depend_on_threads() {
 }
 
 #[test]
-fn the_record_lists_overlaps_and_removed_questions() {
+fn the_record_lists_the_rows_that_are_trained_on() {
     let rows = questions(&["How far is it?", TRAIN, FORMULA, "Who goes there?"]);
     let benchmarks = [written("a", vec![question("x-1", FORMULA), question("x-2", "Why?")]), written("b", Vec::new())];
     let kept = Contamination::of(&rows, &benchmarks, false);
@@ -144,7 +145,7 @@ proptest! {
 
     /// A row that contains a question's words in order overlaps with it, whatever text is around and between them.
     #[test]
-    fn words_in_their_order_are_enough(
+    fn the_same_words_in_the_same_order_overlap(
         words in prop::collection::vec("[a-z]{1,9}|[0-9]{1,4}", 8..60),
         gaps in prop::collection::vec("[ ,.$(){}^_+=-]{1,3}", 60),
         around in prop::collection::vec("[a-z]{1,9}", 0..40),
@@ -163,29 +164,23 @@ proptest! {
 /// The counts of docs/decontamination.md.
 #[test]
 fn overlaps_of_real_data_match_the_documentation() {
-    let Ok(folder) = std::env::var("RFT_DATA_DIR") else {
-        println!("skipped: RFT_DATA_DIR is not set");
-        return;
-    };
-    let (folder, home) = (PathBuf::from(folder), tempfile::tempdir().unwrap());
+    let Some(folder) = data() else { return };
+    let home = tempfile::tempdir().unwrap();
     let mut seen = 0;
-    for (file, expected) in [
+    for (name, expected) in [
         ("gsm8k_train.jsonl", BTreeMap::from([("gsm8k", (0, 0)), ("math500", (0, 0)), ("aime2024", (0, 0))])),
         ("math_level3to5.json", BTreeMap::from([("gsm8k", (0, 0)), ("math500", (11, 14)), ("amc12", (0, 0))])),
         ("math500.jsonl", BTreeMap::from([("gsm8k", (0, 0)), ("math500", (500, 500)), ("humaneval", (0, 0))])),
     ] {
-        if !folder.join(file).exists() {
-            println!("skipped: there is no {file}");
-            continue;
-        }
+        let Some(rows) = file("data", folder.join(name)) else { continue };
         let mut command = rft(home.path());
-        command.env("HF_HOME", home.path()).arg("overlap").arg(folder.join(file));
+        command.env("HF_HOME", home.path()).arg("overlap").arg(&rows);
         let output = command.arg("--data-dir").arg(&folder).args(["--output-format", "json"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let found: Contamination = serde_json::from_slice(&output.stdout).unwrap();
-        for (name, counts) in expected {
-            if let Some(overlap) = found.benchmarks.get(name) {
-                assert_eq!((overlap.overlapping.len(), overlap.rows.len()), counts, "{file} and {name}");
+        for (benchmark, counts) in expected {
+            if let Some(overlap) = found.benchmarks.get(benchmark) {
+                assert_eq!((overlap.overlapping.len(), overlap.rows.len()), counts, "{name} and {benchmark}");
                 seen += 1;
             }
         }
@@ -237,7 +232,7 @@ fn record(run: &Path) -> Contamination {
 }
 
 #[test]
-fn training_skips_overlapping_questions() {
+fn overlapping_questions_are_removed_from_training() {
     let folder = with("rows.jsonl", planted().as_bytes());
     let train = |sets: &[&str]| {
         let mut command = rft(folder.path());

@@ -13,10 +13,12 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::cli::{folder, rft_path};
+use crate::progress::{held_reward, hold_after, release, until};
+use crate::require::require;
 use crate::train::Trace;
 
-/// The folder of the emulated device's libraries, built once for its sources; none where there is no C++ compiler.
-static LIBRARIES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+/// The folder of the emulated device's libraries, built once for its sources; an error where there is no C++ compiler.
+static LIBRARIES: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (device, kernels) = (root.join("tests/device"), root.join("src/device/cuda/kernels"));
     let mut hash = DefaultHasher::new();
@@ -27,26 +29,30 @@ static LIBRARIES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     }
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("device-{:016x}", hash.finish()));
     if built.exists() {
-        return Some(built);
+        return Ok(built);
     }
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
     if !Command::new(&compiler).arg("--version").output().is_ok_and(|it| it.status.success()) {
-        println!("skipped: `{compiler}` was not found, and the emulated GPU is compiled by it");
-        return None;
+        return Err(format!("the C++ compiler `{compiler}` was not found"));
     }
     let partial = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let output =
         Command::new("sh").args([device.join("build.sh").as_path(), &kernels, partial.path()]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::remove_dir_all(partial.path().join("build")).unwrap();
-    // Another process may have been faster.
+    // Another process may have built it first.
     _ = fs::rename(partial.keep(), &built);
-    Some(built)
+    Ok(built)
 });
 
-/// `rft` in `folder` on an emulated GPU, with `settings` for it; see tests/device/driver.cpp.
+/// [`LIBRARIES`], or none and the test is skipped.
+fn libraries() -> Option<&'static Path> {
+    require("emulated-gpu", LIBRARIES.as_deref())
+}
+
+/// `rft` in `folder` on an emulated GPU, with `settings` for it (see tests/device/driver.cpp), or none and the test is skipped.
 pub fn on_device(folder: &Path, settings: &[(&str, &str)]) -> Option<Command> {
-    let libraries = LIBRARIES.as_deref()?;
+    let libraries = libraries()?;
     let mut command = Command::new(rft_path());
     command.current_dir(folder).env("LD_LIBRARY_PATH", libraries).env("XDG_CACHE_HOME", folder);
     command.envs(settings.iter().copied()).stdin(Stdio::null());
@@ -98,10 +104,10 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|b| f64::from(*b)))
 }
 
-/// Two steps on a GPU are those on the CPU: the same completions but for ties within bf16's rounding, and an adapter that
-/// has moved the same way.
+/// Two steps on a GPU agree with the CPU: the same completions but for ties within bf16's rounding, and nearly the same
+/// adapter.
 #[test]
-fn trains_as_the_cpu_does() {
+fn training_on_a_gpu_agrees_with_the_cpu() {
     let (on_gpu, on_cpu) = (folder(), folder());
     let Some(mut command) = on_device(on_gpu.path(), &[]) else { return };
     let said = succeeded(command.args(TRAIN).arg("--device=cuda").output().unwrap());
@@ -130,17 +136,19 @@ fn trains_as_the_cpu_does() {
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
     let (whole, broken) = (folder(), folder());
+    let can_be_held = format!("--set={}", held_reward());
     let Some(mut command) = on_device(whole.path(), &[]) else { return };
-    succeeded(command.args(TRAIN).arg("--device=cuda").output().unwrap());
+    succeeded(command.args(TRAIN).args(["--device=cuda", &can_be_held]).output().unwrap());
 
+    hold_after(broken.path(), 8); // the completions of a step
     let mut command = on_device(broken.path(), &[]).unwrap();
-    let mut child = command.args(TRAIN).arg("--device=cuda").stderr(Stdio::null()).spawn().unwrap();
+    command.args(TRAIN).args(["--device=cuda", &can_be_held]).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
     let first = broken.path().join("runs/run/checkpoints/step-000001");
-    while !first.exists() && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
+    until("the first checkpoint", || (first.exists() || child.try_wait().unwrap().is_some()).then_some(()));
     child.kill().unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(9), "the run was over before it could be killed");
+    assert_eq!(child.wait().unwrap().signal(), Some(9), "the run ended by itself");
+    release(broken.path());
     let mut command = on_device(broken.path(), &[]).unwrap();
     let said = succeeded(command.args(["train", "--resume", "runs/run"]).output().unwrap());
     assert!(said.contains("step 2/2"), "{said}");
@@ -150,7 +158,7 @@ fn a_killed_run_resumes_to_the_same_bytes() {
 
 /// A micro-batch that does not fit is cut in half, and the result is the same but for the order of sums.
 #[test]
-fn too_little_memory_for_a_micro_batch_changes_no_result() {
+fn cutting_a_micro_batch_in_half_does_not_change_the_result() {
     let (ample, scarce) = (folder(), folder());
     let Some(mut command) = on_device(ample.path(), &[]) else { return };
     let job = TRAIN.map(|arg| if arg == "--steps=2" { "--steps=1" } else { arg });
@@ -165,7 +173,7 @@ fn too_little_memory_for_a_micro_batch_changes_no_result() {
 }
 
 #[test]
-fn evaluates_as_the_cpu_does() {
+fn evaluation_on_a_gpu_agrees_with_the_cpu() {
     let (on_gpu, on_cpu) = (folder(), folder());
     let args =
         ["eval", "--bench=arithmetic-1", "--limit=8", "--temperature=0", "--samples=1", "--max-tokens=60", "--out=e"];
@@ -181,7 +189,7 @@ fn evaluates_as_the_cpu_does() {
 }
 
 #[test]
-fn doctor_lists_what_was_found() {
+fn doctor_lists_the_gpus() {
     let folder = folder();
     let settings = [("RFT_EMU_GPU", "l40s"), ("RFT_EMU_DEVICES", "2"), ("RFT_EMU_MEMORY_MIB", "45000")];
     let Some(mut command) = on_device(folder.path(), &settings) else { return };

@@ -31,7 +31,7 @@ fn weights_are_half_precision_and_small() {
 }
 
 #[test]
-fn any_text_survives_the_tokenizer() {
+fn any_text_is_tokenized_and_decoded_unchanged() {
     let tokenizer = tokenizer();
     for text in ["What is 12 + 5?", "Größe: ½ – 漢字 🦀\t\r\n  x", r"\frac{1}{2}", "\u{0}\u{7f}", ""] {
         let ids = tokenizer.encode(text, false).unwrap().get_ids().to_vec();
@@ -40,7 +40,7 @@ fn any_text_survives_the_tokenizer() {
 }
 
 #[test]
-fn every_digit_stands_alone() {
+fn every_digit_is_a_token_of_its_own() {
     let tokenizer = tokenizer();
     for token in tokens(&tokenizer, "1234 + 5 = x12, 3.50 or (17)") {
         assert!(token.len() == 1 || !token.contains(|c: char| c.is_ascii_digit()), "{token}");

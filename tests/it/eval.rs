@@ -1,11 +1,10 @@
-//! Evaluations: a killed evaluation resumes to the same bytes, incomplete ones have no score, and different prompts give different tokens.
+//! Evaluations: a killed one resumes to the same bytes, a part of the samples gives no score, and prompts differ.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
@@ -20,6 +19,8 @@ use rft::rng::{Purpose, Stream};
 use rft::rollout::policy::Policy;
 
 use crate::cli::{error, folder, rft, rft_path};
+use crate::progress::until;
+use crate::require::data;
 
 /// A small evaluation: 48 questions, two samples each.
 const SMALL: [&str; 9] = [
@@ -41,8 +42,8 @@ fn files(evaluation: &Path) -> BTreeMap<String, String> {
     names.iter().map(|name| (name.to_string(), fs::read_to_string(bench.join(name)).unwrap())).collect()
 }
 
-/// An evaluation whose samples are larger than its other files: two questions, 40 samples each, two rows at a
-/// time, so that samples end one by one during the whole process.
+/// An evaluation that writes more for its samples than for anything else: two questions with 40 samples each, two rows at a
+/// time, so that samples end one by one while the process runs.
 fn long(folder: &Path) -> Command {
     let questions = "{\"question\": \"What is 3 + 4?\", \"answer\": \"7\"}\n{\"question\": \"What is 9 - 4?\", \"answer\": \"5\"}\n";
     fs::write(folder.join("own.jsonl"), questions).unwrap();
@@ -70,7 +71,7 @@ fn killed_at_length(folder: &Path, bytes: u64) {
     assert_eq!(samples_len(folder), bytes);
 }
 
-/// Kills the process as soon as it has written another sample.
+/// Killed as soon as it has written another sample, or at a later sample where this process has to wait for a processor.
 fn killed_after_a_sample(folder: &Path) {
     let before = samples_len(folder);
     let mut child = long(folder).spawn().unwrap();
@@ -81,9 +82,9 @@ fn killed_after_a_sample(folder: &Path) {
     child.wait().unwrap();
 }
 
-/// The kills depend on the bytes written, not on the clock.
+/// The evaluation is killed 20 times, each time at a place in what it writes.
 #[test]
-fn killed_at_any_time_it_resumes_to_the_same_bytes() {
+fn killed_evaluation_resumes_to_the_same_bytes() {
     let files = |folder: &Path| ["samples", "grades", "questions"].map(|it| read(folder, &format!("e/own/{it}.jsonl")));
     let whole = folder();
     assert!(long(whole.path()).status().unwrap().success());
@@ -103,7 +104,7 @@ fn killed_at_any_time_it_resumes_to_the_same_bytes() {
         }
         let span = (length - first) / 20;
         let next = first + span * kill + moments.below(kill, span);
-        // Except when this process was not scheduled in time, so that the previous kill was late.
+        // The kill before may have come late, when more than this was written.
         if next > samples_len(broken.path()) {
             killed_at_length(broken.path(), next);
             cut += 1;
@@ -127,7 +128,7 @@ fn incomplete_samples_give_no_score() {
     let text = fs::read_to_string(&samples).unwrap();
     let whole = files(&folder.path().join("e"));
 
-    // Only missing samples are generated again.
+    // Only the missing samples are drawn again.
     let kept: Vec<&str> = text.lines().enumerate().filter(|(at, _)| at % 3 != 1).map(|(_, line)| line).collect();
     fs::write(&samples, kept.join("\n") + "\n").unwrap();
     fs::remove_file(folder.path().join("e/arithmetic-1/results.json")).unwrap();
@@ -143,9 +144,10 @@ fn incomplete_samples_give_no_score() {
 }
 
 #[test]
-fn after_a_signal_there_is_no_score() {
+fn an_interrupted_evaluation_gives_no_score() {
     let folder = folder();
-    let args = ["eval", "--bench=arithmetic", "--out=e", "--set=rollout.max_rows=2", "--threads=1"];
+    // Far more samples than are drawn before the signal comes.
+    let args = ["eval", "--bench=arithmetic", "--samples=100", "--out=e", "--set=rollout.max_rows=2", "--threads=1"];
     let child = Command::new(rft_path())
         .args(args)
         .current_dir(folder.path())
@@ -154,9 +156,7 @@ fn after_a_signal_there_is_no_score() {
         .spawn()
         .unwrap();
     let samples = folder.path().join("e/arithmetic/samples.jsonl");
-    while fs::metadata(&samples).map_or(0, |it| it.len()) < 500 {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until("some samples", || fs::metadata(&samples).ok().filter(|it| it.len() >= 500));
     assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -199,7 +199,7 @@ fn two_evaluations_are_compared_question_by_question() {
 }
 
 #[test]
-fn samples_of_other_questions_or_prompts_are_never_mixed() {
+fn samples_of_another_prompt_are_not_mixed() {
     let folder = folder();
     rft(folder.path()).args(SMALL).assert().success();
     let others = SMALL.map(|arg| if arg == "--ppe=null-example" { "--ppe=planning" } else { arg });
@@ -218,7 +218,7 @@ fn samples_of_other_questions_or_prompts_are_never_mixed() {
 }
 
 #[test]
-fn mistakes_are_reported_in_one_line_with_a_hint() {
+fn mistakes_are_reported_in_one_line() {
     let folder = folder();
     fs::write(folder.path().join("q.jsonl"), "{\"text\": \"1 + 1?\", \"solution\": \"2\"}\n").unwrap();
     let said = |args: &[&str]| error(&folder, &[&["eval"], args].concat());
@@ -342,11 +342,8 @@ fn the_order_of_options_depends_only_on_question_and_seed() {
 }
 
 #[test]
-fn published_files_are_recognized() {
-    let Some(folder) = std::env::var_os("RFT_DATA_DIR").map(PathBuf::from) else {
-        eprintln!("skipped: RFT_DATA_DIR is not set");
-        return;
-    };
+fn published_files_match_the_recorded_sets() {
+    let Some(folder) = data() else { return };
     for name in ["aime2024", "amc12", "math500", "gsm8k"] {
         let benchmark = bench::find(name).unwrap();
         let Origin::Hub(known) = &benchmark.origin else { panic!("{name} is not on the Hub") };

@@ -187,7 +187,7 @@ fn the_embedded_model_is_merged_from_the_command_line() {
 }
 
 #[test]
-fn damaged_and_foreign_models_end_in_one_line_and_a_hint() {
+fn damaged_and_foreign_models_are_errors_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     write_folder(&folder.path().join("cut"));

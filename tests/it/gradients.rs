@@ -189,17 +189,17 @@ fn check(architecture: Architecture, modules: &[&str]) {
 }
 
 #[test]
-fn qwen2_equals_its_slow_twin() {
+fn qwen2_equals_the_reference_decoder() {
     check(Architecture::Qwen2, &["all-linear"]);
 }
 
 #[test]
-fn qwen3_equals_its_slow_twin() {
+fn qwen3_equals_the_reference_decoder() {
     check(Architecture::Qwen3, &["all-linear"]);
 }
 
 #[test]
-fn llama_equals_its_slow_twin() {
+fn llama_equals_the_reference_decoder() {
     check(Architecture::Llama, &["all-linear"]);
 }
 
@@ -224,7 +224,7 @@ fn checkpointed_equals_plain() {
 
 /// One pack, or a micro-batch for each branch with its prompt repeated.
 #[test]
-fn splitting_a_group_changes_nothing() {
+fn splitting_a_group_does_not_change_gradients() {
     let config = config(Architecture::Qwen2);
     let decoder = Decoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
     let adapter = filled_adapter(&config, &lora(&["all-linear"]));

@@ -234,7 +234,7 @@ fn a_sharded_model_is_downloaded_once_into_pythons_layout() {
 }
 
 #[test]
-fn a_cache_that_another_program_filled_is_used_when_the_hub_is_away() {
+fn a_cache_filled_by_another_program_is_used_without_the_hub() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(model());
     Source::open_hub(&stub.config(cache.path()), ID, "main").unwrap();
@@ -249,7 +249,7 @@ fn a_cache_that_another_program_filled_is_used_when_the_hub_is_away() {
 }
 
 #[test]
-fn an_interrupted_download_goes_on_where_it_stopped() {
+fn an_interrupted_download_is_resumed() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(Hub { cut: Some((20_000, 1)), ..model() });
     let hub = stub.config(cache.path());
@@ -262,7 +262,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn one_call_outlives_several_interruptions() {
+fn several_interruptions_of_a_download_are_retried() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(Hub { cut: Some((20_000, 3)), ..model() });
     let hub = HubConfig { retries: 1, ..stub.config(cache.path()) };
@@ -280,7 +280,7 @@ fn a_server_without_ranges_sends_the_file_again() {
 }
 
 #[test]
-fn damaged_bytes_are_noticed_and_fetched_again() {
+fn damaged_bytes_are_detected_and_downloaded_again() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(Hub { damage: true, ..model() });
     // Small files come without a checksum that is checked, so the large ones go first.
@@ -296,7 +296,7 @@ fn damaged_bytes_are_noticed_and_fetched_again() {
 }
 
 #[test]
-fn refusals_end_in_one_line_and_a_hint() {
+fn refused_downloads_are_errors_with_a_hint() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(model());
     let with = stub.config(cache.path());
@@ -330,7 +330,7 @@ fn refusals_end_in_one_line_and_a_hint() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_ends_in_one_line_and_a_hint() {
+fn a_full_disk_is_an_error_with_a_hint() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(model());
     // /dev/full answers every write as a full disk does.
@@ -346,7 +346,7 @@ fn a_full_disk_ends_in_one_line_and_a_hint() {
 }
 
 #[test]
-fn the_token_stays_with_the_hub() {
+fn the_token_is_sent_to_the_hub_only() {
     let cache = tempfile::tempdir().unwrap();
     let storage = Stub::start(model());
     // The same machine under another name: another host, as the hub's storage is.

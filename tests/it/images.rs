@@ -30,7 +30,7 @@ fn manifest() -> toml::Table {
 }
 
 #[test]
-fn they_are_made_from_the_kernels_as_they_are() {
+fn images_are_compiled_from_the_current_kernels() {
     let mut hash = Sha256::new();
     for path in files("src/device/cuda/kernels") {
         let text = fs::read(&path).unwrap();
@@ -42,7 +42,7 @@ fn they_are_made_from_the_kernels_as_they_are() {
 }
 
 #[test]
-fn they_are_what_the_manifest_lists() {
+fn images_match_the_manifest() {
     let found: BTreeMap<String, String> = files("assets/kernels")
         .into_iter()
         .filter(|path| !path.ends_with("manifest.toml"))

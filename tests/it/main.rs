@@ -27,7 +27,9 @@ mod ops;
 mod parity;
 #[cfg(target_os = "linux")]
 mod products;
+mod progress;
 mod report;
+mod require;
 mod resume;
 mod reward;
 mod rollout;

@@ -100,7 +100,7 @@ fn check(case: &Case, batch: &Batch) {
 }
 
 #[test]
-fn equal_trl() {
+fn objectives_equal_those_of_trl() {
     let fixture: Fixture = serde_json::from_str(include_str!("../fixtures/objectives.json")).unwrap();
     assert_eq!(fixture.cases.len(), 42);
     for case in &fixture.cases {

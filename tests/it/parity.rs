@@ -22,6 +22,8 @@ use rft::ops::head::TokenStats;
 use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::require::models;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -230,10 +232,8 @@ fn greedy_tokens_equal_those_of_transformers() {
         gaps: Vec<f32>,
     }
 
-    let Some(models) = std::env::var_os("RFT_MODELS_DIR") else {
-        return eprintln!("skipped: RFT_MODELS_DIR is not set");
-    };
-    let source = Source::open_gguf(&Path::new(&models).join("qwen-0.5b/model.gguf")).unwrap();
+    let Some(models) = models() else { return };
+    let source = Source::open_gguf(&models.join("qwen-0.5b/model.gguf")).unwrap();
     let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 256).unwrap();
     let cases: Vec<Case> = read(&fixture("greedy_qwen_coder_0.5b.json"));
     let prompts: Vec<Prompt> = (0..).zip(&cases).map(|(key, c)| Prompt { ids: c.prompt.clone(), key }).collect();

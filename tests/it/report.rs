@@ -250,7 +250,7 @@ fn all_sections_exist_and_the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
-fn hostile_text_is_escaped() {
+fn markup_in_texts_is_escaped() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("a|`b`<i>", 0.5)].map(|(name, it)| (name, it)), 2);
     let files = written(&lab.report(&runs));
@@ -318,7 +318,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
 }
 
 #[test]
-fn held_out_questions_show_the_effect_of_training() {
+fn held_out_accuracy_is_reported_before_and_after_training() {
     let lab = Lab::new();
     let runs: Vec<PathBuf> = (1..=3).map(|seed| lab.run(&format!("r-{seed}"), "reasoning", seed, 20)).collect();
     for (seed, run) in runs.iter().enumerate() {
@@ -360,7 +360,7 @@ fn held_out_questions_show_the_effect_of_training() {
 }
 
 #[test]
-fn the_summary_has_only_findings_that_the_statistics_support() {
+fn the_summary_claims_only_significant_differences() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.1), ("reasoning", 0.75)], 5);
     let found = lab.report(&runs);
@@ -395,7 +395,7 @@ fn the_summary_has_only_findings_that_the_statistics_support() {
 }
 
 #[test]
-fn incomplete_input_is_left_out_and_named() {
+fn incomplete_evaluations_are_named_and_give_no_number() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 3);
     fs::remove_file(lab.path("evals/reasoning-3-own/hard/results.json")).unwrap();
@@ -424,7 +424,7 @@ fn incomplete_input_is_left_out_and_named() {
 }
 
 #[test]
-fn scores_are_also_given_without_overlapping_questions() {
+fn scores_leave_out_questions_that_training_used() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 2);
     for run in &runs {
@@ -503,7 +503,7 @@ fn a_folder_that_is_not_a_run_is_an_error_with_a_hint() {
 }
 
 #[test]
-fn an_evaluation_of_other_weights_does_not_belong_to_the_run() {
+fn an_evaluation_of_other_weights_is_not_attributed_to_the_run() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4)], 1);
     fs::write(runs[0].join("adapter/adapter_model.safetensors"), "trained again").unwrap();
@@ -514,7 +514,7 @@ fn an_evaluation_of_other_weights_does_not_belong_to_the_run() {
 }
 
 #[test]
-fn the_papers_own_table_is_analyzed() {
+fn errors_in_the_published_table_are_found() {
     let found = report(&Default::default(), Some(&Published::of_the_paper()));
     let files = written(&found);
     let wrong = "Qwen2.5-7B, No PP: the printed average is 45.41, but the mean of the row is 45.89.";

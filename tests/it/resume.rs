@@ -1,21 +1,26 @@
-//! A run that was stopped, killed or damaged goes on to the very bytes of one that never was.
+//! A run that was stopped, killed or damaged resumes to the same bytes as one that was not.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use rft::run::{Signal, Stop};
 
 use crate::cli::{rft, rft_path};
 use crate::lab::Lab;
+use crate::progress::{held_reward, hold_after, release};
 use crate::train::{SMALL, Trace};
 
-/// The job of these tests: long enough for a signal to come in the middle.
+/// Completions of a step of the job.
+const STEP: usize = 2 * 4;
+
+/// The job of these tests, which can be held in the middle.
 fn job(sets: &[&'static str]) -> Vec<&'static str> {
+    static HELD: LazyLock<String> = LazyLock::new(|| format!("--set={}", held_reward()));
     let longer = SMALL.into_iter().map(|arg| if arg == "--steps=4" { "--steps=10" } else { arg });
-    let lighter = ["--set=rollout.prompts_per_step=2", "--set=eval.questions=8"];
+    let lighter = ["--set=rollout.prompts_per_step=2", "--set=eval.questions=8", HELD.as_str()];
     longer.chain(lighter).chain(sets.iter().copied()).collect()
 }
 
@@ -29,9 +34,10 @@ fn whole() -> &'static Trace {
     })
 }
 
-/// Starts the job and sends it `signal` as soon as it says a line that begins with `mark`. Returns the exit code, none
-/// where the signal killed it.
-fn interrupt(folder: &Path, sets: &[&'static str], mark: &str, signal: &str) -> Option<i32> {
+/// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, none where the
+/// signal killed it.
+fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {
+    hold_after(folder, STEP * step);
     let mut child: Child = Command::new(rft_path())
         .args(job(sets))
         .current_dir(folder)
@@ -40,13 +46,15 @@ fn interrupt(folder: &Path, sets: &[&'static str], mark: &str, signal: &str) -> 
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.starts_with(mark)), "the run never said `{mark}`");
+    let mark = format!("step {step}/10");
+    assert!(lines.any(|line| line.starts_with(&mark)), "no line of the run begins with `{mark}`");
     assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+    release(folder);
     lines.for_each(drop);
     child.wait().unwrap().code()
 }
 
-/// Resumes and returns what was said.
+/// Resumes the run and returns its standard error.
 fn resume(folder: &Path) -> String {
     let output = rft(folder).args(["train", "--resume", "runs/run"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -62,10 +70,10 @@ fn checkpoints(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_stopped_run_goes_on_as_if_it_had_not_been() {
-    for (mark, signal, code) in [("step 2/10", "INT", 130), ("step 3/10", "TERM", 143)] {
+fn a_stopped_run_resumes_to_the_same_bytes() {
+    for (step, signal, code) in [(2, "INT", 130), (3, "TERM", 143)] {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(interrupt(folder.path(), &[], mark, signal), Some(code), "{signal}");
+        assert_eq!(interrupt(folder.path(), &[], step, signal), Some(code), "{signal}");
         assert_eq!(checkpoints(folder.path()).len(), 1, "{signal}");
         let said = resume(folder.path());
         assert!(!said.contains("step 1/10") && said.contains("step 10/10"), "{said}");
@@ -75,7 +83,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not_been() {
 }
 
 #[test]
-fn a_run_that_lacks_but_its_last_evaluation_gets_it() {
+fn a_run_that_lacks_only_its_last_evaluation_gets_it() {
     let folder = tempfile::tempdir().unwrap();
     let short = job(&[]).into_iter().map(|arg| if arg == "--steps=10" { "--steps=1" } else { arg });
     rft(folder.path()).args(short).assert().success();
@@ -87,9 +95,9 @@ fn a_run_that_lacks_but_its_last_evaluation_gets_it() {
 }
 
 #[test]
-fn a_killed_run_goes_on_from_its_last_checkpoint() {
+fn a_killed_run_resumes_from_its_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], "step 5/10", "KILL"), None);
+    assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], 5, "KILL"), None);
     let run = folder.path().join("runs/run");
     // The kill came in the middle of a write, too.
     let mut log = OpenOptions::new().append(true).open(run.join("completions.jsonl")).unwrap();
@@ -102,7 +110,7 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
 #[test]
 fn a_damaged_checkpoint_is_passed_over() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], "step 5/10", "INT"), Some(130));
+    assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], 5, "INT"), Some(130));
     let names = checkpoints(folder.path());
     let newest = folder.path().join("runs/run/checkpoints").join(names.last().unwrap());
     let file = OpenOptions::new().write(true).open(newest.join("optimizer.safetensors")).unwrap();
@@ -117,16 +125,16 @@ fn a_damaged_checkpoint_is_passed_over() {
 #[test]
 fn a_run_killed_before_its_first_checkpoint_starts_again() {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(interrupt(folder.path(), &[], "step 1/10", "KILL"), None);
+    assert_eq!(interrupt(folder.path(), &[], 1, "KILL"), None);
     let said = resume(folder.path());
     assert!(said.contains("step 1/10"), "{said}");
     Trace::of(&folder.path().join("runs/run")).assert_same(whole());
 }
 
-/// Wherever it is stopped: in the first evaluation, in a rollout, in an evaluation between two steps or in the last.
+/// The stop comes in the first evaluation, in a rollout, in an evaluation between two steps, and in the last evaluation.
 #[test]
-fn a_run_can_be_stopped_at_any_moment() {
-    // An answer that is a function of what is asked, as a policy's is; group rewards differ.
+fn a_run_stopped_after_any_completion_resumes_to_the_same_bytes() {
+    // The answer depends only on the prompt and the step, as a policy's does; the rewards of a group differ.
     let run = |lab: &Lab, stop_after: usize| {
         let mut asked = 0;
         let mut engine = lab.engine(|prompt, branch, step| {

@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
 use crate::cli::{error, folder, help, rft, rft_path, with};
+use crate::require::data;
 
 /// The report of a bench that must pass.
 #[track_caller]
@@ -58,10 +58,8 @@ fn the_rules_pass_on_the_embedded_data() {
 /// Needs RFT_DATA_DIR.
 #[test]
 fn the_rules_pass_on_gsm8k() {
-    let Some(data) = std::env::var_os("RFT_DATA_DIR") else {
-        return eprintln!("skipped: RFT_DATA_DIR is not set");
-    };
-    let file = Path::new(&data).join("gsm8k_test.jsonl");
+    let Some(folder) = data() else { return };
+    let file = folder.join("gsm8k_test.jsonl");
     assert_eq!(bench(&["--data", file.to_str().unwrap(), "--limit", "1319"])["golds"], 1_319);
 }
 
@@ -73,7 +71,7 @@ fn the_same_seed_gives_the_same_report() {
 }
 
 #[test]
-fn the_table_lists_what_is_wrong_and_the_limit_says_why_it_fails() {
+fn unreadable_gold_answers_are_listed_and_limited() {
     let rows = "{\"question\": \"How much is it?\", \"answer\": \"4\"}\n{\"question\": \"How many?\", \"answer\": \"\\\\frac{1}{\"}\n";
     let data = with("rows.jsonl", rows.as_bytes());
     let output = rft(data.path()).args(["reward", "test", "--data", "rows.jsonl"]).output().unwrap();
@@ -283,7 +281,7 @@ fn rows_are_answered_as_they_come() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused() {
+fn conflicting_arguments_are_refused() {
     for args in
         [&["--gold", "1"][..], &[], &["--gold", "1", "--answer", "1", "--jsonl", "x"], &["--jsonl", "x", "--explain"]]
     {

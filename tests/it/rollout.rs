@@ -296,7 +296,7 @@ impl Watch for Impatient {
 }
 
 #[test]
-fn a_watch_hears_every_token_and_can_stop_the_engine() {
+fn a_watch_receives_every_token_and_can_stop_the_engine() {
     let config = small();
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
@@ -336,7 +336,7 @@ impl Watch for Groups {
 }
 
 #[test]
-fn a_group_is_told_when_its_last_branch_has_ended() {
+fn a_group_is_reported_when_its_last_completion_has_ended() {
     let config = small();
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
@@ -348,7 +348,7 @@ fn a_group_is_told_when_its_last_branch_has_ended() {
 }
 
 #[test]
-fn nothing_to_do_is_done_at_once() {
+fn requests_without_prompts_return_nothing() {
     let config = small();
     let (decoder, sampling) = (decoder(&config), Sampling::plain(1.0));
     assert!(generate(&decoder, None, 4, &request(&[], &sampling)).is_empty());
@@ -368,7 +368,7 @@ fn named_tensors(config: &ModelConfig) -> BTreeMap<String, Tensor> {
 
 /// Greedy decoding over caches takes the tokens that the slow twin, which has none, finds most probable.
 #[test]
-fn greedy_tokens_are_the_most_probable_of_the_slow_twin() {
+fn greedy_tokens_are_the_most_probable_of_the_reference_decoder() {
     for config in [small(), large()] {
         let (decoder, prompts) = (decoder(&config), prompts(&config));
         let sampling = Sampling::greedy();

@@ -67,7 +67,7 @@ fn two_runs_side_by_side() {
 }
 
 #[test]
-fn a_report_lands_where_it_is_told() {
+fn a_report_is_written_to_the_given_folder() {
     let lab = Lab::new();
     lab.study(&[("none", 0.3), ("reasoning", 0.6)], 2);
     let runs = ["runs/none-1", "runs/none-2", "runs/reasoning-1", "runs/reasoning-2"];

@@ -27,7 +27,7 @@ fn groups() -> Vec<String> {
 }
 
 #[test]
-fn no_check_fails() {
+fn all_checks_pass() {
     let groups: Vec<String> = groups().into_iter().filter(|name| name != "rollout").collect();
     assert!(WHOLE.iter().filter(|name| **name != "rollout").all(|name| groups.iter().any(|it| it == name)));
     let Some(checks) = selftest(&groups, &[], &[]) else { return };
@@ -39,7 +39,7 @@ fn no_check_fails() {
 /// A kernel whose bits depend on which thread comes first lacks a barrier. Buffers end where memory ends, in one of the orders,
 /// so that nothing is read or written past them.
 #[test]
-fn the_order_of_threads_changes_nothing() {
+fn results_do_not_depend_on_the_order_of_threads() {
     let operations: Vec<String> = groups().into_iter().filter(|name| !WHOLE.contains(&name.as_str())).collect();
     let Some(forward) = selftest(&operations, &[], &[]) else { return };
     let reverse = [("RFT_EMU_ORDER", "reverse"), ("RFT_EMU_ALIGN", "16")];

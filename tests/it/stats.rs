@@ -229,7 +229,7 @@ fn null_studies_give_no_verdicts() {
 
 /// The detectable difference is detected in 80 of 100 studies.
 #[test]
-fn power_is_as_stated() {
+fn stated_power_is_reached() {
     let studies = 4_000;
     let between: f64 = 0.03;
     for seeds in [3, 5, 9] {
@@ -248,7 +248,7 @@ fn power_is_as_stated() {
 
 /// The same for questions, with the size of AMC: 83 questions, four completions each.
 #[test]
-fn question_power_is_as_stated() {
+fn stated_power_over_questions_is_reached() {
     let (questions, studies) = (83u64, 400);
     let spread = 0.25;
     let difference = detectable_difference(spread, questions as usize, 0.05, 0.8).unwrap();

@@ -6,6 +6,8 @@ use candle_core::quantized::gguf_file;
 use rft::model::tokenizer::{GgufTokenizer, Tokenizer};
 use serde_json::json;
 
+use crate::require::{file, models};
+
 /// Words the small vocabulary knows, spelt in the byte-level alphabet.
 const WORDS: [&str; 12] = ["the", "Ġthe", "Ġquestion", "12", "Ġ1", "123", "ĊĊ", "Ġsystem", "'s", "Ã©", "ĠĠ", "Ġ("];
 const ADDED: [(&str, bool); 5] = [
@@ -181,15 +183,9 @@ fn tokenizers_that_cannot_be_built_are_refused() {
 /// The ids of tests/oracle/tokenizer_ids.py, on the real files. Needs RFT_MODELS_DIR.
 #[test]
 fn real_gguf_files_tokenize_as_in_transformers() {
-    let Some(folder) = std::env::var_os("RFT_MODELS_DIR") else {
-        return eprintln!("skipped: RFT_MODELS_DIR is not set");
-    };
+    let Some(folder) = models() else { return };
     for model in ["qwen-0.5b", "smollm-135m"] {
-        let path = Path::new(&folder).join(model).join("model.gguf");
-        if !path.is_file() {
-            eprintln!("skipped: no {}", path.display());
-            continue;
-        }
+        let Some(path) = file("models", folder.join(model).join("model.gguf")) else { continue };
         let tokenizer = Tokenizer::from_gguf(read_gguf(&path)).unwrap();
         for row in texts() {
             let text = row["text"].as_str().unwrap();

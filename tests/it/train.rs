@@ -1,4 +1,4 @@
-//! The training loop: the same whatever the threads, learning, and honest where there is nothing to learn.
+//! The training loop: its result does not depend on the number of threads, it learns, and it explains where it cannot.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ pub const SMALL: [&str; 10] = [
     "run",
 ];
 
-/// What a run leaves behind that does not depend on the clock.
+/// What a run writes, without the times that it took.
 #[derive(PartialEq)]
 pub struct Trace {
     files: BTreeMap<String, Vec<u8>>,
@@ -220,7 +220,7 @@ fn flat_groups_are_replaced_by_new_questions() {
 }
 
 #[test]
-fn replacing_flat_groups_has_a_bound() {
+fn replacing_flat_groups_is_limited() {
     let lab = Lab::new(&["grpo.max_refills=2", "train.steps=1"]);
     let (_, state) = lab.run(|_, _, _| lab.ended("Who knows?"));
     let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
@@ -246,7 +246,7 @@ fn a_question_that_comes_again_in_a_step_gets_new_random_numbers() {
 }
 
 #[test]
-fn a_flat_batch_moves_nothing_and_says_why() {
+fn a_flat_batch_does_not_change_the_adapter_and_is_explained() {
     let lab = Lab::new(&["train.steps=1"]);
     let before = lab.state().adapter.params;
     let (_, state) = lab.run(|_, _, _| lab.ended("Who knows?"));
@@ -257,7 +257,7 @@ fn a_flat_batch_moves_nothing_and_says_why() {
 }
 
 #[test]
-fn masked_completions_teach_nothing() {
+fn masked_completions_have_no_gradient() {
     let adapter = |sets: &[&str], end: &str| {
         let lab = Lab::new(&[&["train.steps=1"], sets].concat());
         let (_, state) = lab.run(|_, branch, _| if branch == 3 { lab.cut(end) } else { mixed(&lab, branch) });

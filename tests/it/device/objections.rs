@@ -9,14 +9,20 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::LIBRARIES;
+use super::{LIBRARIES, libraries};
 
-/// The folder with the program and its libraries.
-static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let driver = LIBRARIES.as_deref()?;
+/// The folder with the program and its libraries, or none and the test is skipped.
+fn program() -> Option<&'static Path> {
+    static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| LIBRARIES.as_deref().ok().map(build));
+    libraries()?;
+    PROGRAM.as_deref()
+}
+
+/// Builds the program, linked with the emulated device's libraries in `driver`, and returns its folder.
+fn build(driver: &Path) -> PathBuf {
     let built = driver.join("objections");
     if built.exists() {
-        return Some(built);
+        return built;
     }
     let device = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device");
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/device/cuda/kernels");
@@ -41,8 +47,8 @@ static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     );
     // Another process may have been faster.
     _ = fs::rename(partial.keep(), &built);
-    Some(built)
-});
+    built
+}
 
 /// What a case prints, with addresses as `0x...`, and its exit code.
 fn run(folder: &Path, case: &str, settings: &[(&str, &str)]) -> (String, Option<i32>) {
@@ -198,8 +204,8 @@ const MISSING_BARRIERS: [&str; 4] = [
 const NO_BARRIER_MISSING: [&str; 3] = ["sum with barriers", "copy as it should be", "tensor cores multiply"];
 
 #[test]
-fn every_mistake_is_found() {
-    let Some(folder) = PROGRAM.as_deref() else { return };
+fn every_mistake_is_reported() {
+    let Some(folder) = program() else { return };
     let mut wrong = Vec::new();
     for (case, settings, expected) in OBJECTIONS {
         let (said, code) = run(folder, case, settings);
@@ -216,8 +222,8 @@ fn every_mistake_is_found() {
 }
 
 #[test]
-fn what_is_right_passes() {
-    let Some(folder) = PROGRAM.as_deref() else { return };
+fn correct_programs_pass() {
+    let Some(folder) = program() else { return };
     let mut wrong = Vec::new();
     for (case, settings, expected) in RESULTS {
         let (said, code) = run(folder, case, settings);
@@ -233,8 +239,8 @@ fn what_is_right_passes() {
 
 /// A kernel that lacks a barrier gives other bits when its threads or blocks take their turns in another order.
 #[test]
-fn a_missing_barrier_shows_in_the_order_of_threads() {
-    let Some(folder) = PROGRAM.as_deref() else { return };
+fn a_missing_barrier_changes_results_with_the_order_of_threads() {
+    let Some(folder) = program() else { return };
     let results = |case| {
         let orders = ["forward", "reverse", "shuffled"];
         orders.map(|order| run(folder, case, &[("RFT_EMU_ORDER", order)])).into_iter().collect::<BTreeSet<_>>()
@@ -256,8 +262,8 @@ fn a_missing_barrier_shows_in_the_order_of_threads() {
 }
 
 #[test]
-fn reports_what_was_done() {
-    let Some(folder) = PROGRAM.as_deref() else { return };
+fn the_report_counts_what_was_done() {
+    let Some(folder) = program() else { return };
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("report-%p.json");
     assert_eq!(run(folder, "report", &[("RFT_EMU_REPORT", path.to_str().unwrap())]), (String::new(), Some(0)));
@@ -303,7 +309,7 @@ fn reports_what_was_done() {
 /// No case of the program is left out here.
 #[test]
 fn every_case_is_run() {
-    let Some(folder) = PROGRAM.as_deref() else { return };
+    let Some(folder) = program() else { return };
     let (usage, code) = run(folder, "", &[]);
     assert_eq!(code, Some(2));
     let cases: BTreeSet<&str> = usage.lines().skip(1).map(str::trim).collect();
