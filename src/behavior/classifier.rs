@@ -30,7 +30,7 @@ pub struct Classifier {
     passages: Passages,
 }
 
-/// Agreement of the rules with the labels on whether a completion shows the class, on completions not used to develop the rules.
+/// Agreement of the rules and the labels on whether a completion shows the class, on completions not used to develop the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
@@ -118,7 +118,7 @@ impl Classifier {
         self.measured.get(&class).is_none_or(|measured| !measured.is_enough())
     }
 
-    /// The spans of `response`, ordered by class and position. `prompt` is the complete input of the model; text copied from it does
+    /// The spans of `response`, by class and position. `prompt` is the complete input of the model; text copied from it does
     /// not count.
     pub fn classify(&self, prompt: &str, response: &str) -> Vec<Span> {
         let text = Text::new(prompt, response);
@@ -130,7 +130,7 @@ impl Classifier {
         let usable: Vec<&Sentence> =
             text.sentences.iter().filter(|sentence| !in_code(sentence) && !text.is_copied(&sentence.range)).collect();
         let mut spans: Vec<Span> = Vec::new();
-        // Sentences that already have a class, so that a formula that is recalled, checked or withdrawn is not a reasoning step too.
+        // Sentences that already have a class: a formula that is recalled, checked or withdrawn is not a reasoning step too.
         let mut taken = vec![false; usable.len()];
         for class in Class::ALL {
             // Adjacent sentences of a check, or of examples, are merged into one span.

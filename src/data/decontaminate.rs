@@ -1,6 +1,6 @@
 //! Overlap of training questions with the questions of benchmarks.
 //!
-//! A training question overlaps with a benchmark question if it contains at least 70 % of the benchmark question's 8-grams of words.
+//! A training question overlaps with a benchmark question if it contains at least 70 % of the latter's 8-grams of words.
 //! This is PaLM's measure (arXiv 2204.02311), applied to single training questions, because these can be removed. The older rule,
 //! any shared 13-gram (GPT-3, arXiv 2005.14165, appendix C; lm-evaluation-harness), counts boilerplate of mathematics: "m/n
 //! where m and n are relatively prime positive integers. Find m + n" has more than 13 words. docs/decontamination.md compares
@@ -227,7 +227,7 @@ const STYLE: [&str; 16] = [
 ];
 
 /// Hashes of the words of a text: sequences of letters (in lower case) and of digits. Spaces, punctuation and signs separate words
-/// and are not words, so `x^2`, `x ^ {2}` and `$x^{2}$` are the same two words. In a script without spaces, each character is a word.
+/// and are not words, so `x^2`, `x ^ {2}` and `$x^{2}$` are the same two words. In a script without spaces, a character is a word.
 fn words(text: &str) -> Vec<u64> {
     let spaced = |c: char| c.is_alphabetic() && c < '\u{2e80}';
     let mut words = Vec::new();

@@ -7,7 +7,7 @@ use crate::rng::{Purpose, Stream};
 /// question's mean; for a paired comparison, its difference). Questions are resampled. Resampling samples instead would treat
 /// those of one question as independent, and the interval would be too narrow. 10,000 `resamples` are usual.
 ///
-/// Plain percentiles of n values are too narrow by √((n - 1)/n), and by the difference between the normal and Student's distribution:
+/// Plain percentiles of n values are too narrow by √((n - 1)/n) and by the difference between normal and Student's distribution:
 /// they cover 93.6 % for the 30 questions of AIME. The percentiles used here are wider by exactly that: this is the expanded
 /// percentile interval of Hesterberg, "What teachers should know about the bootstrap" (arXiv 1411.5279).
 ///

@@ -54,7 +54,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Whether the two intervals overlap. Values with separate intervals differ; values with overlapping intervals may still differ, see
+    /// Whether the two intervals overlap. If they do not, the values differ. If they do, the values may still differ, see
     /// [`compare_paired`].
     pub fn overlaps(&self, other: &Self) -> bool {
         self.low <= other.high && other.low <= self.high

@@ -85,7 +85,7 @@ pub fn compare_means(first: &[f64], second: &[f64], seed: u64) -> MeanComparison
 /// Two-sided p-value of the mean of paired differences: the share of random sign changes that give a sum at least as
 /// far from zero. If the models do not differ, each question's difference is as likely to have the other sign, so the test is
 /// exact for any number of questions, whereas a p-value from a bootstrap is too small for few questions. The observed signs
-/// count as one of the changes, which keeps the test exact with `resamples` random changes (Phipson and Smyth, Statistical Applications
+/// count as one of the changes, so the test is exact with `resamples` random changes (Phipson and Smyth, Statistical Applications
 /// in Genetics and Molecular Biology 9:39, 2010).
 ///
 /// # Panics

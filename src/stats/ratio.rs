@@ -6,7 +6,8 @@ use super::Interval;
 use super::bootstrap::{quantile, tail};
 use crate::rng::{Purpose, Stream};
 
-/// Bootstrap intervals of ratios of sums, with the percentiles of [`bootstrap_mean`](super::bootstrap_mean). A cluster is a question with the totals of its samples; each ratio names
+/// Bootstrap intervals of ratios of sums, with the percentiles of [`bootstrap_mean`](super::bootstrap_mean).
+/// A cluster is a question with the totals of its samples; each ratio names
 /// the columns of its numerator and its denominator. Clusters are resampled, and all ratios use the same resamples.
 ///
 /// # Panics

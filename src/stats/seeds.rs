@@ -28,7 +28,7 @@ pub struct SeedComparison {
 
 /// Compares two arms by the difference of their accuracies at each shared seed.
 ///
-/// With fewer than 10 seeds the interval is that of the paired t test. From 10 on it is a hierarchical bootstrap: seeds are resampled
+/// With fewer than 10 seeds the interval is that of the paired t test. From 10 on it is a hierarchical bootstrap: seeds are sampled
 /// with replacement and each keeps all its questions, which Davison and Hinkley ("Bootstrap methods and their application",
 /// 1997, section 3.8) find more accurate than also resampling questions within seeds. That would count the questions' noise
 /// twice, because it is already part of the differences between seeds. Both intervals are for another training run on the same
@@ -66,7 +66,7 @@ impl SeedComparison {
         self.sd.map_or(0.0, |sd| paired_t_power(worth / sd, self.seeds, 0.05))
     }
 
-    /// The true difference that this number of seeds, with this spread, detects in 80 of 100 studies at level 5 %; `None` if they do
+    /// The true difference that these seeds, with their spread, detect in 80 of 100 studies at level 5 %; `None` if they do
     /// not differ.
     pub fn detectable(&self) -> Option<f64> {
         self.sd.and_then(|sd| detectable_difference(sd, self.seeds, 0.05, 0.8))

@@ -70,9 +70,9 @@ struct Stub {
 }
 
 #[derive(Clone)]
-struct Behaviour {
+struct Behavior {
     models: Vec<String>,
-    /// No sample is answered before so many are asked for at once.
+    /// The server waits for this number of simultaneous requests before its first reply to a sample.
     together: usize,
     /// Counts the tokens of a text.
     count: Arc<dyn Fn(&str) -> usize + Send + Sync>,
@@ -83,7 +83,7 @@ struct Behaviour {
     plan: Arc<Mutex<Plan>>,
 }
 
-impl Default for Behaviour {
+impl Default for Behavior {
     fn default() -> Self {
         let plan: Plan = Box::new(|_| None);
         Self {
@@ -97,21 +97,21 @@ impl Default for Behaviour {
     }
 }
 
-fn faulty(plan: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) -> Behaviour {
-    Behaviour { plan: Arc::new(Mutex::new(Box::new(plan))), ..Behaviour::default() }
+fn faulty(plan: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) -> Behavior {
+    Behavior { plan: Arc::new(Mutex::new(Box::new(plan))), ..Behavior::default() }
 }
 
 impl Stub {
-    fn start(behaviour: Behaviour) -> Self {
+    fn start(behavior: Behavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Mutex::new(Log::default()));
         let shared = log.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (behaviour, log) = (behaviour.clone(), shared.clone());
+                let (behavior, log) = (behavior.clone(), shared.clone());
                 log.lock().unwrap().connections += 1;
-                thread::spawn(move || while converse(stream.as_ref().unwrap(), &behaviour, &log).is_some() {});
+                thread::spawn(move || while converse(stream.as_ref().unwrap(), &behavior, &log).is_some() {});
             }
         });
         Self { url, log }
@@ -128,7 +128,7 @@ impl Stub {
 }
 
 /// Replies to one request; `None` closes the connection.
-fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Option<()> {
+fn converse(stream: &TcpStream, behavior: &Behavior, log: &Mutex<Log>) -> Option<()> {
     let (method, path, key, body) = read_request(stream)?;
     let asked = {
         let mut log = log.lock().unwrap();
@@ -139,17 +139,17 @@ fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Opti
         log.most = log.most.max(log.now);
         asked
     };
-    let fault = (behaviour.plan.lock().unwrap())(&asked);
+    let fault = (behavior.plan.lock().unwrap())(&asked);
     let (status, answer) = match (method.as_str(), asked.path.as_str()) {
         ("GET", "/v1/models") => {
-            let models: Vec<Value> = behaviour.models.iter().map(|id| json!({ "id": id, "object": "model" })).collect();
+            let models: Vec<Value> = behavior.models.iter().map(|id| json!({ "id": id, "object": "model" })).collect();
             (200, json!({ "object": "list", "data": models }))
         }
         ("POST", "/v1/completions") => {
             if asked.body["max_tokens"] == MAX_TOKENS {
-                until("more requests at once", || (log.lock().unwrap().most >= behaviour.together).then_some(()));
+                until("more requests at once", || (log.lock().unwrap().most >= behavior.together).then_some(()));
             }
-            complete(&asked.body, behaviour)
+            complete(&asked.body, behavior)
         }
         _ => (404, json!({ "detail": "Not Found" })),
     };
@@ -171,15 +171,15 @@ fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Opti
     }
 }
 
-fn complete(request: &Value, behaviour: &Behaviour) -> (u16, Value) {
+fn complete(request: &Value, behavior: &Behavior) -> (u16, Value) {
     let standard = ["model", "prompt", "n", "max_tokens", "temperature", "top_p", "seed", "stop"];
     if let Some(field) = request.as_object().unwrap().keys().find(|it| !standard.contains(&it.as_str()))
-        && behaviour.strict
+        && behavior.strict
     {
         return (400, json!({ "error": { "message": format!("Unrecognized request argument: {field}") } }));
     }
     let prompt_tokens = match &request["prompt"] {
-        Value::String(text) => (behaviour.count)(text) + usize::from(behaviour.adds_bos),
+        Value::String(text) => (behavior.count)(text) + usize::from(behavior.adds_bos),
         ids => ids.as_array().unwrap().len(),
     };
     let one = request["max_tokens"] == 1;
@@ -290,7 +290,7 @@ fn error(options: Options, questions: usize) -> String {
 
 #[test]
 fn samples_are_requested_in_parallel_and_passed_once() {
-    let stub = Stub::start(Behaviour { together: 4, ..Behaviour::default() });
+    let stub = Stub::start(Behavior { together: 4, ..Behavior::default() });
     let (kept, done) = run(options(&stub), 5, 4);
     done.unwrap();
     assert_eq!(kept.samples.len(), 20);
@@ -311,7 +311,7 @@ fn samples_are_requested_in_parallel_and_passed_once() {
 
 #[test]
 fn samples_do_not_depend_on_the_order_of_requests() {
-    let stub = Stub::start(Behaviour::default());
+    let stub = Stub::start(Behavior::default());
     let prompts = prompts(4);
     let complete = |jobs: &[Job], concurrency| {
         let mut kept = Kept::default();
@@ -400,7 +400,7 @@ fn the_retry_after_header_is_obeyed() {
 fn a_request_without_a_reply_times_out() {
     let unanswered = |stub: &Stub, tries| {
         let options = Options { time_out: Duration::from_millis(400), pause: Duration::ZERO, tries, ..options(stub) };
-        // On a busy machine an answer may come late, too.
+        // On a busy machine a reply may also be late.
         let mut endpoint = until("a connection", || Endpoint::connect(&options, None).ok());
         let mut kept = Kept::default();
         let done = endpoint.complete(&jobs(&prompts(1), 2), &draw(), &mut kept);
@@ -426,7 +426,7 @@ fn a_prompt_that_the_server_tokenizes_differently_is_an_error() {
     assert!(told.contains("\nhint: "), "{told}");
     assert!(stub.samples().is_empty(), "no sample is requested if prompts are tokenized differently");
 
-    // Where the check at the start does not find it, the sample does.
+    // If the check at the start does not find the difference, the sample does.
     let late = move |it: &Asked| more(it) && it.body["max_tokens"] == MAX_TOKENS;
     let stub =
         Stub::start(faulty(move |it| late(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":3"))));
@@ -436,7 +436,7 @@ fn a_prompt_that_the_server_tokenizes_differently_is_an_error() {
 
 #[test]
 fn a_server_that_adds_a_token_to_every_text_gets_token_ids() {
-    let stub = Stub::start(Behaviour { adds_bos: true, ..Behaviour::default() });
+    let stub = Stub::start(Behavior { adds_bos: true, ..Behavior::default() });
     let (kept, done) = run(options(&stub), 4, 2);
     done.unwrap();
     assert_eq!(kept.samples.len(), 8);
@@ -445,7 +445,7 @@ fn a_server_that_adds_a_token_to_every_text_gets_token_ids() {
 
 #[test]
 fn a_server_without_extensions_gets_standard_fields_only() {
-    let stub = Stub::start(Behaviour { strict: true, ..Behaviour::default() });
+    let stub = Stub::start(Behavior { strict: true, ..Behavior::default() });
     let (kept, done) = run(options(&stub), 2, 2);
     done.unwrap();
     assert_eq!(kept.samples.len(), 4);
@@ -503,7 +503,7 @@ fn refused_requests_are_not_retried() {
 
 #[test]
 fn a_redirect_is_not_followed() {
-    let elsewhere = Stub::start(Behaviour::default());
+    let elsewhere = Stub::start(Behavior::default());
     let location: &'static str = format!("Location: {}/v1/models\r\n", elsewhere.url).leak();
     let stub = Stub::start(faulty(move |_| Some(Fault::Status(302, location, String::new()))));
     let told = error(options(&stub), 1);
@@ -513,7 +513,7 @@ fn a_redirect_is_not_followed() {
 
 #[test]
 fn the_model_is_chosen_from_those_that_are_served() {
-    let two = Stub::start(Behaviour { models: vec!["a".into(), "b".into()], ..Behaviour::default() });
+    let two = Stub::start(Behavior { models: vec!["a".into(), "b".into()], ..Behavior::default() });
     let named = |name: Option<&str>| Endpoint::connect(&options(&two), name);
     assert_eq!(named(Some("b")).unwrap().model(), "b");
     let told = format!("{:#}", named(Some("c")).err().unwrap());
@@ -521,10 +521,10 @@ fn the_model_is_chosen_from_those_that_are_served() {
     let told = format!("{:#}", named(None).err().unwrap());
     assert_eq!(told, "the server has 2 models\nhint: select one with --served-model: `a`, `b`");
 
-    let one = Stub::start(Behaviour::default());
+    let one = Stub::start(Behavior::default());
     let endpoint = Endpoint::connect(&Options { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
     assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
-    let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
+    let none = Stub::start(Behavior { models: Vec::new(), ..Behavior::default() });
     assert!(error(options(&none), 1).contains("has no models"));
     let other = Stub::start(faulty(|_| Some(Fault::Status(200, "", "<html>hello".into()))));
     assert!(error(options(&other), 1).contains("check that this is an OpenAI-compatible server"));
@@ -559,7 +559,7 @@ fn a_canceled_evaluation_does_not_wait_for_the_server() {
     assert_eq!((kept.samples.len(), stub.asked().len()), (0, before));
 }
 
-/// Storing a sample may fail, too, for example on a full disk.
+/// Storing a sample may also fail, for example on a full disk.
 #[test]
 fn an_error_of_the_receiver_ends_the_evaluation() {
     struct Full(usize);
@@ -570,7 +570,7 @@ fn an_error_of_the_receiver_ends_the_evaluation() {
             anyhow::bail!("no space is left")
         }
     }
-    let stub = Stub::start(Behaviour::default());
+    let stub = Stub::start(Behavior::default());
     let (prompts, mut full) = (prompts(3), Full(0));
     let told = Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
     assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
@@ -581,7 +581,7 @@ fn rft_eval_takes_samples_from_a_server() {
     let config = resolve(&Layers::default()).unwrap().config;
     let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
     let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
-    let stub = Stub::start(Behaviour { count, ..Behaviour::default() });
+    let stub = Stub::start(Behavior { count, ..Behavior::default() });
     let folder = cli::folder();
     let args = ["eval", "--bench=arithmetic-1", "--limit=6", "--samples=2", "--max-tokens=40", "--out=e", "--endpoint"];
     let rft = || {
@@ -605,7 +605,7 @@ fn rft_eval_takes_samples_from_a_server() {
     assert_eq!(stub.samples().len(), 12);
 
     // A server that counts words tokenizes prompts differently, so there is no score.
-    let other = Stub::start(Behaviour::default());
+    let other = Stub::start(Behavior::default());
     let args = args.map(|arg| if arg == "--out=e" { "--out=f" } else { arg });
     let said = cli::error(&folder, &[&args[..], &[&other.url]].concat());
     assert!(said.contains("tokens") && !folder.path().join("f/arithmetic-1/results.json").exists(), "{said}");

@@ -58,7 +58,7 @@ fn samples_len(folder: &Path) -> u64 {
     fs::metadata(folder.join("e/own/samples.jsonl")).map_or(0, |it| it.len())
 }
 
-/// Limits the size of files to `bytes`. The kernel kills the process (SIGXFSZ) in the write that exceeds it, which leaves an incomplete line.
+/// Limits files to `bytes`. The kernel kills the process (SIGXFSZ) in the write that exceeds it, which leaves an incomplete line.
 fn killed_at_length(folder: &Path, bytes: u64) {
     let mut command = long(folder);
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
@@ -71,7 +71,7 @@ fn killed_at_length(folder: &Path, bytes: u64) {
     assert_eq!(samples_len(folder), bytes);
 }
 
-/// Killed as soon as it has written another sample, or at a later sample where this process has to wait for a processor.
+/// Kills the process as soon as it has written another sample, or at a later sample if this process has to wait for a processor.
 fn killed_after_a_sample(folder: &Path) {
     let before = samples_len(folder);
     let mut child = long(folder).spawn().unwrap();
@@ -82,7 +82,7 @@ fn killed_after_a_sample(folder: &Path) {
     child.wait().unwrap();
 }
 
-/// The evaluation is killed 20 times, each time at a place in what it writes.
+/// The evaluation is killed 20 times, each time after a given number of bytes.
 #[test]
 fn killed_evaluation_resumes_to_the_same_bytes() {
     let files = |folder: &Path| ["samples", "grades", "questions"].map(|it| read(folder, &format!("e/own/{it}.jsonl")));
@@ -128,7 +128,7 @@ fn incomplete_samples_give_no_score() {
     let text = fs::read_to_string(&samples).unwrap();
     let whole = files(&folder.path().join("e"));
 
-    // Only the missing samples are drawn again.
+    // Only missing samples are generated again.
     let kept: Vec<&str> = text.lines().enumerate().filter(|(at, _)| at % 3 != 1).map(|(_, line)| line).collect();
     fs::write(&samples, kept.join("\n") + "\n").unwrap();
     fs::remove_file(folder.path().join("e/arithmetic-1/results.json")).unwrap();
@@ -146,7 +146,7 @@ fn incomplete_samples_give_no_score() {
 #[test]
 fn an_interrupted_evaluation_gives_no_score() {
     let folder = folder();
-    // Far more samples than are drawn before the signal comes.
+    // Far more samples than are generated before the signal.
     let args = ["eval", "--bench=arithmetic", "--samples=100", "--out=e", "--set=rollout.max_rows=2", "--threads=1"];
     let child = Command::new(rft_path())
         .args(args)

@@ -40,7 +40,7 @@ pub struct Choices {
 }
 
 impl Choices {
-    /// The shuffle depends only on the seed and the question's identity, so that a resumed or repeated evaluation has the same order.
+    /// The order depends only on the seed and the question's identity, so a resumed or repeated evaluation has the same order.
     ///
     /// # Errors
     /// A missing column; options that are not distinct.

@@ -1,4 +1,4 @@
-//! Which questions are solved: a row for each model, a column for each question, darker if more completions are right.
+//! Solved questions: a row for each model, a column for each question, darker if more completions are right.
 
 use std::fmt::Write;
 

@@ -173,7 +173,7 @@ pub fn forest() -> Forest {
     let group =
         |heading: &str| Group { heading: heading.into(), rows: ARMS.iter().take(8).enumerate().map(row).collect() };
     Forest {
-        title: "Each arm against no prompt".into(),
+        title: "Each arm compared with no prompt".into(),
         description: "Differences of accuracy with 95 % intervals.".into(),
         axis: Axis::new("difference of accuracy", "points"),
         groups: vec![group("MATH-500"), group("AIME 2024")],

@@ -1,4 +1,4 @@
-//! A sweep is worked off on a Slurm cluster, which a script plays.
+//! A sweep on a Slurm cluster, which is simulated by scripts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

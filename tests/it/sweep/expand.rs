@@ -1,4 +1,4 @@
-//! A sweep file expands to runs and evaluations, and a mistake in it is an error with its place.
+//! A sweep file expands to runs and evaluations, and a mistake in it is an error with its position.
 
 use std::fs;
 
@@ -233,7 +233,7 @@ fn mistakes_are_reported_with_their_place() {
     lab.toml:4:25: `train.steps` is varied, so a condition cannot set it
     hint: write each arm as a [[sweep.list]]
     ");
-    assert_snapshot!(error("[sweep.eval]\nbenchmarks = [\"arithmetik\"]").lines().next().unwrap(), @"lab.toml:2:14: `sweep.eval.benchmarks`: there is no benchmark `arithmetik`");
+    assert_snapshot!(error("[sweep.eval]\nbenchmarks = [\"arithmetik\"]").lines().next().unwrap(), @"lab.toml:2:14: `sweep.eval.benchmarks`: unknown benchmark `arithmetik`");
     assert_snapshot!(error("[sweep]\n[slurm]\nparition = \"x\""), @r"
     lab.toml:3:1: unknown key `slurm.parition`
     hint: did you mean `slurm.partition`?

@@ -1,4 +1,4 @@
-//! A sweep is worked off on one machine: it resumes after any end, and one run that fails does not stop the others.
+//! A sweep on one machine: it resumes after any interruption, and a failed run does not stop the others.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +27,7 @@ fn a_killed_sweep_resumes_to_the_same_bytes() {
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("4 of 4") && table.contains("4 of 4 runs done"), "{table}");
 
-    // Killed in the first run and again in the third, which are held there. A step has 8 completions, a run 32.
+    // Killed during the first run and again during the third, which are paused there. A step has 8 completions, a run 32.
     let broken = with("sweep.toml", text.as_bytes());
     let sweep = broken.path().join("sweeps/small");
     let start = || -> Child {
@@ -212,7 +212,7 @@ fn a_dry_run_lists_everything_and_writes_nothing() {
     assert!(!folder.path().join("sweeps").exists());
 }
 
-/// The demonstration that is shipped, shortened: every arm, two seeds.
+/// The shipped demonstration, shortened: every arm, two seeds.
 #[test]
 fn the_tiny_study_runs() {
     let folder = folder();
