@@ -403,11 +403,11 @@ fn a_wrong_key_is_named_with_its_place_and_the_nearest() {
 #[test]
 fn an_unknown_prompt_is_named_with_the_nearest() {
     assert_snapshot!(error(&folder(), &["train", "--ppe", "nul-example"]), @r"
-    error: no prior prompt is called `nul-example`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
+    error: unknown prior prompt `nul-example`; expected one of none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `null-example`?
     ");
     assert_snapshot!(error(&folder(), &["prompts", "show", "resoning"]), @r"
-    error: no prior prompt is called `resoning`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
+    error: unknown prior prompt `resoning`; expected one of none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `reasoning`?
     ");
 }
@@ -417,13 +417,13 @@ fn data_that_cannot_be_used_is_named_with_what_was_found() {
     let data = with("questions.jsonl", b"{\"question\": \"1 + 1?\", \"solution\": \"2\"}\n");
     assert_snapshot!(error(&data, &["train", "--data", "questions.jsonl", "--answer-column", "gold"]), @r"
     error: load the training questions: `questions.jsonl` has no column `gold`; found: question, solution
-    hint: name the columns with --question-column and --answer-column
+    hint: set the columns with --question-column and --answer-column
     ");
     assert_snapshot!(error(&data, &["train", "--data", "question.jsonl"]), @r"
     error: load the training questions: there is no data file `question.jsonl`
-    hint: give a file, the id of a hub data set (`openai/gsm8k`) or `arithmetic`
+    hint: pass a file, the id of a data set on the Hub (`openai/gsm8k`) or `arithmetic`
     ");
-    assert_snapshot!(error(&with("none.jsonl", b""), &["train", "--data", "none.jsonl"]), @"error: load the training questions: `none.jsonl` holds no questions (0 rows)");
+    assert_snapshot!(error(&with("none.jsonl", b""), &["train", "--data", "none.jsonl"]), @"error: load the training questions: `none.jsonl` has no questions (0 rows)");
     assert_snapshot!(error(&with("torn.jsonl", b"{\"question\": \"1 +"), &["train", "--data", "torn.jsonl"]), @"error: load the training questions: read `torn.jsonl`: line 1 is not a JSON object: EOF while parsing a string at line 1 column 17");
 }
 

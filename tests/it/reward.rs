@@ -89,7 +89,7 @@ fn unreadable_gold_answers_are_listed_and_limited() {
     rft(data.path()).args(passing).assert().success();
     assert_snapshot!(error(&data, &["reward", "test", "--data", "rows.jsonl", "--answer-column", "gold"]), @"
     error: `rows.jsonl` has no column `gold`; found: question, answer
-    hint: name the columns with --question-column and --answer-column
+    hint: set the columns with --question-column and --answer-column
     ");
 }
 
