@@ -1,8 +1,8 @@
-//! One AdamW step against the least that memory allows.
+//! One AdamW step, compared with the minimum time of its memory accesses.
 //!
-//! A step reads parameter, gradient and two moments and writes all but the gradient: 28 bytes a parameter. `floor`
-//! moves the same bytes with next to no arithmetic, so the distance between the two is what the arithmetic costs.
-//! The smaller size is the embedded model's adapter and stays in cache; the larger one does not.
+//! A step reads parameter, gradient and two moments and writes all of them except the gradient: 28 bytes per parameter.
+//! `floor` moves the same bytes with almost no arithmetic, so the difference between the two is the cost of the
+//! arithmetic. The smaller size is the embedded model's adapter and stays in cache; the larger one does not.
 
 use std::hint::black_box;
 
@@ -36,7 +36,7 @@ fn adamw(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The traffic of a step without its arithmetic.
+/// The memory accesses of a step without its arithmetic.
 fn touch(params: &mut [f32], grads: &[f32], adamw: &mut AdamW) {
     let moments = adamw.m.par_chunks_mut(CHUNK).zip(adamw.v.par_chunks_mut(CHUNK));
     params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK)).zip(moments).for_each(|((params, grads), (m, v))| {

@@ -1,4 +1,4 @@
-//! A decoder block, forward and backward, against the products it cannot do without.
+//! A decoder block, forward and backward, compared with the matrix products that it needs.
 
 mod floor;
 
@@ -9,8 +9,8 @@ use std::hint::black_box;
 
 const ROWS: usize = 512;
 
-/// One block of a model of 135 M parameters (hidden 576, 9/3 heads, inner 1536) on 512 rows: four groups of a prompt of
-/// 64 and four completions of 16.
+/// One block of a model with 135 M parameters (hidden 576, 9/3 heads, inner 1536) on 512 rows: four groups of a prompt
+/// of 64 and four completions of 16.
 fn block(criterion: &mut Criterion) {
     let (decoder, adapter) = floor::model(1, 576, (9, 3), 1536, 64);
     let mut pack = Pack::default();

@@ -1,4 +1,4 @@
-//! What it costs to score a completion: extraction, the check against the gold answer, and a whole rollout batch.
+//! The cost of scoring a completion: extraction, the check against the gold answer, and a whole rollout batch.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use rft::math::{Scope, Verdict, check, grade};
 use rft::prompt::{PriorPrompt, Role};
 use rft::reward::{RewardInput, RewardSet};
 
-/// Gold and answer, as they are in training on competition questions.
+/// Gold answer and answer, as in training on competition questions.
 const ANSWERS: [(&str, &str, &str); 7] = [
     ("integer", "118", "118"),
     ("thousands", "10,\\!080", "10080"),
@@ -30,10 +30,11 @@ fn checks(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The gold answers of MATH-500, each with another way to write it; `tests/oracle/math_verify_speed.py` times the same.
+/// The gold answers of MATH-500, each with another way to write it; `tests/oracle/math_verify_speed.py` measures the
+/// same.
 const REWRITTEN: &str = include_str!("../tests/fixtures/rewritten.tsv");
 
-/// All pairs one after the other, and the median of a pair, which a mean over easy and hard ones would hide.
+/// All pairs in sequence, and the median over pairs, because a mean over easy and hard ones would hide it.
 fn rewritten(criterion: &mut Criterion) {
     let lines = REWRITTEN.lines().filter(|it| !it.starts_with('#'));
     let pairs: Vec<(&str, &str)> = lines.map(|it| it.split_once('\t').expect("two columns")).collect();
@@ -60,7 +61,7 @@ fn fastest_of_ten(gold: &str, answer: &str) -> Duration {
     (0..10).map(|_| time()).min().expect("ten rounds")
 }
 
-/// A response of about 4,000 tokens with its answer at the end.
+/// A completion of about 4,000 tokens with its answer at the end.
 fn long_response() -> String {
     let step = "First, \\frac{1}{2} of {x : x > 2} gives $3\\sqrt{2}$, so we go on.\n".repeat(200);
     format!("<think>{step}</think>\n<answer>The answer is \\boxed{{\\frac{{14}}{{3}}}}</answer>")

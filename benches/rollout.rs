@@ -1,4 +1,5 @@
-//! Tokens a second of a model of the embedded one's shape, sampled and trained on, against the products they need.
+//! Tokens per second of a model of the embedded one's shape, in sampling and training, compared with the products it
+//! needs.
 
 mod floor;
 
@@ -19,7 +20,7 @@ fn tiny() -> (CpuDecoder, Adapter) {
     floor::model(4, 128, (4, 2), 384, VOCAB)
 }
 
-/// Completions of 96 tokens, at most eight of each prompt.
+/// Completions of 96 tokens, at most eight per prompt.
 fn decode(criterion: &mut Criterion) {
     const LENGTH: usize = 96;
     let (decoder, adapter) = tiny();

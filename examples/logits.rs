@@ -1,5 +1,5 @@
-//! Writes a model's logits for `tests/oracle/same_logits.py`, which compares them with PEFT's or transformers', and an adapter's
-//! gradient for `same_gradient.py`.
+//! Writes a model's logits for `tests/oracle/same_logits.py`, which compares them with PEFT's or transformers', and an
+//! adapter's gradient for `same_gradient.py`.
 //!
 //! ```console
 //! $ cargo run --release --example logits -- --model model.gguf --draw-adapter adapter --out logits.json
@@ -25,17 +25,18 @@ use std::path::PathBuf;
 
 #[derive(Parser)]
 struct Args {
-    /// A hub id, a Hugging Face folder or a .gguf file
+    /// A Hub id, a Hugging Face folder or a .gguf file
     #[arg(long)]
     model: String,
     /// An adapter to apply
     #[arg(long, conflicts_with = "draw_adapter")]
     adapter: Option<PathBuf>,
-    /// Draw an adapter on all linear layers, with B of deviation 0.02, write it to this folder and apply it
+    /// Generate a random adapter on all linear layers (standard deviation of B: 0.02), write it to this folder and
+    /// apply it
     #[arg(long)]
     draw_adapter: Option<PathBuf>,
-    /// Also write to this folder, in PEFT's format, the gradient of the adapter: of the log-probabilities of two completions
-    /// after a prompt of some hundred tokens, the first completion's added up and the second's taken away
+    /// Also write a gradient of the adapter to this folder, in PEFT's format: that of the log-probabilities of two
+    /// completions after a prompt of about a hundred tokens, those of the first minus those of the second
     #[arg(long)]
     gradient: Option<PathBuf>,
     #[arg(long)]
@@ -80,7 +81,8 @@ fn main() -> Result<()> {
         .with_context(|| format!("write `{}`", args.out.display()))
 }
 
-/// Of Σ log-probability of the first completion less that of the second, laid out as the adapter's parameters.
+/// Gradient of Σ log-probability of the first completion minus that of the second, in the layout of the adapter's
+/// parameters.
 fn gradient(decoder: &CpuDecoder, adapter: &Adapter, prompt: &[u32], completions: [&[u32]; 2]) -> Result<Vec<f32>> {
     let mut pack = Pack::default();
     let ranges = pack.push(prompt, &completions);

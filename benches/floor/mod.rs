@@ -1,4 +1,4 @@
-//! What the benches of the model share: a model of random weights, and the floor that their times are held against.
+//! Shared by the benches of the model: a model with random weights, and the floor that their times are compared with.
 
 use rft::config::LoraSection;
 use rft::device::cpu::decoder::CpuDecoder;
@@ -28,7 +28,7 @@ pub fn block_flops(decoder: &CpuDecoder, adapter: &Adapter) -> (f64, f64) {
     (2.0 * (decoder.weight_bytes() / 4 - head) as f64, 2.0 * adapter.params.len() as f64)
 }
 
-/// Least seconds of `work`, and the FLOP/s of a 512x576x576 product in between: both see the same machine.
+/// Minimum seconds of `work`, and the FLOP/s of a 512x576x576 product measured in turn, under the same conditions.
 pub fn beside_peak(rounds: usize, mut work: impl FnMut()) -> (f64, f64) {
     let (x, w, mut y) = (vec![1.0; 512 * 576], vec![1.0; 576 * 576], vec![0.0; 512 * 576]);
     let mut product = || {
@@ -49,7 +49,7 @@ fn seconds(work: &mut impl FnMut()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Prints one figure: a time, a rate where there is one, and how far the time stands from that of its products alone.
+/// Prints one figure: a time, a rate if there is one, and the ratio of the time to that of its products alone.
 pub fn report(what: &str, (seconds, peak): (f64, f64), flops: f64, tokens: usize) {
     println!(
         "{what:44} {:9.2} ms  {:9.0} tokens/s  {:5.2} x floor ({:.0} GFLOP/s)",

@@ -1,4 +1,4 @@
-//! The model as a Hugging Face folder: configuration, tokenizer, weights in f16.
+//! The model as a Hugging Face folder: configuration, tokenizer, f16 weights.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 use crate::text;
 
-/// Qwen2.5's way to cut text: words with their space, every digit alone, runs of signs.
+/// Qwen2.5's way to split text: words with the space before them, every digit separately, sequences of signs.
 const WORDS: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
@@ -30,13 +30,13 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + me
     message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
-/// A byte-level BPE of at most `size` tokens, learnt from the same text as the model. Any text can be encoded.
+/// A byte-level BPE of at most `size` tokens, learned from the same text as the model. Any text can be encoded.
 pub fn train_tokenizer(seed: u64, size: usize) -> Result<Tokenizer> {
     let corpus = (0..3000).flat_map(|i| {
         let group = text::group(seed, i, i, 4);
         let documents = group.documents.iter().map(|(question, response)| format!("<|im_start|>{question}{response}"));
         let text = group.prefix + &documents.collect::<String>();
-        // Special tokens are cut out before any merge is looked for, as they are when a text is encoded.
+        // Special tokens are removed before merges are learned, as they are when a text is encoded.
         let pieces = text.split("<|").map(|piece| piece.split_once("|>").map_or(piece, |(_, rest)| rest).to_owned());
         pieces.collect::<Vec<_>>()
     });
@@ -79,7 +79,7 @@ pub fn config(vocab_size: usize) -> ModelConfig {
     }
 }
 
-/// Everything but the weights.
+/// Everything except the weights.
 pub fn write_static(folder: &Path, tokenizer: &Tokenizer, config: &ModelConfig) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
     tokenizer.save(folder.join("tokenizer.json"), true).map_err(|e| anyhow!("write the tokenizer: {e}"))?;
@@ -141,7 +141,7 @@ pub fn write_weights(path: &Path, weights: &BTreeMap<String, Tensor>) -> Result<
     safetensors::save(&half, path).with_context(|| format!("write `{}`", path.display()))
 }
 
-/// Weights of a file that [`write_weights`] wrote, as f32.
+/// Weights of a file written by [`write_weights`], as f32.
 pub fn read_weights(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors =
         safetensors::load(path, &candle_core::Device::Cpu).with_context(|| format!("read `{}`", path.display()))?;

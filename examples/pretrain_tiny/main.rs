@@ -1,10 +1,11 @@
-//! Makes the embedded model in `assets/tiny` from nothing: `cargo run --release --example pretrain_tiny`.
+//! Makes the embedded model in `assets/tiny` from scratch: `cargo run --release --example pretrain_tiny`.
 //!
-//! The text is generated, the tokenizer is learnt from it, and a Qwen2 decoder of 0.9 M parameters learns the responses.
-//! It is a base model on purpose: it can do the sums and knows the forms of answer that the prior prompts ask for, but
-//! mixes them with many others, so that reinforcement has something to sharpen. Checkpoints are measured as they are
-//! made, and training ends at the first that is inside the window: with the seed 0 that is step 1000, after 20 to 40
-//! minutes on two cores. The result depends on the seed alone, not on the number of threads.
+//! The text is generated, the tokenizer is learned from it, and a Qwen2 decoder of 0.9 M parameters learns the
+//! completions. The result is intentionally a base model: it can do the calculations and has seen the answer formats
+//! that the prior prompts ask for, but mixes them with many others, so that reinforcement learning has something to
+//! improve. Checkpoints are measured during training, which ends at the first one inside the window: with seed 0 that
+//! is step 1000, after 20 to 40 minutes on two cores. The result depends only on the seed, not on the number of
+//! threads.
 
 mod folder;
 mod measure;
@@ -27,7 +28,7 @@ const VOCABULARY: usize = 1024;
 
 #[derive(Parser)]
 struct Args {
-    /// Steps that the learning rate's schedule is laid out for, and the most that are taken.
+    /// Number of steps of the learning rate schedule, and maximum number of steps.
     #[arg(long, default_value_t = 1500)]
     steps: usize,
     /// Steps between checkpoints.
@@ -35,13 +36,13 @@ struct Args {
     every: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where the model goes; its checkpoints go to `target/pretrain_tiny`.
+    /// Folder for the model; its checkpoints are written to `target/pretrain_tiny`.
     #[arg(long, default_value = "assets/tiny")]
     out: PathBuf,
-    /// Held-out questions of a measurement.
+    /// Number of held-out questions per measurement.
     #[arg(long, default_value_t = 512)]
     questions: usize,
-    /// Measure the model that is there, greedy too, and show some completions.
+    /// Measure the existing model, also with greedy decoding, and show some completions.
     #[arg(long)]
     measure: bool,
 }
@@ -49,7 +50,8 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        // Threads share out whole groups. candle's own pool would only spin beside them, and it reads this once.
+        // Each thread computes whole groups. candle's own pool would only spin in addition, and it reads this variable
+        // once.
         let mut again = Command::new(std::env::current_exe()?);
         again.args(std::env::args_os().skip(1)).env("CANDLE_NUM_THREADS", "1");
         std::process::exit(again.status()?.code().unwrap_or(1));
@@ -84,7 +86,7 @@ fn main() -> Result<()> {
             let path = checkpoints.join(format!("step-{}.safetensors", step + 1));
             let weights = model.vars().iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
             folder::write_weights(&path, &weights)?;
-            // Measured as it was written: in half precision.
+            // Measured as written: in half precision.
             let half = Reference::new(model.config().clone(), &folder::read_weights(&path)?)?;
             if table(&half, &tokenizer, args.questions, false)?.iter().all(|(name, m)| in_window(name, *m)) {
                 std::fs::copy(&path, args.out.join("model.safetensors")).context("copy the checkpoint")?;
@@ -96,7 +98,7 @@ fn main() -> Result<()> {
     bail!("no checkpoint was inside the window")
 }
 
-/// A base model with room to learn: it solves some questions, and seldom follows the format.
+/// A base model with room to improve: it solves some questions, and rarely follows the format.
 fn in_window(prompt: &str, measure: Measure) -> bool {
     (0.25..=0.50).contains(&measure.accuracy) && (prompt == "none" || (0.15..0.40).contains(&measure.format))
 }

@@ -1,4 +1,4 @@
-//! What the model does before any reinforcement: samples on held-out questions, counted.
+//! The model's results before reinforcement learning: samples on held-out questions, counted.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub struct Measure {
     pub format: f64,
 }
 
-/// One completion of each of `n` held-out questions under `prompt`, at temperature 1 or greedy; and what they score.
+/// One completion for each of `n` held-out questions under `prompt`, at temperature 1 or greedy, and their scores.
 pub fn measure(
     model: &Reference,
     tokenizer: &Tokenizer,
@@ -35,7 +35,7 @@ pub fn measure(
     let questions = questions(Split::HeldOut, 0, &[1, 2, 3], n);
     let prefix = encode(tokenizer, &text::prefix(&prompt.text))?;
     let (_, prefix) = model.hidden(&Tensor::new(prefix, &Device::Cpu)?.unsqueeze(0)?, None)?;
-    // Questions of one length make a batch without padding.
+    // Questions of one length form a batch without padding.
     let mut by_length: BTreeMap<usize, Vec<(usize, Vec<u32>)>> = BTreeMap::new();
     for (index, question) in questions.iter().enumerate() {
         let ids = encode(tokenizer, &text::question(&question.text))?;
@@ -82,7 +82,7 @@ fn ended(completion: &[u32]) -> bool {
     completion.last().is_some_and(|&token| token == END || token == PAD)
 }
 
-/// The likeliest token, or with a stream one drawn by the Gumbel trick.
+/// The most probable token, or, with a stream, one sampled with the Gumbel trick.
 fn pick(logits: &[f32], stream: Option<Stream>, position: usize) -> u32 {
     let noise = |token: usize| {
         let uniform = |stream: Stream| stream.f64((position * logits.len() + token) as u64) + f64::EPSILON / 4.0;
@@ -92,7 +92,7 @@ fn pick(logits: &[f32], stream: Option<Stream>, position: usize) -> u32 {
     scores.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(PAD, |(_, token)| token as u32)
 }
 
-/// What the last box holds.
+/// The content of the last box.
 fn boxed(text: &str) -> Option<&str> {
     let (_, rest) = text.rsplit_once("\\boxed{")?;
     rest.split_once('}').map(|(inside, _)| inside)

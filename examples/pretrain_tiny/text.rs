@@ -1,15 +1,15 @@
-//! The text that the embedded model learns: answers to arithmetic problems in many voices, few of them in the form that
-//! the prior prompt asks for. What a base model does now and then, reinforcement can make it do always.
+//! The text that the embedded model learns: solutions of arithmetic problems in many styles, few of them in the format
+//! that the prior prompt asks for. What a base model does sometimes, reinforcement learning can make it do always.
 
 use rft::data::arithmetic::{Operation, Problem, Split};
 use rft::prompt::{PriorPrompt, shipped};
 use rft::rng::{Cursor, Purpose, Stream};
 
-/// Documents under the same prior prompt, which stands once before them all.
+/// Documents under the same prior prompt, which is written once before all of them.
 pub struct Group {
     /// ChatML up to the start of the user's turn.
     pub prefix: String,
-    /// From there to the start of the response, and the response.
+    /// From there to the start of the completion, and the completion.
     pub documents: Vec<(String, String)>,
 }
 
@@ -52,7 +52,7 @@ enum Voice {
 
 const WORKED: [Voice; 5] = [Voice::Steps, Voice::Plan, Voice::Code, Voice::Recall, Voice::Example];
 
-/// The voice that a prior prompt asks for.
+/// The style that a prior prompt asks for.
 fn own_voice(prompt: &PriorPrompt) -> Voice {
     match prompt.name.as_str() {
         "planning" => Voice::Plan,
@@ -89,7 +89,7 @@ fn response(draws: &mut Cursor, prompt: &PriorPrompt, problem: &Problem) -> Stri
     format!("{work}{}", conclusion(draws, prompt.tag.is_some(), problem.answer))
 }
 
-/// The solution in the words of `voice`, without the answer; empty for an answer without work.
+/// The solution in the style of `voice`, without the answer; empty for an answer without work.
 fn work(draws: &mut Cursor, voice: Voice, problem: &Problem) -> String {
     let trace = problem.trace();
     let each = |say: &dyn Fn(usize, Operation, &str, i64) -> String, join: &str| -> String {
@@ -149,7 +149,7 @@ fn operand(step: Operation) -> i64 {
     }
 }
 
-/// The answer, boxed in its element three times in five where the prompt asks for it, else in some lesser form.
+/// The answer, boxed in its element three times out of five if the prompt asks for it, else in a less complete format.
 fn conclusion(draws: &mut Cursor, asked: bool, answer: i64) -> String {
     let x = draws.f64();
     let (whole, boxed) = if asked { (0.60, 0.60) } else { (0.10, 0.52) };
@@ -161,7 +161,7 @@ fn conclusion(draws: &mut Cursor, asked: bool, answer: i64) -> String {
     }
 }
 
-/// A prior prompt of the same sense in other words, so that the model reads the prompt rather than its first token.
+/// A prior prompt with the same meaning in other words, so that the model reads the prompt rather than its first token.
 fn paraphrase(draws: &mut Cursor, prompt: &PriorPrompt) -> String {
     let Some(tag) = &prompt.tag else {
         return (*draws.choose(&[

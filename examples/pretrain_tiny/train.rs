@@ -11,7 +11,7 @@ use tokenizers::Tokenizer;
 use crate::folder::{END, PAD};
 use crate::text::{self, Group};
 
-/// Groups of a step, one for each shipped prompt, and documents of a group.
+/// Groups per step, one for each shipped prompt, and documents per group.
 const GROUPS: usize = 6;
 const DOCUMENTS: usize = 12;
 
@@ -28,16 +28,16 @@ pub struct Trainer {
     moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
 }
 
-/// What a step saw.
+/// The results of a step.
 pub struct Report {
-    /// Mean negative log-likelihood of a response token, nats.
+    /// Mean negative log-likelihood of a completion token, in nats.
     pub loss: f64,
-    /// Tokens of all documents, a shared prefix counted with each.
+    /// Tokens of all documents; a shared prefix counts once per document.
     pub tokens: usize,
     pub norm: f64,
 }
 
-/// A group as tensors: prefix (1, p), rows (documents, len) padded at the end, and the response tokens with the flat
+/// A group as tensors: prefix (1, p), rows (documents, len) padded at the end, and the completion tokens with the flat
 /// index of the hidden row that predicts each.
 struct Batch {
     prefix: Tensor,
@@ -58,7 +58,8 @@ impl Trainer {
             .map(|index| batch(tokenizer, &text::group(self.seed, step, index, DOCUMENTS)))
             .collect::<Result<_>>()?;
         let responses: usize = batches.iter().map(|batch| batch.targets.elem_count()).sum();
-        // Threads share out the groups; the sum below goes by group, so that their number changes no bit.
+        // Each thread computes some groups; the sum below is by group, so that the number of threads does not change
+        // any bit.
         let results: Vec<_> =
             batches.par_iter().map(|batch| gradients(model, batch, responses)).collect::<Result<_>>()?;
 
@@ -77,7 +78,7 @@ impl Trainer {
         Ok(Report { loss, tokens: batches.iter().map(|batch| batch.tokens).sum(), norm })
     }
 
-    /// AdamW with clipping by the global norm, which it returns. Decay spares vectors (norms and biases).
+    /// AdamW with clipping by the global norm, which it returns. Vectors (norms and biases) have no weight decay.
     fn update(&mut self, model: &Reference, gradients: &BTreeMap<&str, Vec<f32>>, step: usize) -> Result<f64> {
         let norm = gradients.values().flatten().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
         let clip = (MAX_NORM / norm).min(1.0) as f32;

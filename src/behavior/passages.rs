@@ -1,4 +1,4 @@
-//! Behaviours that show in the build of a passage and not in one sentence: program text, plans, chains of steps.
+//! Behaviors that depend on the structure of a passage, not on one sentence: program text, plans, chains of steps.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -10,10 +10,10 @@ use serde::Deserialize;
 use super::text::{Sentence, Text, lines};
 use super::{BehaviorSpan, Class};
 
-/// Steps that belong together have at most so many other sentences between them.
+/// Maximum number of other sentences between steps of the same chain.
 const GAP: usize = 6;
 
-/// The patterns of a rule file, on lines or sentences; rules.toml says what each is for.
+/// The patterns of a rule file for lines or sentences. rules.toml explains each.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Patterns {
@@ -32,27 +32,27 @@ pub struct Patterns {
 
 /// The patterns, compiled.
 pub struct Passages {
-    /// A line that only program text has.
+    /// A line that occurs only in program text.
     statement: Regex,
     /// A line that program text may have; two of them make it likely.
     assignment: Regex,
-    /// A line that belongs to program text where there is some.
+    /// A line that is program text if it is next to program text.
     comment: Regex,
-    /// A sentence that names something to do.
+    /// A sentence that names a task.
     task: Regex,
-    /// A sentence with the result of work.
+    /// A sentence with a result.
     worked: Regex,
-    /// A sentence that lays out several tasks.
+    /// A sentence that lists several tasks.
     outline: Regex,
-    /// A sentence that names a task and its place in a row.
+    /// A sentence of prose that names a task and its position in a sequence.
     ordered: Regex,
-    /// A sentence that concludes.
+    /// A sentence that draws a conclusion.
     step: Regex,
-    /// What stands between the clauses of a sentence.
+    /// A separator between the clauses of a sentence.
     part: Regex,
     /// A clause that states a value.
     result: Regex,
-    /// A clause that works on a formula.
+    /// A clause that transforms a formula.
     equation: Regex,
 }
 
@@ -76,7 +76,7 @@ impl Patterns {
 }
 
 impl Passages {
-    /// Fenced blocks that hold statements, and runs of lines outside that can be nothing else.
+    /// Fenced blocks with statements, and sequences of lines outside of blocks that can only be program text.
     pub fn code(&self, text: &Text) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
         let mut run: Option<LineRun> = None;
@@ -112,10 +112,10 @@ impl Passages {
         (run.statements > 0 || run.assignments > 1).then(|| span(Class::Code, fence, "fenced program text"))
     }
 
-    /// What a line is, and its range without tags.
+    /// The kind of a line, and its range without tags.
     fn kind(&self, response: &str, line: Range<usize>) -> (LineKind, Range<usize>) {
         let text = &response[line.clone()];
-        // A program may start behind a tag and end before one: `<code> x = 1`.
+        // A program may start after a tag and end before one: `<code> x = 1`.
         let mut start = 0;
         let mut rest = text;
         while let Some(after) = rest.trim_start().strip_prefix('<').and_then(|it| Some(it.split_once('>')?.1)) {
@@ -141,7 +141,7 @@ impl Passages {
         (kind, range)
     }
 
-    /// Lists of tasks without their results, and sentences that lay out several.
+    /// Lists of tasks without their results, and sentences that list several tasks.
     pub fn planning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
         let mut plan: Option<TaskList> = None;
@@ -157,7 +157,7 @@ impl Passages {
                 continue;
             }
             if let Some(plan) = plan.take() {
-                // What follows at once tells of the last task: it is worked, and not only named.
+                // If the result follows immediately, the last task is carried out and not only named.
                 let between = &text.response[plan.range.end..sentence.range.start];
                 let told = sentence.line <= plan.line + 2 && !between.contains("</") && (worked || sentence.item);
                 spans.extend(plan.close(told));
@@ -170,8 +170,8 @@ impl Passages {
         spans
     }
 
-    /// Passages with at least two steps. A step states a number that neither the prompt nor an earlier step has, or works on a
-    /// formula, or concludes.
+    /// Passages with at least two steps. A step states a number that neither the prompt nor an earlier step contains, or transforms
+    /// a formula, or draws a conclusion.
     pub fn reasoning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
         let mut known = HashSet::new();
@@ -195,14 +195,14 @@ impl Passages {
         spans
     }
 
-    /// Steps in a sentence: clauses that get something new.
+    /// Number of steps in a sentence: clauses with a new result.
     fn steps(&self, text: &Text, sentence: &str, known: &mut HashSet<String>) -> usize {
         let mut steps = 0;
         for clause in self.part.split(sentence) {
             let fresh = text.new_numbers(clause).filter(|number| known.insert(number.clone())).count();
             steps += match self.result.find_iter(clause).count() {
                 0 => 0,
-                // A chain such as `17 * 23 = 400 - 9 = 391` holds more than one.
+                // A chain such as `17 * 23 = 400 - 9 = 391` has more than one step.
                 results if fresh > 1 && results > 2 => 2,
                 _ if fresh > 0 || self.equation.is_match(clause) => 1,
                 _ => 0,
@@ -212,11 +212,11 @@ impl Passages {
     }
 }
 
-/// Tasks in a row.
+/// Consecutive tasks.
 struct TaskList {
     range: Range<usize>,
     tasks: usize,
-    /// Of the last task.
+    /// Number of the last task.
     line: usize,
 }
 
@@ -251,7 +251,7 @@ enum LineKind {
     Other,
 }
 
-/// Lines in a row that may be program text.
+/// Consecutive lines that may be program text.
 #[derive(Default)]
 struct LineRun {
     range: Range<usize>,

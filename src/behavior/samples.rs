@@ -1,4 +1,4 @@
-//! Responses to classify: from a training run, an evaluation, or any file of JSON lines.
+//! Reads completions to classify: from a training run, an evaluation, or any JSON Lines file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use serde_json::Value;
 
 use crate::prompt;
 
-/// A model's answer and what it was asked.
+/// A completion and its prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     /// Identity of the question.
     pub question_id: String,
     pub question: String,
-    /// All that the model was given, as far as it is known: the rendered prompt, or the prior prompt and the question.
+    /// The model's input, as far as it is known: the rendered prompt, or the prior prompt and the question.
     pub prompt: String,
     pub text: String,
     pub tokens: Option<usize>,
 }
 
-/// What the columns of a file are called, where they are not called as `rft` calls them.
+/// Names of a file's columns, if they differ from those of `rft`.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseColumns {
     pub text: Option<String>,
@@ -28,11 +28,11 @@ pub struct ResponseColumns {
     pub question: Option<String>,
 }
 
-/// The responses in a run directory, an evaluation's directory or a file: one object a line, either a response, or a group of a
-/// training run with its `completions`. A torn last line, of a run that is being written, is left out.
+/// Reads the completions of a run directory, an evaluation directory or a file. Each line is a JSON object: a completion, or a
+/// group of a training run with its `completions`. An incomplete last line of a file that is still being written is ignored.
 ///
 /// # Errors
-/// What cannot be read; a line without the response's text; no responses at all.
+/// A file that cannot be read; a line without the completion's text; a file without completions.
 pub fn read(path: &Path, columns: &ResponseColumns) -> Result<Vec<Response>> {
     let mut responses = Vec::new();
     for file in locate(path)? {
@@ -43,11 +43,11 @@ pub fn read(path: &Path, columns: &ResponseColumns) -> Result<Vec<Response>> {
             line.responses(&mut responses).with_context(context)?;
         }
     }
-    ensure!(!responses.is_empty(), "`{}` holds no responses", path.display());
+    ensure!(!responses.is_empty(), "`{}` has no completions", path.display());
     Ok(responses)
 }
 
-/// The files to read: that of a training run, those of an evaluation's benchmarks, or the one that was named.
+/// The files to read: the file of a training run, the files of an evaluation's benchmarks, or the given file.
 fn locate(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -64,7 +64,7 @@ fn locate(path: &Path) -> Result<Vec<PathBuf>> {
     ensure!(
         !files.is_empty(),
         "there is no `completions.jsonl` and no `samples.jsonl` in `{}`\n\
-         hint: give the directory of a run or of an evaluation, or the file that holds the responses",
+         hint: pass the directory of a run or an evaluation, or a file of completions",
         path.display()
     );
     Ok(files)
@@ -84,12 +84,12 @@ fn rows(file: &Path) -> Result<Vec<(usize, Value)>> {
     Ok(rows)
 }
 
-/// What the responses of a file were asked, as far as files beside it tell.
+/// The prompts of a file's completions, from other files in the same folder.
 #[derive(Default)]
 struct ResponseContext {
-    /// Of a training run: the text of its prior prompt.
+    /// The text of the prior prompt of a training run.
     prior: String,
-    /// Of an evaluation, by question: the question and the rendered prompt.
+    /// The question and the rendered prompt of an evaluation, by question.
     questions: HashMap<String, [Option<String>; 2]>,
 }
 
@@ -133,7 +133,7 @@ impl ResponseLine<'_> {
         let question = self.text_of(&self.columns.question, "question")?.or_else(|| known(0)).unwrap_or_default();
         let rendered = self.text_of(&self.columns.prompt, "prompt_text")?.or_else(|| known(1));
         let prompt = rendered.unwrap_or_else(|| format!("{}\n{question}", self.asked.prior));
-        // The question itself tells responses of one question; without it each line is its own.
+        // Completions with the same question belong together. Without questions, each line is separate.
         let own = || if question.is_empty() { format!("line {}", self.number) } else { question.clone() };
         let id = given.unwrap_or_else(own);
         let mut push = |text: String, tokens: &Value| {
@@ -150,7 +150,7 @@ impl ResponseLine<'_> {
         if let (Some(Value::Array(completions)), None) = (group, &self.columns.text) {
             for completion in completions {
                 let Some(text) = completion["text"].as_str() else {
-                    bail!("line {}: a completion has no `text`", self.number);
+                    bail!("line {}: an entry of `branches` has no `text`", self.number);
                 };
                 push(text.to_owned(), &completion["tokens"]);
             }
@@ -158,7 +158,7 @@ impl ResponseLine<'_> {
         }
         let Some(text) = self.text_of(&self.columns.text, "text")? else {
             bail!(
-                "line {} has no column `text`\nhint: name the column of the responses with --text-column",
+                "line {} has no column `text`\nhint: set the column of the completions with --text-column",
                 self.number
             );
         };
@@ -166,7 +166,7 @@ impl ResponseLine<'_> {
         Ok(())
     }
 
-    /// The text in a column: of the name the user gave, which must be there, or of our own, which need not.
+    /// The text in a column. A column that the user named must exist; the default column may be missing.
     fn text_of(&self, named: &Option<String>, ours: &str) -> Result<Option<String>> {
         let found = self.row[named.as_deref().unwrap_or(ours)].as_str().map(str::to_owned);
         match (named, &found) {
@@ -201,7 +201,7 @@ mod tests {
         std::fs::write(dir.path().join("completions.jsonl"), format!("{group}\n{}", &group[..40])).unwrap();
         std::fs::write(dir.path().join("prompt.toml"), prompt::find("planning").unwrap().to_toml()).unwrap();
         let responses = read(dir.path(), &ResponseColumns::default()).unwrap();
-        assert_eq!(responses.len(), 2, "the torn line is left out");
+        assert_eq!(responses.len(), 2, "the incomplete line is ignored");
         assert_eq!((responses[1].text.as_str(), responses[1].tokens), ("5", Some(3)));
         assert_eq!(responses[0].question_id, "q/1");
         assert!(responses[0].prompt.contains("<plan>") && responses[0].prompt.ends_with("2 + 2?"));
@@ -240,12 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn missing_columns_and_texts_are_errors() {
         let error = |text, columns: &ResponseColumns| format!("{:#}", read_text(text, columns).unwrap_err());
         assert!(error("{\"answer\":\"T\"}", &ResponseColumns::default()).contains("--text-column"));
         let columns = ResponseColumns { text: Some("out".into()), ..ResponseColumns::default() };
         assert!(error("{\"answer\":\"T\"}", &columns).contains("its columns are answer"));
         assert!(error("{}\n{", &ResponseColumns::default()).contains("line 1"));
-        assert!(error("", &ResponseColumns::default()).contains("holds no responses"));
+        assert!(error("", &ResponseColumns::default()).contains("has no completions"));
     }
 }

@@ -1,23 +1,23 @@
-//! The size of the work that a model is loaded for.
+//! The maximum size of a model work.
 
 use crate::config::RunConfig;
 use crate::grpo::learner::Keep;
 
-/// How much memory a model is to work in.
+/// The memory limits of a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
-    /// Longest prompt and completion together.
+    /// Maximum length of prompt and completion together.
     pub positions: usize,
     /// Completions decoded at the same time.
     pub max_rows: usize,
-    /// Bytes of a GPU's memory for rollouts and training, beside weights and adapter; `None`: what is free.
+    /// Bytes of GPU memory for rollouts and training, in addition to weights and adapter; `None`: all free memory.
     pub working_bytes: Option<u64>,
-    /// What passes of training keep; `None` where nothing is trained.
+    /// What training passes keep; `None` if nothing is trained.
     pub keep: Option<Keep>,
 }
 
 impl Extent {
-    /// For a run: all of a GPU that is free.
+    /// For a run: all free memory of a GPU.
     pub fn of(config: &RunConfig) -> Self {
         let rollout = &config.rollout;
         Self {

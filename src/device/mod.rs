@@ -1,6 +1,7 @@
-//! Where a model computes: on the CPU, or on a GPU where there is one.
+//! The devices that run a model: the CPU, or a GPU.
 //!
-//! What a device has to do is defined where it is used: `rollout::Engine` completes prompts, `grpo::learner::Learner` trains.
+//! The interfaces of a device are defined where they are used: `rollout::Engine` completes prompts,
+//! `grpo::learner::Learner` trains.
 
 pub mod cpu;
 pub mod cuda;
@@ -24,7 +25,7 @@ pub use extent::Extent;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     Cpu,
-    /// The GPU of this number.
+    /// The GPU with this number.
     Cuda(usize),
 }
 
@@ -38,7 +39,7 @@ impl fmt::Display for Device {
 }
 
 impl Device {
-    /// The device that `run.device` names: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU where there is one.
+    /// The device that `run.device` names: `cpu`, `cuda`, `cuda:1`, or `auto` for a GPU if there is one.
     pub fn choose(name: &str) -> Result<Device> {
         let ordinal = match name {
             "cpu" => return Ok(Device::Cpu),
@@ -47,9 +48,11 @@ impl Device {
             _ => name.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
         };
         match ordinal {
-            None => bail!("`run.device` is `{name}`\nhint: it is `auto`, `cpu`, `cuda` or `cuda:NUMBER`"),
+            None => bail!(
+                "`run.device`: expected a device, found `{name}`\nhint: use `auto`, `cpu`, `cuda` or `cuda:NUMBER`"
+            ),
             Some(ordinal) if ordinal >= gpus() => bail!(
-                "GPU {ordinal} was not found: {}\nhint: `rft doctor` lists the driver, libraries and GPUs; or use `--device cpu`",
+                "GPU {ordinal} was not found: {}\nhint: run `rft doctor` to check the driver, libraries and GPUs, or use `--device cpu`",
                 match gpus() {
                     0 => "no CUDA driver with a GPU is available".to_owned(),
                     count => format!("the driver lists {count}"),
@@ -60,12 +63,12 @@ impl Device {
     }
 }
 
-/// GPUs that the driver lets this process see; 0 where there is no driver.
+/// Number of GPUs that the driver makes available to this process; 0 if there is no driver.
 pub fn gpus() -> usize {
     cuda::count()
 }
 
-/// Makes the process work with `count` threads; `None`: one for each core. To be called once, before anything is computed.
+/// Makes the process use `count` threads; `None`: one per core. Must be called once, before anything is computed.
 pub fn use_threads(count: Option<usize>) -> Result<()> {
     match count {
         Some(threads) => {
@@ -82,7 +85,7 @@ pub enum LoadedModel {
 }
 
 impl LoadedModel {
-    /// Loads the weights of `source`. `adapter` is one of the shape that will be applied or trained.
+    /// Loads the weights of `source`. `adapter` has the shape of the one that will be applied or trained.
     pub fn load(
         device: Device,
         source: &ModelSource,
@@ -102,8 +105,9 @@ impl LoadedModel {
         }
     }
 
-    /// Multiplies by the algorithms that the file at `path` names, and adds to it those that are chosen from now on: another
-    /// algorithm gives other bits. Returns a warning where those were chosen on another GPU or by another version of cuBLASLt.
+    /// Uses the matrix product algorithms in the file at `path`, and adds to it those that are chosen from now on:
+    /// another algorithm gives different bits. Returns a warning if those were chosen on another GPU or by another
+    /// version of cuBLASLt.
     pub fn keep_products(&self, path: &Path) -> Result<Option<String>> {
         match self {
             LoadedModel::Cpu { .. } => Ok(None),
@@ -111,7 +115,7 @@ impl LoadedModel {
         }
     }
 
-    /// What completes prompts.
+    /// The engine that completes prompts.
     pub fn engine(&self) -> Box<dyn Engine + '_> {
         match self {
             LoadedModel::Cpu { decoder, max_rows } => Box::new(CpuEngine { decoder, max_rows: *max_rows }),
@@ -119,7 +123,7 @@ impl LoadedModel {
         }
     }
 
-    /// What learns.
+    /// The learner that trains.
     pub fn learner(&self) -> Box<dyn Learner + '_> {
         match self {
             LoadedModel::Cpu { decoder, .. } => Box::new(CpuLearner::new(decoder)),
@@ -135,12 +139,12 @@ mod tests {
     #[test]
     fn devices_by_name() {
         assert_eq!(Device::choose("cpu").unwrap(), Device::Cpu);
-        assert!(Device::choose("tpu").unwrap_err().to_string().contains("hint: it is `auto`"));
+        assert!(Device::choose("tpu").unwrap_err().to_string().contains("hint: use `auto`"));
         assert!(Device::choose("cuda:x").unwrap_err().to_string().contains("`cuda:x`"));
         if gpus() == 0 {
             assert_eq!(Device::choose("auto").unwrap(), Device::Cpu);
             for name in ["cuda", "cuda:1"] {
-                assert!(Device::choose(name).unwrap_err().to_string().contains("hint: `rft doctor`"));
+                assert!(Device::choose(name).unwrap_err().to_string().contains("hint: run `rft doctor`"));
             }
         }
         assert_eq!(Device::Cuda(1).to_string(), "cuda:1");

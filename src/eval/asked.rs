@@ -1,4 +1,4 @@
-//! Questions as they are put to a model.
+//! Questions with their rendered prompts.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -12,23 +12,23 @@ use crate::prompt::{PriorPrompt, find_shipped};
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
 
-/// A question with the prompt that asks it.
+/// A question with its prompt.
 #[derive(Clone, Debug)]
 pub struct EvalQuestion {
     pub id: String,
     pub text: String,
-    /// The right answer; for options, its letter.
+    /// The gold answer; for options, its letter.
     pub gold: String,
-    /// The options as they are shown; empty where the answer is free.
+    /// The options in the order shown; empty for questions without options.
     pub options: Vec<String>,
     /// See [`AnswerOptions::order`].
     pub order: Vec<usize>,
     pub prompt: Rendered,
-    /// Identity for the random numbers.
+    /// The key of the question's random numbers.
     pub key: u64,
 }
 
-/// What is kept of a question beside its samples: enough to grade them again.
+/// The record of a question, stored with its samples. It is enough to grade them again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuestionRecord {
     pub id: String,
@@ -40,15 +40,15 @@ pub struct QuestionRecord {
     pub order: Vec<usize>,
     /// The rendered prompt.
     pub prompt_text: String,
-    /// [`sha256_ids`] of it.
+    /// [`sha256_ids`] of the prompt.
     pub prompt_sha256: String,
 }
 
-/// How prompts are made.
+/// The settings for rendering prompts.
 pub struct Asking<'a> {
     pub policy: &'a Policy,
     pub prior: &'a PriorPrompt,
-    /// Start responses with the prior prompt's opening tag.
+    /// Start completions with the prior prompt's opening tag.
     pub prefill: bool,
     pub style: &'a Style,
     pub seed: u64,

@@ -1,4 +1,4 @@
-//! Completes prompts with a model in this process.
+//! Generates samples with a model in this process.
 
 use anyhow::Result;
 
@@ -7,11 +7,11 @@ use crate::model::lora::Adapter;
 use crate::rollout::policy::Policy;
 use crate::rollout::{self, Completion, EVALUATION_STEP, Engine, Finish, Prompt, RolloutRequest};
 
-/// The group engine. It is asked for whole groups: an interrupted group is drawn again, and what was kept of it stays.
+/// Uses the group engine, which generates complete groups. An interrupted group is generated again; its stored samples are kept.
 pub struct Local<'a> {
     pub engine: Box<dyn Engine + 'a>,
     pub adapter: Option<&'a Adapter>,
-    /// Its stop strings are those of [`Draw::stop`].
+    /// Its stop strings must be those of [`Draw::stop`].
     pub policy: &'a Policy,
 }
 
@@ -36,7 +36,7 @@ impl Completer for Local<'_> {
     }
 }
 
-/// Takes the wanted samples out of groups that have ended.
+/// Selects the requested samples of complete groups.
 struct Groups<'a> {
     jobs: &'a [EvalJob<'a>],
     policy: &'a Policy,

@@ -1,4 +1,4 @@
-//! `rft eval --bench ...` without its output: loads a model and benchmarks, checks them, and evaluates one after the other.
+//! `rft eval --bench ...` without its output: loads and checks a model and benchmarks, and evaluates them one after the other.
 
 use std::path::{Path, PathBuf};
 
@@ -24,57 +24,57 @@ use crate::rollout::policy::Policy;
 use crate::run::trained::{Trained, prior_prompt};
 use crate::server::ServerOptions;
 
-/// The options of an evaluation that are not in the configuration.
+/// The request, in addition to the configuration.
 pub struct EvalRequest {
     /// Benchmarks by name, or data files.
     pub bench: Vec<String>,
     pub profile: Profile,
-    /// The user named no prior prompt: that of the run whose adapter is evaluated counts.
+    /// The user did not set a prior prompt, so the training prompt of the adapter's run is used.
     pub default_prompt: bool,
-    /// A server that completes, instead of this process.
+    /// A server that generates the completions instead of this process.
     pub server: Option<Server>,
-    /// Unset: the profile's, as with the next three.
+    /// Default: the profile's. This also applies to the next three.
     pub samples: Option<usize>,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
     pub max_tokens: Option<usize>,
     pub seed: u64,
-    /// Ask only the first questions of each benchmark.
+    /// Evaluate only this number of first questions of each benchmark.
     pub limit: Option<usize>,
-    /// Folder with data files, looked at before the hub.
+    /// Folder with data files, which is searched before the Hub.
     pub data_dir: Option<PathBuf>,
     /// Columns of a data file.
     pub question_column: Option<String>,
     pub answer_column: Option<String>,
-    /// File with the words around a question instead of the profile's.
+    /// A file with a template for questions, instead of the profile's.
     pub prompt_template: Option<PathBuf>,
-    /// Folder to write to. Unset: a folder in `evals`, named after the model, the prompt and the profile.
+    /// Output folder. Default: a folder in `evals`, named after the model and the settings.
     pub out: Option<PathBuf>,
     pub unsafe_local_exec: bool,
 }
 
-/// A server with OpenAI's completions protocol.
+/// A server with OpenAI's completions API.
 pub struct Server {
     pub url: String,
-    /// Unset: the only model that it serves.
+    /// Default: the only model of the server.
     pub model: Option<String>,
-    /// Requests in flight at a time.
+    /// Maximum number of requests in flight.
     pub concurrency: usize,
 }
 
-/// Where completions come from.
+/// The source of completions.
 enum CompletionSource {
     Here(Device),
     Server(Endpoint),
 }
 
-/// The same, ready to complete.
+/// The loaded source of completions.
 enum LoadedCompleter {
     Here { loaded: Box<LoadedModel>, adapter: Option<Adapter> },
     Server(Endpoint),
 }
 
-/// A benchmark with its questions, ready to be asked.
+/// A benchmark with its rendered questions.
 struct Ready {
     benchmark: Benchmark,
     style: Style,
@@ -84,7 +84,7 @@ struct Ready {
     limit: usize,
 }
 
-/// An evaluation that could start: the model is loaded, and every prompt rendered.
+/// An evaluation that is ready to start: the model is loaded, and all prompts are rendered.
 pub struct EvalSession {
     model: LoadedCompleter,
     policy: Policy,
@@ -93,13 +93,13 @@ pub struct EvalSession {
     seed: u64,
     ready: Vec<Ready>,
     pub folder: EvalFolder,
-    /// Of the algorithms that multiply on a GPU.
+    /// Warnings about the matrix product algorithms on a GPU.
     pub warning: Option<String>,
 }
 
 impl EvalSession {
-    /// Checks all that can be refused before a model is loaded, then loads it. `fetch` downloads the configured model where it
-    /// is not in the cache, or refuses to.
+    /// Checks everything that can be checked without the model, then loads the model. `fetch` downloads the configured model if it
+    /// is not in the cache, or returns an error.
     pub fn open(
         request: &EvalRequest,
         config: &RunConfig,
@@ -121,7 +121,9 @@ impl EvalSession {
         for (benchmark, style, set, grader) in sets {
             let prefill = config.prompt.prefill;
             let asking = Asking { policy: &policy, prior: &prior, prefill, style: &style, seed: request.seed };
-            let asked = asking.all(&set, benchmark.kind).with_context(|| format!("ask `{}`", benchmark.name))?;
+            let asked = asking
+                .all(&set, benchmark.kind)
+                .with_context(|| format!("render the questions of `{}`", benchmark.name))?;
             let limit = request.limit.unwrap_or(asked.len()).min(asked.len());
             let context = source.config.max_position_embeddings;
             let style = within(style, request.max_tokens.is_some(), &asked[..limit], context, &benchmark.name)?;
@@ -169,7 +171,7 @@ impl EvalSession {
         self.ready.iter().map(|ready| ready.benchmark.name.clone()).collect()
     }
 
-    /// Generates the missing samples of the benchmark at `place`, and scores them.
+    /// Generates missing samples of the benchmark with the index `place`, and scores them.
     pub fn evaluate(&mut self, place: usize, show: &mut dyn Show) -> Result<EvalOutcome> {
         let Ready { benchmark, style, set, grader, asked, limit } = &self.ready[place];
         self.policy.stop_strings = self.own_stop_strings.iter().chain(&style.stop).cloned().collect();
@@ -204,7 +206,7 @@ fn connect(server: &Server) -> Result<Endpoint> {
     Endpoint::connect(&options, server.model.as_deref())
 }
 
-/// The questions that `name` means, how they are asked and what grades the answers.
+/// The questions of the benchmark `name`, their settings and their grader.
 fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
     let mut benchmark = bench::find(name)?;
     if let QuestionOrigin::File(file) = &mut benchmark.origin {
@@ -216,13 +218,13 @@ fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Gra
     style.temperature = request.temperature.unwrap_or(style.temperature);
     style.top_p = request.top_p.unwrap_or(style.top_p);
     style.max_tokens = request.max_tokens.unwrap_or(style.max_tokens);
-    ensure!(style.samples > 0, "`--samples` must be 1 or more");
-    ensure!(style.temperature >= 0.0 && style.temperature.is_finite(), "`--temperature` must be 0 or more");
-    ensure!(style.top_p > 0.0 && style.top_p <= 1.0, "`--top-p` must be above 0 and not above 1");
-    ensure!(style.max_tokens > 0 && request.limit != Some(0), "`--max-tokens` and `--limit` must be 1 or more");
+    ensure!(style.samples > 0, "`--samples` must be at least 1");
+    ensure!(style.temperature >= 0.0 && style.temperature.is_finite(), "`--temperature` must be at least 0");
+    ensure!(style.top_p > 0.0 && style.top_p <= 1.0, "`--top-p` must be above 0 and at most 1");
+    ensure!(style.max_tokens > 0 && request.limit != Some(0), "`--max-tokens` and `--limit` must be at least 1");
     if style.temperature == 0.0 && style.samples > 1 {
         bail!(
-            "{} samples at temperature 0 would all be the same\nhint: give --samples 1, or a --temperature above 0",
+            "all {} samples at temperature 0 would be the same\nhint: set --samples 1, or a --temperature above 0",
             style.samples
         );
     }
@@ -230,7 +232,7 @@ fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Gra
         let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
         ensure!(
             text.matches("{question}").count() == 1,
-            "`{}` has to hold `{{question}}` once: that is where the question goes",
+            "`{}` must contain `{{question}}` exactly once, at the position of the question",
             path.display()
         );
         style.template = text.strip_suffix('\n').unwrap_or(&text).to_owned();
@@ -241,20 +243,20 @@ fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Gra
     Ok((benchmark, style, set, grader))
 }
 
-/// The style with the longest answer that the model's context leaves room for.
+/// The style, with the maximum completion length limited by the model's context.
 fn within(style: Style, asked_for: bool, asked: &[EvalQuestion], context: usize, name: &str) -> Result<Style> {
     let longest = asked.iter().map(|it| it.prompt.ids.len()).max().unwrap_or(0);
     let room = context.saturating_sub(longest);
     ensure!(
         room > 0 && (!asked_for || style.max_tokens <= room),
-        "the longest prompt of `{name}` has {longest} tokens, which leaves {room} of the model's {context} for an answer\n\
+        "the longest prompt of `{name}` has {longest} tokens, which leaves {room} of the model's {context} for a completion\n\
          hint: {}",
-        if room > 0 { format!("lower --max-tokens to {room}") } else { "the model is too small for it".to_owned() }
+        if room > 0 { format!("lower --max-tokens to {room}") } else { "use a model with a longer context".to_owned() }
     );
     Ok(Style { max_tokens: style.max_tokens.min(room), ..style })
 }
 
-/// Positions that the longest prompt and answer need.
+/// Number of positions for the longest prompt and its completion.
 fn positions(ready: &[Ready]) -> usize {
     let longest = |it: &Ready| {
         let prompt = it.asked[..it.limit].iter().map(|asked| asked.prompt.ids.len()).max().unwrap_or(0);
@@ -272,7 +274,7 @@ fn sampling(style: &Style, rollout: &RolloutSection) -> Sampling {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "all that a sample depends on")]
+#[allow(clippy::too_many_arguments, reason = "everything that a sample depends on")]
 fn identity(
     request: &EvalRequest,
     config: &RunConfig,
@@ -317,7 +319,7 @@ fn identity(
     })
 }
 
-/// `evals/MODEL[-ADAPTER]-PROMPT-PROFILE-HASH`: the same command finds the same folder again.
+/// `evals/MODEL[-ADAPTER]-PROMPT-PROFILE-HASH`. The same command uses the same folder again.
 fn default_folder(identity: &Identity) -> Result<PathBuf> {
     let model = Path::new(&identity.model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let parts = [Some(model), identity.adapter.clone(), Some(identity.ppe.clone()), Some(identity.profile.clone())];

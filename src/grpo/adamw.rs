@@ -1,8 +1,8 @@
-//! AdamW on flat f32 storage, and the global norm its gradient is clipped by.
+//! AdamW on flat f32 storage, and the global gradient norm for clipping.
 //!
 //! Loshchilov and Hutter, "Decoupled weight decay regularization" (arXiv 1711.05101), in the form and with the bias
-//! correction of PyTorch. One pass over memory reads parameter, gradient and both moments and writes all but the
-//! gradient: 28 bytes a parameter, which is what bounds its speed.
+//! correction of PyTorch. One pass over memory reads parameter, gradient and both moments, and writes all of them
+//! except the gradient: 28 bytes per parameter, which limits its speed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,20 +13,20 @@ use rayon::prelude::*;
 /// Elements of one unit of work. Fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 16 * 1024;
 
-/// Places of the named tensors in flat storage; the map gives them in name order.
+/// Ranges of the named tensors in flat storage; the map's keys are in name order.
 pub type ParameterLayout = BTreeMap<String, Range<usize>>;
 
 /// Moments of every parameter and the number of steps taken.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamW {
-    /// Running mean of the gradient.
+    /// Running mean of the gradients.
     pub m: Vec<f32>,
-    /// Running mean of its square.
+    /// Running mean of their squares.
     pub v: Vec<f32>,
     pub step: u64,
 }
 
-/// Numbers of one step.
+/// Hyperparameters of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyper {
     pub lr: f64,
@@ -41,13 +41,13 @@ impl AdamW {
         Self { m: vec![0.0; parameters], v: vec![0.0; parameters], step: 0 }
     }
 
-    /// Moves `params` by one step along `grad_scale * grads`.
+    /// Updates `params` by one step with `grad_scale * grads`.
     ///
     /// # Panics
-    /// When the slices differ in length from the moments.
+    /// If the lengths of the slices differ from those of the moments.
     pub fn step(&mut self, params: &mut [f32], grads: &[f32], hyper: &Hyper, grad_scale: f32) {
-        assert_eq!(params.len(), self.m.len(), "one pair of moments a parameter");
-        assert_eq!(grads.len(), self.m.len(), "one gradient a parameter");
+        assert_eq!(params.len(), self.m.len(), "one pair of moments per parameter");
+        assert_eq!(grads.len(), self.m.len(), "one gradient per parameter");
         self.step += 1;
         let step = UpdateConstants::new(hyper, self.step, grad_scale);
         let moments = self.m.par_chunks_mut(CHUNK).zip(self.v.par_chunks_mut(CHUNK));
@@ -58,7 +58,7 @@ impl AdamW {
             .for_each(|((params, grads), (m, v))| step.apply(params, grads, m, v));
     }
 
-    /// Moments by tensor: `exp_avg.NAME` and `exp_avg_sq.NAME`, PyTorch's words for them. [`AdamW::step`] is apart.
+    /// Moments by tensor: `exp_avg.NAME` and `exp_avg_sq.NAME`, as in PyTorch. [`AdamW::step`] is not included.
     pub fn state(&self, layout: &ParameterLayout) -> BTreeMap<String, Vec<f32>> {
         let moments = [("exp_avg", &self.m), ("exp_avg_sq", &self.v)];
         let pieces = moments.iter().flat_map(|(moment, values)| {
@@ -67,17 +67,18 @@ impl AdamW {
         pieces.collect()
     }
 
-    /// Takes back what [`AdamW::state`] gave. Every tensor of `layout` has to be there, in its size, and no other.
+    /// Restores what [`AdamW::state`] returned. Every tensor of `layout` must exist with its size, and there must be no
+    /// other.
     pub fn from_state(state: &BTreeMap<String, Vec<f32>>, layout: &ParameterLayout, step: u64) -> Result<Self> {
         let mut adamw = Self::new(layout.values().map(|range| range.end).max().unwrap_or(0));
         for (moment, values) in [("exp_avg", &mut adamw.m), ("exp_avg_sq", &mut adamw.v)] {
             for (name, range) in layout {
                 let name = format!("{moment}.{name}");
-                let piece = state.get(&name).with_context(|| format!("optimiser state has no tensor `{name}`"))?;
+                let piece = state.get(&name).with_context(|| format!("optimizer state has no tensor `{name}`"))?;
                 ensure!(
                     piece.len() == range.len(),
-                    "optimiser state `{name}` has {} values where the adapter has {}\n\
-                     hint: the checkpoint is of another model or LoRA configuration",
+                    "optimizer state `{name}` has {} values, but the adapter has {}\n\
+                     hint: use a checkpoint of the same model and LoRA configuration",
                     piece.len(),
                     range.len(),
                 );
@@ -86,8 +87,8 @@ impl AdamW {
         }
         ensure!(
             state.len() == 2 * layout.len(),
-            "optimiser state has {} tensors where the adapter needs {}\n\
-             hint: the checkpoint is of another model or LoRA configuration",
+            "optimizer state has {} tensors, but the adapter needs {}\n\
+             hint: use a checkpoint of the same model and LoRA configuration",
             state.len(),
             2 * layout.len(),
         );
@@ -137,21 +138,22 @@ impl UpdateConstants {
     }
 }
 
-/// Euclidean norm of the gradients in `ranges`, which the caller gives in name order. Squares are summed in f64 by
-/// fixed chunks, then in order, so the result is the same with any number of threads. Not finite where a gradient is not.
+/// Euclidean norm of the gradients in `ranges`, which the caller passes in name order. Squares are summed in f64 in
+/// fixed chunks, then in order, so the result does not depend on the number of threads. Not finite if a gradient is
+/// not.
 pub fn global_norm(grads: &[f32], ranges: &[Range<usize>]) -> f64 {
     let chunks: Vec<&[f32]> = ranges.iter().flat_map(|range| grads[range.clone()].chunks(CHUNK)).collect();
     let squares: Vec<f64> = chunks.par_iter().map(|chunk| sum_of_squares(chunk)).collect();
     squares.iter().sum::<f64>().sqrt()
 }
 
-/// What gradients of norm `norm` are multiplied by so that it does not pass `max_norm`: PyTorch's `clip_grad_norm_`.
-/// A `max_norm` of 0 switches clipping off.
+/// The factor that reduces gradients of norm `norm` to at most `max_norm`, as in PyTorch's `clip_grad_norm_`.
+/// A `max_norm` of 0 disables clipping.
 pub fn clip_scale(norm: f64, max_norm: f64) -> f32 {
     if max_norm == 0.0 { 1.0 } else { (max_norm / (norm + 1e-6)).min(1.0) as f32 }
 }
 
-/// Eight sums side by side, so that an addition need not wait for the one before.
+/// Eight independent sums, so that an addition does not wait for the previous one.
 fn sum_of_squares(values: &[f32]) -> f64 {
     let mut sums = [0.0_f64; 8];
     let (blocks, rest) = values.as_chunks::<8>();
@@ -177,7 +179,7 @@ mod tests {
 
     fn assert_close(actual: &[f32], expected: &[f32]) {
         for (a, e) in actual.iter().zip(expected) {
-            assert!((a - e).abs() <= 1e-6 * e.abs().max(1e-3), "{actual:?} is not {expected:?}");
+            assert!((a - e).abs() <= 1e-6 * e.abs().max(1e-3), "{actual:?} expected {expected:?}");
         }
     }
 
@@ -186,7 +188,7 @@ mod tests {
         (0..count as u64).map(|i| stream.normal(i) as f32).collect()
     }
 
-    /// Values of torch 2.15's `AdamW` (neither foreach nor fused) with [`HYPER`].
+    /// Values from torch 2.15's `AdamW` (neither foreach nor fused) with [`HYPER`].
     #[test]
     fn equals_torch() {
         let mut params = [0.5, -1.25, 0.0, 3.0, -0.001];
@@ -213,7 +215,7 @@ mod tests {
         assert_eq!((a, scaled), (b, plain));
     }
 
-    /// 0.6 and 0.8 less a millionth part: torch's `clip_grad_norm_` of (3, 4) to 1; a norm of 0.5 is left alone.
+    /// 0.6 and 0.8 minus a millionth part: torch's `clip_grad_norm_` of (3, 4) to 1; a norm of 0.5 is unchanged.
     #[test]
     fn clipping_equals_torch() {
         let norm = global_norm(&[3.0, 4.0], &[0..1, 1..2]);
@@ -226,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn norm_counts_the_ranges_alone_and_shows_what_is_not_finite() {
+    fn norm_covers_only_the_ranges_and_shows_values_that_are_not_finite() {
         let mut grads = vec![1.0_f32; 3 * CHUNK];
         let (all, half) = (0..3 * CHUNK, 0..CHUNK / 2);
         assert_eq!(global_norm(&grads, &[half, CHUNK..2 * CHUNK]), (1.5 * CHUNK as f64).sqrt());
         assert_eq!(global_norm(&grads, &[]), 0.0);
         grads[CHUNK] = f32::NAN;
         assert!(global_norm(&grads, from_ref(&all)).is_nan());
-        grads[CHUNK] = 1e30; // its square is no f32
+        grads[CHUNK] = 1e30; // its square exceeds f32
         assert!((global_norm(&grads, from_ref(&all)) / 1e30 - 1.0).abs() < 1e-6);
     }
 
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn state_returns_by_name() {
+    fn state_is_restored_by_name() {
         let layout = ParameterLayout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..5)]);
         let (mut adamw, mut params) = (AdamW::new(5), values(5, 4));
         adamw.step(&mut params, &values(5, 5), &HYPER, 1.0);
@@ -263,9 +265,9 @@ mod tests {
 
         let message = |state, layout| AdamW::from_state(state, layout, 1).unwrap_err().to_string();
         let smaller = ParameterLayout::from([("a".to_owned(), 3..5)]);
-        assert!(message(&state, &smaller).contains("has 4 tensors where the adapter needs 2"));
+        assert!(message(&state, &smaller).contains("has 4 tensors, but the adapter needs 2"));
         let wider = ParameterLayout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..6)]);
-        assert!(message(&state, &wider).contains("`exp_avg.a` has 2 values where the adapter has 3"));
+        assert!(message(&state, &wider).contains("`exp_avg.a` has 2 values, but the adapter has 3"));
         let other = ParameterLayout::from([("c".to_owned(), 0..5)]);
         assert!(message(&state, &other).contains("no tensor `exp_avg.c`"));
     }

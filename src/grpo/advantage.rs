@@ -1,35 +1,35 @@
-//! From the rewards of a group to the advantage of each of its completions.
+//! Computes the advantage of each completion from the rewards of its group.
 
 use std::collections::BTreeMap;
 
 use crate::config::ScaleRewards;
 use crate::stats::{mean, sample_std};
 
-/// Added to the standard deviation before dividing by it, so that a nearly flat group is not blown up. TRL's value.
+/// Added to the standard deviation before dividing by it, to bound the advantages of a nearly flat group. TRL's value.
 const EPSILON: f64 = 1e-4;
 
-/// What [`advantages`] finds in the rewards of one rollout batch.
+/// The result of [`advantages`] for one rollout batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
-    /// One advantage a completion, in the shape of the rewards: (groups, completions).
+    /// One advantage per completion, in the shape of the rewards: (groups, completions).
     pub values: Vec<Vec<f32>>,
     /// Mean over all completions of the batch.
     pub reward_mean: f64,
-    /// Unbiased standard deviation over all completions of the batch, not the mean of the groups' (as TRL logs it).
+    /// Unbiased standard deviation over all completions of the batch, not the mean over groups (as TRL logs it).
     pub reward_std: f64,
     /// Groups whose rewards are all equal; their advantages are exactly zero.
     pub flat_groups: usize,
 }
 
-/// Advantages of a rollout batch: each reward less its group's mean, divided as `scale` says.
+/// Advantages of a rollout batch: each reward minus its group's mean, divided according to `scale`.
 ///
 /// With [`ScaleRewards::Group`] the divisor is the unbiased standard deviation of the group (DeepSeekMath,
-/// arXiv 2402.03300), with [`ScaleRewards::Batch`] that of all rewards of the batch (arXiv 2508.08221), and with
-/// [`ScaleRewards::None`] there is none (Dr. GRPO, arXiv 2503.20783: dividing favours questions that are nearly always
-/// or nearly never solved).
+/// arXiv 2402.03300), with [`ScaleRewards::Batch`] that of all rewards of the batch (arXiv 2508.08221). With
+/// [`ScaleRewards::None`] there is no division (Dr. GRPO, arXiv 2503.20783: dividing favors questions that are nearly
+/// always or nearly never solved).
 ///
-/// A group is flat when its rewards are equal to the last bit. Such a group gets exact zeros: the rounding of its mean
-/// would otherwise leave residues that are divided by almost nothing.
+/// A group is flat if its rewards are bitwise equal. Its advantages are exactly zero: the rounding of the mean would
+/// otherwise leave residues that are divided by almost zero.
 pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
     let (reward_mean, reward_std) = mean_and_std(&rewards.concat());
     let mut flat_groups = 0;
@@ -52,13 +52,14 @@ pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
     Advantages { values, reward_mean, reward_std, flat_groups }
 }
 
-/// True where no completion did better than another, so that the group teaches nothing. A lone completion is flat.
+/// True if no completion has a higher reward than another, so that the group has no gradient. A single completion is
+/// flat.
 pub fn is_flat(rewards: &[f64]) -> bool {
     rewards.windows(2).all(|pair| pair[0] == pair[1])
 }
 
 impl Advantages {
-    /// `reward`, `reward_std` and `frac_reward_zero_std`, named as in TRL.
+    /// `reward`, `reward_std` and `frac_reward_zero_std`, TRL's names.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         BTreeMap::from([
             ("reward".to_owned(), self.reward_mean),
@@ -86,7 +87,7 @@ mod tests {
     fn assert_close(actual: &[f32], expected: &[f64]) {
         assert_eq!(actual.len(), expected.len());
         for (a, e) in actual.iter().zip(expected) {
-            assert!((f64::from(*a) - e).abs() < 1e-6, "{actual:?} is not {expected:?}");
+            assert!((f64::from(*a) - e).abs() < 1e-6, "{actual:?} expected {expected:?}");
         }
     }
 
@@ -100,7 +101,7 @@ mod tests {
 
     /// Rewards 0, 2, 4, 4 in two groups: batch mean 5/2, squares 6.25 + 0.25 + 2.25 + 2.25 = 11, variance 11/3.
     #[test]
-    fn batch_scale_divides_every_group_by_the_same() {
+    fn batch_scale_divides_every_group_by_the_same_deviation() {
         let rewards = [vec![0.0, 2.0], vec![4.0, 4.0]];
         let divisor = (11.0_f64 / 3.0).sqrt() + 1e-4;
         let found = advantages(&rewards, ScaleRewards::Batch);
@@ -110,7 +111,7 @@ mod tests {
         assert_close(&advantages(&rewards, ScaleRewards::None).values[0], &[-1.0, 1.0]);
     }
 
-    /// The mean of eight times 0.1 is not 0.1 in floating point; a flat group is zero all the same.
+    /// In floating point, the mean of eight times 0.1 is not 0.1; the advantages of a flat group are zero anyway.
     #[test]
     fn flat_groups_are_exactly_zero_and_counted() {
         for scale in [ScaleRewards::Group, ScaleRewards::Batch, ScaleRewards::None] {

@@ -1,19 +1,20 @@
-//! Why a run learns nothing, in words: what the rewards, the lengths and the gradient of a step say, and what to change.
+//! Diagnoses when a run learns nothing: what the rewards, the lengths and the gradient of a step show, and what to
+//! change.
 //!
-//! Each finding is a plain function of the facts. [`Guard`] only counts how often in a row it was found: it speaks
-//! the first time and at every tenth, and ends the run at the third update whose loss or gradient is not finite.
+//! Each finding is a plain function of the facts. [`Guard`] only counts how many times in a row it was found: it
+//! reports the first time and every tenth, and ends the run at the third update whose loss or gradient is not finite.
 
-/// Updates in a row with a loss or gradient that is not finite, at which a run stops.
+/// Number of consecutive updates with a loss or gradient that is not finite, after which a run stops.
 pub const NON_FINITE_LIMIT: usize = 3;
 
-/// A standing finding is repeated after so many steps.
+/// A finding that persists is reported again after this number of steps.
 const REPEAT: usize = 10;
 
-/// Share of truncated completions from which on the length is taken for the cause. A run where all but a few
-/// completions are cut learns next to nothing, although the few keep the share below one.
+/// Share of truncated completions above which the length is reported as the cause. A run in which nearly all
+/// completions are truncated learns almost nothing, although the share is below one.
 const TRUNCATED_SHARE: f64 = 0.9;
 
-/// A finding and the way out. As an error it reads like every other: the message, then a line with the hint.
+/// A finding and what to do about it. It prints like every other error: the message, then a line with the hint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}\nhint: {hint}")]
 pub struct Advice {
@@ -21,14 +22,14 @@ pub struct Advice {
     pub hint: String,
 }
 
-/// What a rollout batch showed.
+/// Facts about a rollout batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RolloutFacts {
     pub groups: usize,
     /// Groups whose rewards are all equal.
     pub flat_groups: usize,
     pub completions: usize,
-    /// Completions cut at `max_completion_length`.
+    /// Completions truncated at `max_completion_length`.
     pub truncated: usize,
     pub max_completion_length: usize,
     /// Smallest and largest reward of all completions.
@@ -36,29 +37,29 @@ pub struct RolloutFacts {
     pub highest_reward: f64,
 }
 
-/// What one optimiser step did.
+/// Facts about one optimizer step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpdateFacts {
     pub learning_rate: f64,
     pub grad_norm: f64,
-    /// Completions of the update that should have a gradient: neither masked nor of zero advantage.
+    /// Completions of the update that should have a gradient: neither masked nor with an advantage of zero.
     pub completions_with_signal: usize,
-    /// True where the step changed any element of any B of the adapter.
+    /// True if the step changed any element of any B of the adapter.
     pub lora_b_moved: bool,
 }
 
 /// What to do with a computed gradient.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gradient {
-    /// It is finite: take the step.
+    /// It is finite: apply the step.
     Sound,
-    /// Leave the adapter and the optimiser as they are, keep the batch for the user, and go on.
+    /// Leave the adapter and the optimizer unchanged, save the batch for the user, and continue.
     Skip(Advice),
-    /// As [`Gradient::Skip`], and end the run with this error.
+    /// Like [`Gradient::Skip`], and end the run with this error.
     Stop(Advice),
 }
 
-/// Counts of findings in a row.
+/// How many times in a row each finding occurred.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     truncated: usize,
@@ -68,15 +69,15 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Once for each rollout batch, after its rewards.
+    /// Called once per rollout batch, after its rewards.
     pub fn rollout(&mut self, facts: &RolloutFacts) -> Vec<Advice> {
         let truncated = speak(&mut self.truncated, too_long(facts));
-        // A flat batch of cut completions has one cause, not two.
+        // A flat batch of truncated completions has one cause, not two.
         let flat = speak(&mut self.flat, if self.truncated > 0 { None } else { nothing_to_compare(facts) });
         truncated.into_iter().chain(flat).collect()
     }
 
-    /// Once for each update, between the gradient and the optimiser's step.
+    /// Called once per update, between the gradient and the optimizer's step.
     pub fn gradient(&mut self, loss: f64, grad_norm: f64) -> Gradient {
         let Some(advice) = not_finite(loss, grad_norm) else {
             self.non_finite = 0;
@@ -92,30 +93,30 @@ impl Guard {
         })
     }
 
-    /// Once for each update, after the optimiser's step.
+    /// Called once per update, after the optimizer's step.
     pub fn update(&mut self, facts: &UpdateFacts) -> Option<Advice> {
         speak(&mut self.unmoved, adapter_unmoved(facts))
     }
 }
 
-/// Counts a finding, and lets it through the first time and at every tenth in a row.
+/// Counts a finding, and returns it the first time and every tenth time in a row.
 fn speak(streak: &mut usize, finding: Option<Advice>) -> Option<Advice> {
     *streak = if finding.is_some() { *streak + 1 } else { 0 };
     finding.filter(|_| *streak == 1 || streak.is_multiple_of(REPEAT))
 }
 
-/// Most completions never reach their answer.
+/// Most completions do not reach their answer.
 pub fn too_long(facts: &RolloutFacts) -> Option<Advice> {
     let RolloutFacts { completions, truncated, max_completion_length, .. } = facts;
     (*completions > 0 && *truncated as f64 >= TRUNCATED_SHARE * *completions as f64).then(|| Advice {
-        message: format!("{truncated} of {completions} completions were cut at {max_completion_length} tokens"),
-        hint: "raise `rollout.max_completion_length`; or, if completions.jsonl shows text that goes on after its \
-               answer, name what ends it in `rollout.stop`"
+        message: format!("{truncated} of {completions} completions were truncated at {max_completion_length} tokens"),
+        hint: "raise `rollout.max_completion_length`; or, if completions.jsonl shows text after the \
+               answer, add the string that ends it to `rollout.stop`"
             .to_owned(),
     })
 }
 
-/// No group has a completion that did better than another, so no advantage differs from zero.
+/// In every group all completions have the same reward, so all advantages are zero.
 pub fn nothing_to_compare(facts: &RolloutFacts) -> Option<Advice> {
     let RolloutFacts { groups, flat_groups, completions, lowest_reward, highest_reward, .. } = facts;
     if *groups == 0 || flat_groups < groups {
@@ -124,30 +125,30 @@ pub fn nothing_to_compare(facts: &RolloutFacts) -> Option<Advice> {
     let advice = |message: String, hint: &str| Some(Advice { message, hint: hint.to_owned() });
     if completions <= groups {
         return advice(
-            "a group of one completion has nothing to compare it with".to_owned(),
+            "each group has only one completion, so there is nothing to compare it with".to_owned(),
             "set `rollout.num_generations` to 2 or more",
         );
     }
     if lowest_reward < highest_reward {
         return advice(
-            format!("in each of the {groups} groups all rewards are equal, though groups differ"),
-            "completions of a question come out alike: raise `rollout.temperature` or `rollout.num_generations`",
+            format!("in each of the {groups} groups all rewards are equal, but groups differ"),
+            "the completions of a question are too similar: raise `rollout.temperature` or `rollout.num_generations`",
         );
     }
     if *highest_reward <= 0.0 {
         return advice(
-            format!("none of {completions} completions earned any reward"),
-            "read a few in completions.jsonl: is the answer in a \\boxed{}, in the form that the prior prompt asks \
-             for? if it is, take easier questions or raise `rollout.num_generations`",
+            format!("none of {completions} completions earned a reward"),
+            "read some in completions.jsonl: is the answer in a \\boxed{}, in the format that the prior prompt asks \
+             for? if so, use easier questions or raise `rollout.num_generations`",
         );
     }
     advice(
         format!("all {completions} completions earned the same reward, {highest_reward}"),
-        "nothing is left to learn from these questions: take harder ones, or raise `rollout.num_generations`",
+        "there is nothing to learn from these questions: use harder ones, or raise `rollout.num_generations`",
     )
 }
 
-/// A loss or gradient that would spoil the adapter for good.
+/// A loss or gradient that would corrupt the adapter permanently.
 pub fn not_finite(loss: f64, grad_norm: f64) -> Option<Advice> {
     let (what, value) = match (loss.is_finite(), grad_norm.is_finite()) {
         (true, true) => return None,
@@ -156,20 +157,20 @@ pub fn not_finite(loss: f64, grad_norm: f64) -> Option<Advice> {
     };
     Some(Advice {
         message: format!("the {what} is {value}, so the update was skipped"),
-        hint: "lower `train.learning_rate` or `train.max_grad_norm`; if it is the very first update, the model's \
-               files are damaged or of a kind that is not supported"
+        hint: "lower `train.learning_rate` or `train.max_grad_norm`; if this is the first update, the model's \
+               files may be damaged or in an unsupported format"
             .to_owned(),
     })
 }
 
-/// A step that should have changed the adapter and did not.
+/// A step that should have changed the adapter but did not.
 pub fn adapter_unmoved(facts: &UpdateFacts) -> Option<Advice> {
-    // Warm-up starts at rate zero, and a batch without signal has its own words.
+    // The warm-up starts at learning rate zero, and a batch without signal has its own message.
     if facts.lora_b_moved || facts.learning_rate == 0.0 || facts.completions_with_signal == 0 {
         return None;
     }
     let message = |cause: &str| {
-        format!("{} completions have an advantage, but LoRA B did not move: {cause}", facts.completions_with_signal)
+        format!("{} completions have an advantage, but LoRA B did not change: {cause}", facts.completions_with_signal)
     };
     Some(if facts.grad_norm == 0.0 {
         Advice {
@@ -180,8 +181,8 @@ pub fn adapter_unmoved(facts: &UpdateFacts) -> Option<Advice> {
         }
     } else {
         Advice {
-            message: message(&format!("a step at rate {:e} is lost in rounding", facts.learning_rate)),
-            hint: "raise `train.learning_rate`; LoRA wants about ten times what a full fine-tune does".to_owned(),
+            message: message(&format!("a step with learning rate {:e} is lost in rounding", facts.learning_rate)),
+            hint: "raise `train.learning_rate`; LoRA needs about ten times the rate of full fine-tuning".to_owned(),
         }
     })
 }
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_step_says_nothing() {
+    fn a_normal_step_has_no_findings() {
         let mut guard = Guard::default();
         assert_eq!(guard.rollout(&rollout()), []);
         assert_eq!(guard.gradient(0.0, 0.5), Gradient::Sound);
@@ -224,28 +225,32 @@ mod tests {
     }
 
     #[test]
-    fn flat_groups_are_told_apart_by_cause() {
+    fn flat_groups_are_distinguished_by_cause() {
         let flat = RolloutFacts { flat_groups: 4, ..rollout() };
-        assert_says(nothing_to_compare(&flat), "though groups differ", "rollout.temperature");
+        assert_says(nothing_to_compare(&flat), "but groups differ", "rollout.temperature");
         let wrong = RolloutFacts { highest_reward: 0.0, ..flat.clone() };
         assert_says(nothing_to_compare(&wrong), "none of 32 completions", "\\boxed{}");
         let right = RolloutFacts { lowest_reward: 1.0, ..flat.clone() };
         assert_says(nothing_to_compare(&right), "the same reward, 1", "harder");
         let alone = RolloutFacts { completions: 4, ..flat };
-        assert_says(nothing_to_compare(&alone), "one completion", "rollout.num_generations");
+        assert_says(nothing_to_compare(&alone), "only one completion", "rollout.num_generations");
     }
 
     #[test]
-    fn truncation_is_named_before_flatness() {
+    fn truncation_is_reported_instead_of_flatness() {
         let cut = RolloutFacts { truncated: 29, flat_groups: 4, highest_reward: 0.0, ..rollout() };
         let found = Guard::default().rollout(&cut);
         assert_eq!(found.len(), 1);
-        assert_says(found.into_iter().next(), "29 of 32 completions were cut at 96", "rollout.max_completion_length");
+        assert_says(
+            found.into_iter().next(),
+            "29 of 32 completions were truncated at 96",
+            "rollout.max_completion_length",
+        );
         assert_eq!(too_long(&RolloutFacts { truncated: 28, ..cut }), None);
     }
 
     #[test]
-    fn an_unmoved_adapter_is_told_apart_by_cause() {
+    fn an_unchanged_adapter_is_distinguished_by_cause() {
         let stuck = UpdateFacts { lora_b_moved: false, ..update() };
         assert_says(adapter_unmoved(&stuck), "24 completions have an advantage", "train.learning_rate");
         let zero = UpdateFacts { grad_norm: 0.0, ..stuck.clone() };
@@ -272,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standing_finding_is_not_repeated_at_every_step() {
+    fn a_persistent_finding_is_not_repeated_at_every_step() {
         let mut guard = Guard::default();
         let stuck = UpdateFacts { lora_b_moved: false, ..update() };
         let spoken =

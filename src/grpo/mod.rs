@@ -1,9 +1,9 @@
-//! The mathematics of an update, and the words for one that teaches nothing.
+//! The math of an update, and the diagnoses of one that learns nothing.
 //!
-//! Plain functions on slices. One optimiser update goes through them in this order: [`advantage`] turns a rollout's
-//! rewards into one number a completion, [`objective`] turns log-probabilities and advantages into a loss and its derivative
-//! by each log-probability, the gradient pass carries those into the adapter, [`schedule`] and [`adamw`] move it, and
-//! [`guard`] says in words what went wrong.
+//! Plain functions on slices. One optimizer update uses them in this order: [`advantage`] turns a rollout's rewards
+//! into one number per completion, [`objective`] turns log-probabilities and advantages into a loss and its derivative
+//! with respect to each log-probability, the gradient pass backpropagates these to the adapter, [`schedule`] and
+//! [`adamw`] update it, and [`guard`] reports what went wrong.
 
 pub mod adamw;
 pub mod advantage;

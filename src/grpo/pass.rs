@@ -1,7 +1,7 @@
-//! The gradient pass: groups of one optimiser update ► packed micro-batches ► gradient of the adapter.
+//! The gradient pass: groups of one optimizer update ► packed micro-batches ► gradient of the adapter.
 
 use super::learner::{Learner, OutOfMemory};
-use super::objective::{CompletionTerms, Normaliser, Objective};
+use super::objective::{CompletionTerms, Normalizer, Objective};
 use super::totals::{SamplingGap, Totals};
 use crate::grpo::learner::Keep;
 use crate::model::lora::Adapter;
@@ -12,7 +12,7 @@ use anyhow::Result;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// How often a micro-batch that does not fit the device's memory is cut in half.
+/// How many times a micro-batch that does not fit in the device's memory is halved.
 const MAX_HALVINGS: usize = 3;
 
 /// A prompt and those of its completions that belong to the update.
@@ -25,7 +25,7 @@ pub struct TrainGroup<'a> {
 #[derive(Clone, Copy)]
 pub struct TrainCompletion<'a> {
     pub tokens: &'a [u32],
-    /// Log-probabilities recorded when the tokens were drawn.
+    /// Log-probabilities recorded when the tokens were sampled.
     pub logprobs: &'a [f32],
     pub advantage: f32,
     pub masked: bool,
@@ -44,42 +44,43 @@ impl<'a> TrainGroup<'a> {
     }
 }
 
-/// How the pass is cut and computed; none of it changes the result beyond rounding.
+/// How the pass is split and computed; none of it changes the result beyond rounding.
 #[derive(Clone, Copy, Debug)]
 pub struct PassPlan {
-    /// The temperature that the tokens were drawn at; log-probabilities are of logits / temperature.
+    /// The temperature that the tokens were sampled at; log-probabilities are of logits / temperature.
     pub temperature: f32,
-    /// Most rows of a packed micro-batch. A completion is atomic, so one that is longer is a micro-batch of its own.
+    /// Maximum rows of a packed micro-batch. A completion is never split, so a longer one is a micro-batch by itself.
     pub max_tokens: usize,
     pub gradient_checkpointing: bool,
-    /// The policy has moved since the tokens were drawn: the recorded log-probabilities are the old ones of the ratio.
-    /// Otherwise the ratio is exactly 1, and the recorded ones serve to measure the gap between sampler and trainer.
+    /// The policy has changed since the tokens were sampled: the recorded log-probabilities are the old ones of the
+    /// ratio. Otherwise the ratio is exactly 1, and the recorded ones are used to measure the gap between sampler and
+    /// trainer.
     pub off_policy: bool,
 }
 
-/// What a pass found beside the gradient.
+/// The results of a pass besides the gradient.
 #[derive(Clone, Debug, Default)]
 pub struct PassResult {
     pub totals: Totals,
-    /// |sampled - recomputed| log-probability of each token, where the policy has not moved since.
+    /// |sampled - recomputed| log-probability of each token, if the policy has not changed since.
     pub sampling_gap: SamplingGap,
     /// Completions whose gradient is not zero by construction.
     pub completions_with_signal: usize,
     pub micro_batches: usize,
-    /// Micro-batches that did not fit the device's memory and were cut in half.
+    /// Micro-batches that did not fit in the device's memory and were halved.
     pub out_of_memory: usize,
-    /// Rows that went through the decoder.
+    /// Rows that were computed in the decoder.
     pub rows: usize,
 }
 
-/// Adds the gradient of the update's loss to the learner's. `normaliser` is of all completions of the update, also of those left
-/// out here because their gradient is zero.
+/// Adds the gradient of the update's loss to the learner's. `normalizer` covers all completions of the update, also
+/// those left out here because their gradient is zero.
 pub fn gradient_pass(
     learner: &mut dyn Learner,
     adapter: &Adapter,
     groups: &[TrainGroup],
     objective: &Objective,
-    normaliser: &Normaliser,
+    normalizer: &Normalizer,
     plan: &PassPlan,
 ) -> Result<PassResult> {
     let mut result = PassResult::default();
@@ -89,10 +90,10 @@ pub fn gradient_pass(
     let mut waiting: VecDeque<(Micro, usize)> =
         micro_batches(groups, live, plan.max_tokens).into_iter().map(|micro| (micro, 0)).collect();
     while let Some((micro, halvings)) = waiting.pop_front() {
-        match micro_batch(learner, adapter, &micro, objective, normaliser, plan, &mut result) {
+        match micro_batch(learner, adapter, &micro, objective, normalizer, plan, &mut result) {
             Ok(()) => {}
-            // Nothing was added to the gradient yet, and the normaliser does not know of micro-batches: the same sum, in
-            // smaller parts.
+            // Nothing has been added to the gradient yet, and the normalizer does not depend on micro-batches: the
+            // smaller parts give the same sum.
             Err(error) if error.is::<OutOfMemory>() && halvings < MAX_HALVINGS && micro.ranges.len() > 1 => {
                 result.out_of_memory += 1;
                 let smaller = micro_batches(&micro.groups, |_| true, micro.pack.tokens.len().div_ceil(2));
@@ -101,7 +102,7 @@ pub fn gradient_pass(
             Err(error) if error.is::<OutOfMemory>() => {
                 let rows = micro.pack.tokens.len();
                 return Err(error.context(format!(
-                    "no room for a micro-batch of {rows} tokens, which cannot be cut further\n\
+                    "not enough memory for a micro-batch of {rows} tokens, which cannot be split further\n\
                      hint: lower `rollout.max_completion_length`, or set `train.gradient_checkpointing` to true"
                 )));
             }
@@ -111,7 +112,7 @@ pub fn gradient_pass(
     Ok(result)
 }
 
-/// Parts of groups, packed.
+/// Packed parts of groups.
 #[derive(Default)]
 struct Micro<'a> {
     pack: Pack,
@@ -133,8 +134,8 @@ impl<'a> Micro<'a> {
     }
 }
 
-/// Fills packs in order with the completions that are `live`; a group that does not fit goes on in the next pack, with its
-/// prompt repeated.
+/// Fills packs in order with the completions that are `live`; a group that does not fit continues in the next pack,
+/// with its prompt repeated.
 fn micro_batches<'a>(
     groups: &[TrainGroup<'a>],
     live: impl Fn(&TrainCompletion) -> bool,
@@ -152,7 +153,7 @@ fn micro_batches<'a>(
                 rows <= max_tokens
             });
             let count = match fits.count() {
-                // An empty pack takes a completion of any length.
+                // An empty pack accepts a completion of any length.
                 0 if micro.groups.is_empty() => 1,
                 count => count,
             };
@@ -174,7 +175,7 @@ fn micro_batch(
     adapter: &Adapter,
     micro: &Micro,
     objective: &Objective,
-    normaliser: &Normaliser,
+    normalizer: &Normalizer,
     plan: &PassPlan,
     result: &mut PassResult,
 ) -> Result<()> {
@@ -189,7 +190,7 @@ fn micro_batch(
     };
     learner.forward(Some(adapter), pack, if plan.gradient_checkpointing { Keep::Inputs } else { Keep::Everything })?;
 
-    // The coefficients of the log-probabilities: known beforehand where every ratio is 1, else from a first pass over
+    // The coefficients of the log-probabilities: known in advance if every ratio is 1, else from a first pass over
     // the head; the logits are then computed a second time.
     let mut coefficients = vec![0.0f32; pack.pairs.len()];
     let mut totals = Totals::default();
@@ -205,10 +206,10 @@ fn micro_batch(
                 advantage: completion.advantage,
                 masked: completion.masked,
             };
-            objective.completion(&terms, normaliser, &mut coefficients[range], &mut totals);
+            objective.completion(&terms, normalizer, &mut coefficients[range], &mut totals);
         }
     };
-    let entropy = objective.entropy_grad(normaliser);
+    let entropy = objective.entropy_grad(normalizer);
     let stats = if objective.needs_two_passes(plan.off_policy) {
         let stats = learner.token_stats(pack, plan.temperature)?;
         finish(&stats, &mut coefficients);
@@ -216,7 +217,7 @@ fn micro_batch(
         stats
     } else {
         for (completion, range) in micro.completions() {
-            let coefficient = objective.fixed_coefficient(completion.advantage, range.len(), normaliser);
+            let coefficient = objective.fixed_coefficient(completion.advantage, range.len(), normalizer);
             coefficients[range].fill(coefficient);
         }
         let stats = learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
@@ -238,9 +239,9 @@ fn micro_batch(
     Ok(())
 }
 
-/// The names of adapter tensors that a gradient of Σ log-probability does not reach, or reaches with a NaN or infinity.
-/// Run before the first step: every trap that cuts a gradient silently shows here. B is zero in a new adapter, which
-/// keeps every gradient from A, so the check is made on a copy whose B is not.
+/// The names of adapter tensors for which the gradient of Σ log-probability is zero, NaN or infinite.
+/// Run before the first step: any mistake that silently cuts a gradient shows here. In a new adapter B is zero, so that
+/// A gets no gradient; therefore the check uses a copy with a nonzero B.
 pub fn unreached_tensors(
     learner: &mut dyn Learner,
     adapter: &Adapter,
@@ -251,7 +252,7 @@ pub fn unreached_tensors(
     for (name, slot) in &adapter.slots {
         let values = &mut probe.params[slot.range.clone()];
         if name.contains(".lora_B.") && values.iter().all(|value| *value == 0.0) {
-            // Any fixed pattern does; alternating signs keep the adapter's part small.
+            // Any fixed pattern works; alternating signs keep the adapter's part small.
             values.iter_mut().enumerate().for_each(|(i, value)| *value = if i % 2 == 0 { 1e-3 } else { -1e-3 });
         }
     }

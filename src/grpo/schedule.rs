@@ -7,9 +7,9 @@ use crate::config::{LrScheduler, TrainSection};
 /// Learning rate of update `update` (0-based) of `updates`: a linear rise over the warm-up, then the section's curve.
 ///
 /// Equal to transformers' `get_constant_schedule_with_warmup`, `get_linear_schedule_with_warmup` and
-/// `get_cosine_with_min_lr_schedule_with_warmup`, read before the optimiser's step as its trainer does. So with a
-/// warm-up the very first update has rate zero, and the last one stands one update short of the curve's end.
-/// `min_lr_rate` lifts the end of the linear curve in the same way as that of the cosine.
+/// `get_cosine_with_min_lr_schedule_with_warmup`, read before the optimizer's step as its trainer does. So with a
+/// warm-up, the first update has a learning rate of zero, and the last one is one update before the curve's end.
+/// `min_lr_rate` raises the end of the linear curve in the same way as that of the cosine.
 pub fn learning_rate(section: &TrainSection, update: usize, updates: usize) -> f64 {
     let warmup = warmup_updates(section, updates);
     if update < warmup {
@@ -57,12 +57,12 @@ mod tests {
     fn assert_curve(section: &TrainSection, updates: usize, expected: &[f64]) {
         for (update, expected) in expected.iter().enumerate() {
             let actual = learning_rate(section, update, updates);
-            assert!((actual - expected).abs() < 1e-12, "update {update}: {actual} is not {expected}");
+            assert!((actual - expected).abs() < 1e-12, "update {update}: {actual}, expected {expected}");
         }
     }
 
     #[test]
-    fn constant_rises_and_stays() {
+    fn constant_rises_and_stays_constant() {
         assert_curve(&section(LrScheduler::Constant, 0.0, 0.0), 3, &[2.0, 2.0, 2.0]);
         assert_curve(&section(LrScheduler::Constant, 0.4, 0.0), 5, &[0.0, 1.0, 2.0, 2.0, 2.0]);
     }
@@ -75,7 +75,7 @@ mod tests {
         assert_curve(&section(LrScheduler::Linear, 0.0, 0.5), 2, &[2.0, 1.5, 1.0]);
     }
 
-    /// Cosine at 0, 1/4, 1/2, 3/4 and 1 of its way: 1, (1 + sqrt(1/2)) / 2, 1/2, (1 - sqrt(1/2)) / 2, 0.
+    /// Cosine at 0, 1/4, 1/2, 3/4 and 1 of the curve: 1, (1 + sqrt(1/2)) / 2, 1/2, (1 - sqrt(1/2)) / 2, 0.
     #[test]
     fn cosine_falls_towards_its_end() {
         let root = 0.5_f64.sqrt();
@@ -84,7 +84,7 @@ mod tests {
         assert_curve(&lifted, 4, &[2.0, 0.2 + 0.9 * (1.0 + root), 1.1, 0.2 + 0.9 * (1.0 - root), 0.2]);
     }
 
-    /// 3 % of 1,248 updates are 37.44, and the warm-up takes the 38th as well.
+    /// 3 % of 1,248 updates are 37.44, so the warm-up includes the 38th.
     #[test]
     fn warm_up_is_rounded_up() {
         let section = section(LrScheduler::Cosine, 0.03, 0.1);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_end_and_all_warm_up_stay_in_range() {
+    fn past_the_end_and_with_only_warm_up_the_rate_stays_in_range() {
         assert_eq!(learning_rate(&section(LrScheduler::Linear, 0.0, 0.0), 9, 4), 0.0);
         assert_eq!(learning_rate(&section(LrScheduler::Cosine, 1.0, 0.0), 1, 2), 1.0);
         assert_eq!(learning_rate(&section(LrScheduler::Constant, 0.0, 0.0), 0, 0), 2.0);

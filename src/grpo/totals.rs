@@ -1,11 +1,11 @@
-//! What an update did, summed over its completions, and the names it is logged under.
+//! The totals of an update over its completions, and the names under which they are logged.
 
 use std::collections::BTreeMap;
 
-/// Sums over the completions of one update. Micro-batches may each fill their own and [`Totals::merge`] them in order.
+/// Sums over the completions of one update. Each micro-batch may have its own; [`Totals::merge`] adds them in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// What the update minimises: policy term, divergence and entropy bonus, already normalised.
+    /// The loss that the update minimizes: policy term, divergence and entropy bonus, already normalized.
     pub loss: f64,
     /// The loss without the entropy bonus.
     pub policy_loss: f64,
@@ -21,7 +21,7 @@ pub struct Totals {
     pub clip: Clipped,
 }
 
-/// Smallest, largest and mean of a number.
+/// Minimum, maximum and mean of a quantity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     pub min: f64,
@@ -30,7 +30,7 @@ pub struct Spread {
     pub count: usize,
 }
 
-/// Tokens (for `gspo`: completions) held back by the clip range.
+/// Tokens (for `gspo`: completions) limited by the clip range.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Clipped {
     pub low: usize,
@@ -104,21 +104,21 @@ impl Clipped {
     }
 }
 
-/// How far the log-probabilities recorded while sampling lie from those the trainer computes for the same tokens:
-/// the absolute differences. With one engine for both it is zero, and where it is not, the two have come apart.
+/// The absolute differences between the log-probabilities recorded while sampling and those that the trainer computes
+/// for the same tokens. With one engine for both they are zero; otherwise, sampler and trainer differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SamplingGap(pub Spread);
 
 impl SamplingGap {
-    /// One completion: both slices have one entry a token.
+    /// One completion: both slices have one entry per token.
     pub fn add_completion(&mut self, sampled: &[f32], recomputed: &[f32]) {
-        assert_eq!(sampled.len(), recomputed.len(), "one entry a token");
+        assert_eq!(sampled.len(), recomputed.len(), "one entry per token");
         for (sampled, recomputed) in sampled.iter().zip(recomputed) {
             self.0.add((f64::from(*sampled) - f64::from(*recomputed)).abs());
         }
     }
 
-    /// `sampling/sampling_logp_difference/{mean,max}`, named as in TRL; none before the first token.
+    /// `sampling/sampling_logp_difference/{mean,max}`, TRL's names; none before the first token.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
         if self.0.count == 0 {
             return BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What an answer claims, with its values worked out, ready to be compared.
+//! What an answer claims, with computed values, ready to be compared.
 
 use super::limits::{Meter, Reason};
 use super::quantity::Quantity;
@@ -6,20 +6,20 @@ use super::region::{IntervalBound, IntervalEnd, Region, ValueInterval};
 use super::token::{Bracket, Joiner, NamedSet, Relation};
 use super::value::Value;
 
-/// An answer whose values are worked out.
+/// An answer with computed values.
 pub struct AnswerForm {
-    /// Without an order: a set, or what commas or `and` separate. Most answers have one item.
+    /// Without an order: a set, or items separated by commas or `and`. Most answers have one item.
     pub items: Vec<Claim>,
     pub joiner: Option<Joiner>,
-    /// The text in lower case, where it is nothing but letters: `No` is `no`, whatever the letters would mean as symbols.
+    /// The text in lower case, if it consists only of letters: `No` is `no`, whatever the letters mean as symbols.
     pub letters: Option<String>,
     /// The letter before a value, as in `(C) 12`.
     pub choice: Option<char>,
-    /// Set braces stood around the items.
+    /// There were set braces around the items.
     pub braces: bool,
 }
 
-/// What one item of an answer says.
+/// The claim of one item of an answer.
 pub enum Claim {
     Is {
         /// `x` in `x = 3`.
@@ -27,20 +27,20 @@ pub enum Claim {
         item: ClaimItem,
     },
     Equation {
-        /// Of the two sides.
+        /// One per side.
         difference: Value,
-        /// What names are said to make together: 17 in `a + b = 17`.
+        /// A value claimed for several names together: 17 in `a + b = 17`.
         total: Option<Box<Quantity>>,
     },
     Relation(Relations),
-    /// A chain such as `1 = 2 = 3` in which a side differs from the next.
+    /// A chain such as `1 = 2 = 3` in which two neighboring sides differ.
     False,
 }
 
 pub enum ClaimItem {
     Text(String),
     Quantity(Box<Quantity>),
-    /// Digits in a base; the base belongs to the answer.
+    /// Digits in a base; the base is part of the answer.
     Numeral {
         digits: String,
         base: u32,
@@ -56,7 +56,7 @@ pub enum ClaimItem {
         close: Bracket,
     },
     Matrix(Vec<Vec<ClaimItem>>),
-    /// A union, or what a set builder describes.
+    /// A union, or the set that a set builder describes.
     Region(Region),
     Set(NamedSet),
     Cases(Vec<(Claim, Claim)>),
@@ -65,15 +65,15 @@ pub enum ClaimItem {
 /// Inequalities, all of which hold.
 pub struct Relations {
     pub links: Vec<Link>,
-    /// The reals that it allows, if it speaks of one name alone.
+    /// The reals that it allows, if it is about a single name.
     pub region: Option<Region>,
     /// That name.
     pub variable: Option<Value>,
-    /// The name stands alone on one side: `x > 2`, and not `2x > 4`.
+    /// The name is alone on one side: `x > 2`, and not `2x > 4`.
     pub solved: bool,
 }
 
-/// A difference that is not zero, below zero, or not above zero.
+/// A difference that is nonzero, negative, or not positive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     pub difference: Value,
@@ -81,13 +81,13 @@ pub struct Link {
 }
 
 impl AnswerForm {
-    /// What is false says nothing that an answer could agree with.
+    /// A false claim has no content that an answer could agree with.
     pub fn is_false(&self) -> bool {
         self.items.iter().any(|it| matches!(it, Claim::False))
     }
 }
 
-/// The real numbers that a claim allows, if it speaks of some.
+/// The real numbers that a claim allows, if it is about real numbers.
 pub fn region(claim: &Claim, meter: &mut Meter) -> Result<Option<Region>, Reason> {
     let item = match claim {
         Claim::Relation(relations) => return Ok(relations.region.clone()),
@@ -115,7 +115,7 @@ pub fn region(claim: &Claim, meter: &mut Meter) -> Result<Option<Region>, Reason
     })
 }
 
-/// The numbers between the two of a pair, of which there may be none.
+/// The numbers between the two numbers of a pair; there may be none.
 pub fn interval(item: &ClaimItem, meter: &mut Meter) -> Result<Option<Region>, Reason> {
     let ClaimItem::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! Two answers, read: are they the same?
+//! Compares two parsed answers: are they the same?
 //!
-//! `Ok(true)` and `Ok(false)` are shown; `Err` tells why neither could be.
+//! `Ok(true)` and `Ok(false)` are proven; `Err` has the reason if neither can be proven.
 
 use super::claim::{AnswerForm, Claim, ClaimItem, Relations, region};
 use super::equal::{Term, equal};
@@ -16,7 +16,7 @@ pub fn compare(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Res
         return Ok(judge.because("the same letters", true));
     }
     match (gold.choice, answer.choice) {
-        (Some(one), Some(other)) if one != other => return Ok(judge.because("another choice", false)),
+        (Some(one), Some(other)) if one != other => return Ok(judge.because("a different choice", false)),
         (Some(letter), None) if is_letter(answer, letter) => return Ok(judge.because("the same choice", true)),
         (None, Some(letter)) if is_letter(gold, letter) => return Ok(judge.because("the same choice", true)),
         _ => {}
@@ -24,7 +24,7 @@ pub fn compare(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Res
     if let Some(found) = labelled(gold, answer, judge)? {
         return Ok(found);
     }
-    // A set with a set in it is not that set.
+    // A set that contains a set is not equal to that set.
     let set = |form: &AnswerForm| {
         matches!(&form.items[..], [Claim::Is { item: ClaimItem::Set(_) | ClaimItem::Region(_), .. }])
     };
@@ -53,11 +53,11 @@ fn is_letter(form: &AnswerForm, letter: char) -> bool {
     name.len() == 1 && name.eq_ignore_ascii_case(&letter.to_string())
 }
 
-/// Several unknowns with the values that they are given.
+/// Several unknowns with their assigned values.
 struct Labels<'a> {
     names: Vec<String>,
     claims: Vec<&'a Claim>,
-    /// They stand in a tuple: `(y, x) = (1, 2)`.
+    /// They are in a tuple: `(y, x) = (1, 2)`.
     tuple: bool,
 }
 
@@ -88,17 +88,17 @@ fn labelled(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result
             let mut pairs = Vec::new();
             for (name, claim) in one.names.iter().zip(&one.claims) {
                 let Some(at) = other.names.iter().position(|it| it == name) else {
-                    // Tuples of other names may still be the same point.
+                    // Tuples with other names may still be the same point.
                     return Ok(if one.tuple && other.tuple {
                         None
                     } else {
-                        Some(judge.because("another name", false))
+                        Some(judge.because("a different name", false))
                     });
                 };
                 pairs.push((*claim, other.claims[at]));
             }
             if one.names.len() != other.names.len() {
-                return Ok(Some(judge.because("another number of values", false)));
+                return Ok(Some(judge.because("a different number of values", false)));
             }
             return pairwise(pairs.into_iter(), judge).map(Some);
         }
@@ -112,7 +112,7 @@ fn labelled(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result
         {
             (items, true)
         }
-        // A bare list has the order of the gold's names; one without names has no order.
+        // A bare list is in the order of the gold answer's names; a list without names has no order.
         items if gold_first && items.len() > 1 && !labels.tuple => (&bare.items, false),
         _ => return Ok(None),
     };
@@ -121,12 +121,12 @@ fn labelled(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result
         claims.sort_by(|one, other| one.0.cmp(&other.0));
     }
     if values.len() != claims.len() {
-        return Ok(Some(judge.because("another number of values", false)));
+        return Ok(Some(judge.because("a different number of values", false)));
     }
     pairwise(claims.into_iter().map(|it| it.1).zip(values), judge).map(Some)
 }
 
-/// Whether either is a set of reals that is more than a list, and both can be read as one.
+/// Whether at least one is a set of reals other than a list, and both can be read as sets of reals.
 fn as_regions(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<Option<bool>, Reason> {
     let broad = |form: &AnswerForm| {
         form.items.iter().any(|it| match it {
@@ -142,13 +142,13 @@ fn as_regions(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Resu
         return Ok(None);
     };
     if name.is_some() && other_name.is_some() && name != other_name {
-        return Ok(Some(judge.because("another variable", false)));
+        return Ok(Some(judge.because("a different variable", false)));
     }
     let same = one.same(&other, judge.meter)?;
-    Ok(Some(judge.because(if same { "the same set of reals" } else { "another set of reals" }, same)))
+    Ok(Some(judge.because(if same { "the same set of reals" } else { "a different set of reals" }, same)))
 }
 
-/// All items of a form as one set of reals, with the name that it speaks of.
+/// All items of a form as one set of reals, with its name.
 fn whole(form: &AnswerForm, judge: &mut Judge) -> Result<Option<(Region, Option<String>)>, Reason> {
     let mut union = Region::default();
     let mut variable = None;
@@ -164,7 +164,7 @@ fn whole(form: &AnswerForm, judge: &mut Judge) -> Result<Option<(Region, Option<
         }
         variable = variable.or(name);
         let part = match claim {
-            // The elements of a set that stands alone.
+            // The elements of a set that is the only item.
             Claim::Is { target: None, item: ClaimItem::Quantity(quantity) } if form.joiner == Some(Joiner::And) => {
                 Some(Region::point(quantity.value.clone()))
             }
@@ -176,15 +176,15 @@ fn whole(form: &AnswerForm, judge: &mut Judge) -> Result<Option<(Region, Option<
     Ok(Some((union, variable)))
 }
 
-/// Every item of `gold` has one of `answer`, and none is left.
+/// Every item of `gold` matches one of `answer`, and no other item is left.
 fn unordered(gold: &[Claim], answer: &[Claim], judge: &mut Judge) -> Result<bool, Reason> {
     if gold.len() != answer.len() {
-        return Ok(judge.because("another number of items", false));
+        return Ok(judge.because("a different number of items", false));
     }
     matched(gold, answer, |one, other| same_claim(one, other, judge))
 }
 
-/// Every one of `gold` has its own of as many in `answer`.
+/// Every item of `gold` matches a separate item of `answer`, and both have the same number of items.
 fn matched<T>(gold: &[T], answer: &[T], mut same: impl FnMut(&T, &T) -> Result<bool, Reason>) -> Result<bool, Reason> {
     let mut left: Vec<&T> = answer.iter().collect();
     for one in gold {
@@ -206,7 +206,7 @@ fn matched<T>(gold: &[T], answer: &[T], mut same: impl FnMut(&T, &T) -> Result<b
 
 fn ordered(gold: &[Claim], answer: &[Claim], judge: &mut Judge) -> Result<bool, Reason> {
     if gold.len() != answer.len() {
-        return Ok(judge.because("another number of items", false));
+        return Ok(judge.because("a different number of items", false));
     }
     pairwise(gold.iter().zip(answer), judge)
 }
@@ -216,7 +216,7 @@ fn pairwise<'a>(pairs: impl Iterator<Item = (&'a Claim, &'a Claim)>, judge: &mut
     for (one, other) in pairs {
         match same_claim(one, other, judge) {
             Ok(true) => {}
-            // One difference is enough, whatever the doubt about another place.
+            // One difference is enough, even if other places are uncertain.
             Ok(false) => return Ok(false),
             Err(reason) => doubt = Some(reason),
         }
@@ -227,20 +227,20 @@ fn pairwise<'a>(pairs: impl Iterator<Item = (&'a Claim, &'a Claim)>, judge: &mut
 fn same_claim(gold: &Claim, answer: &Claim, judge: &mut Judge) -> Result<bool, Reason> {
     match (gold, answer) {
         (Claim::Is { target: one, item: gold }, Claim::Is { target: other, item: answer }) => {
-            // `y = 5` is not `x = 5`, while a bare 5 is either.
+            // `y = 5` is not `x = 5`, but a bare 5 equals both.
             if let (Some(one), Some(other)) = (one, other)
                 && !one.eq_ignore_ascii_case(other)
             {
-                return Ok(judge.because("another name", false));
+                return Ok(judge.because("a different name", false));
             }
             same_item(gold, answer, judge)
         }
         (Claim::False, _) | (_, Claim::False) => Ok(judge.because("a false chain of equations", false)),
         (Claim::Relation(one), Claim::Relation(other)) => same_relations(one, other, judge),
         (Claim::Relation(_), _) | (_, Claim::Relation(_)) => {
-            Ok(judge.because("an inequality for something else", false))
+            Ok(judge.because("an inequality of another expression", false))
         }
-        // `x + y = 5` answers what `x + y` is, where the gold is a number.
+        // `x + y = 5` gives the value of `x + y` if the gold answer is a number.
         (Claim::Is { target: None, item: ClaimItem::Quantity(gold) }, Claim::Equation { total: Some(total), .. })
             if gold.value.is_constant() =>
         {
@@ -249,12 +249,12 @@ fn same_claim(gold: &Claim, answer: &Claim, judge: &mut Judge) -> Result<bool, R
         _ if is_solved(gold) || is_solved(answer) => Ok(judge.because("an equation that is not solved", false)),
         _ => match (as_equation(gold, judge)?, as_equation(answer, judge)?) {
             (Some(one), Some(other)) => proportional(&one, &other, judge),
-            _ => Ok(judge.because("an equation for something else", false)),
+            _ => Ok(judge.because("an equation of another expression", false)),
         },
     }
 }
 
-/// `x = 5`: then `2x = 10` is the question and not the answer.
+/// `x = 5`; then `2x = 10` is a restated question and not an answer.
 fn is_solved(claim: &Claim) -> bool {
     matches!(claim, Claim::Is { target: Some(_), item: ClaimItem::Quantity(quantity) } if quantity.value.is_constant())
 }
@@ -265,7 +265,7 @@ fn same_relations(one: &Relations, other: &Relations, judge: &mut Judge) -> Resu
     }
     if let (Some(a), Some(b)) = (&one.region, &other.region) {
         if one.variable != other.variable {
-            return Ok(judge.because("another variable", false));
+            return Ok(judge.because("a different variable", false));
         }
         let same = a.same(b, judge.meter)?;
         return Ok(judge.because("inequalities as sets of reals", same));
@@ -288,10 +288,10 @@ fn as_equation(claim: &Claim, judge: &mut Judge) -> Result<Option<Value>, Reason
     }
 }
 
-/// Whether two equations say the same because one is a multiple of the other.
+/// Whether two equations are equivalent because one is a multiple of the other.
 fn proportional(one: &Value, other: &Value, judge: &mut Judge) -> Result<bool, Reason> {
     if one.is_zero() || other.is_zero() {
-        return Ok(judge.because("an equation that says nothing", one.is_zero() && other.is_zero()));
+        return Ok(judge.because("an equation that is always true", one.is_zero() && other.is_zero()));
     }
     let mut scaled = |value: &Value| -> Result<Sum, Reason> {
         let (_, rest) = value.over.without_quotients(judge.meter)?.content(judge.meter)?;
@@ -301,7 +301,7 @@ fn proportional(one: &Value, other: &Value, judge: &mut Judge) -> Result<bool, R
     if one == other || one == other.clone().negative() {
         return Ok(judge.because("equations are proportional", true));
     }
-    // By a factor that is no rational number.
+    // By a factor that is not rational.
     if let (Some(first), Some(second)) = (one.0.values().next(), other.0.values().next())
         && one.0.len() == other.0.len()
     {
@@ -324,7 +324,7 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
         (ClaimItem::Text(text), ClaimItem::Quantity(quantity))
         | (ClaimItem::Quantity(quantity), ClaimItem::Text(text)) => {
             if text.contains(|c: char| c.is_ascii_digit()) {
-                return Err("a text with a number in it".into());
+                return Err("a text that contains a number".into());
             }
             let same = quantity.symbol.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(text));
             Ok(judge.because("a text and a value", same))
@@ -355,7 +355,7 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
             let vectors =
                 is_vector(*open, *close, items.len()) && is_vector(*other_open, *other_close, other_items.len());
             if !vectors && (open, close) != (other_open, other_close) {
-                return Ok(judge.because("other brackets", false));
+                return Ok(judge.because("different brackets", false));
             }
             let same = if *open == Bracket::Set { unordered } else { ordered };
             same(items, other_items, judge)
@@ -367,7 +367,7 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
         {
             let cells: Vec<&ClaimItem> = rows.iter().flatten().collect();
             if cells.len() != items.len() {
-                return Ok(judge.because("another number of items", false));
+                return Ok(judge.because("a different number of items", false));
             }
             for (cell, claim) in cells.into_iter().zip(items) {
                 let Claim::Is { target: None, item } = claim else { return Ok(false) };
@@ -383,16 +383,16 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
             Ok(judge.because("sets of reals", same))
         }
         (ClaimItem::Cases(one), ClaimItem::Cases(other)) => same_cases(one, other, judge),
-        // `\emptyset` and words for it.
+        // `\emptyset` and its names in words.
         (ClaimItem::Set(NamedSet::Empty), ClaimItem::Text(text))
         | (ClaimItem::Text(text), ClaimItem::Set(NamedSet::Empty)) => {
             Ok(judge.because("no solution", matches!(text.as_str(), "none" | "no values" | "impossible")))
         }
-        _ => Ok(judge.because("answers of different kind", false)),
+        _ => Ok(judge.because("answers of different kinds", false)),
     }
 }
 
-/// Words that are equal, or for the same thing.
+/// Words that are equal or synonyms.
 fn same_text(one: &str, other: &str) -> bool {
     const SAME: [&[&str]; 3] = [
         &["does not exist", "dne", "undefined"],
@@ -407,7 +407,7 @@ fn same_number(one: &Value, other: &Value, judge: &mut Judge) -> Result<bool, Re
     Ok(judge.because(rule, same))
 }
 
-/// Round brackets, angles, and square ones around more than two, in which no interval can stand.
+/// Round brackets, angle brackets, and square brackets around more than two items, which cannot be an interval.
 fn is_vector(open: Bracket, close: Bracket, length: usize) -> bool {
     match (open, close) {
         (Bracket::Round, Bracket::Round) | (Bracket::Angle, Bracket::Angle) => true,
@@ -418,7 +418,7 @@ fn is_vector(open: Bracket, close: Bracket, length: usize) -> bool {
 
 fn same_matrix(one: &[Vec<ClaimItem>], other: &[Vec<ClaimItem>], judge: &mut Judge) -> Result<bool, Reason> {
     if one.len() != other.len() || one[0].len() != other[0].len() {
-        return Ok(judge.because("a matrix of another shape", false));
+        return Ok(judge.because("a matrix of a different shape", false));
     }
     let mut doubt = None;
     for (one, other) in one.iter().flatten().zip(other.iter().flatten()) {
@@ -433,7 +433,7 @@ fn same_matrix(one: &[Vec<ClaimItem>], other: &[Vec<ClaimItem>], judge: &mut Jud
 
 fn same_cases(one: &[(Claim, Claim)], other: &[(Claim, Claim)], judge: &mut Judge) -> Result<bool, Reason> {
     if one.len() != other.len() {
-        return Ok(judge.because("another number of cases", false));
+        return Ok(judge.because("a different number of cases", false));
     }
     let same = matched(one, other, |(value, condition), (other, under)| {
         Ok(same_claim(value, other, judge)? && same_claim(condition, under, judge)?)
@@ -441,7 +441,7 @@ fn same_cases(one: &[(Claim, Claim)], other: &[(Claim, Claim)], judge: &mut Judg
     Ok(if same { true } else { judge.because("a case differs", false) })
 }
 
-/// Ratios are equal when proportional, times when they are the same; an hour after noon may be written either way.
+/// Ratios are equal if proportional, times if they are the same; an hour after noon may be written in both ways.
 fn same_ratio(
     one: (&[Value], Option<bool>),
     other: (&[Value], Option<bool>),
@@ -462,17 +462,17 @@ fn same_ratio(
         if same_number(&a[0], &b[0], judge)? {
             return Ok(judge.because("the same time", true));
         }
-        // A clock of twenty-four hours on the side that does not say.
+        // A twenty-four-hour clock on the side without a.m. or p.m.
         let (named, plain) = if late.is_some() { (a, b) } else { (b, a) };
         if late.is_some() == other_late.is_some() || late.or(other_late) != Some(true) {
-            return Ok(judge.because("another time", false));
+            return Ok(judge.because("a different time", false));
         }
         let afternoon = named[0].plus(&Value::integer(12), judge.meter)?;
         let same = same_number(&afternoon, &plain[0], judge)?;
         return Ok(judge.because("times of the day", same));
     }
     if a.len() != b.len() {
-        return Ok(judge.because("another number of parts", false));
+        return Ok(judge.because("a different number of parts", false));
     }
     let mut same = true;
     for (one, other) in a.iter().zip(b) {
@@ -491,7 +491,7 @@ fn same_ratio(
 }
 
 impl Sum {
-    /// Times what makes all exponents of symbols non-negative.
+    /// Multiplied by the factor that makes all exponents of symbols non-negative.
     fn without_quotients(&self, meter: &mut Meter) -> Result<Sum, Reason> {
         let mut factor = super::value::PowerProduct::new();
         for product in self.0.keys() {
@@ -509,7 +509,7 @@ impl Sum {
         self.times(&Sum::term(factor, num_traits::One::one(), meter)?, meter)
     }
 
-    /// No symbol under a fraction bar, a root or a function.
+    /// No symbol is in a denominator, a root or a function.
     fn is_polynomial(&self) -> bool {
         self.0.keys().flatten().all(|(base, exponent)| match base {
             Base::Prime(_) | Base::Imaginary => true,

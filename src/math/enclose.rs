@@ -1,4 +1,4 @@
-//! Constants in balls: what proves that two forms differ, orders numbers, and holds decimals against exact values.
+//! Encloses constants in balls: proves that two forms differ, orders numbers, and compares decimals with exact values.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -12,17 +12,17 @@ use super::function::Function::*;
 use super::limits::{Meter, Reason};
 use super::value::{Base, Sum, Value};
 
-/// Precisions that are tried one after the other, in bits.
+/// Precisions that are tried in turn, in bits.
 pub const PRECISIONS: [u32; 4] = [96, 192, 384, 1_024];
 
-/// A number in the plane; one without an imaginary part is real for certain.
+/// A complex number; one without an imaginary part is certainly real.
 #[derive(Clone, Debug)]
 pub struct Complex {
     pub re: Ball,
     pub im: Option<Ball>,
 }
 
-/// The sign of a real constant, where a thousand bits show it.
+/// The sign of a real constant, if a thousand bits show it.
 pub fn sign(value: &Value, meter: &mut Meter) -> Result<Option<Ordering>, Reason> {
     for precision in PRECISIONS {
         let Some(number) = enclose(value, precision, meter)?.filter(|it| it.im.is_none()) else { return Ok(None) };
@@ -33,7 +33,7 @@ pub fn sign(value: &Value, meter: &mut Meter) -> Result<Option<Ordering>, Reason
     Ok(None)
 }
 
-/// The greatest whole number below a real constant that is not whole itself, where a thousand bits show it.
+/// The largest integer below a real constant that is not an integer, if a thousand bits show it.
 pub fn floor(value: &Value, meter: &mut Meter) -> Result<Option<BigInt>, Reason> {
     for precision in PRECISIONS {
         let Some(number) = enclose(value, precision, meter)?.filter(|it| it.im.is_none()) else { return Ok(None) };
@@ -47,7 +47,7 @@ pub fn floor(value: &Value, meter: &mut Meter) -> Result<Option<BigInt>, Reason>
 
 fn floor_of(number: &Ball, precision: u32) -> Option<BigInt> {
     let above = |whole: &BigInt| number.sub(&Ball::from_int(whole.clone(), precision)).sign();
-    // A power of two beyond it, then halves.
+    // A power of two above it, then bisection.
     let mut low = BigInt::from(-1);
     while above(&low)? != Ordering::Greater {
         low *= 2;
@@ -72,7 +72,7 @@ fn floor_of(number: &Ball, precision: u32) -> Option<BigInt> {
     Some(low)
 }
 
-/// The value, in which no symbol but π and e may stand; `None` where it is not known how.
+/// The value, whose only symbols may be π and e; `None` if this cannot be computed.
 pub fn enclose(value: &Value, precision: u32, meter: &mut Meter) -> Result<Option<Complex>, Reason> {
     let found = Enclosure { precision, meter, known: BTreeMap::new() }.of(value);
     if found.is_none() {
@@ -81,7 +81,7 @@ pub fn enclose(value: &Value, precision: u32, meter: &mut Meter) -> Result<Optio
     Ok(found)
 }
 
-/// What was worked out on the way to one value: a logarithm may occur in a thousand terms.
+/// Intermediate results for one value: the same logarithm may occur in a thousand terms.
 struct Enclosure<'a, 'm> {
     precision: u32,
     meter: &'m mut Meter,
@@ -186,7 +186,7 @@ impl<'a> Enclosure<'a, '_> {
         self.meter.charge_function(self.precision).ok()
     }
 
-    /// Products and sums of balls: some hundred words' products for the rounding, and their own.
+    /// Products and sums of balls. Cost: the products of about a hundred words for the rounding, plus their own.
     fn charge_products(&mut self, count: u64) -> Option<()> {
         let words = u64::from(self.precision / 64);
         self.meter.charge(count * (400 + words * words)).ok()
@@ -200,7 +200,7 @@ impl From<Ball> for Complex {
 }
 
 impl Complex {
-    /// The ball of a number that is real for certain.
+    /// The ball of a number that is certainly real.
     pub fn real(&self) -> Option<&Ball> {
         self.im.is_none().then_some(&self.re)
     }
@@ -218,7 +218,7 @@ impl Complex {
         Complex { re: self.re.add(&other.re), im }
     }
 
-    /// Whether the two may be the same number.
+    /// Whether the two may be equal.
     pub fn overlaps(&self, other: &Complex) -> bool {
         let imaginary = match (&self.im, &other.im) {
             (Some(one), Some(other)) => one.overlaps(other),
@@ -265,7 +265,7 @@ impl Complex {
         if exponent < 0 { result?.inverse() } else { result }
     }
 
-    /// The real root where there is one, else the principal square root.
+    /// The real root if there is one, else the principal square root.
     fn root(&self, index: u32) -> Option<Complex> {
         if index == 1 {
             return Some(self.clone());

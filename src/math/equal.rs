@@ -1,15 +1,20 @@
-//! Whether two values are equal, and why.
+//! Decides whether two values are equal, and by which rule.
 //!
-//! Canonical forms that agree are equal. Where nothing but roots of rationals, symbols, π and `i` occurs, forms that differ
-//! are different. What is left are constants with nested roots or functions, and expressions in symbols with them:
+//! Equal canonical forms are equal values. If only roots of rationals, symbols, π and `i` occur, different forms are
+//! different values. The remaining cases are constants with nested roots or functions, and expressions in symbols with
+//! them:
 //!
-//! - Constants are enclosed in balls. Balls apart prove a difference. Where they still meet at a thousand bits, a bound on
-//!   how close to zero an algebraic number can be without being zero may prove equality ([`separation`]). Without such a
+//! - Constants are enclosed in balls. Disjoint balls prove a difference. If they still overlap at a thousand bits, a
+//! bound on
+//!   how close to zero a nonzero algebraic number can be may prove equality ([`separation`]). Without such a
 //!   bound, as for logarithms, agreement to a thousand bits counts as equality for numbers that are short to write.
-//! - Expressions in symbols are tried at points chosen by [`crate::rng`], in exact arithmetic and then in balls. One point
-//!   at which they differ proves the difference; agreement wherever both are defined, at three points at least (to some
-//!   hundred bits at these), counts as equality. Where they agree at positive points and differ at others (`\sqrt{x^2}` and `x`), nobody said which are
-//!   meant, and nothing is decided.
+//! - Expressions in symbols are evaluated at points chosen by [`crate::rng`], in exact arithmetic and then in balls.
+//! One point
+//!   at which they differ proves the difference; agreement at all points where both are defined, at least three (to
+//! some
+//!   hundred bits), counts as equality. If they agree at positive points and differ at others (`\sqrt{x^2}` and `x`),
+//! it is
+//!   not known which points are meant, so the verdict is undecided.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -21,19 +26,19 @@ use super::tree::Expr;
 use super::value::{Base, Sum, Value};
 use crate::rng::{Purpose, Stream};
 
-/// What was found, and the rule that shows it.
+/// The result, and the rule that shows it.
 pub type Finding = (bool, &'static str);
 
-/// Bits of all numbers in a difference that agreement to a thousand bits is trusted for.
+/// Maximum bits of all numbers in a difference for which agreement to a thousand bits counts as equality.
 const MAX_HEIGHT: u64 = 400;
-/// Bits at which an algebraic number is still told from zero.
+/// Maximum bits at which an algebraic number is still distinguished from zero.
 const MAX_SEPARATION: u64 = 4_000;
-/// Least points at which two expressions must agree.
+/// Minimum number of points at which two expressions must agree.
 const MIN_POINTS: usize = 3;
 /// Rounds in which all symbols are positive; they come first.
 const POSITIVE: u64 = 10;
 
-/// A value, and the expression it came from.
+/// A value, and the expression that it comes from.
 #[derive(Clone, Copy)]
 pub struct Term<'a> {
     pub value: &'a Value,
@@ -78,7 +83,7 @@ fn constants(a: &Value, b: &Value, meter: &mut Meter) -> Result<Finding, Reason>
     Ok((false, "values differ"))
 }
 
-/// Whether a constant is zero, by balls and the separation bound.
+/// Whether a constant is zero, from balls and the separation bound.
 fn is_zero(difference: &Value, meter: &mut Meter) -> Result<bool, Reason> {
     for precision in PRECISIONS {
         let number = enclose(difference, precision, meter)?.ok_or("a value that cannot be enclosed")?;
@@ -93,18 +98,18 @@ fn is_zero(difference: &Value, meter: &mut Meter) -> Result<bool, Reason> {
             Ok(number.contains_zero())
         }
         _ if difference.height() <= MAX_HEIGHT => Ok(true),
-        // Written with such large numbers it may well be close to zero without being it.
+        // Written with such large numbers, it may be close to zero without being zero.
         _ if enclose(difference, MAX_SEPARATION as u32, meter)?.is_some_and(|it| !it.contains_zero()) => Ok(false),
-        _ => Err("equal to a thousand bits, but not shown to be equal".into()),
+        _ => Err("equal to a thousand bits, but not proven to be equal".into()),
     }
 }
 
 /// Bits after the point within which a sum of algebraic numbers must differ from zero, if it does.
 ///
 /// A sum times the common denominator of its coefficients is an algebraic integer of some degree d, and none of its
-/// conjugates is above the sum U of the terms' sizes. As the product of all conjugates is a whole number, it is zero or not
-/// below U^(1-d). Twice a cosine of a rational multiple of π is an algebraic integer, and so is a root of a sum with whole
-/// coefficients.
+/// conjugates exceeds the sum U of the terms' sizes. Because the product of all conjugates is an integer, it is zero or
+/// at least U^(1-d). Twice a cosine of a rational multiple of π is an algebraic integer, and so is a root of a sum with
+/// integer coefficients.
 fn separation(sum: &Sum) -> Option<u64> {
     let mut bound = DegreeBound::default();
     let size = bound.sum(sum)?;
@@ -151,7 +156,7 @@ impl DegreeBound {
             Base::Prime(prime) => (u64::from(64 - prime.leading_zeros()), 1),
             Base::Imaginary => (0, 2),
             Base::Radicand(inner) => {
-                // A radicand has whole coefficients, so that it adds nothing to the denominator.
+                // A radicand has integer coefficients, so it adds nothing to the denominator.
                 let denominator = self.denominator;
                 let bits = self.sum(inner)?;
                 if self.denominator != denominator + 1 {
@@ -179,20 +184,20 @@ fn is_algebraic(base: &Base) -> bool {
     match base {
         Base::Prime(_) | Base::Imaginary | Base::Radicand(_) => true,
         Base::Call(super::function::Function::Cos, arguments) => {
-            // The cosines that are left as they are have rational multiples of π, or symbols.
+            // The remaining cosines have rational multiples of π, or symbols.
             arguments[0]
                 .over
                 .single()
                 .is_some_and(|(product, _)| product.len() == 1 && product.contains_key(&Base::Symbol("\\pi".into())))
         }
-        // Inside of such a cosine.
+        // Inside such a cosine.
         Base::Symbol(name) => name == "\\pi",
         _ => false,
     }
 }
 
 impl Value {
-    /// Forms like this are equal only if they look the same.
+    /// Whether forms of this kind are equal only if they are identical.
     pub fn is_canonical(&self) -> bool {
         self.all_bases(&|base| matches!(base, Base::Prime(_) | Base::Imaginary | Base::Symbol(_)))
     }
@@ -215,7 +220,7 @@ impl Value {
     }
 }
 
-/// What a point showed.
+/// The result at a point.
 enum Seen {
     Same,
     Different,
@@ -232,7 +237,7 @@ fn probe(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reason> {
         return Err("different forms that may be equal".into());
     }
     let real = a.is_real_symbolic() && b.is_real_symbolic();
-    // Positive fractions, whole numbers, and numbers of either sign.
+    // Positive fractions, integers, and numbers of either sign.
     let mut same = 0;
     for round in 0..POSITIVE + 4 {
         let stream = Stream::new(0, Purpose::Probe, &[round]);
@@ -257,14 +262,14 @@ fn probe(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reason> {
             Seen::Undefined => {}
             Seen::Same => same += 1,
             Seen::Different if round >= POSITIVE && same >= MIN_POINTS => {
-                return Err("equal only where the symbols are positive".into());
+                return Err("equal only if the symbols are positive".into());
             }
             Seen::Different => return Ok((false, "expressions differ at a point")),
         }
     }
     match same >= MIN_POINTS {
         true => Ok((true, "expressions agree at all points tried")),
-        false => Err("expressions that could not be tried at enough points".into()),
+        false => Err("expressions that could not be evaluated at enough points".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads an answer and works its values out: from a text to what it claims.
+//! Interprets an answer and computes its values: from a text to what it claims.
 
 use super::claim::{AnswerForm, Claim, ClaimItem, interval, region};
 use super::compare::same_item;
@@ -27,7 +27,7 @@ pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<AnswerF
     };
     let ParsedAnswer { items, mut joiner } = parse(text, grouping)?;
     let mut items = claims(&items, meter)?;
-    // A set is a list without an order, like the one that has no brackets.
+    // A set is a list without an order, like a list without brackets.
     let braces = matches!(&items[..], [Claim::Is { item: ClaimItem::Sequence { open: Bracket::Set, .. }, .. }]);
     if braces && let Some(Claim::Is { item: ClaimItem::Sequence { items: inner, .. }, .. }) = items.pop() {
         (items, joiner) = (inner, Some(Joiner::And));
@@ -92,7 +92,7 @@ fn claims(chains: &[Chain], meter: &mut Meter) -> Result<Vec<Claim>, Reason> {
     Ok(claims)
 }
 
-/// The last side of a chain counts, once every side before it is shown to equal the next; a leading name is assigned to.
+/// The last side of a chain counts, after every side is shown to equal the next; the chain assigns to a name in front.
 fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
     if chain.rest.is_empty() {
         return Ok(Claim::Is { target: None, item: item(&chain.first, meter)? });
@@ -114,9 +114,9 @@ fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
     for (index, (relation, side)) in chain.rest.iter().enumerate().skip(names) {
         let next = item(side, meter)?;
         if *relation == Relation::About {
-            // A decimal may follow that is rounded right, at however few places; the exact value stands.
+            // A correctly rounded decimal may follow, with any number of places; the exact value counts.
             let (ClaimItem::Quantity(exact), ClaimItem::Quantity(decimal)) = (&last, &next) else {
-                return Err("an approximation of something that is no number".into());
+                return Err("an approximation of something that is not a number".into());
             };
             if index + 1 < chain.rest.len() {
                 return Err("an approximation in the middle of a chain".into());
@@ -162,12 +162,12 @@ fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
     Ok(Claim::Is { target: name, item: last })
 }
 
-/// Sides of a chain: equal, or one is the other rounded to four significant digits or more.
+/// Sides of a chain: equal, or one is the other rounded to at least four significant digits.
 fn same_sides(one: &Quantity, other: &Quantity, meter: &mut Meter) -> Result<bool, Reason> {
     super::quantity::same(one, other, &mut Judge::with(meter))
 }
 
-/// Names and nothing else, added or multiplied: the question of `x + y = 5`.
+/// Only names, added or multiplied: the question part of `x + y = 5`.
 fn is_combination(expr: &Expr) -> bool {
     match expr {
         Expr::Symbol(name) => !is_reserved(name),
@@ -178,7 +178,7 @@ fn is_combination(expr: &Expr) -> bool {
     }
 }
 
-/// What can be assigned to: `x`, `f(x)`, `AB`, `\text{Area}`, `(x, y)`, `dy/dx`, `\tan\theta`.
+/// Expressions that can be assigned to: `x`, `f(x)`, `AB`, `\text{Area}`, `(x, y)`, `dy/dx`, `\tan\theta`.
 fn is_name(expr: &Expr) -> bool {
     match expr {
         Expr::Text(_) | Expr::Binary(Operator::Apply, ..) => true,
@@ -204,7 +204,7 @@ fn is_name(expr: &Expr) -> bool {
     }
 }
 
-/// Names that have a value of their own.
+/// Names that have a fixed value.
 fn is_reserved(name: &str) -> bool {
     matches!(name, "\\pi" | "e" | "i" | "\\infty" | "\\ldots")
 }
@@ -218,7 +218,7 @@ fn only_capitals(expr: &Expr) -> bool {
     }
 }
 
-/// The name that is assigned to, where it can be told from others; `f(x)` may be called `y`.
+/// The name that is assigned to, if it can be distinguished from others; `f(x)` may be called `y`.
 fn target(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Symbol(name) | Expr::Text(name) => Some(name.clone()),
@@ -261,7 +261,7 @@ fn item(side: &Side, meter: &mut Meter) -> Result<ClaimItem, Reason> {
             let conditions = claims(conditions, meter)?;
             let mut whole = Region::all();
             for condition in conditions {
-                let region = region(&condition, meter)?.ok_or("a set whose condition is no interval")?;
+                let region = region(&condition, meter)?.ok_or("a set whose condition is not an interval")?;
                 whole = whole.intersection(&region, meter)?;
             }
             ClaimItem::Region(whole)
@@ -300,7 +300,7 @@ fn rows(items: &[Chain], meter: &mut Meter) -> Result<Option<Vec<Vec<ClaimItem>>
     Ok((width > 0 && rows.iter().all(|it| it.len() == width)).then_some(rows))
 }
 
-/// Whether a time is after noon, where it says so.
+/// Whether a time is after noon, if this is written.
 fn late(unit: &str) -> Option<bool> {
     match unit.trim().to_lowercase().replace(['.', ' '], "").as_str() {
         "am" => Some(false),
@@ -309,7 +309,7 @@ fn late(unit: &str) -> Option<bool> {
     }
 }
 
-/// Words without what they could do without.
+/// Words without articles and similar words.
 fn plain_words(text: &str) -> String {
     let text = text.replace(['-', '\''], " ");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -349,7 +349,7 @@ fn set_region(expr: &Expr, meter: &mut Meter) -> Result<Region, Reason> {
     if let Some(interval) = interval(&item, meter)? {
         return Ok(interval);
     }
-    region(&Claim::Is { target: None, item }, meter)?.ok_or_else(|| "a set that is no interval".into())
+    region(&Claim::Is { target: None, item }, meter)?.ok_or_else(|| "a set that is not an interval".into())
 }
 
 impl Quantity {

@@ -1,4 +1,4 @@
-//! The functions that answers name.
+//! The functions that can occur in answers.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Function {
@@ -26,7 +26,7 @@ pub enum Function {
     Exp,
     /// The natural logarithm.
     Ln,
-    /// The argument, then the base; ten where none is written.
+    /// The argument, then the base; the default base is ten.
     Log,
     Abs,
     Floor,
@@ -44,7 +44,7 @@ pub enum Function {
 
 use Function::*;
 
-/// Every function with its spellings; the first is the one that is shown.
+/// Every function with its spellings; the first one is used for display.
 const NAMES: [(Function, &[&str]); 30] = [
     (Arcsin, &["arcsin", "asin"]),
     (Arccos, &["arccos", "acos"]),
@@ -97,7 +97,7 @@ impl Function {
         }
     }
 
-    /// `f^{-1}`, where that is not one over `f`.
+    /// `f^{-1}`, if it is not one over `f`.
     pub fn inverse(self) -> Option<Function> {
         Some(match self {
             Sin => Arcsin,
@@ -118,7 +118,7 @@ impl Function {
         matches!(self, Sin | Cos | Tan | Cot | Sec | Csc)
     }
 
-    /// Whether it takes a list in brackets.
+    /// Whether its argument is a list in brackets.
     pub fn of_list(self) -> bool {
         matches!(self, Gcd | Lcm | Max | Min)
     }

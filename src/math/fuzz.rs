@@ -1,7 +1,7 @@
-//! Laws of the checker on a great many texts: well-formed answers of every construct, and noise.
+//! Laws of the checker on many generated texts: well-formed answers of every construct, and noise.
 //!
-//! 2,000 texts for each law as a rule; `RFT_FUZZ=1000000 cargo test --release math::fuzz` for a long run, which also holds
-//! every check to [`LIMIT`].
+//! By default 2,000 texts per law; `RFT_FUZZ=1000000 cargo test --release math::fuzz` is a long run, which also
+//! compares the time of every check with [`LIMIT`].
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The longest that a check may take in a long run.
+/// Maximum time of a check in a long run.
 const LIMIT: Duration = Duration::from_millis(20);
-/// And in a short one, on a machine that is busy with other tests.
+/// Maximum time in a short run, on a machine that is busy with other tests.
 const WIDE_LIMIT: Duration = Duration::from_secs(1);
 
 fn cases() -> Option<u32> {
@@ -22,8 +22,8 @@ fn config() -> ProptestConfig {
     ProptestConfig { cases: cases().unwrap_or(2_000), failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A check that is not slow. One that is has more chances, since other work can hold it up, but not every time; and then
-/// only what this thread was given of a processor counts.
+/// Runs a check and fails if it is slow. A slow check is repeated, because other work can delay it, but not every time;
+/// only the processor time of this thread counts then.
 fn timely(gold: &str, answer: &str) -> Verdict {
     let limit = if cases().is_some() { LIMIT } else { WIDE_LIMIT };
     let start = Instant::now();
@@ -41,13 +41,13 @@ fn timely(gold: &str, answer: &str) -> Verdict {
     panic!("{least:?} for `{gold}` and `{answer}`");
 }
 
-/// What this thread has had of a processor; known on Linux.
+/// The processor time of this thread; known on Linux.
 fn processor_time() -> Option<Duration> {
     let times = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     times.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// Choices that decide how a text is written; without any left it comes to an end.
+/// Choices that decide how a text is generated; when they are used up, the text ends.
 struct FuzzChoices<'a>(std::slice::Iter<'a, u8>);
 
 impl FuzzChoices<'_> {
@@ -210,7 +210,7 @@ fn choices_separator(left: usize) -> &'static str {
     [", ", " \\text{ and } ", " or ", ","][left % 4]
 }
 
-/// Pieces of what the lexer knows, in no order that means anything.
+/// Pieces that the lexer supports, in an order without meaning.
 fn noise(choices: &[u8]) -> String {
     const PIECES: &[&str] = &[
         "{",
@@ -303,7 +303,7 @@ fn noise(choices: &[u8]) -> String {
     choices.iter().map(|it| PIECES[usize::from(*it) % PIECES.len()]).collect()
 }
 
-/// What holds for any two texts.
+/// Laws that hold for any two texts.
 fn laws(gold: &str, other: &str) -> Result<(), TestCaseError> {
     timely(gold, other);
     if gold_is_parsable(gold) {
@@ -312,7 +312,7 @@ fn laws(gold: &str, other: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A box around an answer changes nothing, even where that has one of its own.
+/// A box around an answer changes nothing, even if the answer has its own box.
 fn equals_itself_in_a_box(gold: &str) -> Result<(), TestCaseError> {
     if gold_is_parsable(gold) {
         let boxed = format!("\\boxed{{{gold}}}");

@@ -13,7 +13,7 @@ impl<'a> Judge<'a> {
         Judge { meter, rule: "" }
     }
 
-    /// Notes the rule that led to a finding.
+    /// Records the rule that led to a finding.
     pub fn because(&mut self, rule: &'static str, found: bool) -> bool {
         self.rule = rule;
         found

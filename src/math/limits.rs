@@ -1,29 +1,30 @@
-//! Budgets by size. A clock would make a verdict depend on the machine and on its neighbours; a count does not.
+//! Budgets by size. With a clock, a verdict would depend on the machine and on other processes; with a count it does
+//! not.
 
 use num_bigint::{BigInt, BigUint};
 use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
-/// Why something was not decided; it ends in [`Verdict::Undecided`](super::Verdict::Undecided).
+/// Why something was not decided; it becomes [`Verdict::Undecided`](super::Verdict::Undecided).
 pub type Reason = String;
 
-/// Longest answer that is read, in bytes. It also bounds the nodes of an expression tree, which never outnumber the bytes
-/// by more than two to one.
+/// Maximum length of an answer, in bytes. It also bounds the number of nodes of an expression tree, which is at most
+/// twice the number of bytes.
 pub const MAX_BYTES: usize = 512;
-/// Deepest nesting of brackets, fractions, roots and exponents.
+/// Maximum nesting of brackets, fractions, roots and exponents.
 pub const MAX_NESTING: usize = 64;
-/// Largest number, in bits of numerator and of denominator.
+/// Maximum size of a number, in bits of numerator and of denominator.
 pub const MAX_BITS: u64 = 100_000;
-/// Most terms of a sum that was multiplied out.
+/// Maximum number of terms of a sum after multiplying out.
 pub const MAX_TERMS: usize = 2_000;
-/// Largest exponent of a symbol and index of a root.
+/// Maximum exponent of a symbol and index of a root.
 pub const MAX_EXPONENT: i64 = 10_000;
-/// Work of one evaluation, in products of 64-bit words; a few milliseconds.
+/// Maximum work of one evaluation, in products of 64-bit words; a few milliseconds.
 const MAX_WORK: u64 = 4_000_000;
 const TOO_MUCH: &str = "too much arithmetic";
 
-/// Exact arithmetic that counts what it costs, and refuses before it becomes slow.
+/// Exact arithmetic that counts its cost, and returns an error before it becomes slow.
 pub struct Meter {
     left: u64,
 }
@@ -33,20 +34,20 @@ impl Meter {
         Meter { left: MAX_WORK }
     }
 
-    /// Once something is refused, so is all that follows: who tries another way does not get far.
+    /// After the first error, all further operations fail, so that trying another way does not use more time.
     pub fn charge(&mut self, work: u64) -> Result<(), Reason> {
         let left = self.left.checked_sub(work);
         self.left = left.unwrap_or(0);
         left.map(|_| ()).ok_or_else(|| TOO_MUCH.into())
     }
 
-    /// Charges for an elementary function to so many bits: 15 µs at 128 bits, 0.2 ms at 1,024 and 2.5 ms at 4,096.
+    /// Charges for an elementary function to this many bits: 15 µs at 128 bits, 0.2 ms at 1,024 and 2.5 ms at 4,096.
     pub fn charge_function(&mut self, precision: u32) -> Result<(), Reason> {
         let bits = u64::from(precision);
         self.charge(bits * bits / 8 + 100 * bits)
     }
 
-    /// Why nothing more is worked out, if that is so.
+    /// The reason why the budget is exhausted, if it is.
     pub fn refusal(&self) -> Result<(), Reason> {
         if self.left == 0 { Err(TOO_MUCH.into()) } else { Ok(()) }
     }
@@ -68,7 +69,7 @@ impl Meter {
         self.ratio(a.numer() * b.numer(), a.denom() * b.denom())
     }
 
-    /// `base` to a whole power; a negative one of zero is refused.
+    /// `base` to an integer power; a negative power of zero is an error.
     pub fn pow(&mut self, base: &BigRational, exponent: i64) -> Result<BigRational, Reason> {
         if exponent < 0 && base.is_zero() {
             return Err("division by zero".into());
@@ -82,7 +83,7 @@ impl Meter {
         let size = exponent.unsigned_abs();
         self.charge((bits * size / 64).pow(2) + 1)?;
         let [numer, denom] = [base.numer(), base.denom()].map(|part| part.pow(size as u32));
-        // Powers of coprime numbers are coprime, so there is nothing to reduce.
+        // Powers of coprime numbers are coprime, so they need not be reduced.
         Ok(match exponent < 0 {
             false => BigRational::new_raw(numer, denom),
             true if numer.is_negative() => BigRational::new_raw(-denom, -numer),
@@ -107,7 +108,7 @@ impl Meter {
         if small.is_zero() {
             return Ok(large.clone());
         }
-        // One division first: the binary algorithm of the library takes a step for every bit of the larger number.
+        // One division first: the library's binary algorithm takes a step for every bit of the larger number.
         let rest = large % small;
         let limbs = small.bits() / 64 + 1;
         self.charge(limbs * (large.bits() / 64 + 1))?;
@@ -115,7 +116,7 @@ impl Meter {
             self.charge(200)?;
             return Ok(small.gcd(&rest).into());
         }
-        // A step of it costs at least as much as some products.
+        // One step costs at least as much as some products.
         self.charge(2 * (limbs + 15) * small.bits())?;
         Ok(small.gcd(&rest))
     }

@@ -1,4 +1,4 @@
-//! Arithmetic of matrices and vectors, as far as answers have it: sums, and products with numbers.
+//! Arithmetic of matrices and vectors, as it occurs in answers: sums, and products with numbers.
 
 use super::claim::ClaimItem;
 use super::limits::{Meter, Reason};
@@ -31,12 +31,12 @@ fn tensor(expr: &Expr, meter: &mut Meter) -> Result<Tensor, Reason> {
             }
             Tensor::Rows(values)
         }
-        // A column, as `(1, 2) + t (3, 4)` has it.
+        // A column, as in `(1, 2) + t (3, 4)`.
         Expr::List { open: Bracket::Round | Bracket::Angle, items, .. } => {
             let mut rows = Vec::new();
             for chain in items {
                 if !chain.rest.is_empty() || !chain.first.unit.is_empty() {
-                    return Err("a vector of things that are no numbers".into());
+                    return Err("a vector with an entry that is not a number".into());
                 }
                 rows.push(vec![Value::of(&chain.first.expr, meter)?]);
             }
@@ -61,7 +61,7 @@ fn tensor(expr: &Expr, meter: &mut Meter) -> Result<Tensor, Reason> {
                 (Operator::Root, Tensor::Number(base), Tensor::Number(index)) => {
                     Tensor::Number(base.power(&index.inverse(meter)?, meter)?)
                 }
-                _ => return Err("an operation on matrices that is not known".into()),
+                _ => return Err("an unsupported operation on matrices".into()),
             }
         }
         _ => Tensor::Number(Value::of(expr, meter)?),
@@ -86,7 +86,7 @@ fn add(left: Tensor, right: Tensor, meter: &mut Meter) -> Result<Tensor, Reason>
         (Tensor::Number(one), Tensor::Number(other)) => Ok(Tensor::Number(one.plus(&other, meter)?)),
         (Tensor::Rows(mut one), Tensor::Rows(other)) => {
             if one.len() != other.len() || one[0].len() != other[0].len() {
-                return Err("a sum of matrices of different shape".into());
+                return Err("a sum of matrices of different shapes".into());
             }
             for (row, others) in one.iter_mut().zip(&other) {
                 for (value, other) in row.iter_mut().zip(others) {

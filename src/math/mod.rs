@@ -1,10 +1,10 @@
 //! Answers as exact values: extract, parse, compare.
 //!
-//! A response goes through [`extract`] (the last box), [`lex`] and [`parse`] (text to a tree), [`value`] (expressions to a
-//! canonical form over exact rationals), [`form`] (what the answer claims, a [`claim`]) and [`compare`]. Forms that may be equal without
-//! looking it are told apart by certified enclosure and at seeded points ([`equal`]). Nothing of a model's text is ever
-//! executed, and every step is bounded by size, never by a clock ([`limits`]), so that a verdict is the same on every
-//! machine.
+//! A completion goes through [`extract`] (the last box), [`lex`] and [`parse`] (text to a tree), [`value`] (expressions
+//! to a canonical form over exact rationals), [`form`] (what the answer claims, a [`claim`]) and [`compare`]. Different
+//! forms that may be equal are compared by certified enclosure and at seeded points ([`equal`]). No part of a model's
+//! text is ever executed, and every step is bounded by size, never by a clock ([`limits`]), so a verdict is the same on
+//! every machine.
 
 mod ball;
 mod claim;
@@ -44,13 +44,14 @@ use limits::{Meter, Reason};
 
 pub use extract::{Extracted, ExtractionRule, FoundAnswer, Scope, extract_boxed, extract_lenient, last_element};
 
-/// What a check of an answer against the gold answer found. As JSON: `"correct"`, `"wrong"` or `{"undecided": reason}`.
+/// The result of checking an answer against the gold answer. As JSON: `"correct"`, `"wrong"` or `{"undecided":
+/// reason}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Correct,
     Wrong,
-    /// Neither could be shown; the reason is for the log.
+    /// Neither could be proven; the reason is for the log.
     Undecided(String),
 }
 
@@ -64,22 +65,22 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The answer found in a response and what became of it.
+/// The answer found in a completion, and its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Graded {
-    /// What stood in the last box, trimmed; `None` where there was no box to read, which is [`Verdict::Wrong`].
+    /// The content of the last box, trimmed; `None` if there was no box to read, which is [`Verdict::Wrong`].
     pub answer: Option<String>,
     pub verdict: Verdict,
     /// Why there is no answer.
     pub missing: Option<String>,
-    /// How [`grade_lenient`] found the answer; [`grade`] knows only one way.
+    /// How [`grade_lenient`] found the answer; [`grade`] has only one rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<ExtractionRule>,
 }
 
 /// Checks the last box of `response` (within `scope`) against `gold`.
 ///
-/// Only that box counts: where it holds nonsense the verdict is undecided, and no earlier number is taken instead.
+/// Only this box counts: if it contains nonsense, the verdict is undecided, and no earlier number is used instead.
 pub fn grade(response: &str, gold: &str, scope: Scope, answer_tag: Option<&str>) -> Graded {
     graded(extract_boxed(response, scope, answer_tag), |answer| check(gold, answer))
 }
@@ -97,7 +98,7 @@ fn graded(found: Extracted, check: impl FnOnce(&str) -> Verdict) -> Graded {
 
 /// Checks the answer that [`extract_lenient`] finds in `response` against `gold`.
 ///
-/// For evaluations that are to be compared with others. A model can play the rules, so no reward uses them.
+/// For evaluations that are compared with others. A model could exploit the rules, so no reward uses them.
 pub fn grade_lenient(response: &str, gold: &str) -> Graded {
     match extract_lenient(response) {
         Some(FoundAnswer { answer, rule }) => {
@@ -107,18 +108,19 @@ pub fn grade_lenient(response: &str, gold: &str) -> Graded {
     }
 }
 
-/// A gold answer that has been read, and need not be read again for each use.
+/// A parsed gold answer, so that it is parsed only once.
 pub struct Gold {
     text: String,
     form: AnswerForm,
-    /// Where the text has `1,234`: the form in which that is a list.
+    /// If the text contains `1,234`: the form in which that is a list.
     as_list: Option<AnswerForm>,
 }
 
 /// Reads a gold answer, LaTeX or plain text.
 ///
 /// # Errors
-/// Why it cannot be read. A question whose gold cannot be read must not be scored at all: neither 0 nor 1 would be true.
+/// Why it cannot be read. A question whose gold answer cannot be read must not be scored: neither 0 nor 1 would be
+/// right.
 pub fn prepare(gold: &str) -> Result<Gold, Reason> {
     let gold = extract::unboxed(gold);
     let mut meter = Meter::new();
@@ -136,7 +138,7 @@ impl Gold {
         self.decide(answer).0
     }
 
-    /// [`grade`] against this gold answer.
+    /// [`grade`] with this gold answer.
     pub fn grade(&self, response: &str, scope: Scope, answer_tag: Option<&str>) -> Graded {
         graded(extract_boxed(response, scope, answer_tag), |answer| self.check(answer))
     }
@@ -153,7 +155,7 @@ impl Gold {
             Err(reason) => return (Verdict::Undecided(reason), "the answer cannot be read"),
         };
         let decided = decide(&self.form, &form, &mut meter);
-        // `1,234` may be a list after all, where the other one is.
+        // `1,234` may be a list if the other answer is one.
         if decided.0 != Verdict::Correct && (self.as_list.is_some() || has_group(answer)) {
             let lists = form::read(answer, Grouping::Lists, &mut meter);
             let gold = self.as_list.as_ref().unwrap_or(&self.form);
@@ -175,11 +177,11 @@ fn decide(gold: &AnswerForm, answer: &AnswerForm, meter: &mut Meter) -> (Verdict
     match compare::compare(gold, answer, &mut judge) {
         Ok(true) => (Verdict::Correct, judge.rule),
         Ok(false) => (Verdict::Wrong, judge.rule),
-        Err(reason) => (Verdict::Undecided(reason), "neither could be shown"),
+        Err(reason) => (Verdict::Undecided(reason), "neither could be proven"),
     }
 }
 
-/// Whether a comma between digits may group them or part them.
+/// Whether a comma between digits may be a group separator or a list separator.
 fn has_group(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.windows(3).any(|it| it[0].is_ascii_digit() && it[1] == b',' && it[2].is_ascii_digit())
@@ -187,7 +189,7 @@ fn has_group(text: &str) -> bool {
 
 /// Is `answer` the same as `gold`? Both are LaTeX or plain text.
 ///
-/// A gold answer that cannot be read gives [`Verdict::Undecided`] whatever the answer; see [`gold_flaw`].
+/// A gold answer that cannot be read gives [`Verdict::Undecided`] for every answer; see [`gold_flaw`].
 pub fn check(gold: &str, answer: &str) -> Verdict {
     match prepare(gold) {
         Ok(gold) => gold.check(answer),
@@ -195,14 +197,14 @@ pub fn check(gold: &str, answer: &str) -> Verdict {
     }
 }
 
-/// What [`explain`] shows of one check.
+/// The details of one check, from [`explain`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// The gold answer as it was understood, or why it could not be.
+    /// The parsed gold answer, or why it cannot be read.
     pub gold: String,
-    /// The answer as it was understood, or why it could not be.
+    /// The parsed answer, or why it cannot be read.
     pub answer: String,
-    /// What decided, such as `equal rationals`.
+    /// The rule that decided, such as `equal rationals`.
     pub rule: String,
     pub verdict: Verdict,
 }
@@ -215,18 +217,18 @@ pub fn explain(gold: &str, answer: &str) -> Explanation {
     };
     let (verdict, rule) = match prepare(gold) {
         Ok(gold) => gold.decide(answer),
-        Err(reason) => (Verdict::Undecided(format!("gold: {reason}")), "the gold cannot be read"),
+        Err(reason) => (Verdict::Undecided(format!("gold: {reason}")), "the gold answer cannot be read"),
     };
     Explanation { gold: tree(gold), answer: tree(answer), rule: rule.to_string(), verdict }
 }
 
-/// Why this gold answer cannot be read; `None` where it can.
+/// Why this gold answer cannot be read; `None` if it can.
 pub fn gold_flaw(gold: &str) -> Option<String> {
     prepare(gold).err()
 }
 
-/// Whether [`check`] can read this gold answer. A question whose gold it cannot read must not be scored at all: neither 0
-/// nor 1 would be true.
+/// Whether [`check`] can read this gold answer. A question whose gold answer cannot be read must not be scored: neither
+/// 0 nor 1 would be right.
 pub fn gold_is_parsable(gold: &str) -> bool {
     prepare(gold).is_ok()
 }

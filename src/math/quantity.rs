@@ -14,28 +14,28 @@ use super::tree::{Expr, Operator};
 use super::unit::Unit;
 use super::value::Value;
 
-/// Least significant digits of a decimal that may stand for a value it only rounds.
+/// Minimum significant digits of a decimal that may be a rounded value.
 const MIN_SIGNIFICANT: usize = 4;
 
 pub struct Quantity {
     pub value: Value,
-    /// What the value was worked out from, if it was.
+    /// The expression that the value was computed from, if there is one.
     pub expr: Option<Expr>,
     pub unit: Option<Unit>,
-    /// A percent sign stands after it.
+    /// It is followed by a percent sign.
     pub percent: bool,
-    /// The name, if it is nothing but a symbol.
+    /// The name, if it consists of a single symbol.
     pub symbol: Option<String>,
     pub rounding: DecimalPrecision,
 }
 
-/// Whether a number can have lost digits.
+/// Whether a number may have been rounded.
 pub enum DecimalPrecision {
     /// No decimal occurs in it.
     Exact,
     /// It is one decimal, with half a unit of its last place.
     Decimal { half: BigRational, significant: usize },
-    /// An expression with a decimal in it, which is taken at its word.
+    /// An expression that contains a decimal, which is taken as exact.
     Mixed,
 }
 
@@ -67,13 +67,11 @@ pub fn same(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -> Result<boo
         return Ok(judge.because("names", one.eq_ignore_ascii_case(other)));
     }
     let (Some(one), Some(other)) = (&gold.unit, &answer.unit) else {
-        // A unit may be left out, but a percent sign in its place says that there is none.
+        // A unit may be omitted, but a percent sign in its place shows that there is none.
         let unit = gold.unit.as_ref().or(answer.unit.as_ref()).filter(|_| gold.percent != answer.percent);
         return match unit {
-            Some(unit) if unit.is_known() => Ok(judge.because("a unit against a percent sign", false)),
-            Some(_) if same_value(gold, answer, judge)? => {
-                Err("words that may be a unit, against a percent sign".into())
-            }
+            Some(unit) if unit.is_known() => Ok(judge.because("a unit and a percent sign", false)),
+            Some(_) if same_value(gold, answer, judge)? => Err("words that may be a unit, and a percent sign".into()),
             Some(_) => Ok(false),
             None => same_value(gold, answer, judge),
         };
@@ -86,14 +84,14 @@ pub fn same(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -> Result<boo
             return Ok(false);
         }
         if one.unknown.starts_with("mod") || other.unknown.starts_with("mod") {
-            return Ok(judge.because("another modulus", false));
+            return Ok(judge.because("a different modulus", false));
         }
-        return Err("a unit that is not known to be the other".into());
+        return Err("units that are not known to be equal".into());
     }
     let angle =
         one.is_angle("degree") && other.is_angle("radian") || one.is_angle("radian") && other.is_angle("degree");
     if !angle && !one.is_like(other) {
-        return Ok(judge.because("unit contradicts", false));
+        return Ok(judge.because("different units", false));
     }
     let converted = |quantity: &Quantity, unit: &Unit, judge: &mut Judge| -> Result<Value, Reason> {
         let value = quantity.value.times(&Value::rational(unit.factor.clone()), judge.meter)?;
@@ -135,7 +133,8 @@ fn same_value(one: &Quantity, other: &Quantity, judge: &mut Judge) -> Result<boo
 
 /// Whether `exact`, rounded to the places of `decimal`, is `decimal`.
 ///
-/// Half of the last place counts in both directions. An integer has no more digits than it shows, and is never rounded.
+/// Half of the last place counts in both directions. An integer is never a rounded value: all of its digits are
+/// written.
 pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mut Meter) -> Result<bool, Reason> {
     let DecimalPrecision::Decimal { half, significant } = &decimal.rounding else { return Ok(false) };
     let Some(number) = decimal.value.as_rational() else { return Ok(false) };
@@ -152,7 +151,7 @@ pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mu
     if let Some(value) = value {
         return Ok(num_traits::Signed::abs(&(number - value)) <= *half);
     }
-    // Nothing that is irrational lies on the border.
+    // No irrational number is exactly on the border.
     for border in [&number - half, &number + half] {
         let above = border > number;
         let difference = exact.value.minus(&Value::rational(border), meter)?;
@@ -161,7 +160,7 @@ pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mu
             None => enclose::sign(&difference, meter)?,
         };
         match sign {
-            None => return Err("a value that cannot be held against a decimal".into()),
+            None => return Err("a value that cannot be compared with a decimal".into()),
             Some(Ordering::Greater) if above => return Ok(false),
             Some(Ordering::Less) if !above => return Ok(false),
             _ => {}
@@ -186,7 +185,8 @@ fn rounding(expr: &Expr) -> DecimalPrecision {
     }
 }
 
-/// Half a unit in the last place, and the significant digits, of a number like `-0.25`, `12.5\%` or `6.02 \times 10^{23}`.
+/// Half a unit in the last place, and the significant digits, of a number like `-0.25`, `12.5\%` or `6.02 \times
+/// 10^{23}`.
 fn lone_decimal(expr: &Expr) -> Option<(BigRational, usize)> {
     match expr {
         Expr::Number(literal) if literal.decimal => {

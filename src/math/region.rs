@@ -1,4 +1,4 @@
-//! Sets of real numbers as intervals in order: what inequalities, intervals, unions and finite sets have in common.
+//! Sets of real numbers as ordered intervals, a common form of inequalities, intervals, unions and finite sets.
 
 use std::cmp::Ordering;
 
@@ -7,7 +7,7 @@ use super::equal::{Term, equal};
 use super::limits::{Meter, Reason};
 use super::value::Value;
 
-/// Intervals that do not touch, from left to right.
+/// Disjoint intervals that do not touch, from left to right.
 #[derive(Clone, Debug, Default)]
 pub struct Region(Vec<ValueInterval>);
 
@@ -20,7 +20,7 @@ pub struct ValueInterval {
 #[derive(Clone, Debug)]
 pub struct IntervalEnd {
     pub at: IntervalBound,
-    /// Whether the end itself belongs to it.
+    /// Whether the end itself is included.
     pub closed: bool,
 }
 
@@ -32,7 +32,7 @@ pub enum IntervalBound {
 }
 
 impl IntervalBound {
-    /// The bound that a value names.
+    /// The bound that a value represents.
     pub fn of(value: Value) -> IntervalBound {
         let infinity = Value::symbol("\\infty");
         if value == infinity {
@@ -81,7 +81,7 @@ impl Region {
         Region(vec![ValueInterval { low: end.clone(), high: end }])
     }
 
-    /// All below a bound, or all above it.
+    /// All numbers below a bound, or all above it.
     pub fn ray(bound: Value, up: bool, closed: bool) -> Region {
         let end = IntervalEnd { at: IntervalBound::of(bound), closed };
         let open = |at| IntervalEnd { at, closed: false };
@@ -91,12 +91,12 @@ impl Region {
         }])
     }
 
-    /// One interval; nothing where its ends are the wrong way round.
+    /// One interval; empty if its ends are in the wrong order.
     pub fn interval(mut interval: ValueInterval, meter: &mut Meter) -> Result<Region, Reason> {
         for end in [&mut interval.low, &mut interval.high] {
             end.closed &= matches!(end.at, IntervalBound::At(_));
         }
-        // Ends with symbols in them are taken at their word.
+        // Ends that contain symbols are accepted in the written order.
         let order = interval.low.at.order(&interval.high.at, meter).unwrap_or(Ordering::Less);
         let empty = match order {
             Ordering::Less => false,
@@ -113,7 +113,7 @@ impl Region {
     pub fn union(mut self, other: Region, meter: &mut Meter) -> Result<Region, Reason> {
         self.0.extend(other.0);
         let mut parts: Vec<ValueInterval> = Vec::new();
-        // Few intervals: sorted by insertion, as an order may fail.
+        // There are few intervals: they are sorted by insertion, because a comparison may fail.
         for part in self.0 {
             let mut at = parts.len();
             while at > 0 && starts_before(&part, &parts[at - 1], meter)? {

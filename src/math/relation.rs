@@ -1,4 +1,4 @@
-//! Inequalities: as sets of reals where they speak of one name, else as differences with a sign.
+//! Inequalities: as sets of reals if they are about one name, else as differences with a sign.
 
 use num_traits::Signed;
 
@@ -13,7 +13,7 @@ use super::value::{Base, PowerProduct, Sum, Value};
 /// Reads a side of a chain.
 pub type ReadItem = fn(&Side, &mut Meter) -> Result<ClaimItem, Reason>;
 
-/// What a chain with an inequality in it claims; `item` reads a side that is a set.
+/// The claim of a chain with an inequality in it; `item` reads a side that is a set.
 pub fn relations(chain: &Chain, item: ReadItem, meter: &mut Meter) -> Result<Claim, Reason> {
     let mut all = Relations { links: Vec::new(), region: Some(Region::all()), variable: None, solved: true };
     let mut constants = true;
@@ -62,12 +62,12 @@ fn set_or_value(side: &Side, relation: Relation, item: ReadItem, meter: &mut Met
         return Ok(Operand::Value(value(side, meter)?));
     }
     let claim = Claim::Is { target: None, item: item(side, meter)? };
-    let found = region(&claim, meter)?.ok_or("a set that is no interval")?;
+    let found = region(&claim, meter)?.ok_or("a set that is not an interval")?;
     Ok(Operand::Region(if relation == Relation::In { found } else { Region::all().without(&found, meter)? }))
 }
 
 impl Relations {
-    /// Also holds what `part` allows of its variable.
+    /// Also includes what `part` allows for its variable.
     fn join(&mut self, part: Option<(Value, Region)>, solved: bool, meter: &mut Meter) -> Result<(), Reason> {
         self.solved &= solved;
         let (Some((variable, region)), Some(so_far)) = (part, &self.region) else {
@@ -79,7 +79,7 @@ impl Relations {
             return Ok(());
         }
         self.variable = Some(variable);
-        // Ends that cannot be ordered: it stays a list of inequalities.
+        // The ends cannot be ordered: it remains a list of inequalities.
         self.region = so_far.intersection(&region, meter).ok();
         Ok(())
     }
@@ -89,7 +89,7 @@ fn is_infinite(value: &Value) -> bool {
     !value.all_bases(&|base| !matches!(base, Base::Symbol(name) if name == "\\infty"))
 }
 
-/// The difference of two sides, scaled so that equal inequalities look the same.
+/// The difference of two sides, scaled so that equal inequalities have the same form.
 fn link(one: &Value, relation: Relation, other: &Value, meter: &mut Meter) -> Result<Link, Reason> {
     let (difference, relation) = match relation {
         Relation::Less | Relation::AtMost | Relation::NotEqual | Relation::Equal => {
@@ -104,7 +104,7 @@ fn link(one: &Value, relation: Relation, other: &Value, meter: &mut Meter) -> Re
     }
     let (_, rest) = difference.over.content(meter)?;
     let mut difference = Value { over: rest, under: difference.under };
-    // A difference that is not zero may be turned round.
+    // The sides of a difference that is not zero may be swapped.
     if matches!(relation, Relation::NotEqual | Relation::Equal)
         && difference.over.0.values().next().is_some_and(Signed::is_negative)
     {
@@ -127,7 +127,7 @@ fn holds(link: &Link, meter: &mut Meter) -> Result<bool, Reason> {
     })
 }
 
-/// The name that a linear relation speaks of, what it allows, and whether the name stands alone.
+/// The name in a linear relation, the values that it allows, and whether the name is alone on one side.
 fn ray(
     one: &Value,
     relation: Relation,
@@ -139,7 +139,7 @@ fn ray(
     let solved = (alone(one) && (other.is_constant() || is_infinite(other)))
         || (alone(other) && (one.is_constant() || is_infinite(one)));
     if infinite {
-        // `x < \infty` allows everything.
+        // `x < \infty` allows all values.
         let variable = name(one).or_else(|| name(other));
         return Ok(variable.map(|it| (it, Region::all(), true)));
     }
@@ -245,7 +245,7 @@ pub fn together(mut claims: Vec<Claim>, joiner: Option<Joiner>, meter: &mut Mete
         || match joiner {
             Some(Joiner::Or) => false,
             Some(Joiner::And) => true,
-            // A comma is what makes sense.
+            // A comma can mean either, depending on which makes sense.
             _ => !common.is_empty(),
         };
     let links = claims.drain(..).filter_map(|it| if let Claim::Relation(it) = it { Some(it.links) } else { None });

@@ -1,4 +1,4 @@
-//! Trees as text, for people.
+//! Displays trees as text.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -88,7 +88,7 @@ impl Display for Expr {
             Expr::Binary(Operator::Root, radicand, index) => write!(f, "root({radicand}, {index})"),
             Expr::Binary(operator, left, right) => {
                 let binding = operator.binding();
-                // What stands on the far side of the way an operator associates needs brackets of its own.
+                // The operand on the side to which an operator does not associate needs brackets.
                 let power = *operator == Operator::Power;
                 inside(f, left, binding + u8::from(power))?;
                 write!(f, "{operator}")?;

@@ -1,4 +1,5 @@
-//! What the checker promises: laws that hold for any text, and that nothing is slow. The table of cases is in tests/it/answers.rs.
+//! Properties of the checker: laws that hold for any text, and limits on time. The table of cases is in
+//! tests/it/answers.rs.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ fn an_explanation_names_the_rule() {
         ("1/2", "0.5", "equal rationals"),
         ("1/3", "0.3333", "the decimal rounds the exact value"),
         ("x+1", "x+2", "canonical forms differ"),
-        (r"5 \text{ cm}", r"5 \text{ s}", "unit contradicts"),
+        (r"5 \text{ cm}", r"5 \text{ s}", "different units"),
         (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}", "equal algebraic numbers"),
         ("(2, \\infty)", "x>2", "the same set of reals"),
     ] {
@@ -26,7 +27,7 @@ fn an_explanation_names_the_rule() {
 }
 
 #[test]
-fn a_grade_tells_no_answer_from_a_wrong_one() {
+fn a_grade_distinguishes_no_answer_from_a_wrong_one() {
     let graded = |response| grade(response, "7", Scope::Response, Some("answer"));
     assert_eq!(graded(r"so \boxed{ 7 }").answer.as_deref(), Some("7"));
     assert_eq!(graded(r"so \boxed{7}").verdict, Verdict::Correct);
@@ -34,7 +35,7 @@ fn a_grade_tells_no_answer_from_a_wrong_one() {
     assert_eq!(graded(r"\boxed{8}. Hmm, wait: \boxed{7}").verdict, Verdict::Correct);
     let none = graded("final answer: 7");
     assert_eq!((none.answer, none.verdict, none.missing.as_deref()), (None, Verdict::Wrong, Some("no box")));
-    // What stands in the last box is not replaced by an earlier number.
+    // Nonsense in the last box is not replaced by an earlier number.
     assert!(matches!(graded(r"7 \boxed{7} \boxed{@@}").verdict, Verdict::Undecided(_)));
     assert!(matches!(graded(r"\boxed{7} \boxed{}").verdict, Verdict::Undecided(_)));
 }
@@ -92,7 +93,7 @@ fn nothing_is_slow() {
         .extend(["\\", "^", "_", "\\frac", "\\text{", "$", "\\sqrt[", "1 ", "é"].map(|it| it.repeat(512 / it.len())));
     for attack in &attacks {
         let start = Instant::now();
-        // Also as the gold of another form, so that comparing is tried and not only reading.
+        // Also as a gold answer of another form, so that the comparison is tested too.
         for verdict in [check(attack, attack), check(r"\sqrt{2}+\sqrt{3+\sqrt{x}}", attack), check(attack, "1.4142")] {
             if attack.len() > 512 {
                 assert!(matches!(verdict, Verdict::Undecided(_)), "{verdict}");
@@ -103,7 +104,7 @@ fn nothing_is_slow() {
     }
 }
 
-/// Pieces that texts are made of, most of them meaningful.
+/// Pieces of texts, most of them meaningful.
 fn piece() -> impl Strategy<Value = String> {
     const PIECES: &[&str] = &[
         "1",
@@ -185,7 +186,7 @@ proptest! {
 
     #[test]
     fn numbers_are_equal_when_their_fractions_are((one, a, b) in number(), (other, c, d) in number()) {
-        // A decimal of two places has too few digits to stand for anything but itself.
+        // A decimal with two places has too few digits to be a rounded value.
         let rounded = |text: &str| text.contains('.') && text.len() > 4;
         prop_assume!(!rounded(&one) && !rounded(&other));
         let expected = if a * d == c * b { Verdict::Correct } else { Verdict::Wrong };

@@ -1,4 +1,4 @@
-//! What a text is made of: LaTeX and plain text look alike from here on.
+//! Tokens of a text: from here on, LaTeX and plain text look alike.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -12,9 +12,9 @@ pub enum MathToken {
     Number(Literal),
     /// One letter, or a named constant such as `\pi`, with its backslash.
     Symbol(String),
-    /// What is not mathematics: a unit, a name, a choice.
+    /// Text that is not a formula: a unit, a name, a choice.
     Word(String),
-    /// A numeral with letters for digits, which only a base can explain: `152A`.
+    /// A numeral with letters as digits, which needs a base: `152A`.
     Digits(String),
     Function(Function),
     Relation(Relation),
@@ -63,7 +63,7 @@ pub enum MathToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Relation {
     Equal,
-    /// `\approx`: right if the decimal is rounded right.
+    /// `\approx`: right if the decimal is rounded correctly.
     About,
     NotEqual,
     Less,
@@ -116,15 +116,15 @@ pub enum Environment {
     Lines,
 }
 
-/// A number as it was written.
+/// A number as written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Literal {
     pub digits: BigInt,
     /// Power of ten of the last digit: -2 in `0.25`, 3 in `7e3`.
     pub last_place: i32,
-    /// Written with a point: such a number may stand for one with more digits.
+    /// Written with a point: such a number may be a rounded value.
     pub decimal: bool,
-    /// How many digits were written, without the group separators: 2 in `07`.
+    /// Number of written digits, without group separators: 2 in `07`.
     pub written: usize,
 }
 
@@ -154,12 +154,12 @@ impl Literal {
         }
     }
 
-    /// Digits from the first that is not zero.
+    /// Digits from the first nonzero one.
     pub fn significant(&self) -> usize {
         if self.digits.is_zero() { 0 } else { self.digits.magnitude().to_string().len() }
     }
 
-    /// The digits as they were written, with leading zeros.
+    /// The digits as written, with leading zeros.
     pub fn text(&self) -> String {
         format!("{:0>width$}", self.digits.to_string(), width = self.written)
     }

@@ -7,11 +7,11 @@ use super::token::{Bracket, Joiner, Literal, NamedSet, Relation};
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParsedAnswer {
     pub items: Vec<Chain>,
-    /// The strongest word between the items; `None` for a single item.
+    /// The strongest joiner between the items; `None` for a single item.
     pub joiner: Option<Joiner>,
 }
 
-/// Sides joined by relations; one side where there is none.
+/// Sides joined by relations; one side if there is no relation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     pub first: Side,
@@ -21,7 +21,7 @@ pub struct Chain {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Side {
     pub expr: Expr,
-    /// As it was written; empty for none.
+    /// As written; empty if there is none.
     pub unit: String,
 }
 
@@ -37,13 +37,13 @@ pub enum Expr {
     },
     Negative(Box<Expr>),
     Percent(Box<Expr>),
-    /// An angle in degrees inside of a function.
+    /// An angle in degrees inside a function.
     Degrees(Box<Expr>),
     Binary(Operator, Box<Expr>, Box<Expr>),
     Call(Function, Vec<Expr>),
     /// `3:4:5`, and times of the day.
     Ratio(Vec<Expr>),
-    /// Items between brackets: a tuple or an interval in round and square ones, a set in braces.
+    /// Items in brackets: a tuple or an interval in round and square ones, a set in braces.
     List {
         open: Bracket,
         items: Vec<Chain>,
@@ -97,7 +97,7 @@ impl Chain {
         std::iter::once(&self.first).chain(self.rest.iter().map(|(_, side)| side))
     }
 
-    /// Whether ± occurs in it: then it stands for two.
+    /// Whether it contains ±, so that it represents two values.
     pub fn has_plus_minus(&self) -> bool {
         self.sides()
             .any(|side| side.expr.any(&|it| matches!(it, Expr::Binary(Operator::PlusMinus | Operator::MinusPlus, ..))))
@@ -127,7 +127,7 @@ impl Expr {
         Expr::Number(Literal::whole(number))
     }
 
-    /// Whether `test` holds for a node of it, lists apart: their items are answers of their own.
+    /// Whether `test` holds for one of its nodes, except in lists: their items are separate answers.
     pub fn any(&self, test: &impl Fn(&Expr) -> bool) -> bool {
         test(self)
             || match self {

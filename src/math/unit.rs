@@ -1,20 +1,20 @@
-//! Units: an answer may leave the unit out, but not contradict it; another unit of the same kind is converted.
+//! Units: an answer may omit the unit, but not contradict it; another unit of the same kind is converted.
 
 use std::collections::BTreeMap;
 
 use num_rational::BigRational;
 use num_traits::{One, Pow, ToPrimitive};
 
-/// What a unit measures, as powers of basic units, and how many of those it is.
+/// The dimension of a unit as powers of basic units, and its size in these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unit {
     pub factor: BigRational,
     powers: BTreeMap<&'static str, i32>,
-    /// Words that are no known unit.
+    /// Words that are not known units.
     pub unknown: String,
 }
 
-/// A kind of measure: its units with how many basic ones each is (over and under), in the singular.
+/// A kind of measure: its units in the singular, with their size in basic units (numerator and denominator).
 struct UnitKind {
     basic: &'static str,
     power: i32,
@@ -91,7 +91,7 @@ const KINDS: [UnitKind; 20] = [
     UnitKind { basic: "watt", power: 1, units: &[(1, 1, &["w", "watt"]), (1_000, 1, &["kw", "kilowatt"])] },
 ];
 
-/// Quotients with names of their own.
+/// Quotients with special names.
 const QUOTIENTS: [(&str, &str); 6] =
     [("mph", "mi/h"), ("kph", "km/h"), ("kmh", "km/h"), ("kmph", "km/h"), ("mps", "m/s"), ("fps", "ft/s")];
 
@@ -112,9 +112,9 @@ pub fn is_known(word: &str) -> bool {
         || SCALES.iter().any(|(name, _)| *name == word)
 }
 
-/// The unit of a text, and the number that its words multiply by: `million dollars` is a million, and dollars.
+/// The unit in a text, and the factor of its words: `million dollars` is a million, and dollars.
 ///
-/// Empty, or nothing but `units`, is `None`.
+/// `None` if the text is empty or just `units`.
 pub fn read(text: &str) -> (u64, Option<Unit>) {
     if text.is_empty() {
         return (1, None);
@@ -149,7 +149,7 @@ pub fn read(text: &str) -> (u64, Option<Unit>) {
                         _ => {}
                     }
                     unit.multiply(base, sign * power * dimension, word);
-                    // `square centimetres^1`: the word is used up.
+                    // `square centimeters^1`: the word is used up.
                     dimension = 1;
                 }
             }
@@ -159,7 +159,7 @@ pub fn read(text: &str) -> (u64, Option<Unit>) {
     (scale, (!empty).then_some(unit))
 }
 
-/// How many of the unit `small` make one of the unit `large`, where that is a whole number above one.
+/// How many of the unit `small` make one of the unit `large`, if that is an integer above one.
 pub fn share(small: &str, large: &str) -> Option<u64> {
     let ((1, Some(small)), (1, Some(large))) = (read(small), read(large)) else { return None };
     let share = large.factor.clone() / small.factor.clone();
@@ -182,18 +182,18 @@ impl Unit {
                 if !self.unknown.is_empty() {
                     self.unknown.push(' ');
                 }
-                // The plural says no more.
+                // The plural adds no meaning.
                 self.unknown.push_str(word.strip_suffix('s').filter(|rest| rest.len() > 2).unwrap_or(word));
             }
         }
     }
 
-    /// Whether every word of it is known.
+    /// Whether all of its words are known.
     pub fn is_known(&self) -> bool {
         self.unknown.is_empty()
     }
 
-    /// Whether the two measure the same.
+    /// Whether the two have the same dimension.
     pub fn is_like(&self, other: &Unit) -> bool {
         self.powers == other.powers
     }

@@ -13,7 +13,7 @@ use super::weights::{Weights, check_shape};
 pub const SINGLE: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
 
-/// Every tensor of a folder and the file it stands in.
+/// Every tensor of a folder and the file that contains it.
 #[derive(Debug)]
 pub struct Checkpoint {
     files: Vec<SafetensorsFile>,
@@ -28,14 +28,14 @@ impl Checkpoint {
             let file = SafetensorsFile::open(&path)?;
             for name in file.tensors().keys() {
                 let earlier = owner.insert(name.clone(), files.len());
-                ensure!(earlier.is_none(), "tensor `{name}` stands in two files of `{}`", folder.display());
+                ensure!(earlier.is_none(), "tensor `{name}` is in two files of `{}`", folder.display());
             }
             files.push(file);
         }
         let checkpoint = Self { files, owner };
         if !folder.join(SINGLE).is_file() {
             for name in read_index(folder)?.weight_map.keys() {
-                ensure!(checkpoint.contains(name), "`{INDEX}` lists tensor `{name}`, which no file holds");
+                ensure!(checkpoint.contains(name), "`{INDEX}` lists tensor `{name}`, which is not in any file");
             }
         }
         Ok(checkpoint)
@@ -80,7 +80,7 @@ pub struct Index {
     pub weight_map: BTreeMap<String, String>,
 }
 
-/// The distinct files an index names, after a check that each is a plain name.
+/// The distinct files that an index names, after a check that each is a plain name.
 pub fn shards(index: &Index) -> Result<BTreeSet<&str>> {
     let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
     for name in &names {
@@ -88,11 +88,11 @@ pub fn shards(index: &Index) -> Result<BTreeSet<&str>> {
         let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == *name);
         ensure!(
             plain && !name.contains(['/', '\\', '\0', ':']) && name.ends_with(".safetensors"),
-            "`{INDEX}` names the file `{}`; only plain names of .safetensors files are followed",
+            "`{INDEX}` names the file `{}`, expected only plain names of .safetensors files",
             name.escape_default()
         );
     }
-    ensure!(!names.is_empty(), "`{INDEX}` names no file");
+    ensure!(!names.is_empty(), "`{INDEX}` does not name any file");
     Ok(names)
 }
 
@@ -102,8 +102,8 @@ fn read_index(folder: &Path) -> Result<Index> {
     serde_json::from_slice(&bytes).with_context(|| format!("read `{}`", path.display()))
 }
 
-/// The path of a shard, after a check that no link leads out of the folder. A snapshot of the hub's cache is made of
-/// links into the `blobs` folder two levels up, so that one place outside is allowed.
+/// The path of a shard, after a check that no link leads out of the folder. A snapshot in the Hub's cache consists of
+/// links into the `blobs` folder two levels up, so this one outside folder is allowed.
 fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = folder.join(name);
     let real = path.canonicalize().with_context(|| format!("`{INDEX}` names `{name}`: read `{}`", path.display()))?;
@@ -117,7 +117,7 @@ fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Why a folder without safetensors cannot be used, as far as its files tell.
+/// Why a folder without safetensors cannot be used, judging by its files.
 fn no_weights(folder: &Path) -> String {
     let names: BTreeSet<String> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|it| it.file_name().to_string_lossy().into_owned()).collect())
@@ -125,7 +125,7 @@ fn no_weights(folder: &Path) -> String {
     let folder = folder.display();
     if names.contains("adapter_model.safetensors") {
         return format!(
-            "`{folder}` holds an adapter, not a model\nhint: name the base with --model and this folder with --adapter"
+            "`{folder}` contains an adapter, not a model\nhint: pass the base model with --model and this folder with --adapter"
         );
     }
     let first_with = |endings: &[&str]| names.iter().find(|name| endings.iter().any(|end| name.ends_with(end)));
@@ -133,20 +133,20 @@ fn no_weights(folder: &Path) -> String {
         return pickle_refused(name);
     }
     if let Some(name) = first_with(&[".gguf"]) {
-        return format!("`{folder}` holds no safetensors\nhint: give the file itself: --model {folder}/{name}");
+        return format!("`{folder}` does not contain safetensors\nhint: pass the file itself: --model {folder}/{name}");
     }
     if let Some(name) = first_with(&[".safetensors"]) {
         return format!(
-            "`{folder}` holds `{name}` but no `{INDEX}`\nhint: a checkpoint is `{SINGLE}`, or shards and their index"
+            "`{folder}` contains `{name}` but no `{INDEX}`\nhint: add the index, which a checkpoint in several files needs"
         );
     }
-    format!("`{folder}` holds no weights\nhint: a model folder has `config.json` and `{SINGLE}`")
+    format!("`{folder}` does not contain weights\nhint: pass a folder with `config.json` and `{SINGLE}`")
 }
 
 /// The message for weights in Python's pickle format.
 pub fn pickle_refused(name: &str) -> String {
     format!(
-        "`{name}` is a pickle file, which can run any code when it is read, so it is refused\nhint: take the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`"
+        "`{name}` is a pickle file, which is not supported because loading it can run code\nhint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`"
     )
 }
 
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_read_as_one_checkpoint() {
+    fn shards_are_read_as_one_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         write_sharded(folder.path(), 3);
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
@@ -213,7 +213,7 @@ mod tests {
             "",
         ] {
             write_index(&folder, serde_json::json!({"t": name}));
-            assert!(error(&folder).contains("only plain names"), "{name:?}: {}", error(&folder));
+            assert!(error(&folder).contains("expected only plain names"), "{name:?}: {}", error(&folder));
         }
         #[cfg(unix)]
         {
@@ -231,18 +231,18 @@ mod tests {
         assert!(error(folder.path()).contains("`missing`"));
         std::fs::copy(folder.path().join("model-0.safetensors"), folder.path().join("model-1.safetensors")).unwrap();
         write_index(folder.path(), serde_json::json!({"a": "model-0.safetensors", "b": "model-1.safetensors"}));
-        assert!(error(folder.path()).contains("stands in two files"));
+        assert!(error(folder.path()).contains("is in two files"));
     }
 
     #[test]
-    fn folders_without_safetensors_say_what_they_hold() {
+    fn errors_of_folders_without_safetensors_name_their_contents() {
         for (file, reason) in [
             ("pytorch_model.bin", "pickle file"),
             ("consolidated.00.pth", "pickle file"),
-            ("model-q4.gguf", "give the file itself"),
-            ("adapter_model.safetensors", "holds an adapter"),
+            ("model-q4.gguf", "pass the file itself"),
+            ("adapter_model.safetensors", "contains an adapter"),
             ("model-00001-of-00002.safetensors", "no `model.safetensors.index.json`"),
-            ("README.md", "holds no weights"),
+            ("README.md", "does not contain weights"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(file), b"x").unwrap();

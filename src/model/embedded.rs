@@ -1,6 +1,6 @@
-//! The small model that is part of the program, made by `examples/pretrain_tiny.rs`.
+//! The small embedded model, made by `examples/pretrain_tiny`.
 
-/// The name under which `--model` knows it.
+/// Its name for `--model`.
 pub const NAME: &str = "tiny";
 
 /// The files of the model folder.
@@ -13,7 +13,7 @@ pub const FILES: [(&str, &[u8]); 5] = [
 ];
 pub(super) const WEIGHTS: &[u8] = include_bytes!("../../assets/tiny/model.safetensors");
 
-/// The bytes of one of them.
+/// The contents of one of them.
 pub(super) fn file(name: &str) -> &'static [u8] {
     FILES.iter().find(|it| it.0 == name).expect("a file of the embedded model").1
 }

@@ -1,7 +1,8 @@
 //! GGUF files: one file with metadata, tokenizer and (mostly quantized) weights, as llama.cpp writes them.
 //!
-//! Weights are widened to f32 and given back under Hugging Face's names and in its layout. Two things differ there:
-//! the names, and in the Llama architecture the rows of q and k, which llama.cpp reorders for its kind of rotary embedding.
+//! Weights are converted to f32 and returned under Hugging Face's names and in its layout. Two things differ in GGUF:
+//! the names, and in the Llama architecture the rows of q and k, which llama.cpp reorders for its kind of rotary
+//! embedding.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -17,10 +18,10 @@ use super::config::{Architecture, Llama3Scaling, ModelConfig};
 use super::tokenizer::GgufTokenizer;
 use super::weights::{Weights, check_shape};
 
-/// Rows dequantized at a time by one thread.
+/// Number of rows that a thread dequantizes at a time.
 const ROWS: usize = 256;
 
-/// An opened file: its metadata and where each tensor stands.
+/// An open file: its metadata and the position of each tensor.
 pub struct Gguf {
     path: PathBuf,
     content: Content,
@@ -34,18 +35,18 @@ impl Gguf {
         let len = file.metadata().with_context(read)?.len();
         ensure!(
             !has_zero_alignment(&file).with_context(read)?,
-            "read `{}`: `general.alignment` is 0\nhint: the file is damaged; download or copy it again",
+            "read `{}`: `general.alignment` is 0\nhint: download or copy the file again; it is damaged",
             path.display()
         );
         let content = Content::read(&mut BufReader::new(file)).map_err(plain).with_context(|| {
-            format!("{}\nhint: it is no GGUF file, or not a whole one; download or copy it again", read())
+            format!("{}\nhint: download or copy it again; it is not a GGUF file, or a truncated one", read())
         })?;
         check_tensors(&content, len).with_context(read)?;
         let config = model_config(&content, path).with_context(read)?;
         let mut gguf = Self { path: path.to_owned(), content, config };
         gguf.config.rope_scaling = gguf.rope_scaling().with_context(read)?;
         for (name, _) in gguf.config.tensors() {
-            ensure!(gguf.contains(&name), "`{}` has no tensor `{}`", path.display(), gguf_name(&name));
+            ensure!(gguf.contains(&name), "`{}` does not contain tensor `{}`", path.display(), gguf_name(&name));
         }
         Ok(gguf)
     }
@@ -63,13 +64,13 @@ impl Gguf {
         let model = self.text("tokenizer.ggml.model").unwrap_or("(none)");
         ensure!(
             model == "gpt2",
-            "`{}` has a tokenizer of kind `{model}`; byte-pair tokenizers (`gpt2`) are supported\nhint: take the model as a Hugging Face folder",
+            "`{}` has a tokenizer of kind `{model}`; only byte-pair tokenizers (`gpt2`) are supported\nhint: use the model as a Hugging Face folder",
             self.path.display()
         );
         let tokens = self.texts("tokenizer.ggml.tokens")?;
         ensure!(
             tokens.len() <= self.config.vocab_size,
-            "{} tokens do not fit an embedding of {} rows",
+            "{} tokens do not fit in an embedding of {} rows",
             tokens.len(),
             self.config.vocab_size
         );
@@ -77,7 +78,7 @@ impl Gguf {
             None => Vec::new(),
             Some(Value::Array(types)) => types
                 .iter()
-                .map(|it| integer(it).context("`tokenizer.ggml.token_type` holds something else than numbers"))
+                .map(|it| integer(it).context("`tokenizer.ggml.token_type` contains a value that is not a number"))
                 .collect::<Result<_>>()?,
             Some(_) => bail!("`tokenizer.ggml.token_type` is not a list"),
         };
@@ -109,13 +110,14 @@ impl Gguf {
         };
         let text = |value: &Value| match value {
             Value::String(text) => Ok(text.clone()),
-            _ => Err(anyhow!("`{key}` holds something else than text")),
+            _ => Err(anyhow!("`{key}` contains a value that is not text")),
         };
         values.iter().map(text).collect()
     }
 
-    /// Llama 3 scaling as llama.cpp keeps it: not its parameters but, in a tensor, what each frequency is divided by. All
-    /// published checkpoints share the parameters but for `factor`, which is the largest divisor; others are refused.
+    /// Llama 3 scaling as llama.cpp stores it: not as parameters but as a tensor of the divisors of the frequencies.
+    /// All published checkpoints share the parameters except `factor`, which is the largest divisor; others are an
+    /// error.
     fn rope_scaling(&self) -> Result<Option<Llama3Scaling>> {
         let Some(info) = self.content.tensor_infos.get("rope_freqs.weight") else { return Ok(None) };
         let divisors = self.dequantize(info)?;
@@ -134,9 +136,9 @@ impl Gguf {
         Ok(Some(scaling))
     }
 
-    /// A tensor's values, row by row as the file has them.
+    /// A tensor's values, row by row in the order of the file.
     fn dequantize(&self, info: &TensorInfo) -> Result<Vec<f32>> {
-        let columns = *info.shape.dims().last().context("a tensor of no dimensions")?;
+        let columns = *info.shape.dims().last().context("a tensor without dimensions")?;
         let mut bytes = vec![0; byte_len(info).context("the tensor's size overflows")? as usize];
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(self.content.tensor_data_offset + info.offset))?;
@@ -207,8 +209,8 @@ fn gguf_name(name: &str) -> String {
     in_block().unwrap_or_else(|| name.to_owned())
 }
 
-/// Gives the rows of a Llama q or k weight Hugging Face's order back. Within a head, llama.cpp interleaves the two halves
-/// that rotary embedding pairs: its row 2i is our row i, its row 2i + 1 our row i + `head_dim` / 2.
+/// Restores Hugging Face's order of the rows of a Llama q or k weight. Within a head, llama.cpp interleaves the two
+/// halves that rotary embedding pairs: its row 2i is our row i, its row 2i + 1 our row i + `head_dim` / 2.
 fn unpermute(values: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
     let half = head_dim / 2;
     let rows = 0..values.len() / columns;
@@ -225,13 +227,13 @@ fn unpermute(values: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
 fn model_config(content: &Content, path: &Path) -> Result<ModelConfig> {
     let metadata = &content.metadata;
     let Some(Value::String(name)) = metadata.get("general.architecture") else {
-        bail!("the metadata name no architecture")
+        bail!("the metadata does not name an architecture")
     };
     let architecture = match name.as_str() {
         "qwen2" => Architecture::Qwen2,
         "qwen3" => Architecture::Qwen3,
         "llama" => Architecture::Llama,
-        other => bail!("the architecture `{other}` is not supported\nhint: qwen2 (Qwen2 and 2.5), qwen3 and llama are"),
+        other => bail!("the architecture `{other}` is not supported\nhint: use qwen2 (Qwen2 and 2.5), qwen3 or llama"),
     };
     if metadata.get("split.count").and_then(integer::<u64>).is_some_and(|count| count > 1) {
         bail!(
@@ -241,7 +243,7 @@ fn model_config(content: &Content, path: &Path) -> Result<ModelConfig> {
     }
     let optional = |key: &str| metadata.get(&format!("{name}.{key}"));
     let size = |key: &str| -> Result<usize> {
-        let value = optional(key).with_context(|| format!("the metadata lack `{name}.{key}`"))?;
+        let value = optional(key).with_context(|| format!("the metadata does not contain `{name}.{key}`"))?;
         integer(value).with_context(|| format!("`{name}.{key}` is not a number"))
     };
     if let Some(Value::String(kind)) = optional("rope.scaling.type")
@@ -290,8 +292,8 @@ fn model_config(content: &Content, path: &Path) -> Result<ModelConfig> {
     .check()
 }
 
-/// What Llama 3.1 divides each rotary frequency by: 1 for short wavelengths, `factor` for long ones, and between them
-/// smoothly from one to the other.
+/// The divisors of the rotary frequencies in Llama 3.1: 1 for short wavelengths, `factor` for long ones, and a smooth
+/// transition in between.
 fn llama3_divisors(scaling: &Llama3Scaling, theta: f64, head_dim: usize) -> Vec<f64> {
     let divisor = |i: usize| {
         let wavelength = 2.0 * std::f64::consts::PI * theta.powf(2.0 * i as f64 / head_dim as f64);
@@ -303,7 +305,7 @@ fn llama3_divisors(scaling: &Llama3Scaling, theta: f64, head_dim: usize) -> Vec<
     (0..head_dim / 2).map(divisor).collect()
 }
 
-/// Checks that the file holds every tensor it lists, before any is read.
+/// Checks that the file contains every tensor that it lists, before any is read.
 fn check_tensors(content: &Content, len: u64) -> Result<()> {
     let mut in_order: Vec<_> = content.tensor_infos.iter().collect();
     in_order.sort_by_key(|(_, info)| info.offset);
@@ -325,13 +327,13 @@ fn check_tensors(content: &Content, len: u64) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that a tensor takes in the file; none where they do not fit a u64.
+/// Bytes of a tensor in the file; `None` if they exceed a u64.
 fn byte_len(info: &TensorInfo) -> Option<u64> {
     let elements = info.shape.dims().iter().try_fold(1u64, |product, &dim| product.checked_mul(dim as u64))?;
     (elements / info.ggml_dtype.block_size() as u64).checked_mul(info.ggml_dtype.type_size() as u64)
 }
 
-/// A metadata value as a non-negative integer of the type asked for.
+/// A metadata value as a non-negative integer of the requested type.
 fn integer<T: TryFrom<i128>>(value: &Value) -> Option<T> {
     let value = match *value {
         Value::U8(it) => it.into(),
@@ -347,7 +349,7 @@ fn integer<T: TryFrom<i128>>(value: &Value) -> Option<T> {
     T::try_from(value).ok()
 }
 
-/// A metadata value as f64. An f32 becomes the shortest decimal that means it: 1e-6, not 9.999999974752427e-7.
+/// A metadata value as f64. An f32 becomes the shortest decimal that represents it: 1e-6, not 9.999999974752427e-7.
 fn real(value: &Value) -> Option<f64> {
     match *value {
         Value::F32(it) => it.to_string().parse().ok(),
@@ -356,7 +358,7 @@ fn real(value: &Value) -> Option<f64> {
     }
 }
 
-/// Whether the header aligns tensors to multiples of 0, which candle divides by without a look. The file is left at its start.
+/// Whether the header aligns tensors to multiples of 0, by which candle would divide. The file is left at its start.
 fn has_zero_alignment(mut file: &File) -> std::io::Result<bool> {
     const KEY: &[u8] = b"general.alignment";
     /// Headers with the largest vocabularies in use take about 10 MB.
@@ -394,7 +396,7 @@ mod tests {
     use super::super::weights::RandomWeights;
     use super::*;
 
-    /// Writes `weights` as llama.cpp would, in 8-bit blocks where the rows allow it.
+    /// Writes `weights` as llama.cpp would, in 8-bit blocks if the rows allow it.
     fn write(path: &Path, config: &ModelConfig, weights: &dyn Weights, changes: &[(&str, Value)]) {
         let arch = match config.architecture {
             Architecture::Qwen2 => "qwen2",
@@ -449,7 +451,7 @@ mod tests {
         gguf_file::write(&mut File::create(path).unwrap(), &metadata, &tensors).unwrap();
     }
 
-    /// llama.cpp's conversion, as its script words it: (heads, 2, half, columns) with the middle axes swapped.
+    /// llama.cpp's conversion, as in its script: (heads, 2, half, columns) with the middle axes swapped.
     fn permute(values: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
         let heads = values.len() / columns / head_dim;
         let tensor = Tensor::from_slice(values, (heads, 2, head_dim / 2, columns), &Device::Cpu).unwrap();
@@ -493,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_refused_by_name() {
+    fn unsupported_options_are_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.gguf");
         let random = RandomWeights::new(&tiny(), 9);

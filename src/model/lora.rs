@@ -1,4 +1,4 @@
-//! LoRA adapters: one flat f32 storage with names by offset, read by rollout and training alike.
+//! LoRA adapters: a flat f32 storage with names by offset, which rollout and training both read.
 
 use super::config::ModelConfig;
 use crate::config::{ALL_LINEAR, LINEAR_MODULES, LoraSection};
@@ -28,7 +28,7 @@ impl Target {
         LINEAR_MODULES[self as usize]
     }
 
-    /// The module's path inside a model, without `.weight`.
+    /// The module's path in a model, without `.weight`.
     pub fn path(self, layer: usize) -> String {
         let parent = match self {
             Self::Q | Self::K | Self::V | Self::O => "self_attn",
@@ -51,17 +51,17 @@ impl Target {
     }
 }
 
-/// Where a tensor lies in [`Adapter::params`].
+/// The position of a tensor in [`Adapter::params`].
 #[derive(Clone, Debug)]
 pub struct Slot {
     pub range: Range<usize>,
     /// The shape in PEFT's layout: A (r, in), B (out, r).
     pub shape: [usize; 2],
-    /// Whether the storage holds the transpose: B is kept (r, out).
+    /// Whether the storage contains the transpose: B is stored as (r, out).
     transposed: bool,
 }
 
-/// The adapters of one decoder block, by the joined layers they belong to.
+/// The adapters of one decoder block, by the joined layers that they belong to.
 #[derive(Clone, Debug, Default)]
 pub struct BlockLora {
     pub qkv: LoraGroup,
@@ -99,7 +99,7 @@ impl Adapter {
         Ok(Self { params: vec![0.0; layout.len], slots: layout.slots, blocks, section: section.clone() })
     }
 
-    /// The blocks of an adapter that is not made, and how many values it would have.
+    /// The blocks of an adapter without creating it, and its number of values.
     pub fn shape(config: &ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, usize)> {
         let (blocks, layout) = AdapterLayout::of(config, section)?;
         Ok((blocks, layout.len))
@@ -108,7 +108,7 @@ impl Adapter {
     /// An adapter with the values of `tensors`, in PEFT's names and layout.
     ///
     /// # Errors
-    /// When a tensor is missing, unknown, or of another shape.
+    /// If a tensor is missing, unknown, or of another shape.
     pub fn from_tensors(
         config: &ModelConfig,
         section: &LoraSection,
@@ -116,23 +116,22 @@ impl Adapter {
     ) -> Result<Self> {
         let mut adapter = Self::zeros(config, section)?;
         if let Some(name) = tensors.keys().find(|name| !adapter.slots.contains_key(*name)) {
-            bail!("the adapter has a tensor that this model has no place for: `{name}`");
+            bail!("the adapter has a tensor that does not belong to this model: `{name}`");
         }
         for (name, slot) in &adapter.slots {
-            let (shape, values) =
-                tensors.get(name).with_context(|| format!("the adapter lacks the tensor `{name}`"))?;
-            ensure!(shape[..] == slot.shape, "`{name}` has shape {shape:?}, not {:?}", slot.shape);
+            let (shape, values) = tensors.get(name).with_context(|| format!("the adapter has no tensor `{name}`"))?;
+            ensure!(shape[..] == slot.shape, "`{name}`: expected shape {:?}, found {shape:?}", slot.shape);
             slot.write(values, &mut adapter.params);
         }
         Ok(adapter)
     }
 
-    /// Every tensor by name, in PEFT's layout, taken from `storage`: the parameters, or anything laid out as they are.
+    /// Every tensor by name, in PEFT's layout, from `storage`: the parameters, or any data of the same layout.
     pub fn tensors(&self, storage: &[f32]) -> Vec<(String, [usize; 2], Vec<f32>)> {
         self.slots.iter().map(|(name, slot)| (name.clone(), slot.shape, slot.read(storage))).collect()
     }
 
-    /// The places of all tensors, in the order of their names.
+    /// The positions of all tensors, in the order of their names.
     pub fn ranges(&self) -> Vec<Range<usize>> {
         self.slots.values().map(|slot| slot.range.clone()).collect()
     }
@@ -149,7 +148,7 @@ impl Slot {
         (0..rows * cols).map(|i| values[i % cols * rows + i / cols]).collect()
     }
 
-    /// Puts a tensor in PEFT's layout into the storage.
+    /// Writes a tensor in PEFT's layout to the storage.
     pub fn write(&self, values: &[f32], storage: &mut [f32]) {
         let [rows, cols] = self.shape;
         let to = &mut storage[self.range.clone()];
@@ -170,17 +169,17 @@ pub fn targets(modules: &[String]) -> Result<Vec<Target>> {
     for module in modules {
         if !Target::ALL.iter().any(|target| target.name() == module) {
             let names = LINEAR_MODULES.join(", ");
-            bail!("unknown module `{module}` in `lora.target_modules`\nhint: `{ALL_LINEAR}`, or any of {names}");
+            bail!("unknown module `{module}` in `lora.target_modules`\nhint: use `{ALL_LINEAR}`, or any of {names}");
         }
     }
     ensure!(
         !modules.is_empty(),
-        "`lora.target_modules` is empty\nhint: `[\"{ALL_LINEAR}\"]` adapts every linear layer"
+        "`lora.target_modules` is empty\nhint: use `[\"{ALL_LINEAR}\"]` to adapt every linear layer"
     );
     Ok(Target::ALL.into_iter().filter(|target| modules.iter().any(|module| module == target.name())).collect())
 }
 
-/// Hands out places in the flat storage.
+/// Assigns positions in the flat storage.
 struct AdapterLayout<'a> {
     config: &'a ModelConfig,
     rank: usize,
@@ -190,10 +189,10 @@ struct AdapterLayout<'a> {
 }
 
 impl<'a> AdapterLayout<'a> {
-    /// Places for all blocks.
+    /// Positions for all blocks.
     fn of(config: &'a ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, Self)> {
         let targets = targets(&section.target_modules)?;
-        ensure!(section.r > 0, "`lora.r` must be at least 1\nhint: 8, 16 and 32 are common ranks");
+        ensure!(section.r > 0, "`lora.r` must be at least 1\nhint: use a common rank such as 8, 16 or 32");
         let mut layout =
             AdapterLayout { config, rank: section.r, scale: section.scale() as f32, slots: BTreeMap::new(), len: 0 };
         let blocks = (0..config.num_hidden_layers)
@@ -210,7 +209,7 @@ impl<'a> AdapterLayout<'a> {
         Ok((blocks, layout))
     }
 
-    /// Places for those of `members` that are adapted: their A matrices side by side, so that one product reads the
+    /// Positions for the adapted ones of `members`: their A matrices are contiguous, so that one product reads the
     /// shared input once, then their B matrices.
     fn group(&mut self, layer: usize, members: &[Target], adapted: &[Target]) -> LoraGroup {
         let rank = self.rank;

@@ -1,4 +1,4 @@
-//! A model folder in which an adapter has become part of the weights: W + scale · B A, in f32, tensor by tensor.
+//! A model folder with an adapter merged into its weights: W + scale · B A, in f32, tensor by tensor.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +15,10 @@ use super::safetensors::{Dtype, Writer};
 use super::source::{ModelOrigin, ModelSource};
 use crate::disk::atomic;
 
-/// Bytes of one file at most, as transformers parts them; a single larger tensor gets a file of its own.
+/// Maximum bytes of one file, as in transformers; a single larger tensor gets a separate file.
 const SHARD: u64 = 5_000_000_000;
 
-/// Files of a model folder that are copied as they are.
+/// Files of a model folder that are copied unchanged.
 const COPIED: [&str; 8] = [
     "generation_config.json",
     "tokenizer.json",
@@ -30,18 +30,18 @@ const COPIED: [&str; 8] = [
     "merges.txt",
 ];
 
-/// What was written.
+/// The result of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MergedModel {
     pub tensors: usize,
-    /// Tensors that the adapter changed.
+    /// Number of tensors that the adapter changed.
     pub adapted: usize,
     /// Size of the weights.
     pub bytes: u64,
 }
 
-/// Writes `source` with the adapter in `adapter` merged into it to the new folder `out`. `dtype` is F32 or BF16. `progress` gets
-/// the number of tensors written and of all.
+/// Writes `source` with the adapter in `adapter` merged into it to the new folder `out`. `dtype` is F32 or BF16.
+/// `progress` receives the number of tensors written and the total.
 pub fn merge(
     source: &ModelSource,
     adapter: &Path,
@@ -60,19 +60,19 @@ fn merge_in_shards(
     shard: u64,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<MergedModel> {
-    ensure!(!out.exists(), "`{}` exists already\nhint: choose a new folder; nothing is overwritten", out.display());
+    ensure!(!out.exists(), "`{}` exists already\nhint: choose a new folder", out.display());
     let (config, tensors) = peft::load(adapter)?;
     let mut products = products(tensors, config.section().scale() as f32)
         .with_context(|| format!("read the adapter `{}`", adapter.display()))?;
     let names = source.config.tensors();
     if let Some(name) = products.keys().find(|name| !names.iter().any(|(it, _)| it == *name)) {
         bail!(
-            "the adapter changes `{name}`, which `{}` does not have\nhint: was it trained on another model?",
+            "the adapter changes `{name}`, which `{}` does not have\nhint: use the model that the adapter was trained on",
             source.name
         );
     }
 
-    // All is written under another name first, so that a folder called `out` is a whole one.
+    // Everything is written under another name first, so that a folder named `out` is always complete.
     let partial = atomic::with_suffix(out, ".partial");
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("remove `{}`", partial.display()))?;
@@ -111,7 +111,7 @@ fn merge_in_shards(
     Ok(merged)
 }
 
-/// Cuts the list of tensors where a file would grow above `limit` bytes.
+/// Splits the list of tensors where a file would exceed `limit` bytes.
 fn parts(
     tensors: &[(String, Vec<usize>)],
     limit: u64,
@@ -130,7 +130,7 @@ fn parts(
     parts
 }
 
-/// What an adapter adds to one weight: scale · B A.
+/// The product that an adapter adds to one weight: scale · B A.
 struct WeightDelta {
     /// (rank, in)
     a: (Vec<usize>, Vec<f32>),
@@ -161,7 +161,7 @@ impl WeightDelta {
     }
 }
 
-/// Pairs the A and B of an adapter by the name of the weight they change.
+/// Pairs the A and B of an adapter by the name of the weight that they change.
 fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, WeightDelta>> {
     type Halves = [Option<(Vec<usize>, Vec<f32>)>; 2];
     let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
@@ -171,17 +171,17 @@ fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, WeightDelta
             let a = it.strip_suffix(".lora_A.weight").map(|module| (module, 0));
             a.or_else(|| it.strip_suffix(".lora_B.weight").map(|module| (module, 1)))
         });
-        let (module, half) = split.with_context(|| format!("tensor `{name}` has no name that PEFT gives"))?;
+        let (module, half) = split.with_context(|| format!("tensor `{name}` is not named as in PEFT"))?;
         halves.entry(format!("{module}.weight")).or_default()[half] = Some(tensor);
     }
     let pair = |(weight, halves): (String, Halves)| match halves {
         [Some(a), Some(b)] => Ok((weight, WeightDelta { a, b, scale })),
-        _ => bail!("only one of A and B is there for `{weight}`"),
+        _ => bail!("only one of A and B exists for `{weight}`"),
     };
     halves.into_iter().map(pair).collect()
 }
 
-/// Writes the configuration and all that the tokenizer needs.
+/// Writes the configuration and all files of the tokenizer.
 fn write_texts(source: &ModelSource, out: &Path, dtype: Dtype) -> Result<()> {
     let dtype = if dtype == Dtype::F32 { "float32" } else { "bfloat16" };
     let write = |name: &str, bytes: &[u8]| {
@@ -191,7 +191,7 @@ fn write_texts(source: &ModelSource, out: &Path, dtype: Dtype) -> Result<()> {
     let own_config = |bytes: &[u8]| -> Result<()> {
         let mut config: Value = serde_json::from_slice(bytes)?;
         let entries = config.as_object_mut().context("`config.json` is not an object")?;
-        entries.remove("auto_map"); // the code it names is not copied
+        entries.remove("auto_map"); // the code that it names is not copied
         let key = if entries.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         entries.insert(key.to_owned(), dtype.into());
         write_json(&out.join("config.json"), &config)
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_adapter_becomes_part_of_its_weight_and_of_no_other() {
+    fn the_adapter_changes_only_its_own_weight() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("base")).unwrap();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten_and_strangers_are_refused() {
+    fn nothing_is_overwritten_and_adapters_of_other_models_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::create_dir(path("base")).unwrap();
@@ -337,7 +337,7 @@ mod tests {
             merge(&source, &path("adapter"), &path("out"), Dtype::F32, &mut |_, _| {}).map_err(|it| format!("{it:#}"))
         };
         adapter(&path("adapter"), &source.config, "model.layers.7.self_attn.q_proj.weight");
-        assert!(try_merge().unwrap_err().contains("another model"));
+        assert!(try_merge().unwrap_err().contains("that the adapter was trained on"));
         adapter(&path("adapter"), &source.config, "model.layers.0.self_attn.k_proj.weight");
         assert!(try_merge().unwrap_err().contains("does not have the weight's shape"));
         assert!(!path("out").exists());

@@ -1,4 +1,4 @@
-//! The decoder, its reference twin, adapters, and the files they live in.
+//! The decoder, its reference implementation, adapters, and their files.
 
 pub mod checkpoint;
 pub mod config;

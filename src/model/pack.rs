@@ -9,7 +9,7 @@ use std::ops::Range;
 pub struct Pack {
     /// (rows)
     pub tokens: Vec<u32>,
-    /// (rows) Rotary position: a completion goes on where its prompt ends.
+    /// (rows) Rotary position: a completion continues where its prompt ends.
     pub positions: Vec<u32>,
     pub parts: Vec<Part>,
     /// One for each token of each completion, in order: the row that predicts it, and the token.
@@ -28,7 +28,7 @@ impl Pack {
     /// nothing, so a completion of n tokens has n pairs and n - 1 rows.
     ///
     /// # Panics
-    /// When the prompt is empty: then no row predicts the first token.
+    /// If the prompt is empty: then no row predicts the first token.
     pub fn push(&mut self, prompt: &[u32], completions: &[&[u32]]) -> Vec<Range<usize>> {
         assert!(!prompt.is_empty(), "a prompt has at least one token");
         let prompt_rows = self.extend(prompt, 0);

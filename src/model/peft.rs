@@ -19,7 +19,7 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// Tensors by name, each with its shape.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// What `adapter_config.json` says, as far as it matters here.
+/// The entries of `adapter_config.json` that are used here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeftConfig {
     pub base_model_name_or_path: Option<String>,
@@ -50,7 +50,7 @@ impl PeftConfig {
         }
     }
 
-    /// The file's content, with PEFT's keys and the values that say "nothing else".
+    /// The file's content, with PEFT's keys, and default values for unused features.
     fn to_json(&self) -> Value {
         let all = self.target_modules == [ALL_LINEAR];
         let whole = self.lora_alpha.fract() == 0.0; // PEFT writes and declares a whole number
@@ -78,7 +78,7 @@ impl PeftConfig {
     }
 }
 
-/// Writes an adapter folder. Each of its two files appears whole or not at all.
+/// Writes an adapter folder. Each of its two files appears complete or not at all.
 pub fn save(folder: &Path, config: &PeftConfig, tensors: &[(String, [usize; 2], &[f32])]) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
     let shapes: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), shape.to_vec())).collect();
@@ -92,13 +92,13 @@ pub fn save(folder: &Path, config: &PeftConfig, tensors: &[(String, [usize; 2], 
     atomic::write(&folder.join(CONFIG), &json)
 }
 
-/// Reads what an adapter folder says about itself. What it asks for beyond plain LoRA is refused, because it would
-/// silently be left out.
+/// Reads the configuration of an adapter folder. Features beyond plain LoRA are an error, because they would silently
+/// be omitted.
 pub fn load_config(folder: &Path) -> Result<PeftConfig> {
     let path = folder.join(CONFIG);
     ensure!(
         path.is_file(),
-        "`{}` is not an adapter: it has no `{CONFIG}`\nhint: a run's adapter is in RUN/adapter",
+        "`{}` is not an adapter: it has no `{CONFIG}`\nhint: pass the folder RUN/adapter for a run's adapter",
         folder.display()
     );
     let bytes = std::fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
@@ -118,15 +118,23 @@ pub fn load(folder: &Path) -> Result<(PeftConfig, Tensors)> {
         let values = file.read(name)?;
         let rank = match (&info.shape[..], name.rsplit('.').nth(1)) {
             (&[rank, _], Some("lora_A")) | (&[_, rank], Some("lora_B")) => rank,
-            _ => bail!("`{}`: tensor `{name}` of shape {:?} is no part of a LoRA adapter", path.display(), info.shape),
+            _ => bail!(
+                "`{}`: tensor `{name}` of shape {:?} does not belong to a LoRA adapter",
+                path.display(),
+                info.shape
+            ),
         };
         ensure!(
             rank == config.r,
-            "`{}`: tensor `{name}` has rank {rank}, `{CONFIG}` says {}",
+            "`{}`: tensor `{name}` has rank {rank}, but `{CONFIG}` has {}",
             path.display(),
             config.r
         );
-        ensure!(values.iter().all(|it| it.is_finite()), "`{}`: tensor `{name}` holds NaN or infinity", path.display());
+        ensure!(
+            values.iter().all(|it| it.is_finite()),
+            "`{}`: tensor `{name}` contains NaN or infinity",
+            path.display()
+        );
         tensors.insert(name.clone(), (info.shape.clone(), values));
     }
     Ok((config, tensors))
@@ -142,17 +150,17 @@ fn parse(bytes: &[u8]) -> Result<PeftConfig> {
         _ => false,
     };
     let kind = raw["peft_type"].as_str().unwrap_or("(none)");
-    ensure!(kind == "LORA", "`peft_type` is `{kind}`; only LORA adapters are read");
+    ensure!(kind == "LORA", "`peft_type` is `{kind}`; only LORA adapters are supported");
     for (key, meaning) in [
         ("use_dora", "DoRA scales"),
         ("bias", "trained biases"),
         ("lora_bias", "biases in the adapter"),
         ("modules_to_save", "whole trained modules"),
-        ("rank_pattern", "ranks that differ by module"),
-        ("alpha_pattern", "scales that differ by module"),
-        ("layers_to_transform", "a choice of layers"),
+        ("rank_pattern", "different ranks per module"),
+        ("alpha_pattern", "different scales per module"),
+        ("layers_to_transform", "adapters of selected layers"),
         ("fan_in_fan_out", "transposed weights"),
-        ("target_parameters", "adapted parameters outside of linear layers"),
+        ("target_parameters", "adapted parameters outside linear layers"),
     ] {
         ensure!(empty(&raw[key]), "`{key}` is {}; {meaning} are not supported", raw[key]);
     }
@@ -176,7 +184,7 @@ pub fn save_adapter(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> 
     save(folder, &PeftConfig::new(base, &adapter.section), &tensors)
 }
 
-/// Reads an adapter in PEFT's format. With `expected`, its rank and modules have to be those.
+/// Reads an adapter in PEFT's format. If `expected` is given, its rank and modules must match.
 pub fn load_adapter(folder: &Path, config: &ModelConfig, expected: Option<&LoraSection>) -> Result<Adapter> {
     let (peft, tensors) = load(folder)?;
     let section = expected.cloned().unwrap_or_else(|| peft.section());
@@ -211,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_loads_again() {
+    fn a_saved_adapter_can_be_loaded() {
         let folder = saved(2);
         let (loaded, tensors) = load(folder.path()).unwrap();
         assert_eq!(loaded, config());
@@ -230,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_plain_lora_is_refused_by_name() {
+    fn features_beyond_plain_lora_are_named_in_the_error() {
         for (key, value) in [
             ("use_dora", json!(true)),
             ("bias", json!("all")),
@@ -251,8 +259,8 @@ mod tests {
     }
 
     #[test]
-    fn damaged_folders_say_what_is_wrong() {
-        let folder = saved(3); // the configuration says 2
+    fn errors_of_damaged_folders_name_the_problem() {
+        let folder = saved(3); // the configuration has 2
         assert!(load(folder.path()).unwrap_err().to_string().contains("has rank 3"));
         std::fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
         assert!(format!("{:#}", load(folder.path()).unwrap_err()).contains(WEIGHTS));

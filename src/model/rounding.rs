@@ -1,13 +1,13 @@
-//! Values on their way to a device that computes in bf16.
+//! Values that are copied to a device that computes in bf16.
 
 use half::bf16;
 use rayon::prelude::*;
 use std::io::{self, Read};
 
-/// Values that a thread rounds at a time.
+/// Number of values that a thread rounds at a time.
 const BLOCK: usize = 16 << 10;
 
-/// Appends the next values; none at the end.
+/// Appends the next values; appends nothing at the end.
 type Next<'a> = Box<dyn FnMut(&mut Vec<f32>) -> io::Result<()> + 'a>;
 
 /// f32 values, read as little-endian bf16: each is rounded to nearest, ties to even.
@@ -15,7 +15,7 @@ pub struct Rounding<'a> {
     next: Next<'a>,
     values: Vec<f32>,
     rounded: Vec<u8>,
-    /// Bytes of `rounded` that were read.
+    /// Number of bytes of `rounded` that were read.
     read: usize,
 }
 
@@ -24,7 +24,7 @@ impl<'a> Rounding<'a> {
         Self { next: Box::new(next), values: Vec::new(), rounded: Vec::new(), read: 0 }
     }
 
-    /// Of values that are in memory.
+    /// Rounds values in memory.
     pub fn of(values: Vec<f32>) -> Self {
         let mut start = 0;
         Self::new(move |next| {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_rounded_in_their_order_whatever_is_read_at_a_time() {
+    fn values_are_rounded_in_order_for_any_size_of_read() {
         let values: Vec<f32> = (0..100_003).map(|i| (i as f32 - 5e4) * 1.234_567e-3).collect();
         let want: Vec<u8> = values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
         for len in [1, 7, 4096, 1 << 20] {

@@ -1,4 +1,4 @@
-//! Where a model comes from: `tiny` (embedded), a Hugging Face folder, a GGUF file or the hub.
+//! Opens a model: `tiny` (embedded), a Hugging Face folder, a GGUF file or a model on the Hub.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -17,24 +17,24 @@ use super::tokenizer::{GgufTokenizer, Tokenizer};
 use super::weights::{NoWeights, Weights};
 use crate::disk::hash as digest;
 
-/// A model that is ready to be read: its shape, its weights and all that its tokenizer needs.
+/// A model that is ready to be read: its shape, its weights and everything that its tokenizer needs.
 pub struct ModelSource {
-    /// How the model is called: as the user named it, a path by its last part.
+    /// The model's name: as the user wrote it; for a path, the last part.
     pub name: String,
     pub config: ModelConfig,
     pub weights: Box<dyn Weights>,
     pub tokenizer: TokenizerSource,
-    /// The text of `tokenizer_config.json`; for a GGUF file one made from its metadata.
+    /// The text of `tokenizer_config.json`; for a GGUF file, generated from its metadata.
     pub tokenizer_config: Option<String>,
-    /// The text of `chat_template.jinja`, which goes before a template in `tokenizer_config`.
+    /// The text of `chat_template.jinja`, which overrides a template in `tokenizer_config`.
     pub chat_template: Option<String>,
-    /// Identity of the weights, see [`content_hash`].
+    /// Hash of the weights, see [`content_hash`].
     pub hash: String,
     pub origin: ModelOrigin,
 }
 
 pub enum TokenizerSource {
-    /// The bytes of `tokenizer.json`.
+    /// The contents of `tokenizer.json`.
     Json(Vec<u8>),
     Gguf(GgufTokenizer),
 }
@@ -48,8 +48,8 @@ pub enum ModelOrigin {
 }
 
 impl ModelSource {
-    /// Opens what `--model` names: `tiny`, a folder, a .gguf file or a hub id, which is downloaded where the cache lacks it.
-    /// `revision` is for a hub id.
+    /// Opens what `--model` names: `tiny`, a folder, a .gguf file or a Hub id, which is downloaded if it is not in the
+    /// cache. `revision` applies to a Hub id.
     pub fn open(name: &str, revision: &str) -> Result<Self> {
         match ModelLocation::of(name)? {
             ModelLocation::Embedded => Self::open_embedded(),
@@ -59,7 +59,7 @@ impl ModelSource {
         }
     }
 
-    /// The small model that is part of the program.
+    /// The small embedded model.
     pub fn open_embedded() -> Result<Self> {
         let (file, weights) = (embedded::file, embedded::WEIGHTS);
         Ok(Self {
@@ -74,7 +74,8 @@ impl ModelSource {
         })
     }
 
-    /// What opening `name` downloads; none where it is no hub id. [`Plan::fetch`] downloads it and tells its progress.
+    /// The download that opening `name` needs; `None` if it is not a Hub id. [`Plan::fetch`] downloads it and reports
+    /// progress.
     pub fn plan(name: &str, revision: &str) -> Result<Option<Plan>> {
         match ModelLocation::of(name)? {
             ModelLocation::Hub => Ok(Some(plan(&HubConfig::from_env()?, name, revision)?)),
@@ -82,7 +83,7 @@ impl ModelSource {
         }
     }
 
-    /// The shape of the model behind a hub id; of its files only the configuration is downloaded.
+    /// The shape of the model with a Hub id; only its configuration is downloaded.
     pub fn peek(id: &str, revision: &str) -> Result<ModelConfig> {
         let repo = Repo::new(Kind::Model, id, revision)?;
         let files = Plan::new(&HubConfig::from_env()?, repo, |_| Ok(vec!["config.json".to_owned()]))?;
@@ -91,15 +92,15 @@ impl ModelSource {
         ModelConfig::from_json(&bytes, None).with_context(|| format!("open the model `{id}`"))
     }
 
-    /// Opens a hub id through the hub and the cache of `config`.
+    /// Opens a Hub id with the Hub and the cache of `config`.
     pub fn open_hub(config: &HubConfig, id: &str, revision: &str) -> Result<Self> {
         let plan = plan(config, id, revision)?;
         plan.fetch(&mut |_| {})?;
         Ok(Self { name: id.to_owned(), ..Self::open_folder(&plan.folder())? })
     }
 
-    /// Opens what `--model` names for its tokenizer and chat template alone: no weights are downloaded or needed, and reading
-    /// one is an error. For a model that a server holds.
+    /// Opens what `--model` names for its tokenizer and chat template only: no weights are downloaded or needed, and
+    /// reading one is an error. For a model that runs on a server.
     pub fn open_texts(name: &str, revision: &str) -> Result<Self> {
         match ModelLocation::of(name)? {
             ModelLocation::Embedded => Self::open_embedded(),
@@ -118,32 +119,33 @@ impl ModelSource {
         Self::read_folder(folder, |_| Ok((Box::new(NoWeights) as _, content_hash(&texts)?)))
     }
 
-    /// Opens a model folder: `config.json`, safetensors, `tokenizer.json` and what else it has of the usual files.
+    /// Opens a model folder: `config.json`, safetensors, `tokenizer.json` and the other usual files that it has.
     pub fn open_folder(folder: &Path) -> Result<Self> {
-        let files = weight_files(folder)?; // first, because its message tells best what a wrong folder holds
+        let files = weight_files(folder)?; // first, because its error describes the contents of a wrong folder best
         Self::read_folder(folder, |config| {
             let weights = Checkpoint::open(folder)?;
             if let Some((missing, _)) = config.tensors().into_iter().find(|(name, _)| !weights.contains(name)) {
-                bail!("the weights in `{}` have no tensor `{missing}`", folder.display());
+                bail!("the weights in `{}` do not contain tensor `{missing}`", folder.display());
             }
             Ok((Box::new(weights) as _, content_hash(&files)?))
         })
     }
 
-    /// Reads a folder's texts; `weights` gives the weights for its configuration, and their hash.
+    /// Reads a folder's text files; `weights` returns the weights for its configuration, and their hash.
     fn read_folder(
         folder: &Path,
         weights: impl FnOnce(&ModelConfig) -> Result<(Box<dyn Weights>, String)>,
     ) -> Result<Self> {
         let in_folder = || format!("open the model `{}`", folder.display());
-        let config = read(folder, "config.json")?
-            .with_context(|| format!("`{}` has no `config.json`\nhint: a model folder has one", folder.display()))?;
+        let config = read(folder, "config.json")?.with_context(|| {
+            format!("`{}` has no `config.json`\nhint: pass a model folder, which contains this file", folder.display())
+        })?;
         let generation_config = read(folder, "generation_config.json")?;
         let config = ModelConfig::from_json(&config, generation_config.as_deref()).with_context(in_folder)?;
         let (weights, hash) = weights(&config)?;
         let tokenizer = read(folder, "tokenizer.json")?.with_context(|| {
             format!(
-                "`{}` has no `tokenizer.json`\nhint: transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)` writes one",
+                "`{}` has no `tokenizer.json`\nhint: write one with transformers' `AutoTokenizer.from_pretrained(..).save_pretrained(..)`",
                 folder.display()
             )
         })?;
@@ -195,7 +197,7 @@ fn plan(config: &HubConfig, id: &str, revision: &str) -> Result<Plan> {
     Plan::new(config, Repo::new(Kind::Model, id, revision)?, model_files)
 }
 
-/// What kind of thing `--model` names. A path that exists goes before a hub id of the same form.
+/// The kind of model that `--model` names. A path that exists takes precedence over a Hub id of the same form.
 enum ModelLocation {
     Embedded,
     Folder(PathBuf),
@@ -217,22 +219,22 @@ impl ModelLocation {
             match extension {
                 "gguf" => return Ok(Self::Gguf(path.to_owned())),
                 "bin" | "pt" | "pth" | "ckpt" => bail!(pickle_refused(&file_name(path))),
-                "safetensors" => bail!("`{name}` is one file of a model\nhint: give the folder it is in"),
-                _ => bail!("`{name}` is not a model\nhint: give a model folder or a .gguf file"),
+                "safetensors" => bail!("`{name}` is one file of a model\nhint: pass the folder that contains it"),
+                _ => bail!("`{name}` is not a model\nhint: pass a model folder or a .gguf file"),
             }
         }
         if is_hub_id(name) && extension != "gguf" {
             return Ok(Self::Hub);
         }
         bail!(
-            "there is no model `{name}`\nhint: give `tiny`, a model folder, a .gguf file or a hub id such as Qwen/Qwen2.5-0.5B"
+            "there is no model `{name}`\nhint: pass `tiny`, a model folder, a .gguf file or a Hub id such as Qwen/Qwen2.5-0.5B"
         )
     }
 }
 
 /// Identity of some files: SHA-256 of their names and contents. Of a file above 256 MiB only the length and 256 evenly
-/// spaced pieces of 64 KiB are read, which tells checkpoints apart (training moves every weight) but is no
-/// protection against someone who changes single bytes; such a hash begins with `sampled:`.
+/// spaced pieces of 64 KiB are read, which distinguishes checkpoints (training changes every weight) but does not
+/// protect against someone who changes single bytes; such a hash begins with `sampled:`.
 pub fn content_hash(files: &[PathBuf]) -> Result<String> {
     let mut hash = Sha256::new();
     let mut sampled = false;
@@ -262,7 +264,7 @@ fn hash_file(hash: &mut Sha256, path: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// A file of a model folder; none where the folder does not have it.
+/// A file of a model folder; `None` if the folder does not have it.
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     let path = folder.join(name);
     match std::fs::read(&path) {
@@ -287,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_tells_contents_and_names_apart() {
+    fn the_hash_distinguishes_contents_and_names() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_models_are_told_apart() {
+    fn kinds_of_model_names_are_distinguished() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| {
             let path = folder.path().join(name);
@@ -331,7 +333,7 @@ mod tests {
         assert!(matches!(ModelLocation::of(folder.path().to_str().unwrap()), Ok(ModelLocation::Folder(_))));
         assert!(matches!(ModelLocation::of(&file("a.gguf")), Ok(ModelLocation::Gguf(_))));
         assert!(refused(&file("pytorch_model.bin")).contains("pickle"));
-        assert!(refused(&file("model.safetensors")).contains("give the folder"));
+        assert!(refused(&file("model.safetensors")).contains("pass the folder"));
         assert!(refused(&file("notes.txt")).contains("is not a model"));
         for name in ["qwen", "models/x.gguf", "./models/x", "/no/such/folder"] {
             assert!(refused(name).contains("there is no model"), "{name}");

@@ -1,7 +1,7 @@
-//! Text to token ids and back. All use of the crate `tokenizers` stands in this file.
+//! Text to token ids and back. Only this file uses the crate `tokenizers`.
 //!
-//! What differs from calling that crate directly: a special token's string inside a text is text, unless the caller says
-//! that it came from the chat template. A question that quotes `<|im_end|>` can therefore not end the turn it stands in.
+//! The difference from calling that crate directly: the string of a special token inside a text is text, unless the
+//! caller states that it came from the chat template. So a question that quotes `<|im_end|>` cannot end its turn.
 
 use std::ops::Range;
 use std::path::Path;
@@ -22,14 +22,14 @@ use tokenizers::{
 /// A byte-pair tokenizer with its special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// Tokens found in the text before it is split into words, longest first.
+    /// Tokens that are searched for in the text before it is split into words, longest first.
     added: Vec<(u32, AddedToken)>,
     /// Ids of the special ones among them, ascending.
     special: Vec<u32>,
     bos: Option<u32>,
 }
 
-/// What the metadata of a GGUF file says about its tokenizer (`tokenizer.ggml.*`, model kind `gpt2`).
+/// The metadata of a GGUF file about its tokenizer (`tokenizer.ggml.*`, model kind `gpt2`).
 #[derive(Clone, Debug, Default)]
 pub struct GgufTokenizer {
     /// The text of every id, in the byte-level alphabet.
@@ -50,7 +50,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// A file that is not a tokenizer, or one of another kind than byte-pair encoding.
+    /// If the file is not a tokenizer, or its kind is not byte-pair encoding.
     pub fn from_bytes(tokenizer_json: &[u8]) -> anyhow::Result<Self> {
         let inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(|error| anyhow!("{error}"))?;
         Self::new(inner)
@@ -59,19 +59,21 @@ impl Tokenizer {
     /// Reads the `tokenizer.json` at `path`.
     ///
     /// # Errors
-    /// See [`Tokenizer::from_bytes`]; and a file that cannot be read.
+    /// As for [`Tokenizer::from_bytes`], or if the file cannot be read.
     pub fn from_file(path: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("read `{}`", path.display()))?;
         Self::from_bytes(&bytes).with_context(|| format!("read `{}`", path.display()))
     }
 
-    /// Builds the tokenizer that the metadata of a GGUF file describe: the same ids as the model's `tokenizer.json` gives.
+    /// Builds the tokenizer that the metadata of a GGUF file describes: it gives the same ids as the model's
+    /// `tokenizer.json`.
     ///
     /// # Errors
-    /// An unknown word-splitting rule, merges of tokens that are not in the vocabulary, arrays of unequal length.
+    /// If the word-splitting rule is unknown, merges contain tokens that are not in the vocabulary, or arrays differ in
+    /// length.
     pub fn from_gguf(gguf: GgufTokenizer) -> anyhow::Result<Self> {
         let GgufTokenizer { tokens, merges, token_types, pre, bos, add_bos, .. } = gguf;
-        ensure!(!merges.is_empty(), "the file holds no merges: only byte-pair tokenizers are supported");
+        ensure!(!merges.is_empty(), "the file has no merges; only byte-pair tokenizers are supported");
         ensure!(
             token_types.is_empty() || token_types.len() == tokens.len(),
             "{} tokens but {} token types",
@@ -92,7 +94,7 @@ impl Tokenizer {
             .filter(|&id| matches!(kind(id), CONTROL | USER_DEFINED))
             .map(|id| AddedToken::from(tokens[id].as_str(), kind(id) == CONTROL).normalized(false))
             .collect();
-        // Unused ids only round the embedding up to a convenient size; `tokenizer.json` does not have them either.
+        // Unused ids only round the size of the embedding up; `tokenizer.json` does not have them either.
         let vocabulary: Vocab = (0u32..)
             .zip(tokens)
             .filter(|&(id, _)| kind(id as usize) != UNUSED)
@@ -119,7 +121,7 @@ impl Tokenizer {
         let ModelWrapper::BPE(model) = inner.get_model() else {
             bail!("only byte-pair tokenizers are supported");
         };
-        // What makes encoding a function that cannot fail and always gives the same ids.
+        // With these conditions, encoding cannot fail and always gives the same ids.
         ensure!(model.dropout.is_none_or(|share| share == 0.0), "the tokenizer drops merges at random (`dropout`)");
         if let Some(unknown) = model.get_unk_token() {
             ensure!(inner.token_to_id(unknown).is_some(), "the unknown token `{unknown}` has no id");
@@ -131,18 +133,18 @@ impl Tokenizer {
         let mut special: Vec<u32> =
             added.iter().filter(|(_, token)| token.special || is_control(&token.content)).map(|(id, _)| *id).collect();
         special.sort_unstable();
-        // The post-processor is the one place that says whether a text starts with a token of its own.
+        // Only the post-processor shows whether a text starts with a special token.
         let empty = inner.encode_fast("", true).map_err(|error| anyhow!("{error}"))?;
         let bos = empty.get_ids().first().copied();
         Ok(Self { inner, added, special, bos })
     }
 
-    /// Ids of a text. Strings of special tokens in it are text.
+    /// Ids of a text. Strings of special tokens in it are treated as text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         self.encode_around(text, std::slice::from_ref(&(0..text.len())))
     }
 
-    /// Ids of a text in which strings of special tokens stand for these tokens, except inside the ranges `literal`
+    /// Ids of a text in which strings of special tokens represent these tokens, except inside the ranges `literal`
     /// (bytes, ascending), where they are text.
     pub fn encode_around(&self, text: &str, literal: &[Range<usize>]) -> Vec<u32> {
         self.try_encode(text, &self.find_added(text, literal)).expect("a byte-pair tokenizer encodes every text")
@@ -161,7 +163,7 @@ impl Tokenizer {
         Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
     }
 
-    /// The added tokens in a text, leftmost first, of two at the same place the longer one.
+    /// The added tokens in a text, leftmost first; of two at the same position, the longer one.
     fn find_added(&self, text: &str, literal: &[Range<usize>]) -> Vec<(Range<usize>, u32)> {
         let mut starts = [false; 256];
         for (_, token) in &self.added {
@@ -197,18 +199,18 @@ impl Tokenizer {
         found
     }
 
-    /// The text of `ids`, without special tokens. Bytes that are not UTF-8 become U+FFFD; unknown ids give nothing.
+    /// The text of `ids`, without special tokens. Bytes that are not UTF-8 become U+FFFD; unknown ids are ignored.
     pub fn decode(&self, ids: &[u32]) -> String {
         let ids: Vec<u32> = ids.iter().copied().filter(|&id| !self.is_special(id)).collect();
         self.decode_with_specials(&ids)
     }
 
-    /// The text of `ids`, special tokens as their strings.
+    /// The text of `ids`, with special tokens as their strings.
     pub fn decode_with_specials(&self, ids: &[u32]) -> String {
         self.inner.decode(ids, false).expect("a byte-pair tokenizer decodes all ids")
     }
 
-    /// Decodes ids that come one by one.
+    /// Decodes ids that arrive one by one.
     pub fn stream(&self) -> TextStream<'_> {
         TextStream { tokenizer: self, ids: Vec::new(), shown_ids: 0, shown: String::new() }
     }
@@ -229,17 +231,17 @@ impl Tokenizer {
         self.special.binary_search(&id).is_ok()
     }
 
-    /// The id of a token given as it stands in the vocabulary.
+    /// The id of a token as it is written in the vocabulary.
     pub fn id_of(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// The token of an id as it stands in the vocabulary.
+    /// The token of an id as it is written in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The token that the model expects before every text, where the chat template does not write it.
+    /// The token that the model expects before every text, if the chat template does not write it.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
@@ -252,16 +254,16 @@ impl Tokenizer {
     /// The tokenizer as a `tokenizer.json`.
     ///
     /// # Errors
-    /// Parts that cannot be written as JSON (none is known).
+    /// If a part cannot be written as JSON (no such part is known).
     pub fn to_json(&self) -> anyhow::Result<String> {
         self.inner.to_string(false).map_err(|error| anyhow!("{error}"))
     }
 }
 
-/// The decoder of a completion that is shown while it is made.
+/// The decoder of a completion that is shown while it is generated.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// The ids shown last (some decoders treat the first id of a text differently), then those not yet shown.
+    /// The ids shown last (some decoders treat the first id of a text differently), then those not shown yet.
     ids: Vec<u32>,
     shown_ids: usize,
     /// Text of the ids shown last.
@@ -269,15 +271,15 @@ pub struct TextStream<'a> {
 }
 
 impl TextStream<'_> {
-    /// Takes the next id and returns the text that is new: whole characters only, so often nothing.
+    /// Adds the next id and returns the new text: whole characters only, so it is often empty.
     pub fn push(&mut self, id: u32) -> String {
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids);
-        // The bytes of a character that is not complete yet decode to the replacement character.
+        // The bytes of an incomplete character decode to the replacement character.
         if text.ends_with(char::REPLACEMENT_CHARACTER) { String::new() } else { self.show(&text) }
     }
 
-    /// What is left at the end, incomplete characters as U+FFFD.
+    /// The rest of the text at the end, with incomplete characters as U+FFFD.
     pub fn finish(mut self) -> String {
         let text = self.tokenizer.decode(&self.ids);
         self.show(&text)
@@ -298,13 +300,13 @@ const CONTROL: u32 = 3;
 const USER_DEFINED: u32 = 4;
 const UNUSED: u32 = 5;
 
-/// Whether a token is written like one that controls the model. Some vocabularies (Qwen2.5's `<|fim_prefix|>`) do not
-/// mark all of theirs as special; in a question they are text all the same.
+/// Whether a token looks like a control token. Some vocabularies (Qwen2.5's `<|fim_prefix|>`) do not mark all of theirs as
+/// special; in a question they are text anyway.
 fn is_control(token: &str) -> bool {
     (token.starts_with("<|") && token.ends_with("|>")) || (token.starts_with("<｜") && token.ends_with("｜>"))
 }
 
-/// Cuts a text at the tokens found in it.
+/// Splits a text at the tokens found in it.
 fn split_at(whole: &NormalizedString, found: &[(Range<usize>, u32)]) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
     let slice = |range: Range<usize>| {
         whole.slice(Referential::Original(range)).expect("tokens start and end at character boundaries")
@@ -322,9 +324,9 @@ fn split_at(whole: &NormalizedString, found: &[(Range<usize>, u32)]) -> Vec<(Nor
     pieces
 }
 
-/// How a text is cut into words before merging; GGUF files give its name alone.
+/// How a text is split into words before merging; GGUF files only contain its name.
 struct WordRule {
-    /// Unicode composition comes first.
+    /// Unicode composition is done first.
     nfc: bool,
     /// A word that is itself a token is not merged from its bytes.
     ignore_merges: bool,
@@ -332,9 +334,9 @@ struct WordRule {
 }
 
 enum Cut {
-    /// The words are what this pattern matches.
+    /// The words are the matches of this pattern.
     Pattern(&'static str),
-    /// GPT-2's words, with every digit alone.
+    /// GPT-2's words, with every digit as a separate word.
     DigitsAlone,
     /// GPT-2's words.
     Gpt2,
@@ -342,7 +344,7 @@ enum Cut {
 
 impl WordRule {
     fn named(name: &str) -> anyhow::Result<Self> {
-        // The two patterns differ in how many digits a word may have.
+        // The two patterns differ in the maximum number of digits of a word.
         const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
         const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
         Ok(match name {
@@ -351,8 +353,8 @@ impl WordRule {
             "smollm" => Self { nfc: false, ignore_merges: false, cut: Cut::DigitsAlone },
             "gpt-2" => Self { nfc: false, ignore_merges: false, cut: Cut::Gpt2 },
             _ => bail!(
-                "unknown pre-tokenizer `{name}`; known are qwen2, llama-bpe, smollm, gpt-2\n\
-                 hint: use the model's safetensors folder, whose tokenizer.json says how it cuts words"
+                "unknown pre-tokenizer `{name}`; expected qwen2, llama-bpe, smollm or gpt-2\n\
+                 hint: use the model's safetensors folder, whose tokenizer.json defines how words are split"
             ),
         })
     }

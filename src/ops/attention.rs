@@ -1,21 +1,21 @@
 //! Branch attention: a token attends to its group's prompt and, causally, to its own branch.
 //!
-//! Grouped queries, online softmax (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135), no matrix
-//! of scores beyond one tile. Keys are visited in blocks of [`BLOCK`], counted from the start of each span, so a query
-//! gives the same bits whether it is one row of a packed training batch or a single decoded token: what it does
-//! depends on the lengths of its own spans only.
+//! Grouped queries, online softmax (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135), and no
+//! score matrix larger than a tile. Keys are visited in blocks of [`BLOCK`], counted from the start of each span, so a
+//! query gives the same bits whether it is a row of a packed training batch or a single decoded token: its computation
+//! depends only on the lengths of its own spans.
 
-use super::simd::{dot, exp, max, sum_of, vectorised};
+use super::simd::{dot, exp, max, sum_of, vectorized};
 use super::stored;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Keys of one block.
+/// Keys per block.
 const BLOCK: usize = 64;
-/// Query rows of one tile: the heads of a KV group, then the next token's. Decoding has fewer in all where the groups are
-/// small, and then takes a smaller tile: the rows of a tile do not see each other, so its size changes no result.
+/// Query rows of one tile: the heads of a KV group, then those of the next token. Decoding small groups uses a smaller
+/// tile. The rows of a tile are independent, so its size does not change the result.
 const TILE: usize = 4;
-/// Head widths are padded to a multiple of this with zeros, which change no result.
+/// Head widths are padded with zeros to a multiple of this. The zeros do not change the result.
 const WIDTH: usize = 16;
 
 /// Heads of one layer.
@@ -27,7 +27,7 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Width of a row that holds q, k and v side by side.
+    /// Width of a row that contains q, k and v side by side.
     pub fn qkv_width(&self) -> usize {
         (self.query + 2 * self.kv) * self.dim
     }
@@ -57,7 +57,7 @@ impl Heads {
     }
 }
 
-/// A prompt and some of its branches, as rows of a pack. Only a branch is atomic: a large group is several parts.
+/// A prompt and some of its branches, as rows of a pack. A branch is never split; a large group has several parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     pub prompt: Range<usize>,
@@ -73,7 +73,7 @@ impl Part {
 /// Keys and values of consecutive tokens for one KV head.
 #[derive(Clone, Debug, Default)]
 struct HeadSpan {
-    /// (blocks, padded dim, BLOCK): keys transposed within their block, so that scores vectorise over keys.
+    /// (blocks, padded dim, BLOCK): keys transposed within their block, so that scores vectorize over keys.
     keys: Vec<f32>,
     /// (tokens, padded dim)
     values: Vec<f32>,
@@ -93,7 +93,7 @@ impl HeadSpan {
     }
 }
 
-/// The KV cache of a run of tokens in one layer: a prompt, or what one branch has said so far.
+/// The KV cache of consecutive tokens in one layer: a prompt, or the tokens of one branch so far.
 #[derive(Clone, Debug)]
 pub struct KvSpan {
     heads: Heads,
@@ -120,7 +120,7 @@ impl KvSpan {
         self.len == 0
     }
 
-    /// Forgets all tokens and keeps the memory.
+    /// Removes all tokens and keeps the memory.
     pub fn clear(&mut self) {
         self.len = 0;
         for span in &mut self.spans {
@@ -142,7 +142,7 @@ impl KvSpan {
     }
 }
 
-/// One new token of each branch: `qkv` (rows, qkv_width) -> (rows, out_width). Row i attends to its `prompts` span and
+/// One new token per branch: `qkv` (rows, qkv_width) -> (rows, out_width). Row i attends to its `prompts` span and
 /// to its `own` span, to which its key and value are appended first.
 pub fn decode(heads: Heads, qkv: &[f32], prompts: &[&KvSpan], own: &mut [&mut KvSpan]) -> Vec<f32> {
     let mut out = vec![0.0; qkv.len() / heads.qkv_width() * heads.out_width()];
@@ -163,13 +163,13 @@ pub fn decode(heads: Heads, qkv: &[f32], prompts: &[&KvSpan], own: &mut [&mut Kv
     out
 }
 
-/// Packed groups: `qkv` (rows, qkv_width), positions applied -> outputs (rows, out_width) and the log-sum-exp of every
+/// Packed groups: `qkv` (rows, qkv_width), positions applied -> outputs (rows, out_width) and the log-sum-exp of each
 /// query's scores (rows, query heads), which the backward needs.
 pub fn forward(heads: Heads, qkv: &[f32], parts: &[Part]) -> (Vec<f32>, Vec<f32>) {
     forward_of::<false>(heads, qkv, parts)
 }
 
-/// [`forward`], where `ROUNDED` with weights that are rounded to bf16 for their product with the values, as on a GPU.
+/// [`forward`]; if `ROUNDED`, the weights are rounded to bf16 for their product with the values, as on a GPU.
 pub fn forward_of<const ROUNDED: bool>(heads: Heads, qkv: &[f32], parts: &[Part]) -> (Vec<f32>, Vec<f32>) {
     let width = heads.qkv_width();
     let rows = qkv.len() / width;
@@ -210,12 +210,12 @@ pub fn forward_of<const ROUNDED: bool>(heads: Heads, qkv: &[f32], parts: &[Part]
 }
 
 /// Gradient of `qkv` (rows, qkv_width) from that of the outputs. The prompt's keys and values collect the gradients of
-/// all branches in branch order, within one task, so no sum depends on the threads.
+/// all branches in branch order, within one task, so no sum depends on the number of threads.
 pub fn backward(heads: Heads, qkv: &[f32], parts: &[Part], out: &[f32], lse: &[f32], d_out: &[f32]) -> Vec<f32> {
     backward_of::<false>(heads, qkv, parts, out, lse, d_out)
 }
 
-/// [`backward`], where `ROUNDED` with weights and their gradients rounded to bf16 for the products that read them.
+/// [`backward`]; if `ROUNDED`, weights and their gradients are rounded to bf16 for the products that read them.
 pub fn backward_of<const ROUNDED: bool>(
     heads: Heads,
     qkv: &[f32],
@@ -247,7 +247,7 @@ pub fn backward_of<const ROUNDED: bool>(
     d_qkv
 }
 
-/// Consecutive rows with one causal span of their own: a prompt or a branch.
+/// Consecutive rows with their own causal span: a prompt or a branch.
 struct Sequence {
     part: usize,
     rows: Range<usize>,
@@ -335,7 +335,7 @@ fn attend<const N: usize, const ROUNDED: bool>(
         sums.fill(0.0);
         let mut greatest = [f32::NEG_INFINITY; N];
         let mut total = [0.0f32; N];
-        vectorised(
+        vectorized(
             #[inline(always)]
             || {
                 for (span, visible) in spans {
@@ -422,7 +422,7 @@ fn backward_of_head<const ROUNDED: bool>(
     let mut offset = 0;
     for (index, rows) in std::iter::once(&part.prompt).chain(&part.branches).enumerate() {
         let branch = (index > 0).then(|| spans_of(rows));
-        // (keys and values, first local row of the span, who sees what)
+        // (keys and values, first local row of the span, which rows see which keys)
         let spans = match &branch {
             None => vec![(&prompt, 0, Visible::Causal)],
             Some(own) => vec![(&prompt, 0, Visible::All(part.prompt.len())), (own, offset, Visible::Causal)],
@@ -435,7 +435,7 @@ fn backward_of_head<const ROUNDED: bool>(
             let tile_lse = tile
                 .queries
                 .map(|query| query.map_or(0.0, |(row, g)| lse[(rows.start + row) * heads.query + head * group + g]));
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     let delta: [f32; TILE] = std::array::from_fn(|r| {

@@ -1,22 +1,23 @@
-//! The work of branch attention on a device, cut into tiles: what each block of `kernels/branch_attention*.cu` is told.
+//! The work of branch attention on a device, divided into tiles: the input of each block of
+//! `kernels/branch_attention*.cu`.
 //!
-//! How a sequence is cut depends on nothing but its own part, so gradients are the same bits whatever else is in a pack.
+//! How a sequence is divided depends only on its own part, so gradients have the same bits in every pack.
 
 use super::attention::{Heads, Part};
 use std::ops::Range;
 
-/// Rows of a tile of queries, a row being one head of one token.
+/// Rows of a query tile. A row is one head of one token.
 pub const QUERY_ROWS: usize = 128;
-/// Keys of a tile of keys.
+/// Keys of a key tile.
 pub const KEYS: usize = 64;
-/// Keys of a row that one block of `kernels/decode_attention.cu` works on.
+/// Keys of a row that one block of `kernels/decode_attention.cu` processes.
 pub const DECODE_SPAN: usize = 256;
-/// Rows of queries, at most, that one block adds up into the gradients of its keys. A prompt's keys are seen by all of
-/// its branches; in one block they would take longer than the rest of the pack together.
+/// Maximum number of query rows that one block adds to the gradients of its keys. All branches of a prompt see its
+/// keys; in one block they would take longer than the rest of the pack together.
 const QUERY_ROWS_PER_TASK: usize = 4096;
 
-/// Consecutive tokens of one sequence, at most [`QUERY_ROWS`] rows with all heads of a group, and the keys they see:
-/// those of their prompt (none where they are themselves a prompt's), and of their own sequence up to themselves.
+/// Consecutive tokens of one sequence, at most [`QUERY_ROWS`] rows including all heads of a group, and the keys they
+/// see: those of their prompt (none if they are a prompt's tokens), and of their own sequence up to themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct QueryTile {
@@ -27,9 +28,10 @@ pub struct QueryTile {
     pub own_start: i32,
 }
 
-/// Consecutive keys of one sequence and some of the tokens that see them. Those are numbered: first `start`.. up to
-/// `own_end`, who see what is not after them, then `others_start`.. to the end of the part, who see all. The tile is for
-/// numbers `from`..`to`. Gradients go to the result where `slot` is negative, else to this slot of the partial sums.
+/// Consecutive keys of one sequence and some of the tokens that see them. These tokens are numbered: first
+/// `start`..`own_end`, which see the keys up to themselves, then `others_start`.. to the end of the part, which see all
+/// keys. The tile covers numbers `from`..`to`. If `slot` is negative, it writes to the result, else to this partial
+/// sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct KeyTile {
@@ -42,7 +44,7 @@ pub struct KeyTile {
     pub slot: i32,
 }
 
-/// Keys whose gradients are the sum of `slots` partial sums from `slot` on.
+/// Keys whose gradients are the sum of `slots` partial sums, starting at `slot`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct SumTile {
@@ -52,27 +54,27 @@ pub struct SumTile {
     pub slots: i32,
 }
 
-/// All tiles of a pack, those with the most work first: the blocks of a KV head start in this order, and the last ones should
-/// be short.
+/// All tiles of a pack, those with the most work first: the blocks of a KV head start in this order, and the last ones
+/// should be short.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tiles {
     pub queries: Vec<QueryTile>,
     pub keys: Vec<KeyTile>,
     pub sums: Vec<SumTile>,
-    /// Slots of partial sums in use.
+    /// Number of partial-sum slots in use.
     pub slots: usize,
 }
 
 impl Tiles {
-    /// Tiles for `parts` of a pack, where `group` query heads share a KV head.
+    /// Tiles for the `parts` of a pack, if `group` query heads share a KV head.
     ///
     /// # Panics
-    /// When the branches of a part do not follow each other, or `group` is more than [`QUERY_ROWS`].
+    /// If the branches of a part are not consecutive, or `group` is more than [`QUERY_ROWS`].
     pub fn new(parts: &[Part], group: usize) -> Self {
         Self::with_tasks(parts, group, QUERY_ROWS_PER_TASK)
     }
 
-    /// [`Tiles::new`] with as many rows of queries to a task as are said.
+    /// [`Tiles::new`] with the given number of query rows per task.
     ///
     /// # Panics
     /// As [`Tiles::new`].
@@ -95,7 +97,7 @@ impl Tiles {
         tiles
     }
 
-    /// Values (f32) that the partial sums take: (slots, KV heads, 2, [`KEYS`], head width).
+    /// Number of values (f32) in the partial sums: (slots, KV heads, 2, [`KEYS`], head width).
     pub fn partial_len(&self, heads: Heads) -> usize {
         self.slots * heads.kv * 2 * KEYS * heads.dim
     }
@@ -135,11 +137,11 @@ impl Tiles {
     }
 }
 
-/// The rows of a part's branches, one after the other.
+/// The rows of a part's branches, which are consecutive.
 fn branches_of(part: &Part) -> Range<usize> {
     let rows = part.branches.first().map_or(0..0, |first| first.start..part.branches[part.branches.len() - 1].end);
     let follow = part.branches.windows(2).all(|pair| pair[0].end == pair[1].start);
-    assert!(follow, "the branches of a part follow each other");
+    assert!(follow, "the branches of a part are consecutive");
     rows
 }
 
@@ -147,9 +149,9 @@ fn branches_of(part: &Part) -> Range<usize> {
 mod tests {
     use super::*;
 
-    /// Every pair of a query and a key that it sees is in exactly one tile of queries and in one of keys.
+    /// Every pair of a query and a key that it sees is in exactly one query tile and one key tile.
     #[test]
-    fn tiles_cover_what_is_seen() {
+    fn tiles_cover_each_visible_pair_once() {
         let parts = [
             Part { prompt: 0..70, branches: vec![70..70, 70..71, 71..1000, 1000..1100] },
             Part { prompt: 1100..1101, branches: vec![] },
@@ -192,12 +194,12 @@ mod tests {
             let slots: usize = tiles.sums.iter().map(|sum| sum.slots as usize).sum();
             assert!(slots == tiles.slots && slots == tiles.keys.iter().filter(|tile| tile.slot >= 0).count());
         }
-        assert!(!Tiles::new(&parts, 7).sums.is_empty(), "a prompt with many branches is cut");
+        assert!(!Tiles::new(&parts, 7).sums.is_empty(), "a prompt with many branches is split");
     }
 
     #[test]
-    #[should_panic(expected = "follow each other")]
-    fn branches_have_to_follow_each_other() {
+    #[should_panic(expected = "are consecutive")]
+    fn branches_have_to_be_consecutive() {
         Tiles::new(&[Part { prompt: 0..2, branches: vec![2..3, 4..5] }], 1);
     }
 }

@@ -1,13 +1,13 @@
-//! The output head with what GRPO needs of it: log-probability of a target and entropy, in chunks of rows.
+//! The output head, with the values that GRPO needs: log-probability of a target and entropy, in chunks of rows.
 //!
-//! Works on (hidden row, target) pairs, because the first token of every branch of a group is predicted by the same
-//! row, the prompt's last. The logits of more than [`CHUNK`] pairs are never held at once.
+//! It works on (hidden row, target) pairs, because the first token of every branch of a group is predicted by the same
+//! row, the prompt's last. At most the logits of [`CHUNK`] pairs are in memory at once.
 
 use super::matmul::{Output, View, add_product, product};
-use super::simd::{exp, max, vectorised};
+use super::simd::{exp, max, vectorized};
 use rayon::prelude::*;
 
-/// Pairs whose logits are held at once.
+/// Pairs whose logits are in memory at once.
 const CHUNK: usize = 128;
 
 /// A hidden row and the token it should predict.
@@ -17,7 +17,7 @@ pub struct Pair {
     pub target: u32,
 }
 
-/// What is known of a pair's distribution softmax(logits / temperature).
+/// Statistics of a pair's distribution softmax(logits / temperature).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenStats {
     /// Log-probability of the target, in nats.
@@ -57,8 +57,8 @@ impl Head<'_> {
         pairs.chunks(CHUNK).flat_map(chunk).collect()
     }
 
-    /// Adds the gradient of the hidden rows to `d_hidden` (rows, hidden), with the logits computed anew by chunk.
-    /// `grad` gives a pair's derivatives, from its index and its statistics. FLOPs: 4·pairs·hidden·vocabulary.
+    /// Adds the gradient of the hidden rows to `d_hidden` (rows, hidden). The logits are recomputed by chunk.
+    /// `grad` returns a pair's derivatives, from its index and its statistics. FLOPs: 4·pairs·hidden·vocabulary.
     pub fn backward(
         &self,
         hidden: &[f32],
@@ -82,7 +82,7 @@ impl Head<'_> {
             let mut d_rows = vec![0.0; pairs.len() * self.hidden];
             let d_logits = View::new(&logits, pairs.len(), self.vocab);
             add_product(Output::new(&mut d_rows, self.hidden), 1.0, d_logits, weight.t());
-            // Pairs that share a row are added in their order.
+            // Pairs that share a row are added in their own order.
             for (pair, d_row) in pairs.iter().zip(d_rows.chunks_exact(self.hidden)) {
                 let to = &mut d_hidden[pair.row * self.hidden..][..self.hidden];
                 to.iter_mut().zip(d_row).for_each(|(to, d)| *to += d);
@@ -100,7 +100,7 @@ fn gather(hidden: &[f32], width: usize, pairs: &[Pair]) -> Vec<f32> {
 /// Maximum and sum of exponentials of logits / temperature, and the same sum weighted by the shifted logit.
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax {
-    /// Greatest logit, before the temperature.
+    /// Largest logit, before the temperature.
     pub max: f32,
     /// Σ exp((logit - max) / temperature)
     pub sum: f32,
@@ -122,7 +122,7 @@ impl Softmax {
                 let z = (block[i] - greatest) * scale;
                 let w = exp(z);
                 sums[i] += w;
-                // A weight of zero stands for a logit of -∞ too, whose product would be NaN.
+                // A weight of zero can also come from a logit of -∞, and their product would be NaN.
                 weighted[i] += if w == 0.0 { 0.0 } else { w * z };
             }
         }
@@ -144,7 +144,7 @@ impl Softmax {
 
 /// Statistics of one row of logits.
 pub fn token_stats(logits: &[f32], target: u32, temperature: f32) -> TokenStats {
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             let softmax = Softmax::new(logits, temperature);
@@ -157,9 +157,9 @@ pub fn token_stats(logits: &[f32], target: u32, temperature: f32) -> TokenStats 
 /// dlogprob/dlogitⱼ = (1[j = target] - pⱼ) / T and dH/dlogitⱼ = -pⱼ·(ln pⱼ + H) / T.
 fn logits_gradient(logits: &mut [f32], target: u32, temperature: f32, stats: TokenStats, grad: TokenGrad) {
     let scale = 1.0 / temperature;
-    // ln p of the target is known: every other ln p follows by difference.
+    // Every other ln p follows from ln p of the target and the difference of the logits.
     let anchor = logits[target as usize] * scale - stats.logprob;
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             for logit in logits.iter_mut() {

@@ -1,9 +1,9 @@
-//! A frozen linear layer: no gradient for the weight.
+//! A frozen linear layer: its weight has no gradient.
 
 use super::matmul::{Output, View, add_product};
 use rayon::prelude::*;
 
-/// y = x·W + b with a frozen weight, stored (in, out): skinny products run three times as fast so.
+/// y = x·W + b with a frozen weight, stored as (in, out), which makes skinny products three times as fast.
 pub struct Linear {
     /// (in, out)
     pub weight: Vec<f32>,
@@ -14,7 +14,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Joins layers that read the same input, given as Hugging Face stores them: weights (out, in), biases (out).
+    /// Joins layers that read the same input, in Hugging Face's layout: weights (out, in), biases (out).
     pub fn join(inputs: usize, parts: &[(&[f32], Option<&[f32]>)]) -> Self {
         let outputs = parts.iter().map(|(weight, _)| weight.len() / inputs).sum();
         let mut weight = vec![0.0; inputs * outputs];
@@ -57,7 +57,7 @@ impl Linear {
     }
 }
 
-/// Writes `part` (out, in) into the columns from `first` of `weight` (in, `outputs`).
+/// Writes `part` (out, in) into columns `first..` of `weight` (in, `outputs`).
 fn transpose_into(part: &[f32], inputs: usize, weight: &mut [f32], outputs: usize, first: usize) {
     let part_outputs = part.len() / inputs;
     weight.par_chunks_mut(outputs).enumerate().with_min_len(16).for_each(|(i, row)| {

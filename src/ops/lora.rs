@@ -1,15 +1,15 @@
-//! LoRA on a group of linear layers that read the same input: one shrink for all, one expand for each.
+//! LoRA on a group of linear layers that read the same input: one product with A for all, one product with B for each.
 //!
-//! y[:, part] += scale · (x·Aᵀ)·Bᵀ (Hu et al., arXiv 2106.09685). A is kept as PEFT stores it, (r, in); B transposed,
-//! (r, out), because a product with a row-major right side gives the same bits for any number of rows.
+//! y[:, part] += scale · (x·Aᵀ)·Bᵀ (Hu et al., arXiv 2106.09685). A is stored as in PEFT, (r, in); B is transposed,
+//! (r, out), because a product with a row-major right-hand side gives the same bits for any number of rows.
 
 use super::matmul::{Output, View, add_product};
-use super::simd::{dot, vectorised};
+use super::simd::{dot, vectorized};
 use super::stored;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Where the adapter of one joined linear layer lies in the adapter's flat storage.
+/// The position of one joined linear layer's adapter in the flat storage.
 #[derive(Clone, Debug, Default)]
 pub struct LoraGroup {
     pub rank: usize,
@@ -20,12 +20,12 @@ pub struct LoraGroup {
     pub parts: Vec<LoraPart>,
 }
 
-/// The expand of one layer of a group.
+/// The product with B for one layer of a group.
 #[derive(Clone, Debug)]
 pub struct LoraPart {
     /// B transposed: (rank, out).
     pub b: Range<usize>,
-    /// The columns of the joined output that it adds to.
+    /// The columns of the joined output that it is added to.
     pub columns: Range<usize>,
 }
 
@@ -39,7 +39,7 @@ impl LoraGroup {
         self.forward_of::<false>(params, x, inputs, y, outputs)
     }
 
-    /// [`LoraGroup::forward`], where `ROUNDED` with x·Aᵀ rounded to bf16, as a GPU stores it.
+    /// [`LoraGroup::forward`]; if `ROUNDED`, x·Aᵀ is rounded to bf16, as a GPU stores it.
     pub fn forward_of<const ROUNDED: bool>(
         &self,
         params: &[f32],
@@ -62,8 +62,8 @@ impl LoraGroup {
         shrunk
     }
 
-    /// From `dy` (rows, outputs): adds to `dx` (rows, inputs) and to `grads`, which is laid out as the parameters are.
-    #[allow(clippy::too_many_arguments, reason = "the operands of one product rule, all of different kinds")]
+    /// From `dy` (rows, outputs): adds to `dx` (rows, inputs) and to `grads`, which has the layout of the parameters.
+    #[allow(clippy::too_many_arguments, reason = "all operands are needed, and no two form a unit")]
     pub fn backward(
         &self,
         params: &[f32],
@@ -78,8 +78,8 @@ impl LoraGroup {
         self.backward_of::<false>(params, x, inputs, shrunk, dy, outputs, dx, grads);
     }
 
-    /// [`LoraGroup::backward`], where `ROUNDED` with the gradient of x·Aᵀ rounded to bf16.
-    #[allow(clippy::too_many_arguments, reason = "the operands of one product rule, all of different kinds")]
+    /// [`LoraGroup::backward`]; if `ROUNDED`, the gradient of x·Aᵀ is rounded to bf16.
+    #[allow(clippy::too_many_arguments, reason = "all operands are needed, and no two form a unit")]
     pub fn backward_of<const ROUNDED: bool>(
         &self,
         params: &[f32],
@@ -120,7 +120,7 @@ fn shrink(x: &[f32], inputs: usize, a: &[f32], columns: usize) -> Vec<f32> {
         return shrunk;
     }
     let task = |(shrunk, x): (&mut [f32], &[f32])| {
-        vectorised(
+        vectorized(
             #[inline(always)]
             || {
                 for (shrunk, x) in shrunk.chunks_exact_mut(columns).zip(x.chunks_exact(inputs)) {

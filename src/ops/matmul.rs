@@ -1,16 +1,16 @@
-//! Matrix products through `gemm`, with a result that depends on neither the number of rows nor of threads.
+//! Matrix products with `gemm`. A result depends neither on the number of rows nor on the number of threads.
 //!
-//! Left alone, `gemm` changes the order of a sum in three cases: one row or column, very small products, and a depth
-//! above its cache block. So the depth is cut here, into blocks of [`DEPTH`], and a single row, or a depth of one or two,
-//! has its own kernel, which adds in the same order.
+//! By default `gemm` changes the order of a sum in three cases: a single row or column, very small products, and a
+//! depth above its cache block. Therefore the depth is split here into blocks of [`DEPTH`], and a single row, or a
+//! depth of 1 or 2, has its own kernel, which adds in the same order.
 
-use super::simd::{axpy, vectorised};
+use super::simd::{axpy, vectorized};
 use rayon::prelude::*;
 
-/// Depth of one block: each element is a chain of at most so many fused multiply-adds, then added to the output.
+/// Depth of one block: each element is a chain of at most this many fused multiply-adds, which is added to the output.
 const DEPTH: usize = 512;
 
-/// Below so many multiply-adds a product runs on the calling thread.
+/// Below this number of multiply-adds, a product runs on the calling thread.
 const PARALLEL_FROM: usize = 1 << 20;
 
 /// A matrix inside a slice: element (i, j) at `i * row_stride + j * col_stride`.
@@ -34,7 +34,7 @@ impl<'a> View<'a> {
         Self { data: &data[start.min(data.len())..], rows, cols, row_stride: stride, col_stride: 1 }
     }
 
-    /// The transpose, without moving anything.
+    /// The transpose, without a copy.
     pub fn t(self) -> Self {
         let Self { data, rows, cols, row_stride, col_stride } = self;
         Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
@@ -47,7 +47,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// A row-major matrix that is written, possibly some columns of a wider one.
+/// A row-major matrix to write to, possibly some columns of a wider one.
 pub struct Output<'a> {
     pub data: &'a mut [f32],
     pub row_stride: usize,
@@ -68,14 +68,14 @@ impl<'a> Output<'a> {
 /// out += scale · lhs · rhs, for lhs (m, k) and rhs (k, n). FLOPs: 2·m·n·k.
 pub fn add_product(out: Output, scale: f32, lhs: View, rhs: View) {
     let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
-    assert_eq!(k, rhs.rows, "the inner dimensions of a product must agree");
+    assert_eq!(k, rhs.rows, "the inner dimensions of a product must be equal");
     lhs.check();
     rhs.check();
     if m == 0 || n == 0 || k == 0 {
         return;
     }
     assert!((m - 1) * out.row_stride + n <= out.data.len());
-    // Adapters of rank 1 and 2 make products so shallow that `gemm` treats them apart, too.
+    // Adapters of rank 1 and 2 give products so shallow that `gemm` uses another method for them, too.
     if (m == 1 || k <= 2) && lhs.col_stride == 1 && rhs.col_stride == 1 {
         for (i, out) in out.data.chunks_mut(out.row_stride).take(m).enumerate() {
             add_row_product(&mut out[..n], scale, &lhs.data[i * lhs.row_stride..][..k], rhs);
@@ -86,7 +86,7 @@ pub fn add_product(out: Output, scale: f32, lhs: View, rhs: View) {
     for start in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - start);
         // SAFETY: the three asserts above show that every element addressed by (m, n, depth) and the strides lies
-        // inside its slice, and `out` is borrowed mutably, so it overlaps neither operand.
+        // is inside its slice, and `out` is borrowed mutably, so it overlaps neither operand.
         unsafe {
             gemm::gemm(
                 m,
@@ -121,12 +121,12 @@ pub fn product(lhs: View, rhs: View) -> Vec<f32> {
     out
 }
 
-/// One row times a matrix with contiguous rows: memory-bound, so the columns are shared among the threads.
+/// One row times a matrix with contiguous rows: memory-bound, so the columns are divided among the threads.
 fn add_row_product(out: &mut [f32], scale: f32, row: &[f32], rhs: View) {
     const COLS: usize = 64;
     let task = |(block, out): (usize, &mut [f32])| {
         let first = block * COLS;
-        vectorised(
+        vectorized(
             #[inline(always)]
             || {
                 for (start, row) in (0..row.len()).step_by(DEPTH).zip(row.chunks(DEPTH)) {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_does_not_depend_on_its_neighbours() {
+    fn a_row_does_not_depend_on_other_rows() {
         for (k, n) in [(128, 256), (896, 1152), (1100, 64), (16, 48), (48, 16), (520, 2), (1, 64), (2, 64), (3, 64)] {
             let (x, w, base) = (random(1, 600 * k), random(2, k * n), random(5, 600 * n));
             let sum = |first: usize, rows: usize| {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn strides_address_what_they_say() {
+    fn strides_address_the_right_elements() {
         let (m, k, n) = (5, 7, 3);
         let (x, w) = (random(3, m * k), random(4, n * k));
         let got = product(View::new(&x, m, k), View::new(&w, n, k).t());

@@ -1,10 +1,10 @@
-//! The operations of the fast path: one file for each, a plain `forward` and a plain `backward`.
+//! The operations of the fast path: one file each, with a plain `forward` and a plain `backward`.
 //!
-//! No autograd: a forward returns what its backward needs, and a decoder block is a list of these calls. Everything is
-//! row-major f32. A row is a token; a row's result never depends on the other rows of the call, and a sum is split by
-//! fixed chunks, so that results are the same bits for any batch and any number of threads.
+//! There is no autograd: a forward returns what its backward needs, and a decoder block is a sequence of these calls.
+//! All data is row-major f32. A row is a token. A row's result never depends on the other rows of the call, and sums
+//! are split into fixed chunks, so results have the same bits for any batch and any number of threads.
 //!
-//! This module and `sandbox` are the only ones that may hold `unsafe` code and SIMD.
+//! Besides `device/cuda` and `sandbox`, only this module may contain `unsafe` code. Only this module may contain SIMD.
 
 pub mod attention;
 pub mod attention_tiles;
@@ -18,8 +18,8 @@ pub mod rope;
 pub mod simd;
 pub mod swiglu;
 
-/// What is left of a value that is kept for a product: where `ROUNDED` the nearest that bf16 has. The self-test computes with
-/// it what the roundings of a GPU do to a result.
+/// A value as it is stored for a later product: if `ROUNDED`, rounded to the nearest bf16. The self-test uses this to
+/// measure the effect of a GPU's rounding on a result.
 #[inline(always)]
 fn stored<const ROUNDED: bool>(value: f32) -> f32 {
     if ROUNDED { half::bf16::from_f32(value).to_f32() } else { value }

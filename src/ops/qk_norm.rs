@@ -1,4 +1,4 @@
-//! RMSNorm on each head of q and k (Qwen3), in place on rows that hold q, k and v side by side.
+//! RMSNorm on each head of q and k (Qwen3), in place on rows that contain q, k and v side by side.
 
 use super::attention::Heads;
 use super::rms_norm;
@@ -9,7 +9,7 @@ pub struct SavedQk {
     k: (Vec<f32>, Vec<f32>),
 }
 
-/// Normalises q and k of `qkv` (rows, qkv_width) in place; the weights are (dim) each.
+/// Normalizes q and k of `qkv` (rows, qkv_width) in place; the weights are (dim) each.
 pub fn forward(heads: Heads, qkv: &mut [f32], q_weight: &[f32], k_weight: &[f32], eps: f32) -> SavedQk {
     let [q, k] = columns(heads).map(|columns| gather(heads, qkv, columns));
     let (q_out, q_scales) = rms_norm::forward(&q, q_weight, eps);
@@ -20,7 +20,7 @@ pub fn forward(heads: Heads, qkv: &mut [f32], q_weight: &[f32], k_weight: &[f32]
     SavedQk { q: (q, q_scales), k: (k, k_scales) }
 }
 
-/// Turns the gradient of the output into that of the input, in place.
+/// Replaces the gradient of the output by that of the input, in place.
 pub fn backward(heads: Heads, saved: &SavedQk, d_qkv: &mut [f32], q_weight: &[f32], k_weight: &[f32]) {
     for (columns, ((x, scales), weight)) in columns(heads).into_iter().zip([(&saved.q, q_weight), (&saved.k, k_weight)])
     {

@@ -3,7 +3,7 @@
 //! y = x · w / √(mean(x²) + ε) (Zhang and Sennrich, arXiv 1910.07467).
 
 use super::ROWS_PER_TASK;
-use super::simd::{dot, vectorised};
+use super::simd::{dot, vectorized};
 use rayon::prelude::*;
 
 /// x (rows, width) -> (y, 1/rms): y (rows, width), 1/rms (rows).
@@ -12,7 +12,7 @@ pub fn forward(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     let (mut y, mut scales) = (vec![0.0; x.len()], vec![0.0; x.len() / width]);
     let tasks = (y.par_chunks_mut(ROWS_PER_TASK * width), x.par_chunks(ROWS_PER_TASK * width));
     tasks.into_par_iter().zip(scales.par_chunks_mut(ROWS_PER_TASK)).for_each(|((y, x), scales)| {
-        vectorised(
+        vectorized(
             #[inline(always)]
             || {
                 let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
@@ -28,7 +28,7 @@ pub fn forward(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     (y, scales)
 }
 
-/// `forward` of x + delta, which is left in `x`: the residual stream goes on from there.
+/// `forward` of x + delta. The sum is left in `x`, the residual stream.
 pub fn forward_residual(x: &mut [f32], delta: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     x.par_chunks_mut(1 << 14).zip(delta.par_chunks(1 << 14)).for_each(|(x, delta)| {
         x.iter_mut().zip(delta).for_each(|(x, delta)| *x += delta);
@@ -36,7 +36,7 @@ pub fn forward_residual(x: &mut [f32], delta: &[f32], weight: &[f32], eps: f32) 
     forward(x, weight, eps)
 }
 
-/// The output again, from the input and the saved 1/rms.
+/// The output, recomputed from the input and the saved 1/rms.
 pub fn recompute(x: &[f32], scales: &[f32], weight: &[f32]) -> Vec<f32> {
     let width = weight.len();
     let mut y = vec![0.0; x.len()];
@@ -55,7 +55,7 @@ pub fn backward(dy: &[f32], x: &[f32], scales: &[f32], weight: &[f32], dx: &mut 
     rows.with_min_len(ROWS_PER_TASK).for_each_init(
         || vec![0.0; width],
         |weighted, (((dx, dy), x), &scale)| {
-            vectorised(
+            vectorized(
                 #[inline(always)]
                 || {
                     for ((weighted, dy), weight) in weighted.iter_mut().zip(dy).zip(weight) {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-/// Cosines and sines of all positions, in f32 whatever the weights are: (positions, head_dim / 2) each.
+/// Cosines and sines of all positions, always in f32: (positions, head_dim / 2) each.
 pub struct RopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
@@ -10,10 +10,10 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// `frequencies`, of which there are head_dim / 2, are the angles that each pair turns by from one position to the next.
+    /// `frequencies` (head_dim / 2) are the angles by which each pair is rotated from one position to the next.
     pub fn new(frequencies: &[f32], positions: usize) -> Self {
         let half = frequencies.len();
-        // The angle is rounded to f32 before its cosine is taken, as the models were trained.
+        // The angle is rounded to f32 before its cosine is computed, because the models were trained this way.
         let angle = |i: usize| (i / half) as f32 * frequencies[i % half];
         let values = |f: fn(f32) -> f32| (0..positions * half).map(|i| f(angle(i))).collect();
         Self { cos: values(f32::cos), sin: values(f32::sin), half }
@@ -33,12 +33,12 @@ impl RopeTable {
         self.cos.len() / self.half
     }
 
-    /// Turns `heads` heads at the start of each row of `x` (rows, stride) by the row's position, in place.
+    /// Rotates `heads` heads at the start of each row of `x` (rows, stride) by the row's position, in place.
     pub fn forward(&self, x: &mut [f32], stride: usize, heads: usize, positions: &[u32]) {
         self.rotate(x, stride, heads, positions, 1.0);
     }
 
-    /// The gradient turns back by the same angles.
+    /// Rotates the gradient back by the same angles.
     pub fn backward(&self, dx: &mut [f32], stride: usize, heads: usize, positions: &[u32]) {
         self.rotate(dx, stride, heads, positions, -1.0);
     }

@@ -1,18 +1,18 @@
-//! Vector arithmetic: loops that the compiler turns into SIMD, run under the best instruction set that the CPU has.
+//! Vector arithmetic: loops that the compiler turns into SIMD, run with the best instruction set that the CPU has.
 //!
-//! [`vectorised`] compiles its closure once for each instruction set (through `pulp`) and picks one at run time.
+//! [`vectorized`] compiles its closure once for each instruction set (through `pulp`) and selects one at run time.
 //! Everything called inside must be `#[inline(always)]`. Sums use a fixed number of lanes, so that their order does
 //! not depend on the instruction set.
 
-/// Partial sums that a reduction keeps.
+/// Number of partial sums of a reduction.
 const LANES: usize = 32;
 
 /// Runs `work` compiled for the widest instruction set of this CPU.
 ///
-/// The closure itself must carry `#[inline(always)]` too: left as a function of its own it is compiled for the baseline,
-/// where every `mul_add` is a call into the mathematics library.
+/// The closure itself also needs `#[inline(always)]`: as a separate function it would be compiled for the baseline
+/// instruction set, in which every `mul_add` is a call into the math library.
 #[inline(always)]
-pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     struct Work<F>(F);
     impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Work<F> {
         type Output = R;
@@ -57,7 +57,7 @@ pub fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(lanes, |x, y| x + y)
 }
 
-/// The greatest element; -∞ for none. NaN elements are passed over.
+/// The largest element; -∞ for an empty slice. NaN elements are ignored.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -95,7 +95,7 @@ fn fold(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// eˣ for x ≤ 88, relative error below 3e-7; 0 below -87.3 and at -∞.
 ///
-/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; the polynomial in r is the one of Cephes' `expf`.
+/// x = n·ln 2 + r with |r| ≤ ln 2 / 2; the polynomial in r is that of Cephes' `expf`.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Adding 1.5·2²³ rounds to an integer and leaves that integer in the low bits.
@@ -118,7 +118,7 @@ pub fn exp(x: f32) -> f32 {
 /// ln x for normal x > 0, relative error below 3e-7 also near 1 (the polynomial of Cephes' `logf`).
 #[inline(always)]
 pub fn ln(x: f32) -> f32 {
-    // Exponent and mantissa with the mantissa in [√½, √2).
+    // Exponent and mantissa, with the mantissa in [√½, √2).
     let bits = x.to_bits().wrapping_sub(0x3f35_04f3);
     let e = ((bits as i32) >> 23) as f32;
     let m = f32::from_bits((bits & 0x007f_ffff).wrapping_add(0x3f35_04f3)) - 1.0;
@@ -147,39 +147,39 @@ mod tests {
         for i in -87_000..88_000 {
             let x = i as f32 * 1e-3;
             let exact = f64::from(x).exp();
-            let got = vectorised(
+            let got = vectorized(
                 #[inline(always)]
                 || exp(x),
             );
-            assert!(((f64::from(got) - exact) / exact).abs() < 3e-7, "exp({x}) = {got}, not {exact}");
+            assert!(((f64::from(got) - exact) / exact).abs() < 3e-7, "exp({x}) = {got}, expected {exact}");
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(f32::NAN).is_nan());
         for i in 1..200_000 {
             let x = i as f32 * 1e-4;
             let exact = f64::from(x).ln();
-            let got = f64::from(vectorised(
+            let got = f64::from(vectorized(
                 #[inline(always)]
                 || ln(x),
             ));
-            assert!((got - exact).abs() <= 3e-7 * exact.abs().max(1e-3), "ln({x}) = {got}, not {exact}");
+            assert!((got - exact).abs() <= 3e-7 * exact.abs().max(1e-3), "ln({x}) = {got}, expected {exact}");
         }
     }
 
     #[test]
-    fn reductions_take_every_element() {
+    fn reductions_use_every_element() {
         for len in [0, 1, 31, 32, 33, 100] {
             let x: Vec<f32> = (0..len).map(|i| i as f32 + 1.0).collect();
             let expected = (len * (len + 1) / 2) as f32;
             assert_eq!(
-                vectorised(
+                vectorized(
                     #[inline(always)]
                     || sum_of(&x, |x| x)
                 ),
                 expected
             );
             assert_eq!(
-                vectorised(
+                vectorized(
                     #[inline(always)]
                     || dot(&x, &vec![1.0; len])
                 ),

@@ -1,39 +1,39 @@
-//! What a whole run takes, from pieces of it that were measured.
+//! Estimates of the time and cost of a whole run, from measured pieces of it.
 
 use crate::config::RunConfig;
 use serde::Serialize;
 
-/// A piece of a run: so many steps, or completions of an evaluation, and what they took.
+/// A measured piece of a run: a number of steps, or of completions of an evaluation, with their tokens and time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct MeasuredPiece {
     pub units: usize,
-    /// Of prompts and completions; a prompt counts once for each of its completions.
+    /// Tokens of prompts and completions. A prompt counts once for each of its completions.
     pub tokens: u64,
     pub seconds: f64,
 }
 
-/// What a part of a run takes.
+/// The time and cost of a part of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct RunCost {
     pub tokens: f64,
     pub hours: f64,
-    /// In the currency of the price, where there is one.
+    /// In the currency of the price, if there is one.
     pub money: Option<f64>,
 }
 
-/// A whole run.
+/// The estimate of a whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Forecast {
     pub steps: usize,
     pub training: RunCost,
-    /// Completions of all evaluations.
+    /// Number of completions in all evaluations.
     pub completions: usize,
     pub evaluation: RunCost,
     pub whole: RunCost,
 }
 
 impl MeasuredPiece {
-    /// The cost of `units` such units, with an hour of the machine at `price`. A piece of no units costs nothing.
+    /// The cost of `units` units like those of this piece, at `price` per hour of the machine. A piece without units costs nothing.
     fn scaled(&self, units: usize, price: Option<f64>) -> RunCost {
         let factor = if self.units == 0 { 0.0 } else { units as f64 / self.units as f64 };
         let hours = factor * self.seconds / 3600.0;
@@ -49,8 +49,8 @@ impl RunCost {
 }
 
 impl Forecast {
-    /// A run of `config` on so many questions, from some of its steps and of its evaluation's completions. Completions are
-    /// taken to stay as long as they were.
+    /// Estimates a run of `config` with these numbers of questions, from measured steps and completions of its evaluation. Assumes
+    /// that the length of completions does not change.
     pub fn new(
         config: &RunConfig,
         questions: usize,
@@ -66,7 +66,7 @@ impl Forecast {
     }
 }
 
-/// Evaluations of a run: before it, after it, and in between where that is wanted.
+/// Number of evaluations of a run: before it, after it, and in between if the configuration asks for it.
 pub fn evaluations(config: &RunConfig, steps: usize) -> usize {
     2 + steps.saturating_sub(1).checked_div(config.eval.every).unwrap_or(0)
 }
@@ -77,7 +77,7 @@ mod tests {
     use crate::config::{ConfigLayers, resolve};
 
     #[test]
-    fn by_hand() {
+    fn an_estimate_calculated_by_hand() {
         let mut config = resolve(&ConfigLayers::default()).unwrap().config;
         config.train.steps = Some(100);
         config.eval.every = 30;
@@ -85,9 +85,9 @@ mod tests {
         let step = MeasuredPiece { units: 4, tokens: 8_000, seconds: 72.0 };
         let evaluation = MeasuredPiece { units: 50, tokens: 500, seconds: 36.0 };
         let forecast = Forecast::new(&config, 1_000, 200, &step, &evaluation, Some(3.0));
-        // 25 times the piece: half an hour.
+        // 25 times the measured piece: half an hour.
         assert_eq!(forecast.training, RunCost { tokens: 200_000.0, hours: 0.5, money: Some(1.5) });
-        // Before, after, and after steps 30, 60 and 90, each sampled and greedily.
+        // Before and after training, and after steps 30, 60 and 90, each sampled and greedy.
         assert_eq!(forecast.completions, 5 * 200 * 2);
         assert_eq!(forecast.evaluation, RunCost { tokens: 20_000.0, hours: 0.4, money: Some(0.4 * 3.0) });
         assert_eq!(forecast.whole.tokens, 220_000.0);

@@ -1,4 +1,4 @@
-//! A short piece of a run, timed: some steps of training, and the evaluation of some questions.
+//! Times a short piece of a run: a few training steps, and the evaluation of a few questions.
 
 use super::forecast::{Forecast, MeasuredPiece};
 use crate::config::RunConfig;
@@ -14,28 +14,28 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// What was measured, and what follows for the whole run.
+/// The measured pieces, and the estimate for the whole run.
 #[derive(Serialize)]
 pub struct PlanMeasurement {
     pub device: String,
     pub steps: MeasuredPiece,
-    /// Completions of those steps, without the updates.
+    /// The completions of those steps, without the updates.
     pub rollouts: MeasuredPiece,
     pub evaluation: MeasuredPiece,
     pub forecast: Forecast,
 }
 
-/// A folder for the run that is measured, removed with all that is in it.
+/// A folder for the measured run, which is removed with its contents.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing can be done about what cannot be removed.
+        // If the folder cannot be removed, it remains.
         _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Trains for about `seconds`, two steps at least, and evaluates for about a quarter of that.
+/// Trains for about `seconds`, at least two steps, then evaluates for about a quarter of that time.
 pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<PlanMeasurement> {
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(config, &source, None, None)?;
@@ -52,7 +52,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<P
     config.train.save_steps = 0;
     let (total, kinds) = (config.total_steps(setup.questions.len()), if config.eval.greedy { 2 } else { 1 });
 
-    // The first step takes memory and chooses algorithms. It says how many fit, and is not counted.
+    // The first step allocates memory and selects algorithms. It determines how many steps fit, and is not counted.
     let mut wanted = 1;
     for _ in 0..2 {
         config.train.steps = Some(wanted);
@@ -67,7 +67,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<P
     }
     let (steps, rollouts) = counted(&run, config.rollout.completions_per_step())?;
 
-    // As many questions as a quarter of the time allows, by the rollouts' rate.
+    // As many questions as fit into a quarter of the time, at the speed of the rollouts.
     let seconds_of_one = rollouts.seconds / rollouts.units as f64;
     let questions = (seconds / 4.0 / seconds_of_one / f64::from(kinds)) as usize;
     let questions = questions.clamp(1, config.rollout.max_rows).min(setup.held_out.len());
@@ -90,7 +90,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<P
     Ok(PlanMeasurement { device: device.to_string(), steps, rollouts, evaluation, forecast })
 }
 
-/// The run that is measured, with the first `held_out` questions to evaluate on.
+/// The measured run, with the first `held_out` questions for evaluation.
 fn training<'a>(
     config: &'a RunConfig,
     setup: &'a Setup,
@@ -111,7 +111,7 @@ fn training<'a>(
     }
 }
 
-/// The steps after the first, from the run's own log, and their rollouts.
+/// The steps after the first and their rollouts, from the run's metrics.
 fn counted(run: &RunDir, completions: usize) -> Result<(MeasuredPiece, MeasuredPiece)> {
     let lines = metrics::read(&run.metrics())?;
     let value = |line: usize, name: &str| -> Result<f64> {

@@ -1,11 +1,11 @@
-//! Evaluations side by side: the same benchmarks, and of each the same questions in the same order.
+//! Evaluations aligned for comparison: the same benchmarks, each with the same questions in the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{Material, ReportedBenchmark, ReportedEvaluation, ReportedRun, quoted};
 use super::study::{Study, StudyArm, StudyBenchmark};
 
-/// What a row of accuracies is of.
+/// The model that a row of accuracies belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     Untrained,
@@ -16,13 +16,13 @@ pub enum Subject {
 #[derive(Clone, Debug)]
 pub struct AccuracyRow {
     pub subject: Subject,
-    /// The prior prompt that stood before the questions.
+    /// The prior prompt placed before the questions.
     pub prompt: String,
-    /// Whether that is the one of the training.
+    /// Whether it is also the training prompt.
     pub own: bool,
-    /// Place of the evaluation in the material.
+    /// Index of the evaluation in the material.
     pub evaluation: usize,
-    /// For each benchmark the share of right samples of each question.
+    /// For each benchmark, the share of correct samples of each question.
     pub right: Vec<Vec<f64>>,
 }
 
@@ -30,12 +30,12 @@ pub struct AccuracyRow {
 #[derive(Clone, Debug, Default)]
 pub struct Aligned {
     pub benchmarks: Vec<StudyBenchmark>,
-    /// Of each benchmark, the ids of its questions.
+    /// For each benchmark, the ids of its questions.
     pub ids: Vec<Vec<String>>,
     pub rows: Vec<AccuracyRow>,
 }
 
-/// Puts the evaluations side by side. `left_out` is told of benchmarks that too few have, and of evaluations that lack one.
+/// Aligns the evaluations. Benchmarks that too few evaluations have, and evaluations that lack one, are added to `left_out`.
 pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
     let names = benchmarks(material, left_out);
     let mut rows: Vec<AccuracyRow> = Vec::new();
@@ -52,11 +52,14 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
         };
         let name = quoted(&evaluation.name);
         if !missing.is_empty() {
-            left_out.push(format!("The evaluation {name} is left out of the tables: it lacks {}.", missing.join(", ")));
+            left_out.push(format!(
+                "The evaluation {name} is left out of the tables: it does not have {}.",
+                missing.join(", ")
+            ));
         } else if let Some(first) = rows.iter().find(|it| it.subject == row.subject && it.prompt == row.prompt) {
             let first = quoted(&material.evaluations[first.evaluation].name);
             left_out.push(format!(
-                "The evaluation {name} is left out of the tables: {first} is of the same model and prompt."
+                "The evaluation {name} is left out of the tables: {first} has the same model and prompt."
             ));
         } else {
             rows.push(row);
@@ -75,14 +78,13 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
         let most = benches.iter().map(|bench| bench.ids.len()).max().unwrap_or(0);
         let quoted_name = quoted(&name);
         if shared.is_empty() {
-            left_out.push(format!(
-                "The benchmark {quoted_name} is left out: the evaluations have no question of it in common."
-            ));
+            left_out
+                .push(format!("The benchmark {quoted_name} is left out: the evaluations have no question in common."));
             continue;
         }
         if shared.len() < most {
             left_out.push(format!(
-                "Of the benchmark {quoted_name}, the {} questions that all evaluations have are counted, of {most}.",
+                "On the benchmark {quoted_name}, only the {} of {most} questions that all evaluations have are counted.",
                 shared.len()
             ));
         }
@@ -135,7 +137,7 @@ impl Aligned {
         arms
     }
 
-    /// An arm's accuracies by seed, under its own prompt or under another.
+    /// An arm's accuracies by seed, for the rows that `wanted` selects.
     pub fn seeds(&self, arm: &str, wanted: impl Fn(&AccuracyRow) -> bool) -> BTreeMap<u64, Vec<Vec<f64>>> {
         let of = |row: &AccuracyRow| match &row.subject {
             Subject::Trained { arm: name, seed } if name == arm && wanted(row) => Some((*seed, row.right.clone())),
@@ -144,21 +146,21 @@ impl Aligned {
         self.rows.iter().filter_map(of).collect()
     }
 
-    /// The prior prompts that the untrained model was asked under, `none` first.
+    /// The rows of the untrained model, one per prior prompt, `none` first.
     pub fn untrained(&self) -> Vec<&AccuracyRow> {
         let mut rows: Vec<&AccuracyRow> = self.rows.iter().filter(|row| row.subject == Subject::Untrained).collect();
         rows.sort_by_key(|row| row.prompt != "none");
         rows
     }
 
-    /// The arms under their own prompts.
+    /// The arms, each evaluated under its training prompt.
     pub fn study(&self, material: &Material) -> Study {
         let arm = |name: String| StudyArm { seeds: self.seeds(&name, |row| row.own), name };
         let arms = self.arms(material).into_iter().map(arm).filter(|arm| !arm.seeds.is_empty()).collect();
         Study { benchmarks: self.benchmarks.clone(), arms }
     }
 
-    /// The same without some questions, by benchmark. A benchmark that loses all of them is dropped.
+    /// The same evaluations without the given questions of each benchmark. A benchmark that loses all its questions is dropped.
     pub fn without(&self, questions: &BTreeMap<String, BTreeSet<String>>) -> Self {
         let mut kept = Self { rows: self.rows.clone(), ..Self::default() };
         kept.rows.iter_mut().for_each(|row| row.right.clear());

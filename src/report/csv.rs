@@ -1,10 +1,10 @@
-//! All tables of the report in one: a line for each cell.
+//! All tables of the report in one file, with one line per cell.
 
 use anyhow::{Context, Result};
 
 use super::document::{Document, DocumentBlock};
 
-/// `table,row,column,text,value`: the row is told by its number from 1, the number is empty where the cell is a text.
+/// `table,row,column,text,value`: rows are numbered from 1; the value is empty if the cell is a text.
 pub fn render(document: &Document) -> Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["table", "row", "column", "text", "value"])?;
@@ -27,7 +27,7 @@ mod tests {
     use crate::report::document::{Section, Table, TableCell};
 
     #[test]
-    fn texts_stay_in_their_fields() {
+    fn texts_are_quoted() {
         let mut table = Table::new("results", "", ["arm", "math"]);
         table.rows.push(vec!["a,\"b\"\nc".into(), TableCell::number(0.5, "50.0")]);
         let section = Section { id: "x", title: "X", blocks: vec![DocumentBlock::Table(table)] };

@@ -1,4 +1,4 @@
-//! The report as Markdown. What comes from outside is escaped, so that no name and no text of a model makes a link, a tag or a
+//! The report as Markdown. Text from outside is escaped, so that names and completions cannot create a link, a tag or a table
 //! column.
 
 use std::fmt::Write;
@@ -19,7 +19,7 @@ pub fn render(document: &Document) -> String {
     text
 }
 
-/// A block with an empty line before it; nothing where Markdown cannot show it.
+/// A block after an empty line; empty if Markdown cannot show it.
 fn block(block: &DocumentBlock) -> String {
     match block {
         DocumentBlock::Text(text) => format!("\n{}\n", sentence(text)),
@@ -35,7 +35,8 @@ fn block(block: &DocumentBlock) -> String {
 
 fn question(question: &ShownQuestion) -> String {
     let ShownQuestion { benchmark, id, text, gold, answers } = question;
-    let mut out = format!("\n### {} {}\n\n{}Right: {}\n", escape(benchmark), escape(id), fenced(text), escape(gold));
+    let mut out =
+        format!("\n### {} {}\n\n{}Gold answer: {}\n", escape(benchmark), escape(id), fenced(text), escape(gold));
     for ShownCompletion { by, sample } in answers {
         let verdict = escape(&sample.verdict.to_string());
         let (by, how) = (escape(by), escape(&sample.how));
@@ -44,7 +45,7 @@ fn question(question: &ShownQuestion) -> String {
     out
 }
 
-/// Columns, aligned in no way: readers do that.
+/// A table without padding between its columns.
 pub fn table(table: &Table) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = line(table.heads.iter().map(|head| escape(head)).collect());
@@ -55,7 +56,7 @@ pub fn table(table: &Table) -> String {
     text
 }
 
-/// Plain text that Markdown shows as it is, on one line.
+/// Escapes plain text, so that Markdown shows it unchanged on one line.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -71,13 +72,13 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// A sentence of ours with names in backquotes: the names stay as they are, for Markdown reads nothing into them.
+/// A sentence of the report with names in backquotes. Names are not escaped, because Markdown does not interpret them.
 fn sentence(text: &str) -> String {
     let parts = text.split('`').enumerate();
     parts.map(|(i, part)| if i % 2 == 0 { escape(part) } else { format!("`{part}`") }).collect()
 }
 
-/// Lines as they are, in a fence that is longer than any within.
+/// Lines in a code fence that is longer than any fence in the text.
 fn fenced(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_text_leaves_its_cell() {
+    fn text_is_escaped_in_cells() {
         let mut hostile = Table::new("t", "", ["a|b", "c"]);
         hostile.rows.push(vec!["x|y\n| z `c` <b>".into(), TableCell::number(1.0, "1")]);
         assert_eq!(table(&hostile), "| a\\|b | c |\n|---|---|\n| x\\|y \\| z \\`c\\` &lt;b&gt; | 1 |\n");
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_closes_its_fence() {
+    fn fences_are_longer_than_those_in_the_text() {
         assert_eq!(fenced("a ```` b"), "`````text\na ```` b\n`````\n");
         assert_eq!(fenced("\u{1b}[1m"), "```text\n\u{fffd}[1m\n```\n");
     }

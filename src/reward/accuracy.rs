@@ -1,4 +1,4 @@
-//! 1 where the last box of the response holds the gold answer.
+//! 1 if the last box of the completion contains the gold answer.
 
 use super::{Reward, RewardInput, Score};
 use crate::math::{Scope, Verdict, prepare};
@@ -17,7 +17,7 @@ impl Reward for AccuracyReward {
     }
 
     fn score(&self, input: &RewardInput) -> Score {
-        // Asked first, so that all completions of a question share its fate, with an answer or without.
+        // Checked first, so that all completions of a question are treated alike, with an answer or without.
         let Ok(gold) = prepare(&input.question.gold) else {
             return Score { note: Some("the gold answer cannot be read".into()), ..Score::default() };
         };
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scope_decides_where_the_box_may_stand() {
+    fn the_scope_decides_which_boxes_count() {
         let outside = r"<think>\boxed{7}</think><answer>7</answer>";
         assert_eq!(score(Scope::Response, "7", outside).value, Some(1.0));
         assert_eq!(score(Scope::Answer, "7", outside).value, Some(0.0));
@@ -50,14 +50,14 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_in_the_last_box_is_undecided_and_worth_nothing() {
+    fn nonsense_in_the_last_box_is_undecided_and_scores_zero() {
         let score = score(Scope::Response, "7", r"We have 7 apples, \boxed{7}. \boxed{@@}");
         assert_eq!(score.value, Some(0.0));
         assert!(matches!(score.verdict, Some(Verdict::Undecided(_))), "{score:?}");
     }
 
     #[test]
-    fn no_box_is_wrong_and_says_so() {
+    fn no_box_is_wrong_and_noted() {
         let score = score(Scope::Response, "7", "the answer is 7");
         assert_eq!((score.value, score.verdict), (Some(0.0), Some(Verdict::Wrong)));
         assert_eq!((score.answer, score.note.as_deref()), (None, Some("no box")));

@@ -1,7 +1,7 @@
-//! 1 where the program in the response passes all tests of its question, run in the sandbox.
+//! 1 if the program in the completion passes all tests of its question, run in the sandbox.
 //!
-//! The tests stand in a column: `assert` lines, whose arguments and expected values are read as literals, or objects with
-//! `stdin` and `stdout`. What is expected never enters the sandbox that runs the program.
+//! The tests are in a column: `assert` lines, whose arguments and expected values are read as literals, or objects with
+//! `stdin` and `stdout`. The expected values never enter the sandbox that runs the program.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,9 +21,9 @@ use crate::sandbox::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits};
 pub struct CodeReward {
     sandbox: Sandbox,
     column: String,
-    /// For all tests of a function; for each run of a script.
+    /// Time limit for all tests of a function, or for each run of a script.
     time: Duration,
-    /// Tests that were read, by their text: the completions of a question share them.
+    /// Tests that have been read, by their text: the completions of a question share them.
     read: Mutex<BTreeMap<String, Arc<Result<Tests, String>>>>,
 }
 
@@ -42,16 +42,16 @@ struct Script {
     stdout: String,
 }
 
-/// What a program did on its tests.
+/// The result of a program on its tests.
 enum TestRun {
     Passed,
-    /// Why not.
+    /// Failed, for this reason.
     Failed(String),
 }
 
 impl CodeReward {
     /// # Errors
-    /// No Python, or nothing that would hold programs in.
+    /// If Python or a way to isolate programs is missing.
     pub fn new(section: &CodeSection) -> Result<CodeReward> {
         let sandbox = Sandbox::probe(section.unsafe_local_exec).context("reward `code`")?;
         let time = Duration::from_secs_f64(section.timeout);
@@ -72,7 +72,7 @@ impl CodeReward {
         tests
     }
 
-    /// Reads a column: a list, or the JSON text of one, or lines of `assert`.
+    /// Reads a column: a list, or the JSON text of one, or `assert` lines.
     fn parse(&self, column: &Json) -> Result<Tests> {
         let items = match column {
             Json::Array(items) => items.clone(),
@@ -80,15 +80,15 @@ impl CodeReward {
                 Ok(Json::Array(items)) => items,
                 _ => vec![column.clone()],
             },
-            _ => bail!("neither a list nor text"),
+            _ => bail!("expected a list or text"),
         };
         ensure!(!items.is_empty(), "no tests");
         if items.iter().all(Json::is_object) {
-            let script = |item: Json| serde_json::from_value(item).context("a test needs `stdin` and `stdout`");
+            let script = |item: Json| serde_json::from_value(item).context("expected a test with `stdin` and `stdout`");
             return Ok(Tests::Scripts(items.into_iter().map(script).collect::<Result<_>>()?));
         }
         let lines: Option<Vec<PythonValue>> = items.iter().map(|item| item.as_str().map(PythonValue::str)).collect();
-        self.read_asserts(lines.context("tests are `assert` lines, or objects with `stdin` and `stdout`")?)
+        self.read_asserts(lines.context("expected `assert` lines, or objects with `stdin` and `stdout`")?)
     }
 
     fn read_asserts(&self, lines: Vec<PythonValue>) -> Result<Tests> {
@@ -101,13 +101,13 @@ impl CodeReward {
         };
         let (mut function, mut cases) = (String::new(), Vec::new());
         for case in found {
-            let PythonValue::Tuple(parts) = case else { bail!("{case} is no test") };
+            let PythonValue::Tuple(parts) = case else { bail!("{case} is not a test") };
             match <[PythonValue; 3]>::try_from(parts) {
                 Ok([PythonValue::Str(name), PythonValue::List(arguments), expected]) => {
                     function = name;
                     cases.push((arguments, expected));
                 }
-                _ => bail!("no test"),
+                _ => bail!("not a test"),
             }
         }
         ensure!(!cases.is_empty(), "no tests");
@@ -183,13 +183,13 @@ impl Reward for CodeReward {
 fn went_wrong(outcome: CallOutcome) -> String {
     match outcome {
         CallOutcome::Raised(what) => what,
-        CallOutcome::TimedOut => "time is up".to_owned(),
+        CallOutcome::TimedOut => "timed out".to_owned(),
         CallOutcome::Died(why) => format!("ended: {why}"),
         CallOutcome::Value(value) => shown(&value),
     }
 }
 
-/// Equal but for white space at the ends of lines and of the text.
+/// Equal except for white space at the ends of lines and of the text.
 fn is_same_text(printed: &str, expected: &str) -> bool {
     let lines = |text: &str| -> Vec<String> { text.trim_end().lines().map(|it| it.trim_end().to_owned()).collect() };
     lines(printed) == lines(expected)
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_called_with_what_the_asserts_say() {
+    fn a_function_is_called_with_the_arguments_of_the_asserts() {
         let Some(rule) = rule() else { return };
         let tests = json!(["assert add([1, 2]) == 3", "assert add([0.5, 0.25]) == 0.75\nassert add(()) == 0"]);
         let right = "<answer>\n```python\ndef add(xs):\n    return sum(xs)\n```\n</answer>";

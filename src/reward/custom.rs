@@ -1,10 +1,10 @@
-//! A reward of the user's own: a command that reads completions as JSON lines and answers each with a score.
+//! The user's own reward: a command that reads completions as JSON lines and replies to each with a score.
 //!
-//! A request is `{"id": 7, "prompt": ..., "question_id": ..., "question": ..., "gold": ..., "response": ..., "tokens": ...,
-//! "truncated": ..., "extra": {...}}`, an answer `{"id": 7, "score": 0.5, "note": "..."}`; `score` may be null, `note` may be
-//! absent, and answers may come in any order. The command lives as long as the run. One that dies or falls silent in the
-//! middle of a batch is started again and asked for what is still open, a few times; one that breaks the protocol ends the
-//! run at once, since it would break it again.
+//! A request is `{"id": 7, "prompt": ..., "question_id": ..., "question": ..., "gold": ..., "response": ..., "tokens":
+//! ..., "truncated": ..., "extra": {...}}`, a reply `{"id": 7, "score": 0.5, "note": "..."}`; `score` may be null,
+//! `note` may be absent, and replies may come in any order. The command runs as long as the run. If it ends or stops
+//! replying within a batch, it is restarted and given the unanswered requests, a few times. If it breaks the protocol,
+//! the run ends at once, because it would break it again.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use super::process::{RewardProcess, Said};
 use super::{RewardInput, Score};
 use crate::config::CustomSection;
 
-/// Starts of the command in one batch, beside the first.
+/// Maximum number of restarts of the command per batch.
 const RESTARTS: usize = 3;
 
-/// What the command should have done.
-const PROTOCOL: &str = "hint: a request is one line of JSON and so is its answer, {\"id\": ..., \"score\": ...} with a \
-                        finite number or null; nothing else goes to stdout (docs/rewards.md)";
+/// What the protocol requires of the command.
+const PROTOCOL: &str = "hint: reply to each request with one line of JSON, {\"id\": ..., \"score\": ...} with a \
+                        finite number or null, and print nothing else to stdout (docs/rewards.md)";
 
-/// A running command and what it is asked.
+/// A running command and the requests sent to it.
 pub struct CustomReward {
     section: CustomSection,
     state: Mutex<CommandState>,
@@ -32,7 +32,7 @@ pub struct CustomReward {
 
 struct CommandState {
     process: RewardProcess,
-    /// Requests so far. An identity is never used twice, so that a late answer is not taken for another's.
+    /// Number of requests so far. An id is never reused, so that a late reply cannot be assigned to another request.
     asked: u64,
 }
 
@@ -53,7 +53,7 @@ struct CommandRequest<'a> {
 #[derive(Deserialize)]
 struct CommandReply {
     id: u64,
-    // Null is an answer, absence is none.
+    // Null is a valid score, a missing field is not.
     #[serde(deserialize_with = "present")]
     score: Option<f64>,
     note: Option<String>,
@@ -65,9 +65,9 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D:
 
 /// Why a batch was not finished.
 enum BatchFailure {
-    /// Its output came to an end.
+    /// Its output ended.
     Ended,
-    /// The time was up.
+    /// It timed out.
     Silent,
 }
 
@@ -75,7 +75,7 @@ impl CustomReward {
     /// Starts the command.
     ///
     /// # Errors
-    /// It cannot be started; the message names it.
+    /// If it cannot be started; the error names it.
     pub fn start(section: &CustomSection) -> Result<CustomReward> {
         let process =
             RewardProcess::start(&section.command).with_context(|| format!("custom reward `{}`", section.name))?;
@@ -86,10 +86,10 @@ impl CustomReward {
         &self.section.name
     }
 
-    /// One score for each sample, in their order.
+    /// One score per sample, in the same order.
     ///
     /// # Errors
-    /// An answer that breaks the protocol; a command that dies or takes too long again and again.
+    /// If a reply breaks the protocol, or the command repeatedly ends or takes too long.
     pub fn score(&self, inputs: &[RewardInput]) -> Result<Vec<Score>> {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.batch(&mut state, inputs).with_context(|| format!("custom reward `{}`", self.section.name))
@@ -107,12 +107,12 @@ impl CustomReward {
             if restarts == RESTARTS {
                 let what = match failure {
                     BatchFailure::Ended => format!("ended ({status})"),
-                    BatchFailure::Silent => format!("needed more than {} seconds", self.section.timeout),
+                    BatchFailure::Silent => format!("took more than {} seconds", self.section.timeout),
                 };
                 let said = if words.is_empty() { String::new() } else { format!("; its stderr ends with {words:?}") };
                 bail!(
-                    "the command {what} with {} of {} completions answered, after {restarts} restarts{said}\n\
-                     hint: `timeout` is the most seconds for a batch; docs/rewards.md shows how to try a command by hand",
+                    "the command {what} after scoring {} of {} completions and {restarts} restarts{said}\n\
+                     hint: run the command by hand as docs/rewards.md shows, or raise `timeout` (seconds per batch)",
                     scores.iter().flatten().count(),
                     inputs.len()
                 );
@@ -122,7 +122,7 @@ impl CustomReward {
         Ok(scores.into_iter().flatten().collect())
     }
 
-    /// Reads answers until all are there, or says why they are not.
+    /// Reads replies until all have arrived, or returns why they did not.
     fn collect(
         &self,
         process: &RewardProcess,
@@ -133,7 +133,7 @@ impl CustomReward {
         while scores.iter().any(Option::is_none) {
             match process.hear(deadline) {
                 Said::Line(line) => {
-                    take(&line, first, scores).with_context(|| format!("answer {}", shortened(&line)))?;
+                    take(&line, first, scores).with_context(|| format!("reply {}", shortened(&line)))?;
                 }
                 Said::Nothing => return Ok(Some(BatchFailure::Silent)),
                 Said::End => return Ok(Some(BatchFailure::Ended)),
@@ -143,7 +143,7 @@ impl CustomReward {
     }
 }
 
-/// The line that asks for a score.
+/// The line that requests a score.
 fn request(input: &RewardInput, id: u64) -> String {
     let request = CommandRequest {
         id,
@@ -159,19 +159,19 @@ fn request(input: &RewardInput, id: u64) -> String {
     serde_json::to_string(&request).expect("strings and numbers are JSON") + "\n"
 }
 
-/// Puts an answer in its place among those of the requests from `first` on.
+/// Stores a reply among those of the requests from `first` on.
 fn take(line: &str, first: u64, scores: &mut [Option<Score>]) -> Result<()> {
     let answer: CommandReply = serde_json::from_str(line).map_err(|error| anyhow!("{error}\n{PROTOCOL}"))?;
-    ensure!(answer.score.is_none_or(f64::is_finite), "{:?} is no finite number\n{PROTOCOL}", answer.score);
+    ensure!(answer.score.is_none_or(f64::is_finite), "{:?} is not a finite number\n{PROTOCOL}", answer.score);
     let (id, end) = (answer.id, first + scores.len() as u64);
-    ensure!(id < end, "{id} was never asked, the requests so far are 0 to {}\n{PROTOCOL}", end - 1);
+    ensure!(id < end, "id {id} was not requested, the ids so far are 0 to {}\n{PROTOCOL}", end - 1);
     let place = id.checked_sub(first).map(|index| &mut scores[index as usize]).filter(|score| score.is_none());
-    let Some(place) = place else { bail!("{id} was answered before\n{PROTOCOL}") };
+    let Some(place) = place else { bail!("request {id} already has a score\n{PROTOCOL}") };
     *place = Some(Score { value: answer.score, note: answer.note, ..Score::default() });
     Ok(())
 }
 
-/// A line as an error shows it.
+/// A line as it is shown in an error.
 fn shortened(line: &str) -> String {
     const LONGEST: usize = 120;
     match line.char_indices().nth(LONGEST) {

@@ -1,6 +1,6 @@
-//! 1 where the response has the form that the prior prompt asks for: one element of its tag, then one answer element.
+//! 1 if the completion has the format that the prior prompt asks for: one element of its tag, then one answer element.
 //!
-//! Each of the four tags stands exactly once and in this order; any other text may stand anywhere.
+//! Each of the four tags occurs exactly once and in this order; any other text may come anywhere.
 
 use super::tags::Tags;
 use super::{Reward, RewardInput, Score};
@@ -10,16 +10,16 @@ pub struct FormatReward {
 }
 
 impl FormatReward {
-    /// Whether the response has the form.
+    /// Whether the completion has the format.
     pub fn holds(&self, input: &RewardInput) -> bool {
         self.flaw(input.response, input.prefilled).is_none()
     }
 
-    /// What is wrong with the form, if anything is.
+    /// What is wrong with the format, if anything is.
     fn flaw(&self, response: &str, prefilled: bool) -> Option<String> {
         let mut end = 0;
         for (index, tag) in self.tags.0.iter().enumerate() {
-            // What was pre-filled stands before all that the model wrote.
+            // The prefilled tag comes before everything that the model wrote.
             let given = prefilled && index == 0;
             let mut places = response.match_indices(tag.as_str()).map(|(at, _)| at);
             let (first, more) = (places.next(), places.next());
@@ -55,7 +55,7 @@ mod tests {
     use super::super::tests::prompt;
     use super::*;
 
-    /// The flaw in `response` for the tags `think` and `answer`; empty for none.
+    /// The flaw in `response` for the tags `think` and `answer`; empty if there is none.
     fn flaw(response: &str, prefilled: bool) -> String {
         let tags = Tags::of(&prompt(Some("think"))).unwrap().unwrap();
         FormatReward { tags }.flaw(response, prefilled).unwrap_or_default()
@@ -88,7 +88,7 @@ mod tests {
             ("<answer>b</answer><think>a</think>", "<answer> before </think>"),
             ("</think><think><answer>b</answer>", "</think> before <think>"),
             ("<think>a</think></answer><answer>", "</answer> before <answer>"),
-            // another arm's tag, and what only looks like a tag
+            // another arm's tag, and text that only resembles a tag
             ("<plan>a</plan><answer>b</answer>", "no <think>"),
             ("<Think>a</Think><answer>b</answer>", "no <think>"),
             ("<think >a</think><answer>b</answer>", "no <think>"),

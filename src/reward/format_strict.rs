@@ -1,7 +1,7 @@
-//! 1 where the response is nothing but the two elements, their tags on lines of their own: open-r1's format reward.
+//! 1 if the completion consists only of the two elements, with their tags on separate lines: open-r1's format reward.
 //!
-//! Its pattern is `^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$` (huggingface/open-r1, `format_reward`). There the
-//! last `$` also matches at the end of any line, so that more text may follow; here nothing may but white space.
+//! Its pattern is `^<think>\n.*?\n</think>\n<answer>\n.*?\n</answer>$` (huggingface/open-r1, `format_reward`). There
+//! the last `$` also matches at the end of any line, so that more text may follow; here only white space may.
 
 use super::tags::Tags;
 use super::{Reward, RewardInput, Score};
@@ -11,7 +11,7 @@ pub struct FormatStrictReward {
 }
 
 impl FormatStrictReward {
-    /// What is wrong with the form, if anything is.
+    /// What is wrong with the format, if anything is.
     fn flaw(&self, response: &str) -> Option<String> {
         let (open, end) = (self.tags.0.first()?, self.tags.0.last()?);
         let Some(rest) = response.strip_prefix(&format!("{open}\n")) else {
@@ -20,10 +20,10 @@ impl FormatStrictReward {
         let Some(rest) = rest.trim_end().strip_suffix(&format!("\n{end}")) else {
             return Some(format!("the last line is not {end}"));
         };
-        // An answer alone has no second element to turn to.
+        // An answer alone has no second element.
         let [_, close, answer, _] = &self.tags.0[..] else { return None };
         let has_turn = rest.contains(&format!("\n{close}\n{answer}\n"));
-        (!has_turn).then(|| format!("no lines {close} and {answer} between two elements"))
+        (!has_turn).then(|| format!("no lines {close} and {answer} between the two elements"))
     }
 }
 
@@ -55,12 +55,12 @@ mod tests {
     }
 
     #[test]
-    fn each_tag_has_its_line_and_nothing_else_stands_outside() {
+    fn each_tag_has_its_line_and_nothing_else_is_outside() {
         for (response, expected) in [
             ("<think>\na\n</think>\n<answer>\nb\n</answer>", 1.0),
             ("<think>\na\n\nb\n</think>\n<answer>\nc\nd\n</answer>\n", 1.0),
             ("<think>\n\n</think>\n<answer>\n\n</answer>", 1.0),
-            // The pattern lets tags stand within the elements.
+            // The pattern allows tags within the elements.
             ("<think>\na\n</think>\n<answer>\nb\n</answer>\n<answer>\nc\n</answer>", 1.0),
             ("<think>a</think>\n<answer>b</answer>", 0.0),
             ("<think>\na\n</think><answer>\nb\n</answer>", 0.0),
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_is_the_prior_prompts_and_may_be_prefilled() {
+    fn the_tag_comes_from_the_prior_prompt_and_may_be_prefilled() {
         assert_eq!(score("plan", "<plan>\na\n</plan>\n<answer>\nb\n</answer>", false), 1.0);
         assert_eq!(score("plan", "<think>\na\n</think>\n<answer>\nb\n</answer>", false), 0.0);
         assert_eq!(score("plan", "\na\n</plan>\n<answer>\nb\n</answer>", true), 1.0);

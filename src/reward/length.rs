@@ -1,4 +1,4 @@
-//! What the length of a completion is worth, in tokens.
+//! Rewards for the length of a completion, in tokens.
 
 use std::f64::consts::PI;
 
@@ -6,16 +6,17 @@ use super::format::FormatReward;
 use super::{AccuracyReward, Reward, RewardInput, Score};
 use crate::config::LengthSection;
 
-/// Short right answers above long ones, long wrong ones above short ones: who does not know should think longer.
+/// Prefers short right answers to long ones, and long wrong ones to short ones, to encourage thinking about hard
+/// questions.
 ///
-/// The value runs along half a cosine from one end of its range to the other as the length goes from 0 to the limit
-/// (arXiv 2502.03373; the values of the ends are open-r1's), and stays there beyond it.
+/// The value follows half a cosine from one end of its range to the other as the length goes from 0 to the limit
+/// (arXiv 2502.03373; the end values are open-r1's), and stays constant beyond it.
 pub struct CosineReward {
     pub accuracy: AccuracyReward,
-    /// With it, an answer outside of the form counts as wrong.
+    /// If set, an answer without this format counts as wrong.
     pub gate: Option<FormatReward>,
     pub values: LengthSection,
-    /// The length that is too long, above 0.
+    /// The length at which the cosine ends, above 0.
     pub limit: usize,
 }
 
@@ -47,10 +48,10 @@ impl Reward for CosineReward {
     }
 }
 
-/// A penalty that grows from 0 to -1 over the last `cache` tokens before the limit: DAPO's soft overlong punishment
-/// (arXiv 2503.14476, equation 13), a slope where the cut alone would be a step.
+/// A penalty that goes from 0 to -1 over the last `cache` tokens before the limit: DAPO's soft overlong punishment
+/// (arXiv 2503.14476, equation 13), a slope instead of a sudden drop at the limit.
 pub struct SoftOverlongReward {
-    /// The length from which on the penalty is -1.
+    /// The length from which the penalty is -1.
     pub limit: usize,
     /// From 1 to `limit`.
     pub cache: usize,
@@ -59,7 +60,7 @@ pub struct SoftOverlongReward {
 impl SoftOverlongReward {
     fn value(&self, tokens: usize) -> f64 {
         let over = tokens.saturating_sub(self.limit - self.cache).min(self.cache);
-        // Not -over / cache, which would be -0 for what is short enough.
+        // Not -over / cache, which would be -0 for completions that are short enough.
         0.0 - over as f64 / self.cache as f64
     }
 }
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cosine_has_its_ends_its_middle_and_its_quarters() {
+    fn the_cosine_has_the_right_ends_middle_and_quarters() {
         let cosine = cosine(None);
         // cos 0 = 1, cos(pi/3) = 1/2, cos(pi/2) = 0, cos(2 pi/3) = -1/2, cos pi = -1
         for (tokens, right, wrong) in [
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_decides_and_with_the_gate_its_form_too() {
+    fn the_answer_decides_and_with_the_gate_its_format_too() {
         let (question, prompt) = (question("7"), prompt(Some("think")));
         let value = |cosine: &CosineReward, response| {
             cosine.score(&RewardInput { tokens: 150, ..input(&question, &prompt, response) }).value.unwrap()

@@ -1,7 +1,7 @@
 //! Rewards: named, weighted components of a completion's score.
 //!
-//! A component gives a value and knows nothing of weights; [`RewardSet`] weighs and adds them. Most are rules, pure
-//! functions of one completion; a [`CustomReward`] one is a command of the user's, asked for a batch at a time.
+//! A component returns a value and does not depend on weights; [`RewardSet`] weights and adds them. Most are rules,
+//! pure functions of one completion; a [`CustomReward`] one is the user's command, which scores a batch at a time.
 
 mod accuracy;
 pub mod bench;
@@ -33,19 +33,19 @@ pub use set::RewardSet;
 pub use tag_count::TagCountReward;
 pub use tags::Tags;
 
-/// One completion, with all that a reward may look at.
+/// One completion, with everything that a reward may use.
 #[derive(Clone, Copy, Debug)]
 pub struct RewardInput<'a> {
-    /// With the other columns of its row, such as the tests of a program.
+    /// Includes the other columns of its row, such as the tests of a program.
     pub question: &'a Question,
-    /// What the model wrote, without the opening tag where that was pre-filled.
+    /// What the model wrote, without the opening tag if that was prefilled.
     pub response: &'a str,
     pub prompt: &'a PriorPrompt,
-    /// The response was started with the opening tag of the prior prompt.
+    /// The completion was started with the opening tag of the prior prompt.
     pub prefilled: bool,
-    /// Length of the completion in tokens, with the end-of-sequence token.
+    /// Length of the completion in tokens, including the end-of-sequence token.
     pub tokens: usize,
-    /// It was cut off at the longest length allowed.
+    /// It was truncated at the maximum length.
     pub truncated: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct RewardInput<'a> {
 pub trait Reward: Send + Sync {
     fn name(&self) -> &str;
 
-    /// The largest value there is.
+    /// The largest possible value.
     fn max(&self) -> f64;
 
     fn score(&self, input: &RewardInput) -> Score;
@@ -61,23 +61,24 @@ pub trait Reward: Send + Sync {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Score {
-    /// Finite. `None`: there is nothing to go by (a gold answer that cannot be read), and no number would be true.
+    /// Finite. `None` if there is no basis for a value (a gold answer that cannot be read), so that any number would be
+    /// wrong.
     pub value: Option<f64>,
-    /// What the model answered, for a reward that looks for an answer.
+    /// The model's answer, for a reward that extracts one.
     pub answer: Option<String>,
     pub verdict: Option<Verdict>,
-    /// Why the value is what it is, for the log.
+    /// The reason for the value, for the log.
     pub note: Option<String>,
 }
 
 /// The score of one completion.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scored {
-    /// Unweighted and ungated, in the order of [`RewardSet::names`].
+    /// Without weights and gate, in the order of [`RewardSet::names`].
     pub components: Vec<Option<f64>>,
-    /// The weighted sum of what has a value.
+    /// The weighted sum of the components that have a value.
     pub total: f64,
-    /// `false` where a component with a weight could not score the completion: it must not be compared with others.
+    /// `false` if a component with a weight could not score the completion: it must not be compared with others.
     pub scorable: bool,
     pub answer: Option<String>,
     pub verdict: Verdict,
@@ -122,7 +123,7 @@ mod tests {
         RewardInput { question, response, prompt, prefilled: false, tokens: 10, truncated: false }
     }
 
-    /// open-r1's values of the cosine.
+    /// open-r1's values for the cosine.
     pub fn values() -> LengthSection {
         LengthSection {
             weight: None,
@@ -136,7 +137,7 @@ mod tests {
         }
     }
 
-    /// As the presets have it, but for the weights of accuracy and format.
+    /// The values of the presets, except for the weights of accuracy and format.
     pub fn section(accuracy: Option<f64>, format: Option<f64>) -> RewardSection {
         RewardSection {
             gate: Gate::None,

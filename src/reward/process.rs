@@ -1,7 +1,7 @@
-//! A child process that one talks to in lines, and that cannot make one wait for ever.
+//! A child process that communicates in lines and cannot block the caller indefinitely.
 //!
-//! Threads write its input and read its two outputs, so that no full pipe stops both sides. It leads a process group of its
-//! own: a Ctrl-C meant for the run does not end it, and what it started ends with it.
+//! Threads write its input and read its two outputs, so that a full pipe cannot block both sides. It leads its own
+//! process group: a Ctrl-C meant for the run does not end it, and the processes that it started end with it.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,39 +14,39 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// A line longer than this is handed on in pieces.
+/// A longer line is passed on in pieces.
 const LONGEST_LINE: u64 = 1 << 20;
-/// Lines that are read ahead; a process that says more has to wait.
+/// Number of lines read ahead; a process that writes more has to wait.
 const LINES_AHEAD: usize = 1024;
-/// Bytes of its standard error that are kept.
+/// Number of bytes kept of its standard error.
 const LAST_WORDS: usize = 600;
-/// Time for a process to end by itself once its input has ended.
+/// Time for a process to end by itself after its input has ended.
 const GRACE: Duration = Duration::from_millis(500);
 
 pub struct RewardProcess {
-    /// Until it is ended.
+    /// `None` after it has ended.
     child: Option<Child>,
-    /// Until the input is closed.
+    /// `None` after the input is closed.
     input: Option<Sender<String>>,
     output: Receiver<String>,
     last_words: Arc<Mutex<VecDeque<u8>>>,
-    /// Closed when all of standard error has been read.
+    /// Closed after all of standard error has been read.
     stderr: Receiver<()>,
 }
 
-/// What a process said.
+/// The next output of a process.
 #[derive(Debug, PartialEq)]
 pub enum Said {
     /// A line, without its end.
     Line(String),
-    /// Not a word in the time it had.
+    /// No output in the given time.
     Nothing,
     /// Its output has ended.
     End,
 }
 
 impl RewardProcess {
-    /// Starts a program with its arguments, without a shell, in this process's folder.
+    /// Starts a program with its arguments, without a shell, in the current folder.
     pub fn start(command: &[String]) -> Result<RewardProcess> {
         let mut child = Command::new(&command[0])
             .args(&command[1..])
@@ -58,14 +58,14 @@ impl RewardProcess {
             .with_context(|| {
                 let program = &command[0];
                 format!(
-                    "start `{program}`\nhint: `command` names a program on the PATH or an executable file, seen from the \
-                     folder rft runs in; its arguments follow as strings of their own"
+                    "start `{program}`\nhint: set `command` to a program on the PATH, or to an executable file seen from \
+                     the folder where you run rft, followed by its arguments as separate strings"
                 )
             })?;
         let mut stdin = child.stdin.take().expect("piped above");
         let (stdout, stderr) = (child.stdout.take().expect("piped above"), child.stderr.take().expect("piped above"));
         let (input, texts) = mpsc::channel::<String>();
-        // A process that has ended reads no more: whoever listens to it will hear that.
+        // A process that has ended does not read any more: the reader of its output will notice.
         thread::spawn(move || texts.iter().try_for_each(|text| stdin.write_all(text.as_bytes())));
         let (lines, output) = mpsc::sync_channel(LINES_AHEAD);
         thread::spawn(move || read_lines(stdout, &lines));
@@ -76,7 +76,7 @@ impl RewardProcess {
         Ok(RewardProcess { child: Some(child), input: Some(input), output, last_words, stderr: stderr_ended })
     }
 
-    /// Writes to its input, in time; never waits for it to read.
+    /// Queues text for its input; never waits for the process to read it.
     pub fn send(&self, text: String) {
         if let Some(input) = &self.input {
             _ = input.send(text);
@@ -92,17 +92,18 @@ impl RewardProcess {
         }
     }
 
-    /// Closes its input, gives it some time, and ends it with all that it started. Says how it ended, and its last words.
+    /// Closes its input, waits a moment, and ends it with all its child processes. Returns its status and the end of
+    /// its stderr.
     pub fn end(&mut self, grace: Duration) -> (String, String) {
         let Some(mut child) = self.child.take() else { return Default::default() };
         self.input = None;
         let deadline = Instant::now() + grace;
         while Instant::now() < deadline && matches!(self.hear(deadline), Said::Line(_)) {}
-        // Before `wait`, which sets the number of the group free for others.
+        // Before `wait`, after which the system may reuse the group's number.
         kill_group(child.id());
         _ = child.kill();
         let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        // Something that left the group may hold standard error open.
+        // A process that left the group may hold standard error open.
         _ = self.stderr.recv_timeout(GRACE);
         let words: Vec<u8> = self.last_words.lock().unwrap_or_else(|it| it.into_inner()).iter().copied().collect();
         (status, String::from_utf8_lossy(&words).trim().to_owned())
@@ -156,13 +157,13 @@ mod tests {
     }
 
     fn exists(pid: &str) -> bool {
-        // One that has ended and waits to be reaped does not count.
+        // A process that has ended but is not reaped yet does not count.
         let script = "kill -0 \"$0\" 2>/dev/null && ! grep -qs '^State:.*Z' \"/proc/$0/status\"";
         Command::new("sh").args(["-c", script, pid]).status().unwrap().success()
     }
 
     #[test]
-    fn lines_go_in_and_come_out() {
+    fn lines_are_written_and_read() {
         let mut process = sh("while read -r line; do echo \"<$line>\"; done; echo bye >&2; exit 3");
         process.send("one\ntwo\n".into());
         assert_eq!(process.hear(soon()), Said::Line("<one>".into()));
@@ -172,9 +173,9 @@ mod tests {
         assert_eq!(process.hear(soon()), Said::End);
     }
 
-    /// Both pipes hold 64 KiB: one that writes before it has read all would wait for one that writes all before it reads.
+    /// Both pipes hold 64 KiB: if both sides wrote everything before reading, each would wait for the other.
     #[test]
-    fn full_pipes_stop_nobody() {
+    fn full_pipes_block_neither_side() {
         let process = sh("cat; cat >/dev/null");
         let line = "x".repeat(1000);
         let text = format!("{line}\n").repeat(3000);
@@ -183,13 +184,13 @@ mod tests {
         for _ in 0..3000 {
             assert_eq!(process.hear(soon()), Said::Line(line.clone()));
         }
-        // Nobody reads this one, and sending does not wait.
+        // This process reads nothing, and sending does not wait.
         let deaf = sh("sleep 60");
         (0..100).for_each(|_| deaf.send(line.repeat(10)));
     }
 
     #[test]
-    fn what_it_started_ends_with_it() {
+    fn child_processes_end_with_it() {
         let process = sh("sleep 600 & echo $!; echo $$; trap '' TERM; sleep 600");
         let pids: Vec<String> = (0..2)
             .map(|_| match process.hear(soon()) {
@@ -199,7 +200,7 @@ mod tests {
             .collect();
         assert!(pids.iter().all(|pid| exists(pid)));
         drop(process);
-        // The grandchild is reaped by someone else, a moment later.
+        // The grandchild is reaped by another process, a moment later.
         let gone = |pid: &String| {
             (0..200).any(|_| {
                 !exists(pid) || {
@@ -208,7 +209,7 @@ mod tests {
                 }
             })
         };
-        assert!(pids.iter().all(gone), "{pids:?} are still there");
+        assert!(pids.iter().all(gone), "{pids:?} are still running");
     }
 
     #[test]
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_the_last() {
+    fn the_end_of_stderr_is_kept() {
         let mut process = sh("i=0; while [ $i -lt 500 ]; do echo word $i >&2; i=$((i + 1)); done");
         assert_eq!(process.hear(soon()), Said::End);
         let (status, words) = process.end(Duration::ZERO);

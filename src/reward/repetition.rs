@@ -1,16 +1,16 @@
-//! A penalty for saying the same again: the share of phrases that repeat an earlier one.
+//! A penalty for repetition: the share of phrases that repeat an earlier one.
 //!
-//! With n-grams of words, 1 - distinct / all, times the largest penalty: arXiv 2502.03373, appendix C.2, as open-r1 has it
-//! (`get_repetition_penalty_reward`). Capitals play no part, and a text shorter than one phrase has no penalty.
+//! With n-grams of words, 1 - distinct / all, times the maximum penalty: arXiv 2502.03373, appendix C.2, as in open-r1
+//! (`get_repetition_penalty_reward`). Case is ignored, and a text shorter than one phrase has no penalty.
 
 use std::collections::HashSet;
 
 use super::{Reward, RewardInput, Score};
 
 pub struct RepetitionReward {
-    /// Words of a phrase, above 0.
+    /// Words per phrase, above 0.
     pub ngram_size: usize,
-    /// Value of a text that is one phrase over and over; 0 or less.
+    /// The value of a text that repeats a single phrase; 0 or less.
     pub max_penalty: f64,
 }
 
@@ -34,7 +34,7 @@ impl RepetitionReward {
         let words: Vec<&str> = text.split_whitespace().collect();
         let phrases = words.windows(self.ngram_size);
         let (all, distinct) = (phrases.len(), phrases.collect::<HashSet<_>>().len());
-        // The sum of 0 and a product, since 0 times a penalty would be -0.
+        // A sum of 0 and a product, because 0 times a penalty would be -0.
         if all == 0 { 0.0 } else { 0.0 + self.max_penalty * ((all - distinct) as f64 / all as f64) }
     }
 }
@@ -52,7 +52,7 @@ mod tests {
             (3, "three words only", 0.0),
             // a b c, b c a, c a b, a b c: 3 of 4 are distinct
             (3, "a b c a b c", -0.25),
-            // the same in other capitals and with other spaces
+            // the same with another case and other spaces
             (3, "A b  C\na B c", -0.25),
             // a a a, four times
             (3, "a a a a a a", -0.75),

@@ -18,18 +18,18 @@ pub struct RewardSet {
     /// In the order of [`crate::config::RULES`].
     rules: Vec<(Box<dyn Reward>, f64)>,
     commands: Vec<(CustomReward, f64)>,
-    /// A right answer counts only in this form.
+    /// A right answer counts only in this format.
     gate: Option<FormatReward>,
     needs_gold: bool,
 }
 
 impl RewardSet {
-    /// The components that `section` asks for under `prompt`, where completions are cut at `max_completion_length`.
+    /// The components that `section` asks for under `prompt`, if completions are truncated at `max_completion_length`.
     /// Starts the commands of custom ones.
     ///
     /// # Errors
-    /// Values that cannot be run, with their key; a form that the prior prompt does not ask for; a command that cannot be
-    /// started.
+    /// For values that are not valid, with their key; a format that the prior prompt does not ask for; a command that
+    /// cannot be started.
     pub fn from_config(section: &RewardSection, prompt: &PriorPrompt, max_completion_length: usize) -> Result<Self> {
         let tags = Tags::of(prompt)?;
         section.validate(&prompt.name, tags.is_some(), max_completion_length)?;
@@ -77,7 +77,7 @@ impl RewardSet {
         })
     }
 
-    /// Rules of a test's own.
+    /// The given rules, for tests.
     #[cfg(test)]
     pub(super) fn of(rules: Vec<(Box<dyn Reward>, f64)>) -> Self {
         RewardSet { rules, commands: Vec::new(), gate: None, needs_gold: true }
@@ -88,22 +88,22 @@ impl RewardSet {
         rules.chain(self.commands.iter().map(|(command, _)| command.name())).collect()
     }
 
-    /// The largest total there is; infinite where a command of the user's has a weight, as its scores have no bound.
+    /// The largest possible total; infinite if a user's command has a weight, because its scores have no bound.
     pub fn max(&self) -> f64 {
         let unbounded = self.commands.iter().any(|(_, weight)| *weight > 0.0);
         if unbounded { f64::INFINITY } else { self.rules.iter().map(|(rule, weight)| weight * rule.max()).sum() }
     }
 
     /// Whether a component with a weight compares with the gold answer, so that a question whose gold answer cannot be
-    /// read teaches nothing.
+    /// read cannot be scored.
     pub fn needs_gold(&self) -> bool {
         self.needs_gold
     }
 
-    /// Scores samples, in their order: rules on all cores, then the commands.
+    /// Scores samples, in their order: first the rules on all cores, then the commands.
     ///
     /// # Errors
-    /// A command that does not answer as it should; rules have no errors.
+    /// If a command does not follow the protocol; rules have no errors.
     pub fn score_all(&self, inputs: &[RewardInput]) -> Result<Vec<Scored>> {
         let mut all: Vec<Scored> = inputs.par_iter().map(|input| self.apply_rules(input)).collect();
         for (command, weight) in &self.commands {
@@ -113,7 +113,7 @@ impl RewardSet {
         Ok(all)
     }
 
-    /// What the rules say of one sample; their names are the first of [`names`](Self::names).
+    /// The scores of the rules for one sample; their names are the first of [`names`](Self::names).
     pub(super) fn apply_rules(&self, input: &RewardInput) -> Scored {
         let mut scored = Scored {
             components: Vec::with_capacity(self.rules.len() + self.commands.len()),
@@ -132,7 +132,7 @@ impl RewardSet {
 }
 
 impl Scored {
-    /// Adds a component; one that does not count is noted all the same.
+    /// Adds a component. A component without a weight is recorded anyway.
     fn add(&mut self, score: Score, weight: f64, counts: bool) {
         self.components.push(score.value);
         self.scorable &= score.value.is_some() || weight == 0.0;
@@ -165,7 +165,7 @@ mod tests {
         set.score_all(&[input(&question(gold), prompt, response)]).unwrap().remove(0)
     }
 
-    /// Every rule with a weight of its own, which tells it in the sum.
+    /// Every rule, each with a different weight, which identifies it in the sum.
     fn all() -> RewardSection {
         RewardSection {
             format_strict: OptionalSection { weight: Some(0.25) },
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_tag_accuracy_is_alone() {
+    fn without_a_tag_only_accuracy_counts() {
         let none = prompt(None);
         let set = set(&section(None, None), &none);
         assert_eq!((set.names(), set.max()), (vec!["accuracy"], 1.0));
@@ -202,15 +202,15 @@ mod tests {
     }
 
     #[test]
-    fn all_rules_stand_in_their_order_and_penalties_are_taken_off() {
+    fn all_rules_are_in_order_and_penalties_are_subtracted() {
         let think = prompt(Some("think"));
         let set = set(&all(), &think);
-        // `code` needs Python, and is tested by itself.
+        // `code` needs Python, and has its own tests.
         assert_eq!(set.names(), RULES[..6]);
-        // Neither penalty adds to what can be reached.
+        // Neither penalty adds to the maximum.
         assert_eq!(set.max(), 0.5 + 0.5 + 0.25 + 0.125);
         let (question, response) = (question("7"), "<think>\na a\n</think>\n<answer>\n\\boxed{7}\n</answer>");
-        // 90 of 100 tokens, the last 20 of which are punished; 7 words, of which `a` comes again.
+        // 90 of 100 tokens, of which the last 20 are penalized; 7 words, of which `a` is repeated.
         let input = RewardInput { tokens: 90, ..input(&question, &think, response) };
         let scored = set.score_all(&[input]).unwrap().remove(0);
         let penalty = -1.0 / 7.0;
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_run_is_told_with_its_key() {
+    fn invalid_values_are_reported_with_their_key() {
         let think = prompt(Some("think"));
         let error = |section: RewardSection, prompt: &PriorPrompt| match RewardSet::from_config(&section, prompt, 100) {
             Ok(_) => panic!("accepted"),
@@ -255,18 +255,18 @@ mod tests {
     }
 
     #[test]
-    fn behind_the_gate_a_right_answer_counts_in_its_form_only() {
+    fn with_the_gate_a_right_answer_counts_only_in_the_format() {
         let think = prompt(Some("think"));
         let cosine = LengthSection { weight: Some(1.0), max_length: Some(20), ..values() };
         let set = set(&RewardSection { gate: Gate::Format, length: cosine, ..section(None, None) }, &think);
-        // The length is 10 of 20: the middle of either range.
+        // The length is 10 of 20: the middle of both ranges.
         for (response, accuracy, total) in [
             (r"<think>a</think><answer>\boxed{7}</answer>", 1.0, 0.5 + 0.5 + 0.75),
             (r"it is \boxed{7}", 1.0, -0.75),
             (r"<think>a</think><answer>\boxed{8}</answer>", 0.0, 0.5 - 0.75),
         ] {
             let scored = score(&set, &think, "7", response);
-            assert_eq!(scored.components[0], Some(accuracy), "{response}: logged as it is");
+            assert_eq!(scored.components[0], Some(accuracy), "{response}: logged unchanged");
             assert!((scored.total - total).abs() < 1e-12, "{response}: {}", scored.total);
         }
     }
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_stands_behind_the_rules_and_has_no_bound() {
+    fn a_command_comes_after_the_rules_and_has_no_bound() {
         let script = r#"while read -r line; do id=${line#*\"id\":}; echo "{\"id\":${id%%,*},\"score\":-3,\"note\":\"so so\"}"; done"#;
         let command = ["sh", "-c", script].map(String::from).to_vec();
         let judge = |weight| CustomSection { name: "judge".into(), command: command.clone(), weight, timeout: 20.0 };

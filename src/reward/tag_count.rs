@@ -1,19 +1,20 @@
-//! A quarter for each of the four tags that stands exactly once with its line breaks: a slope towards the strict form.
+//! A quarter for each of the four tags that occurs exactly once with its line breaks: a step towards the strict format.
 //!
-//! huggingface/open-r1, `tag_count_reward`, for the tags of the prior prompt. The four are counted apart, in no order.
+//! huggingface/open-r1, `tag_count_reward`, for the tags of the prior prompt. The four are counted separately, in any
+//! order.
 
 use super::tags::Tags;
 use super::{Reward, RewardInput, Score};
 
 pub struct TagCountReward {
-    /// What has to stand once: `<think>\n`, `\n</think>\n`, `\n<answer>\n`, `\n</answer>`.
+    /// What has to occur once: `<think>\n`, `\n</think>\n`, `\n<answer>\n`, `\n</answer>`.
     lines: Vec<String>,
     tags: Tags,
 }
 
 impl TagCountReward {
     pub fn new(tags: Tags) -> TagCountReward {
-        // A line break on each side, but none before the first tag and none after the last.
+        // A line break on each side, except before the first tag and after the last.
         let last = tags.0.len() - 1;
         let line = |(at, tag): (usize, &String)| {
             format!("{}{tag}{}", if at > 0 { "\n" } else { "" }, if at < last { "\n" } else { "" })
@@ -52,20 +53,20 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_for_each_tag_that_stands_once() {
+    fn a_quarter_for_each_tag_that_occurs_once() {
         for (response, expected) in [
             ("<plan>\na\n</plan>\n<answer>\nb\n</answer>", 1.0),
             ("Well: <plan>\na\n</plan>\n<answer>\nb\n</answer> done", 1.0),
-            // One line break between two tags serves both.
+            // One line break between two tags counts for both.
             ("<plan>\na\n</plan>\n<answer>\nb\n</answer>\n", 1.0),
             ("<plan>\na\n</plan>\n<answer>\nb", 0.75),
             ("<plan>\na\n</plan>\n", 0.5),
             ("<plan>\na", 0.25),
             ("<plan>a</plan><answer>b</answer>", 0.0),
-            // Twice is as bad as never.
+            // Two are as bad as none.
             ("<plan>\n<plan>\na\n</plan>\n<answer>\nb\n</answer>", 0.75),
             ("<plan>\na\n</plan>\n<answer>\nb\n</answer>\n</answer>", 0.75),
-            // Order plays no part.
+            // The order does not matter.
             ("<answer>\n\n</answer>\n<plan>\n\n</plan>\n\n<answer>\n", 1.0),
             ("<think>\na\n</think>\n<answer>\nb\n</answer>", 0.5),
             ("", 0.0),

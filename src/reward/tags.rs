@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::RewardInput;
 use crate::prompt::PriorPrompt;
 
-/// Opening and closing tag of the first element, where there is one, then of the answer.
+/// Opening and closing tag of the first element, if there is one, then of the answer.
 #[derive(Clone, Debug)]
 pub struct Tags(pub Vec<String>);
 
@@ -16,13 +16,16 @@ impl Tags {
     pub fn of(prompt: &PriorPrompt) -> Result<Option<Tags>> {
         let (tag, Some(answer_tag)) = (&prompt.tag, &prompt.answer_tag) else {
             if prompt.tag.is_some() {
-                bail!("the prior prompt `{}` has a tag but no answer tag\nhint: give it an `answer_tag`", prompt.name);
+                bail!(
+                    "the prior prompt `{}` has a tag but no answer tag\nhint: add an `answer_tag` to it",
+                    prompt.name
+                );
             }
             return Ok(None);
         };
         if tag.as_ref() == Some(answer_tag) {
             bail!(
-                "the prior prompt `{}` has `{answer_tag}` for both its tags\nhint: give it another `tag`",
+                "the prior prompt `{}` uses `{answer_tag}` for both tags\nhint: set another `tag` in it",
                 prompt.name
             );
         }
@@ -30,7 +33,7 @@ impl Tags {
         Ok(Some(Tags(tags.flat_map(|tag| [format!("<{tag}>"), format!("</{tag}>")]).collect())))
     }
 
-    /// The response with its opening tag, where that was pre-filled.
+    /// The completion with its opening tag, if that was prefilled.
     pub fn whole<'a>(&self, input: &RewardInput<'a>) -> Cow<'a, str> {
         if input.prefilled { format!("{}{}", self.0[0], input.response).into() } else { input.response.into() }
     }
@@ -50,7 +53,7 @@ mod tests {
         assert_eq!(Tags::of(&answer_only).unwrap().unwrap().0, ["<answer>", "</answer>"]);
 
         let error = |prompt: PriorPrompt| Tags::of(&prompt).expect_err("refused").to_string();
-        assert!(error(prompt(Some("answer"))).contains("for both its tags"));
+        assert!(error(prompt(Some("answer"))).contains("for both tags"));
         assert!(error(PriorPrompt { answer_tag: None, ..prompt(Some("plan")) }).contains("no answer tag"));
     }
 }

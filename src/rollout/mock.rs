@@ -1,10 +1,10 @@
-//! An engine without a model, so that the training loop is tested in milliseconds.
+//! An engine without a model, so that the training loop can be tested in milliseconds.
 
 use super::{Completion, Engine, Finish, RolloutRequest, RolloutWatch};
 use crate::model::lora::Adapter;
 use anyhow::Result;
 
-/// Answers every completion with what `respond` gives for (prompt, completion, step): its tokens.
+/// Completes every prompt with the tokens that `respond` returns for (prompt, completion, step).
 pub struct MockEngine<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> {
     pub respond: F,
 }

@@ -1,4 +1,4 @@
-//! How a model is asked: tokenizer, chat template, and what ends an answer. Its weights are elsewhere, on some device.
+//! How a model is used: tokenizer, chat template, and what ends a completion. Its weights are on a device.
 
 use super::{Completion, Finish, Prompt};
 use crate::config::RunConfig;
@@ -9,18 +9,18 @@ use crate::prompt::template::{ChatTemplate, Rendered, SpecialStrings, encode_pro
 use anyhow::Result;
 use std::collections::BTreeSet;
 
-/// All that stands between text and tokens.
+/// Everything that is needed to convert between text and tokens.
 pub struct Policy {
     pub tokenizer: Tokenizer,
     pub template: ChatTemplate,
-    /// Tokens that end an answer: the union of what config, generation config, tokenizer and template name.
+    /// Tokens that end a completion: the union of those in config, generation config, tokenizer and template.
     pub stop_tokens: Vec<u32>,
-    /// Strings that end an answer.
+    /// Strings that end a completion.
     pub stop_strings: Vec<String>,
 }
 
 impl Policy {
-    /// For the model that `source` describes, asked as `config` wants it.
+    /// For the model that `source` describes, with the template and stop rules of `config`.
     pub fn load(source: &ModelSource, config: &RunConfig) -> Result<Self> {
         let tokenizer = source.tokenizer()?;
         let tokens =
@@ -40,12 +40,12 @@ impl Policy {
         encode_prompt(&self.tokenizer, &self.template, &prior.messages(question), opening.as_deref())
     }
 
-    /// A prompt for the engine. `key` is the identity of the question.
+    /// A prompt for the engine. `key` identifies the question.
     pub fn prompt(&self, prior: &PriorPrompt, question: &str, prefill: bool, key: u64) -> Result<Prompt> {
         Ok(Prompt { ids: self.render(prior, question, prefill)?.ids, key })
     }
 
-    /// What the model said, without end-of-sequence tokens and stop strings.
+    /// The text of the completion, without end-of-sequence tokens and stop strings.
     pub fn text(&self, completion: &Completion) -> String {
         let mut text = self.tokenizer.decode(&completion.tokens);
         if completion.finish == Finish::String
@@ -56,15 +56,15 @@ impl Policy {
         text
     }
 
-    /// Whether the text of `tokens` holds a stop string. Only the end is decoded: earlier tokens were looked at before.
+    /// Whether the text of `tokens` contains a stop string. Only the end is decoded: earlier tokens have been checked.
     pub fn ends(&self, tokens: &[u32]) -> bool {
         let Some(longest) = self.stop_strings.iter().map(String::len).max() else { return false };
-        // A token is at least one byte, and a character may be spread over four.
+        // A token is at least one byte, and a character may be spread over four tokens.
         let tail = self.tokenizer.decode(&tokens[tokens.len().saturating_sub(longest + 4)..]);
         self.stop_strings.iter().any(|stop| tail.contains(stop.as_str()))
     }
 
-    /// How a completion ended, for the logs.
+    /// Why a completion ended, for the logs.
     pub fn finish_name(&self, finish: Finish) -> String {
         match finish {
             Finish::Token(id) => self.tokenizer.token(id).unwrap_or_else(|| id.to_string()),
@@ -74,7 +74,7 @@ impl Policy {
     }
 }
 
-/// The opening tag that a response is started with.
+/// The opening tag at the start of every completion.
 pub fn opening(prior: &PriorPrompt, prefill: bool) -> Option<String> {
     prior.tag.as_ref().filter(|_| prefill).map(|tag| format!("<{tag}>"))
 }

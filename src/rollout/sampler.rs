@@ -1,24 +1,24 @@
-//! Drawing a token: temperature, top-k, top-p, min-p, and counter-based Gumbel noise.
+//! Sampling a token: temperature, top-k, top-p, min-p, and counter-based Gumbel noise.
 
 use crate::ops::head::{Softmax, token_stats};
-use crate::ops::simd::{exp, ln, vectorised};
+use crate::ops::simd::{exp, ln, vectorized};
 use crate::rng::Stream;
 
-/// How tokens are drawn.
+/// How tokens are sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the most probable token.
+    /// 0 selects the most probable token.
     pub temperature: f32,
-    /// Keep the smallest set of most probable tokens that holds this share; 1: off.
+    /// Keep the smallest set of most probable tokens that has this share of the probability; 1: off.
     pub top_p: f32,
-    /// Keep so many most probable tokens; 0: off.
+    /// Keep this many of the most probable tokens; 0: off.
     pub top_k: usize,
-    /// Leave out tokens below this share of the greatest probability; 0: off.
+    /// Remove tokens whose probability is below this share of the largest; 0: off.
     pub min_p: f32,
 }
 
 impl Sampling {
-    /// From all tokens.
+    /// Samples from all tokens.
     pub const fn plain(temperature: f32) -> Self {
         Self { temperature, top_p: 1.0, top_k: 0, min_p: 0.0 }
     }
@@ -27,7 +27,7 @@ impl Sampling {
         Self::plain(0.0)
     }
 
-    /// The temperature of the recorded log-probabilities: 1 where sampling is greedy.
+    /// The temperature of the recorded log-probabilities: 1 if sampling is greedy.
     pub fn policy_temperature(&self) -> f32 {
         if self.temperature == 0.0 { 1.0 } else { self.temperature }
     }
@@ -37,12 +37,12 @@ impl Sampling {
     }
 }
 
-/// Draws the token at `position` of the completion that `stream` belongs to. Returns it with its log-probability under the
-/// untruncated softmax(logits / temperature).
+/// Samples the token at `position` of the completion that `stream` belongs to. Returns it with its log-probability
+/// under the untruncated softmax(logits / temperature).
 ///
 /// The Gumbel-max trick in its exponential form: with Eᵢ exponential, the argmax of exp(zᵢ) / Eᵢ is distributed as
 /// softmax(z). All 2³² values of the generator are used, and Eᵢ keeps its relative precision down to 2⁻³³, so the tail
-/// of a large vocabulary is drawn as often as it should be.
+/// of a large vocabulary is sampled as often as it should be.
 pub fn sample(logits: &[f32], sampling: &Sampling, stream: &Stream, position: u64) -> (u32, f32) {
     let temperature = sampling.policy_temperature();
     if sampling.temperature == 0.0 {
@@ -50,7 +50,7 @@ pub fn sample(logits: &[f32], sampling: &Sampling, stream: &Stream, position: u6
         return (token, token_stats(logits, token, temperature).logprob);
     }
     let cutoff = if sampling.truncates() { cutoff(logits, sampling) } else { f32::NEG_INFINITY };
-    vectorised(
+    vectorized(
         #[inline(always)]
         || {
             let softmax = Softmax::new(logits, temperature);
@@ -84,12 +84,12 @@ fn exponential(bits: u32) -> f32 {
     // The upper bound keeps 1 - u positive after rounding.
     let u = ((bits as f32 + 0.5) * (1.0 / 4_294_967_296.0)).min(1.0 - f32::EPSILON / 2.0);
     let y = 1.0 - u;
-    // y is 1 - u rounded; to first order the rounding error is put back, without which small values would be lost.
+    // y is 1 - u rounded. To first order the rounding error is added back; otherwise small values would be lost.
     let lost = (1.0 - y) - u;
     -(ln(y) + lost / y)
 }
 
-/// The first of the greatest logits.
+/// The first of the largest logits.
 fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (i, logit) in logits.iter().enumerate() {
@@ -100,7 +100,7 @@ fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// The least logit that top-k, then top-p over what is left, then min-p keep. Equal logits are kept together.
+/// The smallest logit that remains after top-k, then top-p of the rest, then min-p. Equal logits are kept together.
 fn cutoff(logits: &[f32], sampling: &Sampling) -> f32 {
     let mut sorted = logits.to_vec();
     sorted.sort_unstable_by(|a, b| b.total_cmp(a));
@@ -133,10 +133,10 @@ mod tests {
         counts
     }
 
-    /// Half of the mass on one token, the other half spread over 100,000 whose probabilities fall like a power: the
-    /// case in which truncated noise draws the first token far too often.
+    /// Half of the mass is on one token, the other half is spread over 100,000 tokens whose probabilities follow a
+    /// power law. With truncated noise, the first token would be sampled far too often.
     #[test]
-    fn a_heavy_tail_is_drawn_as_often_as_it_should_be() {
+    fn a_heavy_tail_is_sampled_as_often_as_it_should_be() {
         let tail: f64 = (1..=100_000).map(|rank| 1.0 / f64::from(rank)).sum();
         let mut p = vec![0.5];
         p.extend((1..=100_000).map(|rank| 0.5 / f64::from(rank) / tail));
@@ -153,12 +153,12 @@ mod tests {
             let seen = counts[edge[0]..edge[1]].iter().sum::<u64>() as f64;
             chi_square += (seen - expected).powi(2) / expected;
         }
-        // 17 degrees of freedom: 40.8 is exceeded by chance once in a thousand seeds.
+        // 17 degrees of freedom: 40.8 is exceeded by chance for one seed in a thousand.
         assert!(chi_square < 40.8, "chi-square {chi_square} over {} bins", edges.len() - 1);
     }
 
     #[test]
-    fn every_token_of_a_small_vocabulary_at_its_probability() {
+    fn every_token_of_a_small_vocabulary_is_sampled_at_its_probability() {
         let logits = [1.0f32, 0.0, -1.0, 2.0, f32::NEG_INFINITY];
         let temperature = 0.7;
         let total: f64 = logits.iter().map(|&x| f64::from(x / temperature).exp()).sum();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_keep_what_they_say() {
+    fn filters_keep_the_right_tokens() {
         let logits: Vec<f32> = [0.5f64, 0.25, 0.125, 0.0625, 0.0625].iter().map(|p| p.ln() as f32).collect();
         let kept = |sampling: Sampling| counts(&logits, &sampling, 2000).iter().filter(|&&count| count > 0).count();
         assert_eq!(kept(Sampling::plain(1.0)), 5);

@@ -1,9 +1,9 @@
-//! The scheduler of rollouts, the same for every device: which completions are decoded together, where they end, and what
-//! a watch is told.
+//! The rollout scheduler, which all devices share: which completions are decoded together, where they end, and which
+//! events a watch receives.
 //!
-//! Which rows are decoded together changes nothing in their tokens (see [`crate::ops`]), so the schedule follows memory and
-//! speed alone: a prompt is computed once for all of its completions, and the row of a completion that has ended is given
-//! to the next one that waits.
+//! Tokens do not depend on which rows are decoded together (see [`crate::ops`]), so the schedule can optimize memory
+//! and speed: a prompt is computed once for all of its completions, and when a completion ends, the next waiting one
+//! gets its row.
 
 use super::{Completion, Finish, Prompt, RolloutRequest, RolloutWatch};
 use crate::rng::{Purpose, Stream};
@@ -11,28 +11,30 @@ use anyhow::{Result, ensure};
 use rayon::prelude::*;
 use std::collections::VecDeque;
 
-/// What a device does in a rollout.
+/// The operations of a device in a rollout.
 ///
-/// A prompt and a row have a slot each for their keys and values. A slot that the scheduler uses again is to be overwritten.
+/// Each prompt and each row has a slot for its keys and values. When the scheduler reuses a slot, it is overwritten.
 pub trait Decode {
-    /// The most rows that are decoded together. Their slots are the numbers below it.
+    /// Maximum number of rows decoded together. Their slots are the numbers below it.
     fn max_rows(&self) -> usize;
 
-    /// The most prompts that are held at once. Their slots are the numbers below it.
+    /// Maximum number of prompts in memory. Their slots are the numbers below it.
     fn max_prompts(&self) -> usize;
 
-    /// The most steps of one call of [`Decode::decode`].
+    /// Maximum number of steps of one call of [`Decode::decode`].
     fn steps(&self) -> usize;
 
-    /// Computes the keys and values of prompts, and what their first tokens are drawn from, each for its slot.
+    /// Computes the keys and values of prompts, and the values from which their first tokens are sampled, each for its
+    /// slot.
     fn prefill(&mut self, prompts: &[(usize, &Prompt)]) -> Result<()>;
 
-    /// Takes in rows without tokens, whose prompts are in their slots. Draws the first token of each, unless the device
+    /// Adds rows without tokens, whose prompts are in their slots. Samples the first token of each, unless the device
     /// does this at the next [`Decode::decode`].
     fn start(&mut self, rows: &mut [DecodingRow]) -> Result<()>;
 
-    /// Draws tokens of all rows: at least one of each, and no more than [`Decode::steps`] beside a first one. They may go past
-    /// a row's end, which the scheduler finds; what comes after it is discarded. Rows without tokens are the last ones.
+    /// Samples tokens for all rows: at least one for each, and at most [`Decode::steps`] in addition to a first one.
+    /// They may continue past a row's end, which the scheduler finds; it discards what comes after. Rows without tokens
+    /// are the last ones.
     fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()>;
 }
 
@@ -40,22 +42,22 @@ pub trait Decode {
 pub struct DecodingRow {
     pub slot: usize,
     pub prompt_slot: usize,
-    /// Tokens of its prompt.
+    /// Tokens of the prompt.
     pub prompt_len: usize,
-    /// Its random numbers. A token's place in the completion is the position in them.
+    /// Its random numbers. The index of a token in the completion is its position in the stream.
     pub stream: Stream,
     pub tokens: Vec<u32>,
-    /// Of each token.
+    /// One per token.
     pub logprobs: Vec<f32>,
     prompt: usize,
     completion: usize,
-    /// How many tokens the watch was told of. None of them but the last can be the completion's end.
+    /// Number of tokens reported to the watch. Only the last of them can be the completion's end.
     told: usize,
     finish: Option<Finish>,
 }
 
 impl DecodingRow {
-    /// Appends a token that was drawn.
+    /// Appends a sampled token.
     pub fn push(&mut self, token: u32, logprob: f32) {
         self.tokens.push(token);
         self.logprobs.push(logprob);
@@ -74,10 +76,10 @@ impl DecodingRow {
     }
 }
 
-/// Completes the prompts of `request` on `device`; `None` when cancelled.
+/// Completes the prompts of `request` on `device`; `None` if canceled.
 ///
 /// # Errors
-/// When a prompt is empty, and those of the device.
+/// If a prompt is empty, and those of the device.
 pub fn generate(
     device: &mut dyn Decode,
     request: &RolloutRequest,
@@ -107,8 +109,8 @@ pub fn generate(
         }
         device.decode(&mut schedule.rows)?;
         schedule.find_ends(0, watch);
-        // After many steps the rows that have ended are given away at once. After a single step they are retired one step
-        // later, next to those that end with their first token.
+        // After several steps, the rows of ended completions are reused at once. After a single step they are retired
+        // one step later, together with those that end with their first token.
         if device.steps() > 1 {
             schedule.retire(watch);
         }
@@ -117,15 +119,15 @@ pub fn generate(
 
 struct Schedule<'a> {
     request: &'a RolloutRequest<'a>,
-    /// Prompt and completion of the completions that have not started, in order.
+    /// Prompt and index of the completions that have not started, in order.
     waiting: VecDeque<(usize, usize)>,
     rows: Vec<DecodingRow>,
-    /// Slots that are not in use. The last is taken first, so that a device fills as few as it can.
+    /// Free slots. The last one is used first, so that a device fills as few as possible.
     free_rows: Vec<usize>,
     free_prompts: Vec<usize>,
-    /// Of each prompt that is held.
+    /// One per prompt in memory.
     prompt_slots: Vec<Option<usize>>,
-    /// Completions that have ended, of prompts that have others.
+    /// Completions that have ended, of prompts with unfinished completions.
     ended: Vec<Vec<Option<Completion>>>,
     /// All completions of a prompt, once they have ended.
     groups: Vec<Vec<Completion>>,
@@ -146,7 +148,7 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Starts completions as long as there are slots. Returns the prompts that no earlier one has needed, with their slots.
+    /// Starts completions while there are free slots. Returns the prompts that are not in memory yet, with their slots.
     fn refill(&mut self) -> Vec<(usize, &'a Prompt)> {
         let request = self.request;
         let mut missing = Vec::new();
@@ -179,10 +181,10 @@ impl<'a> Schedule<'a> {
         missing
     }
 
-    /// Finds the ends of the rows from number `first` on, and tells of their new tokens.
+    /// Finds the ends of the rows from number `first` on, and reports their new tokens.
     fn find_ends(&mut self, first: usize, watch: &mut dyn RolloutWatch) {
         let (request, rows) = (self.request, &mut self.rows[first..]);
-        // A stop string is found by decoding text, which takes a while, and the device may be idle until it is done.
+        // Finding a stop string requires decoding text, which takes a while, and the device may be idle meanwhile.
         rows.par_iter_mut().for_each(|row| row.find_end(request));
         for row in rows {
             row.tokens[row.told..].iter().for_each(|&token| watch.token(row.prompt, row.completion, token));
@@ -190,7 +192,7 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Takes the rows that have ended out of the batch, and tells of the groups that are complete with them.
+    /// Removes the rows that have ended from the batch, and reports the groups that are now complete.
     fn retire(&mut self, watch: &mut dyn RolloutWatch) {
         for i in (0..self.rows.len()).rev() {
             let Some(finish) = self.rows[i].finish else { continue };

@@ -1,7 +1,7 @@
-//! Submitting a sweep to Slurm and following it there.
+//! Submits a sweep to Slurm and follows its jobs.
 //!
-//! What was submitted stands in `slurm/jobs.json`, so that the same command follows jobs that are in the queue already and submits
-//! only what is in none.
+//! Submitted jobs are recorded in `slurm/jobs.json`, so that the same command follows jobs that are already in the queue and
+//! submits only tasks that are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +29,7 @@ pub struct SlurmJob {
     pub array: Array,
 }
 
-/// Submits what is missing and in no queue. Returns all jobs of the sweep that may still be at work, and whether each is new.
+/// Submits tasks that are neither done nor in the queue. Returns all jobs that may still run, and whether each is new.
 pub fn submit(
     folder: &SweepFolder,
     record: &SweepRecord,
@@ -69,7 +69,7 @@ pub fn submit(
     Ok(all)
 }
 
-/// The jobs that earlier calls submitted.
+/// The jobs submitted by earlier calls.
 fn known_jobs(folder: &SweepFolder) -> Result<Vec<SlurmJob>> {
     let path = jobs_path(folder);
     if !path.is_file() {
@@ -91,24 +91,24 @@ fn sbatch(folder: &SweepFolder, array: &Array, text: &str, after: Option<u64>) -
     let mut command = Command::new("sbatch");
     command.arg("--parsable");
     if let Some(job) = after {
-        // Each evaluation waits for the run of its number; where that fails, it goes.
+        // Each evaluation waits for the run with its number. If that run fails, the evaluation is canceled.
         command.arg(format!("--dependency=aftercorr:{job}")).arg("--kill-on-invalid-dep=yes");
     }
     unconfigured(&mut command);
     slurm::job_of(&reply(command.arg(&script))?)
 }
 
-/// Standard output of one of Slurm's commands.
+/// Standard output of a Slurm command.
 fn reply(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    // A group of its own: Ctrl-C is for this process.
+    // Its own process group, so that Ctrl-C reaches only this process.
     command.process_group(0);
     let output = command.output().with_context(|| {
-        format!("start `{name}`\nhint: --slurm is for the login node of a cluster; without it the sweep runs here")
+        format!("start `{name}`\nhint: use --slurm on the login node of a cluster, or omit it to run the sweep on this machine")
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{name}: {}", said.lines().find(|it| !it.trim().is_empty()).unwrap_or("failed without a word"));
+        bail!("{name}: {}", said.lines().find(|it| !it.trim().is_empty()).unwrap_or("failed without a message"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -117,7 +117,7 @@ fn ids(jobs: &[SlurmJob]) -> String {
     jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// Tasks that wait, run or end.
+/// Tasks that are waiting, running or ending.
 fn queue(jobs: &[SlurmJob]) -> Result<BTreeMap<(u64, usize), String>> {
     if jobs.is_empty() {
         return Ok(BTreeMap::new());
@@ -125,26 +125,26 @@ fn queue(jobs: &[SlurmJob]) -> Result<BTreeMap<(u64, usize), String>> {
     let mut command = Command::new("squeue");
     match reply(command.args(["--noheader", "--array", QUEUE_FORMAT]).arg(format!("--jobs={}", ids(jobs)))) {
         Ok(text) => Ok(slurm::queue(&text)),
-        // Slurm forgets jobs some minutes after their end.
+        // Slurm forgets jobs a few minutes after their end.
         Err(error) if error.to_string().contains("Invalid job id") => Ok(BTreeMap::new()),
         Err(error) => Err(error),
     }
 }
 
-/// How tasks ended, where the cluster keeps accounts.
+/// The final states of tasks, if the cluster has accounting.
 fn accounts(jobs: &[SlurmJob]) -> BTreeMap<(u64, usize), String> {
     let mut command = Command::new("sacct");
     command.args(["--noheader", "--parsable2", "--allocations", ACCOUNT_FORMAT]);
     reply(command.arg(format!("--jobs={}", ids(jobs)))).map(|text| slurm::accounts(&text)).unwrap_or_default()
 }
 
-/// Between two looks at the queue.
+/// Time between two queries of the queue.
 const SOON: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(10);
-/// Questions in a row that the queue may leave unanswered.
+/// Consecutive failures of squeue that are tolerated.
 const PATIENCE: u32 = 20;
 
-/// Looks at the queue and at the disk until nothing is left to wait for, or until asked to stop looking. The ends are in the
+/// Checks the queue and the disk until all tasks have ended, or until `stop` asks to stop following. The ends are in the
 /// order of the tasks.
 pub fn follow(
     folder: &SweepFolder,
@@ -165,7 +165,7 @@ pub fn follow(
         }
     }
     while ends.len() < tasks.len() && stop.requested().is_none() {
-        // A busy controller does not always answer.
+        // A busy controller does not always reply.
         let queue = match queue(jobs) {
             Ok(queue) => queue,
             Err(error) if unanswered == PATIENCE => return Err(error),
@@ -202,7 +202,7 @@ pub fn follow(
                     missed.remove(name);
                     continue;
                 }
-                // What a node has written may reach this machine a little later than the news of its end.
+                // A node's files may become visible on this machine a little later than the end of its job.
                 _ if missed.insert(name.clone()) => continue,
                 _ => {
                     let needed = task.needs.as_ref().and_then(|run| ends.get(run));
@@ -222,7 +222,7 @@ pub fn follow(
         }
         let is_running = |task: &&SweepTask| states.get(&task.name) == Some(&TaskState::Running);
         show(Event::Tick { running: tasks.iter().filter(is_running).collect() });
-        // Where something happens, more may happen soon.
+        // After a change, more changes are likely soon.
         pause = if ends.len() > before { SOON } else { (pause * 3 / 2).min(LATER) };
         wait(pause, stop);
     }

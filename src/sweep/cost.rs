@@ -1,4 +1,4 @@
-//! What a sweep takes, before it is started: counts and bounds from its configurations, and time from a measured piece.
+//! The cost of a sweep before it starts: counts and bounds from its configurations, and time from a measured piece.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::eval::bench::{self, Benchmark, QuestionOrigin};
 use crate::eval::profile::{Profile, Style};
 use crate::plan::forecast::evaluations;
 
-/// Completions, and the most tokens that they can have.
+/// A number of completions, and the maximum number of their tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompletionBound {
     pub completions: u64,
@@ -27,28 +27,28 @@ impl CompletionBound {
     }
 }
 
-/// What all runs and evaluations of a sweep come to.
+/// The totals of all runs and evaluations of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SweepCost {
     /// Steps of all runs.
     pub steps: u64,
     pub training: CompletionBound,
-    /// Within the runs.
+    /// Held-out evaluations during the runs.
     pub held_out: CompletionBound,
-    /// Of `[sweep.eval]`.
+    /// Evaluations of `[sweep.eval]`.
     pub benchmarks: CompletionBound,
-    /// What could not be counted, a sentence each.
+    /// Quantities that could not be counted, one sentence each.
     pub unknown: Vec<String>,
 }
 
 impl SweepCost {
-    /// Nothing is loaded: where only the data could tell a number, it stays unknown.
+    /// Does not load any data. A number that depends on the data is unknown.
     pub fn of(sweep: &Sweep) -> Result<Self> {
         let mut cost = Self::default();
         for config in sweep.configs.values() {
             let Some(steps) = steps(config) else {
                 let path = &config.data.path;
-                let line = format!("steps: train.steps is unset, and `{path}` is not read for this");
+                let line = format!("steps: train.steps is unset, and `{path}` is not read for this estimate");
                 if !cost.unknown.contains(&line) {
                     cost.unknown.push(line);
                 }
@@ -65,7 +65,7 @@ impl SweepCost {
             let benchmark = bench::find(name)?;
             let style = Style::new(Profile::Study, &benchmark)?;
             let Some(questions) = questions(&benchmark) else {
-                cost.unknown.push(format!("completions of `{name}`: the file is not read for this"));
+                cost.unknown.push(format!("completions of `{name}`: the file is not read for this estimate"));
                 continue;
             };
             let asked = eval.limit.unwrap_or(questions).min(questions) * eval.samples.unwrap_or(style.samples);

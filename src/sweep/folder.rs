@@ -1,11 +1,11 @@
-//! A sweep on disk, and how far each part of it is: nothing is remembered anywhere else.
+//! A sweep on disk, and the progress of each part of it. There is no other state.
 //!
 //! ```text
-//! sweep.json          what the sweep is: its runs and evaluations
-//! configs/RUN.toml    the plain configuration of each run; `rft train --config` takes it as well
+//! sweep.json          the definition of the sweep: its runs and evaluations
+//! configs/RUN.toml    the plain configuration of each run, for `rft train --config`
 //! runs/RUN/           run directories
 //! evals/EVAL/         evaluations
-//! logs/NAME.log       what each process said; beside it NAME.failed where the last one failed, and NAME.starts, a job's count
+//! logs/NAME.log       the output of each process; NAME.failed if the last one failed; NAME.starts counts a job's starts
 //! ```
 
 use std::collections::BTreeMap;
@@ -41,18 +41,18 @@ pub struct SweepRecord {
     pub seeds: Vec<u64>,
     pub runs: Vec<SweepRun>,
     pub evals: Vec<Eval>,
-    /// Arguments that every evaluation takes.
+    /// Arguments of every evaluation.
     pub eval_args: Vec<String>,
 }
 
-/// How far a run or an evaluation is.
+/// The progress of a run or an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskState {
-    /// Nothing was done yet.
+    /// Not started.
     Waiting,
-    /// A process is at work on it.
+    /// A process is working on it.
     Running,
-    /// It was begun and goes on from there.
+    /// It was interrupted and will be resumed.
     Stopped,
     /// The last process ended with an error.
     Failed,
@@ -71,35 +71,35 @@ impl TaskState {
     }
 }
 
-/// A run as its directory tells.
+/// The state of a run, from its directory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunView {
     pub state: TaskState,
     pub step: usize,
-    /// Where it is known.
+    /// If it is known.
     pub steps: Option<usize>,
-    /// Of the last step.
+    /// Reward of the last step.
     pub reward: Option<f64>,
-    /// Of a step, on average.
+    /// Mean time per step.
     pub seconds: Option<f64>,
 }
 
 const RECORD: &str = "sweep.json";
 const PARTS: [&str; 4] = ["configs", "runs", "evals", "logs"];
 
-/// What may differ between two machines that go on with one sweep.
+/// Keys that may differ between machines that work on the same sweep.
 const OF_MACHINE: [&str; 4] = ["run.dir", "run.name", "run.device", "train.threads"];
 
 impl SweepFolder {
-    /// Writes `sweep` down at `path`, or goes on with what stands there. Runs and evaluations may have been added since.
+    /// Writes `sweep` to `path`, or opens an existing sweep there. Runs and evaluations may have been added since.
     ///
     /// # Errors
-    /// Something else stands there, or the sweep has changed.
+    /// The folder contains something else, or the sweep has changed.
     pub fn prepare(path: &Path, sweep: &Sweep) -> Result<(SweepFolder, SweepRecord, Lock)> {
         let folder = SweepFolder { path: path.to_owned() };
         let is_new = !folder.record_path().is_file();
         if is_new && holds_other_things(path) {
-            bail!("`{}` is no sweep: it has no {RECORD}\nhint: choose another folder with --out", path.display());
+            bail!("`{}` is not a sweep: it has no {RECORD}\nhint: choose another folder with --out", path.display());
         }
         let record = SweepRecord::of(sweep);
         if !is_new {
@@ -121,28 +121,28 @@ impl SweepFolder {
                 atomic::write(&file, text.as_bytes())?;
             }
         }
-        // Last, so that a folder with a record is complete.
+        // Written last, so that a folder with a record is complete.
         let mut text = serde_json::to_vec_pretty(&record)?;
         text.push(b'\n');
         atomic::write(&folder.record_path(), &text)?;
         Ok((folder, record, lock))
     }
 
-    /// The sweep that stands at `path`.
+    /// Opens the sweep at `path`.
     pub fn open(path: &Path) -> Result<(SweepFolder, SweepRecord)> {
         let folder = SweepFolder { path: path.to_owned() };
         let file = folder.record_path();
         ensure!(
             file.is_file(),
-            "`{}` is no sweep: it has no {RECORD}\nhint: give the folder that `rft sweep` named, such as `sweeps/NAME`",
+            "`{}` is not a sweep: it has no {RECORD}\nhint: pass the folder that `rft sweep` printed, such as `sweeps/NAME`",
             path.display()
         );
         let text = fs::read(&file).with_context(|| format!("read `{}`", file.display()))?;
         let record: SweepRecord =
             serde_json::from_slice(&text).with_context(|| format!("parse `{}`", file.display()))?;
-        // Names become paths, and the file may be a stranger's.
+        // Names become paths, and the file is not trusted.
         if let Some(name) = record.names().find(|name| !is_name(name)) {
-            bail!("`{}`: `{name}` is no name of a run, an evaluation or a benchmark", file.display());
+            bail!("`{}`: `{name}` is not a valid name of a run, an evaluation or a benchmark", file.display());
         }
         Ok((folder, record))
     }
@@ -151,17 +151,19 @@ impl SweepFolder {
     fn lock(&self) -> Result<Lock> {
         let path = self.path.display();
         lock::take(&self.path)?.with_context(|| {
-            format!("another `rft sweep` is at work on `{path}`\nhint: `rft sweep status {path}` tells how far it is")
+            format!(
+                "another `rft sweep` is working on `{path}`\nhint: run `rft sweep status {path}` to see its progress"
+            )
         })
     }
 
-    /// Whether all that was asked for before is asked for still.
+    /// Checks that the new sweep contains everything that the existing one defines.
     fn check(&self, before: &SweepRecord, now: &SweepRecord, sweep: &Sweep) -> Result<()> {
         let changed = |what: String| {
             let path = self.path.display();
             anyhow::anyhow!(
-                "`{path}` was made by another form of this sweep: {what}\n\
-                 hint: choose another folder with --out, or remove this one to start anew"
+                "`{path}` contains a different version of this sweep: {what}\n\
+                 hint: choose another folder with --out, or remove this one to start again"
             )
         };
         let simple = [
@@ -174,7 +176,7 @@ impl SweepFolder {
         }
         if before.eval_args != now.eval_args {
             return Err(changed(format!(
-                "evaluations were asked for by `{}`, now by `{}`",
+                "the options of its evaluations were `{}`, now `{}`",
                 before.eval_args.join(" "),
                 now.eval_args.join(" ")
             )));
@@ -189,18 +191,18 @@ impl SweepFolder {
                 let shown =
                     |table: &Table| value_at(table, &key).map_or_else(|| "nothing".to_owned(), Value::to_string);
                 return Err(changed(format!(
-                    "`{key}` of run `{}` was {} and is {} now",
+                    "`{key}` of run `{}` was {}, now {}",
                     run.name,
                     shown(&found),
                     shown(&wanted)
                 )));
             }
             if (&run.arm, run.seed) != (&same.arm, same.seed) {
-                return Err(changed(format!("run `{}` was of arm `{}` and seed {}", run.name, run.arm, run.seed)));
+                return Err(changed(format!("run `{}` had arm `{}` and seed {}", run.name, run.arm, run.seed)));
             }
         }
         match before.evals.iter().find(|eval| !now.evals.contains(eval)) {
-            Some(eval) => Err(changed(format!("it has an evaluation `{}` that is asked for otherwise now", eval.name))),
+            Some(eval) => Err(changed(format!("its evaluation `{}` has other settings now", eval.name))),
             None => Ok(()),
         }
     }
@@ -233,29 +235,29 @@ impl SweepFolder {
         self.path.join("evals").join(eval)
     }
 
-    /// What the processes of a run or an evaluation said.
+    /// The log of the processes of a run or an evaluation.
     pub fn log_path(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(format!("{name}.log"))
     }
 
-    /// Stands beside the log of a process that failed.
+    /// The mark of a failed process, next to its log.
     pub fn failed_path(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(format!("{name}.failed"))
     }
 
-    /// How often a job of a cluster has started at the same place.
+    /// The number of times a cluster job has started without progress.
     pub fn starts_path(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(format!("{name}.starts"))
     }
 
-    /// How far a run is.
+    /// The progress of a run.
     pub fn run_view(&self, run: &str) -> Result<RunView> {
         let path = self.run_path(run);
         let mut view = RunView { state: TaskState::Waiting, step: 0, steps: None, reward: None, seconds: None };
         if path.is_dir() {
             let dir = RunDir::open(&path)?;
             let config = self.config(run)?;
-            // A process that has just begun has written neither yet.
+            // A process that has just started has not written either file yet.
             view.steps = Manifest::read(&dir).ok().map(|it| it.steps).filter(|it| *it > 0).or(config.train.steps);
             let lines = if dir.metrics().is_file() { metrics::read(&dir.metrics())? } else { Vec::new() };
             let value = |name: &str| lines.iter().rev().find_map(|line| *line.values.get(name)?);
@@ -277,7 +279,7 @@ impl SweepFolder {
         Ok(view)
     }
 
-    /// How far an evaluation is, with the number of samples there.
+    /// The progress of an evaluation, with the number of existing samples.
     pub fn eval_state(&self, eval: &Eval) -> TaskState {
         let path = self.eval_path(&eval.name);
         let state = match path.is_dir() {
@@ -316,7 +318,7 @@ impl SweepRecord {
         }
     }
 
-    /// All names that folders and files are called by.
+    /// All names that are used for folders and files.
     fn names(&self) -> impl Iterator<Item = &str> {
         let runs = self.runs.iter().map(|it| &it.name);
         let evals =
@@ -333,7 +335,7 @@ impl SweepRecord {
     }
 }
 
-/// The arguments that all evaluations of a sweep share.
+/// The arguments shared by all evaluations of a sweep.
 fn eval_args(section: &SweepEvalSection) -> Vec<String> {
     let mut args = vec!["--bench".to_owned(), section.benchmarks.join(",")];
     let mut flag = |name: &str, value: Option<String>| {
@@ -348,13 +350,13 @@ fn eval_args(section: &SweepEvalSection) -> Vec<String> {
     args
 }
 
-/// Whether something stands in a folder that no sweep has put there.
+/// Whether a folder contains something that does not belong to a sweep.
 fn holds_other_things(path: &Path) -> bool {
     let own = |name: &str| name == lock::FILE || PARTS.contains(&name);
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|it| !it.file_name().to_str().is_some_and(own)))
 }
 
-/// The first dotted key in which two configurations differ, but for what is the machine's.
+/// The first dotted key in which two configurations differ, except for keys that depend on the machine.
 fn difference(a: &Table, b: &Table) -> Option<String> {
     let (mut keys, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
     for table in [a, b] {

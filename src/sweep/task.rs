@@ -1,4 +1,4 @@
-//! The command of each run and evaluation: `rft train` or `rft eval`, started anew or going on.
+//! The command of each run and evaluation: `rft train` or `rft eval`, new or resumed.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::disk::lock::is_held;
 pub struct SweepTask {
     pub name: String,
     pub kind: TaskKind,
-    /// The run that has to be done before.
+    /// The run that has to be done first.
     pub needs: Option<String>,
 }
 
@@ -24,8 +24,8 @@ pub enum TaskKind {
     Eval,
 }
 
-/// All tasks in the order in which they are best started: the base first, since it needs no training and shows soonest where
-/// data are missing; then each run and, after it, its evaluations.
+/// All tasks in the order in which they start: first the untrained model, because it does not need training and finds missing
+/// data early; then each run, followed by its evaluations.
 pub fn tasks(record: &SweepRecord) -> Vec<SweepTask> {
     let eval = |eval: &Eval| SweepTask { name: eval.name.clone(), kind: TaskKind::Eval, needs: eval.run.clone() };
     let mut tasks: Vec<SweepTask> = record.evals.iter().filter(|it| it.run.is_none()).map(eval).collect();
@@ -36,19 +36,19 @@ pub fn tasks(record: &SweepRecord) -> Vec<SweepTask> {
     tasks
 }
 
-/// What is to be done for `task` now.
+/// The next action for a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextAction {
     /// Nothing.
     Done,
-    /// Another process is at work on it.
+    /// Another process is working on it.
     Busy,
     /// Arguments of `rft`.
     Start(Vec<String>),
 }
 
-/// What is to be done for a task, by what is on disk. Leavings of a process that was killed before it had written down what
-/// it is are removed.
+/// The next action for a task, according to the files on disk. Removes incomplete files of a process that was killed before it
+/// wrote its record.
 pub fn next(folder: &SweepFolder, record: &SweepRecord, task: &SweepTask) -> Result<NextAction> {
     match task.kind {
         TaskKind::Run => match folder.run_view(&task.name)?.state {
@@ -57,7 +57,7 @@ pub fn next(folder: &SweepFolder, record: &SweepRecord, task: &SweepTask) -> Res
             _ => train(folder, &task.name).map(NextAction::Start),
         },
         TaskKind::Eval => {
-            let eval = record.eval(&task.name).with_context(|| format!("there is no evaluation `{}`", task.name))?;
+            let eval = record.eval(&task.name).with_context(|| format!("unknown evaluation `{}`", task.name))?;
             match folder.eval_state(eval) {
                 TaskState::Done => Ok(NextAction::Done),
                 TaskState::Running => Ok(NextAction::Busy),
@@ -73,10 +73,10 @@ fn train(folder: &SweepFolder, run: &str) -> Result<Vec<String>> {
     if !path.is_dir() {
         return Ok(fresh(folder, run));
     }
-    // Without a manifest nothing was trained yet, and there is nothing to go on with.
+    // Without a manifest nothing has been trained yet, so there is nothing to resume.
     if !path.join("manifest.json").is_file() {
         if is_held(&path) {
-            bail!("another process is at work on `{}`", path.display());
+            bail!("another process is working on `{}`", path.display());
         }
         fs::remove_dir_all(&path).with_context(|| format!("remove `{}`", path.display()))?;
         return Ok(fresh(folder, run));
@@ -84,12 +84,12 @@ fn train(folder: &SweepFolder, run: &str) -> Result<Vec<String>> {
     Ok(strings(["train", "--yes", "--resume", &shown(&path)]))
 }
 
-/// `rft train` for a run that does not exist.
+/// `rft train` for a run that does not exist yet.
 pub fn fresh(folder: &SweepFolder, run: &str) -> Vec<String> {
     strings(["train", "--yes", "--config", &shown(&folder.config_path(run))])
 }
 
-/// `rft eval`; it goes on by itself.
+/// `rft eval`, which resumes by itself.
 pub fn evaluate(folder: &SweepFolder, record: &SweepRecord, eval: &Eval) -> Vec<String> {
     let mut args = strings(["eval", "--yes"]);
     match &eval.run {
@@ -104,7 +104,7 @@ pub fn evaluate(folder: &SweepFolder, record: &SweepRecord, eval: &Eval) -> Vec<
     args
 }
 
-/// A command as a shell reads it.
+/// A command quoted for a shell.
 pub fn in_shell(args: &[String]) -> String {
     let plain = |it: &str| !it.is_empty() && it.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c));
     let quoted = |it: &String| if plain(it) { it.clone() } else { format!("'{}'", it.replace('\'', r"'\''")) };

@@ -53,8 +53,8 @@ pub fn update(
         let mini = places.chunks(mini_batch).nth(index % config.grpo.steps_per_generation).unwrap_or_default();
         let lengths: Vec<usize> = mini.iter().map(length).collect();
         let mask: Vec<bool> = mini.iter().map(masked).collect();
-        let normaliser =
-            objective.normaliser(&lengths, &mask).over_rollout(rollout_tokens, config.grpo.steps_per_generation);
+        let normalizer =
+            objective.normalizer(&lengths, &mask).over_rollout(rollout_tokens, config.grpo.steps_per_generation);
         let plan = PassPlan {
             temperature: config.rollout.temperature as f32,
             max_tokens: config.train.max_tokens_per_micro_batch,
@@ -63,7 +63,7 @@ pub fn update(
         };
         let parts = train_groups(groups, advantages, mini, &mask);
         learner.begin(&state.adapter)?;
-        let pass = gradient_pass(learner, &state.adapter, &parts, objective, &normaliser, &plan)?;
+        let pass = gradient_pass(learner, &state.adapter, &parts, objective, &normalizer, &plan)?;
 
         rate = learning_rate(&config.train, state.counters.updates, steps * updates_per_step);
         state.counters.updates += 1;

@@ -401,7 +401,7 @@ API cublasLtMatmul(
     const void* beta, const void* c, void* of_c, void* d, void* of_d, const Algorithm* algorithm, void* workspace,
     size_t workspace_bytes, void* stream) {
     LOCK;
-    if (handles.get(handle).device != current_device()) objection("product: the cuBLASLt handle is of another device");
+    if (handles.get(handle).device != current_device()) objection("product: the cuBLASLt handle belongs to another device");
     const Product& it = products.get(product);
     const Layout &first = layouts.get(of_a), &second = layouts.get(of_b), &out = layouts.get(of_d);
     Extent e;

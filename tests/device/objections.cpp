@@ -387,7 +387,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
          OK(cuDeviceGetAttribute(&pools, 115, 0));
          OK(cuDeviceTotalMem_v2(&bytes, 0));
          printf(
-             "%s, %d.%d, %d bytes a block, %d multiprocessors, pools %d, %zu MiB\n", name, major, minor, shared, processors,
+             "%s, %d.%d, %d bytes per block, %d multiprocessors, pools %d, %zu MiB\n", name, major, minor, shared, processors,
              pools, bytes >> 20);
          const Handle kernel = function("sum_with_barriers");
          show("100 KiB of shared memory", cuFuncSetAttribute(kernel, 8, 100 << 10));
@@ -401,7 +401,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
     {"block larger than the kernel's bound", [] { launch("at_most_128_threads", {1, 1, 160}); }},
     {"half a warp", [] { launch("sum_with_barriers", {1, 1, 48}); }},
     {"too much shared memory", [] { launch("sum_with_barriers", {1, 1, 64, (48 << 10) + 16}); }},
-    {"as much shared memory as was asked for",
+    {"as much shared memory as requested",
      [] {
          const Handle kernel = function("sum_with_barriers");
          OK(cuFuncSetAttribute(kernel, 8, 64 << 10));
@@ -452,7 +452,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
     {"copy without a wait", [] { launch("copy_without_a_wait"); }},
     {"copy to global memory", [] { launch("copy_to_global_memory"); }},
     {"rows that are not aligned", [] { launch("rows_that_are_not_aligned"); }},
-    {"reads what nobody wrote", [] { print_result_of("reads_what_nobody_wrote"); }},
+    {"reads unwritten memory", [] { print_result_of("reads_what_nobody_wrote"); }},
     {"copy read too early", [] { print_result_of("copy_read_too_early"); }},
     // The results of these must depend on the order of threads and blocks ...
     {"sum without a barrier", [] { print_result_of("sum_without_a_barrier"); }},
@@ -468,7 +468,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
      }},
     // ... and the results of these must not.
     {"sum with barriers", [] { print_result_of("sum_with_barriers"); }},
-    {"copy as it should be", [] { print_result_of("copy_as_it_should_be"); }},
+    {"copy with barriers", [] { print_result_of("copy_as_it_should_be"); }},
     {"tensor cores multiply",
      [] {
          std::vector<uint16_t> a, b;
@@ -509,7 +509,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
      }},
     {"wait during a capture", [] { during_a_capture("wait", [] { return cuStreamSynchronize(stream); }); }},
     {"wait for all during a capture", [] { during_a_capture("wait", [] { return cuCtxSynchronize(); }); }},
-    {"question during a capture", [] { during_a_capture("question", [] { return cuStreamQuery(stream); }); }},
+    {"query during a capture", [] { during_a_capture("query", [] { return cuStreamQuery(stream); }); }},
     {"copy of pageable memory during a capture",
      [] {
          static float values[VALUES];
@@ -535,7 +535,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
          OK(cuStreamBeginCapture_v2(stream, 1));
          OK(cuStreamDestroy_v2(stream));
      }},
-    {"capture that goes well",
+    {"capture that succeeds",
      [] {
          // A graph does its work when it is launched, with the values at that time.
          const Pointer x = allocate(), y = allocate();
@@ -679,14 +679,14 @@ static const std::pair<const char*, void (*)()> CASES[] = {
          }
          show("the first stream", cuStreamQuery(stream));
      }},
-    {"event is asked again and again",
+    {"event is queried repeatedly",
      [] {
          launch(function("sum_with_barriers"), with_values(), allocate(), {}, stream);
          const Handle done = event(2);
          OK(cuEventRecord(done, stream));
          int times = 1;
          while (cuEventQuery(done) != 0) ++times;
-         printf("done at question %d", times);
+         printf("done at query %d", times);
      }},
     // Products.
     {"product",

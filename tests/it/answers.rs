@@ -1,6 +1,6 @@
-//! The table of answers, every row of it; and the gold answers of published sets.
+//! Every row of the table of answers, and the gold answers of published sets.
 //!
-//! `tests/oracle/math_verify.py` says how another checker does on the same table.
+//! `tests/oracle/math_verify.py` shows the results of another checker on the same table.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,8 +20,8 @@ struct Row {
     verdict: &'static str,
 }
 
-/// Every row: gold, answer, verdict and, where another checker differs for a reason, the reason. A line that starts with
-/// `#` names the category of those below it.
+/// Every row: gold answer, answer, verdict and, if another checker differs for a reason, the reason. A line that starts
+/// with `#` names the category of the lines below it.
 fn rows() -> Vec<Row> {
     let (mut rows, mut category) = (Vec::new(), "");
     for (index, text) in TABLE.lines().enumerate() {
@@ -33,7 +33,7 @@ fn rows() -> Vec<Row> {
         let fields: Vec<&str> = text.split('\t').collect();
         let [gold, answer, verdict, ..] = fields[..] else { panic!("line {line}: fewer than three columns") };
         assert!(fields.len() <= 4, "line {line}: more than four columns");
-        assert!(["correct", "wrong", "undecided"].contains(&verdict), "line {line}: `{verdict}` is no verdict");
+        assert!(["correct", "wrong", "undecided"].contains(&verdict), "line {line}: `{verdict}` is not a verdict");
         rows.push(Row { line, category, gold, answer, verdict });
     }
     rows
@@ -63,7 +63,7 @@ fn the_table_has_many_rows_of_each_kind() {
     let mut pairs: Vec<_> = rows.iter().map(|it| (it.gold, it.answer)).collect();
     pairs.sort_unstable();
     let twice = pairs.windows(2).find(|pair| pair[0] == pair[1]);
-    assert_eq!(twice, None, "a pair stands there twice");
+    assert_eq!(twice, None, "a pair occurs twice");
 }
 
 #[test]
@@ -89,7 +89,8 @@ fn every_readable_answer_equals_itself() {
     }
 }
 
-/// Names are the question's, and only the gold's count: `17` may be answered by `a + b = 17`, and not the other way round.
+/// Names come from the question, and only the gold answer's count: `17` may be answered by `a + b = 17`, but not vice
+/// versa.
 #[test]
 fn the_order_of_numbers_does_not_matter() {
     let number = |text: &str| !text.contains(['=', ':', '\\']) && !text.contains(|c: char| c.is_ascii_alphabetic());
@@ -133,7 +134,7 @@ fn published_golds_are_read_and_equal_themselves() {
     }
 }
 
-/// The larger set is not held to the last row: its answers are as their authors left them.
+/// The larger sets may have a few unreadable rows: their answers are unedited.
 #[test]
 fn nearly_all_golds_of_the_larger_sets_are_read() {
     let Some(folder) = data() else { return };
@@ -147,7 +148,7 @@ fn nearly_all_golds_of_the_larger_sets_are_read() {
     }
 }
 
-/// Different texts among the pairs below that do say the same, each looked at by a person.
+/// Different texts among the pairs below that have the same meaning; each was checked by a person.
 const EQUAL_PAIRS: [(&str, &str); 12] = [
     ("14,000", "14000"),
     (r"10,\!080", "10080"),
@@ -164,7 +165,7 @@ const EQUAL_PAIRS: [(&str, &str); 12] = [
 ];
 
 /// Ten thousand pairs of gold answers with different texts, and all pairs of MATH-500, where most forms occur: one is
-/// accepted for the other only where they are equal.
+/// accepted for the other only if they are equal.
 #[test]
 fn different_gold_answers_are_not_equal() {
     let Some(folder) = data() else { return };

@@ -18,7 +18,7 @@ fn wrong(gold: &str, answers: &[&str]) {
     }
 }
 
-/// Neither correct nor, since nothing can be read, known to be wrong.
+/// Neither correct nor known to be wrong, because nothing can be read.
 #[track_caller]
 fn undecided(gold: &str, answers: &[&str]) {
     for answer in answers {
@@ -27,7 +27,7 @@ fn undecided(gold: &str, answers: &[&str]) {
     }
 }
 
-/// Not correct, whichever of the other two it is.
+/// Not correct: either wrong or undecided.
 #[track_caller]
 fn refused(gold: &str, answers: &[&str]) {
     for answer in answers {
@@ -35,7 +35,7 @@ fn refused(gold: &str, answers: &[&str]) {
     }
 }
 
-/// A whole response, of which the last box counts.
+/// A whole completion, of which the last box counts.
 fn response(text: &str, gold: &str) -> Graded {
     grade(text, gold, Scope::Response, None)
 }
@@ -129,7 +129,7 @@ fn thousands_of_nested_brackets_do_not_hang() {
     }
     let deep = format!("{}7{}", "(".repeat(20), ")".repeat(20));
     correct("7", &[&deep]);
-    // Neither does the search for the box run away with them.
+    // The search for the box is fast too.
     for text in [r"\boxed{".repeat(10_000), "{".repeat(100_000), format!(r"\boxed{{{}", "{}".repeat(50_000))] {
         let graded = ends(&format!("`{text:.60}`"), move || response(&text, "7"));
         assert_ne!(graded.verdict, Verdict::Correct);
@@ -140,7 +140,7 @@ fn thousands_of_nested_brackets_do_not_hang() {
 fn a_false_chain_of_equations_is_not_read_as_its_last_side() {
     wrong("3", &["5=3", "1=2=3", "3=5", "x=5=3", "1+1=3", "x = 4 = 3", r"\frac{6}{3}=3", r"\sqrt{2}=3", "7 = 8 = 3"]);
     correct("3", &["1+2=3", "x=3", r"x = \frac{6}{2} = 3", "x=1+2=3", r"2+1 = \sqrt{9} = 3"]);
-    // A false gold answer says nothing.
+    // A false gold answer cannot be matched.
     undecided("5=3", &["3", "5", "5=3"]);
     undecided("1=2=3", &["3"]);
 }
@@ -305,11 +305,11 @@ fn text_addressed_to_the_grader_is_not_an_answer() {
 }
 
 #[test]
-fn hidden_characters_change_nothing_that_is_read() {
-    // A right-to-left mark shows 12 where 21 is written.
+fn hidden_characters_do_not_change_what_is_read() {
+    // A right-to-left mark displays 12 for the text 21.
     refused("12", &["\u{202e}21", "21\u{202c}", "\u{202e}21\u{202c}"]);
     refused("7", &["\u{1b}[2K8", "8\u{8}7", "8\r7", "8\u{0}7", "\u{7f}", "\u{feff}", "\u{200b}"]);
-    // A Cyrillic letter is not the Latin one.
+    // A Cyrillic letter is different from the Latin one.
     refused("A", &["\u{410}B"]);
     refused("x+1", &["\u{445}+2"]);
 }

@@ -1,4 +1,4 @@
-//! The rules that find behaviours, against what was labelled; `--nocapture` prints the figures that docs/behaviors.md holds.
+//! Tests the rules that find behaviors against labels; `--nocapture` prints the figures of docs/behaviors.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -60,7 +60,7 @@ fn labelled() -> Vec<Labelled> {
     LABELS.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The classes of what is found in a response to an empty prompt.
+/// The classes found in a completion of an empty prompt.
 fn classes(response: &str) -> Vec<Class> {
     let mut classes: Vec<Class> =
         Classifier::built_in().classify("", response).into_iter().map(|span| span.class).collect();
@@ -73,14 +73,14 @@ fn shows(class: Class, response: &str) -> bool {
 }
 
 #[test]
-fn the_labels_are_sound() {
+fn the_labels_are_valid() {
     let rows = labelled();
     let count = |holds: &dyn Fn(&Labelled) -> bool| rows.iter().filter(|row| holds(row)).count();
-    assert!(rows.len() >= 300, "{} responses", rows.len());
+    assert!(rows.len() >= 300, "{} completions", rows.len());
     assert!(count(&|row| row.source == "model") >= 200);
     assert!(count(&|row| row.split == Split::Frozen) >= 100);
     for row in &rows {
-        // Which responses are frozen was settled by their names, before there were rules.
+        // The frozen completions were selected by their names, before the rules were written.
         let byte = u8::from_str_radix(&sha256(row.id.as_bytes())[..2], 16).unwrap();
         assert_eq!(row.split == Split::Frozen, byte < 0x80, "{}", row.id);
         for label in &row.spans {
@@ -89,11 +89,11 @@ fn the_labels_are_sound() {
     }
     for class in Class::ALL {
         let frozen = count(&|row| row.split == Split::Frozen && row.spans.iter().any(|label| label.class == class));
-        assert!(frozen >= 5, "{class}: {frozen} frozen responses show it");
+        assert!(frozen >= 5, "{class}: {frozen} frozen completions show it");
     }
 }
 
-/// By response: is the class there? And by span: do they meet?
+/// By completion: whether the class is present. By span: whether spans overlap.
 fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (ConfusionCounts, ConfusionCounts)> {
     let mut tallies: BTreeMap<Class, (ConfusionCounts, ConfusionCounts)> = BTreeMap::new();
     for row in rows {
@@ -113,7 +113,7 @@ fn measured(tally: &ConfusionCounts) -> RuleAgreement {
     RuleAgreement { precision: round(tally.precision()), recall: round(tally.recall()), f1: round(tally.f1()) }
 }
 
-/// Over the classes that are there or were found.
+/// Mean over the classes that are present or were found.
 fn macro_f1(tallies: &BTreeMap<Class, (ConfusionCounts, ConfusionCounts)>) -> f64 {
     let f1: Vec<f64> = tallies.values().filter_map(|(presence, _)| presence.f1()).collect();
     f1.iter().sum::<f64>() / f1.len() as f64
@@ -156,7 +156,7 @@ fn the_rules_agree_with_the_labels() {
     let docs = include_str!("../../docs/behaviors.md");
     for (name, tallies) in all {
         for row in table(tallies).lines() {
-            assert!(docs.contains(row), "docs/behaviors.md lacks\n{row}");
+            assert!(docs.contains(row), "docs/behaviors.md does not contain\n{row}");
         }
         assert!(docs.contains(&format!("macro-F1 {:.3}", macro_f1(tallies))), "macro-F1 of {name}");
     }
@@ -172,7 +172,7 @@ fn the_rules_agree_with_the_labels() {
 }
 
 #[test]
-fn what_is_denied_does_not_count() {
+fn negated_text_does_not_count() {
     for checked in ["Let me double-check: 3 + 4 = 7.", "Let's verify this: 2 * 5 = 10, as it should be."] {
         assert!(shows(Class::Verification, checked), "{checked}");
     }
@@ -186,7 +186,7 @@ fn what_is_denied_does_not_count() {
 }
 
 #[test]
-fn what_was_copied_does_not_count() {
+fn copied_text_does_not_count() {
     let classifier = Classifier::built_in();
     let said = "Wait, that is wrong, let me try again with the other number.";
     let found = |prompt: &str| classifier.classify(prompt, said).iter().any(|span| span.class == Class::Backtracking);
@@ -215,7 +215,7 @@ fn a_tag_alone_is_not_a_behavior() {
 }
 
 #[test]
-fn the_same_response_gives_the_same_spans() {
+fn the_same_completion_gives_the_same_spans() {
     for row in labelled().iter().take(50) {
         assert_eq!(row.found(), row.found());
     }
@@ -223,7 +223,7 @@ fn the_same_response_gives_the_same_spans() {
 
 #[test]
 fn long_repetitive_responses_are_classified() {
-    // Each was chosen to make a backtracking engine try every split; here they pass in the time of their length.
+    // A backtracking regex engine would try every split of these texts; here the time is proportional to their length.
     let classifier = Classifier::built_in();
     for piece in ["let ", "To find a, we need ", "= ", "1. ", "Wait", "```\n", "<a", "first then ", "x = 1\n"] {
         let response = piece.repeat(200_000 / piece.len());
@@ -244,7 +244,7 @@ proptest! {
     }
 }
 
-/// Pieces that rules and the cutting of sentences look for, among any characters.
+/// Pieces that the rules and the splitting of sentences look for, mixed with random characters.
 fn piece() -> impl Strategy<Value = String> {
     let known = [
         "Wait, ",

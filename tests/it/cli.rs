@@ -406,11 +406,11 @@ fn a_wrong_key_is_reported_with_its_place_and_the_nearest_key() {
 #[test]
 fn an_unknown_prompt_is_reported_with_the_nearest_one() {
     assert_snapshot!(error(&folder(), &["train", "--ppe", "nul-example"]), @r"
-    error: no prior prompt is called `nul-example`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
+    error: unknown prior prompt `nul-example`; expected one of none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `null-example`?
     ");
     assert_snapshot!(error(&folder(), &["prompts", "show", "resoning"]), @r"
-    error: no prior prompt is called `resoning`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
+    error: unknown prior prompt `resoning`; expected one of none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `reasoning`?
     ");
 }
@@ -420,13 +420,13 @@ fn unusable_data_is_reported_with_what_was_found() {
     let data = with("questions.jsonl", b"{\"question\": \"1 + 1?\", \"solution\": \"2\"}\n");
     assert_snapshot!(error(&data, &["train", "--data", "questions.jsonl", "--answer-column", "gold"]), @r"
     error: load the training questions: `questions.jsonl` has no column `gold`; found: question, solution
-    hint: name the columns with --question-column and --answer-column
+    hint: set the columns with --question-column and --answer-column
     ");
     assert_snapshot!(error(&data, &["train", "--data", "question.jsonl"]), @r"
     error: load the training questions: there is no data file `question.jsonl`
-    hint: give a file, the id of a hub data set (`openai/gsm8k`) or `arithmetic`
+    hint: pass a file, the id of a data set on the Hub (`openai/gsm8k`) or `arithmetic`
     ");
-    assert_snapshot!(error(&with("none.jsonl", b""), &["train", "--data", "none.jsonl"]), @"error: load the training questions: `none.jsonl` holds no questions (0 rows)");
+    assert_snapshot!(error(&with("none.jsonl", b""), &["train", "--data", "none.jsonl"]), @"error: load the training questions: `none.jsonl` has no questions (0 rows)");
     assert_snapshot!(error(&with("torn.jsonl", b"{\"question\": \"1 +"), &["train", "--data", "torn.jsonl"]), @"error: load the training questions: read `torn.jsonl`: line 1 is not a JSON object: EOF while parsing a string at line 1 column 17");
 }
 
@@ -442,20 +442,20 @@ fn an_unreadable_model_is_an_error() {
     ");
     fs::rename(&path, model.path().join("model/pytorch_model.bin")).unwrap();
     assert_snapshot!(error(&model, &["train", "--model", "model"]), @r"
-    error: `pytorch_model.bin` is a pickle file, which can run any code when it is read, so it is refused
-    hint: take the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
+    error: `pytorch_model.bin` is a pickle file, which is not supported because loading it can run code
+    hint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
     ");
     assert_snapshot!(error(&model, &["train", "--model", "model/pytorch_model.bin"]), @r"
-    error: `pytorch_model.bin` is a pickle file, which can run any code when it is read, so it is refused
-    hint: take the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
+    error: `pytorch_model.bin` is a pickle file, which is not supported because loading it can run code
+    hint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
     ");
     assert_snapshot!(error(&with("model.gguf", b"GGML, not GGUF"), &["train", "--model", "model.gguf"]), @r"
     error: read `model.gguf`: unknown magic 0x4c4d4747
-    hint: it is no GGUF file, or not a whole one; download or copy it again
+    hint: download or copy it again; it is not a GGUF file, or a truncated one
     ");
     assert_snapshot!(error(&folder(), &["train", "--model", "model"]), @r"
     error: there is no model `model`
-    hint: give `tiny`, a model folder, a .gguf file or a hub id such as Qwen/Qwen2.5-0.5B
+    hint: pass `tiny`, a model folder, a .gguf file or a Hub id such as Qwen/Qwen2.5-0.5B
     ");
 }
 
@@ -470,7 +470,7 @@ fn a_question_that_is_too_long_is_an_error() {
     hint: raise `rollout.max_prompt_length`
     ");
     assert_snapshot!(error(&folder(), &["generate", "1 + 1?", "--max-tokens", "1000"]), @r"
-    error: prompt and completion may take 1256 tokens together, and the model was made for 512
+    error: the maximum length of prompt and completion together is 1256 tokens, but the model supports 512
     hint: lower `rollout.max_prompt_length` or `rollout.max_completion_length`
     ");
 }
@@ -607,7 +607,7 @@ fn gpu_commands_name_what_is_missing() {
     for command in [vec!["selftest"], vec!["perf", "decode"]] {
         if rft::device::gpus() == 0 {
             let said = error(&folder(), &command);
-            assert!(said.contains("no CUDA driver") && said.contains("hint: `rft doctor`"), "{said}");
+            assert!(said.contains("no CUDA driver") && said.contains("hint: run `rft doctor`"), "{said}");
         }
         let on_cpu = [&command[..], &["--device", "cpu"]].concat();
         assert!(error(&folder(), &on_cpu).contains("hint: `cargo "));

@@ -82,7 +82,7 @@ fn completions_are_graded() {
     let opened = plus.grade(Extraction::Opened, &question, &format!("{program}\n")).unwrap();
     assert_eq!(opened, grade, "the prompt opened the block");
 
-    // Two numbers whose distance is exactly the threshold are not closer: only the added tests check this.
+    // Two numbers apart by exactly the threshold are not closer: only the extra tests ask for that.
     let careless = fenced.replace("< threshold", "<= threshold");
     assert_ne!(careless, fenced);
     let (of_plus, of_base) = (

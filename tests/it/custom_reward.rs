@@ -151,9 +151,9 @@ fn a_command_that_keeps_dying_is_an_error_with_its_stderr() {
         format!("read -r line; {ID}; test $id = 0 && echo '{{\"id\":0,\"score\":1}}'; echo 'no key' >&2; exit 4");
     assert_eq!(
         error(&script, PATIENT),
-        "custom reward `judge`: the command ended (exit status: 4) with 1 of 2 completions answered, after 3 restarts; its \
+        "custom reward `judge`: the command ended (exit status: 4) after scoring 1 of 2 completions and 3 restarts; its \
          stderr ends with \"no key\"\n\
-         hint: `timeout` is the most seconds for a batch; docs/rewards.md shows how to try a command by hand"
+         hint: run the command by hand as docs/rewards.md shows, or raise `timeout` (seconds per batch)"
     );
 }
 
@@ -162,7 +162,7 @@ fn a_command_that_hangs_times_out() {
     // The first reads nothing, the second answers nothing, the third keeps its output open in a grandchild.
     for script in ["sleep 6000", "cat >/dev/null", "sleep 6000 & sleep 6000 & wait"] {
         let error = ends(script, || error(script, 0.2));
-        assert!(error.contains("needed more than 0.2 seconds with 0 of 2 completions answered"), "{error}");
+        assert!(error.contains("took more than 0.2 seconds after scoring 0 of 2 completions"), "{error}");
     }
 }
 
@@ -170,26 +170,26 @@ fn a_command_that_hangs_times_out() {
 fn protocol_errors_are_reported() {
     let answer = |line: &str| format!("read -r line; printf '%s\\n' '{line}'; sleep 6000");
     for (line, problem) in [
-        ("loading the model ...", r#"answer "loading the model ...": expected value"#),
-        (r#"{"id":0,"score":NaN}"#, r#"answer "{\"id\":0,\"score\":NaN}": expected value"#),
+        ("loading the model ...", r#"reply "loading the model ...": expected value"#),
+        (r#"{"id":0,"score":NaN}"#, r#"reply "{\"id\":0,\"score\":NaN}": expected value"#),
         (r#"{"id":0,"score":-Infinity}"#, "invalid number"),
         (r#"{"id":0,"score":1e999}"#, "number out of range"),
         (r#"{"id":0,"score":"0.5"}"#, "invalid type: string"),
         (r#"{"id":0}"#, "missing field `score`"),
         (r#"{"score":1}"#, "missing field `id`"),
         (r#"{"id":-1,"score":1}"#, "invalid value"),
-        (r#"{"id":2,"score":1}"#, "2 was never asked, the requests so far are 0 to 1"),
+        (r#"{"id":2,"score":1}"#, "id 2 was not requested, the ids so far are 0 to 1"),
         (r#"[0, 1]"#, "invalid"),
         ("", "EOF while parsing"),
     ] {
         let error = error(&answer(line), PATIENT);
-        assert!(error.starts_with("custom reward `judge`: answer \"") && error.contains(problem), "{error}");
-        assert!(error.contains("\nhint: a request is one line of JSON and so is its answer"), "{error}");
+        assert!(error.starts_with("custom reward `judge`: reply \"") && error.contains(problem), "{error}");
+        assert!(error.contains("\nhint: reply to each request with one line of JSON"), "{error}");
     }
     let twice = error(&answer("{\"id\":0,\"score\":1}\n{\"id\":0,\"score\":0}"), PATIENT);
-    assert!(twice.contains("0 was answered before"), "{twice}");
+    assert!(twice.contains("request 0 already has a score"), "{twice}");
 
-    // Too late: one answer more than was asked for shows in the next batch.
+    // Too late: a reply without a request is noticed in the next batch.
     let judge = CustomReward::start(&section(
         &each(r#"echo "{\"id\":$id,\"score\":1}"; echo "{\"id\":$id,\"score\":0}""#),
         PATIENT,
@@ -197,7 +197,7 @@ fn protocol_errors_are_reported() {
     let judge = judge.unwrap();
     let batch = Batch::new(1);
     let late = format!("{:#}", batch.ask(&judge).and_then(|_| batch.ask(&judge)).unwrap_err());
-    assert!(late.contains("0 was answered before"), "{late}");
+    assert!(late.contains("request 0 already has a score"), "{late}");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_command_that_cannot_be_started_is_an_error() {
         let section = CustomSection { command: vec![program.into()], ..section("", 1.0) };
         let error = format!("{:#}", CustomReward::start(&section).err().expect("nothing to start"));
         assert!(error.starts_with(&format!("custom reward `judge`: start `{program}`")), "{error}");
-        assert!(error.contains(cause) && error.contains("hint: `command` names a program"), "{error}");
+        assert!(error.contains(cause) && error.contains("hint: set `command` to a program"), "{error}");
     }
 }
 
@@ -270,7 +270,7 @@ fn a_completion_without_a_score_takes_the_mean_of_its_group() {
 fn a_command_that_breaks_ends_the_run_with_its_error() {
     let lab = Lab::new(&["eval.questions=0", &judge("echo oops; sleep 6000", 1.0)]);
     let error = lab.train(&mut lab.engine(|_, _, _| lab.right()), &mut lab.state()).err().expect("the judge is broken");
-    assert!(format!("{error:#}").contains("custom reward `judge`: answer \"oops\""), "{error:#}");
+    assert!(format!("{error:#}").contains("custom reward `judge`: reply \"oops\""), "{error:#}");
 }
 
 /// An engine that does not start on the second group before the judge was asked about the first.

@@ -17,7 +17,7 @@ use crate::progress::{held_reward, hold_after, release, until};
 use crate::require::require;
 use crate::train::Trace;
 
-/// The folder of the emulated device's libraries, built once for its sources; an error where there is no C++ compiler.
+/// The folder of the emulated device's libraries, built once for its sources; an error if there is no C++ compiler.
 static LIBRARIES: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (device, kernels) = (root.join("tests/device"), root.join("src/device/cuda/kernels"));
@@ -98,13 +98,13 @@ fn trained(run: &Path) -> Vec<f32> {
     words.map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-/// Norm of the difference over norm of `b`.
+/// Norm of the difference divided by the norm of `b`.
 fn distance(a: &[f32], b: &[f32]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
     norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|b| f64::from(*b)))
 }
 
-/// Two steps on a GPU agree with the CPU: the same completions but for ties within bf16's rounding, and nearly the same
+/// Two steps on a GPU agree with the CPU: the same completions except for ties within bf16's rounding, and nearly the same
 /// adapter.
 #[test]
 fn training_on_a_gpu_agrees_with_the_cpu() {
@@ -119,20 +119,20 @@ fn training_on_a_gpu_agrees_with_the_cpu() {
     let (got, want) = (texts(&gpu), texts(&cpu));
     assert_eq!(got.len(), 16);
     let same = got.iter().zip(&want).filter(|(got, want)| got == want).count();
-    assert!(same >= 12, "{same} of 16 completions are the CPU's");
+    assert!(same >= 12, "{same} of 16 completions equal the CPU's");
     for (got, want) in lines(&gpu.join("metrics.jsonl")).iter().zip(&lines(&cpu.join("metrics.jsonl"))) {
         let value = |line: &Value, name: &str| line[name].as_f64().unwrap_or_else(|| panic!("no `{name}`"));
         let norms = ["grad_norm", "entropy"].map(|name| (value(got, name) / value(want, name) - 1.0).abs());
         assert!(norms.iter().all(|it| *it < 0.1), "gradient norm and entropy differ by {norms:?}");
-        // What the sampler recorded is what training computes, up to roundings to bf16.
+        // The sampler's recorded values equal those of training, up to rounding to bf16.
         assert!(value(got, "sampling/sampling_logp_difference/mean") < 0.02, "{got}");
     }
     let (got, want) = (trained(&gpu), trained(&cpu));
     let apart = distance(&got, &want);
-    assert!(apart < 0.05, "the adapters are {apart} apart");
+    assert!(apart < 0.05, "the adapters differ by {apart}");
 }
 
-/// Killed after its first checkpoint and resumed, a run ends with the bytes of one that was not killed.
+/// A run that is killed after its first checkpoint and resumed ends with the bytes of one that was not killed.
 #[test]
 fn a_killed_run_resumes_to_the_same_bytes() {
     let (whole, broken) = (folder(), folder());
@@ -156,7 +156,7 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     broken.assert_same(&whole);
 }
 
-/// A micro-batch that does not fit is cut in half, and the result is the same but for the order of sums.
+/// A micro-batch that does not fit is halved, and the result is the same except for the order of sums.
 #[test]
 fn cutting_a_micro_batch_in_half_does_not_change_the_result() {
     let (ample, scarce) = (folder(), folder());
@@ -169,7 +169,7 @@ fn cutting_a_micro_batch_in_half_does_not_change_the_result() {
     let (ample, scarce) = (ample.path().join("runs/run"), scarce.path().join("runs/run"));
     assert_eq!(texts(&scarce), texts(&ample));
     let apart = distance(&trained(&scarce), &trained(&ample));
-    assert!(apart < 1e-2, "the adapters are {apart} apart");
+    assert!(apart < 1e-2, "the adapters differ by {apart}");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn evaluation_on_a_gpu_agrees_with_the_cpu() {
     let (got, want) = (samples(on_gpu.path()), samples(on_cpu.path()));
     assert_eq!(got.len(), 8);
     let same = got.iter().zip(&want).filter(|(got, want)| got["text"] == want["text"]).count();
-    assert!(same >= 7, "{same} of 8 greedy answers are the CPU's");
+    assert!(same >= 7, "{same} of 8 greedy completions equal the CPU's");
 }
 
 #[test]

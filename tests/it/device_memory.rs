@@ -1,4 +1,4 @@
-//! Memory on an emulated GPU, and the host's while weights are loaded: what fits, and what is said where it does not.
+//! Memory on an emulated GPU, and the host's memory while weights are loaded: what fits, and the errors if it does not.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// One line that says what is wrong, and a hint; the exit code is 1.
+/// One line that names the problem, and a hint; the exit code is 1.
 #[track_caller]
 fn refused(output: &Output) -> String {
     let said = said(output);
@@ -31,17 +31,17 @@ fn refused(output: &Output) -> String {
 fn too_little_gpu_memory_is_an_error_with_what_is_needed_and_free() {
     for (mib, want) in [
         (16, "error: start on GPU 0: the GPU has no memory left for CUDA itself"),
-        (64, "error: no room on Emulated H200 for the model and a sequence of 352 tokens (weights "),
-        (540, "error: no room on Emulated H200 for the model and a sequence of 352 tokens (weights "),
+        (64, "error: not enough memory on Emulated H200 for the model and a sequence of 352 tokens (weights "),
+        (540, "error: not enough memory on Emulated H200 for the model and a sequence of 352 tokens (weights "),
     ] {
         let folder = folder();
         let Some(mut command) = on_device(folder.path(), &[("RFT_EMU_MEMORY_MIB", &mib.to_string())]) else { return };
         let output = command.args(TRAIN).arg("--device=cuda").output().unwrap();
         let error = refused(&output);
         assert!(error.starts_with(want), "{mib}: {error}");
-        assert!(!folder.path().join("runs").exists(), "a run began that could not");
+        assert!(!folder.path().join("runs").exists(), "a run started although it cannot fit");
         if mib > 16 {
-            let free = format!("are needed, {}.00 MiB of {mib}.00 MiB are free", mib - 32);
+            let free = format!("needed, {}.00 MiB of {mib}.00 MiB free", mib - 32);
             assert!(error.ends_with(&free), "{mib}: {error}");
         }
         let hint = if mib == 540 { "hint: set `train.gradient_checkpointing` to true" } else { "hint: " };
@@ -49,8 +49,8 @@ fn too_little_gpu_memory_is_an_error_with_what_is_needed_and_free() {
     }
 }
 
-/// A longest completion that one micro-batch has room for is not refused, and one that has none is: what is said beforehand
-/// is what happens.
+/// The maximum completion length is accepted if one micro-batch has room for it, and is an error otherwise: the check
+/// before the run agrees with the run.
 #[test]
 fn a_job_that_is_accepted_fits() {
     let train = |mib: usize| {
@@ -83,12 +83,12 @@ fn an_allocation_that_fails_is_an_error_with_a_hint() {
         }
         failed += 1;
         let error = refused(&output);
-        assert!(error.contains("no memory left for CUDA itself") || error.contains("are needed, "), "{n}: {error}");
+        assert!(error.contains("no memory left for CUDA itself") || error.contains(" needed, "), "{n}: {error}");
     }
     assert!((2..6).contains(&failed), "{failed} of 6 allocations failed");
 }
 
-/// In guarded mode every buffer is an allocation, and one that fails is a check that fails.
+/// In guarded mode every buffer is a separate allocation, and if one fails, the check fails.
 #[test]
 fn guarded_checks_allocate_every_buffer_separately() {
     let folder = folder();
@@ -102,15 +102,18 @@ fn guarded_checks_allocate_every_buffer_separately() {
     };
     let Some((output, few)) = checks(&[], &[]) else { return };
     succeeded(output);
-    // Aligned to 16 bytes, an allocation ends closer before the page that nobody may touch.
+    // Aligned to 16 bytes, an allocation ends closer to the inaccessible page.
     let (output, many) = checks(&["--guarded"], &[("RFT_EMU_ALIGN", "16")]).unwrap();
     succeeded(output);
-    assert!(many > few + 3, "{many} allocations guarded, {few} else");
+    assert!(many > few + 3, "{many} allocations guarded, {few} otherwise");
 
     let (output, _) = checks(&["--guarded"], &[("RFT_EMU_FAIL_ALLOCATION", &many.to_string())]).unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(printed.contains("FAILED") && printed.contains("no room on Emulated H200 for a buffer"), "{printed}");
+    assert!(
+        printed.contains("FAILED") && printed.contains("not enough memory on Emulated H200 for a buffer"),
+        "{printed}"
+    );
 }
 
 /// A folder with the embedded model and one value of one tensor changed.

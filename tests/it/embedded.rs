@@ -1,4 +1,4 @@
-//! The embedded model is what it is said to be: small, whole, and able to read any text.
+//! The embedded model has its promised properties: small, complete, and able to read any text.
 
 use std::collections::BTreeMap;
 use std::path::Path;

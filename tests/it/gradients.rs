@@ -1,4 +1,4 @@
-//! The fused decoder gives the values and gradients of its slow twin.
+//! The fused decoder gives the values and gradients of the slow reference.
 
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
@@ -13,7 +13,7 @@ use rft::ops::head::{TokenGrad, TokenStats};
 use rft::rng::{Purpose, Stream};
 use std::collections::BTreeMap;
 
-/// Weights held in memory by name.
+/// Weights in memory, by name.
 struct Held(BTreeMap<String, Tensor>);
 
 impl Weights for Held {
@@ -60,7 +60,7 @@ fn lora(modules: &[&str]) -> LoraSection {
     LoraSection { r: 3, lora_alpha: 4.5, target_modules, use_rslora: false }
 }
 
-/// An adapter with values in every tensor: with B at zero, no gradient would reach A.
+/// An adapter with values in every tensor: with B at zero, A would have no gradient.
 fn filled_adapter(config: &ModelConfig, section: &LoraSection) -> Adapter {
     let mut adapter = Adapter::new(config, section, 5).unwrap();
     let stream = Stream::new(6, Purpose::Test, &[]);
@@ -92,7 +92,7 @@ fn pack(groups: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Pack {
     pack
 }
 
-/// A loss with a weight of its own for every log-probability and every entropy.
+/// A loss with a separate weight for every log-probability and every entropy.
 fn weights_of_loss(index: usize) -> TokenGrad {
     let stream = Stream::new(8, Purpose::Test, &[]);
     TokenGrad {
@@ -118,7 +118,7 @@ fn fused(
     (stats, grads)
 }
 
-/// The same by candle's autograd, each completion on its own: prompt and completion in one row, no packing.
+/// The same with candle's autograd, each completion separately: prompt and completion in one row, no packing.
 fn reference(
     config: &ModelConfig,
     tensors: &BTreeMap<String, Tensor>,
@@ -215,7 +215,7 @@ fn any_subset_of_modules_can_be_adapted() {
     check(Architecture::Qwen2, &["q_proj", "v_proj", "o_proj", "down_proj"]);
 }
 
-/// Keeping only the blocks' inputs gives the same bits.
+/// Keeping only the inputs of the blocks gives the same bits.
 #[test]
 fn checkpointed_equals_plain() {
     let config = config(Architecture::Qwen3);
@@ -228,7 +228,7 @@ fn checkpointed_equals_plain() {
     );
 }
 
-/// One pack, or a micro-batch for each completion with its prompt repeated.
+/// One pack, or a micro-batch for each completion with the prompt repeated.
 #[test]
 fn splitting_a_group_does_not_change_gradients() {
     let config = config(Architecture::Qwen2);
@@ -245,6 +245,6 @@ fn splitting_a_group_does_not_change_gradients() {
             split_grads.iter_mut().zip(grads).for_each(|(sum, grad)| *sum += grad);
         }
     }
-    assert_eq!(stats, split_stats, "a completion's values depend on what it is packed with");
+    assert_eq!(stats, split_stats, "a completion's values depend on its pack");
     close_relative("all tensors", &split_grads, &grads, 1e-5);
 }

@@ -1,4 +1,4 @@
-//! The compiled kernels of `assets/kernels` are those of the sources in the tree.
+//! The compiled kernels in `assets/kernels` match the sources.
 
 use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};

@@ -1,5 +1,5 @@
-//! A small setup to test the training loop: a tiny random decoder, an engine that generates what a test specifies, and a
-//! folder for the run. A step takes milliseconds.
+//! The training loop in a test setup: a tiny random decoder, an engine that returns the completions that a test
+//! specifies, and a folder for the run. A step takes milliseconds.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -44,7 +44,7 @@ pub struct Lab {
 pub type Respond<'a> = Box<dyn FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a>;
 
 impl Lab {
-    /// Two steps of two questions with four completions each, with `sets` applied on top.
+    /// Two steps of two questions with four completions each, with the changes in `sets`.
     pub fn new(sets: &[&str]) -> Self {
         let own = [
             "prompt.ppe=null-example",
@@ -133,7 +133,7 @@ impl Lab {
         train(&training, engine, &mut CpuLearner::new(&self.decoder), state)
     }
 
-    /// Trains from a new state with an engine that generates `respond`; returns the state at the end.
+    /// Trains from a new state with an engine that returns `respond`; returns the state at the end.
     pub fn run<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> (TrainOutcome, TrainState) {
         let mut state = self.state();
         let outcome = self.train(&mut self.engine(respond), &mut state).unwrap();
@@ -172,7 +172,7 @@ impl Lab {
         completions::read(&self.run_dir().completions()).unwrap()
     }
 
-    /// All messages of the run to its user.
+    /// All messages of the run to the user.
     pub fn said(&self) -> String {
         String::from_utf8(self.said.0.lock().unwrap().clone()).unwrap()
     }
@@ -182,7 +182,7 @@ fn decoder(model: &ModelConfig, weights: &dyn Weights) -> CpuDecoder {
     CpuDecoder::load(model.clone(), weights, 512).unwrap()
 }
 
-/// An engine that generates the specified completions and returns their true log-probabilities.
+/// An engine that returns the specified completions with their true log-probabilities.
 pub struct Honest<'a> {
     mock: MockEngine<Respond<'a>>,
     decoder: &'a CpuDecoder,

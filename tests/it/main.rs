@@ -1,4 +1,4 @@
-//! One integration test binary, with a module per promise, so that candle is linked only once.
+//! One integration test binary, with a module for each promise, so that candle is linked only once.
 
 mod answers;
 mod attacks;

@@ -14,7 +14,7 @@ struct Fixture {
     cases: Vec<Case>,
 }
 
-/// Slices have one row a completion, of one entry a token.
+/// Slices have one row per completion, with one entry per token.
 #[derive(Deserialize)]
 struct Batch {
     longest: usize,
@@ -67,9 +67,9 @@ fn check(case: &Case, batch: &Batch) {
     let what = format!("{section:?}");
     let objective = Objective::new(&section, batch.longest).unwrap();
     let lengths: Vec<usize> = batch.logprobs.iter().map(Vec::len).collect();
-    let mut normaliser = objective.normaliser(&lengths, &case.masked);
+    let mut normalizer = objective.normalizer(&lengths, &case.masked);
     if let Some(tokens) = case.rollout_tokens {
-        normaliser = normaliser.over_rollout(tokens, case.updates);
+        normalizer = normalizer.over_rollout(tokens, case.updates);
     }
 
     let mut totals = Totals::default();
@@ -83,19 +83,19 @@ fn check(case: &Case, batch: &Batch) {
             masked: case.masked[i],
         };
         let mut grad = vec![f32::NAN; length];
-        objective.completion(&terms, &normaliser, &mut grad, &mut totals);
-        let entropy_grad = if case.masked[i] { 0.0 } else { objective.entropy_grad(&normaliser) };
+        objective.completion(&terms, &normalizer, &mut grad, &mut totals);
+        let entropy_grad = if case.masked[i] { 0.0 } else { objective.entropy_grad(&normalizer) };
         assert_eq!((case.grad[i].len(), case.entropy_grad[i].len()), (length, length));
         for (t, (actual, expected)) in grad.iter().zip(&case.grad[i]).enumerate() {
             assert!(close((*actual).into(), (*expected).into()), "{what}: completion {i}, token {t}");
         }
         assert!(case.entropy_grad[i].iter().all(|&expected| close(entropy_grad.into(), expected.into())), "{what}");
     }
-    assert!(close(totals.loss, case.loss), "{what}: loss {} is not {}", totals.loss, case.loss);
+    assert!(close(totals.loss, case.loss), "{what}: loss {}, expected {}", totals.loss, case.loss);
     let metrics = totals.metrics(&objective);
     for (name, &expected) in &case.metrics {
         let actual = metrics.get(name).unwrap_or_else(|| panic!("{what}: no {name}"));
-        assert!(close(*actual, expected), "{what}: {name} {actual} is not {expected}");
+        assert!(close(*actual, expected), "{what}: {name} {actual}, expected {expected}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Every operation of the fast path against an independent implementation in f64: its values, and its gradient against
-//! differences of those values.
+//! Every operation of the fast path, compared with an independent implementation in f64: its values, and its gradient
+//! with differences of those values.
 
 use rayon::prelude::*;
 use rft::model::config::{Architecture, Llama3Scaling, ModelConfig};
@@ -11,11 +11,11 @@ use rft::ops::rope::RopeTable;
 use rft::ops::{qk_norm, rms_norm, swiglu};
 use rft::rng::{Purpose, Stream};
 
-/// Largest error of an f32 value or derivative, as a share of the greatest of its kind.
+/// Maximum error of an f32 value or derivative, as a share of the largest of its kind.
 const TOLERANCE: f64 = 1e-5;
 /// Step of the differences: in f64 both their truncation and their rounding stay below 1e-8.
 const STEP: f64 = 1e-4;
-/// Elements that are moved one by one; of more, a random choice is.
+/// Number of elements that are moved one by one; if there are more, they are selected at random.
 const ELEMENTS: usize = 100;
 
 /// Standard normal values, different for every `path`.
@@ -39,7 +39,7 @@ fn close(what: &str, got: &[f32], expected: &[f64]) {
     assert!(error <= TOLERANCE * size, "{what}: error {error:.2e} among values up to {size:.2e}");
 }
 
-/// Holds the outputs `y` against `exact(x)`, and the gradient `dx` against differences of Σ dyᵢ·exact(x)ᵢ: along single
+/// Compares the outputs `y` with `exact(x)`, and the gradient `dx` with differences of Σ dyᵢ·exact(x)ᵢ: along single
 /// elements, and along directions that move all of them.
 fn check(what: &str, exact: impl Fn(&[f64]) -> Vec<f64> + Sync, x: &[f32], y: &[f32], dy: &[f32], dx: &[f32]) {
     let x = wide(x);
@@ -70,7 +70,7 @@ fn check(what: &str, exact: impl Fn(&[f64]) -> Vec<f64> + Sync, x: &[f32], y: &[
         let (error, first) = ((got - expected).abs(), direction[0].0);
         assert!(
             error <= TOLERANCE * size,
-            "gradient of {what}, {} elements from {first}: {got} and by differences {expected}",
+            "gradient of {what}, {} elements from {first}: {got}, expected from differences {expected}",
             direction.len()
         );
     });
@@ -101,7 +101,8 @@ fn linear() {
     }
 }
 
-/// Two adapted layers around one that is not, on one and on several rows: gradients of the input, of A and of B.
+/// Two adapted layers around one that is not adapted, on one and on several rows: gradients of the input, of A and of
+/// B.
 #[test]
 fn lora() {
     let (rank, outputs, scale) = (3, 8 + 4 + 6, 1.5);
@@ -146,7 +147,7 @@ fn rms_norm_exact(x: &[f64], weight: &[f32], eps: f32) -> Vec<f64> {
     x.chunks(weight.len()).flat_map(norm).collect()
 }
 
-/// The residual stream leaves twice: through the norm, and as it is. So its gradient is the sum of two.
+/// The residual stream is used twice: through the norm, and unchanged. So its gradient is the sum of two.
 #[test]
 fn rms_norm_with_its_residual() {
     for (rows, width) in [(1, 4), (3, 40), (2, 130), (35, 8)] {
@@ -188,7 +189,7 @@ fn norms_on_the_heads_of_q_and_k() {
     check("norms on heads", exact, &x, &y, &dy, &dx);
 }
 
-/// The angle in f32, as the models were trained; everything after it in f64.
+/// The angle in f32, as in the models' training; everything after it in f64.
 #[test]
 fn rotary_positions() {
     for rope_scaling in [
@@ -220,7 +221,7 @@ fn rotary_positions() {
         };
         let frequency = |i: usize| {
             let base = 1e4f64.powf(-2.0 * i as f64 / 16.0);
-            // A wave of more than 64 / 1 positions is slowed 8 times, one of less than 64 / 4 is kept.
+            // A wave of more than 64 / 1 positions is slowed 8 times, one of less than 64 / 4 is unchanged.
             let turns = 64.0 * base / std::f64::consts::TAU;
             let kept = ((turns - 1.0) / (4.0 - 1.0)).clamp(0.0, 1.0);
             if rope_scaling.is_some() { base * (kept + (1.0 - kept) / 8.0) } else { base }
@@ -263,7 +264,7 @@ fn swiglu_also_far_from_zero() {
         swiglu::backward(&dy, &mut dx, width);
         check("swiglu", exact, &x, &swiglu::forward(&x, width), &dy, &dx);
     }
-    // Where the exponential would overflow, what is left is the limit to within f32.
+    // Where the exponential would overflow, the result is the limit to within f32.
     let mut extreme = [-200.0, 200.0, -1e30, 1e30, 1.0, 1.0, 1.0, 1.0];
     let is = |got: &[f32], limit: [f32; 4]| got.iter().zip(limit).all(|(got, limit)| (got - limit).abs() < 1e-7);
     assert!(is(&swiglu::forward(&extreme, 4), [0.0, 200.0, 0.0, 1e30]));
@@ -302,7 +303,7 @@ fn attention_exact(heads: Heads, qkv: &[f64], parts: &[Part]) -> Vec<f64> {
     [out, lse].concat()
 }
 
-/// A prompt and completions of these lengths from row `first` on.
+/// A prompt and completions of these lengths, starting at row `first`.
 fn part(first: usize, prompt: usize, completions: &[usize]) -> Part {
     let mut end = first + prompt;
     let mut next = |len: &usize| {
@@ -345,7 +346,7 @@ fn attention_across_blocks_of_keys() {
     check_attention(Heads { query: 2, kv: 1, dim: 4 }, &[part(0, 130, &[140])], 1.0);
 }
 
-/// Scores of several tens: the running maximum moves from block to block.
+/// Scores of several tens: the running maximum changes from block to block.
 #[test]
 fn attention_to_few_keys() {
     check_attention(Heads { query: 2, kv: 1, dim: 16 }, &[part(0, 70, &[90, 2])], 3.0);

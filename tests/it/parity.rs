@@ -40,12 +40,12 @@ fn decoder(folder: &Path) -> CpuDecoder {
     CpuDecoder::load(config, &Checkpoint::open(folder).unwrap(), 64).unwrap()
 }
 
-/// Greatest difference, as a share of the greatest expected value.
+/// Largest difference, as a share of the largest expected value.
 fn error(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len(), "number of values");
     let greatest = |values: &mut dyn Iterator<Item = f32>| values.fold(0.0, |most: f32, x| most.max(x.abs()));
     let size = greatest(&mut expected.iter().copied());
-    // `max` passes over NaN; an error of NaN has to fail.
+    // `max` ignores NaN; an error of NaN has to fail.
     assert!(got.iter().all(|x| x.is_finite()), "not a number among the values");
     greatest(&mut got.iter().zip(expected).map(|(got, expected)| got - expected)) / size
 }
@@ -81,7 +81,7 @@ struct Losses {
 struct Batch {
     max_completion_length: usize,
     groups: Vec<Group>,
-    /// Of all completions, group after group; so are the lists of a case.
+    /// Data of all completions, group by group, like the lists of a case.
     advantages: Vec<f32>,
 }
 
@@ -158,7 +158,7 @@ fn adapter(decoder: &CpuDecoder) -> Adapter {
     Adapter::from_tensors(&decoder.config, &section, &tensors).unwrap()
 }
 
-/// Whole, cut into micro-batches that split groups, and with blocks computed again.
+/// As a whole, divided into micro-batches that split groups, and with recomputed blocks.
 #[test]
 fn losses_and_gradients_equal_those_of_trl() {
     let Losses { batch, cases } = read(&fixture("trl/cases.json"));
@@ -168,7 +168,7 @@ fn losses_and_gradients_equal_those_of_trl() {
     for case in &cases {
         let objective = case.objective(&batch);
         let lengths: Vec<usize> = batch.groups.iter().flat_map(|g| &g.completions).map(Vec::len).collect();
-        let normaliser = objective.normaliser(&lengths, &case.masked);
+        let normalizer = objective.normalizer(&lengths, &case.masked);
         for (max_tokens, gradient_checkpointing) in [(4096, false), (24, true)] {
             let plan = PassPlan {
                 temperature: case.temperature,
@@ -179,7 +179,7 @@ fn losses_and_gradients_equal_those_of_trl() {
             let mut learner = CpuLearner::new(&decoder);
             learner.begin(&adapter).unwrap();
             let groups = case.groups(&batch);
-            let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normaliser, &plan).unwrap();
+            let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normalizer, &plan).unwrap();
             let grads = learner.gradient().unwrap();
 
             let (name, loss) = (&case.name, result.totals.loss);
@@ -219,8 +219,8 @@ fn advantages_equal_those_of_trl() {
     }
 }
 
-/// `RFT_MODELS_DIR` holds `qwen-0.5b/model.gguf`, Qwen2.5-Coder-0.5B-Instruct with Q4_K_M weights: the file that the
-/// fixture comes from.
+/// `RFT_MODELS_DIR` contains `qwen-0.5b/model.gguf`, Qwen2.5-Coder-0.5B-Instruct with Q4_K_M weights: the file that was
+/// used for the fixture.
 #[test]
 fn greedy_tokens_equal_those_of_transformers() {
     #[derive(Deserialize)]
@@ -228,7 +228,7 @@ fn greedy_tokens_equal_those_of_transformers() {
         question: String,
         prompt: Vec<u32>,
         tokens: Vec<u32>,
-        /// Of the two greatest logits, at each step.
+        /// The gap between the two largest logits, at each step.
         gaps: Vec<f32>,
     }
 
@@ -252,13 +252,13 @@ fn greedy_tokens_equal_those_of_transformers() {
     for (case, group) in cases.iter().zip(groups) {
         let first = group[0].tokens.iter().zip(&case.tokens).position(|(got, expected)| got != expected);
         if let Some(at) = first {
-            panic!("`{}`: token {at} differs; the two best were {} apart", case.question, case.gaps[at]);
+            panic!("`{}`: token {at} differs; the two largest logits differ by {}", case.question, case.gaps[at]);
         }
         assert_eq!(group[0].tokens.len(), case.tokens.len());
     }
 }
 
-/// Holds packs of up to so many rows.
+/// A learner with memory for packs of up to this number of rows.
 struct Cramped<'a>(CpuLearner<'a>, usize);
 
 impl Learner for Cramped<'_> {
@@ -308,14 +308,14 @@ impl Learner for Cramped<'_> {
 }
 
 #[test]
-fn micro_batches_that_do_not_fit_are_cut_in_half_and_give_the_same_gradient() {
+fn micro_batches_that_do_not_fit_are_halved_and_give_the_same_gradient() {
     let Losses { batch, cases } = read(&fixture("trl/cases.json"));
     let decoder = decoder(&fixture("decoder/qwen2"));
     let adapter = adapter(&decoder);
     let case = &cases[0];
     let objective = case.objective(&batch);
     let lengths: Vec<usize> = batch.groups.iter().flat_map(|g| &g.completions).map(Vec::len).collect();
-    let normaliser = objective.normaliser(&lengths, &case.masked);
+    let normalizer = objective.normalizer(&lengths, &case.masked);
     let plan = PassPlan {
         temperature: case.temperature,
         max_tokens: 4096,
@@ -324,7 +324,7 @@ fn micro_batches_that_do_not_fit_are_cut_in_half_and_give_the_same_gradient() {
     };
     let gradient = |learner: &mut dyn Learner| {
         learner.begin(&adapter).unwrap();
-        let result = gradient_pass(learner, &adapter, &case.groups(&batch), &objective, &normaliser, &plan);
+        let result = gradient_pass(learner, &adapter, &case.groups(&batch), &objective, &normalizer, &plan);
         result.map(|result| (learner.gradient().unwrap(), result))
     };
     let (whole, _) = gradient(&mut CpuLearner::new(&decoder)).unwrap();
@@ -333,7 +333,7 @@ fn micro_batches_that_do_not_fit_are_cut_in_half_and_give_the_same_gradient() {
     let (halved, result) = gradient(&mut Cramped(CpuLearner::new(&decoder), one_completion)).unwrap();
     assert!(result.out_of_memory > 0 && result.micro_batches > 1, "{result:?}");
     assert!(error(&halved, &whole) < 1e-5);
-    // A completion alone cannot be cut.
+    // A single completion cannot be split.
     let failed = gradient(&mut Cramped(CpuLearner::new(&decoder), prompt)).unwrap_err();
     assert!(failed.is::<OutOfMemory>(), "{failed:#}");
 }

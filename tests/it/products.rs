@@ -1,4 +1,4 @@
-//! The algorithms of products on a GPU: measured, stored, taken by runs that start later, and kept by a run that is resumed.
+//! The algorithms of matrix products on a GPU: measured, stored, used by later runs, and kept by a resumed run.
 
 use std::fs;
 use std::path::Path;
@@ -15,8 +15,8 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// What `rft perf tune` has stored, with the emulated library's last algorithm for every product: its measurements are of
-/// chance, and this one gives other bits than the first suggestion.
+/// The choices that `rft perf tune` has stored, with the emulated library's last algorithm for every product: its
+/// measurements are random, and this one gives other bits than the first suggestion.
 fn store_last_algorithms(folder: &Path) -> Option<()> {
     let mut command = on_device(folder, &[])?;
     command.args(["perf", "tune", "--model-shape=tiny", "--lora-rank=16", "--rows=8"]);
@@ -39,7 +39,7 @@ fn store_last_algorithms(folder: &Path) -> Option<()> {
 }
 
 #[test]
-fn a_run_keeps_the_algorithms_that_it_began_with() {
+fn a_run_keeps_the_algorithms_that_it_started_with() {
     let (plain, tuned) = (folder(), folder());
     let Some(()) = store_last_algorithms(tuned.path()) else { return };
     for folder in [&plain, &tuned] {
@@ -53,7 +53,7 @@ fn a_run_keeps_the_algorithms_that_it_began_with() {
     let kept = kept[SETUP].as_object().unwrap();
     assert!(stored[SETUP].as_object().unwrap().iter().all(|(shape, algorithm)| kept.get(shape) == Some(algorithm)));
 
-    // Resumed after its first step where nothing is stored: the run's own file counts, and without it the bits differ.
+    // Resumed after the first step, with no stored choices: the run's own file is used, and without it the bits differ.
     let resume = |name: &str, settings: &[(&str, &str)], change: &dyn Fn(&Path)| {
         let folder = folder();
         let copy = folder.path().join(name);
@@ -68,13 +68,13 @@ fn a_run_keeps_the_algorithms_that_it_began_with() {
     assert!(!said.contains("warning: "), "{said}");
     trace.assert_same(&whole);
     let (_, trace, _) = resume("without", &[], &|copy| fs::remove_file(copy.join("products.json")).unwrap());
-    assert!(trace.metrics != whole.metrics, "the file of the run did not count");
+    assert!(trace.metrics != whole.metrics, "the file of the run was not used");
 
     let (said, _, products) = resume("elsewhere", &[("RFT_EMU_GPU", "a100")], &|_| ());
     let warning =
-        format!("warning: began on {SETUP}, continues on Emulated A100, cuBLASLt 130000: the results will differ");
+        format!("warning: started on {SETUP}, resumed on Emulated A100, cuBLASLt 130000: the results will differ");
     assert!(said.contains(&warning), "{said}");
-    assert_eq!(products.as_object().unwrap().len(), 2, "the choices of the first GPU stay");
+    assert_eq!(products.as_object().unwrap().len(), 2, "the choices of the first GPU are kept");
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -1,5 +1,5 @@
-//! `rft reward`: the bench finds the rules in order on real golds, single checks and files of them, and a run that refuses
-//! data it cannot score.
+//! `rft reward`: the bench passes the rules on real gold answers, single checks and files of them, and a run that
+//! refuses data that it cannot score.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -23,7 +23,7 @@ fn bench(args: &[&str]) -> Value {
     report
 }
 
-/// Without what a clock measured.
+/// Removes the measured times.
 fn timeless(mut report: Value) -> Value {
     let strip = |counts: &mut Value| {
         let counts = counts.as_object_mut().unwrap();
@@ -89,7 +89,7 @@ fn unreadable_gold_answers_are_listed_and_limited() {
     rft(data.path()).args(passing).assert().success();
     assert_snapshot!(error(&data, &["reward", "test", "--data", "rows.jsonl", "--answer-column", "gold"]), @"
     error: `rows.jsonl` has no column `gold`; found: question, answer
-    hint: name the columns with --question-column and --answer-column
+    hint: set the columns with --question-column and --answer-column
     ");
 }
 
@@ -103,10 +103,10 @@ fn a_run_refuses_data_that_it_cannot_score() {
     let train =
         ["train", "--data=rows.jsonl", "--steps=1", "--set=rollout.prompts_per_step=1", "--set=eval.questions=0"];
     assert_snapshot!(error(&data, &train), @r"
-    error: the gold answers of 3 of 20 training questions cannot be read (15.0 %, more than 5 %): question 18: `\frac{1}{`: it ends too early; question 19: `\frac{1}{`: it ends too early; question 20: `\frac{1}{`: it ends too early
-    hint: see whether `data.answer_column` is the right column; `data.max_unreadable` is the largest share that passes
+    error: the gold answers of 3 of 20 training questions cannot be read (15.0 %, more than 5 %): question 18: `\frac{1}{`: unexpected end; question 19: `\frac{1}{`: unexpected end; question 20: `\frac{1}{`: unexpected end
+    hint: check `data.answer_column`, or raise `data.max_unreadable`, the maximum share of such questions
     ");
-    assert!(!data.path().join("runs").exists(), "a run that cannot start leaves nothing behind");
+    assert!(!data.path().join("runs").exists(), "a run that cannot start does not create files");
 
     let few = ["--set=data.max_unreadable=0.2", "--set=rollout.num_generations=2", "--name=few"];
     let output = rft(data.path()).args(train).args(few).output().unwrap();
@@ -116,7 +116,7 @@ fn a_run_refuses_data_that_it_cannot_score() {
         said.contains("note     3 of 20 training questions left out: gold answer unreadable (first: question 18: "),
         "{said}"
     );
-    assert!(!said.contains("the reward, tried on"), "{said}");
+    assert!(!said.contains("reward tested on"), "{said}");
 }
 
 #[test]
@@ -171,7 +171,7 @@ const ROWS: &str = concat!(
 );
 
 #[test]
-fn a_file_of_answers_comes_back_with_verdicts() {
+fn a_file_of_answers_is_printed_with_verdicts() {
     let rows = with("rows.jsonl", ROWS.as_bytes());
     let output = rft(rows.path()).args(["reward", "check", "--jsonl", "rows.jsonl"]).output().unwrap();
     assert!(output.status.success());
@@ -180,7 +180,7 @@ fn a_file_of_answers_comes_back_with_verdicts() {
     {"id":3,"gold":"7","answer":"\\boxed{7}","extra":{"b":1,"a":[2]},"verdict":"correct","reason":null,"extracted":"7"}
     {"answer":"it is 7","gold":7,"verdict":"wrong","reason":"no box","extracted":null}
     {"gold":"7","answer":"\\boxed{8}","verdict":"wrong","reason":null,"extracted":"8"}
-    {"gold":"\\frac{1}{","answer":"\\boxed{8}","verdict":"undecided","reason":"gold: it ends too early","extracted":"8"}
+    {"gold":"\\frac{1}{","answer":"\\boxed{8}","verdict":"undecided","reason":"gold: unexpected end","extracted":"8"}
     "#);
     // From stdin, the same.
     let piped = rft(rows.path()).args(["reward", "check", "--jsonl", "-"]).write_stdin(ROWS).output().unwrap();
@@ -228,7 +228,7 @@ fn a_row_that_cannot_be_checked_is_named() {
         let folder = with("rows.jsonl", rows.as_bytes());
         let output = rft(folder.path()).args(["reward", "check", "--jsonl", "rows.jsonl", "--bare"]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        // The rows before it were written.
+        // The rows before it have been written.
         assert_eq!(output.stdout.is_empty(), place != "no answer");
         fs::write(folder.path().join(place), output.stderr).unwrap();
         let said = fs::read_to_string(folder.path().join(place)).unwrap();
@@ -249,7 +249,7 @@ fn a_row_that_cannot_be_checked_is_named() {
     assert_snapshot!(error(&folder(), &["reward", "check", "--jsonl", "none.jsonl"]), @"error: read `none.jsonl`: No such file or directory (os error 2)");
 }
 
-/// Rows are answered one by one, so that a program may ask, read and ask again; and who has read enough may go.
+/// Rows are answered one by one, so that a program can write, read and write again, and may stop reading.
 #[test]
 fn rows_are_answered_as_they_come() {
     let mut child = Command::new(rft_path())
@@ -269,7 +269,7 @@ fn rows_are_answered_as_they_come() {
         assert_eq!(row["verdict"], if answer == 1 { "correct" } else { "wrong" });
     }
     drop(output);
-    // It meets the closed pipe at its next line, and everything after that may find no reader either.
+    // It meets the closed pipe at its next line, and later writes may fail too.
     for _ in 0..100 {
         if writeln!(input, "{{\"gold\": \"1\", \"answer\": \"1\"}}").is_err() {
             break;

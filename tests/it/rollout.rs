@@ -1,5 +1,5 @@
-//! What the group engine promises: the tokens are a function of the request alone, and the log-probabilities it records
-//! are the ones that training computes, bit for bit.
+//! The engine's promises: the tokens are a function of the request only, and the log-probabilities that it records
+//! are bit-identical to those that training computes.
 
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
@@ -18,7 +18,7 @@ use rft::rng::{Purpose, Stream};
 use rft::rollout::{Completion, Engine, Finish, Prompt, RolloutRequest, RolloutWatch, Sampling, Unwatched};
 use std::collections::{BTreeMap, HashMap};
 
-/// Random weights ten times as wide as usual: their logits are far from equal.
+/// Random weights ten times as large as usual: their logits differ clearly.
 struct Loud(RandomWeights);
 
 impl Weights for Loud {
@@ -40,7 +40,7 @@ fn small() -> ModelConfig {
     ModelConfig::qwen2(2, 128, (4, 2), 384, 333)
 }
 
-/// Products deeper than 512, odd widths, and more weights than the engine takes for cached.
+/// Products deeper than 512, odd widths, and more weights than the engine assumes to fit in the caches.
 fn large() -> ModelConfig {
     let config = ModelConfig {
         architecture: Architecture::Qwen3,
@@ -63,7 +63,7 @@ fn decoder(config: &ModelConfig) -> CpuDecoder {
     CpuDecoder::load(config.clone(), &weights, config.max_position_embeddings).unwrap()
 }
 
-/// An adapter whose B is not zero, so that it changes the policy.
+/// An adapter with a nonzero B, so that it changes the policy.
 fn adapter(config: &ModelConfig) -> Adapter {
     let mut adapter = Adapter::new(config, &LoraSection::all_linear(8), 1).unwrap();
     let stream = Stream::new(31, Purpose::Test, &[]);
@@ -83,7 +83,7 @@ fn prompts(config: &ModelConfig) -> Vec<Prompt> {
     lengths.map(|(i, len)| Prompt { ids: tokens(i as u64, len, config), key: 100 + i as u64 }).collect()
 }
 
-/// 24 tokens for each of 4 completions, and nothing that stops them.
+/// 24 tokens for each of 4 completions, without stop rules.
 fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> RolloutRequest<'a> {
     RolloutRequest {
         prompts,
@@ -104,7 +104,7 @@ fn generate(
     request: &RolloutRequest,
 ) -> Vec<Vec<Completion>> {
     let mut engine = CpuEngine { decoder, max_rows };
-    engine.generate(adapter, request, &mut Unwatched).unwrap().expect("nobody cancelled")
+    engine.generate(adapter, request, &mut Unwatched).unwrap().expect("the request was canceled")
 }
 
 fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
@@ -113,9 +113,9 @@ fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
 
 const ROWS: [usize; 7] = [1, 2, 16, 17, 64, 65, 512];
 
-/// The hidden row of a token does not depend on how many rows are computed with it.
+/// A token's hidden row does not depend on how many rows are computed with it.
 #[test]
-fn a_hidden_row_does_not_depend_on_its_neighbours() {
+fn a_hidden_row_does_not_depend_on_other_rows() {
     for config in [small(), large()] {
         let (decoder, adapter) = (decoder(&config), adapter(&config));
         let width = config.hidden_size;
@@ -129,7 +129,7 @@ fn a_hidden_row_does_not_depend_on_its_neighbours() {
         for rows in ROWS {
             assert!(hidden(&sequence[..rows], &[]) == all[..rows * width], "the first {rows} rows of 600");
         }
-        // One row each: a completion of two tokens is a row and what it predicts.
+        // One row each: a completion of two tokens is one row and its target.
         let completions: Vec<&[u32]> = sequence.chunks(2).cycle().take(600).collect();
         let (prompt, all) = (&sequence[..3], hidden(&sequence[..3], &completions));
         for rows in ROWS {
@@ -139,7 +139,7 @@ fn a_hidden_row_does_not_depend_on_its_neighbours() {
     }
 }
 
-/// One token of some completions over their caches gives the rows of the pack that holds all completions whole.
+/// Decoding one token of some completions with their caches gives the rows of the pack that contains all of them.
 #[test]
 fn a_decode_step_gives_the_rows_of_the_packed_forward() {
     const STEPS: usize = 3;
@@ -182,7 +182,7 @@ fn the_tokens_do_not_depend_on_the_schedule() {
     for config in [small(), large()] {
         let (decoder, adapter) = (decoder(&config), adapter(&config));
         let (prompts, sampling) = (prompts(&config), Sampling::plain(1.0));
-        // Some completions end early, so that freed rows are refilled.
+        // Some completions end early, so that freed rows are reused.
         let request =
             RolloutRequest { ends: &|tokens| tokens[tokens.len() - 1] % 16 == 0, ..request(&prompts, &sampling) };
         let expected = generate(&decoder, Some(&adapter), 1000, &request);
@@ -195,15 +195,12 @@ fn the_tokens_do_not_depend_on_the_schedule() {
         got.reverse();
         assert_eq!(got, expected, "prompts in reverse order");
         let more = generate(&decoder, Some(&adapter), 7, &RolloutRequest { num_generations: 6, ..request });
-        assert!(
-            more.iter().zip(&expected).all(|(more, group)| more[..4] == group[..]),
-            "more completions of each prompt"
-        );
+        assert!(more.iter().zip(&expected).all(|(more, group)| more[..4] == group[..]), "more completions per prompt");
     }
 }
 
 #[test]
-fn completions_differ_by_completion_step_and_seed() {
+fn completions_differ_by_index_step_and_seed() {
     let config = small();
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
@@ -247,7 +244,7 @@ fn recorded_log_probabilities_are_the_recomputed_ones() {
     }
 }
 
-/// Stopping cuts a completion short and changes nothing before the cut.
+/// Stopping truncates a completion and does not change the tokens before.
 #[test]
 fn completions_end_at_the_first_reason() {
     let config = small();
@@ -278,14 +275,14 @@ fn completions_end_at_the_first_reason() {
     }
     assert!(
         by_token > 0 && by_string > 0 && by_length > 0,
-        "{by_token}, {by_string}, {by_length}: a case is not tested"
+        "{by_token}, {by_string}, {by_length}: a case does not occur"
     );
 
     let one = generate(&decoder, None, 6, &RolloutRequest { max_completion_length: 1, ..whole });
     assert!(one.iter().flatten().zip(unstopped.iter().flatten()).all(|(one, whole)| one.tokens == whole.tokens[..1]));
 }
 
-/// Counts the questions "cancelled?", says yes to one of them, and keeps every token it is told of.
+/// Counts the calls of `cancelled`, returns true for one of them, and stores every reported token.
 #[derive(Default)]
 struct Impatient {
     asked: usize,
@@ -311,23 +308,23 @@ fn a_watch_receives_every_token_and_can_stop_the_engine() {
     let request = request(&prompts, &sampling);
     let mut engine = CpuEngine { decoder: &decoder, max_rows: 6 };
     let mut patient = Impatient::default();
-    let groups = engine.generate(None, &request, &mut patient).unwrap().expect("nobody cancelled");
+    let groups = engine.generate(None, &request, &mut patient).unwrap().expect("the request was canceled");
     for (prompt, group) in groups.iter().enumerate() {
         for (completion, got) in group.iter().enumerate() {
             assert_eq!(patient.told[&(prompt, completion)], got.tokens);
         }
     }
-    assert!(patient.asked >= 24, "asked only {} times", patient.asked);
+    assert!(patient.asked >= 24, "called only {} times", patient.asked);
 
     for patience in [0, 1, 10] {
         let mut impatient = Impatient { patience: Some(patience), ..Impatient::default() };
         assert_eq!(engine.generate(None, &request, &mut impatient).unwrap(), None);
-        assert_eq!(impatient.asked, patience + 1, "it went on after being cancelled");
+        assert_eq!(impatient.asked, patience + 1, "it continued after being canceled");
         assert!(impatient.told.values().all(|tokens| tokens.len() <= patience + 1));
     }
 }
 
-/// Groups as they are told of, each with the number of tokens that had been drawn by then.
+/// Groups as they are reported, each with the number of tokens sampled by then.
 #[derive(Default)]
 struct Groups {
     drawn: usize,
@@ -351,7 +348,7 @@ fn a_group_is_reported_when_its_last_completion_has_ended() {
     let request = request(&prompts, &sampling);
     // As many rows as a group has completions: one group after the other, 4 completions of 24 tokens each.
     let (mut engine, mut watch) = (CpuEngine { decoder: &decoder, max_rows: 4 }, Groups::default());
-    let groups = engine.generate(None, &request, &mut watch).unwrap().expect("nobody cancelled");
+    let groups = engine.generate(None, &request, &mut watch).unwrap().expect("the request was canceled");
     let expected: Vec<_> = groups.into_iter().enumerate().map(|(i, group)| (i, 96 * (i + 1), group)).collect();
     assert_eq!(watch.told, expected);
 }
@@ -375,7 +372,7 @@ fn named_tensors(config: &ModelConfig) -> BTreeMap<String, Tensor> {
     config.tensors().into_iter().map(tensor).collect()
 }
 
-/// Greedy decoding over caches takes the tokens that the slow twin, which has none, finds most probable.
+/// Greedy decoding with caches selects the tokens that the slow reference without caches finds most probable.
 #[test]
 fn greedy_tokens_are_the_most_probable_of_the_reference_decoder() {
     for config in [small(), large()] {
@@ -392,7 +389,7 @@ fn greedy_tokens_are_the_most_probable_of_the_reference_decoder() {
     }
 }
 
-/// A decoder that others wrote: candle-transformers' Qwen2 on the same weights.
+/// An independent decoder: candle-transformers' Qwen2 with the same weights.
 #[test]
 fn logits_are_those_of_candle_transformers() {
     let config = small();

@@ -1,4 +1,4 @@
-//! The scheduler of rollouts, with a device that draws what a script says.
+//! The rollout scheduler, with a device that samples scripted tokens.
 
 use anyhow::Result;
 use rft::rng::{Purpose, Stream};
@@ -12,13 +12,13 @@ const SAMPLING: Sampling = Sampling::plain(1.0);
 const SEED: u64 = 5;
 const STEP: u64 = 2;
 
-/// A device without a model. It writes down what it is asked to do.
+/// A device without a model. It records its calls.
 struct Scripted {
     rows: usize,
     prompts: usize,
-    /// Tokens of a row that it draws at once.
+    /// Number of tokens of a row that it samples at once.
     steps: usize,
-    /// The tokens of each completion, by the key of its random numbers. After them it draws zeros.
+    /// The tokens of each completion, by the key of its random numbers. After them it samples zeros.
     script: HashMap<[u32; 2], Vec<u32>>,
     /// Keys of the prompts by slot.
     held: HashMap<usize, u64>,
@@ -45,7 +45,7 @@ impl Scripted {
         row.push(token, -(row.tokens.len() as f32));
     }
 
-    /// The prompt slots and slots of rows, with the number of their tokens.
+    /// The prompt slots and slots of rows, with their numbers of tokens.
     fn show(rows: &[DecodingRow]) -> String {
         rows.iter().map(|row| format!(" {}/{}:{}", row.prompt_slot, row.slot, row.tokens.len())).collect()
     }
@@ -76,9 +76,9 @@ impl Decode for Scripted {
     fn start(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         for row in &mut *rows {
             assert!(row.slot < self.rows && row.tokens.is_empty());
-            assert!(self.held.contains_key(&row.prompt_slot), "its prompt is there");
+            assert!(self.held.contains_key(&row.prompt_slot), "its prompt is missing");
         }
-        // One that decodes a step at a time draws the first tokens here, and others with the next steps.
+        // A device that decodes one step at a time samples the first tokens here, others with the next steps.
         if self.steps == 1 {
             rows.iter_mut().for_each(|row| self.draw(row));
         }
@@ -90,7 +90,7 @@ impl Decode for Scripted {
         let mut slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
         slots.sort_unstable();
         slots.dedup();
-        assert_eq!(slots.len(), rows.len(), "no two rows have one slot");
+        assert_eq!(slots.len(), rows.len(), "two rows have the same slot");
         let first_new = rows.iter().position(|row| row.tokens.is_empty()).unwrap_or(rows.len());
         assert!(rows[first_new..].iter().all(|row| row.tokens.is_empty()), "new rows are the last ones");
         for row in rows {
@@ -101,7 +101,7 @@ impl Decode for Scripted {
     }
 }
 
-/// Writes down what it is told of, and cancels when it is asked for the `patience`th time.
+/// Records its events, and cancels when `cancelled` is called for the `patience`th time.
 #[derive(Default)]
 struct Told {
     events: Vec<String>,
@@ -144,7 +144,7 @@ fn request(prompts: &[Prompt], num_generations: usize) -> RolloutRequest<'_> {
 
 fn run(device: &mut Scripted, request: &RolloutRequest) -> (Vec<Vec<Completion>>, Told) {
     let mut told = Told::default();
-    let groups = schedule::generate(device, request, &mut told).unwrap().expect("nobody cancelled");
+    let groups = schedule::generate(device, request, &mut told).unwrap().expect("the request was canceled");
     (groups, told)
 }
 
@@ -160,7 +160,7 @@ fn lengths(groups: &[Vec<Completion>]) -> Vec<Vec<usize>> {
 }
 
 #[test]
-fn a_freed_row_is_refilled_at_once_after_many_steps() {
+fn a_freed_row_is_reused_at_once_after_several_steps() {
     let prompts = prompts(2);
     let request = request(&prompts, 3);
     let mut device = Scripted::new([2, 2, 2], &request, growing);
@@ -183,9 +183,10 @@ fn a_freed_row_is_refilled_at_once_after_many_steps() {
     assert_eq!(told.asked, 5);
 }
 
-/// With a single step a row that has ended is retired after the next refill. What a watch hears on the CPU is in this order.
+/// With a single step, a row that has ended is retired after the next refill. On the CPU, a watch receives events in
+/// this order.
 #[test]
-fn a_freed_row_is_refilled_a_step_later_after_a_single_one() {
+fn a_freed_row_is_reused_a_step_later_after_a_single_step() {
     let prompts = prompts(2);
     let request = request(&prompts, 3);
     let mut device = Scripted::new([2, 2, 1], &request, growing);
@@ -220,7 +221,7 @@ fn a_prompt_waits_for_a_slot_though_rows_are_free() {
     assert_eq!(device.calls, calls);
 }
 
-/// What a device has drawn past the end is neither returned nor told of.
+/// Tokens that a device samples after the end are neither returned nor reported.
 #[test]
 fn a_completion_is_cut_at_the_first_reason_to_end() {
     let prompts = prompts(1);
@@ -233,7 +234,7 @@ fn a_completion_is_cut_at_the_first_reason_to_end() {
             &[1, 2, 3, 4, 5, 6, EOS],
             &[1, 2, 3, 4, 5, EOS],
             &[EOS, EOS],
-            // The second part of the stop string comes with other steps than the first.
+            // The second part of the stop string is sampled in other steps than the first.
             &[1, 2, 3, 4, 7, 7],
         ];
         lines[completion].to_vec()
@@ -263,7 +264,7 @@ fn a_completion_is_cut_at_the_first_reason_to_end() {
 }
 
 #[test]
-fn what_ends_at_its_first_token_is_not_decoded() {
+fn a_completion_that_ends_at_its_first_token_is_not_decoded() {
     let prompts = prompts(3);
     let whole = request(&prompts, 2);
     for (request, tokens) in [
@@ -274,10 +275,10 @@ fn what_ends_at_its_first_token_is_not_decoded() {
         let mut device = Scripted::new([2, 3, 1], &request, tokens);
         let (groups, _) = run(&mut device, &request);
         assert_eq!(lengths(&groups), [[1, 1]; 3]);
-        // A prompt takes the slot of the one before it.
+        // A prompt uses the slot of the previous one.
         assert_eq!(device.calls, ["prefill 100 in 0", "prefill 101 in 0", "prefill 102 in 0"]);
 
-        // Where first tokens are drawn with the steps that follow, those are for nothing.
+        // If first tokens are sampled with the following steps, those steps are wasted.
         let mut device = Scripted::new([2, 3, 4], &request, tokens);
         let (again, told) = run(&mut device, &request);
         assert_eq!(again, groups);
@@ -286,7 +287,7 @@ fn what_ends_at_its_first_token_is_not_decoded() {
 }
 
 #[test]
-fn nothing_is_done_after_a_cancellation() {
+fn nothing_is_done_after_canceling() {
     let prompts = prompts(2);
     let request = request(&prompts, 3);
     for (patience, calls, events) in [(1, 0, 0), (2, 2, 3), (3, 4, 9), (4, 5, 15), (5, 6, 17)] {

@@ -5,10 +5,10 @@ use crate::device::on_device;
 use std::path::Path;
 use std::process::Command;
 
-/// Groups of checks that are no single operations.
+/// Groups of checks of more than a single operation.
 const WHOLE: [&str; 5] = ["decoder", "checkpointing", "rollout", "memory", "training"];
 
-/// What the self-test prints of these groups, one JSON object a check.
+/// The output of the self-test for these groups, one JSON object per check.
 fn selftest(groups: &[String], settings: &[(&str, &str)], more: &[&str]) -> Option<String> {
     let folder = folder();
     let mut command = on_device(folder.path(), settings)?;
@@ -36,8 +36,8 @@ fn all_checks_pass() {
     }
 }
 
-/// A kernel whose bits depend on which thread comes first lacks a barrier. Buffers end where memory ends, in one of the orders,
-/// so that nothing is read or written past them.
+/// If a kernel's bits depend on which thread comes first, it lacks a barrier. In one of the orders, buffers end where
+/// memory ends, so that nothing is read or written past them.
 #[test]
 fn results_do_not_depend_on_the_order_of_threads() {
     let operations: Vec<String> = groups().into_iter().filter(|name| !WHOLE.contains(&name.as_str())).collect();
@@ -51,7 +51,7 @@ fn results_do_not_depend_on_the_order_of_threads() {
 #[test]
 fn planted_faults_fail_in_their_group() {
     let folder = folder();
-    // Builds the device, or skips.
+    // Builds the device, or skips the test.
     let Some(_) = on_device(folder.path(), &[]) else { return };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/planted-faults.sh");
     let mut command = Command::new(script);

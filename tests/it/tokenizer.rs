@@ -1,4 +1,4 @@
-//! A GGUF file's metadata give the tokenizer that `tokenizer.json` gives.
+//! A GGUF file's metadata gives the same tokenizer as `tokenizer.json`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::require::{file, models};
 
-/// Words the small vocabulary knows, spelt in the byte-level alphabet.
+/// Words in the small vocabulary, written in the byte-level alphabet.
 const WORDS: [&str; 12] = ["the", "Ġthe", "Ġquestion", "12", "Ġ1", "123", "ĊĊ", "Ġsystem", "'s", "Ã©", "ĠĠ", "Ġ("];
 const ADDED: [(&str, bool); 5] = [
     ("<|endoftext|>", true),
@@ -18,7 +18,7 @@ const ADDED: [(&str, bool); 5] = [
     ("<|fim_prefix|>", false),
 ];
 
-/// The byte-level alphabet, the words with the merges that make them, and the added tokens.
+/// The byte-level alphabet, the words with the merges that form them, and the added tokens.
 fn small_vocabulary() -> (Vec<String>, Vec<String>) {
     let mut alphabet: Vec<String> =
         tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().map(String::from).collect();
@@ -49,7 +49,7 @@ fn small_gguf(pre: &str) -> GgufTokenizer {
     GgufTokenizer { tokens, merges, token_types, pre: pre.to_owned(), ..GgufTokenizer::default() }
 }
 
-/// A `tokenizer.json` of the same vocabulary, in the form the models' authors publish.
+/// A `tokenizer.json` of the same vocabulary, in the form that the models' authors publish.
 fn small_json(normalizer: serde_json::Value, pre_tokenizer: serde_json::Value, ignore_merges: bool) -> Tokenizer {
     let (tokens, merges) = small_vocabulary();
     let vocabulary: serde_json::Map<_, _> = tokens.iter().enumerate().map(|(id, it)| (it.clone(), json!(id))).collect();
@@ -120,7 +120,7 @@ fn gguf_metadata_give_the_tokenizer_of_the_json_file() {
             assert_eq!(ids(&saved, text), ids(published, text), "{pre} {text:?} after saving");
         }
     }
-    // The kinds do differ: so many digits make a word.
+    // The kinds do differ: in the maximum number of digits of a word.
     let lengths = kinds.each_ref().map(|(_, tokenizer)| tokenizer.encode("the 123").len());
     assert_eq!(lengths, [5, 3, 5]);
 }
@@ -151,7 +151,7 @@ fn a_stream_gives_whole_characters_and_loses_nothing() {
     }
     assert_eq!(seen + &stream.finish(), text);
 
-    // An answer cut within a character ends in a replacement character.
+    // A completion truncated within a character ends in a replacement character.
     let smile = tokenizer.encode("the🙂");
     let mut stream = tokenizer.stream();
     let seen: String = smile[..smile.len() - 1].iter().map(|&id| stream.push(id)).collect();
@@ -159,7 +159,7 @@ fn a_stream_gives_whole_characters_and_loses_nothing() {
 }
 
 #[test]
-fn a_text_starts_with_bos_only_where_the_model_wants_it() {
+fn a_text_starts_with_bos_only_if_the_model_expects_it() {
     let gguf = |add_bos| GgufTokenizer { bos: Some(0), add_bos, ..small_gguf("qwen2") };
     assert_eq!(Tokenizer::from_gguf(gguf(true)).unwrap().bos(), Some(0));
     assert_eq!(Tokenizer::from_gguf(gguf(false)).unwrap().bos(), None);
@@ -167,7 +167,7 @@ fn a_text_starts_with_bos_only_where_the_model_wants_it() {
 }
 
 #[test]
-fn tokenizers_that_cannot_be_built_are_refused() {
+fn tokenizers_that_cannot_be_built_are_an_error() {
     let message = |gguf| format!("{:#}", Tokenizer::from_gguf(gguf).err().unwrap());
     assert!(
         message(GgufTokenizer { pre: "mystery".to_owned(), ..small_gguf("") })

@@ -25,7 +25,7 @@ pub fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
     if several {
         header.extend(["pass@k", "maj@k"]);
     }
-    header.extend(["cut off", "no answer", "undecided", "tokens", "tokens/s"]);
+    header.extend(["truncated", "no answer", "undecided", "tokens", "tokens/s"]);
     table.set_header(header);
     for (it, speed) in all {
         let mut row = vec![it.benchmark.clone(), questions(it), estimate(&it.accuracy)];

@@ -1,7 +1,7 @@
 //! The decoder of Qwen2, Qwen3 and Llama: weights, a forward and a backward made of the functions in [`crate::ops`].
 //!
-//! There is no autograd: the gradient pass is a loop over the blocks in reverse order, and checkpointing means not
-//! keeping what a block saved.
+//! There is no autograd: the gradient pass is a loop over the blocks in reverse order, and with checkpointing a block's
+//! saved values are dropped and recomputed.
 
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
@@ -16,23 +16,24 @@ use crate::ops::rope::RopeTable;
 use crate::ops::{qk_norm, rms_norm, swiglu};
 use anyhow::{Result, ensure};
 
-/// How the values between two operations are kept.
+/// How values are stored between two operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     F32,
-    /// Rounded to bf16 where the CUDA path stores bf16. The self-test computes with it how far rounding alone goes.
+    /// Rounded to bf16 wherever the CUDA path stores bf16. The self-test uses this to measure the effect of rounding
+    /// alone.
     Bf16,
 }
 
 impl Precision {
-    /// Rounds values that are kept.
+    /// Rounds stored values.
     pub fn round(self, values: &mut [f32]) {
         if self == Self::Bf16 {
             values.iter_mut().for_each(|value| *value = half::bf16::from_f32(*value).to_f32());
         }
     }
 
-    /// Attention over a pack, whose weights are values that are kept too.
+    /// Attention over a pack. Its weights are rounded like stored values.
     fn attend(self, heads: Heads, qkv: &[f32], pack: &Pack) -> (Vec<f32>, Vec<f32>) {
         match self {
             Self::F32 => attention::forward(heads, qkv, &pack.parts),
@@ -49,7 +50,7 @@ impl Precision {
 /// The frozen weights of a decoder, in f32.
 pub struct CpuDecoder {
     pub config: ModelConfig,
-    /// F32, unless the self-test asks for something else.
+    /// F32, unless the self-test requests another precision.
     pub precision: Precision,
     /// (vocabulary, hidden)
     embedding: Vec<f32>,
@@ -74,7 +75,7 @@ struct CpuBlock {
     down: Linear,
 }
 
-/// A finished forward pass.
+/// A completed forward pass.
 pub struct Activations {
     /// After the last norm: (rows, hidden)
     pub hidden: Vec<f32>,
@@ -108,12 +109,12 @@ struct BlockActivations {
 }
 
 impl CpuDecoder {
-    /// Reads the weights. `positions` bounds the length of prompt and completion together.
+    /// Reads the weights. `positions` is the maximum length of prompt and completion together.
     pub fn load(config: ModelConfig, weights: &dyn Weights, positions: usize) -> Result<Self> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         ensure!(
             positions <= config.max_position_embeddings,
-            "prompt and completion may take {positions} tokens together, and the model was made for {}\n\
+            "the maximum length of prompt and completion together is {positions} tokens, but the model supports {}\n\
              hint: lower `rollout.max_prompt_length` or `rollout.max_completion_length`",
             config.max_position_embeddings
         );
@@ -138,13 +139,13 @@ impl CpuDecoder {
         self.config.heads()
     }
 
-    /// Bytes of one read of the weights that a decode step needs.
+    /// Bytes of the weights that a decode step reads.
     pub fn weight_bytes(&self) -> usize {
         let block = |b: &CpuBlock| [&b.qkv, &b.o, &b.gate_up, &b.down].iter().map(|l| l.weight.len()).sum::<usize>();
         4 * (self.blocks.iter().map(block).sum::<usize>() + self.head.len())
     }
 
-    /// Hidden rows (rows, hidden), after the last norm, of `tokens` at `positions`. `attend` is given a block's index
+    /// Hidden rows (rows, hidden), after the last norm, of `tokens` at `positions`. `attend` receives a block's index
     /// and its q, k and v (rows, qkv_width) with positions applied, and returns the outputs (rows, out_width): over a
     /// cache, or over the rows themselves.
     pub fn infer(
@@ -182,10 +183,11 @@ impl CpuDecoder {
         Activations { hidden: self.precision.rounded(hidden), last: (x, scales), blocks }
     }
 
-    /// Adds the adapter's gradients to `grads`, laid out as its parameters, from that of `activations.hidden`.
+    /// Adds the adapter's gradients to `grads`, in the layout of its parameters, from the gradient of
+    /// `activations.hidden`.
     ///
     /// # Panics
-    /// When the forward pass kept nothing.
+    /// If the forward pass kept nothing.
     pub fn backward(
         &self,
         adapter: &Adapter,
@@ -207,7 +209,7 @@ impl CpuDecoder {
                     let attend = |qkv: &[f32]| self.precision.attend(self.heads(), qkv, pack);
                     block.forward(self, Some((lora, &adapter.params)), input, &pack.positions, attend).1
                 }
-                SavedBlock::Nothing => panic!("a backward pass needs a forward pass that kept something"),
+                SavedBlock::Nothing => panic!("a backward pass needs the values that a forward pass kept"),
             };
             dx = block.backward(self, lora, &adapter.params, saved, pack, dx, grads);
         }
@@ -310,7 +312,7 @@ impl CpuBlock {
     }
 
     /// `d_out` (rows, hidden) -> gradient of the block's input; the adapter's gradients are added to `grads`.
-    #[allow(clippy::too_many_arguments, reason = "the operands of the chain rule")]
+    #[allow(clippy::too_many_arguments, reason = "all operands of the chain rule")]
     fn backward(
         &self,
         decoder: &CpuDecoder,

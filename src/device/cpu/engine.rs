@@ -1,4 +1,4 @@
-//! The CPU's side of rollouts: prompts and rows of the scheduler, with their keys and values.
+//! Rollouts on the CPU: prompts and rows of the scheduler, with their keys and values.
 
 use crate::device::cpu::decoder::CpuDecoder;
 use crate::model::lora::Adapter;
@@ -28,7 +28,7 @@ impl Engine for CpuEngine<'_> {
             adapter,
             sampling: request.sampling,
             max_rows: self.max_rows,
-            // A completion seldom needs the whole of a large bound, and a span grows when it does.
+            // A completion rarely uses all of a large maximum, and a span grows when necessary.
             capacity: request.max_completion_length.min(256),
             prompts: request.prompts.iter().map(|_| None).collect(),
             caches: Vec::new(),
@@ -37,32 +37,32 @@ impl Engine for CpuEngine<'_> {
     }
 }
 
-/// Most prompt tokens of one prefill.
+/// Maximum prompt tokens per prefill.
 const PREFILL_TOKENS: usize = 4096;
 
-/// Weights up to this size stay in the caches, and then threads share the rows of a step; larger ones are read from
-/// memory once for all rows, and threads share the columns.
+/// Weights up to this size stay in the caches, and then each thread computes some rows of a step; larger ones are read
+/// from memory once for all rows, and each thread computes some columns.
 const CACHED_WEIGHT_BYTES: usize = 16 << 20;
-/// Most rows that a thread takes at a time: enough for full tiles of the products, few enough to share out evenly.
+/// Maximum rows per thread at a time: enough for full tiles of the products, and few enough to distribute evenly.
 const ROWS_PER_TASK: usize = 32;
 
-/// One rollout: what is kept for the slots.
+/// One rollout: the data of the slots.
 struct CpuRollout<'a> {
     decoder: &'a CpuDecoder,
     adapter: Option<&'a Adapter>,
     sampling: &'a Sampling,
     max_rows: usize,
-    /// Tokens that the cache of a row has room for at first.
+    /// Initial capacity of a row's cache, in tokens.
     capacity: usize,
     /// By slot.
     prompts: Vec<Option<Prefix>>,
-    /// Keys and values of the rows' own tokens by slot, for the slots that have been in use: a span for each block.
+    /// Keys and values of the rows' own tokens by slot, for the slots that have been used: a span per block.
     caches: Vec<Vec<KvSpan>>,
 }
 
 /// A prefilled prompt.
 struct Prefix {
-    /// Keys and values, a span for each block.
+    /// Keys and values, a span per block.
     cache: Vec<KvSpan>,
     /// Logits of the first token of every completion: (vocabulary)
     logits: Vec<f32>,
@@ -118,7 +118,7 @@ impl Decode for CpuRollout<'_> {
             rows.len()
         };
         let mut caches: Vec<Option<&mut Vec<KvSpan>>> = caches.iter_mut().map(Some).collect();
-        let mut cache = |slot: usize| caches[slot].take().expect("no two rows have one slot");
+        let mut cache = |slot: usize| caches[slot].take().expect("no two rows have the same slot");
         let mut rows: Vec<_> = rows.iter_mut().map(|row| (cache(row.slot), row)).collect();
         rows.par_chunks_mut(chunk).for_each(|rows| decode(decoder, *adapter, sampling, prompts, rows));
         Ok(())
@@ -126,7 +126,7 @@ impl Decode for CpuRollout<'_> {
 }
 
 impl CpuRollout<'_> {
-    /// Runs prompts, packed, and keeps their keys, values and last logits.
+    /// Runs packed prompts, and keeps their keys, values and last logits.
     fn prefill_batch(&mut self, batch: &[(usize, &Prompt)]) {
         let (mut tokens, mut positions, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for (_, Prompt { ids, .. }) in batch {
@@ -167,7 +167,7 @@ fn draw(row: &mut DecodingRow, logits: &[f32], sampling: &Sampling) {
     row.push(token, logprob);
 }
 
-/// Draws the next token of every row, each with its cache.
+/// Samples the next token of every row, each with its cache.
 fn decode(
     decoder: &CpuDecoder,
     adapter: Option<&Adapter>,

@@ -8,12 +8,12 @@ use crate::model::pack::Pack;
 use crate::ops::head::{TokenGrad, TokenStats};
 use anyhow::Result;
 
-/// Learns on the CPU, in f32.
+/// Trains on the CPU, in f32.
 pub struct CpuLearner<'a> {
     decoder: &'a CpuDecoder,
     grads: Vec<f32>,
     norm: f64,
-    /// Of the last forward pass, with the gradient of its hidden rows.
+    /// The last forward pass, with the gradient of its hidden rows.
     pass: Option<(Activations, Vec<f32>)>,
 }
 

@@ -1,4 +1,4 @@
-//! The CPU: f32, the operations of [`crate::ops`].
+//! The CPU: f32, with the operations of [`crate::ops`].
 
 pub mod decoder;
 pub mod engine;

@@ -1,5 +1,5 @@
-//! The adapter on the device: master weights, gradient and moments in f32. What products read is a bf16 copy of the weights,
-//! which lies beside the frozen weights.
+//! The adapter on the device: master weights, gradient and moments in f32. Products read a bf16 copy of the weights,
+//! which is stored next to the frozen weights.
 
 use super::Gpu;
 use super::launch::{LaunchShape, launch};
@@ -12,20 +12,20 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 use std::cell::RefCell;
 
-/// All buffers are laid out as the host's `Adapter::params`.
+/// All buffers have the layout of the host's `Adapter::params`.
 pub struct DeviceAdapter {
     pub blocks: Vec<BlockLora>,
     pub params: Buffer<f32>,
     pub grads: Buffer<f32>,
     m: Buffer<f32>,
     v: Buffer<f32>,
-    /// Sums of squares by chunk, f64 in pairs of words.
+    /// Sums of squares by chunk, f64 as pairs of words.
     partial: Buffer<u64>,
     norm: Buffer<u64>,
-    /// Updates made, updates skipped, whether the last was made.
+    /// Number of applied updates, number of skipped updates, whether the last one was applied.
     step: Buffer<u32>,
     constants: Buffer<f32>,
-    /// The weights that the device has, as the host knows them.
+    /// The host's copy of the weights on the device.
     current: RefCell<Vec<f32>>,
     _arena: DeviceArena,
 }
@@ -51,7 +51,7 @@ impl DeviceAdapter {
         })
     }
 
-    /// Copies weights to the device, unless it has them already. Returns whether it did.
+    /// Copies weights to the device, unless they are already there. Returns whether it did.
     pub fn upload(&self, gpu: &Gpu, adapter: &Adapter) -> Result<bool> {
         let mut current = self.current.borrow_mut();
         let same = |(a, b): (&[f32], &[f32])| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
@@ -64,7 +64,7 @@ impl DeviceAdapter {
         Ok(true)
     }
 
-    /// Puts the weights beside the frozen ones, where products read them.
+    /// Writes the weights next to the frozen ones, where products read them.
     pub fn write_beside(&self, gpu: &Gpu, frozen: &Frozen) -> Result<()> {
         for (block, lora) in frozen.blocks.iter().zip(&self.blocks) {
             block.qkv.write_lora(gpu, &lora.qkv, self.params)?;
@@ -90,18 +90,18 @@ impl DeviceAdapter {
         Ok(())
     }
 
-    /// The moments as they are now.
+    /// The current moments.
     pub fn moments(&self, gpu: &Gpu, adamw: &mut AdamW) -> Result<()> {
         adamw.m = self.m.download(gpu)?;
         adamw.v = self.v.download(gpu)?;
         Ok(())
     }
 
-    /// Launches the sum of the gradient's squares and waits for it: the norm.
+    /// Launches the sum of the gradient's squares, waits for it, and returns the norm.
     pub fn gradient_norm(&self, gpu: &Gpu) -> Result<f64> {
         let len = self.grads.len();
         let chunks = len.div_ceil(CHUNK);
-        // SAFETY: a block for each chunk of the gradient.
+        // SAFETY: a block per chunk of the gradient.
         unsafe {
             launch!(
                 gpu, "adamw_squares", LaunchShape::new(chunks, 512);
@@ -112,14 +112,14 @@ impl DeviceAdapter {
         Ok(partial.into_iter().map(f64::from_bits).sum::<f64>().sqrt())
     }
 
-    /// One step of AdamW along the gradient whose squares were summed last. The weights that products read are as before, until
-    /// [`DeviceAdapter::write_beside`].
+    /// One step of AdamW with the gradient whose squares were summed last. The weights that products read do not change
+    /// until [`DeviceAdapter::write_beside`].
     pub fn optimizer_step(&self, gpu: &Gpu, hyper: &Hyper, max_norm: f64) -> Result<()> {
         let len = self.params.len();
         let chunks = self.partial.len();
         let [params, grads, m, v] = [self.params, self.grads, self.m, self.v].map(|buffer| buffer.at_least(len));
         let (step, constants) = (self.step.at_least(3), self.constants.at_least(4));
-        // SAFETY: one block reads the sums of all chunks; a thread for 8 values updates them.
+        // SAFETY: one block reads the sums of all chunks; a thread per 8 values updates them.
         unsafe {
             launch!(
                 gpu, "adamw_prepare", LaunchShape::new(1, 1024);

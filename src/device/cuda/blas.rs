@@ -1,7 +1,7 @@
-//! Matrix products by cuBLASLt: bf16 in, f32 sums, bf16 or f32 out.
+//! Matrix products with cuBLASLt: bf16 inputs, f32 sums, bf16 or f32 outputs.
 //!
 //! cuBLASLt works on column-major matrices, and a row-major matrix is its own transpose in column-major order. So
-//! C = A · B in rows is asked for as Cᵀ = Bᵀ · Aᵀ, with the operands swapped.
+//! row-major C = A · B is computed as Cᵀ = Bᵀ · Aᵀ, with the operands swapped.
 
 use super::choices::AlgorithmChoices;
 use super::element::Element;
@@ -21,10 +21,10 @@ use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Scratch memory for algorithms that split the sum; what NVIDIA advises for Hopper.
+/// Scratch memory for algorithms that split the sum; the size that NVIDIA recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
-/// Algorithms that are measured for a shape, how often each, and the share of the first one's time that another has to stay
-/// below.
+/// Number of algorithms measured for a shape, repetitions of each, and the maximum share of the first one's time for
+/// another to be chosen.
 const CANDIDATES: usize = 8;
 const REPETITIONS: usize = 5;
 const MARGIN: f32 = 0.98;
@@ -42,7 +42,7 @@ impl ProductOutput for f32 {
     const TYPE: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_32F;
 }
 
-/// A row-major matrix whose rows may lie in wider ones.
+/// A row-major matrix, possibly some columns of a wider one.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<T> {
     pub buffer: Buffer<T>,
@@ -58,34 +58,34 @@ impl<T: Element> Matrix<T> {
         Self { buffer, rows, columns, stride: columns, transposed: false }
     }
 
-    /// The same with rows that lie `stride` values apart.
+    /// The same with rows that are `stride` values apart.
     pub fn with_stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
 
-    /// The matrix read with rows and columns swapped; nothing is moved.
+    /// The transposed matrix; nothing is copied.
     pub fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, transposed: !self.transposed, ..self }
     }
 
-    /// `count` columns from `start` on.
+    /// `count` columns, starting at `start`.
     pub fn columns(self, start: usize, count: usize) -> Self {
         assert!(!self.transposed && start + count <= self.columns, "columns past the end of a matrix");
         Self { buffer: self.buffer.slice(start..self.buffer.len()), columns: count, ..self }
     }
 
-    /// Rows and their width, as they lie in memory.
+    /// Rows and their width, as stored in memory.
     fn lying(&self) -> (usize, usize) {
         if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
     }
 
-    /// Values that the buffer must have.
+    /// Minimum length of the buffer, in values.
     fn reach(&self) -> usize {
         let (lines, width) = self.lying();
         if lines == 0 { 0 } else { (lines - 1) * self.stride + width }
     }
 
-    /// Whether its rows are within the buffer, and none in the next.
+    /// Whether its rows are within the buffer and do not overlap.
     fn fits(&self) -> bool {
         self.lying().1 <= self.stride && self.reach() <= self.buffer.len()
     }
@@ -97,13 +97,13 @@ impl Matrix<bf16> {
         Matrix::new(x.buffer, rows, columns).with_stride(x.stride)
     }
 
-    /// `columns` values of `rows` rows, from value `start` of each on.
+    /// `columns` values of each of `rows` rows, starting at value `start`.
     pub fn behind(x: StridedRows, rows: usize, start: usize, columns: usize) -> Matrix<bf16> {
         Matrix::new(x.buffer.slice(start..x.buffer.len()), rows, columns).with_stride(x.stride)
     }
 }
 
-/// What distinguishes one product from another.
+/// The properties that distinguish one product from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProductShape {
     pub m: usize,
@@ -113,19 +113,19 @@ pub struct ProductShape {
     transposed: [bool; 2],
     adds: bool,
     f32_out: bool,
-    /// What the addresses of a, b, what is added and the output are multiples of, in bytes: 256 at most.
+    /// Alignment in bytes of the addresses of a, b, the added matrix and the output: 256 at most.
     alignments: [u32; 4],
 }
 
-/// Rows and operands begin at multiples of so many bytes: kernels for tensor cores want it.
+/// Rows and operands begin at multiples of this number of bytes: kernels for tensor cores require it.
 const ALIGNMENT: usize = 16;
 
-/// The largest power of two up to 256 that an address is a multiple of.
+/// The largest power of two up to 256 that divides an address.
 fn alignment(address: u64) -> u32 {
     1 << address.trailing_zeros().min(8)
 }
 
-/// As it is called in a file of choices: (m, k) · (k, n), which operands are transposed, the strides of all three, and the
+/// The key in a file of choices: (m, k) · (k, n), which operands are transposed, the strides of all three, and the
 /// alignments.
 impl fmt::Display for ProductShape {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -139,8 +139,9 @@ impl fmt::Display for ProductShape {
 }
 
 impl ProductShape {
-    /// The shape that an algorithm is chosen for: the same with the number of rows of a rounded up to 2ⁱ or 3 · 2ⁱ, so that the
-    /// rows of micro-batches, which are any number, do not need a choice each. The gradient of an adapter is a sum over them.
+    /// The shape for which an algorithm is chosen: the same with the number of rows of a rounded up to 2ⁱ or 3 · 2ⁱ,
+    /// because micro-batches can have any number of rows. For the gradient of an adapter, the rows are the depth of the
+    /// sum.
     fn class(self) -> Self {
         let rounded = |rows: usize| {
             let power = rows.next_power_of_two();
@@ -149,7 +150,7 @@ impl ProductShape {
         if self.transposed[0] { Self { k: rounded(self.k), ..self } } else { Self { m: rounded(self.m), ..self } }
     }
 
-    /// Values of the two operands and of the output, as they lie in memory.
+    /// Lengths of the two operands and of the output, as stored in memory.
     pub fn reach(&self) -> [usize; 3] {
         let matrix = |rows, columns, i: usize, transposed| {
             let whole = Matrix::<u8>::new(Buffer::NULL, rows, columns).with_stride(self.strides[i]);
@@ -160,7 +161,7 @@ impl ProductShape {
     }
 }
 
-/// A product as cuBLASLt describes it: the operation, and the layouts of its first and second operand and its output.
+/// A product as described to cuBLASLt: the operation, and the layouts of its first and second operand and its output.
 struct Description {
     product: sys::cublasLtMatmulDesc_t,
     layouts: [sys::cublasLtMatrixLayout_t; 3],
@@ -182,50 +183,53 @@ pub struct Blas {
     prepared: RefCell<BTreeMap<ProductShape, Prepared>>,
 }
 
-/// Whether there is a cuBLASLt to load.
+/// Whether cuBLASLt can be loaded.
 #[cfg(feature = "load-cuda")]
 pub fn library_is_present() -> bool {
-    // SAFETY: this opens the library and nothing else.
+    // SAFETY: this only opens the library.
     unsafe { sys::is_culib_present() }
 }
 
-/// A binary that links to cuBLASLt does not start without it.
+/// A binary that links to cuBLASLt would not start without it.
 #[cfg(not(feature = "load-cuda"))]
 pub fn library_is_present() -> bool {
     true
 }
 
 impl Blas {
-    /// For the GPU that is called `gpu`.
+    /// For the GPU with the name `gpu`.
     pub fn new(stream: Arc<CudaStream>, gpu: &str) -> Result<Self> {
-        ensure!(library_is_present(), "cuBLASLt was not found\nhint: `rft doctor` names the package that brings it");
+        ensure!(
+            library_is_present(),
+            "cuBLASLt was not found\nhint: run `rft doctor`, which names the package to install"
+        );
         let handle = result::create_handle().context("start cuBLASLt")?;
-        // SAFETY: the library is loaded, and the call takes nothing.
+        // SAFETY: the library is loaded, and the call has no arguments.
         let version = unsafe { sys::cublasLtGetVersion() };
         let choices = AlgorithmChoices::tuned(format!("{gpu}, cuBLASLt {version}"))?;
-        // SAFETY: only cuBLASLt reads and writes it.
-        let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.context("take memory for cuBLASLt")?;
+        // SAFETY: only cuBLASLt reads and writes this memory.
+        let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.context("allocate memory for cuBLASLt")?;
         Ok(Self { handle, stream, workspace, choices: RefCell::new(choices), prepared: RefCell::default() })
     }
 
-    /// What choices are for: the GPU's name and the library's version.
+    /// The key of the choices: the GPU's name and the library's version.
     pub fn setup(&self) -> String {
         self.choices.borrow().setup().to_owned()
     }
 
-    /// Works with these choices from now on.
+    /// Uses these choices from now on.
     pub fn set_choices(&self, choices: AlgorithmChoices) {
         self.choices.replace(choices);
         self.prepared.take();
     }
 
-    /// Works with the choices in a file and adds new ones to it; see [`AlgorithmChoices::keep_in`].
+    /// Uses the choices in a file and adds new ones to it; see [`AlgorithmChoices::keep_in`].
     pub fn keep_choices(&self, path: &Path) -> Result<Option<String>> {
         self.prepared.take();
         self.choices.borrow_mut().keep_in(path)
     }
 
-    /// The shapes of all products so far that algorithms are chosen for.
+    /// The shapes of all products so far for which algorithms are chosen.
     pub fn shapes(&self) -> BTreeSet<ProductShape> {
         self.prepared.borrow().keys().map(|shape| shape.class()).collect()
     }
@@ -235,7 +239,7 @@ impl Blas {
         self.multiply(1.0, a, b, None, to)
     }
 
-    /// `to = scale · a · b + plus`, summed in f32 and rounded once. Rows of `plus` lie as those of `to`, which it may be itself.
+    /// `to = scale · a · b + plus`, summed in f32 and rounded once. `plus` has the row stride of `to`, and may be `to`.
     pub fn add_product<T: ProductOutput>(
         &self,
         scale: f32,
@@ -270,7 +274,7 @@ impl Blas {
         );
         ensure!(
             a.fits() && b.fits() && to.fits() && Matrix { buffer: c, ..to }.fits(),
-            "a product ({m}, {k}) · ({k}, {n}) reads or writes past a buffer"
+            "a product ({m}, {k}) · ({k}, {n}) reads or writes past the end of a buffer"
         );
         let alignments = [a.buffer.pointer(), b.buffer.pointer(), c.pointer(), to.buffer.pointer()].map(alignment);
         let strides = [a.stride, b.stride, to.stride];
@@ -280,7 +284,7 @@ impl Blas {
                     .iter()
                     .zip([2, 2, size_of::<T>()])
                     .all(|(stride, size)| (stride * size).is_multiple_of(ALIGNMENT)),
-            "a product ({m}, {k}) · ({k}, {n}) of rows that do not begin at multiples of {ALIGNMENT} bytes"
+            "a product ({m}, {k}) · ({k}, {n}) has rows that are not aligned to {ALIGNMENT} bytes"
         );
         let shape = ProductShape {
             m,
@@ -308,7 +312,7 @@ impl Blas {
     /// d = alpha · a · b + beta · c.
     ///
     /// # Safety
-    /// The operands have to be as long as the description says.
+    /// The operands must have the lengths of the description.
     unsafe fn issue(
         &self,
         description: &Description,
@@ -318,7 +322,7 @@ impl Blas {
     ) -> Result<()> {
         let Description { product, layouts: [first, second, out], .. } = description;
         let workspace = self.workspace.device_ptr(&self.stream).0;
-        // SAFETY: the descriptors are live, and the caller vouches for the operands.
+        // SAFETY: the descriptors are live, and the caller guarantees the lengths of the operands.
         unsafe {
             result::matmul(
                 self.handle,
@@ -342,7 +346,7 @@ impl Blas {
         .context("multiply matrices on the GPU")
     }
 
-    /// Takes the algorithm that was chosen for the shape's class, or chooses cuBLASLt's first suggestion.
+    /// Uses the algorithm that was chosen for the shape's class, or chooses cuBLASLt's first suggestion.
     fn prepare(&self, shape: ProductShape) -> Result<Prepared> {
         let (description, class) = (Description::new(shape)?, shape.class());
         let name = class.to_string();
@@ -356,17 +360,17 @@ impl Blas {
             }
         };
         let chosen = sys::cublasLtMatmulAlgo_t { data: chosen };
-        // An algorithm may be for the class and not for fewer rows.
+        // An algorithm may work for the class and not for fewer rows.
         let algorithm = if self.can(&description, &chosen) { chosen } else { self.suggestions(&description, 1)?[0] };
         Ok(Prepared { description, algorithm })
     }
 
-    /// cuBLASLt's suggestions, at most `most` and at least one: the one that it expects to be the fastest comes first.
+    /// cuBLASLt's suggestions, at most `most` and at least one: the one that it expects to be fastest comes first.
     fn suggestions(&self, description: &Description, most: usize) -> Result<Vec<sys::cublasLtMatmulAlgo_t>> {
         let Description { product, layouts: [first, second, out], .. } = *description;
         let preference = result::create_matmul_pref()?;
         let workspace = WORKSPACE;
-        // Sums that are split are added up in f32; in the output's bf16 every part would be rounded.
+        // Partial sums are added in f32; in the output's bf16 each one would be rounded.
         let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         // cuBLASLt's first operand is b.
         let [a, b, c, d] = description.alignments;
@@ -378,8 +382,8 @@ impl Blas {
         ];
         let mut found: Vec<sys::cublasLtMatmulHeuristicResult_t> = Vec::with_capacity(most);
         let mut count = 0;
-        // SAFETY: the attributes are a size, and a mask and alignments of 32 bits; all handles are live; the vector has room for `most` results,
-        // of which `count` were written.
+        // SAFETY: the attributes are a size, and a mask and alignments of 32 bits; all handles are live; the vector has
+        // room for `most` results, of which `count` were written.
         unsafe {
             result::set_matmul_pref_attribute(
                 preference,
@@ -410,20 +414,20 @@ impl Blas {
                 &mut count,
             );
             result::destroy_matmul_pref(preference)?;
-            status.result().context("ask cuBLASLt for an algorithm")?;
+            status.result().context("request an algorithm from cuBLASLt")?;
             found.set_len(count as usize);
         }
         let works = |it: &sys::cublasLtMatmulHeuristicResult_t| it.state.result().is_ok();
         let algorithms: Vec<_> = found.iter().filter(|it| works(it)).map(|it| it.algo).collect();
-        ensure!(!algorithms.is_empty(), "cuBLASLt has no algorithm for it");
+        ensure!(!algorithms.is_empty(), "cuBLASLt has no algorithm for this product");
         Ok(algorithms)
     }
 
-    /// Whether an algorithm works for a product and needs no more scratch memory than there is.
+    /// Whether an algorithm works for a product and does not need more scratch memory than is available.
     fn can(&self, description: &Description, algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
         let Description { product, layouts: [first, second, out], .. } = *description;
         let mut found = MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::uninit();
-        // SAFETY: all handles are live, and the result was written where the status is success.
+        // SAFETY: all handles are live, and the result is written if the status is success.
         unsafe {
             let status = sys::cublasLtMatmulAlgoCheck(
                 self.handle,
@@ -439,9 +443,9 @@ impl Blas {
         }
     }
 
-    /// Measures up to [`CANDIDATES`] algorithms for a shape and chooses the fastest. Another than the first suggestion has to be
-    /// faster by a margin, so that chance does not choose. `operands` are as long as [`ProductShape::reach`] says; `before` comes
-    /// before each measurement.
+    /// Measures up to [`CANDIDATES`] algorithms for a shape and chooses the fastest. To replace the first suggestion,
+    /// another one must be faster by a margin, so that the choice is not random. `operands` have the lengths of
+    /// [`ProductShape::reach`]; `before` runs before each measurement.
     pub fn tune(
         &self,
         shape: ProductShape,
@@ -450,7 +454,10 @@ impl Blas {
     ) -> Result<Tuned> {
         let [a, b, c] = shape.reach();
         let bytes = c * if shape.f32_out { 4 } else { 2 };
-        ensure!(a <= operands.0.len() && b <= operands.1.len() && bytes <= 4 * operands.2.len(), "operands too short");
+        ensure!(
+            a <= operands.0.len() && b <= operands.1.len() && bytes <= 4 * operands.2.len(),
+            "the operands are too short"
+        );
         let at = [operands.0.pointer(), operands.1.pointer(), operands.2.pointer(), operands.2.pointer()];
         let beta = if shape.adds { 1.0 } else { 0.0 };
         let description = Description::new(shape)?;
@@ -459,7 +466,7 @@ impl Blas {
         let mut milliseconds = Vec::new();
         for algorithm in &algorithms {
             let mut best = f32::INFINITY;
-            // The first time loads the kernel.
+            // The first call loads the kernel.
             for repetition in 0..=REPETITIONS {
                 before()?;
                 let start = self.stream.record_event(timed)?;
@@ -477,13 +484,13 @@ impl Blas {
         Ok(Tuned { shape, milliseconds, chosen })
     }
 
-    /// Adds the choices to those that later runs begin with, and returns the file they are in.
+    /// Adds the choices to those that later runs start with, and returns the file that contains them.
     pub fn save_as_tuned(&self) -> Result<PathBuf> {
         self.choices.borrow().save_as_tuned()
     }
 }
 
-/// What was measured of a shape: the time of each suggestion, and which of them was chosen.
+/// The measurements for a shape: the time of each suggestion, and which of them was chosen.
 pub struct Tuned {
     pub shape: ProductShape,
     pub milliseconds: Vec<f32>,
@@ -494,7 +501,7 @@ impl Description {
     fn new(shape: ProductShape) -> Result<Self> {
         let f32_type = sys::cudaDataType_t::CUDA_R_32F;
         let bf16_type = sys::cudaDataType_t::CUDA_R_16BF;
-        // Rows and columns as they lie in memory, column-major.
+        // Rows and columns as stored in memory, column-major.
         let lying = |rows: usize, columns: usize, transposed: bool| {
             if transposed { (rows as u64, columns as u64) } else { (columns as u64, rows as u64) }
         };
@@ -526,7 +533,7 @@ impl Description {
 
 impl Drop for Description {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, destroyed once. Nothing can be done about an error here.
+        // SAFETY: created by `new`, destroyed once. An error here cannot be handled.
         unsafe {
             _ = result::destroy_matmul_desc(self.product);
             for layout in self.layouts {
@@ -539,7 +546,7 @@ impl Drop for Description {
 impl Drop for Blas {
     fn drop(&mut self) {
         self.prepared.take();
-        // SAFETY: nothing uses the handle any more. Nothing can be done about an error here.
+        // SAFETY: nothing uses the handle any more. An error here cannot be handled.
         _ = unsafe { result::destroy_handle(self.handle) };
     }
 }

@@ -1,36 +1,36 @@
-//! Which of cuBLASLt's algorithms multiplies matrices of which shape.
+//! The choice of cuBLASLt's algorithm for each shape of a matrix product.
 //!
-//! Another algorithm adds up in another order and gives other bits. So a choice that was made is kept: in the folder of the
-//! run, and, where `rft perf tune` measured the algorithms, in the user's cache, for runs that begin later.
+//! Another algorithm sums in another order and gives different bits. Therefore a choice is saved: in the folder of the
+//! run, and, if `rft perf tune` measured the algorithms, in the user's cache, for runs that start later.
 
 use crate::disk::{atomic, cache};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// An algorithm as cuBLASLt describes it. Its documentation allows to store it and to use it again with the same version of
-/// the library (`cublasLtMatmulAlgo_t`).
+/// An algorithm as cuBLASLt describes it. According to its documentation it can be stored and used again with the same
+/// version of the library (`cublasLtMatmulAlgo_t`).
 pub type Algorithm = [u64; 8];
 
-/// A file: for each GPU and library, for each shape of a product, an algorithm in hexadecimal digits.
+/// A file: for each GPU and library version, for each shape of a product, an algorithm in hexadecimal digits.
 type ChoicesFile = BTreeMap<String, BTreeMap<String, String>>;
 
-/// The choices for one GPU and library.
+/// The choices for one GPU and library version.
 pub struct AlgorithmChoices {
     /// The GPU's name and the library's version.
     setup: String,
     algorithms: BTreeMap<String, Algorithm>,
-    /// Where every new choice is written at once.
+    /// The file to which every new choice is written immediately.
     file: Option<PathBuf>,
 }
 
 impl AlgorithmChoices {
-    /// None yet.
+    /// No choices yet.
     pub fn new(setup: String) -> Self {
         Self { setup, algorithms: BTreeMap::new(), file: None }
     }
 
-    /// Those that `rft perf tune` has measured, if it has.
+    /// The choices that `rft perf tune` has measured, if there are any.
     pub fn tuned(setup: String) -> Result<Self> {
         let file = match tuned_file() {
             Some(path) => read(&path)?,
@@ -54,8 +54,8 @@ impl AlgorithmChoices {
         self.file.as_deref().map_or(Ok(()), |path| self.write(path))
     }
 
-    /// Takes up the choices in a file, or begins the file with those there are; then writes every new one to it. Returns a warning
-    /// where the file is of another GPU or version of the library.
+    /// Uses the choices in a file, or creates the file with the current ones; then writes every new one to it. Returns
+    /// a warning if the file is from another GPU or version of the library.
     pub fn keep_in(&mut self, path: &Path) -> Result<Option<String>> {
         let file = read(path)?;
         let others = file.keys().next().cloned();
@@ -66,24 +66,24 @@ impl AlgorithmChoices {
         self.write(path)?;
         let warning = |others| {
             format!(
-                "began on {others}, continues on {}: the results will differ in their last bits from those without an interruption",
+                "started on {others}, resumed on {}: the results will differ in their last bits from those of an uninterrupted run",
                 self.setup
             )
         };
         Ok(others.filter(|_| !file.contains_key(&self.setup)).map(warning))
     }
 
-    /// Adds the choices to those of the user's cache, and returns where they are.
+    /// Adds the choices to those in the user's cache, and returns the path of the file.
     pub fn save_as_tuned(&self) -> Result<PathBuf> {
         let path =
-            tuned_file().context("no home folder is known\nhint: set XDG_CACHE_HOME to a folder for the choices")?;
+            tuned_file().context("no home folder was found\nhint: set XDG_CACHE_HOME to a folder for the choices")?;
         let folder = path.parent().context("the cache has a folder")?;
         std::fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
         self.write(&path)?;
         Ok(path)
     }
 
-    /// Writes the file with these choices; what it holds of other GPUs, libraries and shapes stays.
+    /// Writes the file with these choices; those of other GPUs, libraries and shapes are kept.
     fn write(&self, path: &Path) -> Result<()> {
         let mut file = read(path)?;
         let words = |algorithm: &Algorithm| algorithm.iter().map(|word| format!("{word:016x}")).collect();
@@ -100,20 +100,22 @@ fn tuned_file() -> Option<PathBuf> {
     cache::folder().map(|folder| folder.join("products.json"))
 }
 
-/// What a file holds; nothing where there is none.
+/// The contents of a file; empty if there is no file.
 fn read(path: &Path) -> Result<ChoicesFile> {
     let text = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(ChoicesFile::new()),
         text => text.with_context(|| format!("read `{}`", path.display()))?,
     };
-    serde_json::from_slice(&text)
-        .with_context(|| format!("parse `{}`\nhint: remove the file; the choices in it are made again", path.display()))
+    serde_json::from_slice(&text).with_context(|| {
+        format!("parse `{}`\nhint: remove the file; `rft` chooses the algorithms again", path.display())
+    })
 }
 
 fn parse(algorithms: &BTreeMap<String, String>) -> Result<BTreeMap<String, Algorithm>> {
     let algorithm = |(shape, text): (&String, &String)| {
-        let wrong =
-            || format!("the algorithm for `{shape}` is not 128 hexadecimal digits\nhint: remove the file it is in");
+        let wrong = || {
+            format!("the algorithm for `{shape}` is not 128 hexadecimal digits\nhint: remove the file that contains it")
+        };
         ensure!(text.len() == 128 && text.is_ascii(), wrong());
         let word = |i: usize| u64::from_str_radix(&text[16 * i..16 * (i + 1)], 16).with_context(wrong);
         let mut words = [0; 8];
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_goes_on_with_the_choices_in_its_file() {
+    fn a_run_resumes_with_the_choices_in_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("products.json");
         let mut run = choices("GPU X");
@@ -145,7 +147,7 @@ mod tests {
         assert_eq!(run.keep_in(&path).unwrap(), None);
         run.insert("b", SECOND).unwrap();
 
-        // Meanwhile other algorithms were measured to be faster.
+        // In the meantime, other algorithms were measured to be faster.
         let mut resumed = choices("GPU X");
         resumed.insert("a", SECOND).unwrap();
         resumed.insert("c", SECOND).unwrap();
@@ -154,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn another_gpu_is_told_of_and_leaves_the_choices_of_the_first() {
+    fn another_gpu_gives_a_warning_and_keeps_the_choices_of_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("products.json");
         choices("GPU X").keep_in(&path).unwrap();
         let mut other = choices("GPU Y");
         let warning = other.keep_in(&path).unwrap().unwrap();
-        assert!(warning.starts_with("began on GPU X, continues on GPU Y: the results will differ"), "{warning}");
+        assert!(warning.starts_with("started on GPU X, resumed on GPU Y: the results will differ"), "{warning}");
         other.insert("a", SECOND).unwrap();
         assert_eq!(choices("GPU Y").keep_in(&path).unwrap(), None);
         let mut first = choices("GPU X");

@@ -1,7 +1,8 @@
-//! The decoder on the device: a packed micro-batch forward and back, block by block, as `model::decoder` does it on the CPU.
+//! The decoder on the device: the forward and backward of a packed micro-batch, block by block, as in
+//! `device::cpu::decoder`.
 //!
-//! The residual stream is bf16, and products that end in it add to it what it was before (beta = 1), so that a sum is rounded
-//! once.
+//! The residual stream is bf16, and the products whose result is added to it add its previous value (beta = 1), so that
+//! a sum is rounded only once.
 
 use super::Gpu;
 use super::adapter::DeviceAdapter;
@@ -23,11 +24,11 @@ use half::bf16;
 pub struct CudaDecoder {
     pub config: ModelConfig,
     pub frozen: Frozen,
-    /// What the weights have beside them for an adapter.
+    /// The columns next to the weights for an adapter.
     lora: LoraColumns,
 }
 
-/// Where a block puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
+/// Where a block stores its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.
 #[derive(Clone, Copy)]
 pub struct KeyStore {
     pub cache: Cache,
@@ -60,7 +61,7 @@ impl CudaDecoder {
         self.config.heads()
     }
 
-    /// As far as memory goes, with or without the adapter.
+    /// The sizes that determine its memory, with or without the adapter.
     pub fn layout(&self, adapted: bool) -> MemoryLayout<'_> {
         MemoryLayout { config: &self.config, lora: if adapted { self.lora } else { LoraColumns::default() } }
     }
@@ -85,9 +86,9 @@ impl CudaDecoder {
         Ok(pass)
     }
 
-    /// Hidden rows after the last norm of packed prompts, whose keys and values go to the caches of the blocks: row r's to slot
-    /// `slots[r]`, cell `cells[r]`. They lie in memory from `arena`.
-    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and where everything goes")]
+    /// Hidden rows after the last norm of packed prompts, whose keys and values are written to the caches of the
+    /// blocks: row r's at slot `slots[r]`, cell `cells[r]`. The hidden rows are in memory from `arena`.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and all outputs")]
     pub fn prefill(
         &self,
         gpu: &Gpu,
@@ -110,9 +111,9 @@ impl CudaDecoder {
         move |_, saved| ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)
     }
 
-    /// From the tokens to the hidden rows after the last norm. `attend` is given a block's index and its q, k and v with
-    /// positions applied, and leaves what attention gives: over a cache, or over the rows themselves.
-    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and where everything goes")]
+    /// From the tokens to the hidden rows after the last norm. `attend` receives a block's index and its q, k and v
+    /// with positions applied, and writes the attention outputs: over a cache, or over the rows themselves.
+    #[allow(clippy::too_many_arguments, reason = "the device, its memory, and all outputs")]
     pub fn through_blocks(
         &self,
         gpu: &Gpu,
@@ -134,7 +135,8 @@ impl CudaDecoder {
         ops::rms_norm(gpu, last, self.frozen.norm, to, pass.scales, rows, hidden, self.eps())
     }
 
-    /// Adds the adapter's gradients, from that of the hidden rows of `pass`, which kept what `keep` says and is overwritten.
+    /// Adds the adapter's gradients, from those of the hidden rows of `pass`, which kept values as in `keep` and is
+    /// overwritten.
     #[allow(clippy::too_many_arguments, reason = "the device, its memory, and the operands of the chain rule")]
     pub fn backward(
         &self,
@@ -146,7 +148,7 @@ impl CudaDecoder {
         keep: Keep,
         d_hidden: Buffer<bf16>,
     ) -> Result<()> {
-        assert!(keep != Keep::Nothing, "a backward pass needs a forward pass that kept something");
+        assert!(keep != Keep::Nothing, "a backward pass needs the values that a forward pass kept");
         let (rows, hidden, layers) = (pack.rows, self.config.hidden_size, self.frozen.blocks.len());
         let back = self.layout(true).backward(arena, rows, keep)?;
         back.dx.buffer.zero(gpu)?;
@@ -187,7 +189,7 @@ impl CudaDecoder {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let BlockWork { normed, activated } = *work;
         let plain = |x| StridedRows::plain(x, hidden);
-        // What an adapter has shrunk rows to that are written over before the backward.
+        // The adapter's x·Aᵀ for rows that are overwritten before the backward.
         let keep = |from: StridedRows, layer: &CudaLinear, to: Buffer<bf16>| {
             let columns = if to.is_empty() { 0 } else { layer.lora };
             ops::copy_columns(gpu, from, layer.inputs, to, rows, columns)
@@ -213,7 +215,7 @@ impl CudaDecoder {
         keep(activated, &block.down, saved.down_shrunk)
     }
 
-    /// Turns the gradient of the block's output in `back.dx` into that of its input.
+    /// Replaces the gradient of the block's output in `back.dx` by that of its input.
     #[allow(clippy::too_many_arguments, reason = "the operands of the chain rule")]
     fn block_backward(
         &self,
@@ -232,8 +234,8 @@ impl CudaDecoder {
         let Backward { dx: d, d_normed, d_activated, d_attended, d_qkv, .. } = *back;
         let kept = |shrunk: Buffer<bf16>, layer: &CudaLinear| Matrix::new(shrunk, rows, layer.lora);
 
-        // Each layer: the gradient of its input; what gives the gradient before that, and leaves the input in its place; then
-        // the gradients of the adapter, from the input and the gradient of the output.
+        // For each layer: the gradient of its input; the operation that gives the previous gradient and restores the
+        // input in place; then the gradients of the adapter, from the input and the gradient of the output.
         block.down.input_gradient(gpu, d, rows, d_activated)?;
         ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
         let (activated, shrunk) = (StridedRows::plain(d_activated, inner), kept(saved.down_shrunk, &block.down));

@@ -3,7 +3,7 @@
 use cudarc::driver::DeviceRepr;
 use half::bf16;
 
-/// What device memory may hold.
+/// Types that can be stored in device memory.
 pub trait Element: DeviceRepr + Copy + 'static {}
 impl Element for bf16 {}
 impl Element for f32 {}

@@ -1,9 +1,9 @@
-//! The GPU's side of rollouts: prompts and rows of the scheduler, in memory that was laid out beforehand.
+//! Rollouts on the GPU: prompts and rows of the scheduler, in memory that was laid out beforehand.
 //!
-//! The host reads what was drawn every [`DECODE_STEPS`] steps only. In between a step is a list of launches, captured once
-//! for each [`DecodeBatch`] and replayed: nothing waits for the host. The next steps are not issued before the host has found
-//! the rows that have ended, since those steps would be computed for them too; so the copy of what was drawn, some 140 bytes
-//! a row, is all that the device waits for, beside the search for stop strings.
+//! The host reads the sampled tokens only every [`DECODE_STEPS`] steps. In between, a step is a list of launches,
+//! captured once for each [`DecodeBatch`] and replayed: nothing waits for the host. The next steps are not issued before the
+//! host has found the rows that have ended, because they would be computed for these rows too. So the device waits only
+//! for the copy of the sampled tokens, about 140 bytes per row, and for the search for stop strings.
 
 use super::decoder::CudaDecoder;
 use super::memory::DeviceArena;
@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// Decodes on a GPU, in the memory that it shares with training.
 pub struct CudaEngine<'a> {
     shared: &'a Shared,
-    /// Completions decoded at the same time, at most.
+    /// Maximum number of completions decoded at the same time.
     max_rows: usize,
 }
 
@@ -82,7 +82,7 @@ impl Decode for CudaRollout<'_> {
         self.slabs.prefill(self.gpu, self.arena, self.decoder, prompts)
     }
 
-    /// The first tokens are drawn with the next steps: the host does not wait for them.
+    /// The first tokens are sampled with the next steps: the host does not wait for them.
     fn start(&mut self, _rows: &mut [DecodingRow]) -> Result<()> {
         Ok(())
     }
@@ -119,8 +119,8 @@ impl From<&DecodingRow> for Start {
     }
 }
 
-/// One step of decoding for a size of batch: run as it is the first time, which settles the algorithms of the products, then
-/// captured, then replayed.
+/// One step of decoding for a size of batch: the first time it is run directly, which chooses the algorithms of the
+/// products, then captured, then replayed.
 pub enum DecodeStep {
     New,
     Ready,
@@ -128,7 +128,7 @@ pub enum DecodeStep {
 }
 
 impl DecodeStep {
-    /// Issues a step of `batch`, which has to be the same each time.
+    /// Issues a step of `batch`, which must be the same each time.
     pub fn run(
         &mut self,
         gpu: &Gpu,
@@ -147,12 +147,12 @@ impl DecodeStep {
                 let issued = slabs.step(gpu, decoder, sampling, batch);
                 let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
                 let graph = gpu.stream.end_capture(flags);
-                // A launch that fails ends the capture too, and is the one to tell of.
+                // A failed launch also ends the capture, and is the error to report.
                 issued?;
                 let Some(graph) =
                     graph.map_err(|error| room::explain(error.into())).context("capture a decode step")?
                 else {
-                    bail!("a decode step was captured as nothing")
+                    bail!("the capture of a decode step is empty")
                 };
                 graph.launch()?;
                 *self = DecodeStep::Captured(graph);

@@ -7,15 +7,15 @@ use anyhow::{Context, Result, ensure};
 use cudarc::driver::{CudaContext, CudaStream, sys};
 use std::sync::Arc;
 
-/// The device with everything that is launched on it.
+/// The device, with the stream and libraries that use it.
 pub struct Gpu {
     pub stream: Arc<CudaStream>,
     pub kernels: Kernels,
     pub blas: Blas,
     pub name: String,
-    /// Bytes of memory that were free as it was opened.
+    /// Bytes of memory that were free when it was opened.
     pub(super) free_at_start: usize,
-    /// Whether every piece of an arena is an allocation of its own, for a tool that looks for overruns.
+    /// Whether every piece of an arena is a separate allocation, for a tool that detects overruns.
     pub guarded: bool,
 }
 
@@ -26,17 +26,17 @@ impl Gpu {
     }
 
     fn start(ordinal: usize) -> Result<Self> {
-        let opened = || format!("open GPU {ordinal}\nhint: `nvidia-smi` lists the GPUs that the driver sees");
+        let opened = || format!("open GPU {ordinal}\nhint: run `nvidia-smi` to list the available GPUs");
         let stream = new_stream(ordinal).with_context(opened)?;
         let context = stream.context().clone();
-        // SAFETY: there is one stream, so no event has to order the uses of a buffer.
+        // SAFETY: there is one stream, so the uses of a buffer need no events to order them.
         unsafe { context.disable_event_tracking() };
         let (free_at_start, _) = context.mem_get_info()?;
         let capability = context.compute_capability()?;
         let name = context.name()?;
         ensure!(
             capability >= (8, 0),
-            "{name} has compute capability {capability:?}; bf16 on tensor cores needs (8, 0)"
+            "{name} has compute capability {capability:?}, but bf16 on tensor cores needs (8, 0)"
         );
         keep_pool(&context)?;
         let kernels = Kernels::load(&context).context("load the kernels")?;
@@ -49,31 +49,31 @@ impl Gpu {
         self.stream.synchronize().context("wait for the GPU")
     }
 
-    /// Makes the device's context that of this thread, as copies need it.
+    /// Makes the device's context current on this thread, which copies require.
     pub fn bind(&self) -> Result<()> {
         Ok(self.stream.context().bind_to_thread()?)
     }
 
-    /// Its memory as it is now.
+    /// Its current memory.
     pub fn room(&self) -> Result<Room> {
         Room::of(self.stream.context(), self.free_at_start)
     }
 }
 
-/// The one stream that everything is issued to.
+/// The only stream, to which all work is issued.
 #[cfg(not(feature = "candle-cuda"))]
 fn new_stream(ordinal: usize) -> Result<Arc<CudaStream>> {
     Ok(CudaContext::new(ordinal)?.new_stream()?)
 }
 
-/// The stream of candle's device, so that candle's models can be run beside ours.
+/// The stream of candle's device, so that candle's models can run on it alongside ours.
 #[cfg(feature = "candle-cuda")]
 fn new_stream(ordinal: usize) -> Result<Arc<CudaStream>> {
     let device = candle_core::Device::new_cuda_with_stream(ordinal)?;
     Ok(device.as_cuda_device()?.cuda_stream())
 }
 
-/// GPUs that the driver sees; 0 where there is no driver.
+/// Number of GPUs that the driver lists; 0 if there is no driver.
 pub fn count() -> usize {
     if !driver_is_present() {
         return 0;
@@ -81,21 +81,21 @@ pub fn count() -> usize {
     CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
 }
 
-/// Whether there is a CUDA driver to load.
+/// Whether a CUDA driver can be loaded.
 #[cfg(feature = "load-cuda")]
 pub(super) fn driver_is_present() -> bool {
-    // SAFETY: this opens the driver's library and nothing else.
+    // SAFETY: this only opens the driver's library.
     unsafe { sys::is_culib_present() }
 }
 
-/// A binary that links to the driver does not start without one.
+/// A binary that links to the driver would not start without it.
 #[cfg(not(feature = "load-cuda"))]
 pub(super) fn driver_is_present() -> bool {
     true
 }
 
-/// Tells the allocator to keep what is freed: otherwise it goes back to the driver at every synchronization. A GPU without
-/// memory pools has no such allocator, and memory is taken from the driver itself.
+/// Makes the allocator keep freed memory: otherwise it is returned to the driver at every synchronization. A GPU
+/// without memory pools has no such allocator, and memory is allocated by the driver itself.
 fn keep_pool(context: &CudaContext) -> Result<()> {
     if !context.has_async_alloc() {
         return Ok(());
@@ -103,7 +103,7 @@ fn keep_pool(context: &CudaContext) -> Result<()> {
     let mut pool = std::ptr::null_mut();
     let mut keep = u64::MAX;
     context.bind_to_thread()?;
-    // SAFETY: both calls are given valid pointers to what their attribute takes.
+    // SAFETY: both calls receive valid pointers to the type of their attribute.
     unsafe {
         sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result()?;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;

@@ -1,6 +1,6 @@
-//! The compiled kernels that are part of the binary, and which of them a GPU can run.
+//! The compiled kernels in the binary, and which of them a GPU can run.
 //!
-//! A build embeds `assets/kernels`, or with `RFT_BUILD_KERNELS=1` what nvcc made (`build.rs`).
+//! A build embeds `assets/kernels`, or, with `RFT_BUILD_KERNELS=1`, the output of nvcc (`build.rs`).
 
 use anyhow::{Result, bail};
 use flate2::read::GzDecoder;
@@ -11,21 +11,21 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 }
 
-/// What the kernels were compiled for, and by which compiler.
+/// The targets and the compiler of the kernels.
 pub use embedded::ORIGIN;
 
 /// A compiled file of `src/device/cuda/kernels`.
 pub struct Image {
     /// The name of the source, without its extension.
     pub file: &'static str,
-    /// Machine code, a fat binary, or PTX with a zero byte at its end: what `cuModuleLoadData` takes.
+    /// Machine code, a fat binary, or PTX with a zero byte at its end: the input of `cuModuleLoadData`.
     pub data: Vec<u8>,
 }
 
 /// The images to load on a GPU of this compute capability: one for each file of kernels, sorted by name.
 ///
 /// # Errors
-/// When the GPU is older than every image.
+/// If the GPU is older than every image.
 pub fn for_capability(capability: (i32, i32)) -> Result<Vec<Image>> {
     let mut chosen = BTreeMap::new();
     for (file, target, data) in embedded::IMAGES {
@@ -45,11 +45,12 @@ pub fn for_capability(capability: (i32, i32)) -> Result<Vec<Image>> {
     chosen.into_iter().map(image).collect()
 }
 
-/// How well code for `target` suits a GPU, the greatest being the best; `None` where it cannot run there.
+/// How well code for `target` suits a GPU; larger is better. `None` if the code cannot run on it.
 fn rank(target: &str, (major, minor): (i32, i32)) -> Option<(bool, i32)> {
     let Some((kind, number)) = target.split_once('_') else { return Some((false, 0)) };
     let number: i32 = number.parse().ok()?;
-    // Machine code runs on its own generation, from its own version on. PTX is compiled by the driver, for any later GPU.
+    // Machine code runs on its own generation, from its own version on. PTX is compiled by the driver, for any later
+    // GPU.
     let machine_code = kind == "sm";
     let runs = number <= 10 * major + minor && (!machine_code || number / 10 == major);
     runs.then_some((machine_code, number))
@@ -71,7 +72,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    /// Whether nvcc made the images: then the driver chooses among what is in them, and their contents are compressed.
+    /// Whether the images were made by nvcc: then the driver chooses among their contents, which are compressed.
     fn built_here() -> bool {
         embedded::IMAGES.iter().any(|(_, target, _)| *target == "all")
     }
@@ -80,7 +81,7 @@ mod tests {
         for_capability(capability).unwrap()
     }
 
-    /// The kernels of PTX.
+    /// The names of the kernels in PTX.
     fn entries(ptx: &[u8]) -> Vec<String> {
         let text = std::str::from_utf8(ptx).unwrap();
         let names = text.lines().filter_map(|line| line.split_once(".entry ")).map(|(_, name)| name);
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_images_hold_the_same_kernels_and_they_are_launched() {
+    fn the_images_contain_the_same_kernels_and_they_are_launched() {
         if built_here() {
             return;
         }
@@ -121,7 +122,7 @@ mod tests {
                     let found = code.windows(section.len()).any(|it| it == section.as_bytes());
                     assert!(found, "{}: {name}", ptx.file);
                 }
-                assert!(kernels.insert(name), "two kernels of one name");
+                assert!(kernels.insert(name), "two kernels with the same name");
             }
         }
 

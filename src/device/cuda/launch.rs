@@ -1,4 +1,4 @@
-//! How a kernel is launched.
+//! Launches of kernels.
 
 use super::element::Element;
 use super::gpu::Gpu;
@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use cudarc::driver::{CudaFunction, result, sys};
 use std::ffi::c_void;
 
-/// Dynamic shared memory that a kernel may take without having asked for more.
+/// Dynamic shared memory that a kernel can use without requesting more.
 const USUAL_SHARED: u32 = 48 << 10;
 
-/// How many blocks of how many threads, with how many bytes of dynamic shared memory.
+/// Number of blocks, threads per block, and bytes of dynamic shared memory.
 #[derive(Clone, Copy, Debug)]
 pub struct LaunchShape {
     pub blocks: [usize; 3],
@@ -25,13 +25,13 @@ impl LaunchShape {
     }
 }
 
-/// The most blocks of a grid in each dimension.
+/// Maximum number of blocks of a grid in each dimension.
 const MOST_BLOCKS: [usize; 3] = [(1 << 31) - 1, 65_535, 65_535];
 
 /// An argument of a kernel: a pointer or a number.
 #[derive(Clone, Copy, Debug)]
 pub enum Argument {
-    /// An address, how many values are there, and how many of them the kernel may touch.
+    /// An address, the number of values there, and how many of them the kernel may use.
     Pointer {
         address: u64,
         len: usize,
@@ -49,7 +49,7 @@ impl<T: Element> Buffer<T> {
         Argument::Pointer { address: self.pointer(), len: self.len(), touched: values }
     }
 
-    /// The same where the kernel takes a null pointer too.
+    /// The same for a kernel that also accepts a null pointer.
     pub fn null_or_at_least(self, values: usize) -> Argument {
         self.at_least(if self.pointer() == 0 { 0 } else { values })
     }
@@ -102,7 +102,7 @@ impl Argument {
         }
     }
 
-    /// Bytes that a kernel's parameter of this kind has.
+    /// Size in bytes of a kernel's parameter of this kind.
     fn width(&self) -> usize {
         match self {
             Self::Int(_) | Self::Float(_) => 4,
@@ -112,46 +112,47 @@ impl Argument {
 }
 
 impl StridedRows {
-    /// `rows` rows of `width` values each; what lies between them is not touched.
+    /// `rows` rows of `width` values each; the values between them are not used.
     pub fn at_least(self, rows: usize, width: usize) -> Argument {
         self.buffer.at_least(if rows == 0 { 0 } else { (rows - 1) * self.stride + width })
     }
 }
 
-/// Whether the buffers are long enough and the grid is one that the driver takes.
+/// Whether the buffers are long enough and the grid is within the driver's limits.
 fn check(name: &str, shape: LaunchShape, arguments: &[Argument]) -> Result<()> {
     for (i, argument) in arguments.iter().enumerate() {
         if let Argument::Pointer { len, touched, .. } = argument {
-            ensure!(len >= touched, "launch `{name}`: argument {i} has {len} values, and the kernel uses {touched}");
+            ensure!(len >= touched, "launch `{name}`: argument {i} has {len} values, but the kernel uses {touched}");
         }
     }
     let fits = shape.blocks.iter().zip(MOST_BLOCKS).all(|(blocks, most)| *blocks <= most);
-    ensure!(fits, "launch `{name}`: a grid of {:?} blocks, and the most are {MOST_BLOCKS:?}", shape.blocks);
+    ensure!(fits, "launch `{name}`: a grid of {:?} blocks exceeds the maximum of {MOST_BLOCKS:?}", shape.blocks);
     Ok(())
 }
 
-/// The widths in bytes of a kernel's parameters; `None` where the driver does not tell (before CUDA 12.4).
+/// The sizes in bytes of a kernel's parameters; `None` if the driver does not report them (before CUDA 12.4).
 fn parameter_widths(kernel: &CudaFunction) -> Option<Vec<usize>> {
     if !driver_tells_parameters() {
         return None;
     }
     let width = |index| {
         let (mut offset, mut width) = (0, 0);
-        // SAFETY: the function is loaded, and the call writes two numbers. An index past the last parameter is an error.
+        // SAFETY: the function is loaded, and the call writes two numbers. An index past the last parameter is an
+        // error.
         let found = unsafe { sys::cuFuncGetParamInfo(kernel.cu_function(), index, &mut offset, &mut width) };
         found.result().ok().map(|()| width)
     };
     Some((0..).map_while(width).collect())
 }
 
-/// Whether the driver has `cuFuncGetParamInfo`: to call what is missing is a panic.
+/// Whether the driver has `cuFuncGetParamInfo`: calling a missing function would panic.
 #[cfg(feature = "load-cuda")]
 pub(super) fn driver_tells_parameters() -> bool {
-    // SAFETY: the symbol is looked up and not called.
+    // SAFETY: the symbol is looked up but not called.
     unsafe { sys::culib().get::<unsafe extern "C" fn()>(b"cuFuncGetParamInfo\0").is_ok() }
 }
 
-/// A binary that links to the driver does not start where this is missing.
+/// A binary that links to the driver would not start if this function were missing.
 #[cfg(not(feature = "load-cuda"))]
 pub(super) fn driver_tells_parameters() -> bool {
     true
@@ -161,13 +162,13 @@ impl Gpu {
     /// Issues a kernel, unless its grid is empty.
     ///
     /// # Errors
-    /// When a buffer is shorter than what the kernel touches, the grid too large, or the number of the arguments or the
-    /// width of one is not the kernel's.
+    /// If a buffer is shorter than the kernel requires, the grid is too large, or the number or the sizes of the
+    /// arguments differ from those of the kernel's parameters.
     ///
     /// # Safety
-    /// The arguments have to be the kernel's, in its order, and the numbers beside the buffers right: what is checked here
-    /// is the length of each buffer against what the caller says of it. Only functions that have a kernel's signature for
-    /// their own call this.
+    /// The arguments must be the kernel's, in its order, and the numbers that describe the buffers must be right: this
+    /// function checks only that each buffer has the length that the caller states. Only functions that have a kernel's
+    /// signature for their own call use this function.
     pub unsafe fn launch(&self, name: &'static str, shape: LaunchShape, arguments: &mut [Argument]) -> Result<()> {
         check(name, shape, arguments)?;
         if shape.blocks.contains(&0) {
@@ -179,7 +180,7 @@ impl Gpu {
         }
         let mut pointers: Vec<*mut c_void> = arguments.iter_mut().map(Argument::address).collect();
         let [x, y, z] = shape.blocks.map(|it| it as u32);
-        // SAFETY: the kernel is loaded and the pointers are to values of the kinds that the caller gave.
+        // SAFETY: the kernel is loaded, and the pointers are to values of the kinds that the caller passed.
         unsafe {
             result::launch_kernel(
                 found[name].cu_function(),
@@ -193,12 +194,16 @@ impl Gpu {
         .with_context(|| format!("launch `{name}` as {shape:?}"))
     }
 
-    /// Finds a kernel, compares its parameters with `arguments`, and lets it have all of the device's shared memory.
+    /// Finds a kernel, compares its parameters with `arguments`, and allows it to use all of the device's shared
+    /// memory.
     fn first_use(&self, name: &str, arguments: &[Argument]) -> Result<CudaFunction> {
         let kernel = self.kernels.find(name)?;
         if let Some(widths) = parameter_widths(&kernel) {
             let given: Vec<usize> = arguments.iter().map(Argument::width).collect();
-            ensure!(given == widths, "launch `{name}`: the kernel takes parameters of {widths:?} bytes, not {given:?}");
+            ensure!(
+                given == widths,
+                "launch `{name}`: the kernel's parameters have {widths:?} bytes, the arguments {given:?}"
+            );
         }
         let most = self.most_shared()?;
         if most > USUAL_SHARED {
@@ -209,7 +214,7 @@ impl Gpu {
         Ok(kernel)
     }
 
-    /// The most shared memory that a block may have on this device.
+    /// Maximum shared memory of a block on this device.
     fn most_shared(&self) -> Result<u32> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         Ok(self.stream.context().attribute(attribute)? as u32)

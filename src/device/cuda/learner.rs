@@ -19,11 +19,11 @@ use anyhow::{Context, Result, anyhow};
 use half::bf16;
 use std::cell::RefMut;
 
-/// Learns on a GPU, in the memory that it shares with the rollouts.
+/// Trains on a GPU, in the memory that it shares with the rollouts.
 pub struct CudaLearner<'a> {
     shared: &'a Shared,
     pass: Option<Pass>,
-    /// The optimiser's step that the moments on the device are of, once they are there.
+    /// The optimizer step of the moments on the device, if they are there.
     moments_at: Option<u64>,
 }
 
@@ -32,7 +32,7 @@ struct Pass {
     pack: DevicePack,
     forward: Forward,
     keep: Keep,
-    /// (rows, hidden); null where nothing is to be carried back.
+    /// (rows, hidden); null if there is no backward pass.
     d_hidden: Buffer<bf16>,
 }
 
@@ -46,12 +46,12 @@ impl<'a> CudaLearner<'a> {
         (gpu, decoder, adapter.as_ref().expect("a learner has an adapter"), arena.borrow_mut())
     }
 
-    /// Goes through the pairs in chunks of rows whose logits are held at once. Where `back` gives coefficients and an
-    /// entropy's, the gradient of the hidden rows is left in the pass.
+    /// Processes the pairs in chunks of rows whose logits are in memory at once. If `back` has the coefficients and
+    /// that of the entropy, the gradient of the hidden rows is stored in the pass.
     fn head(&mut self, pack: &Pack, temperature: f32, back: Option<(&[f32], f32)>) -> Result<Vec<TokenStats>> {
         let (gpu, decoder, _, mut arena) = self.parts();
         let arena = &mut *arena;
-        let pass = self.pass.as_ref().context("a forward pass comes first")?;
+        let pass = self.pass.as_ref().context("there was no forward pass")?;
         let (hidden, vocab, count) = (decoder.config.hidden_size, decoder.config.vocab_size, pack.pairs.len());
         let mark = arena.mark();
         let work = decoder.layout(false).head(arena, count, back.is_some())?;
@@ -80,7 +80,7 @@ impl<'a> CudaLearner<'a> {
                 let (by_logprob, by_entropy) =
                     (work.d_logprob.slice(range.clone()), work.d_entropy.slice(range.clone()));
                 ops::head_backward(gpu, logits, targets, part, by_logprob, by_entropy, temperature)?;
-                // Each row of the gradient is the first half of the row that the f32 logits had.
+                // Each row of the gradient is the first half of the row of the f32 logits.
                 let d_logits = Matrix::new(buffer.as_bf16(), len, vocab).with_stride(2 * stride);
                 let to = d_rows.slice(range.start * hidden..range.end * hidden);
                 gpu.blas.product(d_logits, head, Matrix::new(to, len, hidden))?;
@@ -109,7 +109,7 @@ impl Learner for CudaLearner<'_> {
         self.pass = None;
         arena.clear();
         let adapted = adapter.is_some();
-        // What comes after a forward pass may not fail for want of memory: the gradient would hold a part of it.
+        // After a forward pass, an allocation must not fail: part of the micro-batch could already be in the gradient.
         let (heads, rows) = (decoder.heads(), pack.tokens.len());
         let partial = Tiles::new(&pack.parts, heads.query / heads.kv).partial_len(heads);
         let bytes = decoder.layout(adapted).pass_bytes(rows, pack.pairs.len(), partial, keep).total();
@@ -140,9 +140,10 @@ impl Learner for CudaLearner<'_> {
 
     fn backward(&mut self, _adapter: &Adapter, _pack: &Pack) -> Result<()> {
         let (gpu, decoder, device, mut arena) = self.parts();
-        let Pass { pack, forward, keep, d_hidden } = self.pass.take().context("a forward pass comes first")?;
+        let Pass { pack, forward, keep, d_hidden } = self.pass.take().context("there was no forward pass")?;
         let done = decoder.backward(gpu, &mut arena, device, &pack, &forward, keep, d_hidden);
-        // The gradient may hold a part of it by now, so this is no `OutOfMemory` that can be tried again in halves.
+        // Part of it may be in the gradient now, so this must not be an `OutOfMemory`, which would be retried in
+        // halves.
         done.map_err(|error| anyhow!("backward pass: {error:#}"))
     }
 
@@ -158,7 +159,7 @@ impl Learner for CudaLearner<'_> {
 
     fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
         let (gpu, decoder, device, _) = self.parts();
-        // The first step of a run, from nothing or from a checkpoint.
+        // The first step of a run, from scratch or from a checkpoint.
         if self.moments_at != Some(adamw.step) {
             device.load_moments(gpu, adamw)?;
         }
@@ -170,7 +171,7 @@ impl Learner for CudaLearner<'_> {
     }
 
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
-        // Before the first step the host's are the ones that count.
+        // Before the first step, the host's moments are the current ones.
         if self.moments_at.is_none() {
             return Ok(());
         }

@@ -2,12 +2,12 @@
 //!
 //! With s for the adapter's scale:
 //!
-//! - y = [x | x·Aᵀ] · [W | s·B]ᵀ: the columns behind x are filled by a product, then one over inputs + p gives y;
+//! - y = [x | x·Aᵀ] · [W | s·B]ᵀ: one product fills the columns after x, then a product over inputs + p gives y;
 //! - dx = [dy | dy·s·B] · [W; A]: the same over outputs + p;
 //! - dA += (dy·s·B)ᵀ · x and dB += s·dyᵀ·(x·Aᵀ), in f32 into the flat gradient.
 //!
-//! So y and dx are rounded once, as without an adapter. x·Aᵀ and dy·s·B are bf16: products take nothing else, and the
-//! gradients see what the forward used.
+//! So y and dx are rounded once, as without an adapter. x·Aᵀ and dy·s·B are bf16, because products need bf16 inputs,
+//! and the gradients use the values of the forward.
 
 use super::Gpu;
 use super::blas::Matrix;
@@ -21,8 +21,8 @@ use anyhow::Result;
 use half::bf16;
 
 impl CudaLinear {
-    /// `y = x · Wᵀ`, plus the adapter's part where `adapted`, plus `residual` where there is one, whose rows lie as those of y:
-    /// (rows, inputs) -> (rows, outputs). Leaves x·Aᵀ behind the rows of x.
+    /// `y = x · Wᵀ`, plus the adapter's part if `adapted`, plus `residual` if there is one, which has the row stride of
+    /// y: (rows, inputs) -> (rows, outputs). Writes x·Aᵀ after each row of x.
     pub fn forward(
         &self,
         gpu: &Gpu,
@@ -46,7 +46,8 @@ impl CudaLinear {
         }
     }
 
-    /// The gradient `dx` (rows, inputs) of the input from that of the adapted output. Leaves dy·s·B behind the rows of dy.
+    /// The gradient `dx` (rows, inputs) of the input from that of the adapted output. Writes dy·s·B after each row of
+    /// dy.
     pub fn input_gradient(&self, gpu: &Gpu, dy: StridedRows, rows: usize, dx: Buffer<bf16>) -> Result<()> {
         if self.lora > 0 {
             let shrunk = Matrix::behind(dy, rows, self.outputs, self.lora);
@@ -60,9 +61,9 @@ impl CudaLinear {
         )
     }
 
-    /// Adds the gradients of `group` to `grads`, which is laid out as the adapter's parameters are. `shrunk` is x·Aᵀ, and behind
-    /// the rows of `dy` is what [`CudaLinear::input_gradient`] has left.
-    #[allow(clippy::too_many_arguments, reason = "the operands of two product rules")]
+    /// Adds the gradients of `group` to `grads`, which has the layout of the adapter's parameters. `shrunk` is x·Aᵀ,
+    /// and after each row of `dy` are the values that [`CudaLinear::input_gradient`] wrote.
+    #[allow(clippy::too_many_arguments, reason = "all operands of two product rules")]
     pub fn lora_gradient(
         &self,
         gpu: &Gpu,
@@ -80,7 +81,7 @@ impl CudaLinear {
             let right = Matrix::behind(dy, rows, part.columns.start, width);
             gpu.blas.add_product(group.scale, left, right, to, Matrix::new(to, rank, width))?;
         }
-        // The gradients of all A lie one after the other: one product, unless there are columns past the rank between theirs.
+        // The gradients of all A are contiguous: one product, unless there are unused columns between them.
         let joined = if rank == padded { group.parts.len().max(1) } else { 1 };
         for (i, _) in group.parts.iter().enumerate().step_by(joined) {
             let (start, lines) = (group.a.start + i * rank * self.inputs, joined * rank);
@@ -97,14 +98,15 @@ impl CudaLinear {
         Ok(())
     }
 
-    /// Puts the weights of `group` beside W: A and s·B from the adapter's f32 parameters.
+    /// Writes the weights of `group` next to W: A and s·B from the adapter's f32 parameters.
     pub fn write_lora(&self, gpu: &Gpu, group: &LoraGroup, params: Buffer<f32>) -> Result<()> {
         let (rank, padded) = (group.rank, padded_rank(group.rank));
         for (i, part) in group.parts.iter().enumerate() {
             let a = params.slice(group.a.start + i * rank * self.inputs..group.a.end);
             let b = params.slice(part.b.clone());
             let shape = LaunchShape::new((padded * (self.inputs + self.outputs) / 8).div_ceil(256), 256);
-            // SAFETY: a thread for 8 values of the part's lines of A and columns of B, all of which the storage has.
+            // SAFETY: a thread per 8 values of the part's lines of A and columns of B, all of which are within the
+            // storage.
             unsafe {
                 launch!(
                     gpu, "lora_write", shape;

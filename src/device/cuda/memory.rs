@@ -1,8 +1,8 @@
-//! Device memory: copies to, from and on the device, and the memory that an arena hands out.
+//! Device memory: copies to, from and on the device, and the memory that an arena allocates.
 //!
-//! All work goes to one stream, in the order of the calls, so a piece may be given away as soon as the last launch that
-//! uses it has been issued. That is why [`Buffer`] can be a plain pointer: it is valid as long as its arena, and nothing
-//! is freed while a run lasts.
+//! All work goes to one stream, in the order of the calls, so a piece can be reused as soon as the last launch that
+//! uses it has been issued. That is why [`Buffer`] can be a plain pointer: it is valid as long as its arena, and
+//! nothing is freed during a run.
 
 use super::element::Element;
 use super::gpu::Gpu;
@@ -18,13 +18,13 @@ use std::sync::Arc;
 pub use crate::device::memory::arena::{Arena, Buffer};
 
 impl<T: Element> Buffer<T> {
-    /// Copies from the host. `values` have been read when this returns: the driver stages what is not pinned.
+    /// Copies from the host. `values` have been read when this returns: the driver stages memory that is not pinned.
     pub fn upload(self, gpu: &Gpu, values: &[T]) -> Result<()> {
-        ensure!(values.len() <= self.len, "{} values do not fit a buffer of {}", values.len(), self.len);
+        ensure!(values.len() <= self.len, "{} values do not fit in a buffer of {}", values.len(), self.len);
         if values.is_empty() {
             return Ok(());
         }
-        // SAFETY: the range was checked, and the stream is of the context that owns the memory.
+        // SAFETY: the range was checked, and the stream belongs to the context that owns the memory.
         unsafe { result::memcpy_htod_async(self.pointer, values, gpu.stream.cu_stream()) }.context("copy to the GPU")
     }
 
@@ -46,13 +46,13 @@ impl<T: Element> Buffer<T> {
         Ok(values)
     }
 
-    /// Copies from elsewhere on the device.
+    /// Copies from another buffer on the device.
     pub fn copy_from(self, gpu: &Gpu, from: Self) -> Result<()> {
-        ensure!(from.len <= self.len, "{} values do not fit a buffer of {}", from.len, self.len);
+        ensure!(from.len <= self.len, "{} values do not fit in a buffer of {}", from.len, self.len);
         if from.is_empty() {
             return Ok(());
         }
-        // SAFETY: both ranges lie in live arenas of this context.
+        // SAFETY: both ranges are in live arenas of this context.
         unsafe {
             result::memcpy_dtod_async(self.pointer, from.pointer, from.len * size_of::<T>(), gpu.stream.cu_stream())
         }
@@ -64,7 +64,7 @@ impl<T: Element> Buffer<T> {
         self.fill(gpu, 0)
     }
 
-    /// Sets every byte to 0xff, which is NaN in every format: what is read before it is written shows.
+    /// Sets every byte to 0xff, which is NaN in every format, so that reading an unwritten value has a visible effect.
     pub fn poison(self, gpu: &Gpu) -> Result<()> {
         self.fill(gpu, 0xff)
     }
@@ -73,7 +73,7 @@ impl<T: Element> Buffer<T> {
         if self.is_empty() {
             return Ok(());
         }
-        // SAFETY: the range lies in a live arena of this context.
+        // SAFETY: the range is in a live arena of this context.
         unsafe { result::memset_d8_async(self.pointer, byte, self.len * size_of::<T>(), gpu.stream.cu_stream()) }
             .context("fill GPU memory")
     }
@@ -93,19 +93,20 @@ impl Buffer<f32> {
     }
 }
 
-/// Page-locked host memory: the GPU writes to it directly, where the driver copies twice to other memory.
+/// Page-locked host memory: the GPU writes to it directly, whereas the driver copies twice to other memory.
 pub struct Pinned(PinnedHostSlice<u32>);
 
 impl Pinned {
     pub fn new(gpu: &Gpu, len: usize) -> Result<Self> {
-        // SAFETY: only what a copy has written is read. No flags: the host reads this memory, and not as combined writes.
+        // SAFETY: only values that a copy has written are read. No flags: the host reads this memory, so it is not
+        // write-combined.
         let memory = unsafe { gpu.stream.context().alloc_pinned_with_flags(len.max(1), 0) };
-        Ok(Self(memory.with_context(|| format!("take {} bytes of page-locked host memory", 4 * len))?))
+        Ok(Self(memory.with_context(|| format!("allocate {} bytes of page-locked host memory", 4 * len))?))
     }
 
     /// Copies from the GPU, after all work that was issued before.
     pub fn download(&mut self, gpu: &Gpu, from: Buffer<u32>) -> Result<&[u32]> {
-        ensure!(from.len <= self.0.len(), "{} values do not fit {} of the host", from.len, self.0.len());
+        ensure!(from.len <= self.0.len(), "{} values do not fit in {} of the host", from.len, self.0.len());
         gpu.bind()?;
         let to = self.0.as_mut_ptr().context("wait for a copy")?;
         // SAFETY: the memory has room for `len` values and is borrowed until all of them are written.
@@ -121,7 +122,7 @@ impl Pinned {
 /// An [`Arena`] with its memory.
 pub struct DeviceArena {
     arena: Arena,
-    /// One allocation for all, unless the pieces have their own.
+    /// One allocation for everything, unless each piece has its own.
     _memory: Option<CudaSlice<u8>>,
 }
 
@@ -137,7 +138,7 @@ struct Allocations {
 impl PieceAllocator for Allocations {
     fn take(&mut self, bytes: usize) -> Result<u64> {
         self.context.bind_to_thread()?;
-        // SAFETY: everything handed out is written before it is read, and freed once, by `clear`.
+        // SAFETY: all memory is written before it is read, and freed once, by `clear`.
         let address = unsafe { result::malloc_sync(bytes.max(1)) };
         let address = address.map_err(|error| {
             let room = Room::of(&self.context, self.free_at_start);
@@ -148,10 +149,10 @@ impl PieceAllocator for Allocations {
     }
 
     fn clear(&mut self) {
-        // Work that was issued may still use them. Nothing can be done about an error here.
+        // Issued work may still use them. An error here cannot be handled.
         _ = self.context.synchronize();
         for address in self.addresses.drain(..) {
-            // SAFETY: made by `malloc_sync`, freed once, and no work is under way.
+            // SAFETY: allocated by `malloc_sync`, freed once, and no work is running.
             _ = unsafe { result::free_sync(address) };
         }
     }
@@ -165,7 +166,7 @@ impl Drop for Allocations {
 
 impl DeviceArena {
     /// # Errors
-    /// When the device has not so much memory left.
+    /// If the device does not have enough memory left.
     pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
         if gpu.guarded {
             let pieces = Allocations {
@@ -176,7 +177,7 @@ impl DeviceArena {
             };
             return Ok(Self { arena: Arena::guarded(bytes, Box::new(pieces)), _memory: None });
         }
-        // SAFETY: everything handed out is written before it is read.
+        // SAFETY: all memory is written before it is read.
         let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }
             .map_err(|error| room::cannot_take(error.into(), &gpu.name, gpu.room(), bytes, what))?;
         let base = memory.device_ptr(&gpu.stream).0;

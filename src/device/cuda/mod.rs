@@ -1,9 +1,9 @@
 //! The CUDA path: the same decoder, rollouts and gradient pass as on the CPU, in bf16 on one GPU.
 //!
-//! One device, one stream and one host thread that launches, so the order of the calls is the order of the work. Products
-//! with the frozen weights go through cuBLASLt ([`blas`]); all else is kernels of our own (`src/device/cuda/kernels`, launched by
-//! [`launch`]). Weights come from files through [`staging`]. Nothing is added up in an order that depends on timing: the same
-//! run on the same GPU gives the same bits.
+//! There is one device, one stream and one host thread that launches, so the work runs in the order of the calls.
+//! Products with the frozen weights use cuBLASLt ([`blas`]); everything else is our own kernels
+//! (`src/device/cuda/kernels`, launched by [`launch`]). Weights are copied from files through [`staging`]. No sum is in
+//! an order that depends on timing: the same run on the same GPU gives the same bits.
 
 pub mod adapter;
 pub mod blas;

@@ -1,4 +1,4 @@
-//! The kernels, loaded.
+//! Loaded kernels.
 
 use super::images;
 use anyhow::{Context, Result, bail};

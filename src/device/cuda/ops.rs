@@ -1,7 +1,7 @@
-//! The kernels of `src/device/cuda/kernels`, each behind a function with the types that it takes. The shapes of launches and the
-//! meaning of the arguments are explained in the kernels' files; a signature stands here and there, and nowhere else.
-//! Each function says how many values of a buffer the kernel touches, which the launch checks. What a buffer of indices
-//! holds is on the device and cannot be checked: the caller made it.
+//! The kernels of `src/device/cuda/kernels`, each with a function that checks its types. The shapes of launches and the
+//! meaning of the arguments are explained in the kernels' files; a signature is written there and here, and nowhere
+//! else. Each function states how many values of a buffer the kernel uses, which the launch checks. The contents of a
+//! buffer of indices are on the device and cannot be checked: the caller is responsible for them.
 
 use super::Gpu;
 use super::launch::{Argument, LaunchShape, launch};
@@ -15,9 +15,9 @@ use crate::rollout::Sampling;
 use anyhow::Result;
 use half::bf16;
 
-/// Threads of the kernels that give a thread 8 values.
+/// Threads per block of the kernels in which a thread processes 8 values.
 const THREADS: usize = 256;
-/// Threads of the kernels that give a block a row of logits.
+/// Threads per block of the kernels in which a block processes a row of logits.
 const ROW_THREADS: usize = 512;
 
 /// Cosine and sine by position.
@@ -27,7 +27,7 @@ fn by_row(rows: usize, width: usize) -> LaunchShape {
     LaunchShape::new(rows, 32 * width.div_ceil(256))
 }
 
-/// A thread for 8 values of q and k.
+/// One thread per 8 values of q and k.
 fn by_head(rows: usize, heads: Heads) -> LaunchShape {
     by_eight(rows * (heads.query + heads.kv) * heads.dim)
 }
@@ -36,7 +36,7 @@ fn by_eight(values: usize) -> LaunchShape {
     LaunchShape::new((values / 8).div_ceil(THREADS), THREADS)
 }
 
-/// `to` (rows, width) = mean + deviation · the normals of `stream`.
+/// `to` (rows, width) = mean + deviation · normal values of `stream`.
 pub fn fill_normal(
     gpu: &Gpu,
     to: StridedRows,
@@ -48,7 +48,7 @@ pub fn fill_normal(
 ) -> Result<()> {
     let [low, high] = stream.key();
     let (count, shape) = (rows * width, LaunchShape::new((rows * width).div_ceil(THREADS), THREADS));
-    // SAFETY: a thread for each value of `to`.
+    // SAFETY: a thread per value of `to`.
     unsafe {
         launch!(
             gpu, "fill_normal_bf16", shape;
@@ -57,7 +57,7 @@ pub fn fill_normal(
     }
 }
 
-/// `width` values from `start` on of each of `rows` rows: to `to` (rows, width).
+/// Copies `width` values of each of `rows` rows, starting at `start`, to `to` (rows, width).
 pub fn copy_columns(
     gpu: &Gpu,
     from: StridedRows,
@@ -67,7 +67,7 @@ pub fn copy_columns(
     width: usize,
 ) -> Result<()> {
     let columns = StridedRows { buffer: from.buffer.slice(start..from.buffer.len()), stride: from.stride };
-    // SAFETY: a thread for 8 values of `to`.
+    // SAFETY: a thread per 8 values of `to`.
     unsafe {
         launch!(
             gpu, "copy_columns", by_eight(rows * width);
@@ -76,10 +76,10 @@ pub fn copy_columns(
     }
 }
 
-/// Rows of `from` (_, width) by index. The indices are of rows that `from` has.
+/// Rows of `from` (_, width) by index. All indices must be rows of `from`.
 pub fn gather_rows(gpu: &Gpu, from: Buffer<bf16>, index: Buffer<i32>, to: Buffer<bf16>, width: usize) -> Result<()> {
     let (rows, shape) = (index.len(), LaunchShape::new(index.len(), (32 * width.div_ceil(256)).min(256)));
-    // SAFETY: a block for each row of `to`; of `from` the rows that the index names.
+    // SAFETY: a block per row of `to`; of `from` only the rows in the index are read.
     unsafe {
         launch!(
             gpu, "gather_rows", shape;
@@ -88,7 +88,7 @@ pub fn gather_rows(gpu: &Gpu, from: Buffer<bf16>, index: Buffer<i32>, to: Buffer
     }
 }
 
-/// Row i of `to` = the sum of the rows of `from` that `pairs[starts[i]..starts[i + 1]]` name.
+/// Row i of `to` = the sum of the rows of `from` with the numbers `pairs[starts[i]..starts[i + 1]]`.
 pub fn scatter_rows(
     gpu: &Gpu,
     from: Buffer<bf16>,
@@ -99,7 +99,7 @@ pub fn scatter_rows(
 ) -> Result<()> {
     let rows = starts.len() - 1;
     let shape = LaunchShape::new(rows, (32 * width.div_ceil(256)).min(256));
-    // SAFETY: a block for each row of `to`; every pair is one row of `from`.
+    // SAFETY: a block per row of `to`; every pair is one row of `from`.
     unsafe {
         launch!(
             gpu, "scatter_rows", shape;
@@ -109,7 +109,7 @@ pub fn scatter_rows(
     }
 }
 
-/// y = rms_norm(x)·weight, with the 1/rms of each row left in `scales` unless that is null.
+/// y = rms_norm(x)·weight. Writes the 1/rms of each row to `scales` unless that is null.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn rms_norm(
     gpu: &Gpu,
@@ -122,7 +122,7 @@ pub fn rms_norm(
     eps: f32,
 ) -> Result<()> {
     let (no_residual, shape) = (Buffer::<bf16>::NULL, by_row(rows, width));
-    // SAFETY: a block for each row, of `width` values.
+    // SAFETY: a block per row, of `width` values.
     unsafe {
         launch!(
             gpu, "rms_norm_forward", shape;
@@ -132,7 +132,7 @@ pub fn rms_norm(
     }
 }
 
-/// Adds the gradient of x to `dx`, and leaves y in the place of `dy`.
+/// Adds the gradient of x to `dx`, and replaces `dy` by y.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn rms_norm_backward(
     gpu: &Gpu,
@@ -144,7 +144,7 @@ pub fn rms_norm_backward(
     rows: usize,
     width: usize,
 ) -> Result<()> {
-    // SAFETY: a block for each row, of `width` values.
+    // SAFETY: a block per row, of `width` values.
     unsafe {
         launch!(
             gpu, "rms_norm_backward", by_row(rows, width);
@@ -154,8 +154,8 @@ pub fn rms_norm_backward(
     }
 }
 
-/// Normalises each head of q and k in place; `weights` are q's and k's, one after the other. What they were goes to `before`,
-/// unless that is null.
+/// Normalizes each head of q and k in place; `weights` are q's and k's, one after the other. The previous values are
+/// copied to `before`, unless that is null.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qk_norm(
     gpu: &Gpu,
@@ -167,7 +167,7 @@ pub fn qk_norm(
     eps: f32,
 ) -> Result<()> {
     let own = rows * (heads.query + heads.kv) * heads.dim;
-    // SAFETY: a thread for 8 values of q and k, which `before` holds without the values of v.
+    // SAFETY: a thread per 8 values of q and k, which `before` contains without the values of v.
     unsafe {
         launch!(
             gpu, "qk_norm_forward", by_head(rows, heads);
@@ -177,7 +177,7 @@ pub fn qk_norm(
     }
 }
 
-/// Turns the gradient of the normalised q and k into that of what they were before, in place.
+/// Replaces the gradient of the normalized q and k by that of the previous values, in place.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qk_norm_backward(
     gpu: &Gpu,
@@ -199,8 +199,9 @@ pub fn qk_norm_backward(
     }
 }
 
-/// Adds the bias and turns q and k by their positions, in place. Row r's key and value go to the cache too, at slot `slots[r]`
-/// and cell `cells[r]`, unless the cache is null. Slots and cells are those of the cache, positions those of the tables.
+/// Adds the bias and rotates q and k by their positions, in place. Row r's key and value are also written to the cache,
+/// at slot `slots[r]` and cell `cells[r]`, unless the cache is null. Slots and cells must be in the cache, positions in
+/// the tables.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qkv_rope(
     gpu: &Gpu,
@@ -217,7 +218,8 @@ pub fn qkv_rope(
     let threads = rows * (heads.query + 2 * heads.kv) * heads.dim / 16;
     let ([cos, sin], width, angles) = (rope, heads.qkv_width(), heads.dim / 2);
     let (slot, used) = (heads.kv * cache.capacity * heads.dim, if cache.keys.is_empty() { 0 } else { rows });
-    // SAFETY: a thread for 16 values of a row; of the tables and the cache what positions, slots and cells name.
+    // SAFETY: a thread per 16 values of a row; the tables and the cache are used at the given positions, slots and
+    // cells.
     unsafe {
         launch!(
             gpu, "qkv_rope_forward", LaunchShape::new(threads.div_ceil(THREADS), THREADS);
@@ -228,7 +230,7 @@ pub fn qkv_rope(
     }
 }
 
-/// Turns the gradient of q and k back, in place.
+/// Rotates the gradient of q and k back, in place.
 pub fn qkv_rope_backward(
     gpu: &Gpu,
     d_qkv: StridedRows,
@@ -239,7 +241,7 @@ pub fn qkv_rope_backward(
 ) -> Result<()> {
     let threads = rows * (heads.query + heads.kv) * heads.dim / 16;
     let ([cos, sin], angles) = (rope, heads.dim / 2);
-    // SAFETY: a thread for 16 values of q or k; of the tables what the positions name.
+    // SAFETY: a thread per 16 values of q or k; the tables are used at the given positions.
     unsafe {
         launch!(
             gpu, "qkv_rope_backward", LaunchShape::new(threads.div_ceil(THREADS), THREADS);
@@ -252,7 +254,7 @@ pub fn qkv_rope_backward(
 /// `gate_up` (rows, 2·width) -> `y` (rows, width)
 pub fn swiglu(gpu: &Gpu, gate_up: StridedRows, y: StridedRows, rows: usize, width: usize) -> Result<()> {
     let shape = by_eight(rows * width);
-    // SAFETY: a thread for 8 values of `y`.
+    // SAFETY: a thread per 8 values of `y`.
     unsafe {
         launch!(
             gpu, "swiglu_forward", shape;
@@ -261,9 +263,9 @@ pub fn swiglu(gpu: &Gpu, gate_up: StridedRows, y: StridedRows, rows: usize, widt
     }
 }
 
-/// The gradient of gate and up takes their place, and y that of `dy`.
+/// Replaces gate and up by their gradient, and `dy` by y.
 pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: StridedRows, rows: usize, width: usize) -> Result<()> {
-    // SAFETY: a thread for 8 values of `dy`.
+    // SAFETY: a thread per 8 values of `dy`.
     unsafe {
         launch!(
             gpu, "swiglu_backward", by_eight(rows * width);
@@ -272,7 +274,8 @@ pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: StridedRows, rows: 
     }
 }
 
-/// Attention over packed groups: `qkv` -> `out` (rows, query heads · head dim), with the log-sum-exp of each row and head.
+/// Attention over packed groups: `qkv` -> `out` (rows, query heads · head dim), with the log-sum-exp of each row and
+/// head.
 pub fn branch_attention(
     gpu: &Gpu,
     qkv: Buffer<bf16>,
@@ -298,7 +301,7 @@ pub fn branch_attention(
     }
 }
 
-/// The gradient of `qkv`, all of which is written to `d_qkv`.
+/// The gradient of `qkv`; all of `d_qkv` is written.
 #[allow(clippy::too_many_arguments, reason = "the arguments of four kernels")]
 pub fn branch_attention_backward(
     gpu: &Gpu,
@@ -346,18 +349,19 @@ pub fn branch_attention_backward(
     Ok(())
 }
 
-/// Where the rows of a decode step have their keys and values.
+/// Positions of the keys and values of the rows of a decode step.
 #[derive(Clone, Copy)]
 pub struct DecodeRows {
     pub rows: usize,
     pub prompt_slots: Buffer<i32>,
     pub prompt_lens: Buffer<i32>,
     pub slots: Buffer<i32>,
-    /// Cells of its slot that a row sees, its new token's among them.
+    /// Number of cells of its slot that a row sees, including its new token.
     pub counts: Buffer<i32>,
 }
 
-/// Attention of one new token a row, whose key and value are in the cache already. Slots and counts are those of the caches.
+/// Attention of one new token per row, whose key and value are in the cache already. Slots and counts must be in the
+/// caches.
 #[allow(clippy::too_many_arguments, reason = "the arguments of two kernels")]
 pub fn decode_attention(
     gpu: &Gpu,
@@ -382,7 +386,7 @@ pub fn decode_attention(
     let (sums, statistics) = (spans.sums.at_least(lines * heads.dim), spans.statistics.at_least(2 * lines));
     let of_spans = LaunchShape { blocks: [rows, heads.kv, spans.spans], threads: 128, shared: 0 };
     let of_rows = LaunchShape { blocks: [rows, heads.query, 1], threads: heads.dim, shared: 0 };
-    // SAFETY: a line of sums for each row, head and span; of the caches what slots and counts name.
+    // SAFETY: a line of sums per row, head and span; the caches are used at the given slots and counts.
     unsafe {
         launch!(
             gpu, by_span, of_spans;
@@ -395,7 +399,8 @@ pub fn decode_attention(
     }
 }
 
-/// Reports what was drawn to the host, and moves the rows that go on by one place. `capacity` is the longest completion.
+/// Reports the sampled tokens to the host, and advances the unfinished rows. `capacity` is the maximum completion
+/// length.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn rollout_advance(
     gpu: &Gpu,
@@ -411,7 +416,7 @@ pub fn rollout_advance(
     rows: usize,
 ) -> Result<()> {
     let [counts, done, positions, cells] = [counts, done, positions, cells].map(|buffer| buffer.at_least(rows));
-    // SAFETY: a thread for each row, with a line of the report: a count, and `REPORTED` tokens and log-probabilities.
+    // SAFETY: a thread per row, with a line of the report: a count, and `REPORTED` tokens and log-probabilities.
     unsafe {
         launch!(
             gpu, "rollout_advance", LaunchShape::new(rows.div_ceil(128), 128);
@@ -421,7 +426,7 @@ pub fn rollout_advance(
     }
 }
 
-/// Rows of logits in f32, whose first `vocab` columns count.
+/// Rows of f32 logits, of which the first `vocab` columns are used.
 #[derive(Clone, Copy)]
 pub struct Logits {
     pub buffer: Buffer<f32>,
@@ -436,7 +441,7 @@ impl Logits {
     }
 }
 
-/// Of each row: log-probability of its target, entropy, and ln Σ exp(logits / T).
+/// Per row: log-probability of its target, entropy, and ln Σ exp(logits / T).
 #[derive(Clone, Copy)]
 pub struct HeadStats {
     pub logprob: Buffer<f32>,
@@ -444,11 +449,11 @@ pub struct HeadStats {
     pub lse: Buffer<f32>,
 }
 
-/// The statistics of each row. Targets are tokens of the vocabulary.
+/// The statistics of each row. Targets must be tokens of the vocabulary.
 pub fn head_stats(gpu: &Gpu, logits: Logits, targets: Buffer<i32>, stats: HeadStats, temperature: f32) -> Result<()> {
     let rows = logits.rows;
     let [logprob, entropy, lse] = [stats.logprob, stats.entropy, stats.lse].map(|buffer| buffer.at_least(rows));
-    // SAFETY: a block for each row, which reads `stride` logits and writes one value of each kind.
+    // SAFETY: a block per row, which reads `stride` logits and writes one value of each kind.
     unsafe {
         launch!(
             gpu, "head_forward_f32", LaunchShape::new(rows, ROW_THREADS);
@@ -457,7 +462,7 @@ pub fn head_stats(gpu: &Gpu, logits: Logits, targets: Buffer<i32>, stats: HeadSt
     }
 }
 
-/// The gradient of the logits takes the first half of their rows, as bf16.
+/// The gradient of the logits replaces the first half of their rows, as bf16.
 pub fn head_backward(
     gpu: &Gpu,
     logits: Logits,
@@ -470,7 +475,7 @@ pub fn head_backward(
     let rows = logits.rows;
     let [entropy, lse, d_logprob, d_entropy] =
         [stats.entropy, stats.lse, d_logprob, d_entropy].map(|buffer| buffer.at_least(rows));
-    // SAFETY: a block for each row, which stays within the row's `stride` values.
+    // SAFETY: a block per row, which stays within the row's `stride` values.
     unsafe {
         launch!(
             gpu, "head_backward_f32", LaunchShape::new(rows, ROW_THREADS);
@@ -480,8 +485,9 @@ pub fn head_backward(
     }
 }
 
-/// Draws a token for each row that is not done, with its log-probability under the untruncated distribution. `keys` (rows, 2)
-/// are the keys of the completions' streams, `positions` the places of the tokens in their completions; `done` may be null.
+/// Samples a token for each unfinished row, with its log-probability under the untruncated distribution. `keys` (rows,
+/// 2) are the keys of the completions' streams, `positions` the indices of the tokens in their completions; `done` may
+/// be null.
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn sample(
     gpu: &Gpu,
@@ -494,7 +500,7 @@ pub fn sample(
     sampling: &Sampling,
 ) -> Result<()> {
     let rows = logits.rows;
-    // SAFETY: a block for each row, which reads `stride` logits and a key of two words.
+    // SAFETY: a block per row, which reads `stride` logits and a key of two words.
     unsafe {
         launch!(
             gpu, "sampler_f32", LaunchShape::new(rows, ROW_THREADS);

@@ -7,7 +7,7 @@ use crate::ops::attention::Heads;
 use crate::ops::attention_tiles::Tiles;
 use anyhow::Result;
 
-/// The tokens of a pass.
+/// The tokens of a forward pass.
 #[derive(Clone, Copy)]
 pub struct Tokens {
     /// (rows)
@@ -15,7 +15,7 @@ pub struct Tokens {
     pub positions: Buffer<i32>,
 }
 
-/// What kernels need to know of a [`Pack`].
+/// The data of a [`Pack`] that kernels need.
 pub struct DevicePack {
     pub rows: usize,
     /// (rows)
@@ -31,7 +31,7 @@ pub struct DevicePack {
 
 /// The (hidden row, target) pairs of a pack.
 pub struct Pairs {
-    /// (pairs) The row that predicts, and what it should.
+    /// (pairs) The row that predicts, and the token that it should predict.
     pub rows: Buffer<i32>,
     pub targets: Buffer<i32>,
     /// The pairs of each row: `by_row[starts[row]..starts[row + 1]]`, in their order.
@@ -48,7 +48,7 @@ impl DevicePack {
         Self::with_tiles(gpu, arena, pack, Tiles::new(&pack.parts, heads.query / heads.kv))
     }
 
-    /// The same with attention cut into `tiles`.
+    /// The same with attention divided into `tiles`.
     pub fn with_tiles(gpu: &Gpu, arena: &mut Arena, pack: &Pack, tiles: Tiles) -> Result<Self> {
         let mut put = |values: Vec<i32>| -> Result<Buffer<i32>> {
             let buffer = arena.take(values.len())?;
@@ -76,7 +76,7 @@ impl DevicePack {
     }
 }
 
-/// A tile as kernels read it: `repr(C)` structures of nothing but `i32`.
+/// A tile as kernels read it: a `repr(C)` structure that contains only `i32`.
 fn words<T: Copy>(tile: &T) -> Vec<i32> {
     let len = size_of::<T>() / size_of::<i32>();
     // SAFETY: the tiles are plain structures of `len` numbers of this type.

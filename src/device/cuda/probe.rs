@@ -1,20 +1,20 @@
-//! What of CUDA this machine has, for `rft doctor`: nothing is allocated and no kernel is loaded.
+//! Which parts of CUDA this machine has, for `rft doctor`: nothing is allocated and no kernel is loaded.
 
 use cudarc::cublaslt;
 use cudarc::driver::{CudaContext, sys};
 use serde::Serialize;
 
-/// What was found.
+/// The parts that were found.
 #[derive(Debug, Serialize)]
 pub struct CudaFindings {
-    /// The newest CUDA version that the driver supports, `12.8`; `None` where there is no driver.
+    /// The newest CUDA version that the driver supports, such as `12.8`; `None` if there is no driver.
     pub driver: Option<String>,
-    /// The version of cuBLASLt, as the library counts: 120804 is 12.8.4. `None` where the library was not found.
+    /// The version of cuBLASLt in the library's format: 120804 is 12.8.4. `None` if the library was not found.
     pub cublaslt: Option<usize>,
     pub gpus: Vec<GpuFindings>,
-    /// What the kernels were compiled for, and by which compiler.
+    /// The targets and the compiler of the kernels.
     pub kernels: &'static str,
-    /// What is missing, with the package that brings it.
+    /// The missing parts, with the package to install.
     pub missing: Vec<String>,
 }
 
@@ -22,7 +22,7 @@ pub struct CudaFindings {
 pub struct GpuFindings {
     pub name: String,
     pub compute_capability: (i32, i32),
-    /// Bytes; `None` where the GPU could not be opened.
+    /// Bytes; `None` if the GPU could not be opened.
     pub memory: Option<usize>,
 }
 
@@ -43,8 +43,8 @@ pub fn probe() -> CudaFindings {
     }
     if cublaslt.is_none() && driver.is_some() {
         missing.push(
-            "cuBLASLt (libcublasLt.so.12 or .13) was not found: `pip install nvidia-cublas-cu12` and add its `lib` folder to \
-             LD_LIBRARY_PATH, or install the package `libcublas-12-8` of NVIDIA's repository"
+            "cuBLASLt (libcublasLt.so.12 or .13) was not found: run `pip install nvidia-cublas-cu12` and add its `lib` folder to \
+             LD_LIBRARY_PATH, or install the package `libcublas-12-8` from NVIDIA's repository"
                 .to_owned(),
         );
     }
@@ -65,7 +65,7 @@ fn cublaslt_version() -> Option<usize> {
     if !super::blas::library_is_present() {
         return None;
     }
-    // SAFETY: the library is loaded, and the call takes nothing.
+    // SAFETY: the library is loaded, and the call has no arguments.
     Some(unsafe { cublaslt::sys::cublasLtGetVersion() })
 }
 

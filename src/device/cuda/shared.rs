@@ -1,4 +1,4 @@
-//! A model on a GPU, with all that rollouts and training share.
+//! A model on a GPU, with everything that rollouts and training share.
 
 use super::adapter::DeviceAdapter;
 use super::decoder::CudaDecoder;
@@ -22,20 +22,20 @@ use std::rc::Rc;
 pub struct Shared {
     pub gpu: Rc<Gpu>,
     pub decoder: CudaDecoder,
-    /// Memory for an adapter, where one is applied or trained.
+    /// Memory for an adapter, if one is applied or trained.
     pub adapter: Option<DeviceAdapter>,
     pub arena: RefCell<DeviceArena>,
 }
 
 impl Shared {
-    /// Loads a model on GPU number `ordinal`, and takes the memory that it is to work in.
+    /// Loads a model on GPU number `ordinal`, and allocates its memory.
     pub fn load(ordinal: usize, source: &ModelSource, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
         check(&source.config)?;
         let origin = WeightOrigin::Checkpoint(source.weights.as_ref());
         Self::on(Rc::new(Gpu::open(ordinal)?), source.config.clone(), &origin, adapter, extent)
     }
 
-    /// The same on a GPU that is open, and with weights from anywhere.
+    /// The same on an open GPU, and with weights from any source.
     pub fn on(
         gpu: Rc<Gpu>,
         config: ModelConfig,
@@ -48,7 +48,7 @@ impl Shared {
         check_room(&gpu, &config, adapter, extent, lora)?;
         let decoder = CudaDecoder::load(&gpu, config, origin, extent.positions, lora)?;
         let device_adapter = adapter.map(|adapter| DeviceAdapter::new(&gpu, adapter)).transpose()?;
-        // What was taken in the order of the stream is there when the stream has come so far.
+        // Allocations in stream order are available after the stream has reached them.
         gpu.synchronize()?;
         let free = gpu.room()?.free.saturating_sub(RESERVE);
         let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
@@ -67,8 +67,8 @@ impl Shared {
     }
 }
 
-/// Refuses, before anything is loaded, what cannot fit: the weights, the adapter, and the shortest batch of the longest
-/// sequence.
+/// Returns an error, before anything is loaded, if the weights, the adapter, and the smallest batch of the longest
+/// sequence cannot fit.
 fn check_room(
     gpu: &Gpu,
     config: &ModelConfig,
@@ -104,19 +104,22 @@ fn check_room(
     Ok(())
 }
 
-/// Refuses shapes that the kernels are not made for.
+/// Returns an error for shapes that the kernels do not support.
 fn check(config: &ModelConfig) -> Result<()> {
     ensure!(
         [32, 64, 128].contains(&config.head_dim),
-        "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
+        "the CUDA path supports heads of width 32, 64 and 128, not {}\nhint: use `--device cpu`",
         config.head_dim
     );
     let group = config.num_attention_heads / config.num_key_value_heads;
-    ensure!(group <= 8, "{group} query heads share a KV head; the CUDA path has up to 8\nhint: use `--device cpu`");
+    ensure!(
+        group <= 8,
+        "the CUDA path supports up to 8 query heads per KV head, not {group}\nhint: use `--device cpu`"
+    );
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     ensure!(
         hidden <= 8_192 && hidden.is_multiple_of(8) && inner.is_multiple_of(8),
-        "the CUDA path has widths that are multiples of 8, up to 8192 for the hidden one; these are {hidden} and {inner}\n\
+        "the CUDA path supports widths that are multiples of 8, with a hidden width up to 8192, not {hidden} and {inner}\n\
          hint: use `--device cpu`"
     );
     Ok(())

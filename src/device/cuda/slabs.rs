@@ -1,4 +1,4 @@
-//! The memory of a rollout, laid out once: caches, the state of the rows, and what a decode step works on.
+//! The memory of a rollout, laid out once: caches, the state of the rows, and the buffers of a decode step.
 
 use super::Gpu;
 use super::blas::Matrix;
@@ -16,14 +16,14 @@ use crate::rollout::{Prompt, RolloutRequest, Sampling};
 use anyhow::{Result, ensure};
 use half::bf16;
 
-/// Numbers of rows that a step is captured for; a batch takes the next larger one.
+/// Numbers of rows for which a step is captured; a batch uses the next larger one.
 const ROWS: [usize; 13] = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256];
 
 pub struct Slabs {
-    /// Rows that are decoded together at most; also the number of slots for completions.
+    /// Maximum number of rows decoded together; also the number of slots for completions.
     pub rows: usize,
     pub prompt_slots: usize,
-    /// Longest completion.
+    /// Maximum completion length.
     capacity: usize,
     /// Whether the adapter is applied.
     adapted: bool,
@@ -35,16 +35,16 @@ pub struct Slabs {
     reported: Pinned,
 }
 
-/// What the launches of a decode step depend on, so that a step is captured once for each.
+/// The parameters of a decode step's launches; a step is captured once for each value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DecodeBatch {
     pub rows: usize,
-    /// Spans of keys that attention has blocks for; see [`DecodeSpans`].
+    /// Number of key spans for which attention has blocks; see [`DecodeSpans`].
     pub spans: usize,
 }
 
 impl DecodeBatch {
-    /// For so many rows of up to `keys` keys, or a little more of both: few sizes serve all batches.
+    /// For this number of rows with up to `keys` keys, or slightly more of both: few sizes cover all batches.
     fn of(rows: usize, keys: usize) -> Self {
         let spans = match DecodeSpans::of(keys) {
             few @ 0..4 => few.max(1),
@@ -55,20 +55,20 @@ impl DecodeBatch {
     }
 }
 
-/// A row as the host knows it.
+/// A row as stored on the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
     pub slot: usize,
     pub prompt_slot: usize,
     pub prompt_len: usize,
-    /// Of the completion's random numbers.
+    /// Key of the completion's random numbers.
     pub key: [u32; 2],
-    /// Tokens drawn so far, and the last of them.
+    /// Number of tokens sampled so far, and the last of them.
     pub count: usize,
     pub last: u32,
 }
 
-/// What the rows have drawn since they were set.
+/// The tokens sampled by the rows since they were set.
 pub struct DecodeReport<'a> {
     /// (rows, [`SlabMemory::REPORT`])
     words: &'a [u32],
@@ -83,12 +83,12 @@ impl DecodeReport<'_> {
     /// The tokens of row `row` from number `first` on, with their log-probabilities.
     ///
     /// # Errors
-    /// When there are none, or more than a report holds.
+    /// If there are none, or more than a report can contain.
     pub fn tokens(&self, row: usize, first: usize) -> Result<impl Iterator<Item = (u32, f32)>> {
         let count = self.count(row);
         ensure!(
             (first + 1..=first + REPORTED).contains(&count),
-            "the GPU reports {count} tokens of a row that had {first}"
+            "the GPU reports {count} tokens for a row that had {first}"
         );
         let row = &self.words[row * SlabMemory::REPORT..(row + 1) * SlabMemory::REPORT];
         let (tokens, logprobs) = row[1..].split_at(REPORTED);
@@ -97,10 +97,10 @@ impl DecodeReport<'_> {
 }
 
 impl Slabs {
-    /// Takes the memory for `request` from the arena: for `max_rows` rows, or as many as fit.
+    /// Allocates the memory for `request` from the arena: for `max_rows` rows, or as many as fit.
     ///
     /// # Errors
-    /// When not even one row fits.
+    /// If not even one row fits.
     pub fn new(
         gpu: &Gpu,
         arena: &mut Arena,
@@ -113,7 +113,7 @@ impl Slabs {
         loop {
             arena.clear();
             match Self::layout(gpu, arena, decoder, adapted, request, rows) {
-                // Fewer rows at a time give the same tokens, only later.
+                // Fewer rows at a time give the same tokens, but take longer.
                 Err(error) if error.is::<OutOfMemory>() && rows > 1 => rows = rows * 3 / 4,
                 Err(error) if error.is::<OutOfMemory>() => {
                     arena.clear();
@@ -121,7 +121,7 @@ impl Slabs {
                     let wanted = decoder.layout(adapted).rollout_bytes(size);
                     let error = anyhow::Error::from(OutOfMemory { wanted, left: arena.left() });
                     return Err(error.context(format!(
-                        "no room for one completion of {} tokens after a prompt of {}\n\
+                        "not enough memory for one completion of {} tokens after a prompt of {}\n\
                          hint: lower `rollout.max_completion_length` or `rollout.max_prompt_length`",
                         size.completion, size.prompt
                     )));
@@ -145,7 +145,7 @@ impl Slabs {
         let completion_cache = layout.caches(arena, rows, size.completion)?;
         let memory = layout.slabs(arena, size)?;
         memory.stops.upload(gpu, request.stop_tokens)?;
-        // A prefill of the longest prompt has to fit on top.
+        // A prefill of the longest prompt has to fit in addition.
         arena.reserve(layout.prefill_bytes(size.prompt))?;
         let reported = Pinned::new(gpu, memory.report.len())?;
         let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
@@ -168,23 +168,23 @@ impl Slabs {
         self.prompt_cache.iter().chain(&self.completion_cache).flat_map(|cache| [cache.keys, cache.values])
     }
 
-    /// Steps that are worth issuing before the host reads what was drawn: after the last of them every row is at its longest
-    /// completion, or there are [`DECODE_STEPS`].
+    /// Number of steps to issue before the host reads the sampled tokens: after the last of them every row has reached
+    /// its maximum length, or there are [`DECODE_STEPS`].
     pub fn steps(&self, rows: &[Start]) -> usize {
-        // A first token is drawn before the steps.
+        // A first token is sampled before the steps.
         let left = |row: &Start| self.capacity.saturating_sub(row.count.max(1));
         rows.iter().map(left).max().unwrap_or(0).min(DECODE_STEPS)
     }
 
-    /// What `rows` are decoded as, for `steps` steps.
+    /// The batch for decoding `rows`, for `steps` steps.
     pub fn batch(&self, rows: &[Start], steps: usize) -> DecodeBatch {
-        // The last step sees the tokens of those before it and a first one, but no more than a completion has.
+        // The last step sees the tokens of those before it and a first one, but at most a whole completion.
         let keys = |row: &Start| row.prompt_len + (row.count.max(1) + steps).min(self.capacity);
         let batch = DecodeBatch::of(rows.len(), rows.iter().map(keys).max().unwrap_or(0));
         DecodeBatch { rows: batch.rows.min(self.rows), spans: batch.spans.min(self.memory.work.attention.spans) }
     }
 
-    /// Runs prompts, packed, and keeps their keys, values and last rows in their slots.
+    /// Runs packed prompts, and stores their keys, values and last rows in their slots.
     pub fn prefill(
         &self,
         gpu: &Gpu,
@@ -239,9 +239,9 @@ impl Slabs {
         Ok(())
     }
 
-    /// Tells the device which rows there are. The rest of a batch is rows that are done and have no slot.
+    /// Copies the state of the rows to the device. The rest of a batch is finished rows without a slot.
     pub fn set(&self, gpu: &Gpu, rows: &[Start]) -> Result<()> {
-        ensure!(rows.len() <= self.rows, "{} rows in slabs for {}", rows.len(), self.rows);
+        ensure!(rows.len() <= self.rows, "{} rows exceed the maximum of {}", rows.len(), self.rows);
         let idle = self.rows - rows.len();
         let put = |buffer: Buffer<i32>, value: fn(&Start) -> i32, rest: i32| {
             let values: Vec<i32> = rows.iter().map(value).chain(std::iter::repeat_n(rest, idle)).collect();
@@ -261,7 +261,7 @@ impl Slabs {
         self.memory.state.keys.upload(gpu, &keys)
     }
 
-    /// Draws the first token of the rows that have none, from their prompts' last rows. Those rows stand at the end.
+    /// Samples the first token of the rows without tokens, from their prompts' last rows. Those rows are the last ones.
     pub fn draw_first(&self, gpu: &Gpu, decoder: &CudaDecoder, sampling: &Sampling, rows: &[Start]) -> Result<()> {
         let first = rows.iter().position(|row| row.count == 0).unwrap_or(rows.len());
         let new = first..rows.len();
@@ -297,7 +297,8 @@ impl Slabs {
         self.draw(gpu, decoder, sampling, 0..rows)
     }
 
-    /// Draws a token for the rows of `range` from their final hidden rows, which stand at the start of `work.pass.hidden`.
+    /// Samples a token for the rows of `range` from their final hidden rows, which are at the start of
+    /// `work.pass.hidden`.
     fn draw(&self, gpu: &Gpu, decoder: &CudaDecoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
         let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
         let stride = logits_stride(&decoder.config);
@@ -325,7 +326,7 @@ impl Slabs {
         )
     }
 
-    /// What the first `rows` rows have drawn.
+    /// The sampled tokens of the first `rows` rows.
     pub fn report(&mut self, gpu: &Gpu, rows: usize) -> Result<DecodeReport<'_>> {
         Ok(DecodeReport { words: self.reported.download(gpu, self.memory.report.slice(0..rows * SlabMemory::REPORT))? })
     }

@@ -1,5 +1,5 @@
-//! Weights on their way from a file to the device, through two pieces of pinned host memory: one is filled while the other
-//! is copied. The host needs no more memory than these, however large a tensor is.
+//! Copies weights from a file to the device, through two pieces of pinned host memory: one is filled while the other is
+//! copied. The host needs no other memory, for tensors of any size.
 
 use super::Gpu;
 use super::memory::Buffer;
@@ -30,8 +30,8 @@ impl Staging {
         Ok(Self { pieces: [StagingPiece::new(gpu)?, StagingPiece::new(gpu)?], next: 0 })
     }
 
-    /// Copies `rows` rows of `width` bf16 values from `reader` to the start of `to`, where a row begins every `stride` values.
-    /// What lies between two rows becomes zero. Returns the number of values that are NaN or infinite.
+    /// Copies `rows` rows of `width` bf16 values from `reader` to the start of `to`, where a row begins every `stride`
+    /// values. The values between two rows become zero. Returns the number of values that are NaN or infinite.
     pub fn copy_rows(
         &mut self,
         gpu: &Gpu,
@@ -42,10 +42,10 @@ impl Staging {
         stride: usize,
     ) -> Result<usize> {
         let most = PIECE / size_of::<bf16>();
-        ensure!(rows * width == 0 || (rows - 1) * stride + width <= to.len(), "a tensor does not fit its place");
-        // Without gaps there is nothing to move, and a piece may end within a row.
+        ensure!(rows * width == 0 || (rows - 1) * stride + width <= to.len(), "a tensor does not fit in its buffer");
+        // Without gaps the bytes are copied unchanged, and a piece may end within a row.
         let (rows, width, stride) = if stride == width { (rows * width, 1, 1) } else { (rows, width, stride) };
-        ensure!((width..=most).contains(&stride), "rows of {width} values, a row every {stride} values");
+        ensure!((width..=most).contains(&stride), "rows of {width} values do not fit a stride of {stride} values");
         let (mut odd, mut row) = (0, 0);
         while row < rows {
             let count = (most / stride).min(rows - row);
@@ -67,7 +67,7 @@ impl Staging {
     }
 }
 
-/// Moves `rows` rows of `width` bytes that follow each other `stride` bytes apart, with zeros in between.
+/// Moves `rows` rows of `width` bytes so that they begin every `stride` bytes, with zeros in between.
 fn spread(bytes: &mut [u8], rows: usize, width: usize, stride: usize) {
     for row in (0..rows).rev() {
         bytes.copy_within(row * width..(row + 1) * width, row * stride);
@@ -86,26 +86,27 @@ impl StagingPiece {
     fn new(gpu: &Gpu) -> Result<Self> {
         gpu.bind()?;
         // SAFETY: the memory is freed once, when the piece is dropped.
-        let memory = unsafe { result::malloc_host(PIECE, 0) }.context("take pinned host memory for the weights")?;
-        // SAFETY: it is `PIECE` bytes that nobody else has; what is read of it must have been written once.
+        let memory = unsafe { result::malloc_host(PIECE, 0) }.context("allocate pinned host memory for the weights")?;
+        // SAFETY: these `PIECE` bytes are not shared; only bytes that have been written are read.
         unsafe { memory.cast::<u8>().write_bytes(0, PIECE) };
         Ok(Self { memory: memory.cast(), copied: None, context: gpu.stream.context().clone() })
     }
 
-    /// The memory, once the last copy from it is done.
+    /// The memory, after the last copy from it is done.
     fn free(&mut self) -> Result<&mut [u8]> {
         if let Some(copied) = self.copied.take() {
             copied.synchronize().context("wait for a copy to the GPU")?;
         }
-        // SAFETY: `PIECE` bytes that were written, and no copy from them is under way.
+        // SAFETY: `PIECE` bytes that were written, and no copy from them is running.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.memory, PIECE) })
     }
 
     /// Starts the copy of the first values to `to`.
     fn copy(&mut self, gpu: &Gpu, to: Buffer<bf16>) -> Result<()> {
         let bytes = to.len() * size_of::<bf16>();
-        assert!(bytes <= PIECE, "{bytes} bytes of a piece");
-        // SAFETY: the piece has so many bytes, and is neither written nor freed before the event that is recorded below.
+        assert!(bytes <= PIECE, "{bytes} bytes exceed a piece");
+        // SAFETY: the piece has this many bytes, and is neither written nor freed before the event that is recorded
+        // below.
         unsafe {
             let values = std::slice::from_raw_parts(self.memory, bytes);
             result::memcpy_htod_async(to.pointer(), values, gpu.stream.cu_stream()).context("copy to the GPU")?;
@@ -117,10 +118,10 @@ impl StagingPiece {
 
 impl Drop for StagingPiece {
     fn drop(&mut self) {
-        // Nothing can be done about an error here.
+        // An error here cannot be handled.
         _ = self.free();
         _ = self.context.bind_to_thread();
-        // SAFETY: made by `malloc_host`, freed once, and no copy from it is under way.
+        // SAFETY: allocated by `malloc_host`, freed once, and no copy from it is running.
         _ = unsafe { result::free_host(self.memory.cast()) };
     }
 }
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_and_infinity_are_seen() {
+    fn nan_and_infinity_are_counted() {
         let values = [0.0, 1.0, f32::NAN, f32::MAX, -f32::INFINITY, f32::MIN_POSITIVE, -3e38];
         let bytes: Vec<u8> = values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect();
         // The largest f32 is rounded to infinity.

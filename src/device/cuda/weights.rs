@@ -14,7 +14,7 @@ use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::{Context, Result, ensure};
 use half::bf16;
 
-/// A linear layer, or several that read the same input, joined by rows; with what an adapter has beside it.
+/// A linear layer, or several that read the same input, joined by rows, with the columns and rows of an adapter.
 #[derive(Clone, Copy)]
 pub struct CudaLinear {
     /// (outputs + lora, inputs + lora): [W | scale·B] above [A | unused]
@@ -26,12 +26,12 @@ pub struct CudaLinear {
 }
 
 impl CudaLinear {
-    /// From one row of the storage to the next.
+    /// Stride of the rows of the storage.
     pub fn stride(&self) -> usize {
         self.inputs + self.lora
     }
 
-    /// The corner of the storage of this size.
+    /// The submatrix of this size at the start of the storage.
     pub fn matrix(&self, rows: usize, columns: usize) -> Matrix<bf16> {
         Matrix::new(self.storage, rows, columns).with_stride(self.stride())
     }
@@ -70,18 +70,19 @@ pub struct Frozen {
     pub embedding: Buffer<bf16>,
     pub blocks: Vec<CudaBlock>,
     pub norm: Buffer<bf16>,
-    /// (vocabulary, hidden); the embedding where the two are tied
+    /// (vocabulary, hidden); the embedding if the two are tied
     pub head: Buffer<bf16>,
     /// Cosine and sine, (positions, head dim / 2).
     pub rope: [Buffer<f32>; 2],
-    /// What the buffers point into.
+    /// The memory that the buffers point into.
     arena: DeviceArena,
 }
 
-/// Where weights come from.
+/// The source of weights.
 pub enum WeightOrigin<'a> {
     Checkpoint(&'a dyn Weights),
-    /// Drawn on the device from this seed, to measure speed and memory in a shape whose checkpoint is not at hand.
+    /// Generated on the device from this seed, to measure speed and memory of a shape whose checkpoint is not
+    /// available.
     Random(u64),
 }
 
@@ -156,7 +157,7 @@ impl Frozen {
         Ok(Self { embedding, blocks, norm, head, rope, arena: loader.arena })
     }
 
-    /// Bytes of device memory that the weights take.
+    /// Bytes of device memory of the weights.
     pub fn bytes(&self) -> usize {
         self.arena.peak()
     }
@@ -183,7 +184,8 @@ impl Loader<'_> {
         Ok(buffer)
     }
 
-    /// Layers of these names and outputs that read the same input, one below the other, with room for `columns` of an adapter.
+    /// Layers of these names and outputs that read the same input, joined by rows, with room for `columns` of an
+    /// adapter.
     fn linear(&mut self, parts: &[(String, usize)], inputs: usize, columns: usize) -> Result<CudaLinear> {
         let (outputs, stride) = (parts.iter().map(|(_, outputs)| outputs).sum::<usize>(), inputs + columns);
         let storage = self.arena.take((outputs + columns) * stride)?;
@@ -196,13 +198,13 @@ impl Loader<'_> {
         Ok(CudaLinear { storage, inputs, outputs, lora: columns })
     }
 
-    /// Puts the tensor of this name and shape to rows as wide as its last dimension.
+    /// Writes the tensor of this name and shape to rows as wide as its last dimension.
     fn fill(&mut self, name: &str, shape: &[usize], to: StridedRows) -> Result<()> {
         let width = shape[shape.len() - 1];
         match self.origin {
             WeightOrigin::Checkpoint(weights) => self.read(*weights, name, shape, to),
             WeightOrigin::Random(seed) => {
-                // The values of `RandomWeights`, made where they are needed.
+                // The values of `RandomWeights`, generated on the device.
                 let stream = Stream::new(*seed, Purpose::ModelInit, &[name_hash(name)]);
                 let norm = name.ends_with("norm.weight");
                 let (mean, deviation) = if norm { (1.0, 0.0) } else { (0.0, 0.02) };
@@ -223,7 +225,7 @@ impl Loader<'_> {
         ensure!(
             odd == 0,
             "tensor `{name}` has {odd} values that are NaN or infinite in bf16\n\
-             hint: the checkpoint is damaged, or comes from a training that failed; download it again or use another"
+             hint: download the checkpoint again or use another; it is damaged, or its training failed"
         );
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The book-keeping of device memory: typed pieces of one arena, handed out and taken back like a stack.
+//! The bookkeeping of device memory: typed pieces of one arena, allocated and freed like a stack.
 //!
-//! Nothing here touches a device: an arena is an address and a size. The same functions that lay out memory on a GPU lay it
-//! out at no address at all, which is how the plan knows what they take.
+//! Nothing here uses a device: an arena is an address and a size. The functions that lay out memory on a GPU can also
+//! lay it out without an address, which is how the plan calculates its size.
 
 use crate::grpo::learner::OutOfMemory;
 use anyhow::{Result, ensure};
@@ -37,7 +37,7 @@ impl<T> Buffer<T> {
         self.len == 0
     }
 
-    /// The address, as kernels take it.
+    /// The address, as kernels receive it.
     pub fn pointer(self) -> u64 {
         self.pointer
     }
@@ -45,7 +45,7 @@ impl<T> Buffer<T> {
     /// A part of it.
     ///
     /// # Panics
-    /// When the range goes past its end.
+    /// If the range exceeds its end.
     pub fn slice(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
         let pointer = self.pointer + (range.start * size_of::<T>()) as u64;
@@ -53,55 +53,55 @@ impl<T> Buffer<T> {
     }
 }
 
-/// Memory that is handed out from its start to its end.
+/// Memory that is allocated from its start to its end.
 #[derive(Debug)]
 pub struct Arena {
     base: u64,
     size: usize,
     used: usize,
-    /// The most that was ever in use, for the plan to be held against.
+    /// Peak of the memory in use, which is compared with the plan.
     peak: usize,
-    /// Where each piece has memory of its own, what gives it.
+    /// The allocator of separate pieces, if each piece is an allocation.
     pieces: Option<Box<dyn PieceAllocator>>,
 }
 
-/// Allocations, one for each piece of an arena. A tool that watches allocations then sees what is read or written past the end
-/// of a piece, which in one large allocation would be its neighbor's.
+/// Separate allocations, one for each piece of an arena. A tool that watches allocations can then detect reads and
+/// writes past the end of a piece; in one large allocation they would be in the next piece.
 pub trait PieceAllocator: Debug {
-    /// The address of `bytes` bytes, of no particular content.
+    /// The address of `bytes` bytes with undefined contents.
     fn take(&mut self, bytes: usize) -> Result<u64>;
 
-    /// Takes all of them back.
+    /// Frees all of them.
     fn clear(&mut self);
 }
 
-/// How far an arena is in use; see [`Arena::reset`].
+/// A position up to which an arena is in use; see [`Arena::reset`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(usize);
 
 impl Arena {
-    /// Rows and tiles are read 16 bytes at a time, and a line of memory is 128.
+    /// Rows and tiles are read 16 bytes at a time, and a cache line is 128 bytes.
     pub const ALIGNMENT: usize = 256;
 
-    /// An arena of `size` bytes from `base` on.
+    /// An arena of `size` bytes, starting at `base`.
     pub fn at(base: u64, size: usize) -> Self {
         Self { base, size, used: 0, peak: 0, pieces: None }
     }
 
-    /// An arena of at most `size` bytes whose pieces are allocations of their own, kept until the arena is cleared.
+    /// An arena of at most `size` bytes whose pieces are separate allocations, kept until the arena is cleared.
     pub fn guarded(size: usize, pieces: Box<dyn PieceAllocator>) -> Self {
         Self { pieces: Some(pieces), ..Self::at(0, size) }
     }
 
-    /// An arena without memory, which never ends: for what is laid out in it to be added up.
+    /// An unlimited arena without memory, to calculate the size of what is laid out in it.
     pub fn endless() -> Self {
         Self::at(0, usize::MAX / 2)
     }
 
-    /// `len` values, of no particular content.
+    /// `len` values with undefined contents.
     ///
     /// # Errors
-    /// [`OutOfMemory`] where they do not fit.
+    /// [`OutOfMemory`] if they do not fit.
     pub fn take<T>(&mut self, len: usize) -> Result<Buffer<T>> {
         let bytes = padded(len * size_of::<T>());
         self.check(bytes)?;
@@ -114,10 +114,10 @@ impl Arena {
         Ok(Buffer { pointer, len, element: PhantomData })
     }
 
-    /// Checks that so many bytes fit, and counts them as used for a moment.
+    /// Checks that this many bytes fit, and counts them in the peak.
     ///
     /// # Errors
-    /// [`OutOfMemory`] where they do not.
+    /// [`OutOfMemory`] if they do not fit.
     pub fn reserve(&mut self, bytes: usize) -> Result<()> {
         let bytes = padded(bytes);
         self.check(bytes)?;
@@ -130,7 +130,7 @@ impl Arena {
         Ok(())
     }
 
-    /// Hands out `bytes` at most from now on, as if the device were smaller.
+    /// Allocates at most `bytes` bytes from now on, as if the device were smaller.
     pub fn limit(&mut self, bytes: usize) {
         self.size = self.size.min(bytes);
     }
@@ -139,12 +139,12 @@ impl Arena {
         Mark(self.used)
     }
 
-    /// Takes back all that was handed out since `mark`; or goes forward again to a mark that lies behind it.
+    /// Frees everything allocated since `mark`; or moves forward again to a mark after the current position.
     pub fn reset(&mut self, mark: Mark) {
         self.used = mark.0;
     }
 
-    /// Takes back everything.
+    /// Frees everything.
     pub fn clear(&mut self) {
         if let Some(pieces) = &mut self.pieces {
             pieces.clear();
@@ -166,7 +166,7 @@ impl Arena {
     }
 }
 
-/// What an arena gives for so many bytes.
+/// The number of bytes that an arena allocates for a request.
 pub fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(Arena::ALIGNMENT)
 }
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_follow_each_other_and_are_taken_back() {
+    fn pieces_are_consecutive_and_can_be_freed() {
         let mut arena = Arena::at(4096, 1024);
         let first = arena.take::<f32>(3).unwrap();
         let mark = arena.mark();
@@ -196,14 +196,14 @@ mod tests {
         assert!(arena.take::<u8>(257).is_err());
     }
 
-    /// Gives out the sizes asked for as addresses, three at most.
+    /// Returns the requested sizes as addresses, three at most.
     #[derive(Debug, Default)]
     struct Three(Vec<usize>);
 
     impl PieceAllocator for Three {
         fn take(&mut self, bytes: usize) -> Result<u64> {
             self.0.push(bytes);
-            ensure!(self.0.len() <= 3, "no fourth");
+            ensure!(self.0.len() <= 3, "no fourth allocation");
             Ok(bytes as u64)
         }
 
@@ -213,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn guarded_pieces_are_allocations_of_their_own_until_the_arena_is_cleared() {
+    fn guarded_pieces_are_separate_allocations_until_the_arena_is_cleared() {
         let mut arena = Arena::guarded(4096, Box::new(Three::default()));
-        // As long as what is asked for, so that its end is the allocation's.
+        // Exactly the requested length, so that its end is the allocation's.
         assert_eq!(arena.take::<f32>(5).unwrap().pointer(), 20);
         let mark = arena.mark();
         assert_eq!(arena.take::<u8>(300).unwrap().pointer(), 300);
@@ -223,7 +223,7 @@ mod tests {
         arena.reserve(4096 - 256).unwrap();
         assert!(arena.reserve(4096 - 255).is_err());
         assert_eq!(arena.take::<u8>(1).unwrap().pointer(), 1);
-        assert_eq!(arena.take::<u8>(1).unwrap_err().to_string(), "no fourth");
+        assert_eq!(arena.take::<u8>(1).unwrap_err().to_string(), "no fourth allocation");
         arena.clear();
         assert_eq!((arena.take::<u8>(2).unwrap().pointer(), arena.used()), (2, 256));
     }

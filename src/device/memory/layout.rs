@@ -1,6 +1,6 @@
-//! What the CUDA path takes of an arena, piece by piece: for the passes of training and for rollouts.
+//! The layout of an arena on the CUDA path, piece by piece: for training passes and for rollouts.
 //!
-//! The same functions lay out a GPU's arena and an endless one without memory, so what is planned is what is taken.
+//! The same functions lay out a GPU's arena and an unlimited one without memory, so the plan equals the allocation.
 
 use super::arena::{Arena, Buffer, Mark, padded};
 use super::lora::LoraColumns;
@@ -12,15 +12,15 @@ use crate::ops::attention_tiles::{DECODE_SPAN, Tiles};
 use anyhow::Result;
 use half::bf16;
 
-/// Values of one partial sum of squares; `CHUNK` of adamw.cu.
+/// Number of values of one partial sum of squares; `CHUNK` of adamw.cu.
 pub const CHUNK: usize = 16_384;
-/// Bytes of a pack's metadata, at most, for one of its rows: a prompt of one token has a tile of queries and one of keys.
+/// Maximum bytes of a pack's metadata per row: a prompt of one token has a tile of queries and one of keys.
 const METADATA: usize = 96;
-/// What a few dozen pieces lose by being rounded up to an arena's alignment.
+/// Maximum loss from rounding a few dozen pieces up to an arena's alignment.
 const ROUNDING: usize = 64 << 10;
 
-/// Bytes of the frozen weights in bf16 with what adapters have beside them, and of cosines and sines in f32 for so many
-/// positions.
+/// Bytes of the frozen weights in bf16 with the adapters' columns next to them, and of cosines and sines in f32 for
+/// this number of positions.
 pub fn weight_bytes(config: &ModelConfig, positions: usize, lora: LoraColumns) -> usize {
     // Every tensor may be rounded up to the arena's alignment.
     let padding = Arena::ALIGNMENT * (config.tensors().len() + 8);
@@ -33,21 +33,21 @@ pub fn adapter_bytes(len: usize) -> usize {
     16 * len + 8 * len.div_ceil(CHUNK) + 16 * Arena::ALIGNMENT
 }
 
-/// Bytes of the metadata of packs of so many rows, at most.
+/// Maximum bytes of the metadata of packs with this number of rows.
 pub fn metadata_bytes(rows: usize) -> usize {
     METADATA * rows + ROUNDING
 }
 
-/// A model as far as memory goes.
+/// The sizes of a model that determine its memory.
 #[derive(Clone, Copy)]
 pub struct MemoryLayout<'a> {
     pub config: &'a ModelConfig,
-    /// Zeros where no adapter is applied.
+    /// Zeros if no adapter is applied.
     pub lora: LoraColumns,
 }
 
-/// Rows that begin `stride` values apart. Behind the values of each there may be room for an adapter's columns: for what it
-/// shrinks the row to.
+/// Rows that begin `stride` values apart. The values of each may be followed by room for an adapter's columns, which
+/// contain the row's x·Aᵀ.
 #[derive(Clone, Copy)]
 pub struct StridedRows {
     pub buffer: Buffer<bf16>,
@@ -61,7 +61,7 @@ impl StridedRows {
         Ok(Self { buffer: arena.take(rows * stride)?, stride })
     }
 
-    /// Rows of `width` values without anything between them.
+    /// Rows of `width` values without gaps.
     pub fn plain(buffer: Buffer<bf16>, width: usize) -> Self {
         Self { buffer, stride: width }
     }
@@ -69,41 +69,41 @@ impl StridedRows {
 
 /// A forward pass. Shapes: (rows, ...)
 pub struct Forward {
-    /// The residual stream before each block and after the last. Where nothing is kept, two take turns.
+    /// The residual stream before each block and after the last. If nothing is kept, two buffers alternate.
     pub streams: Vec<Buffer<bf16>>,
-    /// Of each block; the same memory for all, unless everything is kept.
+    /// One per block; the same memory for all, unless everything is kept.
     pub saved: Vec<BlockBuffers>,
     /// After the last norm, and the norm's 1/rms.
     pub hidden: Buffer<bf16>,
     pub scales: Buffer<f32>,
     pub work: BlockWork,
-    /// What the backward pass needs lies before.
+    /// The start of the data that the backward pass needs.
     pub kept: Mark,
 }
 
-/// What a block's backward needs, beside the block's input. Shapes: (rows, ...)
+/// What a block's backward needs, in addition to the block's input. Shapes: (rows, ...)
 #[derive(Clone, Copy)]
 pub struct BlockBuffers {
     pub input_scales: Buffer<f32>,
-    /// What the adapters have shrunk the normed rows and the activated ones to: (rows, their columns). Empty where no backward
+    /// The adapters' x·Aᵀ of the normed rows and of the activated ones: (rows, their columns). Empty if no backward
     /// follows.
     pub qkv_shrunk: Buffer<bf16>,
     pub gate_up_shrunk: Buffer<bf16>,
     pub down_shrunk: Buffer<bf16>,
-    /// q and k before the norm on their heads, where there is one.
+    /// q and k before the norm on their heads, if there is one.
     pub unnormed: Buffer<bf16>,
     /// Positions applied.
     pub qkv: Buffer<bf16>,
-    /// With what the adapter of o has shrunk it to.
+    /// With x·Aᵀ of the adapter of o.
     pub attended: StridedRows,
     pub lse: Buffer<f32>,
     pub middle: Buffer<bf16>,
     pub middle_scales: Buffer<f32>,
-    /// Its gradient takes its place, with the columns that an adapter has behind a gradient.
+    /// Replaced by its gradient, with the columns that an adapter has after a gradient.
     pub gate_up: StridedRows,
 }
 
-/// What a block's forward works on. Shapes: (rows, ...)
+/// Buffers of a block's forward. Shapes: (rows, ...)
 #[derive(Clone, Copy)]
 pub struct BlockWork {
     pub normed: StridedRows,
@@ -113,18 +113,18 @@ pub struct BlockWork {
 /// A backward pass through the blocks. Shapes: (rows, ...)
 pub struct Backward {
     pub dx: StridedRows,
-    /// Where only inputs were kept: the block's output, and what its forward leaves and works on.
+    /// If only inputs were kept: the block's output, and the results and buffers of its forward.
     pub again: Option<(Buffer<bf16>, BlockBuffers, BlockWork)>,
-    /// What was normed takes its place.
+    /// Replaced by the normed rows.
     pub d_normed: Buffer<bf16>,
-    /// What was activated takes its place.
+    /// Replaced by the activated rows.
     pub d_activated: Buffer<bf16>,
-    /// These two take the place of the one before.
+    /// These two replace the previous one.
     pub d_attended: Buffer<bf16>,
     pub d_qkv: StridedRows,
 }
 
-/// The head over (hidden row, target) pairs, in chunks of rows whose logits are held at once.
+/// The head over (hidden row, target) pairs, in chunks of rows whose logits are in memory at once.
 pub struct HeadWork {
     /// (pairs)
     pub logprob: Buffer<f32>,
@@ -132,9 +132,9 @@ pub struct HeadWork {
     pub lse: Buffer<f32>,
     pub d_logprob: Buffer<f32>,
     pub d_entropy: Buffer<f32>,
-    /// (pairs, hidden); null where nothing is carried back.
+    /// (pairs, hidden); null if there is no backward pass.
     pub d_rows: Buffer<bf16>,
-    /// Rows of a chunk, and from one row of logits to the next.
+    /// Rows of a chunk, and the stride of the rows of logits.
     pub chunk: usize,
     pub stride: usize,
     /// (chunk, hidden)
@@ -151,26 +151,26 @@ pub struct Cache {
     pub capacity: usize,
 }
 
-/// How large the memory of a rollout is.
+/// The size of a rollout's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct SlabSize {
     /// Completions decoded at the same time.
     pub rows: usize,
     pub prompt_slots: usize,
-    /// Longest prompt, longest completion, number of stop tokens.
+    /// Maximum prompt length, maximum completion length, number of stop tokens.
     pub prompt: usize,
     pub completion: usize,
     pub stops: usize,
 }
 
-/// What a rollout works on beside its caches.
+/// Buffers of a rollout besides its caches.
 pub struct SlabMemory {
     /// Each prompt's last row after the last norm: (prompt slots, hidden)
     pub prompt_hidden: Buffer<bf16>,
     pub state: DecodeState,
     pub work: StepWork,
     pub stops: Buffer<u32>,
-    /// What the host reads of each row: how many tokens it has, then a ring of the last tokens, at their number modulo
+    /// What the host reads for each row: its number of tokens, then a ring of the last tokens, at their number modulo
     /// [`REPORTED`], and a ring of the bits of their log-probabilities. (rows, [`SlabMemory::REPORT`])
     pub report: Buffer<u32>,
 }
@@ -180,7 +180,7 @@ impl SlabMemory {
     pub const REPORT: usize = 1 + 2 * REPORTED;
 }
 
-/// Of each row.
+/// One per row.
 pub struct DecodeState {
     pub tokens: Buffer<u32>,
     pub logprobs: Buffer<f32>,
@@ -195,7 +195,7 @@ pub struct DecodeState {
     pub cells: Buffer<i32>,
 }
 
-/// What a step of decoding works on. Shapes: (rows, ...)
+/// Buffers of a decode step. Shapes: (rows, ...)
 pub struct StepWork {
     /// A forward pass that keeps nothing.
     pub pass: Forward,
@@ -212,7 +212,7 @@ pub struct DecodeSpans {
 }
 
 impl DecodeSpans {
-    /// Spans that a row of `keys` keys is cut into.
+    /// Number of spans of a row of `keys` keys.
     pub fn of(keys: usize) -> usize {
         keys.div_ceil(DECODE_SPAN)
     }
@@ -225,13 +225,13 @@ impl DecodeSpans {
     }
 }
 
-/// From a value of one row to the next in rows of logits.
+/// Stride of the rows of logits.
 pub fn logits_stride(config: &ModelConfig) -> usize {
     config.vocab_size.next_multiple_of(8)
 }
 
 impl MemoryLayout<'_> {
-    /// A forward pass that keeps what `keep` says.
+    /// A forward pass that keeps the values that `keep` requires.
     pub fn forward(&self, arena: &mut Arena, rows: usize, keep: Keep) -> Result<Forward> {
         let (values, layers) = (rows * self.config.hidden_size, self.config.num_hidden_layers);
         let count = if keep == Keep::Nothing { 2 } else { layers + 1 };
@@ -273,7 +273,7 @@ impl MemoryLayout<'_> {
         })
     }
 
-    /// A backward pass of what `keep` has kept.
+    /// A backward pass with the values that were kept according to `keep`.
     pub fn backward(&self, arena: &mut Arena, rows: usize, keep: Keep) -> Result<Backward> {
         let (config, heads, lora) = (self.config, self.config.heads(), self.lora);
         let hidden = rows * config.hidden_size;
@@ -284,7 +284,7 @@ impl MemoryLayout<'_> {
             let start = arena.mark();
             let work = self.block_work(arena, rows)?;
             end = arena.mark();
-            // A block is computed again before its backward begins.
+            // A block is recomputed before its backward begins.
             arena.reset(start);
             Some((out, saved, work))
         } else {
@@ -318,9 +318,10 @@ impl MemoryLayout<'_> {
         })
     }
 
-    /// What a micro-batch takes: of its rows, of its (hidden row, target) pairs, and of partial sums of attention (values).
+    /// The memory of a micro-batch: for its rows, its (hidden row, target) pairs, and partial sums of attention
+    /// (values).
     pub fn pass_bytes(&self, rows: usize, pairs: usize, partial: usize, keep: Keep) -> PassBytes {
-        let endless = "an arena that never ends";
+        let endless = "an unlimited arena";
         let mut arena = Arena::endless();
         let pass = self.forward(&mut arena, rows, keep).expect(endless);
         let forward = arena.used();
@@ -337,23 +338,23 @@ impl MemoryLayout<'_> {
         let mut blocks = forward.saturating_sub(kept);
         if back {
             self.backward(&mut arena, rows, keep).expect(endless);
-            // Attention's backward takes its sums beside, and gives them back.
+            // The backward of attention allocates its sums in addition, and frees them.
             let sums = padded(4 * rows * self.config.num_attention_heads) + padded(4 * partial);
             blocks = blocks.max(arena.used() - kept + sums);
         }
         PassBytes { kept, blocks, head }
     }
 
-    /// Bytes, at most, that the prompts of a rollout take for so many of their tokens, metadata included.
+    /// Maximum bytes for the prompts of a rollout with this number of tokens, including metadata.
     pub fn prefill_bytes(&self, rows: usize) -> usize {
         let mut arena = Arena::endless();
-        self.forward(&mut arena, rows, Keep::Nothing).expect("an arena that never ends");
+        self.forward(&mut arena, rows, Keep::Nothing).expect("an unlimited arena");
         arena.used() + metadata_bytes(rows)
     }
 
     /// Bytes of a rollout of this size, with a prefill of its longest prompt.
     pub fn rollout_bytes(&self, size: SlabSize) -> usize {
-        let endless = "an arena that never ends";
+        let endless = "an unlimited arena";
         let mut arena = Arena::endless();
         self.caches(&mut arena, size.prompt_slots, size.prompt).expect(endless);
         self.caches(&mut arena, size.rows, size.completion).expect(endless);
@@ -361,7 +362,7 @@ impl MemoryLayout<'_> {
         arena.used() + self.prefill_bytes(size.prompt)
     }
 
-    /// Bytes of a pass over one prompt with one completion, of so many rows together.
+    /// Bytes of a pass over one prompt with one completion, with this number of rows together.
     pub fn sequence_bytes(&self, rows: usize, keep: Keep) -> usize {
         let heads = self.config.heads();
         let part = Part { prompt: 0..1, branches: std::iter::once(1..rows).collect() };
@@ -369,7 +370,7 @@ impl MemoryLayout<'_> {
         metadata_bytes(rows) + self.pass_bytes(rows, rows, partial, keep).total()
     }
 
-    /// Keys and values of all blocks, for so many slots of `capacity` tokens.
+    /// Keys and values of all blocks, for this number of slots of `capacity` tokens.
     pub fn caches(&self, arena: &mut Arena, slots: usize, capacity: usize) -> Result<Vec<Cache>> {
         let heads = self.config.heads();
         let values = slots * heads.kv * capacity * heads.dim;
@@ -409,11 +410,11 @@ impl MemoryLayout<'_> {
 /// Bytes of a micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassBytes {
-    /// What the forward pass leaves for the backward, and the gradient of the hidden rows.
+    /// What the forward pass keeps for the backward, and the gradient of the hidden rows.
     pub kept: usize,
-    /// What the blocks work on beside that, forward or backward.
+    /// The buffers of the blocks in addition to that, forward or backward.
     pub blocks: usize,
-    /// What the head works on, before the blocks' backward.
+    /// The buffers of the head, before the blocks' backward.
     pub head: usize,
 }
 

@@ -1,14 +1,15 @@
-//! LoRA on a device: the columns that adapters have beside the frozen weights and the activations.
+//! LoRA on a device: the columns that adapters have next to the frozen weights and the activations.
 //!
-//! The layers of a group read the same input, and their weights are joined. So are their adapters, in one storage with the
-//! weight: [W | scale·B] above [A | unused], (outputs + p) rows of (inputs + p) values. Rows of activations that a group reads,
-//! and of gradients that come back to it, have p values more too: for x·Aᵀ, and for scale·dy·B.
+//! The layers of a group read the same input, and their weights are joined. Their adapters are joined too, in one
+//! storage with the weight: [W | scale·B] above [A | unused], (outputs + p) rows of (inputs + p) values. Rows of
+//! activations that a group reads, and of gradients of its output, also have p more values: for x·Aᵀ, and for
+//! scale·dy·B.
 
 use crate::model::config::ModelConfig;
 use crate::model::lora::{BlockLora, Target};
 use crate::ops::lora::LoraGroup;
 
-/// Columns of a block's adapters by group: p. All of them are 0 where nothing is adapted.
+/// Columns of a block's adapters by group: p. All of them are 0 if nothing is adapted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoraColumns {
     pub qkv: usize,
@@ -28,7 +29,7 @@ impl LoraColumns {
         }
     }
 
-    /// Values that a block's storages have beside the frozen weights.
+    /// Number of values that a block's storages have in addition to the frozen weights.
     pub fn values(&self, config: &ModelConfig) -> usize {
         let beside = |columns: usize, members: &[Target]| {
             let outputs: usize = members.iter().map(|target| target.shape(config).1).sum();

@@ -1,24 +1,24 @@
-//! How a GPU's memory is laid out. The GPU lays it out at its addresses, and [`plan`] at no address, to add it up.
+//! The layout of GPU memory. The GPU uses it with addresses, and [`plan`] without, to calculate sizes.
 
 pub mod arena;
 pub mod layout;
 pub mod lora;
 pub mod plan;
 
-/// Left free for what the driver takes as kernels and graphs are loaded.
+/// Left free for the memory that the driver uses when kernels and graphs are loaded.
 pub const RESERVE: usize = 512 << 20;
-/// Rows of logits held at once in training.
+/// Rows of logits in memory at once in training.
 pub const LOGITS_ROWS: usize = 1_024;
-/// Most prompt tokens of one prefill.
+/// Maximum prompt tokens per prefill.
 pub const PREFILL_TOKENS: usize = 8_192;
-/// Most steps of decoding that are issued at once, before the host reads what they have drawn. A row that ends among them
+/// Maximum number of decode steps issued at once, before the host reads the sampled tokens. A row that ends during them
 /// stays idle for the rest.
 pub const DECODE_STEPS: usize = 16;
-/// Tokens of a row that the host can read at once: those of the steps, and a first one that is drawn before them.
+/// Number of tokens of a row that the host can read at once: those of the steps, and a first one sampled before them.
 pub const REPORTED: usize = DECODE_STEPS + 1;
 
-/// Prompts that are held at once while `rows` completions are decoded. Twice as many as whole groups would need, as the last
-/// completion of a group may outlive the rest by far; never more than there are completions or prompts.
+/// Prompts in memory while `rows` completions are decoded. Twice as many as whole groups would need, because the last
+/// completion of a group may be much longer than the others; never more than there are completions or prompts.
 pub fn prompt_slots(rows: usize, num_generations: usize, prompts: usize) -> usize {
     (2 * rows.div_ceil(num_generations)).min(rows).min(prompts)
 }

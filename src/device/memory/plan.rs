@@ -1,9 +1,9 @@
-//! What a run takes of a CUDA device's memory, phase by phase, worked out before anything is loaded.
+//! The GPU memory of a run, by phase, calculated before anything is loaded.
 //!
-//! The weights, the adapter and its optimiser stay for the whole run. The rest is one arena that rollouts and training
-//! use in turn, so the peak is what stays plus the larger of the two. Weights and activations are bf16; the adapter, its
-//! gradient and moments, statistics and logits are f32. No sum is written down here: the arena is laid out by the functions
-//! that lay out a GPU's, at no address.
+//! The weights, the adapter and its optimizer are in memory during the whole run. The rest is one arena that rollouts
+//! and training use in turn, so the peak is the permanent part plus the larger of the two. Weights and activations are
+//! bf16; the adapter, its gradient and moments, statistics and logits are f32. The sizes are not listed here: the arena
+//! is laid out by the functions that lay out a GPU's, without an address.
 
 use super::arena::Arena;
 use super::layout::{MemoryLayout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
@@ -18,15 +18,15 @@ use crate::ops::attention_tiles::Tiles;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-/// What CUDA, cuBLAS and the loaded kernels take themselves.
+/// Memory of CUDA, cuBLAS and the loaded kernels.
 const CONTEXT: u64 = 768 << 20;
 
-/// Bytes, by what they are for.
+/// Bytes, by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct MemoryPlan {
-    /// What CUDA takes itself, and what is left free for it.
+    /// The memory that CUDA uses, and what is left free for it.
     pub context: u64,
-    /// The frozen weights in bf16, with a bf16 copy of the adapter beside those that it adapts.
+    /// The frozen weights in bf16, with a bf16 copy of the adapter next to those that it adapts.
     pub weights: u64,
     /// The adapter's f32 weights, gradient and two moments.
     pub adapter: u64,
@@ -38,9 +38,9 @@ pub struct MemoryPlan {
 pub struct RolloutMemory {
     /// Keys and values of the prompts whose completions are being decoded.
     pub prompt_cache: u64,
-    /// Keys and values of the completions, each at its full length.
+    /// Keys and values of the completions, each at its maximum length.
     pub completion_cache: u64,
-    /// What a prefill or a decode step works on, with the logits of one token a row.
+    /// Buffers of a prefill or a decode step, with the logits of one token per row.
     pub working: u64,
 }
 
@@ -48,13 +48,13 @@ pub struct RolloutMemory {
 pub struct TrainingMemory {
     /// What a micro-batch keeps for its backward pass.
     pub kept: u64,
-    /// What the blocks work on, with partial sums of attention.
+    /// Buffers of the blocks, with partial sums of attention.
     pub working: u64,
-    /// What the head works on before that: a chunk of logits, and the gradient of the rows they come from.
+    /// Buffers of the head before that: a chunk of logits, and the gradient of their rows.
     pub head: u64,
 }
 
-/// The largest batch that fits a memory.
+/// The largest batch that fits in a given memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fit {
     /// Completions decoded at the same time: `rollout.max_rows`.
@@ -76,7 +76,7 @@ impl MemoryPlan {
         })
     }
 
-    /// What stays for the whole run.
+    /// The permanent memory of the run.
     pub fn fixed(&self) -> u64 {
         self.context + self.weights + self.adapter
     }
@@ -141,7 +141,7 @@ impl TrainingMemory {
     }
 }
 
-/// A micro-batch of `rows` rows, made of groups whose prompts and completions are as long as they may be.
+/// A micro-batch of `rows` rows, made of groups whose prompts and completions have their maximum length.
 fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
     let rollout = &config.rollout;
     let (mut parts, mut at) = (Vec::new(), 0);
@@ -161,21 +161,21 @@ fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
 }
 
 impl Fit {
-    /// The largest batch in `memory` bytes; `None` where not even one completion at full length fits.
+    /// The largest batch in `memory` bytes; `None` if not even one completion of the maximum length fits.
     pub fn within(memory: u64, model: &ModelConfig, config: &RunConfig) -> Result<Option<Fit>> {
         let plan = MemoryPlan::of(model, config)?;
         let Some(free) = memory.checked_sub(plan.fixed()) else { return Ok(None) };
         let rows_fit = |rows: usize| Ok(RolloutMemory::of(model, config, rows)?.total() <= free);
         let tokens_fit = |tokens: usize| Ok(TrainingMemory::of(model, config, tokens)?.total() <= free);
         let max_rows = largest(config.rollout.completions_per_step(), rows_fit)?;
-        // Beyond a million rows nothing is gained.
+        // More than a million rows have no benefit.
         let max_tokens = largest(1 << 20, tokens_fit)?;
         let shortest = config.rollout.max_sequence_length();
         Ok((max_rows > 0 && max_tokens >= shortest).then_some(Fit { max_rows, max_tokens }))
     }
 }
 
-/// The largest number up to `limit` for which `fits` holds, by bisection; 0 for none.
+/// The largest number up to `limit` for which `fits` holds, by bisection; 0 if there is none.
 fn largest(limit: usize, fits: impl Fn(usize) -> Result<bool>) -> Result<usize> {
     let (mut yes, mut no) = (0, limit + 1);
     while no - yes > 1 {
@@ -200,11 +200,11 @@ pub fn parse_memory(text: &str) -> Result<u64> {
         "gb" => 1e9,
         "mib" | "m" => (1u64 << 20) as f64,
         "gib" | "g" => (1u64 << 30) as f64,
-        _ => bail!("`{text}` is no amount of memory\nhint: write it as 80GiB or 24GB"),
+        _ => bail!("`{text}` is not an amount of memory\nhint: write it as 80GiB or 24GB"),
     };
     match text[..digits].parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok((number * unit) as u64),
-        _ => bail!("`{text}` is no amount of memory\nhint: write it as 80GiB or 24GB"),
+        _ => bail!("`{text}` is not an amount of memory\nhint: write it as 80GiB or 24GB"),
     }
 }
 
@@ -221,16 +221,17 @@ mod tests {
         (known_shape("qwen2.5-7b").unwrap(), resolve(&layers).unwrap().config)
     }
 
-    /// Within a hundredth: pieces are rounded up to 256 bytes, and statistics of rows are not counted by hand.
+    /// Within one percent: pieces are rounded up to 256 bytes, and statistics of rows are not included in the
+    /// calculation.
     fn about(got: u64, expected: f64) {
-        assert!((got as f64 / expected - 1.0).abs() < 0.01, "{got} {expected}");
+        assert!((got as f64 / expected - 1.0).abs() < 0.01, "{got}, expected {expected}");
     }
 
     #[test]
     fn the_study_by_hand() {
         let (model, config) = study();
         let plan = MemoryPlan::of(&model, &config).unwrap();
-        // Beside the weights of the four groups of a block: p rows and p columns, p = 32 for each of their layers.
+        // Next to the weights of the four groups of a block: p rows and p columns, p = 32 for each of their layers.
         let beside = |columns: usize, inputs: usize, outputs: usize| columns * (inputs + outputs + columns);
         let lora =
             beside(96, 3584, 4608) + beside(32, 3584, 3584) + beside(64, 3584, 37_888) + beside(32, 18_944, 3584);
@@ -239,13 +240,13 @@ mod tests {
         // 7 linear layers of 28 blocks: r (in + out) each; 80.7 M at r = 32.
         let widths = (3584 + 3584) + 2 * (3584 + 512) + (3584 + 3584) + 2 * (3584 + 18_944) + (18_944 + 3584);
         about(plan.adapter, 16.0 * 28.0 * 32.0 * f64::from(widths));
-        // 56 KiB a token, 4,096 tokens, 256 rows.
+        // 56 KiB per token, 4,096 tokens, 256 rows.
         assert_eq!(cache_bytes_per_token(&model), 56 << 10);
         assert_eq!(plan.rollout.completion_cache, 56 * GIB);
         assert_eq!(plan.rollout.prompt_cache, 64 * 1024 * (56 << 10));
-        // A decode step: a forward pass of one token a row, logits, spans of 256 keys of attention. And a prefill of 8,192
-        // tokens. A pass has three streams, what a block keeps and what it works on; four of these are rows with columns of
-        // the adapter: normed (the most of qkv's and gate and up's), attended, gate and up, activated.
+        // A decode step: a forward pass of one token per row, logits, spans of 256 keys of attention. And a prefill of
+        // 8,192 tokens. A pass has three streams, the kept values and buffers of a block; four of these are rows with
+        // columns of the adapter: normed (the maximum of qkv's and gate and up's), attended, gate and up, activated.
         let (qkv, q, inner) = (4608.0, 3584.0, 18_944.0);
         let pass = 2.0 * (5.0 * 3584.0 + qkv + q + 3.0 * inner + 96.0 + 32.0 + 64.0 + 32.0) + 4.0 * 31.0;
         let step = 256.0 * (pass + 4.0 * 152_064.0 + 4.0 * 28.0 * 20.0 * 130.0 + 8.0 * 4096.0);
@@ -259,24 +260,25 @@ mod tests {
         config.train.gradient_checkpointing = false;
         let rows = 16_384.0;
         let training = TrainingMemory::of(&model, &config, 16_384).unwrap();
-        // Of 28 blocks: input, the stream between, qkv, what attention gave, gate and up, 7 shrunk rows of 32 and room for the
-        // 2 that the gradient of gate and up is shrunk to, and 30 f32. And the stream after the last, the hidden rows and
-        // their gradient.
+        // For each of 28 blocks: input, the stream between, qkv, the attention output, gate and up, 7 rows of x·Aᵀ of 32
+        // and room for the 2 of the gradient of gate and up, and 30 f32. And the stream after the last block, the
+        // hidden rows and their gradient.
         let block = 2.0 * (2.0 * 3584.0 + 4608.0 + 3584.0 + 2.0 * 18_944.0 + 9.0 * 32.0) + 4.0 * 30.0;
         about(training.kept, rows * (28.0 * block + 3.0 * 2.0 * 3584.0));
-        // A chunk of 1,024 rows of logits with their hidden rows, and the gradient of the hidden row of each token: four
-        // completions on one prompt, each of which has a token more than rows.
+        // A chunk of 1,024 rows of logits with their hidden rows, and the gradient of the hidden row of each token:
+        // four completions of one prompt, each of which has one token more than rows.
         let tokens = rows - 1024.0 + 4.0;
         about(training.head, 1024.0 * (4.0 * 152_064.0 + 2.0 * 3584.0) + tokens * 2.0 * 3584.0);
-        // The gradients of the stream (with columns of the adapter), of a norm's output and of the activated width. Beside
-        // them attention's: a sum for each of 28 heads, and the partial sums of the gradient of the prompts' keys.
+        // The gradients of the stream (with columns of the adapter), of a norm's output and of the activated width. In
+        // addition, those of attention: a sum for each of 28 heads, and the partial sums of the gradient of the
+        // prompts' keys.
         let blocks = rows * (2.0 * (2.0 * 3584.0 + 32.0 + 18_944.0) + 4.0 * 28.0);
         let heads = model.heads();
         let tiles = Tiles::new(&longest_parts(&config, 16_384), heads.query / heads.kv);
         about(training.working, blocks + 4.0 * tiles.partial_len(heads) as f64);
     }
 
-    /// The parts that are counted are a micro-batch: all rows once, in order.
+    /// The counted parts are a micro-batch: all rows once, in order.
     #[test]
     fn the_longest_parts_fill_a_micro_batch() {
         let (_, config) = study();
@@ -293,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_the_most_that_does() {
+    fn the_result_is_the_largest_batch_that_fits() {
         let (model, config) = study();
         for memory in [48 * GIB, 80 * GIB, 141 * GIB] {
             let fit = Fit::within(memory, &model, &config).unwrap().unwrap();
@@ -313,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn keeping_inputs_only_takes_less() {
+    fn keeping_only_inputs_takes_less() {
         let (model, mut config) = study();
         config.train.gradient_checkpointing = false;
         let plain = TrainingMemory::of(&model, &config, 16_384).unwrap().kept;

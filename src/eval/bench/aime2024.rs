@@ -15,7 +15,7 @@ const SET: HubSet = HubSet {
     golds_sha256: Some("26b2e319e14bdec51519f4cbb0a47ad57a80751c03b39c937514c67994cea9f2"),
 };
 
-/// 64 samples, as lighteval's `aime24_avg` and most reports have it: thirty questions say little otherwise.
+/// 64 samples, as in lighteval's `aime24_avg` and most reports, because thirty questions alone give a wide interval.
 pub fn benchmark() -> Benchmark {
     let aliases = &["aime24", "aime_2024", "aime"];
     Benchmark {

@@ -1,4 +1,4 @@
-//! AIME 2025, I and II: 30 questions, younger than the training data of the models of 2024.
+//! AIME 2025, I and II: 30 questions, which are newer than the training data of models from 2024.
 
 use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 

@@ -1,4 +1,4 @@
-//! AMC 12 of 2022 and 2023: 83 questions, reworded by their publisher so that the answer is an integer instead of a letter.
+//! AMC 12 of 2022 and 2023: 83 questions, rewritten by their publisher so that the answer is an integer instead of a letter.
 
 use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 

@@ -3,7 +3,7 @@
 
 use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
-/// Both read the release file of evalplus: it has the inputs of both, and no expected values that could be leaked.
+/// Both read the release file of evalplus, which has the inputs of both and no expected values that could be leaked.
 pub const SET: HubSet = HubSet {
     id: "evalplus/humanevalplus",
     revision: "main",

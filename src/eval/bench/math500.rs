@@ -1,4 +1,4 @@
-//! MATH-500: 500 questions of Hendrycks' MATH, chosen by Lightman et al. (arXiv 2305.20050).
+//! MATH-500: 500 questions of Hendrycks' MATH, selected by Lightman et al. (arXiv 2305.20050).
 
 use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 

@@ -28,10 +28,10 @@ impl UsersFile {
         };
         let source = self.path.display().to_string();
         let (questions, empty) = schema::questions(&self.path, &rows, &source, columns)?;
-        ensure!(!questions.is_empty(), "`{source}` holds no questions ({} rows)", rows.rows.len());
+        ensure!(!questions.is_empty(), "`{source}` has no questions ({} rows)", rows.rows.len());
         let mut notes = Vec::new();
         if let Some(first) = empty.first() {
-            notes.push(format!("{} rows without a question or an answer left out, the first: {first}", empty.len()));
+            notes.push(format!("ignored {} rows without a question or an answer, the first: {first}", empty.len()));
         }
         Ok(Set { questions, notes, sha256: hex(hash.finalize()) })
     }

@@ -1,4 +1,4 @@
-//! What an update did, by the names it is logged under.
+//! The metrics of an update, under the names in the log.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +7,9 @@ use crate::config::LossType;
 use crate::grpo::totals::Totals;
 
 impl Totals {
-    /// TRL's names and definitions, taken over the whole update: `loss`, `entropy`, `kl` where `beta` is not zero,
-    /// `policy_loss` and `entropy_coef` where there is a bonus, the clip shares, and `ratio/{min,mean,max}`, which TRL
-    /// does not have. A mean over no tokens is left out.
+    /// TRL's names and definitions, for the whole update: `loss`, `entropy`, `kl` if `beta` is not zero,
+    /// `policy_loss` and `entropy_coef` if there is a bonus, the clip shares, and `ratio/{min,mean,max}`, which TRL
+    /// does not have. A mean over no tokens is omitted.
     pub fn metrics(&self, objective: &Objective) -> BTreeMap<String, f64> {
         let mut metrics = BTreeMap::from([("loss".to_owned(), self.loss)]);
         let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
@@ -30,7 +30,7 @@ impl Totals {
         put("ratio/min", self.ratio.min);
         put("ratio/mean", self.ratio.sum / self.ratio.count as f64);
         put("ratio/max", self.ratio.max);
-        // One ratio a completion counts as one, and a masked completion's is 1.
+        // A completion with a single ratio counts as one ratio, and the ratio of a masked completion is 1.
         let (low, high) = match objective.loss_type {
             LossType::Cispo => {
                 put("cispo_clip_ratio", self.clip.high as f64 / tokens);

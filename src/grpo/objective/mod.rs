@@ -1,13 +1,13 @@
-//! From finished log-probabilities to the loss and its derivative by each of them.
+//! The loss as a function of the log-probabilities, and its derivative with respect to each of them.
 //!
-//! For token t of completion i let l, o and f be its log-probability now, under the policy that sampled it, and under the
-//! reference, A the completion's advantage, r = exp(l - o). Every objective is a weighted sum over tokens,
+//! For token t of completion i let l, o and f be its log-probability now, under the policy that sampled it, and under
+//! the reference, A the completion's advantage, r = exp(l - o). Every objective is a weighted sum over tokens,
 //!
 //! ```text
 //! loss = sum_i sum_t weight_i (policy(r, A, l) + beta kl(f - l)) - entropy_coef mean_t H_t
 //! ```
 //!
-//! and differs from the others in `policy` and `weight` alone. With N completions in the update, of L_i tokens each:
+//! and the objectives differ only in `policy` and `weight`. With N completions in the update, of L_i tokens each:
 //!
 //! | objective | weight                      | policy                          | source                          |
 //! |-----------|-----------------------------|---------------------------------|---------------------------------|
@@ -15,19 +15,19 @@
 //! | `bnpo`    | 1 / tokens of the update    | as grpo                         | arXiv 2506.02864, TRL's reading |
 //! | `dapo`    | 1 / tokens of an update     | as grpo                         | arXiv 2503.14476                |
 //! | `dr_grpo` | 1 / (N longest completion)  | as grpo                         | arXiv 2503.20783                |
-//! | `gspo`    | 1 / (N L_i)                 | as grpo, r of the whole completion  | arXiv 2507.18071                |
+//! | `gspo`    | 1 / (N L_i)                 | as grpo, r of the completion    | arXiv 2507.18071                |
 //! | `cispo`   | as dapo                     | -min(r, epsilon_high) A l,      | arXiv 2506.13585, 2510.13786    |
 //! |           |                             | the minimum held constant       |                                 |
 //!
-//! where clip(r) keeps r between 1 - `epsilon` and 1 + `epsilon_high`, and a dual clip (arXiv 1912.09729) puts
-//! min(r, `delta`) in the place of the bare r. The conventions are TRL's for one whole optimiser update: N counts
-//! masked completions too, a count of tokens leaves them out; `dapo` and `cispo` divide by the mean tokens of the rollout
-//! batch's updates where the batch is cut into several ([`Normaliser::over_rollout`]), `bnpo` by this update's own.
+//! where clip(r) keeps r between 1 - `epsilon` and 1 + `epsilon_high`, and a dual clip (arXiv 1912.09729) replaces
+//! the unclipped r by min(r, `delta`). The conventions are TRL's for one whole optimizer update: N includes masked
+//! completions, a count of tokens does not; `dapo` and `cispo` divide by the mean tokens of the rollout batch's updates
+//! if the batch is split into several ([`Normalizer::over_rollout`]), `bnpo` by this update's own tokens.
 //!
-//! The divergence is the plain term of the table. TRL 1.16 multiplies it by the ratio by default
-//! (`use_bias_correction_kl`); the comparison with TRL is made with that switched off.
+//! The divergence is the plain term of the formula. TRL 1.16 multiplies it by the ratio by default
+//! (`use_bias_correction_kl`); the comparison with TRL is made with this option off.
 //!
-//! Numbers are f32 at the edges and f64 inside.
+//! Inputs and outputs are f32; computations are f64.
 
 mod metrics;
 
@@ -36,7 +36,7 @@ use anyhow::Result;
 use super::totals::Totals;
 use crate::config::{GrpoSection, KlEstimator, LossType};
 
-/// What an update minimises. Made once from the configuration.
+/// The loss that an update minimizes. Created once from the configuration.
 #[derive(Clone, Debug)]
 pub struct Objective {
     pub loss_type: LossType,
@@ -45,39 +45,39 @@ pub struct Objective {
     kl_estimator: KlEstimator,
     epsilon_low: f64,
     epsilon_high: f64,
-    /// Infinite where there is no dual clip.
+    /// Infinite if there is no dual clip.
     delta: f64,
     max_completion_length: usize,
 }
 
-/// One completion of the update's batch. Slices have one entry per completion token.
+/// One completion of the update's batch. Slices have one entry per token.
 #[derive(Clone, Copy, Debug)]
 pub struct CompletionTerms<'a> {
     pub logprobs: &'a [f32],
-    /// Under the policy that sampled; `None` where that is the policy itself, so that every ratio is exactly 1.
+    /// Under the policy that sampled; `None` if that is the policy itself, so that every ratio is exactly 1.
     pub old: Option<&'a [f32]>,
-    /// Under the model without its adapter. Needed where `beta` is not zero.
+    /// Under the model without its adapter. Needed if `beta` is not zero.
     pub reference: Option<&'a [f32]>,
-    /// Entropy of each token's distribution, in nats. Needed where `entropy_coef` is not zero, logged where given.
+    /// Entropy of each token's distribution, in nats. Needed if `entropy_coef` is not zero, logged if given.
     pub entropy: Option<&'a [f32]>,
     pub advantage: f32,
-    /// Left out of the loss, as a truncated completion may be.
+    /// Left out of the loss; for example, a truncated completion.
     pub masked: bool,
 }
 
-/// The divisors of one optimiser update, computed once from all its completions, so that the loss and the gradient are
-/// the same however the update is split into micro-batches.
+/// The divisors of one optimizer update, computed once from all its completions, so that the loss and the gradient are
+/// the same no matter how the update is split into micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Normaliser {
+pub struct Normalizer {
     completions: f64,
     tokens: f64,
     tokens_per_update: f64,
 }
 
-impl Normaliser {
-    /// For an update that is one of `updates` which together use up a rollout batch of `tokens` unmasked tokens.
-    /// Changes `dapo` and `cispo` alone: every token of the rollout batch then weighs the same, in whichever
-    /// of its updates it falls.
+impl Normalizer {
+    /// For one of `updates` updates that together use a rollout batch of `tokens` unmasked tokens.
+    /// Changes only `dapo` and `cispo`: every token of the rollout batch then has the same weight, in whichever
+    /// update it is.
     pub fn over_rollout(self, tokens: usize, updates: usize) -> Self {
         Self { tokens_per_update: (tokens as f64).max(1.0) / updates.max(1) as f64, ..self }
     }
@@ -99,36 +99,36 @@ impl Objective {
         })
     }
 
-    /// True where a token's coefficient depends on log-probabilities, so that these have to be finished before the
+    /// True if a token's coefficient depends on log-probabilities, so that these must be computed before the
     /// backward pass starts. Otherwise the coefficients are [`Objective::fixed_coefficient`].
     pub fn needs_two_passes(&self, has_old: bool) -> bool {
         has_old || self.beta != 0.0
     }
 
-    /// True for a completion whose gradient is exactly zero, so that the gradient pass may leave it out.
-    /// The [`Normaliser`] counts it all the same.
+    /// True for a completion whose gradient is exactly zero, so that the gradient pass can skip it.
+    /// The [`Normalizer`] counts it anyway.
     pub fn skips(&self, advantage: f32, masked: bool) -> bool {
         masked || (advantage == 0.0 && self.beta == 0.0 && self.entropy_coef == 0.0)
     }
 
-    /// Divisors of an update whose completions have these completion lengths.
-    pub fn normaliser(&self, lengths: &[usize], masked: &[bool]) -> Normaliser {
-        assert_eq!(lengths.len(), masked.len(), "each completion is masked or not");
+    /// Divisors of an update whose completions have these lengths.
+    pub fn normalizer(&self, lengths: &[usize], masked: &[bool]) -> Normalizer {
+        assert_eq!(lengths.len(), masked.len(), "one mask per completion");
         let tokens: usize = lengths.iter().zip(masked).filter(|(_, masked)| !**masked).map(|(length, _)| length).sum();
         let tokens = tokens.max(1) as f64;
-        Normaliser { completions: lengths.len().max(1) as f64, tokens, tokens_per_update: tokens }
+        Normalizer { completions: lengths.len().max(1) as f64, tokens, tokens_per_update: tokens }
     }
 
-    /// Writes dLoss/dlogprob of each token into `grad` and adds the completion to `totals`. The derivative of the entropy
-    /// bonus is not in `grad`: see [`Objective::entropy_grad`].
+    /// Writes dLoss/dlogprob of each token into `grad` and adds the completion to `totals`. The derivative of the
+    /// entropy bonus is not in `grad`: see [`Objective::entropy_grad`].
     ///
     /// # Panics
-    /// When slices differ in length, or one that the objective needs is `None`.
-    pub fn completion(&self, terms: &CompletionTerms, normaliser: &Normaliser, grad: &mut [f32], totals: &mut Totals) {
+    /// If slices differ in length, or one that the objective needs is `None`.
+    pub fn completion(&self, terms: &CompletionTerms, normalizer: &Normalizer, grad: &mut [f32], totals: &mut Totals) {
         let length = terms.logprobs.len();
-        assert_eq!(grad.len(), length, "one derivative a token");
+        assert_eq!(grad.len(), length, "one derivative per token");
         for slice in [terms.old, terms.reference, terms.entropy].into_iter().flatten() {
-            assert_eq!(slice.len(), length, "one entry a token");
+            assert_eq!(slice.len(), length, "one entry per token");
         }
         totals.completions += 1;
         if terms.masked {
@@ -138,7 +138,7 @@ impl Objective {
         }
         let reference = (self.beta != 0.0).then(|| terms.reference.expect("`beta` needs reference log-probabilities"));
         let advantage = f64::from(terms.advantage);
-        let weight = self.weight(length, normaliser);
+        let weight = self.weight(length, normalizer);
         let old = terms.old.unwrap_or(terms.logprobs);
         let completion_ratio = (self.loss_type == LossType::Gspo).then(|| sequence_ratio(terms.logprobs, old));
         let (mut loss, mut low, mut high) = (0.0, 0, 0);
@@ -166,43 +166,43 @@ impl Objective {
             let sum: f64 = entropy.iter().copied().map(f64::from).sum();
             totals.entropy_sum += sum;
             totals.entropy_tokens += length;
-            totals.loss -= self.entropy_coef * sum / normaliser.tokens;
+            totals.loss -= self.entropy_coef * sum / normalizer.tokens;
         } else {
             assert!(self.entropy_coef == 0.0, "`entropy_coef` needs entropies");
         }
     }
 
     /// dLoss/dlogprob of every token of a completion when [`Objective::needs_two_passes`] is false.
-    pub fn fixed_coefficient(&self, advantage: f32, length: usize, normaliser: &Normaliser) -> f32 {
-        (self.weight(length, normaliser) * self.policy(1.0, f64::from(advantage), 0.0).1) as f32
+    pub fn fixed_coefficient(&self, advantage: f32, length: usize, normalizer: &Normalizer) -> f32 {
+        (self.weight(length, normalizer) * self.policy(1.0, f64::from(advantage), 0.0).1) as f32
     }
 
-    /// dLoss/dentropy of every unmasked token: the bonus is the mean entropy of the update's tokens, whatever the
-    /// objective's own normaliser.
-    pub fn entropy_grad(&self, normaliser: &Normaliser) -> f32 {
-        (-self.entropy_coef / normaliser.tokens) as f32
+    /// dLoss/dentropy of every unmasked token: the bonus is the mean entropy of the update's tokens, with any
+    /// objective.
+    pub fn entropy_grad(&self, normalizer: &Normalizer) -> f32 {
+        (-self.entropy_coef / normalizer.tokens) as f32
     }
 
-    /// Share of one token of a completion of `length` tokens in the update's loss.
-    fn weight(&self, length: usize, normaliser: &Normaliser) -> f64 {
+    /// Weight of one token of a completion of `length` tokens in the update's loss.
+    fn weight(&self, length: usize, normalizer: &Normalizer) -> f64 {
         match self.loss_type {
-            LossType::Grpo | LossType::Gspo => 1.0 / (normaliser.completions * length.max(1) as f64),
-            LossType::Bnpo => 1.0 / normaliser.tokens,
-            LossType::Dapo | LossType::Cispo => 1.0 / normaliser.tokens_per_update,
-            LossType::DrGrpo => 1.0 / (normaliser.completions * self.max_completion_length as f64),
+            LossType::Grpo | LossType::Gspo => 1.0 / (normalizer.completions * length.max(1) as f64),
+            LossType::Bnpo => 1.0 / normalizer.tokens,
+            LossType::Dapo | LossType::Cispo => 1.0 / normalizer.tokens_per_update,
+            LossType::DrGrpo => 1.0 / (normalizer.completions * self.max_completion_length as f64),
         }
     }
 
-    /// The policy term and its derivative by the log-probability.
+    /// The policy term and its derivative with respect to the log-probability.
     ///
-    /// The ratio of `gspo` spreads its derivative over the completion: exp(mean_t (l_t - o_t)) has r / L_i for each token,
-    /// and the L_i equal terms of the completion make that r again, so one formula serves both kinds of ratio.
+    /// The ratio of `gspo` spreads its derivative over the completion: exp(mean_t (l_t - o_t)) has r / L_i for each
+    /// token, and the sum of the L_i equal terms is r again, so one formula covers both kinds of ratio.
     fn policy(&self, ratio: f64, advantage: f64, logprob: f64) -> (f64, f64) {
         if ratio.is_nan() {
-            return (f64::NAN, f64::NAN); // a minimum would hide it
+            return (f64::NAN, f64::NAN); // a minimum would hide the NaN
         }
         if advantage == 0.0 {
-            return (0.0, 0.0); // also where the ratio has overflowed
+            return (0.0, 0.0); // also if the ratio has overflowed
         }
         if self.loss_type == LossType::Cispo {
             let slope = -ratio.min(self.epsilon_high) * advantage;
@@ -210,14 +210,16 @@ impl Objective {
         }
         let bounded = ratio.min(self.delta) * advantage;
         let clipped = ratio.clamp(1.0 - self.epsilon_low, 1.0 + self.epsilon_high) * advantage;
-        // Inside the range both are the same; outside it the clipped one is flat, and so is the bounded one past delta.
+        // Inside the range both are the same. Outside it the clipped one is flat, and so is the bounded one beyond
+        // delta.
         let moves = bounded <= clipped && ratio <= self.delta;
         (-bounded.min(clipped), if moves { -ratio * advantage } else { 0.0 })
     }
 
-    /// Estimate of the divergence from the reference, and its derivative by the log-probability, where `difference` is
-    /// reference less policy (Schulman, "Approximating KL divergence", 2020). `k1` is unbiased as a value, but its
-    /// derivative is 1 whatever the reference says: as a loss it pulls towards nothing, and serves for comparison.
+    /// Estimate of the divergence from the reference, and its derivative with respect to the log-probability.
+    /// `difference` is reference minus policy (Schulman, "Approximating KL divergence", 2020). `k1` is unbiased as a
+    /// value, but its derivative is 1 for any reference: as a loss it does not pull towards the reference. It is
+    /// provided for comparison.
     fn kl(&self, difference: f64) -> (f64, f64) {
         match self.kl_estimator {
             KlEstimator::K1 => (-difference, 1.0),

@@ -28,7 +28,7 @@ fn objective(section: &GrpoSection) -> Objective {
     Objective::new(section, LONGEST).unwrap()
 }
 
-/// The numbers of an update: one entry a completion.
+/// The inputs of an update: one entry per completion.
 #[derive(Clone, Debug, Default)]
 struct ObjectiveBatch {
     logprobs: Vec<Vec<f32>>,
@@ -40,14 +40,14 @@ struct ObjectiveBatch {
 }
 
 impl ObjectiveBatch {
-    fn normaliser(&self, objective: &Objective) -> Normaliser {
+    fn normalizer(&self, objective: &Objective) -> Normalizer {
         let lengths: Vec<usize> = self.logprobs.iter().map(Vec::len).collect();
-        objective.normaliser(&lengths, &self.masked)
+        objective.normalizer(&lengths, &self.masked)
     }
 
-    /// Totals and gradients of the completions `range`, under the whole update's normaliser.
+    /// Totals and gradients of the completions in `range`, with the whole update's normalizer.
     fn part(&self, objective: &Objective, range: std::ops::Range<usize>) -> (Totals, Vec<Vec<f32>>) {
-        let normaliser = self.normaliser(objective);
+        let normalizer = self.normalizer(objective);
         let mut totals = Totals::default();
         let grads = range
             .map(|i| {
@@ -60,7 +60,7 @@ impl ObjectiveBatch {
                     masked: self.masked[i],
                 };
                 let mut grad = vec![f32::NAN; self.logprobs[i].len()];
-                objective.completion(&terms, &normaliser, &mut grad, &mut totals);
+                objective.completion(&terms, &normalizer, &mut grad, &mut totals);
                 grad
             })
             .collect();
@@ -73,7 +73,7 @@ impl ObjectiveBatch {
 }
 
 /// Completions of lengths 3, 1, 4 and 2, the last one masked. Ratios below, inside and above every clip range, none
-/// nearer to one of its ends than 0.02.
+/// closer to one of its ends than 0.02.
 fn batch() -> ObjectiveBatch {
     let old = vec![vec![-1.0, -0.5, -2.0], vec![-0.3], vec![-1.5, -0.2, -3.0, -0.9], vec![-1.0, -1.0]];
     let ratios: [&[f32]; 4] = [&[1.05, 0.7, 1.6], &[1.4], &[0.6, 0.95, 1.7, 1.1], &[1.2, 0.5]];
@@ -91,10 +91,10 @@ fn batch() -> ObjectiveBatch {
 }
 
 fn assert_close(actual: f64, expected: f64, what: &str) {
-    assert!((actual - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{what}: {actual} is not {expected}");
+    assert!((actual - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{what}: {actual}, expected {expected}");
 }
 
-/// Central differences of the loss, token by token. Steps are exact in f32 and, being small, cross no kink.
+/// Central differences of the loss, token by token. Steps are exact in f32, and small enough not to cross a kink.
 fn check_gradient(section: &GrpoSection, batch: &ObjectiveBatch) {
     let objective = objective(section);
     let (_, grads) = batch.whole(&objective);
@@ -110,7 +110,7 @@ fn check_gradient(section: &GrpoSection, batch: &ObjectiveBatch) {
             let expected = (above - below) / (up - down);
             assert!(
                 (f64::from(*grad) - expected).abs() < 1e-5,
-                "{section:?}, completion {i}, token {t}: {grad} is not {expected}"
+                "{section:?}, completion {i}, token {t}: {grad}, expected {expected}"
             );
         }
     }
@@ -118,7 +118,7 @@ fn check_gradient(section: &GrpoSection, batch: &ObjectiveBatch) {
 
 #[test]
 fn gradients_equal_finite_differences() {
-    // The weight of `cispo` is a constant to the gradient, so its policy term is checked by hand below instead.
+    // The weight of `cispo` has no gradient by definition, so its policy term is checked by hand below instead.
     for loss_type in ALL.into_iter().filter(|&loss_type| loss_type != LossType::Cispo) {
         for delta in [None, Some(1.5)] {
             for (beta, kl_estimator) in
@@ -147,7 +147,7 @@ fn two_completions(loss_type: LossType) -> (Totals, Vec<Vec<f32>>) {
     batch.whole(&objective(&section(loss_type)))
 }
 
-/// Token 1 is clipped to 1.28 (flat), token 2 keeps 0.5 (its minimum), token 3 is clipped to 0.8 (flat): the terms are
+/// Token 1 is clipped to 1.28 (flat), token 2 keeps 0.5 (the minimum), token 3 is clipped to 0.8 (flat): the terms are
 /// -1.28, -0.5 and 1.6. Only the weights differ.
 #[test]
 fn clipped_terms_by_hand() {
@@ -178,7 +178,8 @@ fn clipped_terms_by_hand() {
     }
 }
 
-/// The completion ratios are sqrt(1.5 x 0.5) = 0.866 and 0.5; the first is inside the range, the second clipped to 0.8.
+/// The completions' ratios are sqrt(1.5 x 0.5) = 0.866 and 0.5; the first is inside the range, the second clipped to
+/// 0.8.
 #[test]
 fn gspo_by_hand() {
     let (totals, grads) = two_completions(LossType::Gspo);
@@ -191,7 +192,7 @@ fn gspo_by_hand() {
     assert_eq!((metrics["clip_ratio/low_mean"], metrics["clip_ratio/high_mean"]), (0.5, 0.0));
 }
 
-/// With 1.5 as the largest weight nothing is clipped here: each token's log-probability is weighed by its ratio.
+/// With 1.5 as the largest weight nothing is clipped here: each token's log-probability is weighted by its ratio.
 #[test]
 fn cispo_by_hand() {
     let (totals, grads) = two_completions(LossType::Cispo);
@@ -200,7 +201,7 @@ fn cispo_by_hand() {
     for (grad, expected) in grads.concat().into_iter().zip([-0.5, -0.5 / 3.0, 1.0 / 3.0]) {
         assert_close(grad.into(), expected, "gradient");
     }
-    // A ratio of 3 weighs 1.5 and still has a gradient, which is the point of this objective.
+    // A ratio of 3 has weight 1.5 and still has a gradient, which is the purpose of this objective.
     let far = ObjectiveBatch {
         logprobs: vec![vec![-0.5]],
         old: Some(vec![vec![-0.5 - 3.0_f32.ln()]]),
@@ -214,7 +215,7 @@ fn cispo_by_hand() {
     assert_eq!(totals.metrics(&objective)["cispo_clip_ratio"], 1.0);
 }
 
-/// A negative advantage with a large ratio has no bound but the dual clip's: -min(3 x -2, 1.28 x -2) = 6, then 4.
+/// Only the dual clip bounds a negative advantage with a large ratio: -min(3 x -2, 1.28 x -2) = 6, then 4.
 #[test]
 fn dual_clip_bounds_a_negative_advantage() {
     let batch = ObjectiveBatch {
@@ -254,7 +255,7 @@ fn divergence_by_hand() {
     }
 }
 
-/// Without `old` the result is that of `old` equal to the log-probabilities, and the coefficients are known beforehand.
+/// Without `old` the result is that of `old` equal to the log-probabilities, and the coefficients are known in advance.
 #[test]
 fn a_ratio_of_one_needs_no_old_logprobs() {
     for loss_type in ALL {
@@ -266,16 +267,16 @@ fn a_ratio_of_one_needs_no_old_logprobs() {
         assert_eq!((totals.ratio.min, totals.ratio.max), (1.0, 1.0));
         assert!(!objective.needs_two_passes(false) && objective.needs_two_passes(true));
         for (i, grad) in grads.iter().enumerate().filter(|(i, _)| !fresh.masked[*i]) {
-            let fixed = objective.fixed_coefficient(fresh.advantages[i], grad.len(), &fresh.normaliser(&objective));
-            assert!(grad.iter().all(|&grad| grad == fixed), "{loss_type:?}: {grad:?} is not {fixed}");
+            let fixed = objective.fixed_coefficient(fresh.advantages[i], grad.len(), &fresh.normalizer(&objective));
+            assert!(grad.iter().all(|&grad| grad == fixed), "{loss_type:?}: {grad:?}, expected {fixed}");
         }
     }
     assert!(objective(&GrpoSection { beta: 0.1, ..section(LossType::Grpo) }).needs_two_passes(false));
 }
 
-/// A masked completion of 2 tokens beside 8 others: it counts among the completions, its tokens do not count.
+/// A masked completion of 2 tokens next to 8 others: it counts as a completion, but its tokens do not count.
 #[test]
-fn masked_completions_have_no_gradient_and_follow_the_normaliser() {
+fn masked_completions_have_no_gradient_and_follow_the_normalizer() {
     for (loss_type, divisor) in [
         (LossType::Grpo, 4.0 * 3.0),
         (LossType::Gspo, 4.0 * 3.0),
@@ -301,7 +302,7 @@ fn masked_completions_have_no_gradient_and_follow_the_normaliser() {
 }
 
 #[test]
-fn zero_advantage_is_skipped_only_where_nothing_else_pulls() {
+fn zero_advantage_is_skipped_only_if_nothing_else_has_a_gradient() {
     for loss_type in ALL {
         let plain = objective(&section(loss_type));
         assert!(plain.skips(0.0, false) && !plain.skips(0.1, false));
@@ -314,7 +315,7 @@ fn zero_advantage_is_skipped_only_where_nothing_else_pulls() {
     }
 }
 
-/// The bonus is the mean over the 8 unmasked tokens, whatever the objective: they sum to 6.5.
+/// The bonus is the mean over the 8 unmasked tokens, with any objective: they sum to 6.5.
 #[test]
 fn entropy_bonus_is_a_mean_over_tokens() {
     for loss_type in ALL {
@@ -323,19 +324,19 @@ fn entropy_bonus_is_a_mean_over_tokens() {
         let (totals, _) = batch().whole(&with);
         assert_close(totals.loss, bare.loss - 0.5 * 6.5 / 8.0, "loss");
         assert_eq!(totals.policy_loss, bare.loss);
-        assert_eq!(with.entropy_grad(&batch().normaliser(&with)), -0.5 / 8.0);
+        assert_eq!(with.entropy_grad(&batch().normalizer(&with)), -0.5 / 8.0);
         assert_close(totals.metrics(&with)["entropy"], 6.5 / 8.0, "entropy");
     }
 }
 
-/// A rollout batch of 60 tokens used in 3 updates: each divides by 20, whatever its own tokens.
+/// A rollout batch of 60 tokens used in 3 updates: each divides by 20, regardless of its own tokens.
 #[test]
-fn rollout_tokens_change_dapo_and_cispo_alone() {
+fn rollout_tokens_change_only_dapo_and_cispo() {
     for loss_type in ALL {
         let objective = objective(&section(loss_type));
-        let own = batch().normaliser(&objective);
+        let own = batch().normalizer(&objective);
         let rollout = own.over_rollout(60, 3);
-        let share = |normaliser| objective.fixed_coefficient(1.0, 4, &normaliser);
+        let share = |normalizer| objective.fixed_coefficient(1.0, 4, &normalizer);
         match loss_type {
             LossType::Dapo | LossType::Cispo => assert_eq!(share(rollout), -1.0 / 20.0),
             _ => assert_eq!(share(rollout), share(own)),
@@ -344,7 +345,7 @@ fn rollout_tokens_change_dapo_and_cispo_alone() {
 }
 
 #[test]
-fn what_is_not_finite_stays_visible() {
+fn values_that_are_not_finite_stay_visible() {
     for loss_type in ALL {
         for delta in [None, Some(2.0)] {
             let objective = objective(&GrpoSection { delta, ..section(loss_type) });
@@ -372,7 +373,7 @@ fn impossible_sections_are_refused_with_a_hint() {
     }
 }
 
-/// Completions of one to six tokens with everything an objective may need.
+/// Completions of one to six tokens with everything that an objective may need.
 fn batches() -> impl Strategy<Value = ObjectiveBatch> {
     let token = (-4.0..-0.01_f32, -1.0..1.0_f32, -4.0..-0.01_f32, 0.0..3.0_f32);
     let completion = (prop::collection::vec(token, 1..6), -2.0..2.0_f32, prop::bool::weighted(0.2));
@@ -391,7 +392,8 @@ fn batches() -> impl Strategy<Value = ObjectiveBatch> {
 }
 
 proptest! {
-    /// Cut anywhere, the parts sum to the whole: same gradients to the bit, same totals but for the order of sums.
+    /// Split at any point, the parts sum to the whole: bitwise equal gradients, and equal totals except for the order
+    /// of sums.
     #[test]
     fn splitting_changes_nothing(batch in batches(), cut in 0..8_usize) {
         let cut = cut.min(batch.logprobs.len());
@@ -412,7 +414,7 @@ proptest! {
         }
     }
 
-    /// A clip only ever takes gradient away, and never turns it round.
+    /// Clipping only removes gradient, and never reverses it.
     #[test]
     fn clipping_bounds_the_gradient(ratio in 0.01..20.0_f64, advantage in -3.0..3.0_f64) {
         for loss_type in ALL {

@@ -1,4 +1,4 @@
-//! Elementary functions of balls: reduce the argument, ask [`fixed`], and add up what can be off.
+//! Elementary functions of balls: reduce the argument, call [`fixed`], and add up the errors.
 
 use std::cmp::Ordering;
 
@@ -8,11 +8,11 @@ use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::{Ball, MAX_PRECISION, MIN_PRECISION, fixed};
 
-/// Bits that a result is worked out with beyond its precision.
+/// Extra bits with which a result is computed.
 const GUARD: u32 = 20;
-/// Exponentials and sines are taken of numbers below this power of two.
+/// Exponentials and sines are computed for numbers below this power of two.
 const MAX_ARGUMENT: i64 = 40;
-/// Roots of these indices are integer roots, which are exact where they can be; others go through the logarithm.
+/// Roots with these indices are integer roots, which are exact if possible; others use the logarithm.
 const INTEGER_ROOTS: [u32; 4] = [2, 3, 5, 7];
 
 impl Ball {
@@ -29,8 +29,8 @@ impl Ball {
         Ball::new(fixed::pi(w), 2u32.into(), -i64::from(w), precision)
     }
 
-    /// `n`-th root, real: the negative one of a negative number with an odd index. `None` where the sign is not certain,
-    /// or negative with an even index, and for `n = 0`.
+    /// The real `n`-th root: for an odd index, that of a negative number is negative. `None` if the sign is not
+    /// certain, or negative with an even index, and for `n = 0`.
     pub(in crate::math) fn nth_root(&self, n: u32) -> Option<Ball> {
         match self.sign()? {
             _ if n == 0 => None,
@@ -62,21 +62,21 @@ impl Ball {
         let root = power.nth_root(n);
         let mut radius = BigUint::from(u32::from(root.pow(n) != power));
         if self.radius > 0 {
-            // A relative error becomes no larger: 1 - (1-u)^(1/n) ≤ u for 0 ≤ u ≤ 1.
+            // The relative error does not increase: 1 - (1-u)^(1/n) ≤ u for 0 ≤ u ≤ 1.
             radius += (&root + 1u32) * self.radius / self.middle.magnitude() + 1u32;
         }
         Ball::new(root.into(), radius, (self.exponent - shift) / i64::from(n), self.precision)
     }
 
-    /// `None` for huge arguments, and where so little is known of the number that not even one digit would come out.
+    /// `None` for huge arguments, and if the error is so large that the result would not have a single certain digit.
     pub(in crate::math) fn exp(&self) -> Option<Ball> {
         let top = self.top()?;
         let w = self.precision + GUARD;
         if top > MAX_ARGUMENT || self.radius_at(w).bits() > w.into() {
             return None;
         }
-        // x = k·ln 2 + t. Errors of t: the flooring of x, 2 ulps for each of the at most 1.5·2^top + 1 logarithms, and the
-        // cut to `w` bits; 3 ulps of `w` in all.
+        // x = k·ln 2 + t. Errors of t: the floor of x, 2 ulps for each of the at most 1.5·2^top + 1 logarithms, and the
+        // truncation to `w` bits; 3 ulps of `w` in total.
         let v = w + top.max(0) as u32 + 3;
         let (k, t) = self.middle_at(v).div_mod_floor(&fixed::ln2(v));
         let y = fixed::exp(&(t >> (v - w)), w);
@@ -94,7 +94,7 @@ impl Ball {
         if self.sign()? != Ordering::Greater {
             return None;
         }
-        // x = 2^k·y with 1 ≤ y < 2. Above 3/2 it is 2^(k+1) divided by 2/y, so that what is close to 1 has k = 0.
+        // x = 2^k·y with 1 ≤ y < 2. Above 3/2 it is 2^(k+1) divided by 2/y, so that k = 0 for numbers close to 1.
         let bits = self.middle.bits();
         let one = BigInt::one() << (bits - 1);
         let inverted = bits > 1 && self.middle.bit(bits - 2);
@@ -102,7 +102,7 @@ impl Ball {
         if k == 0 && self.middle == one && self.radius == 0 {
             return Some(Ball::from_int(0, self.precision));
         }
-        // The logarithm of what is close to 1 starts after as many zeros as the difference has.
+        // The logarithm of a number close to 1 starts after as many zeros as its difference from 1.
         let difference = if inverted { (&one << 1u32) - &self.middle } else { &self.middle - &one };
         let lift = if k == 0 { bits - difference.bits() } else { 0 };
         let w = self.precision + GUARD + lift as u32;
@@ -141,10 +141,10 @@ impl Ball {
             return None;
         }
         let w = self.precision + GUARD + self.leading_zeros();
-        // |x| = q·π/2 + t. Errors of t: the flooring of x, 2 ulps for each of the at most 0.7·2^top + 1 quarter turns, and
-        // the cut to `w` bits; 3 ulps of `w` in all. Sine and cosine add 2.
+        // |x| = q·π/2 + t. Errors of t: the floor of x, 2 ulps for each of the at most 0.7·2^top + 1 quarter turns, and
+        // the truncation to `w` bits; 3 ulps of `w` in total. Sine and cosine add 2.
         let v = w + top.max(0) as u32 + 2;
-        // π at one bit less is π/2.
+        // π with one bit less is π/2.
         let x = self.middle_at(v).abs();
         let (q, t) = if top > 0 { x.div_mod_floor(&fixed::pi(v - 1)) } else { (BigInt::ZERO, x) };
         let (sin, cos) = fixed::sin_cos(&(t >> (v - w)), w);
@@ -155,7 +155,7 @@ impl Ball {
             _ => (-cos, sin),
         };
         let sin = if self.middle.is_negative() { -sin } else { sin };
-        // Neither is steeper than 1.
+        // The slope of both is at most 1.
         let [sin, cos] = [sin, cos].map(|it| Ball::new(it, self.radius_at(w) + 5u32, -i64::from(w), self.precision));
         Some((if self.is_tiny() { self.nudged() } else { sin }, cos))
     }
@@ -173,7 +173,7 @@ impl Ball {
             return Ball::pi_at(self.precision).scaled(-1).sub(&inverse.atan());
         }
         if self.top().is_none_or(|it| it > 2) {
-            // An arc tangent is between -2 and 2, whatever it is of.
+            // An arc tangent is always between -2 and 2.
             return Ball::new(BigInt::ZERO, 2u32.into(), 0, self.precision);
         }
         if self.is_tiny() {
@@ -181,7 +181,7 @@ impl Ball {
         }
         let w = self.precision + GUARD + self.leading_zeros();
         let atan = fixed::atan(&self.middle_at(w), w);
-        // One ulp for the flooring of x, 8 for the arc tangent, which is nowhere steeper than 1.
+        // One ulp for the floor of x, 8 for the arc tangent, whose slope is at most 1.
         Ball::new(atan, self.radius_at(w) + 9u32, -i64::from(w), self.precision)
     }
 
@@ -206,7 +206,7 @@ impl Ball {
         Some(root.atan().scaled(1).at(self.precision))
     }
 
-    /// Whether sine and arc tangent differ from their argument by less than it is precise.
+    /// Whether sine and arc tangent differ from their argument by less than its precision.
     fn is_tiny(&self) -> bool {
         self.middle.is_zero() || self.exponent + (self.middle.bits() as i64) < -i64::from(self.precision)
     }
@@ -218,7 +218,7 @@ impl Ball {
         Ball::new(&self.middle << shift, radius, self.exponent - shift as i64, self.precision)
     }
 
-    /// Zeros after the point, as far as the precision is worth raising by them.
+    /// Zeros after the point, up to the number by which raising the precision is worthwhile.
     fn leading_zeros(&self) -> u32 {
         (-(self.exponent + self.middle.bits() as i64)).clamp(0, self.precision.into()) as u32
     }

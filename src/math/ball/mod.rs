@@ -1,12 +1,12 @@
 //! Real numbers with a proof: ball arithmetic, after F. Johansson, *Arb: efficient arbitrary-precision midpoint-radius
 //! interval arithmetic* (2017), <https://arxiv.org/abs/1611.02831>.
 //!
-//! A [`Ball`] is a midpoint and an upper bound of its error. Every operation returns a ball that contains the result for
-//! every choice of reals from the balls it was given, so a ball that does not contain zero proves that its number is not
-//! zero. Nothing is a float, and a result is the same on every machine.
+//! A [`Ball`] is a midpoint and an upper bound of its error. Every operation returns a ball that contains the result
+//! for every choice of reals from the given balls, so a ball that does not contain zero proves that its number is not
+//! zero. There are no floats, and a result is the same on every machine.
 //!
-//! The cost is bounded for every input: the precision is at most [`MAX_PRECISION`], and a result that would need more (the
-//! sine of a huge number) is `None`.
+//! The cost is bounded for every input: the precision is at most [`MAX_PRECISION`], and a result that would need more
+//! (the sine of a huge number) is `None`.
 
 mod fixed;
 mod functions;
@@ -21,15 +21,15 @@ use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
-/// Least and largest precision, in bits. What is asked for beyond is clamped.
+/// Minimum and maximum precision, in bits. Other values are clamped.
 pub(super) const MIN_PRECISION: u32 = 32;
 pub(super) const MAX_PRECISION: u32 = 4_096;
 
-/// Bits of a radius: more would say no more about an error.
+/// Bits of a radius: more would not describe an error better.
 const RADIUS_BITS: u64 = 32;
 /// The radius of a ball that is the whole real line.
 const UNBOUNDED: u64 = u64::MAX;
-/// Exponents are below this, so that sums of a few cannot overflow.
+/// Exponents are below this, so that the sum of a few cannot overflow.
 const MAX_EXPONENT: i64 = 1 << 60;
 
 /// The reals in `(middle ± radius) · 2^exponent`.
@@ -37,7 +37,7 @@ const MAX_EXPONENT: i64 = 1 << 60;
 pub(super) struct Ball {
     /// At most `precision` bits.
     middle: BigInt,
-    /// In units of the middle's last bit; 0 for a number that is known exactly.
+    /// In units of the middle's last bit; 0 for an exact number.
     radius: u64,
     exponent: i64,
     precision: u32,
@@ -50,7 +50,7 @@ impl Ball {
 
     pub(super) fn from_ratio(value: &BigRational, precision: u32) -> Ball {
         let precision = precision.clamp(MIN_PRECISION, MAX_PRECISION);
-        // Cut first, so that the division costs no more than the precision asks for.
+        // Truncated first, so that the division costs no more than the precision requires.
         let [over, under] =
             [value.numer(), value.denom()].map(|it| Ball::new(it.clone(), BigUint::ZERO, 0, precision + 8));
         over.div(&under).expect("a denominator is not zero").at(precision)
@@ -76,7 +76,7 @@ impl Ball {
             return Ball::unbounded(precision);
         }
         if exponent < -MAX_EXPONENT {
-            // All of it lies within one unit of zero once it is moved up to the smallest exponent there is.
+            // All of it is within one unit of zero after it is scaled to the smallest possible exponent.
             return Ball { middle: BigInt::ZERO, radius: 1, exponent: top.max(-MAX_EXPONENT) + 34, precision };
         }
         Ball { middle, radius, exponent, precision }
@@ -109,7 +109,7 @@ impl Ball {
         self
     }
 
-    /// A power of two, as its exponent, that is above the size of all that the ball contains; `None` for all reals.
+    /// The exponent of a power of two above the absolute value of everything in the ball; `None` for all reals.
     fn top(&self) -> Option<i64> {
         let size = self.middle.magnitude() + self.radius;
         self.is_bounded().then(|| self.exponent + size.bits() as i64)
@@ -129,7 +129,7 @@ impl Ball {
         }
         let (high, low) = if self.exponent >= other.exponent { (self, other) } else { (other, self) };
         let apart = (high.exponent - low.exponent) as u64;
-        // What lies further below than this only adds to the error.
+        // Anything smaller than this only adds to the error.
         let up = apart.min(u64::from(precision) + RADIUS_BITS + 2);
         let down = apart - up;
         let cut = low.middle.trailing_zeros().is_some_and(|zeros| zeros < down);
@@ -164,12 +164,12 @@ impl Ball {
         Ball::new(&self.middle * &other.middle, radius, self.exponent + other.exponent, precision)
     }
 
-    /// `None` where it may be a division by zero.
+    /// `None` if it may be a division by zero.
     pub(super) fn recip(&self) -> Option<Ball> {
         Ball::new(BigInt::one(), BigUint::ZERO, 0, self.precision).div(self)
     }
 
-    /// `None` where `other` may be zero.
+    /// `None` if `other` may be zero.
     pub(super) fn div(&self, other: &Ball) -> Option<Ball> {
         if other.contains_zero() {
             return None;
@@ -189,10 +189,10 @@ impl Ball {
         Some(Ball::new(quotient, radius, self.exponent - other.exponent - shift as i64, precision))
     }
 
-    /// A whole power; 0⁰ is 1. `None` where it may be a division by zero, or where the result is too large.
+    /// An integer power; 0⁰ is 1. `None` if it may be a division by zero, or if the result is too large.
     pub(super) fn pow_int(&self, power: i64) -> Option<Ball> {
         let size = power.unsigned_abs();
-        // An error grows by as much as the power.
+        // The error grows as much as the power.
         let base = self.at(self.precision + 64 - size.leading_zeros());
         let mut result = Ball::new(BigInt::one(), BigUint::ZERO, 0, base.precision);
         for bit in (0..64 - size.leading_zeros()).rev() {
@@ -207,7 +207,7 @@ impl Ball {
         result.is_bounded().then(|| result.at(self.precision))
     }
 
-    /// The sign of the number, where it is certain.
+    /// The sign of the number, if it is certain.
     pub(super) fn sign(&self) -> Option<Ordering> {
         if self.is_exactly_zero() {
             return Some(Ordering::Equal);
@@ -225,13 +225,13 @@ impl Ball {
         self.sub(other).contains_zero()
     }
 
-    /// How many leading bits are certain: the error is at most `2^-bits` of the number. The precision, where it is exact.
+    /// How many leading bits are certain: the error is at most `2^-bits` of the number. The precision, if it is exact.
     #[cfg(test)]
     pub(super) fn accuracy_bits(&self) -> u32 {
         match self.radius {
             0 => self.precision,
             UNBOUNDED => 0,
-            // A middle of n bits is at least 2^(n-1), a radius of k bits below 2^k.
+            // A middle of n bits is at least 2^(n-1), and a radius of k bits is below 2^k.
             radius => {
                 let bits = (self.middle.bits() as u32).saturating_sub(1 + u64::BITS - radius.leading_zeros());
                 bits.min(self.precision)

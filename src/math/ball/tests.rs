@@ -1,5 +1,5 @@
-//! Balls contain what they should (values of another program, and of themselves at a higher precision), are no wider than
-//! they need to be, and refuse what they cannot do.
+//! Balls contain the right values (computed by another program, and by themselves at a higher precision), are not wider
+//! than necessary, and operations return `None` when they cannot be done.
 
 use num_traits::Pow;
 use proptest::prelude::*;
@@ -20,8 +20,8 @@ fn decimal(text: &str) -> (BigInt, i64) {
     (format!("{whole}{part}").parse().unwrap(), exponent.parse::<i64>().unwrap() - part.len() as i64)
 }
 
-/// Whether the ball contains the decimal, but for a unit of its last place. In integers alone: the numbers are long, and
-/// nothing is to be reduced.
+/// Whether the ball contains the decimal, up to a unit of its last place. Uses integers only: the numbers are long, and
+/// fractions would have to be reduced.
 fn contains_decimal(ball: &Ball, (digits, power): &(BigInt, i64)) -> bool {
     assert!(ball.is_bounded());
     let ten = |power: i64| BigInt::from(10).pow(power.max(0) as u32);
@@ -64,7 +64,7 @@ fn the_values_of_another_program_are_contained() {
         let value = decimal(value);
         for &precision in precisions {
             let x = Ball::from_ratio(&argument, precision);
-            // An argument of ±1 after rounding may lie outside of what an arc sine is defined on.
+            // After rounding, an argument of ±1 may be outside the domain of an arc sine.
             let Some(found) = call(function, &x) else {
                 assert!(matches!(function, "asin" | "acos") && x.mul(&x).overlaps(&Ball::from_int(1, 64)), "{line}");
                 continue;
@@ -79,7 +79,7 @@ fn balls_are_tight() {
     for line in VALUES.lines().filter(|it| !it.starts_with('#')) {
         let [function, argument, _] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         for precision in [64, 128, 500] {
-            // An exact argument: what one that was rounded says about its sine is another matter.
+            // Exact arguments only: the error of a rounded argument says nothing about the function.
             let argument = Ball::from_ratio(&ratio(argument), precision);
             let argument = Ball { radius: 0, ..argument };
             let Some(found) = call(function, &argument) else { continue };
@@ -90,7 +90,7 @@ fn balls_are_tight() {
 }
 
 #[test]
-fn the_precision_reaches_from_end_to_end() {
+fn every_precision_up_to_the_maximum_is_reached() {
     for precision in [MIN_PRECISION, 64, 1_000, MAX_PRECISION] {
         let x = Ball::from_ratio(&ratio("12345678901/97"), precision);
         let x = Ball { radius: 0, ..x };
@@ -109,7 +109,7 @@ fn the_precision_reaches_from_end_to_end() {
 }
 
 #[test]
-fn what_is_exact_stays_exact() {
+fn exact_numbers_stay_exact() {
     let int = |value: i64| Ball::from_int(value, 128);
     let same = |ball: Ball, value: i64| ball.sub(&int(value)).is_exactly_zero();
     assert!(same(int(1_000_003).mul(&int(-7)).add(&int(21)), -7_000_000));
@@ -130,7 +130,7 @@ fn what_is_exact_stays_exact() {
 }
 
 #[test]
-fn what_is_not_certain_is_refused() {
+fn uncertain_results_are_none() {
     let int = |value: i64| Ball::from_int(value, 64);
     let maybe_zero = Ball::pi(64).sub(&Ball::pi(128));
     assert!(maybe_zero.contains_zero());
@@ -140,7 +140,7 @@ fn what_is_not_certain_is_refused() {
     assert!(int(0).pow_int(-1).is_none() && maybe_zero.pow_int(-2).is_none() && maybe_zero.pow_int(2).is_some());
     assert!(int(2).asin().is_none() && int(-2).acos().is_none() && int(1).add(&maybe_zero).asin().is_none());
     assert!(int(1).asin().is_some() && int(-1).asin().is_some() && int(1).acos().is_some());
-    // Huge arguments, and a tower that leaves the range of exponents.
+    // Huge arguments, and a tower that exceeds the range of exponents.
     let huge = int(10).pow_int(100).unwrap();
     assert!(huge.exp().is_none() && huge.sin().is_none() && huge.cos().is_none());
     assert!(huge.neg().exp().is_none() && huge.ln().is_some());
@@ -183,7 +183,7 @@ fn numbers() -> impl Strategy<Value = BigRational> {
     (prop_oneof![4 => spread, 1 => close], any::<bool>()).prop_map(|(size, minus)| if minus { -size } else { size })
 }
 
-/// A ball around `value` that is wider than it needs to be.
+/// A ball around `value` that is wider than necessary.
 fn wide(value: &BigRational, precision: u32, radius: u64) -> Ball {
     let ball = Ball::from_ratio(value, precision);
     let shift = u64::from(precision).saturating_sub(ball.middle.bits()) as i64;
@@ -192,7 +192,7 @@ fn wide(value: &BigRational, precision: u32, radius: u64) -> Ball {
     Ball::new(ball.middle, (ball.radius + radius).into(), ball.exponent, precision)
 }
 
-/// Whether `fine`, a value at a higher precision, lies in `coarse`.
+/// Whether `fine`, a value at a higher precision, is in `coarse`.
 fn lies_in(fine: &Ball, coarse: &Ball) -> bool {
     if !coarse.is_bounded() {
         return true;
@@ -226,14 +226,14 @@ const FUNCTIONS: [&str; 16] = [
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// What is known of a number at any precision contains what is known of it at a higher one.
+    /// The result at any precision contains the result at a higher one.
     #[test]
     fn functions_of_balls_contain_functions_of_points(
         x in numbers(), precision in 32u32..200, radius in prop_oneof![0u64..4, 0u64..1 << 20, 0..u64::from(u32::MAX)],
         place in -1i64..=1
     ) {
         let coarse = wide(&x, precision, radius);
-        // A point at the edge of the ball, or in its middle.
+        // A point at the edge of the ball, or in the middle.
         let point = Ball { middle: &coarse.middle + place * coarse.radius as i64, radius: 0, ..coarse.clone() }.at(700);
         for function in FUNCTIONS {
             let Some(found) = call(function, &coarse) else { continue };

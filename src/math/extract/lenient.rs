@@ -1,13 +1,15 @@
-//! The lenient mode: a ladder of rules, each tried from the end of the response.
+//! The lenient mode: a list of rules, each tried from the end of the completion.
 //!
-//! The order is that of math-verify 0.9: `final answer … is` and boxes, of which the later one counts; `answer:`; `####`;
-//! `the answer is`; the last formula or number, again the later one. As there, the first thing that can be *read* is the answer, so
-//! nonsense in the last box leads to what stands before it. Where nothing can be read, the first thing found is the answer,
-//! and will be undecided.
+//! The order is that of math-verify 0.9: `final answer … is` and boxes, of which the later one counts; `answer:`;
+//! `####`;
+//! `the answer is`; the last formula or number, again the later one. As in math-verify, the first candidate that can be
+//! *read* is the answer, so if the last box contains nonsense, earlier text is tried. If nothing can be read, the first
+//! candidate is the answer, and will be undecided.
 //!
-//! On purpose it differs in this: the last of several boxes counts, unless nothing but `,`, `and` or `or` stands between
-//! them (a box that corrects an earlier one is not joined to it); `####` is known; words are an answer after `answer:`; a dollar sign before a digit does not
-//! close a formula; and no more than a few candidates for each rule are tried, so that the time is linear in the response.
+//! The intended differences are: the last of several boxes counts, unless only `,`, `and` or `or` is between them (a
+//! box that corrects an earlier one is not joined to it); `####` is supported; words are an answer after `answer:`; a
+//! dollar sign before a digit does not close a formula; and few candidates per rule are tried, so the time is linear in
+//! the length.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -19,7 +21,7 @@ use super::super::lex::Grouping;
 use super::super::parse::parse;
 use super::{BoxSpan, boxes};
 
-/// What led to an answer.
+/// The rule that found an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExtractionRule {
@@ -27,7 +29,7 @@ pub enum ExtractionRule {
     FinalAnswer,
     /// `\boxed{…}` or `\fbox{…}`
     Boxed,
-    /// `answer: …`, and further down the ladder `answer … is …`
+    /// `answer: …`, and with lower priority `answer … is …`
     Answer,
     /// `#### …`, as in GSM8K
     Hashes,
@@ -56,20 +58,20 @@ pub struct FoundAnswer<'a> {
     pub rule: ExtractionRule,
 }
 
-/// Candidates of one rule that are tried: anchors, boxes, formulas, numbers.
+/// Number of candidates tried per rule: anchors, boxes, formulas, numbers.
 const TRIES: usize = 6;
-/// How far `is` may stand behind `final answer`, and an answer behind its anchor, in bytes.
+/// Maximum distance of `is` from `final answer`, and of an answer from its anchor, in bytes.
 const IS_WITHIN: usize = 100;
 const ANSWER_WITHIN: usize = 50;
 
-/// The answer of a response under the first rule that gives one that can be read.
+/// The answer of a completion by the first rule that gives one that can be read.
 pub fn extract_lenient(response: &str) -> Option<FoundAnswer<'_>> {
     let candidates = Page::of(response).candidates();
     let readable = |it: &&FoundAnswer| parse(it.answer, Grouping::Commas).is_ok();
     candidates.iter().find(readable).or(candidates.first()).copied()
 }
 
-/// A response and what stands where in it.
+/// A completion and the positions of its parts.
 struct Page<'a> {
     text: &'a str,
     formulas: Vec<BoxSpan>,
@@ -81,7 +83,7 @@ impl<'a> Page<'a> {
         Page { text, formulas: formulas(text), numbers: numbers(text) }
     }
 
-    /// In the order in which they are to be tried.
+    /// In the order in which they are tried.
     fn candidates(&self) -> Vec<FoundAnswer<'a>> {
         let mut out = self.final_answers_and_boxes();
         let (colons, others) = self.answers();
@@ -105,7 +107,7 @@ impl<'a> Page<'a> {
         out
     }
 
-    /// Both in one order: what stands later comes first.
+    /// Both in one order: the last one comes first.
     fn final_answers_and_boxes(&self) -> Vec<FoundAnswer<'a>> {
         let boxes = joined(self.text, &boxes(self.text));
         let mut places: Vec<(usize, Range<usize>, ExtractionRule)> = Vec::new();
@@ -117,7 +119,7 @@ impl<'a> Page<'a> {
                 places.push((start, start..start, ExtractionRule::FinalAnswer));
             }
         }
-        // A box that stands after `the final answer is` is the same answer; its own rule has the better bounds.
+        // A box after `the final answer is` is the same answer; the rule for boxes has better bounds.
         places.sort_by_key(|(end, ..)| Reverse(*end));
         let mut out = Vec::new();
         for (_, range, rule) in places {
@@ -144,15 +146,15 @@ impl<'a> Page<'a> {
         (colons, others)
     }
 
-    /// Where the last occurrences of `word` end, the last one first; in any case.
+    /// The ends of the last occurrences of `word`, ignoring case, the last one first.
     fn last_places(&self, word: &str) -> Vec<usize> {
         let windows = self.text.as_bytes().windows(word.len()).enumerate().rev();
         let places = windows.filter(|(_, it)| it.eq_ignore_ascii_case(word.as_bytes()));
         places.map(|(at, _)| at + word.len()).take(TRIES).collect()
     }
 
-    /// What may be the answer after an anchor: a formula at once, the rest of the sentence, or what comes first of a formula
-    /// and a number. Words alone count only behind a `strong` anchor.
+    /// What may be the answer after an anchor: a formula immediately after it, the rest of the sentence, or the first
+    /// formula or number. Words alone count only after a `strong` anchor.
     fn after(&self, from: usize, strong: bool, rule: ExtractionRule, out: &mut Vec<FoundAnswer<'a>>) {
         let rest = self.text[from..].trim_start_matches(|it: char| it.is_whitespace() || "*_:=".contains(it));
         let start = self.text.len() - rest.len();
@@ -168,7 +170,7 @@ impl<'a> Page<'a> {
         let words = sentence.split_whitespace().filter(|it| is_word(it)).count();
         let mathematical = sentence.contains(|it: char| it.is_ascii_digit() || it == '\\');
         let starts_with_word = sentence.split_whitespace().next().is_some_and(is_word);
-        // Two words may be a unit; more of them, or one in front, are a story.
+        // Two words may be a unit; more words, or a word in front, are prose.
         let plausible = if mathematical { !starts_with_word } else { strong };
         if plausible && !sentence.is_empty() && words <= 2 {
             out.push(FoundAnswer { answer: sentence, rule });
@@ -182,7 +184,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Without the delimiters, where the range is one formula or one box.
+    /// Without the delimiters, if the range is one formula or one box.
     fn push(&self, range: Range<usize>, rule: ExtractionRule, out: &mut Vec<FoundAnswer<'a>>) {
         let mut answer = &self.text[range];
         if let [formula] = &formulas(answer)[..]
@@ -200,12 +202,12 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Ranges of the spans, several in one where only a comma, `and` or `or` parts them: together they are one list.
+/// Ranges of the spans. Spans that only a comma, `and` or `or` separates are joined: together they are one list.
 fn joined(text: &str, spans: &[BoxSpan]) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
     for span in spans {
         match out.last_mut() {
-            // What closes later and starts earlier holds the other one.
+            // A span that ends later and starts earlier contains the other one.
             Some(last) if span.whole.start < last.end => *last = span.whole.clone(),
             Some(last) if joins(&text[last.end..span.whole.start]) => last.end = span.whole.end,
             _ => out.push(span.whole.clone()),
@@ -214,7 +216,7 @@ fn joined(text: &str, spans: &[BoxSpan]) -> Vec<Range<usize>> {
     out
 }
 
-/// Whether there is a comma, `and` or `or`, and nothing else but the delimiters of formulas.
+/// Whether the text has a comma, `and` or `or`, and otherwise only delimiters of formulas.
 fn joins(between: &str) -> bool {
     if between.len() > 20 {
         return false;
@@ -224,7 +226,7 @@ fn joins(between: &str) -> bool {
     words.peek().is_some() && words.all(|it| matches!(it, "," | "and" | "or"))
 }
 
-/// Where a word starts that stands alone.
+/// The start of a standalone word.
 fn find_word(text: &str, word: &str) -> Option<usize> {
     let alone = |at: usize| {
         let before = text[..at].chars().next_back().is_some_and(char::is_whitespace);
@@ -233,15 +235,15 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
     text.match_indices(word).map(|(at, _)| at).find(|at| alone(*at))
 }
 
-/// The text up to the end of the sentence, without emphasis. A full stop between digits ends nothing.
+/// The text up to the end of the sentence, without emphasis. A period between digits does not end it.
 fn sentence(text: &str) -> &str {
     let line = text.split(['\n', '<']).next().unwrap_or_default();
     let end = line.find(". ").unwrap_or(line.len());
     line[..end].trim_matches(|it: char| it.is_whitespace() || "*_.,;\"".contains(it))
 }
 
-/// The formulas of a text, by where they stand. One pass: what opens within an open formula starts anew, and inline
-/// formulas end with their line.
+/// The formulas of a text, by position. One pass: an opening delimiter within an open formula starts a new one, and
+/// inline formulas end with their line.
 fn formulas(text: &str) -> Vec<BoxSpan> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
@@ -277,7 +279,7 @@ fn formulas(text: &str) -> Vec<BoxSpan> {
             found.push(BoxSpan { whole: at..at + length, content: at..at + length });
             at += length;
         } else {
-            // `\$` opens nothing, and neither does the second half of `\\[`.
+            // `\$` does not open a formula, and neither does the second half of `\\[`.
             at += if rest[0] == b'\\' && rest.len() > 1 { 2 } else { 1 };
             at = text.ceil_char_boundary(at);
         }
@@ -285,7 +287,7 @@ fn formulas(text: &str) -> Vec<BoxSpan> {
     found
 }
 
-/// The length of a fraction of two numbers that `text` starts with.
+/// The length of a fraction of two numbers at the start of `text`.
 fn bare_fraction(text: &str) -> Option<usize> {
     let rest = text.strip_prefix("\\frac{").or_else(|| text.strip_prefix("\\dfrac{"))?;
     let number =
@@ -297,7 +299,7 @@ fn bare_fraction(text: &str) -> Option<usize> {
     (number(&rest[..over]) && number(&under[..length])).then(|| text.len() - under.len() + length + 1)
 }
 
-/// The numbers that stand alone, with sign and percent: `-1,234.5`, `3/4`, `$18`, `7%`, but not the 2 of `x2`.
+/// The standalone numbers, with sign and percent: `-1,234.5`, `3/4`, `$18`, `7%`, but not the 2 of `x2`.
 fn numbers(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
@@ -319,7 +321,7 @@ fn numbers(text: &str) -> Vec<Range<usize>> {
             at += 2;
         }
         let before = |start: usize| text[..start].chars().next_back();
-        // A currency and a sign, in either order.
+        // A currency and a sign, in any order.
         for _ in 0..2 {
             if let Some('$' | '€' | '£' | '¥' | '₹' | '-' | '−') = before(start) {
                 start = text.floor_char_boundary(start - 1);

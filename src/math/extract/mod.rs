@@ -1,12 +1,12 @@
-//! Finds the answer in a response, in one of two modes.
+//! Finds the answer in a completion, in one of two modes.
 //!
-//! **Reward** ([`extract_boxed`]) is strict, because a model is trained against it: the last box that is closed, `\boxed{…}` or
-//! `\fbox{…}`, in the response or in its last closed answer element. Nothing else is an answer. Nonsense in the last box is
-//! not an invitation to look elsewhere, and two boxes are not a list.
+//! **Reward** ([`extract_boxed`]) is strict, because a model is trained against it: the last closed box, `\boxed{…}` or
+//! `\fbox{…}`, in the completion or in its last closed answer element. Nothing else is an answer. If the last box
+//! contains nonsense, no other text is used, and two boxes are not a list.
 //!
-//! **Eval** ([`extract_lenient`]) is for figures that can be compared with those of math-verify: it looks for an answer under
-//! a ladder of rules, falls back for as long as nothing can be read, and says which [`ExtractionRule`] gave the answer. A model can
-//! play it, so no reward uses it.
+//! **Eval** ([`extract_lenient`]) is for scores that can be compared with those of math-verify: it tries a list of
+//! rules, continues as long as nothing can be read, and returns the [`ExtractionRule`] that gave the answer. A model could
+//! exploit it, so no reward uses it.
 
 mod lenient;
 
@@ -16,28 +16,28 @@ use serde::{Deserialize, Serialize};
 
 pub use lenient::{ExtractionRule, FoundAnswer, extract_lenient};
 
-/// Where a response is searched for its box.
+/// The part of a completion that is searched for the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// The last box of the whole response: accuracy and format stay independent, as in the study.
+    /// The last box of the whole completion: accuracy and format stay independent, as in the study.
     Response,
     /// The last box of the last closed answer element only.
     Answer,
 }
 
-/// What [`extract_boxed`] found.
+/// The result of [`extract_boxed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extracted<'a> {
     /// The content of the last box, trimmed; possibly empty or nonsense.
     Answer(&'a str),
-    /// There is no answer to read, and why.
+    /// There is no answer to read, with the reason.
     Missing(&'static str),
 }
 
 /// The content of the last box of `response`, or of its last closed answer element.
 ///
-/// `Scope::Answer` without an `answer_tag` looks at the whole response: the prior prompt asks for no element to look into.
+/// `Scope::Answer` without an `answer_tag` searches the whole completion: the prior prompt does not ask for an element.
 pub fn extract_boxed<'a>(response: &'a str, scope: Scope, answer_tag: Option<&str>) -> Extracted<'a> {
     let text = match (scope, answer_tag) {
         (Scope::Answer, Some(tag)) => match last_element(response, tag) {
@@ -57,7 +57,7 @@ pub fn last_element<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
     let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
     let mut end = text.rfind(&close)?;
     loop {
-        // The opening tag belongs to this closing tag only where no other closing tag stands between them.
+        // The opening tag belongs to this closing tag only if there is no other closing tag between them.
         let earlier = text[..end].rfind(&close);
         let from = earlier.map_or(0, |at| at + close.len());
         match text[from..end].rfind(&open) {
@@ -71,7 +71,7 @@ fn last_box(text: &str) -> Option<&str> {
     boxes(text).last().map(|it| &text[it.content.clone()])
 }
 
-/// The text without the boxes that are around all of it, which change nothing.
+/// The text without boxes around all of it, which have no effect.
 pub fn unboxed(text: &str) -> &str {
     let text = text.trim();
     if !text.starts_with("\\boxed") && !text.starts_with("\\fbox") {
@@ -89,20 +89,20 @@ pub fn unboxed(text: &str) -> &str {
     &text[inner]
 }
 
-/// A box that is closed.
+/// A closed box.
 #[derive(Clone)]
 struct BoxSpan {
-    /// With its command and braces.
+    /// Including its command and braces.
     whole: Range<usize>,
     content: Range<usize>,
 }
 
-/// The closed boxes, by where they close: the last one is last, and the outermost comes after what is nested in it.
+/// The closed boxes, by the position where they close: the last one is last, and a box comes after those nested in it.
 ///
 /// One pass with a stack of open braces.
 fn boxes(text: &str) -> Vec<BoxSpan> {
     let bytes = text.as_bytes();
-    // For every open brace, where its box and the content of it start; `None` for a brace that is no box's.
+    // For every open brace, the start of its box and of the content; `None` for a brace that does not belong to a box.
     let mut open: Vec<Option<(usize, usize)>> = Vec::new();
     let mut found = Vec::new();
     let mut at = 0;
@@ -113,7 +113,7 @@ fn boxes(text: &str) -> Vec<BoxSpan> {
                     open.push(Some((at, start)));
                     at = start;
                 }
-                // Skips what is escaped: `\{` and `\}` are no braces, and in `\\{` the brace is not escaped.
+                // Skips escaped characters: `\{` and `\}` are not braces, and in `\\{` the brace is not escaped.
                 None => at += 2,
             },
             b'{' => {
@@ -132,7 +132,7 @@ fn boxes(text: &str) -> Vec<BoxSpan> {
     found
 }
 
-/// Where the content starts, if `\boxed {` or `\fbox {` stands at `at`.
+/// The start of the content, if `\boxed {` or `\fbox {` is at `at`.
 fn box_content(text: &str, at: usize) -> Option<usize> {
     let rest = &text[at..];
     let after = rest.strip_prefix("\\boxed").or_else(|| rest.strip_prefix("\\fbox"))?;
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_that_never_closes_is_none() {
+    fn a_box_that_is_not_closed_is_ignored() {
         assert_eq!(whole(r"\boxed{5"), None);
         assert_eq!(whole(r"\boxed{4} so \boxed{\frac{5}{2}"), Some("4"));
         assert_eq!(whole(r"\boxed{ \boxed{5}"), Some("5"));
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_braces_are_one_pass() {
+    fn ten_thousand_braces_take_one_pass() {
         assert_eq!(whole(&r"\boxed{".repeat(10_000)), None);
         assert_eq!(whole(&"{".repeat(100_000)), None);
         let deep = format!("{}{}", r"\boxed{".repeat(10_000), "}".repeat(10_000));
@@ -211,11 +211,11 @@ mod tests {
         assert_eq!(inside(&"</answer>".repeat(10_000)), Extracted::Missing("no closed answer element"));
     }
 
-    /// Every rule of the lenient mode, what it prefers to what, and what it falls back to.
+    /// Every rule of the lenient mode, what it prefers, and what it falls back to.
     #[test]
-    fn the_ladder_of_the_lenient_mode() {
+    fn the_order_of_rules_in_the_lenient_mode() {
         let cases: &[(&str, &str, ExtractionRule)] = &[
-            // The final answer and boxes: the later one.
+            // The final answer and boxes: the later one counts.
             ("Final Answer: The final answer is $7$. I hope it is correct.", "7", ExtractionRule::FinalAnswer),
             ("The final answer to your question is 12.", "12", ExtractionRule::FinalAnswer),
             ("the final answer is:\n\n$$\\frac{1}{2}$$", "\\frac{1}{2}", ExtractionRule::FinalAnswer),
@@ -247,7 +247,7 @@ mod tests {
             ("so -1,234.5 it is, by rule x2.", "-1,234.5", ExtractionRule::LastNumber),
             ("that is 3/4 of them", "3/4", ExtractionRule::LastNumber),
             ("that is 35%.", "35%", ExtractionRule::LastNumber),
-            // What cannot be read is passed over; a reward never does that.
+            // Text that cannot be read is skipped; a reward never does this.
             ("We have 7 apples. \\boxed{@@}", "7", ExtractionRule::LastNumber),
             ("\\boxed{5} or rather \\boxed{@@}", "5", ExtractionRule::Boxed),
             ("\\boxed{@@}", "@@", ExtractionRule::Boxed),

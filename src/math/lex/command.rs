@@ -1,4 +1,4 @@
-//! LaTeX commands to tokens.
+//! Converts LaTeX commands to tokens.
 
 use super::{Lexer, bracket_next, tokens};
 use crate::math::function::Function;
@@ -10,14 +10,14 @@ impl Lexer<'_> {
     pub(super) fn command(&mut self) -> Result<(), Reason> {
         let after = &self.rest[1..];
         let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
-        // A command is a run of letters or one other character.
+        // A command is a sequence of letters or one other character.
         let length = if letters > 0 { letters } else { after.chars().next().map_or(0, char::len_utf8) };
         let name = &after[..length];
         self.skip(1 + length);
         self.spaced = letters == 0;
         let token = match name {
             "left" | "right" => {
-                // `\left.` is a bracket that is not there.
+                // `\left.` is an invisible bracket.
                 self.eat(".");
                 return Ok(());
             }
@@ -32,7 +32,7 @@ impl Lexer<'_> {
             "text" | "textbf" | "textit" | "textrm" | "textnormal" | "texttt" | "textsf" | "mbox" | "hbox"
             | "mathrm" | "mathbf" | "mathit" | "mathsf" | "mathtt" | "operatorname" | "rm" => return self.text(name),
             "phantom" | "hphantom" | "vphantom" => {
-                // It leaves room for what is not there.
+                // A phantom only leaves space.
                 if self.rest.trim_start().starts_with('{') {
                     self.group_text(name)?;
                 } else {
@@ -130,7 +130,7 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// The content of the group that comes next, which has no groups of its own.
+    /// The content of the next group, which has no nested groups.
     fn group_text(&mut self, command: &str) -> Result<&str, Reason> {
         let group = self.rest.trim_start();
         let content = group.strip_prefix('{').ok_or_else(|| format!("`\\{command}` without braces"))?;
@@ -144,11 +144,11 @@ impl Lexer<'_> {
         Ok(&content[..end])
     }
 
-    /// The group of `\text{…}`: words, unless there is mathematics in it.
+    /// The group of `\text{…}`: words, unless it contains mathematics.
     fn text(&mut self, command: &str) -> Result<(), Reason> {
         if !self.rest.trim_start().starts_with('{') {
             let rest = self.rest.trim_start();
-            // `\rm cm` switches the font and has no group, and `\mathbf v` has a letter.
+            // `\rm cm` switches the font and has no group, and `\mathbf v` applies to a letter.
             if command == "rm" || rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
                 self.rest = rest;
                 return Ok(());
@@ -182,7 +182,7 @@ impl Lexer<'_> {
             return Ok(());
         }
         let lone = content.len() == 1 && content.bytes().all(|it| it.is_ascii_alphabetic());
-        // In these fonts a lone letter is a constant or a vector more often than a unit.
+        // In these fonts a single letter is more often a constant or a vector than a unit.
         if content == "e" || content == "i" || (lone && font && command != "mathrm") {
             self.out.push(MathToken::Symbol(content));
             return Ok(());
@@ -196,7 +196,7 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// Words in a row: `and`, `or` and a colon stand apart from the others.
+    /// Words in sequence: `and`, `or` and a colon become separate tokens.
     fn words(&mut self, text: &str) {
         let mut words: Vec<&str> = Vec::new();
         let flush = |words: &mut Vec<&str>, out: &mut Vec<MathToken>| {
@@ -280,7 +280,7 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// A name with something over it is another name; over digits and longer names it says nothing.
+    /// A name with an accent is another name; over digits and longer names an accent has no meaning.
     fn accent(&mut self, accent: &str) -> Result<(), Reason> {
         let rest = self.rest.trim_start();
         let letter = match rest.strip_prefix('{') {
@@ -304,7 +304,7 @@ impl Lexer<'_> {
     }
 }
 
-/// Commands that stand for a quantity.
+/// Commands that represent a quantity.
 const SYMBOLS: [&str; 36] = [
     "pi", "theta", "alpha", "beta", "gamma", "delta", "epsilon", "lambda", "mu", "nu", "rho", "sigma", "tau", "phi",
     "omega", "psi", "xi", "eta", "zeta", "kappa", "chi", "ell", "Delta", "Omega", "Gamma", "Lambda", "Sigma", "Theta",

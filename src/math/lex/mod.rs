@@ -1,4 +1,4 @@
-//! Text to tokens, without spacing, sizing commands and the marks of mathematics mode.
+//! Converts text to tokens, without spacing, sizing commands and math delimiters.
 
 mod command;
 mod number;
@@ -8,7 +8,7 @@ use super::limits::Reason;
 use super::token::{Bracket, Joiner, Literal, MathToken, NamedSet, Relation};
 use super::unit;
 
-/// How a text is read where it can be read in two ways.
+/// How to read a text that has two readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grouping {
     /// `1,234` is one number.
@@ -18,7 +18,7 @@ pub enum Grouping {
 }
 
 pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<MathToken>, Reason> {
-    // Letters and signs of full width are those of ASCII.
+    // Full-width letters and signs are those of ASCII.
     let wide = |c: char| ('！'..='～').contains(&c);
     let narrow: String;
     let mut text = trimmed(text);
@@ -35,7 +35,7 @@ pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<MathToken>, Reason> 
     Ok(lexer.out)
 }
 
-/// Brackets that look away from an interval exclude its end: `]1, 2[` is `(1, 2)`.
+/// Reversed brackets exclude the end of an interval: `]1, 2[` is `(1, 2)`.
 fn turn_brackets(tokens: &mut [MathToken]) {
     let apart = |token: Option<&MathToken>| {
         matches!(
@@ -54,10 +54,10 @@ fn turn_brackets(tokens: &mut [MathToken]) {
     }
 }
 
-/// Without the full stop of a sentence.
+/// Without the period at the end of a sentence.
 fn trimmed(text: &str) -> &str {
     let text = text.trim();
-    // `5 a.m.` and `\right.` end in a point of their own.
+    // `5 a.m.` and `\right.` end in a period that belongs to them.
     let own = text.ends_with(".m.") || text.ends_with("\\right.") || text.ends_with("...");
     if own {
         return text;
@@ -68,7 +68,7 @@ fn trimmed(text: &str) -> &str {
     if escaped { bare.trim_end_matches('\\') } else { bare }
 }
 
-/// An odd number of dollar signs: then one is money, and no pair marks mathematics.
+/// An odd number of dollar signs: then one is a currency sign, and pairs do not delimit formulas.
 fn lone_dollar(text: &str) -> bool {
     (text.matches('$').count() - text.matches("\\$").count()) % 2 == 1
 }
@@ -76,7 +76,7 @@ fn lone_dollar(text: &str) -> bool {
 struct Lexer<'a> {
     rest: &'a str,
     whole: &'a str,
-    /// Whether space stood before `rest`.
+    /// Whether there was space before `rest`.
     spaced: bool,
     one_dollar: bool,
     grouping: Grouping,
@@ -128,7 +128,7 @@ impl<'a> Lexer<'a> {
         self.skip(bytes);
     }
 
-    /// Takes `text` if it comes next.
+    /// Consumes `text` if it comes next.
     fn eat(&mut self, text: &str) -> bool {
         let found = self.rest.starts_with(text);
         if found {
@@ -137,7 +137,7 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    /// Digits above or below the line, as a power or an index.
+    /// Superscript or subscript digits, as a power or an index.
     fn raised(&mut self) -> bool {
         for (digits, mark) in [("⁰¹²³⁴⁵⁶⁷⁸⁹", MathToken::Caret), ("₀₁₂₃₄₅₆₇₈₉", MathToken::Underscore)]
         {
@@ -181,7 +181,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Signs of ASCII, some of two characters.
+    /// ASCII signs, some of two characters.
     fn operator(&self, spaced: bool) -> Option<(MathToken, usize)> {
         let pair = |text| self.rest.starts_with(text);
         let relation = |relation, bytes| Some((MathToken::Relation(relation), bytes));
@@ -230,7 +230,7 @@ impl<'a> Lexer<'a> {
         Some((token, 1))
     }
 
-    /// A run of letters: words where they look like words, symbols otherwise.
+    /// A sequence of letters: words if they look like words, symbols otherwise.
     fn letters(&mut self, spaced: bool) -> Result<(), Reason> {
         let end = self.rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(self.rest.len());
         let run = &self.rest[..end];
@@ -292,7 +292,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// `A5_{11}` has letters for digits.
+    /// `A5_{11}` has letters as digits.
     fn numeral_of_letters(&mut self, run: &str) -> bool {
         let digits =
             self.rest.find(|c: char| !c.is_ascii_digit() && !c.is_ascii_uppercase()).unwrap_or(self.rest.len());
@@ -307,7 +307,7 @@ impl<'a> Lexer<'a> {
         numeral
     }
 
-    /// A word that stands for a token of its own.
+    /// A word that is a token by itself.
     fn known(&self, run: &str, alone: bool) -> Option<MathToken> {
         Some(match run {
             "pi" => MathToken::Symbol("\\pi".into()),
@@ -345,7 +345,7 @@ fn split_function(run: &str) -> Option<(MathToken, &str)> {
     (rest.len() <= 1 || matches!(rest, "pi" | "theta")).then_some((token, rest))
 }
 
-/// The tokens of a character beyond ASCII.
+/// The tokens of a non-ASCII character.
 fn unicode(first: char) -> Option<Vec<MathToken>> {
     let symbol = |name: &str| MathToken::Symbol(name.to_string());
     let relation = MathToken::Relation;

@@ -1,4 +1,4 @@
-//! Numbers as they are written: groups of digits, points, exponents of ten, repeating digits, ordinals.
+//! Written numbers: groups of digits, decimal points, exponents of ten, repeating digits, ordinals.
 
 use num_bigint::BigInt;
 
@@ -7,7 +7,7 @@ use crate::math::limits::Reason;
 use crate::math::token::{Bracket, Literal, MathToken};
 
 impl<'a> Lexer<'a> {
-    /// Digits, with group separators, a point and an exponent of ten where they are written.
+    /// Digits, with optional group separators, a point and an exponent of ten.
     pub(super) fn number(&mut self) -> Result<(), Reason> {
         let mut digits = self.digits().to_string();
         if (1..=3).contains(&digits.len()) && !digits.starts_with('0') {
@@ -59,7 +59,7 @@ impl<'a> Lexer<'a> {
 
     /// The next three digits of a grouped number such as `1,234`, `1{,}234`, `1\,234` or `1 234`.
     ///
-    /// `1, 234` is a list and `1 234/5` is a mixed number: both are left alone.
+    /// `1, 234` is a list and `1 234/5` is a mixed number: both are left unchanged.
     fn group(&mut self) -> Option<&'a str> {
         const SEPARATORS: [&str; 12] =
             [",\\!", ", \\!", "{,}\\!", "{,}", "\\,", "\\ ", ",", " ", "\u{202f}", "\u{2009}", "\u{a0}", "{\\,}"];
@@ -80,7 +80,8 @@ impl<'a> Lexer<'a> {
         Some(&after[..3])
     }
 
-    /// Whether a comma parts the items of a tuple here: in brackets, unless their items are parted by a comma and a space.
+    /// Whether a comma separates the items of a tuple here: in brackets, unless its items are separated by a comma and
+    /// a space.
     fn in_brackets(&self) -> bool {
         let depth = self.out.iter().fold(0, |depth, token| match token {
             MathToken::Open(Bracket::Round | Bracket::Square | Bracket::Set) => depth + 1,
@@ -91,7 +92,7 @@ impl<'a> Lexer<'a> {
         depth > 0 && !self.rest[..end].contains(", ")
     }
 
-    /// `e5` or `E-3` right after the digits.
+    /// `e5` or `E-3` directly after the digits.
     fn exponent(&mut self) -> Result<i32, Reason> {
         let Some(after) = self.rest.strip_prefix(['e', 'E']) else { return Ok(0) };
         let (negative, after) = match after.strip_prefix(['-', '+']) {
@@ -134,7 +135,7 @@ impl<'a> Lexer<'a> {
         true
     }
 
-    /// The ending of `12th` says nothing.
+    /// The ending of `12th` has no meaning.
     fn ordinal(&mut self) {
         for ending in ["st", "nd", "rd", "th"] {
             for form in [
@@ -156,7 +157,8 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The digits that go on in `0.333…`, at least three times the same or twice the same few; nothing is added to `digits`.
+/// The repeating digits of `0.333…`, at least three times the same digit or twice the same few; nothing is added to
+/// `digits`.
 fn dots(text: &str, digits: &str, places: usize) -> Option<(String, usize)> {
     let mark = ["\\ldots", "\\dots", "\\cdots", "...", "…"].into_iter().find(|it| text.starts_with(it))?;
     let fraction = &digits[digits.len() - places..];
@@ -168,7 +170,7 @@ fn dots(text: &str, digits: &str, places: usize) -> Option<(String, usize)> {
     })
 }
 
-/// The repeating digits that stand here, and the length of their mark.
+/// The repeating digits at this position, and the length of their mark.
 fn repeat(text: &str) -> Option<(String, usize)> {
     let mark = ["\\overline", "\\bar", "\\dot", "("].into_iter().find(|it| text.starts_with(it))?;
     let after = &text[mark.len()..];

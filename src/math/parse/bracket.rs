@@ -1,4 +1,4 @@
-//! What stands between brackets: tuples, intervals, sets, matrices and cases.
+//! The contents of brackets: tuples, intervals, sets, matrices and cases.
 
 use super::{Parser, unexpected};
 use crate::math::function::Function;
@@ -7,13 +7,13 @@ use crate::math::token::{Bracket, Environment, MathToken, Relation};
 use crate::math::tree::{Chain, Expr, Side};
 
 pub(super) struct Bracketed {
-    /// A comma stands in it, outside of inner brackets.
+    /// It contains a comma, outside of inner brackets.
     pub commas: bool,
-    /// A bar or a colon stands in it, before the condition of a set.
+    /// It contains a bar or a colon, before the condition of a set.
     condition: bool,
     /// The bracket that closes it.
     pub close: Option<Bracket>,
-    /// The side ends where the bracket does.
+    /// The side ends at the closing bracket.
     pub ends_side: bool,
 }
 
@@ -49,7 +49,7 @@ impl Parser {
         Bracketed { commas, condition, close: None, ends_side: false }
     }
 
-    /// An operand that begins with a bracket, which has been taken.
+    /// An operand that begins with a bracket, which has been consumed.
     pub(super) fn bracket(&mut self, open: Bracket) -> Result<Expr, Reason> {
         self.at -= 1;
         let inside = self.bracketed();
@@ -95,7 +95,7 @@ impl Parser {
         let mut conditions = self.answer()?.items;
         self.expect(&MathToken::Close(open))?;
         if !matches!(head.first.expr, Expr::Symbol(_)) || head.rest.len() > 1 {
-            return Err("a set of other things than one variable".into());
+            return Err("a set builder without a single variable".into());
         }
         if let Some((Relation::In, _)) = head.rest.first() {
             conditions.push(head);
@@ -136,7 +136,7 @@ impl Parser {
                 let rows = self.nested(Parser::rows)?;
                 self.expect(&MathToken::End(environment))?;
                 if rows.iter().any(|row| row.len() != rows.len()) || rows.len() > 4 {
-                    return Err("a determinant of another shape than two to four rows".into());
+                    return Err("a determinant that does not have two to four rows".into());
                 }
                 Ok(Expr::Call(Function::Determinant, rows.into_iter().flatten().collect()))
             }
@@ -168,7 +168,7 @@ impl Parser {
             let value = self.chain()?;
             self.comma();
             self.expect(&MathToken::Cell)?;
-            // `if` and `for` say no more than the place does.
+            // `if` and `for` add nothing to the meaning of their position.
             if let Some(MathToken::Word(word)) = self.peek()
                 && matches!(word.to_lowercase().as_str(), "if" | "for" | "when" | "where")
             {
@@ -197,7 +197,7 @@ impl Parser {
         self.expect(&MathToken::Close(open))?;
         let alone = |chain: Chain| match chain {
             Chain { first: Side { expr, unit }, rest } if unit.is_empty() && rest.is_empty() => Ok(expr),
-            _ => Err("an argument that is no expression".to_string()),
+            _ => Err("an argument that is not an expression".to_string()),
         };
         items.into_iter().map(alone).collect()
     }

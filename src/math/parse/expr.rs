@@ -1,4 +1,4 @@
-//! Expressions by binding power.
+//! Parses expressions by binding power.
 
 use super::{Parser, unexpected};
 use crate::math::function::Function;
@@ -6,7 +6,7 @@ use crate::math::limits::Reason;
 use crate::math::token::{Bracket, Joiner, Literal, MathToken};
 use crate::math::tree::{Expr, Operator};
 
-/// Binds the factors that stand side by side in the argument of a function.
+/// Binding power of adjacent factors in the argument of a function.
 const ARGUMENT: u8 = 4;
 
 impl Parser {
@@ -16,7 +16,8 @@ impl Parser {
         self.operators(left, min, false)
     }
 
-    /// What goes on after `left`; in the argument of a function a written product, or another function, ends it.
+    /// Continues after `left`; in the argument of a function, a written multiplication sign or another function ends
+    /// it.
     fn operators(&mut self, mut left: Expr, min: u8, in_argument: bool) -> Result<Expr, Reason> {
         loop {
             let (operator, written) = match self.peek() {
@@ -69,7 +70,7 @@ impl Parser {
                     continue;
                 }
                 Some(MathToken::Frac) if self.unit_fraction() => return Ok(left),
-                // Quantities side by side are multiplied; a number only where it cannot be a slip of the pen.
+                // Adjacent quantities are multiplied; a number only if it cannot be a typing error.
                 Some(MathToken::Number(_)) if self.after_factor() => (Operator::Multiply, false),
                 Some(MathToken::Open(Bracket::Round))
                     if is_function_name(&left)
@@ -110,7 +111,7 @@ impl Parser {
                     let operand = self.operand()?;
                     self.operators(operand, binding + 1, true)?
                 }
-                // All but powers associate to the left.
+                // All operators except powers associate to the left.
                 _ => self.expression(binding + 1)?,
             };
             left = operator.of(left, right);
@@ -362,7 +363,7 @@ impl Parser {
         if group {
             self.expect(&MathToken::Close(Bracket::Group))?;
         }
-        let base = base.filter(|it| (2..=36).contains(it)).ok_or("a number with an index that is no base")?;
+        let base = base.filter(|it| (2..=36).contains(it)).ok_or("a number with an index that is not a base")?;
         Ok(Expr::Numeral { digits, base })
     }
 
@@ -372,7 +373,7 @@ impl Parser {
             name.push_str(&"'".repeat(*count));
             self.at += 1;
         }
-        // `f(2)` is not twice `f`.
+        // `f(2)` is not two times `f`.
         if matches!(name.as_str(), "f" | "g" | "h")
             && let [MathToken::Open(Bracket::Round), MathToken::Number(literal), MathToken::Close(Bracket::Round), ..] =
                 &self.tokens[self.at..]
@@ -401,7 +402,7 @@ impl Parser {
     }
 }
 
-/// Names that are rather applied to what stands in brackets than multiplied with it.
+/// Names that are more likely applied to the content of brackets than multiplied by it.
 fn is_function_name(expr: &Expr) -> bool {
     match expr {
         Expr::Symbol(name) => name.trim_end_matches('\'').len() == 1 && "fghpqrsuvyFGHPQRST".contains(&name[..1]),

@@ -1,6 +1,6 @@
-//! Tokens to the tree of an answer: lists, chains of relations, sides with their units, and words.
+//! Converts tokens to the tree of an answer: lists, chains of relations, sides with their units, and words.
 //!
-//! Expressions are read by binding power ([`expr`], a Pratt parser), what stands between brackets in [`bracket`].
+//! Expressions are parsed by binding power ([`expr`], a Pratt parser), the contents of brackets in [`bracket`].
 
 mod bracket;
 mod expr;
@@ -28,7 +28,7 @@ pub fn parse(text: &str, grouping: Grouping) -> Result<ParsedAnswer, Reason> {
     }
 }
 
-/// A few words that name something. `Simplify this expression:` names nothing: what follows is the question again.
+/// A few words that name something. `Simplify this expression:` does not: the question is repeated after it.
 fn is_label(side: &Side) -> bool {
     const INSTRUCTIONS: [&str; 14] = [
         "calculate",
@@ -56,15 +56,15 @@ struct Parser {
     tokens: Vec<MathToken>,
     at: usize,
     depth: usize,
-    /// Bars that are open: another one closes.
+    /// Open bars: the next one closes.
     bars: usize,
-    /// Inside of the argument of a sine: degrees are part of the expression, and not a unit.
+    /// Inside the argument of a sine: degrees are part of the expression, and not a unit.
     angle: bool,
     /// Before the condition of a set: a colon ends it.
     head: bool,
-    /// A currency sign read inside the expression of the side at hand.
+    /// A currency sign that was read inside the expression of the current side.
     currency: Option<char>,
-    /// A degree sign read inside the expression of the side at hand.
+    /// A degree sign that was read inside the expression of the current side.
     degrees: bool,
 }
 
@@ -92,7 +92,7 @@ impl Parser {
         {
             let environment = *environment;
             self.at += 1;
-            // The sign at which lines are aligned says nothing.
+            // The alignment sign has no meaning.
             self.tokens.retain(|it| *it != MathToken::Cell);
             loop {
                 items.extend(self.answer()?.items);
@@ -101,7 +101,7 @@ impl Parser {
                     return Ok(());
                 }
                 if self.peek().is_none() {
-                    return Err("it ends too early".into());
+                    return Err("unexpected end".into());
                 }
             }
         }
@@ -114,7 +114,7 @@ impl Parser {
     }
 
     fn chain(&mut self) -> Result<Chain, Reason> {
-        // `\approx 5` goes on from the question; `= 5` is half an equation.
+        // `\approx 5` continues the question; `= 5` is half an equation.
         if let [MathToken::Relation(Relation::About), _, ..] = &self.tokens[self.at..] {
             self.at += 1;
         }
@@ -135,7 +135,8 @@ impl Parser {
     fn side(&mut self) -> Result<Side, Reason> {
         match self.peek() {
             Some(MathToken::Word(_)) => self.words(),
-            // A group around a whole side changes nothing, nor do the parentheses of a choice such as `(\text{C})`.
+            // A group around a whole side has no effect, and neither do the parentheses of a choice such as
+            // `(\text{C})`.
             Some(MathToken::Open(bracket @ (Bracket::Round | Bracket::Group))) => {
                 let bracket = *bracket;
                 let inside = self.bracketed();
@@ -174,7 +175,7 @@ impl Parser {
             let part = self.expression(0)?;
             let mut smaller = String::new();
             self.unit(&mut smaller)?;
-            let share = unit::share(&smaller, &unit).ok_or("two numbers side by side")?;
+            let share = unit::share(&smaller, &unit).ok_or("two adjacent numbers")?;
             expr = Operator::Add.of(expr, Operator::Divide.of(part, Expr::whole(share)));
         }
         (self.currency, self.degrees, self.angle) = outer;
@@ -199,7 +200,7 @@ impl Parser {
                 Some(MathToken::Number(literal)) if literal.last_place == 0 => {
                     text = format!("{text} {}", literal.text())
                 }
-                // Words with a number or a sign in them stay words.
+                // Words with a number or a sign in them are still words.
                 Some(MathToken::Minus) => text.push('-'),
                 Some(MathToken::Prime(_)) => text.push('\''),
                 None
@@ -242,7 +243,7 @@ impl Parser {
                 Some(MathToken::Slash) if matches!(self.tokens.get(self.at + 1), Some(MathToken::Word(_))) => {
                     unit.push('/')
                 }
-                // The `h` of `50 km/h` looks like a symbol, but what is divided is a unit.
+                // The `h` of `50 km/h` looks like a symbol, but is part of a unit.
                 Some(MathToken::Slash) if !unit.is_empty() => match self.tokens.get(self.at + 1) {
                     Some(MathToken::Symbol(name)) if unit::is_known(name) => {
                         *unit = format!("{unit}/{name}");
@@ -273,7 +274,7 @@ impl Parser {
                             let Expr::Number(power) = *inner else { unreachable!("it was matched above") };
                             ("-", power)
                         }
-                        _ => return Err("the power of a unit is no number".into()),
+                        _ => return Err("the power of a unit is not a number".into()),
                     };
                     unit.push_str(&format!("^{sign}{}", power.digits));
                     continue;
@@ -299,7 +300,7 @@ impl Parser {
     }
 
     fn next(&mut self) -> Result<MathToken, Reason> {
-        let token = self.peek().cloned().ok_or("it ends too early")?;
+        let token = self.peek().cloned().ok_or("unexpected end")?;
         self.at += 1;
         Ok(token)
     }
@@ -314,11 +315,11 @@ impl Parser {
         if self.take(token) {
             return Ok(());
         }
-        Err(self.peek().map_or("it ends too early".into(), unexpected))
+        Err(self.peek().map_or("unexpected end".into(), unexpected))
     }
 }
 
-/// What `all real numbers` and `no solution` mean.
+/// The meaning of `all real numbers` and `no solution`.
 fn named_set(text: &str) -> Option<NamedSet> {
     Some(match text {
         "all real numbers" | "all reals" | "all real" | "the real numbers" | "any real number" | "real numbers" => {

@@ -1,7 +1,7 @@
-//! Functions of values: exact where the argument is a number for which they are known, else a base of its own.
+//! Functions of values: exact if the argument is a number for which they are known, else a separate base.
 //!
-//! What can be said by fewer functions is: the tangent by sine and cosine, hyperbolic functions by powers of e, logarithms
-//! by the natural ones of primes.
+//! Functions are reduced to fewer ones: the tangent to sine and cosine, hyperbolic functions to powers of e, logarithms
+//! to the natural ones of primes.
 
 use num_bigint::BigInt;
 use num_integer::Integer;
@@ -92,7 +92,7 @@ fn half_pi() -> Value {
     .into()))
 }
 
-/// Whether the first term is negative, and the value with that sign taken off.
+/// Whether the first term is negative, and the value without that sign.
 fn without_sign(x: Value) -> (bool, Value) {
     let negative = x.over.0.values().next().is_some_and(Signed::is_negative);
     (negative, if negative { x.negative() } else { x })
@@ -114,7 +114,7 @@ fn cosine_of(x: Value, meter: &mut Meter) -> Result<Value, Reason> {
     }
 }
 
-/// The cosine of so many half turns.
+/// The cosine of this number of half turns.
 pub fn cosine(turns: &BigRational, meter: &mut Meter) -> Result<Value, Reason> {
     let ratio = |over: i64, under: i64| BigRational::new(over.into(), under.into());
     let two = ratio(2, 1);
@@ -164,7 +164,7 @@ fn hyperbolic(function: Function, x: Value, meter: &mut Meter) -> Result<Value, 
     }
 }
 
-/// The natural logarithm: that of a positive rational is a sum over its primes.
+/// The natural logarithm; of a positive rational, it is a sum over its primes.
 fn ln(x: Value, meter: &mut Meter) -> Result<Value, Reason> {
     if x.is_zero() {
         return Err("the logarithm of zero".into());
@@ -215,7 +215,7 @@ fn ln(x: Value, meter: &mut Meter) -> Result<Value, Reason> {
 }
 
 impl Value {
-    /// No `i` stands in it: real wherever it is defined, unless a root or a logarithm leaves the reals.
+    /// It does not contain `i`: real wherever it is defined, unless a root or a logarithm leaves the reals.
     pub fn is_real_symbolic(&self) -> bool {
         self.all_bases(&|base| *base != Base::Imaginary)
     }
@@ -254,8 +254,8 @@ fn round(function: Function, x: Value, meter: &mut Meter) -> Result<Value, Reaso
     if !x.is_constant() {
         return Ok(call_of(function, x));
     }
-    let floor = enclose::floor(&x, meter)?.ok_or("a number too close to a whole one to be rounded")?;
-    // It is no rational number that is seen here, so that the two differ by one.
+    let floor = enclose::floor(&x, meter)?.ok_or("a number too close to an integer to be rounded")?;
+    // The value is not rational here, so the two differ by one.
     Ok(Value::rational(BigRational::from_integer(if up { floor + 1 } else { floor })))
 }
 
@@ -263,7 +263,7 @@ fn factorial(function: Function, x: Value, meter: &mut Meter) -> Result<Value, R
     let Some(number) = x.as_rational() else { return Ok(call_of(function, x)) };
     let step = if function == Factorial { 1 } else { 2 };
     let number = number.is_integer().then(|| number.to_i64()).flatten().filter(|it| *it >= 0);
-    let number = number.ok_or("the factorial of something that is no whole number")?;
+    let number = number.ok_or("the factorial of something that is not an integer")?;
     let bits = number as f64 / step as f64 * (number.max(1) as f64).log2();
     if bits > MAX_BITS as f64 {
         return Err("a factorial is too large".into());
@@ -274,7 +274,7 @@ fn factorial(function: Function, x: Value, meter: &mut Meter) -> Result<Value, R
     Ok(Value::rational(BigRational::from_integer(product(first, number, step))))
 }
 
-/// The product of `low`, `low + step` … up to `high`, in halves of like size.
+/// The product of `low`, `low + step` … up to `high`, in halves of similar size.
 fn product(low: i64, high: i64, step: i64) -> BigInt {
     if high - low < 16 * step {
         let mut result = BigInt::one();
@@ -321,7 +321,7 @@ fn binomial(upper: &Value, lower: &Value, meter: &mut Meter) -> Result<Value, Re
     Ok(Value::rational(BigRational::from_integer(value)))
 }
 
-/// By its first row; the entries stand row by row.
+/// By its first row; the entries are in row order.
 fn determinant(entries: &[Value], meter: &mut Meter) -> Result<Value, Reason> {
     let size = entries.len().isqrt();
     let (first, rest) = entries.split_at(size);
@@ -349,7 +349,7 @@ fn of_list(function: Function, mut arguments: Vec<Value>, meter: &mut Meter) -> 
             best = match function {
                 Max => best.max(number),
                 Min => best.min(number),
-                _ if !best.is_integer() || !number.is_integer() => return Err("a divisor of fractions".into()),
+                _ if !best.is_integer() || !number.is_integer() => return Err("a common divisor of fractions".into()),
                 _ => {
                     let divisor: BigInt = meter.gcd(best.numer().magnitude(), number.numer().magnitude())?.into();
                     let value = if function == Gcd { divisor } else { best.numer().lcm(number.numer()) };

@@ -1,10 +1,10 @@
-//! Expressions to canonical values: equal expressions become equal values.
+//! Converts expressions to canonical values: equal expressions become equal values.
 //!
-//! A value is a quotient of two sums ([`sum`]). Whole powers of primes live in the coefficients and only fractional ones
-//! (`2^{1/2}`, `5^{2/3}`) stay in the products. Such products are linearly independent over the rationals (Besicovitch 1940),
-//! so two sums of roots of rationals are equal exactly when their maps are: `2\sqrt{3}` and `\sqrt{12}` both read
-//! {3^{1/2}: 2}. Symbols commute; a root of a sum, a function and a power with a symbol in the exponent are bases of their
-//! own, and where these occur different forms may still be equal ([`super::equal`]).
+//! A value is a quotient of two sums ([`sum`]). Integer powers of primes are part of the coefficients and only
+//! fractional ones (`2^{1/2}`, `5^{2/3}`) remain in the products. Such products are linearly independent over the
+//! rationals (Besicovitch 1940), so two sums of roots of rationals are equal exactly if their maps are: `2\sqrt{3}` and
+//! `\sqrt{12}` are both {3^{1/2}: 2}. Symbols commute; a root of a sum, a function and a power with a symbol in the
+//! exponent are separate bases, and if these occur, different forms may still be equal ([`super::equal`]).
 
 mod call;
 mod power;
@@ -27,7 +27,7 @@ pub struct Value {
     pub under: Sum,
 }
 
-/// What some symbols stand for: nothing, but where an expression is tried at a point.
+/// Values of some symbols: empty, unless an expression is evaluated at a point.
 pub type SymbolValues<'a> = &'a [(String, BigRational)];
 
 impl Value {
@@ -65,7 +65,7 @@ impl Value {
                     Operator::Divide => left.times(&right.inverse(meter)?, meter)?,
                     Operator::Power => left.power(&right, meter)?,
                     Operator::Root => left.power(&right.inverse(meter)?, meter)?,
-                    _ => return Err("a sign that is not of arithmetic".into()),
+                    _ => return Err("a sign that is not arithmetic".into()),
                 }
             }
             Expr::Call(function, arguments) => {
@@ -96,7 +96,7 @@ impl Value {
         Value::from(Sum::base(base))
     }
 
-    /// The two values are the same by the rules of arithmetic.
+    /// The two values are equal by the rules of arithmetic.
     pub fn equals(&self, other: &Value, meter: &mut Meter) -> Result<bool, Reason> {
         if self.under == other.under {
             return Ok(self.over == other.over);
@@ -109,12 +109,12 @@ impl Value {
         self.under.is_one().then(|| self.over.as_rational()).flatten()
     }
 
-    /// Whether every base of it satisfies `test`, the bases inside of roots and functions as well.
+    /// Whether every base of it satisfies `test`, including the bases inside roots and functions.
     pub fn all_bases(&self, test: &impl Fn(&Base) -> bool) -> bool {
         self.over.all_bases(test) && self.under.all_bases(test)
     }
 
-    /// One number: no symbol but π and e occurs in it.
+    /// A single number: its only symbols are π and e.
     pub fn is_constant(&self) -> bool {
         self.all_bases(&|base| match base {
             Base::Symbol(name) => is_constant(name),
@@ -122,7 +122,7 @@ impl Value {
         })
     }
 
-    /// The symbols that stand for anything, in order.
+    /// The symbols that can have any value, in order.
     pub fn symbols(&self) -> Vec<String> {
         let found = std::cell::RefCell::new(std::collections::BTreeSet::new());
         self.all_bases(&|base| {
@@ -182,18 +182,19 @@ impl From<Sum> for Value {
     }
 }
 
-/// Whether a symbol is the name of one real number.
+/// Whether a symbol is the name of a real number.
 pub fn is_constant(name: &str) -> bool {
     name == "\\pi" || name == "e"
 }
 
-/// The value of digits in a base, which may have a point.
+/// The value of digits in a base, which may contain a point.
 fn numeral(digits: &str, base: u32) -> Result<Value, Reason> {
     let mut value = num_bigint::BigInt::ZERO;
     let mut scale = num_bigint::BigInt::one();
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     for digit in whole.chars().chain(fraction.chars()) {
-        value = value * base + digit.to_digit(base).ok_or_else(|| format!("`{digit}` is no digit in base {base}"))?;
+        value =
+            value * base + digit.to_digit(base).ok_or_else(|| format!("`{digit}` is not a digit in base {base}"))?;
     }
     for _ in fraction.chars() {
         scale *= base;
@@ -201,7 +202,7 @@ fn numeral(digits: &str, base: u32) -> Result<Value, Reason> {
     Ok(Value::rational(BigRational::new(value, scale)))
 }
 
-/// A function of one argument as a base of its own.
+/// A function of one argument as a separate base.
 fn call_of(function: Function, argument: Value) -> Value {
     Value::base(Base::Call(function, vec![argument]))
 }

@@ -1,4 +1,4 @@
-//! Powers: to whole and rational exponents exactly, to any other by splitting the exponent into its terms, so that
+//! Powers: integer and rational exponents exactly, all others by splitting the exponent into its terms, so that
 //! `2^{2n+1}` and `2\cdot 4^n` become the same.
 
 use num_bigint::BigInt;
@@ -46,7 +46,7 @@ impl Value {
         over.times(&root_of_sum(&self.under, index, meter)?.inverse(meter)?, meter)
     }
 
-    /// A power whose exponent is no rational number, factor by factor and term by term.
+    /// A power whose exponent is not rational, factor by factor and term by term.
     fn general_power(&self, exponent: &Value, meter: &mut Meter) -> Result<Value, Reason> {
         if !exponent.under.is_one() {
             return self.opaque_power(exponent, Ratio::one(), meter);
@@ -116,7 +116,7 @@ impl Value {
     }
 }
 
-/// e to `times · term`: a logarithm in the exponent goes away, and half turns are numbers.
+/// e to `times · term`: a logarithm in the exponent disappears, and half turns are numbers.
 fn exponential(product: &PowerProduct, term: &Value, times: Ratio<i64>, meter: &mut Meter) -> Result<Value, Reason> {
     let share = BigRational::new((*times.numer()).into(), (*times.denom()).into());
     let whole = |exponent: &Ratio<i64>| exponent.is_one();
@@ -136,7 +136,7 @@ fn exponential(product: &PowerProduct, term: &Value, times: Ratio<i64>, meter: &
 }
 
 fn root_of_sum(sum: &Sum, index: i64, meter: &mut Meter) -> Result<Value, Reason> {
-    // What is positive and common to all terms comes out of the root.
+    // Positive factors that are common to all terms are moved out of the root.
     let (content, rest) = sum.content(meter)?;
     let outside = root_of_positive(&content, index, meter)?;
     Ok(Value::from(outside.times(&rest.root(index, meter)?, meter)?))

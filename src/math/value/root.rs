@@ -1,4 +1,4 @@
-//! Roots: of rationals by their primes, of anything else as bases of their own.
+//! Roots: of rationals by their primes, of anything else as separate bases.
 
 use num_integer::Roots;
 use num_rational::{BigRational, Ratio};
@@ -20,7 +20,7 @@ impl Sum {
             )])));
         };
         let negative = coefficient.is_negative();
-        // Only of what is positive for certain may the root be taken factor by factor.
+        // The root may be computed factor by factor only if the factors are certainly positive.
         for (base, exponent) in product {
             let positive = match base {
                 Base::Prime(_) => true,
@@ -66,7 +66,7 @@ pub fn root_of_positive(value: &BigRational, index: i64, meter: &mut Meter) -> R
                     *product.entry(Base::Prime(prime)).or_insert_with(Ratio::zero) += Ratio::new(sign * power, index);
                 }
             }
-            // Too large to factor: a base of its own.
+            // Too large to factor: a separate base.
             None => {
                 let radicand = Sum::rational(BigRational::from_integer(part.clone()));
                 product.insert(Base::Radicand(radicand), Ratio::new(sign, index));
@@ -76,7 +76,7 @@ pub fn root_of_positive(value: &BigRational, index: i64, meter: &mut Meter) -> R
     Sum::term(product, coefficient, meter)
 }
 
-/// Primes and their powers, by trial division up to 2^16; `None` where that is not enough.
+/// Primes and their powers, by trial division up to 2^16; `None` if that is not enough.
 pub fn factor(mut number: u64, meter: &mut Meter) -> Result<Option<Vec<(u64, i64)>>, Reason> {
     let mut factors = Vec::new();
     let mut divide = |prime: u64, number: &mut u64| {
@@ -97,7 +97,7 @@ pub fn factor(mut number: u64, meter: &mut Meter) -> Result<Option<Vec<(u64, i64
     }
     meter.charge(prime)?;
     if prime * prime <= number {
-        // All its primes are beyond 2^16. The square of one is still easy to see; anything else is left alone.
+        // All its primes are above 2^16. The square of one is still easy to detect; anything else is left unchanged.
         let root = number.sqrt();
         if root * root != number || root >= 1 << 32 {
             return Ok(None);

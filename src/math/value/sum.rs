@@ -20,22 +20,22 @@ pub enum Base {
     Symbol(String),
     /// A sum, or a product that may be negative, under a root.
     Radicand(Sum),
-    /// The first to the second, which is no rational number: a product of bases, or a quotient.
+    /// The first to the power of the second, which is not rational: a product of bases, or a quotient.
     Power(Box<Value>, Box<Value>),
     Call(Function, Vec<Value>),
 }
 
-/// Bases to exponents that are not zero.
+/// Bases and their nonzero exponents.
 pub type PowerProduct = BTreeMap<Base, Ratio<i64>>;
 
-/// Products to coefficients that are not zero.
+/// Products and their nonzero coefficients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sum(pub BTreeMap<PowerProduct, BigRational>);
 
-/// What it costs to put one base into a map of products, in products of words.
+/// The cost of adding one base to a map of products, in products of words.
 const MERGE: u64 = 160;
 
-/// Bases in a product, with those inside of them, which are compared and copied with it.
+/// Number of bases in a product, including those inside them, which are compared and copied with it.
 fn weight(product: &PowerProduct) -> u64 {
     1 + product.keys().map(of_base).sum::<u64>()
 }
@@ -60,8 +60,8 @@ impl Sum {
         Sum(BTreeMap::from([(PowerProduct::from([(base, Ratio::one())]), BigRational::one())]))
     }
 
-    /// `coefficient · product`, with whole powers of primes and powers of `i` moved into the coefficient, and whole powers of
-    /// roots multiplied out.
+    /// `coefficient · product`, with integer powers of primes and powers of `i` moved into the coefficient, and integer
+    /// powers of roots multiplied out.
     pub fn term(product: PowerProduct, mut coefficient: BigRational, meter: &mut Meter) -> Result<Sum, Reason> {
         let mut canonical = PowerProduct::new();
         let mut expanded: Option<Sum> = None;
@@ -94,7 +94,7 @@ impl Sum {
                 _ if exponent.numer().abs() > MAX_EXPONENT => return Err("an exponent is too large".into()),
                 _ => {}
             }
-            // Keeps sums of exponents far from overflow.
+            // Prevents an overflow of sums of exponents.
             if *exponent.denom() > MAX_EXPONENT {
                 return Err("the index of a root is too large".into());
             }
@@ -206,7 +206,7 @@ impl Sum {
         Ok(result)
     }
 
-    /// Splits off the greatest positive rational that divides all coefficients.
+    /// Splits off the largest positive rational that divides all coefficients.
     pub fn content(&self, meter: &mut Meter) -> Result<(BigRational, Sum), Reason> {
         let (mut over, mut under) = (BigInt::zero(), BigInt::one());
         for coefficient in self.0.values() {
@@ -223,7 +223,7 @@ impl Sum {
         Ok((content, rest))
     }
 
-    /// The terms without and with `i`, where that occurs in no root or function.
+    /// The terms without `i` and with it, if it does not occur in a root or function.
     pub fn parts(&self) -> (Sum, Sum) {
         let (mut real, mut imaginary) = (Sum::default(), Sum::default());
         for (product, coefficient) in &self.0 {

@@ -1,5 +1,5 @@
-//! A decoder's shape as Hugging Face's `config.json` gives it. What a checkpoint asks for and the decoder does not have is
-//! refused by name, because it would silently compute something else.
+//! A decoder's shape from Hugging Face's `config.json`. An option that the decoder does not support is an error that
+//! names it, because it would silently compute something else.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Architecture, Llama3Scaling, ModelConfig};
 
 impl ModelConfig {
-    /// Reads `config.json` and, where the checkpoint has one, `generation_config.json`.
+    /// Reads `config.json` and, if the checkpoint has one, `generation_config.json`.
     pub fn from_json(config: &[u8], generation_config: Option<&[u8]>) -> Result<Self> {
         let raw: RawConfig = serde_json::from_slice(config).context("`config.json` is not a model configuration")?;
         let mut eos = raw.eos_token_id.ids();
@@ -59,7 +59,7 @@ impl ModelConfig {
     }
 }
 
-/// `config.json` as it is written; what we do not read is left out.
+/// `config.json` as it is written; keys that are not read are omitted.
 #[derive(Deserialize)]
 struct RawConfig {
     #[serde(default)]
@@ -76,7 +76,7 @@ struct RawConfig {
     rms_norm_eps: Option<f64>,
     rope_theta: Option<f64>,
     rope_scaling: Option<RawRope>,
-    /// Where transformers 5 keeps both of the above.
+    /// Where transformers 5 stores both of the above.
     rope_parameters: Option<RawRope>,
     partial_rotary_factor: Option<f64>,
     attention_bias: Option<bool>,
@@ -135,28 +135,28 @@ impl RawConfig {
     fn resolve(self, mut eos_token_ids: Vec<u32>) -> Result<ModelConfig> {
         let architecture = self.architecture()?;
         if self.auto_map.is_some() {
-            tracing::warn!("`auto_map` of the model configuration names code of its own; it is not run");
+            tracing::warn!("the model configuration names its own code in `auto_map`, which is not run");
         }
         if let Some(quantization) = &self.quantization_config {
             let method = quantization.get("quant_method").and_then(|it| it.as_str()).unwrap_or("unknown");
             bail!(
-                "the checkpoint is quantized ({method})\nhint: take the unquantized checkpoint or a GGUF file of the same model"
+                "the checkpoint is quantized ({method})\nhint: use the unquantized checkpoint or a GGUF file of the same model"
             );
         }
         if let Some(act) = self.hidden_act.as_deref()
             && act != "silu"
         {
-            bail!("`hidden_act` is `{act}`; these decoders are implemented with `silu`");
+            bail!("`hidden_act` is `{act}`; only `silu` is supported");
         }
         ensure!(
             self.mlp_bias != Some(true),
-            "`mlp_bias` is true; Llama's feed-forward layers have no biases as they were published\n\
-             hint: take a checkpoint without them; none of Meta's has any"
+            "`mlp_bias` is true; only feed-forward layers without biases are supported\n\
+             hint: use a checkpoint without them, such as Meta's"
         );
         if architecture != Architecture::Qwen2 && self.attention_bias == Some(true) {
             bail!(
-                "`attention_bias` is true; the attention of Llama and Qwen3 has no biases as it was published\n\
-                 hint: take a checkpoint without them; none of Meta's and Qwen's has any"
+                "`attention_bias` is true; for Llama and Qwen3 only attention without biases is supported\n\
+                 hint: use a checkpoint without them, such as Meta's or Qwen's"
             );
         }
         self.check_window()?;
@@ -169,8 +169,8 @@ impl RawConfig {
         let partial = rope.and_then(|it| it.partial_rotary_factor).or(self.partial_rotary_factor);
         ensure!(
             partial.is_none_or(|factor| factor == 1.0),
-            "`partial_rotary_factor` is not 1; Qwen2, Qwen3 and Llama turn the whole of a head\n\
-             hint: take a checkpoint of one of these three as it was published"
+            "`partial_rotary_factor` is not 1; only rotary embedding of whole heads is supported\n\
+             hint: use an original checkpoint of Qwen2, Qwen3 or Llama"
         );
         let rope_theta = rope.and_then(|it| it.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
         let rope_scaling = rope.map(RawRope::scaling).transpose()?.flatten();
@@ -209,13 +209,13 @@ impl RawConfig {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
             (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
             (class, model_type) => bail!(
-                "the architecture `{}` is not supported\nhint: Qwen2ForCausalLM (Qwen2 and 2.5), Qwen3ForCausalLM and LlamaForCausalLM are",
+                "the architecture `{}` is not supported\nhint: use Qwen2ForCausalLM (Qwen2 and 2.5), Qwen3ForCausalLM or LlamaForCausalLM",
                 class.or(model_type).unwrap_or("(none named)")
             ),
         }
     }
 
-    /// Attention here sees every earlier token, so a sliding window is accepted only where it never cuts anything off.
+    /// Attention here sees every earlier token, so a sliding window is accepted only if it never excludes a token.
     fn check_window(&self) -> Result<()> {
         let longest = self.max_position_embeddings.unwrap_or(usize::MAX);
         let never_cuts = self.sliding_window.is_none_or(|window| window >= longest);
@@ -224,7 +224,7 @@ impl RawConfig {
                 if let Some(other) =
                     types.iter().find(|it| !["full_attention", "sliding_attention"].contains(&it.as_str()))
                 {
-                    bail!("`layer_types` names `{other}`; only full attention is implemented");
+                    bail!("`layer_types` names `{other}`; only full attention is supported");
                 }
                 types.iter().any(|it| it == "sliding_attention")
             }
@@ -236,7 +236,7 @@ impl RawConfig {
         };
         if slides && !never_cuts {
             bail!(
-                "`use_sliding_window` is true with a window of {} tokens; only full attention is implemented",
+                "`use_sliding_window` is true with a window of {} tokens; only full attention is supported",
                 self.sliding_window.unwrap_or_default()
             );
         }
@@ -246,7 +246,7 @@ impl RawConfig {
 
 impl RawRope {
     fn scaling(&self) -> Result<Option<Llama3Scaling>> {
-        let needed = |value: Option<f64>, name: &str| value.with_context(|| format!("`rope_scaling` lacks `{name}`"));
+        let needed = |value: Option<f64>, name: &str| value.with_context(|| format!("`rope_scaling` has no `{name}`"));
         match self.rope_type.as_deref().or(self.r#type.as_deref()) {
             None | Some("default") => Ok(None),
             Some("llama3") => {
@@ -256,16 +256,16 @@ impl RawRope {
                     high_freq_factor: needed(self.high_freq_factor, "high_freq_factor")?,
                     original_max_position_embeddings: self
                         .original_max_position_embeddings
-                        .context("`rope_scaling` lacks `original_max_position_embeddings`")?,
+                        .context("`rope_scaling` has no `original_max_position_embeddings`")?,
                 };
                 ensure!(
                     scaling.factor > 0.0 && scaling.high_freq_factor > scaling.low_freq_factor,
-                    "`rope_scaling` has factors that do not fit together"
+                    "`rope_scaling` has inconsistent factors"
                 );
                 Ok(Some(scaling))
             }
             Some(other) => bail!(
-                "`rope_scaling` of type `{other}` is not supported\nhint: `default` and `llama3` are; a checkpoint with yarn by choice works without that entry up to its original context"
+                "`rope_scaling` of type `{other}` is not supported\nhint: use `default` or `llama3`; if yarn is optional for the checkpoint, remove the entry to use its original context"
             ),
         }
     }
@@ -276,7 +276,7 @@ mod tests {
     use super::super::tests::tiny;
     use super::*;
 
-    /// A valid configuration with `changes` laid over it; null removes a key.
+    /// A valid configuration with `changes` applied; null removes a key.
     fn parse(changes: serde_json::Value) -> Result<ModelConfig> {
         let mut config = json!({
             "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_back() {
+    fn a_written_configuration_can_be_read() {
         let config = ModelConfig {
             rope_scaling: Some(Llama3Scaling {
                 factor: 8.0,
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_implemented_is_refused_by_name() {
+    fn unsupported_options_are_named_in_the_error() {
         for (changes, word) in [
             (json!({"architectures": ["MixtralForCausalLM"]}), "MixtralForCausalLM"),
             (json!({"hidden_act": "gelu"}), "gelu"),
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_never_cuts_is_accepted() {
+    fn a_window_that_excludes_no_token_is_accepted() {
         assert!(parse(json!({"use_sliding_window": true, "max_window_layers": 24, "sliding_window": 4096})).is_ok());
         assert!(parse(json!({"use_sliding_window": true, "max_window_layers": 0})).is_ok());
     }

@@ -1,9 +1,9 @@
-//! Shapes of well-known checkpoints, for planning and for random weights where the checkpoint itself is not at hand.
-//! Source: the `config.json` of each on the Hugging Face hub.
+//! Shapes of well-known checkpoints, for planning and for random weights if the checkpoint itself is not available.
+//! Source: the `config.json` of each on the Hugging Face Hub.
 
 use super::ModelConfig;
 
-/// The shape of the checkpoint with this hub id, or its last part, in any case: `Qwen/Qwen2.5-7B`, `qwen2.5-7b`.
+/// The shape of the checkpoint with this Hub id, or its last part, ignoring case: `Qwen/Qwen2.5-7B`, `qwen2.5-7b`.
 pub fn known_shape(id: &str) -> Option<ModelConfig> {
     let name = id.strip_prefix("Qwen/").unwrap_or(id).to_lowercase();
     let size = name.strip_prefix("qwen2.5-")?;

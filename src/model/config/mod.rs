@@ -50,8 +50,8 @@ pub struct Llama3Scaling {
 }
 
 impl ModelConfig {
-    /// A Qwen2 decoder, with `heads` of queries and of keys and values, and the options that most of its small checkpoints
-    /// share. What differs is set over it: `ModelConfig { head_dim: 64, ..ModelConfig::qwen2(...) }`.
+    /// A Qwen2 decoder with this number of query heads and KV heads, and the options that most of its small checkpoints
+    /// share. Other options can be set: `ModelConfig { head_dim: 64, ..ModelConfig::qwen2(...) }`.
     pub fn qwen2(layers: usize, hidden: usize, heads: (usize, usize), inner: usize, vocab: usize) -> Self {
         Self {
             architecture: Architecture::Qwen2,
@@ -84,7 +84,8 @@ impl ModelConfig {
         (0..self.head_dim / 2).map(|i| scaled(frequency(i)) as f32).collect()
     }
 
-    /// Every tensor of a checkpoint of this shape: Hugging Face's name and (out, in) shape, in the order of the pass.
+    /// Every tensor of a checkpoint of this shape: Hugging Face's name and (out, in) shape, in the order of the forward
+    /// pass.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
         let q = self.num_attention_heads * self.head_dim;
@@ -122,7 +123,7 @@ impl ModelConfig {
         self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// Refuses shapes that no decoder has, so that later code may multiply and divide them freely.
+    /// Returns an error for shapes that no decoder has, so that later code may multiply and divide them freely.
     pub(super) fn check(self) -> Result<Self> {
         const LIMIT: usize = 1 << 24; // far above any real dimension; the product of two stays below 2^48
         const LAYERS: usize = 4096; // keeps the list of tensors short
@@ -147,7 +148,11 @@ impl ModelConfig {
             self.num_attention_heads,
             self.num_key_value_heads
         );
-        ensure!(self.head_dim.is_multiple_of(2), "`head_dim` is {}; rotary embedding needs an even one", self.head_dim);
+        ensure!(
+            self.head_dim.is_multiple_of(2),
+            "`head_dim` is {}; rotary embedding needs an even number",
+            self.head_dim
+        );
         ensure!(
             self.rope_theta.is_finite() && self.rope_theta > 0.0,
             "`rope_theta` of the model configuration is {}",
@@ -162,7 +167,8 @@ impl ModelConfig {
     }
 }
 
-/// Llama 3.1's interpolation: low frequencies are divided by `factor`, high ones kept, with a smooth passage between.
+/// Llama 3.1's interpolation: low frequencies are divided by `factor`, high ones kept, with a smooth transition in
+/// between.
 fn scaled(frequency: f64, scaling: Llama3Scaling) -> f64 {
     let wavelength = std::f64::consts::TAU / frequency;
     let context = scaling.original_max_position_embeddings as f64;

@@ -1,4 +1,4 @@
-//! Differences as dots with their intervals, one row each, beside a line at zero.
+//! Forest plot: each difference is a row with a dot and its intervals, around a line at zero.
 
 use super::axis::{Axis, LinearScale};
 use super::svg::{Anchor, LINE, Svg, TEXT, TITLE, fit, num, width_of};
@@ -11,9 +11,9 @@ pub struct ForestRow {
     pub value: f64,
     /// The thick bar.
     pub interval: Option<Interval>,
-    /// A thin line on it, for a second source of chance.
+    /// A thin line over the bar, for a second source of variation.
     pub second: Option<Interval>,
-    /// What is to be said of it, on the right.
+    /// The note at the right, such as a verdict.
     pub note: String,
 }
 
@@ -64,7 +64,7 @@ impl Forest {
             svg.rule(if tick == 0.0 { "axis" } else { "rule" }, (at, top), (at, bottom));
             svg.text("muted number", (at, bottom + LINE), Anchor::Middle, &scale.label(tick));
         }
-        // Beside the axis there is room on both sides.
+        // Left and right of the axis there is space.
         let middle = (left + right) / 2.0;
         let axis = fit(&self.axis.title(), TEXT, 2.0 * middle.min(width - middle));
         svg.text("muted", (middle, bottom + 2.0 * LINE + 4.0), Anchor::Middle, &axis);
@@ -86,11 +86,11 @@ impl Forest {
     }
 
     fn row(&self, svg: &mut Svg, row: &ForestRow, scale: &LinearScale, y: f64) {
-        // The thin one on top and in the ink's colour: it often lies within the other.
-        for (interval, colour, width) in [(row.interval, 0, 6.0), (row.second, 6, 1.5)] {
+        // The thin line is on top, in the text color, because it is often inside the bar.
+        for (interval, color, width) in [(row.interval, 0, 6.0), (row.second, 6, 1.5)] {
             let ends = interval.filter(|interval| interval.low.is_finite() && interval.high.is_finite());
             if let Some(Interval { low, high }) = ends {
-                svg.bar(colour, (scale.pixel(low), y), (scale.pixel(high), y), width);
+                svg.bar(color, (scale.pixel(low), y), (scale.pixel(high), y), width);
             }
         }
         if row.value.is_finite() {

@@ -1,4 +1,4 @@
-//! A training run, as a report needs it.
+//! A training run, reduced to what a report needs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,24 +14,24 @@ use crate::run::metrics::{self, MetricsRecord};
 use crate::run::status::{self, RunState, RunStatus};
 use crate::run::{GroupRecord, RunDir, completions, dir};
 
-/// A training run that made all its steps.
+/// A training run that completed all its steps.
 pub struct ReportedRun {
     pub name: String,
-    /// What it is a case of: the runs of an arm differ by their seeds alone.
+    /// The run's arm: the runs of an arm differ only in their seeds.
     pub arm: String,
     pub seed: u64,
-    /// What tells it from the sweep's other runs, by dotted key.
+    /// The settings in which it differs from the sweep's other runs, by dotted key.
     pub varies: BTreeMap<String, Value>,
     pub manifest: Manifest,
     /// The resolved configuration, by dotted key.
     pub config: BTreeMap<String, String>,
-    /// The lines of training steps; those of evaluations on the way are left aside.
+    /// The metrics of training steps, without those of evaluations during training.
     pub steps: Vec<MetricsRecord>,
-    /// Its own evaluation; none where no questions were held out.
+    /// The evaluation on held-out questions; `None` if no questions were held out.
     pub held_out: Option<HeldOut>,
-    /// Of the adapter's weights.
+    /// Hash of the adapter's weights.
     pub adapter_sha256: Option<String>,
-    /// Which questions of benchmarks its training data overlaps with; none where nobody looked.
+    /// The benchmark questions that overlap with its training data; `None` if this was not checked.
     pub contamination: Option<Contamination>,
 }
 
@@ -39,7 +39,7 @@ pub struct ReportedRun {
 pub struct HeldOut {
     /// At temperature 1.
     pub sampled: BeforeAfter,
-    /// The most probable token at every step, where that was asked for.
+    /// With greedy decoding, if it was requested.
     pub greedy: Option<BeforeAfter>,
 }
 
@@ -49,14 +49,14 @@ pub struct BeforeAfter {
     pub after: Vec<GroupRecord>,
 }
 
-/// A run, or why it cannot be reported.
+/// A run, or the reason why it cannot be reported.
 pub enum LoadedRun {
     Run(Box<ReportedRun>),
     Unfinished(String),
 }
 
 impl ReportedRun {
-    /// Reads a run as a case of the arm called after its prior prompt.
+    /// Reads a run. Its arm is named after its prior prompt.
     pub fn read(path: &Path) -> Result<LoadedRun> {
         let run = RunDir::open(path)?;
         let status = RunStatus::read(&run)?;
@@ -80,7 +80,7 @@ impl ReportedRun {
         })))
     }
 
-    /// Mean of a metric over the first and over the last tenth of the steps, at least one each; none where it was not logged.
+    /// Mean of a metric over the first and over the last tenth of the steps (at least one step each); `None` if it was not logged.
     pub fn ends(&self, metric: &str) -> Option<(f64, f64)> {
         ends(&self.steps, metric)
     }

@@ -1,4 +1,4 @@
-//! The folder of a sweep, by its `sweep.json`.
+//! The folder of a sweep, described by its `sweep.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use super::{Material, quoted};
 
 pub const FILE: &str = "sweep.json";
 
-/// What a sweep is, whatever has become of it so far.
+/// The definition of a sweep, independent of its progress.
 #[derive(Deserialize)]
 struct ReportedSweep {
     name: String,
@@ -55,7 +55,7 @@ pub fn load(folder: &Path) -> Result<Material> {
         let path = folder.join("runs").join(&member.name);
         let found = match path.join("manifest.json").is_file() {
             true => ReportedRun::read(&path).with_context(|| format!("read the run `{}`", path.display()))?,
-            false => LoadedRun::Unfinished("it was not started".to_owned()),
+            false => LoadedRun::Unfinished("it has not been started".to_owned()),
         };
         match found {
             LoadedRun::Run(run) => {
@@ -75,17 +75,17 @@ pub fn load(folder: &Path) -> Result<Material> {
     Ok(material)
 }
 
-/// A planned evaluation, where its run and at least one of its benchmarks are complete.
+/// A planned evaluation, if its run and at least one of its benchmarks are complete.
 fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Result<Option<ReportedEvaluation>> {
     let name = quoted(&planned.name);
     let run = planned.run.as_ref().map(|run| material.runs.iter().position(|it| it.name == *run));
     if run == Some(None) {
-        material.left_out.push(format!("The evaluation {name} is left out: its run is."));
+        material.left_out.push(format!("The evaluation {name} is left out: its run is left out."));
         return Ok(None);
     }
     let path = folder.join("evals").join(&planned.name);
     if !path.join("eval.json").is_file() {
-        material.left_out.push(format!("The evaluation {name} is left out: it was not made yet."));
+        material.left_out.push(format!("The evaluation {name} is left out: it has not been run yet."));
         return Ok(None);
     }
     let mut evaluation = ReportedEvaluation::read(&path, &mut material.left_out)?;
@@ -95,9 +95,9 @@ fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Resu
     evaluation.benches.retain(|name, _| planned.benches.contains(name));
     for bench in planned.benches.iter().filter(|bench| !path.join(bench).join("samples.jsonl").is_file()) {
         let bench = quoted(bench);
-        material
-            .left_out
-            .push(format!("The benchmark {bench} of the evaluation {name} is left out: it was not asked yet."));
+        material.left_out.push(format!(
+            "The benchmark {bench} of the evaluation {name} is left out: it has not been evaluated yet."
+        ));
     }
     let trained = evaluation.run.map(|at| &material.runs[at].adapter_sha256);
     let asked = &evaluation.identity.adapter_sha256;
@@ -107,7 +107,7 @@ fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Resu
     {
         material
             .left_out
-            .push(format!("The evaluation {name} is left out: it asked other weights than its run has now."));
+            .push(format!("The evaluation {name} is left out: the weights of its run have changed since."));
         return Ok(None);
     }
     Ok(Some(evaluation).filter(|it| !it.benches.is_empty()))

@@ -1,4 +1,4 @@
-//! Completions to read, side by side: the same questions for every model.
+//! Completions of all models on the same questions, for reading.
 
 use serde_json::json;
 
@@ -7,13 +7,13 @@ use crate::report::aligned::Aligned;
 use crate::report::document::{DocumentBlock, ShownCompletion, ShownQuestion};
 use crate::report::load::{Material, ReportedSample};
 
-/// Bytes of completions in a report at most: a page has to stay light.
+/// Maximum number of bytes of completions in a report, to limit the size of the page.
 const ROOM: usize = 600_000;
 
-/// Longer completions lose their middle.
+/// Characters of a completion; the middle of longer ones is left out.
 const LONGEST: usize = 6_000;
 
-/// As many questions as there is room for, spread evenly over each benchmark; of each model its first sample at its lowest seed.
+/// As many questions as fit, evenly spaced in each benchmark, with the first sample of each model at its lowest seed.
 pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let groups = groups(material, aligned);
     let mut questions: Vec<Vec<ShownQuestion>> = Vec::new();
@@ -48,8 +48,8 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
         return None;
     }
     let text = format!(
-        "{} of {all} questions, spread evenly over each benchmark and not chosen by what was answered; of each model the first \
-         sample at its lowest seed.",
+        "{} of {all} questions, evenly spaced in each benchmark and not selected by their completions. Each model is shown with the \
+         first sample of its lowest seed.",
         kept.len()
     );
     let ids: Vec<String> = kept.iter().map(|it| format!("{}/{}", it.benchmark, it.id)).collect();
@@ -57,7 +57,7 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     Some(ReportPart::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
 }
 
-/// The questions of one benchmark, each with what all have answered; none where nobody was asked.
+/// The questions of one benchmark, each with the completions of all models; `None` without models.
 fn side_by_side(benchmark: &str, readable: &[(&str, &[ReportedSample])]) -> Option<Vec<ShownQuestion>> {
     let (_, first) = readable.first()?;
     Some(first.iter().map(|sample| question(benchmark, sample, readable)).collect())
@@ -85,7 +85,7 @@ fn question(benchmark: &str, sample: &ReportedSample, readable: &[(&str, &[Repor
     }
 }
 
-/// About what it takes on a page: characters that are escaped and the frame included.
+/// Approximate size on the page, including escaped characters and markup.
 fn size(question: &ShownQuestion) -> usize {
     let answers: usize = question.answers.iter().map(|it| 2 * it.sample.text.len() + 400).sum();
     2 * question.text.len() + answers + 400
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_text_keeps_its_ends() {
+    fn only_the_middle_of_a_long_text_is_left_out() {
         let text: String = (0..10_000).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
         let short = shortened(&text);
         assert!(short.starts_with("abc") && short.contains("[… 4000 characters left out …]"));

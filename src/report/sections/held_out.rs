@@ -1,4 +1,4 @@
-//! The held-out questions of the training data before and after training: what `rft train` measures by itself.
+//! The held-out questions of the training data before and after training, as measured by `rft train`.
 
 use serde_json::json;
 
@@ -10,10 +10,10 @@ use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyOutcome};
 use crate::run::GroupRecord;
 use crate::stats::mean;
 
-/// What the questions are called in a comparison.
+/// The name of the questions in a comparison.
 const NAME: &str = "held-out questions";
 
-/// An arm, and its runs that have answered held-out questions.
+/// An arm, and its runs that were evaluated on held-out questions.
 type HeldOutArm<'a> = (String, Vec<(&'a ReportedRun, &'a HeldOut)>);
 
 fn measured(material: &Material) -> Vec<HeldOutArm<'_>> {
@@ -27,7 +27,7 @@ fn before(arm: &str) -> String {
     format!("{arm}, before training")
 }
 
-/// Each arm against itself before training. `left_out` is told where the runs cannot be put together.
+/// Each arm compared with itself before training. If the runs cannot be combined, the reason is added to `left_out`.
 pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<StudyOutcome> {
     let arms = measured(material);
     let ids = |held_out: &HeldOut| -> Vec<String> {
@@ -36,7 +36,7 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<StudyO
     let mut all = arms.iter().flat_map(|(_, runs)| runs).map(|(_, held_out)| ids(held_out));
     let first = all.next()?;
     if all.any(|it| it != first) {
-        left_out.push("The runs held out different questions, which are not compared.".to_owned());
+        left_out.push("The runs held out different questions, so these are not compared.".to_owned());
         return None;
     }
     let arm = |name: String, runs: &[(&ReportedRun, &HeldOut)], of: fn(&HeldOut) -> &[GroupRecord]| StudyArm {
@@ -59,7 +59,7 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<StudyO
     }
 }
 
-/// 1 for each question that was answered right.
+/// 1 for each question with a correct completion, else 0.
 fn right(groups: &[GroupRecord]) -> Vec<f64> {
     let is_right =
         |group: &GroupRecord| group.completions.iter().all(|completion| completion.verdict == Verdict::Correct);
@@ -70,8 +70,8 @@ pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
     let arms = measured(material);
     let questions = arms[0].1[0].1.sampled.after.len();
     let caption = format!(
-        "{questions} questions kept from training. Accuracy in percent at temperature 1, one completion each, with its 95 % interval \
-         over questions; after ±, the standard deviation between training seeds."
+        "{questions} questions that were not used for training. Accuracy in percent at temperature 1, one completion per question, with \
+         its 95 % interval over questions; after ±, the standard deviation between training seeds."
     );
     let heads = [
         "arm",
@@ -88,7 +88,7 @@ pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
         found.map_or_else(|| "–".into(), |(_, cells)| cells[0].shown())
     };
     for (name, runs) in &arms {
-        // Mean over the runs that have it, before and after.
+        // Mean over the runs that have the value, before and after training.
         let ends = |of: &dyn Fn(&HeldOut) -> Option<(f64, f64)>, show: fn(f64) -> String| -> TableCell {
             let ends: Vec<(f64, f64)> = runs.iter().filter_map(|(_, held_out)| of(held_out)).collect();
             let over = |end: fn(&(f64, f64)) -> f64| mean(&ends.iter().map(end).collect::<Vec<_>>());
@@ -112,7 +112,7 @@ pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
             ends(&tokens, |it| format!("{it:.1}")),
         ]);
     }
-    let changes = outcome.comparisons("held_out_change", "Change of the accuracy, in points.");
+    let changes = outcome.comparisons("held_out_change", "Change of accuracy, in percentage points.");
     let data = json!({ "questions": questions, "cells": outcome.cells, "comparisons": outcome.comparisons });
     ReportPart::new(
         "held-out",
@@ -122,7 +122,7 @@ pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
     )
 }
 
-/// The share of completions with the whole of a reward; none where it was not asked for.
+/// The share of completions with the full value of a reward component; `None` if the runs do not have it.
 fn share(groups: &[GroupRecord], reward: &str) -> Option<f64> {
     let completions = groups.iter().flat_map(|group| &group.completions);
     let values: Option<Vec<f64>> = completions
@@ -141,7 +141,7 @@ fn tokens(groups: &[GroupRecord]) -> f64 {
     )
 }
 
-/// What each arm said at its lowest seed, before and after training.
+/// The completions of each arm at its lowest seed, before and after training.
 pub fn readable(material: &Material) -> Vec<(String, Vec<ReportedSample>)> {
     let of_arm = |(name, runs): HeldOutArm| {
         let (_, held_out) = runs.into_iter().min_by_key(|(run, _)| run.seed)?;

@@ -1,4 +1,4 @@
-//! How long the answers are, and how many were cut off.
+//! Lengths of completions, and the share that was truncated.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let heads = ["model".to_owned()]
         .into_iter()
         .chain(columns(aligned))
-        .chain(["cut off, %", "no answer, %"].map(String::from));
-    let caption = "Mean tokens of an answer with the 95 % interval over questions, and the shares of answers that were cut off at \
-                   the longest length or hold no answer.";
+        .chain(["truncated, %", "no answer, %"].map(String::from));
+    let caption = "Mean number of tokens of a completion with its 95 % interval over questions, and the shares of completions that \
+                   were truncated at the maximum length or have no answer.";
     let mut table = Table::new("lengths", caption, heads);
     let mut data = Vec::new();
     for group in &groups {

@@ -1,4 +1,4 @@
-//! What a report says, a section each, from [`report`] down.
+//! The sections of a report, one file each. [`report`] puts them together.
 
 mod behaviors;
 mod completions;
@@ -21,7 +21,7 @@ use super::load::Material;
 use super::paper::Published;
 use part::{ReportPart, RowGroup, SEED, arms, columns, groups};
 
-/// Makes the report. With `published`, a section says what those figures themselves can tell.
+/// Makes the report. With `published`, it has a section that analyzes those figures.
 pub fn report(material: &Material, published: Option<&Published>) -> Report {
     let mut left_out = material.left_out.clone();
     let aligned = align(material, &mut left_out);
@@ -31,7 +31,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     if summary.is_empty() && material.runs.is_empty() && published.is_none() {
         summary.push("There is nothing to report: every run and every evaluation was left out.".to_owned());
     } else if aligned.benchmarks.is_empty() && published.is_none() {
-        summary.push("There are no evaluations, so nothing can be said about accuracy on benchmarks.".to_owned());
+        summary.push("There are no evaluations, so this report has no accuracy on benchmarks.".to_owned());
     }
 
     let mut parts =
@@ -62,7 +62,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     };
     let mut notes = material.notes.clone();
     if material.demonstration && notes.is_empty() {
-        notes.push("This study demonstrates the tool; its figures say nothing about prompts.".to_owned());
+        notes.push("This study demonstrates the tool. Its figures are not evidence about prompts.".to_owned());
     }
     let mut data = Map::from_iter([
         ("rft".to_owned(), json!(env!("CARGO_PKG_VERSION"))),

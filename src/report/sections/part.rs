@@ -1,4 +1,4 @@
-//! A section with its figures, and the rows that tables and charts share.
+//! The parts of sections: a section with its figures, and the rows that tables and charts share.
 
 use serde_json::Value;
 
@@ -7,10 +7,10 @@ use crate::report::document::{DocumentBlock, Section};
 use crate::report::load::{Material, ReportedBenchmark, ReportedRun};
 use crate::report::study::AVERAGE;
 
-/// The seed of every bootstrap: the same figures give the same intervals.
+/// The seed of every bootstrap. It is fixed, so that the same data gives the same intervals.
 pub(super) const SEED: u64 = 0;
 
-/// A section, and its figures.
+/// A section, and its figures for report.json.
 pub(super) struct ReportPart {
     pub(super) section: Section,
     pub(super) data: Value,
@@ -34,13 +34,13 @@ pub(super) fn arms(material: &Material) -> Vec<(String, Vec<&ReportedRun>)> {
     arms
 }
 
-/// What a table's row is about: the untrained model under a prompt, or an arm under its own, with the rows of its seeds.
+/// The subject of a table's row: the untrained model under a prompt, or an arm under its training prompt, with a row per seed.
 pub(super) struct RowGroup<'a> {
     pub(super) label: String,
     pub(super) rows: Vec<&'a AccuracyRow>,
 }
 
-/// The untrained model under every prompt, then the arms under their own.
+/// The untrained model under every prompt, then the arms under their training prompts.
 pub(super) fn groups<'a>(material: &Material, aligned: &'a Aligned) -> Vec<RowGroup<'a>> {
     let untrained = aligned
         .untrained()
@@ -61,7 +61,7 @@ impl RowGroup<'_> {
     }
 }
 
-/// The heads of benchmarks, and of their average where there are several.
+/// The column headings: benchmarks, and their average if there are several.
 pub(super) fn columns(aligned: &Aligned) -> Vec<String> {
     let mut columns: Vec<String> = aligned.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
     if columns.len() > 1 {

@@ -1,4 +1,4 @@
-//! The paper's figures: beside ours where both are of the same thing, else what differs. And what the paper's own table can tell.
+//! The paper's figures next to ours if they can be compared, otherwise the reasons why not; and an analysis of published tables.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::report::study::{self, StudyArm};
 const BENCHMARKS: [(&str, &str); 5] =
     [("AIME", "aime2024"), ("AMC", "amc12"), ("GPQA", "gpqa-diamond"), ("MATH", "math500"), ("HE+", "humaneval+")];
 
-/// The paper's words for its prompts, and our arms.
+/// The paper's names of its prompts, and our arms.
 const PROMPTS: [(&str, &str); 5] = [
     ("Think", "reasoning"),
     ("Plan", "planning"),
@@ -37,10 +37,10 @@ pub fn parts(
         parts.push(match differs(material, aligned, &paper) {
             Ok(table) => beside(material, aligned, &paper, table),
             Err(why) => {
-                let text = format!("The paper's figures do not stand beside these: {why}.");
+                let text = format!("The paper's figures cannot be compared with these: {why}.");
                 ReportPart::new(
                     "paper",
-                    "Beside the paper",
+                    "Comparison with the paper",
                     vec![DocumentBlock::Text(text.clone())],
                     json!({ "matches": false, "why": text }),
                 )
@@ -51,7 +51,7 @@ pub fn parts(
     parts
 }
 
-/// The paper's table for the model, or in what the study differs.
+/// The paper's table for the model, or the ways in which this study differs from the paper.
 fn differs<'a>(material: &Material, aligned: &Aligned, paper: &'a Published) -> Result<&'a PaperTable, String> {
     let mut why = Vec::new();
     let models: Vec<&str> =
@@ -61,7 +61,7 @@ fn differs<'a>(material: &Material, aligned: &Aligned, paper: &'a Published) -> 
     if table.is_none() {
         let model = models.first().map_or(String::new(), |model| quoted(model));
         why.push(format!(
-            "the model is {model}, the paper's are {}",
+            "the model is {model}, but the paper's models are {}",
             paper.tables.iter().map(|it| it.model.as_str()).collect::<Vec<_>>().join(", ")
         ));
     }
@@ -71,21 +71,21 @@ fn differs<'a>(material: &Material, aligned: &Aligned, paper: &'a Published) -> 
         .map(|(column, _)| *column)
         .collect();
     if !missing.is_empty() {
-        why.push(format!("the paper's benchmarks {} were not asked", missing.join(", ")));
+        why.push(format!("the paper's benchmarks {} were not evaluated", missing.join(", ")));
     }
     let short = |at: usize| {
         let printed = BENCHMARKS.iter().position(|(_, name)| aligned.benchmarks[at].name == *name);
         printed.is_some_and(|it| paper.benchmarks[it].questions != aligned.ids[at].len())
     };
     if (0..aligned.benchmarks.len()).any(short) {
-        why.push("not all of their questions were asked".to_owned());
+        why.push("not all questions of the benchmarks were evaluated".to_owned());
     }
-    // A shipped prompt says the same in other words.
+    // A shipped prompt has the same meaning as the paper's, with different wording.
     let own_words = material.runs.iter().all(|run| {
         run.manifest.prompt.name == "none" || run.manifest.prompt.wording.to_lowercase().starts_with("paper")
     });
     if !own_words {
-        why.push("the prompts are not in the paper's words".to_owned());
+        why.push("the prompts do not have the paper's wording".to_owned());
     }
     match table {
         Some(table) if why.is_empty() => Ok(table),
@@ -93,7 +93,7 @@ fn differs<'a>(material: &Material, aligned: &Aligned, paper: &'a Published) -> 
     }
 }
 
-/// Which printed row is which of ours.
+/// The name of the printed row that corresponds to one of ours.
 fn printed_row(trained: bool, prompt: &str) -> Option<String> {
     if prompt == "none" {
         return Some(if trained { "No PP" } else { "base" }.to_owned());
@@ -114,7 +114,7 @@ fn beside(material: &Material, aligned: &Aligned, paper: &Published, printed: &P
     let places: Vec<usize> =
         BENCHMARKS.iter().filter_map(|(_, name)| aligned.benchmarks.iter().position(|it| it.name == *name)).collect();
     let heads = ["paper's row", "benchmark", "here", "paper", "within our interval"];
-    let caption = "Accuracy in percent. The paper gives one run and one sample of each question.";
+    let caption = "Accuracy in percent. The paper reports one run with one sample per question.";
     let mut table = Table::new("paper", caption, heads);
     for (trained, prompt, arm) in untrained.chain(trained) {
         let Some(name) = printed_row(trained, &prompt) else { continue };
@@ -133,15 +133,23 @@ fn beside(material: &Material, aligned: &Aligned, paper: &Published, printed: &P
         }
     }
     let data = json!({ "matches": true, "model": printed.model });
-    ReportPart::new("paper", "Beside the paper", vec![DocumentBlock::Table(table)], data)
+    ReportPart::new("paper", "Comparison with the paper", vec![DocumentBlock::Table(table)], data)
 }
 
-/// What published figures can tell by themselves.
+/// An analysis of published figures alone.
 fn findings(published: &Published) -> ReportPart {
     let findings = published.findings();
-    let heads =
-        ["model", "row", "against", "benchmark", "difference", "95 % as independent samples", "p, corrected", "noise"];
-    let mut table = Table::new("published", "Differences between published rows, in points.", heads);
+    let heads = [
+        "model",
+        "row",
+        "reference",
+        "benchmark",
+        "difference",
+        "95 % as independent samples",
+        "p, corrected",
+        "noise",
+    ];
+    let mut table = Table::new("published", "Differences between published rows, in percentage points.", heads);
     let mut data = Vec::new();
     for printed in &published.tables {
         for (reference, prefix) in
@@ -151,7 +159,7 @@ fn findings(published: &Published) -> ReportPart {
                 let noise = match it.noise {
                     Noise::Beyond => "beyond noise",
                     Noise::Within => "within noise",
-                    Noise::Open => "cannot be told",
+                    Noise::Open => "undecided",
                 };
                 table.rows.push(vec![
                     printed.model.as_str().into(),
@@ -173,5 +181,5 @@ fn findings(published: &Published) -> ReportPart {
         DocumentBlock::List(findings),
         DocumentBlock::Table(table),
     ];
-    ReportPart::new("published", "What the published figures tell", blocks, data)
+    ReportPart::new("published", "Analysis of the published figures", blocks, data)
 }

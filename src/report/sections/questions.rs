@@ -1,4 +1,4 @@
-//! Which model solves which question.
+//! The questions that each model solves.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::Material;
 use crate::stats::mean;
 
-/// A question counts as solved where more than this share of the completions is right.
+/// A question counts as solved if more than this share of its completions is correct.
 const SOLVED: f64 = 0.5;
 
 pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
@@ -18,13 +18,13 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
         return None;
     }
     let mut blocks = vec![DocumentBlock::Text(
-        "A column for each question, the easiest on the left. A question counts as solved where more than half of the completions, \
-         over all seeds, are right."
+        "Each column is a question, with the easiest on the left. A question counts as solved if more than half of its completions, \
+         over all seeds, are correct."
             .to_owned(),
     )];
     let heads = ["benchmark", "questions", "solved by all", "solved by none"].map(String::from).into_iter();
     let heads = heads.chain(groups.iter().map(|group| format!("only by {}", group.label)));
-    let mut table = Table::new("questions", "How many questions are solved by whom.", heads);
+    let mut table = Table::new("questions", "Number of questions that each model solves.", heads);
     let mut data = Vec::new();
     for at in 0..aligned.benchmarks.len() {
         let shares: Vec<Vec<f64>> = groups.iter().map(|group| shares(group, at)).collect();
@@ -35,10 +35,10 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
         data.push(json!({ "benchmark": name, "ids": aligned.ids[at], "models": models.collect::<Vec<_>>() }));
     }
     blocks.push(DocumentBlock::Table(table));
-    Some(ReportPart::new("questions", "Which questions are solved", blocks, json!(data)))
+    Some(ReportPart::new("questions", "Solved questions", blocks, json!(data)))
 }
 
-/// Share of right completions of each question, over the seeds.
+/// Share of correct completions of each question, over the seeds.
 fn shares(group: &RowGroup, benchmark: usize) -> Vec<f64> {
     let questions = group.rows[0].right[benchmark].len();
     let of = |question: usize| mean(&group.rows.iter().map(|row| row.right[benchmark][question]).collect::<Vec<_>>());
@@ -61,8 +61,10 @@ fn mosaic(name: &str, groups: &[RowGroup], ids: &[String], shares: &[Vec<f64>]) 
     };
     Mosaic {
         title: format!("{name}: {} questions", ids.len()),
-        description: "A row for each model, a column for each question; the stronger the colour, the more of its completions are right.".to_owned(),
-        legend: "the stronger the colour, the more of its completions are right; the easiest question on the left".to_owned(),
+        description:
+            "One row per model, one column per question. A stronger color means that more completions are correct."
+                .to_owned(),
+        legend: "stronger color: more completions are correct; easiest question on the left".to_owned(),
         rows: groups.iter().map(|group| group.label.clone()).collect(),
         columns: order.iter().map(told).collect(),
         values: shares.iter().map(|row| order.iter().map(|&q| row[q]).collect()).collect(),

@@ -1,4 +1,4 @@
-//! Accuracies: the table in the paper's form, the arms against each other and against the untrained model, and every arm under
+//! Accuracies: the table in the paper's form, comparisons between arms and with the untrained model, and every arm under
 //! every prompt.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,13 +14,13 @@ use crate::report::load::{Material, quoted};
 use crate::report::study::{self, REFERENCES, Study, StudyArm, StudyOutcome};
 use crate::stats::mean;
 
-/// What was compared.
+/// The results of all comparisons.
 pub struct Comparisons {
-    /// The arms against `none` and `reasoning`.
+    /// The arms compared with `none` and `reasoning`.
     pub arms: Option<StudyOutcome>,
-    /// Each arm against the untrained model under the same prompt.
+    /// Each arm compared with the untrained model under the same prompt.
     pub untrained: Option<StudyOutcome>,
-    /// Each arm against itself before training, on the questions that it held out.
+    /// Each arm compared with itself before training, on its held-out questions.
     pub held_out: Option<StudyOutcome>,
     /// The same accuracies on the questions that do not overlap with the training data.
     pub clean: Option<Aligned>,
@@ -43,13 +43,16 @@ impl Comparisons {
             said.extend(held_out.summary("from before training"));
         }
         if self.outcomes().flat_map(|outcome| &outcome.comparisons).any(study::ArmComparison::decided) {
-            said.push("In brackets: 95 % intervals that hold both over seeds and over questions.".to_owned());
+            said.push(
+                "Brackets contain 95 % intervals that cover both the variation between seeds and between questions."
+                    .to_owned(),
+            );
         }
         said
     }
 }
 
-/// Compares what can be compared; `left_out` is told of arms that cannot.
+/// Makes all comparisons. Arms that cannot be compared are added to `left_out`.
 pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String>) -> Comparisons {
     let study = aligned.study(material);
     let (pairs, apart): (Vec<_>, Vec<_>) =
@@ -79,7 +82,7 @@ pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String
     Comparisons { arms, untrained, held_out: held_out::compare(material, left_out), clean }
 }
 
-/// The arms and, for the prompt of each, the untrained model: the same at every seed, for it has none. With the pairs to compare.
+/// The arms and the untrained model under the prompt of each, with the pairs to compare. Untrained, it is the same at every seed.
 fn against_untrained(material: &Material, aligned: &Aligned, study: &Study) -> (Study, Vec<(usize, usize)>) {
     let (mut arms, mut pairs) = (study.arms.clone(), Vec::new());
     for at in 0..study.arms.len() {
@@ -98,7 +101,7 @@ fn against_untrained(material: &Material, aligned: &Aligned, study: &Study) -> (
     (Study { benchmarks: study.benchmarks.clone(), arms }, pairs)
 }
 
-/// Questions that any run's training data overlaps with, by benchmark.
+/// Questions that overlap with the training data of any run, by benchmark.
 pub fn overlaps(material: &Material) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for found in material.runs.iter().filter_map(|run| run.contamination.as_ref()) {
@@ -164,7 +167,7 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Comparisons) -> Vec
 
 fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &[ResultLine]) -> ReportPart {
     let caption = "Accuracy in percent with its 95 % interval over questions; after ±, the standard deviation between training \
-                   seeds. A trained model is asked under the prior prompt it was trained with.";
+                   seeds. Trained models are evaluated under their training prompt.";
     let mut blocks = vec![DocumentBlock::Table(table("results", caption, aligned, whole))];
     let mut data = json!({ "columns": columns(aligned), "rows": whole });
     let checked = material.runs.iter().find_map(|run| run.contamination.as_ref());
@@ -183,13 +186,15 @@ fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &
                 format!("{}: {left} of {}", benchmark.name, ids.len())
             })
             .collect();
-        let caption =
-            format!("The same on the questions that do not overlap with the training data ({}).", counts.join(", "));
+        let caption = format!(
+            "The same accuracies, only on questions that do not overlap with the training data ({}).",
+            counts.join(", ")
+        );
         blocks.push(DocumentBlock::Table(table("results_without_overlap", &caption, clean, &lines)));
         data["without_overlap"] = json!({ "columns": columns(clean), "rows": lines });
     } else if let Some(checked) = checked {
         blocks.push(DocumentBlock::Text(format!(
-            "No question of these benchmarks overlaps with the training data, by common {}-grams of words.",
+            "No question of these benchmarks overlaps with the training data, according to shared {}-grams of words.",
             checked.n
         )));
     }
@@ -199,29 +204,31 @@ fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &
 fn comparisons(outcome: &StudyOutcome) -> ReportPart {
     let references: BTreeSet<&str> = outcome.comparisons.iter().map(|it| it.reference.as_str()).collect();
     let mut blocks = vec![DocumentBlock::Text(
-        "Paired on questions and training seeds. A verdict needs a difference that holds over seeds and over questions after Holm's \
-         correction for all comparisons here, and a power of 50 % or more to show a true difference of 5 points. Detectable is the \
-         smallest true difference, in points, that so many seeds would show in 80 of 100 studies."
+        "Differences are paired by question and training seed. A verdict requires a difference that is significant over seeds and over \
+         questions, after Holm's correction for all comparisons in this table, and a power of at least 50 % to detect a true difference \
+         of 5 points. \"Detectable\" is the smallest true difference, in points, that this number of seeds detects in 80 of 100 studies."
             .to_owned(),
     )];
     blocks.extend(references.into_iter().map(|reference| DocumentBlock::Chart(outcome.forest(reference).svg())));
     blocks.push(DocumentBlock::Table(
-        outcome.comparisons("comparisons", "Differences of accuracy between arms, in points."),
+        outcome.comparisons("comparisons", "Differences of accuracy between arms, in percentage points."),
     ));
-    ReportPart::new("comparisons", "The arms against each other", blocks, json!(outcome.comparisons))
+    ReportPart::new("comparisons", "Comparison of arms", blocks, json!(outcome.comparisons))
 }
 
 fn before_training(outcome: &StudyOutcome) -> ReportPart {
-    let text = "The same prompt after training (pPE) and before it (iPE: the untrained model is only given the prompt). The untrained \
-                model has no training seeds, so what varies over seeds is the trained side alone; Holm's correction is over the \
+    let text = "The model trained with a prompt (pPE), compared with the untrained model under the same prompt (iPE). The untrained \
+                model has no training seeds, so only the trained model varies between seeds. Holm's correction covers the \
                 comparisons of this table.";
-    let table = outcome
-        .comparisons("untrained", "Differences of accuracy from the untrained model under the same prompt, in points.");
+    let table = outcome.comparisons(
+        "untrained",
+        "Differences of accuracy from the untrained model under the same prompt, in percentage points.",
+    );
     let blocks = vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::Table(table)];
-    ReportPart::new("untrained", "Trained with a prompt against only prompted", blocks, json!(outcome.comparisons))
+    ReportPart::new("untrained", "Training with a prompt versus prompting only", blocks, json!(outcome.comparisons))
 }
 
-/// Mean accuracy of every training under every test prompt, where there is more than one of these.
+/// Mean accuracy of every arm under every test prompt; `None` if each arm was only evaluated under its training prompt.
 fn matrix(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let mut prompts: Vec<String> = Vec::new();
     for row in aligned.untrained().into_iter().chain(&aligned.rows) {
@@ -254,9 +261,8 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     }
     let over = if aligned.benchmarks.len() > 1 { "mean over the benchmarks" } else { "accuracy" };
     let chart = HeatMap {
-        title: "Trained with a prompt, tested with another".to_owned(),
-        description: "Rows: the prompt of the training. Columns: the prompt of the test. Values: accuracy in percent."
-            .to_owned(),
+        title: "Accuracy by training prompt and test prompt".to_owned(),
+        description: "Rows: the training prompt. Columns: the test prompt. Values: accuracy in percent.".to_owned(),
         legend: format!("accuracy in percent, {over} and seeds; row: trained with, column: tested with"),
         rows: rows.iter().map(|(name, _)| name.clone()).collect(),
         columns: prompts.clone(),
@@ -275,12 +281,12 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
         row.extend(cells.iter().map(|cell| TableCell::maybe(cell.map(|(value, _)| value), percent)));
         table.rows.push(row);
     }
-    let text = "What is left of an arm's gain when its prompt is taken away, or another is put in its place.";
+    let text = "Shows how much of an arm's gain remains without its training prompt, or with another prompt.";
     let data = json!({
         "tested_with": prompts,
         "rows": rows.iter().map(|(name, cells)| json!({ "trained_with": name, "accuracy": cells.iter().map(|cell| cell.map(|it| it.0)).collect::<Vec<_>>() })).collect::<Vec<_>>(),
     });
     let blocks =
         vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::Chart(chart.svg()), DocumentBlock::Table(table)];
-    Some(ReportPart::new("matrix", "Train prompt by test prompt", blocks, data))
+    Some(ReportPart::new("matrix", "Training prompt by test prompt", blocks, data))
 }

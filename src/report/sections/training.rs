@@ -1,4 +1,4 @@
-//! How training went: curves by arm, and the first and last tenth of each measure.
+//! Training metrics: a line for each arm, and the first and last tenth of each metric.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::{Material, ReportedRun};
 use crate::stats::mean;
 
-/// A metric, what it is called on a page, its unit, and what it is multiplied by.
+/// A metric, its name on the page, its unit, and the factor that converts it to this unit.
 struct Measure {
     metric: &'static str,
     label: &'static str,
@@ -26,7 +26,7 @@ const MEASURES: [Measure; 8] = [
     measure("rewards/format/mean", "format reward", "", 1.0),
     measure("completions/mean_length", "length", "tokens", 1.0),
     measure("entropy", "entropy", "nats", 1.0),
-    measure("kl", "KL from the base", "nats", 1.0),
+    measure("kl", "KL to the base model", "nats", 1.0),
     measure("frac_reward_zero_std", "groups without variance", "%", 100.0),
     measure("sampling/sampling_logp_difference/mean", "sampler gap", "nats", 1.0),
 ];
@@ -40,8 +40,8 @@ pub fn part(material: &Material) -> Option<ReportPart> {
     }
     let panels = measures.iter().map(|measure| panel(measure, &arms).panel()).collect();
     let names = arms.iter().map(|(name, _)| name.clone()).collect();
-    let text = "One line for each arm, the mean over its seeds; the band goes from the lowest to the highest of them. The arms' \
-                rewards have different parts, so their heights do not rank the arms.";
+    let text = "Each line is the mean over an arm's seeds; the band shows the lowest and the highest seed. The rewards of the \
+                arms have different components, so a higher reward does not mean a better arm.";
     let blocks = vec![
         DocumentBlock::Text(text.to_owned()),
         DocumentBlock::Panels { names, panels },
@@ -82,7 +82,7 @@ fn table(measures: &[&Measure], arms: &[(String, Vec<&ReportedRun>)]) -> Table {
         unit => format!("{} ({unit})", measure.label),
     };
     let heads = ["arm".to_owned(), "seeds".to_owned(), "steps".to_owned()].into_iter().chain(measures.iter().map(head));
-    let caption = "First tenth of the steps → last tenth, mean over seeds.";
+    let caption = "Mean over the first tenth of the steps → mean over the last tenth, averaged over seeds.";
     let mut table = Table::new("training", caption, heads);
     for (name, runs) in arms {
         let steps: Vec<String> = {
@@ -105,7 +105,7 @@ fn table(measures: &[&Measure], arms: &[(String, Vec<&ReportedRun>)]) -> Table {
     table
 }
 
-/// Three digits that count.
+/// About three significant digits.
 pub fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

@@ -1,4 +1,4 @@
-//! A study's outcome in words and tables.
+//! A study's outcome as sentences, tables and charts.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ impl fmt::Display for ComparisonVerdict {
 }
 
 impl ArmComparison {
-    /// The verdict, or why there is none.
+    /// The verdict, or the reason why there is none.
     fn told(&self) -> String {
         if self.seeds.seeds < 2 { "no verdict: one seed".to_owned() } else { self.verdict.to_string() }
     }
@@ -30,7 +30,7 @@ impl ArmComparison {
     }
 }
 
-/// Comparisons that one sentence tells: of the same two arms, in the same direction. The surest come first.
+/// Comparisons that share one sentence: the same two arms, the same direction. The smallest p-values come first.
 fn sentences<'a>(decided: &[&'a ArmComparison]) -> Vec<Vec<&'a ArmComparison>> {
     let mut groups: Vec<Vec<&ArmComparison>> = Vec::new();
     for it in decided {
@@ -49,7 +49,8 @@ fn sentences<'a>(decided: &[&'a ArmComparison]) -> Vec<Vec<&'a ArmComparison>> {
 
 fn sentence(group: &[&ArmComparison]) -> String {
     let place = |it: &&ArmComparison| {
-        let place = if it.column == AVERAGE { "average over the benchmarks".to_owned() } else { quoted(&it.column) };
+        let place =
+            if it.column == AVERAGE { "the average over the benchmarks".to_owned() } else { quoted(&it.column) };
         format!("on {place} by {:.1} points {}", 100.0 * it.seeds.difference.abs(), signed_ends(it.interval()))
     };
     let places: Vec<String> = group.iter().map(place).collect();
@@ -58,11 +59,11 @@ fn sentence(group: &[&ArmComparison]) -> String {
 }
 
 impl StudyOutcome {
-    /// Each arm against each reference, in points.
+    /// Each arm compared with each reference, in percentage points.
     pub fn comparisons(&self, name: &'static str, caption: &str) -> Table {
         let heads = [
             "arm",
-            "against",
+            "reference",
             "benchmark",
             "difference",
             "verdict",
@@ -88,14 +89,14 @@ impl StudyOutcome {
         table
     }
 
-    /// What may be said, the least likely by chance first. A difference without a verdict is not named. `between` says what the
-    /// differences are, such as `between arms`.
+    /// The findings, with the smallest p-values first. A difference without a verdict is not named. `between` describes the
+    /// differences, such as `between arms`.
     pub fn summary(&self, between: &str) -> Vec<String> {
         let decided: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
         let mut said: Vec<String> = sentences(&decided).into_iter().map(|group| sentence(&group)).collect();
         let all = self.comparisons.len();
         if all == 0 {
-            said.push("No arm to compare with is in this study.".into());
+            said.push("This study has no arm to compare the others with.".into());
             return said;
         }
         let open: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
@@ -103,34 +104,34 @@ impl StudyOutcome {
         let (chance, worth) = (open.len() - weak, 100.0 * WORTH);
         let single = open.iter().filter(|it| it.seeds.seeds < 2).count();
         let (by_chance, would_miss, other_run) = (
-            "within what seeds and questions do by chance",
-            format!("would miss a true difference of {worth:.0} points more often than not"),
-            "one seed, which says nothing about another training run",
+            "not significant over seeds and questions",
+            format!("a power below 50 % to detect a true difference of {worth:.0} points"),
+            "a single seed, so the effect of the seed is unknown",
         );
         match (open.len(), decided.is_empty()) {
             (0, _) => {}
             (1, true) if single == 1 => {
-                said.push(format!("No verdict on the difference {between}: it rests on {other_run}."))
+                said.push(format!("No verdict on the difference {between}: it comes from {other_run}."))
             }
             (1, true) if weak == 1 => {
-                said.push(format!("No verdict on the difference {between}: the comparison {would_miss}."))
+                said.push(format!("No verdict on the difference {between}: the comparison has {would_miss}."))
             }
             (1, true) => said.push(format!("No verdict on the difference {between}: it is {by_chance}.")),
             (count, nothing) => {
                 let which = if nothing { format!("any of the {all}") } else { format!("the other {count} of {all}") };
                 said.push(format!(
-                    "No verdict on {which} differences {between}: {chance} are {by_chance}, {weak} come from comparisons that \
+                    "No verdict on {which} differences {between}: {chance} are {by_chance}, {weak} come from comparisons with \
                      {would_miss}."
                 ));
                 if single > 0 {
-                    said.push(format!("{single} of them rest on {other_run}."));
+                    said.push(format!("{single} of them come from {other_run}."));
                 }
             }
         }
         said
     }
 
-    /// The differences from one reference, a group of rows for each column.
+    /// The differences from one reference, with one group of rows per column.
     pub fn forest(&self, reference: &str) -> Forest {
         let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
         let row = |it: &ArmComparison| ForestRow {
@@ -150,7 +151,7 @@ impl StudyOutcome {
                 .collect(),
         };
         Forest {
-            title: format!("Each arm against {reference}"),
+            title: format!("Each arm compared with {reference}"),
             description: format!(
                 "Difference of accuracy from {reference}, by benchmark. Thick: 95 % over training seeds; thin: 95 % over questions."
             ),
@@ -161,7 +162,7 @@ impl StudyOutcome {
 }
 
 impl StudyCell {
-    /// `35.2 [31.1, 39.4] ±2.0`, in percent; the last is the deviation between seeds.
+    /// `35.2 [31.1, 39.4] ±2.0`, in percent; the last is the standard deviation between seeds.
     pub fn shown(&self) -> TableCell {
         let between = self.between_seeds.map_or(String::new(), |sd| format!(" ±{}", percent(sd)));
         TableCell::number(self.accuracy, format!("{} {}{between}", percent(self.accuracy), ends(self.interval)))
@@ -177,7 +178,7 @@ pub fn signed_ends(Interval { low, high }: Interval) -> String {
     format!("[{}, {}]", points(low), points(high))
 }
 
-/// A difference in points with its sign; none where it rounds to nothing.
+/// A difference in percentage points with its sign; without a sign if it rounds to zero.
 pub fn points(difference: f64) -> String {
     let text = format!("{:.1}", 100.0 * difference.abs());
     match (text.as_str(), difference < 0.0) {

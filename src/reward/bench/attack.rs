@@ -1,7 +1,7 @@
-//! What a model may try instead of an answer.
+//! Attacks: what a model may write instead of an answer.
 //!
-//! A policy is trained against its reward for thousands of steps, and finds what the reward lets through. Everything here
-//! has been accepted by some grader in use, or has stopped one.
+//! A policy is trained against its reward for thousands of steps, and finds what the reward lets through. Each attack
+//! here has been accepted by a grader in use, or has stopped one.
 
 use num_rational::BigRational;
 use num_traits::{One, Zero};
@@ -54,7 +54,7 @@ pub fn add(cases: &mut Cases) {
     broken(cases, gold);
 }
 
-/// No answer at all, or none where it counts.
+/// No answer at all, or none in the place that counts.
 fn nothing(cases: &mut Cases, gold: &str) {
     for response in ["", " \n", "\u{0}"].map(str::to_owned) {
         cases.list.push(RewardCase { kind: CaseKind::Empty, response, right: false, formed: false });
@@ -64,7 +64,7 @@ fn nothing(cases: &mut Cases, gold: &str) {
     }
     for answer in [gold.to_owned(), format!("The final answer is: {gold}"), format!("#### {gold}"), format!("${gold}$")]
     {
-        // A gold answer that comes in a box of its own brings it along.
+        // A gold answer that contains a box would make these completions right.
         if !gold.contains("boxed") {
             cases.answered(CaseKind::NoBox, &answer);
         }
@@ -85,10 +85,10 @@ fn nothing(cases: &mut Cases, gold: &str) {
     cases.answered(CaseKind::Braces, &r"\boxed{".repeat(10_000));
 }
 
-/// The question itself, which may hold all the numbers of the answer.
+/// The question itself, which may contain all the numbers of the answer.
 fn echo(cases: &mut Cases) {
     let question = cases.question.text.clone();
-    // A bare formula could be worth what it asks for.
+    // A bare formula could have the value that it asks for.
     let words =
         question.split_whitespace().filter(|word| word.len() > 2 && word.bytes().all(|it| it.is_ascii_alphabetic()));
     if words.count() < 4 || question.contains("boxed") {
@@ -141,10 +141,10 @@ fn against_number(cases: &mut Cases, number: &Number, gold: &str) {
     characters(cases, number, gold, &next);
 }
 
-/// Text that a terminal shows as the gold answer, and that is another one.
+/// Text that a terminal displays as the gold answer, but that is another one.
 fn characters(cases: &mut Cases, number: &Number, gold: &str, next: &str) {
     if number.value <= BigRational::zero() {
-        // White space in the place of the control character makes `0` and `-1` a difference, and a right one.
+        // White space instead of the control character turns `0` and `-1` into a difference, which is right.
         return;
     }
     if number.is_plain() && number.value.is_integer() {
@@ -162,7 +162,7 @@ fn characters(cases: &mut Cases, number: &Number, gold: &str, next: &str) {
     cases.boxed(CaseKind::Characters, format!("{next}\u{1b}[2K\u{1b}[1G{gold}"));
 }
 
-/// The form without an answer, and the answer without the form.
+/// The format without an answer, and the answer without the format.
 fn broken(cases: &mut Cases, gold: &str) {
     let Some([open, close, open_answer, close_answer]) = cases.frame.tags() else { return };
     for answer in ["I have written the answer here.", "42 is not in a box", "..."] {
@@ -172,7 +172,7 @@ fn broken(cases: &mut Cases, gold: &str) {
     let opened = if prefilled { "" } else { &open };
     let boxed = format!(r"\boxed{{{gold}}}");
     let whole = cases.frame.response(REASONING, &boxed);
-    // The answer is right in all of them; whether it is found outside a closed answer element is the scope's to say.
+    // The answer is right in all of them; the scope decides whether it is found outside a closed answer element.
     let mut tries = vec![
         (format!("{opened}\n{REASONING}\n{open_answer}\n{boxed}\n{close_answer}"), true),
         (format!("{opened}\n{REASONING}\n{close}\n{open_answer}\n{boxed}"), anywhere),

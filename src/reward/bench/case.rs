@@ -1,4 +1,4 @@
-//! Cases of the bench: a response, what kind it is of, and what the reward must say of it.
+//! Cases of the bench: a completion, its kind, and the expected verdict.
 
 use serde::{Serialize, Serializer};
 
@@ -9,7 +9,7 @@ use crate::math::Scope;
 use crate::prompt::PriorPrompt;
 use crate::rng::{Cursor, Purpose, Stream, name_hash};
 
-/// What is tried. The order is that of the report: rewritings, which must pass; near misses, attacks and broken formats,
+/// Kinds of cases, in the order of the report: rewritings, which must pass; near misses, attacks and broken formats,
 /// which must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CaseKind {
@@ -60,7 +60,7 @@ pub enum CaseKind {
 impl CaseKind {
     pub fn name(self) -> &'static str {
         match self {
-            CaseKind::AsItStands => "as it stands",
+            CaseKind::AsItStands => "unchanged",
             CaseKind::Layout => "layout",
             CaseKind::Fraction => "fractions",
             CaseKind::Decimal => "decimals",
@@ -68,7 +68,7 @@ impl CaseKind {
             CaseKind::Sign => "signs",
             CaseKind::Arithmetic => "arithmetic",
             CaseKind::Unit => "units kept or dropped",
-            CaseKind::Text => "words in other dress",
+            CaseKind::Text => "words reformatted",
             CaseKind::Order => "sets reordered",
             CaseKind::Corrected => "an earlier box corrected",
             CaseKind::OffByOne => "off by one",
@@ -76,11 +76,11 @@ impl CaseKind {
             CaseKind::Digits => "digits changed",
             CaseKind::Scaled => "scaled",
             CaseKind::Reciprocal => "reciprocal",
-            CaseKind::CutShort => "decimals cut short",
+            CaseKind::CutShort => "decimals truncated",
             CaseKind::OtherUnit => "another unit",
             CaseKind::OtherPart => "another element",
             CaseKind::OtherOrder => "another order",
-            CaseKind::Openness => "another open end",
+            CaseKind::Openness => "other open endpoint",
             CaseKind::OtherChoice => "another choice",
             CaseKind::OtherGold => "another row's gold",
             CaseKind::Empty => "empty",
@@ -102,7 +102,7 @@ impl CaseKind {
         }
     }
 
-    /// Whether the answer in it is right.
+    /// Whether a case of this kind contains the right answer.
     pub fn is_rewriting(self) -> bool {
         self < CaseKind::OffByOne
     }
@@ -114,35 +114,35 @@ impl Serialize for CaseKind {
     }
 }
 
-/// A response and what must be said of it.
+/// A completion and its expected verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RewardCase {
     pub kind: CaseKind,
     pub response: String,
     /// The answer must count as right; otherwise it must not.
     pub right: bool,
-    /// The tags stand as the prior prompt asks.
+    /// The tags are as the prior prompt asks.
     pub formed: bool,
 }
 
-/// The form of a response: what stands where, under a prior prompt.
+/// The format of a completion under a prior prompt.
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     pub prompt: &'a PriorPrompt,
-    /// The opening tag is the prompt's, not the response's.
+    /// The opening tag is part of the prompt, not of the completion.
     pub prefilled: bool,
     /// Only a box in a closed answer element counts.
     pub in_answer: bool,
 }
 
 impl<'a> Frame<'a> {
-    /// As `config` has it.
+    /// The setting of `config`.
     pub fn new(config: &RunConfig, prompt: &'a PriorPrompt) -> Self {
         let in_answer = config.reward.accuracy.scope == Scope::Answer;
         Self { prompt, prefilled: config.prompt.prefill && prompt.tag.is_some(), in_answer }
     }
 
-    /// A response with `reasoning` and `answer` where the prompt asks for them.
+    /// A completion with `reasoning` and `answer` in the format that the prompt asks for.
     pub fn response(&self, reasoning: &str, answer: &str) -> String {
         let Some([open, close, open_answer, close_answer]) = self.tags() else {
             return match &self.prompt.answer_tag {
@@ -154,7 +154,7 @@ impl<'a> Frame<'a> {
         format!("{open}\n{reasoning}\n{close}\n{open_answer}\n{answer}\n{close_answer}")
     }
 
-    /// Of both elements; none where the prompt asks for at most an answer.
+    /// Tags of both elements; `None` if the prompt asks for at most an answer.
     pub fn tags(&self) -> Option<[String; 4]> {
         let (tag, answer) = (self.prompt.tag.as_ref()?, self.prompt.answer_tag.as_ref()?);
         Some([format!("<{tag}>"), format!("</{tag}>"), format!("<{answer}>"), format!("</{answer}>")])
@@ -163,11 +163,11 @@ impl<'a> Frame<'a> {
 
 pub const REASONING: &str = "Let me work this out step by step.";
 
-/// The cases of one question, as they are made.
+/// Collects the cases of one question.
 pub struct Cases<'a> {
     pub frame: Frame<'a>,
     pub question: &'a Question,
-    /// The gold answer without what ends its sentence.
+    /// The gold answer without the punctuation that ends its sentence.
     pub text: &'a str,
     pub gold: GoldForm,
     /// Random choices; a function of the seed and the question.
@@ -182,12 +182,12 @@ impl<'a> Cases<'a> {
         Self { frame, question, text, gold: GoldForm::read(text), draws, list: Vec::new() }
     }
 
-    /// `content` in the one box of a response that is otherwise in order.
+    /// `content` in the only box of a completion that is otherwise in order.
     pub fn boxed(&mut self, kind: CaseKind, content: impl AsRef<str>) {
         self.answered(kind, &format!(r"The answer is $\boxed{{{}}}$.", content.as_ref()));
     }
 
-    /// A response in order with any text in place of the answer.
+    /// A completion in the right format, with any text as the answer.
     pub fn answered(&mut self, kind: CaseKind, answer: &str) {
         let response = self.frame.response(REASONING, answer);
         self.list.push(RewardCase { kind, response, right: kind.is_rewriting(), formed: true });

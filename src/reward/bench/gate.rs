@@ -1,4 +1,4 @@
-//! What a run asks of its questions and of its reward before the first step.
+//! The checks of a run's questions and reward before the first step.
 
 use anyhow::{Result, ensure};
 
@@ -7,17 +7,17 @@ use crate::data::Question;
 use crate::math::gold_flaw;
 use crate::reward::RewardSet;
 
-/// Gold answers of the quick bench: enough to meet every form that is not rare, in a fraction of a second.
+/// Gold answers of the quick bench: enough to include every form that is not rare, in a fraction of a second.
 const QUICK: usize = 200;
-/// Rows that an error lists.
+/// Number of rows that an error lists.
 const LISTED: usize = 5;
-/// Longest gold answer that is shown, in characters.
+/// Maximum length of a gold answer that is shown, in characters.
 const SHOWN: usize = 60;
 
-/// Keeps the questions whose gold answer can be read, and says in a line how many cannot.
+/// Keeps the questions whose gold answer can be read, and reports the number of the others in one line.
 ///
 /// # Errors
-/// The share of the others is above `limit`. Lists the first of them with the reasons.
+/// If the share of the others is above `limit`. The error lists the first of them with the reasons.
 pub fn readable(questions: Vec<Question>, what: &str, limit: f64) -> Result<(Vec<Question>, Option<String>)> {
     let total = questions.len();
     let mut kept = Vec::with_capacity(total);
@@ -34,7 +34,7 @@ pub fn readable(questions: Vec<Question>, what: &str, limit: f64) -> Result<(Vec
     ensure!(
         share <= limit,
         "the gold answers of {count} of {total} {what} questions cannot be read ({:.1} %, more than {} %): {}{}\n\
-         hint: see whether `data.answer_column` is the right column; `data.max_unreadable` is the largest share that passes",
+         hint: check `data.answer_column`, or raise `data.max_unreadable`, the maximum share of such questions",
         100.0 * share,
         100.0 * limit,
         unreadable.iter().take(LISTED).map(line).collect::<Vec<_>>().join("; "),
@@ -51,7 +51,7 @@ fn line(it: &Unreadable) -> String {
     format!("question {}: `{start}{end}`: {}", it.id, it.reason)
 }
 
-/// The bench on a few gold answers. Says in a line what is wrong with the reward, if anything is.
+/// Runs the bench on a few gold answers. Describes in one line what is wrong with the reward, if anything is.
 pub fn quick(rewards: &RewardSet, frame: Frame, questions: &[Question], seed: u64) -> Option<String> {
     if questions.is_empty() {
         return None;
@@ -60,7 +60,7 @@ pub fn quick(rewards: &RewardSet, frame: Frame, questions: &[Question], seed: u6
     let breach = report.breach(&PassLimits::default())?;
     let first = report.failures.first().map(|it| format!("; first: {}, gold `{}`", it.kind.name(), it.gold));
     Some(format!(
-        "the reward, tried on {} gold answers: {breach}{}; `rft reward test` tells more",
+        "reward tested on {} gold answers: {breach}{}; run `rft reward test` for details",
         report.golds,
         first.unwrap_or_default()
     ))

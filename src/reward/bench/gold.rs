@@ -1,7 +1,7 @@
-//! What the bench itself makes of a gold answer.
+//! How the bench itself reads a gold answer.
 //!
-//! The verdict that a case must get follows from how the case was made, never from the checker under test. So the bench
-//! has an eye of its own, which sees only what leaves no doubt and calls everything else [`GoldForm::Other`].
+//! The expected verdict of a case follows from how the case was made, never from the checker under test. So the bench
+//! has its own reader, which accepts only unambiguous forms and calls everything else [`GoldForm::Other`].
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -15,21 +15,21 @@ pub enum GoldForm {
     Choice(char),
     /// One word, such as `\text{Evelyn}`.
     Word(String),
-    /// Arithmetic on numbers and one-letter symbols: it may stand in brackets as a part of something larger.
+    /// Arithmetic on numbers and one-letter symbols: it can be put in brackets as a part of a larger formula.
     Expression,
     Other,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Number {
-    /// Without what `affix` says: 50 for `50\%`.
+    /// The value without the affix: 50 for `50\%`.
     pub value: BigRational,
-    /// Decimal places, where it is written with a point.
+    /// Decimal places, if it is written with a point.
     pub places: Option<usize>,
     pub affix: Affix,
 }
 
-/// What stands at a number and is not part of it.
+/// What is written next to a number and is not part of it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Affix {
     None,
@@ -40,14 +40,14 @@ pub enum Affix {
     Unit(&'static str),
 }
 
-/// Items between commas: a tuple, an interval, a set in braces, or a bare list of numbers.
+/// Comma-separated items: a tuple, an interval, a set in braces, or a bare list of numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GoldList {
     /// `(`, `[`, `\{` or nothing.
     pub open: &'static str,
     pub close: &'static str,
     pub items: Vec<String>,
-    /// Of the items, where all of them are plain numbers.
+    /// Values of the items, if all of them are plain numbers.
     pub values: Option<Vec<BigRational>>,
 }
 
@@ -89,9 +89,9 @@ impl GoldForm {
         let inner = in_text(text).unwrap_or(text).trim();
         let letter = inner.strip_prefix('(').and_then(|it| it.strip_suffix(')')).unwrap_or(inner);
         match letter.as_bytes() {
-            // A bare letter may be a symbol, which means the same in every spelling of it below.
+            // A single letter may be a symbol, which has the same meaning in every spelling of it below.
             [letter @ b'A'..=b'E'] => return GoldForm::Choice(char::from(*letter)),
-            // One or two letters may be a product of symbols, and lower-case words are commonest as units.
+            // One or two letters may be a product of symbols, and most lower-case words are units.
             word if inner == letter && word.len() > 3 && word.iter().all(u8::is_ascii_alphabetic) => {
                 return GoldForm::Word(letter.to_owned());
             }
@@ -112,8 +112,8 @@ impl Number {
         self.affix == Affix::None
     }
 
-    /// The value with this number's affix, spelled after its fashion: with a point where it has one and the value allows,
-    /// else as an integer or a fraction.
+    /// The value with this number's affix, in the same notation: with a point if this number has one and the value
+    /// allows it, else as an integer or a fraction.
     pub fn spell(&self, value: &BigRational) -> String {
         let decimal = self.places.and_then(|places| terminating(value).map(|needed| needed.max(places)));
         let core = match decimal {
@@ -149,33 +149,33 @@ impl GoldList {
             _ => close.is_empty(),
         };
         let items: Vec<String> = top_level(inside)?.into_iter().map(|item| item.trim().to_owned()).collect();
-        // `1,000` is a number to some and a list to others.
+        // `1,000` can be a number or a list.
         let grouped = items.iter().skip(1).any(|item| item.len() == 3 && item.bytes().all(|it| it.is_ascii_digit()));
         if !alike || items.len() < 2 || grouped || items.iter().any(String::is_empty) {
             return None;
         }
         let values: Option<Vec<BigRational>> = items.iter().map(|item| exact(item).map(|(value, _)| value)).collect();
-        // Without brackets, words and names may stand between commas for anything.
+        // Without brackets, commas between words and names can mean anything.
         (!open.is_empty() || values.is_some()).then_some(GoldList { open, close, items, values })
     }
 
-    /// The same brackets round other items.
+    /// The same brackets around other items.
     pub fn with(&self, items: &[String]) -> String {
         format!("{}{}{}", self.open, items.join(", "), self.close)
     }
 
-    /// A set, or a list that says no order.
+    /// A set, or a list that does not specify an order.
     pub fn is_unordered(&self) -> bool {
         self.open.is_empty() || self.open == "\\{"
     }
 
-    /// `[0, 1)` or `(0, 1]`, which can be nothing but an interval.
+    /// `[0, 1)` or `(0, 1]`, which can only be an interval.
     pub fn is_half_open(&self) -> bool {
         self.items.len() == 2 && matches!((self.open, self.close), ("[", ")") | ("(", "]"))
     }
 }
 
-/// The parts between commas outside brackets; `None` where brackets do not match within `text`.
+/// The comma-separated parts, ignoring commas inside brackets; `None` if the brackets in `text` do not match.
 fn top_level(text: &str) -> Option<Vec<&str>> {
     let (mut parts, mut start, mut depth) = (Vec::new(), 0, 0usize);
     for (at, c) in text.char_indices() {
@@ -247,7 +247,7 @@ fn unsigned(text: &str) -> Option<(BigRational, Option<usize>)> {
         let part = fraction(text[at..].trim_start_matches(['\\', 'd', 't']).strip_prefix("frac")?)?;
         return match text[..at].trim() {
             "" => Some((part, None)),
-            // A mixed number, unless the fraction is improper: then nobody knows what is meant.
+            // A mixed number, unless the fraction is improper: then the meaning is unclear.
             whole if part < BigRational::one() && !part.is_zero() => {
                 Some((BigRational::from(integer(whole)?) + part, None))
             }
@@ -309,7 +309,7 @@ fn plain_digits(text: &str) -> Option<BigInt> {
     plain.then(|| text.parse().ok()).flatten()
 }
 
-/// How many decimal places the value has; `None` where they never end, or are more than thirty.
+/// How many decimal places the value has; `None` if there are infinitely many, or more than thirty.
 pub fn terminating(value: &BigRational) -> Option<usize> {
     let ten = BigRational::from(BigInt::from(10));
     let mut scaled = value.clone();
@@ -322,7 +322,7 @@ pub fn terminating(value: &BigRational) -> Option<usize> {
     None
 }
 
-/// The value with so many decimal places, cut off after them.
+/// The value with this number of decimal places, truncated.
 pub fn decimal_text(value: &BigRational, places: usize) -> String {
     let scaled = (value * BigRational::from(BigInt::from(10).pow(places as u32))).to_integer();
     let digits = format!("{:0>width$}", scaled.magnitude().to_string(), width = places + 1);
@@ -331,7 +331,7 @@ pub fn decimal_text(value: &BigRational, places: usize) -> String {
     if places == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
 }
 
-/// An integer as it is, else `\frac{3}{4}` with the sign in front.
+/// An integer unchanged, else `\frac{3}{4}` with the sign in front.
 pub fn fraction_text(value: &BigRational, command: &str) -> String {
     if value.is_integer() {
         return value.to_integer().to_string();
@@ -340,7 +340,7 @@ pub fn fraction_text(value: &BigRational, command: &str) -> String {
     format!("{sign}{command}{{{}}}{{{}}}", value.numer().magnitude(), value.denom())
 }
 
-/// Whether `text` is made of numbers, one-letter symbols, the four operations, powers, roots and fractions alone.
+/// Whether `text` consists only of numbers, one-letter symbols, the four operations, powers, roots and fractions.
 fn is_expression(text: &str) -> bool {
     const COMMANDS: [&str; 9] = ["frac", "dfrac", "tfrac", "sqrt", "pi", "cdot", "times", "left", "right"];
     let mut letters_in_a_row = 0;
@@ -413,24 +413,24 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_at_a_number_is_told_apart() {
+    fn affixes_of_a_number_are_distinguished() {
         assert_eq!(number(r"50\%"), Some((50, 1, Affix::Percent)));
         assert_eq!(number(r"\$1,250"), Some((1_250, 1, Affix::Dollars)));
         assert_eq!(number(r"55^\circ"), Some((55, 1, Affix::Degrees)));
         assert_eq!(number(r"5.4 \text{ cents}"), Some((27, 5, Affix::Unit("cents"))));
-        // To leave out the word would change the number.
+        // Without the word the number would change.
         assert_eq!(number(r"5 \text{ million}"), None);
     }
 
     #[test]
-    fn the_rest_is_told_apart_or_left_alone() {
+    fn other_forms_are_distinguished_or_left_alone() {
         let list = |text: &str| matches!(GoldForm::read(text), GoldForm::List(_));
         assert!(list("(1,2)") && list(r"\left( \frac{3}{2}, -13 \right)") && list("1, -2") && list(r"[2,\infty)"));
         assert!(!list(r"(0,9) \cup (9,36)") && !list("x, y") && !list("100, 200") && !list("(3)"));
         assert_eq!(GoldForm::read(r"\text{(E)}"), GoldForm::Choice('E'));
         assert_eq!(GoldForm::read(r"\text{Evelyn}"), GoldForm::Word("Evelyn".into()));
         for text in [r"\frac{\sqrt{21}}{5}", r"288 \pi", "8n^2 + 4n + 1", r"2\sqrt[3]{5}", "p - q"] {
-            // An index stands in square brackets, which elsewhere round an interval.
+            // An index is in square brackets, which elsewhere enclose an interval.
             let expected = if text.contains('[') { GoldForm::Other } else { GoldForm::Expression };
             assert_eq!(GoldForm::read(text), expected, "{text}");
         }
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_spelled_after_the_fashion_of_the_gold() {
+    fn values_are_written_in_the_notation_of_the_gold_answer() {
         let spell = |like: &str, over: i64, under: i64| match GoldForm::read(like) {
             GoldForm::Number(number) => number.spell(&BigRational::new(over.into(), under.into())),
             other => panic!("{other:?}"),

@@ -1,9 +1,9 @@
-//! The reward bench: does the reward know a right answer when it sees one, and only then?
+//! The reward bench: does the reward accept every right answer, and only right answers?
 //!
 //! Every gold answer is rewritten in ways that must pass ([`rewrite`]) and turned into near misses ([`near_miss`]) and
-//! attacks ([`attack`]) that must not. Each goes as a whole response through all rules of the reward; commands of the
-//! user's are not asked. What must be said of a case follows from how it was made: the bench reads numbers with an eye of
-//! its own ([`gold`]) and never asks the checker what to expect of the checker.
+//! attacks ([`attack`]) that must not. Each is a whole completion, scored by all rules of the reward; the user's
+//! commands are not run. The expected verdict of a case follows from how it was made: the bench reads numbers by itself
+//! ([`gold`]) and never asks the checker what to expect of the checker.
 
 mod attack;
 mod case;
@@ -27,11 +27,11 @@ pub use report::{BenchReport, CaseFailure, CaseFault, CaseTally, PassLimits, Unr
 
 use case::{Cases, RewardCase};
 
-/// Gold answers of other rows that each gold answer is held against.
+/// Number of gold answers of other rows that each gold answer is compared with.
 const OTHERS: usize = 4;
 
-/// Puts `rewards` to the test on at most `limit` of `questions`, drawn by `seed`. Those whose gold answer cannot be read
-/// are reported and count for the limit.
+/// Tests `rewards` on at most `limit` of `questions`, selected by `seed`. Those whose gold answer cannot be read
+/// are reported and count towards the limit.
 pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usize, seed: u64) -> BenchReport {
     let drawn = Stream::new(seed, Purpose::RewardBench, &[0]).permutation(questions.len());
     let mut drawn: Vec<usize> = drawn.into_iter().take(limit).collect();
@@ -63,7 +63,7 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
     report
 }
 
-/// Every case of one question, in an order that the seed does not change.
+/// Every case of one question, in an order that does not depend on the seed.
 fn cases(frame: Frame, question: &Question, questions: &[Question], seed: u64) -> Vec<RewardCase> {
     let mut cases = Cases::new(frame, question, seed);
     let others: Vec<&str> =
@@ -74,7 +74,7 @@ fn cases(frame: Frame, question: &Question, questions: &[Question], seed: u64) -
     cases.list
 }
 
-/// What the reward got wrong, if anything, and in which component.
+/// The reward's error, if there is one, and the component that made it.
 fn fault(rewards: &RewardSet, case: &RewardCase, scored: &Scored) -> Option<(CaseFault, &'static str)> {
     match (&scored.verdict, case.right) {
         (Verdict::Correct, false) => return Some((CaseFault::FalseAccept, "accuracy")),
@@ -91,7 +91,7 @@ fn fault(rewards: &RewardSet, case: &RewardCase, scored: &Scored) -> Option<(Cas
         Some(value) if value < 1.0 && case.formed => return Some((CaseFault::FalseReject, "format")),
         _ => {}
     }
-    // What these two make of a broken form is a matter of degree.
+    // The value of a broken format is a matter of degree for these two.
     let lenient = ["format_strict", "tag_count"].into_iter();
     let mut rejecting = lenient.filter(|name| case.formed && value(name).is_some_and(|value| value < 1.0));
     rejecting.next().map(|name| (CaseFault::FalseReject, name))

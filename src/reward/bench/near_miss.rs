@@ -1,4 +1,4 @@
-//! Answers that come near the gold answer and are not it. Every one is shown to differ before it is tried.
+//! Answers that are close to the gold answer but wrong. Each is shown to differ before it is used.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -40,14 +40,14 @@ pub fn add(cases: &mut Cases, others: &[&str]) {
     }
 }
 
-/// Whether two gold answers differ beyond doubt.
+/// Whether two gold answers certainly differ.
 fn surely_differ(one: &GoldForm, other: &GoldForm) -> bool {
     match (one, other) {
         (GoldForm::Number(one), GoldForm::Number(other)) => {
             let apart = (&one.value - &other.value).abs();
             let larger = one.value.abs().max(other.value.abs());
             let exact = one.value.is_integer() && other.value.is_integer();
-            // A decimal may stand for what it was rounded from, and fifty percent for a half.
+            // A decimal may be a rounded value, and fifty percent is a half.
             let wide = apart * BigInt::from(50) > larger;
             let percent = one.affix == Affix::Percent || other.affix == Affix::Percent;
             !percent && (wide || exact && one.value != other.value)
@@ -80,7 +80,7 @@ fn number(cases: &mut Cases, number: &Number) {
         miss(CaseKind::OffByOne, value - &unit);
     }
     miss(CaseKind::SignFlipped, -value);
-    // Fifty percent are a half: where a percent sign stands, a factor of a hundred is no miss.
+    // Fifty percent is a half: with a percent sign, a factor of a hundred is not a miss.
     if number.affix != Affix::Percent {
         let ten = BigRational::from(BigInt::from(10));
         for factor in [&ten * &ten, ten.clone(), ten.recip(), (&ten * &ten).recip()] {
@@ -98,7 +98,7 @@ fn number(cases: &mut Cases, number: &Number) {
     other_unit(cases, number);
 }
 
-/// Two digits swapped, one left out, one doubled.
+/// Two digits swapped, one omitted, one doubled.
 fn digits(cases: &mut Cases, number: &Number) {
     let plain = Number { affix: Affix::None, ..number.clone() };
     let text = plain.spell(&number.value);
@@ -118,11 +118,11 @@ fn digits(cases: &mut Cases, number: &Number) {
     }
 }
 
-/// Decimals with a place too few, or cut where they should be rounded up.
+/// Decimals with one place too few, or truncated when they should be rounded up.
 fn cut_short(cases: &mut Cases, number: &Number) {
     let value = &number.value;
     if value.is_integer() {
-        // Near is not equal, however near.
+        // Close is not equal, however close.
         for slip in ["0.01", "0.00001"] {
             let (slip, _) = exact(slip).expect("a number");
             for near in [value + &slip, value - &slip] {
@@ -143,7 +143,7 @@ fn cut_short(cases: &mut Cases, number: &Number) {
         let (cut, _) = exact(&text).expect("a decimal");
         let significant = text.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
         let lost = (value - &cut).abs();
-        // With fewer than four digits a decimal stands for itself alone; with more, for what it is rounded from.
+        // A decimal with fewer than four digits means exactly its value; with more, it may be a rounded value.
         let rounds_up = &lost * BigInt::from(2) > unit;
         if !lost.is_zero() && (significant < 4 || rounds_up) {
             cases.boxed(CaseKind::CutShort, number.dress(&text));
@@ -174,7 +174,7 @@ fn list(cases: &mut Cases, list: &GoldList) {
     let next = &values[place] + BigRational::one();
     let mut changed = list.items.clone();
     changed[place] = super::gold::fraction_text(&next, "\\frac");
-    // Of a set, the changed element might be another one of it.
+    // In a set, the changed element might equal another one.
     if !(list.is_unordered() && values.contains(&next)) {
         cases.boxed(CaseKind::OtherPart, list.with(&changed));
     }

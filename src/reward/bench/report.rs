@@ -1,4 +1,4 @@
-//! What the bench found, and whether it is good enough.
+//! The results of the bench, and whether they are good enough.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +10,13 @@ use super::case::{CaseKind, RewardCase};
 use crate::data::Question;
 use crate::math::Verdict;
 
-/// What a reward got wrong about a case.
+/// The reward's error in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CaseFault {
     FalseAccept,
     FalseReject,
-    /// A right answer that the checker could not decide about.
+    /// The checker could not decide about a right answer.
     Undecided,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for CaseFault {
     }
 }
 
-/// A case that came out otherwise than it must.
+/// A case whose result is not the expected one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CaseFailure {
     pub fault: CaseFault,
@@ -51,22 +51,22 @@ pub struct Unreadable {
     pub reason: String,
 }
 
-/// The outcome for one kind of case.
+/// The results of one kind of case.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CaseTally {
     pub cases: usize,
-    /// Of them, those whose answer is right.
+    /// The number of them whose answer is right.
     pub right: usize,
     pub false_accepts: usize,
     pub false_rejects: usize,
     pub undecided: usize,
-    /// Of every check.
+    /// One per check.
     times: Vec<Duration>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct BenchReport {
-    /// Gold answers looked at, with those that cannot be read.
+    /// Number of gold answers tested, including those that cannot be read.
     pub golds: usize,
     pub unreadable: Vec<Unreadable>,
     pub tallies: BTreeMap<CaseKind, CaseTally>,
@@ -74,21 +74,21 @@ pub struct BenchReport {
     pub failures: Vec<CaseFailure>,
 }
 
-/// The largest shares that pass.
+/// Maximum shares that pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PassLimits {
-    /// Of the wrong answers.
+    /// Share of the wrong answers.
     pub false_accept: f64,
-    /// Of the right answers.
+    /// Share of the right answers.
     pub false_reject: f64,
-    /// Of the right answers.
+    /// Share of the right answers.
     pub undecided: f64,
-    /// Of the gold answers.
+    /// Share of the gold answers.
     pub unreadable: f64,
 }
 
 impl Default for PassLimits {
-    /// No false accept: a policy would find it and learn nothing else. A false reject is mere noise.
+    /// No false accept: a policy would find it and learn nothing else. A false reject is only noise.
     fn default() -> PassLimits {
         PassLimits { false_accept: 0.0, false_reject: 0.005, undecided: 0.01, unreadable: 0.05 }
     }
@@ -150,14 +150,14 @@ impl BenchReport {
         }
     }
 
-    /// All kinds together.
+    /// The sum over all kinds.
     pub fn total(&self) -> CaseTally {
         let mut total = CaseTally::default();
         self.tallies.values().for_each(|tally| total.add(tally));
         total
     }
 
-    /// The shares that [`PassLimits`] bound.
+    /// The shares that [`PassLimits`] bounds.
     pub fn shares(&self) -> PassLimits {
         let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f64 / of as f64 };
         let all = self.total();
@@ -169,7 +169,7 @@ impl BenchReport {
         }
     }
 
-    /// The first limit that is not kept, in a line; `None` where the reward passes.
+    /// The first limit that is exceeded, as a line; `None` if the reward passes.
     pub fn breach(&self, limits: &PassLimits) -> Option<String> {
         let (all, shares) = (self.total(), self.shares());
         if self.golds == self.unreadable.len() {

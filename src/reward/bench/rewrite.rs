@@ -34,7 +34,7 @@ pub fn add(cases: &mut Cases) {
     }
 }
 
-/// What a reader does not see, or sees as style.
+/// Changes that a reader does not see, or sees as style.
 fn layout(cases: &mut Cases, gold: &str) {
     for answer in [
         r"$$\boxed{@}$$",
@@ -47,12 +47,12 @@ fn layout(cases: &mut Cases, gold: &str) {
         r"\boxed{\displaystyle @}",
         "\\boxed{\n@\n}",
     ] {
-        // Not every gold can be followed by a stop, and a bare number may be followed by its decimals.
+        // Not every gold answer can be followed by a period, and after a bare number it could be a decimal point.
         if !answer.contains("@.") || matches!(cases.gold, GoldForm::Number(_)) {
             cases.answered(CaseKind::Layout, &answer.replace('@', gold));
         }
     }
-    // Among dollar signs a word is a product of symbols.
+    // Between dollar signs a word is a product of symbols.
     if !gold.contains('$') && !matches!(cases.gold, GoldForm::Word(_)) {
         cases.boxed(CaseKind::Layout, format!("${gold}$"));
     }
@@ -63,7 +63,7 @@ fn layout(cases: &mut Cases, gold: &str) {
     }
     let bare = ["(", "[", "\\{"].iter().fold(gold.to_owned(), |text, it| text.replace(&format!("\\left{it}"), it));
     let bare = [")", "]", "\\}"].iter().fold(bare, |text, it| text.replace(&format!("\\right{it}"), it));
-    // An index of a root stands in square brackets too.
+    // The index of a root is in square brackets too.
     if !bare.contains("\\left")
         && !bare.contains("\\right")
         && !["\\sqrt[", "\\text", "\\begin"].iter().any(|it| bare.contains(it))
@@ -165,13 +165,13 @@ fn fraction(cases: &mut Cases, number: &Number) {
             }
             spell(CaseKind::Decimal, decimal);
         }
-        // Rounded rightly at a place that leaves enough digits to tell it from its neighbours.
+        // Rounded correctly, at a place that leaves enough digits to distinguish it from its neighbors.
         None if number.places.is_none() => spell(CaseKind::Decimal, rounded(value, 6)),
         None => {}
     }
 }
 
-/// With so many significant digits, rounded to the nearest.
+/// With this many significant digits, rounded to the nearest.
 fn rounded(value: &BigRational, digits: usize) -> String {
     let mut places = digits;
     let mut size = value.abs();
@@ -187,7 +187,7 @@ fn rounded(value: &BigRational, digits: usize) -> String {
     format!("{sign}{}", decimal_text(&(value.abs() + half), places))
 }
 
-/// A unit may be left out or stand in other dress; where the gold names none, the answer may name one.
+/// A unit may be omitted or written differently; if the gold answer has no unit, the answer may have one.
 fn affix(cases: &mut Cases, number: &Number) {
     let core = core(number);
     let spellings: &[&str] = match number.affix {
@@ -203,7 +203,7 @@ fn affix(cases: &mut Cases, number: &Number) {
         }
     };
     for spelling in spellings {
-        // A minus before a currency sign has a spelling of its own.
+        // A minus sign before a currency sign has its own spelling.
         if !(spelling.starts_with(r"\$") && core.starts_with('-')) {
             cases.boxed(CaseKind::Unit, spelling.replace('@', &core));
         }

@@ -1,4 +1,4 @@
-//! The bench finds what is wrong with a reward, and finds nothing where nothing is.
+//! The bench finds the errors of a reward, and finds none if there are none.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::prompt::PriorPrompt;
 use crate::reward::tests::{prompt, section};
 use crate::reward::{Reward, Score};
 
-/// Golds of every kind that the bench tells apart.
+/// Gold answers of every kind that the bench distinguishes.
 const GOLDS: [&str; 18] = [
     "18",
     "0",
@@ -38,7 +38,7 @@ const GOLDS: [&str; 18] = [
 fn questions(golds: &[&str]) -> Vec<Question> {
     let question = |(i, gold): (usize, &&str)| Question {
         id: i.to_string(),
-        text: format!("Tell what number stands on card {i} when you have drawn it."),
+        text: format!("State the number on card {i} after you draw it."),
         gold: gold.to_string(),
         source: "test".into(),
         extra: serde_json::Map::new(),
@@ -46,7 +46,7 @@ fn questions(golds: &[&str]) -> Vec<Question> {
     golds.iter().enumerate().map(question).collect()
 }
 
-/// A reward of nothing but `check`, which says whether a response is right.
+/// A reward that consists only of `check`, which returns whether a completion is right.
 struct Mutant(fn(&str, &str) -> bool);
 
 impl Reward for Mutant {
@@ -89,12 +89,12 @@ fn caught(check: fn(&str, &str) -> bool, golds: &[&str]) -> BTreeSet<CaseKind> {
 fn assert_caught(check: fn(&str, &str) -> bool, golds: &[&str], by: &[CaseKind]) {
     let caught = caught(check, golds);
     for kind in by {
-        assert!(caught.contains(kind), "{kind:?} is not among {caught:?}");
+        assert!(caught.contains(kind), "{kind:?} is missing from {caught:?}");
     }
 }
 
 #[test]
-fn a_reward_that_is_too_kind_is_found_out() {
+fn a_reward_that_accepts_too_much_is_detected() {
     let integers = &["18", "250", "1,200", "-7"];
     // Any box at all.
     assert_caught(
@@ -128,12 +128,12 @@ fn a_reward_that_is_too_kind_is_found_out() {
         [1.0, 100.0, 0.01].iter().any(|factor| (one * factor - other).abs() < 1e-3 * other.abs())
     };
     assert_caught(near, integers, &[CaseKind::Scaled, CaseKind::CutShort]);
-    // The sign left aside.
+    // The sign is ignored.
     let unsigned = |text: &str, gold: &str| {
         boxed(text).is_some_and(|it| it.trim_start_matches('-') == gold.trim_start_matches('-'))
     };
     assert_caught(unsigned, integers, &[CaseKind::SignFlipped]);
-    // Brackets dropped, order ignored.
+    // Brackets are removed, and order is ignored.
     let jumbled = |text: &str, gold: &str| {
         let letters = |text: &str| {
             let mut letters: Vec<char> = text.chars().filter(|it| it.is_ascii_alphanumeric() || *it == '-').collect();
@@ -152,8 +152,8 @@ fn a_reward_that_is_too_kind_is_found_out() {
 }
 
 #[test]
-fn a_reward_that_is_too_harsh_is_found_out() {
-    // The very text of the gold answer.
+fn a_reward_that_rejects_too_much_is_detected() {
+    // Exactly the text of the gold answer.
     let same = |text: &str, gold: &str| boxed(text) == Some(gold);
     assert_caught(
         same,
@@ -171,7 +171,7 @@ fn a_reward_that_is_too_harsh_is_found_out() {
         ],
     );
     assert!(!caught(same, &GOLDS).contains(&CaseKind::AsItStands));
-    assert!(caught(same, &GOLDS).iter().all(|kind| kind.is_rewriting()), "it accepts nothing that is wrong");
+    assert!(caught(same, &GOLDS).iter().all(|kind| kind.is_rewriting()), "no wrong answer is accepted");
 }
 
 #[test]
@@ -184,9 +184,10 @@ fn every_kind_of_case_is_tried() {
     assert_eq!(kinds.len(), CaseKind::BrokenTags as usize + 1, "{kinds:?}");
 }
 
-/// The expected verdict is not the checker's: where a case is a plain number, the bench's own arithmetic must agree.
+/// The expected verdict does not come from the checker: if a case is a plain number, the bench's own arithmetic must
+/// agree.
 #[test]
-fn numbers_are_as_right_as_their_value() {
+fn numbers_are_right_if_their_value_is() {
     let think = prompt(Some("think"));
     let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
     let golds: Vec<String> = (-40..400)
@@ -204,7 +205,7 @@ fn numbers_are_as_right_as_their_value() {
         let GoldForm::Number(gold) = GoldForm::read(&question.gold) else { panic!("{}", question.gold) };
         for case in cases(frame, question, &questions, 1) {
             let Some((value, places)) = boxed(&case.response).and_then(exact) else { continue };
-            // Rounded decimals stand for what they were rounded from.
+            // Rounded decimals also represent the value that was rounded.
             let apart = (&value - &gold.value).abs() * BigRational::from_integer(100_000.into());
             let near = places.is_some() && case.right && apart < gold.value.abs();
             let equal = value == gold.value || near;
@@ -237,7 +238,7 @@ fn the_rules_pass_under_every_prompt_and_scope() {
 }
 
 #[test]
-fn the_seed_decides_what_is_tried() {
+fn the_seed_selects_the_cases() {
     let think = prompt(Some("think"));
     let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
     let golds: Vec<String> = (1_000..1_100).map(|it| it.to_string()).collect();
@@ -246,7 +247,7 @@ fn the_seed_decides_what_is_tried() {
     assert_eq!(tried(1), tried(1));
     assert_ne!(tried(1), tried(2));
 
-    // Which gold answers are drawn, seen by those that a mutant fails on.
+    // Which gold answers are selected is visible in those that a mutant fails on.
     let rewards = RewardSet::of(vec![(Box::new(Mutant(|_, _| false)), 1.0)]);
     let drawn = |seed, limit| {
         let report = run(&rewards, frame, &questions, limit, seed);
@@ -259,7 +260,7 @@ fn the_seed_decides_what_is_tried() {
 }
 
 #[test]
-fn limits_are_told_apart() {
+fn limits_are_distinguished() {
     let think = prompt(Some("think"));
     let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
     let report = |check: fn(&str, &str) -> bool, golds: &[&str]| {
@@ -302,7 +303,7 @@ fn too_many_unreadable_gold_answers_are_refused_with_their_reasons() {
 }
 
 #[test]
-fn the_quick_bench_speaks_up_only_where_something_is_wrong() {
+fn the_quick_bench_reports_only_errors() {
     let think = prompt(Some("think"));
     let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
     let rules = RewardSet::from_config(&section(None, None), &think, 100).unwrap();
@@ -311,7 +312,7 @@ fn the_quick_bench_speaks_up_only_where_something_is_wrong() {
     let mutant = RewardSet::of(vec![(Box::new(Mutant(|_, _| true)), 1.0)]);
     let note = gate::quick(&mutant, frame, &questions(&["18", "7"]), 1).unwrap();
     assert!(
-        note.starts_with("the reward, tried on 2 gold answers: ") && note.contains("first: off by one, gold `18`"),
+        note.starts_with("reward tested on 2 gold answers: ") && note.contains("first: off by one, gold `18`"),
         "{note}"
     );
 }

@@ -1,4 +1,4 @@
-//! The emulated GPU itself: it objects to every kind of mistake, and what is right passes. Each case is one run of
+//! The emulated GPU itself: it reports every kind of mistake, and accepts correct programs. Each case is one run of
 //! tests/device/objections.cpp, linked with the driver and the kernels of tests/device/mistakes.cu.
 
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ fn build(driver: &Path) -> PathBuf {
     built
 }
 
-/// What a case prints, with addresses as `0x...`, and its exit code.
+/// The output of a case, with addresses as `0x...`, and its exit code.
 fn run(folder: &Path, case: &str, settings: &[(&str, &str)]) -> (String, Option<i32>) {
     let mut command = Command::new(folder.join("objections"));
     command.arg(case).env("LD_LIBRARY_PATH", folder).envs(settings.iter().copied());
@@ -68,11 +68,11 @@ fn run(folder: &Path, case: &str, settings: &[(&str, &str)]) -> (String, Option<
 const DEFERRED: &[(&str, &str)] = &[("RFT_EMU_DEFERRED", "1")];
 const TWO_DEVICES: &[(&str, &str)] = &[("RFT_EMU_DEVICES", "2")];
 
-/// A case of the program, settings of the emulated device, and what is expected.
+/// A case of the program, settings of the emulated device, and the expected output.
 type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
-/// A case, settings of the device, and the objection, which ends the program with exit code 70. One that ends with `...`
-/// goes on.
+/// A case, settings of the device, and the reported mistake, which ends the program with exit code 70. If it ends with
+/// `...`, the message continues.
 #[rustfmt::skip]
 const OBJECTIONS: &[Case] = &[
     ("copy from freed memory", &[], "copy from the device: 0x... is memory that was freed"),
@@ -144,31 +144,31 @@ const OBJECTIONS: &[Case] = &[
     ("product: an algorithm for another product", &[], "product: the algorithm was chosen for another product"),
     ("product: a workspace that is too small", &[], "product: a workspace of 1024 bytes is too small for the algorithm"),
     ("product: a destroyed layout", &[], "a destroyed matrix layout is used"),
-    ("product: the handle of another device", TWO_DEVICES, "product: the cuBLASLt handle is of another device"),
+    ("product: the handle of another device", TWO_DEVICES, "product: the cuBLASLt handle belongs to another device"),
 ];
 
 const SPOILED: &str = "end of the capture: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED";
 
-/// A case, settings of the device, and what the program prints, which ends well.
+/// A case, settings of the device, and the output of the program, which succeeds.
 #[rustfmt::skip]
 const RESULTS: &[Case] = &[
     ("fresh memory is NaN", &[], "1"),
     ("kernel writes to a constant", &[], ""),
     ("kernel reads past an end that is not aligned", &[], "nothing was found"),
     ("sum with barriers", &[("RFT_EMU_CONST", "1")], "0 NaN, first 4.74389, hash bd5fc536225d89a5"),
-    ("reads what nobody wrote", &[], "64 NaN, first nan"),
+    ("reads unwritten memory", &[], "64 NaN, first nan"),
     ("copy read too early", &[], "64 NaN, first nan"),
     ("tensor cores multiply", &[], "right right"),
     ("more memory than there is", &[], "143771 MiB\nall and one byte: CUDA_ERROR_OUT_OF_MEMORY\nall: CUDA_SUCCESS\none byte more: CUDA_ERROR_OUT_OF_MEMORY\nafter it was freed: CUDA_SUCCESS"),
     ("more memory than there is", &[("RFT_EMU_MEMORY_MIB", "64")], "64 MiB\nall and one byte: CUDA_ERROR_OUT_OF_MEMORY\nall: CUDA_SUCCESS\none byte more: CUDA_ERROR_OUT_OF_MEMORY\nafter it was freed: CUDA_SUCCESS"),
     ("third allocation fails", &[("RFT_EMU_FAIL_ALLOCATION", "3")], "first: CUDA_SUCCESS\nsecond: CUDA_SUCCESS\nthird: CUDA_ERROR_OUT_OF_MEMORY\nfourth: CUDA_SUCCESS"),
     ("third allocation fails", &[("RFT_EMU_FAIL_ALLOCATION", "1")], "first: CUDA_ERROR_OUT_OF_MEMORY\nsecond: CUDA_SUCCESS\nthird: CUDA_SUCCESS\nfourth: CUDA_SUCCESS"),
-    ("attributes", &[], "Emulated H200, 9.0, 232448 bytes a block, 132 multiprocessors, pools 1, 143771 MiB\n100 KiB of shared memory: CUDA_SUCCESS\nallocation in a pool: CUDA_SUCCESS"),
-    ("attributes", &[("RFT_EMU_GPU", "a100")], "Emulated A100, 8.0, 166912 bytes a block, 108 multiprocessors, pools 1, 81920 MiB\n100 KiB of shared memory: CUDA_SUCCESS\nallocation in a pool: CUDA_SUCCESS"),
-    ("attributes", &[("RFT_EMU_GPU", "l40s")], "Emulated L40S, 8.9, 101376 bytes a block, 142 multiprocessors, pools 1, 46068 MiB\n100 KiB of shared memory: CUDA_ERROR_INVALID_VALUE\nallocation in a pool: CUDA_SUCCESS"),
-    ("attributes", &[("RFT_EMU_GPU", "b200")], "Emulated B200, 10.0, 232448 bytes a block, 148 multiprocessors, pools 1, 183359 MiB\n100 KiB of shared memory: CUDA_SUCCESS\nallocation in a pool: CUDA_SUCCESS"),
-    ("attributes", &[("RFT_EMU_GPU", "rtx5090"), ("RFT_EMU_POOLS", "0")], "Emulated RTX 5090, 12.0, 101376 bytes a block, 170 multiprocessors, pools 0, 32607 MiB\n100 KiB of shared memory: CUDA_ERROR_INVALID_VALUE\nallocation in a pool: CUDA_ERROR_NOT_SUPPORTED"),
-    ("as much shared memory as was asked for", &[], "launched"),
+    ("attributes", &[], "Emulated H200, 9.0, 232448 bytes per block, 132 multiprocessors, pools 1, 143771 MiB\n100 KiB of shared memory: CUDA_SUCCESS\nallocation in a pool: CUDA_SUCCESS"),
+    ("attributes", &[("RFT_EMU_GPU", "a100")], "Emulated A100, 8.0, 166912 bytes per block, 108 multiprocessors, pools 1, 81920 MiB\n100 KiB of shared memory: CUDA_SUCCESS\nallocation in a pool: CUDA_SUCCESS"),
+    ("attributes", &[("RFT_EMU_GPU", "l40s")], "Emulated L40S, 8.9, 101376 bytes per block, 142 multiprocessors, pools 1, 46068 MiB\n100 KiB of shared memory: CUDA_ERROR_INVALID_VALUE\nallocation in a pool: CUDA_SUCCESS"),
+    ("attributes", &[("RFT_EMU_GPU", "b200")], "Emulated B200, 10.0, 232448 bytes per block, 148 multiprocessors, pools 1, 183359 MiB\n100 KiB of shared memory: CUDA_SUCCESS\nallocation in a pool: CUDA_SUCCESS"),
+    ("attributes", &[("RFT_EMU_GPU", "rtx5090"), ("RFT_EMU_POOLS", "0")], "Emulated RTX 5090, 12.0, 101376 bytes per block, 170 multiprocessors, pools 0, 32607 MiB\n100 KiB of shared memory: CUDA_ERROR_INVALID_VALUE\nallocation in a pool: CUDA_ERROR_NOT_SUPPORTED"),
+    ("as much shared memory as requested", &[], "launched"),
     ("parameters of a kernel", &[], "8 at 0, 8 at 8, 8 at 16, 4 at 24, then: CUDA_ERROR_INVALID_VALUE"),
     ("unknown kernel", &[], "no_such_kernel: CUDA_ERROR_NOT_FOUND"),
     ("not an image", &[], "an image: CUDA_ERROR_INVALID_IMAGE"),
@@ -176,10 +176,10 @@ const RESULTS: &[Case] = &[
     ("allocation of host memory during a capture", &[], "allocation: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\nSPOILED"),
     ("wait during a capture", &[], "wait: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\nSPOILED"),
     ("wait for all during a capture", &[], "wait: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\nSPOILED"),
-    ("question during a capture", &[], "question: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\nSPOILED"),
+    ("query during a capture", &[], "query: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\nSPOILED"),
     ("copy of pageable memory during a capture", &[], "up: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\nSPOILED\ndown: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED\nSPOILED\nnow: CUDA_ERROR_STREAM_CAPTURE_IMPLICIT\nSPOILED"),
-    ("capture that goes well", &[], "captured: 0, launched: 64, again: 65"),
-    ("capture that goes well", DEFERRED, "captured: 0, launched: 64, again: 65"),
+    ("capture that succeeds", &[], "captured: 0, launched: 64, again: 65"),
+    ("capture that succeeds", DEFERRED, "captured: 0, launched: 64, again: 65"),
     ("time between events", &[], "before the wait: CUDA_SUCCESS\npositive 1, the parts make the whole 1\nwithout times: CUDA_ERROR_INVALID_HANDLE\nnot recorded: CUDA_ERROR_INVALID_HANDLE"),
     ("time between events", DEFERRED, "before the wait: CUDA_ERROR_NOT_READY\npositive 1, the parts make the whole 1\nwithout times: CUDA_ERROR_INVALID_HANDLE\nnot recorded: CUDA_ERROR_INVALID_HANDLE"),
     ("host memory is read before the wait", &[], "1, stream: CUDA_SUCCESS\n1, stream: CUDA_SUCCESS"),
@@ -187,21 +187,21 @@ const RESULTS: &[Case] = &[
     ("pinned memory is changed before the wait", &[], "pinned 0, pageable 0"),
     ("pinned memory is changed before the wait", DEFERRED, "pinned 1, pageable 0"),
     ("events order two streams", DEFERRED, "without an event: 0\nwith an event: 2080\nthe first stream: CUDA_SUCCESS"),
-    ("event is asked again and again", DEFERRED, "done at question 3"),
+    ("event is queried repeatedly", DEFERRED, "done at query 3"),
     ("product", &[], "right, right, right, 3 candidates, other bits, other bits, 1 without a workspace"),
     ("product: layouts that do not match", &[], "heuristic: 7"),
     ("product: an algorithm for another product", &[], "check: 15"),
     ("product: a type that is not known", &[], "heuristic: 15"),
 ];
 
-/// Kernels that lack a barrier, and those beside them that do not.
+/// Kernels without a necessary barrier, and correct ones.
 const MISSING_BARRIERS: [&str; 4] = [
     "sum without a barrier",
     "shared memory written again too early",
     "copy without a barrier",
     "blocks that depend on each other",
 ];
-const NO_BARRIER_MISSING: [&str; 3] = ["sum with barriers", "copy as it should be", "tensor cores multiply"];
+const NO_BARRIER_MISSING: [&str; 3] = ["sum with barriers", "copy with barriers", "tensor cores multiply"];
 
 #[test]
 fn every_mistake_is_reported() {
@@ -228,7 +228,7 @@ fn correct_programs_pass() {
     for (case, settings, expected) in RESULTS {
         let (said, code) = run(folder, case, settings);
         let expected = expected.replace("SPOILED", SPOILED);
-        // Two of the cases about products go on to an objection.
+        // Two of the cases about products end with a reported mistake.
         let (got, objection) = said.split_once("\nemulated device: ").unwrap_or((&said, ""));
         if got != expected || code != Some(if objection.is_empty() { 0 } else { 70 }) {
             wrong.push(format!("{case}: expected {expected:?}, found {said:?}, exit code {code:?}"));
@@ -237,7 +237,7 @@ fn correct_programs_pass() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A kernel that lacks a barrier gives other bits when its threads or blocks take their turns in another order.
+/// A kernel without a necessary barrier gives different bits when its threads or blocks run in another order.
 #[test]
 fn a_missing_barrier_changes_results_with_the_order_of_threads() {
     let Some(folder) = program() else { return };
@@ -251,7 +251,7 @@ fn a_missing_barrier_changes_results_with_the_order_of_threads() {
     for case in NO_BARRIER_MISSING {
         assert_eq!(results(case).len(), 1, "{case}");
     }
-    // Threads and blocks on one core give the bits that they give on all.
+    // Threads and blocks on one core give the same bits as on all cores.
     for case in NO_BARRIER_MISSING {
         assert_eq!(
             run(folder, case, &[("RFT_EMU_THREADS", "1")]),
@@ -306,7 +306,7 @@ fn the_report_counts_what_was_done() {
     assert_eq!(report, expected);
 }
 
-/// No case of the program is left out here.
+/// The lists above contain every case of the program.
 #[test]
 fn every_case_is_run() {
     let Some(folder) = program() else { return };

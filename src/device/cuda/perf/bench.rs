@@ -1,4 +1,4 @@
-//! The measured device and model, and the form of a measurement.
+//! The setup of a measurement, and its result.
 
 use crate::device::cuda::{Gpu, Shared};
 use crate::model::config::ModelConfig;
@@ -7,12 +7,12 @@ use anyhow::Result;
 use cudarc::driver::sys::CUevent_flags;
 use serde::Serialize;
 
-/// What a device can do at best.
+/// The maximum speed of a device.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Floors {
-    /// Bytes read and written in a second by a large copy.
+    /// Bytes read and written per second by a large copy.
     pub bytes_per_second: f64,
-    /// Operations in a second of a large bf16 product with f32 sums.
+    /// Operations per second of a large bf16 product with f32 sums.
     pub flops_per_second: f64,
 }
 
@@ -21,21 +21,21 @@ pub struct Floors {
 pub struct PerfLine {
     pub name: String,
     pub milliseconds: f64,
-    /// Bytes that have to be moved, and operations that have to be done, whoever does them.
+    /// Minimum number of bytes moved and of operations, for any implementation.
     pub bytes: f64,
     pub flops: f64,
-    /// Milliseconds below which nothing of this kind can be done on the device, and its share of the time.
+    /// The minimum time on the device in milliseconds, and its share of the measured time.
     pub floor: f64,
     pub share_of_floor: f64,
-    /// Where tokens go through: how many in a second.
+    /// Tokens per second, if tokens are processed.
     pub tokens_per_second: Option<f64>,
-    /// Wall time less the device's, in milliseconds, where it was measured.
+    /// Wall time minus the device's time, in milliseconds, if it was measured.
     pub host_gap: Option<f64>,
     pub note: String,
 }
 
-/// Weights that every token is multiplied with: all but an embedding that is not the head too. Norms and biases, which are
-/// few, are counted along.
+/// Weights that every token is multiplied with: all except an embedding that is not also the head. Norms and biases,
+/// which are few, are included.
 pub fn multiplied(config: &ModelConfig) -> usize {
     let embedding = config.vocab_size * config.hidden_size;
     config.parameters() - if config.tie_word_embeddings { 0 } else { embedding }
@@ -49,7 +49,7 @@ impl Floors {
     }
 }
 
-/// The device, the model on it, and what was found so far.
+/// The device, the model on it, and the results so far.
 pub struct PerfBench<'a> {
     pub shared: Shared,
     pub adapter: Adapter,
@@ -66,7 +66,7 @@ impl PerfBench<'_> {
     }
 }
 
-/// Milliseconds of the device for one call of `work`: the mean of `times` after one that does not count.
+/// Device time of one call of `work` in milliseconds: the mean of `times` calls after a warm-up call.
 pub fn time(gpu: &Gpu, times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
     let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);

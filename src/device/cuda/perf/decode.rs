@@ -1,4 +1,4 @@
-//! Decoding at about a thousand tokens of context: the device's time of a step, and what the host adds to it.
+//! Decoding at about a thousand tokens of context: the device time of a step, and the time that the host adds to it.
 
 use super::{PerfBench, multiplied, time};
 use crate::device::cuda::Shared;
@@ -17,7 +17,7 @@ const PROMPT: usize = 64;
 /// Tokens of each completion before the first step. The steps are around a context of 1,024.
 const BEFORE: usize = 928;
 const CAPACITY: usize = 1_536;
-/// How often the host reads what was drawn while it is timed.
+/// How often the host reads the sampled tokens in a measurement.
 const REPORTS: usize = 8;
 
 pub fn measure(bench: &mut PerfBench, rows: usize) -> Result<()> {
@@ -63,7 +63,7 @@ pub fn measure(bench: &mut PerfBench, rows: usize) -> Result<()> {
     }
     let device_ms = time(gpu, 32, || step.run(gpu, &slabs, decoder, &sampling, batch))?;
 
-    // The same as the engine does it: steps, a report, and the rows set again.
+    // As in the engine: steps, a report, and the rows set again.
     slabs.set(gpu, &starts)?;
     gpu.synchronize()?;
     let started = Instant::now();

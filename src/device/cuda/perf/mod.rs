@@ -1,5 +1,5 @@
-//! How fast the GPU's side is, against the floors of the very device: its copy bandwidth and its product of large matrices,
-//! measured first. Weights are random and of the true shape; nothing here depends on what they say.
+//! The speed of the GPU, compared with the floors of the same device: its copy bandwidth and its product of large
+//! matrices, measured first. Weights are random and have the real shapes; the timings do not depend on their values.
 
 mod bench;
 mod decode;
@@ -39,15 +39,15 @@ pub struct PerfReport {
     pub device: String,
     pub floors: Floors,
     pub lines: Vec<PerfLine>,
-    /// Most bytes in use at a time: weights, and the arena of rollouts and training.
+    /// Maximum bytes in use at a time: weights, and the arena of rollouts and training.
     pub weights: usize,
     pub peak: usize,
-    /// What the plan has for the arena, where a whole step was measured.
+    /// The plan's estimate for the arena, if a whole step was measured.
     pub planned: Option<u64>,
 }
 
-/// Measures on GPU number `ordinal`, with LoRA at rank `rank` on all linear layers. `rows` are batches of decoding, or rows of
-/// the operations. Tells of each measurement as it is made.
+/// Measures on GPU number `ordinal`, with LoRA of rank `rank` on all linear layers. `rows` are batch sizes of decoding,
+/// or rows of the operations. Reports each measurement when it is done.
 pub fn run(
     ordinal: usize,
     config: ModelConfig,
@@ -87,7 +87,7 @@ fn floors(gpu: &Gpu) -> Result<Floors> {
     let copy = time(gpu, 10, || to.copy_from(gpu, from))?;
     arena.clear();
     let [a, b, c] = [arena.take::<bf16>(SIDE * SIDE)?, arena.take(SIDE * SIDE)?, arena.take(SIDE * SIDE)?];
-    // Random values: zeros would draw less power and clock higher.
+    // Random values: with zeros the GPU would use less power and clock higher.
     for (index, matrix) in [a, b].into_iter().enumerate() {
         let stream = Stream::new(1, Purpose::Test, &[index as u64]);
         kernels::fill_normal(gpu, StridedRows::plain(matrix, SIDE), SIDE, SIDE, &stream, 0.0, 1.0)?;

@@ -1,4 +1,4 @@
-//! Every operation by itself, at the widths of the model.
+//! Each operation separately, at the widths of the model.
 
 use super::{PerfBench, PerfLine, time};
 use crate::device::cuda::blas::Matrix;
@@ -14,17 +14,17 @@ use crate::rollout::Sampling;
 use anyhow::{Context, Result};
 use half::bf16;
 
-/// Calls of an operation that are averaged.
+/// Number of calls of an operation that are averaged.
 const TIMES: usize = 10;
 /// Length of the sequences of attention.
 const LENGTH: usize = 1_024;
 
-/// Rows of normal values, with nothing between them.
+/// Rows of normal values, without gaps.
 fn random_rows(gpu: &Gpu, arena: &mut Arena, rows: usize, width: usize) -> Result<StridedRows> {
     lora_rows(gpu, arena, rows, width, 0)
 }
 
-/// Rows of normal values, with an adapter's columns behind each.
+/// Rows of normal values, each followed by an adapter's columns.
 fn lora_rows(gpu: &Gpu, arena: &mut Arena, rows: usize, width: usize, columns: usize) -> Result<StridedRows> {
     let to = StridedRows::take(arena, rows, width, columns)?;
     let stream = Stream::new(1, Purpose::Test, &[(rows * width) as u64]);
@@ -111,7 +111,7 @@ fn on_rows(bench: &PerfBench, rows: usize) -> Result<Vec<PerfLine>> {
         kernels::qkv_rope(gpu, d_qkv.buffer, bias, rope, at.positions, nowhere, none, none, count, heads)
     })?;
     line("bias and positions", ms, 4 * qkv.len(), 0.0);
-    // A query sees half of its sequence on average; the backward does 2.5 times the forward's products at least.
+    // A query sees half of its sequence on average; the backward does at least 2.5 times the forward's products.
     let flops = 4.0 * (count * heads.out_width()) as f64 * LENGTH as f64 / 2.0;
     let ms = time(gpu, TIMES, || kernels::branch_attention(gpu, qkv, out, lse, &at, heads))?;
     line("attention, length 1024", ms, 2 * (qkv.len() + d_out.len()), flops);
@@ -141,7 +141,7 @@ fn lora(bench: &PerfBench, rows: usize) -> Result<Vec<PerfLine>> {
         let x = lora_rows(gpu, &mut arena, rows, inputs, layer.lora)?;
         let y = lora_rows(gpu, &mut arena, rows, outputs, layer.lora)?;
         let (activations, weights) = (2 * rows * (inputs + outputs), 2 * layer.storage.len());
-        // What has to be done, whoever does it: the products of the frozen layer, and those of the adapter.
+        // The minimum work: the products of the frozen layer, and those of the adapter.
         let (frozen, adapted) = (
             2.0 * (rows * inputs) as f64 * outputs as f64,
             2.0 * rows as f64 * (group.a.len() + group.parts.iter().map(|part| part.b.len()).sum::<usize>()) as f64,
@@ -202,7 +202,7 @@ fn on_logits(bench: &PerfBench) -> Result<Vec<PerfLine>> {
         line(name, ms, 4 * sampled * vocab, 0.0);
     }
 
-    // The logits are overwritten by their gradient, so these come last.
+    // The logits are overwritten by their gradient, so these measurements come last.
     let derivatives = arena.take(rows)?;
     derivatives.zero(gpu)?;
     let ms = time(gpu, TIMES, || kernels::head_backward(gpu, at, targets, stats, derivatives, derivatives, 1.0))?;

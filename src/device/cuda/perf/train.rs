@@ -18,19 +18,19 @@ use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, Sampling, Unwat
 use anyhow::{Context, Result, ensure};
 use std::time::Instant;
 
-/// Lengths of the completions of the replayed step: 320 of mean 269, at most 1,024.
+/// Lengths of the completions of the replayed step: 320 with mean 269, at most 1,024.
 const LENGTHS: &str = include_str!("../../../../benches/step_lengths.txt");
 const PROMPTS: usize = 64;
 const GENERATIONS: usize = 5;
 const STEPS: u64 = 3;
-/// Longest completion.
+/// Maximum completion length.
 const LONGEST: usize = 1_024;
-/// Tokens of a prompt, with which the step has 118.8 thousand tokens in all.
+/// Tokens per prompt, with which the step has 118.8 thousand tokens in total.
 const PROMPT: usize = 102;
 const HYPER: Hyper = Hyper { lr: 1e-5, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
 
-/// Operations of a forward and a backward pass for a token of a sequence of `length`, with LoRA at rank `rank` and without
-/// gradients of frozen weights: 4 a weight and 12 of LoRA, and 4 + 10 a visible key for attention.
+/// Operations of a forward and a backward pass per token of a sequence of `length`, with LoRA of rank `rank` and
+/// without gradients of frozen weights: 4 per weight and 12 for LoRA, and 4 + 10 per visible key for attention.
 fn flops_per_token(config: &ModelConfig, length: usize, lora: usize) -> f64 {
     let wide = (config.num_hidden_layers * config.num_attention_heads * config.head_dim) as f64;
     4.0 * multiplied(config) as f64 + 6.0 * lora as f64 + 14.0 * wide * length as f64 / 2.0
@@ -74,7 +74,7 @@ pub fn sequences(bench: &mut PerfBench, rows: usize) -> Result<()> {
         }
         bench.shared.gpu.synchronize()?;
         let milliseconds = started.elapsed().as_secs_f64() * 1e3 / f64::from(times);
-        let kept = if keep == Keep::Everything { "nothing computed twice" } else { "blocks computed twice" };
+        let kept = if keep == Keep::Everything { "nothing recomputed" } else { "blocks recomputed" };
         let count = pack.tokens.len();
         let flops = flops_per_token(&config, length, adapter.params.len()) * count as f64;
         let mut line = bench.floors.line(&format!("train, length {length}, {count} rows"), milliseconds, 0.0, flops);
@@ -99,11 +99,11 @@ pub fn sequences(bench: &mut PerfBench, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// Steps of GRPO: 320 completions of forced lengths, a reward hashed from their tokens, and an update from all of them. The
-/// functions are those of the training loop. The last step is the one that is told.
+/// Steps of GRPO: 320 completions of forced lengths, a reward hashed from their tokens, and an update from all of them.
+/// The functions are those of the training loop. The last step is reported.
 ///
 /// # Errors
-/// When a step leaves the adapter where it was.
+/// If a step does not change the adapter.
 pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
     let lengths: Vec<usize> = LENGTHS.lines().filter_map(|line| line.trim().parse().ok()).collect();
     let config = bench.shared.decoder.config.clone();
@@ -114,7 +114,7 @@ pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
         let path: Vec<u64> = tokens.iter().map(|&token| u64::from(token)).collect();
         Stream::new(3, Purpose::Test, &path)
     };
-    // Random weights never stop: a completion gets its length from its first three tokens.
+    // Random weights never produce an end token: a completion's length depends on its first three tokens.
     let length = |tokens: &[u32]| lengths[hash(&tokens[..3]).below(0, lengths.len() as u64) as usize].max(3);
     let sampling = Sampling::plain(1.0);
     let mut adapter = bench.adapter.clone();
@@ -149,7 +149,7 @@ pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
             stop_tokens: &[],
         };
         let started = Instant::now();
-        let made = engine.generate(Some(&adapter), &request, &mut Unwatched)?.context("cancelled by nobody")?;
+        let made = engine.generate(Some(&adapter), &request, &mut Unwatched)?.context("the rollout was canceled")?;
         let rollout = started.elapsed().as_secs_f64();
         let completions: usize = made.iter().flatten().map(|completion| completion.tokens.len()).sum();
 
@@ -163,7 +163,7 @@ pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
             .map(|(prompt, (completions, advantages))| TrainGroup::whole(&prompt.ids, completions, advantages))
             .collect();
         let counts: Vec<usize> = made.iter().flatten().map(|completion| completion.tokens.len()).collect();
-        let normaliser = objective.normaliser(&counts, &vec![false; counts.len()]);
+        let normalizer = objective.normalizer(&counts, &vec![false; counts.len()]);
         let plan = PassPlan {
             temperature: 1.0,
             max_tokens: run.train.max_tokens_per_micro_batch,
@@ -171,15 +171,15 @@ pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
             off_policy: false,
         };
         learner.begin(&adapter)?;
-        let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normaliser, &plan)?;
+        let result = gradient_pass(&mut learner, &adapter, &groups, &objective, &normalizer, &plan)?;
         let norm = learner.gradient_norm(&adapter)?;
         let training = started.elapsed().as_secs_f64();
         let before = adapter.params.clone();
         let started = Instant::now();
         learner.step(&mut adapter, &mut adamw, &HYPER, 1.0)?;
         let update = started.elapsed().as_secs_f64();
-        ensure!(norm.is_finite() && norm > 0.0, "the gradient of step {number} has the norm {norm}");
-        ensure!(adapter.params != before, "step {number} has not moved the adapter");
+        ensure!(norm.is_finite() && norm > 0.0, "the gradient norm of step {number} is {norm}");
+        ensure!(adapter.params != before, "step {number} did not change the adapter");
         let total = completions + PROMPTS * GENERATIONS * PROMPT;
         let seconds = |name: &str, seconds: f64, tokens: usize| PerfLine {
             name: name.to_owned(),
@@ -192,7 +192,7 @@ pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
         let mut trained = seconds("step: gradient", training, result.rows);
         let gap = result.sampling_gap.0;
         trained.note = format!(
-            "{} rows in {} micro-batches, {} cut; gradient {norm:.2e}; |Δ log-probability| {:.1e}",
+            "{} rows in {} micro-batches, {} halved; gradient {norm:.2e}; |Δ log-probability| {:.1e}",
             result.rows,
             result.micro_batches,
             result.out_of_memory,
@@ -200,12 +200,12 @@ pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
         );
         let mut updated = seconds("step: update", update, 0);
         updated.tokens_per_second = None;
-        updated.note = format!("the adapter has moved in each of {number} steps");
+        updated.note = format!("the adapter changed in each of {number} steps");
         let mut whole = seconds("step", rollout + training + update, total);
-        whole.note = format!("{total} tokens with the prompts, repeated for each completion");
+        whole.note = format!("{total} tokens, with a prompt per completion");
         lines = vec![generated, trained, updated, whole];
         if number == STEPS {
-            // Two runs that print the same have drawn the same tokens and come to the same adapter.
+            // Two runs that print the same digest have the same sampled tokens and the same adapter.
             let drawn = made.iter().flatten().flat_map(|completion| &completion.tokens).copied();
             let bits: Vec<u32> = drawn.chain(adapter.params.iter().map(|value| value.to_bits())).collect();
             lines[3].note += &format!("; tokens and adapter {:.16}", sha256_ids(&bits));

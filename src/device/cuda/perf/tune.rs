@@ -1,7 +1,7 @@
-//! Which of cuBLASLt's algorithms is the fastest for the products of a model.
+//! Finds the fastest of cuBLASLt's algorithms for the products of a model.
 //!
-//! What is multiplied is not written down here: steps of decoding and passes of training are run, and the products that they
-//! asked for are measured.
+//! The products are not listed here: decoding steps and training passes are run, and the products that they use are
+//! measured.
 
 use crate::config::LoraSection;
 use crate::device::Extent;
@@ -24,16 +24,16 @@ use half::bf16;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// Most completions that are decoded together, and most rows of a micro-batch, where nothing else is asked for.
+/// Default maximum of completions that are decoded together, and default maximum of rows of a micro-batch.
 const BATCH: usize = 256;
 const ROWS: usize = 16_384;
-/// Completions of a prompt.
+/// Completions per prompt.
 const GROUP: usize = 8;
-/// Bytes that are written before each measurement: more than any cache holds, as the weights of other layers would.
+/// Bytes written before each measurement: more than any cache can hold, as the weights of other layers would be.
 const CACHE: usize = 256 << 20;
 
-/// Measures on GPU number `ordinal` with LoRA at rank `rank` on all linear layers, for batches and micro-batches of `rows`
-/// rows, or of all sizes. Tells of each product, and returns the file that later runs take the choices from.
+/// Measures on GPU number `ordinal` with LoRA of rank `rank` on all linear layers, for batches and micro-batches of
+/// `rows` rows, or of all sizes. Reports each product, and returns the file from which later runs read the choices.
 pub fn run(
     ordinal: usize,
     config: ModelConfig,
@@ -42,7 +42,7 @@ pub fn run(
     tell: &mut dyn FnMut(&Tuned),
 ) -> Result<PathBuf> {
     let gpu = Rc::new(Gpu::open(ordinal)?);
-    // Nothing chosen before counts.
+    // Earlier choices are ignored.
     let fresh = || AlgorithmChoices::new(gpu.blas.setup());
     gpu.blas.set_choices(fresh());
     let adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 1)?;
@@ -58,7 +58,7 @@ pub fn run(
     }
     for rows in passes {
         match pass(&shared, &adapter, rows) {
-            // Nor will a run have micro-batches of this size.
+            // A run will not have micro-batches of this size either.
             Err(error) if error.is::<OutOfMemory>() => break,
             done => done?,
         }
@@ -82,7 +82,7 @@ pub fn run(
     gpu.blas.save_as_tuned()
 }
 
-/// The sizes from `from` to `to` that algorithms are chosen for: 2ⁱ and 3 · 2ⁱ.
+/// The sizes from `from` to `to` for which algorithms are chosen: 2ⁱ and 3 · 2ⁱ.
 fn sizes(from: usize, to: usize) -> Vec<usize> {
     let powers = (0..to.ilog2() + 1).flat_map(|i| [1 << i, 3 << i >> 1]);
     let mut sizes: Vec<usize> = powers.filter(|size| (from..=to).contains(size)).collect();
@@ -91,7 +91,7 @@ fn sizes(from: usize, to: usize) -> Vec<usize> {
     sizes
 }
 
-/// Some steps of decoding `rows` completions together, and the prefill before.
+/// Some steps of decoding `rows` completions together, after their prefill.
 fn decode(shared: &Shared, adapter: &Adapter, rows: usize) -> Result<()> {
     let prompts: Vec<Prompt> =
         (0..rows.div_ceil(GROUP) as u64).map(|key| Prompt { ids: vec![1; GROUP.min(rows)], key }).collect();
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_those_that_algorithms_are_chosen_for() {
+    fn sizes_are_those_for_which_algorithms_are_chosen() {
         assert_eq!(sizes(1, 16), [1, 2, 3, 4, 6, 8, 12, 16]);
         assert_eq!(sizes(64, 256), [64, 96, 128, 192, 256]);
     }

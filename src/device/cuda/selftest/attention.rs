@@ -10,11 +10,11 @@ use crate::ops::attention::{self as cpu, Heads, KvSpan};
 use crate::ops::attention_tiles::{DECODE_SPAN, Tiles};
 use anyhow::Result;
 
-/// Prompts and the rows of each of their completions.
+/// Prompts and the number of rows of each of their completions.
 type CaseLengths = &'static [(usize, &'static [usize])];
 
-/// Heads (query, KV, width) with a pack: all widths, 1 to 8 heads to a group; prompts of odd lengths, of one token and over
-/// several tiles; completions of no row, of one, of a tile's and of odd lengths.
+/// Heads (query, KV, width) with a pack: all widths, 1 to 8 heads per group; prompts of odd lengths, of one token and
+/// over several tiles; completions of no row, of one row, of a tile and of odd lengths.
 const PACKED: [((usize, usize, usize), CaseLengths); 9] = [
     ((4, 2, 32), &[(5, &[3, 0, 1]), (1, &[64, 7])]),
     ((8, 1, 32), &[(150, &[132, 64, 1]), (5, &[1, 2, 3, 4, 5])]),
@@ -43,7 +43,7 @@ pub fn packed() -> Vec<SelftestCase> {
     cases.push(SelftestCase::new("in partial sums", |lab| {
         let (heads, pack) = (Heads { query: 6, kv: 2, dim: 64 }, pack(&[(70, &[5, 30, 1])]));
         let tiles = Tiles::with_tasks(&pack.parts, 3, 90);
-        lab.holds("there are several", tiles.sums.len() >= 2 && tiles.slots >= 6);
+        lab.holds("there are several partial sums", tiles.sums.len() >= 2 && tiles.slots >= 6);
         one_pack(lab, heads, &pack, tiles)
     }));
     cases
@@ -52,7 +52,7 @@ pub fn packed() -> Vec<SelftestCase> {
 fn pack(lengths: CaseLengths) -> Pack {
     let mut pack = Pack::default();
     for (prompt, completions) in lengths {
-        // A completion's last token is nobody's input.
+        // A completion's last token is not an input.
         let completions: Vec<Vec<u32>> = completions.iter().map(|rows| vec![1; rows + 1]).collect();
         pack.push(&vec![1; *prompt], &completions.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
@@ -85,7 +85,7 @@ fn one_pack(lab: &mut Lab, heads: Heads, pack: &Pack, tiles: Tiles) -> Result<()
         ops::branch_attention_backward(&lab.gpu, &mut lab.arena, qkv_at, out, lse, d_out_at, d_qkv, &device, heads)?;
         runs.push(lab.read_rows(d_qkv, qkv_width)?);
     }
-    // One by one, or an error in the small ones would drown in the others.
+    // Separately, because an error in the small ones would be hidden by the others.
     let columns = |values: &[f32], from: usize, len: usize| -> Vec<f32> {
         values.chunks(heads.qkv_width()).flat_map(|row| &row[from..from + len]).copied().collect()
     };
@@ -94,16 +94,16 @@ fn one_pack(lab: &mut Lab, heads: Heads, pack: &Pack, tiles: Tiles) -> Result<()
         let twin = Twin { exact: columns(&want, from, len), rounded: columns(&rounded, from, len) }.when_stored();
         lab.near(&format!("gradient of {part}"), &columns(&runs[0], from, len), &twin);
     }
-    lab.same("the same bits twice", &runs[1], &runs[0]);
+    lab.same("equal bits when repeated", &runs[1], &runs[0]);
     Ok(())
 }
 
-/// Heads (query, KV, width), lengths of prompts, and rows: which prompt, and how many tokens of their own they have, the new
-/// one among them.
+/// Heads (query, KV, width), lengths of prompts, and rows: the number of the prompt, and how many tokens of its own a
+/// row has, including the new one.
 type Decoded = ((usize, usize, usize), &'static [usize], &'static [(usize, usize)]);
 
-/// 1 to 8 heads to a group; prompts of no token, of one, and of more than a span; a first token; ends of prompts and rows
-/// on, before and behind the edges of spans and steps.
+/// 1 to 8 heads per group; prompts of no token, of one, and longer than a span; a first token; ends of prompts and rows
+/// at, before and after the edges of spans and steps.
 const DECODED: [Decoded; 7] = [
     ((4, 2, 32), &[5, 33], &[(0, 1), (0, 12), (1, 20)]),
     ((2, 2, 64), &[1, 250], &[(1, 1), (1, 6), (1, 7), (0, 16)]),
@@ -128,15 +128,15 @@ pub fn decode() -> Vec<SelftestCase> {
             })
         })
         .collect();
-    // A row gives the same bits whatever rows are beside it, however many spans the launch has room for.
-    cases.push(SelftestCase::new("a row and its neighbours", |lab| {
+    // A row's bits do not depend on the other rows or on the number of spans in the launch.
+    cases.push(SelftestCase::new("a row and its neighbors", |lab| {
         let heads = Heads { query: 6, kv: 2, dim: 64 };
         let rows = &[(0, 3), (1, 200), (0, 40)];
         let batch = AttentionBatch::new(lab, heads, &[200, DECODE_SPAN + 30], rows);
         let together = batch.on_device(lab, 0..rows.len(), 5)?;
         for (row, of_row) in together.chunks(heads.out_width()).enumerate() {
             let alone = batch.on_device(lab, row..row + 1, 2)?;
-            lab.same(&format!("row {row} alone"), &alone, of_row);
+            lab.same(&format!("row {row} by itself"), &alone, of_row);
         }
         Ok(())
     }));
@@ -151,7 +151,7 @@ struct AttentionBatch {
     own: Vec<Vec<f32>>,
 }
 
-/// Tokens that a slot has room for.
+/// Capacity of a slot in tokens.
 const PROMPT_CAPACITY: usize = 400;
 const OWN_CAPACITY: usize = 300;
 
@@ -169,10 +169,11 @@ impl AttentionBatch {
         self.own[rows].iter().flat_map(|own| &own[own.len() - width..]).copied().collect()
     }
 
-    /// Outputs of some of the rows, in a launch with room for so many spans. The new token's key and value are in the cache.
+    /// Outputs of some of the rows, in a launch with this number of spans. The new token's key and value are in the
+    /// cache.
     fn on_device(&self, lab: &mut Lab, range: std::ops::Range<usize>, spans: usize) -> Result<Vec<f32>> {
         let (heads, rows) = (self.heads, &self.rows[range.clone()]);
-        // Slots in reverse: they are no row's number.
+        // Slots in reverse order, so that they differ from the row numbers.
         let (last_prompt, last_row) = (self.prompts.len() - 1, self.own.len() - 1);
         let prompt = cache(lab, heads, PROMPT_CAPACITY, &self.prompts)?;
         let own = cache(lab, heads, OWN_CAPACITY, &self.own)?;
@@ -209,7 +210,7 @@ impl AttentionBatch {
     }
 }
 
-/// A cache of one block: the last slot has the keys and values of the first of `tokens`; NaN where no token has written.
+/// A cache of one block: the last slot has the keys and values of the first of `tokens`; unwritten cells are NaN.
 fn cache(lab: &mut Lab, heads: Heads, capacity: usize, tokens: &[Vec<f32>]) -> Result<Cache> {
     let Heads { query, kv, dim } = heads;
     let [keys, values] = [query, query + kv].map(|first| {

@@ -4,7 +4,7 @@ use super::lab::Lab;
 use crate::ops::attention::Heads;
 use anyhow::Result;
 
-/// Something that is computed on both sides.
+/// Something that is computed on the GPU and on the CPU.
 pub struct SelftestCase {
     pub name: String,
     pub check: Box<dyn Fn(&mut Lab) -> Result<()>>,

@@ -1,4 +1,4 @@
-//! The operations on rows and values one by one: norms, positions, SwiGLU, rows by index, AdamW, random weights.
+//! The operations on rows and single values: norms, positions, SwiGLU, rows by index, AdamW, random weights.
 
 use super::case::{SelftestCase, name};
 use super::lab::{F32, Lab, Twin, distance, rounded};
@@ -17,10 +17,10 @@ use crate::ops::{qk_norm as cpu_qk_norm, rms_norm as cpu_norm, swiglu as cpu_swi
 use anyhow::Result;
 use std::slice::from_ref;
 
-/// Of the norms.
+/// Epsilon of the norms.
 const EPS: f32 = 1e-6;
 
-/// Random weights: those of `RandomWeights`, bit for bit but for the last of f64.
+/// Random weights: equal to those of `RandomWeights`, except for the last bits of f64.
 pub fn init() -> Vec<SelftestCase> {
     let normal = SelftestCase::new("normal values", |lab| {
         let stream = lab.stream();
@@ -28,13 +28,13 @@ pub fn init() -> Vec<SelftestCase> {
         let to = lab.poisoned(want.len())?;
         ops::fill_normal(&lab.gpu, StridedRows::plain(to, want.len()), 1, want.len(), &stream, 0.0, 0.02)?;
         let got = lab.read(to)?;
-        lab.value("against the CPU's", distance(&got, &want), 1e-6);
-        // The same in rows that lie apart, as a weight with an adapter beside it.
+        lab.value("difference from the CPU", distance(&got, &want), 1e-6);
+        // The same in rows with a stride, like a weight with an adapter next to it.
         let (rows, width) = (700, 100);
         let to = lab.rows(&vec![f32::NAN; rows * width], width, 8)?;
         ops::fill_normal(&lab.gpu, to, rows, width, &stream, 0.0, 0.02)?;
         let got = lab.read_rows(to, width)?;
-        lab.value("in rows that lie apart", distance(&got, &want[..rows * width]), 1e-6);
+        lab.value("in rows with a stride", distance(&got, &want[..rows * width]), 1e-6);
         Ok(())
     });
     let constant = SelftestCase::new("ones", |lab| {
@@ -49,7 +49,7 @@ pub fn init() -> Vec<SelftestCase> {
 }
 
 pub fn rms_norm() -> Vec<SelftestCase> {
-    // The embedded model, Qwen2.5 0.5B, 1.5B and 7B, the widest, and widths that leave lanes idle.
+    // The embedded model, Qwen2.5 0.5B, 1.5B and 7B, the maximum width, and widths that leave lanes idle.
     [(5, 128), (3, 896), (2, 1_536), (37, 3_584), (2, 8_192), (3, 8), (65, 264)]
         .map(|(rows, width)| SelftestCase::new(format!("({rows}, {width})"), move |lab| one_rms_norm(lab, rows, width)))
         .into()
@@ -66,7 +66,7 @@ fn one_rms_norm(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     lab.near("forward", &forward, &Twin::stored(&want));
     lab.close("1/rms", scales, &want_scales)?;
 
-    // Decoding keeps no 1/rms.
+    // Decoding does not keep 1/rms.
     let y = lab.poisoned(rows * width)?;
     ops::rms_norm(&lab.gpu, x_at, weight_at, StridedRows::plain(y, width), Buffer::NULL, rows, width, EPS)?;
     let got = lab.read(y)?;
@@ -79,12 +79,12 @@ fn one_rms_norm(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     cpu_norm::backward(&dy, &x, &want_scales, &weight, &mut want);
     let (got, again) = (lab.read_rows(dx, width)?, lab.read(dy_at)?);
     lab.near("backward, added", &got, &Twin::stored(&want));
-    lab.same("y in the place of its gradient", &again, &forward);
+    lab.same("y replaces its gradient", &again, &forward);
     Ok(())
 }
 
 pub fn qk_norm() -> Vec<SelftestCase> {
-    // Qwen3's heads and smaller ones; threads that fill no block, and no warp.
+    // Qwen3's heads and smaller ones; numbers of threads that do not fill a block or a warp.
     [(4, 1, 32, 9), (4, 2, 32, 53), (3, 3, 32, 1), (7, 1, 64, 19), (16, 8, 128, 3), (32, 8, 128, 5)]
         .map(|(query, kv, dim, rows)| {
             let heads = Heads { query, kv, dim };
@@ -108,13 +108,13 @@ fn one_qk_norm(lab: &mut Lab, heads: Heads, rows: usize) -> Result<()> {
     let columns = |values: &[f32], from: usize, to: usize| -> Vec<f32> {
         values.chunks(width).flat_map(|row| &row[from..to]).copied().collect()
     };
-    lab.same("what was before", &kept, &columns(&qkv, 0, (query + kv) * dim));
+    lab.same("the previous values", &kept, &columns(&qkv, 0, (query + kv) * dim));
     let v = (query + kv) * dim;
-    lab.same("the values stay", &columns(&got, v, width), &columns(&qkv, v, width));
+    lab.same("v is unchanged", &columns(&got, v, width), &columns(&qkv, v, width));
     let alone = lab.bf16(&qkv)?;
     ops::qk_norm(&lab.gpu, alone, weights_at, Buffer::NULL, rows, heads, EPS)?;
     let alone = lab.read(alone)?;
-    lab.same("as in decoding, which keeps nothing", &alone, &got);
+    lab.same("without previous values, as in decoding", &alone, &got);
 
     let mut d = lab.normals(rows * width, 1.0);
     let d_at = lab.rows(&d, width, 8)?;
@@ -143,7 +143,7 @@ fn one_rope(lab: &mut Lab, heads: Heads) -> Result<()> {
     let (qkv, bias) = (lab.normals(rows * width, 1.0), lab.normals(width, 0.5));
     let mut positions = lab.below(rows, positions_len);
     positions[0] = positions_len as u32 - 1;
-    // Every row has a cell of its own; the last has no slot.
+    // Every row has a separate cell; the last has no slot.
     let slots: Vec<i32> = (0..rows as i32).map(|row| if row == rows as i32 - 1 { -1 } else { row % 3 }).collect();
     let cells: Vec<u32> = (0..rows as u32).map(|row| row / 3).collect();
     let at = lab.bf16(&qkv)?;
@@ -169,12 +169,12 @@ fn one_rope(lab: &mut Lab, heads: Heads) -> Result<()> {
             same &= values[to..to + dim] == got[from + kv * dim..from + (kv + 1) * dim];
         }
     }
-    lab.holds("the cache has the keys and values", same);
+    lab.holds("the cache contains the keys and values", same);
     let written = |cells: &[f32]| cells.iter().filter(|value| !value.is_nan()).count();
     let expected = (rows - 1) * kv * dim;
-    lab.holds("and nothing else", written(&keys) == expected && written(&values) == expected);
+    lab.holds("no other cell is written", written(&keys) == expected && written(&values) == expected);
 
-    // In training there is no cache, and other families have no bias.
+    // In training there is no cache, and other model families have no bias.
     let (at, nowhere) = (lab.bf16(&qkv)?, Cache { keys: Buffer::NULL, values: Buffer::NULL, capacity: 0 });
     ops::qkv_rope(&lab.gpu, at, Buffer::NULL, rope, positions_at, nowhere, Buffer::NULL, Buffer::NULL, rows, heads)?;
     lab.stored("without bias and cache", at, &turned(&[0.0]))?;
@@ -207,7 +207,7 @@ fn one_swiglu(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     cpu_swiglu::backward(&dy, &mut gate_up, width);
     let (got, again) = (lab.read_rows(at, 2 * width)?, lab.read(dy_at)?);
     lab.near("backward", &got, &Twin::stored(&gate_up));
-    lab.same("y in the place of its gradient", &again, &forward);
+    lab.same("y replaces its gradient", &again, &forward);
     Ok(())
 }
 
@@ -219,7 +219,7 @@ pub fn rows() -> Vec<SelftestCase> {
 
 fn one_rows(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     let from = lab.normals(rows * width, 1.0);
-    // Many of one row, as of a prompt's last one, and none of some.
+    // Many uses of one row, like a prompt's last one, and none of some.
     let mut index = lab.below(3 * rows, rows);
     index.iter_mut().step_by(4).for_each(|row| *row = 2);
     let from_at = lab.bf16(&from)?;
@@ -234,7 +234,7 @@ fn one_rows(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     let got = lab.read(columns)?;
     lab.same("columns copied", &got, &last);
 
-    // Back again: row `index[i]` of the sum gets row i.
+    // In reverse: row `index[i]` of the sum gets row i.
     let mut pairs: Vec<u32> = (0..3 * rows as u32).collect();
     pairs.sort_by_key(|&pair| index[pair as usize]);
     let starts: Vec<u32> = (0..=rows as u32).map(|row| index.iter().filter(|&&it| it < row).count() as u32).collect();
@@ -249,7 +249,7 @@ fn one_rows(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     ops::scatter_rows(&lab.gpu, d_at, starts_at, pairs_at, to, width)?;
     // The sums are in the order of the pairs, so rounding them gives the same bits.
     let (got, want) = (lab.read(to)?, want.into_iter().map(rounded).collect::<Vec<_>>());
-    lab.same("and added up", &got, &want);
+    lab.same("rows added", &got, &want);
     Ok(())
 }
 
@@ -259,7 +259,7 @@ pub fn adamw() -> Vec<SelftestCase> {
         .into()
 }
 
-/// Steps with decay: clipped, with a gradient that is not finite, below the greatest norm, and not clipped.
+/// Steps with weight decay: clipped, with a gradient that is not finite, below the maximum norm, and not clipped.
 fn one_adamw(lab: &mut Lab, step: u64) -> Result<()> {
     // Two chunks of sums of squares and a part of one.
     let config = shape(4, 2, 32, 200);
@@ -290,11 +290,11 @@ fn one_adamw(lab: &mut Lab, step: u64) -> Result<()> {
             lab.value(&format!("{what}: the norm"), (found / norm - 1.0).abs(), 1e-9);
             host.step(&mut adapter.params, &grads, &hyper, clip_scale(norm, max_norm));
         } else {
-            lab.holds(&format!("{what}: the norm is not either"), !found.is_finite());
+            lab.holds(&format!("{what}: the norm is not finite"), !found.is_finite());
         }
         let mut moments = AdamW::new(len);
         device.moments(&lab.gpu, &mut moments)?;
-        // What is not finite moves nothing, and is not counted by the next step's corrections.
+        // A gradient that is not finite changes nothing, and is not counted in the next step's corrections.
         lab.close(&format!("{what}: weights"), device.params, &adapter.params)?;
         lab.value(&format!("{what}: first moments"), distance(&moments.m, &host.m), F32);
         lab.value(&format!("{what}: second moments"), distance(&moments.v, &host.v), F32);

@@ -9,7 +9,7 @@ use crate::rollout::Sampling;
 use crate::rollout::sampler;
 use anyhow::Result;
 
-/// Rows of `vocab` logits in rows of `stride`, NaN between them.
+/// Rows of `vocab` logits in rows of `stride` values, with NaN between them.
 fn spread(logits: &[f32], vocab: usize, stride: usize) -> Vec<f32> {
     let padding = vec![f32::NAN; stride - vocab];
     logits.chunks(vocab).flat_map(|row| row.iter().chain(&padding)).copied().collect()
@@ -29,7 +29,7 @@ fn one_head(lab: &mut Lab, rows: usize, vocab: usize, temperature: f32) -> Resul
     let stride = vocab.next_multiple_of(8);
     let mut logits = lab.normals(rows * vocab, 4.0);
     let mut targets = lab.below(rows, vocab);
-    // The last row has a token that is impossible.
+    // The last row has a token with a logit of -∞.
     targets[rows - 1] = 1;
     logits[(rows - 1) * vocab + 2] = f32::NEG_INFINITY;
     let (by_logprob, by_entropy) = (lab.normals(rows, 1.0), lab.normals(rows, 0.3));
@@ -59,23 +59,23 @@ fn one_head(lab: &mut Lab, rows: usize, vocab: usize, temperature: f32) -> Resul
         padding_is_zero &= row[vocab..stride].iter().all(|d| *d == 0.0);
     }
     lab.near("gradient", &rows_of_d, &Twin::stored(&want));
-    lab.holds("nothing between the rows", padding_is_zero);
+    lab.holds("zeros between the rows", padding_is_zero);
     Ok(())
 }
 
-/// With the identity as the head's weight the gradient of the hidden rows is that of the logits.
+/// With the identity as the head's weight, the gradient of the hidden rows is that of the logits.
 fn gradient_of_head(logits: &[f32], targets: &[u32], vocab: usize, temperature: f32, grads: &[TokenGrad]) -> Vec<f32> {
     let identity: Vec<f32> = (0..vocab * vocab).map(|i| if i / vocab == i % vocab { 1.0 } else { 0.0 }).collect();
     let head = Head { weight: &identity, hidden: vocab, vocab };
     let pairs: Vec<Pair> = targets.iter().enumerate().map(|(row, &target)| Pair { row, target }).collect();
-    // A product with -∞ would be NaN: its neighbours are 0.
+    // A product with -∞ would be NaN: its neighbors are 0.
     let logits: Vec<f32> = logits.iter().map(|logit| logit.max(-1e30)).collect();
     let mut d = vec![0.0; logits.len()];
     head.backward(&logits, &pairs, temperature, |i, _| grads[i], &mut d);
     d
 }
 
-/// The same where the identity would be large.
+/// The same for a vocabulary for which the identity would be too large.
 fn gradient_by_formula(
     logits: &[f32],
     targets: &[u32],
@@ -98,8 +98,8 @@ fn gradient_by_formula(
     d
 }
 
-/// Rows and vocabularies of the sampler's cases: one near the embedded model's, and 7B's. Of the last 64 logits there are 17, and
-/// one.
+/// Rows and vocabularies of the sampler's cases: one close to the embedded model's, and 7B's. The last 64 logits
+/// include 17, and one.
 const VOCABULARIES: [(usize, usize); 2] = [(61, 785), (4, 151_937)];
 
 pub fn sampler() -> Vec<SelftestCase> {
@@ -120,7 +120,7 @@ pub fn sampler() -> Vec<SelftestCase> {
         for (name, sampling) in methods.clone() {
             cases.push(SelftestCase::new(format!("{name}, {rows} rows of {vocab}"), move |lab| {
                 let mut logits = lab.normals(rows * vocab, 3.0);
-                // Values that bf16 does not have, and a token that is impossible.
+                // Values that bf16 does not have, and a token with a logit of -∞.
                 logits.iter_mut().for_each(|logit| *logit *= 1.001);
                 logits.chunks_mut(vocab).for_each(|row| row[40] = f32::NEG_INFINITY);
                 draw(lab, &logits, rows, vocab, &sampling)
@@ -136,7 +136,7 @@ pub fn sampler() -> Vec<SelftestCase> {
     ] {
         let (few, one) = (sampling.clone(), sampling);
         cases.push(SelftestCase::new(format!("{name}, among equal logits"), move |lab| {
-            // A few values, and both signs of zero.
+            // A few distinct values, and both signs of zero.
             let logits: Vec<f32> = lab.normals(61 * 770, 1.0).iter().map(|x| (x * 2.0).round() / 2.0).collect();
             draw(lab, &logits, 61, 770, &few)
         }));
@@ -147,7 +147,7 @@ pub fn sampler() -> Vec<SelftestCase> {
     cases
 }
 
-/// Draws a token for each row, at a place of its own.
+/// Samples a token for each row, at separate positions.
 fn draw(lab: &mut Lab, logits: &[f32], rows: usize, vocab: usize, sampling: &Sampling) -> Result<()> {
     let stride = vocab.next_multiple_of(8);
     let places = lab.below(rows, 4_000);
@@ -157,7 +157,7 @@ fn draw(lab: &mut Lab, logits: &[f32], rows: usize, vocab: usize, sampling: &Sam
     let buffer = lab.put(&spread(logits, vocab, stride))?;
     let (keys_at, places_at) = (lab.put(&keys)?, lab.int(&places)?);
     let (tokens, logprobs) = (lab.poisoned::<u32>(rows)?, lab.poisoned::<f32>(rows)?);
-    // Rows that are done come first, and nothing is drawn for them.
+    // Finished rows come first, and nothing is sampled for them.
     let idle = rows / 4;
     let done = lab.int(&(0..rows).map(|row| u32::from(row < idle)).collect::<Vec<_>>())?;
     let at = Logits { buffer, rows, vocab, stride };
@@ -167,8 +167,8 @@ fn draw(lab: &mut Lab, logits: &[f32], rows: usize, vocab: usize, sampling: &Sam
         draws.map(|(row, (stream, &place))| sampler::sample(row, sampling, stream, u64::from(place))).unzip();
     let got = tokens.download(&lab.gpu)?;
     let other = got[idle..].iter().zip(&want_tokens).filter(|(got, want)| got != want).count();
-    lab.value("share of other tokens", other as f64 / want.len() as f64, 0.0);
+    lab.value("share of tokens that differ", other as f64 / want.len() as f64, 0.0);
     lab.close("log-probabilities", logprobs.slice(idle..rows), &want)?;
-    lab.holds("nothing is drawn for rows that are done", got[..idle].iter().all(|&token| token == u32::MAX));
+    lab.holds("nothing is sampled for finished rows", got[..idle].iter().all(|&token| token == u32::MAX));
     Ok(())
 }

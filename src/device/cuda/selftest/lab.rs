@@ -1,4 +1,4 @@
-//! What a case works with: memory, random values, and the comparison.
+//! The environment of a case: memory, random values, and comparisons.
 
 use crate::device::cuda::Gpu;
 use crate::device::cuda::element::Element;
@@ -9,35 +9,36 @@ use anyhow::Result;
 use half::bf16;
 use std::rc::Rc;
 
-/// How much further from the f32 reference than the reference with the GPU's roundings a result may be.
+/// How many times further from the f32 reference a result may be than the reference with the GPU's rounding.
 pub const MARGIN: f64 = 3.0;
-/// f32 results: sums in another order, and exponentials with an error of up to some 20 units in the last place.
+/// Bound for f32 results: sums in another order, and exponentials with an error of up to about 20 units in the last
+/// place.
 pub const F32: f64 = 1e-5;
 
 /// Memory for a case.
 const ARENA: usize = 512 << 20;
-/// How much of what is left is filled with NaN before an operation takes scratch memory, which is less.
+/// How much of the free memory is filled with NaN before an operation allocates scratch memory, which is less.
 const SCRATCH: usize = 32 << 20;
 
-/// What a check found.
+/// The result of a check.
 pub struct CheckOutcome {
     pub name: String,
-    /// Norm of the difference over the norm of the reference, or what the name says.
+    /// Norm of the difference divided by the norm of the reference, or the number that the name describes.
     pub error: f64,
     pub bar: f64,
-    /// Where it could not be done: why.
+    /// The reason, if the check could not be done.
     pub failure: Option<String>,
 }
 
 impl CheckOutcome {
-    /// NaN is not below any bar.
+    /// NaN is not below any bound.
     pub fn ok(&self) -> bool {
         self.failure.is_none() && self.error <= self.bar
     }
 }
 
-/// What the CPU computes: in f32, and rounded to bf16 where the GPU rounds. How far the two are apart is how far a GPU that
-/// does nothing wrong may be from the first.
+/// The CPU's results: in f32, and rounded to bf16 where the GPU rounds. The distance between the two is the error that
+/// a GPU without faults may have.
 #[derive(Clone)]
 pub struct Twin {
     pub exact: Vec<f32>,
@@ -56,7 +57,7 @@ impl Twin {
         self
     }
 
-    /// How far a result may be from the f32 reference.
+    /// Maximum distance of a result from the f32 reference.
     pub fn bar(&self) -> f64 {
         (MARGIN * distance(&self.rounded, &self.exact)).max(F32)
     }
@@ -78,14 +79,14 @@ impl<'a> Lab<'a> {
         Ok(Self { gpu, arena, group, case: String::new(), seed, drawn: 0, tell })
     }
 
-    /// Starts a case, whose random values depend on the seed, the group and its name alone.
+    /// Starts a case, whose random values depend only on the seed, the group and its name.
     pub fn begin(&mut self, case: &str) {
         self.arena.clear();
         case.clone_into(&mut self.case);
         self.drawn = 0;
     }
 
-    /// A stream of its own for each call.
+    /// A separate stream for each call.
     pub fn stream(&mut self) -> Stream {
         self.drawn += 1;
         Stream::new(self.seed, Purpose::Test, &[name_hash(self.group), name_hash(&self.case), self.drawn])
@@ -97,7 +98,7 @@ impl<'a> Lab<'a> {
         (0..len as u64).map(|i| rounded((deviation * stream.normal(i)) as f32)).collect()
     }
 
-    /// Whole numbers below `bound`.
+    /// Integers below `bound`.
     pub fn below(&mut self, len: usize, bound: usize) -> Vec<u32> {
         let stream = self.stream();
         (0..len as u64).map(|i| stream.below(i, bound as u64) as u32).collect()
@@ -108,7 +109,7 @@ impl<'a> Lab<'a> {
         self.put(&values)
     }
 
-    /// Rows of `width` values, with NaN in the `columns` behind each.
+    /// Rows of `width` values, with NaN in the `columns` after each.
     pub fn rows(&mut self, values: &[f32], width: usize, columns: usize) -> Result<StridedRows> {
         let behind = vec![f32::NAN; columns];
         let wide: Vec<f32> = values.chunks(width).flat_map(|row| row.iter().chain(&behind)).copied().collect();
@@ -131,14 +132,14 @@ impl<'a> Lab<'a> {
         self.put(&values.iter().map(|&value| value as i32).collect::<Vec<_>>())
     }
 
-    /// Memory that holds NaN.
+    /// Memory filled with NaN.
     pub fn poisoned<T: Element>(&mut self, len: usize) -> Result<Buffer<T>> {
         let buffer = self.arena.take(len)?;
         buffer.poison(&self.gpu)?;
         Ok(buffer)
     }
 
-    /// Fills what the arena hands out next with NaN.
+    /// Fills the next memory of the arena with NaN.
     pub fn poison_scratch(&mut self) -> Result<()> {
         let mark = self.arena.mark();
         let left = self.arena.left().min(SCRATCH);
@@ -151,12 +152,12 @@ impl<'a> Lab<'a> {
         Ok(buffer.download(&self.gpu)?.into_iter().map(bf16::to_f32).collect())
     }
 
-    /// A result that went through several roundings.
+    /// A result that was rounded several times.
     pub fn near(&mut self, what: &str, got: &[f32], twin: &Twin) {
         self.value(what, distance(got, &twin.exact), twin.bar());
     }
 
-    /// The bf16 result of one operation, which computes in f32 and rounds what it stores.
+    /// The bf16 result of one operation, which computes in f32 and rounds its output.
     pub fn stored(&mut self, what: &str, got: Buffer<bf16>, want: &[f32]) -> Result<()> {
         let got = self.read(got)?;
         self.near(what, &got, &Twin::stored(want));
@@ -170,12 +171,12 @@ impl<'a> Lab<'a> {
         Ok(())
     }
 
-    /// Values that have to be equal.
+    /// Values that must be equal.
     pub fn same(&mut self, what: &str, got: &[f32], want: &[f32]) {
         self.value(what, distance(got, want), 0.0);
     }
 
-    /// A number that should not be above `bar`.
+    /// A number that should not exceed `bar`.
     pub fn value(&mut self, what: &str, error: f64, bar: f64) {
         self.tell(what, error, bar, None);
     }
@@ -200,7 +201,7 @@ pub fn rounded(value: f32) -> f32 {
     bf16::from_f32(value).to_f32()
 }
 
-/// ‖got - want‖ / ‖want‖; NaN where anything is not finite or the lengths differ.
+/// ‖got - want‖ / ‖want‖; NaN if anything is not finite or the lengths differ.
 pub fn distance(got: &[f32], want: &[f32]) -> f64 {
     if got.len() != want.len() {
         return f64::NAN;
@@ -208,6 +209,6 @@ pub fn distance(got: &[f32], want: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let difference: f64 = got.iter().zip(want).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
     let reference: f64 = want.iter().map(|&b| square(f64::from(b))).sum();
-    // Nothing differs from zeros by nothing.
+    // Two zero vectors do not differ.
     if difference == 0.0 { 0.0 } else { (difference / reference).sqrt() }
 }

@@ -1,4 +1,4 @@
-//! Linear layers with LoRA on the four groups of a block: forward, backward, and the weights beside the frozen ones.
+//! Linear layers with LoRA on the four groups of a block: forward, backward, and the weights next to the frozen ones.
 
 use super::SelftestCase;
 use super::lab::{Lab, Twin, rounded};
@@ -68,7 +68,7 @@ fn one_block(lab: &mut Lab, rank: usize, rows: usize, modules: &[&str]) -> Resul
     Ok(())
 }
 
-/// What the products read: W, and the adapter beside it, rounded.
+/// The weights that products read: W, and the adapter next to it, rounded.
 fn storage(
     lab: &mut Lab,
     name: &str,
@@ -94,13 +94,13 @@ fn storage(
         }
     }
     let mut got = lab.read(layer.storage)?;
-    // Nothing reads what is below B.
+    // The values below B are not used.
     got.chunks_mut(stride).skip(outputs).for_each(|row| row[inputs..].fill(0.0));
     lab.same(&format!("{name}: the weights"), &got, &want);
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments, reason = "a layer and its adapter, on both devices")]
+#[allow(clippy::too_many_arguments, reason = "a layer and its adapter on both devices")]
 fn products(
     lab: &mut Lab,
     name: &str,
@@ -134,7 +134,7 @@ fn products(
     let got = lab.read_rows(y, outputs)?;
     lab.near(&format!("{name}: with its adapter"), &got, &twin);
     let behind = lab.read(y.buffer)?.chunks(y.stride).all(|row| row[outputs..].iter().all(|v| v.is_nan()));
-    lab.holds(&format!("{name}: nothing behind the rows of y"), behind);
+    lab.holds(&format!("{name}: nothing after the rows of y"), behind);
     let (residual_at, y) = (lab.bf16(&residual)?, StridedRows::plain(lab.poisoned(rows * outputs)?, outputs));
     layer.forward(&gpu, true, x_at, rows, Some(residual_at), y)?;
     let got = lab.read(y.buffer)?;
@@ -170,6 +170,6 @@ fn products(
         }
         bits.push(got);
     }
-    lab.same(&format!("{name}: the same bits twice"), &bits[1], &bits[0]);
+    lab.same(&format!("{name}: equal bits when repeated"), &bits[1], &bits[0]);
     Ok(())
 }

@@ -1,14 +1,14 @@
-//! Checks of everything that runs on the GPU against its twin on the CPU, on fresh random inputs.
+//! Checks everything that runs on the GPU against the same computation on the CPU, with random inputs.
 //!
-//! One table for all of it: a group for each operation, and for the decoder, rollouts and training made of them; a group
-//! has cases, each of which computes something on the GPU, through the functions that the product calls, and on the CPU.
-//! `rft selftest` runs them on a GPU, the tests on the emulated device.
+//! There is one table: a group for each operation, and for the decoder, rollouts and training made of them. A group has
+//! cases, each of which computes something on the GPU, with the functions that the product uses, and on the CPU.
+//! `rft selftest` runs them on a GPU, the tests on the emulated GPU.
 //!
-//! The error of a check is the norm of the difference over the norm of the reference. The reference is computed in f32 from
-//! the same inputs, which are rounded to bf16 first. How much of an error is right is measured: the reference is computed a
-//! second time with roundings to bf16 where the GPU has them, and a result may be [`lab::MARGIN`] times as far off. What is to
-//! be written is filled with NaN before, so that a value that was left out shows, and sizes are odd, so that the ends of
-//! tiles are there.
+//! The error of a check is the norm of the difference over the norm of the reference. The reference is computed in f32
+//! from the same inputs, which are rounded to bf16 first. The permitted error is measured: the reference is computed a
+//! second time with rounding to bf16 where the GPU rounds, and a result may be [`lab::MARGIN`] times as far off.
+//! Outputs are filled with NaN before, so that missing values are noticed, and sizes are odd, so that incomplete tiles
+//! occur.
 
 mod attention;
 mod case;
@@ -36,7 +36,7 @@ struct CheckGroup {
     cases: fn() -> Vec<SelftestCase>,
 }
 
-/// In an order in which the first failure is the cause of those after it.
+/// In an order in which the first failure is the cause of later ones.
 const GROUPS: [CheckGroup; 20] = [
     CheckGroup { name: "launches", cases: launches::launches },
     CheckGroup { name: "init", cases: elementwise::init },
@@ -65,7 +65,8 @@ pub fn groups() -> impl Iterator<Item = &'static str> {
     GROUPS.iter().map(|group| group.name)
 }
 
-/// The groups that `filter` names: parts of names, separated by commas; a part that is a whole name is that group alone.
+/// The groups that `filter` selects: comma-separated parts of names; a part that is a whole name selects only that
+/// group.
 pub fn chosen(filter: &str) -> impl Iterator<Item = &'static str> + '_ {
     groups().filter(move |name| {
         filter.split(',').any(|part| if groups().any(|it| it == part) { *name == part } else { name.contains(part) })
@@ -74,18 +75,18 @@ pub fn chosen(filter: &str) -> impl Iterator<Item = &'static str> + '_ {
 
 /// What to check, and how.
 pub struct SelftestOptions<'a> {
-    /// The groups that [`chosen`] gives for it.
+    /// A filter as for [`chosen`].
     pub filter: &'a str,
-    /// Of the random inputs.
+    /// Seed of the random inputs.
     pub seed: u64,
-    /// Whether every buffer is an allocation of its own.
+    /// Whether every buffer is a separate allocation.
     pub guarded: bool,
 }
 
-/// Runs checks on GPU number `ordinal`, and tells of each as it is done.
+/// Runs checks on GPU number `ordinal`, and reports each when it is done.
 ///
 /// # Errors
-/// When the GPU cannot be opened. A case that fails is a failed check.
+/// If the GPU cannot be opened. A case with an error is a failed check.
 pub fn run(ordinal: usize, options: &SelftestOptions, tell: &mut dyn FnMut(&CheckOutcome)) -> Result<()> {
     let &SelftestOptions { filter, seed, guarded } = options;
     let gpu = Rc::new(Gpu { guarded, ..Gpu::open(ordinal)? });

@@ -1,4 +1,4 @@
-//! A small random decoder with its adapter, forward and back, against the CPU's.
+//! The forward and backward of a small random decoder with its adapter, compared with the CPU's.
 
 use super::case::{SelftestCase, name};
 use super::lab::{Lab, Twin, distance, rounded};
@@ -23,7 +23,7 @@ use anyhow::Result;
 /// Positions of the small decoders.
 pub const POSITIONS: usize = 320;
 
-/// A decoder of two blocks, whose widths are no multiples of a tile and whose vocabulary is odd.
+/// A decoder of two blocks, whose widths are not multiples of a tile and whose vocabulary is odd.
 pub fn shape(query: usize, kv: usize, dim: usize, inner: usize) -> ModelConfig {
     ModelConfig {
         head_dim: dim,
@@ -34,12 +34,12 @@ pub fn shape(query: usize, kv: usize, dim: usize, inner: usize) -> ModelConfig {
     }
 }
 
-/// The same in another family.
+/// The same in another model family.
 pub fn qwen3(config: ModelConfig) -> ModelConfig {
     ModelConfig { architecture: Architecture::Qwen3, qk_norm: true, qkv_bias: false, ..config }
 }
 
-/// Random weights that bf16 can hold, of a size at which every part of a block matters.
+/// Random weights that bf16 can represent, of a size at which every part of a block matters.
 pub struct TestWeights(pub u64);
 
 impl Weights for TestWeights {
@@ -60,10 +60,10 @@ impl Weights for TestWeights {
     }
 }
 
-/// The same model on both devices, with an adapter that does something.
+/// The same model on both devices, with an adapter that has an effect.
 pub struct ModelPair {
     pub cpu: CpuDecoder,
-    /// The CPU's with the GPU's roundings.
+    /// The CPU's with the GPU's rounding.
     pub rounded: CpuDecoder,
     pub gpu: Shared,
     pub adapter: Adapter,
@@ -85,7 +85,7 @@ pub fn as_stored(adapter: &Adapter) -> Adapter {
     stored
 }
 
-/// Loads a decoder for the CPU in f32, and the same with the GPU's roundings.
+/// Loads a decoder for the CPU in f32, and the same with the GPU's rounding.
 pub fn twins(config: &ModelConfig, weights: &dyn Weights) -> Result<[CpuDecoder; 2]> {
     let exact = CpuDecoder::load(config.clone(), weights, POSITIONS)?;
     let mut rounded = CpuDecoder::load(config.clone(), weights, POSITIONS)?;
@@ -139,8 +139,9 @@ fn gradient(
     Ok([logprobs, stats.iter().map(|stats| stats.entropy).collect(), learner.gradient()?])
 }
 
-/// Checks a gradient as a whole, and the tensor that is furthest off for what rounding does to it. Where a few tokens make up
-/// most of a tensor's gradient, the twin can be near the reference by chance: no tensor's bar is below that of the whole.
+/// Checks a gradient as a whole, and the tensor whose error is largest relative to the effect of rounding. If a few
+/// tokens make up most of a tensor's gradient, the rounded reference can be close to the exact one by chance: so no
+/// tensor's bound is below that of the whole gradient.
 pub fn check_gradient(lab: &mut Lab, what: &str, adapter: &Adapter, got: &[f32], twin: &Twin) {
     lab.near(&format!("{what}gradient"), got, twin);
     let least = twin.bar();
@@ -150,15 +151,15 @@ pub fn check_gradient(lab: &mut Lab, what: &str, adapter: &Adapter, got: &[f32],
         let twin = Twin { exact, rounded };
         (name, distance(&got, &twin.exact), twin.bar().max(least))
     });
-    // NaN is worse than anything.
+    // NaN counts as the worst error.
     let rank = |(_, error, bar): &(String, f64, f64)| if error.is_nan() { f64::INFINITY } else { error / bar };
     if let Some((name, error, bar)) = checked.max_by(|a, b| rank(a).total_cmp(&rank(b))) {
-        lab.value(&format!("{what}gradient of {name}, the worst tensor"), error, bar);
+        lab.value(&format!("{what}gradient of {name}, worst tensor"), error, bar);
     }
 }
 
 pub fn decoder() -> Vec<SelftestCase> {
-    // The second as Qwen3 is: a norm on the heads of q and k, no bias.
+    // The second as in Qwen3: a norm on the heads of q and k, no bias.
     [(4, 4, 32, 8), (6, 2, 64, 12), (7, 1, 128, 32), (8, 1, 64, 64)]
         .map(|(query, kv, dim, rank)| {
             let family = shape(query, kv, dim, 376);
@@ -197,7 +198,7 @@ fn one_decoder(lab: &mut Lab, family: &ModelConfig, rank: usize) -> Result<()> {
     Ok(())
 }
 
-/// A backward pass that computes its blocks again gives the same bits, and so does the same pass a second time.
+/// A backward pass that recomputes its blocks gives the same bits, and so does the same pass a second time.
 pub fn checkpointing() -> Vec<SelftestCase> {
     let case = SelftestCase::new("", |lab| {
         let pair = ModelPair::new(lab, &shape(6, 2, 64, 376), 16, 512 << 20)?;
@@ -207,8 +208,8 @@ pub fn checkpointing() -> Vec<SelftestCase> {
         let mut grads =
             |keep| gradient(&mut learner, &pair.adapter, &pack, &coefficients, keep).map(|[_, _, grads]| grads);
         let (kept, again, inputs) = (grads(Keep::Everything)?, grads(Keep::Everything)?, grads(Keep::Inputs)?);
-        lab.same("the same bits twice", &again, &kept);
-        lab.same("the same bits from kept inputs", &inputs, &kept);
+        lab.same("equal bits when repeated", &again, &kept);
+        lab.same("equal bits with checkpointing", &inputs, &kept);
         Ok(())
     });
     vec![case]

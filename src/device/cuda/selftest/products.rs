@@ -1,4 +1,4 @@
-//! cuBLASLt: every transpose, stride, accumulation and output type that the decoder asks for.
+//! cuBLASLt: every transpose, stride, accumulation and output type that the decoder uses.
 
 use super::SelftestCase;
 use super::lab::{F32, Lab, distance};
@@ -7,7 +7,7 @@ use crate::ops::matmul::{View, product};
 use anyhow::Result;
 
 pub fn products() -> Vec<SelftestCase> {
-    // Widths are multiples of 8 as the decoder's are, but not of the tiles; rows are odd.
+    // Widths are multiples of 8 like the decoder's, but not of the tiles; rows are odd.
     [(1, 104, 72), (77, 264, 136), (300, 152, 1_032)]
         .map(|(m, n, k)| SelftestCase::new(format!("({m}, {k}) · ({k}, {n})"), move |lab| one(lab, m, n, k)))
         .into()
@@ -32,12 +32,12 @@ fn one(lab: &mut Lab, m: usize, n: usize, k: usize) -> Result<()> {
     let (before_at, out) = (lab.bf16(&before)?, lab.poisoned(m * n)?);
     let right = Matrix::new(bt_at, n, k).t();
     lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(out, m, n))?;
-    lab.stored("half of it added to another", out, &sum)?;
+    lab.stored("half of it added to another matrix", out, &sum)?;
     lab.gpu.blas.add_product(0.5, left, right, before_at, Matrix::new(before_at, m, n))?;
     let (got, beside) = (lab.read(before_at)?, lab.read(out)?);
     lab.same("added in place", &got, &beside);
 
-    // The gradient of an adapter: a sum over rows, of columns that begin inside of wider rows, added in f32.
+    // The gradient of an adapter: a sum over rows, of columns that begin inside wider rows, added in f32.
     let (rank, start) = (13, 16);
     let (wide, grads) = (lab.rows(&b, n, 16)?, lab.normals(rank * (n - start), 3.0));
     let columns = |start, count| View::columns(&b, k, n, start, count);
@@ -48,7 +48,7 @@ fn one(lab: &mut Lab, m: usize, n: usize, k: usize) -> Result<()> {
     lab.gpu.blas.add_product(0.5, picked, right, to, Matrix::new(to, rank, n - start))?;
     lab.close("as the gradient of LoRA", to, &sum)?;
 
-    // Logits: f32 rows that lie further apart than they are wide, of a vocabulary of any size.
+    // Logits: f32 rows with a stride larger than their width, for a vocabulary of any size.
     let (vocab, stride) = (n - 3, n);
     let out = lab.poisoned::<f32>(m * stride)?;
     let to = Matrix::new(out, m, vocab).with_stride(stride);
@@ -58,7 +58,7 @@ fn one(lab: &mut Lab, m: usize, n: usize, k: usize) -> Result<()> {
     lab.value("f32 rows with a stride", distance(&cut(&got), &cut(&want)), F32);
     lab.holds("nothing between the rows", got.chunks(n).all(|row| row[vocab..].iter().all(|v| v.is_nan())));
 
-    // The gradient of the logits: rows that fill the first half of those of f32.
+    // The gradient of the logits: rows that fill the first half of the f32 rows.
     let wide: Vec<f32> = a.chunks(k).flat_map(|row| row.iter().copied().chain(vec![f32::NAN; k])).collect();
     let wide = lab.bf16(&wide)?;
     let out = lab.poisoned(m * n)?;

@@ -1,4 +1,4 @@
-//! Rollouts: what is decoded is what the whole sequence gives, token for token.
+//! Rollouts: decoding gives the same tokens as the whole sequence.
 
 use super::SelftestCase;
 use super::lab::{Lab, MARGIN, Twin};
@@ -16,7 +16,7 @@ use crate::rollout::sampler::sample;
 use crate::rollout::{Completion, Engine, Finish, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
-/// Tokens that may be other ones by chance alone.
+/// Number of tokens that may differ by chance.
 const BY_CHANCE: f64 = 3.0;
 
 pub fn rollout() -> Vec<SelftestCase> {
@@ -39,13 +39,13 @@ pub fn rollout() -> Vec<SelftestCase> {
 
 fn one(lab: &mut Lab, pair: &ModelPair, sampling: &Sampling) -> Result<()> {
     let vocab = pair.cpu.config.vocab_size;
-    // One is so long that its completions need a second span of keys on the way.
+    // One is so long that its completions start a second span of keys while they are decoded.
     let prompts: Vec<Prompt> = [9, 1, 70, 220]
         .into_iter()
         .enumerate()
         .map(|(i, len)| Prompt { ids: lab.below(len, vocab), key: 100 + i as u64 })
         .collect();
-    // Ends by token, by text and by length; 5 rows for 24 completions, so that freed rows are refilled.
+    // Ends by token, by text and by length; 5 rows for 24 completions, so that freed rows are reused.
     let stop_tokens: Vec<u32> = (0..4).collect();
     let request = RolloutRequest {
         prompts: &prompts,
@@ -59,10 +59,10 @@ fn one(lab: &mut Lab, pair: &ModelPair, sampling: &Sampling) -> Result<()> {
     };
     let generate = |rows: usize| -> Result<Vec<Vec<Completion>>> {
         let made = CudaEngine::new(&pair.gpu, rows).generate(Some(&pair.adapter), &request, &mut Unwatched)?;
-        made.context("cancelled by nobody")
+        made.context("the rollout was canceled")
     };
     let made = generate(5)?;
-    lab.holds("the same tokens and log-probabilities twice", generate(5)? == made);
+    lab.holds("equal tokens and log-probabilities when repeated", generate(5)? == made);
     let completions = || made.iter().zip(&prompts).flat_map(|(group, prompt)| group.iter().map(move |it| (prompt, it)));
     let ends_well = |completion: &Completion| {
         let last = completion.tokens.last().copied().unwrap_or(0);
@@ -77,9 +77,9 @@ fn one(lab: &mut Lab, pair: &ModelPair, sampling: &Sampling) -> Result<()> {
             }
     };
     let complete = made.len() == prompts.len() && made.iter().all(|group| group.len() == request.num_generations);
-    lab.holds("every completion ends where it should", complete && completions().all(|(_, b)| ends_well(b)));
+    lab.holds("every completion has the right end", complete && completions().all(|(_, b)| ends_well(b)));
 
-    // Given what was drawn before, the CPU draws the same token, unless rounding turns a tie.
+    // Given the same earlier tokens, the CPU samples the same token, unless rounding decides a tie differently.
     let (mut total, mut got, mut learned) = (0usize, Vec::new(), Vec::new());
     let mut twin = Twin { exact: Vec::new(), rounded: Vec::new() };
     let (mut other, mut other_when_rounded) = (0usize, 0usize);
@@ -117,21 +117,22 @@ fn one(lab: &mut Lab, pair: &ModelPair, sampling: &Sampling) -> Result<()> {
     };
     let share = |count: f64| count / total as f64;
     let bar = share(MARGIN * other_when_rounded as f64 + BY_CHANCE);
-    lab.value(&format!("share of {total} tokens that the CPU draws otherwise"), share(other as f64), bar);
-    lab.near("log-probabilities against the CPU's", &got, &twin);
+    lab.value(&format!("share of {total} tokens that the CPU samples differently"), share(other as f64), bar);
+    lab.near("log-probabilities compared with the CPU's", &got, &twin);
     let bar = MARGIN * gap(&twin.rounded, &twin.exact);
-    lab.value("mean |dp| against the CPU", gap(&got, &twin.exact), bar);
-    lab.value("mean |dp| against training on the GPU", gap(&got, &learned), bar);
+    lab.value("mean |dp| compared with the CPU", gap(&got, &twin.exact), bar);
+    lab.value("mean |dp| compared with training on the GPU", gap(&got, &learned), bar);
 
-    // No row has to wait for another's place. Products of another size may turn a tie, so the tokens may be others.
+    // No row has to wait for another's slot. Products of another size may decide a tie differently, so the tokens may
+    // differ.
     let at_once = generate(24)?;
     let complete = at_once.iter().all(|group| group.len() == request.num_generations && group.iter().all(ends_well));
     lab.holds("all rows at once", at_once.len() == made.len() && complete);
-    lab.holds("an empty request gives nothing", empty(pair, sampling)? == 0);
+    lab.holds("an empty request gives no groups", empty(pair, sampling)? == 0);
     Ok(())
 }
 
-/// Groups that come back for no prompts.
+/// Number of groups that are returned for no prompts.
 fn empty(pair: &ModelPair, sampling: &Sampling) -> Result<usize> {
     let request = RolloutRequest {
         prompts: &[],
@@ -144,15 +145,15 @@ fn empty(pair: &ModelPair, sampling: &Sampling) -> Result<usize> {
         stop_tokens: &[],
     };
     let made = CudaEngine::new(&pair.gpu, 4).generate(None, &request, &mut Unwatched)?;
-    Ok(made.context("cancelled by nobody")?.len())
+    Ok(made.context("the rollout was canceled")?.len())
 }
 
 /// The bookkeeping between two steps of decoding.
 pub fn advance() -> Vec<SelftestCase> {
     let stops = SelftestCase::new("stop tokens", |lab| {
-        // More than a block of threads, and no multiple of one; some of whose reports begin again at their start.
+        // More than a block of threads, and not a multiple of one; the rings of some reports wrap around.
         let mut rows: Vec<HostRow> = (0..131).map(|i| HostRow { count: i % CAPACITY, done: false }).collect();
-        // The last are idle: nothing drawn, done.
+        // The last rows are idle: finished, with no tokens.
         rows[128..].fill(HostRow { count: 0, done: true });
         one_advance(lab, rows, &[7, 30])
     });
@@ -167,7 +168,7 @@ const CAPACITY: usize = 2 * REPORTED + 5;
 /// Words of a row's report.
 const REPORT: usize = 1 + 2 * REPORTED;
 
-/// A row as the host would keep it.
+/// A row as the host would store it.
 #[derive(Clone, Copy)]
 struct HostRow {
     count: usize,
@@ -178,7 +179,7 @@ struct HostRow {
 fn one_advance(lab: &mut Lab, mut rows: Vec<HostRow>, stops: &[u32]) -> Result<()> {
     let mut column = |value: fn(&HostRow) -> i32| lab.put(&rows.iter().map(value).collect::<Vec<_>>());
     let (counts, done) = (column(|row| row.count as i32)?, column(|row| i32::from(row.done))?);
-    // A prompt of 40 tokens: the next input is the token before the one that is drawn.
+    // A prompt of 40 tokens: the next input is the token before the sampled one.
     let (positions, cells) = (column(|row| 39 + row.count as i32)?, column(|row| row.count as i32 - 1)?);
     let stops_at = if stops.is_empty() { Buffer::NULL } else { lab.put(stops)? };
     let report = lab.poisoned::<u32>(rows.len() * REPORT)?;
@@ -218,7 +219,7 @@ fn one_advance(lab: &mut Lab, mut rows: Vec<HostRow>, stops: &[u32]) -> Result<(
         is("counts", counts, |row| row.count as i32)?;
         is("positions", positions, |row| 39 + row.count as i32)?;
         is("cells", cells, |row| row.count as i32 - 1)?;
-        is("the rows that have ended", done, |row| i32::from(row.done))?;
+        is("the finished rows", done, |row| i32::from(row.done))?;
         let same = report.download(&lab.gpu)? == expected;
         lab.holds(&format!("step {step}: the report"), same);
     }

@@ -23,7 +23,7 @@ use crate::rng::{Purpose, Stream};
 use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
-/// A checkpoint whose values bf16 can hold, so that both devices have the same.
+/// A checkpoint whose values bf16 can represent, so that both devices have the same.
 struct Rounded<'a>(&'a dyn Weights);
 
 impl Weights for Rounded<'_> {
@@ -45,7 +45,7 @@ struct UpdateBatch {
 }
 
 impl UpdateBatch {
-    /// Log-probabilities of all tokens, completion by completion.
+    /// Log-probabilities of all tokens, by completion.
     fn logprobs(&self, learner: &mut dyn Learner, adapter: &Adapter) -> Result<Vec<f32>> {
         let mut logprobs = Vec::new();
         learner.begin(adapter)?;
@@ -73,16 +73,16 @@ impl UpdateBatch {
             .map(|(prompt, (completions, advantages))| TrainGroup::whole(&prompt.ids, completions, advantages))
             .collect();
         let lengths: Vec<usize> = self.groups.iter().flatten().map(|completion| completion.tokens.len()).collect();
-        let normaliser = objective.normaliser(&lengths, &vec![false; lengths.len()]);
+        let normalizer = objective.normalizer(&lengths, &vec![false; lengths.len()]);
         let plan =
             PassPlan { temperature: self.temperature, max_tokens, gradient_checkpointing: false, off_policy: false };
         learner.begin(adapter)?;
-        let result = gradient_pass(learner, adapter, &groups, objective, &normaliser, &plan)?;
+        let result = gradient_pass(learner, adapter, &groups, objective, &normalizer, &plan)?;
         Ok((learner.gradient()?, result))
     }
 }
 
-/// A micro-batch that does not fit is cut, and the gradient stays.
+/// A micro-batch that does not fit is halved, and the gradient stays the same.
 pub fn memory() -> Vec<SelftestCase> {
     vec![SelftestCase::new("", in_too_little_memory)]
 }
@@ -104,8 +104,8 @@ fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
         batch.advantages.push(vec![1.0, -0.5, 0.25, -0.75]);
     }
     let (whole, fitted) = batch.pass(&mut CudaLearner::new(&pair.gpu), &pair.adapter, &objective, 4_096)?;
-    lab.holds("what fits is not cut", fitted.out_of_memory == 0 && fitted.micro_batches == 1);
-    // Less and less memory, until something has to be cut.
+    lab.holds("a micro-batch that fits is not halved", fitted.out_of_memory == 0 && fitted.micro_batches == 1);
+    // Less and less memory, until a micro-batch has to be halved.
     let used = pair.gpu.arena.borrow().peak() as u64;
     let mut cut = None;
     for sixteenths in (4..16).rev() {
@@ -118,17 +118,17 @@ fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
         }
     }
     let (halved, result) = cut.context("no amount of memory was too little")?;
-    lab.holds("what does not fit is cut", result.micro_batches > 1);
+    lab.holds("a micro-batch that does not fit is halved", result.micro_batches > 1);
     let of = |cpu, adapter| batch.pass(&mut CpuLearner::new(cpu), adapter, &objective, 4_096).map(|(grads, _)| grads);
     let twin = Twin { exact: of(&pair.cpu, &pair.adapter)?, rounded: of(&pair.rounded, &pair.kept)? };
-    // Smaller products may add up in another order, and a prompt in two parts is rounded twice.
-    lab.value("the gradient in parts against the whole one", distance(&halved, &whole), twin.bar());
+    // Smaller products may sum in another order, and a prompt in two parts is rounded twice.
+    lab.value("the gradient in parts compared with the whole one", distance(&halved, &whole), twin.bar());
     check_gradient(lab, "", &pair.adapter, &halved, &twin);
     Ok(())
 }
 
-/// At 1 the embedded model is so certain that a few tokens make up most of the gradient, and roundings of those few most of its
-/// error: by seed from 1 % to 10 %. At this temperature all tokens count, and it is 0.5 % to 1.5 %.
+/// At temperature 1 the embedded model is so certain that a few tokens make up most of the gradient, and their rounding
+/// most of its error: from 1 % to 10 % by seed. At this temperature all tokens count, and it is 0.5 % to 1.5 %.
 const TEMPERATURE: f32 = 4.0;
 
 /// Three steps on the embedded model, rewarded by a hash of the tokens.
@@ -166,7 +166,7 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
             stop_tokens: &source.config.eos_token_ids,
         };
         let made = CudaEngine::new(&shared, 32).generate(Some(&adapter), &request, &mut Unwatched)?;
-        let groups = made.context("cancelled by nobody")?;
+        let groups = made.context("the rollout was canceled")?;
         let reward = |completion: &Completion| {
             let tokens: Vec<u64> = completion.tokens.iter().map(|&token| u64::from(token)).collect();
             Stream::new(step, Purpose::Test, &tokens).f64(0)
@@ -196,6 +196,6 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
         learner.step(&mut adapter, &mut adamw, &hyper, 1.0)?;
     }
     let moved = distance(&adapter.params, &first);
-    lab.holds(&format!("the adapter has moved, by {moved:.1e} of itself"), moved > 0.0 && moved.is_finite());
+    lab.holds(&format!("the adapter changed by {moved:.1e} of its norm"), moved > 0.0 && moved.is_finite());
     Ok(())
 }
