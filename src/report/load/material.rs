@@ -1,7 +1,7 @@
 //! The data that a report is made from.
 
-use super::evaluation::Evaluation;
-use super::run::Run;
+use super::evaluation::ReportedEvaluation;
+use super::run::ReportedRun;
 
 /// The runs and evaluations of a report.
 #[derive(Default)]
