@@ -7,6 +7,7 @@ use crate::device::memory::layout::Rows;
 use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, result, sys};
 use cudarc::nvrtc::Ptx;
+use half::bf16;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 const USUAL_SHARED: u32 = 48 << 10;
 
 /// The compiled files of `src/device/cuda/kernels`, and the kernels used so far, by name.
+#[derive(Default)]
 pub struct Kernels {
     modules: Vec<Arc<CudaModule>>,
     found: RefCell<BTreeMap<&'static str, CudaFunction>>,
@@ -41,11 +43,13 @@ const MOST_BLOCKS: [usize; 3] = [(1 << 31) - 1, 65_535, 65_535];
 /// An argument of a kernel: a pointer or a number.
 #[derive(Clone, Copy, Debug)]
 pub enum Argument {
-    /// An address, how many values are there, and how many of them the kernel may touch.
+    /// An address, how many values are there, how many of them the kernel may touch, and how many bytes it reads and writes.
     Pointer {
         address: u64,
         len: usize,
         touched: usize,
+        reads: usize,
+        writes: usize,
     },
     Int(i32),
     Long(u64),
@@ -53,10 +57,12 @@ pub enum Argument {
     Double(f64),
 }
 
-/// A pointer is passed with the number of values that the kernel reads or writes there, which a launch checks.
+/// A pointer is passed with the number of values that the kernel reads or writes there, which a launch checks. They are
+/// taken to be read, once each, unless [`Argument::written`] or its like says otherwise.
 impl<T: Element> Buffer<T> {
     pub fn at_least(self, values: usize) -> Argument {
-        Argument::Pointer { address: self.pointer(), len: self.len(), touched: values }
+        let reads = values * size_of::<T>();
+        Argument::Pointer { address: self.pointer(), len: self.len(), touched: values, reads, writes: 0 }
     }
 
     /// The same where the kernel takes a null pointer too.
@@ -112,6 +118,42 @@ impl Argument {
         }
     }
 
+    /// What the kernel touches is written and not read.
+    pub fn written(self) -> Self {
+        self.moves(|bytes| (0, bytes))
+    }
+
+    /// What the kernel touches is read and written.
+    pub fn updated(self) -> Self {
+        self.moves(|bytes| (bytes, bytes))
+    }
+
+    /// The kernel reads so many bytes, and writes none.
+    pub fn reads(self, bytes: usize) -> Self {
+        self.moves(|_| (bytes, 0))
+    }
+
+    /// The kernel writes so many bytes, and reads none.
+    pub fn writes(self, bytes: usize) -> Self {
+        self.moves(|_| (0, bytes))
+    }
+
+    /// The kernel reads and writes so many bytes.
+    pub fn updates(self, bytes: usize) -> Self {
+        self.moves(|_| (bytes, bytes))
+    }
+
+    /// Bytes read and written, from those that the kernel touches.
+    pub fn moves(self, bytes: impl FnOnce(usize) -> (usize, usize)) -> Self {
+        match self {
+            Self::Pointer { address, len, touched, reads, .. } => {
+                let (reads, writes) = bytes(reads);
+                Self::Pointer { address, len, touched, reads, writes }
+            }
+            number => number,
+        }
+    }
+
     /// Bytes that a kernel's parameter of this kind has.
     fn width(&self) -> usize {
         match self {
@@ -124,7 +166,8 @@ impl Argument {
 impl Rows {
     /// `rows` rows of `width` values each; what lies between them is not touched.
     pub fn at_least(self, rows: usize, width: usize) -> Argument {
-        self.buffer.at_least(if rows == 0 { 0 } else { (rows - 1) * self.stride + width })
+        let touched = if rows == 0 { 0 } else { (rows - 1) * self.stride + width };
+        self.buffer.at_least(touched).reads(size_of::<bf16>() * rows * width)
     }
 }
 
@@ -203,6 +246,11 @@ impl Gpu {
         if shape.blocks.contains(&0) {
             return Ok(());
         }
+        if let Some(recorder) = self.recorder() {
+            recorder.launch(name, shape, arguments);
+            return Ok(());
+        }
+        let stream = self.stream()?.cu_stream();
         let mut found = self.kernels.found.borrow_mut();
         if !found.contains_key(name) {
             found.insert(name, self.first_use(name, arguments)?);
@@ -216,7 +264,7 @@ impl Gpu {
                 (x, y, z),
                 (shape.threads as u32, 1, 1),
                 shape.shared as u32,
-                self.stream.cu_stream(),
+                stream,
                 &mut pointers,
             )
         }
@@ -242,7 +290,7 @@ impl Gpu {
     /// The most shared memory that a block may have on this device.
     fn most_shared(&self) -> Result<u32> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        Ok(self.stream.context().attribute(attribute)? as u32)
+        Ok(self.stream()?.context().attribute(attribute)? as u32)
     }
 }
 

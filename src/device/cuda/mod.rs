@@ -19,6 +19,7 @@ pub mod ops;
 pub mod pack;
 pub mod perf;
 pub mod probe;
+pub mod record;
 pub mod room;
 pub mod selftest;
 pub mod slabs;
@@ -33,9 +34,10 @@ use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::{CudaContext, CudaStream, sys};
 use indicatif::HumanBytes;
+use record::Recorder;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,7 +53,7 @@ pub struct Shared {
 
 /// The device with everything that is launched on it.
 pub struct Gpu {
-    pub stream: Arc<CudaStream>,
+    target: Target,
     pub kernels: launch::Kernels,
     pub blas: blas::Blas,
     pub name: String,
@@ -61,7 +63,41 @@ pub struct Gpu {
     pub guarded: bool,
 }
 
+/// Where work goes.
+enum Target {
+    Stream(Arc<CudaStream>),
+    /// No driver: what would be issued is recorded.
+    Recorder(Rc<Recorder>),
+}
+
 impl Gpu {
+    /// A GPU without a driver, which records what is issued to it.
+    pub fn recorded(recorder: Rc<Recorder>) -> Self {
+        let name = "a recorded GPU".to_owned();
+        let (kernels, blas) = (launch::Kernels::default(), blas::Blas::recorded(recorder.clone()));
+        let target = Target::Recorder(recorder);
+        Self { target, kernels, blas, name, free_at_start: record::MEMORY, guarded: false }
+    }
+
+    /// The stream that everything is issued to.
+    ///
+    /// # Errors
+    /// When work is recorded.
+    pub fn stream(&self) -> Result<&Arc<CudaStream>> {
+        match &self.target {
+            Target::Stream(stream) => Ok(stream),
+            Target::Recorder(_) => bail!("a recorded GPU has no stream"),
+        }
+    }
+
+    /// What records the work, if it is not issued.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        match &self.target {
+            Target::Stream(_) => None,
+            Target::Recorder(recorder) => Some(recorder),
+        }
+    }
+
     /// Opens GPU number `ordinal`.
     pub fn open(ordinal: usize) -> Result<Self> {
         Self::start(ordinal).map_err(room::explain).with_context(|| format!("start on GPU {ordinal}"))
@@ -83,17 +119,20 @@ impl Gpu {
         keep_pool(&context)?;
         let kernels = launch::Kernels::load(&context).context("load the kernels")?;
         let blas = blas::Blas::new(stream.clone(), &name)?;
-        Ok(Self { stream, kernels, blas, name, free_at_start, guarded: false })
+        Ok(Self { target: Target::Stream(stream), kernels, blas, name, free_at_start, guarded: false })
     }
 
     /// Waits for all work that was issued.
     pub fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().context("wait for the GPU")
+        match self.recorder() {
+            Some(_) => Ok(()),
+            None => self.stream()?.synchronize().context("wait for the GPU"),
+        }
     }
 
     /// Makes the device's context that of this thread, as copies need it.
     pub fn bind(&self) -> Result<()> {
-        Ok(self.stream.context().bind_to_thread()?)
+        Ok(self.stream()?.context().bind_to_thread()?)
     }
 }
 

@@ -89,7 +89,7 @@ impl Piece {
         let memory = unsafe { result::malloc_host(PIECE, 0) }.context("take pinned host memory for the weights")?;
         // SAFETY: it is `PIECE` bytes that nobody else has; what is read of it must have been written once.
         unsafe { memory.cast::<u8>().write_bytes(0, PIECE) };
-        Ok(Self { memory: memory.cast(), copied: None, context: gpu.stream.context().clone() })
+        Ok(Self { memory: memory.cast(), copied: None, context: gpu.stream()?.context().clone() })
     }
 
     /// The memory, once the last copy from it is done.
@@ -108,9 +108,9 @@ impl Piece {
         // SAFETY: the piece has so many bytes, and is neither written nor freed before the event that is recorded below.
         unsafe {
             let values = std::slice::from_raw_parts(self.memory, bytes);
-            result::memcpy_htod_async(to.pointer(), values, gpu.stream.cu_stream()).context("copy to the GPU")?;
+            result::memcpy_htod_async(to.pointer(), values, gpu.stream()?.cu_stream()).context("copy to the GPU")?;
         }
-        self.copied = Some(gpu.stream.record_event(None)?);
+        self.copied = Some(gpu.stream()?.record_event(None)?);
         Ok(())
     }
 }
