@@ -5,6 +5,7 @@
 //! gradient and moments, statistics and logits are f32. No sum is written down here: the arena is laid out by the functions
 //! that lay out a GPU's, at no address.
 
+pub mod costs;
 pub mod forecast;
 
 use crate::config::RunConfig;

@@ -1,5 +1,6 @@
 //! `rft plan`: what a run takes of a GPU's memory, before anything is loaded; and of time and money, from a measured piece.
 
+mod costs;
 pub(super) mod measure;
 
 use std::io::{Write, stdout};
@@ -24,16 +25,24 @@ use measure::Measured;
 ///
 /// With `--measure` the model is loaded, some steps are trained and some questions evaluated, and what the whole run takes
 /// follows from that: tokens, hours and, with a price, money. Nothing is kept of it.
+///
+/// With `--costs` the launches, bytes and operations of a decode step and of a micro-batch are counted, by kernel and product,
+/// and the time on an H200 is estimated from them. No GPU is needed; docs/gpu.md explains the table.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft plan --preset qwen2.5-7b
   rft plan --preset qwen2.5-7b --device-memory 80GiB --set rollout.max_rows=128
+  rft plan --preset qwen2.5-7b --costs
   rft plan --preset qwen2.5-7b --measure --gpu-hour-price 2.5
   rft plan --measure 20 --device cpu")]
 pub struct Args {
     /// The memory to fit, such as 80GiB [default: 24, 48, 80 and 141 GiB]
     #[arg(long, value_name = "SIZE")]
     device_memory: Vec<String>,
+
+    /// Estimate the cost of a decode step and of a micro-batch on an H200, by kernel
+    #[arg(long)]
+    costs: bool,
 
     /// Measure for about so many seconds what the run takes, training and evaluation
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", value_parser = positive)]
@@ -78,6 +87,7 @@ pub fn run(args: Args) -> Result<()> {
     let plan = Plan::of(&model, &config)?;
     let fits: Vec<(u64, Option<Fit>)> =
         sizes.into_iter().map(|size| Ok((size, Fit::within(size, &model, &config)?))).collect::<Result<_>>()?;
+    let costs = args.costs.then(|| crate::plan::costs::of(&model, &config)).transpose()?;
     let measured = match args.measure {
         Some(seconds) => {
             super::download::confirm(&config, false)?;
@@ -89,6 +99,9 @@ pub fn run(args: Args) -> Result<()> {
     match args.output_format {
         Format::Text => {
             write!(stdout(), "{}", text(&config, &plan, &fits))?;
+            if let Some(costs) = &costs {
+                write!(stdout(), "\n{}", costs::text(costs))?;
+            }
             if let Some(measured) = &measured {
                 write!(stdout(), "{}", forecast(measured))?;
             }
@@ -99,6 +112,9 @@ pub fn run(args: Args) -> Result<()> {
                 .map(|(memory, fit)| json!({"memory": memory, "fits": plan.peak() <= *memory, "largest": fit}));
             let fits: Vec<_> = fits.collect();
             let mut whole = json!({"peak": plan.peak(), "bytes": plan, "device_memory": fits});
+            if let Some(costs) = costs {
+                whole["costs"] = serde_json::to_value(costs)?;
+            }
             if let Some(measured) = measured {
                 whole["measured"] = serde_json::to_value(measured)?;
             }

@@ -44,6 +44,11 @@ static LIBRARIES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
     Some(built)
 });
 
+/// The folder of the emulated device's libraries, for a process that is not `rft`.
+pub fn libraries() -> Option<&'static Path> {
+    LIBRARIES.as_deref()
+}
+
 /// `rft` in `folder` on an emulated GPU, with `settings` for it; see tests/device/driver.cpp.
 pub fn on_device(folder: &Path, settings: &[(&str, &str)]) -> Option<Command> {
     let libraries = LIBRARIES.as_deref()?;

@@ -24,6 +24,7 @@ pub mod room;
 pub mod selftest;
 pub mod slabs;
 pub mod staging;
+pub mod steps;
 pub mod weights;
 
 use crate::device::Extent;
