@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rft::config::{Layers, Scope, resolve};
+use rft::config::{Layers, resolve};
 use rft::data::Question;
-use rft::math::{Verdict, check, grade};
+use rft::math::{Scope, Verdict, check, grade};
 use rft::prompt::{PriorPrompt, Role};
 use rft::reward::{RewardSet, Sample};
 

@@ -17,9 +17,9 @@ use rft::grpo::learner::Keep;
 use rft::grpo::learner::Learner;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
+use rft::model::peft::{load_adapter, save_adapter};
 use rft::model::source::Source;
 use rft::rng::{Purpose, Stream};
-use rft::train::state::{load_adapter, save_adapter};
 use serde_json::json;
 use std::path::PathBuf;
 

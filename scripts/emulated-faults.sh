@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs `rft` on the emulated GPU (tests/device) with too little memory and with allocations that fail. Each run has to do its
-# work, or to end with exit code 1, one line that says what is wrong, and a hint.
+# Runs `rft` on the emulated GPU (tests/device) with too little memory and with failing allocations. Each run must
+# succeed, or exit with code 1, a one-line error and a hint.
 #
 #   scripts/emulated-faults.sh BINARY DEVICE [ALLOCATIONS]
 #
-# BINARY is `rft`, DEVICE the folder that `tests/device/build.sh` has built, ALLOCATIONS how many allocations are made to fail,
-# one in each run (default: 40). Takes some minutes.
+# BINARY is `rft`, DEVICE the output folder of `tests/device/build.sh`, and ALLOCATIONS the number of allocations to fail, one
+# per run (default: 40). Takes a few minutes.
 set -uo pipefail
 binary=$(realpath "${1:?usage: scripts/emulated-faults.sh BINARY DEVICE [ALLOCATIONS]}")
 device=$(realpath "${2:?usage: scripts/emulated-faults.sh BINARY DEVICE [ALLOCATIONS]}")
@@ -54,7 +54,7 @@ for n in $(seq 1 6); do
   run train "FAIL_ALLOCATION=$n" "${train[@]}"
   run generate "FAIL_ALLOCATION=$n" "${generate[@]}"
 done
-# In guarded mode every buffer is an allocation.
+# In guarded mode, every buffer is a separate allocation.
 for n in $(seq 1 "$allocations"); do
   for group in swiglu checkpointing; do
     run selftest "FAIL_ALLOCATION=$n" selftest --guarded --filter "$group"

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Runs the CUDA path of a binary on the emulated GPU of tests/device, more widely than `cargo test` does: on every kind of GPU, with
-# deferred work, with other orders of threads, with failing allocations, with every objective. Needs g++, no GPU and no CUDA.
+# Tests the CUDA path of a binary on the emulated GPU of tests/device more thoroughly than `cargo test`: on every GPU model, with
+# deferred work, other thread orders, failing allocations and every objective. Needs g++, but neither a GPU nor CUDA.
 #
 #   scripts/emulated.sh BINARY [FOLDER] [PART ...]
 #
-# Logs go to FOLDER (default: a new temporary one). Parts (default: all but the last three, which take longer):
-#   selftest    every check with five seeds, and in reverse and shuffled order of threads
-#   modes       the self-test with guard pages around every buffer, and with work deferred until somebody waits
-#   profiles    the self-test on every kind of GPU; the L40S trains with rank 32
-#   faults      two steps of training with the 1st to 40th allocation failing
-#   objectives  two steps with every loss, and with Qwen3's norms, a Llama shape and odd ranks
+# Writes logs to FOLDER (default: a new temporary folder). Parts (default: all but the last three, which take longer):
+#   selftest    every check with five seeds, and in reverse and shuffled thread order
+#   modes       the self-test with guard pages around every buffer, and with work deferred until the program waits for it
+#   profiles    the self-test on every GPU model; training with rank 32 on the L40S
+#   faults      two training steps with the 1st to 40th allocation failing
+#   objectives  two training steps with every loss, and with Qwen3's norms, a Llama shape and odd ranks
 #   commands    generate, merge, and a sweep with two GPUs
-#   run         the whole default run of the embedded model on the emulated GPU and on the CPU
-#   widths      the widths of Qwen2.5-7B with 2 layers and random weights: 8 rows of 4 tokens, and one training step
-#   model       MODEL=FILE.gguf: greedy tokens on the emulated GPU against the CPU's, and one training step
+#   run         the full default run of the embedded model on the emulated GPU and on the CPU
+#   widths      the layer sizes of Qwen2.5-7B with 2 layers and random weights: 8 rows of 4 tokens, and one training step
+#   model       with MODEL=FILE.gguf: greedy tokens on the emulated GPU and on the CPU, and one training step
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binary=$(realpath "${1:?usage: scripts/emulated.sh BINARY [FOLDER] [PART ...]}")
@@ -29,7 +29,7 @@ export LD_LIBRARY_PATH=$out/device RFT_RUN__DIR=$out/runs
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 
-# part NAME COMMAND...: runs it and notes how it ended, the seconds it took and its last line.
+# part NAME COMMAND...: runs the command and records its result, its seconds and its last line.
 part() {
   local name=$1 log started=$SECONDS status verdict
   shift
@@ -64,7 +64,7 @@ if wanted profiles; then
 fi
 
 if wanted faults; then
-  # Each ends with exit code 1 and one error, or gets by with what it has.
+  # Each run exits with code 1 and one error, or succeeds with the memory it has.
   failing() {
     local n codes=""
     for n in $(seq 1 40); do
@@ -75,7 +75,7 @@ if wanted faults; then
         *) codes+="X"; bad=1 ;;
       esac
     done
-    echo "$codes (. finished, e an error with a hint, ? one without, X anything else)"
+    echo "$codes (. success, e error with a hint, ? error without a hint, X anything else)"
     [ -z "${bad:-}" ]
   }
   part "allocations 1 to 40 fail" failing
@@ -134,8 +134,21 @@ if wanted widths; then
 fi
 
 if wanted model; then
-  part "model: greedy, CPU" "$binary" generate --device cpu --model "${MODEL:?a GGUF file}" --temperature 0 --max-tokens 8 "What is 7 times 8?"
-  part "model: greedy, emulated GPU" "$binary" generate --device cuda --model "$MODEL" --temperature 0 --max-tokens 8 "What is 7 times 8?"
+  greedy() {
+    local device
+    for device in cpu cuda; do
+      "$binary" generate --device $device --model "${MODEL:?a GGUF file or a folder}" --temperature 0 --max-tokens 8 \
+        --output-format json "What is 7 times 8?" >"$out/greedy-$device.json" || return 1
+    done
+    python3 - "$out"/greedy-{cpu,cuda}.json <<'PY'
+import json, sys
+cpu, cuda = (json.load(open(path)) for path in sys.argv[1:])
+apart = max(abs(a - b) for a, b in zip(cpu["logprobs"], cuda["logprobs"]))
+print(cpu["tokens"], cuda["tokens"], f"log-probabilities differ by at most {apart:.4f}")
+sys.exit(cpu["tokens"] != cuda["tokens"] or apart > 0.1)
+PY
+  }
+  part "model: greedy tokens" greedy
   part "model: one training step" "$binary" train --device cuda --ppe reasoning --model "$MODEL" --data arithmetic --steps 1 \
     --set rollout.prompts_per_step=1 --set rollout.num_generations=2 --set rollout.max_completion_length=8 --set eval.questions=0 --name model
 fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Checks and measures a binary on a machine with a GPU: a CUDA driver and PyTorch are enough, Rust is not needed. What the
-# binary computes is compared with the CPU, the embedded model is trained, speed is measured against the device's floors and
-# against transformers + PEFT. A part that fails or takes too long does not stop the others; one table comes last.
+# Checks and measures a binary on a machine with a GPU. Needs a CUDA driver and PyTorch, but not Rust. Compares results with the
+# CPU, trains the embedded model, and measures speed relative to the device's floors and to transformers + PEFT. A part that fails
+# or takes too long does not stop the others. A table of all results is printed at the end.
 #
 #   scripts/gpu-check.sh BINARY [FOLDER] [PART ...]
 #
-# BINARY is built elsewhere with `cargo build --release` and stripped. Logs go to FOLDER (default: a new
-# temporary one). Parts: sanity selftest train perf peers sanitizer (default: all); all of them take 10 minutes at most
-# (BUDGET, in seconds). PYTHON names the interpreter that has PyTorch; SHAPE the model's shape (default: qwen2.5-7b).
+# BINARY is built elsewhere with `cargo build --release` and stripped. Logs are written to FOLDER (default: a new temporary
+# folder). Parts: sanity selftest train perf peers sanitizer (default: all). All parts take at most 10 minutes (BUDGET, in
+# seconds). PYTHON is the interpreter that has PyTorch; SHAPE is the model's shape (default: qwen2.5-7b).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binary=${1:?usage: scripts/gpu-check.sh BINARY [FOLDER] [PART ...]}
@@ -21,7 +21,7 @@ end=$((SECONDS + ${BUDGET:-585}))
 table=$out/table.txt
 : >"$table"
 
-# The CUDA libraries are those that PyTorch brought, in whatever folders of its packages they lie.
+# Use the CUDA libraries that are installed with PyTorch, in whichever folders of its packages they are.
 libraries=$("$python" - <<'PY'
 import glob, os, site, sysconfig
 roots = {sysconfig.get_paths()["purelib"], *site.getsitepackages(), site.getusersitepackages()}
@@ -33,7 +33,7 @@ export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 row() { printf '%-42s %-8s %4ss  %s\n' "$1" "$2" "$3" "$4" >>"$table"; }
 
-# part NAME LIMIT COMMAND...: runs it with a time limit that the whole budget may cut, and notes how it ended.
+# part NAME LIMIT COMMAND...: runs the command with a time limit, which is reduced if the budget is short, and records its result.
 part() {
   local name=$1 limit=$2 log started=$SECONDS status verdict note
   shift 2
@@ -64,7 +64,7 @@ if wanted sanity; then
   part start 20 "$binary" --version
 fi
 
-# The CPU's run of the embedded model, which the GPU's is held against, while the checks are made.
+# Train the embedded model on the CPU while the checks run. The GPU's run is compared with it.
 if wanted train; then
   timeout -k 5 200 "$binary" train --ppe null-example --device cpu --threads 8 --set run.dir="$out/runs" --name tiny-cpu \
     >"$out/train-tiny-cpu.log" 2>&1 &
@@ -72,12 +72,12 @@ if wanted train; then
 fi
 
 if wanted selftest; then
-  # A group at a time: a crash of one leaves the GPU's context of the others alone.
+  # One group at a time, because a crash destroys the GPU context of its process.
   groups=$(timeout 60 "$binary" selftest --list 2>"$out/selftest-list.log") ||
     row selftest FAILED 0 "$(head -n 1 "$out/selftest-list.log" | cut -c1-160)"
   for group in $groups; do
     part "selftest $group" 60 "$binary" selftest --filter "$group" || {
-      # Launches wait for their kernel now, so that the error names the one that failed.
+      # With this setting, launches wait for their kernel, so the error names the kernel that failed.
       grep -q 'CUDA_ERROR\|panicked' "$out/selftest-$group.log" &&
         part "again $group" 60 env CUDA_LAUNCH_BLOCKING=1 "$binary" selftest --filter "$group"
     }
@@ -88,16 +88,16 @@ fi
 if wanted train; then
   part "train tiny" 150 "$binary" train --ppe null-example --device cuda --set run.dir="$out/runs" --name tiny-cuda
 
-  # The same few steps twice: the same completions and the same adapter, to the last bit.
+  # Train the same few steps twice: completions and adapter must be identical.
   for run in first second; do
     part "train $run" 60 "$binary" train --ppe null-example --device cuda --set run.dir="$out/runs" --name "$run" \
       --steps 8 --set eval.questions=0
   done
   for file in completions.jsonl adapter/adapter_model.safetensors; do
     if ! [ -e "$out/runs/first/$file" ] || ! [ -e "$out/runs/second/$file" ]; then
-      row "the same twice: ${file##*/}" skipped - "there are no two of it"
+      row "the same twice: ${file##*/}" skipped - "not written by both runs"
     elif cmp "$out/runs/first/$file" "$out/runs/second/$file" >"$out/same.log" 2>&1; then
-      row "the same twice: ${file##*/}" ok - "byte for byte after 8 steps"
+      row "the same twice: ${file##*/}" ok - "identical after 8 steps"
     else
       row "the same twice: ${file##*/}" FAILED - "$(tail -n 1 "$out/same.log")"
     fi
@@ -107,7 +107,7 @@ if wanted train; then
 fi
 
 if wanted perf; then
-  # The step before the operations: three steps of GRPO at this shape, each of which has to move the adapter.
+  # Run `step` before `ops`: three GRPO steps at this shape, each of which must change the adapter.
   for what in decode train step ops; do
     part "perf $what" 130 "$binary" perf "$what" --model-shape "$shape"
   done

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels to assets/kernels, which every build of rft embeds: machine code for compute capability 8.0 and 9.0,
-# and PTX, which the driver compiles for later GPUs. Run it after each change of a kernel; tests/it/images.rs fails until then.
+# and PTX, which the driver compiles for later GPUs. Run it after each change of a kernel; otherwise tests/it/images.rs fails.
 #
 #   scripts/kernels.sh            write assets/kernels (about 15 seconds on 2 cores)
-#   scripts/kernels.sh --check    compile, compare with assets/kernels and write nothing; fails where they differ
+#   scripts/kernels.sh --check    compile and compare with assets/kernels, without writing; fails if they differ
 #
-# The compiler is NVRTC 11.8, the oldest that knows compute capability 9.0, so that old drivers load what it makes. It comes from
-# the Python registry (25 MB, checked by hash) and is kept in target/nvrtc, or in the folder named by NVRTC_DIR. No GPU, driver or
-# toolkit is needed: only Python 3 with pip, on x86-64 Linux. The images depend on the kernels, on this compiler and on the options
-# below, and on nothing else of the machine.
+# The compiler is NVRTC 11.8, the oldest version that supports compute capability 9.0, so that old drivers can load its output. It
+# is downloaded from PyPI (25 MB, checked by hash) to target/nvrtc, or to the folder NVRTC_DIR. The script needs Python 3 with pip
+# on x86-64 Linux, but no GPU, driver or toolkit. The images depend only on the kernels, this compiler and the options below.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 nvrtc=${NVRTC_DIR:-target/nvrtc}
@@ -34,7 +33,7 @@ nvrtc = ctypes.CDLL(str(CUDA / "cuda_nvrtc/lib/libnvrtc.so.11.2"))
 
 
 def call(function, *arguments):
-    """Calls a function of NVRTC, and gives its status."""
+    """Calls an NVRTC function and returns its status."""
     return getattr(nvrtc, "nvrtc" + function)(*arguments)
 
 
@@ -47,12 +46,12 @@ def text_of(program, what):
 
 
 def compile_kernels(job):
-    """The name of an image, the image, and what the compiler printed that a person has to see."""
+    """Returns the name of an image, the image, and compiler output that needs attention."""
     source, target = job
     headers = sorted(SOURCES.glob("*.cuh"))
     strings = lambda values: (ctypes.c_char_p * len(values))(*values)
     program = ctypes.c_void_p()
-    # All files are passed as text, so that no path of this machine gets into an image.
+    # All files are passed as text, so that images contain no paths of this machine.
     contents, names = strings([it.read_bytes() for it in headers]), strings([it.name.encode() for it in headers])
     arguments = [source.read_bytes(), source.name.encode(), len(headers), contents, names]
     assert call("CreateProgram", ctypes.byref(program), *arguments) == 0
@@ -65,7 +64,7 @@ def compile_kernels(job):
     for kernel, stores in re.findall(r"Function properties for (\w+)\n.* (\d+) bytes spill stores", log):
         remarks += [f"{source.name}: {kernel} spills registers on {target}"] if stores != "0" else []
     kind = "CUBIN" if target.startswith("sm") else "PTX"
-    # PTX keeps the zero byte at its end: the driver takes a pointer without a length.
+    # PTX keeps its final zero byte, because the driver takes a pointer without a length.
     return f"{source.stem}.{target}.{kind.lower()}.gz", text_of(program, kind), "\n".join(remarks)
 
 
@@ -83,7 +82,7 @@ def manifest(images):
         text = path.read_bytes()
         sources.update(b"%s %d\n" % (path.name.encode(), len(text)) + text)
     lines = [
-        "# Written by scripts/kernels.sh. docs/kernels.md says which drivers load these images.",
+        "# Written by scripts/kernels.sh. docs/kernels.md lists the drivers that can load these images.",
         f'toolkit = "CUDA {build.decode()} (NVRTC)"',
         f"options = {OPTIONS}".replace("'", '"'),
         f"targets = {TARGETS}".replace("'", '"'),
@@ -99,7 +98,7 @@ def manifest(images):
 
 jobs = [(source, target) for source in sorted(SOURCES.glob("*.cu")) for target in TARGETS]
 jobs.sort(key=lambda job: -job[0].stat().st_size)  # the longest first
-# A process for each, because NVRTC numbers calls of functions on from one compilation to the next.
+# One process per compilation, because NVRTC's numbering of function calls continues from one compilation to the next.
 with multiprocessing.Pool(len(os.sched_getaffinity(0)), maxtasksperchild=1) as pool:
     results = sorted(pool.imap_unordered(compile_kernels, jobs, chunksize=1))
 for name, data, remarks in results:
@@ -109,7 +108,7 @@ for name, data, remarks in results:
         print(remarks, file=sys.stderr)
 images = [(name, data) for name, data, _ in results]
 
-# What is there is kept where its contents are right: another version of zlib may compress to other bytes.
+# Existing files with the right contents are kept, because another zlib version may compress to different bytes.
 unpacked = {it.name: gzip.decompress(it.read_bytes()) for it in IMAGES.glob("*.gz")}
 manifest_file, text = IMAGES / "manifest.toml", manifest(images)
 if sys.argv[2:] == ["--check"]:
@@ -117,8 +116,8 @@ if sys.argv[2:] == ["--check"]:
     if not manifest_file.exists() or manifest_file.read_text() != text:
         names.add(manifest_file.name)
     if names:
-        sys.exit("not what the kernels compile to: " + ", ".join(sorted(names)) + "\nhint: run scripts/kernels.sh")
-    print(f"{len(images)} images in {IMAGES} are what the kernels compile to")
+        sys.exit("out of date: " + ", ".join(sorted(names)) + "\nhint: run scripts/kernels.sh")
+    print(f"{len(images)} images in {IMAGES} are up to date")
 else:
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name in unpacked.keys() - dict(images).keys():

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Measures the host memory that loading weights onto a GPU takes: makes checkpoints of random bf16 weights in several
-# shards, of about 1 and 4 GB, loads each on the emulated device (tests/device), and samples the anonymous memory of the
-# process without that of the emulated device. The peak has to stay below 512 MB and be the same within 10 % for both.
+# Measures the host memory used to load weights onto a GPU. Creates checkpoints of random bf16 weights in several shards, of
+# about 1 and 4 GB, loads each on the emulated device (tests/device), and samples the anonymous memory of the process without
+# that of the emulated device. The peak must be below 512 MB and equal within 10 % for both.
 #
 #   scripts/load-memory.sh BINARY DEVICE [SIZE ...]
 #
-# BINARY is `rft`, DEVICE the folder that `tests/device/build.sh` has built, SIZE a number of GB (default: 1 4). Needs
-# Python without packages, and room for the checkpoints in TMPDIR.
+# BINARY is `rft`, DEVICE the output folder of `tests/device/build.sh`, SIZE a number of GB (default: 1 4). Needs Python
+# without packages, and space for the checkpoints in TMPDIR.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=${1:?usage: scripts/load-memory.sh BINARY DEVICE [SIZE ...]}
@@ -20,7 +20,7 @@ import json, os, random, shutil, struct, subprocess, sys, time
 binary, device, folder, *sizes = sys.argv[1:]
 sizes = [float(size) for argument in sizes for size in argument.split()]
 LIMIT_MB, WITHIN = 512, 0.10
-# A small hidden width and the vocabulary of a large model: the embedding alone is 0.6 GB.
+# A small hidden size with a large model's vocabulary: the embedding alone is 0.6 GB.
 HIDDEN, INNER, HEADS, KV, DIM, VOCAB = 2048, 8192, 16, 4, 128, 152_064
 LAYER = [
     ("input_layernorm.weight", [HIDDEN]),
@@ -81,7 +81,7 @@ def make(path, size):
     return number
 
 def anonymous(pid):
-    """Bytes of anonymous memory without the emulated device's, which is in maps of a file in memory named `poison`."""
+    """Bytes of anonymous memory without the emulated device's, which is in mappings of a memory file named `poison`."""
     total, ours = 0, True
     with open(f"/proc/{pid}/smaps") as lines:
         for line in lines:
@@ -96,7 +96,7 @@ peaks = []
 for size in sizes:
     path = f"{folder}/{size:g}gb"
     shards = make(path, size)
-    # A prompt that is too long is refused once the weights are loaded.
+    # A prompt that is too long is refused after the weights are loaded.
     command = [binary, "generate", "--device", "cuda", "--model", path, "--ppe", "none", "--set",
                "rollout.max_prompt_length=1", "--set", "prompt.template=plain", "How many are 3 and 4?"]
     environment = {**os.environ, "LD_LIBRARY_PATH": device, "RFT_EMU_REPORT": f"{folder}/report.json"}
@@ -117,7 +117,7 @@ for size in sizes:
           f"peak {peak / 1e6:.0f} MB of anonymous memory ({samples} samples)", flush=True)
     peaks.append(peak)
 if max(peaks) >= LIMIT_MB * 1e6:
-    sys.exit(f"FAILED: {max(peaks) / 1e6:.0f} MB, and {LIMIT_MB} are the most")
+    sys.exit(f"FAILED: {max(peaks) / 1e6:.0f} MB, above the limit of {LIMIT_MB} MB")
 if max(peaks) > (1 + WITHIN) * min(peaks):
     sys.exit(f"FAILED: the peaks differ by {100 * (max(peaks) / min(peaks) - 1):.0f} %")
 print("ok")

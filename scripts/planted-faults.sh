@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Plants faults in the CUDA kernels, one after the other, and runs the self-test on the emulated device with each: it has to
-# fail, in the group of checks that the fault belongs to. This is how tolerances are known to be small enough.
+# Plants faults in the CUDA kernels, one at a time, and runs the self-test on the emulated device with each. The self-test must
+# fail in the group of checks that the fault belongs to. This shows that the tolerances are small enough.
 #
-#   scripts/planted-faults.sh BINARY [FAULT ...]      with no names: all of them; --list prints the names
+#   scripts/planted-faults.sh BINARY [FAULT ...]      default: all faults; --list prints their names
 #
-# BINARY is an `rft` of this source. GROUPS_OF_CHECKS names the groups to run, separated by commas (default: all but rollout),
-# DEVICE a folder that tests/device/build.sh has filled (default: a new one). It needs g++ and no GPU; one fault takes a
-# minute of one core, most of it the self-test.
+# BINARY is `rft` built from this source. GROUPS_OF_CHECKS is a comma-separated list of the groups to run (default: all but
+# rollout). DEVICE is an output folder of tests/device/build.sh (default: a new one). Needs g++, but no GPU. Each fault takes a
+# minute on one core, mostly for the self-test.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kernels=src/device/cuda/kernels
 
-# NAME | GROUP that has to fail | FILE | what sed does to it
+# NAME | GROUP that must fail | FILE | sed command
 faults() {
   grep -v '^ *#' <<'FAULTS'
 dropped-bias      | rope             | qkv_rope.cu                   | s/if \(bias\) \{/if (false) {/
 rope-position     | rope             | qkv_rope.cu                   | s/positions\[row\]\) \* half \+ column, 1\)/positions[row] + 1) * half + column, 1)/
 transposed-tile   | attention        | attention.cuh                 | s/ldmatrix_x4_trans\(columns/ldmatrix_x4(columns/
-missing-barrier   | attention        | branch_attention.cu           | s/^ *__syncthreads\(\);  \/\/ the copies are there.*//
+missing-barrier   | attention        | branch_attention.cu           | s/^ *__syncthreads\(\);  \/\/ the copies have arrived.*//
 dropped-row       | attention        | branch_attention.cu           | s/return row < used \?/return row < used - 1 ?/
 future-token      | attention        | branch_attention.cu           | s/const int last = first_last - start/const int last = 1 + first_last - start/
 softmax-scale     | decode-attention | attention.cuh                 | s/D == 128 \? 0\.08838834764831845f/D == 128 ? 0.09f/
@@ -50,11 +50,11 @@ device=${DEVICE:-$work/device}
 [ -e "$device/libcuda.so.1" ] || tests/device/build.sh "$kernels" "$device"
 groups=${GROUPS_OF_CHECKS:-$("$binary" selftest --list | grep -vx rollout | paste -sd,)}
 
-# The groups that fail on the device in folder $1, each once.
+# Prints the groups that fail on the device in folder $1, each once.
 failing() {
   LD_LIBRARY_PATH=$1 "$binary" selftest --filter "$groups" --output-format json >"$work/checks" 2>"$work/log" || true
   if ! grep -q '^[0-9]* checks, [0-9]* failed$' "$work/log"; then
-    # The device stopped the process: it found the fault itself. The last check belongs to the group before or to this one.
+    # The device found the fault itself and stopped the process. The last check belongs to this group or the one before.
     echo "stopped: $(grep -m 1 . "$work/log")" >&2
   fi
   sed -nE '/"ok":false/s/.*"name":"([^:"]*).*/\1/p' "$work/checks" | awk '!seen[$0]++' | paste -sd' '
@@ -72,7 +72,7 @@ while IFS='|' read -r name group file edit; do
   cp -r "$kernels" "$work/kernels"
   sed -E -i "$edit" "$work/kernels/$file"
   if cmp -s "$kernels/$file" "$work/kernels/$file"; then
-    echo "$name: nothing in $file matches $edit" >&2
+    echo "$name: no match in $file for $edit" >&2
     exit 2
   fi
   tests/device/build.sh "$work/kernels" "$work/faulty" "$device"

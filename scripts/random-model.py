@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Writes a Hugging Face folder of random bf16 weights with the tokenizer of the embedded model; needs no packages.
+"""Writes a Hugging Face folder with random bf16 weights and the embedded model's tokenizer. Needs no packages.
 
     scripts/random-model.py SHAPE LAYERS FOLDER
 
-SHAPE is qwen2.5-7b (at its full widths), qwen3 or llama (small). Weights are draws of a normal distribution of deviation 0.02,
-taken from one block of half a million at random offsets; norms are 1 and biases small.
+SHAPE is qwen2.5-7b (with its full layer sizes), qwen3 or llama (small). Weights have a normal distribution with standard
+deviation 0.02 and are copied from one block of half a million values at random offsets; norms are 1 and biases small.
 """
 import json
 import os

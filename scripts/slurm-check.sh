@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# A sweep through a real Slurm gives what it gives without one: sets up slurmctld and slurmd on this machine, in a temporary
-# folder, runs six small runs there, requeues one in the middle, tells another that its time is up, and compares adapters and
-# evaluations byte for byte with those of the same sweep on this machine alone.
+# Checks that a sweep gives the same results with and without Slurm. Starts slurmctld and slurmd on this machine, in a temporary
+# folder, executes six small runs there, requeues one in the middle, signals another that its time is up, and compares adapters
+# and evaluations byte for byte with those of the same sweep without Slurm.
 #
-#   scripts/slurm-check.sh [RFT]     as root; needs slurmctld, slurmd and munge (Debian: slurm-wlm) and installs nothing
+#   scripts/slurm-check.sh [RFT]     run as root; needs slurmctld, slurmd and munge (Debian: slurm-wlm); installs nothing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rft=$(realpath "${1:-target/release/rft}")
 for program in slurmctld slurmd munged sbatch squeue scontrol; do
-    command -v "$program" >/dev/null || { echo "there is no $program; Debian has it in slurm-wlm"; exit 2; }
+    command -v "$program" >/dev/null || { echo "$program not found; on Debian, install slurm-wlm"; exit 2; }
 done
-[ "$(id -u)" = 0 ] || { echo "slurmd has to be started as root"; exit 2; }
+[ "$(id -u)" = 0 ] || { echo "slurmd must be started as root"; exit 2; }
 
 work=$(mktemp -d)
 chmod 755 "$work"
 pids=()
-# From here on no command can reach another cluster.
+# From here on, no command can reach another cluster.
 export SLURM_CONF="$work/slurm.conf"
 finish() {
-    # The processes of a job outlive the daemons.
+    # The processes of a job keep running after the daemons end, so cancel the jobs first.
     squeue --noheader --format=%A 2>/dev/null | sort -u | xargs --no-run-if-empty scancel 2>/dev/null || true
     for _ in $(seq 30); do [ -z "$(squeue --noheader 2>/dev/null)" ] && break; sleep 1; done
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
@@ -26,7 +26,7 @@ finish() {
 }
 trap finish EXIT
 
-# munge under a socket and a key of its own.
+# munge with its own socket and key.
 mkdir -m 700 "$work/munge"
 mkdir -m 755 "$work/munge.run"
 head -c 1024 /dev/urandom >"$work/munge/key"
@@ -102,10 +102,10 @@ for _ in $(seq 600); do [ "$(step reasoning-s1 || true)" -ge 3 ] 2>/dev/null && 
 runs=$(sed -n 's/^job *\([0-9]*\) submitted: runs.*/\1/p' through.err)
 echo "requeue ${runs}_0 at step $(step reasoning-s1)"
 scontrol requeue "${runs}_0"
-# The announcement that a time limit is near, sent by hand to another run; its job requeues itself.
+# Send another run the signal for an approaching time limit; its job requeues itself.
 for _ in $(seq 600); do [ "$(step null-example-s1 || true)" -ge 3 ] 2>/dev/null && break; sleep 0.2; done
 echo "SIGUSR1 to ${runs}_1 at step $(step null-example-s1)"
-# scancel asks again until the job shows the signal, and the job is gone by then.
+# scancel repeats the signal until the job confirms it, but the job has already ended by then.
 timeout 10 scancel --batch --signal=USR1 "${runs}_1" 2>/dev/null || true
 wait "$follower" || { cat through.err; tail -n 20 through/logs/*; exit 1; }
 cat through.err through.out
@@ -121,4 +121,4 @@ while read -r file; do
     cmp "alone/$file" "through/$file" || exit 1
     compared=$((compared + 1))
 done < <(cd alone && find runs/*/adapter runs/*/completions.jsonl evals -type f ! -name .lock | sort)
-echo "$compared files are the same, byte for byte"
+echo "$compared files are identical"

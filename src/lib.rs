@@ -5,6 +5,7 @@
 
 pub mod behavior;
 pub mod cli;
+pub mod code;
 pub mod config;
 pub mod data;
 pub mod device;

@@ -1,9 +1,9 @@
-"""Decoding with transformers' generate, for comparison with `rft perf decode`: the same shape, random weights, bf16, a prompt of
-960 tokens and 128 new ones, sampled.
+"""Measures decoding with transformers' generate, for comparison with `rft perf decode`: the same shape, random weights, bf16, a
+prompt of 960 tokens and 128 sampled tokens.
 
     python benches/peers/generate.py [--shape 7b] [--batch 8 64 256]
 
-Prints one line of JSON for each batch. The time of the prompts is measured apart and taken off.
+Prints one line of JSON per batch. The time for the prompts is measured separately and subtracted.
 """
 
 import argparse

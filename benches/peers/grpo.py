@@ -1,11 +1,12 @@
-"""Steps of TRL's GRPOTrainer, for comparison with `rft perf step`: the same shape, random weights, LoRA of rank 32 on all linear
-layers, bf16, 64 prompts of 102 tokens with 5 completions each, rewarded by a hash of their tokens.
+"""Measures steps of TRL's GRPOTrainer, for comparison with `rft perf step`: the same shape, random weights, LoRA of rank
+32 on all linear layers, bf16, 64 prompts of 102 tokens with 5 completions each, rewarded by a hash of their tokens.
 
     python benches/peers/grpo.py [--shape 7b] [--length 269] [--steps 2]
 
-Prints one line of JSON. Random weights never stop, and TRL can force one length alone: all completions have the mean of
-benches/step_lengths.txt, so the tokens are as many as in `rft perf step`, and no row waits for a longer one. That is the better
-case for TRL. Needs no hub and no files: the tokenizer is made here, and prompts are given as text of it.
+Prints one line of JSON. Random weights never produce an end token, and TRL can force only a single length: all completions
+have the mean length of benches/step_lengths.txt. The number of tokens is therefore the same as in `rft perf step`, and no row
+waits for a longer one, which favors TRL. Needs neither the Hub nor files: the tokenizer is created here, and prompts are text
+that it can encode.
 """
 
 import argparse
@@ -21,7 +22,7 @@ PROMPTS, GENERATIONS, PROMPT = 64, 5, 102
 
 
 def tokenizer_of(vocab):
-    """A tokenizer with a word for each of the first 10,000 tokens."""
+    """A tokenizer with one word for each of the first 10,000 tokens."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -118,7 +119,7 @@ def main():
                 model = trainer = None
                 if args.device == "cuda":
                     torch.cuda.empty_cache()
-    # The first step warms up, as with ours.
+    # The first step is a warm-up, as in ours.
     completions = lengths[-1]
     print(
         json.dumps(

@@ -1,9 +1,9 @@
-"""A training step of transformers + PEFT, for comparison with `rft perf train`: the same shape, random weights, LoRA of rank 32
-on all linear layers, bf16, forward and backward without an optimiser step.
+"""Measures a training step of transformers + PEFT, for comparison with `rft perf train`: the same shape, random weights, LoRA
+of rank 32 on all linear layers, bf16, forward and backward without an optimizer step.
 
     python benches/peers/train.py [--shape 7b] [--length 1024] [--rows 16384] [--checkpointing]
 
-Prints one line of JSON. Micro-batches are halved while they do not fit; what was done is in the line.
+Prints one line of JSON. Micro-batches are halved until they fit; the line contains the final size.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import time
 
 SHAPES = {  # hidden, ffn, layers, heads, KV heads, vocabulary, tied
-    "test": (64, 128, 2, 4, 2, 12000, True),  # on a CPU, in seconds: whether a script runs
+    "test": (64, 128, 2, 4, 2, 12000, True),  # runs on a CPU in seconds, to check that the script works
     "0.5b": (896, 4864, 24, 14, 2, 151936, True),
     "1.5b": (1536, 8960, 28, 12, 2, 151936, True),
     "7b": (3584, 18944, 28, 28, 4, 152064, False),

@@ -9,8 +9,8 @@ use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use crate::code;
 use crate::device::{Device, cuda};
-use crate::eval::code;
 use crate::model::hub::HubConfig;
 use crate::sandbox::{Layers, Sandbox};
 

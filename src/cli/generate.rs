@@ -1,17 +1,16 @@
 //! `rft generate`: ask a model one question and watch it answer.
 
 use super::config_args::ConfigArgs;
-use super::trained::{Trained, prior_prompt};
+use super::output_format::OutputFormat;
 use crate::config;
 use crate::device::{Device, Extent, Loaded};
-use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{Request, Sampling, Watch};
+use crate::rollout::{Branch, Finish, Request, Sampling, Watch};
 use crate::run::Stop;
-use crate::train::state::load_adapter;
+use crate::run::trained::{Trained, prior_prompt};
 use anyhow::{Result, ensure};
 use std::io::Write;
 use std::path::PathBuf;
@@ -63,6 +62,10 @@ pub struct Args {
     #[arg(long)]
     show_prompt: bool,
 
+    /// `json` prints one line for each completion: its text, token ids, log-probabilities and why it ended
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    output_format: OutputFormat,
+
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -83,8 +86,7 @@ pub fn run(args: Args) -> Result<()> {
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
-    let adapter: Option<Adapter> =
-        trained.map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
+    let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();
     let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
@@ -112,16 +114,37 @@ pub fn run(args: Args) -> Result<()> {
             ends: &|tokens| policy.ends(tokens),
             stop_tokens: &policy.stop_tokens,
         };
-        print!("{}", opening(&prior, config.prompt.prefill).unwrap_or_default());
-        let mut printer = Printer { stream: Some(policy.tokenizer.stream()), stop: &stop, policy: &policy };
-        let answered = loaded.engine().generate(adapter.as_ref(), &request, &mut printer)?;
-        let rest = printer.stream.take().map(TextStream::finish).unwrap_or_default();
-        println!("{rest}");
-        if answered.is_none() {
-            break;
+        let opening = opening(&prior, config.prompt.prefill).unwrap_or_default();
+        let shown = args.output_format == OutputFormat::Text;
+        if shown {
+            print!("{opening}");
+        }
+        let stream = shown.then(|| policy.tokenizer.stream());
+        let mut printer = Printer { stream, stop: &stop, policy: &policy };
+        let groups = loaded.engine().generate(adapter.as_ref(), &request, &mut printer)?;
+        if let Some(stream) = printer.stream.take() {
+            println!("{}", stream.finish());
+        }
+        let Some(groups) = groups else { break };
+        if !shown {
+            for completion in groups.iter().flatten() {
+                println!("{}", json(completion, &opening, &policy));
+            }
         }
     }
     Ok(())
+}
+
+/// One completion as a line of JSON.
+fn json(completion: &Branch, opening: &str, policy: &Policy) -> serde_json::Value {
+    let ends = usize::from(matches!(completion.finish, Finish::Token(_)));
+    let text = &completion.tokens[..completion.tokens.len() - ends];
+    serde_json::json!({
+        "text": format!("{opening}{}", policy.tokenizer.decode(text)),
+        "tokens": completion.tokens,
+        "logprobs": completion.logprobs,
+        "finish": policy.finish_name(completion.finish),
+    })
 }
 
 /// Memory on a GPU for one answer at a time.

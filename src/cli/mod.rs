@@ -9,6 +9,7 @@ pub mod download;
 pub mod eval;
 pub mod generate;
 pub mod merge;
+pub mod output_format;
 pub mod overlap;
 pub mod perf;
 pub mod plan;
@@ -19,7 +20,6 @@ pub mod runs;
 pub mod selftest;
 pub mod sweep;
 pub mod train;
-pub mod trained;
 
 use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};
@@ -83,11 +83,6 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Overlap(args) => overlap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
     }
-}
-
-/// The folder with benchmarks that `RFT_DATA_DIR` names.
-fn data_dir() -> Option<std::path::PathBuf> {
-    std::env::var_os("RFT_DATA_DIR").filter(|folder| !folder.is_empty()).map(Into::into)
 }
 
 /// Logs go to stderr: warnings, or more with `-v`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::eval::OutputFormat;
+use super::output_format::OutputFormat;
 use crate::config::{self, Layers};
 use crate::data::decontaminate::Contamination;
 use crate::data::load;

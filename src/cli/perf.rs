@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::device::cuda::blas::Tuned;
 use crate::model::config::{ModelConfig, known_shape};
 use crate::model::embedded;
+use crate::model::source::Source;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
@@ -83,7 +84,7 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
     use crate::device::cuda::perf;
     let config = match known_shape(&args.model_shape) {
         Some(config) => config,
-        None if args.model_shape == embedded::NAME => embedded::open()?.config,
+        None if args.model_shape == embedded::NAME => Source::open_embedded()?.config,
         None => {
             bail!("`{}` is not a known shape\nhint: `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
         }

@@ -1,7 +1,6 @@
 //! `rft plan`: what a run takes of a GPU's memory, before anything is loaded; and of time and money, from a measured piece.
 
 mod costs;
-pub(super) mod measure;
 
 use std::io::{Write, stdout};
 
@@ -13,10 +12,10 @@ use serde_json::json;
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
+use crate::device::memory::plan::{Fit, Plan, parse_memory};
 use crate::model::config::{ModelConfig, known_shape};
 use crate::model::source::Source;
-use crate::plan::{Fit, Plan, parse_memory};
-use measure::Measured;
+use crate::plan::measure::{Measured, measure};
 
 /// Say what a run takes of a GPU's memory, and of time and money
 ///
@@ -92,7 +91,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(seconds) => {
             super::download::confirm(&config, false)?;
             eprintln!("measuring; two steps are trained at least, however long they take");
-            Some(measure::measure(&config, seconds, args.gpu_hour_price)?)
+            Some(measure(&config, seconds, args.gpu_hour_price)?)
         }
         None => None,
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::eval::OutputFormat;
+use super::output_format::OutputFormat;
 use crate::report::load::{self, Material};
 use crate::report::paper::Published;
 use crate::report::sections;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::eval::OutputFormat;
+use super::output_format::OutputFormat;
 use crate::run::RunDir;
 use crate::run::status::Status;
 

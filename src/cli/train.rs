@@ -2,7 +2,7 @@
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
-use crate::device::{Device, Extent, Loaded};
+use crate::device::{self, Device, Extent, Loaded};
 use crate::disk::atomic;
 use crate::model::config::ModelConfig;
 use crate::model::source::Source;
@@ -13,7 +13,7 @@ use crate::train::evaluate::Evaluation;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::{Outcome, Training, train};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -103,12 +103,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         None => (resolve(&args)?, None, None),
     };
-    if let Some(threads) = config.train.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the worker threads")?;
-    }
+    device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
     let source = Source::open(&config.model.path, &config.model.revision)?;
-    let setup = Setup::new(&config, &source, super::data_dir().as_deref(), recorded)?;
+    let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let mut state = match &resumed {
@@ -159,6 +157,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state)?;
     conclude(&run, &outcome, steps);
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
+}
+
+/// The folder with benchmarks that `RFT_DATA_DIR` names.
+fn data_dir() -> Option<PathBuf> {
+    std::env::var_os("RFT_DATA_DIR").filter(|folder| !folder.is_empty()).map(Into::into)
 }
 
 /// The configuration of a new run, from all layers.

@@ -46,6 +46,13 @@ impl Entry {
     }
 }
 
+impl Node {
+    /// What this table sets, in order.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.leaves().into_iter().map(|(path, node)| Entry::of_node(&path, node)).collect()
+    }
+}
+
 /// What `RFT_SECTION__KEY` variables set.
 pub(super) fn of_environment(variables: &[(String, String)]) -> Vec<Entry> {
     let entry = |(name, value): &(String, String)| {

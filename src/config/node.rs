@@ -6,7 +6,6 @@ use anyhow::{Result, anyhow};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::entry::Entry;
 use super::place::{Origin, line_and_column};
 
 /// A value with its place.
@@ -91,11 +90,6 @@ impl Node {
             node.visit(path, leaf);
             path.pop();
         }
-    }
-
-    /// What this table sets, in order.
-    pub fn entries(&self) -> Vec<Entry> {
-        self.leaves().into_iter().map(|(path, node)| Entry::of_node(&path, node)).collect()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::math::Scope;
+
 /// Names of the components that are built in, in the order in which they are logged.
 pub const RULES: [&str; 7] = ["accuracy", "format", "format_strict", "tag_count", "length", "repetition", "code"];
 
@@ -32,15 +34,6 @@ pub enum Gate {
     None,
     /// A right answer counts only where the `format` component is 1.
     Format,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scope {
-    /// The last box of the whole response: accuracy and format stay independent, as in the study.
-    Response,
-    /// The last box of the last closed answer element only.
-    Answer,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 pub mod arithmetic;
 pub mod decontaminate;
 pub mod order;
+mod question;
 pub mod read;
 pub mod schema;
 
@@ -10,27 +11,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
 use crate::disk::hash::hex;
 use schema::Columns;
 
-/// One question of a data set, with the answer that counts as right.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
-    /// Stable within the data set; part of the key of every random draw made for the question.
-    pub id: String,
-    pub text: String,
-    pub gold: String,
-    /// The data set it came from.
-    pub source: String,
-    /// The other columns of its row, for rewards that need more than the gold answer: a rubric, the tests of a program.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub extra: Map<String, Value>,
-}
+pub use question::Question;
 
 /// A data set, ready to be used.
 #[derive(Clone, Debug)]

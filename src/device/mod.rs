@@ -4,19 +4,21 @@
 
 pub mod cpu;
 pub mod cuda;
+mod extent;
 pub mod memory;
 
-use crate::config::RunConfig;
-use crate::grpo::learner::{Keep, Learner};
+use crate::grpo::learner::Learner;
 use crate::model::lora::Adapter;
 use crate::model::source::Source;
 use crate::rollout::Engine;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cpu::decoder::Decoder;
 use cpu::engine::CpuEngine;
 use cpu::learner::CpuLearner;
 use std::fmt;
 use std::path::Path;
+
+pub use extent::Extent;
 
 /// A device to compute on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,29 +65,13 @@ pub fn gpus() -> usize {
     cuda::count()
 }
 
-/// How much memory a model is to work in.
-#[derive(Clone, Copy, Debug)]
-pub struct Extent {
-    /// Longest prompt and completion together.
-    pub positions: usize,
-    /// Branches decoded at the same time.
-    pub max_rows: usize,
-    /// Bytes of a GPU's memory for rollouts and training, beside weights and adapter; `None`: what is free.
-    pub working_bytes: Option<u64>,
-    /// What passes of training keep; `None` where nothing is trained.
-    pub keep: Option<Keep>,
-}
-
-impl Extent {
-    /// For a run: all of a GPU that is free.
-    pub fn of(config: &RunConfig) -> Self {
-        let rollout = &config.rollout;
-        Self {
-            positions: rollout.max_sequence_length(),
-            max_rows: rollout.max_rows,
-            working_bytes: None,
-            keep: Some(if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything }),
+/// Makes the process work with `count` threads; `None`: one for each core. To be called once, before anything is computed.
+pub fn use_threads(count: Option<usize>) -> Result<()> {
+    match count {
+        Some(threads) => {
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the worker threads")
         }
+        None => Ok(()),
     }
 }
 

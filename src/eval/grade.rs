@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::asked::QuestionRecord;
 use super::bench::{self, Choices, Kind, Origin};
-use super::code::{self, Status, Task, Tasks};
 use super::profile::Extraction;
-use crate::config::Scope;
-use crate::math::{self, Extracted, Verdict, extract_boxed};
+use crate::code::{self, Status, Task, Tasks};
+use crate::math::{self, Extracted, Scope, Verdict, extract_boxed};
 use crate::sandbox::{Layers, Sandbox};
 
 /// What a response is worth.

@@ -2,11 +2,11 @@
 //!
 //! A [`bench::Benchmark`] under a [`profile::Profile`] gives a [`profile::Style`]; [`asked`] renders its questions, a
 //! [`engine::Completer`] draws samples of them, [`folder`] keeps every one, [`grade`] says what each is worth and [`score`] what
-//! all of them say together. [`run::evaluate`] is the whole of it, from top to bottom.
+//! all of them say together. [`run::evaluate`] is the whole of it, from top to bottom; [`session`] loads the
+//! model and runs it on each benchmark.
 
 pub mod asked;
 pub mod bench;
-pub mod code;
 pub mod compare;
 pub mod endpoint;
 pub mod engine;
@@ -16,3 +16,4 @@ pub mod local;
 pub mod profile;
 pub mod run;
 pub mod score;
+pub mod session;

@@ -2,33 +2,14 @@
 //!
 //! `Ok(true)` and `Ok(false)` are shown; `Err` tells why neither could be.
 
+use super::claim::{Claim, Form, Item, Relations, region};
 use super::equal::{Term, equal};
-use super::form::{Claim, Form, Item, region};
+use super::judge::Judge;
 use super::limits::{Meter, Reason};
 use super::quantity;
 use super::region::Region;
-use super::relation::Relations;
-use super::token::{Bracket, Joiner};
-use super::tree::NamedSet;
+use super::token::{Bracket, Joiner, NamedSet};
 use super::value::{Base, Sum, Value};
-
-/// The budget of a comparison, and the rule that decided last.
-pub struct Judge<'a> {
-    pub meter: &'a mut Meter,
-    pub rule: &'static str,
-}
-
-impl<'a> Judge<'a> {
-    pub fn with(meter: &'a mut Meter) -> Judge<'a> {
-        Judge { meter, rule: "" }
-    }
-
-    /// Notes the rule that led to a finding.
-    pub fn because(&mut self, rule: &'static str, found: bool) -> bool {
-        self.rule = rule;
-        found
-    }
-}
 
 pub fn compare(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<bool, Reason> {
     if gold.letters.is_some() && gold.letters == answer.letters {

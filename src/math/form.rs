@@ -1,72 +1,19 @@
-//! An answer with its values worked out: what it claims, ready to be compared.
+//! Reads an answer and works its values out: from a text to what it claims.
 
+use super::claim::{Claim, Form, Item, interval, region};
+use super::compare::same_item;
+use super::judge::Judge;
 use super::lex::Grouping;
 use super::limits::{Meter, Reason};
 use super::matrix;
 use super::parse::parse;
 use super::quantity::{Quantity, rounds_to};
-use super::region::{Bound, End, Interval, Region};
-use super::relation::{Relations, relations, together};
-use super::token::{Bracket, Joiner};
-use super::tree::{Answer, Chain, Expr, NamedSet, Operator, Relation, Side};
+use super::region::Region;
+use super::relation::{relations, together};
+use super::token::{Bracket, Joiner, NamedSet, Relation};
+use super::tree::{Answer, Chain, Expr, Operator, Side};
 use super::unit;
 use super::value::Value;
-
-/// An answer whose values are worked out.
-pub struct Form {
-    /// Without an order: a set, or what commas or `and` separate. Most answers have one item.
-    pub items: Vec<Claim>,
-    pub joiner: Option<Joiner>,
-    /// The text in lower case, where it is nothing but letters: `No` is `no`, whatever the letters would mean as symbols.
-    pub letters: Option<String>,
-    /// The letter before a value, as in `(C) 12`.
-    pub choice: Option<char>,
-    /// Set braces stood around the items.
-    pub braces: bool,
-}
-
-/// What one item of an answer says.
-pub enum Claim {
-    Is {
-        /// `x` in `x = 3`.
-        target: Option<String>,
-        item: Item,
-    },
-    Equation {
-        /// Of the two sides.
-        difference: Value,
-        /// What names are said to make together: 17 in `a + b = 17`.
-        total: Option<Box<Quantity>>,
-    },
-    Relation(Relations),
-    /// A chain such as `1 = 2 = 3` in which a side differs from the next.
-    False,
-}
-
-pub enum Item {
-    Text(String),
-    Quantity(Box<Quantity>),
-    /// Digits in a base; the base belongs to the answer.
-    Numeral {
-        digits: String,
-        base: u32,
-    },
-    /// `3:4`, or a time of the day.
-    Ratio {
-        parts: Vec<Value>,
-        late: Option<bool>,
-    },
-    Sequence {
-        open: Bracket,
-        items: Vec<Claim>,
-        close: Bracket,
-    },
-    Matrix(Vec<Vec<Item>>),
-    /// A union, or what a set builder describes.
-    Region(Region),
-    Set(NamedSet),
-    Cases(Vec<(Claim, Claim)>),
-}
 
 pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<Form, Reason> {
     let (choice, text) = match choice(text) {
@@ -131,14 +78,7 @@ fn choice(text: &str) -> Option<(char, &str)> {
     (!operator && !sign && (round || spaced)).then_some((first, value))
 }
 
-impl Form {
-    /// What is false says nothing that an answer could agree with.
-    pub fn is_false(&self) -> bool {
-        self.items.iter().any(|it| matches!(it, Claim::False))
-    }
-}
-
-pub fn claims(chains: &[Chain], meter: &mut Meter) -> Result<Vec<Claim>, Reason> {
+fn claims(chains: &[Chain], meter: &mut Meter) -> Result<Vec<Claim>, Reason> {
     let mut claims = Vec::new();
     for chain in chains {
         if chain.has_plus_minus() {
@@ -153,7 +93,7 @@ pub fn claims(chains: &[Chain], meter: &mut Meter) -> Result<Vec<Claim>, Reason>
 }
 
 /// The last side of a chain counts, once every side before it is shown to equal the next; a leading name is assigned to.
-pub fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
+fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
     if chain.rest.is_empty() {
         return Ok(Claim::Is { target: None, item: item(&chain.first, meter)? });
     }
@@ -161,7 +101,7 @@ pub fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
         return Ok(Claim::Is { target: target(&chain.first.expr), item: item(set, meter)? });
     }
     if chain.rest.iter().any(|(relation, _)| !matches!(relation, Relation::Equal | Relation::About)) {
-        return relations(chain, meter);
+        return relations(chain, item, meter);
     }
     let sides: Vec<&Side> = chain.sides().collect();
     let mut names = sides.iter().take_while(|side| is_name(&side.expr)).count().min(sides.len() - 1);
@@ -187,8 +127,8 @@ pub fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
             };
         }
         let (Item::Quantity(one), Item::Quantity(other)) = (&last, &next) else {
-            let mut judge = super::compare::Judge::with(meter);
-            let same = super::compare::same_item(&last, &next, &mut judge);
+            let mut judge = Judge::with(meter);
+            let same = same_item(&last, &next, &mut judge);
             if sides.len() == 2 && is_name(&side.expr) {
                 return Ok(Claim::Is { target: target(&side.expr), item: last });
             }
@@ -224,22 +164,7 @@ pub fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
 
 /// Sides of a chain: equal, or one is the other rounded to four significant digits or more.
 fn same_sides(one: &Quantity, other: &Quantity, meter: &mut Meter) -> Result<bool, Reason> {
-    super::quantity::same(one, other, &mut super::compare::Judge::with(meter))
-}
-
-/// The numbers between the two of a pair, of which there may be none.
-fn interval(item: &Item, meter: &mut Meter) -> Result<Option<Region>, Reason> {
-    let Item::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else {
-        return Ok(None);
-    };
-    let [Claim::Is { target: None, item: Item::Quantity(low) }, Claim::Is { target: None, item: Item::Quantity(high) }] =
-        &items[..]
-    else {
-        return Ok(None);
-    };
-    let low = End { at: Bound::of(low.value.clone()), closed: *open == Bracket::Square };
-    let high = End { at: Bound::of(high.value.clone()), closed: *close == Bracket::Square };
-    Region::interval(Interval { low, high }, meter).map(Some)
+    super::quantity::same(one, other, &mut Judge::with(meter))
 }
 
 /// Names and nothing else, added or multiplied: the question of `x + y = 5`.
@@ -303,7 +228,7 @@ fn target(expr: &Expr) -> Option<String> {
     }
 }
 
-pub fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
+fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
     let expr = &side.expr;
     Ok(match expr {
         Expr::Text(text) => Item::Text(plain_words(text)),
@@ -420,34 +345,6 @@ fn set_region(expr: &Expr, meter: &mut Meter) -> Result<Region, Reason> {
         return Ok(interval);
     }
     region(&Claim::Is { target: None, item }, meter)?.ok_or_else(|| "a set that is no interval".into())
-}
-
-/// The real numbers that a claim allows, if it speaks of some.
-pub fn region(claim: &Claim, meter: &mut Meter) -> Result<Option<Region>, Reason> {
-    let item = match claim {
-        Claim::Relation(relations) => return Ok(relations.region.clone()),
-        Claim::Is { target: Some(_), item: Item::Quantity(quantity) } if quantity.unit.is_none() => {
-            return Ok(Some(Region::point(quantity.value.clone())));
-        }
-        Claim::Is { item, .. } => item,
-        _ => return Ok(None),
-    };
-    Ok(match item {
-        Item::Region(region) => Some(region.clone()),
-        Item::Set(NamedSet::Reals) => Some(Region::all()),
-        Item::Set(NamedSet::Empty) => Some(Region::default()),
-        Item::Sequence { open: Bracket::Set, items, .. } => {
-            let mut union = Region::default();
-            for item in items {
-                let Claim::Is { item: Item::Quantity(quantity), .. } = item else { return Ok(None) };
-                union = union.union(Region::point(quantity.value.clone()), meter)?;
-            }
-            Some(union)
-        }
-        // `(0, 0)` is a point in the plane.
-        Item::Sequence { .. } => interval(item, meter)?.filter(|it| !it.is_empty()),
-        _ => None,
-    })
 }
 
 impl Quantity {

@@ -1,6 +1,6 @@
 //! Arithmetic of matrices and vectors, as far as answers have it: sums, and products with numbers.
 
-use super::form::Item;
+use super::claim::Item;
 use super::limits::{Meter, Reason};
 use super::quantity::Quantity;
 use super::token::Bracket;

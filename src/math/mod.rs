@@ -1,18 +1,20 @@
 //! Answers as exact values: extract, parse, compare.
 //!
 //! A response goes through [`extract`] (the last box), [`lex`] and [`parse`] (text to a tree), [`value`] (expressions to a
-//! canonical form over exact rationals), [`form`] (what the answer claims) and [`compare`]. Forms that may be equal without
+//! canonical form over exact rationals), [`form`] (what the answer claims, a [`claim`]) and [`compare`]. Forms that may be equal without
 //! looking it are told apart by certified enclosure and at seeded points ([`equal`]). Nothing of a model's text is ever
 //! executed, and every step is bounded by size, never by a clock ([`limits`]), so that a verdict is the same on every
 //! machine.
 
 mod ball;
+mod claim;
 mod compare;
 mod enclose;
 mod equal;
 mod extract;
 mod form;
 mod function;
+mod judge;
 mod lex;
 mod limits;
 mod matrix;
@@ -35,13 +37,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Scope;
-
-use form::Form;
+use claim::Form;
+use judge::Judge;
 use lex::Grouping;
 use limits::{Meter, Reason};
 
-pub use extract::{Extracted, Found, Rule, extract_boxed, extract_lenient, last_element};
+pub use extract::{Extracted, Found, Rule, Scope, extract_boxed, extract_lenient, last_element};
 
 /// What a check of an answer against the gold answer found. As JSON: `"correct"`, `"wrong"` or `{"undecided": reason}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +171,7 @@ impl Gold {
 }
 
 fn decide(gold: &Form, answer: &Form, meter: &mut Meter) -> (Verdict, &'static str) {
-    let mut judge = compare::Judge::with(meter);
+    let mut judge = Judge::with(meter);
     match compare::compare(gold, answer, &mut judge) {
         Ok(true) => (Verdict::Correct, judge.rule),
         Ok(false) => (Verdict::Wrong, judge.rule),

@@ -6,9 +6,9 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::One;
 
-use super::compare::Judge;
 use super::enclose;
 use super::equal::{Term, equal};
+use super::judge::Judge;
 use super::limits::{Meter, Reason};
 use super::tree::{Expr, Operator};
 use super::unit::Unit;

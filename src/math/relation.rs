@@ -2,37 +2,24 @@
 
 use num_traits::Signed;
 
+use super::claim::{Claim, Item, Link, Relations, region};
 use super::enclose;
-use super::form::{Claim, Item, region};
 use super::limits::{Meter, Reason};
 use super::region::Region;
-use super::token::Joiner;
-use super::tree::{Chain, Relation, Side};
+use super::token::{Joiner, Relation};
+use super::tree::{Chain, Side};
 use super::value::{Base, Product, Sum, Value};
 
-pub struct Relations {
-    pub links: Vec<Link>,
-    /// The reals that it allows, if it speaks of one name alone.
-    pub region: Option<Region>,
-    /// That name.
-    pub variable: Option<Value>,
-    /// The name stands alone on one side: `x > 2`, and not `2x > 4`.
-    pub solved: bool,
-}
+/// Reads a side of a chain.
+pub type ReadItem = fn(&Side, &mut Meter) -> Result<Item, Reason>;
 
-/// A difference that is not zero, below zero, or not above zero.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    pub difference: Value,
-    pub relation: Relation,
-}
-
-pub fn relations(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
+/// What a chain with an inequality in it claims; `item` reads a side that is a set.
+pub fn relations(chain: &Chain, item: ReadItem, meter: &mut Meter) -> Result<Claim, Reason> {
     let mut all = Relations { links: Vec::new(), region: Some(Region::all()), variable: None, solved: true };
     let mut constants = true;
     let mut left = &chain.first;
     for (relation, right) in &chain.rest {
-        let (one, other) = (value(left, meter)?, set_or_value(right, *relation, meter)?);
+        let (one, other) = (value(left, meter)?, set_or_value(right, *relation, item, meter)?);
         left = right;
         let other = match other {
             Operand::Value(value) => value,
@@ -70,11 +57,11 @@ fn value(side: &Side, meter: &mut Meter) -> Result<Value, Reason> {
     Value::of(&side.expr, meter)
 }
 
-fn set_or_value(side: &Side, relation: Relation, meter: &mut Meter) -> Result<Operand, Reason> {
+fn set_or_value(side: &Side, relation: Relation, item: ReadItem, meter: &mut Meter) -> Result<Operand, Reason> {
     if !matches!(relation, Relation::In | Relation::NotIn) {
         return Ok(Operand::Value(value(side, meter)?));
     }
-    let claim = Claim::Is { target: None, item: super::form::item(side, meter)? };
+    let claim = Claim::Is { target: None, item: item(side, meter)? };
     let found = region(&claim, meter)?.ok_or("a set that is no interval")?;
     Ok(Operand::Region(if relation == Relation::In { found } else { Region::all().without(&found, meter)? }))
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::token::{Bracket, Joiner, Literal};
-use super::tree::{Answer, Chain, Expr, NamedSet, Operator, Relation, Side};
+use super::token::{Bracket, Joiner, Literal, NamedSet, Relation};
+use super::tree::{Answer, Chain, Expr, Operator, Side};
 
 impl Display for Answer {
     fn fmt(&self, f: &mut Formatter) -> Result {

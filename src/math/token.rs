@@ -6,7 +6,6 @@ use num_traits::Zero;
 
 use super::function::Function;
 use super::limits::{MAX_BITS, Meter, Reason};
-use super::tree::{NamedSet, Relation};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Token {
@@ -59,6 +58,30 @@ pub enum Token {
     Cell,
     /// `\\`
     Row,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Relation {
+    Equal,
+    /// `\approx`: right if the decimal is rounded right.
+    About,
+    NotEqual,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+    In,
+    NotIn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NamedSet {
+    Empty,
+    Naturals,
+    Integers,
+    Rationals,
+    Reals,
+    Complex,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

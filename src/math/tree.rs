@@ -1,7 +1,7 @@
 //! The tree of an answer: expressions, and the chains, lists, units and text around them.
 
 use super::function::Function;
-use super::token::{Bracket, Joiner, Literal};
+use super::token::{Bracket, Joiner, Literal, NamedSet, Relation};
 
 /// A whole answer: one item, or a list of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,30 +23,6 @@ pub struct Side {
     pub expr: Expr,
     /// As it was written; empty for none.
     pub unit: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Relation {
-    Equal,
-    /// `\approx`: right if the decimal is rounded right.
-    About,
-    NotEqual,
-    Less,
-    AtMost,
-    Greater,
-    AtLeast,
-    In,
-    NotIn,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NamedSet {
-    Empty,
-    Naturals,
-    Integers,
-    Rationals,
-    Reals,
-    Complex,
 }
 
 #[derive(Clone, Debug, PartialEq)]

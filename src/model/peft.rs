@@ -7,6 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::config::ModelConfig;
+use super::lora::Adapter;
 use super::safetensors::{Dtype, SafetensorsFile, Writer};
 use crate::config::LoraSection;
 use crate::disk::atomic;
@@ -164,6 +166,22 @@ fn parse(bytes: &[u8]) -> Result<PeftConfig> {
     let config: PeftConfig = serde_json::from_value(raw)?;
     ensure!(config.r > 0 && config.lora_alpha.is_finite(), "`r` is {}, `lora_alpha` {}", config.r, config.lora_alpha);
     Ok(config)
+}
+
+/// Writes an adapter in PEFT's format.
+pub fn save_adapter(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
+    let tensors = adapter.tensors(&adapter.params);
+    let tensors: Vec<(String, [usize; 2], &[f32])> =
+        tensors.iter().map(|(name, shape, values)| (name.clone(), *shape, &values[..])).collect();
+    save(folder, &PeftConfig::new(base, &adapter.section), &tensors)
+}
+
+/// Reads an adapter in PEFT's format. With `expected`, its rank and modules have to be those.
+pub fn load_adapter(folder: &Path, config: &ModelConfig, expected: Option<&LoraSection>) -> Result<Adapter> {
+    let (peft, tensors) = load(folder)?;
+    let section = expected.cloned().unwrap_or_else(|| peft.section());
+    Adapter::from_tensors(config, &section, &tensors)
+        .with_context(|| format!("load the adapter `{}`", folder.display()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::config::ModelConfig;
 use super::embedded;
 use super::gguf::Gguf;
 use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files, text_files};
+use super::safetensors::SafetensorsFile;
 use super::tokenizer::{GgufTokenizer, Tokenizer};
 use super::weights::{NoWeights, Weights};
 use crate::disk::hash as digest;
@@ -51,11 +52,26 @@ impl Source {
     /// `revision` is for a hub id.
     pub fn open(name: &str, revision: &str) -> Result<Self> {
         match Place::of(name)? {
-            Place::Embedded => embedded::open(),
+            Place::Embedded => Self::open_embedded(),
             Place::Folder(path) => Self::open_folder(&path),
             Place::Gguf(path) => Self::open_gguf(&path),
             Place::Hub => Self::open_hub(&HubConfig::from_env()?, name, revision),
         }
+    }
+
+    /// The small model that is part of the program.
+    pub fn open_embedded() -> Result<Self> {
+        let (file, weights) = (embedded::file, embedded::WEIGHTS);
+        Ok(Self {
+            name: embedded::NAME.to_owned(),
+            config: ModelConfig::from_json(file("config.json"), Some(file("generation_config.json")))?,
+            weights: Box::new(SafetensorsFile::from_bytes(weights)?),
+            tokenizer: TokenizerSource::Json(file("tokenizer.json").to_vec()),
+            tokenizer_config: Some(String::from_utf8(file("tokenizer_config.json").to_vec())?),
+            chat_template: None,
+            hash: format!("sha256:{}", digest::sha256(weights)),
+            origin: Origin::Embedded,
+        })
     }
 
     /// What opening `name` downloads; none where it is no hub id. [`Plan::fetch`] downloads it and tells its progress.
@@ -86,7 +102,7 @@ impl Source {
     /// one is an error. For a model that a server holds.
     pub fn open_texts(name: &str, revision: &str) -> Result<Self> {
         match Place::of(name)? {
-            Place::Embedded => embedded::open(),
+            Place::Embedded => Self::open_embedded(),
             Place::Gguf(path) => Self::open_gguf(&path),
             Place::Folder(path) => Self::open_texts_of(&path),
             Place::Hub => {

@@ -1,6 +1,5 @@
 //! Rotary position embedding in the half-split form of Qwen and Llama (Su et al., arXiv 2104.09864).
 
-use crate::model::config::{Llama3Scaling, ModelConfig};
 use rayon::prelude::*;
 
 /// Cosines and sines of all positions, in f32 whatever the weights are: (positions, head_dim / 2) each.
@@ -11,14 +10,9 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    pub fn new(config: &ModelConfig, positions: usize) -> Self {
-        let half = config.head_dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| {
-                let frequency = config.rope_theta.powf(-((2 * i) as f64) / config.head_dim as f64);
-                config.rope_scaling.map_or(frequency, |scaling| scaled(frequency, scaling)) as f32
-            })
-            .collect();
+    /// `frequencies`, of which there are head_dim / 2, are the angles that each pair turns by from one position to the next.
+    pub fn new(frequencies: &[f32], positions: usize) -> Self {
+        let half = frequencies.len();
         // The angle is rounded to f32 before its cosine is taken, as the models were trained.
         let angle = |i: usize| (i / half) as f32 * frequencies[i % half];
         let values = |f: fn(f32) -> f32| (0..positions * half).map(|i| f(angle(i))).collect();
@@ -63,20 +57,5 @@ impl RopeTable {
                 }
             }
         });
-    }
-}
-
-/// Llama 3.1's interpolation: low frequencies are divided by `factor`, high ones kept, with a smooth passage between.
-fn scaled(frequency: f64, scaling: Llama3Scaling) -> f64 {
-    let wavelength = std::f64::consts::TAU / frequency;
-    let context = scaling.original_max_position_embeddings as f64;
-    if wavelength > context / scaling.low_freq_factor {
-        frequency / scaling.factor
-    } else if wavelength < context / scaling.high_freq_factor {
-        frequency
-    } else {
-        let smooth =
-            (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
-        (1.0 - smooth) * frequency / scaling.factor + smooth * frequency
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod aligned;
 pub mod chart;
+pub mod compare;
 pub mod csv;
 pub mod document;
 pub mod html;

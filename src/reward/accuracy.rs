@@ -1,8 +1,7 @@
 //! 1 where the last box of the response holds the gold answer.
 
 use super::{Reward, Sample, Score};
-use crate::config::Scope;
-use crate::math::{Verdict, prepare};
+use crate::math::{Scope, Verdict, prepare};
 
 pub struct Accuracy {
     pub scope: Scope,

@@ -1,4 +1,4 @@
-# Reads tests of the form `assert f(1, [2]) == 3`. Only literals are read, nothing is run.
+# Reads tests of the form `assert f(1, [2]) == 3`. Only literals are parsed; nothing is run.
 import ast
 
 

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::{Reward, Sample, Score};
+use crate::code::{extract, is_right, shown, tolerances};
 use crate::config::CodeSection;
 use crate::data::Question;
-use crate::eval::code::{extract, is_right, shown, tolerances};
 use crate::math::Verdict;
 use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
 

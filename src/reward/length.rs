@@ -83,7 +83,7 @@ mod tests {
     use super::super::tags::Tags;
     use super::super::tests::{prompt, question, sample, values};
     use super::*;
-    use crate::config::Scope;
+    use crate::math::Scope;
 
     fn cosine(gate: Option<Format>) -> Cosine {
         Cosine { accuracy: Accuracy { scope: Scope::Response }, gate, values: values(), limit: 300 }

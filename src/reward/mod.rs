@@ -89,8 +89,9 @@ mod tests {
     use super::*;
     use crate::config::{
         AccuracySection, CodeSection, FormatSection, Gate, LengthKind, LengthSection, OptionalSection,
-        RepetitionSection, RewardSection, Scope,
+        RepetitionSection, RewardSection,
     };
+    use crate::math::Scope;
     use crate::prompt::Role;
 
     pub fn prompt(tag: Option<&str>) -> PriorPrompt {

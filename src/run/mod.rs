@@ -12,6 +12,7 @@ pub mod progress;
 pub mod signals;
 pub mod status;
 pub mod tensorboard;
+pub mod trained;
 
 pub use completions::{BranchRecord, CompletionsLog, GroupRecord};
 pub use dir::RunDir;

@@ -1,4 +1,4 @@
-# Tries what no program may do and lists what worked. Run once to find out whether the layers hold.
+# Attempts forbidden operations and lists the ones that succeeded. Run once to check that the layers work.
 def attempt():
     import os
     import socket

@@ -12,12 +12,17 @@ use super::Value;
 /// Deepest nesting.
 const DEEPEST: usize = 100;
 
-/// Reads one value, and nothing behind it.
-pub(super) fn parse(text: &str) -> Result<Value> {
-    let mut reader = Reader { text, at: 0 };
-    let value = reader.value(0)?;
-    ensure!(reader.peek().is_none(), "something stands behind the value at byte {}", reader.at);
-    Ok(value)
+impl Value {
+    /// Reads a value from JSON, and nothing behind it.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn from_json(text: &str) -> Result<Value> {
+        let mut reader = Reader { text, at: 0 };
+        let value = reader.value(0)?;
+        ensure!(reader.peek().is_none(), "something stands behind the value at byte {}", reader.at);
+        Ok(value)
+    }
 }
 
 struct Reader<'a> {
@@ -124,18 +129,18 @@ mod tests {
         let text =
             r#" [1, -2.50, 123456789012345678901234567890 , true,null,"a\"\u00e9\\", {"b": [], "a" :1e-3}, {}, ""]"#;
         assert_eq!(
-            parse(text).unwrap().to_string(),
+            Value::from_json(text).unwrap().to_string(),
             r#"[0x1,-2.5,0x18ee90ff6c373e0ee4e3f0ad2,True,None,"a\"\U000000e9\\",{"b":[],"a":0.001,},{},"",]"#
         );
         // Digits that a fast reader rounds wrongly.
-        assert_eq!(parse("0.10215110330888037").unwrap().to_string(), "0.10215110330888037");
+        assert_eq!(Value::from_json("0.10215110330888037").unwrap().to_string(), "0.10215110330888037");
     }
 
     #[test]
     fn what_is_no_json_is_refused() {
         for text in ["", "[1 2]", "[1,", "{\"a\" 1}", "{a: 1}", "\"a", "tru", "1 2", "-", "[1]]", "--1", "0x1"] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(Value::from_json(text).is_err(), "{text}");
         }
-        assert!(parse(&"[".repeat(200_000)).is_err());
+        assert!(Value::from_json(&"[".repeat(200_000)).is_err());
     }
 }

@@ -110,7 +110,7 @@ impl Sandbox {
     /// # Errors
     /// The sandbox itself does not work. Whatever the program does is an outcome of its first call.
     pub fn load(&self, program: &Program, limits: &Limits) -> Result<Session> {
-        Session::start(self, program, limits).context("start a program in the sandbox")
+        Session::start(&self.python, &self.cell, program, limits).context("start a program in the sandbox")
     }
 
     /// Runs a whole program on this standard input; its value is what it prints.
@@ -118,6 +118,6 @@ impl Sandbox {
     /// # Errors
     /// The sandbox itself does not work.
     pub fn stdout(&self, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
-        session::script(self, source, stdin, limits).context("run a program in the sandbox")
+        session::script(&self.python, &self.cell, source, stdin, limits).context("run a program in the sandbox")
     }
 }

@@ -1,7 +1,7 @@
-# Runs inside the sandbox: loads one program, calls it on inputs that come one at a time, writes tagged values.
+# Runs inside the sandbox: loads one program, calls it on inputs that arrive one at a time, writes tagged values.
 #
-# It knows neither expected values nor verdicts. Whatever the program does to this interpreter, all it can bring about
-# is what it writes to the answer channel, and that is judged outside.
+# It has neither expected values nor verdicts. Whatever the program does to this interpreter, it can only affect what is
+# written to the answer channel, which is checked outside.
 import sys
 
 
@@ -68,7 +68,7 @@ def describe(error):
 
 
 def raise_stack_limit():
-    # Threads take the limit of the start as the size of their stacks, so the main thread gets its own only now.
+    # Threads use the stack limit at the start as their stack size, so the main thread's limit is raised only now.
     try:
         import resource
 
@@ -79,8 +79,8 @@ def raise_stack_limit():
 
 
 def encoder():
-    # Everything is bound here, before the program has run, and the methods are those of the base classes: what a
-    # program overrides, `__eq__` above all, has no part in what is written.
+    # Everything is bound here, before the program runs, and the methods are those of the base classes: overrides in the
+    # program, especially of `__eq__`, do not affect what is written.
     try:
         from _json import encode_basestring_ascii as quote
     except ImportError:
@@ -97,7 +97,7 @@ def encoder():
         return '["%s"%s]' % (tag, "".join([",%s" % encode(item, depth + 1) for item in items]))
 
     def numbers(items):
-        # Long lists of plain numbers are what takes the time; their own text is right but for infinities and NaN.
+        # Long lists of plain numbers take most of the time. Their repr is correct, except for infinities and NaN.
         if not items or not kinds(map(kind_of, items)) <= plain:
             return None
         try:

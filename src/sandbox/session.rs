@@ -10,8 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-use super::spawn::{Allowance, Ends, Process};
-use super::{Limits, Outcome, Program, Sandbox, Value};
+use super::python::Python;
+use super::spawn::{Allowance, Cell, Ends, Process};
+use super::{Limits, Outcome, Program, Value};
 
 /// Requests that are sent before their turn, so that a program need not wait for us after each.
 const AHEAD: usize = 16;
@@ -33,10 +34,10 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn start(sandbox: &Sandbox, program: &Program, limits: &Limits) -> Result<Session> {
+    pub(super) fn start(python: &Python, cell: &Cell, program: &Program, limits: &Limits) -> Result<Session> {
         let (null, null_too) = (OwnedFd::from(nothing()?), OwnedFd::from(nothing()?));
         let (mut talk, header) =
-            Talk::start(sandbox, "calls", program.source, program.entry_point, limits, null, null_too)?;
+            Talk::start(python, cell, "calls", program.source, program.entry_point, limits, null, null_too)?;
         let mut limit = Limit::new(talk.id, limits.time);
         talk.send(&header);
         let over = match talk.hear(&mut [&mut limit]) {
@@ -125,10 +126,10 @@ fn request(arguments: &[Value]) -> Vec<u8> {
 }
 
 /// Runs a whole program; its value is what it prints.
-pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
+pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
     let (input_end, input) = pipe_with(PipeFlags::CLOEXEC)?;
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (mut talk, header) = Talk::start(sandbox, "script", source, "", limits, input_end, output_end)?;
+    let (mut talk, header) = Talk::start(python, cell, "script", source, "", limits, input_end, output_end)?;
     let mut limit = Limit::new(talk.id, limits.time);
     ioctl_fionbio(&input, true)?;
     ioctl_fionbio(&output, true)?;
@@ -201,7 +202,8 @@ struct Talk {
 impl Talk {
     /// Starts the runner; the second is the request that brings it the program.
     fn start(
-        sandbox: &Sandbox,
+        python: &Python,
+        cell: &Cell,
         mode: &str,
         source: &str,
         entry_point: &str,
@@ -223,9 +225,9 @@ impl Talk {
         // The clock on the wall comes first, where the program does not have many threads.
         let allowance = Allowance { seconds: limits.time.as_secs() + 2, memory: limits.memory };
         let arguments = ["-s", "-S", "-B", "-c", RUNNER];
-        let process = sandbox.cell.spawn(&sandbox.python, &arguments, ends, allowance)?;
+        let process = cell.spawn(python, &arguments, ends, allowance)?;
 
-        let path = sandbox.python.module_path();
+        let path = python.module_path();
         let path = path.iter().map(|it| Value::str(&it.to_string_lossy())).collect();
         let header = [&nonce, mode, source, entry_point].map(Value::str).into_iter().chain([Value::List(path)]);
         let mut line = String::new();

@@ -73,14 +73,6 @@ impl Value {
         }
     }
 
-    /// Reads a value from JSON, numbers exactly: what has neither point nor exponent is an integer of any size.
-    ///
-    /// # Errors
-    /// It is no JSON.
-    pub fn from_json(text: &str) -> Result<Value> {
-        super::json::parse(text)
-    }
-
     /// Makes a value of what the runner has written: JSON in which all but plain numbers, texts and truth values are
     /// lists that begin with a tag.
     pub(super) fn from_wire(json: Value) -> Result<Value> {
@@ -146,7 +138,7 @@ impl Value {
     /// # Errors
     /// It did not.
     pub(crate) fn read_wire(text: &str) -> Result<Value> {
-        Value::from_wire(super::json::parse(text)?)
+        Value::from_wire(Value::from_json(text)?)
     }
 
     /// Appends the value as an expression of Python in ASCII on one line, where `inf`, `nan` and `set` are known.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::expand::{Eval, Run, Sweep};
+use super::file::EvalSection;
 use crate::config::{self, Layers, RunConfig};
 use crate::disk::atomic::{self, write_error};
 use crate::disk::lock::{self, Lock, is_held};
@@ -307,7 +308,7 @@ impl Record {
             seeds: sweep.seeds.clone(),
             runs: sweep.runs.clone(),
             evals: sweep.evals.clone(),
-            eval_args: sweep.eval.as_ref().map_or_else(Vec::new, super::task::eval_args),
+            eval_args: sweep.eval.as_ref().map_or_else(Vec::new, eval_args),
         }
     }
 
@@ -326,6 +327,21 @@ impl Record {
     pub fn eval(&self, name: &str) -> Option<&Eval> {
         self.evals.iter().find(|it| it.name == name)
     }
+}
+
+/// The arguments that all evaluations of a sweep share.
+fn eval_args(section: &EvalSection) -> Vec<String> {
+    let mut args = vec!["--bench".to_owned(), section.benchmarks.join(",")];
+    let mut flag = |name: &str, value: Option<String>| {
+        args.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+    };
+    flag("--samples", section.samples.map(|it| it.to_string()));
+    flag("--limit", section.limit.map(|it| it.to_string()));
+    flag("--max-tokens", section.max_tokens.map(|it| it.to_string()));
+    flag("--temperature", section.temperature.map(|it| it.to_string()));
+    flag("--top-p", section.top_p.map(|it| it.to_string()));
+    flag("--seed", Some(section.seed.to_string()));
+    args
 }
 
 /// Whether something stands in a folder that no sweep has put there.

@@ -4,6 +4,7 @@
 //! is to be done is read from the disk before every start, so a sweep that was killed goes on by being started again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -32,6 +33,13 @@ pub struct Machine {
     pub threads: usize,
     /// A GPU for each process, as CUDA_VISIBLE_DEVICES names them; none: whatever the process finds.
     pub gpus: Vec<String>,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} at a time, {} threads each", self.jobs, self.threads)?;
+        if self.gpus.is_empty() { Ok(()) } else { write!(f, ", GPUs {}", self.gpus.join(", ")) }
+    }
 }
 
 /// What a display is told.

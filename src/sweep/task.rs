@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::expand::Eval;
-use super::file::EvalSection;
 use super::folder::{Folder, Record, State};
 use crate::disk::lock::is_held;
 
@@ -102,21 +101,6 @@ pub fn evaluate(folder: &Folder, record: &Record, eval: &Eval) -> Vec<String> {
     }
     args.extend(record.eval_args.iter().cloned());
     args.extend(strings(["--out", &shown(&folder.eval_path(&eval.name))]));
-    args
-}
-
-/// The arguments that all evaluations of a sweep share.
-pub fn eval_args(section: &EvalSection) -> Vec<String> {
-    let mut args = strings(["--bench", &section.benchmarks.join(",")]);
-    let mut flag = |name: &str, value: Option<String>| {
-        args.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
-    };
-    flag("--samples", section.samples.map(|it| it.to_string()));
-    flag("--limit", section.limit.map(|it| it.to_string()));
-    flag("--max-tokens", section.max_tokens.map(|it| it.to_string()));
-    flag("--temperature", section.temperature.map(|it| it.to_string()));
-    flag("--top-p", section.top_p.map(|it| it.to_string()));
-    flag("--seed", Some(section.seed.to_string()));
     args
 }
 

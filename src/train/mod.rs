@@ -7,7 +7,10 @@ pub mod sample;
 mod scoring;
 pub mod setup;
 pub mod state;
+mod training;
 pub mod update;
+
+pub use training::Training;
 
 use crate::config::RunConfig;
 use crate::grpo::advantage::{advantages, is_flat};
@@ -16,31 +19,19 @@ use crate::grpo::learner::Learner;
 use crate::grpo::objective::Objective;
 use crate::grpo::pass::unreached_tensors;
 use crate::model::lora::Adapter;
-use crate::rollout::{Engine, Sampling, Watch};
-use crate::run::{CompletionsLog, MetricsLog, Progress, RunDir, Signal, StepView, Stop};
+use crate::model::peft::save_adapter;
+use crate::rollout::{Engine, Sampling};
+use crate::run::{CompletionsLog, MetricsLog, RunDir, Signal, StepView};
 use crate::stats::{mean, sample_std};
 use anyhow::{Result, ensure};
 use evaluate::{Evaluation, evaluate};
 use order::Order;
-use sample::{Drawn, Group, Item, Sampler};
+use sample::{Drawn, Group, Item};
 use state::TrainState;
 use std::collections::BTreeMap;
 use std::time::Instant;
+use training::Watching;
 use update::{Updated, update};
-
-/// What a run is made of.
-pub struct Training<'a> {
-    pub config: &'a RunConfig,
-    /// Draws and scores completions.
-    pub sampler: Sampler<'a>,
-    /// The model's name, for the adapter's files.
-    pub base: &'a str,
-    pub questions: &'a [Item],
-    pub held_out: &'a [Item],
-    pub run: &'a RunDir,
-    pub progress: &'a Progress,
-    pub stop: &'a Stop,
-}
 
 /// How a run ended.
 pub struct Outcome {
@@ -154,7 +145,7 @@ pub fn train(
         learner.moments(&mut state.adamw)?;
         state.save(&run.checkpoint(state.counters.step), training.base)?;
     }
-    state::save_adapter(&state.adapter, &run.adapter(), training.base)?;
+    save_adapter(&state.adapter, &run.adapter(), training.base)?;
     let finished = state.counters.step >= steps;
     let after = if finished { evaluate(training, engine, &state.adapter, state.counters.step)? } else { None };
     if let Some(after) = &after {
@@ -298,26 +289,4 @@ fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String,
     }
     metrics.extend(finishes.into_iter().map(|(name, count)| (format!("completions/finish/{name}"), share(count))));
     metrics
-}
-
-/// Shows how far a rollout is, and carries the wish to stop into it.
-struct Watching<'a> {
-    training: &'a Training<'a>,
-    phase: &'a str,
-    tokens: usize,
-    shown: Instant,
-}
-
-impl Watch for Watching<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
-        self.tokens += 1;
-    }
-
-    fn cancelled(&mut self) -> bool {
-        if self.shown.elapsed().as_millis() > 200 {
-            self.shown = Instant::now();
-            self.training.progress.phase(&format!("{}: {} tokens", self.phase, self.tokens));
-        }
-        self.training.stop.requested().is_some()
-    }
 }

@@ -1,14 +1,12 @@
 //! One rollout of questions with its scores: what training steps and evaluations have in common.
 
-use super::scoring::generate_and_score;
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
-use crate::model::lora::Adapter;
 use crate::prompt::PriorPrompt;
 use crate::reward::{RewardSet, Scored};
 use crate::rng::name_hash;
 use crate::rollout::policy::Policy;
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::{Branch, Prompt};
 use crate::run::completions::{BranchRecord, GroupRecord};
 use crate::stats::mean;
 use anyhow::Result;
@@ -50,7 +48,7 @@ pub struct Group<'a> {
 
 impl Group<'_> {
     /// Gives completions that could not be scored the mean of the others, so that they teach nothing either way.
-    fn settle_unscored(&mut self) {
+    pub(super) fn settle_unscored(&mut self) {
         let (known, unknown): (Vec<_>, Vec<_>) = self.branches.iter_mut().partition(|branch| branch.scored.scorable);
         let mean = mean(&known.iter().map(|branch| branch.reward).collect::<Vec<_>>());
         let mean = if known.is_empty() { 0.0 } else { mean };
@@ -84,7 +82,7 @@ pub struct Drawn(BTreeMap<u64, u64>);
 
 impl Drawn {
     /// The prompt of `item`, with a key of its own for each time it is drawn.
-    fn next(&mut self, item: &Item) -> Prompt {
+    pub(super) fn next(&mut self, item: &Item) -> Prompt {
         let times = self.0.entry(item.prompt.key).or_default();
         let prompt = Prompt { key: item.prompt.key.wrapping_add(*times), ..item.prompt.clone() };
         *times += 1;
@@ -93,45 +91,6 @@ impl Drawn {
 }
 
 impl Sampler<'_> {
-    /// Completes and scores `items`, `branches` times each; `None` when cancelled.
-    #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
-    pub fn groups<'a>(
-        &self,
-        engine: &mut dyn Engine,
-        adapter: Option<&Adapter>,
-        items: &[&'a Item],
-        branches: usize,
-        sampling: &Sampling,
-        step: u64,
-        drawn: &mut Drawn,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Group<'a>>>> {
-        let prompts: Vec<Prompt> = items.iter().map(|item| drawn.next(item)).collect();
-        let policy = self.policy;
-        let request = Request {
-            prompts: &prompts,
-            num_generations: branches,
-            sampling,
-            max_completion_length: self.max_completion_length,
-            seed: self.seed,
-            step,
-            ends: &|tokens| policy.ends(tokens),
-            stop_tokens: &policy.stop_tokens,
-        };
-        let scored = generate_and_score(self, engine, adapter, items, &request, watch)?;
-        let Some(judged) = scored else { return Ok(None) };
-        let groups = items.iter().zip(judged).map(|(item, branches)| {
-            let scored = branches.into_iter().map(|(branch, (text, scored))| {
-                let penalty = if branch.truncated() { self.truncation_penalty } else { 0.0 };
-                ScoredBranch { reward: scored.total - penalty, branch, text, scored }
-            });
-            let mut group = Group { item, branches: scored.collect() };
-            group.settle_unscored();
-            group
-        });
-        Ok(Some(groups.collect()))
-    }
-
     /// The log's form of a group.
     pub fn record(&self, group: &Group, step: usize, advantages: &[f32]) -> GroupRecord {
         let names = self.rewards.names();

@@ -10,25 +10,66 @@ use std::{iter, panic, thread};
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::sample::{Item, Sampler};
+use super::sample::{Drawn, Group, Item, Sampler, ScoredBranch};
 use crate::model::lora::Adapter;
 use crate::reward::{Sample, Scored};
-use crate::rollout::{Branch, Engine, Request, Watch};
+use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
 
 /// A group that has ended, by its place in the request.
 type Ended = (usize, Vec<Branch>);
 
 /// The text of a completion and what it is worth.
-pub(super) type Judged = (String, Scored);
+type Judged = (String, Scored);
 
 /// A group as the engine gave it, with what each branch is worth.
-pub(super) type JudgedGroup = Vec<(Branch, Judged)>;
+type JudgedGroup = Vec<(Branch, Judged)>;
+
+impl Sampler<'_> {
+    /// Completes and scores `items`, `branches` times each; `None` when cancelled.
+    #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
+    pub fn groups<'a>(
+        &self,
+        engine: &mut dyn Engine,
+        adapter: Option<&Adapter>,
+        items: &[&'a Item],
+        branches: usize,
+        sampling: &Sampling,
+        step: u64,
+        drawn: &mut Drawn,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Vec<Group<'a>>>> {
+        let prompts: Vec<Prompt> = items.iter().map(|item| drawn.next(item)).collect();
+        let policy = self.policy;
+        let request = Request {
+            prompts: &prompts,
+            num_generations: branches,
+            sampling,
+            max_completion_length: self.max_completion_length,
+            seed: self.seed,
+            step,
+            ends: &|tokens| policy.ends(tokens),
+            stop_tokens: &policy.stop_tokens,
+        };
+        let scored = generate_and_score(self, engine, adapter, items, &request, watch)?;
+        let Some(judged) = scored else { return Ok(None) };
+        let groups = items.iter().zip(judged).map(|(item, branches)| {
+            let scored = branches.into_iter().map(|(branch, (text, scored))| {
+                let penalty = if branch.truncated() { self.truncation_penalty } else { 0.0 };
+                ScoredBranch { reward: scored.total - penalty, branch, text, scored }
+            });
+            let mut group = Group { item, branches: scored.collect() };
+            group.settle_unscored();
+            group
+        });
+        Ok(Some(groups.collect()))
+    }
+}
 
 /// Lets `engine` complete the prompts of `items` and scores each group as soon as it is whole; `None` when cancelled.
 ///
 /// # Errors
 /// Those of the engine, and those of the rewards, which cut the rollout short.
-pub(super) fn generate_and_score(
+fn generate_and_score(
     sampler: &Sampler,
     engine: &mut dyn Engine,
     adapter: Option<&Adapter>,

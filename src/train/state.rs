@@ -8,7 +8,7 @@ use crate::disk::atomic;
 use crate::grpo::adamw::{AdamW, Layout};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
-use crate::model::peft;
+use crate::model::peft::{load_adapter, save_adapter};
 use crate::model::safetensors::{Dtype, SafetensorsFile, Writer};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -77,22 +77,6 @@ impl TrainState {
         let adamw = AdamW::from_state(&moments, &layout(&adapter), counters.optimizer_steps)?;
         Ok(Self { counters, adapter, adamw })
     }
-}
-
-/// Writes an adapter in PEFT's format.
-pub fn save_adapter(adapter: &Adapter, folder: &Path, base: &str) -> Result<()> {
-    let tensors = adapter.tensors(&adapter.params);
-    let tensors: Vec<(String, [usize; 2], &[f32])> =
-        tensors.iter().map(|(name, shape, values)| (name.clone(), *shape, &values[..])).collect();
-    peft::save(folder, &peft::PeftConfig::new(base, &adapter.section), &tensors)
-}
-
-/// Reads an adapter in PEFT's format. With `expected`, its rank and modules have to be those.
-pub fn load_adapter(folder: &Path, config: &ModelConfig, expected: Option<&LoraSection>) -> Result<Adapter> {
-    let (peft, tensors) = peft::load(folder)?;
-    let section = expected.cloned().unwrap_or_else(|| peft.section());
-    Adapter::from_tensors(config, &section, &tensors)
-        .with_context(|| format!("load the adapter `{}`", folder.display()))
 }
 
 fn layout(adapter: &Adapter) -> Layout {

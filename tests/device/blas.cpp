@@ -1,8 +1,8 @@
-// libcublasLt on the CPU: products of bf16 matrices with f32 sums, column-major, as cuBLASLt has them.
+// libcublasLt on the CPU: products of bf16 matrices with f32 sums, column-major as in cuBLASLt.
 //
-// An algorithm is bound to the product that it was chosen for, but for the number of columns; or for the depth, where the second
-// operand is transposed and the sum is over its columns. There are three of them for each product; they cut the sum over k into
-// one, two and four parts, so that another choice is other bits.
+// An algorithm is valid only for the product it was chosen for, with any number of columns; or with any depth, if the second
+// operand is transposed and the sum is over its columns. Each product has three algorithms. They split the sum over k into one,
+// two and four parts, so a different algorithm gives different bits.
 
 #include <algorithm>
 #include <cstring>
@@ -56,7 +56,7 @@ Handles<Layout> layouts("matrix layout");
 Handles<Product> products("product");
 Handles<Preference> preferences("preference");
 
-// ---- The product itself ----
+// ---- The product ----
 
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16;
@@ -68,11 +68,11 @@ constexpr int WIDTH = 4;
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef float Unaligned __attribute__((vector_size(4 * WIDTH), aligned(4)));
 
-// A tile of the output is made from panels of PANEL rows and LINE columns.
+// A tile of the output is computed from panels of PANEL rows and LINE columns.
 constexpr int PANEL = 2 * WIDTH, LINE = WIDTH == 16 ? 12 : WIDTH == 8 ? 6 : 4;
-// Of the depth, so that a panel of rows stays in the first cache.
+// Block size of the depth, so that a panel of rows fits in the L1 cache.
 constexpr int DEPTH = 256;
-// Of a task.
+// Tile size of a task.
 constexpr size_t ROWS = 4 * PANEL, COLUMNS = 8 * LINE;
 
 float widen(uint16_t bits) {
@@ -88,8 +88,8 @@ uint16_t narrow(float value) {
     return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Element (i, x) of an operand is at i + x · leading, or at x + i · leading: `count` i from `first`, `depth` x from
-// `start`, as (depth, WIDE) in f32, with zeros for what is missing.
+// Element (i, x) of an operand is at i + x · leading, or at x + i · leading. Packs `count` i from `first` and `depth` x from
+// `start` as (depth, WIDE) in f32, padded with zeros.
 template <int WIDE>
 void pack(const uint16_t* from, size_t leading, bool along_x, size_t first, size_t count, size_t start, size_t depth,
           float* to) {
@@ -188,14 +188,14 @@ struct Multiply {
         }
     }
 
-    // The rows of one matrix may lie between those of another: [x | x·A] is written to its last columns while the first are
-    // read.
+    // The rows of one matrix may be interleaved with those of another: [x | x·A] is written to its last columns while its first
+    // columns are read.
     void no_overlap(const char* what, const void* at, const Layout& layout) const {
         const uintptr_t from = uintptr_t(at), to = uintptr_t(out);
         if (from >= to + of_out.bytes() || to >= from + layout.bytes()) return;
         const size_t pitch = layout.leading * layout.value_bytes();
         if (pitch != of_out.leading * of_out.value_bytes()) objection("product: the output overlaps %s", what);
-        // Where a line of the output begins in a line of the other.
+        // The offset of an output line within a line of the other matrix.
         const size_t behind = (to + pitch * ((from - to) / pitch + 1) - from) % pitch;
         const size_t place = to >= from ? (to - from) % pitch : behind;
         if (place < layout.rows * layout.value_bytes() || place + of_out.rows * of_out.value_bytes() > pitch)
@@ -207,13 +207,13 @@ struct Multiply {
         memory::check("product: second operand", b, of_b.bytes());
         memory::check("product: output", out, of_out.bytes());
         if (beta != 0) memory::check("product: what is added", added, of_out.bytes());
-        // Both are read while the output is written, in an order that is the library's own.
+        // Both are read while the output is written, in an order that the library chooses.
         no_overlap("the first operand", a, of_a);
         no_overlap("the second operand", b, of_b);
         if (beta != 0 && added != out) no_overlap("what is added", added, of_out);
         memory::check("product: workspace", workspace, workspace_bytes);
         const auto start = Clock::now();
-        // Its contents are lost.
+        // Overwrite the workspace, because a library may do so.
         if (workspace_bytes) memset(const_cast<void*>(workspace), 0xff, std::min<size_t>(workspace_bytes, 4096));
         const size_t down = (m + ROWS - 1) / ROWS, across = (n + COLUMNS - 1) / COLUMNS;
         const double flops = 2.0 * double(m) * double(n) * double(k);
@@ -253,7 +253,7 @@ bool same(const Layout& a, const Layout& b) {
     return a.type == b.type && a.rows == b.rows && a.columns == b.columns && a.leading == b.leading;
 }
 
-// What an algorithm is bound to.
+// What an algorithm is valid for.
 Algorithm bound(const Product& product, const Layout& a, const Layout& b, const Layout& out, const Extent& e, int id,
                 const uint32_t* alignment) {
     uint64_t kinds = uint64_t(product.transposed[0]) | uint64_t(product.transposed[1]) << 1 | uint64_t(out.type) << 2;
@@ -262,7 +262,7 @@ Algorithm bound(const Product& product, const Layout& a, const Layout& b, const 
     return {{e.m, over_rows ? e.n : 0, over_rows ? 0 : e.k, uint64_t(a.leading), uint64_t(b.leading),
              uint64_t(out.leading), kinds, uint64_t(id)}};
 }
-// Of the operands, what is added, and the output: what their addresses were promised to be multiples of.
+// The alignment promised for the addresses of the operands, the added matrix and the output.
 struct Alignments {
     uint32_t of[4];
 
@@ -366,7 +366,7 @@ API cublasLtMatmulAlgoGetHeuristic(
     if (wanted < 1 || !extent(it, first, second, out, e) || !same(layouts.get(c), out)) return INVALID_VALUE;
     if (!supported(it, first, second, out)) return NOT_SUPPORTED;
     for (int id = 0; id < ALGORITHMS && *count < wanted; ++id) {
-        // A split sum takes room for its parts, in f32.
+        // A split sum needs space for its parts, in f32.
         const size_t workspace = PARTS[id] == 1 ? 0 : PARTS[id] * e.m * e.n * 4;
         if (workspace > limits.workspace || (id && e.k < 64)) continue;
         Found& found = results[(*count)++];
@@ -416,7 +416,7 @@ API cublasLtMatmul(
         objection("product: the algorithm was chosen for another product");
     if (PARTS[id] > 1 && workspace_bytes < PARTS[id] * e.m * e.n * 4)
         objection("product: a workspace of %zu bytes is too small for the algorithm", workspace_bytes);
-    // 256 bytes, unless the heuristic was told otherwise.
+    // 256 bytes, unless the heuristic was given another value.
     check_aligned("first operand", a, first, promised.of[0]);
     check_aligned("second operand", b, second, promised.of[1]);
     if (value_of(beta) != 0) check_aligned("what is added", c, out, promised.of[2]);

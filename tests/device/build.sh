@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds the emulated CUDA device: `build.sh KERNELS OUT` compiles the kernels in the folder KERNELS and the driver into
-# the folder OUT, where a program finds them with LD_LIBRARY_PATH=OUT. `build.sh KERNELS OUT BUILT` takes the driver from
-# BUILT, where it was built before. It needs g++ (or CXX) and nothing of CUDA. EXTRA adds compiler flags.
+# Builds the emulated CUDA device. `build.sh KERNELS OUT` compiles the kernels in the folder KERNELS and the driver into the folder
+# OUT; a program finds them with LD_LIBRARY_PATH=OUT. `build.sh KERNELS OUT BUILT` reuses the driver from BUILT, the OUT of an
+# earlier build. Needs g++ (or CXX), but not CUDA. EXTRA adds compiler flags.
 set -eu
 kernels=$(cd "$1" && pwd)
 mkdir -p "$2/kernels" "$2/build/names"
@@ -10,14 +10,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 cxx=${CXX:-g++}
 
 common="-std=c++17 -O2 -march=native -w -fno-strict-aliasing -fPIC -fvisibility=hidden -DEMULATED_DEVICE_LIBRARY -I$here"
-# No contraction to fused operations: where a kernel needs one it says so. Thread-local variables are shared memory, found
-# by their library: see __shared__. The checks of indices and alignment cost a seventh of the time.
+# No contraction to fused operations: kernels request them explicitly where they need them. Thread-local variables are shared
+# memory, found through their library: see __shared__. The index and alignment checks take a seventh of the run time.
 kernel_flags="$common -ffp-contract=off -fno-gnu-unique -fno-semantic-interposition -fno-plt -ftls-model=local-dynamic
 -fsanitize=alignment,bounds,shift,signed-integer-overflow -fsanitize-undefined-trap-on-error"
 kernel_flags=$(echo $kernel_flags)
 driver_flags="$common -pthread"
 
-# The kernels' names are found in the preprocessed text, with nothing in place of the device's headers.
+# Find the kernels' names in the preprocessed text, with empty files instead of the device's headers.
 : >"$out/build/names/device.h"
 : >"$out/build/names/tensor.h"
 for file in "$kernels"/*.cu; do
@@ -34,7 +34,7 @@ for file in "$kernels"/*.cu; do
     echo "$cxx $kernel_flags -I$kernels ${EXTRA:-} -shared $out/build/$stem.cpp -o $out/kernels/$stem.so"
 done >"$out/build/commands"
 if [ $# -lt 3 ]; then
-    # The slowest to compile first.
+    # The slowest files to compile first.
     for part in driver blas report device memory workers; do
         echo "$cxx $driver_flags ${EXTRA:-} -c $here/$part.cpp -o $out/build/$part.o"
     done >>"$out/build/commands"
@@ -43,7 +43,7 @@ xargs -P "${JOBS:-$(nproc)}" -I{} sh -c "{}" <"$out/build/commands"
 if [ $# -lt 3 ]; then
     $cxx -shared -pthread ${EXTRA:-} -o "$out/libcuda.so.1" "$out"/build/*.o -Wl,-soname,libcuda.so.1 -ldl
 else
-    # A copy, so that the kernels beside it are these.
+    # A copy, because the library loads the kernels next to it.
     cp "$3/libcuda.so.1" "$out"
 fi
 for name in libcublasLt.so.12 libcublasLt.so.13; do ln -sf libcuda.so.1 "$out/$name"; done

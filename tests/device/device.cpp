@@ -12,7 +12,7 @@
 
 namespace shim {
 
-// What a worker keeps from one launch to the next.
+// The state of a worker that is kept between launches.
 struct Block {
     Order order = Order::forward;
     void (*body)(void*) = nullptr;
@@ -49,7 +49,7 @@ struct Block {
         for (unsigned i = 0; i < MOST_THREADS; ++i) {
             Thread* const lanes = threads[i].warp->lanes;
             const unsigned lane = i % 32;
-            // Shuffled, the scheduler chooses each time.
+            // In shuffled order, the scheduler chooses each time.
             threads[i].follower = it == Order::shuffled  ? &nobody
                                   : it == Order::forward ? &lanes[(lane + 1) % 32]
                                                          : &lanes[(lane + 31) % 32];
@@ -114,7 +114,7 @@ void not_shared(const char* what, int line, const void* address) {
         "%s in line %d: the address is %s", what, line, aligned ? "outside of shared memory" : "not a multiple of 16");
 }
 
-// Nobody can go on: says who waits where.
+// Reports a deadlock: no thread can continue. Lists where each one waits.
 [[noreturn]] static void deadlock(const Block& block) {
     device.thread = nullptr;
     std::string places;
@@ -139,8 +139,8 @@ void not_shared(const char* what, int line, const void* address) {
 
 // ---- Turns ----
 
-// The lane of `warp` that goes on after lane `after`, among those that can: the next one forward, or the one before in
-// reverse. 32 where there is none. In shuffled order the scheduler chooses each time.
+// The lane of `warp` that runs after lane `after`, among those that can run: the next one in forward order, the previous one in
+// reverse order, 32 if there is none. In shuffled order, the scheduler chooses each time.
 static inline unsigned next_lane(const Block& block, const Warp& warp, unsigned after) {
     const unsigned can = warp.fresh | warp.ready;
     if (!can || block.order == Order::shuffled) return 32;
@@ -154,7 +154,7 @@ static inline unsigned next_lane(const Block& block, const Warp& warp, unsigned 
 
 static void thread_entry();
 
-// Makes lane `lane` of `warp` the one that runs, and gives its fiber, a new one if it has not started.
+// Makes lane `lane` of `warp` the running one and returns its fiber, a new one if the lane has not started.
 static inline Fiber& take_turn(Block& block, Warp& warp, unsigned lane) {
     Thread& thread = warp.lanes[lane];
     const unsigned bit = 1u << lane;
@@ -195,7 +195,7 @@ __attribute__((noinline)) static void run_thread() {
     ++block.ended;
 }
 
-// The end of a thread: whether the next one has not started, so that it can run on the same stack.
+// The end of a thread. Returns whether the next thread has not started, so that it can run on the same stack.
 __attribute__((noinline)) static bool next_is_fresh() {
     Block& block = *device.state;
     Thread& self = *device.thread;
@@ -214,7 +214,7 @@ __attribute__((noinline)) static bool next_is_fresh() {
     abort();
 }
 
-// Is left for good in the middle, and so has no variables for a sanitizer to keep account of.
+// This function is left in the middle and never returns, so it has no variables that a sanitizer would track.
 static void thread_entry() {
     do {
         run_thread();
@@ -241,8 +241,8 @@ static void run_block(Block& block) {
         Fiber& fiber = take_turn(block, warp, lane);
         Fiber::change(block.scheduler, fiber);
     };
-    // Forward and in reverse a warp runs for as long as it can, and so far ahead of the others: it may overwrite what
-    // they have not read. Shuffled, every thread of the block gets its turn.
+    // In forward and reverse order, a warp runs as long as it can and as far ahead of the others as possible, so it may overwrite
+    // values that the others have not read. In shuffled order, every thread of the block takes turns.
     while (block.ended < block.size) {
         bool progress = false;
         if (block.order == Order::shuffled) {
@@ -271,7 +271,7 @@ static void run_block(Block& block) {
 
 // ---- Launches ----
 
-// The thread-local variables of the library that `marker`, one of them, is in: static shared memory.
+// The thread-local variables of the library that contains `marker`, which is one of them: static shared memory.
 static Region thread_locals(const void* marker) {
     struct Found {
         const unsigned char* marker;
@@ -320,7 +320,7 @@ static Block& prepare(const Launch& launch) {
     Region& dynamic_shared = block.dynamic_shared[launch.shared_bytes];
     if (!dynamic_shared.start) dynamic_shared = guarded(launch.shared_bytes);
     device.dynamic_shared = dynamic_shared;
-    // The address of the marker is that of this worker.
+    // The address of the marker is different for each worker.
     const void* marker = launch.marker();
     Region& static_shared = block.static_shared[marker];
     if (!static_shared.start) static_shared = thread_locals(marker);
@@ -371,10 +371,10 @@ constexpr int WIDTH = 8;
 constexpr int WIDTH = 4;
 #endif
 
-// Sums in f32, in the order of k. Products of two bf16 are exact in f32, so fused or not, the bits are the same.
+// Sums are in f32, in the order of k. Products of two bf16 are exact in f32, so fused operations give the same bits.
 //
-// Lane 4·g + t holds rows g and g + 8, of `a` columns 2t, 2t + 1, 2t + 8 and 2t + 9 and of `c` columns 2t and 2t + 1. So
-// the lanes of one g are a vector of sums, whose factors are two numbers in turn, and a row of `b` each value twice.
+// Lane 4·g + t holds rows g and g + 8: columns 2t, 2t + 1, 2t + 8 and 2t + 9 of `a`, and columns 2t and 2t + 1 of `c`. So
+// the lanes of one g form a vector of sums. Its factors are two alternating numbers, and a row of `b` with each value twice.
 void multiply(Exchange& x) {
     typedef float Floats __attribute__((vector_size(4 * WIDTH), may_alias));
     typedef unsigned Words __attribute__((vector_size(4 * WIDTH), may_alias));

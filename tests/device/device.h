@@ -1,10 +1,10 @@
-// A multiprocessor of a CUDA device on the CPU: one block at a time, a fiber for each of its threads. Stricter than a
-// device on purpose. This is what kernels are compiled with; `device.cpp` runs them.
+// A multiprocessor of a CUDA device on the CPU: runs one block at a time, with a fiber for each of its threads. Deliberately
+// stricter than a GPU. Kernels are compiled with this header; `device.cpp` runs them.
 //
-// A thread runs until it has to wait: at a barrier for its block, at a warp function for the lanes of the mask. The
-// order in which threads (and blocks) get their turn is forward, reverse or shuffled; a kernel whose bits depend on it
-// lacks a barrier. Shared memory starts as NaN in every block. There are no atomics: sums in the order of arrival are
-// not repeatable, so a kernel that uses them does not compile here.
+// A thread runs until it has to wait: at a barrier for its block, or at a warp function for the lanes of the mask. Threads (and
+// blocks) run in forward, reverse or shuffled order; a kernel whose bits depend on the order lacks a barrier. Shared memory starts
+// as NaN in every block. There are no atomics: sums in the order of arrival are not deterministic, so a kernel that uses atomics
+// does not compile here.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +19,13 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
-// What a thread waits in: the wait has to be in the kernel itself.
+// A thread waits in these functions, which must be inlined into the kernel.
 #define INLINED inline __attribute__((always_inline))
 #ifndef __launch_bounds__
 #define __launch_bounds__(...)
 #endif
 #define __align__(bytes) alignas(bytes)
-// A library of kernels has no other thread-local variables, so that these can be found, and filled, without their names.
+// A kernel library has no other thread-local variables, so they can be found and filled without knowing their names.
 #define __shared__ static thread_local
 
 struct uint3 {
@@ -35,7 +35,7 @@ struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
 
-// What the libraries of kernels take from the driver's.
+// Symbols of the driver's library that kernel libraries use.
 #define EMULATED_API __attribute__((visibility("default")))
 
 namespace shim {
@@ -45,7 +45,7 @@ enum class Order { forward, reverse, shuffled };
 constexpr unsigned FULL_MASK = 0xffffffff;
 constexpr unsigned MOST_THREADS = 1024;
 
-// A copy that cp.async has begun and that nobody has waited for yet.
+// A copy that cp.async has started and that nothing has waited for yet.
 struct Copy {
     unsigned char* to;
     const unsigned char* from;
@@ -60,7 +60,7 @@ struct Copies {
 
     void add(const Copy& copy) { all.push_back(copy); }
     void commit() { ends.push_back(all.size()); }
-    // Makes the copies of all but the newest `pending` committed groups.
+    // Performs the copies of all but the newest `pending` committed groups.
     void finish(size_t pending) {
         while (ends.size() - first_group > pending) {
             for (const size_t end = ends[first_group++]; first_copy < end; ++first_copy) {
@@ -72,7 +72,7 @@ struct Copies {
             }
         }
         if (first_copy == all.size() && first_group == ends.size()) return clear();
-        // Finished copies are removed now and then: a loop may always have copies under way.
+        // Remove finished copies now and then, because a loop may always have copies in flight.
         if (first_copy < 256) return;
         all.erase(all.begin(), all.begin() + first_copy);
         ends.erase(ends.begin(), ends.begin() + first_group);
@@ -90,7 +90,7 @@ struct Copies {
 typedef float Four __attribute__((vector_size(16)));
 typedef int FourIndices __attribute__((vector_size(16)));
 
-// What the lanes of a warp hand to each other in a warp function that all of them call.
+// The values that the lanes of a warp exchange in a warp function that all of them call.
 struct alignas(64) Exchange {
     union {
         uint64_t values[32];
@@ -105,7 +105,7 @@ struct alignas(64) Exchange {
     };
 };
 
-// A warp function and the line that calls it.
+// A warp function and the source line of the call.
 enum Function : unsigned {
     SYNCWARP, SHFL, SHFL_XOR, SHFL_UP, SHFL_DOWN, BALLOT, ANY, ALL, REDUCE_ADD, REDUCE_MAX, REDUCE_MIN, LDMATRIX,
     LDMATRIX_TRANS, MMA,
@@ -124,14 +124,14 @@ struct Warp;
 
 struct alignas(64) Thread {
     Fiber fiber;
-    // Whose turn it is after this thread's, if it can go on: the next lane, or in reverse the one before.
+    // The thread to run after this one, if it can run: the next lane, or in reverse order the previous one.
     Thread* follower;
     Warp* warp;
     unsigned bit, lane;
     uint3 index;
     unsigned rank;  // in the block
     char* stack;
-    // At a warp function for some of the lanes: what it waits at.
+    // If it waits at a warp function for some of the lanes: where.
     Place place;
     unsigned mask;
     void* slot;
@@ -140,12 +140,12 @@ struct alignas(64) Thread {
 
 struct Warp {
     Thread* lanes;
-    // Lanes that have not started, that may go on, that have ended.
+    // Lanes that have not started, that can run, that have ended.
     unsigned fresh, ready, done;
     // Lanes that wait for the whole warp, and where; lanes that wait for some others.
     unsigned waiting, waiting_partly;
     Place place;
-    // Used in turn: a lane may come to the next function while others have not left this one.
+    // Used alternately: a lane may reach the next function before others have left this one.
     unsigned phase;
     Exchange exchange[2];
 };
@@ -153,7 +153,7 @@ struct Warp {
 struct Device {
     dim3 grid, block;
     uint3 block_index;
-    Thread* thread;  // whose turn it is
+    Thread* thread;  // the running thread
     Region static_shared, dynamic_shared;
     const char* kernel;
     unsigned size;  // threads of a block
@@ -162,7 +162,7 @@ struct Device {
     struct Block* state;
 };
 #ifdef EMULATED_DEVICE_LIBRARY
-// Of each worker. `__thread`, so that an access is one instruction.
+// One per worker. `__thread`, so that an access is a single instruction.
 extern EMULATED_API __attribute__((tls_model("initial-exec"))) __thread Device device;
 #else
 inline Device device;
@@ -171,9 +171,9 @@ inline Device device;
 // Ends the process with a message that names the kernel and the thread.
 [[noreturn]] EMULATED_API void fail(const char* format, ...);
 
-// The calling thread waits; comes back when it is made ready and has its turn.
+// Makes the calling thread wait; returns when it is ready and its turn comes.
 EMULATED_API void wait_in_warp();
-// The same, with a short way to the next lane, which can go on more often than not.
+// The same, with a fast path to the next lane, which can usually run.
 INLINED void wait(Thread& self) {
     Thread& next = *self.follower;
     unsigned& ready = self.warp->ready;
@@ -182,13 +182,13 @@ INLINED void wait(Thread& self) {
     device.thread = &next;
     Fiber::change(self.fiber, next.fiber);
 }
-// The lanes of a warp wait at different functions.
+// Fails: the lanes of a warp wait at different functions.
 [[noreturn]] EMULATED_API void different_functions(const Thread& self, Place place);
 [[noreturn]] EMULATED_API void different_barriers(int line);
 [[noreturn]] EMULATED_API void no_such_lane(Place place, int lane);
 EMULATED_API void release_barrier();
 
-// All threads of the block, none of which may have ended, have to come to the same barrier.
+// All threads of the block must reach the same barrier; none of them may have ended.
 INLINED void barrier(int line) {
     if (device.at_barrier == 0)
         device.barrier_line = line;
@@ -204,8 +204,8 @@ inline unsigned lane() {
     return lane;
 }
 
-// A function of the whole warp: comes back when all lanes are at it. `true` for the last lane, which comes back before
-// any other goes on.
+// A function of the whole warp: returns when all lanes have reached it. `true` for the last lane, which returns before any
+// other lane continues.
 INLINED bool meet(Thread& self, Place place) {
     Warp& warp = *self.warp;
     if (warp.waiting == 0)
@@ -223,8 +223,8 @@ INLINED bool meet(Thread& self, Place place) {
     return true;
 }
 
-// A function of some lanes of a warp: every lane of `mask` brings a `Slot`, the last to come works on all of them, and
-// each leaves with its own. `work` is given 32 pointers, null outside the mask.
+// A function of some lanes of a warp: every lane of `mask` provides a `Slot`, the last to arrive works on all of them, and
+// each lane leaves with its own. `work` gets 32 pointers, null outside the mask.
 template <class Slot, class Work>
 void collective(Place place, unsigned mask, Slot& slot, Work work) {
     Thread* self = device.thread;

@@ -1,22 +1,22 @@
-// libcuda.so.1 without a GPU: contexts, memory, streams, graphs, events, modules, launches. The products of
-// libcublasLt are in blas.cpp. A program that is given this library runs its kernels on the CPU (device.h), and is
-// stopped, with one line "emulated device: ..." and exit code 70, where a GPU would do something undefined.
+// libcuda.so.1 without a GPU: contexts, memory, streams, graphs, events, modules, launches. The matrix products of libcublasLt are
+// in blas.cpp. A program that loads this library runs its kernels on the CPU (device.h). If a GPU would do something undefined,
+// the library prints one line, "emulated device: ...", and ends the program with exit code 70.
 //
 // Environment:
-//   RFT_EMU_GPU=h200              the GPU: h200, a100, l40s, b200, rtx5090 (compute capability, shared memory, memory
+//   RFT_EMU_GPU=h200              GPU model: h200, a100, l40s, b200, rtx5090 (compute capability, shared memory, memory
 //                                 pools, memory, multiprocessors)
-//   RFT_EMU_DEVICES=1             how many of them there are
-//   RFT_EMU_MEMORY_MIB=N          memory of each, in MiB
+//   RFT_EMU_DEVICES=1             number of GPUs
+//   RFT_EMU_MEMORY_MIB=N          memory of each GPU, in MiB
 //   RFT_EMU_POOLS=0               without memory pools
-//   RFT_EMU_ALIGN=256             alignment of allocations: less finds reads that pass the end by less
-//   RFT_EMU_DEFERRED=1            work is done when somebody waits for it, not when it is issued
-//   RFT_EMU_ORDER=forward         of blocks and threads: forward, reverse, shuffled
-//   RFT_EMU_CONST=1               a kernel that writes to a constant argument is stopped
+//   RFT_EMU_ALIGN=256             alignment of allocations; a smaller value finds smaller reads past the end
+//   RFT_EMU_DEFERRED=1            work is done when the program waits for it, not when it is issued
+//   RFT_EMU_ORDER=forward         order of blocks and threads: forward, reverse, shuffled
+//   RFT_EMU_CONST=1               stops a kernel that writes to a constant argument
 //   RFT_EMU_FAIL_ALLOCATION=N     the N-th allocation fails, counted from 1
-//   RFT_EMU_THREADS=N             threads that run blocks and products; all cores without it
-//   RFT_EMU_REPORT=FILE           a JSON object of what was done, written when the process ends; `%p` is its id
-//   RFT_EMU_SUMMARY=1             the same for people, on stderr
-//   RFT_EMU_ABORT=1               objections abort, for a debugger
+//   RFT_EMU_THREADS=N             number of threads that run blocks and products; default: all cores
+//   RFT_EMU_REPORT=FILE           write a JSON report when the process ends; `%p` is the process ID
+//   RFT_EMU_SUMMARY=1             print a summary to stderr
+//   RFT_EMU_ABORT=1               errors abort, for a debugger
 
 #include <algorithm>
 #include <atomic>
@@ -148,7 +148,7 @@ struct Graph {
     std::vector<Work> nodes;
 };
 
-// A place in a stream.
+// A position in a stream.
 struct Mark {
     struct Stream* stream = nullptr;
     bool done = false;
@@ -158,7 +158,7 @@ struct Mark {
 
 struct Stream {
     int device = 0;
-    bool blocking = false;  // orders itself with the null stream
+    bool blocking = false;  // synchronizes with the null stream
     std::deque<Work> queue;
     std::unique_ptr<Graph> capture;
     int capture_mode = 0;
@@ -175,7 +175,7 @@ struct Event {
 };
 Handles<Event> events("event");
 
-// Of each device. The null stream is never captured.
+// One per device. The null stream is never captured.
 Stream& null_stream() {
     static Stream all[16];
     const int device = current ? current->device : 0;
@@ -190,7 +190,7 @@ Stream& stream_of(void* handle) {
     return streams.get(handle);
 }
 
-// Runs what is in the stream; until `mark` is reached, if there is one.
+// Runs the work in the stream, until `mark` is reached if there is one.
 void flush(Stream& stream, const Mark* mark = nullptr) {
     if (stream.running) objection("a stream waits for itself");
     stream.running = true;
@@ -228,7 +228,7 @@ void wait_for(Stream& stream, const std::shared_ptr<Mark>& mark) {
     });
 }
 
-// Work of the null stream comes after that of all blocking streams, and theirs after its.
+// Work in the null stream runs after earlier work of all blocking streams, and their later work runs after it.
 void order_with_null(Stream& stream) {
     if (!deferred()) return;
     if (&stream == &null_stream()) {
@@ -255,8 +255,8 @@ CUresult issue(Stream& stream, Work work) {
     return OK;
 }
 
-// Calls that must not be made while the calling thread captures a stream, or anybody does in global mode. The capture
-// is lost.
+// Calls that are forbidden while the calling thread captures a stream, or any thread does in global mode. They invalidate the
+// capture.
 bool forbidden() {
     bool any = false;
     streams.each([&](Stream& stream) {
@@ -282,15 +282,15 @@ struct Function {
     int dynamic_shared = 48 << 10;
     report::Count* count = nullptr;
     double seconds_per_block = 0;
-    size_t under_way = 0;  // launches that were put off
+    size_t under_way = 0;  // deferred launches
 };
 struct Module {
     std::map<std::string, Function> functions;
 };
 Handles<Module> modules("module");
-std::map<const void*, bool> functions;  // those found, and whether their module is loaded
+std::map<const void*, bool> functions;  // the functions that were looked up, and whether their module is loaded
 
-// The libraries in the folder `kernels` beside this one.
+// The libraries in the folder `kernels` next to this library.
 const std::vector<const Library*>& libraries() {
     static const std::vector<const Library*> all = [] {
         std::vector<const Library*> found;
@@ -298,7 +298,7 @@ const std::vector<const Library*>& libraries() {
         if (!dladdr(reinterpret_cast<void*>(&forbidden), &info)) objection("dladdr: the library does not find itself");
         char path[4096];
         if (!realpath(info.dli_fname, path)) objection("%s: not found", info.dli_fname);
-        // The kernels take from this library what they need to run.
+        // The kernels' libraries use symbols of this library.
         if (!dlopen(path, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL)) objection("%s", dlerror());
         std::string folder = path;
         folder = folder.substr(0, folder.rfind('/')) + "/kernels";
@@ -358,7 +358,7 @@ struct Launched {
     int device;
     std::vector<unsigned char> packed;
     std::vector<std::pair<size_t, void*>> pointers;
-    size_t checked;  // releases of memory before the last check
+    size_t checked;  // number of memory releases before the last check
     bool put_off;
 
     void operator()() {
@@ -380,7 +380,7 @@ struct Launched {
         const auto start = Clock::now();
         std::atomic<size_t> next{0};
         const double expected = blocks > 1 ? double(blocks) * function->seconds_per_block : 0;
-        // Small pieces, so that all end at about the same time.
+        // Small pieces, so that all threads end at about the same time.
         const size_t step = std::max<size_t>(1, std::min<size_t>(64, blocks / 64));
         const size_t threads = on_all(expected, [&] { shim::run_blocks(launch, next, step); });
         const double seconds = since(start);
@@ -389,7 +389,7 @@ struct Launched {
         for (void* at : constants) memory::set_constant(at, false);
     }
 
-    // Those in allocations to which no other argument points that may be written to.
+    // Those in allocations that no other, writable argument points to.
     std::vector<void*> constant_arguments() const {
         static const bool wanted = setting("CONST", 0);
         if (!wanted) return {};
@@ -405,7 +405,7 @@ struct Launched {
 
 int poll(const std::shared_ptr<Mark>& mark) {
     if (!mark || mark->done) return OK;
-    // Who asks again and again waits.
+    // Treat repeated queries as a wait.
     if (++mark->polls >= 3) flush(*mark->stream, mark.get());
     return mark->done ? OK : NOT_READY;
 }
@@ -605,7 +605,7 @@ API cuMemFree_v2(uintptr_t at) {
 API cuMemAllocAsync(uintptr_t* to, size_t bytes, void* stream) {
     CONTEXT;
     if (!pools()) return NOT_SUPPORTED;
-    // A device would make it a node of the graph, whose memory nobody outside of the graph may use.
+    // A real device would make it a node of the graph, with memory that cannot be used outside the graph.
     if (stream_of(stream).capture) objection("an allocation while the stream is captured");
     return allocate(to, bytes);
 }
@@ -668,7 +668,7 @@ API cuMemcpyHtoDAsync_v2(uintptr_t to, const void* from, size_t bytes, void* str
         copy_up(to, from, bytes);
         return OK;
     }
-    // The driver stages what is not pinned.
+    // The driver stages copies from and to memory that is not pinned.
     const char* bytes_from = static_cast<const char*>(from);
     const auto staged = std::make_shared<std::vector<char>>(bytes_from, bytes_from + bytes);
     return enqueue(stream, [=] { copy_up(to, staged->data(), bytes); });
@@ -704,7 +704,7 @@ API cuMemsetD32Async(uintptr_t to, unsigned value, size_t count, void* stream) {
     if (to % 4) return INVALID_VALUE;
     return fill(to, value, 4, count, stream);
 }
-// Those that wait work in the null stream.
+// The synchronous versions wait for work in the null stream.
 static CUresult after(CUresult result) {
     if (result == OK) flush(null_stream());
     return result;
@@ -897,7 +897,7 @@ API cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
 
 // ---- Kernels ----
 
-// A cubin, a fat binary or PTX. Which kernels it holds is not looked at: those that were compiled for this device count.
+// A cubin, a fat binary or PTX. Its kernels are not read: the kernels that were compiled for this device are used.
 static bool is_image(const void* image) {
     const unsigned magic = value_at<unsigned>(image);
     return magic == 0x464c457f || magic == 0xba55ed50 || magic == 0x466243b1 || !strncmp(static_cast<const char*>(image), "//", 2) ||
@@ -917,7 +917,7 @@ API cuModuleUnload(void* module) {
         if (function.under_way) objection("a module is unloaded while its kernel %s is under way", name.c_str());
         functions[&function] = false;
     }
-    // Its functions stay where they are, so that a later use is seen.
+    // Its functions are kept, so that later uses are detected.
     new std::map<std::string, Function>(std::move(it.functions));
     modules.destroy(module);
     return OK;
@@ -946,7 +946,7 @@ API cuFuncGetAttribute(int* value, int attribute, void* handle) {
     switch (attribute) {
         case 0: *value = int(it.kernel->most_threads); break;
         case 8: *value = it.dynamic_shared; break;
-        default: *value = 0;  // static shared memory and registers are not known here
+        default: *value = 0;  // static shared memory and registers are not known
     }
     return OK;
 }

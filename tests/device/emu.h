@@ -1,4 +1,4 @@
-// What the parts of the driver share: settings, memory, work in streams, the report.
+// Shared by the parts of the driver: settings, memory, work in streams, the report.
 #pragma once
 
 #include <chrono>
@@ -21,18 +21,18 @@ struct Profile {
     int shared_optin;  // bytes of shared memory that a block may have
     int shared_sm;     // bytes of shared memory of a multiprocessor
     int multiprocessors;
-    bool pools;        // memory pools, so allocations in the order of a stream
+    bool pools;        // memory pools, that is, stream-ordered allocations
     size_t mib;        // of memory
 };
 const Profile& profile();
-// RFT_EMU_`name`, a number, or `otherwise`.
+// The value of RFT_EMU_`name`, a number; `otherwise` if it is not set.
 long setting(const char* name, long otherwise);
 const char* text_setting(const char* name);
 
-// One line, and the end of the process with exit code 70.
+// Prints one line and ends the process with exit code 70.
 [[noreturn]] void objection(const char* format, ...);
 
-// Every call of the API holds it.
+// Held by every API call.
 extern std::recursive_mutex lock;
 
 // ---- Memory ----
@@ -42,12 +42,12 @@ size_t total();
 size_t used(int device);
 size_t peak();
 size_t allocations();
-// False where there is not enough, or where this allocation is to fail.
+// False if there is not enough memory, or if this allocation must fail.
 bool allocate(int device, uintptr_t* to, size_t bytes);
 void release(uintptr_t at, int device);
-// Objects to a range that is not within one live allocation.
+// Reports a range that is not within one live allocation.
 void check(const char* what, const void* start, size_t bytes);
-// Bytes from `at` to the end of its allocation. Objects where there is none.
+// Bytes from `at` to the end of its allocation. Reports an error if there is none.
 size_t reach(const char* what, int device, const void* at);
 void fill(uintptr_t to, unsigned value, unsigned value_bytes, size_t count);
 void* allocate_host(size_t bytes);
@@ -55,35 +55,35 @@ bool release_host(void* at);
 bool is_pinned(const void* at);
 // Forbids or allows writes to the allocation that `at` is in.
 void set_constant(const void* at, bool constant);
-// The start of the allocation that `at` is in, which there has to be.
+// The start of the allocation that contains `at`, which must exist.
 uintptr_t start_of(const void* at);
 // Describes an address that a kernel touched; empty if it is in no allocation.
 std::string describe(uintptr_t at);
-// Objects to writes beside any allocation.
+// Reports writes next to an allocation.
 void check_all();
 size_t left();
-// Counts the releases: a check of pointers holds until the next.
+// Counts the releases: a check of pointers is valid until the next one.
 size_t releases();
 }  // namespace memory
 
 // ---- Work ----
 
-// Puts work in a stream: done at once, put off until somebody waits, or recorded in a graph. The error is that of the
-// driver: 0, or 901 where the stream's capture is lost.
+// Puts work into a stream: done immediately, deferred until the program waits, or recorded in a graph. Returns a driver error
+// code: 0, or 901 if the stream's capture is invalidated.
 int enqueue(void* stream, std::function<void()> work);
-// Runs `task` on this thread, and on all others if it takes about `seconds` and that is worth it. Returns how many did.
+// Runs `task` on this thread, and on all others if it takes about `seconds` and that is worth it. Returns the number of threads.
 size_t on_all(double seconds, const std::function<void()>& task);
 // Runs `task(i)` for all i below `count`, on all cores if it is worth it (`seconds` is an estimate for all).
 void parallel(size_t count, double seconds, const std::function<void(size_t)>& task);
 int current_device();  // -1 without a context
-// Makes faults of the calling thread objections.
+// Turns faults of the calling thread into error messages.
 void catch_faults();
 
-// Handles of one kind. What was destroyed is remembered, and its address is never used again.
+// Handles of one kind. Destroyed handles are remembered, and their addresses are never used again.
 template <class T>
 class Handles {
     const char* kind;
-    std::map<const void*, bool> all;  // whether it lives
+    std::map<const void*, bool> all;  // whether it is alive
 
 public:
     explicit Handles(const char* kind) : kind(kind) {}
@@ -114,7 +114,7 @@ public:
 
 namespace report {
 struct Count {
-    size_t times = 0, from_graphs = 0;  // how often; how often of that as a node of a graph
+    size_t times = 0, from_graphs = 0;  // number of times, and how many of these as a node of a graph
     size_t blocks = 0;                  // of a kernel
     double bytes = 0, flops = 0;        // of a product; bytes of a copy
     double seconds = 0;
@@ -127,7 +127,7 @@ struct Totals {
 extern Totals totals;
 extern Count copies_up, copies_down, copies_across, fills;
 extern std::map<std::string, Count> kernels, products;
-// Whether what runs now is a node of a graph.
+// Whether the current work is a node of a graph.
 extern bool in_graph;
 void write();
 }  // namespace report

@@ -1,4 +1,4 @@
-// A thread of the emulated device: a function on a stack of its own that can be left in the middle and taken up again.
+// A thread of the emulated device: a function on its own stack that can be suspended and resumed.
 #pragma once
 
 #include <cstddef>
@@ -13,21 +13,21 @@ constexpr size_t STACK_BYTES = (256 << 10) + 5 * 64;
 #if defined(__x86_64__)
 
 struct Fiber {
-    // Where it goes on: the stack, the instruction, and the one register that the compiler keeps for itself.
+    // Where it resumes: the stack, the instruction, and the one register that the compiler reserves.
     void *stack, *instruction, *frame;
 
-    // Makes `entry` what runs on `stack` when it is entered. `entry` never returns.
+    // Makes `entry` run on `stack` when it is entered. `entry` never returns.
     void start(char* stack, void (*entry)()) {
-        // As if `entry` had been called: a return address that is never used lies on top of it.
+        // As if `entry` had been called: a return address that is never used is on top of the stack.
         void** top = reinterpret_cast<void**>(stack + STACK_BYTES) - 1;
         top[0] = nullptr;
         this->stack = top;
         instruction = reinterpret_cast<void*>(entry);
         frame = nullptr;
     }
-    // Leaves `from` and enters `to`, in the middle of the function that it is inlined into: the compiler knows that no
-    // register is kept, and saves those that it needs. Threads of a warp wait in the same places, so the processor
-    // predicts where the jump goes.
+    // Leaves `from` and enters `to`, in the middle of the function that it is inlined into. The compiler knows that no register is
+    // preserved and saves the ones that it needs. Threads of a warp wait in the same places, so the processor can predict the
+    // jump.
     static __attribute__((always_inline)) inline void change(Fiber& from, Fiber& to) {
         Fiber *leave = &from, *enter = &to;
         asm volatile(R"(

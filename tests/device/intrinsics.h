@@ -1,4 +1,4 @@
-// The built-in types and functions of CUDA C++ that our kernels use; rounding is the device's.
+// The built-in types and functions of CUDA C++ that our kernels use, with the device's rounding.
 #pragma once
 
 #include <algorithm>
@@ -90,7 +90,7 @@ struct alignas(4) __nv_bfloat162 {
     __nv_bfloat16 x, y;
 };
 
-// To the nearest, ties to even; every NaN becomes the same one.
+// Rounds to nearest, ties to even; every NaN becomes the same NaN.
 inline __nv_bfloat16 __float2bfloat16_rn(float x) {
     if (x != x) return {0x7fff};
     const unsigned bits = __float_as_uint(x);
@@ -106,7 +106,7 @@ inline float2 __bfloat1622float2(__nv_bfloat162 x) { return {__bfloat162float(x.
 
 namespace shim {
 
-// What lane `source` brings.
+// The value of lane `source`.
 template <class T>
 INLINED T shuffle(Function function, int line, unsigned mask, T value, unsigned source) {
     static_assert(sizeof(T) <= 8, "a shuffle of at most 8 bytes");

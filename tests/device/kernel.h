@@ -1,4 +1,4 @@
-// What a library of kernels tells the driver about each kernel: its name, parameters and how it is called.
+// Information about each kernel that a library provides to the driver: name, parameters and how to call it.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@ struct Kernel {
     unsigned parameter_count;
     const Parameter* parameters;
     size_t packed_bytes;
-    // Reads the parameters as the driver does.
+    // Reads the parameters like the driver does.
     void (*pack)(void** parameters, void* packed);
     // Runs the kernel in one thread of the grid.
     void (*body)(void* packed);
@@ -75,7 +75,7 @@ struct Caller<FUNCTION> {
 
 }  // namespace emu
 
-// The table of a library, after the kernels' own file: `{KERNEL(name, bounds...), ...}`.
+// The table of a library, after its kernels' source file: `{KERNEL(name, bounds...), ...}`.
 #define KERNEL(NAME, ...) emu::Caller<NAME>::kernel(#NAME, emu::bound(__VA_ARGS__))
 #define KERNEL_LIBRARY(FILE, ...)                                                                      \
     extern "C" __attribute__((visibility("default"))) const emu::Library* emulated_kernels() {         \

@@ -1,5 +1,5 @@
-// Memory of the emulated device: guard pages around each allocation, which ends as close before one as its alignment
-// allows; 0xff in fresh memory; nothing is given out twice.
+// Memory of the emulated device. Each allocation has guard pages around it and ends as close to the one after it as its alignment
+// allows. Fresh memory contains 0xff, and no address is used twice.
 
 #include <algorithm>
 #include <cstdlib>
@@ -15,14 +15,14 @@ namespace {
 
 constexpr size_t PAGE = 4096;
 constexpr unsigned char CANARY = 0xa5;
-// Fresh memory is a private map of one file full of 0xff, so that only pages that are written take memory.
+// Fresh memory is a private mapping of a file full of 0xff, so that only written pages use memory.
 constexpr size_t POISON_BYTES = 16 << 20;
 
 struct Block {
     size_t bytes, mapped;
     char* map;
     int device;
-    bool constant = false;  // for as long as a kernel runs that must not write to it
+    bool constant = false;  // while a kernel runs that must not write to it
 };
 std::map<uintptr_t, Block> live, dead;
 std::map<uintptr_t, size_t> pinned;
@@ -30,7 +30,7 @@ size_t used_bytes[16], most, taken;
 
 size_t round_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
-// CUDA's own is 256. Less brings the end of an allocation closer to the page behind it.
+// CUDA's alignment is 256. A smaller value brings the end of an allocation closer to the page after it.
 size_t alignment() {
     static const size_t it = size_t(setting("ALIGN", 256));
     return it;
@@ -49,7 +49,7 @@ int poison_file() {
     return file;
 }
 
-// Whole pages full of 0xff, without touching them.
+// Maps whole pages full of 0xff without touching them.
 bool map_poison(char* at, size_t bytes) {
     const int file = poison_file();
     for (size_t done = 0; done < bytes; done += POISON_BYTES) {
@@ -119,7 +119,7 @@ void release(uintptr_t at, int device) {
     if (block.device != device) objection("free of memory of device %d on device %d", block.device, device);
     check_canaries(at, block);
     used_bytes[device] -= block.bytes;
-    // Never given out again.
+    // Never allocated again.
     mmap(block.map, block.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     dead[at] = block;
     live.erase(it);
@@ -163,7 +163,7 @@ void fill(uintptr_t to, unsigned value, unsigned value_bytes, size_t count) {
         return;
     }
     const size_t bytes = count * value_bytes;
-    // Large fills with 0 and 0xff are maps again.
+    // Large fills with 0 and 0xff are mappings too.
     const uintptr_t first = round_up(to, PAGE), end = (to + bytes) / PAGE * PAGE;
     const unsigned byte = value & 0xff;
     if (bytes < (1 << 20) || (byte != 0 && byte != 0xff)) {
@@ -193,7 +193,7 @@ void* allocate_host(size_t bytes) {
 bool release_host(void* at) {
     const auto it = pinned.find(reinterpret_cast<uintptr_t>(at));
     if (it == pinned.end()) return false;
-    // Never given out again, and an access is a fault.
+    // Never allocated again; any access is a fault.
     mmap(at, round_up(it->second, PAGE), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     pinned.erase(it);
     return true;

@@ -22,12 +22,12 @@ struct Region {
 };
 
 constexpr size_t PAGE = 4096;
-// What fills the rest of the pages of an allocation.
+// The fill value for the rest of the pages of an allocation.
 constexpr unsigned char GUARD = 0xa5;
 
 inline size_t pages(size_t bytes) { return (bytes + PAGE - 1) / PAGE * PAGE; }
 
-// Ends as close before the forbidden page as an alignment of 16 allows, so that a read past the end is caught as well.
+// Ends as close to the guard page as an alignment of 16 allows, so that a read past the end is also caught.
 inline Region guarded(size_t bytes) {
     const size_t inner = pages(bytes + 16);
     void* all = mmap(nullptr, inner + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -47,7 +47,7 @@ inline void release(Region& region) {
     region = {};
 }
 
-// Whether the bytes between the allocation and the forbidden pages are as they were.
+// Whether the bytes between the allocation and the guard pages are unchanged.
 inline bool guards_are_whole(const Region& region) {
     const auto whole = [](const unsigned char* from, const unsigned char* to) {
         return from == to || (*from == GUARD && !memcmp(from, from + 1, size_t(to - from) - 1));

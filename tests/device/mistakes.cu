@@ -1,5 +1,5 @@
-// Kernels that are wrong, each in one way, with those that are right beside them: what the emulator is tested on.
-// A block of 64 threads, 64 values in and out, 256 bytes of dynamic shared memory, unless it is said otherwise.
+// Kernels that are each wrong in one way, next to correct ones, to test the emulator.
+// Blocks have 64 threads, with 64 input and output values and 256 bytes of dynamic shared memory, unless noted otherwise.
 
 #include "mma.cuh"
 
@@ -93,7 +93,7 @@ extern "C" __global__ void copy_read_too_early(const float* x, float* y) {
     DYNAMIC_SHARED(bytes);
     if (threadIdx.x < 16) cp_async16(bytes + 16 * threadIdx.x, x + 4 * threadIdx.x);
     cp_async_commit();
-    cp_async_wait<1>();  // one group may still be under way, and it is this one
+    cp_async_wait<1>();  // one group may still be in flight, and it is this one
     __syncthreads();
     y[threadIdx.x] = reinterpret_cast<const float*>(bytes)[threadIdx.x];
     __syncthreads();
@@ -117,12 +117,12 @@ extern "C" __global__ void copy_as_it_should_be(const float* x, float* y) {
     y[threadIdx.x] = reinterpret_cast<const float*>(bytes)[63 - threadIdx.x];
 }
 
-// Launched with 4 blocks of a warp.
+// Launched with 4 blocks of one warp.
 extern "C" __global__ void blocks_that_depend_on_each_other(float* y) {
     y[blockIdx.x] = blockIdx.x > 0 && y[blockIdx.x - 1] == 1 ? 0 : 1;
 }
 
-// c (16, 16) = a (16, 64) · b, which lies as (64, 16) or, transposed, as (16, 64). One warp.
+// c (16, 16) = a (16, 64) · b, which is stored as (64, 16) or, transposed, as (16, 64). One warp.
 extern "C" __global__ void product(const bf16* a, const bf16* b, float* c, int transposed) {
     DYNAMIC_SHARED(bytes);
     bf16* const a_tile = reinterpret_cast<bf16*>(bytes);
@@ -130,7 +130,7 @@ extern "C" __global__ void product(const bf16* a, const bf16* b, float* c, int t
     const int lane = lane_index();
     for (int i = lane; i < 128; i += 32) {
         cp_async16(a_tile + swizzled(i / 8, i % 8, 8), a + 8 * i);
-        // Rows of two chunks are too short to be swizzled.
+        // Rows of two chunks are too short for swizzling.
         cp_async16(b_tile + (transposed ? swizzled(i / 8, i % 8, 8) : 8 * i), b + 8 * i);
     }
     cp_async_commit();

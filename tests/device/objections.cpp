@@ -1,6 +1,6 @@
-// What the emulated device objects to, and what it has to give: each case is one program run, `objections CASE`. It calls
-// the driver and cublasLt as `rft` does, with the kernels of mistakes.cu. tests/it/device.rs has the list of cases with
-// what each must print.
+// Tests of the emulated device's checks and results. Each case is one program run, `objections CASE`. It calls the driver and
+// cublasLt as `rft` does, with the kernels of mistakes.cu. tests/it/device/objections.rs lists the cases with the expected
+// output of each.
 
 #include <cmath>
 #include <cstdint>
@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-// ---- The interface, as cuda.h and cublasLt.h have it ----
+// ---- The interface, as in cuda.h and cublasLt.h ----
 
 typedef uintptr_t Pointer;
 typedef void* Handle;
@@ -90,7 +90,7 @@ int cublasLtMatmul(
     Handle, const Algorithm*, void*, size_t, Handle);
 }
 
-// ---- Short ways ----
+// ---- Helpers ----
 
 constexpr int VALUES = 64;
 constexpr size_t BYTES = 4 * VALUES;
@@ -101,7 +101,7 @@ static std::string name_of(int error) {
     return name;
 }
 
-// Ends the program where the case itself goes wrong.
+// Ends the program if the case itself fails.
 static void ok(int error, const char* what) {
     if (error == 0) return;
     fprintf(stderr, "%s: %s\n", what, name_of(error).c_str());
@@ -159,7 +159,7 @@ static std::vector<float> values_of(Pointer at, int count = VALUES) {
     return values;
 }
 
-// Prints what a kernel has made of 1, 1/2, 1/3, ...: how many values are NaN, and a hash of their bits.
+// Prints the result of a kernel for 1, 1/2, 1/3, ...: the number of NaN values, and a hash of their bits.
 static void print_result_of(const char* kernel) {
     const Pointer x = with_values([](int i) { return 1.0f / float(i + 1); }), y = allocate();
     launch(function(kernel), x, y);
@@ -185,7 +185,7 @@ static Handle event(unsigned flags = 0) {
     return it;
 }
 
-// The graph of what `work` puts into the stream.
+// The graph of the work that `work` puts into the stream.
 static Handle graph(std::function<void()> work) {
     Handle captured, executable;
     OK(cuStreamBeginCapture_v2(stream, 1));
@@ -196,7 +196,7 @@ static Handle graph(std::function<void()> work) {
     return executable;
 }
 
-// What `call`, which must not be made during a capture, returns, and the end of the capture that it spoils.
+// Returns the result of `call`, which is forbidden during a capture, and the result of ending the capture that it invalidates.
 static void during_a_capture(const char* what, std::function<int()> call) {
     Handle captured;
     OK(cuStreamBeginCapture_v2(stream, 1));
@@ -215,7 +215,7 @@ static float widened(uint16_t bits) {
     return it;
 }
 
-// out (m, n) f32 = a (k, m) transposed · b (k, n), column-major, of bf16.
+// out (m, n) f32 = transposed a (k, m) · b (k, n), column-major, of bf16.
 struct Product {
     uint64_t m = 64, n = 48, k = 512;
     Handle blas, description, of_a, of_b, of_out, preference;
@@ -240,7 +240,7 @@ struct Product {
     }
     void prefer(uint64_t bytes) { OK(cublasLtMatmulPreferenceSetAttribute(preference, 1, &bytes, 8)); }
 
-    // Values of many sizes, so that the order of a sum shows in its bits.
+    // Values of different magnitudes, so that the order of a sum changes its bits.
     static Pointer operand(std::vector<uint16_t>& values, size_t count, uint64_t seed) {
         for (size_t i = 0; i < count; ++i) {
             seed = seed * 6364136223846793005u + 1442695040888963407u;
@@ -261,7 +261,7 @@ struct Product {
             blas, description, &one, reinterpret_cast<void*>(a), of_a, reinterpret_cast<void*>(b), of_b, &zero, to,
             of_out, to, of_out, &found[choice].algorithm, reinterpret_cast<void*>(workspace), workspace_bytes, stream));
     }
-    // The greatest difference to the product in f64, as a part of the greatest value.
+    // The largest difference to the product in f64, relative to the largest value.
     double error(const std::vector<float>& got) const {
         double worst = 0, greatest = 0;
         for (uint64_t j = 0; j < n; ++j) {
@@ -454,7 +454,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
     {"rows that are not aligned", [] { launch("rows_that_are_not_aligned"); }},
     {"reads what nobody wrote", [] { print_result_of("reads_what_nobody_wrote"); }},
     {"copy read too early", [] { print_result_of("copy_read_too_early"); }},
-    // These have to depend on the order of threads and blocks ...
+    // The results of these must depend on the order of threads and blocks ...
     {"sum without a barrier", [] { print_result_of("sum_without_a_barrier"); }},
     {"shared memory written again too early", [] { print_result_of("shared_memory_written_again_too_early"); }},
     {"copy without a barrier", [] { print_result_of("copy_without_a_barrier"); }},
@@ -466,7 +466,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
              function("blocks_that_depend_on_each_other"), 4, 1, 1, 32, 1, 1, 0, nullptr, parameters, nullptr));
          for (const float value : values_of(y, 4)) printf("%g ", value);
      }},
-    // ... and these must not.
+    // ... and the results of these must not.
     {"sum with barriers", [] { print_result_of("sum_with_barriers"); }},
     {"copy as it should be", [] { print_result_of("copy_as_it_should_be"); }},
     {"tensor cores multiply",
@@ -537,7 +537,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
      }},
     {"capture that goes well",
      [] {
-         // What a graph does is done when it is launched, with the values of that time.
+         // A graph does its work when it is launched, with the values at that time.
          const Pointer x = allocate(), y = allocate();
          float* const values = pinned();
          for (int i = 0; i < VALUES; ++i) values[i] = 1;
@@ -546,7 +546,7 @@ static const std::pair<const char*, void (*)()> CASES[] = {
          const Handle both = graph([&] {
              OK(cuMemcpyHtoDAsync_v2(x, values, BYTES, stream));
              launch(function("sum_with_barriers"), x, y, {}, stream);
-             OK(cuStreamSynchronize(free_of_it));  // another stream may be waited for
+             OK(cuStreamSynchronize(free_of_it));  // the program may wait for another stream
          });
          printf("captured: %d, ", std::isnan(values_of(y)[0]) ? 0 : 1);
          OK(cuGraphLaunch(both, stream));

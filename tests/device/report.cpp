@@ -1,4 +1,4 @@
-// What the device did: a few lines on stderr (RFT_EMU_SUMMARY=1), a JSON object in a file (RFT_EMU_REPORT=FILE).
+// What the device did: a short summary on stderr (RFT_EMU_SUMMARY=1), and a JSON object in a file (RFT_EMU_REPORT=FILE).
 
 #include <algorithm>
 #include <cmath>
@@ -65,7 +65,7 @@ static void summary() {
         seconds(usage.ru_stime), double(usage.ru_maxrss) / 1024);
 }
 
-// The shapes of the objects are described in README.md.
+// README.md describes the objects.
 enum Kind { KERNELS, PRODUCTS, COPIES };
 
 static void object(FILE* file, Kind kind, const std::map<std::string, Count>& counts) {
@@ -110,7 +110,7 @@ void write() {
     std::lock_guard guard(lock);
     if (setting("SUMMARY", 0)) summary();
     if (const char* path = text_setting("REPORT")) json(path);
-    // What was never freed has not been looked at.
+    // Check the allocations that were never freed.
     memory::check_all();
 }
 

@@ -1,4 +1,4 @@
-// One launch of a kernel, as the threads that run its blocks see it.
+// One launch of a kernel, for the threads that run its blocks.
 #pragma once
 
 #include <atomic>
@@ -17,10 +17,10 @@ struct Launch {
     void* arguments;
     Order order;
     const void* (*marker)();  // the address of a thread-local variable of the kernel's library
-    const unsigned* blocks;   // the order of the blocks where it is shuffled
+    const unsigned* blocks;   // the order of the blocks if it is shuffled
 };
 
-// Takes blocks, `step` at a time, until there are no more, and runs them on the calling thread.
+// Takes `step` blocks at a time until none are left, and runs them on the calling thread.
 void run_blocks(const Launch& launch, std::atomic<size_t>& next, size_t step);
 
 std::vector<unsigned> shuffled_blocks(size_t count);

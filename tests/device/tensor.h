@@ -1,4 +1,4 @@
-// cp.async, ldmatrix, mma.sync and ex2 as mma.cuh names them. The layouts are those of the PTX manual, sections on
+// cp.async, ldmatrix, mma.sync and ex2 under the names in mma.cuh. The layouts are those of the PTX manual, sections
 // "Matrix fragments for mma.m16n8k16" and "ldmatrix".
 #pragma once
 
@@ -6,20 +6,20 @@
 
 namespace shim {
 
-// Objects to a place that is not in shared memory or not a multiple of 16.
+// Reports an address that is not in shared memory or not a multiple of 16.
 [[noreturn]] EMULATED_API void not_shared(const char* what, int line, const void* address);
 INLINED void check_shared(const char* what, int line, const void* address) {
     if (reinterpret_cast<uintptr_t>(address) % 16 || !is_shared(address, 16)) not_shared(what, line, address);
 }
 
-// Reads the 16 bytes at each of the addresses that the lanes have given.
+// Reads the 16 bytes at each of the addresses that the lanes provide.
 EMULATED_API void read_lines(Exchange& exchange, unsigned count);
 // c += a · b
 EMULATED_API void multiply(Exchange& exchange);
 
 }  // namespace shim
 
-// The copy happens when somebody waits for it; until then the target holds NaN.
+// The copy happens when the thread waits for it; until then the target contains NaN.
 inline void cp_async16(void* to, const void* from, bool valid = true, int line = __builtin_LINE()) {
     shim::check_shared("cp_async16", line, to);
     if (valid && reinterpret_cast<uintptr_t>(from) % 16)
@@ -30,7 +30,7 @@ inline void cp_async16(void* to, const void* from, bool valid = true, int line =
 
 inline void cp_async_commit() { shim::device.thread->copies.commit(); }
 
-// Groups before the newest `PENDING` committed ones are there.
+// Returns when all groups before the newest `PENDING` committed ones have arrived.
 template <int PENDING>
 inline void cp_async_wait() {
     shim::device.thread->copies.finish(PENDING);
@@ -38,7 +38,7 @@ inline void cp_async_wait() {
 
 namespace shim {
 
-// Row r of matrix m is at the address that lane 8·m + r gives.
+// Row r of matrix m is at the address that lane 8·m + r provides.
 template <int COUNT, bool TRANSPOSED>
 INLINED void load_matrices(Place place, unsigned (&fragment)[COUNT], const void* row) {
     Thread& self = *device.thread;
@@ -78,7 +78,7 @@ INLINED void mma_16816(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsig
     memcpy(x.a[lane], a, 16);
     x.b[lane % 4][lane / 4] = b0;
     x.b[lane % 4 + 4][lane / 4] = b1;
-    // Values of a column side by side.
+    // The values of a column are adjacent.
     shim::Four sums;
     memcpy(&sums, c, 16);
     x.c[lane] = __builtin_shuffle(sums, shim::FourIndices{0, 2, 1, 3});

@@ -15,7 +15,7 @@ namespace emu {
 
 namespace {
 
-// Never destroyed: its threads wait when the process ends.
+// Never destroyed, because its threads are still waiting when the process ends.
 struct Pool {
     std::mutex lock;
     std::condition_variable begin, end;
@@ -41,8 +41,8 @@ struct Pool {
             if (--busy == 0) end.notify_one();
         }
     }
-    // Comes back when nobody is at it any more, with the number of threads that were. One that has not woken up until
-    // the work is done is not waited for.
+    // Returns when no thread works on it any more, with the number of threads that did. Threads that have not woken up by the time
+    // the work is done are not waited for.
     size_t run(const std::function<void()>& it) {
         {
             std::lock_guard guard(lock);
@@ -59,7 +59,7 @@ struct Pool {
     }
 };
 
-// What waking the others takes, in seconds.
+// The time to wake the other threads, in seconds.
 constexpr double WORTH_IT = 60e-6;
 
 size_t threads() {

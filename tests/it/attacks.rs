@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rft::config::Scope;
-use rft::math::{Graded, Verdict, check, gold_is_parsable, grade};
+use rft::math::{Graded, Scope, Verdict, check, gold_is_parsable, grade};
 
 #[track_caller]
 fn correct(gold: &str, answers: &[&str]) {

@@ -247,6 +247,13 @@ fn help_of_generate() {
           --show-prompt
               Show the rendered prompt first
 
+          --output-format <FORMAT>
+              `json` prints one line for each completion: its text, token ids, log-probabilities and why
+              it ended
+
+              [default: text]
+              [possible values: text, json]
+
       -v, --verbose...
               Tell more; twice for debugging (RUST_LOG has the last word)
 

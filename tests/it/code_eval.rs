@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use rayon::prelude::*;
+use rft::code::{CodeVerdict, Status, Task, Tasks, grade, grade_response, sanitize};
 use rft::eval::asked::QuestionRecord;
 use rft::eval::bench::{Origin, find};
-use rft::eval::code::{CodeVerdict, Status, Task, Tasks, grade, grade_response, sanitize};
 use rft::eval::grade::Grader;
 use rft::eval::profile::Extraction;
 use rft::sandbox::Sandbox;

@@ -14,11 +14,11 @@ use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::merge::merge;
 use rft::model::pack::Pack;
+use rft::model::peft::save_adapter;
 use rft::model::safetensors::{Dtype, Writer};
 use rft::model::source::Source;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::rng::{Purpose, Stream};
-use rft::train::state::save_adapter;
 
 fn config() -> ModelConfig {
     ModelConfig { max_position_embeddings: 64, eos_token_ids: vec![1], ..ModelConfig::qwen2(2, 32, (4, 2), 64, 64) }

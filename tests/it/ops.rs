@@ -239,7 +239,7 @@ fn rotary_positions() {
             }
             y
         };
-        let table = RopeTable::new(&config, 4096);
+        let table = RopeTable::new(&config.rope_frequencies(), 4096);
         let (x, dy) = (normal(1, 6 * stride), normal(2, 6 * stride));
         let (mut y, mut dx) = (x.clone(), dy.clone());
         table.forward(&mut y, stride, heads, &positions);

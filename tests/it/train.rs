@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use rft::model::lora::Adapter;
+use rft::model::peft::load_adapter;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::rollout::{Branch, Engine, Request, Watch};
 use rft::run::metrics::{self, MetricsRecord};
-use rft::train::state::load_adapter;
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
@@ -109,15 +109,21 @@ fn the_embedded_model_learns() {
     assert!(adapter.slots.iter().all(moved), "a B that is still zero");
 
     let question = "Anna has 12 apples and buys 5 more. How many does she have?";
-    let ask = || {
-        let args = ["generate", "--adapter", "runs/run", "--temperature", "0", question];
+    let ask = |format: &str| {
+        let args = ["generate", "--adapter", "runs/run", "--temperature", "0", "--output-format", format, question];
         let output = rft(folder.path()).args(args).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    let answer = ask();
+    let answer = ask("text");
     assert!(answer.contains("\\boxed{"), "{answer}");
-    assert_eq!(answer, ask());
+    assert_eq!(answer, ask("text"));
+    let json: serde_json::Value = serde_json::from_str(&ask("json")).unwrap();
+    assert_eq!(json["text"].as_str(), Some(answer.trim_end_matches('\n')));
+    assert_eq!(json["finish"], "<|endoftext|>");
+    let logprobs = json["logprobs"].as_array().unwrap();
+    assert_eq!(logprobs.len(), json["tokens"].as_array().unwrap().len());
+    assert!(logprobs.iter().all(|value| value.as_f64().unwrap() <= 0.0), "{json}");
 }
 
 /// Of four completions: right, right in the wrong format, wrong, cut off.

@@ -2,7 +2,7 @@
 
     python tests/oracle/ball.py > tests/fixtures/balls.tsv
 
-Needs mpmath. A row is a function with its index or exponent, the exact argument, and the value rounded to so many digits.
+Needs mpmath. A row is a function with its index or exponent, the exact argument, and the value rounded to that many digits.
 """
 
 import random
@@ -15,7 +15,7 @@ SHORT, LONG = 100, 1_300
 
 
 def value(function, argument, digits):
-    # Enough for the cancellation in the sine of a large argument and in the logarithm of one close to 1.
+    # Enough for the cancellation in the sine of a large argument and in the logarithm of an argument close to 1.
     mp.dps = digits + 350
     x = mp.mpf(argument.numerator) / argument.denominator
     name, *index = function.split()

@@ -1,10 +1,10 @@
-"""Writes tests/fixtures/chat_templates.json: what transformers renders, for tests/it/templates.rs.
+"""Writes tests/fixtures/chat_templates.json: conversations rendered by transformers, for tests/it/templates.rs.
 
     python tests/oracle/chat_templates.py [MODEL.gguf ...]        (pip install transformers jinja2 gguf)
 
-Each case is one template and one conversation; `expected` is null where transformers refuses it. The templates below are
-written for this table: each uses what the templates of one model family use. The GGUF files give two real ones
-(Qwen2.5-Coder-0.5B-Instruct and SmolLM2-135M-Instruct, both Apache-2.0); without them their cases are kept as they stand.
+Each case is one template and one conversation; `expected` is null if transformers refuses it. The templates below were
+written for this table: each uses the features that the templates of one model family use. The GGUF files give two real ones
+(Qwen2.5-Coder-0.5B-Instruct and SmolLM2-135M-Instruct, both Apache-2.0); without the files, their cases are kept unchanged.
 """
 
 import datetime
@@ -27,7 +27,7 @@ class FixedClock(datetime.datetime):
 chat_template_utils.datetime = FixedClock
 
 TEMPLATES = {
-    # Zephyr, TinyLlama: string sums, the end token after each turn, tags on lines of their own.
+    # Zephyr, TinyLlama: string sums, the end token after each turn, tags on separate lines.
     "tags": """{% for message in messages %}
 {% if message['role'] == 'user' %}
 {{ '<|user|>\\n' + message['content'] + eos_token }}
@@ -41,7 +41,7 @@ TEMPLATES = {
 {% endif %}
 {% endfor %}
 """,
-    # Llama 3: the date, trimmed contents, a system message taken out of the list.
+    # Llama 3: the date, trimmed contents, a system message removed from the list.
     "dated": """{{- bos_token }}
 {%- if not date_string is defined %}
     {%- if strftime_now is defined %}
@@ -81,7 +81,7 @@ TEMPLATES = {
     {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
 {%- endif %}
 """,
-    # Qwen3: namespaces, a reversed list, thoughts cut out of earlier answers.
+    # Qwen3: namespaces, a reversed list, thoughts removed from earlier answers.
     "thoughts": """{%- set ns = namespace(multi_step=true, last=messages|length - 1) %}
 {%- for message in messages[::-1] %}
     {%- set index = (messages|length - 1) - loop.index0 %}
@@ -114,9 +114,9 @@ TEMPLATES = {
     {{- '<|im_start|>assistant\\n' }}
     {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}
 {%- endif %}""",
-    # Gemma, Mistral: refuses what it does not like, renames roles.
+    # Gemma, Mistral: refuses some conversations, renames roles.
     "strict": """{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\\n'}}{% endif %}""",
-    # Training templates: the assistant's words between generation tags, with and without white-space control.
+    # Training templates: the assistant's text between generation tags, with and without white-space control.
     "generation": """{% for message in messages %}
   {% if message.role == 'assistant' %}
     {{- '[A]' }}
@@ -183,7 +183,7 @@ def render(template, messages, add_generation_prompt):
             eos_token=template["eos_token"],
         )
         return texts[0]
-    except Exception as error:  # whatever the reason, transformers gives no text
+    except Exception as error:  # transformers renders no text, for whatever reason
         print(f"  refused: {error}", file=sys.stderr)
         return None
 

@@ -1,10 +1,10 @@
-"""Writes tests/fixtures/decoder/: small random decoders and the logits that transformers computes with them.
+"""Writes tests/fixtures/decoder/: small random decoders, and their logits computed by transformers.
 
     python tests/oracle/decoder.py
 
-Weights are drawn in f32; the products run in f64 (transformers keeps norms and the rotary table in f32), so that what a
-test sees is nearly the error of one side alone. Weights are far larger than a trained model's, and norms and biases are random too: a decoder that leaves one out, or turns the
-wrong half of a head, is off by far more than any tolerance.
+Weights are sampled in f32; the matrix products run in f64 (transformers keeps norms and the rotary table in f32), so that a
+test sees almost only the error of one side. Weights are far larger than a trained model's, and norms and biases are random
+too: a decoder that leaves one out, or rotates the wrong half of a head, is wrong by far more than any tolerance.
 """
 
 import json
@@ -47,7 +47,7 @@ MODELS = {
 
 
 def randomise(model, generator: torch.Generator) -> None:
-    """Matrices of std 0.15, biases of 0.3, norms around 1: each moves the logits by much more than the tolerance."""
+    """Matrices of std 0.15, biases of 0.3, norms around 1: each changes the logits by much more than the tolerance."""
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             noise = torch.randn(tensor.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""Writes the weights of a GGUF file, dequantised by transformers, as a plain f32 Hugging Face folder.
+"""Writes the weights of a GGUF file, dequantized by transformers, as a plain f32 Hugging Face folder.
 
     python tests/oracle/dequantise.py FOLDER/model.gguf OUT
 """
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 def main(gguf: Path, out: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = loaded.config
-    # transformers refuses to save a model that came from GGUF, so the tensors move into one built from the config.
+    # transformers refuses to save a model that came from GGUF, so the tensors are copied to a model built from the config.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.tie_word_embeddings = torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)

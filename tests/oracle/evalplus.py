@@ -1,11 +1,11 @@
-"""evalplus's own verdict on mutated reference solutions, and its own sanitiser on texts around them.
+"""evalplus's verdicts on mutated reference solutions, and its sanitizer's results on texts that contain them.
 
     python3 -m venv venv && venv/bin/pip install evalplus==0.3.1
     venv/bin/python tests/oracle/evalplus.py DATA/humanevalplus-inputs.jsonl.gz verdicts.jsonl
     RFT_DATA_DIR=DATA RFT_EVALPLUS_VERDICTS=verdicts.jsonl cargo test --release -- --nocapture evalplus
 
-Each line: task_id, kind of mutation, solution, base and plus (pass, fail or timeout), and for some of them a text and what
-evalplus makes of it. The programs are made from the data, so they are no part of the repository.
+Each line: task_id, kind of mutation, solution, base and plus (pass, fail or timeout), and for some of them a text and
+evalplus's result for it. The programs are generated from the data, so they are not part of the repository.
 """
 
 import ast
@@ -16,7 +16,7 @@ import random
 import sys
 from multiprocessing.pool import ThreadPool
 
-sys.path.pop(0)  # this file has the package's name
+sys.path.pop(0)  # this file has the same name as the package
 
 from evalplus.eval import untrusted_check
 from evalplus.gen.util import trusted_exec
@@ -28,7 +28,7 @@ OPERATE = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: 
 
 
 def sites(tree):
-    """All single changes that can be made: (kind, function that makes it on a tree)."""
+    """All possible single changes: (kind, function that applies it to a tree)."""
     found = []
     for index, node in enumerate(ast.walk(tree)):
 
@@ -82,7 +82,7 @@ def mutants(task, draw):
 
 
 def text_around(task, solution, draw):
-    """What a chat model might have written around a program."""
+    """Text that a chat model might write around a program."""
     name = task["entry_point"]
     helper = "\n\ndef unused(x):\n    return x\n\ndef no_return(x):\n    print(x)\n\nLIMIT = 3\n"
     return draw.choice(

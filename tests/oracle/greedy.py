@@ -1,9 +1,9 @@
-"""Writes tests/fixtures/greedy_qwen_coder_0.5b.json: greedy tokens of transformers, to hold the sampler against.
+"""Writes tests/fixtures/greedy_qwen_coder_0.5b.json: greedy tokens of transformers, to compare the sampler with.
 
     python tests/oracle/greedy.py MODEL
 
-MODEL is the folder that dequantise.py wrote from Qwen2.5-Coder-0.5B-Instruct. Beside the 64 tokens of each prompt
-stands the gap between the two largest logits at every step, so that a disagreement can be told from a tie.
+MODEL is the folder that dequantise.py wrote from Qwen2.5-Coder-0.5B-Instruct. With the 64 tokens of each prompt,
+it writes the gap between the two largest logits at every step, so that a disagreement can be distinguished from a tie.
 """
 
 import json
@@ -42,7 +42,7 @@ def main(folder: str) -> None:
             do_sample=False,
             max_new_tokens=TOKENS,
             min_new_tokens=None,
-            eos_token_id=-1,  # goes on past the end, so that every prompt has its 64 tokens
+            eos_token_id=-1,  # continues past the end token, so that every prompt has 64 tokens
             return_dict_in_generate=True,
             output_logits=True,
         )

@@ -1,11 +1,11 @@
-"""Holds a greedy evaluation against transformers and math-verify, question by question, on the same prompts.
+"""Compares a greedy evaluation with transformers and math-verify, question by question, on the same prompts.
 
     rft eval --bench gsm8k --limit 100 --samples 1 --temperature 0 --max-tokens 256 --ppe none --model MODEL --out EVAL
     python tests/oracle/greedy_eval.py EVAL/gsm8k MODEL
 
-MODEL is a Hugging Face folder here (dequantise.py writes one from a GGUF file). Prints every question with another text or
-another verdict: for a text, where it parts and the gap between the two largest logits there, so that a disagreement can be
-told from a tie.
+MODEL is a Hugging Face folder here (dequantise.py writes one from a GGUF file). Prints every question whose completion or
+verdict differs: for a completion, the first different token and the gap between the two largest logits there, so that a
+disagreement can be distinguished from a tie.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-sys.path.pop(0)  # beside this file stands another math_verify
+sys.path.pop(0)  # this folder contains another math_verify
 from math_verify import parse, verify  # noqa: E402
 
 BATCH = 50
@@ -34,7 +34,7 @@ def complete(model, tokenizer, prompts: list[str], longest: int) -> list[list[in
 
 @torch.no_grad()
 def gap_at(model, tokenizer, prompt: str, ids: list[int], place: int) -> float:
-    """Between the two largest logits for token `place` of the completion."""
+    """The gap between the two largest logits for token `place` of the completion."""
     start = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"][0].tolist()
     logits = model(torch.tensor([start + ids[:place]])).logits[0, -1]
     first, second = logits.topk(2).values.tolist()
@@ -50,7 +50,7 @@ def main(bench: str, folder: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
-    # Neighbours in length are padded least.
+    # Batching completions of similar length needs the least padding.
     order = sorted(range(len(samples)), key=lambda at: len(questions[samples[at]["question_id"]]["prompt_text"]))
     theirs: dict[int, list[int]] = {}
     for start in range(0, len(order), BATCH):
@@ -72,12 +72,12 @@ def main(bench: str, folder: str) -> None:
             own = tokenizer(sample["text"], add_special_tokens=False)["input_ids"]
             place = next((i for i, (a, b) in enumerate(zip(own, theirs[at])) if a != b), min(len(own), len(theirs[at])))
             gap = gap_at(model, tokenizer, question["prompt_text"], theirs[at], place)
-            print(f"{sample['question_id']}: the texts part at token {place}, gap {gap:.5f}")
+            print(f"{sample['question_id']}: the texts differ from token {place} on, gap {gap:.5f}")
         if right != ours:
             verdicts += 1
             print(f"{sample['question_id']}: gold {question['gold']}, ours {grade['verdict']} ({grade['answer']!r}), "
                   f"math-verify {right} ({parse(text)}): ...{text[-160:]!r}")
-    print(f"{len(samples)} questions: {texts} other texts, {verdicts} other verdicts; right: ours {right_here}, theirs {right_there}")
+    print(f"{len(samples)} questions: {texts} texts differ, {verdicts} verdicts differ; correct: ours {right_here}, theirs {right_there}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Serves a model folder as the hub would serve `org/name`, with a fault: each file's first download is cut off half way.
+"""Serves a model folder like the Hub would serve `org/name`, but interrupts each file's first download halfway.
 
     python tests/oracle/hub_stub.py shard FOLDER OUT     splits model.safetensors into shards of 1 GB with an index
     python tests/oracle/hub_stub.py serve FOLDER PORT    then: HF_ENDPOINT=http://127.0.0.1:PORT rft ... --model org/name

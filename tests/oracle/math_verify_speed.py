@@ -1,11 +1,11 @@
-"""What math-verify needs for the pairs of `tests/fixtures/rewritten.tsv`, and how many of them it accepts.
+"""Measures math-verify's time on the pairs of `tests/fixtures/rewritten.tsv`, and how many of them it accepts.
 
     pip install math-verify[antlr4_13_2]==0.9.0
     python tests/oracle/math_verify_speed.py
 
-Each answer is parsed and verified against its gold, which is parsed as well: what `rft::math::check` does. The median of
-the pairs is of the fastest of three rounds of each, so that sympy's caches are warm. Prints one line of JSON.
-`benches/reward.rs` measures ours; run one after the other on the same machine.
+Each answer and its gold answer are parsed and compared, as `rft::math::check` does. The median over pairs uses the fastest
+of three rounds of each pair, so that sympy's caches are warm. Prints one line of JSON.
+`benches/reward.rs` measures ours; run both on the same machine, one after the other.
 """
 
 import json
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-# The folder of this script has a `math_verify.py` of its own.
+# This folder contains another `math_verify.py`.
 sys.path.pop(0)
 from math_verify import parse, verify  # noqa: E402
 
@@ -26,7 +26,7 @@ def main():
     lines = path.read_text(encoding="utf-8").splitlines()
     pairs = [line.split("\t") for line in lines if not line.startswith("#")]
     times, accepted = [float("inf")] * len(pairs), 0
-    # All pairs in every round: math-verify remembers its last 20 parses, which a real check has no use for.
+    # All pairs in every round: math-verify caches its last 20 parses, which does not help in a real check.
     for _ in range(ROUNDS):
         accepted = 0
         for index, (gold, answer) in enumerate(pairs):

@@ -3,8 +3,8 @@
     pip install torch trl==1.16.* peft
     python tests/oracle/objectives.py > tests/fixtures/objectives.json
 
-The trainer's own `_compute_loss` runs on a stand-in for `self`, whose model call returns leaf tensors in place of a
-model's log-probabilities and entropies. Each case is one optimiser update in one micro-batch.
+The trainer's `_compute_loss` runs on a substitute for `self`, whose model call returns leaf tensors instead of a model's
+log-probabilities and entropies. Each case is one optimizer update in one micro-batch.
 """
 
 import json
@@ -60,7 +60,7 @@ def trainer(loss_type, level, *, epsilon, epsilon_high, delta, beta, entropy_coe
 
 
 def numbers(seed, low, high):
-    """(branches, longest) of f32 values, so that JSON holds exactly what both sides compute with."""
+    """(completions, longest) of f32 values, so that JSON contains the exact values that both sides use."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(len(LENGTHS), max(LENGTHS), generator=generator) * (high - low) + low
 
@@ -71,7 +71,7 @@ def rows(tensor):
 
 def main():
     logprobs, entropy = numbers(0, -3.0, -0.05), numbers(1, 0.0, 2.5)
-    # Shifts of whole branches, so that the ratios of whole branches are clipped too, on either side.
+    # Shifts of whole completions, so that the ratios of whole completions are clipped too, on both sides.
     shift = torch.tensor([-0.4, 0.35, 0.1, -0.5, 0.0, -0.1]).unsqueeze(1)
     old, reference = logprobs + shift + numbers(2, -0.4, 0.4), logprobs + numbers(3, -0.5, 0.5)
     mask = torch.tensor([[t < length for t in range(max(LENGTHS))] for length in LENGTHS]).int()

@@ -1,9 +1,9 @@
-"""Reads a run's event files with TensorBoard's own loader and compares every value with metrics.jsonl.
+"""Reads a run's event files with TensorBoard's loader and compares every value with metrics.jsonl.
 
     pip install tensorboard
     python tests/oracle/read_events.py runs/NAME
 
-A value in the event file is a float32; steps logged again after a resume must appear once.
+Values in the event file are float32. Steps that are logged again after a resume must appear once.
 """
 
 import collections

@@ -1,8 +1,8 @@
-"""The gold answers of MATH-500, each beside another way to write it, for `benches/reward.rs` and `math_verify_speed.py`.
+"""The gold answers of MATH-500, each with another way to write it, for `benches/reward.rs` and `math_verify_speed.py`.
 
     python tests/oracle/rewrite_answers.py math500.jsonl > tests/fixtures/rewritten.tsv
 
-A row is a gold answer and one that means the same. Which of the rewritings that apply is used goes round by row.
+A row is a gold answer and an equivalent one. Rows take turns with the rewritings that apply.
 """
 
 import json
@@ -26,7 +26,7 @@ def decimal(gold):
 
 
 def reordered(gold):
-    # A list without brackets has no order.
+    # The order of a list without brackets does not matter.
     if re.search(r"[(\[{]", gold) or gold.count(",") != 1 or re.search(r"\d,(\\!\s*)?\d{3}", gold):
         return None
     first, second = gold.split(",")
@@ -39,7 +39,7 @@ def under_the_root(gold):
 
 
 def backwards(gold):
-    """The terms of a polynomial in the other order."""
+    """The terms of a polynomial in reverse order."""
     if not re.fullmatch(r"-?[\w^]+(\s*[+-]\s*[\w^]+)+", gold) or "_" in gold:
         return None
     terms = re.findall(r"[+-]?[\w^]+", gold.replace(" ", ""))

@@ -1,4 +1,4 @@
-"""The random numbers of `rft` in NumPy (`src/rng.rs`, `src/rollout/sampler.rs`), so that another program can make the same draws."""
+"""The random numbers of `rft` in NumPy (`src/rng.rs`, `src/rollout/sampler.rs`), for use in other programs."""
 
 import numpy as np
 
@@ -47,10 +47,10 @@ def uniform(key: tuple[int, int], count: int) -> np.ndarray:
 
 
 def exponential(key: tuple[int, int], position: int, count: int) -> np.ndarray:
-    """The noise by which the token at `position` is drawn: the one with the greatest probability / noise."""
+    """The noise used to sample the token at `position`: the token with the largest probability / noise."""
     blocks = np.arange((count + 63) // 64 * 16, dtype=np.uint64)
     zero = np.zeros_like(blocks)
     words = philox([blocks, zero, zero + np.uint64(position), zero], key)
-    # Sixteen blocks give 64 values: first the first words of all sixteen, then the second ones, and so on.
+    # Sixteen blocks give 64 values: the first words of all sixteen, then the second words, and so on.
     bits = np.stack(words).reshape(4, -1, 16).transpose(1, 0, 2).reshape(-1)[:count]
     return -np.log1p(-(bits.astype(np.float64) + 0.5) * 2.0**-32)

@@ -2,8 +2,8 @@
 
     python tests/oracle/same_gradient.py GRADIENT BASE ADAPTER      BASE: a folder, or a .gguf file
 
-GRADIENT is a folder that `examples/logits.rs --gradient` wrote: the gradient in PEFT's names, and `pack.json` with a prompt
-and two branches. Of each tensor it prints nothing unless it is the worst: the norm of the difference over the norm.
+GRADIENT is a folder written by `examples/logits.rs --gradient`: the gradient under PEFT's names, and `pack.json` with a prompt
+and two completions. Prints the relative error (norm of the difference over the norm) of the worst tensor.
 """
 
 import json
@@ -35,7 +35,7 @@ def main(written: Path, base: Path, adapter: Path) -> bool:
     ours, theirs = whole(ours), whole(theirs)
     apart = ((ours - theirs).norm() / theirs.norm()).item()
     print(f"prompt of {len(prompt)} tokens, {len(error)} tensors, norm {theirs.norm():.4f}: error {apart:.2e}")
-    print(f"the worst is {worst}: {error[worst]:.2e}")
+    print(f"worst tensor {worst}: {error[worst]:.2e}")
     return error[worst] <= TOLERANCE
 
 

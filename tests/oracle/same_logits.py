@@ -3,8 +3,8 @@
     python tests/oracle/same_logits.py LOGITS.json BASE ADAPTER    BASE: a folder, or a .gguf file
     python tests/oracle/same_logits.py LOGITS.json MERGED
 
-LOGITS.json is a list of `{"ids": [...], "logits": [[...], ...]}`, one row of logits a token. Prints the greatest
-difference, and with an adapter how far it moves the logits of the base, which must be far more; fails above 1e-3.
+LOGITS.json is a list of `{"ids": [...], "logits": [[...], ...]}`, one row of logits per token. Prints the largest
+difference, and with an adapter how much it changes the base model's logits, which must be much more. Fails above 1e-3.
 """
 
 import json
@@ -41,9 +41,9 @@ def main(written: Path, base: Path, adapter: Path | None) -> bool:
         if adapter:
             with model.disable_adapter():
                 moved = max(moved, (model(ids).logits[0] - theirs).abs().max().item())
-    print(f"{len(sequences)} sequences, logits up to {greatest:.1f}: greatest difference {difference:.2e}")
+    print(f"{len(sequences)} sequences, logits up to {greatest:.1f}: largest difference {difference:.2e}")
     if adapter:
-        print(f"the adapter moves the base's logits by up to {moved:.2f}")
+        print(f"the adapter changes the base model's logits by up to {moved:.2f}")
     return difference <= TOLERANCE and (adapter is None or moved > MOVED)
 
 

@@ -1,4 +1,4 @@
-"""Statistics as SciPy, statsmodels and scikit-learn compute them, for tests/it/stats.rs.
+"""Statistics computed by SciPy, statsmodels and scikit-learn, for tests/it/stats.rs.
 
     pip install numpy scipy statsmodels scikit-learn
     python tests/oracle/stats.py > tests/fixtures/stats.json
@@ -27,7 +27,7 @@ def pass_at_k():
 
 
 def majority():
-    """The answer given most often, the first of equals; Counter keeps the order of first appearance."""
+    """The most frequent answer, the first one in a tie; Counter keeps the order of first appearance."""
     cases = []
     for size in (1, 2, 5, 16, 64):
         for _ in range(6):
@@ -83,7 +83,7 @@ def power():
     powers = [[e, n, a, float(test.power(e, n, a, alternative="two-sided"))] for e, n, a in cases if e * n**0.5 < 6]
 
     def detectable(n, alpha):
-        """statsmodels' own solver stops at 1e-8 or so. Far out SciPy's noncentral t is NaN where it should be zero."""
+        """statsmodels' solver stops at about 1e-8. In the far tail, SciPy's noncentral t is NaN where it should be zero."""
         critical = stats.t.ppf(1 - alpha / 2, n - 1)
         tail = lambda shift: np.nan_to_num(stats.nct.sf(critical, n - 1, shift))
         near = critical + 0.84
@@ -105,7 +105,7 @@ def paired_t():
 
 
 def sign_flip():
-    """All 4,096 changes of sign."""
+    """All 4,096 sign flips."""
     cases = []
     for shift in (0.0, 0.05, 0.12):
         differences = rng.normal(shift, 0.15, 12)

@@ -1,9 +1,9 @@
-"""Draws the reward curves of TRL's runs and of ours, and says whether ours lie in TRL's band.
+"""Draws the reward curves of TRL's runs and ours, and prints whether ours are inside TRL's prediction intervals.
 
     python tests/oracle/sums_curves.py tests/fixtures/trl_sums.json RUN_DIRECTORY... --svg docs/img/learning-parity.svg
 
-The band of a block of ten steps is where one more run of TRL's would lie with a probability of 95 %: the mean of its seeds,
-plus and minus t(n - 1) s sqrt(1 + 1/n), with s the deviation between its seeds (a prediction interval).
+The interval of a block of ten steps contains one more TRL run with a probability of 95 %: the mean of TRL's seeds, plus or
+minus t(n - 1) s sqrt(1 + 1/n), where s is the standard deviation between the seeds.
 Only the standard library is needed.
 """
 
@@ -16,7 +16,7 @@ from statistics import mean, stdev
 BLOCK = 10
 # Quantile 0.975 of Student's t, by degrees of freedom.
 T = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-COLOURS = {"TRL": "#0072b2", "rft": "#d55e00"}
+COLORS = {"TRL": "#0072b2", "rft": "#d55e00"}
 KEYS = {"reward": "reward", "accuracy": "rewards/accuracy/mean", "format": "rewards/format/mean", "mean_length": "completions/mean_length"}
 
 
@@ -37,7 +37,7 @@ def prediction(values: list[float]) -> tuple[float, float]:
 
 
 def difference(ours: list[float], theirs: list[float]) -> tuple[float, float]:
-    """Welch's interval for the difference of two means: the difference and its half width."""
+    """Welch's interval for the difference of two means: the difference and the half width."""
     a, b = stdev(ours) ** 2 / len(ours), stdev(theirs) ** 2 / len(theirs)
     freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
     return mean(ours) - mean(theirs), T[max(2, int(freedom))] * math.sqrt(a + b)
@@ -45,7 +45,7 @@ def difference(ours: list[float], theirs: list[float]) -> tuple[float, float]:
 
 def report(ours: list[dict], theirs: list[dict]) -> None:
     for key in KEYS:
-        print(f"\n| {key}, steps | TRL, {len(theirs)} seeds | band of one more run | rft, {len(ours)} seeds | inside |")
+        print(f"\n| {key}, steps | TRL, {len(theirs)} seeds | prediction interval | rft, {len(ours)} seeds | inside |")
         print("|---|---|---|---|---|")
         their_blocks, our_blocks = ([blocks(run[key]) for run in runs] for runs in (theirs, ours))
         for index, (them, us) in enumerate(zip(zip(*their_blocks), zip(*our_blocks))):
@@ -80,15 +80,15 @@ def draw(ours: list[dict], theirs: list[dict]) -> str:
     parts.append(f'<text x="16" y="{top + 150}" transform="rotate(-90 16 {top + 150})" text-anchor="middle">reward, mean of 10 steps</text>')
     for name, runs in (("TRL", theirs), ("rft", ours)):
         curves = [rolling(run["reward"]) for run in runs]
-        centre = [mean(values) for values in zip(*curves)]
+        center = [mean(values) for values in zip(*curves)]
         edge = "L".join(f"{x(at + 1):.1f},{y(max(values)):.1f}" for at, values in enumerate(zip(*curves)))
         back = "L".join(f"{x(at + 1):.1f},{y(min(values)):.1f}" for at, values in reversed(list(enumerate(zip(*curves)))))
-        parts.append(f'<path d="M{edge}L{back}Z" fill="{COLOURS[name]}" fill-opacity="0.15"/>')
+        parts.append(f'<path d="M{edge}L{back}Z" fill="{COLORS[name]}" fill-opacity="0.15"/>')
         for curve in curves:
-            parts.append(f'<path d="{path(curve)}" fill="none" stroke="{COLOURS[name]}" stroke-opacity="0.35"/>')
-        parts.append(f'<path d="{path(centre)}" fill="none" stroke="{COLOURS[name]}" stroke-width="2.5"/>')
-        nudge = -6 if (name == "TRL") == (centre[-1] > mean(rolling(run["reward"])[-1] for run in (ours if name == "TRL" else theirs))) else 12
-        parts.append(f'<text x="{width - right + 8}" y="{y(centre[-1]) + nudge:.1f}" fill="{COLOURS[name]}" font-weight="bold">{name}</text>')
+            parts.append(f'<path d="{path(curve)}" fill="none" stroke="{COLORS[name]}" stroke-opacity="0.35"/>')
+        parts.append(f'<path d="{path(center)}" fill="none" stroke="{COLORS[name]}" stroke-width="2.5"/>')
+        nudge = -6 if (name == "TRL") == (center[-1] > mean(rolling(run["reward"])[-1] for run in (ours if name == "TRL" else theirs))) else 12
+        parts.append(f'<text x="{width - right + 8}" y="{y(center[-1]) + nudge:.1f}" fill="{COLORS[name]}" font-weight="bold">{name}</text>')
     return "\n".join(parts + ["</svg>"]) + "\n"
 
 

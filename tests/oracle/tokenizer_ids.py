@@ -1,10 +1,10 @@
-"""Writes tests/fixtures/tokenizer_ids.json: ids that transformers gives to strings, for tests/it/tokenizer.rs.
+"""Writes tests/fixtures/tokenizer_ids.json: token ids of strings in transformers, for tests/it/tokenizer.rs.
 
     python tests/oracle/tokenizer_ids.py MODELS_DIR        (pip install transformers gguf)
 
-MODELS_DIR holds qwen-0.5b/model.gguf (Qwen2.5-Coder-0.5B-Instruct) and smollm-135m/model.gguf (SmolLM2-135M-Instruct). The
-tokenizers are built from the vocabulary and the merges in these files by the classes that the models' tokenizer_config.json
-name (Qwen2Tokenizer), and for SmolLM2 from the parts its published tokenizer.json lists.
+MODELS_DIR contains qwen-0.5b/model.gguf (Qwen2.5-Coder-0.5B-Instruct) and smollm-135m/model.gguf (SmolLM2-135M-Instruct). The
+tokenizers are built from the vocabulary and merges in these files, with the class named in the model's tokenizer_config.json
+(Qwen2Tokenizer), and for SmolLM2 from the components listed in its published tokenizer.json.
 """
 
 import json
@@ -56,7 +56,7 @@ def qwen(path):
 
 def smollm(path):
     vocabulary, merges, added = parts(path)
-    vocabulary |= {token: id for id, token, _ in added}  # its tokenizer.json has them in the vocabulary too
+    vocabulary |= {token: id for id, token, _ in added}  # its tokenizer.json also has them in the vocabulary
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     inner.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]

@@ -2,13 +2,13 @@
 
     python tests/oracle/trl_losses.py
 
-The base model is tests/fixtures/decoder/qwen2 (decoder.py); the adapter, with B away from zero, is written in PEFT's
-format. The losses come from GRPOTrainer's own `_compute_loss` in f32, the gradients from a backward pass through it,
-the advantages from its `_generate_and_score_completions` with rewards put in the place of generated ones.
+The base model is tests/fixtures/decoder/qwen2 (decoder.py); the adapter, with nonzero B, is written in PEFT's format.
+The losses come from GRPOTrainer's `_compute_loss` in f32, the gradients from a backward pass through it, and the advantages
+from its `_generate_and_score_completions` with given rewards instead of generated ones.
 
-`cases.json` holds what goes in and the loss; `gradients.safetensors` holds one tensor for every case and adapter
-tensor, named `CASE/TENSOR`. Every case is one optimiser update in one micro-batch (gradient accumulation 1, one step a
-generation), so the divisors are those of `normaliser`, in words, in each case.
+`cases.json` contains the inputs and the loss; `gradients.safetensors` contains one tensor for every case and adapter
+tensor, named `CASE/TENSOR`. Every case is one optimizer update in one micro-batch (gradient accumulation 1, one step per
+generation), so the divisors are the ones that `normaliser` describes in each case.
 """
 
 import json
@@ -32,7 +32,7 @@ BRANCHES = 4
 LONGEST = 10
 PROMPT_LENGTHS = [9, 3, 6]
 LENGTHS = [1, 7, 4, 10, 3, 10, 1, 6, 2, 10, 8, 5]
-# Two of the three longest completions end without the end token.
+# Two of the three longest completions have no end token.
 TRUNCATED = [3, 9]
 ADVANTAGES = [1.25, -0.75, 0.5, -1.0, -0.25, 0.875, -1.5, 0.875, 0.0, 1.375, -0.625, -0.5]
 EOS, PAD = 1, 0
@@ -63,13 +63,13 @@ CASES = {
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The trainer wants one; nothing here is text."""
+    """The trainer requires one; there is no text here."""
     words = Tokenizer(WordLevel({f"w{i}": i for i in range(96)}, unk_token="w2"))
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1", unk_token="w2")
 
 
 def adapted(generator: torch.Generator) -> None:
-    """Writes the adapter: A as PEFT draws it, B random."""
+    """Writes the adapter: A as PEFT initializes it, B random."""
     torch.manual_seed(7)
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32), config)
@@ -79,7 +79,7 @@ def adapted(generator: torch.Generator) -> None:
                 tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
     model.save_pretrained(OUT / "adapter")
     (OUT / "adapter" / "README.md").unlink(missing_ok=True)
-    # The base model's place is the test's business, and a path would name the machine that ran this.
+    # The test knows where the base model is, and a path would reveal the machine that ran this.
     path = OUT / "adapter" / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = "tests/fixtures/decoder/qwen2"
@@ -112,7 +112,7 @@ def trainer(folder: str, *, loss_type="grpo", level="token", epsilon=0.2, epsilo
             epsilon_high=epsilon_high,
             delta=delta,
             beta=beta,
-            # TRL's default multiplies the divergence by the ratio (DeepSeek-V3.2); `rft` has GRPO's plain term.
+            # By default TRL multiplies the KL divergence by the ratio (DeepSeek-V3.2); `rft` uses GRPO's plain term.
             use_bias_correction_kl=False,
             entropy_coef=entropy_coef,
             scale_rewards=scale_rewards,
@@ -135,7 +135,7 @@ def pad(rows: list[list[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def values(tensor: torch.Tensor) -> list[list[float]]:
-    """The completions' own entries; f32 numbers in decimals that read back as the same f32."""
+    """The entries of the completions only; f32 numbers in decimals that parse to the same f32."""
     return [row[:length].tolist() for row, length in zip(tensor.detach(), LENGTHS)]
 
 
@@ -232,7 +232,7 @@ def losses(folder: str) -> None:
 REWARDS = {
     "binary": [[0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 1]],
     "halves": [[0, 0.5, 1, 0.5], [0.5, 0.5, 0.5, 0.5], [1, 0.5, 0.5, 0.5]],
-    # Powers of two, so that f32 means are exact and the small deviation alone decides.
+    # Powers of two, so that f32 means are exact and only the small deviation matters.
     "nearly flat": [[0.5, 0.5 + 2**-13, 0.5, 0.5], [0.25, 0.25, 0.25 + 2**-13, 0.25 - 2**-13]],
     "any": [[0.3, -1.7, 2.25, 0.1, 0.05, -0.6], [10, 10.5, 9, 11.25, 10, 10]],
     "all flat": [[1, 1], [0, 0]],

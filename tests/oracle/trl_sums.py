@@ -1,7 +1,7 @@
-"""Trains Qwen2.5-Coder-0.5B-Instruct on two-digit sums in TRL: the band that `rft`'s reward curve must lie in.
+"""Trains Qwen2.5-Coder-0.5B-Instruct on two-digit sums in TRL, for comparison with `rft`'s reward curve.
 
     python tests/oracle/trl_sums.py questions                   writes tests/oracle/sums.jsonl
-    python tests/oracle/trl_sums.py train MODEL SEED OUT.jsonl  one run; a line for every step
+    python tests/oracle/trl_sums.py train MODEL SEED OUT.jsonl  one run; one line per step
     python tests/oracle/trl_sums.py collect OUT.jsonl...        writes tests/fixtures/trl_sums.json
 
 MODEL is the folder that dequantise.py wrote. Both sides read the same questions in the same order (`sums.jsonl`), the
@@ -52,13 +52,13 @@ def value(side: str) -> int | None:
 
 
 def accuracy(text: str, gold: str) -> float:
-    """1 where the last box holds the sum, also as `59 + 63` or `59 + 63 = 122`, as the checker of `rft` has it."""
+    """1 if the last box contains the sum, also as `59 + 63` or `59 + 63 = 122`, as in `rft`'s checker."""
     boxes = re.findall(r"\\boxed\{([^{}]*)\}", text)
     return float(bool(boxes) and {value(side) for side in boxes[-1].split("=")} == {int(gold)})
 
 
 def format_reward(text: str) -> float:
-    """1 where the text has exactly one thought and after it exactly one answer, whatever stands around them."""
+    """1 if the text contains exactly one thought followed by exactly one answer, with any text around them."""
     marks = ["<think>", "</think>", "<answer>", "</answer>"]
     places = [text.find(mark) for mark in marks]
     return float(all(text.count(mark) == 1 for mark in marks) and places == sorted(places))
@@ -74,7 +74,7 @@ def write_questions() -> None:
 
 
 def train(folder: str, seed: int, out: Path, rollout=None, begin=None, after_step=None) -> None:
-    """`rollout` draws the completions in TRL's stead, `begin` is given the model once, `after_step` called when a line is written."""
+    """`rollout` samples the completions instead of TRL, `begin` gets the model once, `after_step` runs after each written line."""
     import torch
     import trl.trainer.utils as trl_utils
     from datasets import Dataset
@@ -83,7 +83,7 @@ def train(folder: str, seed: int, out: Path, rollout=None, begin=None, after_ste
     from trl import GRPOConfig, GRPOTrainer
 
     torch.set_num_threads(1)
-    # Lets TRL score only the completion's rows on a CPU too, as it does on a GPU: the same values, less work.
+    # Makes TRL score only the completion's rows on a CPU, as it does on a GPU: the same values, less work.
     trl_utils._use_triton = lambda device: True
 
     rows = [json.loads(line) for line in QUESTIONS.read_text().splitlines()]

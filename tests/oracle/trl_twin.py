@@ -1,12 +1,12 @@
-"""Trains in TRL what `rft` trained, with the random numbers of `rft`: its initial adapter and its draws of every token.
+"""Repeats a run of `rft` in TRL with `rft`'s random numbers: its initial adapter and the noise used to sample every token.
 
     rft train --preset qwen2.5-0.5b --config tests/oracle/sums.toml --model MODEL.gguf --seed SEED
     python tests/oracle/trl_twin.py MODEL RUN OUT.jsonl [STEPS]
 
 MODEL is the folder that dequantise.py wrote, RUN the folder of the run. Prompt, completions, rewards, advantages, loss, gradient,
-clipping and optimiser are TRL's and PEFT's own; nothing of the run is read but its seed and, to compare, its log. So long as both
-sides learn the same, every completion is the same to the letter. A rounding error can turn a draw in which two tokens are all but
-level; from there on the two are different runs.
+clipping and optimizer are computed by TRL and PEFT; only the seed of the run and, for comparison, its log are read. As long as
+both sides learn the same, all completions are identical. A rounding error can change a sampled token if two tokens are almost
+tied; from then on the two runs differ.
 """
 
 import json
@@ -22,7 +22,7 @@ import trl_sums
 
 
 class Draws(LogitsProcessor):
-    """Leaves the token that `rft` draws as the greatest logit, at temperature 1."""
+    """Makes the token that `rft` samples the largest logit, at temperature 1."""
 
     def __init__(self, seed: int, step: int, question: str, prompt: int):
         path = lambda branch: [step, rft_random.name_hash(question), branch]
@@ -43,7 +43,7 @@ def rollout(seed: int, margins: list[float]):
     def draw(prompts, trainer):
         tokenizer = trainer.processing_class
         ids = tokenizer.apply_chat_template(prompts[0], add_generation_prompt=True, return_dict=False)
-        # One question a step, asked as often as there are completions.
+        # One question per step, repeated once for each completion.
         assert all(prompt == prompts[0] for prompt in prompts)
         step = trainer.state.global_step + 1
         draws = Draws(seed, step, str(step), len(ids))
@@ -75,7 +75,7 @@ def begin(model, seed: int) -> None:
 
 
 def compare(run: Path, out: Path, margins: list[float]) -> bool:
-    """Says how far the last step of both is apart; whether all texts are the same."""
+    """Prints the differences in the last step of both; returns whether all texts are the same."""
     theirs = json.loads(out.read_text().splitlines()[-1])
     step = theirs["step"]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

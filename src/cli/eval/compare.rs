@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::{OutputFormat, table};
+use super::table;
+use crate::cli::output_format::OutputFormat;
 use crate::eval::compare::{Comparison, compare};
 use crate::eval::folder::EvalFolder;
 

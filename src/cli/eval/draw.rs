@@ -1,38 +1,26 @@
 //! `rft eval --bench ...`: draw the samples that are missing, and score them.
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::config_args::ConfigArgs;
 use super::super::download;
-use super::super::trained::{Trained, prior_prompt};
-use super::{OutputFormat, table};
+use super::table;
+use crate::cli::output_format::OutputFormat;
 use crate::config::{self, RunConfig};
-use crate::device::{Device, Extent, Loaded};
-use crate::disk::hash::{sha256, sha256_file};
-use crate::eval::asked::{Asked, Asking};
-use crate::eval::bench::{self, Benchmark, Origin, Set};
-use crate::eval::endpoint::Endpoint;
-use crate::eval::engine::Draw;
-use crate::eval::folder::{EvalFolder, Identity};
-use crate::eval::grade::Grader;
-use crate::eval::local::Local;
-use crate::eval::profile::{Profile, Style};
-use crate::eval::run::{Ended, Evaluation, Progress, Show, evaluate};
+use crate::device;
+use crate::eval::folder::EvalFolder;
+use crate::eval::profile::Profile;
+use crate::eval::run::{Ended, Progress, Show};
 use crate::eval::score::Scores;
-use crate::model::lora::Adapter;
-use crate::model::source::{Source, TokenizerSource};
-use crate::prompt::PriorPrompt;
-use crate::rollout::Sampling;
-use crate::rollout::policy::Policy;
+use crate::eval::session::{Request, Server, Session};
 use crate::run::Stop;
-use crate::server::Options;
-use crate::train::state::load_adapter;
+use crate::run::trained::Trained;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -137,28 +125,6 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-/// Where completions come from.
-enum Place {
-    Here(Device),
-    Server(Endpoint),
-}
-
-/// The same, ready to complete.
-enum Model {
-    Here { loaded: Box<Loaded>, adapter: Option<Adapter> },
-    Server(Endpoint),
-}
-
-/// A benchmark with its questions, ready to be asked.
-struct Ready {
-    benchmark: Benchmark,
-    style: Style,
-    set: Set,
-    grader: Grader,
-    asked: Vec<Asked>,
-    limit: usize,
-}
-
 pub fn run(args: &Args) -> Result<ExitCode> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
@@ -170,235 +136,62 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     layers.flag("run.device", args.device.clone(), "--device");
     layers.flag("train.threads", args.threads, "--threads");
     let config = config::resolve(&layers)?.config;
-    if let Some(threads) = config.train.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("start the worker threads")?;
+    device::use_threads(config.train.threads)?;
+    let fetch = |config: &RunConfig| download::confirm(config, args.yes);
+    let mut session = Session::open(&args.request(), &config, trained.as_ref(), &fetch)?;
+    if let Some(warning) = &session.warning {
+        eprintln!("warning: {warning}");
     }
-    let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
-    // All that can be refused is looked at before a model is loaded.
-    let sets = args.bench.iter().map(|name| load(args, name)).collect::<Result<Vec<_>>>()?;
-
-    let server = args.endpoint.as_ref().map(|url| connect(args, url)).transpose()?;
-    let source = match server {
-        Some(_) => Source::open_texts(&config.model.path, &config.model.revision)?,
-        None => {
-            download::confirm(&config, args.yes)?;
-            Source::open(&config.model.path, &config.model.revision)?
-        }
-    };
-    let mut policy = Policy::load(&source, &config)?;
-    let mut ready = Vec::new();
-    for (benchmark, style, set, grader) in sets {
-        let asking =
-            Asking { policy: &policy, prior: &prior, prefill: config.prompt.prefill, style: &style, seed: args.seed };
-        let asked = asking.all(&set, benchmark.kind).with_context(|| format!("ask `{}`", benchmark.name))?;
-        let limit = args.limit.unwrap_or(asked.len()).min(asked.len());
-        let context = source.config.max_position_embeddings;
-        let style = within(style, args.max_tokens.is_some(), &asked[..limit], context, &benchmark.name)?;
-        ready.push(Ready { benchmark, style, set, grader, asked, limit });
-    }
-
-    let place = match server {
-        Some(server) => Place::Server(server),
-        None => Place::Here(Device::choose(&config.run.device)?),
-    };
-    let identity = identity(args, &config, &source, &policy, &prior, trained.as_ref(), &place, &ready[0].style)?;
-    let out = args.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
-    let folder = EvalFolder::start(&out, &identity)?;
-    let mut model = match place {
-        Place::Server(server) => Model::Server(server),
-        Place::Here(device) => {
-            let adapter: Option<Adapter> =
-                trained.as_ref().map(|trained| load_adapter(&trained.folder, &source.config, None)).transpose()?;
-            let extent = Extent {
-                positions: positions(&ready),
-                max_rows: config.rollout.max_rows,
-                working_bytes: None,
-                keep: None,
-            };
-            let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
-            if let Some(warning) = loaded.keep_products(&out.join("products.json"))? {
-                eprintln!("warning: {warning}");
-            }
-            Model::Here { loaded: Box::new(loaded), adapter }
-        }
-    };
-    drop(source);
-
     let stop = Stop::on_signals(|_| eprintln!("stopping; what was drawn is kept (again to stop at once)"))?;
-    let own_stop_strings = policy.stop_strings.clone();
     let mut all = Vec::new();
-    for Ready { benchmark, style, set, grader, asked, limit } in &ready {
-        policy.stop_strings = own_stop_strings.iter().chain(&style.stop).cloned().collect();
-        let draw = Draw {
-            sampling: sampling(style, &config),
-            max_tokens: style.max_tokens,
-            stop: policy.stop_strings.clone(),
-            seed: args.seed,
-        };
-        let evaluation = Evaluation {
-            folder: &folder,
-            benchmark,
-            style,
-            asked,
-            limit: *limit,
-            data_sha256: &set.sha256,
-            notes: &set.notes,
-            grader,
-        };
-        let mut bar = Bar::new(&benchmark.name, &stop);
-        let ended = match &mut model {
-            Model::Server(server) => evaluate(&evaluation, server, &draw, &mut bar)?,
-            Model::Here { loaded, adapter } => {
-                let mut local = Local { engine: loaded.engine(), adapter: adapter.as_ref(), policy: &policy };
-                evaluate(&evaluation, &mut local, &draw, &mut bar)?
-            }
-        };
+    for (place, name) in session.benchmarks().iter().enumerate() {
+        let mut bar = Bar::new(name, &stop);
+        let ended = session.evaluate(place, &mut bar)?;
         let speed = bar.finish();
         match ended {
             Ended::Complete(scores) => all.push((*scores, speed)),
             Ended::Partial { samples, wanted } => {
                 eprintln!(
-                    "PARTIAL `{}`: {samples} of {wanted} samples; no score can be told from a part of them\n\
-                     hint: the same command goes on from here",
-                    benchmark.name
+                    "PARTIAL `{name}`: {samples} of {wanted} samples; no score can be told from a part of them\n\
+                     hint: the same command goes on from here"
                 );
                 break;
             }
         }
     }
-    print(args.output_format, &identity, &all, &folder.path)?;
+    print(args.output_format, &session.folder, &all)?;
     Ok(stop.requested().map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
 
-fn connect(args: &Args, url: &str) -> Result<Endpoint> {
-    let options = Options { concurrency: args.concurrency, ..Options::new(url) };
-    Endpoint::connect(&options, args.served_model.as_deref())
-}
-
-/// The questions that `name` means, how they are asked and what grades the answers.
-fn load(args: &Args, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
-    let mut benchmark = bench::find(name)?;
-    if let Origin::File(file) = &mut benchmark.origin {
-        file.question_column.clone_from(&args.question_column);
-        file.answer_column.clone_from(&args.answer_column);
-    }
-    let mut style = Style::new(args.profile, &benchmark)?;
-    style.samples = args.samples.unwrap_or(style.samples);
-    style.temperature = args.temperature.unwrap_or(style.temperature);
-    style.top_p = args.top_p.unwrap_or(style.top_p);
-    style.max_tokens = args.max_tokens.unwrap_or(style.max_tokens);
-    ensure!(style.samples > 0, "`--samples` must be 1 or more");
-    ensure!(style.temperature >= 0.0 && style.temperature.is_finite(), "`--temperature` must be 0 or more");
-    ensure!(style.top_p > 0.0 && style.top_p <= 1.0, "`--top-p` must be above 0 and not above 1");
-    ensure!(style.max_tokens > 0 && args.limit != Some(0), "`--max-tokens` and `--limit` must be 1 or more");
-    if style.temperature == 0.0 && style.samples > 1 {
-        bail!(
-            "{} samples at temperature 0 would all be the same\nhint: give --samples 1, or a --temperature above 0",
-            style.samples
-        );
-    }
-    if let Some(path) = &args.prompt_template {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
-        ensure!(
-            text.matches("{question}").count() == 1,
-            "`{}` has to hold `{{question}}` once: that is where the question goes",
-            path.display()
-        );
-        style.template = text.strip_suffix('\n').unwrap_or(&text).to_owned();
-    }
-    let set = benchmark.load(args.data_dir.as_deref())?;
-    let data_dir = args.data_dir.as_deref();
-    let grader = Grader::new(&benchmark.name, style.extraction, data_dir, args.unsafe_local_exec)?;
-    Ok((benchmark, style, set, grader))
-}
-
-/// The style with the longest answer that the model's context leaves room for.
-fn within(style: Style, asked_for: bool, asked: &[Asked], context: usize, name: &str) -> Result<Style> {
-    let longest = asked.iter().map(|it| it.prompt.ids.len()).max().unwrap_or(0);
-    let room = context.saturating_sub(longest);
-    ensure!(
-        room > 0 && (!asked_for || style.max_tokens <= room),
-        "the longest prompt of `{name}` has {longest} tokens, which leaves {room} of the model's {context} for an answer\n\
-         hint: {}",
-        if room > 0 { format!("lower --max-tokens to {room}") } else { "the model is too small for it".to_owned() }
-    );
-    Ok(Style { max_tokens: style.max_tokens.min(room), ..style })
-}
-
-/// Positions that the longest prompt and answer need.
-fn positions(ready: &[Ready]) -> usize {
-    let longest = |it: &Ready| {
-        let prompt = it.asked[..it.limit].iter().map(|asked| asked.prompt.ids.len()).max().unwrap_or(0);
-        prompt + it.style.max_tokens
-    };
-    ready.iter().map(longest).max().unwrap_or(0)
-}
-
-fn sampling(style: &Style, config: &RunConfig) -> Sampling {
-    Sampling {
-        temperature: style.temperature as f32,
-        top_p: style.top_p as f32,
-        top_k: config.rollout.top_k,
-        min_p: config.rollout.min_p as f32,
+impl Args {
+    fn request(&self) -> Request {
+        Request {
+            bench: self.bench.clone(),
+            profile: self.profile,
+            default_prompt: self.ppe.is_none(),
+            server: self.endpoint.as_ref().map(|url| Server {
+                url: url.clone(),
+                model: self.served_model.clone(),
+                concurrency: self.concurrency,
+            }),
+            samples: self.samples,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            max_tokens: self.max_tokens,
+            seed: self.seed,
+            limit: self.limit,
+            data_dir: self.data_dir.clone(),
+            question_column: self.question_column.clone(),
+            answer_column: self.answer_column.clone(),
+            prompt_template: self.prompt_template.clone(),
+            out: self.out.clone(),
+            unsafe_local_exec: self.unsafe_local_exec,
+        }
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "all that a sample depends on")]
-fn identity(
-    args: &Args,
-    config: &RunConfig,
-    source: &Source,
-    policy: &Policy,
-    prior: &PriorPrompt,
-    trained: Option<&Trained>,
-    place: &Place,
-    style: &Style,
-) -> Result<Identity> {
-    let adapter_file = trained.map(|trained| trained.folder.join("adapter_model.safetensors"));
-    let hash = |path: &PathBuf| sha256_file(path).with_context(|| format!("read `{}`", path.display()));
-    let tokenizer_sha256 = match &source.tokenizer {
-        TokenizerSource::Json(bytes) => sha256(bytes),
-        TokenizerSource::Gguf(_) => source.hash.clone(),
-    };
-    Ok(Identity {
-        model: source.name.clone(),
-        model_sha256: match place {
-            Place::Here(_) => source.hash.clone(),
-            Place::Server(server) => server.model().to_owned(),
-        },
-        adapter: trained.map(|trained| trained.name.clone()),
-        adapter_sha256: adapter_file.as_ref().map(hash).transpose()?,
-        engine: match place {
-            Place::Here(Device::Cpu) => "cpu".to_owned(),
-            Place::Here(Device::Cuda(_)) => "cuda".to_owned(),
-            Place::Server(_) => "endpoint".to_owned(),
-        },
-        ppe: if style.takes_prior_prompt() { prior.name.clone() } else { "none".to_owned() },
-        wording: prior.wording.clone(),
-        prompt_sha256: sha256(&serde_json::to_vec(&(&prior.text, &prior.tag, &prior.answer_tag, &prior.role))?),
-        prefill: config.prompt.prefill,
-        template_sha256: sha256(policy.template.source().as_bytes()),
-        tokenizer_sha256,
-        profile: args.profile.name().to_owned(),
-        temperature: style.temperature,
-        top_p: style.top_p,
-        top_k: config.rollout.top_k,
-        min_p: config.rollout.min_p,
-        seed: args.seed,
-    })
-}
-
-/// `evals/MODEL[-ADAPTER]-PROMPT-PROFILE-HASH`: the same command finds the same folder again.
-fn default_folder(identity: &Identity) -> Result<PathBuf> {
-    let model = Path::new(&identity.model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let parts = [Some(model), identity.adapter.clone(), Some(identity.ppe.clone()), Some(identity.profile.clone())];
-    let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").to_lowercase();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    let name: String = name.chars().map(plain).collect();
-    Ok(Path::new("evals").join(format!("{name}-{}", identity.short_hash()?)))
-}
-
-fn print(format: OutputFormat, identity: &Identity, all: &[(Scores, Option<f64>)], folder: &Path) -> Result<()> {
+fn print(format: OutputFormat, folder: &EvalFolder, all: &[(Scores, Option<f64>)]) -> Result<()> {
+    let (identity, folder) = (&folder.identity, &folder.path);
     match format {
         OutputFormat::Json => {
             let scores: Vec<&Scores> = all.iter().map(|(scores, _)| scores).collect();

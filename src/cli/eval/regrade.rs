@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{OutputFormat, table};
+use super::table;
+use crate::cli::output_format::OutputFormat;
 use crate::eval::folder::EvalFolder;
 use crate::eval::grade::Grader;
 use crate::eval::run::regrade;

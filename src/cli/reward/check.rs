@@ -8,8 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, ValueEnum};
 use serde_json::{Map, Value};
 
-use crate::config::Scope;
-use crate::math::{Graded, Verdict, check, explain, grade, grade_lenient};
+use crate::math::{Graded, Scope, Verdict, check, explain, grade, grade_lenient};
 
 /// The answer element of the shipped prior prompts.
 const ANSWER_TAG: &str = "answer";

@@ -8,10 +8,10 @@ use anyhow::Result;
 use indicatif::HumanBytes;
 
 use super::super::download;
-use super::super::plan::measure::measure;
 use crate::config::RunConfig;
+use crate::device::memory::plan::Plan;
 use crate::model::config::known_shape;
-use crate::plan::Plan;
+use crate::plan::measure::measure;
 use crate::sweep::Sweep;
 use crate::sweep::cost::{Bound, Cost};
 use crate::sweep::folder::{Folder, Record};
@@ -23,7 +23,7 @@ pub fn run(sweep: &Sweep, out: &Path, machine: &Machine, seconds: Option<f64>, p
     let record = Record::of(sweep);
     let (runs, evals) = (record.runs.len(), record.evals.len());
     let mut text = format!("{}: {runs} runs, {evals} evaluations, to `{}`\n", sweep.name, out.display());
-    text += &format!("this machine: {}\n\n", super::described(machine));
+    text += &format!("this machine: {machine}\n\n");
     for task in task::tasks(&record) {
         let args = match (task.kind, record.eval(&task.name)) {
             (Kind::Eval, Some(eval)) => task::evaluate(&folder, &record, eval),

@@ -7,6 +7,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
+use crate::cli::output_format::OutputFormat;
 use crate::sweep::folder::{Folder, Record, RunView, State};
 
 /// Tell how far every run and evaluation is
@@ -16,14 +17,14 @@ pub struct Args {
     sweep: PathBuf,
 
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: super::super::eval::OutputFormat,
+    output_format: OutputFormat,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let (folder, record) = Folder::open(&args.sweep)?;
     match args.output_format {
-        super::super::eval::OutputFormat::Text => writeln!(stdout(), "{}", table(&folder, &record)?)?,
-        super::super::eval::OutputFormat::Json => writeln!(stdout(), "{:#}", as_json(&folder, &record)?)?,
+        OutputFormat::Text => writeln!(stdout(), "{}", table(&folder, &record)?)?,
+        OutputFormat::Json => writeln!(stdout(), "{:#}", as_json(&folder, &record)?)?,
     }
     Ok(())
 }

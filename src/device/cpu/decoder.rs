@@ -125,7 +125,7 @@ impl Decoder {
         } else {
             Linear::join(hidden, &[(&weights.get("lm_head.weight", &[vocab, hidden])?, None)]).weight
         };
-        let rope = RopeTable::new(&config, positions);
+        let rope = RopeTable::new(&config.rope_frequencies(), positions);
         Ok(Self { config, precision: Precision::F32, embedding, blocks, norm, head, rope })
     }
 

@@ -4,8 +4,9 @@
 //! C = A · B in rows is asked for as Cᵀ = Bᵀ · Aᵀ, with the operands swapped.
 
 use super::choices::Choices;
-use super::memory::{Buffer, Element};
+use super::element::Element;
 use super::record::{Product, Recorder};
+use crate::device::memory::arena::Buffer;
 use crate::device::memory::layout::Rows;
 use anyhow::{Context, Result, bail, ensure};
 use cudarc::cublaslt::{result, sys};

@@ -8,7 +8,7 @@ use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
 use super::memory::{Arena, Buffer};
 use super::ops;
-use super::pack::DevicePack;
+use super::pack::{DevicePack, Tokens};
 use super::weights::{Block, Frozen, Linear, Origin};
 use crate::device::memory::layout::{Backward, BlockWork, Cache, Forward, Layout, Rows, Saved};
 use crate::device::memory::lora::LoraColumns;
@@ -25,14 +25,6 @@ pub struct Decoder {
     pub frozen: Frozen,
     /// What the weights have beside them for an adapter.
     lora: LoraColumns,
-}
-
-/// The tokens of a pass.
-#[derive(Clone, Copy)]
-pub struct Tokens {
-    /// (rows)
-    pub ids: Buffer<i32>,
-    pub positions: Buffer<i32>,
 }
 
 /// Where a block puts its keys and values: row r's at slot `slots[r]`, cell `cells[r]`.

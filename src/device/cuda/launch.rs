@@ -1,27 +1,17 @@
-//! The kernels, loaded, and how one is launched.
+//! How a kernel is launched.
 
-use super::Gpu;
-use super::images;
-use super::memory::{Buffer, Element};
+use super::element::Element;
+use super::gpu::Gpu;
+use super::memory::Buffer;
+use super::record::Launch;
 use crate::device::memory::layout::Rows;
-use anyhow::{Context, Result, bail, ensure};
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, result, sys};
-use cudarc::nvrtc::Ptx;
+use anyhow::{Context, Result, ensure};
+use cudarc::driver::{CudaFunction, result, sys};
 use half::bf16;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::c_void;
-use std::sync::Arc;
 
 /// Dynamic shared memory that a kernel may take without having asked for more.
 const USUAL_SHARED: u32 = 48 << 10;
-
-/// The compiled files of `src/device/cuda/kernels`, and the kernels used so far, by name.
-#[derive(Default)]
-pub struct Kernels {
-    modules: Vec<Arc<CudaModule>>,
-    found: RefCell<BTreeMap<&'static str, CudaFunction>>,
-}
 
 /// How many blocks of how many threads, with how many bytes of dynamic shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +173,19 @@ fn check(name: &str, shape: Shape, arguments: &[Argument]) -> Result<()> {
     Ok(())
 }
 
+/// A launch as its arguments describe it.
+fn recorded(kernel: &'static str, shape: Shape, arguments: &[Argument]) -> Launch {
+    let Shape { blocks, threads, .. } = shape;
+    let mut launch = Launch { kernel, blocks, threads, idle_blocks: 0, read: 0, written: 0, flops: 0.0 };
+    for argument in arguments {
+        if let Argument::Pointer { reads, writes, .. } = argument {
+            launch.read += reads;
+            launch.written += writes;
+        }
+    }
+    launch
+}
+
 /// The widths in bytes of a kernel's parameters; `None` where the driver does not tell (before CUDA 12.4).
 fn parameter_widths(kernel: &CudaFunction) -> Option<Vec<usize>> {
     if !driver_tells_parameters() {
@@ -210,26 +213,6 @@ pub(super) fn driver_tells_parameters() -> bool {
     true
 }
 
-impl Kernels {
-    pub fn load(context: &Arc<CudaContext>) -> Result<Self> {
-        let load = |image: images::Image| {
-            let loaded = context.load_module(Ptx::from_binary(image.data));
-            loaded
-                .with_context(|| format!("load `{}.cu` ({})\nhint: update NVIDIA's driver", image.file, images::ORIGIN))
-        };
-        let images = images::for_capability(context.compute_capability()?)?;
-        let modules = images.into_iter().map(load).collect::<Result<_>>()?;
-        Ok(Self { modules, found: RefCell::default() })
-    }
-
-    fn find(&self, name: &str) -> Result<CudaFunction> {
-        match self.modules.iter().find_map(|module| module.load_function(name).ok()) {
-            Some(kernel) => Ok(kernel),
-            None => bail!("there is no kernel `{name}`"),
-        }
-    }
-}
-
 impl Gpu {
     /// Issues a kernel, unless its grid is empty.
     ///
@@ -247,7 +230,7 @@ impl Gpu {
             return Ok(());
         }
         if let Some(recorder) = self.recorder() {
-            recorder.launch(name, shape, arguments);
+            recorder.launch(recorded(name, shape, arguments));
             return Ok(());
         }
         let stream = self.stream()?.cu_stream();

@@ -4,56 +4,19 @@
 //! uses it has been issued. That is why [`Buffer`] can be a plain pointer: it is valid as long as its arena, and nothing
 //! is freed while a run lasts.
 
-use super::Gpu;
+use super::element::Element;
+use super::gpu::Gpu;
 use super::record::CopyKind;
 use super::room::{self, Room};
 use crate::device::memory::arena::Pieces;
 use anyhow::{Context, Result, ensure};
-use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, DeviceRepr, PinnedHostSlice, result};
+use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, PinnedHostSlice, result};
 use half::bf16;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 pub use crate::device::memory::arena::{Arena, Buffer};
-
-/// What device memory may hold.
-pub trait Element: DeviceRepr + Copy + 'static {
-    const ZERO: Self;
-
-    /// The same values, if they are integers that kernels count with.
-    fn integers(_values: &[Self]) -> Option<&[i32]> {
-        None
-    }
-}
-
-impl Element for bf16 {
-    const ZERO: Self = bf16::ZERO;
-}
-
-impl Element for f32 {
-    const ZERO: Self = 0.0;
-}
-
-impl Element for i32 {
-    const ZERO: Self = 0;
-
-    fn integers(values: &[Self]) -> Option<&[i32]> {
-        Some(values)
-    }
-}
-
-impl Element for u32 {
-    const ZERO: Self = 0;
-}
-
-impl Element for u64 {
-    const ZERO: Self = 0;
-}
-
-impl Element for u8 {
-    const ZERO: Self = 0;
-}
 
 impl<T: Element> Buffer<T> {
     /// Copies from the host. `values` have been read when this returns: the driver stages what is not pinned.

@@ -1,12 +1,19 @@
 //! A packed micro-batch on the device: tokens, positions, the tiles of attention, and the pairs of the head.
 
 use super::Gpu;
-use super::decoder::Tokens;
 use super::memory::{Arena, Buffer};
 use crate::model::pack::Pack;
 use crate::ops::attention::Heads;
 use crate::ops::attention_tiles::Tiles;
 use anyhow::Result;
+
+/// The tokens of a pass.
+#[derive(Clone, Copy)]
+pub struct Tokens {
+    /// (rows)
+    pub ids: Buffer<i32>,
+    pub positions: Buffer<i32>,
+}
 
 /// What kernels need to know of a [`Pack`].
 pub struct DevicePack {

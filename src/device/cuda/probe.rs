@@ -52,7 +52,7 @@ pub fn probe() -> Findings {
 }
 
 fn driver_version() -> Option<String> {
-    if !super::driver_is_present() {
+    if !super::gpu::driver_is_present() {
         return None;
     }
     let mut version = 0;

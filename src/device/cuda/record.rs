@@ -3,9 +3,8 @@
 //! Buffers lie at made-up addresses. The functions that launch are the same as on a real GPU, and so are their checks.
 //! Bytes count each operand once, as if every later access came from a cache.
 
-use super::launch::{Argument, Shape};
-use super::memory::{Buffer, Element};
-use crate::device::memory::arena::padded;
+use super::element::Element;
+use crate::device::memory::arena::{Buffer, padded};
 use anyhow::{Context, Result, ensure};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -118,16 +117,7 @@ impl Recorder {
         self.issued.take()
     }
 
-    pub(super) fn launch(&self, kernel: &'static str, shape: Shape, arguments: &[Argument]) {
-        let (mut read, mut written) = (0, 0);
-        for argument in arguments {
-            if let Argument::Pointer { reads, writes, .. } = argument {
-                read += reads;
-                written += writes;
-            }
-        }
-        let Shape { blocks, threads, .. } = shape;
-        let launch = Launch { kernel, blocks, threads, idle_blocks: 0, read, written, flops: 0.0 };
+    pub(super) fn launch(&self, launch: Launch) {
         self.issued.borrow_mut().push(Issued::Launch(launch));
     }
 

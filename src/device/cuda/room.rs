@@ -1,7 +1,5 @@
 //! Errors of a GPU whose memory is full: what is needed, what is free, and what to do about it.
 
-use super::Gpu;
-use super::record::MEMORY;
 use anyhow::{Error, Result, anyhow};
 use cudarc::driver::{CudaContext, DriverError, sys};
 use indicatif::HumanBytes;
@@ -64,16 +62,6 @@ pub fn cannot_take(error: Error, gpu: &str, room: Result<Room>, bytes: usize, wh
             anyhow!(room.lacking(gpu, what, bytes, "end what else uses this GPU, or use one with more memory"))
         }
         _ => error.context(format!("take GPU memory for {what}")),
-    }
-}
-
-impl Gpu {
-    /// Its memory as it is now.
-    pub fn room(&self) -> Result<Room> {
-        match self.recorder() {
-            Some(_) => Ok(Room { free: MEMORY, total: MEMORY, free_at_start: MEMORY }),
-            None => Room::of(self.stream()?.context(), self.free_at_start),
-        }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::Gpu;
 use super::blas::Matrix;
-use super::decoder::{Decoder, KeyStore, Tokens};
+use super::decoder::{Decoder, KeyStore};
 use super::memory::{Arena, Buffer, Pinned};
 use super::ops::{self, DecodeRows, Logits};
-use super::pack::DevicePack;
+use super::pack::{DevicePack, Tokens};
 use crate::device::memory::layout::{Cache, DecodeSpans, Saved, SlabMemory, SlabSize, State, logits_stride};
 use crate::device::memory::{DECODE_STEPS, PREFILL_TOKENS, REPORTED};
 use crate::grpo::learner::OutOfMemory;

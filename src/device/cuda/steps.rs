@@ -1,7 +1,7 @@
 //! A step of decoding and a micro-batch of training in any size, to count or to compare what they issue. Tokens do not matter.
 
-use super::Shared;
 use super::learner::CudaLearner;
+use super::shared::Shared;
 use super::slabs::{Batch, Slabs, Start};
 use crate::device::memory::DECODE_STEPS;
 use crate::grpo::learner::{Keep, Learner};

@@ -143,7 +143,7 @@ impl Frozen {
         } else {
             loader.join(&[("lm_head.weight".to_owned(), &[vocab, hidden])])?
         };
-        let table = RopeTable::new(config, positions);
+        let table = RopeTable::new(&config.rope_frequencies(), positions);
         let mut angles = |values: &[f32]| -> Result<Buffer<f32>> {
             let buffer = loader.arena.take(values.len())?;
             buffer.upload(gpu, values)?;

@@ -1,8 +1,9 @@
-//! How a GPU's memory is laid out. The GPU lays it out at its addresses, and `crate::plan` at no address, to add it up.
+//! How a GPU's memory is laid out. The GPU lays it out at its addresses, and [`plan`] at no address, to add it up.
 
 pub mod arena;
 pub mod layout;
 pub mod lora;
+pub mod plan;
 
 /// Left free for what the driver takes as kernels and graphs are loaded.
 pub const RESERVE: usize = 512 << 20;

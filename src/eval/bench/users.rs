@@ -1,11 +1,11 @@
 //! A user's own file of questions with gold answers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 
-use super::{Benchmark, Kind, Origin, Set};
+use super::set::Set;
 use crate::data::read;
 use crate::data::schema::{self, Columns};
 use crate::disk::hash::hex;
@@ -15,21 +15,6 @@ pub struct UsersFile {
     pub path: PathBuf,
     pub question_column: Option<String>,
     pub answer_column: Option<String>,
-}
-
-/// Named after the file.
-pub fn benchmark(path: &Path) -> Benchmark {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = read::ENDINGS.iter().fold(name.trim_end_matches(".gz"), |name, ending| name.trim_end_matches(ending));
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.+".contains(c) { c } else { '-' };
-    let file = UsersFile { path: path.to_owned(), question_column: None, answer_column: None };
-    Benchmark {
-        name: name.chars().map(plain).collect::<String>().to_lowercase(),
-        aliases: &[],
-        origin: Origin::File(file),
-        kind: Kind::Math,
-        samples: 1,
-    }
 }
 
 impl UsersFile {

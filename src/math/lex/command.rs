@@ -3,8 +3,7 @@
 use super::{Lexer, bracket_next, tokens};
 use crate::math::function::Function;
 use crate::math::limits::Reason;
-use crate::math::token::{Bracket, Environment, Joiner, Token};
-use crate::math::tree::{NamedSet, Relation};
+use crate::math::token::{Bracket, Environment, Joiner, NamedSet, Relation, Token};
 use crate::math::unit;
 
 impl Lexer<'_> {

@@ -5,8 +5,7 @@ mod number;
 
 use super::function::Function;
 use super::limits::Reason;
-use super::token::{Bracket, Joiner, Literal, Token};
-use super::tree::{NamedSet, Relation};
+use super::token::{Bracket, Joiner, Literal, NamedSet, Relation, Token};
 use super::unit;
 
 /// How a text is read where it can be read in two ways.

@@ -3,8 +3,8 @@
 use super::{Parser, unexpected};
 use crate::math::function::Function;
 use crate::math::limits::Reason;
-use crate::math::token::{Bracket, Environment, Token};
-use crate::math::tree::{Chain, Expr, Relation, Side};
+use crate::math::token::{Bracket, Environment, Relation, Token};
+use crate::math::tree::{Chain, Expr, Side};
 
 pub(super) struct Bracketed {
     /// A comma stands in it, outside of inner brackets.

@@ -7,8 +7,8 @@ mod expr;
 
 use super::lex::{Grouping, tokens};
 use super::limits::{MAX_BYTES, MAX_NESTING, Reason};
-use super::token::{Bracket, Environment, Joiner, Token};
-use super::tree::{Answer, Chain, Expr, NamedSet, Operator, Relation, Side};
+use super::token::{Bracket, Environment, Joiner, NamedSet, Relation, Token};
+use super::tree::{Answer, Chain, Expr, Operator, Side};
 use super::unit;
 
 pub fn parse(text: &str, grouping: Grouping) -> Result<Answer, Reason> {

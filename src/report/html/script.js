@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it lets tables be sorted, and shows what a chart tells at a point without waiting for a tooltip.
+// The page works without this script. It makes tables sortable, and shows a chart's value at a point without the delay of a tooltip.
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   const first = [...body.rows];
@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table")) {
         const key = (row) => row.cells[column].dataset.value;
         const text = (row) => row.cells[column].textContent;
         const sign = next === "ascending" ? 1 : -1;
-        // Cells without a number stay below, whichever way the others go.
+        // Cells without a number are sorted last in both directions.
         rows.sort((a, b) => {
           const [x, y] = [key(a), key(b)];
           if (x !== undefined && y !== undefined) return sign * (Number(x) - Number(y));

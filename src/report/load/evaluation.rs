@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::quoted;
+use super::quoted::quoted;
 use crate::behavior::Classifier;
 use crate::behavior::summary::Counted;
 use crate::eval::asked::QuestionRecord;

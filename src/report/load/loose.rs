@@ -2,12 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::evaluation::Evaluation;
 use super::run::{Found, Run};
-use super::{Kind, Material, kind, quoted};
+use super::{Material, quoted, sweep};
 use crate::eval::folder::EvalFolder;
+
+/// What a folder holds.
+enum Kind {
+    Run,
+    Evaluation,
+}
+
+fn kind(path: &Path) -> Result<Kind> {
+    if path.join("manifest.json").is_file() {
+        return Ok(Kind::Run);
+    }
+    if path.join("eval.json").is_file() {
+        return Ok(Kind::Evaluation);
+    }
+    let hint = if path.join(sweep::FILE).is_file() {
+        "a sweep is reported by itself: name no other folder beside it"
+    } else {
+        "give run directories, such as `runs/NAME`, evaluations, or the folder of one sweep"
+    };
+    bail!("`{}` is neither a run nor an evaluation\nhint: {hint}", path.display())
+}
 
 /// An arm is called after its prior prompt. Evaluations are those among `inputs`, and those in the folder `evals` that are of one
 /// of the runs, or of the untrained model that they were made from.

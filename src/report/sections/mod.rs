@@ -4,6 +4,7 @@ mod behaviors;
 mod completions;
 mod held_out;
 mod lengths;
+mod part;
 mod published;
 mod questions;
 mod repeat;
@@ -14,26 +15,11 @@ mod warnings;
 use serde_json::{Map, Value, json};
 
 use super::Report;
-use super::aligned::{Aligned, Row, Subject, align};
-use super::document::{Block, Document, Section};
-use super::load::{Bench, Material, Run};
+use super::aligned::align;
+use super::document::{Block, Document};
+use super::load::Material;
 use super::paper::Published;
-use super::study::AVERAGE;
-
-/// The seed of every bootstrap: the same figures give the same intervals.
-const SEED: u64 = 0;
-
-/// A section, and its figures.
-struct Part {
-    section: Section,
-    data: Value,
-}
-
-impl Part {
-    fn new(id: &'static str, title: &'static str, blocks: Vec<Block>, data: Value) -> Self {
-        Self { section: Section { id, title, blocks }, data }
-    }
-}
+use part::{Group, Part, SEED, arms, columns, groups};
 
 /// Makes the report. With `published`, a section says what those figures themselves can tell.
 pub fn report(material: &Material, published: Option<&Published>) -> Report {
@@ -84,51 +70,4 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
         sections.push(section);
     }
     Report { document: Document { title, notes, sections }, summary, warnings, data: Value::Object(data) }
-}
-
-/// The arms in the order of the runs, each with its runs.
-fn arms(material: &Material) -> Vec<(String, Vec<&Run>)> {
-    let mut arms: Vec<(String, Vec<&Run>)> = Vec::new();
-    for run in &material.runs {
-        match arms.iter_mut().find(|(name, _)| *name == run.arm) {
-            Some((_, runs)) => runs.push(run),
-            None => arms.push((run.arm.clone(), vec![run])),
-        }
-    }
-    arms
-}
-
-/// What a table's row is about: the untrained model under a prompt, or an arm under its own, with the rows of its seeds.
-struct Group<'a> {
-    label: String,
-    rows: Vec<&'a Row>,
-}
-
-/// The untrained model under every prompt, then the arms under their own.
-fn groups<'a>(material: &Material, aligned: &'a Aligned) -> Vec<Group<'a>> {
-    let untrained = aligned
-        .untrained()
-        .into_iter()
-        .map(|row| Group { label: format!("untrained, {}", row.prompt), rows: vec![row] });
-    let trained = aligned.arms(material).into_iter().map(|arm| {
-        let of = |row: &&Row| row.own && matches!(&row.subject, Subject::Trained { arm: name, .. } if *name == arm);
-        Group { rows: aligned.rows.iter().filter(of).collect(), label: arm }
-    });
-    untrained.chain(trained).filter(|group| !group.rows.is_empty()).collect()
-}
-
-impl Group<'_> {
-    /// Its evaluations on one benchmark.
-    fn benches<'m>(&self, material: &'m Material, name: &str) -> Vec<&'m Bench> {
-        self.rows.iter().map(|row| &material.evaluations[row.evaluation].benches[name]).collect()
-    }
-}
-
-/// The heads of benchmarks, and of their average where there are several.
-fn columns(aligned: &Aligned) -> Vec<String> {
-    let mut columns: Vec<String> = aligned.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
-    if columns.len() > 1 {
-        columns.push(AVERAGE.to_owned());
-    }
-    columns
 }

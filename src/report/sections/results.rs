@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Part, SEED, columns, held_out};
-use crate::report::aligned::{Aligned, Row};
+use crate::report::aligned::{Aligned, Row, Subject};
 use crate::report::chart::{HeatMap, Scale};
 use crate::report::document::{Block, Cell, Table, percent};
 use crate::report::load::{Material, quoted};
@@ -227,7 +227,7 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<Part> {
             prompts.push(row.prompt.clone());
         }
     }
-    let crossed = aligned.rows.iter().any(|row| !row.own && row.subject != super::Subject::Untrained);
+    let crossed = aligned.rows.iter().any(|row| !row.own && row.subject != Subject::Untrained);
     if !crossed {
         return None;
     }
@@ -247,7 +247,7 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<Part> {
         rows.push(("untrained".to_owned(), of(aligned.untrained())));
     }
     for arm in aligned.arms(material) {
-        let is = |row: &&Row| matches!(&row.subject, super::Subject::Trained { arm: name, .. } if *name == arm);
+        let is = |row: &&Row| matches!(&row.subject, Subject::Trained { arm: name, .. } if *name == arm);
         rows.push((arm.clone(), of(aligned.rows.iter().filter(is).collect())));
     }
     let over = if aligned.benchmarks.len() > 1 { "mean over the benchmarks" } else { "accuracy" };

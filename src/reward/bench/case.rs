@@ -3,8 +3,9 @@
 use serde::{Serialize, Serializer};
 
 use super::gold::Gold;
-use crate::config::{RunConfig, Scope};
+use crate::config::RunConfig;
 use crate::data::Question;
+use crate::math::Scope;
 use crate::prompt::PriorPrompt;
 use crate::rng::{Cursor, Purpose, Stream, name_hash};
 

@@ -7,8 +7,8 @@ use num_traits::Signed;
 
 use super::gold::{Gold, exact};
 use super::*;
-use crate::config::{OptionalSection, RewardSection, Scope};
-use crate::math::{Extracted, extract_boxed};
+use crate::config::{OptionalSection, RewardSection};
+use crate::math::{Extracted, Scope, extract_boxed};
 use crate::prompt::PriorPrompt;
 use crate::reward::tests::{prompt, section};
 use crate::reward::{Reward, Score};

@@ -1,22 +1,22 @@
-// AdamW on the flat storage of all adapter tensors, with the global norm of the gradient measured, judged and applied
-// on the device. The host launches three kernels and has to wait for none; the training loop, which logs the norm, reads
-// the sums of the first. Twin: grpo/adamw.rs.
+// AdamW on the flat storage of all adapter tensors. The global gradient norm is computed, checked and applied on the
+// device. The host launches three kernels and does not have to wait for them; the training loop, which logs the norm, reads
+// the sums of the first kernel. CPU version: grpo/adamw.rs.
 //
 //   m = β₁m + (1 - β₁)g;  v = β₂v + (1 - β₂)g²;  p = p·(1 - lr·decay) - lr/(1 - β₁ᵗ) · m / (√v/√(1 - β₂ᵗ) + ε)
 //
-// with g the gradient times min(1, max_norm / (norm + 10⁻⁶)). Where the norm is not finite only `step` changes.
+// where g is the gradient times min(1, max_norm / (norm + 10⁻⁶)). If the norm is not finite, only `step` changes.
 //
-// Shapes: params, grads, m, v (count) f32; `count` is a multiple of 8. partial (⌈count / CHUNK⌉) f64. norm (1) f64; step (3) u32: updates made, updates skipped, whether the last one
-// was made; constants (4) f32: see below.
-// Bytes a parameter: 4 for the norm, 28 for the update. FLOPs a parameter: 2 and 15. Memory-bound.
+// Shapes: params, grads, m, v (count) f32; `count` is a multiple of 8. partial (⌈count / CHUNK⌉) f64. norm (1) f64;
+// step (3) u32: updates made, updates skipped, whether the last update was made; constants (4) f32: see below.
+// Bytes per parameter: 4 for the norm, 28 for the update. FLOPs per parameter: 2 and 15. Memory-bound.
 //
-// History: 1. three launches; squares are summed in f64 by fixed chunks, then in a fixed order.
+// History: 1. Three launches; squares are summed in f64 by fixed chunks, then in a fixed order.
 
 #include "common.cuh"
 
 constexpr int CHUNK = 16384;
 
-// What adamw_prepare leaves for adamw_update.
+// The values that adamw_prepare computes for adamw_update.
 enum Constant { GRAD_SCALE, KEEP, RATE, ROOT_CORRECTION };
 enum Step { MADE, SKIPPED, LAST_MADE };
 
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(512) adamw_squares(const float* gra
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// The norm, whether to go on, and the constants of this step. A `max_norm` of 0 switches clipping off. Launch: one
+// Computes the norm, whether to update, and the constants of this step. A `max_norm` of 0 turns clipping off. Launch: one
 // block of 1024 threads.
 extern "C" __global__ void __launch_bounds__(1024) adamw_prepare(
     const double* partial, int chunks, double* norm, unsigned* step, float* constants, double lr, double beta1,
@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(1024) adamw_prepare(
     constants[ROOT_CORRECTION] = static_cast<float>(1 / sqrt(1 - pow(beta2, static_cast<double>(step[MADE]))));
 }
 
-// Launch: a thread for 8 parameters, in blocks of 256.
+// Launch: one thread per 8 parameters, in blocks of 256.
 extern "C" __global__ void __launch_bounds__(256) adamw_update(
     float* params, const float* grads, float* m, float* v, const unsigned* step, const float* constants,
     double beta1, double beta2, float eps, size_t count) {

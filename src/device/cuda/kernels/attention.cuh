@@ -1,13 +1,13 @@
-// What the attention kernels share: tiles of a pack, rows in shared memory, the two products.
+// Shared by the attention kernels: tiles of a pack, rows in shared memory, the two matrix products.
 //
-// A tile holds rows of D values of one KV head. Keys and values are rows as they are; queries are (token, head) pairs,
-// row r being head r % group of token r / group, so that the query heads of a KV head share every key and value that is
-// read, and a tile of 128 rows is full whatever the group.
+// A tile contains rows of D values of one KV head. Keys and values are stored as rows. Queries are (token, head) pairs: row r
+// is head r % group of token r / group. The query heads of a KV head therefore share every key and value that is read, and a
+// tile of 128 rows is full for any group.
 //
-// Keys have one number line: a token's prompt first, then its own sequence. Key i is row prompt_start + i of the pack as
-// long as i < prompt_count, and own_start + i - prompt_count from there on. A token at place p of its own sequence sees
-// the keys 0 ... prompt_count + p, so one comparison is the whole mask, a tile of keys may hold the end of the prompt
-// and the beginning of the branch, and what a row computes depends on the lengths of its own spans only.
+// Keys are numbered per token: first the token's prompt, then its own sequence. Key i is row prompt_start + i of the pack if
+// i < prompt_count, otherwise row own_start + i - prompt_count. A token at place p of its own sequence sees the keys
+// 0 ... prompt_count + p. So the mask is a single comparison, a tile of keys may contain the end of the prompt and the beginning
+// of the branch, and the result of a row depends only on the lengths of its own spans.
 #pragma once
 
 #include "mma.cuh"
@@ -15,7 +15,7 @@
 constexpr float LOG2_E = 1.4426950408889634f;
 constexpr float LN_2 = 0.6931471805599453f;
 
-// What scores are multiplied by: 1 / √D.
+// The factor of the scores: 1 / √D.
 template <int D>
 constexpr float SCALE = D == 128 ? 0.08838834764831845f : D == 64 ? 0.125f : 0.17677669529663687f;
 
@@ -32,7 +32,7 @@ struct QueryTile {
     }
 };
 
-// Rows of a tile of queries. `group` is at most 128.
+// Number of rows in a tile of queries. `group` is at most 128.
 struct GroupRows {
     int group;
     unsigned inverse;
@@ -43,8 +43,8 @@ struct GroupRows {
     __device__ __forceinline__ int head(int row) const { return row - token(row) * group; }
 };
 
-// Where chunk `chunk` (8 values) of row `row` lies in a tile, counted in values: `swizzled`, and the like for rows of 64
-// bytes, two of which lie side by side in the banks.
+// The position in a tile, in values, of chunk `chunk` (8 values) of row `row`: `swizzled`, and the equivalent for rows of 64
+// bytes, two of which share the banks.
 template <int D>
 __device__ __forceinline__ int place(int row, int chunk) {
     static_assert(D == 32 || D % 64 == 0, "head widths are 32, 64 and 128");
@@ -56,7 +56,7 @@ __device__ __forceinline__ const bf16* row_of(const bf16* buffer, unsigned row, 
     return reinterpret_cast<const bf16*>(reinterpret_cast<const char*>(buffer) + static_cast<size_t>(row) * bytes);
 }
 
-// Calls `copy(row, column, place)` for each chunk of a tile that is this thread's to copy.
+// Calls `copy(row, column, place)` for each chunk of a tile that this thread copies.
 template <int D, int ROWS, int THREADS, class Copy>
 __device__ __forceinline__ void each_chunk(Copy copy) {
     constexpr int STEP = THREADS / (D / 8);
@@ -66,9 +66,9 @@ __device__ __forceinline__ void each_chunk(Copy copy) {
     for (int i = 0; i < ROWS / STEP; ++i) copy(row + i * STEP, 8 * chunk, at + i * STEP * D);
 }
 
-// Begins to copy, into two tiles of KEYS rows, the keys from number `start` on that a tile of queries sees, and their values.
-// `key_head` is the KV head's first column of keys, `to_values` columns before that of its values. The tile of queries is
-// passed by the reference to where it lies, and read again each time, to hold no registers.
+// Starts to copy, into two tiles of KEYS rows, the keys that a tile of queries sees, starting at number `start`, and their values.
+// `key_head` is the KV head's first column of keys; its values are `to_values` columns further on. The tile of queries is
+// passed by reference to memory and read again each time, so that it does not occupy registers.
 template <int D, int KEYS, int THREADS>
 __device__ __forceinline__ void copy_seen_keys(const bf16* key_head, int to_values, unsigned row_bytes, const QueryTile& by,
                                                int start, int key_count, bf16* keys, bf16* values) {
@@ -82,8 +82,8 @@ __device__ __forceinline__ void copy_seen_keys(const bf16* key_head, int to_valu
     cp_async_commit();
 }
 
-// Where a lane's row of the 16 x 16 values from column 16·k on lies, for ldmatrix: it gives row `row` and the eight values
-// on `side` of them. Rows that are a multiple of eight further on lie at a constant distance.
+// The position of a lane's row of the 16 x 16 values starting at column 16·k, for ldmatrix: it provides row `row` and the eight
+// values on `side`. Rows whose distance is a multiple of eight are at a constant distance in memory.
 template <int D>
 struct LaneRow {
     int row, turn;
@@ -97,7 +97,7 @@ template <int D, int MT, int NT>
 __device__ __forceinline__ void multiply_rows(float (&c)[MT][NT][4], const bf16* a, int first, const bf16* b) {
     const unsigned lane = lane_index();
     const LaneRow<D> of_a(first + lane % 16, lane / 16), of_b(lane / 16 * 8 + lane % 8, lane / 8 % 2);
-    constexpr int AT_ONCE = D == 128 ? 2 : D / 16;  // all eight would take more registers than there are
+    constexpr int AT_ONCE = D == 128 ? 2 : D / 16;  // all eight would need more registers than there are
 #pragma unroll AT_ONCE
     for (int k = 0; k < D / 16; ++k) {
         const bf16 *const a_k = a + of_a(k), *const b_k = b + of_b(k);
@@ -117,7 +117,7 @@ __device__ __forceinline__ void multiply_rows(float (&c)[MT][NT][4], const bf16*
     }
 }
 
-// c (16·MT, D) += weights (16·MT, 16·KT) · b (16·KT rows), the weights in registers.
+// c (16·MT, D) += weights (16·MT, 16·KT) · b (16·KT rows), with the weights in registers.
 template <int D, int MT, int KT>
 __device__ __forceinline__ void multiply_weights(float (&c)[MT][D / 8][4], const unsigned (&weights)[MT][KT][4], const bf16* b) {
     const unsigned lane = lane_index();
@@ -137,7 +137,7 @@ __device__ __forceinline__ void multiply_weights(float (&c)[MT][D / 8][4], const
     }
 }
 
-// Hides, in one row of a warp's scores, what is after key `last`, counted from the lane's first column.
+// Masks, in one row of a warp's scores, the keys after `last`, counted from the lane's first column.
 template <int MT, int NT>
 __device__ __forceinline__ void hide_after(float (&scores)[MT][NT][4], int m, int h, int last) {
 #pragma unroll
@@ -147,8 +147,8 @@ __device__ __forceinline__ void hide_after(float (&scores)[MT][NT][4], int m, in
     }
 }
 
-// Rounds a warp's product, its rows 8h + lane / 4 of every 16 times `factor(m, h)`, into the rows `first` ... of a tile
-// that no other warp touches.
+// Multiplies the rows 8h + lane / 4 of every 16 of a warp's product by `factor(m, h)`, rounds them, and writes them into the
+// rows `first` ... of a tile that no other warp uses.
 template <int D, int MT, class Factor>
 __device__ __forceinline__ void round_rows(bf16* tile, int first, const float (&c)[MT][D / 8][4], Factor factor) {
     const int lane = lane_index();
@@ -168,7 +168,7 @@ __device__ __forceinline__ void round_rows(bf16* tile, int first, const float (&
     __syncwarp();
 }
 
-// Writes a warp's rows `first` ... first + ROWS of a tile to where `target(row)` says, null for nowhere.
+// Writes a warp's rows `first` ... first + ROWS of a tile to `target(row)`, unless it is null.
 template <int D, int ROWS, class Target>
 __device__ __forceinline__ void write_rows(const bf16* tile, int first, Target target) {
 #pragma unroll

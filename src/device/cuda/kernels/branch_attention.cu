@@ -1,32 +1,32 @@
-// Branch attention, forward: a token attends to its group's prompt and, causally, to its own branch. Twin:
+// Branch attention, forward: a token attends to its group's prompt and, causally, to its own branch. CPU version:
 // ops/attention.rs `forward`; the backward is in branch_attention_backward.cu.
 //
 //   out = softmax(q · kᵀ / √D) · v;  lse = ln Σ exp(q · kᵀ / √D)
 //
-// Online softmax (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135; the division of work is that of
-// Dao, arXiv 2307.08691). Products in bf16 with f32 sums, softmax and statistics in f32; the weights are rounded to bf16
-// for their product with v and are summed before that.
+// Online softmax (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135; the work partitioning is that of
+// Dao, arXiv 2307.08691). Products are in bf16 with f32 sums, softmax and statistics in f32. The weights are summed in f32 and
+// then rounded to bf16 for their product with v.
 //
 // Shapes: qkv (T, (group + 2) · KV · D) bf16, positions applied: q heads, k heads, v heads; out (T, group · KV · D) bf16;
 // lse (T, group · KV) f32; tiles (n) of 5 int32 each, `QueryTile`, count · group <= 128, heaviest first. Rows of out are
-// `stride` values apart: behind them an adapter has its columns.
-// Launch: grid (n, KV), where the other order would end at 65,535 tiles; 128 threads, 768 · D bytes of dynamic shared
-// memory: 96 KiB for D = 128, two blocks a multiprocessor of compute capability 9.0.
-// FLOPs: 4 · D for each pair of a query and a key it sees. Bytes: 2 · T · (2 · group + 2) · KV · D from device memory; each
-// tile reads its keys and values again, from the L2 cache: 128 FLOPs a byte there for D = 128.
+// `stride` values apart; the columns after each row belong to an adapter.
+// Launch: grid (n, KV), because the other order would be limited to 65,535 tiles; 128 threads, 768 · D bytes of dynamic shared
+// memory: 96 KiB for D = 128, so two blocks per multiprocessor of compute capability 9.0.
+// FLOPs: 4 · D for each pair of a query and a key it sees. Bytes: 2 · T · (2 · group + 2) · KV · D from device memory. Each
+// tile reads its keys and values again, from the L2 cache: 128 FLOPs per byte there for D = 128.
 //
-// Choice of tiles. A warp has 32 rows, so that a fragment of keys or values, 4 cycles of shared memory, feeds 4 products,
-// 8 cycles on compute capability 8.0 and about 6 on 9.0; with 16 rows shared memory would set the pace. 32 rows x 128
-// columns of output and 32 x 64 scores take 192 of the 255 registers. Expected on an H200: 300 to 350 TFLOP/s at spans of
-// 2,000 keys and more, D = 128, which is what kernels of this kind reach; mma.sync itself ends near 62 % of the 790 that
-// wgmma has.
+// Tile sizes. A warp has 32 rows, so that a fragment of keys or values, 4 cycles of shared memory, is used in 4 products,
+// 8 cycles on compute capability 8.0 and about 6 on 9.0. With 16 rows, shared memory would be the bottleneck. 32 rows x 128
+// columns of output and 32 x 64 scores need 192 of the 255 registers. Expected on an H200: 300 to 350 TFLOP/s for spans of
+// 2,000 keys and more with D = 128, which is typical of such kernels. mma.sync itself is limited to about 62 % of wgmma's
+// 790 TFLOP/s.
 //
 // History:
-// 1. Four warps of 32 rows, keys and values double buffered, one barrier for each tile of keys: 1,705 instructions a warp
-//    and tile for D = 128, 256 of them products.
-// 2. Fragments at constant distances share an address, copies a row: 1,220 instructions, but registers spill.
-// 3. Weights are rounded as they are made, rows are read two steps of the product at a time: nothing spills.
-// 4. A branch between the softmax and the second product: nothing spills on compute capability 10 and 12 either.
+// 1. Four warps of 32 rows, keys and values double buffered, one barrier per tile of keys: 1,705 instructions per warp and
+//    tile for D = 128, 256 of them matrix products.
+// 2. Fragments at constant distances share an address, and copies share one per row: 1,220 instructions, but registers spill.
+// 3. Weights are rounded when they are computed, and rows are read two steps of the product at a time: no spills.
+// 4. A branch between the softmax and the second product: no spills on compute capability 10 and 12 either.
 
 #include "attention.cuh"
 
@@ -60,7 +60,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
     };
     copy_keys(0, 0);
 
-    // Of rows first + 16·m + 8·h + lane / 4: the greatest score, the lane's share of the sum.
+    // For rows first + 16·m + 8·h + lane / 4: the largest score, and the lane's share of the sum.
     float greatest[MT][2], sum[MT][2] = {};
 #pragma unroll
     for (int m = 0; m < MT; ++m) {
@@ -71,7 +71,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
 
     for (int start = 0, stage = 0; start < key_count; start += KEYS, stage ^= 1) {
         cp_async_wait<0>();
-        __syncthreads();  // the copies are there, and nobody reads the other stage any more
+        __syncthreads();  // the copies have arrived, and no warp reads the other stage any more
         if (start + KEYS < key_count) copy_keys(start + KEYS, stage ^ 1);
 
         float scores[MT][NT][4] = {};
@@ -87,7 +87,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
             }
         }
         unsigned weights[MT][NT / 2][4];
-        // Every row sees key 0, so `greatest` is finite from the first tile on.
+        // Every row sees key 0, so `greatest` is finite after the first tile.
 #pragma unroll
         for (int m = 0; m < MT; ++m) {
 #pragma unroll
@@ -117,7 +117,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
                 }
             }
         }
-        // Never true. Without a branch here the compiler mixes the softmax with the product that follows, and spills registers.
+        // Never true. Without a branch here, the compiler interleaves the softmax with the next product and spills registers.
         if (sum[0][0] < 0) break;
         multiply_weights<D>(outputs, weights, values + stage * KEYS * D);
     }
@@ -133,7 +133,7 @@ __device__ __forceinline__ void forward(const bf16* qkv, bf16* out, float* lse, 
             if (lane % 4 == 0 && row < used) lse[at] = greatest[m][h] * SCALE<D> + logf(sum[m][h]);
         }
     }
-    // A warp reads no queries but its own, so their place can take its outputs.
+    // A warp reads only its own queries, so its outputs can overwrite them.
     round_rows<D>(queries, first, outputs, [&](int m, int h) { return 1.0f / sum[m][h]; });
     write_rows<D, ROWS / WARPS>(queries, first, [&](int row) {
         const size_t token = tile.start + rows.token(row);

@@ -1,50 +1,50 @@
-// Branch attention, backward: the gradient of qkv from that of the outputs. Twin: ops/attention.rs `backward`.
+// Branch attention, backward: the gradient of qkv from that of the outputs. CPU version: ops/attention.rs `backward`.
 //
 //   w = exp(q · kᵀ / √D - lse);  ds = w ∘ (d_out · vᵀ - Σ d_out ∘ out);  dq = ds · k / √D;  dk = dsᵀ · q / √D;  dv = wᵀ · d_out
 //
-// The scores are computed again (Dao et al., arXiv 2205.14135), once for the tiles of queries and once for those of keys:
-// seven products in the place of five, and no atomics, so that every gradient is a sum in a fixed order. The gradients of
-// a key add up over all heads of its group, in registers. A prompt's keys are seen by all branches: their queries are
-// shared out to several blocks, whose sums in f32 a last kernel adds up (ops/attention_tiles.rs).
+// The scores are computed again (Dao et al., arXiv 2205.14135), once for the tiles of queries and once for the tiles of keys:
+// seven matrix products instead of five, but no atomics, so every gradient is a sum in a fixed order. The gradients of a key are
+// summed over all heads of its group, in registers. A prompt's keys are seen by all branches, so their queries are divided
+// among several blocks, whose f32 sums are added up by a final kernel (ops/attention_tiles.rs).
 //
-// In this order:
+// The kernels, in this order:
 //
-// 1. branch_attention_dots: the Σ d_out ∘ out of every token and head.
-//    out, d_out (T, heads, D) bf16, dots (T · heads) f32; count is T · heads. A thread for 8 values, in blocks of 256.
-//    Memory-bound: 4 bytes a value.
-// 2. branch_attention_backward_queries_d*: dq. tiles (n) of 5 int32, `QueryTile`, as for the forward.
-//    Grid (n, KV), 128 threads; shared bytes 98,304 for D = 128, 65,536 for 64, 32,768 for 32. FLOPs: 6 · D a pair of
+// 1. branch_attention_dots: Σ d_out ∘ out for every token and head.
+//    out, d_out (T, heads, D) bf16, dots (T · heads) f32; count is T · heads. One thread per 8 values, in blocks of 256.
+//    Memory-bound: 4 bytes per value.
+// 2. branch_attention_backward_queries_d*: dq. tiles (n) of 5 int32, `QueryTile`, as in the forward.
+//    Grid (n, KV), 128 threads; shared bytes 98,304 for D = 128, 65,536 for 64, 32,768 for 32. FLOPs: 6 · D per pair of
 //    query and key.
 // 3. branch_attention_backward_keys_d*: dk and dv. tiles (n) of 7 int32, `KeyTile`, count <= 64; partial (slots, KV, 2, 64, D)
-//    f32, not read. Grid (n, KV), 128 threads, 768 · D + 1,024 shared bytes. FLOPs: 8 · D a pair.
+//    f32, not read. Grid (n, KV), 128 threads, 768 · D + 1,024 shared bytes. FLOPs: 8 · D per pair.
 // 4. branch_attention_backward_sum: the sum of partial gradients. tiles (n) of 4 int32, `SumTile`. Grid (n, KV), 256 threads.
-//    Bytes: 1,024 · D a slot and KV head, out of the L2 cache as a rule.
+//    Bytes: 1,024 · D per slot and KV head, usually from the L2 cache.
 //
 // qkv, d_qkv (T, (group + 2) · KV · D) bf16; lse, dots (T, group · KV) f32; d_out (T, group · KV · D) bf16. Every value of
-// d_qkv is written once: q by 2, k and v by 3 or 4. Rows of out and of d_qkv are `stride` values apart: behind them an
-// adapter has its columns.
+// d_qkv is written once: q by kernel 2, k and v by 3 or 4. Rows of out and d_qkv are `stride` values apart; the columns after
+// each row belong to an adapter.
 //
-// Choice of tiles, for D = 128. Queries: a warp has 32 rows; 128 registers of dq and 32 keys of scores and of d_out · vᵀ (64)
-// leave room for no more keys; shared memory and tensor cores then take about as long as each other. Keys: a warp has 16
-// keys; dk and dv take 128 registers, 64 rows of queries 64 more; here shared memory sets the pace, 1.4 times as long as the
-// tensor cores of compute capability 9.0. Two blocks a multiprocessor in both. Expected on an H200: 200 to 250 TFLOP/s,
+// Tile sizes, for D = 128. Queries: a warp has 32 rows. 128 registers of dq, and 32 keys of scores and of d_out · vᵀ (64),
+// leave no room for more keys; shared memory and tensor cores then take about equally long. Keys: a warp has 16 keys. dk and dv
+// need 128 registers, 64 rows of queries another 64; here shared memory is the bottleneck and takes 1.4 times as long as the
+// tensor cores of compute capability 9.0. Both have two blocks per multiprocessor. Expected on an H200: 200 to 250 TFLOP/s,
 // counting all seven products.
 //
 // History:
-// 1. Two kernels; scores of the second transposed, so that its weights are in the registers where its last two products want
-//    them, and shared memory holds nothing but tiles as they are.
-// 2. Between the two products of its weights the second keeps them rounded: 16 registers less, and nothing spills.
-// 3. A branch before the last product of the second: nothing spills with the compiler of CUDA 11.8 either.
-// Not done: two warps that share 16 keys, each with half of dk and dv. It would halve the reads of shared memory and costs
-// an exchange of weights.
+// 1. Two kernels; the scores of the second are transposed, so that its weights are in the registers where its last two products
+//    need them, and shared memory contains only unmodified tiles.
+// 2. Between the two products of its weights, the second kernel keeps them rounded: 16 registers less, and no spills.
+// 3. A branch before the last product of the second kernel: no spills with the compiler of CUDA 11.8 either.
+// Not done: two warps that share 16 keys, each with half of dk and dv. It would halve the shared memory reads, but add an
+// exchange of weights.
 
 #include "attention.cuh"
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 
-// Consecutive keys and some of the tokens that see them, which are numbered: first those of the keys' own sequence from
-// `start` up to `own_end`, then the part's branches from `others_start` on. A key sees the first by their order and all of
-// the others.
+// Consecutive keys and some of the tokens that see them. The tokens are numbered: first those of the keys' own sequence from
+// `start` up to `own_end`, then the part's branches from `others_start` on. A key is seen by the first ones causally, and by all
+// of the others.
 struct KeyTile {
     int start, count, own_end, others_start, from, to, slot;
 
@@ -107,7 +107,7 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
     };
     copy_keys(0, 0);
 
-    // Of rows first + 16·m + 8·h + lane / 4; a row that is not there has no weights.
+    // For rows first + 16·m + 8·h + lane / 4; rows past the end have no weights.
     float log_sum[MT][2], dot[MT][2];
 #pragma unroll
     for (int m = 0; m < MT; ++m) {
@@ -123,7 +123,7 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
 
     for (int start = 0, stage = 0; start < key_count; start += KEYS, stage ^= 1) {
         cp_async_wait<0>();
-        __syncthreads();  // the copies are there, and nobody reads the other stage any more
+        __syncthreads();  // the copies have arrived, and no warp reads the other stage any more
         if (start + KEYS < key_count) copy_keys(start + KEYS, stage ^ 1);
 
         float scores[MT][NT][4] = {}, d_weights[MT][NT][4] = {};
@@ -159,9 +159,9 @@ __device__ __forceinline__ void backward_queries(const bf16* qkv, const float* l
         multiply_weights<D>(d_queries, d_scores, keys + stage * KEYS * D);
     }
 
-    // A warp reads no queries but its own, so their place can take its gradients.
+    // A warp reads only its own queries, so its gradients can overwrite them.
     round_rows<D>(queries, first, d_queries, [](int, int) { return SCALE<D>; });
-    // Read again: what is kept over the loop costs a register.
+    // Read again, because keeping it during the loop costs a register.
     const int count = tiles[blockIdx.x].count * group;
     write_rows<D, ROWS / WARPS>(queries, first, [&](int row) {
         const size_t token = tile.start + rows.token(row);
@@ -194,7 +194,7 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
         cp_async16(values + at, from + kv_heads * D, row < tile.count);
     });
     const auto copy_queries = [&](int number, int stage) {
-        const KeyTile tile = tiles[blockIdx.x];  // read again each time, to hold no registers
+        const KeyTile tile = tiles[blockIdx.x];  // read again each time, so that it does not occupy registers
         each_chunk<D, ROWS, THREADS>([&](int row, int column, int at) {
             const int ahead = rows.token(row), token = tile.token_row(number + ahead);
             const int from = (kv_head * group + rows.head(row)) * D + column;
@@ -204,7 +204,7 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
         });
         cp_async_commit();
     };
-    // The first threads fetch a row's log-sum-exp, the others its dot. A row that is not there has no weights.
+    // The first threads fetch a row's log-sum-exp, the others its dot. Rows past the end have no weights.
     const auto statistic = [&](int number) {
         const KeyTile tile = tiles[blockIdx.x];
         const int row = threadIdx.x % ROWS, ahead = rows.token(row);
@@ -219,7 +219,7 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
     float d_keys[1][D / 8][4] = {}, d_values[1][D / 8][4] = {};
     for (int number = tile.from, stage = 0; number < tile.to; number += tokens, stage ^= 1) {
         cp_async_wait<0>();
-        __syncthreads();  // the copies are there, and nobody reads the other stage any more
+        __syncthreads();  // the copies have arrived, and no warp reads the other stage any more
         float next = 0;
         if (number + tokens < tile.to) {
             copy_queries(number + tokens, stage ^ 1);
@@ -261,14 +261,14 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
             const float2 dot = *reinterpret_cast<const float2*>(statistics + (stage * 2 + 1) * ROWS + 8 * n + 2 * (lane % 4));
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                // The weights as they were rounded, which takes half the registers.
+                // The rounded weights, which need half the registers.
                 unsigned& fragment = fragments[0][n / 2][n % 2 * 2 + h];
                 const float2 w = unpack(fragment);
                 const float(&d)[4] = d_weights[0][n];
                 fragment = pack(w.x * (d[2 * h] - dot.x), w.y * (d[2 * h + 1] - dot.y));
             }
         }
-        // Never true. A branch here keeps the compiler from holding more at a time than there are registers.
+        // Never true. A branch here keeps the compiler from using more registers at a time than there are.
         if (number < 0) break;
         multiply_weights<D>(d_keys, fragments, queries + stage * ROWS * D);
         statistics[(stage ^ 1) * 2 * ROWS + threadIdx.x] = next;
@@ -288,7 +288,7 @@ __device__ __forceinline__ void backward_keys(const bf16* qkv, const float* lse,
         }
         return;
     }
-    // A warp reads no keys and values but its own, so their place can take its gradients.
+    // A warp reads only its own keys and values, so its gradients can overwrite them.
     round_rows<D>(keys, first, d_keys, [](int, int) { return SCALE<D>; });
     round_rows<D>(values, first, d_values, [](int, int) { return 1.0f; });
     const auto target = [&](int row, int head) {

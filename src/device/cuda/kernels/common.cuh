@@ -1,8 +1,8 @@
-// What every kernel shares: storage in bf16, arithmetic in f32, 16-byte accesses, sums in a fixed order.
+// Shared by all kernels: storage in bf16, arithmetic in f32, 16-byte accesses, sums in a fixed order.
 #pragma once
 
 #ifdef __CUDACC_RTC__
-// NVRTC, which makes assets/kernels, has neither <cstdint> nor this macro.
+// NVRTC, which compiles assets/kernels, has neither <cstdint> nor this macro.
 using uint64_t = unsigned long long;
 #define INFINITY __INFINITY__
 #else
@@ -13,7 +13,7 @@ using uint64_t = unsigned long long;
 #include <cuda_bf16.h>
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 #else
-// Without a CUDA compiler: the emulated device of tests/shim.
+// Without a CUDA compiler: the emulated device of tests/device.
 #include "device.h"
 #define DYNAMIC_SHARED(name) unsigned char* const name = shim::device.dynamic_shared.start
 #endif
@@ -34,7 +34,7 @@ __device__ __forceinline__ unsigned pack(float first, float second) {
     return *reinterpret_cast<const unsigned*>(&pair);
 }
 
-// `from` is a multiple of 16 bytes: one access, or two where the values are f32.
+// `from` is a multiple of 16 bytes: one access, or two if the values are f32.
 __device__ __forceinline__ void load8(const bf16* from, float (&to)[8]) {
     const uint4 raw = *reinterpret_cast<const uint4*>(from);
     const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};
@@ -62,7 +62,7 @@ __device__ __forceinline__ void store8(float* to, const float (&from)[8]) {
     reinterpret_cast<float4*>(to)[1] = make_float4(from[4], from[5], from[6], from[7]);
 }
 
-// The value that is left of `x` after it has been stored.
+// The value of `x` after it has been stored.
 __device__ __forceinline__ float rounded(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
 // ---- Sums and maxima ----
@@ -70,7 +70,7 @@ __device__ __forceinline__ float rounded(float x) { return __bfloat162float(__fl
 __device__ __forceinline__ int lane_index() { return threadIdx.x % 32; }
 __device__ __forceinline__ int warp_index() { return threadIdx.x / 32; }
 
-// Σ over the lanes, the same bits in each: addition commutes, so the lanes of a pair compute the same.
+// Σ over the lanes, the same bits in each: addition is commutative, so the lanes of a pair compute the same.
 template <class T>
 __device__ __forceinline__ T warp_sum(T value) {
 #pragma unroll
@@ -78,12 +78,12 @@ __device__ __forceinline__ T warp_sum(T value) {
     return value;
 }
 
-// Σ over the threads of a block of one dimension, the same bits in each. All of them have to call it.
+// Σ over the threads of a one-dimensional block, the same bits in each. All threads must call it.
 template <class T>
 __device__ __forceinline__ T block_sum(T value) {
     __shared__ T partial[32];
     value = warp_sum(value);
-    __syncthreads();  // until here the partial sums of an earlier call may be read
+    __syncthreads();  // before this, partial sums of an earlier call may still be read
     if (lane_index() == 0) partial[warp_index()] = value;
     __syncthreads();
     T total = 0;
@@ -91,7 +91,7 @@ __device__ __forceinline__ T block_sum(T value) {
     return total;
 }
 
-// The greatest value of the threads of a block. NaN is passed over. All of them have to call it.
+// The largest value of the threads of a block, ignoring NaN. All threads must call it.
 __device__ __forceinline__ float block_max(float value) {
     __shared__ float partial[32];
 #pragma unroll

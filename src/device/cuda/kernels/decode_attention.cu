@@ -1,43 +1,44 @@
-// Decode attention: one new token a row against the keys of its prompt, which the branches of a group share, and of its
-// own branch. Twin: ops/attention.rs `decode`.
+// Decode attention: one new token per row attends to the keys of its prompt, which the branches of a group share, and of its
+// own branch. CPU version: ops/attention.rs `decode`.
 //
 //   out = softmax(q · kᵀ / √D) · v
 //
 // Split over keys (Dao et al., "Flash-Decoding for long-context inference", 2023): a row's keys, first its prompt's and then
-// its own, are cut into spans of SPAN. One launch works on the spans, a second adds up the spans of each row in their order.
-// Spans depend on nothing but the row's own lengths, so neither does what the row computes.
+// its own, are split into spans of SPAN. One launch processes the spans; a second adds up the spans of each row in order.
+// Spans depend only on the row's own lengths, and so does the row's result.
 //
 // 1. decode_attention_spans_d*: grid (rows, KV, spans), 128 threads, no dynamic shared memory; `spans` is at least
-//    ⌈(prompt + branch) / 256⌉ of every row, and those that a row does not have end at once. Neighbours in the grid are
-//    the branches of a group, so that the span of a prompt that they share comes out of the L2 cache.
+//    ⌈(prompt + branch) / 256⌉ of every row, and blocks for spans that a row does not have end immediately. Neighbors in the
+//    grid are the branches of a group, so a span of their shared prompt is read from the L2 cache.
 // 2. decode_attention_sum_d*: grid (rows, group · KV), D threads.
 //
 // Shapes: qkv (rows, (group + 2) · KV · D) bf16, of which q is read, positions applied; keys and values (slots, KV, capacity,
-// D) bf16, a pair for prompts and a pair for branches; prompt_slots, prompt_counts, own_slots, own_counts (rows) int32: row r
-// sees the first prompt_counts[r] >= 1 keys of its prompt's slot and the first own_counts[r] of its own, the new token's
-// among them (none in a row that is idle, whose slot may be -1); sums (rows, KV, spans, group, D) and statistics (rows, KV, spans, group, 2) f32; out (rows, group · KV · D)
-// bf16, its rows `stride` values apart: behind them an adapter has its columns. `group` is at most 8.
-// Bytes: 4 · KV · D a row and key, each read once for the whole group; the spans' sums add 4 · group · D · 2 to 256 keys' worth,
-// 5 % for a group of 7, most of it in the L2 cache. FLOPs: 4 · group · KV · D a row and key; on the tensor cores, with the group
+// D) bf16, one pair for prompts and one for branches; prompt_slots, prompt_counts, own_slots, own_counts (rows) int32: row r
+// sees the first prompt_counts[r] >= 1 keys of its prompt's slot and the first own_counts[r] keys of its own slot, including the
+// new token's (none in an idle row, whose slot may be -1); sums (rows, KV, spans, group, D) and statistics (rows, KV, spans,
+// group, 2) f32; out (rows, group · KV · D) bf16, its rows `stride` values apart; the columns after each row belong to an
+// adapter. `group` is at most 8.
+// Bytes: 4 · KV · D per row and key, each read once for the whole group. The spans' sums add 4 · group · D · 2 per 256 keys,
+// 5 % for a group of 7, mostly in the L2 cache. FLOPs: 4 · group · KV · D per row and key; on the tensor cores, with the group
 // padded to 16 rows, about 15 % of their time.
 //
-// No key or value passes through shared memory. The product sums over pairs of dimensions in any order, so a lane takes
-// eight consecutive dimensions of a key, 16 bytes, as what two steps of the product want of it; and for the values eight
-// consecutive dimensions of four keys, whose pairs it interleaves with two instructions for each product. A warp has all
-// loads of 16 keys in flight before it uses the first, 8 KiB for D = 128. The 12 warps of a multiprocessor (8 on compute
-// capability 8.0) thus have 96 KiB in flight, where 4.3 TB/s at 800 ns need 26.
-// Expected on an H200: 80 to 85 % of the copy bandwidth at 64 rows and 1,000 keys and more. Below that the launches, the
-// second pass and the last wave of blocks show: at 8 rows and 1,000 keys there are 128 blocks for 132 multiprocessors.
+// Keys and values do not pass through shared memory. The product sums over pairs of dimensions in any order, so a lane loads
+// eight consecutive dimensions of a key, 16 bytes, as its part of two steps of the product. For the values, it loads eight
+// consecutive dimensions of four keys and interleaves their pairs with two instructions per product. A warp has all loads of
+// 16 keys in flight before it uses the first, 8 KiB for D = 128. The 12 warps of a multiprocessor (8 on compute
+// capability 8.0) therefore have 96 KiB in flight; 4.3 TB/s at 800 ns need 26.
+// Expected on an H200: 80 to 85 % of the copy bandwidth with at least 64 rows and 1,000 keys. With less, the launches, the
+// second pass and the last wave of blocks matter: 8 rows and 1,000 keys give 128 blocks for 132 multiprocessors.
 //
 // History:
-// 1. Keys and values from memory into fragments; four warps a span, each every fourth 16 keys.
-// 2. A block for each head in the second pass, not for each group: its reads wait for each other a seventh as long.
+// 1. Keys and values are loaded from memory into fragments; four warps per span, each with every fourth 16 keys.
+// 2. In the second pass, one block per head instead of per group: its dependent reads take a seventh of the time.
 
 #include "attention.cuh"
 
 constexpr int SPAN = 256, STEP = 16, WARPS = 4, THREADS = 32 * WARPS, GROUP = 8;
 
-// Keys and values of one row and KV head; key i is the prompt's as long as i < prompt_count.
+// Keys and values of one row and KV head; key i is the prompt's if i < prompt_count.
 struct Cache {
     const bf16 *prompt_keys, *prompt_values, *own_keys, *own_values;
     int prompt_count;
@@ -65,8 +66,8 @@ __device__ __forceinline__ void spans(
     const bf16* qkv, const bf16* prompt_keys, const bf16* prompt_values, const bf16* own_keys, const bf16* own_values,
     const int* prompt_slots, const int* prompt_counts, const int* own_slots, const int* own_counts, float* sums,
     float* statistics, int group, int prompt_capacity, int own_capacity) {
-    constexpr int CHUNKS = D / 32;        // of 32 dimensions of a key: a lane has 8, the four of a quad all
-    constexpr int PARTS = (D + 63) / 64;  // of 64 dimensions of a value: a lane has 8, the eight of a column all
+    constexpr int CHUNKS = D / 32;        // of 32 dimensions of a key: a lane has 8, the four lanes of a quad have all
+    constexpr int PARTS = (D + 63) / 64;  // of 64 dimensions of a value: a lane has 8, the eight lanes of a column have all
     const int row = blockIdx.x, kv_head = blockIdx.y, kv_heads = gridDim.y, heads = group * kv_heads;
     const int prompt_count = prompt_counts[row], count = prompt_count + own_counts[row];
     const int begin = blockIdx.z * SPAN, end = min(begin + SPAN, count);
@@ -75,7 +76,7 @@ __device__ __forceinline__ void spans(
     const size_t of_own = (static_cast<size_t>(own_slots[row]) * kv_heads + kv_head) * own_capacity * D;
     const Cache cache{prompt_keys + of_prompt, prompt_values + of_prompt, own_keys + of_own, own_values + of_own, prompt_count};
 
-    // Row g of a product is head g of the group, column 2t or 2t + 1 a key; rows 8 ... 15 are zero.
+    // Row g of a product is head g of the group; column 2t or 2t + 1 is a key; rows 8 ... 15 are zero.
     const int lane = lane_index(), g = lane / 4, t = lane % 4;
     uint4 query[CHUNKS];
 #pragma unroll
@@ -84,7 +85,7 @@ __device__ __forceinline__ void spans(
         query[c] = load_or_zero(qkv + at, g < group);
     }
 
-    // Of head g: the greatest score, this lane's share of the sum; its outputs in dimensions 64·p + 16t + i and + 8 + i.
+    // For head g: the largest score and this lane's share of the sum; its outputs in dimensions 64·p + 16t + i and + 8 + i.
     float greatest = -INFINITY, sum = 0;
     float outputs[PARTS][8][4] = {};
     for (int start = begin + warp_index() * STEP; start < end; start += WARPS * STEP) {
@@ -104,7 +105,7 @@ __device__ __forceinline__ void spans(
             for (int p = 0; p < PARTS; ++p) values[i][p] = load_or_zero(from + 64 * p, key < end && 8 * g + 64 * p < D);
         }
 
-        // Of dimensions 8t ... 8t + 7 the first half goes to one step of the product, the second half to the next.
+        // The first half of dimensions 8t ... 8t + 7 is used in one step of the product, the second half in the next.
         float scores[2][4] = {};
 #pragma unroll
         for (int c = 0; c < CHUNKS; ++c) {
@@ -125,7 +126,7 @@ __device__ __forceinline__ void spans(
                 greatest = fmaxf(greatest, scores[n][i]);
             }
         }
-        // The first of the 16 keys is there, so this is finite.
+        // The first of the 16 keys exists, so this is finite.
         greatest = fmaxf(greatest, __shfl_xor_sync(ALL_LANES, greatest, 1));
         greatest = fmaxf(greatest, __shfl_xor_sync(ALL_LANES, greatest, 2));
         const float shrink = exp2_approximate((before - greatest) * factor);
@@ -160,7 +161,7 @@ __device__ __forceinline__ void spans(
     sum += __shfl_xor_sync(ALL_LANES, sum, 1);
     sum += __shfl_xor_sync(ALL_LANES, sum, 2);
 
-    // The warps' sums, in the order of the warps. Four more values a row spread the rows over the banks.
+    // The warps' sums, in the order of the warps. Four more values per row spread the rows over the banks.
     __shared__ float warp_greatest[WARPS][GROUP], warp_sum[WARPS][GROUP];
     __align__(16) __shared__ float warp_outputs[WARPS][GROUP][D + 4];
     const int warp = warp_index();
@@ -190,7 +191,7 @@ __device__ __forceinline__ void spans(
         float total = 0, output = 0;
 #pragma unroll
         for (int w = 0; w < WARPS; ++w) {
-            // Nothing of a warp that had no keys.
+            // The share of a warp that had no keys is zero.
             const float share = exp2_approximate((warp_greatest[w][head] - most) * (SCALE<D> * LOG2_E));
             total += share * warp_sum[w][head];
             output += share * warp_outputs[w][head][i % D];

@@ -1,17 +1,17 @@
-// Log-probability of a target and entropy from rows of logits, and the gradient of the logits. Twin: ops/head.rs.
+// Log-probability of a target and entropy from rows of logits, and the gradient of the logits. CPU version: ops/head.rs.
 //
 //   p = softmax(logits / T);  logprob = ln p[target];  H = -Σ p·ln p
 //   dlogit = (g·(1[target] - p) - h·p·(ln p + H)) / T for the derivatives g of the log-probability and h of the entropy
 //
-// Shapes: logits (rows, stride) f32, of which the first `vocab` columns count; `stride` is a multiple of 8;
-// targets (rows) i32; logprob, entropy, lse, the ln Σ exp(logits / T), and the derivatives (rows) f32.
-// Launch: a block of 512 threads for each row.
-// Bytes a row of V: forward 4·V, backward 6·V. FLOPs a logit: 8 forward, 10 backward.
+// Shapes: logits (rows, stride) f32, of which the first `vocab` columns are used; `stride` is a multiple of 8;
+// targets (rows) i32; logprob, entropy, lse (ln Σ exp(logits / T)), and the derivatives (rows) f32.
+// Launch: one block of 512 threads per row.
+// Bytes per row of V: forward 4·V, backward 6·V. FLOPs per logit: 8 forward, 10 backward.
 // Memory-bound: the exponentials of a row take half as long as its bytes on an H200.
 //
-// Logits are f32 because bf16 drops up to 0.06 of a logit of 20.
+// Logits are f32 because bf16 loses up to 0.06 of a logit of 20.
 //
-// History: 1. maximum and sums in one pass, relative to the greatest so far; the backward in place.
+// History: 1. Maximum and sums in one pass, relative to the largest logit so far; the backward in place.
 
 #include "softmax.cuh"
 
@@ -28,8 +28,8 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
     lse[blockIdx.x] = softmax.max * scale + log_sum;
 }
 
-// The gradient is bf16 and fills the first half of the row of logits that it replaces. What lies between `vocab` and
-// `stride` becomes zero.
+// The gradient is bf16 and overwrites the first half of the row of logits. The columns between `vocab` and `stride` become
+// zero.
 extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
     head_backward_f32(float* logits, const int* targets, const float* entropy, const float* lse, const float* d_logprob,
                       const float* d_entropy, int vocab, size_t stride, float temperature) {
@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS)
         const int column = first + 8 * threadIdx.x;
         float v[8] = {};
         if (column < columns) load_logits(row, column, vocab, v);
-        // The bf16 of this stretch may lie where its own f32 have been, and nowhere after.
+        // The bf16 of this part may overwrite its own f32 values, but nothing after them.
         __syncthreads();
         if (column >= columns) continue;
 #pragma unroll

@@ -1,23 +1,23 @@
-// Random weights, made where they are needed. Twin: `Stream::normal` of rng.rs.
+// Random weights, generated on the device. CPU version: `Stream::normal` of rng.rs.
 //
 //   fill_normal_bf16   to[i] = mean + std · the i-th standard normal of the stream with this key
 //
-// In bf16 the values are rows of `width` that are `stride` values apart: behind them an adapter has its columns.
+// In bf16, the values are rows of `width` that are `stride` values apart; the columns after each row belong to an adapter.
 //
 // The key is that of Stream::new(seed, Purpose::ModelInit, [hash of the tensor's name]), so a value depends on the seed,
-// the tensor's name and its place, and not on the launch. As in the twin a value takes one block of the generator, with the
-// counter (1, 0, i, i >> 32), Box and Muller in f64, and one rounding to f32 and from there to bf16: a difference in the last
-// bit of a transcendental function of f64 is left over about once in 10⁸ values.
+// the tensor's name and its position, and not on the launch. As on the CPU, a value uses one block of the generator, with the
+// counter (1, 0, i, i >> 32), the Box-Muller transform in f64, and one rounding to f32 and from there to bf16. A difference in the
+// last bit of a transcendental function in f64 changes about one in 10⁸ values.
 //
-// Launch: a thread for each value, ⌈count / 256⌉ blocks of 256.
-// Bytes: 2 a value. FLOPs: some 150 in f64 a value, which is what takes the time: about 0.1 s for 7.6 · 10⁹ values
-// where f64 runs at half the speed of f32.
+// Launch: one thread per value, ⌈count / 256⌉ blocks of 256.
+// Bytes: 2 per value. FLOPs: about 150 in f64 per value, which determine the time: about 0.1 s for 7.6 · 10⁹ values
+// if f64 runs at half the speed of f32.
 //
-// The stack that compilers report is an array in the branch of `cos` for arguments above 10⁵, which none of these takes.
+// The stack that compilers report is an array in the branch of `cos` for arguments above 10⁵, which do not occur here.
 //
 // History:
-// 1. One normal a block, the twin's formula, since the same bits are worth more than the time of a start.
-// 2. Mean and deviation in f64, as in the twin.
+// 1. One normal per block, the CPU's formula, because equal bits matter more than the startup time.
+// 2. Mean and deviation in f64, as on the CPU.
 
 #include "philox.cuh"
 

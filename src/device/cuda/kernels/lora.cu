@@ -1,27 +1,27 @@
-// LoRA's weights put beside the frozen weight that they adapt, so that the products read both at once.
+// Copies LoRA's weights next to the frozen weight that they adapt, so that matrix products read both at once.
 //
 //   storage[outputs + row + r, c] = A[r, c];   storage[o, inputs + row + r] = scale · B[r, o - start]
 //
-// The storage of a group of layers that read the same input is one matrix of (outputs + p, inputs + p) values in bf16, p
+// The storage of a group of layers that read the same input is one bf16 matrix of (outputs + p, inputs + p) values, with p
 // columns for all adapted layers of the group: W in its corner, A below it and scale · B to its right. So
 //
 //   [x | x·Aᵀ] · [W | scale·B]ᵀ = x·Wᵀ + scale·(x·Aᵀ)·Bᵀ   reads its first `outputs` rows, and
 //   [dy | dy·scale·B] · [W; A] = dy·W + scale·(dy·B)·A      its first `inputs` columns.
 //
-// One launch writes what belongs to one layer: its `padded` rows of A and, over all outputs, its `padded` columns of B. They
-// begin `row` rows below and `row` columns right of W. The layer has the outputs from `start` on, `width` of them; in the rows
-// of the others its columns are zero, as are those past the rank. Rows past the rank are zero too, so nothing that a product
-// reads is left as it was.
+// One launch writes the part of one layer: its `padded` rows of A and, over all outputs, its `padded` columns of B. They
+// begin `row` rows below and `row` columns to the right of W. The layer has `width` outputs, starting at `start`; its columns
+// are zero in the rows of the other layers, and past the rank. Rows past the rank are zero too, so products never read stale
+// values.
 //
-// Shapes: a (rank, inputs) f32; b (rank, width) f32, transposed as the adapter has it; storage as above, its rows inputs + p
+// Shapes: a (rank, inputs) f32; b (rank, width) f32, transposed as in the adapter; storage as above, its rows inputs + p
 // values apart. inputs, width, padded and p are multiples of 8; `padded` is at least the rank.
-// Launch: a thread for 8 values: padded · (inputs + outputs) / 8 of them in blocks of 256.
-// Bytes: 4 for each value of A and B, 2 for each that is written. FLOPs: 1 for each value of B.
+// Launch: one thread per 8 values: padded · (inputs + outputs) / 8 threads in blocks of 256.
+// Bytes: 4 per value of A and B, 2 per value written. FLOPs: 1 per value of B.
 //
 // scale · B is computed in f32 and rounded once.
 //
-// History: 1. neighbours in a warp are neighbours in the rows of A and of B, so reading is in whole lines; the values of B are
-//    written 16 bytes a row.
+// History: 1. Neighboring threads read neighboring values of a row of A or B, so whole lines are read; the values of B are
+//    written 16 bytes per row.
 
 #include "common.cuh"
 

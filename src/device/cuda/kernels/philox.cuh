@@ -1,5 +1,5 @@
-// Random words as a function of a counter and a key: Philox4x32-10 (Salmon et al., SC 2011). Twin: `Stream::block` of
-// rng.rs, whose `minor` is the lower half of the counter and whose `major` the upper one.
+// Random words as a function of a counter and a key: Philox4x32-10 (Salmon et al., SC 2011). CPU version: `Stream::block` of
+// rng.rs, whose `minor` is the lower half of the counter and whose `major` is the upper half.
 #pragma once
 
 #include "common.cuh"

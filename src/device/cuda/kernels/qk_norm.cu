@@ -1,23 +1,23 @@
-// RMSNorm on each head of q and k (Qwen3), before positions are applied; and its backward. Twin: ops/qk_norm.rs.
+// RMSNorm of each head of q and k (Qwen3), before positions are applied, and its backward. CPU version: ops/qk_norm.rs.
 //
 //   y = x · weight / √(mean(x²) + ε) over the values of a head, with one weight for all heads of q and one for those of k
 //
-// Shapes: qkv, d_qkv (rows, (query + 2·kv) · dim) bf16, q, k and v side by side, changed in place; weights (2, dim) bf16,
-// q's and k's; before (rows, (query + kv) · dim) bf16, q and k as they were. `dim` is 32, 64 or 128. Rows of d_qkv are
-// `stride` values apart: behind them an adapter has its columns.
-// Launch: a thread for 8 values of q and k, so that a head is dim / 8 neighbouring lanes:
+// Shapes: qkv, d_qkv (rows, (query + 2·kv) · dim) bf16, q, k and v next to each other, changed in place; weights (2, dim) bf16,
+// q's and k's; before (rows, (query + kv) · dim) bf16, q and k before the norm. `dim` is 32, 64 or 128. Rows of d_qkv are
+// `stride` values apart; the columns after each row belong to an adapter.
+// Launch: one thread per 8 values of q and k, so that a head is dim / 8 neighboring lanes:
 // rows · (query + kv) · dim / 8 threads in blocks of 256.
-// Bytes a value of q and k: forward 4, with `before` 6; backward 6. FLOPs a value: 4 and 10. Memory-bound.
+// Bytes per value of q and k: forward 4, with `before` 6; backward 6. FLOPs per value: 4 and 10. Memory-bound.
 //
-// The backward takes the 1/rms from `before` again: the same sum in the same order, so the bits of the forward.
+// The backward recomputes 1/rms from `before`: the same sum in the same order, so the same bits as in the forward.
 //
-// History: 1. a head's sum stays in its lanes, no shared memory.
+// History: 1. A head's sum is computed within its lanes, without shared memory.
 
 #include "common.cuh"
 
 namespace {
 
-// Where a thread's 8 values are: in the row of qkv, in the row of `before`, and in a head.
+// The position of a thread's 8 values: in the row of qkv, in the row of `before`, and in a head.
 struct Place {
     bool inside, is_query;
     size_t joined, own;
@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(256)
     store8(qkv + at.joined, x);
 }
 
-// dx = 1/rms · (dy·weight - x · mean(dy·weight·x) / rms²), in the place of dy
+// dx = 1/rms · (dy·weight - x · mean(dy·weight·x) / rms²), written over dy
 extern "C" __global__ void __launch_bounds__(256) qk_norm_backward(
     bf16* d_qkv, const bf16* weights, const bf16* before, int rows, int query, int kv, int dim, int stride, float eps) {
     const Place at = place_of(rows, query, kv, dim, stride);

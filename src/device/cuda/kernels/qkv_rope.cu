@@ -1,21 +1,21 @@
-// What stands between the product that makes q, k and v and attention: bias, rotary positions, KV cache. And the way
-// back. Twin: ops/rope.rs.
+// The operations between the product that computes q, k and v, and attention: bias, rotary positions, KV cache. And their
+// backward. CPU version: ops/rope.rs.
 //
 //   q, k, v += bias;   (a, b) = (a·cos - b·sin, b·cos + a·sin) for the halves a and b of every head of q and k
 //
-// Shapes: qkv, d_qkv (rows, (query + 2·kv) · dim) bf16, q, k and v side by side, changed in place; bias (the width of a
+// Shapes: qkv, d_qkv (rows, (query + 2·kv) · dim) bf16, q, k and v next to each other, changed in place; bias (the width of a
 // row) bf16; cos, sin (positions, dim / 2) f32; positions, slots, cells (rows) i32; keys, values (slots, kv, capacity,
-// dim) bf16, to which row r goes at slot slots[r] and cell cells[r]. `dim` is a multiple of 16. Rows of d_qkv are `stride`
-// values apart: behind them an adapter has its columns.
-// Launch: a thread for 16 values of a head, 8 of each half: rows · heads · dim / 16 threads in blocks of 256.
-// Bytes a row: 4 · (query + 2·kv) · dim, with a cache 4 · kv · dim more; backward 4 · (query + kv) · dim. FLOPs: 4 a
+// dim) bf16, to which row r is written at slot slots[r] and cell cells[r]. `dim` is a multiple of 16. Rows of d_qkv are `stride`
+// values apart; the columns after each row belong to an adapter.
+// Launch: one thread per 16 values of a head, 8 of each half: rows · heads · dim / 16 threads in blocks of 256.
+// Bytes per row: 4 · (query + 2·kv) · dim, with a cache 4 · kv · dim more; backward 4 · (query + kv) · dim. FLOPs: 4 per
 // value. Memory-bound.
 //
-// History: 1. one thread holds both halves of its pairs, so that all accesses are of 16 bytes.
+// History: 1. One thread has both halves of its pairs, so that all accesses are 16 bytes.
 
 #include "common.cuh"
 
-// Turns the pairs of `first` and `second` by the angles of `position`, backwards if `direction` is -1.
+// Rotates the pairs of `first` and `second` by the angles of `position`, in the opposite direction if `direction` is -1.
 __device__ __forceinline__ void rotate(
     float (&first)[8], float (&second)[8], const float* cos, const float* sin, size_t angles, float direction) {
     float c[8], s[8];
@@ -29,7 +29,7 @@ __device__ __forceinline__ void rotate(
     }
 }
 
-// `bias` may be null. `keys` may be null: then nothing is cached, and a negative slot caches nothing of its row.
+// `bias` may be null. `keys` may be null: then nothing is cached. A row with a negative slot is not cached.
 extern "C" __global__ void __launch_bounds__(256) qkv_rope_forward(
     bf16* qkv, const bf16* bias, const float* cos, const float* sin, const int* positions, bf16* keys, bf16* values,
     const int* slots, const int* cells, int rows, int query, int kv, int dim, int capacity) {
@@ -62,8 +62,8 @@ extern "C" __global__ void __launch_bounds__(256) qkv_rope_forward(
     }
 }
 
-// The gradient turns back by the same angles; v's and the frozen bias's need nothing. A thread for 16 values of q or k:
-// rows · (query + kv) · dim / 16 threads.
+// The gradient is rotated back by the same angles; v's needs no change, and the frozen bias has none. One thread per 16 values
+// of q or k: rows · (query + kv) · dim / 16 threads.
 extern "C" __global__ void __launch_bounds__(256) qkv_rope_backward(
     bf16* d_qkv, const float* cos, const float* sin, const int* positions, int rows, int query, int kv, int dim, int stride) {
     const int half = dim / 2, chunks = half / 8, turned = query + kv;

@@ -1,21 +1,21 @@
-// RMSNorm with the residual addition before it, and its backward. Twin: ops/rms_norm.rs.
+// RMSNorm with the residual addition before it, and its backward. CPU version: ops/rms_norm.rs.
 //
 //   x += delta;  1/rms = 1 / √(mean(x²) + ε);  y = x · 1/rms · weight
 //
 // Shapes: x, delta, y, dy, dx (rows, width) bf16; weight (width) bf16; scales, the 1/rms, (rows) f32. `width` is a
 // multiple of 8 and at most 8192; every row starts at a multiple of 16 bytes. Rows of y in the forward and of dx in the
-// backward are `stride` values apart: behind them an adapter has its columns.
-// Launch: a block for each row, 32 · ⌈width / 256⌉ threads: a thread holds 8 values of the row in registers, so that
-// every value is read once.
-// Bytes a row: forward 4 · width, with a residual 8 · width; backward 10 · width (dx is read and written). FLOPs a value:
+// backward are `stride` values apart; the columns after each row belong to an adapter.
+// Launch: one block per row, 32 · ⌈width / 256⌉ threads. A thread keeps 8 values of the row in registers, so that every
+// value is read once.
+// Bytes per row: forward 4 · width, with a residual 8 · width; backward 10 · width (dx is read and written). FLOPs per value:
 // 4 forward, 9 backward. Memory-bound.
 //
-// The norm is of x as it is stored, after rounding: the backward sees no other x.
+// The norm is that of x as stored, after rounding, because the backward sees only this x.
 //
 // History:
-// 1. A block a row, values kept in registers, one pass over memory.
-// 2. The backward leaves y where dy was, with the bits of the forward: the gradients of the adapter that reads y need it,
-//    and a kernel that computes it again would read x once more.
+// 1. One block per row, values kept in registers, one pass over memory.
+// 2. The backward writes y over dy, with the bits of the forward: the gradients of the adapter that reads y need it, and a
+//    kernel that computes it again would read x once more.
 
 #include "common.cuh"
 
@@ -51,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(1024)
     }
 }
 
-// dx += 1/rms · (dy·weight - x · mean(dy·weight·x) / rms²), and y takes the place of dy.
+// dx += 1/rms · (dy·weight - x · mean(dy·weight·x) / rms²), and y is written over dy.
 extern "C" __global__ void __launch_bounds__(1024)
     rms_norm_backward(bf16* dy, const bf16* x, const float* scales, const bf16* weight, bf16* dx, int width, int stride) {
     const size_t row = static_cast<size_t>(blockIdx.x) * width;

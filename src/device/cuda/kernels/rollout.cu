@@ -1,17 +1,17 @@
-// What happens to a row between two steps of decoding: its token is reported to the host, it may have ended, and the next
-// step finds it one place further on. Twin: rollout/schedule.rs, which finds the same ends in the report.
+// Updates each row between two decoding steps: reports its token to the host, checks whether it has ended, and advances its
+// position for the next step. CPU version: rollout/schedule.rs, which detects the same ends in the report.
 //
-// Shapes, all i32 but where said: tokens (rows) u32 and logprobs (rows) f32, just drawn; counts (rows), tokens drawn so far;
-// done (rows); positions, cells (rows), for the next step: the position of its input, and the cell of the cache where that
-// goes; report (rows, 1 + 2 * ring) u32: the count, a ring of the last tokens, each at its number modulo `ring`, and a ring of
-// the bits of their log-probabilities; stops (stop_count) u32. A completion has `capacity` tokens at most.
-// Launch: a thread for each row, in blocks of 128.
-// Bytes: some 50 a row. It takes a launch and nothing else.
+// Shapes, all i32 unless noted: tokens (rows) u32 and logprobs (rows) f32, just sampled; counts (rows), tokens sampled so far;
+// done (rows); positions, cells (rows), for the next step: the position of its input, and its cell in the cache;
+// report (rows, 1 + 2 * ring) u32: the count, a ring of the last tokens, each at its number modulo `ring`, and a ring of
+// the bits of their log-probabilities; stops (stop_count) u32. A completion has at most `capacity` tokens.
+// Launch: one thread per row, in blocks of 128.
+// Bytes: about 50 per row. The time is that of a launch.
 //
-// A row that is done has no effect until the host reads the report and gives its place away: nothing of it changes.
+// A row that is done does not change until the host reads the report and reuses its place.
 //
-// History: 1. one thread a row, all flags on the device, so that steps follow each other without the host. 2. a report of
-// what is new, not the whole of all completions.
+// History: 1. One thread per row, all flags on the device, so that steps follow each other without the host. 2. A report of
+// the new tokens, not of whole completions.
 
 #include "common.cuh"
 

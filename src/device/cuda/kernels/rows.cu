@@ -1,21 +1,21 @@
 // Rows of a matrix by index: embeddings of tokens, hidden states of (row, target) pairs, and the gradient of the latter.
-// And some columns of all rows: what an adapter has shrunk its input to, kept for the backward.
+// Also copies some columns of all rows: an adapter's product of its input with A, kept for the backward.
 //
 //   gather_rows    to[i] = from[index[i]]
-//   scatter_rows   to[i] = the sum of from[pair] over the pairs of row i, zero where it has none
+//   scatter_rows   to[i] = the sum of from[pair] over the pairs of row i, zero if it has no pairs
 //   copy_columns   to[i] = the first `width` values of from[i], whose rows are `stride` values apart
 //
 // Shapes: rows of `width` bf16 values, a multiple of 8; every row starts at a multiple of 16 bytes.
-// Launch: a block for each row of `to`, min(256, 32 · ⌈width / 256⌉) threads; to copy columns a thread for 8 values, in blocks
+// Launch: one block per row of `to`, min(256, 32 · ⌈width / 256⌉) threads; to copy columns, one thread per 8 values, in blocks
 // of 256.
-// Bytes: gather and copy 4 · rows · width; scatter 2 · width for each pair and each row of `to`. Memory-bound.
+// Bytes: gather and copy 4 · rows · width; scatter 2 · width per pair and per row of `to`. Memory-bound.
 //
-// The head works on pairs: a branch's first token is predicted by the prompt's last row, so that G pairs share this row
-// and other rows of a prompt have none. The pairs of row i are pairs[starts[i]] .. pairs[starts[i + 1]], a list that the
-// host makes (starts has rows + 1 entries), so no two blocks write to the same row, no atomics are needed, and the order
-// of the sum is that of the list. Sums are in f32 and rounded once.
+// The head works on pairs: the prompt's last row predicts a branch's first token, so G pairs share this row, and the other
+// rows of a prompt have no pairs. The pairs of row i are pairs[starts[i]] .. pairs[starts[i + 1]], a list made by the host
+// (starts has rows + 1 entries). No two blocks write to the same row, so no atomics are needed, and sums are in the order
+// of the list. Sums are in f32 and rounded once.
 //
-// History: 1. a block a row; the scatter writes every row, which saves setting the gradient to zero first.
+// History: 1. One block per row; the scatter writes every row, so the gradient need not be set to zero first.
 
 #include "common.cuh"
 

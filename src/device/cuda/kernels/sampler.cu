@@ -1,25 +1,26 @@
-// Draws a token from each row of logits: temperature, top-k, top-p, min-p, Gumbel noise of a counter-based generator;
-// and gives its log-probability under the untruncated softmax(logits / T). Twin: rollout/sampler.rs, whose tokens these
-// are: what decides is computed bit for bit as there.
+// Samples a token from each row of logits: temperature, top-k, top-p, min-p, Gumbel noise of a counter-based generator.
+// Also computes its log-probability under the untruncated softmax(logits / T). CPU version: rollout/sampler.rs. Both select
+// the same tokens, because everything that affects the choice is computed with the same bits.
 //
-//   token = argmax exp((logit - max) / T) / Eᵢ over the logits that are kept, Eᵢ exponential from Philox4x32-10
+//   token = argmax exp((logit - max) / T) / Eᵢ over the logits that are kept, with Eᵢ exponential from Philox4x32-10
 //
-// Shapes: logits (rows, stride) f32, of which the first `vocab` columns count; `stride` is a multiple of 8;
+// Shapes: logits (rows, stride) f32, of which the first `vocab` columns are used; `stride` is a multiple of 8;
 // keys (rows, 2) u32, the keys of the branches' streams; positions (rows) i32; done (rows) i32, or null; tokens (rows) u32;
 // logprobs (rows) f32. A row that is done keeps its token and log-probability.
-// Launch: a block of 512 threads for each row. Two blocks run on a multiprocessor, so that one draws while the other reads.
-// Bytes a row of V: 8·V, the second half mostly from the cache; top-k and top-p each add 32 times 4·V. Operations a logit: about 80, half of them the generator's, so that it is arithmetic that
-// bounds it: by count 60 µs for a row of 152,000 on one SM of an H200.
+// Launch: one block of 512 threads per row. Two blocks run on a multiprocessor, so that one computes while the other reads.
+// Bytes per row of V: 8·V, the second half mostly from the cache; top-k and top-p each add 32 times 4·V. Operations per
+// logit: about 80, half of them in the generator. Bound by arithmetic: calculated 60 µs for a row of 152,000 on one SM of an
+// H200.
 //
-// History: 1. two passes: softmax, then scores. The cutoff of top-k and top-p by bisection of the bits of the logits:
-// no sort, no histogram, and sums in a fixed order. 2. 64 registers a thread for two blocks on a multiprocessor: a thread
-// has 16 logits at a time, not 32. Rows that are done end at once.
+// History: 1. Two passes: softmax, then scores. The cutoff of top-k and top-p by bisection of the bits of the logits:
+// no sort, no histogram, and sums in a fixed order. 2. 64 registers per thread for two blocks on a multiprocessor: a thread
+// has 16 logits at a time, not 32. Rows that are done end immediately.
 
 #include "philox.cuh"
 #include "softmax.cuh"
 
 // ---- The CPU's arithmetic (rng.rs, ops/simd.rs), operation for operation ----
-// Nothing here lets a compiler contract a product and a sum: where they are one operation it says fmaf.
+// The compiler cannot contract any product and sum here: where they are one operation, the code uses fmaf.
 
 __device__ __forceinline__ float exact_exp(float x) {
     constexpr float ROUND = 12582912.0f;
@@ -65,9 +66,9 @@ __device__ __forceinline__ float exponential(unsigned bits) {
     return -__fadd_rn(exact_ln(y), __fdiv_rn(lost, y));
 }
 
-// ---- What top-k, top-p and min-p keep ----
+// ---- Cutoffs of top-k, top-p and min-p ----
 
-// A whole number that is ordered as the logits are, and back.
+// An integer with the same order as the logits, and the inverse.
 __device__ __forceinline__ unsigned order_of(float x) {
     const unsigned bits = __float_as_uint(x);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -104,11 +105,11 @@ __device__ __forceinline__ double mass(const float* row, int vocab, uint64_t fro
 
 struct Quantile {
     unsigned order;  // of a logit
-    double above;    // the mass of all greater ones
+    double above;    // the mass of all larger ones
 };
 
-// The greatest logit such that it and those above it have a mass of at least `enough`; `least` if there is none that is
-// greater. Every step halves what is looked at, and sums only that.
+// The largest logit such that it and those above it have a mass of at least `enough`; `least` if no larger one has. Every step
+// halves the interval and sums only within it.
 template <class Measure>
 __device__ __forceinline__ Quantile quantile(const float* row, int vocab, unsigned least, double enough, Measure weight) {
     uint64_t from = 0, to = uint64_t(1) << 32;
@@ -130,12 +131,12 @@ __device__ __forceinline__ Quantile quantile(const float* row, int vocab, unsign
     return {static_cast<unsigned>(from), above};
 }
 
-// The least logit that is kept.
+// The smallest logit that is kept.
 __device__ __forceinline__ float cutoff(
     const float* row, int vocab, float max, float temperature, int top_k, float top_p, float min_p) {
     const Weight weight{max, temperature};
     unsigned least = 0;  // of the first top_k
-    double excess = 0;   // the weight of those that are equal to the last of them, and come after
+    double excess = 0;   // the weight of those equal to the last of them, but after it
     if (top_k > 0 && top_k < vocab) {
         const Quantile last = quantile(row, vocab, 0, top_k, One{});
         least = last.order;
@@ -149,7 +150,7 @@ __device__ __forceinline__ float cutoff(
         least = last > least ? last : least;
     }
     if (min_p > 0.0f) {
-        // The weight grows with the logit: the least one that is enough is found without a look at the row.
+        // The weight increases with the logit, so the smallest sufficient one is found without reading the row.
         unsigned from = 0, to = order_of(max);
         while (from < to) {
             const unsigned middle = from + (to - from) / 2;
@@ -163,9 +164,9 @@ __device__ __forceinline__ float cutoff(
     return at_order(least);
 }
 
-// ---- The draw ----
+// ---- Sampling ----
 
-// `from` is a multiple of 16 bytes, or 8 where the values are bf16: one access. Rows are padded to a multiple of 8 values.
+// `from` is a multiple of 16 bytes, or 8 if the values are bf16: one access. Rows are padded to a multiple of 8 values.
 __device__ __forceinline__ void load4(const float* from, float (&to)[4]) {
     const float4 raw = *reinterpret_cast<const float4*>(from);
     to[0] = raw.x, to[1] = raw.y, to[2] = raw.z, to[3] = raw.w;
@@ -179,7 +180,7 @@ __device__ __forceinline__ void load4(const bf16* from, float (&to)[4]) {
 struct Best {
     float score;
     unsigned token;
-    // Of equal scores the first wins.
+    // Of equal scores, the first wins.
     __device__ __forceinline__ void meet(float other, unsigned its_token) {
         if (other > score || (other == score && its_token < token)) score = other, token = its_token;
     }
@@ -196,7 +197,7 @@ __device__ __forceinline__ unsigned block_best(Best best) {
     return best.token;
 }
 
-// `temperature` 0 takes the first of the greatest logits; top_k 0, top_p 1 and min_p 0 keep everything.
+// `temperature` 0 selects the first of the largest logits; top_k 0, top_p 1 and min_p 0 keep everything.
 extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
     sampler_f32(const float* logits, const unsigned* keys, const int* positions, const int* done, unsigned* tokens,
                 float* logprobs, int vocab, size_t stride, float temperature, int top_k, float top_p, float min_p) {
@@ -212,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(SOFTMAX_THREADS, 2)
 
     const unsigned key0 = keys[2 * blockIdx.x], key1 = keys[2 * blockIdx.x + 1], position = positions[blockIdx.x];
     Best best = {greedy ? MINUS_INFINITY : -1.0f, 0};
-    // Word w of block 16·i + l is of logit 64·i + 16·w + l. A thread takes four l, and so four blocks and 16 logits.
+    // Word w of block 16·i + l belongs to logit 64·i + 16·w + l. A thread handles four l, so four blocks and 16 logits.
     for (int unit = threadIdx.x; unit / 4 * 64 < vocab; unit += SOFTMAX_THREADS) {
         const int first = unit / 4 * 64 + unit % 4 * 4, block = unit / 4 * 16 + unit % 4 * 4;
         float v[4][4];

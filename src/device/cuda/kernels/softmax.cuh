@@ -1,5 +1,5 @@
 // Softmax over a row of logits, by a block of `SOFTMAX_THREADS`, in one pass over memory. The head and the sampler
-// share it, so that equal logits give equal bits in training and in rollouts: hence fmaf wherever a compiler might
+// share it, so that equal logits give equal bits in training and in rollouts. It uses fmaf wherever a compiler might
 // contract a product and a sum in one of them and not in the other.
 #pragma once
 
@@ -8,12 +8,12 @@
 constexpr int SOFTMAX_THREADS = 512;
 constexpr float MINUS_INFINITY = -INFINITY;
 
-// Of z = (logit - max) / temperature: Σ eᶻ and Σ z·eᶻ.
+// For z = (logit - max) / temperature: Σ eᶻ and Σ z·eᶻ.
 struct Softmax {
     float max, sum, weighted;
 };
 
-// Values from `column` on; what lies past the vocabulary counts as -∞. Rows are padded to a multiple of 8.
+// Values starting at `column`; columns past the vocabulary are -∞. Rows are padded to a multiple of 8.
 __device__ __forceinline__ void load_logits(const float* row, int column, int vocab, float (&to)[8]) {
     load8(row + column, to);
     if (column + 8 > vocab) {
@@ -23,7 +23,7 @@ __device__ __forceinline__ void load_logits(const float* row, int column, int vo
     }
 }
 
-// Moves sums that are relative to `from` to a greater maximum.
+// Changes the reference of the sums from `from` to a larger maximum.
 __device__ __forceinline__ void rescale(Softmax& softmax, float max, float scale) {
     if (softmax.sum > 0) {
         const float step = (softmax.max - max) * scale, shrink = __expf(step);
@@ -37,7 +37,7 @@ __device__ __forceinline__ float logprob_of(const Softmax& softmax, float logit,
     return fmaf(logit - softmax.max, scale, -logf(softmax.sum));
 }
 
-// `scale` is 1 / temperature. The same bits in every thread, all of which have to call it.
+// `scale` is 1 / temperature. The same bits in every thread; all threads must call it.
 __device__ __forceinline__ Softmax row_softmax(const float* row, int vocab, float scale) {
     Softmax mine = {MINUS_INFINITY, 0, 0};
     for (int column = 8 * threadIdx.x; column < vocab; column += 8 * SOFTMAX_THREADS) {
@@ -52,7 +52,7 @@ __device__ __forceinline__ Softmax row_softmax(const float* row, int vocab, floa
         for (int i = 0; i < 8; ++i) {
             const float z = (v[i] - mine.max) * scale, w = __expf(z);
             mine.sum += w;
-            // A weight of zero stands for a logit of -∞ too, whose product would be NaN.
+            // Skip weights of zero: the logit may be -∞, and the product would be NaN.
             if (w != 0) mine.weighted = fmaf(w, z, mine.weighted);
         }
     }

@@ -1,17 +1,18 @@
-// SwiGLU, forward and backward. Twin: ops/swiglu.rs.
+// SwiGLU, forward and backward. CPU version: ops/swiglu.rs.
 //
 //   y = silu(gate) · up, silu(x) = x · s, s = 1 / (1 + e⁻ˣ)
 //   d_gate = dy · up · s · (1 + gate · (1 - s)),  d_up = dy · gate · s
 //
-// Shapes: gate_up (rows, 2·width) bf16, gate and up side by side; y, dy (rows, width) bf16. `width` is a multiple of 8. Rows
-// of gate_up are `gate_up_stride` values apart, those of y in the forward `stride`: behind them an adapter has its columns.
-// Launch: a thread for 8 values of y: rows · width / 8 threads in blocks of 256.
-// Bytes a row: forward 6 · width, backward 12 · width. FLOPs a value: 5 forward, 13 backward. Memory-bound.
+// Shapes: gate_up (rows, 2·width) bf16, gate and up next to each other; y, dy (rows, width) bf16. `width` is a multiple of 8.
+// Rows of gate_up are `gate_up_stride` values apart, those of y in the forward `stride`; the columns after each row belong to an
+// adapter.
+// Launch: one thread per 8 values of y: rows · width / 8 threads in blocks of 256.
+// Bytes per row: forward 6 · width, backward 12 · width. FLOPs per value: 5 forward, 13 backward. Memory-bound.
 //
 // History:
-// 1. The backward writes over gate and up, so that training holds no third tensor of their size.
-// 2. It leaves y where dy was, with the bits of the forward: the gradients of the adapter that reads y need it, and
-//    computing it again before would read gate and up twice.
+// 1. The backward overwrites gate and up, so that training needs no third tensor of their size.
+// 2. It writes y over dy, with the bits of the forward: the gradients of the adapter that reads y need it, and computing it
+//    again before would read gate and up twice.
 
 #include "common.cuh"
 
@@ -31,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(256)
     store8(y + static_cast<size_t>(row) * stride + column, gate);
 }
 
-// The gradient of gate and up takes their place, and y that of dy.
+// The gradient of gate and up overwrites them, and y overwrites dy.
 extern "C" __global__ void __launch_bounds__(256)
     swiglu_backward(bf16* dy, bf16* gate_up, int gate_up_stride, int rows, int width) {
     const unsigned unit = blockIdx.x * blockDim.x + threadIdx.x;

@@ -7,7 +7,7 @@ use crate::device::cuda::ops;
 use crate::device::cuda::slabs::{Slabs, Start};
 use crate::device::memory::DECODE_STEPS;
 use crate::device::memory::layout::Rows;
-use crate::plan::cache_bytes_per_token;
+use crate::device::memory::plan::cache_bytes_per_token;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Prompt, Request, Sampling};
 use anyhow::Result;

@@ -1,6 +1,7 @@
 //! How fast the GPU's side is, against the floors of the very device: its copy bandwidth and its product of large matrices,
 //! measured first. Weights are random and of the true shape; nothing here depends on what they say.
 
+mod bench;
 mod decode;
 mod ops;
 mod train;
@@ -17,10 +18,12 @@ use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::rng::{Purpose, Stream};
 use anyhow::Result;
-use cudarc::driver::sys::CUevent_flags;
+use bench::{Bench, multiplied, time};
 use half::bf16;
 use serde::Serialize;
 use std::rc::Rc;
+
+pub use bench::{Floors, Line};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,33 +32,6 @@ pub enum What {
     Decode,
     Train,
     Step,
-}
-
-/// What a device can do at best.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Floors {
-    /// Bytes read and written in a second by a large copy.
-    pub bytes_per_second: f64,
-    /// Operations in a second of a large bf16 product with f32 sums.
-    pub flops_per_second: f64,
-}
-
-/// One measurement.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Line {
-    pub name: String,
-    pub milliseconds: f64,
-    /// Bytes that have to be moved, and operations that have to be done, whoever does them.
-    pub bytes: f64,
-    pub flops: f64,
-    /// Milliseconds below which nothing of this kind can be done on the device, and its share of the time.
-    pub floor: f64,
-    pub share_of_floor: f64,
-    /// Where tokens go through: how many in a second.
-    pub tokens_per_second: Option<f64>,
-    /// Wall time less the device's, in milliseconds, where it was measured.
-    pub host_gap: Option<f64>,
-    pub note: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -68,38 +44,6 @@ pub struct Report {
     pub peak: usize,
     /// What the plan has for the arena, where a whole step was measured.
     pub planned: Option<u64>,
-}
-
-/// Weights that every token is multiplied with: all but an embedding that is not the head too. Norms and biases, which are
-/// few, are counted along.
-fn multiplied(config: &ModelConfig) -> usize {
-    let embedding = config.vocab_size * config.hidden_size;
-    config.parameters() - if config.tie_word_embeddings { 0 } else { embedding }
-}
-
-impl Floors {
-    fn line(&self, name: &str, milliseconds: f64, bytes: f64, flops: f64) -> Line {
-        let floor = 1e3 * (bytes / self.bytes_per_second).max(flops / self.flops_per_second);
-        let share_of_floor = floor / milliseconds;
-        Line { name: name.to_owned(), milliseconds, bytes, flops, floor, share_of_floor, ..Line::default() }
-    }
-}
-
-/// The device, the model on it, and what was found so far.
-struct Bench<'a> {
-    shared: Shared,
-    adapter: Adapter,
-    floors: Floors,
-    tell: &'a mut dyn FnMut(&Line),
-    lines: Vec<Line>,
-    planned: Option<u64>,
-}
-
-impl Bench<'_> {
-    fn add(&mut self, line: Line) {
-        (self.tell)(&line);
-        self.lines.push(line);
-    }
 }
 
 /// Measures on GPU number `ordinal`, with LoRA at rank `rank` on all linear layers. `rows` are batches of decoding, or rows of
@@ -132,18 +76,6 @@ pub fn run(
     let peak = bench.shared.arena.borrow().peak();
     let weights = bench.shared.decoder.frozen.bytes();
     Ok(Report { device, floors, lines: bench.lines, weights, peak, planned: bench.planned })
-}
-
-/// Milliseconds of the device for one call of `work`: the mean of `times` after one that does not count.
-fn time(gpu: &Gpu, times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    work()?;
-    let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
-    let start = gpu.stream()?.record_event(timed)?;
-    for _ in 0..times {
-        work()?;
-    }
-    let end = gpu.stream()?.record_event(timed)?;
-    Ok(f64::from(start.elapsed_ms(&end)?) / times as f64)
 }
 
 fn floors(gpu: &Gpu) -> Result<Floors> {

@@ -129,7 +129,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     run.rollout.max_rows = max_rows;
     run.train.max_tokens_per_micro_batch = 16_384;
     run.train.gradient_checkpointing = false;
-    let planned = crate::plan::Plan::of(&config, &run)?;
+    let planned = crate::device::memory::plan::Plan::of(&config, &run)?;
     bench.planned = Some(planned.rollout.total().max(planned.training.total()));
     let section = &run.grpo;
     let objective = Objective::new(section, LONGEST)?;

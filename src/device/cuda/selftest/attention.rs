@@ -1,7 +1,6 @@
 //! Attention over packs, forward and backward, and of single tokens over a cache.
 
-use super::Case;
-use super::elementwise::name;
+use super::case::{Case, name};
 use super::lab::{Lab, Twin};
 use crate::device::cuda::ops::{self, DecodeRows};
 use crate::device::cuda::pack::DevicePack;

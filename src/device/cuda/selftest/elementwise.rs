@@ -1,6 +1,6 @@
 //! The operations on rows and values one by one: norms, positions, SwiGLU, rows by index, AdamW, random weights.
 
-use super::Case;
+use super::case::{Case, name};
 use super::lab::{F32, Lab, Twin, distance, rounded};
 use super::model::shape;
 use crate::config::LoraSection;
@@ -93,10 +93,6 @@ pub fn qk_norm() -> Vec<Case> {
         .into()
 }
 
-pub fn name(heads: Heads) -> String {
-    format!("{} heads over {} of {}", heads.query, heads.kv, heads.dim)
-}
-
 fn one_qk_norm(lab: &mut Lab, heads: Heads, rows: usize) -> Result<()> {
     let Heads { query, kv, dim } = heads;
     let width = heads.qkv_width();
@@ -143,7 +139,7 @@ fn one_rope(lab: &mut Lab, heads: Heads) -> Result<()> {
     let Heads { query, kv, dim } = heads;
     let (rows, positions_len, capacity, width) = (53, 80, 20, heads.qkv_width());
     let config = ModelConfig { rope_theta: 1e6, ..ModelConfig::qwen2(1, dim, (1, 1), 1, 1) };
-    let table = RopeTable::new(&config, positions_len);
+    let table = RopeTable::new(&config.rope_frequencies(), positions_len);
     let (qkv, bias) = (lab.normals(rows * width, 1.0), lab.normals(width, 0.5));
     let mut positions = lab.below(rows, positions_len);
     positions[0] = positions_len as u32 - 1;

@@ -1,7 +1,8 @@
 //! What a case works with: memory, random values, and the comparison.
 
 use crate::device::cuda::Gpu;
-use crate::device::cuda::memory::{Buffer, DeviceArena, Element};
+use crate::device::cuda::element::Element;
+use crate::device::cuda::memory::{Buffer, DeviceArena};
 use crate::device::memory::layout::Rows;
 use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;

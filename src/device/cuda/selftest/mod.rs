@@ -11,6 +11,7 @@
 //! tiles are there.
 
 mod attention;
+mod case;
 mod elementwise;
 mod head;
 mod lab;
@@ -25,21 +26,10 @@ pub use lab::Outcome;
 
 use super::Gpu;
 use anyhow::Result;
+use case::Case;
 use lab::Lab;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-
-/// Something that is computed on both sides.
-struct Case {
-    name: String,
-    check: Box<dyn Fn(&mut Lab) -> Result<()>>,
-}
-
-impl Case {
-    fn new(name: impl Into<String>, check: impl Fn(&mut Lab) -> Result<()> + 'static) -> Self {
-        Self { name: name.into(), check: Box::new(check) }
-    }
-}
 
 struct Group {
     name: &'static str,

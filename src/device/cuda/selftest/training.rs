@@ -15,9 +15,9 @@ use crate::grpo::advantage::advantages;
 use crate::grpo::learner::{Keep, Learner};
 use crate::grpo::objective::Objective;
 use crate::grpo::pass::{PassPlan, PassResult, TrainGroup, gradient_pass, unreached_tensors};
-use crate::model::embedded;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
+use crate::model::source::Source;
 use crate::model::weights::Weights;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
@@ -137,7 +137,7 @@ pub fn training() -> Vec<Case> {
 }
 
 fn three_steps(lab: &mut Lab) -> Result<()> {
-    let source = embedded::open()?;
+    let source = Source::open_embedded()?;
     let run = resolve(&Layers::default())?.config;
     let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
     let extent = Extent { positions: POSITIONS, max_rows: 32, working_bytes: Some(512 << 20), keep: None };

@@ -12,9 +12,19 @@ mod lenient;
 
 use std::ops::Range;
 
-use crate::config::Scope;
+use serde::{Deserialize, Serialize};
 
 pub use lenient::{Found, Rule, extract_lenient};
+
+/// Where a response is searched for its box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// The last box of the whole response: accuracy and format stay independent, as in the study.
+    Response,
+    /// The last box of the last closed answer element only.
+    Answer,
+}
 
 /// What [`extract_boxed`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

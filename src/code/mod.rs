@@ -9,10 +9,10 @@
 mod compare;
 mod find;
 mod reference;
+mod task;
 mod tasks;
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use find::{extract, sanitize, solution};
 pub use reference::cache;
+pub use task::Task;
 pub use tasks::Tasks;
 
 pub(crate) use compare::{is_right, tolerances};
@@ -28,7 +29,8 @@ use crate::disk::hash;
 use crate::rng::{Purpose, Stream};
 use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
 use compare::is_zero;
-use reference::{Expected, Reference};
+use reference::ANSWER;
+use task::{Expected, Reference};
 
 /// Least time for an input, in seconds.
 const LEAST: f64 = 4.0;
@@ -36,28 +38,8 @@ const LEAST: f64 = 4.0;
 const FACTOR: f64 = 4.0;
 /// Most time for all inputs, in seconds; one more is for the start.
 const MOST: f64 = 60.0;
-/// Longest output, in bytes: the task `tri` returns a list of a million floats.
-const ANSWER: usize = 64 << 20;
 /// The only task with an oracle of its own.
 const FIND_ZERO: &str = "find_zero";
-
-/// One task: a function to write.
-#[derive(Debug)]
-pub struct Task {
-    /// Such as `HumanEval/0`.
-    pub id: String,
-    /// Imports, signature and description.
-    pub prompt: String,
-    pub entry_point: String,
-    /// Completes the prompt.
-    pub canonical_solution: String,
-    /// Lists of arguments.
-    pub base: Vec<Vec<Value>>,
-    pub plus: Vec<Vec<Value>>,
-    /// Absolute tolerance; 0: outputs are to be equal, floats close.
-    pub tolerance: f64,
-    reference: OnceLock<Reference>,
-}
 
 /// How a program did on a set of inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
-# Finds the code in a model's text as evalplus 0.3 does: the longest run of lines that is a program, and of it the
-# imports and the definitions that the entry point reaches.
+# Finds the code in a model's text as evalplus 0.3 does: the longest run of lines that is a program, and in it the
+# imports and the definitions that the entry point uses.
 import ast
 
 
@@ -17,7 +17,7 @@ def longest_program(text):
         written.append(written[-1] + bool(line.strip()))
     best, span = 0, (0, 0)
     for start in range(len(lines)):
-        # Shorter ones than the best need not be parsed.
+        # Candidates shorter than the best one need not be parsed.
         if written[-1] - written[start] <= best:
             break
         for end in range(start + 1, len(lines)):
@@ -28,7 +28,7 @@ def longest_program(text):
 
 
 def assigned_name(node):
-    # The first plain name among the parts of an assignment: `a` of `a = b`, but `b` of `a.x = b`.
+    # The first plain name in an assignment: `a` in `a = b`, but `b` in `a.x = b`.
     if isinstance(node, ast.AnnAssign):
         parts = [node.target, node.value]
     else:

@@ -77,6 +77,13 @@ impl ModelConfig {
         Heads { query: self.num_attention_heads, kv: self.num_key_value_heads, dim: self.head_dim }
     }
 
+    /// The frequencies of the rotary embedding, in f32 as the models were trained: (head_dim / 2).
+    pub fn rope_frequencies(&self) -> Vec<f32> {
+        let frequency = |i: usize| self.rope_theta.powf(-((2 * i) as f64) / self.head_dim as f64);
+        let scaled = |frequency| self.rope_scaling.map_or(frequency, |scaling| scaled(frequency, scaling));
+        (0..self.head_dim / 2).map(|i| scaled(frequency(i)) as f32).collect()
+    }
+
     /// Every tensor of a checkpoint of this shape: Hugging Face's name and (out, in) shape, in the order of the pass.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden_size;
@@ -152,6 +159,21 @@ impl ModelConfig {
             self.rms_norm_eps
         );
         Ok(self)
+    }
+}
+
+/// Llama 3.1's interpolation: low frequencies are divided by `factor`, high ones kept, with a smooth passage between.
+fn scaled(frequency: f64, scaling: Llama3Scaling) -> f64 {
+    let wavelength = std::f64::consts::TAU / frequency;
+    let context = scaling.original_max_position_embeddings as f64;
+    if wavelength > context / scaling.low_freq_factor {
+        frequency / scaling.factor
+    } else if wavelength < context / scaling.high_freq_factor {
+        frequency
+    } else {
+        let smooth =
+            (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+        (1.0 - smooth) * frequency / scaling.factor + smooth * frequency
     }
 }
 

@@ -5,14 +5,11 @@
 //! gradient and moments, statistics and logits are f32. No sum is written down here: the arena is laid out by the functions
 //! that lay out a GPU's, at no address.
 
-pub mod costs;
-pub mod forecast;
-
+use super::arena::Arena;
+use super::layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
+use super::lora::LoraColumns;
+use super::{PREFILL_TOKENS, RESERVE, prompt_slots};
 use crate::config::RunConfig;
-use crate::device::memory::arena::Arena;
-use crate::device::memory::layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
-use crate::device::memory::lora::LoraColumns;
-use crate::device::memory::{PREFILL_TOKENS, RESERVE, prompt_slots};
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;

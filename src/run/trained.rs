@@ -4,6 +4,9 @@ use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Layers, RunConfig};
+use crate::model::config::ModelConfig;
+use crate::model::lora::Adapter;
+use crate::model::peft::load_adapter;
 use crate::prompt::{self, PriorPrompt};
 
 /// Where an adapter is, and the configuration and prompt of the run that made it.
@@ -35,6 +38,11 @@ impl Trained {
     /// Lays the run's configuration below the user's files.
     pub fn configure(&self, layers: &mut Layers) {
         layers.files.splice(0..0, self.config.clone());
+    }
+
+    /// The adapter, for a model of this shape.
+    pub fn adapter(&self, model: &ModelConfig) -> Result<Adapter> {
+        load_adapter(&self.folder, model, None)
     }
 }
 

@@ -1,9 +1,9 @@
 //! A short piece of a run, timed: some steps of training, and the evaluation of some questions.
 
+use super::forecast::{Forecast, Piece};
 use crate::config::RunConfig;
 use crate::device::{Device, Extent, Loaded};
 use crate::model::source::Source;
-use crate::plan::forecast::{Forecast, Piece};
 use crate::run::{Progress, RunDir, Stop, metrics};
 use crate::train::evaluate::evaluate;
 use crate::train::setup::Setup;

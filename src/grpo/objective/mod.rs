@@ -29,6 +29,8 @@
 //!
 //! Numbers are f32 at the edges and f64 inside.
 
+mod metrics;
+
 use anyhow::{Result, ensure};
 
 use super::totals::Totals;

@@ -54,11 +54,3 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     }
 }
-
-/// How a command prints its result.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutputFormat {
-    #[default]
-    Text,
-    Json,
-}

@@ -129,7 +129,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
     if args.slurm {
         return on_cluster(&folder, &record, &sweep, &machine.program);
     }
-    eprintln!("machine  {}", described(&machine));
+    eprintln!("machine  {machine}");
     let done = folder.states(&record)?.values().filter(|it| **it == State::Done).count();
     if done > 0 {
         eprintln!("so far   {done} of {} are done", record.runs.len() + record.evals.len());
@@ -209,11 +209,6 @@ fn visible_gpus() -> Vec<String> {
         Ok(list) if count > 0 => list.split(',').map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()).collect(),
         _ => (0..count).map(|number| number.to_string()).collect(),
     }
-}
-
-fn described(machine: &Machine) -> String {
-    let threads = format!("{} at a time, {} threads each", machine.jobs, machine.threads);
-    if machine.gpus.is_empty() { threads } else { format!("{threads}, GPUs {}", machine.gpus.join(", ")) }
 }
 
 /// Becomes the process of one task.

@@ -6,29 +6,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::Task;
+use super::task::{Expected, Reference, Task};
 use crate::disk::{atomic, cache, hash};
 use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
 
+/// Longest output, in bytes: the task `tri` returns a list of a million floats.
+pub(super) const ANSWER: usize = 64 << 20;
 /// Changes with what is stored.
 const FORMAT: &str = "2";
 /// Outputs of more bytes are computed again: reading them takes longer.
 const LARGEST: usize = 4 << 20;
 /// For all inputs together.
 const TIME: Duration = Duration::from_secs(600);
-
-/// Outputs of the reference solution, in the order of the inputs.
-#[derive(Debug)]
-pub(super) struct Reference {
-    pub base: Vec<Expected>,
-    pub plus: Vec<Expected>,
-}
-
-#[derive(Debug)]
-pub(super) struct Expected {
-    pub value: Value,
-    pub seconds: f64,
-}
 
 impl Reference {
     /// From the cache, or else by running the solution, and into the cache.
@@ -50,7 +39,7 @@ impl Reference {
 fn outputs(task: &Task, sandbox: &Sandbox, inputs: &[Vec<Value>]) -> Result<Vec<Expected>> {
     let source = format!("{}{}", task.prompt, task.canonical_solution);
     let program = Program { source: &source, entry_point: &task.entry_point };
-    let mut session = sandbox.load(&program, &Limits { answer: super::ANSWER, ..Limits::time(TIME) })?;
+    let mut session = sandbox.load(&program, &Limits { answer: ANSWER, ..Limits::time(TIME) })?;
     let mut expected = Vec::with_capacity(inputs.len());
     let mut failure = None;
     session.call_all(inputs.iter().map(|input| (input.as_slice(), TIME)), |outcome, time| match outcome {

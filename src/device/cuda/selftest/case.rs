@@ -1,0 +1,22 @@
+//! One case of the self-test.
+
+use super::lab::Lab;
+use crate::ops::attention::Heads;
+use anyhow::Result;
+
+/// Something that is computed on both sides.
+pub struct Case {
+    pub name: String,
+    pub check: Box<dyn Fn(&mut Lab) -> Result<()>>,
+}
+
+impl Case {
+    pub fn new(name: impl Into<String>, check: impl Fn(&mut Lab) -> Result<()> + 'static) -> Self {
+        Self { name: name.into(), check: Box::new(check) }
+    }
+}
+
+/// The name of a case with these heads.
+pub fn name(heads: Heads) -> String {
+    format!("{} heads over {} of {}", heads.query, heads.kv, heads.dim)
+}

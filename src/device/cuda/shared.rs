@@ -1,0 +1,123 @@
+//! A model on a GPU, with all that rollouts and training share.
+
+use super::adapter::DeviceAdapter;
+use super::decoder::Decoder;
+use super::gpu::Gpu;
+use super::memory::DeviceArena;
+use super::weights::Origin;
+use crate::device::extent::Extent;
+use crate::device::memory::RESERVE;
+use crate::device::memory::layout::{Layout, SlabSize, adapter_bytes, weight_bytes};
+use crate::device::memory::lora::LoraColumns;
+use crate::grpo::learner::Keep;
+use crate::model::config::ModelConfig;
+use crate::model::lora::Adapter;
+use crate::model::source::Source;
+use anyhow::{Context, Result, ensure};
+use indicatif::HumanBytes;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
+pub struct Shared {
+    pub gpu: Rc<Gpu>,
+    pub decoder: Decoder,
+    /// Memory for an adapter, where one is applied or trained.
+    pub adapter: Option<DeviceAdapter>,
+    pub arena: RefCell<DeviceArena>,
+}
+
+impl Shared {
+    /// Loads a model on GPU number `ordinal`, and takes the memory that it is to work in.
+    pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
+        check(&source.config)?;
+        let origin = Origin::Checkpoint(source.weights.as_ref());
+        Self::on(Rc::new(Gpu::open(ordinal)?), source.config.clone(), &origin, adapter, extent)
+    }
+
+    /// The same on a GPU that is open, and with weights from anywhere.
+    pub fn on(
+        gpu: Rc<Gpu>,
+        config: ModelConfig,
+        origin: &Origin,
+        adapter: Option<&Adapter>,
+        extent: &Extent,
+    ) -> Result<Self> {
+        check(&config)?;
+        let lora = adapter.map_or_else(LoraColumns::default, |adapter| LoraColumns::of(&adapter.blocks[0]));
+        check_room(&gpu, &config, adapter, extent, lora)?;
+        let decoder = Decoder::load(&gpu, config, origin, extent.positions, lora)?;
+        let device_adapter = adapter.map(|adapter| DeviceAdapter::new(&gpu, adapter)).transpose()?;
+        // What was taken in the order of the stream is there when the stream has come so far.
+        gpu.synchronize()?;
+        let free = gpu.room()?.free.saturating_sub(RESERVE);
+        let bytes = extent.working_bytes.map_or(free, |wanted| free.min(wanted as usize));
+        let arena = RefCell::new(DeviceArena::new(&gpu, bytes, "rollouts and training")?);
+        Ok(Self { gpu, decoder, adapter: device_adapter, arena })
+    }
+
+    /// Makes `adapter` the one that the decoder applies.
+    pub fn make_current(&self, adapter: &Adapter) -> Result<()> {
+        let device = self.adapter.as_ref().context("the model was loaded without room for an adapter")?;
+        if device.upload(&self.gpu, adapter)? {
+            device.write_beside(&self.gpu, &self.decoder.frozen)?;
+            self.gpu.synchronize()?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses, before anything is loaded, what cannot fit: the weights, the adapter, and the shortest batch of the longest
+/// sequence.
+fn check_room(
+    gpu: &Gpu,
+    config: &ModelConfig,
+    adapter: Option<&Adapter>,
+    extent: &Extent,
+    lora: LoraColumns,
+) -> Result<()> {
+    let weights = weight_bytes(config, extent.positions, lora);
+    let trained = adapter.map_or(0, |adapter| adapter_bytes(adapter.params.len()));
+    let layout = Layout { config, lora };
+    let one = SlabSize { rows: 1, prompt_slots: 1, prompt: 1, completion: extent.positions - 1, stops: 0 };
+    let rollout = layout.rollout_bytes(one);
+    let training = extent.keep.map_or(0, |keep| layout.sequence_bytes(extent.positions, keep));
+    let room = gpu.room()?;
+    let wanted = weights + trained + rollout.max(training) + RESERVE;
+    let hint = if weights + trained + RESERVE > room.total {
+        "use a smaller model or a GPU with more memory; `rft plan` shows what a run needs"
+    } else if training > rollout && extent.keep == Some(Keep::Everything) {
+        "set `train.gradient_checkpointing` to true, or lower `rollout.max_completion_length`; `rft plan` shows what a run needs"
+    } else {
+        "lower `rollout.max_completion_length` or `rollout.max_prompt_length`; `rft plan` shows what a run needs"
+    };
+    let size = |bytes: usize| HumanBytes(bytes as u64);
+    let what = format!(
+        "the model and a sequence of {} tokens (weights {}, adapter {}, work {}, CUDA {})",
+        extent.positions,
+        size(weights),
+        size(trained),
+        size(rollout.max(training)),
+        size(RESERVE)
+    );
+    ensure!(wanted <= room.free, room.lacking(&gpu.name, &what, wanted, hint));
+    Ok(())
+}
+
+/// Refuses shapes that the kernels are not made for.
+fn check(config: &ModelConfig) -> Result<()> {
+    ensure!(
+        [32, 64, 128].contains(&config.head_dim),
+        "heads of width {} are not in the CUDA path, which has 32, 64 and 128\nhint: use `--device cpu`",
+        config.head_dim
+    );
+    let group = config.num_attention_heads / config.num_key_value_heads;
+    ensure!(group <= 8, "{group} query heads share a KV head; the CUDA path has up to 8\nhint: use `--device cpu`");
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    ensure!(
+        hidden <= 8_192 && hidden.is_multiple_of(8) && inner.is_multiple_of(8),
+        "the CUDA path has widths that are multiples of 8, up to 8192 for the hidden one; these are {hidden} and {inner}\n\
+         hint: use `--device cpu`"
+    );
+    Ok(())
+}

@@ -1,0 +1,328 @@
+//! `rft eval --bench ...`, but for what it prints: a model and benchmarks, loaded and checked, and evaluated one by one.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::asked::{Asked, Asking};
+use super::bench::{self, Benchmark, Origin, Set};
+use super::endpoint::Endpoint;
+use super::engine::Draw;
+use super::folder::{EvalFolder, Identity};
+use super::grade::Grader;
+use super::local::Local;
+use super::profile::{Profile, Style};
+use super::run::{Ended, Evaluation, Show, evaluate};
+use crate::config::{RolloutSection, RunConfig};
+use crate::device::{Device, Extent, Loaded};
+use crate::disk::hash::{sha256, sha256_file};
+use crate::model::lora::Adapter;
+use crate::model::source::{Source, TokenizerSource};
+use crate::prompt::PriorPrompt;
+use crate::rollout::Sampling;
+use crate::rollout::policy::Policy;
+use crate::run::trained::{Trained, prior_prompt};
+use crate::server::Options;
+
+/// What is asked for, beside what the configuration says.
+pub struct Request {
+    /// Benchmarks by name, or data files.
+    pub bench: Vec<String>,
+    pub profile: Profile,
+    /// The user named no prior prompt: that of the run whose adapter is evaluated counts.
+    pub default_prompt: bool,
+    /// A server that completes, instead of this process.
+    pub server: Option<Server>,
+    /// Unset: the profile's, as with the next three.
+    pub samples: Option<usize>,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub max_tokens: Option<usize>,
+    pub seed: u64,
+    /// Ask only the first questions of each benchmark.
+    pub limit: Option<usize>,
+    /// Folder with data files, looked at before the hub.
+    pub data_dir: Option<PathBuf>,
+    /// Columns of a data file.
+    pub question_column: Option<String>,
+    pub answer_column: Option<String>,
+    /// File with the words around a question instead of the profile's.
+    pub prompt_template: Option<PathBuf>,
+    /// Folder to write to. Unset: one under `evals` whose name says what is asked.
+    pub out: Option<PathBuf>,
+    pub unsafe_local_exec: bool,
+}
+
+/// A server with OpenAI's completions protocol.
+pub struct Server {
+    pub url: String,
+    /// Unset: the only model that it serves.
+    pub model: Option<String>,
+    /// Requests in flight at a time.
+    pub concurrency: usize,
+}
+
+/// Where completions come from.
+enum Place {
+    Here(Device),
+    Server(Endpoint),
+}
+
+/// The same, ready to complete.
+enum Model {
+    Here { loaded: Box<Loaded>, adapter: Option<Adapter> },
+    Server(Endpoint),
+}
+
+/// A benchmark with its questions, ready to be asked.
+struct Ready {
+    benchmark: Benchmark,
+    style: Style,
+    set: Set,
+    grader: Grader,
+    asked: Vec<Asked>,
+    limit: usize,
+}
+
+/// An evaluation that could start: the model is loaded, and every prompt rendered.
+pub struct Session {
+    model: Model,
+    policy: Policy,
+    own_stop_strings: Vec<String>,
+    rollout: RolloutSection,
+    seed: u64,
+    ready: Vec<Ready>,
+    pub folder: EvalFolder,
+    /// Of the algorithms that multiply on a GPU.
+    pub warning: Option<String>,
+}
+
+impl Session {
+    /// Checks all that can be refused before a model is loaded, then loads it. `fetch` downloads the configured model where it
+    /// is not in the cache, or refuses to.
+    pub fn open(
+        request: &Request,
+        config: &RunConfig,
+        trained: Option<&Trained>,
+        fetch: &dyn Fn(&RunConfig) -> Result<()>,
+    ) -> Result<Self> {
+        let prior = prior_prompt(trained, config, !request.default_prompt)?;
+        let sets = request.bench.iter().map(|name| load(request, name)).collect::<Result<Vec<_>>>()?;
+        let server = request.server.as_ref().map(connect).transpose()?;
+        let source = match server {
+            Some(_) => Source::open_texts(&config.model.path, &config.model.revision)?,
+            None => {
+                fetch(config)?;
+                Source::open(&config.model.path, &config.model.revision)?
+            }
+        };
+        let policy = Policy::load(&source, config)?;
+        let mut ready = Vec::new();
+        for (benchmark, style, set, grader) in sets {
+            let prefill = config.prompt.prefill;
+            let asking = Asking { policy: &policy, prior: &prior, prefill, style: &style, seed: request.seed };
+            let asked = asking.all(&set, benchmark.kind).with_context(|| format!("ask `{}`", benchmark.name))?;
+            let limit = request.limit.unwrap_or(asked.len()).min(asked.len());
+            let context = source.config.max_position_embeddings;
+            let style = within(style, request.max_tokens.is_some(), &asked[..limit], context, &benchmark.name)?;
+            ready.push(Ready { benchmark, style, set, grader, asked, limit });
+        }
+
+        let place = match server {
+            Some(server) => Place::Server(server),
+            None => Place::Here(Device::choose(&config.run.device)?),
+        };
+        let identity = identity(request, config, &source, &policy, &prior, trained, &place, &ready[0].style)?;
+        let out = request.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
+        let folder = EvalFolder::start(&out, &identity)?;
+        let mut warning = None;
+        let model = match place {
+            Place::Server(server) => Model::Server(server),
+            Place::Here(device) => {
+                let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
+                let extent = Extent {
+                    positions: positions(&ready),
+                    max_rows: config.rollout.max_rows,
+                    working_bytes: None,
+                    keep: None,
+                };
+                let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+                warning = loaded.keep_products(&out.join("products.json"))?;
+                Model::Here { loaded: Box::new(loaded), adapter }
+            }
+        };
+        let own_stop_strings = policy.stop_strings.clone();
+        Ok(Self {
+            model,
+            policy,
+            own_stop_strings,
+            rollout: config.rollout.clone(),
+            seed: request.seed,
+            ready,
+            folder,
+            warning,
+        })
+    }
+
+    /// The names of the benchmarks, in their order.
+    pub fn benchmarks(&self) -> Vec<String> {
+        self.ready.iter().map(|ready| ready.benchmark.name.clone()).collect()
+    }
+
+    /// Draws the samples that are missing of the benchmark at `place`, and scores them.
+    pub fn evaluate(&mut self, place: usize, show: &mut dyn Show) -> Result<Ended> {
+        let Ready { benchmark, style, set, grader, asked, limit } = &self.ready[place];
+        self.policy.stop_strings = self.own_stop_strings.iter().chain(&style.stop).cloned().collect();
+        let draw = Draw {
+            sampling: sampling(style, &self.rollout),
+            max_tokens: style.max_tokens,
+            stop: self.policy.stop_strings.clone(),
+            seed: self.seed,
+        };
+        let evaluation = Evaluation {
+            folder: &self.folder,
+            benchmark,
+            style,
+            asked,
+            limit: *limit,
+            data_sha256: &set.sha256,
+            notes: &set.notes,
+            grader,
+        };
+        match &mut self.model {
+            Model::Server(server) => evaluate(&evaluation, server, &draw, show),
+            Model::Here { loaded, adapter } => {
+                let mut local = Local { engine: loaded.engine(), adapter: adapter.as_ref(), policy: &self.policy };
+                evaluate(&evaluation, &mut local, &draw, show)
+            }
+        }
+    }
+}
+
+fn connect(server: &Server) -> Result<Endpoint> {
+    let options = Options { concurrency: server.concurrency, ..Options::new(&server.url) };
+    Endpoint::connect(&options, server.model.as_deref())
+}
+
+/// The questions that `name` means, how they are asked and what grades the answers.
+fn load(request: &Request, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
+    let mut benchmark = bench::find(name)?;
+    if let Origin::File(file) = &mut benchmark.origin {
+        file.question_column.clone_from(&request.question_column);
+        file.answer_column.clone_from(&request.answer_column);
+    }
+    let mut style = Style::new(request.profile, &benchmark)?;
+    style.samples = request.samples.unwrap_or(style.samples);
+    style.temperature = request.temperature.unwrap_or(style.temperature);
+    style.top_p = request.top_p.unwrap_or(style.top_p);
+    style.max_tokens = request.max_tokens.unwrap_or(style.max_tokens);
+    ensure!(style.samples > 0, "`--samples` must be 1 or more");
+    ensure!(style.temperature >= 0.0 && style.temperature.is_finite(), "`--temperature` must be 0 or more");
+    ensure!(style.top_p > 0.0 && style.top_p <= 1.0, "`--top-p` must be above 0 and not above 1");
+    ensure!(style.max_tokens > 0 && request.limit != Some(0), "`--max-tokens` and `--limit` must be 1 or more");
+    if style.temperature == 0.0 && style.samples > 1 {
+        bail!(
+            "{} samples at temperature 0 would all be the same\nhint: give --samples 1, or a --temperature above 0",
+            style.samples
+        );
+    }
+    if let Some(path) = &request.prompt_template {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+        ensure!(
+            text.matches("{question}").count() == 1,
+            "`{}` has to hold `{{question}}` once: that is where the question goes",
+            path.display()
+        );
+        style.template = text.strip_suffix('\n').unwrap_or(&text).to_owned();
+    }
+    let set = benchmark.load(request.data_dir.as_deref())?;
+    let data_dir = request.data_dir.as_deref();
+    let grader = Grader::new(&benchmark.name, style.extraction, data_dir, request.unsafe_local_exec)?;
+    Ok((benchmark, style, set, grader))
+}
+
+/// The style with the longest answer that the model's context leaves room for.
+fn within(style: Style, asked_for: bool, asked: &[Asked], context: usize, name: &str) -> Result<Style> {
+    let longest = asked.iter().map(|it| it.prompt.ids.len()).max().unwrap_or(0);
+    let room = context.saturating_sub(longest);
+    ensure!(
+        room > 0 && (!asked_for || style.max_tokens <= room),
+        "the longest prompt of `{name}` has {longest} tokens, which leaves {room} of the model's {context} for an answer\n\
+         hint: {}",
+        if room > 0 { format!("lower --max-tokens to {room}") } else { "the model is too small for it".to_owned() }
+    );
+    Ok(Style { max_tokens: style.max_tokens.min(room), ..style })
+}
+
+/// Positions that the longest prompt and answer need.
+fn positions(ready: &[Ready]) -> usize {
+    let longest = |it: &Ready| {
+        let prompt = it.asked[..it.limit].iter().map(|asked| asked.prompt.ids.len()).max().unwrap_or(0);
+        prompt + it.style.max_tokens
+    };
+    ready.iter().map(longest).max().unwrap_or(0)
+}
+
+fn sampling(style: &Style, rollout: &RolloutSection) -> Sampling {
+    Sampling {
+        temperature: style.temperature as f32,
+        top_p: style.top_p as f32,
+        top_k: rollout.top_k,
+        min_p: rollout.min_p as f32,
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "all that a sample depends on")]
+fn identity(
+    request: &Request,
+    config: &RunConfig,
+    source: &Source,
+    policy: &Policy,
+    prior: &PriorPrompt,
+    trained: Option<&Trained>,
+    place: &Place,
+    style: &Style,
+) -> Result<Identity> {
+    let adapter_file = trained.map(|trained| trained.folder.join("adapter_model.safetensors"));
+    let hash = |path: &PathBuf| sha256_file(path).with_context(|| format!("read `{}`", path.display()));
+    let tokenizer_sha256 = match &source.tokenizer {
+        TokenizerSource::Json(bytes) => sha256(bytes),
+        TokenizerSource::Gguf(_) => source.hash.clone(),
+    };
+    Ok(Identity {
+        model: source.name.clone(),
+        model_sha256: match place {
+            Place::Here(_) => source.hash.clone(),
+            Place::Server(server) => server.model().to_owned(),
+        },
+        adapter: trained.map(|trained| trained.name.clone()),
+        adapter_sha256: adapter_file.as_ref().map(hash).transpose()?,
+        engine: match place {
+            Place::Here(Device::Cpu) => "cpu".to_owned(),
+            Place::Here(Device::Cuda(_)) => "cuda".to_owned(),
+            Place::Server(_) => "endpoint".to_owned(),
+        },
+        ppe: if style.takes_prior_prompt() { prior.name.clone() } else { "none".to_owned() },
+        wording: prior.wording.clone(),
+        prompt_sha256: sha256(&serde_json::to_vec(&(&prior.text, &prior.tag, &prior.answer_tag, &prior.role))?),
+        prefill: config.prompt.prefill,
+        template_sha256: sha256(policy.template.source().as_bytes()),
+        tokenizer_sha256,
+        profile: request.profile.name().to_owned(),
+        temperature: style.temperature,
+        top_p: style.top_p,
+        top_k: config.rollout.top_k,
+        min_p: config.rollout.min_p,
+        seed: request.seed,
+    })
+}
+
+/// `evals/MODEL[-ADAPTER]-PROMPT-PROFILE-HASH`: the same command finds the same folder again.
+fn default_folder(identity: &Identity) -> Result<PathBuf> {
+    let model = Path::new(&identity.model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let parts = [Some(model), identity.adapter.clone(), Some(identity.ppe.clone()), Some(identity.profile.clone())];
+    let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-").to_lowercase();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = name.chars().map(plain).collect();
+    Ok(Path::new("evals").join(format!("{name}-{}", identity.short_hash()?)))
+}
