@@ -1,8 +1,8 @@
-//! What a step costs on paper: launches, bytes and operations by kernel and product, and the time that they should take.
+//! What a step costs on paper: launches, bytes and operations by kernel and product, and an estimate of their time.
 //!
-//! The work is counted, not written down: the functions that decode and train run on a GPU that records what is issued to
-//! it. The time is estimated from that by a few rules for an H200, none of which was measured. So is the floor, the time below
-//! which no implementation can come.
+//! The functions that decode and train run on a GPU that records the work, so the counts are those of real steps. Each [`Rule`]
+//! estimates a time from them, on an H200; none of the rules was measured. The floor is the time of an ideal implementation
+//! at the copy bandwidth and the rate of a large product.
 
 use crate::config::RunConfig;
 use crate::device::Extent;
@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Bytes a second that a large copy reads and writes, and operations a second of a large bf16 product.
+/// Bytes per second that a large copy reads and writes, and operations per second of a large bf16 product.
 pub const BANDWIDTH: f64 = 4.3e12;
 pub const FLOPS: f64 = 790e12;
 /// Multiprocessors, and blocks of the sampler and of attention that each of them runs at the same time.
@@ -151,7 +151,7 @@ pub struct Cost {
     pub tokens: usize,
     /// Kernels and products.
     pub launches: usize,
-    /// What an ideal implementation has to move and to compute.
+    /// The bytes and operations of an ideal implementation. Weights are read once.
     pub floor_bytes: f64,
     pub floor_flops: f64,
     pub floor_seconds: f64,
@@ -208,7 +208,7 @@ impl Counter {
         let copied = Work { read: copied as f64 / DECODE_STEPS as f64, ..Work::default() };
         items.insert(format!("host: report and rows, once in {DECODE_STEPS} steps"), 1, copied, Rule::HostReport);
 
-        let weights = multiplied(model) as f64;
+        let weights = linear_weights(model) as f64;
         let keys = (rows * context) as f64 * cache_bytes_per_token(model) as f64;
         let attention = 4.0 * (rows * context) as f64 * width(model);
         let (products, computed) = (2.0 * weights, 2.0 * weights * rows as f64);
@@ -228,11 +228,11 @@ impl Counter {
         }
         // Four operations a frozen weight, which has no gradient, and six one of the adapter. Attention: 4 forward and 10 back.
         let attention = 14.0 * width(model) * length as f64 / 2.0;
-        let flops = 4.0 * multiplied(model) as f64 + 6.0 * self.adapter.params.len() as f64 + attention;
+        let flops = 4.0 * linear_weights(model) as f64 + 6.0 * self.adapter.params.len() as f64 + attention;
         let flops = flops * pack.tokens.len() as f64;
         let again = if self.keep == Keep::Inputs { ", blocks computed twice" } else { "" };
         let name = format!("train, {rows} rows, length {length}{again}");
-        Ok(items.cost(name, pack.tokens.len(), (2.0 * multiplied(model) as f64, flops, flops / FLOPS)))
+        Ok(items.cost(name, pack.tokens.len(), (2.0 * linear_weights(model) as f64, flops, flops / FLOPS)))
     }
 
     fn decode_rule(&self, issued: &Issued) -> Rule {
@@ -287,15 +287,15 @@ impl Counter {
 }
 
 enum Operand {
-    /// Frozen weights of a block, with the adapter's beside them.
+    /// Frozen weights of a block, together with the adapter's.
     Weights,
     Head,
     /// The adapter's weights or gradients alone.
     Adapter,
 }
 
-/// Values of the weights that a token is multiplied by.
-fn multiplied(model: &ModelConfig) -> usize {
+/// Values of the linear layers and the head.
+fn linear_weights(model: &ModelConfig) -> usize {
     let block: usize =
         Target::ALL.iter().map(|target| target.shape(model)).map(|(inputs, outputs)| inputs * outputs).sum();
     model.num_hidden_layers * block + model.vocab_size * model.hidden_size

@@ -48,7 +48,7 @@ pub enum Argument {
 }
 
 /// A pointer is passed with the number of values that the kernel reads or writes there, which a launch checks. They are
-/// taken to be read, once each, unless [`Argument::written`] or its like says otherwise.
+/// counted as read, once each; [`Argument::written`] and the methods after it change that.
 impl<T: Element> Buffer<T> {
     pub fn at_least(self, values: usize) -> Argument {
         let reads = values * size_of::<T>();
@@ -108,27 +108,27 @@ impl Argument {
         }
     }
 
-    /// What the kernel touches is written and not read.
+    /// The kernel writes what it touches and does not read it.
     pub fn written(self) -> Self {
         self.moves(|bytes| (0, bytes))
     }
 
-    /// What the kernel touches is read and written.
+    /// The kernel reads and writes what it touches.
     pub fn updated(self) -> Self {
         self.moves(|bytes| (bytes, bytes))
     }
 
-    /// The kernel reads so many bytes, and writes none.
+    /// The kernel reads this many bytes and writes none.
     pub fn reads(self, bytes: usize) -> Self {
         self.moves(|_| (bytes, 0))
     }
 
-    /// The kernel writes so many bytes, and reads none.
+    /// The kernel writes this many bytes and reads none.
     pub fn writes(self, bytes: usize) -> Self {
         self.moves(|_| (0, bytes))
     }
 
-    /// The kernel reads and writes so many bytes.
+    /// The kernel reads this many bytes and writes as many.
     pub fn updates(self, bytes: usize) -> Self {
         self.moves(|_| (bytes, bytes))
     }

@@ -69,7 +69,7 @@ impl<T: Element> Buffer<T> {
             return Ok(());
         }
         let stream = gpu.stream()?.cu_stream();
-        // SAFETY: both ranges lie in live arenas of this context.
+        // SAFETY: both ranges belong to live arenas of this context.
         unsafe { result::memcpy_dtod_async(self.pointer, from.pointer, from.bytes(), stream) }
             .context("copy on the GPU")
     }

@@ -1,7 +1,7 @@
 //! The kernels of `src/device/cuda/kernels`, each behind a function with the types that it takes. The shapes of launches and the
 //! meaning of the arguments are explained in the kernels' files; a signature stands here and there, and nowhere else.
-//! Each function says how many values of a buffer the kernel touches, which the launch checks, and what it reads and writes of
-//! them, which a recorded GPU counts. What a buffer of indices holds is on the device and cannot be checked: the caller made it.
+//! Each function gives the launch the number of values of a buffer that the kernel touches, which the launch checks, and the bytes
+//! that it reads and writes, which a recorded GPU counts. What a buffer of indices holds is on the device and cannot be checked: the caller made it.
 
 use super::Gpu;
 use super::launch::{Argument, Shape, launch};

@@ -1,6 +1,6 @@
 //! A GPU that issues nothing: it records what would be issued, so that the work of a step can be counted without a driver.
 //!
-//! Buffers lie at made-up addresses. The functions that launch are the same as on a real GPU, and so are their checks.
+//! Addresses are made up. The functions that launch are the same as on a real GPU, and so are their checks.
 //! Bytes count each operand once, as if every later access came from a cache.
 
 use super::element::Element;
@@ -90,7 +90,7 @@ pub enum CopyKind {
     Fill,
 }
 
-/// What was issued so far.
+/// The work that was issued, in order.
 pub struct Recorder {
     issued: RefCell<Vec<Issued>>,
     next_address: Cell<u64>,
@@ -112,7 +112,7 @@ impl Recorder {
         address
     }
 
-    /// All that was issued since this was asked last.
+    /// What was issued since the last call.
     pub fn drain(&self) -> Vec<Issued> {
         self.issued.take()
     }
@@ -121,7 +121,7 @@ impl Recorder {
         self.issued.borrow_mut().push(Issued::Launch(launch));
     }
 
-    /// Adds to the launch that was recorded last what its arguments do not tell.
+    /// Adds what cannot be derived from the arguments to the launch that was recorded last.
     pub(super) fn complete(&self, flops: f64, idle_blocks: usize) {
         if let Some(Issued::Launch(launch)) = self.issued.borrow_mut().last_mut() {
             launch.flops = flops;

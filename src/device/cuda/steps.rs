@@ -1,4 +1,4 @@
-//! A step of decoding and a micro-batch of training in any size, to count or to compare what they issue. Tokens do not matter.
+//! A decode step and a micro-batch of training of any size, to count the work that they issue. Their tokens are arbitrary.
 
 use super::learner::CudaLearner;
 use super::shared::Shared;
@@ -23,8 +23,8 @@ pub struct DecodeStep {
 }
 
 impl DecodeStep {
-    /// Lays out the memory for `rows` rows that see `context` keys each, the new token's among them, and tells the device of
-    /// the rows. The keys and values are whatever is in memory.
+    /// Takes memory for `rows` rows that see `context` keys each, the new token's among them, and uploads the state of the
+    /// rows. Keys and values are whatever is in memory.
     pub fn set_up(shared: &Shared, rows: usize, context: usize) -> Result<Self> {
         let prompt = PROMPT.min(context / 2);
         let count = context - prompt;
@@ -62,7 +62,7 @@ impl DecodeStep {
         self.slabs.step(&shared.gpu, &shared.decoder, &Sampling::plain(1.0), self.batch)
     }
 
-    /// What comes between two sequences of steps: the host reads what was drawn, and tells the device of the rows.
+    /// The work between two sequences of steps: the host downloads the tokens that were drawn, and uploads the state of the rows.
     pub fn look(&mut self, shared: &Shared) -> Result<()> {
         self.slabs.report(&shared.gpu, self.starts.len())?;
         self.slabs.set(&shared.gpu, &self.starts)
