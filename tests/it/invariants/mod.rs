@@ -1,8 +1,20 @@
 //! What ARCHITECTURE.md says is never allowed, held by reading the sources.
 
+mod imports;
+
+use imports::Imports;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// The modules of the crate, from the ground up: each may use those before it.
+const LAYERS: [&str; 24] = [
+    "rng", "ops", "stats", "disk", "server", "sandbox", "math", "config", "model", "prompt", "rollout", "data",
+    "behavior", "run", "code", "reward", "grpo", "device", "eval", "train", "plan", "report", "sweep", "cli",
+];
+
+/// The client of the hub, which gives way to the crate hf-hub: its files are as they were.
+const UNDER_WAY: &str = "model/hub";
 
 /// A source file and its lines without comments, the first line being 1.
 struct Source {
@@ -17,7 +29,7 @@ impl Source {
     }
 
     fn is_test(&self) -> bool {
-        self.path.ends_with("tests.rs") || self.path.contains("/tests/")
+        ["tests.rs", "/fuzz.rs"].iter().any(|it| self.path.ends_with(it)) || self.path.contains("/tests/")
     }
 
     /// Numbered lines of code: comments are left out.
@@ -26,10 +38,16 @@ impl Source {
         lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 
+    /// The text before the file's own tests.
+    fn before_tests(&self) -> &str {
+        let modules = ["mod tests {", "pub mod tests {", "pub(crate) mod tests {"];
+        let tests = modules.iter().filter_map(|it| self.text.find(&format!("\n#[cfg(test)]\n{it}"))).min();
+        if self.is_test() { "" } else { &self.text[..tests.unwrap_or(self.text.len())] }
+    }
+
     /// The lines before the file's own tests.
     fn product(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = if self.is_test() { 0 } else { self.text.find("\nmod tests {").unwrap_or(self.text.len()) };
-        let lines = self.text[..tests].lines().count();
+        let lines = self.before_tests().lines().count();
         self.code().take_while(move |(number, _)| *number <= lines)
     }
 }
@@ -170,27 +188,72 @@ fn what_computes_does_not_walk_hash_tables() {
     });
 }
 
+fn imports(sources: &[Source]) -> Imports {
+    Imports::read(sources.iter().filter(|it| !it.is_test()).map(|it| (it.path.as_str(), it.before_tests().to_owned())))
+}
+
 #[test]
-fn modules_know_only_what_is_below_them() {
-    // The way the data goes; a later module may use an earlier one.
-    let below = |module: &str, used: &str| match module {
-        "ops" => ["model", "rng"].contains(&used),
-        "math" => used == "config",
-        "stats" => used == "rng",
-        "rng" => false,
-        "model" => !["rollout", "grpo", "train", "run", "cli", "reward", "data"].contains(&used),
-        "rollout" => ["model", "ops", "rng", "prompt", "config"].contains(&used),
-        "lib" | "main" => true,
-        _ => used != "cli",
-    };
-    none("a module uses one that stands above it", product(&sources()), |source, line| {
-        let used = line
-            .match_indices("crate::")
-            .filter_map(|(at, name)| line[at + name.len()..].split(|c: char| !c.is_alphanumeric() && c != '_').next());
-        let known = |name: &&str| root().join(format!("src/{name}")).is_dir();
-        let mut others = used.filter(known).filter(|used| *used != source.module());
-        others.any(|used| !below(source.module(), used))
-    });
+fn modules_use_only_what_is_below_them() {
+    let sources = sources();
+    let place = |module: &str| LAYERS.iter().position(|it| *it == module);
+    let (mut upwards, mut checked) = (Vec::new(), 0);
+    for (module, (path, imports)) in &imports(&sources).0 {
+        // The root of the library has nothing but the modules' names.
+        let Some(of) = module.first() else { continue };
+        for import in imports {
+            let named = &import.named[0];
+            checked += usize::from(named != of);
+            if place(named) > place(of) {
+                upwards.push(format!(
+                    "src/{path}:{}: `{}` uses `{named}`, which is above `{of}`",
+                    import.line, import.text
+                ));
+            }
+        }
+    }
+    assert!(
+        upwards.is_empty(),
+        "{} imports upwards; ARCHITECTURE.md has the layers\n{}",
+        upwards.len(),
+        upwards.join("\n")
+    );
+    assert!(checked > 500, "only {checked} imports of other modules found");
+}
+
+/// As far as `mod.rs` offers what its files have, it uses nothing of them.
+#[test]
+fn the_files_of_a_module_have_no_circles() {
+    let mut circles = imports(&sources()).circles();
+    circles.retain(|it| !it.starts_with(&format!("src/{UNDER_WAY}")));
+    assert!(circles.is_empty(), "files that use each other in a circle\n{}", circles.join("\n"));
+}
+
+#[test]
+fn the_layers_are_all_modules_and_the_architecture_has_them() {
+    let library = read("src/lib.rs");
+    let mut modules: Vec<&str> =
+        library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let mut layers = LAYERS.to_vec();
+    modules.sort_unstable();
+    layers.sort_unstable();
+    assert_eq!(layers, modules, "LAYERS and src/lib.rs");
+    let order = LAYERS.map(|it| format!("`{it}`")).join(" < ");
+    let architecture = read("ARCHITECTURE.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(architecture.contains(&order), "ARCHITECTURE.md does not have this order of the layers:\n{order}");
+}
+
+#[test]
+fn a_module_with_files_of_its_own_is_a_folder_with_mod_rs() {
+    let sources = sources();
+    let has = |path: &str| sources.iter().any(|it| it.path == path);
+    for source in &sources {
+        let Some((folder, _)) = source.path.rsplit_once('/') else { continue };
+        if folder == UNDER_WAY {
+            continue;
+        }
+        assert!(has(&format!("{folder}/mod.rs")), "src/{folder} has no mod.rs");
+        assert!(!has(&format!("{folder}.rs")), "src/{folder}.rs stands beside src/{folder}/");
+    }
 }
 
 #[test]
