@@ -20,7 +20,7 @@ use rft::model::source::Source;
 use rft::plan::costs;
 use serde_json::Value;
 
-use crate::cli::folder;
+use crate::cli::{folder, rft};
 use crate::device::libraries;
 
 const ROWS: usize = 24;
@@ -167,5 +167,31 @@ fn a_decode_step_of_the_7b_shape_takes_397_launches() {
             cost.items.iter().filter(|it| it.name.starts_with("branch_attention")).map(|it| it.flops).sum();
         let pairs = 16_384.0 * (length + 1.0) / 2.0;
         assert_eq!(attention, (2.0 * 4.0 + 6.0 + 8.0) * pairs * 28.0 * 3584.0);
+    }
+}
+
+#[test]
+fn the_command_prints_a_table_or_json() {
+    let folder = folder();
+    let run = |args: &[&str]| {
+        let output = rft(folder.path()).args(["plan", "--preset=qwen2.5-7b", "--costs"]).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["--set=train.gradient_checkpointing=false"]);
+    for name in
+        ["decode, 64 rows, context 1024", "train, 16384 rows, length 4096", "sampler_f32", "64x4608x3680 nt bf16"]
+    {
+        assert!(text.contains(name), "{name}: {text}");
+    }
+    assert!(!text.contains("blocks computed twice"), "{text}");
+    let json: Value = serde_json::from_str(&run(&["--output-format=json"])).unwrap();
+    let costs = json["costs"].as_array().unwrap();
+    assert_eq!((costs.len(), &costs[0]["launches"]), (5, &serde_json::json!(397)));
+    for cost in costs {
+        let items = cost["items"].as_array().unwrap();
+        let sum: f64 = items.iter().map(|it| it["seconds"].as_f64().unwrap()).sum();
+        assert!((sum / cost["seconds"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{cost}");
+        assert!(items.iter().all(|it| it["assumption"].is_string()), "{cost}");
     }
 }
