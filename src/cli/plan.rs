@@ -1,5 +1,7 @@
 //! `rft plan`: estimates of a run: GPU memory, before anything is loaded; time and cost, from a short measurement.
 
+mod costs;
+
 use std::io::{Write, stdout};
 
 use anyhow::{Context, Result};
@@ -22,10 +24,14 @@ use crate::plan::measure::{PlanMeasurement, measure};
 ///
 /// With `--measure`, loads the model, trains some steps, evaluates some questions, and estimates the tokens, the hours and
 /// (with a price) the cost of the whole run from them. The measurement leaves no files behind.
+///
+/// With `--costs` the launches, bytes and operations of a decode step and of a micro-batch are counted, by kernel and product,
+/// and the time on an H200 is estimated from them. No GPU is needed; docs/gpu.md explains the table.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft plan --preset qwen2.5-7b
   rft plan --preset qwen2.5-7b --device-memory 80GiB --set rollout.max_rows=128
+  rft plan --preset qwen2.5-7b --costs
   rft plan --preset qwen2.5-7b --measure --gpu-hour-price 2.5
   rft plan --measure 20 --device cpu")]
 pub struct PlanArgs {
@@ -33,7 +39,11 @@ pub struct PlanArgs {
     #[arg(long, value_name = "SIZE")]
     device_memory: Vec<String>,
 
-    /// Estimate time and cost from a measurement of about this many seconds
+    /// Estimate the cost of a decode step and of a micro-batch on an H200, by kernel
+    #[arg(long)]
+    costs: bool,
+
+    /// Measure time and cost from a measurement of about this many seconds
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", value_parser = positive)]
     measure: Option<f64>,
 
@@ -70,6 +80,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
     let plan = MemoryPlan::of(&model, &config)?;
     let fits: Vec<(u64, Option<Fit>)> =
         sizes.into_iter().map(|size| Ok((size, Fit::within(size, &model, &config)?))).collect::<Result<_>>()?;
+    let costs = args.costs.then(|| crate::plan::costs::of(&model, &config)).transpose()?;
     let measured = match args.measure {
         Some(seconds) => {
             super::download::confirm(&config, false)?;
@@ -81,6 +92,9 @@ pub fn run(args: PlanArgs) -> Result<()> {
     match args.output_format {
         OutputFormat::Text => {
             write!(stdout(), "{}", text(&config, &plan, &fits))?;
+            if let Some(costs) = &costs {
+                write!(stdout(), "\n{}", costs::text(costs))?;
+            }
             if let Some(measured) = &measured {
                 write!(stdout(), "{}", forecast(measured))?;
             }
@@ -91,6 +105,9 @@ pub fn run(args: PlanArgs) -> Result<()> {
                 .map(|(memory, fit)| json!({"memory": memory, "fits": plan.peak() <= *memory, "largest": fit}));
             let fits: Vec<_> = fits.collect();
             let mut whole = json!({"peak": plan.peak(), "bytes": plan, "device_memory": fits});
+            if let Some(costs) = costs {
+                whole["costs"] = serde_json::to_value(costs)?;
+            }
             if let Some(measured) = measured {
                 whole["measured"] = serde_json::to_value(measured)?;
             }

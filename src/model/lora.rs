@@ -94,7 +94,8 @@ impl Adapter {
         Ok(adapter)
     }
 
-    fn zeros(config: &ModelConfig, section: &LoraSection) -> Result<Self> {
+    /// An adapter that is zero.
+    pub fn zeros(config: &ModelConfig, section: &LoraSection) -> Result<Self> {
         let (blocks, layout) = AdapterLayout::of(config, section)?;
         Ok(Self { params: vec![0.0; layout.len], slots: layout.slots, blocks, section: section.clone() })
     }

@@ -102,6 +102,15 @@ impl Tiles {
         self.slots * heads.kv * 2 * KEYS * heads.dim
     }
 
+    /// Pairs of a token and a key that it sees.
+    pub fn pairs(&self) -> usize {
+        let of_tile = |tile: &QueryTile| {
+            let (count, before) = (tile.count as usize, (tile.prompt_count + tile.start - tile.own_start) as usize);
+            count * before + count * (count + 1) / 2
+        };
+        self.queries.iter().map(of_tile).sum()
+    }
+
     fn add_queries(&mut self, sequence: &Range<usize>, prompt: &Range<usize>, tokens: usize) {
         self.queries.extend(sequence.clone().step_by(tokens).map(|start| QueryTile {
             start: start as i32,
@@ -180,6 +189,7 @@ mod tests {
                 }
             }
             assert!(of_queries == seen);
+            assert_eq!(tiles.pairs(), seen.iter().filter(|it| **it == 1).count());
             let mut of_keys = vec![0u8; rows * rows];
             for tile in &tiles.keys {
                 assert!(tile.count as usize <= KEYS && tile.from < tile.to);

@@ -1,5 +1,7 @@
-//! The time and cost of a run, estimated from a piece of it, which [`measure`] times. GPU memory is estimated in
+//! The time and cost of a run, estimated from a piece of it, which [`measure`] times, or estimated from what it issues
+//! to a GPU ([`costs`]). GPU memory is estimated in
 //! [`crate::device::memory::plan`].
 
+pub mod costs;
 pub mod forecast;
 pub mod measure;

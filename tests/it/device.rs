@@ -45,8 +45,8 @@ static LIBRARIES: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     Ok(built)
 });
 
-/// [`LIBRARIES`], or none and the test is skipped.
-fn libraries() -> Option<&'static Path> {
+/// The folder of the emulated device's libraries, or none and the test is skipped.
+pub fn libraries() -> Option<&'static Path> {
     require("emulated-gpu", LIBRARIES.as_deref())
 }
 

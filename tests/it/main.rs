@@ -6,6 +6,8 @@ mod behaviors;
 mod cli;
 mod code_eval;
 mod config;
+#[cfg(target_os = "linux")]
+mod costs;
 mod custom_reward;
 mod data;
 mod decontaminate;

@@ -2,7 +2,7 @@
 //! which is stored next to the frozen weights.
 
 use super::Gpu;
-use super::launch::{LaunchShape, launch};
+use super::launch::{Argument, LaunchShape, launch};
 use super::memory::{Buffer, DeviceArena};
 use super::weights::Frozen;
 use crate::device::memory::layout::{CHUNK, adapter_bytes};
@@ -105,7 +105,7 @@ impl DeviceAdapter {
         unsafe {
             launch!(
                 gpu, "adamw_squares", LaunchShape::new(chunks, 512);
-                self.grads.at_least(len), self.partial.at_least(chunks), len as u64
+                self.grads.at_least(len), self.partial.at_least(chunks).written(), len as u64
             )?;
         }
         let partial = self.partial.download(gpu)?;
@@ -119,11 +119,12 @@ impl DeviceAdapter {
         let chunks = self.partial.len();
         let [params, grads, m, v] = [self.params, self.grads, self.m, self.v].map(|buffer| buffer.at_least(len));
         let (step, constants) = (self.step.at_least(3), self.constants.at_least(4));
+        let [params, m, v] = [params, m, v].map(Argument::updated);
         // SAFETY: one block reads the sums of all chunks; a thread per 8 values updates them.
         unsafe {
             launch!(
                 gpu, "adamw_prepare", LaunchShape::new(1, 1024);
-                self.partial.at_least(chunks), chunks, self.norm.at_least(1), step, constants, hyper.lr, hyper.beta1,
+                self.partial.at_least(chunks), chunks, self.norm.at_least(1).written(), step.updated(), constants.written(), hyper.lr, hyper.beta1,
                 hyper.beta2, hyper.weight_decay, max_norm
             )?;
             launch!(

@@ -5,9 +5,10 @@
 
 use super::choices::AlgorithmChoices;
 use super::element::Element;
+use super::record::{Product, Recorder};
 use crate::device::memory::arena::Buffer;
 use crate::device::memory::layout::StridedRows;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::CUevent_flags;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
@@ -19,6 +20,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Scratch memory for algorithms that split the sum; the size that NVIDIA recommends for Hopper.
@@ -174,13 +176,25 @@ struct Prepared {
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
-/// cuBLASLt with its scratch memory and the algorithms chosen so far.
+/// cuBLASLt with the algorithms chosen so far.
 pub struct Blas {
+    // Dropped before the library.
+    prepared: RefCell<BTreeMap<ProductShape, Prepared>>,
+    target: Target,
+    choices: RefCell<AlgorithmChoices>,
+}
+
+/// Where products go.
+enum Target {
+    Library(Library),
+    Recorder(Rc<Recorder>),
+}
+
+/// cuBLASLt with its scratch memory.
+struct Library {
     handle: sys::cublasLtHandle_t,
     stream: Arc<CudaStream>,
     workspace: CudaSlice<u8>,
-    choices: RefCell<AlgorithmChoices>,
-    prepared: RefCell<BTreeMap<ProductShape, Prepared>>,
 }
 
 /// Whether cuBLASLt can be loaded.
@@ -209,7 +223,16 @@ impl Blas {
         let choices = AlgorithmChoices::tuned(format!("{gpu}, cuBLASLt {version}"))?;
         // SAFETY: only cuBLASLt reads and writes this memory.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.context("allocate memory for cuBLASLt")?;
-        Ok(Self { handle, stream, workspace, choices: RefCell::new(choices), prepared: RefCell::default() })
+        Ok(Self::on(Target::Library(Library { handle, stream, workspace }), choices))
+    }
+
+    /// Records products instead of multiplying.
+    pub fn recorded(recorder: Rc<Recorder>) -> Self {
+        Self::on(Target::Recorder(recorder), AlgorithmChoices::new("recorded".to_owned()))
+    }
+
+    fn on(target: Target, choices: AlgorithmChoices) -> Self {
+        Self { target, choices: RefCell::new(choices), prepared: RefCell::default() }
     }
 
     /// The key of the choices: the GPU's name and the library's version.
@@ -296,19 +319,93 @@ impl Blas {
             f32_out: T::TYPE == f32::TYPE,
             alignments,
         };
+        let library = match &self.target {
+            Target::Library(library) => library,
+            Target::Recorder(recorder) => {
+                let ProductShape { transposed, adds, f32_out, .. } = shape;
+                recorder.product(Product { m, n, k, transposed, adds, f32_out });
+                return Ok(());
+            }
+        };
         let mut prepared = self.prepared.borrow_mut();
         let Prepared { description, algorithm } = match prepared.entry(shape) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                entry.insert(self.prepare(shape).with_context(|| format!("prepare the product {shape}"))?)
+                entry.insert(self.prepare(library, shape).with_context(|| format!("prepare the product {shape}"))?)
             }
         };
         let beta = if plus.is_some() { 1.0 } else { 0.0 };
         let operands = [a.buffer.pointer(), b.buffer.pointer(), c.pointer(), to.buffer.pointer()];
         // SAFETY: the extents of all operands were checked above.
-        unsafe { self.issue(description, algorithm, [scale, beta], operands) }
+        unsafe { library.issue(description, algorithm, [scale, beta], operands) }
     }
 
+    /// Takes the algorithm that was chosen for the shape's class, or chooses cuBLASLt's first suggestion.
+    fn prepare(&self, library: &Library, shape: ProductShape) -> Result<Prepared> {
+        let (description, class) = (Description::new(shape)?, shape.class());
+        let name = class.to_string();
+        let chosen = self.choices.borrow().get(&name);
+        let chosen = match chosen {
+            Some(algorithm) => algorithm,
+            None => {
+                let first = library.suggestions(&Description::new(class)?, 1)?[0].data;
+                self.choices.borrow_mut().insert(&name, first)?;
+                first
+            }
+        };
+        let chosen = sys::cublasLtMatmulAlgo_t { data: chosen };
+        // An algorithm may be for the class and not for fewer rows.
+        let algorithm =
+            if library.can(&description, &chosen) { chosen } else { library.suggestions(&description, 1)?[0] };
+        Ok(Prepared { description, algorithm })
+    }
+
+    /// Measures up to [`CANDIDATES`] algorithms for a shape and chooses the fastest. Another than the first suggestion has to be
+    /// faster by a margin, so that chance does not choose. `operands` are as long as [`Shape::reach`] says; `before` comes
+    /// before each measurement.
+    pub fn tune(
+        &self,
+        shape: ProductShape,
+        operands: (Buffer<bf16>, Buffer<bf16>, Buffer<f32>),
+        before: &dyn Fn() -> Result<()>,
+    ) -> Result<Tuned> {
+        let Target::Library(library) = &self.target else { bail!("recorded products have no algorithms to measure") };
+        let [a, b, c] = shape.reach();
+        let bytes = c * if shape.f32_out { 4 } else { 2 };
+        ensure!(a <= operands.0.len() && b <= operands.1.len() && bytes <= 4 * operands.2.len(), "operands too short");
+        let at = [operands.0.pointer(), operands.1.pointer(), operands.2.pointer(), operands.2.pointer()];
+        let beta = if shape.adds { 1.0 } else { 0.0 };
+        let description = Description::new(shape)?;
+        let algorithms = library.suggestions(&description, CANDIDATES)?;
+        let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
+        let mut milliseconds = Vec::new();
+        for algorithm in &algorithms {
+            let mut best = f32::INFINITY;
+            // The first time loads the kernel.
+            for repetition in 0..=REPETITIONS {
+                before()?;
+                let start = library.stream.record_event(timed)?;
+                // SAFETY: the lengths of the operands were checked.
+                unsafe { library.issue(&description, algorithm, [1.0, beta], at)? };
+                let end = library.stream.record_event(timed)?;
+                let taken = start.elapsed_ms(&end)?;
+                best = if repetition > 0 { best.min(taken) } else { best };
+            }
+            milliseconds.push(best);
+        }
+        let fastest = (1..milliseconds.len()).min_by(|&i, &j| milliseconds[i].total_cmp(&milliseconds[j]));
+        let chosen = fastest.filter(|&i| milliseconds[i] < MARGIN * milliseconds[0]).unwrap_or(0);
+        self.choices.borrow_mut().insert(&shape.to_string(), algorithms[chosen].data)?;
+        Ok(Tuned { shape, milliseconds, chosen })
+    }
+
+    /// Adds the choices to those that later runs begin with, and returns the file they are in.
+    pub fn save_as_tuned(&self) -> Result<PathBuf> {
+        self.choices.borrow().save_as_tuned()
+    }
+}
+
+impl Library {
     /// d = alpha · a · b + beta · c.
     ///
     /// # Safety
@@ -344,25 +441,6 @@ impl Blas {
             )
         }
         .context("multiply matrices on the GPU")
-    }
-
-    /// Uses the algorithm that was chosen for the shape's class, or chooses cuBLASLt's first suggestion.
-    fn prepare(&self, shape: ProductShape) -> Result<Prepared> {
-        let (description, class) = (Description::new(shape)?, shape.class());
-        let name = class.to_string();
-        let chosen = self.choices.borrow().get(&name);
-        let chosen = match chosen {
-            Some(algorithm) => algorithm,
-            None => {
-                let first = self.suggestions(&Description::new(class)?, 1)?[0].data;
-                self.choices.borrow_mut().insert(&name, first)?;
-                first
-            }
-        };
-        let chosen = sys::cublasLtMatmulAlgo_t { data: chosen };
-        // An algorithm may work for the class and not for fewer rows.
-        let algorithm = if self.can(&description, &chosen) { chosen } else { self.suggestions(&description, 1)?[0] };
-        Ok(Prepared { description, algorithm })
     }
 
     /// cuBLASLt's suggestions, at most `most` and at least one: the one that it expects to be fastest comes first.
@@ -442,52 +520,6 @@ impl Blas {
             status.result().is_ok() && found.assume_init().workspaceSize <= WORKSPACE
         }
     }
-
-    /// Measures up to [`CANDIDATES`] algorithms for a shape and chooses the fastest. To replace the first suggestion,
-    /// another one must be faster by a margin, so that the choice is not random. `operands` have the lengths of
-    /// [`ProductShape::reach`]; `before` runs before each measurement.
-    pub fn tune(
-        &self,
-        shape: ProductShape,
-        operands: (Buffer<bf16>, Buffer<bf16>, Buffer<f32>),
-        before: &dyn Fn() -> Result<()>,
-    ) -> Result<Tuned> {
-        let [a, b, c] = shape.reach();
-        let bytes = c * if shape.f32_out { 4 } else { 2 };
-        ensure!(
-            a <= operands.0.len() && b <= operands.1.len() && bytes <= 4 * operands.2.len(),
-            "the operands are too short"
-        );
-        let at = [operands.0.pointer(), operands.1.pointer(), operands.2.pointer(), operands.2.pointer()];
-        let beta = if shape.adds { 1.0 } else { 0.0 };
-        let description = Description::new(shape)?;
-        let algorithms = self.suggestions(&description, CANDIDATES)?;
-        let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
-        let mut milliseconds = Vec::new();
-        for algorithm in &algorithms {
-            let mut best = f32::INFINITY;
-            // The first call loads the kernel.
-            for repetition in 0..=REPETITIONS {
-                before()?;
-                let start = self.stream.record_event(timed)?;
-                // SAFETY: the lengths of the operands were checked.
-                unsafe { self.issue(&description, algorithm, [1.0, beta], at)? };
-                let end = self.stream.record_event(timed)?;
-                let taken = start.elapsed_ms(&end)?;
-                best = if repetition > 0 { best.min(taken) } else { best };
-            }
-            milliseconds.push(best);
-        }
-        let fastest = (1..milliseconds.len()).min_by(|&i, &j| milliseconds[i].total_cmp(&milliseconds[j]));
-        let chosen = fastest.filter(|&i| milliseconds[i] < MARGIN * milliseconds[0]).unwrap_or(0);
-        self.choices.borrow_mut().insert(&shape.to_string(), algorithms[chosen].data)?;
-        Ok(Tuned { shape, milliseconds, chosen })
-    }
-
-    /// Adds the choices to those that later runs start with, and returns the file that contains them.
-    pub fn save_as_tuned(&self) -> Result<PathBuf> {
-        self.choices.borrow().save_as_tuned()
-    }
 }
 
 /// The measurements for a shape: the time of each suggestion, and which of them was chosen.
@@ -543,9 +575,8 @@ impl Drop for Description {
     }
 }
 
-impl Drop for Blas {
+impl Drop for Library {
     fn drop(&mut self) {
-        self.prepared.take();
         // SAFETY: nothing uses the handle any more. An error here cannot be handled.
         _ = unsafe { result::destroy_handle(self.handle) };
     }

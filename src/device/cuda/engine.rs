@@ -143,10 +143,10 @@ impl DecodeStep {
                 *self = DecodeStep::Ready;
             }
             DecodeStep::Ready => {
-                gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+                gpu.stream()?.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
                 let issued = slabs.step(gpu, decoder, sampling, batch);
                 let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-                let graph = gpu.stream.end_capture(flags);
+                let graph = gpu.stream()?.end_capture(flags);
                 // A failed launch also ends the capture, and is the error to report.
                 issued?;
                 let Some(graph) =

@@ -2,14 +2,16 @@
 
 use super::blas::Blas;
 use super::modules::Kernels;
+use super::record::{MEMORY, Recorder};
 use super::room::{self, Room};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::{CudaContext, CudaStream, sys};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The device, with the stream and libraries that use it.
 pub struct Gpu {
-    pub stream: Arc<CudaStream>,
+    pub(super) target: Target,
     pub kernels: Kernels,
     pub blas: Blas,
     pub name: String,
@@ -19,7 +21,40 @@ pub struct Gpu {
     pub guarded: bool,
 }
 
+/// Where work goes.
+pub(super) enum Target {
+    Stream(Arc<CudaStream>),
+    /// No driver: what would be issued is recorded.
+    Recorder(Rc<Recorder>),
+}
+
 impl Gpu {
+    /// A GPU without a driver, which records what is issued to it.
+    pub fn recorded(recorder: Rc<Recorder>) -> Self {
+        let name = "a recorded GPU".to_owned();
+        let (kernels, blas) = (Kernels::default(), Blas::recorded(recorder.clone()));
+        Self { target: Target::Recorder(recorder), kernels, blas, name, free_at_start: MEMORY, guarded: false }
+    }
+
+    /// The stream that everything is issued to.
+    ///
+    /// # Errors
+    /// When work is recorded.
+    pub fn stream(&self) -> Result<&Arc<CudaStream>> {
+        match &self.target {
+            Target::Stream(stream) => Ok(stream),
+            Target::Recorder(_) => bail!("a recorded GPU has no stream"),
+        }
+    }
+
+    /// What records the work, if it is not issued.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        match &self.target {
+            Target::Stream(_) => None,
+            Target::Recorder(recorder) => Some(recorder),
+        }
+    }
+
     /// Opens GPU number `ordinal`.
     pub fn open(ordinal: usize) -> Result<Self> {
         Self::start(ordinal).map_err(room::explain).with_context(|| format!("start on GPU {ordinal}"))
@@ -41,22 +76,28 @@ impl Gpu {
         keep_pool(&context)?;
         let kernels = Kernels::load(&context).context("load the kernels")?;
         let blas = Blas::new(stream.clone(), &name)?;
-        Ok(Self { stream, kernels, blas, name, free_at_start, guarded: false })
+        Ok(Self { target: Target::Stream(stream), kernels, blas, name, free_at_start, guarded: false })
     }
 
     /// Waits for all work that was issued.
     pub fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().context("wait for the GPU")
+        match self.recorder() {
+            Some(_) => Ok(()),
+            None => self.stream()?.synchronize().context("wait for the GPU"),
+        }
     }
 
     /// Makes the device's context current on this thread, which copies require.
     pub fn bind(&self) -> Result<()> {
-        Ok(self.stream.context().bind_to_thread()?)
+        Ok(self.stream()?.context().bind_to_thread()?)
     }
 
     /// Its current memory.
     pub fn room(&self) -> Result<Room> {
-        Room::of(self.stream.context(), self.free_at_start)
+        match self.recorder() {
+            Some(_) => Ok(Room { free: MEMORY, total: MEMORY, free_at_start: MEMORY }),
+            None => Room::of(self.stream()?.context(), self.free_at_start),
+        }
     }
 }
 

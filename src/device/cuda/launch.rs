@@ -3,9 +3,11 @@
 use super::element::Element;
 use super::gpu::Gpu;
 use super::memory::Buffer;
+use super::record::Launch;
 use crate::device::memory::layout::StridedRows;
 use anyhow::{Context, Result, ensure};
 use cudarc::driver::{CudaFunction, result, sys};
+use half::bf16;
 use std::ffi::c_void;
 
 /// Dynamic shared memory that a kernel can use without requesting more.
@@ -31,11 +33,13 @@ const MOST_BLOCKS: [usize; 3] = [(1 << 31) - 1, 65_535, 65_535];
 /// An argument of a kernel: a pointer or a number.
 #[derive(Clone, Copy, Debug)]
 pub enum Argument {
-    /// An address, the number of values there, and how many of them the kernel may use.
+    /// An address, the number of values there, how many of them the kernel may touch, and how many bytes it reads and writes.
     Pointer {
         address: u64,
         len: usize,
         touched: usize,
+        reads: usize,
+        writes: usize,
     },
     Int(i32),
     Long(u64),
@@ -43,10 +47,12 @@ pub enum Argument {
     Double(f64),
 }
 
-/// A pointer is passed with the number of values that the kernel reads or writes there, which a launch checks.
+/// A pointer is passed with the number of values that the kernel reads or writes there, which a launch checks. They are
+/// counted as read, once each; [`Argument::written`] and the methods after it change that.
 impl<T: Element> Buffer<T> {
     pub fn at_least(self, values: usize) -> Argument {
-        Argument::Pointer { address: self.pointer(), len: self.len(), touched: values }
+        let reads = values * size_of::<T>();
+        Argument::Pointer { address: self.pointer(), len: self.len(), touched: values, reads, writes: 0 }
     }
 
     /// The same for a kernel that also accepts a null pointer.
@@ -102,7 +108,43 @@ impl Argument {
         }
     }
 
-    /// Size in bytes of a kernel's parameter of this kind.
+    /// The kernel writes what it touches and does not read it.
+    pub fn written(self) -> Self {
+        self.moves(|bytes| (0, bytes))
+    }
+
+    /// The kernel reads and writes what it touches.
+    pub fn updated(self) -> Self {
+        self.moves(|bytes| (bytes, bytes))
+    }
+
+    /// The kernel reads this many bytes and writes none.
+    pub fn reads(self, bytes: usize) -> Self {
+        self.moves(|_| (bytes, 0))
+    }
+
+    /// The kernel writes this many bytes and reads none.
+    pub fn writes(self, bytes: usize) -> Self {
+        self.moves(|_| (0, bytes))
+    }
+
+    /// The kernel reads this many bytes and writes as many.
+    pub fn updates(self, bytes: usize) -> Self {
+        self.moves(|_| (bytes, bytes))
+    }
+
+    /// Bytes read and written, from those that the kernel touches.
+    pub fn moves(self, bytes: impl FnOnce(usize) -> (usize, usize)) -> Self {
+        match self {
+            Self::Pointer { address, len, touched, reads, .. } => {
+                let (reads, writes) = bytes(reads);
+                Self::Pointer { address, len, touched, reads, writes }
+            }
+            number => number,
+        }
+    }
+
+    /// Bytes in bytes of a kernel's parameter of this kind.
     fn width(&self) -> usize {
         match self {
             Self::Int(_) | Self::Float(_) => 4,
@@ -114,7 +156,8 @@ impl Argument {
 impl StridedRows {
     /// `rows` rows of `width` values each; the values between them are not used.
     pub fn at_least(self, rows: usize, width: usize) -> Argument {
-        self.buffer.at_least(if rows == 0 { 0 } else { (rows - 1) * self.stride + width })
+        let touched = if rows == 0 { 0 } else { (rows - 1) * self.stride + width };
+        self.buffer.at_least(touched).reads(size_of::<bf16>() * rows * width)
     }
 }
 
@@ -128,6 +171,19 @@ fn check(name: &str, shape: LaunchShape, arguments: &[Argument]) -> Result<()> {
     let fits = shape.blocks.iter().zip(MOST_BLOCKS).all(|(blocks, most)| *blocks <= most);
     ensure!(fits, "launch `{name}`: a grid of {:?} blocks exceeds the maximum of {MOST_BLOCKS:?}", shape.blocks);
     Ok(())
+}
+
+/// A launch as its arguments describe it.
+fn recorded(kernel: &'static str, shape: LaunchShape, arguments: &[Argument]) -> Launch {
+    let LaunchShape { blocks, threads, .. } = shape;
+    let mut launch = Launch { kernel, blocks, threads, idle_blocks: 0, read: 0, written: 0, flops: 0.0 };
+    for argument in arguments {
+        if let Argument::Pointer { reads, writes, .. } = argument {
+            launch.read += reads;
+            launch.written += writes;
+        }
+    }
+    launch
 }
 
 /// The sizes in bytes of a kernel's parameters; `None` if the driver does not report them (before CUDA 12.4).
@@ -174,6 +230,11 @@ impl Gpu {
         if shape.blocks.contains(&0) {
             return Ok(());
         }
+        if let Some(recorder) = self.recorder() {
+            recorder.launch(recorded(name, shape, arguments));
+            return Ok(());
+        }
+        let stream = self.stream()?.cu_stream();
         let mut found = self.kernels.found.borrow_mut();
         if !found.contains_key(name) {
             found.insert(name, self.first_use(name, arguments)?);
@@ -187,7 +248,7 @@ impl Gpu {
                 (x, y, z),
                 (shape.threads as u32, 1, 1),
                 shape.shared as u32,
-                self.stream.cu_stream(),
+                stream,
                 &mut pointers,
             )
         }
@@ -217,7 +278,7 @@ impl Gpu {
     /// Maximum shared memory of a block on this device.
     fn most_shared(&self) -> Result<u32> {
         let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        Ok(self.stream.context().attribute(attribute)? as u32)
+        Ok(self.stream()?.context().attribute(attribute)? as u32)
     }
 }
 

@@ -105,13 +105,14 @@ impl CudaLinear {
             let a = params.slice(group.a.start + i * rank * self.inputs..group.a.end);
             let b = params.slice(part.b.clone());
             let shape = LaunchShape::new((padded * (self.inputs + self.outputs) / 8).div_ceil(256), 256);
+            let written = size_of::<bf16>() * padded * (self.inputs + self.outputs);
             // SAFETY: a thread per 8 values of the part's lines of A and columns of B, all of which are within the
             // storage.
             unsafe {
                 launch!(
                     gpu, "lora_write", shape;
                     a.at_least(rank * self.inputs), b.at_least(rank * part.columns.len()),
-                    self.storage.at_least((self.outputs + (i + 1) * padded) * self.stride()), self.inputs, self.outputs,
+                    self.storage.at_least((self.outputs + (i + 1) * padded) * self.stride()).writes(written), self.inputs, self.outputs,
                     self.stride(), rank, padded, i * padded, part.columns.start, part.columns.len(), group.scale
                 )?;
             }

@@ -6,6 +6,7 @@
 
 use super::element::Element;
 use super::gpu::Gpu;
+use super::record::CopyKind;
 use super::room::{self, Room};
 use crate::device::memory::arena::PieceAllocator;
 use anyhow::{Context, Result, ensure};
@@ -24,12 +25,23 @@ impl<T: Element> Buffer<T> {
         if values.is_empty() {
             return Ok(());
         }
+        if let Some(recorder) = gpu.recorder() {
+            recorder.upload(self, values);
+            return Ok(());
+        }
+        let stream = gpu.stream()?.cu_stream();
         // SAFETY: the range was checked, and the stream belongs to the context that owns the memory.
-        unsafe { result::memcpy_htod_async(self.pointer, values, gpu.stream.cu_stream()) }.context("copy to the GPU")
+        unsafe { result::memcpy_htod_async(self.pointer, values, stream) }.context("copy to the GPU")
     }
 
-    /// Copies to the host, after all work that was issued before.
+    /// Copies to the host, after all work that was issued before. Where work is recorded, the values are zeros.
     pub fn download(self, gpu: &Gpu) -> Result<Vec<T>> {
+        if let Some(recorder) = gpu.recorder() {
+            if !self.is_empty() {
+                recorder.copy(CopyKind::Down, self.bytes());
+            }
+            return Ok(vec![T::ZERO; self.len]);
+        }
         let mut values = Vec::with_capacity(self.len);
         if self.is_empty() {
             return Ok(values);
@@ -39,7 +51,7 @@ impl<T: Element> Buffer<T> {
         // have no invalid bits.
         unsafe {
             let spare = std::slice::from_raw_parts_mut(values.as_mut_ptr(), self.len);
-            result::memcpy_dtoh_async(spare, self.pointer, gpu.stream.cu_stream()).context("copy from the GPU")?;
+            result::memcpy_dtoh_async(spare, self.pointer, gpu.stream()?.cu_stream()).context("copy from the GPU")?;
             gpu.synchronize()?;
             values.set_len(self.len);
         }
@@ -52,11 +64,14 @@ impl<T: Element> Buffer<T> {
         if from.is_empty() {
             return Ok(());
         }
-        // SAFETY: both ranges are in live arenas of this context.
-        unsafe {
-            result::memcpy_dtod_async(self.pointer, from.pointer, from.len * size_of::<T>(), gpu.stream.cu_stream())
+        if let Some(recorder) = gpu.recorder() {
+            recorder.copy(CopyKind::Across, from.bytes());
+            return Ok(());
         }
-        .context("copy on the GPU")
+        let stream = gpu.stream()?.cu_stream();
+        // SAFETY: both ranges belong to live arenas of this context.
+        unsafe { result::memcpy_dtod_async(self.pointer, from.pointer, from.bytes(), stream) }
+            .context("copy on the GPU")
     }
 
     /// Sets every byte to zero.
@@ -73,9 +88,17 @@ impl<T: Element> Buffer<T> {
         if self.is_empty() {
             return Ok(());
         }
+        if let Some(recorder) = gpu.recorder() {
+            recorder.copy(CopyKind::Fill, self.bytes());
+            return Ok(());
+        }
+        let stream = gpu.stream()?.cu_stream();
         // SAFETY: the range is in a live arena of this context.
-        unsafe { result::memset_d8_async(self.pointer, byte, self.len * size_of::<T>(), gpu.stream.cu_stream()) }
-            .context("fill GPU memory")
+        unsafe { result::memset_d8_async(self.pointer, byte, self.bytes(), stream) }.context("fill GPU memory")
+    }
+
+    fn bytes(self) -> usize {
+        self.len * size_of::<T>()
     }
 }
 
@@ -94,25 +117,43 @@ impl Buffer<f32> {
 }
 
 /// Page-locked host memory: the GPU writes to it directly, whereas the driver copies twice to other memory.
-pub struct Pinned(PinnedHostSlice<u32>);
+pub enum Pinned {
+    Locked(PinnedHostSlice<u32>),
+    /// Where work is recorded.
+    Recorded(Vec<u32>),
+}
 
 impl Pinned {
     pub fn new(gpu: &Gpu, len: usize) -> Result<Self> {
+        if gpu.recorder().is_some() {
+            return Ok(Self::Recorded(vec![0; len]));
+        }
         // SAFETY: only values that a copy has written are read. No flags: the host reads this memory, so it is not
         // write-combined.
-        let memory = unsafe { gpu.stream.context().alloc_pinned_with_flags(len.max(1), 0) };
-        Ok(Self(memory.with_context(|| format!("allocate {} bytes of page-locked host memory", 4 * len))?))
+        let memory = unsafe { gpu.stream()?.context().alloc_pinned_with_flags(len.max(1), 0) };
+        Ok(Self::Locked(memory.with_context(|| format!("allocate {} bytes of page-locked host memory", 4 * len))?))
     }
 
     /// Copies from the GPU, after all work that was issued before.
     pub fn download(&mut self, gpu: &Gpu, from: Buffer<u32>) -> Result<&[u32]> {
-        ensure!(from.len <= self.0.len(), "{} values do not fit in {} of the host", from.len, self.0.len());
+        let len = match self {
+            Self::Locked(memory) => memory.len(),
+            Self::Recorded(values) => values.len(),
+        };
+        ensure!(from.len <= len, "{} values do not fit in {len} of the host", from.len);
+        let memory = match self {
+            Self::Locked(memory) => memory,
+            Self::Recorded(values) => {
+                gpu.recorder().context("a recorded copy")?.copy(CopyKind::Down, from.bytes());
+                return Ok(&values[..from.len]);
+            }
+        };
         gpu.bind()?;
-        let to = self.0.as_mut_ptr().context("wait for a copy")?;
+        let to = memory.as_mut_ptr().context("wait for a copy")?;
         // SAFETY: the memory has room for `len` values and is borrowed until all of them are written.
         unsafe {
             let to = std::slice::from_raw_parts_mut(to, from.len);
-            result::memcpy_dtoh_async(to, from.pointer, gpu.stream.cu_stream()).context("copy from the GPU")?;
+            result::memcpy_dtoh_async(to, from.pointer, gpu.stream()?.cu_stream()).context("copy from the GPU")?;
             gpu.synchronize()?;
             Ok(to)
         }
@@ -122,7 +163,7 @@ impl Pinned {
 /// An [`Arena`] with its memory.
 pub struct DeviceArena {
     arena: Arena,
-    /// One allocation for everything, unless each piece has its own.
+    /// One allocation for everything, unless each piece has its own or there is no GPU.
     _memory: Option<CudaSlice<u8>>,
 }
 
@@ -168,9 +209,12 @@ impl DeviceArena {
     /// # Errors
     /// If the device does not have enough memory left.
     pub fn new(gpu: &Gpu, bytes: usize, what: &str) -> Result<Self> {
+        if let Some(recorder) = gpu.recorder() {
+            return Ok(Self { arena: Arena::at(recorder.take(bytes), bytes), _memory: None });
+        }
         if gpu.guarded {
             let pieces = Allocations {
-                context: gpu.stream.context().clone(),
+                context: gpu.stream()?.context().clone(),
                 gpu: gpu.name.clone(),
                 free_at_start: gpu.free_at_start,
                 addresses: Vec::new(),
@@ -178,9 +222,9 @@ impl DeviceArena {
             return Ok(Self { arena: Arena::guarded(bytes, Box::new(pieces)), _memory: None });
         }
         // SAFETY: all memory is written before it is read.
-        let memory = unsafe { gpu.stream.alloc::<u8>(bytes.max(1)) }
+        let memory = unsafe { gpu.stream()?.alloc::<u8>(bytes.max(1)) }
             .map_err(|error| room::cannot_take(error.into(), &gpu.name, gpu.room(), bytes, what))?;
-        let base = memory.device_ptr(&gpu.stream).0;
+        let base = memory.device_ptr(gpu.stream()?).0;
         Ok(Self { arena: Arena::at(base, bytes), _memory: Some(memory) })
     }
 }

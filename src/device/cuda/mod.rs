@@ -22,11 +22,13 @@ pub mod ops;
 pub mod pack;
 pub mod perf;
 pub mod probe;
+pub mod record;
 pub mod room;
 pub mod selftest;
 mod shared;
 pub mod slabs;
 pub mod staging;
+pub mod steps;
 pub mod weights;
 
 pub use gpu::{Gpu, count};

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The compiled files of `src/device/cuda/kernels`, and the kernels used so far, by name.
+#[derive(Default)]
 pub struct Kernels {
     modules: Vec<Arc<CudaModule>>,
     pub(super) found: RefCell<BTreeMap<&'static str, CudaFunction>>,

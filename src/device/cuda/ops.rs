@@ -1,7 +1,7 @@
 //! The kernels of `src/device/cuda/kernels`, each with a function that checks its types. The shapes of launches and the
 //! meaning of the arguments are explained in the kernels' files; a signature is written there and here, and nowhere
-//! else. Each function states how many values of a buffer the kernel uses, which the launch checks. The contents of a
-//! buffer of indices are on the device and cannot be checked: the caller is responsible for them.
+//! else. Each function gives the launch the number of values of a buffer that the kernel uses, which the launch checks, and the bytes
+//! that it reads and writes, which a recorded GPU counts. The contents of a buffer of indices buffer of indices are on the device and cannot be checked: the caller is responsible for them.
 
 use super::Gpu;
 use super::launch::{Argument, LaunchShape, launch};
@@ -19,6 +19,10 @@ use half::bf16;
 const THREADS: usize = 256;
 /// Threads per block of the kernels in which a block processes a row of logits.
 const ROW_THREADS: usize = 512;
+
+/// Bytes of a value.
+const BF16: usize = 2;
+const F32: usize = 4;
 
 /// Cosine and sine by position.
 pub type Rope = [Buffer<f32>; 2];
@@ -52,7 +56,7 @@ pub fn fill_normal(
     unsafe {
         launch!(
             gpu, "fill_normal_bf16", shape;
-            to.at_least(rows, width), count as u64, width, to.stride, low, high, mean, deviation
+            to.at_least(rows, width).written(), count as u64, width, to.stride, low, high, mean, deviation
         )
     }
 }
@@ -71,7 +75,7 @@ pub fn copy_columns(
     unsafe {
         launch!(
             gpu, "copy_columns", by_eight(rows * width);
-            columns.at_least(rows, width), to.at_least(rows * width), from.stride, rows, width
+            columns.at_least(rows, width), to.at_least(rows * width).written(), from.stride, rows, width
         )
     }
 }
@@ -83,7 +87,8 @@ pub fn gather_rows(gpu: &Gpu, from: Buffer<bf16>, index: Buffer<i32>, to: Buffer
     unsafe {
         launch!(
             gpu, "gather_rows", shape;
-            from.at_least(width), index.at_least(rows), to.at_least(rows * width), width
+            from.at_least(width).reads(BF16 * rows * width), index.at_least(rows), to.at_least(rows * width).written(),
+            width
         )
     }
 }
@@ -104,7 +109,7 @@ pub fn scatter_rows(
         launch!(
             gpu, "scatter_rows", shape;
             from.at_least(pairs.len() * width), starts.at_least(rows + 1), pairs.at_least(pairs.len()),
-            to.at_least(rows * width), width
+            to.at_least(rows * width).written(), width
         )
     }
 }
@@ -126,8 +131,8 @@ pub fn rms_norm(
     unsafe {
         launch!(
             gpu, "rms_norm_forward", shape;
-            x.at_least(rows * width), no_residual.at_least(0), weight.at_least(width), y.at_least(rows, width),
-            scales.null_or_at_least(rows), width, y.stride, eps
+            x.at_least(rows * width), no_residual.at_least(0), weight.at_least(width),
+            y.at_least(rows, width).written(), scales.null_or_at_least(rows).written(), width, y.stride, eps
         )
     }
 }
@@ -148,8 +153,8 @@ pub fn rms_norm_backward(
     unsafe {
         launch!(
             gpu, "rms_norm_backward", by_row(rows, width);
-            dy.at_least(rows * width), x.at_least(rows * width), scales.at_least(rows), weight.at_least(width),
-            dx.at_least(rows, width), width, dx.stride
+            dy.at_least(rows * width).updated(), x.at_least(rows * width), scales.at_least(rows), weight.at_least(width),
+            dx.at_least(rows, width).updated(), width, dx.stride
         )
     }
 }
@@ -171,8 +176,8 @@ pub fn qk_norm(
     unsafe {
         launch!(
             gpu, "qk_norm_forward", by_head(rows, heads);
-            qkv.at_least(rows * heads.qkv_width()), weights.at_least(2 * heads.dim), before.null_or_at_least(own),
-            rows, heads.query, heads.kv, heads.dim, eps
+            qkv.at_least(rows * heads.qkv_width()).updates(BF16 * own), weights.at_least(2 * heads.dim),
+            before.null_or_at_least(own).written(), rows, heads.query, heads.kv, heads.dim, eps
         )
     }
 }
@@ -193,7 +198,7 @@ pub fn qk_norm_backward(
     unsafe {
         launch!(
             gpu, "qk_norm_backward", by_head(rows, heads);
-            d_qkv.at_least(rows, heads.qkv_width()), weights.at_least(2 * heads.dim), before.at_least(own), rows,
+            d_qkv.at_least(rows, heads.qkv_width()).updates(BF16 * own), weights.at_least(2 * heads.dim), before.at_least(own), rows,
             heads.query, heads.kv, heads.dim, d_qkv.stride, eps
         )
     }
@@ -218,14 +223,17 @@ pub fn qkv_rope(
     let threads = rows * (heads.query + 2 * heads.kv) * heads.dim / 16;
     let ([cos, sin], width, angles) = (rope, heads.qkv_width(), heads.dim / 2);
     let (slot, used) = (heads.kv * cache.capacity * heads.dim, if cache.keys.is_empty() { 0 } else { rows });
+    let (turned, cached) =
+        ([cos, sin].map(|it| it.at_least(angles).reads(F32 * rows * angles)), used * heads.kv * heads.dim);
+    let [keys, values] = [cache.keys, cache.values].map(|it| it.at_least(slot).writes(BF16 * cached));
+    let [cos, sin] = turned;
     // SAFETY: a thread per 16 values of a row; the tables and the cache are used at the given positions, slots and
     // cells.
     unsafe {
         launch!(
             gpu, "qkv_rope_forward", LaunchShape::new(threads.div_ceil(THREADS), THREADS);
-            qkv.at_least(rows * width), bias.null_or_at_least(width), cos.at_least(angles), sin.at_least(angles),
-            positions.at_least(rows), cache.keys.at_least(slot), cache.values.at_least(slot), slots.at_least(used),
-            cells.at_least(used), rows, heads.query, heads.kv, heads.dim, cache.capacity
+            qkv.at_least(rows * width).updated(), bias.null_or_at_least(width), cos, sin, positions.at_least(rows), keys,
+            values, slots.at_least(used), cells.at_least(used), rows, heads.query, heads.kv, heads.dim, cache.capacity
         )
     }
 }
@@ -240,13 +248,14 @@ pub fn qkv_rope_backward(
     heads: Heads,
 ) -> Result<()> {
     let threads = rows * (heads.query + heads.kv) * heads.dim / 16;
-    let ([cos, sin], angles) = (rope, heads.dim / 2);
+    let angles = heads.dim / 2;
+    let [cos, sin] = rope.map(|it| it.at_least(angles).reads(F32 * rows * angles));
+    let turned = BF16 * rows * (heads.query + heads.kv) * heads.dim;
     // SAFETY: a thread per 16 values of q or k; the tables are used at the given positions.
     unsafe {
         launch!(
             gpu, "qkv_rope_backward", LaunchShape::new(threads.div_ceil(THREADS), THREADS);
-            d_qkv.at_least(rows, heads.qkv_width()), cos.at_least(angles), sin.at_least(angles),
-            positions.at_least(rows), rows, heads.query, heads.kv, heads.dim, d_qkv.stride
+            d_qkv.at_least(rows, heads.qkv_width()).updates(turned), cos, sin, positions.at_least(rows), rows, heads.query, heads.kv, heads.dim, d_qkv.stride
         )
     }
 }
@@ -258,7 +267,7 @@ pub fn swiglu(gpu: &Gpu, gate_up: StridedRows, y: StridedRows, rows: usize, widt
     unsafe {
         launch!(
             gpu, "swiglu_forward", shape;
-            gate_up.at_least(rows, 2 * width), y.at_least(rows, width), gate_up.stride, y.stride, rows, width
+            gate_up.at_least(rows, 2 * width), y.at_least(rows, width).written(), gate_up.stride, y.stride, rows, width
         )
     }
 }
@@ -269,7 +278,7 @@ pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: StridedRows, rows: 
     unsafe {
         launch!(
             gpu, "swiglu_backward", by_eight(rows * width);
-            dy.at_least(rows * width), gate_up.at_least(rows, 2 * width), gate_up.stride, rows, width
+            dy.at_least(rows * width).updated(), gate_up.at_least(rows, 2 * width).updated(), gate_up.stride, rows, width
         )
     }
 }
@@ -295,9 +304,24 @@ pub fn branch_attention(
     unsafe {
         launch!(
             gpu, kernel, shape;
-            qkv.at_least(rows * heads.qkv_width()), out.at_least(rows, heads.out_width()),
-            lse.at_least(rows * heads.query), pack.query_tiles.at_least(5 * tiles), heads.query / heads.kv, out.stride
-        )
+            qkv.at_least(rows * heads.qkv_width()), out.at_least(rows, heads.out_width()).written(),
+            lse.at_least(rows * heads.query).written(), pack.query_tiles.at_least(5 * tiles), heads.query / heads.kv,
+            out.stride
+        )?;
+    }
+    count_flops(gpu, || 4.0 * pair_flops(pack, heads));
+    Ok(())
+}
+
+/// An operation for each pair of a query and a key that it sees, each of its heads and each of their dimensions.
+fn pair_flops(pack: &DevicePack, heads: Heads) -> f64 {
+    (pack.tiles.pairs() * heads.query * heads.dim) as f64
+}
+
+/// Where work is recorded, adds the operations of the last launch.
+fn count_flops(gpu: &Gpu, flops: impl FnOnce() -> f64) {
+    if let Some(recorder) = gpu.recorder() {
+        recorder.complete(flops(), 0);
     }
 }
 
@@ -320,7 +344,14 @@ pub fn branch_attention_backward(
     let dots = arena.take::<f32>(count)?;
     let partial = arena.take::<f32>(tiles.partial_len(heads))?;
     let all = qkv.at_least(pack.rows * heads.qkv_width());
+    // Who writes the gradients of keys and values: the second kernel, or the last one where there are partial sums.
+    let summed: usize = tiles.sums.iter().map(|tile| tile.count as usize).sum();
     let d_all = d_qkv.at_least(pack.rows, heads.qkv_width());
+    let (d_queries, d_keys, d_summed) = (
+        d_all.writes(BF16 * count * dim),
+        d_all.writes(BF16 * (pack.rows - summed) * 2 * kv * dim),
+        d_all.writes(BF16 * summed * 2 * kv * dim),
+    );
     let (out_at, d_out) = (out.at_least(pack.rows, query * dim), d_out.at_least(count * dim));
     let [lse, dots] = [lse, dots].map(|buffer| buffer.at_least(count));
     let partial = partial.at_least(tiles.partial_len(heads));
@@ -337,13 +368,17 @@ pub fn branch_attention_backward(
     let of_sums = LaunchShape { blocks: [sums, kv, 1], threads: 256, shared: 0 };
     // SAFETY: the tiles are of the pack's rows and of the slots of `partial`, with 5, 7 and 4 numbers each.
     unsafe {
-        launch!(gpu, "branch_attention_dots", lines; out_at, d_out, dots, count, query, dim, out.stride)?;
+        launch!(gpu, "branch_attention_dots", lines; out_at, d_out, dots.written(), count, query, dim, out.stride)?;
         let tiles = pack.query_tiles.at_least(5 * queries);
-        launch!(gpu, by_queries, of_queries; all, lse, d_out, dots, d_all, tiles, group, d_qkv.stride)?;
+        launch!(gpu, by_queries, of_queries; all, lse, d_out, dots, d_queries, tiles, group, d_qkv.stride)?;
+        count_flops(gpu, || 6.0 * pair_flops(pack, heads));
         let tiles = pack.key_tiles.at_least(7 * keys);
-        launch!(gpu, by_keys, of_keys; all, lse, d_out, dots, d_all, partial, tiles, group, d_qkv.stride)?;
+        launch!(
+            gpu, by_keys, of_keys; all, lse, d_out, dots, d_keys, partial.written(), tiles, group, d_qkv.stride
+        )?;
+        count_flops(gpu, || 8.0 * pair_flops(pack, heads));
         let tiles = pack.sum_tiles.at_least(4 * sums);
-        launch!(gpu, "branch_attention_backward_sum", of_sums; partial, d_all, tiles, group, dim, d_qkv.stride)?;
+        launch!(gpu, "branch_attention_backward_sum", of_sums; partial, d_summed, tiles, group, dim, d_qkv.stride)?;
     }
     arena.reset(mark);
     Ok(())
@@ -358,6 +393,27 @@ pub struct DecodeRows {
     pub slots: Buffer<i32>,
     /// Number of cells of its slot that a row sees, including its new token.
     pub counts: Buffer<i32>,
+}
+
+/// Keys that the rows of a step see together, and the spans that those are cut into. The lengths are on the device: only
+/// where work is recorded they are known, and elsewhere nobody asks.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    prompt: usize,
+    own: usize,
+    spans: usize,
+}
+
+impl Seen {
+    fn by(gpu: &Gpu, at: DecodeRows) -> Result<Self> {
+        let Some(recorder) = gpu.recorder() else { return Ok(Self::default()) };
+        let lengths = |of| -> Result<Vec<usize>> {
+            Ok(recorder.integers(of, at.rows)?.into_iter().map(|it| it.max(0) as usize).collect())
+        };
+        let (prompt, own) = (lengths(at.prompt_lens)?, lengths(at.counts)?);
+        let spans = prompt.iter().zip(&own).map(|(prompt, own)| DecodeSpans::of(prompt + own)).sum();
+        Ok(Self { prompt: prompt.iter().sum(), own: own.iter().sum(), spans })
+    }
 }
 
 /// Attention of one new token per row, whose key and value are in the cache already. Slots and counts must be in the
@@ -379,22 +435,32 @@ pub fn decode_attention(
         _ => ("decode_attention_spans_d128", "decode_attention_sum_d128"),
     };
     let (rows, group, lines) = (at.rows, heads.query / heads.kv, at.rows * heads.query * spans.spans);
-    let slot = |of: Cache, buffer: Buffer<bf16>| buffer.at_least(heads.kv * of.capacity * heads.dim);
-    let (prompt_keys, prompt_values) = (slot(prompt, prompt.keys), slot(prompt, prompt.values));
-    let (own_keys, own_values) = (slot(own, own.keys), slot(own, own.values));
+    let seen = Seen::by(gpu, at)?;
+    let slot = |of: Cache, buffer: Buffer<bf16>, keys: usize| {
+        buffer.at_least(heads.kv * of.capacity * heads.dim).reads(BF16 * keys * heads.kv * heads.dim)
+    };
+    let [prompt_keys, prompt_values] = [prompt.keys, prompt.values].map(|it| slot(prompt, it, seen.prompt));
+    let [own_keys, own_values] = [own.keys, own.values].map(|it| slot(own, it, seen.own));
     let [prompt_lens, counts] = [at.prompt_lens, at.counts].map(|it| it.at_least(rows));
-    let (sums, statistics) = (spans.sums.at_least(lines * heads.dim), spans.statistics.at_least(2 * lines));
+    // A row has no sums of spans that it does not have.
+    let used = seen.spans * heads.query;
+    let sums = spans.sums.at_least(lines * heads.dim).reads(F32 * used * heads.dim);
+    let statistics = spans.statistics.at_least(2 * lines).reads(F32 * used * 2);
     let of_spans = LaunchShape { blocks: [rows, heads.kv, spans.spans], threads: 128, shared: 0 };
     let of_rows = LaunchShape { blocks: [rows, heads.query, 1], threads: heads.dim, shared: 0 };
     // SAFETY: a line of sums per row, head and span; the caches are used at the given slots and counts.
     unsafe {
         launch!(
             gpu, by_span, of_spans;
-            qkv.at_least(rows * heads.qkv_width()), prompt_keys, prompt_values, own_keys, own_values,
-            at.prompt_slots.at_least(rows), prompt_lens, at.slots.at_least(rows), counts, sums, statistics, group,
-            prompt.capacity, own.capacity
+            qkv.at_least(rows * heads.qkv_width()).reads(BF16 * rows * heads.out_width()), prompt_keys, prompt_values,
+            own_keys, own_values, at.prompt_slots.at_least(rows), prompt_lens, at.slots.at_least(rows), counts,
+            sums.written(), statistics.written(), group, prompt.capacity, own.capacity
         )?;
-        let to = out.at_least(rows, heads.out_width());
+        if let Some(recorder) = gpu.recorder() {
+            let flops = 4.0 * ((seen.prompt + seen.own) * heads.out_width()) as f64;
+            recorder.complete(flops, heads.kv * (rows * spans.spans - seen.spans));
+        }
+        let to = out.at_least(rows, heads.out_width()).written();
         launch!(gpu, sum, of_rows; sums, statistics, prompt_lens, counts, to, group, spans.spans, out.stride)
     }
 }
@@ -415,13 +481,14 @@ pub fn rollout_advance(
     capacity: usize,
     rows: usize,
 ) -> Result<()> {
-    let [counts, done, positions, cells] = [counts, done, positions, cells].map(|buffer| buffer.at_least(rows));
+    let [counts, done, positions, cells] =
+        [counts, done, positions, cells].map(|buffer| buffer.at_least(rows).updated());
     // SAFETY: a thread per row, with a line of the report: a count, and `REPORTED` tokens and log-probabilities.
     unsafe {
         launch!(
             gpu, "rollout_advance", LaunchShape::new(rows.div_ceil(128), 128);
             tokens.at_least(rows), logprobs.at_least(rows), counts, done, positions, cells,
-            report.at_least(rows * (1 + 2 * REPORTED)), REPORTED, stops.at_least(stops.len()), stops.len(), capacity, rows
+            report.at_least(rows * (1 + 2 * REPORTED)).writes(rows * 3 * F32), REPORTED, stops.at_least(stops.len()), stops.len(), capacity, rows
         )
     }
 }
@@ -452,7 +519,8 @@ pub struct HeadStats {
 /// The statistics of each row. Targets must be tokens of the vocabulary.
 pub fn head_stats(gpu: &Gpu, logits: Logits, targets: Buffer<i32>, stats: HeadStats, temperature: f32) -> Result<()> {
     let rows = logits.rows;
-    let [logprob, entropy, lse] = [stats.logprob, stats.entropy, stats.lse].map(|buffer| buffer.at_least(rows));
+    let [logprob, entropy, lse] =
+        [stats.logprob, stats.entropy, stats.lse].map(|buffer| buffer.at_least(rows).written());
     // SAFETY: a block per row, which reads `stride` logits and writes one value of each kind.
     unsafe {
         launch!(
@@ -479,7 +547,7 @@ pub fn head_backward(
     unsafe {
         launch!(
             gpu, "head_backward_f32", LaunchShape::new(rows, ROW_THREADS);
-            logits.values(), targets.at_least(rows), entropy, lse, d_logprob, d_entropy, logits.vocab,
+            logits.values().moves(|bytes| (bytes, bytes / 2)), targets.at_least(rows), entropy, lse, d_logprob, d_entropy, logits.vocab,
             logits.stride as u64, temperature
         )
     }
@@ -505,7 +573,7 @@ pub fn sample(
         launch!(
             gpu, "sampler_f32", LaunchShape::new(rows, ROW_THREADS);
             logits.values(), keys.at_least(2 * rows), positions.at_least(rows), done.null_or_at_least(rows),
-            tokens.at_least(rows), logprobs.at_least(rows), logits.vocab, logits.stride as u64, sampling.temperature,
+            tokens.at_least(rows).written(), logprobs.at_least(rows).written(), logits.vocab, logits.stride as u64, sampling.temperature,
             sampling.top_k, sampling.top_p, sampling.min_p
         )
     }

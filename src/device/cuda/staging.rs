@@ -89,7 +89,7 @@ impl StagingPiece {
         let memory = unsafe { result::malloc_host(PIECE, 0) }.context("allocate pinned host memory for the weights")?;
         // SAFETY: these `PIECE` bytes are not shared; only bytes that have been written are read.
         unsafe { memory.cast::<u8>().write_bytes(0, PIECE) };
-        Ok(Self { memory: memory.cast(), copied: None, context: gpu.stream.context().clone() })
+        Ok(Self { memory: memory.cast(), copied: None, context: gpu.stream()?.context().clone() })
     }
 
     /// The memory, after the last copy from it is done.
@@ -109,9 +109,9 @@ impl StagingPiece {
         // below.
         unsafe {
             let values = std::slice::from_raw_parts(self.memory, bytes);
-            result::memcpy_htod_async(to.pointer(), values, gpu.stream.cu_stream()).context("copy to the GPU")?;
+            result::memcpy_htod_async(to.pointer(), values, gpu.stream()?.cu_stream()).context("copy to the GPU")?;
         }
-        self.copied = Some(gpu.stream.record_event(None)?);
+        self.copied = Some(gpu.stream()?.record_event(None)?);
         Ok(())
     }
 }

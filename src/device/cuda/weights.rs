@@ -97,7 +97,11 @@ impl Frozen {
     ) -> Result<Self> {
         let bytes = weight_bytes(config, positions, lora);
         let arena = DeviceArena::new(gpu, bytes, "the weights")?;
-        let mut loader = Loader { gpu, origin, arena, staging: Staging::new(gpu)? };
+        let staging = match origin {
+            WeightOrigin::Checkpoint(_) => Some(Staging::new(gpu)?),
+            WeightOrigin::Random(_) => None,
+        };
+        let mut loader = Loader { gpu, origin, arena, staging };
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let q = config.num_attention_heads * config.head_dim;
         let kv = config.num_key_value_heads * config.head_dim;
@@ -167,7 +171,8 @@ struct Loader<'a> {
     gpu: &'a Gpu,
     origin: &'a WeightOrigin<'a>,
     arena: DeviceArena,
-    staging: Staging,
+    /// For weights that come from a checkpoint.
+    staging: Option<Staging>,
 }
 
 impl Loader<'_> {
@@ -218,9 +223,10 @@ impl Loader<'_> {
     fn read(&mut self, weights: &dyn Weights, name: &str, shape: &[usize], to: StridedRows) -> Result<()> {
         let width = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().rev().skip(1).product();
+        let staging = self.staging.as_mut().context("stage a checkpoint")?;
         let copied = weights
             .bf16(name, shape)
-            .and_then(|mut reader| self.staging.copy_rows(self.gpu, &mut reader, rows, width, to.buffer, to.stride));
+            .and_then(|mut reader| staging.copy_rows(self.gpu, &mut reader, rows, width, to.buffer, to.stride));
         let odd = copied.with_context(|| format!("read tensor `{name}`"))?;
         ensure!(
             odd == 0,

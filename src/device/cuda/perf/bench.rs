@@ -70,10 +70,10 @@ impl PerfBench<'_> {
 pub fn time(gpu: &Gpu, times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
     let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
-    let start = gpu.stream.record_event(timed)?;
+    let start = gpu.stream()?.record_event(timed)?;
     for _ in 0..times {
         work()?;
     }
-    let end = gpu.stream.record_event(timed)?;
+    let end = gpu.stream()?.record_event(timed)?;
     Ok(f64::from(start.elapsed_ms(&end)?) / times as f64)
 }
