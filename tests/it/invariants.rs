@@ -132,10 +132,12 @@ fn is_unsafe(line: &str) -> bool {
 }
 
 #[test]
-fn unsafe_code_stands_in_ops_cuda_and_sandbox_with_its_reason() {
+fn unsafe_code_is_confined_and_has_its_reason() {
     let sources = sources();
     none("unsafe code and SIMD intrinsics", code(&sources), |source, line| {
-        let allowed = ["ops/", "device/cuda/", "sandbox/"].iter().any(|place| source.path.starts_with(place));
+        let allowed = ["ops/", "device/cuda/", "sandbox/", "model/safetensors.rs"]
+            .iter()
+            .any(|place| source.path.starts_with(place));
         !allowed && (is_unsafe(line) || line.contains("std::arch"))
     });
     for source in &sources {
