@@ -2,6 +2,7 @@
 //!
 //! What a device has to do is defined where it is used: `rollout::Engine` completes prompts, `grpo::learner::Learner` trains.
 
+pub mod candle;
 pub mod cpu;
 pub mod cuda;
 pub mod memory;
@@ -9,6 +10,7 @@ pub mod memory;
 use crate::config::RunConfig;
 use crate::grpo::learner::{Keep, Learner};
 use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
 use crate::model::source::Source;
 use crate::rollout::Engine;
 use anyhow::{Result, bail};
@@ -125,6 +127,16 @@ impl Loaded {
         match self {
             Loaded::Cpu { decoder, max_rows } => Box::new(CpuEngine { decoder, max_rows: *max_rows }),
             Loaded::Cuda { shared, max_rows } => Box::new(cuda::engine::CudaEngine::new(shared, *max_rows)),
+        }
+    }
+
+    /// Logits (rows, vocabulary) of every row of a pack, from a pass that keeps nothing.
+    pub fn logits(&self, adapter: Option<&Adapter>, pack: &Pack) -> Result<Vec<f32>> {
+        match self {
+            Loaded::Cpu { decoder, .. } => {
+                Ok(decoder.head().logits(&decoder.forward(adapter, pack, Keep::Nothing).hidden))
+            }
+            Loaded::Cuda { shared, .. } => shared.logits(adapter, pack),
         }
     }
 

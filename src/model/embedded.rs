@@ -18,7 +18,7 @@ pub const FILES: [(&str, &[u8]); 5] = [
     ("tokenizer.json", include_bytes!("../../assets/tiny/tokenizer.json")),
     ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
 ];
-const WEIGHTS: &[u8] = include_bytes!("../../assets/tiny/model.safetensors");
+pub const WEIGHTS: &[u8] = include_bytes!("../../assets/tiny/model.safetensors");
 
 fn file(name: &str) -> &'static [u8] {
     FILES.iter().find(|it| it.0 == name).expect("a file of the embedded model").1

@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod behaviors;
+mod candle;
 mod cli;
 mod code_eval;
 mod config;
