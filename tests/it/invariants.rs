@@ -107,7 +107,7 @@ fn what_needs_no_tensors_does_not_import_candle() {
     });
 }
 
-/// The fast path has no autograd: candle is the reference decoder's, and a reader and writer of files.
+/// The fast path has no autograd: candle is what it is compared with, and a reader of GGUF files.
 #[test]
 fn the_fast_path_does_not_import_candle() {
     let fast = ["ops", "rollout", "grpo", "train"];

@@ -28,6 +28,9 @@ mod ops;
 mod parity;
 #[cfg(target_os = "linux")]
 mod products;
+#[allow(dead_code, reason = "the example that pretrains the embedded model shares it")]
+#[path = "../reference/mod.rs"]
+mod reference;
 mod report;
 mod resume;
 mod reward;
