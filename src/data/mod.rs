@@ -15,7 +15,6 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
-use crate::disk::hash::hex;
 use schema::Columns;
 
 /// One question of a data set, with the answer that counts as right.
@@ -135,7 +134,7 @@ pub fn load_screened(
         "`{}` has {found} questions: too few to hold {held_out} of them out\nhint: lower eval.questions",
         section.path
     );
-    let sha256 = hex(hash.finalize());
+    let sha256 = hex::encode(hash.finalize());
     Ok(Loaded { questions, held_out: held_out_questions, warnings, sha256 })
 }
 
@@ -153,7 +152,7 @@ fn generate(section: &DataSection, seed: u64, held_out: usize, screen: Screen) -
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);
     }
-    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
+    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex::encode(hash.finalize()) })
 }
 
 /// Keeps the first question of every text.

@@ -15,7 +15,6 @@
 //! | what a comparison could have shown | [`detectable_difference`], [`paired_t_power`] |
 
 mod bootstrap;
-mod gamma;
 mod multiple;
 mod normal;
 mod paired;

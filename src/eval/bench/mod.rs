@@ -20,7 +20,7 @@ use crate::data::Question;
 use crate::data::arithmetic::Split;
 use crate::data::read;
 use crate::data::schema::{self, Columns};
-use crate::disk::hash::{hex, sha256};
+use crate::disk::hash::sha256;
 use crate::model::hub;
 
 pub use at_hand::{AtHand, at_hand, comparable};
@@ -183,7 +183,7 @@ impl HubSet {
         if self.golds_sha256.is_some_and(differs) {
             notes.push(format!("the answers in `{}` are not those of {} as we know it", path.display(), self.id));
         }
-        Ok(Set { questions, notes, sha256: hex(hash.finalize()) })
+        Ok(Set { questions, notes, sha256: hex::encode(hash.finalize()) })
     }
 
     /// A file of the set in a folder.

@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use super::{Benchmark, Kind, Origin, Set};
 use crate::data::read;
 use crate::data::schema::{self, Columns};
-use crate::disk::hash::hex;
 
 #[derive(Clone, Debug)]
 pub struct UsersFile {
@@ -45,6 +44,6 @@ impl UsersFile {
         if let Some(first) = empty.first() {
             notes.push(format!("{} rows without a question or an answer left out, the first: {first}", empty.len()));
         }
-        Ok(Set { questions, notes, sha256: hex(hash.finalize()) })
+        Ok(Set { questions, notes, sha256: hex::encode(hash.finalize()) })
     }
 }
