@@ -61,6 +61,7 @@ impl std::ops::Deref for Bytes {
 impl Bytes {
     /// Hands the memory of a range that was read back to the system; a later access reads the disk again. Without this a
     /// process that loads a model would count the whole file as its memory.
+    #[cfg_attr(not(unix), expect(unused_variables))]
     fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Self::Mapped(map) = self {
