@@ -9,16 +9,17 @@ use clap::ValueEnum;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Check everything that runs on a GPU against the CPU, or a model against candle's decoder
+/// Check a GPU against the CPU, or a model against candle's decoder
 ///
 /// Runs every operation forward and backward on random inputs, whole decoders, rollouts and some steps of training, and
 /// prints one line for each check: the error (norm of the difference over norm of the reference), the bar it has to stay
 /// under, and the verdict. Takes about a minute. The exit code is 1 where a check has failed.
 ///
 /// With --model, runs that model through our decoder and through the one of candle-transformers, which also reads the weights
-/// itself, and prints the largest absolute differences: of the logits after a prompt and after each of 32 decoded tokens, and of
-/// the log-probabilities that a rollout gives to those tokens. On the CPU both compute in f32, and a difference above 1e-3 fails.
-/// On a GPU our side computes in bf16 (candle's too, in a build with the feature `candle-cuda`); the differences are printed only.
+/// itself, and prints the largest absolute differences: of the logits after a prompt and after each token that is then decoded,
+/// and of the log-probabilities that a rollout gives to those tokens. On the CPU both compute in f32, and a difference above
+/// 1e-3 fails. On a GPU our side computes in bf16 (candle's too, in a build with the feature `candle-cuda`); the differences are
+/// printed only.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft selftest
@@ -78,7 +79,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match Device::choose(args.device.as_deref().unwrap_or("cuda"))? {
         Device::Cpu => bail!(
             "the self-test compares a GPU with the CPU, and the device is the CPU\n\
-             hint: `rft selftest --model MODEL` compares the CPU with candle"
+             hint: `cargo test` compares the CPU with PyTorch's numbers, `rft selftest --model MODEL` with candle's"
         ),
         Device::Cuda(ordinal) => on_gpu(ordinal, args),
     }

@@ -16,7 +16,7 @@ use candle_core::{DType, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Activation, Init, VarBuilder};
 use candle_transformers::models::{llama, qwen2, qwen3};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Tokens that are decoded after the prompt.
@@ -135,7 +135,7 @@ impl CandleModel {
         let mut builder = weights(source, dtype, &device)?;
         if let Some(folder) = adapter {
             let scale = peft::load_config(folder)?.section().scale();
-            let adapter = candle_core::safetensors::load(folder.join(peft::WEIGHTS), &device)?;
+            let adapter = candle_core::safetensors::load(folder.join(peft::WEIGHTS), &device)?.into_iter().collect();
             let merged = Merged { base: builder.set_dtype(DType::F32), adapter, scale };
             builder = VarBuilder::from_backend(Box::new(merged), dtype, device.clone());
         }
@@ -234,7 +234,7 @@ impl SimpleBackend for Ours<'_> {
 struct Merged<'a> {
     /// In f32.
     base: VarBuilder<'a>,
-    adapter: HashMap<String, Tensor>,
+    adapter: BTreeMap<String, Tensor>,
     scale: f64,
 }
 

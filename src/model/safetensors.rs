@@ -4,7 +4,7 @@
 //! The crate checks that types are known, that sizes match shapes without overflow, and that the offsets cover all values
 //! without holes or overlaps. [`parse`] also refuses what it lets pass, and explains its errors.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -276,7 +276,7 @@ impl<'de> Deserialize<'de> for StrictHeader {
                 let mut metadata = None;
                 while let Some(name) = map.next_key::<String>()? {
                     let repeated = if name == "__metadata__" {
-                        metadata.replace(map.next_value::<HashMap<String, String>>()?).is_some()
+                        metadata.replace(map.next_value::<BTreeMap<String, String>>()?).is_some()
                     } else {
                         let in_tensor = |error| A::Error::custom(format!("tensor `{name}`: {error}"));
                         let tensor: StrictTensor = map.next_value().map_err(in_tensor)?;
@@ -316,7 +316,7 @@ impl Writer {
             infos.push((name.clone(), TensorInfo { dtype, shape: shape.clone(), data_offsets: (start, end) }));
             pending.push_back((name.clone(), len));
         }
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]); // transformers refuses a file without it
+        let metadata = [("format".to_owned(), "pt".to_owned())].into(); // transformers refuses a file without it
         let mut json = serde_json::to_vec(&Metadata::new(Some(metadata), infos)?)?;
         json.resize(json.len().next_multiple_of(8), b' ');
 

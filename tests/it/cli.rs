@@ -88,7 +88,7 @@ fn help_tells_what_there_is() {
       classify  Tell what responses do: verify, backtrack, plan, write code ...
       merge     Make an adapter part of its model
       plan      Say what a run takes of a GPU's memory, and of time and money
-      selftest  Check everything that runs on a GPU against the CPU
+      selftest  Check a GPU against the CPU, or a model against candle's decoder
       perf      Measure a GPU: operations, decoding, training, a whole step
       config    Show, check and list configurations
       prompts   List, show and render prior prompts

@@ -156,7 +156,9 @@ fn randomness_is_counter_based() {
     let words =
         ["rand", "randn", "rand_like", "randn_like", "gumbel_softmax", "VarMap", "Init", "rand_chacha", "thread_rng"];
     none("draw from `crate::rng`", product(&sources()), |source, line| {
-        source.module() != "rng" && words.iter().any(|word| has_word(line, word))
+        // A type in the signature of a trait of candle's.
+        let named = source.path == "device/candle.rs" && has_word(line, "Init");
+        source.module() != "rng" && !named && words.iter().any(|word| has_word(line, word))
     });
     let manifest = read("Cargo.toml");
     let rand = manifest.lines().find(|line| line.starts_with("rand"));
