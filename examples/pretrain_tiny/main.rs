@@ -9,6 +9,9 @@
 
 mod folder;
 mod measure;
+#[allow(dead_code, reason = "the tests share it")]
+#[path = "../../tests/reference/mod.rs"]
+mod reference;
 mod text;
 mod train;
 
@@ -16,9 +19,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
+use crate::reference::{Reference, random_weights};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use rft::model::reference::{Reference, random_weights};
 use rft::prompt::shipped;
 use tokenizers::Tokenizer;
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::reference::Reference;
 use anyhow::{Result, anyhow};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use rft::data::arithmetic::{Split, questions};
-use rft::model::reference::Reference;
 use rft::prompt::PriorPrompt;
 use rft::rng::{Purpose, Stream};
 use tokenizers::Tokenizer;

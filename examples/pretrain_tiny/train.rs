@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::reference::{Reference, log_probabilities};
 use anyhow::{Context, Result, anyhow};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use rft::model::reference::{Reference, log_probabilities};
 use tokenizers::Tokenizer;
 
 use crate::folder::{END, PAD};

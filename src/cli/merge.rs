@@ -57,7 +57,7 @@ pub fn run(args: MergeArgs) -> Result<()> {
     let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
     let dtype = match args.dtype {
         WeightType::F32 => Dtype::F32,
-        WeightType::Bf16 => Dtype::Bf16,
+        WeightType::Bf16 => Dtype::BF16,
     };
 
     super::download::confirm_model(&model, &revision, args.yes)?;

@@ -1,25 +1,44 @@
-//! `rft selftest`: checks that a GPU computes what the CPU computes.
+//! `rft selftest`: checks that a GPU computes what the CPU computes, and our decoder what candle's does.
 
 use crate::device::Device;
+use crate::device::candle::{CONTINUATION, Comparison, compare};
+use crate::model::source::ModelSource;
+use crate::run::trained::Trained;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Check every GPU operation against the CPU
+/// Check every GPU operation against the CPU, or a model against candle's decoder
 ///
 /// Runs every operation forward and backward on random inputs, complete decoders, rollouts and some training steps, and
 /// prints one line per check: the error (norm of the difference divided by norm of the reference), the bound that it must
 /// not exceed, and the verdict. Takes about a minute. The exit code is 1 if a check fails.
+///
+/// With --model, runs that model through our decoder and through the one of candle-transformers, which also reads the weights
+/// itself, and prints the largest absolute differences: of the logits after a prompt and after each token that is then decoded,
+/// and of the log-probabilities that a rollout gives to those tokens. On the CPU both compute in f32, and a difference above
+/// 1e-3 fails. On a GPU our side computes in bf16 (candle's too, in a build with the feature `candle-cuda`); the differences are
+/// printed only.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft selftest
   rft selftest --filter lora
+  rft selftest --model Qwen/Qwen2.5-0.5B --adapter runs/my-run
   compute-sanitizer --tool memcheck rft selftest --guarded --filter rows
   CUDA_LAUNCH_BLOCKING=1 rft selftest --filter decoder     # an error names the kernel")]
 pub struct SelftestArgs {
-    /// Device: `cuda` or `cuda:NUMBER`
-    #[arg(long, value_name = "DEVICE", default_value = "cuda")]
-    device: String,
+    /// Compare this model with candle's decoder: `tiny`, a hub id, a Hugging Face folder or a .gguf file
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["filter", "list", "guarded", "seed"])]
+    model: Option<String>,
+
+    /// Run directory, or folder with an adapter of the model
+    #[arg(long, value_name = "RUN|DIR", requires = "model")]
+    adapter: Option<PathBuf>,
+
+    /// Device: `cuda` or `cuda:NUMBER`; with --model also `cpu`, its default [default: cuda]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
 
     /// Run only these groups of checks: comma-separated names or parts of names
     #[arg(long, value_name = "NAMES", default_value = "")]
@@ -54,10 +73,13 @@ pub fn run(args: &SelftestArgs) -> Result<ExitCode> {
         crate::device::cuda::selftest::groups().for_each(|name| println!("{name}"));
         return Ok(ExitCode::SUCCESS);
     }
-    match Device::choose(&args.device)? {
+    if let Some(model) = &args.model {
+        return against_candle(model, args);
+    }
+    match Device::choose(args.device.as_deref().unwrap_or("cuda"))? {
         Device::Cpu => bail!(
             "the self-test compares a GPU with the CPU, but the selected device is the CPU\n\
-             hint: `cargo test` compares the CPU with results of PyTorch"
+             hint: `cargo test` compares the CPU with results of PyTorch, `rft selftest --model MODEL` compares with candle"
         ),
         Device::Cuda(ordinal) => on_gpu(ordinal, args),
     }
@@ -80,6 +102,40 @@ fn on_gpu(ordinal: usize, args: &SelftestArgs) -> Result<ExitCode> {
     })?;
     eprintln!("{checks} checks, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Bound of a comparison in f32.
+const F32_BAR: f32 = 1e-3;
+
+/// The prompt of a comparison.
+const PROMPT: &str = "Anna has 12 apples and buys 5 more. How many apples does she have? Let us think step by step.";
+
+fn against_candle(model: &str, args: &SelftestArgs) -> Result<ExitCode> {
+    let device = Device::choose(args.device.as_deref().unwrap_or("cpu"))?;
+    let adapter = args.adapter.as_deref().map(Trained::find).transpose()?;
+    let source = ModelSource::open(model, "main")?;
+    let prompt = source.tokenizer()?.encode(PROMPT);
+    let adapter = adapter.as_ref().map(|it| it.folder.as_path());
+    let Comparison { prefill, decoded, rollout, f32 } = compare(device, &source, &source, adapter, &prompt)?;
+    let mut ok = true;
+    for (error, what) in [
+        (prefill, format!("logits after a prompt of {} tokens", prompt.len())),
+        (decoded, format!("logits after each of {} decoded tokens", CONTINUATION - 1)),
+        (rollout, format!("log-probabilities of {CONTINUATION} tokens of a rollout")),
+    ] {
+        let passed = !f32 || error <= F32_BAR;
+        ok &= passed;
+        let verdict = if passed { "ok" } else { "FAILED" };
+        match args.output_format {
+            SelftestFormat::Text if f32 => println!("{verdict:<6} {error:>9.2e} <= {F32_BAR:<8.1e} {what}"),
+            SelftestFormat::Text => println!("{error:>9.2e} {what}"),
+            SelftestFormat::Json => {
+                let bar = f32.then_some(F32_BAR);
+                println!("{}", serde_json::json!({"name": what, "error": error, "bar": bar, "ok": passed}));
+            }
+        }
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn line(outcome: &crate::device::cuda::selftest::CheckOutcome) -> String {

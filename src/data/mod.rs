@@ -14,7 +14,6 @@ use anyhow::{bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
-use crate::disk::hash::hex;
 use crate::model::hub::is_hub_id;
 use schema::QuestionColumns;
 
@@ -126,7 +125,7 @@ pub fn load_screened(
         "`{}` has only {found} questions, and {held_out} are held out\nhint: lower eval.questions",
         section.path
     );
-    let sha256 = hex(hash.finalize());
+    let sha256 = hex::encode(hash.finalize());
     Ok(LoadedData { questions, held_out: held_out_questions, warnings, sha256 })
 }
 
@@ -144,7 +143,7 @@ fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionF
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);
     }
-    Ok(LoadedData { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
+    Ok(LoadedData { questions, held_out, warnings: Vec::new(), sha256: hex::encode(hash.finalize()) })
 }
 
 /// Removes questions whose text occurs earlier.

@@ -3,13 +3,15 @@
 //! The interfaces of a device are defined where they are used: `rollout::Engine` completes prompts,
 //! `grpo::learner::Learner` trains.
 
+pub mod candle;
 pub mod cpu;
 pub mod cuda;
 mod extent;
 pub mod memory;
 
-use crate::grpo::learner::Learner;
+use crate::grpo::learner::{Keep, Learner};
 use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
 use crate::model::source::ModelSource;
 use crate::rollout::Engine;
 use anyhow::{Context, Result, bail};
@@ -120,6 +122,16 @@ impl LoadedModel {
         match self {
             LoadedModel::Cpu { decoder, max_rows } => Box::new(CpuEngine { decoder, max_rows: *max_rows }),
             LoadedModel::Cuda { shared, max_rows } => Box::new(cuda::engine::CudaEngine::new(shared, *max_rows)),
+        }
+    }
+
+    /// Logits (rows, vocabulary) of every row of a pack, from a pass that keeps nothing.
+    pub fn logits(&self, adapter: Option<&Adapter>, pack: &Pack) -> Result<Vec<f32>> {
+        match self {
+            LoadedModel::Cpu { decoder, .. } => {
+                Ok(decoder.head().logits(&decoder.forward(adapter, pack, Keep::Nothing).hidden))
+            }
+            LoadedModel::Cuda { shared, .. } => shared.logits(adapter, pack),
         }
     }
 

@@ -8,21 +8,21 @@ use sha2::{Digest, Sha256};
 
 /// SHA-256 of `bytes`: 64 hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// SHA-256 of a file, read in pieces.
 pub fn sha256_file(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     update(&mut hash, File::open(path)?)?;
-    Ok(hex(hash.finalize()))
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// SHA-256 of a rendered prompt: its token ids, each as four little-endian bytes.
 pub fn sha256_ids(ids: &[u32]) -> String {
     let mut hash = Sha256::new();
     ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-    hex(hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 /// Adds all of `reader` to `hash`.
@@ -34,11 +34,6 @@ pub fn update(hash: &mut Sha256, mut reader: impl Read) -> io::Result<()> {
             read => hash.update(&buffer[..read]),
         }
     }
-}
-
-/// A digest in hexadecimal.
-pub fn hex(digest: impl AsRef<[u8]>) -> String {
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub const FILES: [(&str, &[u8]); 5] = [
     ("tokenizer.json", include_bytes!("../../assets/tiny/tokenizer.json")),
     ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
 ];
-pub(super) const WEIGHTS: &[u8] = include_bytes!("../../assets/tiny/model.safetensors");
+pub const WEIGHTS: &[u8] = include_bytes!("../../assets/tiny/model.safetensors");
 
 /// The contents of one of them.
 pub(super) fn file(name: &str) -> &'static [u8] {

@@ -1,11 +1,12 @@
 //! Files from the Hugging Face hub, in the cache that Python's library shares.
 //!
-//! The cache holds for each repository `refs/` (branch ► commit), `snapshots/COMMIT/` (links under the files' names) and
-//! `blobs/` (the files under their hashes, `.incomplete` while on their way). We add `.rft/COMMIT.json`, what the hub listed,
-//! so that a snapshot is known to be whole without asking again.
+//! The crate `hf-hub` lays out the cache and asks for listings. A repository's folder has `refs/` (branch ► commit),
+//! `snapshots/COMMIT/` (links under the files' names) and `blobs/` (the files under their hashes, `.incomplete` during a
+//! download). We add `.rft/COMMIT.json`, what the hub listed, so that a snapshot is known to be complete without a request.
 //!
-//! The crate `hf-hub` (0.5) does not fit: going on with a download it appends the whole file where a server ignores `Range`,
-//! it checks neither size nor SHA-256 afterwards, and it does not read HF_TOKEN, HF_HUB_CACHE or HF_HUB_OFFLINE.
+//! Files are downloaded by our own code ([`http`]), because the crate's (0.5) sends the token to the host that a file is
+//! redirected to, fails where a server ignores `Range`, has no timeouts, waits no longer than five seconds for another download
+//! of the same file, and checks neither size nor SHA-256.
 
 mod dataset;
 mod http;
@@ -14,6 +15,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use hf_hub::{Cache, CacheRepo};
 use serde::{Deserialize, Serialize};
 
 pub use dataset::{dataset_file, dataset_file_from, dataset_files, dataset_files_from};
@@ -92,38 +94,41 @@ impl HubConfig {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Model,
-    Dataset,
-}
+pub use hf_hub::RepoType as Kind;
 
 /// A repository at a branch, tag or commit.
 #[derive(Clone, Debug)]
 pub struct Repo {
-    pub kind: Kind,
-    pub id: String,
-    pub revision: String,
+    kind: Kind,
+    id: String,
+    /// The same for the crate.
+    inner: hf_hub::Repo,
 }
 
 impl Repo {
     pub fn new(kind: Kind, id: &str, revision: &str) -> Result<Self> {
         ensure!(is_hub_id(id), "`{id}` is not a hub id\nhint: hub ids have the form org/name");
-        let plain = Path::new(revision).components().all(|part| matches!(part, Component::Normal(_)));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-+@/".contains(c);
+        let inside = Path::new(revision).components().all(|part| matches!(part, Component::Normal(_)));
         ensure!(
-            plain && !revision.is_empty(),
+            inside && !revision.is_empty() && revision.chars().all(plain),
             "`{revision}` is not a revision\nhint: give a branch, a tag or a commit"
         );
-        Ok(Self { kind, id: id.to_owned(), revision: revision.to_owned() })
+        let inner = hf_hub::Repo::with_revision(id.to_owned(), kind, revision.to_owned());
+        Ok(Self { kind, id: id.to_owned(), inner })
     }
 
-    /// The folder in the cache, named as Python's library does.
-    fn folder_name(&self) -> String {
-        let kind = match self.kind {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
-        };
-        format!("{kind}--{}", self.id.replace('/', "--"))
+    fn revision(&self) -> &str {
+        self.inner.revision()
+    }
+
+    fn cache(&self, config: &HubConfig) -> CacheRepo {
+        Cache::new(config.cache.clone()).repo(self.inner.clone())
+    }
+
+    /// The repository's folder in the cache.
+    fn folder(&self, config: &HubConfig) -> PathBuf {
+        config.cache.join(self.inner.folder_name())
     }
 }
 
@@ -183,7 +188,7 @@ impl Plan {
                 None => bail!(HubError::Offline { id: repo.id }),
             };
         }
-        let listing = match http::Client::new(config).listing(&repo) {
+        let listing = match http::Client::new(config)?.listing(&repo) {
             Err(HubError::Unreachable { endpoint, reason }) => match snapshot_listing(config, &repo).and_then(whole) {
                 Some(plan) => {
                     tracing::warn!("cannot reach {endpoint} ({reason}); taking `{}` as it is in the cache", repo.id);
@@ -224,7 +229,7 @@ impl Plan {
     /// [`Plan::bytes`]. An interrupted download is gone on with, by this call or the next one.
     pub fn fetch(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<PathBuf>> {
         if !self.missing.is_empty() {
-            let client = http::Client::new(&self.config);
+            let client = http::Client::new(&self.config)?;
             let mut before = 0;
             for file in &self.missing {
                 let url = client.file_url(&self.repo, &self.listing.commit, &file.path);
@@ -245,16 +250,23 @@ impl Plan {
         file: &RemoteFile,
         progress: &mut dyn FnMut(u64),
     ) -> Result<PathBuf> {
-        let name = self.repo.folder_name();
-        let blob = self.config.cache.join(&name).join("blobs").join(&file.blob);
-        let lock = self.config.cache.join(".locks").join(&name).join(format!("{}.lock", file.blob));
+        let blob = self.repo.cache(&self.config).blob_path(&file.blob);
+        let locks = self.config.cache.join(".locks").join(self.repo.inner.folder_name());
+        let lock = locks.join(format!("{}.lock", file.blob));
         create_parent(&blob)?;
         create_parent(&lock)?;
         let lock = fs::File::create(&lock).with_context(|| format!("create `{}`", lock.display()))?;
         lock.lock().context("wait for another download of the same file")?;
         if !blob.exists() {
             let partial = blob.with_file_name(format!("{}.incomplete", file.blob));
-            client.download(&self.repo, url, file, &partial, progress)?;
+            match client.download(&self.repo, url, file, &partial, progress) {
+                // The damaged file was removed. A second one would come from the same source.
+                Err(HubError::Damaged { file: name }) => {
+                    tracing::warn!("`{name}` arrived damaged; downloading it again");
+                    client.download(&self.repo, url, file, &partial, progress)?;
+                }
+                done => done?,
+            }
             fs::rename(&partial, &blob).with_context(|| format!("write `{}`", blob.display()))?;
         }
         Ok(blob)
@@ -262,14 +274,12 @@ impl Plan {
 
     /// Notes the branch's commit and the listing, once all files are there.
     fn remember(&self) -> Result<()> {
-        let folder = self.config.cache.join(self.repo.folder_name());
-        let listing = folder.join(".rft").join(format!("{}.json", self.listing.commit));
+        let listing = self.repo.folder(&self.config).join(".rft").join(format!("{}.json", self.listing.commit));
         create_parent(&listing)?;
         atomic::write(&listing, &serde_json::to_vec(&self.listing)?)?;
-        if self.repo.revision != self.listing.commit {
-            let reference = folder.join("refs").join(&self.repo.revision);
-            create_parent(&reference)?;
-            atomic::write(&reference, self.listing.commit.as_bytes())?;
+        if self.repo.revision() != self.listing.commit {
+            let noted = self.repo.cache(&self.config).create_ref(&self.listing.commit);
+            noted.with_context(|| format!("note the commit of `{}` in the cache", self.repo.id))?;
         }
         Ok(())
     }
@@ -309,8 +319,8 @@ pub fn model_files(names: &[String]) -> Result<Vec<String>> {
 
 /// The commit that the cache has for the repository's revision.
 fn cached_commit(config: &HubConfig, repo: &Repo) -> Option<String> {
-    let reference = config.cache.join(repo.folder_name()).join("refs").join(&repo.revision);
-    let commit = fs::read_to_string(reference).map_or_else(|_| repo.revision.clone(), |it| it.trim().to_owned());
+    let reference = repo.folder(config).join("refs").join(repo.revision());
+    let commit = fs::read_to_string(reference).map_or_else(|_| repo.revision().to_owned(), |it| it.trim().to_owned());
     let plain = !commit.is_empty() && commit.chars().all(|c| c.is_ascii_alphanumeric());
     (plain && snapshot(config, repo, &commit).is_dir()).then_some(commit)
 }
@@ -318,7 +328,7 @@ fn cached_commit(config: &HubConfig, repo: &Repo) -> Option<String> {
 /// What the hub listed when the snapshot was downloaded.
 fn cached_listing(config: &HubConfig, repo: &Repo) -> Option<Listing> {
     let commit = cached_commit(config, repo)?;
-    let path = config.cache.join(repo.folder_name()).join(".rft").join(format!("{commit}.json"));
+    let path = repo.folder(config).join(".rft").join(format!("{commit}.json"));
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
@@ -345,7 +355,7 @@ fn snapshot_listing(config: &HubConfig, repo: &Repo) -> Option<Listing> {
 }
 
 fn snapshot(config: &HubConfig, repo: &Repo, commit: &str) -> PathBuf {
-    config.cache.join(repo.folder_name()).join("snapshots").join(commit)
+    repo.cache(config).pointer_path(commit)
 }
 
 fn create_parent(path: &Path) -> Result<()> {
@@ -424,7 +434,7 @@ mod tests {
             assert!(!is_hub_id(id), "{id}");
         }
         assert!(Repo::new(Kind::Model, "a/b", "refs/pr/1").is_ok());
-        for revision in ["", "../x", "/x", "a/../b"] {
+        for revision in ["", "../x", "/x", "a/../b", "main?x", "a b", "a#b", "a%2fb"] {
             assert!(Repo::new(Kind::Model, "a/b", revision).is_err(), "{revision}");
         }
     }

@@ -80,7 +80,7 @@ fn merge_in_shards(
     fs::create_dir_all(&partial).with_context(|| format!("create `{}`", partial.display()))?;
     write_texts(source, &partial, dtype)?;
 
-    let bytes_of = |shape: &[usize]| dtype.size() * shape.iter().product::<usize>() as u64;
+    let bytes_of = |shape: &[usize]| dtype.bitsize() as u64 / 8 * shape.iter().product::<usize>() as u64;
     let mut merged = MergedModel { tensors: 0, adapted: 0, bytes: 0 };
     let parts = parts(&names, shard, bytes_of);
     let mut weight_map = serde_json::Map::new();
@@ -318,7 +318,7 @@ mod tests {
         let source = model(&path("base"));
         adapter(&path("adapter"), &source.config, Q);
         let f32 = merge(&source, &path("adapter"), &path("f32"), Dtype::F32, &mut |_, _| {}).unwrap();
-        let bf16 = merge(&source, &path("adapter"), &path("bf16"), Dtype::Bf16, &mut |_, _| {}).unwrap();
+        let bf16 = merge(&source, &path("adapter"), &path("bf16"), Dtype::BF16, &mut |_, _| {}).unwrap();
         assert_eq!(f32.bytes, 2 * bf16.bytes);
         let (f32, bf16) =
             (ModelSource::open_folder(&path("f32")).unwrap(), ModelSource::open_folder(&path("bf16")).unwrap());

@@ -1,4 +1,4 @@
-//! The decoder, its reference implementation, adapters, and their files.
+//! The shape of a decoder, adapters, and their files.
 
 pub mod checkpoint;
 pub mod config;
@@ -9,7 +9,6 @@ pub mod lora;
 pub mod merge;
 pub mod pack;
 pub mod peft;
-pub mod reference;
 pub mod rounding;
 pub mod safetensors;
 pub mod source;

@@ -14,7 +14,7 @@ use crate::config::{ALL_LINEAR, LoraSection};
 use crate::disk::atomic;
 
 const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Tensors by name, each with its shape.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;

@@ -1,270 +1,295 @@
-//! The safetensors format: a checked reader and a streaming writer.
+//! The safetensors format: a checked, memory-mapped reader and a streaming writer, both around the format's own crate.
 //!
 //! A file is the length of its header (u64, little-endian), the header (JSON: name ► type, shape, offsets) and the values.
-//! A header comes from strangers, so nothing in it is used before all of it is checked: see [`Header::parse`].
+//! The crate checks that types are known, that sizes match shapes without overflow, and that the offsets cover all values
+//! without holes or overlaps. [`parse`] also refuses what it lets pass, and explains its errors.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use ::safetensors::tensor::{Metadata, TensorInfo};
+use ::safetensors::{SafeTensorError, SafeTensors};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use half::{bf16, f16};
+use memmap2::Mmap;
 use serde::Deserialize;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::json;
 
 use super::rounding::Rounding;
 use super::weights::{Weights, check_shape};
 use crate::disk::atomic::with_suffix;
 
-/// Longer headers are refused, as the format's own library does.
+pub use ::safetensors::Dtype;
+
+/// Longer headers are refused, as the crate does.
 const MAX_HEADER: u64 = 100_000_000;
-/// Bytes widened at a time, so that reading a tensor needs no second copy of it.
+/// Bytes read at a time, so that reading a tensor needs no second copy of it.
 const CHUNK: usize = 1 << 20;
 
-/// The types we read. Files may hold others; asking for such a tensor is an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    F32,
-    F16,
-    Bf16,
-    /// A type that is not a weight here, with its bits per element.
-    Other(&'static str, u64),
-}
-
-impl Dtype {
-    const OTHERS: [(&str, u64); 13] = [
-        ("F64", 64),
-        ("I64", 64),
-        ("U64", 64),
-        ("I32", 32),
-        ("U32", 32),
-        ("I16", 16),
-        ("U16", 16),
-        ("I8", 8),
-        ("U8", 8),
-        ("BOOL", 8),
-        ("F8_E4M3", 8),
-        ("F8_E5M2", 8),
-        ("F8_E8M0", 8),
-    ];
-
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "F32" => Some(Self::F32),
-            "F16" => Some(Self::F16),
-            "BF16" => Some(Self::Bf16),
-            _ => Self::OTHERS.iter().find(|it| it.0 == name).map(|&(name, bits)| Self::Other(name, bits)),
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::Other(name, _) => name,
-        }
-    }
-
-    /// Bytes of one element.
-    pub fn size(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Other(_, bits) => bits / 8,
-        }
-    }
-}
-
-/// Where a tensor's values stand, relative to the end of the header.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorInfo {
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    pub start: u64,
-    pub end: u64,
-}
-
-/// The checked header of a file.
-#[derive(Debug)]
-pub struct Header {
-    pub tensors: BTreeMap<String, TensorInfo>,
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl Header {
-    /// Checks everything a reader relies on: one JSON object, no name twice (parsers disagree on which one counts), known
-    /// types, sizes that match the shapes without overflow, and offsets that cover the `data_len` bytes of values
-    /// without holes or overlaps, tensors of no elements included.
-    fn parse(json: &[u8], data_len: u64) -> Result<Self> {
-        ensure!(json.first() == Some(&b'{'), "the header is not a JSON object");
-        let raw: RawHeader = serde_json::from_slice(json).context("the header is not valid")?;
-        let mut tensors = BTreeMap::new();
-        for (name, RawTensor { dtype, shape, data_offsets: [start, end] }) in raw.tensors {
-            let dtype =
-                Dtype::named(&dtype).with_context(|| format!("tensor `{name}` has the unknown type `{dtype}`"))?;
-            let bytes = shape.iter().try_fold(dtype.size(), |size, &dim| size.checked_mul(dim as u64));
-            ensure!(
-                start <= end && bytes == Some(end - start),
-                "tensor `{name}`: shape {shape:?} of {} does not fill bytes {start} to {end}",
-                dtype.name()
-            );
-            tensors.insert(name, TensorInfo { dtype, shape, start, end });
-        }
-
-        let mut in_order: Vec<_> = tensors.iter().collect();
-        in_order.sort_by_key(|(_, info)| (info.start, info.end));
-        let mut covered = 0;
-        for (name, info) in in_order {
-            ensure!(info.start == covered, "tensor `{name}` begins at byte {}, not at {covered}", info.start);
-            covered = info.end;
-        }
-        ensure!(
-            covered <= data_len,
-            "the file is truncated: {} of {covered} bytes of values are missing\nhint: download or copy it again",
-            covered - data_len
-        );
-        ensure!(covered == data_len, "{} bytes at the end of the file belong to no tensor", data_len - covered);
-        Ok(Self { tensors, metadata: raw.metadata })
-    }
-}
-
-/// One safetensors file, opened and checked. Values are read when asked for.
+/// One safetensors file, opened and checked. Values are read from the disk when they are used.
 #[derive(Debug)]
 pub struct SafetensorsFile {
-    storage: Storage,
-    data_start: u64,
-    header: Header,
+    bytes: Bytes,
+    /// Where the values begin, which offsets are relative to.
+    data_start: usize,
+    tensors: BTreeMap<String, TensorInfo>,
 }
 
 #[derive(Debug)]
-enum Storage {
-    File(PathBuf),
-    Bytes(&'static [u8]),
+enum Bytes {
+    Mapped(Mmap),
+    /// A file that is part of the program.
+    Embedded(&'static [u8]),
 }
 
-impl Storage {
-    fn open_at(&self, position: u64) -> Result<Box<dyn Read + '_>> {
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
         match self {
-            Self::File(path) => {
-                let mut file = File::open(path).with_context(|| format!("open `{}`", path.display()))?;
-                file.seek(SeekFrom::Start(position))?;
-                Ok(Box::new(file))
-            }
-            Self::Bytes(bytes) => Ok(Box::new(bytes.get(position as usize..).unwrap_or_default())),
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+}
+
+impl Bytes {
+    /// Hands the memory of a range that was read back to the system; a later access reads the disk again. Without this a
+    /// process that loads a model would count the whole file as its memory.
+    #[cfg_attr(not(unix), expect(unused_variables))]
+    fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the map is of a file and read-only, so what is dropped is read from the file again. A failure changes
+            // nothing but the memory in use.
+            _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
     }
 }
 
 impl SafetensorsFile {
+    /// Opens and checks the file at `path`. The file must not be shortened while it is open.
     pub fn open(path: &Path) -> Result<Self> {
-        let len = std::fs::metadata(path).with_context(|| format!("read `{}`", path.display()))?.len();
-        Self::check(Storage::File(path.to_owned()), len).with_context(|| format!("read `{}`", path.display()))
+        Self::map(path).and_then(Self::check).with_context(|| format!("read `{}`", path.display()))
     }
 
     /// A file that is part of the program.
     pub fn from_bytes(bytes: &'static [u8]) -> Result<Self> {
-        Self::check(Storage::Bytes(bytes), bytes.len() as u64)
+        Self::check(Bytes::Embedded(bytes))
     }
 
-    fn check(storage: Storage, len: u64) -> Result<Self> {
-        let truncated = || format!("the file is truncated at {len} bytes\nhint: download or copy it again");
-        ensure!(len >= 8, truncated());
-        let mut reader = storage.open_at(0)?;
-        let mut prefix = [0; 8];
-        reader.read_exact(&mut prefix)?;
-        let header_len = u64::from_le_bytes(prefix);
-        ensure!(
-            header_len <= MAX_HEADER,
-            "this is not a safetensors file: it announces a header of {header_len} bytes\nhint: a file that begins with text may be a Git LFS pointer or an error page; download it again"
-        );
-        ensure!(header_len <= len - 8, truncated());
-        let mut json = vec![0; header_len as usize];
-        reader.read_exact(&mut json)?;
-        drop(reader);
-        let header = Header::parse(&json, len - 8 - header_len)?;
-        Ok(Self { storage, data_start: 8 + header_len, header })
+    fn map(path: &Path) -> Result<Bytes> {
+        // Opening a pipe would wait for its writer.
+        ensure!(std::fs::metadata(path)?.is_file(), "not a regular file\nhint: give a file of safetensors weights");
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(Bytes::Embedded(&[])); // a map of no bytes is an error on some systems
+        }
+        // SAFETY: the file is read only through the map. Another program that shortens it ends this one with SIGBUS; one that
+        // writes to it changes values, as it would while a file is read. The header is copied before it is checked.
+        Ok(Bytes::Mapped(unsafe { Mmap::map(&file)? }))
+    }
+
+    fn check(bytes: Bytes) -> Result<Self> {
+        let (header_len, metadata) = parse(&bytes)?;
+        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        bytes.release(0..8 + header_len);
+        Ok(Self { bytes, data_start: 8 + header_len, tensors })
     }
 
     pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
-        &self.header.tensors
-    }
-
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.header.metadata
+        &self.tensors
     }
 
     /// A tensor's values, widened to f32.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
         let mut pieces = self.pieces(name)?;
-        let mut values = Vec::with_capacity(pieces.left / self.tensors()[name].dtype.size() as usize);
-        while pieces.left > 0 {
-            pieces.next(&mut values).with_context(|| format!("read tensor `{name}`"))?;
-        }
+        let mut values = Vec::with_capacity(self.info(name)?.shape.iter().product());
+        while pieces.next(&mut values) {}
         Ok(values)
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.tensors().get(name).with_context(|| format!("the checkpoint has no tensor `{name}`"))
+        self.tensors.get(name).with_context(|| format!("the checkpoint has no tensor `{name}`"))
+    }
+
+    fn raw(&self, info: &TensorInfo) -> Raw<'_> {
+        let (start, end) = info.data_offsets;
+        Raw { bytes: &self.bytes, left: self.data_start + start..self.data_start + end }
     }
 
     fn pieces(&self, name: &str) -> Result<Pieces<'_>> {
         let info = self.info(name)?;
         let widen: fn(&[u8], &mut Vec<f32>) = match info.dtype {
             Dtype::F32 => |bytes, out| out.extend(words(bytes).map(f32::from_le_bytes)),
-            Dtype::F16 => |bytes, out| out.extend(words(bytes).map(|it| f16_to_f32(u16::from_le_bytes(it)))),
-            Dtype::Bf16 => |bytes, out| out.extend(words(bytes).map(|it| bf16_to_f32(u16::from_le_bytes(it)))),
-            Dtype::Other(dtype, _) => {
-                bail!("tensor `{name}` is stored as {dtype}\nhint: weights are read from F32, F16 and BF16")
-            }
+            Dtype::F16 => |bytes, out| out.extend(words(bytes).map(|it| f16::from_le_bytes(it).to_f32())),
+            Dtype::BF16 => |bytes, out| out.extend(words(bytes).map(|it| bf16::from_le_bytes(it).to_f32())),
+            dtype => bail!("tensor `{name}` is stored as {dtype}\nhint: weights are read from F32, F16 and BF16"),
         };
-        let left = (info.end - info.start) as usize;
-        let reader = self.storage.open_at(self.data_start + info.start)?;
-        Ok(Pieces { reader, left, widen, buffer: vec![0; CHUNK.min(left)] })
+        Ok(Pieces { raw: self.raw(info), widen })
+    }
+}
+
+/// The bytes of a tensor from first to last. What was read is released.
+struct Raw<'a> {
+    bytes: &'a Bytes,
+    /// What is still to be read.
+    left: Range<usize>,
+}
+
+impl Raw<'_> {
+    /// Gives `take` the next bytes, `most` at most.
+    fn next(&mut self, most: usize, take: impl FnOnce(&[u8])) -> usize {
+        let piece = self.left.start..self.left.end.min(self.left.start + most.min(CHUNK));
+        take(&self.bytes[piece.clone()]);
+        self.left.start = piece.end;
+        let len = piece.len();
+        self.bytes.release(piece);
+        len
+    }
+}
+
+impl Read for Raw<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        Ok(self.next(to.len(), |bytes| to[..bytes.len()].copy_from_slice(bytes)))
     }
 }
 
 /// The values of a tensor, some at a time.
 struct Pieces<'a> {
-    reader: Box<dyn Read + 'a>,
-    /// Bytes that are still to be read.
-    left: usize,
+    raw: Raw<'a>,
     widen: fn(&[u8], &mut Vec<f32>),
-    buffer: Vec<u8>,
 }
 
 impl Pieces<'_> {
-    /// Appends the next values, widened to f32; none at the end.
-    fn next(&mut self, values: &mut Vec<f32>) -> std::io::Result<()> {
-        let chunk = &mut self.buffer[..CHUNK.min(self.left)];
-        self.reader.read_exact(chunk)?;
-        (self.widen)(chunk, values);
-        self.left -= chunk.len();
-        Ok(())
+    /// Appends the next values, widened to f32; `false` at the end.
+    fn next(&mut self, values: &mut Vec<f32>) -> bool {
+        let widen = self.widen;
+        self.raw.next(CHUNK, |bytes| widen(bytes, values)) > 0
     }
 }
 
 impl Weights for SafetensorsFile {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        check_shape(name, self.tensors().get(name).map(|info| info.shape.as_slice()), shape)?;
+        check_shape(name, self.tensors.get(name).map(|info| info.shape.as_slice()), shape)?;
         self.read(name)
     }
 
     fn bf16<'a>(&'a self, name: &str, shape: &[usize]) -> Result<Box<dyn Read + 'a>> {
-        check_shape(name, self.tensors().get(name).map(|info| info.shape.as_slice()), shape)?;
+        check_shape(name, self.tensors.get(name).map(|info| info.shape.as_slice()), shape)?;
         let info = self.info(name)?;
-        if info.dtype == Dtype::Bf16 {
-            let reader = self.storage.open_at(self.data_start + info.start)?;
-            return Ok(Box::new(reader.take(info.end - info.start)));
+        if info.dtype == Dtype::BF16 {
+            return Ok(Box::new(self.raw(info)));
         }
         let mut pieces = self.pieces(name)?;
-        Ok(Box::new(Rounding::new(move |values| pieces.next(values))))
+        Ok(Box::new(Rounding::new(move |values| {
+            pieces.next(values);
+            Ok(())
+        })))
     }
 
     fn contains(&self, name: &str) -> bool {
-        self.tensors().contains_key(name)
+        self.tensors.contains_key(name)
+    }
+}
+
+/// Reads the header of a whole file with the format's crate; the length of the header comes first. Beyond what the crate
+/// checks, no name may appear twice (parsers disagree on which one counts) and a tensor has no unknown fields.
+fn parse(bytes: &[u8]) -> Result<(usize, Metadata)> {
+    let truncated = || format!("the file is truncated at {} bytes\nhint: download or copy it again", bytes.len());
+    let (prefix, rest) = bytes.split_first_chunk().with_context(truncated)?;
+    let header_len = u64::from_le_bytes(*prefix);
+    ensure!(
+        header_len <= MAX_HEADER,
+        "this is not a safetensors file: it announces a header of {header_len} bytes\nhint: a file that begins with text may be a Git LFS pointer or an error page; download it again"
+    );
+    let json = rest.get(..header_len as usize).with_context(truncated)?;
+    ensure!(json.first() == Some(&b'{'), "the header is not a JSON object");
+    let header: StrictHeader = serde_json::from_slice(json).context("the header is not valid")?;
+    SafeTensors::read_metadata(bytes).map_err(|error| header.explain(error, rest.len() - json.len()))
+}
+
+/// The header as we accept it.
+struct StrictHeader(BTreeMap<String, StrictTensor>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StrictTensor {
+    #[serde(deserialize_with = "known_dtype")]
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+impl StrictHeader {
+    /// What is wrong with a header that the crate refuses with `error`, where `data_len` bytes follow it.
+    fn explain(&self, error: SafeTensorError, data_len: usize) -> anyhow::Error {
+        let mut in_order: Vec<_> = self.0.iter().collect();
+        in_order.sort_by_key(|(_, tensor)| tensor.data_offsets);
+        let mut covered = 0;
+        for (name, StrictTensor { dtype, shape, data_offsets: (start, end) }) in in_order {
+            let bits = shape.iter().try_fold(dtype.bitsize(), |size, &dim| size.checked_mul(dim));
+            if end.checked_sub(*start).and_then(|bytes| bytes.checked_mul(8)) != bits || bits.is_none() {
+                return anyhow!("tensor `{name}`: shape {shape:?} of {dtype} does not fill bytes {start} to {end}");
+            }
+            if *start != covered {
+                return anyhow!("tensor `{name}` begins at byte {start}, not at {covered}");
+            }
+            covered = *end;
+        }
+        if covered > data_len {
+            let missing = covered - data_len;
+            return anyhow!(
+                "the file is truncated: {missing} of {covered} bytes of values are missing\nhint: download or copy it again"
+            );
+        }
+        if covered < data_len {
+            return anyhow!("{} bytes at the end of the file belong to no tensor", data_len - covered);
+        }
+        error.into()
+    }
+}
+
+fn known_dtype<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dtype, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = Dtype::deserialize(StrDeserializer::<ValueError>::new(&name));
+    known.map_err(|_| D::Error::custom(format!("unknown type `{name}`")))
+}
+
+impl<'de> Deserialize<'de> for StrictHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = StrictHeader;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StrictHeader, A::Error> {
+                let mut tensors = BTreeMap::new();
+                let mut metadata = None;
+                while let Some(name) = map.next_key::<String>()? {
+                    let repeated = if name == "__metadata__" {
+                        metadata.replace(map.next_value::<BTreeMap<String, String>>()?).is_some()
+                    } else {
+                        let in_tensor = |error| A::Error::custom(format!("tensor `{name}`: {error}"));
+                        let tensor: StrictTensor = map.next_value().map_err(in_tensor)?;
+                        tensors.insert(name.clone(), tensor).is_some()
+                    };
+                    if repeated {
+                        return Err(A::Error::custom(format!("`{name}` stands twice")));
+                    }
+                }
+                Ok(StrictHeader(tensors))
+            }
+        }
+        deserializer.deserialize_map(Entries)
     }
 }
 
@@ -280,17 +305,19 @@ pub struct Writer {
 impl Writer {
     /// `dtype` is F32 or BF16.
     pub fn create(path: &Path, tensors: &[(String, Vec<usize>)], dtype: Dtype) -> Result<Self> {
-        assert!(matches!(dtype, Dtype::F32 | Dtype::Bf16), "weights are written as F32 or BF16");
-        let mut header = serde_json::Map::new();
-        header.insert("__metadata__".into(), json!({"format": "pt"})); // transformers refuses a file without it
+        assert!(matches!(dtype, Dtype::F32 | Dtype::BF16), "weights are written as F32 or BF16");
+        let (mut pending, mut infos, mut names) = (VecDeque::new(), Vec::new(), BTreeSet::new());
         let mut end = 0;
         for (name, shape) in tensors {
+            let len: usize = shape.iter().product();
+            ensure!(names.insert(name), "tensor `{name}` is announced twice");
             let start = end;
-            end += dtype.size() * shape.iter().product::<usize>() as u64;
-            let info = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [start, end]});
-            ensure!(header.insert(name.clone(), info).is_none(), "tensor `{name}` is announced twice");
+            end += dtype.bitsize() / 8 * len;
+            infos.push((name.clone(), TensorInfo { dtype, shape: shape.clone(), data_offsets: (start, end) }));
+            pending.push_back((name.clone(), len));
         }
-        let mut json = serde_json::to_vec(&header)?;
+        let metadata = [("format".to_owned(), "pt".to_owned())].into(); // transformers refuses a file without it
+        let mut json = serde_json::to_vec(&Metadata::new(Some(metadata), infos)?)?;
         json.resize(json.len().next_multiple_of(8), b' ');
 
         let file =
@@ -298,7 +325,6 @@ impl Writer {
         let mut out = BufWriter::new(file);
         out.write_all(&(json.len() as u64).to_le_bytes())?;
         out.write_all(&json)?;
-        let pending = tensors.iter().map(|(name, shape)| (name.clone(), shape.iter().product())).collect();
         Ok(Self { out, path: path.to_owned(), dtype, pending })
     }
 
@@ -309,7 +335,7 @@ impl Writer {
         for chunk in values.chunks(CHUNK / 4) {
             buffer.clear();
             match self.dtype {
-                Dtype::Bf16 => buffer.extend(chunk.iter().flat_map(|&it| f32_to_bf16(it).to_le_bytes())),
+                Dtype::BF16 => buffer.extend(chunk.iter().flat_map(|&it| bf16::from_f32(it).to_le_bytes())),
                 _ => buffer.extend(chunk.iter().flat_map(|it| it.to_le_bytes())),
             }
             self.out.write_all(&buffer).with_context(|| format!("write `{}`", self.path.display()))?;
@@ -330,84 +356,19 @@ fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
     bytes.chunks_exact(N).map(|word| word.try_into().expect("chunks of N bytes"))
 }
 
-fn bf16_to_f32(bits: u16) -> f32 {
-    f32::from_bits(u32::from(bits) << 16)
-}
-
-/// Rounds to nearest, ties to even.
-fn f32_to_bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    if value.is_nan() {
-        return (bits >> 16) as u16 | 0x40; // quiet, so that cutting the payload cannot make it infinite
-    }
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
-}
-
-fn f16_to_f32(bits: u16) -> f32 {
-    let sign = u32::from(bits >> 15) << 31;
-    let exponent = u32::from(bits >> 10) & 0x1f;
-    let fraction = u32::from(bits) & 0x3ff;
-    match exponent {
-        0 => f32::from_bits(sign | (fraction as f32 / 16_777_216.0).to_bits()), // subnormal: fraction / 2^24
-        31 => f32::from_bits(sign | 0x7f80_0000 | fraction << 13),
-        _ => f32::from_bits(sign | (exponent + 112) << 23 | fraction << 13),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawTensor {
-    dtype: String,
-    shape: Vec<usize>,
-    data_offsets: [u64; 2],
-}
-
-#[derive(Default)]
-struct RawHeader {
-    tensors: BTreeMap<String, RawTensor>,
-    metadata: BTreeMap<String, String>,
-}
-
-impl<'de> Deserialize<'de> for RawHeader {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = RawHeader;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-                formatter.write_str("an object of tensors")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
-                let mut header = RawHeader::default();
-                let mut metadata_seen = false;
-                while let Some(name) = map.next_key::<String>()? {
-                    let repeated = if name == "__metadata__" {
-                        header.metadata = map.next_value()?;
-                        std::mem::replace(&mut metadata_seen, true)
-                    } else {
-                        header.tensors.insert(name.clone(), map.next_value()?).is_some()
-                    };
-                    if repeated {
-                        return Err(A::Error::custom(format!("`{name}` stands twice")));
-                    }
-                }
-                Ok(header)
-            }
-        }
-        deserializer.deserialize_map(Entries)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     /// A file of the given header and `data` bytes of zeros.
     fn file(header: &str, data: usize) -> Result<SafetensorsFile> {
+        with_data(header, &vec![0; data])
+    }
+
+    fn with_data(header: &str, data: &[u8]) -> Result<SafetensorsFile> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header.as_bytes());
-        bytes.resize(bytes.len() + data, 0);
+        bytes.extend(header.bytes().chain(data.iter().copied()));
         SafetensorsFile::from_bytes(bytes.leak())
     }
 
@@ -458,20 +419,26 @@ mod tests {
     fn half_precision_matches_candle_on_every_pattern() {
         use candle_core::{DType, Device, Tensor};
         let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-        let widened = |dtype| {
-            let tensor = Tensor::from_raw_buffer(&bytes, dtype, &[1 << 16], &Device::Cpu).unwrap();
-            tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap()
-        };
-        for (bits, (f16, bf16)) in widened(DType::F16).into_iter().zip(widened(DType::BF16)).enumerate() {
-            let ours = (f16_to_f32(bits as u16), bf16_to_f32(bits as u16));
-            assert!(f16.is_nan() && ours.0.is_nan() || f16.to_bits() == ours.0.to_bits(), "f16 {bits:#06x}");
-            assert!(bf16.is_nan() && ours.1.is_nan() || bf16.to_bits() == ours.1.to_bits(), "bf16 {bits:#06x}");
+        for (ours, theirs) in [(Dtype::F16, DType::F16), (Dtype::BF16, DType::BF16)] {
+            let header =
+                json!({"w": {"dtype": ours, "shape": [1 << 16], "data_offsets": [0, bytes.len()]}}).to_string();
+            let file = with_data(&header, &bytes).unwrap();
+            let tensor = Tensor::from_raw_buffer(&bytes, theirs, &[1 << 16], &Device::Cpu).unwrap();
+            let theirs = tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+            for (bits, (our, their)) in file.read("w").unwrap().into_iter().zip(theirs).enumerate() {
+                assert!(our.is_nan() && their.is_nan() || our.to_bits() == their.to_bits(), "{ours} {bits:#06x}");
+            }
         }
         let values: Vec<f32> = (0..100_000).map(|i| f32::from_bits(i * 42_949 + 7)).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let mut writer = Writer::create(&path, &[("w".to_owned(), vec![values.len()])], Dtype::BF16).unwrap();
+        writer.write("w", &values).unwrap();
+        writer.finish().unwrap();
+        let written = SafetensorsFile::open(&path).unwrap().read("w").unwrap();
         let tensor = Tensor::new(values.as_slice(), &Device::Cpu).unwrap();
         let rounded = tensor.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
-        for (value, rounded) in values.into_iter().zip(rounded) {
-            let ours = bf16_to_f32(f32_to_bf16(value));
+        for ((value, rounded), ours) in values.into_iter().zip(rounded).zip(written) {
             assert!(value.is_nan() && ours.is_nan() || ours.to_bits() == rounded.to_bits(), "{value}");
         }
     }
@@ -493,7 +460,8 @@ mod tests {
         assert_eq!(theirs.tensor("a").unwrap().data(), (-1f32).to_le_bytes());
         let ours = SafetensorsFile::open(&path).unwrap();
         assert_eq!(ours.get("b", &[2, 3]).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.5]);
-        assert_eq!(ours.metadata()["format"], "pt");
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
         assert!(ours.get("b", &[3, 2]).unwrap_err().to_string().contains("has shape [2, 3]"));
     }
 
@@ -503,9 +471,7 @@ mod tests {
         for (dtype, size) in [("BF16", 2), ("F16", 2), ("F32", 4)] {
             let shape = [3, data.len() / size / 3];
             let header = json!({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, data.len()]}}).to_string();
-            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-            bytes.extend(header.bytes().chain(data.iter().copied()));
-            let file = SafetensorsFile::from_bytes(bytes.leak()).unwrap();
+            let file = with_data(&header, &data).unwrap();
             let mut got = Vec::new();
             file.bf16("w", &shape).unwrap().read_to_end(&mut got).unwrap();
             let values = file.get("w", &shape).unwrap();
@@ -514,6 +480,21 @@ mod tests {
             assert!(&got == want, "{dtype}");
             assert!(file.bf16("w", &[1]).is_err_and(|error| error.to_string().contains("has shape")));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("model.safetensors");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [pipe.as_path(), folder.path()] {
+            let error = format!("{:#}", SafetensorsFile::open(path).unwrap_err());
+            assert!(error.contains("not a regular file") && error.contains("\nhint: "), "{error}");
+        }
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+        assert!(format!("{:#}", SafetensorsFile::open(&empty).unwrap_err()).contains("truncated at 0 bytes"));
     }
 
     #[test]

@@ -242,7 +242,7 @@ pub fn content_hash(files: &[PathBuf]) -> Result<String> {
         hash.update(file_name(path));
         sampled |= hash_file(&mut hash, path).with_context(|| format!("read `{}`", path.display()))?;
     }
-    Ok(format!("{}{}", if sampled { "sampled:" } else { "sha256:" }, digest::hex(hash.finalize())))
+    Ok(format!("{}{}", if sampled { "sampled:" } else { "sha256:" }, hex::encode(hash.finalize())))
 }
 
 /// Whether the file was sampled.

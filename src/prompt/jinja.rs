@@ -4,9 +4,11 @@
 //! other templates, and stops when its limit of instructions or of output is reached.
 
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use jiff::Timestamp;
+use jiff::fmt::strtime;
+use jiff::tz::Offset;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
@@ -41,7 +43,7 @@ impl Jinja {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_function("strftime_now", move |format: String| {
-            strftime(&format, now.unwrap_or_else(seconds_since_1970))
+            strftime(&format, now.unwrap_or_else(|| Timestamp::now().as_second()))
         });
         environment.add_template_owned(NAME, without_generation_tags(source)).context("compile the chat template")?;
         Ok(Self { environment })
@@ -192,78 +194,11 @@ fn without_generation_tags(source: &str) -> String {
     text
 }
 
-fn seconds_since_1970() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64)
-}
-
-/// Formats a date with the directives of C's `strftime` that prompts use, in UTC and in English.
+/// Formats a date with the directives of C's `strftime` that a date and a time of day have, in UTC and in English.
 fn strftime(format: &str, seconds: i64) -> Result<String, Error> {
-    write_date(format, seconds).map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
-}
-
-fn write_date(format: &str, seconds: i64) -> anyhow::Result<String> {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil_date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let (month_name, day_name) = (MONTHS[month as usize - 1], DAYS[days.rem_euclid(7) as usize]);
-
-    let mut text = String::new();
-    let mut chars = format.chars();
-    while let Some(char) = chars.next() {
-        if char != '%' {
-            text.push(char);
-            continue;
-        }
-        let directive = chars.next();
-        let (directive, padded) = if directive == Some('-') { (chars.next(), false) } else { (directive, true) };
-        let number = |value: i64| if padded { format!("{value:02}") } else { value.to_string() };
-        text.push_str(&match directive {
-            Some('Y') => year.to_string(),
-            Some('y') => number(year.rem_euclid(100)),
-            Some('m') => number(month),
-            Some('d') => number(day),
-            Some('B') => month_name.to_owned(),
-            Some('b') => month_name[..3].to_owned(),
-            Some('A') => day_name.to_owned(),
-            Some('a') => day_name[..3].to_owned(),
-            Some('H') => number(hour),
-            Some('I') => number((hour + 11) % 12 + 1),
-            Some('M') => number(minute),
-            Some('S') => number(second),
-            Some('p') => if hour < 12 { "AM" } else { "PM" }.to_owned(),
-            Some('%') => "%".to_owned(),
-            _ => bail!("strftime_now does not support all directives of `{format}`"),
-        });
-    }
-    Ok(text)
-}
-
-/// Year, month and day (proleptic Gregorian) of a number of days since 1970-01-01. Years are counted from March, so that
-/// the leap day is the last day of a year, and in eras of 400 years, which all have the same length.
-fn civil_date(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468; // since 0000-03-01
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+    let time = Timestamp::from_second(seconds).map(|time| Offset::UTC.to_datetime(time));
+    time.and_then(|time| strtime::format(format, time))
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
 }
 
 #[cfg(test)]
@@ -300,8 +235,8 @@ mod tests {
             render("{{ strftime_now('%d %B %Y, %a %H:%M %-m %y %I %p') }}").unwrap(),
             "29 February 2000, Tue 00:00 2 00 12 AM"
         );
-        assert_eq!(write_date("%Y-%m-%d %A", 1_764_547_200).unwrap(), "2025-12-01 Monday");
-        assert_eq!(write_date("%Y-%m-%d %A", -1).unwrap(), "1969-12-31 Wednesday");
+        assert_eq!(strftime("%Y-%m-%d %A", 1_764_547_200).unwrap(), "2025-12-01 Monday");
+        assert_eq!(strftime("%Y-%m-%d %A", -1).unwrap(), "1969-12-31 Wednesday");
         assert!(render("{{ strftime_now('%Q') }}").is_err());
     }
 

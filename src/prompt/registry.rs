@@ -106,7 +106,7 @@ pub fn find_shipped(name: &str) -> Option<&'static PriorPrompt> {
 /// A prompt from a user's file. Its wording is the file name and a hash of the contents.
 fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read the prior prompt `{}`", path.display()))?;
-    let hash: String = Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(&Sha256::digest(&text)[..6]);
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     parse(&text, format!("{file} {hash}")).with_context(|| format!("read the prior prompt `{}`", path.display()))
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::dir::RunDir;
@@ -81,11 +81,16 @@ impl Manifest {
     }
 }
 
+/// The time in UTC, to the second: `2026-11-30T06:15:00Z`.
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 impl RunSession {
-    /// A session of this process, starting now.
+    /// This process, from now on.
     pub fn start(device: &str, threads: usize, resumed_from: Option<usize>) -> Self {
         Self {
-            started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            started: now(),
             command: command(env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
             resumed_from,
             rft: env!("CARGO_PKG_VERSION").to_owned(),
@@ -162,8 +167,8 @@ mod tests {
     #[test]
     fn a_session_records_time_and_command_but_no_folder() {
         let session = RunSession::start("cpu", 2, None);
-        let started = humantime::parse_rfc3339(&session.started).unwrap();
-        assert!(started.elapsed().unwrap().as_secs() < 60);
+        let started: Timestamp = session.started.parse().unwrap();
+        assert!((0..60).contains(&Timestamp::now().duration_since(started).as_secs()) && session.started.len() == 20);
         assert!(!session.command[0].contains('/'), "{:?}", session.command);
         let typed = ["/home/ada/bin/rft", "train", "--data", "a/b.jsonl"].map(str::to_owned);
         assert_eq!(command(typed.into_iter()), ["rft", "train", "--data", "a/b.jsonl"]);

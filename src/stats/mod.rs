@@ -15,7 +15,6 @@
 //! | the power of a comparison | [`detectable_difference`], [`paired_t_power`] |
 
 mod bootstrap;
-mod gamma;
 mod multiple;
 mod normal;
 mod paired;

@@ -88,7 +88,7 @@ fn help_lists_the_commands() {
       classify  Find behaviors in completions: verification, backtracking, planning, code ...
       merge     Merge an adapter into its model
       plan      Estimate a run's GPU memory, time and cost
-      selftest  Check every GPU operation against the CPU
+      selftest  Check every GPU operation against the CPU, or a model against candle's decoder
       perf      Measure a GPU: operations, decoding, training, a full step
       config    Show, check and list configurations
       prompts   List, show and render prior prompts

@@ -150,7 +150,7 @@ fn a_merged_gguf_keeps_its_tokenizer_and_template() {
     write_gguf(&path("base.gguf"));
     let source = ModelSource::open(path("base.gguf").to_str().unwrap(), "main").unwrap();
     write_adapter(&path("adapter"), &source.config, 0.1);
-    merge(&source, &path("adapter"), &path("out"), Dtype::Bf16, &mut |_, _| {}).unwrap();
+    merge(&source, &path("adapter"), &path("out"), Dtype::BF16, &mut |_, _| {}).unwrap();
     let merged = ModelSource::open(path("out").to_str().unwrap(), "main").unwrap();
     for text in ["ABBA", "<|end|>A<|end|>", "A[B]"] {
         let expected = source.tokenizer().unwrap().encode(text);

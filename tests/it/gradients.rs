@@ -1,5 +1,6 @@
 //! The fused decoder gives the values and gradients of the slow reference.
 
+use crate::reference::{Reference, log_probabilities, random_weights};
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
 use rft::device::cpu::decoder::CpuDecoder;
@@ -7,7 +8,6 @@ use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, Llama3Scaling, ModelConfig};
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
-use rft::model::reference::{Reference, log_probabilities, random_weights};
 use rft::model::weights::Weights;
 use rft::ops::head::{TokenGrad, TokenStats};
 use rft::rng::{Purpose, Stream};

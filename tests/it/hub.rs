@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use hf_hub::Cache;
+use hf_hub::api::sync::ApiBuilder;
 use rft::model::config::ModelConfig;
 use rft::model::hub::{HubConfig, HubError, Kind, Plan, Repo, Token, dataset_files_from, model_files};
 use rft::model::safetensors::{Dtype, Writer};
@@ -30,6 +32,8 @@ struct Hub {
     no_ranges: bool,
     /// File bodies are sent with one byte changed.
     damage: bool,
+    /// The same for the next body alone.
+    damage_next: bool,
     /// Files are redirected to this address, as the hub does for large ones.
     elsewhere: Option<String>,
     requests: Vec<Request>,
@@ -111,10 +115,11 @@ fn answer(stream: TcpStream, hub: &mut Hub) -> std::io::Result<()> {
     }
     let name = path.split_once(&format!("/resolve/{COMMIT}/")).map_or(&path[1..], |(_, name)| name);
     if let Some(elsewhere) = &hub.elsewhere {
-        return send("302 Found", &format!("Location: {elsewhere}/{name}\r\n"), b"", 0);
+        let headers = format!("Location: {elsewhere}/{name}\r\nETag: \"{name}\"\r\nX-Repo-Commit: {COMMIT}\r\n");
+        return send("302 Found", &headers, b"", 0);
     }
     let Some(mut bytes) = hub.files.get(name).cloned() else { return send("404 No", "", b"", 0) };
-    if hub.damage {
+    if hub.damage || std::mem::take(&mut hub.damage_next) {
         bytes[0] ^= 1;
     }
     let start = request.range.filter(|_| !hub.no_ranges).unwrap_or(0);
@@ -298,7 +303,21 @@ fn damaged_bytes_are_detected_and_downloaded_again() {
 }
 
 #[test]
-fn refused_downloads_are_errors_with_a_hint() {
+fn a_file_that_arrives_damaged_once_is_downloaded_again() {
+    let cache = tempfile::tempdir().unwrap();
+    let stub = Stub::start(model());
+    let hub = stub.config(cache.path());
+    let shards = |names: &[String]| Ok(names.iter().filter(|it| it.ends_with(".safetensors")).cloned().collect());
+    let plan = Plan::new(&hub, Repo::new(Kind::Model, ID, "main").unwrap(), shards).unwrap();
+    stub.set(|hub| hub.damage_next = true);
+    stub.requests();
+    plan.fetch(&mut |_| {}).unwrap();
+    assert_eq!(stub.requests().len(), 3, "two shards, the first of them twice");
+    check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
+}
+
+#[test]
+fn refusals_end_in_one_line_and_a_hint() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(model());
     let with = stub.config(cache.path());
@@ -358,6 +377,20 @@ fn the_token_is_sent_to_the_hub_only() {
     assert!(stub.requests().iter().all(|it| it.token));
     let stored = storage.requests();
     assert!(!stored.is_empty() && stored.iter().all(|it| !it.token), "{stored:?}");
+}
+
+/// Why files are downloaded by our own code: when this fails, the crate may do it.
+#[test]
+fn the_crates_download_sends_the_token_elsewhere() {
+    let cache = tempfile::tempdir().unwrap();
+    let storage = Stub::start(model());
+    let elsewhere = storage.address.replace("127.0.0.1", "localhost");
+    let stub = Stub::start(Hub { elsewhere: Some(elsewhere), ..model() });
+    let builder = ApiBuilder::from_cache(Cache::new(cache.path().to_owned())).with_progress(false);
+    let api = builder.with_endpoint(stub.address.clone()).with_token(Some(SECRET.to_owned())).build().unwrap();
+    _ = api.model(ID.to_owned()).download("config.json"); // the storage of the stub lacks headers that it needs
+    let stored = storage.requests();
+    assert!(!stored.is_empty() && stored.iter().all(|it| it.token), "{stored:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod behaviors;
+mod candle;
 mod cli;
 mod code_eval;
 mod config;
@@ -32,6 +33,9 @@ mod parity;
 #[cfg(target_os = "linux")]
 mod products;
 mod progress;
+#[allow(dead_code, reason = "the example that pretrains the embedded model shares it")]
+#[path = "../reference/mod.rs"]
+mod reference;
 mod report;
 mod require;
 mod resume;

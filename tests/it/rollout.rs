@@ -1,6 +1,7 @@
 //! The engine's promises: the tokens are a function of the request only, and the log-probabilities that it records
 //! are bit-identical to those that training computes.
 
+use crate::reference::Reference;
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;
@@ -11,7 +12,6 @@ use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, ModelConfig};
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
-use rft::model::reference::Reference;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::ops::attention::{self, KvSpan, Part};
 use rft::rng::{Purpose, Stream};

@@ -1,18 +1,22 @@
 //! A model on a GPU, with everything that rollouts and training share.
 
 use super::adapter::DeviceAdapter;
+use super::blas;
 use super::decoder::CudaDecoder;
 use super::gpu::Gpu;
 use super::memory::DeviceArena;
+use super::pack::DevicePack;
 use super::weights::WeightOrigin;
 use crate::device::extent::Extent;
 use crate::device::memory::RESERVE;
-use crate::device::memory::layout::{MemoryLayout, SlabSize, adapter_bytes, weight_bytes};
+use crate::device::memory::layout::{HeadWork, MemoryLayout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
 use crate::device::memory::lora::LoraColumns;
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
 use crate::model::source::ModelSource;
+use crate::ops::attention_tiles::Tiles;
 use anyhow::{Context, Result, ensure};
 use indicatif::HumanBytes;
 use std::cell::RefCell;
@@ -64,6 +68,31 @@ impl Shared {
             self.gpu.synchronize()?;
         }
         Ok(())
+    }
+
+    /// Logits (rows, vocabulary) of every row of a pack, from a pass that keeps nothing.
+    pub fn logits(&self, adapter: Option<&Adapter>, pack: &Pack) -> Result<Vec<f32>> {
+        adapter.map_or(Ok(()), |adapter| self.make_current(adapter))?;
+        let (gpu, decoder, arena) = (&*self.gpu, &self.decoder, &mut *self.arena.borrow_mut());
+        let (heads, rows) = (decoder.heads(), pack.tokens.len());
+        let (hidden, vocab) = (decoder.config.hidden_size, decoder.config.vocab_size);
+        let layout = decoder.layout(adapter.is_some());
+        let partial = Tiles::new(&pack.parts, heads.query / heads.kv).partial_len(heads);
+        arena.clear();
+        arena.reserve(metadata_bytes(rows) + layout.pass_bytes(rows, rows, partial, Keep::Nothing).total())?;
+        let pack = DevicePack::new(gpu, arena, pack, heads)?;
+        let pass = decoder.forward(gpu, arena, adapter.is_some(), &pack, Keep::Nothing)?;
+        let HeadWork { chunk, stride, logits, .. } = layout.head(arena, rows, false)?;
+        let head = blas::Matrix::new(decoder.frozen.head, vocab, hidden);
+        let mut values = Vec::with_capacity(rows * vocab);
+        for start in (0..rows).step_by(chunk) {
+            let len = chunk.min(rows - start);
+            let from = blas::Matrix::new(pass.hidden.slice(start * hidden..(start + len) * hidden), len, hidden);
+            gpu.blas.product(from, head.t(), blas::Matrix::new(logits, len, vocab).with_stride(stride))?;
+            let padded = logits.slice(0..len * stride).download(gpu)?;
+            values.extend(padded.chunks(stride).flat_map(|row| &row[..vocab]));
+        }
+        Ok(values)
     }
 }
 

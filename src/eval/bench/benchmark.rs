@@ -11,7 +11,7 @@ use crate::data::Question;
 use crate::data::arithmetic::Split;
 use crate::data::read;
 use crate::data::schema::{self, QuestionColumns};
-use crate::disk::hash::{hex, sha256};
+use crate::disk::hash::sha256;
 use crate::model::hub;
 
 /// A set of questions for evaluation.
@@ -123,7 +123,7 @@ impl HubSet {
         if self.golds_sha256.is_some_and(differs) {
             notes.push(format!("the answers in `{}` differ from the known answers of {}", path.display(), self.id));
         }
-        Ok(Set { questions, notes, sha256: hex(hash.finalize()) })
+        Ok(Set { questions, notes, sha256: hex::encode(hash.finalize()) })
     }
 
     /// A file of the question set in a folder.

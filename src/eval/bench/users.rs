@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use super::set::Set;
 use crate::data::read;
 use crate::data::schema::{self, QuestionColumns};
-use crate::disk::hash::hex;
 
 #[derive(Clone, Debug)]
 pub struct UsersFile {
@@ -33,6 +32,6 @@ impl UsersFile {
         if let Some(first) = empty.first() {
             notes.push(format!("ignored {} rows without a question or an answer, the first: {first}", empty.len()));
         }
-        Ok(Set { questions, notes, sha256: hex(hash.finalize()) })
+        Ok(Set { questions, notes, sha256: hex::encode(hash.finalize()) })
     }
 }

@@ -1,16 +1,25 @@
-//! The hub over HTTP: listings and downloads that go on where they stopped.
+//! The hub over HTTP: listings by the crate `hf-hub`, and downloads that resume where they stopped.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
+use hf_hub::Cache;
+use hf_hub::api::sync::{Api, ApiBuilder};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
 use super::{HubConfig, Kind, Listing, RemoteFile, Repo};
 use crate::disk::hash;
+
+/// For a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// For an answer to begin, and for each read of it.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What can go wrong between us and the hub. Each message is one line and a hint; none holds the token.
 #[derive(Debug, thiserror::Error)]
@@ -59,11 +68,12 @@ pub enum HubError {
 
 pub(super) struct Client<'a> {
     config: &'a HubConfig,
+    api: Api,
     agent: Agent,
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(config: &'a HubConfig) -> Self {
+    pub(super) fn new(config: &'a HubConfig) -> anyhow::Result<Self> {
         let https = config.endpoint.starts_with("https://");
         let agent = Agent::config_builder()
             .user_agent(concat!("rft/", env!("CARGO_PKG_VERSION")))
@@ -71,35 +81,38 @@ impl<'a> Client<'a> {
             .http_status_as_error(false)
             .https_only(https)
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-            .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
-            .timeout_per_read(Some(Duration::from_secs(60)))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(READ_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT))
             .build();
-        Self { config, agent: agent.into() }
+        let token = config.token.as_ref().filter(|_| keeps_secrets(&config.endpoint)).map(|token| token.0.clone());
+        let api = ApiBuilder::from_cache(Cache::new(config.cache.clone())).with_endpoint(config.endpoint.clone());
+        let api = api.with_token(token).with_user_agent("rft", env!("CARGO_PKG_VERSION")).build();
+        Ok(Self { config, api: api.context("prepare requests to the hub")?, agent: agent.into() })
     }
 
     pub(super) fn listing(&self, repo: &Repo) -> Result<Listing, HubError> {
-        let kind = match repo.kind {
-            Kind::Model => "models",
-            Kind::Dataset => "datasets",
-        };
-        let (endpoint, id, revision) = (&self.config.endpoint, &repo.id, escape(&repo.revision, false));
-        let url = format!("{endpoint}/api/{kind}/{id}/revision/{revision}?blobs=true");
-        let mut response = self.get(&url, 0).map_err(|error| self.unreachable(&error))?;
+        let request = self.api.repo(repo.inner.clone()).info_request().query("blobs", "true");
+        let request = request
+            .config()
+            .http_status_as_error(false)
+            .https_only(self.config.endpoint.starts_with("https://"))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(READ_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT))
+            .build();
+        let mut response = request.call().map_err(|error| self.unreachable(&error))?;
         if response.status() != StatusCode::OK {
+            let url = format!("{}/api/{}", self.config.endpoint, repo.inner.api_url());
             return Err(self.refused(repo, &url, None, &response));
         }
         let text = response.body_mut().with_config().limit(256 << 20).read_to_string();
         let text = text.map_err(|error| self.unreachable(&error))?;
-        parse_listing(&text).map_err(|reason| HubError::Nonsense { id: id.clone(), reason })
+        parse_listing(&text).map_err(|reason| HubError::Nonsense { id: repo.id.clone(), reason })
     }
 
     pub(super) fn file_url(&self, repo: &Repo, commit: &str, path: &str) -> String {
-        let kind = match repo.kind {
-            Kind::Model => "",
-            Kind::Dataset => "datasets/",
-        };
-        format!("{}/{kind}{}/resolve/{commit}/{}", self.config.endpoint, repo.id, escape(path, true))
+        format!("{}/{}/resolve/{commit}/{}", self.config.endpoint, repo.inner.url(), escape(path))
     }
 
     /// Downloads `url` into `partial`, from where that file ends.
@@ -191,21 +204,17 @@ impl<'a> Client<'a> {
         let (id, endpoint) = (repo.id.clone(), &self.config.endpoint);
         let status = response.status().as_u16();
         let code = response.headers().get("X-Error-Code").and_then(|it| it.to_str().ok()).unwrap_or_default();
-        let kind = match repo.kind {
-            Kind::Model => "",
-            Kind::Dataset => "datasets/",
-        };
         match (status, code) {
             (401 | 403, "GatedRepo") | (403, _) => {
-                HubError::Gated { page: format!("{endpoint}/{kind}{id}"), id, status }
+                HubError::Gated { page: format!("{endpoint}/{}", repo.inner.url()), id, status }
             }
             (401, _) if self.config.token.is_none() => HubError::NoToken { id },
             (401, _) => HubError::BadToken { id, endpoint: endpoint.clone() },
             (404, code) => {
                 let what = match (code, file) {
-                    ("RevisionNotFound", _) => format!("revision `{}` of `{id}`", repo.revision),
+                    ("RevisionNotFound", _) => format!("revision `{}` of `{id}`", repo.revision()),
                     (_, Some(file)) => format!("file `{file}` in `{id}`"),
-                    _ => format!("{} `{id}`", if repo.kind == Kind::Model { "model" } else { "data set" }),
+                    _ => format!("{} `{id}`", if matches!(repo.kind, Kind::Model) { "model" } else { "data set" }),
                 };
                 HubError::NotFound { what }
             }
@@ -266,10 +275,10 @@ fn reason(error: &ureq::Error) -> String {
     }
 }
 
-/// Percent-encodes what is not plain in a path; slashes stay where `slashes` says that they part folders.
-fn escape(path: &str, slashes: bool) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || slashes && byte == b'/';
-    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+/// Percent-encodes what is not plain in a path of folders.
+fn escape(path: &str) -> String {
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+    utf8_percent_encode(path, ESCAPED).to_string()
 }
 
 /// Reads the hub's description of a repository. Paths and hashes become file names here, so they are checked.
@@ -354,7 +363,6 @@ mod tests {
 
     #[test]
     fn paths_are_escaped() {
-        assert_eq!(escape("data/a b#1.json", true), "data/a%20b%231.json");
-        assert_eq!(escape("refs/pr/1", false), "refs%2Fpr%2F1");
+        assert_eq!(escape("data/a b#1.json"), "data/a%20b%231.json");
     }
 }

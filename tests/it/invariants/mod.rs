@@ -125,7 +125,7 @@ fn what_needs_no_tensors_does_not_import_candle() {
     });
 }
 
-/// The fast path has no autograd: candle is the reference decoder's, and a reader and writer of files.
+/// The fast path has no autograd: candle is what it is compared with, and a reader of GGUF files.
 #[test]
 fn the_fast_path_does_not_import_candle() {
     let fast = ["ops", "rollout", "grpo", "train"];
@@ -150,10 +150,12 @@ fn is_unsafe(line: &str) -> bool {
 }
 
 #[test]
-fn unsafe_code_stands_in_ops_cuda_and_sandbox_with_its_reason() {
+fn unsafe_code_is_confined_and_has_its_reason() {
     let sources = sources();
     none("unsafe code and SIMD intrinsics", code(&sources), |source, line| {
-        let allowed = ["ops/", "device/cuda/", "sandbox/"].iter().any(|place| source.path.starts_with(place));
+        let allowed = ["ops/", "device/cuda/", "sandbox/", "model/safetensors.rs", "device/candle.rs"]
+            .iter()
+            .any(|place| source.path.starts_with(place));
         !allowed && (is_unsafe(line) || line.contains("std::arch"))
     });
     for source in &sources {
@@ -172,7 +174,9 @@ fn randomness_is_counter_based() {
     let words =
         ["rand", "randn", "rand_like", "randn_like", "gumbel_softmax", "VarMap", "Init", "rand_chacha", "thread_rng"];
     none("draw from `crate::rng`", product(&sources()), |source, line| {
-        source.module() != "rng" && words.iter().any(|word| has_word(line, word))
+        // A type in the signature of a trait of candle's.
+        let named = source.path == "device/candle.rs" && has_word(line, "Init");
+        source.module() != "rng" && !named && words.iter().any(|word| has_word(line, word))
     });
     let manifest = read("Cargo.toml");
     let rand = manifest.lines().find(|line| line.starts_with("rand"));

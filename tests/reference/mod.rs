@@ -1,6 +1,6 @@
 //! The slow twin of the decoder: Qwen2, Qwen3 and Llama in plain candle operations, every weight a [`Var`].
 //!
-//! It pretrains the embedded model and is the oracle that every hand-written gradient is tested against, so it is
+//! It pretrains the embedded model (`examples/pretrain_tiny`) and is the oracle that every hand-written gradient is tested against, so it is
 //! written to be obviously right: batches without padding, tensors by their Hugging Face names, no fused operation
 //! (candle's fused softmax, norm and rotary cut the gradient without an error). It runs in the dtype of its weights;
 //! f64 makes finite differences sharp.
@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{ops::rms_norm_slow, rotary_emb::rope_slow};
 
-use super::config::{Llama3Scaling, ModelConfig};
-use crate::rng::{Purpose, Stream, name_hash};
+use rft::model::config::{Llama3Scaling, ModelConfig};
+use rft::rng::{Purpose, Stream, name_hash};
 
 /// A decoder whose weights, and adapter where it has one, can be differentiated.
 pub struct Reference {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::config::Architecture;
+use rft::model::config::Architecture;
 
 const ALL: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
