@@ -25,8 +25,8 @@ use crate::plan::measure::{PlanMeasurement, measure};
 /// With `--measure`, loads the model, trains some steps, evaluates some questions, and estimates the tokens, the hours and
 /// (with a price) the cost of the whole run from them. The measurement leaves no files behind.
 ///
-/// With `--costs` the launches, bytes and operations of a decode step and of a micro-batch are counted, by kernel and product,
-/// and the time on an H200 is estimated from them. No GPU is needed; docs/gpu.md explains the table.
+/// With `--costs`, counts the launches, bytes and operations of a decode step and of a micro-batch, by kernel and matrix
+/// product, and estimates their time on an H200. This needs no GPU; docs/gpu.md explains the table.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft plan --preset qwen2.5-7b
@@ -39,11 +39,11 @@ pub struct PlanArgs {
     #[arg(long, value_name = "SIZE")]
     device_memory: Vec<String>,
 
-    /// Estimate the cost of a decode step and of a micro-batch on an H200, by kernel
+    /// Estimate the time of a decode step and of a micro-batch on an H200, by kernel
     #[arg(long)]
     costs: bool,
 
-    /// Measure time and cost from a measurement of about this many seconds
+    /// Estimate time and cost from a measurement of about this many seconds
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", value_parser = positive)]
     measure: Option<f64>,
 

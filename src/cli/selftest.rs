@@ -1,4 +1,4 @@
-//! `rft selftest`: checks that a GPU computes what the CPU computes, and our decoder what candle's does.
+//! `rft selftest`: checks that a GPU computes the same as the CPU, and `rft`'s decoder the same as candle's.
 
 use crate::device::Device;
 use crate::device::candle::{CONTINUATION, Comparison, compare};
@@ -15,11 +15,11 @@ use std::process::ExitCode;
 /// prints one line per check: the error (norm of the difference divided by norm of the reference), the bound that it must
 /// not exceed, and the verdict. Takes about a minute. The exit code is 1 if a check fails.
 ///
-/// With --model, runs that model through our decoder and through the one of candle-transformers, which also reads the weights
-/// itself, and prints the largest absolute differences: of the logits after a prompt and after each token that is then decoded,
-/// and of the log-probabilities that a rollout gives to those tokens. On the CPU both compute in f32, and a difference above
-/// 1e-3 fails. On a GPU our side computes in bf16 (candle's too, in a build with the feature `candle-cuda`); the differences are
-/// printed only.
+/// With `--model`, runs the model with `rft`'s decoder and with that of candle-transformers, which loads the weights itself.
+/// Prints the largest absolute differences of the logits after a prompt and after each decoded token, and of the
+/// log-probabilities of those tokens in a rollout. On the CPU, both compute in f32, and a difference above 1e-3 fails. On a
+/// GPU, `rft` computes in bf16 (as does candle in a build with the feature `candle-cuda`), and the differences are only
+/// printed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft selftest
@@ -28,15 +28,15 @@ use std::process::ExitCode;
   compute-sanitizer --tool memcheck rft selftest --guarded --filter rows
   CUDA_LAUNCH_BLOCKING=1 rft selftest --filter decoder     # an error names the kernel")]
 pub struct SelftestArgs {
-    /// Compare this model with candle's decoder: `tiny`, a hub id, a Hugging Face folder or a .gguf file
+    /// Compare this model with candle's decoder: `tiny`, a Hub id, a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["filter", "list", "guarded", "seed"])]
     model: Option<String>,
 
-    /// Run directory, or folder with an adapter of the model
+    /// Run directory or adapter folder, for the model
     #[arg(long, value_name = "RUN|DIR", requires = "model")]
     adapter: Option<PathBuf>,
 
-    /// Device: `cuda` or `cuda:NUMBER`; with --model also `cpu`, its default [default: cuda]
+    /// Device: `cuda`, `cuda:NUMBER` or, only with `--model`, `cpu` [default: cuda; with `--model` cpu]
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
@@ -79,7 +79,7 @@ pub fn run(args: &SelftestArgs) -> Result<ExitCode> {
     match Device::choose(args.device.as_deref().unwrap_or("cuda"))? {
         Device::Cpu => bail!(
             "the self-test compares a GPU with the CPU, but the selected device is the CPU\n\
-             hint: `cargo test` compares the CPU with results of PyTorch, `rft selftest --model MODEL` compares with candle"
+             hint: `cargo test` compares the CPU with results of PyTorch, and `rft selftest --model MODEL` with candle"
         ),
         Device::Cuda(ordinal) => on_gpu(ordinal, args),
     }

@@ -87,7 +87,7 @@ fn now() -> String {
 }
 
 impl RunSession {
-    /// This process, from now on.
+    /// A session of this process, starting now.
     pub fn start(device: &str, threads: usize, resumed_from: Option<usize>) -> Self {
         Self {
             started: now(),

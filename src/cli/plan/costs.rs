@@ -6,10 +6,10 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::plan::costs::{BANDWIDTH, Cost, FLOPS, Rule};
 
-/// One line for each step, then a table of each, then the assumptions.
+/// One line per step, then a table of each step, then the assumptions.
 pub fn text(costs: &[Cost]) -> String {
     let mut text = format!(
-        "costs on paper on an H200 (copy bandwidth {:.1} TB/s, products {:.0} TFLOP/s); nothing here was measured\n\n{}\n",
+        "estimated costs on an H200 (copy bandwidth {:.1} TB/s, matrix products {:.0} TFLOP/s); not measured\n\n{}\n",
         BANDWIDTH / 1e12,
         FLOPS / 1e12,
         summary(costs)
@@ -44,7 +44,7 @@ fn summary(costs: &[Cost]) -> String {
     table.trim_fmt()
 }
 
-/// By kernel and product, the one that takes the longest first.
+/// By kernel and matrix product, the slowest first.
 fn items(cost: &Cost) -> String {
     let header = ["", "times", "GB", "TFLOP", "ms", "share", "estimated as"];
     let mut table = table(header);
