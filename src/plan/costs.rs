@@ -1,4 +1,4 @@
-//! What a step costs on paper: launches, bytes and operations by kernel and product, and an estimate of their time.
+//! The estimated cost of a step: launches, bytes and operations by kernel and product, and an estimate of their time.
 //!
 //! The functions that decode and train run on a GPU that records the work, so the counts are those of real steps. Each [`Rule`]
 //! estimates a time from them, on an H200; none of the rules was measured. The floor is the time of an ideal implementation
