@@ -78,7 +78,7 @@ pub struct DataSection {
     pub max_questions: Option<usize>,
     /// Remove questions that overlap with a benchmark, before `max_questions` applies; see [`crate::data::decontaminate`].
     pub decontaminate: bool,
-    /// Maximum share of questions whose gold answer cannot be parsed; above it, the data is an error.
+    /// Maximum share of questions whose gold answer cannot be read; above it, the data is an error.
     pub max_unreadable: f64,
     /// Shuffle the questions in every epoch; `false` keeps the file's order.
     pub shuffle: bool,

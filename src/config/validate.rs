@@ -89,7 +89,7 @@ impl DataSection {
             "use 1 or more, or unset for all questions",
         )?;
         let share = self.max_unreadable;
-        let told = "use a share between 0 and 1; questions whose gold answer cannot be parsed are left out and counted";
+        let told = "use a share between 0 and 1; questions whose gold answer cannot be read are left out and counted";
         ensure((0.0..=1.0).contains(&share), "data.max_unreadable", format!("{share} is out of range"), told)?;
         let levels = "use levels from 1 to 3, such as [1, 2, 3]";
         ensure(!self.levels.is_empty(), "data.levels", "expected at least one level", levels)?;

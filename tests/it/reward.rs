@@ -83,7 +83,7 @@ fn unreadable_gold_answers_are_listed_and_limited() {
         "{text}"
     );
     assert!(text.contains("\n│ off by one "), "{text}");
-    assert!(text.contains("gold answers that cannot be parsed:\n  question 2: `\\frac{1}{`: "), "{text}");
+    assert!(text.contains("gold answers that cannot be read:\n  question 2: `\\frac{1}{`: "), "{text}");
 
     let passing = ["reward", "test", "--data", "rows.jsonl", "--set", "data.max_unreadable=0.5"];
     rft(data.path()).args(passing).assert().success();

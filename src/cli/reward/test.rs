@@ -121,7 +121,7 @@ fn text(report: &BenchReport, config: &RunConfig, components: &[&str]) -> String
     text += &table(report).to_string();
     text.push('\n');
     if !report.unreadable.is_empty() {
-        text += "\ngold answers that cannot be parsed:\n";
+        text += "\ngold answers that cannot be read:\n";
         for it in report.unreadable.iter().take(SHOWN) {
             text += &format!("  question {}: {}: {}\n", it.id, shown(&it.gold), it.reason);
         }
