@@ -14,7 +14,7 @@ pub struct Response {
     /// Identity of the question.
     pub question_id: String,
     pub question: String,
-    /// The model's input, as far as it is known: the rendered prompt, or the prior prompt and the question.
+    /// The known part of the model's input: the rendered prompt, or the prior prompt and the question.
     pub prompt: String,
     pub text: String,
     pub tokens: Option<usize>,

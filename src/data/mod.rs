@@ -174,12 +174,12 @@ fn without_duplicates(questions: Vec<Question>, warnings: &mut Vec<String>) -> V
     kept
 }
 
-/// Whether a path that does not exist is still more like one of a Hub by its ending, or as its first part is a folder.
+/// Whether a path that does not exist is meant as a file and not as a Hub id, by its extension or because its folder exists.
 fn means_a_file(path: &str) -> bool {
     read::is_readable(path) || path.split_once('/').is_some_and(|(folder, _)| Path::new(folder).is_dir())
 }
 
-/// A count with commas between thousands.
+/// A count with separated thousands: `12,500`.
 fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The estimated cost of a step: launches, bytes and operations by kernel and product, and an estimate of their time.
+//! The calculated cost of a step: launches, bytes and operations by kernel and product, and an estimate of their time.
 //!
 //! The functions that decode and train run on a GPU that records the work, so the counts are those of real steps. Each [`Rule`]
 //! estimates a time from them, on an H200; none of the rules was measured. The floor is the time of an ideal implementation
@@ -22,7 +22,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Bytes per second that a large copy reads and writes, and operations per second of a large bf16 product.
+/// Bytes per second of a large copy (read and written), and operations per second of a large bf16 product.
 pub const BANDWIDTH: f64 = 4.3e12;
 pub const FLOPS: f64 = 790e12;
 /// Multiprocessors, and blocks of the sampler and of attention that each of them runs at the same time.
@@ -37,7 +37,7 @@ const CONTEXT: usize = 1_024;
 const TRAIN_ROWS: usize = 16_384;
 const TRAIN_LENGTHS: [usize; 2] = [1_024, 4_096];
 
-/// How a time is estimated.
+/// A rule that estimates a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
@@ -61,7 +61,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The assumption in words.
+    /// A description of the assumption.
     pub fn assumption(self) -> &'static str {
         match self {
             Self::DecodeWeights => "bytes at 80 % of the copy bandwidth, or operations at 80 % of the product rate",
@@ -76,7 +76,7 @@ impl Rule {
                 "35 µs + 115 µs for every 264 rows (two blocks on each of 132 multiprocessors), or 60 µs of arithmetic for every 132"
             }
             Self::LaunchGap => "1 µs between two launches of a graph",
-            Self::HostReport => "80 µs a step",
+            Self::HostReport => "80 µs per step",
             Self::TrainWeights => "operations at 720 TFLOP/s",
             Self::TrainHead => "operations at 650 TFLOP/s",
             Self::TrainAdapter => "bytes at 70 % of the copy bandwidth, or operations at 720 TFLOP/s",
@@ -118,7 +118,7 @@ impl Rule {
     }
 }
 
-/// What one launch does.
+/// The work of one launch.
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     read: f64,
@@ -134,20 +134,20 @@ pub struct Item {
     /// The kernel's name, or the product's sizes.
     pub name: String,
     pub times: usize,
-    /// Read and written: each operand once.
+    /// Bytes read and written; each operand counts once.
     pub bytes: f64,
-    /// On tensor cores.
+    /// Operations on tensor cores.
     pub flops: f64,
     pub seconds: f64,
     pub rule: Rule,
     pub assumption: &'static str,
 }
 
-/// A step of decoding or a micro-batch of training.
+/// The cost of a decode step or of a training micro-batch.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cost {
     pub name: String,
-    /// Tokens drawn, or rows trained on.
+    /// Number of generated tokens, or of training rows.
     pub tokens: usize,
     /// Kernels and products.
     pub launches: usize,
@@ -159,7 +159,7 @@ pub struct Cost {
     /// The floor's share of the estimate.
     pub share: f64,
     pub tokens_per_second: f64,
-    /// Those that take the longest come first.
+    /// The slowest come first.
     pub items: Vec<Item>,
 }
 
@@ -272,7 +272,7 @@ impl Counter {
         }
     }
 
-    /// What of the model a product has as an operand, which its sizes tell.
+    /// The part of the model that is an operand of a product, determined from the product's sizes.
     fn operand(&self, product: &Product) -> Operand {
         let model = &self.shared.decoder.config;
         let Product { n, k, adds, f32_out, .. } = *product;
@@ -287,21 +287,21 @@ impl Counter {
 }
 
 enum Operand {
-    /// Frozen weights of a block, together with the adapter's.
+    /// Frozen weights of a block and the adapter's weights.
     Weights,
     Head,
-    /// The adapter's weights or gradients alone.
+    /// Only the adapter's weights or gradients.
     Adapter,
 }
 
-/// Values of the linear layers and the head.
+/// Number of values of the linear layers and the head.
 fn linear_weights(model: &ModelConfig) -> usize {
     let block: usize =
         Target::ALL.iter().map(|target| target.shape(model)).map(|(inputs, outputs)| inputs * outputs).sum();
     model.num_hidden_layers * block + model.vocab_size * model.hidden_size
 }
 
-/// Values of the queries of all blocks.
+/// Number of values of the queries of all blocks.
 fn width(model: &ModelConfig) -> f64 {
     (model.num_hidden_layers * model.heads().out_width()) as f64
 }

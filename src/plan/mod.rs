@@ -1,4 +1,4 @@
-//! The time and cost of a run, estimated from a piece of it, which [`measure`] times, or estimated from what it issues
+//! The time and cost of a run, estimated from a piece of it, which [`measure`] times, or calculated from the work it issues
 //! to a GPU ([`costs`]). GPU memory is estimated in
 //! [`crate::device::memory::plan`].
 

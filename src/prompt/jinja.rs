@@ -194,7 +194,7 @@ fn without_generation_tags(source: &str) -> String {
     text
 }
 
-/// Formats a date with the directives of C's `strftime` that a date and a time of day have, in UTC and in English.
+/// Formats a date and time with the directives of C's `strftime`, in UTC and in English.
 fn strftime(format: &str, seconds: i64) -> Result<String, Error> {
     let time = Timestamp::from_second(seconds).map(|time| Offset::UTC.to_datetime(time));
     time.and_then(|time| strtime::format(format, time))

@@ -1,4 +1,4 @@
-//! Student's t distribution: the incomplete beta function and the density are those of the crate `statrs`.
+//! Student's t distribution, with the incomplete beta function and the density of the crate `statrs`.
 
 use statrs::distribution::{Continuous, StudentsT};
 use statrs::function::beta::beta_reg;
@@ -26,7 +26,7 @@ pub fn student_quantile(p: f64, df: f64) -> f64 {
 }
 
 /// The `t` > 0 with P(T > t) = `tail`: Newton's method on the logarithm of the tail, limited to a bracket.
-/// `statrs` has a quantile too, which is wrong by 2e-5 at 100,000 degrees of freedom and by more in the tails at one.
+/// The quantile of `statrs` is wrong by 2e-5 at 100,000 degrees of freedom, and by more in the tails at one.
 fn upper_quantile(tail: f64, df: f64) -> f64 {
     let distribution = StudentsT::new(0.0, 1.0, df).expect("degrees of freedom above 0");
     let mut high = 1.0;

@@ -4,17 +4,17 @@ use super::heat::{HeatMap, Scale};
 use crate::behavior::Class;
 use crate::behavior::summary::Summary;
 
-/// Longest label of a row, in characters.
+/// Maximum length of a row's label, in characters.
 const LONGEST: usize = 26;
 
-/// A picture of the share of responses that show each class, a row for each input. The first row is what the others are compared
-/// with: their color shows the change, which is also in parentheses after the share.
+/// A chart of the share of completions that show each class, one row per input. The other rows are compared with the first:
+/// their color shows the change, which is also in parentheses after the share.
 pub fn behavior_changes(rows: &[(String, Summary)]) -> String {
     let share = |row: usize, class: usize| 100.0 * rows[row].1.classes[class].presence.value;
     let change = |row: usize| (0..Class::ALL.len()).map(|class| Some(share(row, class) - share(0, class))).collect();
     let map = HeatMap {
-        title: "Responses that show a behavior, %; change in points".to_owned(),
-        description: "Share of responses that show each behavior, and its change from the first row.".to_owned(),
+        title: "Completions with each behavior, %; change in percentage points".to_owned(),
+        description: "Share of completions with each behavior, and its change from the first row.".to_owned(),
         legend: "Change from the first row. Orange: more; blue: less.".to_owned(),
         rows: rows.iter().map(|(name, _)| shorten(name)).collect(),
         columns: Class::ALL.iter().map(|class| class.title().to_owned()).collect(),
@@ -28,7 +28,7 @@ pub fn behavior_changes(rows: &[(String, Summary)]) -> String {
     })
 }
 
-/// The end of a long name, where runs differ.
+/// The end of a long name, because names of runs usually differ there.
 fn shorten(name: &str) -> String {
     match name.chars().count().checked_sub(LONGEST) {
         None | Some(0) => name.to_owned(),

@@ -37,7 +37,7 @@ impl HeatMap {
         self.svg_with(&|_, _, written| written.to_owned())
     }
 
-    /// The same where `text` says what stands in a cell: it is given the row, the column, and the value as it would be written.
+    /// The same, with cell texts from `text`, which gets the row, the column and the default text of the value.
     ///
     /// # Panics
     /// As [`HeatMap::svg`].

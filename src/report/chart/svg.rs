@@ -10,7 +10,7 @@ pub const TITLE: f64 = 15.0;
 pub const LINE: f64 = 15.0;
 
 /// Number of series colors; later series reuse them with dashed lines.
-const COLOURS: usize = 7;
+const COLORS: usize = 7;
 
 const STYLE: &str = "\
 .rft-chart{--ink:#1b1b1b;--muted:#5f5f5f;--rule:#dedede;--paper:#fff;--s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;\
@@ -139,11 +139,11 @@ impl Svg {
 }
 
 fn color(index: usize) -> String {
-    format!("var(--s{})", index % COLOURS)
+    format!("var(--s{})", index % COLORS)
 }
 
 fn dash(index: usize) -> &'static str {
-    match index / COLOURS {
+    match index / COLORS {
         0 => "",
         1 => ";stroke-dasharray:6 4",
         _ => ";stroke-dasharray:2 4",
