@@ -23,7 +23,7 @@ struct Kind {
 
 const KINDS: [Kind; 20] = [
     Kind {
-        basic: "metre",
+        basic: "meter",
         power: 1,
         units: &[
             (1, 1_000_000_000, &["nm", "nanometer"]),
@@ -39,7 +39,7 @@ const KINDS: [Kind; 20] = [
         ],
     },
     Kind {
-        basic: "metre",
+        basic: "meter",
         power: 3,
         units: &[
             (1, 1_000_000, &["ml", "milliliter", "millilitre", "cc"]),
