@@ -1,5 +1,5 @@
 //! Lists the compiled CUDA kernels that the binary embeds, for `src/device/cuda/images.rs`: those of `assets/kernels`, or with
-//! `RFT_BUILD_KERNELS=1` what nvcc makes of the kernels as they are in the tree.
+//! `RFT_BUILD_KERNELS=1` those that nvcc compiles from the source tree.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,14 +10,14 @@ use std::process::Command;
 
 const SOURCES: &str = "src/device/cuda/kernels";
 const COMMITTED: &str = "assets/kernels";
-/// Ampere and Hopper; later GPUs translate the PTX of the last one when they load it.
+/// Ampere and Hopper. Later GPUs compile the PTX of the last one when they load it.
 const ARCHITECTURES: &str = "80,90";
 
 /// A compiled file of kernels.
 struct Image {
     /// The source without its extension.
     file: String,
-    /// `sm_80`, or `compute_90` for PTX; `all` where the driver chooses among several in one fat binary.
+    /// `sm_80`, or `compute_90` for PTX; `all` for a fat binary, from which the driver chooses.
     target: String,
     path: PathBuf,
 }
@@ -49,10 +49,10 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// The images of `assets/kernels`, and what its manifest says of their compiler.
+/// The images of `assets/kernels`, and the compiler that their manifest records.
 fn committed() -> (String, Vec<Image>) {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    let manifest = fs::read_to_string(format!("{COMMITTED}/manifest.toml")).expect("the manifest of the kernels");
+    let manifest = fs::read_to_string(format!("{COMMITTED}/manifest.toml")).expect("read the manifest of the kernels");
     let toolkit = manifest.lines().find_map(|line| line.strip_prefix("toolkit = "));
     let toolkit = toolkit.expect("the manifest names the toolkit").trim_matches('"');
     let images = files(COMMITTED, "gz").into_iter().map(|path| {
@@ -106,7 +106,7 @@ fn compile_file(nvcc: &Path, source: &Path, architectures: &str) {
     assert!(output.status.success(), "{}: {}", source.display(), String::from_utf8_lossy(&output.stderr));
 }
 
-/// The compiler of CUDA_HOME, of CUDA_PATH, on PATH, or where it is usually installed.
+/// The compiler in CUDA_HOME, in CUDA_PATH, on PATH, or in its usual folder.
 fn nvcc() -> PathBuf {
     let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(|home| Path::new(&home).join("bin"));
     let path = env::var_os("PATH").unwrap_or_default();

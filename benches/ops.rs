@@ -10,15 +10,15 @@ use std::hint::black_box;
 const ROWS: usize = 512;
 
 /// One block of a model with 135 M parameters (hidden 576, 9/3 heads, inner 1536) on 512 rows: four groups of a prompt
-/// of 64 and four branches of 16.
+/// of 64 and four completions of 16.
 fn block(criterion: &mut Criterion) {
     let (decoder, adapter) = floor::model(1, 576, (9, 3), 1536, 64);
     let mut pack = Pack::default();
     for group in 0..4 {
         let prompt = floor::tokens(group, 64, 64);
-        // A branch of 17 tokens has 16 rows.
-        let branch = floor::tokens(10 + group, 17, 64);
-        pack.push(&prompt, &[&branch[..]; 4]);
+        // A completion of 17 tokens has 16 rows.
+        let completion = floor::tokens(10 + group, 17, 64);
+        pack.push(&prompt, &[&completion[..]; 4]);
     }
     assert_eq!(pack.tokens.len(), ROWS);
     let d_hidden = vec![1e-3; ROWS * decoder.config.hidden_size];

@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rft::config::{Layers, resolve};
+use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
 use rft::math::{Scope, Verdict, check, grade};
 use rft::prompt::{PriorPrompt, Role};
-use rft::reward::{RewardSet, Sample};
+use rft::reward::{RewardInput, RewardSet};
 
 /// Gold answer and answer, as in training on competition questions.
 const ANSWERS: [(&str, &str, &str); 7] = [
@@ -94,7 +94,7 @@ fn responses(criterion: &mut Criterion) {
         source: "bench".into(),
         extra: serde_json::Map::new(),
     };
-    let sample = Sample {
+    let sample = RewardInput {
         question: &question,
         response: &response,
         prompt: &prompt,
@@ -106,7 +106,7 @@ fn responses(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a rollout batch of 512");
     let all = ["format_strict", "tag_count", "length", "repetition"].map(|it| format!("reward.{it}.weight=1"));
     for (name, sets) in [("the study's rewards", Vec::new()), ("all rules", all.to_vec())] {
-        let config = resolve(&Layers { sets, ..Layers::default() }).expect("a configuration").config;
+        let config = resolve(&ConfigLayers { sets, ..ConfigLayers::default() }).expect("a configuration").config;
         let rewards = RewardSet::from_config(&config.reward, &prompt, 4096).expect("rules alone");
         group.bench_function(name, |bencher| bencher.iter(|| rewards.score_all(black_box(&batch)).expect("no errors")));
     }

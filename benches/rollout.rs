@@ -4,19 +4,19 @@
 mod floor;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::engine::CpuEngine;
 use rft::grpo::learner::Keep;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::ops::head::TokenGrad;
-use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
+use rft::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use std::hint::black_box;
 
 const VOCAB: usize = 512;
 const PROMPT: usize = 60;
 
-fn tiny() -> (Decoder, Adapter) {
+fn tiny() -> (CpuDecoder, Adapter) {
     floor::model(4, 128, (4, 2), 384, VOCAB)
 }
 
@@ -32,7 +32,7 @@ fn decode(criterion: &mut Criterion) {
         let count = usize::div_ceil(rows, 8) as u64;
         let prompts: Vec<Prompt> =
             (0..count).map(|key| Prompt { ids: floor::tokens(key, PROMPT, VOCAB), key }).collect();
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: rows.min(8),
             sampling: &sampling,
@@ -67,8 +67,8 @@ fn train(criterion: &mut Criterion) {
     let (decoder, adapter) = tiny();
     let mut pack = Pack::default();
     for group in 0..16 {
-        let branches: Vec<Vec<u32>> = (0..8).map(|b| floor::tokens(100 + 8 * group + b, 60, VOCAB)).collect();
-        pack.push(&floor::tokens(group, PROMPT, VOCAB), &branches.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let completions: Vec<Vec<u32>> = (0..8).map(|b| floor::tokens(100 + 8 * group + b, 60, VOCAB)).collect();
+        pack.push(&floor::tokens(group, PROMPT, VOCAB), &completions.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
     let mut grads = vec![0.0; adapter.params.len()];
     let mut pass = || {

@@ -11,14 +11,14 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::learner::CpuLearner;
 use rft::grpo::learner::Keep;
 use rft::grpo::learner::Learner;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::peft::{load_adapter, save_adapter};
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::rng::{Purpose, Stream};
 use serde_json::json;
 use std::path::PathBuf;
@@ -48,9 +48,9 @@ const TEXTS: [&str; 2] =
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let source = Source::open(&args.model, "main")?;
+    let source = ModelSource::open(&args.model, "main")?;
     let tokenizer = source.tokenizer()?;
-    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 512)?;
+    let decoder = CpuDecoder::load(source.config.clone(), source.weights.as_ref(), 512)?;
     let adapter = match (&args.adapter, &args.draw_adapter) {
         (Some(folder), _) => Some(load_adapter(folder, &decoder.config, None)?),
         (None, Some(folder)) => {
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
         let prompt = tokenizer.encode(&TEXTS.join("\n").repeat(4));
         let grads = gradient(&decoder, adapter, &prompt, [&first, &second])?;
         save_adapter(&Adapter { params: grads, ..adapter.clone() }, folder, &args.model)?;
-        let pack = json!({"prompt": prompt, "branches": [first, second]});
+        let pack = json!({"prompt": prompt, "completions": [first, second]});
         std::fs::write(folder.join("pack.json"), pack.to_string())?;
     }
     std::fs::write(&args.out, serde_json::to_vec(&sequences)?)
@@ -83,9 +83,9 @@ fn main() -> Result<()> {
 
 /// Gradient of Σ log-probability of the first completion minus that of the second, in the layout of the adapter's
 /// parameters.
-fn gradient(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], branches: [&[u32]; 2]) -> Result<Vec<f32>> {
+fn gradient(decoder: &CpuDecoder, adapter: &Adapter, prompt: &[u32], completions: [&[u32]; 2]) -> Result<Vec<f32>> {
     let mut pack = Pack::default();
-    let ranges = pack.push(prompt, &branches);
+    let ranges = pack.push(prompt, &completions);
     let mut coefficients = vec![1.0; pack.pairs.len()];
     coefficients[ranges[1].clone()].fill(-1.0);
     let mut learner = CpuLearner::new(decoder);
@@ -96,7 +96,7 @@ fn gradient(decoder: &Decoder, adapter: &Adapter, prompt: &[u32], branches: [&[u
     learner.gradient()
 }
 
-fn drawn(decoder: &Decoder) -> Result<Adapter> {
+fn drawn(decoder: &CpuDecoder) -> Result<Adapter> {
     let mut adapter = Adapter::new(&decoder.config, &LoraSection::all_linear(8), 0)?;
     let stream = Stream::new(0, Purpose::Test, &[]);
     for (_, slot) in adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B.")) {

@@ -1,7 +1,7 @@
 //! Reinforcement fine-tuning with prior prompts.
 //!
-//! The way the data goes: [`config`] ► [`data`] ► [`prompt`] ► [`rollout`] ► [`reward`] ► [`grpo`] ► [`train`] ► [`run`],
-//! with [`model`] and [`ops`] under rollout and grpo. ARCHITECTURE.md tells who lives where and what is never allowed.
+//! The data flow: [`config`] ► [`data`] ► [`prompt`] ► [`rollout`] ► [`reward`] ► [`grpo`] ► [`train`] ► [`run`], where
+//! rollout and grpo use [`model`] and [`ops`]. ARCHITECTURE.md describes the modules and the rules of the code base.
 
 pub mod behavior;
 pub mod cli;

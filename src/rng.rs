@@ -1,14 +1,14 @@
-//! Counter-based randomness: a value is a function of what it is for, never of the order of calls or of threads.
+//! Counter-based randomness: a value is a function of its purpose, never of the order of calls or threads.
 //!
 //! Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) turns a key and a counter into
 //! four random words with no state between calls. The key of a [`Stream`] is hashed from the run's seed, the
-//! [`Purpose`] and the identity of the thing drawn for (step, question, branch ...); the counter is the position in it.
+//! [`Purpose`] and the identity of the object (step, question, completion ...); the counter is the position in the stream.
 
-/// What a stream of random numbers is for. Two purposes never share a stream.
+/// The use of a stream of random numbers. Two purposes never share a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
-    /// The next token of a branch: path (step, question, branch), counter (position, vocabulary block).
+    /// The next token of a completion: path (step, question, completion), counter (position, vocabulary block).
     Sampling = 1,
     /// The initial values of an adapter: path (tensor), counter (element).
     AdapterInit = 2,
@@ -16,26 +16,26 @@ pub enum Purpose {
     Shuffle = 3,
     /// Generated questions and texts: path (split, index).
     Generator = 4,
-    /// The initial weights of a model that is trained from nothing: path (tensor).
+    /// The initial weights of a model that is trained from scratch: path (tensor).
     ModelInit = 5,
     /// Resampling in statistics: path (replicate).
     Bootstrap = 6,
-    /// Values of tests and benches.
+    /// Values for tests and benchmarks.
     Test = 7,
     /// Points at which two expressions are compared: path (round), counter (symbol).
     Probe = 8,
-    /// Cases of the reward bench: path (0: the sample of questions; 1, question: the choices made for it).
+    /// Cases of the reward bench: path (0: the sample of questions; 1, question: the random choices for it).
     RewardBench = 9,
     /// The order in which options are shown: path (question).
     Choices = 10,
-    /// What a server is asked for: path (question, sample), or (hash of what a judge is asked); position 0 its seed, then the
-    /// waits between tries.
+    /// Requests to a server: path (question, sample), or (hash of a judge's request); position 0 is the seed of the request,
+    /// later positions the waits between tries.
     Endpoint = 11,
     /// The order of a program's inputs: no path, the seed is the task's.
     InputOrder = 12,
 }
 
-/// A random function of a 64-bit position, chosen by seed, purpose and path.
+/// A random function of a 64-bit position, determined by seed, purpose and path.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
     key: [u32; 2],
@@ -51,7 +51,7 @@ impl Stream {
         Self { key: [hash as u32, (hash >> 32) as u32] }
     }
 
-    /// The words that tell this stream from others, for a twin of it on a device.
+    /// The words that identify this stream, for the same stream on a device.
     pub fn key(&self) -> [u32; 2] {
         self.key
     }
@@ -99,9 +99,9 @@ impl Stream {
     /// Uniform in 0..`bound`; the bias is below `bound` / 2^64.
     ///
     /// # Panics
-    /// When `bound` is zero.
+    /// If `bound` is zero.
     pub fn below(&self, index: u64, bound: u64) -> u64 {
-        assert!(bound > 0, "a draw needs at least one outcome");
+        assert!(bound > 0, "a random choice needs at least one outcome");
         ((u128::from(self.u64(index)) * u128::from(bound)) >> 64) as u64
     }
 
@@ -124,7 +124,7 @@ impl Stream {
     }
 }
 
-/// A stream read from its start, for code that draws an unknown number of values in a fixed order.
+/// A stream read from the start, for code that needs an unknown number of values in a fixed order.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     stream: Stream,
@@ -158,13 +158,13 @@ impl Cursor {
         self.stream.f64(index)
     }
 
-    /// One of `items`, each equally likely.
+    /// One of `items`, with equal probability.
     pub fn choose<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]
     }
 }
 
-/// The finaliser of SplitMix64: every input bit reaches every output bit.
+/// The finalizer of SplitMix64: every input bit affects every output bit.
 fn mix(mut x: u64) -> u64 {
     x ^= x >> 30;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -186,7 +186,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// A stable 64-bit identity of a name (FNV-1a), for a path element of a [`Stream`].
+/// A stable 64-bit hash of a name (FNV-1a), for a path element of a [`Stream`].
 pub fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -195,9 +195,9 @@ pub fn name_hash(name: &str) -> u64 {
 mod tests {
     use super::*;
 
-    /// Known answers of the authors' Random123 distribution (kat_vectors, philox4x32 10).
+    /// Test vectors of the authors' Random123 distribution (kat_vectors, philox4x32 10).
     #[test]
-    fn philox_known_answers() {
+    fn philox_matches_known_values() {
         assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(philox([u32::MAX; 4], [u32::MAX; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         assert_eq!(
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_blocks_are_the_single_ones() {
+    fn sixteen_blocks_equal_the_single_ones() {
         let stream = Stream::new(5, Purpose::Test, &[1]);
         let all = stream.blocks16(7, 1 << 33);
         for l in 0..16usize {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn permutation_holds_every_index_once() {
+    fn a_permutation_contains_every_index_once() {
         let mut order = Stream::new(7, Purpose::Shuffle, &[0]).permutation(1000);
         assert_ne!(order, (0..1000).collect::<Vec<_>>());
         order.sort_unstable();

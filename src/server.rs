@@ -1,4 +1,4 @@
-//! A server that speaks OpenAI's protocol: what is tried again, what is not, and where the key may go.
+//! A client for servers with OpenAI's API: which requests are retried, and where the key may be sent.
 
 use std::fmt;
 use std::io::Read;
@@ -13,47 +13,47 @@ use ureq::{Agent, AsSendBody, Body};
 
 use crate::rng::Stream;
 
-/// Where a server is and how it is asked.
+/// The address of a server and how to send requests to it.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// `http://127.0.0.1:8000`, with or without `/v1` at its end.
+pub struct ServerOptions {
+    /// `http://127.0.0.1:8000`, with or without `/v1` at the end.
     pub url: String,
-    /// Requests in flight at a time.
+    /// Maximum number of concurrent requests.
     pub concurrency: usize,
-    /// Times that a request is sent before its failure is final.
+    /// Number of times that a request is sent before its failure is final.
     pub tries: u32,
-    /// The longest wait for one reply, from the connection to its last byte.
+    /// Maximum time for one reply, from the connection to its last byte.
     pub time_out: Duration,
-    /// The wait before the second try, about; it doubles with every further one.
+    /// Approximate wait before the second try; it doubles with each further try.
     pub pause: Duration,
-    /// Sent over https or to this machine only.
-    pub key: Option<Key>,
+    /// Sent only over https or to this machine.
+    pub key: Option<ApiKey>,
 }
 
-impl Options {
-    /// The server at `url`, with the key of the environment.
+impl ServerOptions {
+    /// The server at `url`, with the key from the environment.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             concurrency: 16,
             tries: 6,
-            time_out: Duration::from_secs(30 * 60), // a server that is slow or has a queue is not a dead one
+            time_out: Duration::from_secs(30 * 60), // a slow or busy server can take this long
             pause: Duration::from_secs(1),
-            key: Key::from_env(),
+            key: ApiKey::from_env(),
         }
     }
 }
 
-/// What a server asks for to be used. It never shows: neither in `Debug` nor in an error.
+/// The API key. It is never shown: neither in `Debug` nor in an error.
 #[derive(Clone)]
-pub struct Key(String);
+pub struct ApiKey(String);
 
-impl Key {
+impl ApiKey {
     pub fn new(key: &str) -> Self {
         Self(key.to_owned())
     }
 
-    /// `RFT_ENDPOINT_KEY`, else `OPENAI_API_KEY`; empty ones count as unset.
+    /// `RFT_ENDPOINT_KEY`, else `OPENAI_API_KEY`; empty values count as unset.
     pub fn from_env() -> Option<Self> {
         let variable = |name| std::env::var(name).ok().filter(|key: &String| !key.trim().is_empty());
         let key = variable("RFT_ENDPOINT_KEY").or_else(|| variable("OPENAI_API_KEY"))?;
@@ -61,31 +61,31 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("Key(hidden)")
     }
 }
 
-/// Why there is no reply.
+/// The reason why there is no reply.
 #[derive(Debug)]
-pub struct Failure {
-    /// `None`: no whole answer came.
+pub struct ServerFailure {
+    /// `None`: there was no complete reply.
     status: Option<u16>,
-    /// One line, and a hint where there is a remedy.
+    /// One line, and a hint if there is a remedy.
     message: String,
-    /// The same request may succeed later.
+    /// Whether the same request may succeed later.
     passing: bool,
-    /// When the server says that it may.
+    /// The wait that the server asks for.
     after: Option<Duration>,
 }
 
-impl Failure {
+impl ServerFailure {
     fn passing(message: String) -> Self {
         Self { status: None, message, passing: true, after: None }
     }
 
-    /// The server does not know a field, or takes no such value in it.
+    /// Whether the server rejects a field or its value.
     pub fn misunderstood(&self) -> bool {
         matches!(self.status, Some(400 | 422))
     }
@@ -96,25 +96,26 @@ impl Failure {
 }
 
 /// Sends requests to one server.
-pub struct Client {
+pub struct ServerClient {
     agent: Agent,
-    /// Without a slash at its end and without `/v1`.
+    /// Without a slash or `/v1` at the end.
     url: String,
-    key: Option<Key>,
-    /// The header with the key, where the key may be sent.
+    key: Option<ApiKey>,
+    /// The header with the key, if the key may be sent.
     authorization: Option<HeaderValue>,
     tries: u32,
     pause: Duration,
     time_out: Duration,
 }
 
-impl Client {
-    pub fn new(options: &Options) -> Result<Self> {
-        let Place { url, on_this_machine, keeps_secrets } = Place::parse(&options.url)?;
+impl ServerClient {
+    pub fn new(options: &ServerOptions) -> Result<Self> {
+        let ServerAddress { url, on_this_machine, keeps_secrets } = ServerAddress::parse(&options.url)?;
         let authorization = match &options.key {
             Some(key) if keeps_secrets => {
                 let header = HeaderValue::from_str(&format!("Bearer {}", key.0));
-                let mut header = header.map_err(|_| anyhow!("the key holds characters that cannot be sent"))?;
+                let mut header =
+                    header.map_err(|_| anyhow!("the API key contains characters that are not valid in a header"))?;
                 header.set_sensitive(true);
                 Some(header)
             }
@@ -123,13 +124,13 @@ impl Client {
         let mut agent = Agent::config_builder()
             .user_agent(concat!("rft/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            .max_redirects(0) // whoever the key is meant for is named by the user, not by a reply
+            .max_redirects(0) // the user decides where the key is sent, not a reply
             .max_redirects_will_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_global(Some(options.time_out))
             .max_idle_connections(options.concurrency)
             .max_idle_connections_per_host(options.concurrency)
-            .max_idle_age(Duration::from_secs(3)); // below the 5 s after which Python's servers hang up
+            .max_idle_age(Duration::from_secs(3)); // below the 5 s after which Python servers close a connection
         if on_this_machine {
             agent = agent.proxy(None);
         }
@@ -148,19 +149,19 @@ impl Client {
         &self.url
     }
 
-    /// The page at `path`. Tried once: a server that is not there is most often a wrong URL.
+    /// The page at `path`. It is requested once: a missing server usually means a wrong URL.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub fn get(&self, path: &str) -> Result<String, Failure> {
+    /// See [`ServerFailure`].
+    pub fn get(&self, path: &str) -> Result<String, ServerFailure> {
         self.send(Request::get(format!("{}{path}", self.url)).body(()).map_err(unsendable)?)
     }
 
-    /// Posts JSON until `read` can make something of the answer, or the tries are spent. `stream` shifts the waits between
+    /// Posts JSON until `read` accepts the reply, or no tries are left. `stream` varies the waits between
     /// tries.
     ///
     /// # Errors
-    /// See [`Failure`].
+    /// See [`ServerFailure`].
     pub fn post<T>(
         &self,
         path: &str,
@@ -168,17 +169,17 @@ impl Client {
         stream: &Stream,
         given_up: &dyn Fn() -> bool,
         read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, Failure> {
+    ) -> Result<T, ServerFailure> {
         let mut tried = 0;
         loop {
             if given_up() {
-                return Err(Failure::passing("given up".into()));
+                return Err(ServerFailure::passing("canceled".into()));
             }
             let request = Request::post(format!("{}{path}", self.url))
                 .header("Content-Type", "application/json")
                 .body(body.to_owned());
             let answer = request.map_err(unsendable).and_then(|request| self.send(request));
-            let incomplete = |reason| Failure::passing(format!("the server sends {reason}"));
+            let incomplete = |reason| ServerFailure::passing(format!("invalid reply from the server: {reason}"));
             let mut failure = match answer.and_then(|body| read(&body).map_err(incomplete)) {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
@@ -192,20 +193,20 @@ impl Client {
                 return Err(failure);
             }
             let wait = self.wait(tried, stream).max(failure.after.unwrap_or_default());
-            tracing::info!("{}; asking again in {:.1} s", first_line(&failure.message), wait.as_secs_f64());
+            tracing::info!("{}; retrying in {:.1} s", first_line(&failure.message), wait.as_secs_f64());
             thread::sleep(wait);
         }
     }
 
-    /// The pause after `tried` tries: it doubles, up to half a minute, and less than half of it is left to chance, so
-    /// that requests that failed together are not sent again together.
+    /// The wait after `tried` tries: it doubles, up to half a minute, and less than half of it is random, so that requests that
+    /// failed together are not sent again together.
     fn wait(&self, tried: u32, stream: &Stream) -> Duration {
         let full = self.pause.saturating_mul(1 << (tried - 1).min(16)).min(Duration::from_secs(30));
         full.mul_f64(0.5 + 0.5 * stream.f64(u64::from(tried)))
     }
 
-    /// The body of a successful answer.
-    fn send(&self, mut request: Request<impl AsSendBody>) -> Result<String, Failure> {
+    /// The body of a successful reply.
+    fn send(&self, mut request: Request<impl AsSendBody>) -> Result<String, ServerFailure> {
         if let Some(header) = &self.authorization {
             request.headers_mut().insert("Authorization", header.clone());
         }
@@ -218,55 +219,55 @@ impl Client {
         body.map_err(|error| self.unanswered(&error))
     }
 
-    fn unanswered(&self, error: &ureq::Error) -> Failure {
+    fn unanswered(&self, error: &ureq::Error) -> ServerFailure {
         let message = match error {
             ureq::Error::Timeout(ureq::Timeout::Global) => format!(
-                "no reply within {:.0?}\nhint: the server may be overloaded: lower --concurrency or --max-tokens",
+                "no reply within {:.0?}\nhint: lower --concurrency or --max-tokens; the server may be overloaded",
                 self.time_out
             ),
-            ureq::Error::HostNotFound => {
-                "the name of the host is unknown\nhint: check the URL and the network".to_owned()
+            ureq::Error::HostNotFound => "unknown host name\nhint: check the URL and the network".to_owned(),
+            error => {
+                format!("{}\nhint: check that a server is running at {}", self.clean(&error.to_string()), self.url)
             }
-            error => format!("{}\nhint: is the server running at {}?", self.clean(&error.to_string()), self.url),
         };
-        Failure::passing(message)
+        ServerFailure::passing(message)
     }
 
-    /// The failure behind a status.
-    fn refused(&self, response: Response<Body>) -> Failure {
+    /// The failure for a status.
+    fn refused(&self, response: Response<Body>) -> ServerFailure {
         let status = response.status().as_u16();
         let header = |name| response.headers().get(name).and_then(|it| it.to_str().ok());
         if (300..400).contains(&status) {
             let target = self.clean(header("Location").unwrap_or("nowhere"));
-            let message = format!("the server redirects to {target}\nhint: if you trust that address, give its URL");
-            return Failure { status: Some(status), message, passing: false, after: None };
+            let message = format!("the server redirects to {target}\nhint: if you trust that address, pass its URL");
+            return ServerFailure { status: Some(status), message, passing: false, after: None };
         }
         let passing = matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 529);
         let after = retry_after(response.headers());
         let mut body = Vec::new();
-        let _ = response.into_body().into_reader().take(64 << 10).read_to_end(&mut body); // what came of it will do
+        let _ = response.into_body().into_reader().take(64 << 10).read_to_end(&mut body); // a partial body is enough
         let said = self.clean(&message(&String::from_utf8_lossy(&body)));
         let hint = match status {
-            400 | 422 => "the prompt and --max-tokens may not fit the server's context",
+            400 | 422 => "check that the prompt and --max-tokens fit in the server's context",
             401 | 403 => match (&self.key, &self.authorization) {
                 (None, _) => "set RFT_ENDPOINT_KEY",
-                (_, None) => "the key was not sent: it goes over https or to this machine only",
-                _ => "the server does not accept the key of RFT_ENDPOINT_KEY, else OPENAI_API_KEY",
+                (_, None) => "use https; the key was not sent, because it is sent only over https or to this machine",
+                _ => "check the key in RFT_ENDPOINT_KEY, else OPENAI_API_KEY",
             },
-            404 => "there is no such page or model: give the URL that /v1/completions follows",
+            404 => "check the model's name, and pass the part of the URL before /v1/completions",
             _ => "",
         };
         let colon = if said.is_empty() { "" } else { ": " };
-        let mut message = format!("the server answers {status}{colon}{said}");
+        let mut message = format!("the server returned {status}{colon}{said}");
         if !hint.is_empty() {
             message.push_str("\nhint: ");
             message.push_str(hint);
         }
-        Failure { status: Some(status), message, passing, after }
+        ServerFailure { status: Some(status), message, passing, after }
     }
 
-    /// The first line of what others wrote, fit to be shown: bounded, without control characters and without the key,
-    /// which a server may repeat.
+    /// The first line of an external text, safe to print: bounded, without control characters and without the key, which a
+    /// server may repeat.
     fn clean(&self, text: &str) -> String {
         const LONGEST: usize = 300;
         let text = match &self.key {
@@ -282,11 +283,11 @@ impl Client {
     }
 }
 
-fn unsendable(error: ureq::http::Error) -> Failure {
-    Failure::passing(error.to_string())
+fn unsendable(error: ureq::http::Error) -> ServerFailure {
+    ServerFailure::passing(error.to_string())
 }
 
-/// What a refusal says: the message of one of the usual forms, else the body itself.
+/// The text of an error reply: the message in one of the usual forms, else the body itself.
 fn message(body: &str) -> String {
     let json: Value = serde_json::from_str(body).unwrap_or_default();
     let places = ["/error/message", "/error", "/message", "/detail/0/msg", "/detail"];
@@ -298,7 +299,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// How long the server wants to be left alone; at most ten minutes are granted. A date counts as nothing said.
+/// The wait that the server asks for, at most ten minutes. A date is ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u64 = headers.get("Retry-After")?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds.min(600)))
@@ -306,23 +307,26 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// A server's address.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct ServerAddress {
     url: String,
     on_this_machine: bool,
-    /// Over TLS, or not over a network at all.
+    /// Over TLS, or to this machine.
     keeps_secrets: bool,
 }
 
-impl Place {
+impl ServerAddress {
     fn parse(url: &str) -> Result<Self> {
-        const HINT: &str = "hint: give it as http://127.0.0.1:8000";
-        // The URL itself may hold a password, and is not shown before that is excluded.
-        ensure!(!url.contains('@'), "the server's URL holds a name or a password\nhint: set RFT_ENDPOINT_KEY instead");
-        let uri: Uri = url.trim().parse().map_err(|error| anyhow!("`{url}` is no URL: {error}\n{HINT}"))?;
+        const HINT: &str = "hint: write it as http://127.0.0.1:8000";
+        // The URL itself may contain a password, and is not printed before that is excluded.
+        ensure!(
+            !url.contains('@'),
+            "the server's URL contains a user name or a password\nhint: set RFT_ENDPOINT_KEY instead"
+        );
+        let uri: Uri = url.trim().parse().map_err(|error| anyhow!("invalid URL `{url}`: {error}\n{HINT}"))?;
         let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
-            bail!("`{url}` is no URL of a server\n{HINT}");
+            bail!("`{url}` is not the URL of a server\n{HINT}");
         };
-        ensure!(uri.query().is_none(), "`{url}` has a query\n{HINT}");
+        ensure!(uri.query().is_none(), "unexpected query in `{url}`\n{HINT}");
         let path = uri.path().trim_end_matches('/');
         let path = path.strip_suffix("/v1").unwrap_or(path);
         let authority = uri.authority().expect("it has a host");
@@ -338,49 +342,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_taken_with_or_without_v1() {
-        let place = |url| Place::parse(url).unwrap();
+    fn a_url_is_accepted_with_or_without_v1() {
+        let place = |url| ServerAddress::parse(url).unwrap();
         for url in ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000/v1/"] {
             assert_eq!(place(url).url, "http://h:8000");
         }
         assert_eq!(place("https://h/api/v1").url, "https://h/api");
         for bad in ["", "h:8000", "ftp://h", "http://", "http://h/?a=b", "not a url"] {
-            assert!(Place::parse(bad).is_err(), "{bad}");
+            assert!(ServerAddress::parse(bad).is_err(), "{bad}");
         }
-        let secret = Place::parse("https://me:secret@h/v1").unwrap_err().to_string();
+        let secret = ServerAddress::parse("https://me:secret@h/v1").unwrap_err().to_string();
         assert!(!secret.contains("secret"), "{secret}");
     }
 
     #[test]
-    fn keys_go_over_tls_or_stay_on_the_machine() {
+    fn keys_are_sent_over_tls_or_to_this_machine() {
         for url in ["https://h", "http://localhost:1", "http://127.0.0.1/v1", "http://127.9.9.9", "http://[::1]:80"] {
-            assert!(Place::parse(url).unwrap().keeps_secrets, "{url}");
+            assert!(ServerAddress::parse(url).unwrap().keeps_secrets, "{url}");
         }
         for url in
             ["http://h", "http://10.0.0.1", "http://127.0.0.1.example", "http://localhost.example", "http://0.0.0.0"]
         {
-            assert!(!Place::parse(url).unwrap().keeps_secrets, "{url}");
+            assert!(!ServerAddress::parse(url).unwrap().keeps_secrets, "{url}");
         }
-        let key = Some(Key::new("secret"));
-        let far = Client::new(&Options { key: key.clone(), ..Options::new("http://node1:8000") }).unwrap();
+        let key = Some(ApiKey::new("secret"));
+        let far =
+            ServerClient::new(&ServerOptions { key: key.clone(), ..ServerOptions::new("http://node1:8000") }).unwrap();
         assert_eq!(far.authorization, None);
-        let near = Client::new(&Options { key, ..Options::new("http://127.0.0.1:8000") }).unwrap();
+        let near = ServerClient::new(&ServerOptions { key, ..ServerOptions::new("http://127.0.0.1:8000") }).unwrap();
         assert_eq!(near.authorization.as_ref().unwrap(), "Bearer secret");
         assert!(!format!("{:?}", near.authorization).contains("secret"));
     }
 
     #[test]
-    fn what_a_server_says_is_bounded_and_without_the_key() {
-        let options = Options { key: Some(Key::new("secret")), ..Options::new("http://127.0.0.1:8000") };
+    fn a_server_message_is_bounded_and_without_the_key() {
+        let options = ServerOptions { key: Some(ApiKey::new("secret")), ..ServerOptions::new("http://127.0.0.1:8000") };
         assert!(!format!("{options:?}").contains("secret"));
-        let client = Client::new(&options).unwrap();
+        let client = ServerClient::new(&options).unwrap();
         assert_eq!(client.clean("\n bad key \u{1b}[31msecret\u{7}!\nmore"), "bad key [31m(key)!");
         assert_eq!(client.clean(&"é".repeat(1000)).chars().count(), 304);
     }
 
     #[test]
     fn waits_double_and_are_bounded() {
-        let client = Client::new(&Options::new("http://h")).unwrap();
+        let client = ServerClient::new(&ServerOptions::new("http://h")).unwrap();
         let stream = Stream::new(1, crate::rng::Purpose::Test, &[]);
         let waits: Vec<f64> = (1..=40).map(|tried| client.wait(tried, &stream).as_secs_f64()).collect();
         for (i, wait) in waits.iter().enumerate() {
@@ -391,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_read_in_every_form() {
+    fn error_replies_are_read_in_every_form() {
         for (body, text) in [
             (r#"{"error":{"message":"too long","type":"x"}}"#, "too long"),
             (r#"{"error":"too long"}"#, "too long"),

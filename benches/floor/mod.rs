@@ -1,7 +1,7 @@
 //! Shared by the benches of the model: a model with random weights, and the floor that their times are compared with.
 
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::weights::RandomWeights;
@@ -10,10 +10,10 @@ use rft::rng::{Purpose, Stream};
 use std::time::Instant;
 
 /// A Qwen2 decoder with a LoRA adapter of rank 16 on every linear layer.
-pub fn model(layers: usize, hidden: usize, heads: (usize, usize), inner: usize, vocab: usize) -> (Decoder, Adapter) {
+pub fn model(layers: usize, hidden: usize, heads: (usize, usize), inner: usize, vocab: usize) -> (CpuDecoder, Adapter) {
     let config = ModelConfig::qwen2(layers, hidden, heads, inner, vocab);
     let adapter = Adapter::new(&config, &LoraSection::all_linear(16), 1).expect("a valid section");
-    let decoder = Decoder::load(config.clone(), &RandomWeights::new(&config, 1), 1024).expect("random weights load");
+    let decoder = CpuDecoder::load(config.clone(), &RandomWeights::new(&config, 1), 1024).expect("random weights load");
     (decoder, adapter)
 }
 
@@ -23,7 +23,7 @@ pub fn tokens(path: u64, len: usize, vocab: usize) -> Vec<u32> {
 }
 
 /// FLOPs of one row through the linear layers of all blocks: of the frozen weights, and of the adapter.
-pub fn block_flops(decoder: &Decoder, adapter: &Adapter) -> (f64, f64) {
+pub fn block_flops(decoder: &CpuDecoder, adapter: &Adapter) -> (f64, f64) {
     let head = decoder.config.hidden_size * decoder.config.vocab_size;
     (2.0 * (decoder.weight_bytes() / 4 - head) as f64, 2.0 * adapter.params.len() as f64)
 }

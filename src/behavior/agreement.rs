@@ -1,19 +1,19 @@
-//! How well two labellings of the same responses agree.
+//! Agreement of two labelings of the same completions.
 
 use serde::Serialize;
 
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 
-/// Counts of a two-by-two table: what was found against what is there.
+/// Counts of a two-by-two table: found or not, present or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct ConfusionCounts {
     pub true_positives: usize,
     pub false_positives: usize,
     pub false_negatives: usize,
     pub true_negatives: usize,
 }
 
-impl Tally {
+impl ConfusionCounts {
     pub fn add(&mut self, found: bool, there: bool) {
         *match (found, there) {
             (true, true) => &mut self.true_positives,
@@ -23,23 +23,23 @@ impl Tally {
         } += 1;
     }
 
-    /// Of what was found, the share that is there; `None` where nothing was found.
+    /// The share of found spans that are present; `None` if nothing was found.
     pub fn precision(&self) -> Option<f64> {
         ratio(self.true_positives, self.true_positives + self.false_positives)
     }
 
-    /// Of what is there, the share that was found; `None` where nothing is.
+    /// The share of present spans that were found; `None` if nothing is present.
     pub fn recall(&self) -> Option<f64> {
         ratio(self.true_positives, self.true_positives + self.false_negatives)
     }
 
-    /// The harmonic mean of both.
+    /// The harmonic mean of precision and recall.
     pub fn f1(&self) -> Option<f64> {
         ratio(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
     }
 
-    /// Cohen's kappa, the agreement beyond chance (Cohen, Educational and Psychological Measurement 20:37, 1960); `None` where
-    /// chance alone agrees always.
+    /// Cohen's kappa, the agreement beyond chance (Cohen, Educational and Psychological Measurement 20:37, 1960); `None` if
+    /// agreement by chance is certain.
     pub fn kappa(&self) -> Option<f64> {
         let [a, b, c, d] =
             [self.true_positives, self.false_positives, self.false_negatives, self.true_negatives].map(|n| n as f64);
@@ -53,10 +53,10 @@ fn ratio(above: usize, below: usize) -> Option<f64> {
     (below > 0).then(|| above as f64 / below as f64)
 }
 
-/// Adds one response to `tally`: whether the spans of `class` in `found` and in `there` meet. Each span meets one of the other
-/// side at most. What is in neither has no number, so there are no true negatives.
-pub fn match_spans(tally: &mut Tally, class: Class, found: &[Span], there: &[Span]) {
-    let of = |spans: &[Span]| {
+/// Adds one completion to `tally`: whether the spans of `class` in `found` and in `there` overlap. Each span is matched with at
+/// most one span of the other list. There are no true negatives, because text without spans cannot be counted.
+pub fn match_spans(tally: &mut ConfusionCounts, class: Class, found: &[BehaviorSpan], there: &[BehaviorSpan]) {
+    let of = |spans: &[BehaviorSpan]| {
         let mut ranges: Vec<(usize, usize)> =
             spans.iter().filter(|span| span.class == class).map(|span| (span.start, span.end)).collect();
         ranges.sort_unstable();
@@ -81,10 +81,10 @@ pub fn match_spans(tally: &mut Tally, class: Class, found: &[Span], there: &[Spa
 mod tests {
     use super::*;
 
-    /// The table of Cohen's paper as it is usually shown: 20 and 15 agreed, 5 and 10 not; kappa 0.4.
+    /// A textbook example: 20 and 15 agreements, 5 and 10 disagreements; kappa is 0.4.
     #[test]
-    fn known_figures() {
-        let tally = Tally { true_positives: 20, false_positives: 5, false_negatives: 10, true_negatives: 15 };
+    fn kappa_of_a_textbook_example() {
+        let tally = ConfusionCounts { true_positives: 20, false_positives: 5, false_negatives: 10, true_negatives: 15 };
         assert_eq!(tally.precision(), Some(0.8));
         assert_eq!(tally.recall(), Some(20.0 / 30.0));
         assert_eq!(tally.f1(), Some(40.0 / 55.0));
@@ -92,16 +92,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_is_not_zero() {
-        let mut tally = Tally::default();
+    fn without_findings_precision_is_undefined() {
+        let mut tally = ConfusionCounts::default();
         tally.add(false, false);
         assert_eq!((tally.precision(), tally.recall(), tally.f1(), tally.kappa()), (None, None, None, None));
     }
 
     #[test]
-    fn a_span_meets_one_other() {
-        let span = |start, end| Span { class: Class::Code, start, end, rule: String::new() };
-        let mut tally = Tally::default();
+    fn a_span_is_matched_once() {
+        let span = |start, end| BehaviorSpan { class: Class::Code, start, end, rule: String::new() };
+        let mut tally = ConfusionCounts::default();
         match_spans(&mut tally, Class::Code, &[span(0, 4), span(2, 9), span(20, 22)], &[span(1, 8), span(30, 31)]);
         assert_eq!((tally.true_positives, tally.false_positives, tally.false_negatives), (1, 2, 1));
     }

@@ -1,4 +1,4 @@
-//! The rules at work: a response in, spans out. Deterministic, and linear in the length of the response.
+//! Applies the rules to a completion and returns spans. Deterministic, and linear in the length of the completion.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,95 +11,99 @@ use serde::{Deserialize, Serialize};
 
 use super::passages::{self, Passages};
 use super::text::{Sentence, Text};
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 
-/// The version of the format of rule files that is understood.
+/// The supported format version of rule files.
 const FORMAT: u32 = 1;
-/// How well the rules have to agree with the labels, or their figures are marked.
+/// The minimum agreement of the rules with the labels, without which their figures are marked.
 const ENOUGH_PRECISION: f64 = 0.8;
 const ENOUGH_F1: f64 = 0.75;
 
 /// Rules for all classes, compiled.
 pub struct Classifier {
-    /// Changes whenever what the rules find may have changed.
+    /// The version of the rules. It is increased whenever their results may change.
     pub version: u32,
-    /// How well a class agrees with the labels, where that was measured.
-    pub measured: BTreeMap<Class, Measured>,
-    rules: Vec<Rule>,
+    /// The agreement of each class with the labels, if it was measured.
+    pub measured: BTreeMap<Class, RuleAgreement>,
+    rules: Vec<BehaviorRule>,
     negation: Regex,
     passages: Passages,
 }
 
-/// Agreement of the rules with the labels on responses that the rules were not written on: is the class there or not?
+/// Agreement of the rules and the labels on whether a completion shows the class, on completions not used to develop the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Measured {
+pub struct RuleAgreement {
     pub precision: f64,
     pub recall: f64,
     pub f1: f64,
 }
 
-impl Measured {
+impl RuleAgreement {
     pub fn is_enough(&self) -> bool {
         self.precision >= ENOUGH_PRECISION && self.f1 >= ENOUGH_F1
     }
 }
 
-/// A rule file as it stands; rules.toml says what its fields mean.
+/// A rule file. rules.toml explains its fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct RuleFile {
     format: u32,
     version: u32,
     negation: String,
     passages: passages::Patterns,
-    rule: Vec<Rule>,
+    rule: Vec<BehaviorRule>,
     #[serde(default)]
-    measured: BTreeMap<Class, Measured>,
+    measured: BTreeMap<Class, RuleAgreement>,
 }
 
-/// Finds one class in a sentence.
+/// A rule that finds one class in a sentence.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
+struct BehaviorRule {
     name: String,
     class: Class,
     #[serde(with = "pattern")]
     find: Regex,
-    /// The sentence or the one after it must also hold this.
+    /// Must also match in the sentence or in the next one.
     #[serde(default, with = "optional_pattern")]
     with: Option<Regex>,
-    /// The sentence must not hold this.
+    /// Must not match in the sentence.
     #[serde(default, with = "optional_pattern")]
     unless: Option<Regex>,
-    /// Only in items of lists and headings, or only outside them.
+    /// True: only in list items and headings. False: only outside them.
     item: Option<bool>,
-    /// Only within elements of this name.
+    /// Only inside elements with this tag.
     within: Option<String>,
-    /// What the group `goal` holds, or else the clause after the match, must not be what the question asks for.
+    /// The text of the group `goal`, or else the clause after the match, must not be what the question asks for.
     #[serde(default)]
     intermediate: bool,
-    /// What follows the match, or else the next sentence, must speak of something else than the prompt.
+    /// The text after the match, or else the next sentence, must contain something that is not in the prompt.
     #[serde(default)]
     new: bool,
 }
 
 impl Classifier {
-    /// The rules that come with `rft`.
+    /// The built-in rules.
     pub fn built_in() -> &'static Self {
         static BUILT_IN: OnceLock<Classifier> = OnceLock::new();
-        BUILT_IN.get_or_init(|| Self::parse(include_str!("rules.toml")).expect("the built-in rules are well-formed"))
+        BUILT_IN.get_or_init(|| Self::parse(include_str!("rules.toml")).expect("the built-in rules are valid"))
     }
 
-    /// The rules in a user's file, which take the place of the built-in ones.
+    /// The rules in a user's file, which replace the built-in ones.
     pub fn load(path: &Path) -> Result<Self> {
         let context = || format!("read the rules `{}`", path.display());
         Self::parse(&std::fs::read_to_string(path).with_context(context)?).with_context(context)
     }
 
     fn parse(toml: &str) -> Result<Self> {
-        let file: File = toml::from_str(toml)?;
-        ensure!(file.format == FORMAT, "`format` is {}\nhint: this version reads format {FORMAT}", file.format);
+        let file: RuleFile = toml::from_str(toml)?;
+        ensure!(
+            file.format == FORMAT,
+            "`format`: expected {FORMAT}, found {}\nhint: update the file to format {FORMAT}",
+            file.format
+        );
         Ok(Self {
             version: file.version,
             measured: file.measured,
@@ -109,14 +113,14 @@ impl Classifier {
         })
     }
 
-    /// Whether the figures of `class` are to be marked: the rules agree with the labels too little, or nobody measured it.
+    /// Whether the figures of `class` are marked, because the agreement with the labels is low or was not measured.
     pub fn is_doubtful(&self, class: Class) -> bool {
         self.measured.get(&class).is_none_or(|measured| !measured.is_enough())
     }
 
-    /// What `response` does, by class and then by place. `prompt` is all that the model was given; what it copied from there
-    /// does not count.
-    pub fn classify(&self, prompt: &str, response: &str) -> Vec<Span> {
+    /// The spans of `response`, by class and position. `prompt` is the complete input of the model; text copied from it does
+    /// not count.
+    pub fn classify(&self, prompt: &str, response: &str) -> Vec<BehaviorSpan> {
         let text = Text::new(prompt, response);
         let code = self.passages.code(&text);
         let in_code = |sentence: &Sentence| {
@@ -125,11 +129,11 @@ impl Classifier {
         };
         let usable: Vec<&Sentence> =
             text.sentences.iter().filter(|sentence| !in_code(sentence) && !text.is_copied(&sentence.range)).collect();
-        let mut spans: Vec<Span> = Vec::new();
-        // Sentences that are spoken for, so that a formula that is recalled, checked or taken back is no step of its own.
+        let mut spans: Vec<BehaviorSpan> = Vec::new();
+        // Sentences that already have a class: a formula that is recalled, checked or withdrawn is not a reasoning step too.
         let mut taken = vec![false; usable.len()];
         for class in Class::ALL {
-            // A check is announced in one sentence and done in the next, and examples stand in a row: one span each.
+            // Adjacent sentences of a check, or of examples, are merged into one span.
             let reach = match class {
                 Class::Verification => 1,
                 Class::ExampleUse => 3,
@@ -143,7 +147,7 @@ impl Classifier {
                 let Range { start, end } = sentence.range;
                 match spans.last_mut() {
                     Some(span) if last.is_some_and(|last| index <= last + reach) => span.end = end,
-                    _ => spans.push(Span { class, start, end, rule: rule.to_owned() }),
+                    _ => spans.push(BehaviorSpan { class, start, end, rule: rule.to_owned() }),
                 }
                 last = Some(index);
             }
@@ -156,7 +160,7 @@ impl Classifier {
         spans
     }
 
-    /// The first rule of `class` that holds for a sentence.
+    /// The first rule of `class` that matches a sentence.
     fn rule_for(&self, class: Class, text: &Text, sentence: &Sentence, next: &str) -> Option<&str> {
         let words = text.of(sentence);
         let mut rules = self.rules.iter().filter(|rule| rule.class == class);
@@ -170,8 +174,8 @@ impl Classifier {
         rule.map(|rule| rule.name.as_str())
     }
 
-    /// Whether a match counts: it is neither denied nor copied, and what it speaks of is what the rule wants.
-    fn holds(&self, rule: &Rule, text: &Text, sentence: &Sentence, found: &Captures, next: &str) -> bool {
+    /// Whether a match counts: it is not negated or copied, and its text meets the conditions of the rule.
+    fn holds(&self, rule: &BehaviorRule, text: &Text, sentence: &Sentence, found: &Captures, next: &str) -> bool {
         let words = text.of(sentence);
         let all = found.get_match();
         let place = sentence.range.start + all.start()..sentence.range.start + all.end();

@@ -1,4 +1,4 @@
-//! A language model as a second opinion: asked for one class at a time, through an OpenAI-compatible server.
+//! A language model as a judge, which is asked about one class at a time through an OpenAI-compatible server.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,55 +11,55 @@ use serde_json::{Value, json};
 use super::Class;
 use crate::disk::{atomic, hash};
 use crate::rng::{Purpose, Stream, name_hash};
-use crate::server::{Client, Failure, Options};
+use crate::server::{ServerClient, ServerFailure, ServerOptions};
 
 const SEED: u64 = 42;
-/// Enough for the two lines, with room for a model that says more; such a reply cannot be parsed, and counts as that.
+/// Enough for the two lines. A longer reply cannot be parsed and is counted as such.
 const MAX_TOKENS: usize = 64;
-/// What the judge said of one class in one response.
+/// The judge's reply about one class in one completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Opinion {
-    /// How often it sees the class; 0 is `no`.
+    /// Number of occurrences of the class; 0 means `no`.
     Count(usize),
-    /// The reply has not the form that was asked for. It is never taken for a 0.
+    /// The reply does not have the requested form. It is never treated as 0.
     Unparsable,
 }
 
-/// A model behind a server, pinned by its name, asked at temperature 0 with a fixed seed.
-pub struct Judge {
-    client: Client,
+/// A model on a server, selected by name, used with temperature 0 and a fixed seed.
+pub struct ModelJudge {
+    client: ServerClient,
     model: String,
     cache: PathBuf,
 }
 
-impl Judge {
-    /// Replies are kept below the folder `cache` and not asked for again.
+impl ModelJudge {
+    /// Replies are stored in the folder `cache` and not requested again.
     ///
     /// # Errors
-    /// A URL that is none.
-    pub fn new(server: &Options, model: &str, cache: &Path) -> Result<Self> {
-        Ok(Self { client: Client::new(server)?, model: model.to_owned(), cache: cache.to_owned() })
+    /// An invalid URL.
+    pub fn new(server: &ServerOptions, model: &str, cache: &Path) -> Result<Self> {
+        Ok(Self { client: ServerClient::new(server)?, model: model.to_owned(), cache: cache.to_owned() })
     }
 
-    /// Whether `response` shows `class`, and how often.
+    /// Asks how often `response` shows `class`.
     ///
     /// # Errors
-    /// When the server cannot be reached or refuses; when the cache cannot be written.
+    /// The server cannot be reached or refuses the request; the cache cannot be written.
     pub fn ask(&self, class: Class, problem: &str, response: &str) -> Result<Opinion> {
         let words = words();
         let message = words.message(class, problem, response);
         let id = hash::sha256(json!([words.system, message, self.model, SEED]).to_string().as_bytes());
         let file = self.cache.join(format!("{id}.json"));
         if let Ok(text) = std::fs::read_to_string(&file)
-            && let Ok(kept) = serde_json::from_str::<Kept>(&text)
+            && let Ok(cached) = serde_json::from_str::<CachedReply>(&text)
         {
-            return Ok(parse(&kept.reply));
+            return Ok(parse(&cached.reply));
         }
         let reply = self.reply(&words.system, &message, &id)?;
-        std::fs::create_dir_all(&self.cache).with_context(|| format!("make `{}`", self.cache.display()))?;
-        let kept = Kept { model: self.model.clone(), class, reply };
-        atomic::write(&file, serde_json::to_string(&kept)?.as_bytes())?;
-        Ok(parse(&kept.reply))
+        std::fs::create_dir_all(&self.cache).with_context(|| format!("create `{}`", self.cache.display()))?;
+        let cached = CachedReply { model: self.model.clone(), class, reply };
+        atomic::write(&file, serde_json::to_string(&cached)?.as_bytes())?;
+        Ok(parse(&cached.reply))
     }
 
     fn reply(&self, system: &str, message: &str, id: &str) -> Result<String> {
@@ -73,26 +73,27 @@ impl Judge {
         .to_string();
         let waits = Stream::new(SEED, Purpose::Endpoint, &[name_hash(id)]);
         let reply = self.client.post("/v1/chat/completions", &body, &waits, &|| false, content);
-        reply.map_err(Failure::into_error).with_context(|| format!("ask the judge at {}", self.client.url()))
+        reply.map_err(ServerFailure::into_error).with_context(|| format!("ask the judge at {}", self.client.url()))
     }
 }
 
-/// The message in a reply; the error says what is sent in its place.
+/// The message in a reply; the error describes what was received instead.
 fn content(body: &str) -> Result<String, String> {
-    let reply: Value = serde_json::from_str(body).map_err(|error| format!("a reply that is not whole: {error}"))?;
+    let reply: Value =
+        serde_json::from_str(body).map_err(|error| format!("a reply that is not valid JSON: {error}"))?;
     let content = reply["choices"][0]["message"]["content"].as_str();
     content.map(str::to_owned).ok_or_else(|| "a reply without a message".to_owned())
 }
 
-/// A reply as it lies in the cache.
+/// A reply as it is stored in the cache.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedReply {
     model: String,
     class: Class,
     reply: String,
 }
 
-/// Reads the two lines that were asked for, and nothing else: `no` goes with 0 and `yes` with more.
+/// Parses exactly the two requested lines: `no` with 0, `yes` with a larger count.
 fn parse(reply: &str) -> Opinion {
     let lines: Vec<String> =
         reply.lines().map(|line| line.trim().to_ascii_lowercase()).filter(|it| !it.is_empty()).collect();
@@ -110,7 +111,7 @@ fn parse(reply: &str) -> Opinion {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Words {
-    #[expect(dead_code, reason = "for those who read the file")]
+    #[expect(dead_code, reason = "documents the version of the file")]
     version: u32,
     system: String,
     head: String,
@@ -120,16 +121,16 @@ struct Words {
 
 impl Words {
     fn message(&self, class: Class, problem: &str, response: &str) -> String {
-        // Filled in one pass, or a response that holds `{problem}` would be filled in turn.
-        let (before, rest) = self.head.split_once("{problem}").expect("the head has its places");
-        let (between, after) = rest.split_once("{response}").expect("the head has its places");
+        // Filled in one pass, because a completion may itself contain `{problem}`.
+        let (before, rest) = self.head.split_once("{problem}").expect("the head has both placeholders");
+        let (between, after) = rest.split_once("{response}").expect("the head has both placeholders");
         format!("{before}{problem}{between}{response}{after}{}{}", self.ask[&class], self.tail)
     }
 }
 
 fn words() -> &'static Words {
     static WORDS: OnceLock<Words> = OnceLock::new();
-    WORDS.get_or_init(|| toml::from_str(include_str!("judge.toml")).expect("the judge's instructions are well-formed"))
+    WORDS.get_or_init(|| toml::from_str(include_str!("judge.toml")).expect("the judge's instructions are valid"))
 }
 
 #[cfg(test)]
@@ -140,9 +141,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::server::Key;
+    use crate::server::ApiKey;
 
-    /// A server that gives these replies in turn, status and content, and the requests that it got.
+    /// A server that sends these replies (status and content) in order, and the requests that it received.
     fn server(replies: Vec<(u16, &'static str)>) -> (String, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -176,45 +177,49 @@ mod tests {
         (address, seen)
     }
 
-    fn options(address: &str) -> Options {
+    fn options(address: &str) -> ServerOptions {
         let pause = Duration::from_millis(5);
-        Options { key: Some(Key::new("s3cret")), pause, ..Options::new(address) }
+        ServerOptions { key: Some(ApiKey::new("s3cret")), pause, ..ServerOptions::new(address) }
     }
 
     #[test]
-    fn asks_once_and_remembers() {
+    fn replies_are_cached() {
         let cache = tempfile::tempdir().unwrap();
         let (address, seen) = server(vec![(429, ""), (200, "present: yes\ncount: 2\n"), (200, "It does.")]);
-        let judge = Judge::new(&options(&address), "m-2026", cache.path()).unwrap();
+        let judge = ModelJudge::new(&options(&address), "m-2026", cache.path()).unwrap();
         for _ in 0..2 {
             assert_eq!(judge.ask(Class::Code, "{response}?", "x {problem}").unwrap(), Opinion::Count(2));
         }
         assert_eq!(judge.ask(Class::Planning, "p", "r").unwrap(), Opinion::Unparsable);
-        assert_eq!(judge.ask(Class::Planning, "p", "r").unwrap(), Opinion::Unparsable, "kept as it came");
+        assert_eq!(
+            judge.ask(Class::Planning, "p", "r").unwrap(),
+            Opinion::Unparsable,
+            "an invalid reply is also cached"
+        );
 
         let seen = seen.lock().unwrap();
-        assert_eq!(seen.len(), 3, "the 429 is asked again, what is in the cache is not");
+        assert_eq!(seen.len(), 3, "the 429 is retried, cached replies are not requested again");
         assert!(seen[0].starts_with("POST /v1/chat/completions ") && seen[0].to_lowercase().contains("bearer s3cret"));
         let body: Value = serde_json::from_str(seen[1].split_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!((&body["model"], &body["temperature"], &body["seed"]), (&json!("m-2026"), &json!(0), &json!(SEED)));
         let message = body["messages"][1]["content"].as_str().unwrap();
-        assert!(message.contains("{response}?\n") && message.contains("x {problem}\n"), "filled once");
+        assert!(message.contains("{response}?\n") && message.contains("x {problem}\n"), "placeholders are filled once");
         for file in std::fs::read_dir(cache.path()).unwrap() {
             assert!(!std::fs::read_to_string(file.unwrap().path()).unwrap().contains("s3cret"));
         }
     }
 
     #[test]
-    fn a_refusal_is_told_without_the_key() {
+    fn the_error_of_a_refusal_does_not_contain_the_key() {
         let cache = tempfile::tempdir().unwrap();
         let (address, _) = server(vec![(401, "")]);
-        let judge = Judge::new(&options(&address), "m", cache.path()).unwrap();
+        let judge = ModelJudge::new(&options(&address), "m", cache.path()).unwrap();
         let error = format!("{:#}", judge.ask(Class::Code, "p", "r").unwrap_err());
         assert!(error.contains("401") && error.contains("RFT_ENDPOINT_KEY") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]
-    fn only_the_form_that_was_asked_for() {
+    fn only_the_requested_form_is_parsed() {
         assert_eq!(parse("present: no\ncount: 0"), Opinion::Count(0));
         assert_eq!(parse(" Present: Yes\n\n Count: 3.\n"), Opinion::Count(3));
         for reply in

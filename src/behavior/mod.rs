@@ -1,10 +1,9 @@
-//! What a response does, beside being right or wrong: nine behaviours, found by rules and told as spans.
+//! Behaviors of completions, independent of correctness: nine classes, found by rules and returned as spans.
 //!
-//! docs/behaviors.md is the codebook and tells how well the rules agree with the labels.
+//! docs/behaviors.md is the codebook. It also reports the agreement of the rules with the labels.
 
 pub mod agreement;
 mod classifier;
-pub mod heatmap;
 pub mod judge;
 mod passages;
 pub mod samples;
@@ -15,9 +14,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use classifier::{Classifier, Measured};
+pub use classifier::{Classifier, RuleAgreement};
 
-/// A kind of behaviour: the four of Gandhi et al. (arXiv 2503.01307), then the five that the shipped prior prompts ask for.
+/// A class of behavior: the four of Gandhi et al. (arXiv 2503.01307), then the five that the shipped prior prompts ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
@@ -45,7 +44,7 @@ impl Class {
         Class::ExampleUse,
     ];
 
-    /// As it stands in files: `subgoal_setting`.
+    /// The name in files: `subgoal_setting`.
     pub fn name(self) -> &'static str {
         match self {
             Class::Verification => "verification",
@@ -60,7 +59,7 @@ impl Class {
         }
     }
 
-    /// As it is read: `subgoal setting`, two words at most.
+    /// The displayed name, at most two words: `subgoal setting`.
     pub fn title(self) -> &'static str {
         match self {
             Class::SubgoalSetting => "subgoal setting",
@@ -71,7 +70,7 @@ impl Class {
         }
     }
 
-    /// Whether it is one of the cognitive behaviours, which program text cannot show.
+    /// Whether it is one of the cognitive behaviors, which program text cannot show.
     pub fn is_cognitive(self) -> bool {
         self <= Class::BackwardChaining
     }
@@ -83,11 +82,11 @@ impl fmt::Display for Class {
     }
 }
 
-/// Where a response shows a behaviour.
+/// The position of a behavior in a completion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Span {
+pub struct BehaviorSpan {
     pub class: Class,
-    /// Bytes `start..end` of the response, on the borders of characters.
+    /// Bytes `start..end` of the completion, at character boundaries.
     pub start: usize,
     pub end: usize,
     /// The rule that found it.

@@ -1,4 +1,4 @@
-//! Behaviours that show in the build of a passage and not in one sentence: program text, plans, chains of steps.
+//! Behaviors that depend on the structure of a passage, not on one sentence: program text, plans, chains of steps.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -8,12 +8,12 @@ use regex::Regex;
 use serde::Deserialize;
 
 use super::text::{Sentence, Text, lines};
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 
-/// Steps that belong together have at most so many other sentences between them.
+/// Maximum number of other sentences between steps of the same chain.
 const GAP: usize = 6;
 
-/// The patterns of a rule file, on lines or sentences; rules.toml says what each is for.
+/// The patterns of a rule file for lines or sentences. rules.toml explains each.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Patterns {
@@ -32,27 +32,27 @@ pub struct Patterns {
 
 /// The patterns, compiled.
 pub struct Passages {
-    /// A line that only program text has.
+    /// A line that occurs only in program text.
     statement: Regex,
     /// A line that program text may have; two of them make it likely.
     assignment: Regex,
-    /// A line that belongs to program text where there is some.
+    /// A line that is program text if it is next to program text.
     comment: Regex,
-    /// A sentence that names something to do.
+    /// A sentence that names a task.
     task: Regex,
-    /// A sentence with the result of work.
+    /// A sentence with a result.
     worked: Regex,
-    /// A sentence that lays out several tasks.
+    /// A sentence that lists several tasks.
     outline: Regex,
-    /// A sentence that names a task and its place in a row.
+    /// A sentence of prose that names a task and its position in a sequence.
     ordered: Regex,
-    /// A sentence that concludes.
+    /// A sentence that draws a conclusion.
     step: Regex,
-    /// What stands between the clauses of a sentence.
+    /// A separator between the clauses of a sentence.
     part: Regex,
     /// A clause that states a value.
     result: Regex,
-    /// A clause that works on a formula.
+    /// A clause that transforms a formula.
     equation: Regex,
 }
 
@@ -76,16 +76,16 @@ impl Patterns {
 }
 
 impl Passages {
-    /// Fenced blocks that hold statements, and runs of lines outside that can be nothing else.
-    pub fn code(&self, text: &Text) -> Vec<Span> {
+    /// Fenced blocks with statements, and sequences of lines outside of blocks that can only be program text.
+    pub fn code(&self, text: &Text) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
-        let mut run: Option<Run> = None;
+        let mut run: Option<LineRun> = None;
         let mut fences = text.fences.iter().peekable();
         for line in lines(text.response) {
             while fences.next_if(|fence| fence.end <= line.start).is_some() {}
             let fence = fences.peek().filter(|fence| fence.contains(&line.start));
             if let Some(fence) = fence {
-                spans.extend(run.take().and_then(Run::unfenced));
+                spans.extend(run.take().and_then(LineRun::unfenced));
                 if fence.start == line.start {
                     spans.extend(self.fenced(text.response, (*fence).clone()));
                 }
@@ -93,18 +93,18 @@ impl Passages {
             }
             let (kind, range) = self.kind(text.response, line);
             match (kind, &mut run) {
-                (Line::Other, _) => spans.extend(run.take().and_then(Run::unfenced)),
-                (Line::Blank, _) | (Line::Comment, None) => {}
-                (_, None) => run = Some(Run::new(range, kind)),
+                (LineKind::Other, _) => spans.extend(run.take().and_then(LineRun::unfenced)),
+                (LineKind::Blank, _) | (LineKind::Comment, None) => {}
+                (_, None) => run = Some(LineRun::new(range, kind)),
                 (_, Some(run)) => run.push(range, kind),
             }
         }
-        spans.extend(run.and_then(Run::unfenced));
+        spans.extend(run.and_then(LineRun::unfenced));
         spans
     }
 
-    fn fenced(&self, response: &str, fence: Range<usize>) -> Option<Span> {
-        let mut run = Run::default();
+    fn fenced(&self, response: &str, fence: Range<usize>) -> Option<BehaviorSpan> {
+        let mut run = LineRun::default();
         for line in lines(&response[fence.clone()]).skip(1) {
             let (kind, range) = self.kind(&response[fence.clone()], line);
             run.push(range, kind);
@@ -112,10 +112,10 @@ impl Passages {
         (run.statements > 0 || run.assignments > 1).then(|| span(Class::Code, fence, "fenced program text"))
     }
 
-    /// What a line is, and its range without tags.
-    fn kind(&self, response: &str, line: Range<usize>) -> (Line, Range<usize>) {
+    /// The kind of a line, and its range without tags.
+    fn kind(&self, response: &str, line: Range<usize>) -> (LineKind, Range<usize>) {
         let text = &response[line.clone()];
-        // A program may start behind a tag and end before one: `<code> x = 1`.
+        // A program may start after a tag and end before one: `<code> x = 1`.
         let mut start = 0;
         let mut rest = text;
         while let Some(after) = rest.trim_start().strip_prefix('<').and_then(|it| Some(it.split_once('>')?.1)) {
@@ -128,23 +128,23 @@ impl Passages {
         let range = line.start + start + if start > 0 { indent } else { 0 }..line.start + start + body.len();
         let body = if start > 0 { body.trim_start() } else { body };
         let kind = if body.trim().is_empty() {
-            Line::Blank
+            LineKind::Blank
         } else if self.comment.is_match(body) {
-            Line::Comment
+            LineKind::Comment
         } else if self.statement.is_match(body) {
-            Line::Statement
+            LineKind::Statement
         } else if self.assignment.is_match(body) {
-            Line::Assignment
+            LineKind::Assignment
         } else {
-            Line::Other
+            LineKind::Other
         };
         (kind, range)
     }
 
-    /// Lists of tasks without their results, and sentences that lay out several.
-    pub fn planning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<Span> {
+    /// Lists of tasks without their results, and sentences that list several tasks.
+    pub fn planning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
-        let mut plan: Option<Plan> = None;
+        let mut plan: Option<TaskList> = None;
         for sentence in sentences {
             let words = text.of(sentence);
             let worked = self.worked.is_match(words);
@@ -152,12 +152,12 @@ impl Passages {
             if listed && !worked {
                 match &mut plan {
                     Some(plan) => plan.push(sentence),
-                    None => plan = Some(Plan { range: sentence.range.clone(), tasks: 1, line: sentence.line }),
+                    None => plan = Some(TaskList { range: sentence.range.clone(), tasks: 1, line: sentence.line }),
                 }
                 continue;
             }
             if let Some(plan) = plan.take() {
-                // What follows at once tells of the last task: it is worked, and not only named.
+                // If the result follows immediately, the last task is carried out and not only named.
                 let between = &text.response[plan.range.end..sentence.range.start];
                 let told = sentence.line <= plan.line + 2 && !between.contains("</") && (worked || sentence.item);
                 spans.extend(plan.close(told));
@@ -170,9 +170,9 @@ impl Passages {
         spans
     }
 
-    /// Passages with at least two steps. A step states a number that neither the prompt nor an earlier step has, or works on a
-    /// formula, or concludes.
-    pub fn reasoning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<Span> {
+    /// Passages with at least two steps. A step states a number that neither the prompt nor an earlier step contains, or transforms
+    /// a formula, or draws a conclusion.
+    pub fn reasoning(&self, text: &Text, sentences: &[&Sentence]) -> Vec<BehaviorSpan> {
         let mut spans = Vec::new();
         let mut known = HashSet::new();
         let mut chain: Option<(Range<usize>, usize, usize)> = None;
@@ -195,14 +195,14 @@ impl Passages {
         spans
     }
 
-    /// Steps in a sentence: clauses that get something new.
+    /// Number of steps in a sentence: clauses with a new result.
     fn steps(&self, text: &Text, sentence: &str, known: &mut HashSet<String>) -> usize {
         let mut steps = 0;
         for clause in self.part.split(sentence) {
             let fresh = text.new_numbers(clause).filter(|number| known.insert(number.clone())).count();
             steps += match self.result.find_iter(clause).count() {
                 0 => 0,
-                // A chain such as `17 * 23 = 400 - 9 = 391` holds more than one.
+                // A chain such as `17 * 23 = 400 - 9 = 391` has more than one step.
                 results if fresh > 1 && results > 2 => 2,
                 _ if fresh > 0 || self.equation.is_match(clause) => 1,
                 _ => 0,
@@ -212,38 +212,38 @@ impl Passages {
     }
 }
 
-/// Tasks in a row.
-struct Plan {
+/// Consecutive tasks.
+struct TaskList {
     range: Range<usize>,
     tasks: usize,
-    /// Of the last task.
+    /// Number of the last task.
     line: usize,
 }
 
-impl Plan {
+impl TaskList {
     fn push(&mut self, sentence: &Sentence) {
         self.range.end = sentence.range.end;
         self.tasks += 1;
         self.line = sentence.line;
     }
 
-    fn close(self, last_is_worked: bool) -> Option<Span> {
+    fn close(self, last_is_worked: bool) -> Option<BehaviorSpan> {
         let tasks = self.tasks - usize::from(last_is_worked);
         (tasks >= 2).then(|| span(Class::Planning, self.range, "list of tasks"))
     }
 }
 
-fn linked(chain: Option<(Range<usize>, usize, usize)>) -> Option<Span> {
+fn linked(chain: Option<(Range<usize>, usize, usize)>) -> Option<BehaviorSpan> {
     let (range, steps, _) = chain?;
     (steps >= 2).then(|| span(Class::Reasoning, range, "linked steps"))
 }
 
-fn span(class: Class, range: Range<usize>, rule: &str) -> Span {
-    Span { class, start: range.start, end: range.end, rule: rule.to_owned() }
+fn span(class: Class, range: Range<usize>, rule: &str) -> BehaviorSpan {
+    BehaviorSpan { class, start: range.start, end: range.end, rule: rule.to_owned() }
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Line {
+enum LineKind {
     Statement,
     Assignment,
     Comment,
@@ -251,28 +251,28 @@ enum Line {
     Other,
 }
 
-/// Lines in a row that may be program text.
+/// Consecutive lines that may be program text.
 #[derive(Default)]
-struct Run {
+struct LineRun {
     range: Range<usize>,
     statements: usize,
     assignments: usize,
 }
 
-impl Run {
-    fn new(range: Range<usize>, kind: Line) -> Self {
+impl LineRun {
+    fn new(range: Range<usize>, kind: LineKind) -> Self {
         let mut run = Self { range: range.clone(), ..Self::default() };
         run.push(range, kind);
         run
     }
 
-    fn push(&mut self, range: Range<usize>, kind: Line) {
+    fn push(&mut self, range: Range<usize>, kind: LineKind) {
         self.range.end = range.end;
-        self.statements += usize::from(kind == Line::Statement);
-        self.assignments += usize::from(kind == Line::Assignment);
+        self.statements += usize::from(kind == LineKind::Statement);
+        self.assignments += usize::from(kind == LineKind::Assignment);
     }
 
-    fn unfenced(self) -> Option<Span> {
+    fn unfenced(self) -> Option<BehaviorSpan> {
         (self.statements > 0 || self.assignments > 1).then(|| span(Class::Code, self.range, "program text"))
     }
 }

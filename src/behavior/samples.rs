@@ -1,4 +1,4 @@
-//! Responses to classify: from a training run, an evaluation, or any file of JSON lines.
+//! Reads completions to classify: from a training run, an evaluation, or any JSON Lines file.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,46 +8,46 @@ use serde_json::Value;
 
 use crate::prompt;
 
-/// A model's answer and what it was asked.
+/// A completion and its prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     /// Identity of the question.
     pub question_id: String,
     pub question: String,
-    /// All that the model was given, as far as it is known: the rendered prompt, or the prior prompt and the question.
+    /// The model's input, as far as it is known: the rendered prompt, or the prior prompt and the question.
     pub prompt: String,
     pub text: String,
     pub tokens: Option<usize>,
 }
 
-/// What the columns of a file are called, where they are not called as `rft` calls them.
+/// Names of a file's columns, if they differ from those of `rft`.
 #[derive(Clone, Debug, Default)]
-pub struct Columns {
+pub struct ResponseColumns {
     pub text: Option<String>,
     pub prompt: Option<String>,
     pub question: Option<String>,
 }
 
-/// The responses in a run directory, an evaluation's directory or a file: one object a line, either a response, or a group of a
-/// training run with its `branches`. A torn last line, of a run that is being written, is left out.
+/// Reads the completions of a run directory, an evaluation directory or a file. Each line is a JSON object: a completion, or a
+/// group of a training run with its `completions`. An incomplete last line of a file that is still being written is ignored.
 ///
 /// # Errors
-/// What cannot be read; a line without the response's text; no responses at all.
-pub fn read(path: &Path, columns: &Columns) -> Result<Vec<Response>> {
+/// A file that cannot be read; a line without the completion's text; a file without completions.
+pub fn read(path: &Path, columns: &ResponseColumns) -> Result<Vec<Response>> {
     let mut responses = Vec::new();
     for file in locate(path)? {
         let context = || format!("read `{}`", file.display());
-        let asked = Asked::beside(&file)?;
+        let asked = ResponseContext::beside(&file)?;
         for (number, row) in rows(&file).with_context(context)? {
-            let line = Line { row: &row, columns, asked: &asked, number };
+            let line = ResponseLine { row: &row, columns, asked: &asked, number };
             line.responses(&mut responses).with_context(context)?;
         }
     }
-    ensure!(!responses.is_empty(), "`{}` holds no responses", path.display());
+    ensure!(!responses.is_empty(), "`{}` has no completions", path.display());
     Ok(responses)
 }
 
-/// The files to read: that of a training run, those of an evaluation's benchmarks, or the one that was named.
+/// The files to read: the file of a training run, the files of an evaluation's benchmarks, or the given file.
 fn locate(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -64,7 +64,7 @@ fn locate(path: &Path) -> Result<Vec<PathBuf>> {
     ensure!(
         !files.is_empty(),
         "there is no `completions.jsonl` and no `samples.jsonl` in `{}`\n\
-         hint: give the directory of a run or of an evaluation, or the file that holds the responses",
+         hint: pass the directory of a run or an evaluation, or a file of completions",
         path.display()
     );
     Ok(files)
@@ -84,16 +84,16 @@ fn rows(file: &Path) -> Result<Vec<(usize, Value)>> {
     Ok(rows)
 }
 
-/// What the responses of a file were asked, as far as files beside it tell.
+/// The prompts of a file's completions, from other files in the same folder.
 #[derive(Default)]
-struct Asked {
-    /// Of a training run: the text of its prior prompt.
+struct ResponseContext {
+    /// The text of the prior prompt of a training run.
     prior: String,
-    /// Of an evaluation, by question: the question and the rendered prompt.
+    /// The question and the rendered prompt of an evaluation, by question.
     questions: HashMap<String, [Option<String>; 2]>,
 }
 
-impl Asked {
+impl ResponseContext {
     fn beside(file: &Path) -> Result<Self> {
         let mut asked = Self::default();
         let prior = file.with_file_name("prompt.toml");
@@ -113,15 +113,15 @@ impl Asked {
     }
 }
 
-struct Line<'a> {
+struct ResponseLine<'a> {
     row: &'a Value,
-    columns: &'a Columns,
-    asked: &'a Asked,
+    columns: &'a ResponseColumns,
+    asked: &'a ResponseContext,
     /// From 1.
     number: usize,
 }
 
-impl Line<'_> {
+impl ResponseLine<'_> {
     fn responses(&self, into: &mut Vec<Response>) -> Result<()> {
         let given = match &self.row["question_id"] {
             Value::String(id) => Some(id.clone()),
@@ -133,7 +133,7 @@ impl Line<'_> {
         let question = self.text_of(&self.columns.question, "question")?.or_else(|| known(0)).unwrap_or_default();
         let rendered = self.text_of(&self.columns.prompt, "prompt_text")?.or_else(|| known(1));
         let prompt = rendered.unwrap_or_else(|| format!("{}\n{question}", self.asked.prior));
-        // The question itself tells responses of one question; without it each line is its own.
+        // Completions with the same question belong together. Without questions, each line is separate.
         let own = || if question.is_empty() { format!("line {}", self.number) } else { question.clone() };
         let id = given.unwrap_or_else(own);
         let mut push = |text: String, tokens: &Value| {
@@ -146,18 +146,19 @@ impl Line<'_> {
                 tokens,
             });
         };
-        if let (Value::Array(branches), None) = (&self.row["branches"], &self.columns.text) {
-            for branch in branches {
-                let Some(text) = branch["text"].as_str() else {
-                    bail!("line {}: a branch has no `text`", self.number);
+        let group = self.row.get("completions").or_else(|| self.row.get("branches"));
+        if let (Some(Value::Array(completions)), None) = (group, &self.columns.text) {
+            for completion in completions {
+                let Some(text) = completion["text"].as_str() else {
+                    bail!("line {}: an entry of `branches` has no `text`", self.number);
                 };
-                push(text.to_owned(), &branch["tokens"]);
+                push(text.to_owned(), &completion["tokens"]);
             }
             return Ok(());
         }
         let Some(text) = self.text_of(&self.columns.text, "text")? else {
             bail!(
-                "line {} has no column `text`\nhint: name the column of the responses with --text-column",
+                "line {} has no column `text`\nhint: set the column of the completions with --text-column",
                 self.number
             );
         };
@@ -165,7 +166,7 @@ impl Line<'_> {
         Ok(())
     }
 
-    /// The text in a column: of the name the user gave, which must be there, or of our own, which need not.
+    /// The text in a column. A column that the user named must exist; the default column may be missing.
     fn text_of(&self, named: &Option<String>, ours: &str) -> Result<Option<String>> {
         let found = self.row[named.as_deref().unwrap_or(ours)].as_str().map(str::to_owned);
         match (named, &found) {
@@ -186,7 +187,7 @@ impl Line<'_> {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str, columns: &Columns) -> Result<Vec<Response>> {
+    fn read_text(text: &str, columns: &ResponseColumns) -> Result<Vec<Response>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.jsonl");
         std::fs::write(&path, text).unwrap();
@@ -196,11 +197,11 @@ mod tests {
     #[test]
     fn groups_of_a_run_with_its_prompt() {
         let dir = tempfile::tempdir().unwrap();
-        let group = r#"{"step":1,"question_id":"q/1","question":"2 + 2?","branches":[{"text":"4","tokens":2},{"text":"5","tokens":3}]}"#;
+        let group = r#"{"step":1,"question_id":"q/1","question":"2 + 2?","completions":[{"text":"4","tokens":2},{"text":"5","tokens":3}]}"#;
         std::fs::write(dir.path().join("completions.jsonl"), format!("{group}\n{}", &group[..40])).unwrap();
         std::fs::write(dir.path().join("prompt.toml"), prompt::find("planning").unwrap().to_toml()).unwrap();
-        let responses = read(dir.path(), &Columns::default()).unwrap();
-        assert_eq!(responses.len(), 2, "the torn line is left out");
+        let responses = read(dir.path(), &ResponseColumns::default()).unwrap();
+        assert_eq!(responses.len(), 2, "the incomplete line is ignored");
         assert_eq!((responses[1].text.as_str(), responses[1].tokens), ("5", Some(3)));
         assert_eq!(responses[0].question_id, "q/1");
         assert!(responses[0].prompt.contains("<plan>") && responses[0].prompt.ends_with("2 + 2?"));
@@ -217,7 +218,7 @@ mod tests {
             let question = r#"{"id":"q","question":"Q","gold":"4","prompt_text":"P"}"#;
             std::fs::write(folder.join("questions.jsonl"), format!("{question}\n")).unwrap();
         }
-        let responses = read(dir.path(), &Columns::default()).unwrap();
+        let responses = read(dir.path(), &ResponseColumns::default()).unwrap();
         assert_eq!(responses.iter().map(|it| it.text.as_str()).collect::<Vec<_>>(), ["A", "M"]);
         assert_eq!((responses[0].question.as_str(), responses[0].prompt.as_str()), ("Q", "P"));
     }
@@ -232,19 +233,19 @@ mod tests {
             text: "T".into(),
             tokens: Some(7),
         };
-        assert_eq!(read_text(sample, &Columns::default()).unwrap(), [expected]);
-        let columns = Columns { text: Some("out".into()), question: Some("in".into()), prompt: None };
+        assert_eq!(read_text(sample, &ResponseColumns::default()).unwrap(), [expected]);
+        let columns = ResponseColumns { text: Some("out".into()), question: Some("in".into()), prompt: None };
         let named = read_text("{\"in\":\"Q\",\"out\":\"T\"}\n\n", &columns).unwrap();
         assert_eq!((named[0].question_id.as_str(), named[0].text.as_str(), named[0].tokens), ("Q", "T", None));
     }
 
     #[test]
-    fn what_is_missing_is_said() {
-        let error = |text, columns: &Columns| format!("{:#}", read_text(text, columns).unwrap_err());
-        assert!(error("{\"answer\":\"T\"}", &Columns::default()).contains("--text-column"));
-        let columns = Columns { text: Some("out".into()), ..Columns::default() };
+    fn missing_columns_and_texts_are_errors() {
+        let error = |text, columns: &ResponseColumns| format!("{:#}", read_text(text, columns).unwrap_err());
+        assert!(error("{\"answer\":\"T\"}", &ResponseColumns::default()).contains("--text-column"));
+        let columns = ResponseColumns { text: Some("out".into()), ..ResponseColumns::default() };
         assert!(error("{\"answer\":\"T\"}", &columns).contains("its columns are answer"));
-        assert!(error("{}\n{", &Columns::default()).contains("line 1"));
-        assert!(error("", &Columns::default()).contains("holds no responses"));
+        assert!(error("{}\n{", &ResponseColumns::default()).contains("line 1"));
+        assert!(error("", &ResponseColumns::default()).contains("has no completions"));
     }
 }

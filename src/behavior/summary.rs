@@ -1,61 +1,61 @@
-//! Many responses in a few figures: how often a behaviour shows, and how sure that is.
+//! A summary of many completions: the frequency of each behavior, with its interval.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Class, Span};
+use super::{BehaviorSpan, Class};
 use crate::stats::{Interval, bootstrap_ratios, wilson};
 
-/// Resamples of the questions.
+/// Number of bootstrap resamples of the questions.
 const RESAMPLES: usize = 10_000;
 const CONFIDENCE: f64 = 0.95;
 const CLASSES: usize = Class::ALL.len();
-/// Columns of a question's totals: responses that show each class, spans of each class, responses, tokens.
+/// Columns of a question's totals: completions that show each class, spans of each class, completions, tokens.
 const COLUMNS: usize = 2 * CLASSES + 2;
 const RESPONSES: usize = 2 * CLASSES;
 const TOKENS: usize = RESPONSES + 1;
 
-/// What was found in one response.
+/// The classes found in one completion.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Counted {
-    /// Identity of the question: its responses are resampled together.
+pub struct ResponseCounts {
+    /// Identity of the question, whose completions are resampled together.
     pub question: String,
     pub tokens: Option<usize>,
     /// Spans of each class, in the order of [`Class::ALL`].
     pub counts: [usize; CLASSES],
 }
 
-impl Counted {
-    pub fn new(question: &str, tokens: Option<usize>, spans: &[Span]) -> Self {
+impl ResponseCounts {
+    pub fn new(question: &str, tokens: Option<usize>, spans: &[BehaviorSpan]) -> Self {
         let mut counts = [0; CLASSES];
         spans.iter().for_each(|span| counts[span.class as usize] += 1);
         Self { question: question.to_owned(), tokens, counts }
     }
 }
 
-/// A figure and its 95 % interval.
+/// An estimate and its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Estimate {
+pub struct ClassEstimate {
     pub value: f64,
     pub interval: Interval,
 }
 
-/// One class over all responses.
+/// One class over all completions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ClassSummary {
     pub class: Class,
-    /// Responses that show it.
+    /// Number of completions that show it.
     pub responses: usize,
-    /// The share of those, from 0 to 1.
-    pub presence: Estimate,
-    /// Spans a response.
-    pub count: Estimate,
-    /// Spans per 1,000 tokens, because lengths differ between models; `None` where a response's tokens were not counted.
-    pub per_1000_tokens: Option<Estimate>,
+    /// The share of completions that show it, from 0 to 1.
+    pub presence: ClassEstimate,
+    /// Spans per completion.
+    pub count: ClassEstimate,
+    /// Spans per 1,000 tokens, because lengths differ between models; `None` if a completion has no token count.
+    pub per_1000_tokens: Option<ClassEstimate>,
 }
 
-/// All classes over all responses.
+/// All classes over all completions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     pub questions: usize,
@@ -65,14 +65,14 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Intervals are bootstrapped over questions, for the responses to one question are alike. A share gets Wilson's interval
-    /// where each question has one response, and where all questions or none show the class, of which a bootstrap would
-    /// think itself certain.
+    /// Intervals are bootstrapped over questions, because completions of the same question are similar. A share gets Wilson's
+    /// interval if each question has one completion, or if all or none of the questions show the class, for which a bootstrap
+    /// interval would have no width.
     ///
     /// # Panics
-    /// When there are no responses.
-    pub fn new(responses: &[Counted], seed: u64) -> Self {
-        assert!(!responses.is_empty(), "a summary needs responses");
+    /// If there are no completions.
+    pub fn new(responses: &[ResponseCounts], seed: u64) -> Self {
+        assert!(!responses.is_empty(), "a summary needs completions");
         let mut questions: BTreeMap<&str, [f64; COLUMNS]> = BTreeMap::new();
         for response in responses {
             let totals = questions.entry(&response.question).or_insert([0.0; COLUMNS]);
@@ -96,7 +96,7 @@ impl Summary {
         let estimate = |index: usize, scale: f64| {
             let (above, below) = ratios[index];
             let Interval { low, high } = intervals[index];
-            Estimate {
+            ClassEstimate {
                 value: scale * sum(above) / sum(below),
                 interval: Interval { low: scale * low, high: scale * high },
             }
@@ -126,10 +126,10 @@ impl Summary {
 mod tests {
     use super::*;
 
-    fn counted(question: &str, tokens: usize, verifications: usize) -> Counted {
+    fn counted(question: &str, tokens: usize, verifications: usize) -> ResponseCounts {
         let mut counts = [0; CLASSES];
         counts[Class::Verification as usize] = verifications;
-        Counted { question: question.to_owned(), tokens: Some(tokens), counts }
+        ResponseCounts { question: question.to_owned(), tokens: Some(tokens), counts }
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_seen_is_not_certain_to_be_absent() {
+    fn a_share_of_zero_has_an_interval_with_a_width() {
         let none = Summary::new(&[counted("a", 9, 0), counted("a", 9, 0), counted("b", 9, 0)], 1);
         assert_eq!(none.classes[0].presence.interval, wilson(0, 2, CONFIDENCE), "two questions, not three");
         let one_each = Summary::new(&[counted("a", 9, 1), counted("b", 9, 0)], 1);

@@ -1,39 +1,39 @@
-//! A response cut into sentences, with what no behaviour may be read from: program text, and what was copied from the prompt.
+//! Splits a completion into sentences and marks text that shows no behavior: program text, and text copied from the prompt.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Words of a copied run: as many in a row are hardly ever the same by chance.
+/// Words of a copied sequence. This many consecutive words are rarely equal by chance.
 const RUN: usize = 5;
-/// Share of a passage's words that make it a copy.
+/// Share of copied words from which a passage counts as copied.
 const COPIED: f64 = 0.8;
-/// Share of a goal's words that makes it the question's own.
+/// Share of a goal's words from which it counts as the question's own goal.
 const ASKED: f64 = 0.7;
 
-/// A response, cut up once for all rules.
+/// A completion, split once for all rules.
 pub struct Text<'a> {
     pub response: &'a str,
     pub sentences: Vec<Sentence>,
-    /// Fenced blocks, fences included, in order.
+    /// Fenced blocks, including their fences, in order.
     pub fences: Vec<Range<usize>>,
-    /// Words of the response, and whether they stand in the prompt in the same order.
+    /// Words of the completion, and whether they occur in the prompt in the same order.
     copied: Vec<(Range<usize>, bool)>,
-    /// All words of the prompt, and those of its question, by their stems.
+    /// The stems of all words of the prompt, and of those of its question.
     given: HashSet<String>,
     asked: HashSet<String>,
 }
 
-/// A sentence, or a line that is none. Its range holds no list marker, no heading marks, no tag and no space at the ends.
+/// A sentence, or a line that is not a sentence. Its range excludes list markers, heading marks, tags, and spaces at the ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sentence {
     pub range: Range<usize>,
     /// The number of its line, from 0.
     pub line: usize,
-    /// First of its line.
+    /// Whether it is the first of its line.
     pub first: bool,
-    /// The line is an item of a list or a heading.
+    /// Whether the line is a list item or a heading.
     pub item: bool,
-    /// The item's number, where it has one.
+    /// The item's number, if it has one.
     pub number: Option<usize>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Text<'a> {
         &self.response[sentence.range.clone()]
     }
 
-    /// Whether nearly all words of `range` were taken over from the prompt.
+    /// Whether nearly all words of `range` were copied from the prompt.
     pub fn is_copied(&self, range: &Range<usize>) -> bool {
         let from = self.copied.partition_point(|(word, _)| word.end <= range.start);
         let words = self.copied[from..].iter().take_while(|(word, _)| word.start < range.end);
@@ -63,7 +63,7 @@ impl<'a> Text<'a> {
 }
 
 impl Text<'_> {
-    /// Whether `passage` names nothing but what the question asks for.
+    /// Whether `passage` names only what the question asks for.
     pub fn is_asked(&self, passage: &str) -> bool {
         let (mut all, mut known) = (0usize, 0usize);
         for stem in stems(passage) {
@@ -73,8 +73,8 @@ impl Text<'_> {
         all > 0 && known as f64 >= ASKED * all as f64
     }
 
-    /// Whether `passage` speaks of something else than the prompt: half of its words are new, and two numbers or letters of
-    /// formulas are; one may be the answer. Without a prompt nobody can tell.
+    /// Whether `passage` is about something that is not in the prompt: half of its words are new, and so are two numbers or letters
+    /// of formulas (a single one may be the answer). Without a prompt this cannot be determined.
     pub fn is_new(&self, passage: &str) -> bool {
         let is_symbol = |stem: &str| stem.len() == 1 || stem.starts_with(|c: char| c.is_ascii_digit());
         let (mut all, mut fresh, mut symbols) = (0usize, 0usize, HashSet::new());
@@ -88,12 +88,12 @@ impl Text<'_> {
         !self.given.is_empty() && 2 * fresh >= all && symbols.len() >= 2
     }
 
-    /// The numbers of a passage that the prompt does not have, with what is written together with them: `3x`.
+    /// The numbers of a passage that are not in the prompt, with attached letters: `3x`.
     pub fn new_numbers(&self, passage: &str) -> impl Iterator<Item = String> {
         stems(passage).filter(|stem| stem.starts_with(|c: char| c.is_ascii_digit()) && !self.given.contains(stem))
     }
 
-    /// Whether `range` stands in an element of this name.
+    /// Whether `range` is inside an element with this tag.
     pub fn is_within(&self, range: &Range<usize>, tag: &str) -> bool {
         let before = &self.response[..range.start];
         let open = before.rfind(&format!("<{tag}>"));
@@ -101,8 +101,8 @@ impl Text<'_> {
     }
 }
 
-/// The part of a prompt that asks: the last sentence with a question mark or a command of mathematics, from the word that asks to
-/// the prompt's end.
+/// The question part of a prompt: the last sentence with a question mark or a mathematical instruction, from the question word to
+/// the end of the prompt.
 fn question_of(prompt: &str) -> &str {
     const COMMANDS: [&str; 14] = [
         "find",
@@ -139,7 +139,7 @@ fn question_of(prompt: &str) -> &str {
     &prompt[asks.unwrap_or(start)..]
 }
 
-/// The words of a passage that tell what it is about, without endings.
+/// The content words of a passage, without endings.
 fn stems(passage: &str) -> impl Iterator<Item = String> {
     const IDLE: [&str; 52] = [
         "the", "of", "an", "to", "in", "for", "is", "are", "be", "that", "this", "it", "we", "you", "each", "all",
@@ -159,7 +159,7 @@ fn stems(passage: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Fenced blocks: from a line that starts with three backquotes to the next such line, or to the end.
+/// Fenced blocks: from a line that starts with three backquotes to the next such line, or to the end of the text.
 fn fences(response: &str) -> Vec<Range<usize>> {
     let (mut fences, mut open) = (Vec::new(), None);
     for line in lines(response) {
@@ -194,7 +194,7 @@ fn sentences(response: &str, fences: &[Range<usize>]) -> Vec<Sentence> {
         let mut marker = None;
         let mut first = true;
         for piece in pieces(response, line) {
-            // A tag may stand before the marker of a list.
+            // A tag may precede the marker of a list.
             let mut range = piece;
             if first && marker.is_none() {
                 marker = Marker::read(&response[range.clone()]);
@@ -240,7 +240,7 @@ fn pieces(response: &str, line: Range<usize>) -> Vec<Range<usize>> {
     pieces
 }
 
-/// What makes a line an item of a list or a heading: `1.`, `2)`, `-`, `##`, `Step 3:`.
+/// The prefix of a list item or a heading: `1.`, `2)`, `-`, `##`, `Step 3:`.
 struct Marker {
     length: usize,
     number: Option<usize>,
@@ -252,7 +252,7 @@ impl Marker {
         let mut marked = false;
         let mut number = None;
         let strip = |rest: &str| rest.trim_start_matches([' ', '\t', '#', '*', '>', '_']).len();
-        // A heading may hold a number, and a number a `Step`: `### **Step 1:** Find`.
+        // A heading may contain a number, and the number may follow `Step`: `### **Step 1:** Find`.
         for _ in 0..3 {
             let before = rest;
             let bare = &rest[rest.len() - strip(rest)..];
@@ -286,8 +286,8 @@ fn digit_at(text: &str, at: usize) -> bool {
     text.as_bytes().get(at).is_some_and(u8::is_ascii_digit)
 }
 
-/// Where the sentences of a line end: behind `.`, `!` or `?` and closing quotes with a space after them, unless that belongs to a
-/// shortening such as `e.g.` or to a factorial, and at the end.
+/// The ends of the sentences of a line: after `.`, `!` or `?` and closing quotes followed by a space, unless it belongs to an
+/// abbreviation such as `e.g.` or to a factorial, and at the end of the line.
 fn ends(line: &str) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut characters = line.char_indices().peekable();
@@ -300,7 +300,7 @@ fn ends(line: &str) -> Vec<usize> {
             stop = at + quote.len_utf8();
         }
         let rest = &line[stop..];
-        // A factorial is no end: `n! is even`.
+        // A factorial does not end a sentence: `n! is even`.
         let goes_on = c == '!' && rest.trim_start().starts_with(|next: char| !next.is_uppercase());
         if rest.starts_with(char::is_whitespace) && !goes_on {
             ends.push(stop);
@@ -310,7 +310,7 @@ fn ends(line: &str) -> Vec<usize> {
     ends
 }
 
-/// Whether the word before a full stop is a shortening or a single letter, as in `e.g.` and `A. Smith`.
+/// Whether the word before a full stop is an abbreviation or a single letter, as in `e.g.` and `A. Smith`.
 fn is_shortening(before: &str) -> bool {
     let word = before.rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap_or("");
     let known = ["e.g", "i.e", "cf", "eq", "vs", "approx", "resp", "fig", "no", "dr", "mr", "mrs", "st"];
@@ -326,7 +326,7 @@ fn trim(response: &str, range: Range<usize>) -> Range<usize> {
     start..end
 }
 
-/// Every word of the response, and whether it stands in a run of [`RUN`] words that the prompt holds too.
+/// Every word of the completion, and whether it is in a sequence of [`RUN`] words that also occurs in the prompt.
 fn copied(prompt: &str, response: &str) -> Vec<(Range<usize>, bool)> {
     let source: Vec<String> = words(prompt).map(|range| prompt[range].to_lowercase()).collect();
     let runs: HashSet<&[String]> = source.windows(RUN).collect();
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_known_by_their_runs() {
+    fn copies_are_found_by_sequences_of_words() {
         let response = "How many apples has Ann in all? Ann has many apples, let me see.";
         let text = Text::new("Ann buys 3. How many apples has Ann, in all?", response);
         assert!(text.is_copied(&text.sentences[0].range));

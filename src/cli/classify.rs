@@ -1,4 +1,4 @@
-//! `rft classify`: what the responses of a run do, as a table, as JSON, as spans and as a picture.
+//! `rft classify`: the behaviors in completions, as a table, JSON, spans and a heat map.
 
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
@@ -7,28 +7,28 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::behavior::agreement::Tally;
-use crate::behavior::heatmap::heatmap;
-use crate::behavior::judge::{Judge, Opinion};
-use crate::behavior::samples::{self, Columns, Response};
-use crate::behavior::summary::{Counted, Estimate, Summary};
-use crate::behavior::{Class, Classifier, Span};
+use crate::behavior::agreement::ConfusionCounts;
+use crate::behavior::judge::{ModelJudge, Opinion};
+use crate::behavior::samples::{self, Response, ResponseColumns};
+use crate::behavior::summary::{ClassEstimate, ResponseCounts, Summary};
+use crate::behavior::{BehaviorSpan, Class, Classifier};
+use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
-use crate::server::Options;
+use crate::report::chart::behavior_changes;
+use crate::server::ServerOptions;
 
-/// Questions that are put to the judge at the same time.
+/// Maximum number of concurrent requests to the judge.
 const JUDGE_WORKERS: usize = 8;
 
-/// Tell what responses do: verify, backtrack, plan, write code ...
+/// Find behaviors in completions: verification, backtracking, planning, code ...
 ///
-/// Marks nine behaviours by rules, without a network: the share of responses that show each, spans a response and spans per
-/// 1,000 tokens, with 95 % intervals over questions. A class on which the rules agree too little with the labels is marked
-/// `low confidence`.
+/// Finds nine behaviors with rules, without a network: the share of completions that show each, spans per completion and
+/// spans per 1,000 tokens, with 95 % intervals over questions. A class is marked `low confidence` if the rules do not agree
+/// well enough with the labeled set.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft classify runs/tiny-null-example-1
@@ -36,118 +36,113 @@ const JUDGE_WORKERS: usize = 8;
   rft classify answers.jsonl --text-column completion --question-column problem --spans spans.jsonl
   rft classify runs/a --endpoint http://localhost:8000/v1 --judge-model Qwen2.5-32B-Instruct
 
-The judge's key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
-pub struct Args {
-    /// Run directories, or files with one JSON object a line
+The judge's API key is read from RFT_ENDPOINT_KEY, else OPENAI_API_KEY.")]
+pub struct ClassifyArgs {
+    /// Run directories, or files with one JSON object per line
     #[arg(required = true, value_name = "RUN|FILE")]
     inputs: Vec<PathBuf>,
 
-    /// Column of the responses in a file [default: text]
+    /// Column with the completions, for files [default: text]
     #[arg(long, value_name = "COLUMN")]
     text_column: Option<String>,
 
-    /// Column of what the model was given, from which copies are told [default: prompt_text]
+    /// Column with the prompt, to ignore text copied from it [default: prompt_text]
     #[arg(long, value_name = "COLUMN")]
     prompt_column: Option<String>,
 
-    /// Column of the questions [default: question]
+    /// Column with the questions [default: question]
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
 
-    /// Rules to use instead of the built-in ones
+    /// File with rules to use instead of the built-in ones
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
 
-    /// Write every span that was found
+    /// Write every span to this file
     #[arg(long, value_name = "FILE")]
     spans: Option<PathBuf>,
 
-    /// Draw the shares of several inputs, and their change from the first
+    /// Draw the shares of several inputs, and their change from the first, to this file
     #[arg(long, value_name = "FILE.svg")]
     heatmap: Option<PathBuf>,
 
-    /// Ask a model behind this OpenAI-compatible server too, and tell how far it agrees with the rules
+    /// Also ask a model on this OpenAI-compatible server, and measure its agreement with the rules
     #[arg(long, value_name = "URL", requires = "judge_model")]
     endpoint: Option<String>,
 
-    /// The model to ask; name a version that does not change
+    /// Model to ask; use a version that does not change
     #[arg(long, value_name = "NAME", requires = "endpoint")]
     judge_model: Option<String>,
 
-    /// Ask it about so many responses of each input, spread evenly; nine questions each
+    /// Maximum number of completions per input to judge, spread evenly; each takes nine requests
     #[arg(long, value_name = "N", default_value_t = 200, requires = "endpoint")]
     judge_limit: usize,
 
-    /// Where its replies are kept
+    /// Folder that caches the judge's replies
     #[arg(long, value_name = "DIR", default_value = "runs/judge-cache", requires = "endpoint")]
     judge_cache: PathBuf,
 
-    /// Seed of the intervals
+    /// Random seed of the intervals
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output_format: Format,
+    output_format: TableFormat,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
-/// One input and what was found in it.
+/// One input and the behaviors found in it.
 struct Classified {
     name: String,
     responses: Vec<Response>,
-    /// Of each response.
-    spans: Vec<Vec<Span>>,
+    /// The spans of each completion.
+    spans: Vec<Vec<BehaviorSpan>>,
     summary: Summary,
-    judged: Option<Judged>,
+    judge: Option<JudgeSummary>,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: ClassifyArgs) -> Result<()> {
     ensure!(
         args.heatmap.is_none() || args.inputs.len() > 1,
-        "--heatmap compares inputs, and there is one\nhint: name several runs or files, first what the others are compared with"
+        "--heatmap: expected two or more inputs, found 1\nhint: pass several runs or files; the others are compared with the first"
     );
     let loaded = args.rules.as_deref().map(Classifier::load).transpose()?;
     let classifier = loaded.as_ref().unwrap_or_else(|| Classifier::built_in());
     let judge = match (&args.endpoint, &args.judge_model) {
-        (Some(endpoint), Some(model)) => Some(Judge::new(
-            &Options { concurrency: JUDGE_WORKERS, ..Options::new(endpoint) },
+        (Some(endpoint), Some(model)) => Some(ModelJudge::new(
+            &ServerOptions { concurrency: JUDGE_WORKERS, ..ServerOptions::new(endpoint) },
             model,
             &args.judge_cache,
         )?),
         _ => None,
     };
-    let columns = Columns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
+    let columns =
+        ResponseColumns { text: args.text_column, prompt: args.prompt_column, question: args.question_column };
     let mut all = Vec::new();
     for input in &args.inputs {
         let responses = samples::read(input, &columns)?;
-        let spans: Vec<Vec<Span>> =
+        let spans: Vec<Vec<BehaviorSpan>> =
             responses.iter().map(|response| classifier.classify(&response.prompt, &response.text)).collect();
-        let counted: Vec<Counted> = responses
+        let counted: Vec<ResponseCounts> = responses
             .iter()
             .zip(&spans)
-            .map(|(response, spans)| Counted::new(&response.question_id, response.tokens, spans))
+            .map(|(response, spans)| ResponseCounts::new(&response.question_id, response.tokens, spans))
             .collect();
         let summary = Summary::new(&counted, args.seed);
-        let judged =
-            judge.as_ref().map(|judge| Judged::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
-        all.push(Classified { name: input.display().to_string(), responses, spans, summary, judged });
+        let judge =
+            judge.as_ref().map(|judge| JudgeSummary::ask(judge, &responses, &spans, args.judge_limit)).transpose()?;
+        all.push(Classified { name: input.display().to_string(), responses, spans, summary, judge });
     }
     if let Some(path) = &args.spans {
         write_spans(path, &all)?;
     }
     if let Some(path) = &args.heatmap {
         let rows: Vec<(String, Summary)> = all.iter().map(|it| (it.name.clone(), it.summary.clone())).collect();
-        atomic::write(path, heatmap(&rows).as_bytes())?;
+        atomic::write(path, behavior_changes(&rows).as_bytes())?;
     }
     match args.output_format {
-        Format::Table => write!(stdout(), "{}", text(&all, classifier))?,
-        Format::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
+        TableFormat::Table => write!(stdout(), "{}", text(&all, classifier))?,
+        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
     }
     Ok(())
 }
@@ -157,11 +152,11 @@ fn text(all: &[Classified], classifier: &Classifier) -> String {
     for it in all {
         let Summary { questions, responses, tokens, .. } = &it.summary;
         let tokens = tokens.map_or_else(String::new, |tokens| format!(", {tokens} tokens"));
-        text += &format!("{}: {responses} responses to {questions} questions{tokens}\n", it.name);
+        text += &format!("{}: {responses} completions of {questions} questions{tokens}\n", it.name);
         text += &format!("{}\n\n", table(it, classifier));
     }
     if Class::ALL.iter().any(|&class| classifier.is_doubtful(class)) {
-        text += "low confidence: the rules agree with the labels too little, or it was not measured; see docs/behaviors.md\n";
+        text += "low confidence: the rules do not agree well enough with the labels, or this was not measured; see docs/behaviors.md\n";
     }
     text
 }
@@ -169,8 +164,8 @@ fn text(all: &[Classified], classifier: &Classifier) -> String {
 fn table(it: &Classified, classifier: &Classifier) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let mut header = vec!["", "responses", "share of responses, %", "a response", "per 1,000 tokens"];
-    if it.judged.is_some() {
+    let mut header = vec!["", "completions", "share of completions, %", "per completion", "per 1,000 tokens"];
+    if it.judge.is_some() {
         header.extend(["judge: share, %", "unparsable", "kappa"]);
     }
     table.set_header(header);
@@ -183,8 +178,8 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
             figure(&class.count, 1.0, 2),
             class.per_1000_tokens.map_or_else(|| "-".to_owned(), |rate| figure(&rate, 1.0, 2)),
         ];
-        if let Some(judged) = &it.judged {
-            let opinion = &judged.classes[class.class as usize];
+        if let Some(judge) = &it.judge {
+            let opinion = &judge.classes[class.class as usize];
             let share = opinion.share().map_or_else(|| "-".to_owned(), |share| format!("{:.1}", 100.0 * share));
             let kappa = opinion.tally.kappa().map_or_else(|| "-".to_owned(), |kappa| format!("{kappa:.2}"));
             row.extend([share, opinion.unparsable.to_string(), kappa]);
@@ -197,14 +192,14 @@ fn table(it: &Classified, classifier: &Classifier) -> Table {
     table
 }
 
-fn figure(estimate: &Estimate, scale: f64, digits: usize) -> String {
+fn figure(estimate: &ClassEstimate, scale: f64, digits: usize) -> String {
     let [value, low, high] =
         [estimate.value, estimate.interval.low, estimate.interval.high].map(|it| format!("{:.digits$}", scale * it));
     format!("{value} [{low}, {high}]")
 }
 
 fn as_json(all: &[Classified], classifier: &Classifier) -> serde_json::Value {
-    let inputs = all.iter().map(|it| json!({ "input": it.name, "summary": it.summary, "judge": it.judged }));
+    let inputs = all.iter().map(|it| json!({ "input": it.name, "summary": it.summary, "judge": it.judge }));
     let doubtful: Vec<Class> = Class::ALL.into_iter().filter(|&class| classifier.is_doubtful(class)).collect();
     json!({
         "rules": classifier.version,
@@ -237,35 +232,35 @@ fn write_spans(path: &Path, all: &[Classified]) -> Result<()> {
     out.flush().map_err(|error| write_error(path, &error))
 }
 
-/// What the judge said of an input.
+/// The judge's results for an input.
 #[derive(Debug, Serialize)]
-struct Judged {
+struct JudgeSummary {
     responses: usize,
-    classes: Vec<JudgedClass>,
+    classes: Vec<JudgeClassSummary>,
 }
 
 #[derive(Debug, Serialize)]
-struct JudgedClass {
+struct JudgeClassSummary {
     class: Class,
-    /// Spans of the judge over all replies that could be read.
+    /// Number of the judge's spans, summed over all replies that could be parsed.
     count: usize,
     unparsable: usize,
     kappa: Option<f64>,
-    /// The rules against the judge, who is taken for right here.
-    tally: Tally,
+    /// The rules compared with the judge, which counts as correct here.
+    tally: ConfusionCounts,
 }
 
-impl JudgedClass {
-    /// The share of responses that show the class, among those with a reply that could be read.
+impl JudgeClassSummary {
+    /// The share of completions that show the class, among those whose reply could be parsed.
     fn share(&self) -> Option<f64> {
-        let Tally { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
+        let ConfusionCounts { true_positives, false_positives, false_negatives, true_negatives } = self.tally;
         let read = true_positives + false_positives + false_negatives + true_negatives;
         (read > 0).then(|| (true_positives + false_negatives) as f64 / read as f64)
     }
 }
 
-impl Judged {
-    fn ask(judge: &Judge, responses: &[Response], spans: &[Vec<Span>], limit: usize) -> Result<Self> {
+impl JudgeSummary {
+    fn ask(judge: &ModelJudge, responses: &[Response], spans: &[Vec<BehaviorSpan>], limit: usize) -> Result<Self> {
         let n = limit.min(responses.len());
         let chosen: Vec<usize> = (0..n).map(|index| index * responses.len() / n).collect();
         let tasks: Vec<(usize, Class)> =
@@ -281,7 +276,7 @@ impl Judged {
                         match judge.ask(class, &responses[index].question, &responses[index].text) {
                             Ok(opinion) => *opinions[at].lock().expect("no worker panics") = Some(opinion),
                             Err(error) => {
-                                // The others stop too: what failed here would fail there.
+                                // Stop the other workers too: the same error would occur there.
                                 next.store(tasks.len(), Ordering::Relaxed);
                                 failed.lock().expect("no worker panics").get_or_insert(error);
                             }
@@ -293,20 +288,26 @@ impl Judged {
         if let Some(error) = failed.into_inner().expect("no worker panics") {
             return Err(error);
         }
-        let mut classes: Vec<JudgedClass> = Class::ALL
-            .map(|class| JudgedClass { class, count: 0, unparsable: 0, kappa: None, tally: Tally::default() })
+        let mut classes: Vec<JudgeClassSummary> = Class::ALL
+            .map(|class| JudgeClassSummary {
+                class,
+                count: 0,
+                unparsable: 0,
+                kappa: None,
+                tally: ConfusionCounts::default(),
+            })
             .into();
         for ((index, class), opinion) in tasks.into_iter().zip(opinions) {
-            let judged = &mut classes[class as usize];
-            match opinion.into_inner().expect("no worker panics").context("a question was not asked")? {
-                Opinion::Unparsable => judged.unparsable += 1,
+            let judge = &mut classes[class as usize];
+            match opinion.into_inner().expect("no worker panics").context("a request to the judge was not sent")? {
+                Opinion::Unparsable => judge.unparsable += 1,
                 Opinion::Count(count) => {
-                    judged.count += count;
-                    judged.tally.add(spans[index].iter().any(|span| span.class == class), count > 0);
+                    judge.count += count;
+                    judge.tally.add(spans[index].iter().any(|span| span.class == class), count > 0);
                 }
             }
         }
-        classes.iter_mut().for_each(|judged| judged.kappa = judged.tally.kappa());
+        classes.iter_mut().for_each(|judge| judge.kappa = judge.tally.kappa());
         Ok(Self { responses: n, classes })
     }
 }

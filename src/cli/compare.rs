@@ -1,4 +1,4 @@
-//! `rft compare`: two runs, side by side.
+//! `rft compare`: a comparison of two runs.
 
 use std::collections::BTreeMap;
 use std::io::{Write, stdout};
@@ -13,16 +13,16 @@ use crate::report::compare::{PairedEvaluations, compare};
 
 /// Compare two runs: configuration, training, evaluations
 ///
-/// Shows the keys in which the configurations differ, the mean of each metric over the first and the last tenth of the steps,
-/// and, where both runs were evaluated on the same benchmark under the same prior prompt or each under its own, the difference
-/// question by question. The evaluations are looked for in `evals`.
+/// Prints the configuration keys that differ and the mean of each metric over the first and last tenth of the steps. If both
+/// runs were evaluated on the same benchmark, under the same prior prompt or each under its own, also prints the difference
+/// by question. Evaluations are read from `evals`.
 ///
-/// Two runs are two runs: what another seed would give takes several of each, see `rft report`.
+/// Two runs cannot show how results vary with the seed: to compare arms with several seeds, use `rft report`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft compare runs/tiny-none-1 runs/tiny-reasoning-1
   rft compare runs/a runs/b --evals sweeps/ppe-study-tiny/evals")]
-pub struct Args {
+pub struct CompareArgs {
     /// Directory of the first run
     #[arg(value_name = "RUN_A")]
     first: PathBuf,
@@ -31,16 +31,16 @@ pub struct Args {
     #[arg(value_name = "RUN_B")]
     second: PathBuf,
 
-    /// Folder with evaluations of the two
+    /// Folder with the evaluations of both runs
     #[arg(long, value_name = "DIR", default_value = "evals")]
     evals: PathBuf,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &CompareArgs) -> Result<()> {
     let compared = compare(&args.first, &args.second, &args.evals)?;
     for warning in &compared.warnings {
         eprintln!("warning: {warning}");
@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     writeln!(stdout, "\n{}", training(&compared.metrics))?;
     for PairedEvaluations { prompts: [a, b], benchmarks } in &compared.evaluations {
-        writeln!(stdout, "\nA asked under `{a}`, B under `{b}`\n{}", eval::compare::rows(benchmarks))?;
+        writeln!(stdout, "\nA evaluated under `{a}`, B under `{b}`\n{}", eval::compare::rows(benchmarks))?;
         for it in benchmarks {
             for note in &it.notes {
                 writeln!(stdout, "{}: {note}", it.benchmark)?;
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if compared.evaluations.is_empty() {
-        writeln!(stdout, "\nno evaluation of both in `{}`; `rft eval --adapter RUN` makes them", args.evals.display())?;
+        writeln!(stdout, "\n`{}` has no evaluations of both runs; use `rft eval --adapter RUN`", args.evals.display())?;
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ fn training(metrics: &BTreeMap<String, [Option<(f64, f64)>; 2]>) -> Table {
     table
 }
 
-/// Four digits that count.
+/// Formats with four significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

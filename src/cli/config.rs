@@ -9,35 +9,36 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
-use crate::config::{self, Layers, PRESETS};
+use super::output_format::OutputFormat;
+use crate::config::{self, ConfigLayers, PRESETS};
 
 /// Show, check and list configurations
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct ConfigCommandArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ConfigCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
-    /// Print the configuration that a run would take, as TOML that repeats it
-    Show(ShowArgs),
-    /// Check files of configuration; the environment plays no part
+enum ConfigCommand {
+    /// Print the resolved configuration of a run, as TOML that repeats it
+    Show(ConfigShowArgs),
+    /// Check configuration files; environment variables are ignored
     Check(CheckArgs),
     /// List the presets
-    List(ListArgs),
+    List(ConfigListArgs),
 }
 
 #[derive(clap::Args, Debug)]
-struct ShowArgs {
+struct ConfigShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// Say where each value came from
+    /// Print where each value came from
     #[arg(long)]
     origin: bool,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "toml")]
     output_format: ShowFormat,
 }
@@ -50,33 +51,27 @@ enum ShowFormat {
 
 #[derive(clap::Args, Debug)]
 struct CheckArgs {
-    /// Files, each checked by itself over its preset
+    /// Configuration files; each is checked separately, on top of its preset
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
-struct ListArgs {
-    /// Form of the output
+struct ConfigListArgs {
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: ListFormat,
+    output_format: OutputFormat,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ListFormat {
-    Text,
-    Json,
-}
-
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: ConfigCommandArgs) -> Result<()> {
     match args.command {
-        Command::Show(args) => show(&args),
-        Command::Check(args) => check(&args.files),
-        Command::List(args) => list(args.output_format),
+        ConfigCommand::Show(args) => show(&args),
+        ConfigCommand::Check(args) => check(&args.files),
+        ConfigCommand::List(args) => list(args.output_format),
     }
 }
 
-fn show(args: &ShowArgs) -> Result<()> {
+fn show(args: &ConfigShowArgs) -> Result<()> {
     let resolved = config::resolve(&args.config.layers())?;
     match args.output_format {
         ShowFormat::Toml => {
@@ -95,11 +90,11 @@ fn show(args: &ShowArgs) -> Result<()> {
     Ok(())
 }
 
-/// Check every file before failing, so that one run shows all that is wrong.
+/// Checks every file before failing, so that one call reports all errors.
 fn check(files: &[PathBuf]) -> Result<()> {
     let mut errors = Vec::new();
     for file in files {
-        match config::resolve(&Layers { files: vec![file.clone()], ..Layers::default() }) {
+        match config::resolve(&ConfigLayers { files: vec![file.clone()], ..ConfigLayers::default() }) {
             Ok(_) => writeln!(stdout(), "{}: ok", file.display())?,
             Err(error) => errors.push(format!("{error:#}")),
         }
@@ -107,14 +102,14 @@ fn check(files: &[PathBuf]) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }
 }
 
-fn list(format: ListFormat) -> Result<()> {
+fn list(format: OutputFormat) -> Result<()> {
     match format {
-        ListFormat::Text => {
+        OutputFormat::Text => {
             for preset in PRESETS {
                 writeln!(stdout(), "{}\n  {}\n  {}", preset.name, preset.description(), preset.command())?;
             }
         }
-        ListFormat::Json => {
+        OutputFormat::Json => {
             let presets = PRESETS
                 .iter()
                 .map(|it| json!({ "name": it.name, "description": it.description(), "command": it.command() }));

@@ -4,66 +4,60 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
+use super::output_format::OutputFormat;
 use crate::code;
 use crate::device::{Device, cuda};
 use crate::model::hub::HubConfig;
-use crate::sandbox::{Layers, Sandbox};
+use crate::sandbox::{Sandbox, SandboxLayers};
 
-/// Show what works on this machine
+/// Check what works on this machine
 ///
-/// Lists where `rft` computes, which CUDA driver, libraries and GPUs were found and what is missing, which layers of the
-/// sandbox work (each is tried), which Python runs programs in it, and where caches are and how much space they have.
+/// Lists the device that `rft` selects by default; the CUDA driver, libraries and GPUs that were found, and what is missing;
+/// the sandbox layers that work (each is tested) and the Python that runs programs in the sandbox; and the cache folders.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft doctor
   rft doctor --output-format json")]
-pub struct Args {
-    /// Form of the output
+pub struct DoctorArgs {
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    output_format: OutputFormat,
 }
 
 #[derive(Serialize)]
-struct Findings {
+struct DoctorFindings {
     version: &'static str,
-    cuda: cuda::probe::Findings,
-    /// What `--device auto` takes.
+    cuda: cuda::probe::CudaFindings,
+    /// The device that `--device auto` selects.
     device: String,
     threads: usize,
     sandbox: SandboxFindings,
-    folders: Vec<Folder>,
+    folders: Vec<FolderFindings>,
 }
 
 #[derive(Serialize)]
 struct SandboxFindings {
-    /// None where programs are not run.
-    layers: Option<Layers>,
+    /// None if programs cannot be run safely.
+    layers: Option<SandboxLayers>,
     python: Option<PathBuf>,
-    /// What does not work, and why.
+    /// What does not work, with the reason.
     failures: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Folder {
+struct FolderFindings {
     what: &'static str,
     path: PathBuf,
-    /// Bytes that we may write; None where it cannot be told.
+    /// Bytes that this user may write; None if unknown.
     free: Option<u64>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let findings = Findings {
+pub fn run(args: &DoctorArgs) -> Result<()> {
+    let findings = DoctorFindings {
         version: env!("CARGO_PKG_VERSION"),
         cuda: cuda::probe::probe(),
         device: Device::choose("auto")?.to_string(),
@@ -72,8 +66,8 @@ pub fn run(args: &Args) -> Result<()> {
         folders: folders(),
     };
     match args.output_format {
-        Format::Text => write!(stdout(), "{}", text(&findings))?,
-        Format::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
+        OutputFormat::Text => write!(stdout(), "{}", text(&findings))?,
+        OutputFormat::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
     }
     Ok(())
 }
@@ -89,31 +83,34 @@ fn sandbox() -> SandboxFindings {
     }
 }
 
-fn folders() -> Vec<Folder> {
-    let folder = |what, path: PathBuf| Folder { what, free: free(&path), path };
+fn folders() -> Vec<FolderFindings> {
+    let folder = |what, path: PathBuf| FolderFindings { what, free: free(&path), path };
     let hub = HubConfig::from_env().ok().map(|hub| folder("downloads", hub.cache));
     let code = code::cache().map(|path| folder("expected outputs", path));
     let here = std::env::current_dir().ok().map(|path| folder("this folder", path));
     hub.into_iter().chain(code).chain(here).collect()
 }
 
-/// Bytes free for us on the disk that holds `path`, or would if it were made.
+/// Free bytes for this user on the disk that contains `path`, or that would contain it.
 fn free(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|it| it.exists())?;
     let disk = rustix::fs::statvfs(existing).ok()?;
     Some(disk.f_bavail * disk.f_frsize)
 }
 
-fn text(findings: &Findings) -> String {
+fn text(findings: &DoctorFindings) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let mut row = |what: &str, found: String| _ = table.add_row([what.to_owned(), found]);
     row("version", findings.version.to_owned());
-    row("computes on", format!("{}, {} threads", findings.device, findings.threads));
+    row("default device", format!("{}, {} threads", findings.device, findings.threads));
     let cuda = &findings.cuda;
-    row("CUDA driver", cuda.driver.as_ref().map_or("no".to_owned(), |version| format!("for CUDA up to {version}")));
+    row(
+        "CUDA driver",
+        cuda.driver.as_ref().map_or("not found".to_owned(), |version| format!("for CUDA up to {version}")),
+    );
     if cuda.driver.is_some() {
-        row("cuBLASLt", cuda.cublaslt.map_or("no".to_owned(), |version| version.to_string()));
+        row("cuBLASLt", cuda.cublaslt.map_or("not found".to_owned(), |version| version.to_string()));
     }
     row("kernels", format!("for {}", cuda.kernels));
     for (ordinal, gpu) in cuda.gpus.iter().enumerate() {
@@ -124,7 +121,7 @@ fn text(findings: &Findings) -> String {
     cuda.missing.iter().for_each(|missing| row("", missing.clone()));
     let sandbox = &findings.sandbox;
     match &sandbox.layers {
-        None => row("foreign programs", "are not run".to_owned()),
+        None => row("sandbox", "unavailable; programs are not run".to_owned()),
         Some(layers) => {
             let yes = |works: bool| if works { "yes" } else { "no" }.to_owned();
             let python = sandbox.python.as_ref().map_or_else(String::new, |it| format!(", {}", it.display()));
@@ -136,7 +133,7 @@ fn text(findings: &Findings) -> String {
                 if layers.landlock > 0 { format!("version {}", layers.landlock) } else { yes(false) },
             );
             row("sandbox: seccomp", yes(layers.seccomp));
-            row("sandbox: user", if layers.other_user { "nobody" } else { "the same" }.to_owned());
+            row("sandbox: user", if layers.other_user { "nobody" } else { "same as caller" }.to_owned());
         }
     }
     for failure in &sandbox.failures {

@@ -1,4 +1,4 @@
-//! Asking before a model is downloaded, and showing how far it is.
+//! Asks before a model is downloaded, and shows the progress of the download.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -6,28 +6,28 @@ use anyhow::{Result, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::config::RunConfig;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 
-/// Downloads the configured model where it is not in the cache; asks first, unless `yes`.
+/// Downloads the configured model if it is not in the cache. Asks first, unless `yes` is set.
 pub fn confirm(config: &RunConfig, yes: bool) -> Result<()> {
     confirm_model(&config.model.path, &config.model.revision, yes)
 }
 
 /// As [`confirm`], for one model.
 pub fn confirm_model(model: &str, revision: &str, yes: bool) -> Result<()> {
-    let Some(plan) = Source::plan(model, revision)? else { return Ok(()) };
+    let Some(plan) = ModelSource::plan(model, revision)? else { return Ok(()) };
     if plan.bytes() == 0 {
         return plan.fetch(&mut |_| {}).map(|_| ());
     }
-    let parameters = Source::peek(model, revision)?.parameters();
+    let parameters = ModelSource::peek(model, revision)?.parameters();
     eprintln!(
-        "`{model}` is not in the cache: {} to download to {}; its weights take {} of memory",
+        "`{model}` is not in the cache (download: {} to {}; memory for its weights: {})",
         HumanBytes(plan.bytes()),
         plan.folder().display(),
         HumanBytes(4 * parameters as u64)
     );
     if !yes && !agreed()? {
-        bail!("nothing was downloaded");
+        bail!("download declined");
     }
     let template = "downloading {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
     let bar = ProgressBar::new(plan.bytes()).with_style(ProgressStyle::with_template(template)?);
@@ -38,9 +38,9 @@ pub fn confirm_model(model: &str, revision: &str, yes: bool) -> Result<()> {
 
 fn agreed() -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("there is no terminal to ask on whether to download it\nhint: say --yes");
+        bail!("cannot ask for confirmation: stdin is not a terminal\nhint: pass --yes to download without asking");
     }
-    eprint!("download it? [y/N] ");
+    eprint!("download? [y/N] ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

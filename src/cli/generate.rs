@@ -1,33 +1,33 @@
-//! `rft generate`: ask a model one question and watch it answer.
+//! `rft generate`: generate completions for one question.
 
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
 use crate::config;
-use crate::device::{Device, Extent, Loaded};
-use crate::model::source::Source;
+use crate::device::{Device, Extent, LoadedModel};
+use crate::model::source::ModelSource;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{Branch, Finish, Request, Sampling, Watch};
+use crate::rollout::{Completion, Finish, RolloutRequest, RolloutWatch, Sampling};
 use crate::run::Stop;
 use crate::run::trained::{Trained, prior_prompt};
 use anyhow::{Result, ensure};
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Ask a model, trained or not, one question
+/// Generate completions for one question
 ///
-/// The question is put into the model's chat template under the prior prompt, exactly as in training, and the answer is
-/// printed as it comes.
+/// Renders the question with the model's chat template under the prior prompt, exactly as in training, and prints the
+/// completion as it is generated. The model may be trained (`--adapter`) or not.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft generate --adapter runs/tiny-null-example-1 \"Anna has 12 apples and buys 5 more. How many does she have?\"
   rft generate --model Qwen/Qwen2.5-0.5B --ppe reasoning --temperature 0 \"What is 7 times 8?\"")]
-pub struct Args {
+pub struct GenerateArgs {
     /// The question
     question: String,
 
-    /// Run directory, or folder with an adapter; a run also gives the model and the prior prompt
+    /// Run directory or adapter folder; a run also sets the model and the prior prompt
     #[arg(long, value_name = "RUN|DIR")]
     adapter: Option<PathBuf>,
 
@@ -35,34 +35,35 @@ pub struct Args {
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
 
-    /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+    /// Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    /// Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// 0 takes the most probable token
+    /// Sampling temperature; 0 is greedy
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f32,
 
-    /// Longest answer, in tokens
+    /// Maximum completion length in tokens
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
 
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Number of answers
+    /// Number of completions
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     n: usize,
 
-    /// Show the rendered prompt first
+    /// Print the rendered prompt first
     #[arg(long)]
     show_prompt: bool,
 
-    /// `json` prints one line for each completion: its text, token ids, log-probabilities and why it ended
+    /// Output format; `json` prints one line per completion: text, token ids, log-probabilities and why it ended
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     output_format: OutputFormat,
 
@@ -70,7 +71,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: GenerateArgs) -> Result<()> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
     if let Some(trained) = &trained {
@@ -81,16 +82,16 @@ pub fn run(args: Args) -> Result<()> {
     layers.flag("run.device", args.device.clone(), "--device");
     layers.flag("rollout.max_completion_length", args.max_tokens.map(|n| n as i64), "--max-tokens");
     let config = config::resolve(&layers)?.config;
-    ensure!(args.temperature >= 0.0, "`--temperature` must be 0 or more");
+    ensure!(args.temperature >= 0.0, "--temperature: expected 0 or more, found {}", args.temperature);
 
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
     let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();
     let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
-    let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+    let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
     let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
     ensure!(
         rendered.ids.len() <= config.rollout.max_prompt_length,
@@ -104,7 +105,7 @@ pub fn run(args: Args) -> Result<()> {
     let stop = Stop::on_signals(|_| {})?;
     for i in 0..args.n {
         let prompt = crate::rollout::Prompt { ids: rendered.ids.clone(), key: name_hash(&args.question) };
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &[prompt],
             num_generations: 1,
             sampling: &Sampling::plain(args.temperature),
@@ -136,7 +137,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// One completion as a line of JSON.
-fn json(completion: &Branch, opening: &str, policy: &Policy) -> serde_json::Value {
+fn json(completion: &Completion, opening: &str, policy: &Policy) -> serde_json::Value {
     let ends = usize::from(matches!(completion.finish, Finish::Token(_)));
     let text = &completion.tokens[..completion.tokens.len() - ends];
     serde_json::json!({
@@ -147,24 +148,24 @@ fn json(completion: &Branch, opening: &str, policy: &Policy) -> serde_json::Valu
     })
 }
 
-/// Memory on a GPU for one answer at a time.
+/// GPU working memory for one completion at a time.
 const GENERATE_BYTES: u64 = 4 << 30;
 
-/// Prints an answer as it is drawn.
+/// Prints a completion as it is generated.
 struct Printer<'a> {
     stream: Option<TextStream<'a>>,
     policy: &'a Policy,
     stop: &'a Stop,
 }
 
-impl Watch for Printer<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, token: u32) {
+impl RolloutWatch for Printer<'_> {
+    fn token(&mut self, _prompt: usize, _completion: usize, token: u32) {
         if self.policy.stop_tokens.contains(&token) {
             return;
         }
         if let Some(stream) = &mut self.stream {
             print!("{}", stream.push(token));
-            // A reader that has gone away ends the program at the next line.
+            // If stdout is closed, the next `println!` ends the program.
             let _ = std::io::stdout().flush();
         }
     }

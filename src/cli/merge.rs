@@ -1,4 +1,4 @@
-//! `rft merge`: make an adapter part of its model.
+//! `rft merge`: merge an adapter into its model.
 
 use std::path::{Path, PathBuf};
 
@@ -9,38 +9,38 @@ use crate::config;
 use crate::model::merge::merge;
 use crate::model::peft;
 use crate::model::safetensors::Dtype;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::run::RunDir;
 
-/// Make an adapter part of its model
+/// Merge an adapter into its model
 ///
-/// Writes a Hugging Face folder (weights, configuration, tokenizer) that any program loads without knowing of the adapter.
+/// Writes a Hugging Face folder (weights, configuration, tokenizer) that any program can load without the adapter.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft merge runs/tiny-null-example-1 --out merged
   rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16")]
-pub struct Args {
-    /// Run directory, or folder with an adapter
+pub struct MergeArgs {
+    /// Run directory or adapter folder
     #[arg(value_name = "RUN|DIR")]
     adapter: PathBuf,
 
-    /// Folder to write; it must not exist
+    /// Folder to write, which must not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Type of the written weights; bf16 halves the size and rounds
+    /// Data type of the written weights; bf16 halves the size, with rounding
     #[arg(long, value_enum, default_value_t = WeightType::F32)]
     dtype: WeightType,
 
-    /// The model that the adapter belongs to [default: the run's, else the one the adapter names]
+    /// Model that the adapter was trained on [default: the run's, else the one named in the adapter's configuration]
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// Branch, tag or commit, for a model from the hub [default: the run's, else main]
+    /// Branch, tag or commit of a Hub model [default: the run's, else main]
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
 
-    /// Download a model without asking
+    /// Download the model without asking
     #[arg(short, long)]
     yes: bool,
 }
@@ -51,9 +51,9 @@ enum WeightType {
     Bf16,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: MergeArgs) -> Result<()> {
     let (adapter, model, revision) = find(&args.adapter)?;
-    let model = args.model.or(model).context("the adapter does not name its model\nhint: name it with --model")?;
+    let model = args.model.or(model).context("the adapter does not name its model\nhint: pass --model")?;
     let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
     let dtype = match args.dtype {
         WeightType::F32 => Dtype::F32,
@@ -61,7 +61,7 @@ pub fn run(args: Args) -> Result<()> {
     };
 
     super::download::confirm_model(&model, &revision, args.yes)?;
-    let source = Source::open(&model, &revision)?;
+    let source = ModelSource::open(&model, &revision)?;
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
     let merged = merge(&source, &adapter, &args.out, dtype, &mut |done, all| {
         bar.set_length(all as u64);
@@ -79,12 +79,12 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The adapter folder that a run or a folder holds, and the model and revision it was trained on, as far as known.
+/// The adapter folder of a run, or `path` itself; and, if known, the model and revision that the adapter was trained on.
 fn find(path: &Path) -> Result<(PathBuf, Option<String>, Option<String>)> {
     let run = RunDir::open(path).ok().filter(|run| run.config().is_file());
     match run {
         Some(run) => {
-            let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
+            let layers = config::ConfigLayers { files: vec![run.config()], ..config::ConfigLayers::default() };
             let model = config::resolve(&layers)?.config.model;
             Ok((run.adapter(), Some(model.path), Some(model.revision)))
         }

@@ -25,44 +25,45 @@ use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Reinforcement fine-tuning with prior prompts
+/// Fine-tune language models with GRPO and measure what prior prompts change
 ///
-/// Trains LoRA adapters of a language model by GRPO, with a prior prompt put before every question, and tells what the
-/// prompt did. Start with `rft train --ppe null-example`: it trains a small embedded model in two minutes on a CPU.
+/// Trains LoRA adapters with a prior prompt placed before every question, evaluates them, and reports the differences with
+/// confidence intervals. To try it, run `rft train --ppe null-example`: it trains a small embedded model on a CPU in about
+/// two minutes.
 #[derive(Parser, Debug)]
 #[command(name = "rft", version, max_term_width = 100, propagate_version = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Tell more; twice for debugging (RUST_LOG has the last word)
+    /// Print more; repeat for debug output (RUST_LOG overrides this)
     #[arg(short, long, action = ArgAction::Count, global = true, display_order = 900)]
     pub verbose: u8,
 }
 
-// No doc comments here: they would take the place of the longer ones at the arguments.
+// No doc comments here: they would override the longer ones on the arguments.
 #[derive(Subcommand, Debug)]
 enum Command {
-    Train(Box<train::Args>),
-    Eval(Box<eval::Args>),
-    Sweep(Box<sweep::Args>),
-    Generate(Box<generate::Args>),
-    Report(report::Args),
-    Compare(compare::Args),
-    Runs(runs::Args),
-    Classify(classify::Args),
-    Merge(merge::Args),
-    Plan(plan::Args),
-    Selftest(selftest::Args),
-    Perf(perf::Args),
-    Config(config::Args),
-    Prompts(prompts::Args),
-    Reward(reward::Args),
-    Overlap(overlap::Args),
-    Doctor(doctor::Args),
+    Train(Box<train::TrainArgs>),
+    Eval(Box<eval::EvalArgs>),
+    Sweep(Box<sweep::SweepArgs>),
+    Generate(Box<generate::GenerateArgs>),
+    Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
+    Runs(runs::RunsArgs),
+    Classify(classify::ClassifyArgs),
+    Merge(merge::MergeArgs),
+    Plan(plan::PlanArgs),
+    Selftest(selftest::SelftestArgs),
+    Perf(perf::PerfArgs),
+    Config(config::ConfigCommandArgs),
+    Prompts(prompts::PromptsArgs),
+    Reward(reward::RewardArgs),
+    Overlap(overlap::OverlapArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
-/// Runs the command. The exit code is 0 where it did what was asked, 130 or 143 where a signal ended it early.
+/// Runs the command. The exit code is 0 on success, and 130 or 143 if a signal ended the command early.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Train(args) => train::run(*args),
@@ -114,7 +115,7 @@ fn describe(error: &Error) -> (String, Vec<String>) {
         let text = cause.to_string();
         let (hint_lines, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("hint: "));
         hints.extend(hint_lines.iter().map(|line| line["hint: ".len()..].to_owned()));
-        // Below the first line, an error of a library shows a backtrace or a picture.
+        // After its first line, a library's error may contain a backtrace or an excerpt of a file.
         let line = lines.first().map(|line| line.trim_end_matches(':').to_owned()).unwrap_or_default();
         if !line.is_empty() && !parts.iter().any(|part| part.contains(&line)) {
             parts.push(line);
@@ -129,13 +130,14 @@ mod tests {
     use anyhow::{Context, anyhow};
 
     #[test]
-    fn an_error_is_one_line_and_its_hints() {
-        let error = Err::<(), _>(anyhow!("file is torn\nhint: download it again")).context("read `x`").unwrap_err();
-        assert_eq!(describe(&error), ("read `x`: file is torn".to_owned(), vec!["download it again".to_owned()]));
+    fn an_error_is_one_line_followed_by_its_hints() {
+        let error =
+            Err::<(), _>(anyhow!("file is truncated\nhint: download it again")).context("read `x`").unwrap_err();
+        assert_eq!(describe(&error), ("read `x`: file is truncated".to_owned(), vec!["download it again".to_owned()]));
     }
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_definition_is_valid() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }

@@ -1,4 +1,4 @@
-//! `rft overlap DATA`: which questions of benchmarks stand in a data set.
+//! `rft overlap DATA`: find benchmark questions that overlap with a data set.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,49 +7,49 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::output_format::OutputFormat;
-use crate::config::{self, Layers};
+use crate::config::{self, ConfigLayers};
 use crate::data::decontaminate::Contamination;
 use crate::data::load;
 use crate::eval::bench;
 use crate::model::hub;
 
-/// Tell which questions of benchmarks stand in training data
+/// Find benchmark questions that overlap with training data
 ///
-/// Compares every question of the data with every question of the benchmarks that are on this machine; nothing is downloaded for
-/// the comparison. A question of a benchmark overlaps where one training question holds at least 70 % of its 8-grams of words.
-/// `rft train` makes the same comparison of what it trains on and writes `contamination.json`; with
-/// `--set data.decontaminate=true` it leaves the overlapping questions out.
+/// Compares every question of the data with every question of the benchmarks on this machine; no benchmark is downloaded.
+/// A benchmark question overlaps if a single training question contains at least 70 % of its 8-grams of words.
+/// `rft train` makes the same comparison for its training questions and writes `contamination.json`; with
+/// `--set data.decontaminate=true` it leaves out the overlapping questions.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft overlap train.jsonl --data-dir data
   rft overlap openai/gsm8k --bench gsm8k,math500 --output-format json")]
-pub struct Args {
-    /// Questions: a JSONL, JSON, CSV or Parquet file, a hub data set id, or `arithmetic` (generated)
+pub struct OverlapArgs {
+    /// Questions: a JSONL, JSON, CSV or Parquet file, a Hub data set id, or `arithmetic` (generated)
     data: String,
 
-    /// Benchmarks, separated by commas [default: all]; `rft eval list` shows them
+    /// Comma-separated benchmark names [default: all]; `rft eval list` prints them
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     bench: Vec<String>,
 
-    /// Folder with the files of benchmarks
+    /// Folder with benchmark files
     #[arg(long, value_name = "DIR", env = "RFT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Column of the questions, where it cannot be told from the data
+    /// Column with the questions, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
 
-    /// Column of the gold answers
+    /// Column with the gold answers, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     answer_column: Option<String>,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let mut layers = Layers::default();
+pub fn run(args: &OverlapArgs) -> Result<()> {
+    let mut layers = ConfigLayers::default();
     layers.flag("data.path", Some(args.data.clone()), "DATA");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");
     layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");

@@ -1,20 +1,21 @@
-//! `rft perf`: how fast a GPU decodes and trains, against what it can do at best.
+//! `rft perf`: the speed of a GPU, compared with its limits.
 
+use super::output_format::OutputFormat;
 use crate::device::Device;
 use crate::device::cuda::blas::Tuned;
 use crate::model::config::{ModelConfig, known_shape};
 use crate::model::embedded;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-/// Measure a GPU: operations, decoding, training, a whole step
+/// Measure a GPU: operations, decoding, training, a full step
 ///
-/// Measures the device's copy bandwidth and a large product first. They give the floor of everything else: the time that
-/// its bytes or its operations take at best. Weights are random and made on the device in the true shape, so no checkpoint
-/// is needed. LoRA is on all linear layers.
+/// First measures the device's copy bandwidth and a large matrix product. They give the floor of every other figure: the
+/// least time that its bytes or its operations need. Weights are random and generated on the device in the real shape, so
+/// no checkpoint is needed. LoRA is on all linear layers.
 ///
-/// `tune` measures which of cuBLASLt's algorithms multiplies the matrices of a model fastest and stores the choices in the
+/// `tune` measures which cuBLASLt algorithm is fastest for each matrix product of a model and stores the choices in the
 /// user's cache folder, by GPU and version of the library. Runs that start later use them, and keep a copy in their own folder
 /// for `--resume`.
 #[derive(clap::Args, Debug)]
@@ -24,89 +25,83 @@ use clap::ValueEnum;
   rft perf train --rows 8192                 # rows of a micro-batch
   rft perf step --output-format json
   rft perf tune --model-shape qwen2.5-7b --lora-rank 32")]
-pub struct Args {
+pub struct PerfArgs {
     #[arg(value_name = "WHAT")]
-    what: What,
+    what: PerfCommand,
 
     /// Device: `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     device: String,
 
-    /// Shape of the model: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b, or `tiny`, the embedded model's
+    /// Shape of the model: qwen2.5-0.5b, -1.5b, -3b, -7b or -14b, or `tiny` for the embedded model
     #[arg(long, value_name = "NAME", default_value = "qwen2.5-7b")]
     model_shape: String,
 
-    /// Rank of LoRA
+    /// LoRA rank
     #[arg(long, value_name = "R", default_value_t = 32)]
     lora_rank: usize,
 
-    /// Rows: of a batch (decode, step), of a micro-batch (ops, train), or of both (tune)
+    /// Number of rows: of a batch (decode, step), of a micro-batch (ops, train), or of both (tune)
     /// [default: 8, 64, 256 | 256 | 16384 | 16384 | all sizes up to 16384]
     #[arg(long, value_name = "N", verbatim_doc_comment)]
     rows: Vec<usize>,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: OutputFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum What {
-    /// Every operation by itself
+enum PerfCommand {
+    /// Measure each operation separately
     Ops,
-    /// Decoding at a context of 1,024
+    /// Measure decoding at a context length of 1,024
     Decode,
-    /// Forward and backward at lengths of 1,024 and 4,096
+    /// Measure forward and backward passes at lengths of 1,024 and 4,096
     Train,
-    /// A step of GRPO: 320 rollouts of forced lengths, and the update
+    /// Measure a GRPO step: 320 rollouts of forced lengths, and the update
     Step,
-    /// The algorithms of every product, of which the fastest is stored for later runs
+    /// Measure all algorithms of every matrix product, and store the fastest for later runs
     Tune,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &PerfArgs) -> Result<()> {
     if args.rows.contains(&0) {
-        bail!("`--rows` is 0\nhint: it is at least 1");
+        bail!("--rows: expected 1 or more, found 0");
     }
     match Device::choose(&args.device)? {
-        Device::Cpu => bail!("the floors are those of a GPU\nhint: `cargo bench` measures the CPU"),
+        Device::Cpu => bail!("`rft perf` measures GPUs only\nhint: `cargo bench` measures the CPU"),
         Device::Cuda(ordinal) => on_gpu(ordinal, args),
     }
 }
 
-fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
+fn on_gpu(ordinal: usize, args: &PerfArgs) -> Result<()> {
     use crate::device::cuda::perf;
     let config = match known_shape(&args.model_shape) {
         Some(config) => config,
-        None if args.model_shape == embedded::NAME => Source::open_embedded()?.config,
+        None if args.model_shape == embedded::NAME => ModelSource::open_embedded()?.config,
         None => {
-            bail!("`{}` is not a known shape\nhint: `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
+            bail!("unknown model shape `{}`\nhint: use `tiny`, qwen2.5-0.5b, -1.5b, -3b, -7b or -14b", args.model_shape)
         }
     };
     let what = match args.what {
-        What::Ops => perf::What::Ops,
-        What::Decode => perf::What::Decode,
-        What::Train => perf::What::Train,
-        What::Step => perf::What::Step,
-        What::Tune => return tune(ordinal, config, args),
+        PerfCommand::Ops => perf::Workload::Ops,
+        PerfCommand::Decode => perf::Workload::Decode,
+        PerfCommand::Train => perf::Workload::Train,
+        PerfCommand::Step => perf::Workload::Step,
+        PerfCommand::Tune => return tune(ordinal, config, args),
     };
-    // Each line as it is measured: a run that is cut short has not been for nothing.
-    let mut tell = |line: &perf::Line| {
-        if matches!(args.output_format, Format::Text) {
+    // Each line is printed as soon as it is measured, so that an interrupted command still shows its results so far.
+    let mut tell = |line: &perf::PerfLine| {
+        if matches!(args.output_format, OutputFormat::Text) {
             println!("{}", text(line));
         }
     };
     let report = perf::run(ordinal, config, args.lora_rank, what, &args.rows, &mut tell)?;
     match args.output_format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Text => println!(
-            "{}, {}: copy {:.2} TB/s, bf16 product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
+        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        OutputFormat::Text => println!(
+            "{}, {}: copy {:.2} TB/s, bf16 matrix product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
             report.device,
             args.model_shape,
             report.floors.bytes_per_second / 1e12,
@@ -119,8 +114,8 @@ fn on_gpu(ordinal: usize, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Prints a line for each product, as it is measured, and the sum.
-fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
+/// Prints one line per matrix product as it is measured, and the total.
+fn tune(ordinal: usize, config: ModelConfig, args: &PerfArgs) -> Result<()> {
     let (mut products, mut faster, mut first, mut best) = (0, 0, 0.0, 0.0);
     let mut tell = |tuned: &Tuned| {
         let (before, after) = (tuned.milliseconds[0], tuned.milliseconds[tuned.chosen]);
@@ -129,7 +124,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
         first += f64::from(before);
         best += f64::from(after);
         match args.output_format {
-            Format::Json => println!(
+            OutputFormat::Json => println!(
                 "{}",
                 serde_json::json!({
                     "product": tuned.shape.to_string(),
@@ -137,7 +132,7 @@ fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
                     "chosen": tuned.chosen,
                 })
             ),
-            Format::Text => println!(
+            OutputFormat::Text => println!(
                 "{:<56} {before:>9.4} ms -> {after:>9.4} ms  suggestion {} of {}",
                 tuned.shape.to_string(),
                 tuned.chosen + 1,
@@ -147,14 +142,14 @@ fn tune(ordinal: usize, config: ModelConfig, args: &Args) -> Result<()> {
     };
     let path = crate::device::cuda::perf::tune::run(ordinal, config, args.lora_rank, &args.rows, &mut tell)?;
     eprintln!(
-        "{products} products, another algorithm than the first suggestion for {faster}: {first:.2} ms -> {best:.2} ms in all\n\
+        "{products} products, a faster algorithm than the first suggestion for {faster}: {first:.2} ms -> {best:.2} ms in total\n\
          stored in {}",
         path.display()
     );
     Ok(())
 }
 
-fn text(line: &crate::device::cuda::perf::Line) -> String {
+fn text(line: &crate::device::cuda::perf::PerfLine) -> String {
     let mut text = format!("{:<34} {:>10.3} ms", line.name, line.milliseconds);
     if line.floor > 0.0 {
         text += &format!("  floor {:>9.3} ms {:>4.0} %", line.floor, 100.0 * line.share_of_floor);

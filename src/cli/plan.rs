@@ -1,68 +1,62 @@
-//! `rft plan`: what a run takes of a GPU's memory, before anything is loaded; and of time and money, from a measured piece.
+//! `rft plan`: estimates of a run: GPU memory, before anything is loaded; time and cost, from a short measurement.
 
 use std::io::{Write, stdout};
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
+use super::output_format::OutputFormat;
 use crate::config::{self, RunConfig};
-use crate::device::memory::plan::{Fit, Plan, parse_memory};
+use crate::device::memory::plan::{Fit, MemoryPlan, parse_memory};
 use crate::model::config::{ModelConfig, known_shape};
-use crate::model::source::Source;
-use crate::plan::measure::{Measured, measure};
+use crate::model::source::ModelSource;
+use crate::plan::measure::{PlanMeasurement, measure};
 
-/// Say what a run takes of a GPU's memory, and of time and money
+/// Estimate a run's GPU memory, time and cost
 ///
-/// Adds up, phase by phase, what the CUDA path allocates for this configuration, and says for each size of memory whether
-/// it fits and what the largest batch is that does. Nothing is loaded or downloaded but the model's configuration.
+/// Adds up, phase by phase, the memory that a CUDA run with this configuration allocates. For each GPU memory size, prints
+/// whether the run fits and, if not, the largest batch that does. Loads and downloads only the model's configuration.
 ///
-/// With `--measure` the model is loaded, some steps are trained and some questions evaluated, and what the whole run takes
-/// follows from that: tokens, hours and, with a price, money. Nothing is kept of it.
+/// With `--measure`, loads the model, trains some steps, evaluates some questions, and estimates the tokens, the hours and
+/// (with a price) the cost of the whole run from them. The measurement leaves no files behind.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft plan --preset qwen2.5-7b
   rft plan --preset qwen2.5-7b --device-memory 80GiB --set rollout.max_rows=128
   rft plan --preset qwen2.5-7b --measure --gpu-hour-price 2.5
   rft plan --measure 20 --device cpu")]
-pub struct Args {
-    /// The memory to fit, such as 80GiB [default: 24, 48, 80 and 141 GiB]
+pub struct PlanArgs {
+    /// GPU memory size, such as 80GiB [default: 24, 48, 80 and 141 GiB]
     #[arg(long, value_name = "SIZE")]
     device_memory: Vec<String>,
 
-    /// Measure for about so many seconds what the run takes, training and evaluation
+    /// Estimate time and cost from a measurement of about this many seconds
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", value_parser = positive)]
     measure: Option<f64>,
 
-    /// What an hour of the machine costs, in any currency
+    /// Price of the machine per hour, in any currency
     #[arg(long, value_name = "PRICE", requires = "measure", value_parser = positive)]
     gpu_hour_price: Option<f64>,
 
-    /// Device to measure: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    /// Device to measure: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE", requires = "measure")]
     device: Option<String>,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
+    output_format: OutputFormat,
 
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-/// Sizes that GPUs come in: RTX 4090, L40S, H100, H200.
+/// Memory sizes of common GPUs: RTX 4090, L40S, H100, H200.
 const USUAL: [u64; 4] = [24 << 30, 48 << 30, 80 << 30, 141 << 30];
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: PlanArgs) -> Result<()> {
     let mut layers = args.config.layers();
     layers
         .flags
@@ -73,25 +67,25 @@ pub fn run(args: Args) -> Result<()> {
         true => USUAL.to_vec(),
         false => args.device_memory.iter().map(|text| parse_memory(text)).collect::<Result<_>>()?,
     };
-    let plan = Plan::of(&model, &config)?;
+    let plan = MemoryPlan::of(&model, &config)?;
     let fits: Vec<(u64, Option<Fit>)> =
         sizes.into_iter().map(|size| Ok((size, Fit::within(size, &model, &config)?))).collect::<Result<_>>()?;
     let measured = match args.measure {
         Some(seconds) => {
             super::download::confirm(&config, false)?;
-            eprintln!("measuring; two steps are trained at least, however long they take");
+            eprintln!("measuring; this trains at least two steps, even if they take longer than requested");
             Some(measure(&config, seconds, args.gpu_hour_price)?)
         }
         None => None,
     };
     match args.output_format {
-        Format::Text => {
+        OutputFormat::Text => {
             write!(stdout(), "{}", text(&config, &plan, &fits))?;
             if let Some(measured) = &measured {
                 write!(stdout(), "{}", forecast(measured))?;
             }
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let fits = fits
                 .iter()
                 .map(|(memory, fit)| json!({"memory": memory, "fits": plan.peak() <= *memory, "largest": fit}));
@@ -106,13 +100,15 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The shape of the configured model, without its weights where that is possible.
+/// The shape of the configured model, without loading its weights if possible.
 fn shape(config: &RunConfig) -> Result<ModelConfig> {
     let path = &config.model.path;
     match known_shape(path) {
         Some(shape) => Ok(shape),
-        None if Source::plan(path, &config.model.revision)?.is_some() => Source::peek(path, &config.model.revision),
-        None => Ok(Source::open(path, &config.model.revision).context("read the model's shape")?.config),
+        None if ModelSource::plan(path, &config.model.revision)?.is_some() => {
+            ModelSource::peek(path, &config.model.revision)
+        }
+        None => Ok(ModelSource::open(path, &config.model.revision).context("read the model's shape")?.config),
     }
 }
 
@@ -120,19 +116,19 @@ fn shape(config: &RunConfig) -> Result<ModelConfig> {
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("it has to be a number above 0".to_owned()),
+        _ => Err("expected a number above 0".to_owned()),
     }
 }
 
-/// What was measured, and the whole run by that.
-fn forecast(measured: &Measured) -> String {
-    let Measured { device, steps, evaluation, forecast, .. } = measured;
+/// The measurement, and the estimate for the whole run.
+fn forecast(measured: &PlanMeasurement) -> String {
+    let PlanMeasurement { device, steps, evaluation, forecast, .. } = measured;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let training = format!("training, {} steps", forecast.steps);
     let evaluated = format!("evaluation, {} completions", forecast.completions);
     for (what, cost) in
-        [(training, forecast.training), (evaluated, forecast.evaluation), ("the whole run".to_owned(), forecast.whole)]
+        [(training, forecast.training), (evaluated, forecast.evaluation), ("total".to_owned(), forecast.whole)]
     {
         let tokens = match cost.tokens / 1e6 {
             millions if millions < 0.1 => format!("{:.1} k tokens", 1e3 * millions),
@@ -140,7 +136,7 @@ fn forecast(measured: &Measured) -> String {
         };
         let time =
             if cost.hours < 0.1 { format!("{:.1} min", 60.0 * cost.hours) } else { format!("{:.1} h", cost.hours) };
-        table.add_row([what, tokens, time, cost.money.map(|money| format!("costs {money:.2}")).unwrap_or_default()]);
+        table.add_row([what, tokens, time, cost.money.map(|money| format!("cost {money:.2}")).unwrap_or_default()]);
     }
     for column in 1..4 {
         if let Some(column) = table.column_mut(column) {
@@ -148,8 +144,8 @@ fn forecast(measured: &Measured) -> String {
         }
     }
     format!(
-        "measured on {device}: {} x a step of {:.1} s, {} completions of an evaluation in {:.1} s\n{}\n\
-         if completions stay as long as they are now\n",
+        "measured on {device}: {} steps of {:.1} s each, {} evaluation completions in {:.1} s\n{}\n\
+         this assumes that completions keep their current length\n",
         steps.units,
         steps.seconds / steps.units as f64,
         evaluation.units,
@@ -158,21 +154,21 @@ fn forecast(measured: &Measured) -> String {
     )
 }
 
-fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String {
+fn text(config: &RunConfig, plan: &MemoryPlan, fits: &[(u64, Option<Fit>)]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let (rollout, training) = (&plan.rollout, &plan.training);
     for (what, bytes) in [
-        ("CUDA itself, and kept free for it", plan.context),
+        ("CUDA context and reserve", plan.context),
         ("weights, bf16", plan.weights),
-        ("adapter, gradient, moments", plan.adapter),
-        ("rollout: keys and values of prompts", rollout.prompt_cache),
-        ("rollout: keys and values of branches", rollout.branch_cache),
-        ("rollout: working memory, logits", rollout.working),
-        ("training: kept for the backward pass", training.kept),
-        ("training: working memory", training.working),
-        ("training: the head, before that", training.head),
-        ("peak: what stays, and the larger phase", plan.peak()),
+        ("adapter, gradient, optimizer", plan.adapter),
+        ("rollout: KV cache of prompts", rollout.prompt_cache),
+        ("rollout: KV cache of completions", rollout.completion_cache),
+        ("rollout: work buffers, logits", rollout.working),
+        ("training: saved for the backward pass", training.kept),
+        ("training: work buffers", training.working),
+        ("training: the head, separate phase", training.head),
+        ("peak", plan.peak()),
     ] {
         table.add_row([what.to_owned(), HumanBytes(bytes).to_string()]);
     }
@@ -181,13 +177,13 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
     }
     let mut lines = vec![
         format!(
-            "{}: {} branches at a time of up to {} + {} tokens, micro-batches of {} tokens{}",
+            "{}: {} completions at a time, prompts of up to {} tokens, completions of up to {}, micro-batches of {}{}",
             config.model.path,
             config.rollout.max_rows.min(config.rollout.completions_per_step()),
             config.rollout.max_prompt_length,
             config.rollout.max_completion_length,
             config.train.max_tokens_per_micro_batch,
-            if config.train.gradient_checkpointing { ", checkpointed" } else { "" }
+            if config.train.gradient_checkpointing { ", activation checkpointing" } else { "" }
         ),
         table.trim_fmt(),
     ];
@@ -196,11 +192,11 @@ fn text(config: &RunConfig, plan: &Plan, fits: &[(u64, Option<Fit>)]) -> String 
         lines.push(match fit {
             _ if plan.peak() <= *memory => format!("{size}: fits"),
             Some(fit) => format!(
-                "{size}: does not fit; the most is rollout.max_rows={} train.max_tokens_per_micro_batch={}",
+                "{size}: does not fit; largest that fits: rollout.max_rows={} train.max_tokens_per_micro_batch={}",
                 fit.max_rows.min(config.rollout.max_rows),
                 fit.max_tokens.min(config.train.max_tokens_per_micro_batch)
             ),
-            None => format!("{size}: does not fit, not even one completion of full length"),
+            None => format!("{size}: does not fit, even with a single completion of maximum length"),
         });
     }
     lines.join("\n") + "\n"

@@ -3,91 +3,86 @@
 use std::io::{Write, stderr, stdout};
 
 use anyhow::Result;
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
-use crate::model::source::Source;
+use super::output_format::OutputFormat;
+use crate::model::source::ModelSource;
 use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
 use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
 
 /// List, show and render prior prompts
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct PromptsArgs {
     #[command(subcommand)]
-    command: Command,
+    command: PromptsCommand,
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
-    /// List the prior prompts that come with rft
-    List(ListArgs),
-    /// Print a prior prompt as the file to start a prompt of your own from
-    Show(ShowArgs),
-    /// Print what the model reads for a question
+enum PromptsCommand {
+    /// List the shipped prior prompts
+    List(PromptsListArgs),
+    /// Print a prior prompt as a file that you can edit
+    Show(PromptsShowArgs),
+    /// Print the rendered prompt for a question
     Render(RenderArgs),
 }
 
 #[derive(clap::Args, Debug)]
-struct ListArgs {
-    /// Form of the output
+struct PromptsListArgs {
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    output_format: Format,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+    output_format: OutputFormat,
 }
 
 #[derive(clap::Args, Debug)]
-struct ShowArgs {
-    /// Name of a prior prompt, or path of a file
+struct PromptsShowArgs {
+    /// Name of a prior prompt, or a file
     name: String,
 }
 
 #[derive(clap::Args, Debug)]
 struct RenderArgs {
-    /// Name of a prior prompt, or path of a file
+    /// Name of a prior prompt, or a file
     name: String,
 
     /// The question
     #[arg(long, value_name = "TEXT")]
     question: String,
 
-    /// Model whose template and tokenizer are used: `tiny`, a folder, a GGUF file or a hub id
+    /// Model with the chat template and tokenizer to use: `tiny`, a folder, a GGUF file or a Hub id
     #[arg(long, default_value = "tiny")]
     model: String,
 
-    /// Branch, tag or commit of a model on the hub
+    /// Branch, tag or commit of a Hub model
     #[arg(long, default_value = "main")]
     revision: String,
 
-    /// `model`, `plain`, or a Jinja file
+    /// Chat template: `model` (the model's own), `plain`, or a Jinja file
     #[arg(long, default_value = "model")]
     template: String,
 
-    /// Begin the answer with the opening tag of the prior prompt
+    /// Start the completion with the opening tag of the prior prompt
     #[arg(long)]
     prefill: bool,
 
-    /// Print the tokens instead of the text, a line for each: id, tab, token
+    /// Print tokens instead of text, one per line: id, tab, token
     #[arg(long)]
     ids: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: PromptsArgs) -> Result<()> {
     match args.command {
-        Command::List(args) => list(args.output_format),
-        Command::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
-        Command::Render(args) => render(&args),
+        PromptsCommand::List(args) => list(args.output_format),
+        PromptsCommand::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
+        PromptsCommand::Render(args) => render(&args),
     }
 }
 
-fn list(format: Format) -> Result<()> {
+fn list(format: OutputFormat) -> Result<()> {
     match format {
-        Format::Text => {
+        OutputFormat::Text => {
             let mut table = Table::new();
             table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
             table.set_header(["name", "tag", "description"]);
@@ -97,7 +92,7 @@ fn list(format: Format) -> Result<()> {
             }
             writeln!(stdout(), "{}", table.trim_fmt())?;
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let prompts: Vec<&PriorPrompt> = shipped().iter().chain(controls()).collect();
             writeln!(stdout(), "{}", serde_json::to_string_pretty(&prompts)?)?;
         }
@@ -105,11 +100,11 @@ fn list(format: Format) -> Result<()> {
     Ok(())
 }
 
-/// A prompt as the file that it could be read from.
+/// A prompt as the text of a file that it can be read from.
 fn as_file(prompt: &PriorPrompt) -> Result<String> {
-    /// The keys of a prompt's file, in the order that the shipped ones have.
+    /// The keys of a prompt file, in the order of the shipped files.
     #[derive(Serialize)]
-    struct File<'a> {
+    struct PromptFields<'a> {
         name: &'a str,
         paper_name: &'a str,
         description: &'a str,
@@ -120,7 +115,7 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
         text: &'a str,
     }
     let PriorPrompt { name, paper_name, description, stems_from, tag, answer_tag, role, text, wording } = prompt;
-    let file = File {
+    let file = PromptFields {
         name,
         paper_name,
         description,
@@ -135,7 +130,7 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
 
 fn render(args: &RenderArgs) -> Result<()> {
     let prompt = find(&args.name)?;
-    let source = Source::open(&args.model, &args.revision)?;
+    let source = ModelSource::open(&args.model, &args.revision)?;
     let config = source.tokenizer_config.as_deref();
     let tokens = config.map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
     let own = ChatTemplate::from_model(source.chat_template.as_deref(), config)?;
@@ -147,7 +142,7 @@ fn render(args: &RenderArgs) -> Result<()> {
 
     if args.ids {
         for &id in &rendered.ids {
-            // As a JSON string: a token may hold line ends, or part of a character.
+            // As a JSON string: a token may contain line breaks, or part of a character.
             writeln!(stdout(), "{id}\t{}", serde_json::to_string(&tokenizer.decode_with_specials(&[id]))?)?;
         }
     } else {
@@ -157,10 +152,10 @@ fn render(args: &RenderArgs) -> Result<()> {
     if messages.iter().all(|message| message.role != "system")
         && let Some(line) = template.default_system_line()
     {
-        writeln!(stderr(), "note: the system line is the template's own: {line:?}")?;
+        writeln!(stderr(), "note: the chat template adds its default system message: {line:?}")?;
     }
     if prompt.wording != "rft" {
-        writeln!(stderr(), "note: the wording is the user's: {}", prompt.wording)?;
+        writeln!(stderr(), "note: the wording is from {}", prompt.wording)?;
     }
     Ok(())
 }
@@ -170,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_that_is_shown_can_be_read_again() {
+    fn a_printed_prompt_can_be_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");
         for prompt in shipped().iter().chain(controls()) {

@@ -1,4 +1,4 @@
-//! `rft report`: what a study's numbers allow to say, as a page, Markdown, CSV and JSON.
+//! `rft report`: a report of runs, as a page, Markdown, CSV and JSON.
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use crate::report::load::{self, Material};
 use crate::report::paper::Published;
 use crate::report::sections;
 
-/// Where evaluations are looked for that were not named.
+/// Default folder of evaluations.
 const EVALS: &str = "evals";
 
-/// Tell what runs show, and what they do not
+/// Write a report of runs, with statistics
 ///
-/// Writes one page that needs no network (index.html), and the same as report.md, tables.csv and report.json: training curves,
-/// accuracies with intervals, the arms against each other and against the untrained model, every training prompt under every
-/// test prompt, lengths, behaviours, which questions are solved, completions, and how to repeat it all.
+/// Writes a self-contained page (index.html), and its contents as report.md, tables.csv and report.json: training curves,
+/// accuracies with intervals, comparisons of the arms with each other and with the untrained model, every training prompt
+/// under every test prompt, lengths, behaviors, solved questions, completions, and how to repeat the study.
 ///
-/// Runs of the same prior prompt are one arm, and their seeds are what a verdict rests on. Evaluations made by `rft eval
-/// --adapter RUN`, and of the untrained model by `rft eval --ppe PROMPT`, are found in `evals`, or can be named. What is not
-/// complete is left out, and the report says so.
+/// Runs with the same prior prompt form an arm, and verdicts are based on the variation between their seeds. Evaluations in
+/// `evals` are found automatically: those made with `rft eval --adapter RUN`, and with `rft eval --ppe PROMPT` for the
+/// untrained model. You can also pass their folders. Incomplete runs are left out, and the report lists them.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft report runs/tiny-none-1 runs/tiny-reasoning-1 --out report
   rft report sweeps/ppe-study-tiny
   rft report --published paper")]
-pub struct Args {
-    /// Run directories and evaluations, or the folder of one sweep
+pub struct ReportArgs {
+    /// Run directories and evaluations, or the folder of a sweep
     #[arg(required_unless_present = "published", value_name = "RUN|EVALUATION|SWEEP")]
     inputs: Vec<PathBuf>,
 
@@ -36,17 +36,17 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Also tell what published figures show by themselves: `paper` for those of the prior-prompt paper, or a TOML file like
-    /// src/report/paper.toml; the paper's figures stand beside a study's own wherever model, benchmarks and wording match
+    /// Also check published figures by themselves: `paper` for those of the prior prompt paper, or a TOML file like
+    /// src/report/paper.toml. The paper's figures appear next to a study's if model, benchmarks and wording match
     #[arg(long, value_name = "paper|FILE")]
     published: Option<String>,
 
-    /// Form of what is printed: the summary and the warnings
+    /// Output format of the summary and the warnings
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &ReportArgs) -> Result<()> {
     let published = args.published.as_deref().map(published).transpose()?;
     let material = match args.inputs.as_slice() {
         [] => Material::default(),
@@ -69,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
             writeln!(stdout, "warning: {line}")?;
         }
     }
-    eprintln!("the page is `{}`", out.join("index.html").display());
+    eprintln!("wrote `{}`", out.join("index.html").display());
     Ok(())
 }
 
@@ -78,13 +78,17 @@ fn published(name: &str) -> Result<Published> {
         return Ok(Published::of_the_paper());
     }
     let text = std::fs::read_to_string(name).with_context(|| {
-        format!("read the published figures `{name}`\nhint: `paper`, or a TOML file with benchmarks and tables")
+        format!("read the published figures `{name}`\nhint: use `paper`, or a TOML file with benchmarks and tables")
     })?;
     let published: Published = toml::from_str(&text).with_context(|| format!("parse `{name}`"))?;
     let rows = published.tables.iter().flat_map(|table| &table.rows);
     for row in rows {
         let (got, wanted) = (row.scores.len(), published.benchmarks.len());
-        ensure!(got == wanted, "`{name}`: the row `{}` has {got} scores, and there are {wanted} benchmarks", row.name);
+        ensure!(
+            got == wanted,
+            "`{name}`: row `{}`: expected {wanted} scores, one per benchmark, found {got}",
+            row.name
+        );
     }
     Ok(published)
 }

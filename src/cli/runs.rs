@@ -1,4 +1,4 @@
-//! `rft runs`: the runs of a folder and how far they are.
+//! `rft runs`: the runs in a folder and their progress.
 
 use std::fs;
 use std::io::{Write, stdout};
@@ -9,27 +9,27 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::output_format::OutputFormat;
 use crate::run::RunDir;
-use crate::run::status::Status;
+use crate::run::status::RunStatus;
 
-/// List runs and how far they are
+/// List runs and their progress
 ///
-/// A run is `running` while a process trains it, `done` after its last step, `interrupted` where `rft train --resume` goes on
-/// from a checkpoint, and `failed` where it stopped before its first one.
+/// The state of a run is `running` while a process trains it, `done` after its last step, `interrupted` if `rft train
+/// --resume` can continue it from a checkpoint, and `failed` if it stopped before its first checkpoint.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft runs
   rft runs sweeps/ppe-study-tiny/runs --output-format json")]
-pub struct Args {
-    /// Folder that holds run directories
+pub struct RunsArgs {
+    /// Folder with run directories
     #[arg(value_name = "DIR", default_value = "runs")]
     folder: PathBuf,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &RunsArgs) -> Result<()> {
     let runs = read(&args.folder)?;
     let mut stdout = stdout().lock();
     match args.output_format {
@@ -39,9 +39,9 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The runs in `folder`, the oldest first.
-fn read(folder: &Path) -> Result<Vec<Status>> {
-    let hint = "`rft train` puts its runs into `runs`; another folder is the argument";
+/// The runs in `folder`, oldest first.
+fn read(folder: &Path) -> Result<Vec<RunStatus>> {
+    let hint = "`rft train` writes its runs to `runs`; to list another folder, pass it as an argument";
     let entries =
         fs::read_dir(folder).with_context(|| format!("read the runs in `{}`\nhint: {hint}", folder.display()))?;
     let mut runs = Vec::new();
@@ -50,20 +50,20 @@ fn read(folder: &Path) -> Result<Vec<Status>> {
         if !path.join("manifest.json").is_file() {
             continue;
         }
-        match RunDir::open(&path).and_then(|run| Status::read(&run)) {
+        match RunDir::open(&path).and_then(|run| RunStatus::read(&run)) {
             Ok(status) => runs.push(status),
-            // One damaged run does not hide the others.
-            Err(error) => eprintln!("warning: `{}` is left out: {error:#}", path.display()),
+            // One damaged run must not hide the others.
+            Err(error) => eprintln!("warning: skipping `{}`: {error:#}", path.display()),
         }
     }
     if runs.is_empty() {
-        bail!("there is no run in `{}`\nhint: {hint}", folder.display());
+        bail!("no runs in `{}`\nhint: {hint}", folder.display());
     }
     runs.sort_by(|a, b| a.started.cmp(&b.started).then_with(|| a.name.cmp(&b.name)));
     Ok(runs)
 }
 
-fn table(runs: &[Status]) -> Table {
+fn table(runs: &[RunStatus]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["run", "state", "steps", "reward", "prior prompt", "model", "seed", "started (UTC)"]);

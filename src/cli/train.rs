@@ -1,90 +1,88 @@
-//! `rft train`: fine-tune a model by GRPO under a prior prompt.
+//! `rft train`: train a LoRA adapter with GRPO under a prior prompt.
 
 use super::config_args::ConfigArgs;
 use crate::config::{self, RunConfig};
-use crate::device::{self, Device, Extent, Loaded};
-use crate::disk::atomic;
+use crate::device::{self, Device, Extent, LoadedModel};
 use crate::model::config::ModelConfig;
-use crate::model::source::Source;
-use crate::prompt;
-use crate::run::{Progress, RunDir, Session, Stop};
+use crate::model::source::ModelSource;
+use crate::run::{Progress, RunDir, RunSession, Stop};
 use crate::train::contamination;
-use crate::train::evaluate::Evaluation;
+use crate::train::evaluate::HeldOutEvaluation;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
-use crate::train::{Outcome, Training, train};
+use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Fine-tune a model by GRPO under a prior prompt
+/// Train a LoRA adapter with GRPO under a prior prompt
 ///
-/// Samples a group of completions for every question, rewards them by rules (right answer, right format), and moves LoRA
-/// weights towards the better ones of each group. Without `--model` and `--config` it trains a small embedded model on
-/// generated word problems. Everything of the run is written to a folder of its own under `runs/`: configuration, metrics
-/// (JSON lines and TensorBoard), every completion, checkpoints, and the adapter in PEFT's format.
+/// For every question, samples a group of completions, scores them with rule-based rewards (correct answer, correct
+/// format), and makes the completions with an above-average reward more likely. Without `--model` and `--config`, it trains
+/// a small embedded model on generated word problems.
 ///
-/// Ctrl-C ends a run cleanly with a checkpoint; `--resume` goes on from there.
+/// Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and TensorBoard), every completion,
+/// checkpoints, and the adapter in PEFT format. Ctrl-C saves a checkpoint and stops the run; `--resume` continues from it.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft train --ppe null-example
   rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
   rft train --resume runs/tiny-null-example-1")]
-pub struct Args {
+pub struct TrainArgs {
     /// Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
 
-    /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+    /// Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set id
+    /// Training questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub data set id
     #[arg(long, value_name = "DATA")]
     data: Option<String>,
 
-    /// Column of the questions, where it cannot be told from the data
+    /// Column with the questions, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
 
-    /// Column of the gold answers
+    /// Column with the gold answers, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     answer_column: Option<String>,
 
-    /// Train on at most so many questions
+    /// Maximum number of training questions
     #[arg(long, value_name = "N")]
     max_questions: Option<i64>,
 
-    /// Rollout batches to train on
+    /// Number of steps; each step is one rollout batch
     #[arg(long, value_name = "N")]
     steps: Option<i64>,
 
-    /// Seed of everything that is random
+    /// Random seed
     #[arg(long, value_name = "N")]
     seed: Option<i64>,
 
-    /// Name of the run directory; it must not exist yet [default: model, prompt and a counter]
+    /// Name of the run directory, which must not exist yet [default: model, prompt and a counter]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    /// Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Worker threads [default: one for each core]; the result does not depend on them
+    /// Worker threads; the result does not depend on their number [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<i64>,
 
-    /// Go on with a run that was interrupted
+    /// Resume an interrupted run
     #[arg(long, value_name = "RUN", conflicts_with_all = [
         "ppe", "model", "data", "question_column", "answer_column", "max_questions", "steps", "seed", "name",
         "preset", "files", "sets",
     ])]
     resume: Option<PathBuf>,
 
-    /// Download a model without asking
+    /// Download the model without asking
     #[arg(long, short)]
     yes: bool,
 
@@ -92,11 +90,11 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let (config, resumed, recorded) = match &args.resume {
         Some(path) => {
             let run = RunDir::resume(path)?;
-            let mut config = read_config(&run)?;
+            let mut config = run.run_config()?;
             config.train.threads = args.threads.map(|threads| threads.max(1) as usize).or(config.train.threads);
             let recorded = contamination::recorded(&run, &config)?;
             (config, Some(run), recorded)
@@ -105,20 +103,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let mut state = match &resumed {
-        Some(run) => restore(&config, &shape, run)?,
+        Some(run) => TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
+            eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
+        })?,
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
-    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
     let name = source.name.clone();
     drop(source);
     let run = match resumed {
         Some(run) => run,
-        None => start(&config, &setup, &name)?,
+        None => setup.start(&config, &name)?,
     };
     introduce(&config, &setup, &shape, device, &run);
     if let Some(warning) = loaded.keep_products(&run.products())? {
@@ -137,15 +137,17 @@ pub fn run(args: Args) -> Result<ExitCode> {
         None => setup.manifest(&config),
     };
     let resumed_from = args.resume.is_some().then_some(state.counters.step);
-    manifest.sessions.push(Session::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
+    manifest.sessions.push(RunSession::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
     manifest.write(&run)?;
 
     let progress = Progress::new(steps, state.counters.step);
     let heard = progress.clone();
-    let stop = Stop::on_signals(move |_| heard.note("stopping; a checkpoint comes first (again to stop at once)"))?;
+    let stop = Stop::on_signals(move |_| {
+        heard.note("stopping after saving a checkpoint (interrupt again to stop immediately)")
+    })?;
     let training = Training {
         config: &config,
-        sampler: setup.sampler(&config),
+        scorer: setup.scorer(&config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out,
@@ -159,13 +161,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
 
-/// The folder with benchmarks that `RFT_DATA_DIR` names.
+/// The folder with benchmark files, from `RFT_DATA_DIR`.
 fn data_dir() -> Option<PathBuf> {
     std::env::var_os("RFT_DATA_DIR").filter(|folder| !folder.is_empty()).map(Into::into)
 }
 
 /// The configuration of a new run, from all layers.
-fn resolve(args: &Args) -> Result<RunConfig> {
+fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     let mut layers = args.config.layers();
     layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
     layers.flag("model.path", args.model.clone(), "--model");
@@ -184,43 +186,9 @@ fn resolve(args: &Args) -> Result<RunConfig> {
         && args.config.preset.is_none()
         && config.model.path == "tiny"
     {
-        eprintln!("training the embedded model `tiny`; --model takes a real one, such as Qwen/Qwen2.5-0.5B");
+        eprintln!("training the embedded model `tiny`; use --model for another one, such as Qwen/Qwen2.5-0.5B");
     }
     Ok(config)
-}
-
-/// Makes the run directory and writes down what the run is.
-fn start(config: &RunConfig, setup: &Setup, model: &str) -> Result<RunDir> {
-    // A hub id by its second part, a file without its ending.
-    let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
-    let stem = format!("{}-{}", model.to_lowercase(), setup.prior.name);
-    let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
-    // Before the configuration, without which this is no run that could be resumed: the rows to leave out are known by then.
-    contamination::write(&setup.contamination, &run)?;
-    atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
-    atomic::write(&run.prompt(), setup.prior.to_toml().as_bytes())?;
-    Ok(run)
-}
-
-/// The configuration that the run was started with. A prompt of the user's is read from the run's own copy.
-fn read_config(run: &RunDir) -> Result<RunConfig> {
-    let layers = config::Layers { files: vec![run.config()], ..config::Layers::default() };
-    let mut config = config::resolve(&layers)?.config;
-    if prompt::find_shipped(&config.prompt.ppe).is_none() {
-        config.prompt.ppe = run.prompt().display().to_string();
-    }
-    Ok(config)
-}
-
-/// The newest whole checkpoint of the run, or the state it began with.
-fn restore(config: &RunConfig, model: &ModelConfig, run: &RunDir) -> Result<TrainState> {
-    let newest = run.newest_checkpoint(|step, error| {
-        eprintln!("warning: the checkpoint of step {step} is not whole and is left aside: {error:#}");
-    })?;
-    match newest {
-        Some(step) => TrainState::load(&run.checkpoint(step), model, &config.lora),
-        None => TrainState::new(model, &config.lora, config.train.seed),
-    }
 }
 
 fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Device, run: &RunDir) {
@@ -238,9 +206,9 @@ fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Dev
         config.lora.r,
         config.lora.target_modules.join(", ")
     );
-    eprintln!("prompt   {} ({tag}, {}'s words)", setup.prior.name, setup.prior.wording);
+    eprintln!("prompt   {} ({tag}, {} wording)", setup.prior.name, setup.prior.wording);
     eprintln!(
-        "data     {}: {} questions to train on, {} held out",
+        "data     {}: {} training questions, {} held-out questions",
         config.data.path,
         setup.questions.len(),
         setup.held_out.len()
@@ -262,11 +230,11 @@ fn render_loss(config: &RunConfig) -> String {
     format!("loss {}, learning rate {}", loss.trim_matches('"'), config.train.learning_rate)
 }
 
-/// Before and after, and where things are.
-fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
+/// Prints the results before and after training, and the paths of the outputs.
+fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) {
     if outcome.stopped.is_some() {
         eprintln!(
-            "stopped after step {} of {steps}; go on with: rft train --resume {}",
+            "stopped after step {} of {steps}; to resume, run: rft train --resume {}",
             outcome.steps,
             run.path().display()
         );
@@ -284,7 +252,7 @@ fn conclude(run: &RunDir, outcome: &Outcome, steps: usize) {
 }
 
 /// The sampled shares whose intervals before and after training overlap.
-fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
+fn undecided(before: &HeldOutEvaluation, after: &HeldOutEvaluation) -> Vec<&'static str> {
     let (before, after) = (&before.sampled, &after.sampled);
     let accuracy = before.accuracy.interval.overlaps(&after.accuracy.interval).then_some("accuracy");
     let formats = before.format.zip(after.format);
@@ -292,12 +260,12 @@ fn undecided(before: &Evaluation, after: &Evaluation) -> Vec<&'static str> {
     accuracy.into_iter().chain(format).collect()
 }
 
-fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
+fn table(before: Option<&HeldOutEvaluation>, after: &HeldOutEvaluation) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     let n = after.sampled.accuracy.n;
     table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
-    let mut row = |name: &str, value: &dyn Fn(&Evaluation) -> Option<String>| {
+    let mut row = |name: &str, value: &dyn Fn(&HeldOutEvaluation) -> Option<String>| {
         if let Some(after) = value(after) {
             let before = before.and_then(value).unwrap_or_else(|| "-".to_owned());
             table.add_row([name.to_owned(), before, after]);
@@ -307,7 +275,7 @@ fn table(before: Option<&Evaluation>, after: &Evaluation) -> Table {
     row("format, one sample at temperature 1", &|e| e.sampled.format.map(|format| format.to_string()));
     row("accuracy, greedy", &|e| e.greedy.as_ref().map(|greedy| greedy.accuracy.to_string()));
     row("format, greedy", &|e| e.greedy.as_ref()?.format.map(|format| format.to_string()));
-    row("tokens of a completion", &|e| Some(format!("{:.1}", e.sampled.mean_length)));
-    row("cut at the longest length", &|e| Some(format!("{:.1} %", 100.0 * e.sampled.truncated)));
+    row("tokens per completion", &|e| Some(format!("{:.1}", e.sampled.mean_length)));
+    row("truncated at the maximum length", &|e| Some(format!("{:.1} %", 100.0 * e.sampled.truncated)));
     table
 }

@@ -1,4 +1,4 @@
-//! What a task's own solution returns, and how long it takes. Computed in the sandbox and kept in the user's cache.
+//! The outputs and times of a task's own solution, computed in the sandbox and kept in the user's cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,44 +6,44 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::task::{Expected, Reference, Task};
+use super::task::{CodeTask, Expected, ReferenceOutputs};
 use crate::disk::{atomic, cache, hash};
-use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
+use crate::sandbox::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits};
 
-/// Longest output, in bytes: the task `tri` returns a list of a million floats.
+/// Maximum output, in bytes: the task `tri` returns a list of a million floats.
 pub(super) const ANSWER: usize = 64 << 20;
-/// Changes with what is stored.
+/// Version of the stored format.
 const FORMAT: &str = "2";
-/// Outputs of more bytes are computed again: reading them takes longer.
+/// Larger outputs are not cached, because reading them takes longer than computing them.
 const LARGEST: usize = 4 << 20;
-/// For all inputs together.
+/// Seconds for all inputs together.
 const TIME: Duration = Duration::from_secs(600);
 
-impl Reference {
-    /// From the cache, or else by running the solution, and into the cache.
-    pub fn of(task: &Task, sandbox: &Sandbox) -> Result<Reference> {
+impl ReferenceOutputs {
+    /// Reads the outputs from the cache, or else runs the solution and caches its outputs.
+    pub fn of(task: &CodeTask, sandbox: &Sandbox) -> Result<ReferenceOutputs> {
         let path = cache().map(|folder| folder.join(format!("{}.txt", key(task, sandbox))));
         if let Some(reference) = path.as_deref().and_then(|path| read(path, task)) {
             return Ok(reference);
         }
         let run = |inputs| outputs(task, sandbox, inputs).with_context(|| format!("run the solution of {}", task.id));
-        let reference = Reference { base: run(&task.base)?, plus: run(&task.plus)? };
+        let reference = ReferenceOutputs { base: run(&task.base)?, plus: run(&task.plus)? };
         if let Some(path) = path {
-            // Without a cache the next run computes it again; that is no reason to fail.
+            // Without a cache, the next run computes it again, so this is not an error.
             _ = write(&path, &reference);
         }
         Ok(reference)
     }
 }
 
-fn outputs(task: &Task, sandbox: &Sandbox, inputs: &[Vec<Value>]) -> Result<Vec<Expected>> {
+fn outputs(task: &CodeTask, sandbox: &Sandbox, inputs: &[Vec<PythonValue>]) -> Result<Vec<Expected>> {
     let source = format!("{}{}", task.prompt, task.canonical_solution);
     let program = Program { source: &source, entry_point: &task.entry_point };
-    let mut session = sandbox.load(&program, &Limits { answer: ANSWER, ..Limits::time(TIME) })?;
+    let mut session = sandbox.load(&program, &SandboxLimits { answer: ANSWER, ..SandboxLimits::time(TIME) })?;
     let mut expected = Vec::with_capacity(inputs.len());
     let mut failure = None;
     session.call_all(inputs.iter().map(|input| (input.as_slice(), TIME)), |outcome, time| match outcome {
-        Outcome::Value(value) => {
+        CallOutcome::Value(value) => {
             expected.push(Expected { value, seconds: time.as_secs_f64() });
             true
         }
@@ -55,13 +55,13 @@ fn outputs(task: &Task, sandbox: &Sandbox, inputs: &[Vec<Value>]) -> Result<Vec<
     failure.map_or(Ok(expected), Err)
 }
 
-/// The folder in the user's cache that keeps expected outputs.
+/// The folder of expected outputs in the user's cache.
 pub fn cache() -> Option<PathBuf> {
     cache::folder().map(|folder| folder.join("code"))
 }
 
-/// Of all that the outputs depend on.
-fn key(task: &Task, sandbox: &Sandbox) -> String {
+/// A hash of everything that the outputs depend on.
+fn key(task: &CodeTask, sandbox: &Sandbox) -> String {
     let text = format!(
         "{FORMAT}\n{}\n{}\n{}{}\n{:?}\n{:?}",
         sandbox.python().version,
@@ -74,8 +74,8 @@ fn key(task: &Task, sandbox: &Sandbox) -> String {
     hash::sha256(text.as_bytes())
 }
 
-/// A line for each input: the time in seconds, and the value.
-fn write(path: &Path, reference: &Reference) -> Result<()> {
+/// One line per input: the time in seconds, and the value.
+fn write(path: &Path, reference: &ReferenceOutputs) -> Result<()> {
     let mut text = String::new();
     for Expected { value, seconds } in reference.base.iter().chain(&reference.plus) {
         text.push_str(&format!("{seconds} "));
@@ -85,20 +85,20 @@ fn write(path: &Path, reference: &Reference) -> Result<()> {
             return Ok(());
         }
     }
-    fs::create_dir_all(path.parent().context("a file in a folder")?)?;
+    fs::create_dir_all(path.parent().context("the file has a parent folder")?)?;
     atomic::write(path, text.as_bytes())
 }
 
-fn read(path: &Path, task: &Task) -> Option<Reference> {
+fn read(path: &Path, task: &CodeTask) -> Option<ReferenceOutputs> {
     let text = fs::read_to_string(path).ok()?;
     let line = |line: &str| {
         let (seconds, value) = line.split_once(' ')?;
-        Some(Expected { value: Value::read_wire(value).ok()?, seconds: seconds.parse().ok()? })
+        Some(Expected { value: PythonValue::read_wire(value).ok()?, seconds: seconds.parse().ok()? })
     };
     let mut base: Vec<Expected> = text.lines().map(line).collect::<Option<_>>()?;
     if base.len() != task.base.len() + task.plus.len() {
         return None;
     }
     let plus = base.split_off(task.base.len());
-    Some(Reference { base, plus })
+    Some(ReferenceOutputs { base, plus })
 }

@@ -2,35 +2,35 @@
 
 use std::sync::OnceLock;
 
-use crate::sandbox::Value;
+use crate::sandbox::PythonValue;
 
 /// One task: a function to write.
 #[derive(Debug)]
-pub struct Task {
+pub struct CodeTask {
     /// Such as `HumanEval/0`.
     pub id: String,
     /// Imports, signature and description.
     pub prompt: String,
     pub entry_point: String,
-    /// Completes the prompt.
+    /// The solution, which continues the prompt.
     pub canonical_solution: String,
     /// Lists of arguments.
-    pub base: Vec<Vec<Value>>,
-    pub plus: Vec<Vec<Value>>,
-    /// Absolute tolerance; 0: outputs are to be equal, floats close.
+    pub base: Vec<Vec<PythonValue>>,
+    pub plus: Vec<Vec<PythonValue>>,
+    /// Absolute tolerance; 0: outputs must be equal, floats close.
     pub tolerance: f64,
-    pub(super) reference: OnceLock<Reference>,
+    pub(super) reference: OnceLock<ReferenceOutputs>,
 }
 
 /// Outputs of the reference solution, in the order of the inputs.
 #[derive(Debug)]
-pub(super) struct Reference {
+pub(super) struct ReferenceOutputs {
     pub base: Vec<Expected>,
     pub plus: Vec<Expected>,
 }
 
 #[derive(Debug)]
 pub(super) struct Expected {
-    pub value: Value,
+    pub value: PythonValue,
     pub seconds: f64,
 }

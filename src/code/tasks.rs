@@ -8,20 +8,20 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
-use super::Task;
-use crate::sandbox::Value;
+use super::CodeTask;
+use crate::sandbox::PythonValue;
 
 /// The tasks of the benchmark, in the order of the file.
 #[derive(Debug)]
 pub struct Tasks {
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<CodeTask>,
 }
 
 impl Tasks {
     /// Reads a file of tasks, compressed if its name ends with `.gz`.
     ///
     /// # Errors
-    /// A row that is no task, with its number; no rows.
+    /// A row is not a task (the error has its number), or there are no rows.
     pub fn read(path: &Path) -> Result<Tasks> {
         let open = || -> Result<Box<dyn Read>> {
             let file = File::open(path)?;
@@ -36,32 +36,34 @@ impl Tasks {
                 tasks.push(task(&line).with_context(|| format!("`{}` line {number}", path.display()))?);
             }
         }
-        ensure!(!tasks.is_empty(), "`{}` holds no tasks", path.display());
+        ensure!(!tasks.is_empty(), "`{}` contains no tasks", path.display());
         Ok(Tasks { tasks })
     }
 }
 
-fn task(line: &str) -> Result<Task> {
-    let Value::Dict(mut fields) = Value::from_json(line)? else { bail!("a task is an object") };
+fn task(line: &str) -> Result<CodeTask> {
+    let PythonValue::Dict(mut fields) = PythonValue::from_json(line)? else { bail!("expected an object") };
     let mut take = |name: &str| {
-        let found = fields.iter_mut().find(|(key, _)| *key == Value::str(name));
-        found.map(|(_, value)| std::mem::replace(value, Value::None)).with_context(|| format!("no `{name}`"))
+        let found = fields.iter_mut().find(|(key, _)| *key == PythonValue::str(name));
+        found
+            .map(|(_, value)| std::mem::replace(value, PythonValue::None))
+            .with_context(|| format!("missing field `{name}`"))
     };
     let mut text = |name: &str| match take(name)? {
-        Value::Str(text) => Ok(text),
-        other => bail!("`{name}` is no text: {other}"),
+        PythonValue::Str(text) => Ok(text),
+        other => bail!("`{name}`: expected text, found {other}"),
     };
     let (id, prompt) = (text("task_id")?, text("prompt")?);
     let (entry_point, canonical_solution) = (text("entry_point")?, text("canonical_solution")?);
     let mut inputs = |name: &str| {
-        let Value::List(inputs) = take(name)? else { bail!("`{name}` is no list") };
+        let PythonValue::List(inputs) = take(name)? else { bail!("`{name}`: expected a list") };
         let arguments = |input| match input {
-            Value::List(arguments) => Ok(arguments),
-            other => bail!("`{name}`: an input is a list of arguments, not {other}"),
+            PythonValue::List(arguments) => Ok(arguments),
+            other => bail!("`{name}`: expected a list of arguments, found {other}"),
         };
         inputs.into_iter().map(arguments).collect::<Result<Vec<_>>>()
     };
     let (base, plus) = (inputs("base_input")?, inputs("plus_input")?);
-    let tolerance = take("atol")?.number().context("`atol` is no number")?;
-    Ok(Task { id, prompt, entry_point, canonical_solution, base, plus, tolerance, reference: OnceLock::new() })
+    let tolerance = take("atol")?.number().context("`atol`: expected a number")?;
+    Ok(CodeTask { id, prompt, entry_point, canonical_solution, base, plus, tolerance, reference: OnceLock::new() })
 }

@@ -1,42 +1,42 @@
-//! Single values, read from the places where a layer can stand.
+//! Single values and the keys that they set, read from a configuration layer.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use toml::{Table, Value};
 
-use super::node::{Key, Node};
-use super::place::Origin;
+use super::node::{ConfigKey, Node};
+use super::place::ValueOrigin;
 
 /// A value that a layer sets.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// The key, part by part.
+    /// The parts of the key.
     pub path: Vec<String>,
     pub value: Value,
-    /// As it was typed, where the value was typed without TOML's quotes.
+    /// The text as typed, if it was typed without TOML quotes.
     pub raw: Option<String>,
-    /// Where the value stands.
-    pub origin: Origin,
-    /// Where each part of the key stands; empty where the key has no place of its own.
-    pub parts: Vec<Origin>,
+    /// The place of the value.
+    pub origin: ValueOrigin,
+    /// The place of each part of the key; empty if the key has no place of its own.
+    pub parts: Vec<ValueOrigin>,
 }
 
 impl Entry {
-    pub fn new(key: &str, value: Value, origin: Origin) -> Entry {
+    pub fn new(key: &str, value: Value, origin: ValueOrigin) -> Entry {
         Entry { path: key.split('.').map(str::to_owned).collect(), value, raw: None, origin, parts: Vec::new() }
     }
 
-    /// A value of a file, under a key whose parts may themselves hold dots: `"train.seed" = 1`.
-    pub fn of_node(key: &[&Key], node: &Node) -> Entry {
+    /// A value from a file, under a key whose parts may contain dots: `"train.seed" = 1`.
+    pub fn of_node(key: &[&ConfigKey], node: &Node) -> Entry {
         let names =
             key.iter().flat_map(|key| key.name.split('.').map(move |part| (part.to_owned(), key.origin.clone())));
         let (path, parts) = names.unzip();
         Entry { path, value: node.to_value(), raw: None, origin: node.origin.clone(), parts }
     }
 
-    /// A value typed in a shell: TOML, or else a string without quotes.
-    fn typed(key: &str, raw: &str, origin: Origin) -> Entry {
+    /// A value typed in a shell: TOML, or a string without quotes.
+    fn typed(key: &str, raw: &str, origin: ValueOrigin) -> Entry {
         let value = raw.parse().unwrap_or_else(|_| Value::String(raw.to_owned()));
         Entry { raw: Some(raw.to_owned()), ..Entry::new(key, value, origin) }
     }
@@ -47,29 +47,29 @@ impl Entry {
 }
 
 impl Node {
-    /// What this table sets, in order.
+    /// The values that this table sets, in order.
     pub fn entries(&self) -> Vec<Entry> {
         self.leaves().into_iter().map(|(path, node)| Entry::of_node(&path, node)).collect()
     }
 }
 
-/// What `RFT_SECTION__KEY` variables set.
+/// The values that `RFT_SECTION__KEY` variables set.
 pub(super) fn of_environment(variables: &[(String, String)]) -> Vec<Entry> {
     let entry = |(name, value): &(String, String)| {
         let key = name.strip_prefix("RFT_").filter(|it| it.contains("__"))?.to_lowercase().replace("__", ".");
-        Some(Entry::typed(&key, value.trim(), Origin::Environment(name.clone())))
+        Some(Entry::typed(&key, value.trim(), ValueOrigin::Environment(name.clone())))
     };
     variables.iter().filter_map(entry).collect()
 }
 
-/// What an argument of `--set` sets.
+/// The value that an argument of `--set` sets.
 pub(crate) fn of_set(argument: &str) -> Result<Vec<Entry>> {
     let (key, raw) = argument
         .split_once('=')
-        .ok_or_else(|| anyhow!("--set {argument}: no `=` in it\nhint: write --set section.key=value"))?;
-    let typed = Entry::typed(key.trim(), raw.trim(), Origin::Set(argument.to_owned()));
+        .ok_or_else(|| anyhow!("--set {argument}: expected `=`\nhint: write --set section.key=value"))?;
+    let typed = Entry::typed(key.trim(), raw.trim(), ValueOrigin::Set(argument.to_owned()));
     let Value::Table(table) = &typed.value else { return Ok(vec![typed]) };
-    // An inline table sets several keys of a section at once.
+    // An inline table sets several keys of a section.
     let mut entries = Vec::new();
     flatten(table, &mut typed.path.clone(), &mut |path, value| {
         entries.push(Entry::new(&path.join("."), value.clone(), typed.origin.clone()));
@@ -77,7 +77,7 @@ pub(crate) fn of_set(argument: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Visit every value, and every empty table, with its path.
+/// Visits every value, and every empty table, with its path.
 pub(super) fn flatten(table: &Table, path: &mut Vec<String>, visit: &mut impl FnMut(&[String], &Value)) {
     for (name, value) in table {
         path.push(name.clone());
@@ -89,7 +89,7 @@ pub(super) fn flatten(table: &Table, path: &mut Vec<String>, visit: &mut impl Fn
     }
 }
 
-/// What a file sets, in order.
+/// The values that a file sets, in order.
 pub(super) fn of_file(path: &Path) -> Result<Vec<Entry>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
     Ok(Node::of_text(&text, path)?.entries())

@@ -1,65 +1,159 @@
-//! Faults of a single value, told in the words of TOML.
+//! Reads a value of a configuration. Errors use the types of TOML, not those of Rust.
+
+use std::fmt::{self, Display};
 
 use anyhow::anyhow;
+use serde::de::value::{MapDeserializer, SeqDeserializer, StrDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, Error, Expected, IntoDeserializer, Unexpected, Visitor};
+use serde::forward_to_deserialize_any;
 use toml::Value;
 
 use super::known::nearest_name;
-use super::place::Origin;
+use super::place::ValueOrigin;
 
-/// A value of the wrong type, or a word that is none of the choices.
-pub(crate) struct Fault {
+/// A value of the wrong type, or a word that is not one of the choices.
+#[derive(Debug)]
+pub(crate) struct ConfigFault {
     problem: String,
     hint: Option<String>,
 }
 
-impl Fault {
-    /// Say in the words of TOML what serde says in those of Rust.
-    pub fn of_value(value: &Value, message: &str) -> Fault {
-        let message = message.lines().next().unwrap_or_default();
-        let told = |kind: &str| message.strip_prefix(kind)?.split_once(", expected ");
-        if let Some((found, expected)) = told("invalid type: ") {
-            // What serde says of a choice that is no word names neither the value nor its type.
-            let whole_value = format!("{} {value}", value.type_str());
-            let found = if found == "unit variant" { whole_value } else { in_toml(found) };
-            let hint = (expected == "a sequence").then(|| r#"a list is written ["one", "two"]"#.to_owned());
-            return Fault { problem: format!("expected {}, found {found}", kind(expected)), hint };
-        }
-        if let Some((found, expected)) = told("invalid value: ") {
-            let range = if expected == "u8" { "an integer from 0 to 255" } else { "an integer of at least 0" };
-            return Fault { problem: format!("expected {range}, found {}", in_toml(found)), hint: None };
-        }
-        if let Some((found, expected)) = told("unknown variant ") {
-            let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-            let meant = nearest_name(found.trim_matches('`'), choices.iter().copied());
-            let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
-            let hint = format!("{question}one of {}", choices.join(", "));
-            return Fault { problem: format!("unknown value {found}"), hint: Some(hint) };
-        }
-        Fault { problem: message.to_owned(), hint: None }
-    }
-
-    pub fn at(self, origin: &Origin, key: &str) -> anyhow::Error {
+impl ConfigFault {
+    pub fn at(self, origin: &ValueOrigin, key: &str) -> anyhow::Error {
         let hint = self.hint.map(|it| format!("\nhint: {it}")).unwrap_or_default();
         anyhow!("{}: `{key}`: {}{hint}", origin.site(), self.problem)
     }
+
+    /// An error for a value of another type. If the value of a choice is not a string, the value is included.
+    fn not_a_word(value: &Value) -> ConfigFault {
+        ConfigFault { problem: format!("expected string, found {} {value}", value.type_str()), hint: None }
+    }
 }
 
-fn kind(expected: &str) -> &str {
+/// Reads a `T` from a value.
+pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ConfigFault> {
+    T::deserialize(ValueDeserializer(value))
+}
+
+impl Display for ConfigFault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
+impl std::error::Error for ConfigFault {}
+
+impl Error for ConfigFault {
+    fn custom<T: Display>(message: T) -> ConfigFault {
+        ConfigFault { problem: message.to_string(), hint: None }
+    }
+
+    fn invalid_type(found: Unexpected, expected: &dyn Expected) -> ConfigFault {
+        let expected = expected.to_string();
+        let hint = (expected == "a sequence").then(|| r#"write an array as ["one", "two"]"#.to_owned());
+        ConfigFault { problem: format!("expected {}, found {}", in_toml(&expected), shown(found)), hint }
+    }
+
+    fn invalid_value(found: Unexpected, expected: &dyn Expected) -> ConfigFault {
+        let range = match expected.to_string().as_str() {
+            "u8" => "an integer from 0 to 255".to_owned(),
+            "usize" | "u64" => "an integer of at least 0".to_owned(),
+            other => other.to_owned(),
+        };
+        ConfigFault { problem: format!("expected {range}, found {}", shown(found)), hint: None }
+    }
+
+    fn unknown_variant(found: &str, choices: &'static [&'static str]) -> ConfigFault {
+        let meant = nearest_name(found, choices.iter().copied());
+        let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
+        let hint = format!("{question}use one of {}", choices.join(", "));
+        ConfigFault { problem: format!("unknown value `{found}`"), hint: Some(hint) }
+    }
+}
+
+/// The TOML name of a Rust type.
+fn in_toml(expected: &str) -> &str {
     match expected {
         "usize" | "u64" | "u8" => "integer",
         "f64" => "number",
-        "a string" | "string only" => "string",
+        "a string" => "string",
         "a boolean" => "boolean",
         "a sequence" => "array",
         other => other,
     }
 }
 
-fn in_toml(found: &str) -> String {
+/// A value with its type.
+fn shown(found: Unexpected) -> String {
     match found {
-        "sequence" => "array".to_owned(),
-        "map" => "table".to_owned(),
-        string if string.starts_with("string ") => string.to_owned(),
-        number => number.replace("floating point", "float").replace('`', ""),
+        Unexpected::Bool(it) => format!("boolean {it}"),
+        Unexpected::Signed(it) => format!("integer {it}"),
+        Unexpected::Unsigned(it) => format!("integer {it}"),
+        // With a decimal point, as TOML writes it.
+        Unexpected::Float(it) => format!("float {it:?}"),
+        Unexpected::Seq => "array".to_owned(),
+        Unexpected::Map => "table".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Passes a value to serde; its errors are [`ConfigFault`]s.
+struct ValueDeserializer<'de>(&'de Value);
+
+impl<'de> IntoDeserializer<'de, ConfigFault> for ValueDeserializer<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
+    type Error = ConfigFault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigFault> {
+        match self.0 {
+            Value::String(text) => visitor.visit_borrowed_str(text),
+            Value::Integer(number) => visitor.visit_i64(*number),
+            Value::Float(number) => visitor.visit_f64(*number),
+            Value::Boolean(flag) => visitor.visit_bool(*flag),
+            Value::Datetime(_) => Err(ConfigFault::invalid_type(Unexpected::Other(self.0.type_str()), &visitor)),
+            Value::Array(items) => {
+                let mut items = SeqDeserializer::new(items.iter().map(ValueDeserializer));
+                let value = visitor.visit_seq(&mut items)?;
+                items.end().map(|()| value)
+            }
+            Value::Table(table) => {
+                let mut members =
+                    MapDeserializer::new(table.iter().map(|(name, value)| (name.as_str(), ValueDeserializer(value))));
+                let value = visitor.visit_map(&mut members)?;
+                members.end().map(|()| value)
+            }
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigFault> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, ConfigFault> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ConfigFault> {
+        match self.0 {
+            Value::String(word) => visitor.visit_enum(StrDeserializer::new(word)),
+            other => Err(ConfigFault::not_a_word(other)),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
+        tuple_struct map struct identifier ignored_any
     }
 }

@@ -1,8 +1,8 @@
-//! The keys there are, read off a complete configuration, and the one that was probably meant.
+//! The known keys, read from a complete configuration, and the most similar known key to an unknown one.
 
 use toml::{Table, Value};
 
-/// Below this likeness a suggestion would mislead.
+/// Minimum similarity of a suggestion.
 const LIKENESS: f64 = 0.6;
 
 /// The dotted keys of all values and the dotted names of all sections, in the order of the schema.
@@ -40,21 +40,21 @@ impl Known {
         self.sections.iter().any(|it| it == section)
     }
 
-    /// What to write instead of an unknown `key`, as the sentence of a hint.
+    /// The hint for an unknown `key`.
     pub fn hint(&self, key: &str) -> String {
         if let Some(meant) = self.nearest(key) {
             return format!("did you mean `{meant}`?");
         }
         match key.rsplit_once('.') {
             Some((section, _)) if self.has_section(section) => {
-                format!("[{section}] has {}", self.names_in(section).join(", "))
+                format!("the keys of [{section}] are {}", self.names_in(section).join(", "))
             }
-            _ => "`rft config show` lists every key".to_owned(),
+            _ => "`rft config show` prints all keys".to_owned(),
         }
     }
 
-    /// The key or section most like `key`. The last part of the name weighs more than its section, since a known name in
-    /// the wrong section is the commonest slip.
+    /// The known key or section that is most similar to `key`. The last part of the name has more weight than its section,
+    /// because a known name in the wrong section is the most common mistake.
     fn nearest(&self, key: &str) -> Option<&str> {
         let (section, name) = split(key);
         let likeness = |candidate: &str| {
@@ -67,7 +67,7 @@ impl Known {
             same_name + 0.7 * alike(name, its_name) + 0.3 * sections
         };
         let keys = self.keys.iter().chain(&self.sections).map(|it| (likeness(it), it.as_str()));
-        // The first of equals, so that the answer follows the order of the schema.
+        // The first of several equally similar keys, so that the result follows the order of the schema.
         let best = keys.reduce(|best, it| if it.0 > best.0 { it } else { best });
         best.filter(|(likeness, _)| *likeness >= LIKENESS).map(|(_, key)| key)
     }
@@ -77,13 +77,13 @@ impl Known {
     }
 }
 
-/// The choice most like `word`, for a short list of names.
+/// The choice that is most similar to `word`, from a short list of names.
 pub(crate) fn nearest_name<'a>(word: &str, choices: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let best = choices.map(|it| (alike(word, it), it)).reduce(|best, it| if it.0 > best.0 { it } else { best });
     best.filter(|(likeness, _)| *likeness >= LIKENESS).map(|(_, it)| it)
 }
 
-/// From 0 to 1; a word that stands inside the other (`alpha`, `lora_alpha`) is nearly the same.
+/// From 0 to 1. A word that contains the other one (`alpha`, `lora_alpha`) is nearly the same.
 fn alike(a: &str, b: &str) -> f64 {
     let edits = strsim::normalized_damerau_levenshtein(a, b);
     let contained = a.len() >= 4 && b.contains(a) || b.len() >= 4 && a.contains(b);

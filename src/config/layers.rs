@@ -1,4 +1,4 @@
-//! From layers to one configuration.
+//! Resolves layers to one configuration.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,45 +8,45 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::entry::{Entry, flatten, of_environment, of_file, of_set};
-use super::fault::Fault;
+use super::fault::{ConfigFault, read};
 use super::known::{Known, nearest_name};
-use super::place::Origin;
+use super::place::ValueOrigin;
 use super::presets::{CHECKPOINT, PRESETS, Preset, TINY};
 use super::schema::RunConfig;
 
-/// Everything that can set a value, lowest first.
+/// Everything that can set a value, lowest layer first.
 #[derive(Clone, Debug, Default)]
-pub struct Layers {
-    /// The preset to start from. `None`: the one that a file asks for with a top-level `preset = "..."`; where none does,
-    /// `tiny`, or `qwen2.5-0.5b` where a layer names another model than the embedded one.
+pub struct ConfigLayers {
+    /// The preset to start from. `None`: the top-level `preset = "..."` of a file, else `tiny`, or `qwen2.5-0.5b` if a layer
+    /// selects a model other than the embedded one.
     pub preset: Option<String>,
-    /// TOML files; a later one wins.
+    /// TOML files; later files override earlier ones.
     pub files: Vec<PathBuf>,
-    /// Environment variables; those named `RFT_SECTION__KEY` count, all others are passed over.
+    /// Environment variables. Those named `RFT_SECTION__KEY` are used, all others are ignored.
     pub env: Vec<(String, String)>,
     /// Arguments of `--set`: `section.key=value`.
     pub sets: Vec<String>,
-    /// The command's own flags: the key, the value, and the flag's name for the origin.
+    /// The command's own flags: the key, the value, and the name of the flag as its origin.
     pub flags: Vec<(String, Value, String)>,
 }
 
-impl Layers {
-    /// Sets `key` from the command's flag called `name`, where the user gave it.
+impl ConfigLayers {
+    /// Sets `key` from the command's flag `name`, if the user passed it.
     pub fn flag(&mut self, key: &str, value: Option<impl Into<Value>>, name: &str) {
         self.flags.extend(value.map(|value| (key.to_owned(), value.into(), name.to_owned())));
     }
 }
 
-/// A configuration that can be run, and where each of its values came from.
+/// A valid configuration, and the origin of each of its values.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     pub config: RunConfig,
-    /// By dotted key; every key has one.
-    pub origins: BTreeMap<String, Origin>,
+    /// By dotted key, for every key.
+    pub origins: BTreeMap<String, ValueOrigin>,
 }
 
-/// Lay the layers over one another, check each key and type where it stands, then the values together.
-pub fn resolve(layers: &Layers) -> Result<Resolved> {
+/// Applies the layers in order, checks each key and type where it is set, and then checks the values together.
+pub fn resolve(layers: &ConfigLayers) -> Result<Resolved> {
     let mut asked_preset = None;
     let mut entries = Vec::new();
     for path in &layers.files {
@@ -59,17 +59,17 @@ pub fn resolve(layers: &Layers) -> Result<Resolved> {
         entries.extend(of_set(argument)?);
     }
     for (key, value, flag) in &layers.flags {
-        entries.push(Entry::new(key, value.clone(), Origin::Flag(flag.clone())));
+        entries.push(Entry::new(key, value.clone(), ValueOrigin::Flag(flag.clone())));
     }
 
     let preset = match &layers.preset {
         Some(name) => Some(find_preset(name, "--preset")?),
         None => asked_preset,
     };
-    Merged::new(preset, &entries)?.finish()
+    MergedConfig::new(preset, &entries)?.finish()
 }
 
-/// The preset that a file asks for, and what else the file sets.
+/// The preset that a file selects, and the file's other entries.
 fn split_preset(mut entries: Vec<Entry>) -> Result<(Option<Preset>, Vec<Entry>)> {
     let Some(position) = entries.iter().position(|it| it.path == ["preset"]) else { return Ok((None, entries)) };
     let Entry { value, origin, .. } = entries.remove(position);
@@ -84,8 +84,8 @@ pub(crate) fn find_preset(name: &str, site: &str) -> Result<Preset> {
     Preset::find(name).ok_or_else(|| {
         let known = names().collect::<Vec<_>>().join(", ");
         let hint = match nearest_name(name, names()) {
-            Some(meant) => format!("did you mean `{meant}`? there are {known}"),
-            None => format!("there are {known}; a file of your own is taken by --config"),
+            Some(meant) => format!("did you mean `{meant}`? the presets are {known}"),
+            None => format!("the presets are {known}; to use your own file, pass --config"),
         };
         anyhow!("{site}: unknown preset `{name}`\nhint: {hint}")
     })
@@ -96,38 +96,38 @@ fn default_preset(entries: &[Entry]) -> Preset {
     if model.is_none_or(|it| it == "tiny") { TINY } else { CHECKPOINT }
 }
 
-/// A complete table of values that grows layer by layer and stays valid, so that a fault is blamed on the entry that
-/// brings it in.
+/// A complete table of values that is extended layer by layer and stays valid, so that an error is attributed to the entry
+/// that causes it.
 #[derive(Clone)]
-pub(crate) struct Merged {
+pub(crate) struct MergedConfig {
     known: Known,
     table: Table,
-    origins: BTreeMap<String, Origin>,
+    origins: BTreeMap<String, ValueOrigin>,
 }
 
-impl Merged {
-    /// `entries` over `preset`, or over the one that suits them where none is asked for.
-    pub fn new(preset: Option<Preset>, entries: &[Entry]) -> Result<Merged> {
-        let mut merged = Merged::of_preset(preset.unwrap_or_else(|| default_preset(entries)))?;
+impl MergedConfig {
+    /// Applies `entries` on top of `preset`, or of the default preset for them if `preset` is `None`.
+    pub fn new(preset: Option<Preset>, entries: &[Entry]) -> Result<MergedConfig> {
+        let mut merged = MergedConfig::of_preset(preset.unwrap_or_else(|| default_preset(entries)))?;
         entries.iter().try_for_each(|entry| merged.lay(entry))?;
         Ok(merged)
     }
 
-    fn of_preset(preset: Preset) -> Result<Merged> {
+    fn of_preset(preset: Preset) -> Result<MergedConfig> {
         let of_preset = |error: toml::de::Error| anyhow!("preset {}: {error}", preset.name);
         let config: RunConfig = toml::from_str(preset.text).map_err(of_preset)?;
         let table = Table::try_from(config).context("write the preset as TOML")?;
         let mut origins = BTreeMap::new();
         flatten(&table, &mut Vec::new(), &mut |path, _| {
-            origins.insert(path.join("."), Origin::Preset(preset.name.to_owned()));
+            origins.insert(path.join("."), ValueOrigin::Preset(preset.name.to_owned()));
         });
-        Ok(Merged { known: Known::of(&table), table, origins })
+        Ok(MergedConfig { known: Known::of(&table), table, origins })
     }
 
-    /// Lays one value over the others.
+    /// Sets one value.
     ///
     /// # Errors
-    /// There is no such key, or its value is of another type.
+    /// The key is unknown, or its value has another type.
     pub fn lay(&mut self, entry: &Entry) -> Result<()> {
         let key = entry.key();
         if !self.known.has_key(&key) {
@@ -137,7 +137,7 @@ impl Merged {
             || entry.raw.as_ref().and_then(|raw| self.with(&entry.path, Value::String(raw.clone())).ok());
         let table = match self.with(&entry.path, entry.value.clone()) {
             Ok(table) => table,
-            // `--set data.revision=1234567` means a string: the key knows best.
+            // `--set data.revision=1234567` means a string: the key determines the type.
             Err(fault) => typed_as_string().ok_or_else(|| fault.at(&entry.origin, &key))?,
         };
         self.table = table;
@@ -145,7 +145,7 @@ impl Merged {
         Ok(())
     }
 
-    /// An entry whose key holds no value is in order only as the empty header of a section.
+    /// An entry without a value is valid only as the header of an empty section.
     fn check_section(&self, entry: &Entry) -> Result<()> {
         let key = entry.key();
         let empty = entry.value.as_table().is_some_and(Table::is_empty);
@@ -158,7 +158,7 @@ impl Merged {
                 "{site}: `{key}` is a section, not a value\nhint: write it as [{key}] and set its keys"
             ));
         }
-        // Blame the first part of the key that is wrong.
+        // Report the first part of the key that is wrong.
         let prefix = |parts: usize| entry.path[..parts].join(".");
         let depth = (1..entry.path.len()).find(|&parts| !self.known.has_section(&prefix(parts)));
         let wrong = depth.unwrap_or(entry.path.len());
@@ -169,27 +169,27 @@ impl Merged {
         }
         let kind = if wrong < entry.path.len() || empty { "section" } else { "key" };
         let hint = match entry.path[0].as_str() {
-            "sweep" | "slurm" => "this file is a sweep of many runs; `rft sweep` runs it".to_owned(),
+            "sweep" | "slurm" => "this is a sweep file; run it with `rft sweep`".to_owned(),
             _ => self.known.hint(&key),
         };
         Err(anyhow!("{site}: unknown {kind} `{name}`\nhint: {hint}"))
     }
 
-    /// The table with one value changed, if that is a configuration still.
-    fn with(&self, path: &[String], value: Value) -> Result<Table, Fault> {
+    /// The table with one value changed, if the result is still a configuration.
+    fn with(&self, path: &[String], value: Value) -> Result<Table, ConfigFault> {
         let mut changed = self.table.clone();
         let (name, sections) = path.split_last().expect("a key has at least one part");
         let section = sections.iter().fold(&mut changed, |table, section| {
             table.get_mut(section).and_then(Value::as_table_mut).expect("the key is known, so its sections are")
         });
-        section.insert(name.clone(), value.clone());
-        match RunConfig::deserialize(changed.clone()) {
-            Ok(_) => Ok(changed),
-            Err(error) => Err(Fault::of_value(&value, error.message())),
-        }
+        section.insert(name.clone(), value);
+        let whole = Value::Table(changed);
+        read::<RunConfig>(&whole)?;
+        let Value::Table(changed) = whole else { unreachable!("it was made a table above") };
+        Ok(changed)
     }
 
-    /// The value under a dotted key.
+    /// The value of a dotted key.
     pub fn value(&self, key: &str) -> Option<&Value> {
         let (name, sections) = key.rsplit_once('.').map_or((key, ""), |(sections, name)| (name, sections));
         let sections = sections.split('.').filter(|it| !it.is_empty());
@@ -197,7 +197,7 @@ impl Merged {
     }
 
     /// # Errors
-    /// Values that cannot be run, alone or together.
+    /// A value is invalid, alone or together with others.
     pub fn finish(self) -> Result<Resolved> {
         let config = RunConfig::deserialize(self.table).context("read the merged configuration")?;
         config.validate().map_err(|invalid| {

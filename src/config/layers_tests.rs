@@ -1,27 +1,27 @@
-//! Layering, origins and the checks of values. The wording of errors is held by tests/it/config.rs.
+//! Layers, origins and checks of values. tests/it/config.rs tests the wording of errors.
 
 use toml::Value;
 
 use super::super::{PRESETS, RunConfig, to_json, to_toml};
-use super::{Layers, Origin, Resolved, resolve};
+use super::{ConfigLayers, Resolved, ValueOrigin, resolve};
 
-/// Layers over a file with this content.
-fn file(text: &str) -> (tempfile::TempDir, Layers) {
+/// Layers with a file that has this content.
+fn file(text: &str) -> (tempfile::TempDir, ConfigLayers) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
     std::fs::write(&path, text).unwrap();
-    (folder, Layers { files: vec![path], ..Layers::default() })
+    (folder, ConfigLayers { files: vec![path], ..ConfigLayers::default() })
 }
 
-fn sets(arguments: &[&str]) -> Layers {
-    Layers { sets: arguments.iter().map(|it| it.to_string()).collect(), ..Layers::default() }
+fn sets(arguments: &[&str]) -> ConfigLayers {
+    ConfigLayers { sets: arguments.iter().map(|it| it.to_string()).collect(), ..ConfigLayers::default() }
 }
 
 fn variable(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-fn error(layers: &Layers) -> String {
+fn error(layers: &ConfigLayers) -> String {
     format!("{:#}", resolve(layers).expect_err("these layers are wrong"))
 }
 
@@ -30,9 +30,9 @@ fn origin(resolved: &Resolved, key: &str) -> String {
 }
 
 #[test]
-fn every_preset_is_valid_and_names_every_key() {
+fn every_preset_is_valid_and_sets_every_key() {
     for preset in PRESETS {
-        let resolved = resolve(&Layers { preset: Some(preset.name.into()), ..Layers::default() }).unwrap();
+        let resolved = resolve(&ConfigLayers { preset: Some(preset.name.into()), ..ConfigLayers::default() }).unwrap();
         let written: toml::Table = preset.text.parse().unwrap();
         let complete: toml::Table = to_toml(&resolved.config, None).parse().unwrap();
         assert_eq!(written, complete, "{}", preset.name);
@@ -43,7 +43,8 @@ fn every_preset_is_valid_and_names_every_key() {
 
 #[test]
 fn the_study_has_156_steps_of_8_updates_of_64_completions() {
-    let config = resolve(&Layers { preset: Some("qwen2.5-7b".into()), ..Layers::default() }).unwrap().config;
+    let config =
+        resolve(&ConfigLayers { preset: Some("qwen2.5-7b".into()), ..ConfigLayers::default() }).unwrap().config;
     assert_eq!(config.total_steps(10_000), 156);
     assert_eq!(config.total_updates(10_000), 1248);
     assert_eq!(config.completions_per_update(), 64);
@@ -53,14 +54,14 @@ fn the_study_has_156_steps_of_8_updates_of_64_completions() {
 }
 
 #[test]
-fn a_higher_layer_wins_and_is_named_as_the_origin() {
+fn a_higher_layer_overrides_and_is_the_origin() {
     let key = "train.learning_rate";
     let (_folder, mut layers) = file("[train]\nseed = 7\nlearning_rate = 2e-4\n");
-    let at = |layers: &Layers| {
+    let at = |layers: &ConfigLayers| {
         let resolved = resolve(layers).unwrap();
         (resolved.config.train.learning_rate, origin(&resolved, key))
     };
-    assert_eq!(at(&Layers::default()), (1e-3, "preset tiny".into()));
+    assert_eq!(at(&ConfigLayers::default()), (1e-3, "preset tiny".into()));
     assert_eq!(at(&layers), (2e-4, format!("{}:3", layers.files[0].display())));
     layers.env = vec![variable("RFT_TRAIN__LEARNING_RATE", "3e-4")];
     assert_eq!(at(&layers), (3e-4, "RFT_TRAIN__LEARNING_RATE".into()));
@@ -68,12 +69,12 @@ fn a_higher_layer_wins_and_is_named_as_the_origin() {
     assert_eq!(at(&layers), (4e-4, "--set".into()));
     layers.flags = vec![(key.into(), Value::Float(5e-4), "--learning-rate".into())];
     assert_eq!(at(&layers), (5e-4, "--learning-rate".into()));
-    // What only a lower layer sets stands.
+    // A value that only a lower layer sets is kept.
     assert_eq!(resolve(&layers).unwrap().config.train.seed, 7);
 }
 
 #[test]
-fn a_later_file_wins_over_an_earlier_one() {
+fn a_later_file_overrides_an_earlier_one() {
     let (folder, mut layers) = file("[train]\nsteps = 5\nseed = 1\n");
     let second = folder.path().join("second.toml");
     std::fs::write(&second, "train.steps = 6").unwrap();
@@ -83,7 +84,7 @@ fn a_later_file_wins_over_an_earlier_one() {
 }
 
 #[test]
-fn a_file_may_start_from_a_preset_and_the_command_line_from_another() {
+fn a_file_selects_a_preset_and_the_command_line_overrides_it() {
     let (_folder, mut layers) = file("preset = \"qwen2.5-7b\"\n[train]\nseed = 1\n");
     assert_eq!(resolve(&layers).unwrap().config.lora.r, 32);
     layers.preset = Some("tiny".into());
@@ -92,8 +93,8 @@ fn a_file_may_start_from_a_preset_and_the_command_line_from_another() {
 }
 
 #[test]
-fn a_real_model_without_a_preset_starts_from_the_laptops() {
-    let mut layers = Layers::default();
+fn a_real_model_without_a_preset_starts_from_the_laptop_preset() {
+    let mut layers = ConfigLayers::default();
     assert_eq!(resolve(&layers).unwrap().config.model.path, "tiny");
     layers.flags = vec![("model.path".into(), "models/some.gguf".into(), "--model".into())];
     let resolved = resolve(&layers).unwrap();
@@ -109,11 +110,14 @@ fn only_variables_with_a_section_are_configuration() {
         variable("PATH", "x"),
         variable("RFT_EVAL__QUESTIONS", "3"),
     ];
-    let resolved = resolve(&Layers { env, ..Layers::default() }).unwrap();
+    let resolved = resolve(&ConfigLayers { env, ..ConfigLayers::default() }).unwrap();
     assert_eq!(resolved.config.eval.questions, 3);
-    assert_eq!(resolved.origins.values().filter(|it| matches!(it, Origin::Environment(_))).count(), 1);
+    assert_eq!(resolved.origins.values().filter(|it| matches!(it, ValueOrigin::Environment(_))).count(), 1);
     let env = vec![variable("RFT_REWARD__ACCURACY__WEIGHT", "0.7")];
-    assert_eq!(resolve(&Layers { env, ..Layers::default() }).unwrap().config.reward.accuracy.weight, Some(0.7));
+    assert_eq!(
+        resolve(&ConfigLayers { env, ..ConfigLayers::default() }).unwrap().config.reward.accuracy.weight,
+        Some(0.7)
+    );
 }
 
 #[test]
@@ -137,18 +141,18 @@ fn values_of_set_are_toml_or_bare_words() {
 }
 
 #[test]
-fn a_written_configuration_reads_back_the_same() {
+fn a_written_configuration_reads_back_unchanged() {
     let layers = sets(&["train.steps=unset", "run.name=first", "grpo.epsilon_high=0.28", "train.learning_rate=3e-7"]);
     let config = resolve(&layers).unwrap().config;
     assert_eq!(toml::from_str::<RunConfig>(&to_toml(&config, None)).unwrap(), config);
-    // Also as a layer over a preset that sets what it leaves unset.
+    // Also as a layer over a preset that sets a value which it leaves unset.
     let (_folder, layers) = file(&to_toml(&config, None));
     assert_eq!(resolve(&layers).unwrap().config, config);
     assert_eq!(to_json(&config)["train"]["steps"], serde_json::Value::Null);
 }
 
 #[test]
-fn each_check_fails_on_its_own_key() {
+fn each_check_names_its_key() {
     for (argument, key) in [
         ("rollout.temperature=0", "rollout.temperature"),
         ("rollout.top_p=0", "rollout.top_p"),

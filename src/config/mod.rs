@@ -1,8 +1,9 @@
-//! What a run is: one [`RunConfig`], resolved from layers.
+//! The configuration of a run: one [`RunConfig`], resolved from layers.
 //!
-//! Later layers win: a compiled-in preset, files (`--config`, in order), the environment (`RFT_TRAIN__LEARNING_RATE`),
-//! `--set train.learning_rate=1e-5`, the command's own flags. A layer names just the keys it changes; a list replaces the
-//! list below it. [`resolve`] also says where each value came from, and every error names the place it was written at.
+//! Later layers override earlier ones: a compiled-in preset, files (`--config`, in order), environment variables
+//! (`RFT_TRAIN__LEARNING_RATE`), `--set train.learning_rate=1e-5`, the command's own flags. A layer contains only the keys
+//! that it changes; an array replaces the array below it. [`resolve`] also returns the origin of each value, and every error
+//! has its place.
 
 mod entry;
 mod fault;
@@ -18,12 +19,12 @@ mod schema;
 mod validate;
 
 pub(crate) use entry::{Entry, of_set};
-pub(crate) use fault::Fault;
+pub(crate) use fault::read as read_value;
 pub(crate) use known::nearest_name;
-pub use layers::{Layers, Resolved, resolve};
-pub(crate) use layers::{Merged, find_preset};
-pub(crate) use node::{Content, Key, Node};
-pub use place::Origin;
+pub use layers::{ConfigLayers, Resolved, resolve};
+pub(crate) use layers::{MergedConfig, find_preset};
+pub(crate) use node::{ConfigKey, Content, Node};
+pub use place::ValueOrigin;
 pub use presets::{PRESETS, Preset};
 pub use render::{to_json, to_toml};
 pub use reward::*;

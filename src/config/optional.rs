@@ -1,7 +1,11 @@
 //! `Option` in a format without null: `None` is the string `"unset"`.
 
-use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{DeserializeOwned, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserializer, Serialize, Serializer};
 
 pub(super) const UNSET: &str = "unset";
 
@@ -17,9 +21,44 @@ where
     T: DeserializeOwned,
     D: Deserializer<'de>,
 {
-    let value = toml::Value::deserialize(deserializer)?;
-    if value.as_str() == Some(UNSET) {
-        return Ok(None);
+    deserializer.deserialize_any(Unset(PhantomData))
+}
+
+/// Forwards every value except the string.
+struct Unset<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Unset<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "a value or \"{UNSET}\"")
     }
-    T::deserialize(value).map(Some).map_err(|error| D::Error::custom(error.message()))
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Option<T>, E> {
+        if text == UNSET { Ok(None) } else { T::deserialize(text.into_deserializer()).map(Some) }
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Option<T>, E> {
+        T::deserialize(number.into_deserializer()).map(Some)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<T>, E> {
+        T::deserialize(number.into_deserializer()).map(Some)
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Option<T>, E> {
+        T::deserialize(number.into_deserializer()).map(Some)
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Option<T>, E> {
+        T::deserialize(flag.into_deserializer()).map(Some)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Option<T>, A::Error> {
+        T::deserialize(SeqAccessDeserializer::new(items)).map(Some)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Option<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Some)
+    }
 }

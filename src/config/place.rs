@@ -1,42 +1,42 @@
-//! Where a value was written: for `--origin` and for errors.
+//! The place where a value is set, for `--origin` and for errors.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// A compiled-in preset, by name.
     Preset(String),
     /// A file; line and column count from 1.
     File { path: PathBuf, line: usize, column: usize },
     /// An environment variable, by name.
     Environment(String),
-    /// The argument of `--set`.
+    /// An argument of `--set`.
     Set(String),
-    /// One of the command's own flags, such as `--steps`.
+    /// A flag of the command, such as `--steps`.
     Flag(String),
 }
 
-impl Origin {
-    /// The place as an error names it, exact to the column.
+impl ValueOrigin {
+    /// The place as it is printed in an error, with line and column.
     pub(crate) fn site(&self) -> String {
         match self {
-            Origin::File { path, line, column } => format!("{}:{line}:{column}", path.display()),
-            Origin::Set(argument) => format!("--set {argument}"),
+            ValueOrigin::File { path, line, column } => format!("{}:{line}:{column}", path.display()),
+            ValueOrigin::Set(argument) => format!("--set {argument}"),
             other => other.to_string(),
         }
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Preset(name) => write!(f, "preset {name}"),
-            Origin::File { path, line, .. } => write!(f, "{}:{line}", path.display()),
-            Origin::Environment(variable) => f.write_str(variable),
-            Origin::Set(_) => f.write_str("--set"),
-            Origin::Flag(flag) => f.write_str(flag),
+            ValueOrigin::Preset(name) => write!(f, "preset {name}"),
+            ValueOrigin::File { path, line, .. } => write!(f, "{}:{line}", path.display()),
+            ValueOrigin::Environment(variable) => f.write_str(variable),
+            ValueOrigin::Set(_) => f.write_str("--set"),
+            ValueOrigin::Flag(flag) => f.write_str(flag),
         }
     }
 }

@@ -13,11 +13,11 @@ pub const PRESETS: [Preset; 3] = [
     Preset { name: "qwen2.5-7b", text: include_str!("../../configs/qwen2.5-7b.toml") },
 ];
 
-/// The preset of the embedded model.
+/// The preset for the embedded model.
 pub(super) const TINY: Preset = PRESETS[0];
 
-/// The preset for a checkpoint that came without one: its learning rate and lengths suit a real model, those of
-/// [`TINY`] would ruin it.
+/// The default preset for other models: its learning rate and lengths suit a real model, for which those of [`TINY`] do not
+/// work.
 pub(super) const CHECKPOINT: Preset = PRESETS[1];
 
 impl Preset {
@@ -25,12 +25,12 @@ impl Preset {
         PRESETS.into_iter().find(|it| it.name == name)
     }
 
-    /// The command that runs it: the first line of the file.
+    /// The command that uses the preset: the first line of the file.
     pub fn command(&self) -> &'static str {
         self.comment(0)
     }
 
-    /// What it is for: the second line of the file.
+    /// What the preset is for: the second line of the file.
     pub fn description(&self) -> &'static str {
         self.comment(1)
     }

@@ -6,19 +6,19 @@ use std::fmt::Write;
 use toml::{Table, Value};
 
 use super::optional::UNSET;
-use super::place::Origin;
+use super::place::ValueOrigin;
 use super::schema::RunConfig;
 
-/// Every key in the order of the schema, so that the text alone repeats the run; with `origins`, each line says where
-/// its value came from.
-pub fn to_toml(config: &RunConfig, origins: Option<&BTreeMap<String, Origin>>) -> String {
-    let table = Table::try_from(config).expect("a configuration holds only what TOML can hold");
+/// Every key in the order of the schema, so that the text alone repeats the run. With `origins`, each line shows the origin
+/// of its value.
+pub fn to_toml(config: &RunConfig, origins: Option<&BTreeMap<String, ValueOrigin>>) -> String {
+    let table = Table::try_from(config).expect("TOML can represent a configuration");
     let mut text = String::new();
     write_section(&mut text, &table, "", origins);
     text
 }
 
-fn write_section(text: &mut String, table: &Table, section: &str, origins: Option<&BTreeMap<String, Origin>>) {
+fn write_section(text: &mut String, table: &Table, section: &str, origins: Option<&BTreeMap<String, ValueOrigin>>) {
     let lines: Vec<(&String, String)> = table
         .iter()
         .filter(|(_, value)| !value.is_table())
@@ -43,9 +43,9 @@ fn write_section(text: &mut String, table: &Table, section: &str, origins: Optio
     }
 }
 
-/// The same as JSON, with null for what is unset.
+/// The same as JSON, with null for unset values.
 pub fn to_json(config: &RunConfig) -> serde_json::Value {
-    let mut json = serde_json::to_value(config).expect("a configuration holds only what JSON can hold");
+    let mut json = serde_json::to_value(config).expect("JSON can represent a configuration");
     unset_to_null(&mut json);
     json
 }

@@ -1,17 +1,17 @@
-//! The schema: every key of a configuration, its type, and what follows from it.
+//! The schema: every key of a configuration, its type, and the values derived from it.
 //!
-//! Keys are TRL's where TRL has one. An optional key is written `"unset"` in TOML, which has no null, so that a layer can
-//! take back what a lower one set and a written configuration names every key.
+//! If TRL has a key, its name is TRL's. TOML has no null, so an unset optional key is written as `"unset"`. A layer can
+//! therefore unset a value from a lower layer, and a written configuration contains every key.
 
 use serde::{Deserialize, Serialize};
 
 use super::reward::RewardSection;
 
-/// Everything that decides what a run does. Written, resolved, into the run directory; a run can be repeated from it.
+/// All settings of a run. The resolved configuration is saved in the run directory, and the run can be repeated from it.
 ///
-/// A *step* is one rollout batch and the optimiser updates made on it: `prompts_per_step` questions with
-/// `num_generations` completions each, cut into `steps_per_generation` mini-batches, passed over `num_iterations` times.
-/// Step counts (`train.steps`, `save_steps`, `eval.every`) count steps; the learning-rate schedule counts updates.
+/// A *step* is one rollout batch and its optimizer updates: `prompts_per_step` questions with `num_generations` completions
+/// each, split into `steps_per_generation` mini-batches, with `num_iterations` passes over them.
+/// Step counts (`train.steps`, `save_steps`, `eval.every`) count steps; the learning rate schedule counts updates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
@@ -30,74 +30,74 @@ pub struct RunConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
-    /// `tiny` (embedded), a hub id (`org/name`), a Hugging Face folder or a `.gguf` file.
+    /// `tiny` (embedded), a Hub id (`org/name`), a Hugging Face folder or a `.gguf` file.
     pub path: String,
-    /// Branch, tag or commit, for a hub id.
+    /// Branch, tag or commit, for a Hub id.
     pub revision: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSection {
-    /// Name of a shipped prior prompt or path of a user's file.
+    /// Name of a shipped prior prompt, or path of a user's file.
     pub ppe: String,
     /// `model` (the model's chat template), `plain`, or the path of a Jinja file.
     pub template: String,
-    /// Put the opening tag of the prior prompt at the start of the response.
+    /// Start the completion with the opening tag of the prior prompt.
     pub prefill: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Take {
-    /// The first `max_questions` rows, as they stand.
+    /// The first `max_questions` rows, in their order.
     Head,
-    /// `max_questions` rows drawn by the seed.
+    /// `max_questions` rows selected at random.
     Shuffle,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// `arithmetic` (embedded generator), a file (JSONL, JSON, CSV, Parquet, each also .gz) or a hub data set id.
+    /// `arithmetic` (embedded generator), a file (JSONL, JSON, CSV, Parquet, optionally .gz) or a Hub data set id.
     pub path: String,
-    /// Branch, tag or commit, for a hub id.
+    /// Branch, tag or commit, for a Hub id.
     pub revision: String,
-    /// Split of a hub data set or of the generator.
+    /// Split of a Hub data set or of the generator.
     pub split: String,
-    /// Unset: as the schema of a known data set says.
+    /// Unset: from the schema of a known data set.
     #[serde(default, with = "super::optional")]
     pub question_column: Option<String>,
-    /// Unset: as the schema of a known data set says.
+    /// Unset: from the schema of a known data set.
     #[serde(default, with = "super::optional")]
     pub answer_column: Option<String>,
-    /// Which rows, where `max_questions` is fewer than there are.
+    /// Which rows to use if `max_questions` is smaller than their number.
     pub take: Take,
     /// Unset: all.
     #[serde(default, with = "super::optional")]
     pub max_questions: Option<usize>,
-    /// Take out questions that overlap with those of a benchmark, before any are taken; see [`crate::data::decontaminate`].
+    /// Remove questions that overlap with a benchmark, before `max_questions` applies; see [`crate::data::decontaminate`].
     pub decontaminate: bool,
-    /// Refuse the data where a larger share of the questions has a gold answer that cannot be read.
+    /// Maximum share of questions whose gold answer cannot be parsed; above it, the data is an error.
     pub max_unreadable: f64,
-    /// Draw the order of questions anew in every epoch; `false` keeps the file's order.
+    /// Shuffle the questions in every epoch; `false` keeps the file's order.
     pub shuffle: bool,
-    /// Levels of the arithmetic generator, each 1 to 3: the number of steps of a problem.
+    /// Levels of the arithmetic generator, each 1 to 3: the number of steps in a problem.
     pub levels: Vec<u8>,
 }
 
 /// The linear layers of a decoder block, in the order in which they are applied.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-/// Stands for all of [`LINEAR_MODULES`], as in PEFT.
+/// Means all of [`LINEAR_MODULES`], as in PEFT.
 pub const ALL_LINEAR: &str = "all-linear";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraSection {
-    /// Rank of the two factors.
+    /// Rank of the adapter.
     pub r: usize,
-    /// The adapter's product is multiplied by `lora_alpha / r`; see [`LoraSection::scale`].
+    /// The product B·A is multiplied by `lora_alpha / r`; see [`LoraSection::scale`].
     pub lora_alpha: f64,
     /// Any of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or `all-linear`.
     pub target_modules: Vec<String>,
@@ -108,26 +108,26 @@ pub struct LoraSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutSection {
-    /// Questions of one rollout batch.
+    /// Questions per rollout batch.
     pub prompts_per_step: usize,
-    /// Branches of one question: the size of a group.
+    /// Completions per question: the size of a group.
     pub num_generations: usize,
-    /// Longest prompt, in tokens; longer questions are left out and counted.
+    /// Maximum prompt length in tokens; longer questions are left out and counted.
     pub max_prompt_length: usize,
-    /// Longest completion, in tokens; a longer one is truncated.
+    /// Maximum completion length in tokens; longer completions are truncated.
     pub max_completion_length: usize,
-    /// Above 0: branches that are all alike teach nothing.
+    /// Above 0: a group of identical completions has no advantages.
     pub temperature: f64,
-    /// Sample among the likeliest tokens that together hold this probability; 1 switches it off.
+    /// Sample only from the most probable tokens with this total probability; 1 switches it off.
     pub top_p: f64,
-    /// Sample among this many of the likeliest tokens.
+    /// Sample only from this number of most probable tokens.
     /// 0 switches it off.
     pub top_k: usize,
-    /// Leave out tokens less likely than this share of the likeliest one; 0 switches it off.
+    /// Exclude tokens that are less probable than this share of the most probable one; 0 switches it off.
     pub min_p: f64,
-    /// Strings that end a completion, beside the model's end-of-sequence tokens.
+    /// Strings that end a completion, in addition to the model's end-of-sequence tokens.
     pub stop: Vec<String>,
-    /// Branches decoded at the same time.
+    /// Number of completions decoded at the same time.
     pub max_rows: usize,
 }
 
@@ -162,17 +162,17 @@ pub enum KlEstimator {
 #[serde(deny_unknown_fields)]
 pub struct GrpoSection {
     pub loss_type: LossType,
-    /// What the centred rewards of a group are divided by: the group's standard deviation, the batch's, or nothing.
+    /// Divisor of the centered rewards of a group: the group's standard deviation, the batch's, or none.
     pub scale_rewards: ScaleRewards,
     /// Clip range below 1.
     pub epsilon: f64,
     /// Clip range above 1; unset: `epsilon`.
     #[serde(default, with = "super::optional")]
     pub epsilon_high: Option<f64>,
-    /// Dual clip: upper bound of the ratio where the advantage is negative; unset: off.
+    /// Dual clip: upper bound of the ratio if the advantage is negative; unset: off.
     #[serde(default, with = "super::optional")]
     pub delta: Option<f64>,
-    /// Weight of the KL term against the model with the adapter switched off; 0 leaves the term out.
+    /// Weight of the KL term against the base model (adapter switched off); 0 leaves the term out.
     pub beta: f64,
     /// Estimators k1, k2, k3 of the KL divergence (J. Schulman, "Approximating KL divergence", 2020).
     pub kl_estimator: KlEstimator,
@@ -180,13 +180,13 @@ pub struct GrpoSection {
     pub entropy_coef: f64,
     /// Leave truncated completions out of the loss.
     pub mask_truncated_completions: bool,
-    /// Taken from the reward of a truncated completion.
+    /// Subtracted from the reward of a truncated completion.
     pub truncation_penalty: f64,
     /// Passes over a rollout batch (mu).
     pub num_iterations: usize,
-    /// Mini-batches, each one optimiser update, that a rollout batch is cut into.
+    /// Number of mini-batches per rollout batch, each with one optimizer update.
     pub steps_per_generation: usize,
-    /// Replace groups whose rewards are all equal by new questions, in at most this many extra rounds; 0: off.
+    /// Replace groups whose rewards are all equal with new questions, in at most this many extra rounds; 0: off.
     pub max_refills: usize,
 }
 
@@ -201,35 +201,35 @@ pub enum LrScheduler {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
-    /// Rollout batches to train on; unset: as many as `epochs` passes over the data give.
+    /// Number of steps, each with one rollout batch; unset: determined by `epochs`.
     #[serde(default, with = "super::optional")]
     pub steps: Option<usize>,
-    /// Passes over the questions; read where `steps` is unset.
+    /// Passes over the questions; used if `steps` is unset.
     pub epochs: usize,
-    /// The largest learning rate of the schedule.
+    /// Maximum learning rate of the schedule.
     pub learning_rate: f64,
-    /// Course of the learning rate after the warm-up.
+    /// Shape of the learning rate schedule after the warm-up.
     pub lr_scheduler_type: LrScheduler,
-    /// The schedule ends at this share of `learning_rate`.
+    /// Final learning rate of the schedule, as a share of `learning_rate`.
     pub min_lr_rate: f64,
     /// Share of all updates in which the learning rate rises to `learning_rate`.
     pub warmup_ratio: f64,
     pub adam_beta1: f64,
     pub adam_beta2: f64,
     pub adam_epsilon: f64,
-    /// Decoupled from the gradient, as AdamW has it.
+    /// Decoupled from the gradient, as in AdamW.
     pub weight_decay: f64,
-    /// Bound of the gradient's global norm; 0 switches clipping off.
+    /// Maximum global norm of the gradient; 0 switches clipping off.
     pub max_grad_norm: f64,
-    /// Most tokens of one packed micro-batch.
+    /// Maximum number of tokens in a packed micro-batch.
     pub max_tokens_per_micro_batch: usize,
-    /// Keep only each block's input and compute the block again in the backward pass.
+    /// Keep only each block's input, and recompute the block in the backward pass.
     pub gradient_checkpointing: bool,
-    /// Key of every random draw.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// A checkpoint every so many steps; 0: only at the end.
+    /// Steps between checkpoints; 0: only at the end.
     pub save_steps: usize,
-    /// Worker threads; unset: one for each core.
+    /// Worker threads; unset: one per core.
     #[serde(default, with = "super::optional")]
     pub threads: Option<usize>,
 }
@@ -239,50 +239,50 @@ pub struct TrainSection {
 pub struct EvalSection {
     /// `held-out` takes questions from the training data before training; else a data set as in `data.path`.
     pub path: String,
-    /// Held-out questions; 0 switches evaluation off.
+    /// Number of held-out questions; 0 switches evaluation off.
     pub questions: usize,
-    /// Evaluate every so many steps; 0: before and after only.
+    /// Steps between evaluations; 0: only before and after training.
     pub every: usize,
-    /// Also evaluate with greedy decoding, before and after.
+    /// Also evaluate with greedy decoding, before and after training.
     pub greedy: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunSection {
-    /// Folder that holds run directories.
+    /// Folder with run directories.
     pub dir: String,
     /// Name of the run directory; unset: model, prompt and a counter.
     #[serde(default, with = "super::optional")]
     pub name: Option<String>,
-    /// `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`.
+    /// `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`.
     pub device: String,
 }
 
 impl RunConfig {
-    /// Completions of one mini-batch, the unit of an optimiser update.
+    /// Completions per mini-batch, the unit of an optimizer update.
     pub fn completions_per_update(&self) -> usize {
         self.rollout.completions_per_step() / self.grpo.steps_per_generation
     }
 
-    /// Steps of the whole run over `questions` training questions; an epoch's incomplete last batch is left out.
+    /// Steps of the whole run with `questions` training questions; an epoch's incomplete last batch is left out.
     pub fn total_steps(&self, questions: usize) -> usize {
         self.train.steps.unwrap_or(self.train.epochs * (questions / self.rollout.prompts_per_step))
     }
 
-    /// Optimiser updates of the whole run: what the learning-rate schedule stretches over.
+    /// Optimizer updates of the whole run: the length of the learning rate schedule.
     pub fn total_updates(&self, questions: usize) -> usize {
         self.total_steps(questions) * self.grpo.updates_per_step()
     }
 }
 
 impl LoraSection {
-    /// Every linear layer at rank `r`, scaled by the usual 2.
+    /// All linear layers at rank `r`, with the usual scale of 2.
     pub fn all_linear(r: usize) -> Self {
         Self { r, lora_alpha: 2.0 * r as f64, target_modules: vec![ALL_LINEAR.to_owned()], use_rslora: false }
     }
 
-    /// What the product of B and A is multiplied by: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732).
+    /// Factor of the product B·A: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732).
     pub fn scale(&self) -> f64 {
         let rank = self.r as f64;
         self.lora_alpha / if self.use_rslora { rank.sqrt() } else { rank }
@@ -290,12 +290,12 @@ impl LoraSection {
 }
 
 impl RolloutSection {
-    /// Completions sampled in one step.
+    /// Number of completions per step.
     pub fn completions_per_step(&self) -> usize {
         self.prompts_per_step * self.num_generations
     }
 
-    /// The longest sequence of prompt and completion, in tokens.
+    /// Maximum length of prompt and completion together, in tokens.
     pub fn max_sequence_length(&self) -> usize {
         self.max_prompt_length + self.max_completion_length
     }
@@ -307,8 +307,8 @@ impl GrpoSection {
         self.epsilon_high.unwrap_or(self.epsilon)
     }
 
-    /// Optimiser updates made on one rollout batch. Where it is 1, the policy that is trained is the one that sampled,
-    /// and every importance ratio is 1.
+    /// Optimizer updates per rollout batch. If it is 1, the policy that is trained is the one that sampled, and every importance
+    /// ratio is 1.
     pub fn updates_per_step(&self) -> usize {
         self.steps_per_generation * self.num_iterations
     }

@@ -1,10 +1,10 @@
-//! Checks of values that parse but cannot be run.
+//! Checks of values that parse but are invalid.
 
 use super::optional::UNSET;
 use super::reward::*;
 use super::schema::*;
 
-/// A value that cannot be run: its key, what is wrong with it, and the remedy.
+/// An invalid value: its key, the problem, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}`: {problem}\nhint: {remedy}")]
 pub struct Invalid {
@@ -20,7 +20,7 @@ fn ensure(holds: bool, key: &'static str, problem: impl Into<String>, remedy: im
 }
 
 impl RunConfig {
-    /// Find the first value that cannot be run. What needs a file or a model to be known is checked where that is read.
+    /// Returns the first invalid value. Checks that need a file or a model are made where these are read.
     pub fn validate(&self) -> Check {
         self.names()?;
         self.data.validate()?;
@@ -33,23 +33,28 @@ impl RunConfig {
     }
 
     fn names(&self) -> Check {
-        let shipped = "reasoning, planning, code, recall, null-example or none, or the path of a file";
-        not_empty("model.path", &self.model.path, "tiny, a hub id (org/name), a folder or a .gguf file")?;
+        let shipped = "use reasoning, planning, code, recall, null-example or none, or the path of a file";
+        not_empty("model.path", &self.model.path, "use tiny, a Hub id (org/name), a folder or a .gguf file")?;
         not_empty("prompt.ppe", &self.prompt.ppe, shipped)?;
-        not_empty("prompt.template", &self.prompt.template, "model, plain, or the path of a Jinja file")?;
-        not_empty("data.path", &self.data.path, "arithmetic, a file or a hub data set")?;
+        not_empty("prompt.template", &self.prompt.template, "use model, plain, or the path of a Jinja file")?;
+        not_empty("data.path", &self.data.path, "use arithmetic, a file or a Hub data set")?;
         not_empty(
             "eval.path",
             &self.eval.path,
-            "held-out, a file or a hub data set; eval.questions = 0 switches it off",
+            "use held-out, a file or a Hub data set; eval.questions = 0 switches evaluation off",
         )?;
-        not_empty("run.dir", &self.run.dir, "a folder, such as runs")?;
+        not_empty("run.dir", &self.run.dir, "use a folder, such as runs")?;
         let name = self.run.name.as_deref().unwrap_or(UNSET);
         let plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\']);
-        ensure(plain, "run.name", format!("`{name}` is no name of a folder"), "leave out slashes; run.dir says where")
+        ensure(
+            plain,
+            "run.name",
+            format!("`{name}` is not a valid folder name"),
+            "use a name without slashes; run.dir sets the parent folder",
+        )
     }
 
-    /// Quantities that must fit together.
+    /// Checks values that depend on each other.
     fn batches(&self) -> Check {
         let RolloutSection { prompts_per_step, num_generations, .. } = self.rollout;
         let completions = self.rollout.completions_per_step();
@@ -58,49 +63,53 @@ impl RunConfig {
             completions.is_multiple_of(parts),
             "grpo.steps_per_generation",
             format!(
-                "{prompts_per_step} prompts x {num_generations} completions = {completions} cannot be cut into {parts} \
+                "{prompts_per_step} prompts x {num_generations} completions = {completions} cannot be split into {parts} \
                  equal mini-batches"
             ),
-            format!("it must divide {completions}: {}", divisors_near(completions, parts)),
+            format!("use a divisor of {completions}: {}", divisors_near(completions, parts)),
         )?;
         let longest = self.rollout.max_sequence_length();
         ensure(
             self.train.max_tokens_per_micro_batch >= longest,
             "train.max_tokens_per_micro_batch",
             format!(
-                "{} tokens cannot hold one prompt and one completion, at most {longest} tokens",
+                "{} tokens are too few for a prompt and a completion of up to {longest} tokens together",
                 self.train.max_tokens_per_micro_batch
             ),
-            format!("raise it to {longest} or more, or lower rollout.max_completion_length"),
+            format!("raise it to at least {longest}, or lower rollout.max_completion_length"),
         )
     }
 }
 
 impl DataSection {
     fn validate(&self) -> Check {
-        at_least_one("data.max_questions", self.max_questions.unwrap_or(1), "unset takes all questions")?;
+        at_least_one(
+            "data.max_questions",
+            self.max_questions.unwrap_or(1),
+            "use 1 or more, or unset for all questions",
+        )?;
         let share = self.max_unreadable;
-        let told = "a share between 0 and 1; questions whose gold answer cannot be read are left out and counted";
+        let told = "use a share between 0 and 1; questions whose gold answer cannot be parsed are left out and counted";
         ensure((0.0..=1.0).contains(&share), "data.max_unreadable", format!("{share} is out of range"), told)?;
-        let levels = "levels are 1 to 3, such as [1, 2, 3]";
-        ensure(!self.levels.is_empty(), "data.levels", "no level", levels)?;
+        let levels = "use levels from 1 to 3, such as [1, 2, 3]";
+        ensure(!self.levels.is_empty(), "data.levels", "expected at least one level", levels)?;
         let wrong = self.levels.iter().find(|level| !(1..=3).contains(*level));
-        ensure(wrong.is_none(), "data.levels", format!("there is no level {}", wrong.unwrap_or(&0)), levels)
+        ensure(wrong.is_none(), "data.levels", format!("unknown level {}", wrong.unwrap_or(&0)), levels)
     }
 }
 
 impl LoraSection {
     fn validate(&self) -> Check {
-        at_least_one("lora.r", self.r, "8 to 64 are usual; 32 is the study's preset")?;
-        positive("lora.lora_alpha", self.lora_alpha, "as large as lora.r is usual")?;
+        at_least_one("lora.r", self.r, "use 1 or more; 8 to 64 is usual, the study's preset uses 32")?;
+        positive("lora.lora_alpha", self.lora_alpha, "use a number above 0; the value of lora.r is usual")?;
         let key = "lora.target_modules";
-        let known = format!("{ALL_LINEAR}, or any of {}", LINEAR_MODULES.join(", "));
-        ensure(!self.target_modules.is_empty(), key, "no module to adapt", &known)?;
+        let known = format!("use {ALL_LINEAR}, or any of {}", LINEAR_MODULES.join(", "));
+        ensure(!self.target_modules.is_empty(), key, "expected at least one module", &known)?;
         for (index, module) in self.target_modules.iter().enumerate() {
             let is_known = module == ALL_LINEAR || LINEAR_MODULES.contains(&module.as_str());
             ensure(is_known, key, format!("unknown module `{module}`"), &known)?;
             let is_new = !self.target_modules[..index].contains(module);
-            ensure(is_new, key, format!("`{module}` stands there twice"), "name each module once")?;
+            ensure(is_new, key, format!("duplicate module `{module}`"), "name each module once")?;
         }
         Ok(())
     }
@@ -108,42 +117,55 @@ impl LoraSection {
 
 impl RolloutSection {
     fn validate(&self) -> Check {
-        at_least_one("rollout.prompts_per_step", self.prompts_per_step, "16 are enough for the embedded model")?;
+        at_least_one(
+            "rollout.prompts_per_step",
+            self.prompts_per_step,
+            "use 1 or more; 16 is enough for the embedded model",
+        )?;
         ensure(
             self.num_generations >= 2,
             "rollout.num_generations",
-            format!("{} completions of a question leave nothing to compare", self.num_generations),
-            "2 or more; the study takes 8",
+            format!("a group of size {} has nothing to compare", self.num_generations),
+            "use 2 or more; the study uses 8",
         )?;
-        at_least_one("rollout.max_prompt_length", self.max_prompt_length, "1024 holds every question of the study")?;
-        at_least_one("rollout.max_completion_length", self.max_completion_length, "the study takes 4096")?;
-        let sampling = "1 samples from the policy as it is; greedy decoding is for evaluation (eval.greedy)";
+        at_least_one(
+            "rollout.max_prompt_length",
+            self.max_prompt_length,
+            "use 1 or more; 1024 is enough for every question of the study",
+        )?;
+        at_least_one(
+            "rollout.max_completion_length",
+            self.max_completion_length,
+            "use 1 or more; the study uses 4096",
+        )?;
+        let sampling =
+            "use a number above 0; 1 samples from the unchanged policy, and eval.greedy evaluates with greedy decoding";
         positive("rollout.temperature", self.temperature, sampling)?;
-        let top_p = "between 0 and 1; 1 switches it off";
+        let top_p = "use a number between 0 and 1; 1 switches it off";
         ensure(
             0.0 < self.top_p && self.top_p <= 1.0,
             "rollout.top_p",
             format!("{} is out of range", self.top_p),
             top_p,
         )?;
-        let min_p = "at least 0 and below 1; 0 switches it off";
+        let min_p = "use a number of at least 0 and below 1; 0 switches it off";
         ensure((0.0..1.0).contains(&self.min_p), "rollout.min_p", format!("{} is out of range", self.min_p), min_p)?;
         let stops = self.stop.iter().all(|it| !it.is_empty());
-        ensure(stops, "rollout.stop", "an empty string would end every completion at once", "leave it out")?;
-        at_least_one("rollout.max_rows", self.max_rows, "as many as memory holds; 64 is a fair start")
+        ensure(stops, "rollout.stop", "an empty string would end every completion immediately", "remove it")?;
+        at_least_one("rollout.max_rows", self.max_rows, "use 1 or more, as many as fit in memory; 64 is a good start")
     }
 }
 
 impl RewardSection {
-    /// Find the first value that cannot be run under the prior prompt of this name, which has a tag or has none, where
-    /// completions are cut at `max_completion_length`.
+    /// Returns the first value that is invalid under the prior prompt of this name, with or without a tag, if completions are
+    /// truncated at `max_completion_length`.
     pub fn validate(&self, prompt: &str, has_tag: bool, max_completion_length: usize) -> Check {
         let weights = self.all_weights(has_tag);
-        let remedy = "a weight is a number of 0 or more; 0 measures without rewarding";
-        // As written: without a tag the resolved weight of `format` is 0 whatever stands there.
+        let remedy = "use a number of 0 or more; 0 measures without rewarding";
+        // The value as written: without a tag, the resolved weight of `format` is always 0.
         let written = [("reward.format.weight", self.format.weight.unwrap_or(0.0))];
         for &(key, weight) in written.iter().chain(&weights) {
-            ensure(weight.is_finite() && weight >= 0.0, key, format!("{weight} is no weight"), remedy)?;
+            ensure(weight.is_finite() && weight >= 0.0, key, format!("{weight} is not a valid weight"), remedy)?;
         }
         let forms = [
             ("reward.format.weight", self.format.weight),
@@ -155,8 +177,8 @@ impl RewardSection {
             ensure(
                 has_tag || weight.is_none_or(|it| it == 0.0),
                 key,
-                format!("the prior prompt `{prompt}` asks for no format that could be rewarded"),
-                "leave it out, or choose a prior prompt with tags",
+                format!("the prior prompt `{prompt}` has no format to reward"),
+                "remove it, or choose a prior prompt with tags",
             )?;
         }
         let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
@@ -164,7 +186,7 @@ impl RewardSection {
             sum > 0.0,
             "reward.accuracy.weight",
             "all rewards have weight 0",
-            "give one of them a weight; unset takes the study's, 0.5 for accuracy and 0.5 for format",
+            "set a weight above 0; unset uses the study's weights, 0.5 for accuracy and 0.5 for format",
         )?;
         self.length.validate(max_completion_length)?;
         self.repetition.validate()?;
@@ -178,10 +200,10 @@ impl LengthSection {
         at_least_one(
             "reward.length.max_length",
             self.max_length.unwrap_or(1),
-            "unset takes rollout.max_completion_length",
+            "use 1 or more; unset uses rollout.max_completion_length",
         )?;
         let (limit, cache) = (self.limit(max_completion_length), self.soft_punish_cache.unwrap_or(1));
-        let remedy = format!("1 to {limit}, the length that is too long; unset takes a fifth of it");
+        let remedy = format!("use 1 to {limit}, the length limit; unset uses a fifth of it");
         ensure(
             (1..=limit).contains(&cache),
             "reward.length.soft_punish_cache",
@@ -196,8 +218,8 @@ impl LengthSection {
             ensure(
                 min.is_finite() && max.is_finite() && min <= max,
                 key,
-                format!("there is no range from {min} to {max}"),
-                "the smaller value first; open-r1 takes 0.5 to 1 for right answers and -1 to -0.5 for wrong ones",
+                format!("the range from {min} to {max} is empty"),
+                "put the smaller value first; open-r1 uses 0.5 to 1 for right answers and -1 to -0.5 for wrong ones",
             )?;
         }
         Ok(())
@@ -206,26 +228,30 @@ impl LengthSection {
 
 impl RepetitionSection {
     fn validate(&self) -> Check {
-        at_least_one("reward.repetition.ngram_size", self.ngram_size, "3 is open-r1's, 40 that of arXiv 2502.03373")?;
+        at_least_one(
+            "reward.repetition.ngram_size",
+            self.ngram_size,
+            "use 1 or more; open-r1 uses 3, arXiv 2502.03373 uses 40",
+        )?;
         let penalty = self.max_penalty;
         ensure(
             penalty.is_finite() && penalty <= 0.0,
             "reward.repetition.max_penalty",
             format!("{penalty} would reward repetition"),
-            "0 or less; -1 is usual",
+            "use 0 or less; -1 is usual",
         )
     }
 }
 
 impl CodeSection {
     fn validate(&self) -> Check {
-        not_empty("reward.code.column", &self.column, "the column of the data that holds the tests")?;
+        not_empty("reward.code.column", &self.column, "use the data column with the tests")?;
         let timeout = self.timeout;
         ensure(
             0.0 < timeout && timeout <= 1e6,
             "reward.code.timeout",
-            format!("{timeout} seconds is no time limit"),
-            "a number above 0; 10 is the default",
+            format!("{timeout} seconds is not a valid time limit"),
+            "use a number above 0; the default is 10",
         )
     }
 }
@@ -234,33 +260,65 @@ fn custom(components: &[CustomSection]) -> Check {
     let key = "reward.custom";
     for (index, CustomSection { name, command, timeout, .. }) in components.iter().enumerate() {
         let plain = !name.is_empty() && name.chars().all(|it| it.is_ascii_alphanumeric() || "_-".contains(it));
-        ensure(plain, key, format!("`{name}` is no name"), "letters, digits, `-` and `_`; it is part of metric names")?;
+        ensure(
+            plain,
+            key,
+            format!("`{name}` is not a valid name"),
+            "use letters, digits, `-` and `_`; the name is part of metric names",
+        )?;
         let taken = RULES.contains(&name.as_str()) || components[..index].iter().any(|it| it.name == *name);
-        ensure(!taken, key, format!("the name `{name}` is taken"), "each component needs a name of its own")?;
+        ensure(!taken, key, format!("duplicate name `{name}`"), "use a different name for each component")?;
         let program = command.first().is_some_and(|it| !it.is_empty());
-        ensure(program, key, format!("`{name}` has no command"), r#"such as command = ["python3", "judge.py"]"#)?;
-        let seconds = format!("{timeout} seconds is no time limit for `{name}`");
-        ensure(0.0 < *timeout && *timeout <= 1e6, key, seconds, "timeout is above 0; 60 is the default")?;
+        ensure(
+            program,
+            key,
+            format!("`{name}` has no command"),
+            r#"set it, such as command = ["python3", "judge.py"]"#,
+        )?;
+        let seconds = format!("{timeout} seconds is not a valid time limit for `{name}`");
+        ensure(0.0 < *timeout && *timeout <= 1e6, key, seconds, "use a number above 0; the default is 60")?;
     }
     Ok(())
 }
 
 impl GrpoSection {
     fn validate(&self) -> Check {
-        let clip = "0.2 is usual; gspo takes about 3e-4";
+        self.validate_clip()?;
+        not_negative("grpo.beta", self.beta, "use 0 or more; 0 leaves out the KL term")?;
+        not_negative("grpo.entropy_coef", self.entropy_coef, "use 0 or more; 0 switches the bonus off")?;
+        not_negative(
+            "grpo.truncation_penalty",
+            self.truncation_penalty,
+            "use 0 or more; it is subtracted from the reward, and 0 switches it off",
+        )?;
+        at_least_one("grpo.num_iterations", self.num_iterations, "use 1 or more; 1 uses each completion once")?;
+        at_least_one(
+            "grpo.steps_per_generation",
+            self.steps_per_generation,
+            "use 1 or more; 1 makes one update per rollout batch",
+        )
+    }
+
+    /// The bounds of the probability ratio.
+    pub fn validate_clip(&self) -> Check {
+        let clip = "use a number above 0 and below 1; 0.2 is usual, for gspo about 3e-4";
         ensure(
             0.0 < self.epsilon && self.epsilon < 1.0,
             "grpo.epsilon",
             format!("{} is out of range", self.epsilon),
             clip,
         )?;
-        positive("grpo.epsilon_high", self.clip_high(), "0.28 is dapo's; unset takes grpo.epsilon")?;
+        positive(
+            "grpo.epsilon_high",
+            self.clip_high(),
+            "use a number above 0; dapo uses 0.28, unset uses grpo.epsilon",
+        )?;
         let is_cispo = self.loss_type == LossType::Cispo;
         ensure(
             !is_cispo || self.epsilon_high.is_some(),
             "grpo.epsilon_high",
-            "cispo needs the largest weight of a token",
-            "5.0 is usual",
+            "cispo requires the maximum weight of a token",
+            "set it to the maximum; 5.0 is usual",
         )?;
         let delta = self.delta.unwrap_or(f64::INFINITY);
         let beyond = 1.0 + self.clip_high();
@@ -268,64 +326,60 @@ impl GrpoSection {
             is_cispo || delta > beyond,
             "grpo.delta",
             format!(
-                "{delta} is not above 1 + epsilon_high = {beyond}, so it would clip what the first clip lets through"
+                "{delta} is not above 1 + epsilon_high = {beyond}, so it would clip ratios that the first clip allows"
             ),
-            "4 is a fair start; unset switches it off",
+            "use a larger number, such as 4; unset switches it off",
         )?;
-        not_negative("grpo.beta", self.beta, "0 leaves the KL term out")?;
-        not_negative("grpo.entropy_coef", self.entropy_coef, "0 switches the bonus off")?;
-        not_negative(
-            "grpo.truncation_penalty",
-            self.truncation_penalty,
-            "it is taken from the reward; 0 switches it off",
-        )?;
-        at_least_one("grpo.num_iterations", self.num_iterations, "1 uses each completion once")?;
-        at_least_one("grpo.steps_per_generation", self.steps_per_generation, "1 makes one update of a rollout batch")
+        Ok(())
     }
 }
 
 impl TrainSection {
     fn validate(&self) -> Check {
-        at_least_one("train.steps", self.steps.unwrap_or(1), "unset trains for train.epochs passes over the data")?;
-        at_least_one("train.epochs", self.epochs, "1 sees each question once")?;
+        at_least_one(
+            "train.steps",
+            self.steps.unwrap_or(1),
+            "use 1 or more; unset trains for train.epochs passes over the data",
+        )?;
+        at_least_one("train.epochs", self.epochs, "use 1 or more; 1 uses each question once")?;
         positive(
             "train.learning_rate",
             self.learning_rate,
-            "1e-5 is usual for LoRA on a model of some billion weights",
+            "use a number above 0; 1e-5 is usual for LoRA on a model with billions of weights",
         )?;
-        let share = "a share between 0 and 1";
+        let share = "use a share between 0 and 1";
         let min_lr = self.min_lr_rate;
         ensure((0.0..=1.0).contains(&min_lr), "train.min_lr_rate", format!("{min_lr} is out of range"), share)?;
         let warmup = self.warmup_ratio;
         ensure((0.0..=1.0).contains(&warmup), "train.warmup_ratio", format!("{warmup} is out of range"), share)?;
         for (key, beta) in [("train.adam_beta1", self.adam_beta1), ("train.adam_beta2", self.adam_beta2)] {
-            let remedy = "at least 0 and below 1; 0.9 and 0.95 are the study's";
+            let remedy = "use a number of at least 0 and below 1; the study uses 0.9 and 0.95";
             ensure((0.0..1.0).contains(&beta), key, format!("{beta} is out of range"), remedy)?;
         }
-        positive("train.adam_epsilon", self.adam_epsilon, "1e-8 is usual")?;
-        not_negative("train.weight_decay", self.weight_decay, "0 switches it off")?;
-        not_negative("train.max_grad_norm", self.max_grad_norm, "0 switches clipping off")?;
-        at_least_one("train.threads", self.threads.unwrap_or(1), "unset takes one for each core")
+        positive("train.adam_epsilon", self.adam_epsilon, "use a number above 0; 1e-8 is usual")?;
+        not_negative("train.weight_decay", self.weight_decay, "use 0 or more; 0 switches it off")?;
+        not_negative("train.max_grad_norm", self.max_grad_norm, "use 0 or more; 0 switches clipping off")?;
+        at_least_one("train.threads", self.threads.unwrap_or(1), "use 1 or more; unset uses one per core")
     }
 }
 
 fn not_empty(key: &'static str, value: &str, remedy: &str) -> Check {
-    ensure(!value.trim().is_empty(), key, "is empty", remedy)
+    ensure(!value.trim().is_empty(), key, "expected a value, found an empty string", remedy)
 }
 
 fn at_least_one(key: &'static str, value: usize, remedy: &str) -> Check {
-    ensure(value >= 1, key, format!("{value} is too few"), remedy)
+    ensure(value >= 1, key, format!("expected 1 or more, found {value}"), remedy)
 }
 
 fn positive(key: &'static str, value: f64, remedy: &str) -> Check {
-    ensure(value.is_finite() && value > 0.0, key, format!("{value} is not above 0"), remedy)
+    ensure(value.is_finite() && value > 0.0, key, format!("expected a number above 0, found {value}"), remedy)
 }
 
 fn not_negative(key: &'static str, value: f64, remedy: &str) -> Check {
-    ensure(value.is_finite() && value >= 0.0, key, format!("{value} is not 0 or more"), remedy)
+    ensure(value.is_finite() && value >= 0.0, key, format!("expected 0 or more, found {value}"), remedy)
 }
 
-/// The divisors of `number` round about `wanted`, which is none of them.
+/// The divisors of `number` that are closest to `wanted`, which is not a divisor.
 fn divisors_near(number: usize, wanted: usize) -> String {
     let divisors: Vec<usize> = (1..=number).filter(|it| number.is_multiple_of(*it)).collect();
     let above = divisors.partition_point(|it| *it < wanted);

@@ -1,21 +1,21 @@
 //! The embedded data set: arithmetic word problems of one to three steps.
 //!
-//! A number between 2 and 20 is changed by up to three steps (1 to 9 more or fewer, or doubled or tripled while it is
-//! small), and told as a story. Whether a problem is for training or held out is decided by its numbers alone, whatever
-//! story they are told in, so the two splits cannot share a problem.
+//! A number between 2 and 20 is changed in one to three steps (adding or subtracting 1 to 9, or doubling or tripling while it is
+//! small), and written as a story. Only a problem's numbers, not its story, decide whether it is for training or held out, so
+//! the two splits cannot share a problem.
 
 use std::collections::HashSet;
 
 use super::Question;
 use crate::rng::{Cursor, Purpose, Stream, name_hash};
 
-/// Name of the data set, in configurations and as the source of its questions.
+/// The name of the data set, in configurations and as the source of its questions.
 pub const NAME: &str = "arithmetic";
 
-/// The longest problem, in steps; the levels are 1 to this.
+/// The maximum number of steps of a problem. Levels are 1 to this number.
 pub const MAX_LEVEL: u8 = 3;
 
-/// A number is multiplied only up to here, so that answers stay small.
+/// Only numbers up to this one are multiplied, so that answers stay small.
 const SMALL: i64 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Split {
     HeldOut,
 }
 
-/// What a step does to the number.
+/// The operation of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Add(i64),
@@ -47,16 +47,16 @@ impl Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub start: i64,
-    /// As many as the problem's level.
+    /// One step per level.
     pub steps: Vec<Operation>,
     pub answer: i64,
     pub text: String,
 }
 
 impl Problem {
-    /// Which split the numbers belong to.
+    /// The split that the numbers belong to.
     pub fn split(&self) -> Split {
-        // Debug text is the cheapest unambiguous spelling of the numbers.
+        // The debug text is a simple, unambiguous representation of the numbers.
         match name_hash(&format!("{} {:?}", self.start, self.steps)) >> 61 {
             0 => Split::HeldOut,
             _ => Split::Train,
@@ -74,12 +74,12 @@ impl Problem {
         trace.collect()
     }
 
-    /// Any problem of `level` steps.
+    /// A random problem with `level` steps.
     ///
     /// # Panics
-    /// When the level is not 1 to [`MAX_LEVEL`].
+    /// If the level is not 1 to [`MAX_LEVEL`].
     pub fn draw(draws: &mut Cursor, level: u8) -> Self {
-        assert!((1..=MAX_LEVEL).contains(&level), "levels are 1 to {MAX_LEVEL}, not {level}");
+        assert!((1..=MAX_LEVEL).contains(&level), "expected a level of 1 to {MAX_LEVEL}, found {level}");
         let start = draws.between(2, 20);
         let mut steps = Vec::with_capacity(level.into());
         let mut number = start;
@@ -93,7 +93,7 @@ impl Problem {
     }
 }
 
-/// A step that leaves the number at zero or above.
+/// A random step after which the number is at least zero.
 fn draw_step(draws: &mut Cursor, number: i64) -> Operation {
     match draws.below(5) {
         0 if number <= SMALL => Operation::Multiply(draws.between(2, 3)),
@@ -102,23 +102,25 @@ fn draw_step(draws: &mut Cursor, number: i64) -> Operation {
     }
 }
 
-/// The first `n` problems of a split, their levels drawn evenly from `levels`, no text twice. A longer list starts with
-/// the shorter one.
+/// The first `n` problems of a split, with levels sampled uniformly from `levels`, without duplicate texts. A longer list starts
+/// with the shorter one.
 ///
 /// # Panics
-/// When `levels` is empty or holds a number beyond 1 to [`MAX_LEVEL`], or when there are no `n` different texts.
+/// If `levels` is empty or contains a number outside 1 to [`MAX_LEVEL`], or if there are fewer than `n` different texts.
 pub fn problems(split: Split, seed: u64, levels: &[u8], n: usize) -> Vec<Problem> {
-    assert!(!levels.is_empty(), "a problem needs a level");
+    assert!(!levels.is_empty(), "at least one level is required");
     let mut draws = Cursor::new(Stream::new(seed, Purpose::Generator, &[split as u64]));
     let mut told = HashSet::with_capacity(n);
     let mut problems = Vec::with_capacity(n);
     for _ in 0..n {
         let level = *draws.choose(levels);
-        // Redrawn at the same level, so that levels with fewer problems are not thinned out.
+        // Duplicates are replaced at the same level, so that levels with fewer problems keep their share.
         let fresh = (0..100_000)
             .map(|_| Problem::draw(&mut draws, level))
             .find(|problem| problem.split() == split && told.insert(problem.text.clone()));
-        problems.push(fresh.unwrap_or_else(|| panic!("there are no {n} different problems of the levels {levels:?}")));
+        problems.push(
+            fresh.unwrap_or_else(|| panic!("there are fewer than {n} different problems of the levels {levels:?}")),
+        );
     }
     problems
 }
@@ -145,12 +147,12 @@ const NAMES: [&str; 16] =
 const ITEMS: [&str; 12] =
     ["apples", "books", "coins", "cards", "pens", "stamps", "shells", "cups", "eggs", "keys", "balls", "stones"];
 
-/// The words of one kind of story; `#` stands for a number, `@` for a person and `%` for things.
+/// The texts of one kind of story: `#` is a number, `@` a person and `%` a kind of thing.
 struct Story {
     opening: &'static str,
     add: [&'static str; 3],
     subtract: [&'static str; 3],
-    /// By two, and by three.
+    /// Texts for multiplying by two and by three.
     multiply: [&'static str; 2],
     question: [&'static str; 2],
 }
@@ -193,7 +195,7 @@ const STORIES: [Story; 5] = [
     },
 ];
 
-/// The problem in words.
+/// The text of the problem.
 fn tell(draws: &mut Cursor, start: i64, steps: &[Operation]) -> String {
     let story = draws.choose(&STORIES);
     let (name, item) = (*draws.choose(&NAMES), *draws.choose(&ITEMS));
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_depend_on_seed_and_split_alone() {
+    fn questions_depend_only_on_seed_and_split() {
         let few = questions(Split::Train, 1, &[1, 2, 3], 10);
         assert_eq!(few, questions(Split::Train, 1, &[1, 2, 3], 50)[..10]);
         assert_ne!(few[0].text, questions(Split::Train, 2, &[1, 2, 3], 10)[0].text);
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "levels are 1 to 3")]
+    #[should_panic(expected = "expected a level of 1 to 3")]
     fn an_unknown_level_panics() {
         problems(Split::Train, 1, &[4], 1);
     }

@@ -1,8 +1,8 @@
 //! Overlap of training questions with the questions of benchmarks.
 //!
-//! A training question overlaps with a benchmark's when at least 70 % of the latter's 8-grams of words stand in it: PaLM's
-//! measure (arXiv 2204.02311), asked of one training question at a time because that is what can be removed. The older rule,
-//! any common 13-gram (GPT-3, arXiv 2005.14165, appendix C; lm-evaluation-harness), counts boilerplate of mathematics: "m/n
+//! A training question overlaps with a benchmark question if it contains at least 70 % of the latter's 8-grams of words.
+//! This is PaLM's measure (arXiv 2204.02311), applied to single training questions, because these can be removed. The older rule,
+//! any shared 13-gram (GPT-3, arXiv 2005.14165, appendix C; lm-evaluation-harness), counts boilerplate of mathematics: "m/n
 //! where m and n are relatively prime positive integers. Find m + n" has more than 13 words. docs/decontamination.md compares
 //! the rules on real data.
 
@@ -17,64 +17,64 @@ use crate::rng::name_hash;
 /// Words of an n-gram.
 pub const N: usize = 8;
 
-/// The share of a question's n-grams that one training question has to hold.
+/// The share of a benchmark question's n-grams from which a training question overlaps with it.
 pub const SHARE: f64 = 0.7;
 
 /// A benchmark to compare with.
 #[derive(Clone, Debug)]
-pub struct Benchmark {
+pub struct OverlapBenchmark {
     pub name: String,
-    /// Their identities and texts are read.
+    /// Only identities and texts are used.
     pub questions: Vec<Question>,
-    /// [`SHARE`]; 1 for questions made from templates, which have most words in common.
+    /// [`SHARE`]; 1 for questions made from templates, which share most of their words.
     pub share: f64,
 }
 
-/// What was found: `contamination.json` of a run.
+/// The result of the check: `contamination.json` of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Contamination {
     /// [`N`].
     pub n: usize,
     /// [`SHARE`].
     pub share: f64,
-    /// Training questions that were compared.
+    /// Number of training questions that were compared.
     pub rows: usize,
-    /// Whether those that overlap were to be removed (`data.decontaminate`).
+    /// Whether overlapping training questions are removed (`data.decontaminate`).
     pub decontaminated: bool,
-    /// How many were removed.
+    /// Number of removed training questions.
     pub removed: usize,
-    /// Their identities, in the order of the data.
+    /// Identities of the removed questions, in the order of the data.
     pub removed_rows: Vec<String>,
-    /// By name.
+    /// The overlap with each benchmark, by name.
     pub benchmarks: BTreeMap<String, Overlap>,
-    /// Benchmarks that were not compared, and why.
+    /// Benchmarks that were not compared, with the reason.
     pub not_checked: BTreeMap<String, String>,
 }
 
-/// The overlap with one benchmark. Identities stand in the order of their data.
+/// The overlap with one benchmark. Identities are in the order of their data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Overlap {
-    /// Questions that the benchmark has.
+    /// Number of questions of the benchmark.
     pub questions: usize,
-    /// Those that overlap with what was trained on: none after decontamination.
+    /// Benchmark questions that overlap with the training questions: none after decontamination.
     pub overlapping: Vec<String>,
-    /// The training questions with which they do.
+    /// The training questions that they overlap with.
     pub rows: Vec<String>,
-    /// Those that would overlap, had the rows not been removed.
+    /// Benchmark questions that would overlap if the training questions had not been removed.
     pub avoided: Vec<String>,
 }
 
 impl Contamination {
-    /// Compares the training questions `rows` with all questions of the benchmarks. With `remove`, the questions that overlap
-    /// count as removed, and it is on the caller to leave out those of [`Contamination::removed_rows`].
-    pub fn of(rows: &[Question], benchmarks: &[Benchmark], remove: bool) -> Self {
+    /// Compares the training questions `rows` with all questions of the benchmarks. With `remove`, overlapping training questions
+    /// count as removed; the caller has to remove those in [`Contamination::removed_rows`].
+    pub fn of(rows: &[Question], benchmarks: &[OverlapBenchmark], remove: bool) -> Self {
         let found = overlaps(rows, benchmarks);
         let ids = |rows: &[Question], keep: &dyn Fn(usize) -> bool| -> Vec<String> {
             (0..rows.len()).filter(|&i| keep(i)).map(|i| rows[i].id.clone()).collect()
         };
         let hit: HashSet<usize> = found.iter().flatten().map(|pair| pair.row).collect();
         let removed_rows = if remove { ids(rows, &|i| hit.contains(&i)) } else { Vec::new() };
-        let overlap = |(benchmark, pairs): (&Benchmark, &Vec<Pair>)| {
+        let overlap = |(benchmark, pairs): (&OverlapBenchmark, &Vec<OverlapPair>)| {
             let (asked, trained): (HashSet<usize>, HashSet<usize>) =
                 pairs.iter().map(|pair| (pair.question, pair.row)).unzip();
             let questions = benchmark.questions.len();
@@ -99,14 +99,14 @@ impl Contamination {
         }
     }
 
-    /// Leaves out of `questions` what was removed.
+    /// Removes the questions in `removed_rows` from `questions`.
     pub fn clean(&self, mut questions: Vec<Question>) -> Vec<Question> {
         let removed: HashSet<&str> = self.removed_rows.iter().map(String::as_str).collect();
         questions.retain(|question| !removed.contains(question.id.as_str()));
         questions
     }
 
-    /// What a user should know, a sentence each.
+    /// Notes for the user, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         let named = |of: &dyn Fn(&Overlap) -> usize| -> Vec<String> {
             let some = self.benchmarks.iter().filter(|(_, overlap)| of(overlap) > 0);
@@ -116,14 +116,14 @@ impl Contamination {
         let mut notes = Vec::new();
         if !overlapping.is_empty() {
             notes.push(format!(
-                "questions of benchmarks that overlap with the training questions: {}; `data.decontaminate` removes the latter",
+                "benchmark questions that overlap with training questions: {}; set `data.decontaminate` to remove these training questions",
                 overlapping.join(", ")
             ));
         }
         if self.decontaminated {
             let what = match self.removed {
-                0 => format!("none of {} training questions overlaps with a benchmark", self.rows),
-                n => format!("{n} training questions removed: they overlap with questions of {}", avoided.join(", ")),
+                0 => format!("no overlap of {} training questions with benchmarks", self.rows),
+                n => format!("removed {n} training questions that overlap with questions of {}", avoided.join(", ")),
             };
             notes.push(what);
             if !self.not_checked.is_empty() {
@@ -135,15 +135,15 @@ impl Contamination {
     }
 }
 
-/// A training question, and the question of a benchmark that it overlaps with, by their places.
+/// The index of a training question, and the index of a benchmark question that it overlaps with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct OverlapPair {
     pub row: usize,
     pub question: usize,
 }
 
-/// The pairs that overlap, for each benchmark, in the order of the rows and then of the questions.
-pub fn overlaps(rows: &[Question], benchmarks: &[Benchmark]) -> Vec<Vec<Pair>> {
+/// For each benchmark, the overlapping pairs, in the order of the rows and then of the questions.
+pub fn overlaps(rows: &[Question], benchmarks: &[OverlapBenchmark]) -> Vec<Vec<OverlapPair>> {
     let questions: Vec<(usize, usize)> = (0..benchmarks.len())
         .flat_map(|benchmark| (0..benchmarks[benchmark].questions.len()).map(move |question| (benchmark, question)))
         .collect();
@@ -159,10 +159,10 @@ pub fn overlaps(rows: &[Question], benchmarks: &[Benchmark]) -> Vec<Vec<Pair>> {
     }
     let enough = |place: usize, common: usize| {
         let share = benchmarks[questions[place].0].share;
-        // The tolerance is for shares that are no binary fractions.
+        // The tolerance is for shares that are not binary fractions.
         common as f64 >= share * asked[place].len() as f64 - 1e-9
     };
-    // Counts of common n-grams are kept from row to row, zero in between.
+    // The array of counts is reused for every row, and is zero in between.
     let of_row = |common: &mut Vec<usize>, row: &Question| -> Vec<usize> {
         let mut met = Vec::new();
         for place in grams(&row.text).iter().filter_map(|gram| holders.get(gram)).flatten() {
@@ -181,14 +181,14 @@ pub fn overlaps(rows: &[Question], benchmarks: &[Benchmark]) -> Vec<Vec<Pair>> {
     for (row, places) in found.into_iter().enumerate() {
         for place in places {
             let (benchmark, question) = questions[place];
-            pairs[benchmark].push(Pair { row, question });
+            pairs[benchmark].push(OverlapPair { row, question });
         }
     }
     pairs
 }
 
-/// Hashes of the different n-grams of a text. One of fewer than [`N`] words has a single one, the whole of it: it overlaps
-/// with the same words alone, since a few words stand in many questions.
+/// Hashes of the different n-grams of a text. A text with fewer than [`N`] words has a single n-gram, the whole text: it only
+/// overlaps with the same words, because a few words occur in many questions.
 fn grams(text: &str) -> Vec<u64> {
     let words = words(text);
     let hash = |words: &[u64]| {
@@ -206,7 +206,7 @@ fn grams(text: &str) -> Vec<u64> {
     grams
 }
 
-/// LaTeX commands that change how a formula looks and not what it says: publishers of one question differ in them.
+/// LaTeX commands that change the look of a formula but not its meaning. Copies of the same question differ in them.
 const STYLE: [&str; 16] = [
     "left",
     "right",
@@ -226,8 +226,8 @@ const STYLE: [&str; 16] = [
     "mbox",
 ];
 
-/// Hashes of the words of a text: runs of letters in lower case, and runs of digits. Spaces, punctuation and signs part words
-/// and are none; so `x^2`, `x ^ {2}` and `$x^{2}$` are the same two. A script without spaces has a word for each character.
+/// Hashes of the words of a text: sequences of letters (in lower case) and of digits. Spaces, punctuation and signs separate words
+/// and are not words, so `x^2`, `x ^ {2}` and `$x^{2}$` are the same two words. In a script without spaces, a character is a word.
 fn words(text: &str) -> Vec<u64> {
     let spaced = |c: char| c.is_alphabetic() && c < '\u{2e80}';
     let mut words = Vec::new();
@@ -258,8 +258,8 @@ fn words(text: &str) -> Vec<u64> {
     words
 }
 
-/// The parts of a text outside of figures, which are programs in MATH's questions: their lines recur, and a copy of the
-/// question may lack them.
+/// The text outside of figures, which are programs in MATH's questions: their lines recur in many questions, and a copy of a
+/// question may not have the figure.
 fn without_figures(text: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     let mut rest = text;

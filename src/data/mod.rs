@@ -15,44 +15,45 @@ use sha2::{Digest, Sha256};
 
 use crate::config::DataSection;
 use crate::disk::hash::hex;
-use schema::Columns;
+use crate::model::hub::is_hub_id;
+use schema::QuestionColumns;
 
 pub use question::Question;
 
-/// A data set, ready to be used.
+/// A loaded data set.
 #[derive(Clone, Debug)]
-pub struct Loaded {
-    /// For training, in the order of the file.
+pub struct LoadedData {
+    /// Training questions, in the order of the file.
     pub questions: Vec<Question>,
-    /// For evaluation; none of them is among `questions`.
+    /// Evaluation questions. None of them is in `questions`.
     pub held_out: Vec<Question>,
-    /// What a user should know about the data, a sentence each.
+    /// Warnings about the data, one sentence each.
     pub warnings: Vec<String>,
-    /// Of the bytes of the files, in their order (lower-case hex); of the questions for generated ones.
+    /// Hash of the files' bytes, in order (lower-case hex); for generated data, of the questions.
     pub sha256: String,
 }
 
-/// Brings the files of a hub data set to this machine: (id, revision, split) to paths.
+/// Downloads the files of a Hub data set: (id, revision, split) to paths.
 pub type Fetch<'a> = &'a dyn Fn(&str, &str, &str) -> anyhow::Result<Vec<PathBuf>>;
 
-/// Leaves questions out before any are taken or held out.
-pub type Screen<'a> = &'a mut dyn FnMut(Vec<Question>) -> anyhow::Result<Vec<Question>>;
+/// Removes questions before training and held-out questions are selected.
+pub type QuestionFilter<'a> = &'a mut dyn FnMut(Vec<Question>) -> anyhow::Result<Vec<Question>>;
 
-/// Questions that the generator makes where `max_questions` is unset.
+/// Number of questions that the generator makes if `max_questions` is not set.
 pub const GENERATED: usize = 4_096;
-/// The seed of generated questions that are held out, so that runs with other seeds are measured on the same ones.
+/// The seed of generated held-out questions. It is fixed, so that all runs are evaluated on the same questions.
 const HELD_OUT_SEED: u64 = 0;
 
-/// Loads the questions of `section`, of which `held_out` more than are taken for training are kept for evaluation.
+/// Loads the questions of `section`, and holds out `held_out` of them for evaluation.
 ///
 /// # Errors
 /// No such file or data set; damaged files; missing columns; values that are neither text nor numbers; no questions, or
 /// too few to hold some out. Messages name the file, the row and what was found.
-pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> anyhow::Result<Loaded> {
+pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> anyhow::Result<LoadedData> {
     load_screened(section, seed, held_out, fetch, &mut Ok)
 }
 
-/// As [`load`], of the questions that pass `screen`.
+/// Like [`load`], for the questions that pass `screen`.
 ///
 /// # Errors
 /// Those of [`load`] and of `screen`.
@@ -61,49 +62,52 @@ pub fn load_screened(
     seed: u64,
     held_out: usize,
     fetch: Fetch,
-    screen: Screen,
-) -> anyhow::Result<Loaded> {
+    screen: QuestionFilter,
+) -> anyhow::Result<LoadedData> {
     if section.path == arithmetic::NAME {
         return generate(section, seed, held_out, screen);
     }
     let local = Path::new(&section.path);
     let (paths, schema) = if local.exists() {
         (vec![local.to_owned()], None)
-    } else if is_hub_id(&section.path) {
+    } else if is_hub_id(&section.path) && !means_a_file(&section.path) {
         (fetch(&section.path, &section.revision, &section.split)?, schema::known(&section.path))
     } else {
         bail!(
-            "there is no data file `{}`\nhint: give a file, the id of a hub data set (`openai/gsm8k`) or `arithmetic`",
+            "there is no data file `{}`\nhint: pass a file, the id of a data set on the Hub (`openai/gsm8k`) or `arithmetic`",
             section.path
         );
     };
 
-    let columns =
-        Columns { schema, question: section.question_column.as_deref(), answer: section.answer_column.as_deref() };
+    let columns = QuestionColumns {
+        schema,
+        question: section.question_column.as_deref(),
+        answer: section.answer_column.as_deref(),
+    };
     let mut hash = Sha256::new();
     let (mut questions, mut empty, mut rows) = (Vec::new(), Vec::new(), 0);
     for (i, path) in paths.iter().enumerate() {
         let file = read::read(path, &mut hash)?;
         let (mut some, left_out) = schema::questions(path, &file, &section.path, columns)?;
         if paths.len() > 1 {
-            // Row numbers, and some identity columns, are unique in one file only.
+            // Row numbers, and some identity columns, are only unique within one file.
             some.iter_mut().for_each(|question| question.id = format!("{i}-{}", question.id));
         }
         rows += file.rows.len();
         questions.append(&mut some);
         empty.extend(left_out.into_iter().map(|place| format!("{} {place}", path.display())));
     }
-    ensure!(!questions.is_empty(), "`{}` holds no questions ({rows} rows)", section.path);
+    ensure!(!questions.is_empty(), "`{}` has no questions ({rows} rows)", section.path);
 
     let mut warnings = Vec::new();
     let expected = schema.and_then(|it| it.rows.iter().find(|(split, _)| *split == section.split));
     if let Some(&(_, expected)) = expected
         && expected != rows
     {
-        warnings.push(format!("{} rows in `{}`, {} expected", grouped(rows), section.path, grouped(expected)));
+        warnings.push(format!("`{}`: expected {} rows, found {}", section.path, grouped(expected), grouped(rows)));
     }
     if let Some(first) = empty.first() {
-        warnings.push(format!("{} rows without a question or an answer left out, the first: {first}", empty.len()));
+        warnings.push(format!("ignored {} rows without a question or an answer, the first: {first}", empty.len()));
     }
     let questions = without_duplicates(questions, &mut warnings);
     let without_options: Vec<&str> =
@@ -119,14 +123,14 @@ pub fn load_screened(
     let (questions, held_out_questions) = order::split(questions, section.take, section.max_questions, held_out, seed);
     ensure!(
         !questions.is_empty() && held_out_questions.len() == held_out,
-        "`{}` has {found} questions: too few to hold {held_out} of them out\nhint: lower eval.questions",
+        "`{}` has only {found} questions, and {held_out} are held out\nhint: lower eval.questions",
         section.path
     );
     let sha256 = hex(hash.finalize());
-    Ok(Loaded { questions, held_out: held_out_questions, warnings, sha256 })
+    Ok(LoadedData { questions, held_out: held_out_questions, warnings, sha256 })
 }
 
-fn generate(section: &DataSection, seed: u64, held_out: usize, screen: Screen) -> anyhow::Result<Loaded> {
+fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionFilter) -> anyhow::Result<LoadedData> {
     use arithmetic::Split;
     let n = section.max_questions.unwrap_or(GENERATED);
     let questions = match section.split.as_str() {
@@ -140,10 +144,10 @@ fn generate(section: &DataSection, seed: u64, held_out: usize, screen: Screen) -
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);
     }
-    Ok(Loaded { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
+    Ok(LoadedData { questions, held_out, warnings: Vec::new(), sha256: hex(hash.finalize()) })
 }
 
-/// Keeps the first question of every text.
+/// Removes questions whose text occurs earlier.
 fn without_duplicates(questions: Vec<Question>, warnings: &mut Vec<String>) -> Vec<Question> {
     let before = questions.len();
     let mut golds: HashMap<String, String> = HashMap::with_capacity(before);
@@ -165,22 +169,18 @@ fn without_duplicates(questions: Vec<Question>, warnings: &mut Vec<String>) -> V
     }
     if let Some(first) = contradicted.first() {
         let n = contradicted.len();
-        warnings.push(format!("{n} of the duplicates had another answer than the question kept, the first: {first}"));
+        warnings
+            .push(format!("{n} of the duplicates had a different answer from the question kept, the first: {first}"));
     }
     kept
 }
 
-/// Whether a path has the form of a hub id, `owner/name`.
-fn is_hub_id(path: &str) -> bool {
-    let plain = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    path.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name) && !Path::new(owner).is_dir())
-        && !read::is_readable(path)
+/// Whether a path that does not exist is still more like one of a Hub by its ending, or as its first part is a folder.
+fn means_a_file(path: &str) -> bool {
+    read::is_readable(path) || path.split_once('/').is_some_and(|(folder, _)| Path::new(folder).is_dir())
 }
 
-/// A count with a comma before every third digit.
+/// A count with commas between thousands.
 fn grouped(n: usize) -> String {
     let digits = n.to_string();
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! Which questions are used, and in which order. Everything here is a function of seeds and contents, never of what was
-//! drawn before.
+//! The selection and the order of questions. Everything here is a function of seeds and contents, never of earlier random
+//! numbers.
 
 use sha2::{Digest, Sha256};
 
@@ -12,13 +12,13 @@ pub fn epoch(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
     Stream::new(seed, Purpose::Shuffle, &[epoch]).permutation(len)
 }
 
-/// Takes at most `max` questions, and holds `held_out` others back for evaluation.
+/// Selects at most `max` questions for training, and holds out `held_out` others for evaluation.
 ///
-/// The held-out ones come from the questions that are not taken, so that a training set that is defined as, say, the first
-/// 10,000 rows stays just that; where too few are left, they come from all and the training set is what remains. Which
-/// ones depends on their texts alone, so runs with other seeds are measured on the same questions.
+/// Held-out questions come from those that are not used for training, so that a training set that is defined as the first
+/// 10,000 rows, for example, does not change. If too few are left, they come from all questions, and training uses the rest. The
+/// selection depends only on the texts, so that runs with different seeds are evaluated on the same questions.
 ///
-/// Returns (taken, held out), both in the order they had. Fewer than `held_out` come back only where there are no more.
+/// Returns (training, held out), both in their original order. Fewer than `held_out` are returned only if there are no more.
 pub fn split(
     questions: Vec<Question>,
     take: Take,
@@ -30,7 +30,7 @@ pub fn split(
     let max = max.unwrap_or(len).min(len);
     let candidates: Vec<usize> = match take {
         Take::Head => (0..len).collect(),
-        // The empty path belongs to no epoch.
+        // No epoch uses the empty path.
         Take::Shuffle => Stream::new(seed, Purpose::Shuffle, &[]).permutation(len),
     };
     let (taken, rest) = candidates.split_at(max);
@@ -39,22 +39,22 @@ pub fn split(
     pool.sort_by_cached_key(|&i| Sha256::digest(&questions[i].text));
     pool.truncate(held_out);
 
-    let mut role = vec![Role::Unused; len];
-    taken.iter().for_each(|&i| role[i] = Role::Taken);
-    pool.iter().for_each(|&i| role[i] = Role::HeldOut);
+    let mut role = vec![QuestionUse::Unused; len];
+    taken.iter().for_each(|&i| role[i] = QuestionUse::Taken);
+    pool.iter().for_each(|&i| role[i] = QuestionUse::HeldOut);
     let (mut taken, mut held_out) = (Vec::with_capacity(max), Vec::with_capacity(pool.len()));
     for (question, role) in questions.into_iter().zip(role) {
         match role {
-            Role::Taken => taken.push(question),
-            Role::HeldOut => held_out.push(question),
-            Role::Unused => {}
+            QuestionUse::Taken => taken.push(question),
+            QuestionUse::HeldOut => held_out.push(question),
+            QuestionUse::Unused => {}
         }
     }
     (taken, held_out)
 }
 
 #[derive(Clone, Copy)]
-enum Role {
+enum QuestionUse {
     Unused,
     Taken,
     HeldOut,
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epochs_order_depends_on_seed_and_epoch_alone() {
+    fn the_order_of_an_epoch_depends_only_on_seed_and_epoch() {
         assert_eq!(epoch(1, 2, 100), epoch(1, 2, 100));
         assert_ne!(epoch(1, 2, 100), epoch(1, 3, 100));
         assert_ne!(epoch(1, 2, 100), epoch(2, 2, 100));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_stays_whole_where_others_can_be_held_out() {
+    fn the_first_questions_are_kept_if_others_can_be_held_out() {
         let (taken, held_out) = split(questions(100), Take::Head, Some(60), 30, 7);
         assert_eq!(ids(&taken), (0..60).collect::<Vec<_>>());
         assert_eq!(held_out.len(), 30);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_draws_the_training_questions_only() {
+    fn the_seed_selects_only_the_training_questions() {
         let run = |seed| split(questions(200), Take::Shuffle, None, 20, seed);
         assert_eq!(ids(&run(1).1), ids(&run(2).1));
         let drawn = |seed| ids(&split(questions(200), Take::Shuffle, Some(50), 0, seed).0);

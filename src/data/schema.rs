@@ -1,4 +1,4 @@
-//! Which columns of a data set are the question and the answer.
+//! The columns of a data set that are the question and the answer.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,9 +7,9 @@ use anyhow::bail;
 use serde_json::{Map, Value};
 
 use super::Question;
-use super::read::Rows;
+use super::read::FileRows;
 
-/// What is known about a data set on the hub.
+/// The schema of a data set on the Hub.
 #[derive(Debug)]
 pub struct Schema {
     pub hub_id: &'static str,
@@ -17,7 +17,7 @@ pub struct Schema {
     answer: &'static str,
     /// The answer is a worked solution that ends in `#### gold`.
     hashes: bool,
-    /// Rows of the splits that are known.
+    /// Number of rows of the known splits.
     pub rows: &'static [(&'static str, usize)],
 }
 
@@ -45,36 +45,36 @@ const KNOWN: [Schema; 3] = [
     },
 ];
 
-/// Names that a question, an answer and an identity go by in other data sets, in any capitals; the first one found counts.
+/// Column names of questions, answers and identities in other data sets, ignoring case. The first one found is used.
 const QUESTION_NAMES: [&str; 3] = ["question", "problem", "prompt"];
 const ANSWER_NAMES: [&str; 1] = ["answer"];
 const ID_NAMES: [&str; 4] = ["id", "unique_id", "uid", "uuid"];
 
-/// Mark between a worked solution and its result.
+/// The mark between a worked solution and its result.
 const HASHES: &str = "####";
 
-/// The schema of a hub data set.
+/// The schema of a known Hub data set.
 pub fn known(hub_id: &str) -> Option<&'static Schema> {
     KNOWN.iter().find(|schema| schema.hub_id.eq_ignore_ascii_case(hub_id))
 }
 
-/// The columns to use. A name given by the user comes first, then the schema's.
+/// The columns to use. A name set by the user has precedence over the schema.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Columns<'a> {
+pub struct QuestionColumns<'a> {
     pub schema: Option<&'static Schema>,
     pub question: Option<&'a str>,
     pub answer: Option<&'a str>,
 }
 
-/// The questions of a file, and the rows (as `line 3`) that were left out because question or answer are empty.
+/// The questions of a file, and the rows (such as `line 3`) that were ignored because the question or the answer is empty.
 ///
 /// # Errors
-/// A missing column or a value that is neither text nor a number; the message names the file, the row and what was found.
+/// A missing column, or a value that is neither text nor a number. The message names the file, the row and the value found.
 pub fn questions(
     path: &Path,
-    rows: &Rows,
+    rows: &FileRows,
     source: &str,
-    columns: Columns,
+    columns: QuestionColumns,
 ) -> anyhow::Result<(Vec<Question>, Vec<String>)> {
     let Some((_, first)) = rows.rows.first() else { return Ok((Vec::new(), Vec::new())) };
     let schema = columns.schema;
@@ -87,7 +87,7 @@ pub fn questions(
     for (i, (number, row)) in rows.rows.iter().enumerate() {
         let at = |column| {
             cell(row, column).map_err(|problem| {
-                anyhow::anyhow!("`{}` {}: column `{column}` {problem}", path.display(), rows.place(*number))
+                anyhow::anyhow!("`{}` {}: column `{column}`: {problem}", path.display(), rows.place(*number))
             })
         };
         match (at(question)?, at(answer)?) {
@@ -101,13 +101,13 @@ pub fn questions(
         }
     }
 
-    // A copy of such a set under another name is known by its answers: every one of them has the mark.
+    // A copy of such a data set under another name is recognized by its answers, which all have the mark.
     let marked = questions.iter().filter(|it| it.gold.contains(HASHES)).count();
     if schema.is_some_and(|it| it.hashes) || (columns.answer.is_none() && marked == questions.len()) {
         for question in &mut questions {
             let Some((_, gold)) = question.gold.rsplit_once(HASHES) else {
                 bail!(
-                    "`{}`: the answer of question {} has no `{HASHES}` before its result",
+                    "`{}`: the answer to question {} has no `{HASHES}` before its result",
                     path.display(),
                     question.id
                 );
@@ -118,7 +118,7 @@ pub fn questions(
     Ok((questions, empty))
 }
 
-/// The column called `name`, or else the first of `usual` names that is there.
+/// The column `name`, or else the first column with one of the `usual` names.
 fn column<'a>(path: &Path, row: &'a Map<String, Value>, name: Option<&str>, usual: &[&str]) -> anyhow::Result<&'a str> {
     let found = match name {
         Some(name) => row.keys().find(|key| *key == name),
@@ -127,7 +127,7 @@ fn column<'a>(path: &Path, row: &'a Map<String, Value>, name: Option<&str>, usua
     match found {
         Some(column) => Ok(column),
         None => bail!(
-            "`{}` has no column `{}`; found: {}\nhint: name the columns with --question-column and --answer-column",
+            "`{}` has no column `{}`; found: {}\nhint: set the columns with --question-column and --answer-column",
             path.display(),
             name.map_or_else(|| usual.join("` or `"), str::to_owned),
             row.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
@@ -135,24 +135,24 @@ fn column<'a>(path: &Path, row: &'a Map<String, Value>, name: Option<&str>, usua
     }
 }
 
-/// A value as text; `None` where it is empty. The error ends the sentence "column `x` ...".
+/// A value as text; `None` if it is empty. The error follows the name of the column.
 fn cell(row: &Map<String, Value>, column: &str) -> Result<Option<String>, String> {
     let text = match row.get(column) {
         Some(Value::String(text)) => text.trim().to_owned(),
         Some(Value::Number(number)) => plain_number(number),
         Some(Value::Null) => String::new(),
-        Some(Value::Bool(_)) => return Err("holds a truth value, not text or a number".to_owned()),
-        Some(Value::Array(_)) => return Err("holds a list, not text or a number".to_owned()),
-        Some(Value::Object(_)) => return Err("holds an object, not text or a number".to_owned()),
+        Some(Value::Bool(_)) => return Err("expected text or a number, found a boolean".to_owned()),
+        Some(Value::Array(_)) => return Err("expected text or a number, found a list".to_owned()),
+        Some(Value::Object(_)) => return Err("expected text or a number, found an object".to_owned()),
         None => {
             let found = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(format!("is missing; found: {found}"));
+            return Err(format!("missing; the row has {found}"));
         }
     };
     Ok((!text.is_empty()).then_some(text))
 }
 
-/// A number as a person writes it: some sets store whole answers as `142.0`.
+/// A number in its usual form: some data sets store integer answers as `142.0`.
 fn plain_number(number: &serde_json::Number) -> String {
     match number.as_f64() {
         Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
@@ -160,8 +160,8 @@ fn plain_number(number: &serde_json::Number) -> String {
     }
 }
 
-/// The values of the identity column, if every row has one of its own.
-fn identities(rows: &Rows) -> Option<Vec<String>> {
+/// The values of the identity column, if they are all different.
+fn identities(rows: &FileRows) -> Option<Vec<String>> {
     let (_, first) = rows.rows.first()?;
     let name = ID_NAMES.iter().find_map(|name| first.keys().find(|key| key.eq_ignore_ascii_case(name)))?;
     let ids = rows.rows.iter().map(|(_, row)| cell(row, name).ok().flatten()).collect::<Option<Vec<_>>>()?;
@@ -169,7 +169,7 @@ fn identities(rows: &Rows) -> Option<Vec<String>> {
     (distinct.len() == ids.len()).then_some(ids)
 }
 
-/// Whether a question asks for one of several options but lists none: nobody can answer it.
+/// Whether a question asks for one of several options but lists none, so that it cannot be answered.
 pub fn lacks_options(question: &Question) -> bool {
     let text = question.text.to_lowercase();
     let asks =
@@ -180,8 +180,8 @@ pub fn lacks_options(question: &Question) -> bool {
     (asks.iter().chain(&compares).any(|words| text.contains(words)) || letter) && !lists_options(&question.text)
 }
 
-/// Whether options are listed: after letters or numbers in any dress (`(A) 1`, `B. 2`, `\text{C:}`, `2) 5`, `① 3`), or
-/// set apart by bullets, wide spaces or lines of their own.
+/// Whether options are listed: after letters or numbers in various forms (`(A) 1`, `B. 2`, `\text{C:}`, `2) 5`, `① 3`), or
+/// separated by bullets, wide spaces or line breaks.
 fn lists_options(text: &str) -> bool {
     let chars: Vec<char> = text.chars().collect();
     let marked = |mark: char| {

@@ -10,10 +10,10 @@ pub mod memory;
 
 use crate::grpo::learner::Learner;
 use crate::model::lora::Adapter;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::rollout::Engine;
 use anyhow::{Context, Result, bail};
-use cpu::decoder::Decoder;
+use cpu::decoder::CpuDecoder;
 use cpu::engine::CpuEngine;
 use cpu::learner::CpuLearner;
 use std::fmt;
@@ -79,23 +79,28 @@ pub fn use_threads(count: Option<usize>) -> Result<()> {
 }
 
 /// A model whose weights are on a device.
-pub enum Loaded {
-    Cpu { decoder: Box<Decoder>, max_rows: usize },
+pub enum LoadedModel {
+    Cpu { decoder: Box<CpuDecoder>, max_rows: usize },
     Cuda { shared: Box<cuda::Shared>, max_rows: usize },
 }
 
-impl Loaded {
+impl LoadedModel {
     /// Loads the weights of `source`. `adapter` has the shape of the one that will be applied or trained.
-    pub fn load(device: Device, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Loaded> {
+    pub fn load(
+        device: Device,
+        source: &ModelSource,
+        adapter: Option<&Adapter>,
+        extent: &Extent,
+    ) -> Result<LoadedModel> {
         let max_rows = extent.max_rows;
         match device {
             Device::Cpu => {
-                let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), extent.positions)?;
-                Ok(Loaded::Cpu { decoder: Box::new(decoder), max_rows })
+                let decoder = CpuDecoder::load(source.config.clone(), source.weights.as_ref(), extent.positions)?;
+                Ok(LoadedModel::Cpu { decoder: Box::new(decoder), max_rows })
             }
             Device::Cuda(ordinal) => {
                 let shared = cuda::Shared::load(ordinal, source, adapter, extent)?;
-                Ok(Loaded::Cuda { shared: Box::new(shared), max_rows })
+                Ok(LoadedModel::Cuda { shared: Box::new(shared), max_rows })
             }
         }
     }
@@ -105,24 +110,24 @@ impl Loaded {
     /// version of cuBLASLt.
     pub fn keep_products(&self, path: &Path) -> Result<Option<String>> {
         match self {
-            Loaded::Cpu { .. } => Ok(None),
-            Loaded::Cuda { shared, .. } => shared.gpu.blas.keep_choices(path),
+            LoadedModel::Cpu { .. } => Ok(None),
+            LoadedModel::Cuda { shared, .. } => shared.gpu.blas.keep_choices(path),
         }
     }
 
     /// The engine that completes prompts.
     pub fn engine(&self) -> Box<dyn Engine + '_> {
         match self {
-            Loaded::Cpu { decoder, max_rows } => Box::new(CpuEngine { decoder, max_rows: *max_rows }),
-            Loaded::Cuda { shared, max_rows } => Box::new(cuda::engine::CudaEngine::new(shared, *max_rows)),
+            LoadedModel::Cpu { decoder, max_rows } => Box::new(CpuEngine { decoder, max_rows: *max_rows }),
+            LoadedModel::Cuda { shared, max_rows } => Box::new(cuda::engine::CudaEngine::new(shared, *max_rows)),
         }
     }
 
     /// The learner that trains.
     pub fn learner(&self) -> Box<dyn Learner + '_> {
         match self {
-            Loaded::Cpu { decoder, .. } => Box::new(CpuLearner::new(decoder)),
-            Loaded::Cuda { shared, .. } => Box::new(cuda::learner::CudaLearner::new(shared)),
+            LoadedModel::Cpu { decoder, .. } => Box::new(CpuLearner::new(decoder)),
+            LoadedModel::Cuda { shared, .. } => Box::new(cuda::learner::CudaLearner::new(shared)),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Files and folders that are whole or absent, whatever moment the machine stops at.
+//! Files and folders that are written completely or not at all, even if the machine stops.
 //!
-//! The order that makes it so: write under a name nobody reads, push the content to the disk, rename, push the folder's entry.
+//! The order guarantees this: write under a temporary name, sync the content to disk, rename, sync the parent folder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::hash::sha256_file;
 
-/// Lists the files of a committed folder with their sizes and hashes.
+/// The list of the files of a committed folder, with their sizes and hashes.
 const FILE_LIST: &str = "files.json";
 
-/// Writes a file, or replaces it in one step: a reader sees the old content or the new, and any error leaves the old.
+/// Writes or replaces a file atomically: a reader sees the old content or the new, and an error leaves the old content.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    // Threads of one process must not meet in one temporary file.
+    // Threads of one process must not use the same temporary file.
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let suffix = format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
     let temporary = with_suffix(path, &suffix);
@@ -29,20 +29,19 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::rename(&temporary, path)
     };
     write().map_err(|error| {
-        // The first error is the one to tell; what is left over is no file that anybody reads.
+        // Return the first error; the temporary file is never read.
         let _ = fs::remove_file(&temporary);
         write_error(path, &error)
     })?;
     sync_folder(parent(path))
 }
 
-/// Makes a folder of several files appear in one step: `fill` writes them into the temporary folder it is given, then they are
-/// hashed, listed, pushed to the disk and renamed to `path`. An older folder of that name is replaced after the new one is
-/// complete. An error, or a crash at any moment, leaves no folder under `path` that [`verify_dir`] accepts and that is not
-/// complete.
+/// Creates a folder of several files atomically: `fill` writes them to the temporary folder that it receives, then they are
+/// hashed, listed, synced to disk, and the folder is renamed to `path`. An existing folder of that name is replaced after the
+/// new one is complete. After an error or a crash, an incomplete folder at `path` is never accepted by [`verify_dir`].
 pub fn commit_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = with_suffix(path, ".tmp");
-    // A run that was killed while it wrote leaves this behind.
+    // Remains of a process that was killed while writing.
     remove_folder(&temporary)?;
     fs::create_dir_all(&temporary).map_err(|error| write_error(&temporary, &error))?;
     let filled = fill(&temporary).and_then(|()| seal(&temporary)).and_then(|()| swap_in(&temporary, path));
@@ -52,7 +51,7 @@ pub fn commit_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result
     filled
 }
 
-/// Checks a folder written by [`commit_dir`]: every listed file is there with its size and hash.
+/// Verifies a folder written by [`commit_dir`]: every listed file exists with its size and hash.
 pub fn verify_dir(path: &Path) -> Result<()> {
     let list_path = path.join(FILE_LIST);
     let list = fs::read(&list_path).with_context(|| format!("read `{}`", list_path.display()))?;
@@ -61,26 +60,26 @@ pub fn verify_dir(path: &Path) -> Result<()> {
         let file = path.join(name);
         let bytes = fs::metadata(&file).with_context(|| format!("read `{}`", file.display()))?.len();
         if bytes != expected.bytes {
-            bail!("`{}` has {bytes} bytes, {} were written", file.display(), expected.bytes);
+            bail!("`{}` is damaged: expected {} bytes, found {bytes}", file.display(), expected.bytes);
         }
         if sha256_file(&file).with_context(|| format!("read `{}`", file.display()))? != expected.sha256 {
-            bail!("`{}` is damaged: its content is not what was written", file.display());
+            bail!("`{}` is damaged: its hash does not match", file.display());
         }
     }
     Ok(())
 }
 
-/// The error of a failed write, with its path and, where the user can do something, a hint.
+/// The error of a failed write, with its path and, if the user can do something about it, a hint.
 pub fn write_error(path: &Path, error: &io::Error) -> anyhow::Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "\nhint: free some space or write to another disk; what was saved before is intact"
+            "\nhint: free some space or write to another disk; files saved before are intact"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "\nhint: choose a folder that you may write to"
+            "\nhint: choose a folder that you can write to"
         }
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-            "\nhint: something else stands in its place; choose another folder"
+            "\nhint: choose another folder; a file of this name exists"
         }
         _ => "",
     };
@@ -89,7 +88,7 @@ pub fn write_error(path: &Path, error: &io::Error) -> anyhow::Error {
 
 #[derive(Serialize, Deserialize)]
 struct FileList {
-    /// By path inside the folder.
+    /// By path relative to the folder.
     files: BTreeMap<String, FileEntry>,
 }
 
@@ -99,7 +98,7 @@ struct FileEntry {
     sha256: String,
 }
 
-/// Pushes every file of a folder to the disk, then writes the list of them.
+/// Syncs every file of a folder to disk, then writes the list of them.
 fn seal(folder: &Path) -> Result<()> {
     let mut files = BTreeMap::new();
     for path in sync_tree(folder)? {
@@ -116,7 +115,7 @@ fn seal(folder: &Path) -> Result<()> {
     write(&folder.join(FILE_LIST), &list)
 }
 
-/// Pushes a folder and all below it to the disk; returns the files.
+/// Syncs a folder and its contents to disk. Returns the files.
 fn sync_tree(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("read `{}`", folder.display()))? {
@@ -153,7 +152,7 @@ fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
-/// A rename is safe from a power cut only when the folder that holds the name is on the disk too.
+/// A rename survives a power failure only if the parent folder is synced too.
 fn sync_folder(path: &Path) -> Result<()> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| write_error(path, &error))
 }
@@ -165,7 +164,7 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// The path with `suffix` behind its last part.
+/// The path with `suffix` appended to its last part.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn write_replaces_and_leaves_nothing_beside() {
+    fn write_replaces_the_file_and_leaves_no_other_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state");
         write(&path, b"old").unwrap();
@@ -198,9 +197,9 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_keeps_the_old_and_names_the_path() {
+    fn a_failed_write_keeps_the_old_file_and_names_the_path() {
         let dir = tempfile::tempdir().unwrap();
-        // A folder cannot be replaced by a file, so the last step fails.
+        // A folder cannot be replaced by a file, so the rename fails.
         let path = dir.path().join("state");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("kept"), "x").unwrap();
@@ -225,7 +224,7 @@ mod tests {
     fn a_committed_folder_verifies_until_a_file_changes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("step-000001");
-        // What a run killed in the middle of writing leaves behind is of no consequence.
+        // Remains of a process that was killed while writing have no effect.
         fs::create_dir(dir.path().join("step-000001.tmp")).unwrap();
         fs::write(dir.path().join("step-000001.tmp/torn"), "x").unwrap();
         commit_dir(&path, |folder| {
@@ -239,7 +238,7 @@ mod tests {
         assert_eq!(names(&path), ["adapter", FILE_LIST, "state"]);
 
         let weights = path.join("adapter/weights");
-        for (content, problem) in [("abcx", "is damaged"), ("abc", "has 3 bytes, 4 were written")] {
+        for (content, problem) in [("abcx", "is damaged"), ("abc", "expected 4 bytes, found 3")] {
             fs::write(&weights, content).unwrap();
             let error = verify_dir(&path).unwrap_err().to_string();
             assert!(error.contains("adapter/weights") && error.contains(problem), "{error}");
@@ -275,10 +274,10 @@ mod tests {
         assert_eq!(names(dir.path()), ["adapter"]);
     }
 
-    /// A process, which is this test again, commits folders without end and is killed at moments that differ: all that stand
-    /// there are whole, and none is missing that the process said it had saved.
+    /// A child process, which runs this test again, commits folders in an endless loop and is killed at different moments. All
+    /// folders that exist must be complete, and none that the process reported as saved may be missing.
     #[test]
-    fn a_killed_process_leaves_a_whole_folder() {
+    fn a_killed_process_leaves_complete_folders() {
         const CHILD: &str = "RFT_TEST_COMMIT_CHILD";
         if let Some(folder) = std::env::var_os(CHILD) {
             for round in 0.. {
@@ -294,7 +293,7 @@ mod tests {
         for delay in (1..=40).step_by(3) {
             let dir = tempfile::tempdir().unwrap();
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "--nocapture", "disk::atomic::tests::a_killed_process_leaves_a_whole_folder"])
+                .args(["--exact", "--nocapture", "disk::atomic::tests::a_killed_process_leaves_complete_folders"])
                 .env(CHILD, dir.path())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -306,7 +305,7 @@ mod tests {
             child.wait().unwrap();
             let said = lines.filter_map(|line| line.strip_prefix("saved ")?.parse().ok()).last().unwrap_or(0);
             let committed: Vec<String> = names(dir.path()).into_iter().filter(|name| !name.ends_with(".tmp")).collect();
-            assert!(committed.len() > said, "{said} was said to be saved, {committed:?} are there");
+            assert!(committed.len() > said, "{said} was reported as saved, found {committed:?}");
             for name in committed {
                 verify_dir(&dir.path().join(name)).unwrap();
             }

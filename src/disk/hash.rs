@@ -1,4 +1,4 @@
-//! SHA-256 in hexadecimal, of bytes and of files.
+//! SHA-256 in hexadecimal, of bytes and files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -25,7 +25,7 @@ pub fn sha256_ids(ids: &[u32]) -> String {
     hex(hash.finalize())
 }
 
-/// Feeds all of `reader` to `hash`.
+/// Adds all of `reader` to `hash`.
 pub fn update(hash: &mut Sha256, mut reader: impl Read) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 18];
     loop {
@@ -49,7 +49,7 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn bytes_ids_and_files_give_the_published_digest() {
+    fn bytes_ids_and_files_have_the_published_digest() {
         assert_eq!(sha256(b"abc"), ABC);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("abc");

@@ -1,5 +1,5 @@
-//! Which process works on a folder: the holder of a lock on its file `.lock`. The system lets go of it when the process ends, also
-//! after a crash.
+//! Locks on folders: the process that works on a folder holds a lock on its file `.lock`. The system releases the lock when the
+//! process ends, also after a crash.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
@@ -10,21 +10,21 @@ use anyhow::Result;
 
 use super::atomic::write_error;
 
-/// The name of the file.
+/// The name of the lock file.
 pub const FILE: &str = ".lock";
 
-/// Keeps other processes from a folder until it is dropped.
+/// Excludes other processes from a folder until it is dropped.
 pub struct Lock(#[expect(dead_code, reason = "held until it is dropped")] Option<File>);
 
-/// [`is_held`] takes the lock itself for a moment, which must not pass for another process at work.
+/// [`is_held`] takes the lock itself for a moment, which must not be mistaken for another process.
 const TRIES: usize = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Takes the lock of `folder`; `None` where another process has it. Some network disks know no locks: there a warning is given,
-/// since the work is worth more than the guard.
+/// Takes the lock of `folder`; `None` if another process holds it. Some network file systems do not support locks: then this
+/// only prints a warning, because the work is more important than the lock.
 ///
 /// # Errors
-/// The file cannot be made.
+/// The lock file cannot be created.
 pub fn take(folder: &Path) -> Result<Option<Lock>> {
     let path = folder.join(FILE);
     let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| write_error(&path, &error))?;
@@ -41,7 +41,7 @@ pub fn take(folder: &Path) -> Result<Option<Lock>> {
     Ok(None)
 }
 
-/// Whether a process is at work on `folder`.
+/// Whether a process holds the lock of `folder`.
 pub fn is_held(folder: &Path) -> bool {
     let file = File::open(folder.join(FILE));
     file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_holder_at_a_time_however_often_it_is_asked() {
+    fn there_is_one_holder_at_a_time_regardless_of_queries() {
         let folder = tempfile::tempdir().unwrap();
         assert!(!is_held(folder.path()));
         let first = take(folder.path()).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Files that are whole or absent, their hashes, who works on a folder, and where a cache is.
+//! Files that are written completely or not at all, their hashes, locks on folders, and the cache folder.
 
 pub mod atomic;
 pub mod cache;

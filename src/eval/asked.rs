@@ -1,9 +1,9 @@
-//! Questions as they are put to a model.
+//! Questions with their rendered prompts.
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::bench::{Choices, Kind, Set};
+use super::bench::{AnswerKind, AnswerOptions, Set};
 use super::profile::Style;
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
@@ -12,23 +12,23 @@ use crate::prompt::{PriorPrompt, find_shipped};
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
 
-/// A question with the prompt that asks it.
+/// A question with its prompt.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct EvalQuestion {
     pub id: String,
     pub text: String,
-    /// The right answer; for options, its letter.
+    /// The gold answer; for options, its letter.
     pub gold: String,
-    /// The options as they are shown; empty where the answer is free.
+    /// The options in the order shown; empty for questions without options.
     pub options: Vec<String>,
-    /// See [`Choices::order`].
+    /// See [`AnswerOptions::order`].
     pub order: Vec<usize>,
     pub prompt: Rendered,
-    /// Identity for the random numbers.
+    /// The key of the question's random numbers.
     pub key: u64,
 }
 
-/// What is kept of a question beside its samples: enough to grade them again.
+/// The record of a question, stored with its samples. It is enough to grade them again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuestionRecord {
     pub id: String,
@@ -40,15 +40,15 @@ pub struct QuestionRecord {
     pub order: Vec<usize>,
     /// The rendered prompt.
     pub prompt_text: String,
-    /// [`sha256_ids`] of it.
+    /// [`sha256_ids`] of the prompt.
     pub prompt_sha256: String,
 }
 
-/// How prompts are made.
+/// The settings for rendering prompts.
 pub struct Asking<'a> {
     pub policy: &'a Policy,
     pub prior: &'a PriorPrompt,
-    /// Start responses with the prior prompt's opening tag.
+    /// Start completions with the prior prompt's opening tag.
     pub prefill: bool,
     pub style: &'a Style,
     pub seed: u64,
@@ -59,30 +59,36 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// Options that are missing or not distinct; a template that cannot be rendered.
-    pub fn all(&self, set: &Set, kind: Kind) -> Result<Vec<Asked>> {
+    pub fn all(&self, set: &Set, kind: AnswerKind) -> Result<Vec<EvalQuestion>> {
         let none = find_shipped("none").context("the prior prompt `none` is shipped")?;
         let prior = if self.style.takes_prior_prompt() { self.prior } else { none };
         let start = self.style.prefill.clone().or_else(|| opening(prior, self.prefill));
         set.questions.iter().map(|question| self.one(question, kind, prior, start.as_deref())).collect()
     }
 
-    fn one(&self, question: &Question, kind: Kind, prior: &PriorPrompt, start: Option<&str>) -> Result<Asked> {
+    fn one(
+        &self,
+        question: &Question,
+        kind: AnswerKind,
+        prior: &PriorPrompt,
+        start: Option<&str>,
+    ) -> Result<EvalQuestion> {
         let choices = match kind {
-            Kind::Choice => Some(Choices::of(question, self.seed)?),
-            Kind::Math | Kind::Code { .. } => None,
+            AnswerKind::Choice => Some(AnswerOptions::of(question, self.seed)?),
+            AnswerKind::Math | AnswerKind::Code { .. } => None,
         };
         let (gold, options, order) = match choices {
-            Some(choices) => (Choices::letter(choices.right).to_string(), choices.options, choices.order),
+            Some(choices) => (AnswerOptions::letter(choices.right).to_string(), choices.options, choices.order),
             None => (question.gold.clone(), Vec::new(), Vec::new()),
         };
         let said = self.style.ask(&question.text, &options);
         let prompt = encode_prompt(&self.policy.tokenizer, &self.policy.template, &prior.messages(&said), start)?;
         let (id, text) = (question.id.clone(), question.text.clone());
-        Ok(Asked { key: name_hash(&id), id, text, gold, options, order, prompt })
+        Ok(EvalQuestion { key: name_hash(&id), id, text, gold, options, order, prompt })
     }
 }
 
-impl Asked {
+impl EvalQuestion {
     pub fn record(&self) -> QuestionRecord {
         QuestionRecord {
             id: self.id.clone(),

@@ -1,4 +1,4 @@
-//! Two evaluations of the same questions.
+//! Comparison of two evaluations on the same questions.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use super::folder::{BenchFolder, EvalFolder};
 use super::grade::Grade;
 use crate::stats::{Interval, compare_means, compare_paired, mean};
 
-/// What the second evaluation does differently from the first on one benchmark, paired on questions.
+/// The difference of two evaluations on one benchmark, paired by question.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
+pub struct EvalComparison {
     pub benchmark: String,
-    /// Questions that both have.
+    /// Number of questions that both have.
     pub questions: usize,
     pub first: f64,
     pub second: f64,
@@ -21,19 +21,19 @@ pub struct Comparison {
     /// 95 % interval of the difference.
     pub interval: Interval,
     pub p_value: f64,
-    /// How interval and p-value were made.
+    /// The methods of the interval and the p-value.
     pub method: &'static str,
-    /// The smallest true difference that so many questions would have shown in four of five cases.
+    /// The smallest true difference that this number of questions detects in four of five studies.
     pub detectable: Option<f64>,
-    /// Why the two may not be comparable.
+    /// Reasons why the two may not be comparable.
     pub notes: Vec<String>,
 }
 
 /// Compares every benchmark that both evaluations have.
 ///
 /// # Errors
-/// They have none in common, or one is not complete.
-pub fn compare(first: &EvalFolder, second: &EvalFolder) -> Result<Vec<Comparison>> {
+/// They have no benchmark in common, or one of them is not complete.
+pub fn compare(first: &EvalFolder, second: &EvalFolder) -> Result<Vec<EvalComparison>> {
     let (of_first, of_second) = (first.benches()?, second.benches()?);
     let both: Vec<_> = of_first.iter().filter_map(|(name, bench)| Some((name, bench, of_second.get(name)?))).collect();
     if both.is_empty() {
@@ -43,7 +43,7 @@ pub fn compare(first: &EvalFolder, second: &EvalFolder) -> Result<Vec<Comparison
     both.into_iter().map(|(name, a, b)| one(name, a, b).with_context(|| format!("compare `{name}`"))).collect()
 }
 
-fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<Comparison> {
+fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<EvalComparison> {
     let mut notes = Vec::new();
     let (a, b) = (first.record()?, second.record()?);
     let mut differs = |what: &str, same: bool| {
@@ -51,17 +51,17 @@ fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<Comparis
             notes.push(format!("{what} differs"));
         }
     };
-    differs("the file with the questions", a.data_sha256 == b.data_sha256);
+    differs("the file of questions", a.data_sha256 == b.data_sha256);
     differs("the profile", a.style.profile == b.style.profile);
-    differs("the sampling", (a.style.temperature, a.style.top_p) == (b.style.temperature, b.style.top_p));
-    differs("the longest answer", a.style.max_tokens == b.style.max_tokens);
+    differs("temperature or top-p", (a.style.temperature, a.style.top_p) == (b.style.temperature, b.style.top_p));
+    differs("the maximum completion length", a.style.max_tokens == b.style.max_tokens);
     let (a, b) = (right(first)?, right(second)?);
     let pairs: Vec<(&Vec<bool>, &Vec<bool>)> = a.iter().filter_map(|(id, a)| Some((a, b.get(id)?))).collect();
     if pairs.is_empty() {
         bail!("the evaluations have no question in common");
     }
     if pairs.len() < a.len().max(b.len()) {
-        notes.push(format!("only {} of {} questions are in both", pairs.len(), a.len().max(b.len())));
+        notes.push(format!("only {} of {} questions are in both evaluations", pairs.len(), a.len().max(b.len())));
     }
     let single = pairs.iter().all(|(a, b)| a.len() == 1 && b.len() == 1);
     let share = |right: &Vec<bool>| right.iter().filter(|it| **it).count() as f64 / right.len() as f64;
@@ -77,7 +77,7 @@ fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<Comparis
         let it = compare_means(&means.0, &means.1, 0);
         (it.difference, it.interval, it.p_value, "bootstrap over questions, sign-flip test", it.detectable)
     };
-    Ok(Comparison {
+    Ok(EvalComparison {
         benchmark: name.to_owned(),
         questions: pairs.len(),
         first: mean(&means.0),
@@ -91,10 +91,10 @@ fn one(name: &str, first: &BenchFolder, second: &BenchFolder) -> Result<Comparis
     })
 }
 
-/// Which samples of each question are right.
+/// For each question, whether each sample is correct.
 fn right(bench: &BenchFolder) -> Result<BTreeMap<String, Vec<bool>>> {
     if !bench.results().is_file() {
-        bail!("`{}` is not complete\nhint: run the evaluation again, it goes on where it was", bench.path().display());
+        bail!("`{}` is not complete\nhint: run the same `rft eval` command again to resume it", bench.path().display());
     }
     let mut questions: BTreeMap<String, Vec<bool>> = BTreeMap::new();
     for record in bench.grades()? {

@@ -1,65 +1,65 @@
-//! What completes the questions of an evaluation: a model in this process, or a server.
+//! The interface of sources of completions: a model in this process, or a server.
 
 use anyhow::Result;
 
 use crate::prompt::template::Rendered;
 use crate::rollout::Sampling;
 
-/// A question, rendered, and the samples of it that are wanted.
-pub struct Job<'a> {
-    /// Place in the benchmark.
+/// A rendered question, and the samples of it to generate.
+pub struct EvalJob<'a> {
+    /// Index in the benchmark.
     pub question: usize,
     pub prompt: &'a Rendered,
-    /// Identity of the question, for the random numbers of its samples.
+    /// Identity of the question, the key of the random numbers of its samples.
     pub key: u64,
-    /// Numbers of the wanted samples, in increasing order.
+    /// Numbers of the samples to generate, in increasing order.
     pub samples: Vec<usize>,
 }
 
-/// How completions are drawn.
+/// The sampling settings.
 #[derive(Clone, Debug)]
 pub struct Draw {
     pub sampling: Sampling,
-    /// Longest completion.
+    /// Maximum completion length.
     pub max_tokens: usize,
-    /// Strings that end a completion; the text of a completion is cut before them.
+    /// Strings that end a completion. They are removed from its text.
     pub stop: Vec<String>,
     pub seed: u64,
 }
 
 /// One completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Completion {
+pub struct EvalCompletion {
     /// Without end-of-sequence tokens and stop strings.
     pub text: String,
-    /// Its length, the end-of-sequence token included.
+    /// Its length, including the end-of-sequence token.
     pub tokens: usize,
-    /// Why it ended: the name of a token, `stop string`, or [`LENGTH`].
+    /// The finish reason: the name of a token, `stop string`, or [`LENGTH`].
     pub finish: String,
 }
 
-/// The finish of a completion that was cut off at the longest allowed length.
+/// The finish reason of a completion that was truncated at the maximum length.
 pub const LENGTH: &str = "length";
 
-/// What happens while questions are completed.
-pub trait Watch {
-    /// A sample is complete. An error ends the work.
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> Result<()>;
+/// Callbacks while samples are generated.
+pub trait EvalWatch {
+    /// Called when a sample is complete. An error stops the generation.
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> Result<()>;
 
-    /// `count` more tokens were drawn.
+    /// Called when `count` more tokens have been generated.
     fn tokens(&mut self, _count: usize) {}
 
-    /// Asked often; `true` ends the work as soon as possible. Samples that are not complete are lost.
+    /// Called often. `true` stops the generation as soon as possible; incomplete samples are lost.
     fn cancelled(&mut self) -> bool {
         false
     }
 }
 
-/// Something that completes rendered prompts.
+/// A source of completions of rendered prompts.
 pub trait Completer {
-    /// Draws every wanted sample and hands it over as soon as it is complete, in any order.
+    /// Generates all samples and passes each to `watch` when it is complete, in any order.
     ///
     /// # Errors
-    /// What failed for good, or what `watch` returned. Samples handed over before stay valid.
-    fn complete(&mut self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<()>;
+    /// A permanent failure, or an error of `watch`. Samples passed before remain valid.
+    fn complete(&mut self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<()>;
 }

@@ -1,15 +1,15 @@
-//! The folder of an evaluation: what was asked of which model, and everything it said.
+//! The folder of an evaluation: the model, the settings, the questions and all samples.
 //!
 //! ```text
-//! eval.json               who was asked, and how: the identity that every sample belongs to
-//! products.json           the algorithms that multiplied matrices; only of a GPU
+//! eval.json               the model and the settings: the identity that every sample belongs to
+//! products.json           on a GPU: the algorithms of matrix products
 //! BENCHMARK/questions.jsonl   the questions with their prompts
-//! BENCHMARK/samples.jsonl     what the model said, one sample a line; appended as they end, in order once all are there
-//! BENCHMARK/grades.jsonl      what each sample is worth
-//! BENCHMARK/results.json      the scores; only where no sample is missing
+//! BENCHMARK/samples.jsonl     completions, one sample per line; appended as they end, sorted when all are there
+//! BENCHMARK/grades.jsonl      the grade of each sample
+//! BENCHMARK/results.json      the scores; only if no sample is missing
 //! ```
 //!
-//! None of these hold times or whole paths, so that two evaluations that are the same are the same bytes.
+//! None of these files contains times or absolute paths, so that equal evaluations have equal bytes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,25 +26,25 @@ use crate::disk::hash::sha256;
 use crate::disk::lock::{self, Lock};
 use crate::run::jsonl::{self, JsonLines};
 
-/// Who is asked, and how. Samples of another identity are never mixed with these.
+/// The model and the settings of an evaluation. Samples with different identities are never mixed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
-    /// A hub id, or the last part of a path.
+    /// A Hub id, or the last part of a path.
     pub model: String,
-    /// Of the weights; of a server, its model's name there.
+    /// Hash of the weights; for a server, the name of its model.
     pub model_sha256: String,
-    /// The adapter's folder or run, by its last part.
+    /// The last part of the path of the adapter's folder or run.
     pub adapter: Option<String>,
     pub adapter_sha256: Option<String>,
-    /// What completes: `cpu`, `cuda` or `endpoint`.
+    /// The source of completions: `cpu`, `cuda` or `endpoint`.
     pub engine: String,
-    /// The prior prompt's name, and whose words it is in.
+    /// The prior prompt's name and the source of its wording.
     pub ppe: String,
     pub wording: String,
-    /// Of its text, tags and role.
+    /// Hash of the prior prompt's text, tags and role.
     pub prompt_sha256: String,
     pub prefill: bool,
-    /// Of the chat template's source.
+    /// Hash of the chat template's source.
     pub template_sha256: String,
     pub tokenizer_sha256: String,
     pub profile: String,
@@ -56,7 +56,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The first digits of a hash of all of it.
+    /// The first digits of a hash of the whole identity.
     pub fn short_hash(&self) -> Result<String> {
         Ok(sha256(&serde_json::to_vec(self)?)[..8].to_owned())
     }
@@ -68,14 +68,14 @@ pub struct SampleRecord {
     pub question_id: String,
     /// Number of the sample, from 0.
     pub sample: usize,
-    /// Says which identity, prompt and style it belongs to, see [`BenchFolder::key`].
+    /// Identifies its identity, prompt and style, see [`BenchFolder::key`].
     pub key: String,
     pub text: String,
     pub tokens: usize,
     pub finish: String,
 }
 
-/// What a sample is worth.
+/// The grade of a sample.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GradeRecord {
     pub question_id: String,
@@ -93,22 +93,22 @@ pub struct EvalFolder {
 }
 
 impl EvalFolder {
-    /// Goes on with the evaluation at `path`, or starts it.
+    /// Resumes the evaluation at `path`, or starts a new one.
     ///
     /// # Errors
-    /// Another identity stands there; another process is at work on it.
+    /// The folder has another identity; another process is writing to it.
     pub fn start(path: &Path, identity: &Identity) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|error| write_error(path, &error))?;
         let Some(lock) = lock::take(path)? else {
-            bail!("another process is evaluating into `{}`", path.display());
+            bail!("another process is writing to `{}`", path.display());
         };
         let file = path.join(IDENTITY);
         if file.exists() {
             let found: Identity = read_json(&file)?;
             if let Some(field) = difference(&found, identity)? {
                 bail!(
-                    "`{}` holds an evaluation with another `{field}`\n\
-                     hint: leave --out away, or give another folder",
+                    "`{}` contains an evaluation with another `{field}`\n\
+                     hint: omit --out, or pass another folder",
                     path.display()
                 );
             }
@@ -118,12 +118,12 @@ impl EvalFolder {
         Ok(Self { path: path.to_owned(), identity: identity.clone(), _lock: Some(lock) })
     }
 
-    /// An evaluation that was made before, for reading and grading.
+    /// Opens an existing evaluation for reading and grading.
     pub fn open(path: &Path) -> Result<Self> {
         let file = path.join(IDENTITY);
         if !file.is_file() {
             bail!(
-                "`{}` is not an evaluation: it has no `{IDENTITY}`\nhint: `rft eval` prints the folder it writes to",
+                "`{}` is not an evaluation: it has no `{IDENTITY}`\nhint: pass the folder that `rft eval` printed",
                 path.display()
             );
         }
@@ -135,7 +135,7 @@ impl EvalFolder {
         BenchFolder(self.path.join(name))
     }
 
-    /// The benchmarks that have samples here, by name.
+    /// The names of the benchmarks that have samples in this folder.
     pub fn benches(&self) -> Result<BTreeMap<String, BenchFolder>> {
         let mut benches = BTreeMap::new();
         for entry in std::fs::read_dir(&self.path).with_context(|| format!("read `{}`", self.path.display()))? {
@@ -163,19 +163,19 @@ fn difference(a: &Identity, b: &Identity) -> Result<Option<String>> {
 #[derive(Clone, Debug)]
 pub struct BenchFolder(PathBuf);
 
-/// How a benchmark was asked, kept beside its samples.
+/// The settings of a benchmark, stored with its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BenchRecord {
     pub benchmark: String,
-    /// Of the file with the questions.
+    /// Hash of the file of questions.
     pub data_sha256: String,
     pub style: Style,
-    /// What a reader of the scores should know of the questions.
+    /// Notes about the questions for readers of the scores.
     pub notes: Vec<String>,
 }
 
 impl BenchFolder {
-    /// Says what a sample belongs to: the identity, the style but for its number of samples, the rendered prompt.
+    /// The key of a sample: its identity, its style except for the number of samples, and its rendered prompt.
     pub fn key(identity: &str, style: &Style, question: &QuestionRecord) -> Result<String> {
         let style = Style { samples: 0, ..style.clone() };
         let parts = (identity, &style, &question.id, &question.gold, &question.prompt_sha256);
@@ -190,7 +190,7 @@ impl BenchFolder {
         self.0.join("results.json")
     }
 
-    /// Writes what is known before the first sample is drawn.
+    /// Writes the files that precede the first sample.
     pub fn prepare(&self, record: &BenchRecord, questions: &[QuestionRecord]) -> Result<()> {
         std::fs::create_dir_all(&self.0).map_err(|error| write_error(&self.0, &error))?;
         write_json(&self.0.join("benchmark.json"), record)?;
@@ -205,7 +205,7 @@ impl BenchFolder {
         jsonl::read(&self.0.join("questions.jsonl"))
     }
 
-    /// The samples so far; a torn last line is left out.
+    /// The existing samples. An incomplete last line is ignored.
     pub fn samples(&self) -> Result<Vec<SampleRecord>> {
         let path = self.0.join(SAMPLES);
         if path.exists() { jsonl::read(&path) } else { Ok(Vec::new()) }
@@ -216,7 +216,7 @@ impl BenchFolder {
         JsonLines::append_to(&self.0.join(SAMPLES))
     }
 
-    /// Replaces the log by `samples`, which are all there, in order.
+    /// Replaces the log with `samples`, which are complete and in order.
     pub fn settle(&self, samples: &[SampleRecord]) -> Result<()> {
         write_lines(&self.0.join(SAMPLES), samples)
     }

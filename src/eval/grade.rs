@@ -1,4 +1,4 @@
-//! From a response to a verdict.
+//! Grading: from a completion to a verdict.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,27 +7,27 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::asked::QuestionRecord;
-use super::bench::{self, Choices, Kind, Origin};
+use super::bench::{self, AnswerKind, AnswerOptions, QuestionOrigin};
 use super::profile::Extraction;
-use crate::code::{self, Status, Task, Tasks};
+use crate::code::{self, CodeTask, Tasks, TestStatus};
 use crate::math::{self, Extracted, Scope, Verdict, extract_boxed};
-use crate::sandbox::{Layers, Sandbox};
+use crate::sandbox::{Sandbox, SandboxLayers};
 
-/// What a response is worth.
+/// The grade of a completion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grade {
-    /// The answer that was found, as it stands in the response.
+    /// The extracted answer, literally.
     pub answer: Option<String>,
     pub verdict: Verdict,
-    /// How the answer was found, or why there is none.
+    /// How the answer was found, or the reason why there is none.
     pub how: String,
-    /// Of options: whether the letter itself was given, and is right.
+    /// For options: whether the completion gave the letter itself, and it is right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub letter: Option<bool>,
-    /// Of programs: whether the base tests pass.
+    /// For programs: whether the base tests pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<bool>,
-    /// Of programs: there is none that defines the function.
+    /// For programs: whether no program defines the function.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unparsable: bool,
 }
@@ -42,24 +42,24 @@ impl Grade {
     }
 }
 
-/// What grades responses. The default one runs no programs.
+/// Grades completions. The default grader does not run programs.
 #[derive(Default)]
 pub struct Grader {
     programs: Option<Programs>,
 }
 
-/// The tests of programs, and a place to run them.
+/// The tests of programs, and the sandbox to run them in.
 struct Programs {
     sandbox: Sandbox,
-    /// By the id of the question.
-    tasks: BTreeMap<String, Task>,
-    /// Whether the added tests count.
+    /// Tests by the id of the question.
+    tasks: BTreeMap<String, CodeTask>,
+    /// Whether the extra tests count.
     plus: bool,
 }
 
 impl Grader {
-    /// For the benchmark called `name`. One of programs needs its tests, see [`bench::HubSet::find`], and a sandbox;
-    /// `unsafe_local_exec` runs them even where nothing holds them in.
+    /// The grader of the benchmark `name`. A benchmark of programs needs its tests, see [`bench::HubSet::find`], and a sandbox.
+    /// `unsafe_local_exec` runs programs even without isolation.
     ///
     /// # Errors
     /// There are no tests, or no sandbox.
@@ -68,8 +68,8 @@ impl Grader {
             return Ok(Self::default());
         }
         let benchmark = bench::find(name)?;
-        let (Origin::Hub(set), Kind::Code { plus }) = (&benchmark.origin, benchmark.kind) else {
-            bail!("`{name}` has no tests to run")
+        let (QuestionOrigin::Hub(set), AnswerKind::Code { plus }) = (&benchmark.origin, benchmark.kind) else {
+            bail!("`{name}` has no tests")
         };
         let tasks = Tasks::read(&set.find(data_dir)?)?.tasks;
         let sandbox = Sandbox::probe(unsafe_local_exec).with_context(|| format!("run the programs of `{name}`"))?;
@@ -77,20 +77,20 @@ impl Grader {
         Ok(Self { programs: Some(Programs { sandbox, tasks, plus }) })
     }
 
-    /// Changes whenever a verdict may: stands in every result, so that scores of different graders are not compared unawares.
+    /// The version of the grader, which is stored in every result. It changes whenever a verdict may change.
     pub fn version(&self) -> String {
         "1".to_owned()
     }
 
-    /// What holds programs in while they are tested; none where there are no programs.
-    pub fn layers(&self) -> Option<&Layers> {
+    /// The isolation of programs during their tests; `None` if there are no programs.
+    pub fn layers(&self) -> Option<&SandboxLayers> {
         self.programs.as_ref().map(|programs| programs.sandbox.layers())
     }
 
-    /// Grades the response to a question.
+    /// Grades a completion of a question.
     ///
     /// # Errors
-    /// Of programs: the sandbox fails, or has no tests for the question. Whatever the program does is a verdict.
+    /// For programs: the sandbox fails, or there are no tests for the question. A failure of the program itself is a verdict.
     pub fn grade(&self, extraction: Extraction, question: &QuestionRecord, response: &str) -> Result<Grade> {
         match extraction {
             Extraction::Math => Ok(value(&question.gold, response)),
@@ -102,26 +102,26 @@ impl Grader {
     }
 
     fn program(&self, question: &QuestionRecord, response: &str) -> Result<Grade> {
-        let programs = self.programs.as_ref().context("this grader runs no programs")?;
+        let programs = self.programs.as_ref().context("this grader does not run programs")?;
         programs.grade(&question.id, response).with_context(|| format!("test the program for {}", question.id))
     }
 }
 
 impl Programs {
     fn grade(&self, id: &str, response: &str) -> Result<Grade> {
-        let task = self.tasks.get(id).context("there are no tests of this name")?;
+        let task = self.tasks.get(id).context("this question has no tests")?;
         let Some(program) = code::solution(&self.sandbox, task, response, Some("answer"))? else {
             let why = format!("no function `{}`", task.entry_point);
             return Ok(Grade { base: Some(false), unparsable: true, ..Grade::new(Verdict::Wrong, why) });
         };
         let tested = code::grade(&self.sandbox, task, &program)?;
-        let passed = |status| status == Status::Passed;
+        let passed = |status| status == TestStatus::Passed;
         let right = passed(if self.plus { tested.plus } else { tested.base });
         let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
         let how = match (tested.base, tested.plus) {
-            (Status::Passed, Status::Passed) => "all tests pass".to_owned(),
+            (TestStatus::Passed, TestStatus::Passed) => "all tests pass".to_owned(),
             (base, plus) => {
-                let (tests, status) = if passed(base) { ("added tests", plus) } else { ("base tests", base) };
+                let (tests, status) = if passed(base) { ("extra tests", plus) } else { ("base tests", base) };
                 format!("{tests}: {status}: {}", tested.detail.unwrap_or_default())
             }
         };
@@ -129,7 +129,7 @@ impl Programs {
     }
 }
 
-/// Two answers that count as the same in a vote.
+/// Whether two answers count as the same vote.
 pub fn same_answer(extraction: Extraction, a: &str, b: &str) -> bool {
     match extraction {
         Extraction::Math => a == b || math::check(a, b) == Verdict::Correct,
@@ -146,7 +146,7 @@ fn value(gold: &str, response: &str) -> Grade {
     Grade { answer: graded.answer, ..Grade::new(graded.verdict, how) }
 }
 
-/// A letter, or the text or the value of exactly one option: a prior prompt may forbid to name the choice.
+/// A letter, or the text or the value of exactly one option, because with some prior prompts models do not give the letter.
 fn option(question: &QuestionRecord, response: &str) -> Grade {
     let Some((found, how)) = stated(response) else { return no_answer("no answer") };
     if let Some(place) = letter(found, question.options.len()) {
@@ -156,7 +156,7 @@ fn option(question: &QuestionRecord, response: &str) -> Grade {
         (0..question.options.len()).filter(|&place| means(found, &question.options[place])).collect();
     match same[..] {
         [place] => chosen(question, place, how, false),
-        [] => other(found, Verdict::Wrong, format!("{how}; none of the options")),
+        [] => other(found, Verdict::Wrong, format!("{how}; not one of the options")),
         _ => other(found, Verdict::Undecided("more than one option has this value".to_owned()), how.to_owned()),
     }
 }
@@ -169,7 +169,7 @@ fn answer_line(question: &QuestionRecord, response: &str) -> Grade {
 }
 
 fn chosen(question: &QuestionRecord, place: usize, how: &str, by_letter: bool) -> Grade {
-    let letter = Choices::letter(place).to_string();
+    let letter = AnswerOptions::letter(place).to_string();
     let right = letter == question.gold;
     let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
     Grade { answer: Some(letter), letter: Some(by_letter && right), ..Grade::new(verdict, how) }
@@ -179,12 +179,12 @@ fn no_answer(why: &str) -> Grade {
     Grade { letter: Some(false), ..Grade::new(Verdict::Wrong, why) }
 }
 
-/// An answer that is not the one option.
+/// An answer that is not exactly one option.
 fn other(found: &str, verdict: Verdict, how: String) -> Grade {
     Grade { answer: Some(found.to_owned()), letter: Some(false), ..Grade::new(verdict, how) }
 }
 
-/// What the response says its answer is: the last box, else the last answer element, else the last line that names one.
+/// The stated answer: the last box, else the last answer element, else the last line with an answer.
 fn stated(response: &str) -> Option<(&str, &'static str)> {
     if let Extracted::Answer(answer) = extract_boxed(response, Scope::Response, None) {
         return Some((answer, "the last box"));
@@ -195,7 +195,7 @@ fn stated(response: &str) -> Option<(&str, &'static str)> {
     last_answer_line(response).map(|line| (line, "the answer line"))
 }
 
-/// What follows the last `answer:` or `answer is`, to the end of its line.
+/// The text after the last `answer:` or `answer is`, up to the end of its line.
 fn last_answer_line(response: &str) -> Option<&str> {
     let lower = response.to_ascii_lowercase();
     let marks = ["answer:", "answer is:", "answer is", "answer**:", "answer:**"];
@@ -205,7 +205,7 @@ fn last_answer_line(response: &str) -> Option<&str> {
     (!line.is_empty()).then_some(line)
 }
 
-/// The option that a text names by its letter alone, in any dress: `B`, `(B)`, `**B.**`, `\text{B}`, `B) ...`.
+/// The option that a text gives by its letter, in various forms: `B`, `(B)`, `**B.**`, `\text{B}`, `B) ...`.
 fn letter(text: &str, options: usize) -> Option<usize> {
     let inner =
         text.trim().trim_start_matches("\\text{").trim_start_matches("\\textbf{").trim_start_matches("\\mathrm{");
@@ -214,12 +214,12 @@ fn letter(text: &str, options: usize) -> Option<usize> {
     let mut chars = inner.chars();
     let place = (chars.next()? as usize).checked_sub('A' as usize).filter(|&place| place < options)?;
     let rest = chars.as_str().trim_start_matches(['*', '$', '`', '"', '}']);
-    // `A` and `A) because ...` name an option; `A force of 3 N` and `A.B` do not.
+    // `A` and `A) because ...` are options; `A force of 3 N` and `A.B` are not.
     let ends = rest.trim_matches([')', ']', '.', ':', '*', '$', ' ', '}', '`', '"']).is_empty();
     (ends || rest.starts_with(')') || rest.starts_with(". ") || rest.starts_with(": ")).then_some(place)
 }
 
-/// Whether a text is the option's own: in the same words, or of the same value.
+/// Whether a text equals an option: the same words, or the same value.
 fn means(text: &str, option: &str) -> bool {
     let words = |text: &str| {
         let plain: String = text.chars().filter(|c| !"$*`\"'".contains(*c)).collect();
@@ -285,12 +285,12 @@ mod tests {
         assert_eq!(graded(Extraction::Option, r"\boxed{7}"), (Some("7".into()), Verdict::Wrong, Some(false)));
         assert_eq!(graded(Extraction::Option, "I do not know").1, Verdict::Wrong);
         assert_eq!(graded(Extraction::Option, "I do not know").0, None);
-        // A text that begins with a letter names no option by it.
+        // A text that starts with a letter is not an option for that reason.
         assert_eq!(graded(Extraction::Option, r"\boxed{B field}").0, Some("B field".into()));
     }
 
     #[test]
-    fn a_value_that_two_options_have_is_undecided() {
+    fn a_value_of_two_options_is_undecided() {
         let mut question = question();
         question.options[2] = "0.5".into();
         let grade = Grader::default().grade(Extraction::Option, &question, r"\boxed{1/2}").unwrap();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn lighteval_reads_the_answer_line_alone() {
+    fn lighteval_only_reads_the_answer_line() {
         assert_eq!(graded(Extraction::AnswerLine, "Answer: B").1, Verdict::Correct);
         assert_eq!(graded(Extraction::AnswerLine, "Answer: $B$").1, Verdict::Correct);
         assert_eq!(graded(Extraction::AnswerLine, r"\boxed{B}").0, None);

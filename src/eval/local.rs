@@ -1,35 +1,32 @@
-//! Completes prompts with a model in this process.
+//! Generates samples with a model in this process.
 
 use anyhow::Result;
 
-use super::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
+use super::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
 use crate::model::lora::Adapter;
 use crate::rollout::policy::Policy;
-use crate::rollout::{self, Branch, Engine, Finish, Prompt, Request};
+use crate::rollout::{self, Completion, EVALUATION_STEP, Engine, Finish, Prompt, RolloutRequest};
 
-/// The group engine. It is asked for whole groups: an interrupted group is drawn again, and what was kept of it stays.
+/// Uses the group engine, which generates complete groups. An interrupted group is generated again; its stored samples are kept.
 pub struct Local<'a> {
     pub engine: Box<dyn Engine + 'a>,
     pub adapter: Option<&'a Adapter>,
-    /// Its stop strings are those of [`Draw::stop`].
+    /// Its stop strings must be those of [`Draw::stop`].
     pub policy: &'a Policy,
 }
 
-/// The step number that evaluations draw with: no training step has it.
-const STEP: u64 = u64::MAX;
-
 impl Completer for Local<'_> {
-    fn complete(&mut self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<()> {
+    fn complete(&mut self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<()> {
         let Some(last) = jobs.iter().filter_map(|job| job.samples.last()).max() else { return Ok(()) };
         let prompts: Vec<Prompt> =
             jobs.iter().map(|job| Prompt { ids: job.prompt.ids.clone(), key: job.key }).collect();
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: last + 1,
             sampling: &draw.sampling,
             max_completion_length: draw.max_tokens,
             seed: draw.seed,
-            step: STEP,
+            step: EVALUATION_STEP,
             ends: &|tokens| self.policy.ends(tokens),
             stop_tokens: &self.policy.stop_tokens,
         };
@@ -39,36 +36,36 @@ impl Completer for Local<'_> {
     }
 }
 
-/// Takes the wanted samples out of groups that have ended.
+/// Selects the requested samples of complete groups.
 struct Groups<'a> {
-    jobs: &'a [Job<'a>],
+    jobs: &'a [EvalJob<'a>],
     policy: &'a Policy,
-    watch: &'a mut dyn Watch,
+    watch: &'a mut dyn EvalWatch,
     failed: Option<anyhow::Error>,
 }
 
 impl Groups<'_> {
-    fn completion(&self, branch: &Branch) -> Completion {
-        let finish = match branch.finish {
+    fn completion(&self, completion: &Completion) -> EvalCompletion {
+        let finish = match completion.finish {
             Finish::Length => LENGTH.to_owned(),
             finish => self.policy.finish_name(finish),
         };
-        Completion { text: self.policy.text(branch), tokens: branch.tokens.len(), finish }
+        EvalCompletion { text: self.policy.text(completion), tokens: completion.tokens.len(), finish }
     }
 }
 
-impl rollout::Watch for Groups<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+impl rollout::RolloutWatch for Groups<'_> {
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.watch.tokens(1);
     }
 
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
         let job = &self.jobs[prompt];
         for &sample in &job.samples {
             if self.failed.is_some() {
                 return;
             }
-            let completion = self.completion(&branches[sample]);
+            let completion = self.completion(&completions[sample]);
             self.failed = self.watch.sample(job.question, sample, completion).err();
         }
     }

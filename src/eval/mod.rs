@@ -1,8 +1,8 @@
-//! Evaluation: benchmarks, how they are asked and graded, and what the scores say.
+//! Evaluation: benchmarks, prompting, sampling, grading and scores.
 //!
-//! A [`bench::Benchmark`] under a [`profile::Profile`] gives a [`profile::Style`]; [`asked`] renders its questions, a
-//! [`engine::Completer`] draws samples of them, [`folder`] keeps every one, [`grade`] says what each is worth and [`score`] what
-//! all of them say together. [`run::evaluate`] is the whole of it, from top to bottom; [`session`] loads the
+//! A [`bench::Benchmark`] with a [`profile::Profile`] gives a [`profile::Style`]. [`asked`] renders its questions, a
+//! [`engine::Completer`] generates samples, [`folder`] stores them, [`grade`] grades each, and [`score`] computes the
+//! scores. [`run::evaluate`] does all of this, from top to bottom; [`session`] loads the
 //! model and runs it on each benchmark.
 
 pub mod asked;

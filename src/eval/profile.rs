@@ -1,24 +1,24 @@
-//! How a benchmark is asked: prompt, sampling, longest answer, and how the answer is found.
+//! Profiles: the prompt, the sampling, the maximum completion length, and how the answer is extracted.
 //!
-//! A score means nothing without these, so the profile is part of every score's name.
+//! A score depends on all of these, so it is always reported with its profile.
 
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::bench::{Benchmark, Kind};
+use super::bench::{AnswerKind, Benchmark};
 
 /// A set of conventions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// The prior prompt and the question, nothing else; sampled.
+    /// Only the prior prompt and the question; sampled.
     #[default]
     Study,
-    /// The structure that lighteval gives its tasks, in our words; no prior prompt; greedy.
+    /// The structure of lighteval's tasks with our own wording; no prior prompt; greedy.
     Lighteval,
-    /// The structure that evalplus gives chat models, in our words; no prior prompt; greedy.
+    /// The structure of evalplus for chat models with our own wording; no prior prompt; greedy.
     Evalplus,
 }
 
@@ -38,41 +38,41 @@ impl FromStr for Profile {
     fn from_str(name: &str) -> Result<Self> {
         match [Profile::Study, Profile::Lighteval, Profile::Evalplus].into_iter().find(|it| it.name() == name) {
             Some(profile) => Ok(profile),
-            None => bail!("there is no profile `{name}`\nhint: it is `study`, `lighteval` or `evalplus`"),
+            None => bail!("unknown profile `{name}`\nhint: use `study`, `lighteval` or `evalplus`"),
         }
     }
 }
 
-/// How the answer is found in a response.
+/// How the answer is extracted from a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Extraction {
-    /// The ladder of rules of math-verify: the last box, `the answer is ...`, the last expression.
+    /// The rules of math-verify, in order: the last box, `the answer is ...`, the last expression.
     Math,
     /// A letter, or the text or value of exactly one option.
     Option,
     /// The letter of the last `Answer: X`.
     AnswerLine,
-    /// The last fenced block within the last answer element, else anywhere.
+    /// The last fenced block in the last answer element, else anywhere.
     Fenced,
-    /// The response goes on in a block that the prompt opened.
+    /// The completion continues a block that the prompt opened.
     Opened,
 }
 
 impl Extraction {
-    /// Whether the answer is a program, which has to be run.
+    /// Whether the answer is a program that has to be run.
     pub fn is_program(self) -> bool {
         matches!(self, Extraction::Fenced | Extraction::Opened)
     }
 }
 
-/// A benchmark under a profile.
+/// The settings of a benchmark with a profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Style {
     pub profile: Profile,
-    /// What the user says: `{question}`, and `{options}` where there are any.
+    /// The template of the user message: `{question}`, and `{options}` if there are any.
     pub template: String,
-    /// What the response is made to start with.
+    /// Text that the completion starts with.
     pub prefill: Option<String>,
     pub stop: Vec<String>,
     pub extraction: Extraction,
@@ -84,7 +84,7 @@ pub struct Style {
 
 impl Style {
     /// # Errors
-    /// The profile knows no such benchmark.
+    /// The profile does not support this benchmark.
     pub fn new(profile: Profile, benchmark: &Benchmark) -> Result<Self> {
         match profile {
             Profile::Study => Ok(study(benchmark)),
@@ -93,19 +93,19 @@ impl Style {
         }
     }
 
-    /// Whether the prior prompt is put before the question.
+    /// Whether the prior prompt is used.
     pub fn takes_prior_prompt(&self) -> bool {
         self.profile == Profile::Study
     }
 
-    /// The user's words for a question.
+    /// The user message for a question.
     pub fn ask(&self, question: &str, options: &[String]) -> String {
         let listed: Vec<String> = options
             .iter()
             .enumerate()
-            .map(|(place, option)| format!("{}) {option}", super::bench::Choices::letter(place)))
+            .map(|(place, option)| format!("{}) {option}", super::bench::AnswerOptions::letter(place)))
             .collect();
-        // The options first: a question may hold the other mark.
+        // The options first, because a question may contain the other placeholder.
         let (before, after) = self.template.split_once("{question}").unwrap_or((&self.template, ""));
         let fill = |part: &str| part.replace("{options}", &listed.join("\n"));
         format!("{}{question}{}", fill(before), fill(after))
@@ -115,12 +115,12 @@ impl Style {
 const QUESTION: &str = "{question}";
 const QUESTION_AND_OPTIONS: &str = "{question}\n\n{options}";
 
-/// The samplings of the R1 report and of open-r1, which most later reports took over.
+/// The sampling settings of the R1 report and of open-r1, which most later reports use.
 fn study(benchmark: &Benchmark) -> Style {
     let (template, extraction) = match benchmark.kind {
-        Kind::Math => (QUESTION, Extraction::Math),
-        Kind::Choice => (QUESTION_AND_OPTIONS, Extraction::Option),
-        Kind::Code { .. } => (QUESTION, Extraction::Fenced),
+        AnswerKind::Math => (QUESTION, Extraction::Math),
+        AnswerKind::Choice => (QUESTION_AND_OPTIONS, Extraction::Option),
+        AnswerKind::Code { .. } => (QUESTION, Extraction::Fenced),
     };
     Style {
         profile: Profile::Study,
@@ -141,11 +141,15 @@ fn lighteval(benchmark: &Benchmark) -> Result<Style> {
     let choose = "Which of the options answers this question? Reason first. Let the last line of your reply be `Answer: ` \
                   and then the letter of the option, A, B, C or D.\n\n{question}\n\n{options}";
     let (template, extraction, stop, max_tokens) = match (benchmark.kind, benchmark.name.as_str()) {
-        (Kind::Math, "gsm8k") => ("Question: {question}\nAnswer:", Extraction::Math, vec!["Question:".to_owned()], 256),
-        (Kind::Math, _) => (box_it, Extraction::Math, Vec::new(), 32_768),
-        (Kind::Choice, _) => (choose, Extraction::AnswerLine, Vec::new(), 32_768),
-        (Kind::Code { .. }, name) => {
-            bail!("lighteval has no `{name}`\nhint: use `--profile evalplus`, or `study`")
+        (AnswerKind::Math, "gsm8k") => {
+            ("Question: {question}\nAnswer:", Extraction::Math, vec!["Question:".to_owned()], 256)
+        }
+        (AnswerKind::Math, _) => (box_it, Extraction::Math, Vec::new(), 32_768),
+        (AnswerKind::Choice, _) => (choose, Extraction::AnswerLine, Vec::new(), 32_768),
+        (AnswerKind::Code { .. }, name) => {
+            bail!(
+                "the profile lighteval does not support `{name}`\nhint: use `--profile evalplus` or `--profile study`"
+            )
         }
     };
     Ok(Style {
@@ -162,9 +166,9 @@ fn lighteval(benchmark: &Benchmark) -> Result<Style> {
 }
 
 fn evalplus(benchmark: &Benchmark) -> Result<Style> {
-    let Kind::Code { .. } = benchmark.kind else {
+    let AnswerKind::Code { .. } = benchmark.kind else {
         bail!(
-            "evalplus has no `{}`\nhint: it has `humaneval` and `humaneval+`; use `--profile study` or `lighteval`",
+            "the profile evalplus only supports `humaneval` and `humaneval+`, found `{}`\nhint: use `--profile study` or `--profile lighteval`",
             benchmark.name
         );
     };

@@ -1,4 +1,4 @@
-//! What the samples of a benchmark say together.
+//! The scores of a benchmark.
 
 use std::collections::BTreeMap;
 
@@ -10,46 +10,46 @@ use super::folder::{BenchRecord, SampleRecord};
 use super::grade::{Grade, Grader, same_answer};
 use super::profile::Extraction;
 use crate::math::Verdict;
-use crate::sandbox::Layers;
+use crate::sandbox::SandboxLayers;
 use crate::stats::{self, Interval, mean, quantile};
 
-/// The scores of a benchmark. All of them are over the same questions; shares are of all samples.
+/// The scores of a benchmark. All scores are over the same questions; shares are of all samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
+pub struct BenchmarkScores {
     pub benchmark: String,
     pub profile: String,
-    /// Questions that were asked: the first of those that the benchmark has.
+    /// Number of evaluated questions, which are the first ones of the benchmark.
     pub questions: usize,
     pub of: usize,
-    /// Samples of each question.
+    /// Samples per question.
     pub samples: usize,
-    /// avg@k: mean over questions of the share of right samples.
-    pub accuracy: Estimate,
-    /// By k: the chance that at least one of k samples is right.
+    /// avg@k: the mean over questions of the share of correct samples.
+    pub accuracy: ShareEstimate,
+    /// By k: the probability that at least one of k samples is correct.
     pub pass_at: BTreeMap<usize, f64>,
     /// Share of questions whose most frequent answer is right; absent for programs and for one sample.
     pub majority: Option<f64>,
-    /// Of programs: passing the base tests, while `accuracy` counts those of the benchmark.
-    pub base_accuracy: Option<Estimate>,
-    /// Of options: the right letter itself was given.
-    pub letter_accuracy: Option<Estimate>,
-    /// Cut off at the longest allowed length.
+    /// For programs: share that passes the base tests; `accuracy` counts the tests of the benchmark.
+    pub base_accuracy: Option<ShareEstimate>,
+    /// For options: share with the right letter itself.
+    pub letter_accuracy: Option<ShareEstimate>,
+    /// Share truncated at the maximum length.
     pub truncated: f64,
     pub no_answer: f64,
     pub undecided: f64,
-    /// Of programs: none with the function that was asked for; part of those without an answer.
+    /// For programs: share without the requested function. It is a part of `no_answer`.
     pub unparsable: Option<f64>,
-    pub tokens: Lengths,
+    pub tokens: SampleLengths,
     pub grader: String,
-    /// Of programs: what held them in.
+    /// For programs: the isolation during the tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<Layers>,
+    pub sandbox: Option<SandboxLayers>,
     pub notes: Vec<String>,
 }
 
 /// A share with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
+pub struct ShareEstimate {
     pub value: f64,
     #[serde(flatten)]
     pub interval: Interval,
@@ -57,7 +57,7 @@ pub struct Estimate {
 
 /// Lengths of the samples, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lengths {
+pub struct SampleLengths {
     pub mean: f64,
     pub p10: f64,
     pub median: f64,
@@ -65,14 +65,14 @@ pub struct Lengths {
     pub max: usize,
 }
 
-/// The seed of every bootstrap of scores: the same samples give the same interval.
+/// The seed of every bootstrap of scores. It is fixed, so that the same samples give the same interval.
 const SEED: u64 = 0;
 
-impl Scores {
-    /// Of `grades`, one for each of `samples`, which are of the first `questions` of `of` questions.
+impl BenchmarkScores {
+    /// Computes the scores of `grades`, one per sample in `samples`, of the first `questions` of `of` questions.
     ///
     /// # Errors
-    /// A question has another number of samples than the style wants.
+    /// A question does not have the style's number of samples.
     pub fn new(
         record: &BenchRecord,
         of: usize,
@@ -84,11 +84,11 @@ impl Scores {
         let (style, k) = (&record.style, record.style.samples);
         let by_question = by_question(samples, grades);
         let context = || format!("score `{}`", record.benchmark);
-        let estimate = |right: &dyn Fn(&Grade) -> bool| -> Result<Estimate> {
+        let estimate = |right: &dyn Fn(&Grade) -> bool| -> Result<ShareEstimate> {
             let right: Vec<Vec<bool>> =
                 by_question.iter().map(|grades| grades.iter().map(|grade| right(grade)).collect()).collect();
             let accuracy = stats::accuracy(&right, k, SEED).with_context(context)?;
-            Ok(Estimate { value: accuracy.value, interval: accuracy.interval })
+            Ok(ShareEstimate { value: accuracy.value, interval: accuracy.interval })
         };
         let right: Vec<Vec<bool>> =
             by_question.iter().map(|grades| grades.iter().map(|grade| grade.is_right()).collect()).collect();
@@ -114,7 +114,7 @@ impl Scores {
             no_answer: graded(|grade| grade.answer.is_none()),
             undecided: graded(|grade| matches!(grade.verdict, Verdict::Undecided(_))),
             unparsable: program.then(|| graded(|grade| grade.unparsable)),
-            tokens: Lengths::new(samples.iter().map(|sample| sample.tokens).collect()),
+            tokens: SampleLengths::new(samples.iter().map(|sample| sample.tokens).collect()),
             grader: grader.version(),
             sandbox: grader.layers().cloned(),
             notes: record.notes.clone(),
@@ -122,7 +122,7 @@ impl Scores {
     }
 }
 
-impl Lengths {
+impl SampleLengths {
     fn new(mut tokens: Vec<usize>) -> Self {
         tokens.sort_unstable();
         let sorted: Vec<f64> = tokens.iter().map(|&it| it as f64).collect();
@@ -156,7 +156,7 @@ fn ks(samples: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(1), |k| Some(2 * k)).take_while(move |k| *k < samples).chain([samples])
 }
 
-/// Share of questions whose most frequent answer is right. Answers that are equal vote together, however they are written.
+/// Share of questions whose most frequent answer is right. Equal answers count as the same vote, however they are written.
 fn share_of_majorities(extraction: Extraction, questions: &[Vec<&Grade>]) -> f64 {
     let right = |grades: &&Vec<&Grade>| {
         let mut kinds: Vec<&str> = Vec::new();
@@ -185,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_answers_vote_together() {
+    fn equal_answers_count_as_the_same_vote() {
         let (half, point_five, third, none) =
             (grade("1/2", true), grade("0.5", true), grade("3", false), grade("", false));
         let share = |grades: Vec<&Grade>| share_of_majorities(Extraction::Math, &[grades]);
         assert_eq!(share(vec![&third, &half, &point_five]), 1.0);
         assert_eq!(share(vec![&third, &half]), 0.0, "the first of a tie");
-        assert_eq!(share(vec![&none, &none, &half]), 1.0, "no answer, no vote");
+        assert_eq!(share(vec![&none, &none, &half]), 1.0, "a sample without an answer does not vote");
         assert_eq!(share(vec![&none, &none]), 0.0);
     }
 

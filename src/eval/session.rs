@@ -1,107 +1,107 @@
-//! `rft eval --bench ...`, but for what it prints: a model and benchmarks, loaded and checked, and evaluated one by one.
+//! `rft eval --bench ...` without its output: loads and checks a model and benchmarks, and evaluates them one after the other.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::asked::{Asked, Asking};
-use super::bench::{self, Benchmark, Origin, Set};
+use super::asked::{Asking, EvalQuestion};
+use super::bench::{self, Benchmark, QuestionOrigin, Set};
 use super::endpoint::Endpoint;
 use super::engine::Draw;
 use super::folder::{EvalFolder, Identity};
 use super::grade::Grader;
 use super::local::Local;
 use super::profile::{Profile, Style};
-use super::run::{Ended, Evaluation, Show, evaluate};
+use super::run::{BenchmarkRun, EvalOutcome, Show, evaluate};
 use crate::config::{RolloutSection, RunConfig};
-use crate::device::{Device, Extent, Loaded};
+use crate::device::{Device, Extent, LoadedModel};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::model::lora::Adapter;
-use crate::model::source::{Source, TokenizerSource};
+use crate::model::source::{ModelSource, TokenizerSource};
 use crate::prompt::PriorPrompt;
 use crate::rollout::Sampling;
 use crate::rollout::policy::Policy;
 use crate::run::trained::{Trained, prior_prompt};
-use crate::server::Options;
+use crate::server::ServerOptions;
 
-/// What is asked for, beside what the configuration says.
-pub struct Request {
+/// The request, in addition to the configuration.
+pub struct EvalRequest {
     /// Benchmarks by name, or data files.
     pub bench: Vec<String>,
     pub profile: Profile,
-    /// The user named no prior prompt: that of the run whose adapter is evaluated counts.
+    /// The user did not set a prior prompt, so the training prompt of the adapter's run is used.
     pub default_prompt: bool,
-    /// A server that completes, instead of this process.
+    /// A server that generates the completions instead of this process.
     pub server: Option<Server>,
-    /// Unset: the profile's, as with the next three.
+    /// Default: the profile's. This also applies to the next three.
     pub samples: Option<usize>,
     pub temperature: Option<f64>,
     pub top_p: Option<f64>,
     pub max_tokens: Option<usize>,
     pub seed: u64,
-    /// Ask only the first questions of each benchmark.
+    /// Evaluate only this number of first questions of each benchmark.
     pub limit: Option<usize>,
-    /// Folder with data files, looked at before the hub.
+    /// Folder with data files, which is searched before the Hub.
     pub data_dir: Option<PathBuf>,
     /// Columns of a data file.
     pub question_column: Option<String>,
     pub answer_column: Option<String>,
-    /// File with the words around a question instead of the profile's.
+    /// A file with a template for questions, instead of the profile's.
     pub prompt_template: Option<PathBuf>,
-    /// Folder to write to. Unset: one under `evals` whose name says what is asked.
+    /// Output folder. Default: a folder in `evals`, named after the model and the settings.
     pub out: Option<PathBuf>,
     pub unsafe_local_exec: bool,
 }
 
-/// A server with OpenAI's completions protocol.
+/// A server with OpenAI's completions API.
 pub struct Server {
     pub url: String,
-    /// Unset: the only model that it serves.
+    /// Default: the only model of the server.
     pub model: Option<String>,
-    /// Requests in flight at a time.
+    /// Maximum number of requests in flight.
     pub concurrency: usize,
 }
 
-/// Where completions come from.
-enum Place {
+/// The source of completions.
+enum CompletionSource {
     Here(Device),
     Server(Endpoint),
 }
 
-/// The same, ready to complete.
-enum Model {
-    Here { loaded: Box<Loaded>, adapter: Option<Adapter> },
+/// The loaded source of completions.
+enum LoadedCompleter {
+    Here { loaded: Box<LoadedModel>, adapter: Option<Adapter> },
     Server(Endpoint),
 }
 
-/// A benchmark with its questions, ready to be asked.
+/// A benchmark with its rendered questions.
 struct Ready {
     benchmark: Benchmark,
     style: Style,
     set: Set,
     grader: Grader,
-    asked: Vec<Asked>,
+    asked: Vec<EvalQuestion>,
     limit: usize,
 }
 
-/// An evaluation that could start: the model is loaded, and every prompt rendered.
-pub struct Session {
-    model: Model,
+/// An evaluation that is ready to start: the model is loaded, and all prompts are rendered.
+pub struct EvalSession {
+    model: LoadedCompleter,
     policy: Policy,
     own_stop_strings: Vec<String>,
     rollout: RolloutSection,
     seed: u64,
     ready: Vec<Ready>,
     pub folder: EvalFolder,
-    /// Of the algorithms that multiply on a GPU.
+    /// Warnings about the matrix product algorithms on a GPU.
     pub warning: Option<String>,
 }
 
-impl Session {
-    /// Checks all that can be refused before a model is loaded, then loads it. `fetch` downloads the configured model where it
-    /// is not in the cache, or refuses to.
+impl EvalSession {
+    /// Checks everything that can be checked without the model, then loads the model. `fetch` downloads the configured model if it
+    /// is not in the cache, or returns an error.
     pub fn open(
-        request: &Request,
+        request: &EvalRequest,
         config: &RunConfig,
         trained: Option<&Trained>,
         fetch: &dyn Fn(&RunConfig) -> Result<()>,
@@ -110,10 +110,10 @@ impl Session {
         let sets = request.bench.iter().map(|name| load(request, name)).collect::<Result<Vec<_>>>()?;
         let server = request.server.as_ref().map(connect).transpose()?;
         let source = match server {
-            Some(_) => Source::open_texts(&config.model.path, &config.model.revision)?,
+            Some(_) => ModelSource::open_texts(&config.model.path, &config.model.revision)?,
             None => {
                 fetch(config)?;
-                Source::open(&config.model.path, &config.model.revision)?
+                ModelSource::open(&config.model.path, &config.model.revision)?
             }
         };
         let policy = Policy::load(&source, config)?;
@@ -121,7 +121,9 @@ impl Session {
         for (benchmark, style, set, grader) in sets {
             let prefill = config.prompt.prefill;
             let asking = Asking { policy: &policy, prior: &prior, prefill, style: &style, seed: request.seed };
-            let asked = asking.all(&set, benchmark.kind).with_context(|| format!("ask `{}`", benchmark.name))?;
+            let asked = asking
+                .all(&set, benchmark.kind)
+                .with_context(|| format!("render the questions of `{}`", benchmark.name))?;
             let limit = request.limit.unwrap_or(asked.len()).min(asked.len());
             let context = source.config.max_position_embeddings;
             let style = within(style, request.max_tokens.is_some(), &asked[..limit], context, &benchmark.name)?;
@@ -129,16 +131,16 @@ impl Session {
         }
 
         let place = match server {
-            Some(server) => Place::Server(server),
-            None => Place::Here(Device::choose(&config.run.device)?),
+            Some(server) => CompletionSource::Server(server),
+            None => CompletionSource::Here(Device::choose(&config.run.device)?),
         };
         let identity = identity(request, config, &source, &policy, &prior, trained, &place, &ready[0].style)?;
         let out = request.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
         let folder = EvalFolder::start(&out, &identity)?;
         let mut warning = None;
         let model = match place {
-            Place::Server(server) => Model::Server(server),
-            Place::Here(device) => {
+            CompletionSource::Server(server) => LoadedCompleter::Server(server),
+            CompletionSource::Here(device) => {
                 let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
                 let extent = Extent {
                     positions: positions(&ready),
@@ -146,9 +148,9 @@ impl Session {
                     working_bytes: None,
                     keep: None,
                 };
-                let loaded = Loaded::load(device, &source, adapter.as_ref(), &extent)?;
+                let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
                 warning = loaded.keep_products(&out.join("products.json"))?;
-                Model::Here { loaded: Box::new(loaded), adapter }
+                LoadedCompleter::Here { loaded: Box::new(loaded), adapter }
             }
         };
         let own_stop_strings = policy.stop_strings.clone();
@@ -169,8 +171,8 @@ impl Session {
         self.ready.iter().map(|ready| ready.benchmark.name.clone()).collect()
     }
 
-    /// Draws the samples that are missing of the benchmark at `place`, and scores them.
-    pub fn evaluate(&mut self, place: usize, show: &mut dyn Show) -> Result<Ended> {
+    /// Generates missing samples of the benchmark with the index `place`, and scores them.
+    pub fn evaluate(&mut self, place: usize, show: &mut dyn Show) -> Result<EvalOutcome> {
         let Ready { benchmark, style, set, grader, asked, limit } = &self.ready[place];
         self.policy.stop_strings = self.own_stop_strings.iter().chain(&style.stop).cloned().collect();
         let draw = Draw {
@@ -179,7 +181,7 @@ impl Session {
             stop: self.policy.stop_strings.clone(),
             seed: self.seed,
         };
-        let evaluation = Evaluation {
+        let evaluation = BenchmarkRun {
             folder: &self.folder,
             benchmark,
             style,
@@ -190,8 +192,8 @@ impl Session {
             grader,
         };
         match &mut self.model {
-            Model::Server(server) => evaluate(&evaluation, server, &draw, show),
-            Model::Here { loaded, adapter } => {
+            LoadedCompleter::Server(server) => evaluate(&evaluation, server, &draw, show),
+            LoadedCompleter::Here { loaded, adapter } => {
                 let mut local = Local { engine: loaded.engine(), adapter: adapter.as_ref(), policy: &self.policy };
                 evaluate(&evaluation, &mut local, &draw, show)
             }
@@ -200,14 +202,14 @@ impl Session {
 }
 
 fn connect(server: &Server) -> Result<Endpoint> {
-    let options = Options { concurrency: server.concurrency, ..Options::new(&server.url) };
+    let options = ServerOptions { concurrency: server.concurrency, ..ServerOptions::new(&server.url) };
     Endpoint::connect(&options, server.model.as_deref())
 }
 
-/// The questions that `name` means, how they are asked and what grades the answers.
-fn load(request: &Request, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
+/// The questions of the benchmark `name`, their settings and their grader.
+fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
     let mut benchmark = bench::find(name)?;
-    if let Origin::File(file) = &mut benchmark.origin {
+    if let QuestionOrigin::File(file) = &mut benchmark.origin {
         file.question_column.clone_from(&request.question_column);
         file.answer_column.clone_from(&request.answer_column);
     }
@@ -216,13 +218,13 @@ fn load(request: &Request, name: &str) -> Result<(Benchmark, Style, Set, Grader)
     style.temperature = request.temperature.unwrap_or(style.temperature);
     style.top_p = request.top_p.unwrap_or(style.top_p);
     style.max_tokens = request.max_tokens.unwrap_or(style.max_tokens);
-    ensure!(style.samples > 0, "`--samples` must be 1 or more");
-    ensure!(style.temperature >= 0.0 && style.temperature.is_finite(), "`--temperature` must be 0 or more");
-    ensure!(style.top_p > 0.0 && style.top_p <= 1.0, "`--top-p` must be above 0 and not above 1");
-    ensure!(style.max_tokens > 0 && request.limit != Some(0), "`--max-tokens` and `--limit` must be 1 or more");
+    ensure!(style.samples > 0, "`--samples` must be at least 1");
+    ensure!(style.temperature >= 0.0 && style.temperature.is_finite(), "`--temperature` must be at least 0");
+    ensure!(style.top_p > 0.0 && style.top_p <= 1.0, "`--top-p` must be above 0 and at most 1");
+    ensure!(style.max_tokens > 0 && request.limit != Some(0), "`--max-tokens` and `--limit` must be at least 1");
     if style.temperature == 0.0 && style.samples > 1 {
         bail!(
-            "{} samples at temperature 0 would all be the same\nhint: give --samples 1, or a --temperature above 0",
+            "all {} samples at temperature 0 would be the same\nhint: set --samples 1, or a --temperature above 0",
             style.samples
         );
     }
@@ -230,7 +232,7 @@ fn load(request: &Request, name: &str) -> Result<(Benchmark, Style, Set, Grader)
         let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
         ensure!(
             text.matches("{question}").count() == 1,
-            "`{}` has to hold `{{question}}` once: that is where the question goes",
+            "`{}` must contain `{{question}}` exactly once, at the position of the question",
             path.display()
         );
         style.template = text.strip_suffix('\n').unwrap_or(&text).to_owned();
@@ -241,20 +243,20 @@ fn load(request: &Request, name: &str) -> Result<(Benchmark, Style, Set, Grader)
     Ok((benchmark, style, set, grader))
 }
 
-/// The style with the longest answer that the model's context leaves room for.
-fn within(style: Style, asked_for: bool, asked: &[Asked], context: usize, name: &str) -> Result<Style> {
+/// The style, with the maximum completion length limited by the model's context.
+fn within(style: Style, asked_for: bool, asked: &[EvalQuestion], context: usize, name: &str) -> Result<Style> {
     let longest = asked.iter().map(|it| it.prompt.ids.len()).max().unwrap_or(0);
     let room = context.saturating_sub(longest);
     ensure!(
         room > 0 && (!asked_for || style.max_tokens <= room),
-        "the longest prompt of `{name}` has {longest} tokens, which leaves {room} of the model's {context} for an answer\n\
+        "the longest prompt of `{name}` has {longest} tokens, which leaves {room} of the model's {context} for a completion\n\
          hint: {}",
-        if room > 0 { format!("lower --max-tokens to {room}") } else { "the model is too small for it".to_owned() }
+        if room > 0 { format!("lower --max-tokens to {room}") } else { "use a model with a longer context".to_owned() }
     );
     Ok(Style { max_tokens: style.max_tokens.min(room), ..style })
 }
 
-/// Positions that the longest prompt and answer need.
+/// Number of positions for the longest prompt and its completion.
 fn positions(ready: &[Ready]) -> usize {
     let longest = |it: &Ready| {
         let prompt = it.asked[..it.limit].iter().map(|asked| asked.prompt.ids.len()).max().unwrap_or(0);
@@ -272,15 +274,15 @@ fn sampling(style: &Style, rollout: &RolloutSection) -> Sampling {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "all that a sample depends on")]
+#[allow(clippy::too_many_arguments, reason = "everything that a sample depends on")]
 fn identity(
-    request: &Request,
+    request: &EvalRequest,
     config: &RunConfig,
-    source: &Source,
+    source: &ModelSource,
     policy: &Policy,
     prior: &PriorPrompt,
     trained: Option<&Trained>,
-    place: &Place,
+    place: &CompletionSource,
     style: &Style,
 ) -> Result<Identity> {
     let adapter_file = trained.map(|trained| trained.folder.join("adapter_model.safetensors"));
@@ -292,15 +294,15 @@ fn identity(
     Ok(Identity {
         model: source.name.clone(),
         model_sha256: match place {
-            Place::Here(_) => source.hash.clone(),
-            Place::Server(server) => server.model().to_owned(),
+            CompletionSource::Here(_) => source.hash.clone(),
+            CompletionSource::Server(server) => server.model().to_owned(),
         },
         adapter: trained.map(|trained| trained.name.clone()),
         adapter_sha256: adapter_file.as_ref().map(hash).transpose()?,
         engine: match place {
-            Place::Here(Device::Cpu) => "cpu".to_owned(),
-            Place::Here(Device::Cuda(_)) => "cuda".to_owned(),
-            Place::Server(_) => "endpoint".to_owned(),
+            CompletionSource::Here(Device::Cpu) => "cpu".to_owned(),
+            CompletionSource::Here(Device::Cuda(_)) => "cuda".to_owned(),
+            CompletionSource::Server(_) => "endpoint".to_owned(),
         },
         ppe: if style.takes_prior_prompt() { prior.name.clone() } else { "none".to_owned() },
         wording: prior.wording.clone(),
@@ -317,7 +319,7 @@ fn identity(
     })
 }
 
-/// `evals/MODEL[-ADAPTER]-PROMPT-PROFILE-HASH`: the same command finds the same folder again.
+/// `evals/MODEL[-ADAPTER]-PROMPT-PROFILE-HASH`. The same command uses the same folder again.
 fn default_folder(identity: &Identity) -> Result<PathBuf> {
     let model = Path::new(&identity.model).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let parts = [Some(model), identity.adapter.clone(), Some(identity.ppe.clone()), Some(identity.profile.clone())];

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 const CHUNK: usize = 16 * 1024;
 
 /// Ranges of the named tensors in flat storage; the map's keys are in name order.
-pub type Layout = BTreeMap<String, Range<usize>>;
+pub type ParameterLayout = BTreeMap<String, Range<usize>>;
 
 /// Moments of every parameter and the number of steps taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl AdamW {
         assert_eq!(params.len(), self.m.len(), "one pair of moments per parameter");
         assert_eq!(grads.len(), self.m.len(), "one gradient per parameter");
         self.step += 1;
-        let step = Step::new(hyper, self.step, grad_scale);
+        let step = UpdateConstants::new(hyper, self.step, grad_scale);
         let moments = self.m.par_chunks_mut(CHUNK).zip(self.v.par_chunks_mut(CHUNK));
         params
             .par_chunks_mut(CHUNK)
@@ -59,7 +59,7 @@ impl AdamW {
     }
 
     /// Moments by tensor: `exp_avg.NAME` and `exp_avg_sq.NAME`, as in PyTorch. [`AdamW::step`] is not included.
-    pub fn state(&self, layout: &Layout) -> BTreeMap<String, Vec<f32>> {
+    pub fn state(&self, layout: &ParameterLayout) -> BTreeMap<String, Vec<f32>> {
         let moments = [("exp_avg", &self.m), ("exp_avg_sq", &self.v)];
         let pieces = moments.iter().flat_map(|(moment, values)| {
             layout.iter().map(move |(name, range)| (format!("{moment}.{name}"), values[range.clone()].to_vec()))
@@ -69,7 +69,7 @@ impl AdamW {
 
     /// Restores what [`AdamW::state`] returned. Every tensor of `layout` must exist with its size, and there must be no
     /// other.
-    pub fn from_state(state: &BTreeMap<String, Vec<f32>>, layout: &Layout, step: u64) -> Result<Self> {
+    pub fn from_state(state: &BTreeMap<String, Vec<f32>>, layout: &ParameterLayout, step: u64) -> Result<Self> {
         let mut adamw = Self::new(layout.values().map(|range| range.end).max().unwrap_or(0));
         for (moment, values) in [("exp_avg", &mut adamw.m), ("exp_avg_sq", &mut adamw.v)] {
             for (name, range) in layout {
@@ -98,7 +98,7 @@ impl AdamW {
 }
 
 /// The constants of one step, rounded to f32 once.
-struct Step {
+struct UpdateConstants {
     grad_scale: f32,
     beta1: f32,
     one_less_beta1: f32,
@@ -111,7 +111,7 @@ struct Step {
     eps: f32,
 }
 
-impl Step {
+impl UpdateConstants {
     fn new(hyper: &Hyper, step: u64, grad_scale: f32) -> Self {
         let correction = |beta: f64| 1.0 - beta.powf(step as f64);
         Self {
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn state_is_restored_by_name() {
-        let layout = Layout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..5)]);
+        let layout = ParameterLayout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..5)]);
         let (mut adamw, mut params) = (AdamW::new(5), values(5, 4));
         adamw.step(&mut params, &values(5, 5), &HYPER, 1.0);
         let state = adamw.state(&layout);
@@ -264,11 +264,11 @@ mod tests {
         assert_eq!(AdamW::from_state(&state, &layout, 1).unwrap(), adamw);
 
         let message = |state, layout| AdamW::from_state(state, layout, 1).unwrap_err().to_string();
-        let smaller = Layout::from([("a".to_owned(), 3..5)]);
+        let smaller = ParameterLayout::from([("a".to_owned(), 3..5)]);
         assert!(message(&state, &smaller).contains("has 4 tensors, but the adapter needs 2"));
-        let wider = Layout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..6)]);
+        let wider = ParameterLayout::from([("b".to_owned(), 0..3), ("a".to_owned(), 3..6)]);
         assert!(message(&state, &wider).contains("`exp_avg.a` has 2 values, but the adapter has 3"));
-        let other = Layout::from([("c".to_owned(), 0..5)]);
+        let other = ParameterLayout::from([("c".to_owned(), 0..5)]);
         assert!(message(&state, &other).contains("no tensor `exp_avg.c`"));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::ScaleRewards;
+use crate::stats::{mean, sample_std};
 
 /// Added to the standard deviation before dividing by it, to bound the advantages of a nearly flat group. TRL's value.
 const EPSILON: f64 = 1e-4;
@@ -30,7 +31,7 @@ pub struct Advantages {
 /// A group is flat if its rewards are bitwise equal. Its advantages are exactly zero: the rounding of the mean would
 /// otherwise leave residues that are divided by almost zero.
 pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
-    let (reward_mean, reward_std) = mean_and_std(rewards.iter().flatten().copied());
+    let (reward_mean, reward_std) = mean_and_std(&rewards.concat());
     let mut flat_groups = 0;
     let values = rewards
         .iter()
@@ -39,7 +40,7 @@ pub fn advantages(rewards: &[Vec<f64>], scale: ScaleRewards) -> Advantages {
                 flat_groups += 1;
                 return vec![0.0; group.len()];
             }
-            let (mean, std) = mean_and_std(group.iter().copied());
+            let (mean, std) = mean_and_std(group);
             let divisor = match scale {
                 ScaleRewards::Group => std + EPSILON,
                 ScaleRewards::Batch => reward_std + EPSILON,
@@ -68,18 +69,13 @@ impl Advantages {
     }
 }
 
-/// Mean and unbiased standard deviation; the latter is zero for fewer than two values.
-fn mean_and_std(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let count = values.clone().count();
-    if count == 0 {
-        return (0.0, 0.0);
+/// Mean and unbiased standard deviation; zero where there are too few values for it.
+fn mean_and_std(values: &[f64]) -> (f64, f64) {
+    match values {
+        [] => (0.0, 0.0),
+        [one] => (*one, 0.0),
+        _ => (mean(values), sample_std(values)),
     }
-    let mean = values.clone().sum::<f64>() / count as f64;
-    if count == 1 {
-        return (mean, 0.0);
-    }
-    let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
-    (mean, (squares / (count - 1) as f64).sqrt())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct RolloutFacts {
     pub groups: usize,
     /// Groups whose rewards are all equal.
     pub flat_groups: usize,
-    pub branches: usize,
+    pub completions: usize,
     /// Completions truncated at `max_completion_length`.
     pub truncated: usize,
     pub max_completion_length: usize,
@@ -43,7 +43,7 @@ pub struct UpdateFacts {
     pub learning_rate: f64,
     pub grad_norm: f64,
     /// Completions of the update that should have a gradient: neither masked nor with an advantage of zero.
-    pub branches_with_signal: usize,
+    pub completions_with_signal: usize,
     /// True if the step changed any element of any B of the adapter.
     pub lora_b_moved: bool,
 }
@@ -107,9 +107,9 @@ fn speak(streak: &mut usize, finding: Option<Advice>) -> Option<Advice> {
 
 /// Most completions do not reach their answer.
 pub fn too_long(facts: &RolloutFacts) -> Option<Advice> {
-    let RolloutFacts { branches, truncated, max_completion_length, .. } = facts;
-    (*branches > 0 && *truncated as f64 >= TRUNCATED_SHARE * *branches as f64).then(|| Advice {
-        message: format!("{truncated} of {branches} completions were truncated at {max_completion_length} tokens"),
+    let RolloutFacts { completions, truncated, max_completion_length, .. } = facts;
+    (*completions > 0 && *truncated as f64 >= TRUNCATED_SHARE * *completions as f64).then(|| Advice {
+        message: format!("{truncated} of {completions} completions were truncated at {max_completion_length} tokens"),
         hint: "raise `rollout.max_completion_length`; or, if completions.jsonl shows text after the \
                answer, add the string that ends it to `rollout.stop`"
             .to_owned(),
@@ -118,12 +118,12 @@ pub fn too_long(facts: &RolloutFacts) -> Option<Advice> {
 
 /// In every group all completions have the same reward, so all advantages are zero.
 pub fn nothing_to_compare(facts: &RolloutFacts) -> Option<Advice> {
-    let RolloutFacts { groups, flat_groups, branches, lowest_reward, highest_reward, .. } = facts;
+    let RolloutFacts { groups, flat_groups, completions, lowest_reward, highest_reward, .. } = facts;
     if *groups == 0 || flat_groups < groups {
         return None;
     }
     let advice = |message: String, hint: &str| Some(Advice { message, hint: hint.to_owned() });
-    if branches <= groups {
+    if completions <= groups {
         return advice(
             "each group has only one completion, so there is nothing to compare it with".to_owned(),
             "set `rollout.num_generations` to 2 or more",
@@ -137,13 +137,13 @@ pub fn nothing_to_compare(facts: &RolloutFacts) -> Option<Advice> {
     }
     if *highest_reward <= 0.0 {
         return advice(
-            format!("none of {branches} completions earned a reward"),
+            format!("none of {completions} completions earned a reward"),
             "read some in completions.jsonl: is the answer in a \\boxed{}, in the format that the prior prompt asks \
              for? if so, use easier questions or raise `rollout.num_generations`",
         );
     }
     advice(
-        format!("all {branches} completions earned the same reward, {highest_reward}"),
+        format!("all {completions} completions earned the same reward, {highest_reward}"),
         "there is nothing to learn from these questions: use harder ones, or raise `rollout.num_generations`",
     )
 }
@@ -166,11 +166,11 @@ pub fn not_finite(loss: f64, grad_norm: f64) -> Option<Advice> {
 /// A step that should have changed the adapter but did not.
 pub fn adapter_unmoved(facts: &UpdateFacts) -> Option<Advice> {
     // The warm-up starts at learning rate zero, and a batch without signal has its own message.
-    if facts.lora_b_moved || facts.learning_rate == 0.0 || facts.branches_with_signal == 0 {
+    if facts.lora_b_moved || facts.learning_rate == 0.0 || facts.completions_with_signal == 0 {
         return None;
     }
     let message = |cause: &str| {
-        format!("{} completions have an advantage, but LoRA B did not change: {cause}", facts.branches_with_signal)
+        format!("{} completions have an advantage, but LoRA B did not change: {cause}", facts.completions_with_signal)
     };
     Some(if facts.grad_norm == 0.0 {
         Advice {
@@ -195,7 +195,7 @@ mod tests {
         RolloutFacts {
             groups: 4,
             flat_groups: 1,
-            branches: 32,
+            completions: 32,
             truncated: 3,
             max_completion_length: 96,
             lowest_reward: 0.0,
@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn update() -> UpdateFacts {
-        UpdateFacts { learning_rate: 1e-3, grad_norm: 0.5, branches_with_signal: 24, lora_b_moved: true }
+        UpdateFacts { learning_rate: 1e-3, grad_norm: 0.5, completions_with_signal: 24, lora_b_moved: true }
     }
 
     #[track_caller]
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(guard.rollout(&rollout()), []);
         assert_eq!(guard.gradient(0.0, 0.5), Gradient::Sound);
         assert_eq!(guard.update(&update()), None);
-        let empty = RolloutFacts { groups: 0, flat_groups: 0, branches: 0, truncated: 0, ..rollout() };
+        let empty = RolloutFacts { groups: 0, flat_groups: 0, completions: 0, truncated: 0, ..rollout() };
         assert_eq!(guard.rollout(&empty), []);
     }
 
@@ -232,7 +232,7 @@ mod tests {
         assert_says(nothing_to_compare(&wrong), "none of 32 completions", "\\boxed{}");
         let right = RolloutFacts { lowest_reward: 1.0, ..flat.clone() };
         assert_says(nothing_to_compare(&right), "the same reward, 1", "harder");
-        let alone = RolloutFacts { branches: 4, ..flat };
+        let alone = RolloutFacts { completions: 4, ..flat };
         assert_says(nothing_to_compare(&alone), "only one completion", "rollout.num_generations");
     }
 
@@ -256,7 +256,7 @@ mod tests {
         let zero = UpdateFacts { grad_norm: 0.0, ..stuck.clone() };
         assert_says(adapter_unmoved(&zero), "exactly zero", "clip_ratio/region_mean");
         assert_eq!(adapter_unmoved(&UpdateFacts { learning_rate: 0.0, ..stuck.clone() }), None);
-        assert_eq!(adapter_unmoved(&UpdateFacts { branches_with_signal: 0, ..stuck }), None);
+        assert_eq!(adapter_unmoved(&UpdateFacts { completions_with_signal: 0, ..stuck }), None);
     }
 
     #[test]

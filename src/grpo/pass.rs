@@ -1,13 +1,13 @@
 //! The gradient pass: groups of one optimizer update ► packed micro-batches ► gradient of the adapter.
 
 use super::learner::{Learner, OutOfMemory};
-use super::objective::{BranchTerms, Normalizer, Objective};
+use super::objective::{CompletionTerms, Normalizer, Objective};
 use super::totals::{SamplingGap, Totals};
 use crate::grpo::learner::Keep;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;
-use crate::rollout::Branch;
+use crate::rollout::Completion;
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,28 +19,28 @@ const MAX_HALVINGS: usize = 3;
 #[derive(Clone)]
 pub struct TrainGroup<'a> {
     pub prompt: &'a [u32],
-    pub branches: Vec<TrainBranch<'a>>,
+    pub completions: Vec<TrainCompletion<'a>>,
 }
 
 #[derive(Clone, Copy)]
-pub struct TrainBranch<'a> {
+pub struct TrainCompletion<'a> {
     pub tokens: &'a [u32],
     /// Log-probabilities recorded when the tokens were sampled.
-    pub sampled: &'a [f32],
+    pub logprobs: &'a [f32],
     pub advantage: f32,
     pub masked: bool,
 }
 
 impl<'a> TrainGroup<'a> {
     /// All of a prompt's completions, none of them masked.
-    pub fn whole(prompt: &'a [u32], branches: &'a [Branch], advantages: &[f32]) -> Self {
-        let branch = |(branch, &advantage): (&'a Branch, &f32)| TrainBranch {
-            tokens: &branch.tokens,
-            sampled: &branch.logprobs,
+    pub fn whole(prompt: &'a [u32], completions: &'a [Completion], advantages: &[f32]) -> Self {
+        let completion = |(completion, &advantage): (&'a Completion, &f32)| TrainCompletion {
+            tokens: &completion.tokens,
+            logprobs: &completion.logprobs,
             advantage,
             masked: false,
         };
-        Self { prompt, branches: branches.iter().zip(advantages).map(branch).collect() }
+        Self { prompt, completions: completions.iter().zip(advantages).map(completion).collect() }
     }
 }
 
@@ -49,7 +49,7 @@ impl<'a> TrainGroup<'a> {
 pub struct PassPlan {
     /// The temperature that the tokens were sampled at; log-probabilities are of logits / temperature.
     pub temperature: f32,
-    /// Maximum rows of a packed micro-batch. A branch is never split, so a longer one is a micro-batch by itself.
+    /// Maximum rows of a packed micro-batch. A completion is never split, so a longer one is a micro-batch by itself.
     pub max_tokens: usize,
     pub gradient_checkpointing: bool,
     /// The policy has changed since the tokens were sampled: the recorded log-probabilities are the old ones of the
@@ -65,7 +65,7 @@ pub struct PassResult {
     /// |sampled - recomputed| log-probability of each token, if the policy has not changed since.
     pub sampling_gap: SamplingGap,
     /// Completions whose gradient is not zero by construction.
-    pub branches_with_signal: usize,
+    pub completions_with_signal: usize,
     pub micro_batches: usize,
     /// Micro-batches that did not fit in the device's memory and were halved.
     pub out_of_memory: usize,
@@ -84,7 +84,9 @@ pub fn gradient_pass(
     plan: &PassPlan,
 ) -> Result<PassResult> {
     let mut result = PassResult::default();
-    let live = |branch: &TrainBranch| !branch.tokens.is_empty() && !objective.skips(branch.advantage, branch.masked);
+    let live = |completion: &TrainCompletion| {
+        !completion.tokens.is_empty() && !objective.skips(completion.advantage, completion.masked)
+    };
     let mut waiting: VecDeque<(Micro, usize)> =
         micro_batches(groups, live, plan.max_tokens).into_iter().map(|micro| (micro, 0)).collect();
     while let Some((micro, halvings)) = waiting.pop_front() {
@@ -121,14 +123,14 @@ struct Micro<'a> {
 
 impl<'a> Micro<'a> {
     /// Every completion with its pairs.
-    fn branches(&self) -> impl Iterator<Item = (&TrainBranch<'a>, Range<usize>)> {
-        self.groups.iter().flat_map(|group| &group.branches).zip(self.ranges.iter().cloned())
+    fn completions(&self) -> impl Iterator<Item = (&TrainCompletion<'a>, Range<usize>)> {
+        self.groups.iter().flat_map(|group| &group.completions).zip(self.ranges.iter().cloned())
     }
 
-    fn push(&mut self, prompt: &'a [u32], branches: Vec<TrainBranch<'a>>) {
-        let tokens: Vec<&[u32]> = branches.iter().map(|branch| branch.tokens).collect();
+    fn push(&mut self, prompt: &'a [u32], completions: Vec<TrainCompletion<'a>>) {
+        let tokens: Vec<&[u32]> = completions.iter().map(|completion| completion.tokens).collect();
         self.ranges.extend(self.pack.push(prompt, &tokens));
-        self.groups.push(TrainGroup { prompt, branches });
+        self.groups.push(TrainGroup { prompt, completions });
     }
 }
 
@@ -136,25 +138,26 @@ impl<'a> Micro<'a> {
 /// with its prompt repeated.
 fn micro_batches<'a>(
     groups: &[TrainGroup<'a>],
-    live: impl Fn(&TrainBranch) -> bool,
+    live: impl Fn(&TrainCompletion) -> bool,
     max_tokens: usize,
 ) -> Vec<Micro<'a>> {
     let mut micros = vec![Micro::default()];
     for group in groups {
-        let mut rest: Vec<TrainBranch> = group.branches.iter().filter(|branch| live(branch)).copied().collect();
+        let mut rest: Vec<TrainCompletion> =
+            group.completions.iter().filter(|completion| live(completion)).copied().collect();
         while !rest.is_empty() {
             let micro = micros.last_mut().expect("never empty");
             let mut rows = micro.pack.tokens.len() + group.prompt.len();
-            let fits = rest.iter().take_while(|branch| {
-                rows += branch.tokens.len() - 1;
+            let fits = rest.iter().take_while(|completion| {
+                rows += completion.tokens.len() - 1;
                 rows <= max_tokens
             });
             let count = match fits.count() {
-                // An empty pack accepts a branch of any length.
+                // An empty pack accepts a completion of any length.
                 0 if micro.groups.is_empty() => 1,
                 count => count,
             };
-            let taken: Vec<TrainBranch> = rest.drain(..count).collect();
+            let taken: Vec<TrainCompletion> = rest.drain(..count).collect();
             if !taken.is_empty() {
                 micro.push(group.prompt, taken);
             }
@@ -194,16 +197,16 @@ fn micro_batch(
     let mut finish = |stats: &[TokenStats], coefficients: &mut [f32]| {
         let logprobs: Vec<f32> = stats.iter().map(|stats| stats.logprob).collect();
         let entropies: Vec<f32> = stats.iter().map(|stats| stats.entropy).collect();
-        for (branch, range) in micro.branches() {
-            let terms = BranchTerms {
+        for (completion, range) in micro.completions() {
+            let terms = CompletionTerms {
                 logprobs: &logprobs[range.clone()],
-                old: plan.off_policy.then_some(branch.sampled),
+                old: plan.off_policy.then_some(completion.logprobs),
                 reference: reference.as_ref().map(|reference| &reference[range.clone()]),
                 entropy: Some(&entropies[range.clone()]),
-                advantage: branch.advantage,
-                masked: branch.masked,
+                advantage: completion.advantage,
+                masked: completion.masked,
             };
-            objective.branch(&terms, normalizer, &mut coefficients[range], &mut totals);
+            objective.completion(&terms, normalizer, &mut coefficients[range], &mut totals);
         }
     };
     let entropy = objective.entropy_grad(normalizer);
@@ -213,8 +216,8 @@ fn micro_batch(
         learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
         stats
     } else {
-        for (branch, range) in micro.branches() {
-            let coefficient = objective.fixed_coefficient(branch.advantage, range.len(), normalizer);
+        for (completion, range) in micro.completions() {
+            let coefficient = objective.fixed_coefficient(completion.advantage, range.len(), normalizer);
             coefficients[range].fill(coefficient);
         }
         let stats = learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
@@ -224,13 +227,13 @@ fn micro_batch(
     learner.backward(adapter, pack)?;
 
     if !plan.off_policy {
-        for (branch, range) in micro.branches() {
+        for (completion, range) in micro.completions() {
             let recomputed: Vec<f32> = stats[range].iter().map(|stats| stats.logprob).collect();
-            result.sampling_gap.add_branch(branch.sampled, &recomputed);
+            result.sampling_gap.add_completion(completion.logprobs, &recomputed);
         }
     }
     result.totals.merge(&totals);
-    result.branches_with_signal += micro.ranges.len();
+    result.completions_with_signal += micro.ranges.len();
     result.micro_batches += 1;
     result.rows += pack.tokens.len();
     Ok(())

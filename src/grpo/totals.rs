@@ -9,8 +9,8 @@ pub struct Totals {
     pub loss: f64,
     /// The loss without the entropy bonus.
     pub policy_loss: f64,
-    pub branches: usize,
-    pub masked_branches: usize,
+    pub completions: usize,
+    pub masked_completions: usize,
     /// Unmasked tokens.
     pub tokens: usize,
     pub kl_sum: f64,
@@ -40,16 +40,16 @@ pub struct Clipped {
     /// Largest share of a completion's tokens clipped above.
     pub high_max: Option<f64>,
     /// Completions with at least one token clipped below, and above.
-    pub branches_low: usize,
-    pub branches_high: usize,
+    pub completions_low: usize,
+    pub completions_high: usize,
 }
 
 impl Totals {
     pub fn merge(&mut self, other: &Self) {
         self.loss += other.loss;
         self.policy_loss += other.policy_loss;
-        self.branches += other.branches;
-        self.masked_branches += other.masked_branches;
+        self.completions += other.completions;
+        self.masked_completions += other.masked_completions;
         self.tokens += other.tokens;
         self.kl_sum += other.kl_sum;
         self.entropy_sum += other.entropy_sum;
@@ -80,7 +80,7 @@ impl Spread {
 
 impl Clipped {
     /// Counts a completion of `length` tokens of which `low` are clipped below and `high` above.
-    pub fn add_branch(&mut self, low: usize, high: usize, length: usize) {
+    pub fn add_completion(&mut self, low: usize, high: usize, length: usize) {
         if length == 0 {
             return;
         }
@@ -89,8 +89,8 @@ impl Clipped {
             high,
             low_min: Some(low as f64 / length as f64),
             high_max: Some(high as f64 / length as f64),
-            branches_low: usize::from(low > 0),
-            branches_high: usize::from(high > 0),
+            completions_low: usize::from(low > 0),
+            completions_high: usize::from(high > 0),
         });
     }
 
@@ -99,8 +99,8 @@ impl Clipped {
         self.high += other.high;
         self.low_min = self.low_min.into_iter().chain(other.low_min).reduce(f64::min);
         self.high_max = self.high_max.into_iter().chain(other.high_max).reduce(f64::max);
-        self.branches_low += other.branches_low;
-        self.branches_high += other.branches_high;
+        self.completions_low += other.completions_low;
+        self.completions_high += other.completions_high;
     }
 }
 
@@ -111,7 +111,7 @@ pub struct SamplingGap(pub Spread);
 
 impl SamplingGap {
     /// One completion: both slices have one entry per token.
-    pub fn add_branch(&mut self, sampled: &[f32], recomputed: &[f32]) {
+    pub fn add_completion(&mut self, sampled: &[f32], recomputed: &[f32]) {
         assert_eq!(sampled.len(), recomputed.len(), "one entry per token");
         for (sampled, recomputed) in sampled.iter().zip(recomputed) {
             self.0.add((f64::from(*sampled) - f64::from(*recomputed)).abs());
@@ -138,8 +138,8 @@ mod tests {
     fn sampling_gap_is_mean_and_largest_absolute_difference() {
         let mut gap = SamplingGap::default();
         assert!(gap.metrics().is_empty());
-        gap.add_branch(&[-1.0, -2.0], &[-1.0, -2.5]);
-        gap.add_branch(&[-1.0, -1.0], &[-0.75, -1.0]);
+        gap.add_completion(&[-1.0, -2.0], &[-1.0, -2.5]);
+        gap.add_completion(&[-1.0, -1.0], &[-0.75, -1.0]);
         let metrics = gap.metrics();
         assert_eq!(metrics["sampling/sampling_logp_difference/mean"], 0.1875);
         assert_eq!(metrics["sampling/sampling_logp_difference/max"], 0.5);

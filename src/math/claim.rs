@@ -2,12 +2,12 @@
 
 use super::limits::{Meter, Reason};
 use super::quantity::Quantity;
-use super::region::{Bound, End, Interval, Region};
+use super::region::{IntervalBound, IntervalEnd, Region, ValueInterval};
 use super::token::{Bracket, Joiner, NamedSet, Relation};
 use super::value::Value;
 
 /// An answer with computed values.
-pub struct Form {
+pub struct AnswerForm {
     /// Without an order: a set, or items separated by commas or `and`. Most answers have one item.
     pub items: Vec<Claim>,
     pub joiner: Option<Joiner>,
@@ -24,7 +24,7 @@ pub enum Claim {
     Is {
         /// `x` in `x = 3`.
         target: Option<String>,
-        item: Item,
+        item: ClaimItem,
     },
     Equation {
         /// One per side.
@@ -37,7 +37,7 @@ pub enum Claim {
     False,
 }
 
-pub enum Item {
+pub enum ClaimItem {
     Text(String),
     Quantity(Box<Quantity>),
     /// Digits in a base; the base is part of the answer.
@@ -55,7 +55,7 @@ pub enum Item {
         items: Vec<Claim>,
         close: Bracket,
     },
-    Matrix(Vec<Vec<Item>>),
+    Matrix(Vec<Vec<ClaimItem>>),
     /// A union, or the set that a set builder describes.
     Region(Region),
     Set(NamedSet),
@@ -80,7 +80,7 @@ pub struct Link {
     pub relation: Relation,
 }
 
-impl Form {
+impl AnswerForm {
     /// A false claim has no content that an answer could agree with.
     pub fn is_false(&self) -> bool {
         self.items.iter().any(|it| matches!(it, Claim::False))
@@ -91,41 +91,43 @@ impl Form {
 pub fn region(claim: &Claim, meter: &mut Meter) -> Result<Option<Region>, Reason> {
     let item = match claim {
         Claim::Relation(relations) => return Ok(relations.region.clone()),
-        Claim::Is { target: Some(_), item: Item::Quantity(quantity) } if quantity.unit.is_none() => {
+        Claim::Is { target: Some(_), item: ClaimItem::Quantity(quantity) } if quantity.unit.is_none() => {
             return Ok(Some(Region::point(quantity.value.clone())));
         }
         Claim::Is { item, .. } => item,
         _ => return Ok(None),
     };
     Ok(match item {
-        Item::Region(region) => Some(region.clone()),
-        Item::Set(NamedSet::Reals) => Some(Region::all()),
-        Item::Set(NamedSet::Empty) => Some(Region::default()),
-        Item::Sequence { open: Bracket::Set, items, .. } => {
+        ClaimItem::Region(region) => Some(region.clone()),
+        ClaimItem::Set(NamedSet::Reals) => Some(Region::all()),
+        ClaimItem::Set(NamedSet::Empty) => Some(Region::default()),
+        ClaimItem::Sequence { open: Bracket::Set, items, .. } => {
             let mut union = Region::default();
             for item in items {
-                let Claim::Is { item: Item::Quantity(quantity), .. } = item else { return Ok(None) };
+                let Claim::Is { item: ClaimItem::Quantity(quantity), .. } = item else { return Ok(None) };
                 union = union.union(Region::point(quantity.value.clone()), meter)?;
             }
             Some(union)
         }
         // `(0, 0)` is a point in the plane.
-        Item::Sequence { .. } => interval(item, meter)?.filter(|it| !it.is_empty()),
+        ClaimItem::Sequence { .. } => interval(item, meter)?.filter(|it| !it.is_empty()),
         _ => None,
     })
 }
 
 /// The numbers between the two numbers of a pair; there may be none.
-pub fn interval(item: &Item, meter: &mut Meter) -> Result<Option<Region>, Reason> {
-    let Item::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else {
+pub fn interval(item: &ClaimItem, meter: &mut Meter) -> Result<Option<Region>, Reason> {
+    let ClaimItem::Sequence { open: open @ (Bracket::Round | Bracket::Square), items, close } = item else {
         return Ok(None);
     };
-    let [Claim::Is { target: None, item: Item::Quantity(low) }, Claim::Is { target: None, item: Item::Quantity(high) }] =
-        &items[..]
+    let [
+        Claim::Is { target: None, item: ClaimItem::Quantity(low) },
+        Claim::Is { target: None, item: ClaimItem::Quantity(high) },
+    ] = &items[..]
     else {
         return Ok(None);
     };
-    let low = End { at: Bound::of(low.value.clone()), closed: *open == Bracket::Square };
-    let high = End { at: Bound::of(high.value.clone()), closed: *close == Bracket::Square };
-    Region::interval(Interval { low, high }, meter).map(Some)
+    let low = IntervalEnd { at: IntervalBound::of(low.value.clone()), closed: *open == Bracket::Square };
+    let high = IntervalEnd { at: IntervalBound::of(high.value.clone()), closed: *close == Bracket::Square };
+    Region::interval(ValueInterval { low, high }, meter).map(Some)
 }

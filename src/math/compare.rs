@@ -2,7 +2,7 @@
 //!
 //! `Ok(true)` and `Ok(false)` are proven; `Err` has the reason if neither can be proven.
 
-use super::claim::{Claim, Form, Item, Relations, region};
+use super::claim::{AnswerForm, Claim, ClaimItem, Relations, region};
 use super::equal::{Term, equal};
 use super::judge::Judge;
 use super::limits::{Meter, Reason};
@@ -11,7 +11,7 @@ use super::region::Region;
 use super::token::{Bracket, Joiner, NamedSet};
 use super::value::{Base, Sum, Value};
 
-pub fn compare(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<bool, Reason> {
+pub fn compare(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<bool, Reason> {
     if gold.letters.is_some() && gold.letters == answer.letters {
         return Ok(judge.because("the same letters", true));
     }
@@ -25,7 +25,9 @@ pub fn compare(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<bool, Re
         return Ok(found);
     }
     // A set that contains a set is not equal to that set.
-    let set = |form: &Form| matches!(&form.items[..], [Claim::Is { item: Item::Set(_) | Item::Region(_), .. }]);
+    let set = |form: &AnswerForm| {
+        matches!(&form.items[..], [Claim::Is { item: ClaimItem::Set(_) | ClaimItem::Region(_), .. }])
+    };
     if gold.braces != answer.braces && (set(gold) || set(answer)) && (gold.items.len(), answer.items.len()) == (1, 1) {
         let element = if gold.braces { set(gold) } else { set(answer) };
         if element {
@@ -38,11 +40,11 @@ pub fn compare(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<bool, Re
     unordered(&gold.items, &answer.items, judge)
 }
 
-fn is_letter(form: &Form, letter: char) -> bool {
+fn is_letter(form: &AnswerForm, letter: char) -> bool {
     let [Claim::Is { target: None, item }] = &form.items[..] else { return false };
     let name = match item {
-        Item::Text(text) => text,
-        Item::Quantity(quantity) => match &quantity.symbol {
+        ClaimItem::Text(text) => text,
+        ClaimItem::Quantity(quantity) => match &quantity.symbol {
             Some(name) => name,
             None => return false,
         },
@@ -59,8 +61,8 @@ struct Labels<'a> {
     tuple: bool,
 }
 
-fn labels(form: &Form) -> Option<Labels<'_>> {
-    if let [Claim::Is { target: Some(names), item: Item::Sequence { items, .. } }] = &form.items[..]
+fn labels(form: &AnswerForm) -> Option<Labels<'_>> {
+    if let [Claim::Is { target: Some(names), item: ClaimItem::Sequence { items, .. } }] = &form.items[..]
         && let Some(inner) = names.strip_prefix('(').and_then(|it| it.strip_suffix(')'))
     {
         let names: Vec<String> = inner.split(", ").map(String::from).collect();
@@ -80,7 +82,7 @@ fn labels(form: &Form) -> Option<Labels<'_>> {
 }
 
 /// Several unknowns: `x=1, y=2` is `(1, 2)`, and `1, 2` in that order.
-fn labeled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool>, Reason> {
+fn labeled(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<Option<bool>, Reason> {
     let (labels, bare, gold_first) = match (labels(gold), labels(answer)) {
         (Some(one), Some(other)) => {
             let mut pairs = Vec::new();
@@ -105,7 +107,9 @@ fn labeled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool>
         _ => return Ok(None),
     };
     let (values, tuple) = match &bare.items[..] {
-        [Claim::Is { item: Item::Sequence { open, items, close }, .. }] if is_vector(*open, *close, items.len()) => {
+        [Claim::Is { item: ClaimItem::Sequence { open, items, close }, .. }]
+            if is_vector(*open, *close, items.len()) =>
+        {
             (items, true)
         }
         // A bare list is in the order of the gold answer's names; a list without names has no order.
@@ -123,11 +127,11 @@ fn labeled(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool>
 }
 
 /// Whether at least one is a set of reals other than a list, and both can be read as sets of reals.
-fn as_regions(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bool>, Reason> {
-    let broad = |form: &Form| {
+fn as_regions(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<Option<bool>, Reason> {
+    let broad = |form: &AnswerForm| {
         form.items.iter().any(|it| match it {
             Claim::Relation(relations) => relations.region.is_some() && relations.solved,
-            Claim::Is { item: Item::Region(_) | Item::Set(NamedSet::Reals | NamedSet::Empty), .. } => true,
+            Claim::Is { item: ClaimItem::Region(_) | ClaimItem::Set(NamedSet::Reals | NamedSet::Empty), .. } => true,
             _ => false,
         })
     };
@@ -145,7 +149,7 @@ fn as_regions(gold: &Form, answer: &Form, judge: &mut Judge) -> Result<Option<bo
 }
 
 /// All items of a form as one set of reals, with its name.
-fn whole(form: &Form, judge: &mut Judge) -> Result<Option<(Region, Option<String>)>, Reason> {
+fn whole(form: &AnswerForm, judge: &mut Judge) -> Result<Option<(Region, Option<String>)>, Reason> {
     let mut union = Region::default();
     let mut variable = None;
     for claim in &form.items {
@@ -161,7 +165,7 @@ fn whole(form: &Form, judge: &mut Judge) -> Result<Option<(Region, Option<String
         variable = variable.or(name);
         let part = match claim {
             // The elements of a set that is the only item.
-            Claim::Is { target: None, item: Item::Quantity(quantity) } if form.joiner == Some(Joiner::And) => {
+            Claim::Is { target: None, item: ClaimItem::Quantity(quantity) } if form.joiner == Some(Joiner::And) => {
                 Some(Region::point(quantity.value.clone()))
             }
             _ => region(claim, judge.meter)?,
@@ -237,7 +241,7 @@ fn same_claim(gold: &Claim, answer: &Claim, judge: &mut Judge) -> Result<bool, R
             Ok(judge.because("an inequality of another expression", false))
         }
         // `x + y = 5` gives the value of `x + y` if the gold answer is a number.
-        (Claim::Is { target: None, item: Item::Quantity(gold) }, Claim::Equation { total: Some(total), .. })
+        (Claim::Is { target: None, item: ClaimItem::Quantity(gold) }, Claim::Equation { total: Some(total), .. })
             if gold.value.is_constant() =>
         {
             quantity::same(gold, total, judge)
@@ -252,7 +256,7 @@ fn same_claim(gold: &Claim, answer: &Claim, judge: &mut Judge) -> Result<bool, R
 
 /// `x = 5`; then `2x = 10` is a restated question and not an answer.
 fn is_solved(claim: &Claim) -> bool {
-    matches!(claim, Claim::Is { target: Some(_), item: Item::Quantity(quantity) } if quantity.value.is_constant())
+    matches!(claim, Claim::Is { target: Some(_), item: ClaimItem::Quantity(quantity) } if quantity.value.is_constant())
 }
 
 fn same_relations(one: &Relations, other: &Relations, judge: &mut Judge) -> Result<bool, Reason> {
@@ -277,7 +281,7 @@ fn same_relations(one: &Relations, other: &Relations, judge: &mut Judge) -> Resu
 fn as_equation(claim: &Claim, judge: &mut Judge) -> Result<Option<Value>, Reason> {
     match claim {
         Claim::Equation { difference, .. } => Ok(Some(difference.clone())),
-        Claim::Is { target: Some(name), item: Item::Quantity(quantity) } => {
+        Claim::Is { target: Some(name), item: ClaimItem::Quantity(quantity) } => {
             Ok(Some(Value::symbol(name).minus(&quantity.value, judge.meter)?))
         }
         _ => Ok(None),
@@ -314,38 +318,39 @@ fn proportional(one: &Value, other: &Value, judge: &mut Judge) -> Result<bool, R
     }
 }
 
-pub fn same_item(gold: &Item, answer: &Item, judge: &mut Judge) -> Result<bool, Reason> {
+pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Result<bool, Reason> {
     match (gold, answer) {
-        (Item::Text(one), Item::Text(other)) => Ok(judge.because("texts", same_text(one, other))),
-        (Item::Text(text), Item::Quantity(quantity)) | (Item::Quantity(quantity), Item::Text(text)) => {
+        (ClaimItem::Text(one), ClaimItem::Text(other)) => Ok(judge.because("texts", same_text(one, other))),
+        (ClaimItem::Text(text), ClaimItem::Quantity(quantity))
+        | (ClaimItem::Quantity(quantity), ClaimItem::Text(text)) => {
             if text.contains(|c: char| c.is_ascii_digit()) {
                 return Err("a text that contains a number".into());
             }
             let same = quantity.symbol.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(text));
             Ok(judge.because("a text and a value", same))
         }
-        (Item::Quantity(one), Item::Quantity(other)) => quantity::same(one, other, judge),
-        (Item::Numeral { digits, base }, Item::Numeral { digits: other, base: other_base }) => {
+        (ClaimItem::Quantity(one), ClaimItem::Quantity(other)) => quantity::same(one, other, judge),
+        (ClaimItem::Numeral { digits, base }, ClaimItem::Numeral { digits: other, base: other_base }) => {
             Ok(judge.because("digits and base", digits == other && base == other_base))
         }
-        (Item::Numeral { digits, base: 10 }, Item::Quantity(quantity))
-        | (Item::Quantity(quantity), Item::Numeral { digits, base: 10 }) => {
+        (ClaimItem::Numeral { digits, base: 10 }, ClaimItem::Quantity(quantity))
+        | (ClaimItem::Quantity(quantity), ClaimItem::Numeral { digits, base: 10 }) => {
             let same = quantity.value.as_rational().is_some_and(|it| it.to_string() == *digits);
             Ok(judge.because("digits in base ten", same))
         }
-        (Item::Ratio { parts, late }, Item::Ratio { parts: others, late: other }) => {
+        (ClaimItem::Ratio { parts, late }, ClaimItem::Ratio { parts: others, late: other }) => {
             same_ratio((parts, *late), (others, *other), judge)
         }
-        (Item::Ratio { parts, late: None }, Item::Quantity(quantity))
-        | (Item::Quantity(quantity), Item::Ratio { parts, late: None })
+        (ClaimItem::Ratio { parts, late: None }, ClaimItem::Quantity(quantity))
+        | (ClaimItem::Quantity(quantity), ClaimItem::Ratio { parts, late: None })
             if parts.len() == 2 && !parts[1].is_zero() =>
         {
             let quotient = parts[0].times(&parts[1].clone().inverse(judge.meter)?, judge.meter)?;
             same_number(&quotient, &quantity.value, judge)
         }
         (
-            Item::Sequence { open, items, close },
-            Item::Sequence { open: other_open, items: other_items, close: other_close },
+            ClaimItem::Sequence { open, items, close },
+            ClaimItem::Sequence { open: other_open, items: other_items, close: other_close },
         ) => {
             let vectors =
                 is_vector(*open, *close, items.len()) && is_vector(*other_open, *other_close, other_items.len());
@@ -355,12 +360,12 @@ pub fn same_item(gold: &Item, answer: &Item, judge: &mut Judge) -> Result<bool, 
             let same = if *open == Bracket::Set { unordered } else { ordered };
             same(items, other_items, judge)
         }
-        (Item::Matrix(one), Item::Matrix(other)) => same_matrix(one, other, judge),
-        (Item::Matrix(rows), Item::Sequence { open, items, close })
-        | (Item::Sequence { open, items, close }, Item::Matrix(rows))
+        (ClaimItem::Matrix(one), ClaimItem::Matrix(other)) => same_matrix(one, other, judge),
+        (ClaimItem::Matrix(rows), ClaimItem::Sequence { open, items, close })
+        | (ClaimItem::Sequence { open, items, close }, ClaimItem::Matrix(rows))
             if is_vector(*open, *close, items.len()) && (rows.len() == 1 || rows[0].len() == 1) =>
         {
-            let cells: Vec<&Item> = rows.iter().flatten().collect();
+            let cells: Vec<&ClaimItem> = rows.iter().flatten().collect();
             if cells.len() != items.len() {
                 return Ok(judge.because("a different number of items", false));
             }
@@ -372,14 +377,15 @@ pub fn same_item(gold: &Item, answer: &Item, judge: &mut Judge) -> Result<bool, 
             }
             Ok(true)
         }
-        (Item::Set(one), Item::Set(other)) => Ok(judge.because("named sets", one == other)),
-        (Item::Region(one), Item::Region(other)) => {
+        (ClaimItem::Set(one), ClaimItem::Set(other)) => Ok(judge.because("named sets", one == other)),
+        (ClaimItem::Region(one), ClaimItem::Region(other)) => {
             let same = one.same(other, judge.meter)?;
             Ok(judge.because("sets of reals", same))
         }
-        (Item::Cases(one), Item::Cases(other)) => same_cases(one, other, judge),
+        (ClaimItem::Cases(one), ClaimItem::Cases(other)) => same_cases(one, other, judge),
         // `\emptyset` and its names in words.
-        (Item::Set(NamedSet::Empty), Item::Text(text)) | (Item::Text(text), Item::Set(NamedSet::Empty)) => {
+        (ClaimItem::Set(NamedSet::Empty), ClaimItem::Text(text))
+        | (ClaimItem::Text(text), ClaimItem::Set(NamedSet::Empty)) => {
             Ok(judge.because("no solution", matches!(text.as_str(), "none" | "no values" | "impossible")))
         }
         _ => Ok(judge.because("answers of different kinds", false)),
@@ -410,7 +416,7 @@ fn is_vector(open: Bracket, close: Bracket, length: usize) -> bool {
     }
 }
 
-fn same_matrix(one: &[Vec<Item>], other: &[Vec<Item>], judge: &mut Judge) -> Result<bool, Reason> {
+fn same_matrix(one: &[Vec<ClaimItem>], other: &[Vec<ClaimItem>], judge: &mut Judge) -> Result<bool, Reason> {
     if one.len() != other.len() || one[0].len() != other[0].len() {
         return Ok(judge.because("a matrix of a different shape", false));
     }
@@ -487,7 +493,7 @@ fn same_ratio(
 impl Sum {
     /// Multiplied by the factor that makes all exponents of symbols non-negative.
     fn without_quotients(&self, meter: &mut Meter) -> Result<Sum, Reason> {
-        let mut factor = super::value::Product::new();
+        let mut factor = super::value::PowerProduct::new();
         for product in self.0.keys() {
             for (base, exponent) in product {
                 let negative = *exponent < num_traits::Zero::zero();

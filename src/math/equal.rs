@@ -111,20 +111,20 @@ fn is_zero(difference: &Value, meter: &mut Meter) -> Result<bool, Reason> {
 /// at least U^(1-d). Twice a cosine of a rational multiple of π is an algebraic integer, and so is a root of a sum with
 /// integer coefficients.
 fn separation(sum: &Sum) -> Option<u64> {
-    let mut bound = Bound::default();
+    let mut bound = DegreeBound::default();
     let size = bound.sum(sum)?;
     Some(bound.denominator + (size + bound.denominator).checked_mul(bound.degree.checked_sub(1)?)?)
 }
 
 #[derive(Default)]
-struct Bound {
+struct DegreeBound {
     degree: u64,
     /// Bits of the common denominator.
     denominator: u64,
     seen: Vec<(Base, i64)>,
 }
 
-impl Bound {
+impl DegreeBound {
     /// Bits of the largest conjugate.
     fn sum(&mut self, sum: &Sum) -> Option<u64> {
         self.degree = self.degree.max(1);

@@ -1,6 +1,6 @@
 //! Interprets an answer and computes its values: from a text to what it claims.
 
-use super::claim::{Claim, Form, Item, interval, region};
+use super::claim::{AnswerForm, Claim, ClaimItem, interval, region};
 use super::compare::same_item;
 use super::judge::Judge;
 use super::lex::Grouping;
@@ -11,11 +11,11 @@ use super::quantity::{Quantity, rounds_to};
 use super::region::Region;
 use super::relation::{relations, together};
 use super::token::{Bracket, Joiner, NamedSet, Relation};
-use super::tree::{Answer, Chain, Expr, Operator, Side};
+use super::tree::{Chain, Expr, Operator, ParsedAnswer, Side};
 use super::unit;
 use super::value::Value;
 
-pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<Form, Reason> {
+pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<AnswerForm, Reason> {
     let (choice, text) = match choice(text) {
         Some((letter, rest)) => (Some(letter), rest),
         None => (None, text.trim()),
@@ -25,17 +25,17 @@ pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<Form, R
         [b'A'..=b'J', b')'] => &text[..1],
         _ => text,
     };
-    let Answer { items, mut joiner } = parse(text, grouping)?;
+    let ParsedAnswer { items, mut joiner } = parse(text, grouping)?;
     let mut items = claims(&items, meter)?;
     // A set is a list without an order, like a list without brackets.
-    let braces = matches!(&items[..], [Claim::Is { item: Item::Sequence { open: Bracket::Set, .. }, .. }]);
-    if braces && let Some(Claim::Is { item: Item::Sequence { items: inner, .. }, .. }) = items.pop() {
+    let braces = matches!(&items[..], [Claim::Is { item: ClaimItem::Sequence { open: Bracket::Set, .. }, .. }]);
+    if braces && let Some(Claim::Is { item: ClaimItem::Sequence { items: inner, .. }, .. }) = items.pop() {
         (items, joiner) = (inner, Some(Joiner::And));
     }
     let items = together(items, joiner, meter)?;
     let text = inside_font(text.trim_matches('$').trim());
     let letters = text.bytes().all(|it| it.is_ascii_alphabetic()).then(|| text.to_lowercase());
-    Ok(Form { items, joiner, letters, choice, braces })
+    Ok(AnswerForm { items, joiner, letters, choice, braces })
 }
 
 /// Commands whose group is text in another font.
@@ -115,7 +115,7 @@ fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
         let next = item(side, meter)?;
         if *relation == Relation::About {
             // A correctly rounded decimal may follow, with any number of places; the exact value counts.
-            let (Item::Quantity(exact), Item::Quantity(decimal)) = (&last, &next) else {
+            let (ClaimItem::Quantity(exact), ClaimItem::Quantity(decimal)) = (&last, &next) else {
                 return Err("an approximation of something that is not a number".into());
             };
             if index + 1 < chain.rest.len() {
@@ -126,7 +126,7 @@ fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
                 false => Ok(Claim::False),
             };
         }
-        let (Item::Quantity(one), Item::Quantity(other)) = (&last, &next) else {
+        let (ClaimItem::Quantity(one), ClaimItem::Quantity(other)) = (&last, &next) else {
             let mut judge = Judge::with(meter);
             let same = same_item(&last, &next, &mut judge);
             if sides.len() == 2 && is_name(&side.expr) {
@@ -145,7 +145,7 @@ fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
         if sides.len() == 2 && !constant {
             let difference = one.value.minus(&other.value, meter)?;
             let total = if sum_of_names && other.value.is_constant() {
-                let Item::Quantity(total) = next else { unreachable!("it was matched above") };
+                let ClaimItem::Quantity(total) = next else { unreachable!("it was matched above") };
                 Some(total)
             } else {
                 None
@@ -228,32 +228,35 @@ fn target(expr: &Expr) -> Option<String> {
     }
 }
 
-fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
+fn item(side: &Side, meter: &mut Meter) -> Result<ClaimItem, Reason> {
     let expr = &side.expr;
     Ok(match expr {
-        Expr::Text(text) => Item::Text(plain_words(text)),
-        Expr::List { open: Bracket::Set, items, .. } if items.is_empty() => Item::Set(NamedSet::Empty),
-        Expr::List { open: Bracket::Square, items, .. } if let Some(rows) = rows(items, meter)? => Item::Matrix(rows),
+        Expr::Text(text) => ClaimItem::Text(plain_words(text)),
+        Expr::List { open: Bracket::Set, items, .. } if items.is_empty() => ClaimItem::Set(NamedSet::Empty),
+        Expr::List { open: Bracket::Square, items, .. } if let Some(rows) = rows(items, meter)? => {
+            ClaimItem::Matrix(rows)
+        }
         Expr::List { open, items, close } => {
-            Item::Sequence { open: *open, items: claims(items, meter)?, close: *close }
+            ClaimItem::Sequence { open: *open, items: claims(items, meter)?, close: *close }
         }
         Expr::Matrix(rows) => {
-            let cell =
-                |expr: &Expr, meter: &mut Meter| Quantity::new(expr, "", meter).map(|it| Item::Quantity(Box::new(it)));
+            let cell = |expr: &Expr, meter: &mut Meter| {
+                Quantity::new(expr, "", meter).map(|it| ClaimItem::Quantity(Box::new(it)))
+            };
             let mut matrix = Vec::new();
             for row in rows {
                 matrix.push(row.iter().map(|it| cell(it, meter)).collect::<Result<Vec<_>, _>>()?);
             }
-            Item::Matrix(matrix)
+            ClaimItem::Matrix(matrix)
         }
         Expr::Cases(cases) => {
             let mut read = Vec::new();
             for (value, condition) in cases {
                 read.push((claim(value, meter)?, claim(condition, meter)?));
             }
-            Item::Cases(read)
+            ClaimItem::Cases(read)
         }
-        Expr::Set(set) => Item::Set(*set),
+        Expr::Set(set) => ClaimItem::Set(*set),
         Expr::Where(conditions) => {
             let conditions = claims(conditions, meter)?;
             let mut whole = Region::all();
@@ -261,27 +264,29 @@ fn item(side: &Side, meter: &mut Meter) -> Result<Item, Reason> {
                 let region = region(&condition, meter)?.ok_or("a set whose condition is not an interval")?;
                 whole = whole.intersection(&region, meter)?;
             }
-            Item::Region(whole)
+            ClaimItem::Region(whole)
         }
-        Expr::Numeral { digits, base } => Item::Numeral { digits: without_zeros(digits), base: *base },
+        Expr::Numeral { digits, base } => ClaimItem::Numeral { digits: without_zeros(digits), base: *base },
         Expr::Negative(inner) if matches!(**inner, Expr::Numeral { .. }) => {
             let Expr::Numeral { digits, base } = &**inner else { unreachable!("it was matched above") };
-            Item::Numeral { digits: format!("-{}", without_zeros(digits)), base: *base }
+            ClaimItem::Numeral { digits: format!("-{}", without_zeros(digits)), base: *base }
         }
         Expr::Ratio(parts) => {
             let parts = parts.iter().map(|it| Value::of(it, meter)).collect::<Result<Vec<_>, _>>()?;
-            Item::Ratio { parts, late: late(&side.unit) }
+            ClaimItem::Ratio { parts, late: late(&side.unit) }
         }
-        _ if late(&side.unit).is_some() => Item::Ratio { parts: vec![Value::of(expr, meter)?], late: late(&side.unit) },
-        _ if is_set(expr) => Item::Region(set_region(expr, meter)?),
+        _ if late(&side.unit).is_some() => {
+            ClaimItem::Ratio { parts: vec![Value::of(expr, meter)?], late: late(&side.unit) }
+        }
+        _ if is_set(expr) => ClaimItem::Region(set_region(expr, meter)?),
         _ if expr.any(&|it| matches!(it, Expr::Matrix(_) | Expr::List { .. })) => matrix::item(expr, meter)?,
-        _ => Item::Quantity(Box::new(Quantity::new(expr, &side.unit, meter)?)),
+        _ => ClaimItem::Quantity(Box::new(Quantity::new(expr, &side.unit, meter)?)),
     })
 }
 
 /// `[[1, 2], [3, 4]]` is a matrix.
-fn rows(items: &[Chain], meter: &mut Meter) -> Result<Option<Vec<Vec<Item>>>, Reason> {
-    let mut rows: Vec<Vec<Item>> = Vec::new();
+fn rows(items: &[Chain], meter: &mut Meter) -> Result<Option<Vec<Vec<ClaimItem>>>, Reason> {
+    let mut rows: Vec<Vec<ClaimItem>> = Vec::new();
     for chain in items {
         let Expr::List { open: Bracket::Square, items: cells, close: Bracket::Square } = &chain.first.expr else {
             return Ok(None);

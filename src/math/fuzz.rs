@@ -48,9 +48,9 @@ fn processor_time() -> Option<Duration> {
 }
 
 /// Choices that decide how a text is generated; when they are used up, the text ends.
-struct Choices<'a>(std::slice::Iter<'a, u8>);
+struct FuzzChoices<'a>(std::slice::Iter<'a, u8>);
 
-impl Choices<'_> {
+impl FuzzChoices<'_> {
     fn below(&mut self, count: usize) -> usize {
         self.0.next().map_or(0, |it| usize::from(*it) % count)
     }
@@ -94,11 +94,11 @@ const NUMBERS: &[&str] = &[
 ];
 
 /// A number without symbols.
-fn number(choices: &mut Choices, depth: u32) -> String {
+fn number(choices: &mut FuzzChoices, depth: u32) -> String {
     if depth == 0 {
         return choices.pick(NUMBERS).to_string();
     }
-    let inner = |choices: &mut Choices| number(choices, depth - 1);
+    let inner = |choices: &mut FuzzChoices| number(choices, depth - 1);
     match choices.below(22) {
         0..6 => choices.pick(NUMBERS).to_string(),
         6 => format!("{}+{}", inner(choices), inner(choices)),
@@ -121,14 +121,14 @@ fn number(choices: &mut Choices, depth: u32) -> String {
 }
 
 /// An expression with symbols.
-fn expression(choices: &mut Choices, depth: u32) -> String {
+fn expression(choices: &mut FuzzChoices, depth: u32) -> String {
     if depth == 0 {
         return match choices.below(2) {
             0 => choices.pick(&["x", "y", "n", "a", "t", "\\theta", "x_1", "i", "2x", "3xy", "-x^2"]).to_string(),
             _ => choices.pick(NUMBERS).to_string(),
         };
     }
-    let inner = |choices: &mut Choices| expression(choices, depth - 1);
+    let inner = |choices: &mut FuzzChoices| expression(choices, depth - 1);
     match choices.below(14) {
         0 => format!("{} + {}", inner(choices), inner(choices)),
         1 => format!("{} - {}", inner(choices), inner(choices)),
@@ -152,7 +152,7 @@ fn expression(choices: &mut Choices, depth: u32) -> String {
 }
 
 /// An answer of any kind.
-fn answer(choices: &mut Choices) -> String {
+fn answer(choices: &mut FuzzChoices) -> String {
     let deep = 3;
     match choices.below(26) {
         0..4 => number(choices, deep),
@@ -178,7 +178,7 @@ fn answer(choices: &mut Choices) -> String {
         17 => format!("{} \\le x < {}", number(choices, 0), number(choices, 1)),
         18 => {
             let name = choices.pick(&["pmatrix", "bmatrix", "vmatrix", "matrix"]);
-            let row = |it: &mut Choices| format!("{} & {}", expression(it, 1), number(it, 0));
+            let row = |it: &mut FuzzChoices| format!("{} & {}", expression(it, 1), number(it, 0));
             format!("\\begin{{{name}}} {} \\\\ {} \\end{{{name}}}", row(choices), row(choices))
         }
         19 => format!("\\text{{({})}}", choices.pick(&["A", "B", "C", "D", "E"])),
@@ -331,14 +331,14 @@ proptest! {
 
     #[test]
     fn well_formed_answers(one in bytes(30), other in bytes(30)) {
-        let [one, other] = [&one, &other].map(|it| answer(&mut Choices(it.iter())));
+        let [one, other] = [&one, &other].map(|it| answer(&mut FuzzChoices(it.iter())));
         laws(&one, &other)?;
         equals_itself_in_a_box(&one)?;
     }
 
     #[test]
     fn numbers_are_symmetric(one in bytes(16), other in bytes(16)) {
-        let [one, other] = [&one, &other].map(|it| number(&mut Choices(it.iter()), 2));
+        let [one, other] = [&one, &other].map(|it| number(&mut FuzzChoices(it.iter()), 2));
         if gold_is_parsable(&one) && gold_is_parsable(&other) {
             let same = |a: &Verdict, b: &Verdict| std::mem::discriminant(a) == std::mem::discriminant(b);
             let (there, back) = (timely(&one, &other), timely(&other, &one));
@@ -354,7 +354,7 @@ proptest! {
     /// An answer with a few pieces of noise in it is closer to what a model writes.
     #[test]
     fn broken_answers_are_survived(text in bytes(30), piece in bytes(3), place in any::<prop::sample::Index>()) {
-        let whole = answer(&mut Choices(text.iter()));
+        let whole = answer(&mut FuzzChoices(text.iter()));
         let at = whole.floor_char_boundary(place.index(whole.len() + 1));
         laws(&format!("{}{}{}", &whole[..at], noise(&piece), &whole[at..]), &whole)?;
     }

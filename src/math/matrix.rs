@@ -1,6 +1,6 @@
 //! Arithmetic of matrices and vectors, as it occurs in answers: sums, and products with numbers.
 
-use super::claim::Item;
+use super::claim::ClaimItem;
 use super::limits::{Meter, Reason};
 use super::quantity::Quantity;
 use super::token::Bracket;
@@ -12,11 +12,13 @@ enum Tensor {
     Rows(Vec<Vec<Value>>),
 }
 
-pub fn item(expr: &Expr, meter: &mut Meter) -> Result<Item, Reason> {
-    let cell = |value| Item::Quantity(Box::new(Quantity::exact(value)));
+pub fn item(expr: &Expr, meter: &mut Meter) -> Result<ClaimItem, Reason> {
+    let cell = |value| ClaimItem::Quantity(Box::new(Quantity::exact(value)));
     Ok(match tensor(expr, meter)? {
         Tensor::Number(value) => cell(value),
-        Tensor::Rows(rows) => Item::Matrix(rows.into_iter().map(|row| row.into_iter().map(cell).collect()).collect()),
+        Tensor::Rows(rows) => {
+            ClaimItem::Matrix(rows.into_iter().map(|row| row.into_iter().map(cell).collect()).collect())
+        }
     })
 }
 

@@ -37,12 +37,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use claim::Form;
+use claim::AnswerForm;
 use judge::Judge;
 use lex::Grouping;
 use limits::{Meter, Reason};
 
-pub use extract::{Extracted, Found, Rule, Scope, extract_boxed, extract_lenient, last_element};
+pub use extract::{Extracted, ExtractionRule, FoundAnswer, Scope, extract_boxed, extract_lenient, last_element};
 
 /// The result of checking an answer against the gold answer. As JSON: `"correct"`, `"wrong"` or `{"undecided":
 /// reason}`.
@@ -75,7 +75,7 @@ pub struct Graded {
     pub missing: Option<String>,
     /// How [`grade_lenient`] found the answer; [`grade`] has only one rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rule: Option<Rule>,
+    pub rule: Option<ExtractionRule>,
 }
 
 /// Checks the last box of `response` (within `scope`) against `gold`.
@@ -101,7 +101,7 @@ fn graded(found: Extracted, check: impl FnOnce(&str) -> Verdict) -> Graded {
 /// For evaluations that are compared with others. A model could exploit the rules, so no reward uses them.
 pub fn grade_lenient(response: &str, gold: &str) -> Graded {
     match extract_lenient(response) {
-        Some(Found { answer, rule }) => {
+        Some(FoundAnswer { answer, rule }) => {
             Graded { answer: Some(answer.to_string()), verdict: check(gold, answer), missing: None, rule: Some(rule) }
         }
         None => Graded { answer: None, verdict: Verdict::Wrong, missing: Some("no answer".to_string()), rule: None },
@@ -111,9 +111,9 @@ pub fn grade_lenient(response: &str, gold: &str) -> Graded {
 /// A parsed gold answer, so that it is parsed only once.
 pub struct Gold {
     text: String,
-    form: Form,
+    form: AnswerForm,
     /// If the text contains `1,234`: the form in which that is a list.
-    as_list: Option<Form>,
+    as_list: Option<AnswerForm>,
 }
 
 /// Reads a gold answer, LaTeX or plain text.
@@ -172,7 +172,7 @@ impl Gold {
     }
 }
 
-fn decide(gold: &Form, answer: &Form, meter: &mut Meter) -> (Verdict, &'static str) {
+fn decide(gold: &AnswerForm, answer: &AnswerForm, meter: &mut Meter) -> (Verdict, &'static str) {
     let mut judge = Judge::with(meter);
     match compare::compare(gold, answer, &mut judge) {
         Ok(true) => (Verdict::Correct, judge.rule),

@@ -26,11 +26,11 @@ pub struct Quantity {
     pub percent: bool,
     /// The name, if it consists of a single symbol.
     pub symbol: Option<String>,
-    pub rounding: Rounding,
+    pub rounding: DecimalPrecision,
 }
 
 /// Whether a number may have been rounded.
-pub enum Rounding {
+pub enum DecimalPrecision {
     /// No decimal occurs in it.
     Exact,
     /// It is one decimal, with half a unit of its last place.
@@ -54,7 +54,7 @@ impl Quantity {
     }
 
     pub fn exact(value: Value) -> Quantity {
-        Quantity { value, expr: None, unit: None, percent: false, symbol: None, rounding: Rounding::Exact }
+        Quantity { value, expr: None, unit: None, percent: false, symbol: None, rounding: DecimalPrecision::Exact }
     }
 
     fn term(&self) -> Term<'_> {
@@ -108,8 +108,8 @@ pub fn same(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -> Result<boo
 
 fn same_value(one: &Quantity, other: &Quantity, judge: &mut Judge) -> Result<bool, Reason> {
     let rounded = match (&one.rounding, &other.rounding) {
-        (Rounding::Decimal { .. }, Rounding::Exact) => Some((one, other)),
-        (Rounding::Exact, Rounding::Decimal { .. }) => Some((other, one)),
+        (DecimalPrecision::Decimal { .. }, DecimalPrecision::Exact) => Some((one, other)),
+        (DecimalPrecision::Exact, DecimalPrecision::Decimal { .. }) => Some((other, one)),
         _ => None,
     };
     if let Some((decimal, exact)) = rounded {
@@ -136,7 +136,7 @@ fn same_value(one: &Quantity, other: &Quantity, judge: &mut Judge) -> Result<boo
 /// Half of the last place counts in both directions. An integer is never a rounded value: all of its digits are
 /// written.
 pub fn rounds_to(decimal: &Quantity, exact: &Quantity, digits: usize, meter: &mut Meter) -> Result<bool, Reason> {
-    let Rounding::Decimal { half, significant } = &decimal.rounding else { return Ok(false) };
+    let DecimalPrecision::Decimal { half, significant } = &decimal.rounding else { return Ok(false) };
     let Some(number) = decimal.value.as_rational() else { return Ok(false) };
     let value = exact.value.as_rational();
     if value.as_ref() == Some(&number) {
@@ -177,11 +177,11 @@ fn is_percent(expr: &Expr) -> bool {
     }
 }
 
-fn rounding(expr: &Expr) -> Rounding {
+fn rounding(expr: &Expr) -> DecimalPrecision {
     match (lone_decimal(expr), expr.any(&|it| matches!(it, Expr::Number(literal) if literal.decimal))) {
-        (Some((half, significant)), _) => Rounding::Decimal { half, significant },
-        (None, true) => Rounding::Mixed,
-        (None, false) => Rounding::Exact,
+        (Some((half, significant)), _) => DecimalPrecision::Decimal { half, significant },
+        (None, true) => DecimalPrecision::Mixed,
+        (None, false) => DecimalPrecision::Exact,
     }
 }
 

@@ -9,48 +9,50 @@ use super::value::Value;
 
 /// Disjoint intervals that do not touch, from left to right.
 #[derive(Clone, Debug, Default)]
-pub struct Region(Vec<Interval>);
+pub struct Region(Vec<ValueInterval>);
 
 #[derive(Clone, Debug)]
-pub struct Interval {
-    pub low: End,
-    pub high: End,
+pub struct ValueInterval {
+    pub low: IntervalEnd,
+    pub high: IntervalEnd,
 }
 
 #[derive(Clone, Debug)]
-pub struct End {
-    pub at: Bound,
+pub struct IntervalEnd {
+    pub at: IntervalBound,
     /// Whether the end itself is included.
     pub closed: bool,
 }
 
 #[derive(Clone, Debug)]
-pub enum Bound {
+pub enum IntervalBound {
     Below,
     At(Value),
     Above,
 }
 
-impl Bound {
+impl IntervalBound {
     /// The bound that a value represents.
-    pub fn of(value: Value) -> Bound {
+    pub fn of(value: Value) -> IntervalBound {
         let infinity = Value::symbol("\\infty");
         if value == infinity {
-            Bound::Above
+            IntervalBound::Above
         } else if value == infinity.negative() {
-            Bound::Below
+            IntervalBound::Below
         } else {
-            Bound::At(value)
+            IntervalBound::At(value)
         }
     }
 
-    fn order(&self, other: &Bound, meter: &mut Meter) -> Result<Ordering, Reason> {
-        let rank = |bound: &Bound| match bound {
-            Bound::Below => 0,
-            Bound::At(_) => 1,
-            Bound::Above => 2,
+    fn order(&self, other: &IntervalBound, meter: &mut Meter) -> Result<Ordering, Reason> {
+        let rank = |bound: &IntervalBound| match bound {
+            IntervalBound::Below => 0,
+            IntervalBound::At(_) => 1,
+            IntervalBound::Above => 2,
         };
-        let (Bound::At(one), Bound::At(other)) = (self, other) else { return Ok(rank(self).cmp(&rank(other))) };
+        let (IntervalBound::At(one), IntervalBound::At(other)) = (self, other) else {
+            return Ok(rank(self).cmp(&rank(other)));
+        };
         if one == other {
             return Ok(Ordering::Equal);
         }
@@ -70,29 +72,29 @@ impl Bound {
 
 impl Region {
     pub fn all() -> Region {
-        let end = |at| End { at, closed: false };
-        Region(vec![Interval { low: end(Bound::Below), high: end(Bound::Above) }])
+        let end = |at| IntervalEnd { at, closed: false };
+        Region(vec![ValueInterval { low: end(IntervalBound::Below), high: end(IntervalBound::Above) }])
     }
 
     pub fn point(value: Value) -> Region {
-        let end = End { at: Bound::At(value), closed: true };
-        Region(vec![Interval { low: end.clone(), high: end }])
+        let end = IntervalEnd { at: IntervalBound::At(value), closed: true };
+        Region(vec![ValueInterval { low: end.clone(), high: end }])
     }
 
     /// All numbers below a bound, or all above it.
     pub fn ray(bound: Value, up: bool, closed: bool) -> Region {
-        let end = End { at: Bound::of(bound), closed };
-        let open = |at| End { at, closed: false };
+        let end = IntervalEnd { at: IntervalBound::of(bound), closed };
+        let open = |at| IntervalEnd { at, closed: false };
         Region(vec![match up {
-            true => Interval { low: end, high: open(Bound::Above) },
-            false => Interval { low: open(Bound::Below), high: end },
+            true => ValueInterval { low: end, high: open(IntervalBound::Above) },
+            false => ValueInterval { low: open(IntervalBound::Below), high: end },
         }])
     }
 
     /// One interval; empty if its ends are in the wrong order.
-    pub fn interval(mut interval: Interval, meter: &mut Meter) -> Result<Region, Reason> {
+    pub fn interval(mut interval: ValueInterval, meter: &mut Meter) -> Result<Region, Reason> {
         for end in [&mut interval.low, &mut interval.high] {
-            end.closed &= matches!(end.at, Bound::At(_));
+            end.closed &= matches!(end.at, IntervalBound::At(_));
         }
         // Ends that contain symbols are accepted in the written order.
         let order = interval.low.at.order(&interval.high.at, meter).unwrap_or(Ordering::Less);
@@ -110,7 +112,7 @@ impl Region {
 
     pub fn union(mut self, other: Region, meter: &mut Meter) -> Result<Region, Reason> {
         self.0.extend(other.0);
-        let mut parts: Vec<Interval> = Vec::new();
+        let mut parts: Vec<ValueInterval> = Vec::new();
         // There are few intervals: they are sorted by insertion, because a comparison may fail.
         for part in self.0 {
             let mut at = parts.len();
@@ -119,7 +121,7 @@ impl Region {
             }
             parts.insert(at, part);
         }
-        let mut merged: Vec<Interval> = Vec::new();
+        let mut merged: Vec<ValueInterval> = Vec::new();
         for part in parts {
             let Some(last) = merged.last_mut() else {
                 merged.push(part);
@@ -150,14 +152,14 @@ impl Region {
                 let low = match one.low.at.order(&other.low.at, meter)? {
                     Ordering::Less => other.low.clone(),
                     Ordering::Greater => one.low.clone(),
-                    Ordering::Equal => End { closed: one.low.closed && other.low.closed, ..one.low.clone() },
+                    Ordering::Equal => IntervalEnd { closed: one.low.closed && other.low.closed, ..one.low.clone() },
                 };
                 let high = match one.high.at.order(&other.high.at, meter)? {
                     Ordering::Less => one.high.clone(),
                     Ordering::Greater => other.high.clone(),
-                    Ordering::Equal => End { closed: one.high.closed && other.high.closed, ..one.high.clone() },
+                    Ordering::Equal => IntervalEnd { closed: one.high.closed && other.high.closed, ..one.high.clone() },
                 };
-                common.0.extend(Region::interval(Interval { low, high }, meter)?.0);
+                common.0.extend(Region::interval(ValueInterval { low, high }, meter)?.0);
             }
         }
         Ok(common)
@@ -165,14 +167,14 @@ impl Region {
 
     pub fn without(&self, other: &Region, meter: &mut Meter) -> Result<Region, Reason> {
         let mut outside = Region::default();
-        let mut low = End { at: Bound::Below, closed: false };
+        let mut low = IntervalEnd { at: IntervalBound::Below, closed: false };
         for part in &other.0 {
-            let high = End { at: part.low.at.clone(), closed: !part.low.closed };
-            outside.0.extend(Region::interval(Interval { low, high }, meter)?.0);
-            low = End { at: part.high.at.clone(), closed: !part.high.closed };
+            let high = IntervalEnd { at: part.low.at.clone(), closed: !part.low.closed };
+            outside.0.extend(Region::interval(ValueInterval { low, high }, meter)?.0);
+            low = IntervalEnd { at: part.high.at.clone(), closed: !part.high.closed };
         }
-        let high = End { at: Bound::Above, closed: false };
-        outside.0.extend(Region::interval(Interval { low, high }, meter)?.0);
+        let high = IntervalEnd { at: IntervalBound::Above, closed: false };
+        outside.0.extend(Region::interval(ValueInterval { low, high }, meter)?.0);
         self.intersection(&outside, meter)
     }
 
@@ -186,7 +188,7 @@ impl Region {
                     return Ok(false);
                 }
                 let same = match (&one.at, &other.at) {
-                    (Bound::At(one), Bound::At(other)) => {
+                    (IntervalBound::At(one), IntervalBound::At(other)) => {
                         equal(Term { value: one, expr: None }, Term { value: other, expr: None }, meter)?.0
                     }
                     (one, other) => one.order(other, meter)? == Ordering::Equal,
@@ -200,7 +202,7 @@ impl Region {
     }
 }
 
-fn starts_before(one: &Interval, other: &Interval, meter: &mut Meter) -> Result<bool, Reason> {
+fn starts_before(one: &ValueInterval, other: &ValueInterval, meter: &mut Meter) -> Result<bool, Reason> {
     Ok(match one.low.at.order(&other.low.at, meter)? {
         Ordering::Less => true,
         Ordering::Equal => one.low.closed && !other.low.closed,

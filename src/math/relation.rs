@@ -2,16 +2,16 @@
 
 use num_traits::Signed;
 
-use super::claim::{Claim, Item, Link, Relations, region};
+use super::claim::{Claim, ClaimItem, Link, Relations, region};
 use super::enclose;
 use super::limits::{Meter, Reason};
 use super::region::Region;
 use super::token::{Joiner, Relation};
 use super::tree::{Chain, Side};
-use super::value::{Base, Product, Sum, Value};
+use super::value::{Base, PowerProduct, Sum, Value};
 
 /// Reads a side of a chain.
-pub type ReadItem = fn(&Side, &mut Meter) -> Result<Item, Reason>;
+pub type ReadItem = fn(&Side, &mut Meter) -> Result<ClaimItem, Reason>;
 
 /// The claim of a chain with an inequality in it; `item` reads a side that is a set.
 pub fn relations(chain: &Chain, item: ReadItem, meter: &mut Meter) -> Result<Claim, Reason> {
@@ -147,10 +147,10 @@ fn ray(
     if !difference.under.is_one() {
         return Ok(None);
     }
-    let (mut variable, mut slope, mut rest) = (None::<Product>, Sum::default(), Sum::default());
+    let (mut variable, mut slope, mut rest) = (None::<PowerProduct>, Sum::default(), Sum::default());
     for (product, coefficient) in &difference.over.0 {
         let is_name = |base: &Base| matches!(base, Base::Symbol(name) if !super::value::is_constant(name));
-        let (names, constants): (Product, Product) =
+        let (names, constants): (PowerProduct, PowerProduct) =
             product.iter().map(|(base, exponent)| (base.clone(), *exponent)).partition(|(base, _)| is_name(base));
         if !Value::from(Sum([(constants.clone(), coefficient.clone())].into())).is_constant() {
             return Ok(None);
@@ -222,7 +222,7 @@ pub fn together(mut claims: Vec<Claim>, joiner: Option<Joiner>, meter: &mut Mete
                 None => return Ok(claims),
             },
             // `x \neq 1, 2`
-            Claim::Is { target: None, item: Item::Quantity(quantity) }
+            Claim::Is { target: None, item: ClaimItem::Quantity(quantity) }
                 if first_unequal && quantity.value.is_constant() =>
             {
                 (None, Region::all().without(&Region::point(quantity.value.clone()), meter)?)

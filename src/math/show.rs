@@ -3,9 +3,9 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::token::{Bracket, Joiner, Literal, NamedSet, Relation};
-use super::tree::{Answer, Chain, Expr, Operator, Side};
+use super::tree::{Chain, Expr, Operator, ParsedAnswer, Side};
 
-impl Display for Answer {
+impl Display for ParsedAnswer {
     fn fmt(&self, f: &mut Formatter) -> Result {
         let joiner = match self.joiner {
             Some(Joiner::And) => " and ",

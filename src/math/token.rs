@@ -8,7 +8,7 @@ use super::function::Function;
 use super::limits::{MAX_BITS, Meter, Reason};
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Token {
+pub enum MathToken {
     Number(Literal),
     /// One letter, or a named constant such as `\pi`, with its backslash.
     Symbol(String),

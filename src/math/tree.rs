@@ -5,7 +5,7 @@ use super::token::{Bracket, Joiner, Literal, NamedSet, Relation};
 
 /// A whole answer: one item, or a list of them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct ParsedAnswer {
     pub items: Vec<Chain>,
     /// The strongest joiner between the items; `None` for a single item.
     pub joiner: Option<Joiner>,

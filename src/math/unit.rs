@@ -15,14 +15,14 @@ pub struct Unit {
 }
 
 /// A kind of measure: its units in the singular, with their size in basic units (numerator and denominator).
-struct Kind {
+struct UnitKind {
     basic: &'static str,
     power: i32,
     units: &'static [(u64, u64, &'static [&'static str])],
 }
 
-const KINDS: [Kind; 20] = [
-    Kind {
+const KINDS: [UnitKind; 20] = [
+    UnitKind {
         basic: "meter",
         power: 1,
         units: &[
@@ -38,7 +38,7 @@ const KINDS: [Kind; 20] = [
             (1_609_344, 1_000, &["mi", "mile"]),
         ],
     },
-    Kind {
+    UnitKind {
         basic: "meter",
         power: 3,
         units: &[
@@ -47,12 +47,12 @@ const KINDS: [Kind; 20] = [
             (1, 1_000, &["l", "liter", "litre"]),
         ],
     },
-    Kind {
+    UnitKind {
         basic: "gallon",
         power: 1,
         units: &[(1, 1, &["gal", "gallon"]), (1, 4, &["qt", "quart"]), (1, 8, &["pt", "pint"]), (1, 16, &["cup"])],
     },
-    Kind {
+    UnitKind {
         basic: "gram",
         power: 1,
         units: &[
@@ -62,8 +62,8 @@ const KINDS: [Kind; 20] = [
             (1_000_000, 1, &["tonne"]),
         ],
     },
-    Kind { basic: "pound", power: 1, units: &[(1, 16, &["oz", "ounce"]), (1, 1, &["lb", "pound"])] },
-    Kind {
+    UnitKind { basic: "pound", power: 1, units: &[(1, 16, &["oz", "ounce"]), (1, 1, &["lb", "pound"])] },
+    UnitKind {
         basic: "second",
         power: 1,
         units: &[
@@ -75,20 +75,20 @@ const KINDS: [Kind; 20] = [
             (604_800, 1, &["week"]),
         ],
     },
-    Kind { basic: "month", power: 1, units: &[(1, 1, &["month"]), (12, 1, &["yr", "year"])] },
-    Kind { basic: "degree", power: 1, units: &[(1, 1, &["degree", "deg", "°"])] },
-    Kind { basic: "radian", power: 1, units: &[(1, 1, &["rad", "radian"])] },
-    Kind { basic: "celsius", power: 1, units: &[(1, 1, &["degreec", "celsius"])] },
-    Kind { basic: "fahrenheit", power: 1, units: &[(1, 1, &["degreef", "fahrenheit"])] },
-    Kind { basic: "dollar", power: 1, units: &[(1, 1, &["$", "dollar", "usd"]), (1, 100, &["¢", "cent"])] },
-    Kind { basic: "euro", power: 1, units: &[(1, 1, &["€", "euro", "eur"])] },
-    Kind { basic: "sterling", power: 1, units: &[(1, 1, &["£", "gbp"])] },
-    Kind { basic: "yen", power: 1, units: &[(1, 1, &["¥", "yen"])] },
-    Kind { basic: "rupee", power: 1, units: &[(1, 1, &["₹", "rupee"])] },
-    Kind { basic: "hertz", power: 1, units: &[(1, 1, &["hz", "hertz"])] },
-    Kind { basic: "joule", power: 1, units: &[(1, 1, &["j", "joule"]), (1_000, 1, &["kj", "kilojoule"])] },
-    Kind { basic: "newton", power: 1, units: &[(1, 1, &["n", "newton"])] },
-    Kind { basic: "watt", power: 1, units: &[(1, 1, &["w", "watt"]), (1_000, 1, &["kw", "kilowatt"])] },
+    UnitKind { basic: "month", power: 1, units: &[(1, 1, &["month"]), (12, 1, &["yr", "year"])] },
+    UnitKind { basic: "degree", power: 1, units: &[(1, 1, &["degree", "deg", "°"])] },
+    UnitKind { basic: "radian", power: 1, units: &[(1, 1, &["rad", "radian"])] },
+    UnitKind { basic: "celsius", power: 1, units: &[(1, 1, &["degreec", "celsius"])] },
+    UnitKind { basic: "fahrenheit", power: 1, units: &[(1, 1, &["degreef", "fahrenheit"])] },
+    UnitKind { basic: "dollar", power: 1, units: &[(1, 1, &["$", "dollar", "usd"]), (1, 100, &["¢", "cent"])] },
+    UnitKind { basic: "euro", power: 1, units: &[(1, 1, &["€", "euro", "eur"])] },
+    UnitKind { basic: "sterling", power: 1, units: &[(1, 1, &["£", "gbp"])] },
+    UnitKind { basic: "yen", power: 1, units: &[(1, 1, &["¥", "yen"])] },
+    UnitKind { basic: "rupee", power: 1, units: &[(1, 1, &["₹", "rupee"])] },
+    UnitKind { basic: "hertz", power: 1, units: &[(1, 1, &["hz", "hertz"])] },
+    UnitKind { basic: "joule", power: 1, units: &[(1, 1, &["j", "joule"]), (1_000, 1, &["kj", "kilojoule"])] },
+    UnitKind { basic: "newton", power: 1, units: &[(1, 1, &["n", "newton"])] },
+    UnitKind { basic: "watt", power: 1, units: &[(1, 1, &["w", "watt"]), (1_000, 1, &["kw", "kilowatt"])] },
 ];
 
 /// Quotients with special names.
@@ -203,7 +203,7 @@ impl Unit {
     }
 }
 
-fn find(word: &str) -> Option<(&'static Kind, BigRational)> {
+fn find(word: &str) -> Option<(&'static UnitKind, BigRational)> {
     let singular = word.strip_suffix('s').filter(|rest| rest.len() > 1).unwrap_or(word);
     KINDS.iter().find_map(|kind| {
         let found = kind.units.iter().find(|(_, _, names)| names.contains(&word) || names.contains(&singular))?;

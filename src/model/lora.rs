@@ -1,7 +1,7 @@
 //! LoRA adapters: a flat f32 storage with names by offset, which rollout and training both read.
 
 use super::config::ModelConfig;
-use crate::config::LoraSection;
+use crate::config::{ALL_LINEAR, LINEAR_MODULES, LoraSection};
 use crate::ops::lora::{LoraGroup, LoraPart};
 use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::{Context, Result, bail, ensure};
@@ -23,17 +23,9 @@ pub enum Target {
 impl Target {
     pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
-    /// The module's name as in `target_modules`.
+    /// The module's name as in `target_modules`: the targets are in the order of [`LINEAR_MODULES`].
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Q => "q_proj",
-            Self::K => "k_proj",
-            Self::V => "v_proj",
-            Self::O => "o_proj",
-            Self::Gate => "gate_proj",
-            Self::Up => "up_proj",
-            Self::Down => "down_proj",
-        }
+        LINEAR_MODULES[self as usize]
     }
 
     /// The module's path in a model, without `.weight`.
@@ -103,13 +95,13 @@ impl Adapter {
     }
 
     fn zeros(config: &ModelConfig, section: &LoraSection) -> Result<Self> {
-        let (blocks, layout) = Layout::of(config, section)?;
+        let (blocks, layout) = AdapterLayout::of(config, section)?;
         Ok(Self { params: vec![0.0; layout.len], slots: layout.slots, blocks, section: section.clone() })
     }
 
     /// The blocks of an adapter without creating it, and its number of values.
     pub fn shape(config: &ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, usize)> {
-        let (blocks, layout) = Layout::of(config, section)?;
+        let (blocks, layout) = AdapterLayout::of(config, section)?;
         Ok((blocks, layout.len))
     }
 
@@ -171,24 +163,24 @@ impl Slot {
 
 /// `target_modules` as targets, in their fixed order.
 pub fn targets(modules: &[String]) -> Result<Vec<Target>> {
-    if modules.iter().any(|module| module == "all-linear") {
+    if modules.iter().any(|module| module == ALL_LINEAR) {
         return Ok(Target::ALL.to_vec());
     }
     for module in modules {
         if !Target::ALL.iter().any(|target| target.name() == module) {
-            let names = Target::ALL.map(Target::name).join(", ");
-            bail!("unknown module `{module}` in `lora.target_modules`\nhint: use `all-linear`, or any of {names}");
+            let names = LINEAR_MODULES.join(", ");
+            bail!("unknown module `{module}` in `lora.target_modules`\nhint: use `{ALL_LINEAR}`, or any of {names}");
         }
     }
     ensure!(
         !modules.is_empty(),
-        "`lora.target_modules` is empty\nhint: use `[\"all-linear\"]` to adapt every linear layer"
+        "`lora.target_modules` is empty\nhint: use `[\"{ALL_LINEAR}\"]` to adapt every linear layer"
     );
     Ok(Target::ALL.into_iter().filter(|target| modules.iter().any(|module| module == target.name())).collect())
 }
 
 /// Assigns positions in the flat storage.
-struct Layout<'a> {
+struct AdapterLayout<'a> {
     config: &'a ModelConfig,
     rank: usize,
     scale: f32,
@@ -196,13 +188,13 @@ struct Layout<'a> {
     len: usize,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> AdapterLayout<'a> {
     /// Positions for all blocks.
     fn of(config: &'a ModelConfig, section: &LoraSection) -> Result<(Vec<BlockLora>, Self)> {
         let targets = targets(&section.target_modules)?;
         ensure!(section.r > 0, "`lora.r` must be at least 1\nhint: use a common rank such as 8, 16 or 32");
-        let scale = section.lora_alpha / if section.use_rslora { (section.r as f64).sqrt() } else { section.r as f64 };
-        let mut layout = Layout { config, rank: section.r, scale: scale as f32, slots: BTreeMap::new(), len: 0 };
+        let mut layout =
+            AdapterLayout { config, rank: section.r, scale: section.scale() as f32, slots: BTreeMap::new(), len: 0 };
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| {
                 let mut group = |members: &[Target]| layout.group(layer, members, &targets);

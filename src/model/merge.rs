@@ -12,7 +12,7 @@ use super::checkpoint::{INDEX, SINGLE};
 use super::embedded;
 use super::peft::{self, Tensors};
 use super::safetensors::{Dtype, Writer};
-use super::source::{Origin, Source};
+use super::source::{ModelOrigin, ModelSource};
 use crate::disk::atomic;
 
 /// Maximum bytes of one file, as in transformers; a single larger tensor gets a separate file.
@@ -32,7 +32,7 @@ const COPIED: [&str; 8] = [
 
 /// The result of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Merged {
+pub struct MergedModel {
     pub tensors: usize,
     /// Number of tensors that the adapter changed.
     pub adapted: usize,
@@ -43,23 +43,23 @@ pub struct Merged {
 /// Writes `source` with the adapter in `adapter` merged into it to the new folder `out`. `dtype` is F32 or BF16.
 /// `progress` receives the number of tensors written and the total.
 pub fn merge(
-    source: &Source,
+    source: &ModelSource,
     adapter: &Path,
     out: &Path,
     dtype: Dtype,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Merged> {
+) -> Result<MergedModel> {
     merge_in_shards(source, adapter, out, dtype, SHARD, progress)
 }
 
 fn merge_in_shards(
-    source: &Source,
+    source: &ModelSource,
     adapter: &Path,
     out: &Path,
     dtype: Dtype,
     shard: u64,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<Merged> {
+) -> Result<MergedModel> {
     ensure!(!out.exists(), "`{}` exists already\nhint: choose a new folder", out.display());
     let (config, tensors) = peft::load(adapter)?;
     let mut products = products(tensors, config.section().scale() as f32)
@@ -81,7 +81,7 @@ fn merge_in_shards(
     write_texts(source, &partial, dtype)?;
 
     let bytes_of = |shape: &[usize]| dtype.size() * shape.iter().product::<usize>() as u64;
-    let mut merged = Merged { tensors: 0, adapted: 0, bytes: 0 };
+    let mut merged = MergedModel { tensors: 0, adapted: 0, bytes: 0 };
     let parts = parts(&names, shard, bytes_of);
     let mut weight_map = serde_json::Map::new();
     for (number, part) in parts.iter().enumerate() {
@@ -131,7 +131,7 @@ fn parts(
 }
 
 /// The product that an adapter adds to one weight: scale · B A.
-struct Product {
+struct WeightDelta {
     /// (rank, in)
     a: (Vec<usize>, Vec<f32>),
     /// (out, rank)
@@ -139,7 +139,7 @@ struct Product {
     scale: f32,
 }
 
-impl Product {
+impl WeightDelta {
     /// `weight` is (out, in).
     fn add_to(&self, weight: &mut [f32], shape: &[usize]) -> Result<()> {
         let ((a_shape, a), (b_shape, b)) = (&self.a, &self.b);
@@ -162,7 +162,7 @@ impl Product {
 }
 
 /// Pairs the A and B of an adapter by the name of the weight that they change.
-fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, Product>> {
+fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, WeightDelta>> {
     type Halves = [Option<(Vec<usize>, Vec<f32>)>; 2];
     let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
     for (name, tensor) in tensors {
@@ -175,14 +175,14 @@ fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, Product>> {
         halves.entry(format!("{module}.weight")).or_default()[half] = Some(tensor);
     }
     let pair = |(weight, halves): (String, Halves)| match halves {
-        [Some(a), Some(b)] => Ok((weight, Product { a, b, scale })),
+        [Some(a), Some(b)] => Ok((weight, WeightDelta { a, b, scale })),
         _ => bail!("only one of A and B exists for `{weight}`"),
     };
     halves.into_iter().map(pair).collect()
 }
 
 /// Writes the configuration and all files of the tokenizer.
-fn write_texts(source: &Source, out: &Path, dtype: Dtype) -> Result<()> {
+fn write_texts(source: &ModelSource, out: &Path, dtype: Dtype) -> Result<()> {
     let dtype = if dtype == Dtype::F32 { "float32" } else { "bfloat16" };
     let write = |name: &str, bytes: &[u8]| {
         let path = out.join(name);
@@ -197,7 +197,7 @@ fn write_texts(source: &Source, out: &Path, dtype: Dtype) -> Result<()> {
         write_json(&out.join("config.json"), &config)
     };
     match &source.origin {
-        Origin::Folder(folder) => {
+        ModelOrigin::Folder(folder) => {
             own_config(&fs::read(folder.join("config.json"))?)?;
             for name in COPIED {
                 let from = folder.join(name);
@@ -206,7 +206,7 @@ fn write_texts(source: &Source, out: &Path, dtype: Dtype) -> Result<()> {
                 }
             }
         }
-        Origin::Embedded => {
+        ModelOrigin::Embedded => {
             for (name, bytes) in embedded::FILES {
                 match name {
                     "config.json" => own_config(bytes)?,
@@ -215,7 +215,7 @@ fn write_texts(source: &Source, out: &Path, dtype: Dtype) -> Result<()> {
                 }
             }
         }
-        Origin::Gguf(_) => {
+        ModelOrigin::Gguf(_) => {
             write_json(&out.join("config.json"), &source.config.to_json(dtype))?;
             write_json(&out.join("generation_config.json"), &json!({"eos_token_id": source.config.eos_token_ids}))?;
             write("tokenizer.json", source.tokenizer()?.to_json()?.as_bytes())?;
@@ -242,7 +242,7 @@ mod tests {
     const Q: &str = "model.layers.1.self_attn.q_proj.weight";
 
     /// A model folder of random weights.
-    fn model(folder: &Path) -> Source {
+    fn model(folder: &Path) -> ModelSource {
         let config = tiny();
         let weights = RandomWeights::new(&config, 3);
         let mut json = config.to_json("bfloat16");
@@ -257,7 +257,7 @@ mod tests {
             writer.write(name, &weights.get(name, shape).unwrap()).unwrap();
         }
         writer.finish().unwrap();
-        Source::open_folder(folder).unwrap()
+        ModelSource::open_folder(folder).unwrap()
     }
 
     /// An adapter of rank 2 on one q_proj whose A is (1, 2, ..) / 10 and whose B is (1, -1, 2, -2, ..).
@@ -284,7 +284,7 @@ mod tests {
             merge_in_shards(&source, &path("adapter"), &path("out"), Dtype::F32, limit, &mut |_, _| {}).unwrap();
         assert_eq!((merged.tensors, merged.adapted), (source.config.tensors().len(), 1));
 
-        let result = Source::open_folder(&path("out")).unwrap();
+        let result = ModelSource::open_folder(&path("out")).unwrap();
         assert_eq!(result.config, source.config);
         for (name, shape) in source.config.tensors() {
             let mut expected = source.weights.get(&name, &shape).unwrap();
@@ -320,7 +320,8 @@ mod tests {
         let f32 = merge(&source, &path("adapter"), &path("f32"), Dtype::F32, &mut |_, _| {}).unwrap();
         let bf16 = merge(&source, &path("adapter"), &path("bf16"), Dtype::Bf16, &mut |_, _| {}).unwrap();
         assert_eq!(f32.bytes, 2 * bf16.bytes);
-        let (f32, bf16) = (Source::open_folder(&path("f32")).unwrap(), Source::open_folder(&path("bf16")).unwrap());
+        let (f32, bf16) =
+            (ModelSource::open_folder(&path("f32")).unwrap(), ModelSource::open_folder(&path("bf16")).unwrap());
         let (f32, bf16) = (f32.weights.get(Q, &[16, 16]).unwrap(), bf16.weights.get(Q, &[16, 16]).unwrap());
         assert!(f32.iter().zip(&bf16).all(|(a, b)| (a - b).abs() <= a.abs() / 256.0));
         assert_ne!(f32, bf16);

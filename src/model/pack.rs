@@ -4,41 +4,41 @@ use crate::ops::attention::Part;
 use crate::ops::head::Pair;
 use std::ops::Range;
 
-/// Tokens of several prompts, each followed by some of its branches.
+/// Tokens of several prompts, each followed by some of its completions.
 #[derive(Clone, Debug, Default)]
 pub struct Pack {
     /// (rows)
     pub tokens: Vec<u32>,
-    /// (rows) Rotary position: a branch continues where its prompt ends.
+    /// (rows) Rotary position: a completion continues where its prompt ends.
     pub positions: Vec<u32>,
     pub parts: Vec<Part>,
-    /// One for each token of each branch, in order: the row that predicts it, and the token.
+    /// One for each token of each completion, in order: the row that predicts it, and the token.
     pub pairs: Vec<Pair>,
 }
 
 impl Pack {
-    /// Rows that [`Pack::push`] adds for a prompt and branches of these lengths.
-    pub fn rows_of(prompt: usize, branches: impl Iterator<Item = usize>) -> usize {
-        prompt + branches.map(|len| len.saturating_sub(1)).sum::<usize>()
+    /// Rows that [`Pack::push`] adds for a prompt and completions of these lengths.
+    pub fn rows_of(prompt: usize, completions: impl Iterator<Item = usize>) -> usize {
+        prompt + completions.map(|len| len.saturating_sub(1)).sum::<usize>()
     }
 
-    /// Adds a prompt and some of its branches. Returns each branch's range of `pairs`.
+    /// Adds a prompt and some of its completions. Returns each completion's range of `pairs`.
     ///
-    /// The first token of every branch is predicted by the prompt's last row, and a branch's last token predicts
-    /// nothing, so a branch of n tokens has n pairs and n - 1 rows.
+    /// The first token of every completion is predicted by the prompt's last row, and a completion's last token predicts
+    /// nothing, so a completion of n tokens has n pairs and n - 1 rows.
     ///
     /// # Panics
     /// If the prompt is empty: then no row predicts the first token.
-    pub fn push(&mut self, prompt: &[u32], branches: &[&[u32]]) -> Vec<Range<usize>> {
+    pub fn push(&mut self, prompt: &[u32], completions: &[&[u32]]) -> Vec<Range<usize>> {
         assert!(!prompt.is_empty(), "a prompt has at least one token");
         let prompt_rows = self.extend(prompt, 0);
-        let mut part = Part { prompt: prompt_rows.clone(), branches: Vec::with_capacity(branches.len()) };
-        let mut ranges = Vec::with_capacity(branches.len());
-        for branch in branches {
-            let rows = self.extend(&branch[..branch.len().saturating_sub(1)], prompt.len());
+        let mut part = Part { prompt: prompt_rows.clone(), branches: Vec::with_capacity(completions.len()) };
+        let mut ranges = Vec::with_capacity(completions.len());
+        for completion in completions {
+            let rows = self.extend(&completion[..completion.len().saturating_sub(1)], prompt.len());
             let first = self.pairs.len();
             let predictors = std::iter::once(prompt_rows.end - 1).chain(rows.clone());
-            self.pairs.extend(predictors.zip(*branch).map(|(row, &target)| Pair { row, target }));
+            self.pairs.extend(predictors.zip(*completion).map(|(row, &target)| Pair { row, target }));
             ranges.push(first..self.pairs.len());
             part.branches.push(rows);
         }

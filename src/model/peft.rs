@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::config::ModelConfig;
 use super::lora::Adapter;
 use super::safetensors::{Dtype, SafetensorsFile, Writer};
-use crate::config::LoraSection;
+use crate::config::{ALL_LINEAR, LoraSection};
 use crate::disk::atomic;
 
 const CONFIG: &str = "adapter_config.json";
@@ -52,7 +52,7 @@ impl PeftConfig {
 
     /// The file's content, with PEFT's keys, and default values for unused features.
     fn to_json(&self) -> Value {
-        let all = self.target_modules == ["all-linear"];
+        let all = self.target_modules == [ALL_LINEAR];
         let whole = self.lora_alpha.fract() == 0.0; // PEFT writes and declares a whole number
         serde_json::json!({
             "peft_type": "LORA",
@@ -64,7 +64,7 @@ impl PeftConfig {
             "lora_dropout": 0.0,
             "use_rslora": self.use_rslora,
             "use_dora": false,
-            "target_modules": if all { Value::from("all-linear") } else { Value::from(self.target_modules.clone()) },
+            "target_modules": if all { Value::from(ALL_LINEAR) } else { Value::from(self.target_modules.clone()) },
             "modules_to_save": null,
             "layers_to_transform": null,
             "layers_pattern": null,
@@ -165,7 +165,7 @@ fn parse(bytes: &[u8]) -> Result<PeftConfig> {
         ensure!(empty(&raw[key]), "`{key}` is {}; {meaning} are not supported", raw[key]);
     }
     match raw["target_modules"].as_str() {
-        Some("all-linear") => raw["target_modules"] = serde_json::json!(["all-linear"]),
+        Some(ALL_LINEAR) => raw["target_modules"] = serde_json::json!([ALL_LINEAR]),
         Some(pattern) => {
             bail!("`target_modules` is the pattern `{pattern}`\nhint: list the names of the modules instead")
         }

@@ -18,7 +18,7 @@ use super::weights::{NoWeights, Weights};
 use crate::disk::hash as digest;
 
 /// A model that is ready to be read: its shape, its weights and everything that its tokenizer needs.
-pub struct Source {
+pub struct ModelSource {
     /// The model's name: as the user wrote it; for a path, the last part.
     pub name: String,
     pub config: ModelConfig,
@@ -30,7 +30,7 @@ pub struct Source {
     pub chat_template: Option<String>,
     /// Hash of the weights, see [`content_hash`].
     pub hash: String,
-    pub origin: Origin,
+    pub origin: ModelOrigin,
 }
 
 pub enum TokenizerSource {
@@ -39,23 +39,23 @@ pub enum TokenizerSource {
     Gguf(GgufTokenizer),
 }
 
-/// The files behind a [`Source`].
+/// The files behind a [`ModelSource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum ModelOrigin {
     Embedded,
     Folder(PathBuf),
     Gguf(PathBuf),
 }
 
-impl Source {
+impl ModelSource {
     /// Opens what `--model` names: `tiny`, a folder, a .gguf file or a Hub id, which is downloaded if it is not in the
     /// cache. `revision` applies to a Hub id.
     pub fn open(name: &str, revision: &str) -> Result<Self> {
-        match Place::of(name)? {
-            Place::Embedded => Self::open_embedded(),
-            Place::Folder(path) => Self::open_folder(&path),
-            Place::Gguf(path) => Self::open_gguf(&path),
-            Place::Hub => Self::open_hub(&HubConfig::from_env()?, name, revision),
+        match ModelLocation::of(name)? {
+            ModelLocation::Embedded => Self::open_embedded(),
+            ModelLocation::Folder(path) => Self::open_folder(&path),
+            ModelLocation::Gguf(path) => Self::open_gguf(&path),
+            ModelLocation::Hub => Self::open_hub(&HubConfig::from_env()?, name, revision),
         }
     }
 
@@ -70,15 +70,15 @@ impl Source {
             tokenizer_config: Some(String::from_utf8(file("tokenizer_config.json").to_vec())?),
             chat_template: None,
             hash: format!("sha256:{}", digest::sha256(weights)),
-            origin: Origin::Embedded,
+            origin: ModelOrigin::Embedded,
         })
     }
 
     /// The download that opening `name` needs; `None` if it is not a Hub id. [`Plan::fetch`] downloads it and reports
     /// progress.
     pub fn plan(name: &str, revision: &str) -> Result<Option<Plan>> {
-        match Place::of(name)? {
-            Place::Hub => Ok(Some(plan(&HubConfig::from_env()?, name, revision)?)),
+        match ModelLocation::of(name)? {
+            ModelLocation::Hub => Ok(Some(plan(&HubConfig::from_env()?, name, revision)?)),
             _ => Ok(None),
         }
     }
@@ -102,11 +102,11 @@ impl Source {
     /// Opens what `--model` names for its tokenizer and chat template only: no weights are downloaded or needed, and
     /// reading one is an error. For a model that runs on a server.
     pub fn open_texts(name: &str, revision: &str) -> Result<Self> {
-        match Place::of(name)? {
-            Place::Embedded => Self::open_embedded(),
-            Place::Gguf(path) => Self::open_gguf(&path),
-            Place::Folder(path) => Self::open_texts_of(&path),
-            Place::Hub => {
+        match ModelLocation::of(name)? {
+            ModelLocation::Embedded => Self::open_embedded(),
+            ModelLocation::Gguf(path) => Self::open_gguf(&path),
+            ModelLocation::Folder(path) => Self::open_texts_of(&path),
+            ModelLocation::Hub => {
                 let plan = Plan::new(&HubConfig::from_env()?, Repo::new(Kind::Model, name, revision)?, text_files)?;
                 plan.fetch(&mut |_| {})?;
                 Ok(Self { name: name.to_owned(), ..Self::open_texts_of(&plan.folder())? })
@@ -157,7 +157,7 @@ impl Source {
             tokenizer_config: read_text(folder, "tokenizer_config.json")?,
             chat_template: read_text(folder, "chat_template.jinja")?,
             hash,
-            origin: Origin::Folder(folder.to_owned()),
+            origin: ModelOrigin::Folder(folder.to_owned()),
         })
     }
 
@@ -179,7 +179,7 @@ impl Source {
             tokenizer_config: Some(serde_json::to_string_pretty(&tokenizer_config)?),
             chat_template: None,
             hash: content_hash(&[path.to_owned()])?,
-            origin: Origin::Gguf(path.to_owned()),
+            origin: ModelOrigin::Gguf(path.to_owned()),
             weights: Box::new(gguf),
         })
     }
@@ -198,14 +198,14 @@ fn plan(config: &HubConfig, id: &str, revision: &str) -> Result<Plan> {
 }
 
 /// The kind of model that `--model` names. A path that exists takes precedence over a Hub id of the same form.
-enum Place {
+enum ModelLocation {
     Embedded,
     Folder(PathBuf),
     Gguf(PathBuf),
     Hub,
 }
 
-impl Place {
+impl ModelLocation {
     fn of(name: &str) -> Result<Self> {
         let path = Path::new(name);
         let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
@@ -327,11 +327,11 @@ mod tests {
             std::fs::write(&path, "x").unwrap();
             path.to_str().unwrap().to_owned()
         };
-        let refused = |name: &str| Place::of(name).err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(matches!(Place::of("tiny"), Ok(Place::Embedded)));
-        assert!(matches!(Place::of("Qwen/Qwen2.5-0.5B"), Ok(Place::Hub)));
-        assert!(matches!(Place::of(folder.path().to_str().unwrap()), Ok(Place::Folder(_))));
-        assert!(matches!(Place::of(&file("a.gguf")), Ok(Place::Gguf(_))));
+        let refused = |name: &str| ModelLocation::of(name).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(matches!(ModelLocation::of("tiny"), Ok(ModelLocation::Embedded)));
+        assert!(matches!(ModelLocation::of("Qwen/Qwen2.5-0.5B"), Ok(ModelLocation::Hub)));
+        assert!(matches!(ModelLocation::of(folder.path().to_str().unwrap()), Ok(ModelLocation::Folder(_))));
+        assert!(matches!(ModelLocation::of(&file("a.gguf")), Ok(ModelLocation::Gguf(_))));
         assert!(refused(&file("pytorch_model.bin")).contains("pickle"));
         assert!(refused(&file("model.safetensors")).contains("pass the folder"));
         assert!(refused(&file("notes.txt")).contains("is not a model"));

@@ -157,7 +157,7 @@ pub fn decode(heads: Heads, qkv: &[f32], prompts: &[&KvSpan], own: &mut [&mut Kv
                 2 => attend::<2, false>,
                 _ => attend::<TILE, false>,
             };
-            attend(heads, head, Rows { qkv, count: 1 }, &spans, out, &mut lse);
+            attend(heads, head, HeadRows { qkv, count: 1 }, &spans, out, &mut lse);
         }
     });
     out
@@ -193,7 +193,7 @@ pub fn forward_of<const ROUNDED: bool>(heads: Heads, qkv: &[f32], parts: &[Part]
                 attend::<TILE, ROUNDED>(
                     heads,
                     head,
-                    Rows { qkv: rows_qkv, count: rows.len() },
+                    HeadRows { qkv: rows_qkv, count: rows.len() },
                     &spans,
                     &mut out,
                     &mut lse,
@@ -261,7 +261,7 @@ fn sequences(parts: &[Part]) -> Vec<Sequence> {
 }
 
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct HeadRows<'a> {
     qkv: &'a [f32],
     count: usize,
 }
@@ -321,7 +321,7 @@ impl<const N: usize> Tile<N> {
 fn attend<const N: usize, const ROUNDED: bool>(
     heads: Heads,
     head: usize,
-    rows: Rows,
+    rows: HeadRows,
     spans: &[(&HeadSpan, Visible)],
     out: &mut [f32],
     lse: &mut [f32],

@@ -30,7 +30,7 @@ pub struct LoraPart {
 }
 
 impl LoraGroup {
-    fn shrunk(&self) -> usize {
+    fn columns(&self) -> usize {
         self.rank * self.parts.len()
     }
 
@@ -48,18 +48,18 @@ impl LoraGroup {
         y: &mut [f32],
         outputs: usize,
     ) -> Vec<f32> {
-        let (rows, shrunk) = (x.len() / inputs, self.shrunk());
-        let mut low = shrink(x, inputs, &params[self.a.clone()], shrunk);
-        low.iter_mut().for_each(|value| *value = stored::<ROUNDED>(*value));
+        let (rows, columns) = (x.len() / inputs, self.columns());
+        let mut shrunk = shrink(x, inputs, &params[self.a.clone()], columns);
+        shrunk.iter_mut().for_each(|value| *value = stored::<ROUNDED>(*value));
         for (i, part) in self.parts.iter().enumerate() {
             add_product(
                 Output::columns(y, outputs, part.columns.start),
                 self.scale,
-                View::columns(&low, rows, shrunk, i * self.rank, self.rank),
+                View::columns(&shrunk, rows, columns, i * self.rank, self.rank),
                 View::new(&params[part.b.clone()], self.rank, part.columns.len()),
             );
         }
-        low
+        shrunk
     }
 
     /// From `dy` (rows, outputs): adds to `dx` (rows, inputs) and to `grads`, which has the layout of the parameters.
@@ -69,13 +69,13 @@ impl LoraGroup {
         params: &[f32],
         x: &[f32],
         inputs: usize,
-        low: &[f32],
+        shrunk: &[f32],
         dy: &[f32],
         outputs: usize,
         dx: &mut [f32],
         grads: &mut [f32],
     ) {
-        self.backward_of::<false>(params, x, inputs, low, dy, outputs, dx, grads);
+        self.backward_of::<false>(params, x, inputs, shrunk, dy, outputs, dx, grads);
     }
 
     /// [`LoraGroup::backward`]; if `ROUNDED`, the gradient of x·Aᵀ is rounded to bf16.
@@ -85,53 +85,53 @@ impl LoraGroup {
         params: &[f32],
         x: &[f32],
         inputs: usize,
-        low: &[f32],
+        shrunk: &[f32],
         dy: &[f32],
         outputs: usize,
         dx: &mut [f32],
         grads: &mut [f32],
     ) {
-        let (rows, shrunk) = (x.len() / inputs, self.shrunk());
-        if shrunk == 0 {
+        let (rows, columns) = (x.len() / inputs, self.columns());
+        if columns == 0 {
             return;
         }
-        let mut d_low = vec![0.0; rows * shrunk];
+        let mut d_shrunk = vec![0.0; rows * columns];
         for (i, part) in self.parts.iter().enumerate() {
             let width = part.columns.len();
             let dy = View::columns(dy, rows, outputs, part.columns.start, width);
             let b = View::new(&params[part.b.clone()], self.rank, width);
-            add_product(Output::columns(&mut d_low, shrunk, i * self.rank), self.scale, dy, b.t());
-            // dBᵀ (rank, out) = scale · lowᵀ · dy
-            let low = View::columns(low, rows, shrunk, i * self.rank, self.rank);
-            add_product(Output::new(&mut grads[part.b.clone()], width), self.scale, low.t(), dy);
+            add_product(Output::columns(&mut d_shrunk, columns, i * self.rank), self.scale, dy, b.t());
+            // dBᵀ (rank, out) = scale · shrunkᵀ · dy
+            let shrunk = View::columns(shrunk, rows, columns, i * self.rank, self.rank);
+            add_product(Output::new(&mut grads[part.b.clone()], width), self.scale, shrunk.t(), dy);
         }
-        d_low.iter_mut().for_each(|value| *value = stored::<ROUNDED>(*value));
-        let d_low = View::new(&d_low, rows, shrunk);
-        add_product(Output::new(&mut grads[self.a.clone()], inputs), 1.0, d_low.t(), View::new(x, rows, inputs));
-        let a = View::new(&params[self.a.clone()], shrunk, inputs);
-        add_product(Output::new(dx, inputs), 1.0, d_low, a);
+        d_shrunk.iter_mut().for_each(|value| *value = stored::<ROUNDED>(*value));
+        let d_shrunk = View::new(&d_shrunk, rows, columns);
+        add_product(Output::new(&mut grads[self.a.clone()], inputs), 1.0, d_shrunk.t(), View::new(x, rows, inputs));
+        let a = View::new(&params[self.a.clone()], columns, inputs);
+        add_product(Output::new(dx, inputs), 1.0, d_shrunk, a);
     }
 }
 
-/// x (rows, in) · aᵀ for a (shrunk, in): dot products of contiguous rows in a fixed order.
-fn shrink(x: &[f32], inputs: usize, a: &[f32], shrunk: usize) -> Vec<f32> {
-    let mut low = vec![0.0; x.len() / inputs * shrunk];
-    if shrunk == 0 {
-        return low;
+/// x (rows, in) · aᵀ for a (columns, in): dot products of contiguous rows in a fixed order.
+fn shrink(x: &[f32], inputs: usize, a: &[f32], columns: usize) -> Vec<f32> {
+    let mut shrunk = vec![0.0; x.len() / inputs * columns];
+    if columns == 0 {
+        return shrunk;
     }
-    let task = |(low, x): (&mut [f32], &[f32])| {
+    let task = |(shrunk, x): (&mut [f32], &[f32])| {
         vectorized(
             #[inline(always)]
             || {
-                for (low, x) in low.chunks_exact_mut(shrunk).zip(x.chunks_exact(inputs)) {
-                    for (low, a) in low.iter_mut().zip(a.chunks_exact(inputs)) {
-                        *low = dot(x, a);
+                for (shrunk, x) in shrunk.chunks_exact_mut(columns).zip(x.chunks_exact(inputs)) {
+                    for (shrunk, a) in shrunk.iter_mut().zip(a.chunks_exact(inputs)) {
+                        *shrunk = dot(x, a);
                     }
                 }
             },
         );
     };
     let rows = super::ROWS_PER_TASK;
-    low.par_chunks_mut(rows * shrunk).zip(x.par_chunks(rows * inputs)).for_each(task);
-    low
+    shrunk.par_chunks_mut(rows * columns).zip(x.par_chunks(rows * inputs)).for_each(task);
+    shrunk
 }

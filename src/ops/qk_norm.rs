@@ -4,24 +4,24 @@ use super::attention::Heads;
 use super::rms_norm;
 
 /// What the backward needs: q and k before the norm, (rows · heads, dim) each, with their 1/rms.
-pub struct Saved {
+pub struct SavedQk {
     q: (Vec<f32>, Vec<f32>),
     k: (Vec<f32>, Vec<f32>),
 }
 
 /// Normalizes q and k of `qkv` (rows, qkv_width) in place; the weights are (dim) each.
-pub fn forward(heads: Heads, qkv: &mut [f32], q_weight: &[f32], k_weight: &[f32], eps: f32) -> Saved {
+pub fn forward(heads: Heads, qkv: &mut [f32], q_weight: &[f32], k_weight: &[f32], eps: f32) -> SavedQk {
     let [q, k] = columns(heads).map(|columns| gather(heads, qkv, columns));
     let (q_out, q_scales) = rms_norm::forward(&q, q_weight, eps);
     let (k_out, k_scales) = rms_norm::forward(&k, k_weight, eps);
     for (columns, out) in columns(heads).into_iter().zip([q_out, k_out]) {
         scatter(heads, &out, columns, qkv);
     }
-    Saved { q: (q, q_scales), k: (k, k_scales) }
+    SavedQk { q: (q, q_scales), k: (k, k_scales) }
 }
 
 /// Replaces the gradient of the output by that of the input, in place.
-pub fn backward(heads: Heads, saved: &Saved, d_qkv: &mut [f32], q_weight: &[f32], k_weight: &[f32]) {
+pub fn backward(heads: Heads, saved: &SavedQk, d_qkv: &mut [f32], q_weight: &[f32], k_weight: &[f32]) {
     for (columns, ((x, scales), weight)) in columns(heads).into_iter().zip([(&saved.q, q_weight), (&saved.k, k_weight)])
     {
         let dy = gather(heads, d_qkv, columns);

@@ -1,9 +1,9 @@
-//! A short piece of a run, timed: some steps of training, and the evaluation of some questions.
+//! Times a short piece of a run: a few training steps, and the evaluation of a few questions.
 
-use super::forecast::{Forecast, Piece};
+use super::forecast::{Forecast, MeasuredPiece};
 use crate::config::RunConfig;
-use crate::device::{Device, Extent, Loaded};
-use crate::model::source::Source;
+use crate::device::{Device, Extent, LoadedModel};
+use crate::model::source::ModelSource;
 use crate::run::{Progress, RunDir, Stop, metrics};
 use crate::train::evaluate::evaluate;
 use crate::train::setup::Setup;
@@ -14,34 +14,34 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// What was measured, and what follows for the whole run.
+/// The measured pieces, and the estimate for the whole run.
 #[derive(Serialize)]
-pub struct Measured {
+pub struct PlanMeasurement {
     pub device: String,
-    pub steps: Piece,
-    /// Completions of those steps, without the updates.
-    pub rollouts: Piece,
-    pub evaluation: Piece,
+    pub steps: MeasuredPiece,
+    /// The completions of those steps, without the updates.
+    pub rollouts: MeasuredPiece,
+    pub evaluation: MeasuredPiece,
     pub forecast: Forecast,
 }
 
-/// A folder for the run that is measured, removed with all that is in it.
+/// A folder for the measured run, which is removed with its contents.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing can be done about what cannot be removed.
+        // If the folder cannot be removed, it remains.
         _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// Trains for about `seconds`, two steps at least, and evaluates for about a quarter of that.
-pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<Measured> {
-    let source = Source::open(&config.model.path, &config.model.revision)?;
+/// Trains for about `seconds`, at least two steps, then evaluates for about a quarter of that time.
+pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<PlanMeasurement> {
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(config, &source, None, None)?;
     let device = Device::choose(&config.run.device)?;
     let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
-    let loaded = Loaded::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
     drop(source);
 
     let scratch = Scratch(std::env::temp_dir().join(format!("rft-plan-{}", std::process::id())));
@@ -52,7 +52,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
     config.train.save_steps = 0;
     let (total, kinds) = (config.total_steps(setup.questions.len()), if config.eval.greedy { 2 } else { 1 });
 
-    // The first step takes memory and chooses algorithms. It says how many fit, and is not counted.
+    // The first step allocates memory and selects algorithms. It determines how many steps fit, and is not counted.
     let mut wanted = 1;
     for _ in 0..2 {
         config.train.steps = Some(wanted);
@@ -67,7 +67,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
     }
     let (steps, rollouts) = counted(&run, config.rollout.completions_per_step())?;
 
-    // As many questions as a quarter of the time allows, by the rollouts' rate.
+    // As many questions as fit into a quarter of the time, at the speed of the rollouts.
     let seconds_of_one = rollouts.seconds / rollouts.units as f64;
     let questions = (seconds / 4.0 / seconds_of_one / f64::from(kinds)) as usize;
     let questions = questions.clamp(1, config.rollout.max_rows).min(setup.held_out.len());
@@ -79,7 +79,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
         let prompts: usize = setup.held_out[..questions].iter().map(|item| item.prompt.ids.len()).sum();
         let lengths = evaluated.sampled.mean_length + evaluated.greedy.map_or(0.0, |greedy| greedy.mean_length);
         let tokens = prompts as f64 * f64::from(kinds) + lengths * questions as f64;
-        Piece { units: questions * kinds as usize, tokens: tokens.round() as u64, seconds: taken }
+        MeasuredPiece { units: questions * kinds as usize, tokens: tokens.round() as u64, seconds: taken }
     });
     if stop.requested().is_some() {
         bail!("interrupted");
@@ -87,10 +87,10 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<M
     let evaluation = evaluation.unwrap_or_default();
     config.train.steps = Some(total);
     let forecast = Forecast::new(&config, setup.questions.len(), setup.held_out.len(), &steps, &evaluation, price);
-    Ok(Measured { device: device.to_string(), steps, rollouts, evaluation, forecast })
+    Ok(PlanMeasurement { device: device.to_string(), steps, rollouts, evaluation, forecast })
 }
 
-/// The run that is measured, with the first `held_out` questions to evaluate on.
+/// The measured run, with the first `held_out` questions for evaluation.
 fn training<'a>(
     config: &'a RunConfig,
     setup: &'a Setup,
@@ -101,7 +101,7 @@ fn training<'a>(
 ) -> Training<'a> {
     Training {
         config,
-        sampler: setup.sampler(config),
+        scorer: setup.scorer(config),
         base: &config.model.path,
         questions: &setup.questions,
         held_out: &setup.held_out[..held_out],
@@ -111,14 +111,14 @@ fn training<'a>(
     }
 }
 
-/// The steps after the first, from the run's own log, and their rollouts.
-fn counted(run: &RunDir, completions: usize) -> Result<(Piece, Piece)> {
+/// The steps after the first and their rollouts, from the run's metrics.
+fn counted(run: &RunDir, completions: usize) -> Result<(MeasuredPiece, MeasuredPiece)> {
     let lines = metrics::read(&run.metrics())?;
     let value = |line: usize, name: &str| -> Result<f64> {
         lines.get(line).and_then(|line| *line.values.get(name)?).with_context(|| format!("measure `{name}`"))
     };
     let sum = |name: &str| (1..lines.len()).map(|line| value(line, name)).sum::<Result<f64>>();
     let tokens = value(lines.len() - 1, "num_tokens")? - value(0, "num_tokens")?;
-    let steps = Piece { units: lines.len() - 1, tokens: tokens as u64, seconds: sum("step_time")? };
-    Ok((steps, Piece { units: steps.units * completions, seconds: sum("rollout_time")?, ..steps }))
+    let steps = MeasuredPiece { units: lines.len() - 1, tokens: tokens as u64, seconds: sum("step_time")? };
+    Ok((steps, MeasuredPiece { units: steps.units * completions, seconds: sum("rollout_time")?, ..steps }))
 }

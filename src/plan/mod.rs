@@ -1,5 +1,5 @@
-//! What a run takes of time and money: forecast from a piece of it, which [`measure`] times. What it takes of a GPU's memory is
-//! [`crate::device::memory::plan`]'s.
+//! The time and cost of a run, estimated from a piece of it, which [`measure`] times. GPU memory is estimated in
+//! [`crate::device::memory::plan`].
 
 pub mod forecast;
 pub mod measure;

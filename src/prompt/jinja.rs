@@ -1,7 +1,7 @@
-//! The Jinja of chat templates: what the renderer of transformers gives a template, and bounds on what one may cost.
+//! Jinja for chat templates: the functions that transformers provides to templates, and limits on their cost.
 //!
-//! A chat template is a program that came with a model. Here it sees the conversation and nothing else, may not load
-//! other templates, and stops when its fuel or its room for output is used up.
+//! A chat template is an untrusted program that is part of a model. It can access only the conversation, cannot load
+//! other templates, and stops when its limit of instructions or of output is reached.
 
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,10 +13,10 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 
-/// About as many instructions, or 64 times as many bytes of intermediate values. The longest templates in use take a
-/// few thousand for a conversation of ours.
+/// The approximate limit of instructions, and 1/64 of the limit of bytes of intermediate values. The longest templates in use need
+/// a few thousand instructions for our conversations.
 const FUEL: u64 = 2_000_000;
-/// Bytes a template may write.
+/// Maximum number of bytes of a template's output.
 const MAX_OUTPUT: usize = 4 << 20;
 const NAME: &str = "chat_template";
 
@@ -26,10 +26,10 @@ pub(super) struct Jinja {
 }
 
 impl Jinja {
-    /// Compiles `source`. `now` is the time (seconds since 1970, UTC) that the template sees; unset: the clock's.
+    /// Compiles `source`. `now` is the time (seconds since 1970, UTC) for the template. Default: the current time.
     pub(super) fn new(source: &str, now: Option<i64>) -> anyhow::Result<Self> {
         let mut environment = Environment::new();
-        // Both of jinja2's whitespace settings that transformers turns on.
+        // The two whitespace settings of jinja2 that transformers enables.
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().context("jinja syntax")?;
         environment.set_syntax(syntax);
         environment.set_fuel(Some(FUEL));
@@ -72,7 +72,7 @@ impl Write for Bounded {
     }
 }
 
-/// Writes the constants as Python does.
+/// Writes constants in Python's form.
 fn python_formatter(output: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     match value.kind() {
         ValueKind::None => output.write_str("None").map_err(Error::from),
@@ -81,7 +81,7 @@ fn python_formatter(output: &mut Output, state: &mut State, value: &Value) -> Re
     }
 }
 
-/// `json.dumps(value, ensure_ascii=False)`, which escapes nothing for HTML.
+/// `json.dumps(value, ensure_ascii=False)`, without HTML escapes.
 fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
     let sorted = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
@@ -90,7 +90,7 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     options.assert_all_used()?;
     let [between_items, after_key] = match separators {
         Some(separators) => <[String; 2]>::try_from(separators)
-            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "`separators` of tojson are two strings"))?,
+            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "`separators` of tojson must be two strings"))?,
         None => [if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()],
     };
     let value = serde_json::to_value(value)
@@ -171,8 +171,8 @@ impl JsonWriter {
     }
 }
 
-/// Replaces `{% generation %}` and `{% endgeneration %}`, which mark what an assistant wrote for masks that nothing here
-/// needs, by a block that does nothing but keeps the tag's effect on the white space around it.
+/// Replaces `{% generation %}` and `{% endgeneration %}`, which mark the assistant's text for masks that are not needed here,
+/// with a block that has no effect except the tags' effect on surrounding whitespace.
 fn without_generation_tags(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
@@ -196,7 +196,7 @@ fn seconds_since_1970() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64)
 }
 
-/// The directives of C's `strftime` that dates in prompts use, in UTC and in English.
+/// Formats a date with the directives of C's `strftime` that prompts use, in UTC and in English.
 fn strftime(format: &str, seconds: i64) -> Result<String, Error> {
     write_date(format, seconds).map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
@@ -247,14 +247,14 @@ fn write_date(format: &str, seconds: i64) -> anyhow::Result<String> {
             Some('S') => number(second),
             Some('p') => if hour < 12 { "AM" } else { "PM" }.to_owned(),
             Some('%') => "%".to_owned(),
-            _ => bail!("strftime_now does not know all of `{format}`"),
+            _ => bail!("strftime_now does not support all directives of `{format}`"),
         });
     }
     Ok(text)
 }
 
-/// Year, month and day (proleptic Gregorian) of a count of days since 1970-01-01. Years are counted from March, so that
-/// the leap day is a year's last, and in eras of 400 years, all of equal length.
+/// Year, month and day (proleptic Gregorian) of a number of days since 1970-01-01. Years are counted from March, so that
+/// the leap day is the last day of a year, and in eras of 400 years, which all have the same length.
 fn civil_date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468; // since 0000-03-01
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_pythons_form() {
+    fn json_is_written_as_in_python() {
         let check = |source, expected: &str| assert_eq!(render(source).unwrap(), expected);
         check("{{ x | tojson }}", r#"{"b": "<é\n\"", "a": [1, 2.5, null, true]}"#);
         check(
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn constants_are_pythons() {
+    fn constants_are_written_as_in_python() {
         assert_eq!(render("{{ none }} {{ true }} {{ 1 == 2 }} {{ missing }}|").unwrap(), "None True False |");
     }
 
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn generation_tags_only_trim() {
+    fn generation_tags_only_trim_whitespace() {
         assert_eq!(render("a\n{% generation %}\nb\n{% endgeneration %}\nc").unwrap(), "a\nb\nc");
         assert_eq!(render("a \n{%- generation -%}\n b {%- endgeneration +%}\nc").unwrap(), "ab\nc");
     }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_templates_own_error_is_told() {
+    fn the_error_of_a_template_is_reported() {
         let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
         assert!(format!("{error:#}").contains("roles must alternate"), "{error:#}");
     }

@@ -1,4 +1,4 @@
-//! Prior prompts: the instruction put before every question.
+//! Prior prompts: the instruction placed before every question.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ pub mod template;
 
 pub use registry::{controls, find, find_shipped, shipped};
 
-/// Where a prior prompt stands in the conversation.
+/// The position of a prior prompt in the conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -19,7 +19,7 @@ pub enum Role {
     User,
 }
 
-/// An instruction put before every question, with the tags that it asks for.
+/// An instruction placed before every question, with the tags that it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PriorPrompt {
     pub name: String,
@@ -27,19 +27,19 @@ pub struct PriorPrompt {
     pub paper_name: String,
     /// Tag of the first element, without brackets (`think`); `None` asks for no such element.
     pub tag: Option<String>,
-    /// Tag of the element that holds the answer (`answer`); `None` asks for no format.
+    /// Tag of the element with the answer (`answer`); `None` asks for no format.
     pub answer_tag: Option<String>,
     pub role: Role,
     /// Empty for `none`.
     pub text: String,
     pub description: String,
-    /// The inference-time prompting strategy it stems from.
+    /// The inference-time prompting strategy that it is based on.
     pub stems_from: String,
-    /// Whose words: `rft`, or the file and its SHA-256 prefix for a user's prompt.
+    /// Source of the wording: `rft`, or the file and the prefix of its SHA-256 for a user's prompt.
     pub wording: String,
 }
 
-/// One turn of a conversation, as a chat template takes it.
+/// One turn of a conversation, in the form for chat templates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
     /// `system`, `user` or `assistant`.
@@ -48,8 +48,8 @@ pub struct Message {
 }
 
 impl PriorPrompt {
-    /// The conversation that asks `question` under this prompt. `none` gives the user's turn alone, so that whatever
-    /// system line the model's own template adds stays.
+    /// The conversation that asks `question` with this prompt. `none` gives only the user's turn, so that
+    /// a system message that the model's template adds is kept.
     pub fn messages(&self, question: &str) -> Vec<Message> {
         let user = |content| Message { role: "user", content };
         match self.role {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_role_decides_where_the_text_stands() {
+    fn the_role_determines_the_position_of_the_text() {
         let mut prompt = find("think").unwrap();
         let system = prompt.messages("2 + 2?");
         assert_eq!(system.iter().map(|m| m.role).collect::<Vec<_>>(), ["system", "user"]);
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn no_prior_prompt_is_the_bare_question_in_either_role() {
+    fn without_a_prior_prompt_there_is_only_the_question() {
         for role in [Role::System, Role::User] {
             let prompt = PriorPrompt { role, ..find("none").unwrap() };
             assert_eq!(prompt.messages("2 + 2?"), [Message { role: "user", content: "2 + 2?".to_owned() }]);

@@ -1,4 +1,4 @@
-//! The prior prompts that are compiled in, and the way to a user's own.
+//! The compiled-in prior prompts, and prompts from users' files.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{PriorPrompt, Role};
 
-/// File, and the other names it answers to. The order is the one every listing shows.
+/// File, and aliases. Listings have the same order.
 const SHIPPED: [(&str, &[&str]); 6] = [
     (include_str!("../../prompts/none.toml"), &[]),
     (include_str!("../../prompts/reasoning.toml"), &["think"]),
@@ -19,14 +19,14 @@ const SHIPPED: [(&str, &[&str]); 6] = [
     (include_str!("../../prompts/null-example.toml"), &["examples"]),
 ];
 
-/// Prompts that no study proposes and that tell what the others' parts do: file, and the other names it answers to.
+/// Control prompts, which isolate the effects of parts of the other prompts: file, and aliases.
 const CONTROLS: [(&str, &[&str]); 2] =
     [(include_str!("../../prompts/answer-only.toml"), &[]), (include_str!("../../prompts/tag-swap.toml"), &[])];
 
-/// A prompt as its TOML file states it. Whose words they are is not for the file to say.
+/// A prompt as in its TOML file. The file cannot set the source of the wording.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct PromptFile {
     name: String,
     text: String,
     tag: Option<String>,
@@ -42,10 +42,10 @@ struct File {
 }
 
 impl PriorPrompt {
-    /// The prompt as a TOML file that [`find`] reads back.
+    /// The prompt as a TOML file that [`find`] can read.
     pub fn to_toml(&self) -> String {
         let prompt = self.clone();
-        let file = File {
+        let file = PromptFile {
             name: prompt.name,
             text: prompt.text,
             tag: prompt.tag,
@@ -55,37 +55,37 @@ impl PriorPrompt {
             description: prompt.description,
             stems_from: prompt.stems_from,
         };
-        toml::to_string_pretty(&file).expect("a prompt holds only what TOML can hold")
+        toml::to_string_pretty(&file).expect("a prompt can be written as TOML")
     }
 }
 
-/// The six prompts that come with `rft`, `none` first.
+/// The six shipped prompts, `none` first.
 pub fn shipped() -> &'static [PriorPrompt] {
     static PROMPTS: OnceLock<Vec<PriorPrompt>> = OnceLock::new();
     PROMPTS.get_or_init(|| SHIPPED.iter().map(|(file, _)| parse_shipped(file)).collect())
 }
 
-/// The prompts that come with `rft` as controls: `answer-only` has the frame of the others without a first element, `tag-swap`
-/// the words of one with the tags of another.
+/// The shipped control prompts: `answer-only` has the structure of the others without a first element, `tag-swap`
+/// the wording of one with the tags of another.
 pub fn controls() -> &'static [PriorPrompt] {
     static PROMPTS: OnceLock<Vec<PriorPrompt>> = OnceLock::new();
     PROMPTS.get_or_init(|| CONTROLS.iter().map(|(file, _)| parse_shipped(file)).collect())
 }
 
 fn parse_shipped(file: &str) -> PriorPrompt {
-    parse(file, "rft".to_owned()).expect("a shipped prompt is well-formed")
+    parse(file, "rft".to_owned()).expect("a shipped prompt is valid")
 }
 
-/// Every prompt that comes with `rft`, with its other names.
+/// All shipped prompts, with their aliases.
 fn known() -> impl Iterator<Item = (&'static PriorPrompt, &'static [&'static str])> {
     let prompts = shipped().iter().zip(SHIPPED).chain(controls().iter().zip(CONTROLS));
     prompts.map(|(prompt, (_, aliases))| (prompt, aliases))
 }
 
-/// The prompt called `name_or_path`: a shipped one by its name or alias, else the user's TOML file at that path.
+/// The prompt `name_or_path`: a shipped one by its name or alias, else the user's TOML file at that path.
 ///
 /// # Errors
-/// A name that nobody bears; a file that cannot be read or is not a prompt.
+/// An unknown name; a file that cannot be read or is not a prompt.
 pub fn find(name_or_path: &str) -> anyhow::Result<PriorPrompt> {
     if let Some(prompt) = find_shipped(name_or_path) {
         return Ok(prompt.clone());
@@ -95,15 +95,15 @@ pub fn find(name_or_path: &str) -> anyhow::Result<PriorPrompt> {
         return read(path);
     }
     let names = known().map(|(prompt, _)| prompt.name.as_str()).collect::<Vec<_>>().join(", ");
-    bail!("no prior prompt is called `{name_or_path}`; there are {names}\nhint: {}", advice(name_or_path));
+    bail!("unknown prior prompt `{name_or_path}`; expected one of {names}\nhint: {}", advice(name_or_path));
 }
 
-/// The shipped prompt called `name`, by its name or alias.
+/// The shipped prompt with the name or alias `name`.
 pub fn find_shipped(name: &str) -> Option<&'static PriorPrompt> {
     known().find(|(prompt, aliases)| prompt.name == name || aliases.contains(&name)).map(|(prompt, _)| prompt)
 }
 
-/// A prompt in a user's file; its wording names the file and what stood in it.
+/// A prompt from a user's file. Its wording is the file name and a hash of the contents.
 fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read the prior prompt `{}`", path.display()))?;
     let hash: String = Sha256::digest(&text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -112,17 +112,20 @@ fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
 }
 
 fn parse(toml: &str, wording: String) -> anyhow::Result<PriorPrompt> {
-    let File { name, text, tag, answer_tag, role, paper_name, description, stems_from } = toml::from_str(toml)?;
-    ensure!(tag.is_none() || answer_tag.is_some(), "`tag` goes with an `answer_tag`: the answer follows what it holds");
+    let PromptFile { name, text, tag, answer_tag, role, paper_name, description, stems_from } = toml::from_str(toml)?;
+    ensure!(
+        tag.is_none() || answer_tag.is_some(),
+        "`tag` requires `answer_tag`, because the answer follows the element `tag`"
+    );
     ensure!(tag.is_none() || tag != answer_tag, "`tag` and `answer_tag` must differ");
     for tag in tag.iter().chain(&answer_tag) {
         let plain = tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        ensure!(plain && !tag.is_empty(), "the tag `{tag}` must be a bare word\nhint: write `think`, not `<think>`");
+        ensure!(plain && !tag.is_empty(), "`{tag}` is not a valid tag\nhint: write `think`, not `<think>`");
     }
     Ok(PriorPrompt { name, paper_name, tag, answer_tag, role, text, description, stems_from, wording })
 }
 
-/// The nearest name where one is near, else how to give a file.
+/// A hint: the closest name if there is one, else how to pass a file.
 fn advice(name: &str) -> String {
     known()
         .flat_map(|(prompt, aliases)| std::iter::once(prompt.name.as_str()).chain(aliases.iter().copied()))
@@ -130,7 +133,7 @@ fn advice(name: &str) -> String {
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 2)
         .map_or_else(
-            || "give the path of a TOML file for a prompt of your own".to_owned(),
+            || "pass the path of a TOML file to use your own prompt".to_owned(),
             |(_, known)| format!("did you mean `{known}`?"),
         )
 }
@@ -140,13 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shipped_prompt_asks_for_its_own_tags_and_a_box() {
+    fn every_shipped_prompt_asks_for_its_tags_and_a_box() {
         let names: Vec<_> = shipped().iter().map(|prompt| prompt.name.as_str()).collect();
         assert_eq!(names, ["none", "reasoning", "planning", "code", "recall", "null-example"]);
         for prompt in &shipped()[1..] {
             let (tag, answer) = (prompt.tag.as_ref().unwrap(), prompt.answer_tag.as_ref().unwrap());
             for needle in [format!("<{tag}>"), format!("</{tag}>"), format!("<{answer}>"), r"\boxed{}".to_owned()] {
-                assert!(prompt.text.contains(&needle), "{} lacks {needle}", prompt.name);
+                assert!(prompt.text.contains(&needle), "{} does not contain {needle}", prompt.name);
             }
             assert!(!prompt.text.contains('\n') && !prompt.text.ends_with(' '), "{}", prompt.name);
             assert_eq!(prompt.wording, "rft");
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_lead_to_their_prompts() {
+    fn aliases_select_their_prompts() {
         for (alias, name) in [
             ("think", "reasoning"),
             ("plan", "planning"),
@@ -179,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_an_error_with_the_nearest_one() {
+    fn an_unknown_name_is_an_error_that_suggests_a_name() {
         let error = find("reasning").unwrap_err().to_string();
         assert!(
             error.contains("none, reasoning, planning, code, recall, null-example, answer-only, tag-swap"),
             "{error}"
         );
         assert!(error.ends_with("\nhint: did you mean `reasoning`?"), "{error}");
-        assert!(find("zzzzzzzzzz").unwrap_err().to_string().contains("hint: give the path of a TOML file"));
+        assert!(find("zzzzzzzzzz").unwrap_err().to_string().contains("hint: pass the path of a TOML file"));
     }
 
     fn user_file(text: &str) -> (tempfile::TempDir, String) {
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_file_carries_its_name_and_hash() {
+    fn the_wording_of_a_users_file_is_its_name_and_hash() {
         let text = "name = \"mine\"\ntext = \"Think.\"\ntag = \"t\"\nanswer_tag = \"a\"\nrole = \"user\"\n";
         let (_folder, path) = user_file(text);
         let prompt = find(&path).unwrap();
@@ -211,10 +214,10 @@ mod tests {
     #[test]
     fn a_users_file_must_be_a_prompt() {
         for (text, complaint) in [
-            ("name = \"x\"\ntext = \"\"\ncolour = 1\n", "unknown field `colour`"),
+            ("name = \"x\"\ntext = \"\"\ncolor = 1\n", "unknown field `color`"),
             ("name = \"x\"\n", "missing field `text`"),
-            ("name = \"x\"\ntext = \"\"\ntag = \"t\"\n", "goes with an `answer_tag`"),
-            ("name = \"x\"\ntext = \"\"\ntag = \"<t>\"\nanswer_tag = \"a\"\n", "bare word"),
+            ("name = \"x\"\ntext = \"\"\ntag = \"t\"\n", "`tag` requires `answer_tag`"),
+            ("name = \"x\"\ntext = \"\"\ntag = \"<t>\"\nanswer_tag = \"a\"\n", "`<t>` is not a valid tag"),
             ("name = \"x\"\ntext = \"\"\ntag = \"a\"\nanswer_tag = \"a\"\n", "must differ"),
         ] {
             let (_folder, path) = user_file(text);

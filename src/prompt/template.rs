@@ -1,4 +1,4 @@
-//! From a conversation to the tokens a model reads: chat templates.
+//! Chat templates: from a conversation to the tokens of a model's input.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use super::Message;
 use super::jinja::Jinja;
 use crate::model::tokenizer::Tokenizer;
 
-/// The form for models without a template of their own: what stands before the question, the question, `Answer:`.
+/// The form for models without a chat template: prior prompt, question, `Answer:`.
 const PLAIN: &str = r"{% for message in messages %}
 {% if message.role == 'system' %}
 {{ message.content + '\n\n' }}
@@ -24,7 +24,7 @@ const PLAIN: &str = r"{% for message in messages %}
 {% endfor %}
 {% if add_generation_prompt %}Answer:{% endif %}";
 
-/// Strings of tokens that a template may write.
+/// Strings of special tokens that a template may write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SpecialStrings {
     pub bos: Option<String>,
@@ -49,7 +49,7 @@ pub struct Rendered {
 }
 
 impl ChatTemplate {
-    /// A template given as its Jinja source, as in the metadata of a GGUF file.
+    /// A template from its Jinja source, as in the metadata of a GGUF file.
     ///
     /// # Errors
     /// A source that does not compile.
@@ -57,8 +57,8 @@ impl ChatTemplate {
         Ok(Self { jinja: Jinja::new(source, None)?, source: source.to_owned(), tokens, plain: false })
     }
 
-    /// The template of a Hugging Face folder, from the text of its `chat_template.jinja`, else of its
-    /// `tokenizer_config.json`; `None` where neither holds one.
+    /// The template of a Hugging Face folder, from the text of its `chat_template.jinja`, or else of its
+    /// `tokenizer_config.json`; `None` if neither has one.
     ///
     /// # Errors
     /// A `tokenizer_config.json` that is malformed, a template that does not compile.
@@ -71,7 +71,7 @@ impl ChatTemplate {
         source.map(|source| Self::new(&source, config.tokens)).transpose()
     }
 
-    /// The template for models that have none:
+    /// The template for models without a chat template:
     ///
     /// ```text
     /// (prior prompt)
@@ -80,7 +80,7 @@ impl ChatTemplate {
     /// Answer:
     /// ```
     pub fn plain(tokens: SpecialStrings) -> Self {
-        let template = Self::new(PLAIN, tokens).expect("our own template compiles");
+        let template = Self::new(PLAIN, tokens).expect("the plain template compiles");
         Self { plain: true, ..template }
     }
 
@@ -89,38 +89,39 @@ impl ChatTemplate {
     /// # Errors
     /// A file that cannot be read or does not compile.
     pub fn from_file(path: &Path, tokens: SpecialStrings) -> anyhow::Result<Self> {
-        let source = std::fs::read_to_string(path)
-            .with_context(|| format!("read `{}`", path.display()))
-            .map_err(|error| anyhow::anyhow!("{error:#}\nhint: prompt.template is `model`, `plain` or a Jinja file"))?;
+        let source =
+            std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display())).map_err(|error| {
+                anyhow::anyhow!("{error:#}\nhint: set prompt.template to `model`, `plain` or a Jinja file")
+            })?;
         Self::new(&source, tokens).with_context(|| format!("read `{}`", path.display()))
     }
 
-    /// The template that `prompt.template` names: `model`, `plain` or a path.
+    /// The template selected by `prompt.template`: `model`, `plain` or a path.
     ///
     /// # Errors
-    /// `model` where the model has none; see [`ChatTemplate::from_file`].
+    /// `model` if the model does not have a template; see [`ChatTemplate::from_file`].
     pub fn choose(setting: &str, model: Option<Self>, tokens: SpecialStrings) -> anyhow::Result<Self> {
         match (setting, model) {
             ("model", Some(template)) => Ok(template),
-            ("model", None) => bail!("the model has no chat template\nhint: --set prompt.template=plain"),
+            ("model", None) => bail!("the model has no chat template\nhint: pass --set prompt.template=plain"),
             ("plain", _) => Ok(Self::plain(tokens)),
             (path, _) => Self::from_file(Path::new(path), tokens),
         }
     }
 
-    /// The same template at a fixed time (seconds since 1970): some templates write the date, and a run that goes on
-    /// the next day should read the prompts that it read before.
+    /// The same template at a fixed time (seconds since 1970). Some templates write the date, and a run that is resumed
+    /// the next day must use the same prompts.
     ///
     /// # Errors
-    /// None that the first compilation did not have.
+    /// The same as when the template was first compiled.
     pub fn at(self, seconds: i64) -> anyhow::Result<Self> {
         Ok(Self { jinja: Jinja::new(&self.source, Some(seconds))?, ..self })
     }
 
-    /// The conversation as text, up to where the assistant's answer begins, and `prefill` as the answer's beginning.
+    /// The conversation as text, up to the start of the assistant's turn, followed by `prefill`.
     ///
     /// # Errors
-    /// What the template itself refuses, or more work or output than a template may cost.
+    /// An error that the template raises, or a template that exceeds its limits.
     pub fn render(&self, messages: &[Message], prefill: Option<&str>) -> anyhow::Result<String> {
         let mut text = self.conversation(&serde_json::to_value(messages)?, true)?;
         if let Some(prefill) = prefill {
@@ -132,13 +133,13 @@ impl ChatTemplate {
         Ok(text)
     }
 
-    /// Any conversation (a list of objects with `role` and `content`), with or without the beginning of an answer.
+    /// Renders any conversation (a list of objects with `role` and `content`), with or without the start of the assistant's turn.
     ///
     /// # Errors
     /// See [`ChatTemplate::render`].
     pub fn conversation(&self, messages: &serde_json::Value, add_generation_prompt: bool) -> anyhow::Result<String> {
-        // Absent is not the same as null to a template that asks whether a name is defined: a token that the model
-        // does not have is left out, the two lists that transformers always passes are not.
+        // Templates can test whether a name is defined, so a missing name differs from null: a token that the model
+        // does not have is omitted; the two lists that transformers always passes are null.
         let mut context = json!({
             "messages": messages,
             "tools": null,
@@ -162,13 +163,13 @@ impl ChatTemplate {
         &self.tokens
     }
 
-    /// Strings that end an answer: in the plain form, where the model goes on with a question of its own.
+    /// Strings that end a completion: in the plain form, in which a model may continue with another question.
     pub fn stop_strings(&self) -> &'static [&'static str] {
         if self.plain { &["\nQuestion:"] } else { &[] }
     }
 
-    /// The tokens that end an answer: the tokenizer's end of sequence, and what the template itself puts after an
-    /// assistant's turn (Qwen2.5's base models end a text with `<|endoftext|>`, but their template a turn with
+    /// The tokens that end a completion: the tokenizer's end of sequence, and the token that the template writes after an
+    /// assistant's turn (Qwen2.5's base models end a text with `<|endoftext|>`, but their template ends a turn with
     /// `<|im_end|>`). Ascending.
     pub fn end_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut ids: BTreeSet<u32> = self.tokens.eos.iter().filter_map(|eos| tokenizer.id_of(eos)).collect();
@@ -176,7 +177,7 @@ impl ChatTemplate {
         ids.into_iter().collect()
     }
 
-    /// The special token that directly follows an assistant's words.
+    /// The special token that directly follows the assistant's text.
     fn turn_end(&self, tokenizer: &Tokenizer) -> Option<u32> {
         const WORDS: &str = "\u{f0000}";
         let turns = json!([{ "role": "user", "content": "?" }, { "role": "assistant", "content": WORDS }]);
@@ -185,7 +186,7 @@ impl ChatTemplate {
         tokenizer.encode_around(after.trim_start(), &[]).first().copied().filter(|&id| tokenizer.is_special(id))
     }
 
-    /// The system line that the template writes by itself where the conversation has none.
+    /// The system message that the template adds if the conversation does not have one.
     pub fn default_system_line(&self) -> Option<String> {
         const LINE: &str = "\u{f0000}";
         let user = json!({ "role": "user", "content": "?" });
@@ -197,8 +198,8 @@ impl ChatTemplate {
     }
 }
 
-/// Renders a conversation and encodes it: special tokens are those that the template wrote, while their strings inside a
-/// message are text. Everything else gets the ids that the whole text has when it is encoded at once.
+/// Renders a conversation and encodes it. Only special tokens that the template writes become special tokens; their strings in a
+/// message are encoded as text. Everything else has the ids that the whole text has when it is encoded at once.
 ///
 /// # Errors
 /// See [`ChatTemplate::render`].
@@ -225,8 +226,8 @@ pub fn encode_prompt(
     Ok(rendered)
 }
 
-/// Strings kept out of a template's sight. Each is one character of plane 15 (private use) while the template works, so
-/// that whatever the template does with a message (trim it, split it, quote it) does not lose what came from where.
+/// Strings that are hidden from a template. During rendering, each is one character of plane 15 (private use), so
+/// that the origin of a string is known whatever the template does with a message (trims, splits or quotes it).
 #[derive(Default)]
 struct Slots {
     kept: Vec<String>,
@@ -236,7 +237,7 @@ impl Slots {
     const FIRST: u32 = 0xf_0000;
     const LAST: u32 = 0xf_fffd;
 
-    /// Puts a slot in the place of every special string, and of every character that could be taken for a slot.
+    /// Replaces every special string, and every character that could be mistaken for a slot, with a slot.
     fn mask(&mut self, content: &str, specials: &[(u32, &str)]) -> anyhow::Result<String> {
         let mut masked = String::with_capacity(content.len());
         let mut rest = content;
@@ -255,14 +256,14 @@ impl Slots {
             if slot > Self::LAST {
                 bail!("more than 65,534 strings of special tokens in one conversation");
             }
-            masked.push(char::from_u32(slot).expect("plane 15 holds no surrogates"));
+            masked.push(char::from_u32(slot).expect("plane 15 has no surrogates"));
             self.kept.push(rest[..kept].to_owned());
             rest = &rest[kept..];
         }
         Ok(masked)
     }
 
-    /// The text with every slot filled again, and where the filled ones stand.
+    /// The text with every slot replaced by its string, and the positions of these strings.
     fn unmask(&self, masked: &str) -> (String, Vec<Range<usize>>) {
         let mut text = String::with_capacity(masked.len());
         let mut literal = Vec::new();
@@ -287,7 +288,7 @@ struct TokenizerConfig {
     tokens: SpecialStrings,
 }
 
-/// A chat template stands in `tokenizer_config.json` as a string, or as a list of named ones.
+/// A chat template in `tokenizer_config.json` is a string, or a list of named templates.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum TemplateField {
@@ -322,7 +323,7 @@ impl SpecialStrings {
 
 impl TokenizerConfig {
     fn parse(text: &str) -> anyhow::Result<Self> {
-        /// A token is a string, or an object that says how it is matched.
+        /// A token is a string, or an object with matching options.
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum TokenField {
@@ -331,7 +332,7 @@ impl TokenizerConfig {
         }
 
         #[derive(Deserialize)]
-        struct File {
+        struct TokenizerConfigFile {
             chat_template: Option<TemplateField>,
             bos_token: Option<TokenField>,
             eos_token: Option<TokenField>,
@@ -339,7 +340,7 @@ impl TokenizerConfig {
             unk_token: Option<TokenField>,
         }
 
-        let file: File = serde_json::from_str(text).context("read `tokenizer_config.json`")?;
+        let file: TokenizerConfigFile = serde_json::from_str(text).context("read `tokenizer_config.json`")?;
         let string = |token: Option<TokenField>| {
             token.map(|token| match token {
                 TokenField::Text(text) | TokenField::Described { content: text } => text,

@@ -1,11 +1,11 @@
-//! Evaluations side by side: the same benchmarks, and of each the same questions in the same order.
+//! Evaluations aligned for comparison: the same benchmarks, each with the same questions in the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::load::{Bench, Evaluation, Material, Run, quoted};
-use super::study::{Arm, Benchmark, Study};
+use super::load::{Material, ReportedBenchmark, ReportedEvaluation, ReportedRun, quoted};
+use super::study::{Study, StudyArm, StudyBenchmark};
 
-/// What a row of accuracies is of.
+/// The model that a row of accuracies belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     Untrained,
@@ -14,36 +14,36 @@ pub enum Subject {
 
 /// The accuracies of one evaluation.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct AccuracyRow {
     pub subject: Subject,
-    /// The prior prompt that stood before the questions.
+    /// The prior prompt placed before the questions.
     pub prompt: String,
-    /// Whether that is the one of the training.
+    /// Whether it is also the training prompt.
     pub own: bool,
-    /// Place of the evaluation in the material.
+    /// Index of the evaluation in the material.
     pub evaluation: usize,
-    /// For each benchmark the share of right samples of each question.
+    /// For each benchmark, the share of correct samples of each question.
     pub right: Vec<Vec<f64>>,
 }
 
 /// Evaluations that can be compared.
 #[derive(Clone, Debug, Default)]
 pub struct Aligned {
-    pub benchmarks: Vec<Benchmark>,
-    /// Of each benchmark, the ids of its questions.
+    pub benchmarks: Vec<StudyBenchmark>,
+    /// For each benchmark, the ids of its questions.
     pub ids: Vec<Vec<String>>,
-    pub rows: Vec<Row>,
+    pub rows: Vec<AccuracyRow>,
 }
 
-/// Puts the evaluations side by side. `left_out` is told of benchmarks that too few have, and of evaluations that lack one.
+/// Aligns the evaluations. Benchmarks that too few evaluations have, and evaluations that lack one, are added to `left_out`.
 pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
     let names = benchmarks(material, left_out);
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<AccuracyRow> = Vec::new();
     for (index, evaluation) in material.evaluations.iter().enumerate() {
         let missing: Vec<String> =
             names.iter().filter(|name| !evaluation.benches.contains_key(*name)).map(|name| quoted(name)).collect();
         let run = evaluation.run.map(|at| &material.runs[at]);
-        let row = Row {
+        let row = AccuracyRow {
             subject: subject(run),
             prompt: evaluation.prompt.clone(),
             own: run.is_some_and(|run| run.manifest.prompt.name == evaluation.prompt),
@@ -52,11 +52,14 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
         };
         let name = quoted(&evaluation.name);
         if !missing.is_empty() {
-            left_out.push(format!("The evaluation {name} is left out of the tables: it lacks {}.", missing.join(", ")));
+            left_out.push(format!(
+                "The evaluation {name} is left out of the tables: it does not have {}.",
+                missing.join(", ")
+            ));
         } else if let Some(first) = rows.iter().find(|it| it.subject == row.subject && it.prompt == row.prompt) {
             let first = quoted(&material.evaluations[first.evaluation].name);
             left_out.push(format!(
-                "The evaluation {name} is left out of the tables: {first} is of the same model and prompt."
+                "The evaluation {name} is left out of the tables: {first} has the same model and prompt."
             ));
         } else {
             rows.push(row);
@@ -64,7 +67,7 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
     }
     let mut aligned = Aligned::default();
     for name in names {
-        let benches: Vec<&Bench> =
+        let benches: Vec<&ReportedBenchmark> =
             rows.iter().map(|row| &material.evaluations[row.evaluation].benches[&name]).collect();
         let Some(first) = benches.first() else { continue };
         let shared: BTreeSet<&String> = benches
@@ -75,14 +78,13 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
         let most = benches.iter().map(|bench| bench.ids.len()).max().unwrap_or(0);
         let quoted_name = quoted(&name);
         if shared.is_empty() {
-            left_out.push(format!(
-                "The benchmark {quoted_name} is left out: the evaluations have no question of it in common."
-            ));
+            left_out
+                .push(format!("The benchmark {quoted_name} is left out: the evaluations have no question in common."));
             continue;
         }
         if shared.len() < most {
             left_out.push(format!(
-                "Of the benchmark {quoted_name}, the {} questions that all evaluations have are counted, of {most}.",
+                "On the benchmark {quoted_name}, only the {} of {most} questions that all evaluations have are counted.",
                 shared.len()
             ));
         }
@@ -92,7 +94,7 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
             row.right.push(ids.iter().map(|id| of[id]).collect());
         }
         let samples = benches.iter().map(|bench| bench.scores.samples).max().unwrap_or(1);
-        aligned.benchmarks.push(Benchmark { name, samples });
+        aligned.benchmarks.push(StudyBenchmark { name, samples });
         aligned.ids.push(ids);
     }
     if !aligned.benchmarks.is_empty() {
@@ -101,7 +103,7 @@ pub fn align(material: &Material, left_out: &mut Vec<String>) -> Aligned {
     aligned
 }
 
-fn subject(run: Option<&Run>) -> Subject {
+fn subject(run: Option<&ReportedRun>) -> Subject {
     run.map_or(Subject::Untrained, |run| Subject::Trained { arm: run.arm.clone(), seed: run.seed })
 }
 
@@ -110,7 +112,7 @@ fn benchmarks(material: &Material, left_out: &mut Vec<String>) -> Vec<String> {
     let all: BTreeSet<&String> = material.evaluations.iter().flat_map(|it| it.benches.keys()).collect();
     let (mut kept, total) = (Vec::new(), material.evaluations.len());
     for name in all {
-        let have = |it: &&Evaluation| it.benches.contains_key(name);
+        let have = |it: &&ReportedEvaluation| it.benches.contains_key(name);
         let count = material.evaluations.iter().filter(have).count();
         if 2 * count > total {
             kept.push(name.clone());
@@ -127,7 +129,7 @@ impl Aligned {
     pub fn arms(&self, material: &Material) -> Vec<String> {
         let mut arms: Vec<String> = Vec::new();
         for run in &material.runs {
-            let has = |row: &Row| matches!(&row.subject, Subject::Trained { arm, .. } if *arm == run.arm);
+            let has = |row: &AccuracyRow| matches!(&row.subject, Subject::Trained { arm, .. } if *arm == run.arm);
             if !arms.contains(&run.arm) && self.rows.iter().any(has) {
                 arms.push(run.arm.clone());
             }
@@ -135,30 +137,30 @@ impl Aligned {
         arms
     }
 
-    /// An arm's accuracies by seed, under its own prompt or under another.
-    pub fn seeds(&self, arm: &str, wanted: impl Fn(&Row) -> bool) -> BTreeMap<u64, Vec<Vec<f64>>> {
-        let of = |row: &Row| match &row.subject {
+    /// An arm's accuracies by seed, for the rows that `wanted` selects.
+    pub fn seeds(&self, arm: &str, wanted: impl Fn(&AccuracyRow) -> bool) -> BTreeMap<u64, Vec<Vec<f64>>> {
+        let of = |row: &AccuracyRow| match &row.subject {
             Subject::Trained { arm: name, seed } if name == arm && wanted(row) => Some((*seed, row.right.clone())),
             _ => None,
         };
         self.rows.iter().filter_map(of).collect()
     }
 
-    /// The prior prompts that the untrained model was asked under, `none` first.
-    pub fn untrained(&self) -> Vec<&Row> {
-        let mut rows: Vec<&Row> = self.rows.iter().filter(|row| row.subject == Subject::Untrained).collect();
+    /// The rows of the untrained model, one per prior prompt, `none` first.
+    pub fn untrained(&self) -> Vec<&AccuracyRow> {
+        let mut rows: Vec<&AccuracyRow> = self.rows.iter().filter(|row| row.subject == Subject::Untrained).collect();
         rows.sort_by_key(|row| row.prompt != "none");
         rows
     }
 
-    /// The arms under their own prompts.
+    /// The arms, each evaluated under its training prompt.
     pub fn study(&self, material: &Material) -> Study {
-        let arm = |name: String| Arm { seeds: self.seeds(&name, |row| row.own), name };
+        let arm = |name: String| StudyArm { seeds: self.seeds(&name, |row| row.own), name };
         let arms = self.arms(material).into_iter().map(arm).filter(|arm| !arm.seeds.is_empty()).collect();
         Study { benchmarks: self.benchmarks.clone(), arms }
     }
 
-    /// The same without some questions, by benchmark. A benchmark that loses all of them is dropped.
+    /// The same evaluations without the given questions of each benchmark. A benchmark that loses all its questions is dropped.
     pub fn without(&self, questions: &BTreeMap<String, BTreeSet<String>>) -> Self {
         let mut kept = Self { rows: self.rows.clone(), ..Self::default() };
         kept.rows.iter_mut().for_each(|row| row.right.clear());

@@ -1,4 +1,4 @@
-//! Two runs side by side: configuration, training, evaluations.
+//! Comparison of two runs: configuration, training, evaluations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use serde::Serialize;
 
 use super::load::{dotted, ends};
 use crate::disk::hash::sha256_file;
-use crate::eval::compare::Comparison;
+use crate::eval::compare::EvalComparison;
 use crate::eval::folder::EvalFolder;
 use crate::run::metrics::{self, MetricsRecord};
 use crate::run::{RunDir, status};
 
-/// All that is told of two runs.
+/// The result of the comparison.
 #[derive(Serialize)]
 pub struct Compared {
     pub first: String,
     pub second: String,
     /// Keys whose values differ.
     pub config: BTreeMap<String, [Option<String>; 2]>,
-    /// Of each metric, the means over the first and last tenth of the steps of both runs.
+    /// For each metric and both runs, the means over the first and the last tenth of the steps.
     pub metrics: BTreeMap<String, [Option<(f64, f64)>; 2]>,
     pub evaluations: Vec<PairedEvaluations>,
     /// Evaluations that were left out, and why.
@@ -31,15 +31,15 @@ pub struct Compared {
 /// Two evaluations of the same kind.
 #[derive(Serialize)]
 pub struct PairedEvaluations {
-    /// The prior prompts that the two were asked under.
+    /// The prior prompts of the two evaluations.
     pub prompts: [String; 2],
-    pub benchmarks: Vec<Comparison>,
+    pub benchmarks: Vec<EvalComparison>,
 }
 
 /// Compares the runs in the directories `first` and `second`, with their evaluations in the folder `evals`.
 ///
 /// # Errors
-/// A directory that is not a run's, or a file of it that cannot be read.
+/// A directory that is not a run directory, or a file in it that cannot be read.
 pub fn compare(first: &Path, second: &Path, evals: &Path) -> Result<Compared> {
     let (a, b) = (open(first)?, open(second)?);
     let mut warnings = Vec::new();
@@ -63,12 +63,12 @@ pub fn compare(first: &Path, second: &Path, evals: &Path) -> Result<Compared> {
 fn open(path: &Path) -> Result<RunDir> {
     let run = RunDir::open(path)?;
     if !run.manifest().is_file() {
-        bail!("`{}` is no run directory: it has no manifest.json\nhint: `rft runs` lists runs", path.display());
+        bail!("`{}` is not a run directory: it has no manifest.json\nhint: `rft runs` lists runs", path.display());
     }
     Ok(run)
 }
 
-/// The lines of training steps.
+/// The metrics of training steps.
 fn steps(run: &RunDir) -> Result<Vec<MetricsRecord>> {
     if !run.metrics().is_file() {
         return Ok(Vec::new());
@@ -81,8 +81,8 @@ fn side_by_side(a: &[MetricsRecord], b: &[MetricsRecord]) -> BTreeMap<String, [O
     names.into_iter().map(|name| (name.clone(), [ends(a, name), ends(b, name)])).collect()
 }
 
-/// Every evaluation of the first run with that of the second which was asked in the same way: under the same prompt, or each
-/// under the prompt of its training.
+/// Pairs each evaluation of the first run with the matching one of the second: under the same prompt, or each under its own
+/// training prompt.
 fn evaluations(a: &RunDir, b: &RunDir, folder: &Path, warnings: &mut Vec<String>) -> Result<Vec<PairedEvaluations>> {
     let (of_a, of_b) = (evaluations_of(a, folder)?, evaluations_of(b, folder)?);
     let mut pairs = Vec::new();
@@ -93,8 +93,9 @@ fn evaluations(a: &RunDir, b: &RunDir, folder: &Path, warnings: &mut Vec<String>
                 Ok(folder.benches()?.values().all(|bench| bench.results().is_file()))
             };
             if !complete(first)? || !complete(second)? {
-                warnings
-                    .push(format!("the evaluations under `{prompt}` and `{other}` are not complete, and are left out"));
+                warnings.push(format!(
+                    "the evaluations under `{prompt}` and `{other}` are left out: they are not complete"
+                ));
                 continue;
             }
             let shared = first.benches()?.into_keys().any(|name| second.bench(&name).results().is_file());
@@ -107,7 +108,7 @@ fn evaluations(a: &RunDir, b: &RunDir, folder: &Path, warnings: &mut Vec<String>
     Ok(pairs)
 }
 
-/// Evaluations of a run's adapter: the prior prompt they were asked under, and whether it is the run's own.
+/// Evaluations of a run's adapter: their prior prompt, and whether it is the run's training prompt.
 fn evaluations_of(run: &RunDir, folder: &Path) -> Result<Vec<(String, bool, EvalFolder)>> {
     let adapter = run.adapter().join("adapter_model.safetensors");
     if !folder.is_dir() || !adapter.is_file() {

@@ -1,15 +1,15 @@
-//! All tables of the report in one: a line for each cell.
+//! All tables of the report in one file, with one line per cell.
 
 use anyhow::{Context, Result};
 
-use super::document::{Block, Document};
+use super::document::{Document, DocumentBlock};
 
-/// `table,row,column,text,value`: the row is told by its number from 1, the number is empty where the cell is a text.
+/// `table,row,column,text,value`: rows are numbered from 1; the value is empty if the cell is a text.
 pub fn render(document: &Document) -> Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["table", "row", "column", "text", "value"])?;
     let blocks = document.sections.iter().flat_map(|section| &section.blocks);
-    for table in blocks.filter_map(|block| if let Block::Table(table) = block { Some(table) } else { None }) {
+    for table in blocks.filter_map(|block| if let DocumentBlock::Table(table) = block { Some(table) } else { None }) {
         for (row, cells) in table.rows.iter().enumerate() {
             for (head, cell) in table.heads.iter().zip(cells) {
                 let value = cell.value.map_or(String::new(), |value| value.to_string());
@@ -24,13 +24,13 @@ pub fn render(document: &Document) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::document::{Cell, Section, Table};
+    use crate::report::document::{Section, Table, TableCell};
 
     #[test]
-    fn texts_stay_in_their_fields() {
+    fn texts_are_quoted() {
         let mut table = Table::new("results", "", ["arm", "math"]);
-        table.rows.push(vec!["a,\"b\"\nc".into(), Cell::number(0.5, "50.0")]);
-        let section = Section { id: "x", title: "X", blocks: vec![Block::Table(table)] };
+        table.rows.push(vec!["a,\"b\"\nc".into(), TableCell::number(0.5, "50.0")]);
+        let section = Section { id: "x", title: "X", blocks: vec![DocumentBlock::Table(table)] };
         let text = render(&Document { title: String::new(), notes: vec![], sections: vec![section] }).unwrap();
         let mut lines = csv::Reader::from_reader(text.as_bytes());
         let rows: Vec<Vec<String>> =

@@ -1,69 +1,69 @@
-//! A report as a list of sections, before it is a page, Markdown or CSV.
+//! A report as a list of sections, which is then written as a page, Markdown and CSV.
 //!
-//! Sentences may hold `` `quoted` `` names, see [`super::load::quoted`]; cells and captions are plain text. Whoever writes them out
-//! escapes them.
+//! Sentences may contain `` `quoted` `` names, see [`super::load::quoted`]; cells and captions are plain text. The output formats
+//! escape them.
 
-use super::load::Sample;
+use super::load::ReportedSample;
 
-/// Title, sections, and what stands above all.
+/// Title, notes and sections.
 pub struct Document {
     pub title: String,
-    /// Sentences that must not be overlooked.
+    /// Important sentences, shown at the top.
     pub notes: Vec<String>,
     pub sections: Vec<Section>,
 }
 
 pub struct Section {
-    /// For links within the page.
+    /// The anchor for links within the page.
     pub id: &'static str,
     pub title: &'static str,
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<DocumentBlock>,
 }
 
-pub enum Block {
+pub enum DocumentBlock {
     /// A paragraph.
     Text(String),
     List(Vec<String>),
     Table(Table),
-    /// A picture as SVG.
+    /// A chart as SVG.
     Chart(String),
-    /// Small pictures that share their series, which are named above them.
+    /// Small charts that share their series, whose names are above the charts.
     Panels {
         names: Vec<String>,
         panels: Vec<String>,
     },
-    /// Lines to be typed.
+    /// Shell commands.
     Commands(Vec<String>),
-    Completions(Vec<Question>),
+    Completions(Vec<ShownQuestion>),
 }
 
-/// A question, and what was answered.
-pub struct Question {
+/// A question and its completions.
+pub struct ShownQuestion {
     pub benchmark: String,
     pub id: String,
     pub text: String,
     pub gold: String,
-    pub answers: Vec<Answer>,
+    pub answers: Vec<ShownCompletion>,
 }
 
-/// A completion, and whose it is.
-pub struct Answer {
+/// A completion and the model that generated it.
+pub struct ShownCompletion {
     pub by: String,
-    pub sample: Sample,
+    pub sample: ReportedSample,
 }
 
-/// Rows under heads.
+/// Rows with column headings.
 pub struct Table {
-    /// What tables.csv calls it.
+    /// The table's name in tables.csv.
     pub name: &'static str,
     pub caption: String,
     pub heads: Vec<String>,
-    pub rows: Vec<Vec<Cell>>,
+    pub rows: Vec<Vec<TableCell>>,
 }
 
-/// What stands in a table, and the number behind it.
+/// The text of a cell, and its numeric value.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cell {
+pub struct TableCell {
     pub text: String,
     pub value: Option<f64>,
 }
@@ -74,24 +74,24 @@ impl Table {
     }
 }
 
-impl Cell {
+impl TableCell {
     pub fn number(value: f64, text: impl Into<String>) -> Self {
         Self { text: text.into(), value: value.is_finite().then_some(value) }
     }
 
-    /// A number that there may not be.
+    /// A number that may be missing.
     pub fn maybe(value: Option<f64>, text: impl Fn(f64) -> String) -> Self {
         Self { text: value.map_or("–".to_owned(), text), value }
     }
 }
 
-impl<T: Into<String>> From<T> for Cell {
+impl<T: Into<String>> From<T> for TableCell {
     fn from(text: T) -> Self {
         Self { text: text.into(), value: None }
     }
 }
 
-/// A share in percent, without its sign: `35.2`.
+/// A share in percent, without the percent sign: `35.2`.
 pub fn percent(share: f64) -> String {
     format!("{:.1}", 100.0 * share)
 }

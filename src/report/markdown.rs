@@ -1,9 +1,9 @@
-//! The report as Markdown. What comes from outside is escaped, so that no name and no text of a model makes a link, a tag or a
+//! The report as Markdown. Text from outside is escaped, so that names and completions cannot create a link, a tag or a table
 //! column.
 
 use std::fmt::Write;
 
-use super::document::{Answer, Block, Cell, Document, Question, Table};
+use super::document::{Document, DocumentBlock, ShownCompletion, ShownQuestion, Table, TableCell};
 
 pub fn render(document: &Document) -> String {
     let mut text = format!("# {}\n", escape(&document.title));
@@ -19,22 +19,25 @@ pub fn render(document: &Document) -> String {
     text
 }
 
-/// A block with an empty line before it; nothing where Markdown cannot show it.
-fn block(block: &Block) -> String {
+/// A block after an empty line; empty if Markdown cannot show it.
+fn block(block: &DocumentBlock) -> String {
     match block {
-        Block::Text(text) => format!("\n{}\n", sentence(text)),
-        Block::List(items) => items.iter().fold("\n".to_owned(), |text, item| text + "- " + &sentence(item) + "\n"),
-        Block::Table(it) => format!("\n{}\n\n{}", escape(&it.caption), table(it)),
-        Block::Chart(_) | Block::Panels { .. } => String::new(),
-        Block::Commands(lines) => format!("\n{}", fenced(&lines.join("\n"))),
-        Block::Completions(questions) => questions.iter().map(question).collect(),
+        DocumentBlock::Text(text) => format!("\n{}\n", sentence(text)),
+        DocumentBlock::List(items) => {
+            items.iter().fold("\n".to_owned(), |text, item| text + "- " + &sentence(item) + "\n")
+        }
+        DocumentBlock::Table(it) => format!("\n{}\n\n{}", escape(&it.caption), table(it)),
+        DocumentBlock::Chart(_) | DocumentBlock::Panels { .. } => String::new(),
+        DocumentBlock::Commands(lines) => format!("\n{}", fenced(&lines.join("\n"))),
+        DocumentBlock::Completions(questions) => questions.iter().map(question).collect(),
     }
 }
 
-fn question(question: &Question) -> String {
-    let Question { benchmark, id, text, gold, answers } = question;
-    let mut out = format!("\n### {} {}\n\n{}Right: {}\n", escape(benchmark), escape(id), fenced(text), escape(gold));
-    for Answer { by, sample } in answers {
+fn question(question: &ShownQuestion) -> String {
+    let ShownQuestion { benchmark, id, text, gold, answers } = question;
+    let mut out =
+        format!("\n### {} {}\n\n{}Gold answer: {}\n", escape(benchmark), escape(id), fenced(text), escape(gold));
+    for ShownCompletion { by, sample } in answers {
         let verdict = escape(&sample.verdict.to_string());
         let (by, how) = (escape(by), escape(&sample.how));
         write!(out, "\n**{by}**: {verdict}, {how}, {} tokens\n\n{}", sample.tokens, fenced(&sample.text)).unwrap();
@@ -42,18 +45,18 @@ fn question(question: &Question) -> String {
     out
 }
 
-/// Columns, aligned in no way: readers do that.
+/// A table without padding between its columns.
 pub fn table(table: &Table) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = line(table.heads.iter().map(|head| escape(head)).collect());
     text += &format!("|{}\n", "---|".repeat(table.heads.len()));
     for row in &table.rows {
-        text += &line(row.iter().map(|Cell { text, .. }| escape(text)).collect());
+        text += &line(row.iter().map(|TableCell { text, .. }| escape(text)).collect());
     }
     text
 }
 
-/// Plain text that Markdown shows as it is, on one line.
+/// Escapes plain text, so that Markdown shows it unchanged on one line.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -69,13 +72,13 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// A sentence of ours with names in backquotes: the names stay as they are, for Markdown reads nothing into them.
+/// A sentence of the report with names in backquotes. Names are not escaped, because Markdown does not interpret them.
 fn sentence(text: &str) -> String {
     let parts = text.split('`').enumerate();
     parts.map(|(i, part)| if i % 2 == 0 { escape(part) } else { format!("`{part}`") }).collect()
 }
 
-/// Lines as they are, in a fence that is longer than any within.
+/// Lines in a code fence that is longer than any fence in the text.
 fn fenced(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
@@ -89,15 +92,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_text_leaves_its_cell() {
+    fn text_is_escaped_in_cells() {
         let mut hostile = Table::new("t", "", ["a|b", "c"]);
-        hostile.rows.push(vec!["x|y\n| z `c` <b>".into(), Cell::number(1.0, "1")]);
+        hostile.rows.push(vec!["x|y\n| z `c` <b>".into(), TableCell::number(1.0, "1")]);
         assert_eq!(table(&hostile), "| a\\|b | c |\n|---|---|\n| x\\|y \\| z \\`c\\` &lt;b&gt; | 1 |\n");
         assert_eq!(sentence("`a|b*` is *not* higher"), "`a|b*` is \\*not\\* higher");
     }
 
     #[test]
-    fn no_text_closes_its_fence() {
+    fn fences_are_longer_than_those_in_the_text() {
         assert_eq!(fenced("a ```` b"), "`````text\na ```` b\n`````\n");
         assert_eq!(fenced("\u{1b}[1m"), "```text\n\u{fffd}[1m\n```\n");
     }

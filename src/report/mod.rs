@@ -1,8 +1,8 @@
-//! The report of a study: what its numbers allow to say, and the pictures.
+//! The report of a study: findings that its statistics support, tables and charts.
 //!
-//! [`load`] reads runs and evaluations, [`aligned`] puts those that can be compared side by side, [`study`] compares the arms,
-//! [`paper`] does what can be done with published figures, [`chart`] draws. [`sections`] makes a [`document`] of it all, and
-//! [`html`], [`markdown`] and [`csv`] write it out. The same input gives the same bytes: no times, no paths of a machine.
+//! [`load`] reads runs and evaluations, [`aligned`] aligns those that can be compared, [`study`] compares the arms, [`paper`]
+//! analyzes published figures, and [`chart`] draws. [`sections`] puts everything into a [`document`], and
+//! [`html`], [`markdown`] and [`csv`] write it. The same input gives the same bytes: no times and no absolute paths.
 
 pub mod aligned;
 pub mod chart;
@@ -27,7 +27,7 @@ use document::Document;
 /// A report before it is written.
 pub struct Report {
     pub document: Document,
-    /// What the statistics allow to say.
+    /// The findings.
     pub summary: Vec<String>,
     pub warnings: Vec<String>,
     /// All figures, for programs.
@@ -37,7 +37,7 @@ pub struct Report {
 impl Report {
     /// Writes `index.html`, `report.md`, `tables.csv` and `report.json`.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("make `{}`", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
         let mut data = serde_json::to_string_pretty(&self.data).context("encode the figures")?;
         data.push('\n');
         let files = [

@@ -1,10 +1,10 @@
-//! What published percentages can tell, and where a published table contradicts itself.
+//! What can be concluded from published percentages, and where a published table contradicts itself.
 //!
 //! A table of percentages with the sizes of its benchmarks gives the number of questions each model solved, but neither which
-//! ones nor what another training run would have solved. So a difference is put to two tests. As independent samples, which
-//! takes the questions of both models for different ones. And as the exact McNemar test at the most favourable pairing, where
-//! one model solves all that the other does: what is not significant then is not significant however the questions pair. Between
-//! the two lies what only the outcomes of single questions could decide.
+//! questions nor how another training run would have scored. Each difference is therefore tested twice. The first test treats
+//! the scores as independent samples, as if the two models had answered different questions. The second is the exact McNemar
+//! test at the most favorable pairing, in which one model solves every question that the other solves: a difference that is not
+//! significant then is not significant under any pairing. Between the two, only results of single questions could decide.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::stats::{Interval, compare_unpaired, holm, mcnemar_bounds, mean, normal_cdf, normal_quantile};
 
-/// Name of the column that is the mean of the others.
+/// Name of the column with the mean of the others.
 pub const AVERAGE: &str = "Avg.";
 
-/// Printed with two decimals, the mean of five and the scores themselves are off by less than this.
+/// Upper bound on the rounding error of an average of five scores, all printed with two decimals.
 const ROUNDING: f64 = 0.011;
 
 /// Tables of accuracies over the same benchmarks.
@@ -23,14 +23,14 @@ const ROUNDING: f64 = 0.011;
 #[serde(deny_unknown_fields)]
 pub struct Published {
     pub source: String,
-    pub benchmarks: Vec<Benchmark>,
+    pub benchmarks: Vec<PaperBenchmark>,
     #[serde(rename = "table")]
-    pub tables: Vec<Table>,
+    pub tables: Vec<PaperTable>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Benchmark {
+pub struct PaperBenchmark {
     pub name: String,
     pub questions: usize,
 }
@@ -38,15 +38,15 @@ pub struct Benchmark {
 /// The rows of one model.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
+pub struct PaperTable {
     pub model: String,
-    pub rows: Vec<Row>,
+    pub rows: Vec<PaperRow>,
 }
 
 /// Percentages as printed.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct PaperRow {
     pub name: String,
     pub scores: Vec<f64>,
     pub average: f64,
@@ -62,15 +62,15 @@ pub struct WrongAverage {
     pub actual: f64,
 }
 
-/// What can be said of a difference.
+/// Whether a difference exceeds the noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
     /// Significant as independent samples, corrected for the number of comparisons.
     Beyond,
-    /// Not significant however the questions pair.
+    /// Not significant under any pairing of the questions.
     Within,
-    /// It depends on which questions were solved, which percentages do not tell.
+    /// Depends on which questions were solved, which cannot be determined from percentages.
     Open,
 }
 
@@ -84,7 +84,7 @@ pub struct Difference {
     /// 95 %, as independent samples.
     pub interval: Interval,
     pub p_value: f64,
-    /// By Holm, over the rows and columns that were compared with the same reference.
+    /// Adjusted with Holm's method over the rows and columns that were compared with the same reference.
     pub adjusted: f64,
     /// The smallest p-value that a pairing of the questions could give.
     pub best_p_value: f64,
@@ -94,10 +94,10 @@ pub struct Difference {
 impl Published {
     /// The results of "Prior Prompt Engineering for Reinforcement Fine-Tuning".
     pub fn of_the_paper() -> Self {
-        toml::from_str(include_str!("paper.toml")).expect("the embedded table is tested")
+        toml::from_str(include_str!("paper.toml")).expect("the embedded table is valid")
     }
 
-    /// Averages that rounding does not explain. The paper's `No PP` is one: 45.41 is printed, 45.89 is the mean of its row.
+    /// Averages whose error is larger than rounding, such as the paper's `No PP`: printed 45.41, but the mean of the row is 45.89.
     pub fn wrong_averages(&self) -> Vec<WrongAverage> {
         let rows = self.tables.iter().flat_map(|table| table.rows.iter().map(move |row| (&table.model, row)));
         rows.map(|(model, row)| WrongAverage {
@@ -110,9 +110,9 @@ impl Published {
         .collect()
     }
 
-    /// Every other row whose name begins with `prefix` against `reference`, on each benchmark and on the average. None where the
-    /// table has no such row.
-    pub fn compare(&self, table: &Table, reference: &str, prefix: &str) -> Option<Vec<Difference>> {
+    /// Compares every other row whose name starts with `prefix` with `reference`, on each benchmark and on the average. `None` if
+    /// the table does not have the row `reference`.
+    pub fn compare(&self, table: &PaperTable, reference: &str, prefix: &str) -> Option<Vec<Difference>> {
         let base = table.rows.iter().find(|row| row.name == reference)?;
         let rows = table.rows.iter().filter(|row| row.name != reference && row.name.starts_with(prefix));
         let mut differences: Vec<Difference> = rows.flat_map(|row| self.row_against(row, base)).collect();
@@ -128,7 +128,7 @@ impl Published {
         Some(differences)
     }
 
-    fn row_against<'a>(&'a self, row: &'a Row, base: &'a Row) -> impl Iterator<Item = Difference> + 'a {
+    fn row_against<'a>(&'a self, row: &'a PaperRow, base: &'a PaperRow) -> impl Iterator<Item = Difference> + 'a {
         let difference = |column: &str, points, interval, p_value, best_p_value| Difference {
             row: row.name.clone(),
             reference: base.name.clone(),
@@ -155,10 +155,10 @@ impl Published {
         single.chain([average])
     }
 
-    /// Difference of the averages in points, its standard error as independent samples, and at the most favourable pairing. A
+    /// Difference of the averages in points, and its standard errors: as independent samples, and at the most favorable pairing. A
     /// share p of n questions has variance p (1 - p) / n; two shares that differ by d on the same questions differ on at least
     /// |d| n of them, so that the variance of d is at least (|d| - d^2) / n.
-    fn average_difference(&self, row: &Row, base: &Row) -> (f64, f64, f64) {
+    fn average_difference(&self, row: &PaperRow, base: &PaperRow) -> (f64, f64, f64) {
         let (mut difference, mut variance, mut least) = (0.0, 0.0, 0.0);
         for (benchmark, (first, second)) in self.benchmarks.iter().zip(base.scores.iter().zip(&row.scores)) {
             let n = benchmark.questions as f64;
@@ -173,7 +173,7 @@ impl Published {
         (scale * difference, scale * variance.sqrt(), scale * least.sqrt())
     }
 
-    /// What the tables allow to say, in sentences.
+    /// The conclusions from the tables, as sentences.
     pub fn findings(&self) -> Vec<String> {
         let mut said: Vec<String> = self.wrong_averages().iter().map(ToString::to_string).collect();
         for table in &self.tables {
@@ -186,12 +186,14 @@ impl Published {
                 }
             }
         }
-        said.push("Each row is one training run, so none of this tells what another seed would give.".into());
+        said.push(
+            "Each row is a single training run, so these figures do not show how another seed would score.".into(),
+        );
         said
     }
 }
 
-/// How many of `questions` a printed percentage means.
+/// The number of `questions` that a printed percentage stands for.
 fn solved(percent: f64, questions: usize) -> usize {
     (percent / 100.0 * questions as f64).round() as usize
 }
@@ -206,8 +208,8 @@ fn sentence(model: &str, reference: &str, prefix: &str, differences: &[Differenc
         of(Noise::Beyond).map(|it| format!("{} {} {:+.1}", it.row, it.column, it.points)).collect();
     let named = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
     format!(
-        "{model}, {prefix} against {reference}: of {} differences {} {} beyond noise{named}, {} {} within it however the questions \
-         pair, {} cannot be decided from percentages.",
+        "{model}, {prefix} compared with {reference}: of {} differences, {} {} beyond noise{named}, {} {} within noise for every pairing \
+         of the questions, and {} cannot be decided from percentages.",
         differences.len(),
         of(Noise::Beyond).count(),
         are(of(Noise::Beyond).count()),
@@ -224,7 +226,7 @@ fn are(count: usize) -> &'static str {
 impl fmt::Display for WrongAverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, row, printed, actual } = self;
-        write!(f, "{model}, {row}: the average is printed as {printed:.2}, the mean of its own row is {actual:.2}.")
+        write!(f, "{model}, {row}: the printed average is {printed:.2}, but the mean of the row is {actual:.2}.")
     }
 }
 
@@ -232,12 +234,12 @@ impl fmt::Display for WrongAverage {
 mod tests {
     use super::*;
 
-    /// Every printed score is that of a whole number of questions, so the transcript and the sizes are right. HumanEval+ is
+    /// Every printed score corresponds to a whole number of questions, so the transcript and the sizes are right. HumanEval+ is
     /// printed with one decimal.
     #[test]
     fn scores_are_whole_numbers_of_questions() {
         let paper = Published::of_the_paper();
-        let rows: Vec<&Row> = paper.tables.iter().flat_map(|table| &table.rows).collect();
+        let rows: Vec<&PaperRow> = paper.tables.iter().flat_map(|table| &table.rows).collect();
         assert_eq!(rows.len(), 27);
         for row in rows {
             assert_eq!(row.scores.len(), paper.benchmarks.len());
@@ -256,32 +258,32 @@ mod tests {
         assert_eq!(wrong.len(), 1);
         assert_eq!((wrong[0].row.as_str(), wrong[0].printed), ("No PP", 45.41));
         assert!((wrong[0].actual - 45.886).abs() < 1e-9);
-        let said = "Qwen2.5-7B, No PP: the average is printed as 45.41, the mean of its own row is 45.89.";
+        let said = "Qwen2.5-7B, No PP: the printed average is 45.41, but the mean of the row is 45.89.";
         let findings = Published::of_the_paper().findings();
         assert_eq!(findings[0], said);
         println!("{}", findings.join("\n"));
     }
 
     #[test]
-    fn between_the_arms_nothing_is_beyond_noise() {
+    fn no_difference_between_arms_is_beyond_noise() {
         let paper = Published::of_the_paper();
         let arms = paper.compare(&paper.tables[0], "pPE Think", "pPE").unwrap();
         assert_eq!(arms.len(), 4 * 6);
         assert!(arms.iter().all(|difference| difference.noise != Noise::Beyond));
         let examples = arms.iter().find(|it| it.row == "pPE Examples" && it.column == AVERAGE).unwrap();
         assert!((examples.points - 0.606).abs() < 0.02 && examples.noise == Noise::Within, "{examples:?}");
-        // The average of one pass has a standard error of about 2.1 points, a difference of two about 3.
+        // The average of one run has a standard error of about 2.1 points, a difference of two runs about 3.
         let error = (examples.interval.high - examples.interval.low) / (2.0 * 1.959_964);
         assert!((2.6..3.2).contains(&error), "{error}");
     }
 
     #[test]
-    fn training_beats_the_base_on_math_alone() {
+    fn only_on_math_training_is_better_than_the_base() {
         let paper = Published::of_the_paper();
         let arms = paper.compare(&paper.tables[0], "base", "pPE").unwrap();
         let beyond: Vec<_> = arms.iter().filter(|it| it.noise == Noise::Beyond).map(|it| it.column.as_str()).collect();
         assert_eq!(beyond, ["MATH"; 5]);
-        // +13 questions of 198, the headline of GPQA: by how the questions pair it could be either.
+        // +13 of 198 questions, the paper's highlighted result on GPQA: it depends on how the questions pair.
         let gpqa = arms.iter().find(|it| it.row == "pPE Examples" && it.column == "GPQA").unwrap();
         assert_eq!(gpqa.noise, Noise::Open);
         assert!((gpqa.points - 6.5657).abs() < 1e-3 && gpqa.p_value > 0.1 && gpqa.best_p_value < 0.001);

@@ -1,13 +1,13 @@
 //! 1 if the last box of the completion contains the gold answer.
 
-use super::{Reward, Sample, Score};
+use super::{Reward, RewardInput, Score};
 use crate::math::{Scope, Verdict, prepare};
 
-pub struct Accuracy {
+pub struct AccuracyReward {
     pub scope: Scope,
 }
 
-impl Reward for Accuracy {
+impl Reward for AccuracyReward {
     fn name(&self) -> &str {
         "accuracy"
     }
@@ -16,12 +16,12 @@ impl Reward for Accuracy {
         1.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
+    fn score(&self, input: &RewardInput) -> Score {
         // Checked first, so that all completions of a question are treated alike, with an answer or without.
-        let Ok(gold) = prepare(&sample.question.gold) else {
+        let Ok(gold) = prepare(&input.question.gold) else {
             return Score { note: Some("the gold answer cannot be read".into()), ..Score::default() };
         };
-        let graded = gold.grade(sample.response, self.scope, sample.prompt.answer_tag.as_deref());
+        let graded = gold.grade(input.response, self.scope, input.prompt.answer_tag.as_deref());
         let value = if graded.verdict == Verdict::Correct { 1.0 } else { 0.0 };
         Score { value: Some(value), answer: graded.answer, verdict: Some(graded.verdict), note: graded.missing }
     }
@@ -29,12 +29,12 @@ impl Reward for Accuracy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
 
     fn score(scope: Scope, gold: &str, response: &str) -> Score {
         let (question, prompt) = (question(gold), prompt(Some("think")));
-        Accuracy { scope }.score(&sample(&question, &prompt, response))
+        AccuracyReward { scope }.score(&input(&question, &prompt, response))
     }
 
     #[test]

@@ -11,14 +11,14 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::{Reward, Sample, Score};
+use super::{Reward, RewardInput, Score};
 use crate::code::{extract, is_right, shown, tolerances};
 use crate::config::CodeSection;
 use crate::data::Question;
 use crate::math::Verdict;
-use crate::sandbox::{Limits, Outcome, Program, Sandbox, Value};
+use crate::sandbox::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits};
 
-pub struct Code {
+pub struct CodeReward {
     sandbox: Sandbox,
     column: String,
     /// Time limit for all tests of a function, or for each run of a script.
@@ -30,7 +30,7 @@ pub struct Code {
 /// The tests of one question.
 enum Tests {
     /// A function's name, and (arguments, expected value).
-    Calls(String, Vec<(Vec<Value>, Value)>),
+    Calls(String, Vec<(Vec<PythonValue>, PythonValue)>),
     Scripts(Vec<Script>),
 }
 
@@ -43,19 +43,19 @@ struct Script {
 }
 
 /// The result of a program on its tests.
-enum Run {
+enum TestRun {
     Passed,
     /// Failed, for this reason.
     Failed(String),
 }
 
-impl Code {
+impl CodeReward {
     /// # Errors
     /// If Python or a way to isolate programs is missing.
-    pub fn new(section: &CodeSection) -> Result<Code> {
+    pub fn new(section: &CodeSection) -> Result<CodeReward> {
         let sandbox = Sandbox::probe(section.unsafe_local_exec).context("reward `code`")?;
         let time = Duration::from_secs_f64(section.timeout);
-        Ok(Code { sandbox, column: section.column.clone(), time, read: Mutex::default() })
+        Ok(CodeReward { sandbox, column: section.column.clone(), time, read: Mutex::default() })
     }
 
     fn tests(&self, question: &Question) -> Arc<Result<Tests, String>> {
@@ -87,23 +87,23 @@ impl Code {
             let script = |item: Json| serde_json::from_value(item).context("expected a test with `stdin` and `stdout`");
             return Ok(Tests::Scripts(items.into_iter().map(script).collect::<Result<_>>()?));
         }
-        let lines: Option<Vec<Value>> = items.iter().map(|item| item.as_str().map(Value::str)).collect();
+        let lines: Option<Vec<PythonValue>> = items.iter().map(|item| item.as_str().map(PythonValue::str)).collect();
         self.read_asserts(lines.context("expected `assert` lines, or objects with `stdin` and `stdout`")?)
     }
 
-    fn read_asserts(&self, lines: Vec<Value>) -> Result<Tests> {
+    fn read_asserts(&self, lines: Vec<PythonValue>) -> Result<Tests> {
         let program = Program { source: include_str!("asserts.py"), entry_point: "cases" };
-        let mut session = self.sandbox.load(&program, &Limits::time(self.time))?;
-        let found = match session.call(&[Value::List(lines)], self.time) {
-            Outcome::Value(Value::List(found)) => found,
-            Outcome::Raised(why) => bail!("{why}"),
+        let mut session = self.sandbox.load(&program, &SandboxLimits::time(self.time))?;
+        let found = match session.call(&[PythonValue::List(lines)], self.time) {
+            CallOutcome::Value(PythonValue::List(found)) => found,
+            CallOutcome::Raised(why) => bail!("{why}"),
             other => bail!("{other:?}"),
         };
         let (mut function, mut cases) = (String::new(), Vec::new());
         for case in found {
-            let Value::Tuple(parts) = case else { bail!("{case} is not a test") };
-            match <[Value; 3]>::try_from(parts) {
-                Ok([Value::Str(name), Value::List(arguments), expected]) => {
+            let PythonValue::Tuple(parts) = case else { bail!("{case} is not a test") };
+            match <[PythonValue; 3]>::try_from(parts) {
+                Ok([PythonValue::Str(name), PythonValue::List(arguments), expected]) => {
                     function = name;
                     cases.push((arguments, expected));
                 }
@@ -114,8 +114,8 @@ impl Code {
         Ok(Tests::Calls(function, cases))
     }
 
-    fn run(&self, tests: &Tests, source: &str) -> Result<Run> {
-        let limits = Limits::time(self.time);
+    fn run(&self, tests: &Tests, source: &str) -> Result<TestRun> {
+        let limits = SandboxLimits::time(self.time);
         match tests {
             Tests::Calls(function, cases) => {
                 let mut session = self.sandbox.load(&Program { source, entry_point: function }, &limits)?;
@@ -125,33 +125,37 @@ impl Code {
                 session.call_all(cases.iter().map(|(arguments, _)| (arguments.as_slice(), self.time)), |outcome, _| {
                     let Some((((_, expected), tolerance), number)) = tests.next() else { return false };
                     failed = match outcome {
-                        Outcome::Value(output) if is_right(&output, expected, tolerance) => None,
-                        Outcome::Value(output) => Some(format!("{} instead of {}", shown(&output), shown(expected))),
+                        CallOutcome::Value(output) if is_right(&output, expected, tolerance) => None,
+                        CallOutcome::Value(output) => {
+                            Some(format!("{} instead of {}", shown(&output), shown(expected)))
+                        }
                         other => Some(went_wrong(other)),
                     }
                     .map(|what| format!("test {number}: {what}"));
                     failed.is_none()
                 });
-                Ok(failed.map_or(Run::Passed, Run::Failed))
+                Ok(failed.map_or(TestRun::Passed, TestRun::Failed))
             }
             Tests::Scripts(scripts) => {
                 for (number, script) in (1..).zip(scripts) {
                     let what = match self.sandbox.stdout(source, &script.stdin, &limits)? {
-                        Outcome::Value(Value::Str(printed)) if is_same_text(&printed, &script.stdout) => continue,
-                        Outcome::Value(printed) => {
-                            format!("{} instead of {}", shown(&printed), shown(&Value::str(&script.stdout)))
+                        CallOutcome::Value(PythonValue::Str(printed)) if is_same_text(&printed, &script.stdout) => {
+                            continue;
+                        }
+                        CallOutcome::Value(printed) => {
+                            format!("{} instead of {}", shown(&printed), shown(&PythonValue::str(&script.stdout)))
                         }
                         other => went_wrong(other),
                     };
-                    return Ok(Run::Failed(format!("test {number}: {what}")));
+                    return Ok(TestRun::Failed(format!("test {number}: {what}")));
                 }
-                Ok(Run::Passed)
+                Ok(TestRun::Passed)
             }
         }
     }
 }
 
-impl Reward for Code {
+impl Reward for CodeReward {
     fn name(&self) -> &str {
         "code"
     }
@@ -160,28 +164,28 @@ impl Reward for Code {
         1.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
-        let tests = self.tests(sample.question);
+    fn score(&self, input: &RewardInput) -> Score {
+        let tests = self.tests(input.question);
         let tests = match tests.as_ref() {
             Ok(tests) => tests,
             Err(why) => return Score { note: Some(format!("the tests cannot be read: {why}")), ..Score::default() },
         };
-        let source = extract(sample.response, sample.prompt.answer_tag.as_deref());
+        let source = extract(input.response, input.prompt.answer_tag.as_deref());
         let (value, verdict, note) = match self.run(tests, source) {
-            Ok(Run::Passed) => (1.0, Verdict::Correct, None),
-            Ok(Run::Failed(why)) => (0.0, Verdict::Wrong, Some(why)),
+            Ok(TestRun::Passed) => (1.0, Verdict::Correct, None),
+            Ok(TestRun::Failed(why)) => (0.0, Verdict::Wrong, Some(why)),
             Err(error) => return Score { note: Some(format!("{error:#}")), ..Score::default() },
         };
         Score { value: Some(value), answer: None, verdict: Some(verdict), note }
     }
 }
 
-fn went_wrong(outcome: Outcome) -> String {
+fn went_wrong(outcome: CallOutcome) -> String {
     match outcome {
-        Outcome::Raised(what) => what,
-        Outcome::TimedOut => "timed out".to_owned(),
-        Outcome::Died(why) => format!("ended: {why}"),
-        Outcome::Value(value) => shown(&value),
+        CallOutcome::Raised(what) => what,
+        CallOutcome::TimedOut => "timed out".to_owned(),
+        CallOutcome::Died(why) => format!("ended: {why}"),
+        CallOutcome::Value(value) => shown(&value),
     }
 }
 
@@ -193,20 +197,20 @@ fn is_same_text(printed: &str, expected: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
     use serde_json::json;
 
-    fn rule() -> Option<Code> {
+    fn rule() -> Option<CodeReward> {
         let section =
             CodeSection { weight: Some(1.0), column: "tests".into(), timeout: 20.0, unsafe_local_exec: false };
-        Code::new(&section).inspect_err(|error| eprintln!("skipped: {error:#}")).ok()
+        CodeReward::new(&section).inspect_err(|error| eprintln!("skipped: {error:#}")).ok()
     }
 
-    fn score(rule: &Code, tests: Json, response: &str) -> Score {
+    fn score(rule: &CodeReward, tests: Json, response: &str) -> Score {
         let mut question = question("");
         question.extra.insert("tests".into(), tests);
-        rule.score(&sample(&question, &prompt(Some("think")), response))
+        rule.score(&input(&question, &prompt(Some("think")), response))
     }
 
     #[test]
@@ -256,7 +260,7 @@ mod tests {
             assert_eq!(score.value, None, "{tests}");
             assert!(score.note.unwrap().starts_with("the tests cannot be read"), "{tests}");
         }
-        let without = rule.score(&sample(&question("7"), &prompt(None), "x"));
+        let without = rule.score(&input(&question("7"), &prompt(None), "x"));
         assert_eq!(
             (without.value, without.note.as_deref()),
             (None, Some("the tests cannot be read: no column `tests`"))

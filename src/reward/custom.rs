@@ -13,8 +13,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::process::{Process, Said};
-use super::{Sample, Score};
+use super::process::{RewardProcess, Said};
+use super::{RewardInput, Score};
 use crate::config::CustomSection;
 
 /// Maximum number of restarts of the command per batch.
@@ -25,19 +25,19 @@ const PROTOCOL: &str = "hint: reply to each request with one line of JSON, {\"id
                         finite number or null, and print nothing else to stdout (docs/rewards.md)";
 
 /// A running command and the requests sent to it.
-pub struct Custom {
+pub struct CustomReward {
     section: CustomSection,
-    state: Mutex<State>,
+    state: Mutex<CommandState>,
 }
 
-struct State {
-    process: Process,
+struct CommandState {
+    process: RewardProcess,
     /// Number of requests so far. An id is never reused, so that a late reply cannot be assigned to another request.
     asked: u64,
 }
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct CommandRequest<'a> {
     id: u64,
     /// Text of the prior prompt.
     prompt: &'a str,
@@ -51,7 +51,7 @@ struct Request<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct CommandReply {
     id: u64,
     // Null is a valid score, a missing field is not.
     #[serde(deserialize_with = "present")]
@@ -64,21 +64,22 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D:
 }
 
 /// Why a batch was not finished.
-enum Failure {
+enum BatchFailure {
     /// Its output ended.
     Ended,
     /// It timed out.
     Silent,
 }
 
-impl Custom {
+impl CustomReward {
     /// Starts the command.
     ///
     /// # Errors
     /// If it cannot be started; the error names it.
-    pub fn start(section: &CustomSection) -> Result<Custom> {
-        let process = Process::start(&section.command).with_context(|| format!("custom reward `{}`", section.name))?;
-        Ok(Custom { section: section.clone(), state: Mutex::new(State { process, asked: 0 }) })
+    pub fn start(section: &CustomSection) -> Result<CustomReward> {
+        let process =
+            RewardProcess::start(&section.command).with_context(|| format!("custom reward `{}`", section.name))?;
+        Ok(CustomReward { section: section.clone(), state: Mutex::new(CommandState { process, asked: 0 }) })
     }
 
     pub fn name(&self) -> &str {
@@ -89,48 +90,53 @@ impl Custom {
     ///
     /// # Errors
     /// If a reply breaks the protocol, or the command repeatedly ends or takes too long.
-    pub fn score(&self, samples: &[Sample]) -> Result<Vec<Score>> {
+    pub fn score(&self, inputs: &[RewardInput]) -> Result<Vec<Score>> {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.batch(&mut state, samples).with_context(|| format!("custom reward `{}`", self.section.name))
+        self.batch(&mut state, inputs).with_context(|| format!("custom reward `{}`", self.section.name))
     }
 
-    fn batch(&self, state: &mut State, samples: &[Sample]) -> Result<Vec<Score>> {
+    fn batch(&self, state: &mut CommandState, inputs: &[RewardInput]) -> Result<Vec<Score>> {
         let first = state.asked;
-        state.asked += samples.len() as u64;
-        let mut scores: Vec<Option<Score>> = vec![None; samples.len()];
+        state.asked += inputs.len() as u64;
+        let mut scores: Vec<Option<Score>> = vec![None; inputs.len()];
         for restarts in 0.. {
-            let open = samples.iter().zip(first..).zip(&scores).filter(|(_, score)| score.is_none());
-            state.process.send(open.map(|((sample, id), _)| request(sample, id)).collect());
+            let open = inputs.iter().zip(first..).zip(&scores).filter(|(_, score)| score.is_none());
+            state.process.send(open.map(|((input, id), _)| request(input, id)).collect());
             let Some(failure) = self.collect(&state.process, first, &mut scores)? else { break };
             let (status, words) = state.process.end(Duration::ZERO);
             if restarts == RESTARTS {
                 let what = match failure {
-                    Failure::Ended => format!("ended ({status})"),
-                    Failure::Silent => format!("took more than {} seconds", self.section.timeout),
+                    BatchFailure::Ended => format!("ended ({status})"),
+                    BatchFailure::Silent => format!("took more than {} seconds", self.section.timeout),
                 };
                 let said = if words.is_empty() { String::new() } else { format!("; its stderr ends with {words:?}") };
                 bail!(
                     "the command {what} after scoring {} of {} completions and {restarts} restarts{said}\n\
                      hint: run the command by hand as docs/rewards.md shows, or raise `timeout` (seconds per batch)",
                     scores.iter().flatten().count(),
-                    samples.len()
+                    inputs.len()
                 );
             }
-            state.process = Process::start(&self.section.command)?;
+            state.process = RewardProcess::start(&self.section.command)?;
         }
         Ok(scores.into_iter().flatten().collect())
     }
 
     /// Reads replies until all have arrived, or returns why they did not.
-    fn collect(&self, process: &Process, first: u64, scores: &mut [Option<Score>]) -> Result<Option<Failure>> {
+    fn collect(
+        &self,
+        process: &RewardProcess,
+        first: u64,
+        scores: &mut [Option<Score>],
+    ) -> Result<Option<BatchFailure>> {
         let deadline = Instant::now() + Duration::from_secs_f64(self.section.timeout);
         while scores.iter().any(Option::is_none) {
             match process.hear(deadline) {
                 Said::Line(line) => {
                     take(&line, first, scores).with_context(|| format!("reply {}", shortened(&line)))?;
                 }
-                Said::Nothing => return Ok(Some(Failure::Silent)),
-                Said::End => return Ok(Some(Failure::Ended)),
+                Said::Nothing => return Ok(Some(BatchFailure::Silent)),
+                Said::End => return Ok(Some(BatchFailure::Ended)),
             }
         }
         Ok(None)
@@ -138,24 +144,24 @@ impl Custom {
 }
 
 /// The line that requests a score.
-fn request(sample: &Sample, id: u64) -> String {
-    let request = Request {
+fn request(input: &RewardInput, id: u64) -> String {
+    let request = CommandRequest {
         id,
-        prompt: &sample.prompt.text,
-        question_id: &sample.question.id,
-        question: &sample.question.text,
-        gold: &sample.question.gold,
-        response: sample.response,
-        tokens: sample.tokens,
-        truncated: sample.truncated,
-        extra: &sample.question.extra,
+        prompt: &input.prompt.text,
+        question_id: &input.question.id,
+        question: &input.question.text,
+        gold: &input.question.gold,
+        response: input.response,
+        tokens: input.tokens,
+        truncated: input.truncated,
+        extra: &input.question.extra,
     };
     serde_json::to_string(&request).expect("strings and numbers are JSON") + "\n"
 }
 
 /// Stores a reply among those of the requests from `first` on.
 fn take(line: &str, first: u64, scores: &mut [Option<Score>]) -> Result<()> {
-    let answer: Answer = serde_json::from_str(line).map_err(|error| anyhow!("{error}\n{PROTOCOL}"))?;
+    let answer: CommandReply = serde_json::from_str(line).map_err(|error| anyhow!("{error}\n{PROTOCOL}"))?;
     ensure!(answer.score.is_none_or(f64::is_finite), "{:?} is not a finite number\n{PROTOCOL}", answer.score);
     let (id, end) = (answer.id, first + scores.len() as u64);
     ensure!(id < end, "id {id} was not requested, the ids so far are 0 to {}\n{PROTOCOL}", end - 1);

@@ -3,16 +3,16 @@
 //! Each of the four tags occurs exactly once and in this order; any other text may come anywhere.
 
 use super::tags::Tags;
-use super::{Reward, Sample, Score};
+use super::{Reward, RewardInput, Score};
 
-pub struct Format {
+pub struct FormatReward {
     pub tags: Tags,
 }
 
-impl Format {
+impl FormatReward {
     /// Whether the completion has the format.
-    pub fn holds(&self, sample: &Sample) -> bool {
-        self.flaw(sample.response, sample.prefilled).is_none()
+    pub fn holds(&self, input: &RewardInput) -> bool {
+        self.flaw(input.response, input.prefilled).is_none()
     }
 
     /// What is wrong with the format, if anything is.
@@ -35,7 +35,7 @@ impl Format {
     }
 }
 
-impl Reward for Format {
+impl Reward for FormatReward {
     fn name(&self) -> &str {
         "format"
     }
@@ -44,8 +44,8 @@ impl Reward for Format {
         1.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
-        let flaw = self.flaw(sample.response, sample.prefilled);
+    fn score(&self, input: &RewardInput) -> Score {
+        let flaw = self.flaw(input.response, input.prefilled);
         Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }
     }
 }
@@ -58,7 +58,7 @@ mod tests {
     /// The flaw in `response` for the tags `think` and `answer`; empty if there is none.
     fn flaw(response: &str, prefilled: bool) -> String {
         let tags = Tags::of(&prompt(Some("think"))).unwrap().unwrap();
-        Format { tags }.flaw(response, prefilled).unwrap_or_default()
+        FormatReward { tags }.flaw(response, prefilled).unwrap_or_default()
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! the last `$` also matches at the end of any line, so that more text may follow; here only white space may.
 
 use super::tags::Tags;
-use super::{Reward, Sample, Score};
+use super::{Reward, RewardInput, Score};
 
-pub struct FormatStrict {
+pub struct FormatStrictReward {
     pub tags: Tags,
 }
 
-impl FormatStrict {
+impl FormatStrictReward {
     /// What is wrong with the format, if anything is.
     fn flaw(&self, response: &str) -> Option<String> {
         let (open, end) = (self.tags.0.first()?, self.tags.0.last()?);
@@ -27,7 +27,7 @@ impl FormatStrict {
     }
 }
 
-impl Reward for FormatStrict {
+impl Reward for FormatStrictReward {
     fn name(&self) -> &str {
         "format_strict"
     }
@@ -36,22 +36,22 @@ impl Reward for FormatStrict {
         1.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
-        let flaw = self.flaw(&self.tags.whole(sample));
+    fn score(&self, input: &RewardInput) -> Score {
+        let flaw = self.flaw(&self.tags.whole(input));
         Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
 
     fn score(tag: &str, response: &str, prefilled: bool) -> f64 {
         let (question, prompt) = (question("7"), prompt(Some(tag)));
         let tags = Tags::of(&prompt).unwrap().unwrap();
-        let sample = Sample { prefilled, ..sample(&question, &prompt, response) };
-        FormatStrict { tags }.score(&sample).value.unwrap()
+        let input = RewardInput { prefilled, ..input(&question, &prompt, response) };
+        FormatStrictReward { tags }.score(&input).value.unwrap()
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn an_answer_alone_has_two_lines_of_tags() {
         let prompt = crate::prompt::find("answer-only").unwrap();
-        let strict = FormatStrict { tags: Tags::of(&prompt).unwrap().unwrap() };
+        let strict = FormatStrictReward { tags: Tags::of(&prompt).unwrap().unwrap() };
         assert_eq!(strict.flaw("<answer>\nb\n</answer>"), None);
         assert!(strict.flaw("Well.\n<answer>\nb\n</answer>").is_some());
         assert!(strict.flaw("<answer>b</answer>").is_some());

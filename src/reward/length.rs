@@ -2,8 +2,8 @@
 
 use std::f64::consts::PI;
 
-use super::format::Format;
-use super::{Accuracy, Reward, Sample, Score};
+use super::format::FormatReward;
+use super::{AccuracyReward, Reward, RewardInput, Score};
 use crate::config::LengthSection;
 
 /// Prefers short right answers to long ones, and long wrong ones to short ones, to encourage thinking about hard
@@ -11,16 +11,16 @@ use crate::config::LengthSection;
 ///
 /// The value follows half a cosine from one end of its range to the other as the length goes from 0 to the limit
 /// (arXiv 2502.03373; the end values are open-r1's), and stays constant beyond it.
-pub struct Cosine {
-    pub accuracy: Accuracy,
+pub struct CosineReward {
+    pub accuracy: AccuracyReward,
     /// If set, an answer without this format counts as wrong.
-    pub gate: Option<Format>,
+    pub gate: Option<FormatReward>,
     pub values: LengthSection,
     /// The length at which the cosine ends, above 0.
     pub limit: usize,
 }
 
-impl Cosine {
+impl CosineReward {
     fn value(&self, is_right: bool, tokens: usize) -> f64 {
         let values = &self.values;
         let (at_once, at_limit) = match is_right {
@@ -32,7 +32,7 @@ impl Cosine {
     }
 }
 
-impl Reward for Cosine {
+impl Reward for CosineReward {
     fn name(&self) -> &str {
         "length"
     }
@@ -41,23 +41,23 @@ impl Reward for Cosine {
         self.values.max_value_correct.max(self.values.max_value_wrong)
     }
 
-    fn score(&self, sample: &Sample) -> Score {
-        let Some(accuracy) = self.accuracy.score(sample).value else { return Score::default() };
-        let is_right = accuracy == 1.0 && self.gate.as_ref().is_none_or(|form| form.holds(sample));
-        Score { value: Some(self.value(is_right, sample.tokens)), ..Score::default() }
+    fn score(&self, input: &RewardInput) -> Score {
+        let Some(accuracy) = self.accuracy.score(input).value else { return Score::default() };
+        let is_right = accuracy == 1.0 && self.gate.as_ref().is_none_or(|form| form.holds(input));
+        Score { value: Some(self.value(is_right, input.tokens)), ..Score::default() }
     }
 }
 
 /// A penalty that goes from 0 to -1 over the last `cache` tokens before the limit: DAPO's soft overlong punishment
 /// (arXiv 2503.14476, equation 13), a slope instead of a sudden drop at the limit.
-pub struct SoftOverlong {
+pub struct SoftOverlongReward {
     /// The length from which the penalty is -1.
     pub limit: usize,
     /// From 1 to `limit`.
     pub cache: usize,
 }
 
-impl SoftOverlong {
+impl SoftOverlongReward {
     fn value(&self, tokens: usize) -> f64 {
         let over = tokens.saturating_sub(self.limit - self.cache).min(self.cache);
         // Not -over / cache, which would be -0 for completions that are short enough.
@@ -65,7 +65,7 @@ impl SoftOverlong {
     }
 }
 
-impl Reward for SoftOverlong {
+impl Reward for SoftOverlongReward {
     fn name(&self) -> &str {
         "length"
     }
@@ -74,20 +74,20 @@ impl Reward for SoftOverlong {
         0.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
-        Score { value: Some(self.value(sample.tokens)), ..Score::default() }
+    fn score(&self, input: &RewardInput) -> Score {
+        Score { value: Some(self.value(input.tokens)), ..Score::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tags::Tags;
-    use super::super::tests::{prompt, question, sample, values};
+    use super::super::tests::{input, prompt, question, values};
     use super::*;
     use crate::math::Scope;
 
-    fn cosine(gate: Option<Format>) -> Cosine {
-        Cosine { accuracy: Accuracy { scope: Scope::Response }, gate, values: values(), limit: 300 }
+    fn cosine(gate: Option<FormatReward>) -> CosineReward {
+        CosineReward { accuracy: AccuracyReward { scope: Scope::Response }, gate, values: values(), limit: 300 }
     }
 
     #[track_caller]
@@ -116,10 +116,10 @@ mod tests {
     #[test]
     fn the_answer_decides_and_with_the_gate_its_format_too() {
         let (question, prompt) = (question("7"), prompt(Some("think")));
-        let value = |cosine: &Cosine, response| {
-            cosine.score(&Sample { tokens: 150, ..sample(&question, &prompt, response) }).value.unwrap()
+        let value = |cosine: &CosineReward, response| {
+            cosine.score(&RewardInput { tokens: 150, ..input(&question, &prompt, response) }).value.unwrap()
         };
-        let gated = cosine(Some(Format { tags: Tags::of(&prompt).unwrap().unwrap() }));
+        let gated = cosine(Some(FormatReward { tags: Tags::of(&prompt).unwrap().unwrap() }));
         let in_form = r"<think>a</think><answer>\boxed{7}</answer>";
         for (response, free, behind_the_gate) in [
             (in_form, 0.75, 0.75),
@@ -135,20 +135,20 @@ mod tests {
     #[test]
     fn a_gold_that_cannot_be_read_has_no_value() {
         let (question, prompt) = (question(r"\oint"), prompt(None));
-        assert_eq!(cosine(None).score(&sample(&question, &prompt, r"\boxed{7}")).value, None);
+        assert_eq!(cosine(None).score(&input(&question, &prompt, r"\boxed{7}")).value, None);
     }
 
     #[test]
     fn the_penalty_is_the_line_of_dapo() {
-        let rule = SoftOverlong { limit: 100, cache: 20 };
+        let rule = SoftOverlongReward { limit: 100, cache: 20 };
         for (tokens, expected) in
             [(0, 0.0), (80, 0.0), (81, -0.05), (85, -0.25), (90, -0.5), (99, -0.95), (100, -1.0), (500, -1.0)]
         {
             assert_near(rule.value(tokens), expected);
         }
         assert!(rule.value(80).is_sign_positive());
-        assert_eq!(SoftOverlong { limit: 4, cache: 4 }.value(1), -0.25);
+        assert_eq!(SoftOverlongReward { limit: 4, cache: 4 }.value(1), -0.25);
         let (question, prompt) = (question("7"), prompt(None));
-        assert_eq!(rule.score(&Sample { tokens: 90, ..sample(&question, &prompt, "") }).value, Some(-0.5));
+        assert_eq!(rule.score(&RewardInput { tokens: 90, ..input(&question, &prompt, "") }).value, Some(-0.5));
     }
 }

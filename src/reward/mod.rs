@@ -1,7 +1,7 @@
 //! Rewards: named, weighted components of a completion's score.
 //!
 //! A component returns a value and does not depend on weights; [`RewardSet`] weights and adds them. Most are rules,
-//! pure functions of one completion; a [`Custom`] one is the user's command, which scores a batch at a time.
+//! pure functions of one completion; a [`CustomReward`] one is the user's command, which scores a batch at a time.
 
 mod accuracy;
 pub mod bench;
@@ -22,20 +22,20 @@ use crate::data::Question;
 use crate::math::Verdict;
 use crate::prompt::PriorPrompt;
 
-pub use accuracy::Accuracy;
-pub use code::Code;
-pub use custom::Custom;
-pub use format::Format;
-pub use format_strict::FormatStrict;
-pub use length::{Cosine, SoftOverlong};
-pub use repetition::Repetition;
+pub use accuracy::AccuracyReward;
+pub use code::CodeReward;
+pub use custom::CustomReward;
+pub use format::FormatReward;
+pub use format_strict::FormatStrictReward;
+pub use length::{CosineReward, SoftOverlongReward};
+pub use repetition::RepetitionReward;
 pub use set::RewardSet;
-pub use tag_count::TagCount;
+pub use tag_count::TagCountReward;
 pub use tags::Tags;
 
 /// One completion, with everything that a reward may use.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
+pub struct RewardInput<'a> {
     /// Includes the other columns of its row, such as the tests of a program.
     pub question: &'a Question,
     /// What the model wrote, without the opening tag if that was prefilled.
@@ -56,7 +56,7 @@ pub trait Reward: Send + Sync {
     /// The largest possible value.
     fn max(&self) -> f64;
 
-    fn score(&self, sample: &Sample) -> Score;
+    fn score(&self, input: &RewardInput) -> Score;
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -119,8 +119,8 @@ mod tests {
         }
     }
 
-    pub fn sample<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> Sample<'a> {
-        Sample { question, response, prompt, prefilled: false, tokens: 10, truncated: false }
+    pub fn input<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> RewardInput<'a> {
+        RewardInput { question, response, prompt, prefilled: false, tokens: 10, truncated: false }
     }
 
     /// open-r1's values for the cosine.

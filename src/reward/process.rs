@@ -23,7 +23,7 @@ const LAST_WORDS: usize = 600;
 /// Time for a process to end by itself after its input has ended.
 const GRACE: Duration = Duration::from_millis(500);
 
-pub struct Process {
+pub struct RewardProcess {
     /// `None` after it has ended.
     child: Option<Child>,
     /// `None` after the input is closed.
@@ -45,9 +45,9 @@ pub enum Said {
     End,
 }
 
-impl Process {
+impl RewardProcess {
     /// Starts a program with its arguments, without a shell, in the current folder.
-    pub fn start(command: &[String]) -> Result<Process> {
+    pub fn start(command: &[String]) -> Result<RewardProcess> {
         let mut child = Command::new(&command[0])
             .args(&command[1..])
             .stdin(Stdio::piped())
@@ -73,7 +73,7 @@ impl Process {
         let (reading, stderr_ended) = mpsc::channel();
         let words = last_words.clone();
         thread::spawn(move || keep_last(stderr, &words, reading));
-        Ok(Process { child: Some(child), input: Some(input), output, last_words, stderr: stderr_ended })
+        Ok(RewardProcess { child: Some(child), input: Some(input), output, last_words, stderr: stderr_ended })
     }
 
     /// Queues text for its input; never waits for the process to read it.
@@ -110,7 +110,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for RewardProcess {
     fn drop(&mut self) {
         self.end(GRACE);
     }
@@ -148,8 +148,8 @@ fn keep_last(mut stderr: ChildStderr, last: &Mutex<VecDeque<u8>>, _reading: Send
 mod tests {
     use super::*;
 
-    fn sh(script: &str) -> Process {
-        Process::start(&["sh", "-c", script].map(String::from)).unwrap()
+    fn sh(script: &str) -> RewardProcess {
+        RewardProcess::start(&["sh", "-c", script].map(String::from)).unwrap()
     }
 
     fn soon() -> Instant {

@@ -5,16 +5,16 @@
 
 use std::collections::HashSet;
 
-use super::{Reward, Sample, Score};
+use super::{Reward, RewardInput, Score};
 
-pub struct Repetition {
+pub struct RepetitionReward {
     /// Words per phrase, above 0.
     pub ngram_size: usize,
     /// The value of a text that repeats a single phrase; 0 or less.
     pub max_penalty: f64,
 }
 
-impl Reward for Repetition {
+impl Reward for RepetitionReward {
     fn name(&self) -> &str {
         "repetition"
     }
@@ -23,12 +23,12 @@ impl Reward for Repetition {
         0.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
-        Score { value: Some(self.value(sample.response)), ..Score::default() }
+    fn score(&self, input: &RewardInput) -> Score {
+        Score { value: Some(self.value(input.response)), ..Score::default() }
     }
 }
 
-impl Repetition {
+impl RepetitionReward {
     fn value(&self, text: &str) -> f64 {
         let text = text.to_lowercase();
         let words: Vec<&str> = text.split_whitespace().collect();
@@ -41,7 +41,7 @@ impl Repetition {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
 
     #[test]
@@ -59,7 +59,7 @@ mod tests {
             (1, "no no no no yes", -0.6),
             (2, "a b. a b", 0.0),
         ] {
-            let rule = Repetition { ngram_size, max_penalty: -1.0 };
+            let rule = RepetitionReward { ngram_size, max_penalty: -1.0 };
             assert!((rule.value(text) - expected).abs() < 1e-12, "{text:?}: {}", rule.value(text));
         }
     }
@@ -67,8 +67,8 @@ mod tests {
     #[test]
     fn the_penalty_scales_and_never_rewards() {
         let (question, prompt) = (question("7"), prompt(None));
-        let rule = Repetition { ngram_size: 3, max_penalty: -0.05 };
-        let value = |text| rule.score(&sample(&question, &prompt, text)).value.unwrap();
+        let rule = RepetitionReward { ngram_size: 3, max_penalty: -0.05 };
+        let value = |text| rule.score(&input(&question, &prompt, text)).value.unwrap();
         assert!((value("a a a a a a") + 0.0375).abs() < 1e-12);
         assert!(value("all words differ here").is_sign_positive());
         assert_eq!(rule.max(), 0.0);

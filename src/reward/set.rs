@@ -3,10 +3,11 @@
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::format::Format;
+use super::format::FormatReward;
 use super::tags::Tags;
 use super::{
-    Accuracy, Code, Cosine, Custom, FormatStrict, Repetition, Reward, Sample, Score, Scored, SoftOverlong, TagCount,
+    AccuracyReward, CodeReward, CosineReward, CustomReward, FormatStrictReward, RepetitionReward, Reward, RewardInput,
+    Score, Scored, SoftOverlongReward, TagCountReward,
 };
 use crate::config::{Gate, LengthKind, RewardSection};
 use crate::math::Verdict;
@@ -16,9 +17,9 @@ use crate::prompt::PriorPrompt;
 pub struct RewardSet {
     /// In the order of [`crate::config::RULES`].
     rules: Vec<(Box<dyn Reward>, f64)>,
-    commands: Vec<(Custom, f64)>,
+    commands: Vec<(CustomReward, f64)>,
     /// A right answer counts only in this format.
-    gate: Option<Format>,
+    gate: Option<FormatReward>,
     needs_gold: bool,
 }
 
@@ -34,36 +35,39 @@ impl RewardSet {
         section.validate(&prompt.name, tags.is_some(), max_completion_length)?;
         let (accuracy, format) = section.weights(tags.is_some());
         let scope = section.accuracy.scope;
-        let gate = || tags.clone().filter(|_| section.gate == Gate::Format).map(|tags| Format { tags });
+        let gate = || tags.clone().filter(|_| section.gate == Gate::Format).map(|tags| FormatReward { tags });
 
-        let mut rules: Vec<(Box<dyn Reward>, f64)> = vec![(Box::new(Accuracy { scope }), accuracy)];
+        let mut rules: Vec<(Box<dyn Reward>, f64)> = vec![(Box::new(AccuracyReward { scope }), accuracy)];
         if let Some(tags) = &tags {
-            rules.push((Box::new(Format { tags: tags.clone() }), format));
+            rules.push((Box::new(FormatReward { tags: tags.clone() }), format));
             if let Some(weight) = section.format_strict.weight {
-                rules.push((Box::new(FormatStrict { tags: tags.clone() }), weight));
+                rules.push((Box::new(FormatStrictReward { tags: tags.clone() }), weight));
             }
             if let Some(weight) = section.tag_count.weight {
-                rules.push((Box::new(TagCount::new(tags.clone())), weight));
+                rules.push((Box::new(TagCountReward::new(tags.clone())), weight));
             }
         }
         let (values, limit) = (&section.length, section.length.limit(max_completion_length));
         if let Some(weight) = values.weight {
             let rule: Box<dyn Reward> = match values.kind {
-                LengthKind::Cosine => {
-                    Box::new(Cosine { accuracy: Accuracy { scope }, gate: gate(), values: values.clone(), limit })
-                }
-                LengthKind::SoftOverlong => Box::new(SoftOverlong { limit, cache: values.cache(limit) }),
+                LengthKind::Cosine => Box::new(CosineReward {
+                    accuracy: AccuracyReward { scope },
+                    gate: gate(),
+                    values: values.clone(),
+                    limit,
+                }),
+                LengthKind::SoftOverlong => Box::new(SoftOverlongReward { limit, cache: values.cache(limit) }),
             };
             rules.push((rule, weight));
         }
         if let Some(weight) = section.repetition.weight {
             let (ngram_size, max_penalty) = (section.repetition.ngram_size, section.repetition.max_penalty);
-            rules.push((Box::new(Repetition { ngram_size, max_penalty }), weight));
+            rules.push((Box::new(RepetitionReward { ngram_size, max_penalty }), weight));
         }
         if let Some(weight) = section.code.weight {
-            rules.push((Box::new(Code::new(&section.code)?), weight));
+            rules.push((Box::new(CodeReward::new(&section.code)?), weight));
         }
-        let commands = section.custom.iter().map(|custom| Ok((Custom::start(custom)?, custom.weight)));
+        let commands = section.custom.iter().map(|custom| Ok((CustomReward::start(custom)?, custom.weight)));
         let by_length = values.kind == LengthKind::Cosine && values.weight.is_some_and(|weight| weight > 0.0);
         Ok(RewardSet {
             rules,
@@ -100,17 +104,17 @@ impl RewardSet {
     ///
     /// # Errors
     /// If a command does not follow the protocol; rules have no errors.
-    pub fn score_all(&self, samples: &[Sample]) -> Result<Vec<Scored>> {
-        let mut all: Vec<Scored> = samples.par_iter().map(|sample| self.apply_rules(sample)).collect();
+    pub fn score_all(&self, inputs: &[RewardInput]) -> Result<Vec<Scored>> {
+        let mut all: Vec<Scored> = inputs.par_iter().map(|input| self.apply_rules(input)).collect();
         for (command, weight) in &self.commands {
-            let scores = command.score(samples)?;
+            let scores = command.score(inputs)?;
             all.iter_mut().zip(scores).for_each(|(scored, score)| scored.add(score, *weight, true));
         }
         Ok(all)
     }
 
     /// The scores of the rules for one sample; their names are the first of [`names`](Self::names).
-    pub(super) fn apply_rules(&self, sample: &Sample) -> Scored {
+    pub(super) fn apply_rules(&self, input: &RewardInput) -> Scored {
         let mut scored = Scored {
             components: Vec::with_capacity(self.rules.len() + self.commands.len()),
             total: 0.0,
@@ -119,9 +123,9 @@ impl RewardSet {
             verdict: Verdict::Undecided("no component checks the answer".into()),
             note: None,
         };
-        let is_open = self.gate.as_ref().is_none_or(|form| form.holds(sample));
+        let is_open = self.gate.as_ref().is_none_or(|form| form.holds(input));
         for (rule, weight) in &self.rules {
-            scored.add(rule.score(sample), *weight, is_open || !["accuracy", "code"].contains(&rule.name()));
+            scored.add(rule.score(input), *weight, is_open || !["accuracy", "code"].contains(&rule.name()));
         }
         scored
     }
@@ -148,7 +152,7 @@ impl Scored {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample, section, values};
+    use super::super::tests::{input, prompt, question, section, values};
     use super::*;
     use crate::config::{CustomSection, LengthSection, OptionalSection, RULES, RepetitionSection};
     use crate::data::Question;
@@ -158,7 +162,7 @@ mod tests {
     }
 
     fn score(set: &RewardSet, prompt: &PriorPrompt, gold: &str, response: &str) -> Scored {
-        set.score_all(&[sample(&question(gold), prompt, response)]).unwrap().remove(0)
+        set.score_all(&[input(&question(gold), prompt, response)]).unwrap().remove(0)
     }
 
     /// Every rule, each with a different weight, which identifies it in the sum.
@@ -207,8 +211,8 @@ mod tests {
         assert_eq!(set.max(), 0.5 + 0.5 + 0.25 + 0.125);
         let (question, response) = (question("7"), "<think>\na a\n</think>\n<answer>\n\\boxed{7}\n</answer>");
         // 90 of 100 tokens, of which the last 20 are penalized; 7 words, of which `a` is repeated.
-        let sample = Sample { tokens: 90, ..sample(&question, &think, response) };
-        let scored = set.score_all(&[sample]).unwrap().remove(0);
+        let input = RewardInput { tokens: 90, ..input(&question, &think, response) };
+        let scored = set.score_all(&[input]).unwrap().remove(0);
         let penalty = -1.0 / 7.0;
         assert_eq!(scored.components, [1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some));
         assert!((scored.total - (1.375 - 2.0 * 0.5 + 4.0 * penalty)).abs() < 1e-12, "{}", scored.total);
@@ -238,12 +242,16 @@ mod tests {
             Ok(_) => panic!("accepted"),
             Err(error) => error.to_string(),
         };
-        assert!(error(section(None, Some(0.5)), &prompt(None)).contains("`none` asks for no format"));
-        assert!(error(section(Some(-1.0), None), &think).contains("`reward.accuracy.weight`: -1 is no weight"));
-        assert!(error(section(None, Some(f64::NAN)), &think).contains("`reward.format.weight`: NaN is no weight"));
+        assert!(error(section(None, Some(0.5)), &prompt(None)).contains("`none` has no format"));
+        assert!(
+            error(section(Some(-1.0), None), &think).contains("`reward.accuracy.weight`: -1 is not a valid weight")
+        );
+        assert!(
+            error(section(None, Some(f64::NAN)), &think).contains("`reward.format.weight`: NaN is not a valid weight")
+        );
         assert!(error(section(Some(0.0), Some(0.0)), &think).contains("all rewards have weight 0"));
         let gated = RewardSection { gate: Gate::Format, ..section(None, None) };
-        assert!(error(gated, &prompt(None)).contains("`reward.gate`: the prior prompt `none` asks for no format"));
+        assert!(error(gated, &prompt(None)).contains("`reward.gate`: the prior prompt `none` has no format"));
     }
 
     #[test]
@@ -282,9 +290,9 @@ mod tests {
         let set = set(&section(None, None), &none);
         let questions: Vec<Question> = (0..200).map(|it| question(&it.to_string())).collect();
         let responses: Vec<String> = (0..200).map(|it| format!(r"\boxed{{{}}}", it - it % 3)).collect();
-        let samples: Vec<Sample> =
-            questions.iter().zip(&responses).map(|(question, response)| sample(question, &none, response)).collect();
-        for (index, scored) in set.score_all(&samples).unwrap().iter().enumerate() {
+        let inputs: Vec<RewardInput> =
+            questions.iter().zip(&responses).map(|(question, response)| input(question, &none, response)).collect();
+        for (index, scored) in set.score_all(&inputs).unwrap().iter().enumerate() {
             assert_eq!(scored.total, if index % 3 == 0 { 1.0 } else { 0.0 });
         }
     }

@@ -4,27 +4,27 @@
 //! order.
 
 use super::tags::Tags;
-use super::{Reward, Sample, Score};
+use super::{Reward, RewardInput, Score};
 
-pub struct TagCount {
+pub struct TagCountReward {
     /// What has to occur once: `<think>\n`, `\n</think>\n`, `\n<answer>\n`, `\n</answer>`.
     lines: Vec<String>,
     tags: Tags,
 }
 
-impl TagCount {
-    pub fn new(tags: Tags) -> TagCount {
+impl TagCountReward {
+    pub fn new(tags: Tags) -> TagCountReward {
         // A line break on each side, except before the first tag and after the last.
         let last = tags.0.len() - 1;
         let line = |(at, tag): (usize, &String)| {
             format!("{}{tag}{}", if at > 0 { "\n" } else { "" }, if at < last { "\n" } else { "" })
         };
         let lines = tags.0.iter().enumerate().map(line).collect();
-        TagCount { lines, tags }
+        TagCountReward { lines, tags }
     }
 }
 
-impl Reward for TagCount {
+impl Reward for TagCountReward {
     fn name(&self) -> &str {
         "tag_count"
     }
@@ -33,8 +33,8 @@ impl Reward for TagCount {
         1.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
-        let text = self.tags.whole(sample);
+    fn score(&self, input: &RewardInput) -> Score {
+        let text = self.tags.whole(input);
         let once = self.lines.iter().filter(|line| text.matches(line.as_str()).count() == 1).count();
         Score { value: Some(once as f64 / self.lines.len() as f64), ..Score::default() }
     }
@@ -42,14 +42,14 @@ impl Reward for TagCount {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{prompt, question, sample};
+    use super::super::tests::{input, prompt, question};
     use super::*;
 
     fn score(response: &str, prefilled: bool) -> f64 {
         let (question, prompt) = (question("7"), prompt(Some("plan")));
         let tags = Tags::of(&prompt).unwrap().unwrap();
-        let sample = Sample { prefilled, ..sample(&question, &prompt, response) };
-        TagCount::new(tags).score(&sample).value.unwrap()
+        let input = RewardInput { prefilled, ..input(&question, &prompt, response) };
+        TagCountReward::new(tags).score(&input).value.unwrap()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::{Result, bail};
 
-use super::Sample;
+use super::RewardInput;
 use crate::prompt::PriorPrompt;
 
 /// Opening and closing tag of the first element, if there is one, then of the answer.
@@ -34,8 +34,8 @@ impl Tags {
     }
 
     /// The completion with its opening tag, if that was prefilled.
-    pub fn whole<'a>(&self, sample: &Sample<'a>) -> Cow<'a, str> {
-        if sample.prefilled { format!("{}{}", self.0[0], sample.response).into() } else { sample.response.into() }
+    pub fn whole<'a>(&self, input: &RewardInput<'a>) -> Cow<'a, str> {
+        if input.prefilled { format!("{}{}", self.0[0], input.response).into() } else { input.response.into() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! An engine without a model, so that the training loop can be tested in milliseconds.
 
-use super::{Branch, Engine, Finish, Request, Watch};
+use super::{Completion, Engine, Finish, RolloutRequest, RolloutWatch};
 use crate::model::lora::Adapter;
 use anyhow::Result;
 
@@ -13,22 +13,22 @@ impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> 
     fn generate(
         &mut self,
         _adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
-        let mut groups: Vec<Vec<Branch>> = Vec::with_capacity(request.prompts.len());
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
+        let mut groups: Vec<Vec<Completion>> = Vec::with_capacity(request.prompts.len());
         for (index, prompt) in request.prompts.iter().enumerate() {
             if watch.cancelled() {
                 return Ok(None);
             }
-            let branch = |branch| {
-                let mut tokens = (self.respond)(prompt, branch, request.step);
+            let completion = |completion| {
+                let mut tokens = (self.respond)(prompt, completion, request.step);
                 tokens.truncate(request.max_completion_length);
                 let finish = request.finish(&tokens).unwrap_or(Finish::Length);
                 let logprobs = vec![-1.0; tokens.len()];
-                Branch { tokens, logprobs, finish }
+                Completion { tokens, logprobs, finish }
             };
-            groups.push((0..request.num_generations).map(branch).collect());
+            groups.push((0..request.num_generations).map(completion).collect());
             watch.group(index, &groups[index]);
         }
         Ok(Some(groups))

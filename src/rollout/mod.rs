@@ -31,7 +31,7 @@ pub enum Finish {
 
 /// One completion.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Branch {
+pub struct Completion {
     /// Including the end-of-sequence token, if there is one.
     pub tokens: Vec<u32>,
     /// Log-probability of each token under softmax(logits / temperature), before top-k, top-p and min-p.
@@ -39,16 +39,19 @@ pub struct Branch {
     pub finish: Finish,
 }
 
-impl Branch {
+impl Completion {
     /// Whether it was truncated at the maximum length.
     pub fn truncated(&self) -> bool {
         self.finish == Finish::Length
     }
 }
 
+/// The step number that evaluations draw with: no training step has it.
+pub const EVALUATION_STEP: u64 = u64::MAX;
+
 /// What to generate. A completion's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, its
 /// index).
-pub struct Request<'a> {
+pub struct RolloutRequest<'a> {
     pub prompts: &'a [Prompt],
     /// Completions per prompt.
     pub num_generations: usize,
@@ -61,7 +64,7 @@ pub struct Request<'a> {
     pub stop_tokens: &'a [u32],
 }
 
-impl Request<'_> {
+impl RolloutRequest<'_> {
     /// Why a completion with these tokens has ended, if it has. It had not ended before the last token.
     pub fn finish(&self, tokens: &[u32]) -> Option<Finish> {
         let last = *tokens.last()?;
@@ -78,13 +81,13 @@ impl Request<'_> {
 }
 
 /// Receives events while an engine generates, and may stop it.
-pub trait Watch {
-    /// A token was sampled for completion `branch` of prompt `prompt`.
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {}
+pub trait RolloutWatch {
+    /// A token was sampled for completion `completion` of prompt `prompt`.
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {}
 
     /// All completions of prompt `prompt` have ended, while others may still be decoded. These are their tokens, as the
     /// request will return them.
-    fn group(&mut self, _prompt: usize, _branches: &[Branch]) {}
+    fn group(&mut self, _prompt: usize, _completions: &[Completion]) {}
 
     /// Called between decode steps; `true` cancels the request.
     fn cancelled(&mut self) -> bool {
@@ -95,7 +98,7 @@ pub trait Watch {
 /// Ignores all events.
 pub struct Unwatched;
 
-impl Watch for Unwatched {}
+impl RolloutWatch for Unwatched {}
 
 /// Completes prompts with a model.
 pub trait Engine {
@@ -104,7 +107,7 @@ pub trait Engine {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>>;
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>>;
 }

@@ -1,8 +1,8 @@
 //! How a model is used: tokenizer, chat template, and what ends a completion. Its weights are on a device.
 
-use super::{Branch, Finish, Prompt};
+use super::{Completion, Finish, Prompt};
 use crate::config::RunConfig;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::model::tokenizer::Tokenizer;
 use crate::prompt::PriorPrompt;
 use crate::prompt::template::{ChatTemplate, Rendered, SpecialStrings, encode_prompt};
@@ -21,7 +21,7 @@ pub struct Policy {
 
 impl Policy {
     /// For the model that `source` describes, with the template and stop rules of `config`.
-    pub fn load(source: &Source, config: &RunConfig) -> Result<Self> {
+    pub fn load(source: &ModelSource, config: &RunConfig) -> Result<Self> {
         let tokenizer = source.tokenizer()?;
         let tokens =
             source.tokenizer_config.as_deref().map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
@@ -46,9 +46,9 @@ impl Policy {
     }
 
     /// The text of the completion, without end-of-sequence tokens and stop strings.
-    pub fn text(&self, branch: &Branch) -> String {
-        let mut text = self.tokenizer.decode(&branch.tokens);
-        if branch.finish == Finish::String
+    pub fn text(&self, completion: &Completion) -> String {
+        let mut text = self.tokenizer.decode(&completion.tokens);
+        if completion.finish == Finish::String
             && let Some(at) = self.stop_strings.iter().filter_map(|stop| text.find(stop.as_str())).min()
         {
             text.truncate(at);

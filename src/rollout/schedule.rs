@@ -5,7 +5,7 @@
 //! and speed: a prompt is computed once for all of its completions, and when a completion ends, the next waiting one
 //! gets its row.
 
-use super::{Branch, Finish, Prompt, Request, Watch};
+use super::{Completion, Finish, Prompt, RolloutRequest, RolloutWatch};
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
@@ -30,16 +30,16 @@ pub trait Decode {
 
     /// Adds rows without tokens, whose prompts are in their slots. Samples the first token of each, unless the device
     /// does this at the next [`Decode::decode`].
-    fn start(&mut self, rows: &mut [Row]) -> Result<()>;
+    fn start(&mut self, rows: &mut [DecodingRow]) -> Result<()>;
 
     /// Samples tokens for all rows: at least one for each, and at most [`Decode::steps`] in addition to a first one.
     /// They may continue past a row's end, which the scheduler finds; it discards what comes after. Rows without tokens
     /// are the last ones.
-    fn decode(&mut self, rows: &mut [Row]) -> Result<()>;
+    fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()>;
 }
 
 /// A completion that is being decoded.
-pub struct Row {
+pub struct DecodingRow {
     pub slot: usize,
     pub prompt_slot: usize,
     /// Tokens of the prompt.
@@ -50,13 +50,13 @@ pub struct Row {
     /// One per token.
     pub logprobs: Vec<f32>,
     prompt: usize,
-    branch: usize,
+    completion: usize,
     /// Number of tokens reported to the watch. Only the last of them can be the completion's end.
     told: usize,
     finish: Option<Finish>,
 }
 
-impl Row {
+impl DecodingRow {
     /// Appends a sampled token.
     pub fn push(&mut self, token: u32, logprob: f32) {
         self.tokens.push(token);
@@ -64,7 +64,7 @@ impl Row {
     }
 
     /// Finds the row's end among its new tokens, and discards what comes after it.
-    fn find_end(&mut self, request: &Request) {
+    fn find_end(&mut self, request: &RolloutRequest) {
         for len in self.told + 1..=self.tokens.len() {
             if let Some(finish) = request.finish(&self.tokens[..len]) {
                 self.tokens.truncate(len);
@@ -80,7 +80,11 @@ impl Row {
 ///
 /// # Errors
 /// If a prompt is empty, and those of the device.
-pub fn generate(device: &mut dyn Decode, request: &Request, watch: &mut dyn Watch) -> Result<Option<Vec<Vec<Branch>>>> {
+pub fn generate(
+    device: &mut dyn Decode,
+    request: &RolloutRequest,
+    watch: &mut dyn RolloutWatch,
+) -> Result<Option<Vec<Vec<Completion>>>> {
     ensure!(request.prompts.iter().all(|prompt| !prompt.ids.is_empty()), "a prompt rendered to no tokens");
     let (max_rows, max_prompts) = (device.max_rows(), device.max_prompts());
     let mut schedule = Schedule::new(request, max_rows, max_prompts);
@@ -114,27 +118,27 @@ pub fn generate(device: &mut dyn Decode, request: &Request, watch: &mut dyn Watc
 }
 
 struct Schedule<'a> {
-    request: &'a Request<'a>,
+    request: &'a RolloutRequest<'a>,
     /// Prompt and index of the completions that have not started, in order.
     waiting: VecDeque<(usize, usize)>,
-    rows: Vec<Row>,
+    rows: Vec<DecodingRow>,
     /// Free slots. The last one is used first, so that a device fills as few as possible.
     free_rows: Vec<usize>,
     free_prompts: Vec<usize>,
     /// One per prompt in memory.
     prompt_slots: Vec<Option<usize>>,
     /// Completions that have ended, of prompts with unfinished completions.
-    ended: Vec<Vec<Option<Branch>>>,
+    ended: Vec<Vec<Option<Completion>>>,
     /// All completions of a prompt, once they have ended.
-    groups: Vec<Vec<Branch>>,
+    groups: Vec<Vec<Completion>>,
 }
 
 impl<'a> Schedule<'a> {
-    fn new(request: &'a Request<'a>, max_rows: usize, max_prompts: usize) -> Self {
+    fn new(request: &'a RolloutRequest<'a>, max_rows: usize, max_prompts: usize) -> Self {
         let (prompts, group) = (request.prompts.len(), request.num_generations);
         Self {
             request,
-            waiting: (0..prompts).flat_map(|prompt| (0..group).map(move |branch| (prompt, branch))).collect(),
+            waiting: (0..prompts).flat_map(|prompt| (0..group).map(move |completion| (prompt, completion))).collect(),
             rows: Vec::new(),
             free_rows: (0..max_rows).rev().collect(),
             free_prompts: (0..max_prompts).rev().collect(),
@@ -148,7 +152,7 @@ impl<'a> Schedule<'a> {
     fn refill(&mut self) -> Vec<(usize, &'a Prompt)> {
         let request = self.request;
         let mut missing = Vec::new();
-        while let (Some(&(prompt, branch)), Some(&slot)) = (self.waiting.front(), self.free_rows.last()) {
+        while let (Some(&(prompt, completion)), Some(&slot)) = (self.waiting.front(), self.free_rows.last()) {
             let Prompt { ids, key } = &request.prompts[prompt];
             let prompt_slot = match self.prompt_slots[prompt] {
                 Some(slot) => slot,
@@ -161,15 +165,15 @@ impl<'a> Schedule<'a> {
             };
             self.waiting.pop_front();
             self.free_rows.pop();
-            self.rows.push(Row {
+            self.rows.push(DecodingRow {
                 slot,
                 prompt_slot,
                 prompt_len: ids.len(),
-                stream: Stream::new(request.seed, Purpose::Sampling, &[request.step, *key, branch as u64]),
+                stream: Stream::new(request.seed, Purpose::Sampling, &[request.step, *key, completion as u64]),
                 tokens: Vec::new(),
                 logprobs: Vec::new(),
                 prompt,
-                branch,
+                completion,
                 told: 0,
                 finish: None,
             });
@@ -178,23 +182,23 @@ impl<'a> Schedule<'a> {
     }
 
     /// Finds the ends of the rows from number `first` on, and reports their new tokens.
-    fn find_ends(&mut self, first: usize, watch: &mut dyn Watch) {
+    fn find_ends(&mut self, first: usize, watch: &mut dyn RolloutWatch) {
         let (request, rows) = (self.request, &mut self.rows[first..]);
         // Finding a stop string requires decoding text, which takes a while, and the device may be idle meanwhile.
         rows.par_iter_mut().for_each(|row| row.find_end(request));
         for row in rows {
-            row.tokens[row.told..].iter().for_each(|&token| watch.token(row.prompt, row.branch, token));
+            row.tokens[row.told..].iter().for_each(|&token| watch.token(row.prompt, row.completion, token));
             row.told = row.tokens.len();
         }
     }
 
     /// Removes the rows that have ended from the batch, and reports the groups that are now complete.
-    fn retire(&mut self, watch: &mut dyn Watch) {
+    fn retire(&mut self, watch: &mut dyn RolloutWatch) {
         for i in (0..self.rows.len()).rev() {
             let Some(finish) = self.rows[i].finish else { continue };
-            let Row { prompt, branch, slot, tokens, logprobs, .. } = self.rows.swap_remove(i);
+            let DecodingRow { prompt, completion, slot, tokens, logprobs, .. } = self.rows.swap_remove(i);
             self.free_rows.push(slot);
-            self.ended[prompt][branch] = Some(Branch { tokens, logprobs, finish });
+            self.ended[prompt][completion] = Some(Completion { tokens, logprobs, finish });
             if self.ended[prompt].iter().all(Option::is_some) {
                 self.free_prompts.extend(self.prompt_slots[prompt].take());
                 self.groups[prompt] = self.ended[prompt].drain(..).flatten().collect();

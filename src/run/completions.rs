@@ -1,7 +1,7 @@
-//! Every completion that a run trained on, in `completions.jsonl`: one group a line.
+//! Every completion that a run trained on, in `completions.jsonl`: one group per line.
 //!
-//! The bytes depend on the run alone: no times, no paths, numbers in their shortest exact form. Two runs that are the same can be
-//! told by comparing the files.
+//! The bytes depend only on the run: no times, no paths, numbers in their shortest exact form. Identical runs have identical
+//! files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::dir::RunDir;
 use super::jsonl::{self, JsonLines};
 use crate::math::Verdict;
 
-/// One question and what was sampled for it.
+/// A question and its completions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupRecord {
     pub step: usize,
@@ -22,24 +22,26 @@ pub struct GroupRecord {
     pub gold: String,
     /// [`sha256_ids`](crate::disk::hash::sha256_ids) of the rendered prompt.
     pub prompt_sha256: String,
-    pub branches: Vec<BranchRecord>,
+    /// `branches` in older files.
+    #[serde(alias = "branches")]
+    pub completions: Vec<CompletionRecord>,
 }
 
-/// One completion and what it was worth.
+/// A completion and its rewards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BranchRecord {
+pub struct CompletionRecord {
     pub text: String,
     pub tokens: usize,
-    /// Why it ended.
+    /// Why the completion ended.
     pub finish: String,
-    /// By component, before weights; null where there was nothing to go by.
+    /// By component, before weights; null if a component does not apply.
     pub rewards: BTreeMap<String, Option<f32>>,
     /// The weighted sum.
     pub reward: f32,
     pub verdict: Verdict,
-    /// The answer that was found in the text.
+    /// The answer that was extracted from the text.
     pub answer: Option<String>,
-    /// Why the rewards are what they are.
+    /// The reason for the rewards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     pub advantage: f32,
@@ -53,7 +55,7 @@ impl CompletionsLog {
         JsonLines::create(&run.completions()).map(Self)
     }
 
-    /// Goes on after the checkpoint of `last_step`; what was logged later is cut off.
+    /// Continues after the checkpoint of `last_step`; later lines are removed.
     pub fn resume(run: &RunDir, last_step: usize) -> Result<Self> {
         JsonLines::resume(&run.completions(), last_step).map(Self)
     }
@@ -62,13 +64,13 @@ impl CompletionsLog {
         self.0.append(group)
     }
 
-    /// Pushes the lines to the disk, before a checkpoint is committed.
+    /// Syncs the file to disk; called before a checkpoint is committed.
     pub fn sync(&self) -> Result<()> {
         self.0.sync()
     }
 }
 
-/// All groups of a `completions.jsonl`.
+/// Reads all groups of a `completions.jsonl`.
 pub fn read(path: &Path) -> Result<Vec<GroupRecord>> {
     jsonl::read(path)
 }
@@ -78,10 +80,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_what_it_is_and_reads_back() {
+    fn a_line_has_the_expected_bytes_and_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
-        let branch = |verdict: &Verdict, advantage| BranchRecord {
+        let completion = |verdict: &Verdict, advantage| CompletionRecord {
             text: "2 + 2\n= \\boxed{4}\u{1b}[0m é".into(),
             tokens: 9,
             finish: "stop".into(),
@@ -102,11 +104,14 @@ mod tests {
             question: "What is 2 + 2?".into(),
             gold: "4".into(),
             prompt_sha256: crate::disk::hash::sha256_ids(&[1, 2]),
-            branches: vec![branch(&Verdict::Correct, 0.70710677), branch(&Verdict::Undecided("no box".into()), -1e-9)],
+            completions: vec![
+                completion(&Verdict::Correct, 0.70710677),
+                completion(&Verdict::Undecided("no box".into()), -1e-9),
+            ],
         };
         CompletionsLog::create(&run).unwrap().append(&group).unwrap();
         let text = std::fs::read_to_string(run.completions()).unwrap();
-        let branch = |verdict: &str, note: &str, advantage: &str| {
+        let completion = |verdict: &str, note: &str, advantage: &str| {
             format!(
                 r#"{{"text":"2 + 2\n= \\boxed{{4}}\u001b[0m é","tokens":9,"finish":"stop","rewards":{{"accuracy":1.0,"format":0.1,"judge":null}},"reward":0.55,"verdict":{verdict},"answer":"4",{note}"advantage":{advantage}}}"#
             )
@@ -115,12 +120,14 @@ mod tests {
             text,
             format!(
                 "{{\"step\":3,\"question_id\":\"arithmetic/17\",\"question\":\"What is 2 + 2?\",\"gold\":\"4\",\
-                 \"prompt_sha256\":\"{}\",\"branches\":[{},{}]}}\n",
+                 \"prompt_sha256\":\"{}\",\"completions\":[{},{}]}}\n",
                 group.prompt_sha256,
-                branch("\"correct\"", "", "0.70710677"),
-                branch("{\"undecided\":\"no box\"}", "\"note\":\"no <think>\",", "-1e-9")
+                completion("\"correct\"", "", "0.70710677"),
+                completion("{\"undecided\":\"no box\"}", "\"note\":\"no <think>\",", "-1e-9")
             )
         );
-        assert_eq!(read(&run.completions()).unwrap(), [group]);
+        assert_eq!(read(&run.completions()).unwrap(), [group.clone()]);
+        std::fs::write(run.completions(), text.replace("\"completions\":", "\"branches\":")).unwrap();
+        assert_eq!(read(&run.completions()).unwrap(), [group], "an older file");
     }
 }

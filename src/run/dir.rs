@@ -1,4 +1,4 @@
-//! The run directory: what it is called and where its parts lie.
+//! The run directory: its name and the paths of its parts.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -6,25 +6,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::config::EvalSection;
+use crate::config::{self, EvalSection, RunConfig};
 use crate::disk::atomic::{verify_dir, write_error};
 use crate::disk::hash::sha256_file;
 use crate::disk::lock::{self, Lock};
+use crate::prompt;
 
-/// Kinds of a held-out evaluation: drawn at temperature 1, and the most probable token at every step.
+/// Kinds of a held-out evaluation: sampled at temperature 1, and greedy.
 pub const SAMPLED: &str = "sampled";
 pub const GREEDY: &str = "greedy";
 
-/// `runs/<name>`, open for the process that trains or for one that only reads.
+/// The directory `runs/<name>`, opened by the process that trains, or by one that only reads.
 pub struct RunDir {
     path: PathBuf,
-    /// Held by the process that writes, so that two cannot work on one run.
+    /// Held by the process that writes, so that two processes cannot work on the same run.
     _lock: Option<Lock>,
 }
 
 impl RunDir {
-    /// Makes a new run directory under `root`; nothing is ever overwritten. A `name` that exists is an error. Without one the
-    /// run is called `<default_stem>-<counter>`, the counter one above the highest there.
+    /// Creates a new run directory under `root`; nothing is ever overwritten. It is an error if `name` exists. Without a name,
+    /// the run is named `<default_stem>-<counter>`, with a counter one above the highest existing one.
     pub fn create(root: &Path, name: Option<&str>, default_stem: &str) -> Result<Self> {
         fs::create_dir_all(root).map_err(|error| write_error(root, &error))?;
         let path = match name {
@@ -34,11 +35,11 @@ impl RunDir {
         Self::open(&path)?.locked()
     }
 
-    /// An existing run directory, to read from.
+    /// Opens an existing run directory for reading.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             bail!(
-                "there is no run directory `{}`\nhint: give the folder that `rft train` named when it started, such as \
+                "no run directory `{}`\nhint: use the folder that `rft train` printed when it started, such as \
                  `runs/NAME`",
                 path.display()
             );
@@ -46,12 +47,12 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), _lock: None })
     }
 
-    /// An existing run directory, to go on with.
+    /// Opens an existing run directory to resume the run.
     pub fn resume(path: &Path) -> Result<Self> {
         let run = Self::open(path)?;
         if !run.config().is_file() {
             bail!(
-                "`{}` is no run directory: it has no config.toml\nhint: give the folder of the run, not that of a checkpoint",
+                "`{}` is not a run directory: it has no config.toml\nhint: use the folder of the run, not of a checkpoint",
                 path.display()
             );
         }
@@ -67,12 +68,22 @@ impl RunDir {
         self.path.join("config.toml")
     }
 
-    /// The prior prompt in full, so that the run needs no file of the user's to be repeated.
+    /// The configuration that the run was started with. A user's own prompt is read from the run's copy.
+    pub fn run_config(&self) -> Result<RunConfig> {
+        let layers = config::ConfigLayers { files: vec![self.config()], ..config::ConfigLayers::default() };
+        let mut config = config::resolve(&layers)?.config;
+        if prompt::find_shipped(&config.prompt.ppe).is_none() {
+            config.prompt.ppe = self.prompt().display().to_string();
+        }
+        Ok(config)
+    }
+
+    /// The complete prior prompt, so that the run can be repeated without the user's file.
     pub fn prompt(&self) -> PathBuf {
         self.path.join("prompt.toml")
     }
 
-    /// The algorithms that multiply matrices on a GPU.
+    /// The matrix product algorithms in use on a GPU.
     pub fn products(&self) -> PathBuf {
         self.path.join("products.json")
     }
@@ -94,7 +105,7 @@ impl RunDir {
         self.path.join("completions.jsonl")
     }
 
-    /// The trained adapter in PEFT's format.
+    /// The trained adapter in PEFT format.
     pub fn adapter(&self) -> PathBuf {
         self.path.join("adapter")
     }
@@ -104,34 +115,33 @@ impl RunDir {
         self.path.join("eval")
     }
 
-    /// The held-out completions after `step`, [`SAMPLED`] or [`GREEDY`].
+    /// The held-out completions after `step`, of the kind [`SAMPLED`] or [`GREEDY`].
     pub fn evaluation(&self, step: usize, kind: &str) -> PathBuf {
         self.eval().join(format!("step-{step:06}-{kind}.jsonl"))
     }
 
-    /// Whether a run of `steps` steps has nothing left to do: it is trained, its adapter saved, and evaluated where `eval`
-    /// asks for that.
+    /// Whether a run of `steps` steps is finished: trained, its adapter saved, and evaluated if `eval` requires it.
     pub fn is_finished(&self, steps: usize, eval: &EvalSection) -> Result<bool> {
         if !self.adapter().is_dir() {
             return Ok(false);
         }
         if eval.questions > 0 {
-            // The last evaluation follows the adapter.
+            // The last evaluation comes after the adapter.
             let greedy = !eval.greedy || self.evaluation(steps, GREEDY).is_file();
             return Ok(greedy && self.evaluation(steps, SAMPLED).is_file());
         }
         let checkpoint = self.checkpoint(steps).join("adapter");
-        // An adapter may be left from an earlier stop.
+        // There may be an adapter from an earlier stop.
         let weights = |folder: PathBuf| sha256_file(&folder.join("adapter_model.safetensors"));
         Ok(weights(checkpoint).ok().is_some_and(|hash| weights(self.adapter()).is_ok_and(|it| it == hash)))
     }
 
-    /// Where the checkpoint after `step` stands or shall stand.
+    /// The path of the checkpoint after `step`, whether it exists or not.
     pub fn checkpoint(&self, step: usize) -> PathBuf {
         self.path.join("checkpoints").join(format!("step-{step:06}"))
     }
 
-    /// Steps that have a checkpoint, ascending; whole or not.
+    /// Steps that have a checkpoint, valid or not, in ascending order.
     pub fn checkpoints(&self) -> Result<Vec<usize>> {
         let folder = self.path.join("checkpoints");
         let names = file_names(&folder)?;
@@ -140,7 +150,7 @@ impl RunDir {
         Ok(steps)
     }
 
-    /// The newest checkpoint that is whole. For each newer one that is not, `skipped` is told why.
+    /// The newest valid checkpoint. `skipped` is called with the error of each newer one that is damaged.
     pub fn newest_checkpoint(&self, mut skipped: impl FnMut(usize, anyhow::Error)) -> Result<Option<usize>> {
         for step in self.checkpoints()?.into_iter().rev() {
             match verify_dir(&self.checkpoint(step)) {
@@ -155,7 +165,7 @@ impl RunDir {
         self._lock = lock::take(&self.path)?;
         if self._lock.is_none() {
             bail!(
-                "another process is at work on `{}`\nhint: wait for it to end, or start a new run under another `--name`",
+                "another process is using `{}`\nhint: wait until it ends, or start a new run with another `--name`",
                 self.path.display()
             );
         }
@@ -163,20 +173,20 @@ impl RunDir {
     }
 }
 
-/// Whether `name` is one word that a folder can have for its name: nothing that leads out of where it is put.
+/// Whether `name` is a valid folder name that does not lead out of its parent folder.
 pub fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 fn create_named(root: &Path, name: &str) -> Result<PathBuf> {
     if !is_name(name) {
-        bail!("`{name}` cannot be the name of a run\nhint: the folder goes into `run.dir`, the name is one word");
+        bail!("`{name}` is not a valid run name\nhint: use a single word; `run.dir` sets the parent folder");
     }
     let path = root.join(name);
     fs::create_dir(&path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => anyhow!(
-            "the run `{}` exists, and nothing is overwritten\nhint: take another `--name`, leave it out for a counted one, or go \
-             on with `--resume {}`",
+            "the run `{}` already exists\nhint: use another `--name`, leave it out for a numbered one, or resume the run \
+             with `--resume {}`",
             path.display(),
             path.display()
         ),
@@ -188,7 +198,7 @@ fn create_named(root: &Path, name: &str) -> Result<PathBuf> {
 fn create_counted(root: &Path, stem: &str) -> Result<PathBuf> {
     let counter = |name: &String| name.strip_prefix(stem)?.strip_prefix('-')?.parse::<u64>().ok();
     let highest = file_names(root)?.iter().filter_map(counter).max().unwrap_or(0);
-    // Another process may take the number first: making the folder is what decides.
+    // Another process may take the number first; creating the folder decides.
     for number in highest + 1.. {
         let path = root.join(format!("{stem}-{number}"));
         match fs::create_dir(&path) {
@@ -197,10 +207,10 @@ fn create_counted(root: &Path, stem: &str) -> Result<PathBuf> {
             Err(error) => return Err(write_error(&path, &error)),
         }
     }
-    unreachable!("the numbers do not end")
+    unreachable!("there is always a next number")
 }
 
-/// A name without anything that means something in a path: `Qwen/Qwen2.5-7B` becomes `Qwen-Qwen2.5-7B`.
+/// A name without characters that have a meaning in a path: `Qwen/Qwen2.5-7B` becomes `Qwen-Qwen2.5-7B`.
 fn file_stem(text: &str) -> String {
     let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     let stem: String = text.chars().map(plain).collect();
@@ -210,7 +220,7 @@ fn file_stem(text: &str) -> String {
     }
 }
 
-/// Names in a folder; none where it does not exist.
+/// The names in a folder; none if it does not exist.
 fn file_names(folder: &Path) -> Result<Vec<String>> {
     let context = || format!("read `{}`", folder.display());
     let entries = match fs::read_dir(folder) {
@@ -219,7 +229,7 @@ fn file_names(folder: &Path) -> Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        // A name that is not UTF-8 is none of ours.
+        // A name that is not UTF-8 is never one of `rft`'s.
         names.extend(entry.with_context(context)?.file_name().into_string().ok());
     }
     Ok(names)
@@ -234,7 +244,7 @@ mod tests {
         run.path().file_name().unwrap().to_str().unwrap().to_owned()
     }
 
-    /// The error of what must fail.
+    /// The error of a call that must fail.
     fn error<T>(result: Result<T>) -> String {
         format!("{:#}", result.err().expect("an error"))
     }
@@ -253,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_start_together_get_different_names() {
+    fn runs_that_start_at_the_same_time_get_different_names() {
         let dir = tempfile::tempdir().unwrap();
         let mut names: Vec<String> = std::thread::scope(|scope| {
             let create = || name(&RunDir::create(dir.path(), None, "tiny").unwrap());
@@ -265,18 +275,18 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_or_odd_name_is_an_error() {
+    fn an_existing_or_invalid_name_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         RunDir::create(dir.path(), Some("first"), "tiny").unwrap();
         let text = error(RunDir::create(dir.path(), Some("first"), "tiny"));
-        assert!(text.contains("first` exists") && text.contains("\nhint: take another `--name`"), "{text}");
+        assert!(text.contains("first` already exists") && text.contains("\nhint: use another `--name`"), "{text}");
         for odd in ["", ".", "..", ".hidden", "a/b", "/tmp"] {
-            assert!(error(RunDir::create(dir.path(), Some(odd), "tiny")).contains("cannot be the name"), "{odd}");
+            assert!(error(RunDir::create(dir.path(), Some(odd), "tiny")).contains("is not a valid run name"), "{odd}");
         }
     }
 
     #[test]
-    fn one_process_at_a_time_goes_on_with_a_run() {
+    fn only_one_process_can_resume_a_run() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), Some("first"), "tiny").unwrap();
         fs::write(run.config(), "").unwrap();
@@ -288,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_run_cannot_be_resumed() {
+    fn a_folder_that_is_not_a_run_cannot_be_resumed() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(error(RunDir::resume(&dir.path().join("none"))).contains("there is no run directory"));
+        assert!(error(RunDir::resume(&dir.path().join("none"))).contains("no run directory"));
         assert!(error(RunDir::resume(dir.path())).contains("has no config.toml"));
     }
 
     #[test]
-    fn the_newest_whole_checkpoint_is_found() {
+    fn the_newest_valid_checkpoint_is_found() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
         let newest = || {

@@ -1,4 +1,4 @@
-//! An append-only log: one JSON object a line, each with the field `step`, in the order of steps.
+//! An append-only log: one JSON object per line, each with the field `step`, in the order of steps.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -23,8 +23,8 @@ impl JsonLines {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Goes on with a log after `last_step`: lines of later steps, and a last line that a crash left torn, are cut off. What
-    /// stands before is not written again, so it cannot be lost. A log that is missing is started.
+    /// Opens a log after `last_step`: lines of later steps, and a last line that was truncated by a crash, are removed. Earlier
+    /// lines are not rewritten, so they cannot be lost. If the log does not exist, it is created.
     pub fn resume(path: &Path, last_step: usize) -> Result<Self> {
         if !path.exists() {
             return Self::create(path);
@@ -36,7 +36,7 @@ impl JsonLines {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Goes on with a log of any records, or starts it; a last line that a crash left torn is cut off.
+    /// Opens a log of any records, or creates it; a last line that was truncated by a crash is removed.
     pub fn append_to(path: &Path) -> Result<Self> {
         let context = || format!("open `{}`", path.display());
         let mut file = OpenOptions::new()
@@ -51,20 +51,20 @@ impl JsonLines {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Appends one line. It reaches the operating system in one write, so a crash of the program tears nothing.
+    /// Appends one line. It is passed to the operating system in a single write, so a crash of the program cannot truncate it.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("encode a record as JSON")?;
         line.push(b'\n');
         self.file.write_all(&line).map_err(|error| write_error(&self.path, &error))
     }
 
-    /// Pushes the lines to the disk; called before a checkpoint is committed that counts on them.
+    /// Syncs the file to disk; called before a checkpoint is committed that depends on its lines.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|error| write_error(&self.path, &error))
     }
 }
 
-/// All records of a log; a torn last line is left out.
+/// Reads all records of a log; a truncated last line is ignored.
 pub fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
     let context = || format!("read `{}`", path.display());
     let text = std::fs::read(path).with_context(context)?;
@@ -77,7 +77,7 @@ pub fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
         .with_context(context)
 }
 
-/// Length in bytes of the lines that end.
+/// Length in bytes of the complete lines.
 fn whole_lines(file: &mut File) -> std::io::Result<u64> {
     let mut end = file.seek(SeekFrom::End(0))?;
     let mut block = [0; 1 << 12];
@@ -94,10 +94,10 @@ fn whole_lines(file: &mut File) -> std::io::Result<u64> {
     Ok(0)
 }
 
-/// Length in bytes of the lines up to and with `last_step`.
+/// Length in bytes of the lines up to and including `last_step`.
 fn length_up_to(file: &File, last_step: usize) -> Result<u64> {
     #[derive(Deserialize)]
-    struct Step {
+    struct StepOnly {
         step: usize,
     }
     let mut reader = BufReader::new(file);
@@ -106,14 +106,15 @@ fn length_up_to(file: &File, last_step: usize) -> Result<u64> {
     for number in 1.. {
         line.clear();
         let length = reader.read_until(b'\n', &mut line)? as u64;
-        // The end, or a line without its newline: the write was cut short.
+        // The end, or a line without a newline: the write was interrupted.
         if line.last() != Some(&b'\n') {
             break;
         }
-        match serde_json::from_slice::<Step>(&line) {
-            Ok(Step { step }) if step > last_step => break,
+        match serde_json::from_slice::<StepOnly>(&line) {
+            Ok(StepOnly { step }) if step > last_step => break,
             Ok(_) => kept += length,
-            // After a power cut the last block may read as zeros; anything amiss before the end is damage, not to be cut.
+            // After a power failure, the last block may consist of zeros. An invalid line before the end is damage and must
+            // not be removed.
             Err(_) if reader.fill_buf()?.is_empty() => break,
             Err(error) => bail!("line {number}: {error}"),
         }
@@ -126,21 +127,21 @@ mod tests {
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Record {
+    struct TestRecord {
         step: usize,
         text: String,
     }
 
-    fn record(step: usize) -> Record {
-        Record { step, text: format!("line\nof {step}") }
+    fn record(step: usize) -> TestRecord {
+        TestRecord { step, text: format!("line\nof {step}") }
     }
 
     fn steps(path: &Path) -> Vec<usize> {
-        read::<Record>(path).unwrap().into_iter().map(|record| record.step).collect()
+        read::<TestRecord>(path).unwrap().into_iter().map(|record| record.step).collect()
     }
 
     #[test]
-    fn goes_on_after_the_resumed_step() {
+    fn continues_after_the_resumed_step() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         let mut log = JsonLines::create(&path).unwrap();
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_is_cut_at_every_length() {
+    fn a_truncated_last_line_is_removed_at_every_length() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         let whole = serde_json::to_string(&record(3)).unwrap();
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn any_log_goes_on_after_its_last_whole_line() {
+    fn any_log_continues_after_its_last_complete_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         for torn in [0, 1, 5_000] {
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_the_middle_is_an_error_and_cuts_nothing() {
+    fn damage_in_the_middle_is_an_error_and_removes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         let content = "{\"step\":1}\nxx\n{\"step\":2}\n";
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_log_overwrites_nothing() {
+    fn a_new_log_does_not_overwrite_a_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.jsonl");
         JsonLines::create(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What a run was made from and with: enough to repeat it, nothing about whose machine it was.
+//! The manifest: the inputs and versions of a run, so that it can be repeated, without information about the machine's user.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -12,31 +12,31 @@ use serde::{Deserialize, Serialize};
 use super::dir::RunDir;
 use crate::disk::atomic;
 
-/// `manifest.json`. What stands here stays the same over the life of a run; what may change is in its sessions.
+/// `manifest.json`. Its values do not change during the life of a run, except that sessions are added.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub seed: u64,
-    /// Of the whole run.
+    /// Seed of the whole run.
     pub steps: usize,
-    pub model: Source,
-    pub data: Source,
+    pub model: SourceRecord,
+    pub data: SourceRecord,
     pub prompt: PromptIdentity,
-    /// The process that started the run, then each that resumed it.
-    pub sessions: Vec<Session>,
+    /// The process that started the run, then each process that resumed it.
+    pub sessions: Vec<RunSession>,
 }
 
-/// Where weights or questions came from.
+/// The source of weights or questions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Source {
-    /// As the user gave it.
+pub struct SourceRecord {
+    /// The source as the user passed it.
     pub path: String,
-    /// The commit, for a hub id.
+    /// The commit, for a Hub id.
     pub revision: Option<String>,
     /// SHA-256 by file name.
     pub files: BTreeMap<String, String>,
 }
 
-/// Which prior prompt, and in whose words.
+/// The prior prompt, and whose wording it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PromptIdentity {
     pub name: String,
@@ -45,22 +45,22 @@ pub struct PromptIdentity {
     pub sha256: String,
 }
 
-/// One process at work on the run. Bit-exact repetition is promised for equal version, target, processor and device.
+/// One process of the run. Results are bit-identical for equal version, target, processor and device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Session {
+pub struct RunSession {
     /// RFC 3339, UTC.
     pub started: String,
-    /// As typed; the program without its folder.
+    /// The command as typed, with the program's name without its folder.
     pub command: Vec<String>,
-    /// The checkpoint it went on from.
+    /// The step of the checkpoint that it resumed from.
     pub resumed_from: Option<usize>,
     pub rft: String,
-    /// Commit that the program was built from, where the build knew it.
+    /// Commit that the program was built from, if the build could determine it.
     pub git: Option<String>,
     pub target: String,
     /// Instruction sets that change the rounding of sums.
     pub cpu: Vec<String>,
-    /// Features the program was built with.
+    /// Cargo features of the build.
     pub features: Vec<String>,
     pub device: String,
     pub threads: usize,
@@ -73,7 +73,7 @@ impl Manifest {
         serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))
     }
 
-    /// Writes the file, or replaces it when a session was added.
+    /// Writes the file, or replaces it after a session was added.
     pub fn write(&self, run: &RunDir) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self).context("encode the manifest")?;
         text.push(b'\n');
@@ -81,8 +81,8 @@ impl Manifest {
     }
 }
 
-impl Session {
-    /// This process, from now on.
+impl RunSession {
+    /// A session of this process, starting now.
     pub fn start(device: &str, threads: usize, resumed_from: Option<usize>) -> Self {
         Self {
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -131,10 +131,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_add_up_and_read_back() {
+    fn sessions_are_added_and_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
-        let source = |path: &str| Source {
+        let source = |path: &str| SourceRecord {
             path: path.into(),
             revision: None,
             files: BTreeMap::from([("model.safetensors".into(), "00".into())]),
@@ -145,14 +145,14 @@ mod tests {
             model: source("tiny"),
             data: source("arithmetic"),
             prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
-            sessions: vec![Session::start("cpu", 2, None)],
+            sessions: vec![RunSession::start("cpu", 2, None)],
         };
         manifest.write(&run).unwrap();
         let mut again = Manifest::read(&run).unwrap();
         assert_eq!(again, manifest);
         assert_eq!((&again.model, &again.data), (&manifest.model, &manifest.data));
 
-        let session = Session::start("cpu", 1, Some(20));
+        let session = RunSession::start("cpu", 1, Some(20));
         again.sessions.push(session.clone());
         again.write(&run).unwrap();
         manifest.sessions.push(session);
@@ -160,8 +160,8 @@ mod tests {
     }
 
     #[test]
-    fn a_session_tells_when_and_how_but_not_where() {
-        let session = Session::start("cpu", 2, None);
+    fn a_session_records_time_and_command_but_no_folder() {
+        let session = RunSession::start("cpu", 2, None);
         let started = humantime::parse_rfc3339(&session.started).unwrap();
         assert!(started.elapsed().unwrap().as_secs() < 60);
         assert!(!session.command[0].contains('/'), "{:?}", session.command);

@@ -1,4 +1,4 @@
-//! The numbers of every step, in `metrics.jsonl` and for TensorBoard, under TRL's names.
+//! The metrics of every step, in `metrics.jsonl` and for TensorBoard, under TRL's names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::dir::RunDir;
 use super::jsonl::{self, JsonLines};
 use super::tensorboard::EventFile;
 
-/// Both logs of a run's numbers.
+/// Both logs of a run's metrics.
 pub struct MetricsLog {
     lines: JsonLines,
     events: EventFile,
@@ -20,10 +20,10 @@ pub struct MetricsLog {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricsRecord {
     pub step: usize,
-    /// By name; JSON has no NaN and no infinity, they are written as null ...
+    /// By name. JSON has no NaN and no infinity, so these are written as null ...
     #[serde(flatten)]
     pub values: BTreeMap<String, Option<f64>>,
-    /// ... and their names listed, so that a search for `non_finite` finds what went wrong.
+    /// ... and their names are listed here, so that a search for `non_finite` finds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub non_finite: Vec<String>,
 }
@@ -33,7 +33,7 @@ impl MetricsLog {
         Ok(Self { lines: JsonLines::create(&run.metrics())?, events: EventFile::create(run.path(), 0)? })
     }
 
-    /// Goes on after the checkpoint of `last_step`; what was logged later is cut off.
+    /// Continues after the checkpoint of `last_step`; later lines are removed.
     pub fn resume(run: &RunDir, last_step: usize) -> Result<Self> {
         Ok(Self {
             lines: JsonLines::resume(&run.metrics(), last_step)?,
@@ -41,7 +41,7 @@ impl MetricsLog {
         })
     }
 
-    /// Appends the numbers of a step. A step may have more than one line: an evaluation follows the training step.
+    /// Appends the metrics of a step. A step can have more than one line: an evaluation comes after the training step.
     pub fn append(&mut self, step: usize, values: &BTreeMap<String, f64>) -> Result<()> {
         let non_finite = values.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect();
         let finite = |(name, &value): (&String, &f64)| (name.clone(), value.is_finite().then_some(value));
@@ -49,13 +49,13 @@ impl MetricsLog {
         self.events.append(step, values)
     }
 
-    /// Pushes the lines to the disk, before a checkpoint is committed.
+    /// Syncs the files to disk; called before a checkpoint is committed.
     pub fn sync(&self) -> Result<()> {
         self.lines.sync()
     }
 }
 
-/// All lines of a `metrics.jsonl`.
+/// Reads all lines of a `metrics.jsonl`.
 pub fn read(path: &Path) -> Result<Vec<MetricsRecord>> {
     jsonl::read(path)
 }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_keep_every_digit_and_name_what_is_not_finite() {
+    fn lines_keep_every_digit_and_list_values_that_are_not_finite() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
         let mut log = MetricsLog::create(&run).unwrap();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_log_has_one_line_for_each_step() {
+    fn a_resumed_log_has_one_line_per_step() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::create(dir.path(), None, "tiny").unwrap();
         let mut log = MetricsLog::create(&run).unwrap();

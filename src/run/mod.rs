@@ -1,7 +1,7 @@
-//! What a run leaves on disk and shows while it goes on.
+//! What a run writes to disk and displays.
 //!
-//! A run directory holds all that is needed to repeat the run and to go on with it: [`dir`] names its parts, [`crate::disk`] writes
-//! files that are whole or absent, [`jsonl`] appends to logs that survive a crash.
+//! A run directory contains everything that is needed to repeat or resume the run: [`dir`] defines the paths of its parts,
+//! [`crate::disk`] writes files completely or not at all, [`jsonl`] appends to logs that survive a crash.
 
 pub mod completions;
 pub mod dir;
@@ -14,9 +14,9 @@ pub mod status;
 pub mod tensorboard;
 pub mod trained;
 
-pub use completions::{BranchRecord, CompletionsLog, GroupRecord};
+pub use completions::{CompletionRecord, CompletionsLog, GroupRecord};
 pub use dir::RunDir;
-pub use manifest::{Manifest, Session};
+pub use manifest::{Manifest, RunSession};
 pub use metrics::MetricsLog;
 pub use progress::{EvalView, Progress, StepView};
 pub use signals::{Signal, Stop};

@@ -1,4 +1,4 @@
-//! What the user sees while a run goes on: a bar where stderr is a terminal, plain lines where it is not.
+//! The progress display of a run: a progress bar if stderr is a terminal, else plain lines.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::stats::{Proportion, mean};
 
-/// The numbers of one training step.
+/// The metrics of one training step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepView {
     /// Counted from 1.
@@ -18,9 +18,9 @@ pub struct StepView {
     pub accuracy: Option<f64>,
     /// Share of completions in the format that the prior prompt asks for.
     pub format: Option<f64>,
-    /// Tokens of a completion, on average.
+    /// Mean number of tokens per completion.
     pub mean_length: f64,
-    /// Tokens of all completions of the step.
+    /// Total number of tokens in the step's completions.
     pub tokens: usize,
     pub seconds: f64,
 }
@@ -28,18 +28,18 @@ pub struct StepView {
 /// The result of an evaluation on held-out questions.
 #[derive(Clone, Copy, Debug)]
 pub struct EvalView<'a> {
-    /// When: `before training`, `after step 20`.
+    /// The time of the evaluation: `before training`, `after step 20`.
     pub label: &'a str,
     pub accuracy: Proportion,
     pub format: Option<Proportion>,
     pub greedy_accuracy: Option<Proportion>,
 }
 
-/// Shows how far a run is, on stderr. Clones write to the same place, from any thread.
+/// Shows the progress of a run on stderr. Clones write to the same display, from any thread.
 #[derive(Clone)]
-pub struct Progress(Arc<Mutex<State>>);
+pub struct Progress(Arc<Mutex<ProgressState>>);
 
-struct State {
+struct ProgressState {
     sink: Sink,
     total: usize,
     seconds_per_step: Option<f64>,
@@ -52,7 +52,7 @@ enum Sink {
 }
 
 impl Progress {
-    /// For a run of `total` steps of which `done` are behind it. Colour is left out where `NO_COLOR` is set.
+    /// For a run of `total` steps, of which `done` are already done. Colors are omitted if `NO_COLOR` is set.
     pub fn new(total: usize, done: usize) -> Self {
         if !io::stderr().is_terminal() {
             return Self::lines(total, io::stderr());
@@ -61,26 +61,26 @@ impl Progress {
             .expect("a valid template")
             .progress_chars("━━─");
         let bar = ProgressBar::new(total as u64).with_position(done as u64).with_style(style);
-        // A step can take minutes: something has to move meanwhile.
+        // A step can take minutes, so the spinner has to move meanwhile.
         bar.enable_steady_tick(Duration::from_millis(120));
         Self::with_sink(Sink::Bar(bar), total)
     }
 
-    /// One plain line for everything, to `out`.
+    /// Writes one plain line per event to `out`.
     pub fn lines(total: usize, out: impl Write + Send + 'static) -> Self {
         Self::with_sink(Sink::Lines(Box::new(out)), total)
     }
 
     fn with_sink(sink: Sink, total: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { sink, total, seconds_per_step: None, rewards: Vec::new() })))
+        Self(Arc::new(Mutex::new(ProgressState { sink, total, seconds_per_step: None, rewards: Vec::new() })))
     }
 
-    /// A step is done.
+    /// Shows a completed step.
     pub fn step(&self, view: &StepView) {
         self.with(|state| state.step(view));
     }
 
-    /// What goes on within a step (`sampling 12/64`); shown on the bar only.
+    /// Shows the phase of a step (`sampling 12/64`); only on the bar.
     pub fn phase(&self, text: &str) {
         self.with(|state| {
             if let Sink::Bar(bar) = &state.sink {
@@ -89,17 +89,17 @@ impl Progress {
         });
     }
 
-    /// A line that stays, above the bar.
+    /// Prints a permanent line above the bar.
     pub fn note(&self, text: &str) {
         self.with(|state| state.line(text));
     }
 
-    /// An evaluation is done.
+    /// Shows a completed evaluation.
     pub fn eval(&self, view: &EvalView) {
         self.note(&view.to_line());
     }
 
-    /// The bar stops and its last state stays on the screen; what is said from now on stands below it.
+    /// Stops the bar and leaves its last state on the screen; later output appears below it.
     pub fn finish(&self) {
         self.with(|state| {
             if let Sink::Bar(bar) = &state.sink {
@@ -110,14 +110,14 @@ impl Progress {
         });
     }
 
-    fn with(&self, act: impl FnOnce(&mut State)) {
+    fn with(&self, act: impl FnOnce(&mut ProgressState)) {
         act(&mut self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 }
 
-impl State {
+impl ProgressState {
     fn step(&mut self, view: &StepView) {
-        // Recent steps weigh most: completions grow and shrink as the model learns.
+        // Recent steps have more weight, because the length of completions changes as the model learns.
         let average = self.seconds_per_step.map_or(view.seconds, |average| 0.8 * average + 0.2 * view.seconds);
         self.seconds_per_step = Some(average);
         self.rewards.push(view.reward);
@@ -138,14 +138,14 @@ impl State {
     fn line(&mut self, text: &str) {
         match &mut self.sink {
             Sink::Bar(bar) => bar.println(text),
-            // Nobody reading any more is no reason to stop a run.
+            // A closed stderr is not a reason to stop a run.
             Sink::Lines(out) => {
                 let _ = writeln!(out, "{text}").and_then(|()| out.flush());
             }
         }
     }
 
-    /// `  2m 05s left`, or nothing while that is not known.
+    /// `  2m 05s left`, or nothing if it is not known yet.
     fn time_left(&self, done: usize) -> String {
         let steps = self.total.saturating_sub(done);
         match self.seconds_per_step {
@@ -192,7 +192,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// The whole course of `values` in at most 24 characters, each the mean of its share of them.
+/// A sparkline of all `values` in at most 24 characters; each is the mean of an equal part of the values.
 fn sparkline(values: &[f64]) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let width = values.len().min(24);
@@ -200,7 +200,7 @@ fn sparkline(values: &[f64]) -> String {
         (0..width).map(|i| mean(&values[i * values.len() / width..(i + 1) * values.len() / width])).collect();
     let low = means.iter().copied().fold(f64::INFINITY, f64::min);
     let high = means.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    // A flat or missing value gives NaN, which `as` turns into the lowest level.
+    // A constant or missing value gives NaN, which `as` converts to the lowest level.
     let level = |value: f64| LEVELS[((value - low) / (high - low) * 7.0).round() as usize];
     means.into_iter().map(level).collect()
 }
@@ -210,9 +210,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Screen(Arc<Mutex<Vec<u8>>>);
+    struct TestScreen(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Screen {
+    impl Write for TestScreen {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend(bytes);
             Ok(bytes.len())
@@ -224,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_say_everything_on_one_line_each() {
-        let screen = Screen::default();
+    fn plain_output_has_one_line_per_event() {
+        let screen = TestScreen::default();
         let progress = Progress::lines(40, screen.clone());
         let view = StepView {
             step: 1,
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_curve_shows_the_whole_run() {
+    fn the_sparkline_shows_the_whole_run() {
         assert_eq!(sparkline(&[]), "");
         assert_eq!(sparkline(&[0.5, 0.5]), "▁▁");
         assert_eq!(sparkline(&[0.0, 0.25, 0.5, 0.75, 1.0]), "▁▃▅▆█");

@@ -1,4 +1,4 @@
-//! A clean end when the user or the system asks for one.
+//! A clean stop when the user or the system requests one.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -8,19 +8,19 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-/// What asked for the end.
+/// The signal that requested the stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGINT: Ctrl-C.
     Interrupt,
-    /// SIGTERM: the system shuts down, or a time limit is reached.
+    /// SIGTERM: the system is shutting down, or a time limit is reached.
     Terminate,
-    /// SIGUSR1: a batch system announces that it will soon take the machine away.
+    /// SIGUSR1: a batch system announces that it will soon stop the job.
     Preempt,
 }
 
 impl Signal {
-    /// Exit status of a process that the signal ended: 128 and its number.
+    /// Exit status of a process that was ended by this signal: 128 plus its number.
     pub fn exit_code(self) -> i32 {
         128 + match self {
             Self::Interrupt => SIGINT,
@@ -41,26 +41,27 @@ impl Signal {
 /// One Ctrl-C can arrive twice: `timeout` and some shells signal the process and then its whole group.
 const ECHO: Duration = Duration::from_millis(500);
 
-/// Whether the run is asked to end. Clones speak of the same request.
+/// Whether the run has to stop. Clones share the same request.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     first: Arc<Mutex<Option<(Signal, Instant)>>>,
 }
 
 impl Stop {
-    /// A request that only [`Stop::request`] makes, for tests and for callers with signals of their own.
+    /// A request that is set only by [`Stop::request`], for tests and for callers that handle signals themselves.
     pub fn manual() -> Self {
         Self::default()
     }
 
-    /// Listens for SIGINT, SIGTERM and SIGUSR1 from now on. The first asks the run to end with a checkpoint, and `on_first` can
-    /// tell the user that it was heard; a later SIGINT or SIGTERM ends the process at once with status 130 or 143. Call it
-    /// once a process.
+    /// Listens for SIGINT, SIGTERM and SIGUSR1 from now on. The first signal requests a stop with a checkpoint, and `on_first`
+    /// can inform the user; a later SIGINT or SIGTERM ends the process immediately with status 130 or 143. Call this once
+    /// per process.
     pub fn on_signals(on_first: impl Fn(Signal) + Send + 'static) -> Result<Self> {
         Self::on_signals_and(on_first, |_| ())
     }
 
-    /// As [`Stop::on_signals`], with something to do before the second signal ends the process, such as ending others.
+    /// Like [`Stop::on_signals`], with a function that is called before the second signal ends the process, for example to end
+    /// child processes.
     pub fn on_signals_and(
         on_first: impl Fn(Signal) + Send + 'static,
         on_kill: impl Fn(Signal) + Send + 'static,
@@ -68,16 +69,16 @@ impl Stop {
         let stop = Self::default();
         let listener = stop.clone();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).context("listen for signals")?;
-        // A thread of its own hears the second signal while the run computes.
+        // A separate thread receives the second signal while the run computes.
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
                 for number in signals.forever() {
                     let signal = Signal::from_number(number);
                     match listener.receive(signal, Instant::now()) {
-                        Answer::First => on_first(signal),
-                        Answer::Ignored => {}
-                        Answer::Kill => {
+                        SignalAction::First => on_first(signal),
+                        SignalAction::Ignored => {}
+                        SignalAction::Kill => {
                             on_kill(signal);
                             signal_hook::low_level::exit(signal.exit_code())
                         }
@@ -88,25 +89,25 @@ impl Stop {
         Ok(stop)
     }
 
-    /// The signal that asked for the end, if one did. The training loop looks between steps.
+    /// The signal that requested the stop, if any. The training loop checks this between steps.
     pub fn requested(&self) -> Option<Signal> {
         self.lock().map(|(signal, _)| signal)
     }
 
-    /// Asks for the end as the signal would.
+    /// Requests a stop as the signal would.
     pub fn request(&self, signal: Signal) {
         self.receive(signal, Instant::now());
     }
 
-    fn receive(&self, signal: Signal, now: Instant) -> Answer {
+    fn receive(&self, signal: Signal, now: Instant) -> SignalAction {
         let mut first = self.lock();
         match *first {
             None => {
                 *first = Some((signal, now));
-                Answer::First
+                SignalAction::First
             }
-            Some((_, at)) if now.duration_since(at) < ECHO || signal == Signal::Preempt => Answer::Ignored,
-            Some(_) => Answer::Kill,
+            Some((_, at)) if now.duration_since(at) < ECHO || signal == Signal::Preempt => SignalAction::Ignored,
+            Some(_) => SignalAction::Kill,
         }
     }
 
@@ -116,7 +117,7 @@ impl Stop {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum SignalAction {
     First,
     Ignored,
     Kill,
@@ -130,15 +131,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_asks_and_the_second_kills() {
+    fn the_first_signal_requests_a_stop_and_the_second_ends_the_process() {
         let stop = Stop::manual();
         assert_eq!(stop.requested(), None);
         let start = Instant::now();
         let later = |milliseconds| start + Duration::from_millis(milliseconds);
-        assert_eq!(stop.receive(Signal::Preempt, start), Answer::First);
-        assert_eq!(stop.receive(Signal::Terminate, later(10)), Answer::Ignored);
-        assert_eq!(stop.receive(Signal::Preempt, later(60_000)), Answer::Ignored);
-        assert_eq!(stop.receive(Signal::Interrupt, later(60_000)), Answer::Kill);
+        assert_eq!(stop.receive(Signal::Preempt, start), SignalAction::First);
+        assert_eq!(stop.receive(Signal::Terminate, later(10)), SignalAction::Ignored);
+        assert_eq!(stop.receive(Signal::Preempt, later(60_000)), SignalAction::Ignored);
+        assert_eq!(stop.receive(Signal::Interrupt, later(60_000)), SignalAction::Kill);
         assert_eq!(stop.requested(), Some(Signal::Preempt));
     }
 
@@ -151,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_the_shells() {
+    fn exit_codes_are_those_of_a_shell() {
         assert_eq!(Signal::Interrupt.exit_code(), 130);
         assert_eq!(Signal::Terminate.exit_code(), 143);
     }
 
-    /// SIGUSR1 to this very process: no other test uses it, and it cannot kill.
+    /// Sends SIGUSR1 to this process: no other test uses it, and it cannot kill the process.
     #[test]
-    fn a_real_signal_is_heard() {
+    fn a_real_signal_is_received() {
         let (sender, receiver) = std::sync::mpsc::channel();
         let stop = Stop::on_signals(move |signal| sender.send(signal).unwrap()).unwrap();
         signal_hook::low_level::raise(SIGUSR1).unwrap();
@@ -166,9 +167,9 @@ mod tests {
         assert_eq!(stop.requested(), Some(Signal::Preempt));
     }
 
-    /// In a process of its own, which is this test again: what a user does who presses Ctrl-C once, or twice.
+    /// Runs this test again in a child process, as if a user presses Ctrl-C once, or twice.
     #[test]
-    fn a_process_ends_cleanly_or_at_once() {
+    fn a_process_stops_cleanly_or_immediately() {
         const CHILD: &str = "RFT_TEST_SIGNALS_CHILD";
         if std::env::var_os(CHILD).is_some() {
             let stop = Stop::on_signals(|_| println!("heard")).unwrap();
@@ -176,13 +177,13 @@ mod tests {
             while stop.requested().is_none() {
                 thread::sleep(Duration::from_millis(1));
             }
-            // A last step that takes long.
+            // A last step that takes a long time.
             thread::sleep(Duration::from_secs(2));
             std::process::exit(0);
         }
         for (name, signals, status) in [("INT", 1, 0), ("TERM", 2, 143), ("INT", 2, 130)] {
             let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "--nocapture", "run::signals::tests::a_process_ends_cleanly_or_at_once"])
+                .args(["--exact", "--nocapture", "run::signals::tests::a_process_stops_cleanly_or_immediately"])
                 .env(CHILD, "1")
                 .stdout(Stdio::piped())
                 .spawn()

@@ -1,4 +1,4 @@
-//! How far a run is, read off its directory.
+//! The state and progress of a run, read from its directory.
 
 use std::path::Path;
 
@@ -11,52 +11,52 @@ use super::metrics::{self, MetricsRecord};
 use crate::config::EvalSection;
 use crate::disk::lock::is_held;
 
-/// What has become of a run.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
-    /// A process is at work on it.
+pub enum RunState {
+    /// A process is working on it.
     Running,
-    /// It made all its steps, and the evaluation after them.
+    /// All steps are done, and the final evaluation.
     Done,
-    /// It stopped early, and `rft train --resume` goes on from its newest checkpoint.
+    /// It stopped early, and `rft train --resume` can continue from its newest checkpoint.
     Interrupted,
-    /// It stopped before its first checkpoint: there is nothing to go on from.
+    /// It stopped before its first checkpoint and cannot be resumed.
     Failed,
 }
 
-impl State {
+impl RunState {
     pub fn name(self) -> &'static str {
         match self {
-            State::Running => "running",
-            State::Done => "done",
-            State::Interrupted => "interrupted",
-            State::Failed => "failed",
+            RunState::Running => "running",
+            RunState::Done => "done",
+            RunState::Interrupted => "interrupted",
+            RunState::Failed => "failed",
         }
     }
 }
 
-/// A run, as a list of runs shows it.
+/// A run, as `rft runs` lists it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Status {
+pub struct RunStatus {
     pub name: String,
-    pub state: State,
-    /// Steps made.
+    pub state: RunState,
+    /// Steps done.
     pub step: usize,
-    /// Steps wanted.
+    /// Total number of steps.
     pub steps: usize,
     /// Of the last step.
     pub reward: Option<f64>,
     pub prompt: String,
     pub model: String,
     pub seed: u64,
-    /// When it began: RFC 3339, UTC.
+    /// Start time: RFC 3339, UTC.
     pub started: Option<String>,
 }
 
-impl Status {
+impl RunStatus {
     /// # Errors
-    /// The directory has no manifest, or a file of it cannot be read.
+    /// The directory has no manifest, or one of its files cannot be read.
     pub fn read(run: &RunDir) -> Result<Self> {
         let manifest = Manifest::read(run)?;
         let records = if run.metrics().is_file() { metrics::read(&run.metrics())? } else { Vec::new() };
@@ -64,10 +64,10 @@ impl Status {
             records.iter().filter(|record| record.values.contains_key("reward")).collect();
         let step = training.last().map_or(0, |record| record.step);
         let state = match () {
-            () if is_held(run.path()) => State::Running,
-            () if step >= manifest.steps && is_finished(run, manifest.steps)? => State::Done,
-            () if !run.checkpoints()?.is_empty() => State::Interrupted,
-            () => State::Failed,
+            () if is_held(run.path()) => RunState::Running,
+            () if step >= manifest.steps && is_finished(run, manifest.steps)? => RunState::Done,
+            () if !run.checkpoints()?.is_empty() => RunState::Interrupted,
+            () => RunState::Failed,
         };
         Ok(Self {
             name: name(run.path()),
@@ -83,10 +83,10 @@ impl Status {
     }
 }
 
-/// The resolved configuration as it stands, with whatever keys its version of the program had.
+/// The resolved configuration as plain TOML, with the keys of the version that wrote it.
 ///
 /// # Errors
-/// It is missing, or not TOML.
+/// The file is missing or not valid TOML.
 pub fn read_config(run: &RunDir) -> Result<toml::Table> {
     let path = run.config();
     let text = std::fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
@@ -99,9 +99,9 @@ pub fn name(path: &Path) -> String {
     whole.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Whether nothing is left to do of a run that made all its steps.
+/// Whether a run with all steps done is finished.
 fn is_finished(run: &RunDir, steps: usize) -> Result<bool> {
-    // Checkpoints are large, and whoever removed them meant to go on with nothing.
+    // Checkpoints are large; if the user removed them, the run is not meant to be resumed.
     if run.checkpoints()?.is_empty() {
         return Ok(run.adapter().is_dir());
     }
@@ -113,42 +113,42 @@ fn is_finished(run: &RunDir, steps: usize) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::manifest::{PromptIdentity, Session, Source};
+    use crate::run::manifest::{PromptIdentity, RunSession, SourceRecord};
     use std::collections::BTreeMap;
     use std::fs;
 
     fn manifest() -> Manifest {
-        let source = |path: &str| Source { path: path.into(), revision: None, files: BTreeMap::new() };
+        let source = |path: &str| SourceRecord { path: path.into(), revision: None, files: BTreeMap::new() };
         let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
-        let sessions = vec![Session::start("cpu", 1, None)];
+        let sessions = vec![RunSession::start("cpu", 1, None)];
         Manifest { seed: 7, steps: 2, model: source("tiny"), data: source("arithmetic"), prompt, sessions }
     }
 
     #[test]
-    fn a_run_goes_through_its_states() {
+    fn a_run_passes_through_its_states() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path(), Some("first"), "tiny").unwrap();
         manifest().write(&run).unwrap();
-        let state = || Status::read(&RunDir::open(&folder.path().join("first")).unwrap()).unwrap();
-        assert_eq!((state().state, state().steps, state().reward), (State::Running, 2, None));
+        let state = || RunStatus::read(&RunDir::open(&folder.path().join("first")).unwrap()).unwrap();
+        assert_eq!((state().state, state().steps, state().reward), (RunState::Running, 2, None));
         let path = run.path().to_owned();
         drop(run);
-        assert_eq!(state().state, State::Failed);
+        assert_eq!(state().state, RunState::Failed);
         fs::create_dir_all(path.join("checkpoints/step-000001")).unwrap();
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":1,\"eval/greedy/accuracy\":1}\n")
             .unwrap();
         let interrupted = state();
-        assert_eq!((interrupted.state, interrupted.step, interrupted.reward), (State::Interrupted, 1, Some(0.5)));
+        assert_eq!((interrupted.state, interrupted.step, interrupted.reward), (RunState::Interrupted, 1, Some(0.5)));
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":2,\"reward\":null}\n").unwrap();
         fs::create_dir(path.join("adapter")).unwrap();
         fs::write(path.join("config.toml"), "[eval]\npath = \"held-out\"\nquestions = 8\nevery = 0\ngreedy = false\n")
             .unwrap();
-        assert_eq!(state().state, State::Interrupted);
+        assert_eq!(state().state, RunState::Interrupted);
         fs::create_dir(path.join("eval")).unwrap();
         fs::write(path.join("eval/step-000002-sampled.jsonl"), "").unwrap();
-        assert_eq!((state().state, state().reward, state().seed), (State::Done, None, 7));
+        assert_eq!((state().state, state().reward, state().seed), (RunState::Done, None, 7));
         fs::remove_dir_all(path.join("checkpoints")).unwrap();
         fs::remove_dir_all(path.join("eval")).unwrap();
-        assert_eq!(state().state, State::Done);
+        assert_eq!(state().state, RunState::Done);
     }
 }

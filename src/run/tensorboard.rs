@@ -1,6 +1,6 @@
-//! TensorBoard's event files: protobuf messages in TFRecord frames, written by hand.
+//! TensorBoard's event files: protobuf messages in TFRecord frames, encoded here.
 //!
-//! The messages are `tensorflow.Event` (event.proto) and `tensorflow.Summary` (summary.proto); the frame is that of
+//! The messages are `tensorflow.Event` (event.proto) and `tensorflow.Summary` (summary.proto); the frame format is from
 //! tensorflow/core/lib/io/record_writer.h.
 
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Starts `events.out.tfevents.<seconds>.rft` in `folder`. TensorBoard is told to forget what older files of the folder
-    /// say about `first_step` and later ones, so that a resumed run shows one curve.
+    /// Creates `events.out.tfevents.<seconds>.rft` in `folder`. Makes TensorBoard discard the values of older files in the folder
+    /// for `first_step` and later steps, so that a resumed run shows one curve.
     pub fn create(folder: &Path, first_step: usize) -> Result<Self> {
         let mut seconds = now() as u64;
         let (file, path) = loop {
@@ -88,12 +88,12 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Rotated and shifted, as TFRecord wants it: a checksum of data that holds checksums would be weak.
+/// Rotated and offset, as TFRecord requires: a checksum of data that contains checksums would be weak.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32C (Castagnoli; RFC 3720), bit by bit: an event has some kilobytes.
+/// CRC-32C (Castagnoli; RFC 3720), bit by bit: an event has only a few kilobytes.
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
     !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
@@ -105,7 +105,7 @@ mod tests {
 
     /// RFC 3720, appendix B.4.
     #[test]
-    fn crc_known_answers() {
+    fn crc_matches_known_values() {
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
         assert_eq!(crc32c(&(0..32).collect::<Vec<u8>>()), 0x46dd_794e);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn varints_take_seven_bits_a_byte() {
+    fn varints_use_seven_bits_per_byte() {
         let encode = |value| {
             let mut out = Vec::new();
             varint(&mut out, value);
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(encode(u64::MAX).len(), 10);
     }
 
-    /// Contents of the frames, their checksums checked.
+    /// Contents of the frames, after their checksums are verified.
     fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
         let mut contents = Vec::new();
         while !bytes.is_empty() {
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_file_holds_version_session_and_values() {
+    fn an_event_file_contains_version_session_and_values() {
         let dir = tempfile::tempdir().unwrap();
         let mut events = EventFile::create(dir.path(), 0).unwrap();
         events.append(300, &BTreeMap::from([("kl".into(), 0.25), ("reward".into(), -1.5)])).unwrap();
         let bytes = std::fs::read(&events.path).unwrap();
         let frames = frames(&bytes);
         assert_eq!(frames.len(), 3);
-        // Nine bytes of wall time stand before the step.
+        // The step comes after nine bytes of wall time.
         assert_eq!(&frames[0][9..], b"\x10\x00\x1a\x0dbrain.Event:2");
         assert_eq!(&frames[1][9..], b"\x10\x00\x3a\x02\x08\x01");
         let values = b"\x0a\x09\x0a\x02kl\x15\x00\x00\x80\x3e\x0a\x0d\x0a\x06reward\x15\x00\x00\xc0\xbf";

@@ -1,15 +1,15 @@
-//! What `--adapter` names: a run, or an adapter by itself.
+//! The argument of `--adapter`: a run, or an adapter folder.
 
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Layers, RunConfig};
+use crate::config::{ConfigLayers, RunConfig};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::peft::load_adapter;
 use crate::prompt::{self, PriorPrompt};
 
-/// Where an adapter is, and the configuration and prompt of the run that made it.
+/// The location of an adapter, and the configuration and prompt of the run that trained it.
 pub struct Trained {
     /// The adapter's folder.
     pub folder: PathBuf,
@@ -21,13 +21,13 @@ pub struct Trained {
 
 impl Trained {
     /// # Errors
-    /// There is neither a run with an adapter nor an adapter.
+    /// `path` is neither a run with an adapter nor an adapter folder.
     pub fn find(path: &Path) -> Result<Self> {
         let inside = path.join("adapter");
         let folder = if inside.is_dir() { inside } else { path.to_owned() };
         ensure!(
             folder.join("adapter_config.json").is_file(),
-            "`{}` is neither a run with an adapter nor an adapter\nhint: an adapter folder has an `adapter_config.json`",
+            "`{}` is neither a run with an adapter nor an adapter folder\nhint: use a run directory, or a folder with an `adapter_config.json`",
             path.display()
         );
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -35,19 +35,19 @@ impl Trained {
         Ok(Self { folder, name, config: of_run("config.toml"), prompt: of_run("prompt.toml") })
     }
 
-    /// Lays the run's configuration below the user's files.
-    pub fn configure(&self, layers: &mut Layers) {
+    /// Adds the run's configuration as a layer below the user's files.
+    pub fn configure(&self, layers: &mut ConfigLayers) {
         layers.files.splice(0..0, self.config.clone());
     }
 
-    /// The adapter, for a model of this shape.
+    /// Loads the adapter, for a model of this shape.
     pub fn adapter(&self, model: &ModelConfig) -> Result<Adapter> {
         load_adapter(&self.folder, model, None)
     }
 }
 
-/// The prior prompt of `config`. Where it is the run's own and not shipped, it is read from the run, as the user's file may have
-/// changed or gone since. `chosen`: the user named one.
+/// The prior prompt of `config`. If it is the run's own prompt and not a shipped one, it is read from the run directory, because
+/// the user's file may have changed since. `chosen`: the user selected a prompt.
 pub fn prior_prompt(trained: Option<&Trained>, config: &RunConfig, chosen: bool) -> Result<PriorPrompt> {
     match trained.and_then(|trained| trained.prompt.as_ref()) {
         Some(file) if !chosen && prompt::find_shipped(&config.prompt.ppe).is_none() => {

@@ -1,9 +1,9 @@
-//! What happens in the new process before it becomes Python.
+//! The new process, before it becomes Python.
 //!
-//! The process that started it has many threads, of which the copy has one; a lock that another thread held is held for
-//! ever. So nothing here allocates, locks or panics: system calls on what was prepared before, one after the other. The
-//! alternative, to start our own binary again and do this there at leisure, needs that binary at hand, which a test or a
-//! program that uses the library has not, and loads the libraries of a GPU for every program.
+//! The parent has many threads, but the child is a copy with only one of them; a lock that another thread held stays locked
+//! forever. Therefore nothing here allocates, locks or panics: it is a sequence of system calls on data that was prepared
+//! before. The alternative, to start our own binary again and do this there, requires that binary, which a test or a program
+//! that uses the library does not have, and loads the GPU libraries for every program.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
@@ -24,32 +24,32 @@ use seccompiler::BpfProgram;
 
 use super::landlock::{self, done};
 
-/// Where the new root is put together: a folder that every machine has and no program needs.
+/// Where the new root is built: a folder that exists on every machine and that no program needs.
 pub(super) const BASE: &str = "/proc";
-/// The folder of the program's own, in the new root.
+/// The program's own folder, in the new root.
 pub(super) const WORK: &str = "/tmp";
-/// Its size, and the number of files it takes.
+/// Its size, and the maximum number of files in it.
 const WORK_OPTIONS: &[u8] = b"size=64m,nr_inodes=4096,mode=700,uid=1000,gid=1000\0";
-/// Who the program is inside the user namespace.
+/// The user id of the program inside the user namespace.
 pub(super) const INNER_ID: u32 = 1000;
 
-/// The descriptors of the program: standard input and output, nothing, requests, answers. They become 0, 1, 2, 3 and 4.
+/// The program's descriptors: standard input and output, null, requests, answers. They become 0, 1, 2, 3 and 4.
 pub(super) const PROGRAM_FDS: usize = 5;
 
-/// All that the new process needs, made by its parent.
-pub(super) struct Plan {
-    /// Written to when the parent has done its part. The second is the parent's end, which the child has to close.
+/// Everything that the new process needs, prepared by its parent.
+pub(super) struct ChildPlan {
+    /// Written to when the parent is ready. The second is the parent's end, which the child has to close.
     pub go: (OwnedFd, RawFd),
-    /// Where the first step that fails is told.
+    /// Where the first step that fails is reported.
     pub status: OwnedFd,
     pub fds: [OwnedFd; PROGRAM_FDS],
-    /// The new root, where there is a mount namespace of its own.
+    /// The new root, if there is a mount namespace.
     pub root: Option<Root>,
-    /// The user to become.
+    /// The user to switch to.
     pub user: Option<u32>,
-    /// The folder it starts in.
+    /// The working folder.
     pub work: CString,
-    /// Landlock's rules, and what is allowed in the folder `work`; 0 for nothing.
+    /// Landlock's rules, and the rights in the folder `work`; 0 for none.
     pub rules: Option<(OwnedFd, u64)>,
     pub limits: Vec<(Resource, u64, u64)>,
     pub program: CString,
@@ -57,18 +57,18 @@ pub(super) struct Plan {
     pub environment: Vec<CString>,
 }
 
-/// A file system of what may be read and nothing else.
+/// A file system that contains only the files that may be read.
 pub(super) struct Root {
     pub folders: Vec<CString>,
     pub files: Vec<CString>,
-    /// What is shown, where, and whether it is a device.
+    /// Source and target of each mount, and whether it is a device.
     pub binds: Vec<(CString, CString, bool)>,
 }
 
-/// A step that failed, for the parent's error message.
+/// The step that failed, for the parent's error message.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub(super) enum Step {
+pub(super) enum ChildStep {
     Parent,
     Session,
     Mount,
@@ -83,18 +83,18 @@ pub(super) enum Step {
     Start,
 }
 
-impl Step {
+impl ChildStep {
     pub fn name(number: u8) -> &'static str {
         const NAMES: [&str; 12] = [
             "wait for the parent process",
             "start a session",
-            "mount the files it may see",
+            "mount the readable files",
             "change the root",
-            "become another user",
-            "enter its folder",
-            "give up privileges",
+            "switch to another user",
+            "enter the working folder",
+            "drop privileges",
             "apply Landlock rules",
-            "arrange descriptors",
+            "set up descriptors",
             "set resource limits",
             "apply the system call filter",
             "start Python",
@@ -103,85 +103,85 @@ impl Step {
     }
 }
 
-/// Becomes Python, or tells the parent why not and ends. `arguments` and `environment` are those of the plan, as arrays
-/// that end with a null pointer.
+/// Becomes Python, or reports the reason to the parent and exits. `arguments` and `environment` are those of the plan, as
+/// arrays that end with a null pointer.
 pub(super) fn run(
-    plan: &Plan,
+    plan: &ChildPlan,
     filter: Option<&BpfProgram>,
     arguments: &[*const c_char],
     environment: &[*const c_char],
 ) -> ! {
     let Err((step, error)) = become_python(plan, filter, arguments, environment);
     let code = error.raw_os_error().to_le_bytes();
-    // The last steps come after the descriptors have found their places.
-    let is_late = step as u8 >= Step::Limits as u8;
+    // The last steps come after the descriptors have their final numbers.
+    let is_late = step as u8 >= ChildStep::Limits as u8;
     let status = if is_late { PROGRAM_FDS as RawFd } else { plan.status.as_raw_fd() };
-    // SAFETY: the status pipe is at its place or at its first number, and stays open until the process ends below.
+    // SAFETY: the status pipe has its final or its first number, and stays open until the process ends below.
     let status = unsafe { BorrowedFd::borrow_raw(status) };
     _ = write(status, &[step as u8, code[0], code[1], code[2], code[3]]);
-    // SAFETY: ends the process at once; nothing of the parent's is run down in its copy.
+    // SAFETY: ends the process immediately, without running any of the parent's cleanup in its copy.
     unsafe { libc::_exit(127) }
 }
 
 fn become_python(
-    plan: &Plan,
+    plan: &ChildPlan,
     filter: Option<&BpfProgram>,
     arguments: &[*const c_char],
     environment: &[*const c_char],
-) -> Result<Infallible, (Step, Errno)> {
-    let at = |step: Step| move |error: Errno| (step, error);
+) -> Result<Infallible, (ChildStep, Errno)> {
+    let at = |step: ChildStep| move |error: Errno| (step, error);
 
-    // SAFETY: the number is that of the parent's descriptor, of which this is the copy; nobody here uses it.
+    // SAFETY: the number is that of the parent's descriptor, of which this is the copy; nothing here uses it.
     unsafe { libc::close(plan.go.1) };
-    let told = read(&plan.go.0, &mut [0u8; 1]).map_err(at(Step::Parent))?;
+    let told = read(&plan.go.0, &mut [0u8; 1]).map_err(at(ChildStep::Parent))?;
     if told == 0 {
-        return Err((Step::Parent, Errno::CANCELED));
+        return Err((ChildStep::Parent, Errno::CANCELED));
     }
-    setsid().map_err(at(Step::Session))?;
+    setsid().map_err(at(ChildStep::Session))?;
 
     if let Some(root) = &plan.root {
-        mount_root(root).map_err(at(Step::Mount))?;
-        enter_root().map_err(at(Step::Pivot))?;
+        mount_root(root).map_err(at(ChildStep::Mount))?;
+        enter_root().map_err(at(ChildStep::Pivot))?;
     }
     if let Some(id) = plan.user {
-        become_user(id).map_err(at(Step::User))?;
+        become_user(id).map_err(at(ChildStep::User))?;
     }
-    // Only now, since a change of user would undo it. If the parent is gone by then, its end of the pipe is, too.
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Parent))?;
+    // Only now, because a change of user would reset it. If the parent has ended by then, its end of the pipe is closed.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(ChildStep::Parent))?;
     let hung_up = &mut [PollFd::new(&plan.go.0, PollFlags::IN)];
-    poll(hung_up, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(at(Step::Parent))?;
+    poll(hung_up, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(at(ChildStep::Parent))?;
     if hung_up[0].revents().contains(PollFlags::HUP) {
-        return Err((Step::Parent, Errno::CANCELED));
+        return Err((ChildStep::Parent, Errno::CANCELED));
     }
 
-    chdir(plan.work.as_c_str()).map_err(at(Step::Folder))?;
+    chdir(plan.work.as_c_str()).map_err(at(ChildStep::Folder))?;
     let nothing = CapabilitySet::empty();
     let none = CapabilitySets { effective: nothing, permitted: nothing, inheritable: nothing };
-    set_capabilities(None, none).map_err(at(Step::Privileges))?;
-    set_no_new_privs(true).map_err(at(Step::Privileges))?;
+    set_capabilities(None, none).map_err(at(ChildStep::Privileges))?;
+    set_no_new_privs(true).map_err(at(ChildStep::Privileges))?;
     if let Some((rules, rights)) = &plan.rules {
         if *rights != 0 {
-            let folder = open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at(Step::Landlock))?;
-            landlock::allow(rules.as_fd(), folder.as_fd(), *rights).map_err(at(Step::Landlock))?;
+            let folder = open(c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at(ChildStep::Landlock))?;
+            landlock::allow(rules.as_fd(), folder.as_fd(), *rights).map_err(at(ChildStep::Landlock))?;
         }
-        landlock::restrict(rules.as_fd()).map_err(at(Step::Landlock))?;
+        landlock::restrict(rules.as_fd()).map_err(at(ChildStep::Landlock))?;
     }
-    arrange(plan).map_err(at(Step::Descriptors))?;
-    // Only now: the descriptors of the parent, of which there may be many, are closed.
+    arrange(plan).map_err(at(ChildStep::Descriptors))?;
+    // Only now, because the parent may have many descriptors, which are closed by now.
     for &(resource, current, maximum) in &plan.limits {
         let limit = Rlimit { current: Some(current), maximum: Some(maximum) };
-        setrlimit(resource, limit).map_err(at(Step::Limits))?;
+        setrlimit(resource, limit).map_err(at(ChildStep::Limits))?;
     }
     if let Some(filter) = filter {
-        seccompiler::apply_filter(filter).map_err(|_| (Step::Seccomp, Errno::ACCESS))?;
+        seccompiler::apply_filter(filter).map_err(|_| (ChildStep::Seccomp, Errno::ACCESS))?;
     }
     // SAFETY: three arrays of C strings that end with a null pointer, alive until the process is replaced.
     unsafe { libc::execve(plan.program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
     let error = std::io::Error::last_os_error();
-    Err((Step::Start, Errno::from_io_error(&error).unwrap_or(Errno::INVAL)))
+    Err((ChildStep::Start, Errno::from_io_error(&error).unwrap_or(Errno::INVAL)))
 }
 
-/// Builds a root of its own: empty but for what may be read, and a folder in memory that goes with the process.
+/// Builds a separate root: it contains only what may be read, and a folder in memory that is removed with the process.
 fn mount_root(root: &Root) -> rustix::io::Result<()> {
     mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
@@ -226,10 +226,10 @@ const MOUNT_ATTR_RDONLY: u64 = 1;
 const MOUNT_ATTR_NOSUID: u64 = 2;
 const MOUNT_ATTR_NODEV: u64 = 4;
 
-/// Adds attributes to a mount, whatever others it has.
+/// Adds attributes to a mount and keeps its other ones.
 fn set_attributes(target: &CStr, set: u64, flags: i32) -> rustix::io::Result<()> {
     let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: path and structure live during the call, and the structure's size is told.
+    // SAFETY: path and structure are valid during the call, and the structure's size is passed.
     done(unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
@@ -249,25 +249,25 @@ fn become_user(id: u32) -> rustix::io::Result<()> {
     set_thread_res_uid(user, user, user)
 }
 
-/// Puts the descriptors in their places and closes all others. Those of the plan are above [`super::spawn::LOWEST_FD`].
-fn arrange(plan: &Plan) -> rustix::io::Result<()> {
+/// Moves the descriptors to their final numbers and closes all others. Those of the plan are above [`super::spawn::LOWEST_FD`].
+fn arrange(plan: &ChildPlan) -> rustix::io::Result<()> {
     let count = plan.fds.len() as i32;
     for (place, fd) in (0..count).zip(&plan.fds) {
         duplicate(fd.as_raw_fd(), place, 0)?;
     }
-    // To tell of a failure until the very last.
+    // Keep the status pipe, to report a failure until the last step.
     duplicate(plan.status.as_raw_fd(), count, libc::O_CLOEXEC)?;
-    // SAFETY: closes what the copy of a process inherited; nothing after this uses any of it but 0 to `count`.
+    // SAFETY: closes descriptors that the copied process inherited; only 0 to `count` are used after this.
     done(unsafe { libc::syscall(libc::SYS_close_range, count + 1, u32::MAX, 0) })
 }
 
 fn duplicate(fd: RawFd, place: RawFd, flags: i32) -> rustix::io::Result<()> {
-    // SAFETY: takes numbers; both stay open, and no owner of the place's number is left in this copy of the process.
+    // SAFETY: takes numbers; both stay open, and the target number has no owner left in this copy of the process.
     let made = unsafe { libc::dup3(fd, place, flags) };
     done(if made == place { 0 } else { -1 })
 }
 
-/// An array as `execve` wants it. Valid as long as `strings` are.
+/// An array in the form of `execve`. Valid as long as `strings` are.
 pub(super) fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     strings.iter().map(|it| it.as_ptr()).chain([ptr::null()]).collect()
 }

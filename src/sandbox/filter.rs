@@ -1,9 +1,9 @@
-//! The system calls a program may make. All others answer "function not implemented", as an older kernel would, so that
-//! the C library takes its older way where it has one.
+//! The system calls that a program may make. All others return "function not implemented", like an older kernel, so that
+//! the C library uses its fallback if it has one.
 //!
-//! A list of what is allowed, not of what is denied: a call that a later kernel brings is closed until somebody opens it.
-//! Three kinds of harmless-looking calls are left out on purpose, since Landlock does not see them: those that change a
-//! file's mode, owner, times or attributes; those that send signals; those that make or reach other processes.
+//! This is a list of allowed calls, not of forbidden ones: a call that a later kernel adds is forbidden until it is listed
+//! here. Three kinds of calls that look harmless are missing on purpose, because Landlock does not control them: those that
+//! change a file's mode, owner, times or attributes; those that send signals; those that create or access other processes.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompCondition, SeccompFilter, Se
 pub(super) fn compile() -> Result<BpfProgram> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         FREE.iter().chain(LEGACY).map(|call| (*call, Vec::new())).collect();
-    // A thread, never a process and never a namespace.
+    // A thread, never a process or a namespace.
     let kinds = libc::CLONE_THREAD | NAMESPACES;
     rules.insert(libc::SYS_clone, one_of(0, &[(MaskedEq(kinds as u64), libc::CLONE_THREAD as u64)])?);
-    // F_SETOWN and F_SETSIG would let the kernel send signals to others.
+    // F_SETOWN and F_SETSIG would let the kernel send signals to other processes.
     let commands = [
         libc::F_DUPFD,
         libc::F_GETFD,
@@ -33,19 +33,20 @@ pub(super) fn compile() -> Result<BpfProgram> {
         libc::F_DUPFD_CLOEXEC,
     ];
     rules.insert(libc::SYS_fcntl, one_of(1, &commands.map(|it| (Eq, it as u64)))?);
-    // No TIOCSTI: what a terminal is asked for is whether it is one.
+    // Not TIOCSTI: programs only need to ask whether a descriptor is a terminal.
     let requests = [libc::TCGETS, libc::TIOCGWINSZ, libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::FIONBIO];
     rules.insert(libc::SYS_ioctl, one_of(1, &requests.map(|it| (Eq, it)))?);
-    // Its own limits only.
+    // Only its own limits.
     rules.insert(libc::SYS_prlimit64, one_of(0, &[(Eq, 0)])?);
 
     let denied = SeccompAction::Errno(libc::ENOSYS as u32);
-    let architecture = std::env::consts::ARCH.try_into().context("no system call filter for this processor")?;
+    let architecture =
+        std::env::consts::ARCH.try_into().context("the system call filter does not support this processor")?;
     let filter = SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?;
     filter.try_into().context("compile the system call filter")
 }
 
-/// A call is allowed where its argument is one of these.
+/// A call is allowed if its argument is one of these.
 fn one_of(argument: u8, allowed: &[(seccompiler::SeccompCmpOp, u64)]) -> Result<Vec<SeccompRule>> {
     let rule = |(operator, value): &(seccompiler::SeccompCmpOp, u64)| {
         let length = if matches!(operator, MaskedEq(_)) { Qword } else { Dword };
@@ -64,7 +65,7 @@ const NAMESPACES: i32 = libc::CLONE_NEWNS
 
 /// Allowed with any arguments.
 const FREE: &[c_long] = &[
-    // Itself: what the interpreter needs to start, to end and to know where it is.
+    // The process itself: what the interpreter needs to start, to end and to find out its environment.
     libc::SYS_execve,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -112,7 +113,7 @@ const FREE: &[c_long] = &[
     libc::SYS_sched_getscheduler,
     libc::SYS_sched_get_priority_max,
     libc::SYS_sched_get_priority_min,
-    // Time, and signals to itself by it.
+    // Time, and signals from the process to itself.
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
@@ -178,7 +179,7 @@ const FREE: &[c_long] = &[
     libc::SYS_epoll_pwait,
 ];
 
-/// Older forms, which newer processors never had.
+/// Older calls, which newer processors never had.
 #[cfg(target_arch = "x86_64")]
 const LEGACY: &[c_long] = &[
     libc::SYS_access,

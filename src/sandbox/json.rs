@@ -1,37 +1,37 @@
-//! JSON as values of Python, with numbers read exactly: what has neither point nor exponent is an integer of any size.
-//! (`serde_json` gives such numbers as floats, unless told otherwise for the whole binary.) Infinities and NaN are written
-//! as Python writes them.
+//! JSON as Python values, with exact numbers: a number without a point and an exponent is an integer of any size.
+//! (`serde_json` returns such numbers as floats, unless configured otherwise for the whole binary.) Infinities and NaN are
+//! written as Python writes them.
 
 use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
 use num_bigint::BigInt;
 
-use super::Value;
+use super::PythonValue;
 
-/// Deepest nesting.
+/// Maximum nesting depth.
 const DEEPEST: usize = 100;
 
-impl Value {
-    /// Reads a value from JSON, and nothing behind it.
+impl PythonValue {
+    /// Reads one value from a JSON text, which must contain nothing else.
     ///
     /// # Errors
-    /// It is no JSON.
-    pub fn from_json(text: &str) -> Result<Value> {
-        let mut reader = Reader { text, at: 0 };
+    /// The text is not valid JSON.
+    pub fn from_json(text: &str) -> Result<PythonValue> {
+        let mut reader = JsonReader { text, at: 0 };
         let value = reader.value(0)?;
-        ensure!(reader.peek().is_none(), "something stands behind the value at byte {}", reader.at);
+        ensure!(reader.peek().is_none(), "unexpected text after the value, at byte {}", reader.at);
         Ok(value)
     }
 }
 
-struct Reader<'a> {
+struct JsonReader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl Reader<'_> {
-    /// The next byte that is no white space.
+impl JsonReader<'_> {
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = &self.text.as_bytes()[self.at..];
         self.at += rest.iter().take_while(|it| b" \t\r\n".contains(it)).count();
@@ -45,12 +45,12 @@ impl Reader<'_> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<()> {
-        ensure!(self.accept(byte), "no `{}` at byte {}", char::from(byte), self.at);
+        ensure!(self.accept(byte), "expected `{}` at byte {}", char::from(byte), self.at);
         Ok(())
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value> {
-        ensure!(depth < DEEPEST, "nested too deep at byte {}", self.at);
+    fn value(&mut self, depth: usize) -> Result<PythonValue> {
+        ensure!(depth < DEEPEST, "nested too deeply at byte {}", self.at);
         match self.peek() {
             Some(b'[') => {
                 self.at += 1;
@@ -61,7 +61,7 @@ impl Reader<'_> {
                     }
                     items.push(self.value(depth + 1)?);
                 }
-                Ok(Value::List(items))
+                Ok(PythonValue::List(items))
             }
             Some(b'{') => {
                 self.at += 1;
@@ -72,17 +72,17 @@ impl Reader<'_> {
                     }
                     let key = self.string()?;
                     self.expect(b':')?;
-                    pairs.push((Value::Str(key), self.value(depth + 1)?));
+                    pairs.push((PythonValue::Str(key), self.value(depth + 1)?));
                 }
-                Ok(Value::Dict(pairs))
+                Ok(PythonValue::Dict(pairs))
             }
-            Some(b'"') => Ok(Value::Str(self.string()?)),
+            Some(b'"') => Ok(PythonValue::Str(self.string()?)),
             _ => self.word(),
         }
     }
 
     fn string(&mut self) -> Result<String> {
-        ensure!(self.peek() == Some(b'"'), "no string at byte {}", self.at);
+        ensure!(self.peek() == Some(b'"'), "expected a string at byte {}", self.at);
         let start = self.at;
         let mut is_escaped = false;
         for (length, byte) in self.text.as_bytes()[start + 1..].iter().enumerate() {
@@ -95,27 +95,27 @@ impl Reader<'_> {
                 _ => is_escaped = false,
             }
         }
-        bail!("a string without an end at byte {start}")
+        bail!("unterminated string at byte {start}")
     }
 
-    fn word(&mut self) -> Result<Value> {
+    fn word(&mut self) -> Result<PythonValue> {
         let start = self.at;
         let rest = &self.text.as_bytes()[start..];
         self.at += rest.iter().take_while(|it| it.is_ascii_alphanumeric() || b"+-.".contains(it)).count();
         Ok(match &self.text[start..self.at] {
-            "null" => Value::None,
-            "true" => Value::Bool(true),
-            "false" => Value::Bool(false),
-            "NaN" => Value::Float(f64::NAN),
-            "Infinity" => Value::Float(f64::INFINITY),
-            "-Infinity" => Value::Float(f64::NEG_INFINITY),
+            "null" => PythonValue::None,
+            "true" => PythonValue::Bool(true),
+            "false" => PythonValue::Bool(false),
+            "NaN" => PythonValue::Float(f64::NAN),
+            "Infinity" => PythonValue::Float(f64::INFINITY),
+            "-Infinity" => PythonValue::Float(f64::NEG_INFINITY),
             number if number.trim_start_matches('-').starts_with(|it: char| it.is_ascii_digit()) => {
                 match number.contains(['.', 'e', 'E']) {
-                    true => Value::Float(number.parse()?),
-                    false => Value::Int(BigInt::from_str(number)?),
+                    true => PythonValue::Float(number.parse()?),
+                    false => PythonValue::Int(BigInt::from_str(number)?),
                 }
             }
-            other => bail!("`{other}` at byte {start} is no value"),
+            other => bail!("expected a value at byte {start}, found `{other}`"),
         })
     }
 }
@@ -129,18 +129,18 @@ mod tests {
         let text =
             r#" [1, -2.50, 123456789012345678901234567890 , true,null,"a\"\u00e9\\", {"b": [], "a" :1e-3}, {}, ""]"#;
         assert_eq!(
-            Value::from_json(text).unwrap().to_string(),
+            PythonValue::from_json(text).unwrap().to_string(),
             r#"[0x1,-2.5,0x18ee90ff6c373e0ee4e3f0ad2,True,None,"a\"\U000000e9\\",{"b":[],"a":0.001,},{},"",]"#
         );
-        // Digits that a fast reader rounds wrongly.
-        assert_eq!(Value::from_json("0.10215110330888037").unwrap().to_string(), "0.10215110330888037");
+        // Digits that a fast parser rounds incorrectly.
+        assert_eq!(PythonValue::from_json("0.10215110330888037").unwrap().to_string(), "0.10215110330888037");
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn invalid_json_is_an_error() {
         for text in ["", "[1 2]", "[1,", "{\"a\" 1}", "{a: 1}", "\"a", "tru", "1 2", "-", "[1]]", "--1", "0x1"] {
-            assert!(Value::from_json(text).is_err(), "{text}");
+            assert!(PythonValue::from_json(text).is_err(), "{text}");
         }
-        assert!(Value::from_json(&"[".repeat(200_000)).is_err());
+        assert!(PythonValue::from_json(&"[".repeat(200_000)).is_err());
     }
 }

@@ -1,7 +1,7 @@
-//! Landlock: which files a process may touch, said by the process itself and for good.
+//! Landlock: the files that a process may access, restricted permanently by the process itself.
 //!
-//! Three system calls, made here without a library: two of them are made between `fork` and `exec`, where nothing may
-//! allocate. Names and numbers are those of `linux/landlock.h`.
+//! Three system calls, made here without a library: two of them are made between `fork` and `exec`, where allocation is not
+//! allowed. Names and numbers are from `linux/landlock.h`.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -22,7 +22,7 @@ const MAKE_FIFO: u64 = 1 << 10;
 const MAKE_BLOCK: u64 = 1 << 11;
 const IOCTL_DEV: u64 = 1 << 15;
 
-/// `struct landlock_ruleset_attr`. A kernel that knows less takes it as long as the rest is zero.
+/// `struct landlock_ruleset_attr`. A kernel that knows fewer fields accepts it if the others are zero.
 #[repr(C)]
 struct Handled {
     files: u64,
@@ -39,15 +39,15 @@ struct Beneath {
     place: i32,
 }
 
-/// The version of the kernel's interface; 0 where there is none.
+/// The version of the kernel's interface; 0 if there is none.
 pub(super) fn version() -> u32 {
-    // SAFETY: with this flag the call takes no structure, and answers a number.
+    // SAFETY: with this flag the call takes no structure, and returns a number.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<Handled>(), 0, CREATE_RULESET_VERSION) };
     u32::try_from(version).unwrap_or(0)
 }
 
-/// All that this version can forbid about files.
+/// All file rights that this version can forbid.
 fn all_of(version: u32) -> u64 {
     let rights = match version {
         0 | 1 => 13,
@@ -58,13 +58,13 @@ fn all_of(version: u32) -> u64 {
     (1 << rights) - 1
 }
 
-/// What is allowed in a folder of the program's own: everything but devices, sockets and starting programs.
+/// The rights in the program's own folder: everything except devices, sockets and starting programs.
 pub(super) fn own_folder(version: u32) -> u64 {
     all_of(version) & !(EXECUTE | MAKE_CHAR | MAKE_BLOCK | MAKE_SOCK | MAKE_FIFO | IOCTL_DEV)
 }
 
-/// A set of rules that forbids all files but those to be read or executed, and TCP, signals and abstract sockets
-/// where the kernel knows how.
+/// A rule set that forbids all files except those to read or execute, and also TCP, signals and abstract sockets
+/// if the kernel supports it.
 pub(super) fn rules<'a>(
     version: u32,
     readable: impl IntoIterator<Item = &'a Path>,
@@ -75,13 +75,13 @@ pub(super) fn rules<'a>(
         network: if version >= 4 { 0b11 } else { 0 },
         scopes: if version >= 6 { 0b11 } else { 0 },
     };
-    // SAFETY: the structure lives during the call, and its size is told.
+    // SAFETY: the structure is valid during the call, and its size is passed.
     let made =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, size_of::<Handled>(), 0u32) };
     if made < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    // SAFETY: the call has just created this descriptor, and it has no other owner.
     let rules = unsafe { OwnedFd::from_raw_fd(made as i32) };
     let place = |path: &Path| OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path);
     for path in readable {
@@ -99,19 +99,19 @@ pub(super) fn rules<'a>(
 /// Adds a rule. Does not allocate.
 pub(super) fn allow(rules: BorrowedFd, place: BorrowedFd, allowed: u64) -> rustix::io::Result<()> {
     let rule = Beneath { allowed, place: place.as_raw_fd() };
-    // SAFETY: the structure lives during the call and has the form that this kind of rule asks for.
+    // SAFETY: the structure is valid during the call and has the form that this kind of rule requires.
     done(unsafe {
         libc::syscall(libc::SYS_landlock_add_rule, rules.as_raw_fd(), RULE_PATH_BENEATH, &raw const rule, 0u32)
     })
 }
 
-/// Puts the calling thread under the rules, for good. Does not allocate.
+/// Applies the rules to the calling thread, permanently. Does not allocate.
 pub(super) fn restrict(rules: BorrowedFd) -> rustix::io::Result<()> {
     // SAFETY: takes numbers only.
     done(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0u32) })
 }
 
-/// The result of a system call that answers 0 or sets `errno`.
+/// The result of a system call that returns 0 or sets `errno`.
 pub(super) fn done(answer: libc::c_long) -> rustix::io::Result<()> {
     match answer {
         0 => Ok(()),

@@ -1,25 +1,25 @@
-//! Runs Python that nobody has read.
+//! Runs untrusted Python.
 //!
-//! Two rules carry everything. What an answer should be, and whether it is right, never enters the sandbox: a small
-//! runner of ours (`runner.py`) takes inputs one at a time and writes values back, and the comparison is made here. And
-//! whatever the program does in there, it reaches nothing: layers of the kernel's own, each enough for most attacks, hold
-//! it in (docs/sandbox.md has the table of layers and of attacks).
+//! The design has two principles. First, the expected output and the verdict never enter the sandbox: our small runner
+//! (`runner.py`) receives one input at a time and writes values back, and the comparison is done outside. Second, the
+//! program cannot reach anything, whatever it does: it is isolated by several layers of the kernel, each of which stops most
+//! attacks on its own (docs/sandbox.md has the tables of layers and attacks).
 //!
-//! - namespaces (user, process, mount, network, IPC, host name), with a root that shows Python and nothing else;
-//! - Landlock, which says the same about files a second time;
-//! - a seccomp filter that knows threads, files and time but neither processes nor sockets nor signals to others;
-//! - limits on memory, processor time, file sizes, descriptors and tasks; no privileges and none to be had;
-//! - an empty environment, no descriptors but its own; a folder of 64 MiB in memory that goes with it, or, without
-//!   namespaces, no folder to write to at all.
+//! - namespaces (user, process, mount, network, IPC, host name), with a root that contains only Python;
+//! - Landlock, which restricts files a second time;
+//! - a seccomp filter that allows threads, files and time, but not processes, sockets or signals to others;
+//! - limits on memory, processor time, file sizes, descriptors and tasks; no privileges and no way to get any;
+//! - an empty environment and only its own descriptors; a folder of 64 MiB in memory that is removed with it, or, without
+//!   namespaces, no writable folder at all.
 //!
-//! One process is one program. It is named by a handle, not a number, killed when its time is up and always reaped. If
-//! `rft` dies, the kernel kills it.
+//! Each program is one process. It is identified by a handle, not a number, killed when its time is up, and always waited
+//! for. If `rft` dies, the kernel kills it.
 //!
-//! [`Sandbox::probe`] tries which layers work by running a program that attempts what it must not. Without the filter, or
-//! with neither namespaces nor Landlock, there is no sandbox unless the caller insists.
+//! [`Sandbox::probe`] finds the layers that work by running a program that attempts forbidden operations. Without the filter,
+//! or without both namespaces and Landlock, there is no sandbox unless the caller insists.
 //!
-//! Python is started without `-I`: the environment is ours to the last letter, and `-I` would ignore `PYTHONHASHSEED`,
-//! which makes equal programs walk through equal sets in equal order.
+//! Python is started without `-I`: we define the whole environment, and `-I` would ignore `PYTHONHASHSEED`, which makes
+//! equal programs iterate over equal sets in equal order.
 
 #[cfg(target_os = "linux")]
 mod child;
@@ -45,30 +45,30 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{Sandbox, Session};
+pub use elsewhere::{Sandbox, SandboxSession};
 #[cfg(target_os = "linux")]
 pub use probe::Sandbox;
 pub use python::Python;
 #[cfg(target_os = "linux")]
-pub use session::Session;
-pub use value::Value;
+pub use session::SandboxSession;
+pub use value::PythonValue;
 
-/// What holds programs in on this machine; part of every result that depends on it.
+/// The isolation layers on this machine; part of every result that depends on them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layers {
+pub struct SandboxLayers {
     /// User, process, mount, network, IPC and host name namespaces.
     pub namespaces: bool,
-    /// Version of Landlock's interface; 0: it does not work.
+    /// Version of Landlock's interface; 0 if it does not work.
     pub landlock: u32,
     pub seccomp: bool,
-    /// We are root, and programs run as `nobody`.
+    /// Whether we are root and programs run as `nobody`.
     pub other_user: bool,
     /// Version of Python.
     pub python: String,
     pub numpy: Option<String>,
 }
 
-impl fmt::Display for Layers {
+impl fmt::Display for SandboxLayers {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let landlock = format!("Landlock {}", self.landlock);
         let layers = [
@@ -79,7 +79,7 @@ impl fmt::Display for Layers {
         ];
         let layers: Vec<&str> = layers.into_iter().filter(|(works, _)| *works).map(|(_, name)| name).collect();
         let held = if layers.is_empty() { "nothing".to_owned() } else { layers.join(", ") };
-        write!(f, "Python {}, held in by {held}", self.python)
+        write!(f, "Python {}, isolated by {held}", self.python)
     }
 }
 
@@ -91,31 +91,31 @@ pub struct Program<'a> {
     pub entry_point: &'a str,
 }
 
-/// What a program may use in all.
+/// The limits of a program.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// From the first line to the last answer.
+pub struct SandboxLimits {
+    /// Seconds from the first line to the last answer.
     pub time: Duration,
     /// Bytes of address space.
     pub memory: u64,
-    /// Bytes of one answer, or of all that a script prints; all answers together may have sixteen times as many.
+    /// Maximum bytes of one answer, or of a script's output; all answers together may be sixteen times as large.
     pub answer: usize,
 }
 
-impl Limits {
-    /// Of time, beside 4 GiB of memory, as evalplus allows, and answers of 1 MiB.
-    pub fn time(time: Duration) -> Limits {
-        Limits { time, memory: 4 << 30, answer: 1 << 20 }
+impl SandboxLimits {
+    /// With this time, 4 GiB of memory as in evalplus, and answers of 1 MiB.
+    pub fn time(time: Duration) -> SandboxLimits {
+        SandboxLimits { time, memory: 4 << 30, answer: 1 << 20 }
     }
 }
 
-/// What came of a call or of a program.
+/// The outcome of a call or of a program.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    Value(Value),
+pub enum CallOutcome {
+    Value(PythonValue),
     /// An exception, as the program describes it.
     Raised(String),
     TimedOut,
-    /// The process ended, or broke the rules of the channel, and why.
+    /// The process ended or violated the protocol, with the reason.
     Died(String),
 }

@@ -1,27 +1,27 @@
-//! Finds out by trying what holds programs in on this machine.
+//! Finds out by experiment which isolation layers work on this machine.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::python::Python;
-use super::session::{self, Session};
-use super::spawn::Cell;
-use super::{Layers, Limits, Outcome, Program, Value, filter, landlock};
+use super::session::{self, SandboxSession};
+use super::spawn::Confinement;
+use super::{CallOutcome, Program, PythonValue, SandboxLayers, SandboxLimits, filter, landlock};
 
-/// Runs programs, several at a time if asked from several threads.
+/// Runs programs, several at a time if it is called from several threads.
 pub struct Sandbox {
     pub(super) python: Python,
-    pub(super) cell: Cell,
-    layers: Layers,
+    pub(super) cell: Confinement,
+    layers: SandboxLayers,
     failures: Vec<String>,
 }
 
 impl Sandbox {
-    /// Finds Python and the layers that work here. With `allow_unsafe`, runs programs even where nothing holds them in.
+    /// Finds Python and the layers that work here. With `allow_unsafe`, runs programs even if no layer works.
     ///
     /// # Errors
-    /// No Python; layers that do not suffice, with what failed.
+    /// There is no Python, or the layers do not suffice; the error includes what failed.
     pub fn probe(allow_unsafe: bool) -> Result<Sandbox> {
         let python = Python::find()?;
         let landlock = landlock::version();
@@ -29,14 +29,14 @@ impl Sandbox {
         let mut failures = Vec::new();
         for namespaces in [true, false] {
             for &other_user in users {
-                let cell = Cell { namespaces, landlock, filter: Some(filter::compile()?), other_user };
+                let cell = Confinement { namespaces, landlock, filter: Some(filter::compile()?), other_user };
                 let name = match namespaces {
                     true => "namespaces",
                     false => "without namespaces",
                 };
                 let user = if other_user { ", as nobody" } else { "" };
                 if !namespaces && landlock == 0 {
-                    failures.push("the kernel has no Landlock".to_owned());
+                    failures.push("the kernel does not support Landlock".to_owned());
                     break;
                 }
                 match Sandbox::of(python.clone(), cell).attempt(true) {
@@ -51,12 +51,12 @@ impl Sandbox {
         let reasons = failures.join("; ");
         ensure!(
             allow_unsafe,
-            "programs cannot be kept in on this machine: {reasons}\n\
-             hint: allow user namespaces or take a kernel with Landlock (5.13 or later); in a container, its own profile \
-             may forbid them. --unsafe-local-exec runs foreign programs without protection"
+            "the sandbox does not work on this machine: {reasons}\n\
+             hint: allow user namespaces, or use a kernel with Landlock (5.13 or later); a container's profile may forbid \
+             both. --unsafe-local-exec runs programs without protection"
         );
         for filter in [filter::compile().ok(), None] {
-            let cell = Cell { namespaces: false, landlock: 0, filter, other_user: false };
+            let cell = Confinement { namespaces: false, landlock: 0, filter, other_user: false };
             match Sandbox::of(python.clone(), cell).attempt(false) {
                 Ok(mut sandbox) => {
                     sandbox.failures = failures;
@@ -65,11 +65,11 @@ impl Sandbox {
                 Err(error) => failures.push(format!("unprotected: {error:#}")),
             }
         }
-        bail!("Python cannot be started: {}", failures.join("; "))
+        bail!("cannot start Python: {}", failures.join("; "))
     }
 
-    fn of(python: Python, cell: Cell) -> Sandbox {
-        let layers = Layers {
+    fn of(python: Python, cell: Confinement) -> Sandbox {
+        let layers = SandboxLayers {
             namespaces: cell.namespaces,
             landlock: cell.landlock,
             seccomp: cell.filter.is_some(),
@@ -80,19 +80,21 @@ impl Sandbox {
         Sandbox { python, cell, layers, failures: Vec::new() }
     }
 
-    /// Runs a program that tries what it must not, and says what it could do where it is to be held in.
+    /// Runs a program that attempts forbidden operations. It is an error if one succeeds although the layers must prevent it.
     fn attempt(self, is_held: bool) -> Result<Sandbox> {
         const ATTEMPT: &str = include_str!("attempt.py");
-        let mut session =
-            self.load(&Program { source: ATTEMPT, entry_point: "attempt" }, &Limits::time(Duration::from_secs(30)))?;
+        let mut session = self.load(
+            &Program { source: ATTEMPT, entry_point: "attempt" },
+            &SandboxLimits::time(Duration::from_secs(30)),
+        )?;
         match session.call(&[], Duration::from_secs(30)) {
-            Outcome::Value(Value::List(found)) if found.is_empty() || !is_held => Ok(self),
-            Outcome::Value(found) => bail!("a program could still {found:?}"),
-            other => bail!("a trial program gave {other:?}"),
+            CallOutcome::Value(PythonValue::List(found)) if found.is_empty() || !is_held => Ok(self),
+            CallOutcome::Value(found) => bail!("the test program was able to {found:?}"),
+            other => bail!("the test program failed: {other:?}"),
         }
     }
 
-    pub fn layers(&self) -> &Layers {
+    pub fn layers(&self) -> &SandboxLayers {
         &self.layers
     }
 
@@ -100,24 +102,24 @@ impl Sandbox {
         &self.python
     }
 
-    /// What was tried and does not work here, strongest first.
+    /// The layers that do not work here, with the reasons, strongest first.
     pub fn failures(&self) -> &[String] {
         &self.failures
     }
 
-    /// Starts a program and defines what it defines.
+    /// Starts a program and executes its definitions.
     ///
     /// # Errors
-    /// The sandbox itself does not work. Whatever the program does is an outcome of its first call.
-    pub fn load(&self, program: &Program, limits: &Limits) -> Result<Session> {
-        Session::start(&self.python, &self.cell, program, limits).context("start a program in the sandbox")
+    /// The sandbox itself does not work. Anything that the program does is the outcome of its first call.
+    pub fn load(&self, program: &Program, limits: &SandboxLimits) -> Result<SandboxSession> {
+        SandboxSession::start(&self.python, &self.cell, program, limits).context("start a program in the sandbox")
     }
 
-    /// Runs a whole program on this standard input; its value is what it prints.
+    /// Runs a whole program with this standard input; its value is its output.
     ///
     /// # Errors
     /// The sandbox itself does not work.
-    pub fn stdout(&self, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
+    pub fn stdout(&self, source: &str, stdin: &str, limits: &SandboxLimits) -> Result<CallOutcome> {
         session::script(&self.python, &self.cell, source, stdin, limits).context("run a program in the sandbox")
     }
 }

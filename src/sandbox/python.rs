@@ -1,7 +1,7 @@
-//! Which Python there is, and which files it needs.
+//! Finds the Python interpreter and the files it needs.
 //!
-//! The interpreter is asked once, outside the sandbox and with nothing but our own question, before any foreign program
-//! is near.
+//! The interpreter is queried once, outside the sandbox and only with our own program, before any untrusted program
+//! runs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,20 +37,20 @@ print(json.dumps({
 }))
 "#;
 
-/// Names that an interpreter goes by, the usual one first.
+/// Usual names of an interpreter, the most common first.
 const NAMES: [&str; 2] = ["python3", "python"];
 
-/// What is known of an interpreter.
+/// The properties of an interpreter.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Python {
-    /// Not a link, not a script that calls another.
+    /// Not a link, and not a script that calls another interpreter.
     pub executable: PathBuf,
     pub version: String,
-    /// Where it finds its standard library.
+    /// The folders of its standard library.
     pub path: Vec<PathBuf>,
-    /// Folders of the shared libraries that it has loaded.
+    /// The folders of the shared libraries that it has loaded.
     pub libraries: Vec<PathBuf>,
-    /// The dynamic loader, which the kernel starts in its place.
+    /// The dynamic loader, which the kernel starts first.
     pub loader: Vec<PathBuf>,
     pub numpy: Option<Numpy>,
 }
@@ -58,15 +58,15 @@ pub struct Python {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Numpy {
     pub version: String,
-    /// The folder that holds it, to be put on the interpreter's path.
+    /// The folder that contains it, for the interpreter's path.
     pub path: PathBuf,
 }
 
 impl Python {
-    /// Asks the first interpreter on `PATH` that answers.
+    /// Queries the interpreters on `PATH` and returns the first that works.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no working interpreter.
     pub fn find() -> Result<Python> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -74,13 +74,13 @@ impl Python {
         match candidates.filter(|it| it.is_file()).find_map(|it| Python::ask(&it)) {
             Some(python) => Ok(python),
             None => bail!(
-                "no Python 3 is found on PATH, and programs are run by one\n\
-                 hint: install Python 3.9 or later (numpy is used where it is there)"
+                "no Python 3.9 or later on PATH, which is needed to run programs\n\
+                 hint: install Python 3.9 or later (numpy is optional)"
             ),
         }
     }
 
-    /// Asks this interpreter; `None` where it is none, or too old.
+    /// Queries this interpreter; `None` if it does not work or is too old.
     fn ask(interpreter: &Path) -> Option<Python> {
         let mut command = Command::new(interpreter);
         command.args(["-I", "-c", QUESTION]).stdin(Stdio::null()).stderr(Stdio::null());
@@ -93,13 +93,13 @@ impl Python {
 
 #[cfg(target_os = "linux")]
 impl Python {
-    /// All that it may read, folders and files: its library, shared libraries and numpy.
+    /// All folders and files that it may read: its library, shared libraries and numpy.
     pub(super) fn readable(&self) -> Vec<PathBuf> {
         let usual =
             ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"].map(PathBuf::from);
         let mut all: Vec<PathBuf> = usual.into_iter().chain(self.path.iter().chain(&self.libraries).cloned()).collect();
         if let Some(numpy) = &self.numpy {
-            // Not the whole folder: it holds whatever else is installed.
+            // Not the whole folder, which contains all other installed packages.
             all.extend(["numpy", "numpy.libs"].map(|name| numpy.path.join(name)));
         }
         all.push(self.executable.clone());

@@ -1,4 +1,4 @@
-//! The talk with a running program: requests out, answers back, each by its deadline.
+//! The communication with a running program: requests out, answers back, each with its deadline.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,57 +11,62 @@ use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::python::Python;
-use super::spawn::{Allowance, Cell, Ends, Process};
-use super::{Limits, Outcome, Program, Value};
+use super::spawn::{Allowance, Confinement, PipeEnds, SandboxProcess};
+use super::{CallOutcome, Program, PythonValue, SandboxLimits};
 
-/// Requests that are sent before their turn, so that a program need not wait for us after each.
+/// Requests that are sent ahead, so that the program does not have to wait for us after each one.
 const AHEAD: usize = 16;
-/// Times its limit that a program may take on the wall while it waits for a processor.
+/// Factor on the time limit for wall time, while a program waits for a processor.
 const CROWDED: u32 = 5;
-/// Least time between two looks at what a program had.
-const LOOK: Duration = Duration::from_millis(10);
-/// How long a process may take to end that has closed its channel.
+/// Minimum time between two checks of a program's processor time.
+const POLL: Duration = Duration::from_millis(10);
+/// Time for a process to end after it has closed its channel.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 const RUNNER: &str = include_str!("runner.py");
 
-/// A program that runs and can be called. The kernel kills it when the thread that started it ends.
-pub struct Session {
+/// A running program that can be called. The kernel kills it when the thread that started it ends.
+pub struct SandboxSession {
     talk: Talk,
     limit: Limit,
-    /// Why there will be no more values.
-    over: Option<Outcome>,
+    /// The reason why there are no more values.
+    over: Option<CallOutcome>,
 }
 
-impl Session {
-    pub(super) fn start(python: &Python, cell: &Cell, program: &Program, limits: &Limits) -> Result<Session> {
+impl SandboxSession {
+    pub(super) fn start(
+        python: &Python,
+        cell: &Confinement,
+        program: &Program,
+        limits: &SandboxLimits,
+    ) -> Result<SandboxSession> {
         let (null, null_too) = (OwnedFd::from(nothing()?), OwnedFd::from(nothing()?));
         let (mut talk, header) =
             Talk::start(python, cell, "calls", program.source, program.entry_point, limits, null, null_too)?;
         let mut limit = Limit::new(talk.id, limits.time);
         talk.send(&header);
         let over = match talk.hear(&mut [&mut limit]) {
-            Ok((tag, Value::Bool(true))) if tag == "loaded" => None,
+            Ok((tag, PythonValue::Bool(true))) if tag == "loaded" => None,
             Ok((tag, _)) if tag == "loaded" => {
-                Some(Outcome::Raised(format!("NameError: `{}` is not defined", program.entry_point)))
+                Some(CallOutcome::Raised(format!("NameError: `{}` is not defined", program.entry_point)))
             }
             Ok((tag, payload)) => Some(Talk::outcome(&tag, payload)),
             Err(outcome) => Some(outcome),
         };
-        let mut session = Session { talk, limit, over };
+        let mut session = SandboxSession { talk, limit, over };
         if session.over.is_some() {
             session.talk.process = None;
         }
         Ok(session)
     }
 
-    /// The number of its process, or what it was.
+    /// The number of its process, also after the process has ended.
     pub fn process_id(&self) -> u32 {
         self.talk.id
     }
 
-    /// Calls the function. Once the program has timed out or died, this is what every further call gives.
-    pub fn call(&mut self, arguments: &[Value], limit: Duration) -> Outcome {
+    /// Calls the function. After the program has timed out or died, every further call returns that outcome.
+    pub fn call(&mut self, arguments: &[PythonValue], limit: Duration) -> CallOutcome {
         let mut all = None;
         self.call_all([(arguments, limit)], |outcome, _| {
             all = Some(outcome);
@@ -70,12 +75,12 @@ impl Session {
         all.expect("one call has one outcome")
     }
 
-    /// Calls the function with each of these arguments in turn, each within its limit, until `each` has enough. `each` is
-    /// given what came of the call and the time it took.
+    /// Calls the function with each of these arguments in turn, each within its limit, until `each` returns false. `each`
+    /// receives the outcome of the call and the time it took.
     pub fn call_all<'a>(
         &mut self,
-        calls: impl IntoIterator<Item = (&'a [Value], Duration)>,
-        mut each: impl FnMut(Outcome, Duration) -> bool,
+        calls: impl IntoIterator<Item = (&'a [PythonValue], Duration)>,
+        mut each: impl FnMut(CallOutcome, Duration) -> bool,
     ) {
         let mut calls = calls.into_iter();
         let mut waiting: VecDeque<Duration> = VecDeque::new();
@@ -97,14 +102,14 @@ impl Session {
                 }
             };
             let now = Instant::now();
-            if self.over.is_none() && !matches!(outcome, Outcome::Value(_) | Outcome::Raised(_)) {
+            if self.over.is_none() && !matches!(outcome, CallOutcome::Value(_) | CallOutcome::Raised(_)) {
                 self.over = Some(outcome.clone());
                 self.talk.process = None;
             }
             if !each(outcome, now - start) {
-                // What was asked ahead is not waited for, so nothing more can be asked.
+                // Answers to requests that were sent ahead are not awaited, so no further requests are possible.
                 if !waiting.is_empty() {
-                    self.over.get_or_insert(Outcome::Died("it was ended".to_owned()));
+                    self.over.get_or_insert(CallOutcome::Died("it was stopped".to_owned()));
                     self.talk.process = None;
                 }
                 return;
@@ -114,8 +119,8 @@ impl Session {
     }
 }
 
-/// The line that asks for a call.
-fn request(arguments: &[Value]) -> Vec<u8> {
+/// The line that requests a call.
+fn request(arguments: &[PythonValue]) -> Vec<u8> {
     let mut line = String::from("(");
     for argument in arguments {
         argument.write_python(&mut line);
@@ -125,8 +130,14 @@ fn request(arguments: &[Value]) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// Runs a whole program; its value is what it prints.
-pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, limits: &Limits) -> Result<Outcome> {
+/// Runs a whole program; its value is its output.
+pub(super) fn script(
+    python: &Python,
+    cell: &Confinement,
+    source: &str,
+    stdin: &str,
+    limits: &SandboxLimits,
+) -> Result<CallOutcome> {
     let (input_end, input) = pipe_with(PipeFlags::CLOEXEC)?;
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let (mut talk, header) = Talk::start(python, cell, "script", source, "", limits, input_end, output_end)?;
@@ -139,11 +150,11 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
     let (mut is_printing, mut is_talking) = (true, true);
     while is_printing || is_talking {
         if rest.is_empty() {
-            // The program reads to an end.
+            // The program reads until the end of its input.
             input = None;
         }
         let mut fds = vec![PollFd::new(&output, PollFlags::IN), PollFd::new(&talk.answers, PollFlags::IN)];
-        // What is closed would be ready at once, for ever.
+        // A closed descriptor would be ready immediately, forever.
         let mut wanted = [is_printing, is_talking].into_iter();
         fds.retain(|_| wanted.next() == Some(true));
         if !header.is_empty() {
@@ -151,7 +162,7 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
         }
         fds.extend(input.iter().map(|input| PollFd::new(input, PollFlags::OUT)));
         if !wait(&mut fds, &mut [&mut limit]) {
-            return Ok(Outcome::TimedOut);
+            return Ok(CallOutcome::TimedOut);
         }
         give(&talk.requests, &mut header);
         if let Some(input) = &input {
@@ -160,7 +171,7 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
         is_printing = is_printing && take(&output, &mut printed)?;
         is_talking = is_talking && take(&talk.answers, &mut said)?;
         if printed.len() > limits.answer {
-            return Ok(Outcome::Died(format!("it printed more than {} bytes", limits.answer)));
+            return Ok(CallOutcome::Died(format!("it printed more than {} bytes", limits.answer)));
         }
         if said.len() > limits.answer {
             return Ok(forged());
@@ -170,9 +181,11 @@ pub(super) fn script(python: &Python, cell: &Cell, source: &str, stdin: &str, li
     let said = said.strip_suffix(b"\n").and_then(|line| talk.parse(line));
     Ok(match said {
         Some((tag, payload)) if tag == "raised" => Talk::outcome(&tag, payload),
-        // It may also end without a word, by `os._exit`; what counts is what it printed.
-        _ if ended == "exit status 0" => Outcome::Value(Value::Str(String::from_utf8_lossy(&printed).into_owned())),
-        _ => Outcome::Died(ended),
+        // It may also end without an answer, by `os._exit`; then its output counts.
+        _ if ended == "exit status 0" => {
+            CallOutcome::Value(PythonValue::Str(String::from_utf8_lossy(&printed).into_owned()))
+        }
+        _ => CallOutcome::Died(ended),
     })
 }
 
@@ -182,32 +195,32 @@ fn nothing() -> Result<File> {
 
 /// Both channels of a program.
 struct Talk {
-    process: Option<Process>,
+    process: Option<SandboxProcess>,
     id: u32,
     requests: OwnedFd,
     answers: OwnedFd,
-    /// What is still to be written.
+    /// Bytes that still have to be written.
     outgoing: Vec<u8>,
-    /// Requests, sent or to be sent, that wait for their answers.
+    /// Requests, sent or not, whose answers are missing.
     unanswered: usize,
-    /// What was read beyond the last answer.
+    /// Bytes that were read after the last answer.
     buffer: Vec<u8>,
     received: usize,
-    /// Longest answer.
+    /// Maximum length of an answer.
     most: usize,
-    /// Stands in every answer of this run.
+    /// A secret in every answer of this run.
     nonce: String,
 }
 
 impl Talk {
-    /// Starts the runner; the second is the request that brings it the program.
+    /// Starts the runner. The second value is the request that sends the program to it.
     fn start(
         python: &Python,
-        cell: &Cell,
+        cell: &Confinement,
         mode: &str,
         source: &str,
         entry_point: &str,
-        limits: &Limits,
+        limits: &SandboxLimits,
         stdin: OwnedFd,
         stdout: OwnedFd,
     ) -> Result<(Talk, Vec<u8>)> {
@@ -215,23 +228,24 @@ impl Talk {
         let (answers, answers_end) = pipe_with(PipeFlags::CLOEXEC)?;
         ioctl_fionbio(&requests, true)?;
         ioctl_fionbio(&answers, true)?;
-        // Larger than usual, where that is allowed: fewer turns for large answers.
+        // Larger than usual, if allowed: large answers then need fewer reads.
         _ = fcntl_setpipe_size(&answers, 1 << 20);
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| anyhow!("no random numbers: {error}"))?;
+        getrandom::fill(&mut random).map_err(|error| anyhow!("get random numbers: {error}"))?;
         let nonce = format!("{:032x}", u128::from_le_bytes(random));
 
-        let ends = Ends { stdin, stdout, stderr: nothing()?.into(), requests: requests_end, answers: answers_end };
-        // The clock on the wall comes first, where the program does not have many threads.
+        let ends = PipeEnds { stdin, stdout, stderr: nothing()?.into(), requests: requests_end, answers: answers_end };
+        // The wall time limit is reached before this limit on processor time, unless the program has many threads.
         let allowance = Allowance { seconds: limits.time.as_secs() + 2, memory: limits.memory };
         let arguments = ["-s", "-S", "-B", "-c", RUNNER];
         let process = cell.spawn(python, &arguments, ends, allowance)?;
 
         let path = python.module_path();
-        let path = path.iter().map(|it| Value::str(&it.to_string_lossy())).collect();
-        let header = [&nonce, mode, source, entry_point].map(Value::str).into_iter().chain([Value::List(path)]);
+        let path = path.iter().map(|it| PythonValue::str(&it.to_string_lossy())).collect();
+        let header =
+            [&nonce, mode, source, entry_point].map(PythonValue::str).into_iter().chain([PythonValue::List(path)]);
         let mut line = String::new();
-        Value::Tuple(header.collect()).write_python(&mut line);
+        PythonValue::Tuple(header.collect()).write_python(&mut line);
         line.push('\n');
         let id = process.id();
         let talk = Talk {
@@ -249,30 +263,30 @@ impl Talk {
         Ok((talk, line.into_bytes()))
     }
 
-    /// Puts a request behind those that wait to be read.
+    /// Appends a request to those that wait to be written.
     fn send(&mut self, line: &[u8]) {
         self.outgoing.extend_from_slice(line);
         self.unanswered += 1;
     }
 
-    /// What came of the oldest call that was sent.
-    fn answer(&mut self, until: &mut [&mut Limit]) -> Result<Outcome, Outcome> {
+    /// The outcome of the oldest call that was sent.
+    fn answer(&mut self, until: &mut [&mut Limit]) -> Result<CallOutcome, CallOutcome> {
         let (tag, payload) = self.hear(until)?;
         Ok(Talk::outcome(&tag, payload))
     }
 
-    /// Sends what waits, and waits for one answer: its tag and what it says.
-    fn hear(&mut self, until: &mut [&mut Limit]) -> Result<(String, Value), Outcome> {
+    /// Writes the waiting requests, and reads one answer: its tag and its content.
+    fn hear(&mut self, until: &mut [&mut Limit]) -> Result<(String, PythonValue), CallOutcome> {
         let line = self.line(until)?;
         self.unanswered -= 1;
-        // What nobody asked for was not written by the runner.
+        // The runner does not write anything without a request.
         if self.unanswered == 0 && !self.buffer.is_empty() {
             return Err(forged());
         }
         self.parse(&line).ok_or_else(forged)
     }
 
-    fn line(&mut self, until: &mut [&mut Limit]) -> Result<Vec<u8>, Outcome> {
+    fn line(&mut self, until: &mut [&mut Limit]) -> Result<Vec<u8>, CallOutcome> {
         let mut searched = 0;
         loop {
             if let Some(at) = self.buffer[searched..].iter().position(|it| *it == b'\n') {
@@ -284,7 +298,7 @@ impl Talk {
             searched = self.buffer.len();
             if searched > self.most || self.received > 16 * self.most {
                 let most = self.most;
-                return Err(Outcome::Died(format!(
+                return Err(CallOutcome::Died(format!(
                     "an answer of more than {most} bytes, or sixteen times that in all"
                 )));
             }
@@ -293,13 +307,13 @@ impl Talk {
                 fds.push(PollFd::new(&self.requests, PollFlags::OUT));
             }
             if !wait(&mut fds, until) {
-                return Err(Outcome::TimedOut);
+                return Err(CallOutcome::TimedOut);
             }
             if !self.outgoing.is_empty() {
                 match write(&self.requests, &self.outgoing) {
                     Ok(sent) => drop(self.outgoing.drain(..sent)),
                     Err(Errno::AGAIN | Errno::INTR) => {}
-                    // Nobody reads any more; what is left of the answers tells why.
+                    // The program does not read any more; its remaining answers show why.
                     Err(_) => self.outgoing.clear(),
                 }
             }
@@ -307,51 +321,54 @@ impl Talk {
             let new = self.buffer.len() - searched;
             self.received += new;
             if !is_open && new == 0 {
-                return Err(Outcome::Died(self.end()));
+                return Err(CallOutcome::Died(self.end()));
             }
         }
     }
 
-    /// An answer of this run: its tag and what it says.
-    fn parse(&self, line: &[u8]) -> Option<(String, Value)> {
-        let Ok(Value::List(parts)) = Value::from_json(str::from_utf8(line).ok()?) else { return None };
-        match <[Value; 3]>::try_from(parts) {
-            Ok([Value::Str(nonce), Value::Str(tag), payload]) if nonce == self.nonce => Some((tag, payload)),
+    /// An answer of this run: its tag and its content.
+    fn parse(&self, line: &[u8]) -> Option<(String, PythonValue)> {
+        let Ok(PythonValue::List(parts)) = PythonValue::from_json(str::from_utf8(line).ok()?) else { return None };
+        match <[PythonValue; 3]>::try_from(parts) {
+            Ok([PythonValue::Str(nonce), PythonValue::Str(tag), payload]) if nonce == self.nonce => {
+                Some((tag, payload))
+            }
             _ => None,
         }
     }
 
-    fn outcome(tag: &str, payload: Value) -> Outcome {
+    fn outcome(tag: &str, payload: PythonValue) -> CallOutcome {
         match (tag, payload) {
-            ("value", payload) => match Value::from_wire(payload) {
-                Ok(value) => Outcome::Value(value),
-                Err(error) => Outcome::Died(format!("an answer that is no value: {error}")),
+            ("value", payload) => match PythonValue::from_wire(payload) {
+                Ok(value) => CallOutcome::Value(value),
+                Err(error) => CallOutcome::Died(format!("invalid answer: {error}")),
             },
-            ("raised", Value::Str(what)) => Outcome::Raised(what),
-            ("raised", _) => Outcome::Raised("an exception that cannot be shown".to_owned()),
+            ("raised", PythonValue::Str(what)) => CallOutcome::Raised(what),
+            ("raised", _) => CallOutcome::Raised("an exception that cannot be shown".to_owned()),
             _ => forged(),
         }
     }
 
-    /// How the process ended; one that has not is killed.
+    /// How the process ended; it is killed if it has not.
     fn end(&mut self) -> String {
         self.process.take().map_or_else(|| "it has ended before".to_owned(), |process| process.end(PATIENCE))
     }
 }
 
-/// Bytes on the answer channel that the runner cannot have written.
-fn forged() -> Outcome {
-    Outcome::Died("it wrote to the answer channel".to_owned())
+/// The outcome if the answer channel contains bytes that the runner cannot have written.
+fn forged() -> CallOutcome {
+    CallOutcome::Died("it wrote to the answer channel".to_owned())
 }
 
-/// Time that a program may take. It is counted on the wall, so that one that sleeps is stopped; but one that had less of a
-/// processor goes on until it had its time, or [`CROWDED`] times as long: on a crowded machine a verdict is the same.
+/// The time limit of a program. It is wall time, so that a program that sleeps is stopped. But a program that got less
+/// processor time continues until it has had its time, or for [`CROWDED`] times the limit: verdicts are the same on a busy
+/// machine.
 struct Limit {
     process: u32,
-    /// When to look again.
+    /// The time of the next check.
     next: Instant,
     last: Instant,
-    /// Processor time at which it is up.
+    /// Processor time at which the limit is reached.
     processor: Duration,
 }
 
@@ -362,22 +379,22 @@ impl Limit {
         Limit { process, next: now + time, last: now + CROWDED * time, processor }
     }
 
-    /// Whether the time is up; if not, `next` lies ahead.
+    /// Whether the limit is reached; if not, `next` is in the future.
     fn is_up(&mut self, now: Instant) -> bool {
         if now < self.next {
             return false;
         }
         let left = processor_time(self.process).map_or(Duration::ZERO, |had| self.processor.saturating_sub(had));
-        self.next = self.last.min(now + left.max(LOOK));
+        self.next = self.last.min(now + left.max(POLL));
         left.is_zero() || now >= self.last
     }
 }
 
-/// Processor time that a process has had with all its threads; none where it cannot be told.
+/// Processor time that all threads of a process have used; none if unknown.
 fn processor_time(process: u32) -> Option<Duration> {
     let mut clock = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both calls do nothing but write to the place they are given, which lives until they return.
+    // SAFETY: both calls only write to the location they receive, which is valid until they return.
     let told = unsafe {
         libc::clock_getcpuclockid(process as libc::pid_t, &raw mut clock) == 0
             && libc::clock_gettime(clock, &raw mut time) == 0
@@ -385,7 +402,7 @@ fn processor_time(process: u32) -> Option<Duration> {
     told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// Waits until one of them is ready; `false` where a limit is reached before.
+/// Waits until one of the descriptors is ready; `false` if a limit is reached first.
 fn wait(fds: &mut [PollFd], limits: &mut [&mut Limit]) -> bool {
     loop {
         let now = Instant::now();
@@ -401,7 +418,7 @@ fn wait(fds: &mut [PollFd], limits: &mut [&mut Limit]) -> bool {
     }
 }
 
-/// Writes what there is room for; where nobody reads any more, the rest is done with.
+/// Writes as much as possible without blocking; if the reader has closed the pipe, discards the rest.
 fn give(fd: &OwnedFd, rest: &mut &[u8]) {
     match write(fd, rest) {
         Ok(taken) => *rest = &rest[taken..],
@@ -410,7 +427,7 @@ fn give(fd: &OwnedFd, rest: &mut &[u8]) {
     }
 }
 
-/// Reads what is there, a piece at a time; `false` at the end of the pipe.
+/// Reads the available bytes, one piece at a time; `false` at the end of the pipe.
 fn take(fd: &OwnedFd, buffer: &mut Vec<u8>) -> Result<bool, Errno> {
     let mut piece = [0; 1 << 16];
     match read(fd, &mut piece) {

@@ -1,4 +1,4 @@
-//! Starts Python in its cell and makes sure that nothing is left of it.
+//! Starts Python in the sandbox, and cleans up after it.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -14,13 +14,13 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Signal, WaitId, WaitIdOptions, getrlimit, pidfd_send_signal, waitid};
 use seccompiler::BpfProgram;
 
-use super::child::{self, BASE, INNER_ID, Plan, Root, Step, WORK};
+use super::child::{self, BASE, ChildPlan, ChildStep, INNER_ID, Root, WORK};
 use super::landlock;
 use super::python::Python;
 
-/// Descriptors of the new process start here, above the places they are put in.
+/// Descriptors for the new process start here, above their final numbers.
 const LOWEST_FD: RawFd = 16;
-/// Whom a program of root's runs as: `nobody`.
+/// The user that programs run as if we are root: `nobody`.
 const NOBODY: u32 = 65_534;
 
 const NAMESPACES: i32 = libc::CLONE_NEWUSER
@@ -32,17 +32,17 @@ const NAMESPACES: i32 = libc::CLONE_NEWUSER
 
 const MIB: u64 = 1 << 20;
 
-/// How programs are kept in on this machine.
-pub(super) struct Cell {
+/// The isolation of programs on this machine.
+pub(super) struct Confinement {
     pub namespaces: bool,
-    /// Version of Landlock's interface; 0 where it does not work.
+    /// Version of Landlock's interface; 0 if it does not work.
     pub landlock: u32,
     pub filter: Option<BpfProgram>,
-    /// Root's programs become `nobody`.
+    /// Whether programs run as `nobody` because we are root.
     pub other_user: bool,
 }
 
-/// What one program may use.
+/// The resource limits of one program.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     /// Seconds of processor time.
@@ -51,16 +51,16 @@ pub(super) struct Allowance {
     pub memory: u64,
 }
 
-/// A running program. All that belongs to it goes when this goes.
-pub(super) struct Process {
-    /// Names the process for good, where a number could be another's by now.
+/// A running program. Everything that belongs to it is removed when this is dropped.
+pub(super) struct SandboxProcess {
+    /// Identifies the process permanently; its number could be reused.
     handle: OwnedFd,
     id: u32,
     is_reaped: bool,
 }
 
 /// The program's ends of its pipes.
-pub(super) struct Ends {
+pub(super) struct PipeEnds {
     pub stdin: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
@@ -68,26 +68,33 @@ pub(super) struct Ends {
     pub answers: OwnedFd,
 }
 
-impl Cell {
+impl Confinement {
     /// Starts Python with `arguments`.
     ///
     /// # Errors
-    /// A layer that does not work here, with the step that failed.
-    pub fn spawn(&self, python: &Python, arguments: &[&str], ends: Ends, allowance: Allowance) -> Result<Process> {
+    /// A layer does not work here; the error names the step that failed.
+    pub fn spawn(
+        &self,
+        python: &Python,
+        arguments: &[&str],
+        ends: PipeEnds,
+        allowance: Allowance,
+    ) -> Result<SandboxProcess> {
         let readable = python.readable();
         let rules = match self.landlock {
             0 => None,
             version => {
                 let rules = landlock::rules(version, readable.iter().map(PathBuf::as_path), python.executables());
-                // Only a file system of its own has a bound and goes with it. Elsewhere it cannot write at all.
+                // Only a separate file system has a size limit and is removed with the process. Without one, the program
+                // cannot write.
                 let rights = if self.namespaces { landlock::own_folder(version) } else { 0 };
-                Some((above(rules.context("make Landlock rules")?)?, rights))
+                Some((above(rules.context("create Landlock rules")?)?, rights))
             }
         };
         let (go_end, go) = pipe_with(PipeFlags::CLOEXEC)?;
         let (told, status) = pipe_with(PipeFlags::CLOEXEC)?;
-        let Ends { stdin, stdout, stderr, requests, answers } = ends;
-        let plan = Plan {
+        let PipeEnds { stdin, stdout, stderr, requests, answers } = ends;
+        let plan = ChildPlan {
             go: (above(go_end)?, go.as_raw_fd()),
             status: above(status)?,
             fds: [above(stdin)?, above(stdout)?, above(stderr)?, above(requests)?, above(answers)?],
@@ -101,30 +108,30 @@ impl Cell {
             environment: environment()?,
         };
         let (pid, handle) = self.clone_process(&plan)?;
-        let process = Process { handle, id: pid as u32, is_reaped: false };
-        // From here on the process is killed if anything goes wrong: `process` is dropped.
+        let process = SandboxProcess { handle, id: pid as u32, is_reaped: false };
+        // From here on, an error drops `process`, which kills the process.
         drop(plan);
         if self.namespaces {
             map_ids(pid, self.other_user).context("map the user into its namespace")?;
         }
-        retry_on_intr(|| rustix::io::write(&go, &[1])).context("let the new process go on")?;
+        retry_on_intr(|| rustix::io::write(&go, &[1])).context("start the new process")?;
         let mut failure = [0; 5];
-        // The end of the pipe closes when Python takes over.
+        // The end of the pipe closes when Python starts.
         if retry_on_intr(|| read(&told, &mut failure))? == failure.len() {
             let [step, code @ ..] = failure;
             let error = io::Error::from_raw_os_error(i32::from_le_bytes(code));
-            bail!("{}: {error}", Step::name(step));
+            bail!("{}: {error}", ChildStep::name(step));
         }
         Ok(process)
     }
 
     /// A copy of this process, which becomes Python: its number and its handle.
-    fn clone_process(&self, plan: &Plan) -> Result<(i32, OwnedFd)> {
+    fn clone_process(&self, plan: &ChildPlan) -> Result<(i32, OwnedFd)> {
         let (arguments, environment) = (child::pointers(&plan.arguments), child::pointers(&plan.environment));
         let namespaces = if self.namespaces { NAMESPACES } else { 0 };
         let flags = libc::CLONE_PIDFD | namespaces | libc::SIGCHLD;
         let mut handle: RawFd = -1;
-        // SAFETY: without CLONE_VM the new process has a copy of the memory and goes on behind this call as after `fork`;
+        // SAFETY: without CLONE_VM the new process has a copy of the memory and continues after this call as after `fork`;
         // it makes system calls only (see `child`) and never returns. `handle` is written in this process.
         let pid = unsafe {
             libc::syscall(
@@ -138,14 +145,14 @@ impl Cell {
         };
         match pid {
             0 => child::run(plan, self.filter.as_ref(), &arguments, &environment),
-            ..0 => Err(anyhow!(io::Error::last_os_error()).context("make a process")),
-            // SAFETY: the call has just made this descriptor, and nobody else knows it.
+            ..0 => Err(anyhow!(io::Error::last_os_error()).context("create a process")),
+            // SAFETY: the call has just created this descriptor, and it has no other owner.
             _ => Ok((pid as i32, unsafe { OwnedFd::from_raw_fd(handle) })),
         }
     }
 
     fn limits(&self, allowance: Allowance) -> Vec<(Resource, u64, u64)> {
-        // Inside its namespace the program is counted alone; outside with all that its user runs.
+        // In its namespace, only the program is counted; without one, all processes of its user are.
         let tasks = if self.namespaces { 64 } else { 4_096 };
         let wanted = [
             (Resource::As, allowance.memory, allowance.memory),
@@ -155,11 +162,11 @@ impl Cell {
             (Resource::Core, 0, 0),
             (Resource::Memlock, 0, 0),
             (Resource::Nproc, tasks, tasks),
-            // Threads take the first for their stacks; the runner raises its own to the second.
+            // The first value is the stack size of threads; the runner raises its own to the second.
             (Resource::Stack, 8 * MIB, allowance.memory),
         ];
         let within = |(resource, current, maximum): (Resource, u64, u64)| {
-            // Whoever has no privileges cannot be given more than we have.
+            // A process without privileges cannot raise its limits above ours.
             let ours = getrlimit(resource).maximum.unwrap_or(u64::MAX);
             (resource, current.min(ours), maximum.min(ours))
         };
@@ -167,7 +174,7 @@ impl Cell {
     }
 }
 
-/// Who the new process is in its own user namespace, and outside: ourselves, or `nobody`.
+/// Maps the user of the new process in its user namespace to a user outside: ourselves, or `nobody`.
 fn map_ids(pid: i32, other_user: bool) -> io::Result<()> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let map = |ours: u32| match other_user {
@@ -182,7 +189,7 @@ fn map_ids(pid: i32, other_user: bool) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/gid_map"), map(group))
 }
 
-/// The root that shows these files.
+/// The root with these files.
 fn root_of(readable: &[PathBuf]) -> Result<Root> {
     let mut root = Root { folders: Vec::new(), files: Vec::new(), binds: Vec::new() };
     let null = PathBuf::from("/dev/null");
@@ -203,7 +210,7 @@ fn root_of(readable: &[PathBuf]) -> Result<Root> {
     Ok(root)
 }
 
-/// All that the program gets to see of an environment.
+/// The complete environment of the program.
 fn environment() -> Result<Vec<CString>> {
     let variables = [
         "PATH=/usr/bin:/bin",
@@ -218,24 +225,24 @@ fn environment() -> Result<Vec<CString>> {
 }
 
 fn text(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).with_context(|| format!("`{}` is no path", path.display()))
+    CString::new(path.as_os_str().as_bytes()).with_context(|| format!("`{}` is not a valid path", path.display()))
 }
 
 fn strings<'a>(all: impl Iterator<Item = &'a OsStr>) -> Result<Vec<CString>> {
     all.map(|it| Ok(CString::new(it.as_bytes())?)).collect()
 }
 
-/// The same descriptor under a number that is no place of the program's.
+/// The same descriptor under a number that is above the program's final ones.
 fn above(fd: OwnedFd) -> Result<OwnedFd> {
     Ok(fcntl_dupfd_cloexec(&fd, LOWEST_FD)?)
 }
 
-impl Process {
+impl SandboxProcess {
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Kills the program if it does not end by itself within `patience`, and says how it ended, for a message.
+    /// Kills the program if it does not end by itself within `patience`. Returns how it ended, for a message.
     pub fn end(mut self, patience: Duration) -> String {
         use rustix::event::{PollFd, PollFlags, poll};
         let timeout = patience.try_into().ok();
@@ -244,8 +251,8 @@ impl Process {
     }
 
     fn kill(&mut self) -> String {
-        // Where it has a process namespace of its own, it is the first in there, and all others end with it. Elsewhere the
-        // filter lets it have no other.
+        // In a process namespace, it is the first process, and all others end with it. Without one, the filter prevents
+        // others.
         _ = pidfd_send_signal(&self.handle, Signal::KILL);
         self.is_reaped = true;
         let ended = loop {
@@ -263,7 +270,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for SandboxProcess {
     fn drop(&mut self) {
         if !self.is_reaped {
             self.kill();

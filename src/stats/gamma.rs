@@ -1,7 +1,7 @@
-//! What Stirling's formula leaves over, and what follows from it without cancellation.
+//! The error of Stirling's formula, and ratios of gamma functions computed from it without cancellation.
 
-/// ln Γ(`a`) less Stirling's (a - 1/2) ln a - a + ln(2π)/2, for `a` > 0: the asymptotic series (DLMF 5.11.1) from 16 on, where
-/// its last term here is below 1e-17, and below that the recurrence that Γ(a + 1) = a Γ(a) gives.
+/// ln Γ(`a`) minus Stirling's (a - 1/2) ln a - a + ln(2π)/2, for `a` > 0: the asymptotic series (DLMF 5.11.1) from 16 on, where
+/// its last term is below 1e-17, and for smaller `a` the recurrence from Γ(a + 1) = a Γ(a).
 pub fn stirling_error(a: f64) -> f64 {
     let (mut a, mut shift) = (a, 0.0);
     while a < 16.0 {
@@ -44,7 +44,7 @@ mod tests {
         // Γ(1/2) = √π, Γ(1) = 1, Γ(3/2) = √π / 2.
         assert!((half_step(0.5) - 1.0 / PI.sqrt()).abs() < 1e-15);
         assert!((half_step(1.0) - PI.sqrt() / 2.0).abs() < 1e-15);
-        // Two half steps are one whole.
+        // Two half steps equal one whole step.
         for a in [0.5, 1.0, 3.5, 20.0, 500.0, 1e6] {
             assert!((half_step(a) * half_step(a + 0.5) / a - 1.0).abs() < 1e-14, "{a}");
         }

@@ -1,18 +1,18 @@
-//! Uncertainty of what a run reports: intervals of proportions and means, paired comparisons, bootstrap.
+//! Statistics of results: intervals of proportions and means, paired comparisons, bootstrap.
 //!
-//! A figure stands beside its interval and its number of questions. Which one to take:
+//! Figures are reported with an interval and the number of questions. Which function to use:
 //!
-//! | what is known | |
+//! | data | function |
 //! |---|---|
-//! | completions of each question, right or wrong | [`accuracy`], [`question_pass_at_k`], [`majority`] |
+//! | the completions of each question, correct or wrong | [`accuracy`], [`question_pass_at_k`], [`majority`] |
 //! | a mean for each question | [`accuracy_interval`]; of several benchmarks [`bootstrap_average`] |
-//! | two models, the same questions, one completion each | [`compare_paired`] |
+//! | two models on the same questions, one completion each | [`compare_paired`] |
 //! | the same, several completions each | [`compare_means`] |
-//! | two arms, several training seeds each | [`compare_seeds`] for another run, [`compare_means`] for other questions |
+//! | two arms, several training seeds each | [`compare_seeds`] over seeds, [`compare_means`] over questions |
 //! | two published percentages | [`compare_unpaired`], [`mcnemar_bounds`] |
 //! | several comparisons | [`holm`] |
-//! | a ratio of counts, such as behaviours in a response | [`bootstrap_ratios`] |
-//! | what a comparison could have shown | [`detectable_difference`], [`paired_t_power`] |
+//! | a ratio of counts, such as behaviors per completion | [`bootstrap_ratios`] |
+//! | the power of a comparison | [`detectable_difference`], [`paired_t_power`] |
 
 mod bootstrap;
 mod gamma;
@@ -54,14 +54,14 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Whether the two intervals share a point. Two that do not are surely different; two that do may still be, see
+    /// Whether the two intervals overlap. If they do not, the values differ. If they do, the values may still differ, see
     /// [`compare_paired`].
     pub fn overlaps(&self, other: &Self) -> bool {
         self.low <= other.high && other.low <= self.high
     }
 }
 
-/// A share of `n` trials with its 95 % interval, as it is reported: `35.2 % [31.1, 39.4]`.
+/// A share of `n` trials with its 95 % interval. Displayed as `35.2 % [31.1, 39.4]`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Proportion {
     pub successes: usize,
@@ -88,12 +88,12 @@ impl fmt::Display for Proportion {
     }
 }
 
-/// Arithmetic mean; NaN of nothing.
+/// Arithmetic mean; NaN without values.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Standard deviation of a sample (divisor n - 1); NaN of fewer than two values.
+/// Standard deviation of a sample (divisor n - 1); NaN for fewer than two values.
 pub fn sample_std(values: &[f64]) -> f64 {
     if values.len() < 2 {
         return f64::NAN;

@@ -5,8 +5,8 @@ pub fn normal_cdf(z: f64) -> f64 {
     if z > 0.0 { 1.0 - normal_tail(z) } else { normal_tail(-z) }
 }
 
-/// P(Z > `x`) for `x` >= 0. Near the centre the series x + x^3/3 + x^5/(3 5) + ..., whose terms are all positive
-/// (Abramowitz and Stegun 26.2.11); beyond, Laplace's continued fraction (26.2.14).
+/// P(Z > `x`) for `x` >= 0. Near zero, the series x + x^3/3 + x^5/(3 5) + ..., whose terms are all positive
+/// (Abramowitz and Stegun 26.2.11); further out, Laplace's continued fraction (26.2.14).
 fn normal_tail(x: f64) -> f64 {
     let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
     if x < 3.0 {
@@ -46,7 +46,7 @@ pub fn normal_quantile(p: f64) -> f64 {
     z.copysign(q)
 }
 
-/// Coefficients from the constant upwards, by Horner's rule.
+/// Evaluates a polynomial by Horner's rule; coefficients from the constant upwards.
 fn polynomial(coefficients: &[f64; 8], x: f64) -> f64 {
     coefficients.iter().rev().fold(0.0, |sum, &coefficient| sum * x + coefficient)
 }
@@ -116,7 +116,7 @@ const FAR_BOTTOM: [f64; 8] = [
 mod tests {
     use super::*;
 
-    /// The three values that Wichura's paper gives to check an implementation, and the two everybody knows.
+    /// The three test values of Wichura's paper, and two well-known ones.
     #[test]
     fn quantiles_as_published() {
         for (p, z) in [
@@ -128,15 +128,15 @@ mod tests {
             (0.5, 0.0),
         ] {
             let got = normal_quantile(p);
-            assert!((got - z).abs() <= 1e-15 * z.abs().max(1.0), "p {p}: {got}, not {z}");
+            assert!((got - z).abs() <= 1e-15 * z.abs().max(1.0), "p {p}: expected {z}, found {got}");
         }
     }
 
     #[test]
-    fn the_distribution_undoes_its_quantile() {
+    fn the_distribution_is_the_inverse_of_the_quantile() {
         for p in [1e-300, 1e-12, 1e-4, 0.001_349, 0.001_350, 0.02, 0.3, 0.5, 0.9, 0.999] {
             let got = normal_cdf(normal_quantile(p));
-            // A relative error e of z moves a far tail by z^2 e.
+            // A relative error e of z changes the tail probability by the factor z^2 e.
             assert!((got / p - 1.0).abs() < 1e-12, "{p}: {got}");
         }
         assert_eq!((normal_cdf(f64::NEG_INFINITY), normal_cdf(f64::INFINITY)), (0.0, 1.0));

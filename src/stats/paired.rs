@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 use super::{Interval, RESAMPLES, bootstrap_mean, detectable_difference, mean, sample_std, wilson};
 use crate::rng::{Purpose, Stream};
 
-/// What the second model does differently from the first, with one 0/1 outcome a question.
+/// The difference between two models, with one 0/1 outcome per question.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairedComparison {
     pub questions: usize,
-    /// Questions that the first alone solves.
+    /// Number of questions that only the first model solves.
     pub only_first: usize,
-    /// Questions that the second alone solves.
+    /// Number of questions that only the second model solves.
     pub only_second: usize,
-    /// Share solved by the second less share solved by the first.
+    /// Share solved by the second minus share solved by the first.
     pub difference: f64,
     pub interval: Interval,
     /// Two-sided p-value of [`mcnemar_exact`].
@@ -22,18 +22,18 @@ pub struct PairedComparison {
     pub detectable: Option<f64>,
 }
 
-/// What the second model does differently from the first, with several completions a question.
+/// The difference between two models, with several completions per question.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MeanComparison {
     pub questions: usize,
-    /// Mean of the second less mean of the first.
+    /// Mean of the second minus mean of the first.
     pub difference: f64,
-    /// 95 %, over questions.
+    /// 95 % interval over questions.
     pub interval: Interval,
     /// Two-sided p-value of [`sign_flip`].
     pub p_value: f64,
-    /// The smallest true difference that so many questions, differing as these do, show in 80 of 100 cases at level 5 %; none
-    /// where they all differ by the same.
+    /// The smallest true difference that this number of questions, with this spread, detects in 80 of 100 studies at level 5 %;
+    /// `None` if there is no spread.
     pub detectable: Option<f64>,
 }
 
@@ -43,9 +43,9 @@ pub struct MeanComparison {
 /// shares, squared and added, with a correction for their correlation.
 ///
 /// # Panics
-/// When the lengths differ or there is no question.
+/// If the lengths differ or there are no questions.
 pub fn compare_paired(first: &[bool], second: &[bool], confidence: f64) -> PairedComparison {
-    assert_eq!(first.len(), second.len(), "a paired comparison needs the same questions on both sides");
+    assert_eq!(first.len(), second.len(), "a paired comparison needs the same questions for both models");
     assert!(!first.is_empty(), "a comparison needs questions");
     let count = |a: bool, b: bool| first.iter().zip(second).filter(|&(&x, &y)| (x, y) == (a, b)).count();
     let (both, only_first, only_second, neither) =
@@ -69,9 +69,9 @@ pub fn compare_paired(first: &[bool], second: &[bool], confidence: f64) -> Paire
 /// [`sign_flip`] for the p-value.
 ///
 /// # Panics
-/// When the lengths differ or there is no question.
+/// If the lengths differ or there are no questions.
 pub fn compare_means(first: &[f64], second: &[f64], seed: u64) -> MeanComparison {
-    assert_eq!(first.len(), second.len(), "a paired comparison needs the same questions on both sides");
+    assert_eq!(first.len(), second.len(), "a paired comparison needs the same questions for both models");
     let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| second - first).collect();
     MeanComparison {
         questions: differences.len(),
@@ -82,10 +82,10 @@ pub fn compare_means(first: &[f64], second: &[f64], seed: u64) -> MeanComparison
     }
 }
 
-/// Two-sided p-value of the mean of paired differences: the share of random changes of their signs that give a sum at least as
+/// Two-sided p-value of the mean of paired differences: the share of random sign changes that give a sum at least as
 /// far from zero. If the models do not differ, each question's difference is as likely to have the other sign, so the test is
-/// exact for any number of questions, whereas a p-value read off a bootstrap is too small where they are few. The observed signs
-/// count as one of the changes, which keeps it exact with `resamples` of them drawn (Phipson and Smyth, Statistical Applications
+/// exact for any number of questions, whereas a p-value from a bootstrap is too small for few questions. The observed signs
+/// count as one of the changes, so the test is exact with `resamples` random changes (Phipson and Smyth, Statistical Applications
 /// in Genetics and Molecular Biology 9:39, 2010).
 ///
 /// # Panics
@@ -93,7 +93,7 @@ pub fn compare_means(first: &[f64], second: &[f64], seed: u64) -> MeanComparison
 pub fn sign_flip(differences: &[f64], resamples: usize, seed: u64) -> f64 {
     assert!(!differences.is_empty(), "a comparison needs questions");
     let size: f64 = differences.iter().map(|difference| difference.abs()).sum();
-    // Equal sums may come out apart by rounding.
+    // Equal sums may differ by rounding.
     let observed = differences.iter().sum::<f64>().abs() - 1e-12 * size;
     let as_far = (0..resamples as u64).filter(|&replicate| {
         let stream = Stream::new(seed, Purpose::Bootstrap, &[replicate, 1]);
@@ -111,10 +111,10 @@ pub fn sign_flip(differences: &[f64], resamples: usize, seed: u64) -> f64 {
 }
 
 /// The exact McNemar test: the two-sided probability that `only_first` + `only_second` fair coins fall at least as unevenly.
-/// Questions on which both agree say nothing about the difference.
+/// Questions on which both models agree contain no information about the difference.
 pub fn mcnemar_exact(only_first: usize, only_second: usize) -> f64 {
     let n = (only_first + only_second) as f64;
-    // In logarithms: 2^-n is below the smallest f64 from n = 1,075 on.
+    // Uses logarithms, because 2^-n underflows from n = 1,075 on.
     let mut log_term = -n * std::f64::consts::LN_2;
     let mut tail = log_term.exp();
     for i in 1..=only_first.min(only_second) {
@@ -187,17 +187,17 @@ mod tests {
         assert_eq!(mcnemar_exact(40, 40), 1.0);
         // 13 net wins are significant at 5 % among 37 discordant questions, no more among 39.
         assert!(mcnemar_exact(12, 25) < 0.05 && mcnemar_exact(13, 26) > 0.05);
-        // By exact integer arithmetic, where 2^-n is no f64 any more.
+        // Calculated with exact integer arithmetic, because 2^-n underflows.
         assert!((mcnemar_exact(1_900, 2_100) - 0.001_649_266_375).abs() < 1e-11);
     }
 
-    /// Ten equal differences are as far from zero only with all signs alike: 2 of 1,024 ways.
+    /// Ten equal differences have a sum as far from zero only if all signs are equal: in 2 of 1,024 cases.
     #[test]
-    fn signs_by_counting() {
+    fn sign_flip_by_counting() {
         let p = sign_flip(&[0.1; 10], 100_000, 3);
         assert!((p - 2.0 / 1024.0).abs() < 5e-4, "{p}");
         assert_eq!(sign_flip(&[0.0; 10], 1_000, 3), 1.0);
-        // On 0/1 outcomes it is McNemar's test.
+        // With 0/1 outcomes it is McNemar's test.
         let mut outcomes = vec![1.0; 9];
         outcomes.extend([-1.0; 3]);
         outcomes.extend([0.0; 100]);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn means_of_questions_are_compared_in_pairs() {
+    fn means_of_questions_are_paired() {
         let first: Vec<f64> = (0..60).map(|i| f64::from(i % 5) / 4.0).collect();
         let second: Vec<f64> = first.iter().enumerate().map(|(i, x)| x + 0.01 * (i % 3) as f64).collect();
         let got = compare_means(&first, &second, 1);

@@ -1,12 +1,12 @@
-//! What a comparison could have shown: the power of the paired t test.
+//! The power of the paired t test.
 
 use super::gamma::stirling_error;
 use super::{normal_cdf, normal_quantile, student_quantile};
 
-/// Chance that a two-sided paired t test of `n` differences at level `alpha` rejects, when the true mean of the differences is
-/// `effect` of their standard deviations. Zero with fewer than two differences.
+/// Probability that a two-sided paired t test of `n` differences at level `alpha` rejects if the true mean of the differences is
+/// `effect` times their standard deviation. Zero with fewer than two differences.
 ///
-/// Ask it for a difference that was fixed beforehand. At the observed difference it says no more than the p-value does
+/// Use it for a difference that was fixed beforehand. At the observed difference it contains no more information than the p-value
 /// (Hoenig and Heisey, The American Statistician 55:19, 2001).
 pub fn paired_t_power(effect: f64, n: usize, alpha: f64) -> f64 {
     if n < 2 {
@@ -20,11 +20,11 @@ pub fn paired_t_power(effect: f64, n: usize, alpha: f64) -> f64 {
     two_sided(critical, df, effect * (n as f64).sqrt())
 }
 
-/// The smallest true difference that `n` paired differences with standard deviation `sd` show at level `alpha` with
-/// probability `power`; none with fewer than two of them or no spread to judge by.
+/// The smallest true difference that `n` paired differences with standard deviation `sd` detect at level `alpha` with
+/// probability `power`; `None` with fewer than two differences or without spread.
 ///
 /// For many questions this is (z(1 - alpha/2) + z(power)) sd / √n, equation 9 of Miller, "Adding error bars to evals"
-/// (arXiv 2411.00640), solved for the difference; with few, as with seeds, the noncentral t distribution asks for more.
+/// (arXiv 2411.00640), solved for the difference. For few, such as seeds, the noncentral t distribution requires a larger one.
 pub fn detectable_difference(sd: f64, n: usize, alpha: f64, power: f64) -> Option<f64> {
     assert!(alpha > 0.0 && alpha < power && power < 1.0, "level {alpha} and power {power}");
     if n < 2 || sd.is_nan() || sd <= 0.0 {
@@ -32,7 +32,7 @@ pub fn detectable_difference(sd: f64, n: usize, alpha: f64, power: f64) -> Optio
     }
     let df = (n - 1) as f64;
     let critical = student_quantile(1.0 - alpha / 2.0, df);
-    // The power in terms of normal quantiles is close to a line, so secants arrive in a few steps.
+    // The power, transformed to normal quantiles, is almost linear, so the secant method converges in a few steps.
     let goal = normal_quantile(power);
     let miss = |shift: f64| normal_quantile(two_sided(critical, df, shift)) - goal;
     let (mut low, mut high) = (0.0, critical + goal.max(0.0));
@@ -65,11 +65,11 @@ fn two_sided(critical: f64, df: f64, shift: f64) -> f64 {
 }
 
 /// P(T > `t`), T = (Z + `shift`) / S with S^2 a chi-squared variable over its `df` degrees of freedom: the mean over S of
-/// P(Z > t S - shift). In u = ln S the integrand is smooth and dies away on both sides, where the trapezoidal rule converges
+/// P(Z > t S - shift). In u = ln S the integrand is smooth and decays on both sides, so the trapezoidal rule converges
 /// faster than any power of its step.
 fn noncentral_tail(t: f64, df: f64, shift: f64) -> f64 {
     const STEPS: usize = 1_000;
-    // Where the density of u has fallen below e^-45 of its peak.
+    // The density of u is below e^-45 of its peak there.
     let (low, high) = (-(45.0 / df).sqrt() - 45.0 / df, (45.0 / df).sqrt());
     let step = (high - low) / STEPS as f64;
     let a = df / 2.0;
@@ -90,7 +90,7 @@ mod tests {
     use crate::stats::student_cdf;
 
     #[test]
-    fn without_an_effect_it_is_the_level() {
+    fn without_an_effect_the_power_is_the_level() {
         for n in [2, 3, 5, 10, 30, 500] {
             for alpha in [0.05, 0.001] {
                 assert!((paired_t_power(0.0, n, alpha) - alpha).abs() < 1e-12, "{n} {alpha}");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn grows_with_effect_and_number() {
+    fn power_grows_with_effect_and_number() {
         let power = |effect, n| paired_t_power(effect, n, 0.05);
         assert!(power(0.5, 5) < power(1.0, 5) && power(1.0, 5) < power(1.0, 6));
         assert_eq!(power(-1.0, 5), power(1.0, 5));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn with_many_questions_millers_formula() {
+    fn with_many_questions_it_is_millers_formula() {
         let z = normal_quantile(0.975) + normal_quantile(0.8);
         let got = detectable_difference(0.4, 10_000, 0.05, 0.8).unwrap();
         assert!((got / (z * 0.4 / 100.0) - 1.0).abs() < 1e-3, "{got}");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_detectable_is_detected_as_often_as_said() {
+    fn detectable_differences_have_the_stated_power() {
         for n in [2, 3, 5, 40] {
             for alpha in [0.05, 0.002] {
                 let difference = detectable_difference(2.0, n, alpha, 0.8).unwrap();

@@ -6,11 +6,12 @@ use super::Interval;
 use super::bootstrap::{quantile, tail};
 use crate::rng::{Purpose, Stream};
 
-/// Bootstrap intervals of ratios of sums, with the percentiles of [`bootstrap_mean`](super::bootstrap_mean). A cluster is a question with the totals of its samples; each ratio names
-/// the column summed above the line and the one below. Clusters are what is resampled, and all ratios share the draws.
+/// Bootstrap intervals of ratios of sums, with the percentiles of [`bootstrap_mean`](super::bootstrap_mean).
+/// A cluster is a question with the totals of its samples; each ratio names
+/// the columns of its numerator and its denominator. Clusters are resampled, and all ratios use the same resamples.
 ///
 /// # Panics
-/// When there is no cluster or no resample, when `confidence` is not within (0, 1), or when a total below the line is not
+/// If there are no clusters or no resamples, if `confidence` is not in (0, 1), or if a denominator is not
 /// positive in every cluster.
 pub fn bootstrap_ratios<const K: usize>(
     clusters: &[[f64; K]],
@@ -23,7 +24,7 @@ pub fn bootstrap_ratios<const K: usize>(
     assert!(confidence > 0.0 && confidence < 1.0, "a confidence of {confidence}");
     assert!(
         ratios.iter().all(|&(_, below)| clusters.iter().all(|cluster| cluster[below] > 0.0)),
-        "a ratio needs something below its line"
+        "a ratio needs a positive denominator"
     );
     let n = clusters.len() as u64;
     let of = |sums: &[f64; K]| ratios.iter().map(|&(above, below)| sums[above] / sums[below]).collect::<Vec<f64>>();
@@ -46,7 +47,7 @@ pub fn bootstrap_ratios<const K: usize>(
         .map(|(index, estimate)| {
             let mut values: Vec<f64> = replicates.iter().map(|replicate| replicate[index]).collect();
             values.sort_unstable_by(f64::total_cmp);
-            // As for a mean: the estimate stays within its own interval.
+            // As for a mean, the estimate must be inside its own interval.
             Interval { low: quantile(&values, tail).min(estimate), high: quantile(&values, 1.0 - tail).max(estimate) }
         })
         .collect()
@@ -58,7 +59,7 @@ mod tests {
     use crate::stats::bootstrap_mean;
 
     #[test]
-    fn a_mean_is_a_ratio_to_the_count() {
+    fn a_ratio_to_the_count_is_the_mean() {
         let stream = Stream::new(3, Purpose::Test, &[]);
         let values: Vec<f64> = (0..60).map(|i| stream.normal(i)).collect();
         let clusters: Vec<[f64; 2]> = values.iter().map(|&value| [value, 1.0]).collect();
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_that_never_varies_has_no_spread() {
+    fn a_constant_ratio_gives_an_interval_without_width() {
         let clusters = [[1.0, 4.0], [2.0, 8.0], [3.0, 12.0]];
         assert_eq!(bootstrap_ratios(&clusters, &[(0, 1)], 50, 0.95, 1), [Interval { low: 0.25, high: 0.25 }]);
     }

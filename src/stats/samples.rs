@@ -1,7 +1,7 @@
-//! Several completions a question: avg@k, pass@k, maj@k.
+//! Several completions per question: avg@k, pass@k, maj@k.
 //!
-//! Each of them refuses a question with fewer or more completions than were asked for. Dividing by the number that was asked
-//! for turns a lost completion into a wrong one; dividing by what is there weighs questions by how much of them survived.
+//! All of them refuse a question with an unexpected number of completions. Dividing by the expected number would count a missing
+//! completion as wrong; dividing by the number found would give questions with missing completions another weight.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use thiserror::Error;
 
 use super::{Interval, bootstrap_mean, mean, wilson};
 
-/// Questions from which on the bootstrap takes over from Wilson's interval for one completion a question.
+/// The number of questions from which on the bootstrap replaces Wilson's interval for one completion per question.
 const MANY_QUESTIONS: usize = 300;
 
-/// Resamples of every bootstrap that is reported.
+/// Number of resamples of every reported bootstrap.
 pub const RESAMPLES: usize = 10_000;
 
-/// Completions that do not fit what is asked of them.
+/// Errors about numbers of completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SampleError {
     #[error("no questions to count")]
     NoQuestions,
-    #[error("question {question} has {got} completions, not {expected}\nhint: finish the evaluation, then count")]
+    #[error("question {question}: expected {expected} completions, found {got}\nhint: finish the evaluation first")]
     Uneven { question: usize, got: usize, expected: usize },
-    #[error("pass@{k} of {n} completions\nhint: sample at least {k} a question")]
+    #[error("pass@{k} requires at least {k} completions per question, found {n}\nhint: increase the number of samples")]
     TooFew { n: usize, k: usize },
-    #[error("{correct} correct completions of {n}")]
+    #[error("found {correct} correct completions of only {n}")]
     TooManyCorrect { correct: usize, n: usize },
 }
 
@@ -38,28 +38,28 @@ pub struct Accuracy {
     pub interval: Interval,
 }
 
-/// avg@k of the completions of each question, right or wrong.
+/// avg@k of the completions of each question, correct or wrong.
 ///
 /// # Errors
-/// When there is no question, or one has not exactly `samples` completions.
+/// There are no questions, or a question does not have exactly `samples` completions.
 pub fn accuracy(correct: &[Vec<bool>], samples: usize, seed: u64) -> Result<Accuracy, SampleError> {
     let means = question_means(correct, samples)?;
     let interval = accuracy_interval(&means, samples, seed);
     Ok(Accuracy { questions: means.len(), samples, value: mean(&means), interval })
 }
 
-/// The share of right completions of each question.
+/// The share of correct completions of each question.
 ///
 /// # Errors
-/// When there is no question, or one has not exactly `samples` completions.
+/// There are no questions, or a question does not have exactly `samples` completions.
 pub fn question_means(correct: &[Vec<bool>], samples: usize) -> Result<Vec<f64>, SampleError> {
     complete(correct, samples)?;
     Ok(correct.iter().map(|question| right(question) as f64 / samples as f64).collect())
 }
 
-/// The 95 % interval of an accuracy from the mean of each question: Wilson's for one completion a question and fewer than 300
-/// questions, else a bootstrap over questions. Where no question is solved at all, or all always are, resampling has nothing to
-/// vary and would give a width of zero: Wilson's interval of so many trials stands in.
+/// The 95 % interval of an accuracy from the mean of each question: Wilson's for one completion per question and fewer than 300
+/// questions, else a bootstrap over questions. If all completions are wrong, or all are correct, a bootstrap interval would have
+/// no width, so Wilson's interval for this number of completions is used.
 ///
 /// # Panics
 /// Without questions.
@@ -74,12 +74,12 @@ pub fn accuracy_interval(question_means: &[f64], samples: usize, seed: u64) -> I
     }
 }
 
-/// Chance that one or more of `k` completions drawn from `n`, of which `correct` are right, is right: 1 - C(n-c, k) / C(n, k),
-/// the unbiased estimate of Chen and others, "Evaluating large language models trained on code" (arXiv 2107.03374), as their
-/// product, which neither overflows nor cancels.
+/// Probability that at least one of `k` completions, selected at random from `n` of which c = `correct` are correct, is correct:
+/// 1 - C(n-c, k) / C(n, k), the unbiased estimate of Chen and others, "Evaluating large language models trained on code" (arXiv
+/// 2107.03374), computed as a product that neither overflows nor loses precision.
 ///
 /// # Errors
-/// When `n` < `k` or `correct` > `n`.
+/// `n` < `k` or `correct` > `n`.
 pub fn pass_at_k(n: usize, correct: usize, k: usize) -> Result<f64, SampleError> {
     if n < k || k == 0 {
         return Err(SampleError::TooFew { n, k });
@@ -97,18 +97,18 @@ pub fn pass_at_k(n: usize, correct: usize, k: usize) -> Result<f64, SampleError>
 /// pass@k of each question.
 ///
 /// # Errors
-/// When there is no question, one has not exactly `samples` completions, or `samples` < `k`.
+/// There are no questions, a question does not have exactly `samples` completions, or `samples` < `k`.
 pub fn question_pass_at_k(correct: &[Vec<bool>], samples: usize, k: usize) -> Result<Vec<f64>, SampleError> {
     complete(correct, samples)?;
     correct.iter().map(|question| pass_at_k(samples, right(question), k)).collect()
 }
 
-/// The completion that speaks for the majority, as an index: the first one of the answer given most often. `answers` holds for
-/// each completion the class of its canonical answer, so that answers that are equal vote together; a completion without an
-/// answer does not vote. None when nobody votes: the question counts as wrong.
+/// The index of the first completion with the most frequent answer. `answers` has, for
+/// each completion, the class of its canonical answer, so that equal answers count as the same vote; a completion without an
+/// answer does not vote. `None` if there are no votes: the question counts as wrong.
 ///
-/// Among answers given equally often the one that appears first wins. Completions are exchangeable, so this is a fair draw, it
-/// never looks at what is right, and it is the same on every machine.
+/// In a tie, the answer that occurs first wins. Completions are exchangeable, so this is a fair choice. It
+/// does not depend on which answer is correct, and it is the same on every machine.
 pub fn majority<T: Ord>(answers: &[Option<T>]) -> Option<usize> {
     let mut votes: BTreeMap<&T, (usize, usize)> = BTreeMap::new();
     for (index, answer) in answers.iter().enumerate() {
@@ -137,7 +137,7 @@ fn complete(correct: &[Vec<bool>], samples: usize) -> Result<(), SampleError> {
 mod tests {
     use super::*;
 
-    /// Two right of four: pairs without a right one are 1 of 6.
+    /// Two of four are correct: 1 of 6 pairs has no correct completion.
     #[test]
     fn pass_at_k_by_counting() {
         assert_eq!(pass_at_k(4, 2, 1), Ok(0.5));
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(pass_at_k(4, 5, 1), Err(SampleError::TooManyCorrect { correct: 5, n: 4 }));
     }
 
-    /// The mean over all ways to choose is what the formula says.
+    /// The formula equals the mean over all choices.
     #[test]
     fn pass_at_k_is_unbiased() {
         let (n, k) = (7u32, 3);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_count_is_an_error() {
+    fn missing_completions_are_an_error() {
         let correct = vec![vec![true, false], vec![true]];
         let short = SampleError::Uneven { question: 1, got: 1, expected: 2 };
         assert_eq!(accuracy(&correct, 2, 0), Err(short));
@@ -173,21 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_that_fits() {
+    fn the_interval_depends_on_the_data() {
         let binary = |n: usize| (0..n).map(|i| f64::from(i % 3 == 0)).collect::<Vec<_>>();
         assert_eq!(accuracy_interval(&binary(299), 1, 7), wilson(100, 299, 0.95));
         assert_eq!(accuracy_interval(&binary(300), 1, 7), bootstrap_mean(&binary(300), RESAMPLES, 0.95, 7));
         assert_eq!(accuracy_interval(&binary(30), 4, 7), bootstrap_mean(&binary(30), RESAMPLES, 0.95, 7));
-        // Nothing solved in 64 tries each is not certainty about the next question.
+        // 64 wrong completions of each question leave uncertainty about other questions.
         assert_eq!(accuracy_interval(&[0.0; 30], 64, 7), wilson(0, 30, 0.95));
         assert_eq!(accuracy_interval(&[1.0; 500], 1, 7), wilson(500, 500, 0.95));
     }
 
     #[test]
-    fn the_majority_speaks() {
+    fn the_majority_wins() {
         let vote = |answers: &[i64]| majority(&answers.iter().map(|&a| (a != 0).then_some(a)).collect::<Vec<_>>());
         assert_eq!(vote(&[3, 5, 5, 3, 5]), Some(1));
-        // A tie goes to what appeared first, not to the smallest or the largest; the empty have no vote.
+        // In a tie the first answer wins, not the smallest or the largest; completions without an answer do not vote.
         assert_eq!(vote(&[0, 5, 3, 3, 5, 0, 0]), Some(1));
         assert_eq!(vote(&[0, 3, 5, 5, 3, 0, 0]), Some(1));
         assert_eq!(vote(&[0, 0]), None);

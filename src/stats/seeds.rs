@@ -1,44 +1,44 @@
-//! Two arms that were trained several times, with the seeds as clusters.
+//! Comparison of two arms that were trained with several seeds.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Interval, bootstrap_mean, detectable_difference, mean, paired_t_power, sample_std, student_p_value};
 use super::{RESAMPLES, student_quantile};
 
-/// Fewer seeds than this get a t interval. A percentile bootstrap cannot reach beyond the lowest and the highest seed, and of three
-/// the truth lies outside both in one study of four.
+/// With fewer seeds than this, the interval is a t interval. A percentile bootstrap cannot extend beyond the lowest and the highest
+/// seed, and with three seeds the true value is outside of them in one of four studies.
 const FEW_SEEDS: usize = 10;
 
-/// Differences below this are rounding: a mean of 10,000 outcomes moves in steps of 1e-4.
+/// Smaller differences are rounding errors: a mean of 10,000 outcomes changes in steps of 1e-4.
 const ROUNDING: f64 = 1e-12;
 
-/// The difference of two arms over training seeds, for the questions it was measured on.
+/// The difference of two arms over training seeds, on a fixed set of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeedComparison {
     pub seeds: usize,
-    /// Mean over seeds of the second arm less the first.
+    /// Mean over seeds of the second arm minus the first.
     pub difference: f64,
-    /// Standard deviation of the difference between seeds, sampling noise included; none of one seed.
+    /// Standard deviation of the difference between seeds, including sampling noise; `None` for one seed.
     pub sd: Option<f64>,
-    /// 95 %; none of one seed, which says nothing about another.
+    /// 95 % interval; `None` for one seed, because the variation between seeds is unknown.
     pub interval: Option<Interval>,
-    /// Two-sided, of the paired t test; none of one seed.
+    /// Two-sided p-value of the paired t test; `None` for one seed.
     pub p_value: Option<f64>,
 }
 
 /// Compares two arms by the difference of their accuracies at each shared seed.
 ///
-/// With fewer than 10 seeds the interval is that of the paired t test. From 10 on it is a hierarchical bootstrap: seeds are drawn
+/// With fewer than 10 seeds the interval is that of the paired t test. From 10 on it is a hierarchical bootstrap: seeds are sampled
 /// with replacement and each keeps all its questions, which Davison and Hinkley ("Bootstrap methods and their application",
-/// 1997, section 3.8) find closer to the truth than drawing questions again within seeds; that would count the questions' noise
-/// twice, as it is already part of how seeds differ. Both answer the same: what would another training run do on these
-/// questions? What other questions would do is for [`super::compare_means`] to tell.
+/// 1997, section 3.8) find more accurate than also resampling questions within seeds. That would count the questions' noise
+/// twice, because it is already part of the differences between seeds. Both intervals are for another training run on the same
+/// questions. For other questions, see [`super::compare_means`].
 ///
-/// On few questions, few seeds are often apart from the reference by the very same number of them. The test then sees no spread
-/// and a p-value near 0, so a verdict needs [`super::sign_flip`] over the questions beside it.
+/// With few questions and few seeds, all seeds often differ from the reference by the same number of questions. The test then has
+/// no spread and a p-value near 0, so a verdict also requires [`super::sign_flip`] over the questions.
 ///
 /// # Panics
-/// Without a difference.
+/// If there are no differences.
 pub fn compare_seeds(differences: &[f64], seed: u64) -> SeedComparison {
     assert!(!differences.is_empty(), "a comparison needs seeds");
     let n = differences.len();
@@ -61,12 +61,12 @@ pub fn compare_seeds(differences: &[f64], seed: u64) -> SeedComparison {
 }
 
 impl SeedComparison {
-    /// Chance that so many seeds, differing as these do, show a true difference of `worth` at level 5 %.
+    /// Probability that this number of seeds, with this spread, detects a true difference of `worth` at level 5 %.
     pub fn power(&self, worth: f64) -> f64 {
         self.sd.map_or(0.0, |sd| paired_t_power(worth / sd, self.seeds, 0.05))
     }
 
-    /// The true difference that so many seeds, differing as these do, show in 80 of 100 studies at level 5 %; none where they do
+    /// The true difference that these seeds, with their spread, detect in 80 of 100 studies at level 5 %; `None` if they do
     /// not differ.
     pub fn detectable(&self) -> Option<f64> {
         self.sd.and_then(|sd| detectable_difference(sd, self.seeds, 0.05, 0.8))
@@ -91,14 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_says_nothing_about_another() {
+    fn one_seed_gives_no_interval() {
         let got = compare_seeds(&[0.1], 0);
         assert_eq!((got.interval, got.p_value, got.detectable()), (None, None, None));
         assert_eq!(got.power(0.05), 0.0);
     }
 
     #[test]
-    fn rounding_is_no_difference() {
+    fn rounding_is_not_a_difference() {
         let got = compare_seeds(&[0.1 + 0.2 - 0.3, 0.0, 0.0], 0);
         assert_eq!((got.difference, got.sd, got.p_value), (0.0, Some(0.0), Some(1.0)));
         assert_eq!(compare_seeds(&[0.1; 3], 0).p_value, Some(0.0));

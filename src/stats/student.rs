@@ -24,7 +24,7 @@ pub fn student_quantile(p: f64, df: f64) -> f64 {
     }
 }
 
-/// The `t` > 0 with P(T > t) = `tail`: Newton's steps on the logarithm of the tail, kept within a bracket.
+/// The `t` > 0 with P(T > t) = `tail`: Newton's method on the logarithm of the tail, limited to a bracket.
 fn upper_quantile(tail: f64, df: f64) -> f64 {
     let mut high = 1.0;
     while student_tail(high, df) > tail {
@@ -55,7 +55,7 @@ fn density(t: f64, df: f64) -> f64 {
 }
 
 /// P(T > `t`) for `t` >= 0: half the incomplete beta function I_x(df/2, 1/2) at x = df / (df + t^2) (Abramowitz and Stegun
-/// 26.7.1), by the fraction that converges fast: that of x or of 1 - x.
+/// 26.7.1), by the continued fraction of x or of 1 - x, whichever converges faster.
 fn student_tail(t: f64, df: f64) -> f64 {
     let a = df / 2.0;
     let square = t * t;
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn quantile_undoes_the_distribution() {
+    fn the_quantile_is_the_inverse_of_the_distribution() {
         for df in [1.0, 2.0, 2.5, 4.0, 9.0, 29.0, 499.0, 1e5] {
             for p in [1e-9, 1e-3, 0.025, 0.2, 0.49, 0.6, 0.975, 0.9995] {
                 let back = student_cdf(student_quantile(p, df), df);

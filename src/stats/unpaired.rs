@@ -1,13 +1,13 @@
-//! Two proportions without knowing which trials they share, as published tables give them.
+//! Comparison of two proportions, such as those in published tables, when the outcomes of single trials are unknown.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Interval, mcnemar_exact, normal_cdf, wilson};
 
-/// The second proportion against the first.
+/// The second proportion compared with the first.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnpairedComparison {
-    /// Second less first.
+    /// Second minus first.
     pub difference: f64,
     pub interval: Interval,
     /// Two-sided, of the z test with the pooled proportion.
@@ -18,7 +18,7 @@ pub struct UnpairedComparison {
 /// (Statistics in Medicine 17:873, 1998): the two Wilson intervals, squared and added.
 ///
 /// # Panics
-/// When a sample has no trial or more successes than trials.
+/// If a sample has no trials or more successes than trials.
 pub fn compare_unpaired(first: (usize, usize), second: (usize, usize), confidence: f64) -> UnpairedComparison {
     assert!(first.1 > 0 && second.1 > 0, "a comparison needs trials");
     let share = |(successes, n): (usize, usize)| successes as f64 / n as f64;
@@ -37,12 +37,12 @@ pub fn compare_unpaired(first: (usize, usize), second: (usize, usize), confidenc
     UnpairedComparison { difference, interval, p_value }
 }
 
-/// The smallest and the largest p-value that the exact McNemar test can have where `first` and `second` of the same `n` questions
-/// are solved, but not known which: smallest if one model solves all that the other does, largest if they overlap as little as
-/// they can.
+/// The smallest and the largest p-value that the exact McNemar test can have if `first` and `second` of the same `n` questions
+/// are solved, but it is unknown which ones. It is smallest if one model solves all questions that the other solves, and largest
+/// if the solved questions overlap as little as possible.
 ///
 /// # Panics
-/// When more than `n` are solved.
+/// If more than `n` are solved.
 pub fn mcnemar_bounds(first: usize, second: usize, n: usize) -> (f64, f64) {
     assert!(first <= n && second <= n, "{first} and {second} solved of {n}");
     let p_value = |both: usize| mcnemar_exact(first - both, second - both);
@@ -72,7 +72,7 @@ mod tests {
         }
     }
 
-    /// Every possible number of questions solved by both lies between the bounds.
+    /// For every possible number of questions solved by both models, the p-value is between the bounds.
     #[test]
     fn bounds_hold_for_every_pairing() {
         let n = 25;

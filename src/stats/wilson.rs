@@ -1,13 +1,13 @@
-//! The interval of one proportion.
+//! Wilson's interval of a proportion.
 
 use super::{Interval, normal_quantile};
 
 /// Wilson's score interval of `successes` out of `n`, without continuity correction (Wilson, JASA 22:209, 1927); `confidence`
-/// is a share such as 0.95. It never leaves [0, 1] and holds at small `n` and near 0 and 1, where p +- 2 SE does not. With no
+/// is a share such as 0.95. It is always inside [0, 1] and is accurate for small `n` and near 0 and 1, unlike p +- 2 SE. Without
 /// trials it is [0, 1].
 ///
 /// # Panics
-/// When there are more successes than trials, or `confidence` is not within (0, 1).
+/// If there are more successes than trials, or `confidence` is not in (0, 1).
 pub fn wilson(successes: usize, n: usize, confidence: f64) -> Interval {
     assert!(successes <= n, "{successes} successes in {n} trials");
     assert!(confidence > 0.0 && confidence < 1.0, "a confidence of {confidence}");
@@ -17,11 +17,11 @@ pub fn wilson(successes: usize, n: usize, confidence: f64) -> Interval {
     let n = n as f64;
     let share = successes as f64 / n;
     let z = normal_quantile(0.5 + confidence / 2.0);
-    let centre = share + z * z / (2.0 * n);
+    let center = share + z * z / (2.0 * n);
     let spread = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + z * z / n;
-    // With no success, or nothing else, one end is exact; rounding must not move the proportion out of its interval.
-    Interval { low: ((centre - spread) / scale).clamp(0.0, share), high: ((centre + spread) / scale).clamp(share, 1.0) }
+    // Without successes or without failures, one end is exact. Rounding must not move the proportion out of its interval.
+    Interval { low: ((center - spread) / scale).clamp(0.0, share), high: ((center + spread) / scale).clamp(share, 1.0) }
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_its_proportion_and_is_symmetric() {
+    fn contains_the_proportion_and_is_symmetric() {
         for n in 0..60 {
             for successes in 0..=n {
                 let here = wilson(successes, n, 0.95);

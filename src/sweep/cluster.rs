@@ -1,7 +1,7 @@
-//! Submitting a sweep to Slurm and following it there.
+//! Submits a sweep to Slurm and follows its jobs.
 //!
-//! What was submitted stands in `slurm/jobs.json`, so that the same command follows jobs that are in the queue already and submits
-//! only what is in none.
+//! Submitted jobs are recorded in `slurm/jobs.json`, so that the same command follows jobs that are already in the queue and
+//! submits only tasks that are missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,22 +15,27 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::file::SlurmSection;
-use super::folder::{Folder, Record, State};
-use super::local::{End, Event, Failure, unconfigured};
+use super::folder::{SweepFolder, SweepRecord, TaskState};
+use super::local::{Event, TaskEnd, TaskFailure, unconfigured};
 use super::slurm::{self, ACCOUNT_FORMAT, Array, QUEUE_FORMAT};
-use super::task::{Task, tasks};
+use super::task::{SweepTask, tasks};
 use crate::disk::atomic::{self, write_error};
 use crate::run::Stop;
 
 /// A job array that was submitted.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
+pub struct SlurmJob {
     pub id: u64,
     pub array: Array,
 }
 
-/// Submits what is missing and in no queue. Returns all jobs of the sweep that may still be at work, and whether each is new.
-pub fn submit(folder: &Folder, record: &Record, section: &SlurmSection, rft: &Path) -> Result<Vec<(Job, bool)>> {
+/// Submits tasks that are neither done nor in the queue. Returns all jobs that may still run, and whether each is new.
+pub fn submit(
+    folder: &SweepFolder,
+    record: &SweepRecord,
+    section: &SlurmSection,
+    rft: &Path,
+) -> Result<Vec<(SlurmJob, bool)>> {
     let mut jobs = known_jobs(folder)?;
     let queue = queue(&jobs)?;
     jobs.retain(|job| queue.keys().any(|(id, _)| *id == job.id));
@@ -43,15 +48,15 @@ pub fn submit(folder: &Folder, record: &Record, section: &SlurmSection, rft: &Pa
         }
     }
     let plan = slurm::plan(record, &folder.states(record)?, &queued);
-    let mut all: Vec<(Job, bool)> = jobs.into_iter().map(|job| (job, false)).collect();
+    let mut all: Vec<(SlurmJob, bool)> = jobs.into_iter().map(|job| (job, false)).collect();
     let mut send = |array: &Array, after: Option<u64>| -> Result<Option<u64>> {
         if array.tasks.is_empty() {
             return Ok(None);
         }
         let text = slurm::script(&record.name, &folder.path, rft, section, array);
         let id = sbatch(folder, array, &text, after)?;
-        all.push((Job { id, array: array.clone() }, true));
-        let jobs: Vec<&Job> = all.iter().map(|(job, _)| job).collect();
+        all.push((SlurmJob { id, array: array.clone() }, true));
+        let jobs: Vec<&SlurmJob> = all.iter().map(|(job, _)| job).collect();
         atomic::write(&jobs_path(folder), &serde_json::to_vec_pretty(&jobs)?)?;
         Ok(Some(id))
     };
@@ -64,8 +69,8 @@ pub fn submit(folder: &Folder, record: &Record, section: &SlurmSection, rft: &Pa
     Ok(all)
 }
 
-/// The jobs that earlier calls submitted.
-fn known_jobs(folder: &Folder) -> Result<Vec<Job>> {
+/// The jobs submitted by earlier calls.
+fn known_jobs(folder: &SweepFolder) -> Result<Vec<SlurmJob>> {
     let path = jobs_path(folder);
     if !path.is_file() {
         return Ok(Vec::new());
@@ -74,11 +79,11 @@ fn known_jobs(folder: &Folder) -> Result<Vec<Job>> {
     serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))
 }
 
-fn jobs_path(folder: &Folder) -> std::path::PathBuf {
+fn jobs_path(folder: &SweepFolder) -> std::path::PathBuf {
     folder.path.join("slurm").join("jobs.json")
 }
 
-fn sbatch(folder: &Folder, array: &Array, text: &str, after: Option<u64>) -> Result<u64> {
+fn sbatch(folder: &SweepFolder, array: &Array, text: &str, after: Option<u64>) -> Result<u64> {
     let place = folder.path.join("slurm");
     fs::create_dir_all(&place).map_err(|error| write_error(&place, &error))?;
     let script = place.join(format!("{}.sh", array.kind));
@@ -86,81 +91,81 @@ fn sbatch(folder: &Folder, array: &Array, text: &str, after: Option<u64>) -> Res
     let mut command = Command::new("sbatch");
     command.arg("--parsable");
     if let Some(job) = after {
-        // Each evaluation waits for the run of its number; where that fails, it goes.
+        // Each evaluation waits for the run with its number. If that run fails, the evaluation is canceled.
         command.arg(format!("--dependency=aftercorr:{job}")).arg("--kill-on-invalid-dep=yes");
     }
     unconfigured(&mut command);
     slurm::job_of(&reply(command.arg(&script))?)
 }
 
-/// Standard output of one of Slurm's commands.
+/// Standard output of a Slurm command.
 fn reply(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    // A group of its own: Ctrl-C is for this process.
+    // Its own process group, so that Ctrl-C reaches only this process.
     command.process_group(0);
     let output = command.output().with_context(|| {
-        format!("start `{name}`\nhint: --slurm is for the login node of a cluster; without it the sweep runs here")
+        format!("start `{name}`\nhint: use --slurm on the login node of a cluster, or omit it to run the sweep on this machine")
     })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{name}: {}", said.lines().find(|it| !it.trim().is_empty()).unwrap_or("failed without a word"));
+        bail!("{name}: {}", said.lines().find(|it| !it.trim().is_empty()).unwrap_or("failed without a message"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn ids(jobs: &[Job]) -> String {
+fn ids(jobs: &[SlurmJob]) -> String {
     jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// Tasks that wait, run or end.
-fn queue(jobs: &[Job]) -> Result<BTreeMap<(u64, usize), String>> {
+/// Tasks that are waiting, running or ending.
+fn queue(jobs: &[SlurmJob]) -> Result<BTreeMap<(u64, usize), String>> {
     if jobs.is_empty() {
         return Ok(BTreeMap::new());
     }
     let mut command = Command::new("squeue");
     match reply(command.args(["--noheader", "--array", QUEUE_FORMAT]).arg(format!("--jobs={}", ids(jobs)))) {
         Ok(text) => Ok(slurm::queue(&text)),
-        // Slurm forgets jobs some minutes after their end.
+        // Slurm forgets jobs a few minutes after their end.
         Err(error) if error.to_string().contains("Invalid job id") => Ok(BTreeMap::new()),
         Err(error) => Err(error),
     }
 }
 
-/// How tasks ended, where the cluster keeps accounts.
-fn accounts(jobs: &[Job]) -> BTreeMap<(u64, usize), String> {
+/// The final states of tasks, if the cluster has accounting.
+fn accounts(jobs: &[SlurmJob]) -> BTreeMap<(u64, usize), String> {
     let mut command = Command::new("sacct");
     command.args(["--noheader", "--parsable2", "--allocations", ACCOUNT_FORMAT]);
     reply(command.arg(format!("--jobs={}", ids(jobs)))).map(|text| slurm::accounts(&text)).unwrap_or_default()
 }
 
-/// Between two looks at the queue.
+/// Time between two queries of the queue.
 const SOON: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(10);
-/// Questions in a row that the queue may leave unanswered.
+/// Consecutive failures of squeue that are tolerated.
 const PATIENCE: u32 = 20;
 
-/// Looks at the queue and at the disk until nothing is left to wait for, or until asked to stop looking. The ends are in the
+/// Checks the queue and the disk until all tasks have ended, or until `stop` asks to stop following. The ends are in the
 /// order of the tasks.
 pub fn follow(
-    folder: &Folder,
-    record: &Record,
-    jobs: &[Job],
+    folder: &SweepFolder,
+    record: &SweepRecord,
+    jobs: &[SlurmJob],
     stop: &Stop,
     show: &mut dyn FnMut(Event),
-) -> Result<Vec<(Task, End)>> {
+) -> Result<Vec<(SweepTask, TaskEnd)>> {
     let tasks = tasks(record);
-    let mut ends: BTreeMap<String, End> = BTreeMap::new();
+    let mut ends: BTreeMap<String, TaskEnd> = BTreeMap::new();
     let mut begun: BTreeMap<String, Instant> = BTreeMap::new();
     let mut missed: BTreeSet<String> = BTreeSet::new();
     let mut pause = SOON;
     let mut unanswered = 0;
     for (name, state) in folder.states(record)? {
-        if state == State::Done {
-            ends.insert(name, End::Done);
+        if state == TaskState::Done {
+            ends.insert(name, TaskEnd::Done);
         }
     }
     while ends.len() < tasks.len() && stop.requested().is_none() {
-        // A busy controller does not always answer.
+        // A busy controller does not always reply.
         let queue = match queue(jobs) {
             Ok(queue) => queue,
             Err(error) if unanswered == PATIENCE => return Err(error),
@@ -175,7 +180,8 @@ pub fn follow(
         let states = folder.states(record)?;
         let before = ends.len();
         let place = |name: &String| {
-            let of_job = |job: &Job| job.array.tasks.iter().find(|(_, it)| it.contains(name)).map(|it| (job.id, *it.0));
+            let of_job =
+                |job: &SlurmJob| job.array.tasks.iter().find(|(_, it)| it.contains(name)).map(|it| (job.id, *it.0));
             jobs.iter().rev().find_map(of_job)
         };
         for task in &tasks {
@@ -186,26 +192,26 @@ pub fn follow(
             let place = place(name);
             let is_queued = place.is_some_and(|place| queue.contains_key(&place));
             let state = states.get(name).copied();
-            if state == Some(State::Running) && !begun.contains_key(name) {
+            if state == Some(TaskState::Running) && !begun.contains_key(name) {
                 begun.insert(name.clone(), Instant::now());
                 show(Event::Started { task, args: &[] });
             }
             let end = match state {
-                Some(State::Done) => End::Done,
+                Some(TaskState::Done) => TaskEnd::Done,
                 _ if is_queued => {
                     missed.remove(name);
                     continue;
                 }
-                // What a node has written may reach this machine a little later than the news of its end.
+                // A node's files may become visible on this machine a little later than the end of its job.
                 _ if missed.insert(name.clone()) => continue,
                 _ => {
                     let needed = task.needs.as_ref().and_then(|run| ends.get(run));
                     match needed {
-                        Some(End::Failed(_) | End::Skipped) => End::Skipped,
+                        Some(TaskEnd::Failed(_) | TaskEnd::Skipped) => TaskEnd::Skipped,
                         _ => {
                             let ended = place.and_then(|place| accounts(jobs).remove(&place));
                             let status = ended.unwrap_or_else(|| "left the queue before it was done".to_owned());
-                            End::Failed(Failure::new(folder, task, status)?)
+                            TaskEnd::Failed(TaskFailure::new(folder, task, status)?)
                         }
                     }
                 }
@@ -214,14 +220,14 @@ pub fn follow(
             show(Event::Ended { task, end: &end, seconds });
             ends.insert(name.clone(), end);
         }
-        let is_running = |task: &&Task| states.get(&task.name) == Some(&State::Running);
+        let is_running = |task: &&SweepTask| states.get(&task.name) == Some(&TaskState::Running);
         show(Event::Tick { running: tasks.iter().filter(is_running).collect() });
-        // Where something happens, more may happen soon.
+        // After a change, more changes are likely soon.
         pause = if ends.len() > before { SOON } else { (pause * 3 / 2).min(LATER) };
         wait(pause, stop);
     }
-    let end_of = |task: Task| {
-        let end = ends.get(&task.name).cloned().unwrap_or(End::Stopped);
+    let end_of = |task: SweepTask| {
+        let end = ends.get(&task.name).cloned().unwrap_or(TaskEnd::Stopped);
         (task, end)
     };
     Ok(tasks.into_iter().map(end_of).collect())

@@ -1,22 +1,22 @@
-//! What a sweep takes, before it is started: counts and bounds from its configurations, and time from a measured piece.
+//! The cost of a sweep before it starts: counts and bounds from its configurations, and time from a measured piece.
 
 use anyhow::Result;
 
 use super::expand::Sweep;
 use crate::config::RunConfig;
 use crate::data::arithmetic;
-use crate::eval::bench::{self, Benchmark, Origin};
+use crate::eval::bench::{self, Benchmark, QuestionOrigin};
 use crate::eval::profile::{Profile, Style};
 use crate::plan::forecast::evaluations;
 
-/// Completions, and the most tokens that they can have.
+/// A number of completions, and the maximum number of their tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bound {
+pub struct CompletionBound {
     pub completions: u64,
     pub tokens: u64,
 }
 
-impl Bound {
+impl CompletionBound {
     fn of(completions: usize, max_tokens: usize) -> Self {
         Self { completions: completions as u64, tokens: (completions * max_tokens) as u64 }
     }
@@ -27,28 +27,28 @@ impl Bound {
     }
 }
 
-/// What all runs and evaluations of a sweep come to.
+/// The totals of all runs and evaluations of a sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cost {
+pub struct SweepCost {
     /// Steps of all runs.
     pub steps: u64,
-    pub training: Bound,
-    /// Within the runs.
-    pub held_out: Bound,
-    /// Of `[sweep.eval]`.
-    pub benchmarks: Bound,
-    /// What could not be counted, a sentence each.
+    pub training: CompletionBound,
+    /// Held-out evaluations during the runs.
+    pub held_out: CompletionBound,
+    /// Evaluations of `[sweep.eval]`.
+    pub benchmarks: CompletionBound,
+    /// Quantities that could not be counted, one sentence each.
     pub unknown: Vec<String>,
 }
 
-impl Cost {
-    /// Nothing is loaded: where only the data could tell a number, it stays unknown.
+impl SweepCost {
+    /// Does not load any data. A number that depends on the data is unknown.
     pub fn of(sweep: &Sweep) -> Result<Self> {
         let mut cost = Self::default();
         for config in sweep.configs.values() {
             let Some(steps) = steps(config) else {
                 let path = &config.data.path;
-                let line = format!("steps: train.steps is unset, and `{path}` is not read for this");
+                let line = format!("steps: train.steps is unset, and `{path}` is not read for this estimate");
                 if !cost.unknown.contains(&line) {
                     cost.unknown.push(line);
                 }
@@ -57,20 +57,20 @@ impl Cost {
             let longest = config.rollout.max_completion_length;
             let kinds = if config.eval.greedy { 2 } else { 1 };
             cost.steps += steps as u64;
-            cost.training.add(Bound::of(steps * config.rollout.completions_per_step(), longest));
-            cost.held_out.add(Bound::of(evaluations(config, steps) * config.eval.questions * kinds, longest));
+            cost.training.add(CompletionBound::of(steps * config.rollout.completions_per_step(), longest));
+            cost.held_out.add(CompletionBound::of(evaluations(config, steps) * config.eval.questions * kinds, longest));
         }
         let Some(eval) = &sweep.eval else { return Ok(cost) };
         for name in &eval.benchmarks {
             let benchmark = bench::find(name)?;
             let style = Style::new(Profile::Study, &benchmark)?;
             let Some(questions) = questions(&benchmark) else {
-                cost.unknown.push(format!("completions of `{name}`: the file is not read for this"));
+                cost.unknown.push(format!("completions of `{name}`: the file is not read for this estimate"));
                 continue;
             };
             let asked = eval.limit.unwrap_or(questions).min(questions) * eval.samples.unwrap_or(style.samples);
             let longest = eval.max_tokens.unwrap_or(style.max_tokens);
-            cost.benchmarks.add(Bound::of(asked * sweep.evals.len(), longest));
+            cost.benchmarks.add(CompletionBound::of(asked * sweep.evals.len(), longest));
         }
         Ok(cost)
     }
@@ -86,8 +86,8 @@ fn steps(config: &RunConfig) -> Option<usize> {
 
 fn questions(benchmark: &Benchmark) -> Option<usize> {
     match &benchmark.origin {
-        Origin::Hub(set) => Some(set.rows),
-        Origin::Arithmetic { questions, .. } => Some(*questions),
-        Origin::File(_) => None,
+        QuestionOrigin::Hub(set) => Some(set.rows),
+        QuestionOrigin::Arithmetic { questions, .. } => Some(*questions),
+        QuestionOrigin::File(_) => None,
     }
 }

@@ -1,4 +1,4 @@
-//! From a sweep's file to plain configurations: one for each arm and seed, and the evaluations of all of them.
+//! Expands a sweep file to plain configurations, one per arm and seed, and to the evaluations of all runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,12 +7,12 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::file::{Axis, EvalSection, SlurmSection, SweepFile, When, is_plain};
-use crate::config::{Entry, Merged, Origin, RunConfig};
+use super::file::{SlurmSection, SweepAxis, SweepEvalSection, SweepFile, When, is_plain};
+use crate::config::{Entry, MergedConfig, RunConfig, ValueOrigin};
 use crate::eval::bench;
 use crate::prompt::{self, PriorPrompt};
 
-/// Everything that a sweep does.
+/// All runs and evaluations of a sweep.
 #[derive(Clone, Debug)]
 pub struct Sweep {
     pub name: String,
@@ -20,24 +20,24 @@ pub struct Sweep {
     pub notes: Vec<String>,
     pub seeds: Vec<u64>,
     pub jobs: Option<usize>,
-    /// In the order in which they are started: all arms with the first seed come first.
-    pub runs: Vec<Run>,
+    /// In the order in which they start: all arms with the first seed come first.
+    pub runs: Vec<SweepRun>,
     pub evals: Vec<Eval>,
-    /// How all of them are evaluated.
-    pub eval: Option<EvalSection>,
+    /// The evaluation settings of all runs.
+    pub eval: Option<SweepEvalSection>,
     pub slurm: SlurmSection,
-    /// By run. Names and folders of runs are not in it.
+    /// The configuration of each run, without names and folders.
     pub configs: BTreeMap<String, RunConfig>,
 }
 
 /// One training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct SweepRun {
     pub name: String,
-    /// What it shares with the runs of other seeds.
+    /// Its arm, which it shares with the runs of other seeds.
     pub arm: String,
     pub seed: u64,
-    /// What makes the arm: the keys that it sets, and their values.
+    /// The settings that define the arm: keys and their values.
     pub varies: BTreeMap<String, serde_json::Value>,
 }
 
@@ -45,24 +45,24 @@ pub struct Run {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Eval {
     pub name: String,
-    /// The run whose adapter is measured; none for the untrained base.
+    /// The run whose adapter is evaluated; `None` for the untrained model.
     pub run: Option<String>,
     pub arm: Option<String>,
     pub seed: Option<u64>,
-    /// The name of the prompt it is asked under.
+    /// The name of the test prompt.
     pub test_prompt: String,
     /// Names of the benchmarks.
     pub benches: Vec<String>,
-    /// The prompt as `rft eval --ppe` takes it; none for that of the run's own training.
+    /// The value of `rft eval --ppe`; `None` for the training prompt of the run.
     pub ppe: Option<String>,
-    /// The run whose configuration says which model is asked, and how.
+    /// The run whose configuration has the model and the settings.
     pub config: String,
 }
 
 /// The runs and evaluations of a file.
 ///
 /// # Errors
-/// A key or value that is none, with its place; values that cannot be run together; two arms that are the same.
+/// An invalid key or value, with its position; values that cannot be combined; two arms that are the same.
 pub fn expand(file: &SweepFile) -> Result<Sweep> {
     let section = &file.sweep;
     let arms = arms(file)?;
@@ -74,12 +74,12 @@ pub fn expand(file: &SweepFile) -> Result<Sweep> {
     let mut configs = BTreeMap::new();
     for &seed in &seeds {
         for arm in &arms {
-            // Two names are equal only where arm and seed are.
+            // Two names are equal only if arm and seed are equal.
             let name = format!("{}-s{seed}", arm.name);
             let mut config = arm.config.clone();
             config.train.seed = seed;
             configs.insert(name.clone(), config);
-            runs.push(Run { name, arm: arm.name.clone(), seed, varies: arm.varies.clone() });
+            runs.push(SweepRun { name, arm: arm.name.clone(), seed, varies: arm.varies.clone() });
         }
     }
     let evals = section.eval.as_ref().map_or_else(|| Ok(Vec::new()), |eval| evals(eval, &runs, &configs))?;
@@ -97,24 +97,24 @@ pub fn expand(file: &SweepFile) -> Result<Sweep> {
     })
 }
 
-/// Runs that differ in their seed alone.
-struct Arm {
+/// Runs that differ only in their seed.
+struct SweepArm {
     name: String,
     varies: BTreeMap<String, serde_json::Value>,
     config: RunConfig,
 }
 
-fn arms(file: &SweepFile) -> Result<Vec<Arm>> {
+fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
     let sweep = &file.sweep;
     let points = points(&sweep.grid, &sweep.zip).into_iter().map(|entries| (None, None, entries));
     let listed = sweep.list.iter().map(|it| (it.name.clone(), Some(&it.origin), it.entries.clone()));
-    let mut points: Vec<(Option<String>, Option<&Origin>, Vec<Entry>)> = points.chain(listed).collect();
+    let mut points: Vec<(Option<String>, Option<&ValueOrigin>, Vec<Entry>)> = points.chain(listed).collect();
     if points.is_empty() {
         points.push((Some("all".to_owned()), None, Vec::new()));
     }
     let short = short_keys(&sweep.varied());
     let mut names = Names::default();
-    let mut arms: Vec<Arm> = Vec::new();
+    let mut arms: Vec<SweepArm> = Vec::new();
     for (name, origin, entries) in points {
         let mut merged = file.base.clone();
         entries.iter().try_for_each(|entry| merged.lay(entry))?;
@@ -127,21 +127,21 @@ fn arms(file: &SweepFile) -> Result<Vec<Arm>> {
         }
         let config = merged.finish()?.config;
         if let Some(same) = arms.iter().find(|arm| arm.config == config) {
-            let site = origin.or_else(|| entries.first().map(|it| &it.origin)).map(Origin::site);
+            let site = origin.or_else(|| entries.first().map(|it| &it.origin)).map(ValueOrigin::site);
             let site = site.unwrap_or_else(|| file.path.display().to_string());
             bail!(
-                "{site}: this arm is the same as `{}`\nhint: leave one of them out; more seeds go to sweep.seeds",
+                "{site}: this arm is the same as `{}`\nhint: remove one of them; to train with more seeds, set sweep.seeds",
                 same.name
             );
         }
         let name = names.give(&name.unwrap_or_else(|| label(&entries, &short)));
-        arms.push(Arm { name, varies, config });
+        arms.push(SweepArm { name, varies, config });
     }
     Ok(arms)
 }
 
 /// Every combination of the values of `grid` with every row of `zip`; the last key of the grid varies fastest, `zip` before it.
-fn points(grid: &[Axis], zip: &[Axis]) -> Vec<Vec<Entry>> {
+fn points(grid: &[SweepAxis], zip: &[SweepAxis]) -> Vec<Vec<Entry>> {
     if grid.is_empty() && zip.is_empty() {
         return Vec::new();
     }
@@ -158,11 +158,11 @@ fn points(grid: &[Axis], zip: &[Axis]) -> Vec<Vec<Entry>> {
     points
 }
 
-/// What `when` sets in an arm: all of it, or nothing where a condition does not hold.
-fn extra<'a>(when: &'a When, merged: &Merged, point: &[Entry]) -> Result<&'a [Entry]> {
+/// The settings of `when` for an arm, or none if a condition does not match.
+fn extra<'a>(when: &'a When, merged: &MergedConfig, point: &[Entry]) -> Result<&'a [Entry]> {
     let mut holds = true;
     for any in &when.conditions {
-        // Laid on a copy, a condition that no configuration could fulfil is an error.
+        // Setting the condition on a copy makes a condition that no configuration can fulfill an error.
         any.iter().try_for_each(|entry| merged.clone().lay(entry))?;
         let value = any.first().and_then(|entry| merged.value(&entry.key()));
         holds &= any.iter().any(|entry| value.is_some_and(|value| same(value, &entry.value)));
@@ -172,7 +172,7 @@ fn extra<'a>(when: &'a When, merged: &Merged, point: &[Entry]) -> Result<&'a [En
     }
     if let Some(entry) = when.set.iter().find(|entry| point.iter().any(|it| it.key() == entry.key())) {
         bail!(
-            "{}: `{}` is varied, so a condition cannot set it\nhint: write the arms out as [[sweep.list]]",
+            "{}: `{}` is varied, so a condition cannot set it\nhint: write each arm as a [[sweep.list]]",
             entry.origin.site(),
             entry.key()
         );
@@ -185,17 +185,17 @@ fn same(a: &Value, b: &Value) -> bool {
     a == b || number(a).is_some() && number(a) == number(b)
 }
 
-/// What stands for each varied key in names: its last parts, or all of it where those are another key's too.
+/// The short form of each varied key in names: its last parts, or the whole key if another key has the same last parts.
 fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
     let tail = |key: &str| key.split_once('.').map_or(key, |(_, tail)| tail).to_owned();
     let is_alone = |key: &str| keys.iter().filter(|it| tail(it) == tail(key)).count() == 1;
     keys.iter().map(|key| (key.clone(), if is_alone(key) { tail(key) } else { key.clone() })).collect()
 }
 
-/// The name of an arm: the prompt's name, and `key=value` for whatever else it sets.
+/// The name of an arm: the prompt's name, and `key=value` for each other key.
 fn label(entries: &[Entry], short: &BTreeMap<String, String>) -> String {
     let part = |entry: &Entry| match (entry.key().as_str(), &entry.value) {
-        // Of a file, what it is called.
+        // For a file, its name.
         ("prompt.ppe", Value::String(name)) => {
             Path::new(name).file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned())
         }
@@ -217,43 +217,43 @@ fn in_json(value: &Value) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
-/// Names that any file system takes and keeps apart.
+/// Unique names that are valid on every file system.
 #[derive(Default)]
 struct Names(BTreeSet<String>);
 
 impl Names {
     const LONGEST: usize = 80;
 
-    /// `wanted`, or the nearest name that can be had.
+    /// `wanted`, or the closest free and valid name.
     fn give(&mut self, wanted: &str) -> String {
         let plain = |c: char| if is_plain(c) || "=+".contains(c) { c } else { '-' };
         let mut name: String = wanted.chars().map(plain).take(Self::LONGEST).collect();
-        // `../..` must not climb, and a leading `-` would read as an option.
+        // `../..` must not leave the folder, and a leading `-` would be an option.
         name = name.trim_matches(['-', '.', '=', '+']).to_owned();
         if name.is_empty() {
             name.push_str("arm");
         }
-        // Some file systems do not tell `A` from `a`.
+        // Some file systems do not distinguish `A` and `a`.
         let numbered = (2..).map(|number| format!("{name}-{number}"));
         let free = std::iter::once(name.clone()).chain(numbered).find(|it| !self.0.contains(&it.to_lowercase()));
-        let name = free.expect("the numbers do not end");
+        let name = free.expect("there is always a free number");
         self.0.insert(name.to_lowercase());
         name
     }
 }
 
-/// A prompt to test under: as it is given, and what that means.
+/// A test prompt: the value given, and the prompt that it refers to.
 struct TestPrompt {
     given: String,
     prior: PriorPrompt,
-    /// Its name, or one that keeps two prompts of one name apart.
+    /// Its name, made unique if two prompts have the same name.
     name: String,
 }
 
-fn evals(section: &EvalSection, runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Result<Vec<Eval>> {
+fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<String, RunConfig>) -> Result<Vec<Eval>> {
     let benches = section.benchmarks.iter().map(|name| Ok(bench::find(name)?.name)).collect::<Result<Vec<_>>>()?;
     let repeated = (1..benches.len()).find(|&at| benches[..at].contains(&benches[at]));
-    ensure!(repeated.is_none(), "`{}` stands twice in sweep.eval.benchmarks", benches[repeated.unwrap_or(0)]);
+    ensure!(repeated.is_none(), "sweep.eval.benchmarks: `{}` occurs twice", benches[repeated.unwrap_or(0)]);
 
     let mut prompts: Vec<TestPrompt> = Vec::new();
     let mut names = Names::default();
@@ -321,10 +321,10 @@ fn evals(section: &EvalSection, runs: &[Run], configs: &BTreeMap<String, RunConf
     Ok(evals)
 }
 
-/// The untrained models of a sweep: a name for each, and a run that has its configuration. Only what a prompt's rendering and
-/// the sampling depend on makes two of them.
-fn bases(runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Vec<(String, String)> {
-    let asked = |run: &Run| {
+/// The untrained models of a sweep: a name for each, and a run that has its configuration. Two models are different only if they
+/// differ in a setting that affects the rendering of prompts or the sampling.
+fn bases(runs: &[SweepRun], configs: &BTreeMap<String, RunConfig>) -> Vec<(String, String)> {
+    let asked = |run: &SweepRun| {
         let config = &configs[&run.name];
         let (prompt, rollout) = (&config.prompt, &config.rollout);
         (
@@ -333,7 +333,7 @@ fn bases(runs: &[Run], configs: &BTreeMap<String, RunConfig>) -> Vec<(String, St
             (rollout.top_k, rollout.min_p.to_bits(), rollout.stop.clone()),
         )
     };
-    let mut found: Vec<(_, &Run)> = Vec::new();
+    let mut found: Vec<(_, &SweepRun)> = Vec::new();
     for run in runs {
         let what = asked(run);
         if !found.iter().any(|(it, _)| *it == what) {

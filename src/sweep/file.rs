@@ -1,4 +1,4 @@
-//! What a sweep's file says: a configuration, and beside it the sections `[sweep]` and `[slurm]`.
+//! The sweep file: a configuration, and the sections `[sweep]` and `[slurm]`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,69 +8,69 @@ use toml::Value;
 
 use super::keys::{Keys, leaf};
 use super::shipped::{SHIPPED, Shipped};
-use crate::config::{Content, Entry, Key, Merged, Node, Origin, Preset, find_preset, of_set};
+use crate::config::{ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, find_preset, of_set};
 
 /// A sweep as it was written.
 pub struct SweepFile {
-    /// The file, or where a shipped sweep stands in the repository.
+    /// The file, or the path of a shipped sweep in the repository.
     pub path: PathBuf,
     /// The configuration that all runs share.
-    pub(super) base: Merged,
+    pub(super) base: MergedConfig,
     pub sweep: SweepSection,
     pub slurm: SlurmSection,
 }
 
-/// `[sweep]`: what varies.
+/// `[sweep]`: the settings that vary.
 #[derive(Clone, Debug)]
 pub struct SweepSection {
-    /// Of the folder; unset: the file's name.
+    /// Name of the folder. Default: the file's name.
     pub name: String,
-    /// It shows the tool and proves nothing; the report says so.
+    /// Whether the sweep only demonstrates the tool. The report states this.
     pub demonstration: bool,
-    /// Sentences that a reader of the results has to know.
+    /// Sentences that readers of the results need to know.
     pub notes: Vec<String>,
-    /// Each arm is trained with each; unset: the configuration's own.
+    /// Each arm is trained with each seed. Default: the configuration's seed.
     pub seeds: Vec<u64>,
     /// Runs at a time on one machine.
     pub jobs: Option<usize>,
-    pub(super) grid: Vec<Axis>,
-    pub(super) zip: Vec<Axis>,
+    pub(super) grid: Vec<SweepAxis>,
+    pub(super) zip: Vec<SweepAxis>,
     pub(super) list: Vec<Listed>,
     pub(super) when: Vec<When>,
-    /// Benchmarks of every run; none without `[sweep.eval]`.
-    pub eval: Option<EvalSection>,
+    /// Evaluations of every run; `None` without `[sweep.eval]`.
+    pub eval: Option<SweepEvalSection>,
 }
 
-/// A key and the values it takes.
+/// A key and its values.
 #[derive(Clone, Debug)]
-pub(super) struct Axis {
+pub(super) struct SweepAxis {
     pub values: Vec<Entry>,
 }
 
-/// An arm that is written out.
+/// A single arm of `[[sweep.list]]`.
 #[derive(Clone, Debug)]
 pub(super) struct Listed {
     pub name: Option<String>,
     pub entries: Vec<Entry>,
-    pub origin: Origin,
+    pub origin: ValueOrigin,
 }
 
-/// Values for the arms that fulfil a condition.
+/// Values for the arms that meet a condition.
 #[derive(Clone, Debug)]
 pub(super) struct When {
-    /// A key and the values, any of which it must have; all keys must.
+    /// Keys and their allowed values: every key must have one of its values.
     pub conditions: Vec<Vec<Entry>>,
     pub set: Vec<Entry>,
 }
 
-/// `[sweep.eval]`: how every run, and the base before training, is measured. What is unset, the profile `study` says.
+/// `[sweep.eval]`: how every run and the untrained model are evaluated. Defaults are those of the profile `study`.
 #[derive(Clone, Debug, Serialize)]
-pub struct EvalSection {
-    /// As `rft eval --bench` takes them.
+pub struct SweepEvalSection {
+    /// In the form of `rft eval --bench`.
     pub benchmarks: Vec<String>,
-    /// `own` (the prompt of the training), `all` (the prompt of every arm), names or files.
+    /// `own` (the training prompt), `all` (the prompts of all arms), names or files.
     pub test_prompts: Vec<String>,
-    /// Also measure the untrained model, once under every prompt.
+    /// Also evaluate the untrained model, once under every prompt.
     pub base: bool,
     pub samples: Option<usize>,
     pub limit: Option<usize>,
@@ -80,14 +80,14 @@ pub struct EvalSection {
     pub seed: u64,
 }
 
-/// `[slurm]`: what every job of a sweep asks the cluster for.
+/// `[slurm]`: the resources that every job of a sweep requests.
 #[derive(Clone, Debug, Default)]
 pub struct SlurmSection {
     pub partition: Option<String>,
     pub account: Option<String>,
-    /// Such as `gpu:1`.
+    /// For example `gpu:1`.
     pub gres: Option<String>,
-    /// Time limit of one job, as sbatch takes it; a run that needs longer is requeued and goes on.
+    /// Time limit of one job, in the form of sbatch. A run that needs longer is requeued and resumes.
     pub time: Option<String>,
     pub mem: Option<String>,
     pub cpus: Option<usize>,
@@ -95,24 +95,24 @@ pub struct SlurmSection {
     pub parallel: Option<usize>,
     /// Seconds before the time limit at which a run saves its state.
     pub signal: usize,
-    /// More options of sbatch, one a string.
+    /// Other options of sbatch, one per string.
     pub options: Vec<String>,
-    /// Shell lines before the work, such as `module load cuda`.
+    /// Shell lines to run first, such as `module load cuda`.
     pub setup: Vec<String>,
 }
 
-/// Keys that a sweep gives every run itself.
+/// Keys that the sweep sets for every run, with a hint for each.
 const OWN_KEYS: [(&str, &str); 3] = [
-    ("train.seed", "seeds stand in sweep.seeds"),
-    ("run.name", "a run is named after what varies"),
-    ("run.dir", "runs go to the sweep's own folder; --out chooses it"),
+    ("train.seed", "set the seeds in sweep.seeds"),
+    ("run.name", "remove this key: a run is named after the settings that vary"),
+    ("run.dir", "runs are stored in the sweep's folder; set it with --out"),
 ];
 
 impl SweepFile {
-    /// The file at `path`, or the shipped sweep of that name, with `sets` (`section.key=value`) laid over.
+    /// Reads the file at `path`, or the shipped sweep with that name, and applies `sets` (`section.key=value`).
     ///
     /// # Errors
-    /// No such file; not TOML; a key or a value that is none, with its place.
+    /// The file does not exist or is not TOML; an invalid key or value, with its position.
     pub fn read(path: &str, sets: &[String]) -> Result<SweepFile> {
         let (path, text) = find(path)?;
         let mut root = Node::of_text(&text, &path)?;
@@ -130,18 +130,18 @@ impl SweepFile {
         let preset = take(&mut root, "preset").map(|node| preset(&node)).transpose()?;
         let mut entries = root.entries();
         entries.extend(own.iter().cloned());
-        let base = Merged::new(preset, &entries)?;
+        let base = MergedConfig::new(preset, &entries)?;
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let sweep = sweep.with_context(|| {
             let path = path.display();
-            format!("`{path}` has no section [sweep]\nhint: `rft train --config {path}` trains a single run")
+            format!("`{path}` has no section [sweep]\nhint: run `rft train --config {path}` to train a single run")
         })?;
         let sweep = SweepSection::read(&sweep, &file)?;
         for entry in &own {
             let key = entry.key();
             ensure!(
                 !sweep.varied().contains(&key),
-                "{}: this sweep varies `{key}`\nhint: set the values it takes, in [sweep.grid], [sweep.zip] or [[sweep.list]]",
+                "{}: this sweep varies `{key}`\nhint: set its values in [sweep.grid], [sweep.zip] or [[sweep.list]]",
                 entry.origin.site()
             );
         }
@@ -150,7 +150,7 @@ impl SweepFile {
     }
 }
 
-/// The path that errors speak of, and the text.
+/// The path for error messages, and the text.
 fn find(path: &str) -> Result<(PathBuf, String)> {
     if Path::new(path).is_file() {
         let text = std::fs::read_to_string(path).with_context(|| format!("read `{path}`"))?;
@@ -159,7 +159,7 @@ fn find(path: &str) -> Result<(PathBuf, String)> {
     match Shipped::find(path) {
         Some(shipped) => Ok((format!("configs/sweeps/{path}.toml").into(), shipped.text.to_owned())),
         None => bail!(
-            "there is no sweep `{path}`\nhint: give a TOML file with a section [sweep], or one of {}",
+            "there is no sweep `{path}`\nhint: pass a TOML file with a section [sweep], or one of {}",
             SHIPPED.map(|it| it.name).join(", ")
         ),
     }
@@ -175,10 +175,10 @@ fn take(root: &mut Node, name: &str) -> Option<Node> {
     Some(members.remove(at).1)
 }
 
-/// Sets what stands under `path`, making the tables on the way. A key may be written with dots in it, as in a file.
+/// Sets the value at `path` and creates the tables in between. A key may contain dots, as in a file.
 fn insert(node: &mut Node, path: &[String], value: Node) -> Result<()> {
     let Content::Table(members) = &mut node.content else {
-        bail!("{}: `{}` is in no table", value.origin.site(), path[0]);
+        bail!("{}: `{}` is not in a table", value.origin.site(), path[0]);
     };
     let whole = path.join(".");
     if let Some((_, old)) = members.iter_mut().find(|(key, _)| key.name == whole) {
@@ -186,7 +186,7 @@ fn insert(node: &mut Node, path: &[String], value: Node) -> Result<()> {
         return Ok(());
     }
     let at = members.iter().position(|(key, _)| key.name == path[0]).unwrap_or_else(|| {
-        let key = Key { name: path[0].clone(), origin: value.origin.clone() };
+        let key = ConfigKey { name: path[0].clone(), origin: value.origin.clone() };
         members.push((key, Node { origin: value.origin.clone(), content: Content::Table(Vec::new()) }));
         members.len() - 1
     });
@@ -210,34 +210,37 @@ impl SweepSection {
             zip: keys.node("zip").map_or_else(|| Ok(Vec::new()), |node| axes(node, "sweep.zip"))?,
             list: keys.list("list", Listed::read)?,
             when: keys.list("when", When::read)?,
-            eval: keys.node("eval").map(EvalSection::read).transpose()?,
+            eval: keys.node("eval").map(SweepEvalSection::read).transpose()?,
         };
         let name = keys.origin("name");
         keys.finish()?;
         let plain = !section.name.is_empty() && section.name.chars().all(is_plain) && !section.name.starts_with('.');
         ensure!(
             plain,
-            "{}: `sweep.name`: `{}` is no name of a folder\nhint: letters, digits, `-`, `_` and `.`",
+            "{}: `sweep.name`: `{}` is not a valid folder name\nhint: use letters, digits, `-`, `_` and `.`",
             name.site(),
             section.name
         );
         let site = node.origin.site();
         let repeated = (1..section.seeds.len()).find(|&at| section.seeds[..at].contains(&section.seeds[at]));
         if let Some(at) = repeated {
-            bail!("{site}: `sweep.seeds`: {} stands there twice\nhint: name each seed once", section.seeds[at]);
+            bail!("{site}: `sweep.seeds`: {} occurs twice\nhint: list each seed once", section.seeds[at]);
         }
-        ensure!(section.jobs != Some(0), "{site}: `sweep.jobs`: 0 is too few\nhint: runs at a time, 1 or more");
+        ensure!(
+            section.jobs != Some(0),
+            "{site}: `sweep.jobs`: expected at least 1, found 0\nhint: set the number of runs at a time"
+        );
         section.check_axes()?;
         Ok(section)
     }
 
-    /// Lists of one length in `zip`; no key twice, none that a sweep gives itself.
+    /// Checks that the lists of `zip` have the same length, that no key occurs twice, and that no key is set by the sweep itself.
     fn check_axes(&self) -> Result<()> {
         if let Some(odd) = self.zip.iter().find(|it| it.values.len() != self.zip[0].values.len()) {
             let (first, odd) = (&self.zip[0].values, &odd.values);
             bail!(
-                "{}: `{}` has {} values, `{}` has {}\nhint: the lists of [sweep.zip] are taken together, so they are of one \
-                 length; [sweep.grid] combines every value with every other",
+                "{}: `{}` has {} values, `{}` has {}\nhint: give all lists of [sweep.zip] the same length, or use [sweep.grid] \
+                 to combine every value with every other",
                 odd[0].origin.site(),
                 odd[0].key(),
                 odd.len(),
@@ -250,7 +253,7 @@ impl SweepSection {
             let entry = &axis.values[0];
             ensure!(
                 !seen.contains(&entry.key()),
-                "{}: `{}` varies twice\nhint: a key stands in [sweep.grid] or in [sweep.zip], once",
+                "{}: `{}` varies twice\nhint: list the key once, in [sweep.grid] or in [sweep.zip]",
                 entry.origin.site(),
                 entry.key()
             );
@@ -280,25 +283,25 @@ impl SweepSection {
     }
 }
 
-/// What a name of a folder is made of.
+/// Whether a name is a valid folder name.
 pub(super) fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-_.".contains(c)
 }
 
 /// The keys of [sweep.grid] or [sweep.zip], each with a list of values.
-fn axes(node: &Node, section: &str) -> Result<Vec<Axis>> {
-    ensure!(matches!(node.content, Content::Table(_)), "{}: `{section}` is no table", node.origin.site());
-    let axis = |(path, node): (Vec<&Key>, &Node)| {
+fn axes(node: &Node, section: &str) -> Result<Vec<SweepAxis>> {
+    ensure!(matches!(node.content, Content::Table(_)), "{}: `{section}` is not a table", node.origin.site());
+    let axis = |(path, node): (Vec<&ConfigKey>, &Node)| {
         let key = path.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(".");
         let Content::List(values) = &node.content else {
             let found = node.to_value();
             bail!(
-                "{}: `{section}`: the values of `{key}` are no list\nhint: write {key} = [{found}, ...]",
+                "{}: `{section}`: the values of `{key}` are not a list\nhint: write {key} = [{found}, ...]",
                 node.origin.site()
             );
         };
         ensure!(!values.is_empty(), "{}: `{section}`: no values for `{key}`", node.origin.site());
-        Ok(Axis { values: values.iter().map(|value| Entry::of_node(&path, value)).collect() })
+        Ok(SweepAxis { values: values.iter().map(|value| Entry::of_node(&path, value)).collect() })
     };
     node.leaves().into_iter().map(axis).collect()
 }
@@ -312,7 +315,7 @@ impl Listed {
                 let name: String = leaf(node, "sweep.list.name")?;
                 ensure!(
                     !name.is_empty() && name.chars().all(is_plain) && !name.starts_with('.'),
-                    "{}: `sweep.list.name`: `{name}` is no name of a folder\nhint: letters, digits, `-`, `_` and `.`",
+                    "{}: `sweep.list.name`: `{name}` is not a valid folder name\nhint: use letters, digits, `-`, `_` and `.`",
                     node.origin.site()
                 );
                 Some(name)
@@ -332,11 +335,11 @@ impl When {
         let (condition, set) = both.with_context(|| {
             let site = node.origin.site();
             format!(
-                "{site}: `sweep.when` needs a condition and what it sets\n\
-                 hint: if = {{ \"prompt.ppe\" = \"none\" }} and set = {{ \"train.learning_rate\" = 2e-3 }}"
+                "{site}: `sweep.when` requires `if` and `set`\n\
+                 hint: for example if = {{ \"prompt.ppe\" = \"none\" }} and set = {{ \"train.learning_rate\" = 2e-3 }}"
             )
         })?;
-        let any = |(path, node): (Vec<&Key>, &Node)| match &node.content {
+        let any = |(path, node): (Vec<&ConfigKey>, &Node)| match &node.content {
             Content::List(values) => values.iter().map(|value| Entry::of_node(&path, value)).collect(),
             _ => vec![Entry::of_node(&path, node)],
         };
@@ -344,7 +347,7 @@ impl When {
     }
 }
 
-impl EvalSection {
+impl SweepEvalSection {
     fn read(node: &Node) -> Result<Self> {
         let mut keys = Keys::of(node, "sweep.eval")?;
         let section = Self {
@@ -362,8 +365,8 @@ impl EvalSection {
         keys.finish()?;
         ensure!(
             !section.benchmarks.is_empty(),
-            "{}: `sweep.eval.benchmarks`: no benchmark\nhint: `rft eval list` tells them; without [sweep.eval] nothing is \
-             evaluated",
+            "{}: `sweep.eval.benchmarks`: the list is empty\nhint: run `rft eval list` to see the benchmarks, or remove [sweep.eval] to skip \
+             evaluation",
             benchmarks.site()
         );
         for name in &section.benchmarks {
@@ -372,7 +375,7 @@ impl EvalSection {
         }
         ensure!(
             !section.test_prompts.is_empty(),
-            "{}: `sweep.eval.test_prompts`: no prompt\nhint: \"own\" asks each run under the prompt of its training",
+            "{}: `sweep.eval.test_prompts`: the list is empty\nhint: use \"own\" to evaluate each run under its training prompt",
             prompts.site()
         );
         Ok(section)
@@ -402,7 +405,7 @@ impl SlurmSection {
         let words = [&section.partition, &section.account, &section.gres, &section.time, &section.mem];
         let lines = words.into_iter().flatten().chain(&section.options).chain(&section.setup);
         if let Some(broken) = lines.into_iter().find(|it| it.contains('\n')) {
-            bail!("{}: `slurm`: {} is more than one line", node.origin.site(), Value::from(broken.as_str()));
+            bail!("{}: `slurm`: {} has more than one line", node.origin.site(), Value::from(broken.as_str()));
         }
         Ok(section)
     }

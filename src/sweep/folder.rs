@@ -1,11 +1,11 @@
-//! A sweep on disk, and how far each part of it is: nothing is remembered anywhere else.
+//! A sweep on disk, and the progress of each part of it. There is no other state.
 //!
 //! ```text
-//! sweep.json          what the sweep is: its runs and evaluations
-//! configs/RUN.toml    the plain configuration of each run; `rft train --config` takes it as well
+//! sweep.json          the definition of the sweep: its runs and evaluations
+//! configs/RUN.toml    the plain configuration of each run, for `rft train --config`
 //! runs/RUN/           run directories
 //! evals/EVAL/         evaluations
-//! logs/NAME.log       what each process said; beside it NAME.failed where the last one failed, and NAME.starts, a job's count
+//! logs/NAME.log       the output of each process; NAME.failed if the last one failed; NAME.starts counts a job's starts
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,93 +16,94 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::expand::{Eval, Run, Sweep};
-use super::file::EvalSection;
-use crate::config::{self, Layers, RunConfig};
+use super::expand::{Eval, Sweep, SweepRun};
+use super::file::SweepEvalSection;
+use crate::config::{self, ConfigLayers, RunConfig};
 use crate::disk::atomic::{self, write_error};
 use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
+use crate::run::status::{self, RunStatus};
 use crate::run::{Manifest, RunDir, metrics};
 
 /// The folder of a sweep.
 #[derive(Clone, Debug)]
-pub struct Folder {
+pub struct SweepFolder {
     pub path: PathBuf,
 }
 
 /// `sweep.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct SweepRecord {
     pub rft: String,
     pub name: String,
     pub demonstration: bool,
     pub notes: Vec<String>,
     pub seeds: Vec<u64>,
-    pub runs: Vec<Run>,
+    pub runs: Vec<SweepRun>,
     pub evals: Vec<Eval>,
-    /// Arguments that every evaluation takes.
+    /// Arguments of every evaluation.
     pub eval_args: Vec<String>,
 }
 
-/// How far a run or an evaluation is.
+/// The progress of a run or an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Nothing was done yet.
+pub enum TaskState {
+    /// Not started.
     Waiting,
-    /// A process is at work on it.
+    /// A process is working on it.
     Running,
-    /// It was begun and goes on from there.
+    /// It was interrupted and will be resumed.
     Stopped,
     /// The last process ended with an error.
     Failed,
     Done,
 }
 
-impl State {
+impl TaskState {
     pub fn name(self) -> &'static str {
         match self {
-            State::Waiting => "waiting",
-            State::Running => "running",
-            State::Stopped => "stopped",
-            State::Failed => "failed",
-            State::Done => "done",
+            TaskState::Waiting => "waiting",
+            TaskState::Running => "running",
+            TaskState::Stopped => "stopped",
+            TaskState::Failed => "failed",
+            TaskState::Done => "done",
         }
     }
 }
 
-/// A run as its directory tells.
+/// The state of a run, from its directory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunView {
-    pub state: State,
+    pub state: TaskState,
     pub step: usize,
-    /// Where it is known.
+    /// If it is known.
     pub steps: Option<usize>,
-    /// Of the last step.
+    /// Reward of the last step.
     pub reward: Option<f64>,
-    /// Of a step, on average.
+    /// Mean time per step.
     pub seconds: Option<f64>,
 }
 
 const RECORD: &str = "sweep.json";
 const PARTS: [&str; 4] = ["configs", "runs", "evals", "logs"];
 
-/// What may differ between two machines that go on with one sweep.
+/// Keys that may differ between machines that work on the same sweep.
 const OF_MACHINE: [&str; 4] = ["run.dir", "run.name", "run.device", "train.threads"];
 
-impl Folder {
-    /// Writes `sweep` down at `path`, or goes on with what stands there. Runs and evaluations may have been added since.
+impl SweepFolder {
+    /// Writes `sweep` to `path`, or opens an existing sweep there. Runs and evaluations may have been added since.
     ///
     /// # Errors
-    /// Something else stands there, or the sweep has changed.
-    pub fn prepare(path: &Path, sweep: &Sweep) -> Result<(Folder, Record, Lock)> {
-        let folder = Folder { path: path.to_owned() };
+    /// The folder contains something else, or the sweep has changed.
+    pub fn prepare(path: &Path, sweep: &Sweep) -> Result<(SweepFolder, SweepRecord, Lock)> {
+        let folder = SweepFolder { path: path.to_owned() };
         let is_new = !folder.record_path().is_file();
         if is_new && holds_other_things(path) {
-            bail!("`{}` is no sweep: it has no {RECORD}\nhint: choose another folder with --out", path.display());
+            bail!("`{}` is not a sweep: it has no {RECORD}\nhint: choose another folder with --out", path.display());
         }
-        let record = Record::of(sweep);
+        let record = SweepRecord::of(sweep);
         if !is_new {
-            let (_, before) = Folder::open(path)?;
+            let (_, before) = SweepFolder::open(path)?;
             folder.check(&before, &record, sweep)?;
         }
         for part in PARTS {
@@ -120,27 +121,28 @@ impl Folder {
                 atomic::write(&file, text.as_bytes())?;
             }
         }
-        // Last, so that a folder with a record is complete.
+        // Written last, so that a folder with a record is complete.
         let mut text = serde_json::to_vec_pretty(&record)?;
         text.push(b'\n');
         atomic::write(&folder.record_path(), &text)?;
         Ok((folder, record, lock))
     }
 
-    /// The sweep that stands at `path`.
-    pub fn open(path: &Path) -> Result<(Folder, Record)> {
-        let folder = Folder { path: path.to_owned() };
+    /// Opens the sweep at `path`.
+    pub fn open(path: &Path) -> Result<(SweepFolder, SweepRecord)> {
+        let folder = SweepFolder { path: path.to_owned() };
         let file = folder.record_path();
         ensure!(
             file.is_file(),
-            "`{}` is no sweep: it has no {RECORD}\nhint: give the folder that `rft sweep` named, such as `sweeps/NAME`",
+            "`{}` is not a sweep: it has no {RECORD}\nhint: pass the folder that `rft sweep` printed, such as `sweeps/NAME`",
             path.display()
         );
         let text = fs::read(&file).with_context(|| format!("read `{}`", file.display()))?;
-        let record: Record = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", file.display()))?;
-        // Names become paths, and the file may be a stranger's.
+        let record: SweepRecord =
+            serde_json::from_slice(&text).with_context(|| format!("parse `{}`", file.display()))?;
+        // Names become paths, and the file is not trusted.
         if let Some(name) = record.names().find(|name| !is_name(name)) {
-            bail!("`{}`: `{name}` is no name of a run, an evaluation or a benchmark", file.display());
+            bail!("`{}`: `{name}` is not a valid name of a run, an evaluation or a benchmark", file.display());
         }
         Ok((folder, record))
     }
@@ -149,17 +151,19 @@ impl Folder {
     fn lock(&self) -> Result<Lock> {
         let path = self.path.display();
         lock::take(&self.path)?.with_context(|| {
-            format!("another `rft sweep` is at work on `{path}`\nhint: `rft sweep status {path}` tells how far it is")
+            format!(
+                "another `rft sweep` is working on `{path}`\nhint: run `rft sweep status {path}` to see its progress"
+            )
         })
     }
 
-    /// Whether all that was asked for before is asked for still.
-    fn check(&self, before: &Record, now: &Record, sweep: &Sweep) -> Result<()> {
+    /// Checks that the new sweep contains everything that the existing one defines.
+    fn check(&self, before: &SweepRecord, now: &SweepRecord, sweep: &Sweep) -> Result<()> {
         let changed = |what: String| {
             let path = self.path.display();
             anyhow::anyhow!(
-                "`{path}` was made by another form of this sweep: {what}\n\
-                 hint: choose another folder with --out, or remove this one to start anew"
+                "`{path}` contains a different version of this sweep: {what}\n\
+                 hint: choose another folder with --out, or remove this one to start again"
             )
         };
         let simple = [
@@ -172,7 +176,7 @@ impl Folder {
         }
         if before.eval_args != now.eval_args {
             return Err(changed(format!(
-                "evaluations were asked for by `{}`, now by `{}`",
+                "the options of its evaluations were `{}`, now `{}`",
                 before.eval_args.join(" "),
                 now.eval_args.join(" ")
             )));
@@ -187,18 +191,18 @@ impl Folder {
                 let shown =
                     |table: &Table| value_at(table, &key).map_or_else(|| "nothing".to_owned(), Value::to_string);
                 return Err(changed(format!(
-                    "`{key}` of run `{}` was {} and is {} now",
+                    "`{key}` of run `{}` was {}, now {}",
                     run.name,
                     shown(&found),
                     shown(&wanted)
                 )));
             }
             if (&run.arm, run.seed) != (&same.arm, same.seed) {
-                return Err(changed(format!("run `{}` was of arm `{}` and seed {}", run.name, run.arm, run.seed)));
+                return Err(changed(format!("run `{}` had arm `{}` and seed {}", run.name, run.arm, run.seed)));
             }
         }
         match before.evals.iter().find(|eval| !now.evals.contains(eval)) {
-            Some(eval) => Err(changed(format!("it has an evaluation `{}` that is asked for otherwise now", eval.name))),
+            Some(eval) => Err(changed(format!("its evaluation `{}` has other settings now", eval.name))),
             None => Ok(()),
         }
     }
@@ -219,7 +223,7 @@ impl Folder {
 
     /// The configuration of a run.
     pub fn config(&self, run: &str) -> Result<RunConfig> {
-        let layers = Layers { files: vec![self.config_path(run)], ..Layers::default() };
+        let layers = ConfigLayers { files: vec![self.config_path(run)], ..ConfigLayers::default() };
         Ok(config::resolve(&layers)?.config)
     }
 
@@ -231,29 +235,29 @@ impl Folder {
         self.path.join("evals").join(eval)
     }
 
-    /// What the processes of a run or an evaluation said.
+    /// The log of the processes of a run or an evaluation.
     pub fn log_path(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(format!("{name}.log"))
     }
 
-    /// Stands beside the log of a process that failed.
+    /// The mark of a failed process, next to its log.
     pub fn failed_path(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(format!("{name}.failed"))
     }
 
-    /// How often a job of a cluster has started at the same place.
+    /// The number of times a cluster job has started without progress.
     pub fn starts_path(&self, name: &str) -> PathBuf {
         self.path.join("logs").join(format!("{name}.starts"))
     }
 
-    /// How far a run is.
+    /// The progress of a run.
     pub fn run_view(&self, run: &str) -> Result<RunView> {
         let path = self.run_path(run);
-        let mut view = RunView { state: State::Waiting, step: 0, steps: None, reward: None, seconds: None };
+        let mut view = RunView { state: TaskState::Waiting, step: 0, steps: None, reward: None, seconds: None };
         if path.is_dir() {
             let dir = RunDir::open(&path)?;
             let config = self.config(run)?;
-            // A process that has just begun has written neither yet.
+            // A process that has just started has not written either file yet.
             view.steps = Manifest::read(&dir).ok().map(|it| it.steps).filter(|it| *it > 0).or(config.train.steps);
             let lines = if dir.metrics().is_file() { metrics::read(&dir.metrics())? } else { Vec::new() };
             let value = |name: &str| lines.iter().rev().find_map(|line| *line.values.get(name)?);
@@ -261,10 +265,12 @@ impl Folder {
             view.reward = value("reward");
             let times: Vec<f64> = lines.iter().filter_map(|line| *line.values.get("step_time")?).collect();
             view.seconds = (!times.is_empty()).then(|| crate::stats::mean(&times));
-            view.state = match view.steps {
-                _ if is_held(&path) => State::Running,
-                Some(steps) if dir.manifest().is_file() && dir.is_finished(steps, &config.eval)? => State::Done,
-                _ => State::Stopped,
+            view.state = match dir.manifest().is_file() {
+                _ if is_held(&path) => TaskState::Running,
+                true if view.steps.is_some() && RunStatus::read(&dir)?.state == status::RunState::Done => {
+                    TaskState::Done
+                }
+                _ => TaskState::Stopped,
             };
         } else {
             view.steps = self.config(run)?.train.steps;
@@ -273,34 +279,34 @@ impl Folder {
         Ok(view)
     }
 
-    /// How far an evaluation is, with the number of samples there.
-    pub fn eval_state(&self, eval: &Eval) -> State {
+    /// The progress of an evaluation, with the number of existing samples.
+    pub fn eval_state(&self, eval: &Eval) -> TaskState {
         let path = self.eval_path(&eval.name);
         let state = match path.is_dir() {
-            false => State::Waiting,
-            true if is_held(&path) => State::Running,
-            true if eval.benches.iter().all(|bench| path.join(bench).join("results.json").is_file()) => State::Done,
-            true => State::Stopped,
+            false => TaskState::Waiting,
+            true if is_held(&path) => TaskState::Running,
+            true if eval.benches.iter().all(|bench| path.join(bench).join("results.json").is_file()) => TaskState::Done,
+            true => TaskState::Stopped,
         };
         self.or_failed(&eval.name, state)
     }
 
-    fn or_failed(&self, name: &str, state: State) -> State {
-        let is_open = matches!(state, State::Waiting | State::Stopped);
-        if is_open && self.failed_path(name).is_file() { State::Failed } else { state }
+    fn or_failed(&self, name: &str, state: TaskState) -> TaskState {
+        let is_open = matches!(state, TaskState::Waiting | TaskState::Stopped);
+        if is_open && self.failed_path(name).is_file() { TaskState::Failed } else { state }
     }
 
     /// The states of all runs and evaluations, by name.
-    pub fn states(&self, record: &Record) -> Result<BTreeMap<String, State>> {
+    pub fn states(&self, record: &SweepRecord) -> Result<BTreeMap<String, TaskState>> {
         let runs = record.runs.iter().map(|run| Ok((run.name.clone(), self.run_view(&run.name)?.state)));
         let evals = record.evals.iter().map(|eval| Ok((eval.name.clone(), self.eval_state(eval))));
         runs.chain(evals).collect()
     }
 }
 
-impl Record {
-    pub fn of(sweep: &Sweep) -> Record {
-        Record {
+impl SweepRecord {
+    pub fn of(sweep: &Sweep) -> SweepRecord {
+        SweepRecord {
             rft: env!("CARGO_PKG_VERSION").to_owned(),
             name: sweep.name.clone(),
             demonstration: sweep.demonstration,
@@ -312,7 +318,7 @@ impl Record {
         }
     }
 
-    /// All names that folders and files are called by.
+    /// All names that are used for folders and files.
     fn names(&self) -> impl Iterator<Item = &str> {
         let runs = self.runs.iter().map(|it| &it.name);
         let evals =
@@ -320,7 +326,7 @@ impl Record {
         runs.chain(evals).map(String::as_str)
     }
 
-    pub fn run(&self, name: &str) -> Option<&Run> {
+    pub fn run(&self, name: &str) -> Option<&SweepRun> {
         self.runs.iter().find(|it| it.name == name)
     }
 
@@ -329,8 +335,8 @@ impl Record {
     }
 }
 
-/// The arguments that all evaluations of a sweep share.
-fn eval_args(section: &EvalSection) -> Vec<String> {
+/// The arguments shared by all evaluations of a sweep.
+fn eval_args(section: &SweepEvalSection) -> Vec<String> {
     let mut args = vec!["--bench".to_owned(), section.benchmarks.join(",")];
     let mut flag = |name: &str, value: Option<String>| {
         args.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
@@ -344,13 +350,13 @@ fn eval_args(section: &EvalSection) -> Vec<String> {
     args
 }
 
-/// Whether something stands in a folder that no sweep has put there.
+/// Whether a folder contains something that does not belong to a sweep.
 fn holds_other_things(path: &Path) -> bool {
     let own = |name: &str| name == lock::FILE || PARTS.contains(&name);
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|it| !it.file_name().to_str().is_some_and(own)))
 }
 
-/// The first dotted key in which two configurations differ, but for what is the machine's.
+/// The first dotted key in which two configurations differ, except for keys that depend on the machine.
 fn difference(a: &Table, b: &Table) -> Option<String> {
     let (mut keys, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
     for table in [a, b] {

@@ -1,16 +1,16 @@
-//! Reading a section of a sweep's file key by key.
+//! Reads a section of a sweep file key by key.
 
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
-use crate::config::{Content, Fault, Key, Node, Origin, nearest_name};
+use crate::config::{ConfigKey, Content, Node, ValueOrigin, nearest_name, read_value};
 
-/// The keys of a section, taken one by one; what is left is unknown.
+/// The keys of a section, which are taken one by one. Keys that are left at the end are unknown.
 pub(super) struct Keys<'a> {
     section: &'static str,
-    origin: &'a Origin,
-    left: Vec<(&'a Key, &'a Node)>,
-    taken: Vec<(&'static str, Option<&'a Origin>)>,
+    origin: &'a ValueOrigin,
+    left: Vec<(&'a ConfigKey, &'a Node)>,
+    taken: Vec<(&'static str, Option<&'a ValueOrigin>)>,
 }
 
 impl<'a> Keys<'a> {
@@ -41,7 +41,7 @@ impl<'a> Keys<'a> {
         match &node.content {
             Content::List(tables) if tables.iter().all(is_table) => tables.iter().map(read).collect(),
             _ => bail!(
-                "{}: `{}.{name}` is no list of tables\nhint: write each as [[{}.{name}]]",
+                "{}: `{}.{name}` is not a list of tables\nhint: write each as [[{}.{name}]]",
                 node.origin.site(),
                 self.section,
                 self.section
@@ -49,8 +49,8 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Where a key that was taken stands, or the section if it has none.
-    pub fn origin(&self, name: &str) -> &'a Origin {
+    /// The position of a key that was taken, or of the section if it does not have the key.
+    pub fn origin(&self, name: &str) -> &'a ValueOrigin {
         self.taken.iter().find(|(it, _)| *it == name).and_then(|(_, origin)| *origin).unwrap_or(self.origin)
     }
 
@@ -59,14 +59,13 @@ impl<'a> Keys<'a> {
         let names: Vec<&str> = self.taken.iter().map(|(name, _)| *name).collect();
         let hint = match nearest_name(&key.name, names.iter().copied()) {
             Some(meant) => format!("did you mean `{}.{meant}`?", self.section),
-            None => format!("[{}] has {}", self.section, names.join(", ")),
+            None => format!("valid keys of [{}] are {}", self.section, names.join(", ")),
         };
         bail!("{}: unknown key `{}.{}`\nhint: {hint}", key.origin.site(), self.section, key.name)
     }
 }
 
-/// The value of a key, or what is wrong with it.
+/// The value of a key, or an error that describes it.
 pub(super) fn leaf<T: DeserializeOwned>(node: &Node, key: &str) -> Result<T> {
-    let value = node.to_value();
-    T::deserialize(value.clone()).map_err(|error| Fault::of_value(&value, error.message()).at(&node.origin, key))
+    read_value(&node.to_value()).map_err(|fault| fault.at(&node.origin, key))
 }

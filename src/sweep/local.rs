@@ -1,7 +1,7 @@
-//! The processes of a sweep, some at a time on this machine.
+//! Runs the processes of a sweep on this machine, several at a time.
 //!
-//! Each run and each evaluation is a process of its own: a failure stays with it, and a machine with several GPUs is filled. What
-//! is to be done is read from the disk before every start, so a sweep that was killed goes on by being started again.
+//! Each run and each evaluation is a separate process, so that a failure does not affect the others, and a machine with several
+//! GPUs is used fully. The state is read from disk before every start, so that a killed sweep resumes when it is started again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,21 +17,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::process::{Pid, kill_process};
 
-use super::folder::{Folder, Record};
-use super::task::{Kind, Next, Task, next, tasks};
+use super::folder::{SweepFolder, SweepRecord};
+use super::task::{NextAction, SweepTask, TaskKind, next, tasks};
 use crate::disk::atomic::write_error;
 use crate::run::{Signal, Stop};
 
-/// How a sweep uses this machine.
+/// The resources of this machine that a sweep uses.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// `rft` itself.
+    /// The path of `rft`.
     pub program: PathBuf,
     /// Processes at a time.
     pub jobs: usize,
     /// Worker threads of each process.
     pub threads: usize,
-    /// A GPU for each process, as CUDA_VISIBLE_DEVICES names them; none: whatever the process finds.
+    /// One GPU per process, in the form of CUDA_VISIBLE_DEVICES. If empty, every process sees all GPUs.
     pub gpus: Vec<String>,
 }
 
@@ -42,32 +42,32 @@ impl fmt::Display for Machine {
     }
 }
 
-/// What a display is told.
+/// Progress events for a display.
 pub enum Event<'a> {
     Started {
-        task: &'a Task,
+        task: &'a SweepTask,
         /// Arguments of `rft`.
         args: &'a [String],
     },
-    /// Another process, left over from an earlier start, is at work on it.
-    Waiting(&'a Task),
+    /// Another process, left over from an earlier start, is working on it.
+    Waiting(&'a SweepTask),
     Ended {
-        task: &'a Task,
-        end: &'a End,
+        task: &'a SweepTask,
+        end: &'a TaskEnd,
         seconds: f64,
     },
-    /// A while has passed.
+    /// Sent at regular intervals.
     Tick {
-        running: Vec<&'a Task>,
+        running: Vec<&'a SweepTask>,
     },
 }
 
-/// How a task came to its end.
+/// The end of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// By this process or before.
+pub enum TaskEnd {
+    /// Done, by this process or earlier.
     Done,
-    Failed(Failure),
+    Failed(TaskFailure),
     /// The run that it needs has failed.
     Skipped,
     /// The sweep was asked to stop.
@@ -75,22 +75,22 @@ pub enum End {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What the process ended with.
+pub struct TaskFailure {
+    /// The exit status of the process.
     pub status: String,
     pub log: PathBuf,
     /// The last lines of the log.
     pub lines: Vec<String>,
 }
 
-/// The processes that are at work, so that a signal handler can reach them.
+/// The running processes, shared with the signal handler.
 #[derive(Clone, Default)]
 pub struct Children(Arc<Mutex<BTreeMap<usize, Child>>>);
 
 impl Children {
     /// Ends all of them at once.
     pub fn kill(&self) {
-        // One that has just ended by itself is no error.
+        // A process that has just ended by itself is not an error.
         self.lock().values_mut().for_each(|child| _ = child.kill());
     }
 
@@ -102,12 +102,12 @@ impl Children {
             Signal::Preempt => rustix::process::Signal::USR1,
         };
         for child in self.lock().values() {
-            // A child is in this map until it was waited for, so the number is still its own.
+            // A child stays in this map until it has been waited for, so its process ID has not been reused.
             _ = kill_process(Pid::from_child(child), number);
         }
     }
 
-    /// Those that have ended, taken out.
+    /// Removes and returns the processes that have ended.
     fn ended(&self) -> Result<Vec<(usize, ExitStatus)>> {
         let mut children = self.lock();
         let mut ended = Vec::new();
@@ -121,27 +121,27 @@ impl Children {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Child>> {
-        self.0.lock().expect("no holder of the lock panics")
+        self.0.lock().expect("the lock is not poisoned")
     }
 }
 
-/// How often the processes are looked at.
+/// Time between two checks of the processes.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Does all that is missing of a sweep, until it is done or asked to stop. The ends are in the order of the tasks.
+/// Does all missing tasks of a sweep, until it is done or asked to stop. The ends are in the order of the tasks.
 pub fn work(
-    folder: &Folder,
-    record: &Record,
+    folder: &SweepFolder,
+    record: &SweepRecord,
     machine: &Machine,
     children: &Children,
     stop: &Stop,
     show: &mut dyn FnMut(Event),
-) -> Result<Vec<(Task, End)>> {
+) -> Result<Vec<(SweepTask, TaskEnd)>> {
     let tasks = tasks(record);
-    let mut ends: BTreeMap<usize, End> = BTreeMap::new();
-    // By slot: the task at work there, and since when.
+    let mut ends: BTreeMap<usize, TaskEnd> = BTreeMap::new();
+    // By slot: the running task and its start time.
     let mut slots: BTreeMap<usize, (usize, Instant)> = BTreeMap::new();
-    // Tasks that a process of an earlier start is at work on, and since when they are waited for.
+    // Tasks on which a process of an earlier start is working, and the time since when they are waited for.
     let mut awaited: BTreeMap<usize, Instant> = BTreeMap::new();
     let mut asked = false;
     loop {
@@ -171,20 +171,20 @@ pub fn work(
                     Need::Met => {}
                     Need::Open => continue,
                     Need::Failed => {
-                        ends.insert(at, End::Skipped);
+                        ends.insert(at, TaskEnd::Skipped);
                         continue;
                     }
                 }
                 let started = next(folder, record, task).and_then(|next| match next {
-                    Next::Start(args) => start(folder, task, &args, machine, slot).map(|it| Some((it, args))),
-                    Next::Done => {
+                    NextAction::Start(args) => start(folder, task, &args, machine, slot).map(|it| Some((it, args))),
+                    NextAction::Done => {
                         if let Some(since) = awaited.remove(&at) {
-                            show(Event::Ended { task, end: &End::Done, seconds: since.elapsed().as_secs_f64() });
+                            show(Event::Ended { task, end: &TaskEnd::Done, seconds: since.elapsed().as_secs_f64() });
                         }
-                        ends.insert(at, End::Done);
+                        ends.insert(at, TaskEnd::Done);
                         Ok(None)
                     }
-                    Next::Busy => {
+                    NextAction::Busy => {
                         awaited.entry(at).or_insert_with(|| {
                             show(Event::Waiting(task));
                             Instant::now()
@@ -199,10 +199,10 @@ pub fn work(
                         show(Event::Started { task, args: &args });
                     }
                     Ok(None) => {}
-                    // What is wrong with one task stops no other.
+                    // A failure of one task does not stop the others.
                     Err(error) => {
-                        let failure = Failure::new(folder, task, format!("{error:#}"))?;
-                        let end = End::Failed(failure);
+                        let failure = TaskFailure::new(folder, task, format!("{error:#}"))?;
+                        let end = TaskEnd::Failed(failure);
                         show(Event::Ended { task, end: &end, seconds: 0.0 });
                         ends.insert(at, end);
                     }
@@ -215,7 +215,7 @@ pub fn work(
         show(Event::Tick { running: slots.values().map(|(at, _)| &tasks[*at]).collect() });
         thread::sleep(POLL);
     }
-    let end_of = |(at, task): (usize, Task)| (task, ends.get(&at).cloned().unwrap_or(End::Stopped));
+    let end_of = |(at, task): (usize, SweepTask)| (task, ends.get(&at).cloned().unwrap_or(TaskEnd::Stopped));
     Ok(tasks.into_iter().enumerate().map(end_of).collect())
 }
 
@@ -226,24 +226,24 @@ enum Need {
     Failed,
 }
 
-fn needed(tasks: &[Task], ends: &BTreeMap<usize, End>, task: &Task) -> Need {
+fn needed(tasks: &[SweepTask], ends: &BTreeMap<usize, TaskEnd>, task: &SweepTask) -> Need {
     let Some(run) = &task.needs else { return Need::Met };
-    let at = tasks.iter().position(|it| it.kind == Kind::Run && it.name == *run);
+    let at = tasks.iter().position(|it| it.kind == TaskKind::Run && it.name == *run);
     match at.and_then(|at| ends.get(&at)) {
-        Some(End::Done) => Need::Met,
+        Some(TaskEnd::Done) => Need::Met,
         Some(_) => Need::Failed,
         None => Need::Open,
     }
 }
 
-fn start(folder: &Folder, task: &Task, args: &[String], machine: &Machine, slot: usize) -> Result<Child> {
+fn start(folder: &SweepFolder, task: &SweepTask, args: &[String], machine: &Machine, slot: usize) -> Result<Child> {
     let mut command = command(&machine.program, args, Some(machine.threads));
     if let Some(gpu) = machine.gpus.get(slot % machine.gpus.len().max(1)) {
         command.env("CUDA_VISIBLE_DEVICES", gpu);
     }
     let log = log(folder, task)?;
     command.stdin(Stdio::null()).stderr(log.try_clone().context("open a log twice")?).stdout(log);
-    // A group of its own: Ctrl-C reaches this process alone, which asks the others.
+    // Its own process group: Ctrl-C reaches only this process, which then asks the others to stop.
     command.process_group(0);
     command.spawn().with_context(|| format!("start `{}`", machine.program.display()))
 }
@@ -259,7 +259,7 @@ fn command(program: &Path, args: &[String], threads: Option<usize>) -> Command {
     command
 }
 
-/// Takes variables such as RFT_TRAIN__SEED from a process: they would change what the sweep's own files say.
+/// Removes variables such as RFT_TRAIN__SEED from a process, because they would override the sweep's configurations.
 pub(super) fn unconfigured(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|it| it.starts_with("RFT_") && it.contains("__")) {
@@ -268,10 +268,10 @@ pub(super) fn unconfigured(command: &mut Command) {
     }
 }
 
-/// Replaces this process by that of a task; returns only the error of a program that does not start.
+/// Replaces this process with that of a task. Returns only if the program cannot be started.
 pub fn become_task(
-    folder: &Folder,
-    task: &Task,
+    folder: &SweepFolder,
+    task: &SweepTask,
     program: &Path,
     args: &[String],
     threads: Option<usize>,
@@ -282,34 +282,34 @@ pub fn become_task(
     Ok(anyhow::Error::new(command.exec()).context(format!("start `{}`", program.display())))
 }
 
-/// The log of a task, open at its end; that it failed before is forgotten.
-pub(super) fn log(folder: &Folder, task: &Task) -> Result<File> {
+/// Opens the log of a task for appending, and removes the mark of an earlier failure.
+pub(super) fn log(folder: &SweepFolder, task: &SweepTask) -> Result<File> {
     _ = fs::remove_file(folder.failed_path(&task.name));
     let path = folder.log_path(&task.name);
     OpenOptions::new().create(true).append(true).open(&path).map_err(|error| write_error(&path, &error))
 }
 
-fn end(folder: &Folder, task: &Task, status: ExitStatus, stop: &Stop) -> Result<End> {
+fn end(folder: &SweepFolder, task: &SweepTask, status: ExitStatus, stop: &Stop) -> Result<TaskEnd> {
     if status.success() {
-        return Ok(End::Done);
+        return Ok(TaskEnd::Done);
     }
     let code = status.code();
     let by_signal =
         [Signal::Interrupt, Signal::Terminate, Signal::Preempt].iter().any(|it| code == Some(it.exit_code()));
     if stop.requested().is_some() && (by_signal || status.signal().is_some()) {
-        return Ok(End::Stopped);
+        return Ok(TaskEnd::Stopped);
     }
     let status = match (code, status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => "an unknown end".to_owned(),
+        (None, None) => "unknown exit status".to_owned(),
     };
-    Ok(End::Failed(Failure::new(folder, task, status)?))
+    Ok(TaskEnd::Failed(TaskFailure::new(folder, task, status)?))
 }
 
-impl Failure {
-    /// Also leaves a mark on the disk.
-    pub(super) fn new(folder: &Folder, task: &Task, status: String) -> Result<Self> {
+impl TaskFailure {
+    /// Also marks the task as failed on disk.
+    pub(super) fn new(folder: &SweepFolder, task: &SweepTask, status: String) -> Result<Self> {
         let log = folder.log_path(&task.name);
         let mark = folder.failed_path(&task.name);
         fs::write(&mark, format!("{status}\n")).map_err(|error| write_error(&mark, &error))?;
@@ -317,7 +317,7 @@ impl Failure {
     }
 }
 
-/// The last lines of a log, as far as they can be read.
+/// The last lines of a log, or nothing if it cannot be read.
 pub fn last_lines(path: &Path) -> Vec<String> {
     const LINES: usize = 5;
     const BYTES: u64 = 4096;

@@ -1,9 +1,9 @@
-//! Sweeps: one file that stands for many runs and their evaluations.
+//! Sweeps: many runs and their evaluations from one file.
 //!
-//! [`file`] reads what was asked for, [`expand`] makes plain configurations of it, [`folder`] keeps them on disk and tells from
-//! there how far each is, [`task`] knows the command of each, [`local`] runs them side by side on one machine, [`cluster`] hands
-//! them to Slurm as the arrays of [`slurm`], which [`starts`] keeps from going round in circles. [`cost`] says beforehand what all
-//! of it takes.
+//! [`file`] reads the sweep file, [`expand`] makes plain configurations from it, and [`folder`] stores them on disk and reads the
+//! progress from there. [`task`] has the command of each task. [`local`] runs them in parallel on one machine; [`cluster`] submits
+//! them to Slurm as the job arrays of [`slurm`], where [`starts`] stops jobs that make no progress. [`cost`] estimates the cost
+//! beforehand.
 
 pub mod cluster;
 pub mod cost;
@@ -17,6 +17,6 @@ pub mod slurm;
 pub mod starts;
 pub mod task;
 
-pub use expand::{Eval, Run, Sweep, expand};
+pub use expand::{Eval, Sweep, SweepRun, expand};
 pub use file::SweepFile;
-pub use folder::{Folder, State};
+pub use folder::{SweepFolder, TaskState};

@@ -1,6 +1,6 @@
 //! The sweeps in configs/sweeps/, compiled in.
 
-/// A sweep that comes with the program.
+/// A sweep that is part of the program.
 #[derive(Clone, Copy, Debug)]
 pub struct Shipped {
     pub name: &'static str,

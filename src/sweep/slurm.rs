@@ -1,7 +1,7 @@
-//! A sweep as Slurm's job arrays: which there are, their scripts, and what Slurm's commands reply.
+//! A sweep as Slurm job arrays: their tasks, their scripts, and the output of Slurm's commands.
 //!
-//! The runs are one array. The evaluations of a run are one task of a second array under the same number, which `aftercorr` starts
-//! when that run has ended well. Evaluations that wait for nothing are a third.
+//! The runs are one array. The evaluations of a run are one task of a second array with the same number, which `aftercorr` starts
+//! when that run has succeeded. Evaluations that do not wait for a run are a third array.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,26 +11,26 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::file::SlurmSection;
-use super::folder::{Record, State};
+use super::folder::{SweepRecord, TaskState};
 use super::task::in_shell;
 
-/// An array of jobs, before or after it was submitted.
+/// A job array, before or after it is submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Array {
     pub kind: String,
-    /// Names of runs or evaluations that a task does one after the other, by its number.
+    /// For each task number, the names of the runs or evaluations that the task does in sequence.
     pub tasks: BTreeMap<usize, Vec<String>>,
 }
 
-/// What is to be submitted.
+/// The arrays to submit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct SlurmPlan {
     pub runs: Array,
-    /// Evaluations of those runs.
+    /// The evaluations of those runs.
     pub evals: Array,
-    /// Evaluations of runs that wait in the queue already, by the job of the run.
+    /// The evaluations of runs that are already in the queue, by the job of the run.
     pub evals_after: BTreeMap<u64, Array>,
-    /// Evaluations that need nothing more.
+    /// The evaluations that can start now.
     pub ready: Array,
 }
 
@@ -58,11 +58,11 @@ impl Array {
     }
 }
 
-/// What is missing and not in the queue, by what is on disk. `queued` has the job of each task that waits or runs.
-pub fn plan(record: &Record, states: &BTreeMap<String, State>, queued: &BTreeMap<String, u64>) -> Plan {
+/// The tasks that are neither done on disk nor in the queue. `queued` has the job of each task that is waiting or running.
+pub fn plan(record: &SweepRecord, states: &BTreeMap<String, TaskState>, queued: &BTreeMap<String, u64>) -> SlurmPlan {
     let (mut runs, mut evals, mut ready) = (Array::new("runs"), Array::new("evals"), Array::new("ready"));
     let mut evals_after: BTreeMap<u64, Array> = BTreeMap::new();
-    let is_done = |name: &str| states.get(name) == Some(&State::Done);
+    let is_done = |name: &str| states.get(name) == Some(&TaskState::Done);
     for (number, run) in record.runs.iter().enumerate() {
         if !is_done(&run.name) && !queued.contains_key(&run.name) {
             runs.add(number, &run.name);
@@ -74,7 +74,7 @@ pub fn plan(record: &Record, states: &BTreeMap<String, State>, queued: &BTreeMap
         }
         let run = eval.run.as_deref().and_then(|name| record.runs.iter().position(|it| it.name == name));
         match run {
-            // Numbers above those of the runs.
+            // Numbers after those of the runs.
             None => ready.add(record.runs.len() + number, &eval.name),
             Some(run) if is_done(&record.runs[run].name) => ready.add(run, &eval.name),
             Some(run) => match queued.get(&record.runs[run].name) {
@@ -83,7 +83,7 @@ pub fn plan(record: &Record, states: &BTreeMap<String, State>, queued: &BTreeMap
             },
         }
     }
-    Plan { runs, evals, evals_after, ready }
+    SlurmPlan { runs, evals, evals_after, ready }
 }
 
 /// The script of an array, for `sbatch`.
@@ -123,15 +123,15 @@ pub fn script(sweep: &str, folder: &Path, rft: &Path, section: &SlurmSection, ar
     _ = write!(
         text,
         r#"
-# A signal goes on to the process at work, which saves its state and ends.
+# Forward signals to the running process, which saves its state and ends.
 trap 'kill -USR1 "$child" 2>/dev/null' USR1
 trap 'kill -TERM "$child" 2>/dev/null' TERM
 for name in ${{tasks[$SLURM_ARRAY_TASK_ID]}}; do
     {rft} sweep task {folder} "$name"{threads} &
     child=$!
-    # A signal ends `wait` before the process has ended.
+    # A signal interrupts `wait` before the process has ended.
     while wait "$child"; status=$?; kill -0 "$child" 2>/dev/null; do :; done
-    # 138: the process was told by SIGUSR1 that its time is up. It goes on where it was.
+    # 138: the process got SIGUSR1 because its time is up. It resumes after it is requeued.
     if [ "$status" = 138 ]; then
         scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
     fi
@@ -144,18 +144,18 @@ done
     text
 }
 
-/// The number of a job, from what `sbatch --parsable` says.
+/// The ID of a job, from the output of `sbatch --parsable`.
 pub fn job_of(reply: &str) -> Result<u64> {
     let line = reply.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
     let number = line.split(';').next().unwrap_or_default().trim();
-    number.parse().with_context(|| format!("sbatch gave no job's number but `{}`", reply.trim()))
+    number.parse().with_context(|| format!("sbatch: expected a job ID, found `{}`", reply.trim()))
 }
 
-/// What `squeue` and `sacct` are asked to print; a line for each task of an array.
+/// The output formats of `squeue` and `sacct`, with one line per task of an array.
 pub const QUEUE_FORMAT: &str = "--format=%i|%T";
 pub const ACCOUNT_FORMAT: &str = "--format=JobID,State,ExitCode";
 
-/// The tasks (job, number) that `squeue` still knows as waiting, running or ending, with their states.
+/// The tasks (job, number) that `squeue` lists as waiting, running or ending, with their states.
 pub fn queue(reply: &str) -> BTreeMap<(u64, usize), String> {
     let ended = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"];
     let line = |line: &str| {
@@ -166,7 +166,7 @@ pub fn queue(reply: &str) -> BTreeMap<(u64, usize), String> {
     reply.lines().filter_map(line).collect()
 }
 
-/// How tasks ended by `sacct`: state and exit code.
+/// The final states of tasks according to `sacct`: state and exit code.
 pub fn accounts(reply: &str) -> BTreeMap<(u64, usize), String> {
     let line = |line: &str| {
         let mut fields = line.trim().split('|');
@@ -185,10 +185,10 @@ fn task_of(id: &str) -> Option<(u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::expand::{Eval, Run};
+    use crate::sweep::expand::{Eval, SweepRun};
 
-    fn record() -> Record {
-        let run = |name: &str| Run { name: name.into(), arm: name.into(), seed: 1, varies: BTreeMap::new() };
+    fn record() -> SweepRecord {
+        let run = |name: &str| SweepRun { name: name.into(), arm: name.into(), seed: 1, varies: BTreeMap::new() };
         let eval = |name: &str, run: Option<&str>| Eval {
             name: name.into(),
             run: run.map(str::to_owned),
@@ -199,7 +199,7 @@ mod tests {
             ppe: None,
             config: "a".into(),
         };
-        Record {
+        SweepRecord {
             rft: "0".into(),
             name: "s".into(),
             demonstration: false,
@@ -233,7 +233,8 @@ mod tests {
         );
         assert_eq!((everything.ready, everything.evals_after), (array("ready", &[(4, &["base"])]), BTreeMap::new()));
 
-        let states = [("a", State::Done), ("base", State::Done), ("a-own", State::Done), ("d", State::Failed)];
+        let states =
+            [("a", TaskState::Done), ("base", TaskState::Done), ("a-own", TaskState::Done), ("d", TaskState::Failed)];
         let states = states.map(|(name, state)| (name.to_owned(), state)).into();
         let queued = [("b".to_owned(), 7), ("c".to_owned(), 7), ("c-own".to_owned(), 8)].into();
         let rest = plan(&record(), &states, &queued);

@@ -1,7 +1,7 @@
-//! Keeps a job that gets nowhere from being requeued for ever.
+//! Stops jobs that would be requeued forever without progress.
 //!
-//! A time limit that is shorter than a step ends every process of a run where it began, and each of them asks to be started again.
-//! So a requeued job counts its starts at the same place.
+//! If the time limit is shorter than a step, every process of a run ends without progress and is requeued. A requeued job
+//! therefore counts its starts without progress.
 
 use std::fs;
 use std::io::Write;
@@ -10,13 +10,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::folder::Folder;
+use super::folder::SweepFolder;
 use super::local::log;
-use super::task::{Kind, Task};
+use super::task::{SweepTask, TaskKind};
 use crate::disk::atomic;
 use crate::run::RunDir;
 
-/// Starts in a row at the same place, after which there is no other.
+/// The maximum number of consecutive starts without progress.
 const MOST: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
@@ -28,8 +28,8 @@ struct Starts {
 /// Counts a start of `task`, which Slurm has requeued `restarts` times.
 ///
 /// # Errors
-/// It has been started here often enough; its log says so too.
-pub fn count(folder: &Folder, task: &Task, restarts: u32) -> Result<()> {
+/// It was started too often without progress. The error is also written to its log.
+pub fn count(folder: &SweepFolder, task: &SweepTask, restarts: u32) -> Result<()> {
     let path = folder.starts_path(&task.name);
     let place = place(folder, task)?;
     let before = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Starts>(&text).ok());
@@ -39,8 +39,8 @@ pub fn count(folder: &Folder, task: &Task, restarts: u32) -> Result<()> {
     };
     if count > MOST {
         let error = format!(
-            "`{}` was started {MOST} times in a row and got no further\n\
-             hint: one step, or one completion of an evaluation, has to fit into `slurm.time`; start the sweep again with more of it",
+            "`{}` was started {MOST} times in a row without progress\n\
+             hint: increase `slurm.time`, so that one step or one completion of an evaluation fits into it, and start the sweep again",
             task.name
         );
         writeln!(log(folder, task)?, "error: {error}").context("write the log")?;
@@ -49,18 +49,18 @@ pub fn count(folder: &Folder, task: &Task, restarts: u32) -> Result<()> {
     atomic::write(&path, &serde_json::to_vec(&Starts { place, count })?)
 }
 
-/// How far a task is: the step of a run's newest checkpoint, the bytes of an evaluation.
-fn place(folder: &Folder, task: &Task) -> Result<u64> {
+/// The progress of a task: the step of a run's newest checkpoint, or the bytes of an evaluation.
+fn place(folder: &SweepFolder, task: &SweepTask) -> Result<u64> {
     match task.kind {
-        Kind::Run => match RunDir::open(&folder.run_path(&task.name)) {
+        TaskKind::Run => match RunDir::open(&folder.run_path(&task.name)) {
             Ok(run) => Ok(run.checkpoints()?.last().map_or(0, |step| *step as u64)),
             Err(_) => Ok(0),
         },
-        Kind::Eval => Ok(bytes(&folder.eval_path(&task.name))),
+        TaskKind::Eval => Ok(bytes(&folder.eval_path(&task.name))),
     }
 }
 
-/// Of all files below `path`; 0 where it does not exist.
+/// Total size of all files below `path`; 0 if it does not exist.
 fn bytes(path: &Path) -> u64 {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|it| if it.path().is_dir() { bytes(&it.path()) } else { it.metadata().map_or(0, |it| it.len()) }).sum()
@@ -71,11 +71,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_starts_at_one_place_are_enough() {
+    fn the_fourth_start_without_progress_is_an_error() {
         let place = tempfile::tempdir().unwrap();
-        let folder = Folder { path: place.path().to_owned() };
+        let folder = SweepFolder { path: place.path().to_owned() };
         fs::create_dir(place.path().join("logs")).unwrap();
-        let run = Task { name: "a-s1".into(), kind: Kind::Run, needs: None };
+        let run = SweepTask { name: "a-s1".into(), kind: TaskKind::Run, needs: None };
         let checkpoint = |step: usize| {
             fs::create_dir_all(folder.run_path("a-s1").join(format!("checkpoints/step-{step:06}"))).unwrap();
         };
@@ -84,14 +84,14 @@ mod tests {
         let error = start(3).unwrap_err().to_string();
         assert!(error.contains("3 times in a row") && error.contains("hint: "), "{error}");
         assert!(fs::read_to_string(folder.log_path("a-s1")).unwrap().contains("3 times in a row"));
-        // A step further, and a job that was submitted anew, begin the count again.
+        // A new checkpoint and a newly submitted job reset the count.
         checkpoint(1);
         (4..7).for_each(|restarts| start(restarts).unwrap());
         start(7).unwrap_err();
         start(0).unwrap();
         start(1).unwrap();
 
-        let eval = Task { name: "base".into(), kind: Kind::Eval, needs: None };
+        let eval = SweepTask { name: "base".into(), kind: TaskKind::Eval, needs: None };
         fs::create_dir_all(folder.eval_path("base").join("arithmetic")).unwrap();
         for restarts in 0..6 {
             fs::write(folder.eval_path("base").join("arithmetic/samples.jsonl"), "x".repeat(restarts as usize))

@@ -1,4 +1,4 @@
-//! The command of each run and evaluation: `rft train` or `rft eval`, started anew or going on.
+//! The command of each run and evaluation: `rft train` or `rft eval`, new or resumed.
 
 use std::fs;
 use std::path::Path;
@@ -6,77 +6,77 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::expand::Eval;
-use super::folder::{Folder, Record, State};
+use super::folder::{SweepFolder, SweepRecord, TaskState};
 use crate::disk::lock::is_held;
 
 /// A process of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
+pub struct SweepTask {
     pub name: String,
-    pub kind: Kind,
-    /// The run that has to be done before.
+    pub kind: TaskKind,
+    /// The run that has to be done first.
     pub needs: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TaskKind {
     Run,
     Eval,
 }
 
-/// All tasks in the order in which they are best started: the base first, since it needs no training and shows soonest where
-/// data are missing; then each run and, after it, its evaluations.
-pub fn tasks(record: &Record) -> Vec<Task> {
-    let eval = |eval: &Eval| Task { name: eval.name.clone(), kind: Kind::Eval, needs: eval.run.clone() };
-    let mut tasks: Vec<Task> = record.evals.iter().filter(|it| it.run.is_none()).map(eval).collect();
+/// All tasks in the order in which they start: first the untrained model, because it does not need training and finds missing
+/// data early; then each run, followed by its evaluations.
+pub fn tasks(record: &SweepRecord) -> Vec<SweepTask> {
+    let eval = |eval: &Eval| SweepTask { name: eval.name.clone(), kind: TaskKind::Eval, needs: eval.run.clone() };
+    let mut tasks: Vec<SweepTask> = record.evals.iter().filter(|it| it.run.is_none()).map(eval).collect();
     for run in &record.runs {
-        tasks.push(Task { name: run.name.clone(), kind: Kind::Run, needs: None });
+        tasks.push(SweepTask { name: run.name.clone(), kind: TaskKind::Run, needs: None });
         tasks.extend(record.evals.iter().filter(|it| it.run.as_ref() == Some(&run.name)).map(eval));
     }
     tasks
 }
 
-/// What is to be done for `task` now.
+/// The next action for a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAction {
     /// Nothing.
     Done,
-    /// Another process is at work on it.
+    /// Another process is working on it.
     Busy,
     /// Arguments of `rft`.
     Start(Vec<String>),
 }
 
-/// What is to be done for a task, by what is on disk. Leavings of a process that was killed before it had written down what
-/// it is are removed.
-pub fn next(folder: &Folder, record: &Record, task: &Task) -> Result<Next> {
+/// The next action for a task, according to the files on disk. Removes incomplete files of a process that was killed before it
+/// wrote its record.
+pub fn next(folder: &SweepFolder, record: &SweepRecord, task: &SweepTask) -> Result<NextAction> {
     match task.kind {
-        Kind::Run => match folder.run_view(&task.name)?.state {
-            State::Done => Ok(Next::Done),
-            State::Running => Ok(Next::Busy),
-            _ => train(folder, &task.name).map(Next::Start),
+        TaskKind::Run => match folder.run_view(&task.name)?.state {
+            TaskState::Done => Ok(NextAction::Done),
+            TaskState::Running => Ok(NextAction::Busy),
+            _ => train(folder, &task.name).map(NextAction::Start),
         },
-        Kind::Eval => {
-            let eval = record.eval(&task.name).with_context(|| format!("there is no evaluation `{}`", task.name))?;
+        TaskKind::Eval => {
+            let eval = record.eval(&task.name).with_context(|| format!("unknown evaluation `{}`", task.name))?;
             match folder.eval_state(eval) {
-                State::Done => Ok(Next::Done),
-                State::Running => Ok(Next::Busy),
-                _ => Ok(Next::Start(evaluate(folder, record, eval))),
+                TaskState::Done => Ok(NextAction::Done),
+                TaskState::Running => Ok(NextAction::Busy),
+                _ => Ok(NextAction::Start(evaluate(folder, record, eval))),
             }
         }
     }
 }
 
 /// `rft train` for a run that is not done.
-fn train(folder: &Folder, run: &str) -> Result<Vec<String>> {
+fn train(folder: &SweepFolder, run: &str) -> Result<Vec<String>> {
     let path = folder.run_path(run);
     if !path.is_dir() {
         return Ok(fresh(folder, run));
     }
-    // Without a manifest nothing was trained yet, and there is nothing to go on with.
+    // Without a manifest nothing has been trained yet, so there is nothing to resume.
     if !path.join("manifest.json").is_file() {
         if is_held(&path) {
-            bail!("another process is at work on `{}`", path.display());
+            bail!("another process is working on `{}`", path.display());
         }
         fs::remove_dir_all(&path).with_context(|| format!("remove `{}`", path.display()))?;
         return Ok(fresh(folder, run));
@@ -84,13 +84,13 @@ fn train(folder: &Folder, run: &str) -> Result<Vec<String>> {
     Ok(strings(["train", "--yes", "--resume", &shown(&path)]))
 }
 
-/// `rft train` for a run that does not exist.
-pub fn fresh(folder: &Folder, run: &str) -> Vec<String> {
+/// `rft train` for a run that does not exist yet.
+pub fn fresh(folder: &SweepFolder, run: &str) -> Vec<String> {
     strings(["train", "--yes", "--config", &shown(&folder.config_path(run))])
 }
 
-/// `rft eval`; it goes on by itself.
-pub fn evaluate(folder: &Folder, record: &Record, eval: &Eval) -> Vec<String> {
+/// `rft eval`, which resumes by itself.
+pub fn evaluate(folder: &SweepFolder, record: &SweepRecord, eval: &Eval) -> Vec<String> {
     let mut args = strings(["eval", "--yes"]);
     match &eval.run {
         Some(run) => args.extend(strings(["--adapter", &shown(&folder.run_path(run))])),
@@ -104,7 +104,7 @@ pub fn evaluate(folder: &Folder, record: &Record, eval: &Eval) -> Vec<String> {
     args
 }
 
-/// A command as a shell reads it.
+/// A command quoted for a shell.
 pub fn in_shell(args: &[String]) -> String {
     let plain = |it: &str| !it.is_empty() && it.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c));
     let quoted = |it: &String| if plain(it) { it.clone() } else { format!("'{}'", it.replace('\'', r"'\''")) };

@@ -6,32 +6,32 @@ use anyhow::{Context, Result, ensure};
 
 use crate::config::RunConfig;
 use crate::data::decontaminate::Contamination;
-use crate::data::{self, Fetch, Loaded, Question};
+use crate::data::{self, Fetch, LoadedData, Question};
 use crate::disk::atomic;
 use crate::eval::bench;
 use crate::run::RunDir;
 
-/// Loads the training questions and compares them with the benchmarks that are at hand. Where the configuration asks for it,
-/// those that overlap are left out first, and `max_questions` and the held-out ones are taken of the others: a run of 10,000
-/// questions stays one of 10,000.
+/// Loads the training questions and compares them with the benchmarks on this machine. If the configuration requires it,
+/// overlapping questions are removed first, and `max_questions` and the held-out questions are taken from the others: a run
+/// with 10,000 questions keeps 10,000.
 ///
-/// `recorded` is what the run found when it started. It decides, since the same questions have to be gone on with, and other
-/// benchmarks may be at hand by now.
+/// `recorded` is the result from the start of the run. It takes precedence, because a resumed run has to use the same
+/// questions, and other benchmarks may be available by now.
 pub fn load(
     config: &RunConfig,
     held_out: usize,
     fetch: Fetch,
     data_dir: Option<&Path>,
     recorded: Option<Contamination>,
-) -> Result<(Loaded, Contamination)> {
+) -> Result<(LoadedData, Contamination)> {
     let (section, seed) = (&config.data, config.train.seed);
     if let Some(recorded) = recorded {
         let mut screen = |questions: Vec<Question>| {
             let before = questions.len();
             let questions = recorded.clean(questions);
             let removed = before - questions.len();
-            let changed = "`data.path` is not the data that the run was started with";
-            ensure!(removed == recorded.removed, "{changed}: {removed} of {} removed rows are in it", recorded.removed);
+            let changed = "`data.path` has changed since the run was started";
+            ensure!(removed == recorded.removed, "{changed}: found {removed} of {} removed rows", recorded.removed);
             Ok(questions)
         };
         let loaded = data::load_screened(section, seed, held_out, fetch, &mut screen)?;
@@ -49,7 +49,7 @@ pub fn load(
         let clean = contamination.clean(questions);
         ensure!(
             !clean.is_empty(),
-            "every question of `{}` overlaps with a benchmark\nhint: train on other data, or without `data.decontaminate`",
+            "every question of `{}` overlaps with a benchmark\nhint: use other data, or set `data.decontaminate` to false",
             section.path
         );
         Ok(clean)
@@ -60,11 +60,11 @@ pub fn load(
     Ok((loaded, Contamination { not_checked, ..contamination }))
 }
 
-/// What the run found when it started; `None` where it was started by a version that did not look.
+/// The result from the start of the run; `None` if the run was started by a version without this check.
 ///
 /// # Errors
-/// A damaged file. A configuration that asks for another treatment of the data than the one that the run was started with: its
-/// questions would be others.
+/// A damaged file, or a configuration with a different setting of `data.decontaminate` than at the start of the run: its
+/// questions would be different ones.
 pub fn recorded(run: &RunDir, config: &RunConfig) -> Result<Option<Contamination>> {
     let path = run.contamination();
     let recorded: Option<Contamination> = if path.exists() {
@@ -76,8 +76,8 @@ pub fn recorded(run: &RunDir, config: &RunConfig) -> Result<Option<Contamination
     let before = recorded.as_ref().is_some_and(|it| it.decontaminated);
     ensure!(
         before == config.data.decontaminate,
-        "`{}` was started with `data.decontaminate = {before}`, and its config.toml says otherwise\n\
-         hint: a run goes on with the questions it began with; start a new one",
+        "`{}` was started with `data.decontaminate = {before}`, but its config.toml has another value\n\
+         hint: restore the value, or start a new run: a resumed run keeps its questions",
         run.path().display()
     );
     Ok(recorded)

@@ -1,10 +1,10 @@
-//! Evaluation on held-out questions: the same questions and the same random numbers every time.
+//! Evaluation on held-out questions, with the same questions and random numbers every time.
 
-use super::sample::{Drawn, Item};
+use super::sample::{DrawCounts, TrainQuestion};
 use super::{Training, Watching};
 use crate::disk::atomic;
 use crate::model::lora::Adapter;
-use crate::rollout::{Engine, Sampling};
+use crate::rollout::{EVALUATION_STEP, Engine, Sampling};
 use crate::run::dir::{GREEDY, SAMPLED};
 use crate::run::{EvalView, GroupRecord, RunDir, completions};
 use crate::stats::{Proportion, mean};
@@ -12,34 +12,31 @@ use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Shares of the held-out questions, one completion each.
+/// Shares of the held-out questions, with one completion each.
 #[derive(Clone, Debug)]
-pub struct Evaluation {
-    pub sampled: Scores,
-    /// With the most probable token at every step.
-    pub greedy: Option<Scores>,
+pub struct HeldOutEvaluation {
+    pub sampled: HeldOutScores,
+    /// With greedy decoding.
+    pub greedy: Option<HeldOutScores>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Scores {
+pub struct HeldOutScores {
     pub accuracy: Proportion,
-    /// Absent where the prior prompt asks for no format.
+    /// Absent if the prior prompt does not ask for a format.
     pub format: Option<Proportion>,
     pub mean_length: f64,
     pub truncated: f64,
 }
 
-/// The step number that evaluations draw with: no training step has it.
-const STEP: u64 = u64::MAX;
-
-/// Evaluates `adapter` as it is after `step` and writes every completion to the run's `eval/` folder. What stands there
-/// already is read instead: the run was interrupted. `None` when there is nothing to evaluate on, or when asked to stop.
+/// Evaluates `adapter` as of `step` and writes every completion to the run's `eval/` folder. An existing result is read
+/// instead, because the run was interrupted after it. `None` if there are no questions, or if a stop was requested.
 pub fn evaluate(
     training: &Training,
     engine: &mut dyn Engine,
     adapter: &Adapter,
     step: usize,
-) -> Result<Option<Evaluation>> {
+) -> Result<Option<HeldOutEvaluation>> {
     let Training { config, run, held_out, .. } = training;
     if held_out.is_empty() {
         return Ok(None);
@@ -55,15 +52,15 @@ pub fn evaluate(
     read(run, step, config.eval.greedy)
 }
 
-/// The evaluation after `step` that the run's `eval/` folder holds.
-pub fn read(run: &RunDir, step: usize, greedy: bool) -> Result<Option<Evaluation>> {
-    let scores = |kind| -> Result<Option<Scores>> {
+/// The evaluation after `step` from the run's `eval/` folder.
+pub fn read(run: &RunDir, step: usize, greedy: bool) -> Result<Option<HeldOutEvaluation>> {
+    let scores = |kind| -> Result<Option<HeldOutScores>> {
         let path = run.evaluation(step, kind);
-        path.exists().then(|| Ok(Scores::new(&completions::read(&path)?))).transpose()
+        path.exists().then(|| Ok(HeldOutScores::new(&completions::read(&path)?))).transpose()
     };
     let Some(sampled) = scores(SAMPLED)? else { return Ok(None) };
     let greedy_scores = if greedy { scores(GREEDY)? } else { None };
-    Ok((greedy_scores.is_some() == greedy).then_some(Evaluation { sampled, greedy: greedy_scores }))
+    Ok((greedy_scores.is_some() == greedy).then_some(HeldOutEvaluation { sampled, greedy: greedy_scores }))
 }
 
 fn kinds(greedy: bool) -> impl Iterator<Item = (&'static str, Sampling)> {
@@ -71,7 +68,7 @@ fn kinds(greedy: bool) -> impl Iterator<Item = (&'static str, Sampling)> {
     std::iter::once((SAMPLED, sampled)).chain(greedy.then(|| (GREEDY, Sampling::greedy())))
 }
 
-/// One completion for each held-out question, as lines of the log.
+/// One completion per held-out question, as lines of the log.
 fn draw(
     training: &Training,
     engine: &mut dyn Engine,
@@ -79,37 +76,41 @@ fn draw(
     step: usize,
     sampling: &Sampling,
 ) -> Result<Option<Vec<u8>>> {
-    let items: Vec<&Item> = training.held_out.iter().collect();
+    let items: Vec<&TrainQuestion> = training.held_out.iter().collect();
     let mut watch = Watching { training, phase: "evaluation", tokens: 0, shown: Instant::now() };
-    let mut drawn = Drawn::default();
-    let groups = training.sampler.groups(engine, Some(adapter), &items, 1, sampling, STEP, &mut drawn, &mut watch)?;
+    let mut draws = DrawCounts::default();
+    let groups =
+        training.scorer.groups(engine, Some(adapter), &items, 1, sampling, EVALUATION_STEP, &mut draws, &mut watch)?;
     let Some(groups) = groups else { return Ok(None) };
     let mut lines = Vec::new();
     for group in &groups {
-        serde_json::to_writer(&mut lines, &training.sampler.record(group, step, &[0.0]))?;
+        serde_json::to_writer(&mut lines, &training.scorer.record(group, step, &[0.0]))?;
         lines.push(b'\n');
     }
     Ok(Some(lines))
 }
 
-impl Scores {
+impl HeldOutScores {
     fn new(groups: &[GroupRecord]) -> Self {
-        let branches = || groups.iter().flat_map(|group| &group.branches);
-        let n = branches().count();
+        let completions = || groups.iter().flat_map(|group| &group.completions);
+        let n = completions().count();
         let share = |component: &str| {
-            branches().next()?.rewards.get(component)?;
-            Some(Proportion::new(branches().filter(|branch| branch.rewards[component] == Some(1.0)).count(), n))
+            completions().next()?.rewards.get(component)?;
+            Some(Proportion::new(
+                completions().filter(|completion| completion.rewards[component] == Some(1.0)).count(),
+                n,
+            ))
         };
         Self {
             accuracy: share("accuracy").unwrap_or_else(|| Proportion::new(0, n)),
             format: share("format"),
-            mean_length: mean(&branches().map(|branch| branch.tokens as f64).collect::<Vec<_>>()),
-            truncated: branches().filter(|branch| branch.finish == "length").count() as f64 / n as f64,
+            mean_length: mean(&completions().map(|completion| completion.tokens as f64).collect::<Vec<_>>()),
+            truncated: completions().filter(|completion| completion.finish == "length").count() as f64 / n as f64,
         }
     }
 }
 
-impl Evaluation {
+impl HeldOutEvaluation {
     pub fn view<'a>(&self, label: &'a str) -> EvalView<'a> {
         EvalView {
             label,

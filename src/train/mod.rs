@@ -24,41 +24,41 @@ use crate::rollout::{Engine, Sampling};
 use crate::run::{CompletionsLog, MetricsLog, RunDir, Signal, StepView};
 use crate::stats::{mean, sample_std};
 use anyhow::{Result, ensure};
-use evaluate::{Evaluation, evaluate};
+use evaluate::{HeldOutEvaluation, evaluate};
 use order::Order;
-use sample::{Drawn, Group, Item};
+use sample::{DrawCounts, ScoredGroup, TrainQuestion};
 use state::TrainState;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use training::Watching;
 use update::{Updated, update};
 
-/// How a run ended.
-pub struct Outcome {
-    /// On the held-out questions, before the first step; absent when evaluation is off.
-    pub before: Option<Evaluation>,
-    /// After the last step; absent when the run was stopped.
-    pub after: Option<Evaluation>,
+/// The result of a run.
+pub struct TrainOutcome {
+    /// On the held-out questions, before the first step; absent if evaluation is off.
+    pub before: Option<HeldOutEvaluation>,
+    /// After the last step; absent if the run was stopped.
+    pub after: Option<HeldOutEvaluation>,
     pub stopped: Option<Signal>,
     pub steps: usize,
 }
 
-/// Trains from `state` to the last step of the configuration, or until asked to stop. Leaves checkpoints, logs and the
-/// adapter in the run directory.
+/// Trains from `state` to the last step of the configuration, or until a stop is requested. Writes checkpoints, logs and
+/// the adapter to the run directory.
 ///
-/// A step is one rollout batch and the optimiser updates made from it.
+/// A step is one rollout batch and its optimizer updates.
 pub fn train(
     training: &Training,
     engine: &mut dyn Engine,
     learner: &mut dyn Learner,
     state: &mut TrainState,
-) -> Result<Outcome> {
+) -> Result<TrainOutcome> {
     let Training { config, run, progress, stop, .. } = training;
     let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?;
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
-    // A run that was killed before its first checkpoint has logs too, of which nothing counts.
+    // A run that was killed before its first checkpoint also has logs, but they are not valid.
     let (mut metrics_log, mut completions_log) =
         (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?);
     let mut guard = Guard::default();
@@ -72,7 +72,7 @@ pub fn train(
         progress.eval(&before.view("before training"));
     }
     let due = |every: usize, step: usize| every > 0 && step > 0 && step < steps && step.is_multiple_of(every);
-    // The run may have been stopped in the middle of an evaluation.
+    // The run may have been stopped during an evaluation.
     if due(config.eval.every, resumed) && !is_evaluated(run, resumed)? {
         evaluate_midway(training, engine, state, &mut metrics_log)?;
     }
@@ -80,25 +80,25 @@ pub fn train(
         let started = Instant::now();
         let step = state.counters.step + 1;
 
-        // Rollout: a group for each question, with its rewards.
+        // Rollout: one group per question, with its rewards.
         let Some((groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
-        let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.branches.iter().map(|b| b.reward).collect()).collect();
+        let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.completions.iter().map(|b| b.reward).collect()).collect();
         let advantages = advantages(&rewards, config.grpo.scale_rewards);
         for advice in guard.rollout(&rollout_facts(config, &groups, advantages.flat_groups)) {
             progress.note(&advice.to_string());
         }
         let rolled_out = started.elapsed().as_secs_f64();
 
-        // Updates: the batch is cut into mini-batches, gone through `num_iterations` times.
+        // Updates: the batch is split into mini-batches, with `num_iterations` passes over them.
         let Updated { mut metrics, notes } =
             update(training, learner, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
         for note in notes {
             progress.note(&note);
         }
 
-        // The step is done: count it and write it down.
-        let completion_tokens: usize = groups.iter().flat_map(|g| &g.branches).map(|b| b.branch.tokens.len()).sum();
-        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.branches.len()).sum();
+        // The step is done: update the counters and write the logs.
+        let completion_tokens: usize = groups.iter().flat_map(|g| &g.completions).map(|b| b.sampled.tokens.len()).sum();
+        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.completions.len()).sum();
         state.counters.step = step;
         state.counters.questions += taken;
         state.counters.num_tokens += (prompt_tokens + completion_tokens) as u64;
@@ -113,7 +113,7 @@ pub fn train(
             ("tokens_per_second".to_owned(), completion_tokens as f64 / seconds),
         ]);
         for (group, advantages) in groups.iter().zip(&advantages.values) {
-            completions_log.append(&training.sampler.record(group, step, advantages))?;
+            completions_log.append(&training.scorer.record(group, step, advantages))?;
         }
         progress.step(&StepView {
             step,
@@ -127,7 +127,7 @@ pub fn train(
 
         metrics_log.append(step, &metrics)?;
 
-        // Evaluation and checkpoint, when they are due.
+        // Evaluation and checkpoint, if they are due.
         if due(config.eval.every, step) {
             evaluate_midway(training, engine, state, &mut metrics_log)?;
         }
@@ -153,10 +153,10 @@ pub fn train(
     }
     progress.finish();
     let complete = finished && (after.is_some() || training.held_out.is_empty());
-    Ok(Outcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
+    Ok(TrainOutcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
 }
 
-/// Evaluates between two steps; the numbers get a line of their own. Does nothing when asked to stop.
+/// Evaluates between two steps; the metrics get their own line. Does nothing if a stop was requested.
 fn evaluate_midway(
     training: &Training,
     engine: &mut dyn Engine,
@@ -171,13 +171,13 @@ fn evaluate_midway(
     Ok(())
 }
 
-/// Whether the run's metrics hold an evaluation after `step`.
+/// Whether the run's metrics contain an evaluation after `step`.
 fn is_evaluated(run: &RunDir, step: usize) -> Result<bool> {
     let lines = crate::run::metrics::read(&run.metrics())?;
     Ok(lines.iter().any(|line| line.step == step && line.values.keys().any(|name| name.starts_with("eval/"))))
 }
 
-/// The rollout batch of a step and the number of questions it took; `None` when asked to stop.
+/// The rollout batch of a step and the number of questions it used; `None` if a stop was requested.
 ///
 /// With dynamic sampling (DAPO, arXiv 2503.14476), groups whose rewards are all equal are replaced by new questions, in
 /// at most `max_refills` rounds.
@@ -187,24 +187,25 @@ fn rollout<'a>(
     state: &TrainState,
     order: &Order,
     sampling: &Sampling,
-) -> Result<Option<(Vec<Group<'a>>, u64)>> {
+) -> Result<Option<(Vec<ScoredGroup<'a>>, u64)>> {
     let config = training.config;
-    let (mut groups, mut taken, mut drawn): (Vec<Group>, u64, Drawn) = Default::default();
+    let (mut groups, mut taken, mut draws): (Vec<ScoredGroup>, u64, DrawCounts) = Default::default();
     for round in 0..=config.grpo.max_refills {
         let missing = config.rollout.prompts_per_step - groups.len();
         let first = state.counters.questions + taken;
-        let items: Vec<&Item> = (first..first + missing as u64).map(|i| &training.questions[order.at(i)]).collect();
+        let items: Vec<&TrainQuestion> =
+            (first..first + missing as u64).map(|i| &training.questions[order.at(i)]).collect();
         taken += missing as u64;
         let mut watch = Watching { training, phase: "rollout", tokens: 0, shown: Instant::now() };
         let step = state.counters.step as u64 + 1;
         let g = config.rollout.num_generations;
-        let (sampler, adapter) = (&training.sampler, Some(&state.adapter));
-        let new = sampler.groups(engine, adapter, &items, g, sampling, step, &mut drawn, &mut watch)?;
+        let (scorer, adapter) = (&training.scorer, Some(&state.adapter));
+        let new = scorer.groups(engine, adapter, &items, g, sampling, step, &mut draws, &mut watch)?;
         let Some(new) = new else { return Ok(None) };
         groups.extend(new);
         if round < config.grpo.max_refills {
             let before = groups.len();
-            let flat = |group: &Group| is_flat(&group.branches.iter().map(|b| b.reward).collect::<Vec<_>>());
+            let flat = |group: &ScoredGroup| is_flat(&group.completions.iter().map(|b| b.reward).collect::<Vec<_>>());
             groups.retain(|group| !flat(group));
             if groups.len() == before {
                 break;
@@ -214,7 +215,7 @@ fn rollout<'a>(
     Ok(Some((groups, taken)))
 }
 
-/// How tokens are drawn in training.
+/// How tokens are sampled in training.
 fn sampling(config: &RunConfig) -> Sampling {
     let rollout = &config.rollout;
     Sampling {
@@ -225,19 +226,19 @@ fn sampling(config: &RunConfig) -> Sampling {
     }
 }
 
-/// Stops with the names of adapter tensors that no gradient reaches.
+/// Fails with the names of adapter tensors that no gradient reaches.
 fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Adapter) -> Result<()> {
     ensure!(
         !training.questions.is_empty(),
-        "no question is left to train on\nhint: raise `rollout.max_prompt_length`, or look at `data.path`"
+        "no training questions are left\nhint: raise `rollout.max_prompt_length`, or check `data.path`"
     );
     let item = &training.questions[0];
-    let completion = training.sampler.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
+    let completion = training.scorer.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
     let unreached = unreached_tensors(learner, adapter, &item.prompt.ids, &completion)?;
     ensure!(
         unreached.is_empty(),
         "no finite gradient reaches {} of {} adapter tensors, the first of them `{}`\n\
-         hint: the model's weights hold zeros, NaN or infinities there; check the files it was loaded from",
+         hint: check the model's files: its weights contain zeros, NaN or infinities there",
         unreached.len(),
         adapter.slots.len(),
         unreached[0]
@@ -245,26 +246,26 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     Ok(())
 }
 
-fn rollout_facts(config: &RunConfig, groups: &[Group], flat_groups: usize) -> RolloutFacts {
-    let branches = || groups.iter().flat_map(|group| &group.branches);
+fn rollout_facts(config: &RunConfig, groups: &[ScoredGroup], flat_groups: usize) -> RolloutFacts {
+    let completions = || groups.iter().flat_map(|group| &group.completions);
     RolloutFacts {
         groups: groups.len(),
         flat_groups,
-        branches: branches().count(),
-        truncated: branches().filter(|branch| branch.branch.truncated()).count(),
+        completions: completions().count(),
+        truncated: completions().filter(|completion| completion.sampled.truncated()).count(),
         max_completion_length: config.rollout.max_completion_length,
-        lowest_reward: branches().map(|branch| branch.reward).fold(f64::INFINITY, f64::min),
-        highest_reward: branches().map(|branch| branch.reward).fold(f64::NEG_INFINITY, f64::max),
+        lowest_reward: completions().map(|completion| completion.reward).fold(f64::INFINITY, f64::min),
+        highest_reward: completions().map(|completion| completion.reward).fold(f64::NEG_INFINITY, f64::max),
     }
 }
 
-/// Rewards by component, lengths and ends of a batch's completions, under TRL's names.
-fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String, f64> {
-    let branches: Vec<_> = groups.iter().flat_map(|group| &group.branches).collect();
+/// Rewards by component, lengths and finish reasons of a batch's completions, under TRL's names.
+fn completion_metrics(training: &Training, groups: &[ScoredGroup]) -> BTreeMap<String, f64> {
+    let completions: Vec<_> = groups.iter().flat_map(|group| &group.completions).collect();
     let mut metrics = BTreeMap::new();
-    for (i, name) in training.sampler.rewards.names().into_iter().enumerate() {
-        // As in TRL, a completion that a component could not score is left out of its mean.
-        let values: Vec<f64> = branches.iter().filter_map(|branch| branch.scored.components[i]).collect();
+    for (i, name) in training.scorer.rewards.names().into_iter().enumerate() {
+        // As in TRL, a completion that a component could not score is not part of its mean.
+        let values: Vec<f64> = completions.iter().filter_map(|completion| completion.scored.components[i]).collect();
         if !values.is_empty() {
             metrics.insert(format!("rewards/{name}/mean"), mean(&values));
             metrics.insert(format!("rewards/{name}/std"), sample_std(&values));
@@ -277,15 +278,15 @@ fn completion_metrics(training: &Training, groups: &[Group]) -> BTreeMap<String,
             metrics.insert(format!("completions/max_{name}"), lengths.iter().copied().fold(0.0, f64::max));
         }
     };
-    let length = |branch: &&sample::ScoredBranch| branch.branch.tokens.len() as f64;
-    lengths("length", branches.iter().map(length).collect());
-    lengths("terminated_length", branches.iter().filter(|b| !b.branch.truncated()).map(length).collect());
-    let share = |count: usize| count as f64 / branches.len() as f64;
-    let truncated = branches.iter().filter(|branch| branch.branch.truncated()).count();
+    let length = |completion: &&sample::ScoredCompletion| completion.sampled.tokens.len() as f64;
+    lengths("length", completions.iter().map(length).collect());
+    lengths("terminated_length", completions.iter().filter(|b| !b.sampled.truncated()).map(length).collect());
+    let share = |count: usize| count as f64 / completions.len() as f64;
+    let truncated = completions.iter().filter(|completion| completion.sampled.truncated()).count();
     metrics.insert("completions/clipped_ratio".to_owned(), share(truncated));
     let mut finishes: BTreeMap<String, usize> = BTreeMap::new();
-    for branch in &branches {
-        *finishes.entry(training.sampler.policy.finish_name(branch.branch.finish)).or_default() += 1;
+    for completion in &completions {
+        *finishes.entry(training.scorer.policy.finish_name(completion.sampled.finish)).or_default() += 1;
     }
     metrics.extend(finishes.into_iter().map(|(name, count)| (format!("completions/finish/{name}"), share(count))));
     metrics

@@ -1,19 +1,19 @@
-//! Which question comes when: the data, epoch after epoch, as one endless row.
+//! The order of questions: an endless sequence, epoch after epoch.
 
 use crate::data::order;
 use std::cell::RefCell;
 
-/// The order of `len` questions, a function of seed and epoch alone.
+/// The order of `len` questions, a function of seed and epoch only.
 pub struct Order {
     seed: u64,
     shuffle: bool,
     len: usize,
-    /// The permutation of the epoch asked for last.
+    /// The permutation of the last requested epoch.
     epoch: RefCell<Option<(u64, Vec<usize>)>>,
 }
 
 impl Order {
-    /// Without `shuffle` every epoch keeps the order of the data.
+    /// Without `shuffle`, every epoch has the order of the data.
     pub fn new(seed: u64, shuffle: bool, len: usize) -> Self {
         Self { seed, shuffle, len, epoch: RefCell::new(None) }
     }
@@ -21,7 +21,7 @@ impl Order {
     /// The index of the question at `position`, counted over all epochs.
     ///
     /// # Panics
-    /// When there are no questions.
+    /// If there are no questions.
     pub fn at(&self, position: u64) -> usize {
         let (epoch, within) = (position / self.len as u64, (position % self.len as u64) as usize);
         if !self.shuffle {
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_epoch_has_every_question_once_in_an_order_of_its_own() {
+    fn every_epoch_has_every_question_once_in_its_own_order() {
         let order = Order::new(3, true, 50);
         let epoch = |epoch: u64| (epoch * 50..(epoch + 1) * 50).map(|i| order.at(i)).collect::<Vec<_>>();
         let (first, second) = (epoch(0), epoch(1));

@@ -1,4 +1,4 @@
-//! One rollout of questions with its scores: what training steps and evaluations have in common.
+//! A rollout of questions with its scores, for training steps and evaluations.
 
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
@@ -6,34 +6,34 @@ use crate::prompt::PriorPrompt;
 use crate::reward::{RewardSet, Scored};
 use crate::rng::name_hash;
 use crate::rollout::policy::Policy;
-use crate::rollout::{Branch, Prompt};
-use crate::run::completions::{BranchRecord, GroupRecord};
+use crate::rollout::{Completion, Prompt};
+use crate::run::completions::{CompletionRecord, GroupRecord};
 use crate::stats::mean;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
 /// A question, rendered.
 #[derive(Clone, Debug)]
-pub struct Item {
+pub struct TrainQuestion {
     pub question: Question,
     pub prompt: Prompt,
 }
 
-/// Renders `questions` under the prior prompt. Those whose prompt is longer than `max_length` are left out; their number
-/// comes second.
+/// Renders `questions` under the prior prompt. Questions whose prompt is longer than `max_length` are left out; the second
+/// value is their number.
 pub fn render_all(
     policy: &Policy,
     prior: &PriorPrompt,
     prefill: bool,
     questions: Vec<Question>,
     max_length: usize,
-) -> Result<(Vec<Item>, usize)> {
+) -> Result<(Vec<TrainQuestion>, usize)> {
     let total = questions.len();
     let mut items = Vec::with_capacity(total);
     for question in questions {
         let prompt = policy.prompt(prior, &question.text, prefill, name_hash(&question.id))?;
         if prompt.ids.len() <= max_length {
-            items.push(Item { question, prompt });
+            items.push(TrainQuestion { question, prompt });
         }
     }
     let left_out = total - items.len();
@@ -41,31 +41,32 @@ pub fn render_all(
 }
 
 /// A question with its completions and their scores.
-pub struct Group<'a> {
-    pub item: &'a Item,
-    pub branches: Vec<ScoredBranch>,
+pub struct ScoredGroup<'a> {
+    pub item: &'a TrainQuestion,
+    pub completions: Vec<ScoredCompletion>,
 }
 
-impl Group<'_> {
-    /// Gives completions that could not be scored the mean of the others, so that they teach nothing either way.
+impl ScoredGroup<'_> {
+    /// Gives completions that could not be scored the mean of the others, so that their advantage is zero.
     pub(super) fn settle_unscored(&mut self) {
-        let (known, unknown): (Vec<_>, Vec<_>) = self.branches.iter_mut().partition(|branch| branch.scored.scorable);
-        let mean = mean(&known.iter().map(|branch| branch.reward).collect::<Vec<_>>());
+        let (known, unknown): (Vec<_>, Vec<_>) =
+            self.completions.iter_mut().partition(|completion| completion.scored.scorable);
+        let mean = mean(&known.iter().map(|completion| completion.reward).collect::<Vec<_>>());
         let mean = if known.is_empty() { 0.0 } else { mean };
-        unknown.into_iter().for_each(|branch| branch.reward = mean);
+        unknown.into_iter().for_each(|completion| completion.reward = mean);
     }
 }
 
-pub struct ScoredBranch {
-    pub branch: Branch,
+pub struct ScoredCompletion {
+    pub sampled: Completion,
     pub text: String,
     pub scored: Scored,
-    /// The score's total, less the penalty for a truncated completion; the mean of its group where it has no score.
+    /// The score's total, minus the penalty for a truncated completion; the mean of its group if it has no score.
     pub reward: f64,
 }
 
-/// What every rollout of a run needs.
-pub struct Sampler<'a> {
+/// The parts that every rollout of a run needs.
+pub struct RolloutScorer<'a> {
     pub policy: &'a Policy,
     pub prior: &'a PriorPrompt,
     pub rewards: &'a RewardSet,
@@ -75,14 +76,14 @@ pub struct Sampler<'a> {
     pub seed: u64,
 }
 
-/// How often each question was drawn in a step. One that comes again, as in a small data set, gets new random numbers:
-/// the same would give the same completions.
+/// How often each question was used in a step. A question that is repeated, as in a small data set, gets new random
+/// numbers: with the same ones, its completions would be the same.
 #[derive(Default)]
-pub struct Drawn(BTreeMap<u64, u64>);
+pub struct DrawCounts(BTreeMap<u64, u64>);
 
-impl Drawn {
-    /// The prompt of `item`, with a key of its own for each time it is drawn.
-    pub(super) fn next(&mut self, item: &Item) -> Prompt {
+impl DrawCounts {
+    /// The prompt of `item`, with a different key each time it is used.
+    pub(super) fn next(&mut self, item: &TrainQuestion) -> Prompt {
         let times = self.0.entry(item.prompt.key).or_default();
         let prompt = Prompt { key: item.prompt.key.wrapping_add(*times), ..item.prompt.clone() };
         *times += 1;
@@ -90,23 +91,23 @@ impl Drawn {
     }
 }
 
-impl Sampler<'_> {
-    /// The log's form of a group.
-    pub fn record(&self, group: &Group, step: usize, advantages: &[f32]) -> GroupRecord {
+impl RolloutScorer<'_> {
+    /// A group in the form of the log.
+    pub fn record(&self, group: &ScoredGroup, step: usize, advantages: &[f32]) -> GroupRecord {
         let names = self.rewards.names();
-        let branch = |(branch, &advantage): (&ScoredBranch, &f32)| BranchRecord {
-            text: branch.text.clone(),
-            tokens: branch.branch.tokens.len(),
-            finish: self.policy.finish_name(branch.branch.finish),
+        let completion = |(completion, &advantage): (&ScoredCompletion, &f32)| CompletionRecord {
+            text: completion.text.clone(),
+            tokens: completion.sampled.tokens.len(),
+            finish: self.policy.finish_name(completion.sampled.finish),
             rewards: names
                 .iter()
-                .zip(&branch.scored.components)
+                .zip(&completion.scored.components)
                 .map(|(name, value)| (name.to_string(), value.map(|it| it as f32)))
                 .collect(),
-            reward: branch.reward as f32,
-            verdict: branch.scored.verdict.clone(),
-            answer: branch.scored.answer.clone(),
-            note: branch.scored.note.clone(),
+            reward: completion.reward as f32,
+            verdict: completion.scored.verdict.clone(),
+            answer: completion.scored.answer.clone(),
+            note: completion.scored.note.clone(),
             advantage,
         };
         GroupRecord {
@@ -115,7 +116,7 @@ impl Sampler<'_> {
             question: group.item.question.text.clone(),
             gold: group.item.question.gold.clone(),
             prompt_sha256: sha256_ids(&group.item.prompt.ids),
-            branches: group.branches.iter().zip(advantages).map(branch).collect(),
+            completions: group.completions.iter().zip(advantages).map(completion).collect(),
         }
     }
 }

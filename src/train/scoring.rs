@@ -1,7 +1,7 @@
-//! Scores groups while the rest of their rollout is still being decoded.
+//! Scores groups while the rest of their rollout is still being generated.
 //!
-//! A thread of its own takes each group when its last branch has ended. What is scored together depends on timing; a score
-//! does not, since it is a function of its completion alone.
+//! A separate thread takes each group when its last completion has ended. Which groups are scored together depends on timing,
+//! but a score does not, because it is a function of its completion alone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,39 +10,39 @@ use std::{iter, panic, thread};
 use anyhow::Result;
 use rayon::prelude::*;
 
-use super::sample::{Drawn, Group, Item, Sampler, ScoredBranch};
+use super::sample::{DrawCounts, RolloutScorer, ScoredCompletion, ScoredGroup, TrainQuestion};
 use crate::model::lora::Adapter;
-use crate::reward::{Sample, Scored};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
+use crate::reward::{RewardInput, Scored};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 
-/// A group that has ended, by its place in the request.
-type Ended = (usize, Vec<Branch>);
+/// A finished group, by its index in the request.
+type FinishedGroup = (usize, Vec<Completion>);
 
-/// The text of a completion and what it is worth.
-type Judged = (String, Scored);
+/// The text of a completion and its score.
+type ScoredText = (String, Scored);
 
-/// A group as the engine gave it, with what each branch is worth.
-type JudgedGroup = Vec<(Branch, Judged)>;
+/// A group from the engine, with the score of each completion.
+type GroupScores = Vec<(Completion, ScoredText)>;
 
-impl Sampler<'_> {
-    /// Completes and scores `items`, `branches` times each; `None` when cancelled.
-    #[allow(clippy::too_many_arguments, reason = "who draws, what, how, and who watches")]
+impl RolloutScorer<'_> {
+    /// Generates and scores `completions` completions for each of `items`; `None` if canceled.
+    #[allow(clippy::too_many_arguments, reason = "engine, items, settings and observer")]
     pub fn groups<'a>(
         &self,
         engine: &mut dyn Engine,
         adapter: Option<&Adapter>,
-        items: &[&'a Item],
-        branches: usize,
+        items: &[&'a TrainQuestion],
+        completions: usize,
         sampling: &Sampling,
         step: u64,
-        drawn: &mut Drawn,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Group<'a>>>> {
-        let prompts: Vec<Prompt> = items.iter().map(|item| drawn.next(item)).collect();
+        draws: &mut DrawCounts,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<ScoredGroup<'a>>>> {
+        let prompts: Vec<Prompt> = items.iter().map(|item| draws.next(item)).collect();
         let policy = self.policy;
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
-            num_generations: branches,
+            num_generations: completions,
             sampling,
             max_completion_length: self.max_completion_length,
             seed: self.seed,
@@ -50,14 +50,14 @@ impl Sampler<'_> {
             ends: &|tokens| policy.ends(tokens),
             stop_tokens: &policy.stop_tokens,
         };
-        let scored = generate_and_score(self, engine, adapter, items, &request, watch)?;
-        let Some(judged) = scored else { return Ok(None) };
-        let groups = items.iter().zip(judged).map(|(item, branches)| {
-            let scored = branches.into_iter().map(|(branch, (text, scored))| {
-                let penalty = if branch.truncated() { self.truncation_penalty } else { 0.0 };
-                ScoredBranch { reward: scored.total - penalty, branch, text, scored }
+        let groups = generate_and_score(self, engine, adapter, items, &request, watch)?;
+        let Some(groups) = groups else { return Ok(None) };
+        let groups = items.iter().zip(groups).map(|(item, completions)| {
+            let scored = completions.into_iter().map(|(sampled, (text, scored))| {
+                let penalty = if sampled.truncated() { self.truncation_penalty } else { 0.0 };
+                ScoredCompletion { reward: scored.total - penalty, sampled, text, scored }
             });
-            let mut group = Group { item, branches: scored.collect() };
+            let mut group = ScoredGroup { item, completions: scored.collect() };
             group.settle_unscored();
             group
         });
@@ -65,70 +65,70 @@ impl Sampler<'_> {
     }
 }
 
-/// Lets `engine` complete the prompts of `items` and scores each group as soon as it is whole; `None` when cancelled.
+/// Lets `engine` complete the prompts of `items` and scores each group as soon as it is complete; `None` if canceled.
 ///
 /// # Errors
-/// Those of the engine, and those of the rewards, which cut the rollout short.
+/// Errors of the engine, and of the rewards, which stop the rollout.
 fn generate_and_score(
-    sampler: &Sampler,
+    scorer: &RolloutScorer,
     engine: &mut dyn Engine,
     adapter: Option<&Adapter>,
-    items: &[&Item],
-    request: &Request,
-    watch: &mut dyn Watch,
-) -> Result<Option<Vec<JudgedGroup>>> {
+    items: &[&TrainQuestion],
+    request: &RolloutRequest,
+    watch: &mut dyn RolloutWatch,
+) -> Result<Option<Vec<GroupScores>>> {
     let over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
-        let scorer = scope.spawn(|| {
-            let judged = judge_all(sampler, items, receiver, &over);
-            over.fetch_or(judged.is_err(), Ordering::Relaxed);
-            judged
+        let worker = scope.spawn(|| {
+            let scored = score_all_groups(scorer, items, receiver, &over);
+            over.fetch_or(scored.is_err(), Ordering::Relaxed);
+            scored
         });
-        let mut handing = Handing { watch, groups: sender, told: vec![false; items.len()], over: &over };
-        let generated = engine.generate(adapter, request, &mut handing);
+        let mut watching = ScoringWatch { watch, groups: sender, sent: vec![false; items.len()], over: &over };
+        let generated = engine.generate(adapter, request, &mut watching);
         if let Ok(Some(groups)) = &generated {
-            handing.rest(groups);
+            watching.rest(groups);
         }
-        drop(handing);
-        let judged = scorer.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
-        let (groups, judged) = (generated?, judged?);
-        let pairs = |(branches, judged): (Vec<_>, Vec<_>)| branches.into_iter().zip(judged).collect();
-        Ok(groups.map(|groups| groups.into_iter().zip(judged).map(pairs).collect()))
+        drop(watching);
+        let scored = worker.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
+        let (groups, scored) = (generated?, scored?);
+        let pairs = |(completions, scored): (Vec<_>, Vec<_>)| completions.into_iter().zip(scored).collect();
+        Ok(groups.map(|groups| groups.into_iter().zip(scored).map(pairs).collect()))
     })
 }
 
-/// Passes on what an engine tells, and groups that have ended to the scorer.
-struct Handing<'a> {
-    watch: &'a mut dyn Watch,
-    groups: Sender<Ended>,
-    /// Whether the scorer has the group.
-    told: Vec<bool>,
-    /// Nobody waits for the scores, or there will be none.
+/// Forwards the engine's events, and sends finished groups to the scorer.
+struct ScoringWatch<'a> {
+    watch: &'a mut dyn RolloutWatch,
+    groups: Sender<FinishedGroup>,
+    /// Whether the scorer has received the group.
+    sent: Vec<bool>,
+    /// The scores are not needed any more, or there will be none.
     over: &'a AtomicBool,
 }
 
-impl Handing<'_> {
-    /// Hands over what the engine did not tell of on the way.
-    fn rest(&mut self, groups: &[Vec<Branch>]) {
-        for (prompt, branches) in groups.iter().enumerate() {
-            if !self.told[prompt] {
-                self.group(prompt, branches);
+impl ScoringWatch<'_> {
+    /// Sends the groups that the engine did not report during the rollout.
+    fn rest(&mut self, groups: &[Vec<Completion>]) {
+        for (prompt, completions) in groups.iter().enumerate() {
+            if !self.sent[prompt] {
+                self.group(prompt, completions);
             }
         }
     }
 }
 
-impl Watch for Handing<'_> {
-    fn token(&mut self, prompt: usize, branch: usize, token: u32) {
-        self.watch.token(prompt, branch, token);
+impl RolloutWatch for ScoringWatch<'_> {
+    fn token(&mut self, prompt: usize, completion: usize, token: u32) {
+        self.watch.token(prompt, completion, token);
     }
 
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
-        self.watch.group(prompt, branches);
-        self.told[prompt] = true;
-        // A scorer that has failed listens no more; its error is told at the end.
-        _ = self.groups.send((prompt, branches.to_vec()));
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
+        self.watch.group(prompt, completions);
+        self.sent[prompt] = true;
+        // A scorer that has failed does not receive any more; its error is returned at the end.
+        _ = self.groups.send((prompt, completions.to_vec()));
     }
 
     fn cancelled(&mut self) -> bool {
@@ -137,37 +137,37 @@ impl Watch for Handing<'_> {
     }
 }
 
-/// Scores groups until no more come, all that wait at a time; in the order of the request.
-fn judge_all(
-    sampler: &Sampler,
-    items: &[&Item],
-    ended: Receiver<Ended>,
+/// Scores groups until no more arrive, all waiting ones at a time, in the order of the request.
+fn score_all_groups(
+    scorer: &RolloutScorer,
+    items: &[&TrainQuestion],
+    ended: Receiver<FinishedGroup>,
     over: &AtomicBool,
-) -> Result<Vec<Vec<Judged>>> {
-    let mut judged: Vec<Vec<Judged>> = items.iter().map(|_| Vec::new()).collect();
+) -> Result<Vec<Vec<ScoredText>>> {
+    let mut scored: Vec<Vec<ScoredText>> = items.iter().map(|_| Vec::new()).collect();
     while let Ok(first) = ended.recv() {
         if over.load(Ordering::Relaxed) {
             break;
         }
-        let groups: Vec<Ended> = iter::once(first).chain(ended.try_iter()).collect();
-        let text = |branch| sampler.policy.text(branch);
+        let groups: Vec<FinishedGroup> = iter::once(first).chain(ended.try_iter()).collect();
+        let text = |completion| scorer.policy.text(completion);
         let texts: Vec<Vec<String>> =
-            groups.par_iter().map(|(_, branches)| branches.iter().map(text).collect()).collect();
-        let mut samples = Vec::new();
-        for ((prompt, branches), texts) in groups.iter().zip(&texts) {
-            samples.extend(branches.iter().zip(texts).map(|(branch, text)| Sample {
+            groups.par_iter().map(|(_, completions)| completions.iter().map(text).collect()).collect();
+        let mut inputs = Vec::new();
+        for ((prompt, completions), texts) in groups.iter().zip(&texts) {
+            inputs.extend(completions.iter().zip(texts).map(|(completion, text)| RewardInput {
                 question: &items[*prompt].question,
                 response: text,
-                prompt: sampler.prior,
-                prefilled: sampler.prefill && sampler.prior.tag.is_some(),
-                tokens: branch.tokens.len(),
-                truncated: branch.truncated(),
+                prompt: scorer.prior,
+                prefilled: scorer.prefill && scorer.prior.tag.is_some(),
+                tokens: completion.tokens.len(),
+                truncated: completion.truncated(),
             }));
         }
-        let mut scores = sampler.rewards.score_all(&samples)?.into_iter();
+        let mut scores = scorer.rewards.score_all(&inputs)?.into_iter();
         for ((prompt, _), texts) in groups.iter().zip(texts) {
-            judged[*prompt] = texts.into_iter().zip(scores.by_ref()).collect();
+            scored[*prompt] = texts.into_iter().zip(scores.by_ref()).collect();
         }
     }
-    Ok(judged)
+    Ok(scored)
 }

@@ -1,30 +1,32 @@
-//! From a configuration to everything that a run needs, loaded and checked.
+//! Loads and checks everything that a run needs, from its configuration.
 
 use super::contamination;
-use super::sample::{Item, Sampler, render_all};
-use crate::config::{DataSection, RunConfig};
+use super::sample::{RolloutScorer, TrainQuestion, render_all};
+use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
+use crate::disk::atomic;
 use crate::disk::hash::sha256;
-use crate::model::hub;
-use crate::model::source::Source;
+use crate::model::hub::{self, is_hub_id};
+use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
-use crate::run::manifest::{Manifest, PromptIdentity, Source as Identity};
+use crate::run::RunDir;
+use crate::run::manifest::{Manifest, PromptIdentity, SourceRecord};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A run that could start.
+/// A run that is ready to start.
 pub struct Setup {
     pub policy: Policy,
     pub prior: PriorPrompt,
     pub rewards: RewardSet,
-    pub questions: Vec<Item>,
-    pub held_out: Vec<Item>,
-    /// What the user should know: rows that were left out, and why.
+    pub questions: Vec<TrainQuestion>,
+    pub held_out: Vec<TrainQuestion>,
+    /// Notes for the user: the questions that were left out, and why.
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
     pub contamination: Contamination,
@@ -33,11 +35,11 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Loads the model from `source` and the questions that `config` names, and renders every prompt. `data_dir` may hold
-    /// benchmarks to compare the questions with; a run that is gone on with has `recorded` the comparison.
+    /// Loads the model from `source` and the questions of `config`, and renders every prompt. `data_dir` may contain
+    /// benchmarks to compare the questions with; for a resumed run, `recorded` has the result of that comparison.
     pub fn new(
         config: &RunConfig,
-        source: &Source,
+        source: &ModelSource,
         data_dir: Option<&Path>,
         recorded: Option<Contamination>,
     ) -> Result<Self> {
@@ -47,18 +49,20 @@ impl Setup {
         let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
         let policy = Policy::load(source, config)?;
         let mut notes = questions.notes;
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<Item>> {
+        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<TrainQuestion>> {
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
             if long > 0 {
-                notes.push(format!("{long} {what} questions left out: prompt longer than {length} tokens"));
+                notes.push(format!(
+                    "{long} {what} questions left out because their prompt is longer than {length} tokens"
+                ));
             }
             Ok(items)
         };
         let (train, held_out) = (render(questions.train, "training")?, render(questions.held_out, "held-out")?);
         ensure!(
             !train.is_empty(),
-            "no question of `{}` can be trained on: {}\nhint: see `data.path` and `rollout.max_prompt_length`",
+            "no question of `{}` is usable: {}\nhint: check `data.path` and `rollout.max_prompt_length`",
             config.data.path,
             notes.join("; ")
         );
@@ -75,9 +79,9 @@ impl Setup {
         })
     }
 
-    /// What draws and scores completions.
-    pub fn sampler(&self, config: &RunConfig) -> Sampler<'_> {
-        Sampler {
+    /// Generates and scores completions.
+    pub fn scorer(&self, config: &RunConfig) -> RolloutScorer<'_> {
+        RolloutScorer {
             policy: &self.policy,
             prior: &self.prior,
             rewards: &self.rewards,
@@ -88,11 +92,25 @@ impl Setup {
         }
     }
 
-    /// The manifest of a run that starts now.
+    /// Creates the run directory and writes the run's configuration and prompt. `model` is the name of the model's source.
+    pub fn start(&self, config: &RunConfig, model: &str) -> Result<RunDir> {
+        // The second part of a Hub id; a file name without its extension.
+        let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
+        let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
+        let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
+        // Before the configuration: a folder with a configuration can be resumed, and that requires the excluded rows to be
+        // known.
+        contamination::write(&self.contamination, &run)?;
+        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
+        atomic::write(&run.prompt(), self.prior.to_toml().as_bytes())?;
+        Ok(run)
+    }
+
+    /// The manifest of a new run.
     pub fn manifest(&self, config: &RunConfig) -> Manifest {
-        let identity = |path: &str, revision: &str, hash: &str| Identity {
+        let identity = |path: &str, revision: &str, hash: &str| SourceRecord {
             path: path.to_owned(),
-            revision: is_hub_id(path).then(|| revision.to_owned()),
+            revision: (is_hub_id(path) && !Path::new(path).exists()).then(|| revision.to_owned()),
             files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),
         };
         Manifest {
@@ -110,11 +128,7 @@ impl Setup {
     }
 }
 
-fn is_hub_id(path: &str) -> bool {
-    path.contains('/') && !std::path::Path::new(path).exists()
-}
-
-/// The questions of a run: to train on, and held out for evaluation. No question is in both.
+/// The questions of a run: for training, and held out for evaluation. No question is in both.
 struct Questions {
     train: Vec<Question>,
     held_out: Vec<Question>,
@@ -152,12 +166,12 @@ impl Questions {
         Ok(questions)
     }
 
-    /// Those whose gold answer can be read, once the reward was tried on some of them.
+    /// The questions whose gold answer can be parsed, after the reward was tested on some of them.
     fn readable(self, config: &RunConfig, rewards: &RewardSet, prior: &PriorPrompt) -> Result<Self> {
         let Self { train, held_out, mut notes, .. } = self;
         let limit = config.data.max_unreadable;
         let (train, unread) = gate::readable(train, "training", limit)?;
-        // Held-out questions are few, and of the same data: they are counted, and refused with the others or not at all.
+        // There are few held-out questions, from the same data: they are counted, and fail only together with the others.
         let (held_out, unread_held_out) = gate::readable(held_out, "held-out", 1.0)?;
         let tried = gate::quick(rewards, Frame::new(config, prior), &train, config.train.seed);
         notes.extend([unread, unread_held_out, tried].into_iter().flatten());

@@ -1,26 +1,26 @@
-//! What a run is made of, and who watches its rollouts.
+//! The parts of a run, and the observer of its rollouts.
 
-use super::sample::{Item, Sampler};
+use super::sample::{RolloutScorer, TrainQuestion};
 use crate::config::RunConfig;
-use crate::rollout::Watch;
+use crate::rollout::RolloutWatch;
 use crate::run::{Progress, RunDir, Stop};
 use std::time::Instant;
 
-/// What a run is made of.
+/// The parts of a run.
 pub struct Training<'a> {
     pub config: &'a RunConfig,
-    /// Draws and scores completions.
-    pub sampler: Sampler<'a>,
+    /// Generates and scores completions.
+    pub scorer: RolloutScorer<'a>,
     /// The model's name, for the adapter's files.
     pub base: &'a str,
-    pub questions: &'a [Item],
-    pub held_out: &'a [Item],
+    pub questions: &'a [TrainQuestion],
+    pub held_out: &'a [TrainQuestion],
     pub run: &'a RunDir,
     pub progress: &'a Progress,
     pub stop: &'a Stop,
 }
 
-/// Shows how far a rollout is, and carries the wish to stop into it.
+/// Shows the progress of a rollout, and stops it if requested.
 pub(super) struct Watching<'a> {
     pub training: &'a Training<'a>,
     pub phase: &'a str,
@@ -28,8 +28,8 @@ pub(super) struct Watching<'a> {
     pub shown: Instant,
 }
 
-impl Watch for Watching<'_> {
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+impl RolloutWatch for Watching<'_> {
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.tokens += 1;
     }
 

@@ -1,46 +1,48 @@
-//! The optimiser updates made from one rollout batch.
+//! The optimizer updates of a rollout batch.
 
 use super::Training;
-use super::sample::Group;
+use super::sample::ScoredGroup;
 use super::state::TrainState;
 use crate::disk::atomic;
 use crate::grpo::adamw::Hyper;
 use crate::grpo::guard::{Gradient, Guard, UpdateFacts};
 use crate::grpo::learner::Learner;
 use crate::grpo::objective::Objective;
-use crate::grpo::pass::{PassPlan, PassResult, TrainBranch, TrainGroup, gradient_pass};
+use crate::grpo::pass::{PassPlan, PassResult, TrainCompletion, TrainGroup, gradient_pass};
 use crate::grpo::schedule::learning_rate;
 use crate::grpo::totals::{SamplingGap, Totals};
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 
-/// What the updates of a step did.
+/// The result of a step's updates.
 pub struct Updated {
     pub metrics: BTreeMap<String, f64>,
-    /// For the user.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// A branch of the batch: (group, branch).
-type Place = (usize, usize);
+/// A completion of the batch: (group, completion).
+type CompletionIndex = (usize, usize);
 
-/// Goes through the batch `num_iterations` times in `steps_per_generation` mini-batches. `steps` is the run's length.
-#[allow(clippy::too_many_arguments, reason = "the run, what moves in it, and the batch")]
+/// Makes `num_iterations` passes over the batch in `steps_per_generation` mini-batches. `steps` is the length of the run.
+#[allow(clippy::too_many_arguments, reason = "the run, its state, and the batch")]
 pub fn update(
     training: &Training,
     learner: &mut dyn Learner,
     state: &mut TrainState,
     objective: &Objective,
     guard: &mut Guard,
-    groups: &[Group],
+    groups: &[ScoredGroup],
     advantages: &[Vec<f32>],
     steps: usize,
 ) -> Result<Updated> {
     let config = training.config;
-    let places: Vec<Place> =
-        groups.iter().enumerate().flat_map(|(g, group)| (0..group.branches.len()).map(move |b| (g, b))).collect();
-    let masked = |&(g, b): &Place| config.grpo.mask_truncated_completions && groups[g].branches[b].branch.truncated();
-    let length = |&(g, b): &Place| groups[g].branches[b].branch.tokens.len();
+    let places: Vec<CompletionIndex> =
+        groups.iter().enumerate().flat_map(|(g, group)| (0..group.completions.len()).map(move |b| (g, b))).collect();
+    let masked = |&(g, b): &CompletionIndex| {
+        config.grpo.mask_truncated_completions && groups[g].completions[b].sampled.truncated()
+    };
+    let length = |&(g, b): &CompletionIndex| groups[g].completions[b].sampled.tokens.len();
     let rollout_tokens: usize = places.iter().filter(|place| !masked(place)).map(length).sum();
 
     let mini_batch = places.len().div_ceil(config.grpo.steps_per_generation);
@@ -79,8 +81,8 @@ pub fn update(
         }
         if pass.out_of_memory > 0 {
             notes.push(format!(
-                "{} micro-batches did not fit the device's memory and were cut in half\n\
-                 hint: lower `train.max_tokens_per_micro_batch`, which is {}",
+                "{} micro-batches did not fit in the device's memory and were split in half\n\
+                 hint: lower `train.max_tokens_per_micro_batch`, now {}",
                 pass.out_of_memory, plan.max_tokens
             ));
         }
@@ -98,7 +100,7 @@ pub fn update(
     Ok(Updated { metrics, notes })
 }
 
-/// Moves the adapter by one step of AdamW, with the gradient clipped by its global norm.
+/// Makes one AdamW step on the adapter, with the gradient clipped by its global norm.
 fn step(
     training: &Training,
     learner: &mut dyn Learner,
@@ -125,48 +127,52 @@ fn step(
     let facts = UpdateFacts {
         learning_rate: rate,
         grad_norm: norm,
-        branches_with_signal: pass.branches_with_signal,
+        completions_with_signal: pass.completions_with_signal,
         lora_b_moved,
     };
     Ok(guard.update(&facts).map(|advice| advice.to_string()))
 }
 
-/// The branches at `places`, by group and with their advantages.
+/// The completions at `places`, by group and with their advantages.
 fn train_groups<'a>(
-    groups: &'a [Group],
+    groups: &'a [ScoredGroup],
     advantages: &[Vec<f32>],
-    places: &[Place],
+    places: &[CompletionIndex],
     masked: &[bool],
 ) -> Vec<TrainGroup<'a>> {
     let mut parts: Vec<TrainGroup> = Vec::new();
     let mut current = None;
     for (&(g, b), &masked) in places.iter().zip(masked) {
         if current != Some(g) {
-            parts.push(TrainGroup { prompt: &groups[g].item.prompt.ids, branches: Vec::new() });
+            parts.push(TrainGroup { prompt: &groups[g].item.prompt.ids, completions: Vec::new() });
             current = Some(g);
         }
-        let branch = &groups[g].branches[b].branch;
-        let branch =
-            TrainBranch { tokens: &branch.tokens, sampled: &branch.logprobs, advantage: advantages[g][b], masked };
-        parts.last_mut().expect("pushed above").branches.push(branch);
+        let completion = &groups[g].completions[b].sampled;
+        let completion = TrainCompletion {
+            tokens: &completion.tokens,
+            logprobs: &completion.logprobs,
+            advantage: advantages[g][b],
+            masked,
+        };
+        parts.last_mut().expect("pushed above").completions.push(completion);
     }
     parts
 }
 
-/// Writes the batch of an update that was not finite, so that its cause can be looked for. Returns the file's path.
+/// Writes the batch of an update that was not finite, for a search for the cause. Returns the file's path.
 fn dump(training: &Training, state: &TrainState, parts: &[TrainGroup]) -> Result<String> {
-    let branch = |branch: &TrainBranch| {
+    let completion = |completion: &TrainCompletion| {
         serde_json::json!({
-            "tokens": branch.tokens,
-            "sampled_logprobs": branch.sampled,
-            "advantage": branch.advantage,
-            "masked": branch.masked,
+            "tokens": completion.tokens,
+            "sampled_logprobs": completion.logprobs,
+            "advantage": completion.advantage,
+            "masked": completion.masked,
         })
     };
     let group = |group: &TrainGroup| {
         serde_json::json!({
             "prompt": group.prompt,
-            "branches": group.branches.iter().map(branch).collect::<Vec<_>>(),
+            "completions": group.completions.iter().map(completion).collect::<Vec<_>>(),
         })
     };
     let batch = serde_json::json!({

@@ -176,7 +176,7 @@ fn different_gold_answers_are_not_equal() {
         pool
     };
     let mut accepted = Vec::new();
-    let mut look = |one: &str, other: &str| {
+    let mut compare = |one: &str, other: &str| {
         let equal = EQUAL_PAIRS.iter().any(|pair| *pair == (one, other) || *pair == (other, one));
         if check(one, other) == Verdict::Correct && !equal {
             accepted.push(format!("{one} | {other}"));
@@ -187,13 +187,13 @@ fn different_gold_answers_are_not_equal() {
     let draws = (0..).map(|draw| stream.block(draw, 0)).map(|words| [words[0], words[1]]);
     let pairs = draws.map(|words| words.map(|word| &pool[word as usize % pool.len()]));
     for [one, other] in pairs.filter(|[one, other]| one != other).take(10_000) {
-        look(one, other);
+        compare(one, other);
     }
     let pool = distinct(&SETS[..1]);
     for (index, one) in pool.iter().enumerate() {
         for other in &pool[..index] {
-            look(one, other);
-            look(other, one);
+            compare(one, other);
+            compare(other, one);
         }
     }
     assert!(accepted.is_empty(), "{accepted:#?}");

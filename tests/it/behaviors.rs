@@ -1,11 +1,11 @@
-//! The rules that find behaviours, against what was labelled; `--nocapture` prints the figures that docs/behaviors.md holds.
+//! Tests the rules that find behaviors against labels; `--nocapture` prints the figures of docs/behaviors.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use proptest::prelude::*;
-use rft::behavior::agreement::{Tally, match_spans};
-use rft::behavior::{Class, Classifier, Measured, Span};
+use rft::behavior::agreement::{ConfusionCounts, match_spans};
+use rft::behavior::{BehaviorSpan, Class, Classifier, RuleAgreement};
 use rft::disk::hash::sha256;
 use rft::prompt;
 use serde::Deserialize;
@@ -40,12 +40,17 @@ struct Label {
 }
 
 impl Labelled {
-    fn labels(&self) -> Vec<Span> {
-        let span = |label: &Label| Span { class: label.class, start: label.start, end: label.end, rule: String::new() };
+    fn labels(&self) -> Vec<BehaviorSpan> {
+        let span = |label: &Label| BehaviorSpan {
+            class: label.class,
+            start: label.start,
+            end: label.end,
+            rule: String::new(),
+        };
         self.spans.iter().map(span).collect()
     }
 
-    fn found(&self) -> Vec<Span> {
+    fn found(&self) -> Vec<BehaviorSpan> {
         let prior = prompt::find(&self.ppe).unwrap();
         Classifier::built_in().classify(&format!("{}\n{}", prior.text, self.question), &self.text)
     }
@@ -55,7 +60,7 @@ fn labelled() -> Vec<Labelled> {
     LABELS.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The classes of what is found in a response to an empty prompt.
+/// The classes found in a completion of an empty prompt.
 fn classes(response: &str) -> Vec<Class> {
     let mut classes: Vec<Class> =
         Classifier::built_in().classify("", response).into_iter().map(|span| span.class).collect();
@@ -68,14 +73,14 @@ fn shows(class: Class, response: &str) -> bool {
 }
 
 #[test]
-fn the_labels_are_sound() {
+fn the_labels_are_valid() {
     let rows = labelled();
     let count = |holds: &dyn Fn(&Labelled) -> bool| rows.iter().filter(|row| holds(row)).count();
-    assert!(rows.len() >= 300, "{} responses", rows.len());
+    assert!(rows.len() >= 300, "{} completions", rows.len());
     assert!(count(&|row| row.source == "model") >= 200);
     assert!(count(&|row| row.split == Split::Frozen) >= 100);
     for row in &rows {
-        // Which responses are frozen was settled by their names, before there were rules.
+        // The frozen completions were selected by their names, before the rules were written.
         let byte = u8::from_str_radix(&sha256(row.id.as_bytes())[..2], 16).unwrap();
         assert_eq!(row.split == Split::Frozen, byte < 0x80, "{}", row.id);
         for label in &row.spans {
@@ -84,17 +89,17 @@ fn the_labels_are_sound() {
     }
     for class in Class::ALL {
         let frozen = count(&|row| row.split == Split::Frozen && row.spans.iter().any(|label| label.class == class));
-        assert!(frozen >= 5, "{class}: {frozen} frozen responses show it");
+        assert!(frozen >= 5, "{class}: {frozen} frozen completions show it");
     }
 }
 
-/// By response: is the class there? And by span: do they meet?
-fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (Tally, Tally)> {
-    let mut tallies: BTreeMap<Class, (Tally, Tally)> = BTreeMap::new();
+/// By completion: whether the class is present. By span: whether spans overlap.
+fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (ConfusionCounts, ConfusionCounts)> {
+    let mut tallies: BTreeMap<Class, (ConfusionCounts, ConfusionCounts)> = BTreeMap::new();
     for row in rows {
         let (found, labels) = (row.found(), row.labels());
         for class in Class::ALL {
-            let has = |spans: &[Span]| spans.iter().any(|span| span.class == class);
+            let has = |spans: &[BehaviorSpan]| spans.iter().any(|span| span.class == class);
             let (presence, spans) = tallies.entry(class).or_default();
             presence.add(has(&found), has(&labels));
             match_spans(spans, class, &found, &labels);
@@ -103,22 +108,22 @@ fn tallies<'a>(rows: impl Iterator<Item = &'a Labelled>) -> BTreeMap<Class, (Tal
     tallies
 }
 
-fn measured(tally: &Tally) -> Measured {
+fn measured(tally: &ConfusionCounts) -> RuleAgreement {
     let round = |value: Option<f64>| (value.unwrap_or(0.0) * 1000.0).round() / 1000.0;
-    Measured { precision: round(tally.precision()), recall: round(tally.recall()), f1: round(tally.f1()) }
+    RuleAgreement { precision: round(tally.precision()), recall: round(tally.recall()), f1: round(tally.f1()) }
 }
 
-/// Over the classes that are there or were found.
-fn macro_f1(tallies: &BTreeMap<Class, (Tally, Tally)>) -> f64 {
+/// Mean over the classes that are present or were found.
+fn macro_f1(tallies: &BTreeMap<Class, (ConfusionCounts, ConfusionCounts)>) -> f64 {
     let f1: Vec<f64> = tallies.values().filter_map(|(presence, _)| presence.f1()).collect();
     f1.iter().sum::<f64>() / f1.len() as f64
 }
 
 /// The rows of the table in docs/behaviors.md.
-fn table(tallies: &BTreeMap<Class, (Tally, Tally)>) -> String {
+fn table(tallies: &BTreeMap<Class, (ConfusionCounts, ConfusionCounts)>) -> String {
     let mut text = String::new();
     for (class, (presence, spans)) in tallies {
-        let Tally { true_positives: both, false_positives, false_negatives, .. } = presence;
+        let ConfusionCounts { true_positives: both, false_positives, false_negatives, .. } = presence;
         let figure = |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |it| format!("{it:.digits$}"));
         writeln!(
             text,
@@ -151,7 +156,7 @@ fn the_rules_agree_with_the_labels() {
     let docs = include_str!("../../docs/behaviors.md");
     for (name, tallies) in all {
         for row in table(tallies).lines() {
-            assert!(docs.contains(row), "docs/behaviors.md lacks\n{row}");
+            assert!(docs.contains(row), "docs/behaviors.md does not contain\n{row}");
         }
         assert!(docs.contains(&format!("macro-F1 {:.3}", macro_f1(tallies))), "macro-F1 of {name}");
     }
@@ -167,7 +172,7 @@ fn the_rules_agree_with_the_labels() {
 }
 
 #[test]
-fn what_is_denied_does_not_count() {
+fn negated_text_does_not_count() {
     for checked in ["Let me double-check: 3 + 4 = 7.", "Let's verify this: 2 * 5 = 10, as it should be."] {
         assert!(shows(Class::Verification, checked), "{checked}");
     }
@@ -181,7 +186,7 @@ fn what_is_denied_does_not_count() {
 }
 
 #[test]
-fn what_was_copied_does_not_count() {
+fn copied_text_does_not_count() {
     let classifier = Classifier::built_in();
     let said = "Wait, that is wrong, let me try again with the other number.";
     let found = |prompt: &str| classifier.classify(prompt, said).iter().any(|span| span.class == Class::Backtracking);
@@ -210,7 +215,7 @@ fn a_tag_alone_is_not_a_behavior() {
 }
 
 #[test]
-fn the_same_response_gives_the_same_spans() {
+fn the_same_completion_gives_the_same_spans() {
     for row in labelled().iter().take(50) {
         assert_eq!(row.found(), row.found());
     }
@@ -218,7 +223,7 @@ fn the_same_response_gives_the_same_spans() {
 
 #[test]
 fn long_repetitive_responses_are_classified() {
-    // Each was chosen to make a backtracking engine try every split; here they pass in the time of their length.
+    // A backtracking regex engine would try every split of these texts; here the time is proportional to their length.
     let classifier = Classifier::built_in();
     for piece in ["let ", "To find a, we need ", "= ", "1. ", "Wait", "```\n", "<a", "first then ", "x = 1\n"] {
         let response = piece.repeat(200_000 / piece.len());
@@ -239,7 +244,7 @@ proptest! {
     }
 }
 
-/// Pieces that rules and the cutting of sentences look for, among any characters.
+/// Pieces that the rules and the splitting of sentences look for, mixed with random characters.
 fn piece() -> impl Strategy<Value = String> {
     let known = [
         "Wait, ",

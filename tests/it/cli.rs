@@ -1,4 +1,4 @@
-//! What the command line says: its help, and every mistake in one line with a hint.
+//! The command line's texts: its help, and every error as one line with a hint.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub fn rft_path() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_rft"))
 }
 
-/// `rft`, to be run in `folder` and in an environment that says nothing to it.
+/// `rft`, to be run in `folder`, in an environment without its variables.
 pub fn rft(folder: &Path) -> Command {
     let mut command = Command::new(rft_path());
     command.current_dir(folder).env_remove("RUST_LOG").env_remove("COLUMNS");
@@ -21,7 +21,7 @@ pub fn rft(folder: &Path) -> Command {
     command
 }
 
-/// What `rft` says to be helped with.
+/// The output of `rft COMMAND --help`.
 pub fn help(command: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = rft(folder.path()).args(command).arg("--help").output().unwrap();
@@ -30,7 +30,7 @@ pub fn help(command: &[&str]) -> String {
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
-/// The error of a command that must fail: after its notes, one line, and below it nothing but hints.
+/// The error of a command that must fail: after its notes, one line, followed only by hints.
 #[track_caller]
 pub fn error(folder: &TempDir, args: &[&str]) -> String {
     let output = rft(folder.path()).args(args).output().unwrap();
@@ -47,7 +47,7 @@ pub fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// A folder with a file in it.
+/// A folder with one file.
 pub fn with(name: &str, content: &[u8]) -> TempDir {
     let folder = folder();
     let path = folder.path().join(name);
@@ -69,37 +69,37 @@ fn with_model() -> TempDir {
 #[test]
 fn help_lists_the_commands() {
     assert_snapshot!(help(&[]), @r"
-    Reinforcement fine-tuning with prior prompts
+    Fine-tune language models with GRPO and measure what prior prompts change
 
-    Trains LoRA adapters of a language model by GRPO, with a prior prompt put before every question, and
-    tells what the prompt did. Start with `rft train --ppe null-example`: it trains a small embedded
-    model in two minutes on a CPU.
+    Trains LoRA adapters with a prior prompt placed before every question, evaluates them, and reports
+    the differences with confidence intervals. To try it, run `rft train --ppe null-example`: it trains
+    a small embedded model on a CPU in about two minutes.
 
     Usage: rft [OPTIONS] <COMMAND>
 
     Commands:
-      train     Fine-tune a model by GRPO under a prior prompt
-      eval      Measure a model on benchmarks
-      sweep     Train and measure many arms from one file
-      generate  Ask a model, trained or not, one question
-      report    Tell what runs show, and what they do not
+      train     Train a LoRA adapter with GRPO under a prior prompt
+      eval      Evaluate a model on benchmarks
+      sweep     Train and evaluate many arms from one file
+      generate  Generate completions for one question
+      report    Write a report of runs, with statistics
       compare   Compare two runs: configuration, training, evaluations
-      runs      List runs and how far they are
-      classify  Tell what responses do: verify, backtrack, plan, write code ...
-      merge     Make an adapter part of its model
-      plan      Say what a run takes of a GPU's memory, and of time and money
-      selftest  Check everything that runs on a GPU against the CPU
-      perf      Measure a GPU: operations, decoding, training, a whole step
+      runs      List runs and their progress
+      classify  Find behaviors in completions: verification, backtracking, planning, code ...
+      merge     Merge an adapter into its model
+      plan      Estimate a run's GPU memory, time and cost
+      selftest  Check every GPU operation against the CPU
+      perf      Measure a GPU: operations, decoding, training, a full step
       config    Show, check and list configurations
       prompts   List, show and render prior prompts
-      reward    Put the reward to the test, or check answers with it
-      overlap   Tell which questions of benchmarks stand in training data
-      doctor    Show what works on this machine
+      reward    Test the reward, or check answers with it
+      overlap   Find benchmark questions that overlap with training data
+      doctor    Check what works on this machine
       help      Print this message or the help of the given subcommand(s)
 
     Options:
       -v, --verbose...
-              Tell more; twice for debugging (RUST_LOG has the last word)
+              Print more; repeat for debug output (RUST_LOG overrides this)
 
       -h, --help
               Print help (see a summary with '-h')
@@ -112,15 +112,15 @@ fn help_lists_the_commands() {
 #[test]
 fn help_of_train() {
     assert_snapshot!(help(&["train"]), @r#"
-    Fine-tune a model by GRPO under a prior prompt
+    Train a LoRA adapter with GRPO under a prior prompt
 
-    Samples a group of completions for every question, rewards them by rules (right answer, right
-    format), and moves LoRA weights towards the better ones of each group. Without `--model` and
-    `--config` it trains a small embedded model on generated word problems. Everything of the run is
-    written to a folder of its own under `runs/`: configuration, metrics (JSON lines and TensorBoard),
-    every completion, checkpoints, and the adapter in PEFT's format.
+    For every question, samples a group of completions, scores them with rule-based rewards (correct
+    answer, correct format), and makes the completions with an above-average reward more likely. Without
+    `--model` and `--config`, it trains a small embedded model on generated word problems.
 
-    Ctrl-C ends a run cleanly with a checkpoint; `--resume` goes on from there.
+    Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and
+    TensorBoard), every completion, checkpoints, and the adapter in PEFT format. Ctrl-C saves a
+    checkpoint and stops the run; `--resume` continues from it.
 
     Usage: rft train [OPTIONS]
 
@@ -129,44 +129,44 @@ fn help_of_train() {
               Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
 
           --model <MODEL>
-              Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+              Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
 
           --data <DATA>
-              Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set
-              id
+              Training questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub
+              data set id
 
           --question-column <COLUMN>
-              Column of the questions, where it cannot be told from the data
+              Column with the questions, if it cannot be detected
 
           --answer-column <COLUMN>
-              Column of the gold answers
+              Column with the gold answers, if it cannot be detected
 
           --max-questions <N>
-              Train on at most so many questions
+              Maximum number of training questions
 
           --steps <N>
-              Rollout batches to train on
+              Number of steps; each step is one rollout batch
 
           --seed <N>
-              Seed of everything that is random
+              Random seed
 
           --name <NAME>
-              Name of the run directory; it must not exist yet [default: model, prompt and a counter]
+              Name of the run directory, which must not exist yet [default: model, prompt and a counter]
 
           --device <DEVICE>
-              Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+              Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
 
           --threads <N>
-              Worker threads [default: one for each core]; the result does not depend on them
+              Worker threads; the result does not depend on their number [default: one per core]
 
           --resume <RUN>
-              Go on with a run that was interrupted
+              Resume an interrupted run
 
       -y, --yes
-              Download a model without asking
+              Download the model without asking
 
       -v, --verbose...
-              Tell more; twice for debugging (RUST_LOG has the last word)
+              Print more; repeat for debug output (RUST_LOG overrides this)
 
       -h, --help
               Print help (see a summary with '-h')
@@ -176,22 +176,22 @@ fn help_of_train() {
 
     Configuration:
           --preset <NAME>
-              Start from this preset (`rft config list` names them)
+              Start from this preset (`rft config list` prints them)
 
-              Without it a file's own `preset = "..."` counts, then `tiny`, or `qwen2.5-0.5b` where
-              another model than the embedded one is named.
+              Default: the `preset` key of the configuration file, else `tiny`, or `qwen2.5-0.5b` if you
+              select a model other than the embedded one.
 
           --config <FILE>
-              Take values from this TOML file; may be repeated, a later file wins
+              Read values from this TOML file; repeatable, later files override earlier ones
 
-              The file needs just the keys it changes. `rft config show` prints them all.
+              The file needs only the keys that it changes. `rft config show` prints all keys.
 
           --set <KEY=VALUE>
-              Set one value, such as `train.learning_rate=1e-5`; may be repeated
+              Set one value, such as `train.learning_rate=1e-5`; repeatable
 
-              The value is TOML, or a bare word: `--set grpo.loss_type=dapo`, `--set
-              'rollout.stop=["\n\n"]'`. `unset` takes an optional value back. The environment variable
-              RFT_TRAIN__LEARNING_RATE does the same, below `--set`.
+              The value is TOML or a bare word: `--set grpo.loss_type=dapo`, `--set
+              'rollout.stop=["\n\n"]'`. The value `unset` removes an optional value. The environment
+              variable RFT_TRAIN__LEARNING_RATE does the same; `--set` overrides it.
 
     Examples:
       rft train --ppe null-example
@@ -204,10 +204,10 @@ fn help_of_train() {
 #[test]
 fn help_of_generate() {
     assert_snapshot!(help(&["generate"]), @r#"
-    Ask a model, trained or not, one question
+    Generate completions for one question
 
-    The question is put into the model's chat template under the prior prompt, exactly as in training,
-    and the answer is printed as it comes.
+    Renders the question with the model's chat template under the prior prompt, exactly as in training,
+    and prints the completion as it is generated. The model may be trained (`--adapter`) or not.
 
     Usage: rft generate [OPTIONS] <QUESTION>
 
@@ -217,45 +217,47 @@ fn help_of_generate() {
 
     Options:
           --adapter <RUN|DIR>
-              Run directory, or folder with an adapter; a run also gives the model and the prior prompt
+              Run directory or adapter folder; a run also sets the model and the prior prompt
 
           --ppe <NAME|FILE>
               Prior prompt: a name or a file [default: the run's, else the configuration's]
 
           --model <MODEL>
-              Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+              Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
 
           --device <DEVICE>
-              Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+              Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
 
           --temperature <T>
-              0 takes the most probable token
+              Sampling temperature; 0 is greedy
 
               [default: 1]
 
           --max-tokens <N>
-              Longest answer, in tokens
+              Maximum completion length in tokens
 
           --seed <N>
+              Random seed
+
               [default: 42]
 
       -n, --n <N>
-              Number of answers
+              Number of completions
 
               [default: 1]
 
           --show-prompt
-              Show the rendered prompt first
+              Print the rendered prompt first
 
           --output-format <FORMAT>
-              `json` prints one line for each completion: its text, token ids, log-probabilities and why
-              it ended
+              Output format; `json` prints one line per completion: text, token ids, log-probabilities
+              and why it ended
 
               [default: text]
               [possible values: text, json]
 
       -v, --verbose...
-              Tell more; twice for debugging (RUST_LOG has the last word)
+              Print more; repeat for debug output (RUST_LOG overrides this)
 
       -h, --help
               Print help (see a summary with '-h')
@@ -265,22 +267,22 @@ fn help_of_generate() {
 
     Configuration:
           --preset <NAME>
-              Start from this preset (`rft config list` names them)
+              Start from this preset (`rft config list` prints them)
 
-              Without it a file's own `preset = "..."` counts, then `tiny`, or `qwen2.5-0.5b` where
-              another model than the embedded one is named.
+              Default: the `preset` key of the configuration file, else `tiny`, or `qwen2.5-0.5b` if you
+              select a model other than the embedded one.
 
           --config <FILE>
-              Take values from this TOML file; may be repeated, a later file wins
+              Read values from this TOML file; repeatable, later files override earlier ones
 
-              The file needs just the keys it changes. `rft config show` prints them all.
+              The file needs only the keys that it changes. `rft config show` prints all keys.
 
           --set <KEY=VALUE>
-              Set one value, such as `train.learning_rate=1e-5`; may be repeated
+              Set one value, such as `train.learning_rate=1e-5`; repeatable
 
-              The value is TOML, or a bare word: `--set grpo.loss_type=dapo`, `--set
-              'rollout.stop=["\n\n"]'`. `unset` takes an optional value back. The environment variable
-              RFT_TRAIN__LEARNING_RATE does the same, below `--set`.
+              The value is TOML or a bare word: `--set grpo.loss_type=dapo`, `--set
+              'rollout.stop=["\n\n"]'`. The value `unset` removes an optional value. The environment
+              variable RFT_TRAIN__LEARNING_RATE does the same; `--set` overrides it.
 
     Examples:
       rft generate --adapter runs/tiny-null-example-1 "Anna has 12 apples and buys 5 more. How many does
@@ -292,38 +294,39 @@ fn help_of_generate() {
 #[test]
 fn help_of_merge() {
     assert_snapshot!(help(&["merge"]), @r"
-    Make an adapter part of its model
+    Merge an adapter into its model
 
-    Writes a Hugging Face folder (weights, configuration, tokenizer) that any program loads without
-    knowing of the adapter.
+    Writes a Hugging Face folder (weights, configuration, tokenizer) that any program can load without
+    the adapter.
 
     Usage: rft merge [OPTIONS] --out <DIR> <RUN|DIR>
 
     Arguments:
       <RUN|DIR>
-              Run directory, or folder with an adapter
+              Run directory or adapter folder
 
     Options:
           --out <DIR>
-              Folder to write; it must not exist
+              Folder to write, which must not exist yet
 
           --dtype <DTYPE>
-              Type of the written weights; bf16 halves the size and rounds
+              Data type of the written weights; bf16 halves the size, with rounding
 
               [default: f32]
               [possible values: f32, bf16]
 
           --model <MODEL>
-              The model that the adapter belongs to [default: the run's, else the one the adapter names]
+              Model that the adapter was trained on [default: the run's, else the one named in the
+              adapter's configuration]
 
           --revision <REVISION>
-              Branch, tag or commit, for a model from the hub [default: the run's, else main]
+              Branch, tag or commit of a Hub model [default: the run's, else main]
 
       -y, --yes
-              Download a model without asking
+              Download the model without asking
 
       -v, --verbose...
-              Tell more; twice for debugging (RUST_LOG has the last word)
+              Print more; repeat for debug output (RUST_LOG overrides this)
 
       -h, --help
               Print help (see a summary with '-h')
@@ -345,13 +348,13 @@ fn help_of_config() {
     Usage: rft config [OPTIONS] <COMMAND>
 
     Commands:
-      show   Print the configuration that a run would take, as TOML that repeats it
-      check  Check files of configuration; the environment plays no part
+      show   Print the resolved configuration of a run, as TOML that repeats it
+      check  Check configuration files; environment variables are ignored
       list   List the presets
       help   Print this message or the help of the given subcommand(s)
 
     Options:
-      -v, --verbose...  Tell more; twice for debugging (RUST_LOG has the last word)
+      -v, --verbose...  Print more; repeat for debug output (RUST_LOG overrides this)
       -h, --help        Print help
       -V, --version     Print version
     ");
@@ -365,20 +368,20 @@ fn help_of_prompts() {
     Usage: rft prompts [OPTIONS] <COMMAND>
 
     Commands:
-      list    List the prior prompts that come with rft
-      show    Print a prior prompt as the file to start a prompt of your own from
-      render  Print what the model reads for a question
+      list    List the shipped prior prompts
+      show    Print a prior prompt as a file that you can edit
+      render  Print the rendered prompt for a question
       help    Print this message or the help of the given subcommand(s)
 
     Options:
-      -v, --verbose...  Tell more; twice for debugging (RUST_LOG has the last word)
+      -v, --verbose...  Print more; repeat for debug output (RUST_LOG overrides this)
       -h, --help        Print help
       -V, --version     Print version
     ");
 }
 
 #[test]
-fn a_wrong_key_is_named_with_its_place_and_the_nearest() {
+fn a_wrong_key_is_reported_with_its_place_and_the_nearest_key() {
     let config = with("lab.toml", b"[train]\nsteps = 3\n  learning_rat = 1e-4\n");
     assert_snapshot!(error(&config, &["train", "--config", "lab.toml"]), @r"
     error: lab.toml:3:3: unknown key `train.learning_rat`
@@ -389,8 +392,8 @@ fn a_wrong_key_is_named_with_its_place_and_the_nearest() {
     hint: did you mean `rollout.num_generations`?
     ");
     assert_snapshot!(error(&folder(), &["train", "--set", "rollout.num_generations=1"]), @r"
-    error: --set rollout.num_generations=1: `rollout.num_generations`: 1 completions of a question leave nothing to compare
-    hint: 2 or more; the study takes 8
+    error: --set rollout.num_generations=1: `rollout.num_generations`: a group of size 1 has nothing to compare
+    hint: use 2 or more; the study uses 8
     ");
     let empty = folder();
     let output = rft(empty.path()).env("RFT_TRAIN__STEP", "3").arg("train").output().unwrap();
@@ -401,34 +404,34 @@ fn a_wrong_key_is_named_with_its_place_and_the_nearest() {
 }
 
 #[test]
-fn an_unknown_prompt_is_named_with_the_nearest() {
+fn an_unknown_prompt_is_reported_with_the_nearest_one() {
     assert_snapshot!(error(&folder(), &["train", "--ppe", "nul-example"]), @r"
-    error: no prior prompt is called `nul-example`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
+    error: unknown prior prompt `nul-example`; expected one of none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `null-example`?
     ");
     assert_snapshot!(error(&folder(), &["prompts", "show", "resoning"]), @r"
-    error: no prior prompt is called `resoning`; there are none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
+    error: unknown prior prompt `resoning`; expected one of none, reasoning, planning, code, recall, null-example, answer-only, tag-swap
     hint: did you mean `reasoning`?
     ");
 }
 
 #[test]
-fn data_that_cannot_be_used_is_named_with_what_was_found() {
+fn unusable_data_is_reported_with_what_was_found() {
     let data = with("questions.jsonl", b"{\"question\": \"1 + 1?\", \"solution\": \"2\"}\n");
     assert_snapshot!(error(&data, &["train", "--data", "questions.jsonl", "--answer-column", "gold"]), @r"
     error: load the training questions: `questions.jsonl` has no column `gold`; found: question, solution
-    hint: name the columns with --question-column and --answer-column
+    hint: set the columns with --question-column and --answer-column
     ");
     assert_snapshot!(error(&data, &["train", "--data", "question.jsonl"]), @r"
     error: load the training questions: there is no data file `question.jsonl`
-    hint: give a file, the id of a hub data set (`openai/gsm8k`) or `arithmetic`
+    hint: pass a file, the id of a data set on the Hub (`openai/gsm8k`) or `arithmetic`
     ");
-    assert_snapshot!(error(&with("none.jsonl", b""), &["train", "--data", "none.jsonl"]), @"error: load the training questions: `none.jsonl` holds no questions (0 rows)");
+    assert_snapshot!(error(&with("none.jsonl", b""), &["train", "--data", "none.jsonl"]), @"error: load the training questions: `none.jsonl` has no questions (0 rows)");
     assert_snapshot!(error(&with("torn.jsonl", b"{\"question\": \"1 +"), &["train", "--data", "torn.jsonl"]), @"error: load the training questions: read `torn.jsonl`: line 1 is not a JSON object: EOF while parsing a string at line 1 column 17");
 }
 
 #[test]
-fn a_model_that_cannot_be_read_is_refused() {
+fn an_unreadable_model_is_an_error() {
     let model = with_model();
     let path = model.path().join("model/model.safetensors");
     let weights = fs::read(&path).unwrap();
@@ -459,8 +462,8 @@ fn a_model_that_cannot_be_read_is_refused() {
 #[test]
 fn a_question_that_is_too_long_is_an_error() {
     assert_snapshot!(error(&folder(), &["train", "--set", "rollout.max_prompt_length=9"]), @r"
-    error: no question of `arithmetic` can be trained on: 4096 training questions left out: prompt longer than 9 tokens; 512 held-out questions left out: prompt longer than 9 tokens
-    hint: see `data.path` and `rollout.max_prompt_length`
+    error: no question of `arithmetic` is usable: 4096 training questions left out because their prompt is longer than 9 tokens; 512 held-out questions left out because their prompt is longer than 9 tokens
+    hint: check `data.path` and `rollout.max_prompt_length`
     ");
     assert_snapshot!(error(&folder(), &["generate", &"What is 1 + 1? ".repeat(100)]), @r"
     error: the prompt has 1017 tokens, more than 256
@@ -476,17 +479,17 @@ fn a_question_that_is_too_long_is_an_error() {
 fn a_run_directory_is_never_overwritten() {
     let runs = with("runs/taken/config.toml", b"");
     assert_snapshot!(error(&runs, &["train", "--name", "taken"]), @r"
-    error: the run `runs/taken` exists, and nothing is overwritten
-    hint: take another `--name`, leave it out for a counted one, or go on with `--resume runs/taken`
+    error: the run `runs/taken` already exists
+    hint: use another `--name`, leave it out for a numbered one, or resume the run with `--resume runs/taken`
     ");
     assert_snapshot!(error(&runs, &["train", "--name", "a/b"]), @r"
-    error: --name: `run.name`: `a/b` is no name of a folder
-    hint: leave out slashes; run.dir says where
+    error: --name: `run.name`: `a/b` is not a valid folder name
+    hint: use a name without slashes; run.dir sets the parent folder
     ");
-    // Also for root, who may write anywhere.
+    // Also as root, who can write anywhere.
     assert_snapshot!(error(&with("runs", b"a file"), &["train"]), @r"
     error: write `runs`: File exists (os error 17)
-    hint: something else stands in its place; choose another folder
+    hint: choose another folder; a file of this name exists
     ");
 }
 
@@ -500,23 +503,23 @@ fn what_is_not_an_unfinished_run_cannot_be_resumed() {
     hint: its adapter is in `runs/done/adapter`
     ");
     assert_snapshot!(error(&runs, &["train", "--resume", "runs"]), @r"
-    error: `runs` is no run directory: it has no config.toml
-    hint: give the folder of the run, not that of a checkpoint
+    error: `runs` is not a run directory: it has no config.toml
+    hint: use the folder of the run, not of a checkpoint
     ");
     assert_snapshot!(error(&runs, &["train", "--resume", "runs/none"]), @r"
-    error: there is no run directory `runs/none`
-    hint: give the folder that `rft train` named when it started, such as `runs/NAME`
+    error: no run directory `runs/none`
+    hint: use the folder that `rft train` printed when it started, such as `runs/NAME`
     ");
     assert_snapshot!(error(&runs, &["generate", "--adapter", "runs", "1 + 1?"]), @r"
-    error: `runs` is neither a run with an adapter nor an adapter
-    hint: an adapter folder has an `adapter_config.json`
+    error: `runs` is neither a run with an adapter nor an adapter folder
+    hint: use a run directory, or a folder with an `adapter_config.json`
     ");
     assert_snapshot!(error(&runs, &["merge", "runs", "--out", "merged"]), @r"
     error: `runs` is not an adapter: it has no `adapter_config.json`
     hint: a run's adapter is in RUN/adapter
     ");
 
-    // What goes with a new run does not go with an old one.
+    // Settings of a new run are not accepted with an old one.
     let output = rft(runs.path()).args(["train", "--resume", "runs/done", "--steps", "9"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
@@ -534,25 +537,25 @@ fn plan_prints_what_fits() {
     let output = rft(folder.path()).args(["plan", "--preset", "qwen2.5-7b"]).output().unwrap();
     assert!(output.status.success());
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r"
-    Qwen/Qwen2.5-7B: 256 branches at a time of up to 1024 + 4096 tokens, micro-batches of 16384 tokens, checkpointed
-     CUDA itself, and kept free for it         1.25 GiB
-     weights, bf16                            14.42 GiB
-     adapter, gradient, moments                1.20 GiB
-     rollout: keys and values of prompts       3.50 GiB
-     rollout: keys and values of branches     56.00 GiB
-     rollout: working memory, logits           1.53 GiB
-     training: kept for the backward pass      3.39 GiB
-     training: working memory                  2.77 GiB
-     training: the head, before that         706.32 MiB
-     peak: what stays, and the larger phase   77.90 GiB
-    24.00 GiB: does not fit; the most is rollout.max_rows=24 train.max_tokens_per_micro_batch=16384
-    48.00 GiB: does not fit; the most is rollout.max_rows=127 train.max_tokens_per_micro_batch=16384
+    Qwen/Qwen2.5-7B: 256 completions at a time, prompts of up to 1024 tokens, completions of up to 4096, micro-batches of 16384, activation checkpointing
+     CUDA context and reserve                 1.25 GiB
+     weights, bf16                           14.42 GiB
+     adapter, gradient, optimizer             1.20 GiB
+     rollout: KV cache of prompts             3.50 GiB
+     rollout: KV cache of completions        56.00 GiB
+     rollout: work buffers, logits            1.53 GiB
+     training: saved for the backward pass    3.39 GiB
+     training: work buffers                   2.77 GiB
+     training: the head, separate phase     706.32 MiB
+     peak                                    77.90 GiB
+    24.00 GiB: does not fit; largest that fits: rollout.max_rows=24 train.max_tokens_per_micro_batch=16384
+    48.00 GiB: does not fit; largest that fits: rollout.max_rows=127 train.max_tokens_per_micro_batch=16384
     80.00 GiB: fits
     141.00 GiB: fits
     ");
 }
 
-/// Some steps are trained and some questions evaluated; what the run takes follows from them, and nothing is left behind.
+/// Some steps are trained and some questions evaluated; the estimate follows from them, and no files are left behind.
 #[test]
 fn a_measured_plan_forecasts_the_whole_run() {
     let folder = folder();
@@ -560,7 +563,7 @@ fn a_measured_plan_forecasts_the_whole_run() {
     let run = ["train.steps=10", "train.save_steps=1", "eval.questions=20", "eval.every=4", "eval.greedy=true"];
     let sets = sizes.into_iter().chain(run).flat_map(|set| ["--set", set]);
     let mut command = rft(folder.path());
-    // 3,600 an hour: a second costs one.
+    // 3,600 per hour: one second costs 1.
     command.args([
         "plan",
         "--measure",
@@ -580,7 +583,7 @@ fn a_measured_plan_forecasts_the_whole_run() {
     let number = |path: &str| measured.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(f64::NAN);
     let (steps, completions) = (number("/steps/units"), number("/evaluation/units"));
     assert!((1.0..=9.0).contains(&steps) && (2.0..=40.0).contains(&completions), "{measured:#}");
-    // 10 steps; 20 questions, sampled and greedily, before and after and after steps 4 and 8.
+    // 10 steps; 20 questions, sampled and greedy, before, after, and after steps 4 and 8.
     assert_eq!((number("/forecast/steps"), number("/forecast/completions")), (10.0, 160.0));
     for (part, piece, factor) in
         [("training", "steps", 10.0 / steps), ("evaluation", "evaluation", 160.0 / completions)]
@@ -592,13 +595,13 @@ fn a_measured_plan_forecasts_the_whole_run() {
     }
     let sum = number("/forecast/training/money") + number("/forecast/evaluation/money");
     assert!((number("/forecast/whole/money") / sum - 1.0).abs() < 1e-9);
-    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "what was measured is removed");
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0, "the measurement is removed");
 
     let output = rft(folder.path()).args(["plan", "--gpu-hour-price", "2"]).output().unwrap();
-    assert!(String::from_utf8(output.stderr).unwrap().contains("--measure"), "a price of what is not measured");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--measure"), "a price without a measurement");
 }
 
-/// What only a GPU can do names what is missing, and refuses a CPU.
+/// Commands that need a GPU name what is missing, and do not run on a CPU.
 #[test]
 fn gpu_commands_name_what_is_missing() {
     for command in [vec!["selftest"], vec!["perf", "decode"]] {

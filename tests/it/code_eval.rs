@@ -1,11 +1,11 @@
-//! HumanEval+: the reference solutions pass, nothing that is no solution does, and the sanitiser finds what is there.
+//! HumanEval+: the reference solutions pass, other programs do not, and the sanitizer finds the code in a completion.
 
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
-use rft::code::{CodeVerdict, Status, Task, Tasks, grade, grade_response, sanitize};
+use rft::code::{CodeTask, CodeVerdict, Tasks, TestStatus, grade, grade_response, sanitize};
 use rft::eval::asked::QuestionRecord;
-use rft::eval::bench::{Origin, find};
+use rft::eval::bench::{QuestionOrigin, find};
 use rft::eval::grade::Grader;
 use rft::eval::profile::Extraction;
 use rft::sandbox::Sandbox;
@@ -20,12 +20,12 @@ pub fn sandbox() -> Option<&'static Sandbox> {
 
 fn tasks() -> Option<Tasks> {
     let folder = data()?;
-    let Origin::Hub(set) = find("humaneval+").unwrap().origin else { panic!("HumanEval+ is a set of the hub") };
+    let QuestionOrigin::Hub(set) = find("humaneval+").unwrap().origin else { panic!("HumanEval+ is a set of the hub") };
     Some(Tasks::read(&set.find(Some(&folder)).unwrap()).unwrap())
 }
 
-/// The verdicts of one program for each task, several at a time.
-fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&Task) -> String + Sync) -> Vec<CodeVerdict> {
+/// The verdicts of one program per task, several at a time.
+fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&CodeTask) -> String + Sync) -> Vec<CodeVerdict> {
     tasks.tasks.par_iter().map(|task| grade(sandbox, task, &program(task)).unwrap()).collect()
 }
 
@@ -33,12 +33,12 @@ fn grade_all(sandbox: &Sandbox, tasks: &Tasks, program: impl Fn(&Task) -> String
 fn all_reference_solutions_pass() {
     let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
     assert_eq!(tasks.tasks.len(), 164);
-    for time in ["with expected outputs computed or cached", "with expected outputs at hand"] {
+    for time in ["with expected outputs computed or cached", "with cached expected outputs"] {
         let verdicts = grade_all(sandbox, &tasks, |task| format!("{}{}", task.prompt, task.canonical_solution));
         for (task, verdict) in tasks.tasks.iter().zip(&verdicts) {
             assert_eq!(
                 (verdict.base, verdict.plus),
-                (Status::Passed, Status::Passed),
+                (TestStatus::Passed, TestStatus::Passed),
                 "{}, {time}: {verdict:?}",
                 task.id
             );
@@ -47,19 +47,19 @@ fn all_reference_solutions_pass() {
 }
 
 #[test]
-fn what_is_no_solution_passes_nothing() {
+fn programs_without_a_solution_do_not_pass() {
     let (Some(sandbox), Some(tasks)) = (sandbox(), tasks()) else { return };
     for body in ["pass", "return None", "return 'rft'"] {
-        let program = |task: &Task| format!("{}\n    {body}\n", task.prompt);
+        let program = |task: &CodeTask| format!("{}\n    {body}\n", task.prompt);
         for (task, verdict) in tasks.tasks.iter().zip(grade_all(sandbox, &tasks, program)) {
-            assert_ne!(verdict.base, Status::Passed, "{} with `{body}`", task.id);
-            assert_ne!(verdict.plus, Status::Passed, "{} with `{body}`", task.id);
+            assert_ne!(verdict.base, TestStatus::Passed, "{} with `{body}`", task.id);
+            assert_ne!(verdict.plus, TestStatus::Passed, "{} with `{body}`", task.id);
         }
     }
 }
 
 #[test]
-fn responses_become_grades() {
+fn completions_are_graded() {
     let (Some(_), Some(tasks)) = (sandbox(), tasks()) else { return };
     let folder = data();
     let grader = |name| Grader::new(name, Extraction::Fenced, folder.as_deref(), false).unwrap();
@@ -82,7 +82,7 @@ fn responses_become_grades() {
     let opened = plus.grade(Extraction::Opened, &question, &format!("{program}\n")).unwrap();
     assert_eq!(opened, grade, "the prompt opened the block");
 
-    // Two numbers apart by exactly the threshold are not closer: only the added tests ask for that.
+    // Two numbers apart by exactly the threshold are not closer: only the extra tests ask for that.
     let careless = fenced.replace("< threshold", "<= threshold");
     assert_ne!(careless, fenced);
     let (of_plus, of_base) = (
@@ -99,14 +99,14 @@ fn responses_become_grades() {
 }
 
 /// A task that needs no data.
-fn own_task(file: &str) -> Task {
+fn own_task(file: &str) -> CodeTask {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tasks.jsonl");
     std::fs::write(&path, file).unwrap();
     Tasks::read(&path).unwrap().tasks.remove(0)
 }
 
-fn halves() -> Task {
+fn halves() -> CodeTask {
     own_task(
         r#"{"task_id": "own/0", "prompt": "def half(x):\n    \"\"\"Half of x.\"\"\"\n", "entry_point": "half",
             "canonical_solution": "    return [y / 2 for y in x]\n", "contract": "", "atol": 0,
@@ -117,10 +117,10 @@ fn halves() -> Task {
 }
 
 #[test]
-fn a_program_passes_base_and_plus_or_neither_or_base_alone() {
+fn a_program_passes_base_and_plus_or_base_only_or_neither() {
     let Some(sandbox) = sandbox() else { return };
     let task = halves();
-    use Status::*;
+    use TestStatus::*;
     for (program, base, plus) in [
         ("def half(x): return [y / 2 for y in x]", Passed, Passed),
         ("def half(x): return [y * 0.5 + 1e-9 for y in x]", Passed, Passed),
@@ -142,17 +142,17 @@ fn a_program_passes_base_and_plus_or_neither_or_base_alone() {
 }
 
 #[test]
-fn a_response_gives_a_program_or_is_unparsable() {
+fn a_completion_contains_a_program_or_is_unparsable() {
     let Some(sandbox) = sandbox() else { return };
     let task = halves();
     let grade = |response: &str| grade_response(sandbox, &task, response, Some("answer")).unwrap().plus;
     let right = "def half(x):\n    return [y / 2 for y in x]";
-    use Status::*;
+    use TestStatus::*;
     for (response, status) in [
         (format!("<think>hm</think><answer>\n```python\n{right}\n```\n</answer>"), Passed),
         (format!("<answer>It is simple.</answer>\n```\n{right}\n```"), Passed),
         (format!("<answer>\n{right}\n\nprint(half([1]))\n</answer>"), Passed),
-        // What completes the prompt.
+        // A continuation of the prompt.
         ("<answer>\n```python\n    return [y / 2 for y in x]\n```\n</answer>".to_owned(), Passed),
         ("<answer>\n```python\ndef half(x):\n    return x\n```\n</answer>".to_owned(), Wrong),
         ("<answer>\n```python\ndef half(x:\n    return x\n```\n</answer>".to_owned(), Unparsable),
@@ -170,16 +170,19 @@ fn any_zero_passes_the_oracle_of_find_zero() {
     let task = own_task(
         r#"{"task_id": "own/1", "prompt": "", "entry_point": "find_zero", "canonical_solution": "def find_zero(xs): return 1.0", "atol": 0.0001, "base_input": [[[-1, 0, 1]]], "plus_input": []}"#,
     );
-    for (zero, status) in
-        [("1.0", Status::Passed), ("-1.0", Status::Passed), ("1.1", Status::Wrong), ("None", Status::Wrong)]
-    {
+    for (zero, status) in [
+        ("1.0", TestStatus::Passed),
+        ("-1.0", TestStatus::Passed),
+        ("1.1", TestStatus::Wrong),
+        ("None", TestStatus::Wrong),
+    ] {
         let verdict = grade(sandbox, &task, &format!("def find_zero(xs): return {zero}")).unwrap();
         assert_eq!(verdict.plus, status, "{zero}");
     }
 }
 
 #[test]
-fn the_sanitiser_keeps_imports_and_what_the_function_needs() {
+fn the_sanitizer_keeps_imports_and_what_the_function_needs() {
     let Some(sandbox) = sandbox() else { return };
     let text = "Here you are:\n\nimport math\nfrom os import path\nLIMIT = 3\nOTHER = 4\ndef helper(x):\n    return x + LIMIT\n\
                 def silent(x):\n    print(x)\ndef f(x):\n    return helper(x)\ndef f(x):\n    return 7\n\nprint(f(1))\n\nBye, then!";
@@ -190,12 +193,12 @@ fn the_sanitiser_keeps_imports_and_what_the_function_needs() {
     );
     assert!(defines);
     assert!(!sanitize(sandbox, "no code at all", "f").unwrap().unwrap().1);
-    // Nothing of the text is run.
+    // No part of the text is executed.
     let (_, defines) = sanitize(sandbox, "import os\nos._exit(0)\ndef f(x):\n    return 1", "f").unwrap().unwrap();
     assert!(defines);
 }
 
-/// A row of what tests/oracle/evalplus.py writes.
+/// A row of the output of tests/oracle/evalplus.py.
 #[derive(serde::Deserialize)]
 struct Row {
     task_id: String,
@@ -221,7 +224,7 @@ fn verdicts_are_those_of_evalplus() {
         .flat_map_iter(|row| {
             let task = tasks.tasks.iter().find(|task| task.id == row.task_id).unwrap();
             let verdict = grade(sandbox, task, &row.solution).unwrap();
-            let passes = (verdict.base == Status::Passed, verdict.plus == Status::Passed);
+            let passes = (verdict.base == TestStatus::Passed, verdict.plus == TestStatus::Passed);
             let theirs = (row.base == "pass", row.base == "pass" && row.plus == "pass");
             let verdicts = (passes != theirs).then(|| {
                 format!("{} ({}): evalplus {}/{}, here {verdict:?}", row.task_id, row.kind, row.base, row.plus)
@@ -230,14 +233,14 @@ fn verdicts_are_those_of_evalplus() {
             let sanitized = text.and_then(|text| {
                 let ours = sanitize(sandbox, text, &task.entry_point).unwrap().unwrap().0;
                 (Some(ours.as_str()) != theirs)
-                    .then(|| format!("{}: sanitised otherwise: {ours:?}, not {theirs:?}", row.task_id))
+                    .then(|| format!("{}: sanitized differently: {ours:?}, evalplus {theirs:?}", row.task_id))
             });
             verdicts.into_iter().chain(sanitized)
         })
         .collect();
     println!("{} programs, {} texts:", rows.len(), rows.iter().filter(|row| row.text.is_some()).count());
     differences.iter().for_each(|it| println!("{it}"));
-    // Where the comparison runs beside the program, an object that equals everything passes; here it never does.
+    // If the comparison runs in the program's process, an object that equals everything passes; here it never does.
     let (fooled, others): (Vec<&String>, Vec<&String>) = differences.iter().partition(|it| it.contains(EQUALS_ALL));
     assert!(fooled.iter().all(|it| it.contains("plus: Wrong")));
     assert!(others.len() as f64 <= 0.02 * rows.len() as f64, "{} differences", others.len());

@@ -1,32 +1,32 @@
-//! A wrong configuration is told in one line, with the place, and a hint; a right one is shown with its origins.
+//! A wrong configuration is reported in one line, with the place and a hint; a valid one is shown with its origins.
 
 use std::path::PathBuf;
 
 use clap::Parser;
 use insta::assert_snapshot;
-use rft::cli::config::Args;
+use rft::cli::config::ConfigCommandArgs;
 use rft::cli::config_args::ConfigArgs;
-use rft::config::{Layers, resolve, to_toml};
+use rft::config::{ConfigLayers, resolve, to_toml};
 
-/// The error over a file `lab.toml` with this text.
+/// The error for a file `lab.toml` with this text.
 fn of_file(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
     std::fs::write(&path, text).unwrap();
-    let error = of_layers(&Layers { files: vec![path], ..Layers::default() });
+    let error = of_layers(&ConfigLayers { files: vec![path], ..ConfigLayers::default() });
     error.replace(&format!("{}/", folder.path().display()), "")
 }
 
 fn of_set(argument: &str) -> String {
-    of_layers(&Layers { sets: vec![argument.to_owned()], ..Layers::default() })
+    of_layers(&ConfigLayers { sets: vec![argument.to_owned()], ..ConfigLayers::default() })
 }
 
-fn of_layers(layers: &Layers) -> String {
+fn of_layers(layers: &ConfigLayers) -> String {
     format!("{:#}", resolve(layers).expect_err("these layers are wrong"))
 }
 
 #[test]
-fn an_unknown_key_is_named_with_the_nearest_one() {
+fn an_unknown_key_is_reported_with_the_nearest_one() {
     assert_snapshot!(of_file("[train]\nsteps = 3\n  learning_rat = 1e-4\n"), @r"
     lab.toml:3:3: unknown key `train.learning_rat`
     hint: did you mean `train.learning_rate`?
@@ -49,21 +49,21 @@ fn an_unknown_key_is_named_with_the_nearest_one() {
     ");
     assert_snapshot!(of_set("lora.dropout=0.1"), @r"
     --set lora.dropout=0.1: unknown key `lora.dropout`
-    hint: [lora] has r, lora_alpha, target_modules, use_rslora
+    hint: the keys of [lora] are r, lora_alpha, target_modules, use_rslora
     ");
-    assert_snapshot!(of_set("colour=red"), @r"
-    --set colour=red: unknown key `colour`
-    hint: `rft config show` lists every key
+    assert_snapshot!(of_set("color=red"), @r"
+    --set color=red: unknown key `color`
+    hint: `rft config show` prints all keys
     ");
     let env = vec![("RFT_LORA__ALPHA".to_owned(), "1".to_owned())];
-    assert_snapshot!(of_layers(&Layers { env, ..Layers::default() }), @r"
+    assert_snapshot!(of_layers(&ConfigLayers { env, ..ConfigLayers::default() }), @r"
     RFT_LORA__ALPHA: unknown key `lora.alpha`
     hint: did you mean `lora.lora_alpha`?
     ");
 }
 
 #[test]
-fn a_wrong_type_is_named_with_the_right_one() {
+fn a_wrong_type_is_reported_with_the_right_one() {
     assert_snapshot!(
         of_file("[train]\nsteps = \"many\"\n"),
         @r#"lab.toml:2:9: `train.steps`: expected integer, found string "many""#
@@ -80,7 +80,7 @@ fn a_wrong_type_is_named_with_the_right_one() {
     );
     assert_snapshot!(of_set("lora.target_modules=q_proj"), @r#"
     --set lora.target_modules=q_proj: `lora.target_modules`: expected array, found string "q_proj"
-    hint: a list is written ["one", "two"]
+    hint: write an array as ["one", "two"]
     "#);
     assert_snapshot!(of_set("train=3"), @r"
     --set train=3: `train` is a section, not a value
@@ -96,25 +96,25 @@ fn a_wrong_type_is_named_with_the_right_one() {
 fn an_unknown_choice_is_an_error_with_the_choices() {
     assert_snapshot!(of_set("grpo.loss_type=drgrpo"), @r"
     --set grpo.loss_type=drgrpo: `grpo.loss_type`: unknown value `drgrpo`
-    hint: did you mean `dr_grpo`? one of grpo, dapo, dr_grpo, bnpo, gspo, cispo
+    hint: did you mean `dr_grpo`? use one of grpo, dapo, dr_grpo, bnpo, gspo, cispo
     ");
     assert_snapshot!(of_set("reward.length.kind=overlong"), @r"
     --set reward.length.kind=overlong: `reward.length.kind`: unknown value `overlong`
-    hint: did you mean `soft-overlong`? one of cosine, soft-overlong
+    hint: did you mean `soft-overlong`? use one of cosine, soft-overlong
     ");
     assert_snapshot!(of_set("data.take=tail"), @r"
     --set data.take=tail: `data.take`: unknown value `tail`
-    hint: one of head, shuffle
+    hint: use one of head, shuffle
     ");
     assert_snapshot!(of_file("grpo.loss_type = 3"), @"lab.toml:1:18: `grpo.loss_type`: expected string, found integer 3");
     assert_snapshot!(of_set("data.levels=[1, 2.5]"), @"--set data.levels=[1, 2.5]: `data.levels`: expected integer, found float 2.5");
     assert_snapshot!(of_file("preset = \"qwen2.5-7\""), @r"
     lab.toml:1:10: unknown preset `qwen2.5-7`
-    hint: did you mean `qwen2.5-7b`? there are tiny, qwen2.5-0.5b, qwen2.5-7b
+    hint: did you mean `qwen2.5-7b`? the presets are tiny, qwen2.5-0.5b, qwen2.5-7b
     ");
-    assert_snapshot!(of_layers(&Layers { preset: Some("gigantic".into()), ..Layers::default() }), @r"
+    assert_snapshot!(of_layers(&ConfigLayers { preset: Some("gigantic".into()), ..ConfigLayers::default() }), @r"
     --preset: unknown preset `gigantic`
-    hint: there are tiny, qwen2.5-0.5b, qwen2.5-7b; a file of your own is taken by --config
+    hint: the presets are tiny, qwen2.5-0.5b, qwen2.5-7b; to use your own file, pass --config
     ");
 }
 
@@ -122,39 +122,39 @@ fn an_unknown_choice_is_an_error_with_the_choices() {
 fn syntax_errors_are_reported_with_their_place() {
     assert_snapshot!(
         of_file("[train]\nsteps = \n"),
-        @"lab.toml:2:9: not TOML: string values must be quoted, expected literal string"
+        @"lab.toml:2:9: invalid TOML: string values must be quoted, expected literal string"
     );
-    assert_snapshot!(of_file("[train]\nseed = 1\nseed = 2\n"), @"lab.toml:3:1: not TOML: duplicate key");
+    assert_snapshot!(of_file("[train]\nseed = 1\nseed = 2\n"), @"lab.toml:3:1: invalid TOML: duplicate key");
     assert_snapshot!(of_set("train.steps"), @r"
-    --set train.steps: no `=` in it
+    --set train.steps: expected `=`
     hint: write --set section.key=value
     ");
-    let missing = Layers { files: vec![PathBuf::from("no-such.toml")], ..Layers::default() };
+    let missing = ConfigLayers { files: vec![PathBuf::from("no-such.toml")], ..ConfigLayers::default() };
     assert_snapshot!(of_layers(&missing), @"read `no-such.toml`: No such file or directory (os error 2)");
 }
 
 #[test]
 fn an_invalid_value_is_an_error_with_a_hint() {
     assert_snapshot!(of_file("[rollout]\nnum_generations = 1\n"), @r"
-    lab.toml:2:19: `rollout.num_generations`: 1 completions of a question leave nothing to compare
-    hint: 2 or more; the study takes 8
+    lab.toml:2:19: `rollout.num_generations`: a group of size 1 has nothing to compare
+    hint: use 2 or more; the study uses 8
     ");
     assert_snapshot!(of_set("grpo.steps_per_generation=6"), @r"
-    --set grpo.steps_per_generation=6: `grpo.steps_per_generation`: 16 prompts x 8 completions = 128 cannot be cut into 6 equal mini-batches
-    hint: it must divide 128: 2, 4, 8, 16
+    --set grpo.steps_per_generation=6: `grpo.steps_per_generation`: 16 prompts x 8 completions = 128 cannot be split into 6 equal mini-batches
+    hint: use a divisor of 128: 2, 4, 8, 16
     ");
     assert_snapshot!(of_set("rollout.temperature=0"), @r"
-    --set rollout.temperature=0: `rollout.temperature`: 0 is not above 0
-    hint: 1 samples from the policy as it is; greedy decoding is for evaluation (eval.greedy)
+    --set rollout.temperature=0: `rollout.temperature`: expected a number above 0, found 0
+    hint: use a number above 0; 1 samples from the unchanged policy, and eval.greedy evaluates with greedy decoding
     ");
     assert_snapshot!(of_set(r#"lora.target_modules=["q_proj", "lm_head"]"#), @r#"
     --set lora.target_modules=["q_proj", "lm_head"]: `lora.target_modules`: unknown module `lm_head`
-    hint: all-linear, or any of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+    hint: use all-linear, or any of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
     "#);
-    // The flaw shows on a key that another layer holds: that layer is named.
+    // The problem is in a key that another layer sets: that layer is named.
     assert_snapshot!(of_set("rollout.max_completion_length=9000"), @r"
-    preset tiny: `train.max_tokens_per_micro_batch`: 2048 tokens cannot hold one prompt and one completion, at most 9256 tokens
-    hint: raise it to 9256 or more, or lower rollout.max_completion_length
+    preset tiny: `train.max_tokens_per_micro_batch`: 2048 tokens are too few for a prompt and a completion of up to 9256 tokens together
+    hint: raise it to at least 9256, or lower rollout.max_completion_length
     ");
 }
 
@@ -165,49 +165,49 @@ fn an_invalid_reward_is_an_error_with_a_hint() {
     hint: did you mean `reward.format_strict.weight`?
     ");
     assert_snapshot!(of_set("reward.repetition.weight=-1"), @r"
-    --set reward.repetition.weight=-1: `reward.repetition.weight`: -1 is no weight
-    hint: a weight is a number of 0 or more; 0 measures without rewarding
+    --set reward.repetition.weight=-1: `reward.repetition.weight`: -1 is not a valid weight
+    hint: use a number of 0 or more; 0 measures without rewarding
     ");
     assert_snapshot!(of_set("reward.repetition.max_penalty=1"), @r"
     --set reward.repetition.max_penalty=1: `reward.repetition.max_penalty`: 1 would reward repetition
-    hint: 0 or less; -1 is usual
+    hint: use 0 or less; -1 is usual
     ");
     assert_snapshot!(of_set("reward.length.soft_punish_cache=97"), @r"
     --set reward.length.soft_punish_cache=97: `reward.length.soft_punish_cache`: 97 is out of range
-    hint: 1 to 96, the length that is too long; unset takes a fifth of it
+    hint: use 1 to 96, the length limit; unset uses a fifth of it
     ");
     assert_snapshot!(of_set("reward.length.min_value_wrong=0"), @r"
-    --set reward.length.min_value_wrong=0: `reward.length.min_value_wrong`: there is no range from 0 to -0.5
-    hint: the smaller value first; open-r1 takes 0.5 to 1 for right answers and -1 to -0.5 for wrong ones
+    --set reward.length.min_value_wrong=0: `reward.length.min_value_wrong`: the range from 0 to -0.5 is empty
+    hint: put the smaller value first; open-r1 uses 0.5 to 1 for right answers and -1 to -0.5 for wrong ones
     ");
     assert_snapshot!(of_file("reward.accuracy.weight = 0\nreward.format.weight = 0\n"), @r"
     lab.toml:1:26: `reward.accuracy.weight`: all rewards have weight 0
-    hint: give one of them a weight; unset takes the study's, 0.5 for accuracy and 0.5 for format
+    hint: set a weight above 0; unset uses the study's weights, 0.5 for accuracy and 0.5 for format
     ");
     assert_snapshot!(of_file("prompt.ppe = \"none\"\nreward.gate = \"format\"\n"), @r"
-    lab.toml:2:15: `reward.gate`: the prior prompt `none` asks for no format that could be rewarded
-    hint: leave it out, or choose a prior prompt with tags
+    lab.toml:2:15: `reward.gate`: the prior prompt `none` has no format to reward
+    hint: remove it, or choose a prior prompt with tags
     ");
     let judge = |fields: &str| of_file(&format!("[[reward.custom]]\nname = \"judge\"\n{fields}"));
     assert_snapshot!(judge("weight = 1.0\n"), @"lab.toml:1:1: `reward.custom`: missing field `command`");
     assert_snapshot!(judge("command = [\"judge\"]\n"), @"lab.toml:1:1: `reward.custom`: missing field `weight`");
     assert_snapshot!(judge("command = \"judge --fast\"\nweight = 1.0\n"), @r#"
     lab.toml:1:1: `reward.custom`: expected array, found string "judge --fast"
-    hint: a list is written ["one", "two"]
+    hint: write an array as ["one", "two"]
     "#);
     assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"lab.toml:1:1: `reward.custom`: unknown field `seconds`, expected one of `name`, `command`, `weight`, `timeout`");
     assert_snapshot!(judge("command = []\nweight = 1.0\n"), @r#"
     lab.toml:1:1: `reward.custom`: `judge` has no command
-    hint: such as command = ["python3", "judge.py"]
+    hint: set it, such as command = ["python3", "judge.py"]
     "#);
     assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\ntimeout = 0\n"), @r"
-    lab.toml:1:1: `reward.custom`: 0 seconds is no time limit for `judge`
-    hint: timeout is above 0; 60 is the default
+    lab.toml:1:1: `reward.custom`: 0 seconds is not a valid time limit for `judge`
+    hint: use a number above 0; the default is 60
     ");
     let twice = "command = [\"judge\"]\nweight = 1.0\n[[reward.custom]]\nname = \"judge\"\ncommand = [\"jury\"]\nweight = 1.0\n";
     assert_snapshot!(judge(twice), @r"
-    lab.toml:1:1: `reward.custom`: the name `judge` is taken
-    hint: each component needs a name of its own
+    lab.toml:1:1: `reward.custom`: duplicate name `judge`
+    hint: use a different name for each component
     ");
     assert_snapshot!(of_set("reward.custom.name=judge"), @r"
     --set reward.custom.name=judge: `reward.custom` is a value, not a section
@@ -221,7 +221,7 @@ fn a_custom_reward_is_written_and_shown_like_every_value() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lab.toml");
     std::fs::write(&path, text).unwrap();
-    let config = resolve(&Layers { files: vec![path], ..Layers::default() }).unwrap().config;
+    let config = resolve(&ConfigLayers { files: vec![path], ..ConfigLayers::default() }).unwrap().config;
     assert_eq!(config.reward.custom[0].timeout, 60.0);
     let written = to_toml(&config, None);
     assert_snapshot!(written.lines().find(|line| line.starts_with("custom")).unwrap(), @r#"custom = [{ name = "judge", command = ["python3", "judge.py"], weight = 0.5, timeout = 60.0 }]"#);
@@ -262,7 +262,7 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
 #[derive(Parser)]
 struct Config {
     #[command(flatten)]
-    args: Args,
+    args: ConfigCommandArgs,
 }
 
 #[test]

@@ -8,8 +8,8 @@ use rft::config::CustomSection;
 use rft::data::Question;
 use rft::model::lora::Adapter;
 use rft::prompt::{self, PriorPrompt};
-use rft::reward::{Custom, Sample, Score};
-use rft::rollout::{Branch, Engine, Request, Unwatched, Watch};
+use rft::reward::{CustomReward, RewardInput, Score};
+use rft::rollout::{Completion, Engine, RolloutRequest, RolloutWatch, Unwatched};
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
@@ -53,8 +53,8 @@ impl Batch {
         Self { question, prompt: prompt::find("null-example").unwrap(), responses }
     }
 
-    fn ask(&self, judge: &Custom) -> Result<Vec<Score>> {
-        let sample = |response| Sample {
+    fn ask(&self, judge: &CustomReward) -> Result<Vec<Score>> {
+        let sample = |response| RewardInput {
             question: &self.question,
             response,
             prompt: &self.prompt,
@@ -65,13 +65,13 @@ impl Batch {
         judge.score(&self.responses.iter().map(|it| sample(it)).collect::<Vec<_>>())
     }
 
-    fn values(&self, judge: &Custom) -> Vec<Option<f64>> {
+    fn values(&self, judge: &CustomReward) -> Vec<Option<f64>> {
         self.ask(judge).unwrap().into_iter().map(|score| score.value).collect()
     }
 }
 
 fn ask(size: usize, script: &str, timeout: f64) -> Result<Vec<Score>> {
-    Batch::new(size).ask(&Custom::start(&section(script, timeout)).unwrap())
+    Batch::new(size).ask(&CustomReward::start(&section(script, timeout)).unwrap())
 }
 
 /// The error of a batch of two completions.
@@ -117,7 +117,7 @@ fn answers_may_come_in_any_order_and_be_null() {
 #[test]
 fn one_command_serves_all_batches() {
     let script = format!("n=0; {}", each(r#"n=$((n + 1)); echo "{\"id\":$id,\"score\":$n}""#));
-    let judge = Custom::start(&section(&script, PATIENT)).unwrap();
+    let judge = CustomReward::start(&section(&script, PATIENT)).unwrap();
     assert_eq!(Batch::new(2).values(&judge), [Some(1.0), Some(2.0)]);
     assert_eq!(Batch::new(0).values(&judge), []);
     assert_eq!(Batch::new(3).values(&judge), [Some(3.0), Some(4.0), Some(5.0)]);
@@ -190,8 +190,10 @@ fn protocol_errors_are_reported() {
     assert!(twice.contains("request 0 already has a score"), "{twice}");
 
     // Too late: a reply without a request is noticed in the next batch.
-    let judge =
-        Custom::start(&section(&each(r#"echo "{\"id\":$id,\"score\":1}"; echo "{\"id\":$id,\"score\":0}""#), PATIENT));
+    let judge = CustomReward::start(&section(
+        &each(r#"echo "{\"id\":$id,\"score\":1}"; echo "{\"id\":$id,\"score\":0}""#),
+        PATIENT,
+    ));
     let judge = judge.unwrap();
     let batch = Batch::new(1);
     let late = format!("{:#}", batch.ask(&judge).and_then(|_| batch.ask(&judge)).unwrap_err());
@@ -207,7 +209,7 @@ fn a_command_that_cannot_be_started_is_an_error() {
         [("./no-such-judge", "No such file or directory"), (plain.to_str().unwrap(), "Permission denied")]
     {
         let section = CustomSection { command: vec![program.into()], ..section("", 1.0) };
-        let error = format!("{:#}", Custom::start(&section).err().expect("nothing to start"));
+        let error = format!("{:#}", CustomReward::start(&section).err().expect("nothing to start"));
         assert!(error.starts_with(&format!("custom reward `judge`: start `{program}`")), "{error}");
         assert!(error.contains(cause) && error.contains("hint: set `command` to a program"), "{error}");
     }
@@ -255,10 +257,10 @@ fn a_completion_without_a_score_takes_the_mean_of_its_group() {
     ]);
     lab.run(|_, _, _| lab.right());
     for group in lab.completions() {
-        let rewards: Vec<f32> = group.branches.iter().map(|branch| branch.reward).collect();
+        let rewards: Vec<f32> = group.completions.iter().map(|completion| completion.reward).collect();
         assert_eq!(rewards, [1.0, 3.0, 0.0, 0.0]);
-        assert_eq!(group.branches[0].rewards["judge"], None);
-        assert_eq!(group.branches[0].advantage, 0.0);
+        assert_eq!(group.completions[0].rewards["judge"], None);
+        assert_eq!(group.completions[0].advantage, 0.0);
     }
     let values = &lab.metrics()[0].values;
     assert_eq!((values["rewards/judge/mean"], values["reward"]), (Some(1.0 / 3.0), Some(1.0)));
@@ -278,7 +280,7 @@ struct Waiting<'a> {
 }
 
 struct WaitingWatch<'a> {
-    inner: &'a mut dyn Watch,
+    inner: &'a mut dyn RolloutWatch,
     sign: &'a Path,
 }
 
@@ -286,16 +288,16 @@ impl Engine for Waiting<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         self.inner.generate(adapter, request, &mut WaitingWatch { inner: watch, sign: &self.sign })
     }
 }
 
-impl Watch for WaitingWatch<'_> {
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
-        self.inner.group(prompt, branches);
+impl RolloutWatch for WaitingWatch<'_> {
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
+        self.inner.group(prompt, completions);
         if prompt == 0 {
             until("a request to the judge while the rollout continues", || self.sign.exists().then_some(()));
         }
@@ -324,9 +326,9 @@ impl Engine for Silent<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        _watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        request: &RolloutRequest,
+        _watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         self.0.generate(adapter, request, &mut Unwatched)
     }
 }
@@ -334,10 +336,10 @@ impl Engine for Silent<'_> {
 #[test]
 fn groups_that_the_engine_did_not_report_are_scored_at_the_end() {
     let labs = [(); 2].map(|()| Lab::new(&["train.steps=1"]));
-    let answer = |lab: &Lab, branch| if branch == 0 { lab.right() } else { lab.ended("no") };
-    labs[0].run(|_, branch, _| answer(&labs[0], branch));
-    let mut silent = Silent(labs[1].engine(|_, branch, _| answer(&labs[1], branch)));
+    let answer = |lab: &Lab, completion| if completion == 0 { lab.right() } else { lab.ended("no") };
+    labs[0].run(|_, completion, _| answer(&labs[0], completion));
+    let mut silent = Silent(labs[1].engine(|_, completion, _| answer(&labs[1], completion)));
     labs[1].train(&mut silent, &mut labs[1].state()).unwrap();
     assert_eq!(labs[0].completions(), labs[1].completions());
-    assert_eq!(labs[1].completions()[0].branches[0].reward, 1.0);
+    assert_eq!(labs[1].completions()[0].completions[0].reward, 1.0);
 }

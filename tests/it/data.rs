@@ -1,10 +1,10 @@
-//! Data sets: every format gives the same questions, and what is wrong with a file is said with its place.
+//! Data sets: every format gives the same questions, and errors in a file are reported with their position.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rft::config::{DataSection, Take};
-use rft::data::{Loaded, Question, load};
+use rft::data::{LoadedData, Question, load};
 
 use crate::require::{data, file};
 
@@ -25,11 +25,11 @@ fn section(path: &Path) -> DataSection {
 }
 
 fn no_hub(id: &str, _: &str, _: &str) -> anyhow::Result<Vec<PathBuf>> {
-    panic!("the hub was asked for {id}")
+    panic!("unexpected request to the Hub for {id}")
 }
 
 /// Writes a file of this name and loads it.
-fn load_bytes(name: &str, bytes: &[u8]) -> anyhow::Result<Loaded> {
+fn load_bytes(name: &str, bytes: &[u8]) -> anyhow::Result<LoadedData> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
@@ -37,7 +37,7 @@ fn load_bytes(name: &str, bytes: &[u8]) -> anyhow::Result<Loaded> {
         .map_err(|error| anyhow::anyhow!(format!("{error:#}").replace(folder.path().to_str().unwrap(), "DIR")))
 }
 
-fn load_text(name: &str, text: &str) -> anyhow::Result<Loaded> {
+fn load_text(name: &str, text: &str) -> anyhow::Result<LoadedData> {
     load_bytes(name, text.as_bytes())
 }
 
@@ -47,7 +47,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn pairs(loaded: &Loaded) -> Vec<(&str, &str)> {
+fn pairs(loaded: &LoadedData) -> Vec<(&str, &str)> {
     loaded.questions.iter().map(|it| (it.text.as_str(), it.gold.as_str())).collect()
 }
 
@@ -110,32 +110,32 @@ fn errors_in_data_are_reported_with_their_place() {
             "a.jsonl",
             r#"{"task": "1 + 1?", "answer": "2"}"#,
             "`DIR/a.jsonl` has no column `question` or `problem` or `prompt`; found: task, answer\n\
-             hint: name the columns with --question-column and --answer-column",
+             hint: set the columns with --question-column and --answer-column",
         ),
         (
             "a.csv",
             "question,solution\n1 + 1?,2\n",
             "`DIR/a.csv` has no column `answer`; found: question, solution\n\
-             hint: name the columns with --question-column and --answer-column",
+             hint: set the columns with --question-column and --answer-column",
         ),
-        ("a.jsonl", "", "`DIR/a.jsonl` holds no questions (0 rows)"),
-        ("a.csv", "question,answer\n", "`DIR/a.csv` holds no questions (0 rows)"),
-        ("a.json", "[]", "`DIR/a.json` holds no questions (0 rows)"),
-        ("a.jsonl", r#"{"question": " ", "answer": null}"#, "`DIR/a.jsonl` holds no questions (1 rows)"),
+        ("a.jsonl", "", "`DIR/a.jsonl` has no questions (0 rows)"),
+        ("a.csv", "question,answer\n", "`DIR/a.csv` has no questions (0 rows)"),
+        ("a.json", "[]", "`DIR/a.json` has no questions (0 rows)"),
+        ("a.jsonl", r#"{"question": " ", "answer": null}"#, "`DIR/a.jsonl` has no questions (1 rows)"),
         (
             "a.jsonl",
             &format!("{good}\n\n{{\"question\": \"2 + 2?\", \"answer\": [4]}}"),
-            "`DIR/a.jsonl` line 3: column `answer` holds a list, not text or a number",
+            "`DIR/a.jsonl` line 3: column `answer`: expected text or a number, found a list",
         ),
         (
             "a.json",
             &format!("[{good}, {{\"question\": true, \"answer\": \"2\"}}]"),
-            "`DIR/a.json` item 2: column `question` holds a truth value, not text or a number",
+            "`DIR/a.json` item 2: column `question`: expected text or a number, found a boolean",
         ),
         (
             "a.jsonl",
             &format!("{good}\n{{\"question\": \"2 + 2?\"}}"),
-            "`DIR/a.jsonl` line 2: column `answer` is missing; found: question",
+            "`DIR/a.jsonl` line 2: column `answer`: missing; the row has question",
         ),
         (
             "a.jsonl",
@@ -153,11 +153,11 @@ fn errors_in_data_are_reported_with_their_place() {
             "question,answer\n1 + 1?,2\n2 + 2?\n",
             "read `DIR/a.csv`: CSV error: record 2 (line: 3, byte: 25): found record with 1 fields, but the previous record has 2 fields",
         ),
-        ("a.csv", "answer,answer\n1,2\n", "read `DIR/a.csv`: two columns are called `answer`"),
+        ("a.csv", "answer,answer\n1,2\n", "read `DIR/a.csv`: two columns have the name `answer`"),
         (
             "a.txt",
             good,
-            "read `DIR/a.txt`: unknown format\nhint: the name of a data file ends in .jsonl, .ndjson, .json, .csv, .parquet, or one of these and .gz",
+            "read `DIR/a.txt`: unknown format\nhint: use a file that ends in .jsonl, .ndjson, .json, .csv, .parquet, or in one of these and .gz",
         ),
         ("a.parquet", good, "read `DIR/a.parquet`: Parquet error: Invalid Parquet file. Corrupt footer"),
     ] {
@@ -192,7 +192,7 @@ fn question_ids_are_taken_from_the_file() {
         |text: &str| load_text("a.jsonl", text).unwrap().questions.into_iter().map(|it| it.id).collect::<Vec<_>>();
     let row = |id: &str, n: usize| format!("{{\"id\": {id}, \"question\": \"{n}?\", \"answer\": \"{n}\"}}\n");
     assert_eq!(ids(&(row("\"x\"", 1) + &row("7", 2))), ["x", "7"]);
-    // Ids that are not unique are none; a row's number does not depend on what was left out before it.
+    // Ids that are not unique are ignored; a row's number also counts the ignored rows before it.
     assert_eq!(ids(&(row("7", 1) + &row("7", 1) + &row("7", 2))), ["1", "3"]);
 }
 
@@ -219,11 +219,11 @@ fn duplicates_empty_rows_and_lost_options_are_warned_about() {
         panic!("{:?}", loaded.warnings)
     };
     assert!(
-        empty.starts_with("2 rows without a question or an answer left out") && empty.ends_with("line 4"),
+        empty.starts_with("ignored 2 rows without a question or an answer") && empty.ends_with("line 4"),
         "{empty}"
     );
     assert_eq!(duplicates, "2 duplicates removed");
-    assert_eq!(contradicted, "1 of the duplicates had another answer than the question kept, the first: 3");
+    assert_eq!(contradicted, "1 of the duplicates had a different answer from the question kept, the first: 3");
     assert_eq!(options, "3 multiple-choice questions without their options: 6, 9, 10");
 }
 
@@ -257,17 +257,17 @@ fn a_hub_data_set_has_its_schema() {
             extra: serde_json::Map::new()
         }
     );
-    assert_eq!(loaded.warnings, ["2 rows in `openai/gsm8k`, 7,473 expected"]);
+    assert_eq!(loaded.warnings, ["`openai/gsm8k`: expected 7,473 rows, found 2"]);
     let unmarked = file("unmarked.jsonl", r#"{"question": "1 + 1?", "answer": "2"}"#);
     let error = hub("openai/gsm8k", vec![unmarked.clone()]).unwrap_err().to_string();
     assert!(error.contains("has no `####`"), "{error}");
 
     let still = hub("RUC-AIBOX/STILL-3-Preview-RL-Data", vec![unmarked]).unwrap();
-    assert_eq!(still.warnings, ["1 rows in `RUC-AIBOX/STILL-3-Preview-RL-Data`, 29,925 expected"]);
+    assert_eq!(still.warnings, ["`RUC-AIBOX/STILL-3-Preview-RL-Data`: expected 29,925 rows, found 1"]);
     let scaler = file("d.json", r#"[{"problem": "P", "answer": "1", "solution": "S", "prompt": "X"}]"#);
     assert_eq!(pairs(&hub("agentica-org/DeepScaleR-Preview-Dataset", vec![scaler.clone()]).unwrap()), [("P", "1")]);
 
-    // A file that is there is taken before the hub is asked; a copy of gsm8k is known by its answers.
+    // An existing file has precedence over the Hub; a copy of gsm8k is recognized by its answers.
     assert_eq!(pairs(&load(&section(&one), 0, 0, &no_hub).unwrap()), [("1 + 1?", "1,002")]);
 }
 
@@ -281,11 +281,11 @@ fn questions_are_held_out_before_training() {
     assert_eq!((loaded.questions.len(), loaded.held_out.len()), (40, 10));
     assert!(loaded.held_out.iter().all(|it| !loaded.questions.contains(it)));
     let error = load(&section(&path), 1, 50, &no_hub).unwrap_err().to_string();
-    assert!(error.ends_with("has 50 questions: too few to hold 50 of them out\nhint: lower eval.questions"), "{error}");
+    assert!(error.ends_with("has only 50 questions, and 50 are held out\nhint: lower eval.questions"), "{error}");
 }
 
 #[test]
-fn the_generator_is_a_data_set() {
+fn generated_questions_are_a_data_set() {
     let mut section = section(Path::new("arithmetic"));
     section.max_questions = Some(30);
     let [one, other] = [1, 2].map(|seed| load(&section, seed, 20, &no_hub).unwrap());
@@ -299,7 +299,7 @@ fn the_generator_is_a_data_set() {
     assert!(load(&section, 1, 0, &no_hub).is_err());
 }
 
-/// The sets as published. Needs RFT_DATA_DIR.
+/// The published data sets. Needs RFT_DATA_DIR.
 #[test]
 fn published_sets_load() {
     let Some(folder) = data() else { return };

@@ -1,4 +1,4 @@
-//! What counts as an overlap of training data with a benchmark, and that training does without it where that is asked for.
+//! Overlap of training data with benchmarks, and its removal before training.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use rft::data::Question;
 use rft::data::arithmetic::{self, Split};
-use rft::data::decontaminate::{Benchmark, Contamination, SHARE, overlaps};
+use rft::data::decontaminate::{Contamination, OverlapBenchmark, SHARE, overlaps};
 use serde_json::{Value, json};
 
 use crate::cli::{rft, with};
@@ -22,8 +22,8 @@ fn questions(texts: &[&str]) -> Vec<Question> {
     texts.iter().enumerate().map(|(i, text)| question(i, text)).collect()
 }
 
-fn written(name: &str, questions: Vec<Question>) -> Benchmark {
-    Benchmark { name: name.to_owned(), questions, share: SHARE }
+fn written(name: &str, questions: Vec<Question>) -> OverlapBenchmark {
+    OverlapBenchmark { name: name.to_owned(), questions, share: SHARE }
 }
 
 fn overlap(asked: &str, row: &str) -> bool {
@@ -46,24 +46,24 @@ fn a_reformatted_copy_is_found() {
     }
     let spaced = "Compute the sum $$\\displaystyle \\sum _ { k = 1 } ^ { \\infty } \\dfrac { k ^ { 2 } + 3 k + 1 } { k ( k + 1 ) \
                   ( k + 2 ) } \\, \\bigg( \\tfrac12 \\bigg) ^ { k + 1 }$$ and write it as a fraction in lowest terms.";
-    assert!(overlap(FORMULA, spaced), "LaTeX of another hand");
+    assert!(overlap(FORMULA, spaced), "different LaTeX");
     let figure =
         format!("{TRAIN} [asy] draw((0,0)--(465,0)); label(\"Lyon\",(0,0),S); label(\"Paris\",(465,0),S); [/asy]");
-    assert!(overlap(&figure, TRAIN) && overlap(TRAIN, &figure), "a figure more or less");
+    assert!(overlap(&figure, TRAIN) && overlap(TRAIN, &figure), "with and without a figure");
     let changed = TRAIN.replace("do they meet", "will the two of them meet");
-    assert!(overlap(TRAIN, &changed), "the end in other words");
+    assert!(overlap(TRAIN, &changed), "another wording at the end");
 }
 
 #[test]
 fn similar_questions_are_not_overlaps() {
     let other_numbers = TRAIN.replace("80", "75").replace("465", "510").replace("100", "120");
     assert!(!overlap(TRAIN, &other_numbers), "the same story with other numbers");
-    // More than thirteen words in common, and nothing of the problem.
+    // More than thirteen shared words, but none of the problem itself.
     let ending = "can be written in the form $\\frac{m}{n}$, where $m$ and $n$ are relatively prime positive integers. Find $m+n$.";
     let of = |start: &str| format!("{start} {ending}");
     let (dice, circle) = (
         "Nine fair dice are thrown at once, and the probability that their sum is divisible by seven while none of them shows a six",
-        "Two circles of radius three pass through each other's centre, and the ratio of the area inside of both to that of one",
+        "Two circles of radius three pass through each other's center, and the ratio of the area inside of both to that of one",
     );
     assert!(!overlap(&of(dice), &of(circle)), "boilerplate");
     let figure =
@@ -77,16 +77,16 @@ fn similar_questions_are_not_overlaps() {
 }
 
 #[test]
-fn a_short_question_is_compared_whole() {
+fn a_short_question_is_compared_as_a_whole() {
     assert!(overlap("Compute $\\sin 45^\\circ$.", "compute \\( \\sin{45}^{\\circ} \\)"));
     assert!(!overlap("Compute $\\sin 45^\\circ$.", "Compute $\\sin 45^\\circ + \\cos 45^\\circ$."));
     assert!(!overlap("What is 3 + 4?", "What is 3 + 4 when it is written in the base two, and in the base five?"));
 }
 
-fn shuffled_data() -> (Vec<Question>, Vec<Benchmark>) {
+fn shuffled_data() -> (Vec<Question>, Vec<OverlapBenchmark>) {
     let rows = arithmetic::questions(Split::HeldOut, 0, &[1, 2, 3], 400);
     let asked = arithmetic::questions(Split::HeldOut, 1, &[1, 2], 300);
-    let generated = Benchmark { name: "generated".to_owned(), questions: asked, share: 1.0 };
+    let generated = OverlapBenchmark { name: "generated".to_owned(), questions: asked, share: 1.0 };
     let copies: Vec<Question> = rows.iter().step_by(7).cloned().collect();
     (rows, vec![written("copies", copies), generated])
 }
@@ -119,7 +119,7 @@ fn the_record_lists_the_rows_that_are_trained_on() {
     let removed = Contamination::of(&rows, &benchmarks, true);
     assert_eq!((removed.rows, removed.removed, &removed.removed_rows[..]), (4, 1, &["2".to_owned()][..]));
     let a = &removed.benchmarks["a"];
-    assert!(a.overlapping.is_empty() && a.rows.is_empty(), "nothing of it is trained on");
+    assert!(a.overlapping.is_empty() && a.rows.is_empty(), "no overlapping question is used for training");
     assert_eq!(a.avoided, ["x-1"]);
     let clean = removed.clean(rows);
     assert_eq!(clean.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["0", "1", "3"]);
@@ -129,7 +129,7 @@ fn the_record_lists_the_rows_that_are_trained_on() {
 }
 
 #[test]
-fn generated_splits_overlap_only_where_they_are_the_same() {
+fn generated_splits_overlap_only_if_they_are_the_same() {
     let benchmark = rft::eval::bench::find("arithmetic").unwrap();
     let at_hand = rft::eval::bench::at_hand(&[benchmark], None);
     let found = |split, seed| {
@@ -143,7 +143,7 @@ fn generated_splits_overlap_only_where_they_are_the_same() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A row that holds a question's words in their order overlaps with it, whatever stands around and between them.
+    /// A row that contains a question's words in order overlaps with it, whatever text is around and between them.
     #[test]
     fn the_same_words_in_the_same_order_overlap(
         words in prop::collection::vec("[a-z]{1,9}|[0-9]{1,4}", 8..60),
@@ -154,7 +154,7 @@ proptest! {
         let dressed: String = words.iter().zip(&gaps).map(|(word, gap)| format!("{word}{gap}")).collect();
         let row = format!("{} {dressed} {}", around.join(" "), around.join(" "));
         prop_assert!(overlap(&asked, &row));
-        // None of the n-grams survives when every fourth word is another.
+        // No n-gram is left if every fourth word is different.
         let other: Vec<String> =
             words.iter().enumerate().map(|(i, w)| if i % 4 == 3 { "ZZZZZZZZZZ".to_owned() } else { w.clone() }).collect();
         prop_assert!(!overlap(&asked, &other.join(" ")));
@@ -163,7 +163,7 @@ proptest! {
 
 /// The counts of docs/decontamination.md.
 #[test]
-fn real_data_overlaps_as_the_documentation_says() {
+fn overlaps_of_real_data_match_the_documentation() {
     let Some(folder) = data() else { return };
     let home = tempfile::tempdir().unwrap();
     let mut seen = 0;
@@ -188,7 +188,7 @@ fn real_data_overlaps_as_the_documentation_says() {
     println!("{seen} pairs of data and benchmark compared");
 }
 
-/// Ten questions with a copy of one of the benchmark `arithmetic` as the second.
+/// Ten questions, of which the second is a copy of one in the benchmark `arithmetic`.
 fn planted() -> String {
     let copy = &arithmetic::questions(Split::HeldOut, 0, &[1, 2, 3], 512)[100];
     let mut lines = String::new();
@@ -218,7 +218,7 @@ const JOB: [&str; 11] = [
     "run",
 ];
 
-/// Identities of the questions that a run asked, sorted.
+/// Identities of the questions that a run used, sorted.
 fn asked(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("completions.jsonl")).unwrap();
     let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["question_id"].as_str().unwrap().to_owned();
@@ -244,10 +244,7 @@ fn overlapping_questions_are_removed_from_training() {
     let run = folder.path().join("runs/run");
 
     let said = train(&[]);
-    assert!(
-        said.contains("questions of benchmarks that overlap with the training questions: arithmetic (1 of 512)"),
-        "{said}"
-    );
+    assert!(said.contains("benchmark questions that overlap with training questions: arithmetic (1 of 512)"), "{said}");
     assert_eq!(asked(&run), ["1", "2", "3", "4"]);
     let kept = record(&run);
     assert_eq!((kept.rows, kept.removed), (4, 0));
@@ -258,17 +255,17 @@ fn overlapping_questions_are_removed_from_training() {
 
     let said = train(&["--set=data.decontaminate=true"]);
     assert!(
-        said.contains("1 training questions removed: they overlap with questions of arithmetic (1 of 512)"),
+        said.contains("removed 1 training questions that overlap with questions of arithmetic (1 of 512)"),
         "{said}"
     );
-    // Removed before the first four are taken.
+    // Removed before the first four are selected.
     assert_eq!(asked(&run), ["1", "3", "4", "5"]);
     let cleaned = record(&run);
     assert_eq!((cleaned.rows, cleaned.removed, &cleaned.removed_rows[..]), (10, 1, &["2".to_owned()][..]));
     assert!(cleaned.benchmarks["arithmetic"].overlapping.is_empty());
     assert_eq!(cleaned.benchmarks["arithmetic"].avoided, ["held-out-0-100"]);
 
-    // A run goes on with the questions that it began with, whatever benchmarks are at hand by then.
+    // A resumed run uses the same questions as before, whatever benchmarks are available then.
     let first = fs::read(run.join("completions.jsonl")).unwrap();
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     let mut benchmark: Vec<Value> =
@@ -284,7 +281,7 @@ fn overlapping_questions_are_removed_from_training() {
     };
     let (resumed, said) = resume();
     assert!(resumed, "{said}");
-    assert!(first == fs::read(run.join("completions.jsonl")).unwrap(), "other questions after the resume");
+    assert!(first == fs::read(run.join("completions.jsonl")).unwrap(), "different questions after resuming");
     assert_eq!(record(&run), cleaned);
 
     let config = fs::read_to_string(run.join("config.toml")).unwrap();
@@ -294,7 +291,7 @@ fn overlapping_questions_are_removed_from_training() {
 }
 
 #[test]
-fn benchmarks_are_read_from_the_folder_and_the_cache_alone() {
+fn benchmarks_are_only_read_from_the_folder_and_the_cache() {
     let folder = with("rows.jsonl", planted().as_bytes());
     let third: Value = serde_json::from_str(planted().lines().nth(2).unwrap()).unwrap();
     let text = third["question"].as_str().unwrap();
@@ -309,7 +306,7 @@ fn benchmarks_are_read_from_the_folder_and_the_cache_alone() {
     fs::write(folder.path().join("math500.jsonl"), "{\"problem\": \"torn").unwrap();
 
     let mut command = rft(folder.path());
-    // Nothing answers there: whoever asks is refused at once.
+    // Nothing listens at this address, so requests are refused immediately.
     command.env("HF_HOME", folder.path()).env("HF_ENDPOINT", "http://127.0.0.1:9").env_remove("HF_HUB_OFFLINE");
     let output =
         command.args(["overlap", "rows.jsonl", "--data-dir", ".", "--output-format", "json"]).output().unwrap();

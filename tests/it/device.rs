@@ -86,7 +86,7 @@ pub fn lines(path: &Path) -> Vec<Value> {
 fn texts(run: &Path) -> Vec<String> {
     let groups = lines(&run.join("completions.jsonl"));
     let text = |it: &Value| it["text"].as_str().unwrap().to_owned();
-    groups.iter().flat_map(|group| group["branches"].as_array().unwrap().iter().map(text)).collect()
+    groups.iter().flat_map(|group| group["completions"].as_array().unwrap().iter().map(text)).collect()
 }
 
 /// The values of a trained adapter, in the order of its tensors' names.

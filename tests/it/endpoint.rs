@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rft::config::{Layers, resolve};
+use rft::config::{ConfigLayers, resolve};
 use rft::eval::endpoint::Endpoint;
-use rft::eval::engine::{Completer, Completion, Draw, Job, LENGTH, Watch};
-use rft::model::source::Source;
+use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
+use rft::model::source::ModelSource;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
 use rft::rollout::policy::Policy;
-use rft::server::{Key, Options};
+use rft::server::{ApiKey, ServerOptions};
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -23,32 +23,32 @@ use crate::progress::{HANG, ends, until};
 const SECRET: &str = "sk-verysecretkeyofatest";
 const MODEL: &str = "org/model";
 
-/// What the server does to a request instead of answering it as it should.
+/// A fault: what the server does instead of a correct reply.
 #[derive(Clone)]
 enum Fault {
     /// This status, these headers, this body.
     Status(u16, &'static str, String),
     /// Nothing is ever sent.
     Silence,
-    /// The headers promise more than what is sent.
+    /// The body is shorter than the headers state.
     CutBody,
-    /// The body is whole, but the JSON in it is not.
+    /// The body is complete, but its JSON is not.
     CutJson,
-    /// The connection is closed before a byte is sent.
+    /// The connection is closed before any byte is sent.
     HangUp,
-    /// The answer, with this replaced by that.
+    /// The correct reply, with the first text replaced by the second.
     Edit(&'static str, &'static str),
 }
 
 type Plan = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
 
-/// A request as the server saw it.
+/// A received request.
 #[derive(Clone, Debug)]
 struct Asked {
     path: String,
     key: Option<String>,
     body: Value,
-    /// How often this body was sent, this time included.
+    /// Number of times this body was received, including this one.
     time: usize,
     at: Instant,
 }
@@ -56,10 +56,10 @@ struct Asked {
 #[derive(Default)]
 struct Log {
     asked: Vec<Asked>,
-    /// Requests being worked on, and the most there ever were.
+    /// Number of requests in progress, and its maximum.
     now: usize,
     most: usize,
-    /// Connections accepted.
+    /// Number of accepted connections.
     connections: usize,
 }
 
@@ -70,20 +70,20 @@ struct Stub {
 }
 
 #[derive(Clone)]
-struct Behaviour {
+struct Behavior {
     models: Vec<String>,
-    /// No sample is answered before so many are asked for at once.
+    /// The server waits for this number of simultaneous requests before its first reply to a sample.
     together: usize,
     /// Counts the tokens of a text.
     count: Arc<dyn Fn(&str) -> usize + Send + Sync>,
-    /// A token is put before every text.
+    /// Whether a token is added to every text.
     adds_bos: bool,
-    /// Fields that OpenAI's protocol does not have are refused.
+    /// Whether fields that OpenAI's API does not have are refused.
     strict: bool,
     plan: Arc<Mutex<Plan>>,
 }
 
-impl Default for Behaviour {
+impl Default for Behavior {
     fn default() -> Self {
         let plan: Plan = Box::new(|_| None);
         Self {
@@ -97,21 +97,21 @@ impl Default for Behaviour {
     }
 }
 
-fn faulty(plan: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) -> Behaviour {
-    Behaviour { plan: Arc::new(Mutex::new(Box::new(plan))), ..Behaviour::default() }
+fn faulty(plan: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) -> Behavior {
+    Behavior { plan: Arc::new(Mutex::new(Box::new(plan))), ..Behavior::default() }
 }
 
 impl Stub {
-    fn start(behaviour: Behaviour) -> Self {
+    fn start(behavior: Behavior) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Mutex::new(Log::default()));
         let shared = log.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (behaviour, log) = (behaviour.clone(), shared.clone());
+                let (behavior, log) = (behavior.clone(), shared.clone());
                 log.lock().unwrap().connections += 1;
-                thread::spawn(move || while converse(stream.as_ref().unwrap(), &behaviour, &log).is_some() {});
+                thread::spawn(move || while converse(stream.as_ref().unwrap(), &behavior, &log).is_some() {});
             }
         });
         Self { url, log }
@@ -121,14 +121,14 @@ impl Stub {
         self.log.lock().unwrap().asked.clone()
     }
 
-    /// The requests for whole samples, without those that find out how prompts are read.
+    /// The requests for samples, without those that check how prompts are tokenized.
     fn samples(&self) -> Vec<Asked> {
         self.asked().into_iter().filter(|it| it.body["max_tokens"] == MAX_TOKENS).collect()
     }
 }
 
-/// Answers one request; `None` ends the connection.
-fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Option<()> {
+/// Replies to one request; `None` closes the connection.
+fn converse(stream: &TcpStream, behavior: &Behavior, log: &Mutex<Log>) -> Option<()> {
     let (method, path, key, body) = read_request(stream)?;
     let asked = {
         let mut log = log.lock().unwrap();
@@ -139,17 +139,17 @@ fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Opti
         log.most = log.most.max(log.now);
         asked
     };
-    let fault = (behaviour.plan.lock().unwrap())(&asked);
+    let fault = (behavior.plan.lock().unwrap())(&asked);
     let (status, answer) = match (method.as_str(), asked.path.as_str()) {
         ("GET", "/v1/models") => {
-            let models: Vec<Value> = behaviour.models.iter().map(|id| json!({ "id": id, "object": "model" })).collect();
+            let models: Vec<Value> = behavior.models.iter().map(|id| json!({ "id": id, "object": "model" })).collect();
             (200, json!({ "object": "list", "data": models }))
         }
         ("POST", "/v1/completions") => {
             if asked.body["max_tokens"] == MAX_TOKENS {
-                until("more requests at once", || (log.lock().unwrap().most >= behaviour.together).then_some(()));
+                until("more requests at once", || (log.lock().unwrap().most >= behavior.together).then_some(()));
             }
-            complete(&asked.body, behaviour)
+            complete(&asked.body, behavior)
         }
         _ => (404, json!({ "detail": "Not Found" })),
     };
@@ -171,15 +171,15 @@ fn converse(stream: &TcpStream, behaviour: &Behaviour, log: &Mutex<Log>) -> Opti
     }
 }
 
-fn complete(request: &Value, behaviour: &Behaviour) -> (u16, Value) {
+fn complete(request: &Value, behavior: &Behavior) -> (u16, Value) {
     let standard = ["model", "prompt", "n", "max_tokens", "temperature", "top_p", "seed", "stop"];
     if let Some(field) = request.as_object().unwrap().keys().find(|it| !standard.contains(&it.as_str()))
-        && behaviour.strict
+        && behavior.strict
     {
         return (400, json!({ "error": { "message": format!("Unrecognized request argument: {field}") } }));
     }
     let prompt_tokens = match &request["prompt"] {
-        Value::String(text) => (behaviour.count)(text) + usize::from(behaviour.adds_bos),
+        Value::String(text) => (behavior.count)(text) + usize::from(behavior.adds_bos),
         ids => ids.as_array().unwrap().len(),
     };
     let one = request["max_tokens"] == 1;
@@ -191,7 +191,7 @@ fn complete(request: &Value, behaviour: &Behaviour) -> (u16, Value) {
 }
 
 fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, Value)> {
-    let mut reader = BufReader::new(stream); // a client waits for the answer before it sends more
+    let mut reader = BufReader::new(stream); // a client waits for the reply before it sends more
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
     let (method, rest) = line.split_once(' ').unwrap();
@@ -212,7 +212,7 @@ fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, V
     Some((method.to_owned(), path, key, serde_json::from_slice(&body).unwrap_or_default()))
 }
 
-/// Sends an answer whose length is said to be `more` than it is; `None` where the client has hung up.
+/// Sends a reply whose header states a length that is `more` bytes too large; `None` if the client has closed the connection.
 fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: usize) -> Option<()> {
     let length = body.len() + more;
     let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n{headers}\r\n");
@@ -221,15 +221,15 @@ fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: us
 
 const MAX_TOKENS: usize = 40;
 
-/// Prompts of 3, 4, 5 ... words and as many tokens.
+/// Prompts of 3, 4, 5 ... words and the same number of tokens.
 fn prompts(count: usize) -> Vec<Rendered> {
     let prompt = |i: usize| Rendered { text: format!("question {i}{}", " word".repeat(i + 1)), ids: vec![9; i + 3] };
     (0..count).map(prompt).collect()
 }
 
-fn jobs(prompts: &[Rendered], samples: usize) -> Vec<Job<'_>> {
+fn jobs(prompts: &[Rendered], samples: usize) -> Vec<EvalJob<'_>> {
     let job =
-        |(question, prompt)| Job { question, prompt, key: 1000 + question as u64, samples: (0..samples).collect() };
+        |(question, prompt)| EvalJob { question, prompt, key: 1000 + question as u64, samples: (0..samples).collect() };
     prompts.iter().enumerate().map(job).collect()
 }
 
@@ -238,29 +238,29 @@ fn draw() -> Draw {
     Draw { sampling, max_tokens: MAX_TOKENS, stop: Vec::new(), seed: 7 }
 }
 
-fn options(stub: &Stub) -> Options {
-    Options {
+fn options(stub: &Stub) -> ServerOptions {
+    ServerOptions {
         concurrency: 4,
         tries: 4,
         pause: Duration::from_millis(4),
         time_out: HANG,
-        key: Some(Key::new(SECRET)),
-        ..Options::new(&stub.url)
+        key: Some(ApiKey::new(SECRET)),
+        ..ServerOptions::new(&stub.url)
     }
 }
 
 /// Stores the samples, and checks that each comes once.
 #[derive(Default)]
 struct Kept {
-    samples: BTreeMap<(usize, usize), Completion>,
+    samples: BTreeMap<(usize, usize), EvalCompletion>,
     tokens: usize,
-    /// Cancel as soon as so many samples are kept.
+    /// Cancels when this number of samples is stored.
     enough: Option<usize>,
 }
 
-impl Watch for Kept {
-    fn sample(&mut self, question: usize, sample: usize, completion: Completion) -> anyhow::Result<()> {
-        assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} came twice");
+impl EvalWatch for Kept {
+    fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> anyhow::Result<()> {
+        assert_eq!(self.samples.insert((question, sample), completion), None, "{question} {sample} was passed twice");
         Ok(())
     }
 
@@ -273,7 +273,7 @@ impl Watch for Kept {
     }
 }
 
-fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
+fn run(options: ServerOptions, questions: usize, samples: usize) -> (Kept, anyhow::Result<()>) {
     let prompts = prompts(questions);
     let mut kept = Kept::default();
     let done =
@@ -284,13 +284,13 @@ fn run(options: Options, questions: usize, samples: usize) -> (Kept, anyhow::Res
     (kept, done)
 }
 
-fn error(options: Options, questions: usize) -> String {
+fn error(options: ServerOptions, questions: usize) -> String {
     format!("{:#}", run(options, questions, 1).1.unwrap_err())
 }
 
 #[test]
-fn samples_are_drawn_in_parallel_and_handed_over_once() {
-    let stub = Stub::start(Behaviour { together: 4, ..Behaviour::default() });
+fn samples_are_requested_in_parallel_and_passed_once() {
+    let stub = Stub::start(Behavior { together: 4, ..Behavior::default() });
     let (kept, done) = run(options(&stub), 5, 4);
     done.unwrap();
     assert_eq!(kept.samples.len(), 20);
@@ -298,7 +298,7 @@ fn samples_are_drawn_in_parallel_and_handed_over_once() {
     let asked = stub.samples();
     assert_eq!(asked.len(), 20);
     assert!(asked.iter().all(|it| it.key.as_deref() == Some(&format!("Bearer {SECRET}"))));
-    // Every sample has a seed of its own, and its text is the answer to it.
+    // Every sample has its own seed, and its text contains it.
     let seeds: BTreeMap<String, u64> =
         asked.iter().map(|it| (format!("says {}", it.body["seed"]), it.body["seed"].as_u64().unwrap())).collect();
     assert_eq!(seeds.len(), 20);
@@ -311,11 +311,11 @@ fn samples_are_drawn_in_parallel_and_handed_over_once() {
 
 #[test]
 fn samples_do_not_depend_on_the_order_of_requests() {
-    let stub = Stub::start(Behaviour::default());
+    let stub = Stub::start(Behavior::default());
     let prompts = prompts(4);
-    let complete = |jobs: &[Job], concurrency| {
+    let complete = |jobs: &[EvalJob], concurrency| {
         let mut kept = Kept::default();
-        let options = Options { concurrency, ..options(&stub) };
+        let options = ServerOptions { concurrency, ..options(&stub) };
         Endpoint::connect(&options, None).unwrap().complete(jobs, &draw(), &mut kept).unwrap();
         kept.samples
     };
@@ -333,7 +333,7 @@ fn samples_do_not_depend_on_the_order_of_requests() {
     assert_eq!(complete(&[], 3), BTreeMap::new());
 }
 
-/// Each first request for a sample fails in one way; the second succeeds.
+/// The first request for each sample fails, in different ways; the second succeeds.
 #[test]
 fn transient_failures_are_retried() {
     let kinds: [(&str, Fault); 8] = [
@@ -372,15 +372,15 @@ fn a_sample_may_fail_twice_but_not_four_times() {
 
     let stub = failing(100);
     let told = error(options(&stub), 1);
-    assert_eq!(told, "sample 0 of question 0: the server answers 500: broken (key)[1m (4 tries)");
+    assert_eq!(told, "sample 0 of question 0: the server returned 500: broken (key)[1m (4 tries)");
     assert_eq!(stub.samples().len(), 4);
 }
 
 #[test]
-fn samples_that_came_before_a_failure_are_kept() {
+fn samples_before_a_failure_are_kept() {
     let last = |it: &Asked| it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 2");
     let stub = Stub::start(faulty(move |it| last(it).then(|| Fault::Status(500, "", String::new()))));
-    let (kept, done) = run(Options { concurrency: 1, ..options(&stub) }, 3, 2);
+    let (kept, done) = run(ServerOptions { concurrency: 1, ..options(&stub) }, 3, 2);
     assert!(done.is_err());
     assert_eq!(kept.samples.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1), (1, 0), (1, 1)]);
 }
@@ -399,8 +399,9 @@ fn the_retry_after_header_is_obeyed() {
 #[test]
 fn a_request_without_a_reply_times_out() {
     let unanswered = |stub: &Stub, tries| {
-        let options = Options { time_out: Duration::from_millis(400), pause: Duration::ZERO, tries, ..options(stub) };
-        // On a busy machine an answer may come late, too.
+        let options =
+            ServerOptions { time_out: Duration::from_millis(400), pause: Duration::ZERO, tries, ..options(stub) };
+        // On a busy machine a reply may also be late.
         let mut endpoint = until("a connection", || Endpoint::connect(&options, None).ok());
         let mut kept = Kept::default();
         let done = endpoint.complete(&jobs(&prompts(1), 2), &draw(), &mut kept);
@@ -417,26 +418,26 @@ fn a_request_without_a_reply_times_out() {
 }
 
 #[test]
-fn a_prompt_that_the_server_reads_differently_is_an_error() {
+fn a_prompt_that_the_server_tokenizes_differently_is_an_error() {
     let more = |it: &Asked| it.path != "/v1/models" && it.body["prompt"].to_string().contains("question 1");
     let stub =
         Stub::start(faulty(move |it| more(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":6"))));
     let told = error(options(&stub), 3);
-    assert!(told.contains("the server counts 6 tokens in the prompt of question 1, its tokenizer here 4"), "{told}");
+    assert!(told.contains("the prompt of question 1 has 4 tokens, but the server counts 6"), "{told}");
     assert!(told.contains("\nhint: "), "{told}");
-    assert!(stub.samples().is_empty(), "nothing is drawn for a prompt that is read wrongly");
+    assert!(stub.samples().is_empty(), "no sample is requested if prompts are tokenized differently");
 
-    // Where the check at the start does not find it, the sample does.
+    // If the check at the start does not find the difference, the sample does.
     let late = move |it: &Asked| more(it) && it.body["max_tokens"] == MAX_TOKENS;
     let stub =
         Stub::start(faulty(move |it| late(it).then_some(Fault::Edit("\"prompt_tokens\":4", "\"prompt_tokens\":3"))));
     let told = error(options(&stub), 3);
-    assert!(told.contains("the server counts 3 tokens in the prompt of question 1, its tokenizer here 4"), "{told}");
+    assert!(told.contains("the prompt of question 1 has 4 tokens, but the server counts 3"), "{told}");
 }
 
 #[test]
 fn a_server_that_adds_a_token_to_every_text_gets_token_ids() {
-    let stub = Stub::start(Behaviour { adds_bos: true, ..Behaviour::default() });
+    let stub = Stub::start(Behavior { adds_bos: true, ..Behavior::default() });
     let (kept, done) = run(options(&stub), 4, 2);
     done.unwrap();
     assert_eq!(kept.samples.len(), 8);
@@ -445,7 +446,7 @@ fn a_server_that_adds_a_token_to_every_text_gets_token_ids() {
 
 #[test]
 fn a_server_without_extensions_gets_standard_fields_only() {
-    let stub = Stub::start(Behaviour { strict: true, ..Behaviour::default() });
+    let stub = Stub::start(Behavior { strict: true, ..Behavior::default() });
     let (kept, done) = run(options(&stub), 2, 2);
     done.unwrap();
     assert_eq!(kept.samples.len(), 4);
@@ -456,7 +457,7 @@ fn a_server_without_extensions_gets_standard_fields_only() {
     let done =
         Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 1), &wants, &mut Kept::default());
     let told = format!("{:#}", done.unwrap_err());
-    assert!(told.contains("the server answers 400: Unrecognized request argument: top_k"), "{told}");
+    assert!(told.contains("the server returned 400: Unrecognized request argument: top_k"), "{told}");
 }
 
 #[test]
@@ -465,7 +466,12 @@ fn a_context_that_is_too_short_is_an_error() {
     let edit = Fault::Edit("\"finish_reason\":\"stop\"", "\"finish_reason\":\"length\"");
     let stub = Stub::start(faulty(move |it| cut(it).then(|| edit.clone())));
     let told = error(options(&stub), 1);
-    assert!(told.contains("the server ends it at 3 of 40 tokens\nhint: its context is too short"), "{told}");
+    assert!(
+        told.contains(
+            "the server truncated the completion at 3 of 40 tokens\nhint: restart the server with a longer context"
+        ),
+        "{told}"
+    );
 
     let (prompts, mut kept) = (prompts(1), Kept::default());
     let all = Draw { max_tokens: 3, ..draw() };
@@ -476,29 +482,29 @@ fn a_context_that_is_too_short_is_an_error() {
 #[test]
 fn refused_requests_are_not_retried() {
     for (status, headers, hint) in [
-        (400, "", "may not fit"),
-        (401, "", "does not accept the key"),
-        (403, "", "does not accept the key"),
-        (404, "", "give the URL"),
+        (400, "", "check that the prompt"),
+        (401, "", "check the key"),
+        (403, "", "check the key"),
+        (404, "", "check the model's name"),
         (307, "Location: http://elsewhere.example/v1/completions\r\n", "if you trust that address"),
     ] {
         let body = json!({ "error": { "message": format!("no: {SECRET}") } }).to_string();
         let stub = Stub::start(faulty(move |it| {
             (it.body["max_tokens"] == MAX_TOKENS).then(|| Fault::Status(status, headers, body.clone()))
         }));
-        let told = error(Options { concurrency: 1, ..options(&stub) }, 2);
+        let told = error(ServerOptions { concurrency: 1, ..options(&stub) }, 2);
         assert!(told.contains(hint) && told.contains("sample 0 of question 0"), "{status}: {told}");
         assert_eq!(stub.samples().len(), 1, "{status}");
     }
     let locked = Stub::start(faulty(|_| Some(Fault::Status(401, "", "who are you?".into()))));
-    let told = error(Options { key: None, ..options(&locked) }, 1);
-    assert!(told.contains("the server answers 401: who are you?\nhint: set RFT_ENDPOINT_KEY"), "{told}");
+    let told = error(ServerOptions { key: None, ..options(&locked) }, 1);
+    assert!(told.contains("the server returned 401: who are you?\nhint: set RFT_ENDPOINT_KEY"), "{told}");
     assert_eq!(locked.asked().len(), 1);
 }
 
 #[test]
 fn a_redirect_is_not_followed() {
-    let elsewhere = Stub::start(Behaviour::default());
+    let elsewhere = Stub::start(Behavior::default());
     let location: &'static str = format!("Location: {}/v1/models\r\n", elsewhere.url).leak();
     let stub = Stub::start(faulty(move |_| Some(Fault::Status(302, location, String::new()))));
     let told = error(options(&stub), 1);
@@ -508,38 +514,39 @@ fn a_redirect_is_not_followed() {
 
 #[test]
 fn the_model_is_chosen_from_those_that_are_served() {
-    let two = Stub::start(Behaviour { models: vec!["a".into(), "b".into()], ..Behaviour::default() });
+    let two = Stub::start(Behavior { models: vec!["a".into(), "b".into()], ..Behavior::default() });
     let named = |name: Option<&str>| Endpoint::connect(&options(&two), name);
     assert_eq!(named(Some("b")).unwrap().model(), "b");
     let told = format!("{:#}", named(Some("c")).err().unwrap());
-    assert_eq!(told, "the server does not serve `c`\nhint: it serves `a`, `b`");
+    assert_eq!(told, "the server does not have the model `c`\nhint: use one of `a`, `b`");
     let told = format!("{:#}", named(None).err().unwrap());
-    assert_eq!(told, "the server serves 2 models\nhint: choose with --served-model: `a`, `b`");
+    assert_eq!(told, "the server has 2 models\nhint: select one with --served-model: `a`, `b`");
 
-    let one = Stub::start(Behaviour::default());
-    let endpoint = Endpoint::connect(&Options { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
+    let one = Stub::start(Behavior::default());
+    let endpoint =
+        Endpoint::connect(&ServerOptions { url: format!("{}/v1/", one.url), ..options(&one) }, None).unwrap();
     assert_eq!((endpoint.model(), endpoint.url()), (MODEL, one.url.as_str()));
-    let none = Stub::start(Behaviour { models: Vec::new(), ..Behaviour::default() });
-    assert!(error(options(&none), 1).contains("serves no model"));
+    let none = Stub::start(Behavior { models: Vec::new(), ..Behavior::default() });
+    assert!(error(options(&none), 1).contains("has no models"));
     let other = Stub::start(faulty(|_| Some(Fault::Status(200, "", "<html>hello".into()))));
-    assert!(error(options(&other), 1).contains("is this an OpenAI-compatible server?"));
+    assert!(error(options(&other), 1).contains("check that this is an OpenAI-compatible server"));
 }
 
 #[test]
 fn a_server_that_cannot_be_reached_is_an_error() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{gone}");
-    let told = format!("{:#}", Endpoint::connect(&Options::new(&url), None).err().unwrap());
-    assert!(told.contains(&url) && told.contains("\nhint: is the server running"), "{told}");
+    let told = format!("{:#}", Endpoint::connect(&ServerOptions::new(&url), None).err().unwrap());
+    assert!(told.contains(&url) && told.contains("\nhint: check that a server is running"), "{told}");
 }
 
 #[test]
-fn a_cancelled_evaluation_does_not_wait_for_the_server() {
+fn a_canceled_evaluation_does_not_wait_for_the_server() {
     let stub = Stub::start(faulty(|it| {
         (it.body["max_tokens"] == MAX_TOKENS && it.body["prompt"].to_string().contains("question 1"))
             .then_some(Fault::Silence)
     }));
-    let mut endpoint = Endpoint::connect(&Options { time_out: 10 * HANG, ..options(&stub) }, None).unwrap();
+    let mut endpoint = Endpoint::connect(&ServerOptions { time_out: 10 * HANG, ..options(&stub) }, None).unwrap();
     let (mut endpoint, kept) = ends("an evaluation that has what it needs", move || {
         let mut kept = Kept { enough: Some(2), ..Kept::default() };
         endpoint.complete(&jobs(&prompts(2), 2), &draw(), &mut kept).unwrap();
@@ -554,18 +561,18 @@ fn a_cancelled_evaluation_does_not_wait_for_the_server() {
     assert_eq!((kept.samples.len(), stub.asked().len()), (0, before));
 }
 
-/// Storing a sample may fail, too, for example on a full disk.
+/// Storing a sample may also fail, for example on a full disk.
 #[test]
 fn an_error_of_the_receiver_ends_the_evaluation() {
     struct Full(usize);
-    impl Watch for Full {
-        fn sample(&mut self, _: usize, _: usize, completion: Completion) -> anyhow::Result<()> {
+    impl EvalWatch for Full {
+        fn sample(&mut self, _: usize, _: usize, completion: EvalCompletion) -> anyhow::Result<()> {
             assert_ne!(completion.finish, LENGTH);
             self.0 += 1;
             anyhow::bail!("no space is left")
         }
     }
-    let stub = Stub::start(Behaviour::default());
+    let stub = Stub::start(Behavior::default());
     let (prompts, mut full) = (prompts(3), Full(0));
     let told = Endpoint::connect(&options(&stub), None).unwrap().complete(&jobs(&prompts, 2), &draw(), &mut full);
     assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
@@ -573,10 +580,10 @@ fn an_error_of_the_receiver_ends_the_evaluation() {
 
 #[test]
 fn rft_eval_takes_samples_from_a_server() {
-    let config = resolve(&Layers::default()).unwrap().config;
-    let policy = Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap();
+    let config = resolve(&ConfigLayers::default()).unwrap().config;
+    let policy = Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap();
     let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
-    let stub = Stub::start(Behaviour { count, ..Behaviour::default() });
+    let stub = Stub::start(Behavior { count, ..Behavior::default() });
     let folder = cli::folder();
     let args = ["eval", "--bench=arithmetic-1", "--limit=6", "--samples=2", "--max-tokens=40", "--out=e", "--endpoint"];
     let rft = || {
@@ -593,14 +600,14 @@ fn rft_eval_takes_samples_from_a_server() {
     let identity = std::fs::read_to_string(folder.path().join("e/eval.json")).unwrap();
     assert!(identity.contains(r#""engine": "endpoint""#) && identity.contains(MODEL), "{identity}");
     let samples = std::fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
-    assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key is written nowhere");
+    assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key was written");
 
     // Samples that exist are not requested again.
     rft().args(args).arg(&stub.url).assert().success();
     assert_eq!(stub.samples().len(), 12);
 
-    // A server that counts words reads other prompts than ours, and nothing is scored.
-    let other = Stub::start(Behaviour::default());
+    // A server that counts words tokenizes prompts differently, so there is no score.
+    let other = Stub::start(Behavior::default());
     let args = args.map(|arg| if arg == "--out=e" { "--out=f" } else { arg });
     let said = cli::error(&folder, &[&args[..], &[&other.url]].concat());
     assert!(said.contains("tokens") && !folder.path().join("f/arithmetic-1/results.json").exists(), "{said}");

@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
-use rft::config::{Layers, resolve};
+use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
-use rft::eval::asked::{Asked, Asking};
-use rft::eval::bench::{self, Kind, Origin, Set, golds_sha256};
+use rft::eval::asked::{Asking, EvalQuestion};
+use rft::eval::bench::{self, AnswerKind, QuestionOrigin, Set, golds_sha256};
 use rft::eval::profile::{Profile, Style};
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::prompt::{self, PriorPrompt};
 use rft::rng::{Purpose, Stream};
 use rft::rollout::policy::Policy;
@@ -35,7 +35,7 @@ const SMALL: [&str; 9] = [
     "--seed=7",
 ];
 
-/// The files that must be the same, by name.
+/// The files that must be equal, by name.
 fn files(evaluation: &Path) -> BTreeMap<String, String> {
     let bench = evaluation.join("arithmetic-1");
     let names = ["samples.jsonl", "grades.jsonl", "results.json", "questions.jsonl", "benchmark.json"];
@@ -58,7 +58,7 @@ fn samples_len(folder: &Path) -> u64 {
     fs::metadata(folder.join("e/own/samples.jsonl")).map_or(0, |it| it.len())
 }
 
-/// The kernel kills the process (SIGXFSZ) in the write that would make a file longer than `bytes`, which leaves a torn line.
+/// Limits files to `bytes`. The kernel kills the process (SIGXFSZ) in the write that exceeds it, which leaves an incomplete line.
 fn killed_at_length(folder: &Path, bytes: u64) {
     let mut command = long(folder);
     let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
@@ -71,7 +71,7 @@ fn killed_at_length(folder: &Path, bytes: u64) {
     assert_eq!(samples_len(folder), bytes);
 }
 
-/// Killed as soon as it has written another sample, or at a later sample where this process has to wait for a processor.
+/// Kills the process as soon as it has written another sample, or at a later sample if this process has to wait for a processor.
 fn killed_after_a_sample(folder: &Path) {
     let before = samples_len(folder);
     let mut child = long(folder).spawn().unwrap();
@@ -82,7 +82,7 @@ fn killed_after_a_sample(folder: &Path) {
     child.wait().unwrap();
 }
 
-/// The evaluation is killed 20 times, each time at a place in what it writes.
+/// The evaluation is killed 20 times, each time after a given number of bytes.
 #[test]
 fn killed_evaluation_resumes_to_the_same_bytes() {
     let files = |folder: &Path| ["samples", "grades", "questions"].map(|it| read(folder, &format!("e/own/{it}.jsonl")));
@@ -121,14 +121,14 @@ fn read(folder: &Path, file: &str) -> String {
 }
 
 #[test]
-fn a_part_of_the_samples_gives_no_score() {
+fn incomplete_samples_give_no_score() {
     let folder = folder();
     rft(folder.path()).args(SMALL).assert().success();
     let samples = folder.path().join("e/arithmetic-1/samples.jsonl");
     let text = fs::read_to_string(&samples).unwrap();
     let whole = files(&folder.path().join("e"));
 
-    // Only the missing samples are drawn again.
+    // Only missing samples are generated again.
     let kept: Vec<&str> = text.lines().enumerate().filter(|(at, _)| at % 3 != 1).map(|(_, line)| line).collect();
     fs::write(&samples, kept.join("\n") + "\n").unwrap();
     fs::remove_file(folder.path().join("e/arithmetic-1/results.json")).unwrap();
@@ -146,7 +146,7 @@ fn a_part_of_the_samples_gives_no_score() {
 #[test]
 fn an_interrupted_evaluation_gives_no_score() {
     let folder = folder();
-    // Far more samples than are drawn before the signal comes.
+    // Far more samples than are generated before the signal.
     let args = ["eval", "--bench=arithmetic", "--samples=100", "--out=e", "--set=rollout.max_rows=2", "--threads=1"];
     let child = Command::new(rft_path())
         .args(args)
@@ -161,7 +161,7 @@ fn an_interrupted_evaluation_gives_no_score() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{said}");
-    assert!(output.stdout.is_empty(), "no table of a part");
+    assert!(output.stdout.is_empty(), "no table for an incomplete evaluation");
     assert!(said.contains("PARTIAL `arithmetic`"), "{said}");
     assert!(!folder.path().join("e/arithmetic/results.json").exists());
 }
@@ -190,7 +190,7 @@ fn two_evaluations_are_compared_question_by_question() {
     let (low, high) = (got["interval"]["low"].as_f64().unwrap(), got["interval"]["high"].as_f64().unwrap());
     assert!(low <= difference && difference <= high);
 
-    // What was said can be read, and nothing that moves a cursor comes through.
+    // The output shows the completions, without control characters.
     let shown = rft(folder.path()).args(["eval", "show", "e", "--wrong"]).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     let wrong = fs::read_to_string(folder.path().join("e/arithmetic-1/grades.jsonl")).unwrap();
@@ -204,11 +204,11 @@ fn samples_of_another_prompt_are_not_mixed() {
     rft(folder.path()).args(SMALL).assert().success();
     let others = SMALL.map(|arg| if arg == "--ppe=null-example" { "--ppe=planning" } else { arg });
     let said = error(&folder, &others);
-    assert!(said.contains("holds an evaluation with another `ppe`"), "{said}");
+    assert!(said.contains("contains an evaluation with another `ppe`"), "{said}");
     let longer = SMALL.map(|arg| if arg == "--max-tokens=60" { "--max-tokens=61" } else { arg });
     let said = error(&folder, &longer);
-    assert!(said.contains("was asked otherwise"), "{said}");
-    // More samples of the same are no other evaluation: those that are there stay.
+    assert!(said.contains("with other settings"), "{said}");
+    // With more samples it is the same evaluation, and existing samples are kept.
     let before = fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
     let more = SMALL.map(|arg| if arg == "--samples=2" { "--samples=3" } else { arg });
     rft(folder.path()).args(more).assert().success();
@@ -223,40 +223,40 @@ fn mistakes_are_reported_in_one_line() {
     fs::write(folder.path().join("q.jsonl"), "{\"text\": \"1 + 1?\", \"solution\": \"2\"}\n").unwrap();
     let said = |args: &[&str]| error(&folder, &[&["eval"], args].concat());
     insta::assert_snapshot!(said(&["--bench=aime204"]), @r"
-    error: there is no benchmark `aime204`
-    hint: did you mean `aime2024`? There are aime2024, aime2025, amc12, math500, gsm8k, gpqa-diamond, humaneval, humaneval+, arithmetic, arithmetic-1, arithmetic-2, arithmetic-3; or give a data file
+    error: unknown benchmark `aime204`
+    hint: did you mean `aime2024`? Use one of aime2024, aime2025, amc12, math500, gsm8k, gpqa-diamond, humaneval, humaneval+, arithmetic, arithmetic-1, arithmetic-2, arithmetic-3, or the path of a data file
 ");
     insta::assert_snapshot!(said(&["--bench=q.jsonl"]), @r"
     error: load the questions of `q`: `q.jsonl` has no column `question` or `problem` or `prompt`; found: text, solution
-    hint: name the columns with --question-column and --answer-column
+    hint: set the columns with --question-column and --answer-column
 ");
     insta::assert_snapshot!(said(&["--bench=arithmetic", "--temperature=0", "--samples=4"]), @r"
-    error: 4 samples at temperature 0 would all be the same
-    hint: give --samples 1, or a --temperature above 0
+    error: all 4 samples at temperature 0 would be the same
+    hint: set --samples 1, or a --temperature above 0
 ");
     insta::assert_snapshot!(said(&["--bench=math500", "--profile=evalplus"]), @r"
-    error: evalplus has no `math500`
-    hint: it has `humaneval` and `humaneval+`; use `--profile study` or `lighteval`
+    error: the profile evalplus only supports `humaneval` and `humaneval+`, found `math500`
+    hint: use `--profile study` or `--profile lighteval`
 ");
     insta::assert_snapshot!(said(&["--bench=arithmetic", "--max-tokens=100000"]), @r"
-    error: the longest prompt of `arithmetic` has 159 tokens, which leaves 353 of the model's 512 for an answer
+    error: the longest prompt of `arithmetic` has 159 tokens, which leaves 353 of the model's 512 for a completion
     hint: lower --max-tokens to 353
 ");
     insta::assert_snapshot!(said(&["--bench=humaneval+"]), @r"
     error: load the questions of `humaneval+`: the tests of evalplus/humanevalplus are not on this machine
-    hint: put `humanevalplus-inputs.jsonl.gz` or `HumanEvalPlus.jsonl.gz` or `HumanEvalPlus-v0.1.10.jsonl.gz` into a folder and name it with --data-dir or RFT_DATA_DIR; it is at https://github.com/evalplus/humanevalplus_release/releases
+    hint: download `humanevalplus-inputs.jsonl.gz` or `HumanEvalPlus.jsonl.gz` or `HumanEvalPlus-v0.1.10.jsonl.gz` from https://github.com/evalplus/humanevalplus_release/releases to a folder, and pass the folder with --data-dir or RFT_DATA_DIR
 ");
     insta::assert_snapshot!(said(&["show", "q.jsonl"]), @r"
     error: `q.jsonl` is not an evaluation: it has no `eval.json`
-    hint: `rft eval` prints the folder it writes to
+    hint: pass the folder that `rft eval` printed
 ");
     let unset = Some(PathBuf::from("no-such-folder"));
     assert!(bench::find("aime2024").unwrap().load(unset.as_deref()).is_err());
 }
 
-/// The questions of `benchmark`, or invented ones where it needs files.
+/// The questions of `benchmark`, or made-up ones if it needs files.
 fn set(benchmark: &bench::Benchmark) -> Set {
-    if let Origin::Arithmetic { .. } = benchmark.origin {
+    if let QuestionOrigin::Arithmetic { .. } = benchmark.origin {
         return benchmark.load(None).unwrap();
     }
     let question = |i: usize| {
@@ -270,15 +270,15 @@ fn set(benchmark: &bench::Benchmark) -> Set {
     Set { questions: (0..8).map(question).collect(), notes: Vec::new(), sha256: String::new() }
 }
 
-fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &bench::Benchmark) -> Vec<Asked> {
+fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &bench::Benchmark) -> Vec<EvalQuestion> {
     let style = Style::new(profile, benchmark).unwrap();
     let asking = Asking { policy, prior, prefill: false, style: &style, seed: 3 };
     asking.all(&set(benchmark), benchmark.kind).unwrap()
 }
 
 fn policy() -> Policy {
-    let config = resolve(&Layers::default()).unwrap().config;
-    Policy::load(&Source::open("tiny", "main").unwrap(), &config).unwrap()
+    let config = resolve(&ConfigLayers::default()).unwrap().config;
+    Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap()
 }
 
 #[test]
@@ -289,15 +289,20 @@ fn the_base_model_and_every_prior_prompt_get_different_tokens_on_every_benchmark
         for prior in prompt::shipped() {
             let asked = asked(&policy, prior, Profile::Study, &benchmark);
             for it in &asked {
-                assert!(it.prompt.text.contains(&it.text), "{}: the question is in the prompt", benchmark.name);
-                assert!(seen.insert(it.prompt.ids.clone()), "{} under `{}`: seen before", benchmark.name, prior.name);
+                assert!(it.prompt.text.contains(&it.text), "{}: the question is not in the prompt", benchmark.name);
+                assert!(
+                    seen.insert(it.prompt.ids.clone()),
+                    "{} under `{}`: the same tokens as another prompt",
+                    benchmark.name,
+                    prior.name
+                );
             }
         }
     }
 }
 
 #[test]
-fn other_profiles_ask_without_a_prior_prompt() {
+fn other_profiles_do_not_use_a_prior_prompt() {
     let policy = policy();
     let (none, planning) = (prompt::find("none").unwrap(), prompt::find("planning").unwrap());
     for (profile, name) in
@@ -309,15 +314,15 @@ fn other_profiles_ask_without_a_prior_prompt() {
         assert_eq!(ids(&none), ids(&planning), "{name}");
     }
     let humaneval = asked(&policy, &none, Profile::Evalplus, &bench::find("humaneval").unwrap());
-    assert!(humaneval[0].prompt.text.ends_with("```python\n"), "the block is opened for the model");
+    assert!(humaneval[0].prompt.text.ends_with("```python\n"), "the prompt does not open a block");
 }
 
 #[test]
-fn options_are_shuffled_by_question_and_seed_alone() {
+fn the_order_of_options_depends_only_on_question_and_seed() {
     let benchmark = bench::find("gpqa:diamond").unwrap();
-    assert_eq!(benchmark.kind, Kind::Choice);
+    assert_eq!(benchmark.kind, AnswerKind::Choice);
     let set = set(&benchmark);
-    let order = |seed, question: &Question| bench::Choices::of(question, seed).unwrap();
+    let order = |seed, question: &Question| bench::AnswerOptions::of(question, seed).unwrap();
     let mut places = BTreeSet::new();
     for question in &set.questions {
         let choices = order(1, question);
@@ -329,11 +334,11 @@ fn options_are_shuffled_by_question_and_seed_alone() {
         assert_eq!(texts.len(), 4);
         places.insert(choices.right);
     }
-    assert!(places.len() > 1, "the right answer is not always in the same place");
+    assert!(places.len() > 1, "the right answer is always in the same position");
     assert!(set.questions.iter().any(|it| order(1, it) != order(2, it)));
     let mut incomplete = set.questions[0].clone();
     incomplete.extra.remove("Incorrect Answer 2");
-    assert!(bench::Choices::of(&incomplete, 1).unwrap_err().to_string().contains("Incorrect Answer 2"));
+    assert!(bench::AnswerOptions::of(&incomplete, 1).unwrap_err().to_string().contains("Incorrect Answer 2"));
 }
 
 #[test]
@@ -341,17 +346,17 @@ fn published_files_match_the_recorded_sets() {
     let Some(folder) = data() else { return };
     for name in ["aime2024", "amc12", "math500", "gsm8k"] {
         let benchmark = bench::find(name).unwrap();
-        let Origin::Hub(known) = &benchmark.origin else { panic!("{name} is on the hub") };
+        let QuestionOrigin::Hub(known) = &benchmark.origin else { panic!("{name} is not on the Hub") };
         let set = benchmark.load(Some(&folder)).unwrap();
         assert_eq!(set.questions.len(), known.rows, "{name}");
         assert_eq!(Some(golds_sha256(&set.questions).as_str()), known.golds_sha256, "{name}");
         assert!(set.notes.is_empty(), "{name}: {:?}", set.notes);
     }
-    // A file with a row too few is not the benchmark.
+    // A file with one row too few is not the benchmark.
     let short = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(folder.join("aime2024.jsonl")).unwrap();
     let cut = text.lines().skip(1).collect::<Vec<_>>().join("\n");
     fs::write(short.path().join("aime2024.jsonl"), cut).unwrap();
     let said = format!("{:#}", bench::find("aime2024").unwrap().load(Some(short.path())).err().unwrap());
-    assert!(said.contains("has 29 questions; HuggingFaceH4/aime_2024 has 30"), "{said}");
+    assert!(said.contains("has 29 questions, but HuggingFaceH4/aime_2024 has 30"), "{said}");
 }

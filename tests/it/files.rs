@@ -1,4 +1,4 @@
-//! Models and adapters as files: merged folders compute what the adapter did, and damaged ones end in one line and a hint.
+//! Models and adapters as files: merged folders compute what the adapter did, and damaged ones give one line and a hint.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::grpo::learner::Keep;
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
@@ -16,7 +16,7 @@ use rft::model::merge::merge;
 use rft::model::pack::Pack;
 use rft::model::peft::save_adapter;
 use rft::model::safetensors::{Dtype, Writer};
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::rng::{Purpose, Stream};
 
@@ -96,7 +96,7 @@ fn write_gguf(path: &Path) {
     gguf_file::write(&mut fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
 }
 
-/// An adapter on every linear layer whose B is drawn at `deviation`, as if it had been trained.
+/// An adapter on every linear layer whose B is random with this `deviation`, as if it had been trained.
 fn write_adapter(folder: &Path, config: &ModelConfig, deviation: f64) -> Adapter {
     let target_modules = vec!["all-linear".to_owned()];
     let section = LoraSection { r: 4, lora_alpha: 12.0, target_modules, use_rslora: true };
@@ -110,8 +110,8 @@ fn write_adapter(folder: &Path, config: &ModelConfig, deviation: f64) -> Adapter
 }
 
 /// Logits of every row of one text.
-fn logits(source: &Source, adapter: Option<&Adapter>) -> Vec<f32> {
-    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 64).unwrap();
+fn logits(source: &ModelSource, adapter: Option<&Adapter>) -> Vec<f32> {
+    let decoder = CpuDecoder::load(source.config.clone(), source.weights.as_ref(), 64).unwrap();
     let mut pack = Pack::default();
     let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 61).collect();
     pack.push(&tokens, &[]);
@@ -130,11 +130,11 @@ fn a_merged_folder_computes_what_model_and_adapter_do() {
     write_folder(&path("base"));
     write_gguf(&path("base.gguf"));
     for base in ["base", "base.gguf"] {
-        let source = Source::open(path(base).to_str().unwrap(), "main").unwrap();
+        let source = ModelSource::open(path(base).to_str().unwrap(), "main").unwrap();
         let adapter = write_adapter(&path("adapter"), &source.config, 0.2);
         let out = path(&format!("{base}-merged"));
         merge(&source, &path("adapter"), &out, Dtype::F32, &mut |_, _| {}).unwrap();
-        let merged = Source::open(out.to_str().unwrap(), "main").unwrap();
+        let merged = ModelSource::open(out.to_str().unwrap(), "main").unwrap();
         assert_eq!(merged.config, source.config);
         let (plain, adapted) = (logits(&source, None), logits(&source, Some(&adapter)));
         assert!(gap(&plain, &adapted) > 0.1, "the adapter changes little: {}", gap(&plain, &adapted));
@@ -148,10 +148,10 @@ fn a_merged_gguf_keeps_its_tokenizer_and_template() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     write_gguf(&path("base.gguf"));
-    let source = Source::open(path("base.gguf").to_str().unwrap(), "main").unwrap();
+    let source = ModelSource::open(path("base.gguf").to_str().unwrap(), "main").unwrap();
     write_adapter(&path("adapter"), &source.config, 0.1);
     merge(&source, &path("adapter"), &path("out"), Dtype::Bf16, &mut |_, _| {}).unwrap();
-    let merged = Source::open(path("out").to_str().unwrap(), "main").unwrap();
+    let merged = ModelSource::open(path("out").to_str().unwrap(), "main").unwrap();
     for text in ["ABBA", "<|end|>A<|end|>", "A[B]"] {
         let expected = source.tokenizer().unwrap().encode(text);
         assert_eq!(merged.tokenizer().unwrap().encode(text), expected, "{text}");
@@ -172,14 +172,14 @@ fn rft(arguments: &[&str]) -> (bool, String, String) {
 fn the_embedded_model_is_merged_from_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let tiny = Source::open("tiny", "main").unwrap();
+    let tiny = ModelSource::open("tiny", "main").unwrap();
     let adapter = write_adapter(&folder.path().join("adapter"), &tiny.config, 0.1);
     let (adapter_path, out) = (path("adapter"), path("out"));
     let command = ["merge", &adapter_path, "--model", "tiny", "--out", &out];
     let (done, stdout, stderr) = rft(&command);
     assert!(done, "{stderr}");
     assert_eq!(stdout.trim(), out);
-    let merged = Source::open(&out, "main").unwrap();
+    let merged = ModelSource::open(&out, "main").unwrap();
     assert!(gap(&logits(&tiny, Some(&adapter)), &logits(&merged, None)) < 2e-4);
     assert_eq!(merged.tokenizer().unwrap().encode("12 + 5"), tiny.tokenizer().unwrap().encode("12 + 5"));
     let (done, _, stderr) = rft(&command);

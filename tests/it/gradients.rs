@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, Llama3Scaling, ModelConfig};
 use rft::model::lora::Adapter;
@@ -75,7 +75,7 @@ fn tokens(path: u64, len: usize, vocab: usize) -> Vec<u32> {
     (0..len as u64).map(|i| stream.below(i, vocab as u64) as u32).collect()
 }
 
-/// Two groups: G = 3 with a branch of one token, and a group whose spans cross the blocks of the attention.
+/// Two groups: G = 3 with a completion of one token, and a group whose spans cross the blocks of the attention.
 fn groups(vocab: usize) -> Vec<(Vec<u32>, Vec<Vec<u32>>)> {
     vec![
         (tokens(0, 5, vocab), vec![tokens(1, 4, vocab), tokens(2, 1, vocab), tokens(3, 7, vocab)]),
@@ -85,9 +85,9 @@ fn groups(vocab: usize) -> Vec<(Vec<u32>, Vec<Vec<u32>>)> {
 
 fn pack(groups: &[(Vec<u32>, Vec<Vec<u32>>)]) -> Pack {
     let mut pack = Pack::default();
-    for (prompt, branches) in groups {
-        let branches: Vec<&[u32]> = branches.iter().map(Vec::as_slice).collect();
-        pack.push(prompt, &branches);
+    for (prompt, completions) in groups {
+        let completions: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
+        pack.push(prompt, &completions);
     }
     pack
 }
@@ -102,7 +102,13 @@ fn weights_of_loss(index: usize) -> TokenGrad {
 }
 
 /// Log-probabilities, entropies and adapter gradients of the fused decoder for the loss above.
-fn fused(decoder: &Decoder, adapter: &Adapter, pack: &Pack, keep: Keep, first: usize) -> (Vec<TokenStats>, Vec<f32>) {
+fn fused(
+    decoder: &CpuDecoder,
+    adapter: &Adapter,
+    pack: &Pack,
+    keep: Keep,
+    first: usize,
+) -> (Vec<TokenStats>, Vec<f32>) {
     let activations = decoder.forward(Some(adapter), pack, keep);
     let mut d_hidden = vec![0.0; activations.hidden.len()];
     let grad = |i, _| weights_of_loss(first + i);
@@ -128,19 +134,19 @@ fn reference(
     let twin = Reference::new(config.clone(), tensors).unwrap().with_lora(&lora, scale).unwrap();
     let mut stats = Vec::new();
     let mut loss = Tensor::zeros((), candle_core::DType::F32, &Device::Cpu).unwrap();
-    for (prompt, branches) in groups {
-        for branch in branches {
-            let ids: Vec<u32> = prompt.iter().chain(branch).copied().collect();
+    for (prompt, completions) in groups {
+        for completion in completions {
+            let ids: Vec<u32> = prompt.iter().chain(completion).copied().collect();
             let ids = Tensor::new(ids, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
             let logits = twin.forward(&ids).unwrap().squeeze(0).unwrap();
-            let logits = (logits.narrow(0, prompt.len() - 1, branch.len()).unwrap() / 0.8).unwrap();
-            let targets = Tensor::new(branch.as_slice(), &Device::Cpu).unwrap();
+            let logits = (logits.narrow(0, prompt.len() - 1, completion.len()).unwrap() / 0.8).unwrap();
+            let targets = Tensor::new(completion.as_slice(), &Device::Cpu).unwrap();
             let logprobs = log_probabilities(&logits, &targets).unwrap();
             let all = candle_nn::ops::log_softmax(&logits, 1).unwrap();
             let entropies = (all.exp().unwrap() * &all).unwrap().sum(1).unwrap().neg().unwrap();
             let values = (logprobs.to_vec1::<f32>().unwrap(), entropies.to_vec1::<f32>().unwrap());
             let first = stats.len();
-            let grads: Vec<TokenGrad> = (0..branch.len()).map(|i| weights_of_loss(first + i)).collect();
+            let grads: Vec<TokenGrad> = (0..completion.len()).map(|i| weights_of_loss(first + i)).collect();
             let by =
                 |f: fn(&TokenGrad) -> f32| Tensor::new(grads.iter().map(f).collect::<Vec<_>>(), &Device::Cpu).unwrap();
             let part = ((logprobs * by(|g| g.logprob)).unwrap() + (entropies * by(|g| g.entropy)).unwrap()).unwrap();
@@ -171,7 +177,7 @@ fn close_relative(name: &str, got: &[f32], expected: &[f32], tolerance: f32) {
 fn check(architecture: Architecture, modules: &[&str]) {
     let config = config(architecture);
     let tensors = random_weights(&config, 3, 0.3).unwrap();
-    let decoder = Decoder::load(config.clone(), &Held(tensors.clone()), 256).unwrap();
+    let decoder = CpuDecoder::load(config.clone(), &Held(tensors.clone()), 256).unwrap();
     let adapter = filled_adapter(&config, &lora(modules));
     let groups = groups(config.vocab_size);
     let pack = pack(&groups);
@@ -213,7 +219,7 @@ fn any_subset_of_modules_can_be_adapted() {
 #[test]
 fn checkpointed_equals_plain() {
     let config = config(Architecture::Qwen3);
-    let decoder = Decoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
+    let decoder = CpuDecoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
     let adapter = filled_adapter(&config, &lora(&["all-linear"]));
     let pack = pack(&groups(config.vocab_size));
     assert_eq!(
@@ -226,14 +232,14 @@ fn checkpointed_equals_plain() {
 #[test]
 fn splitting_a_group_does_not_change_gradients() {
     let config = config(Architecture::Qwen2);
-    let decoder = Decoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
+    let decoder = CpuDecoder::load(config.clone(), &Held(random_weights(&config, 3, 0.3).unwrap()), 256).unwrap();
     let adapter = filled_adapter(&config, &lora(&["all-linear"]));
     let groups = groups(config.vocab_size);
     let (stats, grads) = fused(&decoder, &adapter, &pack(&groups), Keep::Everything, 0);
     let (mut split_stats, mut split_grads) = (Vec::new(), vec![0.0; grads.len()]);
-    for (prompt, branches) in &groups {
-        for branch in branches {
-            let one = pack(&[(prompt.clone(), vec![branch.clone()])]);
+    for (prompt, completions) in &groups {
+        for completion in completions {
+            let one = pack(&[(prompt.clone(), vec![completion.clone()])]);
             let (stats, grads) = fused(&decoder, &adapter, &one, Keep::Everything, split_stats.len());
             split_stats.extend(stats);
             split_grads.iter_mut().zip(grads).for_each(|(sum, grad)| *sum += grad);

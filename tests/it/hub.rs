@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rft::model::config::ModelConfig;
 use rft::model::hub::{HubConfig, HubError, Kind, Plan, Repo, Token, dataset_files_from, model_files};
 use rft::model::safetensors::{Dtype, Writer};
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::model::weights::{RandomWeights, Weights};
 use sha2::{Digest, Sha256};
 
@@ -177,7 +177,7 @@ fn model() -> Hub {
     hub
 }
 
-fn check_weights(source: &Source) {
+fn check_weights(source: &ModelSource) {
     let random = RandomWeights::new(&config(), 1);
     for (name, shape) in config().tensors() {
         assert_eq!(source.weights.get(&name, &shape).unwrap(), random.get(&name, &shape).unwrap(), "{name}");
@@ -185,7 +185,7 @@ fn check_weights(source: &Source) {
 }
 
 fn error(config: &HubConfig) -> String {
-    let error = Source::open_hub(config, ID, "main").err().expect("the hub refuses");
+    let error = ModelSource::open_hub(config, ID, "main").err().expect("the hub refuses");
     let text = format!("{error:#}");
     assert!(error.downcast_ref::<HubError>().is_some(), "{text}");
     assert_eq!(text.lines().count(), 2, "{text}");
@@ -211,7 +211,7 @@ fn a_sharded_model_is_downloaded_once_into_pythons_layout() {
     .unwrap();
     assert_eq!(last, plan.bytes());
 
-    let source = Source::open_hub(&hub, ID, "main").unwrap();
+    let source = ModelSource::open_hub(&hub, ID, "main").unwrap();
     check_weights(&source);
     assert_eq!((source.name.as_str(), &source.config), (ID, &config()));
     let requests = stub.requests();
@@ -228,8 +228,8 @@ fn a_sharded_model_is_downloaded_once_into_pythons_layout() {
 
     // With the cache full, neither an absent hub nor the offline switch matters.
     let gone = HubConfig { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() };
-    check_weights(&Source::open_hub(&gone, ID, "main").unwrap());
-    check_weights(&Source::open_hub(&HubConfig { offline: true, ..gone }, ID, COMMIT).unwrap());
+    check_weights(&ModelSource::open_hub(&gone, ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&HubConfig { offline: true, ..gone }, ID, COMMIT).unwrap());
     assert!(stub.requests().is_empty());
 }
 
@@ -237,15 +237,17 @@ fn a_sharded_model_is_downloaded_once_into_pythons_layout() {
 fn a_cache_filled_by_another_program_is_used_without_the_hub() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(model());
-    Source::open_hub(&stub.config(cache.path()), ID, "main").unwrap();
+    ModelSource::open_hub(&stub.config(cache.path()), ID, "main").unwrap();
     fs::remove_dir_all(cache.path().join("models--org--name/.rft")).unwrap();
     let gone = HubConfig { endpoint: "http://127.0.0.1:1".into(), ..stub.config(cache.path()) };
-    check_weights(&Source::open_hub(&gone, ID, "main").unwrap());
-    check_weights(&Source::open_hub(&HubConfig { offline: true, ..gone }, ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&gone, ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&HubConfig { offline: true, ..gone }, ID, "main").unwrap());
     let shard = cache.path().join("models--org--name/snapshots").join(COMMIT).join("model-00002-of-00002.safetensors");
     fs::remove_file(shard).unwrap();
     let offline = HubConfig { offline: true, ..stub.config(cache.path()) };
-    assert!(format!("{:#}", Source::open_hub(&offline, ID, "main").err().unwrap()).contains("model-00002-of-00002"));
+    assert!(
+        format!("{:#}", ModelSource::open_hub(&offline, ID, "main").err().unwrap()).contains("model-00002-of-00002")
+    );
 }
 
 #[test]
@@ -256,7 +258,7 @@ fn an_interrupted_download_is_resumed() {
     let text = error(&hub);
     assert!(text.contains("stopped at 20000 of") && text.contains("goes on from there"), "{text}");
     let first = stub.requests().last().unwrap().clone();
-    check_weights(&Source::open_hub(&hub, ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
     let resumed = stub.requests().into_iter().find(|it| it.range.is_some()).expect("a request for a range");
     assert_eq!((resumed.path, resumed.range), (first.path, Some(20_000)));
 }
@@ -266,7 +268,7 @@ fn several_interruptions_of_a_download_are_retried() {
     let cache = tempfile::tempdir().unwrap();
     let stub = Stub::start(Hub { cut: Some((20_000, 3)), ..model() });
     let hub = HubConfig { retries: 1, ..stub.config(cache.path()) };
-    check_weights(&Source::open_hub(&hub, ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
     assert!(stub.requests().iter().filter(|it| it.range.is_some()).count() >= 3);
 }
 
@@ -276,7 +278,7 @@ fn a_server_without_ranges_sends_the_file_again() {
     let stub = Stub::start(Hub { cut: Some((20_000, 1)), no_ranges: true, ..model() });
     let hub = stub.config(cache.path());
     error(&hub);
-    check_weights(&Source::open_hub(&hub, ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
 }
 
 #[test]
@@ -292,7 +294,7 @@ fn damaged_bytes_are_detected_and_downloaded_again() {
     assert!(text.contains("arrived damaged"), "{text}");
     stub.set(|hub| hub.damage = false);
     fetch().unwrap();
-    check_weights(&Source::open_hub(&hub, ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
 }
 
 #[test]
@@ -352,7 +354,7 @@ fn the_token_is_sent_to_the_hub_only() {
     // The same machine under another name: another host, as the hub's storage is.
     let elsewhere = storage.address.replace("127.0.0.1", "localhost");
     let stub = Stub::start(Hub { elsewhere: Some(elsewhere), ..model() });
-    check_weights(&Source::open_hub(&stub.config(cache.path()), ID, "main").unwrap());
+    check_weights(&ModelSource::open_hub(&stub.config(cache.path()), ID, "main").unwrap());
     assert!(stub.requests().iter().all(|it| it.token));
     let stored = storage.requests();
     assert!(!stored.is_empty() && stored.iter().all(|it| !it.token), "{stored:?}");

@@ -5,37 +5,37 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
-use rft::config::{Layers, RunConfig, resolve};
+use rft::config::{ConfigLayers, RunConfig, resolve};
 use rft::data::Question;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::learner::CpuLearner;
 use rft::grpo::learner::Keep;
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::prompt::{self, PriorPrompt};
 use rft::reward::RewardSet;
 use rft::rollout::mock::MockEngine;
 use rft::rollout::policy::Policy;
-use rft::rollout::{Branch, Engine, Prompt, Request, Watch};
+use rft::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch};
 use rft::run::metrics::MetricsRecord;
 use rft::run::{GroupRecord, Progress, RunDir, Stop, completions, metrics};
-use rft::train::sample::{Item, Sampler, render_all};
+use rft::train::sample::{RolloutScorer, TrainQuestion, render_all};
 use rft::train::state::TrainState;
-use rft::train::{Outcome, Training, train};
+use rft::train::{TrainOutcome, Training, train};
 use tempfile::TempDir;
 
 pub struct Lab {
     pub config: RunConfig,
     pub policy: Policy,
-    pub decoder: Decoder,
+    pub decoder: CpuDecoder,
     pub stop: Stop,
     prior: PriorPrompt,
     rewards: RewardSet,
-    pub questions: Vec<Item>,
-    pub held_out: Vec<Item>,
+    pub questions: Vec<TrainQuestion>,
+    pub held_out: Vec<TrainQuestion>,
     pub folder: TempDir,
     said: Said,
 }
@@ -57,11 +57,11 @@ impl Lab {
             "train.steps=2",
         ];
         let sets = own.iter().chain(sets).map(ToString::to_string).collect();
-        let layers = Layers { preset: Some("tiny".to_owned()), sets, ..Layers::default() };
+        let layers = ConfigLayers { preset: Some("tiny".to_owned()), sets, ..ConfigLayers::default() };
         let config = resolve(&layers).unwrap().config;
         let prior = prompt::find(&config.prompt.ppe).unwrap();
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length).unwrap();
-        let source = Source::open("tiny", "main").unwrap();
+        let source = ModelSource::open("tiny", "main").unwrap();
         let policy = Policy::load(&source, &config).unwrap();
         let model = ModelConfig {
             hidden_size: 16,
@@ -110,11 +110,11 @@ impl Lab {
         .unwrap()
     }
 
-    pub fn train(&self, engine: &mut dyn Engine, state: &mut TrainState) -> Result<Outcome> {
+    pub fn train(&self, engine: &mut dyn Engine, state: &mut TrainState) -> Result<TrainOutcome> {
         let (config, run) = (&self.config, self.run_dir());
         let training = Training {
             config,
-            sampler: Sampler {
+            scorer: RolloutScorer {
                 policy: &self.policy,
                 prior: &self.prior,
                 rewards: &self.rewards,
@@ -134,7 +134,7 @@ impl Lab {
     }
 
     /// Trains from a new state with an engine that returns `respond`; returns the state at the end.
-    pub fn run<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> (Outcome, TrainState) {
+    pub fn run<'a>(&'a self, respond: impl FnMut(&Prompt, usize, u64) -> Vec<u32> + 'a) -> (TrainOutcome, TrainState) {
         let mut state = self.state();
         let outcome = self.train(&mut self.engine(respond), &mut state).unwrap();
         (outcome, state)
@@ -178,14 +178,14 @@ impl Lab {
     }
 }
 
-fn decoder(model: &ModelConfig, weights: &dyn Weights) -> Decoder {
-    Decoder::load(model.clone(), weights, 512).unwrap()
+fn decoder(model: &ModelConfig, weights: &dyn Weights) -> CpuDecoder {
+    CpuDecoder::load(model.clone(), weights, 512).unwrap()
 }
 
 /// An engine that returns the specified completions with their true log-probabilities.
 pub struct Honest<'a> {
     mock: MockEngine<Respond<'a>>,
-    decoder: &'a Decoder,
+    decoder: &'a CpuDecoder,
     temperature: f32,
 }
 
@@ -193,17 +193,17 @@ impl Engine for Honest<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         let Some(mut groups) = self.mock.generate(adapter, request, watch)? else { return Ok(None) };
-        for (prompt, branches) in request.prompts.iter().zip(&mut groups) {
-            for branch in branches {
+        for (prompt, completions) in request.prompts.iter().zip(&mut groups) {
+            for completion in completions {
                 let mut pack = Pack::default();
-                pack.push(&prompt.ids, &[&branch.tokens]);
+                pack.push(&prompt.ids, &[&completion.tokens]);
                 let activations = self.decoder.forward(adapter, &pack, Keep::Nothing);
                 let stats = self.decoder.head().forward(&activations.hidden, &pack.pairs, self.temperature);
-                branch.logprobs = stats.iter().map(|stats| stats.logprob).collect();
+                completion.logprobs = stats.iter().map(|stats| stats.logprob).collect();
             }
         }
         Ok(Some(groups))

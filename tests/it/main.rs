@@ -22,6 +22,8 @@ mod hub;
 mod images;
 mod invariants;
 mod lab;
+#[cfg(unix)]
+mod names;
 mod objectives;
 mod ops;
 mod parity;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rft::config::{GrpoSection, KlEstimator, LossType, ScaleRewards};
-use rft::grpo::objective::{BranchTerms, Objective};
+use rft::grpo::objective::{CompletionTerms, Objective};
 use rft::grpo::totals::Totals;
 use serde::Deserialize;
 
@@ -74,7 +74,7 @@ fn check(case: &Case, batch: &Batch) {
 
     let mut totals = Totals::default();
     for (i, &length) in lengths.iter().enumerate() {
-        let terms = BranchTerms {
+        let terms = CompletionTerms {
             logprobs: &batch.logprobs[i],
             old: case.old.then_some(batch.old[i].as_slice()),
             reference: (case.beta != 0.0).then_some(batch.reference[i].as_slice()),
@@ -83,7 +83,7 @@ fn check(case: &Case, batch: &Batch) {
             masked: case.masked[i],
         };
         let mut grad = vec![f32::NAN; length];
-        objective.branch(&terms, &normalizer, &mut grad, &mut totals);
+        objective.completion(&terms, &normalizer, &mut grad, &mut totals);
         let entropy_grad = if case.masked[i] { 0.0 } else { objective.entropy_grad(&normalizer) };
         assert_eq!((case.grad[i].len(), case.entropy_grad[i].len()), (length, length));
         for (t, (actual, expected)) in grad.iter().zip(&case.grad[i]).enumerate() {

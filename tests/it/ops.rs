@@ -119,20 +119,20 @@ fn lora() {
         let (x, params) = (normal(1, rows * inputs), normal(2, v.end));
         let (base, dy) = (normal(3, rows * outputs), normal(4, rows * outputs));
         let exact = |x: &[f64], params: &[f64]| {
-            let low = times_transposed(x, &params[a.clone()], inputs);
+            let shrunk = times_transposed(x, &params[a.clone()], inputs);
             let mut y = wide(&base);
-            for (low, y) in low.chunks(2 * rank).zip(y.chunks_mut(outputs)) {
+            for (shrunk, y) in shrunk.chunks(2 * rank).zip(y.chunks_mut(outputs)) {
                 for r in 0..rank {
-                    (0..8).for_each(|o| y[o] += scale * low[r] * params[q.start + r * 8 + o]);
-                    (0..6).for_each(|o| y[12 + o] += scale * low[rank + r] * params[v.start + r * 6 + o]);
+                    (0..8).for_each(|o| y[o] += scale * shrunk[r] * params[q.start + r * 8 + o]);
+                    (0..6).for_each(|o| y[12 + o] += scale * shrunk[rank + r] * params[v.start + r * 6 + o]);
                 }
             }
             y
         };
         let mut y = base.clone();
-        let low = group.forward(&params, &x, inputs, &mut y, outputs);
+        let shrunk = group.forward(&params, &x, inputs, &mut y, outputs);
         let (mut dx, mut grads) = (vec![0.0; x.len()], vec![0.0; params.len()]);
-        group.backward(&params, &x, inputs, &low, &dy, outputs, &mut dx, &mut grads);
+        group.backward(&params, &x, inputs, &shrunk, &dy, outputs, &mut dx, &mut grads);
         check("LoRA in its input", |x| exact(x, &wide(&params)), &x, &y, &dy, &dx);
         check("LoRA in its A and B", |params| exact(&wide(&x), params), &params, &y, &dy, &grads);
     }
@@ -303,14 +303,14 @@ fn attention_exact(heads: Heads, qkv: &[f64], parts: &[Part]) -> Vec<f64> {
     [out, lse].concat()
 }
 
-/// A prompt and branches of these lengths, starting at row `first`.
-fn part(first: usize, prompt: usize, branches: &[usize]) -> Part {
+/// A prompt and completions of these lengths, starting at row `first`.
+fn part(first: usize, prompt: usize, completions: &[usize]) -> Part {
     let mut end = first + prompt;
     let mut next = |len: &usize| {
         end += len;
         end - len..end
     };
-    Part { prompt: first..first + prompt, branches: branches.iter().map(&mut next).collect() }
+    Part { prompt: first..first + prompt, branches: completions.iter().map(&mut next).collect() }
 }
 
 fn check_attention(heads: Heads, parts: &[Part], spread: f32) {
@@ -336,7 +336,7 @@ fn attention_of_small_groups() {
     }
 }
 
-/// Prompts and branches of one key less than a block, a block, and one more.
+/// Prompts and completions of one key less than a block, a block, and one more.
 #[test]
 fn attention_across_blocks_of_keys() {
     let parts = [part(0, 65, &[63, 64, 65]), part(257, 64, &[1, 0, 2])];
@@ -352,7 +352,7 @@ fn attention_to_few_keys() {
     check_attention(Heads { query: 2, kv: 1, dim: 16 }, &[part(0, 70, &[90, 2])], 3.0);
 }
 
-/// Log-probability and entropy of every pair, with pairs that share a row as the branches of a group do.
+/// Log-probability and entropy of every pair, with pairs that share a row as the completions of a group do.
 #[test]
 fn head() {
     for (vocab, hidden, count, temperature) in [(61, 12, 9, 1.0), (61, 12, 9, 0.7), (333, 7, 300, 1.3)] {

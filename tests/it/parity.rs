@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use rft::config::{GrpoSection, KlEstimator, LoraSection, LossType, ScaleRewards};
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::engine::CpuEngine;
 use rft::device::cpu::learner::CpuLearner;
 use rft::grpo::adamw::{AdamW, Hyper};
@@ -11,15 +11,15 @@ use rft::grpo::advantage::advantages;
 use rft::grpo::learner::Keep;
 use rft::grpo::learner::{Learner, OutOfMemory};
 use rft::grpo::objective::Objective;
-use rft::grpo::pass::{PassPlan, TrainBranch, TrainGroup, gradient_pass};
+use rft::grpo::pass::{PassPlan, TrainCompletion, TrainGroup, gradient_pass};
 use rft::model::checkpoint::Checkpoint;
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::safetensors::SafetensorsFile;
-use rft::model::source::Source;
+use rft::model::source::ModelSource;
 use rft::ops::head::TokenStats;
-use rft::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
+use rft::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -35,9 +35,9 @@ fn read<T: DeserializeOwned>(path: &Path) -> T {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn decoder(folder: &Path) -> Decoder {
+fn decoder(folder: &Path) -> CpuDecoder {
     let config = ModelConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap(), None).unwrap();
-    Decoder::load(config, &Checkpoint::open(folder).unwrap(), 64).unwrap()
+    CpuDecoder::load(config, &Checkpoint::open(folder).unwrap(), 64).unwrap()
 }
 
 /// Largest difference, as a share of the largest expected value.
@@ -129,16 +129,16 @@ impl Case {
 
     fn groups<'a>(&'a self, batch: &'a Batch) -> Vec<TrainGroup<'a>> {
         let sampled = self.old.as_ref().unwrap_or(&self.logprobs);
-        let mut branch = 0..;
+        let mut completion = 0..;
         batch
             .groups
             .iter()
             .map(|group| TrainGroup {
                 prompt: &group.prompt,
-                branches: (group.completions.iter().zip(&mut branch))
-                    .map(|(tokens, i)| TrainBranch {
+                completions: (group.completions.iter().zip(&mut completion))
+                    .map(|(tokens, i)| TrainCompletion {
                         tokens,
-                        sampled: &sampled[i],
+                        logprobs: &sampled[i],
                         advantage: batch.advantages[i],
                         masked: self.masked[i],
                     })
@@ -149,7 +149,7 @@ impl Case {
 }
 
 /// The adapter that PEFT wrote.
-fn adapter(decoder: &Decoder) -> Adapter {
+fn adapter(decoder: &CpuDecoder) -> Adapter {
     let section = LoraSection::all_linear(4);
     let file = SafetensorsFile::open(&fixture("trl/adapter/adapter_model.safetensors")).unwrap();
     let tensors: BTreeMap<_, _> = (file.tensors().iter())
@@ -233,11 +233,11 @@ fn greedy_tokens_equal_those_of_transformers() {
     }
 
     let Some(models) = models() else { return };
-    let source = Source::open_gguf(&models.join("qwen-0.5b/model.gguf")).unwrap();
-    let decoder = Decoder::load(source.config.clone(), source.weights.as_ref(), 256).unwrap();
+    let source = ModelSource::open_gguf(&models.join("qwen-0.5b/model.gguf")).unwrap();
+    let decoder = CpuDecoder::load(source.config.clone(), source.weights.as_ref(), 256).unwrap();
     let cases: Vec<Case> = read(&fixture("greedy_qwen_coder_0.5b.json"));
     let prompts: Vec<Prompt> = (0..).zip(&cases).map(|(key, c)| Prompt { ids: c.prompt.clone(), key }).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: 1,
         sampling: &Sampling::greedy(),
@@ -329,8 +329,8 @@ fn micro_batches_that_do_not_fit_are_halved_and_give_the_same_gradient() {
     };
     let (whole, _) = gradient(&mut CpuLearner::new(&decoder)).unwrap();
     let prompt = batch.groups.iter().map(|group| group.prompt.len()).max().unwrap();
-    let one_branch = prompt + lengths.iter().max().unwrap();
-    let (halved, result) = gradient(&mut Cramped(CpuLearner::new(&decoder), one_branch)).unwrap();
+    let one_completion = prompt + lengths.iter().max().unwrap();
+    let (halved, result) = gradient(&mut Cramped(CpuLearner::new(&decoder), one_completion)).unwrap();
     assert!(result.out_of_memory > 0 && result.micro_batches > 1, "{result:?}");
     assert!(error(&halved, &whole) < 1e-5);
     // A single completion cannot be split.

@@ -1,5 +1,5 @@
-//! Reports: every section is there, the same bytes twice, no text breaks out of its place, and nothing is said that the numbers do
-//! not allow.
+//! Reports: all sections exist, the same input gives the same bytes, text is escaped, and findings are only those that the
+//! statistics support.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,22 +11,22 @@ use rft::eval::asked::QuestionRecord;
 use rft::eval::folder::{BenchRecord, EvalFolder, GradeRecord, Identity, SampleRecord};
 use rft::eval::grade::Grade;
 use rft::eval::profile::{Extraction, Profile, Style};
-use rft::eval::score::{Estimate, Lengths, Scores};
+use rft::eval::score::{BenchmarkScores, SampleLengths, ShareEstimate};
 use rft::math::Verdict;
 use rft::report::Report;
 use rft::report::load::load;
 use rft::report::paper::Published;
 use rft::report::sections::report;
 use rft::rng::{Purpose, Stream};
-use rft::run::manifest::{PromptIdentity, Source};
-use rft::run::{BranchRecord, GroupRecord, Manifest, RunDir, Session};
+use rft::run::manifest::{PromptIdentity, SourceRecord};
+use rft::run::{CompletionRecord, GroupRecord, Manifest, RunDir, RunSession};
 use rft::stats::{accuracy_interval, mean};
 use serde_json::{Value, json};
 
-/// What a model says, whatever it was asked.
+/// The completion of every question.
 const HOSTILE: &str = "<think>2 | 3 `x`</think></pre><script>alert(1)</script>\n| \u{1b}[31m \\boxed{4}";
 
-/// A folder with runs and evaluations that no model had to be trained for.
+/// A folder with made-up runs and evaluations, so that no model has to be trained.
 pub struct Lab {
     folder: tempfile::TempDir,
     questions: usize,
@@ -42,21 +42,21 @@ impl Lab {
         self.folder.path().join(name)
     }
 
-    /// A run of `prompt` that made its `steps`, of which `made` are done, with the reward rising.
+    /// A run with the prior prompt `prompt`, of which `made` steps are done, with an increasing reward.
     pub fn run(&self, name: &str, prompt: &str, seed: u64, made: usize) -> PathBuf {
         let run = RunDir::create(&self.path("runs"), Some(name), "tiny").unwrap();
         let config = format!("[prompt]\nppe = \"{prompt}\"\n[train]\nsteps = 20\nepochs = 1\nseed = {seed}\n");
         fs::write(run.config(), config).unwrap();
-        let source = |path: &str| Source {
+        let source = |path: &str| SourceRecord {
             path: path.into(),
             revision: None,
             files: BTreeMap::from([("all".into(), sha256(path.as_bytes()))]),
         };
         let home = format!("{}home/whoever/secret.toml", '/');
-        let session = Session {
+        let session = RunSession {
             started: format!("2026-01-02T03:04:{seed:02}Z"),
             command: ["rft", "train", "--config", &home, "--seed", &seed.to_string()].map(str::to_owned).to_vec(),
-            ..Session::start("cpu", 1, None)
+            ..RunSession::start("cpu", 1, None)
         };
         let manifest = Manifest {
             seed,
@@ -106,7 +106,7 @@ impl Lab {
         }
     }
 
-    /// An evaluation with about `accuracy` right, of the adapter of a run or of the untrained model.
+    /// An evaluation with an accuracy of about `accuracy`, of the adapter of a run or of the untrained model.
     pub fn eval(&self, name: &str, adapter: Option<&Path>, prompt: &str, accuracy: f64, draw: u64) -> PathBuf {
         let path = self.path("evals").join(name);
         let folder = EvalFolder::start(&path, &self.identity(adapter, prompt)).unwrap();
@@ -143,7 +143,7 @@ impl Lab {
         let (mut samples, mut grades, mut right) = (Vec::new(), Vec::new(), vec![0.0; self.questions]);
         for (q, right) in right.iter_mut().enumerate() {
             for sample in 0..2 {
-                // The same questions are easy for every model.
+                // Every third question is easy, for every model.
                 let ease = if q % 3 == 0 { 0.25 } else { -0.1 };
                 let solved = stream.f64((2 * q + sample) as u64) < accuracy + ease;
                 *right += f64::from(u8::from(solved)) / 2.0;
@@ -164,13 +164,13 @@ impl Lab {
         }
         files.settle(&samples).unwrap();
         files.write_grades(&grades).unwrap();
-        let scores = Scores {
+        let scores = BenchmarkScores {
             benchmark: name.into(),
             profile: "study".into(),
             questions: self.questions,
             of: self.questions,
             samples: 2,
-            accuracy: Estimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
+            accuracy: ShareEstimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
             pass_at: BTreeMap::new(),
             majority: None,
             base_accuracy: None,
@@ -179,7 +179,7 @@ impl Lab {
             no_answer: 0.0,
             undecided: 0.0,
             unparsable: None,
-            tokens: Lengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
+            tokens: SampleLengths { mean: 39.5, p10: 20.0, median: 39.0, p90: 55.0, max: 59 },
             sandbox: None,
             grader: "1".into(),
             notes: vec![],
@@ -187,7 +187,7 @@ impl Lab {
         files.write_results(&scores).unwrap();
     }
 
-    /// Arms with a true accuracy each, trained at `seeds` seeds, and the untrained model under their prompts.
+    /// Arms with given true accuracies, trained with `seeds` seeds, and the untrained model under their prompts.
     pub fn study(&self, arms: &[(&str, f64)], seeds: u64) -> Vec<PathBuf> {
         let mut runs = Vec::new();
         for (at, (prompt, accuracy)) in arms.iter().enumerate() {
@@ -219,7 +219,7 @@ fn written(report: &Report) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_section_is_there_and_the_bytes_are_the_same_twice() {
+fn all_sections_exist_and_the_same_input_gives_the_same_bytes() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("reasoning", 0.45), ("null-example", 0.5)], 3);
     let files = written(&lab.report(&runs));
@@ -236,7 +236,7 @@ fn every_section_is_there_and_the_bytes_are_the_same_twice() {
     assert_eq!(data["results"]["rows"].as_array().unwrap().len(), 6);
     assert_eq!(data["comparisons"].as_array().unwrap().len(), 3 * 3);
     assert_eq!(data["untrained"].as_array().unwrap().len(), 3 * 3);
-    // Nothing is fetched, and nothing tells when or where the runs were made.
+    // The page loads nothing, and the files contain neither times nor folders of the runs.
     assert!(
         !page.contains("http://")
             || page.matches("http://").count() == page.matches("http://www.w3.org/2000/svg").count()
@@ -259,7 +259,7 @@ fn markup_in_texts_is_escaped() {
     assert!(!page.contains("<think>") && !page.contains('\u{1b}'));
     assert!(page.contains("<b class=\"tag\">&lt;think&gt;</b>"));
     let markdown = &files["report.md"];
-    // Outside fences no line holds markup, and the rows of a table have the columns of its head.
+    // Lines outside fences contain no markup, and all rows of a table have the same number of columns.
     let mut fence = None;
     let mut columns = 0;
     for line in markdown.lines() {
@@ -268,7 +268,7 @@ fn markup_in_texts_is_escaped() {
             None if ticks >= 3 => fence = Some(ticks),
             Some(open) if ticks == open && line.len() == ticks => fence = None,
             None => {
-                // Between backquotes Markdown reads nothing.
+                // Markdown does not interpret text in backquotes.
                 let bare: String = line.replace("\\`", "").split('`').step_by(2).collect();
                 assert!(!bare.contains("<script") && !bare.contains("<b>") && !bare.contains("<i>"), "{line}");
                 let bars = line.replace("\\|", "").matches('|').count();
@@ -287,12 +287,12 @@ fn markup_in_texts_is_escaped() {
     assert!(rows.records().all(|row| row.unwrap().len() == 5));
 }
 
-/// The held-out questions of a run, of which those with `right` are solved.
+/// Writes the held-out questions of a run. Those for which `right` is true are solved.
 fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) {
     let line = |q: usize| {
         let verdict = if right(q) { Verdict::Correct } else { Verdict::Wrong };
         let solved = Some(f32::from(u8::from(right(q))));
-        let branch = BranchRecord {
+        let completion = CompletionRecord {
             text: HOSTILE.into(),
             tokens: 10 + step,
             finish: "stop".into(),
@@ -309,7 +309,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
             question: format!("What is {q}?"),
             gold: "4".into(),
             prompt_sha256: "ff".into(),
-            branches: vec![branch],
+            completions: vec![completion],
         };
         serde_json::to_string(&group).unwrap() + "\n"
     };
@@ -340,13 +340,13 @@ fn held_out_accuracy_is_reported_before_and_after_training() {
     assert_eq!(report.data["completions"]["of"], 90);
 
     let single = lab.report(&runs[..1]);
-    let told = "No verdict on the difference from before training: it rests on one seed";
+    let told = "No verdict on the difference from before training: it comes from a single seed";
     assert!(single.summary[0].starts_with(told), "{:?}", single.summary);
     assert!(single.warnings[0].starts_with("One training seed: `reasoning` was"), "{:?}", single.warnings);
     assert!(!single.warnings.iter().any(|line| line.starts_with("Underpowered")), "{:?}", single.warnings);
     assert!(written(&single)["report.md"].contains("| no verdict: one seed |"));
 
-    // Other questions, and none before training.
+    // Other held-out questions; and a run without completions before training.
     let other = lab.run("r-4", "reasoning", 4, 20);
     held_out(&other, 20, "sampled", |_| true);
     assert!(lab.report(std::slice::from_ref(&other)).data.get("held-out").is_none());
@@ -365,24 +365,25 @@ fn the_summary_claims_only_significant_differences() {
     let runs = lab.study(&[("none", 0.1), ("reasoning", 0.75)], 5);
     let found = lab.report(&runs);
     let told = found.summary.iter().find(|line| line.starts_with("`reasoning` is higher than `none` on"));
-    assert!(told.is_some_and(|line| line.contains("on average over the benchmarks by")), "{:?}", found.summary);
+    assert!(told.is_some_and(|line| line.contains("on the average over the benchmarks by")), "{:?}", found.summary);
     assert!(found.data["comparisons"][2]["verdict"] == "higher", "{}", found.data["comparisons"]);
 
-    // One seed: a verdict on nothing, and a warning.
+    // One seed: no verdict, and a warning.
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.1), ("reasoning", 0.75)], 1);
     let single = lab.report(&runs);
     assert!(!single.summary.iter().any(|line| line.contains("is higher")), "{:?}", single.summary);
     assert!(single.warnings[0].starts_with("One training seed"), "{:?}", single.warnings);
 
-    // Nothing is wrong any more: no benchmark can tell these arms apart.
+    // Everything is solved, so no benchmark distinguishes the arms.
     let lab = Lab::new();
     let runs = lab.study(&[("none", 2.0), ("reasoning", 2.0)], 2);
     let easy = lab.report(&runs);
-    let told = easy.warnings.iter().filter(|line| line.starts_with("At the end of the scale: 2 of 2 arms have 99 %"));
+    let told =
+        easy.warnings.iter().filter(|line| line.starts_with("At the end of the scale: 2 of 2 arms have at least 99 %"));
     assert_eq!(told.count(), 2, "{:?}", easy.warnings);
 
-    // No difference: no verdict; and what else a reader should know.
+    // No difference: no verdict, and the other warnings.
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.5), ("reasoning", 0.5)], 3);
     let none = lab.report(&runs);
@@ -402,24 +403,24 @@ fn incomplete_evaluations_are_named_and_give_no_number() {
     let found = lab.report(&[runs.clone(), vec![unfinished]].concat());
     let told = |text: &str| found.warnings.iter().any(|line| line.contains(text));
     assert!(told("The benchmark `hard` of the evaluation `reasoning-3-own` is left out"), "{:?}", found.warnings);
-    assert!(told("`reasoning-3-own` is left out of the tables: it lacks `hard`"), "{:?}", found.warnings);
+    assert!(told("`reasoning-3-own` is left out of the tables: it does not have `hard`"), "{:?}", found.warnings);
     assert!(told("The run `late` is left out: it is interrupted after step 7 of 20"), "{:?}", found.warnings);
     let rows = found.data["results"]["rows"].as_array().unwrap();
     let reasoning = rows.iter().find(|row| row["name"] == "reasoning" && row["model"] == "trained").unwrap();
     assert_eq!(reasoning["seeds"], 2);
 
-    // Nor is what cannot be read, and the reason tells no folder.
+    // A file that cannot be read is left out, and the reason does not contain a folder.
     fs::write(lab.path("evals/none-2-own/easy/grades.jsonl"), "{\n").unwrap();
     let found = lab.report(&runs);
     let torn = "The benchmark `easy` of the evaluation `none-2-own` is left out: `EOF while parsing";
     assert!(found.warnings.iter().any(|line| line.starts_with(torn)), "{:?}", found.warnings);
 
-    // Grades that are not those of the results are not believed either.
+    // Grades that do not match the results are left out too.
     let grades = lab.path("evals/none-1-own/easy/grades.jsonl");
     let text = fs::read_to_string(&grades).unwrap();
     fs::write(&grades, text.replacen("\"wrong\"", "\"correct\"", 1)).unwrap();
     let found = lab.report(&runs);
-    assert!(found.warnings.iter().any(|line| line.contains("are not those of its grades")), "{:?}", found.warnings);
+    assert!(found.warnings.iter().any(|line| line.contains("do not match its grades")), "{:?}", found.warnings);
 }
 
 #[test]
@@ -444,17 +445,17 @@ fn scores_leave_out_questions_that_training_used() {
     let found = lab.report(&runs);
     let warning = "Contaminated: 10 of 40 questions of `easy`";
     assert!(found.warnings.iter().any(|line| line.starts_with(warning)), "{:?}", found.warnings);
-    let unchecked = "Whether the training data holds questions of `hard` was not checked: `it is not on this disk`.";
+    let unchecked = "The training data was not checked for questions of `hard`: `it is not on this disk`.";
     assert!(found.warnings.iter().any(|line| line == unchecked), "{:?}", found.warnings);
     let (whole, clean) = (&found.data["results"], &found.data["results"]["without_overlap"]);
     for (whole, clean) in whole["rows"].as_array().unwrap().iter().zip(clean["rows"].as_array().unwrap()) {
-        assert_eq!(whole["cells"][1], clean["cells"][1], "`hard` loses nothing");
+        assert_eq!(whole["cells"][1], clean["cells"][1], "`hard` keeps all its questions");
         assert_ne!(whole["cells"][0], clean["cells"][0]);
     }
 }
 
 #[test]
-fn a_sweep_is_read_by_its_plan() {
+fn a_sweep_is_read_from_its_definition() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4), ("reasoning", 0.5)], 2);
     let sweep = lab.path("");
@@ -478,7 +479,7 @@ fn a_sweep_is_read_by_its_plan() {
     let mut members: Vec<Value> = runs.iter().map(member).collect();
     members.push(json!({ "name": "reasoning-3", "arm": "arm of reasoning", "seed": 3, "varies": {} }));
     let plan = json!({ "rft": "0.1.0", "name": "small <study>", "demonstration": true,
-        "notes": ["This demonstrates the tool and says nothing about prompts."], "seeds": [1, 2, 3],
+        "notes": ["This demonstrates the tool. It is not evidence about prompts."], "seeds": [1, 2, 3],
         "runs": members, "evals": evals });
     fs::write(sweep.join("sweep.json"), plan.to_string()).unwrap();
 
@@ -486,8 +487,8 @@ fn a_sweep_is_read_by_its_plan() {
     let files = written(&found);
     assert!(files["index.html"].contains("<p class=\"note\">This demonstrates the tool"));
     assert!(files["index.html"].contains("<h1>Report of small &lt;study&gt;</h1>"));
-    assert!(found.warnings.iter().any(|line| line.contains("`reasoning-3` is left out: it was not started")));
-    assert!(found.warnings.iter().any(|line| line.contains("`base-later` is left out: it was not made yet")));
+    assert!(found.warnings.iter().any(|line| line.contains("`reasoning-3` is left out: it has not been started")));
+    assert!(found.warnings.iter().any(|line| line.contains("`base-later` is left out: it has not been run yet")));
     let names: Vec<&str> =
         found.data["results"]["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["none", "arm of none", "arm of reasoning"]);
@@ -505,10 +506,10 @@ fn a_folder_that_is_not_a_run_is_an_error_with_a_hint() {
 fn an_evaluation_of_other_weights_is_not_attributed_to_the_run() {
     let lab = Lab::new();
     let runs = lab.study(&[("none", 0.4)], 1);
-    fs::write(runs[0].join("adapter/adapter_model.safetensors"), "trained anew").unwrap();
+    fs::write(runs[0].join("adapter/adapter_model.safetensors"), "trained again").unwrap();
     let named = vec![runs[0].clone(), lab.path("evals/none-1-own")];
     let found = lab.report(&named);
-    let told = "The evaluation `none-1-own` is left out: its adapter `none-1` is that of none of the runs.";
+    let told = "The evaluation `none-1-own` is left out: its adapter `none-1` does not belong to any of the runs.";
     assert!(found.warnings.iter().any(|line| line == told), "{:?}", found.warnings);
 }
 
@@ -516,11 +517,11 @@ fn an_evaluation_of_other_weights_is_not_attributed_to_the_run() {
 fn errors_in_the_published_table_are_found() {
     let found = report(&Default::default(), Some(&Published::of_the_paper()));
     let files = written(&found);
-    let wrong = "Qwen2.5-7B, No PP: the average is printed as 45.41, the mean of its own row is 45.89.";
+    let wrong = "Qwen2.5-7B, No PP: the printed average is 45.41, but the mean of the row is 45.89.";
     assert!(files["index.html"].contains(wrong) && files["report.md"].contains(wrong));
     let differences = found.data["published"]["differences"].as_array().unwrap();
     let beyond = |it: &&Value| it["difference"]["noise"] == "beyond" && it["difference"]["reference"] == "pPE Think";
     let of_main = differences.iter().filter(|it| it["model"] == "Qwen2.5-7B");
-    assert_eq!(of_main.filter(beyond).count(), 0, "between the arms nothing is beyond noise");
+    assert_eq!(of_main.filter(beyond).count(), 0, "no difference between the arms is beyond noise");
     assert!(differences.iter().any(|it| it["difference"]["noise"] == "beyond"));
 }

@@ -24,7 +24,7 @@ fn job(sets: &[&'static str]) -> Vec<&'static str> {
     longer.chain(lighter).chain(sets.iter().copied()).collect()
 }
 
-/// The job, done without a break.
+/// The run, without interruption.
 fn whole() -> &'static Trace {
     static WHOLE: OnceLock<Trace> = OnceLock::new();
     WHOLE.get_or_init(|| {
@@ -34,7 +34,7 @@ fn whole() -> &'static Trace {
     })
 }
 
-/// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, none where the
+/// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, or none if the
 /// signal killed it.
 fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {
     hold_after(folder, STEP * step);
@@ -99,7 +99,7 @@ fn a_killed_run_resumes_from_its_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], 5, "KILL"), None);
     let run = folder.path().join("runs/run");
-    // The kill came in the middle of a write, too.
+    // The kill also came in the middle of a write.
     let mut log = OpenOptions::new().append(true).open(run.join("completions.jsonl")).unwrap();
     log.write_all(b"{\"step\":6,\"question_id\":\"arith").unwrap();
     let said = resume(folder.path());
@@ -108,7 +108,7 @@ fn a_killed_run_resumes_from_its_last_checkpoint() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_passed_over() {
+fn a_damaged_checkpoint_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(interrupt(folder.path(), &["--set=train.save_steps=2"], 5, "INT"), Some(130));
     let names = checkpoints(folder.path());
@@ -117,7 +117,7 @@ fn a_damaged_checkpoint_is_passed_over() {
     file.set_len(1000).unwrap();
     let said = resume(folder.path());
     let step: usize = names.last().unwrap()["step-".len()..].parse().unwrap();
-    assert!(said.contains(&format!("warning: the checkpoint of step {step} is not whole and is left aside")), "{said}");
+    assert!(said.contains(&format!("warning: skipping the damaged checkpoint of step {step}")), "{said}");
     assert!(said.contains(&format!("step {step}/10")), "the step is trained again: {said}");
     Trace::of(&folder.path().join("runs/run")).assert_same(whole());
 }
@@ -137,12 +137,16 @@ fn a_run_stopped_after_any_completion_resumes_to_the_same_bytes() {
     // The answer depends only on the prompt and the step, as a policy's does; the rewards of a group differ.
     let run = |lab: &Lab, stop_after: usize| {
         let mut asked = 0;
-        let mut engine = lab.engine(|prompt, branch, step| {
+        let mut engine = lab.engine(|prompt, completion, step| {
             asked += 1;
             if asked == stop_after {
                 lab.stop.request(Signal::Interrupt);
             }
-            if (prompt.key ^ step).is_multiple_of(2) == (branch == 0) { lab.right() } else { lab.ended("Who knows?") }
+            if (prompt.key ^ step).is_multiple_of(2) == (completion == 0) {
+                lab.right()
+            } else {
+                lab.ended("Who knows?")
+            }
         });
         let outcome = lab.train(&mut engine, &mut lab.state()).unwrap();
         drop(engine);
@@ -153,7 +157,7 @@ fn a_run_stopped_after_any_completion_resumes_to_the_same_bytes() {
     let (stopped, total) = run(&unbroken, 0);
     assert_eq!(stopped, None);
     let unbroken = Trace::of(unbroken.run_dir().path());
-    assert_eq!(unbroken.metrics.len(), 5, "a line for each step, and for each evaluation between two");
+    assert_eq!(unbroken.metrics.len(), 5, "one line per step, and per evaluation between two steps");
 
     for stop_after in 1..total {
         let mut lab = lab();

@@ -76,20 +76,20 @@ fn unreadable_gold_answers_are_listed_and_limited() {
     let data = with("rows.jsonl", rows.as_bytes());
     let output = rft(data.path()).args(["reward", "test", "--data", "rows.jsonl"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"error: the reward fails its test: 1 gold answers that cannot be read (50.00 %), more than 5 %");
+    assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @"error: the reward failed the test: 1 gold answers that cannot be read (50.00 %), more than 5 %");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
         text.starts_with("data     rows.jsonl: 2 gold answers, 1 of them unreadable\nprompt   reasoning\n"),
         "{text}"
     );
     assert!(text.contains("\n│ off by one "), "{text}");
-    assert!(text.contains("gold answers that cannot be read:\n  question 2: `\\frac{1}{`: "), "{text}");
+    assert!(text.contains("gold answers that cannot be parsed:\n  question 2: `\\frac{1}{`: "), "{text}");
 
     let passing = ["reward", "test", "--data", "rows.jsonl", "--set", "data.max_unreadable=0.5"];
     rft(data.path()).args(passing).assert().success();
     assert_snapshot!(error(&data, &["reward", "test", "--data", "rows.jsonl", "--answer-column", "gold"]), @"
     error: `rows.jsonl` has no column `gold`; found: question, answer
-    hint: name the columns with --question-column and --answer-column
+    hint: set the columns with --question-column and --answer-column
     ");
 }
 
@@ -212,8 +212,8 @@ fn an_evaluation_finds_answers_outside_boxes() {
     {"gold":"7","answer":"I do not know","verdict":"wrong","reason":"no answer","rule":null,"extracted":null}
     "#);
     assert_snapshot!(error(&folder(), &["reward", "check", "--jsonl", "x", "--mode", "eval", "--scope", "answer"]), @"
-    error: in the mode `eval` an answer may stand anywhere
-    hint: --scope goes with --mode reward
+    error: --scope cannot be used with mode `eval`, which finds an answer anywhere
+    hint: use --mode reward
     ");
 }
 
@@ -234,10 +234,10 @@ fn a_row_that_cannot_be_checked_is_named() {
         let said = fs::read_to_string(folder.path().join(place)).unwrap();
         match place {
             "no answer" => assert_snapshot!(said, @"
-            error: `rows.jsonl`: line 2: there is no `answer`; found: gold
+            error: `rows.jsonl`: line 2: missing field `answer`; found: gold
             hint: a row has the fields `gold` and `answer`
             "),
-            "a list" => assert_snapshot!(said, @"error: `rows.jsonl`: line 1: `answer` is neither text nor a number"),
+            "a list" => assert_snapshot!(said, @"error: `rows.jsonl`: line 1: `answer` is not text or a number"),
             "no object" => {
                 assert_snapshot!(said, @"error: `rows.jsonl`: line 1: not a JSON object: invalid type: sequence, expected a map at line 1 column 0")
             }
@@ -294,17 +294,17 @@ fn conflicting_arguments_are_refused() {
 #[test]
 fn help_of_reward() {
     assert_snapshot!(help(&["reward"]), @"
-    Put the reward to the test, or check answers with it
+    Test the reward, or check answers with it
 
     Usage: rft reward [OPTIONS] <COMMAND>
 
     Commands:
-      test   Put the reward to the test on the gold answers of a data set
+      test   Test the reward on the gold answers of a data set
       check  Check an answer, or a file of answers, against the gold answer
       help   Print this message or the help of the given subcommand(s)
 
     Options:
-      -v, --verbose...  Tell more; twice for debugging (RUST_LOG has the last word)
+      -v, --verbose...  Print more; repeat for debug output (RUST_LOG overrides this)
       -h, --help        Print help
       -V, --version     Print version
     ");
@@ -313,62 +313,62 @@ fn help_of_reward() {
 #[test]
 fn help_of_reward_test() {
     assert_snapshot!(help(&["reward", "test"]), @r#"
-    Put the reward to the test on the gold answers of a data set
+    Test the reward on the gold answers of a data set
 
-    Each gold answer is rewritten in ways that must pass (another spelling, separators, units, layout)
-    and turned into near misses and attacks that must not (off by one, hedges, every option, echoes,
-    giant numbers, code). Each goes as a whole response through all rules of the reward; custom commands
-    are not asked. Exits with 1 where a share of errors is above its limit.
+    Rewrites each gold answer in ways that must be accepted (spelling, separators, units, layout), and
+    derives near misses and attacks that must be rejected (off by one, hedges, every option, echoes,
+    giant numbers, code). Each is scored as a whole completion by all rules of the reward; custom
+    commands are not called. Exits with 1 if an error rate is above its limit.
 
     Usage: rft reward test [OPTIONS]
 
     Options:
           --data <DATA>
-              Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set
+              Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub data set
               id
 
           --question-column <COLUMN>
-              Column of the questions, where it cannot be told from the data
+              Column with the questions, if it cannot be detected
 
           --answer-column <COLUMN>
-              Column of the gold answers
+              Column with the gold answers, if it cannot be detected
 
           --ppe <NAME|FILE>
-              Prior prompt, which says what form a response has: a name or a file
+              Prior prompt (a name or a file), which determines the format of a completion
 
           --limit <N>
-              Try at most so many gold answers, drawn by the seed
+              Maximum number of gold answers to test, selected at random
 
               [default: 500]
 
           --seed <N>
-              Seed of the draw and of the near misses
+              Random seed of the selection and of the near misses
 
               [default: 42]
 
           --max-false-accept <SHARE>
-              Largest share of wrong answers that are accepted
+              Maximum share of wrong answers that are accepted
 
               [default: 0]
 
           --max-false-reject <SHARE>
-              Largest share of right answers that are rejected
+              Maximum share of right answers that are rejected
 
               [default: 0.005]
 
           --max-undecided <SHARE>
-              Largest share of right answers that stay undecided
+              Maximum share of right answers that are undecided
 
               [default: 0.01]
 
           --output-format <FORMAT>
-              Form of the output
+              Output format
 
               [default: table]
               [possible values: table, json]
 
       -v, --verbose...
-              Tell more; twice for debugging (RUST_LOG has the last word)
+              Print more; repeat for debug output (RUST_LOG overrides this)
 
       -h, --help
               Print help (see a summary with '-h')
@@ -378,22 +378,22 @@ fn help_of_reward_test() {
 
     Configuration:
           --preset <NAME>
-              Start from this preset (`rft config list` names them)
+              Start from this preset (`rft config list` prints them)
 
-              Without it a file's own `preset = "..."` counts, then `tiny`, or `qwen2.5-0.5b` where
-              another model than the embedded one is named.
+              Default: the `preset` key of the configuration file, else `tiny`, or `qwen2.5-0.5b` if you
+              select a model other than the embedded one.
 
           --config <FILE>
-              Take values from this TOML file; may be repeated, a later file wins
+              Read values from this TOML file; repeatable, later files override earlier ones
 
-              The file needs just the keys it changes. `rft config show` prints them all.
+              The file needs only the keys that it changes. `rft config show` prints all keys.
 
           --set <KEY=VALUE>
-              Set one value, such as `train.learning_rate=1e-5`; may be repeated
+              Set one value, such as `train.learning_rate=1e-5`; repeatable
 
-              The value is TOML, or a bare word: `--set grpo.loss_type=dapo`, `--set
-              'rollout.stop=["\n\n"]'`. `unset` takes an optional value back. The environment variable
-              RFT_TRAIN__LEARNING_RATE does the same, below `--set`.
+              The value is TOML or a bare word: `--set grpo.loss_type=dapo`, `--set
+              'rollout.stop=["\n\n"]'`. The value `unset` removes an optional value. The environment
+              variable RFT_TRAIN__LEARNING_RATE does the same; `--set` overrides it.
 
     Examples:
       rft reward test
@@ -408,47 +408,48 @@ fn help_of_reward_check() {
     assert_snapshot!(help(&["reward", "check"]), @r"
     Check an answer, or a file of answers, against the gold answer
 
-    An answer is a whole response, of which the last box counts, as in training; with `--bare` it is the
-    answer itself. In a file, each row has the fields `gold` and `answer`, and comes back on stdout with
-    `verdict`, `reason` and `extracted`, in the mode `eval` also with the `rule` that found the answer.
+    By default, an answer is a whole completion, and its last box counts, as in training. With `--bare`,
+    it is the answer itself. Each row of a file has the fields `gold` and `answer`. It is printed with
+    the added fields `verdict`, `reason` and `extracted`, and in mode `eval` also `rule`, which found
+    the answer.
 
     Usage: rft reward check [OPTIONS] <--gold <GOLD>|--jsonl <FILE>>
 
     Options:
           --gold <GOLD>
-              The answer that counts as right
+              Gold answer, which counts as right
 
           --answer <TEXT>
-              The response to check, or with `--bare` the answer itself
+              Completion to check, or the answer itself with `--bare`
 
           --explain
-              Show how both answers were understood, and the rule that decided
+              Show how both answers were parsed, and the rule that decided
 
           --jsonl <FILE>
               Check every row of this file; `-` reads stdin
 
           --bare
-              The answer stands by itself: take nothing out of a response
+              Treat the answer as it is, without extraction from a completion
 
           --mode <MODE>
-              How the answer is found in a response
+              How the answer is found in a completion
 
               Possible values:
-              - reward: The last box and nothing else, as in training
-              - eval:   What is announced as the answer or boxed, or else the last formula or number;
-                comparable with other evaluations
+              - reward: Only the last box, as in training
+              - eval:   The announced or boxed answer, else the last formula or number; comparable with
+                other evaluations
 
               [default: reward]
 
           --scope <SCOPE>
-              Where in a response the box may stand, in the mode `reward` [default: response]
+              Where in a completion the box may be, in mode `reward` [default: response]
 
               Possible values:
               - response: Anywhere
               - answer:   In the last closed `<answer>` element
 
       -v, --verbose...
-              Tell more; twice for debugging (RUST_LOG has the last word)
+              Print more; repeat for debug output (RUST_LOG overrides this)
 
       -h, --help
               Print help (see a summary with '-h')
@@ -460,7 +461,7 @@ fn help_of_reward_check() {
       rft reward check --gold '\frac{1}{2}' --answer 'so it is \boxed{0.5}'
       rft reward check --gold '(1, 2]' --answer '1 < x \le 2' --bare --explain
       rft reward check --jsonl answers.jsonl --bare > verdicts.jsonl
-      rft reward check --jsonl responses.jsonl --mode eval
-      zcat responses.jsonl.gz | rft reward check --jsonl - --scope answer
+      rft reward check --jsonl completions.jsonl --mode eval
+      zcat completions.jsonl.gz | rft reward check --jsonl - --scope answer
     ");
 }

@@ -5,7 +5,7 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::qwen2;
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::Decoder;
+use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::engine::CpuEngine;
 use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, ModelConfig};
@@ -15,7 +15,7 @@ use rft::model::reference::Reference;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::ops::attention::{self, KvSpan, Part};
 use rft::rng::{Purpose, Stream};
-use rft::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Unwatched, Watch};
+use rft::rollout::{Completion, Engine, Finish, Prompt, RolloutRequest, RolloutWatch, Sampling, Unwatched};
 use std::collections::{BTreeMap, HashMap};
 
 /// Random weights ten times as large as usual: their logits differ clearly.
@@ -58,9 +58,9 @@ fn large() -> ModelConfig {
     config
 }
 
-fn decoder(config: &ModelConfig) -> Decoder {
+fn decoder(config: &ModelConfig) -> CpuDecoder {
     let weights = Loud(RandomWeights::new(config, 1));
-    Decoder::load(config.clone(), &weights, config.max_position_embeddings).unwrap()
+    CpuDecoder::load(config.clone(), &weights, config.max_position_embeddings).unwrap()
 }
 
 /// An adapter with a nonzero B, so that it changes the policy.
@@ -84,8 +84,8 @@ fn prompts(config: &ModelConfig) -> Vec<Prompt> {
 }
 
 /// 24 tokens for each of 4 completions, without stop rules.
-fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> Request<'a> {
-    Request {
+fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> RolloutRequest<'a> {
+    RolloutRequest {
         prompts,
         num_generations: 4,
         sampling,
@@ -97,7 +97,12 @@ fn request<'a>(prompts: &'a [Prompt], sampling: &'a Sampling) -> Request<'a> {
     }
 }
 
-fn generate(decoder: &Decoder, adapter: Option<&Adapter>, max_rows: usize, request: &Request) -> Vec<Vec<Branch>> {
+fn generate(
+    decoder: &CpuDecoder,
+    adapter: Option<&Adapter>,
+    max_rows: usize,
+    request: &RolloutRequest,
+) -> Vec<Vec<Completion>> {
     let mut engine = CpuEngine { decoder, max_rows };
     engine.generate(adapter, request, &mut Unwatched).unwrap().expect("the request was canceled")
 }
@@ -115,21 +120,21 @@ fn a_hidden_row_does_not_depend_on_other_rows() {
         let (decoder, adapter) = (decoder(&config), adapter(&config));
         let width = config.hidden_size;
         let sequence = tokens(9, 600, &config);
-        let hidden = |prompt: &[u32], branches: &[&[u32]]| {
+        let hidden = |prompt: &[u32], completions: &[&[u32]]| {
             let mut pack = Pack::default();
-            pack.push(prompt, branches);
+            pack.push(prompt, completions);
             decoder.forward(Some(&adapter), &pack, Keep::Nothing).hidden
         };
         let all = hidden(&sequence, &[]);
         for rows in ROWS {
             assert!(hidden(&sequence[..rows], &[]) == all[..rows * width], "the first {rows} rows of 600");
         }
-        // One row each: a branch of two tokens is one row and its target.
-        let branches: Vec<&[u32]> = sequence.chunks(2).cycle().take(600).collect();
-        let (prompt, all) = (&sequence[..3], hidden(&sequence[..3], &branches));
+        // One row each: a completion of two tokens is one row and its target.
+        let completions: Vec<&[u32]> = sequence.chunks(2).cycle().take(600).collect();
+        let (prompt, all) = (&sequence[..3], hidden(&sequence[..3], &completions));
         for rows in ROWS {
-            let some = hidden(prompt, &branches[600 - rows..]);
-            assert!(some[3 * width..] == all[(603 - rows) * width..], "the last {rows} of 600 branches");
+            let some = hidden(prompt, &completions[600 - rows..]);
+            assert!(some[3 * width..] == all[(603 - rows) * width..], "the last {rows} of 600 completions");
         }
     }
 }
@@ -142,9 +147,9 @@ fn a_decode_step_gives_the_rows_of_the_packed_forward() {
         let (decoder, adapter) = (decoder(&config), adapter(&config));
         let (heads, width) = (decoder.heads(), config.hidden_size);
         let prompt = tokens(0, 70, &config);
-        let branches: Vec<Vec<u32>> = (1..=512).map(|i| tokens(i, STEPS + 1, &config)).collect();
+        let completions: Vec<Vec<u32>> = (1..=512).map(|i| tokens(i, STEPS + 1, &config)).collect();
         let mut pack = Pack::default();
-        pack.push(&prompt, &branches.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        pack.push(&prompt, &completions.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let packed = decoder.forward(Some(&adapter), &pack, Keep::Nothing).hidden;
 
         let positions: Vec<u32> = (0..70).collect();
@@ -158,14 +163,14 @@ fn a_decode_step_gives_the_rows_of_the_packed_forward() {
         for rows in ROWS {
             let mut own = vec![vec![KvSpan::new(heads, STEPS); rows]; config.num_hidden_layers];
             for step in 0..STEPS {
-                let drawn: Vec<u32> = branches[..rows].iter().map(|branch| branch[step]).collect();
+                let drawn: Vec<u32> = completions[..rows].iter().map(|completion| completion[step]).collect();
                 let hidden = decoder.infer(Some(&adapter), &drawn, &vec![70 + step as u32; rows], |layer, qkv| {
                     let mut own: Vec<&mut KvSpan> = own[layer].iter_mut().collect();
                     attention::decode(heads, qkv, &vec![&prefix[layer]; rows], &mut own)
                 });
-                for (branch, row) in hidden.chunks(width).enumerate() {
-                    let at = (70 + branch * STEPS + step) * width;
-                    assert!(row == &packed[at..at + width], "step {step} of branch {branch} among {rows}");
+                for (completion, row) in hidden.chunks(width).enumerate() {
+                    let at = (70 + completion * STEPS + step) * width;
+                    assert!(row == &packed[at..at + width], "step {step} of completion {completion} among {rows}");
                 }
             }
         }
@@ -178,17 +183,18 @@ fn the_tokens_do_not_depend_on_the_schedule() {
         let (decoder, adapter) = (decoder(&config), adapter(&config));
         let (prompts, sampling) = (prompts(&config), Sampling::plain(1.0));
         // Some completions end early, so that freed rows are reused.
-        let request = Request { ends: &|tokens| tokens[tokens.len() - 1] % 16 == 0, ..request(&prompts, &sampling) };
+        let request =
+            RolloutRequest { ends: &|tokens| tokens[tokens.len() - 1] % 16 == 0, ..request(&prompts, &sampling) };
         let expected = generate(&decoder, Some(&adapter), 1000, &request);
         for (threads, max_rows) in [(1, 1), (1, 64), (2, 3), (2, 64), (4, 1), (4, 3), (4, 17)] {
             let got = with_threads(threads, || generate(&decoder, Some(&adapter), max_rows, &request));
             assert_eq!(got, expected, "{threads} threads, {max_rows} rows");
         }
         let reversed: Vec<Prompt> = prompts.iter().rev().cloned().collect();
-        let mut got = generate(&decoder, Some(&adapter), 3, &Request { prompts: &reversed, ..request });
+        let mut got = generate(&decoder, Some(&adapter), 3, &RolloutRequest { prompts: &reversed, ..request });
         got.reverse();
         assert_eq!(got, expected, "prompts in reverse order");
-        let more = generate(&decoder, Some(&adapter), 7, &Request { num_generations: 6, ..request });
+        let more = generate(&decoder, Some(&adapter), 7, &RolloutRequest { num_generations: 6, ..request });
         assert!(more.iter().zip(&expected).all(|(more, group)| more[..4] == group[..]), "more completions per prompt");
     }
 }
@@ -198,13 +204,13 @@ fn completions_differ_by_index_step_and_seed() {
     let config = small();
     let (decoder, prompts, sampling) = (decoder(&config), prompts(&config), Sampling::plain(1.0));
     let request = request(&prompts, &sampling);
-    let completions = |request: &Request| {
+    let completions = |request: &RolloutRequest| {
         let groups = generate(&decoder, None, 64, request);
-        groups.into_iter().flatten().map(|branch| branch.tokens).collect::<Vec<_>>()
+        groups.into_iter().flatten().map(|completion| completion.tokens).collect::<Vec<_>>()
     };
     let mut all = completions(&request);
-    all.extend(completions(&Request { step: 4, ..request }));
-    all.extend(completions(&Request { seed: 8, ..request }));
+    all.extend(completions(&RolloutRequest { step: 4, ..request }));
+    all.extend(completions(&RolloutRequest { seed: 8, ..request }));
     let count = all.len();
     all.sort();
     all.dedup();
@@ -226,11 +232,11 @@ fn recorded_log_probabilities_are_the_recomputed_ones() {
             let groups = generate(&decoder, adapter, 9, &request(&prompts, &sampling));
             let mut pack = Pack::default();
             for (prompt, group) in prompts.iter().zip(&groups) {
-                pack.push(&prompt.ids, &group.iter().map(|branch| &branch.tokens[..]).collect::<Vec<_>>());
+                pack.push(&prompt.ids, &group.iter().map(|completion| &completion.tokens[..]).collect::<Vec<_>>());
             }
             let hidden = decoder.forward(adapter, &pack, Keep::Nothing).hidden;
             let stats = decoder.head().forward(&hidden, &pack.pairs, sampling.policy_temperature());
-            let recorded = groups.iter().flatten().flat_map(|branch| &branch.logprobs);
+            let recorded = groups.iter().flatten().flat_map(|completion| &completion.logprobs);
             assert!(recorded.eq(stats.iter().map(|stats| &stats.logprob)), "{sampling:?}");
             let mean = stats.iter().map(|stats| stats.logprob).sum::<f32>() / stats.len() as f32;
             assert!(mean.is_finite() && mean > -4.5, "mean {mean}: the logits of this model are nearly equal");
@@ -249,9 +255,9 @@ fn completions_end_at_the_first_reason() {
 
     let stop_tokens: Vec<u32> = (0..12).collect();
     let ends = |tokens: &[u32]| tokens.len() > 1 && tokens.iter().rev().take(2).all(|token| token % 5 == 0);
-    let stopped = generate(&decoder, None, 6, &Request { stop_tokens: &stop_tokens, ends: &ends, ..whole });
+    let stopped = generate(&decoder, None, 6, &RolloutRequest { stop_tokens: &stop_tokens, ends: &ends, ..whole });
     let (mut by_token, mut by_string, mut by_length) = (0, 0, 0);
-    for (whole, branch) in unstopped.iter().flatten().zip(stopped.iter().flatten()) {
+    for (whole, completion) in unstopped.iter().flatten().zip(stopped.iter().flatten()) {
         let reason = (1..=24).find_map(|len| {
             let tokens = &whole.tokens[..len];
             let last = tokens[len - 1];
@@ -259,8 +265,8 @@ fn completions_end_at_the_first_reason() {
             stop_tokens.contains(&last).then_some(Finish::Token(last)).or(by_text).map(|finish| (len, finish))
         });
         let (len, finish) = reason.unwrap_or((24, Finish::Length));
-        assert_eq!((&branch.tokens[..], &branch.logprobs[..]), (&whole.tokens[..len], &whole.logprobs[..len]));
-        assert_eq!(branch.finish, finish);
+        assert_eq!((&completion.tokens[..], &completion.logprobs[..]), (&whole.tokens[..len], &whole.logprobs[..len]));
+        assert_eq!(completion.finish, finish);
         match finish {
             Finish::Token(_) => by_token += 1,
             Finish::String => by_string += 1,
@@ -272,7 +278,7 @@ fn completions_end_at_the_first_reason() {
         "{by_token}, {by_string}, {by_length}: a case does not occur"
     );
 
-    let one = generate(&decoder, None, 6, &Request { max_completion_length: 1, ..whole });
+    let one = generate(&decoder, None, 6, &RolloutRequest { max_completion_length: 1, ..whole });
     assert!(one.iter().flatten().zip(unstopped.iter().flatten()).all(|(one, whole)| one.tokens == whole.tokens[..1]));
 }
 
@@ -284,9 +290,9 @@ struct Impatient {
     told: BTreeMap<(usize, usize), Vec<u32>>,
 }
 
-impl Watch for Impatient {
-    fn token(&mut self, prompt: usize, branch: usize, token: u32) {
-        self.told.entry((prompt, branch)).or_default().push(token);
+impl RolloutWatch for Impatient {
+    fn token(&mut self, prompt: usize, completion: usize, token: u32) {
+        self.told.entry((prompt, completion)).or_default().push(token);
     }
 
     fn cancelled(&mut self) -> bool {
@@ -304,8 +310,8 @@ fn a_watch_receives_every_token_and_can_stop_the_engine() {
     let mut patient = Impatient::default();
     let groups = engine.generate(None, &request, &mut patient).unwrap().expect("the request was canceled");
     for (prompt, group) in groups.iter().enumerate() {
-        for (branch, got) in group.iter().enumerate() {
-            assert_eq!(patient.told[&(prompt, branch)], got.tokens);
+        for (completion, got) in group.iter().enumerate() {
+            assert_eq!(patient.told[&(prompt, completion)], got.tokens);
         }
     }
     assert!(patient.asked >= 24, "called only {} times", patient.asked);
@@ -322,16 +328,16 @@ fn a_watch_receives_every_token_and_can_stop_the_engine() {
 #[derive(Default)]
 struct Groups {
     drawn: usize,
-    told: Vec<(usize, usize, Vec<Branch>)>,
+    told: Vec<(usize, usize, Vec<Completion>)>,
 }
 
-impl Watch for Groups {
-    fn token(&mut self, _prompt: usize, _branch: usize, _token: u32) {
+impl RolloutWatch for Groups {
+    fn token(&mut self, _prompt: usize, _completion: usize, _token: u32) {
         self.drawn += 1;
     }
 
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
-        self.told.push((prompt, self.drawn, branches.to_vec()));
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
+        self.told.push((prompt, self.drawn, completions.to_vec()));
     }
 }
 
@@ -372,7 +378,7 @@ fn greedy_tokens_are_the_most_probable_of_the_reference_decoder() {
     for config in [small(), large()] {
         let (decoder, prompts) = (decoder(&config), prompts(&config));
         let sampling = Sampling::greedy();
-        let request = Request { num_generations: 1, ..request(&prompts, &sampling) };
+        let request = RolloutRequest { num_generations: 1, ..request(&prompts, &sampling) };
         let twin = Reference::new(config.clone(), &named_tensors(&config)).unwrap();
         for (prompt, group) in prompts.iter().zip(generate(&decoder, None, 64, &request)) {
             let ids: Vec<u32> = prompt.ids.iter().chain(&group[0].tokens).copied().collect();

@@ -1,4 +1,4 @@
-//! `rft runs`, `rft compare` and `rft report`, as they are typed.
+//! `rft runs`, `rft compare` and `rft report` on the command line.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn runs_are_listed_with_their_state() {
         .map(|run| (run["name"].as_str().unwrap(), run["state"].as_str().unwrap(), run["step"].as_u64().unwrap()))
         .collect();
     assert_eq!(told, [("whole", "done", 20), ("half", "interrupted", 7), ("early", "failed", 3)]);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("torn` is left out"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("warning: skipping `runs/torn`"));
 
     let table = rft(&lab.path("")).arg("runs").output().unwrap();
     let table = String::from_utf8(table.stdout).unwrap();
@@ -38,7 +38,7 @@ fn runs_are_listed_with_their_state() {
 }
 
 #[test]
-fn two_runs_side_by_side() {
+fn two_runs_are_compared() {
     let lab = Lab::new();
     lab.study(&[("none", 0.3), ("reasoning", 0.6)], 1);
     let compare = |more: &[&str]| {
@@ -60,7 +60,7 @@ fn two_runs_side_by_side() {
     assert_eq!(found["evaluations"][0]["benchmarks"].as_array().unwrap().len(), 2);
 
     let text = String::from_utf8(compare(&[])).unwrap();
-    assert!(text.contains("prompt.ppe") && text.contains("A asked under `none`, B under `reasoning`"), "{text}");
+    assert!(text.contains("prompt.ppe") && text.contains("A evaluated under `none`, B under `reasoning`"), "{text}");
 
     let said = error(&folder(), &["compare", ".", "."]);
     assert!(said.contains("has no manifest.json") && said.contains("hint: "), "{said}");

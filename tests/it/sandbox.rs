@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rft::sandbox::{Limits, Outcome, Program, Sandbox, Session, Value};
+use rft::sandbox::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits, SandboxSession};
 
 use crate::code_eval::sandbox;
 use crate::progress::{ends, until};
@@ -46,25 +46,25 @@ def syscall(*arguments):
 /// A program, and a folder of the test that it must not touch.
 struct Trial {
     outside: tempfile::TempDir,
-    session: Session,
+    session: SandboxSession,
     id: u32,
     /// The process namespace.
     namespace: Option<PathBuf>,
 }
 
 impl Trial {
-    /// Loads a program; `OUTSIDE` in it is the folder's path.
+    /// Loads a program, in which `OUTSIDE` is the folder's path.
     fn new(sandbox: &Sandbox, source: &str) -> Trial {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("secret"), "the secret").unwrap();
         let source = format!("{PRELUDE}\nOUTSIDE = {:?}\n{source}", outside.path().to_str().unwrap());
-        let limits = Limits::time(Duration::from_secs(10 * LONG));
+        let limits = SandboxLimits::time(Duration::from_secs(10 * LONG));
         let session = sandbox.load(&Program { source: &source, entry_point: "f" }, &limits).unwrap();
         let id = session.process_id();
         Trial { outside, session, id, namespace: fs::read_link(format!("/proc/{id}/ns/pid")).ok() }
     }
 
-    fn call(&mut self, seconds: u64) -> Outcome {
+    fn call(&mut self, seconds: u64) -> CallOutcome {
         self.session.call(&[], Duration::from_secs(seconds))
     }
 
@@ -76,7 +76,7 @@ impl Trial {
         assert!(!Path::new(&format!("/proc/{id}")).exists(), "process {id} is still there");
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
-            // After the name, which may hold anything: state, parent, group, session.
+            // After the name, which may contain anything: state, parent, group, session.
             let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
             assert!(fields[2] != id.to_string() && fields[3] != id.to_string(), "left behind: {stat}");
             let its = fs::read_link(process.path().join("ns/pid")).ok();
@@ -98,30 +98,30 @@ impl Trial {
     }
 }
 
-/// Runs a program once, for at most so many seconds; `None` where the sandbox does not work and the test is skipped.
-fn outcome(source: &str, seconds: u64) -> Option<Outcome> {
+/// Runs a program once, for at most this many seconds; `None` if the sandbox does not work, so that the test is skipped.
+fn outcome(source: &str, seconds: u64) -> Option<CallOutcome> {
     let mut trial = Trial::new(sandbox()?, source);
     let outcome = trial.call(seconds);
     trial.end();
     Some(outcome)
 }
 
-/// The program returns an empty list: nothing of what it tried went through.
+/// The program returns an empty list: none of its attempts succeeded.
 fn nothing_goes_through(source: &str) {
     let Some(outcome) = outcome(source, LONG) else { return };
-    assert_eq!(outcome, Outcome::Value(Value::List(Vec::new())), "{source}");
+    assert_eq!(outcome, CallOutcome::Value(PythonValue::List(Vec::new())), "{source}");
 }
 
 /// The program returns error numbers, all of them "no such call".
 fn no_such_calls(source: &str) {
     let Some(outcome) = outcome(source, LONG) else { return };
-    let Outcome::Value(Value::List(errors)) = &outcome else { panic!("{outcome:?}") };
-    assert!(!errors.is_empty() && errors.iter().all(|it| *it == Value::int(38)), "{errors:?}");
+    let CallOutcome::Value(PythonValue::List(errors)) = &outcome else { panic!("{outcome:?}") };
+    assert!(!errors.is_empty() && errors.iter().all(|it| *it == PythonValue::int(38)), "{errors:?}");
 }
 
 fn dies(source: &str, how: &str) {
     let Some(outcome) = outcome(source, LONG) else { return };
-    assert!(matches!(&outcome, Outcome::Died(why) if why.contains(how)), "{outcome:?}");
+    assert!(matches!(&outcome, CallOutcome::Died(why) if why.contains(how)), "{outcome:?}");
 }
 
 /// The program ends by `os._exit(0)`. On a busy machine that can take longer than the fifth of a second that a process has
@@ -129,18 +129,21 @@ fn dies(source: &str, how: &str) {
 fn exits(source: &str) {
     let Some(outcome) = outcome(source, LONG) else { return };
     let is_expected = |why: &str| why.contains("exit status 0") || why.contains("SIGKILL");
-    assert!(matches!(&outcome, Outcome::Died(why) if is_expected(why)), "{outcome:?}");
+    assert!(matches!(&outcome, CallOutcome::Died(why) if is_expected(why)), "{outcome:?}");
 }
 
 #[test]
 fn escape_by_an_object_that_equals_all() {
     let source = "class Yes:\n    def __eq__(self, other): return True\n    __hash__ = None\ndef f(): return Yes()";
     let Some(found) = outcome(source, LONG) else { return };
-    assert!(matches!(&found, Outcome::Value(value @ Value::Opaque) if *value != Value::int(7)), "{found:?}");
+    assert!(
+        matches!(&found, CallOutcome::Value(value @ PythonValue::Opaque) if *value != PythonValue::int(7)),
+        "{found:?}"
+    );
     // A subclass of a plain type counts as what it holds, whatever its methods say.
     let source = "class Yes(int):\n    def __eq__(self, other): return True\n    def __int__(self): return 7\n    \
                   __repr__ = __index__ = __str__ = __int__\ndef f(): return [Yes(3)]";
-    assert_eq!(outcome(source, LONG), Some(Outcome::Value(Value::List(vec![Value::int(3)]))));
+    assert_eq!(outcome(source, LONG), Some(CallOutcome::Value(PythonValue::List(vec![PythonValue::int(3)]))));
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn escape_by_claiming_to_be_a_plain_type() {
     let source = "class Liar:\n    __class__ = int\n    def __int__(self): return 7\n    __index__ = __repr__ = __int__\n\
                   def f(): return Liar()";
     let Some(found) = outcome(source, LONG) else { return };
-    assert!(matches!(found, Outcome::Value(Value::Opaque)), "{found:?}");
+    assert!(matches!(found, CallOutcome::Value(PythonValue::Opaque)), "{found:?}");
 }
 
 #[test]
@@ -167,7 +170,7 @@ def f():
 
 #[test]
 fn escape_by_looking_for_the_expected_value() {
-    // All that the interpreter holds, down to what only references lead to.
+    // Everything in the interpreter, including objects that are only referenced.
     let source = r#"
 def f():
     found, frame = [], sys._getframe()
@@ -232,9 +235,9 @@ fn escape_by_reading_the_environment() {
     let Some(outcome) = outcome(source, LONG) else { return };
     let names = ["LANG", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PATH", "PYTHONHASHSEED", "PYTHONUTF8"];
     // Python sets LC_CTYPE itself on some machines.
-    let Outcome::Value(Value::List(found)) = outcome else { panic!("{outcome:?}") };
-    let found: Vec<Value> = found.into_iter().filter(|it| *it != Value::str("LC_CTYPE")).collect();
-    assert_eq!(found, names.map(Value::str));
+    let CallOutcome::Value(PythonValue::List(found)) = outcome else { panic!("{outcome:?}") };
+    let found: Vec<PythonValue> = found.into_iter().filter(|it| *it != PythonValue::str("LC_CTYPE")).collect();
+    assert_eq!(found, names.map(PythonValue::str));
 }
 
 #[test]
@@ -395,7 +398,7 @@ def f():
 "#
     ));
     let heard = listener.accept();
-    assert_eq!(heard.unwrap_err().kind(), ErrorKind::WouldBlock, "somebody connected");
+    assert_eq!(heard.unwrap_err().kind(), ErrorKind::WouldBlock, "a connection was made");
 }
 
 #[test]
@@ -449,15 +452,15 @@ fn escape_by_being_root() {
         return;
     };
     if sandbox().unwrap().layers().other_user {
-        let Outcome::Value(Value::List(ids)) = &outcome else { panic!("{outcome:?}") };
-        assert!(ids.iter().all(|id| *id != Value::int(0)), "{ids:?}");
+        let CallOutcome::Value(PythonValue::List(ids)) = &outcome else { panic!("{outcome:?}") };
+        assert!(ids.iter().all(|id| *id != PythonValue::int(0)), "{ids:?}");
     }
 }
 
 #[test]
 fn escape_by_memory() {
     let Some(outcome) = outcome("def f(): return len(bytearray(10 << 30))", LONG) else { return };
-    assert!(matches!(&outcome, Outcome::Raised(what) if what.starts_with("MemoryError")), "{outcome:?}");
+    assert!(matches!(&outcome, CallOutcome::Raised(what) if what.starts_with("MemoryError")), "{outcome:?}");
 }
 
 #[test]
@@ -474,7 +477,7 @@ def f():
     return written
 "#;
     let Some(outcome) = outcome(source, LONG) else { return };
-    let Outcome::Value(written) = &outcome else { panic!("{outcome:?}") };
+    let CallOutcome::Value(written) = &outcome else { panic!("{outcome:?}") };
     let most = if sandbox().unwrap().layers().namespaces { 64 << 20 } else { 0 };
     assert!(written.number().unwrap() <= f64::from(most), "{written}");
 }
@@ -483,27 +486,27 @@ def f():
 fn escape_by_printing_a_gigabyte() {
     let Some(sandbox) = sandbox() else { return };
     let source = "def f():\n    for _ in range(1 << 10): os.write(1, b'x' * (1 << 20))\n    return 7";
-    assert_eq!(outcome(source, LONG), Some(Outcome::Value(Value::int(7))), "nobody reads it");
+    assert_eq!(outcome(source, LONG), Some(CallOutcome::Value(PythonValue::int(7))), "the output is not read");
     let script = "while True: print('x' * (1 << 20))";
-    let died = sandbox.stdout(script, "", &Limits::time(Duration::from_secs(LONG))).unwrap();
-    assert!(matches!(&died, Outcome::Died(why) if why.contains("printed more")), "{died:?}");
+    let died = sandbox.stdout(script, "", &SandboxLimits::time(Duration::from_secs(LONG))).unwrap();
+    assert!(matches!(&died, CallOutcome::Died(why) if why.contains("printed more")), "{died:?}");
 }
 
 #[test]
 fn escape_by_a_huge_answer() {
     dies("def f(): return 'x' * (2 << 20)", "more than");
     let Some(sandbox) = sandbox() else { return };
-    // Many answers that are just not too long each.
+    // Many answers that are each just below the limit.
     let mut trial = Trial::new(sandbox, "def f(): return 'x' * 1000000");
-    let last = (0..20).map(|_| trial.call(LONG)).find(|it| !matches!(it, Outcome::Value(_)));
-    assert!(matches!(last, Some(Outcome::Died(_))), "{last:?}");
+    let last = (0..20).map(|_| trial.call(LONG)).find(|it| !matches!(it, CallOutcome::Value(_)));
+    assert!(matches!(last, Some(CallOutcome::Died(_))), "{last:?}");
     trial.end();
 }
 
 #[test]
 fn escape_by_a_slow_answer() {
     let source = "def f():\n    while True: os.write(4, b'x'); time.sleep(0.05)";
-    assert!(matches!(outcome(source, 2), None | Some(Outcome::TimedOut)));
+    assert!(matches!(outcome(source, 2), None | Some(CallOutcome::TimedOut)));
 }
 
 #[test]
@@ -516,20 +519,20 @@ fn escape_by_not_ending() {
         "def f(): return 9 ** 9 ** 9",
     ] {
         let outcome = ends(source, || outcome(source, 1));
-        assert!(matches!(outcome, None | Some(Outcome::TimedOut)), "{source}: {outcome:?}");
+        assert!(matches!(outcome, None | Some(CallOutcome::TimedOut)), "{source}: {outcome:?}");
     }
 }
 
 #[test]
 fn escape_by_deep_recursion() {
     let Some(found) = outcome("def f(): return f()", LONG) else { return };
-    assert!(matches!(&found, Outcome::Raised(what) if what.starts_with("RecursionError")), "{found:?}");
+    assert!(matches!(&found, CallOutcome::Raised(what) if what.starts_with("RecursionError")), "{found:?}");
     let source = "sys.setrecursionlimit(1 << 30)\ndef f(): return [f(), {}.get(f())]\nclass C:\n    \
                   def __repr__(self): return repr(self)\ndef f(): return repr(C())";
     let found = outcome(source, 30).unwrap();
-    assert!(matches!(found, Outcome::Died(_) | Outcome::Raised(_) | Outcome::TimedOut), "{found:?}");
+    assert!(matches!(found, CallOutcome::Died(_) | CallOutcome::Raised(_) | CallOutcome::TimedOut), "{found:?}");
     // A value inside itself.
-    let Some(Outcome::Value(_)) = outcome("def f():\n    it = []\n    it.append(it)\n    return it", LONG) else {
+    let Some(CallOutcome::Value(_)) = outcome("def f():\n    it = []\n    it.append(it)\n    return it", LONG) else {
         panic!()
     };
 }
@@ -537,7 +540,7 @@ fn escape_by_deep_recursion() {
 #[test]
 fn escape_by_ending_early() {
     let Some(found) = outcome("def f(): sys.exit(0)", LONG) else { return };
-    assert!(matches!(&found, Outcome::Raised(what) if what.starts_with("SystemExit")), "{found:?}");
+    assert!(matches!(&found, CallOutcome::Raised(what) if what.starts_with("SystemExit")), "{found:?}");
     exits("def f(): os._exit(0)");
     exits("os._exit(0)");
     dies("def f(): os.abort()", "SIG");
@@ -550,7 +553,7 @@ fn escape_by_a_forged_answer() {
     dies(forged, "answer channel");
     dies("def f(): os.write(4, b'7\\n'); return 3", "answer channel");
     dies("def f(): os.write(4, b'\\xff\\n'); return 3", "answer channel");
-    // With the right nonce, taken from the runner's frames: a second answer where one was asked for.
+    // With the right nonce, read from the runner's frames: a second answer to one request.
     let found = r#"
 def f():
     frame = sys._getframe()
@@ -575,7 +578,7 @@ json.dumps = json.encoder.encode_basestring_ascii = always
 def f(): return [3, "x", 1.5, 10 ** 20]
 "#;
     let Some(outcome) = outcome(source, LONG) else { return };
-    let Outcome::Value(value) = &outcome else { panic!("{outcome:?}") };
+    let CallOutcome::Value(value) = &outcome else { panic!("{outcome:?}") };
     assert_eq!(value.to_string(), r#"[0x3,"x",1.5,0x56bc75e2d63100000,]"#);
 }
 
@@ -591,7 +594,10 @@ def f():
         threading.Thread(target=stay, daemon=daemon).start()
     return threading.active_count()
 "#;
-    assert_eq!(outcome(source, LONG).unwrap_or(Outcome::Value(Value::int(3))), Outcome::Value(Value::int(3)));
+    assert_eq!(
+        outcome(source, LONG).unwrap_or(CallOutcome::Value(PythonValue::int(3))),
+        CallOutcome::Value(PythonValue::int(3))
+    );
 }
 
 #[test]
@@ -608,18 +614,18 @@ def f():
     return count
 "#;
     let Some(found) = outcome(source, LONG) else { return };
-    let Outcome::Value(count) = &found else { panic!("{found:?}") };
+    let CallOutcome::Value(count) = &found else { panic!("{found:?}") };
     let most = if sandbox().unwrap().layers().namespaces { 64.0 } else { 4_096.0 };
     assert!(count.number().unwrap() <= most, "{count}");
 }
 
 #[test]
 fn escape_by_what_is_inherited() {
-    // Nothing is open but the program's own five.
+    // Only the program's own five descriptors are open.
     let source = "def f():\n    def is_open(it):\n        try: os.fstat(it)\n        except OSError: return False\n        \
                   return True\n    return [it for it in range(64) if is_open(it)]";
     let Some(outcome) = outcome(source, LONG) else { return };
-    assert_eq!(outcome, Outcome::Value(Value::List((0..5).map(Value::int).collect())));
+    assert_eq!(outcome, CallOutcome::Value(PythonValue::List((0..5).map(PythonValue::int).collect())));
 }
 
 #[test]
@@ -628,9 +634,9 @@ fn programs_do_not_see_each_other() {
     let namespaces = sandbox.layers().namespaces.then_some(()).ok_or("without them no program can write a file");
     let Some(()) = require("namespaces", namespaces) else { return };
     let mut writer = Trial::new(sandbox, "def f(): open('note', 'w').write('x'); return os.path.exists('note')");
-    assert_eq!(writer.call(LONG), Outcome::Value(Value::Bool(true)));
+    assert_eq!(writer.call(LONG), CallOutcome::Value(PythonValue::Bool(true)));
     let mut reader = Trial::new(sandbox, "def f(): return os.path.exists('note')");
-    assert_eq!(reader.call(LONG), Outcome::Value(Value::Bool(false)));
+    assert_eq!(reader.call(LONG), CallOutcome::Value(PythonValue::Bool(false)));
     writer.end();
     reader.end();
 }
@@ -638,70 +644,78 @@ fn programs_do_not_see_each_other() {
 #[test]
 fn scripts_read_their_input_and_print() {
     let Some(sandbox) = sandbox() else { return };
-    let limits = Limits::time(Duration::from_secs(LONG));
+    let limits = SandboxLimits::time(Duration::from_secs(LONG));
     let run = |source: &str, stdin: &str| sandbox.stdout(source, stdin, &limits).unwrap();
-    let text = |text: &str| Outcome::Value(Value::str(text));
+    let text = |text: &str| CallOutcome::Value(PythonValue::str(text));
     assert_eq!(run("print(sum(map(int, input().split())))", "1 2 3\n"), text("6\n"));
     assert_eq!(run("if __name__ == '__main__': print('é')\nexit()", ""), text("é\n"));
     let long = "x".repeat(300_000);
     assert_eq!(run("import sys; sys.stdout.write(sys.stdin.read())", &long), text(&long));
-    assert_eq!(run("import sys; sys.exit(3)", ""), Outcome::Raised("SystemExit: 3".into()));
-    assert_eq!(run("print(1 / 0)", ""), Outcome::Raised("ZeroDivisionError: division by zero".into()));
-    assert!(matches!(run("import os; print('x', flush=True); os._exit(1)", ""), Outcome::Died(_)));
+    assert_eq!(run("import sys; sys.exit(3)", ""), CallOutcome::Raised("SystemExit: 3".into()));
+    assert_eq!(run("print(1 / 0)", ""), CallOutcome::Raised("ZeroDivisionError: division by zero".into()));
+    assert!(matches!(run("import os; print('x', flush=True); os._exit(1)", ""), CallOutcome::Died(_)));
     let threads = "import threading\nthreading.stack_size(1 << 27)\nthreading.Thread(target=lambda: print(5)).start()";
     assert_eq!(run(threads, ""), text("5\n"));
-    let short = Limits::time(Duration::from_secs(3));
-    assert_eq!(sandbox.stdout("while True: pass", "", &short).unwrap(), Outcome::TimedOut);
+    let short = SandboxLimits::time(Duration::from_secs(3));
+    assert_eq!(sandbox.stdout("while True: pass", "", &short).unwrap(), CallOutcome::TimedOut);
 }
 
 #[test]
-fn calls_go_on_after_an_exception_and_end_with_the_program() {
+fn calls_continue_after_an_exception_and_end_with_the_program() {
     let Some(sandbox) = sandbox() else { return };
     let source = "calls = 0\ndef f(x):\n    global calls\n    calls += 1\n    return x[calls]";
-    let load = |source| sandbox.load(&Program { source, entry_point: "f" }, &Limits::time(Duration::from_secs(LONG)));
+    let load =
+        |source| sandbox.load(&Program { source, entry_point: "f" }, &SandboxLimits::time(Duration::from_secs(LONG)));
     let mut session = load(source).unwrap();
     let limit = Duration::from_secs(LONG);
-    let list = Value::List(vec![Value::int(5), Value::int(6)]);
-    assert_eq!(session.call(std::slice::from_ref(&list), limit), Outcome::Value(Value::int(6)));
-    assert_eq!(session.call(&[list], limit), Outcome::Raised("IndexError: list index out of range".into()));
-    assert!(matches!(session.call(&[Value::Float(f64::NAN)], limit), Outcome::Raised(_)));
+    let list = PythonValue::List(vec![PythonValue::int(5), PythonValue::int(6)]);
+    assert_eq!(session.call(std::slice::from_ref(&list), limit), CallOutcome::Value(PythonValue::int(6)));
+    assert_eq!(session.call(&[list], limit), CallOutcome::Raised("IndexError: list index out of range".into()));
+    assert!(matches!(session.call(&[PythonValue::Float(f64::NAN)], limit), CallOutcome::Raised(_)));
     let mut session = load("x = 1").unwrap();
-    assert_eq!(session.call(&[], limit), Outcome::Raised("NameError: `f` is not defined".into()));
+    assert_eq!(session.call(&[], limit), CallOutcome::Raised("NameError: `f` is not defined".into()));
     let mut session = load("def f(:").unwrap();
-    assert!(matches!(session.call(&[], limit), Outcome::Raised(what) if what.starts_with("SyntaxError")));
+    assert!(matches!(session.call(&[], limit), CallOutcome::Raised(what) if what.starts_with("SyntaxError")));
 }
 
 #[test]
 fn values_are_passed_and_returned_unchanged() {
     let Some(sandbox) = sandbox() else { return };
     let program = Program { source: "def f(*all): return [x for x in all]", entry_point: "f" };
-    let mut session = sandbox.load(&program, &Limits::time(Duration::from_secs(LONG))).unwrap();
+    let mut session = sandbox.load(&program, &SandboxLimits::time(Duration::from_secs(LONG))).unwrap();
     let huge = num_bigint::BigInt::from(-7).pow(20_001);
     let values = vec![
-        Value::None,
-        Value::Bool(true),
-        Value::int(-3),
-        Value::int(i64::MAX),
-        Value::Int(huge),
-        Value::Float(0.1),
-        Value::Float(5e-324),
-        Value::Float(f64::INFINITY),
-        Value::Float(f64::NEG_INFINITY),
-        Value::str("a\"\\\n\u{0}\u{7f}é\u{1f600}"),
-        Value::List(vec![Value::Tuple(vec![]), Value::Tuple(vec![Value::int(1)])]),
-        Value::Dict(vec![(Value::str("k"), Value::List(vec![])), (Value::int(2), Value::None)]),
-        Value::Set(vec![]),
-        Value::Set(vec![Value::int(1), Value::str("1")]),
+        PythonValue::None,
+        PythonValue::Bool(true),
+        PythonValue::int(-3),
+        PythonValue::int(i64::MAX),
+        PythonValue::Int(huge),
+        PythonValue::Float(0.1),
+        PythonValue::Float(5e-324),
+        PythonValue::Float(f64::INFINITY),
+        PythonValue::Float(f64::NEG_INFINITY),
+        PythonValue::str("a\"\\\n\u{0}\u{7f}é\u{1f600}"),
+        PythonValue::List(vec![PythonValue::Tuple(vec![]), PythonValue::Tuple(vec![PythonValue::int(1)])]),
+        PythonValue::Dict(vec![
+            (PythonValue::str("k"), PythonValue::List(vec![])),
+            (PythonValue::int(2), PythonValue::None),
+        ]),
+        PythonValue::Set(vec![]),
+        PythonValue::Set(vec![PythonValue::int(1), PythonValue::str("1")]),
     ];
-    let Outcome::Value(Value::List(back)) = session.call(&values, Duration::from_secs(LONG)) else { panic!() };
+    let CallOutcome::Value(PythonValue::List(back)) = session.call(&values, Duration::from_secs(LONG)) else {
+        panic!()
+    };
     assert_eq!(back, values);
-    // Equality is Python's; types and signs are to be the same, too.
+    // Equality is Python's; types and signs must be the same too.
     for (value, back) in values.iter().zip(&back) {
         assert_eq!(std::mem::discriminant(value), std::mem::discriminant(back), "{value} {back}");
     }
-    let odd = [Value::Float(f64::NAN), Value::Float(-0.0)];
-    let Outcome::Value(Value::List(back)) = session.call(&odd, Duration::from_secs(LONG)) else { panic!() };
-    assert!(matches!(back[..], [Value::Float(nan), Value::Float(zero)] if nan.is_nan() && zero.is_sign_negative()));
+    let odd = [PythonValue::Float(f64::NAN), PythonValue::Float(-0.0)];
+    let CallOutcome::Value(PythonValue::List(back)) = session.call(&odd, Duration::from_secs(LONG)) else { panic!() };
+    assert!(
+        matches!(back[..], [PythonValue::Float(nan), PythonValue::Float(zero)] if nan.is_nan() && zero.is_sign_negative())
+    );
 }
 
 #[test]
@@ -710,27 +724,27 @@ fn values_of_other_types_are_opaque() {
     let source = r#"
 import collections, enum
 Point = collections.namedtuple("Point", "x y")
-class Colour(enum.IntEnum): RED = 1
-def f(): return [iter([]), range(3), b"x", 1j, f, int, "\ud800", Point(1, 2), Colour.RED, collections.Counter("a"),
+class Color(enum.IntEnum): RED = 1
+def f(): return [iter([]), range(3), b"x", 1j, f, int, "\ud800", Point(1, 2), Color.RED, collections.Counter("a"),
                  collections.OrderedDict(a=1), frozenset([1])]
 "#;
     let mut session =
-        sandbox.load(&Program { source, entry_point: "f" }, &Limits::time(Duration::from_secs(LONG))).unwrap();
-    let Outcome::Value(Value::List(found)) = session.call(&[], Duration::from_secs(LONG)) else { panic!() };
+        sandbox.load(&Program { source, entry_point: "f" }, &SandboxLimits::time(Duration::from_secs(LONG))).unwrap();
+    let CallOutcome::Value(PythonValue::List(found)) = session.call(&[], Duration::from_secs(LONG)) else { panic!() };
     let (opaque, plain) = found.split_at(7);
-    assert!(opaque.iter().all(|it| matches!(it, Value::Opaque)), "{opaque:?}");
-    let plain: Vec<String> = plain.iter().map(Value::to_string).collect();
+    assert!(opaque.iter().all(|it| matches!(it, PythonValue::Opaque)), "{opaque:?}");
+    let plain: Vec<String> = plain.iter().map(PythonValue::to_string).collect();
     assert_eq!(plain, ["(0x1,0x2,)", "1", r#"{"a":0x1,}"#, r#"{"a":0x1,}"#, "set([0x1,])"]);
 }
 
 #[test]
-fn many_threads_may_run_programs() {
+fn many_threads_can_run_programs() {
     let Some(sandbox) = sandbox() else { return };
     let ids: Vec<u32> = std::thread::scope(|scope| {
         let run = |number: i64| {
             move || {
                 let mut trial = Trial::new(sandbox, &format!("def f(): return {number}"));
-                assert_eq!(trial.call(LONG), Outcome::Value(Value::int(number)));
+                assert_eq!(trial.call(LONG), CallOutcome::Value(PythonValue::int(number)));
                 let id = trial.id;
                 trial.end();
                 id
@@ -742,7 +756,7 @@ fn many_threads_may_run_programs() {
     assert_eq!(ids.len(), 8);
 }
 
-/// Not a test: waits inside a program until it is killed. See the next.
+/// Not a test: waits inside a program until it is killed. Used by the next test.
 #[test]
 #[ignore = "run by another test"]
 fn helper_that_waits() {
@@ -775,7 +789,7 @@ fn shared_folder() -> tempfile::TempDir {
     folder
 }
 
-/// Runs the suite again by this command; its temporary folder is empty afterwards.
+/// Runs the suite again with this command; its temporary folder must be empty afterwards.
 fn again(mut command: Command, what: &str) {
     let (folder, notes) = (shared_folder(), shared_folder());
     let skipped = notes.path().join("skipped");

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use rft::rng::{Purpose, Stream};
-use rft::rollout::schedule::{self, Decode, Row};
-use rft::rollout::{Branch, Finish, Prompt, Request, Sampling, Watch};
+use rft::rollout::schedule::{self, Decode, DecodingRow};
+use rft::rollout::{Completion, Finish, Prompt, RolloutRequest, RolloutWatch, Sampling};
 use std::collections::HashMap;
 
 /// The end-of-sequence token.
@@ -25,11 +25,11 @@ struct Scripted {
     calls: Vec<String>,
 }
 
-/// The tokens of completion `branch` of prompt `prompt`.
-type Tokens = fn(prompt: usize, branch: usize) -> Vec<u32>;
+/// The tokens of completion `completion` of prompt `prompt`.
+type Tokens = fn(prompt: usize, completion: usize) -> Vec<u32>;
 
 impl Scripted {
-    fn new([rows, prompts, steps]: [usize; 3], request: &Request, tokens: Tokens) -> Self {
+    fn new([rows, prompts, steps]: [usize; 3], request: &RolloutRequest, tokens: Tokens) -> Self {
         let all = (0..request.prompts.len()).flat_map(|p| (0..request.num_generations).map(move |b| (p, b)));
         let line = |(p, b): (usize, usize)| {
             let path = [request.step, request.prompts[p].key, b as u64];
@@ -39,14 +39,14 @@ impl Scripted {
         Self { rows, prompts, steps, script, held: HashMap::new(), calls: Vec::new() }
     }
 
-    fn draw(&self, row: &mut Row) {
+    fn draw(&self, row: &mut DecodingRow) {
         let line = &self.script[&row.stream.key()];
         let token = line.get(row.tokens.len()).copied().unwrap_or(0);
         row.push(token, -(row.tokens.len() as f32));
     }
 
     /// The prompt slots and slots of rows, with their numbers of tokens.
-    fn show(rows: &[Row]) -> String {
+    fn show(rows: &[DecodingRow]) -> String {
         rows.iter().map(|row| format!(" {}/{}:{}", row.prompt_slot, row.slot, row.tokens.len())).collect()
     }
 }
@@ -73,7 +73,7 @@ impl Decode for Scripted {
         Ok(())
     }
 
-    fn start(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn start(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         for row in &mut *rows {
             assert!(row.slot < self.rows && row.tokens.is_empty());
             assert!(self.held.contains_key(&row.prompt_slot), "its prompt is missing");
@@ -85,7 +85,7 @@ impl Decode for Scripted {
         Ok(())
     }
 
-    fn decode(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         self.calls.push(format!("decode{}", Self::show(rows)));
         let mut slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
         slots.sort_unstable();
@@ -109,13 +109,13 @@ struct Told {
     patience: Option<usize>,
 }
 
-impl Watch for Told {
-    fn token(&mut self, prompt: usize, branch: usize, token: u32) {
-        self.events.push(format!("{prompt}.{branch}={token}"));
+impl RolloutWatch for Told {
+    fn token(&mut self, prompt: usize, completion: usize, token: u32) {
+        self.events.push(format!("{prompt}.{completion}={token}"));
     }
 
-    fn group(&mut self, prompt: usize, branches: &[Branch]) {
-        let lengths: Vec<usize> = branches.iter().map(|branch| branch.tokens.len()).collect();
+    fn group(&mut self, prompt: usize, completions: &[Completion]) {
+        let lengths: Vec<usize> = completions.iter().map(|completion| completion.tokens.len()).collect();
         self.events.push(format!("group {prompt} {lengths:?}"));
     }
 
@@ -129,8 +129,8 @@ fn prompts(count: usize) -> Vec<Prompt> {
     (0..count).map(|i| Prompt { ids: vec![1; i + 1], key: 100 + i as u64 }).collect()
 }
 
-fn request(prompts: &[Prompt], num_generations: usize) -> Request<'_> {
-    Request {
+fn request(prompts: &[Prompt], num_generations: usize) -> RolloutRequest<'_> {
+    RolloutRequest {
         prompts,
         num_generations,
         sampling: &SAMPLING,
@@ -142,21 +142,21 @@ fn request(prompts: &[Prompt], num_generations: usize) -> Request<'_> {
     }
 }
 
-fn run(device: &mut Scripted, request: &Request) -> (Vec<Vec<Branch>>, Told) {
+fn run(device: &mut Scripted, request: &RolloutRequest) -> (Vec<Vec<Completion>>, Told) {
     let mut told = Told::default();
     let groups = schedule::generate(device, request, &mut told).unwrap().expect("the request was canceled");
     (groups, told)
 }
 
 /// Completion b of prompt p has p + b + 1 tokens, and ends with the last of them.
-fn growing(prompt: usize, branch: usize) -> Vec<u32> {
-    let mut tokens = vec![1; prompt + branch];
+fn growing(prompt: usize, completion: usize) -> Vec<u32> {
+    let mut tokens = vec![1; prompt + completion];
     tokens.push(EOS);
     tokens
 }
 
-fn lengths(groups: &[Vec<Branch>]) -> Vec<Vec<usize>> {
-    groups.iter().map(|group| group.iter().map(|branch| branch.tokens.len()).collect()).collect()
+fn lengths(groups: &[Vec<Completion>]) -> Vec<Vec<usize>> {
+    groups.iter().map(|group| group.iter().map(|completion| completion.tokens.len()).collect()).collect()
 }
 
 #[test]
@@ -226,8 +226,8 @@ fn a_prompt_waits_for_a_slot_though_rows_are_free() {
 fn a_completion_is_cut_at_the_first_reason_to_end() {
     let prompts = prompts(1);
     let ends = |tokens: &[u32]| tokens.ends_with(&[7, 7]);
-    let request = Request { ends: &ends, ..request(&prompts, 6) };
-    let tokens: Tokens = |_, branch| {
+    let request = RolloutRequest { ends: &ends, ..request(&prompts, 6) };
+    let tokens: Tokens = |_, completion| {
         let lines: [&[u32]; 6] = [
             &[1, 7, 7, 7, EOS],
             &[1, EOS, 7, 7, 1],
@@ -237,7 +237,7 @@ fn a_completion_is_cut_at_the_first_reason_to_end() {
             // The second part of the stop string is sampled in other steps than the first.
             &[1, 2, 3, 4, 7, 7],
         ];
-        lines[branch].to_vec()
+        lines[completion].to_vec()
     };
     let expected: [(&[u32], Finish); 6] = [
         (&[1, 7, 7], Finish::String),
@@ -250,10 +250,10 @@ fn a_completion_is_cut_at_the_first_reason_to_end() {
     for steps in [1, 2, 4, 16] {
         let mut device = Scripted::new([3, 1, steps], &request, tokens);
         let (groups, told) = run(&mut device, &request);
-        for (i, (branch, (tokens, finish))) in groups[0].iter().zip(expected).enumerate() {
-            assert_eq!((&branch.tokens[..], branch.finish), (tokens, finish), "completion {i}, {steps} steps");
+        for (i, (completion, (tokens, finish))) in groups[0].iter().zip(expected).enumerate() {
+            assert_eq!((&completion.tokens[..], completion.finish), (tokens, finish), "completion {i}, {steps} steps");
             let logprobs: Vec<f32> = (0..tokens.len()).map(|place| -(place as f32)).collect();
-            assert_eq!(branch.logprobs, logprobs, "completion {i}, {steps} steps");
+            assert_eq!(completion.logprobs, logprobs, "completion {i}, {steps} steps");
             let start = format!("0.{i}=");
             let heard = told.events.iter().filter_map(|event| event.strip_prefix(&start)?.parse::<u32>().ok());
             assert_eq!(heard.collect::<Vec<_>>(), tokens, "completion {i}, {steps} steps");
@@ -268,9 +268,9 @@ fn a_completion_that_ends_at_its_first_token_is_not_decoded() {
     let prompts = prompts(3);
     let whole = request(&prompts, 2);
     for (request, tokens) in [
-        (Request { ..whole }, (|_, _| vec![EOS]) as Tokens),
-        (Request { max_completion_length: 1, ..whole }, |_, _| vec![3, 4]),
-        (Request { ends: &|tokens| tokens == [3], ..whole }, |_, _| vec![3, 3]),
+        (RolloutRequest { ..whole }, (|_, _| vec![EOS]) as Tokens),
+        (RolloutRequest { max_completion_length: 1, ..whole }, |_, _| vec![3, 4]),
+        (RolloutRequest { ends: &|tokens| tokens == [3], ..whole }, |_, _| vec![3, 3]),
     ] {
         let mut device = Scripted::new([2, 3, 1], &request, tokens);
         let (groups, _) = run(&mut device, &request);

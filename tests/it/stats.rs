@@ -1,7 +1,7 @@
-//! The statistics equal SciPy's and statsmodels' to 1e-9, and cover, err and detect as often as they say.
+//! The statistics equal SciPy's and statsmodels' to 1e-9, and have the stated coverage, error rate and power.
 //! `tests/oracle/stats.py` writes the fixture.
 
-use rft::behavior::agreement::Tally;
+use rft::behavior::agreement::ConfusionCounts;
 use rft::rng::{Purpose, Stream};
 use rft::stats::{
     bootstrap_mean, compare_means, compare_seeds, compare_unpaired, detectable_difference, holm, majority,
@@ -43,11 +43,11 @@ fn fixture() -> Fixture {
 
 #[track_caller]
 fn near(got: f64, expected: f64, tolerance: f64) {
-    assert!((got - expected).abs() <= tolerance, "{got}, not {expected}");
+    assert!((got - expected).abs() <= tolerance, "expected {expected}, found {got}");
 }
 
 #[test]
-fn several_samples_a_question() {
+fn several_samples_per_question() {
     let fixture = fixture();
     assert!(fixture.pass_at_k.len() > 50 && fixture.majority.len() == 30);
     for (n, correct, k, expected) in fixture.pass_at_k {
@@ -83,7 +83,7 @@ fn intervals_and_tests() {
         near(got.p_value.unwrap(), p, 1e-12);
     }
     for (differences, p) in fixture.sign_flip {
-        // Drawn, where the oracle counts all: four standard errors of a share.
+        // Random sign changes here, all of them in the reference: a tolerance of four standard errors of a share.
         near(sign_flip(&differences, 50_000, 1), p, 4.0 * (p * (1.0 - p) / 50_000.0).sqrt() + 2e-5);
     }
 }
@@ -109,7 +109,7 @@ fn many_comparisons_agreement_and_power() {
         holm(&p_values).iter().zip(&expected).for_each(|(&got, &expected)| near(got, expected, 1e-12));
     }
     for (first, second, expected) in fixture.kappa {
-        let mut tally = Tally::default();
+        let mut tally = ConfusionCounts::default();
         first.iter().zip(&second).for_each(|(&first, &second)| tally.add(first == 1, second == 1));
         near(tally.kappa().unwrap(), expected, 1e-12);
     }
@@ -121,18 +121,18 @@ fn many_comparisons_agreement_and_power() {
     }
 }
 
-/// Accuracies of two arms at one seed, drawn anew in each study.
+/// A model of two arms, from which the accuracies of each study are sampled.
 struct World {
     questions: usize,
     /// Standard deviation between seeds of the difference of the arms' true accuracies.
     between: f64,
-    /// True difference over all seeds.
+    /// True mean difference over seeds.
     difference: f64,
 }
 
 impl World {
-    /// The difference of the arms on each question, for each seed: a question is solved with a chance of 0.2 to 0.8 by both arms, moved for the
-    /// second by the difference and by the seed; then it is solved or not.
+    /// The difference of the arms on each question, for each seed. Both arms solve a question with a probability of 0.2 to 0.8, shifted for the
+    /// second arm by the difference and by the seed.
     fn study(&self, seeds: usize, stream: &Stream) -> Vec<Vec<f64>> {
         (0..seeds as u64)
             .map(|seed| {
@@ -176,13 +176,13 @@ fn seed_intervals_cover() {
     }
 }
 
-/// Questions drawn from a population, in the numbers of AIME and AMC, several completions each.
+/// Questions sampled from a population, in the numbers of AIME and AMC, with several completions each.
 #[test]
 fn question_intervals_cover() {
     for (questions, samples, studies) in [(30, 8u32, 3_000), (83, 4, 1_500)] {
         let covers = |study: &u64| {
             let stream = Stream::new(23, Purpose::Test, &[questions, *study]);
-            // Chances of being solved are uniform in [0.1, 0.9]: mean 0.5.
+            // The probabilities of solving a question are uniform in [0.1, 0.9], with mean 0.5.
             let solved = |question: u64| {
                 let chance = 0.1 + 0.8 * stream.f64(question);
                 let right = |sample: &u32| stream.f64(1_000 * u64::from(*sample + 1) + question) < chance;
@@ -198,9 +198,9 @@ fn question_intervals_cover() {
     }
 }
 
-/// Studies of six arms on five benchmarks against one reference, from which none differs: the share of studies with one false
-/// verdict or more. Three seeds often differ from the reference by the same number of questions, which a t test takes for
-/// certainty; so a verdict has to hold over seeds and over questions, by the larger of both p-values.
+/// Studies of six arms on five benchmarks without any true difference from the reference: the share of studies with at least one
+/// false verdict. Three seeds often differ from the reference by the same number of questions, and the t test then has no spread.
+/// A verdict therefore uses the larger of two p-values, over seeds and over questions.
 #[test]
 fn null_studies_give_no_verdicts() {
     let studies = 1_000;
@@ -214,7 +214,7 @@ fn null_studies_give_no_verdicts() {
             let over = |differences: &Vec<Vec<f64>>| compare_seeds(&over_questions(differences), 0).p_value.unwrap();
             let mut p_values: Vec<f64> = comparisons.iter().map(over).collect();
             seeds_alone += u32::from(holm(&p_values).iter().any(|&p| p <= 0.05));
-            // Above 0.05 already it cannot become a verdict.
+            // An uncorrected p-value above 0.05 cannot become a verdict.
             for (p, differences) in p_values.iter_mut().zip(&comparisons).filter(|(p, _)| **p <= 0.05) {
                 *p = p.max(sign_flip(&over_seeds(differences), 2_000, study));
             }
@@ -227,7 +227,7 @@ fn null_studies_give_no_verdicts() {
     }
 }
 
-/// The difference called detectable is detected in 80 of 100 studies.
+/// The detectable difference is detected in 80 of 100 studies.
 #[test]
 fn stated_power_is_reached() {
     let studies = 4_000;
@@ -246,7 +246,7 @@ fn stated_power_is_reached() {
     }
 }
 
-/// The same for questions, at the size of AMC: 83 questions, four completions of each.
+/// The same for questions, with the size of AMC: 83 questions, four completions each.
 #[test]
 fn stated_power_over_questions_is_reached() {
     let (questions, studies) = (83u64, 400);
@@ -259,7 +259,7 @@ fn stated_power_over_questions_is_reached() {
     };
     let share = (0..studies).filter(found).count() as f64 / studies as f64;
     assert!((share - 0.8).abs() < 0.05, "{share}");
-    // A comparison states it from its own spread.
+    // A comparison calculates it from its own spread.
     let stream = Stream::new(41, Purpose::Test, &[]);
     let second: Vec<f64> = (0..questions).map(|question| spread * stream.normal(question)).collect();
     let stated = compare_means(&vec![0.0; second.len()], &second, 0).detectable.unwrap();

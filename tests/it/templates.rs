@@ -1,4 +1,4 @@
-//! Chat templates give the same bytes as in transformers, and a question cannot write a special token.
+//! Chat templates give the same bytes as transformers, and a question cannot create a special token.
 
 use rft::prompt::Message;
 use rft::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
@@ -24,7 +24,7 @@ struct Case {
     template: String,
     messages: serde_json::Value,
     add_generation_prompt: bool,
-    /// `None` if transformers reports an error.
+    /// `None` if transformers raises an error.
     expected: Option<String>,
 }
 
@@ -41,9 +41,9 @@ impl Table {
     }
 }
 
-/// The table is made by tests/oracle/chat_templates.py.
+/// tests/oracle/chat_templates.py writes the table.
 #[test]
-fn rendered_bytes_are_those_of_transformers() {
+fn rendered_bytes_equal_those_of_transformers() {
     let table = table();
     assert!(table.cases.len() >= 100, "{} cases", table.cases.len());
     let mut wrong = Vec::new();
@@ -75,16 +75,16 @@ fn special_tokens_in_a_question_are_plain_text() {
         ] {
             let messages = [message("system", "the system <|endoftext|>"), message("user", hostile)];
             let rendered = encode_prompt(&tokenizer, &template, &messages, None).unwrap();
-            // The text is what the template writes for the unchanged message ...
+            // The text contains the unchanged message unchanged ...
             assert_eq!(rendered.text, template.render(&messages, None).unwrap());
             assert_eq!(tokenizer.decode_with_specials(&rendered.ids), rendered.text);
-            // ... and the special tokens come only from the template: three turns opened, two closed.
+            // ... and the only special tokens come only from the template: three turns start, two end.
             let specials: Vec<u32> = rendered.ids.iter().copied().filter(|&id| tokenizer.is_special(id)).collect();
             assert_eq!(specials, [start, end, start, end, start], "{hostile:?}");
-            // The tokens of the message are the same as those of the message alone.
+            // The message has the same words as when it is encoded alone.
             assert!(contains(&rendered.ids, &tokenizer.encode(hostile)), "{hostile:?}");
         }
-        // Without special strings, it is the plain encoding of the whole text.
+        // Without special strings, the ids are those of the whole text.
         assert_eq!(honest.ids, tokenizer.encode_around(&honest.text, &[]));
     }
 }
@@ -102,7 +102,7 @@ fn a_slot_does_not_join_or_split_the_words_around_it() {
     let (before, after) = rendered.text.split_once(question).unwrap();
     let whole = [
         tokenizer.encode_around(before, &[]),
-        // Here everything around the question is separated by special tokens or line ends.
+        // Here special tokens or line ends separate the question from the text around it.
         tokenizer.encode(question),
         tokenizer.encode_around(after, &[]),
     ];
@@ -138,7 +138,7 @@ fn the_text_that_a_template_adds_is_detected() {
     for without in ["thoughts", "tags", "dated", "strict"] {
         assert_eq!(table.template(without).default_system_line(), None, "{without}");
     }
-    // The end of a turn is taken from the template, regardless of the configuration's end-of-text token.
+    // The end of a turn is determined from the template, regardless of end-of-sequence token the configuration has.
     let special = |token| tokenizer.id_of(token).unwrap();
     let base = SpecialStrings { eos: Some("<|endoftext|>".to_owned()), ..SpecialStrings::default() };
     let base = ChatTemplate::new(qwen.source(), base).unwrap();
@@ -148,7 +148,7 @@ fn the_text_that_a_template_adds_is_detected() {
 }
 
 #[test]
-fn the_models_template_is_found_in_either_file() {
+fn the_models_template_is_read_from_either_file() {
     let found = |jinja, config| ChatTemplate::from_model(jinja, config).unwrap();
     let config = r#"{"chat_template": "C{{ eos_token }}", "eos_token": {"content": "</s>", "lstrip": false}, "bos_token": null}"#;
     let list = r#"{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
@@ -160,6 +160,6 @@ fn the_models_template_is_found_in_either_file() {
     assert!(ChatTemplate::from_model(None, Some("{")).is_err());
 
     let choose = |setting| ChatTemplate::choose(setting, None, SpecialStrings::default());
-    assert!(format!("{:#}", choose("model").err().unwrap()).contains("hint: --set prompt.template=plain"));
+    assert!(format!("{:#}", choose("model").err().unwrap()).contains("hint: pass --set prompt.template=plain"));
     assert!(format!("{:#}", choose("no-such.jinja").err().unwrap()).contains("no-such.jinja"));
 }

@@ -9,13 +9,13 @@ use anyhow::Result;
 use rft::model::lora::Adapter;
 use rft::model::peft::load_adapter;
 use rft::model::weights::{RandomWeights, Weights};
-use rft::rollout::{Branch, Engine, Request, Watch};
+use rft::rollout::{Completion, Engine, RolloutRequest, RolloutWatch};
 use rft::run::metrics::{self, MetricsRecord};
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
 
-/// A job of the embedded model that takes a second or two.
+/// A run of the embedded model that takes a second or two.
 pub const SMALL: [&str; 10] = [
     "train",
     "--ppe=null-example",
@@ -101,12 +101,12 @@ fn the_embedded_model_learns() {
     let (first, last) = (mean(&rewards[..3]), mean(&rewards[9..]));
     assert!(last > first + 0.1, "{rewards:?}");
 
-    let model = rft::model::source::Source::open("tiny", "main").unwrap().config;
+    let model = rft::model::source::ModelSource::open("tiny", "main").unwrap().config;
     let adapter = load_adapter(&run.join("adapter"), &model, None).unwrap();
     let moved = |(name, slot): (&String, &rft::model::lora::Slot)| {
         !name.contains(".lora_B.") || adapter.params[slot.range.clone()].iter().any(|value| *value != 0.0)
     };
-    assert!(adapter.slots.iter().all(moved), "a B that is still zero");
+    assert!(adapter.slots.iter().all(moved), "a LoRA B is still zero");
 
     let question = "Anna has 12 apples and buys 5 more. How many does she have?";
     let ask = |format: &str| {
@@ -126,9 +126,9 @@ fn the_embedded_model_learns() {
     assert!(logprobs.iter().all(|value| value.as_f64().unwrap() <= 0.0), "{json}");
 }
 
-/// Of four completions: right, right in the wrong format, wrong, cut off.
-fn mixed(lab: &Lab, branch: usize) -> Vec<u32> {
-    match branch {
+/// Four completions: right, right in the wrong format, wrong, truncated.
+fn mixed(lab: &Lab, completion: usize) -> Vec<u32> {
+    match completion {
         0 => lab.right(),
         1 => lab.ended("It is \\boxed{5}."),
         2 => lab.ended("Who knows?"),
@@ -139,7 +139,7 @@ fn mixed(lab: &Lab, branch: usize) -> Vec<u32> {
 #[test]
 fn everything_is_logged_under_the_names_of_trl() {
     let lab = Lab::new(&["grpo.beta=0.1"]);
-    let (outcome, state) = lab.run(|_, branch, _| mixed(&lab, branch));
+    let (outcome, state) = lab.run(|_, completion, _| mixed(&lab, completion));
     assert_eq!((outcome.steps, state.counters.questions), (2, 4));
 
     let metrics = lab.metrics();
@@ -162,7 +162,7 @@ fn everything_is_logged_under_the_names_of_trl() {
     ] {
         first(name);
     }
-    let lengths: Vec<usize> = (0..4).map(|branch| mixed(&lab, branch).len()).collect();
+    let lengths: Vec<usize> = (0..4).map(|completion| mixed(&lab, completion).len()).collect();
     let prompts: usize = lab.questions[..2].iter().map(|item| 4 * item.prompt.ids.len()).sum();
     // Rewards 1, 1/2, 0, 0: variance of both groups together 11/56.
     for (name, expected) in [
@@ -192,11 +192,14 @@ fn everything_is_logged_under_the_names_of_trl() {
     );
     assert_eq!(groups.iter().map(|group| group.step).collect::<Vec<_>>(), [1, 1, 2, 2]);
     for group in &groups {
-        assert_eq!(group.branches.iter().map(|branch| branch.reward).collect::<Vec<_>>(), [1.0, 0.5, 0.0, 0.0]);
-        let finishes: Vec<_> = group.branches.iter().map(|branch| &*branch.finish).collect();
+        assert_eq!(
+            group.completions.iter().map(|completion| completion.reward).collect::<Vec<_>>(),
+            [1.0, 0.5, 0.0, 0.0]
+        );
+        let finishes: Vec<_> = group.completions.iter().map(|completion| &*completion.finish).collect();
         assert_eq!(finishes, ["<|endoftext|>", "<|endoftext|>", "<|endoftext|>", "length"]);
-        assert!(group.branches.iter().map(|branch| branch.advantage).sum::<f32>().abs() < 1e-6);
-        assert_eq!(group.branches[1].text, "It is \\boxed{5}.");
+        assert!(group.completions.iter().map(|completion| completion.advantage).sum::<f32>().abs() < 1e-6);
+        assert_eq!(group.completions[1].text, "It is \\boxed{5}.");
     }
     let events = |name: &str| name.starts_with("events.out.tfevents");
     let names = fs::read_dir(lab.run_dir().path()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -206,15 +209,15 @@ fn everything_is_logged_under_the_names_of_trl() {
 #[test]
 fn flat_groups_are_replaced_by_new_questions() {
     let lab = Lab::new(&["rollout.prompts_per_step=3", "grpo.max_refills=2", "train.steps=1"]);
-    // Questions 0 and 3 are too hard for every branch.
+    // No completion of questions 0 and 3 is right.
     let hard = [lab.questions[0].prompt.key, lab.questions[3].prompt.key];
-    let (_, state) = lab.run(|prompt, branch, _| match branch {
+    let (_, state) = lab.run(|prompt, completion, _| match completion {
         0 if !hard.contains(&prompt.key) => lab.right(),
         _ => lab.ended("Who knows?"),
     });
     let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
     assert_eq!(ids, ["sum/1", "sum/2", "sum/4"]);
-    assert_eq!(state.counters.questions, 5, "the replaced ones count as taken");
+    assert_eq!(state.counters.questions, 5, "replaced questions count as used");
     let values = &lab.metrics()[0].values;
     assert_eq!((values["frac_reward_zero_std"], values["epoch"]), (Some(0.0), Some(5.0 / 8.0)));
 }
@@ -224,18 +227,18 @@ fn replacing_flat_groups_is_limited() {
     let lab = Lab::new(&["grpo.max_refills=2", "train.steps=1"]);
     let (_, state) = lab.run(|_, _, _| lab.ended("Who knows?"));
     let ids: Vec<_> = lab.completions().into_iter().map(|group| group.question_id).collect();
-    assert_eq!(ids, ["sum/4", "sum/5"], "the last round is taken as it is");
+    assert_eq!(ids, ["sum/4", "sum/5"], "the last round is used unchanged");
     assert_eq!(state.counters.questions, 6);
 }
 
-/// The same random numbers would give the same completions, and a refill nothing new.
+/// With the same random numbers, the completions would be the same, and a refill would bring nothing new.
 #[test]
-fn a_question_that_comes_again_in_a_step_gets_new_random_numbers() {
+fn a_repeated_question_in_a_step_gets_new_random_numbers() {
     let mut lab = Lab::new(&["grpo.max_refills=3", "train.steps=1"]);
     lab.questions.truncate(3);
     let keys = RefCell::new(Vec::new());
-    lab.run(|prompt, branch, step| {
-        if branch == 0 && step == 1 {
+    lab.run(|prompt, completion, step| {
+        if completion == 0 && step == 1 {
             keys.borrow_mut().push(prompt.key);
         }
         lab.ended("Who knows?")
@@ -260,7 +263,8 @@ fn a_flat_batch_does_not_change_the_adapter_and_is_explained() {
 fn masked_completions_have_no_gradient() {
     let adapter = |sets: &[&str], end: &str| {
         let lab = Lab::new(&[&["train.steps=1"], sets].concat());
-        let (_, state) = lab.run(|_, branch, _| if branch == 3 { lab.cut(end) } else { mixed(&lab, branch) });
+        let (_, state) =
+            lab.run(|_, completion, _| if completion == 3 { lab.cut(end) } else { mixed(&lab, completion) });
         state.adapter.params
     };
     let masked = ["grpo.mask_truncated_completions=true"];
@@ -269,10 +273,10 @@ fn masked_completions_have_no_gradient() {
 }
 
 #[test]
-fn truncated_completions_pay_the_penalty() {
+fn truncated_completions_get_the_penalty() {
     let lab = Lab::new(&["grpo.truncation_penalty=0.25", "train.steps=1"]);
-    lab.run(|_, branch, _| mixed(&lab, branch));
-    let rewards: Vec<f32> = lab.completions()[0].branches.iter().map(|branch| branch.reward).collect();
+    lab.run(|_, completion, _| mixed(&lab, completion));
+    let rewards: Vec<f32> = lab.completions()[0].completions.iter().map(|completion| completion.reward).collect();
     assert_eq!(rewards, [1.0, 0.5, 0.0, -0.25]);
     let values = &lab.metrics()[0].values;
     assert_eq!((values["reward"], values["rewards/accuracy/mean"]), (Some(1.25 / 4.0), Some(0.5)));
@@ -284,7 +288,7 @@ fn a_batch_that_is_used_several_times_goes_off_policy_and_stays_finite() {
         let sets =
             [&format!("grpo.loss_type={loss}"), "grpo.epsilon_high=5.0", "grpo.num_iterations=2", "grpo.beta=0.01"];
         let lab = Lab::new(&[&sets[..], &["grpo.steps_per_generation=2", "train.learning_rate=0.01"]].concat());
-        let (_, state) = lab.run(|_, branch, _| mixed(&lab, branch));
+        let (_, state) = lab.run(|_, completion, _| mixed(&lab, completion));
         assert_eq!((state.counters.updates, state.counters.optimizer_steps), (8, 8), "{loss}");
         assert!(state.adapter.params.iter().all(|value| value.is_finite()), "{loss}");
         for line in lab.metrics() {
@@ -294,19 +298,19 @@ fn a_batch_that_is_used_several_times_goes_off_policy_and_stays_finite() {
     }
 }
 
-/// Four branches in one micro-batch or each in its own.
+/// Four completions in one micro-batch, or one in each.
 #[test]
 fn the_update_does_not_depend_on_the_micro_batches() {
     for loss in ["grpo", "dapo", "dr_grpo", "bnpo", "gspo", "cispo"] {
         let update = |max_tokens: usize| {
-            // Such an epsilon makes AdamW's step the gradient itself, divided by little more than 1.
+            // With this epsilon, AdamW's step is the gradient itself, divided by little more than 1.
             let adamw = ["train.adam_epsilon=1.0", "train.learning_rate=1.0", "train.max_grad_norm=0.0"];
             let loss = format!("grpo.loss_type={loss}");
             let sets = [&loss, "grpo.epsilon_high=5.0", "train.steps=1", "rollout.temperature=0.7"];
             let mut lab = Lab::new(&[&adamw[..], &sets].concat());
             lab.config.train.max_tokens_per_micro_batch = max_tokens;
             let before = lab.state().adapter.params;
-            let (_, state) = lab.run(|_, branch, _| mixed(&lab, branch));
+            let (_, state) = lab.run(|_, completion, _| mixed(&lab, completion));
             state.adapter.params.iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>()
         };
         let whole = update(8192);
@@ -319,7 +323,7 @@ fn the_update_does_not_depend_on_the_micro_batches() {
     }
 }
 
-/// Random weights of which one is not a number.
+/// Random weights, one of which is NaN.
 struct Spoiled(RandomWeights);
 
 impl Weights for Spoiled {
@@ -344,21 +348,21 @@ fn weights_that_are_not_finite_stop_the_run_before_its_first_step() {
     let error = lab.train(&mut engine, &mut lab.state()).err().unwrap().to_string();
     let tensor = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight";
     assert!(error.starts_with("no finite gradient reaches 28 of 28 adapter tensors"), "{error}");
-    assert!(error.contains(tensor) && error.contains("\nhint: the model's weights hold"), "{error}");
+    assert!(error.contains(tensor) && error.contains("\nhint: check the model's files"), "{error}");
 }
 
-/// Records log-probabilities that are not a number, which spoils every update after a batch's first.
+/// Records NaN log-probabilities, which make every update after the first of a batch not finite.
 struct Poisoned<'a>(Honest<'a>);
 
 impl Engine for Poisoned<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         let mut groups = self.0.generate(adapter, request, watch)?;
-        groups.iter_mut().flatten().flatten().for_each(|branch| branch.logprobs.fill(f32::NAN));
+        groups.iter_mut().flatten().flatten().for_each(|completion| completion.logprobs.fill(f32::NAN));
         Ok(groups)
     }
 }
@@ -367,7 +371,7 @@ impl Engine for Poisoned<'_> {
 fn an_update_that_is_not_finite_is_skipped_and_its_batch_kept() {
     let lab = Lab::new(&["grpo.num_iterations=3"]);
     let mut state = lab.state();
-    lab.train(&mut Poisoned(lab.engine(|_, branch, _| mixed(&lab, branch))), &mut state).unwrap();
+    lab.train(&mut Poisoned(lab.engine(|_, completion, _| mixed(&lab, completion))), &mut state).unwrap();
     assert_eq!((state.counters.step, state.counters.updates, state.counters.optimizer_steps), (2, 6, 2));
     assert!(state.adapter.params.iter().all(|value| value.is_finite()));
     assert!(lab.said().contains("so the update was skipped\nhint: lower `train.learning_rate`"), "{}", lab.said());
@@ -376,13 +380,13 @@ fn an_update_that_is_not_finite_is_skipped_and_its_batch_kept() {
     let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
     assert_eq!((&dump["step"], &dump["update"]), (&1.into(), &2.into()));
     assert_eq!(dump["groups"][1]["prompt"], serde_json::json!(lab.questions[1].prompt.ids));
-    assert_eq!(dump["groups"][1]["branches"][0]["tokens"], serde_json::json!(lab.right()));
+    assert_eq!(dump["groups"][1]["completions"][0]["tokens"], serde_json::json!(lab.right()));
 }
 
 #[test]
 fn three_updates_in_a_row_that_are_not_finite_stop_the_run() {
     let lab = Lab::new(&["grpo.num_iterations=4"]);
-    let mut engine = Poisoned(lab.engine(|_, branch, _| mixed(&lab, branch)));
+    let mut engine = Poisoned(lab.engine(|_, completion, _| mixed(&lab, completion)));
     let error = lab.train(&mut engine, &mut lab.state()).err().unwrap().to_string();
     assert!(error.starts_with("3 updates in a row were not finite; the last: the loss is NaN"), "{error}");
     assert!(error.contains("skipped-update-000004.json"), "{error}");

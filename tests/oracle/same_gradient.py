@@ -22,9 +22,9 @@ def main(written: Path, base: Path, adapter: Path) -> bool:
     model = PeftModel.from_pretrained(load(base), adapter, is_trainable=True).eval()
     pack = json.loads((written / "pack.json").read_text())
     prompt, total = pack["prompt"], 0.0
-    for branch, sign in zip(pack["branches"], (1, -1)):
-        logits = model(torch.tensor([prompt + branch])).logits[0, len(prompt) - 1 : -1]
-        total = total + sign * logits.log_softmax(-1).gather(1, torch.tensor(branch)[:, None]).sum()
+    for completion, sign in zip(pack["completions"], (1, -1)):
+        logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        total = total + sign * logits.log_softmax(-1).gather(1, torch.tensor(completion)[:, None]).sum()
     total.backward()
     ours = load_file(written / "adapter_model.safetensors")
     theirs = {name.replace(".default", ""): p.grad for name, p in model.named_parameters() if p.requires_grad}

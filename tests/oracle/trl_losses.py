@@ -28,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 BASE = FIXTURES / "decoder" / "qwen2"
 OUT = FIXTURES / "trl"
-BRANCHES = 4
+GENERATIONS = 4
 LONGEST = 10
 PROMPT_LENGTHS = [9, 3, 6]
 LENGTHS = [1, 7, 4, 10, 3, 10, 1, 6, 2, 10, 8, 5]
@@ -88,7 +88,7 @@ def adapted(generator: torch.Generator) -> None:
 
 
 def trainer(folder: str, *, loss_type="grpo", level="token", epsilon=0.2, epsilon_high=None, delta=None, beta=0.0,
-            temperature=1.0, entropy_coef=0.0, scale_rewards="group", reward_funcs=None, branches=BRANCHES,
+            temperature=1.0, entropy_coef=0.0, scale_rewards="group", reward_funcs=None, generations=GENERATIONS,
             groups=len(PROMPT_LENGTHS), **_) -> GRPOTrainer:
     model = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32, attn_implementation="eager")
     made = GRPOTrainer(
@@ -102,8 +102,8 @@ def trainer(folder: str, *, loss_type="grpo", level="token", epsilon=0.2, epsilo
             bf16=False,
             gradient_checkpointing=False,
             report_to="none",
-            per_device_train_batch_size=groups * branches,
-            num_generations=branches,
+            per_device_train_batch_size=groups * generations,
+            num_generations=generations,
             max_completion_length=LONGEST,
             temperature=temperature,
             loss_type=loss_type,
@@ -151,7 +151,7 @@ def losses(folder: str) -> None:
     for i, completion in enumerate(completions):
         if i not in TRUNCATED:
             completion[-1] = EOS
-    prompt_ids, prompt_mask = pad([prompt for prompt in prompts for _ in range(BRANCHES)], left=True)
+    prompt_ids, prompt_mask = pad([prompt for prompt in prompts for _ in range(GENERATIONS)], left=True)
     completion_ids, completion_mask = pad(completions, left=False)
     noise = torch.rand(completion_ids.shape, generator=generator) - 0.5
 
@@ -219,7 +219,7 @@ def losses(folder: str) -> None:
         adapter="tests/fixtures/trl/adapter",
         max_completion_length=LONGEST,
         groups=[
-            dict(prompt=prompt, completions=completions[g * BRANCHES : (g + 1) * BRANCHES])
+            dict(prompt=prompt, completions=completions[g * GENERATIONS : (g + 1) * GENERATIONS])
             for g, prompt in enumerate(prompts)
         ],
         advantages=ADVANTAGES,
@@ -244,7 +244,7 @@ def advantages(folder: str) -> None:
     for name, rewards in REWARDS.items():
         flat = [float(reward) for group in rewards for reward in group]
         for scale in ("group", "batch", "none"):
-            made = trainer(folder, scale_rewards=scale, branches=len(rewards[0]), groups=len(rewards))
+            made = trainer(folder, scale_rewards=scale, generations=len(rewards[0]), groups=len(rewards))
             made._calculate_rewards = lambda *_: torch.tensor(flat).unsqueeze(1)
             count = len(flat)
             made._generate = lambda prompts: ([[3]] * count, [[EOS]] * count, None, [""] * count, None, {}, None, None)

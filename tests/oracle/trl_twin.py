@@ -25,14 +25,14 @@ class Draws(LogitsProcessor):
     """Makes the token that `rft` samples the largest logit, at temperature 1."""
 
     def __init__(self, seed: int, step: int, question: str, prompt: int):
-        path = lambda branch: [step, rft_random.name_hash(question), branch]
-        self.key = lambda branch: rft_random.key(seed, rft_random.SAMPLING, path(branch))
+        path = lambda completion: [step, rft_random.name_hash(question), completion]
+        self.key = lambda completion: rft_random.key(seed, rft_random.SAMPLING, path(completion))
         self.prompt = prompt
         self.margins: list[float] = []
 
     def __call__(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         position = ids.shape[1] - self.prompt
-        noise = [rft_random.exponential(self.key(branch), position, logits.shape[1]) for branch in range(len(ids))]
+        noise = [rft_random.exponential(self.key(completion), position, logits.shape[1]) for completion in range(len(ids))]
         scores = logits.double() - torch.from_numpy(np.log(np.stack(noise)))
         best = scores.topk(2).values
         self.margins.append((best[:, 0] - best[:, 1]).min().item())
@@ -81,7 +81,7 @@ def compare(run: Path, out: Path, margins: list[float]) -> bool:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     ours = next(row for row in rows if row["step"] == step and "reward" in row)
     groups = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
-    texts = [branch["text"] for branch in next(group for group in groups if group["step"] == step)["branches"]]
+    texts = [it["text"] for it in next(group for group in groups if group["step"] == step)["completions"]]
     same = sum(a == b for a, b in zip(texts, theirs["texts"], strict=True))
     print(
         f"step {step}: {same} of {len(texts)} completions are the same; reward {theirs['reward']:.4f}, ours {ours['reward']:.4f}; "

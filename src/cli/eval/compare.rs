@@ -7,27 +7,28 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::table;
 use crate::cli::output_format::OutputFormat;
-use crate::eval::compare::{Comparison, compare};
+use crate::eval::compare::{EvalComparison, compare};
 use crate::eval::folder::EvalFolder;
 
 /// Compare two evaluations, question by question
 ///
-/// Both have to have answered the same questions. Beside the difference stand its 95 % interval, a p-value, and the smallest
-/// difference that so many questions would have shown in four of five cases: a difference below it says little either way.
+/// Both evaluations must have the same questions. Prints the difference with its 95 % interval, a p-value, and the smallest
+/// difference that this number of questions would detect in four of five studies: a smaller difference is inconclusive.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example:\n  rft eval compare evals/tiny-none-study-1a2b3c4d evals/tiny-null-example-study-5e6f7a8b"
 )]
-pub struct Args {
-    /// Folder of the first evaluation
+pub struct EvalCompareArgs {
+    /// Folder of the first evaluation, A
     first: PathBuf,
-    /// Folder of the second
+    /// Folder of the second evaluation, B
     second: PathBuf,
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &EvalCompareArgs) -> Result<()> {
     let (first, second) = (EvalFolder::open(&args.first)?, EvalFolder::open(&args.second)?);
     let comparisons = compare(&first, &second)?;
     if args.output_format == OutputFormat::Json {
@@ -44,11 +45,11 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A row for each benchmark.
-pub fn rows(comparisons: &[Comparison]) -> Table {
+/// One row per benchmark.
+pub fn rows(comparisons: &[EvalComparison]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["benchmark", "questions", "A", "B", "B less A, 95 % interval", "p", "would have shown"]);
+    table.set_header(["benchmark", "questions", "A", "B", "B - A, 95 % interval", "p", "detectable"]);
     let points = |share: f64| format!("{:+.1}", 100.0 * share);
     for it in comparisons {
         table.add_row([

@@ -1,4 +1,4 @@
-//! `rft eval --bench ...`: draw the samples that are missing, and score them.
+//! `rft eval --bench ...`: generate the missing samples, and score them.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -16,101 +16,102 @@ use crate::config::{self, RunConfig};
 use crate::device;
 use crate::eval::folder::EvalFolder;
 use crate::eval::profile::Profile;
-use crate::eval::run::{Ended, Progress, Show};
-use crate::eval::score::Scores;
-use crate::eval::session::{Request, Server, Session};
+use crate::eval::run::{EvalOutcome, EvalProgress, Show};
+use crate::eval::score::BenchmarkScores;
+use crate::eval::session::{EvalRequest, EvalSession, Server};
 use crate::run::Stop;
 use crate::run::trained::Trained;
 
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    /// Benchmarks by name (`rft eval list` tells them), or data files; with commas between
+pub struct EvalDrawArgs {
+    /// Comma-separated benchmark names (`rft eval list` prints them) or data files
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', required = true)]
     bench: Vec<String>,
 
-    /// How they are asked: `study`, `lighteval` or `evalplus`
+    /// Prompting, sampling and answer extraction: `study`, `lighteval` or `evalplus`
     #[arg(long, value_name = "NAME", default_value = "study")]
     profile: Profile,
 
-    /// Run directory, or folder with an adapter; a run also gives the model and the prior prompt
+    /// Run directory or adapter folder; a run also sets the model and the prior prompt
     #[arg(long, value_name = "RUN|DIR")]
     adapter: Option<PathBuf>,
 
-    /// Prior prompt: a name or a file; `none` asks bare questions [default: the run's, else the configuration's]
+    /// Prior prompt: a name or a file; `none` sends only the question [default: the run's, else the configuration's]
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
 
-    /// Model: `tiny` (embedded), a hub id, a Hugging Face folder or a .gguf file
+    /// Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 
-    /// Device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:NUMBER`
+    /// Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
 
-    /// Ask a server with OpenAI's completions protocol (vLLM, SGLang, llama.cpp) instead of computing here
+    /// Get completions from a server that supports OpenAI's completions API (vLLM, SGLang, llama.cpp)
     ///
-    /// `--model` still names the model, for its tokenizer and chat template; an adapter has to be loaded by the server. The key
-    /// is read from RFT_ENDPOINT_KEY or OPENAI_API_KEY.
+    /// `--model` is still needed, for the tokenizer and the chat template. The server has to load the adapter. The API key is
+    /// read from RFT_ENDPOINT_KEY or OPENAI_API_KEY.
     #[arg(long, value_name = "URL", conflicts_with_all = ["device", "threads"], help_heading = "Server")]
     endpoint: Option<String>,
 
-    /// The model's name at the server [default: the only one it serves]
+    /// Name of the model on the server [default: the only one it serves]
     #[arg(long, value_name = "NAME", requires = "endpoint", help_heading = "Server")]
     served_model: Option<String>,
 
-    /// Requests in flight at a time
+    /// Maximum number of concurrent requests
     #[arg(long, value_name = "N", default_value_t = 16, requires = "endpoint", help_heading = "Server")]
     concurrency: usize,
 
-    /// Worker threads [default: one for each core]; the result does not depend on them
+    /// Worker threads; the result does not depend on their number [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<i64>,
 
-    /// Samples of each question [default: the profile's]
+    /// Samples per question [default: the profile's]
     #[arg(long, value_name = "K")]
     samples: Option<usize>,
 
-    /// 0 takes the most probable token [default: the profile's]
+    /// Sampling temperature; 0 is greedy [default: the profile's]
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
 
-    /// Draw from the most probable tokens that make up this share [default: the profile's]
+    /// Sample only from the most probable tokens with this total probability [default: the profile's]
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
 
-    /// Longest answer, in tokens [default: the profile's, or what the model's context leaves]
+    /// Maximum completion length in tokens [default: the profile's, or what the model's context allows]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
 
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Ask only the first questions of each benchmark
+    /// Evaluate only the first N questions of each benchmark
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 
-    /// Folder with data files, looked at before the hub
+    /// Folder with data files, searched before the Hub
     #[arg(long, value_name = "DIR", env = "RFT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Column with the question, for a data file
+    /// Column with the questions, for a data file
     #[arg(long, value_name = "NAME")]
     question_column: Option<String>,
 
-    /// Column with the answer, for a data file
+    /// Column with the answers, for a data file
     #[arg(long, value_name = "NAME")]
     answer_column: Option<String>,
 
-    /// File with the words around a question instead of the profile's: `{question}`, and `{options}` where there are any
+    /// File with the text around a question, instead of the profile's: `{question}`, and `{options}` for multiple choice
     #[arg(long, value_name = "FILE")]
     prompt_template: Option<PathBuf>,
 
-    /// Folder to write to [default: one under `evals` whose name says what is asked]
+    /// Folder to write to [default: a folder under `evals`, named after the settings]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Run programs even where no sandbox holds them in (`rft doctor` tells whether one does)
+    /// Run programs even if the sandbox does not work (see `rft doctor`)
     #[arg(long)]
     unsafe_local_exec: bool,
 
@@ -118,6 +119,7 @@ pub struct Args {
     #[arg(long)]
     yes: bool,
 
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 
@@ -125,7 +127,7 @@ pub struct Args {
     config: ConfigArgs,
 }
 
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &EvalDrawArgs) -> Result<ExitCode> {
     let mut layers = args.config.layers();
     let trained = args.adapter.as_deref().map(Trained::find).transpose()?;
     if let Some(trained) = &trained {
@@ -138,22 +140,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let config = config::resolve(&layers)?.config;
     device::use_threads(config.train.threads)?;
     let fetch = |config: &RunConfig| download::confirm(config, args.yes);
-    let mut session = Session::open(&args.request(), &config, trained.as_ref(), &fetch)?;
+    let mut session = EvalSession::open(&args.request(), &config, trained.as_ref(), &fetch)?;
     if let Some(warning) = &session.warning {
         eprintln!("warning: {warning}");
     }
-    let stop = Stop::on_signals(|_| eprintln!("stopping; what was drawn is kept (again to stop at once)"))?;
+    let stop =
+        Stop::on_signals(|_| eprintln!("stopping; finished samples are kept (interrupt again to stop immediately)"))?;
     let mut all = Vec::new();
     for (place, name) in session.benchmarks().iter().enumerate() {
         let mut bar = Bar::new(name, &stop);
         let ended = session.evaluate(place, &mut bar)?;
         let speed = bar.finish();
         match ended {
-            Ended::Complete(scores) => all.push((*scores, speed)),
-            Ended::Partial { samples, wanted } => {
+            EvalOutcome::Complete(scores) => all.push((*scores, speed)),
+            EvalOutcome::Partial { samples, wanted } => {
                 eprintln!(
-                    "PARTIAL `{name}`: {samples} of {wanted} samples; no score can be told from a part of them\n\
-                     hint: the same command goes on from here"
+                    "PARTIAL `{name}`: {samples} of {wanted} samples; scores are computed only when no sample is missing\n\
+                     hint: run the same command again to resume"
                 );
                 break;
             }
@@ -163,9 +166,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(stop.requested().map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
 
-impl Args {
-    fn request(&self) -> Request {
-        Request {
+impl EvalDrawArgs {
+    fn request(&self) -> EvalRequest {
+        EvalRequest {
             bench: self.bench.clone(),
             profile: self.profile,
             default_prompt: self.ppe.is_none(),
@@ -190,11 +193,11 @@ impl Args {
     }
 }
 
-fn print(format: OutputFormat, folder: &EvalFolder, all: &[(Scores, Option<f64>)]) -> Result<()> {
+fn print(format: OutputFormat, folder: &EvalFolder, all: &[(BenchmarkScores, Option<f64>)]) -> Result<()> {
     let (identity, folder) = (&folder.identity, &folder.path);
     match format {
         OutputFormat::Json => {
-            let scores: Vec<&Scores> = all.iter().map(|(scores, _)| scores).collect();
+            let scores: Vec<&BenchmarkScores> = all.iter().map(|(scores, _)| scores).collect();
             let report = serde_json::json!({ "folder": folder, "identity": identity, "scores": scores });
             println!("{}", serde_json::to_string_pretty(&report)?);
         }
@@ -202,23 +205,23 @@ fn print(format: OutputFormat, folder: &EvalFolder, all: &[(Scores, Option<f64>)
             if !all.is_empty() {
                 println!("{}\n{}", table::title(identity), table::scores(all));
                 if let Some(layers) = all.iter().find_map(|(scores, _)| scores.sandbox.as_ref()) {
-                    println!("programs ran on {layers}");
+                    println!("programs ran with {layers}");
                 }
             }
-            eprintln!("every sample is in `{}`; `rft eval show` reads them", folder.display());
+            eprintln!("the samples are in `{}`; `rft eval show` prints them", folder.display());
         }
     }
     Ok(())
 }
 
-/// A bar where stderr is a terminal; elsewhere a line now and then.
+/// A progress bar if stderr is a terminal, else occasional lines.
 struct Bar<'a> {
     name: &'a str,
     stop: &'a Stop,
     bar: Option<ProgressBar>,
     started: Instant,
     shown: Instant,
-    last: Progress,
+    last: EvalProgress,
 }
 
 impl<'a> Bar<'a> {
@@ -232,13 +235,13 @@ impl<'a> Bar<'a> {
             bar
         });
         let now = Instant::now();
-        Self { name, stop, bar, started: now, shown: now, last: Progress::default() }
+        Self { name, stop, bar, started: now, shown: now, last: EvalProgress::default() }
     }
 
     fn line(&self) -> String {
         let mut parts = Vec::new();
         if let Some((right, all)) = self.last.correct.filter(|(_, all)| *all > 0) {
-            parts.push(format!("{:.1} % right so far", 100.0 * right as f64 / all as f64));
+            parts.push(format!("{:.1} % correct so far", 100.0 * right as f64 / all as f64));
         }
         if let Some(speed) = self.speed() {
             parts.push(format!("{speed:.0} tokens/s"));
@@ -246,7 +249,7 @@ impl<'a> Bar<'a> {
         parts.join("  ")
     }
 
-    /// Tokens a second; none where nothing was drawn.
+    /// Tokens per second; None if nothing was generated.
     fn speed(&self) -> Option<f64> {
         (self.last.tokens > 0).then(|| self.last.tokens as f64 / self.started.elapsed().as_secs_f64())
     }
@@ -260,7 +263,7 @@ impl<'a> Bar<'a> {
 }
 
 impl Show for Bar<'_> {
-    fn progress(&mut self, progress: &Progress) {
+    fn progress(&mut self, progress: &EvalProgress) {
         self.last = *progress;
         let every = if self.bar.is_some() { Duration::from_millis(100) } else { Duration::from_secs(15) };
         if self.shown.elapsed() < every {

@@ -1,4 +1,4 @@
-//! `rft eval`: measure a model on benchmarks, and read what was measured.
+//! `rft eval`: evaluate a model on benchmarks, and inspect the results.
 
 pub mod compare;
 mod draw;
@@ -10,11 +10,11 @@ use anyhow::Result;
 use clap::Subcommand;
 use std::process::ExitCode;
 
-/// Measure a model on benchmarks
+/// Evaluate a model on benchmarks
 ///
-/// Every question is asked under the prior prompt, several times where the benchmark is small, and every answer is kept: the
-/// folder is printed at the end. The same command goes on where it was interrupted, and prints the scores again once all
-/// samples are there.
+/// Generates samples for every question under the prior prompt (several per question on small benchmarks), grades them, and
+/// keeps them all in the folder that is printed at the end. If the evaluation is interrupted, the same command resumes it.
+/// If it is complete, the same command prints the scores again.
 #[derive(clap::Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -24,31 +24,31 @@ use std::process::ExitCode;
   rft eval --bench gsm8k --model Qwen/Qwen2.5-0.5B --ppe reasoning --limit 100 --samples 1 --temperature 0
   rft eval compare evals/A evals/B"
 )]
-pub struct Args {
+pub struct EvalArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<EvalCommand>,
 
     #[command(flatten)]
-    draw: draw::Args,
+    draw: draw::EvalDrawArgs,
 }
 
-// No doc comments here: they would take the place of the longer ones at the arguments.
+// No doc comments here: they would override the longer ones on the arguments.
 #[derive(Subcommand, Debug)]
-enum Command {
-    Compare(compare::Args),
-    Regrade(regrade::Args),
-    Show(show::Args),
+enum EvalCommand {
+    Compare(compare::EvalCompareArgs),
+    Regrade(regrade::RegradeArgs),
+    Show(show::EvalShowArgs),
     #[command(about = "List the benchmarks")]
     List,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: EvalArgs) -> Result<ExitCode> {
     match args.command {
         None => draw::run(&args.draw),
-        Some(Command::Compare(args)) => compare::run(&args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Regrade(args)) => regrade::run(&args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Show(args)) => show::run(&args).map(|()| ExitCode::SUCCESS),
-        Some(Command::List) => {
+        Some(EvalCommand::Compare(args)) => compare::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(EvalCommand::Regrade(args)) => regrade::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(EvalCommand::Show(args)) => show::run(&args).map(|()| ExitCode::SUCCESS),
+        Some(EvalCommand::List) => {
             println!("{}", table::benchmarks());
             Ok(ExitCode::SUCCESS)
         }

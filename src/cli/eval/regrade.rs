@@ -10,12 +10,12 @@ use crate::eval::folder::EvalFolder;
 use crate::eval::grade::Grader;
 use crate::eval::run::regrade;
 
-/// Grade an evaluation again, without asking the model
+/// Grade an evaluation again, without the model
 ///
-/// For a newer grader than the one that made the scores. What the model said stays; verdicts and scores are written anew.
+/// Use this after an update of the grader. Samples are unchanged; verdicts and scores are rewritten.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  rft eval regrade evals/tiny-none-study-1a2b3c4d")]
-pub struct Args {
+pub struct RegradeArgs {
     /// Folder of the evaluation
     evaluation: PathBuf,
 
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "RFT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Run programs even where no sandbox holds them in
+    /// Run programs even if the sandbox does not work (see `rft doctor`)
     #[arg(long)]
     unsafe_local_exec: bool,
 
@@ -31,7 +31,7 @@ pub struct Args {
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &RegradeArgs) -> Result<()> {
     let folder = EvalFolder::open(&args.evaluation)?;
     let mut all = Vec::new();
     for (name, bench) in folder.benches()? {

@@ -9,12 +9,12 @@ use crate::eval::engine::LENGTH;
 use crate::eval::folder::{BenchFolder, EvalFolder, GradeRecord, SampleRecord};
 use crate::math::Verdict;
 
-/// Read what a model said, and why it counted or not
+/// Print samples, with the reason for each verdict
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft eval show evals/tiny-none-study-1a2b3c4d --wrong
   rft eval show evals/tiny-none-study-1a2b3c4d --bench arithmetic --id 17")]
-pub struct Args {
+pub struct EvalShowArgs {
     /// Folder of the evaluation
     evaluation: PathBuf,
 
@@ -26,33 +26,33 @@ pub struct Args {
     #[arg(long, group = "which")]
     wrong: bool,
 
-    /// Only samples whose answer could neither be shown right nor wrong
+    /// Only undecided samples, which could be shown neither right nor wrong
     #[arg(long, group = "which")]
     undecided: bool,
 
-    /// Only samples that were cut off
+    /// Only truncated samples
     #[arg(long, group = "which")]
     truncated: bool,
 
-    /// Only the samples of this question
+    /// Only samples of this question
     #[arg(long, value_name = "ID")]
     id: Option<String>,
 
-    /// Show the rendered prompt instead of the question
+    /// Print the rendered prompt instead of the question
     #[arg(long)]
     prompt: bool,
 
-    /// At most so many samples
+    /// Maximum number of samples
     #[arg(short, long, value_name = "N")]
     n: Option<usize>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &EvalShowArgs) -> Result<()> {
     let folder = EvalFolder::open(&args.evaluation)?;
     let benches = folder.benches()?;
     let names = benches.keys().cloned().collect::<Vec<_>>().join(", ");
     if let Some(name) = &args.bench {
-        ensure!(benches.contains_key(name), "there is no `{name}` here\nhint: there is {names}");
+        ensure!(benches.contains_key(name), "the evaluation has no benchmark `{name}`\nhint: use one of {names}");
     }
     let mut left = args.n.unwrap_or(usize::MAX);
     for (name, bench) in benches.iter().filter(|(name, _)| args.bench.as_ref().is_none_or(|it| it == *name)) {
@@ -61,8 +61,8 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Prints the samples that are asked for, at most `most`; returns their number.
-fn print_bench(args: &Args, name: &str, bench: &BenchFolder, most: usize) -> Result<usize> {
+/// Prints the samples that match, at most `most`. Returns their number.
+fn print_bench(args: &EvalShowArgs, name: &str, bench: &BenchFolder, most: usize) -> Result<usize> {
     let questions: BTreeMap<String, _> = bench.questions()?.into_iter().map(|it| (it.id.clone(), it)).collect();
     let grades = if bench.results().is_file() { bench.grades()? } else { Vec::new() };
     let grades: BTreeMap<(&str, usize), &GradeRecord> =
@@ -79,19 +79,19 @@ fn print_bench(args: &Args, name: &str, bench: &BenchFolder, most: usize) -> Res
         println!("── {name} {} sample {}: {verdict}", plain(&sample.question_id), sample.sample);
         println!("{}", plain(if args.prompt { &question.prompt_text } else { &question.question }));
         for (place, option) in question.options.iter().enumerate() {
-            println!("{}) {}", crate::eval::bench::Choices::letter(place), plain(option));
+            println!("{}) {}", crate::eval::bench::AnswerOptions::letter(place), plain(option));
         }
-        println!("── {} tokens, ended by {}", sample.tokens, plain(&sample.finish));
+        println!("── {} tokens, finish: {}", sample.tokens, plain(&sample.finish));
         println!("{}", plain(&sample.text));
         if let Some(GradeRecord { grade, .. }) = grade {
             let answer = grade.answer.as_deref().map_or_else(|| "none".to_owned(), plain);
-            println!("── answer: {answer} ({}); right: {}\n", plain(&grade.how), plain(&question.gold));
+            println!("── answer: {answer} ({}); gold: {}\n", plain(&grade.how), plain(&question.gold));
         }
     }
     Ok(shown)
 }
 
-fn wanted(args: &Args, sample: &SampleRecord, grade: Option<&GradeRecord>) -> bool {
+fn wanted(args: &EvalShowArgs, sample: &SampleRecord, grade: Option<&GradeRecord>) -> bool {
     let verdict = grade.map(|it| &it.grade.verdict);
     args.id.as_ref().is_none_or(|id| *id == sample.question_id)
         && (!args.wrong || verdict == Some(&Verdict::Wrong))
@@ -99,7 +99,7 @@ fn wanted(args: &Args, sample: &SampleRecord, grade: Option<&GradeRecord>) -> bo
         && (!args.truncated || sample.finish == LENGTH)
 }
 
-/// Without the control characters that would move a terminal's cursor or change its colours: a model may write any.
+/// Replaces control characters, which could move a terminal's cursor or change its colors: a model can generate any.
 fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() && c != '\n' && c != '\t' { c.escape_unicode().collect() } else { vec![c] })

@@ -2,22 +2,22 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::eval::bench::{self, Kind, Origin};
+use crate::eval::bench::{self, AnswerKind, QuestionOrigin};
 use crate::eval::folder::Identity;
-use crate::eval::score::{Estimate, Scores};
+use crate::eval::score::{BenchmarkScores, ShareEstimate};
 
-/// What was asked of which model.
+/// One line that describes the model and the evaluation settings.
 pub fn title(identity: &Identity) -> String {
     let adapter = identity.adapter.as_ref().map(|it| format!(" with the adapter `{it}`")).unwrap_or_default();
-    let words = if identity.wording == "rft" { String::new() } else { format!(" (words of {})", identity.wording) };
+    let words = if identity.wording == "rft" { String::new() } else { format!(" (wording: {})", identity.wording) };
     format!(
         "{}{adapter}, prior prompt `{}`{words}, profile `{}`, temperature {}, top-p {}, seed {}",
         identity.model, identity.ppe, identity.profile, identity.temperature, identity.top_p, identity.seed
     )
 }
 
-/// One row for each benchmark; with the tokens a second of this process, where it drew any.
-pub fn scores(all: &[(Scores, Option<f64>)]) -> Table {
+/// One row per benchmark, with the tokens per second of this process if it generated any.
+pub fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     let several = all.iter().any(|(scores, _)| scores.samples > 1);
@@ -25,7 +25,7 @@ pub fn scores(all: &[(Scores, Option<f64>)]) -> Table {
     if several {
         header.extend(["pass@k", "maj@k"]);
     }
-    header.extend(["cut off", "no answer", "undecided", "tokens", "tokens/s"]);
+    header.extend(["truncated", "no answer", "undecided", "tokens", "tokens/s"]);
     table.set_header(header);
     for (it, speed) in all {
         let mut row = vec![it.benchmark.clone(), questions(it), estimate(&it.accuracy)];
@@ -58,7 +58,7 @@ pub fn scores(all: &[(Scores, Option<f64>)]) -> Table {
 }
 
 /// `first 20 of 500 x 4`
-fn questions(scores: &Scores) -> String {
+fn questions(scores: &BenchmarkScores) -> String {
     let of = if scores.questions < scores.of {
         format!("first {} of {}", scores.questions, scores.of)
     } else {
@@ -67,7 +67,7 @@ fn questions(scores: &Scores) -> String {
     if scores.samples > 1 { format!("{of} x {}", scores.samples) } else { of }
 }
 
-fn estimate(it: &Estimate) -> String {
+fn estimate(it: &ShareEstimate) -> String {
     format!("{:.1} % [{:.1}, {:.1}]", 100.0 * it.value, 100.0 * it.interval.low, 100.0 * it.interval.high)
 }
 
@@ -79,17 +79,17 @@ fn percent(share: f64) -> String {
 pub fn benchmarks() -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["benchmark", "also called", "questions", "samples", "answer", "source"]);
+    table.set_header(["benchmark", "other names", "questions", "samples", "answer", "source"]);
     for it in bench::all() {
         let (questions, source) = match &it.origin {
-            Origin::Hub(set) => (set.rows, set.id.to_owned()),
-            Origin::Arithmetic { questions, .. } => (*questions, "generated".to_owned()),
-            Origin::File(file) => (0, file.path.display().to_string()),
+            QuestionOrigin::Hub(set) => (set.rows, set.id.to_owned()),
+            QuestionOrigin::Arithmetic { questions, .. } => (*questions, "generated".to_owned()),
+            QuestionOrigin::File(file) => (0, file.path.display().to_string()),
         };
         let answer = match it.kind {
-            Kind::Math => "a value",
-            Kind::Choice => "an option",
-            Kind::Code { .. } => "a program",
+            AnswerKind::Math => "a value",
+            AnswerKind::Choice => "an option",
+            AnswerKind::Code { .. } => "a program",
         };
         let row =
             [it.name, it.aliases.join(", "), questions.to_string(), it.samples.to_string(), answer.to_owned(), source];

@@ -1,4 +1,4 @@
-//! `rft reward check`: the verdict on one answer, or on a file of them.
+//! `rft reward check`: the verdict on one answer, or on a file of answers.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write, stdin, stdout};
@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use crate::math::{Graded, Scope, Verdict, check, explain, grade, grade_lenient};
 
-/// The answer element of the shipped prior prompts.
+/// The answer tag of the shipped prior prompts.
 const ANSWER_TAG: &str = "answer";
 
 /// Check an answer, or a file of answers, against the gold answer
 ///
-/// An answer is a whole response, of which the last box counts, as in training; with `--bare` it is the answer itself. In
-/// a file, each row has the fields `gold` and `answer`, and comes back on stdout with `verdict`, `reason` and `extracted`,
-/// in the mode `eval` also with the `rule` that found the answer.
+/// By default, an answer is a whole completion, and its last box counts, as in training. With `--bare`, it is the answer
+/// itself. Each row of a file has the fields `gold` and `answer`. It is printed with the added fields `verdict`, `reason` and
+/// `extracted`, and in mode `eval` also `rule`, which found the answer.
 #[derive(clap::Args, Debug)]
 #[command(
     group = ArgGroup::new("what").required(true).args(["gold", "jsonl"]),
@@ -25,19 +25,19 @@ const ANSWER_TAG: &str = "answer";
   rft reward check --gold '\frac{1}{2}' --answer 'so it is \boxed{0.5}'
   rft reward check --gold '(1, 2]' --answer '1 < x \le 2' --bare --explain
   rft reward check --jsonl answers.jsonl --bare > verdicts.jsonl
-  rft reward check --jsonl responses.jsonl --mode eval
-  zcat responses.jsonl.gz | rft reward check --jsonl - --scope answer"#
+  rft reward check --jsonl completions.jsonl --mode eval
+  zcat completions.jsonl.gz | rft reward check --jsonl - --scope answer"#
 )]
-pub struct Args {
-    /// The answer that counts as right
+pub struct RewardCheckArgs {
+    /// Gold answer, which counts as right
     #[arg(long, value_name = "GOLD", requires = "answer", allow_hyphen_values = true)]
     gold: Option<String>,
 
-    /// The response to check, or with `--bare` the answer itself
+    /// Completion to check, or the answer itself with `--bare`
     #[arg(long, value_name = "TEXT", requires = "gold", allow_hyphen_values = true)]
     answer: Option<String>,
 
-    /// Show how both answers were understood, and the rule that decided
+    /// Show how both answers were parsed, and the rule that decided
     #[arg(long, requires = "gold")]
     explain: bool,
 
@@ -45,24 +45,24 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     jsonl: Option<PathBuf>,
 
-    /// The answer stands by itself: take nothing out of a response
+    /// Treat the answer as it is, without extraction from a completion
     #[arg(long)]
     bare: bool,
 
-    /// How the answer is found in a response
+    /// How the answer is found in a completion
     #[arg(long, value_name = "MODE", default_value = "reward", conflicts_with = "bare")]
     mode: Mode,
 
-    /// Where in a response the box may stand, in the mode `reward` [default: response]
+    /// Where in a completion the box may be, in mode `reward` [default: response]
     #[arg(long, value_name = "SCOPE", conflicts_with = "bare")]
     scope: Option<Where>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// The last box and nothing else, as in training
+    /// Only the last box, as in training
     Reward,
-    /// What is announced as the answer or boxed, or else the last formula or number; comparable with other evaluations
+    /// The announced or boxed answer, else the last formula or number; comparable with other evaluations
     Eval,
 }
 
@@ -74,20 +74,20 @@ enum Where {
     Answer,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: RewardCheckArgs) -> Result<()> {
     ensure!(
         args.mode == Mode::Reward || args.scope.is_none(),
-        "in the mode `eval` an answer may stand anywhere\nhint: --scope goes with --mode reward"
+        "--scope cannot be used with mode `eval`, which finds an answer anywhere\nhint: use --mode reward"
     );
     match (&args.gold, &args.answer, &args.jsonl) {
         (Some(gold), Some(answer), _) => one(&args, gold, answer),
         (.., Some(file)) => rows(&args, file),
-        _ => bail!("there is nothing to check\nhint: give --gold and --answer, or --jsonl"),
+        _ => bail!("no answers to check\nhint: pass --gold and --answer, or --jsonl"),
     }
 }
 
-/// Finds the answer, unless it is bare, and checks it.
-fn judge(args: &Args, gold: &str, answer: &str) -> Graded {
+/// Extracts the answer, unless it is bare, and checks it.
+fn judge(args: &RewardCheckArgs, gold: &str, answer: &str) -> Graded {
     if args.bare {
         let verdict = check(gold, answer);
         return Graded { answer: Some(answer.trim().to_owned()), verdict, missing: None, rule: None };
@@ -102,7 +102,7 @@ fn judge(args: &Args, gold: &str, answer: &str) -> Graded {
     grade(answer, gold, scope, Some(ANSWER_TAG))
 }
 
-/// Why the verdict is not `correct`, as far as there is more to say.
+/// The reason for a verdict that is not `correct`, if there is one.
 fn reason(graded: &Graded) -> Option<&str> {
     match &graded.verdict {
         Verdict::Undecided(reason) => Some(reason),
@@ -118,7 +118,7 @@ fn name(verdict: &Verdict) -> &'static str {
     }
 }
 
-fn one(args: &Args, gold: &str, response: &str) -> Result<()> {
+fn one(args: &RewardCheckArgs, gold: &str, response: &str) -> Result<()> {
     let graded = judge(args, gold, response);
     let mut lines = vec![("extracted", graded.answer.as_deref().unwrap_or("-").to_owned())];
     if let Some(rule) = graded.rule {
@@ -131,15 +131,15 @@ fn one(args: &Args, gold: &str, response: &str) -> Result<()> {
     lines.push(("verdict", name(&graded.verdict).to_owned()));
     lines.extend(reason(&graded).map(|reason| ("reason", reason.to_owned())));
     for (what, text) in lines {
-        // A tree takes several lines.
+        // A tree has several lines.
         let text = text.trim_end().replace('\n', "\n           ");
         writeln!(stdout(), "{what:<9}  {text}")?;
     }
     Ok(())
 }
 
-/// Row after row, so that a file of any length takes the memory of its longest line.
-fn rows(args: &Args, file: &Path) -> Result<()> {
+/// Checks row by row, so that memory use does not grow with the file, only with its longest line.
+fn rows(args: &RewardCheckArgs, file: &Path) -> Result<()> {
     let (name, mut reader): (String, Box<dyn BufRead>) = match file.to_str() {
         Some("-") => ("stdin".to_owned(), Box::new(stdin().lock())),
         _ => {
@@ -161,15 +161,15 @@ fn rows(args: &Args, file: &Path) -> Result<()> {
         }
         let row = judged(args, &line).with_context(|| format!("`{name}`: line {number}"))?;
         match serde_json::to_writer(&mut output, &row).map_err(Into::into).and_then(|()| output.write_all(b"\n")) {
-            // Whoever read on has seen enough.
+            // The reader of stdout has closed it.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
             written => written?,
         }
     }
 }
 
-/// A row with its verdict.
-fn judged(args: &Args, line: &str) -> Result<Map<String, Value>> {
+/// A row with its verdict added.
+fn judged(args: &RewardCheckArgs, line: &str) -> Result<Map<String, Value>> {
     let mut row: Map<String, Value> = serde_json::from_str(line).context("not a JSON object")?;
     let graded = judge(args, &field(&row, "gold")?, &field(&row, "answer")?);
     row.insert("verdict".to_owned(), name(&graded.verdict).into());
@@ -181,15 +181,15 @@ fn judged(args: &Args, line: &str) -> Result<Map<String, Value>> {
     Ok(row)
 }
 
-/// Text, or a number as text: an integer answer is often written as one.
+/// Text, or a number as text: integer answers are often written as numbers.
 fn field(row: &Map<String, Value>, name: &str) -> Result<String> {
     match row.get(name) {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
-        Some(_) => bail!("`{name}` is neither text nor a number"),
+        Some(_) => bail!("`{name}` is not text or a number"),
         None => {
             let found = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            bail!("there is no `{name}`; found: {found}\nhint: a row has the fields `gold` and `answer`")
+            bail!("missing field `{name}`; found: {found}\nhint: a row has the fields `gold` and `answer`")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `rft reward`: put the reward to the test, and check single answers.
+//! `rft reward`: test the reward, and check answers.
 
 mod check;
 mod test;
@@ -6,23 +6,23 @@ mod test;
 use anyhow::Result;
 use clap::Subcommand;
 
-/// Put the reward to the test, or check answers with it
+/// Test the reward, or check answers with it
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct RewardArgs {
     #[command(subcommand)]
-    command: Command,
+    command: RewardCommand,
 }
 
-// No doc comments here: they would take the place of the longer ones at the arguments.
+// No doc comments here: they would override the longer ones on the arguments.
 #[derive(Subcommand, Debug)]
-enum Command {
-    Test(test::Args),
-    Check(check::Args),
+enum RewardCommand {
+    Test(test::RewardTestArgs),
+    Check(check::RewardCheckArgs),
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: RewardArgs) -> Result<()> {
     match args.command {
-        Command::Test(args) => test::run(args),
-        Command::Check(args) => check::run(args),
+        RewardCommand::Test(args) => test::run(args),
+        RewardCommand::Check(args) => check::run(args),
     }
 }

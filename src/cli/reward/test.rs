@@ -1,95 +1,89 @@
-//! `rft reward test`: the reward bench, as a table or as JSON.
+//! `rft reward test`: the reward bench, as a table or JSON.
 
 use std::io::{Write, stdout};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::cli::config_args::ConfigArgs;
+use crate::cli::output_format::TableFormat;
 use crate::config::{self, RunConfig};
 use crate::model::hub;
 use crate::reward::RewardSet;
-use crate::reward::bench::{self, Frame, Kind, Limits, Report, Tally};
+use crate::reward::bench::{self, BenchReport, CaseKind, CaseTally, Frame, PassLimits};
 use crate::{data, prompt};
 
-/// Failures that are shown with the table.
+/// Maximum number of failures printed below the table.
 const SHOWN: usize = 10;
-/// Longest piece of a response that is shown, in characters.
+/// Maximum length of a printed completion excerpt, in characters.
 const SHOWN_LENGTH: usize = 160;
 
-/// Put the reward to the test on the gold answers of a data set
+/// Test the reward on the gold answers of a data set
 ///
-/// Each gold answer is rewritten in ways that must pass (another spelling, separators, units, layout) and turned into
-/// near misses and attacks that must not (off by one, hedges, every option, echoes, giant numbers, code). Each goes as a
-/// whole response through all rules of the reward; custom commands are not asked. Exits with 1 where a share of errors is above its limit.
+/// Rewrites each gold answer in ways that must be accepted (spelling, separators, units, layout), and derives near misses and
+/// attacks that must be rejected (off by one, hedges, every option, echoes, giant numbers, code). Each is scored as a whole
+/// completion by all rules of the reward; custom commands are not called. Exits with 1 if an error rate is above its limit.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft reward test
   rft reward test --data train.jsonl --question-column problem --answer-column solution
   rft reward test --data openai/gsm8k --ppe planning --set reward.accuracy.scope=answer
   rft reward test --data train.jsonl --limit 5000 --output-format json > bench.json")]
-pub struct Args {
-    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a hub data set id
+pub struct RewardTestArgs {
+    /// Questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub data set id
     #[arg(long, value_name = "DATA")]
     data: Option<String>,
 
-    /// Column of the questions, where it cannot be told from the data
+    /// Column with the questions, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
 
-    /// Column of the gold answers
+    /// Column with the gold answers, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     answer_column: Option<String>,
 
-    /// Prior prompt, which says what form a response has: a name or a file
+    /// Prior prompt (a name or a file), which determines the format of a completion
     #[arg(long, value_name = "NAME|FILE")]
     ppe: Option<String>,
 
-    /// Try at most so many gold answers, drawn by the seed
+    /// Maximum number of gold answers to test, selected at random
     #[arg(long, value_name = "N", default_value_t = 500)]
     limit: usize,
 
-    /// Seed of the draw and of the near misses
+    /// Random seed of the selection and of the near misses
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
 
-    /// Largest share of wrong answers that are accepted
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_accept)]
+    /// Maximum share of wrong answers that are accepted
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().false_accept)]
     max_false_accept: f64,
 
-    /// Largest share of right answers that are rejected
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().false_reject)]
+    /// Maximum share of right answers that are rejected
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().false_reject)]
     max_false_reject: f64,
 
-    /// Largest share of right answers that stay undecided
-    #[arg(long, value_name = "SHARE", default_value_t = Limits::default().undecided)]
+    /// Maximum share of right answers that are undecided
+    #[arg(long, value_name = "SHARE", default_value_t = PassLimits::default().undecided)]
     max_undecided: f64,
 
-    /// Form of the output
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table")]
-    output_format: Format,
+    output_format: TableFormat,
 
     #[command(flatten)]
     config: ConfigArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-}
-
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: RewardTestArgs) -> Result<()> {
     let config = resolve(&args)?;
     let prior = prompt::find(&config.prompt.ppe)?;
     let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
     let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
     let questions = data::load(&config.data, args.seed, 0, &fetch)?.questions;
     let report = bench::run(&rewards, Frame::new(&config, &prior), &questions, args.limit, args.seed);
-    let limits = Limits {
+    let limits = PassLimits {
         false_accept: args.max_false_accept,
         false_reject: args.max_false_reject,
         undecided: args.max_undecided,
@@ -97,16 +91,16 @@ pub fn run(args: Args) -> Result<()> {
     };
     let breach = report.breach(&limits);
     match args.output_format {
-        Format::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
-        Format::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
+        TableFormat::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
+        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
     }
     match breach {
         None => Ok(()),
-        Some(breach) => bail!("the reward fails its test: {breach}"),
+        Some(breach) => bail!("the reward failed the test: {breach}"),
     }
 }
 
-fn resolve(args: &Args) -> Result<RunConfig> {
+fn resolve(args: &RewardTestArgs) -> Result<RunConfig> {
     let mut layers = args.config.layers();
     layers.flag("data.path", args.data.clone(), "--data");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");
@@ -115,7 +109,7 @@ fn resolve(args: &Args) -> Result<RunConfig> {
     Ok(config::resolve(&layers)?.config)
 }
 
-fn text(report: &Report, config: &RunConfig, components: &[&str]) -> String {
+fn text(report: &BenchReport, config: &RunConfig, components: &[&str]) -> String {
     let mut text = format!(
         "data     {}: {} gold answers, {} of them unreadable\nprompt   {}\nreward   {}\n\n",
         config.data.path,
@@ -127,25 +121,25 @@ fn text(report: &Report, config: &RunConfig, components: &[&str]) -> String {
     text += &table(report).to_string();
     text.push('\n');
     if !report.unreadable.is_empty() {
-        text += "\ngold answers that cannot be read:\n";
+        text += "\ngold answers that cannot be parsed:\n";
         for it in report.unreadable.iter().take(SHOWN) {
             text += &format!("  question {}: {}: {}\n", it.id, shown(&it.gold), it.reason);
         }
         text += &more(report.unreadable.len());
     }
     if !report.failures.is_empty() {
-        text += "\nwhat went wrong:\n";
+        text += "\nfailures:\n";
         for it in report.failures.iter().take(SHOWN) {
             text += &format!("  {} of {} ({}), question {}\n", it.fault, it.component, it.kind.name(), it.id);
-            text += &format!("    gold      {}\n    response  {}\n", shown(&it.gold), shown(&it.response));
-            text += &format!("    verdict   {}\n", it.verdict);
+            text += &format!("    gold        {}\n    completion  {}\n", shown(&it.gold), shown(&it.response));
+            text += &format!("    verdict     {}\n", it.verdict);
         }
         text += &more(report.failures.len());
     }
     text
 }
 
-/// How many there are beyond those that are shown.
+/// The number of items beyond those that are printed.
 fn more(count: usize) -> String {
     match count.saturating_sub(SHOWN) {
         0 => String::new(),
@@ -153,10 +147,10 @@ fn more(count: usize) -> String {
     }
 }
 
-/// On one line, in quotation marks, with nothing that a terminal would act on.
+/// On one line, in quotation marks, without control characters.
 fn shown(text: &str) -> String {
     let start: String = text.chars().take(SHOWN_LENGTH).collect();
-    // Not escaped like a string of Rust, or every command of LaTeX would stand there with two backslashes.
+    // Not escaped like a Rust string, which would double every backslash of LaTeX.
     let plain: String = start
         .chars()
         .flat_map(|c| match c {
@@ -169,12 +163,12 @@ fn shown(text: &str) -> String {
     format!("`{plain}`{end}")
 }
 
-fn table(report: &Report) -> Table {
+fn table(report: &BenchReport) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "cases", "false accepts", "false rejects", "undecided", "median", "max"]);
-    let mut row = |name: &str, rewriting: Option<bool>, tally: &Tally| {
-        // A right answer cannot be falsely accepted, nor a wrong one rejected; a format can be either.
+    let mut row = |name: &str, rewriting: Option<bool>, tally: &CaseTally| {
+        // A right answer cannot be a false accept, and a wrong one cannot be a false reject; a format case can be either.
         let count =
             |count: usize, possible: bool| if possible || count > 0 { count.to_string() } else { "-".to_owned() };
         table.add_row([
@@ -188,7 +182,7 @@ fn table(report: &Report) -> Table {
         ]);
     };
     for (kind, tally) in &report.tallies {
-        let side = if *kind == Kind::BrokenTags { None } else { Some(kind.is_rewriting()) };
+        let side = if *kind == CaseKind::BrokenTags { None } else { Some(kind.is_rewriting()) };
         row(kind.name(), side, tally);
     }
     row("all", None, &report.total());
@@ -202,9 +196,9 @@ fn micros(time: Duration) -> String {
     format!("{:.1} µs", time.as_secs_f64() * 1e6)
 }
 
-fn as_json(report: &Report, config: &RunConfig, passed: bool) -> serde_json::Value {
+fn as_json(report: &BenchReport, config: &RunConfig, passed: bool) -> serde_json::Value {
     let microseconds = |time: Duration| (time.as_secs_f64() * 1e7).round() / 10.0;
-    let counts = |tally: &Tally| {
+    let counts = |tally: &CaseTally| {
         json!({
             "cases": tally.cases,
             "false_accepts": tally.false_accepts,

@@ -1,4 +1,4 @@
-//! What is seen while a sweep works: a bar for each process where stderr is a terminal, elsewhere lines.
+//! The progress display of a sweep: one bar per process if stderr is a terminal, else lines.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::run::progress::duration;
-use crate::sweep::folder::{Folder, Record};
-use crate::sweep::local::{End, Event};
-use crate::sweep::task::{Kind, Task};
+use crate::sweep::folder::{SweepFolder, SweepRecord};
+use crate::sweep::local::{Event, TaskEnd};
+use crate::sweep::task::{SweepTask, TaskKind};
 
 pub struct Live<'a> {
-    folder: &'a Folder,
-    record: &'a Record,
+    folder: &'a SweepFolder,
+    record: &'a SweepRecord,
     bars: Option<MultiProgress>,
-    /// By task.
+    /// Bars by task.
     lines: BTreeMap<String, ProgressBar>,
     ended: usize,
     told: Instant,
 }
 
 impl<'a> Live<'a> {
-    /// `done` tasks are done already, and are not told of again.
-    pub fn new(folder: &'a Folder, record: &'a Record, done: usize) -> Self {
+    /// `done` is the number of tasks that are already done; they are not printed again.
+    pub fn new(folder: &'a SweepFolder, record: &'a SweepRecord, done: usize) -> Self {
         let bars = io::stderr().is_terminal().then(MultiProgress::new);
         Self { folder, record, bars, lines: BTreeMap::new(), ended: done, told: Instant::now() }
     }
@@ -31,7 +31,7 @@ impl<'a> Live<'a> {
     pub fn show(&mut self, event: Event) {
         match event {
             Event::Started { task, args } => {
-                let verb = if args.iter().any(|it| it == "--resume") { "goes on" } else { "started" };
+                let verb = if args.iter().any(|it| it == "--resume") { "resumed" } else { "started" };
                 self.say(&format!("{verb:8} {}", task.name));
                 if let Some(bars) = &self.bars {
                     let style = ProgressStyle::with_template("  {spinner} {prefix}  {msg}").expect("a valid template");
@@ -41,23 +41,23 @@ impl<'a> Live<'a> {
                 }
             }
             Event::Waiting(task) => {
-                self.say(&format!("waiting  {}: a process of an earlier start is at work on it", task.name));
+                self.say(&format!("waiting  {}: an earlier process is still working on it", task.name));
             }
             Event::Ended { task, end, seconds } => {
                 if let Some(bar) = self.lines.remove(&task.name) {
                     bar.finish_and_clear();
                 }
                 let how = match end {
-                    End::Done => "done",
-                    End::Failed(_) => "failed",
-                    End::Skipped => "skipped",
-                    End::Stopped => "stopped",
+                    TaskEnd::Done => "done",
+                    TaskEnd::Failed(_) => "failed",
+                    TaskEnd::Skipped => "skipped",
+                    TaskEnd::Stopped => "stopped",
                 };
-                self.ended += usize::from(*end == End::Done);
+                self.ended += usize::from(*end == TaskEnd::Done);
                 let all = self.record.runs.len() + self.record.evals.len();
                 let result = self.state(task).map(|it| format!("  {it}")).unwrap_or_default();
                 self.say(&format!("{how:8} {} in {}{result}  [{} of {all}]", task.name, duration(seconds), self.ended));
-                if let End::Failed(failure) = end {
+                if let TaskEnd::Failed(failure) = end {
                     self.say(&format!("         {}", failure.lines.last().unwrap_or(&failure.status)));
                 }
             }
@@ -65,8 +65,8 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Now and then, how far the processes are.
-    fn tick(&mut self, running: &[&Task]) {
+    /// Shows the progress of the processes from time to time.
+    fn tick(&mut self, running: &[&SweepTask]) {
         let every = if self.bars.is_some() { Duration::from_millis(500) } else { Duration::from_secs(30) };
         if self.told.elapsed() < every {
             return;
@@ -81,16 +81,16 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// How far a task is, as its folder tells.
-    fn state(&self, task: &Task) -> Option<String> {
+    /// The progress of a task, read from its folder.
+    fn state(&self, task: &SweepTask) -> Option<String> {
         match task.kind {
-            Kind::Run => {
+            TaskKind::Run => {
                 let view = self.folder.run_view(&task.name).ok().filter(|it| it.step > 0)?;
                 let steps = view.steps.map(|steps| format!("/{steps}")).unwrap_or_default();
                 let reward = view.reward.map(|reward| format!("  reward {reward:.3}")).unwrap_or_default();
                 Some(format!("step {}{steps}{reward}", view.step))
             }
-            Kind::Eval => {
+            TaskKind::Eval => {
                 let eval = self.record.eval(&task.name)?;
                 let folder = self.folder.eval_path(&task.name);
                 let done = eval.benches.iter().filter(|it| folder.join(it).join("results.json").is_file()).count();
@@ -101,7 +101,7 @@ impl<'a> Live<'a> {
 
     fn say(&self, line: &str) {
         match &self.bars {
-            // An error here would only say that nobody is looking.
+            // An error here only means that stderr is closed.
             Some(bars) => _ = bars.println(line),
             None => eprintln!("{line}"),
         }

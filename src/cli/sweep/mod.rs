@@ -14,18 +14,18 @@ use std::process::ExitCode;
 use super::download;
 use crate::device;
 use crate::run::Stop;
-use crate::sweep::local::{self, Children, End, Machine};
-use crate::sweep::task::{self, Kind, Next, Task};
-use crate::sweep::{Folder, State, Sweep, SweepFile, cluster, expand, folder, starts};
+use crate::sweep::local::{self, Children, Machine, TaskEnd};
+use crate::sweep::task::{self, NextAction, SweepTask, TaskKind};
+use crate::sweep::{Sweep, SweepFile, SweepFolder, TaskState, cluster, expand, folder, starts};
 
-/// Train and measure many arms from one file
+/// Train and evaluate many arms from one file
 ///
-/// The file is a configuration with a section [sweep] that says what varies: docs/sweeps.md has the keys. Every arm is trained
-/// with the same seeds on the same questions in the same order, each run in a process of its own, and measured on the benchmarks
-/// of [sweep.eval], as is the untrained model.
+/// The file is a configuration with a section [sweep] that defines what varies (see docs/sweeps.md). All arms are trained with
+/// the same seeds, on the same questions in the same order, and evaluated on the benchmarks in [sweep.eval], as is the
+/// untrained model. Each run is a separate process.
 ///
-/// A run that fails stops no other. The same command goes on where it was interrupted, and does only what is missing. Ctrl-C asks
-/// all processes to save their state; a second one ends them.
+/// If a run fails, the others continue. If the sweep is interrupted, the same command resumes it. Ctrl-C asks all processes to
+/// save their state; a second Ctrl-C ends them.
 #[derive(clap::Args, Debug)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -37,43 +37,43 @@ use crate::sweep::{Folder, State, Sweep, SweepFile, cluster, expand, folder, sta
   rft sweep ppe-study --slurm
   rft sweep status sweeps/ppe-study"
 )]
-pub struct Args {
+pub struct SweepArgs {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<SweepCommand>,
 
-    /// A configuration with a section [sweep], or a shipped one: ppe-study, ppe-study-tiny
+    /// Configuration with a section [sweep], or a shipped sweep: ppe-study, ppe-study-tiny
     #[arg(required = true)]
     file: Option<String>,
 
-    /// Folder of the sweep [default: `sweeps` and its name]
+    /// Folder of the sweep [default: `sweeps/NAME`]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Processes at a time [default: the file's, else one for each GPU, or one]
+    /// Number of parallel processes [default: the file's, else one per GPU, or one]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 
-    /// GPUs to use, by number, with commas between; each process gets one [default: those that are visible]
+    /// Comma-separated numbers of the GPUs to use; each process gets one [default: all visible GPUs]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     gpus: Vec<String>,
 
-    /// Set one value of the file, such as `train.steps=50` or `sweep.seeds=[1,2]`; may be repeated
+    /// Set one value of the file, such as `train.steps=50` or `sweep.seeds=[1,2]`; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 
-    /// Print runs, commands and costs, and do nothing
+    /// Print runs, commands and costs, and exit
     #[arg(long)]
     dry_run: bool,
 
-    /// Measure a piece of the first run for about so many seconds, and say what the sweep takes
+    /// Estimate the sweep's time from a measurement of the first run of about this many seconds
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60", requires = "dry_run", value_parser = super::plan::positive)]
     measure: Option<f64>,
 
-    /// What an hour of the machine costs, in any currency
+    /// Price of the machine per hour, in any currency
     #[arg(long, value_name = "PRICE", requires = "measure", value_parser = super::plan::positive)]
     gpu_hour_price: Option<f64>,
 
-    /// Submit to Slurm instead of running here, and follow until all is done
+    /// Submit to Slurm instead of running here, and wait until all jobs are done
     #[arg(long, conflicts_with_all = ["jobs", "gpus", "dry_run"])]
     slurm: bool,
 
@@ -83,10 +83,10 @@ pub struct Args {
 }
 
 #[derive(Subcommand, Debug)]
-enum Command {
-    /// Tell how far every run and evaluation is
-    Status(status::Args),
-    /// Do one run or evaluation of a sweep, as far as it is missing: what a job of a cluster calls
+enum SweepCommand {
+    /// Print the progress of every run and evaluation
+    Status(status::SweepStatusArgs),
+    /// Complete one run or evaluation of a sweep (used by cluster jobs)
     Task(TaskArgs),
 }
 
@@ -95,23 +95,23 @@ struct TaskArgs {
     /// Folder of the sweep
     sweep: PathBuf,
 
-    /// Name of a run or an evaluation
+    /// Name of the run or evaluation
     name: String,
 
-    /// Worker threads [default: one for each core]
+    /// Worker threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
 
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: SweepArgs) -> Result<ExitCode> {
     match &args.command {
-        Some(Command::Status(args)) => status::run(args).map(|()| ExitCode::SUCCESS),
-        Some(Command::Task(args)) => do_task(args),
+        Some(SweepCommand::Status(args)) => status::run(args).map(|()| ExitCode::SUCCESS),
+        Some(SweepCommand::Task(args)) => do_task(args),
         None => sweep(&args),
     }
 }
 
-fn sweep(args: &Args) -> Result<ExitCode> {
+fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     let file = SweepFile::read(args.file.as_deref().unwrap_or_default(), &args.sets)?;
     let sweep = expand(&file)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("sweeps").join(&sweep.name));
@@ -120,7 +120,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
         return dry_run::run(&sweep, &out, &machine, args.measure, args.gpu_hour_price).map(|()| ExitCode::SUCCESS);
     }
     confirm(&sweep, args.yes)?;
-    let (folder, record, _lock) = Folder::prepare(&out, &sweep)?;
+    let (folder, record, _lock) = SweepFolder::prepare(&out, &sweep)?;
     eprintln!("sweep    {}: {} runs, {} evaluations", sweep.name, record.runs.len(), record.evals.len());
     eprintln!("folder   {}", out.display());
     for note in &sweep.notes {
@@ -130,7 +130,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
         return on_cluster(&folder, &record, &sweep, &machine.program);
     }
     eprintln!("machine  {machine}");
-    let done = folder.states(&record)?.values().filter(|it| **it == State::Done).count();
+    let done = folder.states(&record)?.values().filter(|it| **it == TaskState::Done).count();
     if done > 0 {
         eprintln!("so far   {done} of {} are done", record.runs.len() + record.evals.len());
     }
@@ -138,7 +138,7 @@ fn sweep(args: &Args) -> Result<ExitCode> {
     let children = Children::default();
     let killed = children.clone();
     let stop = Stop::on_signals_and(
-        |_| eprintln!("stopping; every process saves its state first (again to stop at once)"),
+        |_| eprintln!("stopping after every process has saved its state (interrupt again to stop immediately)"),
         move |_| killed.kill(),
     )?;
     let mut live = live::Live::new(&folder, &record, done);
@@ -146,40 +146,40 @@ fn sweep(args: &Args) -> Result<ExitCode> {
     live.finish();
     conclude(&folder, &record, &ends)?;
     if let Some(signal) = stop.requested() {
-        eprintln!("stopped; the same command goes on from here");
+        eprintln!("stopped; run the same command again to resume");
         return Ok(ExitCode::from(signal.exit_code() as u8));
     }
     Ok(exit_code(&ends))
 }
 
-/// The table, and what failed with the end of its log.
-fn conclude(folder: &Folder, record: &folder::Record, ends: &[(Task, End)]) -> Result<()> {
+/// Prints the table, and each failure with the end of its log.
+fn conclude(folder: &SweepFolder, record: &folder::SweepRecord, ends: &[(SweepTask, TaskEnd)]) -> Result<()> {
     writeln!(stdout(), "{}", status::table(folder, record)?)?;
     for (task, end) in ends {
-        if let End::Failed(failure) = end {
+        if let TaskEnd::Failed(failure) = end {
             eprintln!("failed   {}: {}", task.name, failure.status);
             for line in &failure.lines {
                 eprintln!("         {line}");
             }
-            eprintln!("         all of it: {}", failure.log.display());
+            eprintln!("         full log: {}", failure.log.display());
         }
     }
-    let skipped = ends.iter().filter(|(_, end)| *end == End::Skipped).count();
+    let skipped = ends.iter().filter(|(_, end)| *end == TaskEnd::Skipped).count();
     if skipped > 0 {
         eprintln!("skipped  {skipped} evaluations of runs that failed");
     }
     Ok(())
 }
 
-/// Models are downloaded once, by this process, and not by all runs at the same time.
+/// Models are downloaded once, by this process, not by all runs at the same time.
 fn confirm(sweep: &Sweep, yes: bool) -> Result<()> {
     let models: BTreeSet<_> = sweep.configs.values().map(|it| (&it.model.path, &it.model.revision)).collect();
     models.into_iter().try_for_each(|(model, revision)| download::confirm_model(model, revision, yes))
 }
 
-/// Processes at a time, threads and GPUs.
-fn machine(args: &Args, sweep: &Sweep) -> Result<Machine> {
-    ensure!(args.jobs != Some(0), "--jobs 0 would do nothing\nhint: processes at a time, 1 or more");
+/// Number of processes, threads and GPUs.
+fn machine(args: &SweepArgs, sweep: &Sweep) -> Result<Machine> {
+    ensure!(args.jobs != Some(0), "--jobs: expected 1 or more, found 0");
     let wants_gpu = sweep.configs.values().any(|config| ["auto", "cuda"].contains(&config.run.device.as_str()));
     let gpus = match args.gpus.is_empty() {
         false => args.gpus.clone(),
@@ -188,15 +188,12 @@ fn machine(args: &Args, sweep: &Sweep) -> Result<Machine> {
     };
     let jobs = args.jobs.or(sweep.jobs).unwrap_or(gpus.len().max(1));
     if !gpus.is_empty() && jobs > gpus.len() {
-        eprintln!(
-            "note     {jobs} processes share {} GPUs: each of them has to leave memory to the others",
-            gpus.len()
-        );
+        eprintln!("note     {jobs} processes share {} GPUs and their memory", gpus.len());
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let fixed = sweep.configs.values().filter_map(|config| config.train.threads).max();
     Ok(Machine {
-        program: std::env::current_exe().context("find the program's own file")?,
+        program: std::env::current_exe().context("find the executable of this program")?,
         jobs,
         threads: fixed.unwrap_or((cores / jobs).max(1)),
         gpus,
@@ -211,37 +208,37 @@ fn visible_gpus() -> Vec<String> {
     }
 }
 
-/// Becomes the process of one task.
+/// Replaces this process with that of one task.
 fn do_task(args: &TaskArgs) -> Result<ExitCode> {
-    let (folder, record) = Folder::open(&args.sweep)?;
+    let (folder, record) = SweepFolder::open(&args.sweep)?;
     let kind = match (record.run(&args.name), record.eval(&args.name)) {
-        (Some(_), _) => Kind::Run,
-        (None, Some(_)) => Kind::Eval,
+        (Some(_), _) => TaskKind::Run,
+        (None, Some(_)) => TaskKind::Eval,
         (None, None) => bail!(
-            "`{}` has no run and no evaluation `{}`\nhint: `rft sweep status {}` lists them",
+            "`{}` has no run or evaluation named `{}`\nhint: `rft sweep status {}` lists them",
             args.sweep.display(),
             args.name,
             args.sweep.display()
         ),
     };
-    let task = Task { name: args.name.clone(), kind, needs: None };
-    let rft = std::env::current_exe().context("find the program's own file")?;
+    let task = SweepTask { name: args.name.clone(), kind, needs: None };
+    let rft = std::env::current_exe().context("find the executable of this program")?;
     let mut told = false;
     loop {
         match task::next(&folder, &record, &task)? {
-            Next::Done => {
+            NextAction::Done => {
                 eprintln!("`{}` is done", task.name);
                 return Ok(ExitCode::SUCCESS);
             }
-            // A job that is started again may meet its own last process, which still saves its state.
-            Next::Busy => {
+            // A restarted job may find its previous process still saving its state.
+            NextAction::Busy => {
                 if !std::mem::replace(&mut told, true) {
-                    eprintln!("another process is at work on `{}`; waiting for it", task.name);
+                    eprintln!("another process is working on `{}`; waiting for it", task.name);
                 }
                 std::thread::sleep(std::time::Duration::from_secs(1));
             }
-            Next::Start(command) => {
-                // Slurm's own count; nothing at the first start of a job.
+            NextAction::Start(command) => {
+                // Slurm's restart count; unset at the first start of a job.
                 let restarts = std::env::var("SLURM_RESTART_COUNT").ok().and_then(|it| it.parse().ok());
                 starts::count(&folder, &task, restarts.unwrap_or(0))?;
                 eprintln!("rft {}", task::in_shell(&command));
@@ -251,14 +248,14 @@ fn do_task(args: &TaskArgs) -> Result<ExitCode> {
     }
 }
 
-/// Hands the sweep to Slurm and looks on.
-fn on_cluster(folder: &Folder, record: &folder::Record, sweep: &Sweep, rft: &Path) -> Result<ExitCode> {
+/// Submits the sweep to Slurm and follows its progress.
+fn on_cluster(folder: &SweepFolder, record: &folder::SweepRecord, sweep: &Sweep, rft: &Path) -> Result<ExitCode> {
     let jobs = cluster::submit(folder, record, &sweep.slurm, rft)?;
     for (job, is_new) in &jobs {
-        let what = if *is_new { "submitted" } else { "in the queue" };
+        let what = if *is_new { "submitted" } else { "already queued" };
         eprintln!("job      {} {what}: {} [{}]", job.id, job.array.kind, job.array.numbers());
     }
-    let jobs: Vec<cluster::Job> = jobs.into_iter().map(|(job, _)| job).collect();
+    let jobs: Vec<cluster::SlurmJob> = jobs.into_iter().map(|(job, _)| job).collect();
     let stop = Stop::on_signals(|_| ())?;
     let mut live = live::Live::new(folder, record, 0);
     let ends = cluster::follow(folder, record, &jobs, &stop, &mut |event| live.show(event))?;
@@ -266,12 +263,12 @@ fn on_cluster(folder: &Folder, record: &folder::Record, sweep: &Sweep, rft: &Pat
     conclude(folder, record, &ends)?;
     if let Some(signal) = stop.requested() {
         let ids = jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>().join(" ");
-        eprintln!("the jobs go on; the same command follows them again, and `scancel {ids}` ends them");
+        eprintln!("the jobs continue; run the same command to follow them again, or `scancel {ids}` to cancel them");
         return Ok(ExitCode::from(signal.exit_code() as u8));
     }
     Ok(exit_code(&ends))
 }
 
-fn exit_code(ends: &[(Task, End)]) -> ExitCode {
-    if ends.iter().all(|(_, end)| *end == End::Done) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn exit_code(ends: &[(SweepTask, TaskEnd)]) -> ExitCode {
+    if ends.iter().all(|(_, end)| *end == TaskEnd::Done) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -8,20 +8,21 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::cli::output_format::OutputFormat;
-use crate::sweep::folder::{Folder, Record, RunView, State};
+use crate::sweep::folder::{RunView, SweepFolder, SweepRecord, TaskState};
 
-/// Tell how far every run and evaluation is
+/// Print the progress of every run and evaluation
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct SweepStatusArgs {
     /// Folder of the sweep
     sweep: PathBuf,
 
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     output_format: OutputFormat,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let (folder, record) = Folder::open(&args.sweep)?;
+pub fn run(args: &SweepStatusArgs) -> Result<()> {
+    let (folder, record) = SweepFolder::open(&args.sweep)?;
     match args.output_format {
         OutputFormat::Text => writeln!(stdout(), "{}", table(&folder, &record)?)?,
         OutputFormat::Json => writeln!(stdout(), "{:#}", as_json(&folder, &record)?)?,
@@ -29,14 +30,14 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// A line for each run, with the states of its evaluations, and a sum.
-pub fn table(folder: &Folder, record: &Record) -> Result<String> {
+/// One line per run, with the states of its evaluations, and a total.
+pub fn table(folder: &SweepFolder, record: &SweepRecord) -> Result<String> {
     let views = record.runs.iter().map(|run| folder.run_view(&run.name)).collect::<Result<Vec<_>>>()?;
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["run", "state", "step", "reward", "time left", "evaluations"]);
     for (run, view) in record.runs.iter().zip(&views) {
-        let states: Vec<State> = record
+        let states: Vec<TaskState> = record
             .evals
             .iter()
             .filter(|it| it.run.as_ref() == Some(&run.name))
@@ -51,7 +52,8 @@ pub fn table(folder: &Folder, record: &Record) -> Result<String> {
             tally(&states),
         ]);
     }
-    let base: Vec<State> = record.evals.iter().filter(|it| it.run.is_none()).map(|it| folder.eval_state(it)).collect();
+    let base: Vec<TaskState> =
+        record.evals.iter().filter(|it| it.run.is_none()).map(|it| folder.eval_state(it)).collect();
     if !base.is_empty() {
         table.add_row(["the untrained model", "", "", "", "", &tally(&base)]);
     }
@@ -60,21 +62,21 @@ pub fn table(folder: &Folder, record: &Record) -> Result<String> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let done = views.iter().filter(|it| it.state == State::Done).count();
-    let open = views.iter().filter(|it| it.state != State::Done);
+    let done = views.iter().filter(|it| it.state == TaskState::Done).count();
+    let open = views.iter().filter(|it| it.state != TaskState::Done);
     let left: Option<f64> = open.map(|view| seconds_left(view, &views)).sum();
     let left = match left {
         Some(left) if left > 0.0 => {
-            format!("; training has {} of one process to go", crate::run::progress::duration(left))
+            format!("; {} of training left for a single process", crate::run::progress::duration(left))
         }
         _ => String::new(),
     };
     Ok(format!("{table}\n{done} of {} runs done{left}", views.len()))
 }
 
-/// Seconds of one process until a run is trained; by its own steps, or by those of the others where it has none.
+/// Seconds until a run is trained, for a single process; from its own speed, else from the mean speed of the other runs.
 fn seconds_left(view: &RunView, all: &[RunView]) -> Option<f64> {
-    if view.state == State::Done {
+    if view.state == TaskState::Done {
         return Some(0.0);
     }
     let known: Vec<f64> = all.iter().filter_map(|it| it.seconds).collect();
@@ -87,15 +89,15 @@ fn steps(view: &RunView) -> String {
 }
 
 /// `3 done, 1 running`.
-fn tally(states: &[State]) -> String {
-    let kinds = [State::Done, State::Running, State::Stopped, State::Failed, State::Waiting];
-    let count = |kind: State| states.iter().filter(|it| **it == kind).count();
+fn tally(states: &[TaskState]) -> String {
+    let kinds = [TaskState::Done, TaskState::Running, TaskState::Stopped, TaskState::Failed, TaskState::Waiting];
+    let count = |kind: TaskState| states.iter().filter(|it| **it == kind).count();
     let parts =
         kinds.into_iter().filter(|kind| count(*kind) > 0).map(|kind| format!("{} {}", count(kind), kind.name()));
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn as_json(folder: &Folder, record: &Record) -> Result<serde_json::Value> {
+fn as_json(folder: &SweepFolder, record: &SweepRecord) -> Result<serde_json::Value> {
     let views = record.runs.iter().map(|run| folder.run_view(&run.name)).collect::<Result<Vec<_>>>()?;
     let runs = record.runs.iter().zip(&views).map(|(run, view)| {
         json!({

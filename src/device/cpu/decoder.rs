@@ -48,13 +48,13 @@ impl Precision {
 }
 
 /// The frozen weights of a decoder, in f32.
-pub struct Decoder {
+pub struct CpuDecoder {
     pub config: ModelConfig,
     /// F32, unless the self-test requests another precision.
     pub precision: Precision,
     /// (vocabulary, hidden)
     embedding: Vec<f32>,
-    blocks: Vec<Block>,
+    blocks: Vec<CpuBlock>,
     /// (hidden)
     norm: Vec<f32>,
     /// (hidden, vocabulary)
@@ -62,7 +62,7 @@ pub struct Decoder {
     rope: RopeTable,
 }
 
-struct Block {
+struct CpuBlock {
     input_norm: Vec<f32>,
     /// hidden -> q, k and v side by side
     qkv: Linear,
@@ -81,34 +81,34 @@ pub struct Activations {
     pub hidden: Vec<f32>,
     /// Before the last norm, with its 1/rms.
     last: (Vec<f32>, Vec<f32>),
-    blocks: Vec<Kept>,
+    blocks: Vec<SavedBlock>,
 }
 
-enum Kept {
+enum SavedBlock {
     Nothing,
     Input(Vec<f32>),
-    Everything(Box<Saved>),
+    Everything(Box<BlockActivations>),
 }
 
 /// What a block's backward needs. Shapes: (rows, ...)
-struct Saved {
+struct BlockActivations {
     input: Vec<f32>,
     input_scales: Vec<f32>,
-    qkv_low: Vec<f32>,
-    qk_norm: Option<qk_norm::Saved>,
+    qkv_shrunk: Vec<f32>,
+    qk_norm: Option<qk_norm::SavedQk>,
     /// Positions applied.
     qkv: Vec<f32>,
     attended: Vec<f32>,
     lse: Vec<f32>,
-    o_low: Vec<f32>,
+    o_shrunk: Vec<f32>,
     middle: Vec<f32>,
     middle_scales: Vec<f32>,
-    gate_up_low: Vec<f32>,
+    gate_up_shrunk: Vec<f32>,
     gate_up: Vec<f32>,
-    down_low: Vec<f32>,
+    down_shrunk: Vec<f32>,
 }
 
-impl Decoder {
+impl CpuDecoder {
     /// Reads the weights. `positions` is the maximum length of prompt and completion together.
     pub fn load(config: ModelConfig, weights: &dyn Weights, positions: usize) -> Result<Self> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
@@ -119,7 +119,8 @@ impl Decoder {
             config.max_position_embeddings
         );
         let embedding = weights.get("model.embed_tokens.weight", &[vocab, hidden])?;
-        let blocks = (0..config.num_hidden_layers).map(|i| Block::load(&config, weights, i)).collect::<Result<_>>()?;
+        let blocks =
+            (0..config.num_hidden_layers).map(|i| CpuBlock::load(&config, weights, i)).collect::<Result<_>>()?;
         let norm = weights.get("model.norm.weight", &[hidden])?;
         let head = if config.tie_word_embeddings {
             Linear::join(hidden, &[(&embedding, None)]).weight
@@ -140,7 +141,7 @@ impl Decoder {
 
     /// Bytes of the weights that a decode step reads.
     pub fn weight_bytes(&self) -> usize {
-        let block = |b: &Block| [&b.qkv, &b.o, &b.gate_up, &b.down].iter().map(|l| l.weight.len()).sum::<usize>();
+        let block = |b: &CpuBlock| [&b.qkv, &b.o, &b.gate_up, &b.down].iter().map(|l| l.weight.len()).sum::<usize>();
         4 * (self.blocks.iter().map(block).sum::<usize>() + self.head.len())
     }
 
@@ -173,9 +174,9 @@ impl Decoder {
             let (out, saved) = block.forward(self, lora, x, &pack.positions, attend);
             x = out;
             blocks.push(match keep {
-                Keep::Nothing => Kept::Nothing,
-                Keep::Inputs => Kept::Input(saved.input),
-                Keep::Everything => Kept::Everything(Box::new(saved)),
+                Keep::Nothing => SavedBlock::Nothing,
+                Keep::Inputs => SavedBlock::Input(saved.input),
+                Keep::Everything => SavedBlock::Everything(Box::new(saved)),
             });
         }
         let (hidden, scales) = rms_norm::forward(&x, &self.norm, self.config.rms_norm_eps as f32);
@@ -199,16 +200,16 @@ impl Decoder {
         let mut dx = vec![0.0; d_hidden.len()];
         rms_norm::backward(d_hidden, x, scales, &self.norm, &mut dx);
         self.precision.round(&mut dx);
-        for (i, kept) in activations.blocks.into_iter().enumerate().rev() {
+        for (i, saved) in activations.blocks.into_iter().enumerate().rev() {
             let block = &self.blocks[i];
             let lora = &adapter.blocks[i];
-            let saved = match kept {
-                Kept::Everything(saved) => *saved,
-                Kept::Input(input) => {
+            let saved = match saved {
+                SavedBlock::Everything(saved) => *saved,
+                SavedBlock::Input(input) => {
                     let attend = |qkv: &[f32]| self.precision.attend(self.heads(), qkv, pack);
                     block.forward(self, Some((lora, &adapter.params)), input, &pack.positions, attend).1
                 }
-                Kept::Nothing => panic!("a backward pass needs the values that a forward pass kept"),
+                SavedBlock::Nothing => panic!("a backward pass needs the values that a forward pass kept"),
             };
             dx = block.backward(self, lora, &adapter.params, saved, pack, dx, grads);
         }
@@ -220,7 +221,7 @@ impl Decoder {
     }
 }
 
-impl Block {
+impl CpuBlock {
     fn load(config: &ModelConfig, weights: &dyn Weights, layer: usize) -> Result<Self> {
         let hidden = config.hidden_size;
         let name = |name: &str| format!("model.layers.{layer}.{name}.weight");
@@ -251,12 +252,12 @@ impl Block {
     /// `x` (rows, hidden) -> (rows, hidden), and what the backward needs.
     fn forward(
         &self,
-        decoder: &Decoder,
+        decoder: &CpuDecoder,
         lora: Option<(&BlockLora, &[f32])>,
         x: Vec<f32>,
         positions: &[u32],
         attend: impl FnOnce(&[f32]) -> (Vec<f32>, Vec<f32>),
-    ) -> (Vec<f32>, Saved) {
+    ) -> (Vec<f32>, BlockActivations) {
         let (heads, precision) = (decoder.heads(), decoder.precision);
         let eps = decoder.config.rms_norm_eps as f32;
         let adapted = |linear: &Linear, group: fn(&BlockLora) -> &LoraGroup, x: &[f32]| {
@@ -265,47 +266,47 @@ impl Block {
                 Precision::F32 => LoraGroup::forward,
                 Precision::Bf16 => LoraGroup::forward_of::<true>,
             };
-            let low = lora
+            let shrunk = lora
                 .map(|(block, params)| lora_forward(group(block), params, x, linear.inputs, &mut y, linear.outputs));
-            (y, low.unwrap_or_default())
+            (y, shrunk.unwrap_or_default())
         };
 
         let (normed, input_scales) = rms_norm::forward(&x, &self.input_norm, eps);
         let normed = precision.rounded(normed);
-        let (mut qkv, qkv_low) = adapted(&self.qkv, |b| &b.qkv, &normed);
+        let (mut qkv, qkv_shrunk) = adapted(&self.qkv, |b| &b.qkv, &normed);
         precision.round(&mut qkv);
         let qk_norm = self.qk_norm.as_ref().map(|(q, k)| qk_norm::forward(heads, &mut qkv, q, k, eps));
         decoder.rope.forward(&mut qkv, heads.qkv_width(), heads.query + heads.kv, positions);
         precision.round(&mut qkv);
         let (attended, lse) = attend(&qkv);
         let attended = precision.rounded(attended);
-        let (o, o_low) = adapted(&self.o, |b| &b.o, &attended);
+        let (o, o_shrunk) = adapted(&self.o, |b| &b.o, &attended);
 
         let mut middle = x.clone();
         let (normed, middle_scales) = rms_norm::forward_residual(&mut middle, &o, &self.post_norm, eps);
         precision.round(&mut middle);
         let normed = precision.rounded(normed);
-        let (mut gate_up, gate_up_low) = adapted(&self.gate_up, |b| &b.gate_up, &normed);
+        let (mut gate_up, gate_up_shrunk) = adapted(&self.gate_up, |b| &b.gate_up, &normed);
         precision.round(&mut gate_up);
         let activated = precision.rounded(swiglu::forward(&gate_up, self.down.inputs));
-        let (mut out, down_low) = adapted(&self.down, |b| &b.down, &activated);
+        let (mut out, down_shrunk) = adapted(&self.down, |b| &b.down, &activated);
         out.iter_mut().zip(&middle).for_each(|(out, middle)| *out += middle);
         precision.round(&mut out);
 
-        let saved = Saved {
+        let saved = BlockActivations {
             input: x,
             input_scales,
-            qkv_low,
+            qkv_shrunk,
             qk_norm,
             qkv,
             attended,
             lse,
-            o_low,
+            o_shrunk,
             middle,
             middle_scales,
-            gate_up_low,
+            gate_up_shrunk,
             gate_up,
-            down_low,
+            down_shrunk,
         };
         (out, saved)
     }
@@ -314,37 +315,37 @@ impl Block {
     #[allow(clippy::too_many_arguments, reason = "all operands of the chain rule")]
     fn backward(
         &self,
-        decoder: &Decoder,
+        decoder: &CpuDecoder,
         lora: &BlockLora,
         params: &[f32],
-        saved: Saved,
+        saved: BlockActivations,
         pack: &Pack,
         d_out: Vec<f32>,
         grads: &mut [f32],
     ) -> Vec<f32> {
         let (heads, precision) = (decoder.heads(), decoder.precision);
-        let mut adapted = |linear: &Linear, group: &LoraGroup, x: &[f32], low: &[f32], dy: &[f32]| {
+        let mut adapted = |linear: &Linear, group: &LoraGroup, x: &[f32], shrunk: &[f32], dy: &[f32]| {
             let mut dx = linear.backward(dy);
             let lora_backward = match precision {
                 Precision::F32 => LoraGroup::backward,
                 Precision::Bf16 => LoraGroup::backward_of::<true>,
             };
-            lora_backward(group, params, x, linear.inputs, low, dy, linear.outputs, &mut dx, grads);
+            lora_backward(group, params, x, linear.inputs, shrunk, dy, linear.outputs, &mut dx, grads);
             precision.rounded(dx)
         };
 
-        let Saved { input, middle, mut gate_up, .. } = saved;
+        let BlockActivations { input, middle, mut gate_up, .. } = saved;
         let activated = precision.rounded(swiglu::forward(&gate_up, self.down.inputs));
-        let d_activated = adapted(&self.down, &lora.down, &activated, &saved.down_low, &d_out);
+        let d_activated = adapted(&self.down, &lora.down, &activated, &saved.down_shrunk, &d_out);
         swiglu::backward(&d_activated, &mut gate_up, self.down.inputs);
         precision.round(&mut gate_up);
         let normed = precision.rounded(rms_norm::recompute(&middle, &saved.middle_scales, &self.post_norm));
-        let d_normed = adapted(&self.gate_up, &lora.gate_up, &normed, &saved.gate_up_low, &gate_up);
+        let d_normed = adapted(&self.gate_up, &lora.gate_up, &normed, &saved.gate_up_shrunk, &gate_up);
         let mut d_middle = d_out;
         rms_norm::backward(&d_normed, &middle, &saved.middle_scales, &self.post_norm, &mut d_middle);
         precision.round(&mut d_middle);
 
-        let d_attended = adapted(&self.o, &lora.o, &saved.attended, &saved.o_low, &d_middle);
+        let d_attended = adapted(&self.o, &lora.o, &saved.attended, &saved.o_shrunk, &d_middle);
         let attention_backward = match precision {
             Precision::F32 => attention::backward,
             Precision::Bf16 => attention::backward_of::<true>,
@@ -357,7 +358,7 @@ impl Block {
         }
         precision.round(&mut d_qkv);
         let normed = precision.rounded(rms_norm::recompute(&input, &saved.input_scales, &self.input_norm));
-        let d_normed = adapted(&self.qkv, &lora.qkv, &normed, &saved.qkv_low, &d_qkv);
+        let d_normed = adapted(&self.qkv, &lora.qkv, &normed, &saved.qkv_shrunk, &d_qkv);
         let mut d_input = d_middle;
         rms_norm::backward(&d_normed, &input, &saved.input_scales, &self.input_norm, &mut d_input);
         precision.rounded(d_input)

@@ -1,17 +1,17 @@
 //! Rollouts on the CPU: prompts and rows of the scheduler, with their keys and values.
 
-use crate::device::cpu::decoder::Decoder;
+use crate::device::cpu::decoder::CpuDecoder;
 use crate::model::lora::Adapter;
 use crate::ops::attention::{self, KvSpan, Part};
 use crate::rollout::sampler::sample;
-use crate::rollout::schedule::{self, Decode, Row};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::schedule::{self, Decode, DecodingRow};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 use anyhow::Result;
 use rayon::prelude::*;
 
 /// Decodes with a model in this process, with the adapter applied unmerged.
 pub struct CpuEngine<'a> {
-    pub decoder: &'a Decoder,
+    pub decoder: &'a CpuDecoder,
     /// Completions decoded at the same time.
     pub max_rows: usize,
 }
@@ -20,10 +20,10 @@ impl Engine for CpuEngine<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
-        let mut rollout = Rollout {
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
+        let mut rollout = CpuRollout {
             decoder: self.decoder,
             adapter,
             sampling: request.sampling,
@@ -47,8 +47,8 @@ const CACHED_WEIGHT_BYTES: usize = 16 << 20;
 const ROWS_PER_TASK: usize = 32;
 
 /// One rollout: the data of the slots.
-struct Rollout<'a> {
-    decoder: &'a Decoder,
+struct CpuRollout<'a> {
+    decoder: &'a CpuDecoder,
     adapter: Option<&'a Adapter>,
     sampling: &'a Sampling,
     max_rows: usize,
@@ -68,7 +68,7 @@ struct Prefix {
     logits: Vec<f32>,
 }
 
-impl Decode for Rollout<'_> {
+impl Decode for CpuRollout<'_> {
     fn max_rows(&self) -> usize {
         self.max_rows
     }
@@ -97,7 +97,7 @@ impl Decode for Rollout<'_> {
         Ok(())
     }
 
-    fn start(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn start(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         for row in rows {
             while self.caches.len() <= row.slot {
                 let heads = self.decoder.heads();
@@ -110,7 +110,7 @@ impl Decode for Rollout<'_> {
         Ok(())
     }
 
-    fn decode(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         let Self { decoder, adapter, sampling, prompts, caches, .. } = self;
         let chunk = if decoder.weight_bytes() <= CACHED_WEIGHT_BYTES {
             rows.len().div_ceil(rayon::current_num_threads()).clamp(1, ROWS_PER_TASK)
@@ -125,7 +125,7 @@ impl Decode for Rollout<'_> {
     }
 }
 
-impl Rollout<'_> {
+impl CpuRollout<'_> {
     /// Runs packed prompts, and keeps their keys, values and last logits.
     fn prefill_batch(&mut self, batch: &[(usize, &Prompt)]) {
         let (mut tokens, mut positions, mut parts) = (Vec::new(), Vec::new(), Vec::new());
@@ -158,22 +158,22 @@ impl Rollout<'_> {
     }
 }
 
-fn prefix<'a>(prompts: &'a [Option<Prefix>], row: &Row) -> &'a Prefix {
+fn prefix<'a>(prompts: &'a [Option<Prefix>], row: &DecodingRow) -> &'a Prefix {
     prompts[row.prompt_slot].as_ref().expect("a row's prompt is prefilled before it starts")
 }
 
-fn draw(row: &mut Row, logits: &[f32], sampling: &Sampling) {
+fn draw(row: &mut DecodingRow, logits: &[f32], sampling: &Sampling) {
     let (token, logprob) = sample(logits, sampling, &row.stream, row.tokens.len() as u64);
     row.push(token, logprob);
 }
 
 /// Samples the next token of every row, each with its cache.
 fn decode(
-    decoder: &Decoder,
+    decoder: &CpuDecoder,
     adapter: Option<&Adapter>,
     sampling: &Sampling,
     prompts: &[Option<Prefix>],
-    rows: &mut [(&mut Vec<KvSpan>, &mut Row)],
+    rows: &mut [(&mut Vec<KvSpan>, &mut DecodingRow)],
 ) {
     let tokens: Vec<u32> = rows.iter().map(|(_, row)| row.tokens[row.tokens.len() - 1]).collect();
     let positions: Vec<u32> = rows.iter().map(|(_, row)| (row.prompt_len + row.tokens.len() - 1) as u32).collect();

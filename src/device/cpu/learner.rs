@@ -1,6 +1,6 @@
 //! Training on the CPU.
 
-use super::decoder::{Activations, Decoder};
+use super::decoder::{Activations, CpuDecoder};
 use crate::grpo::adamw::{AdamW, Hyper, clip_scale, global_norm};
 use crate::grpo::learner::{Keep, Learner};
 use crate::model::lora::Adapter;
@@ -10,7 +10,7 @@ use anyhow::Result;
 
 /// Trains on the CPU, in f32.
 pub struct CpuLearner<'a> {
-    decoder: &'a Decoder,
+    decoder: &'a CpuDecoder,
     grads: Vec<f32>,
     norm: f64,
     /// The last forward pass, with the gradient of its hidden rows.
@@ -18,7 +18,7 @@ pub struct CpuLearner<'a> {
 }
 
 impl<'a> CpuLearner<'a> {
-    pub fn new(decoder: &'a Decoder) -> Self {
+    pub fn new(decoder: &'a CpuDecoder) -> Self {
         Self { decoder, grads: Vec::new(), norm: 0.0, pass: None }
     }
 

@@ -2,7 +2,7 @@
 //! which is stored next to the frozen weights.
 
 use super::Gpu;
-use super::launch::{Shape, launch};
+use super::launch::{LaunchShape, launch};
 use super::memory::{Buffer, DeviceArena};
 use super::weights::Frozen;
 use crate::device::memory::layout::{CHUNK, adapter_bytes};
@@ -104,7 +104,7 @@ impl DeviceAdapter {
         // SAFETY: a block per chunk of the gradient.
         unsafe {
             launch!(
-                gpu, "adamw_squares", Shape::new(chunks, 512);
+                gpu, "adamw_squares", LaunchShape::new(chunks, 512);
                 self.grads.at_least(len), self.partial.at_least(chunks), len as u64
             )?;
         }
@@ -122,12 +122,12 @@ impl DeviceAdapter {
         // SAFETY: one block reads the sums of all chunks; a thread per 8 values updates them.
         unsafe {
             launch!(
-                gpu, "adamw_prepare", Shape::new(1, 1024);
+                gpu, "adamw_prepare", LaunchShape::new(1, 1024);
                 self.partial.at_least(chunks), chunks, self.norm.at_least(1), step, constants, hyper.lr, hyper.beta1,
                 hyper.beta2, hyper.weight_decay, max_norm
             )?;
             launch!(
-                gpu, "adamw_update", Shape::new(len.div_ceil(8 * 256), 256);
+                gpu, "adamw_update", LaunchShape::new(len.div_ceil(8 * 256), 256);
                 params, grads, m, v, step, constants, hyper.beta1, hyper.beta2, hyper.eps as f32, len as u64
             )
         }

@@ -3,10 +3,10 @@
 //! cuBLASLt works on column-major matrices, and a row-major matrix is its own transpose in column-major order. So
 //! row-major C = A · B is computed as Cᵀ = Bᵀ · Aᵀ, with the operands swapped.
 
-use super::choices::Choices;
+use super::choices::AlgorithmChoices;
 use super::element::Element;
 use crate::device::memory::arena::Buffer;
-use crate::device::memory::layout::Rows;
+use crate::device::memory::layout::StridedRows;
 use anyhow::{Context, Result, ensure};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::CUevent_flags;
@@ -30,15 +30,15 @@ const REPETITIONS: usize = 5;
 const MARGIN: f32 = 0.98;
 
 /// An element type of an output.
-pub trait Output: Element {
+pub trait ProductOutput: Element {
     const TYPE: sys::cudaDataType;
 }
 
-impl Output for bf16 {
+impl ProductOutput for bf16 {
     const TYPE: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_16BF;
 }
 
-impl Output for f32 {
+impl ProductOutput for f32 {
     const TYPE: sys::cudaDataType = sys::cudaDataType_t::CUDA_R_32F;
 }
 
@@ -93,19 +93,19 @@ impl<T: Element> Matrix<T> {
 
 impl Matrix<bf16> {
     /// The first `columns` values of `rows` rows.
-    pub fn of(x: Rows, rows: usize, columns: usize) -> Matrix<bf16> {
+    pub fn of(x: StridedRows, rows: usize, columns: usize) -> Matrix<bf16> {
         Matrix::new(x.buffer, rows, columns).with_stride(x.stride)
     }
 
     /// `columns` values of each of `rows` rows, starting at value `start`.
-    pub fn behind(x: Rows, rows: usize, start: usize, columns: usize) -> Matrix<bf16> {
+    pub fn behind(x: StridedRows, rows: usize, start: usize, columns: usize) -> Matrix<bf16> {
         Matrix::new(x.buffer.slice(start..x.buffer.len()), rows, columns).with_stride(x.stride)
     }
 }
 
 /// The properties that distinguish one product from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Shape {
+pub struct ProductShape {
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -127,7 +127,7 @@ fn alignment(address: u64) -> u32 {
 
 /// The key in a file of choices: (m, k) · (k, n), which operands are transposed, the strides of all three, and the
 /// alignments.
-impl fmt::Display for Shape {
+impl fmt::Display for ProductShape {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Self { m, n, k, strides: [a, b, c], transposed, adds, f32_out, alignments } = *self;
         let [first, second] = transposed.map(|it| if it { 't' } else { 'n' });
@@ -138,7 +138,7 @@ impl fmt::Display for Shape {
     }
 }
 
-impl Shape {
+impl ProductShape {
     /// The shape for which an algorithm is chosen: the same with the number of rows of a rounded up to 2ⁱ or 3 · 2ⁱ,
     /// because micro-batches can have any number of rows. For the gradient of an adapter, the rows are the depth of the
     /// sum.
@@ -179,8 +179,8 @@ pub struct Blas {
     handle: sys::cublasLtHandle_t,
     stream: Arc<CudaStream>,
     workspace: CudaSlice<u8>,
-    choices: RefCell<Choices>,
-    prepared: RefCell<BTreeMap<Shape, Prepared>>,
+    choices: RefCell<AlgorithmChoices>,
+    prepared: RefCell<BTreeMap<ProductShape, Prepared>>,
 }
 
 /// Whether cuBLASLt can be loaded.
@@ -206,7 +206,7 @@ impl Blas {
         let handle = result::create_handle().context("start cuBLASLt")?;
         // SAFETY: the library is loaded, and the call has no arguments.
         let version = unsafe { sys::cublasLtGetVersion() };
-        let choices = Choices::tuned(format!("{gpu}, cuBLASLt {version}"))?;
+        let choices = AlgorithmChoices::tuned(format!("{gpu}, cuBLASLt {version}"))?;
         // SAFETY: only cuBLASLt reads and writes this memory.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.context("allocate memory for cuBLASLt")?;
         Ok(Self { handle, stream, workspace, choices: RefCell::new(choices), prepared: RefCell::default() })
@@ -218,29 +218,29 @@ impl Blas {
     }
 
     /// Uses these choices from now on.
-    pub fn set_choices(&self, choices: Choices) {
+    pub fn set_choices(&self, choices: AlgorithmChoices) {
         self.choices.replace(choices);
         self.prepared.take();
     }
 
-    /// Uses the choices in a file and adds new ones to it; see [`Choices::keep_in`].
+    /// Uses the choices in a file and adds new ones to it; see [`AlgorithmChoices::keep_in`].
     pub fn keep_choices(&self, path: &Path) -> Result<Option<String>> {
         self.prepared.take();
         self.choices.borrow_mut().keep_in(path)
     }
 
     /// The shapes of all products so far for which algorithms are chosen.
-    pub fn shapes(&self) -> BTreeSet<Shape> {
+    pub fn shapes(&self) -> BTreeSet<ProductShape> {
         self.prepared.borrow().keys().map(|shape| shape.class()).collect()
     }
 
     /// `to = a · b`: (m, k) · (k, n) -> (m, n).
-    pub fn product<T: Output>(&self, a: Matrix<bf16>, b: Matrix<bf16>, to: Matrix<T>) -> Result<()> {
+    pub fn product<T: ProductOutput>(&self, a: Matrix<bf16>, b: Matrix<bf16>, to: Matrix<T>) -> Result<()> {
         self.multiply(1.0, a, b, None, to)
     }
 
     /// `to = scale · a · b + plus`, summed in f32 and rounded once. `plus` has the row stride of `to`, and may be `to`.
-    pub fn add_product<T: Output>(
+    pub fn add_product<T: ProductOutput>(
         &self,
         scale: f32,
         a: Matrix<bf16>,
@@ -251,7 +251,7 @@ impl Blas {
         self.multiply(scale, a, b, Some(plus), to)
     }
 
-    fn multiply<T: Output>(
+    fn multiply<T: ProductOutput>(
         &self,
         scale: f32,
         a: Matrix<bf16>,
@@ -286,7 +286,7 @@ impl Blas {
                     .all(|(stride, size)| (stride * size).is_multiple_of(ALIGNMENT)),
             "a product ({m}, {k}) · ({k}, {n}) has rows that are not aligned to {ALIGNMENT} bytes"
         );
-        let shape = Shape {
+        let shape = ProductShape {
             m,
             n,
             k,
@@ -347,7 +347,7 @@ impl Blas {
     }
 
     /// Uses the algorithm that was chosen for the shape's class, or chooses cuBLASLt's first suggestion.
-    fn prepare(&self, shape: Shape) -> Result<Prepared> {
+    fn prepare(&self, shape: ProductShape) -> Result<Prepared> {
         let (description, class) = (Description::new(shape)?, shape.class());
         let name = class.to_string();
         let chosen = self.choices.borrow().get(&name);
@@ -445,10 +445,10 @@ impl Blas {
 
     /// Measures up to [`CANDIDATES`] algorithms for a shape and chooses the fastest. To replace the first suggestion,
     /// another one must be faster by a margin, so that the choice is not random. `operands` have the lengths of
-    /// [`Shape::reach`]; `before` runs before each measurement.
+    /// [`ProductShape::reach`]; `before` runs before each measurement.
     pub fn tune(
         &self,
-        shape: Shape,
+        shape: ProductShape,
         operands: (Buffer<bf16>, Buffer<bf16>, Buffer<f32>),
         before: &dyn Fn() -> Result<()>,
     ) -> Result<Tuned> {
@@ -492,13 +492,13 @@ impl Blas {
 
 /// The measurements for a shape: the time of each suggestion, and which of them was chosen.
 pub struct Tuned {
-    pub shape: Shape,
+    pub shape: ProductShape,
     pub milliseconds: Vec<f32>,
     pub chosen: usize,
 }
 
 impl Description {
-    fn new(shape: Shape) -> Result<Self> {
+    fn new(shape: ProductShape) -> Result<Self> {
         let f32_type = sys::cudaDataType_t::CUDA_R_32F;
         let bf16_type = sys::cudaDataType_t::CUDA_R_16BF;
         // Rows and columns as stored in memory, column-major.
@@ -555,9 +555,9 @@ impl Drop for Blas {
 mod tests {
     use super::*;
 
-    fn shape(m: usize) -> Shape {
+    fn shape(m: usize) -> ProductShape {
         let (transposed, strides) = ([false, true], [64, 80, 32]);
-        Shape { m, n: 32, k: 64, strides, transposed, adds: false, f32_out: false, alignments: [256; 4] }
+        ProductShape { m, n: 32, k: 64, strides, transposed, adds: false, f32_out: false, alignments: [256; 4] }
     }
 
     #[test]
@@ -567,13 +567,13 @@ mod tests {
         let distinct: BTreeSet<usize> = classes.into_iter().collect();
         let few = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048];
         assert!(distinct.iter().eq(&few), "{distinct:?}");
-        let gradient = Shape { m: 33, k: 1_500, transposed: [true, false], ..shape(0) }.class();
+        let gradient = ProductShape { m: 33, k: 1_500, transposed: [true, false], ..shape(0) }.class();
         assert_eq!((gradient.m, gradient.k), (33, 1_536));
     }
 
     #[test]
     fn a_shape_has_its_name_and_its_extents() {
-        let accumulated = Shape { adds: true, f32_out: true, ..shape(5) };
+        let accumulated = ProductShape { adds: true, f32_out: true, ..shape(5) };
         assert_eq!(accumulated.to_string(), "5x32x64 nt += f32, strides 64 80 32, aligned to 256 256 256 256");
         assert_eq!(shape(5).reach(), [5 * 64, 31 * 80 + 64, 5 * 32]);
     }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 pub type Algorithm = [u64; 8];
 
 /// A file: for each GPU and library version, for each shape of a product, an algorithm in hexadecimal digits.
-type File = BTreeMap<String, BTreeMap<String, String>>;
+type ChoicesFile = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The choices for one GPU and library version.
-pub struct Choices {
+pub struct AlgorithmChoices {
     /// The GPU's name and the library's version.
     setup: String,
     algorithms: BTreeMap<String, Algorithm>,
@@ -24,7 +24,7 @@ pub struct Choices {
     file: Option<PathBuf>,
 }
 
-impl Choices {
+impl AlgorithmChoices {
     /// No choices yet.
     pub fn new(setup: String) -> Self {
         Self { setup, algorithms: BTreeMap::new(), file: None }
@@ -34,7 +34,7 @@ impl Choices {
     pub fn tuned(setup: String) -> Result<Self> {
         let file = match tuned_file() {
             Some(path) => read(&path)?,
-            None => File::new(),
+            None => ChoicesFile::new(),
         };
         let algorithms = file.get(&setup).map_or_else(|| Ok(BTreeMap::new()), parse)?;
         Ok(Self { algorithms, ..Self::new(setup) })
@@ -101,9 +101,9 @@ fn tuned_file() -> Option<PathBuf> {
 }
 
 /// The contents of a file; empty if there is no file.
-fn read(path: &Path) -> Result<File> {
+fn read(path: &Path) -> Result<ChoicesFile> {
     let text = match std::fs::read(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(File::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(ChoicesFile::new()),
         text => text.with_context(|| format!("read `{}`", path.display()))?,
     };
     serde_json::from_slice(&text).with_context(|| {
@@ -134,8 +134,8 @@ mod tests {
     const FIRST: Algorithm = [1, 2, 3, 4, 5, 6, 7, u64::MAX];
     const SECOND: Algorithm = [9; 8];
 
-    fn choices(setup: &str) -> Choices {
-        Choices::new(setup.to_owned())
+    fn choices(setup: &str) -> AlgorithmChoices {
+        AlgorithmChoices::new(setup.to_owned())
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::blas::Matrix;
 use super::memory::{Arena, Buffer};
 use super::ops;
 use super::pack::{DevicePack, Tokens};
-use super::weights::{Block, Frozen, Linear, Origin};
-use crate::device::memory::layout::{Backward, BlockWork, Cache, Forward, Layout, Rows, Saved};
+use super::weights::{CudaBlock, CudaLinear, Frozen, WeightOrigin};
+use crate::device::memory::layout::{Backward, BlockBuffers, BlockWork, Cache, Forward, MemoryLayout, StridedRows};
 use crate::device::memory::lora::LoraColumns;
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
@@ -21,7 +21,7 @@ use anyhow::Result;
 use half::bf16;
 
 /// A decoder whose weights are on the device.
-pub struct Decoder {
+pub struct CudaDecoder {
     pub config: ModelConfig,
     pub frozen: Frozen,
     /// The columns next to the weights for an adapter.
@@ -44,9 +44,15 @@ impl KeyStore {
     };
 }
 
-impl Decoder {
+impl CudaDecoder {
     /// Loads a decoder for sequences of up to `positions` tokens, with room for an adapter of these columns.
-    pub fn load(gpu: &Gpu, config: ModelConfig, origin: &Origin, positions: usize, lora: LoraColumns) -> Result<Self> {
+    pub fn load(
+        gpu: &Gpu,
+        config: ModelConfig,
+        origin: &WeightOrigin,
+        positions: usize,
+        lora: LoraColumns,
+    ) -> Result<Self> {
         let frozen = Frozen::load(gpu, &config, origin, positions, lora)?;
         Ok(Self { config, frozen, lora })
     }
@@ -56,8 +62,8 @@ impl Decoder {
     }
 
     /// The sizes that determine its memory, with or without the adapter.
-    pub fn layout(&self, adapted: bool) -> Layout<'_> {
-        Layout { config: &self.config, lora: if adapted { self.lora } else { LoraColumns::default() } }
+    pub fn layout(&self, adapted: bool) -> MemoryLayout<'_> {
+        MemoryLayout { config: &self.config, lora: if adapted { self.lora } else { LoraColumns::default() } }
     }
 
     pub fn eps(&self) -> f32 {
@@ -74,7 +80,7 @@ impl Decoder {
         keep: Keep,
     ) -> Result<Forward> {
         let pass = self.layout(adapted).forward(arena, pack.rows, keep)?;
-        let attend = self.branches(gpu, pack);
+        let attend = self.completions(gpu, pack);
         self.through_blocks(gpu, adapted, pack.tokens(), &pass, |_| KeyStore::NOWHERE, attend)?;
         arena.reset(pass.kept);
         Ok(pass)
@@ -95,12 +101,12 @@ impl Decoder {
     ) -> Result<Buffer<bf16>> {
         let pass = self.layout(adapted).forward(arena, pack.rows, Keep::Nothing)?;
         let store = |i: usize| KeyStore { cache: caches[i], slots, cells };
-        self.through_blocks(gpu, adapted, pack.tokens(), &pass, store, self.branches(gpu, pack))?;
+        self.through_blocks(gpu, adapted, pack.tokens(), &pass, store, self.completions(gpu, pack))?;
         Ok(pass.hidden)
     }
 
-    /// Attention over the rows themselves: each sees its group's prompt and its own branch.
-    fn branches(&self, gpu: &Gpu, pack: &DevicePack) -> impl Fn(usize, &Saved) -> Result<()> {
+    /// Attention over the rows themselves: each sees its group's prompt and its own completion.
+    fn completions(&self, gpu: &Gpu, pack: &DevicePack) -> impl Fn(usize, &BlockBuffers) -> Result<()> {
         let heads = self.heads();
         move |_, saved| ops::branch_attention(gpu, saved.qkv, saved.attended, saved.lse, pack, heads)
     }
@@ -115,17 +121,17 @@ impl Decoder {
         tokens: Tokens,
         pass: &Forward,
         store: impl Fn(usize) -> KeyStore,
-        attend: impl Fn(usize, &Saved) -> Result<()>,
+        attend: impl Fn(usize, &BlockBuffers) -> Result<()>,
     ) -> Result<()> {
         let (rows, hidden, layers) = (tokens.ids.len(), self.config.hidden_size, self.frozen.blocks.len());
         ops::gather_rows(gpu, self.frozen.embedding, tokens.ids, pass.streams[0], hidden)?;
         for (i, block) in self.frozen.blocks.iter().enumerate() {
             let (x, out, saved) = (pass.streams[i], pass.streams[i + 1], &pass.saved[i]);
-            let attend = |saved: &Saved| attend(i, saved);
+            let attend = |saved: &BlockBuffers| attend(i, saved);
             self.block_forward(gpu, block, adapted, tokens, x, out, saved, &pass.work, store(i), attend)?;
         }
         let last = pass.streams[layers];
-        let to = Rows::plain(pass.hidden, hidden);
+        let to = StridedRows::plain(pass.hidden, hidden);
         ops::rms_norm(gpu, last, self.frozen.norm, to, pass.scales, rows, hidden, self.eps())
     }
 
@@ -152,8 +158,8 @@ impl Decoder {
             let (lora, input) = (&adapter.blocks[i], pass.streams[i]);
             let saved = match &back.again {
                 Some((out, saved, work)) => {
-                    let (tokens, nowhere, attend) = (pack.tokens(), KeyStore::NOWHERE, self.branches(gpu, pack));
-                    let attend = |saved: &Saved| attend(i, saved);
+                    let (tokens, nowhere, attend) = (pack.tokens(), KeyStore::NOWHERE, self.completions(gpu, pack));
+                    let attend = |saved: &BlockBuffers| attend(i, saved);
                     self.block_forward(gpu, block, true, tokens, input, *out, saved, work, nowhere, attend)?;
                     saved
                 }
@@ -169,28 +175,28 @@ impl Decoder {
     fn block_forward(
         &self,
         gpu: &Gpu,
-        block: &Block,
+        block: &CudaBlock,
         adapted: bool,
         tokens: Tokens,
         x: Buffer<bf16>,
         out: Buffer<bf16>,
-        saved: &Saved,
+        saved: &BlockBuffers,
         work: &BlockWork,
         store: KeyStore,
-        attend: impl FnOnce(&Saved) -> Result<()>,
+        attend: impl FnOnce(&BlockBuffers) -> Result<()>,
     ) -> Result<()> {
         let (rows, heads, config) = (tokens.ids.len(), self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let BlockWork { normed, activated } = *work;
-        let plain = |x| Rows::plain(x, hidden);
+        let plain = |x| StridedRows::plain(x, hidden);
         // The adapter's x·Aᵀ for rows that are overwritten before the backward.
-        let keep = |from: Rows, layer: &Linear, to: Buffer<bf16>| {
+        let keep = |from: StridedRows, layer: &CudaLinear, to: Buffer<bf16>| {
             let columns = if to.is_empty() { 0 } else { layer.lora };
             ops::copy_columns(gpu, from, layer.inputs, to, rows, columns)
         };
 
         ops::rms_norm(gpu, x, block.input_norm, normed, saved.input_scales, rows, hidden, self.eps())?;
-        block.qkv.forward(gpu, adapted, normed, rows, None, Rows::plain(saved.qkv, heads.qkv_width()))?;
+        block.qkv.forward(gpu, adapted, normed, rows, None, StridedRows::plain(saved.qkv, heads.qkv_width()))?;
         keep(normed, &block.qkv, saved.qkv_shrunk)?;
         if config.qk_norm {
             ops::qk_norm(gpu, saved.qkv, block.qk_norm, saved.unnormed, rows, heads, self.eps())?;
@@ -215,29 +221,29 @@ impl Decoder {
         &self,
         gpu: &Gpu,
         arena: &mut Arena,
-        block: &Block,
+        block: &CudaBlock,
         lora: &BlockLora,
         grads: Buffer<f32>,
         pack: &DevicePack,
         input: Buffer<bf16>,
-        saved: &Saved,
+        saved: &BlockBuffers,
         back: &Backward,
     ) -> Result<()> {
         let (rows, heads, config) = (pack.rows, self.heads(), &self.config);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let Backward { dx: d, d_normed, d_activated, d_attended, d_qkv, .. } = *back;
-        let kept = |shrunk: Buffer<bf16>, layer: &Linear| Matrix::new(shrunk, rows, layer.lora);
+        let kept = |shrunk: Buffer<bf16>, layer: &CudaLinear| Matrix::new(shrunk, rows, layer.lora);
 
         // For each layer: the gradient of its input; the operation that gives the previous gradient and restores the
         // input in place; then the gradients of the adapter, from the input and the gradient of the output.
         block.down.input_gradient(gpu, d, rows, d_activated)?;
         ops::swiglu_backward(gpu, d_activated, saved.gate_up, rows, inner)?;
-        let (activated, shrunk) = (Rows::plain(d_activated, inner), kept(saved.down_shrunk, &block.down));
+        let (activated, shrunk) = (StridedRows::plain(d_activated, inner), kept(saved.down_shrunk, &block.down));
         block.down.lora_gradient(gpu, &lora.down, grads, activated, shrunk, d, rows)?;
 
         block.gate_up.input_gradient(gpu, saved.gate_up, rows, d_normed)?;
         ops::rms_norm_backward(gpu, d_normed, saved.middle, saved.middle_scales, block.post_norm, d, rows, hidden)?;
-        let (normed, shrunk) = (Rows::plain(d_normed, hidden), kept(saved.gate_up_shrunk, &block.gate_up));
+        let (normed, shrunk) = (StridedRows::plain(d_normed, hidden), kept(saved.gate_up_shrunk, &block.gate_up));
         block.gate_up.lora_gradient(gpu, &lora.gate_up, grads, normed, shrunk, saved.gate_up, rows)?;
 
         block.o.input_gradient(gpu, d, rows, d_attended)?;

@@ -1,18 +1,18 @@
 //! Rollouts on the GPU: prompts and rows of the scheduler, in memory that was laid out beforehand.
 //!
 //! The host reads the sampled tokens only every [`DECODE_STEPS`] steps. In between, a step is a list of launches,
-//! captured once for each [`Batch`] and replayed: nothing waits for the host. The next steps are not issued before the
+//! captured once for each [`DecodeBatch`] and replayed: nothing waits for the host. The next steps are not issued before the
 //! host has found the rows that have ended, because they would be computed for these rows too. So the device waits only
 //! for the copy of the sampled tokens, about 140 bytes per row, and for the search for stop strings.
 
-use super::decoder::Decoder;
+use super::decoder::CudaDecoder;
 use super::memory::DeviceArena;
-use super::slabs::{Batch, Slabs, Start};
+use super::slabs::{DecodeBatch, Slabs, Start};
 use super::{Gpu, Shared, room};
 use crate::device::memory::DECODE_STEPS;
 use crate::model::lora::Adapter;
-use crate::rollout::schedule::{self, Decode, Row};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Watch};
+use crate::rollout::schedule::{self, Decode, DecodingRow};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 use anyhow::{Context, Result, bail};
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -35,9 +35,9 @@ impl Engine for CudaEngine<'_> {
     fn generate(
         &mut self,
         adapter: Option<&Adapter>,
-        request: &Request,
-        watch: &mut dyn Watch,
-    ) -> Result<Option<Vec<Vec<Branch>>>> {
+        request: &RolloutRequest,
+        watch: &mut dyn RolloutWatch,
+    ) -> Result<Option<Vec<Vec<Completion>>>> {
         let Shared { gpu, decoder, arena, .. } = self.shared;
         if let Some(adapter) = adapter {
             self.shared.make_current(adapter)?;
@@ -50,22 +50,22 @@ impl Engine for CudaEngine<'_> {
         }
         let slabs = Slabs::new(gpu, &mut arena, decoder, adapter.is_some(), request, self.max_rows)?;
         let graphs = BTreeMap::new();
-        let mut rollout = Rollout { gpu, decoder, sampling: request.sampling, arena: &mut arena, slabs, graphs };
+        let mut rollout = CudaRollout { gpu, decoder, sampling: request.sampling, arena: &mut arena, slabs, graphs };
         schedule::generate(&mut rollout, request, watch)
     }
 }
 
 /// One rollout.
-struct Rollout<'a> {
+struct CudaRollout<'a> {
     gpu: &'a Gpu,
-    decoder: &'a Decoder,
+    decoder: &'a CudaDecoder,
     sampling: &'a Sampling,
     arena: &'a mut DeviceArena,
     slabs: Slabs,
-    graphs: BTreeMap<Batch, Step>,
+    graphs: BTreeMap<DecodeBatch, DecodeStep>,
 }
 
-impl Decode for Rollout<'_> {
+impl Decode for CudaRollout<'_> {
     fn max_rows(&self) -> usize {
         self.slabs.rows
     }
@@ -83,18 +83,18 @@ impl Decode for Rollout<'_> {
     }
 
     /// The first tokens are sampled with the next steps: the host does not wait for them.
-    fn start(&mut self, _rows: &mut [Row]) -> Result<()> {
+    fn start(&mut self, _rows: &mut [DecodingRow]) -> Result<()> {
         Ok(())
     }
 
-    fn decode(&mut self, rows: &mut [Row]) -> Result<()> {
+    fn decode(&mut self, rows: &mut [DecodingRow]) -> Result<()> {
         let Self { gpu, decoder, sampling, slabs, graphs, .. } = self;
         let starts: Vec<Start> = rows.iter().map(Start::from).collect();
         slabs.set(gpu, &starts)?;
         slabs.draw_first(gpu, decoder, sampling, &starts)?;
         let steps = slabs.steps(&starts);
         let batch = slabs.batch(&starts, steps);
-        let step = graphs.entry(batch).or_insert(Step::New);
+        let step = graphs.entry(batch).or_insert(DecodeStep::New);
         for _ in 0..steps {
             step.run(gpu, slabs, decoder, sampling, batch)?;
         }
@@ -106,8 +106,8 @@ impl Decode for Rollout<'_> {
     }
 }
 
-impl From<&Row> for Start {
-    fn from(row: &Row) -> Self {
+impl From<&DecodingRow> for Start {
+    fn from(row: &DecodingRow) -> Self {
         Self {
             slot: row.slot,
             prompt_slot: row.prompt_slot,
@@ -121,28 +121,28 @@ impl From<&Row> for Start {
 
 /// One step of decoding for a size of batch: the first time it is run directly, which chooses the algorithms of the
 /// products, then captured, then replayed.
-pub enum Step {
+pub enum DecodeStep {
     New,
     Ready,
     Captured(CudaGraph),
 }
 
-impl Step {
+impl DecodeStep {
     /// Issues a step of `batch`, which must be the same each time.
     pub fn run(
         &mut self,
         gpu: &Gpu,
         slabs: &Slabs,
-        decoder: &Decoder,
+        decoder: &CudaDecoder,
         sampling: &Sampling,
-        batch: Batch,
+        batch: DecodeBatch,
     ) -> Result<()> {
         match self {
-            Step::New => {
+            DecodeStep::New => {
                 slabs.step(gpu, decoder, sampling, batch)?;
-                *self = Step::Ready;
+                *self = DecodeStep::Ready;
             }
-            Step::Ready => {
+            DecodeStep::Ready => {
                 gpu.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
                 let issued = slabs.step(gpu, decoder, sampling, batch);
                 let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
@@ -155,9 +155,9 @@ impl Step {
                     bail!("the capture of a decode step is empty")
                 };
                 graph.launch()?;
-                *self = Step::Captured(graph);
+                *self = DecodeStep::Captured(graph);
             }
-            Step::Captured(graph) => graph.launch()?,
+            DecodeStep::Captured(graph) => graph.launch()?,
         }
         Ok(())
     }

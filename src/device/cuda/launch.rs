@@ -3,7 +3,7 @@
 use super::element::Element;
 use super::gpu::Gpu;
 use super::memory::Buffer;
-use crate::device::memory::layout::Rows;
+use crate::device::memory::layout::StridedRows;
 use anyhow::{Context, Result, ensure};
 use cudarc::driver::{CudaFunction, result, sys};
 use std::ffi::c_void;
@@ -13,13 +13,13 @@ const USUAL_SHARED: u32 = 48 << 10;
 
 /// Number of blocks, threads per block, and bytes of dynamic shared memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct LaunchShape {
     pub blocks: [usize; 3],
     pub threads: usize,
     pub shared: usize,
 }
 
-impl Shape {
+impl LaunchShape {
     pub fn new(blocks: usize, threads: usize) -> Self {
         Self { blocks: [blocks, 1, 1], threads, shared: 0 }
     }
@@ -111,7 +111,7 @@ impl Argument {
     }
 }
 
-impl Rows {
+impl StridedRows {
     /// `rows` rows of `width` values each; the values between them are not used.
     pub fn at_least(self, rows: usize, width: usize) -> Argument {
         self.buffer.at_least(if rows == 0 { 0 } else { (rows - 1) * self.stride + width })
@@ -119,7 +119,7 @@ impl Rows {
 }
 
 /// Whether the buffers are long enough and the grid is within the driver's limits.
-fn check(name: &str, shape: Shape, arguments: &[Argument]) -> Result<()> {
+fn check(name: &str, shape: LaunchShape, arguments: &[Argument]) -> Result<()> {
     for (i, argument) in arguments.iter().enumerate() {
         if let Argument::Pointer { len, touched, .. } = argument {
             ensure!(len >= touched, "launch `{name}`: argument {i} has {len} values, but the kernel uses {touched}");
@@ -169,7 +169,7 @@ impl Gpu {
     /// The arguments must be the kernel's, in its order, and the numbers that describe the buffers must be right: this
     /// function checks only that each buffer has the length that the caller states. Only functions that have a kernel's
     /// signature for their own call use this function.
-    pub unsafe fn launch(&self, name: &'static str, shape: Shape, arguments: &mut [Argument]) -> Result<()> {
+    pub unsafe fn launch(&self, name: &'static str, shape: LaunchShape, arguments: &mut [Argument]) -> Result<()> {
         check(name, shape, arguments)?;
         if shape.blocks.contains(&0) {
             return Ok(());

@@ -2,7 +2,7 @@
 
 use super::adapter::DeviceAdapter;
 use super::blas::Matrix;
-use super::decoder::Decoder;
+use super::decoder::CudaDecoder;
 use super::memory::{Buffer, DeviceArena};
 use super::ops::{self, HeadStats, Logits};
 use super::pack::DevicePack;
@@ -41,7 +41,7 @@ impl<'a> CudaLearner<'a> {
         Self { shared, pass: None, moments_at: None }
     }
 
-    fn parts(&self) -> (&'a Gpu, &'a Decoder, &'a DeviceAdapter, RefMut<'a, DeviceArena>) {
+    fn parts(&self) -> (&'a Gpu, &'a CudaDecoder, &'a DeviceAdapter, RefMut<'a, DeviceArena>) {
         let Shared { gpu, decoder, adapter, arena } = self.shared;
         (gpu, decoder, adapter.as_ref().expect("a learner has an adapter"), arena.borrow_mut())
     }

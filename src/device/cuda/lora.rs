@@ -11,26 +11,26 @@
 
 use super::Gpu;
 use super::blas::Matrix;
-use super::launch::{Shape, launch};
+use super::launch::{LaunchShape, launch};
 use super::memory::Buffer;
-use super::weights::Linear;
-use crate::device::memory::layout::Rows;
+use super::weights::CudaLinear;
+use crate::device::memory::layout::StridedRows;
 use crate::device::memory::lora::padded_rank;
 use crate::ops::lora::LoraGroup;
 use anyhow::Result;
 use half::bf16;
 
-impl Linear {
+impl CudaLinear {
     /// `y = x · Wᵀ`, plus the adapter's part if `adapted`, plus `residual` if there is one, which has the row stride of
     /// y: (rows, inputs) -> (rows, outputs). Writes x·Aᵀ after each row of x.
     pub fn forward(
         &self,
         gpu: &Gpu,
         adapted: bool,
-        x: Rows,
+        x: StridedRows,
         rows: usize,
         residual: Option<Buffer<bf16>>,
-        y: Rows,
+        y: StridedRows,
     ) -> Result<()> {
         let columns = if adapted { self.lora } else { 0 };
         if columns > 0 {
@@ -48,7 +48,7 @@ impl Linear {
 
     /// The gradient `dx` (rows, inputs) of the input from that of the adapted output. Writes dy·s·B after each row of
     /// dy.
-    pub fn input_gradient(&self, gpu: &Gpu, dy: Rows, rows: usize, dx: Buffer<bf16>) -> Result<()> {
+    pub fn input_gradient(&self, gpu: &Gpu, dy: StridedRows, rows: usize, dx: Buffer<bf16>) -> Result<()> {
         if self.lora > 0 {
             let shrunk = Matrix::behind(dy, rows, self.outputs, self.lora);
             gpu.blas.product(Matrix::of(dy, rows, self.outputs), self.b(), shrunk)?;
@@ -62,16 +62,16 @@ impl Linear {
     }
 
     /// Adds the gradients of `group` to `grads`, which has the layout of the adapter's parameters. `shrunk` is x·Aᵀ,
-    /// and after each row of `dy` are the values that [`Linear::input_gradient`] wrote.
+    /// and after each row of `dy` are the values that [`CudaLinear::input_gradient`] wrote.
     #[allow(clippy::too_many_arguments, reason = "all operands of two product rules")]
     pub fn lora_gradient(
         &self,
         gpu: &Gpu,
         group: &LoraGroup,
         grads: Buffer<f32>,
-        x: Rows,
+        x: StridedRows,
         shrunk: Matrix<bf16>,
-        dy: Rows,
+        dy: StridedRows,
         rows: usize,
     ) -> Result<()> {
         let (rank, padded) = (group.rank, padded_rank(group.rank));
@@ -104,7 +104,7 @@ impl Linear {
         for (i, part) in group.parts.iter().enumerate() {
             let a = params.slice(group.a.start + i * rank * self.inputs..group.a.end);
             let b = params.slice(part.b.clone());
-            let shape = Shape::new((padded * (self.inputs + self.outputs) / 8).div_ceil(256), 256);
+            let shape = LaunchShape::new((padded * (self.inputs + self.outputs) / 8).div_ceil(256), 256);
             // SAFETY: a thread per 8 values of the part's lines of A and columns of B, all of which are within the
             // storage.
             unsafe {

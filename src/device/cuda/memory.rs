@@ -7,7 +7,7 @@
 use super::element::Element;
 use super::gpu::Gpu;
 use super::room::{self, Room};
-use crate::device::memory::arena::Pieces;
+use crate::device::memory::arena::PieceAllocator;
 use anyhow::{Context, Result, ensure};
 use cudarc::driver::{CudaContext, CudaSlice, DevicePtr, PinnedHostSlice, result};
 use half::bf16;
@@ -135,7 +135,7 @@ struct Allocations {
     addresses: Vec<u64>,
 }
 
-impl Pieces for Allocations {
+impl PieceAllocator for Allocations {
     fn take(&mut self, bytes: usize) -> Result<u64> {
         self.context.bind_to_thread()?;
         // SAFETY: all memory is written before it is read, and freed once, by `clear`.

@@ -4,11 +4,11 @@
 //! buffer of indices are on the device and cannot be checked: the caller is responsible for them.
 
 use super::Gpu;
-use super::launch::{Argument, Shape, launch};
+use super::launch::{Argument, LaunchShape, launch};
 use super::memory::{Arena, Buffer};
 use super::pack::DevicePack;
 use crate::device::memory::REPORTED;
-use crate::device::memory::layout::{Cache, DecodeSpans, Rows};
+use crate::device::memory::layout::{Cache, DecodeSpans, StridedRows};
 use crate::ops::attention::Heads;
 use crate::rng::Stream;
 use crate::rollout::Sampling;
@@ -23,23 +23,23 @@ const ROW_THREADS: usize = 512;
 /// Cosine and sine by position.
 pub type Rope = [Buffer<f32>; 2];
 
-fn by_row(rows: usize, width: usize) -> Shape {
-    Shape::new(rows, 32 * width.div_ceil(256))
+fn by_row(rows: usize, width: usize) -> LaunchShape {
+    LaunchShape::new(rows, 32 * width.div_ceil(256))
 }
 
 /// One thread per 8 values of q and k.
-fn by_head(rows: usize, heads: Heads) -> Shape {
+fn by_head(rows: usize, heads: Heads) -> LaunchShape {
     by_eight(rows * (heads.query + heads.kv) * heads.dim)
 }
 
-fn by_eight(values: usize) -> Shape {
-    Shape::new((values / 8).div_ceil(THREADS), THREADS)
+fn by_eight(values: usize) -> LaunchShape {
+    LaunchShape::new((values / 8).div_ceil(THREADS), THREADS)
 }
 
 /// `to` (rows, width) = mean + deviation · normal values of `stream`.
 pub fn fill_normal(
     gpu: &Gpu,
-    to: Rows,
+    to: StridedRows,
     rows: usize,
     width: usize,
     stream: &Stream,
@@ -47,7 +47,7 @@ pub fn fill_normal(
     deviation: f64,
 ) -> Result<()> {
     let [low, high] = stream.key();
-    let (count, shape) = (rows * width, Shape::new((rows * width).div_ceil(THREADS), THREADS));
+    let (count, shape) = (rows * width, LaunchShape::new((rows * width).div_ceil(THREADS), THREADS));
     // SAFETY: a thread per value of `to`.
     unsafe {
         launch!(
@@ -58,8 +58,15 @@ pub fn fill_normal(
 }
 
 /// Copies `width` values of each of `rows` rows, starting at `start`, to `to` (rows, width).
-pub fn copy_columns(gpu: &Gpu, from: Rows, start: usize, to: Buffer<bf16>, rows: usize, width: usize) -> Result<()> {
-    let columns = Rows { buffer: from.buffer.slice(start..from.buffer.len()), stride: from.stride };
+pub fn copy_columns(
+    gpu: &Gpu,
+    from: StridedRows,
+    start: usize,
+    to: Buffer<bf16>,
+    rows: usize,
+    width: usize,
+) -> Result<()> {
+    let columns = StridedRows { buffer: from.buffer.slice(start..from.buffer.len()), stride: from.stride };
     // SAFETY: a thread per 8 values of `to`.
     unsafe {
         launch!(
@@ -71,7 +78,7 @@ pub fn copy_columns(gpu: &Gpu, from: Rows, start: usize, to: Buffer<bf16>, rows:
 
 /// Rows of `from` (_, width) by index. All indices must be rows of `from`.
 pub fn gather_rows(gpu: &Gpu, from: Buffer<bf16>, index: Buffer<i32>, to: Buffer<bf16>, width: usize) -> Result<()> {
-    let (rows, shape) = (index.len(), Shape::new(index.len(), (32 * width.div_ceil(256)).min(256)));
+    let (rows, shape) = (index.len(), LaunchShape::new(index.len(), (32 * width.div_ceil(256)).min(256)));
     // SAFETY: a block per row of `to`; of `from` only the rows in the index are read.
     unsafe {
         launch!(
@@ -91,7 +98,7 @@ pub fn scatter_rows(
     width: usize,
 ) -> Result<()> {
     let rows = starts.len() - 1;
-    let shape = Shape::new(rows, (32 * width.div_ceil(256)).min(256));
+    let shape = LaunchShape::new(rows, (32 * width.div_ceil(256)).min(256));
     // SAFETY: a block per row of `to`; every pair is one row of `from`.
     unsafe {
         launch!(
@@ -108,7 +115,7 @@ pub fn rms_norm(
     gpu: &Gpu,
     x: Buffer<bf16>,
     weight: Buffer<bf16>,
-    y: Rows,
+    y: StridedRows,
     scales: Buffer<f32>,
     rows: usize,
     width: usize,
@@ -133,7 +140,7 @@ pub fn rms_norm_backward(
     x: Buffer<bf16>,
     scales: Buffer<f32>,
     weight: Buffer<bf16>,
-    dx: Rows,
+    dx: StridedRows,
     rows: usize,
     width: usize,
 ) -> Result<()> {
@@ -174,7 +181,7 @@ pub fn qk_norm(
 #[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
 pub fn qk_norm_backward(
     gpu: &Gpu,
-    d_qkv: Rows,
+    d_qkv: StridedRows,
     weights: Buffer<bf16>,
     before: Buffer<bf16>,
     rows: usize,
@@ -215,7 +222,7 @@ pub fn qkv_rope(
     // cells.
     unsafe {
         launch!(
-            gpu, "qkv_rope_forward", Shape::new(threads.div_ceil(THREADS), THREADS);
+            gpu, "qkv_rope_forward", LaunchShape::new(threads.div_ceil(THREADS), THREADS);
             qkv.at_least(rows * width), bias.null_or_at_least(width), cos.at_least(angles), sin.at_least(angles),
             positions.at_least(rows), cache.keys.at_least(slot), cache.values.at_least(slot), slots.at_least(used),
             cells.at_least(used), rows, heads.query, heads.kv, heads.dim, cache.capacity
@@ -226,7 +233,7 @@ pub fn qkv_rope(
 /// Rotates the gradient of q and k back, in place.
 pub fn qkv_rope_backward(
     gpu: &Gpu,
-    d_qkv: Rows,
+    d_qkv: StridedRows,
     rope: Rope,
     positions: Buffer<i32>,
     rows: usize,
@@ -237,7 +244,7 @@ pub fn qkv_rope_backward(
     // SAFETY: a thread per 16 values of q or k; the tables are used at the given positions.
     unsafe {
         launch!(
-            gpu, "qkv_rope_backward", Shape::new(threads.div_ceil(THREADS), THREADS);
+            gpu, "qkv_rope_backward", LaunchShape::new(threads.div_ceil(THREADS), THREADS);
             d_qkv.at_least(rows, heads.qkv_width()), cos.at_least(angles), sin.at_least(angles),
             positions.at_least(rows), rows, heads.query, heads.kv, heads.dim, d_qkv.stride
         )
@@ -245,7 +252,7 @@ pub fn qkv_rope_backward(
 }
 
 /// `gate_up` (rows, 2·width) -> `y` (rows, width)
-pub fn swiglu(gpu: &Gpu, gate_up: Rows, y: Rows, rows: usize, width: usize) -> Result<()> {
+pub fn swiglu(gpu: &Gpu, gate_up: StridedRows, y: StridedRows, rows: usize, width: usize) -> Result<()> {
     let shape = by_eight(rows * width);
     // SAFETY: a thread per 8 values of `y`.
     unsafe {
@@ -257,7 +264,7 @@ pub fn swiglu(gpu: &Gpu, gate_up: Rows, y: Rows, rows: usize, width: usize) -> R
 }
 
 /// Replaces gate and up by their gradient, and `dy` by y.
-pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Rows, rows: usize, width: usize) -> Result<()> {
+pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: StridedRows, rows: usize, width: usize) -> Result<()> {
     // SAFETY: a thread per 8 values of `dy`.
     unsafe {
         launch!(
@@ -272,7 +279,7 @@ pub fn swiglu_backward(gpu: &Gpu, dy: Buffer<bf16>, gate_up: Rows, rows: usize, 
 pub fn branch_attention(
     gpu: &Gpu,
     qkv: Buffer<bf16>,
-    out: Rows,
+    out: StridedRows,
     lse: Buffer<f32>,
     pack: &DevicePack,
     heads: Heads,
@@ -283,7 +290,7 @@ pub fn branch_attention(
         _ => "branch_attention_forward_d128",
     };
     let (rows, tiles) = (pack.rows, pack.tiles.queries.len());
-    let shape = Shape { blocks: [tiles, heads.kv, 1], threads: 128, shared: 768 * heads.dim };
+    let shape = LaunchShape { blocks: [tiles, heads.kv, 1], threads: 128, shared: 768 * heads.dim };
     // SAFETY: the tiles are of the pack's rows, 5 numbers each.
     unsafe {
         launch!(
@@ -300,10 +307,10 @@ pub fn branch_attention_backward(
     gpu: &Gpu,
     arena: &mut Arena,
     qkv: Buffer<bf16>,
-    out: Rows,
+    out: StridedRows,
     lse: Buffer<f32>,
     d_out: Buffer<bf16>,
-    d_qkv: Rows,
+    d_qkv: StridedRows,
     pack: &DevicePack,
     heads: Heads,
 ) -> Result<()> {
@@ -323,11 +330,11 @@ pub fn branch_attention_backward(
         64 => ("branch_attention_backward_queries_d64", "branch_attention_backward_keys_d64"),
         _ => ("branch_attention_backward_queries_d128", "branch_attention_backward_keys_d128"),
     };
-    let lines = Shape::new((count * dim / 8).div_ceil(256), 256);
+    let lines = LaunchShape::new((count * dim / 8).div_ceil(256), 256);
     let shared = if dim == 128 { 768 * dim } else { 1024 * dim };
-    let of_queries = Shape { blocks: [queries, kv, 1], threads: 128, shared };
-    let of_keys = Shape { blocks: [keys, kv, 1], threads: 128, shared: 768 * dim + 1024 };
-    let of_sums = Shape { blocks: [sums, kv, 1], threads: 256, shared: 0 };
+    let of_queries = LaunchShape { blocks: [queries, kv, 1], threads: 128, shared };
+    let of_keys = LaunchShape { blocks: [keys, kv, 1], threads: 128, shared: 768 * dim + 1024 };
+    let of_sums = LaunchShape { blocks: [sums, kv, 1], threads: 256, shared: 0 };
     // SAFETY: the tiles are of the pack's rows and of the slots of `partial`, with 5, 7 and 4 numbers each.
     unsafe {
         launch!(gpu, "branch_attention_dots", lines; out_at, d_out, dots, count, query, dim, out.stride)?;
@@ -363,7 +370,7 @@ pub fn decode_attention(
     own: Cache,
     at: DecodeRows,
     spans: DecodeSpans,
-    out: Rows,
+    out: StridedRows,
     heads: Heads,
 ) -> Result<()> {
     let (by_span, sum) = match heads.dim {
@@ -377,8 +384,8 @@ pub fn decode_attention(
     let (own_keys, own_values) = (slot(own, own.keys), slot(own, own.values));
     let [prompt_lens, counts] = [at.prompt_lens, at.counts].map(|it| it.at_least(rows));
     let (sums, statistics) = (spans.sums.at_least(lines * heads.dim), spans.statistics.at_least(2 * lines));
-    let of_spans = Shape { blocks: [rows, heads.kv, spans.spans], threads: 128, shared: 0 };
-    let of_rows = Shape { blocks: [rows, heads.query, 1], threads: heads.dim, shared: 0 };
+    let of_spans = LaunchShape { blocks: [rows, heads.kv, spans.spans], threads: 128, shared: 0 };
+    let of_rows = LaunchShape { blocks: [rows, heads.query, 1], threads: heads.dim, shared: 0 };
     // SAFETY: a line of sums per row, head and span; the caches are used at the given slots and counts.
     unsafe {
         launch!(
@@ -412,7 +419,7 @@ pub fn rollout_advance(
     // SAFETY: a thread per row, with a line of the report: a count, and `REPORTED` tokens and log-probabilities.
     unsafe {
         launch!(
-            gpu, "rollout_advance", Shape::new(rows.div_ceil(128), 128);
+            gpu, "rollout_advance", LaunchShape::new(rows.div_ceil(128), 128);
             tokens.at_least(rows), logprobs.at_least(rows), counts, done, positions, cells,
             report.at_least(rows * (1 + 2 * REPORTED)), REPORTED, stops.at_least(stops.len()), stops.len(), capacity, rows
         )
@@ -449,7 +456,7 @@ pub fn head_stats(gpu: &Gpu, logits: Logits, targets: Buffer<i32>, stats: HeadSt
     // SAFETY: a block per row, which reads `stride` logits and writes one value of each kind.
     unsafe {
         launch!(
-            gpu, "head_forward_f32", Shape::new(rows, ROW_THREADS);
+            gpu, "head_forward_f32", LaunchShape::new(rows, ROW_THREADS);
             logits.values(), targets.at_least(rows), logprob, entropy, lse, logits.vocab, logits.stride as u64, temperature
         )
     }
@@ -471,7 +478,7 @@ pub fn head_backward(
     // SAFETY: a block per row, which stays within the row's `stride` values.
     unsafe {
         launch!(
-            gpu, "head_backward_f32", Shape::new(rows, ROW_THREADS);
+            gpu, "head_backward_f32", LaunchShape::new(rows, ROW_THREADS);
             logits.values(), targets.at_least(rows), entropy, lse, d_logprob, d_entropy, logits.vocab,
             logits.stride as u64, temperature
         )
@@ -496,7 +503,7 @@ pub fn sample(
     // SAFETY: a block per row, which reads `stride` logits and a key of two words.
     unsafe {
         launch!(
-            gpu, "sampler_f32", Shape::new(rows, ROW_THREADS);
+            gpu, "sampler_f32", LaunchShape::new(rows, ROW_THREADS);
             logits.values(), keys.at_least(2 * rows), positions.at_least(rows), done.null_or_at_least(rows),
             tokens.at_least(rows), logprobs.at_least(rows), logits.vocab, logits.stride as u64, sampling.temperature,
             sampling.top_k, sampling.top_p, sampling.min_p

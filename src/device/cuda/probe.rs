@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// The parts that were found.
 #[derive(Debug, Serialize)]
-pub struct Findings {
+pub struct CudaFindings {
     /// The newest CUDA version that the driver supports, such as `12.8`; `None` if there is no driver.
     pub driver: Option<String>,
     /// The version of cuBLASLt in the library's format: 120804 is 12.8.4. `None` if the library was not found.
@@ -27,7 +27,7 @@ pub struct GpuFindings {
 }
 
 /// Looks for the driver, cuBLASLt and the GPUs.
-pub fn probe() -> Findings {
+pub fn probe() -> CudaFindings {
     let driver = driver_version();
     let cublaslt = cublaslt_version();
     let gpus = (0..super::count()).filter_map(|ordinal| gpu(ordinal).ok()).collect();
@@ -48,7 +48,7 @@ pub fn probe() -> Findings {
                 .to_owned(),
         );
     }
-    Findings { driver, cublaslt, gpus, kernels: super::images::ORIGIN, missing }
+    CudaFindings { driver, cublaslt, gpus, kernels: super::images::ORIGIN, missing }
 }
 
 fn driver_version() -> Option<String> {

@@ -1,18 +1,18 @@
 //! A model on a GPU, with everything that rollouts and training share.
 
 use super::adapter::DeviceAdapter;
-use super::decoder::Decoder;
+use super::decoder::CudaDecoder;
 use super::gpu::Gpu;
 use super::memory::DeviceArena;
-use super::weights::Origin;
+use super::weights::WeightOrigin;
 use crate::device::extent::Extent;
 use crate::device::memory::RESERVE;
-use crate::device::memory::layout::{Layout, SlabSize, adapter_bytes, weight_bytes};
+use crate::device::memory::layout::{MemoryLayout, SlabSize, adapter_bytes, weight_bytes};
 use crate::device::memory::lora::LoraColumns;
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use anyhow::{Context, Result, ensure};
 use indicatif::HumanBytes;
 use std::cell::RefCell;
@@ -21,7 +21,7 @@ use std::rc::Rc;
 /// What rollouts and training share: the device, the model, the adapter, and the memory that they use in turn.
 pub struct Shared {
     pub gpu: Rc<Gpu>,
-    pub decoder: Decoder,
+    pub decoder: CudaDecoder,
     /// Memory for an adapter, if one is applied or trained.
     pub adapter: Option<DeviceAdapter>,
     pub arena: RefCell<DeviceArena>,
@@ -29,9 +29,9 @@ pub struct Shared {
 
 impl Shared {
     /// Loads a model on GPU number `ordinal`, and allocates its memory.
-    pub fn load(ordinal: usize, source: &Source, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
+    pub fn load(ordinal: usize, source: &ModelSource, adapter: Option<&Adapter>, extent: &Extent) -> Result<Self> {
         check(&source.config)?;
-        let origin = Origin::Checkpoint(source.weights.as_ref());
+        let origin = WeightOrigin::Checkpoint(source.weights.as_ref());
         Self::on(Rc::new(Gpu::open(ordinal)?), source.config.clone(), &origin, adapter, extent)
     }
 
@@ -39,14 +39,14 @@ impl Shared {
     pub fn on(
         gpu: Rc<Gpu>,
         config: ModelConfig,
-        origin: &Origin,
+        origin: &WeightOrigin,
         adapter: Option<&Adapter>,
         extent: &Extent,
     ) -> Result<Self> {
         check(&config)?;
         let lora = adapter.map_or_else(LoraColumns::default, |adapter| LoraColumns::of(&adapter.blocks[0]));
         check_room(&gpu, &config, adapter, extent, lora)?;
-        let decoder = Decoder::load(&gpu, config, origin, extent.positions, lora)?;
+        let decoder = CudaDecoder::load(&gpu, config, origin, extent.positions, lora)?;
         let device_adapter = adapter.map(|adapter| DeviceAdapter::new(&gpu, adapter)).transpose()?;
         // Allocations in stream order are available after the stream has reached them.
         gpu.synchronize()?;
@@ -78,7 +78,7 @@ fn check_room(
 ) -> Result<()> {
     let weights = weight_bytes(config, extent.positions, lora);
     let trained = adapter.map_or(0, |adapter| adapter_bytes(adapter.params.len()));
-    let layout = Layout { config, lora };
+    let layout = MemoryLayout { config, lora };
     let one = SlabSize { rows: 1, prompt_slots: 1, prompt: 1, completion: extent.positions - 1, stops: 0 };
     let rollout = layout.rollout_bytes(one);
     let training = extent.keep.map_or(0, |keep| layout.sequence_bytes(extent.positions, keep));

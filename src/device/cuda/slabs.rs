@@ -2,15 +2,17 @@
 
 use super::Gpu;
 use super::blas::Matrix;
-use super::decoder::{Decoder, KeyStore};
+use super::decoder::{CudaDecoder, KeyStore};
 use super::memory::{Arena, Buffer, Pinned};
 use super::ops::{self, DecodeRows, Logits};
 use super::pack::{DevicePack, Tokens};
-use crate::device::memory::layout::{Cache, DecodeSpans, Saved, SlabMemory, SlabSize, State, logits_stride};
+use crate::device::memory::layout::{
+    BlockBuffers, Cache, DecodeSpans, DecodeState, SlabMemory, SlabSize, logits_stride,
+};
 use crate::device::memory::{DECODE_STEPS, PREFILL_TOKENS, REPORTED};
 use crate::grpo::learner::OutOfMemory;
 use crate::model::pack::Pack;
-use crate::rollout::{Prompt, Request, Sampling};
+use crate::rollout::{Prompt, RolloutRequest, Sampling};
 use anyhow::{Result, ensure};
 use half::bf16;
 
@@ -27,7 +29,7 @@ pub struct Slabs {
     adapted: bool,
     /// For each block.
     prompt_cache: Vec<Cache>,
-    branch_cache: Vec<Cache>,
+    completion_cache: Vec<Cache>,
     memory: SlabMemory,
     /// Where the report is copied to.
     reported: Pinned,
@@ -35,13 +37,13 @@ pub struct Slabs {
 
 /// The parameters of a decode step's launches; a step is captured once for each value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Batch {
+pub struct DecodeBatch {
     pub rows: usize,
     /// Number of key spans for which attention has blocks; see [`DecodeSpans`].
     pub spans: usize,
 }
 
-impl Batch {
+impl DecodeBatch {
     /// For this number of rows with up to `keys` keys, or slightly more of both: few sizes cover all batches.
     fn of(rows: usize, keys: usize) -> Self {
         let spans = match DecodeSpans::of(keys) {
@@ -67,12 +69,12 @@ pub struct Start {
 }
 
 /// The tokens sampled by the rows since they were set.
-pub struct Report<'a> {
+pub struct DecodeReport<'a> {
     /// (rows, [`SlabMemory::REPORT`])
     words: &'a [u32],
 }
 
-impl Report<'_> {
+impl DecodeReport<'_> {
     /// How many tokens row `row` has.
     pub fn count(&self, row: usize) -> usize {
         self.words[row * SlabMemory::REPORT] as usize
@@ -102,9 +104,9 @@ impl Slabs {
     pub fn new(
         gpu: &Gpu,
         arena: &mut Arena,
-        decoder: &Decoder,
+        decoder: &CudaDecoder,
         adapted: bool,
-        request: &Request,
+        request: &RolloutRequest,
         max_rows: usize,
     ) -> Result<Self> {
         let mut rows = max_rows.min(request.prompts.len() * request.num_generations);
@@ -132,25 +134,25 @@ impl Slabs {
     fn layout(
         gpu: &Gpu,
         arena: &mut Arena,
-        decoder: &Decoder,
+        decoder: &CudaDecoder,
         adapted: bool,
-        request: &Request,
+        request: &RolloutRequest,
         rows: usize,
     ) -> Result<Self> {
         let size = Self::size(request, rows);
         let layout = decoder.layout(adapted);
         let prompt_cache = layout.caches(arena, size.prompt_slots, size.prompt)?;
-        let branch_cache = layout.caches(arena, rows, size.completion)?;
+        let completion_cache = layout.caches(arena, rows, size.completion)?;
         let memory = layout.slabs(arena, size)?;
         memory.stops.upload(gpu, request.stop_tokens)?;
         // A prefill of the longest prompt has to fit in addition.
         arena.reserve(layout.prefill_bytes(size.prompt))?;
         let reported = Pinned::new(gpu, memory.report.len())?;
         let (prompt_slots, capacity) = (size.prompt_slots, size.completion);
-        Ok(Self { rows, prompt_slots, capacity, adapted, prompt_cache, branch_cache, memory, reported })
+        Ok(Self { rows, prompt_slots, capacity, adapted, prompt_cache, completion_cache, memory, reported })
     }
 
-    fn size(request: &Request, rows: usize) -> SlabSize {
+    fn size(request: &RolloutRequest, rows: usize) -> SlabSize {
         let prompts = request.prompts;
         SlabSize {
             rows,
@@ -163,7 +165,7 @@ impl Slabs {
 
     /// All keys and values.
     pub fn caches(&self) -> impl Iterator<Item = Buffer<bf16>> {
-        self.prompt_cache.iter().chain(&self.branch_cache).flat_map(|cache| [cache.keys, cache.values])
+        self.prompt_cache.iter().chain(&self.completion_cache).flat_map(|cache| [cache.keys, cache.values])
     }
 
     /// Number of steps to issue before the host reads the sampled tokens: after the last of them every row has reached
@@ -175,15 +177,21 @@ impl Slabs {
     }
 
     /// The batch for decoding `rows`, for `steps` steps.
-    pub fn batch(&self, rows: &[Start], steps: usize) -> Batch {
+    pub fn batch(&self, rows: &[Start], steps: usize) -> DecodeBatch {
         // The last step sees the tokens of those before it and a first one, but at most a whole completion.
         let keys = |row: &Start| row.prompt_len + (row.count.max(1) + steps).min(self.capacity);
-        let batch = Batch::of(rows.len(), rows.iter().map(keys).max().unwrap_or(0));
-        Batch { rows: batch.rows.min(self.rows), spans: batch.spans.min(self.memory.work.attention.spans) }
+        let batch = DecodeBatch::of(rows.len(), rows.iter().map(keys).max().unwrap_or(0));
+        DecodeBatch { rows: batch.rows.min(self.rows), spans: batch.spans.min(self.memory.work.attention.spans) }
     }
 
     /// Runs packed prompts, and stores their keys, values and last rows in their slots.
-    pub fn prefill(&self, gpu: &Gpu, arena: &mut Arena, decoder: &Decoder, prompts: &[(usize, &Prompt)]) -> Result<()> {
+    pub fn prefill(
+        &self,
+        gpu: &Gpu,
+        arena: &mut Arena,
+        decoder: &CudaDecoder,
+        prompts: &[(usize, &Prompt)],
+    ) -> Result<()> {
         let mut rest = prompts;
         while !rest.is_empty() {
             let mut total = 0;
@@ -203,7 +211,7 @@ impl Slabs {
         &self,
         gpu: &Gpu,
         arena: &mut Arena,
-        decoder: &Decoder,
+        decoder: &CudaDecoder,
         prompts: &[(usize, &Prompt)],
     ) -> Result<()> {
         let mark = arena.mark();
@@ -239,7 +247,7 @@ impl Slabs {
             let values: Vec<i32> = rows.iter().map(value).chain(std::iter::repeat_n(rest, idle)).collect();
             buffer.upload(gpu, &values)
         };
-        let State { prompt_slots, prompt_lens, slots, counts, done, positions, cells, .. } = self.memory.state;
+        let DecodeState { prompt_slots, prompt_lens, slots, counts, done, positions, cells, .. } = self.memory.state;
         put(prompt_slots, |row| row.prompt_slot as i32, 0)?;
         put(prompt_lens, |row| row.prompt_len as i32, 1)?;
         put(slots, |row| row.slot as i32, -1)?;
@@ -254,7 +262,7 @@ impl Slabs {
     }
 
     /// Samples the first token of the rows without tokens, from their prompts' last rows. Those rows are the last ones.
-    pub fn draw_first(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, rows: &[Start]) -> Result<()> {
+    pub fn draw_first(&self, gpu: &Gpu, decoder: &CudaDecoder, sampling: &Sampling, rows: &[Start]) -> Result<()> {
         let first = rows.iter().position(|row| row.count == 0).unwrap_or(rows.len());
         let new = first..rows.len();
         if new.is_empty() {
@@ -267,8 +275,8 @@ impl Slabs {
     }
 
     /// Decodes one token of each of the first rows, as many as `batch` has.
-    pub fn step(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, batch: Batch) -> Result<()> {
-        let Batch { rows, spans } = batch;
+    pub fn step(&self, gpu: &Gpu, decoder: &CudaDecoder, sampling: &Sampling, batch: DecodeBatch) -> Result<()> {
+        let DecodeBatch { rows, spans } = batch;
         let (heads, work, state) = (decoder.heads(), &self.memory.work, &self.memory.state);
         let slots = state.slots.slice(0..rows);
         let tokens = Tokens { ids: state.tokens.slice(0..rows).as_i32(), positions: state.positions };
@@ -279,9 +287,9 @@ impl Slabs {
             slots,
             counts: state.counts,
         };
-        let store = |i: usize| KeyStore { cache: self.branch_cache[i], slots, cells: state.cells };
-        let attend = |i: usize, saved: &Saved| {
-            let (prompt, own) = (self.prompt_cache[i], self.branch_cache[i]);
+        let store = |i: usize| KeyStore { cache: self.completion_cache[i], slots, cells: state.cells };
+        let attend = |i: usize, saved: &BlockBuffers| {
+            let (prompt, own) = (self.prompt_cache[i], self.completion_cache[i]);
             let spans = DecodeSpans { spans, ..work.attention };
             ops::decode_attention(gpu, saved.qkv, prompt, own, places, spans, saved.attended, heads)
         };
@@ -291,7 +299,7 @@ impl Slabs {
 
     /// Samples a token for the rows of `range` from their final hidden rows, which are at the start of
     /// `work.pass.hidden`.
-    fn draw(&self, gpu: &Gpu, decoder: &Decoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
+    fn draw(&self, gpu: &Gpu, decoder: &CudaDecoder, sampling: &Sampling, range: std::ops::Range<usize>) -> Result<()> {
         let (vocab, hidden, rows) = (decoder.config.vocab_size, decoder.config.hidden_size, range.len());
         let stride = logits_stride(&decoder.config);
         let logits = Logits { buffer: self.memory.work.logits, rows, vocab, stride };
@@ -319,8 +327,8 @@ impl Slabs {
     }
 
     /// The sampled tokens of the first `rows` rows.
-    pub fn report(&mut self, gpu: &Gpu, rows: usize) -> Result<Report<'_>> {
-        Ok(Report { words: self.reported.download(gpu, self.memory.report.slice(0..rows * SlabMemory::REPORT))? })
+    pub fn report(&mut self, gpu: &Gpu, rows: usize) -> Result<DecodeReport<'_>> {
+        Ok(DecodeReport { words: self.reported.download(gpu, self.memory.report.slice(0..rows * SlabMemory::REPORT))? })
     }
 }
 
@@ -330,9 +338,9 @@ mod tests {
 
     #[test]
     fn batches_have_few_sizes() {
-        let spans = |keys| Batch::of(1, keys).spans;
+        let spans = |keys| DecodeBatch::of(1, keys).spans;
         assert_eq!([0, 1, 256, 257, 768, 769, 1024].map(spans), [1, 1, 1, 2, 3, 4, 4]);
         assert_eq!([1025, 1537, 2048, 2049, 3073, 5121].map(spans), [6, 8, 8, 12, 16, 24]);
-        assert_eq!([1, 3, 17, 200, 256, 300].map(|rows| Batch::of(rows, 1).rows), [1, 4, 24, 256, 256, 300]);
+        assert_eq!([1, 3, 17, 200, 256, 300].map(|rows| DecodeBatch::of(rows, 1).rows), [1, 4, 24, 256, 256, 300]);
     }
 }

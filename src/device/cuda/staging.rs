@@ -13,13 +13,13 @@ use std::sync::Arc;
 const PIECE: usize = 16 << 20;
 
 pub struct Staging {
-    pieces: [Piece; 2],
+    pieces: [StagingPiece; 2],
     /// The piece that is filled next.
     next: usize,
 }
 
 /// Pinned memory, and the last copy from it.
-struct Piece {
+struct StagingPiece {
     memory: *mut u8,
     copied: Option<CudaEvent>,
     context: Arc<CudaContext>,
@@ -27,7 +27,7 @@ struct Piece {
 
 impl Staging {
     pub fn new(gpu: &Gpu) -> Result<Self> {
-        Ok(Self { pieces: [Piece::new(gpu)?, Piece::new(gpu)?], next: 0 })
+        Ok(Self { pieces: [StagingPiece::new(gpu)?, StagingPiece::new(gpu)?], next: 0 })
     }
 
     /// Copies `rows` rows of `width` bf16 values from `reader` to the start of `to`, where a row begins every `stride`
@@ -82,7 +82,7 @@ fn not_finite(bytes: &[u8]) -> usize {
     values.filter(|value| value & EXPONENT == EXPONENT).count()
 }
 
-impl Piece {
+impl StagingPiece {
     fn new(gpu: &Gpu) -> Result<Self> {
         gpu.bind()?;
         // SAFETY: the memory is freed once, when the piece is dropped.
@@ -116,7 +116,7 @@ impl Piece {
     }
 }
 
-impl Drop for Piece {
+impl Drop for StagingPiece {
     fn drop(&mut self) {
         // An error here cannot be handled.
         _ = self.free();

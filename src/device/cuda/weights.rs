@@ -5,7 +5,7 @@ use super::blas::Matrix;
 use super::memory::{Buffer, DeviceArena};
 use super::ops;
 use super::staging::Staging;
-use crate::device::memory::layout::{Rows, weight_bytes};
+use crate::device::memory::layout::{StridedRows, weight_bytes};
 use crate::device::memory::lora::LoraColumns;
 use crate::model::config::ModelConfig;
 use crate::model::weights::Weights;
@@ -16,7 +16,7 @@ use half::bf16;
 
 /// A linear layer, or several that read the same input, joined by rows, with the columns and rows of an adapter.
 #[derive(Clone, Copy)]
-pub struct Linear {
+pub struct CudaLinear {
     /// (outputs + lora, inputs + lora): [W | scale·B] above [A | unused]
     pub storage: Buffer<bf16>,
     pub inputs: usize,
@@ -25,7 +25,7 @@ pub struct Linear {
     pub lora: usize,
 }
 
-impl Linear {
+impl CudaLinear {
     /// Stride of the rows of the storage.
     pub fn stride(&self) -> usize {
         self.inputs + self.lora
@@ -49,26 +49,26 @@ impl Linear {
 }
 
 /// The weights of a block.
-pub struct Block {
+pub struct CudaBlock {
     pub input_norm: Buffer<bf16>,
     /// hidden -> q, k and v side by side
-    pub qkv: Linear,
+    pub qkv: CudaLinear,
     /// (qkv width), or null
     pub qkv_bias: Buffer<bf16>,
     /// (2, head dim): the weights of the norms on q and k, or null
     pub qk_norm: Buffer<bf16>,
-    pub o: Linear,
+    pub o: CudaLinear,
     pub post_norm: Buffer<bf16>,
     /// hidden -> gate and up side by side
-    pub gate_up: Linear,
-    pub down: Linear,
+    pub gate_up: CudaLinear,
+    pub down: CudaLinear,
 }
 
 /// All weights of a decoder.
 pub struct Frozen {
     /// (vocabulary, hidden)
     pub embedding: Buffer<bf16>,
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<CudaBlock>,
     pub norm: Buffer<bf16>,
     /// (vocabulary, hidden); the embedding if the two are tied
     pub head: Buffer<bf16>,
@@ -79,7 +79,7 @@ pub struct Frozen {
 }
 
 /// The source of weights.
-pub enum Origin<'a> {
+pub enum WeightOrigin<'a> {
     Checkpoint(&'a dyn Weights),
     /// Generated on the device from this seed, to measure speed and memory of a shape whose checkpoint is not
     /// available.
@@ -88,7 +88,13 @@ pub enum Origin<'a> {
 
 impl Frozen {
     /// Loads weights for sequences of up to `positions` tokens, with room for an adapter of these columns.
-    pub fn load(gpu: &Gpu, config: &ModelConfig, origin: &Origin, positions: usize, lora: LoraColumns) -> Result<Self> {
+    pub fn load(
+        gpu: &Gpu,
+        config: &ModelConfig,
+        origin: &WeightOrigin,
+        positions: usize,
+        lora: LoraColumns,
+    ) -> Result<Self> {
         let bytes = weight_bytes(config, positions, lora);
         let arena = DeviceArena::new(gpu, bytes, "the weights")?;
         let mut loader = Loader { gpu, origin, arena, staging: Staging::new(gpu)? };
@@ -122,7 +128,7 @@ impl Frozen {
                 } else {
                     Buffer::NULL
                 };
-                Ok(Block {
+                Ok(CudaBlock {
                     input_norm: loader.join(&[(norm("input"), &[hidden])])?,
                     qkv,
                     qkv_bias,
@@ -159,7 +165,7 @@ impl Frozen {
 
 struct Loader<'a> {
     gpu: &'a Gpu,
-    origin: &'a Origin<'a>,
+    origin: &'a WeightOrigin<'a>,
     arena: DeviceArena,
     staging: Staging,
 }
@@ -173,31 +179,31 @@ impl Loader<'_> {
         for (name, shape) in parts {
             let part = buffer.slice(start..start + len(shape));
             start += len(shape);
-            self.fill(name, shape, Rows::plain(part, shape[shape.len() - 1]))?;
+            self.fill(name, shape, StridedRows::plain(part, shape[shape.len() - 1]))?;
         }
         Ok(buffer)
     }
 
     /// Layers of these names and outputs that read the same input, joined by rows, with room for `columns` of an
     /// adapter.
-    fn linear(&mut self, parts: &[(String, usize)], inputs: usize, columns: usize) -> Result<Linear> {
+    fn linear(&mut self, parts: &[(String, usize)], inputs: usize, columns: usize) -> Result<CudaLinear> {
         let (outputs, stride) = (parts.iter().map(|(_, outputs)| outputs).sum::<usize>(), inputs + columns);
         let storage = self.arena.take((outputs + columns) * stride)?;
         let mut start = 0;
         for (name, outputs) in parts {
             let rows = storage.slice(start * stride..(start + outputs) * stride);
             start += outputs;
-            self.fill(name, &[*outputs, inputs], Rows { buffer: rows, stride })?;
+            self.fill(name, &[*outputs, inputs], StridedRows { buffer: rows, stride })?;
         }
-        Ok(Linear { storage, inputs, outputs, lora: columns })
+        Ok(CudaLinear { storage, inputs, outputs, lora: columns })
     }
 
     /// Writes the tensor of this name and shape to rows as wide as its last dimension.
-    fn fill(&mut self, name: &str, shape: &[usize], to: Rows) -> Result<()> {
+    fn fill(&mut self, name: &str, shape: &[usize], to: StridedRows) -> Result<()> {
         let width = shape[shape.len() - 1];
         match self.origin {
-            Origin::Checkpoint(weights) => self.read(*weights, name, shape, to),
-            Origin::Random(seed) => {
+            WeightOrigin::Checkpoint(weights) => self.read(*weights, name, shape, to),
+            WeightOrigin::Random(seed) => {
                 // The values of `RandomWeights`, generated on the device.
                 let stream = Stream::new(*seed, Purpose::ModelInit, &[name_hash(name)]);
                 let norm = name.ends_with("norm.weight");
@@ -209,7 +215,7 @@ impl Loader<'_> {
     }
 
     /// Copies a tensor from the checkpoint.
-    fn read(&mut self, weights: &dyn Weights, name: &str, shape: &[usize], to: Rows) -> Result<()> {
+    fn read(&mut self, weights: &dyn Weights, name: &str, shape: &[usize], to: StridedRows) -> Result<()> {
         let width = shape.last().copied().unwrap_or(1);
         let rows = shape.iter().rev().skip(1).product();
         let copied = weights

@@ -62,12 +62,12 @@ pub struct Arena {
     /// Peak of the memory in use, which is compared with the plan.
     peak: usize,
     /// The allocator of separate pieces, if each piece is an allocation.
-    pieces: Option<Box<dyn Pieces>>,
+    pieces: Option<Box<dyn PieceAllocator>>,
 }
 
 /// Separate allocations, one for each piece of an arena. A tool that watches allocations can then detect reads and
 /// writes past the end of a piece; in one large allocation they would be in the next piece.
-pub trait Pieces: Debug {
+pub trait PieceAllocator: Debug {
     /// The address of `bytes` bytes with undefined contents.
     fn take(&mut self, bytes: usize) -> Result<u64>;
 
@@ -89,7 +89,7 @@ impl Arena {
     }
 
     /// An arena of at most `size` bytes whose pieces are separate allocations, kept until the arena is cleared.
-    pub fn guarded(size: usize, pieces: Box<dyn Pieces>) -> Self {
+    pub fn guarded(size: usize, pieces: Box<dyn PieceAllocator>) -> Self {
         Self { pieces: Some(pieces), ..Self::at(0, size) }
     }
 
@@ -200,7 +200,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Three(Vec<usize>);
 
-    impl Pieces for Three {
+    impl PieceAllocator for Three {
         fn take(&mut self, bytes: usize) -> Result<u64> {
             self.0.push(bytes);
             ensure!(self.0.len() <= 3, "no fourth allocation");

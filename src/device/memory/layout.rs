@@ -40,7 +40,7 @@ pub fn metadata_bytes(rows: usize) -> usize {
 
 /// The sizes of a model that determine its memory.
 #[derive(Clone, Copy)]
-pub struct Layout<'a> {
+pub struct MemoryLayout<'a> {
     pub config: &'a ModelConfig,
     /// Zeros if no adapter is applied.
     pub lora: LoraColumns,
@@ -49,12 +49,12 @@ pub struct Layout<'a> {
 /// Rows that begin `stride` values apart. The values of each may be followed by room for an adapter's columns, which
 /// contain the row's x·Aᵀ.
 #[derive(Clone, Copy)]
-pub struct Rows {
+pub struct StridedRows {
     pub buffer: Buffer<bf16>,
     pub stride: usize,
 }
 
-impl Rows {
+impl StridedRows {
     /// `rows` rows of `width` values and `columns` more.
     pub fn take(arena: &mut Arena, rows: usize, width: usize, columns: usize) -> Result<Self> {
         let stride = width + columns;
@@ -72,7 +72,7 @@ pub struct Forward {
     /// The residual stream before each block and after the last. If nothing is kept, two buffers alternate.
     pub streams: Vec<Buffer<bf16>>,
     /// One per block; the same memory for all, unless everything is kept.
-    pub saved: Vec<Saved>,
+    pub saved: Vec<BlockBuffers>,
     /// After the last norm, and the norm's 1/rms.
     pub hidden: Buffer<bf16>,
     pub scales: Buffer<f32>,
@@ -83,7 +83,7 @@ pub struct Forward {
 
 /// What a block's backward needs, in addition to the block's input. Shapes: (rows, ...)
 #[derive(Clone, Copy)]
-pub struct Saved {
+pub struct BlockBuffers {
     pub input_scales: Buffer<f32>,
     /// The adapters' x·Aᵀ of the normed rows and of the activated ones: (rows, their columns). Empty if no backward
     /// follows.
@@ -95,33 +95,33 @@ pub struct Saved {
     /// Positions applied.
     pub qkv: Buffer<bf16>,
     /// With x·Aᵀ of the adapter of o.
-    pub attended: Rows,
+    pub attended: StridedRows,
     pub lse: Buffer<f32>,
     pub middle: Buffer<bf16>,
     pub middle_scales: Buffer<f32>,
     /// Replaced by its gradient, with the columns that an adapter has after a gradient.
-    pub gate_up: Rows,
+    pub gate_up: StridedRows,
 }
 
 /// Buffers of a block's forward. Shapes: (rows, ...)
 #[derive(Clone, Copy)]
 pub struct BlockWork {
-    pub normed: Rows,
-    pub activated: Rows,
+    pub normed: StridedRows,
+    pub activated: StridedRows,
 }
 
 /// A backward pass through the blocks. Shapes: (rows, ...)
 pub struct Backward {
-    pub dx: Rows,
+    pub dx: StridedRows,
     /// If only inputs were kept: the block's output, and the results and buffers of its forward.
-    pub again: Option<(Buffer<bf16>, Saved, BlockWork)>,
+    pub again: Option<(Buffer<bf16>, BlockBuffers, BlockWork)>,
     /// Replaced by the normed rows.
     pub d_normed: Buffer<bf16>,
     /// Replaced by the activated rows.
     pub d_activated: Buffer<bf16>,
     /// These two replace the previous one.
     pub d_attended: Buffer<bf16>,
-    pub d_qkv: Rows,
+    pub d_qkv: StridedRows,
 }
 
 /// The head over (hidden row, target) pairs, in chunks of rows whose logits are in memory at once.
@@ -167,7 +167,7 @@ pub struct SlabSize {
 pub struct SlabMemory {
     /// Each prompt's last row after the last norm: (prompt slots, hidden)
     pub prompt_hidden: Buffer<bf16>,
-    pub state: State,
+    pub state: DecodeState,
     pub work: StepWork,
     pub stops: Buffer<u32>,
     /// What the host reads for each row: its number of tokens, then a ring of the last tokens, at their number modulo
@@ -181,7 +181,7 @@ impl SlabMemory {
 }
 
 /// One per row.
-pub struct State {
+pub struct DecodeState {
     pub tokens: Buffer<u32>,
     pub logprobs: Buffer<f32>,
     /// (rows, 2)
@@ -230,7 +230,7 @@ pub fn logits_stride(config: &ModelConfig) -> usize {
     config.vocab_size.next_multiple_of(8)
 }
 
-impl Layout<'_> {
+impl MemoryLayout<'_> {
     /// A forward pass that keeps the values that `keep` requires.
     pub fn forward(&self, arena: &mut Arena, rows: usize, keep: Keep) -> Result<Forward> {
         let (values, layers) = (rows * self.config.hidden_size, self.config.num_hidden_layers);
@@ -239,7 +239,7 @@ impl Layout<'_> {
         let streams = (0..=layers).map(|block| streams[block % count]).collect();
         let (hidden, scales) = (arena.take(values)?, arena.take(rows)?);
         let blocks = if keep == Keep::Everything { layers } else { 0 };
-        let mut saved: Vec<Saved> = (0..blocks).map(|_| self.saved(arena, rows, true)).collect::<Result<_>>()?;
+        let mut saved: Vec<BlockBuffers> = (0..blocks).map(|_| self.saved(arena, rows, true)).collect::<Result<_>>()?;
         let kept = arena.mark();
         if saved.is_empty() {
             saved = vec![self.saved(arena, rows, false)?; layers];
@@ -247,29 +247,29 @@ impl Layout<'_> {
         Ok(Forward { streams, saved, hidden, scales, work: self.block_work(arena, rows)?, kept })
     }
 
-    fn saved(&self, arena: &mut Arena, rows: usize, back: bool) -> Result<Saved> {
+    fn saved(&self, arena: &mut Arena, rows: usize, back: bool) -> Result<BlockBuffers> {
         let (config, heads, lora) = (self.config, self.config.heads(), self.lora);
         let shrunk = |columns: usize| if back { rows * columns } else { 0 };
-        Ok(Saved {
+        Ok(BlockBuffers {
             input_scales: arena.take(rows)?,
             qkv_shrunk: arena.take(shrunk(lora.qkv))?,
             gate_up_shrunk: arena.take(shrunk(lora.gate_up))?,
             down_shrunk: arena.take(shrunk(lora.down))?,
             unnormed: arena.take(if config.qk_norm { rows * (heads.query + heads.kv) * heads.dim } else { 0 })?,
             qkv: arena.take(rows * heads.qkv_width())?,
-            attended: Rows::take(arena, rows, heads.out_width(), lora.o)?,
+            attended: StridedRows::take(arena, rows, heads.out_width(), lora.o)?,
             lse: arena.take(rows * heads.query)?,
             middle: arena.take(rows * config.hidden_size)?,
             middle_scales: arena.take(rows)?,
-            gate_up: Rows::take(arena, rows, 2 * config.intermediate_size, lora.gate_up)?,
+            gate_up: StridedRows::take(arena, rows, 2 * config.intermediate_size, lora.gate_up)?,
         })
     }
 
     fn block_work(&self, arena: &mut Arena, rows: usize) -> Result<BlockWork> {
         let (hidden, inner, lora) = (self.config.hidden_size, self.config.intermediate_size, self.lora);
         Ok(BlockWork {
-            normed: Rows::take(arena, rows, hidden, lora.qkv.max(lora.gate_up))?,
-            activated: Rows::take(arena, rows, inner, lora.down)?,
+            normed: StridedRows::take(arena, rows, hidden, lora.qkv.max(lora.gate_up))?,
+            activated: StridedRows::take(arena, rows, inner, lora.down)?,
         })
     }
 
@@ -277,7 +277,7 @@ impl Layout<'_> {
     pub fn backward(&self, arena: &mut Arena, rows: usize, keep: Keep) -> Result<Backward> {
         let (config, heads, lora) = (self.config, self.config.heads(), self.lora);
         let hidden = rows * config.hidden_size;
-        let dx = Rows::take(arena, rows, config.hidden_size, lora.o.max(lora.down))?;
+        let dx = StridedRows::take(arena, rows, config.hidden_size, lora.o.max(lora.down))?;
         let mut end = arena.mark();
         let again = if keep == Keep::Inputs {
             let (out, saved) = (arena.take(hidden)?, self.saved(arena, rows, true)?);
@@ -296,7 +296,7 @@ impl Layout<'_> {
         end = end.max(arena.mark());
         arena.reset(start);
         let d_attended = arena.take(rows * heads.out_width())?;
-        let d_qkv = Rows::take(arena, rows, heads.qkv_width(), lora.qkv)?;
+        let d_qkv = StridedRows::take(arena, rows, heads.qkv_width(), lora.qkv)?;
         let end = end.max(arena.mark());
         arena.reset(end);
         Ok(Backward { dx, again, d_normed, d_activated, d_attended, d_qkv })
@@ -384,7 +384,7 @@ impl Layout<'_> {
         let hidden = config.hidden_size;
         Ok(SlabMemory {
             prompt_hidden: arena.take(size.prompt_slots * hidden)?,
-            state: State {
+            state: DecodeState {
                 tokens: arena.take(rows)?,
                 logprobs: arena.take(rows)?,
                 keys: arena.take(2 * rows)?,

@@ -6,7 +6,7 @@
 //! is laid out by the functions that lay out a GPU's, without an address.
 
 use super::arena::Arena;
-use super::layout::{Layout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
+use super::layout::{MemoryLayout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
 use super::lora::LoraColumns;
 use super::{PREFILL_TOKENS, RESERVE, prompt_slots};
 use crate::config::RunConfig;
@@ -23,29 +23,29 @@ const CONTEXT: u64 = 768 << 20;
 
 /// Bytes, by purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Plan {
+pub struct MemoryPlan {
     /// The memory that CUDA uses, and what is left free for it.
     pub context: u64,
     /// The frozen weights in bf16, with a bf16 copy of the adapter next to those that it adapts.
     pub weights: u64,
     /// The adapter's f32 weights, gradient and two moments.
     pub adapter: u64,
-    pub rollout: Rollout,
-    pub training: Training,
+    pub rollout: RolloutMemory,
+    pub training: TrainingMemory,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Rollout {
+pub struct RolloutMemory {
     /// Keys and values of the prompts whose completions are being decoded.
     pub prompt_cache: u64,
     /// Keys and values of the completions, each at its maximum length.
-    pub branch_cache: u64,
+    pub completion_cache: u64,
     /// Buffers of a prefill or a decode step, with the logits of one token per row.
     pub working: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Training {
+pub struct TrainingMemory {
     /// What a micro-batch keeps for its backward pass.
     pub kept: u64,
     /// Buffers of the blocks, with partial sums of attention.
@@ -63,16 +63,16 @@ pub struct Fit {
     pub max_tokens: usize,
 }
 
-impl Plan {
-    pub fn of(model: &ModelConfig, config: &RunConfig) -> Result<Plan> {
+impl MemoryPlan {
+    pub fn of(model: &ModelConfig, config: &RunConfig) -> Result<MemoryPlan> {
         let (blocks, len) = Adapter::shape(model, &config.lora)?;
         let lora = LoraColumns::of(&blocks[0]);
-        Ok(Plan {
+        Ok(MemoryPlan {
             context: CONTEXT + RESERVE as u64,
             weights: weight_bytes(model, config.rollout.max_sequence_length(), lora) as u64,
             adapter: adapter_bytes(len) as u64,
-            rollout: Rollout::of(model, config, config.rollout.max_rows)?,
-            training: Training::of(model, config, config.train.max_tokens_per_micro_batch)?,
+            rollout: RolloutMemory::of(model, config, config.rollout.max_rows)?,
+            training: TrainingMemory::of(model, config, config.train.max_tokens_per_micro_batch)?,
         })
     }
 
@@ -86,8 +86,8 @@ impl Plan {
     }
 }
 
-impl Rollout {
-    pub fn of(model: &ModelConfig, config: &RunConfig, max_rows: usize) -> Result<Rollout> {
+impl RolloutMemory {
+    pub fn of(model: &ModelConfig, config: &RunConfig, max_rows: usize) -> Result<RolloutMemory> {
         let rollout = &config.rollout;
         let rows = max_rows.min(rollout.completions_per_step());
         let size = SlabSize {
@@ -98,7 +98,7 @@ impl Rollout {
             stops: model.eos_token_ids.len(),
         };
         let (blocks, _) = Adapter::shape(model, &config.lora)?;
-        let layout = Layout { config: model, lora: LoraColumns::of(&blocks[0]) };
+        let layout = MemoryLayout { config: model, lora: LoraColumns::of(&blocks[0]) };
         let mut arena = Arena::endless();
         layout.caches(&mut arena, size.prompt_slots, size.prompt)?;
         let prompt_cache = arena.used();
@@ -106,30 +106,30 @@ impl Rollout {
         let caches = arena.used();
         layout.slabs(&mut arena, size)?;
         let prompts = (rollout.prompts_per_step * size.prompt).min(PREFILL_TOKENS.max(size.prompt));
-        Ok(Rollout {
+        Ok(RolloutMemory {
             prompt_cache: prompt_cache as u64,
-            branch_cache: (caches - prompt_cache) as u64,
+            completion_cache: (caches - prompt_cache) as u64,
             working: (arena.used() - caches + layout.prefill_bytes(prompts)) as u64,
         })
     }
 
     pub fn total(&self) -> u64 {
-        self.prompt_cache + self.branch_cache + self.working
+        self.prompt_cache + self.completion_cache + self.working
     }
 }
 
-impl Training {
-    pub fn of(model: &ModelConfig, config: &RunConfig, max_tokens: usize) -> Result<Training> {
+impl TrainingMemory {
+    pub fn of(model: &ModelConfig, config: &RunConfig, max_tokens: usize) -> Result<TrainingMemory> {
         let keep = if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything };
         let (blocks, _) = Adapter::shape(model, &config.lora)?;
-        let layout = Layout { config: model, lora: LoraColumns::of(&blocks[0]) };
+        let layout = MemoryLayout { config: model, lora: LoraColumns::of(&blocks[0]) };
         let heads = model.heads();
         let parts = longest_parts(config, max_tokens.max(config.rollout.max_sequence_length()));
         let partial = Tiles::new(&parts, heads.query / heads.kv).partial_len(heads);
         let rows = parts.last().map_or(0, |part| part.branches.last().map_or(part.prompt.end, |branch| branch.end));
         let pairs: usize = parts.iter().flat_map(|part| &part.branches).map(|branch| branch.len() + 1).sum();
         let bytes = layout.pass_bytes(rows, pairs, partial, keep);
-        Ok(Training {
+        Ok(TrainingMemory {
             kept: (metadata_bytes(rows) + bytes.kept) as u64,
             working: bytes.blocks as u64,
             head: bytes.head as u64,
@@ -151,9 +151,9 @@ fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
         let mut branches = Vec::new();
         while at < rows && branches.len() < rollout.num_generations {
             // A completion's last token predicts nothing and has no row.
-            let branch = at..(at + rollout.max_completion_length.max(2) - 1).min(rows);
-            at = branch.end;
-            branches.push(branch);
+            let completion = at..(at + rollout.max_completion_length.max(2) - 1).min(rows);
+            at = completion.end;
+            branches.push(completion);
         }
         parts.push(Part { prompt, branches });
     }
@@ -163,10 +163,10 @@ fn longest_parts(config: &RunConfig, rows: usize) -> Vec<Part> {
 impl Fit {
     /// The largest batch in `memory` bytes; `None` if not even one completion of the maximum length fits.
     pub fn within(memory: u64, model: &ModelConfig, config: &RunConfig) -> Result<Option<Fit>> {
-        let plan = Plan::of(model, config)?;
+        let plan = MemoryPlan::of(model, config)?;
         let Some(free) = memory.checked_sub(plan.fixed()) else { return Ok(None) };
-        let rows_fit = |rows: usize| Ok(Rollout::of(model, config, rows)?.total() <= free);
-        let tokens_fit = |tokens: usize| Ok(Training::of(model, config, tokens)?.total() <= free);
+        let rows_fit = |rows: usize| Ok(RolloutMemory::of(model, config, rows)?.total() <= free);
+        let tokens_fit = |tokens: usize| Ok(TrainingMemory::of(model, config, tokens)?.total() <= free);
         let max_rows = largest(config.rollout.completions_per_step(), rows_fit)?;
         // More than a million rows have no benefit.
         let max_tokens = largest(1 << 20, tokens_fit)?;
@@ -211,13 +211,13 @@ pub fn parse_memory(text: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Layers, resolve};
+    use crate::config::{ConfigLayers, resolve};
     use crate::model::config::known_shape;
 
     const GIB: u64 = 1 << 30;
 
     fn study() -> (ModelConfig, RunConfig) {
-        let layers = Layers { preset: Some("qwen2.5-7b".into()), ..Layers::default() };
+        let layers = ConfigLayers { preset: Some("qwen2.5-7b".into()), ..ConfigLayers::default() };
         (known_shape("qwen2.5-7b").unwrap(), resolve(&layers).unwrap().config)
     }
 
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn the_study_by_hand() {
         let (model, config) = study();
-        let plan = Plan::of(&model, &config).unwrap();
+        let plan = MemoryPlan::of(&model, &config).unwrap();
         // Next to the weights of the four groups of a block: p rows and p columns, p = 32 for each of their layers.
         let beside = |columns: usize, inputs: usize, outputs: usize| columns * (inputs + outputs + columns);
         let lora =
@@ -242,7 +242,7 @@ mod tests {
         about(plan.adapter, 16.0 * 28.0 * 32.0 * f64::from(widths));
         // 56 KiB per token, 4,096 tokens, 256 rows.
         assert_eq!(cache_bytes_per_token(&model), 56 << 10);
-        assert_eq!(plan.rollout.branch_cache, 56 * GIB);
+        assert_eq!(plan.rollout.completion_cache, 56 * GIB);
         assert_eq!(plan.rollout.prompt_cache, 64 * 1024 * (56 << 10));
         // A decode step: a forward pass of one token per row, logits, spans of 256 keys of attention. And a prefill of
         // 8,192 tokens. A pass has three streams, the kept values and buffers of a block; four of these are rows with
@@ -259,7 +259,7 @@ mod tests {
         let (model, mut config) = study();
         config.train.gradient_checkpointing = false;
         let rows = 16_384.0;
-        let training = Training::of(&model, &config, 16_384).unwrap();
+        let training = TrainingMemory::of(&model, &config, 16_384).unwrap();
         // For each of 28 blocks: input, the stream between, qkv, the attention output, gate and up, 7 rows of x·Aᵀ of 32
         // and room for the 2 of the gradient of gate and up, and 30 f32. And the stream after the last block, the
         // hidden rows and their gradient.
@@ -303,7 +303,7 @@ mod tests {
                 let mut config = config.clone();
                 config.rollout.max_rows = fit.max_rows;
                 config.train.max_tokens_per_micro_batch = fit.max_tokens;
-                Plan::of(&model, &config).unwrap().peak()
+                MemoryPlan::of(&model, &config).unwrap().peak()
             };
             assert!(peak(fit) <= memory);
             assert!(peak(Fit { max_tokens: fit.max_tokens + 1, ..fit }) > memory);
@@ -318,9 +318,9 @@ mod tests {
     fn keeping_only_inputs_takes_less() {
         let (model, mut config) = study();
         config.train.gradient_checkpointing = false;
-        let plain = Training::of(&model, &config, 16_384).unwrap().kept;
+        let plain = TrainingMemory::of(&model, &config, 16_384).unwrap().kept;
         config.train.gradient_checkpointing = true;
-        let checkpointed = Training::of(&model, &config, 16_384).unwrap().kept;
+        let checkpointed = TrainingMemory::of(&model, &config, 16_384).unwrap().kept;
         assert!(checkpointed * 8 < plain, "{checkpointed} {plain}");
     }
 

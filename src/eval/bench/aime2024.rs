@@ -1,6 +1,6 @@
 //! AIME 2024, I and II: 30 questions whose answers are integers from 0 to 999.
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
 const SET: HubSet = HubSet {
     id: "HuggingFaceH4/aime_2024",
@@ -15,8 +15,14 @@ const SET: HubSet = HubSet {
     golds_sha256: Some("26b2e319e14bdec51519f4cbb0a47ad57a80751c03b39c937514c67994cea9f2"),
 };
 
-/// 64 samples, as lighteval's `aime24_avg` and most reports have it: thirty questions say little otherwise.
+/// 64 samples, as in lighteval's `aime24_avg` and most reports, because thirty questions alone give a wide interval.
 pub fn benchmark() -> Benchmark {
     let aliases = &["aime24", "aime_2024", "aime"];
-    Benchmark { name: "aime2024".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Math, samples: 64 }
+    Benchmark {
+        name: "aime2024".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Math,
+        samples: 64,
+    }
 }

@@ -1,6 +1,6 @@
-//! AIME 2025, I and II: 30 questions, younger than the training data of the models of 2024.
+//! AIME 2025, I and II: 30 questions, which are newer than the training data of models from 2024.
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
 const SET: HubSet = HubSet {
     id: "yentinglin/aime_2025",
@@ -17,5 +17,11 @@ const SET: HubSet = HubSet {
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["aime25", "aime_2025"];
-    Benchmark { name: "aime2025".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Math, samples: 64 }
+    Benchmark {
+        name: "aime2025".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Math,
+        samples: 64,
+    }
 }

@@ -1,6 +1,6 @@
-//! AMC 12 of 2022 and 2023: 83 questions, reworded by their publisher so that the answer is an integer instead of a letter.
+//! AMC 12 of 2022 and 2023: 83 questions, rewritten by their publisher so that the answer is an integer instead of a letter.
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
 const SET: HubSet = HubSet {
     id: "AI-MO/aimo-validation-amc",
@@ -17,5 +17,5 @@ const SET: HubSet = HubSet {
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["amc", "amc23", "aimo-validation-amc"];
-    Benchmark { name: "amc12".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Math, samples: 32 }
+    Benchmark { name: "amc12".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind: AnswerKind::Math, samples: 32 }
 }

@@ -1,6 +1,6 @@
 //! Held-out questions of the embedded generator: all levels together, or one level.
 
-use super::{Benchmark, Kind, Origin};
+use super::{AnswerKind, Benchmark, QuestionOrigin};
 
 pub fn benchmarks() -> impl Iterator<Item = Benchmark> {
     let sets: [(&str, &'static [u8], usize); 4] = [
@@ -10,7 +10,7 @@ pub fn benchmarks() -> impl Iterator<Item = Benchmark> {
         ("arithmetic-3", &[3], 256),
     ];
     sets.into_iter().map(|(name, levels, questions)| {
-        let origin = Origin::Arithmetic { levels, questions };
-        Benchmark { name: name.into(), aliases: &[], origin, kind: Kind::Math, samples: 1 }
+        let origin = QuestionOrigin::Arithmetic { levels, questions };
+        Benchmark { name: name.into(), aliases: &[], origin, kind: AnswerKind::Math, samples: 1 }
     })
 }

@@ -1,4 +1,4 @@
-//! What a benchmark is, and where its questions are read from.
+//! The definition of a benchmark, and the sources of its questions.
 
 use std::path::{Path, PathBuf};
 
@@ -10,28 +10,28 @@ use super::users::UsersFile;
 use crate::data::Question;
 use crate::data::arithmetic::Split;
 use crate::data::read;
-use crate::data::schema::{self, Columns};
+use crate::data::schema::{self, QuestionColumns};
 use crate::disk::hash::{hex, sha256};
 use crate::model::hub;
 
-/// A set of questions that models are measured on.
+/// A set of questions for evaluation.
 #[derive(Clone, Debug)]
 pub struct Benchmark {
-    /// In folders, tables and on the command line.
+    /// The name in folders, tables and on the command line.
     pub name: String,
-    /// What other harnesses call it.
+    /// Names in other harnesses.
     pub aliases: &'static [&'static str],
-    pub origin: Origin,
-    pub kind: Kind,
-    /// Samples of a question that the profile `study` draws.
+    pub origin: QuestionOrigin,
+    pub kind: AnswerKind,
+    /// Number of samples per question in the profile `study`.
     pub samples: usize,
 }
 
-/// Where questions come from.
+/// The source of the questions.
 #[derive(Clone, Debug)]
-pub enum Origin {
+pub enum QuestionOrigin {
     Hub(&'static HubSet),
-    /// Generated: so many held-out questions of these levels.
+    /// Generated: a number of held-out questions of these levels.
     Arithmetic {
         levels: &'static [u8],
         questions: usize,
@@ -39,101 +39,104 @@ pub enum Origin {
     File(UsersFile),
 }
 
-/// A data set on the hub, with what is known about it.
+/// A data set on the Hub, and its known properties.
 #[derive(Debug)]
 pub struct HubSet {
     pub id: &'static str,
     pub revision: &'static str,
     pub split: &'static str,
-    /// The file, where the split does not tell which.
+    /// The file, if the split does not determine it.
     pub hub_file: Option<&'static str>,
-    /// Where to get the file, for a set that the hub does not have in the form that is read here.
+    /// The download address, for a question set that the Hub does not have in the supported form.
     pub download: Option<&'static str>,
-    /// Names that a file of it goes by in a folder with data.
+    /// Possible file names in a data folder.
     pub files: &'static [&'static str],
     pub question: &'static str,
     pub answer: &'static str,
     pub rows: usize,
-    /// [`golds_sha256`] of the set, where we have seen it.
+    /// The known [`golds_sha256`] of the question set, if any.
     pub golds_sha256: Option<&'static str>,
 }
 
-/// What kind of answer is wanted.
+/// The kind of answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AnswerKind {
     /// A value: a number, an expression, a set.
     Math,
     /// One of several options.
     Choice,
     /// A Python function that passes tests.
     Code {
-        /// With the added tests of HumanEval+.
+        /// Whether the extra tests of HumanEval+ count.
         plus: bool,
     },
 }
 
 impl Benchmark {
-    /// The questions, from `data_dir` where it has a file of the set, else from the hub or its cache.
+    /// Loads the questions from `data_dir` if it has a file of them, else from the Hub cache or the Hub.
     ///
     /// # Errors
-    /// No data to be had: the message says which file to put where. Another number of rows than the set has; a missing
+    /// No data is available: the message names the file and the folder for it. An unexpected number of rows; a missing
     /// column.
     pub fn load(&self, data_dir: Option<&Path>) -> Result<Set> {
         let what = || format!("load the questions of `{}`", self.name);
         match &self.origin {
-            Origin::Hub(set) => set.load(self.kind, data_dir).with_context(what),
-            Origin::Arithmetic { levels, questions } => generated(levels, *questions),
-            Origin::File(file) => file.load().with_context(what),
+            QuestionOrigin::Hub(set) => set.load(self.kind, data_dir).with_context(what),
+            QuestionOrigin::Arithmetic { levels, questions } => generated(levels, *questions),
+            QuestionOrigin::File(file) => file.load().with_context(what),
         }
     }
 }
 
 impl HubSet {
-    pub(super) fn load(&self, kind: Kind, data_dir: Option<&Path>) -> Result<Set> {
+    pub(super) fn load(&self, kind: AnswerKind, data_dir: Option<&Path>) -> Result<Set> {
         self.read(kind, &self.find(data_dir)?)
     }
 
-    pub(super) fn read(&self, kind: Kind, path: &Path) -> Result<Set> {
+    pub(super) fn read(&self, kind: AnswerKind, path: &Path) -> Result<Set> {
         let mut hash = Sha256::new();
         let rows = read::read(path, &mut hash)?;
-        let columns =
-            Columns { schema: schema::known(self.id), question: Some(self.question), answer: Some(self.answer) };
+        let columns = QuestionColumns {
+            schema: schema::known(self.id),
+            question: Some(self.question),
+            answer: Some(self.answer),
+        };
         let (questions, empty) = schema::questions(path, &rows, self.id, columns)?;
         ensure!(
             empty.is_empty(),
-            "`{}`: {} rows lack a question or an answer, the first: {}",
+            "`{}`: {} rows without a question or an answer, the first: {}",
             path.display(),
             empty.len(),
             empty[0]
         );
         ensure!(
             questions.len() == self.rows,
-            "`{}` has {} questions; {} has {}\nhint: `--limit` takes the first few of the whole set; \
-             a set of your own is evaluated by its path",
+            "`{}` has {} questions, but {} has {}\nhint: use the complete file and --limit to evaluate on part of it, \
+             or pass the path of the file as the benchmark",
             path.display(),
             questions.len(),
             self.id,
             self.rows
         );
         let mut notes = Vec::new();
-        let differs = |known| kind == Kind::Math && golds_sha256(&questions) != known;
+        let differs = |known| kind == AnswerKind::Math && golds_sha256(&questions) != known;
         if self.golds_sha256.is_some_and(differs) {
-            notes.push(format!("the answers in `{}` are not those of {} as we know it", path.display(), self.id));
+            notes.push(format!("the answers in `{}` differ from the known answers of {}", path.display(), self.id));
         }
         Ok(Set { questions, notes, sha256: hex(hash.finalize()) })
     }
 
-    /// A file of the set in a folder.
+    /// A file of the question set in a folder.
     pub(super) fn find_in(&self, folder: &Path) -> Option<PathBuf> {
         self.files.iter().map(|name| folder.join(name)).find(|path| path.is_file())
     }
 
-    /// A file of the set: in the folder, in the hub's cache, or from the hub.
+    /// A file of the question set, from the data folder, the Hub cache or the Hub.
     pub fn find(&self, data_dir: Option<&Path>) -> Result<PathBuf> {
         if let Some(folder) = data_dir {
             ensure!(
                 folder.is_dir(),
-                "the folder with data `{}` does not exist\nhint: see --data-dir and RFT_DATA_DIR",
+                "the data folder `{}` does not exist\nhint: set it with --data-dir or RFT_DATA_DIR",
                 folder.display()
             );
             if let Some(path) = self.find_in(folder) {
@@ -144,7 +147,7 @@ impl HubSet {
         if let Some(address) = self.download {
             bail!(
                 "the tests of {} are not on this machine\n\
-                 hint: put {names} into a folder and name it with --data-dir or RFT_DATA_DIR; it is at {address}",
+                 hint: download {names} from {address} to a folder, and pass the folder with --data-dir or RFT_DATA_DIR",
                 self.id
             );
         }
@@ -153,24 +156,27 @@ impl HubSet {
             None => hub::dataset_files(self.id, self.revision, self.split),
         };
         let paths = fetched.with_context(|| {
-            format!("get {}\nhint: or put {names} into a folder and name it with --data-dir or RFT_DATA_DIR", self.id,)
+            format!(
+                "download {}\nhint: or put {names} into a folder, and pass the folder with --data-dir or RFT_DATA_DIR",
+                self.id,
+            )
         })?;
         match <[PathBuf; 1]>::try_from(paths) {
             Ok([path]) => Ok(path),
-            Err(paths) => bail!("{} is in {} files on the hub; one was expected", self.id, paths.len()),
+            Err(paths) => bail!("{}: expected one file on the Hub, found {}", self.id, paths.len()),
         }
     }
 }
 
 fn generated(levels: &[u8], n: usize) -> Result<Set> {
-    // The seed of the questions that training holds out, so that both mean the same set.
+    // The seed of the questions that training holds out, so that both are the same questions.
     let questions = crate::data::arithmetic::questions(Split::HeldOut, 0, levels, n);
     let sha256 = sha256(&serde_json::to_vec(&questions)?);
     Ok(Set { questions, notes: Vec::new(), sha256 })
 }
 
-/// SHA-256 of the gold answers, whole numbers without leading zeros, sorted and joined by line feeds: the same however the
-/// questions are stored and ordered.
+/// SHA-256 of the gold answers, whole numbers without leading zeros, sorted and joined by line feeds. It does not depend on
+/// the format or the order of the questions.
 pub fn golds_sha256(questions: &[Question]) -> String {
     let plain = |gold: &str| match gold.bytes().all(|it| it.is_ascii_digit()) {
         true => Some(gold.trim_start_matches('0')).filter(|it| !it.is_empty()).unwrap_or("0").to_owned(),

@@ -1,11 +1,11 @@
 //! GPQA-Diamond (Rein et al., arXiv 2311.12022): 198 questions of graduate level with four options.
 //!
-//! The set is gated, and its authors ask that no example be published: nothing of it is in this repository, and it is read
+//! The data set is gated, and its authors ask not to publish any example, so this repository contains no part of it. It is read
 //! from the official CSV file.
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 use crate::data::Question;
 use crate::rng::{Purpose, Stream, name_hash};
 
@@ -26,21 +26,27 @@ const WRONG: [&str; 3] = ["Incorrect Answer 1", "Incorrect Answer 2", "Incorrect
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["gpqa:diamond", "gpqa_diamond", "gpqa"];
-    Benchmark { name: "gpqa-diamond".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Choice, samples: 8 }
+    Benchmark {
+        name: "gpqa-diamond".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Choice,
+        samples: 8,
+    }
 }
 
-/// The options of a question in the order in which they are shown.
+/// The options of a question, in the order shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choices {
+pub struct AnswerOptions {
     pub options: Vec<String>,
-    /// Place of the right one.
+    /// Index of the right option.
     pub right: usize,
-    /// `order[i]` is what stands at place i: 0 the right answer, then the wrong ones of the file.
+    /// `order[i]` is the option at position i: 0 is the right answer, higher numbers are the wrong ones in the order of the file.
     pub order: Vec<usize>,
 }
 
-impl Choices {
-    /// Shuffled by (seed, identity of the question) alone, so that a resumed or repeated evaluation shows the same order.
+impl AnswerOptions {
+    /// The order depends only on the seed and the question's identity, so a resumed or repeated evaluation has the same order.
     ///
     /// # Errors
     /// A missing column; options that are not distinct.
@@ -52,7 +58,7 @@ impl Choices {
             texts.push(option.to_owned());
         }
         let order = Stream::new(seed, Purpose::Choices, &[name_hash(&question.id)]).permutation(texts.len());
-        let right = order.iter().position(|&it| it == 0).context("a permutation has every place")?;
+        let right = order.iter().position(|&it| it == 0).context("a permutation contains every index")?;
         let options = order.iter().map(|&it| texts[it].clone()).collect();
         Ok(Self { options, right, order })
     }

@@ -1,6 +1,6 @@
 //! GSM8K: 1,319 word problems of grade school (Cobbe et al., arXiv 2110.14168).
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
 const SET: HubSet = HubSet {
     id: "openai/gsm8k",
@@ -16,5 +16,11 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    Benchmark { name: "gsm8k".into(), aliases: &["gsm_8k"], origin: Origin::Hub(&SET), kind: Kind::Math, samples: 1 }
+    Benchmark {
+        name: "gsm8k".into(),
+        aliases: &["gsm_8k"],
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Math,
+        samples: 1,
+    }
 }

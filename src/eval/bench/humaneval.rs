@@ -1,9 +1,9 @@
 //! HumanEval (Chen et al., arXiv 2107.03374): 164 Python functions to be completed. HumanEval+ (Liu et al., arXiv 2305.01210)
 //! has the same tasks with about 80 times as many tests.
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
-/// Both read the release file of evalplus: it has the inputs of both, and no expected values that could be leaked.
+/// Both read the release file of evalplus, which has the inputs of both and no expected values that could be leaked.
 pub const SET: HubSet = HubSet {
     id: "evalplus/humanevalplus",
     revision: "main",
@@ -19,12 +19,12 @@ pub const SET: HubSet = HubSet {
 
 pub fn base() -> Benchmark {
     let aliases = &["openai_humaneval", "human_eval"];
-    let kind = Kind::Code { plus: false };
-    Benchmark { name: "humaneval".into(), aliases, origin: Origin::Hub(&SET), kind, samples: 4 }
+    let kind = AnswerKind::Code { plus: false };
+    Benchmark { name: "humaneval".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind, samples: 4 }
 }
 
 pub fn plus() -> Benchmark {
     let aliases = &["humanevalplus", "humaneval_plus", "humaneval-plus", "he+"];
-    let kind = Kind::Code { plus: true };
-    Benchmark { name: "humaneval+".into(), aliases, origin: Origin::Hub(&SET), kind, samples: 4 }
+    let kind = AnswerKind::Code { plus: true };
+    Benchmark { name: "humaneval+".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind, samples: 4 }
 }

@@ -1,6 +1,6 @@
-//! MATH-500: 500 questions of Hendrycks' MATH, chosen by Lightman et al. (arXiv 2305.20050).
+//! MATH-500: 500 questions of Hendrycks' MATH, selected by Lightman et al. (arXiv 2305.20050).
 
-use super::{Benchmark, HubSet, Kind, Origin};
+use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 
 const SET: HubSet = HubSet {
     id: "HuggingFaceH4/MATH-500",
@@ -17,5 +17,5 @@ const SET: HubSet = HubSet {
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["math_500", "math-500"];
-    Benchmark { name: "math500".into(), aliases, origin: Origin::Hub(&SET), kind: Kind::Math, samples: 4 }
+    Benchmark { name: "math500".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind: AnswerKind::Math, samples: 4 }
 }

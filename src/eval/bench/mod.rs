@@ -1,4 +1,4 @@
-//! The benchmarks, one a file: where the questions are, how many there are, and what kind of answer they want.
+//! The benchmarks, one per file: the source and number of the questions, and the kind of answer.
 
 mod aime2024;
 mod aime2025;
@@ -20,8 +20,8 @@ use anyhow::{Result, bail};
 use crate::data::read;
 
 pub use at_hand::{AtHand, at_hand, comparable};
-pub use benchmark::{Benchmark, HubSet, Kind, Origin, golds_sha256};
-pub use gpqa::Choices;
+pub use benchmark::{AnswerKind, Benchmark, HubSet, QuestionOrigin, golds_sha256};
+pub use gpqa::AnswerOptions;
 pub use set::Set;
 pub use users::UsersFile;
 
@@ -40,10 +40,10 @@ pub fn all() -> Vec<Benchmark> {
     fixed.into_iter().chain(arithmetic::benchmarks()).collect()
 }
 
-/// The benchmark called `name`, or the user's file at that path.
+/// The benchmark `name`, or the user's file at that path.
 ///
 /// # Errors
-/// Neither: the message lists the names, the nearest first.
+/// Neither exists. The message suggests the closest name and lists all names.
 pub fn find(name: &str) -> Result<Benchmark> {
     let all = all();
     let wanted = name.to_lowercase();
@@ -60,13 +60,13 @@ pub fn find(name: &str) -> Result<Benchmark> {
         likeness(a).total_cmp(&likeness(b))
     });
     bail!(
-        "there is no benchmark `{name}`\nhint: did you mean `{}`? There are {}; or give a data file",
+        "unknown benchmark `{name}`\nhint: did you mean `{}`? Use one of {}, or the path of a data file",
         near.copied().unwrap_or_default(),
         names.join(", ")
     )
 }
 
-/// The user's file at `path`, as a benchmark that is named after it.
+/// The user's file at `path`, as a benchmark named after the file.
 fn of_file(path: &Path) -> Benchmark {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = read::ENDINGS.iter().fold(name.trim_end_matches(".gz"), |name, ending| name.trim_end_matches(ending));
@@ -75,8 +75,8 @@ fn of_file(path: &Path) -> Benchmark {
     Benchmark {
         name: name.chars().map(plain).collect::<String>().to_lowercase(),
         aliases: &[],
-        origin: Origin::File(file),
-        kind: Kind::Math,
+        origin: QuestionOrigin::File(file),
+        kind: AnswerKind::Math,
         samples: 1,
     }
 }
@@ -88,11 +88,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn every_name_and_alias_means_one_benchmark() {
+    fn every_name_and_alias_is_unique() {
         let mut seen = BTreeSet::new();
         for benchmark in all() {
             for name in benchmark.aliases.iter().copied().chain([benchmark.name.as_str()]) {
-                assert!(seen.insert(name.to_owned()), "`{name}` twice");
+                assert!(seen.insert(name.to_owned()), "`{name}` occurs twice");
                 assert_eq!(find(name).unwrap().name, benchmark.name);
                 assert_eq!(find(&name.to_uppercase()).unwrap().name, benchmark.name);
             }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn arithmetic_needs_no_file() {
+    fn arithmetic_does_not_need_a_file() {
         let set = find("arithmetic").unwrap().load(None).unwrap();
         assert_eq!(set.questions.len(), 512);
         let again = find("arithmetic").unwrap().load(None).unwrap();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_golds_knows_neither_order_nor_zeros() {
+    fn the_hash_of_golds_ignores_order_and_leading_zeros() {
         let questions = |golds: &[&str]| -> Vec<Question> {
             let question = |gold: &&str| Question {
                 id: String::new(),

@@ -1,12 +1,12 @@
-//! Questions that were read.
+//! A loaded question set.
 
 use crate::data::Question;
 
 /// The questions of a benchmark.
 pub struct Set {
     pub questions: Vec<Question>,
-    /// What a reader of the scores should know.
+    /// Notes for readers of the scores.
     pub notes: Vec<String>,
-    /// Of the files, or of the generated questions.
+    /// Hash of the files, or of the generated questions.
     pub sha256: String,
 }

@@ -1,8 +1,8 @@
-//! A server that speaks OpenAI's completions protocol: vLLM, SGLang, llama.cpp's, a hosted one.
+//! Completions from a server that supports OpenAI's completions API: vLLM, SGLang, llama.cpp, or a hosted service.
 //!
-//! The server gets our own rendering of a prompt, not the conversation, so that no chat template but ours has a say. It
-//! reads the text with its own tokenizer; that its count of tokens is ours, for every single prompt, is what tells a
-//! wrong model or a second beginning-of-sequence token before a wrong score does.
+//! The server gets the rendered prompt, not the conversation, so that only our chat template is used. It
+//! encodes the text with its own tokenizer. Its number of tokens must equal ours for every single prompt, so that a
+//! wrong model or a second beginning-of-sequence token is an error instead of a wrong score.
 
 mod pool;
 mod wire;
@@ -12,32 +12,36 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::engine::{Completer, Draw, Job, LENGTH, Watch};
+use super::engine::{Completer, Draw, EvalJob, EvalWatch, LENGTH};
 use crate::rng::{Purpose, Stream};
-use crate::server::{Client, Failure, Options};
-use pool::{Outcome, Pool, Task};
-use wire::{Form, Reply};
+use crate::server::{ServerClient, ServerFailure, ServerOptions};
+use pool::{Pool, SampleOutcome, SampleRequest};
+use wire::{PromptForm, Reply};
 
-/// A model behind a server.
+/// A model on a server.
 pub struct Endpoint {
-    client: Arc<Client>,
+    client: Arc<ServerClient>,
     model: String,
     concurrency: usize,
 }
 
 impl Endpoint {
-    /// Asks the server at `options.url` what it serves; `model` chooses from several.
+    /// Requests the list of models from the server at `options.url`. `model` selects one of several.
     ///
     /// # Errors
-    /// A URL that is none, a server that does not answer or refuses the key, a model that it does not serve.
-    pub fn connect(options: &Options, model: Option<&str>) -> Result<Self> {
-        ensure!(options.concurrency > 0, "no request may be in flight\nhint: --concurrency is at least 1");
-        let client = Client::new(options)?;
-        let list = client.get("/v1/models").map_err(Failure::into_error);
+    /// An invalid URL, a server that does not reply or refuses the key, or a model that it does not serve.
+    pub fn connect(options: &ServerOptions, model: Option<&str>) -> Result<Self> {
+        ensure!(
+            options.concurrency > 0,
+            "--concurrency: expected at least 1, found 0\nhint: set the number of requests in flight"
+        );
+        let client = ServerClient::new(options)?;
+        let list = client.get("/v1/models").map_err(ServerFailure::into_error);
         let served = list.and_then(|body| {
-            wire::models(&body).map_err(|reason| anyhow!("{reason}\nhint: is this an OpenAI-compatible server?"))
+            wire::models(&body)
+                .map_err(|reason| anyhow!("{reason}\nhint: check that this is an OpenAI-compatible server"))
         });
-        let served = served.with_context(|| format!("ask {} what it serves", client.url()))?;
+        let served = served.with_context(|| format!("list the models of {}", client.url()))?;
         let model = choose(served, model)?;
         Ok(Self { client: Arc::new(client), model, concurrency: options.concurrency })
     }
@@ -52,20 +56,20 @@ impl Endpoint {
         self.client.url()
     }
 
-    /// How this server takes prompts; `None` when cancelled. A shortest, a middle and a longest prompt are sent as text,
-    /// for one token each.
+    /// Determines how this server reads prompts; `None` if canceled. A shortest, a middle and a longest prompt are sent as text,
+    /// with one requested token each.
     ///
-    /// A server that knows no extensions gets none. One that puts a beginning-of-sequence token before every text,
-    /// whether or not the template wrote one already (llama.cpp's, SGLang), gets token ids in place of text.
-    fn settle(&self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<Option<Form>> {
+    /// A server that does not support extensions gets none. A server that adds a beginning-of-sequence token to every text,
+    /// even if the template has already written one (llama.cpp, SGLang), gets token ids instead of text.
+    fn settle(&self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<Option<PromptForm>> {
         let mut by_length: Vec<usize> = (0..jobs.len()).filter(|&job| !jobs[job].samples.is_empty()).collect();
         by_length.sort_by_key(|&job| (jobs[job].prompt.ids.len(), job));
-        let Some(last) = by_length.len().checked_sub(1) else { return Ok(Some(Form::default())) };
+        let Some(last) = by_length.len().checked_sub(1) else { return Ok(Some(PromptForm::default())) };
         let mut probes = vec![by_length[last], by_length[last / 2], by_length[0]];
         probes.dedup();
 
         let draw = Draw { max_tokens: 1, ..draw.clone() };
-        let mut form = Form::default();
+        let mut form = PromptForm::default();
         loop {
             let mut counts = Vec::new();
             let mut refused = false;
@@ -82,14 +86,14 @@ impl Endpoint {
                 return Ok(None);
             }
             if refused {
-                tracing::warn!("{} takes standard fields only: its own defaults hold for all others", self.url());
+                tracing::warn!("{} supports only standard fields; its own defaults apply to all others", self.url());
                 form.extensions = false;
                 continue;
             }
             let ours = |job: usize| jobs[job].prompt.ids.len();
             form.ids = counts.iter().all(|&(job, theirs)| theirs == ours(job) + 1);
             if form.ids {
-                tracing::info!("{} puts a token before every text: prompts are sent as token ids", self.url());
+                tracing::info!("{} adds a token to every text, so prompts are sent as token ids", self.url());
             }
             match counts.iter().find(|&&(job, theirs)| !form.ids && theirs != ours(job)) {
                 Some(&(job, theirs)) => return Err(miscounted(theirs, &jobs[job])),
@@ -98,23 +102,23 @@ impl Endpoint {
         }
     }
 
-    fn task(&self, jobs: &[Job], job: usize, sample: usize, draw: &Draw, form: Form) -> Task {
-        // Position 0 is the sample's seed, the others shift the waits before further tries.
+    fn task(&self, jobs: &[EvalJob], job: usize, sample: usize, draw: &Draw, form: PromptForm) -> SampleRequest {
+        // Position 0 is the sample's seed; the others vary the delays before retries.
         let stream = Stream::new(draw.seed, Purpose::Endpoint, &[jobs[job].key, sample as u64]);
         let body = wire::request(&self.model, jobs[job].prompt, draw, wire::seed(&stream), form);
-        Task { job, sample, body, stream }
+        SampleRequest { job, sample, body, stream }
     }
 
-    /// Works through `tasks`, as many at a time as may be in flight, and hands every outcome to `done` as it comes.
-    /// `false`: cancelled.
+    /// Processes `tasks`, as many at a time as may be in flight, and passes every outcome to `done` in order of arrival.
+    /// Returns `false` if canceled.
     fn pump(
         &self,
-        tasks: impl Iterator<Item = Task>,
+        tasks: impl Iterator<Item = SampleRequest>,
         draw: &Draw,
-        watch: &mut dyn Watch,
-        done: &mut dyn FnMut(&mut dyn Watch, Outcome) -> Result<()>,
+        watch: &mut dyn EvalWatch,
+        done: &mut dyn FnMut(&mut dyn EvalWatch, SampleOutcome) -> Result<()>,
     ) -> Result<bool> {
-        const LOOK_UP: Duration = Duration::from_millis(50);
+        const POLL: Duration = Duration::from_millis(50);
         let mut tasks = tasks.fuse();
         let mut pool = Pool::new(self.client.clone(), draw.stop.clone());
         loop {
@@ -129,7 +133,7 @@ impl Endpoint {
             if pool.in_flight() == 0 {
                 return Ok(true);
             }
-            if let Some(outcome) = pool.receive(LOOK_UP)? {
+            if let Some(outcome) = pool.receive(POLL)? {
                 done(watch, outcome)?;
             }
         }
@@ -137,8 +141,8 @@ impl Endpoint {
 }
 
 impl Completer for Endpoint {
-    fn complete(&mut self, jobs: &[Job], draw: &Draw, watch: &mut dyn Watch) -> Result<()> {
-        let Some(form) = self.settle(jobs, draw, watch).context("check how the server reads prompts")? else {
+    fn complete(&mut self, jobs: &[EvalJob], draw: &Draw, watch: &mut dyn EvalWatch) -> Result<()> {
+        let Some(form) = self.settle(jobs, draw, watch).context("check how the server tokenizes prompts")? else {
             return Ok(());
         };
         let wanted = jobs.iter().enumerate().flat_map(|(job, it)| it.samples.iter().map(move |&sample| (job, sample)));
@@ -146,7 +150,7 @@ impl Completer for Endpoint {
         self.pump(tasks, draw, watch, &mut |watch, (task, reply)| {
             let (job, sample) = (&jobs[task.job], task.sample);
             let completion = reply
-                .map_err(Failure::into_error)
+                .map_err(ServerFailure::into_error)
                 .and_then(|reply| whole(reply, job, draw))
                 .with_context(|| format!("sample {sample} of question {}", job.question))?;
             watch.tokens(completion.tokens);
@@ -156,16 +160,16 @@ impl Completer for Endpoint {
     }
 }
 
-/// The completion of a reply to the right prompt that was cut off by nobody but us.
-fn whole(reply: Reply, job: &Job, draw: &Draw) -> Result<super::engine::Completion> {
+/// The completion of a reply, after checking the prompt's token count and that only our own maximum length truncated it.
+fn whole(reply: Reply, job: &EvalJob, draw: &Draw) -> Result<super::engine::EvalCompletion> {
     let Reply { prompt_tokens, completion } = reply;
     if prompt_tokens != job.prompt.ids.len() {
         return Err(miscounted(prompt_tokens, job));
     }
     if completion.finish == LENGTH && completion.tokens < draw.max_tokens {
         bail!(
-            "the server ends it at {} of {} tokens\nhint: its context is too short for the prompt and the completion: \
-             start it with a longer one",
+            "the server truncated the completion at {} of {} tokens\nhint: restart the server with a longer context, \
+             which has to fit the prompt and the completion",
             completion.tokens,
             draw.max_tokens
         );
@@ -173,16 +177,16 @@ fn whole(reply: Reply, job: &Job, draw: &Draw) -> Result<super::engine::Completi
     Ok(completion)
 }
 
-fn miscounted(theirs: usize, job: &Job) -> anyhow::Error {
+fn miscounted(theirs: usize, job: &EvalJob) -> anyhow::Error {
     anyhow!(
-        "the server counts {theirs} tokens in the prompt of question {}, its tokenizer here {}\nhint: it serves another \
-         model than the one whose tokenizer is used here, or puts a beginning-of-sequence token before it",
+        "the prompt of question {} has {} tokens, but the server counts {theirs}\nhint: check that the server has the \
+         model of --model and does not add a beginning-of-sequence token",
         job.question,
         job.prompt.ids.len()
     )
 }
 
-/// The model to ask for, out of the `served` ones.
+/// The model to request, out of the `served` ones.
 fn choose(served: Vec<String>, name: Option<&str>) -> Result<String> {
     const SHOWN: usize = 20;
     let mut list = served.iter().take(SHOWN).map(|it| format!("`{it}`")).collect::<Vec<_>>().join(", ");
@@ -190,10 +194,10 @@ fn choose(served: Vec<String>, name: Option<&str>) -> Result<String> {
         list.push_str(" ...");
     }
     match name {
-        _ if served.is_empty() => bail!("the server serves no model"),
+        _ if served.is_empty() => bail!("the server has no models"),
         Some(name) if served.iter().any(|it| it == name) => Ok(name.to_owned()),
-        Some(name) => bail!("the server does not serve `{name}`\nhint: it serves {list}"),
+        Some(name) => bail!("the server does not have the model `{name}`\nhint: use one of {list}"),
         None if served.len() == 1 => Ok(served.into_iter().next().expect("there is one")),
-        None => bail!("the server serves {} models\nhint: choose with --served-model: {list}", served.len()),
+        None => bail!("the server has {} models\nhint: select one with --served-model: {list}", served.len()),
     }
 }

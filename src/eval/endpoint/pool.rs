@@ -1,7 +1,7 @@
-//! Threads that ask a server, each one request at a time.
+//! Threads that send requests to a server, each one request at a time.
 //!
-//! They belong to nobody: a pool that is dropped leaves its threads to what they wait for (a reply, the time-out) and
-//! returns at once, so that a cancelled evaluation ends at once. They end as soon as that wait does.
+//! The threads are detached. Dropping a pool does not wait for its threads, which are waiting for a reply or a timeout, so that
+//! a canceled evaluation ends immediately. The threads end when their wait ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -13,37 +13,37 @@ use anyhow::{Context, Result, bail};
 
 use super::wire::{self, Reply};
 use crate::rng::Stream;
-use crate::server::{Client, Failure};
+use crate::server::{ServerClient, ServerFailure};
 
-/// One sample to ask for.
-pub(super) struct Task {
-    /// Place in the list of jobs.
+/// One sample to request.
+pub(super) struct SampleRequest {
+    /// Index in the list of jobs.
     pub job: usize,
     pub sample: usize,
-    /// What is sent.
+    /// The body of the request.
     pub body: String,
-    /// The random numbers of this sample; from position 1 on they shift the waits between tries.
+    /// The random numbers of this sample. Those from position 1 on vary the delays between tries.
     pub stream: Stream,
 }
 
-/// A task and what came of it.
-pub(super) type Outcome = (Task, Result<Reply, Failure>);
+/// A task and its outcome.
+pub(super) type SampleOutcome = (SampleRequest, Result<Reply, ServerFailure>);
 
 pub(super) struct Pool {
-    client: Arc<Client>,
+    client: Arc<ServerClient>,
     stop: Arc<[String]>,
-    tasks: Sender<Task>,
-    queue: Arc<Mutex<Receiver<Task>>>,
-    outcomes: Receiver<Outcome>,
-    results: Sender<Outcome>,
-    /// Nobody waits for the outcomes any more.
+    tasks: Sender<SampleRequest>,
+    queue: Arc<Mutex<Receiver<SampleRequest>>>,
+    outcomes: Receiver<SampleOutcome>,
+    results: Sender<SampleOutcome>,
+    /// Set when the outcomes are no longer needed.
     abandoned: Arc<AtomicBool>,
     threads: usize,
     in_flight: usize,
 }
 
 impl Pool {
-    pub fn new(client: Arc<Client>, stop: Vec<String>) -> Self {
+    pub fn new(client: Arc<ServerClient>, stop: Vec<String>) -> Self {
         let (tasks, queue) = channel();
         let (results, outcomes) = channel();
         let queue = Arc::new(Mutex::new(queue));
@@ -51,29 +51,29 @@ impl Pool {
         Self { client, stop, tasks, queue, outcomes, results, abandoned, threads: 0, in_flight: 0 }
     }
 
-    /// Tasks sent whose outcomes have not been received.
+    /// Number of tasks whose outcomes have not been received yet.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Starts on a task, with one more thread where all of them are busy.
-    pub fn send(&mut self, task: Task) -> Result<()> {
+    /// Starts a task, with one more thread if all threads are busy.
+    pub fn send(&mut self, task: SampleRequest) -> Result<()> {
         self.in_flight += 1;
         if self.in_flight > self.threads {
             self.start()?;
         }
-        self.tasks.send(task).context("no thread is left to ask the server")
+        self.tasks.send(task).context("the request threads have ended")
     }
 
-    /// The next outcome, in the order in which they come; `None` where none came for `wait`.
-    pub fn receive(&mut self, wait: Duration) -> Result<Option<Outcome>> {
+    /// The next outcome, in order of arrival; `None` if there is none within `wait`.
+    pub fn receive(&mut self, wait: Duration) -> Result<Option<SampleOutcome>> {
         match self.outcomes.recv_timeout(wait) {
             Ok(outcome) => {
                 self.in_flight -= 1;
                 Ok(Some(outcome))
             }
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => bail!("the threads that ask the server are gone"),
+            Err(RecvTimeoutError::Disconnected) => bail!("the request threads have ended"),
         }
     }
 
@@ -92,7 +92,7 @@ impl Pool {
                 }
             }
         };
-        thread::Builder::new().name("endpoint".into()).spawn(work).context("start a thread that asks the server")?;
+        thread::Builder::new().name("endpoint".into()).spawn(work).context("start a request thread")?;
         self.threads += 1;
         Ok(())
     }

@@ -1,39 +1,39 @@
-//! What is sent to a server and what it replies, as JSON.
+//! The JSON of requests and replies.
 //!
-//! Besides the standard fields there are extensions. They are sent even where they ask for nothing, because servers have
-//! defaults of their own: vLLM takes them from the model's `generation_config.json` (Qwen2.5-Coder's has a repetition
+//! In addition to standard fields there are extensions. They are sent even with neutral values, because servers have
+//! their own defaults: vLLM reads them from the model's `generation_config.json` (Qwen2.5-Coder's has a repetition
 //! penalty of 1.1 and top-k 20), llama.cpp's server has top-k 40 and min-p 0.05 and truncates before it applies the
-//! temperature. No two agree on the value of top-k that turns it off, but all take a number above any vocabulary's size.
+//! temperature. They use different values of top-k to disable it, but all accept a number above any vocabulary size.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::eval::engine::{Completion, Draw, LENGTH};
+use crate::eval::engine::{Draw, EvalCompletion, LENGTH};
 use crate::prompt::template::Rendered;
 use crate::rng::Stream;
 
-/// How a server takes prompts.
+/// The form of requests for a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Form {
-    /// As token ids; else as text.
+pub(super) struct PromptForm {
+    /// Send prompts as token ids, not as text.
     pub ids: bool,
-    /// With fields that OpenAI's protocol does not have.
+    /// Send fields that OpenAI's API does not have.
     pub extensions: bool,
 }
 
-impl Default for Form {
+impl Default for PromptForm {
     fn default() -> Self {
         Self { ids: false, extensions: true }
     }
 }
 
-/// Off, for every server.
+/// A top-k that disables it on every server.
 const ALL: usize = 1 << 30;
 
 #[derive(Serialize)]
-struct Request<'a> {
+struct WireRequest<'a> {
     model: &'a str,
-    prompt: Prompt<'a>,
+    prompt: WirePrompt<'a>,
     n: usize,
     max_tokens: usize,
     temperature: f32,
@@ -51,20 +51,20 @@ struct Request<'a> {
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Prompt<'a> {
+enum WirePrompt<'a> {
     Text(&'a str),
     Ids(&'a [u32]),
 }
 
 #[derive(Serialize)]
 struct Extensions {
-    /// vLLM: the template has written them.
+    /// vLLM. False, because the template has written the special tokens.
     add_special_tokens: bool,
     /// vLLM, SGLang.
     repetition_penalty: f32,
     /// llama.cpp.
     repeat_penalty: f32,
-    /// llama.cpp: temperature first, as everywhere else.
+    /// llama.cpp: apply the temperature first, as other servers do.
     samplers: [&'static str; 4],
 }
 
@@ -76,12 +76,12 @@ const PLAIN: Extensions = Extensions {
 };
 
 /// The body of a request for one completion.
-pub(super) fn request(model: &str, prompt: &Rendered, draw: &Draw, seed: u32, form: Form) -> String {
+pub(super) fn request(model: &str, prompt: &Rendered, draw: &Draw, seed: u32, form: PromptForm) -> String {
     let sampling = &draw.sampling;
     let (top_k, min_p) = (sampling.top_k, sampling.min_p);
-    let request = Request {
+    let request = WireRequest {
         model,
-        prompt: if form.ids { Prompt::Ids(&prompt.ids) } else { Prompt::Text(&prompt.text) },
+        prompt: if form.ids { WirePrompt::Ids(&prompt.ids) } else { WirePrompt::Text(&prompt.text) },
         n: 1,
         max_tokens: draw.max_tokens,
         temperature: sampling.temperature,
@@ -92,19 +92,19 @@ pub(super) fn request(model: &str, prompt: &Rendered, draw: &Draw, seed: u32, fo
         min_p: (form.extensions || min_p > 0.0).then_some(min_p),
         extensions: form.extensions.then_some(PLAIN),
     };
-    serde_json::to_string(&request).expect("text and finite numbers are JSON")
+    serde_json::to_string(&request).expect("text and finite numbers can be written as JSON")
 }
 
-/// A sample's seed. It has 31 bits: some servers read a signed number, and llama.cpp takes the largest for "random".
+/// A sample's seed, with 31 bits: some servers read a signed number, and for llama.cpp the largest number means "random".
 pub(super) fn seed(stream: &Stream) -> u32 {
     (stream.u64(0) >> 33) as u32
 }
 
-/// A whole completion.
+/// A complete reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub prompt_tokens: usize,
-    pub completion: Completion,
+    pub completion: EvalCompletion,
 }
 
 #[derive(Deserialize)]
@@ -117,8 +117,8 @@ struct RawReply {
 struct Choice {
     text: String,
     finish_reason: Option<String>,
-    /// vLLM: the stop string, or the id of a token other than the tokenizer's end of sequence. SGLang calls it
-    /// `matched_stop` and names every token.
+    /// vLLM: the stop string, or the id of a stop token other than the tokenizer's end of sequence. In SGLang it is
+    /// `matched_stop`, which has every token.
     #[serde(alias = "matched_stop")]
     stop_reason: Option<Value>,
 }
@@ -129,38 +129,37 @@ struct Usage {
     completion_tokens: usize,
 }
 
-/// Reads a reply; the error says what is wrong with one that is not whole.
+/// Parses a reply. The error describes an invalid or incomplete reply.
 pub(super) fn reply(body: &str, stop: &[String]) -> Result<Reply, String> {
-    let raw: RawReply = serde_json::from_str(body).map_err(|error| format!("a reply that is not whole: {error}"))?;
-    let usage = raw.usage.ok_or("a reply without `usage`, which counts the tokens")?;
-    let choice = raw.choices.into_iter().next().ok_or("a reply without a choice")?;
+    let raw: RawReply = serde_json::from_str(body).map_err(|error| format!("invalid reply: {error}"))?;
+    let usage = raw.usage.ok_or("reply without `usage`, which has the number of tokens")?;
+    let choice = raw.choices.into_iter().next().ok_or("reply without a choice")?;
     let finish = match (choice.finish_reason.as_deref(), choice.stop_reason) {
         (Some("length"), _) => LENGTH.to_owned(),
         (Some("stop"), Some(Value::String(_))) => "stop string".to_owned(),
         (Some("stop"), Some(Value::Number(id))) => format!("token {id}"),
         (Some("stop"), _) => "stop".to_owned(),
-        (other, _) => return Err(format!("a completion that ends with `{}`", other.unwrap_or("nothing"))),
+        (other, _) => return Err(format!("unknown finish reason `{}`", other.unwrap_or("nothing"))),
     };
     let mut text = choice.text;
     if let Some(end) = stop.iter().filter_map(|stop| text.find(stop)).min() {
-        text.truncate(end); // a server may leave the stop string in
+        text.truncate(end); // a server may keep the stop string
     }
-    let completion = Completion { text, tokens: usage.completion_tokens, finish };
+    let completion = EvalCompletion { text, tokens: usage.completion_tokens, finish };
     Ok(Reply { prompt_tokens: usage.prompt_tokens, completion })
 }
 
-/// The names in a list of served models.
+/// The names of the served models.
 pub(super) fn models(body: &str) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
-    struct List {
-        data: Vec<Model>,
+    struct ModelList {
+        data: Vec<ListedModel>,
     }
     #[derive(Deserialize)]
-    struct Model {
+    struct ListedModel {
         id: String,
     }
-    let list: List =
-        serde_json::from_str(body).map_err(|error| format!("the list of models makes no sense: {error}"))?;
+    let list: ModelList = serde_json::from_str(body).map_err(|error| format!("invalid list of models: {error}"))?;
     Ok(list.data.into_iter().map(|model| model.id).collect())
 }
 
@@ -173,13 +172,13 @@ mod tests {
         Draw { sampling, max_tokens: 8192, stop: stop.iter().map(|&it| it.to_owned()).collect(), seed: 1 }
     }
 
-    fn sent(draw: &Draw, form: Form) -> Value {
+    fn sent(draw: &Draw, form: PromptForm) -> Value {
         let prompt = Rendered { text: "a \"b\"\n".into(), ids: vec![7, 8] };
         serde_json::from_str(&request("m", &prompt, draw, 5, form)).unwrap()
     }
 
     #[test]
-    fn a_request_turns_every_default_of_a_server_off() {
+    fn a_request_overrides_the_defaults_of_servers() {
         let study = Sampling { temperature: 0.6, top_p: 0.95, top_k: 0, min_p: 0.0 };
         let whole = serde_json::json!({
             "model": "m", "prompt": "a \"b\"\n", "n": 1, "max_tokens": 8192, "temperature": 0.6, "top_p": 0.95,
@@ -187,9 +186,9 @@ mod tests {
             "repetition_penalty": 1.0, "repeat_penalty": 1.0,
             "samplers": ["temperature", "top_k", "top_p", "min_p"]
         });
-        assert_eq!(sent(&draw(study.clone(), &["</s>"]), Form::default()), whole);
+        assert_eq!(sent(&draw(study.clone(), &["</s>"]), PromptForm::default()), whole);
 
-        let standard = Form { ids: true, extensions: false };
+        let standard = PromptForm { ids: true, extensions: false };
         let bare = serde_json::json!({
             "model": "m", "prompt": [7, 8], "n": 1, "max_tokens": 8192, "temperature": 0.6, "top_p": 0.95, "seed": 5
         });
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_of_every_server_say_why_they_end() {
+    fn finish_reasons_of_all_servers_are_read() {
         let body = |fields: &str| {
             let usage = r#""usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}"#;
             format!(r#"{{"id":"x","choices":[{{"index":0,"text":"ab\nQ: c","logprobs":null,{fields}}}],{usage}}}"#)
@@ -214,12 +213,12 @@ mod tests {
         assert!(finish(r#""finish_reason":null"#).is_err());
 
         let cut = reply(&body(r#""finish_reason":"stop""#), &["c".into(), "\nQ:".into()]).unwrap();
-        let completion = Completion { text: "ab".into(), tokens: 2, finish: "stop".into() };
+        let completion = EvalCompletion { text: "ab".into(), tokens: 2, finish: "stop".into() };
         assert_eq!(cut, Reply { prompt_tokens: 3, completion });
     }
 
     #[test]
-    fn a_reply_that_is_not_whole_is_an_error() {
+    fn an_incomplete_reply_is_an_error() {
         let whole =
             r#"{"choices":[{"text":"a","finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
         assert!(reply(whole, &[]).is_ok());

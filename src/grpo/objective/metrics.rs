@@ -37,8 +37,8 @@ impl Totals {
                 return metrics;
             }
             LossType::Gspo => {
-                let branches = self.branches as f64;
-                (self.clip.branches_low as f64 / branches, self.clip.branches_high as f64 / branches)
+                let completions = self.completions as f64;
+                (self.clip.completions_low as f64 / completions, self.clip.completions_high as f64 / completions)
             }
             _ => (self.clip.low as f64 / tokens, self.clip.high as f64 / tokens),
         };

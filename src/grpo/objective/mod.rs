@@ -31,7 +31,7 @@
 
 mod metrics;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::totals::Totals;
 use crate::config::{GrpoSection, KlEstimator, LossType};
@@ -52,7 +52,7 @@ pub struct Objective {
 
 /// One completion of the update's batch. Slices have one entry per token.
 #[derive(Clone, Copy, Debug)]
-pub struct BranchTerms<'a> {
+pub struct CompletionTerms<'a> {
     pub logprobs: &'a [f32],
     /// Under the policy that sampled; `None` if that is the policy itself, so that every ratio is exactly 1.
     pub old: Option<&'a [f32]>,
@@ -69,7 +69,7 @@ pub struct BranchTerms<'a> {
 /// the same no matter how the update is split into micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalizer {
-    branches: f64,
+    completions: f64,
     tokens: f64,
     tokens_per_update: f64,
 }
@@ -86,30 +86,14 @@ impl Normalizer {
 impl Objective {
     /// `max_completion_length` is the constant that `dr_grpo` divides by.
     pub fn new(section: &GrpoSection, max_completion_length: usize) -> Result<Self> {
-        let epsilon_high = section.epsilon_high.unwrap_or(section.epsilon);
-        ensure!(
-            section.loss_type != LossType::Cispo || section.epsilon_high.is_some(),
-            "`cispo` needs `grpo.epsilon_high`, the maximum weight of a token\n\
-             hint: set `grpo.epsilon_high`, usually to 5.0"
-        );
-        ensure!(
-            (0.0..=1.0).contains(&section.epsilon) && epsilon_high >= 0.0,
-            "the clip range from 1 - {} to 1 + {epsilon_high} is not a range of probability ratios\n\
-             hint: set `grpo.epsilon` between 0 and 1, and `grpo.epsilon_high` to at least 0",
-            section.epsilon,
-        );
-        ensure!(
-            section.loss_type == LossType::Cispo || section.delta.is_none_or(|delta| delta > 1.0 + epsilon_high),
-            "the dual clip `grpo.delta` is inside the clip range\n\
-             hint: set it above 1 + `grpo.epsilon_high`, or remove it"
-        );
+        section.validate_clip()?;
         Ok(Self {
             loss_type: section.loss_type,
             beta: section.beta,
             entropy_coef: section.entropy_coef,
             kl_estimator: section.kl_estimator,
             epsilon_low: section.epsilon,
-            epsilon_high,
+            epsilon_high: section.clip_high(),
             delta: section.delta.unwrap_or(f64::INFINITY),
             max_completion_length,
         })
@@ -132,7 +116,7 @@ impl Objective {
         assert_eq!(lengths.len(), masked.len(), "one mask per completion");
         let tokens: usize = lengths.iter().zip(masked).filter(|(_, masked)| !**masked).map(|(length, _)| length).sum();
         let tokens = tokens.max(1) as f64;
-        Normalizer { branches: lengths.len().max(1) as f64, tokens, tokens_per_update: tokens }
+        Normalizer { completions: lengths.len().max(1) as f64, tokens, tokens_per_update: tokens }
     }
 
     /// Writes dLoss/dlogprob of each token into `grad` and adds the completion to `totals`. The derivative of the
@@ -140,27 +124,27 @@ impl Objective {
     ///
     /// # Panics
     /// If slices differ in length, or one that the objective needs is `None`.
-    pub fn branch(&self, terms: &BranchTerms, normalizer: &Normalizer, grad: &mut [f32], totals: &mut Totals) {
+    pub fn completion(&self, terms: &CompletionTerms, normalizer: &Normalizer, grad: &mut [f32], totals: &mut Totals) {
         let length = terms.logprobs.len();
         assert_eq!(grad.len(), length, "one derivative per token");
         for slice in [terms.old, terms.reference, terms.entropy].into_iter().flatten() {
             assert_eq!(slice.len(), length, "one entry per token");
         }
-        totals.branches += 1;
+        totals.completions += 1;
         if terms.masked {
             grad.fill(0.0);
-            totals.masked_branches += 1;
+            totals.masked_completions += 1;
             return;
         }
         let reference = (self.beta != 0.0).then(|| terms.reference.expect("`beta` needs reference log-probabilities"));
         let advantage = f64::from(terms.advantage);
         let weight = self.weight(length, normalizer);
         let old = terms.old.unwrap_or(terms.logprobs);
-        let branch_ratio = (self.loss_type == LossType::Gspo).then(|| sequence_ratio(terms.logprobs, old));
+        let completion_ratio = (self.loss_type == LossType::Gspo).then(|| sequence_ratio(terms.logprobs, old));
         let (mut loss, mut low, mut high) = (0.0, 0, 0);
         for (t, grad) in grad.iter_mut().enumerate() {
             let logprob = f64::from(terms.logprobs[t]);
-            let ratio = branch_ratio.unwrap_or_else(|| (logprob - f64::from(old[t])).exp());
+            let ratio = completion_ratio.unwrap_or_else(|| (logprob - f64::from(old[t])).exp());
             let (mut value, mut slope) = self.policy(ratio, advantage, logprob);
             if let Some(reference) = reference {
                 let (kl, kl_slope) = self.kl(f64::from(reference[t]) - logprob);
@@ -175,7 +159,7 @@ impl Objective {
             totals.ratio.add(ratio);
         }
         totals.tokens += length;
-        totals.clip.add_branch(low, high, length);
+        totals.clip.add_completion(low, high, length);
         totals.policy_loss += loss;
         totals.loss += loss;
         if let Some(entropy) = terms.entropy {
@@ -202,10 +186,10 @@ impl Objective {
     /// Weight of one token of a completion of `length` tokens in the update's loss.
     fn weight(&self, length: usize, normalizer: &Normalizer) -> f64 {
         match self.loss_type {
-            LossType::Grpo | LossType::Gspo => 1.0 / (normalizer.branches * length.max(1) as f64),
+            LossType::Grpo | LossType::Gspo => 1.0 / (normalizer.completions * length.max(1) as f64),
             LossType::Bnpo => 1.0 / normalizer.tokens,
             LossType::Dapo | LossType::Cispo => 1.0 / normalizer.tokens_per_update,
-            LossType::DrGrpo => 1.0 / (normalizer.branches * self.max_completion_length as f64),
+            LossType::DrGrpo => 1.0 / (normalizer.completions * self.max_completion_length as f64),
         }
     }
 

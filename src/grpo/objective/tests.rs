@@ -30,7 +30,7 @@ fn objective(section: &GrpoSection) -> Objective {
 
 /// The inputs of an update: one entry per completion.
 #[derive(Clone, Debug, Default)]
-struct Batch {
+struct ObjectiveBatch {
     logprobs: Vec<Vec<f32>>,
     old: Option<Vec<Vec<f32>>>,
     reference: Vec<Vec<f32>>,
@@ -39,7 +39,7 @@ struct Batch {
     masked: Vec<bool>,
 }
 
-impl Batch {
+impl ObjectiveBatch {
     fn normalizer(&self, objective: &Objective) -> Normalizer {
         let lengths: Vec<usize> = self.logprobs.iter().map(Vec::len).collect();
         objective.normalizer(&lengths, &self.masked)
@@ -51,7 +51,7 @@ impl Batch {
         let mut totals = Totals::default();
         let grads = range
             .map(|i| {
-                let terms = BranchTerms {
+                let terms = CompletionTerms {
                     logprobs: &self.logprobs[i],
                     old: self.old.as_ref().map(|old| old[i].as_slice()),
                     reference: self.reference.get(i).map(Vec::as_slice),
@@ -60,7 +60,7 @@ impl Batch {
                     masked: self.masked[i],
                 };
                 let mut grad = vec![f32::NAN; self.logprobs[i].len()];
-                objective.branch(&terms, &normalizer, &mut grad, &mut totals);
+                objective.completion(&terms, &normalizer, &mut grad, &mut totals);
                 grad
             })
             .collect();
@@ -74,13 +74,13 @@ impl Batch {
 
 /// Completions of lengths 3, 1, 4 and 2, the last one masked. Ratios below, inside and above every clip range, none
 /// closer to one of its ends than 0.02.
-fn batch() -> Batch {
+fn batch() -> ObjectiveBatch {
     let old = vec![vec![-1.0, -0.5, -2.0], vec![-0.3], vec![-1.5, -0.2, -3.0, -0.9], vec![-1.0, -1.0]];
     let ratios: [&[f32]; 4] = [&[1.05, 0.7, 1.6], &[1.4], &[0.6, 0.95, 1.7, 1.1], &[1.2, 0.5]];
     let logprobs = old.iter().zip(ratios).map(|(o, r)| o.iter().zip(r).map(|(o, r)| o + r.ln()).collect()).collect();
     let reference = vec![vec![-1.2, -0.6, -1.0], vec![-0.1], vec![-2.0, -0.4, -2.9, -0.5], vec![-1.1, -0.8]];
     let entropy = vec![vec![0.5, 1.0, 2.0], vec![0.25], vec![1.5, 0.75, 0.1, 0.4], vec![3.0, 3.0]];
-    Batch {
+    ObjectiveBatch {
         logprobs,
         old: Some(old),
         reference,
@@ -95,7 +95,7 @@ fn assert_close(actual: f64, expected: f64, what: &str) {
 }
 
 /// Central differences of the loss, token by token. Steps are exact in f32, and small enough not to cross a kink.
-fn check_gradient(section: &GrpoSection, batch: &Batch) {
+fn check_gradient(section: &GrpoSection, batch: &ObjectiveBatch) {
     let objective = objective(section);
     let (_, grads) = batch.whole(&objective);
     for (i, grad) in grads.iter().enumerate() {
@@ -129,20 +129,20 @@ fn gradients_equal_finite_differences() {
         }
     }
     for kl_estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
-        let flat = Batch { advantages: vec![0.0; 4], ..batch() };
+        let flat = ObjectiveBatch { advantages: vec![0.0; 4], ..batch() };
         check_gradient(&GrpoSection { beta: 0.3, kl_estimator, ..section(LossType::Cispo) }, &flat);
     }
 }
 
 /// Two completions of two tokens and one: ratios 1.5 and 0.5 with advantage 1, ratio 0.5 with advantage -2.
-fn two_branches(loss_type: LossType) -> (Totals, Vec<Vec<f32>>) {
+fn two_completions(loss_type: LossType) -> (Totals, Vec<Vec<f32>>) {
     let ln = |x: f64| x.ln() as f32;
-    let batch = Batch {
+    let batch = ObjectiveBatch {
         logprobs: vec![vec![ln(0.6), ln(0.1)], vec![ln(0.25)]],
         old: Some(vec![vec![ln(0.4), ln(0.2)], vec![ln(0.5)]]),
         advantages: vec![1.0, -2.0],
         masked: vec![false, false],
-        ..Batch::default()
+        ..ObjectiveBatch::default()
     };
     batch.whole(&objective(&section(loss_type)))
 }
@@ -157,7 +157,7 @@ fn clipped_terms_by_hand() {
         (LossType::Dapo, [1.0 / 3.0; 3]),
         (LossType::DrGrpo, [1.0 / 20.0; 3]),
     ] {
-        let (totals, grads) = two_branches(loss_type);
+        let (totals, grads) = two_completions(loss_type);
         let expected = -1.28 * weights[0] - 0.5 * weights[1] + 1.6 * weights[2];
         assert_close(totals.loss, expected, "loss");
         assert_eq!((grads[0][0], grads[1][0]), (0.0, 0.0), "{loss_type:?}");
@@ -182,7 +182,7 @@ fn clipped_terms_by_hand() {
 /// 0.8.
 #[test]
 fn gspo_by_hand() {
-    let (totals, grads) = two_branches(LossType::Gspo);
+    let (totals, grads) = two_completions(LossType::Gspo);
     let ratio = 0.75_f64.sqrt();
     assert_close(totals.loss, (-ratio + 1.6) / 2.0, "loss");
     assert_close(grads[0][0].into(), -ratio / 4.0, "first token");
@@ -195,19 +195,19 @@ fn gspo_by_hand() {
 /// With 1.5 as the largest weight nothing is clipped here: each token's log-probability is weighted by its ratio.
 #[test]
 fn cispo_by_hand() {
-    let (totals, grads) = two_branches(LossType::Cispo);
+    let (totals, grads) = two_completions(LossType::Cispo);
     let expected = (-1.5 * 0.6_f64.ln() - 0.5 * 0.1_f64.ln() + 2.0 * 0.5 * 0.25_f64.ln()) / 3.0;
     assert_close(totals.loss, expected, "loss");
     for (grad, expected) in grads.concat().into_iter().zip([-0.5, -0.5 / 3.0, 1.0 / 3.0]) {
         assert_close(grad.into(), expected, "gradient");
     }
     // A ratio of 3 has weight 1.5 and still has a gradient, which is the purpose of this objective.
-    let far = Batch {
+    let far = ObjectiveBatch {
         logprobs: vec![vec![-0.5]],
         old: Some(vec![vec![-0.5 - 3.0_f32.ln()]]),
         advantages: vec![2.0],
         masked: vec![false],
-        ..Batch::default()
+        ..ObjectiveBatch::default()
     };
     let objective = objective(&section(LossType::Cispo));
     let (totals, grads) = far.whole(&objective);
@@ -218,12 +218,12 @@ fn cispo_by_hand() {
 /// Only the dual clip bounds a negative advantage with a large ratio: -min(3 x -2, 1.28 x -2) = 6, then 4.
 #[test]
 fn dual_clip_bounds_a_negative_advantage() {
-    let batch = Batch {
+    let batch = ObjectiveBatch {
         logprobs: vec![vec![-1.0]],
         old: Some(vec![vec![-1.0 - 3.0_f32.ln()]]),
         advantages: vec![-2.0],
         masked: vec![false],
-        ..Batch::default()
+        ..ObjectiveBatch::default()
     };
     let (totals, grads) = batch.whole(&objective(&section(LossType::Grpo)));
     assert_close(totals.loss, 6.0, "loss");
@@ -241,12 +241,12 @@ fn divergence_by_hand() {
         [(KlEstimator::K1, -ln2, 1.0), (KlEstimator::K2, ln2 * ln2 / 2.0, -ln2), (KlEstimator::K3, 1.0 - ln2, -1.0)]
     {
         let section = GrpoSection { beta: 0.5, kl_estimator, ..section(LossType::Grpo) };
-        let batch = Batch {
+        let batch = ObjectiveBatch {
             logprobs: vec![vec![-1.0 - ln2 as f32]],
             reference: vec![vec![-1.0]],
             advantages: vec![0.0],
             masked: vec![false],
-            ..Batch::default()
+            ..ObjectiveBatch::default()
         };
         let (totals, grads) = batch.whole(&objective(&section));
         assert_close(totals.metrics(&objective(&section))["kl"], value, "kl");
@@ -260,8 +260,8 @@ fn divergence_by_hand() {
 fn a_ratio_of_one_needs_no_old_logprobs() {
     for loss_type in ALL {
         let objective = objective(&section(loss_type));
-        let fresh = Batch { old: None, ..batch() };
-        let same = Batch { old: Some(fresh.logprobs.clone()), ..batch() };
+        let fresh = ObjectiveBatch { old: None, ..batch() };
+        let same = ObjectiveBatch { old: Some(fresh.logprobs.clone()), ..batch() };
         let (totals, grads) = fresh.whole(&objective);
         assert_eq!((&totals, &grads), (&same.whole(&objective).0, &same.whole(&objective).1), "{loss_type:?}");
         assert_eq!((totals.ratio.min, totals.ratio.max), (1.0, 1.0));
@@ -286,14 +286,14 @@ fn masked_completions_have_no_gradient_and_follow_the_normalizer() {
         (LossType::DrGrpo, 4.0 * LONGEST as f64),
     ] {
         let objective = objective(&section(loss_type));
-        let batch = Batch { old: None, ..batch() };
+        let batch = ObjectiveBatch { old: None, ..batch() };
         let (totals, grads) = batch.whole(&objective);
         assert_eq!(grads[3], [0.0, 0.0]);
         assert!(objective.skips(batch.advantages[3], true));
         assert_close(grads[0][0].into(), f64::from(-1.2_f32) / divisor, "gradient");
-        assert_eq!((totals.branches, totals.masked_branches, totals.tokens), (4, 1, 8));
+        assert_eq!((totals.completions, totals.masked_completions, totals.tokens), (4, 1, 8));
     }
-    let everything = Batch { masked: vec![true; 4], ..batch() };
+    let everything = ObjectiveBatch { masked: vec![true; 4], ..batch() };
     for loss_type in ALL {
         let (totals, grads) = everything.whole(&objective(&section(loss_type)));
         assert_eq!(totals.loss, 0.0);
@@ -306,7 +306,7 @@ fn zero_advantage_is_skipped_only_if_nothing_else_has_a_gradient() {
     for loss_type in ALL {
         let plain = objective(&section(loss_type));
         assert!(plain.skips(0.0, false) && !plain.skips(0.1, false));
-        let flat = Batch { advantages: vec![0.0; 4], ..batch() };
+        let flat = ObjectiveBatch { advantages: vec![0.0; 4], ..batch() };
         let (totals, grads) = flat.whole(&plain);
         assert_eq!(totals.loss, 0.0);
         assert!(grads.concat().iter().all(|&grad| grad == 0.0));
@@ -350,7 +350,7 @@ fn values_that_are_not_finite_stay_visible() {
         for delta in [None, Some(2.0)] {
             let objective = objective(&GrpoSection { delta, ..section(loss_type) });
             for old in [batch().old, None] {
-                let mut broken = Batch { old, ..batch() };
+                let mut broken = ObjectiveBatch { old, ..batch() };
                 broken.logprobs[2][1] = f32::NAN;
                 let (totals, grads) = broken.whole(&objective);
                 assert!(!totals.loss.is_finite(), "{loss_type:?}");
@@ -364,20 +364,22 @@ fn values_that_are_not_finite_stay_visible() {
 fn impossible_sections_are_refused_with_a_hint() {
     let message = |section| Objective::new(&section, LONGEST).unwrap_err().to_string();
     let refused = message(GrpoSection { epsilon_high: None, ..section(LossType::Cispo) });
-    assert!(refused.contains("hint: set `grpo.epsilon_high`"), "{refused}");
+    assert!(refused.contains("`grpo.epsilon_high`: cispo needs"), "{refused}");
     let refused = message(GrpoSection { delta: Some(1.1), ..section(LossType::Grpo) });
-    assert!(refused.contains("dual clip"), "{refused}");
-    let refused = message(GrpoSection { epsilon: -0.1, ..section(LossType::Grpo) });
-    assert!(refused.contains("clip range"), "{refused}");
+    assert!(refused.contains("`grpo.delta`"), "{refused}");
+    for epsilon in [-0.1, 0.0, 1.0] {
+        let refused = message(GrpoSection { epsilon, ..section(LossType::Grpo) });
+        assert!(refused.contains("`grpo.epsilon`") && refused.contains("hint: "), "{refused}");
+    }
 }
 
 /// Completions of one to six tokens with everything that an objective may need.
-fn batches() -> impl Strategy<Value = Batch> {
+fn batches() -> impl Strategy<Value = ObjectiveBatch> {
     let token = (-4.0..-0.01_f32, -1.0..1.0_f32, -4.0..-0.01_f32, 0.0..3.0_f32);
-    let branch = (prop::collection::vec(token, 1..6), -2.0..2.0_f32, prop::bool::weighted(0.2));
-    prop::collection::vec(branch, 1..8).prop_map(|branches| {
-        let mut batch = Batch { old: Some(Vec::new()), ..Batch::default() };
-        for (tokens, advantage, masked) in branches {
+    let completion = (prop::collection::vec(token, 1..6), -2.0..2.0_f32, prop::bool::weighted(0.2));
+    prop::collection::vec(completion, 1..8).prop_map(|completions| {
+        let mut batch = ObjectiveBatch { old: Some(Vec::new()), ..ObjectiveBatch::default() };
+        for (tokens, advantage, masked) in completions {
             batch.logprobs.push(tokens.iter().map(|token| token.0).collect());
             batch.old.as_mut().unwrap().push(tokens.iter().map(|token| token.0 + token.1).collect());
             batch.reference.push(tokens.iter().map(|token| token.2).collect());

@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lex::Grouping;
 use super::super::parse::parse;
-use super::{Span, boxes};
+use super::{BoxSpan, boxes};
 
 /// The rule that found an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rule {
+pub enum ExtractionRule {
     /// `the final answer is …`
     FinalAnswer,
     /// `\boxed{…}` or `\fbox{…}`
@@ -38,24 +38,24 @@ pub enum Rule {
     LastNumber,
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for ExtractionRule {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
-            Rule::FinalAnswer => "`the final answer is`",
-            Rule::Boxed => "the last box",
-            Rule::Answer => "`the answer is`",
-            Rule::Hashes => "`####`",
-            Rule::Environment => "the last formula",
-            Rule::LastNumber => "the last number",
+            ExtractionRule::FinalAnswer => "`the final answer is`",
+            ExtractionRule::Boxed => "the last box",
+            ExtractionRule::Answer => "`the answer is`",
+            ExtractionRule::Hashes => "`####`",
+            ExtractionRule::Environment => "the last formula",
+            ExtractionRule::LastNumber => "the last number",
         })
     }
 }
 
 /// An answer and the rule that found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found<'a> {
+pub struct FoundAnswer<'a> {
     pub answer: &'a str,
-    pub rule: Rule,
+    pub rule: ExtractionRule,
 }
 
 /// Number of candidates tried per rule: anchors, boxes, formulas, numbers.
@@ -65,16 +65,16 @@ const IS_WITHIN: usize = 100;
 const ANSWER_WITHIN: usize = 50;
 
 /// The answer of a completion by the first rule that gives one that can be read.
-pub fn extract_lenient(response: &str) -> Option<Found<'_>> {
+pub fn extract_lenient(response: &str) -> Option<FoundAnswer<'_>> {
     let candidates = Page::of(response).candidates();
-    let readable = |it: &&Found| parse(it.answer, Grouping::Commas).is_ok();
+    let readable = |it: &&FoundAnswer| parse(it.answer, Grouping::Commas).is_ok();
     candidates.iter().find(readable).or(candidates.first()).copied()
 }
 
 /// A completion and the positions of its parts.
 struct Page<'a> {
     text: &'a str,
-    formulas: Vec<Span>,
+    formulas: Vec<BoxSpan>,
     numbers: Vec<Range<usize>>,
 }
 
@@ -84,22 +84,22 @@ impl<'a> Page<'a> {
     }
 
     /// In the order in which they are tried.
-    fn candidates(&self) -> Vec<Found<'a>> {
+    fn candidates(&self) -> Vec<FoundAnswer<'a>> {
         let mut out = self.final_answers_and_boxes();
         let (colons, others) = self.answers();
         for from in colons {
-            self.after(from, true, Rule::Answer, &mut out);
+            self.after(from, true, ExtractionRule::Answer, &mut out);
         }
         for from in self.last_places("####") {
-            self.after(from, true, Rule::Hashes, &mut out);
+            self.after(from, true, ExtractionRule::Hashes, &mut out);
         }
         for from in others {
-            self.after(from, false, Rule::Answer, &mut out);
+            self.after(from, false, ExtractionRule::Answer, &mut out);
         }
         let formulas = joined(self.text, &self.formulas).into_iter().rev().take(TRIES);
         let numbers = self.numbers.iter().rev().take(TRIES).cloned();
-        let mut places: Vec<_> = formulas.map(|it| (it, Rule::Environment)).collect();
-        places.extend(numbers.map(|it| (it, Rule::LastNumber)));
+        let mut places: Vec<_> = formulas.map(|it| (it, ExtractionRule::Environment)).collect();
+        places.extend(numbers.map(|it| (it, ExtractionRule::LastNumber)));
         places.sort_by_key(|(it, _)| Reverse(it.end));
         for (range, rule) in places {
             self.push(range, rule, &mut out);
@@ -108,15 +108,15 @@ impl<'a> Page<'a> {
     }
 
     /// Both in one order: the last one comes first.
-    fn final_answers_and_boxes(&self) -> Vec<Found<'a>> {
+    fn final_answers_and_boxes(&self) -> Vec<FoundAnswer<'a>> {
         let boxes = joined(self.text, &boxes(self.text));
-        let mut places: Vec<(usize, Range<usize>, Rule)> = Vec::new();
-        places.extend(boxes.into_iter().rev().take(TRIES).map(|it| (it.end, it, Rule::Boxed)));
+        let mut places: Vec<(usize, Range<usize>, ExtractionRule)> = Vec::new();
+        places.extend(boxes.into_iter().rev().take(TRIES).map(|it| (it.end, it, ExtractionRule::Boxed)));
         for from in self.last_places("final answer") {
             let window = &self.text[from..self.text.floor_char_boundary(from + IS_WITHIN)];
             if let Some(at) = find_word(window, "is") {
                 let start = from + at + "is".len();
-                places.push((start, start..start, Rule::FinalAnswer));
+                places.push((start, start..start, ExtractionRule::FinalAnswer));
             }
         }
         // A box after `the final answer is` is the same answer; the rule for boxes has better bounds.
@@ -124,7 +124,7 @@ impl<'a> Page<'a> {
         let mut out = Vec::new();
         for (_, range, rule) in places {
             match rule {
-                Rule::FinalAnswer => self.after(range.start, true, rule, &mut out),
+                ExtractionRule::FinalAnswer => self.after(range.start, true, rule, &mut out),
                 _ => self.push(range, rule, &mut out),
             }
         }
@@ -155,7 +155,7 @@ impl<'a> Page<'a> {
 
     /// What may be the answer after an anchor: a formula immediately after it, the rest of the sentence, or the first
     /// formula or number. Words alone count only after a `strong` anchor.
-    fn after(&self, from: usize, strong: bool, rule: Rule, out: &mut Vec<Found<'a>>) {
+    fn after(&self, from: usize, strong: bool, rule: ExtractionRule, out: &mut Vec<FoundAnswer<'a>>) {
         let rest = self.text[from..].trim_start_matches(|it: char| it.is_whitespace() || "*_:=".contains(it));
         let start = self.text.len() - rest.len();
         let end = self.text.floor_char_boundary(start + ANSWER_WITHIN);
@@ -173,7 +173,7 @@ impl<'a> Page<'a> {
         // Two words may be a unit; more words, or a word in front, are prose.
         let plausible = if mathematical { !starts_with_word } else { strong };
         if plausible && !sentence.is_empty() && words <= 2 {
-            out.push(Found { answer: sentence, rule });
+            out.push(FoundAnswer { answer: sentence, rule });
         }
         let index = self.numbers.partition_point(|it| it.start < start);
         let number = self.numbers.get(index).cloned().filter(|it| it.start <= end);
@@ -185,7 +185,7 @@ impl<'a> Page<'a> {
     }
 
     /// Without the delimiters, if the range is one formula or one box.
-    fn push(&self, range: Range<usize>, rule: Rule, out: &mut Vec<Found<'a>>) {
+    fn push(&self, range: Range<usize>, rule: ExtractionRule, out: &mut Vec<FoundAnswer<'a>>) {
         let mut answer = &self.text[range];
         if let [formula] = &formulas(answer)[..]
             && formula.whole == (0..answer.len())
@@ -198,12 +198,12 @@ impl<'a> Page<'a> {
         {
             answer = answer[last.content.clone()].trim();
         }
-        out.push(Found { answer: answer.trim_end_matches('.'), rule });
+        out.push(FoundAnswer { answer: answer.trim_end_matches('.'), rule });
     }
 }
 
 /// Ranges of the spans. Spans that only a comma, `and` or `or` separates are joined: together they are one list.
-fn joined(text: &str, spans: &[Span]) -> Vec<Range<usize>> {
+fn joined(text: &str, spans: &[BoxSpan]) -> Vec<Range<usize>> {
     let mut out: Vec<Range<usize>> = Vec::new();
     for span in spans {
         match out.last_mut() {
@@ -244,7 +244,7 @@ fn sentence(text: &str) -> &str {
 
 /// The formulas of a text, by position. One pass: an opening delimiter within an open formula starts a new one, and
 /// inline formulas end with their line.
-fn formulas(text: &str) -> Vec<Span> {
+fn formulas(text: &str) -> Vec<BoxSpan> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     // How the open formula closes, and where it and its content start.
@@ -258,7 +258,7 @@ fn formulas(text: &str) -> Vec<Span> {
                 if rest.starts_with(close) && at > content && !(close == b"$" && digit_after) =>
             {
                 at += close.len();
-                found.push(Span { whole: whole..at, content: content..at - close.len() });
+                found.push(BoxSpan { whole: whole..at, content: content..at - close.len() });
                 open = None;
                 continue;
             }
@@ -276,7 +276,7 @@ fn formulas(text: &str) -> Vec<Span> {
             open = Some((close, at, at + length));
             at += length;
         } else if let Some(length) = open.is_none().then(|| bare_fraction(&text[at..])).flatten() {
-            found.push(Span { whole: at..at + length, content: at..at + length });
+            found.push(BoxSpan { whole: at..at + length, content: at..at + length });
             at += length;
         } else {
             // `\$` does not open a formula, and neither does the second half of `\\[`.

@@ -5,7 +5,7 @@
 //! contains nonsense, no other text is used, and two boxes are not a list.
 //!
 //! **Eval** ([`extract_lenient`]) is for scores that can be compared with those of math-verify: it tries a list of
-//! rules, continues as long as nothing can be read, and returns the [`Rule`] that gave the answer. A model could
+//! rules, continues as long as nothing can be read, and returns the [`ExtractionRule`] that gave the answer. A model could
 //! exploit it, so no reward uses it.
 
 mod lenient;
@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use lenient::{Found, Rule, extract_lenient};
+pub use lenient::{ExtractionRule, FoundAnswer, extract_lenient};
 
 /// The part of a completion that is searched for the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub fn unboxed(text: &str) -> &str {
     }
     let mut inner = 0..text.len();
     // From the outermost to the innermost.
-    for Span { whole, content } in boxes(text).into_iter().rev() {
+    for BoxSpan { whole, content } in boxes(text).into_iter().rev() {
         if whole == inner {
             let blank = |side: &str| content.len() - side.len();
             let content_text = &text[content.clone()];
@@ -91,7 +91,7 @@ pub fn unboxed(text: &str) -> &str {
 
 /// A closed box.
 #[derive(Clone)]
-struct Span {
+struct BoxSpan {
     /// Including its command and braces.
     whole: Range<usize>,
     content: Range<usize>,
@@ -100,7 +100,7 @@ struct Span {
 /// The closed boxes, by the position where they close: the last one is last, and a box comes after those nested in it.
 ///
 /// One pass with a stack of open braces.
-fn boxes(text: &str) -> Vec<Span> {
+fn boxes(text: &str) -> Vec<BoxSpan> {
     let bytes = text.as_bytes();
     // For every open brace, the start of its box and of the content; `None` for a brace that does not belong to a box.
     let mut open: Vec<Option<(usize, usize)>> = Vec::new();
@@ -122,7 +122,7 @@ fn boxes(text: &str) -> Vec<Span> {
             }
             b'}' => {
                 if let Some(Some((from, start))) = open.pop() {
-                    found.push(Span { whole: from..at + 1, content: start..at });
+                    found.push(BoxSpan { whole: from..at + 1, content: start..at });
                 }
                 at += 1;
             }
@@ -214,47 +214,47 @@ mod tests {
     /// Every rule of the lenient mode, what it prefers, and what it falls back to.
     #[test]
     fn the_order_of_rules_in_the_lenient_mode() {
-        let cases: &[(&str, &str, Rule)] = &[
+        let cases: &[(&str, &str, ExtractionRule)] = &[
             // The final answer and boxes: the later one counts.
-            ("Final Answer: The final answer is $7$. I hope it is correct.", "7", Rule::FinalAnswer),
-            ("The final answer to your question is 12.", "12", Rule::FinalAnswer),
-            ("the final answer is:\n\n$$\\frac{1}{2}$$", "\\frac{1}{2}", Rule::FinalAnswer),
-            ("The final answer is 7. Let me check: \\boxed{8}", "8", Rule::Boxed),
-            ("\\boxed{8}, and so the final answer is 7.", "7", Rule::FinalAnswer),
-            ("The final answer is $\\boxed{8}$.", "8", Rule::Boxed),
-            ("So \\[ \\boxed{\\frac{a}{b}} \\] as the answer: 5", "\\frac{a}{b}", Rule::Boxed),
-            ("\\boxed{8}. Hmm, wait, it is \\boxed{7}.", "7", Rule::Boxed),
-            ("$\\boxed{1}$ and $\\boxed{2}$", "\\boxed{1}$ and $\\boxed{2}", Rule::Boxed),
-            ("\\fbox{3} costs 5", "3", Rule::Boxed),
+            ("Final Answer: The final answer is $7$. I hope it is correct.", "7", ExtractionRule::FinalAnswer),
+            ("The final answer to your question is 12.", "12", ExtractionRule::FinalAnswer),
+            ("the final answer is:\n\n$$\\frac{1}{2}$$", "\\frac{1}{2}", ExtractionRule::FinalAnswer),
+            ("The final answer is 7. Let me check: \\boxed{8}", "8", ExtractionRule::Boxed),
+            ("\\boxed{8}, and so the final answer is 7.", "7", ExtractionRule::FinalAnswer),
+            ("The final answer is $\\boxed{8}$.", "8", ExtractionRule::Boxed),
+            ("So \\[ \\boxed{\\frac{a}{b}} \\] as the answer: 5", "\\frac{a}{b}", ExtractionRule::Boxed),
+            ("\\boxed{8}. Hmm, wait, it is \\boxed{7}.", "7", ExtractionRule::Boxed),
+            ("$\\boxed{1}$ and $\\boxed{2}$", "\\boxed{1}$ and $\\boxed{2}", ExtractionRule::Boxed),
+            ("\\fbox{3} costs 5", "3", ExtractionRule::Boxed),
             // `answer:`, before and after `####`.
-            ("Answer: 42\nI used 3 steps.", "42", Rule::Answer),
-            ("**Answer:** $x = 5$ by step 3", "x = 5", Rule::Answer),
-            ("ANSWER: (B)", "(B)", Rule::Answer),
-            ("Answer: no", "no", Rule::Answer),
-            ("Answer: $1$, $2$ and $3$. I checked 4 cases.", "$1$, $2$ and $3$", Rule::Answer),
-            ("She has 3 * 6 = 18.\n#### 18", "18", Rule::Hashes),
-            ("The answer needs 20 steps.\n#### 1,080", "1,080", Rule::Hashes),
-            ("So the answer is 12 apples, with 3 left.", "12", Rule::Answer),
-            ("so the answer is obvious: we see that it must be $5$", "5", Rule::Answer),
+            ("Answer: 42\nI used 3 steps.", "42", ExtractionRule::Answer),
+            ("**Answer:** $x = 5$ by step 3", "x = 5", ExtractionRule::Answer),
+            ("ANSWER: (B)", "(B)", ExtractionRule::Answer),
+            ("Answer: no", "no", ExtractionRule::Answer),
+            ("Answer: $1$, $2$ and $3$. I checked 4 cases.", "$1$, $2$ and $3$", ExtractionRule::Answer),
+            ("She has 3 * 6 = 18.\n#### 18", "18", ExtractionRule::Hashes),
+            ("The answer needs 20 steps.\n#### 1,080", "1,080", ExtractionRule::Hashes),
+            ("So the answer is 12 apples, with 3 left.", "12", ExtractionRule::Answer),
+            ("so the answer is obvious: we see that it must be $5$", "5", ExtractionRule::Answer),
             // The last formula or number.
-            ("It took 2 steps to get $x = 3$. Also, \\(y = 4\\).", "y = 4", Rule::Environment),
-            ("We get \\(y = 4\\) in 2 steps.", "2", Rule::LastNumber),
-            ("the answer is therefore 7 dollars", "7", Rule::Answer),
-            ("<answer>1,080</answer>", "1,080", Rule::Answer),
-            ("It is \\[\n x = 9 \n\\] then.", "x = 9", Rule::Environment),
-            ("the ratio is \\frac{3}{4}.", "\\frac{3}{4}", Rule::Environment),
-            ("She pays $5 and gets $6 back", "$6", Rule::LastNumber),
-            ("so -1,234.5 it is, by rule x2.", "-1,234.5", Rule::LastNumber),
-            ("that is 3/4 of them", "3/4", Rule::LastNumber),
-            ("that is 35%.", "35%", Rule::LastNumber),
+            ("It took 2 steps to get $x = 3$. Also, \\(y = 4\\).", "y = 4", ExtractionRule::Environment),
+            ("We get \\(y = 4\\) in 2 steps.", "2", ExtractionRule::LastNumber),
+            ("the answer is therefore 7 dollars", "7", ExtractionRule::Answer),
+            ("<answer>1,080</answer>", "1,080", ExtractionRule::Answer),
+            ("It is \\[\n x = 9 \n\\] then.", "x = 9", ExtractionRule::Environment),
+            ("the ratio is \\frac{3}{4}.", "\\frac{3}{4}", ExtractionRule::Environment),
+            ("She pays $5 and gets $6 back", "$6", ExtractionRule::LastNumber),
+            ("so -1,234.5 it is, by rule x2.", "-1,234.5", ExtractionRule::LastNumber),
+            ("that is 3/4 of them", "3/4", ExtractionRule::LastNumber),
+            ("that is 35%.", "35%", ExtractionRule::LastNumber),
             // Text that cannot be read is skipped; a reward never does this.
-            ("We have 7 apples. \\boxed{@@}", "7", Rule::LastNumber),
-            ("\\boxed{5} or rather \\boxed{@@}", "5", Rule::Boxed),
-            ("\\boxed{@@}", "@@", Rule::Boxed),
-            ("The final answer is \\boxed{", "\\boxed{", Rule::FinalAnswer),
+            ("We have 7 apples. \\boxed{@@}", "7", ExtractionRule::LastNumber),
+            ("\\boxed{5} or rather \\boxed{@@}", "5", ExtractionRule::Boxed),
+            ("\\boxed{@@}", "@@", ExtractionRule::Boxed),
+            ("The final answer is \\boxed{", "\\boxed{", ExtractionRule::FinalAnswer),
         ];
         for (response, answer, rule) in cases {
-            assert_eq!(extract_lenient(response), Some(Found { answer, rule: *rule }), "{response}");
+            assert_eq!(extract_lenient(response), Some(FoundAnswer { answer, rule: *rule }), "{response}");
         }
         for nothing in ["", "I do not know.", "x2", "$$", "answer", "####"] {
             assert_eq!(extract_lenient(nothing), None, "{nothing}");
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn rules_are_written_in_kebab_case() {
-        assert_eq!(serde_json::to_string(&Rule::FinalAnswer).unwrap(), "\"final-answer\"");
-        assert_eq!(serde_json::from_str::<Rule>("\"last-number\"").unwrap(), Rule::LastNumber);
+        assert_eq!(serde_json::to_string(&ExtractionRule::FinalAnswer).unwrap(), "\"final-answer\"");
+        assert_eq!(serde_json::from_str::<ExtractionRule>("\"last-number\"").unwrap(), ExtractionRule::LastNumber);
     }
 }

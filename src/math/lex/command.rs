@@ -3,7 +3,7 @@
 use super::{Lexer, bracket_next, tokens};
 use crate::math::function::Function;
 use crate::math::limits::Reason;
-use crate::math::token::{Bracket, Environment, Joiner, NamedSet, Relation, Token};
+use crate::math::token::{Bracket, Environment, Joiner, MathToken, NamedSet, Relation};
 use crate::math::unit;
 
 impl Lexer<'_> {
@@ -49,34 +49,34 @@ impl Lexer<'_> {
             "mathbb" | "mathcal" | "Bbb" => return self.blackboard(),
             "begin" | "end" => return self.environment(name == "begin"),
             "hat" | "bar" | "overline" | "widehat" | "tilde" | "dot" | "underline" => return self.accent(name),
-            "frac" | "dfrac" | "tfrac" | "cfrac" => Token::Frac,
-            "binom" | "dbinom" | "tbinom" => Token::Binom,
-            "choose" => Token::Choose,
-            "sqrt" => Token::Sqrt,
-            "cdot" | "times" | "ast" | "cdotp" => Token::Times,
-            "div" | "over" => Token::Slash,
-            "pm" => Token::PlusMinus,
-            "mp" => Token::MinusPlus,
-            "%" => Token::Percent,
-            "$" => Token::Currency('$'),
-            "pounds" => Token::Currency('£'),
-            "euro" => Token::Currency('€'),
-            "circ" | "degree" => Token::Degree,
-            "prime" => Token::Prime(1),
-            "{" | "lbrace" => Token::Open(Bracket::Set),
-            "}" | "rbrace" => Token::Close(Bracket::Set),
-            "lbrack" => Token::Open(Bracket::Square),
-            "rbrack" => Token::Close(Bracket::Square),
-            "langle" => Token::Open(Bracket::Angle),
-            "rangle" => Token::Close(Bracket::Angle),
-            "lfloor" => Token::Open(Bracket::Floor),
-            "rfloor" => Token::Close(Bracket::Floor),
-            "lceil" => Token::Open(Bracket::Ceiling),
-            "rceil" => Token::Close(Bracket::Ceiling),
-            "lvert" | "rvert" | "vert" => Token::Bar,
-            "mid" => Token::Such,
-            "colon" => Token::Colon,
-            "&" => Token::Comma(Joiner::And),
+            "frac" | "dfrac" | "tfrac" | "cfrac" => MathToken::Frac,
+            "binom" | "dbinom" | "tbinom" => MathToken::Binom,
+            "choose" => MathToken::Choose,
+            "sqrt" => MathToken::Sqrt,
+            "cdot" | "times" | "ast" | "cdotp" => MathToken::Times,
+            "div" | "over" => MathToken::Slash,
+            "pm" => MathToken::PlusMinus,
+            "mp" => MathToken::MinusPlus,
+            "%" => MathToken::Percent,
+            "$" => MathToken::Currency('$'),
+            "pounds" => MathToken::Currency('£'),
+            "euro" => MathToken::Currency('€'),
+            "circ" | "degree" => MathToken::Degree,
+            "prime" => MathToken::Prime(1),
+            "{" | "lbrace" => MathToken::Open(Bracket::Set),
+            "}" | "rbrace" => MathToken::Close(Bracket::Set),
+            "lbrack" => MathToken::Open(Bracket::Square),
+            "rbrack" => MathToken::Close(Bracket::Square),
+            "langle" => MathToken::Open(Bracket::Angle),
+            "rangle" => MathToken::Close(Bracket::Angle),
+            "lfloor" => MathToken::Open(Bracket::Floor),
+            "rfloor" => MathToken::Close(Bracket::Floor),
+            "lceil" => MathToken::Open(Bracket::Ceiling),
+            "rceil" => MathToken::Close(Bracket::Ceiling),
+            "lvert" | "rvert" | "vert" => MathToken::Bar,
+            "mid" => MathToken::Such,
+            "colon" => MathToken::Colon,
+            "&" => MathToken::Comma(Joiner::And),
             "\\" | "cr" | "newline" => {
                 // `\\[2pt]` sets the distance to the next row.
                 if self.rest.starts_with('[')
@@ -85,44 +85,44 @@ impl Lexer<'_> {
                 {
                     self.skip(end + 1);
                 }
-                Token::Row
+                MathToken::Row
             }
-            "bmod" | "pmod" | "mod" => Token::Mod,
-            "le" | "leq" | "leqslant" | "leqq" => Token::Relation(Relation::AtMost),
-            "ge" | "geq" | "geqslant" | "geqq" => Token::Relation(Relation::AtLeast),
-            "lt" => Token::Relation(Relation::Less),
-            "gt" => Token::Relation(Relation::Greater),
-            "ne" | "neq" => Token::Relation(Relation::NotEqual),
+            "bmod" | "pmod" | "mod" => MathToken::Mod,
+            "le" | "leq" | "leqslant" | "leqq" => MathToken::Relation(Relation::AtMost),
+            "ge" | "geq" | "geqslant" | "geqq" => MathToken::Relation(Relation::AtLeast),
+            "lt" => MathToken::Relation(Relation::Less),
+            "gt" => MathToken::Relation(Relation::Greater),
+            "ne" | "neq" => MathToken::Relation(Relation::NotEqual),
             "not" => {
                 let rest = self.rest.trim_start();
                 match [("=", Relation::NotEqual), ("\\in", Relation::NotIn)].iter().find(|it| rest.starts_with(it.0)) {
                     Some((text, relation)) => {
                         self.rest = &rest[text.len()..];
-                        Token::Relation(*relation)
+                        MathToken::Relation(*relation)
                     }
                     None => return Err("unknown command `\\not`".into()),
                 }
             }
-            "in" => Token::Relation(Relation::In),
-            "notin" => Token::Relation(Relation::NotIn),
-            "approx" | "simeq" | "thickapprox" => Token::Relation(Relation::About),
-            "cup" => Token::Cup,
-            "cap" => Token::Cap,
-            "setminus" | "backslash" | "smallsetminus" => Token::Without,
-            "emptyset" | "varnothing" | "O" => Token::Set(NamedSet::Empty),
-            "R" | "reals" | "Reals" => Token::Set(NamedSet::Reals),
-            "Z" => Token::Set(NamedSet::Integers),
-            "N" => Token::Set(NamedSet::Naturals),
-            "Q" => Token::Set(NamedSet::Rationals),
-            "C" => Token::Set(NamedSet::Complex),
-            "land" | "wedge" => Token::Comma(Joiner::And),
-            "lor" | "vee" => Token::Comma(Joiner::Or),
-            "ldots" | "dots" | "cdots" | "dotsc" => Token::Symbol("\\ldots".into()),
-            "varphi" => Token::Symbol("\\phi".into()),
-            "varepsilon" => Token::Symbol("\\epsilon".into()),
-            _ if SYMBOLS.contains(&name) => Token::Symbol(format!("\\{name}")),
+            "in" => MathToken::Relation(Relation::In),
+            "notin" => MathToken::Relation(Relation::NotIn),
+            "approx" | "simeq" | "thickapprox" => MathToken::Relation(Relation::About),
+            "cup" => MathToken::Cup,
+            "cap" => MathToken::Cap,
+            "setminus" | "backslash" | "smallsetminus" => MathToken::Without,
+            "emptyset" | "varnothing" | "O" => MathToken::Set(NamedSet::Empty),
+            "R" | "reals" | "Reals" => MathToken::Set(NamedSet::Reals),
+            "Z" => MathToken::Set(NamedSet::Integers),
+            "N" => MathToken::Set(NamedSet::Naturals),
+            "Q" => MathToken::Set(NamedSet::Rationals),
+            "C" => MathToken::Set(NamedSet::Complex),
+            "land" | "wedge" => MathToken::Comma(Joiner::And),
+            "lor" | "vee" => MathToken::Comma(Joiner::Or),
+            "ldots" | "dots" | "cdots" | "dotsc" => MathToken::Symbol("\\ldots".into()),
+            "varphi" => MathToken::Symbol("\\phi".into()),
+            "varepsilon" => MathToken::Symbol("\\epsilon".into()),
+            _ if SYMBOLS.contains(&name) => MathToken::Symbol(format!("\\{name}")),
             _ => match Function::named(name) {
-                Some(function) => Token::Function(function),
+                Some(function) => MathToken::Function(function),
                 None => return Err(format!("unknown command `\\{}`", name.escape_debug())),
             },
         };
@@ -158,15 +158,15 @@ impl Lexer<'_> {
         let font = command.starts_with("math");
         let content = self.group_text(command)?.trim_matches(|c: char| c.is_whitespace() || c == '~').to_string();
         self.spaced = true;
-        let after_quantity = matches!(self.out.last(), Some(Token::Number(_) | Token::Close(_)));
+        let after_quantity = matches!(self.out.last(), Some(MathToken::Number(_) | MathToken::Close(_)));
         let measure = unit::read(&content).1.is_some_and(|it| it.is_known());
         if measure && after_quantity {
-            self.out.push(Token::Word(content));
+            self.out.push(MathToken::Word(content));
             return Ok(());
         }
         let numeral = self.rest.starts_with('_') && content.contains(|c: char| c.is_ascii_digit());
         if numeral && content.bytes().all(|it| it.is_ascii_digit() || it.is_ascii_uppercase()) {
-            self.out.push(Token::Digits(content));
+            self.out.push(MathToken::Digits(content));
             return Ok(());
         }
         let mathematics = content.contains(['{', '$', '\\', '=', '^'])
@@ -178,18 +178,18 @@ impl Lexer<'_> {
         if let Some(function) =
             Function::named(&content).filter(|_| !after_quantity && (command != "mathrm" || content.len() > 2))
         {
-            self.out.push(Token::Function(function));
+            self.out.push(MathToken::Function(function));
             return Ok(());
         }
         let lone = content.len() == 1 && content.bytes().all(|it| it.is_ascii_alphabetic());
         // In these fonts a single letter is more often a constant or a vector than a unit.
         if content == "e" || content == "i" || (lone && font && command != "mathrm") {
-            self.out.push(Token::Symbol(content));
+            self.out.push(MathToken::Symbol(content));
             return Ok(());
         }
         for (index, part) in content.split([',', ';']).enumerate() {
             if index > 0 {
-                self.out.push(Token::Comma(Joiner::Comma));
+                self.out.push(MathToken::Comma(Joiner::Comma));
             }
             self.words(part);
         }
@@ -199,9 +199,9 @@ impl Lexer<'_> {
     /// Words in sequence: `and`, `or` and a colon become separate tokens.
     fn words(&mut self, text: &str) {
         let mut words: Vec<&str> = Vec::new();
-        let flush = |words: &mut Vec<&str>, out: &mut Vec<Token>| {
+        let flush = |words: &mut Vec<&str>, out: &mut Vec<MathToken>| {
             if !words.is_empty() {
-                out.push(Token::Word(words.join(" ")));
+                out.push(MathToken::Word(words.join(" ")));
                 words.clear();
             }
         };
@@ -213,23 +213,23 @@ impl Lexer<'_> {
             };
             if let Some(joiner) = joiner {
                 flush(&mut words, &mut self.out);
-                self.out.push(Token::Comma(joiner));
+                self.out.push(MathToken::Comma(joiner));
             } else if matches!(word, "percent") {
                 flush(&mut words, &mut self.out);
-                self.out.push(Token::Percent);
-            } else if word == "in" && matches!(self.out.last(), Some(Token::Symbol(_))) && bracket_next(self.rest) {
-                self.out.push(Token::Relation(Relation::In));
-            } else if word == "to" && matches!(self.out.last(), Some(Token::Number(_))) && text.trim() == "to" {
-                self.out.push(Token::Colon);
+                self.out.push(MathToken::Percent);
+            } else if word == "in" && matches!(self.out.last(), Some(MathToken::Symbol(_))) && bracket_next(self.rest) {
+                self.out.push(MathToken::Relation(Relation::In));
+            } else if word == "to" && matches!(self.out.last(), Some(MathToken::Number(_))) && text.trim() == "to" {
+                self.out.push(MathToken::Colon);
             } else if word.starts_with(|c: char| c.is_ascii_digit())
-                && self.out.last() == Some(&Token::Colon)
+                && self.out.last() == Some(&MathToken::Colon)
                 && let Ok(number) = tokens(word, self.grouping)
             {
                 self.out.extend(number);
             } else if let Some(label) = word.strip_suffix(':') {
                 words.push(label);
                 flush(&mut words, &mut self.out);
-                self.out.push(Token::Colon);
+                self.out.push(MathToken::Colon);
             } else {
                 words.push(word);
             }
@@ -254,11 +254,11 @@ impl Lexer<'_> {
             "Q" => NamedSet::Rationals,
             "C" => NamedSet::Complex,
             _ => {
-                self.out.push(Token::Symbol(letter));
+                self.out.push(MathToken::Symbol(letter));
                 return Ok(());
             }
         };
-        self.out.push(Token::Set(set));
+        self.out.push(MathToken::Set(set));
         Ok(())
     }
 
@@ -276,7 +276,7 @@ impl Lexer<'_> {
         if begins && name == "array" {
             self.group_text("begin")?;
         }
-        self.out.push(if begins { Token::Begin(environment) } else { Token::End(environment) });
+        self.out.push(if begins { MathToken::Begin(environment) } else { MathToken::End(environment) });
         Ok(())
     }
 
@@ -292,7 +292,7 @@ impl Lexer<'_> {
             }
         };
         if letter.len() == 1 && letter.bytes().all(|it| it.is_ascii_alphabetic()) && accent != "underline" {
-            self.out.push(Token::Symbol(format!("\\{accent} {letter}")));
+            self.out.push(MathToken::Symbol(format!("\\{accent} {letter}")));
             return Ok(());
         }
         if letter.bytes().all(|it| it.is_ascii_uppercase()) || accent == "underline" {

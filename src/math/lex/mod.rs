@@ -5,7 +5,7 @@ mod number;
 
 use super::function::Function;
 use super::limits::Reason;
-use super::token::{Bracket, Joiner, Literal, NamedSet, Relation, Token};
+use super::token::{Bracket, Joiner, Literal, MathToken, NamedSet, Relation};
 use super::unit;
 
 /// How to read a text that has two readings.
@@ -17,7 +17,7 @@ pub enum Grouping {
     Lists,
 }
 
-pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<Token>, Reason> {
+pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<MathToken>, Reason> {
     // Full-width letters and signs are those of ASCII.
     let wide = |c: char| ('！'..='～').contains(&c);
     let narrow: String;
@@ -36,15 +36,20 @@ pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<Token>, Reason> {
 }
 
 /// Reversed brackets exclude the end of an interval: `]1, 2[` is `(1, 2)`.
-fn turn_brackets(tokens: &mut [Token]) {
-    let apart = |token: Option<&Token>| {
-        matches!(token, None | Some(Token::Cup | Token::Cap | Token::Without | Token::Comma(_) | Token::Relation(_)))
+fn turn_brackets(tokens: &mut [MathToken]) {
+    let apart = |token: Option<&MathToken>| {
+        matches!(
+            token,
+            None | Some(
+                MathToken::Cup | MathToken::Cap | MathToken::Without | MathToken::Comma(_) | MathToken::Relation(_)
+            )
+        )
     };
     for at in 0..tokens.len() {
-        if tokens[at] == Token::Close(Bracket::Square) && apart(at.checked_sub(1).map(|it| &tokens[it])) {
-            tokens[at] = Token::Open(Bracket::Round);
-        } else if tokens[at] == Token::Open(Bracket::Square) && apart(tokens.get(at + 1)) {
-            tokens[at] = Token::Close(Bracket::Round);
+        if tokens[at] == MathToken::Close(Bracket::Square) && apart(at.checked_sub(1).map(|it| &tokens[it])) {
+            tokens[at] = MathToken::Open(Bracket::Round);
+        } else if tokens[at] == MathToken::Open(Bracket::Square) && apart(tokens.get(at + 1)) {
+            tokens[at] = MathToken::Close(Bracket::Round);
         }
     }
 }
@@ -75,7 +80,7 @@ struct Lexer<'a> {
     spaced: bool,
     one_dollar: bool,
     grouping: Grouping,
-    out: Vec<Token>,
+    out: Vec<MathToken>,
 }
 
 impl<'a> Lexer<'a> {
@@ -87,16 +92,16 @@ impl<'a> Lexer<'a> {
             _ if self.spaced => self.skip(first.len_utf8()),
             '0'..='9' => self.number()?,
             '.' if self.rest[1..].starts_with(|c: char| c.is_ascii_digit()) => self.number()?,
-            '.' if self.rest.starts_with("...") => self.push(Token::Symbol("\\ldots".into()), 3),
+            '.' if self.rest.starts_with("...") => self.push(MathToken::Symbol("\\ldots".into()), 3),
             'a'..='z' | 'A'..='Z' => self.letters(spaced)?,
             '\\' => self.command()?,
             '$' if !self.one_dollar => self.skip(1),
             '^' => self.caret(),
-            '{' if self.rest.starts_with("{:}") => self.push(Token::Colon, 3),
-            '{' if self.rest.starts_with("{=}") => self.push(Token::Relation(Relation::Equal), 3),
+            '{' if self.rest.starts_with("{:}") => self.push(MathToken::Colon, 3),
+            '{' if self.rest.starts_with("{=}") => self.push(MathToken::Relation(Relation::Equal), 3),
             '\'' => {
                 let count = self.rest.bytes().take_while(|it| *it == b'\'').count();
-                self.push(Token::Prime(count), count);
+                self.push(MathToken::Prime(count), count);
             }
             _ => {
                 if self.raised() {
@@ -118,7 +123,7 @@ impl<'a> Lexer<'a> {
         self.rest = &self.rest[bytes..];
     }
 
-    fn push(&mut self, token: Token, bytes: usize) {
+    fn push(&mut self, token: MathToken, bytes: usize) {
         self.out.push(token);
         self.skip(bytes);
     }
@@ -134,19 +139,19 @@ impl<'a> Lexer<'a> {
 
     /// Superscript or subscript digits, as a power or an index.
     fn raised(&mut self) -> bool {
-        for (digits, mark) in [("⁰¹²³⁴⁵⁶⁷⁸⁹", Token::Caret), ("₀₁₂₃₄₅₆₇₈₉", Token::Underscore)]
+        for (digits, mark) in [("⁰¹²³⁴⁵⁶⁷⁸⁹", MathToken::Caret), ("₀₁₂₃₄₅₆₇₈₉", MathToken::Underscore)]
         {
             let digit = |c: char| digits.chars().position(|it| it == c);
-            let negative = self.rest.starts_with('⁻') && mark == Token::Caret;
+            let negative = self.rest.starts_with('⁻') && mark == MathToken::Caret;
             let rest = if negative { &self.rest['⁻'.len_utf8()..] } else { self.rest };
             let text: String = rest.chars().map_while(digit).map(|it| char::from(b'0' + it as u8)).collect();
             let Ok(number) = text.parse::<num_bigint::BigInt>() else { continue };
             let bytes = rest.chars().take(text.len()).map(char::len_utf8).sum::<usize>();
             let written = text.len();
-            self.out.extend([mark, Token::Open(Bracket::Group)]);
-            self.out.extend(negative.then_some(Token::Minus));
-            self.out.push(Token::Number(Literal { digits: number, last_place: 0, decimal: false, written }));
-            self.out.push(Token::Close(Bracket::Group));
+            self.out.extend([mark, MathToken::Open(Bracket::Group)]);
+            self.out.extend(negative.then_some(MathToken::Minus));
+            self.out.push(MathToken::Number(Literal { digits: number, last_place: 0, decimal: false, written }));
+            self.out.push(MathToken::Close(Bracket::Group));
             self.rest = &rest[bytes..];
             return true;
         }
@@ -168,18 +173,18 @@ impl<'a> Lexer<'a> {
         const PRIMES: [(&str, usize); 5] =
             [("^{\\prime\\prime}", 2), ("^{\\prime \\prime}", 2), ("^{\\prime}", 1), ("^\\prime", 1), ("^{'}", 1)];
         if let Some(sign) = DEGREES.iter().find(|it| self.rest.starts_with(**it)) {
-            self.push(Token::Degree, sign.len());
+            self.push(MathToken::Degree, sign.len());
         } else if let Some((sign, count)) = PRIMES.iter().find(|(it, _)| self.rest.starts_with(it)) {
-            self.push(Token::Prime(*count), sign.len());
+            self.push(MathToken::Prime(*count), sign.len());
         } else {
-            self.push(Token::Caret, 1);
+            self.push(MathToken::Caret, 1);
         }
     }
 
     /// ASCII signs, some of two characters.
-    fn operator(&self, spaced: bool) -> Option<(Token, usize)> {
+    fn operator(&self, spaced: bool) -> Option<(MathToken, usize)> {
         let pair = |text| self.rest.starts_with(text);
-        let relation = |relation, bytes| Some((Token::Relation(relation), bytes));
+        let relation = |relation, bytes| Some((MathToken::Relation(relation), bytes));
         if pair("<=") {
             return relation(Relation::AtMost, 2);
         }
@@ -194,32 +199,32 @@ impl<'a> Lexer<'a> {
             return relation(Relation::NotEqual, 2);
         }
         if pair("**") {
-            return Some((Token::Caret, 2));
+            return Some((MathToken::Caret, 2));
         }
         let token = match self.rest.as_bytes()[0] {
-            b'+' if pair("+/-") => return Some((Token::PlusMinus, 3)),
-            b'+' => Token::Plus,
-            b'-' => Token::Minus,
-            b'*' => Token::Times,
-            b'/' => Token::Slash,
-            b'_' => Token::Underscore,
-            b'=' => Token::Relation(Relation::Equal),
-            b'<' => Token::Relation(Relation::Less),
-            b'>' => Token::Relation(Relation::Greater),
-            b',' | b';' => Token::Comma(Joiner::Comma),
-            b':' => Token::Colon,
-            b'!' => Token::Bang,
-            b'|' => Token::Bar,
-            b'&' => Token::Cell,
-            b'(' => Token::Open(Bracket::Round),
-            b')' => Token::Close(Bracket::Round),
-            b'[' => Token::Open(Bracket::Square),
-            b']' => Token::Close(Bracket::Square),
-            b'{' => Token::Open(Bracket::Group),
-            b'}' => Token::Close(Bracket::Group),
-            b'%' => Token::Percent,
-            b'"' => Token::Prime(2),
-            b'$' => Token::Currency('$'),
+            b'+' if pair("+/-") => return Some((MathToken::PlusMinus, 3)),
+            b'+' => MathToken::Plus,
+            b'-' => MathToken::Minus,
+            b'*' => MathToken::Times,
+            b'/' => MathToken::Slash,
+            b'_' => MathToken::Underscore,
+            b'=' => MathToken::Relation(Relation::Equal),
+            b'<' => MathToken::Relation(Relation::Less),
+            b'>' => MathToken::Relation(Relation::Greater),
+            b',' | b';' => MathToken::Comma(Joiner::Comma),
+            b':' => MathToken::Colon,
+            b'!' => MathToken::Bang,
+            b'|' => MathToken::Bar,
+            b'&' => MathToken::Cell,
+            b'(' => MathToken::Open(Bracket::Round),
+            b')' => MathToken::Close(Bracket::Round),
+            b'[' => MathToken::Open(Bracket::Square),
+            b']' => MathToken::Close(Bracket::Square),
+            b'{' => MathToken::Open(Bracket::Group),
+            b'}' => MathToken::Close(Bracket::Group),
+            b'%' => MathToken::Percent,
+            b'"' => MathToken::Prime(2),
+            b'$' => MathToken::Currency('$'),
             _ => return None,
         };
         Some((token, 1))
@@ -231,30 +236,30 @@ impl<'a> Lexer<'a> {
         let run = &self.rest[..end];
         let alone = run.len() == self.whole.len();
         let after_quantity = match self.out.last() {
-            Some(Token::Number(_) | Token::Close(_)) => true,
-            Some(Token::Symbol(_)) => spaced,
+            Some(MathToken::Number(_) | MathToken::Close(_)) => true,
+            Some(MathToken::Symbol(_)) => spaced,
             _ => false,
         };
         self.skip(end);
         if after_quantity && matches!(run, "am" | "pm" | "AM" | "PM" | "a" | "p" | "A" | "P") {
             let point = [".m.", ".m", ".M.", ".M"].into_iter().any(|it| run.len() == 1 && self.eat(it));
             if run.len() == 2 || point {
-                self.out.push(Token::Word(format!("{}m", &run[..1].to_lowercase())));
+                self.out.push(MathToken::Word(format!("{}m", &run[..1].to_lowercase())));
                 return Ok(());
             }
         }
         if run == "to"
-            && matches!(self.out.last(), Some(Token::Number(_)))
+            && matches!(self.out.last(), Some(MathToken::Number(_)))
             && self.rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
         {
-            self.out.push(Token::Colon);
+            self.out.push(MathToken::Colon);
             return Ok(());
         }
         let measure = after_quantity && unit::is_known(run);
         if self.numeral_of_letters(run) {
             return Ok(());
         }
-        if let Some(word) = self.known(run, alone).filter(|it| !(measure && matches!(it, Token::Function(_)))) {
+        if let Some(word) = self.known(run, alone).filter(|it| !(measure && matches!(it, MathToken::Function(_)))) {
             self.out.push(word);
             return Ok(());
         }
@@ -263,7 +268,7 @@ impl<'a> Lexer<'a> {
         let sentence = self.out.is_empty() && self.rest.starts_with(' ') && !matches!(next, "and" | "or");
         let sentence = sentence && next.len() > 2 && next.bytes().all(|it| it.is_ascii_alphabetic());
         let label = run.len() > 1 && self.rest.starts_with(':');
-        let in_sentence = run.len() > 1 && matches!(self.out.last(), Some(Token::Word(_))) && spaced;
+        let in_sentence = run.len() > 1 && matches!(self.out.last(), Some(MathToken::Word(_))) && spaced;
         if (alone && run.len() > 2)
             || (sentence && run.len() > 1)
             || (run.len() > 1 && measure)
@@ -271,19 +276,19 @@ impl<'a> Lexer<'a> {
             || label
             || in_sentence
         {
-            self.out.push(Token::Word(run.to_string()));
+            self.out.push(MathToken::Word(run.to_string()));
             return Ok(());
         }
         if let Some((name, rest)) = split_function(run) {
             self.out.push(name);
             if rest == "pi" || rest == "theta" {
-                self.out.push(Token::Symbol(format!("\\{rest}")));
+                self.out.push(MathToken::Symbol(format!("\\{rest}")));
                 return Ok(());
             }
-            self.out.extend(rest.chars().map(|it| Token::Symbol(it.to_string())));
+            self.out.extend(rest.chars().map(|it| MathToken::Symbol(it.to_string())));
             return Ok(());
         }
-        self.out.extend(run.chars().map(|it| Token::Symbol(it.to_string())));
+        self.out.extend(run.chars().map(|it| MathToken::Symbol(it.to_string())));
         Ok(())
     }
 
@@ -296,32 +301,32 @@ impl<'a> Lexer<'a> {
             && self.rest[..digits].contains(|c: char| c.is_ascii_digit())
             && run.bytes().all(|it| it.is_ascii_uppercase());
         if numeral {
-            let token = Token::Digits(format!("{run}{}", &self.rest[..digits]));
+            let token = MathToken::Digits(format!("{run}{}", &self.rest[..digits]));
             self.push(token, digits);
         }
         numeral
     }
 
     /// A word that is a token by itself.
-    fn known(&self, run: &str, alone: bool) -> Option<Token> {
+    fn known(&self, run: &str, alone: bool) -> Option<MathToken> {
         Some(match run {
-            "pi" => Token::Symbol("\\pi".into()),
-            "theta" | "alpha" | "beta" | "lambda" if !alone => Token::Symbol(format!("\\{run}")),
-            "sqrt" => Token::Sqrt,
-            "and" => Token::Comma(Joiner::And),
-            "or" => Token::Comma(Joiner::Or),
-            "percent" if !alone => Token::Percent,
-            "infinity" | "infty" | "inf" | "oo" | "Infinity" => Token::Symbol("\\infty".into()),
-            "mod" if !alone => Token::Mod,
-            "choose" if !alone => Token::Choose,
-            "in" if matches!(self.out.last(), Some(Token::Symbol(_))) && bracket_next(self.rest) => {
-                Token::Relation(Relation::In)
+            "pi" => MathToken::Symbol("\\pi".into()),
+            "theta" | "alpha" | "beta" | "lambda" if !alone => MathToken::Symbol(format!("\\{run}")),
+            "sqrt" => MathToken::Sqrt,
+            "and" => MathToken::Comma(Joiner::And),
+            "or" => MathToken::Comma(Joiner::Or),
+            "percent" if !alone => MathToken::Percent,
+            "infinity" | "infty" | "inf" | "oo" | "Infinity" => MathToken::Symbol("\\infty".into()),
+            "mod" if !alone => MathToken::Mod,
+            "choose" if !alone => MathToken::Choose,
+            "in" if matches!(self.out.last(), Some(MathToken::Symbol(_))) && bracket_next(self.rest) => {
+                MathToken::Relation(Relation::In)
             }
-            "USD" if self.out.is_empty() && !alone => Token::Currency('$'),
-            "EUR" if self.out.is_empty() && !alone => Token::Currency('€'),
-            "union" if !alone => Token::Cup,
-            "U" if matches!(self.out.last(), Some(Token::Close(_))) && bracket_next(self.rest) => Token::Cup,
-            _ if !alone => Token::Function(Function::named(run)?),
+            "USD" if self.out.is_empty() && !alone => MathToken::Currency('$'),
+            "EUR" if self.out.is_empty() && !alone => MathToken::Currency('€'),
+            "union" if !alone => MathToken::Cup,
+            "U" if matches!(self.out.last(), Some(MathToken::Close(_))) && bracket_next(self.rest) => MathToken::Cup,
+            _ if !alone => MathToken::Function(Function::named(run)?),
             _ => return None,
         })
     }
@@ -332,57 +337,57 @@ fn bracket_next(rest: &str) -> bool {
 }
 
 /// `sinx` is the sine of x.
-fn split_function(run: &str) -> Option<(Token, &str)> {
+fn split_function(run: &str) -> Option<(MathToken, &str)> {
     const NAMES: [&str; 9] = ["arcsin", "arccos", "arctan", "sin", "cos", "tan", "log", "ln", "sqrt"];
     let name = NAMES.iter().find(|name| run.starts_with(**name))?;
     let rest = &run[name.len()..];
-    let token = if *name == "sqrt" { Token::Sqrt } else { Token::Function(Function::named(name)?) };
+    let token = if *name == "sqrt" { MathToken::Sqrt } else { MathToken::Function(Function::named(name)?) };
     (rest.len() <= 1 || matches!(rest, "pi" | "theta")).then_some((token, rest))
 }
 
 /// The tokens of a non-ASCII character.
-fn unicode(first: char) -> Option<Vec<Token>> {
-    let symbol = |name: &str| Token::Symbol(name.to_string());
-    let relation = Token::Relation;
-    let number = |number| Token::Number(Literal::whole(number));
+fn unicode(first: char) -> Option<Vec<MathToken>> {
+    let symbol = |name: &str| MathToken::Symbol(name.to_string());
+    let relation = MathToken::Relation;
+    let number = |number| MathToken::Number(Literal::whole(number));
     if let Some((_, over, under)) =
         [('½', 1, 2), ('⅓', 1, 3), ('⅔', 2, 3), ('¼', 1, 4), ('¾', 3, 4), ('⅛', 1, 8)].iter().find(|it| it.0 == first)
     {
-        return Some(vec![Token::Frac, number(*over), number(*under)]);
+        return Some(vec![MathToken::Frac, number(*over), number(*under)]);
     }
     Some(vec![match first {
-        '−' | '–' | '—' => Token::Minus,
-        '±' => Token::PlusMinus,
-        '∓' => Token::MinusPlus,
-        '×' | '·' | '⋅' | '∗' | '∙' => Token::Times,
-        '÷' | '∕' | '⁄' => Token::Slash,
-        '、' => Token::Comma(Joiner::Comma),
-        '⟨' | '〈' => Token::Open(Bracket::Angle),
-        '⟩' | '〉' => Token::Close(Bracket::Angle),
-        '⌊' => Token::Open(Bracket::Floor),
-        '⌋' => Token::Close(Bracket::Floor),
-        '⌈' => Token::Open(Bracket::Ceiling),
-        '⌉' => Token::Close(Bracket::Ceiling),
+        '−' | '–' | '—' => MathToken::Minus,
+        '±' => MathToken::PlusMinus,
+        '∓' => MathToken::MinusPlus,
+        '×' | '·' | '⋅' | '∗' | '∙' => MathToken::Times,
+        '÷' | '∕' | '⁄' => MathToken::Slash,
+        '、' => MathToken::Comma(Joiner::Comma),
+        '⟨' | '〈' => MathToken::Open(Bracket::Angle),
+        '⟩' | '〉' => MathToken::Close(Bracket::Angle),
+        '⌊' => MathToken::Open(Bracket::Floor),
+        '⌋' => MathToken::Close(Bracket::Floor),
+        '⌈' => MathToken::Open(Bracket::Ceiling),
+        '⌉' => MathToken::Close(Bracket::Ceiling),
         '≤' | '⩽' | '≦' => relation(Relation::AtMost),
         '≥' | '⩾' | '≧' => relation(Relation::AtLeast),
         '≠' => relation(Relation::NotEqual),
         '≈' | '≃' | '≅' => relation(Relation::About),
         '∈' => relation(Relation::In),
         '∉' => relation(Relation::NotIn),
-        '∪' => Token::Cup,
-        '∩' => Token::Cap,
-        '∖' => Token::Without,
-        '∅' => Token::Set(NamedSet::Empty),
-        'ℝ' => Token::Set(NamedSet::Reals),
-        'ℤ' => Token::Set(NamedSet::Integers),
-        'ℕ' => Token::Set(NamedSet::Naturals),
-        'ℚ' => Token::Set(NamedSet::Rationals),
-        'ℂ' => Token::Set(NamedSet::Complex),
-        '°' | '˚' | 'º' => Token::Degree,
-        '′' | '’' | '‘' => Token::Prime(1),
-        '″' | '”' => Token::Prime(2),
-        '√' => Token::Sqrt,
-        '€' | '£' | '¥' | '¢' | '₹' => Token::Currency(first),
+        '∪' => MathToken::Cup,
+        '∩' => MathToken::Cap,
+        '∖' => MathToken::Without,
+        '∅' => MathToken::Set(NamedSet::Empty),
+        'ℝ' => MathToken::Set(NamedSet::Reals),
+        'ℤ' => MathToken::Set(NamedSet::Integers),
+        'ℕ' => MathToken::Set(NamedSet::Naturals),
+        'ℚ' => MathToken::Set(NamedSet::Rationals),
+        'ℂ' => MathToken::Set(NamedSet::Complex),
+        '°' | '˚' | 'º' => MathToken::Degree,
+        '′' | '’' | '‘' => MathToken::Prime(1),
+        '″' | '”' => MathToken::Prime(2),
+        '√' => MathToken::Sqrt,
+        '€' | '£' | '¥' | '¢' | '₹' => MathToken::Currency(first),
         '∞' => symbol("\\infty"),
         '…' | '⋯' => symbol("\\ldots"),
         'π' => symbol("\\pi"),
@@ -397,11 +402,11 @@ fn unicode(first: char) -> Option<Vec<Token>> {
         'φ' | 'ϕ' => symbol("\\phi"),
         'ω' => symbol("\\omega"),
         'Δ' => symbol("\\Delta"),
-        'ⁿ' => return Some(vec![Token::Caret, symbol("n")]),
+        'ⁿ' => return Some(vec![MathToken::Caret, symbol("n")]),
         '∛' | '∜' => {
             let index = if first == '∛' { 3 } else { 4 };
-            let [open, close] = [Token::Open(Bracket::Square), Token::Close(Bracket::Square)];
-            return Some(vec![Token::Sqrt, open, number(index), close]);
+            let [open, close] = [MathToken::Open(Bracket::Square), MathToken::Close(Bracket::Square)];
+            return Some(vec![MathToken::Sqrt, open, number(index), close]);
         }
         _ => return None,
     }])

@@ -4,7 +4,7 @@ use num_bigint::BigInt;
 
 use super::{Grouping, Lexer};
 use crate::math::limits::Reason;
-use crate::math::token::{Bracket, Literal, Token};
+use crate::math::token::{Bracket, Literal, MathToken};
 
 impl<'a> Lexer<'a> {
     /// Digits, with optional group separators, a point and an exponent of ten.
@@ -43,7 +43,7 @@ impl<'a> Lexer<'a> {
         let exponent = self.exponent()?;
         let written = digits.len();
         let digits = digits.parse().expect("only digits");
-        self.out.push(Token::Number(Literal { digits, last_place: exponent - places, decimal, written }));
+        self.out.push(MathToken::Number(Literal { digits, last_place: exponent - places, decimal, written }));
         if !decimal && exponent == 0 {
             self.ordinal();
         }
@@ -84,8 +84,8 @@ impl<'a> Lexer<'a> {
     /// a space.
     fn in_brackets(&self) -> bool {
         let depth = self.out.iter().fold(0, |depth, token| match token {
-            Token::Open(Bracket::Round | Bracket::Square | Bracket::Set) => depth + 1,
-            Token::Close(Bracket::Round | Bracket::Square | Bracket::Set) => depth - 1,
+            MathToken::Open(Bracket::Round | Bracket::Square | Bracket::Set) => depth + 1,
+            MathToken::Close(Bracket::Round | Bracket::Square | Bracket::Set) => depth - 1,
             _ => depth,
         });
         let end = self.rest.find([')', ']', '}']).unwrap_or(self.rest.len());
@@ -113,14 +113,14 @@ impl<'a> Lexer<'a> {
         let whole: BigInt = digits.parse().expect("only digits");
         let nines = ten.pow(period.len() as u32) - 1;
         let over = whole * &nines + period.parse::<BigInt>().expect("only digits");
-        let number = |digits: BigInt| Token::Number(Literal { digits, last_place: 0, decimal: false, written: 1 });
-        let open = Token::Open(Bracket::Round);
+        let number = |digits: BigInt| MathToken::Number(Literal { digits, last_place: 0, decimal: false, written: 1 });
+        let open = MathToken::Open(Bracket::Round);
         self.out.extend([
             open,
             number(over),
-            Token::Slash,
+            MathToken::Slash,
             number(nines * ten.pow(places)),
-            Token::Close(Bracket::Round),
+            MathToken::Close(Bracket::Round),
         ]);
     }
 
@@ -130,7 +130,7 @@ impl<'a> Lexer<'a> {
         if decimal || end == 0 || !self.rest[end..].starts_with('_') {
             return false;
         }
-        self.out.push(Token::Digits(format!("{digits}{}", &self.rest[..end])));
+        self.out.push(MathToken::Digits(format!("{digits}{}", &self.rest[..end])));
         self.skip(end);
         true
     }

@@ -3,7 +3,7 @@
 use super::{Parser, unexpected};
 use crate::math::function::Function;
 use crate::math::limits::Reason;
-use crate::math::token::{Bracket, Environment, Relation, Token};
+use crate::math::token::{Bracket, Environment, MathToken, Relation};
 use crate::math::tree::{Chain, Expr, Side};
 
 pub(super) struct Bracketed {
@@ -24,18 +24,24 @@ impl Parser {
         let mut condition = false;
         for (offset, token) in self.tokens[self.at..].iter().enumerate() {
             match token {
-                Token::Open(_) => depth += 1,
-                Token::Close(_) => depth -= 1,
-                Token::Comma(_) => commas |= depth == 1,
-                Token::Such | Token::Colon => condition |= depth == 1,
-                Token::Bar => bars += usize::from(depth == 1),
+                MathToken::Open(_) => depth += 1,
+                MathToken::Close(_) => depth -= 1,
+                MathToken::Comma(_) => commas |= depth == 1,
+                MathToken::Such | MathToken::Colon => condition |= depth == 1,
+                MathToken::Bar => bars += usize::from(depth == 1),
                 _ => {}
             }
-            if let (0, Token::Close(close)) = (depth, token) {
+            if let (0, MathToken::Close(close)) = (depth, token) {
                 let after = self.tokens.get(self.at + offset + 1);
                 let ends_side = matches!(
                     after,
-                    None | Some(Token::Comma(_) | Token::Relation(_) | Token::Close(_) | Token::Row | Token::End(_))
+                    None | Some(
+                        MathToken::Comma(_)
+                            | MathToken::Relation(_)
+                            | MathToken::Close(_)
+                            | MathToken::Row
+                            | MathToken::End(_)
+                    )
                 );
                 return Bracketed { commas, condition: condition || bars % 2 == 1, close: Some(*close), ends_side };
             }
@@ -66,12 +72,12 @@ impl Parser {
     fn list(&mut self, open: Bracket) -> Result<Expr, Reason> {
         let bars = std::mem::take(&mut self.bars);
         let mut items = Vec::new();
-        if !(open == Bracket::Set && matches!(self.peek(), Some(Token::Close(Bracket::Set)))) {
+        if !(open == Bracket::Set && matches!(self.peek(), Some(MathToken::Close(Bracket::Set)))) {
             items = self.answer()?.items;
         }
         self.bars = bars;
         match self.next()? {
-            Token::Close(close) if fits(open, set(close)) => Ok(Expr::List { open, items, close: set(close) }),
+            MathToken::Close(close) if fits(open, set(close)) => Ok(Expr::List { open, items, close: set(close) }),
             token => Err(unexpected(&token)),
         }
     }
@@ -83,11 +89,11 @@ impl Parser {
         let head = self.chain()?;
         self.head = false;
         self.bars = bars;
-        if !matches!(self.next()?, Token::Such | Token::Bar | Token::Colon) {
+        if !matches!(self.next()?, MathToken::Such | MathToken::Bar | MathToken::Colon) {
             return Err("a set without its condition".into());
         }
         let mut conditions = self.answer()?.items;
-        self.expect(&Token::Close(open))?;
+        self.expect(&MathToken::Close(open))?;
         if !matches!(head.first.expr, Expr::Symbol(_)) || head.rest.len() > 1 {
             return Err("a set builder without a single variable".into());
         }
@@ -103,8 +109,8 @@ impl Parser {
         let expr = self.nested(|parser| parser.expression(0))?;
         self.bars = bars;
         match self.next()? {
-            Token::Close(close) if close == bracket => Ok(expr),
-            Token::Comma(_) => Err("a list inside an expression".into()),
+            MathToken::Close(close) if close == bracket => Ok(expr),
+            MathToken::Comma(_) => Err("a list inside an expression".into()),
             token => Err(unexpected(&token)),
         }
     }
@@ -114,7 +120,7 @@ impl Parser {
         match environment {
             Environment::Matrix => {
                 let rows = self.nested(Parser::rows)?;
-                self.expect(&Token::End(environment))?;
+                self.expect(&MathToken::End(environment))?;
                 let width = rows.first().map_or(0, Vec::len);
                 if width == 0 || rows.iter().any(|row| row.len() != width) {
                     return Err("a matrix with rows of different length".into());
@@ -123,12 +129,12 @@ impl Parser {
             }
             Environment::Cases => {
                 let cases = self.nested(Parser::cases)?;
-                self.expect(&Token::End(environment))?;
+                self.expect(&MathToken::End(environment))?;
                 Ok(Expr::Cases(cases))
             }
             Environment::Determinant => {
                 let rows = self.nested(Parser::rows)?;
-                self.expect(&Token::End(environment))?;
+                self.expect(&MathToken::End(environment))?;
                 if rows.iter().any(|row| row.len() != rows.len()) || rows.len() > 4 {
                     return Err("a determinant that does not have two to four rows".into());
                 }
@@ -146,10 +152,10 @@ impl Parser {
                 return Err("a unit inside a matrix".into());
             }
             rows.last_mut().expect("a first row").push(cell.expr);
-            if self.take(&Token::Cell) {
+            if self.take(&MathToken::Cell) {
                 continue;
             }
-            if !self.take(&Token::Row) || matches!(self.peek(), Some(Token::End(_))) {
+            if !self.take(&MathToken::Row) || matches!(self.peek(), Some(MathToken::End(_))) {
                 return Ok(rows);
             }
             rows.push(Vec::new());
@@ -161,34 +167,34 @@ impl Parser {
         loop {
             let value = self.chain()?;
             self.comma();
-            self.expect(&Token::Cell)?;
+            self.expect(&MathToken::Cell)?;
             // `if` and `for` add nothing to the meaning of their position.
-            if let Some(Token::Word(word)) = self.peek()
+            if let Some(MathToken::Word(word)) = self.peek()
                 && matches!(word.to_lowercase().as_str(), "if" | "for" | "when" | "where")
             {
                 self.at += 1;
             }
             cases.push((value, self.chain()?));
             self.comma();
-            if !self.take(&Token::Row) || matches!(self.peek(), Some(Token::End(_))) {
+            if !self.take(&MathToken::Row) || matches!(self.peek(), Some(MathToken::End(_))) {
                 return Ok(cases);
             }
         }
     }
 
     fn comma(&mut self) {
-        if matches!(self.peek(), Some(Token::Comma(_))) {
+        if matches!(self.peek(), Some(MathToken::Comma(_))) {
             self.at += 1;
         }
     }
 
     /// The items of `\gcd(12, 18)` or `\max\{1, 2\}`.
     pub(super) fn arguments(&mut self) -> Result<Vec<Expr>, Reason> {
-        let Token::Open(open @ (Bracket::Round | Bracket::Set | Bracket::Group)) = self.next()? else {
+        let MathToken::Open(open @ (Bracket::Round | Bracket::Set | Bracket::Group)) = self.next()? else {
             return Err("a function without its list".into());
         };
         let items = self.nested(Parser::answer)?.items;
-        self.expect(&Token::Close(open))?;
+        self.expect(&MathToken::Close(open))?;
         let alone = |chain: Chain| match chain {
             Chain { first: Side { expr, unit }, rest } if unit.is_empty() && rest.is_empty() => Ok(expr),
             _ => Err("an argument that is not an expression".to_string()),

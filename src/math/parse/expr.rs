@@ -3,7 +3,7 @@
 use super::{Parser, unexpected};
 use crate::math::function::Function;
 use crate::math::limits::Reason;
-use crate::math::token::{Bracket, Joiner, Literal, Token};
+use crate::math::token::{Bracket, Joiner, Literal, MathToken};
 use crate::math::tree::{Expr, Operator};
 
 /// Binding power of adjacent factors in the argument of a function.
@@ -21,36 +21,38 @@ impl Parser {
     fn operators(&mut self, mut left: Expr, min: u8, in_argument: bool) -> Result<Expr, Reason> {
         loop {
             let (operator, written) = match self.peek() {
-                Some(Token::Percent) => {
+                Some(MathToken::Percent) => {
                     self.at += 1;
                     left = Expr::Percent(Box::new(left));
                     continue;
                 }
-                Some(Token::Bang) => {
+                Some(MathToken::Bang) => {
                     self.at += 1;
-                    let double = self.take(&Token::Bang);
+                    let double = self.take(&MathToken::Bang);
                     let function = if double { Function::DoubleFactorial } else { Function::Factorial };
                     left = Expr::Call(function, vec![left]);
                     continue;
                 }
-                Some(Token::Degree) => {
+                Some(MathToken::Degree) => {
                     self.at += 1;
                     left = self.degrees(left)?;
                     continue;
                 }
-                Some(Token::Plus) => (Operator::Add, true),
-                Some(Token::Minus) => (Operator::Subtract, true),
-                Some(Token::PlusMinus) => (Operator::PlusMinus, true),
-                Some(Token::MinusPlus) => (Operator::MinusPlus, true),
-                Some(Token::Times) if in_argument => return Ok(left),
-                Some(Token::Times) => (Operator::Multiply, true),
-                Some(Token::Slash) if matches!(self.tokens.get(self.at + 1), Some(Token::Word(_))) => return Ok(left),
-                Some(Token::Slash) => (Operator::Divide, true),
-                Some(Token::Caret) => (Operator::Power, true),
-                Some(Token::Cup) => (Operator::Union, true),
-                Some(Token::Cap) => (Operator::Intersection, true),
-                Some(Token::Without) => (Operator::Without, true),
-                Some(Token::Choose) => {
+                Some(MathToken::Plus) => (Operator::Add, true),
+                Some(MathToken::Minus) => (Operator::Subtract, true),
+                Some(MathToken::PlusMinus) => (Operator::PlusMinus, true),
+                Some(MathToken::MinusPlus) => (Operator::MinusPlus, true),
+                Some(MathToken::Times) if in_argument => return Ok(left),
+                Some(MathToken::Times) => (Operator::Multiply, true),
+                Some(MathToken::Slash) if matches!(self.tokens.get(self.at + 1), Some(MathToken::Word(_))) => {
+                    return Ok(left);
+                }
+                Some(MathToken::Slash) => (Operator::Divide, true),
+                Some(MathToken::Caret) => (Operator::Power, true),
+                Some(MathToken::Cup) => (Operator::Union, true),
+                Some(MathToken::Cap) => (Operator::Intersection, true),
+                Some(MathToken::Without) => (Operator::Without, true),
+                Some(MathToken::Choose) => {
                     if min > 0 {
                         return Ok(left);
                     }
@@ -59,39 +61,43 @@ impl Parser {
                     left = Expr::Call(Function::Binomial, vec![left, lower]);
                     continue;
                 }
-                Some(Token::Function(_)) if in_argument => return Ok(left),
-                Some(Token::Prime(count)) if matches!(left, Expr::Number(_)) && *count < 3 => {
+                Some(MathToken::Function(_)) if in_argument => return Ok(left),
+                Some(MathToken::Prime(count)) if matches!(left, Expr::Number(_)) && *count < 3 => {
                     let share = if *count == 1 { 60 } else { 3_600 };
                     self.at += 1;
                     self.degrees = true;
                     left = Operator::Divide.of(left, Expr::whole(share));
                     continue;
                 }
-                Some(Token::Frac) if self.unit_fraction() => return Ok(left),
+                Some(MathToken::Frac) if self.unit_fraction() => return Ok(left),
                 // Adjacent quantities are multiplied; a number only if it cannot be a typing error.
-                Some(Token::Number(_)) if self.after_factor() => (Operator::Multiply, false),
-                Some(Token::Open(Bracket::Round))
+                Some(MathToken::Number(_)) if self.after_factor() => (Operator::Multiply, false),
+                Some(MathToken::Open(Bracket::Round))
                     if is_function_name(&left)
-                        && !matches!(self.tokens.get(self.at + 1), Some(Token::Word(_) | Token::Mod)) =>
+                        && !matches!(self.tokens.get(self.at + 1), Some(MathToken::Word(_) | MathToken::Mod)) =>
                 {
                     (Operator::Apply, false)
                 }
-                Some(Token::Symbol(_) | Token::Frac | Token::Binom | Token::Sqrt | Token::Function(_)) => {
-                    (Operator::Multiply, false)
-                }
-                Some(Token::Begin(_)) => (Operator::Multiply, false),
-                Some(Token::Open(Bracket::Round))
-                    if matches!(self.tokens.get(self.at + 1), Some(Token::Word(_) | Token::Mod)) =>
+                Some(
+                    MathToken::Symbol(_)
+                    | MathToken::Frac
+                    | MathToken::Binom
+                    | MathToken::Sqrt
+                    | MathToken::Function(_),
+                ) => (Operator::Multiply, false),
+                Some(MathToken::Begin(_)) => (Operator::Multiply, false),
+                Some(MathToken::Open(Bracket::Round))
+                    if matches!(self.tokens.get(self.at + 1), Some(MathToken::Word(_) | MathToken::Mod)) =>
                 {
                     return Ok(left);
                 }
-                Some(Token::Open(Bracket::Group))
-                    if matches!(self.tokens.get(self.at + 1), Some(Token::Number(_) | Token::Close(_))) =>
+                Some(MathToken::Open(Bracket::Group))
+                    if matches!(self.tokens.get(self.at + 1), Some(MathToken::Number(_) | MathToken::Close(_))) =>
                 {
                     return Ok(left);
                 }
-                Some(Token::Open(_)) => (Operator::Multiply, false),
-                Some(Token::Bar) if self.bars == 0 => (Operator::Multiply, false),
+                Some(MathToken::Open(_)) => (Operator::Multiply, false),
+                Some(MathToken::Bar) if self.bars == 0 => (Operator::Multiply, false),
                 _ => return Ok(left),
             };
             let binding = operator.binding();
@@ -115,75 +121,77 @@ impl Parser {
     /// Whether a number that comes next is a factor: `(2+3)4`, `\pi 2` and `3!7!`, but not `x2` or `3 4`.
     fn after_factor(&self) -> bool {
         match &self.tokens[self.at - 1] {
-            Token::Close(bracket) => *bracket != Bracket::Set,
-            Token::Symbol(name) => name.starts_with('\\'),
-            Token::Bang => true,
+            MathToken::Close(bracket) => *bracket != Bracket::Set,
+            MathToken::Symbol(name) => name.starts_with('\\'),
+            MathToken::Bang => true,
             _ => false,
         }
     }
 
     /// `\frac{\text{m}}{\text{s}}` is a unit.
     pub(super) fn unit_fraction(&self) -> bool {
-        matches!(&self.tokens[self.at..], [Token::Frac, Token::Open(Bracket::Group), Token::Word(_), ..])
+        matches!(&self.tokens[self.at..], [MathToken::Frac, MathToken::Open(Bracket::Group), MathToken::Word(_), ..])
     }
 
     fn operand(&mut self) -> Result<Expr, Reason> {
         match self.next()? {
-            Token::Number(literal) => self.number(literal),
-            Token::Digits(digits) => self.numeral(digits),
-            Token::Symbol(name) => self.subscripted(name),
-            Token::Function(function) => self.nested(|parser| parser.call(function)),
-            Token::Set(set) => Ok(Expr::Set(set)),
-            Token::Plus => self.nested(|parser| parser.expression(Operator::Power.binding())),
-            Token::Minus => {
+            MathToken::Number(literal) => self.number(literal),
+            MathToken::Digits(digits) => self.numeral(digits),
+            MathToken::Symbol(name) => self.subscripted(name),
+            MathToken::Function(function) => self.nested(|parser| parser.call(function)),
+            MathToken::Set(set) => Ok(Expr::Set(set)),
+            MathToken::Plus => self.nested(|parser| parser.expression(Operator::Power.binding())),
+            MathToken::Minus => {
                 let operand = self.nested(|parser| parser.expression(Operator::Power.binding()))?;
                 Ok(Expr::Negative(Box::new(operand)))
             }
-            Token::PlusMinus => {
+            MathToken::PlusMinus => {
                 let right = self.nested(|parser| parser.expression(Operator::Multiply.binding()))?;
                 Ok(Operator::PlusMinus.of(Expr::whole(0), right))
             }
-            Token::MinusPlus => {
+            MathToken::MinusPlus => {
                 let right = self.nested(|parser| parser.expression(Operator::Multiply.binding()))?;
                 Ok(Operator::MinusPlus.of(Expr::whole(0), right))
             }
-            Token::Currency(sign) if self.currency.is_none() => {
+            MathToken::Currency(sign) if self.currency.is_none() => {
                 self.currency = Some(sign);
                 self.operand()
             }
-            Token::Frac => {
+            MathToken::Frac => {
                 let numerator = self.argument()?;
                 Ok(Operator::Divide.of(numerator, self.argument()?))
             }
-            Token::Binom => {
+            MathToken::Binom => {
                 let upper = self.argument()?;
                 Ok(Expr::Call(Function::Binomial, vec![upper, self.argument()?]))
             }
-            Token::Sqrt => {
-                let index = if self.take(&Token::Open(Bracket::Square)) {
+            MathToken::Sqrt => {
+                let index = if self.take(&MathToken::Open(Bracket::Square)) {
                     self.until(Bracket::Square)?
                 } else {
                     Expr::whole(2)
                 };
                 let radicand = match self.peek() {
-                    Some(Token::Open(Bracket::Round | Bracket::Group) | Token::Number(_)) => self.operand_alone()?,
+                    Some(MathToken::Open(Bracket::Round | Bracket::Group) | MathToken::Number(_)) => {
+                        self.operand_alone()?
+                    }
                     _ => self.argument()?,
                 };
                 Ok(Operator::Root.of(radicand, index))
             }
-            Token::Bar => {
+            MathToken::Bar => {
                 let bars = std::mem::replace(&mut self.bars, 1);
                 let inner = self.nested(|parser| parser.expression(0))?;
                 self.bars = bars;
-                self.expect(&Token::Bar)?;
+                self.expect(&MathToken::Bar)?;
                 Ok(Expr::Call(Function::Abs, vec![inner]))
             }
-            Token::Begin(environment) => self.environment(environment),
-            Token::Open(bracket) => {
+            MathToken::Begin(environment) => self.environment(environment),
+            MathToken::Open(bracket) => {
                 let expr = self.bracket(bracket)?;
                 // `(1011)_2`
                 match (&expr, self.peek()) {
-                    (Expr::Number(literal), Some(Token::Underscore)) if literal.is_integer() => {
+                    (Expr::Number(literal), Some(MathToken::Underscore)) if literal.is_integer() => {
                         let digits = literal.text();
                         self.numeral(digits)
                     }
@@ -199,9 +207,9 @@ impl Parser {
         let mut base = None;
         let mut power = None;
         loop {
-            if self.take(&Token::Underscore) {
+            if self.take(&MathToken::Underscore) {
                 base = Some(self.argument()?);
-            } else if self.take(&Token::Caret) {
+            } else if self.take(&MathToken::Caret) {
                 power = Some(self.argument()?);
             } else {
                 break;
@@ -210,7 +218,7 @@ impl Parser {
         if base.is_some() && function != Function::Log {
             return Err(format!("`{}` with an index", function.name()));
         }
-        if matches!(self.peek(), Some(Token::Relation(_) | Token::Colon)) {
+        if matches!(self.peek(), Some(MathToken::Relation(_) | MathToken::Colon)) {
             // A label: `\min = 1`.
             return Ok(Expr::Text(function.name().to_string()));
         }
@@ -238,13 +246,13 @@ impl Parser {
 
     fn function_argument(&mut self) -> Result<Expr, Reason> {
         match self.peek() {
-            Some(Token::Open(bracket @ (Bracket::Round | Bracket::Square | Bracket::Group))) => {
+            Some(MathToken::Open(bracket @ (Bracket::Round | Bracket::Square | Bracket::Group))) => {
                 let bracket = *bracket;
                 self.at += 1;
                 let inner = self.until(bracket)?;
-                if self.take(&Token::Degree) { self.degrees(inner) } else { Ok(inner) }
+                if self.take(&MathToken::Degree) { self.degrees(inner) } else { Ok(inner) }
             }
-            Some(Token::Minus) => {
+            Some(MathToken::Minus) => {
                 self.at += 1;
                 Ok(Expr::Negative(Box::new(self.nested(Parser::function_argument)?)))
             }
@@ -259,10 +267,10 @@ impl Parser {
     fn degrees(&mut self, whole: Expr) -> Result<Expr, Reason> {
         let mut angle = whole;
         for (prime, share) in [(1, 60), (2, 3_600)] {
-            if let [Token::Number(_), Token::Prime(count), ..] = &self.tokens[self.at..]
+            if let [MathToken::Number(_), MathToken::Prime(count), ..] = &self.tokens[self.at..]
                 && *count == prime
             {
-                let Token::Number(part) = self.next()? else { unreachable!("it was matched above") };
+                let MathToken::Number(part) = self.next()? else { unreachable!("it was matched above") };
                 self.at += 1;
                 angle = Operator::Add.of(angle, Operator::Divide.of(Expr::Number(part), Expr::whole(share)));
             }
@@ -277,8 +285,8 @@ impl Parser {
     /// A whole number or a bracket, without the fraction that would make it a mixed number.
     fn operand_alone(&mut self) -> Result<Expr, Reason> {
         match self.next()? {
-            Token::Number(literal) => Ok(Expr::Number(literal)),
-            Token::Open(bracket) => self.until(bracket),
+            MathToken::Number(literal) => Ok(Expr::Number(literal)),
+            MathToken::Open(bracket) => self.until(bracket),
             token => Err(unexpected(&token)),
         }
     }
@@ -286,39 +294,39 @@ impl Parser {
     /// An argument of a command, as TeX reads it: a group, or one digit, letter or command.
     pub(super) fn argument(&mut self) -> Result<Expr, Reason> {
         match self.next()? {
-            Token::Open(Bracket::Group) => self.until(Bracket::Group),
-            Token::Symbol(name) => Ok(Expr::Symbol(name)),
-            Token::Frac | Token::Sqrt | Token::Binom => {
+            MathToken::Open(Bracket::Group) => self.until(Bracket::Group),
+            MathToken::Symbol(name) => Ok(Expr::Symbol(name)),
+            MathToken::Frac | MathToken::Sqrt | MathToken::Binom => {
                 self.at -= 1;
                 self.nested(Parser::operand)
             }
-            Token::Number(literal) if literal.is_integer() => {
+            MathToken::Number(literal) if literal.is_integer() => {
                 let (first, rest) = split(&literal);
                 if let Some(rest) = rest {
                     self.at -= 1;
-                    self.tokens[self.at] = Token::Number(rest);
+                    self.tokens[self.at] = MathToken::Number(rest);
                 }
                 Ok(Expr::Number(first))
             }
-            Token::Number(literal) => Ok(Expr::Number(literal)),
+            MathToken::Number(literal) => Ok(Expr::Number(literal)),
             token => Err(unexpected(&token)),
         }
     }
 
     /// A number, and the fraction after it if the two make a mixed number: `1\frac{4}{5}` and `1 4/5` are 9/5.
     fn number(&mut self, literal: Literal) -> Result<Expr, Reason> {
-        if self.peek() == Some(&Token::Underscore) && (literal.decimal || literal.is_integer()) {
+        if self.peek() == Some(&MathToken::Underscore) && (literal.decimal || literal.is_integer()) {
             return self.numeral(literal.to_string());
         }
         if !literal.is_integer() {
             return Ok(Expr::Number(literal));
         }
         let (over, under) = match &self.tokens[self.at..] {
-            [Token::Frac, rest @ ..] if starts_with_two_integers(rest) => {
+            [MathToken::Frac, rest @ ..] if starts_with_two_integers(rest) => {
                 self.at += 1;
                 (self.argument()?, self.argument()?)
             }
-            [Token::Number(over), Token::Slash, Token::Number(under), ..] => {
+            [MathToken::Number(over), MathToken::Slash, MathToken::Number(under), ..] => {
                 let parts = (Expr::Number(over.clone()), Expr::Number(under.clone()));
                 self.at += 3;
                 parts
@@ -335,12 +343,12 @@ impl Parser {
 
     /// Digits, and the base that follows as a subscript.
     fn numeral(&mut self, digits: String) -> Result<Expr, Reason> {
-        self.expect(&Token::Underscore)?;
-        let group = self.take(&Token::Open(Bracket::Group));
-        let round = group && self.take(&Token::Open(Bracket::Round));
+        self.expect(&MathToken::Underscore)?;
+        let group = self.take(&MathToken::Open(Bracket::Group));
+        let round = group && self.take(&MathToken::Open(Bracket::Round));
         let base = match self.next()? {
-            Token::Number(literal) if literal.is_integer() => u32::try_from(&literal.digits).ok(),
-            Token::Word(word) => {
+            MathToken::Number(literal) if literal.is_integer() => u32::try_from(&literal.digits).ok(),
+            MathToken::Word(word) => {
                 const NAMES: [&str; 17] = [
                     "", "", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
                     "", "", "", "sixteen",
@@ -350,10 +358,10 @@ impl Parser {
             _ => None,
         };
         if round {
-            self.expect(&Token::Close(Bracket::Round))?;
+            self.expect(&MathToken::Close(Bracket::Round))?;
         }
         if group {
-            self.expect(&Token::Close(Bracket::Group))?;
+            self.expect(&MathToken::Close(Bracket::Group))?;
         }
         let base = base.filter(|it| (2..=36).contains(it)).ok_or("a number with an index that is not a base")?;
         Ok(Expr::Numeral { digits, base })
@@ -361,31 +369,31 @@ impl Parser {
 
     /// A name with the subscript and the primes that may follow it, as one symbol.
     fn subscripted(&mut self, mut name: String) -> Result<Expr, Reason> {
-        while let Some(Token::Prime(count)) = self.peek() {
+        while let Some(MathToken::Prime(count)) = self.peek() {
             name.push_str(&"'".repeat(*count));
             self.at += 1;
         }
         // `f(2)` is not two times `f`.
         if matches!(name.as_str(), "f" | "g" | "h")
-            && let [Token::Open(Bracket::Round), Token::Number(literal), Token::Close(Bracket::Round), ..] =
+            && let [MathToken::Open(Bracket::Round), MathToken::Number(literal), MathToken::Close(Bracket::Round), ..] =
                 &self.tokens[self.at..]
         {
             name.push_str(&format!("({literal})"));
             self.at += 3;
         }
-        if self.take(&Token::Underscore) {
-            let group = self.take(&Token::Open(Bracket::Group));
+        if self.take(&MathToken::Underscore) {
+            let group = self.take(&MathToken::Open(Bracket::Group));
             name.push('_');
             loop {
                 match self.next()? {
-                    Token::Number(literal) if literal.is_integer() => name.push_str(&literal.text()),
-                    Token::Symbol(part) | Token::Word(part) => name.push_str(&part),
-                    Token::Plus if group => name.push('+'),
-                    Token::Minus if group => name.push('-'),
-                    Token::Comma(Joiner::Comma) if group => name.push(','),
+                    MathToken::Number(literal) if literal.is_integer() => name.push_str(&literal.text()),
+                    MathToken::Symbol(part) | MathToken::Word(part) => name.push_str(&part),
+                    MathToken::Plus if group => name.push('+'),
+                    MathToken::Minus if group => name.push('-'),
+                    MathToken::Comma(Joiner::Comma) if group => name.push(','),
                     token => return Err(unexpected(&token)),
                 }
-                if !group || self.take(&Token::Close(Bracket::Group)) {
+                if !group || self.take(&MathToken::Close(Bracket::Group)) {
                     break;
                 }
             }
@@ -404,8 +412,8 @@ fn is_function_name(expr: &Expr) -> bool {
 }
 
 /// Whether these tokens are two whole numbers as arguments: `{4}{5}`, `45`, `4{5}` or `{4}5`.
-fn starts_with_two_integers(tokens: &[Token]) -> bool {
-    use Token::{Close, Number, Open};
+fn starts_with_two_integers(tokens: &[MathToken]) -> bool {
+    use MathToken::{Close, Number, Open};
     let second = match tokens {
         [Number(both), ..] if both.is_integer() && both.written > 1 => return true,
         [Number(first), rest @ ..] if first.is_integer() => rest,

@@ -7,18 +7,18 @@ mod expr;
 
 use super::lex::{Grouping, tokens};
 use super::limits::{MAX_BYTES, MAX_NESTING, Reason};
-use super::token::{Bracket, Environment, Joiner, NamedSet, Relation, Token};
-use super::tree::{Answer, Chain, Expr, Operator, Side};
+use super::token::{Bracket, Environment, Joiner, MathToken, NamedSet, Relation};
+use super::tree::{Chain, Expr, Operator, ParsedAnswer, Side};
 use super::unit;
 
-pub fn parse(text: &str, grouping: Grouping) -> Result<Answer, Reason> {
+pub fn parse(text: &str, grouping: Grouping) -> Result<ParsedAnswer, Reason> {
     if text.len() > MAX_BYTES {
         return Err(format!("longer than {MAX_BYTES} bytes"));
     }
     let tokens = tokens(text, grouping)?;
     let mut parser =
         Parser { tokens, at: 0, depth: 0, bars: 0, angle: false, head: false, currency: None, degrees: false };
-    if parser.tokens.is_empty() || parser.tokens == [Token::Symbol("\\ldots".into())] {
+    if parser.tokens.is_empty() || parser.tokens == [MathToken::Symbol("\\ldots".into())] {
         return Err("empty".into());
     }
     let answer = parser.answer()?;
@@ -53,7 +53,7 @@ fn is_label(side: &Side) -> bool {
 }
 
 struct Parser {
-    tokens: Vec<Token>,
+    tokens: Vec<MathToken>,
     at: usize,
     depth: usize,
     /// Open bars: the next one closes.
@@ -69,16 +69,16 @@ struct Parser {
 }
 
 impl Parser {
-    fn answer(&mut self) -> Result<Answer, Reason> {
+    fn answer(&mut self) -> Result<ParsedAnswer, Reason> {
         let mut items = Vec::new();
         let mut joiner = None;
         loop {
             self.item(&mut items)?;
-            let Some(Token::Comma(sign)) = self.peek() else { return Ok(Answer { items, joiner }) };
+            let Some(MathToken::Comma(sign)) = self.peek() else { return Ok(ParsedAnswer { items, joiner }) };
             joiner = joiner.max(Some(*sign));
             self.at += 1;
             // `1, 2, and 3` has two separators in a row.
-            if let Some(Token::Comma(sign)) = self.peek() {
+            if let Some(MathToken::Comma(sign)) = self.peek() {
                 joiner = joiner.max(Some(*sign));
                 self.at += 1;
             }
@@ -87,17 +87,17 @@ impl Parser {
 
     /// One item, or all lines of a system of equations.
     fn item(&mut self, items: &mut Vec<Chain>) -> Result<(), Reason> {
-        if let Some(Token::Begin(environment @ (Environment::Lines | Environment::Cases))) = self.peek()
+        if let Some(MathToken::Begin(environment @ (Environment::Lines | Environment::Cases))) = self.peek()
             && (*environment == Environment::Lines || !self.has_cells())
         {
             let environment = *environment;
             self.at += 1;
             // The alignment sign has no meaning.
-            self.tokens.retain(|it| *it != Token::Cell);
+            self.tokens.retain(|it| *it != MathToken::Cell);
             loop {
                 items.extend(self.answer()?.items);
-                while self.take(&Token::Row) {}
-                if self.take(&Token::End(environment)) {
+                while self.take(&MathToken::Row) {}
+                if self.take(&MathToken::End(environment)) {
                     return Ok(());
                 }
                 if self.peek().is_none() {
@@ -110,21 +110,21 @@ impl Parser {
     }
 
     fn has_cells(&self) -> bool {
-        self.tokens[self.at..].contains(&Token::Cell)
+        self.tokens[self.at..].contains(&MathToken::Cell)
     }
 
     fn chain(&mut self) -> Result<Chain, Reason> {
         // `\approx 5` continues the question; `= 5` is half an equation.
-        if let [Token::Relation(Relation::About), _, ..] = &self.tokens[self.at..] {
+        if let [MathToken::Relation(Relation::About), _, ..] = &self.tokens[self.at..] {
             self.at += 1;
         }
         let first = self.side()?;
         let mut rest = Vec::new();
         loop {
             let relation = match self.peek() {
-                Some(Token::Relation(relation)) => *relation,
+                Some(MathToken::Relation(relation)) => *relation,
                 // A label such as `Minimum: 1` is assigned to.
-                Some(Token::Colon) if rest.is_empty() && is_label(&first) => Relation::Equal,
+                Some(MathToken::Colon) if rest.is_empty() && is_label(&first) => Relation::Equal,
                 _ => return Ok(Chain { first, rest }),
             };
             self.at += 1;
@@ -134,13 +134,13 @@ impl Parser {
 
     fn side(&mut self) -> Result<Side, Reason> {
         match self.peek() {
-            Some(Token::Word(_)) => self.words(),
+            Some(MathToken::Word(_)) => self.words(),
             // A group around a whole side has no effect, and neither do the parentheses of a choice such as
             // `(\text{C})`.
-            Some(Token::Open(bracket @ (Bracket::Round | Bracket::Group))) => {
+            Some(MathToken::Open(bracket @ (Bracket::Round | Bracket::Group))) => {
                 let bracket = *bracket;
                 let inside = self.bracketed();
-                let text = matches!(self.tokens.get(self.at + 1), Some(Token::Word(_)));
+                let text = matches!(self.tokens.get(self.at + 1), Some(MathToken::Word(_)));
                 if inside.ends_side
                     && !inside.commas
                     && inside.close == Some(bracket)
@@ -149,7 +149,7 @@ impl Parser {
                     return self.nested(|parser| {
                         parser.at += 1;
                         let side = parser.side()?;
-                        parser.expect(&Token::Close(bracket))?;
+                        parser.expect(&MathToken::Close(bracket))?;
                         Ok(side)
                     });
                 }
@@ -162,7 +162,7 @@ impl Parser {
     fn quantity(&mut self) -> Result<Side, Reason> {
         let outer = (self.currency.take(), std::mem::take(&mut self.degrees), std::mem::take(&mut self.angle));
         let mut expr = self.expression(0)?;
-        if self.peek() == Some(&Token::Colon) && !self.head {
+        if self.peek() == Some(&MathToken::Colon) && !self.head {
             expr = self.ratio(expr)?;
         }
         let mut unit = self.currency.take().map(String::from).unwrap_or_default();
@@ -171,7 +171,7 @@ impl Parser {
         }
         self.unit(&mut unit)?;
         // `1 hour 30 minutes`
-        while matches!(self.peek(), Some(Token::Number(_))) && !unit.is_empty() {
+        while matches!(self.peek(), Some(MathToken::Number(_))) && !unit.is_empty() {
             let part = self.expression(0)?;
             let mut smaller = String::new();
             self.unit(&mut smaller)?;
@@ -185,7 +185,7 @@ impl Parser {
     /// `3:4`, or `4:51:06`.
     fn ratio(&mut self, first: Expr) -> Result<Expr, Reason> {
         let mut parts = vec![first];
-        while self.take(&Token::Colon) {
+        while self.take(&MathToken::Colon) {
             parts.push(self.expression(0)?);
         }
         Ok(Expr::Ratio(parts))
@@ -196,15 +196,24 @@ impl Parser {
         let mut text = String::new();
         loop {
             match self.peek() {
-                Some(Token::Word(word) | Token::Symbol(word)) => text = format!("{text} {word}"),
-                Some(Token::Number(literal)) if literal.last_place == 0 => text = format!("{text} {}", literal.text()),
+                Some(MathToken::Word(word) | MathToken::Symbol(word)) => text = format!("{text} {word}"),
+                Some(MathToken::Number(literal)) if literal.last_place == 0 => {
+                    text = format!("{text} {}", literal.text())
+                }
                 // Words with a number or a sign in them are still words.
-                Some(Token::Minus) => text.push('-'),
-                Some(Token::Prime(_)) => text.push('\''),
-                None | Some(Token::Comma(_) | Token::Relation(_) | Token::Close(_) | Token::Colon | Token::Row) => {
+                Some(MathToken::Minus) => text.push('-'),
+                Some(MathToken::Prime(_)) => text.push('\''),
+                None
+                | Some(
+                    MathToken::Comma(_)
+                    | MathToken::Relation(_)
+                    | MathToken::Close(_)
+                    | MathToken::Colon
+                    | MathToken::Row,
+                ) => {
                     break;
                 }
-                Some(Token::End(_) | Token::Cell) => break,
+                Some(MathToken::End(_) | MathToken::Cell) => break,
                 Some(token) => return Err(unexpected(token)),
             }
             self.at += 1;
@@ -219,43 +228,45 @@ impl Parser {
     fn unit(&mut self, unit: &mut String) -> Result<(), Reason> {
         loop {
             match self.peek() {
-                Some(Token::Word(word)) => *unit = format!("{unit} {word}"),
-                Some(Token::Frac) if self.unit_fraction() => {
+                Some(MathToken::Word(word)) => *unit = format!("{unit} {word}"),
+                Some(MathToken::Frac) if self.unit_fraction() => {
                     self.at += 1;
                     for index in 0..2 {
-                        self.expect(&Token::Open(Bracket::Group))?;
+                        self.expect(&MathToken::Open(Bracket::Group))?;
                         unit.push_str(if index == 0 { " " } else { "/" });
                         self.unit(unit)?;
-                        self.expect(&Token::Close(Bracket::Group))?;
+                        self.expect(&MathToken::Close(Bracket::Group))?;
                     }
                     continue;
                 }
-                Some(Token::Currency(sign)) if unit.is_empty() => unit.push(*sign),
-                Some(Token::Slash) if matches!(self.tokens.get(self.at + 1), Some(Token::Word(_))) => unit.push('/'),
+                Some(MathToken::Currency(sign)) if unit.is_empty() => unit.push(*sign),
+                Some(MathToken::Slash) if matches!(self.tokens.get(self.at + 1), Some(MathToken::Word(_))) => {
+                    unit.push('/')
+                }
                 // The `h` of `50 km/h` looks like a symbol, but is part of a unit.
-                Some(Token::Slash) if !unit.is_empty() => match self.tokens.get(self.at + 1) {
-                    Some(Token::Symbol(name)) if unit::is_known(name) => {
+                Some(MathToken::Slash) if !unit.is_empty() => match self.tokens.get(self.at + 1) {
+                    Some(MathToken::Symbol(name)) if unit::is_known(name) => {
                         *unit = format!("{unit}/{name}");
                         self.at += 1;
                     }
                     _ => return Ok(()),
                 },
-                Some(Token::Symbol(scale)) if unit == " degree" || unit == "degree" => unit.push_str(scale),
-                Some(Token::Mod) => {
+                Some(MathToken::Symbol(scale)) if unit == " degree" || unit == "degree" => unit.push_str(scale),
+                Some(MathToken::Mod) => {
                     self.at += 1;
                     let modulus = self.argument()?;
                     unit.push_str(&format!(" mod {modulus}"));
                     continue;
                 }
-                Some(Token::Open(Bracket::Round))
-                    if matches!(self.tokens.get(self.at + 1), Some(Token::Mod | Token::Word(_))) =>
+                Some(MathToken::Open(Bracket::Round))
+                    if matches!(self.tokens.get(self.at + 1), Some(MathToken::Mod | MathToken::Word(_))) =>
                 {
                     self.at += 1;
                     self.unit(unit)?;
-                    self.expect(&Token::Close(Bracket::Round))?;
+                    self.expect(&MathToken::Close(Bracket::Round))?;
                     continue;
                 }
-                Some(Token::Caret) if !unit.is_empty() => {
+                Some(MathToken::Caret) if !unit.is_empty() => {
                     self.at += 1;
                     let (sign, power) = match self.argument()? {
                         Expr::Number(power) => ("", power),
@@ -284,23 +295,23 @@ impl Parser {
         result
     }
 
-    fn peek(&self) -> Option<&Token> {
+    fn peek(&self) -> Option<&MathToken> {
         self.tokens.get(self.at)
     }
 
-    fn next(&mut self) -> Result<Token, Reason> {
+    fn next(&mut self) -> Result<MathToken, Reason> {
         let token = self.peek().cloned().ok_or("unexpected end")?;
         self.at += 1;
         Ok(token)
     }
 
-    fn take(&mut self, token: &Token) -> bool {
+    fn take(&mut self, token: &MathToken) -> bool {
         let found = self.peek() == Some(token);
         self.at += usize::from(found);
         found
     }
 
-    fn expect(&mut self, token: &Token) -> Result<(), Reason> {
+    fn expect(&mut self, token: &MathToken) -> Result<(), Reason> {
         if self.take(token) {
             return Ok(());
         }
@@ -322,44 +333,44 @@ fn named_set(text: &str) -> Option<NamedSet> {
     })
 }
 
-fn unexpected(token: &Token) -> Reason {
+fn unexpected(token: &MathToken) -> Reason {
     let shown = match token {
-        Token::Number(literal) => return format!("unexpected number ending in {}", &literal.digits % 10),
-        Token::Symbol(name) | Token::Word(name) | Token::Digits(name) => name,
-        Token::Function(function) => function.name(),
-        Token::Relation(_) => "a relation",
-        Token::Set(_) => "a set",
-        Token::Plus => "+",
-        Token::Minus => "-",
-        Token::PlusMinus => "±",
-        Token::MinusPlus => "∓",
-        Token::Times => "*",
-        Token::Slash => "/",
-        Token::Caret => "^",
-        Token::Underscore => "_",
-        Token::Cup => "∪",
-        Token::Cap => "∩",
-        Token::Without => "∖",
-        Token::Bang => "!",
-        Token::Colon => ":",
-        Token::Bar => "|",
-        Token::Such => "\\mid",
-        Token::Comma(Joiner::Comma) => ",",
-        Token::Comma(Joiner::And) => "and",
-        Token::Comma(Joiner::Or) => "or",
-        Token::Frac => "\\frac",
-        Token::Binom => "\\binom",
-        Token::Choose => "\\choose",
-        Token::Sqrt => "\\sqrt",
-        Token::Mod => "\\mod",
-        Token::Percent => "%",
-        Token::Degree => "°",
-        Token::Prime(_) => "'",
-        Token::Currency(_) => "a currency sign",
-        Token::Open(_) | Token::Close(_) => "a bracket",
-        Token::Begin(_) | Token::End(_) => "an environment",
-        Token::Cell => "&",
-        Token::Row => "\\\\",
+        MathToken::Number(literal) => return format!("unexpected number ending in {}", &literal.digits % 10),
+        MathToken::Symbol(name) | MathToken::Word(name) | MathToken::Digits(name) => name,
+        MathToken::Function(function) => function.name(),
+        MathToken::Relation(_) => "a relation",
+        MathToken::Set(_) => "a set",
+        MathToken::Plus => "+",
+        MathToken::Minus => "-",
+        MathToken::PlusMinus => "±",
+        MathToken::MinusPlus => "∓",
+        MathToken::Times => "*",
+        MathToken::Slash => "/",
+        MathToken::Caret => "^",
+        MathToken::Underscore => "_",
+        MathToken::Cup => "∪",
+        MathToken::Cap => "∩",
+        MathToken::Without => "∖",
+        MathToken::Bang => "!",
+        MathToken::Colon => ":",
+        MathToken::Bar => "|",
+        MathToken::Such => "\\mid",
+        MathToken::Comma(Joiner::Comma) => ",",
+        MathToken::Comma(Joiner::And) => "and",
+        MathToken::Comma(Joiner::Or) => "or",
+        MathToken::Frac => "\\frac",
+        MathToken::Binom => "\\binom",
+        MathToken::Choose => "\\choose",
+        MathToken::Sqrt => "\\sqrt",
+        MathToken::Mod => "\\mod",
+        MathToken::Percent => "%",
+        MathToken::Degree => "°",
+        MathToken::Prime(_) => "'",
+        MathToken::Currency(_) => "a currency sign",
+        MathToken::Open(_) | MathToken::Close(_) => "a bracket",
+        MathToken::Begin(_) | MathToken::End(_) => "an environment",
+        MathToken::Cell => "&",
+        MathToken::Row => "\\\\",
     };
     format!("unexpected `{}`", shown.escape_debug())
 }

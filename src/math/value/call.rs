@@ -193,7 +193,7 @@ fn ln(x: Value, meter: &mut Meter) -> Result<Value, Reason> {
             }
         }
     }
-    let mut rest = super::Product::new();
+    let mut rest = super::PowerProduct::new();
     for (base, exponent) in product {
         let share = Value::rational(BigRational::new((*exponent.numer()).into(), (*exponent.denom()).into()));
         let term = match base {

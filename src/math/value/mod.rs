@@ -18,7 +18,7 @@ use super::function::Function;
 use super::limits::{Meter, Reason};
 use super::tree::{Expr, Operator};
 
-pub use sum::{Base, Product, Sum};
+pub use sum::{Base, PowerProduct, Sum};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Value {
@@ -28,7 +28,7 @@ pub struct Value {
 }
 
 /// Values of some symbols: empty, unless an expression is evaluated at a point.
-pub type Point<'a> = &'a [(String, BigRational)];
+pub type SymbolValues<'a> = &'a [(String, BigRational)];
 
 impl Value {
     pub fn of(expr: &Expr, meter: &mut Meter) -> Result<Value, Reason> {
@@ -36,7 +36,7 @@ impl Value {
     }
 
     /// The value with numbers for the symbols of `point`.
-    pub fn at(expr: &Expr, point: Point, meter: &mut Meter) -> Result<Value, Reason> {
+    pub fn at(expr: &Expr, point: SymbolValues, meter: &mut Meter) -> Result<Value, Reason> {
         let mut of = |inner: &Expr| Value::at(inner, point, meter);
         Ok(match expr {
             Expr::Number(literal) => Value::rational(literal.value(meter)?),

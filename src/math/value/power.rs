@@ -6,7 +6,7 @@ use num_rational::{BigRational, Ratio};
 use num_traits::{One, Signed, ToPrimitive};
 
 use super::root::{factor, root_of_positive};
-use super::sum::{Base, Product, Sum};
+use super::sum::{Base, PowerProduct, Sum};
 use super::{Value, call::cosine};
 use crate::math::function::Function;
 use crate::math::limits::{MAX_EXPONENT, Meter, Reason};
@@ -67,7 +67,7 @@ impl Value {
     /// `self` to `coefficient · term`.
     fn term_power(
         &self,
-        product: &Product,
+        product: &PowerProduct,
         term: &Value,
         coefficient: &BigRational,
         meter: &mut Meter,
@@ -112,12 +112,12 @@ impl Value {
             return Ok(self.clone());
         }
         let base = Base::Power(Box::new(self.clone()), Box::new(exponent.clone()));
-        Ok(Value::from(Sum::term(Product::from([(base, times)]), BigRational::one(), meter)?))
+        Ok(Value::from(Sum::term(PowerProduct::from([(base, times)]), BigRational::one(), meter)?))
     }
 }
 
 /// e to `times · term`: a logarithm in the exponent disappears, and half turns are numbers.
-fn exponential(product: &Product, term: &Value, times: Ratio<i64>, meter: &mut Meter) -> Result<Value, Reason> {
+fn exponential(product: &PowerProduct, term: &Value, times: Ratio<i64>, meter: &mut Meter) -> Result<Value, Reason> {
     let share = BigRational::new((*times.numer()).into(), (*times.denom()).into());
     let whole = |exponent: &Ratio<i64>| exponent.is_one();
     if let Some((Base::Call(Function::Ln, arguments), power)) = product.first_key_value()

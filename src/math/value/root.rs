@@ -5,17 +5,17 @@ use num_rational::{BigRational, Ratio};
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
 use super::is_constant;
-use super::sum::{Base, Product, Sum};
+use super::sum::{Base, PowerProduct, Sum};
 use crate::math::limits::{Meter, Reason};
 use std::collections::BTreeMap;
 
 impl Sum {
     /// The root of a sum whose content is one.
     pub fn root(self, index: i64, meter: &mut Meter) -> Result<Sum, Reason> {
-        let (mut outside, mut inside) = (Product::new(), Product::new());
+        let (mut outside, mut inside) = (PowerProduct::new(), PowerProduct::new());
         let Some((product, coefficient)) = self.single() else {
             return Ok(Sum(BTreeMap::from([(
-                Product::from([(Base::Radicand(self), Ratio::new(1, index))]),
+                PowerProduct::from([(Base::Radicand(self), Ratio::new(1, index))]),
                 BigRational::one(),
             )])));
         };
@@ -50,7 +50,7 @@ impl Sum {
 
 /// The root of a positive rational, with every prime at an exponent between 0 and 1.
 pub fn root_of_positive(value: &BigRational, index: i64, meter: &mut Meter) -> Result<Sum, Reason> {
-    let mut product = Product::new();
+    let mut product = PowerProduct::new();
     let mut coefficient = BigRational::one();
     for (part, sign) in [(value.numer(), 1), (value.denom(), -1)] {
         meter.charge(part.bits() * part.bits() / 64)?;

@@ -26,17 +26,17 @@ pub enum Base {
 }
 
 /// Bases and their nonzero exponents.
-pub type Product = BTreeMap<Base, Ratio<i64>>;
+pub type PowerProduct = BTreeMap<Base, Ratio<i64>>;
 
 /// Products and their nonzero coefficients.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sum(pub BTreeMap<Product, BigRational>);
+pub struct Sum(pub BTreeMap<PowerProduct, BigRational>);
 
 /// The cost of adding one base to a map of products, in products of words.
 const MERGE: u64 = 160;
 
 /// Number of bases in a product, including those inside them, which are compared and copied with it.
-fn weight(product: &Product) -> u64 {
+fn weight(product: &PowerProduct) -> u64 {
     1 + product.keys().map(of_base).sum::<u64>()
 }
 
@@ -53,17 +53,17 @@ fn of_base(base: &Base) -> u64 {
 
 impl Sum {
     pub fn rational(value: BigRational) -> Sum {
-        Sum(if value.is_zero() { BTreeMap::new() } else { BTreeMap::from([(Product::new(), value)]) })
+        Sum(if value.is_zero() { BTreeMap::new() } else { BTreeMap::from([(PowerProduct::new(), value)]) })
     }
 
     pub fn base(base: Base) -> Sum {
-        Sum(BTreeMap::from([(Product::from([(base, Ratio::one())]), BigRational::one())]))
+        Sum(BTreeMap::from([(PowerProduct::from([(base, Ratio::one())]), BigRational::one())]))
     }
 
     /// `coefficient · product`, with integer powers of primes and powers of `i` moved into the coefficient, and integer
     /// powers of roots multiplied out.
-    pub fn term(product: Product, mut coefficient: BigRational, meter: &mut Meter) -> Result<Sum, Reason> {
-        let mut canonical = Product::new();
+    pub fn term(product: PowerProduct, mut coefficient: BigRational, meter: &mut Meter) -> Result<Sum, Reason> {
+        let mut canonical = PowerProduct::new();
         let mut expanded: Option<Sum> = None;
         for (base, mut exponent) in product {
             match &base {
@@ -118,7 +118,7 @@ impl Sum {
     }
 
     /// Its only term.
-    pub fn single(&self) -> Option<(&Product, &BigRational)> {
+    pub fn single(&self) -> Option<(&PowerProduct, &BigRational)> {
         if self.0.len() == 1 { self.0.iter().next() } else { None }
     }
 
@@ -152,7 +152,7 @@ impl Sum {
         Ok(sum)
     }
 
-    fn add(&mut self, product: Product, coefficient: &BigRational, meter: &mut Meter) -> Result<(), Reason> {
+    fn add(&mut self, product: PowerProduct, coefficient: &BigRational, meter: &mut Meter) -> Result<(), Reason> {
         let total = match self.0.get(&product) {
             Some(present) => meter.add(present, coefficient)?,
             None => coefficient.clone(),

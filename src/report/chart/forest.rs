@@ -1,27 +1,27 @@
-//! Differences as dots with their intervals, one row each, beside a line at zero.
+//! Forest plot: each difference is a row with a dot and its intervals, around a line at zero.
 
-use super::axis::{Axis, Linear};
+use super::axis::{Axis, LinearScale};
 use super::svg::{Anchor, LINE, Svg, TEXT, TITLE, fit, num, width_of};
 use crate::stats::Interval;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct ForestRow {
     pub label: String,
     pub value: f64,
     /// The thick bar.
     pub interval: Option<Interval>,
-    /// A thin line on it, for a second source of chance.
+    /// A thin line over the bar, for a second source of variation.
     pub second: Option<Interval>,
-    /// What is to be said of it, on the right.
+    /// The note at the right, such as a verdict.
     pub note: String,
 }
 
 /// Rows under one heading.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Group {
+pub struct ForestGroup {
     pub heading: String,
-    pub rows: Vec<Row>,
+    pub rows: Vec<ForestRow>,
 }
 
 /// Differences around zero.
@@ -30,7 +30,7 @@ pub struct Forest {
     pub title: String,
     pub description: String,
     pub axis: Axis,
-    pub groups: Vec<Group>,
+    pub groups: Vec<ForestGroup>,
 }
 
 impl Forest {
@@ -39,7 +39,7 @@ impl Forest {
         let width = 720.0;
         let step = LINE + 6.0;
         let rows = || self.groups.iter().flat_map(|group| &group.rows);
-        let widest = |text: fn(&Row) -> &str, most: f64| {
+        let widest = |text: fn(&ForestRow) -> &str, most: f64| {
             rows().map(|row| width_of(text(row), TEXT)).fold(0.0, f64::max).min(most)
         };
         let (labels, notes) = (widest(|row| &row.label, 180.0), widest(|row| &row.note, 200.0));
@@ -56,7 +56,7 @@ impl Forest {
         let reach = reach.filter(|value| value.is_finite());
         let (low, high) = reach.fold((0.0f64, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
         let (left, right) = (labels + 14.0, width - notes - 14.0);
-        let scale = Linear::outward(low, high, ((right - left) / 70.0) as usize, (left + 6.0, right - 6.0));
+        let scale = LinearScale::outward(low, high, ((right - left) / 70.0) as usize, (left + 6.0, right - 6.0));
 
         let mut svg = Svg::default();
         for &tick in &scale.ticks {
@@ -64,7 +64,7 @@ impl Forest {
             svg.rule(if tick == 0.0 { "axis" } else { "rule" }, (at, top), (at, bottom));
             svg.text("muted number", (at, bottom + LINE), Anchor::Middle, &scale.label(tick));
         }
-        // Beside the axis there is room on both sides.
+        // Left and right of the axis there is space.
         let middle = (left + right) / 2.0;
         let axis = fit(&self.axis.title(), TEXT, 2.0 * middle.min(width - middle));
         svg.text("muted", (middle, bottom + 2.0 * LINE + 4.0), Anchor::Middle, &axis);
@@ -85,12 +85,12 @@ impl Forest {
         svg.finish(width, bottom + 3.0 * LINE, &self.title, &self.description)
     }
 
-    fn row(&self, svg: &mut Svg, row: &Row, scale: &Linear, y: f64) {
-        // The thin one on top and in the ink's colour: it often lies within the other.
-        for (interval, colour, width) in [(row.interval, 0, 6.0), (row.second, 6, 1.5)] {
+    fn row(&self, svg: &mut Svg, row: &ForestRow, scale: &LinearScale, y: f64) {
+        // The thin line is on top, in the text color, because it is often inside the bar.
+        for (interval, color, width) in [(row.interval, 0, 6.0), (row.second, 6, 1.5)] {
             let ends = interval.filter(|interval| interval.low.is_finite() && interval.high.is_finite());
             if let Some(Interval { low, high }) = ends {
-                svg.bar(colour, (scale.pixel(low), y), (scale.pixel(high), y), width);
+                svg.bar(color, (scale.pixel(low), y), (scale.pixel(high), y), width);
             }
         }
         if row.value.is_finite() {

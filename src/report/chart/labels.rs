@@ -1,10 +1,10 @@
-//! Labels beside each other that do not overlap.
+//! Positions of neighboring labels that do not overlap.
 
-/// Positions nearest to `wanted` (least squares) that keep `gap` between neighbours and stay within `low` to `high`; closer
-/// together only where so many do not fit. In the order given.
+/// The positions closest to `wanted` (least squares) that keep `gap` between neighbors and stay within `low` to `high`. The
+/// gap is smaller only if the labels do not fit otherwise. In the given order.
 ///
-/// With the i-th label from the top moved up by i gaps, keeping distance means never to fall: an isotonic regression, which
-/// pooling neighbours that violate it solves.
+/// If the i-th label from the top is moved up by i gaps, keeping the distance means that the sequence does not decrease. This
+/// is an isotonic regression, which is solved by pooling the neighbors that violate it.
 pub fn spread(wanted: &[f64], gap: f64, (low, high): (f64, f64)) -> Vec<f64> {
     let n = wanted.len();
     let gap = if n > 1 { gap.min((high - low) / (n - 1) as f64) } else { gap };
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_move_apart_as_little_as_they_must() {
+    fn labels_move_as_little_as_necessary() {
         assert_eq!(spread(&[10.0, 50.0], 14.0, (0.0, 100.0)), [10.0, 50.0]);
         assert_eq!(spread(&[50.0, 50.0], 14.0, (0.0, 100.0)), [43.0, 57.0]);
         assert_eq!(spread(&[99.0, 100.0, 5.0], 14.0, (0.0, 100.0)), [86.0, 100.0, 5.0]);
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn they_never_overlap_nor_leave() {
+    fn labels_do_not_overlap_and_stay_inside() {
         for seed in 0..50u64 {
             let stream = crate::rng::Stream::new(seed, crate::rng::Purpose::Test, &[]);
             let wanted: Vec<f64> = (0..7).map(|i| 100.0 * stream.f64(i)).collect();

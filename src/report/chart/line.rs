@@ -1,28 +1,28 @@
-//! Lines over steps, with a band for what varies between seeds.
+//! Line charts over steps, with a band for the variation between seeds.
 
-use super::axis::{Axis, Linear};
+use super::axis::{Axis, LinearScale};
 use super::labels::spread;
 use super::svg::{Anchor, LINE, Rect, Svg, TEXT, TITLE, fit, width_of};
 
 /// One value at one step. A value that is not finite leaves a gap.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
+pub struct ChartPoint {
     pub x: f64,
     pub y: f64,
     /// The ends of the band.
     pub band: Option<(f64, f64)>,
 }
 
-/// A line with its name.
+/// A named line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     pub name: String,
-    pub points: Vec<Point>,
+    pub points: Vec<ChartPoint>,
 }
 
 impl Series {
-    /// The mean over seeds at each step that one of them has, with a band from the lowest to the highest. `seeds` hold (step,
-    /// value) in the order of steps.
+    /// The mean over seeds at every step that at least one seed has, with a band from the lowest to the highest. Each seed is a
+    /// list of (step, value) in the order of steps.
     pub fn over_seeds(name: &str, seeds: &[Vec<(u64, f64)>]) -> Self {
         let mut steps = std::collections::BTreeMap::<u64, Vec<f64>>::new();
         for &(step, value) in seeds.iter().flatten().filter(|(_, value)| value.is_finite()) {
@@ -32,21 +32,21 @@ impl Series {
             let low = values.iter().copied().fold(f64::INFINITY, f64::min);
             let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let band = (values.len() > 1).then_some((low, high));
-            Point { x: step as f64, y: values.iter().sum::<f64>() / values.len() as f64, band }
+            ChartPoint { x: step as f64, y: values.iter().sum::<f64>() / values.len() as f64, band }
         };
         Self { name: name.into(), points: steps.into_iter().map(point).collect() }
     }
 
-    fn last(&self) -> Option<Point> {
+    fn last(&self) -> Option<ChartPoint> {
         self.points.iter().rev().find(|point| point.y.is_finite()).copied()
     }
 }
 
-/// Lines in one pair of axes, each named at its end.
+/// Lines in one coordinate system, each labeled at its end.
 #[derive(Clone, Debug)]
 pub struct LineChart {
     pub title: String,
-    /// What one who cannot see the chart is told.
+    /// The text for screen readers.
     pub description: String,
     pub x: Axis,
     pub y: Axis,
@@ -54,7 +54,7 @@ pub struct LineChart {
 }
 
 impl LineChart {
-    /// The chart as SVG, 720 pixels wide; higher where many names stand at the ends.
+    /// The chart as SVG, 720 pixels wide. It is higher if many labels are at the ends.
     pub fn svg(&self) -> String {
         let names = self.series.iter().map(|series| width_of(&series.name, TEXT)).fold(0.0, f64::max);
         let beside = names.min(220.0) + 34.0;
@@ -77,7 +77,7 @@ impl LineChart {
         svg.finish(width, height, &self.title, &self.description)
     }
 
-    /// A small picture without its title and the names of its series, which stand beside it on a page.
+    /// A small chart without a title and without names of series; the page shows them next to it.
     pub fn panel(&self) -> String {
         let (width, height) = (312.0, 190.0);
         let mut svg = Svg::default();
@@ -85,7 +85,7 @@ impl LineChart {
         svg.finish(width, height, "", &self.description)
     }
 
-    /// Draws axes and lines within `area`, and tells where each line ends.
+    /// Draws axes and lines inside `area`. Returns the end of each line.
     pub(super) fn draw(&self, svg: &mut Svg, area: Rect) -> Vec<(usize, (f64, f64))> {
         let values = self.series.iter().flat_map(|series| &series.points).filter(|point| point.y.is_finite());
         let (mut xs, mut ys) = ((f64::INFINITY, f64::NEG_INFINITY), (f64::INFINITY, f64::NEG_INFINITY));
@@ -96,10 +96,10 @@ impl LineChart {
         }
 
         let (top, bottom) = (area.y + LINE + 8.0, area.bottom() - 2.0 * LINE - 6.0);
-        let y = Linear::outward(ys.0, ys.1, ((bottom - top) / 45.0) as usize, (bottom, top));
+        let y = LinearScale::outward(ys.0, ys.1, ((bottom - top) / 45.0) as usize, (bottom, top));
         let numbers = y.ticks.iter().map(|&tick| width_of(&y.label(tick), TEXT)).fold(0.0, f64::max);
         let (left, right) = (area.x + numbers + 8.0, area.right() - 14.0);
-        let x = Linear::inward(xs.0, xs.1, ((right - left) / 60.0) as usize, (left, right));
+        let x = LinearScale::inward(xs.0, xs.1, ((right - left) / 60.0) as usize, (left, right));
 
         svg.text("muted", (area.x, area.y + TEXT), Anchor::Start, &fit(&self.y.title(), TEXT, area.width));
         for &tick in &y.ticks {
@@ -144,7 +144,7 @@ fn finite((low, high): &(f64, f64)) -> bool {
     low.is_finite() && high.is_finite()
 }
 
-/// The stretches of points that all `hold`.
-fn runs(points: &[Point], hold: impl Fn(&Point) -> bool + Copy) -> impl Iterator<Item = &[Point]> {
+/// The longest sequences of points for which `hold` is true.
+fn runs(points: &[ChartPoint], hold: impl Fn(&ChartPoint) -> bool + Copy) -> impl Iterator<Item = &[ChartPoint]> {
     points.chunk_by(move |a, b| hold(a) && hold(b)).filter(move |run| hold(&run[0]))
 }

@@ -1,15 +1,15 @@
-//! The drawing: shapes and text with coordinates in CSS pixels, written as they come.
+//! The drawing: shapes and text with coordinates in CSS pixels, written in the order of the calls.
 
 use std::fmt::Write;
 
-/// Size of text, in pixels.
+/// Font size, in pixels.
 pub const TEXT: f64 = 12.0;
 pub const TITLE: f64 = 15.0;
 
-/// Distance of lines of text.
+/// Distance between lines of text, in pixels.
 pub const LINE: f64 = 15.0;
 
-/// Colours of series; one that comes later is dashed.
+/// Number of series colors; later series reuse them with dashed lines.
 const COLOURS: usize = 7;
 
 const STYLE: &str = "\
@@ -26,7 +26,7 @@ max-width:100%;height:auto}\
 .rft-chart .band{stroke:none;fill-opacity:.16}.rft-chart .leader{fill:none;stroke-width:1;stroke-opacity:.6}\
 .rft-chart .number{font-variant-numeric:tabular-nums}";
 
-/// Where text is held.
+/// The anchor of a text.
 #[derive(Clone, Copy)]
 pub enum Anchor {
     Start,
@@ -52,7 +52,7 @@ impl Rect {
     }
 }
 
-/// The body of a picture. Attributes that are passed in are ours; text is escaped here.
+/// The body of a chart. Attributes are passed in by our own code; text is escaped here.
 #[derive(Default)]
 pub struct Svg {
     body: String,
@@ -66,48 +66,48 @@ impl Svg {
 
     /// A line through `points` in the stroke of series `index`.
     pub fn stroke(&mut self, class: &str, index: usize, points: &[(f64, f64)]) {
-        let (colour, dash, d) = (colour(index), dash(index), path(points));
-        writeln!(self.body, r#"<path class="{class}" style="stroke:{colour}{dash}" d="{d}"/>"#).unwrap();
+        let (color, dash, d) = (color(index), dash(index), path(points));
+        writeln!(self.body, r#"<path class="{class}" style="stroke:{color}{dash}" d="{d}"/>"#).unwrap();
     }
 
-    /// The area between two lines that share their x, in the colour of series `index`.
+    /// The area between two lines that share their x, in the color of series `index`.
     pub fn band(&mut self, index: usize, low: &[(f64, f64)], high: &[(f64, f64)]) {
         let outline: Vec<_> = high.iter().chain(low.iter().rev()).copied().collect();
-        let (colour, d) = (colour(index), path(&outline));
-        writeln!(self.body, r#"<path class="band" style="fill:{colour}" d="{d}Z"/>"#).unwrap();
+        let (color, d) = (color(index), path(&outline));
+        writeln!(self.body, r#"<path class="band" style="fill:{color}" d="{d}Z"/>"#).unwrap();
     }
 
-    /// A dot in the colour of series `index`; `told` is shown where a reader points at it.
+    /// A dot in the color of series `index`; `told` is its tooltip.
     pub fn dot(&mut self, index: usize, (x, y): (f64, f64), radius: f64, told: &str) {
-        let (colour, x, y, radius, told) = (colour(index), num(x), num(y), num(radius), escape(told));
+        let (color, x, y, radius, told) = (color(index), num(x), num(y), num(radius), escape(told));
         writeln!(
             self.body,
-            r#"<circle class="dot" style="fill:{colour}" cx="{x}" cy="{y}" r="{radius}"><title>{told}</title></circle>"#
+            r#"<circle class="dot" style="fill:{color}" cx="{x}" cy="{y}" r="{radius}"><title>{told}</title></circle>"#
         )
         .unwrap();
     }
 
-    /// A bar between two points in the colour of series `index`.
+    /// A bar between two points in the color of series `index`.
     pub fn bar(&mut self, index: usize, from: (f64, f64), to: (f64, f64), width: f64) {
-        let (colour, width, d) = (colour(index), num(width), path(&[from, to]));
-        writeln!(self.body, r#"<path class="bar" style="stroke:{colour};stroke-width:{width}" d="{d}"/>"#).unwrap();
+        let (color, width, d) = (color(index), num(width), path(&[from, to]));
+        writeln!(self.body, r#"<path class="bar" style="stroke:{color};stroke-width:{width}" d="{d}"/>"#).unwrap();
     }
 
-    /// A cell in the colour of series `index`, as strong as `opacity` says.
+    /// A cell in the color of series `index`, with the given `opacity`.
     pub fn cell(&mut self, index: usize, at: Rect, opacity: f64, told: &str) {
-        let (colour, told) = (colour(index), escape(told));
+        let (color, told) = (color(index), escape(told));
         let (x, y, width, height, opacity) = (num(at.x), num(at.y), num(at.width), num(at.height), num(opacity));
         writeln!(
             self.body,
-            r#"<rect class="cell" style="fill:{colour};fill-opacity:{opacity}" x="{x}" y="{y}" width="{width}" height="{height}"><title>{told}</title></rect>"#
+            r#"<rect class="cell" style="fill:{color};fill-opacity:{opacity}" x="{x}" y="{y}" width="{width}" height="{height}"><title>{told}</title></rect>"#
         )
         .unwrap();
     }
 
-    /// Shapes given as a path, filled in the colour of series `index`.
+    /// Shapes as one path, filled with the color of series `index`.
     pub fn area(&mut self, index: usize, opacity: f64, d: &str) {
-        let (colour, opacity) = (colour(index), num(opacity));
-        writeln!(self.body, r#"<path class="area" style="fill:{colour};fill-opacity:{opacity}" d="{d}"/>"#).unwrap();
+        let (color, opacity) = (color(index), num(opacity));
+        writeln!(self.body, r#"<path class="area" style="fill:{color};fill-opacity:{opacity}" d="{d}"/>"#).unwrap();
     }
 
     pub fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: Anchor, text: &str) {
@@ -120,8 +120,8 @@ impl Svg {
         writeln!(self.body, r#"<text class="{class}" x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>"#).unwrap();
     }
 
-    /// The whole picture, `title` drawn at its head. `description` is what one who cannot see it is told, and its title where it
-    /// has none.
+    /// The whole chart, with `title` at the top. `description` is the text for screen readers; it is also the title of a chart
+    /// without one.
     pub fn finish(mut self, width: f64, height: f64, title: &str, description: &str) -> String {
         if !title.is_empty() {
             self.text("title", (0.0, TITLE), Anchor::Start, &fit(title, TITLE, width));
@@ -138,7 +138,7 @@ impl Svg {
     }
 }
 
-fn colour(index: usize) -> String {
+fn color(index: usize) -> String {
     format!("var(--s{})", index % COLOURS)
 }
 
@@ -158,16 +158,16 @@ fn path(points: &[(f64, f64)]) -> String {
     d
 }
 
-/// A short stroke in the look of series `index`, to stand beside its name.
+/// A short stroke in the style of series `index`, to be placed next to its name.
 pub fn swatch(index: usize) -> String {
-    let (colour, dash) = (colour(index), dash(index));
+    let (color, dash) = (color(index), dash(index));
     format!(
         "<svg class=\"rft-chart\" aria-hidden=\"true\" viewBox=\"0 0 20 8\" width=\"20\" height=\"8\">\
-         <path style=\"stroke:{colour}{dash};stroke-width:2.5\" d=\"M1 4L19 4\"/></svg>"
+         <path style=\"stroke:{color}{dash};stroke-width:2.5\" d=\"M1 4L19 4\"/></svg>"
     )
 }
 
-/// A coordinate with two decimals at most: the same text on every machine, and no digits that nobody sees.
+/// A coordinate with at most two decimals, so that the text is the same on every machine and has no invisible digits.
 pub fn num(value: f64) -> String {
     assert!(value.is_finite(), "a coordinate of {value}");
     let text = format!("{value:.2}");
@@ -175,7 +175,7 @@ pub fn num(value: f64) -> String {
     if text == "-0" { "0".into() } else { text.into() }
 }
 
-/// Text that XML takes as text; characters that XML cannot hold become U+FFFD.
+/// Escapes text for XML. Characters that XML does not allow become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -193,7 +193,7 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// How wide a sans-serif font of `size` draws `text`, estimated from above: wide scripts take a whole em.
+/// An upper estimate of the width of `text` in a sans-serif font of `size`: wide scripts need a whole em.
 pub fn width_of(text: &str, size: f64) -> f64 {
     let em: f64 = text
         .chars()
@@ -209,7 +209,7 @@ pub fn width_of(text: &str, size: f64) -> f64 {
     em * size
 }
 
-/// `text`, cut short with an ellipsis where it is wider than `width`.
+/// `text`, truncated with an ellipsis if it is wider than `width`.
 pub fn fit(text: &str, size: f64, width: f64) -> String {
     if width_of(text, size) <= width {
         return text.into();

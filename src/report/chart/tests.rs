@@ -1,17 +1,17 @@
-//! What holds of every chart, read off its SVG: it is well-formed, says what it is, draws within its bounds, and no label covers
-//! another.
+//! Properties of every chart, checked on its SVG: it is well-formed, has a title and a description, stays within its bounds, and
+//! no label covers another.
 
 use super::*;
 use crate::stats::Interval;
 
-/// An element as it was opened, with the text that follows.
-struct Element {
+/// An element's opening tag, with the text that follows it.
+struct SvgElement {
     name: String,
     attributes: Vec<(String, String)>,
     text: String,
 }
 
-impl Element {
+impl SvgElement {
     fn get(&self, key: &str) -> &str {
         self.attributes.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
     }
@@ -29,22 +29,22 @@ impl Element {
 }
 
 /// Elements in order of appearance; fails on XML that is not well-formed.
-fn read(svg: &str) -> Vec<Element> {
-    let (mut elements, mut open): (Vec<Element>, Vec<String>) = (Vec::new(), Vec::new());
+fn read(svg: &str) -> Vec<SvgElement> {
+    let (mut elements, mut open): (Vec<SvgElement>, Vec<String>) = (Vec::new(), Vec::new());
     let mut rest = svg.trim_end();
     while let Some(tag) = rest.strip_prefix('<') {
-        let end = tag.find('>').expect("a tag is closed");
+        let end = tag.find('>').expect("unclosed tag");
         let (inside, after) = (&tag[..end], &tag[end + 1..]);
         let next = after.find('<').unwrap_or(after.len());
         assert!(!inside.contains('<'), "`<` within <{inside}>");
         if let Some(name) = inside.strip_prefix('/') {
-            assert_eq!(open.pop().as_deref(), Some(name), "</{name}> closes what was opened last");
+            assert_eq!(open.pop().as_deref(), Some(name), "</{name}> does not match the last opening tag");
         } else {
             let (inside, single) = inside.strip_suffix('/').map_or((inside, false), |inside| (inside, true));
             let (name, mut list) = inside.split_once(' ').unwrap_or((inside, ""));
             let mut attributes = Vec::new();
             while let Some((key, value)) = list.trim_start().split_once("=\"") {
-                let (value, more) = value.split_once('"').expect("a value is closed");
+                let (value, more) = value.split_once('"').expect("unclosed value");
                 assert!(attributes.iter().all(|(other, _)| other != key), "{key} twice in <{name}>");
                 attributes.push((key.to_string(), value.to_string()));
                 list = more;
@@ -53,7 +53,7 @@ fn read(svg: &str) -> Vec<Element> {
             if !single {
                 open.push(name.into());
             }
-            elements.push(Element { name: name.into(), attributes, text: plain(&after[..next]) });
+            elements.push(SvgElement { name: name.into(), attributes, text: plain(&after[..next]) });
         }
         rest = &after[next..];
     }
@@ -68,8 +68,8 @@ fn plain(text: &str) -> String {
     entities.iter().fold(text.to_string(), |text, (entity, c)| text.replace(entity, c))
 }
 
-/// The box of a text, by the chart's own estimate of its width.
-fn bounds(text: &Element) -> (f64, f64, f64, f64) {
+/// The bounding box of a text, by the chart's own estimate of its width.
+fn bounds(text: &SvgElement) -> (f64, f64, f64, f64) {
     let size = if text.get("class") == "title" { svg::TITLE } else { svg::TEXT };
     let (x, y, width) = (text.number("x"), text.number("y"), svg::width_of(&text.text, size));
     let left = match text.get("text-anchor") {
@@ -81,7 +81,7 @@ fn bounds(text: &Element) -> (f64, f64, f64, f64) {
 }
 
 #[track_caller]
-fn check(svg: &str) -> Vec<Element> {
+fn check(svg: &str) -> Vec<SvgElement> {
     let elements = read(svg);
     let root = &elements[0];
     assert_eq!((root.name.as_str(), root.get("role")), ("svg", "img"));
@@ -101,10 +101,14 @@ fn check(svg: &str) -> Vec<Element> {
             _ => {}
         }
     }
-    let texts: Vec<&Element> = elements.iter().filter(|element| element.name == "text").collect();
+    let texts: Vec<&SvgElement> = elements.iter().filter(|element| element.name == "text").collect();
     for (i, a) in texts.iter().enumerate() {
         let (left, top, right, bottom) = bounds(a);
-        assert!(left >= -0.5 && right <= width + 0.5 && top >= -0.5 && bottom <= height + 0.5, "`{}` leaves", a.text);
+        assert!(
+            left >= -0.5 && right <= width + 0.5 && top >= -0.5 && bottom <= height + 0.5,
+            "`{}` is outside",
+            a.text
+        );
         for b in &texts[..i] {
             let other = bounds(b);
             let apart = right <= other.0 || other.2 <= left || bottom <= other.1 || other.3 <= top;
@@ -114,7 +118,7 @@ fn check(svg: &str) -> Vec<Element> {
     elements
 }
 
-fn of_class<'a>(elements: &'a [Element], class: &'a str) -> impl Iterator<Item = &'a Element> {
+fn of_class<'a>(elements: &'a [SvgElement], class: &'a str) -> impl Iterator<Item = &'a SvgElement> {
     elements.iter().filter(move |element| element.get("class") == class)
 }
 
@@ -130,7 +134,7 @@ const ARMS: [&str; 9] = [
     "a <b> & \"c\"",
 ];
 
-/// Curves that end close together.
+/// Lines whose ends are close together.
 pub fn curves(label: &str, unit: &str, height: f64) -> LineChart {
     let arm = |(i, name): (usize, &&str)| {
         let seed = |seed: u64| {
@@ -145,7 +149,7 @@ pub fn curves(label: &str, unit: &str, height: f64) -> LineChart {
         Series::over_seeds(name, &[seed(1), seed(2), seed(3)])
     };
     LineChart {
-        title: "Reward while training".into(),
+        title: "Reward during training".into(),
         description: "Nine arms, the mean of three seeds each, with a band from the lowest to the highest.".into(),
         x: Axis::new("step", ""),
         y: Axis::new(label, unit),
@@ -158,7 +162,7 @@ pub fn forest() -> Forest {
         let value = 2.5 * i as f64 - 9.0;
         let around = |reach: f64| Some(Interval { low: value - reach, high: value + reach });
         let note = if value > 5.0 { "higher" } else { "no verdict: power 23 %" };
-        Row {
+        ForestRow {
             label: name.to_string(),
             value,
             interval: around(3.0 + i as f64 / 2.0),
@@ -166,10 +170,12 @@ pub fn forest() -> Forest {
             note: note.into(),
         }
     };
-    let group =
-        |heading: &str| Group { heading: heading.into(), rows: ARMS.iter().take(8).enumerate().map(row).collect() };
+    let group = |heading: &str| ForestGroup {
+        heading: heading.into(),
+        rows: ARMS.iter().take(8).enumerate().map(row).collect(),
+    };
     Forest {
-        title: "Each arm against no prompt".into(),
+        title: "Each arm compared with no prompt".into(),
         description: "Differences of accuracy with 95 % intervals.".into(),
         axis: Axis::new("difference of accuracy", "points"),
         groups: vec![group("MATH-500"), group("AIME 2024")],
@@ -179,9 +185,9 @@ pub fn forest() -> Forest {
 pub fn heat() -> HeatMap {
     let value = |r: usize, c: usize| (r != 2 || c != 1).then_some((r as f64 - 3.0) * 7.3 + c as f64 * 2.0);
     HeatMap {
-        title: "Behaviours: change from the base".into(),
-        description: "Share of responses that show each behaviour, less the base's.".into(),
-        legend: "points of the share of responses".into(),
+        title: "Behaviors: change from the base".into(),
+        description: "Share of completions with each behavior, minus the base model's share.".into(),
+        legend: "percentage points of completions".into(),
         rows: ARMS.iter().map(|arm| arm.to_string()).collect(),
         columns: ["verification", "backtracking", "subgoals", "code"].map(String::from).to_vec(),
         values: (0..ARMS.len()).map(|r| (0..4).map(|c| value(r, c)).collect()).collect(),
@@ -207,12 +213,12 @@ fn lines() {
     let chart = curves("reward", "", 1.0);
     let elements = check(&chart.svg());
     assert_eq!(of_class(&elements, "band").count(), 9);
-    // A line and a stroke beside its name, for each arm.
+    // For each arm, a line and a stroke next to its name.
     assert_eq!(of_class(&elements, "series").count(), 18);
     let names: Vec<&str> = of_class(&elements, "label").map(|label| label.text.as_str()).collect();
     assert_eq!(names.len(), 9);
     assert!(names.contains(&"a <b> & \"c\""));
-    // A line lies within its band.
+    // A line is inside its band.
     let (band, line) =
         (of_class(&elements, "band").next().unwrap().points(), of_class(&elements, "series").next().unwrap());
     for (i, (x, y)) in line.points().into_iter().enumerate() {
@@ -223,7 +229,7 @@ fn lines() {
 }
 
 #[test]
-fn gaps_and_nothing_at_all() {
+fn gaps_and_empty_charts() {
     let mut chart = curves("reward", "", 1.0);
     chart.series.truncate(1);
     chart.series[0].points[5].y = f64::NAN;
@@ -236,7 +242,7 @@ fn gaps_and_nothing_at_all() {
     chart.series.clear();
     check(&chart.svg());
     let points = Series::over_seeds("a", &[vec![(0, 1.0), (1, f64::NAN)], vec![(0, 3.0), (2, 5.0)]]).points;
-    let point = |x, y, band| Point { x, y, band };
+    let point = |x, y, band| ChartPoint { x, y, band };
     assert_eq!(points, [point(0.0, 2.0, Some((1.0, 3.0))), point(2.0, 5.0, None)]);
 }
 
@@ -252,9 +258,9 @@ fn panels_have_no_title_and_no_names() {
 }
 
 #[test]
-fn mosaics_hold_every_share() {
+fn mosaics_show_every_share() {
     let elements = check(&mosaic().svg());
-    // A path for each of four shades in each row, which starts anew for each cell; 1 of 5 questions is not solved at all.
+    // One path for each of four shades in each row, with a subpath per cell; 1 of 5 questions is not solved at all.
     let areas: Vec<usize> = of_class(&elements, "area").map(|area| area.get("d").matches('M').count()).collect();
     assert_eq!((areas.len(), areas.iter().sum::<usize>()), (9 * 4, 9 * 120 * 4 / 5));
     let told = elements.iter().filter(|element| element.name == "title" && element.text.starts_with("question <"));
@@ -269,7 +275,7 @@ fn mosaics_hold_every_share() {
 }
 
 #[test]
-fn intervals_beside_zero() {
+fn forest_plots_have_intervals_and_a_zero_line() {
     let elements = check(&forest().svg());
     let zero = of_class(&elements, "axis").next().unwrap().points()[0].0;
     let dots: Vec<f64> = of_class(&elements, "dot").map(|dot| dot.number("cx")).collect();
@@ -278,16 +284,16 @@ fn intervals_beside_zero() {
         let value = 2.5 * (i % 8) as f64 - 9.0;
         assert_eq!(*x > zero, value > 0.0, "{value} at {x}, zero at {zero}");
     }
-    let bars = of_class(&elements, "bar").map(Element::points);
+    let bars = of_class(&elements, "bar").map(SvgElement::points);
     for (bar, dot) in bars.zip(dots.iter().flat_map(|dot| [dot, dot])) {
         assert!(bar[0].0 < *dot && *dot < bar[1].0);
     }
 }
 
 #[test]
-fn values_in_cells() {
+fn heat_maps_print_values_in_cells() {
     let elements = check(&heat().svg());
-    let cells: Vec<&Element> = of_class(&elements, "cell").collect();
+    let cells: Vec<&SvgElement> = of_class(&elements, "cell").collect();
     let values: Vec<&str> = of_class(&elements, "value number").map(|value| value.text.as_str()).collect();
     assert_eq!((cells.len(), values.len()), (35, 35));
     for (cell, value) in cells.iter().zip(values) {
@@ -300,7 +306,7 @@ fn values_in_cells() {
 }
 
 #[test]
-fn hostile_text_stays_text() {
+fn hostile_text_is_escaped() {
     let mut chart = curves("</svg><script>", "\u{0}&", 1.0);
     chart.title = "a \"title\" <b>&amp;</b> ".repeat(20);
     chart.series[0].name = "]]><!-- -->".repeat(30);
@@ -308,9 +314,9 @@ fn hostile_text_stays_text() {
     assert!(elements.iter().all(|element| !["b", "script"].contains(&element.name.as_str())));
 }
 
-/// Writes the examples of this file where `RFT_CHARTS` says, for a person to look at.
+/// Writes the examples of this file to the folder in `RFT_CHARTS`, for visual inspection.
 #[test]
-fn examples_to_look_at() {
+fn write_examples() {
     let Some(folder) = std::env::var_os("RFT_CHARTS") else { return };
     let charts = [
         ("line", curves("reward", "", 1.0).svg()),

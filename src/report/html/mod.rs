@@ -1,6 +1,6 @@
-//! The report as one page that needs nothing else: no network, no fonts, and no script to be read.
+//! The report as one self-contained page. Reading it does not need a network, fonts or JavaScript.
 //!
-//! The template escapes whatever it is given. What is passed as markup is made here, out of text that is escaped first.
+//! The template escapes every value. Values that are passed as markup are made here, from text that is escaped first.
 
 use std::fmt::Write;
 use std::sync::LazyLock;
@@ -11,20 +11,20 @@ use minijinja::{AutoEscape, Environment, Value, context};
 use regex::Regex;
 
 use super::chart::{svg_escape, swatch};
-use super::document::{Answer, Block, Cell, Document, Question, Table};
+use super::document::{Document, DocumentBlock, ShownCompletion, ShownQuestion, Table, TableCell};
 use crate::math::Verdict;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The page. Characters that no page can hold, such as a terminal's control characters, are replaced wherever they come from.
+/// The page. Characters that HTML does not allow, such as a terminal's control characters, are replaced.
 pub fn render(document: &Document) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().context("jinja syntax")?;
     environment.set_syntax(syntax);
-    environment.add_template("page", PAGE).context("read the page's template")?;
+    environment.add_template("page", PAGE).context("parse the template of the page")?;
     let sections: Vec<Value> = document
         .sections
         .iter()
@@ -41,28 +41,28 @@ pub fn render(document: &Document) -> Result<String> {
         version => env!("CARGO_PKG_VERSION"),
     };
     let page = environment.get_template("page").and_then(|page| page.render(view)).context("write the page")?;
-    // What no page can hold, such as the control characters of a terminal.
+    // Characters that HTML does not allow, such as the control characters of a terminal.
     let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
     Ok(page.chars().map(plain).collect())
 }
 
-fn block(block: &Block) -> Value {
+fn block(block: &DocumentBlock) -> Value {
     match block {
-        Block::Text(text) => context! { kind => "text", text => sentence(text) },
-        Block::List(items) => {
+        DocumentBlock::Text(text) => context! { kind => "text", text => sentence(text) },
+        DocumentBlock::List(items) => {
             context! { kind => "list", items => items.iter().map(|item| sentence(item)).collect::<Vec<_>>() }
         }
-        Block::Table(it) => table(it),
-        Block::Chart(svg) => context! { kind => "chart", svg => Value::from_safe_string(svg.clone()) },
-        Block::Panels { names, panels } => {
+        DocumentBlock::Table(it) => table(it),
+        DocumentBlock::Chart(svg) => context! { kind => "chart", svg => Value::from_safe_string(svg.clone()) },
+        DocumentBlock::Panels { names, panels } => {
             let names = names.iter().enumerate().map(|(i, name)| {
                 context! { name => name.as_str(), swatch => Value::from_safe_string(swatch(i)) }
             });
             let panels = panels.iter().map(|svg| Value::from_safe_string(svg.clone()));
             context! { kind => "panels", names => names.collect::<Vec<_>>(), panels => panels.collect::<Vec<_>>() }
         }
-        Block::Commands(lines) => context! { kind => "commands", text => lines.join("\n") },
-        Block::Completions(questions) => {
+        DocumentBlock::Commands(lines) => context! { kind => "commands", text => lines.join("\n") },
+        DocumentBlock::Completions(questions) => {
             context! { kind => "completions", questions => questions.iter().map(question).collect::<Vec<_>>() }
         }
     }
@@ -70,8 +70,8 @@ fn block(block: &Block) -> Value {
 
 fn table(table: &Table) -> Value {
     let cell =
-        |cell: &Cell| context! { text => cell.text.as_str(), value => cell.value.map(|value| value.to_string()) };
-    // A column is one of numbers where any of its cells has one.
+        |cell: &TableCell| context! { text => cell.text.as_str(), value => cell.value.map(|value| value.to_string()) };
+    // A column is numeric if any of its cells has a number.
     let numeric = |at: usize| table.rows.iter().any(|row| row[at].value.is_some());
     let heads: Vec<Value> = table
         .heads
@@ -83,7 +83,7 @@ fn table(table: &Table) -> Value {
     context! { kind => "table", name => table.name, caption => table.caption.as_str(), heads => heads, rows => rows }
 }
 
-fn question(question: &Question) -> Value {
+fn question(question: &ShownQuestion) -> Value {
     let answers: Vec<Value> = question.answers.iter().map(answer).collect();
     let right = question.answers.iter().filter(|it| it.sample.verdict == Verdict::Correct).count();
     context! {
@@ -96,7 +96,7 @@ fn question(question: &Question) -> Value {
     }
 }
 
-fn answer(Answer { by, sample }: &Answer) -> Value {
+fn answer(ShownCompletion { by, sample }: &ShownCompletion) -> Value {
     let verdict = match sample.verdict {
         Verdict::Correct => "correct",
         Verdict::Wrong => "wrong",
@@ -113,7 +113,7 @@ fn answer(Answer { by, sample }: &Answer) -> Value {
     }
 }
 
-/// A sentence of ours, with names in backquotes as code.
+/// A sentence of the report, with names in backquotes as code.
 fn sentence(text: &str) -> Value {
     let mut html = String::new();
     for (i, part) in text.split('`').enumerate() {
@@ -121,7 +121,7 @@ fn sentence(text: &str) -> Value {
         if i % 2 == 0 {
             html.push_str(&part)
         } else {
-            write!(html, "<code>{part}</code>").expect("a string takes all text")
+            write!(html, "<code>{part}</code>").expect("writing to a string does not fail")
         }
     }
     Value::from_safe_string(html)
@@ -130,7 +130,7 @@ fn sentence(text: &str) -> Value {
 /// A completion with its tags and boxes marked.
 fn tagged(text: &str) -> String {
     static TAG: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"</?[A-Za-z][A-Za-z0-9_-]{0,30}>|\\boxed\{").expect("the pattern is sound"));
+        LazyLock::new(|| Regex::new(r"</?[A-Za-z][A-Za-z0-9_-]{0,30}>|\\boxed\{").expect("the pattern is valid"));
     let (mut html, mut last) = (String::new(), 0);
     for found in TAG.find_iter(text) {
         html.push_str(&lines(&text[last..found.start()]));
@@ -140,7 +140,7 @@ fn tagged(text: &str) -> String {
             "boxed" => "boxed",
             _ => "tag",
         };
-        write!(html, "<b class=\"{class}\">{}</b>", lines(found.as_str())).expect("a string takes all text");
+        write!(html, "<b class=\"{class}\">{}</b>", lines(found.as_str())).expect("writing to a string does not fail");
         last = found.end();
     }
     html.push_str(&lines(&text[last..]));
@@ -156,13 +156,13 @@ fn lines(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::report::document::Section;
-    use crate::report::load::Sample;
+    use crate::report::load::ReportedSample;
 
     const HOSTILE: &str = "</pre><script>alert(1)</script>\u{1b}[31m <think>\"'&amp; \\boxed{4}</think>";
 
     #[test]
-    fn nothing_from_outside_becomes_markup() {
-        let sample = Sample {
+    fn text_from_outside_is_escaped() {
+        let sample = ReportedSample {
             id: HOSTILE.into(),
             question: String::new(),
             gold: String::new(),
@@ -173,29 +173,29 @@ mod tests {
             verdict: Verdict::Undecided(HOSTILE.into()),
             how: HOSTILE.into(),
         };
-        let question = Question {
+        let question = ShownQuestion {
             benchmark: HOSTILE.into(),
             id: HOSTILE.into(),
             text: HOSTILE.into(),
             gold: HOSTILE.into(),
-            answers: vec![Answer { by: HOSTILE.into(), sample }],
+            answers: vec![ShownCompletion { by: HOSTILE.into(), sample }],
         };
         let mut table = Table::new("t", HOSTILE, [HOSTILE]);
         table.rows.push(vec![HOSTILE.into()]);
         let blocks = vec![
-            Block::Text(HOSTILE.into()),
-            Block::List(vec![format!("`{HOSTILE}`")]),
-            Block::Table(table),
-            Block::Panels { names: vec![HOSTILE.into()], panels: vec![] },
-            Block::Commands(vec![HOSTILE.into()]),
-            Block::Completions(vec![question]),
+            DocumentBlock::Text(HOSTILE.into()),
+            DocumentBlock::List(vec![format!("`{HOSTILE}`")]),
+            DocumentBlock::Table(table),
+            DocumentBlock::Panels { names: vec![HOSTILE.into()], panels: vec![] },
+            DocumentBlock::Commands(vec![HOSTILE.into()]),
+            DocumentBlock::Completions(vec![question]),
         ];
         let sections = vec![Section { id: "x", title: "X", blocks }];
         let document = Document { title: HOSTILE.into(), notes: vec![HOSTILE.into()], sections };
         let page = render(&document).unwrap();
         assert!(!page.contains("<script>alert") && !page.contains("</pre><script>"), "{page}");
         assert!(!page.contains('\u{1b}') && !page.contains("<think>"));
-        // One script, which is ours.
+        // The only script is the report's own.
         assert_eq!(page.matches("<script").count(), 1);
         assert!(
             page.contains("<b class=\"tag\">&lt;think&gt;</b>") && page.contains("<b class=\"boxed\">\\boxed{</b>")
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_completion_stay_apart() {
+    fn completions_keep_their_line_breaks() {
         assert_eq!(
             tagged("a\n<plan>b\n\n</plan>"),
             "a\n<b class=\"tag\">&lt;plan&gt;</b>b\n\n<b class=\"tag\">&lt;/plan&gt;</b>"

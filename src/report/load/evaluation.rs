@@ -1,4 +1,4 @@
-//! An evaluation, boiled down: shares of right answers, lengths, behaviours, and a few samples to read.
+//! An evaluation, reduced to what a report needs: shares of correct samples, lengths, behaviors, and a few samples to read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,48 +10,48 @@ use serde::Serialize;
 
 use super::quoted::quoted;
 use crate::behavior::Classifier;
-use crate::behavior::summary::Counted;
+use crate::behavior::summary::ResponseCounts;
 use crate::eval::asked::QuestionRecord;
 use crate::eval::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, Identity};
-use crate::eval::score::Scores;
+use crate::eval::score::BenchmarkScores;
 use crate::math::Verdict;
 use crate::run::status;
 
-/// Questions of each benchmark whose first sample can be read in the report: as many as are kept in memory, spread evenly.
+/// Maximum number of questions per benchmark whose first sample is kept in memory for the report, evenly spaced.
 pub const READABLE: usize = 24;
 
-/// Rounding of a mean.
+/// Tolerance for the rounding of a mean.
 const ROUNDING: f64 = 1e-9;
 
-/// An evaluation on one or more benchmarks, and what it is of.
-pub struct Evaluation {
+/// An evaluation on one or more benchmarks, and the model it belongs to.
+pub struct ReportedEvaluation {
     pub name: String,
-    /// The run whose adapter was asked, by its place in the material; none for the untrained model.
+    /// Index in the material of the run whose adapter was evaluated; `None` for the untrained model.
     pub run: Option<usize>,
-    /// Name of the prior prompt that stood before the questions.
+    /// Name of the prior prompt placed before the questions.
     pub prompt: String,
     pub identity: Identity,
-    /// By name; only those that are complete.
-    pub benches: BTreeMap<String, Bench>,
+    /// Complete benchmarks, by name.
+    pub benches: BTreeMap<String, ReportedBenchmark>,
 }
 
-/// A benchmark that was answered to the end. Lists are in the order of its questions.
-pub struct Bench {
+/// A complete benchmark. Lists are in the order of its questions.
+pub struct ReportedBenchmark {
     pub record: BenchRecord,
-    pub scores: Scores,
+    pub scores: BenchmarkScores,
     pub ids: Vec<String>,
-    /// Of each question, the share of right samples.
+    /// For each question, the share of correct samples.
     pub right: Vec<f64>,
-    /// Of each question, the mean length of its samples, in tokens.
+    /// For each question, the mean length of its samples, in tokens.
     pub tokens: Vec<f64>,
-    /// What each sample does.
-    pub behaviors: Vec<Counted>,
-    pub readable: Vec<Sample>,
+    /// The behaviors of each sample.
+    pub behaviors: Vec<ResponseCounts>,
+    pub readable: Vec<ReportedSample>,
 }
 
 /// A sample to read.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sample {
+pub struct ReportedSample {
     pub id: String,
     pub question: String,
     pub gold: String,
@@ -64,15 +64,16 @@ pub struct Sample {
     pub how: String,
 }
 
-impl Evaluation {
-    /// Reads an evaluation; `left_out` is told of benchmarks that are not complete. Which run it is of is not known here.
+impl ReportedEvaluation {
+    /// Reads an evaluation. Benchmarks that are not complete are added to `left_out`. The caller sets the run.
     pub fn read(path: &Path, left_out: &mut Vec<String>) -> Result<Self> {
         let folder = EvalFolder::open(path)?;
         let name = status::name(path);
         let mut benches = BTreeMap::new();
         for (bench, files) in folder.benches()? {
-            // Of an error only its root, which names no folder.
-            let read = Bench::read(&files).unwrap_or_else(|error| Err(quoted(&error.root_cause().to_string())));
+            // Only the root cause of an error, because it does not contain a folder.
+            let read =
+                ReportedBenchmark::read(&files).unwrap_or_else(|error| Err(quoted(&error.root_cause().to_string())));
             match read {
                 Ok(read) => drop(benches.insert(bench, read)),
                 Err(why) => left_out.push(format!(
@@ -87,17 +88,17 @@ impl Evaluation {
     }
 }
 
-impl Bench {
+impl ReportedBenchmark {
     /// The benchmark, or why it cannot be used.
     fn read(files: &BenchFolder) -> Result<Result<Self, String>> {
         if !files.results().is_file() {
-            return Ok(Err("samples are missing, and no score can be told from a part of them".to_owned()));
+            return Ok(Err("samples are missing, and a score needs all of them".to_owned()));
         }
         let path = files.results();
-        let scores: Scores =
+        let scores: BenchmarkScores =
             serde_json::from_slice(&fs::read(&path)?).with_context(|| format!("parse `{}`", path.display()))?;
         let grades = files.grades()?;
-        // Grades are in the order of questions, and of samples within each.
+        // Grades are in the order of the questions, then of the samples of each question.
         let of_questions: Vec<&[GradeRecord]> = grades.chunk_by(|a, b| a.question_id == b.question_id).collect();
         let right: Vec<f64> = of_questions
             .iter()
@@ -107,7 +108,7 @@ impl Bench {
             && of_questions.iter().all(|grades| grades.len() == scores.samples)
             && (crate::stats::mean(&right) - scores.accuracy.value).abs() < ROUNDING;
         if !fits {
-            return Ok(Err("its results are not those of its grades; `rft eval regrade` makes them anew".to_owned()));
+            return Ok(Err("its results do not match its grades; `rft eval regrade` recomputes them".to_owned()));
         }
         let ids: Vec<String> = of_questions.iter().map(|grades| grades[0].question_id.clone()).collect();
         let mut bench = Self {
@@ -136,7 +137,7 @@ impl Bench {
             let Some(grade) = place.and_then(|&place| grades.get(&(place, sample.sample))) else { continue };
             let question = questions
                 .get(&sample.question_id)
-                .with_context(|| format!("there is no question `{}`", sample.question_id))?;
+                .with_context(|| format!("unknown question `{}`", sample.question_id))?;
             graded.push((sample, question, &grade.grade));
         }
         ensure!(
@@ -145,20 +146,20 @@ impl Bench {
             grades.len() - graded.len(),
             grades.len()
         );
-        // The rules read every word of every sample: most of the work of a report.
+        // The rules read every word of every sample, which is most of a report's work.
         let benchmark = &self.scores.benchmark;
         self.behaviors = graded
             .par_iter()
             .map(|(sample, question, _)| {
                 let spans = Classifier::built_in().classify(&question.prompt_text, &sample.text);
-                Counted::new(&format!("{benchmark}/{}", question.id), Some(sample.tokens), &spans)
+                ResponseCounts::new(&format!("{benchmark}/{}", question.id), Some(sample.tokens), &spans)
             })
             .collect();
         for (sample, question, grade) in graded {
             let place = places[&question.id];
             self.tokens[place] += sample.tokens as f64 / self.scores.samples as f64;
             if sample.sample == 0 && readable.binary_search(&place).is_ok() {
-                self.readable.push(Sample {
+                self.readable.push(ReportedSample {
                     id: question.id.clone(),
                     question: shown(question),
                     gold: question.gold.clone(),
@@ -182,7 +183,7 @@ fn shown(question: &QuestionRecord) -> String {
     question.question.clone() + &options.collect::<String>()
 }
 
-/// At most `most` of `0..n`, spread evenly, in ascending order.
+/// At most `most` of `0..n`, evenly spaced, in ascending order.
 pub fn spread(n: usize, most: usize) -> impl Iterator<Item = usize> {
     let count = n.min(most);
     (0..count).map(move |i| i * n / count)

@@ -1,49 +1,51 @@
-//! Runs and evaluations that are put together by hand.
+//! Runs and evaluations that the user passes one by one, instead of a sweep.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::evaluation::Evaluation;
-use super::run::{Found, Run};
+use super::evaluation::ReportedEvaluation;
+use super::run::{LoadedRun, ReportedRun};
 use super::{Material, quoted, sweep};
 use crate::eval::folder::EvalFolder;
 
-/// What a folder holds.
-enum Kind {
+/// The kind of a folder.
+enum FolderKind {
     Run,
     Evaluation,
 }
 
-fn kind(path: &Path) -> Result<Kind> {
+fn kind(path: &Path) -> Result<FolderKind> {
     if path.join("manifest.json").is_file() {
-        return Ok(Kind::Run);
+        return Ok(FolderKind::Run);
     }
     if path.join("eval.json").is_file() {
-        return Ok(Kind::Evaluation);
+        return Ok(FolderKind::Evaluation);
     }
     let hint = if path.join(sweep::FILE).is_file() {
-        "a sweep is reported by itself: name no other folder beside it"
+        "pass the folder of a sweep alone, without other folders"
     } else {
-        "give run directories, such as `runs/NAME`, evaluations, or the folder of one sweep"
+        "pass run directories, such as `runs/NAME`, evaluations, or the folder of one sweep"
     };
     bail!("`{}` is neither a run nor an evaluation\nhint: {hint}", path.display())
 }
 
-/// An arm is called after its prior prompt. Evaluations are those among `inputs`, and those in the folder `evals` that are of one
-/// of the runs, or of the untrained model that they were made from.
+/// An arm is named after its prior prompt. Evaluations are those among `inputs`, and those in the folder `evals` that belong to
+/// one of the runs or to the untrained model of the runs.
 pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
     let mut material = Material::default();
     let mut named = Vec::new();
     for path in inputs {
         match kind(path)? {
-            Kind::Evaluation => named.push(path.clone()),
-            Kind::Run => match Run::read(path).with_context(|| format!("read the run `{}`", path.display()))? {
-                Found::Run(run) if material.runs.iter().any(|it| it.name == run.name) => material.left_out.push(
-                    format!("A second run called {} is left out: names must tell runs apart.", quoted(&run.name)),
+            FolderKind::Evaluation => named.push(path.clone()),
+            FolderKind::Run => match ReportedRun::read(path)
+                .with_context(|| format!("read the run `{}`", path.display()))?
+            {
+                LoadedRun::Run(run) if material.runs.iter().any(|it| it.name == run.name) => material.left_out.push(
+                    format!("A second run named {} is left out: names of runs must be unique.", quoted(&run.name)),
                 ),
-                Found::Run(run) => material.runs.push(*run),
-                Found::Unfinished(why) => {
+                LoadedRun::Run(run) => material.runs.push(*run),
+                LoadedRun::Unfinished(why) => {
                     let name = crate::run::status::name(path);
                     material.left_out.push(format!("The run {} is left out: {why}.", quoted(&name)));
                 }
@@ -51,12 +53,12 @@ pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
         }
     }
     for path in &named {
-        let mut evaluation = Evaluation::read(path, &mut material.left_out)?;
+        let mut evaluation = ReportedEvaluation::read(path, &mut material.left_out)?;
         let adapter = evaluation.identity.adapter.clone();
         evaluation.run = find(&material.runs, &evaluation);
         match adapter {
             Some(adapter) if evaluation.run.is_none() => material.left_out.push(format!(
-                "The evaluation {} is left out: its adapter {} is that of none of the runs.",
+                "The evaluation {} is left out: its adapter {} does not belong to any of the runs.",
                 quoted(&evaluation.name),
                 quoted(&adapter)
             )),
@@ -68,7 +70,7 @@ pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
     Ok(material)
 }
 
-/// Adds the evaluations in `folder` that fit the runs and were not named.
+/// Adds the evaluations in `folder` that belong to the runs and were not passed by the user.
 fn add_found(material: &mut Material, named: &[PathBuf], folder: &Path) -> Result<()> {
     if material.runs.is_empty() || !folder.is_dir() {
         return Ok(());
@@ -83,9 +85,9 @@ fn add_found(material: &mut Material, named: &[PathBuf], folder: &Path) -> Resul
             untrained.push(path);
             continue;
         }
-        // What is left out of an evaluation that nobody asked for need not be told.
+        // No warnings about evaluations that the user did not pass.
         let mut told = Vec::new();
-        let mut evaluation = Evaluation::read(&path, &mut told)?;
+        let mut evaluation = ReportedEvaluation::read(&path, &mut told)?;
         evaluation.run = find(&material.runs, &evaluation);
         if evaluation.run.is_some() {
             material.left_out.extend(told);
@@ -95,16 +97,16 @@ fn add_found(material: &mut Material, named: &[PathBuf], folder: &Path) -> Resul
     let models: Vec<String> = material.evaluations.iter().map(|it| it.identity.model_sha256.clone()).collect();
     for path in untrained {
         if models.contains(&EvalFolder::open(&path)?.identity.model_sha256) {
-            material.evaluations.push(Evaluation::read(&path, &mut material.left_out)?);
+            material.evaluations.push(ReportedEvaluation::read(&path, &mut material.left_out)?);
         }
     }
     Ok(())
 }
 
-/// The run whose adapter was asked: the one of this name and these weights; where no weights are known (a server's), of this name.
-fn find(runs: &[Run], evaluation: &Evaluation) -> Option<usize> {
+/// The run whose adapter was evaluated, by name and weights. If the weights are unknown (on a server), by name alone.
+fn find(runs: &[ReportedRun], evaluation: &ReportedEvaluation) -> Option<usize> {
     let name = evaluation.identity.adapter.as_ref()?;
-    let fits = |run: &Run| match &evaluation.identity.adapter_sha256 {
+    let fits = |run: &ReportedRun| match &evaluation.identity.adapter_sha256 {
         Some(sha256) => run.adapter_sha256.as_ref() == Some(sha256),
         None => run.name == *name,
     };

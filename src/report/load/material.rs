@@ -1,19 +1,19 @@
-//! What was read.
+//! The data that a report is made from.
 
-use super::evaluation::Evaluation;
-use super::run::Run;
+use super::evaluation::ReportedEvaluation;
+use super::run::ReportedRun;
 
-/// All that a report is made from.
+/// The runs and evaluations of a report.
 #[derive(Default)]
 pub struct Material {
-    /// The sweep's name; empty for runs that are put together by hand.
+    /// The sweep's name; empty for runs that the user passed one by one.
     pub name: String,
-    /// It shows how the tool works, and its figures mean nothing.
+    /// Whether the sweep only demonstrates the tool, so that its figures are not evidence.
     pub demonstration: bool,
     pub notes: Vec<String>,
-    /// In the order in which the sweep or the user names them; so are the arms.
-    pub runs: Vec<Run>,
-    pub evaluations: Vec<Evaluation>,
-    /// Sentences on what did not get in.
+    /// In the order of the sweep or of the command line. The arms have the same order.
+    pub runs: Vec<ReportedRun>,
+    pub evaluations: Vec<ReportedEvaluation>,
+    /// Sentences about input that was left out.
     pub left_out: Vec<String>,
 }

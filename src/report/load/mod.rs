@@ -1,7 +1,7 @@
-//! What a report is made from: runs and evaluations, read from disk and boiled down to what the report needs of them.
+//! The input of a report: runs and evaluations, read from disk and reduced to what the report needs.
 //!
-//! Nothing that is unfinished, missing or contradictory gets in, and nothing is left out in silence: [`Material::left_out`] says
-//! what was, and why.
+//! Input that is unfinished, incomplete or contradictory is left out, never silently: [`Material::left_out`] names it and gives
+//! the reason.
 
 mod evaluation;
 mod loose;
@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-pub use evaluation::{Bench, Evaluation, Sample};
+pub use evaluation::{ReportedBenchmark, ReportedEvaluation, ReportedSample};
 pub use material::Material;
 pub use quoted::quoted;
-pub use run::{HeldOut, Run, dotted, ends};
+pub use run::{HeldOut, ReportedRun, dotted, ends};
 
-/// Reads one sweep, or any runs and evaluations. Evaluations that fit the runs are also looked for in `evals`.
+/// Reads one sweep, or any runs and evaluations. Evaluations of the runs are also searched in `evals`.
 ///
 /// # Errors
 /// A path that is none of these; files that cannot be read.

@@ -1,6 +1,6 @@
 //! Names in sentences.
 
-/// A name from outside, for a sentence: in backquotes, on one line, whatever it holds.
+/// An untrusted name for use in a sentence: in backquotes and on one line, whatever it contains.
 pub fn quoted(name: &str) -> String {
     let plain = |c: char| match c {
         '`' => '\'',

@@ -1,4 +1,4 @@
-//! A training run, as a report needs it.
+//! A training run, reduced to what a report needs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,62 +11,62 @@ use crate::data::decontaminate::Contamination;
 use crate::disk::hash::sha256_file;
 use crate::run::manifest::Manifest;
 use crate::run::metrics::{self, MetricsRecord};
-use crate::run::status::{self, State, Status};
+use crate::run::status::{self, RunState, RunStatus};
 use crate::run::{GroupRecord, RunDir, completions, dir};
 
-/// A training run that made all its steps.
-pub struct Run {
+/// A training run that completed all its steps.
+pub struct ReportedRun {
     pub name: String,
-    /// What it is a case of: the runs of an arm differ by their seeds alone.
+    /// The run's arm: the runs of an arm differ only in their seeds.
     pub arm: String,
     pub seed: u64,
-    /// What tells it from the sweep's other runs, by dotted key.
+    /// The settings in which it differs from the sweep's other runs, by dotted key.
     pub varies: BTreeMap<String, Value>,
     pub manifest: Manifest,
     /// The resolved configuration, by dotted key.
     pub config: BTreeMap<String, String>,
-    /// The lines of training steps; those of evaluations on the way are left aside.
+    /// The metrics of training steps, without those of evaluations during training.
     pub steps: Vec<MetricsRecord>,
-    /// Its own evaluation; none where no questions were held out.
+    /// The evaluation on held-out questions; `None` if no questions were held out.
     pub held_out: Option<HeldOut>,
-    /// Of the adapter's weights.
+    /// Hash of the adapter's weights.
     pub adapter_sha256: Option<String>,
-    /// Which questions of benchmarks its training data overlaps with; none where nobody looked.
+    /// The benchmark questions that overlap with its training data; `None` if this was not checked.
     pub contamination: Option<Contamination>,
 }
 
 /// The held-out questions of a run, one completion each.
 pub struct HeldOut {
     /// At temperature 1.
-    pub sampled: Ends,
-    /// The most probable token at every step, where that was asked for.
-    pub greedy: Option<Ends>,
+    pub sampled: BeforeAfter,
+    /// With greedy decoding, if it was requested.
+    pub greedy: Option<BeforeAfter>,
 }
 
 /// The same questions before and after training.
-pub struct Ends {
+pub struct BeforeAfter {
     pub before: Vec<GroupRecord>,
     pub after: Vec<GroupRecord>,
 }
 
-/// A run, or why it cannot be reported.
-pub enum Found {
-    Run(Box<Run>),
+/// A run, or the reason why it cannot be reported.
+pub enum LoadedRun {
+    Run(Box<ReportedRun>),
     Unfinished(String),
 }
 
-impl Run {
-    /// Reads a run as a case of the arm called after its prior prompt.
-    pub fn read(path: &Path) -> Result<Found> {
+impl ReportedRun {
+    /// Reads a run. Its arm is named after its prior prompt.
+    pub fn read(path: &Path) -> Result<LoadedRun> {
         let run = RunDir::open(path)?;
-        let status = Status::read(&run)?;
-        if status.state != State::Done {
+        let status = RunStatus::read(&run)?;
+        if status.state != RunState::Done {
             let (state, step) = (status.state.name(), status.step);
-            return Ok(Found::Unfinished(format!("it is {state} after step {step} of {}", status.steps)));
+            return Ok(LoadedRun::Unfinished(format!("it is {state} after step {step} of {}", status.steps)));
         }
         let manifest = Manifest::read(&run)?;
         let steps = metrics::read(&run.metrics())?;
-        Ok(Found::Run(Box::new(Self {
+        Ok(LoadedRun::Run(Box::new(Self {
             name: status.name,
             arm: manifest.prompt.name.clone(),
             seed: manifest.seed,
@@ -80,13 +80,13 @@ impl Run {
         })))
     }
 
-    /// Mean of a metric over the first and over the last tenth of the steps, at least one each; none where it was not logged.
+    /// Mean of a metric over the first and over the last tenth of the steps (at least one step each); `None` if it was not logged.
     pub fn ends(&self, metric: &str) -> Option<(f64, f64)> {
         ends(&self.steps, metric)
     }
 }
 
-/// See [`Run::ends`].
+/// See [`ReportedRun::ends`].
 pub fn ends(steps: &[MetricsRecord], metric: &str) -> Option<(f64, f64)> {
     let values: Vec<f64> = steps.iter().filter_map(|step| step.values.get(metric).copied().flatten()).collect();
     let tenth = values.len().div_ceil(10);
@@ -112,14 +112,14 @@ pub fn dotted(config: &toml::Table) -> BTreeMap<String, String> {
 }
 
 fn held_out(run: &RunDir, steps: usize) -> Result<Option<HeldOut>> {
-    let ends = |kind: &str| -> Result<Option<Ends>> {
+    let ends = |kind: &str| -> Result<Option<BeforeAfter>> {
         let [before, after] = [0, steps].map(|step| run.evaluation(step, kind));
         if !before.is_file() || !after.is_file() {
             return Ok(None);
         }
         let (before, after) = (completions::read(&before)?, completions::read(&after)?);
         let ids = |groups: &[GroupRecord]| -> Vec<String> { groups.iter().map(|it| it.question_id.clone()).collect() };
-        Ok((!after.is_empty() && ids(&before) == ids(&after)).then_some(Ends { before, after }))
+        Ok((!after.is_empty() && ids(&before) == ids(&after)).then_some(BeforeAfter { before, after }))
     };
     let Some(sampled) = ends(dir::SAMPLED)? else { return Ok(None) };
     Ok(Some(HeldOut { sampled, greedy: ends(dir::GREEDY)? }))

@@ -1,4 +1,4 @@
-//! The folder of a sweep, by its `sweep.json`.
+//! The folder of a sweep, described by its `sweep.json`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,15 +8,15 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::evaluation::Evaluation;
-use super::run::{Found, Run};
+use super::evaluation::ReportedEvaluation;
+use super::run::{LoadedRun, ReportedRun};
 use super::{Material, quoted};
 
 pub const FILE: &str = "sweep.json";
 
-/// What a sweep is, whatever has become of it so far.
+/// The definition of a sweep, independent of its progress.
 #[derive(Deserialize)]
-struct Sweep {
+struct ReportedSweep {
     name: String,
     #[serde(default)]
     demonstration: bool,
@@ -48,21 +48,21 @@ struct Planned {
 pub fn load(folder: &Path) -> Result<Material> {
     let path = folder.join(FILE);
     let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
-    let sweep: Sweep = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
+    let sweep: ReportedSweep = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
     let mut material =
         Material { name: sweep.name, demonstration: sweep.demonstration, notes: sweep.notes, ..Material::default() };
     for member in sweep.runs {
         let path = folder.join("runs").join(&member.name);
         let found = match path.join("manifest.json").is_file() {
-            true => Run::read(&path).with_context(|| format!("read the run `{}`", path.display()))?,
-            false => Found::Unfinished("it was not started".to_owned()),
+            true => ReportedRun::read(&path).with_context(|| format!("read the run `{}`", path.display()))?,
+            false => LoadedRun::Unfinished("it has not been started".to_owned()),
         };
         match found {
-            Found::Run(run) => {
+            LoadedRun::Run(run) => {
                 let Member { name, arm, seed, varies } = member;
-                material.runs.push(Run { name, arm, seed, varies, ..*run });
+                material.runs.push(ReportedRun { name, arm, seed, varies, ..*run });
             }
-            Found::Unfinished(why) => {
+            LoadedRun::Unfinished(why) => {
                 material.left_out.push(format!("The run {} is left out: {why}.", quoted(&member.name)))
             }
         }
@@ -75,29 +75,29 @@ pub fn load(folder: &Path) -> Result<Material> {
     Ok(material)
 }
 
-/// A planned evaluation, where its run and at least one of its benchmarks are complete.
-fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Result<Option<Evaluation>> {
+/// A planned evaluation, if its run and at least one of its benchmarks are complete.
+fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Result<Option<ReportedEvaluation>> {
     let name = quoted(&planned.name);
     let run = planned.run.as_ref().map(|run| material.runs.iter().position(|it| it.name == *run));
     if run == Some(None) {
-        material.left_out.push(format!("The evaluation {name} is left out: its run is."));
+        material.left_out.push(format!("The evaluation {name} is left out: its run is left out."));
         return Ok(None);
     }
     let path = folder.join("evals").join(&planned.name);
     if !path.join("eval.json").is_file() {
-        material.left_out.push(format!("The evaluation {name} is left out: it was not made yet."));
+        material.left_out.push(format!("The evaluation {name} is left out: it has not been run yet."));
         return Ok(None);
     }
-    let mut evaluation = Evaluation::read(&path, &mut material.left_out)?;
+    let mut evaluation = ReportedEvaluation::read(&path, &mut material.left_out)?;
     evaluation.name.clone_from(&planned.name);
     evaluation.run = run.flatten();
     evaluation.prompt.clone_from(&planned.test_prompt);
     evaluation.benches.retain(|name, _| planned.benches.contains(name));
     for bench in planned.benches.iter().filter(|bench| !path.join(bench).join("samples.jsonl").is_file()) {
         let bench = quoted(bench);
-        material
-            .left_out
-            .push(format!("The benchmark {bench} of the evaluation {name} is left out: it was not asked yet."));
+        material.left_out.push(format!(
+            "The benchmark {bench} of the evaluation {name} is left out: it has not been evaluated yet."
+        ));
     }
     let trained = evaluation.run.map(|at| &material.runs[at].adapter_sha256);
     let asked = &evaluation.identity.adapter_sha256;
@@ -107,7 +107,7 @@ fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Resu
     {
         material
             .left_out
-            .push(format!("The evaluation {name} is left out: it asked other weights than its run has now."));
+            .push(format!("The evaluation {name} is left out: the weights of its run have changed since."));
         return Ok(None);
     }
     Ok(Some(evaluation).filter(|it| !it.benches.is_empty()))

@@ -1,19 +1,19 @@
-//! What the answers do: shares of behaviours, and their change from the untrained model.
+//! Behaviors in completions: the share of each, and its change from the untrained model.
 
 use serde_json::json;
 
-use super::{Group, Part, SEED, groups};
-use crate::behavior::summary::{Counted, Summary};
+use super::{ReportPart, RowGroup, SEED, groups};
+use crate::behavior::summary::{ResponseCounts, Summary};
 use crate::behavior::{Class, Classifier};
 use crate::report::aligned::Aligned;
 use crate::report::chart::{HeatMap, Scale};
-use crate::report::document::{Block, Cell, Table};
+use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::Material;
 
-/// The row that the others' change is counted from.
+/// The row with which the others are compared.
 const BASE: &str = "untrained, none";
 
-pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
+pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let rows: Vec<(String, Summary)> = groups(material, aligned)
         .iter()
         .filter_map(|group| Some((group.label.clone(), summary(material, aligned, group)?)))
@@ -29,25 +29,25 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     let heads: Vec<String> = Class::ALL.into_iter().map(head).collect();
     let base = rows.iter().find(|(name, _)| name == BASE).map(|(_, summary)| summary);
     let mut text = format!(
-        "Found by rules (version {}), on the answers above under each model's own prompt. The tags that a prompt asks for count as \
-         nothing by themselves.",
+        "Found by rules (version {}) in the completions of these evaluations, each arm under its training prompt. Tags that a prompt \
+         asks for are not counted as behaviors.",
         rules.version
     );
     if Class::ALL.into_iter().any(|class| rules.is_doubtful(class)) {
-        text += " An asterisk marks a behaviour on which the rules agree with people too little.";
+        text += " An asterisk marks a behavior on which the rules agree too rarely with human labels.";
     }
-    let mut blocks = vec![Block::Text(text), Block::Chart(shares(&rows, &heads).svg())];
+    let mut blocks = vec![DocumentBlock::Text(text), DocumentBlock::Chart(shares(&rows, &heads).svg())];
     if let Some(base) = base.filter(|_| rows.len() > 1) {
-        blocks.push(Block::Chart(changes(&rows, &heads, base).svg()));
+        blocks.push(DocumentBlock::Chart(changes(&rows, &heads, base).svg()));
     }
-    blocks.push(Block::Table(table(&rows, &heads, base)));
+    blocks.push(DocumentBlock::Table(table(&rows, &heads, base)));
     let data = rows.iter().map(|(name, summary)| json!({ "model": name, "summary": summary })).collect::<Vec<_>>();
     let data = json!({ "rules": rules.version, "change_from": base.map(|_| BASE), "models": data });
-    Some(Part::new("behaviors", "Behaviours", blocks, data))
+    Some(ReportPart::new("behaviors", "Behaviors", blocks, data))
 }
 
-fn summary(material: &Material, aligned: &Aligned, group: &Group) -> Option<Summary> {
-    let counted: Vec<Counted> = aligned
+fn summary(material: &Material, aligned: &Aligned, group: &RowGroup) -> Option<Summary> {
+    let counted: Vec<ResponseCounts> = aligned
         .benchmarks
         .iter()
         .flat_map(|it| group.benches(material, &it.name))
@@ -59,9 +59,9 @@ fn summary(material: &Material, aligned: &Aligned, group: &Group) -> Option<Summ
 fn shares(rows: &[(String, Summary)], heads: &[String]) -> HeatMap {
     let values = |summary: &Summary| summary.classes.iter().map(|it| Some(100.0 * it.presence.value)).collect();
     HeatMap {
-        title: "Answers that show a behaviour".to_owned(),
-        description: "Share of answers that show each behaviour, in percent, by model.".to_owned(),
-        legend: "percent of the answers".to_owned(),
+        title: "Completions with each behavior".to_owned(),
+        description: "Share of completions with each behavior, in percent, by model.".to_owned(),
+        legend: "percent of completions".to_owned(),
         rows: rows.iter().map(|(name, _)| name.clone()).collect(),
         columns: heads.to_vec(),
         values: rows.iter().map(|(_, summary)| values(summary)).collect(),
@@ -78,8 +78,8 @@ fn changes(rows: &[(String, Summary)], heads: &[String], base: &Summary) -> Heat
     let others = || rows.iter().filter(|(name, _)| name != BASE);
     HeatMap {
         title: "Change from the untrained model without a prompt".to_owned(),
-        description: "Change of the share of answers that show each behaviour, in points.".to_owned(),
-        legend: "points of the share of answers".to_owned(),
+        description: "Change of the share of completions with each behavior, in percentage points.".to_owned(),
+        legend: "percentage points of completions".to_owned(),
         rows: others().map(|(name, _)| name.clone()).collect(),
         columns: heads.to_vec(),
         values: others().map(|(_, summary)| change(summary)).collect(),
@@ -89,26 +89,28 @@ fn changes(rows: &[(String, Summary)], heads: &[String], base: &Summary) -> Heat
 }
 
 fn table(rows: &[(String, Summary)], heads: &[String], base: Option<&Summary>) -> Table {
-    let caption = "Percent of answers that show a behaviour, with the 95 % interval over questions; then in parentheses, where there is an \
-                   untrained model without a prompt, the change from it in points.";
-    let heads = ["model", "answers"].map(String::from).into_iter().chain(heads.iter().cloned());
+    let caption = "Percentage of completions with each behavior, with its 95 % interval over questions. In parentheses: the change from the \
+                   untrained model without a prompt, in percentage points, if that model was evaluated.";
+    let heads = ["model", "completions"].map(String::from).into_iter().chain(heads.iter().cloned());
     let mut table = Table::new("behaviors", caption, heads);
     for (name, summary) in rows {
-        let mut row =
-            vec![Cell::from(name.as_str()), Cell::number(summary.responses as f64, summary.responses.to_string())];
+        let mut row = vec![
+            TableCell::from(name.as_str()),
+            TableCell::number(summary.responses as f64, summary.responses.to_string()),
+        ];
         for (at, it) in summary.classes.iter().enumerate() {
             let [value, low, high] =
                 [it.presence.value, it.presence.interval.low, it.presence.interval.high].map(|it| 100.0 * it);
             let change = base.filter(|_| name != BASE).map(|base| value - 100.0 * base.classes[at].presence.value);
             let change = change.map_or(String::new(), |change| format!(" ({})", signed(change)));
-            row.push(Cell::number(it.presence.value, format!("{value:.0} [{low:.0}, {high:.0}]{change}")));
+            row.push(TableCell::number(it.presence.value, format!("{value:.0} [{low:.0}, {high:.0}]{change}")));
         }
         table.rows.push(row);
     }
     table
 }
 
-/// Whole points with their sign.
+/// Percentage points, rounded, with a sign.
 fn signed(points: f64) -> String {
     match points.round() as i64 {
         0 => "±0".to_owned(),

@@ -1,25 +1,25 @@
-//! Completions to read, side by side: the same questions for every model.
+//! Completions of all models on the same questions, for reading.
 
 use serde_json::json;
 
-use super::{Part, groups, held_out};
+use super::{ReportPart, groups, held_out};
 use crate::report::aligned::Aligned;
-use crate::report::document::{Answer, Block, Question};
-use crate::report::load::{Material, Sample};
+use crate::report::document::{DocumentBlock, ShownCompletion, ShownQuestion};
+use crate::report::load::{Material, ReportedSample};
 
-/// Bytes of completions in a report at most: a page has to stay light.
+/// Maximum number of bytes of completions in a report, to limit the size of the page.
 const ROOM: usize = 600_000;
 
-/// Longer completions lose their middle.
+/// Characters of a completion; the middle of longer ones is left out.
 const LONGEST: usize = 6_000;
 
-/// As many questions as there is room for, spread evenly over each benchmark; of each model its first sample at its lowest seed.
-pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
+/// As many questions as fit, evenly spaced in each benchmark, with the first sample of each model at its lowest seed.
+pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let groups = groups(material, aligned);
-    let mut questions: Vec<Vec<Question>> = Vec::new();
+    let mut questions: Vec<Vec<ShownQuestion>> = Vec::new();
     let mut all: usize = aligned.ids.iter().map(Vec::len).sum();
     for benchmark in &aligned.benchmarks {
-        let readable: Vec<(&str, &[Sample])> = groups
+        let readable: Vec<(&str, &[ReportedSample])> = groups
             .iter()
             .map(|group| (group.label.as_str(), group.benches(material, &benchmark.name)[0].readable.as_slice()))
             .collect();
@@ -27,7 +27,7 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     }
     if questions.is_empty() {
         let held_out = held_out::readable(material);
-        let readable: Vec<(&str, &[Sample])> =
+        let readable: Vec<(&str, &[ReportedSample])> =
             held_out.iter().map(|(label, samples)| (label.as_str(), samples.as_slice())).collect();
         questions.extend(side_by_side("held-out", &readable));
         all = questions.iter().map(Vec::len).sum();
@@ -37,7 +37,7 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     };
     let most = questions.iter().map(Vec::len).max().unwrap_or(0);
     let each = (1..=most).rev().find(|&each| fits(each)).unwrap_or(1);
-    let kept: Vec<Question> = questions
+    let kept: Vec<ShownQuestion> = questions
         .into_iter()
         .flat_map(|it| {
             let chosen: Vec<usize> = chosen(it.len(), each).collect();
@@ -48,17 +48,17 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
         return None;
     }
     let text = format!(
-        "{} of {all} questions, spread evenly over each benchmark and not chosen by what was answered; of each model the first \
-         sample at its lowest seed.",
+        "{} of {all} questions, evenly spaced in each benchmark and not selected by their completions. Each model is shown with the \
+         first sample of its lowest seed.",
         kept.len()
     );
     let ids: Vec<String> = kept.iter().map(|it| format!("{}/{}", it.benchmark, it.id)).collect();
-    let blocks = vec![Block::Text(text), Block::Completions(kept)];
-    Some(Part::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
+    let blocks = vec![DocumentBlock::Text(text), DocumentBlock::Completions(kept)];
+    Some(ReportPart::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
 }
 
-/// The questions of one benchmark, each with what all have answered; none where nobody was asked.
-fn side_by_side(benchmark: &str, readable: &[(&str, &[Sample])]) -> Option<Vec<Question>> {
+/// The questions of one benchmark, each with the completions of all models; `None` without models.
+fn side_by_side(benchmark: &str, readable: &[(&str, &[ReportedSample])]) -> Option<Vec<ShownQuestion>> {
     let (_, first) = readable.first()?;
     Some(first.iter().map(|sample| question(benchmark, sample, readable)).collect())
 }
@@ -68,12 +68,15 @@ fn chosen(n: usize, most: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |i| i * n / count)
 }
 
-fn question(benchmark: &str, sample: &Sample, readable: &[(&str, &[Sample])]) -> Question {
-    let answer = |(by, samples): &(&str, &[Sample])| {
+fn question(benchmark: &str, sample: &ReportedSample, readable: &[(&str, &[ReportedSample])]) -> ShownQuestion {
+    let answer = |(by, samples): &(&str, &[ReportedSample])| {
         let found = samples.iter().find(|it| it.id == sample.id)?;
-        Some(Answer { by: (*by).to_owned(), sample: Sample { text: shortened(&found.text), ..found.clone() } })
+        Some(ShownCompletion {
+            by: (*by).to_owned(),
+            sample: ReportedSample { text: shortened(&found.text), ..found.clone() },
+        })
     };
-    Question {
+    ShownQuestion {
         benchmark: benchmark.to_owned(),
         id: sample.id.clone(),
         text: sample.question.clone(),
@@ -82,8 +85,8 @@ fn question(benchmark: &str, sample: &Sample, readable: &[(&str, &[Sample])]) ->
     }
 }
 
-/// About what it takes on a page: characters that are escaped and the frame included.
-fn size(question: &Question) -> usize {
+/// Approximate size on the page, including escaped characters and markup.
+fn size(question: &ShownQuestion) -> usize {
     let answers: usize = question.answers.iter().map(|it| 2 * it.sample.text.len() + 400).sum();
     2 * question.text.len() + answers + 400
 }
@@ -105,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_text_keeps_its_ends() {
+    fn only_the_middle_of_a_long_text_is_left_out() {
         let text: String = (0..10_000).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
         let short = shortened(&text);
         assert!(short.starts_with("abc") && short.contains("[… 4000 characters left out …]"));

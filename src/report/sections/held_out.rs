@@ -1,25 +1,25 @@
-//! The held-out questions of the training data before and after training: what `rft train` measures by itself.
+//! The held-out questions of the training data before and after training, as measured by `rft train`.
 
 use serde_json::json;
 
-use super::{Part, SEED, arms};
+use super::{ReportPart, SEED, arms};
 use crate::math::Verdict;
-use crate::report::document::{Block, Cell, Table, percent};
-use crate::report::load::{HeldOut, Material, Run, Sample, quoted};
-use crate::report::study::{self, Arm, Benchmark, Outcome, Study};
+use crate::report::document::{DocumentBlock, Table, TableCell, percent};
+use crate::report::load::{HeldOut, Material, ReportedRun, ReportedSample, quoted};
+use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyOutcome};
 use crate::run::GroupRecord;
 use crate::stats::mean;
 
-/// What the questions are called in a comparison.
+/// The name of the questions in a comparison.
 const NAME: &str = "held-out questions";
 
-/// An arm, and its runs that have answered held-out questions.
-type Measured<'a> = (String, Vec<(&'a Run, &'a HeldOut)>);
+/// An arm, and its runs that were evaluated on held-out questions.
+type HeldOutArm<'a> = (String, Vec<(&'a ReportedRun, &'a HeldOut)>);
 
-fn measured(material: &Material) -> Vec<Measured<'_>> {
+fn measured(material: &Material) -> Vec<HeldOutArm<'_>> {
     let answered =
-        |runs: Vec<_>| runs.into_iter().filter_map(|run: &Run| Some((run, run.held_out.as_ref()?))).collect();
-    let all = arms(material).into_iter().map(|(name, runs)| -> Measured { (name, answered(runs)) });
+        |runs: Vec<_>| runs.into_iter().filter_map(|run: &ReportedRun| Some((run, run.held_out.as_ref()?))).collect();
+    let all = arms(material).into_iter().map(|(name, runs)| -> HeldOutArm { (name, answered(runs)) });
     all.filter(|(_, runs)| !runs.is_empty()).collect()
 }
 
@@ -27,8 +27,8 @@ fn before(arm: &str) -> String {
     format!("{arm}, before training")
 }
 
-/// Each arm against itself before training. `left_out` is told where the runs cannot be put together.
-pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcome> {
+/// Each arm compared with itself before training. If the runs cannot be combined, the reason is added to `left_out`.
+pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<StudyOutcome> {
     let arms = measured(material);
     let ids = |held_out: &HeldOut| -> Vec<String> {
         held_out.sampled.after.iter().map(|group| group.question_id.clone()).collect()
@@ -36,17 +36,17 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcom
     let mut all = arms.iter().flat_map(|(_, runs)| runs).map(|(_, held_out)| ids(held_out));
     let first = all.next()?;
     if all.any(|it| it != first) {
-        left_out.push("The runs held out different questions, which are not compared.".to_owned());
+        left_out.push("The runs held out different questions, so these are not compared.".to_owned());
         return None;
     }
-    let arm = |name: String, runs: &[(&Run, &HeldOut)], of: fn(&HeldOut) -> &[GroupRecord]| Arm {
+    let arm = |name: String, runs: &[(&ReportedRun, &HeldOut)], of: fn(&HeldOut) -> &[GroupRecord]| StudyArm {
         seeds: runs.iter().map(|(run, held_out)| (run.seed, vec![right(of(held_out))])).collect(),
         name,
     };
     let after = arms.iter().map(|(name, runs)| arm(name.clone(), runs, |it| &it.sampled.after));
     let earlier = arms.iter().map(|(name, runs)| arm(before(name), runs, |it| &it.sampled.before));
     let study = Study {
-        benchmarks: vec![Benchmark { name: NAME.to_owned(), samples: 1 }],
+        benchmarks: vec![StudyBenchmark { name: NAME.to_owned(), samples: 1 }],
         arms: after.chain(earlier).collect(),
     };
     let (trained, untrained) = study.arms.split_at(arms.len());
@@ -59,18 +59,19 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<Outcom
     }
 }
 
-/// 1 for each question that was answered right.
+/// 1 for each question with a correct completion, else 0.
 fn right(groups: &[GroupRecord]) -> Vec<f64> {
-    let is_right = |group: &GroupRecord| group.branches.iter().all(|branch| branch.verdict == Verdict::Correct);
+    let is_right =
+        |group: &GroupRecord| group.completions.iter().all(|completion| completion.verdict == Verdict::Correct);
     groups.iter().map(|group| f64::from(u8::from(is_right(group)))).collect()
 }
 
-pub fn part(material: &Material, outcome: &Outcome) -> Part {
+pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
     let arms = measured(material);
     let questions = arms[0].1[0].1.sampled.after.len();
     let caption = format!(
-        "{questions} questions kept from training. Accuracy in percent at temperature 1, one completion each, with its 95 % interval \
-         over questions; after ±, the standard deviation between training seeds."
+        "{questions} questions that were not used for training. Accuracy in percent at temperature 1, one completion per question, with \
+         its 95 % interval over questions; after ±, the standard deviation between training seeds."
     );
     let heads = [
         "arm",
@@ -87,15 +88,15 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
         found.map_or_else(|| "–".into(), |(_, cells)| cells[0].shown())
     };
     for (name, runs) in &arms {
-        // Mean over the runs that have it, before and after.
-        let ends = |of: &dyn Fn(&HeldOut) -> Option<(f64, f64)>, show: fn(f64) -> String| -> Cell {
+        // Mean over the runs that have the value, before and after training.
+        let ends = |of: &dyn Fn(&HeldOut) -> Option<(f64, f64)>, show: fn(f64) -> String| -> TableCell {
             let ends: Vec<(f64, f64)> = runs.iter().filter_map(|(_, held_out)| of(held_out)).collect();
             let over = |end: fn(&(f64, f64)) -> f64| mean(&ends.iter().map(end).collect::<Vec<_>>());
             let after = over(|it| it.1);
             if ends.is_empty() {
                 "–".into()
             } else {
-                Cell::number(after, format!("{} → {}", show(over(|it| it.0)), show(after)))
+                TableCell::number(after, format!("{} → {}", show(over(|it| it.0)), show(after)))
             }
         };
         let greedy = |it: &HeldOut| it.greedy.as_ref().map(|it| (mean(&right(&it.before)), mean(&right(&it.after))));
@@ -103,7 +104,7 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
         let tokens = |it: &HeldOut| Some((tokens(&it.sampled.before), tokens(&it.sampled.after)));
         table.rows.push(vec![
             name.as_str().into(),
-            Cell::number(runs.len() as f64, runs.len().to_string()),
+            TableCell::number(runs.len() as f64, runs.len().to_string()),
             cell(&before(name)),
             cell(name),
             ends(&greedy, percent),
@@ -111,26 +112,38 @@ pub fn part(material: &Material, outcome: &Outcome) -> Part {
             ends(&tokens, |it| format!("{it:.1}")),
         ]);
     }
-    let changes = outcome.comparisons("held_out_change", "Change of the accuracy, in points.");
+    let changes = outcome.comparisons("held_out_change", "Change of accuracy, in percentage points.");
     let data = json!({ "questions": questions, "cells": outcome.cells, "comparisons": outcome.comparisons });
-    Part::new("held-out", "Held-out questions", vec![Block::Table(table), Block::Table(changes)], data)
+    ReportPart::new(
+        "held-out",
+        "Held-out questions",
+        vec![DocumentBlock::Table(table), DocumentBlock::Table(changes)],
+        data,
+    )
 }
 
-/// The share of completions with the whole of a reward; none where it was not asked for.
+/// The share of completions with the full value of a reward component; `None` if the runs do not have it.
 fn share(groups: &[GroupRecord], reward: &str) -> Option<f64> {
-    let branches = groups.iter().flat_map(|group| &group.branches);
-    let values: Option<Vec<f64>> =
-        branches.map(|branch| Some(f64::from(u8::from(*branch.rewards.get(reward)? == Some(1.0))))).collect();
+    let completions = groups.iter().flat_map(|group| &group.completions);
+    let values: Option<Vec<f64>> = completions
+        .map(|completion| Some(f64::from(u8::from(*completion.rewards.get(reward)? == Some(1.0)))))
+        .collect();
     values.filter(|values| !values.is_empty()).map(|values| mean(&values))
 }
 
 fn tokens(groups: &[GroupRecord]) -> f64 {
-    mean(&groups.iter().flat_map(|group| &group.branches).map(|branch| branch.tokens as f64).collect::<Vec<_>>())
+    mean(
+        &groups
+            .iter()
+            .flat_map(|group| &group.completions)
+            .map(|completion| completion.tokens as f64)
+            .collect::<Vec<_>>(),
+    )
 }
 
-/// What each arm said at its lowest seed, before and after training.
-pub fn readable(material: &Material) -> Vec<(String, Vec<Sample>)> {
-    let of_arm = |(name, runs): Measured| {
+/// The completions of each arm at its lowest seed, before and after training.
+pub fn readable(material: &Material) -> Vec<(String, Vec<ReportedSample>)> {
+    let of_arm = |(name, runs): HeldOutArm| {
         let (_, held_out) = runs.into_iter().min_by_key(|(run, _)| run.seed)?;
         let HeldOut { sampled, .. } = held_out;
         Some([(before(&name), samples(&sampled.before)), (name, samples(&sampled.after))])
@@ -138,19 +151,19 @@ pub fn readable(material: &Material) -> Vec<(String, Vec<Sample>)> {
     measured(material).into_iter().filter_map(of_arm).flatten().collect()
 }
 
-fn samples(groups: &[GroupRecord]) -> Vec<Sample> {
+fn samples(groups: &[GroupRecord]) -> Vec<ReportedSample> {
     let sample = |group: &GroupRecord| {
-        let branch = group.branches.first()?;
-        Some(Sample {
+        let completion = group.completions.first()?;
+        Some(ReportedSample {
             id: group.question_id.clone(),
             question: group.question.clone(),
             gold: group.gold.clone(),
-            text: branch.text.clone(),
-            tokens: branch.tokens,
-            finish: branch.finish.clone(),
-            answer: branch.answer.clone(),
-            verdict: branch.verdict.clone(),
-            how: branch.note.clone().unwrap_or_default(),
+            text: completion.text.clone(),
+            tokens: completion.tokens,
+            finish: completion.finish.clone(),
+            answer: completion.answer.clone(),
+            verdict: completion.verdict.clone(),
+            how: completion.note.clone().unwrap_or_default(),
         })
     };
     groups.iter().filter_map(sample).collect()

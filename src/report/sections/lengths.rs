@@ -1,16 +1,16 @@
-//! How long the answers are, and how many were cut off.
+//! Lengths of completions, and the share that was truncated.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Group, Part, SEED, columns, groups};
+use super::{ReportPart, RowGroup, SEED, columns, groups};
 use crate::report::aligned::Aligned;
-use crate::report::document::{Block, Cell, Table, percent};
+use crate::report::document::{DocumentBlock, Table, TableCell, percent};
 use crate::report::load::Material;
 use crate::stats::{Interval, RESAMPLES, bootstrap_mean, mean};
 
-pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
+pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let groups = groups(material, aligned);
     if groups.is_empty() {
         return None;
@@ -18,9 +18,9 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
     let heads = ["model".to_owned()]
         .into_iter()
         .chain(columns(aligned))
-        .chain(["cut off, %", "no answer, %"].map(String::from));
-    let caption = "Mean tokens of an answer with the 95 % interval over questions, and the shares of answers that were cut off at \
-                   the longest length or hold no answer.";
+        .chain(["truncated, %", "no answer, %"].map(String::from));
+    let caption = "Mean number of tokens of a completion with its 95 % interval over questions, and the shares of completions that \
+                   were truncated at the maximum length or have no answer.";
     let mut table = Table::new("lengths", caption, heads);
     let mut data = Vec::new();
     for group in &groups {
@@ -28,18 +28,18 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
         let lengths: Vec<(f64, Interval)> =
             of_benchmarks.map(|(it, ids)| length(material, group, &it.name, ids)).collect();
         let average = mean(&lengths.iter().map(|it| it.0).collect::<Vec<_>>());
-        let mut row: Vec<Cell> = vec![group.label.as_str().into()];
+        let mut row: Vec<TableCell> = vec![group.label.as_str().into()];
         row.extend(
             lengths
                 .iter()
-                .map(|(tokens, it)| Cell::number(*tokens, format!("{tokens:.0} [{:.0}, {:.0}]", it.low, it.high))),
+                .map(|(tokens, it)| TableCell::number(*tokens, format!("{tokens:.0} [{:.0}, {:.0}]", it.low, it.high))),
         );
         if lengths.len() > 1 {
-            row.push(Cell::number(average, format!("{average:.0}")));
+            row.push(TableCell::number(average, format!("{average:.0}")));
         }
         let cut = share(material, group, aligned, |scores| scores.truncated);
         let none = share(material, group, aligned, |scores| scores.no_answer);
-        row.extend([cut, none].map(|share| Cell::number(share, percent(share))));
+        row.extend([cut, none].map(|share| TableCell::number(share, percent(share))));
         table.rows.push(row);
         data.push(json!({
             "model": group.label,
@@ -49,11 +49,11 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
             "no_answer": none,
         }));
     }
-    Some(Part::new("lengths", "Lengths", vec![Block::Table(table)], json!(data)))
+    Some(ReportPart::new("lengths", "Lengths", vec![DocumentBlock::Table(table)], json!(data)))
 }
 
 /// Mean over seeds and questions; a question's length is its mean over seeds.
-fn length(material: &Material, group: &Group, benchmark: &str, ids: &[String]) -> (f64, Interval) {
+fn length(material: &Material, group: &RowGroup, benchmark: &str, ids: &[String]) -> (f64, Interval) {
     let benches: Vec<BTreeMap<&String, f64>> = group
         .benches(material, benchmark)
         .into_iter()
@@ -65,7 +65,12 @@ fn length(material: &Material, group: &Group, benchmark: &str, ids: &[String]) -
 }
 
 /// Mean of a share over benchmarks and seeds.
-pub fn share(material: &Material, group: &Group, aligned: &Aligned, of: fn(&crate::eval::score::Scores) -> f64) -> f64 {
+pub fn share(
+    material: &Material,
+    group: &RowGroup,
+    aligned: &Aligned,
+    of: fn(&crate::eval::score::BenchmarkScores) -> f64,
+) -> f64 {
     let of_benchmark =
         |name: &str| group.benches(material, name).into_iter().map(|bench| of(&bench.scores)).collect::<Vec<_>>();
     mean(&aligned.benchmarks.iter().flat_map(|it| of_benchmark(&it.name)).collect::<Vec<_>>())

@@ -1,4 +1,4 @@
-//! What a report says, a section each, from [`report`] down.
+//! The sections of a report, one file each. [`report`] puts them together.
 
 mod behaviors;
 mod completions;
@@ -16,12 +16,12 @@ use serde_json::{Map, Value, json};
 
 use super::Report;
 use super::aligned::align;
-use super::document::{Block, Document};
+use super::document::{Document, DocumentBlock};
 use super::load::Material;
 use super::paper::Published;
-use part::{Group, Part, SEED, arms, columns, groups};
+use part::{ReportPart, RowGroup, SEED, arms, columns, groups};
 
-/// Makes the report. With `published`, a section says what those figures themselves can tell.
+/// Makes the report. With `published`, it has a section that analyzes those figures.
 pub fn report(material: &Material, published: Option<&Published>) -> Report {
     let mut left_out = material.left_out.clone();
     let aligned = align(material, &mut left_out);
@@ -31,13 +31,19 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     if summary.is_empty() && material.runs.is_empty() && published.is_none() {
         summary.push("There is nothing to report: every run and every evaluation was left out.".to_owned());
     } else if aligned.benchmarks.is_empty() && published.is_none() {
-        summary.push("There are no evaluations, so nothing can be said about accuracy on benchmarks.".to_owned());
+        summary.push("There are no evaluations, so this report has no accuracy on benchmarks.".to_owned());
     }
 
-    let mut parts = vec![Part::new("summary", "Summary", vec![Block::List(summary.clone())], json!(summary))];
+    let mut parts =
+        vec![ReportPart::new("summary", "Summary", vec![DocumentBlock::List(summary.clone())], json!(summary))];
     parts.retain(|_| !summary.is_empty());
     if !warnings.is_empty() {
-        parts.push(Part::new("warnings", "Warnings", vec![Block::List(warnings.clone())], json!(warnings)));
+        parts.push(ReportPart::new(
+            "warnings",
+            "Warnings",
+            vec![DocumentBlock::List(warnings.clone())],
+            json!(warnings),
+        ));
     }
     parts.extend(results::parts(material, &aligned, &found));
     parts.extend(published::parts(material, &aligned, &found, published));
@@ -56,7 +62,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     };
     let mut notes = material.notes.clone();
     if material.demonstration && notes.is_empty() {
-        notes.push("This study demonstrates the tool; its figures say nothing about prompts.".to_owned());
+        notes.push("This study demonstrates the tool. Its figures are not evidence about prompts.".to_owned());
     }
     let mut data = Map::from_iter([
         ("rft".to_owned(), json!(env!("CARGO_PKG_VERSION"))),
@@ -65,7 +71,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
         ("notes".to_owned(), json!(notes)),
     ]);
     let mut sections = Vec::new();
-    for Part { section, data: figures } in parts {
+    for ReportPart { section, data: figures } in parts {
         data.insert(section.id.to_owned(), figures);
         sections.push(section);
     }

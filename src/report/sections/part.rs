@@ -1,30 +1,30 @@
-//! What sections are made of: a part with its figures, and the rows that tables and charts have in common.
+//! The parts of sections: a section with its figures, and the rows that tables and charts share.
 
 use serde_json::Value;
 
-use crate::report::aligned::{Aligned, Row, Subject};
-use crate::report::document::{Block, Section};
-use crate::report::load::{Bench, Material, Run};
+use crate::report::aligned::{AccuracyRow, Aligned, Subject};
+use crate::report::document::{DocumentBlock, Section};
+use crate::report::load::{Material, ReportedBenchmark, ReportedRun};
 use crate::report::study::AVERAGE;
 
-/// The seed of every bootstrap: the same figures give the same intervals.
+/// The seed of every bootstrap. It is fixed, so that the same data gives the same intervals.
 pub(super) const SEED: u64 = 0;
 
-/// A section, and its figures.
-pub(super) struct Part {
+/// A section, and its figures for report.json.
+pub(super) struct ReportPart {
     pub(super) section: Section,
     pub(super) data: Value,
 }
 
-impl Part {
-    pub(super) fn new(id: &'static str, title: &'static str, blocks: Vec<Block>, data: Value) -> Self {
+impl ReportPart {
+    pub(super) fn new(id: &'static str, title: &'static str, blocks: Vec<DocumentBlock>, data: Value) -> Self {
         Self { section: Section { id, title, blocks }, data }
     }
 }
 
 /// The arms in the order of the runs, each with its runs.
-pub(super) fn arms(material: &Material) -> Vec<(String, Vec<&Run>)> {
-    let mut arms: Vec<(String, Vec<&Run>)> = Vec::new();
+pub(super) fn arms(material: &Material) -> Vec<(String, Vec<&ReportedRun>)> {
+    let mut arms: Vec<(String, Vec<&ReportedRun>)> = Vec::new();
     for run in &material.runs {
         match arms.iter_mut().find(|(name, _)| *name == run.arm) {
             Some((_, runs)) => runs.push(run),
@@ -34,33 +34,34 @@ pub(super) fn arms(material: &Material) -> Vec<(String, Vec<&Run>)> {
     arms
 }
 
-/// What a table's row is about: the untrained model under a prompt, or an arm under its own, with the rows of its seeds.
-pub(super) struct Group<'a> {
+/// The subject of a table's row: the untrained model under a prompt, or an arm under its training prompt, with a row per seed.
+pub(super) struct RowGroup<'a> {
     pub(super) label: String,
-    pub(super) rows: Vec<&'a Row>,
+    pub(super) rows: Vec<&'a AccuracyRow>,
 }
 
-/// The untrained model under every prompt, then the arms under their own.
-pub(super) fn groups<'a>(material: &Material, aligned: &'a Aligned) -> Vec<Group<'a>> {
+/// The untrained model under every prompt, then the arms under their training prompts.
+pub(super) fn groups<'a>(material: &Material, aligned: &'a Aligned) -> Vec<RowGroup<'a>> {
     let untrained = aligned
         .untrained()
         .into_iter()
-        .map(|row| Group { label: format!("untrained, {}", row.prompt), rows: vec![row] });
+        .map(|row| RowGroup { label: format!("untrained, {}", row.prompt), rows: vec![row] });
     let trained = aligned.arms(material).into_iter().map(|arm| {
-        let of = |row: &&Row| row.own && matches!(&row.subject, Subject::Trained { arm: name, .. } if *name == arm);
-        Group { rows: aligned.rows.iter().filter(of).collect(), label: arm }
+        let of =
+            |row: &&AccuracyRow| row.own && matches!(&row.subject, Subject::Trained { arm: name, .. } if *name == arm);
+        RowGroup { rows: aligned.rows.iter().filter(of).collect(), label: arm }
     });
     untrained.chain(trained).filter(|group| !group.rows.is_empty()).collect()
 }
 
-impl Group<'_> {
+impl RowGroup<'_> {
     /// Its evaluations on one benchmark.
-    pub(super) fn benches<'m>(&self, material: &'m Material, name: &str) -> Vec<&'m Bench> {
+    pub(super) fn benches<'m>(&self, material: &'m Material, name: &str) -> Vec<&'m ReportedBenchmark> {
         self.rows.iter().map(|row| &material.evaluations[row.evaluation].benches[name]).collect()
     }
 }
 
-/// The heads of benchmarks, and of their average where there are several.
+/// The column headings: benchmarks, and their average if there are several.
 pub(super) fn columns(aligned: &Aligned) -> Vec<String> {
     let mut columns: Vec<String> = aligned.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
     if columns.len() > 1 {

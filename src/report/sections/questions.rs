@@ -1,51 +1,51 @@
-//! Which model solves which question.
+//! The questions that each model solves.
 
 use serde_json::json;
 
-use super::{Group, Part, groups};
+use super::{ReportPart, RowGroup, groups};
 use crate::report::aligned::Aligned;
 use crate::report::chart::Mosaic;
-use crate::report::document::{Block, Cell, Table};
+use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::Material;
 use crate::stats::mean;
 
-/// A question counts as solved where more than this share of the completions is right.
+/// A question counts as solved if more than this share of its completions is correct.
 const SOLVED: f64 = 0.5;
 
-pub fn part(material: &Material, aligned: &Aligned) -> Option<Part> {
+pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let groups = groups(material, aligned);
     if groups.is_empty() {
         return None;
     }
-    let mut blocks = vec![Block::Text(
-        "A column for each question, the easiest on the left. A question counts as solved where more than half of the completions, \
-         over all seeds, are right."
+    let mut blocks = vec![DocumentBlock::Text(
+        "Each column is a question, with the easiest on the left. A question counts as solved if more than half of its completions, \
+         over all seeds, are correct."
             .to_owned(),
     )];
     let heads = ["benchmark", "questions", "solved by all", "solved by none"].map(String::from).into_iter();
     let heads = heads.chain(groups.iter().map(|group| format!("only by {}", group.label)));
-    let mut table = Table::new("questions", "How many questions are solved by whom.", heads);
+    let mut table = Table::new("questions", "Number of questions that each model solves.", heads);
     let mut data = Vec::new();
     for at in 0..aligned.benchmarks.len() {
         let shares: Vec<Vec<f64>> = groups.iter().map(|group| shares(group, at)).collect();
         let name = &aligned.benchmarks[at].name;
-        blocks.push(Block::Chart(mosaic(name, &groups, &aligned.ids[at], &shares).svg()));
+        blocks.push(DocumentBlock::Chart(mosaic(name, &groups, &aligned.ids[at], &shares).svg()));
         table.rows.push(counts(name, &shares));
         let models = groups.iter().zip(&shares).map(|(group, shares)| json!({ "model": group.label, "right": shares }));
         data.push(json!({ "benchmark": name, "ids": aligned.ids[at], "models": models.collect::<Vec<_>>() }));
     }
-    blocks.push(Block::Table(table));
-    Some(Part::new("questions", "Which questions are solved", blocks, json!(data)))
+    blocks.push(DocumentBlock::Table(table));
+    Some(ReportPart::new("questions", "Solved questions", blocks, json!(data)))
 }
 
-/// Share of right completions of each question, over the seeds.
-fn shares(group: &Group, benchmark: usize) -> Vec<f64> {
+/// Share of correct completions of each question, over the seeds.
+fn shares(group: &RowGroup, benchmark: usize) -> Vec<f64> {
     let questions = group.rows[0].right[benchmark].len();
     let of = |question: usize| mean(&group.rows.iter().map(|row| row.right[benchmark][question]).collect::<Vec<_>>());
     (0..questions).map(of).collect()
 }
 
-fn mosaic(name: &str, groups: &[Group], ids: &[String], shares: &[Vec<f64>]) -> Mosaic {
+fn mosaic(name: &str, groups: &[RowGroup], ids: &[String], shares: &[Vec<f64>]) -> Mosaic {
     let ease: Vec<f64> = (0..ids.len()).map(|q| mean(&shares.iter().map(|row| row[q]).collect::<Vec<_>>())).collect();
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_by(|&a, &b| ease[b].total_cmp(&ease[a]).then(a.cmp(&b)));
@@ -61,24 +61,26 @@ fn mosaic(name: &str, groups: &[Group], ids: &[String], shares: &[Vec<f64>]) -> 
     };
     Mosaic {
         title: format!("{name}: {} questions", ids.len()),
-        description: "A row for each model, a column for each question; the stronger the colour, the more of its completions are right.".to_owned(),
-        legend: "the stronger the colour, the more of its completions are right; the easiest question on the left".to_owned(),
+        description:
+            "One row per model, one column per question. A stronger color means that more completions are correct."
+                .to_owned(),
+        legend: "stronger color: more completions are correct; easiest question on the left".to_owned(),
         rows: groups.iter().map(|group| group.label.clone()).collect(),
         columns: order.iter().map(told).collect(),
         values: shares.iter().map(|row| order.iter().map(|&q| row[q]).collect()).collect(),
     }
 }
 
-fn counts(name: &str, shares: &[Vec<f64>]) -> Vec<Cell> {
+fn counts(name: &str, shares: &[Vec<f64>]) -> Vec<TableCell> {
     let questions = shares[0].len();
     let solvers: Vec<usize> = (0..questions).map(|q| shares.iter().filter(|row| row[q] > SOLVED).count()).collect();
     let count = |wanted: &dyn Fn(usize) -> bool| {
         let count = (0..questions).filter(|&q| wanted(q)).count();
-        Cell::number(count as f64, count.to_string())
+        TableCell::number(count as f64, count.to_string())
     };
     let mut row = vec![
-        Cell::from(name),
-        Cell::number(questions as f64, questions.to_string()),
+        TableCell::from(name),
+        TableCell::number(questions as f64, questions.to_string()),
         count(&|q| solvers[q] == shares.len()),
         count(&|q| solvers[q] == 0),
     ];

@@ -1,33 +1,33 @@
-//! How to repeat it: commands, versions, hashes, and in what the runs differ.
+//! How to reproduce the results: commands, versions, hashes, and differences between the configurations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::json;
 
-use super::Part;
-use crate::report::document::{Block, Table};
-use crate::report::load::{Evaluation, Material, Run};
+use super::ReportPart;
+use crate::report::document::{DocumentBlock, Table};
+use crate::report::load::{Material, ReportedEvaluation, ReportedRun};
 
-/// Keys that say where a run is put, not what it does.
+/// Keys that do not affect a run's results, such as its folder.
 const PLACE: [&str; 3] = ["run.name", "run.dir", "train.threads"];
 
-pub fn part(material: &Material) -> Option<Part> {
+pub fn part(material: &Material) -> Option<ReportPart> {
     if material.runs.is_empty() && material.evaluations.is_empty() {
         return None;
     }
     let mut blocks = Vec::new();
     let commands: Vec<String> =
         material.runs.iter().map(train).chain(material.evaluations.iter().map(|it| ask(material, it))).collect();
-    blocks.push(Block::Text(
-        "The commands of the runs as they were typed, then commands that make the evaluations. The same version on the same kind \
-         of processor gives the same bytes."
+    blocks.push(DocumentBlock::Text(
+        "The commands that started the runs, then commands that repeat the evaluations. The same version on the same kind of \
+         processor gives the same bytes."
             .to_owned(),
     ));
-    blocks.push(Block::Commands(commands.clone()));
-    blocks.extend(differences(material).map(Block::Table));
-    blocks.push(Block::Table(versions(material)));
-    blocks.push(Block::Table(hashes(material)));
+    blocks.push(DocumentBlock::Commands(commands.clone()));
+    blocks.extend(differences(material).map(DocumentBlock::Table));
+    blocks.push(DocumentBlock::Table(versions(material)));
+    blocks.push(DocumentBlock::Table(hashes(material)));
     let data = json!({
         "commands": commands,
         "runs": material.runs.iter().map(|run| json!({
@@ -49,17 +49,17 @@ pub fn part(material: &Material) -> Option<Part> {
             "scores": it.benches.iter().map(|(name, bench)| (name.clone(), json!(bench.scores))).collect::<serde_json::Map<_, _>>(),
         })).collect::<Vec<_>>(),
     });
-    Some(Part::new("repeat", "How to repeat it", blocks, data))
+    Some(ReportPart::new("repeat", "How to reproduce the results", blocks, data))
 }
 
-/// The command that started a run; sessions that went on with it add nothing.
-fn train(run: &Run) -> String {
+/// The command that started a run. Sessions that resumed it are not needed.
+fn train(run: &ReportedRun) -> String {
     let typed = run.manifest.sessions.first().map(|session| session.command.as_slice()).unwrap_or_default();
     typed.iter().map(|argument| shell(&portable(argument))).collect::<Vec<_>>().join(" ")
 }
 
-/// A command that makes an evaluation again.
-fn ask(material: &Material, evaluation: &Evaluation) -> String {
+/// A command that repeats an evaluation.
+fn ask(material: &Material, evaluation: &ReportedEvaluation) -> String {
     let identity = &evaluation.identity;
     let mut words = vec!["rft".to_owned(), "eval".to_owned()];
     let benches: Vec<&str> = evaluation.benches.keys().map(String::as_str).collect();
@@ -69,8 +69,8 @@ fn ask(material: &Material, evaluation: &Evaluation) -> String {
         None => words.extend(["--model".to_owned(), identity.model.clone()]),
     }
     words.extend(["--ppe".to_owned(), identity.ppe.clone(), "--profile".to_owned(), identity.profile.clone()]);
-    // What all benchmarks share can be told in one command.
-    let of = |value: fn(&crate::report::load::Bench) -> String| {
+    // Only a value that all benchmarks share can be an option of the command.
+    let of = |value: fn(&crate::report::load::ReportedBenchmark) -> String| {
         let values: BTreeSet<String> = evaluation.benches.values().map(value).collect();
         (values.len() == 1).then(|| values.into_iter().next()).flatten()
     };
@@ -100,7 +100,7 @@ fn ask(material: &Material, evaluation: &Evaluation) -> String {
     words.iter().map(|word| shell(word)).collect::<Vec<_>>().join(" ")
 }
 
-/// An argument without the place of anybody's machine: of an absolute path, the last part is left.
+/// An argument without paths of this machine: an absolute path is replaced by its last component.
 fn portable(argument: &str) -> String {
     let (flag, value) = match argument.split_once('=') {
         Some((flag, value)) if flag.starts_with('-') || flag.contains('.') => (format!("{flag}="), value),
@@ -110,7 +110,7 @@ fn portable(argument: &str) -> String {
     last.map_or(argument.to_owned(), |last| format!("{flag}{}", last.to_string_lossy()))
 }
 
-/// An argument as a shell takes it.
+/// An argument quoted for a shell.
 fn shell(argument: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
@@ -120,14 +120,14 @@ fn shell(argument: &str) -> String {
     }
 }
 
-/// The keys of the configuration in which the arms differ, a row for each arm.
+/// The keys of the configuration in which the runs differ, one row per arm.
 fn differences(material: &Material) -> Option<Table> {
-    let arms: BTreeMap<&str, Vec<&Run>> = material.runs.iter().fold(BTreeMap::new(), |mut arms, run| {
+    let arms: BTreeMap<&str, Vec<&ReportedRun>> = material.runs.iter().fold(BTreeMap::new(), |mut arms, run| {
         arms.entry(run.arm.as_str()).or_insert_with(Vec::new).push(run);
         arms
     });
     let keys: BTreeSet<&String> = material.runs.iter().flat_map(|run| run.config.keys()).collect();
-    let value = |run: &Run, key: &String| run.config.get(key).map_or("–".to_owned(), |value| portable(value));
+    let value = |run: &ReportedRun, key: &String| run.config.get(key).map_or("–".to_owned(), |value| portable(value));
     let values = |key: &String| material.runs.iter().map(|run| value(run, key)).collect::<BTreeSet<_>>();
     let differing: Vec<&String> =
         keys.into_iter().filter(|key| !PLACE.contains(&key.as_str()) && values(key).len() > 1).collect();
@@ -135,7 +135,7 @@ fn differences(material: &Material) -> Option<Table> {
         return None;
     }
     let heads = ["arm".to_owned()].into_iter().chain(differing.iter().map(ToString::to_string));
-    let mut table = Table::new("differences", "All in which the configurations of the runs differ.", heads);
+    let mut table = Table::new("differences", "All differences between the configurations of the runs.", heads);
     let mut order: Vec<&str> = Vec::new();
     material.runs.iter().for_each(|run| {
         if !order.contains(&run.arm.as_str()) {
@@ -158,10 +158,10 @@ fn differences(material: &Material) -> Option<Table> {
     Some(table)
 }
 
-/// What the runs were made with, each kind once.
+/// The versions and processors of the runs, each combination once.
 fn versions(material: &Material) -> Table {
     let heads = ["rft", "commit", "target", "instruction sets", "features", "device", "runs"];
-    let mut table = Table::new("versions", "What the runs were made with.", heads);
+    let mut table = Table::new("versions", "Versions and hardware of the runs.", heads);
     let mut kinds: BTreeMap<[String; 6], BTreeSet<&str>> = BTreeMap::new();
     for run in &material.runs {
         for session in &run.manifest.sessions {
@@ -179,10 +179,13 @@ fn versions(material: &Material) -> Table {
     table
 }
 
-/// The first digits of the hash of everything that went in, each once.
+/// The first digits of the hash of every input, each once.
 fn hashes(material: &Material) -> Table {
-    let mut table =
-        Table::new("hashes", "SHA-256 of what went in; report.json has them whole.", ["what", "name", "SHA-256"]);
+    let mut table = Table::new(
+        "hashes",
+        "First digits of the SHA-256 of every input; report.json has the full hashes.",
+        ["input", "name", "SHA-256"],
+    );
     let mut seen: BTreeSet<[String; 3]> = BTreeSet::new();
     for run in &material.runs {
         let manifest = &run.manifest;
@@ -196,11 +199,7 @@ fn hashes(material: &Material) -> Table {
                 seen.insert([what.to_owned(), name, short(hash)]);
             }
         }
-        seen.insert([
-            "prompt of the training".to_owned(),
-            manifest.prompt.name.clone(),
-            short(&manifest.prompt.sha256),
-        ]);
+        seen.insert(["training prompt".to_owned(), manifest.prompt.name.clone(), short(&manifest.prompt.sha256)]);
         if let Some(adapter) = &run.adapter_sha256 {
             seen.insert(["trained adapter".to_owned(), run.name.clone(), short(adapter)]);
         }
@@ -228,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_argument_tells_where_somebody_works() {
+    fn arguments_do_not_contain_paths_of_the_machine() {
         let home = format!("{}home/ada/models/tiny", '/');
         assert_eq!(portable(&home), "tiny");
         assert_eq!(portable(&format!("--config={home}.toml")), "--config=tiny.toml");
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_reads_an_argument_as_it_was() {
+    fn arguments_are_quoted_for_the_shell() {
         assert_eq!(shell("train.steps=5"), "train.steps=5");
         assert_eq!(shell("a b"), "'a b'");
         assert_eq!(shell("$(x) 'y'"), "'$(x) '\\''y'\\'''");

@@ -1,4 +1,4 @@
-//! Accuracies: the table in the paper's form, the arms against each other and against the untrained model, and every arm under
+//! Accuracies: the table in the paper's form, comparisons between arms and with the untrained model, and every arm under
 //! every prompt.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,28 +6,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Part, SEED, columns, held_out};
-use crate::report::aligned::{Aligned, Row, Subject};
+use super::{ReportPart, SEED, columns, held_out};
+use crate::report::aligned::{AccuracyRow, Aligned, Subject};
 use crate::report::chart::{HeatMap, Scale};
-use crate::report::document::{Block, Cell, Table, percent};
+use crate::report::document::{DocumentBlock, Table, TableCell, percent};
 use crate::report::load::{Material, quoted};
-use crate::report::study::{self, Arm, Outcome, REFERENCES, Study};
+use crate::report::study::{self, REFERENCES, Study, StudyArm, StudyOutcome};
 use crate::stats::mean;
 
-/// What was compared.
-pub struct Found {
-    /// The arms against `none` and `reasoning`.
-    pub arms: Option<Outcome>,
-    /// Each arm against the untrained model under the same prompt.
-    pub untrained: Option<Outcome>,
-    /// Each arm against itself before training, on the questions that it held out.
-    pub held_out: Option<Outcome>,
+/// The results of all comparisons.
+pub struct Comparisons {
+    /// The arms compared with `none` and `reasoning`.
+    pub arms: Option<StudyOutcome>,
+    /// Each arm compared with the untrained model under the same prompt.
+    pub untrained: Option<StudyOutcome>,
+    /// Each arm compared with itself before training, on its held-out questions.
+    pub held_out: Option<StudyOutcome>,
     /// The same accuracies on the questions that do not overlap with the training data.
     pub clean: Option<Aligned>,
 }
 
-impl Found {
-    pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+impl Comparisons {
+    pub fn outcomes(&self) -> impl Iterator<Item = &StudyOutcome> {
         self.arms.iter().chain(&self.untrained).chain(&self.held_out)
     }
 
@@ -42,15 +42,18 @@ impl Found {
         if let Some(held_out) = &self.held_out {
             said.extend(held_out.summary("from before training"));
         }
-        if self.outcomes().flat_map(|outcome| &outcome.comparisons).any(study::Comparison::decided) {
-            said.push("In brackets: 95 % intervals that hold both over seeds and over questions.".to_owned());
+        if self.outcomes().flat_map(|outcome| &outcome.comparisons).any(study::ArmComparison::decided) {
+            said.push(
+                "Brackets contain 95 % intervals that cover both the variation between seeds and between questions."
+                    .to_owned(),
+            );
         }
         said
     }
 }
 
-/// Compares what can be compared; `left_out` is told of arms that cannot.
-pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String>) -> Found {
+/// Makes all comparisons. Arms that cannot be compared are added to `left_out`.
+pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String>) -> Comparisons {
     let study = aligned.study(material);
     let (pairs, apart): (Vec<_>, Vec<_>) =
         study::pairs(&study, &REFERENCES).into_iter().partition(|(arm, base)| arm.shares_seed(base));
@@ -61,7 +64,7 @@ pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String
             quoted(&base.name)
         ));
     }
-    let mut outcome = |study: &Study, pairs: &[(&Arm, &Arm)]| match study::compare_pairs(study, pairs, SEED) {
+    let mut outcome = |study: &Study, pairs: &[(&StudyArm, &StudyArm)]| match study::compare_pairs(study, pairs, SEED) {
         Ok(outcome) => Some(outcome),
         Err(error) => {
             left_out.push(format!("The arms are not compared: {}.", quoted(&error.to_string())));
@@ -71,15 +74,15 @@ pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String
     let some = !study.arms.is_empty() && !study.benchmarks.is_empty();
     let arms = if some { outcome(&study, &pairs) } else { None };
     let with_base = against_untrained(material, aligned, &study);
-    let pairs: Vec<(&Arm, &Arm)> =
+    let pairs: Vec<(&StudyArm, &StudyArm)> =
         with_base.1.iter().map(|&(arm, base)| (&with_base.0.arms[arm], &with_base.0.arms[base])).collect();
     let untrained = if pairs.is_empty() { None } else { outcome(&with_base.0, &pairs) };
     let overlaps = overlaps(material);
     let clean = (!overlaps.values().all(BTreeSet::is_empty)).then(|| aligned.without(&overlaps));
-    Found { arms, untrained, held_out: held_out::compare(material, left_out), clean }
+    Comparisons { arms, untrained, held_out: held_out::compare(material, left_out), clean }
 }
 
-/// The arms and, for the prompt of each, the untrained model: the same at every seed, for it has none. With the pairs to compare.
+/// The arms and the untrained model under the prompt of each, with the pairs to compare. Untrained, it is the same at every seed.
 fn against_untrained(material: &Material, aligned: &Aligned, study: &Study) -> (Study, Vec<(usize, usize)>) {
     let (mut arms, mut pairs) = (study.arms.clone(), Vec::new());
     for at in 0..study.arms.len() {
@@ -88,7 +91,7 @@ fn against_untrained(material: &Material, aligned: &Aligned, study: &Study) -> (
         let Some(row) = aligned.untrained().into_iter().find(|row| Some(&row.prompt) == prompt) else { continue };
         let name = format!("untrained, {}", row.prompt);
         let base = arms.iter().position(|arm| arm.name == name).unwrap_or_else(|| {
-            arms.push(Arm { name, seeds: BTreeMap::new() });
+            arms.push(StudyArm { name, seeds: BTreeMap::new() });
             arms.len() - 1
         });
         let seeds: Vec<u64> = arms[at].seeds.keys().copied().collect();
@@ -98,7 +101,7 @@ fn against_untrained(material: &Material, aligned: &Aligned, study: &Study) -> (
     (Study { benchmarks: study.benchmarks.clone(), arms }, pairs)
 }
 
-/// Questions that any run's training data overlaps with, by benchmark.
+/// Questions that overlap with the training data of any run, by benchmark.
 pub fn overlaps(material: &Material) -> BTreeMap<String, BTreeSet<String>> {
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for found in material.runs.iter().filter_map(|run| run.contamination.as_ref()) {
@@ -111,20 +114,20 @@ pub fn overlaps(material: &Material) -> BTreeMap<String, BTreeSet<String>> {
 
 /// A row of the table of results.
 #[derive(Serialize)]
-struct Line {
+struct ResultLine {
     model: &'static str,
     name: String,
     seeds: usize,
-    cells: Vec<study::Cell>,
+    cells: Vec<study::StudyCell>,
 }
 
-fn lines(material: &Material, aligned: &Aligned) -> Vec<Line> {
+fn lines(material: &Material, aligned: &Aligned) -> Vec<ResultLine> {
     let untrained = aligned.untrained().into_iter().map(|row| {
-        let arm = Arm { name: row.prompt.clone(), seeds: BTreeMap::from([(0, row.right.clone())]) };
+        let arm = StudyArm { name: row.prompt.clone(), seeds: BTreeMap::from([(0, row.right.clone())]) };
         ("untrained", arm)
     });
     let trained = aligned.study(material).arms.into_iter().map(|arm| ("trained", arm));
-    let line = |(model, arm): (&'static str, Arm)| Line {
+    let line = |(model, arm): (&'static str, StudyArm)| ResultLine {
         model,
         cells: study::cells(&arm, &aligned.benchmarks, SEED),
         seeds: if model == "trained" { arm.seeds.len() } else { 0 },
@@ -133,20 +136,20 @@ fn lines(material: &Material, aligned: &Aligned) -> Vec<Line> {
     untrained.chain(trained).map(line).collect()
 }
 
-fn table(name: &'static str, caption: &str, aligned: &Aligned, lines: &[Line]) -> Table {
+fn table(name: &'static str, caption: &str, aligned: &Aligned, lines: &[ResultLine]) -> Table {
     let heads = ["model", "prompt or arm", "seeds"].map(String::from).into_iter().chain(columns(aligned));
     let mut table = Table::new(name, caption, heads);
     for line in lines {
         let seeds =
-            if line.seeds == 0 { "–".into() } else { Cell::number(line.seeds as f64, line.seeds.to_string()) };
+            if line.seeds == 0 { "–".into() } else { TableCell::number(line.seeds as f64, line.seeds.to_string()) };
         let mut row = vec![line.model.into(), line.name.as_str().into(), seeds];
-        row.extend(line.cells.iter().map(study::Cell::shown));
+        row.extend(line.cells.iter().map(study::StudyCell::shown));
         table.rows.push(row);
     }
     table
 }
 
-pub fn parts(material: &Material, aligned: &Aligned, found: &Found) -> Vec<Part> {
+pub fn parts(material: &Material, aligned: &Aligned, found: &Comparisons) -> Vec<ReportPart> {
     let mut parts = Vec::new();
     let whole = lines(material, aligned);
     if !whole.is_empty() {
@@ -162,10 +165,10 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Found) -> Vec<Part>
     parts
 }
 
-fn results(material: &Material, aligned: &Aligned, found: &Found, whole: &[Line]) -> Part {
+fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &[ResultLine]) -> ReportPart {
     let caption = "Accuracy in percent with its 95 % interval over questions; after ±, the standard deviation between training \
-                   seeds. A trained model is asked under the prior prompt it was trained with.";
-    let mut blocks = vec![Block::Table(table("results", caption, aligned, whole))];
+                   seeds. Trained models are evaluated under their training prompt.";
+    let mut blocks = vec![DocumentBlock::Table(table("results", caption, aligned, whole))];
     let mut data = json!({ "columns": columns(aligned), "rows": whole });
     let checked = material.runs.iter().find_map(|run| run.contamination.as_ref());
     if let Some(clean) = &found.clean {
@@ -183,44 +186,50 @@ fn results(material: &Material, aligned: &Aligned, found: &Found, whole: &[Line]
                 format!("{}: {left} of {}", benchmark.name, ids.len())
             })
             .collect();
-        let caption =
-            format!("The same on the questions that do not overlap with the training data ({}).", counts.join(", "));
-        blocks.push(Block::Table(table("results_without_overlap", &caption, clean, &lines)));
+        let caption = format!(
+            "The same accuracies, only on questions that do not overlap with the training data ({}).",
+            counts.join(", ")
+        );
+        blocks.push(DocumentBlock::Table(table("results_without_overlap", &caption, clean, &lines)));
         data["without_overlap"] = json!({ "columns": columns(clean), "rows": lines });
     } else if let Some(checked) = checked {
-        blocks.push(Block::Text(format!(
-            "No question of these benchmarks overlaps with the training data, by common {}-grams of words.",
+        blocks.push(DocumentBlock::Text(format!(
+            "No question of these benchmarks overlaps with the training data, according to shared {}-grams of words.",
             checked.n
         )));
     }
-    Part::new("results", "Results", blocks, data)
+    ReportPart::new("results", "Results", blocks, data)
 }
 
-fn comparisons(outcome: &Outcome) -> Part {
+fn comparisons(outcome: &StudyOutcome) -> ReportPart {
     let references: BTreeSet<&str> = outcome.comparisons.iter().map(|it| it.reference.as_str()).collect();
-    let mut blocks = vec![Block::Text(
-        "Paired on questions and training seeds. A verdict needs a difference that holds over seeds and over questions after Holm's \
-         correction for all comparisons here, and a power of 50 % or more to show a true difference of 5 points. Detectable is the \
-         smallest true difference, in points, that so many seeds would show in 80 of 100 studies."
+    let mut blocks = vec![DocumentBlock::Text(
+        "Differences are paired by question and training seed. A verdict requires a difference that is significant over seeds and over \
+         questions, after Holm's correction for all comparisons in this table, and a power of at least 50 % to detect a true difference \
+         of 5 points. \"Detectable\" is the smallest true difference, in points, that this number of seeds detects in 80 of 100 studies."
             .to_owned(),
     )];
-    blocks.extend(references.into_iter().map(|reference| Block::Chart(outcome.forest(reference).svg())));
-    blocks.push(Block::Table(outcome.comparisons("comparisons", "Differences of accuracy between arms, in points.")));
-    Part::new("comparisons", "The arms against each other", blocks, json!(outcome.comparisons))
+    blocks.extend(references.into_iter().map(|reference| DocumentBlock::Chart(outcome.forest(reference).svg())));
+    blocks.push(DocumentBlock::Table(
+        outcome.comparisons("comparisons", "Differences of accuracy between arms, in percentage points."),
+    ));
+    ReportPart::new("comparisons", "Comparison of arms", blocks, json!(outcome.comparisons))
 }
 
-fn before_training(outcome: &Outcome) -> Part {
-    let text = "The same prompt after training (pPE) and before it (iPE: the untrained model is only given the prompt). The untrained \
-                model has no training seeds, so what varies over seeds is the trained side alone; Holm's correction is over the \
+fn before_training(outcome: &StudyOutcome) -> ReportPart {
+    let text = "The model trained with a prompt (pPE), compared with the untrained model under the same prompt (iPE). The untrained \
+                model has no training seeds, so only the trained model varies between seeds. Holm's correction covers the \
                 comparisons of this table.";
-    let table = outcome
-        .comparisons("untrained", "Differences of accuracy from the untrained model under the same prompt, in points.");
-    let blocks = vec![Block::Text(text.to_owned()), Block::Table(table)];
-    Part::new("untrained", "Trained with a prompt against only prompted", blocks, json!(outcome.comparisons))
+    let table = outcome.comparisons(
+        "untrained",
+        "Differences of accuracy from the untrained model under the same prompt, in percentage points.",
+    );
+    let blocks = vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::Table(table)];
+    ReportPart::new("untrained", "Training with a prompt versus prompting only", blocks, json!(outcome.comparisons))
 }
 
-/// Mean accuracy of every training under every test prompt, where there is more than one of these.
-fn matrix(material: &Material, aligned: &Aligned) -> Option<Part> {
+/// Mean accuracy of every arm under every test prompt; `None` if each arm was only evaluated under its training prompt.
+fn matrix(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let mut prompts: Vec<String> = Vec::new();
     for row in aligned.untrained().into_iter().chain(&aligned.rows) {
         if !prompts.contains(&row.prompt) {
@@ -231,7 +240,7 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<Part> {
     if !crossed {
         return None;
     }
-    let of = |rows: Vec<&Row>| -> Vec<Option<(f64, usize)>> {
+    let of = |rows: Vec<&AccuracyRow>| -> Vec<Option<(f64, usize)>> {
         let cell = |prompt: &String| {
             let scores: Vec<f64> = rows
                 .iter()
@@ -247,14 +256,13 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<Part> {
         rows.push(("untrained".to_owned(), of(aligned.untrained())));
     }
     for arm in aligned.arms(material) {
-        let is = |row: &&Row| matches!(&row.subject, Subject::Trained { arm: name, .. } if *name == arm);
+        let is = |row: &&AccuracyRow| matches!(&row.subject, Subject::Trained { arm: name, .. } if *name == arm);
         rows.push((arm.clone(), of(aligned.rows.iter().filter(is).collect())));
     }
     let over = if aligned.benchmarks.len() > 1 { "mean over the benchmarks" } else { "accuracy" };
     let chart = HeatMap {
-        title: "Trained with a prompt, tested with another".to_owned(),
-        description: "Rows: the prompt of the training. Columns: the prompt of the test. Values: accuracy in percent."
-            .to_owned(),
+        title: "Accuracy by training prompt and test prompt".to_owned(),
+        description: "Rows: the training prompt. Columns: the test prompt. Values: accuracy in percent.".to_owned(),
         legend: format!("accuracy in percent, {over} and seeds; row: trained with, column: tested with"),
         rows: rows.iter().map(|(name, _)| name.clone()).collect(),
         columns: prompts.clone(),
@@ -269,15 +277,16 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<Part> {
         ["trained with".to_owned()].into_iter().chain(prompts.iter().map(|prompt| format!("tested with {prompt}")));
     let mut table = Table::new("matrix", &format!("Accuracy in percent, {over} and seeds."), heads);
     for (name, cells) in &rows {
-        let mut row = vec![Cell::from(name.as_str())];
-        row.extend(cells.iter().map(|cell| Cell::maybe(cell.map(|(value, _)| value), percent)));
+        let mut row = vec![TableCell::from(name.as_str())];
+        row.extend(cells.iter().map(|cell| TableCell::maybe(cell.map(|(value, _)| value), percent)));
         table.rows.push(row);
     }
-    let text = "What is left of an arm's gain when its prompt is taken away, or another is put in its place.";
+    let text = "Shows how much of an arm's gain remains without its training prompt, or with another prompt.";
     let data = json!({
         "tested_with": prompts,
         "rows": rows.iter().map(|(name, cells)| json!({ "trained_with": name, "accuracy": cells.iter().map(|cell| cell.map(|it| it.0)).collect::<Vec<_>>() })).collect::<Vec<_>>(),
     });
-    let blocks = vec![Block::Text(text.to_owned()), Block::Chart(chart.svg()), Block::Table(table)];
-    Some(Part::new("matrix", "Train prompt by test prompt", blocks, data))
+    let blocks =
+        vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::Chart(chart.svg()), DocumentBlock::Table(table)];
+    Some(ReportPart::new("matrix", "Training prompt by test prompt", blocks, data))
 }

@@ -1,14 +1,14 @@
-//! How training went: curves by arm, and the first and last tenth of each measure.
+//! Training metrics: a line for each arm, and the first and last tenth of each metric.
 
 use serde_json::{Map, Value, json};
 
-use super::{Part, arms};
+use super::{ReportPart, arms};
 use crate::report::chart::{Axis, LineChart, Series};
-use crate::report::document::{Block, Cell, Table};
-use crate::report::load::{Material, Run};
+use crate::report::document::{DocumentBlock, Table, TableCell};
+use crate::report::load::{Material, ReportedRun};
 use crate::stats::mean;
 
-/// A metric, what it is called on a page, its unit, and what it is multiplied by.
+/// A metric, its name on the page, its unit, and the factor that converts it to this unit.
 struct Measure {
     metric: &'static str,
     label: &'static str,
@@ -26,12 +26,12 @@ const MEASURES: [Measure; 8] = [
     measure("rewards/format/mean", "format reward", "", 1.0),
     measure("completions/mean_length", "length", "tokens", 1.0),
     measure("entropy", "entropy", "nats", 1.0),
-    measure("kl", "KL from the base", "nats", 1.0),
+    measure("kl", "KL to the base model", "nats", 1.0),
     measure("frac_reward_zero_std", "groups without variance", "%", 100.0),
     measure("sampling/sampling_logp_difference/mean", "sampler gap", "nats", 1.0),
 ];
 
-pub fn part(material: &Material) -> Option<Part> {
+pub fn part(material: &Material) -> Option<ReportPart> {
     let arms = arms(material);
     let logged = |measure: &&Measure| material.runs.iter().any(|run| run.ends(measure.metric).is_some());
     let measures: Vec<&Measure> = MEASURES.iter().filter(logged).collect();
@@ -40,22 +40,26 @@ pub fn part(material: &Material) -> Option<Part> {
     }
     let panels = measures.iter().map(|measure| panel(measure, &arms).panel()).collect();
     let names = arms.iter().map(|(name, _)| name.clone()).collect();
-    let text = "One line for each arm, the mean over its seeds; the band goes from the lowest to the highest of them. The arms' \
-                rewards have different parts, so their heights do not rank the arms.";
-    let blocks =
-        vec![Block::Text(text.to_owned()), Block::Panels { names, panels }, Block::Table(table(&measures, &arms))];
-    Some(Part::new("training", "Training", blocks, data(&measures, &arms)))
+    let text = "Each line is the mean over an arm's seeds; the band shows the lowest and the highest seed. The rewards of the \
+                arms have different components, so a higher reward does not mean a better arm.";
+    let blocks = vec![
+        DocumentBlock::Text(text.to_owned()),
+        DocumentBlock::Panels { names, panels },
+        DocumentBlock::Table(table(&measures, &arms)),
+    ];
+    Some(ReportPart::new("training", "Training", blocks, data(&measures, &arms)))
 }
 
-fn panel(measure: &Measure, arms: &[(String, Vec<&Run>)]) -> LineChart {
-    let curve = |run: &&Run| -> Vec<(u64, f64)> {
+fn panel(measure: &Measure, arms: &[(String, Vec<&ReportedRun>)]) -> LineChart {
+    let curve = |run: &&ReportedRun| -> Vec<(u64, f64)> {
         let point = |step: &crate::run::metrics::MetricsRecord| {
             Some((step.step as u64, measure.scale * step.values.get(measure.metric).copied().flatten()?))
         };
         run.steps.iter().filter_map(point).collect()
     };
-    let series =
-        |(name, runs): &(String, Vec<&Run>)| Series::over_seeds(name, &runs.iter().map(curve).collect::<Vec<_>>());
+    let series = |(name, runs): &(String, Vec<&ReportedRun>)| {
+        Series::over_seeds(name, &runs.iter().map(curve).collect::<Vec<_>>())
+    };
     LineChart {
         title: String::new(),
         description: format!("{} over steps, by arm", measure.label),
@@ -66,19 +70,19 @@ fn panel(measure: &Measure, arms: &[(String, Vec<&Run>)]) -> LineChart {
 }
 
 /// Means over the first and last tenth of the steps, then over seeds.
-fn ends(measure: &Measure, runs: &[&Run]) -> Option<(f64, f64)> {
+fn ends(measure: &Measure, runs: &[&ReportedRun]) -> Option<(f64, f64)> {
     let of: Vec<(f64, f64)> = runs.iter().filter_map(|run| run.ends(measure.metric)).collect();
     let over = |end: fn(&(f64, f64)) -> f64| measure.scale * mean(&of.iter().map(end).collect::<Vec<_>>());
     (!of.is_empty()).then(|| (over(|it| it.0), over(|it| it.1)))
 }
 
-fn table(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Table {
+fn table(measures: &[&Measure], arms: &[(String, Vec<&ReportedRun>)]) -> Table {
     let head = |measure: &&Measure| match measure.unit {
         "" => measure.label.to_owned(),
         unit => format!("{} ({unit})", measure.label),
     };
     let heads = ["arm".to_owned(), "seeds".to_owned(), "steps".to_owned()].into_iter().chain(measures.iter().map(head));
-    let caption = "First tenth of the steps → last tenth, mean over seeds.";
+    let caption = "Mean over the first tenth of the steps → mean over the last tenth, averaged over seeds.";
     let mut table = Table::new("training", caption, heads);
     for (name, runs) in arms {
         let steps: Vec<String> = {
@@ -87,13 +91,13 @@ fn table(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Table {
             steps.dedup();
             steps.iter().map(ToString::to_string).collect()
         };
-        let mut row: Vec<Cell> = vec![
+        let mut row: Vec<TableCell> = vec![
             name.as_str().into(),
-            Cell::number(runs.len() as f64, runs.len().to_string()),
+            TableCell::number(runs.len() as f64, runs.len().to_string()),
             steps.join(", ").into(),
         ];
         row.extend(measures.iter().map(|measure| match ends(measure, runs) {
-            Some((first, last)) => Cell::number(last, format!("{} → {}", short(first), short(last))),
+            Some((first, last)) => TableCell::number(last, format!("{} → {}", short(first), short(last))),
             None => "–".into(),
         }));
         table.rows.push(row);
@@ -101,7 +105,7 @@ fn table(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Table {
     table
 }
 
-/// Three digits that count.
+/// About three significant digits.
 pub fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -114,8 +118,8 @@ pub fn short(value: f64) -> String {
     .replace('-', "−")
 }
 
-fn data(measures: &[&Measure], arms: &[(String, Vec<&Run>)]) -> Value {
-    let of = |(name, runs): &(String, Vec<&Run>)| {
+fn data(measures: &[&Measure], arms: &[(String, Vec<&ReportedRun>)]) -> Value {
+    let of = |(name, runs): &(String, Vec<&ReportedRun>)| {
         let metrics: Map<String, Value> = measures
             .iter()
             .filter_map(|it| {

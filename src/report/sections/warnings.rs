@@ -1,25 +1,25 @@
-//! What a reader has to know before believing anything.
+//! Warnings about the reliability of the results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::results::{Found, overlaps};
+use super::results::{Comparisons, overlaps};
 use super::{arms, groups, lengths};
 use crate::report::aligned::Aligned;
-use crate::report::load::{Bench, Evaluation, Material, quoted};
-use crate::report::study::{Arm, Comparison, Verdict, WORTH};
+use crate::report::load::{Material, ReportedBenchmark, ReportedEvaluation, quoted};
+use crate::report::study::{ArmComparison, ComparisonVerdict, StudyArm, WORTH};
 use crate::stats::mean;
 
-/// Above this share of answers that were cut off, a score is also one of brevity.
+/// Above this share of truncated completions, a score also depends on the maximum length.
 const TRUNCATED: f64 = 0.05;
 
-/// From this share of right answers on, or of wrong ones, a benchmark tells little of who is better.
+/// With at least this share of correct completions, or of wrong ones, a benchmark hardly distinguishes arms.
 const CEILING: f64 = 0.99;
 
-/// From this share on, groups whose rewards are all equal teach next to nothing.
+/// With at least this share of groups whose rewards are all equal, training has almost no signal.
 const SATURATED: f64 = 0.8;
 
-/// All warnings, the gravest first; `left_out` comes last.
-pub fn all(material: &Material, aligned: &Aligned, found: &Found, left_out: Vec<String>) -> Vec<String> {
+/// All warnings, the most serious first; `left_out` comes last.
+pub fn all(material: &Material, aligned: &Aligned, found: &Comparisons, left_out: Vec<String>) -> Vec<String> {
     let mut said = Vec::new();
     said.extend(single_seeds(material, aligned));
     said.extend(power(found));
@@ -37,49 +37,52 @@ fn single_seeds(material: &Material, aligned: &Aligned) -> Option<String> {
     let mut seeds: Vec<(String, usize)> =
         aligned.study(material).arms.into_iter().map(|arm| (arm.name, arm.seeds.len())).collect();
     if seeds.is_empty() {
-        // Without evaluations, the runs themselves.
+        // Without evaluations, count the runs.
         seeds = arms(material).into_iter().map(|(name, runs)| (name, runs.len())).collect();
     }
     let single: Vec<String> = seeds.iter().filter(|(_, seeds)| *seeds < 2).map(|(arm, _)| quoted(arm)).collect();
     let one = single.len() == 1;
     (!single.is_empty()).then(|| {
         format!(
-            "One training seed: {} {} trained once, which says nothing about what another seed would give.",
+            "One training seed: {} {} trained only once, so the effect of the seed is unknown.",
             single.join(", "),
             if one { "was" } else { "were" }
         )
     })
 }
 
-fn power(found: &Found) -> Option<String> {
+fn power(found: &Comparisons) -> Option<String> {
     let comparisons: Vec<_> = found.outcomes().flat_map(|outcome| &outcome.comparisons).collect();
-    // That one seed has no power at all is said elsewhere.
-    let weak = |it: &&&Comparison| it.seeds.seeds > 1 && matches!(it.verdict, Verdict::None { power } if power < 0.5);
+    // Comparisons with one seed have a separate warning.
+    let weak = |it: &&&ArmComparison| {
+        it.seeds.seeds > 1 && matches!(it.verdict, ComparisonVerdict::None { power } if power < 0.5)
+    };
     let count = comparisons.iter().filter(weak).count();
     (count > 0).then(|| {
         format!(
-            "Underpowered: {count} of {} comparisons would miss a true difference of {:.0} points more often than not.",
+            "Underpowered: {count} of {} comparisons have a power below 50 % to detect a true difference of {:.0} points.",
             comparisons.len(),
             100.0 * WORTH
         )
     })
 }
 
-/// Benchmarks that are too easy or too hard to tell the arms apart.
+/// Benchmarks that are too easy or too hard to distinguish the arms.
 fn at_the_ends(material: &Material, aligned: &Aligned) -> Vec<String> {
     let (study, mut said) = (aligned.study(material), Vec::new());
     let all = study.arms.len();
     for (column, benchmark) in study.benchmarks.iter().enumerate() {
-        let score = |arm: &Arm| mean(&arm.seeds.values().map(|results| mean(&results[column])).collect::<Vec<_>>());
+        let score =
+            |arm: &StudyArm| mean(&arm.seeds.values().map(|results| mean(&results[column])).collect::<Vec<_>>());
         let scores: Vec<f64> = study.arms.iter().map(score).collect();
         let easy = scores.iter().filter(|score| **score >= CEILING).count();
         let hard = scores.iter().filter(|score| **score <= 1.0 - CEILING).count();
         let share = 100.0 * CEILING;
-        for (count, what) in [(easy, "right"), (hard, "wrong")] {
+        for (count, what) in [(easy, "correct"), (hard, "wrong")] {
             if count > 1 {
                 said.push(format!(
-                    "At the end of the scale: {count} of {all} arms have {share:.0} % or more of {} {what}, so that differences \
-                     between them cannot show there.",
+                    "At the end of the scale: {count} of {all} arms have at least {share:.0} % of {} {what}, so differences \
+                     between them cannot be measured on this benchmark.",
                     quoted(&benchmark.name)
                 ));
             }
@@ -107,11 +110,7 @@ fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {
         .filter(|(name, _)| aligned.benchmarks.iter().any(|it| it.name == **name))
         .collect();
     for (name, why) in reasons {
-        said.push(format!(
-            "Whether the training data holds questions of {} was not checked: {}.",
-            quoted(name),
-            quoted(why)
-        ));
+        said.push(format!("The training data was not checked for questions of {}: {}.", quoted(name), quoted(why)));
     }
     let unchecked = material.runs.iter().filter(|run| run.contamination.is_none()).count();
     if unchecked > 0 && unchecked < material.runs.len() {
@@ -120,30 +119,32 @@ fn contaminated(material: &Material, aligned: &Aligned) -> Vec<String> {
     said
 }
 
-/// What a setting is called, and its value.
+/// The name of a setting, and its value.
 type Setting<T> = (&'static str, fn(&T) -> String);
 
-/// Settings in which evaluations that stand in one table differ.
+/// Settings in which evaluations of one table differ.
 fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
-    let rows: Vec<&Evaluation> = aligned.rows.iter().map(|row| &material.evaluations[row.evaluation]).collect();
+    let rows: Vec<&ReportedEvaluation> = aligned.rows.iter().map(|row| &material.evaluations[row.evaluation]).collect();
     let mut said = Vec::new();
-    let of: [Setting<Evaluation>; 6] = [
+    let of: [Setting<ReportedEvaluation>; 6] = [
         ("the model", |it| it.identity.model_sha256.clone()),
         ("the device", |it| it.identity.engine.clone()),
         ("the profile", |it| it.identity.profile.clone()),
         ("the chat template", |it| it.identity.template_sha256.clone()),
         ("the tokenizer", |it| it.identity.tokenizer_sha256.clone()),
-        ("the seed of the samples", |it| it.identity.seed.to_string()),
+        ("the sampling seed", |it| it.identity.seed.to_string()),
     ];
     for (what, value) in of {
         if rows.iter().map(|it| value(it)).collect::<BTreeSet<_>>().len() > 1 {
-            said.push(format!("The evaluations differ in {what}, so not only in what was trained."));
+            said.push(format!(
+                "The evaluations differ in {what}, so a difference in accuracy may have causes other than training."
+            ));
         }
     }
-    let of: [Setting<Bench>; 4] = [
-        ("the questions' file", |it| it.record.data_sha256.clone()),
-        ("the sampling", |it| format!("{} {}", it.record.style.temperature, it.record.style.top_p)),
-        ("the longest answer", |it| it.record.style.max_tokens.to_string()),
+    let of: [Setting<ReportedBenchmark>; 4] = [
+        ("the file of questions", |it| it.record.data_sha256.clone()),
+        ("temperature or top-p", |it| format!("{} {}", it.record.style.temperature, it.record.style.top_p)),
+        ("the maximum completion length", |it| it.record.style.max_tokens.to_string()),
         ("the number of samples", |it| it.scores.samples.to_string()),
     ];
     for benchmark in &aligned.benchmarks {
@@ -165,7 +166,10 @@ fn truncated(material: &Material, aligned: &Aligned) -> Option<String> {
         .map(|(label, share)| format!("{} {:.0} %", quoted(label), 100.0 * share))
         .collect();
     (!cut.is_empty()).then(|| {
-        format!("Truncated: answers were cut off at the longest length, and count as wrong where no answer stood before: {}.", cut.join(", "))
+        format!(
+            "Truncated: completions reached the maximum length, and those without an answer count as wrong: {}.",
+            cut.join(", ")
+        )
     })
 }
 
@@ -179,8 +183,8 @@ fn saturated(material: &Material) -> Option<String> {
     let named: Vec<String> = runs.iter().map(|(arm, count)| format!("{} ({count})", quoted(arm))).collect();
     (!named.is_empty()).then(|| {
         format!(
-            "Reward saturated: at the end of training, in {:.0} % of the groups and more all rewards were equal, so that little was \
-             left to learn; runs of {}.",
+            "Reward saturated: at the end of training, all rewards were equal in at least {:.0} % of the groups, so there was almost no \
+             training signal. Number of such runs by arm: {}.",
             100.0 * SATURATED,
             named.join(", ")
         )
@@ -190,5 +194,5 @@ fn saturated(material: &Material) -> Option<String> {
 fn not_finite(material: &Material) -> Option<String> {
     let broken = material.runs.iter().filter(|run| run.steps.iter().any(|step| !step.non_finite.is_empty()));
     let names: Vec<String> = broken.map(|run| quoted(&run.name)).collect();
-    (!names.is_empty()).then(|| format!("Numbers that are not finite were logged by {}.", names.join(", ")))
+    (!names.is_empty()).then(|| format!("Metrics that are not finite were logged by {}.", names.join(", ")))
 }

@@ -1,9 +1,9 @@
-//! The arms of a study against each other: what their evaluations show, and how much of that is chance.
+//! Comparisons between the arms of a study: differences in accuracy, and whether they can be explained by chance.
 //!
-//! Two things are left to chance, the seed of a training run and the choice of questions, and a difference counts only where it
-//! holds against both: over seeds by a paired t test of the differences at each seed ([`compare_seeds`]), over questions by the
-//! changes of sign of each question's difference ([`sign_flip`]). The larger p-value stands, and Holm's method corrects for all
-//! comparisons of the study together, so that a study of arms that do not differ gives a verdict in 5 of 100 cases at most.
+//! The seed of a training run and the choice of questions are both random. A difference gets a verdict only if it is significant
+//! over both: over seeds by a paired t test of the differences at each seed ([`compare_seeds`]), over questions by a sign-flip
+//! test of each question's difference ([`sign_flip`]). The larger p-value is used, and Holm's method corrects for all
+//! comparisons of the study together, so that a study of arms without differences gives a verdict in at most 5 of 100 cases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,14 +17,14 @@ use crate::stats::{
 
 pub mod text;
 
-/// The difference that a study should be able to show: 5 percentage points. Power is asked for this one, as it was fixed before
-/// anything was measured.
+/// The difference that a study should be able to detect: 5 percentage points. Power is calculated for this value, which was
+/// fixed before anything was measured.
 pub const WORTH: f64 = 0.05;
 
-/// Below this power no verdict is given, whatever the p-value: what little such a study finds is mostly exaggerated.
+/// Below this power there is no verdict, whatever the p-value, because significant results of such a study are mostly exaggerated.
 const ENOUGH_POWER: f64 = 0.5;
 
-/// The arms that the others are compared with, where a study has them.
+/// The arms with which the others are compared, if a study has them.
 pub const REFERENCES: [&str; 2] = ["none", "reasoning"];
 
 /// The column that is the unweighted mean of the benchmarks.
@@ -33,99 +33,99 @@ pub const AVERAGE: &str = "average";
 /// Evaluations of all arms on the same benchmarks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Study {
-    pub benchmarks: Vec<Benchmark>,
-    pub arms: Vec<Arm>,
+    pub benchmarks: Vec<StudyBenchmark>,
+    pub arms: Vec<StudyArm>,
 }
 
-/// A benchmark and how many completions each question got.
+/// A benchmark, and the number of samples per question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Benchmark {
+pub struct StudyBenchmark {
     pub name: String,
     pub samples: usize,
 }
 
-/// The runs of one prior prompt.
+/// The evaluations of one arm's runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Arm {
+pub struct StudyArm {
     pub name: String,
-    /// For each seed and benchmark, in the study's order, the share of right completions of each question.
+    /// For each seed and benchmark, in the study's order, the share of correct completions of each question.
     pub seeds: BTreeMap<u64, Vec<Vec<f64>>>,
 }
 
-/// An arm on one benchmark, or on the average.
+/// The accuracy of an arm on one benchmark, or on the average.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Cell {
+pub struct StudyCell {
     /// Mean over seeds.
     pub accuracy: f64,
-    /// 95 %, over questions, of the mean of the seeds there are.
+    /// 95 % interval over questions, of the mean over seeds.
     pub interval: Interval,
-    /// Standard deviation between seeds; none of one seed.
+    /// Standard deviation between seeds; `None` for a single seed.
     pub between_seeds: Option<f64>,
 }
 
-/// What a comparison allows to say.
+/// The conclusion of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum ComparisonVerdict {
     Higher,
     Lower,
-    /// Not significant, or with too little power to be told; with the power to show [`WORTH`].
+    /// Not significant, or too little power. `power` is the power to detect a difference of [`WORTH`].
     None {
         power: f64,
     },
 }
 
-/// An arm less a reference, on one benchmark or the average.
+/// The difference of an arm from a reference, on one benchmark or the average.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
+pub struct ArmComparison {
     pub arm: String,
     pub reference: String,
     pub column: String,
-    /// Over the seeds that both have.
+    /// Over the seeds that both arms have.
     pub seeds: SeedComparison,
-    /// The smallest true difference that these seeds show in 80 of 100 studies; none where it cannot be told.
+    /// The smallest true difference that these seeds detect in 80 of 100 studies; `None` if it cannot be calculated.
     pub detectable: Option<f64>,
-    /// 95 %, over questions.
+    /// 95 % interval over questions.
     pub questions: Interval,
     pub question_p_value: f64,
-    /// The larger of both p-values, corrected for all comparisons of the study; none of one seed.
+    /// The larger of both p-values, corrected for all comparisons of the study; `None` for a single seed.
     pub adjusted: Option<f64>,
-    pub verdict: Verdict,
+    pub verdict: ComparisonVerdict,
 }
 
-impl Comparison {
-    /// 95 %, both for another training run and for other questions: from the lower to the upper end of the two intervals. This is
-    /// what the larger of two p-values tests. Over seeds alone, an interval has no width where all seeds came to the same score.
+impl ArmComparison {
+    /// A 95 % interval for both other seeds and other questions: from the lower to the upper end of the two intervals. It matches
+    /// the larger of the two p-values. The interval over seeds alone has no width if all seeds have the same difference.
     pub fn interval(&self) -> Interval {
         let Interval { low, high } = self.seeds.interval.unwrap_or(self.questions);
         Interval { low: low.min(self.questions.low), high: high.max(self.questions.high) }
     }
 }
 
-/// The results of a study.
+/// The result of a study's comparisons.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Outcome {
-    /// The benchmarks, then [`AVERAGE`] where there are several.
+pub struct StudyOutcome {
+    /// The benchmarks, then [`AVERAGE`] if there are several.
     pub columns: Vec<String>,
-    /// Names of the arms with a cell for each column.
-    pub cells: Vec<(String, Vec<Cell>)>,
+    /// Names of the arms, with one cell per column.
+    pub cells: Vec<(String, Vec<StudyCell>)>,
     /// Seeds of each arm.
     pub seeds: Vec<usize>,
-    pub comparisons: Vec<Comparison>,
+    pub comparisons: Vec<ArmComparison>,
 }
 
-/// A study that cannot be compared.
+/// The reason why a study cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StudyError {
     #[error("the study has no arms, benchmarks or seeds")]
     Empty,
-    #[error("two arms are called `{0}`")]
+    #[error("two arms have the name `{0}`")]
     Twice(String),
     #[error(
-        "seed {seed} of arm `{arm}` has {got} benchmarks, not {expected}\nhint: finish its evaluation, or leave it out"
+        "seed {seed} of arm `{arm}`: expected {expected} benchmarks, found {got}\nhint: finish its evaluation, or leave it out"
     )]
     Incomplete { arm: String, seed: u64, got: usize, expected: usize },
-    #[error("seed {seed} of arm `{arm}` has {got} questions of {benchmark}, others have {expected}")]
+    #[error("seed {seed} of arm `{arm}`: expected {expected} questions of {benchmark}, found {got}")]
     Questions { arm: String, seed: u64, benchmark: String, got: usize, expected: usize },
     #[error("arms `{0}` and `{1}` share no seed\nhint: give all arms of a sweep the same seeds")]
     NoSharedSeed(String, String),
@@ -134,13 +134,13 @@ pub enum StudyError {
 /// Compares every arm with those of `references` that the study has.
 ///
 /// # Errors
-/// When an evaluation is missing, or arms answered different numbers of questions, or share no seed.
-pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<Outcome, StudyError> {
+/// An evaluation is missing, or arms have different numbers of questions, or share no seed.
+pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<StudyOutcome, StudyError> {
     compare_pairs(study, &pairs(study, references), seed)
 }
 
-/// Every arm with each of `references` that the study has; the references meet once.
-pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a Arm, &'a Arm)> {
+/// Every arm with each of `references` that the study has. Two references are paired once.
+pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a StudyArm, &'a StudyArm)> {
     let of = |(i, reference): (usize, &&str)| {
         let base = study.arms.iter().find(|arm| arm.name == **reference)?;
         let others = study.arms.iter().filter(|arm| !references[..=i].contains(&arm.name.as_str()));
@@ -153,7 +153,7 @@ pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a Arm, &'a Arm
 ///
 /// # Errors
 /// See [`compare`].
-pub fn compare_pairs(study: &Study, pairs: &[(&Arm, &Arm)], seed: u64) -> Result<Outcome, StudyError> {
+pub fn compare_pairs(study: &Study, pairs: &[(&StudyArm, &StudyArm)], seed: u64) -> Result<StudyOutcome, StudyError> {
     check(study)?;
     let mut columns: Vec<String> = study.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();
     if columns.len() > 1 {
@@ -164,7 +164,7 @@ pub fn compare_pairs(study: &Study, pairs: &[(&Arm, &Arm)], seed: u64) -> Result
         comparisons.extend(against(arm, base, &columns, seed)?);
     }
     correct(&mut comparisons);
-    Ok(Outcome {
+    Ok(StudyOutcome {
         cells: study.arms.iter().map(|arm| (arm.name.clone(), cells(arm, &study.benchmarks, seed))).collect(),
         seeds: study.arms.iter().map(|arm| arm.seeds.len()).collect(),
         columns,
@@ -172,9 +172,9 @@ pub fn compare_pairs(study: &Study, pairs: &[(&Arm, &Arm)], seed: u64) -> Result
     })
 }
 
-impl Arm {
-    /// Whether there is a seed at which the two can be compared.
-    pub fn shares_seed(&self, other: &Arm) -> bool {
+impl StudyArm {
+    /// Whether the two arms have a seed in common.
+    pub fn shares_seed(&self, other: &StudyArm) -> bool {
         self.seeds.keys().any(|seed| other.seeds.contains_key(seed))
     }
 }
@@ -209,7 +209,7 @@ fn check(study: &Study) -> Result<(), StudyError> {
     Ok(())
 }
 
-/// Mean over seeds of each question, for each benchmark.
+/// For each benchmark, the mean of each question over seeds.
 fn over_seeds<'a>(seeds: impl Iterator<Item = &'a Vec<Vec<f64>>> + Clone) -> Vec<Vec<f64>> {
     let count = seeds.clone().count() as f64;
     let mut seeds = seeds.cloned();
@@ -221,7 +221,7 @@ fn over_seeds<'a>(seeds: impl Iterator<Item = &'a Vec<Vec<f64>>> + Clone) -> Vec
     sums
 }
 
-/// The mean of each benchmark, then that of the means where there are several.
+/// The mean of each benchmark, then the mean of these means if there are several.
 fn means(results: &[Vec<f64>]) -> Vec<f64> {
     let mut means: Vec<f64> = results.iter().map(|benchmark| mean(benchmark)).collect();
     if means.len() > 1 {
@@ -230,8 +230,8 @@ fn means(results: &[Vec<f64>]) -> Vec<f64> {
     means
 }
 
-/// An arm on each benchmark, then on their average where there are several.
-pub fn cells(arm: &Arm, benchmarks: &[Benchmark], seed: u64) -> Vec<Cell> {
+/// An arm's accuracy on each benchmark, then on their average if there are several.
+pub fn cells(arm: &StudyArm, benchmarks: &[StudyBenchmark], seed: u64) -> Vec<StudyCell> {
     let each: Vec<Vec<f64>> = arm.seeds.values().map(|results| means(results)).collect();
     let questions = over_seeds(arm.seeds.values());
     let cell = |(column, accuracy): (usize, f64)| {
@@ -240,13 +240,13 @@ pub fn cells(arm: &Arm, benchmarks: &[Benchmark], seed: u64) -> Vec<Cell> {
             Some(questions) => accuracy_interval(questions, benchmarks[column].samples * each.len(), seed),
             None => bootstrap_average(&questions, RESAMPLES, 0.95, seed),
         };
-        Cell { accuracy, interval, between_seeds: (seeds.len() > 1).then(|| sample_std(&seeds)) }
+        StudyCell { accuracy, interval, between_seeds: (seeds.len() > 1).then(|| sample_std(&seeds)) }
     };
     means(&questions).into_iter().enumerate().map(cell).collect()
 }
 
-/// One arm against one reference, a comparison for each column, not yet corrected.
-fn against(arm: &Arm, base: &Arm, columns: &[String], seed: u64) -> Result<Vec<Comparison>, StudyError> {
+/// One arm compared with one reference, once per column. The p-values are not corrected yet.
+fn against(arm: &StudyArm, base: &StudyArm, columns: &[String], seed: u64) -> Result<Vec<ArmComparison>, StudyError> {
     let difference = |(first, second): (&Vec<Vec<f64>>, &Vec<Vec<f64>>)| -> Vec<Vec<f64>> {
         let pairs = first.iter().zip(second);
         pairs.map(|(first, second)| first.iter().zip(second).map(|(first, second)| second - first).collect()).collect()
@@ -261,7 +261,7 @@ fn against(arm: &Arm, base: &Arm, columns: &[String], seed: u64) -> Result<Vec<C
     let one = |(column, name): (usize, &String)| {
         let seeds = compare_seeds(&each.iter().map(|means| means[column]).collect::<Vec<_>>(), seed);
         let chosen = questions.get(column).map_or(questions.as_slice(), std::slice::from_ref);
-        Comparison {
+        ArmComparison {
             arm: arm.name.clone(),
             reference: base.name.clone(),
             column: name.clone(),
@@ -270,19 +270,19 @@ fn against(arm: &Arm, base: &Arm, columns: &[String], seed: u64) -> Result<Vec<C
             questions: bootstrap_average(chosen, RESAMPLES, 0.95, seed),
             question_p_value: sign_flip(&weighted(chosen), RESAMPLES, seed),
             adjusted: None,
-            verdict: Verdict::None { power: seeds.power(WORTH) },
+            verdict: ComparisonVerdict::None { power: seeds.power(WORTH) },
         }
     };
     Ok(columns.iter().enumerate().map(one).collect())
 }
 
-/// Each question's part in the average over benchmarks.
+/// Each question's contribution to the average over benchmarks.
 fn weighted(benchmarks: &[Vec<f64>]) -> Vec<f64> {
     benchmarks.iter().flat_map(|questions| questions.iter().map(|value| value / questions.len() as f64)).collect()
 }
 
-/// Corrects the p-values for their number, and gives the verdicts that hold.
-fn correct(comparisons: &mut [Comparison]) {
+/// Corrects the p-values for the number of comparisons, and sets the verdicts.
+fn correct(comparisons: &mut [ArmComparison]) {
     let tested: Vec<usize> = (0..comparisons.len()).filter(|&i| comparisons[i].seeds.p_value.is_some()).collect();
     let larger = |&i: &usize| comparisons[i].question_p_value.max(comparisons[i].seeds.p_value.unwrap_or(1.0));
     let adjusted = holm(&tested.iter().map(larger).collect::<Vec<_>>());
@@ -291,7 +291,8 @@ fn correct(comparisons: &mut [Comparison]) {
         comparison.adjusted = Some(adjusted);
         let enough = comparison.seeds.power(WORTH) >= ENOUGH_POWER;
         if adjusted <= 0.05 && enough {
-            comparison.verdict = if comparison.seeds.difference > 0.0 { Verdict::Higher } else { Verdict::Lower };
+            comparison.verdict =
+                if comparison.seeds.difference > 0.0 { ComparisonVerdict::Higher } else { ComparisonVerdict::Lower };
         }
     }
 }

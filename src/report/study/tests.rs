@@ -2,7 +2,7 @@ use super::*;
 use crate::report::markdown;
 use crate::rng::{Purpose, Stream};
 
-/// Arms with a true accuracy each, over seeds that move it a little; a third of the questions is easy.
+/// Arms with given true accuracies, which vary a little between seeds; a third of the questions is easy.
 fn study(arms: &[(&str, f64)], seeds: u64, between: f64, draw: u64) -> Study {
     let sizes = [60u64, 100];
     let arm = |(index, &(name, accuracy)): (usize, &(&str, f64))| {
@@ -18,38 +18,38 @@ fn study(arms: &[(&str, f64)], seeds: u64, between: f64, draw: u64) -> Study {
             };
             sizes.iter().enumerate().map(benchmark).collect()
         };
-        Arm { name: name.into(), seeds: (1..=seeds).map(|seed| (seed, results(seed))).collect() }
+        StudyArm { name: name.into(), seeds: (1..=seeds).map(|seed| (seed, results(seed))).collect() }
     };
-    let benchmarks = ["easy", "hard"].map(|name| Benchmark { name: name.into(), samples: 4 });
+    let benchmarks = ["easy", "hard"].map(|name| StudyBenchmark { name: name.into(), samples: 4 });
     Study { benchmarks: benchmarks.to_vec(), arms: arms.iter().enumerate().map(arm).collect() }
 }
 
-fn find<'a>(outcome: &'a Outcome, arm: &str, reference: &str, column: &str) -> &'a Comparison {
+fn find<'a>(outcome: &'a StudyOutcome, arm: &str, reference: &str, column: &str) -> &'a ArmComparison {
     let here =
-        |it: &&Comparison| (it.arm.as_str(), it.reference.as_str(), it.column.as_str()) == (arm, reference, column);
+        |it: &&ArmComparison| (it.arm.as_str(), it.reference.as_str(), it.column.as_str()) == (arm, reference, column);
     outcome.comparisons.iter().find(here).unwrap()
 }
 
 #[test]
-fn a_large_difference_is_found_and_a_small_one_is_not() {
+fn large_differences_get_a_verdict_and_small_ones_do_not() {
     let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
     let outcome = compare(&study(&arms, 5, 0.005, 1), &REFERENCES, 0).unwrap();
     assert_eq!(outcome.columns, ["easy", "hard", "average"]);
-    // Two arms against `none`, one against `reasoning`: the references meet once.
+    // Two arms are compared with `none`, one with `reasoning`: the two references are compared once.
     assert_eq!(outcome.comparisons.len(), 3 * 3);
 
     let found = find(&outcome, "reasoning", "none", AVERAGE);
-    assert_eq!(found.verdict, Verdict::Higher);
+    assert_eq!(found.verdict, ComparisonVerdict::Higher);
     assert!((found.seeds.difference - 0.3).abs() < 0.03 && found.questions.low > 0.2);
-    assert_eq!(find(&outcome, "planning", "reasoning", AVERAGE).verdict, Verdict::Lower);
+    assert_eq!(find(&outcome, "planning", "reasoning", AVERAGE).verdict, ComparisonVerdict::Lower);
     let small = find(&outcome, "planning", "none", AVERAGE);
-    assert!(matches!(small.verdict, Verdict::None { power } if power > 0.5), "{small:?}");
+    assert!(matches!(small.verdict, ComparisonVerdict::None { power } if power > 0.5), "{small:?}");
 
     let summary = outcome.summary("between arms");
     assert!(summary.iter().any(|line| line.starts_with("`reasoning` is higher than `none` on")), "{summary:?}");
     assert!(!summary.iter().any(|line| line.contains("`planning` is higher")));
-    // One sentence for all benchmarks, with the wider of both intervals.
-    let told: Vec<&Comparison> =
+    // One sentence for all benchmarks, with the wider of the two intervals.
+    let told: Vec<&ArmComparison> =
         outcome.comparisons.iter().filter(|it| it.arm == "reasoning" && it.reference == "none").collect();
     assert_eq!(summary.iter().filter(|line| line.starts_with("`reasoning` is higher than `none`")).count(), 1);
     for it in told.iter().filter(|it| it.decided()) {
@@ -57,7 +57,7 @@ fn a_large_difference_is_found_and_a_small_one_is_not() {
         assert!(interval.low <= seeds.low.min(it.questions.low) && interval.high >= seeds.high.max(it.questions.high));
         assert!(summary.iter().any(|line| line.contains(&text::signed_ends(interval))), "{summary:?}");
     }
-    let open = outcome.comparisons.iter().filter(|it| matches!(it.verdict, Verdict::None { .. })).count();
+    let open = outcome.comparisons.iter().filter(|it| matches!(it.verdict, ComparisonVerdict::None { .. })).count();
     assert!(
         summary.last().unwrap().starts_with(&format!("No verdict on the other {open} of 9 differences")),
         "{summary:?}"
@@ -65,7 +65,7 @@ fn a_large_difference_is_found_and_a_small_one_is_not() {
 }
 
 #[test]
-fn the_average_weighs_benchmarks_alike() {
+fn the_average_weights_benchmarks_equally() {
     let outcome = compare(&study(&[("none", 0.4), ("code", 0.5)], 3, 0.0, 2), &REFERENCES, 0).unwrap();
     for (_, cells) in &outcome.cells {
         assert!((cells[2].accuracy - (cells[0].accuracy + cells[1].accuracy) / 2.0).abs() < 1e-12);
@@ -80,7 +80,7 @@ fn the_average_weighs_benchmarks_alike() {
 fn one_seed_gives_no_verdict() {
     let outcome = compare(&study(&[("none", 0.2), ("code", 0.7)], 1, 0.0, 3), &REFERENCES, 0).unwrap();
     for it in &outcome.comparisons {
-        assert_eq!((it.verdict, it.adjusted, it.detectable), (Verdict::None { power: 0.0 }, None, None));
+        assert_eq!((it.verdict, it.adjusted, it.detectable), (ComparisonVerdict::None { power: 0.0 }, None, None));
         assert!(it.question_p_value < 0.001);
     }
     let summary = outcome.summary("between arms");
@@ -89,7 +89,7 @@ fn one_seed_gives_no_verdict() {
     assert!(markdown::table(&outcome.comparisons("c", "")).contains("| one seed |"));
 }
 
-/// Seeds that differ much: a difference of 10 points would be missed mostly, and nothing is said of it.
+/// With a large variation between seeds, a difference of 10 points is usually not detected, so there is no verdict.
 #[test]
 fn without_power_no_verdict() {
     let mut noisy = study(&[("none", 0.3), ("code", 0.5)], 3, 0.0, 4);
@@ -99,13 +99,13 @@ fn without_power_no_verdict() {
     }
     let outcome = compare(&noisy, &["none"], 0).unwrap();
     let it = find(&outcome, "code", "none", AVERAGE);
-    assert!(it.seeds.power(WORTH) < 0.5 && matches!(it.verdict, Verdict::None { .. }), "{it:?}");
-    assert!(outcome.summary("between arms").iter().any(|line| line.contains("more often than not")));
+    assert!(it.seeds.power(WORTH) < 0.5 && matches!(it.verdict, ComparisonVerdict::None { .. }), "{it:?}");
+    assert!(outcome.summary("between arms").iter().any(|line| line.contains("a power below 50 %")));
 }
 
-/// Few seeds often differ by the very same number of questions, which is no certainty.
+/// A few seeds often have exactly the same difference by chance, which is not evidence of a small variance.
 #[test]
-fn equal_seeds_alone_give_no_verdict() {
+fn equal_differences_at_all_seeds_give_no_verdict() {
     let mut study = study(&[("none", 0.3), ("code", 0.3)], 3, 0.0, 5);
     let same = study.arms[0].seeds[&1].clone();
     let mut one_more = same.clone();
@@ -116,11 +116,11 @@ fn equal_seeds_alone_give_no_verdict() {
     let outcome = compare(&study, &["none"], 0).unwrap();
     let it = find(&outcome, "code", "none", "easy");
     assert_eq!(it.seeds.p_value, Some(0.0));
-    assert!(matches!(it.verdict, Verdict::None { .. }), "{it:?}");
+    assert!(matches!(it.verdict, ComparisonVerdict::None { .. }), "{it:?}");
 }
 
 #[test]
-fn what_cannot_be_compared_is_an_error() {
+fn incomparable_arms_are_an_error() {
     let whole = study(&[("none", 0.3), ("code", 0.3)], 2, 0.0, 6);
     let fails = |change: &dyn Fn(&mut Study)| {
         let mut study = whole.clone();
@@ -128,11 +128,11 @@ fn what_cannot_be_compared_is_an_error() {
         compare(&study, &REFERENCES, 0).unwrap_err().to_string()
     };
     assert_eq!(fails(&|study| study.arms.clear()), "the study has no arms, benchmarks or seeds");
-    assert_eq!(fails(&|study| study.arms[1].name = "none".into()), "two arms are called `none`");
+    assert_eq!(fails(&|study| study.arms[1].name = "none".into()), "two arms have the name `none`");
     let incomplete = fails(&|study| study.arms[1].seeds.get_mut(&2).unwrap().truncate(1));
-    assert!(incomplete.starts_with("seed 2 of arm `code` has 1 benchmarks, not 2"), "{incomplete}");
+    assert!(incomplete.starts_with("seed 2 of arm `code`: expected 2 benchmarks, found 1"), "{incomplete}");
     let short = fails(&|study| study.arms[1].seeds.get_mut(&1).unwrap()[1].truncate(99));
-    assert_eq!(short, "seed 1 of arm `code` has 99 questions of hard, others have 100");
+    assert_eq!(short, "seed 1 of arm `code`: expected 100 questions of hard, found 99");
     let apart = fails(&|study| {
         study.arms[1].seeds = study.arms[1].seeds.clone().into_iter().map(|(k, v)| (k + 9, v)).collect()
     });
@@ -140,7 +140,7 @@ fn what_cannot_be_compared_is_an_error() {
 }
 
 #[test]
-fn tables_and_pictures() {
+fn tables_and_charts() {
     let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
     let outcome = compare(&study(&arms, 3, 0.01, 7), &REFERENCES, 0).unwrap();
     let shown = outcome.cells[0].1[0].shown();
@@ -150,13 +150,13 @@ fn tables_and_pictures() {
     assert!(comparisons.lines().all(|line| line.matches('|').count() == 10), "{comparisons}");
     let forest = outcome.forest("none");
     assert_eq!(forest.groups.iter().map(|group| group.rows.len()).collect::<Vec<_>>(), [2, 2, 2]);
-    assert!(forest.svg().contains("Each arm against none"));
+    assert!(forest.svg().contains("Each arm compared with none"));
     println!("{comparisons}\n{}", outcome.summary("between arms").join("\n"));
 }
 
-/// Names come from files of the user's, and stand in sentences and tables.
+/// Names come from the user's files and are used in sentences and tables.
 #[test]
-fn no_name_breaks_a_sentence_or_a_table() {
+fn names_are_escaped_in_sentences_and_tables() {
     let name = "a|`b`\n<i>";
     let arms = [("none", 0.3), (name, 0.7)];
     let outcome = compare(&study(&arms, 5, 0.005, 8), &REFERENCES, 0).unwrap();

@@ -1,14 +1,14 @@
-//! A study's outcome in words and tables.
+//! A study's outcome as sentences, tables and charts.
 
 use std::fmt;
 
-use super::{AVERAGE, Cell as Accuracy, Comparison, ENOUGH_POWER, Outcome, Verdict, WORTH};
-use crate::report::chart::{Axis, Forest, Group, Row};
-use crate::report::document::{Cell, Table, percent};
+use super::{AVERAGE, ArmComparison, ComparisonVerdict, ENOUGH_POWER, StudyCell, StudyOutcome, WORTH};
+use crate::report::chart::{Axis, Forest, ForestGroup, ForestRow};
+use crate::report::document::{Table, TableCell, percent};
 use crate::report::load::quoted;
 use crate::stats::Interval;
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ComparisonVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Higher => f.write_str("higher"),
@@ -18,37 +18,39 @@ impl fmt::Display for Verdict {
     }
 }
 
-impl Comparison {
-    /// The verdict, or why there is none.
+impl ArmComparison {
+    /// The verdict, or the reason why there is none.
     fn told(&self) -> String {
         if self.seeds.seeds < 2 { "no verdict: one seed".to_owned() } else { self.verdict.to_string() }
     }
 
     /// Whether it has a verdict.
     pub fn decided(&self) -> bool {
-        self.verdict == Verdict::Higher || self.verdict == Verdict::Lower
+        self.verdict == ComparisonVerdict::Higher || self.verdict == ComparisonVerdict::Lower
     }
 }
 
-/// Comparisons that one sentence tells: of the same two arms, in the same direction. The surest come first.
-fn sentences<'a>(decided: &[&'a Comparison]) -> Vec<Vec<&'a Comparison>> {
-    let mut groups: Vec<Vec<&Comparison>> = Vec::new();
+/// Comparisons that share one sentence: the same two arms, the same direction. The smallest p-values come first.
+fn sentences<'a>(decided: &[&'a ArmComparison]) -> Vec<Vec<&'a ArmComparison>> {
+    let mut groups: Vec<Vec<&ArmComparison>> = Vec::new();
     for it in decided {
-        let of =
-            |other: &Comparison| (&other.arm, &other.reference, other.verdict) == (&it.arm, &it.reference, it.verdict);
+        let of = |other: &ArmComparison| {
+            (&other.arm, &other.reference, other.verdict) == (&it.arm, &it.reference, it.verdict)
+        };
         match groups.iter_mut().find(|group| of(group[0])) {
             Some(group) => group.push(it),
             None => groups.push(vec![it]),
         }
     }
-    let surest = |group: &[&Comparison]| group.iter().filter_map(|it| it.adjusted).fold(1.0, f64::min);
+    let surest = |group: &[&ArmComparison]| group.iter().filter_map(|it| it.adjusted).fold(1.0, f64::min);
     groups.sort_by(|a, b| surest(a).total_cmp(&surest(b)));
     groups
 }
 
-fn sentence(group: &[&Comparison]) -> String {
-    let place = |it: &&Comparison| {
-        let place = if it.column == AVERAGE { "average over the benchmarks".to_owned() } else { quoted(&it.column) };
+fn sentence(group: &[&ArmComparison]) -> String {
+    let place = |it: &&ArmComparison| {
+        let place =
+            if it.column == AVERAGE { "the average over the benchmarks".to_owned() } else { quoted(&it.column) };
         format!("on {place} by {:.1} points {}", 100.0 * it.seeds.difference.abs(), signed_ends(it.interval()))
     };
     let places: Vec<String> = group.iter().map(place).collect();
@@ -56,12 +58,12 @@ fn sentence(group: &[&Comparison]) -> String {
     format!("{arm} is {} than {reference} {} ({} seeds).", group[0].verdict, places.join(", "), group[0].seeds.seeds)
 }
 
-impl Outcome {
-    /// Each arm against each reference, in points.
+impl StudyOutcome {
+    /// Each arm compared with each reference, in percentage points.
     pub fn comparisons(&self, name: &'static str, caption: &str) -> Table {
         let heads = [
             "arm",
-            "against",
+            "reference",
             "benchmark",
             "difference",
             "verdict",
@@ -76,70 +78,70 @@ impl Outcome {
                 it.arm.as_str().into(),
                 it.reference.as_str().into(),
                 it.column.as_str().into(),
-                Cell::number(it.seeds.difference, points(it.seeds.difference)),
+                TableCell::number(it.seeds.difference, points(it.seeds.difference)),
                 it.told().into(),
                 it.seeds.interval.map_or("one seed".into(), signed_ends).into(),
                 signed_ends(it.questions).into(),
-                Cell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
-                Cell::maybe(it.detectable, percent),
+                TableCell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
+                TableCell::maybe(it.detectable, percent),
             ]);
         }
         table
     }
 
-    /// What may be said, the least likely by chance first. A difference without a verdict is not named. `between` says what the
-    /// differences are, such as `between arms`.
+    /// The findings, with the smallest p-values first. A difference without a verdict is not named. `between` describes the
+    /// differences, such as `between arms`.
     pub fn summary(&self, between: &str) -> Vec<String> {
-        let decided: Vec<&Comparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
+        let decided: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
         let mut said: Vec<String> = sentences(&decided).into_iter().map(|group| sentence(&group)).collect();
         let all = self.comparisons.len();
         if all == 0 {
-            said.push("No arm to compare with is in this study.".into());
+            said.push("This study has no arm to compare the others with.".into());
             return said;
         }
-        let open: Vec<&Comparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
+        let open: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
         let weak = open.iter().filter(|it| it.seeds.power(WORTH) < ENOUGH_POWER).count();
         let (chance, worth) = (open.len() - weak, 100.0 * WORTH);
         let single = open.iter().filter(|it| it.seeds.seeds < 2).count();
         let (by_chance, would_miss, other_run) = (
-            "within what seeds and questions do by chance",
-            format!("would miss a true difference of {worth:.0} points more often than not"),
-            "one seed, which says nothing about another training run",
+            "not significant over seeds and questions",
+            format!("a power below 50 % to detect a true difference of {worth:.0} points"),
+            "a single seed, so the effect of the seed is unknown",
         );
         match (open.len(), decided.is_empty()) {
             (0, _) => {}
             (1, true) if single == 1 => {
-                said.push(format!("No verdict on the difference {between}: it rests on {other_run}."))
+                said.push(format!("No verdict on the difference {between}: it comes from {other_run}."))
             }
             (1, true) if weak == 1 => {
-                said.push(format!("No verdict on the difference {between}: the comparison {would_miss}."))
+                said.push(format!("No verdict on the difference {between}: the comparison has {would_miss}."))
             }
             (1, true) => said.push(format!("No verdict on the difference {between}: it is {by_chance}.")),
             (count, nothing) => {
                 let which = if nothing { format!("any of the {all}") } else { format!("the other {count} of {all}") };
                 said.push(format!(
-                    "No verdict on {which} differences {between}: {chance} are {by_chance}, {weak} come from comparisons that \
+                    "No verdict on {which} differences {between}: {chance} are {by_chance}, {weak} come from comparisons with \
                      {would_miss}."
                 ));
                 if single > 0 {
-                    said.push(format!("{single} of them rest on {other_run}."));
+                    said.push(format!("{single} of them come from {other_run}."));
                 }
             }
         }
         said
     }
 
-    /// The differences from one reference, a group of rows for each column.
+    /// The differences from one reference, with one group of rows per column.
     pub fn forest(&self, reference: &str) -> Forest {
         let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
-        let row = |it: &Comparison| Row {
+        let row = |it: &ArmComparison| ForestRow {
             label: it.arm.clone(),
             value: 100.0 * it.seeds.difference,
             interval: it.seeds.interval.map(scaled),
             second: Some(scaled(it.questions)),
             note: it.told(),
         };
-        let group = |column: &String| Group {
+        let group = |column: &String| ForestGroup {
             heading: column.clone(),
             rows: self
                 .comparisons
@@ -149,7 +151,7 @@ impl Outcome {
                 .collect(),
         };
         Forest {
-            title: format!("Each arm against {reference}"),
+            title: format!("Each arm compared with {reference}"),
             description: format!(
                 "Difference of accuracy from {reference}, by benchmark. Thick: 95 % over training seeds; thin: 95 % over questions."
             ),
@@ -159,11 +161,11 @@ impl Outcome {
     }
 }
 
-impl Accuracy {
-    /// `35.2 [31.1, 39.4] ±2.0`, in percent; the last is the deviation between seeds.
-    pub fn shown(&self) -> Cell {
+impl StudyCell {
+    /// `35.2 [31.1, 39.4] ±2.0`, in percent; the last is the standard deviation between seeds.
+    pub fn shown(&self) -> TableCell {
         let between = self.between_seeds.map_or(String::new(), |sd| format!(" ±{}", percent(sd)));
-        Cell::number(self.accuracy, format!("{} {}{between}", percent(self.accuracy), ends(self.interval)))
+        TableCell::number(self.accuracy, format!("{} {}{between}", percent(self.accuracy), ends(self.interval)))
     }
 }
 
@@ -176,7 +178,7 @@ pub fn signed_ends(Interval { low, high }: Interval) -> String {
     format!("[{}, {}]", points(low), points(high))
 }
 
-/// A difference in points with its sign; none where it rounds to nothing.
+/// A difference in percentage points with its sign; without a sign if it rounds to zero.
 pub fn points(difference: f64) -> String {
     let text = format!("{:.1}", 100.0 * difference.abs());
     match (text.as_str(), difference < 0.0) {

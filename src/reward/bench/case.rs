@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::gold::Gold;
+use super::gold::GoldForm;
 use crate::config::RunConfig;
 use crate::data::Question;
 use crate::math::Scope;
@@ -12,7 +12,7 @@ use crate::rng::{Cursor, Purpose, Stream, name_hash};
 /// Kinds of cases, in the order of the report: rewritings, which must pass; near misses, attacks and broken formats,
 /// which must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum CaseKind {
     AsItStands,
     Layout,
     Fraction,
@@ -57,58 +57,58 @@ pub enum Kind {
     BrokenTags,
 }
 
-impl Kind {
+impl CaseKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::AsItStands => "unchanged",
-            Kind::Layout => "layout",
-            Kind::Fraction => "fractions",
-            Kind::Decimal => "decimals",
-            Kind::Thousands => "thousands separators",
-            Kind::Sign => "signs",
-            Kind::Arithmetic => "arithmetic",
-            Kind::Unit => "units kept or dropped",
-            Kind::Text => "words reformatted",
-            Kind::Order => "sets reordered",
-            Kind::Corrected => "an earlier box corrected",
-            Kind::OffByOne => "off by one",
-            Kind::SignFlipped => "sign flipped",
-            Kind::Digits => "digits changed",
-            Kind::Scaled => "scaled",
-            Kind::Reciprocal => "reciprocal",
-            Kind::CutShort => "decimals truncated",
-            Kind::OtherUnit => "another unit",
-            Kind::OtherPart => "another element",
-            Kind::OtherOrder => "another order",
-            Kind::Openness => "other open endpoint",
-            Kind::OtherChoice => "another choice",
-            Kind::OtherGold => "another row's gold",
-            Kind::Empty => "empty",
-            Kind::NoBox => "no box",
-            Kind::UnclosedBox => "unclosed box",
-            Kind::EarlierBox => "right in an earlier box",
-            Kind::Hedge => "hedge",
-            Kind::EveryOption => "every option",
-            Kind::FalseChain => "false chain",
-            Kind::Echo => "echo of the question",
-            Kind::Placeholder => "placeholder",
-            Kind::Tower => "giant numbers",
-            Kind::Braces => "ten thousand braces",
-            Kind::Characters => "control characters",
-            Kind::Code => "code",
-            Kind::Injection => "injected instruction",
-            Kind::FormatOnly => "format only",
-            Kind::BrokenTags => "broken tags",
+            CaseKind::AsItStands => "unchanged",
+            CaseKind::Layout => "layout",
+            CaseKind::Fraction => "fractions",
+            CaseKind::Decimal => "decimals",
+            CaseKind::Thousands => "thousands separators",
+            CaseKind::Sign => "signs",
+            CaseKind::Arithmetic => "arithmetic",
+            CaseKind::Unit => "units kept or dropped",
+            CaseKind::Text => "words reformatted",
+            CaseKind::Order => "sets reordered",
+            CaseKind::Corrected => "an earlier box corrected",
+            CaseKind::OffByOne => "off by one",
+            CaseKind::SignFlipped => "sign flipped",
+            CaseKind::Digits => "digits changed",
+            CaseKind::Scaled => "scaled",
+            CaseKind::Reciprocal => "reciprocal",
+            CaseKind::CutShort => "decimals truncated",
+            CaseKind::OtherUnit => "another unit",
+            CaseKind::OtherPart => "another element",
+            CaseKind::OtherOrder => "another order",
+            CaseKind::Openness => "other open endpoint",
+            CaseKind::OtherChoice => "another choice",
+            CaseKind::OtherGold => "another row's gold",
+            CaseKind::Empty => "empty",
+            CaseKind::NoBox => "no box",
+            CaseKind::UnclosedBox => "unclosed box",
+            CaseKind::EarlierBox => "right in an earlier box",
+            CaseKind::Hedge => "hedge",
+            CaseKind::EveryOption => "every option",
+            CaseKind::FalseChain => "false chain",
+            CaseKind::Echo => "echo of the question",
+            CaseKind::Placeholder => "placeholder",
+            CaseKind::Tower => "giant numbers",
+            CaseKind::Braces => "ten thousand braces",
+            CaseKind::Characters => "control characters",
+            CaseKind::Code => "code",
+            CaseKind::Injection => "injected instruction",
+            CaseKind::FormatOnly => "format only",
+            CaseKind::BrokenTags => "broken tags",
         }
     }
 
     /// Whether a case of this kind contains the right answer.
     pub fn is_rewriting(self) -> bool {
-        self < Kind::OffByOne
+        self < CaseKind::OffByOne
     }
 }
 
-impl Serialize for Kind {
+impl Serialize for CaseKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
@@ -116,8 +116,8 @@ impl Serialize for Kind {
 
 /// A completion and its expected verdict.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Case {
-    pub kind: Kind,
+pub struct RewardCase {
+    pub kind: CaseKind,
     pub response: String,
     /// The answer must count as right; otherwise it must not.
     pub right: bool,
@@ -169,27 +169,27 @@ pub struct Cases<'a> {
     pub question: &'a Question,
     /// The gold answer without the punctuation that ends its sentence.
     pub text: &'a str,
-    pub gold: Gold,
+    pub gold: GoldForm,
     /// Random choices; a function of the seed and the question.
     pub draws: Cursor,
-    pub list: Vec<Case>,
+    pub list: Vec<RewardCase>,
 }
 
 impl<'a> Cases<'a> {
     pub fn new(frame: Frame<'a>, question: &'a Question, seed: u64) -> Self {
         let draws = Cursor::new(Stream::new(seed, Purpose::RewardBench, &[1, name_hash(&question.id)]));
         let text = question.gold.trim().trim_end_matches(['.', ',']);
-        Self { frame, question, text, gold: Gold::read(text), draws, list: Vec::new() }
+        Self { frame, question, text, gold: GoldForm::read(text), draws, list: Vec::new() }
     }
 
     /// `content` in the only box of a completion that is otherwise in order.
-    pub fn boxed(&mut self, kind: Kind, content: impl AsRef<str>) {
+    pub fn boxed(&mut self, kind: CaseKind, content: impl AsRef<str>) {
         self.answered(kind, &format!(r"The answer is $\boxed{{{}}}$.", content.as_ref()));
     }
 
     /// A completion in the right format, with any text as the answer.
-    pub fn answered(&mut self, kind: Kind, answer: &str) {
+    pub fn answered(&mut self, kind: CaseKind, answer: &str) {
         let response = self.frame.response(REASONING, answer);
-        self.list.push(Case { kind, response, right: kind.is_rewriting(), formed: true });
+        self.list.push(RewardCase { kind, response, right: kind.is_rewriting(), formed: true });
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Frame, Limits, Unreadable, run};
+use super::{Frame, PassLimits, Unreadable, run};
 use crate::data::Question;
 use crate::math::gold_flaw;
 use crate::reward::RewardSet;
@@ -57,7 +57,7 @@ pub fn quick(rewards: &RewardSet, frame: Frame, questions: &[Question], seed: u6
         return None;
     }
     let report = run(rewards, frame, questions, QUICK, seed);
-    let breach = report.breach(&Limits::default())?;
+    let breach = report.breach(&PassLimits::default())?;
     let first = report.failures.first().map(|it| format!("; first: {}, gold `{}`", it.kind.name(), it.gold));
     Some(format!(
         "reward tested on {} gold answers: {breach}{}; run `rft reward test` for details",

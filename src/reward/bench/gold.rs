@@ -1,16 +1,16 @@
 //! How the bench itself reads a gold answer.
 //!
 //! The expected verdict of a case follows from how the case was made, never from the checker under test. So the bench
-//! has its own reader, which accepts only unambiguous forms and calls everything else [`Gold::Other`].
+//! has its own reader, which accepts only unambiguous forms and calls everything else [`GoldForm::Other`].
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Zero};
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Gold {
+pub enum GoldForm {
     Number(Number),
-    List(List),
+    List(GoldList),
     /// A letter of a multiple-choice question, such as `C` or `\text{(C)}`.
     Choice(char),
     /// One word, such as `\text{Evelyn}`.
@@ -42,7 +42,7 @@ pub enum Affix {
 
 /// Comma-separated items: a tuple, an interval, a set in braces, or a bare list of numbers.
 #[derive(Clone, Debug, PartialEq)]
-pub struct List {
+pub struct GoldList {
     /// `(`, `[`, `\{` or nothing.
     pub open: &'static str,
     pub close: &'static str,
@@ -77,27 +77,27 @@ pub const UNITS: [(&str, &str); 22] = [
     ("cents", "dollars"),
 ];
 
-impl Gold {
-    pub fn read(text: &str) -> Gold {
+impl GoldForm {
+    pub fn read(text: &str) -> GoldForm {
         let text = without_dollars(text.trim());
         if let Some(number) = Number::read(text) {
-            return Gold::Number(number);
+            return GoldForm::Number(number);
         }
-        if let Some(list) = List::read(text) {
-            return Gold::List(list);
+        if let Some(list) = GoldList::read(text) {
+            return GoldForm::List(list);
         }
         let inner = in_text(text).unwrap_or(text).trim();
         let letter = inner.strip_prefix('(').and_then(|it| it.strip_suffix(')')).unwrap_or(inner);
         match letter.as_bytes() {
             // A single letter may be a symbol, which has the same meaning in every spelling of it below.
-            [letter @ b'A'..=b'E'] => return Gold::Choice(char::from(*letter)),
+            [letter @ b'A'..=b'E'] => return GoldForm::Choice(char::from(*letter)),
             // One or two letters may be a product of symbols, and most lower-case words are units.
             word if inner == letter && word.len() > 3 && word.iter().all(u8::is_ascii_alphabetic) => {
-                return Gold::Word(letter.to_owned());
+                return GoldForm::Word(letter.to_owned());
             }
             _ => {}
         }
-        if is_expression(text) { Gold::Expression } else { Gold::Other }
+        if is_expression(text) { GoldForm::Expression } else { GoldForm::Other }
     }
 }
 
@@ -135,8 +135,8 @@ impl Number {
     }
 }
 
-impl List {
-    fn read(text: &str) -> Option<List> {
+impl GoldList {
+    fn read(text: &str) -> Option<GoldList> {
         let text = text.replace("\\left", "").replace("\\right", "").replace("\\!", "");
         let text = text.trim();
         let (open, rest) =
@@ -156,7 +156,7 @@ impl List {
         }
         let values: Option<Vec<BigRational>> = items.iter().map(|item| exact(item).map(|(value, _)| value)).collect();
         // Without brackets, commas between words and names can mean anything.
-        (!open.is_empty() || values.is_some()).then_some(List { open, close, items, values })
+        (!open.is_empty() || values.is_some()).then_some(GoldList { open, close, items, values })
     }
 
     /// The same brackets around other items.
@@ -376,8 +376,8 @@ mod tests {
 
     /// Numerator and denominator of a gold that is a number.
     fn number(text: &str) -> Option<(i64, i64, Affix)> {
-        match Gold::read(text) {
-            Gold::Number(number) => {
+        match GoldForm::read(text) {
+            GoldForm::Number(number) => {
                 let part = |part: &BigInt| i64::try_from(part).unwrap();
                 Some((part(number.value.numer()), part(number.value.denom()), number.affix))
             }
@@ -424,25 +424,25 @@ mod tests {
 
     #[test]
     fn other_forms_are_distinguished_or_left_alone() {
-        let list = |text: &str| matches!(Gold::read(text), Gold::List(_));
+        let list = |text: &str| matches!(GoldForm::read(text), GoldForm::List(_));
         assert!(list("(1,2)") && list(r"\left( \frac{3}{2}, -13 \right)") && list("1, -2") && list(r"[2,\infty)"));
         assert!(!list(r"(0,9) \cup (9,36)") && !list("x, y") && !list("100, 200") && !list("(3)"));
-        assert_eq!(Gold::read(r"\text{(E)}"), Gold::Choice('E'));
-        assert_eq!(Gold::read(r"\text{Evelyn}"), Gold::Word("Evelyn".into()));
+        assert_eq!(GoldForm::read(r"\text{(E)}"), GoldForm::Choice('E'));
+        assert_eq!(GoldForm::read(r"\text{Evelyn}"), GoldForm::Word("Evelyn".into()));
         for text in [r"\frac{\sqrt{21}}{5}", r"288 \pi", "8n^2 + 4n + 1", r"2\sqrt[3]{5}", "p - q"] {
             // An index is in square brackets, which elsewhere enclose an interval.
-            let expected = if text.contains('[') { Gold::Other } else { Gold::Expression };
-            assert_eq!(Gold::read(text), expected, "{text}");
+            let expected = if text.contains('[') { GoldForm::Other } else { GoldForm::Expression };
+            assert_eq!(GoldForm::read(text), expected, "{text}");
         }
         for text in [r"3 \pm 2 \sqrt{2}", "x=3", "1011_2", "ab", r"\infty", "x>2", "4!", r"\text{3 or 4}", "1+"] {
-            assert_eq!(Gold::read(text), Gold::Other, "{text}");
+            assert_eq!(GoldForm::read(text), GoldForm::Other, "{text}");
         }
     }
 
     #[test]
     fn values_are_written_in_the_notation_of_the_gold_answer() {
-        let spell = |like: &str, over: i64, under: i64| match Gold::read(like) {
-            Gold::Number(number) => number.spell(&BigRational::new(over.into(), under.into())),
+        let spell = |like: &str, over: i64, under: i64| match GoldForm::read(like) {
+            GoldForm::Number(number) => number.spell(&BigRational::new(over.into(), under.into())),
             other => panic!("{other:?}"),
         };
         assert_eq!(spell("18", 19, 1), "19");

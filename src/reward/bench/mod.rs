@@ -17,26 +17,26 @@ mod tests;
 
 use std::time::Instant;
 
-use super::{RewardSet, Sample, Scored};
+use super::{RewardInput, RewardSet, Scored};
 use crate::data::Question;
 use crate::math::{Verdict, gold_flaw};
 use crate::rng::{Purpose, Stream};
 
-pub use case::{Frame, Kind};
-pub use report::{Failure, Fault, Limits, Report, Tally, Unreadable};
+pub use case::{CaseKind, Frame};
+pub use report::{BenchReport, CaseFailure, CaseFault, CaseTally, PassLimits, Unreadable};
 
-use case::{Case, Cases};
+use case::{Cases, RewardCase};
 
 /// Number of gold answers of other rows that each gold answer is compared with.
 const OTHERS: usize = 4;
 
 /// Tests `rewards` on at most `limit` of `questions`, selected by `seed`. Those whose gold answer cannot be read
 /// are reported and count towards the limit.
-pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usize, seed: u64) -> Report {
+pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usize, seed: u64) -> BenchReport {
     let drawn = Stream::new(seed, Purpose::RewardBench, &[0]).permutation(questions.len());
     let mut drawn: Vec<usize> = drawn.into_iter().take(limit).collect();
     drawn.sort_unstable();
-    let mut report = Report { golds: drawn.len(), ..Report::default() };
+    let mut report = BenchReport { golds: drawn.len(), ..BenchReport::default() };
     for index in drawn {
         let question = &questions[index];
         if let Some(reason) = gold_flaw(&question.gold) {
@@ -44,7 +44,7 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
             continue;
         }
         for case in cases(frame, question, questions, seed) {
-            let sample = Sample {
+            let sample = RewardInput {
                 question,
                 response: &case.response,
                 prompt: frame.prompt,
@@ -56,7 +56,7 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
             let scored = rewards.apply_rules(&sample);
             let elapsed = start.elapsed();
             let (kind, right, fault) = (case.kind, case.right, fault(rewards, &case, &scored));
-            let failure = fault.map(|(fault, of)| Failure::new(fault, of, case, question, scored.verdict));
+            let failure = fault.map(|(fault, of)| CaseFailure::new(fault, of, case, question, scored.verdict));
             report.count(kind, right, elapsed, failure);
         }
     }
@@ -64,7 +64,7 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
 }
 
 /// Every case of one question, in an order that does not depend on the seed.
-fn cases(frame: Frame, question: &Question, questions: &[Question], seed: u64) -> Vec<Case> {
+fn cases(frame: Frame, question: &Question, questions: &[Question], seed: u64) -> Vec<RewardCase> {
     let mut cases = Cases::new(frame, question, seed);
     let others: Vec<&str> =
         (0..OTHERS).map(|_| questions[cases.draws.below(questions.len() as u64) as usize].gold.as_str()).collect();
@@ -75,11 +75,11 @@ fn cases(frame: Frame, question: &Question, questions: &[Question], seed: u64) -
 }
 
 /// The reward's error, if there is one, and the component that made it.
-fn fault(rewards: &RewardSet, case: &Case, scored: &Scored) -> Option<(Fault, &'static str)> {
+fn fault(rewards: &RewardSet, case: &RewardCase, scored: &Scored) -> Option<(CaseFault, &'static str)> {
     match (&scored.verdict, case.right) {
-        (Verdict::Correct, false) => return Some((Fault::FalseAccept, "accuracy")),
-        (Verdict::Wrong, true) => return Some((Fault::FalseReject, "accuracy")),
-        (Verdict::Undecided(_), true) => return Some((Fault::Undecided, "accuracy")),
+        (Verdict::Correct, false) => return Some((CaseFault::FalseAccept, "accuracy")),
+        (Verdict::Wrong, true) => return Some((CaseFault::FalseReject, "accuracy")),
+        (Verdict::Undecided(_), true) => return Some((CaseFault::Undecided, "accuracy")),
         _ => {}
     }
     let value = |name: &str| {
@@ -87,12 +87,12 @@ fn fault(rewards: &RewardSet, case: &Case, scored: &Scored) -> Option<(Fault, &'
         scored.components.get(place).copied().flatten()
     };
     match value("format") {
-        Some(value) if value > 0.0 && !case.formed => return Some((Fault::FalseAccept, "format")),
-        Some(value) if value < 1.0 && case.formed => return Some((Fault::FalseReject, "format")),
+        Some(value) if value > 0.0 && !case.formed => return Some((CaseFault::FalseAccept, "format")),
+        Some(value) if value < 1.0 && case.formed => return Some((CaseFault::FalseReject, "format")),
         _ => {}
     }
     // The value of a broken format is a matter of degree for these two.
     let lenient = ["format_strict", "tag_count"].into_iter();
     let mut rejecting = lenient.filter(|name| case.formed && value(name).is_some_and(|value| value < 1.0));
-    rejecting.next().map(|name| (Fault::FalseReject, name))
+    rejecting.next().map(|name| (CaseFault::FalseReject, name))
 }

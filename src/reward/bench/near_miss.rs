@@ -4,46 +4,46 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
-use super::case::{Cases, Kind};
-use super::gold::{Affix, Gold, List, Number, UNITS, decimal_text, exact, terminating};
+use super::case::{CaseKind, Cases};
+use super::gold::{Affix, GoldForm, GoldList, Number, UNITS, decimal_text, exact, terminating};
 
 /// `others` are the gold answers of other questions.
 pub fn add(cases: &mut Cases, others: &[&str]) {
     match cases.gold.clone() {
-        Gold::Number(number) => self::number(cases, &number),
-        Gold::List(list) => self::list(cases, &list),
-        Gold::Choice(letter) => {
+        GoldForm::Number(number) => self::number(cases, &number),
+        GoldForm::List(list) => self::list(cases, &list),
+        GoldForm::Choice(letter) => {
             for other in ('A'..='E').filter(|it| *it != letter) {
-                cases.boxed(Kind::OtherChoice, format!(r"\text{{({other})}}"));
+                cases.boxed(CaseKind::OtherChoice, format!(r"\text{{({other})}}"));
             }
         }
-        Gold::Word(word) => {
+        GoldForm::Word(word) => {
             let backwards: String = word.chars().rev().collect();
             for other in [format!("not {word}"), format!("{word}{word}"), backwards] {
                 if !other.eq_ignore_ascii_case(&word) {
-                    cases.boxed(Kind::OtherChoice, format!(r"\text{{{other}}}"));
+                    cases.boxed(CaseKind::OtherChoice, format!(r"\text{{{other}}}"));
                 }
             }
         }
-        Gold::Expression => {
+        GoldForm::Expression => {
             let gold = cases.text;
             for spelling in ["({@})+1", "({@})-1", r"({@})+\frac{1}{1000}"] {
-                cases.boxed(Kind::OffByOne, spelling.replace("{@}", gold));
+                cases.boxed(CaseKind::OffByOne, spelling.replace("{@}", gold));
             }
         }
-        Gold::Other => {}
+        GoldForm::Other => {}
     }
     for other in others {
-        if surely_differ(&cases.gold, &Gold::read(other)) {
-            cases.boxed(Kind::OtherGold, other);
+        if surely_differ(&cases.gold, &GoldForm::read(other)) {
+            cases.boxed(CaseKind::OtherGold, other);
         }
     }
 }
 
 /// Whether two gold answers certainly differ.
-fn surely_differ(one: &Gold, other: &Gold) -> bool {
+fn surely_differ(one: &GoldForm, other: &GoldForm) -> bool {
     match (one, other) {
-        (Gold::Number(one), Gold::Number(other)) => {
+        (GoldForm::Number(one), GoldForm::Number(other)) => {
             let apart = (&one.value - &other.value).abs();
             let larger = one.value.abs().max(other.value.abs());
             let exact = one.value.is_integer() && other.value.is_integer();
@@ -52,9 +52,10 @@ fn surely_differ(one: &Gold, other: &Gold) -> bool {
             let percent = one.affix == Affix::Percent || other.affix == Affix::Percent;
             !percent && (wide || exact && one.value != other.value)
         }
-        (Gold::Choice(one), Gold::Choice(other)) => one != other,
-        (Gold::Word(one), Gold::Word(other)) => !one.eq_ignore_ascii_case(other),
-        (Gold::Number(_), Gold::List(_) | Gold::Word(_)) | (Gold::List(_) | Gold::Word(_), Gold::Number(_)) => true,
+        (GoldForm::Choice(one), GoldForm::Choice(other)) => one != other,
+        (GoldForm::Word(one), GoldForm::Word(other)) => !one.eq_ignore_ascii_case(other),
+        (GoldForm::Number(_), GoldForm::List(_) | GoldForm::Word(_))
+        | (GoldForm::List(_) | GoldForm::Word(_), GoldForm::Number(_)) => true,
         _ => false,
     }
 }
@@ -62,35 +63,35 @@ fn surely_differ(one: &Gold, other: &Gold) -> bool {
 fn number(cases: &mut Cases, number: &Number) {
     let value = &number.value;
     let one = BigRational::one();
-    let mut miss = |kind: Kind, other: BigRational| {
+    let mut miss = |kind: CaseKind, other: BigRational| {
         if other != *value {
             cases.boxed(kind, number.spell(&other));
         }
     };
-    miss(Kind::OffByOne, value + &one);
-    miss(Kind::OffByOne, value - &one);
+    miss(CaseKind::OffByOne, value + &one);
+    miss(CaseKind::OffByOne, value - &one);
     if !value.is_integer() {
         // The last digit of a decimal, the numerator of a fraction.
         let unit = match number.places {
             Some(places) => BigRational::new(BigInt::one(), BigInt::from(10).pow(places as u32)),
             None => BigRational::new(BigInt::one(), value.denom().clone()),
         };
-        miss(Kind::OffByOne, value + &unit);
-        miss(Kind::OffByOne, value - &unit);
+        miss(CaseKind::OffByOne, value + &unit);
+        miss(CaseKind::OffByOne, value - &unit);
     }
-    miss(Kind::SignFlipped, -value);
+    miss(CaseKind::SignFlipped, -value);
     // Fifty percent is a half: with a percent sign, a factor of a hundred is not a miss.
     if number.affix != Affix::Percent {
         let ten = BigRational::from(BigInt::from(10));
         for factor in [&ten * &ten, ten.clone(), ten.recip(), (&ten * &ten).recip()] {
-            miss(Kind::Scaled, value * factor);
+            miss(CaseKind::Scaled, value * factor);
         }
     }
     if !value.is_zero() {
-        miss(Kind::Reciprocal, value.recip());
+        miss(CaseKind::Reciprocal, value.recip());
     }
     if number.is_plain() && !value.is_zero() {
-        cases.boxed(Kind::Scaled, format!(r"{}\%", number.spell(value)));
+        cases.boxed(CaseKind::Scaled, format!(r"{}\%", number.spell(value)));
     }
     digits(cases, number);
     cut_short(cases, number);
@@ -112,7 +113,7 @@ fn digits(cases: &mut Cases, number: &Number) {
     doubled.insert(place, char::from(text.as_bytes()[place]));
     for other in [String::from_utf8(swapped).unwrap_or_default(), dropped, doubled] {
         if exact(&other).is_some_and(|(value, _)| value != number.value) {
-            cases.boxed(Kind::Digits, number.dress(&other));
+            cases.boxed(CaseKind::Digits, number.dress(&other));
         }
     }
 }
@@ -126,7 +127,7 @@ fn cut_short(cases: &mut Cases, number: &Number) {
             let (slip, _) = exact(slip).expect("a number");
             for near in [value + &slip, value - &slip] {
                 let places = terminating(&near).unwrap_or(5);
-                cases.boxed(Kind::CutShort, number.dress(&decimal_text(&near, places)));
+                cases.boxed(CaseKind::CutShort, number.dress(&decimal_text(&near, places)));
             }
         }
         return;
@@ -145,7 +146,7 @@ fn cut_short(cases: &mut Cases, number: &Number) {
         // A decimal with fewer than four digits means exactly its value; with more, it may be a rounded value.
         let rounds_up = &lost * BigInt::from(2) > unit;
         if !lost.is_zero() && (significant < 4 || rounds_up) {
-            cases.boxed(Kind::CutShort, number.dress(&text));
+            cases.boxed(CaseKind::CutShort, number.dress(&text));
         }
     }
 }
@@ -159,14 +160,14 @@ fn other_unit(cases: &mut Cases, number: &Number) {
     };
     if let Some(other) = other.filter(|_| !number.value.is_zero()) {
         let core = Number { affix: Affix::None, ..number.clone() }.spell(&number.value);
-        cases.boxed(Kind::OtherUnit, format!(r"{core} \text{{ {other}}}"));
+        cases.boxed(CaseKind::OtherUnit, format!(r"{core} \text{{ {other}}}"));
     }
 }
 
-fn list(cases: &mut Cases, list: &List) {
+fn list(cases: &mut Cases, list: &GoldList) {
     if list.is_half_open() && list.items[0] != list.items[1] {
         let (open, close) = if list.open == "[" { ("(", "]") } else { ("[", ")") };
-        cases.boxed(Kind::Openness, List { open, close, ..list.clone() }.with(&list.items));
+        cases.boxed(CaseKind::Openness, GoldList { open, close, ..list.clone() }.with(&list.items));
     }
     let Some(values) = &list.values else { return };
     let place = cases.draws.below(values.len() as u64) as usize;
@@ -175,7 +176,7 @@ fn list(cases: &mut Cases, list: &List) {
     changed[place] = super::gold::fraction_text(&next, "\\frac");
     // In a set, the changed element might equal another one.
     if !(list.is_unordered() && values.contains(&next)) {
-        cases.boxed(Kind::OtherPart, list.with(&changed));
+        cases.boxed(CaseKind::OtherPart, list.with(&changed));
     }
     let twice = values.iter().enumerate().any(|(i, value)| values[..i].contains(value));
     if list.is_unordered() {
@@ -184,12 +185,12 @@ fn list(cases: &mut Cases, list: &List) {
         }
         let largest = values.iter().max().expect("a list has items");
         let more = super::gold::fraction_text(&(largest + BigRational::one()), "\\frac");
-        cases.boxed(Kind::OtherPart, list.with(&[&list.items[..], &[more]].concat()));
-        cases.boxed(Kind::OtherPart, list.with(&list.items[1..]));
+        cases.boxed(CaseKind::OtherPart, list.with(&[&list.items[..], &[more]].concat()));
+        cases.boxed(CaseKind::OtherPart, list.with(&list.items[1..]));
     } else if values[0] != values[values.len() - 1] {
         let mut swapped = list.items.clone();
         let last = swapped.len() - 1;
         swapped.swap(0, last);
-        cases.boxed(Kind::OtherOrder, list.with(&swapped));
+        cases.boxed(CaseKind::OtherOrder, list.with(&swapped));
     }
 }

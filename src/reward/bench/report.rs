@@ -6,37 +6,37 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::case::{Case, Kind};
+use super::case::{CaseKind, RewardCase};
 use crate::data::Question;
 use crate::math::Verdict;
 
 /// The reward's error in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fault {
+pub enum CaseFault {
     FalseAccept,
     FalseReject,
     /// The checker could not decide about a right answer.
     Undecided,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for CaseFault {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
-            Fault::FalseAccept => "false accept",
-            Fault::FalseReject => "false reject",
-            Fault::Undecided => "undecided",
+            CaseFault::FalseAccept => "false accept",
+            CaseFault::FalseReject => "false reject",
+            CaseFault::Undecided => "undecided",
         })
     }
 }
 
 /// A case whose result is not the expected one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Failure {
-    pub fault: Fault,
+pub struct CaseFailure {
+    pub fault: CaseFault,
     /// The component that was wrong.
     pub component: &'static str,
-    pub kind: Kind,
+    pub kind: CaseKind,
     pub id: String,
     pub gold: String,
     pub response: String,
@@ -53,7 +53,7 @@ pub struct Unreadable {
 
 /// The results of one kind of case.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
+pub struct CaseTally {
     pub cases: usize,
     /// The number of them whose answer is right.
     pub right: usize,
@@ -65,18 +65,18 @@ pub struct Tally {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub struct BenchReport {
     /// Number of gold answers tested, including those that cannot be read.
     pub golds: usize,
     pub unreadable: Vec<Unreadable>,
-    pub tallies: BTreeMap<Kind, Tally>,
+    pub tallies: BTreeMap<CaseKind, CaseTally>,
     /// In the order of the data.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<CaseFailure>,
 }
 
 /// Maximum shares that pass.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
+pub struct PassLimits {
     /// Share of the wrong answers.
     pub false_accept: f64,
     /// Share of the right answers.
@@ -87,23 +87,23 @@ pub struct Limits {
     pub unreadable: f64,
 }
 
-impl Default for Limits {
+impl Default for PassLimits {
     /// No false accept: a policy would find it and learn nothing else. A false reject is only noise.
-    fn default() -> Limits {
-        Limits { false_accept: 0.0, false_reject: 0.005, undecided: 0.01, unreadable: 0.05 }
+    fn default() -> PassLimits {
+        PassLimits { false_accept: 0.0, false_reject: 0.005, undecided: 0.01, unreadable: 0.05 }
     }
 }
 
-impl Failure {
+impl CaseFailure {
     pub(super) fn new(
-        fault: Fault,
+        fault: CaseFault,
         component: &'static str,
-        case: Case,
+        case: RewardCase,
         question: &Question,
         verdict: Verdict,
-    ) -> Failure {
+    ) -> CaseFailure {
         let (id, gold) = (question.id.clone(), question.gold.clone());
-        Failure { fault, component, kind: case.kind, id, gold, response: case.response, verdict }
+        CaseFailure { fault, component, kind: case.kind, id, gold, response: case.response, verdict }
     }
 }
 
@@ -113,7 +113,7 @@ impl Unreadable {
     }
 }
 
-impl Tally {
+impl CaseTally {
     pub fn median(&self) -> Duration {
         let mut times = self.times.clone();
         times.sort_unstable();
@@ -124,7 +124,7 @@ impl Tally {
         self.times.iter().max().copied().unwrap_or_default()
     }
 
-    fn add(&mut self, other: &Tally) {
+    fn add(&mut self, other: &CaseTally) {
         self.cases += other.cases;
         self.right += other.right;
         self.false_accepts += other.false_accepts;
@@ -134,34 +134,34 @@ impl Tally {
     }
 }
 
-impl Report {
-    pub(super) fn count(&mut self, kind: Kind, right: bool, elapsed: Duration, failure: Option<Failure>) {
+impl BenchReport {
+    pub(super) fn count(&mut self, kind: CaseKind, right: bool, elapsed: Duration, failure: Option<CaseFailure>) {
         let tally = self.tallies.entry(kind).or_default();
         tally.cases += 1;
         tally.right += usize::from(right);
         tally.times.push(elapsed);
         if let Some(failure) = failure {
             match failure.fault {
-                Fault::FalseAccept => tally.false_accepts += 1,
-                Fault::FalseReject => tally.false_rejects += 1,
-                Fault::Undecided => tally.undecided += 1,
+                CaseFault::FalseAccept => tally.false_accepts += 1,
+                CaseFault::FalseReject => tally.false_rejects += 1,
+                CaseFault::Undecided => tally.undecided += 1,
             }
             self.failures.push(failure);
         }
     }
 
     /// The sum over all kinds.
-    pub fn total(&self) -> Tally {
-        let mut total = Tally::default();
+    pub fn total(&self) -> CaseTally {
+        let mut total = CaseTally::default();
         self.tallies.values().for_each(|tally| total.add(tally));
         total
     }
 
-    /// The shares that [`Limits`] bounds.
-    pub fn shares(&self) -> Limits {
+    /// The shares that [`PassLimits`] bounds.
+    pub fn shares(&self) -> PassLimits {
         let share = |count: usize, of: usize| if of == 0 { 0.0 } else { count as f64 / of as f64 };
         let all = self.total();
-        Limits {
+        PassLimits {
             false_accept: share(all.false_accepts, all.cases - all.right),
             false_reject: share(all.false_rejects, all.right),
             undecided: share(all.undecided, all.right),
@@ -170,7 +170,7 @@ impl Report {
     }
 
     /// The first limit that is exceeded, as a line; `None` if the reward passes.
-    pub fn breach(&self, limits: &Limits) -> Option<String> {
+    pub fn breach(&self, limits: &PassLimits) -> Option<String> {
         let (all, shares) = (self.total(), self.shares());
         if self.golds == self.unreadable.len() {
             return Some("no gold answer can be read".to_owned());

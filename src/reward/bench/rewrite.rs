@@ -4,33 +4,33 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
-use super::case::{Cases, Kind};
-use super::gold::{Affix, Gold, List, Number, decimal_text, fraction_text, terminating};
+use super::case::{CaseKind, Cases};
+use super::gold::{Affix, GoldForm, GoldList, Number, decimal_text, fraction_text, terminating};
 
 pub fn add(cases: &mut Cases) {
     let gold = cases.text;
-    cases.boxed(Kind::AsItStands, &cases.question.gold);
+    cases.boxed(CaseKind::AsItStands, &cases.question.gold);
     layout(cases, gold);
     match cases.gold.clone() {
-        Gold::Number(number) => self::number(cases, &number),
-        Gold::List(list) => self::list(cases, &list),
-        Gold::Choice(letter) => {
+        GoldForm::Number(number) => self::number(cases, &number),
+        GoldForm::List(list) => self::list(cases, &list),
+        GoldForm::Choice(letter) => {
             for dress in [r"\text{@}", "(@)", r"\text{(@)}", r"\textbf{(@)}", r"\mathrm{@}"] {
-                cases.boxed(Kind::Text, dress.replace('@', &letter.to_string()));
+                cases.boxed(CaseKind::Text, dress.replace('@', &letter.to_string()));
             }
         }
-        Gold::Word(word) => {
+        GoldForm::Word(word) => {
             for dress in [r"\text{@}", "@", r"\text{ @ }", r"\textbf{@}", r"\mathrm{@}"] {
-                cases.boxed(Kind::Text, dress.replace('@', &word));
+                cases.boxed(CaseKind::Text, dress.replace('@', &word));
             }
-            cases.boxed(Kind::Text, format!(r"\text{{{}}}", word.to_lowercase()));
+            cases.boxed(CaseKind::Text, format!(r"\text{{{}}}", word.to_lowercase()));
         }
-        Gold::Expression => {
+        GoldForm::Expression => {
             for spelling in ["({@})", "({@})+0", "2({@})-({@})", r"\frac{2({@})}{2}", r"1 \cdot ({@})"] {
-                cases.boxed(Kind::Arithmetic, spelling.replace("{@}", gold));
+                cases.boxed(CaseKind::Arithmetic, spelling.replace("{@}", gold));
             }
         }
-        Gold::Other => {}
+        GoldForm::Other => {}
     }
 }
 
@@ -48,13 +48,13 @@ fn layout(cases: &mut Cases, gold: &str) {
         "\\boxed{\n@\n}",
     ] {
         // Not every gold answer can be followed by a period, and after a bare number it could be a decimal point.
-        if !answer.contains("@.") || matches!(cases.gold, Gold::Number(_)) {
-            cases.answered(Kind::Layout, &answer.replace('@', gold));
+        if !answer.contains("@.") || matches!(cases.gold, GoldForm::Number(_)) {
+            cases.answered(CaseKind::Layout, &answer.replace('@', gold));
         }
     }
     // Between dollar signs a word is a product of symbols.
-    if !gold.contains('$') && !matches!(cases.gold, Gold::Word(_)) {
-        cases.boxed(Kind::Layout, format!("${gold}$"));
+    if !gold.contains('$') && !matches!(cases.gold, GoldForm::Word(_)) {
+        cases.boxed(CaseKind::Layout, format!("${gold}$"));
     }
     let mut styled = Vec::new();
     for name in ["frac", "dfrac", "tfrac"] {
@@ -74,7 +74,7 @@ fn layout(cases: &mut Cases, gold: &str) {
     }
     for spelling in styled {
         if spelling != gold && !cases.list.iter().any(|case| case.response.contains(&format!("{{{spelling}}}"))) {
-            cases.boxed(Kind::Layout, spelling);
+            cases.boxed(CaseKind::Layout, spelling);
         }
     }
 }
@@ -88,21 +88,21 @@ fn number(cases: &mut Cases, number: &Number) {
     }
     affix(cases, number);
     if value.is_positive() {
-        cases.boxed(Kind::Sign, number.dress(&format!("+{}", core(number))));
+        cases.boxed(CaseKind::Sign, number.dress(&format!("+{}", core(number))));
     }
     if value.is_negative() && number.affix != Affix::Dollars {
         for minus in ["−", "- ", "–"] {
-            cases.boxed(Kind::Sign, core(number).replace('-', minus));
+            cases.boxed(CaseKind::Sign, core(number).replace('-', minus));
         }
     }
     if number.is_plain() {
         for spelling in ["{@}+0", "x = {@}", r"\frac{2 \cdot ({@})}{2}", "{@} - 1 + 1"] {
-            cases.boxed(Kind::Arithmetic, spelling.replace("{@}", &core(number)));
+            cases.boxed(CaseKind::Arithmetic, spelling.replace("{@}", &core(number)));
         }
     }
     let off = number.spell(&(value + BigRational::one()));
     let right = number.spell(value);
-    cases.answered(Kind::Corrected, &format!(r"\boxed{{{off}}}. Hmm, wait, I made a slip: $\boxed{{{right}}}$."));
+    cases.answered(CaseKind::Corrected, &format!(r"\boxed{{{off}}}. Hmm, wait, I made a slip: $\boxed{{{right}}}$."));
 }
 
 /// The number without its affix.
@@ -114,20 +114,20 @@ fn integer(cases: &mut Cases, number: &Number, value: &BigInt) {
     let digits = value.magnitude().to_string();
     let sign = if value.is_negative() { "-" } else { "" };
     for spelling in ["@.0", "@.00"] {
-        cases.boxed(Kind::Decimal, number.dress(&spelling.replace('@', &value.to_string())));
+        cases.boxed(CaseKind::Decimal, number.dress(&spelling.replace('@', &value.to_string())));
     }
     if digits.len() > 3 {
         for separator in [",", "{,}", r",\!", r"\,", ""] {
-            cases.boxed(Kind::Thousands, number.dress(&format!("{sign}{}", grouped(&digits, separator))));
+            cases.boxed(CaseKind::Thousands, number.dress(&format!("{sign}{}", grouped(&digits, separator))));
         }
     }
     if number.is_plain() {
-        cases.boxed(Kind::Fraction, format!(r"\frac{{{value}}}{{1}}"));
-        cases.boxed(Kind::Fraction, format!(r"\frac{{{}}}{{3}}", value * 3));
-        cases.boxed(Kind::Text, format!(r"\text{{{value}}}"));
+        cases.boxed(CaseKind::Fraction, format!(r"\frac{{{value}}}{{1}}"));
+        cases.boxed(CaseKind::Fraction, format!(r"\frac{{{}}}{{3}}", value * 3));
+        cases.boxed(CaseKind::Text, format!(r"\text{{{value}}}"));
         if let (first, rest @ [_, ..]) = digits.as_bytes().split_at(1) {
             let (first, rest) = (String::from_utf8_lossy(first), String::from_utf8_lossy(rest));
-            cases.boxed(Kind::Decimal, format!(r"{sign}{first}.{rest} \times 10^{{{}}}", rest.len()));
+            cases.boxed(CaseKind::Decimal, format!(r"{sign}{first}.{rest} \times 10^{{{}}}", rest.len()));
         }
     }
 }
@@ -135,38 +135,38 @@ fn integer(cases: &mut Cases, number: &Number, value: &BigInt) {
 fn fraction(cases: &mut Cases, number: &Number) {
     let value = &number.value;
     let (over, under) = (value.numer(), value.denom());
-    let mut spell = |kind: Kind, core: String| cases.boxed(kind, number.dress(&core));
+    let mut spell = |kind: CaseKind, core: String| cases.boxed(kind, number.dress(&core));
     for command in ["\\frac", "\\dfrac", "\\tfrac"] {
-        spell(Kind::Fraction, fraction_text(value, command));
+        spell(CaseKind::Fraction, fraction_text(value, command));
     }
-    spell(Kind::Fraction, format!(r"\frac{{{over}}}{{{under}}}"));
+    spell(CaseKind::Fraction, format!(r"\frac{{{over}}}{{{under}}}"));
     if number.is_plain() {
-        spell(Kind::Fraction, format!("{over}/{under}"));
+        spell(CaseKind::Fraction, format!("{over}/{under}"));
     }
-    spell(Kind::Fraction, format!(r"\frac{{{}}}{{{}}}", over * 2, under * 2));
+    spell(CaseKind::Fraction, format!(r"\frac{{{}}}{{{}}}", over * 2, under * 2));
     let ten = BigInt::from(10);
     if over.is_positive() && *over < ten && *under < ten {
-        spell(Kind::Fraction, format!(r"\frac{over}{under}"));
-        spell(Kind::Fraction, format!(r"\frac {over}{under}"));
+        spell(CaseKind::Fraction, format!(r"\frac{over}{under}"));
+        spell(CaseKind::Fraction, format!(r"\frac {over}{under}"));
     }
     let whole = value.abs().to_integer();
     if !whole.is_zero() {
         let part = fraction_text(&value.abs().fract(), "\\frac");
         let sign = if value.is_negative() { "-" } else { "" };
-        spell(Kind::Fraction, format!("{sign}{whole}{part}"));
-        spell(Kind::Fraction, format!(r"{sign}{whole} {part}"));
+        spell(CaseKind::Fraction, format!("{sign}{whole}{part}"));
+        spell(CaseKind::Fraction, format!(r"{sign}{whole} {part}"));
     }
     match terminating(value) {
         Some(places) => {
             let decimal = decimal_text(value, places);
-            spell(Kind::Decimal, format!("{decimal}0"));
+            spell(CaseKind::Decimal, format!("{decimal}0"));
             if whole.is_zero() {
-                spell(Kind::Decimal, decimal.replacen("0.", ".", 1));
+                spell(CaseKind::Decimal, decimal.replacen("0.", ".", 1));
             }
-            spell(Kind::Decimal, decimal);
+            spell(CaseKind::Decimal, decimal);
         }
         // Rounded correctly, at a place that leaves enough digits to distinguish it from its neighbors.
-        None if number.places.is_none() => spell(Kind::Decimal, rounded(value, 6)),
+        None if number.places.is_none() => spell(CaseKind::Decimal, rounded(value, 6)),
         None => {}
     }
 }
@@ -197,7 +197,7 @@ fn affix(cases: &mut Cases, number: &Number) {
         Affix::Dollars => &["@", r"\$@", r"@ \text{ dollars}"],
         Affix::Unit(unit) => {
             for spelling in ["@", "@ U", r"@\text{U}", r"@\ \text{U}", r"@~\mathrm{U}", r"@\,\text{U}"] {
-                cases.boxed(Kind::Unit, spelling.replace('U', unit).replace('@', &core));
+                cases.boxed(CaseKind::Unit, spelling.replace('U', unit).replace('@', &core));
             }
             &[]
         }
@@ -205,24 +205,24 @@ fn affix(cases: &mut Cases, number: &Number) {
     for spelling in spellings {
         // A minus sign before a currency sign has its own spelling.
         if !(spelling.starts_with(r"\$") && core.starts_with('-')) {
-            cases.boxed(Kind::Unit, spelling.replace('@', &core));
+            cases.boxed(CaseKind::Unit, spelling.replace('@', &core));
         }
     }
 }
 
-fn list(cases: &mut Cases, list: &List) {
+fn list(cases: &mut Cases, list: &GoldList) {
     let tight = list.items.join(",");
-    cases.boxed(Kind::Layout, format!("{}{tight}{}", list.open, list.close));
-    cases.boxed(Kind::Layout, list.with(&list.items));
-    cases.boxed(Kind::Layout, format!("{} {} {}", list.open, list.items.join(r",\ "), list.close));
+    cases.boxed(CaseKind::Layout, format!("{}{tight}{}", list.open, list.close));
+    cases.boxed(CaseKind::Layout, list.with(&list.items));
+    cases.boxed(CaseKind::Layout, format!("{} {} {}", list.open, list.items.join(r",\ "), list.close));
     if list.is_unordered() {
         let backwards: Vec<String> = list.items.iter().rev().cloned().collect();
-        cases.boxed(Kind::Order, list.with(&backwards));
+        cases.boxed(CaseKind::Order, list.with(&backwards));
         let mut turned = list.items.clone();
         turned.rotate_left(1);
-        cases.boxed(Kind::Order, list.with(&turned));
+        cases.boxed(CaseKind::Order, list.with(&turned));
         if list.open.is_empty() && list.items.len() == 2 {
-            cases.boxed(Kind::Order, list.items.join(r" \text{ and } "));
+            cases.boxed(CaseKind::Order, list.items.join(r" \text{ and } "));
         }
     }
 }

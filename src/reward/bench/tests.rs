@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use num_rational::BigRational;
 use num_traits::Signed;
 
-use super::gold::{Gold, exact};
+use super::gold::{GoldForm, exact};
 use super::*;
 use crate::config::{OptionalSection, RewardSection};
 use crate::math::{Extracted, Scope, extract_boxed};
@@ -58,7 +58,7 @@ impl Reward for Mutant {
         1.0
     }
 
-    fn score(&self, sample: &Sample) -> Score {
+    fn score(&self, sample: &RewardInput) -> Score {
         let right = self.0(sample.response, &sample.question.gold);
         let verdict = if right { Verdict::Correct } else { Verdict::Wrong };
         Score { value: Some(f64::from(u8::from(right))), verdict: Some(verdict), ..Score::default() }
@@ -77,7 +77,7 @@ fn number(text: &str) -> Option<f64> {
 }
 
 /// The kinds of case that a mutant gets wrong.
-fn caught(check: fn(&str, &str) -> bool, golds: &[&str]) -> BTreeSet<Kind> {
+fn caught(check: fn(&str, &str) -> bool, golds: &[&str]) -> BTreeSet<CaseKind> {
     let think = prompt(Some("think"));
     let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
     let rewards = RewardSet::of(vec![(Box::new(Mutant(check)), 1.0)]);
@@ -86,7 +86,7 @@ fn caught(check: fn(&str, &str) -> bool, golds: &[&str]) -> BTreeSet<Kind> {
 }
 
 #[track_caller]
-fn assert_caught(check: fn(&str, &str) -> bool, golds: &[&str], by: &[Kind]) {
+fn assert_caught(check: fn(&str, &str) -> bool, golds: &[&str], by: &[CaseKind]) {
     let caught = caught(check, golds);
     for kind in by {
         assert!(caught.contains(kind), "{kind:?} is missing from {caught:?}");
@@ -100,31 +100,39 @@ fn a_reward_that_accepts_too_much_is_detected() {
     assert_caught(
         |text, _| boxed(text).is_some(),
         &GOLDS,
-        &[Kind::OffByOne, Kind::Empty, Kind::Hedge, Kind::Injection],
+        &[CaseKind::OffByOne, CaseKind::Empty, CaseKind::Hedge, CaseKind::Injection],
     );
     // The right text anywhere.
-    assert_caught(|text, gold| text.contains(gold), integers, &[Kind::NoBox, Kind::UnclosedBox, Kind::EarlierBox]);
+    assert_caught(
+        |text, gold| text.contains(gold),
+        integers,
+        &[CaseKind::NoBox, CaseKind::UnclosedBox, CaseKind::EarlierBox],
+    );
     // The right text anywhere in the box.
     let contains = |text: &str, gold: &str| boxed(text).is_some_and(|it| it.contains(gold));
-    assert_caught(contains, integers, &[Kind::Hedge, Kind::EveryOption, Kind::FalseChain, Kind::Code, Kind::Tower]);
+    assert_caught(
+        contains,
+        integers,
+        &[CaseKind::Hedge, CaseKind::EveryOption, CaseKind::FalseChain, CaseKind::Code, CaseKind::Tower],
+    );
     // The first box, whatever comes later.
     let first = |text: &str, gold: &str| text.split(r"\boxed{").nth(1).is_some_and(|it| it.starts_with(gold));
-    assert_caught(first, integers, &[Kind::EarlierBox, Kind::Corrected]);
+    assert_caught(first, integers, &[CaseKind::EarlierBox, CaseKind::Corrected]);
     // The last side of a chain.
     let last =
         |text: &str, gold: &str| boxed(text).and_then(|it| it.rsplit('=').next()).is_some_and(|it| it.trim() == gold);
-    assert_caught(last, integers, &[Kind::FalseChain]);
+    assert_caught(last, integers, &[CaseKind::FalseChain]);
     // A relative tolerance, and a percent more or less.
     let near = |text: &str, gold: &str| {
         let (Some(one), Some(other)) = (boxed(text).and_then(number), number(gold)) else { return false };
         [1.0, 100.0, 0.01].iter().any(|factor| (one * factor - other).abs() < 1e-3 * other.abs())
     };
-    assert_caught(near, integers, &[Kind::Scaled, Kind::CutShort]);
+    assert_caught(near, integers, &[CaseKind::Scaled, CaseKind::CutShort]);
     // The sign is ignored.
     let unsigned = |text: &str, gold: &str| {
         boxed(text).is_some_and(|it| it.trim_start_matches('-') == gold.trim_start_matches('-'))
     };
-    assert_caught(unsigned, integers, &[Kind::SignFlipped]);
+    assert_caught(unsigned, integers, &[CaseKind::SignFlipped]);
     // Brackets are removed, and order is ignored.
     let jumbled = |text: &str, gold: &str| {
         let letters = |text: &str| {
@@ -134,13 +142,13 @@ fn a_reward_that_accepts_too_much_is_detected() {
         };
         boxed(text).is_some_and(|it| letters(it) == letters(gold))
     };
-    assert_caught(jumbled, &GOLDS, &[Kind::OtherOrder, Kind::Openness]);
+    assert_caught(jumbled, &GOLDS, &[CaseKind::OtherOrder, CaseKind::Openness]);
     // Only the number of a quantity.
     let bare = |text: &str, gold: &str| {
         let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
         boxed(text).is_some_and(|it| digits(it) == digits(gold))
     };
-    assert_caught(bare, &GOLDS, &[Kind::OtherUnit, Kind::OtherChoice]);
+    assert_caught(bare, &GOLDS, &[CaseKind::OtherUnit, CaseKind::OtherChoice]);
 }
 
 #[test]
@@ -151,18 +159,18 @@ fn a_reward_that_rejects_too_much_is_detected() {
         same,
         &GOLDS,
         &[
-            Kind::Layout,
-            Kind::Fraction,
-            Kind::Decimal,
-            Kind::Thousands,
-            Kind::Sign,
-            Kind::Arithmetic,
-            Kind::Unit,
-            Kind::Text,
-            Kind::Order,
+            CaseKind::Layout,
+            CaseKind::Fraction,
+            CaseKind::Decimal,
+            CaseKind::Thousands,
+            CaseKind::Sign,
+            CaseKind::Arithmetic,
+            CaseKind::Unit,
+            CaseKind::Text,
+            CaseKind::Order,
         ],
     );
-    assert!(!caught(same, &GOLDS).contains(&Kind::AsItStands));
+    assert!(!caught(same, &GOLDS).contains(&CaseKind::AsItStands));
     assert!(caught(same, &GOLDS).iter().all(|kind| kind.is_rewriting()), "no wrong answer is accepted");
 }
 
@@ -171,9 +179,9 @@ fn every_kind_of_case_is_tried() {
     let think = prompt(Some("think"));
     let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
     let questions = questions(&GOLDS);
-    let kinds: BTreeSet<Kind> =
+    let kinds: BTreeSet<CaseKind> =
         questions.iter().flat_map(|it| cases(frame, it, &questions, 1)).map(|case| case.kind).collect();
-    assert_eq!(kinds.len(), Kind::BrokenTags as usize + 1, "{kinds:?}");
+    assert_eq!(kinds.len(), CaseKind::BrokenTags as usize + 1, "{kinds:?}");
 }
 
 /// The expected verdict does not come from the checker: if a case is a plain number, the bench's own arithmetic must
@@ -194,7 +202,7 @@ fn numbers_are_right_if_their_value_is() {
     let questions = questions(&golds);
     let mut seen = [0, 0];
     for question in &questions {
-        let Gold::Number(gold) = Gold::read(&question.gold) else { panic!("{}", question.gold) };
+        let GoldForm::Number(gold) = GoldForm::read(&question.gold) else { panic!("{}", question.gold) };
         for case in cases(frame, question, &questions, 1) {
             let Some((value, places)) = boxed(&case.response).and_then(exact) else { continue };
             // Rounded decimals also represent the value that was rounded.
@@ -224,7 +232,7 @@ fn the_rules_pass_under_every_prompt_and_scope() {
             let frame = Frame { prompt: &prompt, prefilled, in_answer: scope == Scope::Answer };
             let report = run(&rewards, frame, &questions(&golds), 100, 1);
             assert!(report.failures.is_empty(), "{tag:?} {prefilled} {scope:?}: {:#?}", report.failures);
-            assert_eq!(report.tallies.contains_key(&Kind::BrokenTags), tag.is_some());
+            assert_eq!(report.tallies.contains_key(&CaseKind::BrokenTags), tag.is_some());
         }
     }
 }
@@ -258,17 +266,17 @@ fn limits_are_distinguished() {
     let report = |check: fn(&str, &str) -> bool, golds: &[&str]| {
         run(&RewardSet::of(vec![(Box::new(Mutant(check)), 1.0)]), frame, &questions(golds), 100, 1)
     };
-    let strict = Limits::default();
+    let strict = PassLimits::default();
     let kind = report(|_, _| true, &["18"]);
     assert!(kind.breach(&strict).unwrap().ends_with("false accepts (100.00 %), more than 0 %"));
-    assert_eq!(kind.breach(&Limits { false_accept: 1.0, ..strict }), None);
+    assert_eq!(kind.breach(&PassLimits { false_accept: 1.0, ..strict }), None);
     let harsh = report(|_, _| false, &["18"]);
     assert!(harsh.breach(&strict).unwrap().ends_with("%), more than 0.5 %"), "{:?}", harsh.breach(&strict));
     assert!(harsh.total().false_rejects > 10 && harsh.total().false_accepts == 0);
     let unread = report(|_, _| true, &[r"\frac{1}{", "18"]);
     assert_eq!(unread.breach(&strict).unwrap(), "1 gold answers that cannot be read (50.00 %), more than 5 %");
     let none = report(|_, _| true, &[r"\frac{1}{"]);
-    assert_eq!(none.breach(&Limits { unreadable: 1.0, ..strict }).unwrap(), "no gold answer can be read");
+    assert_eq!(none.breach(&PassLimits { unreadable: 1.0, ..strict }).unwrap(), "no gold answer can be read");
 }
 
 #[test]

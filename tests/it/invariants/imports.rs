@@ -30,7 +30,7 @@ impl Imports {
             let mut imports = Vec::new();
             for it in &parsed.paths {
                 let Some((named, item)) = crate_.resolve(module, &it.segments) else { continue };
-                // What a module offers of its own files is no use of them.
+                // A re-export of a module's own files does not count as a use of them.
                 let re_export = it.public && path.ends_with("/mod.rs") && named.starts_with(module);
                 if named.is_empty() || re_export {
                     continue;
@@ -72,7 +72,7 @@ impl Imports {
     }
 }
 
-/// `["math"]` of `math/mod.rs`, `["math", "form"]` of `math/form.rs`, nothing of `lib.rs`.
+/// `["math"]` of `math/mod.rs`, `["math", "form"]` of `math/form.rs`, an empty path for `lib.rs`.
 fn module_of(path: &str) -> Module {
     let path = path.trim_end_matches(".rs");
     let path = if ["lib", "main"].contains(&path) { "" } else { path.strip_suffix("/mod").unwrap_or(path) };

@@ -1,4 +1,4 @@
-//! A sweep is worked off on a Slurm cluster, which a script plays.
+//! A sweep on a Slurm cluster, which is simulated by scripts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::{SMALL, results, run_sweep, states};
 use crate::cli::{rft, rft_path, with};
 
-/// Slurm's commands, played by a script that starts each task of an array as soon as it is submitted, one after the other, and
-/// answers from what it noted.
+/// Scripts in place of Slurm's commands. They record submitted arrays and run their tasks one after another when the queue is
+/// queried.
 fn slurm() -> TempDir {
     let bin = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -31,7 +31,7 @@ done
 echo "$id;cluster"
 "#,
     );
-    // The first look finds everything pending; each later one finds one task more at its end.
+    // In the first query everything is pending; each later query runs one more task.
     write(
         "squeue",
         r#"
@@ -109,15 +109,15 @@ fn a_cluster_gives_the_same_results_as_one_machine() {
     tasks[1]='none-s1'
     tasks[2]='broken-s1'
 
-    # A signal goes on to the process at work, which saves its state and ends.
+    # Forward signals to the running process, which saves its state and ends.
     trap 'kill -USR1 "$child" 2>/dev/null' USR1
     trap 'kill -TERM "$child" 2>/dev/null' TERM
     for name in ${tasks[$SLURM_ARRAY_TASK_ID]}; do
         rft sweep task sweeps/small "$name" --threads 1 &
         child=$!
-        # A signal ends `wait` before the process has ended.
+        # A signal interrupts `wait` before the process has ended.
         while wait "$child"; status=$?; kill -0 "$child" 2>/dev/null; do :; done
-        # 138: the process was told by SIGUSR1 that its time is up. It goes on where it was.
+        # 138: the process got SIGUSR1 because its time is up. It resumes after it is requeued.
         if [ "$status" = 138 ]; then
             scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
         fi
@@ -125,7 +125,7 @@ fn a_cluster_gives_the_same_results_as_one_machine() {
     done
     "#);
 
-    // The same results as on one machine, and only what is missing is submitted again.
+    // The results are the same as on one machine, and only missing tasks are submitted again.
     let alone = with("sweep.toml", SMALL.as_bytes());
     let (code, said) = run_sweep(alone.path(), &["--set=sweep.seeds=[1]"]);
     assert_eq!(code, Some(0), "{said}");

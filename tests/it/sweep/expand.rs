@@ -1,4 +1,4 @@
-//! A sweep file expands to runs and evaluations, and a mistake in it is an error with its place.
+//! A sweep file expands to runs and evaluations, and a mistake in it is an error with its position.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use super::{read, sweep};
 use crate::cli::with;
 
 fn error(text: &str) -> String {
-    read(text, &[]).expect_err("this sweep is wrong").to_string()
+    read(text, &[]).expect_err("an invalid sweep").to_string()
 }
 
 fn names(sweep: &Sweep) -> Vec<&str> {
@@ -17,7 +17,7 @@ fn names(sweep: &Sweep) -> Vec<&str> {
 }
 
 #[test]
-fn a_grid_combines_a_zip_pairs_and_a_list_adds() {
+fn grid_combines_zip_pairs_and_list_adds() {
     let sweep = sweep(
         r#"
         train.steps = 3
@@ -104,7 +104,7 @@ fn every_evaluation_is_listed_once() {
         let evals = sweep.evals.iter().filter(|it| it.run.as_deref() == run);
         evals.map(|it| (it.name.as_str(), it.test_prompt.as_str(), it.ppe.as_deref())).collect()
     };
-    // One base for all arms and seeds; `think` is `reasoning`.
+    // One untrained model for all arms and seeds; `think` is an alias of `reasoning`.
     assert_eq!(
         of(None),
         [("base-under-reasoning", "reasoning", Some("reasoning")), ("base-under-none", "none", Some("none")),]
@@ -123,7 +123,7 @@ fn every_evaluation_is_listed_once() {
 
     let crossed = read(text, &["sweep.eval.test_prompts=[\"all\"]", "sweep.eval.base=false"]).unwrap();
     assert_eq!(crossed.evals.len(), 6 * 2);
-    // Three models are three bases.
+    // Three models give three untrained models to evaluate.
     let two = read(text, &["sweep.zip={\"model.revision\"=[\"a\", \"b\"]}"]).unwrap();
     let bases: Vec<&str> = two.evals.iter().filter(|it| it.run.is_none()).map(|it| it.name.as_str()).collect();
     // The listed arm has the revision `main`.
@@ -151,7 +151,7 @@ fn any_value_gives_a_valid_file_name() {
         assert!(name.len() < 100 && !name.starts_with(['-', '.']), "{name}");
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.=+".contains(c)), "{name}");
     }
-    // A value that cannot be run is told where it stands.
+    // An invalid value is reported with its position.
     assert!(error(&text).contains("`model.path`: is empty"));
 }
 
@@ -171,7 +171,7 @@ fn a_prompt_file_gives_its_name() {
         path("second.toml")
     ));
     assert_eq!(names(&sweep), ["first-s42", "second-s42"]);
-    // Both call themselves `mine`.
+    // Both files have the name `mine`.
     let evals: Vec<&str> = sweep.evals.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(evals[..3], ["base-under-mine", "base-under-mine-2", "first-s42-under-mine"]);
     assert_eq!(evals.len(), 6);
@@ -185,12 +185,12 @@ fn mistakes_are_reported_with_their_place() {
     ");
     assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @"lab.toml:2:9: `sweep.seeds`: expected an integer of at least 0, found integer -2");
     assert_snapshot!(error("[sweep]\nseeds = [1, 2, 1]"), @r"
-    lab.toml:1:1: `sweep.seeds`: 1 stands there twice
-    hint: name each seed once
+    lab.toml:1:1: `sweep.seeds`: 1 occurs twice
+    hint: list each seed once
     ");
     assert_snapshot!(error("[sweep]\nname = \"a/b\""), @r"
-    lab.toml:2:8: `sweep.name`: `a/b` is no name of a folder
-    hint: letters, digits, `-`, `_` and `.`
+    lab.toml:2:8: `sweep.name`: `a/b` is not a valid folder name
+    hint: use letters, digits, `-`, `_` and `.`
     ");
     assert_snapshot!(error("[sweep.grid]\ntrain.learning_rat = [1, 2]"), @r"
     lab.toml:2:7: unknown key `train.learning_rat`
@@ -198,60 +198,60 @@ fn mistakes_are_reported_with_their_place() {
     ");
     assert_snapshot!(error("[sweep.grid]\n\"train.learning_rate\" = [1e-3,\n \"fast\"]"), @r#"lab.toml:3:2: `train.learning_rate`: expected number, found string "fast""#);
     assert_snapshot!(error("[sweep.grid]\n\"train.steps\" = 5"), @r"
-    lab.toml:2:17: `sweep.grid`: the values of `train.steps` are no list
+    lab.toml:2:17: `sweep.grid`: the values of `train.steps` are not a list
     hint: write train.steps = [5, ...]
     ");
     assert_snapshot!(error("[sweep.grid]\n\"train.seed\" = [5]"), @r"
     lab.toml:2:17: `train.seed` cannot vary
-    hint: seeds stand in sweep.seeds
+    hint: set the seeds in sweep.seeds
     ");
     assert_snapshot!(error("[sweep.zip]\n\"train.steps\" = [5]\n\"train.epochs\" = [1, 2]"), @r"
     lab.toml:3:19: `train.epochs` has 2 values, `train.steps` has 1
-    hint: the lists of [sweep.zip] are taken together, so they are of one length; [sweep.grid] combines every value with every other
+    hint: give all lists of [sweep.zip] the same length, or use [sweep.grid] to combine every value with every other
     ");
     assert_snapshot!(error("sweep.grid.\"train.steps\" = [5]\nsweep.zip.\"train.steps\" = [5]"), @r"
     lab.toml:2:28: `train.steps` varies twice
-    hint: a key stands in [sweep.grid] or in [sweep.zip], once
+    hint: list the key once, in [sweep.grid] or in [sweep.zip]
     ");
     assert_snapshot!(error("sweep.grid.\"train.steps\" = [5, 5]"), @r"
     lab.toml:1:32: this arm is the same as `steps=5`
-    hint: leave one of them out; more seeds go to sweep.seeds
+    hint: remove one of them; to train with more seeds, set sweep.seeds
     ");
     assert_snapshot!(error("sweep.grid.\"rollout.num_generations\" = [1]"), @r"
-    lab.toml:1:41: `rollout.num_generations`: 1 completions of a question leave nothing to compare
-    hint: 2 or more; the study takes 8
+    lab.toml:1:41: `rollout.num_generations`: a group of size 1 has nothing to compare
+    hint: use 2 or more; the study uses 8
     ");
     assert_snapshot!(error("[sweep]\n[[sweep.when]]\nif = { \"prompt.pe\" = \"none\" }\nset = { \"train.steps\" = 1 }"), @r"
     lab.toml:3:8: unknown key `prompt.pe`
     hint: did you mean `prompt.ppe`?
     ");
     assert_snapshot!(error("[sweep]\n[[sweep.when]]\nif = { \"prompt.ppe\" = \"none\" }"), @r#"
-    lab.toml:2:1: `sweep.when` needs a condition and what it sets
-    hint: if = { "prompt.ppe" = "none" } and set = { "train.learning_rate" = 2e-3 }
+    lab.toml:2:1: `sweep.when` requires `if` and `set`
+    hint: for example if = { "prompt.ppe" = "none" } and set = { "train.learning_rate" = 2e-3 }
     "#);
     assert_snapshot!(error("sweep.grid.\"train.steps\" = [5]\n[[sweep.when]]\nif = { \"train.steps\" = 5 }\nset = { \"train.steps\" = 1 }"), @r"
     lab.toml:4:25: `train.steps` is varied, so a condition cannot set it
-    hint: write the arms out as [[sweep.list]]
+    hint: write each arm as a [[sweep.list]]
     ");
-    assert_snapshot!(error("[sweep.eval]\nbenchmarks = [\"arithmetik\"]").lines().next().unwrap(), @"lab.toml:2:14: `sweep.eval.benchmarks`: there is no benchmark `arithmetik`");
+    assert_snapshot!(error("[sweep.eval]\nbenchmarks = [\"arithmetik\"]").lines().next().unwrap(), @"lab.toml:2:14: `sweep.eval.benchmarks`: unknown benchmark `arithmetik`");
     assert_snapshot!(error("[sweep]\n[slurm]\nparition = \"x\""), @r"
     lab.toml:3:1: unknown key `slurm.parition`
     hint: did you mean `slurm.partition`?
     ");
     assert_snapshot!(error("train.steps = 1"), @r"
     `lab.toml` has no section [sweep]
-    hint: `rft train --config lab.toml` trains a single run
+    hint: run `rft train --config lab.toml` to train a single run
     ");
     let varied = read("sweep.grid.\"train.steps\" = [5]", &["train.steps=3"]).unwrap_err().to_string();
     assert_snapshot!(varied, @r"
     --set train.steps=3: this sweep varies `train.steps`
-    hint: set the values it takes, in [sweep.grid], [sweep.zip] or [[sweep.list]]
+    hint: set its values in [sweep.grid], [sweep.zip] or [[sweep.list]]
     ");
-    // The other way round: a sweep is no configuration of one run.
+    // And vice versa: a sweep is not a configuration of one run.
     let lab = with("lab.toml", b"[sweep]\nname = \"x\"\n");
     assert_snapshot!(crate::cli::error(&lab, &["train", "--config", "lab.toml"]), @r"
     error: lab.toml:1:2: unknown section `sweep`
-    hint: this file is a sweep of many runs; `rft sweep` runs it
+    hint: this is a sweep file; run it with `rft sweep`
     ");
 }
 
@@ -274,7 +274,7 @@ fn the_shipped_sweeps_are_the_study_and_its_demonstration() {
         let found: Vec<&str> = sweep.runs[..9].iter().map(|it| it.arm.as_str()).collect();
         assert_eq!(found, arms);
         assert_eq!((sweep.seeds.len(), sweep.runs.len()), (3, 27));
-        // Own and none, which for the arm `none` are one; the base under each of eight prompts.
+        // `own` and `none`, which are the same for the arm `none`; the untrained model under each of eight prompts.
         assert_eq!(sweep.evals.len(), 27 * 2 - 3 + 8);
         let accuracy_only = &sweep.configs[&sweep.runs[8].name];
         assert_eq!(accuracy_only.reward.weights(true), (1.0, 0.0));

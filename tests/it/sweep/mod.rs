@@ -1,4 +1,4 @@
-//! Sweeps: what a file expands to, and working it off, on one machine and on a cluster.
+//! Sweeps: expanding their files, and running them on one machine and on a cluster.
 
 mod cluster;
 mod expand;
@@ -29,7 +29,7 @@ fn sweep(text: &str) -> Sweep {
     read(text, &[]).unwrap()
 }
 
-/// Two arms and two seeds, four steps each: some seconds.
+/// Two arms and two seeds, four steps each: takes a few seconds.
 const SMALL: &str = r#"
 preset = "tiny"
 rollout.prompts_per_step = 2
@@ -55,7 +55,7 @@ fn run_sweep(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// What a sweep leaves that does not depend on the time it took.
+/// The results of a sweep that do not depend on the clock.
 fn results(sweep: &Path) -> (BTreeMap<String, Trace>, BTreeMap<PathBuf, Vec<u8>>) {
     let listed = |folder: &str| -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> =

@@ -1,4 +1,4 @@
-//! A sweep is worked off on one machine: it resumes after any end, and one run that fails does not stop the others.
+//! A sweep on one machine: it resumes after any interruption, and a failed run does not stop the others.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use insta::assert_snapshot;
 use rft::run::Stop;
-use rft::sweep::Folder;
-use rft::sweep::local::{Children, End, Event, Machine, work};
+use rft::sweep::SweepFolder;
+use rft::sweep::local::{Children, Event, Machine, TaskEnd, work};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ fn a_killed_sweep_resumes_to_the_same_bytes() {
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("4 of 4") && table.contains("4 of 4 runs done"), "{table}");
 
-    // Killed in the first run and again in the third, which are held there. A step has 8 completions, a run 32.
+    // Killed during the first run and again during the third, which are paused there. A step has 8 completions, a run 32.
     let broken = with("sweep.toml", text.as_bytes());
     let sweep = broken.path().join("sweeps/small");
     let start = || -> Child {
@@ -62,21 +62,21 @@ fn a_killed_sweep_resumes_to_the_same_bytes() {
     let sessions = fs::read_to_string(sweep.join("runs/reasoning-s1/manifest.json")).unwrap();
     assert_eq!(sessions.matches("\"started\"").count(), 1, "{sessions}");
 
-    // Nothing is left to do, and nothing is done.
+    // The sweep is complete, so nothing is done.
     let before = fs::metadata(sweep.join("logs/none-s2.log")).unwrap().len();
     assert_eq!(run_sweep(broken.path(), &[]).0, Some(0));
     assert_eq!(fs::metadata(sweep.join("logs/none-s2.log")).unwrap().len(), before);
 
-    // Another seed may be added; nothing else may change.
+    // A seed can be added, but nothing else can be changed.
     fs::write(broken.path().join("sweep.toml"), text.replace("train.steps = 4", "train.steps = 5")).unwrap();
     let (code, said) = run_sweep(broken.path(), &[]);
     assert_eq!(code, Some(1));
     assert_snapshot!(said, @r"
-    error: `sweeps/small` was made by another form of this sweep: `train.steps` of run `reasoning-s1` was 4 and is 5 now
-    hint: choose another folder with --out, or remove this one to start anew
+    error: `sweeps/small` contains a different version of this sweep: `train.steps` of run `reasoning-s1` was 4, now 5
+    hint: choose another folder with --out, or remove this one to start again
     ");
     let (code, said) = run_sweep(broken.path(), &["--set=train.steps=4", "--set=sweep.eval.limit=5"]);
-    assert!(code == Some(1) && said.contains("evaluations were asked for by `--bench"), "{said}");
+    assert!(code == Some(1) && said.contains("the options of its evaluations were `--bench"), "{said}");
     let more = ["--set=train.steps=4", "--set=sweep.seeds=[1, 2, 3]"];
     assert_eq!(run_sweep(broken.path(), &more).0, Some(0));
     assert_eq!(states(broken.path(), "sweeps/small")["none-s3"], "done");
@@ -107,7 +107,7 @@ fn a_run_that_fails_does_not_stop_the_others() {
     assert_eq!(code, Some(1));
     assert!(said.contains("failed   broken-s1: exit code 1"), "{said}");
     assert!(said.contains("there is no data file `missing.jsonl`"), "{said}");
-    assert!(said.contains("all of it: sweeps/small/logs/broken-s1.log"), "{said}");
+    assert!(said.contains("full log: sweeps/small/logs/broken-s1.log"), "{said}");
     assert!(said.contains("skipped  2 evaluations of runs that failed"), "{said}");
     let found = states(folder.path(), "sweeps/small");
     for (name, state) in [
@@ -119,7 +119,7 @@ fn a_run_that_fails_does_not_stop_the_others() {
     ] {
         assert_eq!(found[name], state, "{name}");
     }
-    // What was wrong was the machine, not the sweep: the same command does what is missing.
+    // After the cause of the failure is fixed, the same command does what is missing.
     let questions = (0..20).map(|i| format!("{{\"question\": \"What is {i} + 1?\", \"answer\": \"{}\"}}\n", i + 1));
     fs::write(folder.path().join("missing.jsonl"), questions.collect::<String>()).unwrap();
     let (code, said) = run_sweep(folder.path(), &["--set=sweep.seeds=[1]"]);
@@ -139,7 +139,7 @@ fn each_process_gets_a_gpu_and_its_threads() {
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let sweep = sweep("sweep.grid.\"prompt.ppe\" = [\"reasoning\", \"planning\", \"none\"]");
-    let (place, record, _lock) = Folder::prepare(&folder.path().join("out"), &sweep).unwrap();
+    let (place, record, _lock) = SweepFolder::prepare(&folder.path().join("out"), &sweep).unwrap();
     let machine = Machine { program, jobs: 2, threads: 3, gpus: vec!["3".to_owned(), "GPU-5f".to_owned()] };
     let (ends, started) = ends("the sweep", move || {
         let mut started = Vec::new();
@@ -150,7 +150,7 @@ fn each_process_gets_a_gpu_and_its_threads() {
         });
         (ends, started)
     });
-    assert!(ends.unwrap().iter().all(|(_, end)| *end == End::Done));
+    assert!(ends.unwrap().iter().all(|(_, end)| *end == TaskEnd::Done));
     assert_eq!(started, ["reasoning-s42", "planning-s42", "none-s42"]);
     let calls = fs::read_to_string(calls).unwrap();
     let mut calls: Vec<&str> = calls.lines().collect();
@@ -160,7 +160,7 @@ fn each_process_gets_a_gpu_and_its_threads() {
 }
 
 #[test]
-fn a_record_that_leads_out_of_its_folder_is_refused() {
+fn a_record_with_paths_outside_its_folder_is_refused() {
     let record = |run: &str, bench: &str| {
         json!({
             "rft": "0.1.0", "name": "s", "demonstration": false, "notes": [], "seeds": [1], "eval_args": [],
@@ -176,9 +176,9 @@ fn a_record_that_leads_out_of_its_folder_is_refused() {
         String::from_utf8(output.stderr).unwrap()
     };
     for (run, bench) in [("../../x", "arithmetic"), ("a", "../../x"), ("/x", "arithmetic"), ("a", "..")] {
-        assert!(said(run, bench).contains("is no name of a run"), "{}", said(run, bench));
+        assert!(said(run, bench).contains("is not a valid name of a run"), "{}", said(run, bench));
     }
-    assert!(!said("a", "arithmetic").contains("is no name of a run"));
+    assert!(!said("a", "arithmetic").contains("is not a valid name of a run"));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_dry_run_lists_everything_and_writes_nothing() {
     ] {
         assert!(said.lines().any(|it| it == line), "no line `{line}` in\n{said}");
     }
-    // A piece of the first run tells of the benchmarks too, whether the runs hold questions out or not.
+    // The measured piece of the first run also gives an estimate for the benchmarks, with and without held-out questions.
     for set in ["eval.questions=4", "eval.questions=0"] {
         let args = ["sweep", "sweep.toml", "--dry-run", "--measure", "0.1", "--gpu-hour-price", "2", "--set", set];
         let output = rft(folder.path()).args(args).output().unwrap();
@@ -212,7 +212,7 @@ fn a_dry_run_lists_everything_and_writes_nothing() {
     assert!(!folder.path().join("sweeps").exists());
 }
 
-/// The demonstration that is shipped, shortened: every arm, two seeds.
+/// The shipped demonstration, shortened: every arm, two seeds.
 #[test]
 fn the_tiny_study_runs() {
     let folder = folder();
@@ -246,7 +246,7 @@ fn the_tiny_study_runs() {
             "varies": { "prompt.ppe": "null-example", "reward.format.weight": 0.0 },
         })
     );
-    // One seed, one order of questions, whatever the arm.
+    // With the same seed, the order of questions is the same in all arms.
     let asked = |run: &str| -> Vec<Value> {
         let text = fs::read_to_string(sweep.join("runs").join(run).join("completions.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["question"].clone()).collect()
@@ -254,7 +254,7 @@ fn the_tiny_study_runs() {
     assert_eq!(asked("reasoning-s1").len(), 8);
     assert_eq!(asked("reasoning-s1"), asked("tag-swap-s1"));
     assert_ne!(asked("reasoning-s1"), asked("reasoning-s2"));
-    // The format that `answer-only` is paid for needs no first element.
+    // The format that `answer-only` is rewarded for does not need a first element.
     let config = fs::read_to_string(sweep.join("runs/answer-only-s1/config.toml")).unwrap();
     assert!(config.contains("ppe = \"answer-only\""));
     let metrics = fs::read_to_string(sweep.join("runs/answer-only-s1/metrics.jsonl")).unwrap();

@@ -18,7 +18,7 @@ pub struct Floors {
 
 /// One measurement.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Line {
+pub struct PerfLine {
     pub name: String,
     pub milliseconds: f64,
     /// Minimum number of bytes moved and of operations, for any implementation.
@@ -42,25 +42,25 @@ pub fn multiplied(config: &ModelConfig) -> usize {
 }
 
 impl Floors {
-    pub fn line(&self, name: &str, milliseconds: f64, bytes: f64, flops: f64) -> Line {
+    pub fn line(&self, name: &str, milliseconds: f64, bytes: f64, flops: f64) -> PerfLine {
         let floor = 1e3 * (bytes / self.bytes_per_second).max(flops / self.flops_per_second);
         let share_of_floor = floor / milliseconds;
-        Line { name: name.to_owned(), milliseconds, bytes, flops, floor, share_of_floor, ..Line::default() }
+        PerfLine { name: name.to_owned(), milliseconds, bytes, flops, floor, share_of_floor, ..PerfLine::default() }
     }
 }
 
 /// The device, the model on it, and the results so far.
-pub struct Bench<'a> {
+pub struct PerfBench<'a> {
     pub shared: Shared,
     pub adapter: Adapter,
     pub floors: Floors,
-    pub tell: &'a mut dyn FnMut(&Line),
-    pub lines: Vec<Line>,
+    pub tell: &'a mut dyn FnMut(&PerfLine),
+    pub lines: Vec<PerfLine>,
     pub planned: Option<u64>,
 }
 
-impl Bench<'_> {
-    pub fn add(&mut self, line: Line) {
+impl PerfBench<'_> {
+    pub fn add(&mut self, line: PerfLine) {
         (self.tell)(&line);
         self.lines.push(line);
     }

@@ -1,15 +1,15 @@
 //! Decoding at about a thousand tokens of context: the device time of a step, and the time that the host adds to it.
 
-use super::{Bench, multiplied, time};
+use super::{PerfBench, multiplied, time};
 use crate::device::cuda::Shared;
-use crate::device::cuda::engine::Step;
+use crate::device::cuda::engine::DecodeStep;
 use crate::device::cuda::ops;
 use crate::device::cuda::slabs::{Slabs, Start};
 use crate::device::memory::DECODE_STEPS;
-use crate::device::memory::layout::Rows;
+use crate::device::memory::layout::StridedRows;
 use crate::device::memory::plan::cache_bytes_per_token;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Prompt, Request, Sampling};
+use crate::rollout::{Prompt, RolloutRequest, Sampling};
 use anyhow::Result;
 use std::time::Instant;
 
@@ -20,14 +20,14 @@ const CAPACITY: usize = 1_536;
 /// How often the host reads the sampled tokens in a measurement.
 const REPORTS: usize = 8;
 
-pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
+pub fn measure(bench: &mut PerfBench, rows: usize) -> Result<()> {
     let Shared { gpu, decoder, arena, .. } = &bench.shared;
     bench.shared.make_current(&bench.adapter)?;
     let sampling = Sampling::plain(1.0);
     let group = 8.min(rows);
     let prompts: Vec<Prompt> =
         (0..rows.div_ceil(group) as u64).map(|key| Prompt { ids: vec![1; PROMPT], key }).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: group,
         sampling: &sampling,
@@ -43,7 +43,7 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
     // Keys and values of tokens that were never decoded.
     for (index, buffer) in slabs.caches().enumerate() {
         let (stream, dim) = (Stream::new(1, Purpose::Test, &[index as u64]), decoder.config.head_dim);
-        ops::fill_normal(gpu, Rows::plain(buffer, dim), buffer.len() / dim, dim, &stream, 0.0, 1.0)?;
+        ops::fill_normal(gpu, StridedRows::plain(buffer, dim), buffer.len() / dim, dim, &stream, 0.0, 1.0)?;
     }
     let starts: Vec<Start> = (0..rows)
         .map(|row| Start {
@@ -56,7 +56,7 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
         })
         .collect();
     slabs.set(gpu, &starts)?;
-    let mut step = Step::New;
+    let mut step = DecodeStep::New;
     let batch = slabs.batch(&starts, REPORTS * DECODE_STEPS);
     for _ in 0..4 {
         step.run(gpu, &slabs, decoder, &sampling, batch)?;

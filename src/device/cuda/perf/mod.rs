@@ -9,25 +9,25 @@ pub mod tune;
 
 use super::blas::Matrix;
 use super::memory::DeviceArena;
-use super::weights::Origin;
+use super::weights::WeightOrigin;
 use super::{Gpu, Shared, ops as kernels};
 use crate::config::LoraSection;
 use crate::device::Extent;
-use crate::device::memory::layout::Rows;
+use crate::device::memory::layout::StridedRows;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::rng::{Purpose, Stream};
 use anyhow::Result;
-use bench::{Bench, multiplied, time};
+use bench::{PerfBench, multiplied, time};
 use half::bf16;
 use serde::Serialize;
 use std::rc::Rc;
 
-pub use bench::{Floors, Line};
+pub use bench::{Floors, PerfLine};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Workload {
     Ops,
     Decode,
     Train,
@@ -35,10 +35,10 @@ pub enum What {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct PerfReport {
     pub device: String,
     pub floors: Floors,
-    pub lines: Vec<Line>,
+    pub lines: Vec<PerfLine>,
     /// Maximum bytes in use at a time: weights, and the arena of rollouts and training.
     pub weights: usize,
     pub peak: usize,
@@ -52,30 +52,30 @@ pub fn run(
     ordinal: usize,
     config: ModelConfig,
     rank: usize,
-    what: What,
+    what: Workload,
     rows: &[usize],
-    tell: &mut dyn FnMut(&Line),
-) -> Result<Report> {
+    tell: &mut dyn FnMut(&PerfLine),
+) -> Result<PerfReport> {
     let gpu = Rc::new(Gpu::open(ordinal)?);
     let device = gpu.name.clone();
     let floors = floors(&gpu)?;
     let adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 1)?;
     let extent = Extent { positions: 8_192, max_rows: 256, working_bytes: None, keep: None };
-    let shared = Shared::on(gpu, config, &Origin::Random(1), Some(&adapter), &extent)?;
-    let mut bench = Bench { shared, adapter, floors, tell, lines: Vec::new(), planned: None };
+    let shared = Shared::on(gpu, config, &WeightOrigin::Random(1), Some(&adapter), &extent)?;
+    let mut bench = PerfBench { shared, adapter, floors, tell, lines: Vec::new(), planned: None };
     match what {
-        What::Ops => ops::measure(&mut bench, rows.first().copied().unwrap_or(16_384))?,
-        What::Decode => {
+        Workload::Ops => ops::measure(&mut bench, rows.first().copied().unwrap_or(16_384))?,
+        Workload::Decode => {
             for &rows in if rows.is_empty() { &[8, 64, 256] } else { rows } {
                 decode::measure(&mut bench, rows)?;
             }
         }
-        What::Train => train::sequences(&mut bench, rows.first().copied().unwrap_or(16_384))?,
-        What::Step => train::step(&mut bench, rows.first().copied().unwrap_or(256))?,
+        Workload::Train => train::sequences(&mut bench, rows.first().copied().unwrap_or(16_384))?,
+        Workload::Step => train::step(&mut bench, rows.first().copied().unwrap_or(256))?,
     }
     let peak = bench.shared.arena.borrow().peak();
     let weights = bench.shared.decoder.frozen.bytes();
-    Ok(Report { device, floors, lines: bench.lines, weights, peak, planned: bench.planned })
+    Ok(PerfReport { device, floors, lines: bench.lines, weights, peak, planned: bench.planned })
 }
 
 fn floors(gpu: &Gpu) -> Result<Floors> {
@@ -90,7 +90,7 @@ fn floors(gpu: &Gpu) -> Result<Floors> {
     // Random values: with zeros the GPU would use less power and clock higher.
     for (index, matrix) in [a, b].into_iter().enumerate() {
         let stream = Stream::new(1, Purpose::Test, &[index as u64]);
-        kernels::fill_normal(gpu, Rows::plain(matrix, SIDE), SIDE, SIDE, &stream, 0.0, 1.0)?;
+        kernels::fill_normal(gpu, StridedRows::plain(matrix, SIDE), SIDE, SIDE, &stream, 0.0, 1.0)?;
     }
     let square = |buffer| Matrix::new(buffer, SIDE, SIDE);
     let product = time(gpu, 20, || gpu.blas.product(square(a), square(b).t(), square(c)))?;

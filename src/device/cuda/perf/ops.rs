@@ -1,13 +1,13 @@
 //! Each operation separately, at the widths of the model.
 
-use super::{Bench, Line, time};
+use super::{PerfBench, PerfLine, time};
 use crate::device::cuda::blas::Matrix;
 use crate::device::cuda::memory::{Arena, Buffer};
 use crate::device::cuda::ops::{self as kernels, HeadStats, Logits};
 use crate::device::cuda::pack::DevicePack;
 use crate::device::cuda::{Gpu, Shared};
 use crate::device::memory::LOGITS_ROWS;
-use crate::device::memory::layout::{Cache, Rows, logits_stride};
+use crate::device::memory::layout::{Cache, StridedRows, logits_stride};
 use crate::model::pack::Pack;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::Sampling;
@@ -20,20 +20,20 @@ const TIMES: usize = 10;
 const LENGTH: usize = 1_024;
 
 /// Rows of normal values, without gaps.
-fn random_rows(gpu: &Gpu, arena: &mut Arena, rows: usize, width: usize) -> Result<Rows> {
+fn random_rows(gpu: &Gpu, arena: &mut Arena, rows: usize, width: usize) -> Result<StridedRows> {
     lora_rows(gpu, arena, rows, width, 0)
 }
 
 /// Rows of normal values, each followed by an adapter's columns.
-fn lora_rows(gpu: &Gpu, arena: &mut Arena, rows: usize, width: usize, columns: usize) -> Result<Rows> {
-    let to = Rows::take(arena, rows, width, columns)?;
+fn lora_rows(gpu: &Gpu, arena: &mut Arena, rows: usize, width: usize, columns: usize) -> Result<StridedRows> {
+    let to = StridedRows::take(arena, rows, width, columns)?;
     let stream = Stream::new(1, Purpose::Test, &[(rows * width) as u64]);
     kernels::fill_normal(gpu, to, rows, width, &stream, 0.0, 1.0)?;
     Ok(to)
 }
 
 /// Training's operations on `rows` rows, and the sampler on 256.
-pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
+pub fn measure(bench: &mut PerfBench, rows: usize) -> Result<()> {
     let mut lines = on_rows(bench, rows)?;
     lines.extend(lora(bench, rows)?);
     lines.extend(on_logits(bench)?);
@@ -41,7 +41,7 @@ pub fn measure(bench: &mut Bench, rows: usize) -> Result<()> {
     Ok(())
 }
 
-fn on_rows(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
+fn on_rows(bench: &PerfBench, rows: usize) -> Result<Vec<PerfLine>> {
     let Shared { gpu, decoder, arena, .. } = &bench.shared;
     let (config, heads, block) = (&decoder.config, decoder.heads(), &decoder.frozen.blocks[0]);
     let (hidden, inner, eps) = (config.hidden_size, config.intermediate_size, decoder.eps());
@@ -54,7 +54,7 @@ fn on_rows(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
 
     arena.clear();
     let x = random_rows(gpu, &mut arena, rows, hidden)?.buffer;
-    let (y, dx) = (Rows::take(&mut arena, rows, hidden, 0)?, random_rows(gpu, &mut arena, rows, hidden)?);
+    let (y, dx) = (StridedRows::take(&mut arena, rows, hidden, 0)?, random_rows(gpu, &mut arena, rows, hidden)?);
     let scales = arena.take(rows)?;
     let norm = block.input_norm;
     let ms = time(gpu, TIMES, || kernels::rms_norm(gpu, x, norm, y, scales, rows, hidden, eps))?;
@@ -66,7 +66,7 @@ fn on_rows(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
     {
         arena.clear();
         let (inputs, outputs) = (layer.inputs, layer.outputs);
-        let (x, y) = (random_rows(gpu, &mut arena, rows, inputs)?, Rows::take(&mut arena, rows, outputs, 0)?);
+        let (x, y) = (random_rows(gpu, &mut arena, rows, inputs)?, StridedRows::take(&mut arena, rows, outputs, 0)?);
         let weight = layer.matrix(outputs, inputs);
         let (left, right) = (Matrix::of(x, rows, inputs), Matrix::of(y, rows, outputs));
         let bytes = 2 * (values(inputs + outputs) + inputs * outputs);
@@ -102,8 +102,8 @@ fn on_rows(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
     let at = DevicePack::new(gpu, &mut arena, &pack, heads)?;
     let count = at.rows;
     let qkv = random_rows(gpu, &mut arena, count, heads.qkv_width())?.buffer;
-    let d_qkv = Rows::take(&mut arena, count, heads.qkv_width(), 0)?;
-    let (out, lse) = (Rows::take(&mut arena, count, heads.out_width(), 0)?, arena.take(count * heads.query)?);
+    let d_qkv = StridedRows::take(&mut arena, count, heads.qkv_width(), 0)?;
+    let (out, lse) = (StridedRows::take(&mut arena, count, heads.out_width(), 0)?, arena.take(count * heads.query)?);
     let d_out = random_rows(gpu, &mut arena, count, heads.out_width())?.buffer;
     let nowhere = Cache { keys: Buffer::NULL, values: Buffer::NULL, capacity: 0 };
     let (rope, bias, none) = (decoder.frozen.rope, block.qkv_bias, Buffer::NULL);
@@ -122,7 +122,7 @@ fn on_rows(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn lora(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
+fn lora(bench: &PerfBench, rows: usize) -> Result<Vec<PerfLine>> {
     let Shared { gpu, decoder, adapter, arena } = &bench.shared;
     let device = adapter.as_ref().context("memory for the adapter")?;
     bench.shared.make_current(&bench.adapter)?;
@@ -161,7 +161,7 @@ fn lora(bench: &Bench, rows: usize) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-fn on_logits(bench: &Bench) -> Result<Vec<Line>> {
+fn on_logits(bench: &PerfBench) -> Result<Vec<PerfLine>> {
     let Shared { gpu, decoder, arena, .. } = &bench.shared;
     let (vocab, hidden) = (decoder.config.vocab_size, decoder.config.hidden_size);
     let stride = logits_stride(&decoder.config);

@@ -1,7 +1,7 @@
 //! Training on whole sequences, and one step of GRPO from the rollout to the new adapter.
 
-use super::{Bench, Line, multiplied};
-use crate::config::{Layers, resolve};
+use super::{PerfBench, PerfLine, multiplied};
+use crate::config::{ConfigLayers, resolve};
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
 use crate::disk::hash::sha256_ids;
@@ -14,7 +14,7 @@ use crate::grpo::pass::{PassPlan, TrainGroup, gradient_pass};
 use crate::model::config::ModelConfig;
 use crate::model::pack::Pack;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result, ensure};
 use std::time::Instant;
 
@@ -41,7 +41,7 @@ fn tokens(stream: &Stream, len: usize, vocab: usize) -> Vec<u32> {
 }
 
 /// Forward and backward at sequence lengths 1,024 and 4,096, in micro-batches of `rows` rows.
-pub fn sequences(bench: &mut Bench, rows: usize) -> Result<()> {
+pub fn sequences(bench: &mut PerfBench, rows: usize) -> Result<()> {
     for length in [1_024, 4_096] {
         let config = bench.shared.decoder.config.clone();
         let mut pack = Pack::default();
@@ -104,7 +104,7 @@ pub fn sequences(bench: &mut Bench, rows: usize) -> Result<()> {
 ///
 /// # Errors
 /// If a step does not change the adapter.
-pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
+pub fn step(bench: &mut PerfBench, max_rows: usize) -> Result<()> {
     let lengths: Vec<usize> = LENGTHS.lines().filter_map(|line| line.trim().parse().ok()).collect();
     let config = bench.shared.decoder.config.clone();
     let prompts: Vec<Prompt> = (0..PROMPTS as u64)
@@ -119,7 +119,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     let sampling = Sampling::plain(1.0);
     let mut adapter = bench.adapter.clone();
     let mut adamw = AdamW::new(adapter.params.len());
-    let mut run = resolve(&Layers::default())?.config;
+    let mut run = resolve(&ConfigLayers::default())?.config;
     run.grpo.beta = 0.0;
     run.lora = adapter.section.clone();
     run.rollout.prompts_per_step = PROMPTS;
@@ -129,7 +129,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     run.rollout.max_rows = max_rows;
     run.train.max_tokens_per_micro_batch = 16_384;
     run.train.gradient_checkpointing = false;
-    let planned = crate::device::memory::plan::Plan::of(&config, &run)?;
+    let planned = crate::device::memory::plan::MemoryPlan::of(&config, &run)?;
     bench.planned = Some(planned.rollout.total().max(planned.training.total()));
     let section = &run.grpo;
     let objective = Objective::new(section, LONGEST)?;
@@ -138,7 +138,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
     let mut lines = Vec::new();
     // The first step chooses algorithms.
     for number in 1..=STEPS {
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: GENERATIONS,
             sampling: &sampling,
@@ -151,18 +151,18 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         let started = Instant::now();
         let made = engine.generate(Some(&adapter), &request, &mut Unwatched)?.context("the rollout was canceled")?;
         let rollout = started.elapsed().as_secs_f64();
-        let completions: usize = made.iter().flatten().map(|branch| branch.tokens.len()).sum();
+        let completions: usize = made.iter().flatten().map(|completion| completion.tokens.len()).sum();
 
         let started = Instant::now();
-        let reward = |branch: &Branch| hash(&branch.tokens).f64(1);
+        let reward = |completion: &Completion| hash(&completion.tokens).f64(1);
         let rewards: Vec<Vec<f64>> = made.iter().map(|group| group.iter().map(reward).collect()).collect();
         let advantages = advantages(&rewards, section.scale_rewards).values;
         let groups: Vec<TrainGroup> = prompts
             .iter()
             .zip(made.iter().zip(&advantages))
-            .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
+            .map(|(prompt, (completions, advantages))| TrainGroup::whole(&prompt.ids, completions, advantages))
             .collect();
-        let counts: Vec<usize> = made.iter().flatten().map(|branch| branch.tokens.len()).collect();
+        let counts: Vec<usize> = made.iter().flatten().map(|completion| completion.tokens.len()).collect();
         let normalizer = objective.normalizer(&counts, &vec![false; counts.len()]);
         let plan = PassPlan {
             temperature: 1.0,
@@ -181,11 +181,11 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         ensure!(norm.is_finite() && norm > 0.0, "the gradient norm of step {number} is {norm}");
         ensure!(adapter.params != before, "step {number} did not change the adapter");
         let total = completions + PROMPTS * GENERATIONS * PROMPT;
-        let seconds = |name: &str, seconds: f64, tokens: usize| Line {
+        let seconds = |name: &str, seconds: f64, tokens: usize| PerfLine {
             name: name.to_owned(),
             milliseconds: 1e3 * seconds,
             tokens_per_second: Some(tokens as f64 / seconds),
-            ..Line::default()
+            ..PerfLine::default()
         };
         let mut generated = seconds("step: rollout", rollout, completions);
         generated.note = format!("{completions} tokens in {} completions", counts.len());
@@ -206,7 +206,7 @@ pub fn step(bench: &mut Bench, max_rows: usize) -> Result<()> {
         lines = vec![generated, trained, updated, whole];
         if number == STEPS {
             // Two runs that print the same digest have the same sampled tokens and the same adapter.
-            let drawn = made.iter().flatten().flat_map(|branch| &branch.tokens).copied();
+            let drawn = made.iter().flatten().flat_map(|completion| &completion.tokens).copied();
             let bits: Vec<u32> = drawn.chain(adapter.params.iter().map(|value| value.to_bits())).collect();
             lines[3].note += &format!("; tokens and adapter {:.16}", sha256_ids(&bits));
         }

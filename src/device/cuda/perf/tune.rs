@@ -6,19 +6,19 @@
 use crate::config::LoraSection;
 use crate::device::Extent;
 use crate::device::cuda::blas::Tuned;
-use crate::device::cuda::choices::Choices;
+use crate::device::cuda::choices::AlgorithmChoices;
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
-use crate::device::cuda::weights::Origin;
+use crate::device::cuda::weights::WeightOrigin;
 use crate::device::cuda::{Gpu, Shared, ops};
 use crate::device::memory::DECODE_STEPS;
-use crate::device::memory::layout::Rows;
+use crate::device::memory::layout::StridedRows;
 use crate::grpo::learner::{Keep, Learner, OutOfMemory};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::Result;
 use half::bf16;
 use std::path::PathBuf;
@@ -43,12 +43,12 @@ pub fn run(
 ) -> Result<PathBuf> {
     let gpu = Rc::new(Gpu::open(ordinal)?);
     // Earlier choices are ignored.
-    let fresh = || Choices::new(gpu.blas.setup());
+    let fresh = || AlgorithmChoices::new(gpu.blas.setup());
     gpu.blas.set_choices(fresh());
     let adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 1)?;
     let (keep, max_rows) = (Some(Keep::Inputs), BATCH);
     let extent = Extent { positions: 1_024, max_rows, working_bytes: None, keep };
-    let shared = Shared::on(gpu.clone(), config, &Origin::Random(1), Some(&adapter), &extent)?;
+    let shared = Shared::on(gpu.clone(), config, &WeightOrigin::Random(1), Some(&adapter), &extent)?;
     let (batches, passes) = match rows {
         [] => (sizes(1, BATCH), sizes(64, ROWS)),
         rows => (rows.iter().copied().filter(|&it| it <= BATCH).collect(), rows.to_vec()),
@@ -73,7 +73,7 @@ pub fn run(
         let (first, second, out) = (arena.take::<bf16>(a)?, arena.take::<bf16>(b)?, arena.take::<f32>(c)?);
         for (index, operand) in [first, second].into_iter().enumerate() {
             let stream = Stream::new(1, Purpose::Test, &[index as u64]);
-            ops::fill_normal(&gpu, Rows::plain(operand, operand.len()), 1, operand.len(), &stream, 0.0, 1.0)?;
+            ops::fill_normal(&gpu, StridedRows::plain(operand, operand.len()), 1, operand.len(), &stream, 0.0, 1.0)?;
         }
         out.zero(&gpu)?;
         let cache = arena.take::<u8>(CACHE)?;
@@ -95,7 +95,7 @@ fn sizes(from: usize, to: usize) -> Vec<usize> {
 fn decode(shared: &Shared, adapter: &Adapter, rows: usize) -> Result<()> {
     let prompts: Vec<Prompt> =
         (0..rows.div_ceil(GROUP) as u64).map(|key| Prompt { ids: vec![1; GROUP.min(rows)], key }).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: GROUP.min(rows),
         sampling: &Sampling::plain(1.0),

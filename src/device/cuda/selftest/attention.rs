@@ -1,6 +1,6 @@
 //! Attention over packs, forward and backward, and of single tokens over a cache.
 
-use super::case::{Case, name};
+use super::case::{SelftestCase, name};
 use super::lab::{Lab, Twin};
 use crate::device::cuda::ops::{self, DecodeRows};
 use crate::device::cuda::pack::DevicePack;
@@ -10,12 +10,12 @@ use crate::ops::attention::{self as cpu, Heads, KvSpan};
 use crate::ops::attention_tiles::{DECODE_SPAN, Tiles};
 use anyhow::Result;
 
-/// Prompts and the number of rows of each of their branches.
-type Lengths = &'static [(usize, &'static [usize])];
+/// Prompts and the number of rows of each of their completions.
+type CaseLengths = &'static [(usize, &'static [usize])];
 
 /// Heads (query, KV, width) with a pack: all widths, 1 to 8 heads per group; prompts of odd lengths, of one token and
-/// over several tiles; branches of no row, of one row, of a tile and of odd lengths.
-const PACKED: [((usize, usize, usize), Lengths); 9] = [
+/// over several tiles; completions of no row, of one row, of a tile and of odd lengths.
+const PACKED: [((usize, usize, usize), CaseLengths); 9] = [
     ((4, 2, 32), &[(5, &[3, 0, 1]), (1, &[64, 7])]),
     ((8, 1, 32), &[(150, &[132, 64, 1]), (5, &[1, 2, 3, 4, 5])]),
     ((2, 2, 32), &[(37, &[19, 0, 132]), (70, &[])]),
@@ -27,12 +27,12 @@ const PACKED: [((usize, usize, usize), Lengths); 9] = [
     ((8, 1, 128), &[(17, &[16, 5])]),
 ];
 
-pub fn packed() -> Vec<Case> {
-    let mut cases: Vec<Case> = PACKED
+pub fn packed() -> Vec<SelftestCase> {
+    let mut cases: Vec<SelftestCase> = PACKED
         .into_iter()
         .map(|((query, kv, dim), lengths)| {
             let heads = Heads { query, kv, dim };
-            Case::new(name(heads), move |lab| {
+            SelftestCase::new(name(heads), move |lab| {
                 let pack = pack(lengths);
                 let tiles = Tiles::new(&pack.parts, query / kv);
                 one_pack(lab, heads, &pack, tiles)
@@ -40,7 +40,7 @@ pub fn packed() -> Vec<Case> {
         })
         .collect();
     // The gradients of a prompt's keys in several sums, each of a few of the tokens that see them.
-    cases.push(Case::new("in partial sums", |lab| {
+    cases.push(SelftestCase::new("in partial sums", |lab| {
         let (heads, pack) = (Heads { query: 6, kv: 2, dim: 64 }, pack(&[(70, &[5, 30, 1])]));
         let tiles = Tiles::with_tasks(&pack.parts, 3, 90);
         lab.holds("there are several partial sums", tiles.sums.len() >= 2 && tiles.slots >= 6);
@@ -49,12 +49,12 @@ pub fn packed() -> Vec<Case> {
     cases
 }
 
-fn pack(lengths: Lengths) -> Pack {
+fn pack(lengths: CaseLengths) -> Pack {
     let mut pack = Pack::default();
-    for (prompt, branches) in lengths {
-        // A branch's last token is not an input.
-        let branches: Vec<Vec<u32>> = branches.iter().map(|rows| vec![1; rows + 1]).collect();
-        pack.push(&vec![1; *prompt], &branches.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (prompt, completions) in lengths {
+        // A completion's last token is not an input.
+        let completions: Vec<Vec<u32>> = completions.iter().map(|rows| vec![1; rows + 1]).collect();
+        pack.push(&vec![1; *prompt], &completions.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
     pack
 }
@@ -114,13 +114,13 @@ const DECODED: [Decoded; 7] = [
     ((8, 1, 128), &[60], &[(0, 4), (0, 5)]),
 ];
 
-pub fn decode() -> Vec<Case> {
-    let mut cases: Vec<Case> = DECODED
+pub fn decode() -> Vec<SelftestCase> {
+    let mut cases: Vec<SelftestCase> = DECODED
         .into_iter()
         .map(|((query, kv, dim), prompts, rows)| {
             let heads = Heads { query, kv, dim };
-            Case::new(name(heads), move |lab| {
-                let batch = Batch::new(lab, heads, prompts, rows);
+            SelftestCase::new(name(heads), move |lab| {
+                let batch = AttentionBatch::new(lab, heads, prompts, rows);
                 let got = batch.on_device(lab, 0..rows.len(), 3)?;
                 let want = batch.on_host();
                 lab.near("forward", &got, &Twin::stored(&want));
@@ -129,10 +129,10 @@ pub fn decode() -> Vec<Case> {
         })
         .collect();
     // A row's bits do not depend on the other rows or on the number of spans in the launch.
-    cases.push(Case::new("a row and its neighbors", |lab| {
+    cases.push(SelftestCase::new("a row and its neighbors", |lab| {
         let heads = Heads { query: 6, kv: 2, dim: 64 };
         let rows = &[(0, 3), (1, 200), (0, 40)];
-        let batch = Batch::new(lab, heads, &[200, DECODE_SPAN + 30], rows);
+        let batch = AttentionBatch::new(lab, heads, &[200, DECODE_SPAN + 30], rows);
         let together = batch.on_device(lab, 0..rows.len(), 5)?;
         for (row, of_row) in together.chunks(heads.out_width()).enumerate() {
             let alone = batch.on_device(lab, row..row + 1, 2)?;
@@ -144,7 +144,7 @@ pub fn decode() -> Vec<Case> {
 }
 
 /// Tokens of prompts and of rows of a decode step as rows of q, k and v.
-struct Batch {
+struct AttentionBatch {
     heads: Heads,
     rows: &'static [(usize, usize)],
     prompts: Vec<Vec<f32>>,
@@ -155,7 +155,7 @@ struct Batch {
 const PROMPT_CAPACITY: usize = 400;
 const OWN_CAPACITY: usize = 300;
 
-impl Batch {
+impl AttentionBatch {
     fn new(lab: &mut Lab, heads: Heads, prompts: &[usize], rows: &'static [(usize, usize)]) -> Self {
         let mut tokens = |count: usize| lab.normals(count * heads.qkv_width(), 1.0);
         let prompts = prompts.iter().map(|count| tokens(*count)).collect();

@@ -5,12 +5,12 @@ use crate::ops::attention::Heads;
 use anyhow::Result;
 
 /// Something that is computed on the GPU and on the CPU.
-pub struct Case {
+pub struct SelftestCase {
     pub name: String,
     pub check: Box<dyn Fn(&mut Lab) -> Result<()>>,
 }
 
-impl Case {
+impl SelftestCase {
     pub fn new(name: impl Into<String>, check: impl Fn(&mut Lab) -> Result<()> + 'static) -> Self {
         Self { name: name.into(), check: Box::new(check) }
     }

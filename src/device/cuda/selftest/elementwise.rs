@@ -1,13 +1,13 @@
 //! The operations on rows and single values: norms, positions, SwiGLU, rows by index, AdamW, random weights.
 
-use super::case::{Case, name};
+use super::case::{SelftestCase, name};
 use super::lab::{F32, Lab, Twin, distance, rounded};
 use super::model::shape;
 use crate::config::LoraSection;
 use crate::device::cuda::adapter::DeviceAdapter;
 use crate::device::cuda::memory::Buffer;
 use crate::device::cuda::ops;
-use crate::device::memory::layout::{Cache, Rows};
+use crate::device::memory::layout::{Cache, StridedRows};
 use crate::grpo::adamw::{AdamW, Hyper, clip_scale, global_norm};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
@@ -21,12 +21,12 @@ use std::slice::from_ref;
 const EPS: f32 = 1e-6;
 
 /// Random weights: equal to those of `RandomWeights`, except for the last bits of f64.
-pub fn init() -> Vec<Case> {
-    let normal = Case::new("normal values", |lab| {
+pub fn init() -> Vec<SelftestCase> {
+    let normal = SelftestCase::new("normal values", |lab| {
         let stream = lab.stream();
         let want: Vec<f32> = (0..70_001).map(|i| rounded((0.02 * stream.normal(i)) as f32)).collect();
         let to = lab.poisoned(want.len())?;
-        ops::fill_normal(&lab.gpu, Rows::plain(to, want.len()), 1, want.len(), &stream, 0.0, 0.02)?;
+        ops::fill_normal(&lab.gpu, StridedRows::plain(to, want.len()), 1, want.len(), &stream, 0.0, 0.02)?;
         let got = lab.read(to)?;
         lab.value("difference from the CPU", distance(&got, &want), 1e-6);
         // The same in rows with a stride, like a weight with an adapter next to it.
@@ -37,10 +37,10 @@ pub fn init() -> Vec<Case> {
         lab.value("in rows with a stride", distance(&got, &want[..rows * width]), 1e-6);
         Ok(())
     });
-    let constant = Case::new("ones", |lab| {
+    let constant = SelftestCase::new("ones", |lab| {
         let to = lab.poisoned(3_000)?;
         let stream = lab.stream();
-        ops::fill_normal(&lab.gpu, Rows::plain(to, to.len()), 1, to.len(), &stream, 1.0, 0.0)?;
+        ops::fill_normal(&lab.gpu, StridedRows::plain(to, to.len()), 1, to.len(), &stream, 1.0, 0.0)?;
         let got = lab.read(to)?;
         lab.same("without a deviation", &got, &vec![1.0; got.len()]);
         Ok(())
@@ -48,10 +48,10 @@ pub fn init() -> Vec<Case> {
     vec![normal, constant]
 }
 
-pub fn rms_norm() -> Vec<Case> {
+pub fn rms_norm() -> Vec<SelftestCase> {
     // The embedded model, Qwen2.5 0.5B, 1.5B and 7B, the maximum width, and widths that leave lanes idle.
     [(5, 128), (3, 896), (2, 1_536), (37, 3_584), (2, 8_192), (3, 8), (65, 264)]
-        .map(|(rows, width)| Case::new(format!("({rows}, {width})"), move |lab| one_rms_norm(lab, rows, width)))
+        .map(|(rows, width)| SelftestCase::new(format!("({rows}, {width})"), move |lab| one_rms_norm(lab, rows, width)))
         .into()
 }
 
@@ -68,7 +68,7 @@ fn one_rms_norm(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
 
     // Decoding does not keep 1/rms.
     let y = lab.poisoned(rows * width)?;
-    ops::rms_norm(&lab.gpu, x_at, weight_at, Rows::plain(y, width), Buffer::NULL, rows, width, EPS)?;
+    ops::rms_norm(&lab.gpu, x_at, weight_at, StridedRows::plain(y, width), Buffer::NULL, rows, width, EPS)?;
     let got = lab.read(y)?;
     lab.same("without 1/rms", &got, &forward);
 
@@ -83,12 +83,12 @@ fn one_rms_norm(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     Ok(())
 }
 
-pub fn qk_norm() -> Vec<Case> {
+pub fn qk_norm() -> Vec<SelftestCase> {
     // Qwen3's heads and smaller ones; numbers of threads that do not fill a block or a warp.
     [(4, 1, 32, 9), (4, 2, 32, 53), (3, 3, 32, 1), (7, 1, 64, 19), (16, 8, 128, 3), (32, 8, 128, 5)]
         .map(|(query, kv, dim, rows)| {
             let heads = Heads { query, kv, dim };
-            Case::new(format!("{rows} rows, {}", name(heads)), move |lab| one_qk_norm(lab, heads, rows))
+            SelftestCase::new(format!("{rows} rows, {}", name(heads)), move |lab| one_qk_norm(lab, heads, rows))
         })
         .into()
 }
@@ -125,12 +125,12 @@ fn one_qk_norm(lab: &mut Lab, heads: Heads, rows: usize) -> Result<()> {
     Ok(())
 }
 
-pub fn rope() -> Vec<Case> {
+pub fn rope() -> Vec<SelftestCase> {
     // The embedded model, Qwen2.5 0.5B, and the heads of two groups of 7B.
     [(4, 2, 32), (7, 1, 64), (14, 2, 64), (14, 2, 128)]
         .map(|(query, kv, dim)| {
             let heads = Heads { query, kv, dim };
-            Case::new(name(heads), move |lab| one_rope(lab, heads))
+            SelftestCase::new(name(heads), move |lab| one_rope(lab, heads))
         })
         .into()
 }
@@ -188,9 +188,9 @@ fn one_rope(lab: &mut Lab, heads: Heads) -> Result<()> {
     Ok(())
 }
 
-pub fn swiglu() -> Vec<Case> {
+pub fn swiglu() -> Vec<SelftestCase> {
     [(1, 8), (67, 376), (5, 384), (33, 4_864), (1, 8_960), (1, 18_944)]
-        .map(|(rows, width)| Case::new(format!("({rows}, {width})"), move |lab| one_swiglu(lab, rows, width)))
+        .map(|(rows, width)| SelftestCase::new(format!("({rows}, {width})"), move |lab| one_swiglu(lab, rows, width)))
         .into()
 }
 
@@ -211,9 +211,9 @@ fn one_swiglu(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     Ok(())
 }
 
-pub fn rows() -> Vec<Case> {
+pub fn rows() -> Vec<SelftestCase> {
     [(40, 8), (11, 136), (129, 1_032), (9, 2_600)]
-        .map(|(rows, width)| Case::new(format!("({rows}, {width})"), move |lab| one_rows(lab, rows, width)))
+        .map(|(rows, width)| SelftestCase::new(format!("({rows}, {width})"), move |lab| one_rows(lab, rows, width)))
         .into()
 }
 
@@ -229,7 +229,7 @@ fn one_rows(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     let got = lab.read(to)?;
     lab.same("gathered", &got, &want);
     let columns = lab.poisoned(rows * 8)?;
-    ops::copy_columns(&lab.gpu, Rows::plain(from_at, width), width - 8, columns, rows, 8)?;
+    ops::copy_columns(&lab.gpu, StridedRows::plain(from_at, width), width - 8, columns, rows, 8)?;
     let last: Vec<f32> = from.chunks(width).flat_map(|row| &row[width - 8..]).copied().collect();
     let got = lab.read(columns)?;
     lab.same("columns copied", &got, &last);
@@ -253,9 +253,9 @@ fn one_rows(lab: &mut Lab, rows: usize, width: usize) -> Result<()> {
     Ok(())
 }
 
-pub fn adamw() -> Vec<Case> {
+pub fn adamw() -> Vec<SelftestCase> {
     [("from nothing", 0), ("from a checkpoint", 7)]
-        .map(|(name, step)| Case::new(name, move |lab| one_adamw(lab, step)))
+        .map(|(name, step)| SelftestCase::new(name, move |lab| one_adamw(lab, step)))
         .into()
 }
 

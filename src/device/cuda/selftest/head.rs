@@ -1,6 +1,6 @@
 //! The head's statistics and gradient, and the sampler.
 
-use super::Case;
+use super::SelftestCase;
 use super::lab::{Lab, Twin};
 use crate::device::cuda::ops::{self, HeadStats, Logits};
 use crate::ops::head::{Head, Pair, TokenGrad, TokenStats, token_stats};
@@ -15,12 +15,12 @@ fn spread(logits: &[f32], vocab: usize, stride: usize) -> Vec<f32> {
     logits.chunks(vocab).flat_map(|row| row.iter().chain(&padding)).copied().collect()
 }
 
-pub fn head() -> Vec<Case> {
+pub fn head() -> Vec<SelftestCase> {
     // The embedded model's vocabulary, one that takes two turns of a block, and those of 7B.
     [(5, 3, 1.0), (33, 770, 0.7), (4, 4_200, 0.9), (3, 152_064, 1.0), (2, 151_937, 1.3)]
         .map(|(rows, vocab, temperature)| {
             let name = format!("{rows} rows of {vocab} at T = {temperature}");
-            Case::new(name, move |lab| one_head(lab, rows, vocab, temperature))
+            SelftestCase::new(name, move |lab| one_head(lab, rows, vocab, temperature))
         })
         .into()
 }
@@ -102,7 +102,7 @@ fn gradient_by_formula(
 /// include 17, and one.
 const VOCABULARIES: [(usize, usize); 2] = [(61, 785), (4, 151_937)];
 
-pub fn sampler() -> Vec<Case> {
+pub fn sampler() -> Vec<SelftestCase> {
     let plain = Sampling::plain(1.0);
     let methods = [
         ("greedy", Sampling::greedy()),
@@ -118,7 +118,7 @@ pub fn sampler() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, vocab) in VOCABULARIES {
         for (name, sampling) in methods.clone() {
-            cases.push(Case::new(format!("{name}, {rows} rows of {vocab}"), move |lab| {
+            cases.push(SelftestCase::new(format!("{name}, {rows} rows of {vocab}"), move |lab| {
                 let mut logits = lab.normals(rows * vocab, 3.0);
                 // Values that bf16 does not have, and a token with a logit of -∞.
                 logits.iter_mut().for_each(|logit| *logit *= 1.001);
@@ -135,13 +135,14 @@ pub fn sampler() -> Vec<Case> {
         ("greedy", Sampling::greedy()),
     ] {
         let (few, one) = (sampling.clone(), sampling);
-        cases.push(Case::new(format!("{name}, among equal logits"), move |lab| {
+        cases.push(SelftestCase::new(format!("{name}, among equal logits"), move |lab| {
             // A few distinct values, and both signs of zero.
             let logits: Vec<f32> = lab.normals(61 * 770, 1.0).iter().map(|x| (x * 2.0).round() / 2.0).collect();
             draw(lab, &logits, 61, 770, &few)
         }));
-        cases
-            .push(Case::new(format!("{name}, all logits equal"), move |lab| draw(lab, &[-1.5; 5 * 770], 5, 770, &one)));
+        cases.push(SelftestCase::new(format!("{name}, all logits equal"), move |lab| {
+            draw(lab, &[-1.5; 5 * 770], 5, 770, &one)
+        }));
     }
     cases
 }

@@ -3,7 +3,7 @@
 use crate::device::cuda::Gpu;
 use crate::device::cuda::element::Element;
 use crate::device::cuda::memory::{Buffer, DeviceArena};
-use crate::device::memory::layout::Rows;
+use crate::device::memory::layout::StridedRows;
 use crate::rng::{Purpose, Stream, name_hash};
 use anyhow::Result;
 use half::bf16;
@@ -21,7 +21,7 @@ const ARENA: usize = 512 << 20;
 const SCRATCH: usize = 32 << 20;
 
 /// The result of a check.
-pub struct Outcome {
+pub struct CheckOutcome {
     pub name: String,
     /// Norm of the difference divided by the norm of the reference, or the number that the name describes.
     pub error: f64,
@@ -30,7 +30,7 @@ pub struct Outcome {
     pub failure: Option<String>,
 }
 
-impl Outcome {
+impl CheckOutcome {
     /// NaN is not below any bound.
     pub fn ok(&self) -> bool {
         self.failure.is_none() && self.error <= self.bar
@@ -70,11 +70,11 @@ pub struct Lab<'a> {
     case: String,
     seed: u64,
     drawn: u64,
-    tell: &'a mut dyn FnMut(&Outcome),
+    tell: &'a mut dyn FnMut(&CheckOutcome),
 }
 
 impl<'a> Lab<'a> {
-    pub fn new(gpu: Rc<Gpu>, group: &'static str, seed: u64, tell: &'a mut dyn FnMut(&Outcome)) -> Result<Self> {
+    pub fn new(gpu: Rc<Gpu>, group: &'static str, seed: u64, tell: &'a mut dyn FnMut(&CheckOutcome)) -> Result<Self> {
         let arena = DeviceArena::new(&gpu, ARENA, "the checks")?;
         Ok(Self { gpu, arena, group, case: String::new(), seed, drawn: 0, tell })
     }
@@ -110,14 +110,14 @@ impl<'a> Lab<'a> {
     }
 
     /// Rows of `width` values, with NaN in the `columns` after each.
-    pub fn rows(&mut self, values: &[f32], width: usize, columns: usize) -> Result<Rows> {
+    pub fn rows(&mut self, values: &[f32], width: usize, columns: usize) -> Result<StridedRows> {
         let behind = vec![f32::NAN; columns];
         let wide: Vec<f32> = values.chunks(width).flat_map(|row| row.iter().chain(&behind)).copied().collect();
-        Ok(Rows { buffer: self.bf16(&wide)?, stride: width + columns })
+        Ok(StridedRows { buffer: self.bf16(&wide)?, stride: width + columns })
     }
 
     /// The first `width` values of each row.
-    pub fn read_rows(&self, rows: Rows, width: usize) -> Result<Vec<f32>> {
+    pub fn read_rows(&self, rows: StridedRows, width: usize) -> Result<Vec<f32>> {
         let wide = self.read(rows.buffer)?;
         Ok(wide.chunks(rows.stride).flat_map(|row| &row[..width]).copied().collect())
     }
@@ -192,7 +192,7 @@ impl<'a> Lab<'a> {
 
     fn tell(&mut self, what: &str, error: f64, bar: f64, failure: Option<String>) {
         let name = [self.group, &self.case, what].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
-        (self.tell)(&Outcome { name: name.join(": "), error, bar, failure });
+        (self.tell)(&CheckOutcome { name: name.join(": "), error, bar, failure });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Linear layers with LoRA on the four groups of a block: forward, backward, and the weights next to the frozen ones.
 
-use super::Case;
+use super::SelftestCase;
 use super::lab::{Lab, Twin, rounded};
 use super::model::{POSITIONS, TestWeights, as_stored, shape};
 use crate::config::LoraSection;
@@ -8,8 +8,8 @@ use crate::device::Extent;
 use crate::device::cuda::Shared;
 use crate::device::cuda::adapter::DeviceAdapter;
 use crate::device::cuda::blas::Matrix;
-use crate::device::cuda::weights::{Linear, Origin};
-use crate::device::memory::layout::Rows;
+use crate::device::cuda::weights::{CudaLinear, WeightOrigin};
+use crate::device::memory::layout::StridedRows;
 use crate::device::memory::lora::padded_rank;
 use crate::model::lora::{Adapter, Target};
 use crate::model::weights::Weights;
@@ -18,7 +18,7 @@ use crate::ops::matmul::{View, product};
 use anyhow::{Context, Result};
 use std::ops::Range;
 
-pub fn lora() -> Vec<Case> {
+pub fn lora() -> Vec<SelftestCase> {
     let all: &[&str] = &["all-linear"];
     [
         (1, 33, all),
@@ -32,7 +32,7 @@ pub fn lora() -> Vec<Case> {
     ]
     .map(|(rank, rows, modules)| {
         let name = format!("rank {rank}, {rows} rows, {}", modules.join(" "));
-        Case::new(name, move |lab| one_block(lab, rank, rows, modules))
+        SelftestCase::new(name, move |lab| one_block(lab, rank, rows, modules))
     })
     .into()
 }
@@ -45,7 +45,7 @@ fn one_block(lab: &mut Lab, rank: usize, rows: usize, modules: &[&str]) -> Resul
     adapter.params = lab.normals(adapter.params.len(), 0.2);
     let weights = TestWeights(lab.stream().u64(0));
     let extent = Extent { positions: POSITIONS, max_rows: 1, working_bytes: Some(0), keep: None };
-    let origin = Origin::Checkpoint(&weights);
+    let origin = WeightOrigin::Checkpoint(&weights);
     let shared = Shared::on(lab.gpu.clone(), config.clone(), &origin, Some(&adapter), &extent)?;
     shared.make_current(&adapter)?;
     let device = shared.adapter.as_ref().context("memory for the adapter")?;
@@ -69,7 +69,14 @@ fn one_block(lab: &mut Lab, rank: usize, rows: usize, modules: &[&str]) -> Resul
 }
 
 /// The weights that products read: W, and the adapter next to it, rounded.
-fn storage(lab: &mut Lab, name: &str, params: &[f32], frozen: &[f32], layer: &Linear, group: &LoraGroup) -> Result<()> {
+fn storage(
+    lab: &mut Lab,
+    name: &str,
+    params: &[f32],
+    frozen: &[f32],
+    layer: &CudaLinear,
+    group: &LoraGroup,
+) -> Result<()> {
     let (inputs, outputs, padded) = (layer.inputs, layer.outputs, padded_rank(group.rank));
     let stride = layer.stride();
     let mut want = vec![0.0; layer.storage.len()];
@@ -100,7 +107,7 @@ fn products(
     [params, kept]: [&[f32]; 2],
     frozen: &[f32],
     device: &DeviceAdapter,
-    layer: &Linear,
+    layer: &CudaLinear,
     group: &LoraGroup,
     rows: usize,
 ) -> Result<()> {
@@ -128,7 +135,7 @@ fn products(
     lab.near(&format!("{name}: with its adapter"), &got, &twin);
     let behind = lab.read(y.buffer)?.chunks(y.stride).all(|row| row[outputs..].iter().all(|v| v.is_nan()));
     lab.holds(&format!("{name}: nothing after the rows of y"), behind);
-    let (residual_at, y) = (lab.bf16(&residual)?, Rows::plain(lab.poisoned(rows * outputs)?, outputs));
+    let (residual_at, y) = (lab.bf16(&residual)?, StridedRows::plain(lab.poisoned(rows * outputs)?, outputs));
     layer.forward(&gpu, true, x_at, rows, Some(residual_at), y)?;
     let got = lab.read(y.buffer)?;
     lab.near(&format!("{name}: added to the residual stream"), &got, &sum);

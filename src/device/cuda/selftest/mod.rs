@@ -22,42 +22,42 @@ mod products;
 mod rollout;
 mod training;
 
-pub use lab::Outcome;
+pub use lab::CheckOutcome;
 
 use super::Gpu;
 use anyhow::Result;
-use case::Case;
+use case::SelftestCase;
 use lab::Lab;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-struct Group {
+struct CheckGroup {
     name: &'static str,
-    cases: fn() -> Vec<Case>,
+    cases: fn() -> Vec<SelftestCase>,
 }
 
 /// In an order in which the first failure is the cause of later ones.
-const GROUPS: [Group; 20] = [
-    Group { name: "launches", cases: launches::launches },
-    Group { name: "init", cases: elementwise::init },
-    Group { name: "products", cases: products::products },
-    Group { name: "rms-norm", cases: elementwise::rms_norm },
-    Group { name: "qk-norm", cases: elementwise::qk_norm },
-    Group { name: "rope", cases: elementwise::rope },
-    Group { name: "swiglu", cases: elementwise::swiglu },
-    Group { name: "rows", cases: elementwise::rows },
-    Group { name: "head", cases: head::head },
-    Group { name: "sampler", cases: head::sampler },
-    Group { name: "advance", cases: rollout::advance },
-    Group { name: "adamw", cases: elementwise::adamw },
-    Group { name: "lora", cases: lora::lora },
-    Group { name: "attention", cases: attention::packed },
-    Group { name: "decode-attention", cases: attention::decode },
-    Group { name: "decoder", cases: model::decoder },
-    Group { name: "checkpointing", cases: model::checkpointing },
-    Group { name: "rollout", cases: rollout::rollout },
-    Group { name: "memory", cases: training::memory },
-    Group { name: "training", cases: training::training },
+const GROUPS: [CheckGroup; 20] = [
+    CheckGroup { name: "launches", cases: launches::launches },
+    CheckGroup { name: "init", cases: elementwise::init },
+    CheckGroup { name: "products", cases: products::products },
+    CheckGroup { name: "rms-norm", cases: elementwise::rms_norm },
+    CheckGroup { name: "qk-norm", cases: elementwise::qk_norm },
+    CheckGroup { name: "rope", cases: elementwise::rope },
+    CheckGroup { name: "swiglu", cases: elementwise::swiglu },
+    CheckGroup { name: "rows", cases: elementwise::rows },
+    CheckGroup { name: "head", cases: head::head },
+    CheckGroup { name: "sampler", cases: head::sampler },
+    CheckGroup { name: "advance", cases: rollout::advance },
+    CheckGroup { name: "adamw", cases: elementwise::adamw },
+    CheckGroup { name: "lora", cases: lora::lora },
+    CheckGroup { name: "attention", cases: attention::packed },
+    CheckGroup { name: "decode-attention", cases: attention::decode },
+    CheckGroup { name: "decoder", cases: model::decoder },
+    CheckGroup { name: "checkpointing", cases: model::checkpointing },
+    CheckGroup { name: "rollout", cases: rollout::rollout },
+    CheckGroup { name: "memory", cases: training::memory },
+    CheckGroup { name: "training", cases: training::training },
 ];
 
 /// The names of the groups of checks.
@@ -74,7 +74,7 @@ pub fn chosen(filter: &str) -> impl Iterator<Item = &'static str> + '_ {
 }
 
 /// What to check, and how.
-pub struct Options<'a> {
+pub struct SelftestOptions<'a> {
     /// A filter as for [`chosen`].
     pub filter: &'a str,
     /// Seed of the random inputs.
@@ -87,8 +87,8 @@ pub struct Options<'a> {
 ///
 /// # Errors
 /// If the GPU cannot be opened. A case with an error is a failed check.
-pub fn run(ordinal: usize, options: &Options, tell: &mut dyn FnMut(&Outcome)) -> Result<()> {
-    let &Options { filter, seed, guarded } = options;
+pub fn run(ordinal: usize, options: &SelftestOptions, tell: &mut dyn FnMut(&CheckOutcome)) -> Result<()> {
+    let &SelftestOptions { filter, seed, guarded } = options;
     let gpu = Rc::new(Gpu { guarded, ..Gpu::open(ordinal)? });
     for group in GROUPS.iter().filter(|group| chosen(filter).any(|name| name == group.name)) {
         let mut lab = Lab::new(gpu.clone(), group.name, seed, tell)?;

@@ -1,15 +1,15 @@
 //! The forward and backward of a small random decoder with its adapter, compared with the CPU's.
 
-use super::case::{Case, name};
+use super::case::{SelftestCase, name};
 use super::lab::{Lab, Twin, distance, rounded};
 use crate::config::LoraSection;
 use crate::device::Extent;
-use crate::device::cpu::decoder::{Decoder, Precision};
+use crate::device::cpu::decoder::{CpuDecoder, Precision};
 use crate::device::cpu::learner::CpuLearner;
 use crate::device::cuda::Shared;
 use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::pack::DevicePack;
-use crate::device::cuda::weights::Origin;
+use crate::device::cuda::weights::WeightOrigin;
 use crate::grpo::adamw::global_norm;
 use crate::grpo::learner::{Keep, Learner};
 use crate::model::config::{Architecture, ModelConfig};
@@ -61,10 +61,10 @@ impl Weights for TestWeights {
 }
 
 /// The same model on both devices, with an adapter that has an effect.
-pub struct Pair {
-    pub cpu: Decoder,
+pub struct ModelPair {
+    pub cpu: CpuDecoder,
     /// The CPU's with the GPU's rounding.
-    pub rounded: Decoder,
+    pub rounded: CpuDecoder,
     pub gpu: Shared,
     pub adapter: Adapter,
     /// The adapter as the GPU's products read it.
@@ -86,14 +86,14 @@ pub fn as_stored(adapter: &Adapter) -> Adapter {
 }
 
 /// Loads a decoder for the CPU in f32, and the same with the GPU's rounding.
-pub fn twins(config: &ModelConfig, weights: &dyn Weights) -> Result<[Decoder; 2]> {
-    let exact = Decoder::load(config.clone(), weights, POSITIONS)?;
-    let mut rounded = Decoder::load(config.clone(), weights, POSITIONS)?;
+pub fn twins(config: &ModelConfig, weights: &dyn Weights) -> Result<[CpuDecoder; 2]> {
+    let exact = CpuDecoder::load(config.clone(), weights, POSITIONS)?;
+    let mut rounded = CpuDecoder::load(config.clone(), weights, POSITIONS)?;
     rounded.precision = Precision::Bf16;
     Ok([exact, rounded])
 }
 
-impl Pair {
+impl ModelPair {
     pub fn new(lab: &mut Lab, config: &ModelConfig, rank: usize, bytes: u64) -> Result<Self> {
         let weights = TestWeights(lab.stream().u64(0));
         let mut adapter = Adapter::new(config, &LoraSection::all_linear(rank), 5)?;
@@ -105,7 +105,7 @@ impl Pair {
             }
         }
         let extent = Extent { positions: POSITIONS, max_rows: 64, working_bytes: Some(bytes), keep: None };
-        let origin = Origin::Checkpoint(&weights);
+        let origin = WeightOrigin::Checkpoint(&weights);
         let gpu = Shared::on(lab.gpu.clone(), config.clone(), &origin, Some(&adapter), &extent)?;
         let [cpu, rounded] = twins(config, &weights)?;
         Ok(Self { cpu, rounded, gpu, kept: as_stored(&adapter), adapter })
@@ -114,10 +114,10 @@ impl Pair {
 
 fn random_pack(lab: &mut Lab, vocab: usize) -> Pack {
     let mut pack = Pack::default();
-    for (prompt, branches) in [(37, vec![20, 1, 90]), (3, vec![41, 2]), (70, vec![33, 65, 5, 5])] {
+    for (prompt, completions) in [(37, vec![20, 1, 90]), (3, vec![41, 2]), (70, vec![33, 65, 5, 5])] {
         let prompt = lab.below(prompt, vocab);
-        let branches: Vec<Vec<u32>> = branches.into_iter().map(|len| lab.below(len, vocab)).collect();
-        pack.push(&prompt, &branches.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let completions: Vec<Vec<u32>> = completions.into_iter().map(|len| lab.below(len, vocab)).collect();
+        pack.push(&prompt, &completions.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
     pack
 }
@@ -158,24 +158,24 @@ pub fn check_gradient(lab: &mut Lab, what: &str, adapter: &Adapter, got: &[f32],
     }
 }
 
-pub fn decoder() -> Vec<Case> {
+pub fn decoder() -> Vec<SelftestCase> {
     // The second as in Qwen3: a norm on the heads of q and k, no bias.
     [(4, 4, 32, 8), (6, 2, 64, 12), (7, 1, 128, 32), (8, 1, 64, 64)]
         .map(|(query, kv, dim, rank)| {
             let family = shape(query, kv, dim, 376);
             let family = if kv == 2 { qwen3(family) } else { family };
             let name = format!("{}, rank {rank}", name(Heads { query, kv, dim }));
-            Case::new(name, move |lab| one_decoder(lab, &family, rank))
+            SelftestCase::new(name, move |lab| one_decoder(lab, &family, rank))
         })
         .into()
 }
 
 fn one_decoder(lab: &mut Lab, family: &ModelConfig, rank: usize) -> Result<()> {
-    let pair = Pair::new(lab, family, rank, 512 << 20)?;
+    let pair = ModelPair::new(lab, family, rank, 512 << 20)?;
     let pack = random_pack(lab, pair.cpu.config.vocab_size);
     for (with, adapter) in [("with its adapter", Some(&pair.adapter)), ("without", None)] {
         pair.gpu.make_current(&pair.adapter)?;
-        let hidden = |cpu: &Decoder, adapter| cpu.forward(adapter, &pack, Keep::Nothing).hidden;
+        let hidden = |cpu: &CpuDecoder, adapter| cpu.forward(adapter, &pack, Keep::Nothing).hidden;
         let kept = adapter.map(|_| &pair.kept);
         let twin = Twin { exact: hidden(&pair.cpu, adapter), rounded: hidden(&pair.rounded, kept) };
         let at = DevicePack::new(&lab.gpu, &mut lab.arena, &pack, pair.cpu.heads())?;
@@ -199,9 +199,9 @@ fn one_decoder(lab: &mut Lab, family: &ModelConfig, rank: usize) -> Result<()> {
 }
 
 /// A backward pass that recomputes its blocks gives the same bits, and so does the same pass a second time.
-pub fn checkpointing() -> Vec<Case> {
-    let case = Case::new("", |lab| {
-        let pair = Pair::new(lab, &shape(6, 2, 64, 376), 16, 512 << 20)?;
+pub fn checkpointing() -> Vec<SelftestCase> {
+    let case = SelftestCase::new("", |lab| {
+        let pair = ModelPair::new(lab, &shape(6, 2, 64, 376), 16, 512 << 20)?;
         let pack = random_pack(lab, pair.cpu.config.vocab_size);
         let coefficients = lab.normals(pack.pairs.len(), 1.0);
         let mut learner = CudaLearner::new(&pair.gpu);

@@ -1,15 +1,15 @@
 //! cuBLASLt: every transpose, stride, accumulation and output type that the decoder uses.
 
-use super::Case;
+use super::SelftestCase;
 use super::lab::{F32, Lab, distance};
 use crate::device::cuda::blas::Matrix;
 use crate::ops::matmul::{View, product};
 use anyhow::Result;
 
-pub fn products() -> Vec<Case> {
+pub fn products() -> Vec<SelftestCase> {
     // Widths are multiples of 8 like the decoder's, but not of the tiles; rows are odd.
     [(1, 104, 72), (77, 264, 136), (300, 152, 1_032)]
-        .map(|(m, n, k)| Case::new(format!("({m}, {k}) · ({k}, {n})"), move |lab| one(lab, m, n, k)))
+        .map(|(m, n, k)| SelftestCase::new(format!("({m}, {k}) · ({k}, {n})"), move |lab| one(lab, m, n, k)))
         .into()
 }
 

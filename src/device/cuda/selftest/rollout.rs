@@ -1,8 +1,8 @@
 //! Rollouts: decoding gives the same tokens as the whole sequence.
 
-use super::Case;
+use super::SelftestCase;
 use super::lab::{Lab, MARGIN, Twin};
-use super::model::{Pair, qwen3, shape};
+use super::model::{ModelPair, qwen3, shape};
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::memory::Buffer;
@@ -13,13 +13,13 @@ use crate::model::pack::Pack;
 use crate::ops::head::token_stats;
 use crate::rng::{Purpose, Stream};
 use crate::rollout::sampler::sample;
-use crate::rollout::{Branch, Engine, Finish, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Finish, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
 /// Number of tokens that may differ by chance.
 const BY_CHANCE: f64 = 3.0;
 
-pub fn rollout() -> Vec<Case> {
+pub fn rollout() -> Vec<SelftestCase> {
     let plain = Sampling::plain(1.0);
     [
         ("greedy", (4, 4, 32), 8, Sampling::greedy()),
@@ -29,15 +29,15 @@ pub fn rollout() -> Vec<Case> {
     .map(|(name, (query, kv, dim), rank, sampling)| {
         let config = shape(query, kv, dim, 376);
         let config = if kv == 4 { qwen3(config) } else { config };
-        Case::new(name, move |lab| {
-            let pair = Pair::new(lab, &config, rank, 256 << 20)?;
+        SelftestCase::new(name, move |lab| {
+            let pair = ModelPair::new(lab, &config, rank, 256 << 20)?;
             one(lab, &pair, &sampling)
         })
     })
     .into()
 }
 
-fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
+fn one(lab: &mut Lab, pair: &ModelPair, sampling: &Sampling) -> Result<()> {
     let vocab = pair.cpu.config.vocab_size;
     // One is so long that its completions start a second span of keys while they are decoded.
     let prompts: Vec<Prompt> = [9, 1, 70, 220]
@@ -47,7 +47,7 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
         .collect();
     // Ends by token, by text and by length; 5 rows for 24 completions, so that freed rows are reused.
     let stop_tokens: Vec<u32> = (0..4).collect();
-    let request = Request {
+    let request = RolloutRequest {
         prompts: &prompts,
         num_generations: 6,
         sampling,
@@ -57,26 +57,27 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
         ends: &|tokens| tokens.len() > 2 && tokens[tokens.len() - 1] % 97 == 5,
         stop_tokens: &stop_tokens,
     };
-    let generate = |rows: usize| -> Result<Vec<Vec<Branch>>> {
+    let generate = |rows: usize| -> Result<Vec<Vec<Completion>>> {
         let made = CudaEngine::new(&pair.gpu, rows).generate(Some(&pair.adapter), &request, &mut Unwatched)?;
         made.context("the rollout was canceled")
     };
     let made = generate(5)?;
     lab.holds("equal tokens and log-probabilities when repeated", generate(5)? == made);
-    let branches = || made.iter().zip(&prompts).flat_map(|(group, prompt)| group.iter().map(move |it| (prompt, it)));
-    let ends_well = |branch: &Branch| {
-        let last = branch.tokens.last().copied().unwrap_or(0);
-        let early =
-            branch.tokens[..branch.tokens.len().saturating_sub(1)].iter().any(|token| stop_tokens.contains(token));
+    let completions = || made.iter().zip(&prompts).flat_map(|(group, prompt)| group.iter().map(move |it| (prompt, it)));
+    let ends_well = |completion: &Completion| {
+        let last = completion.tokens.last().copied().unwrap_or(0);
+        let early = completion.tokens[..completion.tokens.len().saturating_sub(1)]
+            .iter()
+            .any(|token| stop_tokens.contains(token));
         !early
-            && match branch.finish {
+            && match completion.finish {
                 Finish::Token(token) => token == last && stop_tokens.contains(&last),
-                Finish::String => (request.ends)(&branch.tokens),
-                Finish::Length => branch.tokens.len() == request.max_completion_length,
+                Finish::String => (request.ends)(&completion.tokens),
+                Finish::Length => completion.tokens.len() == request.max_completion_length,
             }
     };
     let complete = made.len() == prompts.len() && made.iter().all(|group| group.len() == request.num_generations);
-    lab.holds("every completion has the right end", complete && branches().all(|(_, b)| ends_well(b)));
+    lab.holds("every completion has the right end", complete && completions().all(|(_, b)| ends_well(b)));
 
     // Given the same earlier tokens, the CPU samples the same token, unless rounding decides a tie differently.
     let (mut total, mut got, mut learned) = (0usize, Vec::new(), Vec::new());
@@ -85,9 +86,9 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
     let mut learner = CudaLearner::new(&pair.gpu);
     let temperature = sampling.policy_temperature();
     for (group, prompt) in made.iter().zip(&prompts) {
-        for (index, branch) in group.iter().enumerate() {
+        for (index, completion) in group.iter().enumerate() {
             let mut pack = Pack::default();
-            pack.push(&prompt.ids, &[&branch.tokens]);
+            pack.push(&prompt.ids, &[&completion.tokens]);
             let width = pair.cpu.config.hidden_size;
             let stream = Stream::new(request.seed, Purpose::Sampling, &[request.step, prompt.key, index as u64]);
             let [exact, rounded] = [(&pair.cpu, &pair.adapter), (&pair.rounded, &pair.kept)]
@@ -107,7 +108,7 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
             }
             learner.forward(Some(&pair.adapter), &pack, Keep::Nothing)?;
             learned.extend(learner.token_stats(&pack, temperature)?.iter().map(|stats| stats.logprob));
-            got.extend_from_slice(&branch.logprobs);
+            got.extend_from_slice(&completion.logprobs);
             total += pack.pairs.len();
         }
     }
@@ -132,8 +133,8 @@ fn one(lab: &mut Lab, pair: &Pair, sampling: &Sampling) -> Result<()> {
 }
 
 /// Number of groups that are returned for no prompts.
-fn empty(pair: &Pair, sampling: &Sampling) -> Result<usize> {
-    let request = Request {
+fn empty(pair: &ModelPair, sampling: &Sampling) -> Result<usize> {
+    let request = RolloutRequest {
         prompts: &[],
         num_generations: 6,
         sampling,
@@ -148,16 +149,16 @@ fn empty(pair: &Pair, sampling: &Sampling) -> Result<usize> {
 }
 
 /// The bookkeeping between two steps of decoding.
-pub fn advance() -> Vec<Case> {
-    let stops = Case::new("stop tokens", |lab| {
+pub fn advance() -> Vec<SelftestCase> {
+    let stops = SelftestCase::new("stop tokens", |lab| {
         // More than a block of threads, and not a multiple of one; the rings of some reports wrap around.
-        let mut rows: Vec<Row> = (0..131).map(|i| Row { count: i % CAPACITY, done: false }).collect();
+        let mut rows: Vec<HostRow> = (0..131).map(|i| HostRow { count: i % CAPACITY, done: false }).collect();
         // The last rows are idle: finished, with no tokens.
-        rows[128..].fill(Row { count: 0, done: true });
+        rows[128..].fill(HostRow { count: 0, done: true });
         one_advance(lab, rows, &[7, 30])
     });
-    let length = Case::new("no stop tokens", |lab| {
-        one_advance(lab, vec![Row { count: 0, done: false }, Row { count: CAPACITY - 2, done: false }], &[])
+    let length = SelftestCase::new("no stop tokens", |lab| {
+        one_advance(lab, vec![HostRow { count: 0, done: false }, HostRow { count: CAPACITY - 2, done: false }], &[])
     });
     vec![stops, length]
 }
@@ -169,14 +170,14 @@ const REPORT: usize = 1 + 2 * REPORTED;
 
 /// A row as the host would store it.
 #[derive(Clone, Copy)]
-struct Row {
+struct HostRow {
     count: usize,
     done: bool,
 }
 
 /// Three steps, in which rows end by a stop token, by their length, or not at all.
-fn one_advance(lab: &mut Lab, mut rows: Vec<Row>, stops: &[u32]) -> Result<()> {
-    let mut column = |value: fn(&Row) -> i32| lab.put(&rows.iter().map(value).collect::<Vec<_>>());
+fn one_advance(lab: &mut Lab, mut rows: Vec<HostRow>, stops: &[u32]) -> Result<()> {
+    let mut column = |value: fn(&HostRow) -> i32| lab.put(&rows.iter().map(value).collect::<Vec<_>>());
     let (counts, done) = (column(|row| row.count as i32)?, column(|row| i32::from(row.done))?);
     // A prompt of 40 tokens: the next input is the token before the sampled one.
     let (positions, cells) = (column(|row| 39 + row.count as i32)?, column(|row| row.count as i32 - 1)?);
@@ -210,7 +211,7 @@ fn one_advance(lab: &mut Lab, mut rows: Vec<Row>, stops: &[u32]) -> Result<()> {
             expected[i * REPORT] = row.count as u32;
             row.done = stops.contains(&tokens[i]) || row.count == CAPACITY;
         }
-        let mut is = |what: &str, buffer: Buffer<i32>, value: fn(&Row) -> i32| -> Result<()> {
+        let mut is = |what: &str, buffer: Buffer<i32>, value: fn(&HostRow) -> i32| -> Result<()> {
             let same = buffer.download(&lab.gpu)? == rows.iter().map(value).collect::<Vec<_>>();
             lab.holds(&format!("step {step}: {what}"), same);
             Ok(())

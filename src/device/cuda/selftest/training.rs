@@ -1,15 +1,15 @@
 //! The gradient pass in too little memory, and some steps of training.
 
-use super::Case;
+use super::SelftestCase;
 use super::lab::{Lab, Twin, distance, rounded};
-use super::model::{POSITIONS, Pair, as_stored, check_gradient, shape, twins};
-use crate::config::{Layers, resolve};
+use super::model::{ModelPair, POSITIONS, as_stored, check_gradient, shape, twins};
+use crate::config::{ConfigLayers, resolve};
 use crate::device::Extent;
 use crate::device::cpu::learner::CpuLearner;
 use crate::device::cuda::Shared;
 use crate::device::cuda::engine::CudaEngine;
 use crate::device::cuda::learner::CudaLearner;
-use crate::device::cuda::weights::Origin;
+use crate::device::cuda::weights::WeightOrigin;
 use crate::grpo::adamw::{AdamW, Hyper};
 use crate::grpo::advantage::advantages;
 use crate::grpo::learner::{Keep, Learner};
@@ -17,10 +17,10 @@ use crate::grpo::objective::Objective;
 use crate::grpo::pass::{PassPlan, PassResult, TrainGroup, gradient_pass, unreached_tensors};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
-use crate::model::source::Source;
+use crate::model::source::ModelSource;
 use crate::model::weights::Weights;
 use crate::rng::{Purpose, Stream};
-use crate::rollout::{Branch, Engine, Prompt, Request, Sampling, Unwatched};
+use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use anyhow::{Context, Result};
 
 /// A checkpoint whose values bf16 can represent, so that both devices have the same.
@@ -37,21 +37,21 @@ impl Weights for Rounded<'_> {
 }
 
 /// A batch of an update.
-struct Batch {
+struct UpdateBatch {
     prompts: Vec<Prompt>,
-    groups: Vec<Vec<Branch>>,
+    groups: Vec<Vec<Completion>>,
     advantages: Vec<Vec<f32>>,
     temperature: f32,
 }
 
-impl Batch {
+impl UpdateBatch {
     /// Log-probabilities of all tokens, by completion.
     fn logprobs(&self, learner: &mut dyn Learner, adapter: &Adapter) -> Result<Vec<f32>> {
         let mut logprobs = Vec::new();
         learner.begin(adapter)?;
         for (prompt, group) in self.prompts.iter().zip(&self.groups) {
             let mut pack = Pack::default();
-            pack.push(&prompt.ids, &group.iter().map(|branch| &branch.tokens[..]).collect::<Vec<_>>());
+            pack.push(&prompt.ids, &group.iter().map(|completion| &completion.tokens[..]).collect::<Vec<_>>());
             learner.forward(Some(adapter), &pack, Keep::Nothing)?;
             logprobs.extend(learner.token_stats(&pack, self.temperature)?.iter().map(|stats| stats.logprob));
         }
@@ -70,9 +70,9 @@ impl Batch {
             .prompts
             .iter()
             .zip(self.groups.iter().zip(&self.advantages))
-            .map(|(prompt, (branches, advantages))| TrainGroup::whole(&prompt.ids, branches, advantages))
+            .map(|(prompt, (completions, advantages))| TrainGroup::whole(&prompt.ids, completions, advantages))
             .collect();
-        let lengths: Vec<usize> = self.groups.iter().flatten().map(|branch| branch.tokens.len()).collect();
+        let lengths: Vec<usize> = self.groups.iter().flatten().map(|completion| completion.tokens.len()).collect();
         let normalizer = objective.normalizer(&lengths, &vec![false; lengths.len()]);
         let plan =
             PassPlan { temperature: self.temperature, max_tokens, gradient_checkpointing: false, off_policy: false };
@@ -83,24 +83,24 @@ impl Batch {
 }
 
 /// A micro-batch that does not fit is halved, and the gradient stays the same.
-pub fn memory() -> Vec<Case> {
-    vec![Case::new("", in_too_little_memory)]
+pub fn memory() -> Vec<SelftestCase> {
+    vec![SelftestCase::new("", in_too_little_memory)]
 }
 
 fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
     let config = shape(6, 2, 64, 376);
-    let pair = Pair::new(lab, &config, 16, 512 << 20)?;
-    let grpo = resolve(&Layers::default())?.config.grpo;
+    let pair = ModelPair::new(lab, &config, 16, 512 << 20)?;
+    let grpo = resolve(&ConfigLayers::default())?.config.grpo;
     let objective = Objective::new(&grpo, 64)?;
-    let mut batch = Batch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new(), temperature: 1.0 };
+    let mut batch = UpdateBatch { prompts: Vec::new(), groups: Vec::new(), advantages: Vec::new(), temperature: 1.0 };
     for key in 0..3 {
         batch.prompts.push(Prompt { ids: lab.below(20, config.vocab_size), key });
-        let branch = |lab: &mut Lab, len| Branch {
+        let completion = |lab: &mut Lab, len| Completion {
             tokens: lab.below(len, config.vocab_size),
             logprobs: vec![-6.0; len],
             finish: crate::rollout::Finish::Length,
         };
-        batch.groups.push([40, 61, 33, 52].map(|len| branch(lab, len)).into());
+        batch.groups.push([40, 61, 33, 52].map(|len| completion(lab, len)).into());
         batch.advantages.push(vec![1.0, -0.5, 0.25, -0.75]);
     }
     let (whole, fitted) = batch.pass(&mut CudaLearner::new(&pair.gpu), &pair.adapter, &objective, 4_096)?;
@@ -132,17 +132,17 @@ fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
 const TEMPERATURE: f32 = 4.0;
 
 /// Three steps on the embedded model, rewarded by a hash of the tokens.
-pub fn training() -> Vec<Case> {
-    vec![Case::new("", three_steps)]
+pub fn training() -> Vec<SelftestCase> {
+    vec![SelftestCase::new("", three_steps)]
 }
 
 fn three_steps(lab: &mut Lab) -> Result<()> {
-    let source = Source::open_embedded()?;
-    let run = resolve(&Layers::default())?.config;
+    let source = ModelSource::open_embedded()?;
+    let run = resolve(&ConfigLayers::default())?.config;
     let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
     let extent = Extent { positions: POSITIONS, max_rows: 32, working_bytes: Some(512 << 20), keep: None };
     let weights = Rounded(source.weights.as_ref());
-    let origin = Origin::Checkpoint(&weights);
+    let origin = WeightOrigin::Checkpoint(&weights);
     let shared = Shared::on(lab.gpu.clone(), source.config.clone(), &origin, Some(&adapter), &extent)?;
     let [exact, rounded] = twins(&source.config, &weights)?;
     let mut learner = CudaLearner::new(&shared);
@@ -155,7 +155,7 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
     for step in 1..=3 {
         let prompts: Vec<Prompt> =
             (0..4).map(|key| Prompt { ids: lab.below(21, source.config.vocab_size), key }).collect();
-        let request = Request {
+        let request = RolloutRequest {
             prompts: &prompts,
             num_generations: 8,
             sampling: &sampling,
@@ -167,17 +167,18 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
         };
         let made = CudaEngine::new(&shared, 32).generate(Some(&adapter), &request, &mut Unwatched)?;
         let groups = made.context("the rollout was canceled")?;
-        let reward = |branch: &Branch| {
-            let tokens: Vec<u64> = branch.tokens.iter().map(|&token| u64::from(token)).collect();
+        let reward = |completion: &Completion| {
+            let tokens: Vec<u64> = completion.tokens.iter().map(|&token| u64::from(token)).collect();
             Stream::new(step, Purpose::Test, &tokens).f64(0)
         };
         let rewards: Vec<Vec<f64>> = groups.iter().map(|group| group.iter().map(reward).collect()).collect();
         let advantages = advantages(&rewards, run.grpo.scale_rewards).values;
-        let batch = Batch { prompts, groups, advantages, temperature: TEMPERATURE };
+        let batch = UpdateBatch { prompts, groups, advantages, temperature: TEMPERATURE };
         let kept = as_stored(&adapter);
         let (mut exact, mut rounded) = (CpuLearner::new(&exact), CpuLearner::new(&rounded));
         let twin = Twin { exact: batch.logprobs(&mut exact, &adapter)?, rounded: batch.logprobs(&mut rounded, &kept)? };
-        let sampled: Vec<f32> = batch.groups.iter().flatten().flat_map(|branch| &branch.logprobs).copied().collect();
+        let sampled: Vec<f32> =
+            batch.groups.iter().flatten().flat_map(|completion| &completion.logprobs).copied().collect();
         lab.near(&format!("step {step}: log-probabilities of the rollout"), &sampled, &twin);
         let learned = batch.logprobs(&mut learner, &adapter)?;
         lab.near(&format!("step {step}: log-probabilities of training"), &learned, &twin);
