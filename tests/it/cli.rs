@@ -516,7 +516,7 @@ fn what_is_not_an_unfinished_run_cannot_be_resumed() {
     ");
     assert_snapshot!(error(&runs, &["merge", "runs", "--out", "merged"]), @r"
     error: `runs` is not an adapter: it has no `adapter_config.json`
-    hint: a run's adapter is in RUN/adapter
+    hint: pass the folder RUN/adapter for a run's adapter
     ");
 
     // Settings of a new run are not accepted with an old one.
