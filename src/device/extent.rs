@@ -1,4 +1,4 @@
-//! The maximum size of a model work.
+//! The maximum size of a model's work.
 
 use crate::config::RunConfig;
 use crate::grpo::learner::Keep;

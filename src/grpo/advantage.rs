@@ -69,7 +69,7 @@ impl Advantages {
     }
 }
 
-/// Mean and unbiased standard deviation; zero where there are too few values for it.
+/// Mean and unbiased standard deviation, which is zero for fewer than two values.
 fn mean_and_std(values: &[f64]) -> (f64, f64) {
     match values {
         [] => (0.0, 0.0),

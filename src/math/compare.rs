@@ -21,7 +21,7 @@ pub fn compare(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Res
         (None, Some(letter)) if is_letter(gold, letter) => return Ok(judge.because("the same choice", true)),
         _ => {}
     }
-    if let Some(found) = labelled(gold, answer, judge)? {
+    if let Some(found) = labeled(gold, answer, judge)? {
         return Ok(found);
     }
     // A set that contains a set is not equal to that set.
@@ -82,7 +82,7 @@ fn labels(form: &AnswerForm) -> Option<Labels<'_>> {
 }
 
 /// Several unknowns: `x=1, y=2` is `(1, 2)`, and `1, 2` in that order.
-fn labelled(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<Option<bool>, Reason> {
+fn labeled(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<Option<bool>, Reason> {
     let (labels, bare, gold_first) = match (labels(gold), labels(answer)) {
         (Some(one), Some(other)) => {
             let mut pairs = Vec::new();

@@ -23,7 +23,7 @@ struct UnitKind {
 
 const KINDS: [UnitKind; 20] = [
     UnitKind {
-        basic: "metre",
+        basic: "meter",
         power: 1,
         units: &[
             (1, 1_000_000_000, &["nm", "nanometer"]),
@@ -39,7 +39,7 @@ const KINDS: [UnitKind; 20] = [
         ],
     },
     UnitKind {
-        basic: "metre",
+        basic: "meter",
         power: 3,
         units: &[
             (1, 1_000_000, &["ml", "milliliter", "millilitre", "cc"]),

@@ -24,8 +24,8 @@ impl Pack {
 
     /// Adds a prompt and some of its completions. Returns each completion's range of `pairs`.
     ///
-    /// The first token of every completion is predicted by the prompt's last row, and a completion's last token predicts
-    /// nothing, so a completion of n tokens has n pairs and n - 1 rows.
+    /// The first token of every completion is predicted by the prompt's last row, and a completion's last token
+    /// predicts nothing, so a completion of n tokens has n pairs and n - 1 rows.
     ///
     /// # Panics
     /// If the prompt is empty: then no row predicts the first token.

@@ -46,7 +46,7 @@ impl Completion {
     }
 }
 
-/// The step number that evaluations draw with: no training step has it.
+/// The step number for the random numbers of evaluations: no training step has it.
 pub const EVALUATION_STEP: u64 = u64::MAX;
 
 /// What to generate. A completion's tokens are a function of (weights, prompt, sampling, seed, step, prompt key, its

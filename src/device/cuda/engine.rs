@@ -1,9 +1,9 @@
 //! Rollouts on the GPU: prompts and rows of the scheduler, in memory that was laid out beforehand.
 //!
 //! The host reads the sampled tokens only every [`DECODE_STEPS`] steps. In between, a step is a list of launches,
-//! captured once for each [`DecodeBatch`] and replayed: nothing waits for the host. The next steps are not issued before the
-//! host has found the rows that have ended, because they would be computed for these rows too. So the device waits only
-//! for the copy of the sampled tokens, about 140 bytes per row, and for the search for stop strings.
+//! captured once for each [`DecodeBatch`] and replayed: nothing waits for the host. The next steps are not issued
+//! before the host has found the rows that have ended, because they would be computed for these rows too. So the device
+//! waits only for the copy of the sampled tokens, about 140 bytes per row, and for the search for stop strings.
 
 use super::decoder::CudaDecoder;
 use super::memory::DeviceArena;

@@ -260,8 +260,8 @@ mod tests {
         config.train.gradient_checkpointing = false;
         let rows = 16_384.0;
         let training = TrainingMemory::of(&model, &config, 16_384).unwrap();
-        // For each of 28 blocks: input, the stream between, qkv, the attention output, gate and up, 7 rows of x·Aᵀ of 32
-        // and room for the 2 of the gradient of gate and up, and 30 f32. And the stream after the last block, the
+        // For each of 28 blocks: input, the stream between, qkv, the attention output, gate and up, 7 rows of x·Aᵀ of
+        // 32 and room for the 2 of the gradient of gate and up, and 30 f32. And the stream after the last block, the
         // hidden rows and their gradient.
         let block = 2.0 * (2.0 * 3584.0 + 4608.0 + 3584.0 + 2.0 * 18_944.0 + 9.0 * 32.0) + 4.0 * 30.0;
         about(training.kept, rows * (28.0 * block + 3.0 * 2.0 * 3584.0));

@@ -5,8 +5,8 @@
 //! contains nonsense, no other text is used, and two boxes are not a list.
 //!
 //! **Eval** ([`extract_lenient`]) is for scores that can be compared with those of math-verify: it tries a list of
-//! rules, continues as long as nothing can be read, and returns the [`ExtractionRule`] that gave the answer. A model could
-//! exploit it, so no reward uses it.
+//! rules, continues as long as nothing can be read, and returns the [`ExtractionRule`] that gave the answer. A model
+//! could exploit it, so no reward uses it.
 
 mod lenient;
 
