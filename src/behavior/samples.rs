@@ -150,7 +150,7 @@ impl ResponseLine<'_> {
         if let (Some(Value::Array(completions)), None) = (group, &self.columns.text) {
             for completion in completions {
                 let Some(text) = completion["text"].as_str() else {
-                    bail!("line {}: an entry of `branches` has no `text`", self.number);
+                    bail!("line {}: an entry of `completions` has no `text`", self.number);
                 };
                 push(text.to_owned(), &completion["tokens"]);
             }

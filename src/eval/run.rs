@@ -87,7 +87,7 @@ pub fn evaluate(
             EvalProgress { samples: samples.count(*limit, style.samples), wanted, ..EvalProgress::default() };
         let log = files.log()?;
         let mut recorder =
-            Recorder { samples: &mut samples, questions: &questions, grader, style, log, progress, show };
+            SampleWriter { samples: &mut samples, questions: &questions, grader, style, log, progress, show };
         recorder.count_correct(*limit);
         recorder.show.progress(&recorder.progress);
         completer.complete(&jobs, draw, &mut recorder)?;
@@ -206,7 +206,7 @@ impl Samples {
 }
 
 /// Writes each sample as soon as it is complete.
-struct Recorder<'a> {
+struct SampleWriter<'a> {
     samples: &'a mut Samples,
     questions: &'a [QuestionRecord],
     grader: &'a Grader,
@@ -216,7 +216,7 @@ struct Recorder<'a> {
     show: &'a mut dyn Show,
 }
 
-impl Recorder<'_> {
+impl SampleWriter<'_> {
     /// Samples of earlier processes, which the display also counts.
     fn count_correct(&mut self, limit: usize) {
         if self.style.extraction.is_program() {
@@ -234,7 +234,7 @@ impl Recorder<'_> {
     }
 }
 
-impl EvalWatch for Recorder<'_> {
+impl EvalWatch for SampleWriter<'_> {
     fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> Result<()> {
         let EvalCompletion { text, tokens, finish } = completion;
         let key = self.samples.keys[question].clone();

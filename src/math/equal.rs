@@ -221,7 +221,7 @@ impl Value {
 }
 
 /// The result at a point.
-enum Seen {
+enum PointResult {
     Same,
     Different,
     Undefined,
@@ -259,12 +259,12 @@ fn probe(one: Term, other: Term, meter: &mut Meter) -> Result<Finding, Reason> {
             .collect();
         let precisions = if same < MIN_POINTS { &PRECISIONS[..3] } else { &PRECISIONS[..1] };
         match at_point(one, other, &point, real, precisions, meter)? {
-            Seen::Undefined => {}
-            Seen::Same => same += 1,
-            Seen::Different if round >= POSITIVE && same >= MIN_POINTS => {
+            PointResult::Undefined => {}
+            PointResult::Same => same += 1,
+            PointResult::Different if round >= POSITIVE && same >= MIN_POINTS => {
                 return Err("equal only if the symbols are positive".into());
             }
-            Seen::Different => return Ok((false, "expressions differ at a point")),
+            PointResult::Different => return Ok((false, "expressions differ at a point")),
         }
     }
     match same >= MIN_POINTS {
@@ -280,7 +280,7 @@ fn at_point(
     real: bool,
     precisions: &[u32],
     meter: &mut Meter,
-) -> Result<Seen, Reason> {
+) -> Result<PointResult, Reason> {
     meter.charge(1_000)?;
     let mut at = |term: Term| match term.expr {
         Some(expr) => Value::at(expr, point, meter),
@@ -288,27 +288,27 @@ fn at_point(
     };
     let (Ok(a), Ok(b)) = (at(one), at(other)) else {
         meter.refusal()?;
-        return Ok(Seen::Undefined);
+        return Ok(PointResult::Undefined);
     };
     if real && !(a.is_real_symbolic() && b.is_real_symbolic()) {
-        return Ok(Seen::Undefined);
+        return Ok(PointResult::Undefined);
     }
     if a.equals(&b, meter)? {
-        return Ok(Seen::Same);
+        return Ok(PointResult::Same);
     }
     if a.is_canonical() && b.is_canonical() {
-        return Ok(Seen::Different);
+        return Ok(PointResult::Different);
     }
     for precision in precisions {
         let (Some(one), Some(other)) = (enclose(&a, *precision, meter)?, enclose(&b, *precision, meter)?) else {
-            return Ok(Seen::Undefined);
+            return Ok(PointResult::Undefined);
         };
         if real && (one.im.is_some() || other.im.is_some()) {
-            return Ok(Seen::Undefined);
+            return Ok(PointResult::Undefined);
         }
         if !one.overlaps(&other) {
-            return Ok(Seen::Different);
+            return Ok(PointResult::Different);
         }
     }
-    Ok(Seen::Same)
+    Ok(PointResult::Same)
 }

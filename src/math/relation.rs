@@ -22,8 +22,8 @@ pub fn relations(chain: &Chain, item: ReadItem, meter: &mut Meter) -> Result<Cla
         let (one, other) = (value(left, meter)?, set_or_value(right, *relation, item, meter)?);
         left = right;
         let other = match other {
-            Operand::Value(value) => value,
-            Operand::Region(region) => {
+            RelationOperand::Value(value) => value,
+            RelationOperand::Region(region) => {
                 all.join(Some((one, region)), true, meter)?;
                 constants = false;
                 continue;
@@ -48,7 +48,7 @@ pub fn relations(chain: &Chain, item: ReadItem, meter: &mut Meter) -> Result<Cla
     Ok(Claim::Relation(all))
 }
 
-enum Operand {
+enum RelationOperand {
     Value(Value),
     Region(Region),
 }
@@ -57,13 +57,13 @@ fn value(side: &Side, meter: &mut Meter) -> Result<Value, Reason> {
     Value::of(&side.expr, meter)
 }
 
-fn set_or_value(side: &Side, relation: Relation, item: ReadItem, meter: &mut Meter) -> Result<Operand, Reason> {
+fn set_or_value(side: &Side, relation: Relation, item: ReadItem, meter: &mut Meter) -> Result<RelationOperand, Reason> {
     if !matches!(relation, Relation::In | Relation::NotIn) {
-        return Ok(Operand::Value(value(side, meter)?));
+        return Ok(RelationOperand::Value(value(side, meter)?));
     }
     let claim = Claim::Is { target: None, item: item(side, meter)? };
     let found = region(&claim, meter)?.ok_or("a set that is not an interval")?;
-    Ok(Operand::Region(if relation == Relation::In { found } else { Region::all().without(&found, meter)? }))
+    Ok(RelationOperand::Region(if relation == Relation::In { found } else { Region::all().without(&found, meter)? }))
 }
 
 impl Relations {

@@ -8,7 +8,7 @@ use crate::config::RunConfig;
 use crate::device::Extent;
 use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::record::{Copy, CopyKind, Issued, Launch, Product, Recorder};
-use crate::device::cuda::steps::{DecodeStep, micro_batch, sequences};
+use crate::device::cuda::steps::{DecodeSetup, micro_batch, sequences};
 use crate::device::cuda::weights::WeightOrigin;
 use crate::device::cuda::{Gpu, Shared};
 use crate::device::memory::DECODE_STEPS;
@@ -88,7 +88,7 @@ impl Rule {
     }
 
     /// Seconds of one launch of this work.
-    fn seconds(self, work: &Work) -> f64 {
+    fn seconds(self, work: &LaunchWork) -> f64 {
         let bytes = work.read + work.written;
         let at = |share: f64| bytes / BANDWIDTH / share;
         match self {
@@ -120,7 +120,7 @@ impl Rule {
 
 /// The work of one launch.
 #[derive(Clone, Copy, Debug, Default)]
-struct Work {
+struct LaunchWork {
     read: f64,
     written: f64,
     flops: f64,
@@ -193,7 +193,7 @@ impl Counter {
 
     fn decode(&self, rows: usize, context: usize) -> Result<Cost> {
         let model = &self.shared.decoder.config;
-        let mut step = DecodeStep::set_up(&self.shared, rows, context)?;
+        let mut step = DecodeSetup::set_up(&self.shared, rows, context)?;
         self.recorder.drain();
         step.issue(&self.shared)?;
         let mut items = Items::default();
@@ -201,11 +201,11 @@ impl Counter {
             items.add(&issued, |issued| self.decode_rule(issued));
         }
         let launches = items.launches;
-        items.insert("gaps between launches".to_owned(), launches, Work::default(), Rule::LaunchGap);
+        items.insert("gaps between launches".to_owned(), launches, LaunchWork::default(), Rule::LaunchGap);
         step.look(&self.shared)?;
         let copied: usize =
             self.recorder.drain().iter().map(|it| if let Issued::Copy(it) = it { it.bytes } else { 0 }).sum();
-        let copied = Work { read: copied as f64 / DECODE_STEPS as f64, ..Work::default() };
+        let copied = LaunchWork { read: copied as f64 / DECODE_STEPS as f64, ..LaunchWork::default() };
         items.insert(format!("host: report and rows, once in {DECODE_STEPS} steps"), 1, copied, Rule::HostReport);
 
         let weights = linear_weights(model) as f64;
@@ -238,9 +238,9 @@ impl Counter {
     fn decode_rule(&self, issued: &Issued) -> Rule {
         match issued {
             Issued::Product(product) => match self.operand(product) {
-                Operand::Weights => Rule::DecodeWeights,
-                Operand::Head => Rule::DecodeHead,
-                Operand::Adapter => Rule::DecodeAdapter,
+                ProductOperand::Weights => Rule::DecodeWeights,
+                ProductOperand::Head => Rule::DecodeHead,
+                ProductOperand::Adapter => Rule::DecodeAdapter,
             },
             Issued::Launch(launch) => match launch.kernel {
                 "sampler_f32" => Rule::Sampler,
@@ -255,9 +255,9 @@ impl Counter {
     fn train_rule(&self, issued: &Issued) -> Rule {
         match issued {
             Issued::Product(product) => match self.operand(product) {
-                Operand::Weights => Rule::TrainWeights,
-                Operand::Head => Rule::TrainHead,
-                Operand::Adapter => Rule::TrainAdapter,
+                ProductOperand::Weights => Rule::TrainWeights,
+                ProductOperand::Head => Rule::TrainHead,
+                ProductOperand::Adapter => Rule::TrainAdapter,
             },
             Issued::Launch(launch) => match launch.kernel {
                 name if name.starts_with("branch_attention_forward") => Rule::AttentionForward,
@@ -273,20 +273,20 @@ impl Counter {
     }
 
     /// The part of the model that is an operand of a product, determined from the product's sizes.
-    fn operand(&self, product: &Product) -> Operand {
+    fn operand(&self, product: &Product) -> ProductOperand {
         let model = &self.shared.decoder.config;
         let Product { n, k, adds, f32_out, .. } = *product;
         if [n, k].contains(&model.vocab_size) {
-            return Operand::Head;
+            return ProductOperand::Head;
         }
         let LoraColumns { qkv, o, gate_up, down } = LoraColumns::of(&self.adapter.blocks[0]);
         let widths = [model.heads().qkv_width(), model.heads().out_width(), model.hidden_size, model.intermediate_size];
         let of_adapter = [qkv, o, gate_up, down].contains(&n) && !widths.contains(&n);
-        if of_adapter || (adds && f32_out) { Operand::Adapter } else { Operand::Weights }
+        if of_adapter || (adds && f32_out) { ProductOperand::Adapter } else { ProductOperand::Weights }
     }
 }
 
-enum Operand {
+enum ProductOperand {
     /// Frozen weights of a block and the adapter's weights.
     Weights,
     Head,
@@ -322,10 +322,10 @@ impl Items {
             Issued::Launch(Launch { kernel, blocks, idle_blocks, read, written, flops, .. }) => {
                 let blocks = blocks.iter().product::<usize>() as f64;
                 let (read, written, idle_blocks) = (*read as f64, *written as f64, *idle_blocks as f64);
-                ((*kernel).to_owned(), Work { read, written, flops: *flops, blocks, idle_blocks })
+                ((*kernel).to_owned(), LaunchWork { read, written, flops: *flops, blocks, idle_blocks })
             }
             Issued::Product(product) => {
-                let work = Work { read: product.bytes() as f64, flops: product.flops(), ..Work::default() };
+                let work = LaunchWork { read: product.bytes() as f64, flops: product.flops(), ..LaunchWork::default() };
                 (format!("product {product}"), work)
             }
             Issued::Copy(Copy { kind, bytes }) => {
@@ -336,14 +336,14 @@ impl Items {
                     CopyKind::Across => ("copies on the device", bytes, bytes),
                     CopyKind::Fill => ("fills", 0.0, bytes),
                 };
-                (name.to_owned(), Work { read, written, ..Work::default() })
+                (name.to_owned(), LaunchWork { read, written, ..LaunchWork::default() })
             }
         };
         self.insert(name, 1, work, rule);
     }
 
     /// Adds `times` times the same work.
-    fn insert(&mut self, name: String, times: usize, work: Work, rule: Rule) {
+    fn insert(&mut self, name: String, times: usize, work: LaunchWork, rule: Rule) {
         let empty = || Item {
             name: name.clone(),
             times: 0,

@@ -9,7 +9,7 @@ use rft::config::{ConfigLayers, LoraSection, resolve};
 use rft::device::Extent;
 use rft::device::cuda::learner::CudaLearner;
 use rft::device::cuda::record::{CopyKind, Issued, Recorder};
-use rft::device::cuda::steps::{DecodeStep, micro_batch, sequences};
+use rft::device::cuda::steps::{DecodeSetup, micro_batch, sequences};
 use rft::device::cuda::weights::WeightOrigin;
 use rft::device::cuda::{Gpu, Shared};
 use rft::grpo::adamw::{AdamW, Hyper};
@@ -41,7 +41,7 @@ fn work(what: &str, shared: &Shared, adapter: &Adapter) {
         "load" => {}
         "decode" => {
             shared.make_current(adapter).unwrap();
-            let mut step = DecodeStep::set_up(shared, ROWS, CONTEXT).unwrap();
+            let mut step = DecodeSetup::set_up(shared, ROWS, CONTEXT).unwrap();
             step.issue(shared).unwrap();
             step.look(shared).unwrap();
         }

@@ -180,12 +180,12 @@ struct Prepared {
 pub struct Blas {
     // Dropped before the library.
     prepared: RefCell<BTreeMap<ProductShape, Prepared>>,
-    target: Target,
+    target: BlasTarget,
     choices: RefCell<AlgorithmChoices>,
 }
 
 /// Where products go.
-enum Target {
+enum BlasTarget {
     Library(Library),
     Recorder(Rc<Recorder>),
 }
@@ -223,15 +223,15 @@ impl Blas {
         let choices = AlgorithmChoices::tuned(format!("{gpu}, cuBLASLt {version}"))?;
         // SAFETY: only cuBLASLt reads and writes this memory.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.context("allocate memory for cuBLASLt")?;
-        Ok(Self::on(Target::Library(Library { handle, stream, workspace }), choices))
+        Ok(Self::on(BlasTarget::Library(Library { handle, stream, workspace }), choices))
     }
 
     /// Records products instead of multiplying.
     pub fn recorded(recorder: Rc<Recorder>) -> Self {
-        Self::on(Target::Recorder(recorder), AlgorithmChoices::new("recorded".to_owned()))
+        Self::on(BlasTarget::Recorder(recorder), AlgorithmChoices::new("recorded".to_owned()))
     }
 
-    fn on(target: Target, choices: AlgorithmChoices) -> Self {
+    fn on(target: BlasTarget, choices: AlgorithmChoices) -> Self {
         Self { target, choices: RefCell::new(choices), prepared: RefCell::default() }
     }
 
@@ -320,8 +320,8 @@ impl Blas {
             alignments,
         };
         let library = match &self.target {
-            Target::Library(library) => library,
-            Target::Recorder(recorder) => {
+            BlasTarget::Library(library) => library,
+            BlasTarget::Recorder(recorder) => {
                 let ProductShape { transposed, adds, f32_out, .. } = shape;
                 recorder.product(Product { m, n, k, transposed, adds, f32_out });
                 return Ok(());
@@ -369,7 +369,9 @@ impl Blas {
         operands: (Buffer<bf16>, Buffer<bf16>, Buffer<f32>),
         before: &dyn Fn() -> Result<()>,
     ) -> Result<Tuned> {
-        let Target::Library(library) = &self.target else { bail!("recorded products have no algorithms to measure") };
+        let BlasTarget::Library(library) = &self.target else {
+            bail!("recorded products have no algorithms to measure")
+        };
         let [a, b, c] = shape.reach();
         let bytes = c * if shape.f32_out { 4 } else { 2 };
         ensure!(a <= operands.0.len() && b <= operands.1.len() && bytes <= 4 * operands.2.len(), "operands too short");

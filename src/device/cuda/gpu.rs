@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// The device, with the stream and libraries that use it.
 pub struct Gpu {
-    pub(super) target: Target,
+    pub(super) target: GpuTarget,
     pub kernels: Kernels,
     pub blas: Blas,
     pub name: String,
@@ -22,7 +22,7 @@ pub struct Gpu {
 }
 
 /// Where work goes.
-pub(super) enum Target {
+pub(super) enum GpuTarget {
     Stream(Arc<CudaStream>),
     /// No driver: what would be issued is recorded.
     Recorder(Rc<Recorder>),
@@ -33,7 +33,7 @@ impl Gpu {
     pub fn recorded(recorder: Rc<Recorder>) -> Self {
         let name = "a recorded GPU".to_owned();
         let (kernels, blas) = (Kernels::default(), Blas::recorded(recorder.clone()));
-        Self { target: Target::Recorder(recorder), kernels, blas, name, free_at_start: MEMORY, guarded: false }
+        Self { target: GpuTarget::Recorder(recorder), kernels, blas, name, free_at_start: MEMORY, guarded: false }
     }
 
     /// The stream that everything is issued to.
@@ -42,16 +42,16 @@ impl Gpu {
     /// When work is recorded.
     pub fn stream(&self) -> Result<&Arc<CudaStream>> {
         match &self.target {
-            Target::Stream(stream) => Ok(stream),
-            Target::Recorder(_) => bail!("a recorded GPU has no stream"),
+            GpuTarget::Stream(stream) => Ok(stream),
+            GpuTarget::Recorder(_) => bail!("a recorded GPU has no stream"),
         }
     }
 
     /// What records the work, if it is not issued.
     pub fn recorder(&self) -> Option<&Recorder> {
         match &self.target {
-            Target::Stream(_) => None,
-            Target::Recorder(recorder) => Some(recorder),
+            GpuTarget::Stream(_) => None,
+            GpuTarget::Recorder(recorder) => Some(recorder),
         }
     }
 
@@ -76,7 +76,7 @@ impl Gpu {
         keep_pool(&context)?;
         let kernels = Kernels::load(&context).context("load the kernels")?;
         let blas = Blas::new(stream.clone(), &name)?;
-        Ok(Self { target: Target::Stream(stream), kernels, blas, name, free_at_start, guarded: false })
+        Ok(Self { target: GpuTarget::Stream(stream), kernels, blas, name, free_at_start, guarded: false })
     }
 
     /// Waits for all work that was issued.

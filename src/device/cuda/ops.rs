@@ -398,13 +398,13 @@ pub struct DecodeRows {
 /// Keys that the rows of a step see together, and the spans that those are cut into. The lengths are on the device: only
 /// where work is recorded they are known, and elsewhere nobody asks.
 #[derive(Clone, Copy, Default)]
-struct Seen {
+struct VisibleKeys {
     prompt: usize,
     own: usize,
     spans: usize,
 }
 
-impl Seen {
+impl VisibleKeys {
     fn by(gpu: &Gpu, at: DecodeRows) -> Result<Self> {
         let Some(recorder) = gpu.recorder() else { return Ok(Self::default()) };
         let lengths = |of| -> Result<Vec<usize>> {
@@ -435,7 +435,7 @@ pub fn decode_attention(
         _ => ("decode_attention_spans_d128", "decode_attention_sum_d128"),
     };
     let (rows, group, lines) = (at.rows, heads.query / heads.kv, at.rows * heads.query * spans.spans);
-    let seen = Seen::by(gpu, at)?;
+    let seen = VisibleKeys::by(gpu, at)?;
     let slot = |of: Cache, buffer: Buffer<bf16>, keys: usize| {
         buffer.at_least(heads.kv * of.capacity * heads.dim).reads(BF16 * keys * heads.kv * heads.dim)
     };

@@ -16,13 +16,13 @@ const GROUP: usize = 8;
 const PROMPT: usize = 64;
 
 /// Rows that are decoded together, with the adapter.
-pub struct DecodeStep {
+pub struct DecodeSetup {
     slabs: Slabs,
     starts: Vec<Start>,
     batch: DecodeBatch,
 }
 
-impl DecodeStep {
+impl DecodeSetup {
     /// Takes memory for `rows` rows that see `context` keys each, the new token's among them, and uploads the state of the
     /// rows. Keys and values are whatever is in memory.
     pub fn set_up(shared: &Shared, rows: usize, context: usize) -> Result<Self> {
