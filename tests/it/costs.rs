@@ -106,7 +106,9 @@ fn recorded(what: &str) -> Counts {
     for issued in recorder.drain() {
         let (name, bytes, flops) = match issued {
             Issued::Launch(launch) => (format!("kernels {}", launch.kernel), 0.0, 0.0),
-            Issued::Product(product) => (format!("products {product}"), product.bytes() as f64, product.flops()),
+            Issued::Product(product) => {
+                (format!("products {}", column_major(&product.to_string())), product.bytes() as f64, product.flops())
+            }
             Issued::Copy(copy) => {
                 let kind = match copy.kind {
                     CopyKind::Up => "up",
@@ -121,6 +123,14 @@ fn recorded(what: &str) -> Counts {
         [1.0, bytes, flops].iter().zip(count).for_each(|(more, sum)| *sum += more);
     }
     counts
+}
+
+/// A product as the emulated cuBLASLt names it: row-major C = A · B is column-major C' = B' · A'.
+fn column_major(product: &str) -> String {
+    let (size, rest) = product.split_once(' ').unwrap();
+    let (transposed, rest) = rest.split_once(' ').unwrap();
+    let [m, n, k] = size.split('x').collect::<Vec<_>>().try_into().unwrap();
+    format!("{n}x{m}x{k} {} {rest}", transposed.chars().rev().collect::<String>())
 }
 
 #[test]

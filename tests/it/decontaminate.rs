@@ -250,7 +250,7 @@ fn overlapping_questions_are_removed_from_training() {
     assert_eq!((kept.rows, kept.removed), (4, 0));
     assert_eq!(kept.benchmarks["arithmetic"].overlapping, ["held-out-0-100"]);
     assert_eq!(kept.benchmarks["arithmetic"].rows, ["2"]);
-    assert!(kept.not_checked["gsm8k"].contains("not in the hub's cache"), "{:?}", kept.not_checked);
+    assert!(kept.not_checked["gsm8k"].contains("not in the Hub cache"), "{:?}", kept.not_checked);
     fs::remove_dir_all(&run).unwrap();
 
     let said = train(&["--set=data.decontaminate=true"]);

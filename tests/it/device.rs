@@ -165,7 +165,7 @@ fn cutting_a_micro_batch_in_half_does_not_change_the_result() {
     succeeded(command.args(job).arg("--device=cuda").output().unwrap());
     let mut command = on_device(scarce.path(), &[("RFT_EMU_MEMORY_MIB", "556")]).unwrap();
     let said = succeeded(command.args(job).arg("--device=cuda").output().unwrap());
-    assert!(said.contains("did not fit") && said.contains("cut in half"), "{said}");
+    assert!(said.contains("did not fit") && said.contains("split in half"), "{said}");
     let (ample, scarce) = (ample.path().join("runs/run"), scarce.path().join("runs/run"));
     assert_eq!(texts(&scarce), texts(&ample));
     let apart = distance(&trained(&scarce), &trained(&ample));

@@ -87,7 +87,7 @@ fn a_report_is_written_to_the_given_folder() {
 
     let said = error(&folder(), &["report", "."]);
     assert!(
-        said.contains("is neither a run nor an evaluation") && said.contains("hint: give run directories"),
+        said.contains("is neither a run nor an evaluation") && said.contains("hint: pass run directories"),
         "{said}"
     );
 }

@@ -152,7 +152,7 @@ fn any_value_gives_a_valid_file_name() {
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.=+".contains(c)), "{name}");
     }
     // An invalid value is reported with its position.
-    assert!(error(&text).contains("`model.path`: is empty"));
+    assert!(error(&text).contains("`model.path`: expected a value, found an empty string"));
 }
 
 #[test]

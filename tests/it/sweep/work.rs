@@ -205,7 +205,7 @@ fn a_dry_run_lists_everything_and_writes_nothing() {
         let said = String::from_utf8(output.stdout).unwrap();
         for what in ["runs  ", "benchmarks  ", "together  "] {
             let is_priced =
-                |line: &&str| line.starts_with(what) && line.contains(" tokens, ") && line.contains("costs");
+                |line: &&str| line.starts_with(what) && line.contains(" tokens, ") && line.contains("cost ");
             assert!(said.lines().any(|it| is_priced(&it)), "{set}: no price of `{what}` in\n{said}");
         }
     }
