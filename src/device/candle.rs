@@ -190,7 +190,7 @@ fn weights<'a>(source: &'a ModelSource, dtype: DType, device: &candle_core::Devi
     Ok(match &source.origin {
         // SAFETY: the files are mapped, as we map them: whoever shortens one ends this program.
         ModelOrigin::Folder(folder) => unsafe {
-            VarBuilder::from_mmaped_safetensors(&weight_files(&folder)?, dtype, device)?
+            VarBuilder::from_mmaped_safetensors(&weight_files(folder)?, dtype, device)?
         },
         ModelOrigin::Embedded => VarBuilder::from_slice_safetensors(embedded::WEIGHTS, dtype, device)?,
         ModelOrigin::Gguf(_) => {

@@ -126,7 +126,7 @@ mod tests {
                 completion("{\"undecided\":\"no box\"}", "\"note\":\"no <think>\",", "-1e-9")
             )
         );
-        assert_eq!(read(&run.completions()).unwrap(), [group.clone()]);
+        assert_eq!(read(&run.completions()).unwrap(), std::slice::from_ref(&group));
         std::fs::write(run.completions(), text.replace("\"completions\":", "\"branches\":")).unwrap();
         assert_eq!(read(&run.completions()).unwrap(), [group], "an older file");
     }

@@ -42,7 +42,7 @@ impl SandboxSession {
     ) -> Result<SandboxSession> {
         let (null, null_too) = (OwnedFd::from(nothing()?), OwnedFd::from(nothing()?));
         let (mut talk, header) =
-            Talk::start(python, cell, "calls", program.source, program.entry_point, limits, null, null_too)?;
+            Talk::start(python, cell, "calls", program.source, program.entry_point, limits, [null, null_too])?;
         let mut limit = Limit::new(talk.id, limits.time);
         talk.send(&header);
         let over = match talk.hear(&mut [&mut limit]) {
@@ -140,7 +140,7 @@ pub(super) fn script(
 ) -> Result<CallOutcome> {
     let (input_end, input) = pipe_with(PipeFlags::CLOEXEC)?;
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (mut talk, header) = Talk::start(python, cell, "script", source, "", limits, input_end, output_end)?;
+    let (mut talk, header) = Talk::start(python, cell, "script", source, "", limits, [input_end, output_end])?;
     let mut limit = Limit::new(talk.id, limits.time);
     ioctl_fionbio(&input, true)?;
     ioctl_fionbio(&output, true)?;
@@ -213,7 +213,7 @@ struct Talk {
 }
 
 impl Talk {
-    /// Starts the runner. The second value is the request that sends the program to it.
+    /// Starts the runner, with these stdin and stdout. The second value is the request that sends the program to it.
     fn start(
         python: &Python,
         cell: &Confinement,
@@ -221,8 +221,7 @@ impl Talk {
         source: &str,
         entry_point: &str,
         limits: &SandboxLimits,
-        stdin: OwnedFd,
-        stdout: OwnedFd,
+        [stdin, stdout]: [OwnedFd; 2],
     ) -> Result<(Talk, Vec<u8>)> {
         let (requests_end, requests) = pipe_with(PipeFlags::CLOEXEC)?;
         let (answers, answers_end) = pipe_with(PipeFlags::CLOEXEC)?;

@@ -131,8 +131,8 @@ struct World {
 }
 
 impl World {
-    /// The difference of the arms on each question, for each seed. Both arms solve a question with a probability of 0.2 to 0.8, shifted for the
-    /// second arm by the difference and by the seed.
+    /// The difference of the arms on each question, for each seed. Both arms solve a question with a probability of 0.2 to
+    /// 0.8, shifted for the second arm by the difference and by the seed.
     fn study(&self, seeds: usize, stream: &Stream) -> Vec<Vec<f64>> {
         (0..seeds as u64)
             .map(|seed| {

@@ -1,9 +1,9 @@
 //! The slow twin of the decoder: Qwen2, Qwen3 and Llama in plain candle operations, every weight a [`Var`].
 //!
-//! It pretrains the embedded model (`examples/pretrain_tiny`) and is the oracle that every hand-written gradient is tested against, so it is
-//! written to be obviously right: batches without padding, tensors by their Hugging Face names, no fused operation
-//! (candle's fused softmax, norm and rotary cut the gradient without an error). It runs in the dtype of its weights;
-//! f64 makes finite differences sharp.
+//! It pretrains the embedded model (`examples/pretrain_tiny`) and is the oracle that every hand-written gradient is tested
+//! against, so it is written to be obviously right: batches without padding, tensors by their Hugging Face names, no fused
+//! operation (candle's fused softmax, norm and rotary cut the gradient without an error). It runs in the dtype of its
+//! weights; f64 makes finite differences sharp.
 
 use std::collections::BTreeMap;
 

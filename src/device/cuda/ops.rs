@@ -1,7 +1,8 @@
 //! The kernels of `src/device/cuda/kernels`, each with a function that checks its types. The shapes of launches and the
-//! meaning of the arguments are explained in the kernels' files; a signature is written there and here, and nowhere
-//! else. Each function gives the launch the number of values of a buffer that the kernel uses, which the launch checks, and the bytes
-//! that it reads and writes, which a recorded GPU counts. The contents of a buffer of indices buffer of indices are on the device and cannot be checked: the caller is responsible for them.
+//! meaning of the arguments are explained in the kernels' files; a signature is written there and here, and nowhere else.
+//! Each function gives the launch the number of values of a buffer that the kernel uses, which the launch checks, and the
+//! bytes that it reads and writes, which a recorded GPU counts. The contents of a buffer of indices are on
+//! the device and cannot be checked: the caller is responsible for them.
 
 use super::Gpu;
 use super::launch::{Argument, LaunchShape, launch};

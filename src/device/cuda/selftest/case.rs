@@ -4,10 +4,13 @@ use super::lab::Lab;
 use crate::ops::attention::Heads;
 use anyhow::Result;
 
+/// Computes the same on the GPU and on the CPU, and reports how far apart they are.
+type Check = dyn Fn(&mut Lab) -> Result<()>;
+
 /// Something that is computed on the GPU and on the CPU.
 pub struct SelftestCase {
     pub name: String,
-    pub check: Box<dyn Fn(&mut Lab) -> Result<()>>,
+    pub check: Box<Check>,
 }
 
 impl SelftestCase {
