@@ -547,17 +547,19 @@ fn a_canceled_evaluation_does_not_wait_for_the_server() {
             .then_some(Fault::Silence)
     }));
     let mut endpoint = Endpoint::connect(&ServerOptions { time_out: 10 * HANG, ..options(&stub) }, None).unwrap();
-    let (mut endpoint, kept) = ends("an evaluation that has what it needs", move || {
+    let kept = ends("an evaluation that has what it needs", move || {
         let mut kept = Kept { enough: Some(2), ..Kept::default() };
         endpoint.complete(&jobs(&prompts(2), 2), &draw(), &mut kept).unwrap();
-        (endpoint, kept)
+        kept
     });
-    let prompts = prompts(2);
     assert_eq!(kept.samples.keys().copied().collect::<Vec<_>>(), [(0, 0), (0, 1)]);
 
-    let mut kept = Kept { enough: Some(0), ..Kept::default() };
+    // Canceled before the first request.
+    let stub = Stub::start(Behavior::default());
+    let mut endpoint = Endpoint::connect(&options(&stub), None).unwrap();
     let before = stub.asked().len();
-    endpoint.complete(&jobs(&prompts, 2), &draw(), &mut kept).unwrap();
+    let mut kept = Kept { enough: Some(0), ..Kept::default() };
+    endpoint.complete(&jobs(&prompts(2), 2), &draw(), &mut kept).unwrap();
     assert_eq!((kept.samples.len(), stub.asked().len()), (0, before));
 }
 

@@ -120,7 +120,7 @@ fn the_embedded_model_learns() {
     assert_eq!(answer, ask("text"));
     let json: serde_json::Value = serde_json::from_str(&ask("json")).unwrap();
     assert_eq!(json["text"].as_str(), Some(answer.trim_end_matches('\n')));
-    assert_eq!(json["finish"], "<|endoftext|>");
+    assert_eq!(json["finish"], "<|im_end|>");
     let logprobs = json["logprobs"].as_array().unwrap();
     assert_eq!(logprobs.len(), json["tokens"].as_array().unwrap().len());
     assert!(logprobs.iter().all(|value| value.as_f64().unwrap() <= 0.0), "{json}");

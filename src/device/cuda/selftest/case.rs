@@ -5,12 +5,12 @@ use crate::ops::attention::Heads;
 use anyhow::Result;
 
 /// Computes the same on the GPU and on the CPU, and reports how far apart they are.
-type Check = dyn Fn(&mut Lab) -> Result<()>;
+type SelftestCheck = dyn Fn(&mut Lab) -> Result<()>;
 
 /// Something that is computed on the GPU and on the CPU.
 pub struct SelftestCase {
     pub name: String,
-    pub check: Box<Check>,
+    pub check: Box<SelftestCheck>,
 }
 
 impl SelftestCase {
