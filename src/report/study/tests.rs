@@ -85,7 +85,7 @@ fn one_seed_gives_no_verdict() {
     }
     let summary = outcome.summary("between arms");
     assert!(summary[0].starts_with("No verdict on any of the 3 differences"), "{summary:?}");
-    assert!(summary[1].contains("one seed"), "{summary:?}");
+    assert!(summary[1].contains("a single seed"), "{summary:?}");
     assert!(markdown::table(&outcome.comparisons("c", "")).contains("| one seed |"));
 }
 
