@@ -364,7 +364,7 @@ fn values_that_are_not_finite_stay_visible() {
 fn impossible_sections_are_refused_with_a_hint() {
     let message = |section| Objective::new(&section, LONGEST).unwrap_err().to_string();
     let refused = message(GrpoSection { epsilon_high: None, ..section(LossType::Cispo) });
-    assert!(refused.contains("`grpo.epsilon_high`: cispo needs"), "{refused}");
+    assert!(refused.contains("`grpo.epsilon_high`: cispo requires"), "{refused}");
     let refused = message(GrpoSection { delta: Some(1.1), ..section(LossType::Grpo) });
     assert!(refused.contains("`grpo.delta`"), "{refused}");
     for epsilon in [-0.1, 0.0, 1.0] {
