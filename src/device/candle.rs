@@ -69,7 +69,7 @@ pub fn compare(
     Ok(Comparison { prefill, decoded, rollout, f32: device == Device::Cpu })
 }
 
-/// Tokens drawn after the prompt, their log-probabilities, and the logits (rows, vocabulary) of prompt and tokens.
+/// Tokens sampled after the prompt, their log-probabilities, and the logits (rows, vocabulary) of prompt and tokens.
 fn run_ours(
     device: Device,
     source: &ModelSource,

@@ -9,7 +9,7 @@
 //!   bound, as for logarithms, agreement to a thousand bits counts as equality for numbers that are short to write.
 //! - Expressions in symbols are evaluated at points chosen by [`crate::rng`], in exact arithmetic and then in balls.
 //!   One point at which they differ proves the difference; agreement at all points where both are defined, at least three (to
-//!   some hundred bits), counts as equality. If they agree at positive points and differ at others (`\sqrt{x^2}` and `x`),
+//!   a few hundred bits), counts as equality. If they agree at positive points and differ at others (`\sqrt{x^2}` and `x`),
 //!   it is not known which points are meant, so the verdict is undecided.
 
 use num_bigint::BigInt;

@@ -5,7 +5,7 @@
 //! download). We add `.rft/COMMIT.json`, what the hub listed, so that a snapshot is known to be complete without a request.
 //!
 //! Files are downloaded by our own code ([`http`]), because the crate's (0.5) sends the token to the host that a file is
-//! redirected to, fails where a server ignores `Range`, has no timeouts, waits no longer than five seconds for another download
+//! redirected to, fails if a server ignores `Range`, has no timeouts, waits no longer than five seconds for another download
 //! of the same file, and checks neither size nor SHA-256.
 
 mod dataset;
@@ -215,18 +215,18 @@ impl Plan {
         Ok(Self { config: config.clone(), repo: repo.clone(), missing: missing.cloned().collect(), wanted, listing })
     }
 
-    /// Bytes still to be downloaded, as far as the hub gives sizes; what an earlier attempt brought counts in.
+    /// Bytes still to be downloaded, if the Hub gives sizes; bytes of an earlier attempt are not counted again.
     pub fn bytes(&self) -> u64 {
         self.missing.iter().filter_map(|file| file.size).sum()
     }
 
-    /// The folder in which the repository's files stand under their own names, once fetched.
+    /// The folder that contains the repository's files under their own names, once fetched.
     pub fn folder(&self) -> PathBuf {
         snapshot(&self.config, &self.repo, &self.listing.commit)
     }
 
     /// Downloads what is missing and gives the paths of the wanted files. `progress` gets the bytes done so far, of
-    /// [`Plan::bytes`]. An interrupted download is gone on with, by this call or the next one.
+    /// [`Plan::bytes`]. This call or the next one resumes an interrupted download.
     pub fn fetch(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<PathBuf>> {
         if !self.missing.is_empty() {
             let client = http::Client::new(&self.config)?;
@@ -285,7 +285,7 @@ impl Plan {
     }
 }
 
-/// The files of a model beside its weights, out of all that its repository has.
+/// The files of a model other than its weights, among all files of its repository.
 pub fn text_files(names: &[String]) -> Result<Vec<String>> {
     const TEXTS: [&str; 5] =
         ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
@@ -375,7 +375,7 @@ fn link(blob: &Path, name: &Path) -> Result<()> {
     let linked = {
         // snapshots/COMMIT/a/b ► ../../../blobs/X: as many steps up as there are folders below the repository's own
         let repository = blob.parent().and_then(Path::parent).context("a blob is in the blobs folder")?;
-        let inner = name.strip_prefix(repository).context("a snapshot is beside its blobs")?;
+        let inner = name.strip_prefix(repository).context("a snapshot is next to its blobs")?;
         let up: PathBuf = inner.components().skip(1).map(|_| Component::ParentDir).collect();
         std::os::unix::fs::symlink(up.join(blob.strip_prefix(repository)?), name)
     };

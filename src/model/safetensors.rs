@@ -65,7 +65,7 @@ impl Bytes {
     fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Self::Mapped(map) = self {
-            // SAFETY: the map is of a file and read-only, so what is dropped is read from the file again. A failure changes
+            // SAFETY: the map is read-only and backed by a file, so what is dropped is read from the file again. A failure changes
             // nothing but the memory in use.
             _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
@@ -283,7 +283,7 @@ impl<'de> Deserialize<'de> for StrictHeader {
                         tensors.insert(name.clone(), tensor).is_some()
                     };
                     if repeated {
-                        return Err(A::Error::custom(format!("`{name}` stands twice")));
+                        return Err(A::Error::custom(format!("`{name}` occurs twice")));
                     }
                 }
                 Ok(StrictHeader(tensors))
@@ -378,8 +378,8 @@ mod tests {
         assert!(file(&format!("{{{a}}}   "), 8).is_ok());
         for (header, data, reason) in [
             (format!("[{{{a}}}]"), 8, "not a JSON object"),
-            (format!("{{{a},{a}}}"), 8, "`a` stands twice"),
-            (r#"{"__metadata__":{},"__metadata__":{}}"#.into(), 0, "`__metadata__` stands twice"),
+            (format!("{{{a},{a}}}"), 8, "`a` occurs twice"),
+            (r#"{"__metadata__":{},"__metadata__":{}}"#.into(), 0, "`__metadata__` occurs twice"),
             (a.replacen("\"a\"", "{\"a\"", 1).replace("F32", "F33") + "}", 8, "unknown type `F33`"),
             (format!("{{{a}}}").replace("[2]", "[3]"), 8, "does not fill"),
             (format!("{{{a}}}").replace("[2]", "[4611686018427387904, 4]"), 8, "does not fill"),

@@ -145,7 +145,7 @@ impl Tokenizer {
     }
 
     /// Ids of a text in which strings of special tokens represent these tokens, except inside the ranges `literal`
-    /// (bytes, ascending), where they are text.
+    /// (bytes, ascending), if they are text.
     pub fn encode_around(&self, text: &str, literal: &[Range<usize>]) -> Vec<u32> {
         self.try_encode(text, &self.find_added(text, literal)).expect("a byte-pair tokenizer encodes every text")
     }

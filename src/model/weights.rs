@@ -10,7 +10,7 @@ use std::io::Read;
 
 /// Named tensors of a checkpoint, in Hugging Face's names and (out, in) layout.
 ///
-/// A tensor is read when it is asked for and not kept, so that loading a model holds little more than one copy of it.
+/// A tensor is read when it is requested and not kept, so that loading a model holds little more than one copy of it.
 pub trait Weights: Send + Sync {
     /// The tensor's values in row-major order; an error where it is missing or has another shape.
     fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;

@@ -1,6 +1,6 @@
 //! The output head, with the values that GRPO needs: log-probability of a target and entropy, in chunks of rows.
 //!
-//! It works on (hidden row, target) pairs, because the first token of every branch of a group is predicted by the same
+//! It works on (hidden row, target) pairs, because the first token of every completion of a group is predicted by the same
 //! row, the prompt's last. At most the logits of [`CHUNK`] pairs are in memory at once.
 
 use super::matmul::{Output, View, add_product, product};

@@ -1,4 +1,4 @@
-//! Our decoder equals candle's on the same weights, and `rft selftest --model` fails where it does not.
+//! Our decoder equals candle's on the same weights, and `rft selftest --model` fails if it does not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -117,7 +117,7 @@ fn the_command_prints_three_errors_and_passes() {
     }
 }
 
-/// A folder whose configuration ties the head to the embedding, and which has a head of its own all the same: candle takes
+/// A folder whose configuration ties the head to the embedding, but which has its own head too: candle takes
 /// that one, and we what the configuration says, as transformers does.
 #[test]
 fn a_model_on_which_candle_and_we_disagree_fails() {

@@ -26,7 +26,7 @@ struct Hub {
     files: BTreeMap<String, Vec<u8>>,
     /// Every answer has this status and `X-Error-Code`.
     status: Option<(u16, &'static str)>,
-    /// Answers for files end after so many bytes, so many times.
+    /// Replies with files end after this number of bytes, this number of times.
     cut: Option<(usize, usize)>,
     /// Ranges are not understood: a request for one gets the whole file.
     no_ranges: bool,
@@ -154,7 +154,7 @@ fn config() -> ModelConfig {
     ModelConfig { max_position_embeddings: 256, eos_token_ids: vec![1], ..ModelConfig::qwen2(2, 32, (4, 2), 64, 512) }
 }
 
-/// A repository with a model of random weights in two shards, and files that nobody wants.
+/// A repository with a model of random weights in two shards, and files that are not needed.
 fn model() -> Hub {
     let folder = tempfile::tempdir().unwrap();
     let weights = RandomWeights::new(&config(), 1);
@@ -261,7 +261,7 @@ fn an_interrupted_download_is_resumed() {
     let stub = Stub::start(Hub { cut: Some((20_000, 1)), ..model() });
     let hub = stub.config(cache.path());
     let text = error(&hub);
-    assert!(text.contains("stopped at 20000 of") && text.contains("goes on from there"), "{text}");
+    assert!(text.contains("stopped at 20000 of") && text.contains("to resume it"), "{text}");
     let first = stub.requests().last().unwrap().clone();
     check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
     let resumed = stub.requests().into_iter().find(|it| it.range.is_some()).expect("a request for a range");

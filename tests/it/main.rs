@@ -22,6 +22,7 @@ mod eval;
 mod files;
 mod gradients;
 mod hub;
+mod idioms;
 mod images;
 mod invariants;
 mod lab;

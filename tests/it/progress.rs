@@ -51,10 +51,10 @@ while read -r line; do
 done
 "#;
 
-/// Holds runs in `folder` that have [`held_reward`] when so many completions of training steps have their reward, until this is
+/// Holds runs in `folder` that have [`held_reward`] when this number of completions of training steps have their reward, until this is
 /// called with more or [`release`] is called.
 pub fn hold_after(folder: &Path, completions: usize) {
-    // A rename, so that nobody reads a part.
+    // A rename, so that no process reads a part.
     fs::write(folder.join("held.part"), completions.to_string()).unwrap();
     fs::rename(folder.join("held.part"), folder.join("held")).unwrap();
 }

@@ -29,7 +29,7 @@ pub fn require<T>(name: &str, found: Result<T, impl Display>) -> Option<T> {
     }
     let reason = match found {
         Ok(found) => return Some(found),
-        // Without a hint, which is on a line of its own.
+        // Without a hint, which is on the next line.
         Err(reason) => format!("{name}: {reason:#}").lines().next().unwrap_or_default().to_owned(),
     };
     assert!(!is_required, "RFT_TEST_REQUIRE lists `{name}`, which is missing here: {reason}");

@@ -8,7 +8,7 @@ from its `_generate_and_score_completions` with given rewards instead of generat
 
 `cases.json` contains the inputs and the loss; `gradients.safetensors` contains one tensor for every case and adapter
 tensor, named `CASE/TENSOR`. Every case is one optimizer update in one micro-batch (gradient accumulation 1, one step per
-generation), so the divisors are the ones that `normaliser` describes in each case.
+generation), so the divisors are the ones that `normalizer` describes in each case.
 """
 
 import json
@@ -36,7 +36,7 @@ LENGTHS = [1, 7, 4, 10, 3, 10, 1, 6, 2, 10, 8, 5]
 TRUNCATED = [3, 9]
 ADVANTAGES = [1.25, -0.75, 0.5, -1.0, -0.25, 0.875, -1.5, 0.875, 0.0, 1.375, -0.625, -0.5]
 EOS, PAD = 1, 0
-NORMALISERS = {
+NORMALIZERS = {
     "grpo": "each completion's mean over its own tokens, then the mean over all completions, masked ones counted",
     "bnpo": "unmasked completion tokens of the micro-batch",
     "dr_grpo": "completions, masked ones counted, times max_completion_length",
@@ -202,7 +202,7 @@ def losses(folder: str) -> None:
                 entropy_coef=options.get("entropy_coef", 0.0),
                 temperature=options.get("temperature", 1.0),
                 masked=[bool(options.get("mask_truncated")) and i in TRUNCATED for i in range(len(LENGTHS))],
-                normaliser=NORMALISERS[options["loss_type"]],
+                normalizer=NORMALIZERS[options["loss_type"]],
                 num_items_in_batch=int(mask.sum()),
                 old=None if old is None else values(old),
                 logprobs=values(current),

@@ -184,7 +184,7 @@ def collect(files: list[Path]) -> None:
         runs.append({"seed": rows[0]["seed"], "steps": len(rows), **series})
     fixture = {
         "versions": {m.__name__: m.__version__ for m in (trl, peft, transformers, torch)},
-        "model": "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M weights dequantised to f32",
+        "model": "Qwen2.5-Coder-0.5B-Instruct, Q4_K_M weights dequantized to f32",
         "config": CONFIG,
         "system": PROMPT["text"],
         "questions": "tests/oracle/sums.jsonl",

@@ -45,12 +45,12 @@ impl Reference {
         let mut expected = BTreeMap::new();
         for (name, a) in adapter.iter().filter(|(name, _)| name.ends_with(".lora_A.weight")) {
             let base = name.strip_prefix("base_model.model.").unwrap_or(name).replace(".lora_A.", ".");
-            let [out, inner] = *self.weight(&base)?.dims() else { anyhow::bail!("`{base}` is no matrix") };
+            let [out, inner] = *self.weight(&base)?.dims() else { anyhow::bail!("`{base}` is not a matrix") };
             let r = a.dim(0)?;
             expected.insert(name.clone(), vec![r, inner]);
             expected.insert(name.replace("lora_A", "lora_B"), vec![out, r]);
         }
-        ensure!(expected.len() == adapter.len(), "the adapter holds tensors that are no pair of lora_A and lora_B");
+        ensure!(expected.len() == adapter.len(), "the adapter holds tensors that are not a pair of lora_A and lora_B");
         Ok(Self { adapter: take(&expected, adapter)?, scale, ..self })
     }
 
@@ -194,7 +194,7 @@ pub fn log_probabilities(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     Ok((chosen - shifted.exp()?.sum(D::Minus1)?.log()?)?)
 }
 
-/// Zero where a token may look, minus infinity where it may not: (len, start + len).
+/// Zero if a token may attend, minus infinity if it may not: (len, start + len).
 fn causal_mask(start: usize, len: usize, device: &Device, dtype: DType) -> Result<Tensor> {
     let total = start + len;
     let mask: Vec<f32> =

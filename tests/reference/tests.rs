@@ -46,7 +46,7 @@ fn ids(batch: usize, len: usize) -> Tensor {
     Tensor::from_vec(ids, (batch, len), &Device::Cpu).unwrap()
 }
 
-/// The sum of the log-probabilities of every next token, each with a weight of its own so that no error can cancel.
+/// The sum of the log-probabilities of every next token, each with its own weight so that no error can cancel.
 fn loss(model: &Reference, ids: &Tensor) -> Tensor {
     let (batch, len) = ids.dims2().unwrap();
     let logits = model.forward(ids).unwrap().narrow(1, 0, len - 1).unwrap();

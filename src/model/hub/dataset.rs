@@ -38,7 +38,7 @@ pub fn dataset_file_from(config: &HubConfig, id: &str, revision: &str, file: &st
 }
 
 /// Picks the files of `split` by name: `train.jsonl`, `data/train-00000-of-00002.parquet`, `main/train-...`. A repository whose
-/// names speak of no split at all is its own training split. Of several formats or folders one is taken whole.
+/// names contain no split at all is its own training split. Of several formats or folders one is taken whole.
 fn split_files(names: &[String], split: &str) -> Result<Vec<String>> {
     let format = |name: &str| FORMATS.iter().position(|ending| name.ends_with(ending));
     let is_data = |name: &&String| {
@@ -75,7 +75,7 @@ fn split_files(names: &[String], split: &str) -> Result<Vec<String>> {
         _ => {
             let names: Vec<&str> = folders.keys().map(|(folder, _)| *folder).collect();
             bail!(
-                "the split `{split}` stands in several folders: {}\nhint: download the files of one and name a file",
+                "the split `{split}` is in several folders: {}\nhint: download the files of one folder and pass a file",
                 names.join(", ")
             )
         }

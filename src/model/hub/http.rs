@@ -47,7 +47,7 @@ pub enum HubError {
     #[error("the hub answers {status} for {url}\nhint: try again later")]
     Status { status: u16, url: String },
     #[error(
-        "the download of `{file}` stopped at {done} of {size} bytes: {reason}\nhint: run the same command again; it goes on from there"
+        "the download of `{file}` stopped at {done} of {size} bytes: {reason}\nhint: run the same command again to resume it"
     )]
     Interrupted { file: String, done: u64, size: String, reason: String },
     #[error(
@@ -55,7 +55,7 @@ pub enum HubError {
     )]
     DiskFull { file: String, folder: String, needed: String },
     #[error(
-        "`{file}` arrived damaged: its SHA-256 is not the hub's\nhint: run the same command again to download it anew"
+        "`{file}` arrived damaged: its SHA-256 differs from the Hub's\nhint: run the same command again to download it again"
     )]
     Damaged { file: String },
     #[error(
@@ -144,7 +144,7 @@ impl<'a> Client<'a> {
                     let range_refused =
                         [StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE].contains(&status);
                     if done > 0 && !goes_on && (status == StatusCode::OK || range_refused) {
-                        // The server knows no ranges, or what we have is not a beginning of the file: from the start.
+                        // The server does not support ranges, or our part is not the beginning of the file: start again.
                         out.set_len(0).map_err(io)?;
                         done = 0;
                     }

@@ -270,7 +270,7 @@ fn every_module_has_its_place_in_the_architecture() {
         count += 1;
         let rows = [format!("| `src/{module}/` |"), format!("| `src/{module}.rs` |")];
         let has = architecture.lines().any(|line| rows.iter().any(|row| line.starts_with(row.as_str())));
-        assert!(has, "the code map in ARCHITECTURE.md does not tell what `{module}` is for");
+        assert!(has, "the code map in ARCHITECTURE.md does not explain `{module}`");
     }
     assert!(count > 10, "only {count} modules read from src/lib.rs");
 }
