@@ -44,7 +44,9 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for path in entries {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            if !["target", "assets", "fixtures", "prompts", "runs", "models"].contains(&&*name) && !name.starts_with('.') {
+            if !["target", "assets", "fixtures", "prompts", "runs", "models"].contains(&&*name)
+                && !name.starts_with('.')
+            {
                 files(&path, found);
             }
         } else if ["rs", "md", "toml", "sh", "py"].iter().any(|end| path.extension().is_some_and(|it| it == *end)) {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::{HubConfig, Kind, Plan, Repo};
+use super::config::HubConfig;
+use super::plan::Plan;
+use super::repo::{Kind, Repo};
 
 /// Formats we read, best first.
 const FORMATS: [&str; 8] = [".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".ndjson"];

@@ -13,7 +13,8 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::{HubConfig, Kind, Listing, RemoteFile, Repo};
+use super::config::HubConfig;
+use super::repo::{Kind, Listing, RemoteFile, Repo};
 use crate::disk::hash;
 
 /// For a connection.

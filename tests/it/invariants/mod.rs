@@ -13,9 +13,6 @@ const LAYERS: [&str; 24] = [
     "behavior", "run", "code", "reward", "grpo", "device", "eval", "train", "plan", "report", "sweep", "cli",
 ];
 
-/// The client of the hub, which gives way to the crate hf-hub: its files are as they were.
-const UNDER_WAY: &str = "model/hub";
-
 /// A source file and its lines without comments, the first line being 1.
 struct Source {
     /// Below `src`, with `/` between the parts.
@@ -227,8 +224,7 @@ fn modules_use_only_what_is_below_them() {
 /// Re-exports in a `mod.rs` do not count.
 #[test]
 fn the_files_of_a_module_have_no_circles() {
-    let mut circles = imports(&sources()).circles();
-    circles.retain(|it| !it.starts_with(&format!("src/{UNDER_WAY}")));
+    let circles = imports(&sources()).circles();
     assert!(circles.is_empty(), "files that use each other in a circle\n{}", circles.join("\n"));
 }
 
@@ -252,9 +248,6 @@ fn a_module_with_files_of_its_own_is_a_folder_with_mod_rs() {
     let has = |path: &str| sources.iter().any(|it| it.path == path);
     for source in &sources {
         let Some((folder, _)) = source.path.rsplit_once('/') else { continue };
-        if folder == UNDER_WAY {
-            continue;
-        }
         assert!(has(&format!("{folder}/mod.rs")), "src/{folder} has no mod.rs");
         assert!(!has(&format!("{folder}.rs")), "src/{folder}.rs and src/{folder}/ both exist");
     }

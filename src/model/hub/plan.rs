@@ -1,165 +1,14 @@
-//! Files from the Hugging Face hub, in the cache that Python's library shares.
-//!
-//! The crate `hf-hub` lays out the cache and asks for listings. A repository's folder has `refs/` (branch ► commit),
-//! `snapshots/COMMIT/` (links under the files' names) and `blobs/` (the files under their hashes, `.incomplete` during a
-//! download). We add `.rft/COMMIT.json`, what the hub listed, so that a snapshot is known to be complete without a request.
-//!
-//! Files are downloaded by our own code ([`http`]), because the crate's (0.5) sends the token to the host that a file is
-//! redirected to, fails if a server ignores `Range`, has no timeouts, waits no longer than five seconds for another download
-//! of the same file, and checks neither size nor SHA-256.
-
-mod dataset;
-mod http;
+//! The files of a repository that are needed: found in the cache, or listed and downloaded.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use hf_hub::{Cache, CacheRepo};
-use serde::{Deserialize, Serialize};
 
-pub use dataset::{dataset_file, dataset_file_from, dataset_files, dataset_files_from};
-pub use http::HubError;
-
+use super::config::HubConfig;
+use super::http::{self, HubError};
+use super::repo::{Listing, RemoteFile, Repo};
 use crate::disk::atomic;
-
-/// How to reach the hub and where to keep its files.
-#[derive(Clone, Debug)]
-pub struct HubConfig {
-    /// Address without a slash at its end.
-    pub endpoint: String,
-    pub cache: PathBuf,
-    pub token: Option<Token>,
-    /// Use the cache alone.
-    pub offline: bool,
-    /// How often in a row a download may stop without having brought a byte before it is given up.
-    pub retries: u32,
-}
-
-/// A secret: goes to the hub and nowhere else.
-#[derive(Clone)]
-pub struct Token(String);
-
-impl Token {
-    pub fn new(token: &str) -> Self {
-        Self(token.to_owned())
-    }
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
-        formatter.write_str("Token(..)")
-    }
-}
-
-impl HubConfig {
-    /// Reads the variables that Python's library reads: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`,
-    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN` and `HF_HUB_OFFLINE`.
-    pub fn from_env() -> Result<Self> {
-        Self::from_variables(|name| std::env::var(name).ok())
-    }
-
-    /// As [`HubConfig::from_env`], from any source of variables.
-    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let set = |name: &str| variable(name).filter(|it| !it.trim().is_empty());
-        let is_on =
-            |name: &str| set(name).is_some_and(|it| ["1", "true", "yes", "on"].contains(&it.to_lowercase().as_str()));
-        let folder = |name: &str| set(name).map(PathBuf::from);
-        let home = match folder("HF_HOME") {
-            Some(home) => home,
-            None => folder("XDG_CACHE_HOME")
-                .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
-                .context("no home folder is known\nhint: set HF_HOME to the folder that shall hold downloads")?
-                .join("huggingface"),
-        };
-        let token = match set("HF_TOKEN") {
-            Some(token) => Some(token),
-            None if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") => None,
-            None => fs::read_to_string(folder("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"))).ok(),
-        };
-        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
-        ensure!(
-            endpoint.starts_with("https://") || endpoint.starts_with("http://"),
-            "HF_ENDPOINT is not an address that begins with https://"
-        );
-        Ok(Self {
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            cache: folder("HF_HUB_CACHE")
-                .or_else(|| folder("HUGGINGFACE_HUB_CACHE"))
-                .unwrap_or_else(|| home.join("hub")),
-            token: token.map(|it| Token(it.trim().to_owned())).filter(|it| !it.0.is_empty()),
-            offline: is_on("HF_HUB_OFFLINE"),
-            retries: 5,
-        })
-    }
-}
-
-pub use hf_hub::RepoType as Kind;
-
-/// A repository at a branch, tag or commit.
-#[derive(Clone, Debug)]
-pub struct Repo {
-    kind: Kind,
-    id: String,
-    /// The same for the crate.
-    inner: hf_hub::Repo,
-}
-
-impl Repo {
-    pub fn new(kind: Kind, id: &str, revision: &str) -> Result<Self> {
-        ensure!(is_hub_id(id), "`{id}` is not a hub id\nhint: hub ids have the form org/name");
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-+@/".contains(c);
-        let inside = Path::new(revision).components().all(|part| matches!(part, Component::Normal(_)));
-        ensure!(
-            inside && !revision.is_empty() && revision.chars().all(plain),
-            "`{revision}` is not a revision\nhint: give a branch, a tag or a commit"
-        );
-        let inner = hf_hub::Repo::with_revision(id.to_owned(), kind, revision.to_owned());
-        Ok(Self { kind, id: id.to_owned(), inner })
-    }
-
-    fn revision(&self) -> &str {
-        self.inner.revision()
-    }
-
-    fn cache(&self, config: &HubConfig) -> CacheRepo {
-        Cache::new(config.cache.clone()).repo(self.inner.clone())
-    }
-
-    /// The repository's folder in the cache.
-    fn folder(&self, config: &HubConfig) -> PathBuf {
-        config.cache.join(self.inner.folder_name())
-    }
-}
-
-/// Whether a name has the form `org/name`.
-pub fn is_hub_id(name: &str) -> bool {
-    let part = |it: &str| {
-        !it.is_empty()
-            && !it.starts_with(['.', '-'])
-            && !it.contains("..")
-            && it.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-    };
-    name.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
-}
-
-/// What the hub says about a repository at one commit.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Listing {
-    commit: String,
-    files: Vec<RemoteFile>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct RemoteFile {
-    path: String,
-    /// Bytes.
-    size: Option<u64>,
-    /// Name in `blobs/`: SHA-256 of a large file, git's hash of a small one.
-    blob: String,
-    /// SHA-256 of the content, known for large files.
-    sha256: Option<String>,
-}
 
 /// The files of a repository that are wanted, and which of them are still to be downloaded.
 #[derive(Debug)]
@@ -295,7 +144,7 @@ pub fn text_files(names: &[String]) -> Result<Vec<String>> {
 
 /// The files that a model needs, out of all that its repository has.
 pub fn model_files(names: &[String]) -> Result<Vec<String>> {
-    use super::checkpoint::{INDEX, SINGLE, pickle_refused};
+    use crate::model::checkpoint::{INDEX, SINGLE, pickle_refused};
     let has = |name: &str| names.iter().any(|it| it == name);
     let mut wanted = Vec::new();
     if has(SINGLE) {
@@ -387,57 +236,6 @@ fn link(blob: &Path, name: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn config(variables: &[(&str, &str)]) -> HubConfig {
-        let find = |name: &str| variables.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());
-        HubConfig::from_variables(find).unwrap()
-    }
-
-    #[test]
-    fn variables_mean_what_they_mean_in_python() {
-        let plain = config(&[("HF_HOME", "/nowhere/hf")]);
-        assert_eq!((plain.endpoint.as_str(), plain.offline), ("https://huggingface.co", false));
-        assert_eq!(plain.cache, Path::new("/nowhere/hf/hub"));
-        assert!(plain.token.is_none());
-        assert_eq!(config(&[("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
-        let set = config(&[
-            ("HF_HOME", "/nowhere/hf"),
-            ("HF_HUB_CACHE", "/c"),
-            ("HF_ENDPOINT", "https://mirror/"),
-            ("HF_TOKEN", " hf_secret\n"),
-            ("HF_HUB_OFFLINE", "1"),
-        ]);
-        assert_eq!(
-            (set.endpoint.as_str(), set.cache.as_path(), set.offline),
-            ("https://mirror", Path::new("/c"), true)
-        );
-        assert_eq!(set.token.as_ref().unwrap().0, "hf_secret");
-        assert!(!format!("{set:?}").contains("hf_secret"));
-        assert!(HubConfig::from_variables(|name| (name == "HF_ENDPOINT").then(|| "ftp://x".into())).is_err());
-    }
-
-    #[test]
-    fn the_token_file_is_read() {
-        let home = tempfile::tempdir().unwrap();
-        fs::write(home.path().join("token"), "hf_file\n").unwrap();
-        let path = home.path().to_str().unwrap();
-        assert_eq!(config(&[("HF_HOME", path)]).token.unwrap().0, "hf_file");
-        assert!(config(&[("HF_HOME", path), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).token.is_none());
-    }
-
-    #[test]
-    fn hub_ids_have_two_plain_parts() {
-        for id in ["Qwen/Qwen2.5-7B", "RUC-AIBOX/STILL-3-Preview-RL-Data", "a/b_c"] {
-            assert!(is_hub_id(id), "{id}");
-        }
-        for id in ["tiny", "a/b/c", "../x", "./x", "a/..", "/a", "a/", "a b/c", "a/b?x"] {
-            assert!(!is_hub_id(id), "{id}");
-        }
-        assert!(Repo::new(Kind::Model, "a/b", "refs/pr/1").is_ok());
-        for revision in ["", "../x", "/x", "a/../b", "main?x", "a b", "a#b", "a%2fb"] {
-            assert!(Repo::new(Kind::Model, "a/b", revision).is_err(), "{revision}");
-        }
-    }
 
     #[test]
     fn a_model_needs_its_texts_and_one_set_of_weights() {
