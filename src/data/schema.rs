@@ -48,7 +48,7 @@ const KNOWN: [Schema; 3] = [
 /// Column names of questions, answers and identities in other data sets, ignoring case. The first one found is used.
 const QUESTION_NAMES: [&str; 3] = ["question", "problem", "prompt"];
 const ANSWER_NAMES: [&str; 1] = ["answer"];
-const ID_NAMES: [&str; 4] = ["id", "unique_id", "uid", "uuid"];
+const ID_NAMES: [&str; 5] = ["id", "unique_id", "task_id", "uid", "uuid"];
 
 /// The mark between a worked solution and its result.
 const HASHES: &str = "####";

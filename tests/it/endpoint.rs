@@ -1,12 +1,15 @@
 //! Completions from a server. The test starts a server on this machine, which has the faults that real ones have.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rft::config::{ConfigLayers, resolve};
 use rft::eval::endpoint::Endpoint;
 use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
@@ -78,6 +81,8 @@ struct Behavior {
     count: Arc<dyn Fn(&str) -> usize + Send + Sync>,
     /// Whether a token is added to every text.
     adds_bos: bool,
+    /// The completion of a request.
+    text: Arc<dyn Fn(&Value) -> String + Send + Sync>,
     /// Whether fields that OpenAI's API does not have are refused.
     strict: bool,
     plan: Arc<Mutex<Plan>>,
@@ -91,6 +96,7 @@ impl Default for Behavior {
             together: 1,
             count: Arc::new(|text| text.split_whitespace().count()),
             adds_bos: false,
+            text: Arc::new(|request| format!("says {}", request["seed"])),
             strict: false,
             plan: Arc::new(Mutex::new(plan)),
         }
@@ -184,7 +190,7 @@ fn complete(request: &Value, behavior: &Behavior) -> (u16, Value) {
     };
     let one = request["max_tokens"] == 1;
     let (finish, tokens) = if one { ("length", 1) } else { ("stop", 3) };
-    let text = format!("says {}", request["seed"]);
+    let text = (behavior.text)(request);
     let usage = json!({ "prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": 0 });
     let choice = json!({ "index": 0, "text": text, "finish_reason": finish, "stop_reason": null });
     (200, json!({ "object": "text_completion", "model": request["model"], "choices": [choice], "usage": usage }))
@@ -580,6 +586,55 @@ fn an_error_of_the_receiver_ends_the_evaluation() {
     assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
 }
 
+/// Tasks in the form in which evalplus publishes them. The identity of a task selects its tests, so a score other than 0 or an
+/// error shows that it was read.
+#[test]
+fn humaneval_in_its_published_form_is_scored() {
+    let Some(_) = super::code_eval::sandbox() else { return };
+    let folder = cli::folder();
+    let file = fs::File::create(folder.path().join("HumanEvalPlus.jsonl.gz")).unwrap();
+    let mut file = GzEncoder::new(file, Compression::fast());
+    for i in 0..164 {
+        let task = json!({
+            "task_id": format!("HumanEval/{i}"), "entry_point": "add",
+            "prompt": format!("def add(x):\n    \"\"\"Adds {i} to x.\"\"\"\n"), "canonical_solution": format!("    return x + {i}\n"),
+            "test": "", "contract": "", "atol": 0, "base_input": [[1]], "plus_input": [[1], [-1000]],
+        });
+        writeln!(file, "{task}").unwrap();
+    }
+    file.finish().unwrap();
+    let config = resolve(&ConfigLayers::default()).unwrap().config;
+    let policy = Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap();
+    let count: Arc<dyn Fn(&str) -> usize + Send + Sync> =
+        Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
+    // Right on all inputs, right on those of the base tests, and wrong.
+    for (body, base, plus) in
+        [("x + N", "100.0", "100.0"), ("max(x, 0) + N", "100.0", "0.0"), ("x - N - 1", "0.0", "0.0")]
+    {
+        let text = Arc::new(move |request: &Value| {
+            let prompt = request["prompt"].to_string();
+            let number = prompt.split("Adds ").nth(1).and_then(|it| it.split(' ').next()).unwrap_or("0").to_owned();
+            format!("```python\ndef add(x):\n    return {}\n```", body.replace('N', &number))
+        });
+        let stub = Stub::start(Behavior { count: count.clone(), text, ..Behavior::default() });
+        for (bench, score) in [("humaneval", base), ("humaneval+", plus)] {
+            let mut command = cli::rft(folder.path());
+            command.args(["eval", "--data-dir=.", "--samples=1", "--max-tokens=40", "--bench", bench, "--out"]);
+            command.arg(format!("{bench}-{}", body.len())).args([
+                "--set=rollout.max_prompt_length=500",
+                "--endpoint",
+                &stub.url,
+            ]);
+            let output = command.output().unwrap();
+            let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+            assert!(
+                output.status.success() && table.contains(&format!(" {score} % [")),
+                "{bench} {body}: {table}{said}"
+            );
+        }
+    }
+}
+
 #[test]
 fn rft_eval_takes_samples_from_a_server() {
     let config = resolve(&ConfigLayers::default()).unwrap().config;
@@ -599,9 +654,9 @@ fn rft_eval_takes_samples_from_a_server() {
     assert!(stub.asked().iter().all(|it| it.key.as_deref() == Some(&format!("Bearer {SECRET}"))));
     assert_eq!(stub.samples().len(), 12);
 
-    let identity = std::fs::read_to_string(folder.path().join("e/eval.json")).unwrap();
+    let identity = fs::read_to_string(folder.path().join("e/eval.json")).unwrap();
     assert!(identity.contains(r#""engine": "endpoint""#) && identity.contains(MODEL), "{identity}");
-    let samples = std::fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
+    let samples = fs::read_to_string(folder.path().join("e/arithmetic-1/samples.jsonl")).unwrap();
     assert!(![table, said, identity, samples].iter().any(|it| it.contains(SECRET)), "the key was written");
 
     // Samples that exist are not requested again.
