@@ -54,7 +54,7 @@ fn ratio(above: usize, below: usize) -> Option<f64> {
 }
 
 /// Adds one completion to `tally`: whether the spans of `class` in `found` and in `there` overlap. Each span is matched with at
-/// most one span of the other list. There are no true negatives, because text without spans cannot be counted.
+/// most one span of the other list. True negatives are not defined, because text without spans cannot be counted.
 pub fn match_spans(tally: &mut ConfusionCounts, class: Class, found: &[BehaviorSpan], there: &[BehaviorSpan]) {
     let of = |spans: &[BehaviorSpan]| {
         let mut ranges: Vec<(usize, usize)> =

@@ -1,4 +1,4 @@
-//! A sweep on disk, and the progress of each part of it. There is no other state.
+//! A sweep on disk, and the progress of each part of it, all of which is read from the disk.
 //!
 //! ```text
 //! sweep.json          the definition of the sweep: its runs and evaluations

@@ -1,7 +1,11 @@
 //! HumanEval+: the reference solutions pass, other programs do not, and the sanitizer finds the code in a completion.
 
-use std::sync::LazyLock;
+use std::fs;
+use std::io::Write;
+use std::sync::{Arc, LazyLock};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rayon::prelude::*;
 use rft::code::{CodeTask, CodeVerdict, Tasks, TestStatus, grade, grade_response, sanitize};
 use rft::eval::asked::QuestionRecord;
@@ -9,8 +13,11 @@ use rft::eval::bench::{QuestionOrigin, find};
 use rft::eval::grade::Grader;
 use rft::eval::profile::Extraction;
 use rft::sandbox::Sandbox;
+use serde_json::{Value, json};
 
+use crate::cli;
 use crate::require::{data, evalplus_verdicts, require};
+use crate::stub_server::{Behavior, Stub, like_tiny};
 
 /// The sandbox, or none and the test is skipped.
 pub fn sandbox() -> Option<&'static Sandbox> {
@@ -244,4 +251,50 @@ fn verdicts_are_those_of_evalplus() {
     let (fooled, others): (Vec<&String>, Vec<&String>) = differences.iter().partition(|it| it.contains(EQUALS_ALL));
     assert!(fooled.iter().all(|it| it.contains("plus: Wrong")));
     assert!(others.len() as f64 <= 0.02 * rows.len() as f64, "{} differences", others.len());
+}
+
+/// Tasks in the form in which evalplus publishes them. The identity of a task selects its tests, so a score other than 0 or an
+/// error shows that it was read.
+#[test]
+fn humaneval_in_its_published_form_is_scored() {
+    let Some(_) = sandbox() else { return };
+    let folder = cli::folder();
+    let file = fs::File::create(folder.path().join("HumanEvalPlus.jsonl.gz")).unwrap();
+    let mut file = GzEncoder::new(file, Compression::fast());
+    for i in 0..164 {
+        let task = json!({
+            "task_id": format!("HumanEval/{i}"), "entry_point": "add",
+            "prompt": format!("def add(x):\n    \"\"\"Adds {i} to x.\"\"\"\n"), "canonical_solution": format!("    return x + {i}\n"),
+            "test": "", "contract": "", "atol": 0, "base_input": [[1]], "plus_input": [[1], [-1000]],
+        });
+        writeln!(file, "{task}").unwrap();
+    }
+    file.finish().unwrap();
+    let behavior = like_tiny();
+    // Right on all inputs, right on those of the base tests, and wrong.
+    for (body, base, plus) in
+        [("x + N", "100.0", "100.0"), ("max(x, 0) + N", "100.0", "0.0"), ("x - N - 1", "0.0", "0.0")]
+    {
+        let text = Arc::new(move |request: &Value| {
+            let prompt = request["prompt"].to_string();
+            let number = prompt.split("Adds ").nth(1).and_then(|it| it.split(' ').next()).unwrap_or("0").to_owned();
+            format!("```python\ndef add(x):\n    return {}\n```", body.replace('N', &number))
+        });
+        let stub = Stub::start(Behavior { text, ..behavior.clone() });
+        for (bench, score) in [("humaneval", base), ("humaneval+", plus)] {
+            let mut command = cli::rft(folder.path());
+            command.args(["eval", "--data-dir=.", "--samples=1", "--max-tokens=40", "--bench", bench, "--out"]);
+            command.arg(format!("{bench}-{}", body.len())).args([
+                "--set=rollout.max_prompt_length=500",
+                "--endpoint",
+                &stub.url,
+            ]);
+            let output = command.output().unwrap();
+            let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+            assert!(
+                output.status.success() && table.contains(&format!(" {score} % [")),
+                "{bench} {body}: {table}{said}"
+            );
+        }
+    }
 }

@@ -1,231 +1,22 @@
-//! Completions from a server. The test starts a server on this machine, which has the faults that real ones have.
+//! Completions from a server.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use rft::config::{ConfigLayers, resolve};
 use rft::eval::endpoint::Endpoint;
 use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LENGTH};
-use rft::model::source::ModelSource;
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
-use rft::rollout::policy::Policy;
 use rft::server::{ApiKey, ServerOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli;
 use crate::progress::{HANG, ends, until};
+use crate::stub_server::{Asked, Behavior, Fault, MAX_TOKENS, MODEL, Stub, faulty, like_tiny};
 
 const SECRET: &str = "sk-verysecretkeyofatest";
-const MODEL: &str = "org/model";
-
-/// A fault: what the server does instead of a correct reply.
-#[derive(Clone)]
-enum Fault {
-    /// This status, these headers, this body.
-    Status(u16, &'static str, String),
-    /// Nothing is ever sent.
-    Silence,
-    /// The body is shorter than the headers state.
-    CutBody,
-    /// The body is complete, but its JSON is not.
-    CutJson,
-    /// The connection is closed before any byte is sent.
-    HangUp,
-    /// The correct reply, with the first text replaced by the second.
-    Edit(&'static str, &'static str),
-}
-
-type Plan = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
-
-/// A received request.
-#[derive(Clone, Debug)]
-struct Asked {
-    path: String,
-    key: Option<String>,
-    body: Value,
-    /// Number of times this body was received, including this one.
-    time: usize,
-    at: Instant,
-}
-
-#[derive(Default)]
-struct Log {
-    asked: Vec<Asked>,
-    /// Number of requests in progress, and its maximum.
-    now: usize,
-    most: usize,
-    /// Number of accepted connections.
-    connections: usize,
-}
-
-/// A server whose completions are the seed of the request.
-struct Stub {
-    url: String,
-    log: Arc<Mutex<Log>>,
-}
-
-#[derive(Clone)]
-struct Behavior {
-    models: Vec<String>,
-    /// The server waits for this number of simultaneous requests before its first reply to a sample.
-    together: usize,
-    /// Counts the tokens of a text.
-    count: Arc<dyn Fn(&str) -> usize + Send + Sync>,
-    /// Whether a token is added to every text.
-    adds_bos: bool,
-    /// The completion of a request.
-    text: Arc<dyn Fn(&Value) -> String + Send + Sync>,
-    /// Whether fields that OpenAI's API does not have are refused.
-    strict: bool,
-    plan: Arc<Mutex<Plan>>,
-}
-
-impl Default for Behavior {
-    fn default() -> Self {
-        let plan: Plan = Box::new(|_| None);
-        Self {
-            models: vec![MODEL.into()],
-            together: 1,
-            count: Arc::new(|text| text.split_whitespace().count()),
-            adds_bos: false,
-            text: Arc::new(|request| format!("says {}", request["seed"])),
-            strict: false,
-            plan: Arc::new(Mutex::new(plan)),
-        }
-    }
-}
-
-fn faulty(plan: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) -> Behavior {
-    Behavior { plan: Arc::new(Mutex::new(Box::new(plan))), ..Behavior::default() }
-}
-
-impl Stub {
-    fn start(behavior: Behavior) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let log = Arc::new(Mutex::new(Log::default()));
-        let shared = log.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (behavior, log) = (behavior.clone(), shared.clone());
-                log.lock().unwrap().connections += 1;
-                thread::spawn(move || while converse(stream.as_ref().unwrap(), &behavior, &log).is_some() {});
-            }
-        });
-        Self { url, log }
-    }
-
-    fn asked(&self) -> Vec<Asked> {
-        self.log.lock().unwrap().asked.clone()
-    }
-
-    /// The requests for samples, without those that check how prompts are tokenized.
-    fn samples(&self) -> Vec<Asked> {
-        self.asked().into_iter().filter(|it| it.body["max_tokens"] == MAX_TOKENS).collect()
-    }
-}
-
-/// Replies to one request; `None` closes the connection.
-fn converse(stream: &TcpStream, behavior: &Behavior, log: &Mutex<Log>) -> Option<()> {
-    let (method, path, key, body) = read_request(stream)?;
-    let asked = {
-        let mut log = log.lock().unwrap();
-        let time = 1 + log.asked.iter().filter(|it| it.path == path && it.body == body).count();
-        let asked = Asked { path, key, body, time, at: Instant::now() };
-        log.asked.push(asked.clone());
-        log.now += 1;
-        log.most = log.most.max(log.now);
-        asked
-    };
-    let fault = (behavior.plan.lock().unwrap())(&asked);
-    let (status, answer) = match (method.as_str(), asked.path.as_str()) {
-        ("GET", "/v1/models") => {
-            let models: Vec<Value> = behavior.models.iter().map(|id| json!({ "id": id, "object": "model" })).collect();
-            (200, json!({ "object": "list", "data": models }))
-        }
-        ("POST", "/v1/completions") => {
-            if asked.body["max_tokens"] == MAX_TOKENS {
-                until("more requests at once", || (log.lock().unwrap().most >= behavior.together).then_some(()));
-            }
-            complete(&asked.body, behavior)
-        }
-        _ => (404, json!({ "detail": "Not Found" })),
-    };
-    let answer = answer.to_string();
-    log.lock().unwrap().now -= 1;
-    match fault {
-        None => send(stream, status, "", &answer, 0),
-        Some(Fault::Silence) => loop {
-            thread::park();
-        },
-        Some(Fault::Status(status, headers, body)) => send(stream, status, headers, &body, 0),
-        Some(Fault::Edit(from, to)) => {
-            assert!(answer.contains(from), "{answer}");
-            send(stream, status, "", &answer.replace(from, to), 0)
-        }
-        Some(Fault::CutJson) => send(stream, status, "", &answer[..answer.len() - 5], 0),
-        Some(Fault::CutBody) => send(stream, status, "", &answer, 100).and(None),
-        Some(Fault::HangUp) => None,
-    }
-}
-
-fn complete(request: &Value, behavior: &Behavior) -> (u16, Value) {
-    let standard = ["model", "prompt", "n", "max_tokens", "temperature", "top_p", "seed", "stop"];
-    if let Some(field) = request.as_object().unwrap().keys().find(|it| !standard.contains(&it.as_str()))
-        && behavior.strict
-    {
-        return (400, json!({ "error": { "message": format!("Unrecognized request argument: {field}") } }));
-    }
-    let prompt_tokens = match &request["prompt"] {
-        Value::String(text) => (behavior.count)(text) + usize::from(behavior.adds_bos),
-        ids => ids.as_array().unwrap().len(),
-    };
-    let one = request["max_tokens"] == 1;
-    let (finish, tokens) = if one { ("length", 1) } else { ("stop", 3) };
-    let text = (behavior.text)(request);
-    let usage = json!({ "prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": 0 });
-    let choice = json!({ "index": 0, "text": text, "finish_reason": finish, "stop_reason": null });
-    (200, json!({ "object": "text_completion", "model": request["model"], "choices": [choice], "usage": usage }))
-}
-
-fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, Value)> {
-    let mut reader = BufReader::new(stream); // a client waits for the reply before it sends more
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
-    let (method, rest) = line.split_once(' ').unwrap();
-    let path = rest.split(' ').next().unwrap().to_owned();
-    let (mut key, mut length) = (None, 0);
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        match line.trim_end().split_once(": ") {
-            None => break,
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => key = Some(value.to_owned()),
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().unwrap(),
-            Some(_) => {}
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some((method.to_owned(), path, key, serde_json::from_slice(&body).unwrap_or_default()))
-}
-
-/// Sends a reply whose header states a length that is `more` bytes too large; `None` if the client has closed the connection.
-fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: usize) -> Option<()> {
-    let length = body.len() + more;
-    let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n{headers}\r\n");
-    stream.write_all(format!("{head}{body}").as_bytes()).ok()
-}
-
-const MAX_TOKENS: usize = 40;
 
 /// Prompts of 3, 4, 5 ... words and the same number of tokens.
 fn prompts(count: usize) -> Vec<Rendered> {
@@ -586,61 +377,9 @@ fn an_error_of_the_receiver_ends_the_evaluation() {
     assert_eq!((told.unwrap_err().to_string().as_str(), full.0), ("no space is left", 1));
 }
 
-/// Tasks in the form in which evalplus publishes them. The identity of a task selects its tests, so a score other than 0 or an
-/// error shows that it was read.
-#[test]
-fn humaneval_in_its_published_form_is_scored() {
-    let Some(_) = super::code_eval::sandbox() else { return };
-    let folder = cli::folder();
-    let file = fs::File::create(folder.path().join("HumanEvalPlus.jsonl.gz")).unwrap();
-    let mut file = GzEncoder::new(file, Compression::fast());
-    for i in 0..164 {
-        let task = json!({
-            "task_id": format!("HumanEval/{i}"), "entry_point": "add",
-            "prompt": format!("def add(x):\n    \"\"\"Adds {i} to x.\"\"\"\n"), "canonical_solution": format!("    return x + {i}\n"),
-            "test": "", "contract": "", "atol": 0, "base_input": [[1]], "plus_input": [[1], [-1000]],
-        });
-        writeln!(file, "{task}").unwrap();
-    }
-    file.finish().unwrap();
-    let config = resolve(&ConfigLayers::default()).unwrap().config;
-    let policy = Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap();
-    let count: Arc<dyn Fn(&str) -> usize + Send + Sync> =
-        Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
-    // Right on all inputs, right on those of the base tests, and wrong.
-    for (body, base, plus) in
-        [("x + N", "100.0", "100.0"), ("max(x, 0) + N", "100.0", "0.0"), ("x - N - 1", "0.0", "0.0")]
-    {
-        let text = Arc::new(move |request: &Value| {
-            let prompt = request["prompt"].to_string();
-            let number = prompt.split("Adds ").nth(1).and_then(|it| it.split(' ').next()).unwrap_or("0").to_owned();
-            format!("```python\ndef add(x):\n    return {}\n```", body.replace('N', &number))
-        });
-        let stub = Stub::start(Behavior { count: count.clone(), text, ..Behavior::default() });
-        for (bench, score) in [("humaneval", base), ("humaneval+", plus)] {
-            let mut command = cli::rft(folder.path());
-            command.args(["eval", "--data-dir=.", "--samples=1", "--max-tokens=40", "--bench", bench, "--out"]);
-            command.arg(format!("{bench}-{}", body.len())).args([
-                "--set=rollout.max_prompt_length=500",
-                "--endpoint",
-                &stub.url,
-            ]);
-            let output = command.output().unwrap();
-            let (table, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-            assert!(
-                output.status.success() && table.contains(&format!(" {score} % [")),
-                "{bench} {body}: {table}{said}"
-            );
-        }
-    }
-}
-
 #[test]
 fn rft_eval_takes_samples_from_a_server() {
-    let config = resolve(&ConfigLayers::default()).unwrap().config;
-    let policy = Policy::load(&ModelSource::open("tiny", "main").unwrap(), &config).unwrap();
-    let count = Arc::new(move |text: &str| policy.tokenizer.encode_around(text, &[]).len());
-    let stub = Stub::start(Behavior { count, ..Behavior::default() });
+    let stub = Stub::start(like_tiny());
     let folder = cli::folder();
     let args = ["eval", "--bench=arithmetic-1", "--limit=6", "--samples=2", "--max-tokens=40", "--out=e", "--endpoint"];
     let rft = || {

@@ -49,6 +49,7 @@ mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
 mod stats;
+mod stub_server;
 #[cfg(unix)]
 mod sweep;
 mod templates;

@@ -6,7 +6,7 @@
 
 use super::Gpu;
 use super::adapter::DeviceAdapter;
-use super::blas::Matrix;
+use super::matrix::Matrix;
 use super::memory::{Arena, Buffer};
 use super::ops;
 use super::pack::{DevicePack, Tokens};

@@ -1,8 +1,8 @@
 //! Training on the device: the CUDA side of `grpo::learner`.
 
 use super::adapter::DeviceAdapter;
-use super::blas::Matrix;
 use super::decoder::CudaDecoder;
+use super::matrix::Matrix;
 use super::memory::{Buffer, DeviceArena};
 use super::ops::{self, HeadStats, Logits};
 use super::pack::DevicePack;

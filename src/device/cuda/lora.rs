@@ -10,8 +10,8 @@
 //! and the gradients use the values of the forward.
 
 use super::Gpu;
-use super::blas::Matrix;
 use super::launch::{LaunchShape, launch};
+use super::matrix::Matrix;
 use super::memory::Buffer;
 use super::weights::CudaLinear;
 use crate::device::memory::layout::StridedRows;

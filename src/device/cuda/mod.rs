@@ -16,6 +16,7 @@ pub mod images;
 pub mod launch;
 pub mod learner;
 pub mod lora;
+pub mod matrix;
 pub mod memory;
 pub mod modules;
 pub mod ops;

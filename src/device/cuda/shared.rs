@@ -1,9 +1,9 @@
 //! A model on a GPU, with everything that rollouts and training share.
 
 use super::adapter::DeviceAdapter;
-use super::blas;
 use super::decoder::CudaDecoder;
 use super::gpu::Gpu;
+use super::matrix::Matrix;
 use super::memory::DeviceArena;
 use super::pack::DevicePack;
 use super::weights::WeightOrigin;
@@ -83,12 +83,12 @@ impl Shared {
         let pack = DevicePack::new(gpu, arena, pack, heads)?;
         let pass = decoder.forward(gpu, arena, adapter.is_some(), &pack, Keep::Nothing)?;
         let HeadWork { chunk, stride, logits, .. } = layout.head(arena, rows, false)?;
-        let head = blas::Matrix::new(decoder.frozen.head, vocab, hidden);
+        let head = Matrix::new(decoder.frozen.head, vocab, hidden);
         let mut values = Vec::with_capacity(rows * vocab);
         for start in (0..rows).step_by(chunk) {
             let len = chunk.min(rows - start);
-            let from = blas::Matrix::new(pass.hidden.slice(start * hidden..(start + len) * hidden), len, hidden);
-            gpu.blas.product(from, head.t(), blas::Matrix::new(logits, len, vocab).with_stride(stride))?;
+            let from = Matrix::new(pass.hidden.slice(start * hidden..(start + len) * hidden), len, hidden);
+            gpu.blas.product(from, head.t(), Matrix::new(logits, len, vocab).with_stride(stride))?;
             let padded = logits.slice(0..len * stride).download(gpu)?;
             values.extend(padded.chunks(stride).flat_map(|row| &row[..vocab]));
         }

@@ -1,8 +1,8 @@
 //! The memory of a rollout, laid out once: caches, the state of the rows, and the buffers of a decode step.
 
 use super::Gpu;
-use super::blas::Matrix;
 use super::decoder::{CudaDecoder, KeyStore};
+use super::matrix::Matrix;
 use super::memory::{Arena, Buffer, Pinned};
 use super::ops::{self, DecodeRows, Logits};
 use super::pack::{DevicePack, Tokens};

@@ -1,7 +1,7 @@
 //! The frozen weights on the device, in bf16 and in Hugging Face's layout: (out, in).
 
 use super::Gpu;
-use super::blas::Matrix;
+use super::matrix::Matrix;
 use super::memory::{Buffer, DeviceArena};
 use super::ops;
 use super::staging::Staging;

@@ -7,7 +7,7 @@ mod ops;
 mod train;
 pub mod tune;
 
-use super::blas::Matrix;
+use super::matrix::Matrix;
 use super::memory::DeviceArena;
 use super::weights::WeightOrigin;
 use super::{Gpu, Shared, ops as kernels};

@@ -1,7 +1,7 @@
 //! Each operation separately, at the widths of the model.
 
 use super::{PerfBench, PerfLine, time};
-use crate::device::cuda::blas::Matrix;
+use crate::device::cuda::matrix::Matrix;
 use crate::device::cuda::memory::{Arena, Buffer};
 use crate::device::cuda::ops::{self as kernels, HeadStats, Logits};
 use crate::device::cuda::pack::DevicePack;

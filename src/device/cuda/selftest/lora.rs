@@ -7,7 +7,7 @@ use crate::config::LoraSection;
 use crate::device::Extent;
 use crate::device::cuda::Shared;
 use crate::device::cuda::adapter::DeviceAdapter;
-use crate::device::cuda::blas::Matrix;
+use crate::device::cuda::matrix::Matrix;
 use crate::device::cuda::weights::{CudaLinear, WeightOrigin};
 use crate::device::memory::layout::StridedRows;
 use crate::device::memory::lora::padded_rank;

@@ -2,7 +2,7 @@
 
 use super::SelftestCase;
 use super::lab::{F32, Lab, distance};
-use crate::device::cuda::blas::Matrix;
+use crate::device::cuda::matrix::Matrix;
 use crate::ops::matmul::{View, product};
 use anyhow::Result;
 
