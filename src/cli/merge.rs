@@ -11,6 +11,7 @@ use crate::model::peft;
 use crate::model::safetensors::Dtype;
 use crate::model::source::ModelSource;
 use crate::run::RunDir;
+use crate::run::trained::base_warning;
 
 /// Merge an adapter into its model
 ///
@@ -62,6 +63,9 @@ pub fn run(args: MergeArgs) -> Result<()> {
 
     super::download::confirm_model(&model, &revision, args.yes)?;
     let source = ModelSource::open(&model, &revision)?;
+    if let Some(warning) = base_warning(&adapter, &source) {
+        eprintln!("warning: {warning}");
+    }
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
     let merged = merge(&source, &adapter, &args.out, dtype, &mut |done, all| {
         bar.set_length(all as u64);

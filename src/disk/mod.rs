@@ -3,4 +3,7 @@
 pub mod atomic;
 pub mod cache;
 pub mod hash;
+pub mod hash_cache;
 pub mod lock;
+pub mod presence;
+pub mod space;

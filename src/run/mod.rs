@@ -5,6 +5,7 @@
 
 pub mod completions;
 pub mod dir;
+pub mod inputs;
 pub mod jsonl;
 pub mod manifest;
 pub mod metrics;

@@ -45,6 +45,7 @@ pub fn evaluate(
         let path = run.evaluation(step, kind);
         if !path.exists() {
             let Some(lines) = draw(training, engine, adapter, step, &sampling)? else { return Ok(None) };
+            run.check_presence()?;
             std::fs::create_dir_all(run.eval()).with_context(|| format!("create `{}`", run.eval().display()))?;
             atomic::write(&path, &lines)?;
         }

@@ -4,6 +4,7 @@ mod answers;
 mod attacks;
 mod behaviors;
 mod candle;
+mod changed_inputs;
 mod cli;
 mod code_eval;
 mod config;
@@ -27,6 +28,8 @@ mod images;
 mod invariants;
 mod lab;
 #[cfg(unix)]
+mod lost_folder;
+#[cfg(unix)]
 mod names;
 mod objectives;
 mod ops;
@@ -49,6 +52,8 @@ mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
 mod stats;
+#[cfg(target_os = "linux")]
+mod stop_phases;
 mod stub_server;
 #[cfg(unix)]
 mod sweep;
