@@ -66,7 +66,8 @@ impl JsonLines {
         let mut line = serde_json::to_vec(record).context("encode a record as JSON")?;
         line.push(b'\n');
         self.presence.check()?;
-        self.file.write_all(&line).map_err(|error| write_error(&self.path, &error))
+        let context = || format!("append {} bytes", line.len());
+        self.file.write_all(&line).map_err(|error| write_error(&self.path, &error)).with_context(context)
     }
 
     /// Syncs the file to disk; called before a checkpoint is committed that depends on its lines.

@@ -69,7 +69,7 @@ fn a_deleted_or_replaced_log_is_noticed_at_the_next_write() {
         let folder = folder();
         let (code, said) = lose(folder.path(), &[], delete(name));
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(&format!("error: `runs/run/{name}")) && said.contains("was deleted, moved"), "{said}");
+        assert!(said.contains(&format!("`runs/run/{name}")) && said.contains("was deleted, moved"), "{said}");
     }
     let folder = folder();
     let (code, said) = lose(folder.path(), &[], |run| {
