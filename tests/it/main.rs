@@ -5,6 +5,7 @@ mod attacks;
 mod behaviors;
 mod candle;
 mod changed_inputs;
+mod checkpoints;
 mod cli;
 mod code_eval;
 mod config;
