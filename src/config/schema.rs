@@ -259,19 +259,9 @@ pub struct RunSection {
 }
 
 impl RunConfig {
-    /// Completions per mini-batch, the unit of an optimizer update.
-    pub fn completions_per_update(&self) -> usize {
-        self.rollout.completions_per_step() / self.grpo.steps_per_generation
-    }
-
     /// Steps of the whole run with `questions` training questions; an epoch's incomplete last batch is left out.
     pub fn total_steps(&self, questions: usize) -> usize {
         self.train.steps.unwrap_or(self.train.epochs * (questions / self.rollout.prompts_per_step))
-    }
-
-    /// Optimizer updates of the whole run: the length of the learning rate schedule.
-    pub fn total_updates(&self, questions: usize) -> usize {
-        self.total_steps(questions) * self.grpo.updates_per_step()
     }
 }
 
