@@ -46,7 +46,7 @@ pub struct SweepRecord {
     pub eval_args: Vec<String>,
 }
 
-/// The progress of a run or an evaluation.
+/// The state of a task: of a run as `rft runs` has it, or of an evaluation; and `Waiting`, which only tasks have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskState {
     /// Not started.
@@ -54,7 +54,7 @@ pub enum TaskState {
     /// A process is working on it.
     Running,
     /// It was interrupted and will be resumed.
-    Stopped,
+    Interrupted,
     /// The last process ended with an error.
     Failed,
     Done,
@@ -65,7 +65,7 @@ impl TaskState {
         match self {
             TaskState::Waiting => "waiting",
             TaskState::Running => "running",
-            TaskState::Stopped => "stopped",
+            TaskState::Interrupted => "interrupted",
             TaskState::Failed => "failed",
             TaskState::Done => "done",
         }
@@ -271,7 +271,7 @@ impl SweepFolder {
                 true if view.steps.is_some() && RunStatus::read(&dir)?.state == status::RunState::Done => {
                     TaskState::Done
                 }
-                _ => TaskState::Stopped,
+                _ => TaskState::Interrupted,
             };
         } else {
             view.steps = self.config(run)?.train.steps;
@@ -287,13 +287,13 @@ impl SweepFolder {
             false => TaskState::Waiting,
             true if is_held(&path) => TaskState::Running,
             true if eval.benches.iter().all(|bench| path.join(bench).join("results.json").is_file()) => TaskState::Done,
-            true => TaskState::Stopped,
+            true => TaskState::Interrupted,
         };
         self.or_failed(&eval.name, state)
     }
 
     fn or_failed(&self, name: &str, state: TaskState) -> TaskState {
-        let is_open = matches!(state, TaskState::Waiting | TaskState::Stopped);
+        let is_open = matches!(state, TaskState::Waiting | TaskState::Interrupted);
         if is_open && self.failed_path(name).is_file() { TaskState::Failed } else { state }
     }
 
