@@ -20,6 +20,7 @@ use super::expand::{Eval, Sweep, SweepRun};
 use super::file::SweepEvalSection;
 use crate::config::{self, ConfigLayers, RunConfig};
 use crate::disk::atomic::{self, write_error};
+use crate::disk::files;
 use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
 use crate::run::status::{self, RunStatus};
@@ -108,7 +109,7 @@ impl SweepFolder {
         }
         for part in PARTS {
             let part = path.join(part);
-            fs::create_dir_all(&part).map_err(|error| write_error(&part, &error))?;
+            files::create_dir_all(&part).map_err(|error| write_error(&part, &error))?;
         }
         let lock = folder.lock()?;
         for run in &record.runs {
