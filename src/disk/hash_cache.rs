@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{atomic, cache, hash};
+use super::{atomic, cache, files, hash};
 
 /// A smaller file is read every time.
 const SMALLEST: u64 = 16 << 20;
@@ -89,7 +89,7 @@ fn sha256_with(path: &Path, cache: Option<&Path>, smallest: u64) -> io::Result<S
 
 /// Without an entry the file is only hashed again, so that errors do not matter.
 fn remember(entry: &Path, hash: &CachedHash) {
-    let written = entry.parent().map_or(Ok(()), fs::create_dir_all).map_err(anyhow::Error::from);
+    let written = entry.parent().map_or(Ok(()), files::create_dir_all).map_err(anyhow::Error::from);
     let written = written.and_then(|()| atomic::write(entry, &serde_json::to_vec(hash)?));
     if let Err(error) = written {
         tracing::debug!("{error:#}");

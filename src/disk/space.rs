@@ -1,16 +1,16 @@
-//! Free space on disk.
+//! Free space.
 
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use indicatif::HumanBytes;
 
-/// Bytes that can be written where `path` is or will be; `None` if the system does not say.
-pub fn available(path: &Path) -> Option<u64> {
-    let path = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
-    let existing = path.ancestors().find(|it| it.exists())?;
+/// Free bytes for this user on the disk that contains `path`, or that would contain it; `None` if the system does not report it.
+pub fn free(path: &Path) -> Option<u64> {
+    // The ancestors of a relative path end with an empty one, which is the current folder.
+    let existing = path.ancestors().find(|it| it.exists()).unwrap_or(Path::new("."));
     let disk = rustix::fs::statvfs(existing).ok()?;
-    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    Some(disk.f_bavail * disk.f_frsize)
 }
 
 /// Checks that `bytes` can be written where `path` is or will be.
@@ -18,7 +18,7 @@ pub fn available(path: &Path) -> Option<u64> {
 /// # Errors
 /// Fewer are free. The message has `what`, the path and the number of missing bytes, and `remedy` as its hint.
 pub fn require(path: &Path, bytes: u64, what: &str, remedy: &str) -> Result<()> {
-    match available(path) {
+    match free(path) {
         Some(free) => enough(path, bytes, free, what, remedy),
         None => Ok(()),
     }
@@ -50,6 +50,6 @@ mod tests {
             "a checkpoint needs 3.00 MiB at `runs/a`, but only 1.00 MiB are free: 2.00 MiB are missing\n\
              hint: free some space"
         );
-        assert!(available(Path::new("a/folder/that/does/not/exist")).is_some_and(|free| free > 0));
+        assert!(free(Path::new("a/folder/that/does/not/exist")).is_some_and(|free| free > 0));
     }
 }

@@ -5,10 +5,10 @@ use super::manifest::Manifest;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigLayers, RunConfig};
+use crate::config::{self, ConfigLayers, RunConfig};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
-use crate::model::peft::{load_adapter, load_config};
+use crate::model::peft::{self, load_adapter};
 use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 
@@ -43,6 +43,17 @@ impl Trained {
         layers.files.splice(0..0, self.config.clone());
     }
 
+    /// The model that the adapter was trained on, and its revision: from the run's configuration, or else the name in the
+    /// adapter's own configuration.
+    pub fn base_model(&self) -> Result<(Option<String>, Option<String>)> {
+        let Some(run) = &self.config else {
+            return Ok((peft::load_config(&self.folder)?.base_model_name_or_path, None));
+        };
+        let layers = ConfigLayers { files: vec![run.clone()], ..ConfigLayers::default() };
+        let model = config::resolve(&layers)?.config.model;
+        Ok((Some(model.path), Some(model.revision)))
+    }
+
     /// Loads the adapter, for a model of this shape.
     pub fn adapter(&self, model: &ModelConfig) -> Result<Adapter> {
         load_adapter(&self.folder, model, None)
@@ -56,7 +67,7 @@ impl Trained {
 
 /// A warning if `source` is not the model that the adapter in `folder` was trained on: by the hash in the manifest of its run, else
 /// by the name in its configuration.
-pub fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
+fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
     // The folder of the run, for its adapter and for that of a checkpoint.
     let manifests = folder.ancestors().skip(1).take(3).map(|folder| folder.join("manifest.json"));
     let manifest = manifests.filter(|path| path.is_file()).find_map(|path| Manifest::read_file(&path).ok());
@@ -67,7 +78,7 @@ pub fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
             (model.path.clone(), format!("and the weights of `{}` are different ({hashes})", source.name))
         }
         None => {
-            let base = load_config(folder).ok()?.base_model_name_or_path?;
+            let base = peft::load_config(folder).ok()?.base_model_name_or_path?;
             let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
             if last(&base) == last(&source.name) {
                 return None;

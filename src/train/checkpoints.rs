@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use indicatif::HumanBytes;
 
 use super::evaluate;
 use crate::config::RunConfig;
 use crate::disk::atomic::{with_suffix, write_error};
-use crate::disk::space;
+use crate::disk::{files, space};
 use crate::model::lora::Adapter;
 use crate::run::RunDir;
 use crate::stats::Proportion;
@@ -41,7 +41,7 @@ pub fn check_space(config: &RunConfig, adapter: &Adapter, steps: usize, done: us
     // A token has about four bytes, and a completion is often half as long as it may be.
     let completion = 2 * config.rollout.max_completion_length + 256;
     let log = (left * config.rollout.completions_per_step()).saturating_mul(completion) as u64;
-    let free = space::available(folder).unwrap_or(u64::MAX);
+    let free = space::free(folder).unwrap_or(u64::MAX);
     Ok((free < needed.saturating_add(log)).then(|| {
         format!(
             "the checkpoints and completions of this run may need {}, but only {} are free at `{}`",
@@ -66,8 +66,8 @@ pub fn prune(run: &RunDir, limit: Option<usize>) -> Result<()> {
 
 fn delete(checkpoint: &Path) -> Result<()> {
     let deleted = with_suffix(checkpoint, DELETED);
-    std::fs::rename(checkpoint, &deleted).map_err(|error| write_error(checkpoint, &error))?;
-    std::fs::remove_dir_all(&deleted).with_context(|| format!("delete `{}`", deleted.display()))
+    files::rename(checkpoint, &deleted).map_err(|error| write_error(checkpoint, &error))?;
+    files::remove_dir_all(&deleted).map_err(|error| write_error(&deleted, &error))
 }
 
 /// The step among `steps` with the highest held-out accuracy (one sample at temperature 1), the latest if there are several;
