@@ -10,11 +10,11 @@ use crate::run::{Manifest, Progress, RunDir, RunSession, Stop};
 use crate::train::checkpoints::{best, check_space};
 use crate::train::contamination;
 use crate::train::evaluate::HeldOutEvaluation;
-use crate::train::inputs::{HashingInputs, changed_files, compare};
+use crate::train::inputs::{HashingInputs, compare, explain};
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::{TrainOutcome, Training, train};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -99,12 +99,14 @@ pub struct TrainArgs {
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
     let resumed = args.resume.as_deref().map(|path| ResumedRun::open(path, args.accept_changes)).transpose()?;
-    let Prepared { config, setup, shape, device, mut state, loaded, name, hashing } =
-        match resumed.as_ref().and_then(|it| it.changed.as_ref().filter(|_| !args.accept_changes)) {
-            // What fails now may fail because of the change.
-            Some(changed) => prepare(&args, resumed.as_ref()).context(changed.clone())?,
-            None => prepare(&args, resumed.as_ref())?,
-        };
+    let prepared = prepare(&args, resumed.as_ref()).map_err(|error| {
+        let run = resumed.as_ref().filter(|_| !args.accept_changes);
+        match run.and_then(|it| explain(&it.run, it.manifest.as_ref()?)) {
+            Some(changed) => error.context(changed),
+            None => error,
+        }
+    });
+    let Prepared { config, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
     let steps = config.total_steps(setup.questions.len());
     if let Some(warning) = check_space(&config, &state.adapter, steps, state.counters.step)? {
         eprintln!("warning: {warning}");
@@ -163,8 +165,6 @@ struct ResumedRun {
     run: RunDir,
     /// Absent if the run was killed before it was written.
     manifest: Option<Manifest>,
-    /// The error for a change of its own files.
-    changed: Option<String>,
 }
 
 impl ResumedRun {
@@ -178,17 +178,16 @@ impl ResumedRun {
                  hint: restore the file, or pass --accept-changes to continue without the comparison",
                 run.path().display()
             );
-            return Ok(Self { run, manifest: None, changed: None });
+            return Ok(Self { run, manifest: None });
         }
         let manifest = Manifest::read(&run)?;
-        let changed = changed_files(&run, &manifest)?;
         if is_from_older_version(&manifest) {
             eprintln!(
                 "note     `{}` is from an older version of rft: only the hashes of the model, the data and the prompt are compared",
                 run.manifest().display()
             );
         }
-        Ok(Self { run, manifest: Some(manifest), changed })
+        Ok(Self { run, manifest: Some(manifest) })
     }
 }
 

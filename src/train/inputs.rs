@@ -110,11 +110,35 @@ fn own_files(run: &RunDir) -> Result<BTreeMap<String, String>> {
     NamedFiles::of(run.inputs().into_iter().filter(|path| path.is_file()).collect()).hashes()
 }
 
-/// The error of a run whose own files have changed, as the context of an error that they cause; `None` if they are the same.
-pub fn changed_files(run: &RunDir, before: &Manifest) -> Result<Option<String>> {
-    let now = Manifest { files: own_files(run)?, ..before.clone() };
-    let changed = changes(before, &now);
-    Ok((!changed.is_empty()).then(|| refusal(run, &changed)))
+/// The error for the inputs on this machine that have changed; `None` if there are none. For a run that cannot even be loaded:
+/// the change is the likely cause.
+pub fn explain(run: &RunDir, before: &Manifest) -> Option<String> {
+    let now = || -> Result<Manifest> {
+        Ok(Manifest {
+            files: own_files(run)?,
+            model: local(&before.model)?,
+            data: local(&before.data)?,
+            template: before.template.as_ref().map(local).transpose()?,
+            held_out: before.held_out.as_ref().map(local).transpose()?,
+            ..before.clone()
+        })
+    };
+    let changed = changes(before, &now().ok()?);
+    (!changed.is_empty()).then(|| refusal(run, &changed))
+}
+
+/// The record with the present hashes of its files, if it names a file or a folder. Files that are missing have none.
+fn local(record: &SourceRecord) -> Result<SourceRecord> {
+    let source = Path::new(&record.path);
+    if !source.exists() {
+        return Ok(record.clone());
+    }
+    let path = |name: &String| if source.is_dir() { source.join(name) } else { source.to_owned() };
+    let names = record.files.keys().filter(|name| *name != ALL);
+    let files = names.map(|name| (name.clone(), path(name))).filter(|(_, path)| path.is_file());
+    let mut hashes = NamedFiles(files.collect()).hashes()?;
+    hashes.extend(record.files.get(ALL).map(|hash| (ALL.to_owned(), hash.clone())));
+    Ok(SourceRecord { files: hashes, ..record.clone() })
 }
 
 /// The manifest of a resumed run: that of `now` with the sessions of `before`, and the changes for the new session.

@@ -167,6 +167,29 @@ fn a_changed_input_is_refused_by_name_unless_it_is_accepted() {
     }
 }
 
+/// A change that is noticed before the hashes are compared, because the run cannot be loaded any more.
+#[test]
+fn a_change_that_prevents_loading_is_named_too() {
+    type Change = fn(&str) -> String;
+    let changes: [(&str, Change); 5] = [
+        ("train.jsonl", |_| "{".to_owned()),
+        ("model/config.json", |text| text.replace("\"num_hidden_layers\": ", "\"num_hidden_layers\": 1")),
+        ("model/tokenizer.json", |_| "{}".to_owned()),
+        ("own.jinja", |_| "{% if %}".to_owned()),
+        ("runs/run/config.toml", |text| text.replace("r = 16", "r = 8")),
+    ];
+    for (file, change) in changes {
+        let folder = copy();
+        let path = folder.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_ne!(change(&text), text, "{file}");
+        fs::write(&path, change(&text)).unwrap();
+        let refused = error(&folder, &RESUME);
+        let name = PathBuf::from(file).file_name().unwrap().to_str().unwrap().to_owned();
+        assert!(refused.contains("the inputs of `runs/run` have changed") && refused.contains(&name), "{refused}");
+    }
+}
+
 #[test]
 fn accepted_changes_are_the_inputs_of_the_next_resume() {
     let folder = copy();
