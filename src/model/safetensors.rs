@@ -23,6 +23,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use super::rounding::Rounding;
 use super::weights::{Weights, check_shape};
 use crate::disk::atomic::with_suffix;
+use crate::disk::regular;
 
 pub use ::safetensors::Dtype;
 
@@ -84,9 +85,7 @@ impl SafetensorsFile {
     }
 
     fn map(path: &Path) -> Result<Bytes> {
-        // Opening a pipe would wait for its writer.
-        ensure!(std::fs::metadata(path)?.is_file(), "not a regular file\nhint: give a file of safetensors weights");
-        let file = File::open(path)?;
+        let file = regular::open(path)?;
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::Embedded(&[])); // a map of no bytes is an error on some systems
         }

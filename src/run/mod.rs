@@ -8,6 +8,7 @@ pub mod dir;
 pub mod jsonl;
 pub mod manifest;
 pub mod metrics;
+pub mod printable;
 pub mod progress;
 pub mod signals;
 pub mod status;
