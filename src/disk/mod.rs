@@ -1,7 +1,10 @@
-//! Files that are written completely or not at all, their hashes, locks on folders, reading regular files only, and the cache folder.
+//! Every write of the program: files that are written completely or not at all, their hashes, locks on folders, free
+//! space, and the cache folder. And reading regular files only.
 
 pub mod atomic;
 pub mod cache;
+pub mod files;
 pub mod hash;
 pub mod lock;
 pub mod regular;
+pub mod space;

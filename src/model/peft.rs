@@ -11,7 +11,7 @@ use super::config::ModelConfig;
 use super::lora::Adapter;
 use super::safetensors::{Dtype, SafetensorsFile, Writer};
 use crate::config::{ALL_LINEAR, LoraSection};
-use crate::disk::{atomic, regular};
+use crate::disk::{atomic, files, regular};
 
 const CONFIG: &str = "adapter_config.json";
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -90,7 +90,7 @@ pub fn save(folder: &Path, config: &PeftConfig, tensors: &[(String, [usize; 2], 
             folder.display()
         );
     }
-    std::fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
+    files::create_dir_all(folder).map_err(|error| atomic::write_error(folder, &error))?;
     let shapes: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), shape.to_vec())).collect();
     let mut file = Writer::create(&folder.join(WEIGHTS), &shapes, Dtype::F32)?;
     for (name, _, values) in tensors {

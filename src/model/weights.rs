@@ -83,7 +83,7 @@ impl Weights for FiniteWeights<'_> {
     }
 }
 
-/// Returns an error if a tensor has `odd` values that are NaN or infinite; `format` is the one that they are stored in (` in bf16`).
+/// Returns an error if a tensor has `odd` values that are NaN or infinite. `format` is appended: ` in bf16`, or nothing.
 pub fn check_odd(name: &str, odd: usize, format: &str) -> Result<()> {
     ensure!(
         odd == 0,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::config::{self, EvalSection, RunConfig};
 use crate::disk::atomic::{verify_dir, write_error};
+use crate::disk::files;
 use crate::disk::hash::sha256_file;
 use crate::disk::lock::{self, Lock};
 use crate::prompt;
@@ -27,7 +28,7 @@ impl RunDir {
     /// Creates a new run directory under `root`; nothing is ever overwritten. It is an error if `name` exists. Without a name,
     /// the run is named `<default_stem>-<counter>`, with a counter one above the highest existing one.
     pub fn create(root: &Path, name: Option<&str>, default_stem: &str) -> Result<Self> {
-        fs::create_dir_all(root).map_err(|error| write_error(root, &error))?;
+        files::create_dir_all(root).map_err(|error| write_error(root, &error))?;
         let path = match name {
             Some(name) => create_named(root, name)?,
             None => create_counted(root, &file_stem(default_stem))?,
@@ -183,7 +184,7 @@ fn create_named(root: &Path, name: &str) -> Result<PathBuf> {
         bail!("`{name}` is not a valid run name\nhint: use a single word; `run.dir` sets the parent folder");
     }
     let path = root.join(name);
-    fs::create_dir(&path).map_err(|error| match error.kind() {
+    files::create_dir(&path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => anyhow!(
             "the run `{}` already exists\nhint: use another `--name`, leave it out for a numbered one, or resume the run \
              with `--resume {}`",
@@ -201,7 +202,7 @@ fn create_counted(root: &Path, stem: &str) -> Result<PathBuf> {
     // Another process may take the number first; creating the folder decides.
     for number in highest + 1.. {
         let path = root.join(format!("{stem}-{number}"));
-        match fs::create_dir(&path) {
+        match files::create_dir(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(write_error(&path, &error)),

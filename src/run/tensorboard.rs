@@ -4,7 +4,7 @@
 //! tensorflow/core/lib/io/record_writer.h.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,10 +12,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::disk::atomic::write_error;
+use crate::disk::files::{self, OpenFile};
 
 /// An event file open for appending.
 pub struct EventFile {
-    file: File,
+    file: OpenFile,
     path: PathBuf,
 }
 
@@ -26,7 +27,7 @@ impl EventFile {
         let mut seconds = now() as u64;
         let (file, path) = loop {
             let path = folder.join(format!("events.out.tfevents.{seconds:010}.rft"));
-            match OpenOptions::new().append(true).create_new(true).open(&path) {
+            match files::open(&path, OpenOptions::new().append(true).create_new(true)) {
                 Ok(file) => break (file, path),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => seconds += 1,
                 Err(error) => return Err(write_error(&path, &error)),

@@ -3,10 +3,10 @@
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigLayers, RunConfig};
+use crate::config::{self, ConfigLayers, RunConfig};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
-use crate::model::peft::load_adapter;
+use crate::model::peft::{self, load_adapter};
 use crate::prompt::{self, PriorPrompt};
 
 /// The location of an adapter, and the configuration and prompt of the run that trained it.
@@ -38,6 +38,17 @@ impl Trained {
     /// Adds the run's configuration as a layer below the user's files.
     pub fn configure(&self, layers: &mut ConfigLayers) {
         layers.files.splice(0..0, self.config.clone());
+    }
+
+    /// The model that the adapter was trained on, and its revision: from the run's configuration, or else the name in the
+    /// adapter's own configuration.
+    pub fn base_model(&self) -> Result<(Option<String>, Option<String>)> {
+        let Some(run) = &self.config else {
+            return Ok((peft::load_config(&self.folder)?.base_model_name_or_path, None));
+        };
+        let layers = ConfigLayers { files: vec![run.clone()], ..ConfigLayers::default() };
+        let model = config::resolve(&layers)?.config.model;
+        Ok((Some(model.path), Some(model.revision)))
     }
 
     /// Loads the adapter, for a model of this shape.

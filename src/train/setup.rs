@@ -98,11 +98,11 @@ impl Setup {
         let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
         let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
         let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
-        // Before the configuration: a folder with a configuration can be resumed, and that requires the excluded rows to be
-        // known.
+        // Before the configuration: a folder with a configuration can be resumed, and that requires the prompt, and the
+        // excluded rows to be known.
         contamination::write(&self.contamination, &run)?;
-        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
         atomic::write(&run.prompt(), self.prior.to_toml().as_bytes())?;
+        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
         Ok(run)
     }
 

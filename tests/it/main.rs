@@ -17,6 +17,8 @@ mod decontaminate;
 mod device;
 #[cfg(target_os = "linux")]
 mod device_memory;
+#[cfg(target_os = "linux")]
+mod disk_faults;
 mod embedded;
 mod endpoint;
 mod eval;

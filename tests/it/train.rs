@@ -50,13 +50,7 @@ impl Trace {
                 take(&entry.unwrap().path());
             }
         }
-        let mut metrics = metrics::read(&run.join("metrics.jsonl")).unwrap();
-        for line in &mut metrics {
-            for clock in ["step_time", "rollout_time", "tokens_per_second"] {
-                line.values.remove(clock);
-            }
-        }
-        Self { files, metrics }
+        Self { files, metrics: without_clocks(&run.join("metrics.jsonl")) }
     }
 
     #[track_caller]
@@ -71,6 +65,17 @@ impl Trace {
             assert_eq!(line, other);
         }
     }
+}
+
+/// The metrics of a run without the times that it took.
+pub fn without_clocks(path: &Path) -> Vec<MetricsRecord> {
+    let mut metrics = metrics::read(path).unwrap();
+    for line in &mut metrics {
+        for clock in ["step_time", "rollout_time", "tokens_per_second"] {
+            line.values.remove(clock);
+        }
+    }
+    metrics
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn ctrl_c_saves_the_state_of_every_process() {
     assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let states = states(folder.path(), "sweeps/small");
-    assert_eq!((states["reasoning-s1"].as_str(), states["reasoning-s2"].as_str()), ("stopped", "waiting"));
+    assert_eq!((states["reasoning-s1"].as_str(), states["reasoning-s2"].as_str()), ("interrupted", "waiting"));
     assert!(run.join("adapter/adapter_model.safetensors").is_file());
 }
 
