@@ -31,9 +31,9 @@ mod idioms;
 mod images;
 mod invariants;
 mod lab;
-mod model_faults;
 #[cfg(unix)]
 mod lost_folder;
+mod model_faults;
 #[cfg(unix)]
 mod names;
 mod objectives;
