@@ -1,5 +1,5 @@
 //! Every write of the program: files that are written completely or not at all, their hashes, locks on folders, free
-//! space, and the cache folder.
+//! space, and the cache folder. And reading regular files only.
 
 pub mod atomic;
 pub mod cache;
@@ -8,4 +8,5 @@ pub mod hash;
 pub mod hash_cache;
 pub mod lock;
 pub mod presence;
+pub mod regular;
 pub mod space;

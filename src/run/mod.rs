@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod jsonl;
 pub mod manifest;
 pub mod metrics;
+pub mod printable;
 pub mod progress;
 pub mod signals;
 pub mod status;

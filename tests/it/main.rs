@@ -1,5 +1,6 @@
 //! One integration test binary, with a module for each promise, so that candle is linked only once.
 
+mod adapter_faults;
 mod answers;
 mod attacks;
 mod behaviors;
@@ -30,6 +31,7 @@ mod idioms;
 mod images;
 mod invariants;
 mod lab;
+mod model_faults;
 #[cfg(unix)]
 mod lost_folder;
 #[cfg(unix)]
@@ -61,5 +63,6 @@ mod stub_server;
 #[cfg(unix)]
 mod sweep;
 mod templates;
+mod tiny_model;
 mod tokenizer;
 mod train;
