@@ -318,7 +318,13 @@ mod tests {
     #[test]
     fn an_existing_or_invalid_name_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        RunDir::create(dir.path(), Some("first"), "tiny").unwrap();
+        let run = RunDir::create(dir.path(), Some("first"), "tiny").unwrap();
+        assert!(error(RunDir::create(dir.path(), Some("first"), "tiny")).contains("first` already exists"));
+        drop(run);
+        // Without a configuration, nothing is there that could be resumed.
+        let run = RunDir::create(dir.path(), Some("first"), "tiny").unwrap();
+        fs::write(run.config(), "").unwrap();
+        drop(run);
         let text = error(RunDir::create(dir.path(), Some("first"), "tiny"));
         assert!(text.contains("first` already exists") && text.contains("\nhint: use another `--name`"), "{text}");
         for odd in ["", ".", "..", ".hidden", "a/b", "/tmp"] {

@@ -7,14 +7,14 @@ use indicatif::HumanBytes;
 
 use super::evaluate;
 use crate::config::RunConfig;
-use crate::disk::atomic::{with_suffix, write_error};
+use crate::disk::atomic::write_error;
 use crate::disk::{files, space};
 use crate::model::lora::Adapter;
 use crate::run::RunDir;
 use crate::stats::Proportion;
 
-/// A checkpoint that is being deleted has this suffix, so that a part of it is never mistaken for a damaged one.
-const DELETED: &str = ".deleted";
+/// A checkpoint that is being deleted has this extension, so that a part of it is never mistaken for a damaged one.
+const DELETED: &str = "deleted";
 
 /// Bytes of a checkpoint: the adapter, both moments of the optimizer, and the names and shapes of their tensors.
 pub fn bytes(adapter: &Adapter) -> u64 {
@@ -55,6 +55,7 @@ pub fn check_space(config: &RunConfig, adapter: &Adapter, steps: usize, done: us
 /// Deletes all checkpoints except the newest `limit` and the best; `None` keeps all.
 pub fn prune(run: &RunDir, limit: Option<usize>) -> Result<()> {
     let Some(limit) = limit else { return Ok(()) };
+    remove_deleted(run)?;
     let steps = run.checkpoints()?;
     let older = &steps[..steps.len().saturating_sub(limit)];
     let best = best(run, &steps)?.map(|(step, _)| step);
@@ -64,8 +65,19 @@ pub fn prune(run: &RunDir, limit: Option<usize>) -> Result<()> {
     Ok(())
 }
 
+/// Removes what is left of checkpoints whose deletion was interrupted.
+fn remove_deleted(run: &RunDir) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(run.path().join("checkpoints")) else { return Ok(()) };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if path.extension().is_some_and(|it| it == DELETED) {
+            files::remove_dir_all(&path).map_err(|error| write_error(&path, &error))?;
+        }
+    }
+    Ok(())
+}
+
 fn delete(checkpoint: &Path) -> Result<()> {
-    let deleted = with_suffix(checkpoint, DELETED);
+    let deleted = checkpoint.with_extension(DELETED);
     files::rename(checkpoint, &deleted).map_err(|error| write_error(checkpoint, &error))?;
     files::remove_dir_all(&deleted).map_err(|error| write_error(&deleted, &error))
 }

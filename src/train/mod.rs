@@ -197,7 +197,7 @@ fn rescue(
     let step = state.counters.step;
     error.context(match saved {
         Ok(folder) => format!("log step {step}, which is saved in `{}`", folder.display()),
-        Err(cause) => format!("log step {step}, of which no checkpoint could be saved either ({cause})"),
+        Err(cause) => format!("log step {step}, and no checkpoint could be saved either: {cause:#}"),
     })
 }
 

@@ -98,6 +98,7 @@ fn generate_and_score(
         if let Ok(Some(groups)) = &generated {
             watching.rest(groups);
         }
+        over.fetch_or(!matches!(generated, Ok(Some(_))), Ordering::Relaxed);
         // A command may take its time after the last completion.
         let ScoringWatch { watch, groups, .. } = watching;
         drop(groups);

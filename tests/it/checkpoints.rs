@@ -29,6 +29,7 @@ fn the_newest_checkpoints_and_the_best_are_kept() {
     assert_eq!(kept(&[]), (1..=8).collect::<Vec<_>>());
     assert_eq!(kept(&["train.save_total_limit=3"]), [2, 6, 7, 8]);
     let lab = train(&["train.save_total_limit=1"]);
+    assert!(!lab.run_dir().path().join("checkpoints/step-000001.deleted").exists());
     assert_eq!(lab.run_dir().checkpoints().unwrap(), [2, 8]);
     let names = fs::read_dir(lab.run_dir().path().join("checkpoints")).unwrap();
     assert_eq!(names.count(), 2, "nothing else is left");
