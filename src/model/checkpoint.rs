@@ -35,7 +35,7 @@ impl Checkpoint {
             files.push(file);
         }
         let checkpoint = Self { files, owner };
-        if !folder.join(SINGLE).is_file() {
+        if !present(folder, SINGLE) {
             for name in read_index(folder)?.weight_map.keys() {
                 ensure!(checkpoint.contains(name), "`{INDEX}` lists tensor `{name}`, which is not in any file");
             }
@@ -74,12 +74,17 @@ impl Weights for Checkpoint {
     }
 }
 
+/// Whether the folder has an entry of this name, which may still not be a readable file: then reading it gives the reason.
+fn present(folder: &Path, name: &str) -> bool {
+    folder.join(name).symlink_metadata().is_ok()
+}
+
 /// The safetensors files that make up the checkpoint in `folder`, by name.
 pub fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    if folder.join(SINGLE).is_file() {
+    if present(folder, SINGLE) {
         return Ok(vec![folder.join(SINGLE)]);
     }
-    if folder.join(INDEX).is_file() {
+    if present(folder, INDEX) {
         let index = read_index(folder)?;
         return shards(&index)?.into_iter().map(|name| inside(folder, name)).collect();
     }

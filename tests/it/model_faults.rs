@@ -420,9 +420,7 @@ fn what_is_not_a_regular_file_is_refused_without_waiting() {
         symlink("/dev/zero", &path).unwrap();
         let device = refused(&folder);
         for error in [pipe, device] {
-            // Weights of a name that is not a file are weights that are missing.
-            let reason = if name.starts_with("model.") { "does not contain weights" } else { "not a regular file" };
-            contains(&error, &[reason, "\nhint: "]);
+            contains(&error, &[&format!("read `m/{name}`: not a regular file\nhint: ")]);
         }
     }
     let folder = folder();
