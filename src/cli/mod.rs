@@ -14,12 +14,15 @@ pub mod overlap;
 pub mod perf;
 pub mod plan;
 pub mod prompts;
+pub mod rehearse;
 pub mod report;
 pub mod reward;
+pub mod run_args;
 pub mod runs;
 pub mod selftest;
 pub mod sweep;
 pub mod train;
+pub mod verify_resume;
 
 use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};
@@ -54,6 +57,8 @@ enum Command {
     Classify(classify::ClassifyArgs),
     Merge(merge::MergeArgs),
     Plan(plan::PlanArgs),
+    Rehearse(Box<rehearse::RehearseArgs>),
+    VerifyResume(Box<verify_resume::VerifyResumeArgs>),
     Selftest(selftest::SelftestArgs),
     Perf(perf::PerfArgs),
     Config(config::ConfigCommandArgs),
@@ -76,6 +81,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Rehearse(args) => rehearse::run(&args),
+        Command::VerifyResume(args) => verify_resume::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Perf(args) => perf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),

@@ -39,6 +39,7 @@ mod progress;
 #[allow(dead_code, reason = "the example that pretrains the embedded model shares it")]
 #[path = "../reference/mod.rs"]
 mod reference;
+mod rehearse;
 mod report;
 mod require;
 mod resume;
@@ -57,3 +58,4 @@ mod sweep;
 mod templates;
 mod tokenizer;
 mod train;
+mod verify_resume;
