@@ -61,6 +61,9 @@ pub fn run(args: MergeArgs) -> Result<()> {
 
     super::download::confirm_model(&model, &revision, args.yes)?;
     let source = ModelSource::open(&model, &revision)?;
+    if let Some(warning) = trained.base_warning(&source) {
+        eprintln!("warning: {warning}");
+    }
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
     let merged = merge(&source, &trained.folder, &args.out, dtype, &mut |done, all| {
         bar.set_length(all as u64);

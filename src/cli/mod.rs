@@ -1,9 +1,17 @@
 //! The command line: one file for each subcommand. Data goes to stdout, everything else to stderr.
 
+/// `std::eprintln` for the whole command line, with control characters escaped: a message can contain parts of any file.
+macro_rules! eprintln {
+    ($($arg:tt)*) => {
+        std::eprintln!("{}", $crate::run::printable::printable(&format!($($arg)*)))
+    };
+}
+
 pub mod classify;
 pub mod compare;
 pub mod config;
 pub mod config_args;
+pub mod describe;
 pub mod doctor;
 pub mod download;
 pub mod eval;
@@ -24,8 +32,10 @@ pub mod sweep;
 pub mod train;
 pub mod verify_resume;
 
+use crate::run::printable::shortened;
 use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 /// Fine-tune language models with GRPO and measure what prior prompts change
@@ -93,14 +103,15 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Logs go to stderr: warnings, or more with `-v`.
+/// Logs go to stderr: warnings, or more with `-v`. They are colored only on a terminal, and not if `NO_COLOR` is set.
 pub fn init_logging(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},rft={level}")));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .without_time()
         .with_target(false)
         .init();
@@ -108,40 +119,16 @@ pub fn init_logging(verbose: u8) {
 
 /// Prints an error as one line, from the outermost context to the cause, and its hints below.
 pub fn report(error: &Error) {
-    let (message, hints) = describe(error);
+    let (message, hints) = describe::describe(error);
     eprintln!("error: {message}");
     for hint in hints {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", shortened(&hint));
     }
-}
-
-/// The message and the hints of an error. A hint is a line `hint: ...` in any error of the chain.
-fn describe(error: &Error) -> (String, Vec<String>) {
-    let (mut parts, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    for cause in error.chain() {
-        let text = cause.to_string();
-        let (hint_lines, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("hint: "));
-        hints.extend(hint_lines.iter().map(|line| line["hint: ".len()..].to_owned()));
-        // After its first line, a library's error may contain a backtrace or an excerpt of a file.
-        let line = lines.first().map(|line| line.trim_end_matches(':').to_owned()).unwrap_or_default();
-        if !line.is_empty() && !parts.iter().any(|part| part.contains(&line)) {
-            parts.push(line);
-        }
-    }
-    (parts.join(": "), hints)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::{Context, anyhow};
-
-    #[test]
-    fn an_error_is_one_line_followed_by_its_hints() {
-        let error =
-            Err::<(), _>(anyhow!("file is truncated\nhint: download it again")).context("read `x`").unwrap_err();
-        assert_eq!(describe(&error), ("read `x`: file is truncated".to_owned(), vec!["download it again".to_owned()]));
-    }
 
     #[test]
     fn the_command_line_definition_is_valid() {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use super::describe::describe;
 use super::plan;
 use super::run_args::RunArgs;
 use crate::config;
@@ -58,7 +59,7 @@ pub fn run(args: &RehearseArgs) -> Result<ExitCode> {
     println!("\nGPU memory of the real run (`rft plan` explains it)");
     match plan::memory(&config) {
         Ok(text) => text.lines().for_each(|line| println!("  {line}")),
-        Err(error) => println!("  not estimated: {}", super::describe(&error).0),
+        Err(error) => println!("  not estimated: {}", describe(&error).0),
     }
     match summary.failed {
         0 => println!("\nthe rehearsal passed"),
@@ -73,7 +74,7 @@ fn print(result: &PhaseResult) {
     let (verdict, text, hints) = match outcome {
         PhaseOutcome::Done(summary) => ("ok", summary.clone(), Vec::new()),
         PhaseOutcome::Failed(error) => {
-            let (message, hints) = super::describe(error);
+            let (message, hints) = describe(error);
             ("FAILED", message, hints)
         }
         PhaseOutcome::Skipped(why) => ("skipped", why.clone(), Vec::new()),

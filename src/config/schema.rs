@@ -228,6 +228,9 @@ pub struct TrainSection {
     pub seed: u64,
     /// Steps between checkpoints; 0: only at the end.
     pub save_steps: usize,
+    /// Number of newest checkpoints to keep, in addition to the best by held-out accuracy; unset: all.
+    #[serde(default, with = "super::optional")]
+    pub save_total_limit: Option<usize>,
     /// Worker threads; unset: one per core.
     #[serde(default, with = "super::optional")]
     pub threads: Option<usize>,

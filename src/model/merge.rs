@@ -13,6 +13,7 @@ use super::embedded;
 use super::peft::{self, Tensors};
 use super::safetensors::{Dtype, Writer};
 use super::source::{ModelOrigin, ModelSource};
+use super::weights::{FiniteWeights, Weights};
 use crate::disk::{atomic, files};
 
 /// Maximum bytes of one file, as in transformers; a single larger tensor gets a separate file.
@@ -91,11 +92,16 @@ fn merge_in_shards(
         };
         let mut writer = Writer::create(&partial.join(&file), part, dtype)?;
         for (name, shape) in *part {
-            let mut values = source.weights.get(name, shape)?;
+            let mut values = FiniteWeights(source.weights.as_ref()).get(name, shape)?;
             if let Some(product) = products.remove(name) {
                 product.add_to(&mut values, shape).with_context(|| format!("merge into `{name}`"))?;
                 merged.adapted += 1;
             }
+            ensure!(
+                values.par_iter().all(|&value| fits(value, dtype)),
+                "with the adapter, tensor `{name}` has values that are infinite in {dtype}\n\
+                 hint: use another checkpoint of the run; its training failed"
+            );
             writer.write(name, &values)?;
             weight_map.insert(name.clone(), file.clone().into());
             merged.tensors += 1;
@@ -109,6 +115,14 @@ fn merge_in_shards(
     }
     atomic::move_in(&partial, out)?;
     Ok(merged)
+}
+
+/// Whether a value is finite in `dtype`.
+fn fits(value: f32, dtype: Dtype) -> bool {
+    match dtype {
+        Dtype::BF16 => half::bf16::from_f32(value).is_finite(),
+        _ => value.is_finite(),
+    }
 }
 
 /// Splits the list of tensors where a file would exceed `limit` bytes.

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -24,6 +23,7 @@ use super::rounding::Rounding;
 use super::weights::{Weights, check_shape};
 use crate::disk::atomic::{with_suffix, write_error};
 use crate::disk::files::{self, OpenFile};
+use crate::disk::regular;
 
 pub use ::safetensors::Dtype;
 
@@ -85,9 +85,7 @@ impl SafetensorsFile {
     }
 
     fn map(path: &Path) -> Result<Bytes> {
-        // Opening a pipe would wait for its writer.
-        ensure!(std::fs::metadata(path)?.is_file(), "not a regular file\nhint: give a file of safetensors weights");
-        let file = File::open(path)?;
+        let file = regular::open(path)?;
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::Embedded(&[])); // a map of no bytes is an error on some systems
         }

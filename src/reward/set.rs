@@ -99,12 +99,25 @@ impl RewardSet {
     /// # Errors
     /// If a command does not follow the protocol; rules have no errors.
     pub fn score_all(&self, inputs: &[RewardInput]) -> Result<Vec<Scored>> {
-        let mut all: Vec<Scored> = inputs.par_iter().map(|input| self.apply_rules(input)).collect();
+        Ok(self.score_unless(inputs, &|| false)?.expect("never canceled"))
+    }
+
+    /// Like [`score_all`](Self::score_all); `None` soon after `cancelled` returns true. Commands are ended then.
+    ///
+    /// # Errors
+    /// Those of [`score_all`](Self::score_all).
+    pub fn score_unless(
+        &self,
+        inputs: &[RewardInput],
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Vec<Scored>>> {
+        let rules = inputs.par_iter().map(|input| (!cancelled()).then(|| self.apply_rules(input)));
+        let Some(mut all) = rules.collect::<Option<Vec<Scored>>>() else { return Ok(None) };
         for (command, weight) in &self.commands {
-            let scores = command.score(inputs)?;
+            let Some(scores) = command.score(inputs, cancelled)? else { return Ok(None) };
             all.iter_mut().zip(scores).for_each(|(scored, score)| scored.add(score, *weight, true));
         }
-        Ok(all)
+        Ok(Some(all))
     }
 
     /// The scores of the rules for one sample; their names are the first of [`names`](Self::names).
@@ -293,7 +306,13 @@ mod tests {
     fn a_command_comes_after_the_rules() {
         let script = r#"while read -r line; do id=${line#*\"id\":}; echo "{\"id\":${id%%,*},\"score\":-3,\"note\":\"so so\"}"; done"#;
         let command = ["sh", "-c", script].map(String::from).to_vec();
-        let judge = |weight| CustomSection { name: "judge".into(), command: command.clone(), weight, timeout: 20.0 };
+        let judge = |weight| CustomSection {
+            name: "judge".into(),
+            command: command.clone(),
+            weight,
+            timeout: 20.0,
+            env: Vec::new(),
+        };
         let none = prompt(None);
         let rewarded = set(&RewardSection { custom: vec![judge(0.5)], ..section(None, None) }, &none);
         assert_eq!(rewarded.names(), ["accuracy", "judge"]);

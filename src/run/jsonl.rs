@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::atomic::write_error;
 use crate::disk::files::{self, OpenFile};
+use crate::disk::presence::Presence;
 
 /// A log open for appending.
 pub struct JsonLines {
     file: OpenFile,
     path: PathBuf,
+    presence: Presence,
 }
 
 impl JsonLines {
@@ -21,7 +23,7 @@ impl JsonLines {
     pub fn create(path: &Path) -> Result<Self> {
         let file = files::open(path, OpenOptions::new().append(true).create_new(true))
             .map_err(|error| write_error(path, &error))?;
-        Ok(Self { file, path: path.to_owned() })
+        Self::of(file, path)
     }
 
     /// Opens a log after `last_step`: lines of later steps, and a last line that was truncated by a crash, are removed. Earlier
@@ -34,7 +36,7 @@ impl JsonLines {
         let mut file = files::open(path, OpenOptions::new().read(true).write(true)).with_context(context)?;
         let kept = length_up_to(&mut file, last_step).with_context(context)?;
         file.set_len(kept).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| write_error(path, &error))?;
-        Ok(Self { file, path: path.to_owned() })
+        Self::of(file, path)
     }
 
     /// Opens a log of any records, or creates it; a last line that was truncated by a crash is removed.
@@ -44,18 +46,29 @@ impl JsonLines {
             .map_err(|error| write_error(path, &error))?;
         let kept = whole_lines(&mut file).with_context(context)?;
         file.set_len(kept).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| write_error(path, &error))?;
-        Ok(Self { file, path: path.to_owned() })
+        Self::of(file, path)
+    }
+
+    fn of(file: OpenFile, path: &Path) -> Result<Self> {
+        let presence = Presence::of(path).map_err(|error| write_error(path, &error))?;
+        Ok(Self { file, path: path.to_owned(), presence })
     }
 
     /// Appends one line. It is passed to the operating system in a single write, so a crash of the program cannot truncate it.
+    ///
+    /// # Errors
+    /// The write fails, or the file is not at its path any more.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("encode a record as JSON")?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| write_error(&self.path, &error))
+        self.presence.check()?;
+        let context = || format!("append {} bytes", line.len());
+        self.file.write_all(&line).map_err(|error| write_error(&self.path, &error)).with_context(context)
     }
 
     /// Syncs the file to disk; called before a checkpoint is committed that depends on its lines.
     pub fn sync(&self) -> Result<()> {
+        self.presence.check()?;
         self.file.sync().map_err(|error| write_error(&self.path, &error))
     }
 }

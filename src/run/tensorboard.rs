@@ -13,11 +13,13 @@ use anyhow::Result;
 
 use crate::disk::atomic::write_error;
 use crate::disk::files::{self, OpenFile};
+use crate::disk::presence::Presence;
 
 /// An event file open for appending.
 pub struct EventFile {
     file: OpenFile,
     path: PathBuf,
+    presence: Presence,
 }
 
 impl EventFile {
@@ -33,7 +35,8 @@ impl EventFile {
                 Err(error) => return Err(write_error(&path, &error)),
             }
         };
-        let mut events = Self { file, path };
+        let presence = Presence::of(&path).map_err(|error| write_error(&path, &error))?;
+        let mut events = Self { file, path, presence };
         events.write(0, |event| bytes_field(event, 3, b"brain.Event:2"))?;
         // Event.session_log = 7 with SessionLog.status = 1 set to START = 1.
         events.write(first_step, |event| bytes_field(event, 7, &[0x08, 1]))?;
@@ -59,6 +62,7 @@ impl EventFile {
         event.push(2 << 3); // Event.step
         varint(&mut event, step as u64);
         content(&mut event);
+        self.presence.check()?;
         self.file.write_all(&frame(&event)).map_err(|error| write_error(&self.path, &error))
     }
 }

@@ -45,6 +45,7 @@ pub fn evaluate(
         let path = run.evaluation(step, kind);
         if !path.exists() {
             let Some(lines) = draw(training, engine, adapter, step, &sampling)? else { return Ok(None) };
+            run.check_presence()?;
             files::create_dir_all(&run.eval()).map_err(|error| atomic::write_error(&run.eval(), &error))?;
             atomic::write(&path, &lines)?;
         }

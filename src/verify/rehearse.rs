@@ -15,6 +15,7 @@ use crate::model::hub::is_hub_id;
 use crate::model::lora::Adapter;
 use crate::model::source::ModelSource;
 use crate::run::{RunDir, Stop, metrics};
+use crate::train::checkpoints::{self, check_space};
 use crate::train::setup::Setup;
 
 /// A rehearsal.
@@ -224,20 +225,12 @@ impl Rehearsal<'_> {
         let Ok(shape) = known_shape(&model.path).map_or_else(|| peek(config), Ok) else {
             return Ok(Done::new((), "not compared: the model's shape is not known".to_owned()));
         };
-        let (_, parameters) = Adapter::shape(&shape, &config.lora)?;
-        let steps = config.total_steps(questions);
-        // One at the end, and one every `save_steps`; each has the adapter and two moments, in f32.
-        let checkpoints = 1 + (steps - 1).checked_div(config.train.save_steps).unwrap_or(0);
-        let needed = (12 * checkpoints as u64 + 4) * parameters as u64;
-        let needs = format!("{checkpoints} checkpoints and the adapter need {}", HumanBytes(needed));
-        let Some(free) = space::free(config.run.dir.as_ref()) else { return Ok(Done::new((), needs)) };
-        ensure!(
-            needed <= free,
-            "`{}` has {} free, but {needs}\nhint: raise train.save_steps, or set run.dir to another disk",
-            config.run.dir,
-            HumanBytes(free)
-        );
-        Ok(Done::new((), format!("{needs}; {} free", HumanBytes(free))))
+        let adapter = Adapter::zeros(&shape, &config.lora)?;
+        let warning = check_space(config, &adapter, config.total_steps(questions), 0)?;
+        let free =
+            space::free(config.run.dir.as_ref()).map_or("unknown".to_owned(), |free| HumanBytes(free).to_string());
+        let summary = format!("{} per checkpoint; {free} free", HumanBytes(checkpoints::bytes(&adapter)));
+        Ok(Done { value: (), summary, notes: warning.into_iter().collect() })
     }
 }
 

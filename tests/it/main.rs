@@ -1,9 +1,12 @@
 //! One integration test binary, with a module for each promise, so that candle is linked only once.
 
+mod adapter_faults;
 mod answers;
 mod attacks;
 mod behaviors;
 mod candle;
+mod changed_inputs;
+mod checkpoints;
 mod cli;
 mod code_eval;
 mod config;
@@ -29,6 +32,9 @@ mod images;
 mod invariants;
 mod lab;
 #[cfg(unix)]
+mod lost_folder;
+mod model_faults;
+#[cfg(unix)]
 mod names;
 mod objectives;
 mod ops;
@@ -52,10 +58,13 @@ mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
 mod stats;
+#[cfg(target_os = "linux")]
+mod stop_phases;
 mod stub_server;
 #[cfg(unix)]
 mod sweep;
 mod templates;
+mod tiny_model;
 mod tokenizer;
 mod train;
 mod verify_resume;
