@@ -52,7 +52,7 @@ pub fn run(args: &VerifyResumeArgs) -> Result<ExitCode> {
     let mut say = |phase: &str| eprintln!("{:>6.1} s  {phase}", started.elapsed().as_secs_f64());
     let parts = verify_resume(&config, args.steps, scratch.path(), &stop, &mut say)?;
     say("compared");
-    println!("{}", table(&parts).trim_fmt());
+    table(&parts).lines().for_each(|line| println!("{}", line.trim()));
     let first = parts.iter().find_map(|part| Some((part.name, part.difference.as_ref()?)));
     match first {
         None => println!(

@@ -124,7 +124,7 @@ impl Rehearsal<'_> {
         atomic::write(file.as_ref(), to_toml(&config, None).as_bytes())?;
 
         let texts = self.texts(&mut phases);
-        let questions = phases.run("data and prompts", || match &texts {
+        let questions = phases.run("data, prompts, rewards", || match &texts {
             Some(texts) => self.questions(self.config, texts),
             None => self.questions(&config, &ModelSource::open_embedded()?),
         });

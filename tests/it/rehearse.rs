@@ -49,7 +49,7 @@ fn names(folder: &Path) -> Vec<String> {
 const PHASES: [&str; 8] = [
     "run directory",
     "tokenizer and template",
-    "data and prompts",
+    "data, prompts, rewards",
     "disk space",
     "train, save, kill",
     "resume, evaluate",
@@ -80,13 +80,13 @@ fn what_would_fail_later_fails_now() {
     let reward = "--set=reward.custom=[{name='judge', weight=1, command=['./no-such-judge']}]";
     let crash = "--set=reward.custom=[{name='judge', weight=1, command=['sh', '-c', 'echo no key >&2; exit 3']}]";
     for (args, phase, cause) in [
-        (vec!["--question-column=problem"], "data and prompts", "problem"),
-        (vec!["--data=none.jsonl"], "data and prompts", "none.jsonl"),
-        (vec!["--set=eval.path=none.csv"], "data and prompts", "none.csv"),
-        (vec!["--set=rollout.prompts_per_step=64"], "data and prompts", "fewer than one step"),
+        (vec!["--question-column=problem"], "data, prompts, rewards", "problem"),
+        (vec!["--data=none.jsonl"], "data, prompts, rewards", "none.jsonl"),
+        (vec!["--set=eval.path=none.csv"], "data, prompts, rewards", "none.csv"),
+        (vec!["--set=rollout.prompts_per_step=64"], "data, prompts, rewards", "fewer than one step"),
         (vec!["--set=run.dir=data.jsonl"], "run directory", "data.jsonl"),
         (vec!["--set=train.steps=1000000000", "--set=train.save_steps=1"], "disk space", "free"),
-        (vec![reward], "train, save, kill", "no-such-judge"),
+        (vec![reward], "data, prompts, rewards", "no-such-judge"),
         (vec![crash], "train, save, kill", "no key"),
         (vec!["--bench=none.jsonl"], "benchmark none.jsonl", "none.jsonl"),
         (vec!["--model=./models/none"], "tokenizer and template", "models/none"),
