@@ -27,3 +27,4 @@ pub mod server;
 pub mod stats;
 pub mod sweep;
 pub mod train;
+pub mod verify;

@@ -11,6 +11,7 @@ pub mod classify;
 pub mod compare;
 pub mod config;
 pub mod config_args;
+pub mod describe;
 pub mod doctor;
 pub mod download;
 pub mod eval;
@@ -21,12 +22,15 @@ pub mod overlap;
 pub mod perf;
 pub mod plan;
 pub mod prompts;
+pub mod rehearse;
 pub mod report;
 pub mod reward;
+pub mod run_args;
 pub mod runs;
 pub mod selftest;
 pub mod sweep;
 pub mod train;
+pub mod verify_resume;
 
 use crate::run::printable::shortened;
 use anyhow::{Error, Result};
@@ -63,6 +67,8 @@ enum Command {
     Classify(classify::ClassifyArgs),
     Merge(merge::MergeArgs),
     Plan(plan::PlanArgs),
+    Rehearse(Box<rehearse::RehearseArgs>),
+    VerifyResume(Box<verify_resume::VerifyResumeArgs>),
     Selftest(selftest::SelftestArgs),
     Perf(perf::PerfArgs),
     Config(config::ConfigCommandArgs),
@@ -85,6 +91,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Rehearse(args) => rehearse::run(&args),
+        Command::VerifyResume(args) => verify_resume::run(&args),
         Command::Selftest(args) => selftest::run(&args),
         Command::Perf(args) => perf::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
@@ -111,40 +119,16 @@ pub fn init_logging(verbose: u8) {
 
 /// Prints an error as one line, from the outermost context to the cause, and its hints below.
 pub fn report(error: &Error) {
-    let (message, hints) = describe(error);
+    let (message, hints) = describe::describe(error);
     eprintln!("error: {message}");
     for hint in hints {
         eprintln!("hint: {}", shortened(&hint));
     }
 }
 
-/// The message and the hints of an error. A hint is a line `hint: ...` in any error of the chain.
-fn describe(error: &Error) -> (String, Vec<String>) {
-    let (mut parts, mut hints): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    for cause in error.chain() {
-        let text = cause.to_string();
-        let (hint_lines, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("hint: "));
-        hints.extend(hint_lines.iter().map(|line| line["hint: ".len()..].to_owned()));
-        // After its first line, a library's error may contain a backtrace or an excerpt of a file.
-        let line = lines.first().map(|line| shortened(line.trim_end_matches(':')).into_owned()).unwrap_or_default();
-        if !line.is_empty() && !parts.iter().any(|part| part.contains(&line)) {
-            parts.push(line);
-        }
-    }
-    (parts.join(": "), hints)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use anyhow::{Context, anyhow};
-
-    #[test]
-    fn an_error_is_one_line_followed_by_its_hints() {
-        let error =
-            Err::<(), _>(anyhow!("file is truncated\nhint: download it again")).context("read `x`").unwrap_err();
-        assert_eq!(describe(&error), ("read `x`: file is truncated".to_owned(), vec!["download it again".to_owned()]));
-    }
 
     #[test]
     fn the_command_line_definition_is_valid() {

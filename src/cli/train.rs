@@ -1,6 +1,6 @@
 //! `rft train`: train a LoRA adapter with GRPO under a prior prompt.
 
-use super::config_args::ConfigArgs;
+use super::run_args::RunArgs;
 use crate::config::{self, RunConfig};
 use crate::device::{self, Device, Extent, LoadedModel};
 use crate::model::config::ModelConfig;
@@ -34,49 +34,16 @@ use std::process::ExitCode;
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
   rft train --resume runs/tiny-null-example-1")]
 pub struct TrainArgs {
-    /// Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
-    #[arg(long, value_name = "NAME|FILE")]
-    ppe: Option<String>,
-
-    /// Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
-    #[arg(long, value_name = "MODEL")]
-    model: Option<String>,
-
-    /// Training questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub data set id
-    #[arg(long, value_name = "DATA")]
-    data: Option<String>,
-
-    /// Column with the questions, if it cannot be detected
-    #[arg(long, value_name = "COLUMN")]
-    question_column: Option<String>,
-
-    /// Column with the gold answers, if it cannot be detected
-    #[arg(long, value_name = "COLUMN")]
-    answer_column: Option<String>,
-
-    /// Maximum number of training questions
-    #[arg(long, value_name = "N")]
-    max_questions: Option<i64>,
+    #[command(flatten)]
+    run: RunArgs,
 
     /// Number of steps; each step is one rollout batch
     #[arg(long, value_name = "N")]
     steps: Option<i64>,
 
-    /// Random seed
-    #[arg(long, value_name = "N")]
-    seed: Option<i64>,
-
     /// Name of the run directory, which must not exist yet [default: model, prompt and a counter]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-
-    /// Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
-    #[arg(long, value_name = "DEVICE")]
-    device: Option<String>,
-
-    /// Worker threads; the result does not depend on their number [default: one per core]
-    #[arg(long, value_name = "N")]
-    threads: Option<i64>,
 
     /// Resume an interrupted run
     #[arg(long, value_name = "RUN", conflicts_with_all = [
@@ -92,9 +59,6 @@ pub struct TrainArgs {
     /// Download the model without asking
     #[arg(long, short)]
     yes: bool,
-
-    #[command(flatten)]
-    config: ConfigArgs,
 }
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
@@ -209,11 +173,11 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<Prepared> {
     let (config, recorded) = match resumed {
         Some(ResumedRun { run, .. }) => {
             let mut config = run.run_config()?;
-            if let Some(threads) = args.threads {
+            if let Some(threads) = args.run.threads {
                 ensure!((1..=1024).contains(&threads), "--threads: {threads} is out of range, expected 1 to 1024");
                 config.train.threads = Some(threads as usize);
             }
-            config.run.device = args.device.clone().unwrap_or(config.run.device);
+            config.run.device = args.run.device.clone().unwrap_or(config.run.device);
             let recorded = contamination::recorded(run, &config)?;
             (config, recorded)
         }
@@ -245,22 +209,13 @@ fn data_dir() -> Option<PathBuf> {
 
 /// The configuration of a new run, from all layers.
 fn resolve(args: &TrainArgs) -> Result<RunConfig> {
-    let mut layers = args.config.layers();
-    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
-    layers.flag("model.path", args.model.clone(), "--model");
-    layers.flag("run.device", args.device.clone(), "--device");
-    layers.flag("data.path", args.data.clone(), "--data");
-    layers.flag("data.question_column", args.question_column.clone(), "--question-column");
-    layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");
-    layers.flag("data.max_questions", args.max_questions, "--max-questions");
+    let mut layers = args.run.layers();
     layers.flag("train.steps", args.steps, "--steps");
-    layers.flag("train.seed", args.seed, "--seed");
-    layers.flag("train.threads", args.threads, "--threads");
     layers.flag("run.name", args.name.clone(), "--name");
     let config = config::resolve(&layers)?.config;
-    if args.model.is_none()
-        && args.config.files.is_empty()
-        && args.config.preset.is_none()
+    if args.run.model.is_none()
+        && args.run.config.files.is_empty()
+        && args.run.config.preset.is_none()
         && config.model.path == "tiny"
     {
         eprintln!("training the embedded model `tiny`; use --model for another one, such as Qwen/Qwen2.5-0.5B");

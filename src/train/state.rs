@@ -43,9 +43,9 @@ pub struct Counters {
 /// The format version of a checkpoint, in its counters' file. Files without one have version 1.
 const VERSION: u64 = 1;
 
-const COUNTERS: &str = "trainer_state.json";
-const OPTIMIZER: &str = "optimizer.safetensors";
-const ADAPTER: &str = "adapter";
+pub const COUNTERS: &str = "trainer_state.json";
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+pub const ADAPTER: &str = "adapter";
 
 impl Counters {
     fn to_json(&self) -> Result<Vec<u8>> {

@@ -78,24 +78,26 @@ fn help_lists_the_commands() {
     Usage: rft [OPTIONS] <COMMAND>
 
     Commands:
-      train     Train a LoRA adapter with GRPO under a prior prompt
-      eval      Evaluate a model on benchmarks
-      sweep     Train and evaluate many arms from one file
-      generate  Generate completions for one question
-      report    Write a report of runs, with statistics
-      compare   Compare two runs: configuration, training, evaluations
-      runs      List runs and their progress
-      classify  Find behaviors in completions: verification, backtracking, planning, code ...
-      merge     Merge an adapter into its model
-      plan      Estimate a run's GPU memory, time and cost
-      selftest  Check every GPU operation against the CPU, or a model against candle's decoder
-      perf      Measure a GPU: operations, decoding, training, a full step
-      config    Show, check and list configurations
-      prompts   List, show and render prior prompts
-      reward    Test the reward, or check answers with it
-      overlap   Find benchmark questions that overlap with training data
-      doctor    Check what works on this machine
-      help      Print this message or the help of the given subcommand(s)
+      train          Train a LoRA adapter with GRPO under a prior prompt
+      eval           Evaluate a model on benchmarks
+      sweep          Train and evaluate many arms from one file
+      generate       Generate completions for one question
+      report         Write a report of runs, with statistics
+      compare        Compare two runs: configuration, training, evaluations
+      runs           List runs and their progress
+      classify       Find behaviors in completions: verification, backtracking, planning, code ...
+      merge          Merge an adapter into its model
+      plan           Estimate a run's GPU memory, time and cost
+      rehearse       Go through all phases of a run in about a minute, with a small model
+      verify-resume  Check on this machine that an interrupted run resumes to the same bytes
+      selftest       Check every GPU operation against the CPU, or a model against candle's decoder
+      perf           Measure a GPU: operations, decoding, training, a full step
+      config         Show, check and list configurations
+      prompts        List, show and render prior prompts
+      reward         Test the reward, or check answers with it
+      overlap        Find benchmark questions that overlap with training data
+      doctor         Check what works on this machine
+      help           Print this message or the help of the given subcommand(s)
 
     Options:
       -v, --verbose...
@@ -144,20 +146,20 @@ fn help_of_train() {
           --max-questions <N>
               Maximum number of training questions
 
-          --steps <N>
-              Number of steps; each step is one rollout batch
-
           --seed <N>
               Random seed
-
-          --name <NAME>
-              Name of the run directory, which must not exist yet [default: model, prompt and a counter]
 
           --device <DEVICE>
               Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
 
           --threads <N>
               Worker threads; the result does not depend on their number [default: one per core]
+
+          --steps <N>
+              Number of steps; each step is one rollout batch
+
+          --name <NAME>
+              Name of the run directory, which must not exist yet [default: model, prompt and a counter]
 
           --resume <RUN>
               Resume an interrupted run
@@ -202,6 +204,187 @@ fn help_of_train() {
       rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
       rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
       rft train --resume runs/tiny-null-example-1
+    "#);
+}
+
+#[test]
+fn help_of_rehearse() {
+    assert_snapshot!(help(&["rehearse"]), @r#"
+    Go through all phases of a run in about a minute, with a small model
+
+    Takes the configuration that you will train with, and replaces only its model by the embedded one.
+    Loads the real data, reads every gold answer, renders every prompt, runs the rewards, trains one
+    step, saves a checkpoint, kills the process, resumes it, evaluates, and exports the adapter. What
+    would fail after hours, such as a reward command, a data column, a benchmark file or the disk space,
+    fails now. Prints one line per phase, the lengths and numbers that it reduced, the keys that it
+    cannot rehearse, and the memory plan of the real model.
+
+    If the tokenizer of the real model is on this machine or on the Hub, prompts are rendered with it.
+    The weights are never loaded or downloaded. Leaves no files behind.
+
+    Usage: rft rehearse [OPTIONS]
+
+    Options:
+          --bench <NAME|FILE>
+              Comma-separated benchmark names (`rft eval list` prints them) or data files that you will
+              evaluate on
+
+              [default: arithmetic]
+
+          --data-dir <DIR>
+              Folder with data files, searched before the Hub
+
+              [env: RFT_DATA_DIR=]
+
+          --ppe <NAME|FILE>
+              Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
+
+          --model <MODEL>
+              Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
+
+          --data <DATA>
+              Training questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub
+              data set id
+
+          --question-column <COLUMN>
+              Column with the questions, if it cannot be detected
+
+          --answer-column <COLUMN>
+              Column with the gold answers, if it cannot be detected
+
+          --max-questions <N>
+              Maximum number of training questions
+
+          --seed <N>
+              Random seed
+
+          --device <DEVICE>
+              Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
+
+          --threads <N>
+              Worker threads; the result does not depend on their number [default: one per core]
+
+      -v, --verbose...
+              Print more; repeat for debug output (RUST_LOG overrides this)
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Configuration:
+          --preset <NAME>
+              Start from this preset (`rft config list` prints them)
+
+              Default: the `preset` key of the configuration file, else `tiny`, or `qwen2.5-0.5b` if you
+              select a model other than the embedded one.
+
+          --config <FILE>
+              Read values from this TOML file; repeatable, later files override earlier ones
+
+              The file needs only the keys that it changes. `rft config show` prints all keys.
+
+          --set <KEY=VALUE>
+              Set one value, such as `train.learning_rate=1e-5`; repeatable
+
+              The value is TOML or a bare word: `--set grpo.loss_type=dapo`, `--set
+              'rollout.stop=["\n\n"]'`. The value `unset` removes an optional value. The environment
+              variable RFT_TRAIN__LEARNING_RATE does the same; `--set` overrides it.
+
+    Examples:
+      rft rehearse --preset qwen2.5-7b
+      rft rehearse --config my-run.toml --data train.jsonl --bench math500,gsm8k --data-dir data
+    "#);
+}
+
+#[test]
+fn help_of_verify_resume() {
+    assert_snapshot!(help(&["verify-resume"]), @r#"
+    Check on this machine that an interrupted run resumes to the same bytes
+
+    Trains 2 x N steps of the configuration without interruption, and once more in a process that is
+    killed after its checkpoint of step N and resumed by another process. Then compares completions,
+    metrics, counters, optimizer moments, adapter and evaluations of the two runs. Prints the hash of
+    each part and `equal`, or the first difference, with exit code 1.
+
+    Run it before a long run on a new machine, GPU or version. Without `--model` and `--config` it takes
+    less than two minutes. With another model, it takes three times as long as 2 x N steps; `--set
+    rollout.prompts_per_step=2` shortens them.
+
+    Usage: rft verify-resume [OPTIONS]
+
+    Options:
+          --steps <N>
+              Steps before the kill, and as many after it
+
+              [default: 3]
+
+          --keep
+              Keep the folder with both runs; it is also kept if they differ
+
+      -y, --yes
+              Download the model without asking
+
+          --ppe <NAME|FILE>
+              Prior prompt: reasoning, planning, code, recall, null-example, none, or a file
+
+          --model <MODEL>
+              Model: `tiny` (embedded), a Hub id, a Hugging Face folder or a .gguf file
+
+          --data <DATA>
+              Training questions: `arithmetic` (generated), a JSONL, JSON, CSV or Parquet file, or a Hub
+              data set id
+
+          --question-column <COLUMN>
+              Column with the questions, if it cannot be detected
+
+          --answer-column <COLUMN>
+              Column with the gold answers, if it cannot be detected
+
+          --max-questions <N>
+              Maximum number of training questions
+
+          --seed <N>
+              Random seed
+
+          --device <DEVICE>
+              Device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`
+
+          --threads <N>
+              Worker threads; the result does not depend on their number [default: one per core]
+
+      -v, --verbose...
+              Print more; repeat for debug output (RUST_LOG overrides this)
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Configuration:
+          --preset <NAME>
+              Start from this preset (`rft config list` prints them)
+
+              Default: the `preset` key of the configuration file, else `tiny`, or `qwen2.5-0.5b` if you
+              select a model other than the embedded one.
+
+          --config <FILE>
+              Read values from this TOML file; repeatable, later files override earlier ones
+
+              The file needs only the keys that it changes. `rft config show` prints all keys.
+
+          --set <KEY=VALUE>
+              Set one value, such as `train.learning_rate=1e-5`; repeatable
+
+              The value is TOML or a bare word: `--set grpo.loss_type=dapo`, `--set
+              'rollout.stop=["\n\n"]'`. The value `unset` removes an optional value. The environment
+              variable RFT_TRAIN__LEARNING_RATE does the same; `--set` overrides it.
+
+    Examples:
+      rft verify-resume
+      rft verify-resume --config my-run.toml --data train.jsonl --steps 1
     "#);
 }
 

@@ -64,8 +64,11 @@ impl FaultyFiles {
         let fault = self.fault.filter(|(call, _)| *call == number).map(|(_, fault)| fault);
         let result = match fault {
             None => real(),
-            Some(Fault::NoSpace) => half().and(Err(io::ErrorKind::StorageFull.into())),
-            Some(Fault::Broken) => Err(io::Error::other("Input/output error")),
+            Some(Fault::NoSpace) => {
+                _ = half();
+                Err(io::Error::from_raw_os_error(libc::ENOSPC))
+            }
+            Some(Fault::Broken) => Err(io::Error::from_raw_os_error(libc::EIO)),
             Some(Fault::Short) => half(),
             Some(Fault::Kill) => {
                 _ = half();

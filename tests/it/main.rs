@@ -45,6 +45,7 @@ mod progress;
 #[allow(dead_code, reason = "the example that pretrains the embedded model shares it")]
 #[path = "../reference/mod.rs"]
 mod reference;
+mod rehearse;
 mod report;
 mod require;
 mod resume;
@@ -66,3 +67,4 @@ mod templates;
 mod tiny_model;
 mod tokenizer;
 mod train;
+mod verify_resume;

@@ -117,6 +117,13 @@ pub fn run(args: PlanArgs) -> Result<()> {
     Ok(())
 }
 
+/// The memory plan of `config` as text, for GPUs of the usual sizes.
+pub(super) fn memory(config: &RunConfig) -> Result<String> {
+    let model = shape(config)?;
+    let fits = USUAL.map(|size| Ok((size, Fit::within(size, &model, config)?)));
+    Ok(text(config, &MemoryPlan::of(&model, config)?, &fits.into_iter().collect::<Result<Vec<_>>>()?))
+}
+
 /// The shape of the configured model, without loading its weights if possible.
 fn shape(config: &RunConfig) -> Result<ModelConfig> {
     let path = &config.model.path;
