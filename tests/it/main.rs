@@ -3,6 +3,7 @@
 mod answers;
 mod attacks;
 mod behaviors;
+mod benchmarks;
 mod candle;
 mod cli;
 mod code_eval;
@@ -24,6 +25,7 @@ mod gradients;
 mod hub;
 mod idioms;
 mod images;
+mod inputs;
 mod invariants;
 mod lab;
 #[cfg(unix)]
@@ -31,6 +33,7 @@ mod names;
 mod objectives;
 mod ops;
 mod parity;
+mod parquet_file;
 #[cfg(target_os = "linux")]
 mod products;
 mod progress;
