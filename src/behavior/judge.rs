@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Class;
-use crate::disk::{atomic, hash};
+use crate::disk::{atomic, files, hash};
 use crate::rng::{Purpose, Stream, name_hash};
 use crate::server::{ServerClient, ServerFailure, ServerOptions};
 
@@ -56,7 +56,7 @@ impl ModelJudge {
             return Ok(parse(&cached.reply));
         }
         let reply = self.reply(&words.system, &message, &id)?;
-        std::fs::create_dir_all(&self.cache).with_context(|| format!("create `{}`", self.cache.display()))?;
+        files::create_dir_all(&self.cache).map_err(|error| atomic::write_error(&self.cache, &error))?;
         let cached = CachedReply { model: self.model.clone(), class, reply };
         atomic::write(&file, serde_json::to_string(&cached)?.as_bytes())?;
         Ok(parse(&cached.reply))

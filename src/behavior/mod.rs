@@ -69,11 +69,6 @@ impl Class {
             other => other.name(),
         }
     }
-
-    /// Whether it is one of the cognitive behaviors, which program text cannot show.
-    pub fn is_cognitive(self) -> bool {
-        self <= Class::BackwardChaining
-    }
 }
 
 impl fmt::Display for Class {

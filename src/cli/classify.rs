@@ -1,6 +1,5 @@
 //! `rft classify`: the behaviors in completions, as a table, JSON, spans and a heat map.
 
-use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -18,6 +17,7 @@ use crate::behavior::summary::{ClassEstimate, ResponseCounts, Summary};
 use crate::behavior::{BehaviorSpan, Class, Classifier};
 use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
+use crate::disk::files;
 use crate::report::chart::behavior_changes;
 use crate::server::ServerOptions;
 
@@ -210,7 +210,7 @@ fn as_json(all: &[Classified], classifier: &Classifier) -> serde_json::Value {
 }
 
 fn write_spans(path: &Path, all: &[Classified]) -> Result<()> {
-    let file = File::create(path).map_err(|error| write_error(path, &error))?;
+    let file = files::create(path).map_err(|error| write_error(path, &error))?;
     let mut out = BufWriter::new(file);
     for it in all {
         for (index, (response, spans)) in it.responses.iter().zip(&it.spans).enumerate() {

@@ -1,7 +1,7 @@
 //! `rft doctor`: what works on this machine.
 
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use comfy_table::{Table, presets};
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::output_format::OutputFormat;
 use crate::code;
 use crate::device::{Device, cuda};
+use crate::disk::space;
 use crate::model::hub::HubConfig;
 use crate::sandbox::{Sandbox, SandboxLayers};
 
@@ -84,18 +85,11 @@ fn sandbox() -> SandboxFindings {
 }
 
 fn folders() -> Vec<FolderFindings> {
-    let folder = |what, path: PathBuf| FolderFindings { what, free: free(&path), path };
+    let folder = |what, path: PathBuf| FolderFindings { what, free: space::free(&path), path };
     let hub = HubConfig::from_env().ok().map(|hub| folder("downloads", hub.cache));
     let code = code::cache().map(|path| folder("expected outputs", path));
     let here = std::env::current_dir().ok().map(|path| folder("this folder", path));
     hub.into_iter().chain(code).chain(here).collect()
-}
-
-/// Free bytes for this user on the disk that contains `path`, or that would contain it.
-fn free(path: &Path) -> Option<u64> {
-    let existing = path.ancestors().find(|it| it.exists())?;
-    let disk = rustix::fs::statvfs(existing).ok()?;
-    Some(disk.f_bavail * disk.f_frsize)
 }
 
 fn text(findings: &DoctorFindings) -> String {

@@ -87,6 +87,9 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let policy = Policy::load(&source, &config)?;
+    if let Some(warning) = trained.as_ref().and_then(|trained| trained.base_warning(&source)) {
+        eprintln!("warning: {warning}");
+    }
     let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = config.rollout.max_sequence_length();

@@ -1,16 +1,14 @@
 //! `rft merge`: merge an adapter into its model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-use crate::config;
 use crate::model::merge::merge;
-use crate::model::peft;
 use crate::model::safetensors::Dtype;
 use crate::model::source::ModelSource;
-use crate::run::RunDir;
+use crate::run::trained::Trained;
 
 /// Merge an adapter into its model
 ///
@@ -52,7 +50,8 @@ enum WeightType {
 }
 
 pub fn run(args: MergeArgs) -> Result<()> {
-    let (adapter, model, revision) = find(&args.adapter)?;
+    let trained = Trained::find(&args.adapter)?;
+    let (model, revision) = trained.base_model()?;
     let model = args.model.or(model).context("the adapter does not name its model\nhint: pass --model")?;
     let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
     let dtype = match args.dtype {
@@ -62,8 +61,11 @@ pub fn run(args: MergeArgs) -> Result<()> {
 
     super::download::confirm_model(&model, &revision, args.yes)?;
     let source = ModelSource::open(&model, &revision)?;
+    if let Some(warning) = trained.base_warning(&source) {
+        eprintln!("warning: {warning}");
+    }
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
-    let merged = merge(&source, &adapter, &args.out, dtype, &mut |done, all| {
+    let merged = merge(&source, &trained.folder, &args.out, dtype, &mut |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     })?;
@@ -77,17 +79,4 @@ pub fn run(args: MergeArgs) -> Result<()> {
     );
     println!("{}", args.out.display());
     Ok(())
-}
-
-/// The adapter folder of a run, or `path` itself; and, if known, the model and revision that the adapter was trained on.
-fn find(path: &Path) -> Result<(PathBuf, Option<String>, Option<String>)> {
-    let run = RunDir::open(path).ok().filter(|run| run.config().is_file());
-    match run {
-        Some(run) => {
-            let layers = config::ConfigLayers { files: vec![run.config()], ..config::ConfigLayers::default() };
-            let model = config::resolve(&layers)?.config.model;
-            Ok((run.adapter(), Some(model.path), Some(model.revision)))
-        }
-        None => Ok((path.to_owned(), peft::load_config(path)?.base_model_name_or_path, None)),
-    }
 }

@@ -1,5 +1,12 @@
 //! The command line: one file for each subcommand. Data goes to stdout, everything else to stderr.
 
+/// `std::eprintln` for the whole command line, with control characters escaped: a message can contain parts of any file.
+macro_rules! eprintln {
+    ($($arg:tt)*) => {
+        std::eprintln!("{}", $crate::run::printable::printable(&format!($($arg)*)))
+    };
+}
+
 pub mod classify;
 pub mod compare;
 pub mod config;
@@ -21,8 +28,10 @@ pub mod selftest;
 pub mod sweep;
 pub mod train;
 
+use crate::run::printable::shortened;
 use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 /// Fine-tune language models with GRPO and measure what prior prompts change
@@ -86,14 +95,15 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Logs go to stderr: warnings, or more with `-v`.
+/// Logs go to stderr: warnings, or more with `-v`. They are colored only on a terminal, and not if `NO_COLOR` is set.
 pub fn init_logging(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},rft={level}")));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .without_time()
         .with_target(false)
         .init();
@@ -104,7 +114,7 @@ pub fn report(error: &Error) {
     let (message, hints) = describe(error);
     eprintln!("error: {message}");
     for hint in hints {
-        eprintln!("hint: {hint}");
+        eprintln!("hint: {}", shortened(&hint));
     }
 }
 
@@ -116,7 +126,7 @@ fn describe(error: &Error) -> (String, Vec<String>) {
         let (hint_lines, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("hint: "));
         hints.extend(hint_lines.iter().map(|line| line["hint: ".len()..].to_owned()));
         // After its first line, a library's error may contain a backtrace or an excerpt of a file.
-        let line = lines.first().map(|line| line.trim_end_matches(':').to_owned()).unwrap_or_default();
+        let line = lines.first().map(|line| shortened(line.trim_end_matches(':')).into_owned()).unwrap_or_default();
         if !line.is_empty() && !parts.iter().any(|part| part.contains(&line)) {
             parts.push(line);
         }

@@ -5,15 +5,18 @@ use crate::config::{self, RunConfig};
 use crate::device::{self, Device, Extent, LoadedModel};
 use crate::model::config::ModelConfig;
 use crate::model::source::ModelSource;
-use crate::run::{Progress, RunDir, RunSession, Stop};
+use crate::run::inputs::is_from_older_version;
+use crate::run::{Manifest, Progress, RunDir, RunSession, Stop};
+use crate::train::checkpoints::{best, check_space};
 use crate::train::contamination;
 use crate::train::evaluate::HeldOutEvaluation;
+use crate::train::inputs::{HashingInputs, compare, explain};
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Train a LoRA adapter with GRPO under a prior prompt
@@ -82,6 +85,10 @@ pub struct TrainArgs {
     ])]
     resume: Option<PathBuf>,
 
+    /// Resume even if the data, the model, the prompt or the configuration has changed; the manifest records what changed
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
+
     /// Download the model without asking
     #[arg(long, short)]
     yes: bool,
@@ -91,53 +98,45 @@ pub struct TrainArgs {
 }
 
 pub fn run(args: TrainArgs) -> Result<ExitCode> {
-    let (config, resumed, recorded) = match &args.resume {
-        Some(path) => {
-            let run = RunDir::resume(path)?;
-            let mut config = run.run_config()?;
-            config.train.threads = args.threads.map(|threads| threads.max(1) as usize).or(config.train.threads);
-            let recorded = contamination::recorded(&run, &config)?;
-            (config, Some(run), recorded)
+    let resumed = args.resume.as_deref().map(|path| ResumedRun::open(path, args.accept_changes)).transpose()?;
+    let prepared = prepare(&args, resumed.as_ref()).map_err(|error| {
+        let run = resumed.as_ref().filter(|_| !args.accept_changes);
+        match run.and_then(|it| explain(&it.run, it.manifest.as_ref()?)) {
+            Some(changed) => error.context(changed),
+            None => error,
         }
-        None => (resolve(&args)?, None, None),
-    };
-    device::use_threads(config.train.threads)?;
-    super::download::confirm(&config, args.yes)?;
-    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
-    let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
-    let device = Device::choose(&config.run.device)?;
-    let shape = source.config.clone();
-    let mut state = match &resumed {
-        Some(run) => TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
-            eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
-        })?,
-        None => TrainState::new(&shape, &config.lora, config.train.seed)?,
-    };
-    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
-    let name = source.name.clone();
-    drop(source);
-    let run = match resumed {
-        Some(run) => run,
-        None => setup.start(&config, &name)?,
+    });
+    let Prepared { config, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
+    let steps = config.total_steps(setup.questions.len());
+    if let Some(warning) = check_space(&config, &state.adapter, steps, state.counters.step)? {
+        eprintln!("warning: {warning}");
+    }
+    let (run, before) = match resumed {
+        Some(resumed) => (resumed.run, resumed.manifest),
+        None => (setup.start(&config, &name)?, None),
     };
     introduce(&config, &setup, &shape, device, &run);
     if let Some(warning) = loaded.keep_products(&run.products())? {
         eprintln!("warning: {warning}");
     }
 
-    let steps = config.total_steps(setup.questions.len());
     ensure!(
         state.counters.step < steps || !run.is_finished(steps, &config.eval)?,
         "`{}` has already trained all of its {steps} steps\nhint: its adapter is in `{}`",
         run.path().display(),
         run.adapter().display()
     );
-    let mut manifest = match args.resume {
-        Some(_) => crate::run::Manifest::read(&run)?,
-        None => setup.manifest(&config),
+    let manifest = setup.manifest(&config, hashing.finish(&run)?);
+    let (mut manifest, changes) = match before {
+        Some(before) => compare(before, manifest, &run, args.accept_changes)?,
+        None => (manifest, Vec::new()),
     };
+    for change in &changes {
+        eprintln!("note     changed since the run was started: {change}");
+    }
     let resumed_from = args.resume.is_some().then_some(state.counters.step);
-    manifest.sessions.push(RunSession::start(&device.to_string(), rayon::current_num_threads(), resumed_from));
+    let session = RunSession::start(&device.to_string(), rayon::current_num_threads(), resumed_from);
+    manifest.sessions.push(RunSession { changes, ..session });
     manifest.write(&run)?;
 
     let progress = Progress::new(steps, state.counters.step);
@@ -157,8 +156,86 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     };
     let (mut engine, mut learner) = (loaded.engine(), loaded.learner());
     let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state)?;
-    conclude(&run, &outcome, steps);
+    conclude(&run, &outcome, steps)?;
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
+}
+
+/// A run to resume.
+struct ResumedRun {
+    run: RunDir,
+    /// Absent if the run was killed before it was written.
+    manifest: Option<Manifest>,
+}
+
+impl ResumedRun {
+    fn open(path: &Path, accept_changes: bool) -> Result<Self> {
+        let run = RunDir::resume(path)?;
+        if !run.manifest().is_file() {
+            // Without a checkpoint nothing has been trained with other inputs.
+            ensure!(
+                accept_changes || run.checkpoints()?.is_empty(),
+                "`{}` has checkpoints but no manifest.json, so its inputs cannot be compared with those of its start\n\
+                 hint: restore the file, or pass --accept-changes to continue without the comparison",
+                run.path().display()
+            );
+            return Ok(Self { run, manifest: None });
+        }
+        let manifest = Manifest::read(&run)?;
+        if is_from_older_version(&manifest) {
+            eprintln!(
+                "note     `{}` is from an older version of rft: only the hashes of the model, the data and the prompt are compared",
+                run.manifest().display()
+            );
+        }
+        Ok(Self { run, manifest: Some(manifest) })
+    }
+}
+
+/// Everything that a run needs before its first step.
+struct Prepared {
+    config: RunConfig,
+    setup: Setup,
+    shape: ModelConfig,
+    device: Device,
+    state: TrainState,
+    loaded: LoadedModel,
+    /// The model's name.
+    name: String,
+    hashing: HashingInputs,
+}
+
+/// Loads the model and the questions, while the files are hashed.
+fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<Prepared> {
+    let (config, recorded) = match resumed {
+        Some(ResumedRun { run, .. }) => {
+            let mut config = run.run_config()?;
+            if let Some(threads) = args.threads {
+                ensure!((1..=1024).contains(&threads), "--threads: {threads} is out of range, expected 1 to 1024");
+                config.train.threads = Some(threads as usize);
+            }
+            config.run.device = args.device.clone().unwrap_or(config.run.device);
+            let recorded = contamination::recorded(run, &config)?;
+            (config, recorded)
+        }
+        None => (resolve(args)?, None),
+    };
+    device::use_threads(config.train.threads)?;
+    super::download::confirm(&config, args.yes)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
+    let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
+    let hashing = setup.inputs.hash();
+    let device = Device::choose(&config.run.device)?;
+    let shape = source.config.clone();
+    let state = match resumed {
+        Some(ResumedRun { run, .. }) => {
+            TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
+                eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
+            })?
+        }
+        None => TrainState::new(&shape, &config.lora, config.train.seed)?,
+    };
+    let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
+    Ok(Prepared { config, setup, shape, device, state, loaded, name: source.name.clone(), hashing })
 }
 
 /// The folder with benchmark files, from `RFT_DATA_DIR`.
@@ -231,14 +308,14 @@ fn render_loss(config: &RunConfig) -> String {
 }
 
 /// Prints the results before and after training, and the paths of the outputs.
-fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) {
+fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) -> Result<()> {
     if outcome.stopped.is_some() {
         eprintln!(
             "stopped after step {} of {steps}; to resume, run: rft train --resume {}",
             outcome.steps,
             run.path().display()
         );
-        return;
+        return Ok(());
     }
     if let Some(after) = &outcome.after {
         println!("{}", table(outcome.before.as_ref(), after));
@@ -247,8 +324,13 @@ fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) {
         }
     }
     println!("adapter      {}", run.adapter().display());
+    let evaluated = best(run, &run.checkpoints()?)?;
+    if let Some((step, accuracy)) = evaluated.filter(|(step, _)| *step < outcome.steps) {
+        println!("best         {}  (held-out accuracy {accuracy})", run.checkpoint(step).display());
+    }
     println!("completions  {}", run.completions().display());
     println!("metrics      {}  (tensorboard --logdir {})", run.metrics().display(), run.path().display());
+    Ok(())
 }
 
 /// The sampled shares whose intervals before and after training overlap.

@@ -85,26 +85,10 @@ impl CodeVerdict {
     }
 }
 
-/// Grades a completion: finds its program and runs it.
-///
-/// # Errors
-/// The sandbox does not work, or the reference solution fails in it.
-pub fn grade_response(
-    sandbox: &Sandbox,
-    task: &CodeTask,
-    response: &str,
-    answer_tag: Option<&str>,
-) -> Result<CodeVerdict> {
-    match solution(sandbox, task, response, answer_tag)? {
-        Some(program) => grade(sandbox, task, &program),
-        None => Ok(CodeVerdict::both(TestStatus::Unparsable, Some(format!("no function `{}`", task.entry_point)))),
-    }
-}
-
 /// Grades a whole program. (To grade a continuation of the prompt, put the prompt before it.)
 ///
 /// # Errors
-/// As for [`grade_response`].
+/// The sandbox does not work, or the reference solution fails in it.
 pub fn grade(sandbox: &Sandbox, task: &CodeTask, program: &str) -> Result<CodeVerdict> {
     let reference = match task.reference.get() {
         Some(reference) => reference,

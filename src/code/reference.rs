@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::task::{CodeTask, Expected, ReferenceOutputs};
-use crate::disk::{atomic, cache, hash};
+use crate::disk::{atomic, cache, files, hash};
 use crate::sandbox::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits};
 
 /// Maximum output, in bytes: the task `tri` returns a list of a million floats.
@@ -85,7 +85,7 @@ fn write(path: &Path, reference: &ReferenceOutputs) -> Result<()> {
             return Ok(());
         }
     }
-    fs::create_dir_all(path.parent().context("the file has a parent folder")?)?;
+    files::create_dir_all(path.parent().context("the file has a parent folder")?)?;
     atomic::write(path, text.as_bytes())
 }
 

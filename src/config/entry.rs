@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use toml::{Table, Value};
 
 use super::node::{ConfigKey, Node};
@@ -89,8 +89,15 @@ pub(super) fn flatten(table: &Table, path: &mut Vec<String>, visit: &mut impl Fn
     }
 }
 
+/// Maximum length of a configuration file in bytes.
+const LONGEST: u64 = 1 << 20;
+
 /// The values that a file sets, in order.
 pub(super) fn of_file(path: &Path) -> Result<Vec<Entry>> {
+    if let Ok(metadata) = path.metadata() {
+        let is_readable = metadata.is_file() && metadata.len() <= LONGEST;
+        ensure!(is_readable, "read `{}`: expected a TOML file of at most 1 MiB", path.display());
+    }
     let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
     Ok(Node::of_text(&text, path)?.entries())
 }

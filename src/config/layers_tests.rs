@@ -46,8 +46,8 @@ fn the_study_has_156_steps_of_8_updates_of_64_completions() {
     let config =
         resolve(&ConfigLayers { preset: Some("qwen2.5-7b".into()), ..ConfigLayers::default() }).unwrap().config;
     assert_eq!(config.total_steps(10_000), 156);
-    assert_eq!(config.total_updates(10_000), 1248);
-    assert_eq!(config.completions_per_update(), 64);
+    assert_eq!(config.total_steps(10_000) * config.grpo.updates_per_step(), 1248);
+    assert_eq!(config.rollout.completions_per_step() / config.grpo.steps_per_generation, 64);
     assert_eq!(config.lora.scale(), 1.0);
     assert_eq!(config.reward.weights(true), (0.5, 0.5));
     assert_eq!(config.reward.weights(false), (1.0, 0.0));

@@ -13,6 +13,7 @@ mod node;
 mod optional;
 mod place;
 mod presets;
+mod ranges;
 mod render;
 mod reward;
 mod schema;

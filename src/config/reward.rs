@@ -135,6 +135,9 @@ pub struct CustomSection {
     /// Maximum seconds for one batch: the completions that are waiting when the command is free, at most those of one rollout.
     #[serde(default = "default_timeout")]
     pub timeout: f64,
+    /// Environment variables that the command needs although their names are those of secrets, such as an API key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
 }
 
 fn default_timeout() -> f64 {

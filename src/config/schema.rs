@@ -153,7 +153,6 @@ pub enum ScaleRewards {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
-    K1,
     K2,
     K3,
 }
@@ -174,7 +173,7 @@ pub struct GrpoSection {
     pub delta: Option<f64>,
     /// Weight of the KL term against the base model (adapter switched off); 0 leaves the term out.
     pub beta: f64,
-    /// Estimators k1, k2, k3 of the KL divergence (J. Schulman, "Approximating KL divergence", 2020).
+    /// Estimator of the KL divergence, k2 or k3 (J. Schulman, "Approximating KL divergence", 2020).
     pub kl_estimator: KlEstimator,
     /// Weight of the entropy bonus; 0 switches it off.
     pub entropy_coef: f64,
@@ -229,6 +228,9 @@ pub struct TrainSection {
     pub seed: u64,
     /// Steps between checkpoints; 0: only at the end.
     pub save_steps: usize,
+    /// Number of newest checkpoints to keep, in addition to the best by held-out accuracy; unset: all.
+    #[serde(default, with = "super::optional")]
+    pub save_total_limit: Option<usize>,
     /// Worker threads; unset: one per core.
     #[serde(default, with = "super::optional")]
     pub threads: Option<usize>,
@@ -260,19 +262,9 @@ pub struct RunSection {
 }
 
 impl RunConfig {
-    /// Completions per mini-batch, the unit of an optimizer update.
-    pub fn completions_per_update(&self) -> usize {
-        self.rollout.completions_per_step() / self.grpo.steps_per_generation
-    }
-
     /// Steps of the whole run with `questions` training questions; an epoch's incomplete last batch is left out.
     pub fn total_steps(&self, questions: usize) -> usize {
         self.train.steps.unwrap_or(self.train.epochs * (questions / self.rollout.prompts_per_step))
-    }
-
-    /// Optimizer updates of the whole run: the length of the learning rate schedule.
-    pub fn total_updates(&self, questions: usize) -> usize {
-        self.total_steps(questions) * self.grpo.updates_per_step()
     }
 }
 

@@ -13,9 +13,9 @@ pub struct Invalid {
     pub remedy: String,
 }
 
-type Check = Result<(), Invalid>;
+pub(super) type Check = Result<(), Invalid>;
 
-fn ensure(holds: bool, key: &'static str, problem: impl Into<String>, remedy: impl Into<String>) -> Check {
+pub(super) fn ensure(holds: bool, key: &'static str, problem: impl Into<String>, remedy: impl Into<String>) -> Check {
     if holds { Ok(()) } else { Err(Invalid { key, problem: problem.into(), remedy: remedy.into() }) }
 }
 
@@ -29,6 +29,7 @@ impl RunConfig {
         self.reward.validate(&self.prompt.ppe, self.prompt.ppe != "none", self.rollout.max_completion_length)?;
         self.grpo.validate()?;
         self.train.validate()?;
+        self.ranges()?;
         self.batches()
     }
 

@@ -32,6 +32,8 @@ pub struct LoadedData {
     pub warnings: Vec<String>,
     /// Hash of the files' bytes, in order (lower-case hex); for generated data, of the questions.
     pub sha256: String,
+    /// The files that were read.
+    pub paths: Vec<PathBuf>,
 }
 
 /// Downloads the files of a Hub data set: (id, revision, split) to paths.
@@ -130,7 +132,7 @@ pub fn load_screened(
         section.path
     );
     let sha256 = hex::encode(hash.finalize());
-    Ok(LoadedData { questions, held_out: held_out_questions, warnings, sha256 })
+    Ok(LoadedData { questions, held_out: held_out_questions, warnings, sha256, paths })
 }
 
 fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionFilter) -> anyhow::Result<LoadedData> {
@@ -147,7 +149,8 @@ fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionF
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);
     }
-    Ok(LoadedData { questions, held_out, warnings: Vec::new(), sha256: hex::encode(hash.finalize()) })
+    let sha256 = hex::encode(hash.finalize());
+    Ok(LoadedData { questions, held_out, warnings: Vec::new(), sha256, paths: Vec::new() })
 }
 
 /// A note about the rows without a question or an answer, if there are any; `places` has those of each file.

@@ -3,7 +3,7 @@
 //! The order guarantees this: write under a temporary name, sync the content to disk, rename, sync the parent folder.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
+use super::files;
 use super::hash::sha256_file;
 
 /// The list of the files of a committed folder, with their sizes and hashes.
@@ -23,30 +24,36 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let suffix = format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
     let temporary = with_suffix(path, &suffix);
     let write = || {
-        let mut file = File::create(&temporary)?;
+        let mut file = files::create(&temporary)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+        file.sync()?;
+        files::rename(&temporary, path)
     };
     write().map_err(|error| {
         // Return the first error; the temporary file is never read.
-        let _ = fs::remove_file(&temporary);
+        let _ = files::remove_file(&temporary);
         write_error(path, &error)
     })?;
     sync_folder(parent(path))
 }
 
 /// Creates a folder of several files atomically: `fill` writes them to the temporary folder that it receives, then they are
-/// hashed, listed, synced to disk, and the folder is renamed to `path`. An existing folder of that name is replaced after the
-/// new one is complete. After an error or a crash, an incomplete folder at `path` is never accepted by [`verify_dir`].
+/// hashed, listed, synced to disk, and the folder is renamed to `path`. After an error or a crash, an incomplete folder at `path`
+/// is never accepted by [`verify_dir`].
+///
+/// The content of a folder is determined by its name. A valid folder of that name is therefore kept as it is: to replace it would
+/// need two renames, and a crash between them would lose it. A damaged one is replaced.
 pub fn commit_dir(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if verify_dir(path).is_ok() {
+        return Ok(());
+    }
     let temporary = with_suffix(path, ".tmp");
     // Remains of a process that was killed while writing.
     remove_folder(&temporary)?;
-    fs::create_dir_all(&temporary).map_err(|error| write_error(&temporary, &error))?;
-    let filled = fill(&temporary).and_then(|()| seal(&temporary)).and_then(|()| swap_in(&temporary, path));
+    files::create_dir_all(&temporary).map_err(|error| write_error(&temporary, &error))?;
+    let filled = fill(&temporary).and_then(|()| seal(&temporary)).and_then(|()| move_in(&temporary, path));
     if filled.is_err() {
-        let _ = fs::remove_dir_all(&temporary);
+        let _ = files::remove_dir_all(&temporary);
     }
     filled
 }
@@ -123,7 +130,7 @@ fn sync_tree(folder: &Path) -> Result<Vec<PathBuf>> {
         if path.is_dir() {
             files.extend(sync_tree(&path)?);
         } else {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| write_error(&path, &error))?;
+            files::sync(&path).map_err(|error| write_error(&path, &error))?;
             files.push(path);
         }
     }
@@ -131,22 +138,16 @@ fn sync_tree(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn swap_in(temporary: &Path, path: &Path) -> Result<()> {
-    let old = with_suffix(path, ".old");
-    remove_folder(&old)?;
-    if path.exists() {
-        fs::rename(path, &old).map_err(|error| write_error(path, &error))?;
-    }
-    fs::rename(temporary, path).map_err(|error| {
-        let _ = fs::rename(&old, path);
-        write_error(path, &error)
-    })?;
-    sync_folder(parent(path))?;
-    remove_folder(&old)
+/// Moves a folder whose files are complete and synced to its final place. What is there is removed.
+pub fn move_in(temporary: &Path, path: &Path) -> Result<()> {
+    sync_folder(temporary)?;
+    remove_folder(path)?;
+    files::rename(temporary, path).map_err(|error| write_error(path, &error))?;
+    sync_folder(parent(path))
 }
 
 fn remove_folder(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+    match files::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(path, &error)),
         _ => Ok(()),
     }
@@ -154,7 +155,7 @@ fn remove_folder(path: &Path) -> Result<()> {
 
 /// A rename survives a power failure only if the parent folder is synced too.
 fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| write_error(path, &error))
+    files::sync(path).map_err(|error| write_error(path, &error))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -213,7 +214,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_full_disk_gives_a_hint() {
         let full = Path::new("/dev/full");
-        let error = File::create(full).and_then(|mut file| file.write_all(b"x")).unwrap_err();
+        let error = fs::File::create(full).and_then(|mut file| file.write_all(b"x")).unwrap_err();
         let text = write_error(full, &error).to_string();
         let (message, hint) = text.split_once('\n').unwrap();
         assert!(message.starts_with("write `/dev/full`: No space left"), "{message}");
@@ -255,23 +256,25 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_commit_keeps_the_old_folder() {
+    fn a_commit_keeps_a_valid_folder_and_replaces_a_damaged_one() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("adapter");
+        let path = dir.path().join("step-000001");
         let commit = |text: &'static str| commit_dir(&path, move |folder| Ok(fs::write(folder.join("weights"), text)?));
         commit("one").unwrap();
+        commit("two").unwrap();
+        assert_eq!(fs::read_to_string(path.join("weights")).unwrap(), "one");
+
+        fs::write(path.join("weights"), "torn").unwrap();
         let failed = commit_dir(&path, |folder| {
-            fs::write(folder.join("weights"), "torn")?;
+            fs::write(folder.join("weights"), "part")?;
             bail!("no more disk")
         });
         assert_eq!(failed.unwrap_err().to_string(), "no more disk");
-        assert_eq!(fs::read_to_string(path.join("weights")).unwrap(), "one");
-        verify_dir(&path).unwrap();
-
+        assert_eq!(names(dir.path()), ["step-000001"]);
         commit("two").unwrap();
         assert_eq!(fs::read_to_string(path.join("weights")).unwrap(), "two");
         verify_dir(&path).unwrap();
-        assert_eq!(names(dir.path()), ["adapter"]);
+        assert_eq!(names(dir.path()), ["step-000001"]);
     }
 
     /// A child process, which runs this test again, commits folders in an endless loop and is killed at different moments. All

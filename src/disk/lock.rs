@@ -1,7 +1,7 @@
 //! Locks on folders: the process that works on a folder holds a lock on its file `.lock`. The system releases the lock when the
 //! process ends, also after a crash.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::atomic::write_error;
+use super::files;
 
 /// The name of the lock file.
 pub const FILE: &str = ".lock";
@@ -27,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The lock file cannot be created.
 pub fn take(folder: &Path) -> Result<Option<Lock>> {
     let path = folder.join(FILE);
-    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|error| write_error(&path, &error))?;
+    let file = files::append(&path).map_err(|error| write_error(&path, &error))?.into_file();
     for _ in 0..TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(Some(Lock(Some(file)))),

@@ -1,6 +1,12 @@
-//! Files that are written completely or not at all, their hashes, locks on folders, and the cache folder.
+//! Every write of the program: files that are written completely or not at all, their hashes, locks on folders, free
+//! space, and the cache folder. And reading regular files only.
 
 pub mod atomic;
 pub mod cache;
+pub mod files;
 pub mod hash;
+pub mod hash_cache;
 pub mod lock;
+pub mod presence;
+pub mod regular;
+pub mod space;

@@ -22,6 +22,7 @@ use super::asked::QuestionRecord;
 use super::grade::Grade;
 use super::profile::Style;
 use crate::disk::atomic::{self, write_error};
+use crate::disk::files;
 use crate::disk::hash::sha256;
 use crate::disk::lock::{self, Lock};
 use crate::run::jsonl::{self, JsonLines};
@@ -98,7 +99,7 @@ impl EvalFolder {
     /// # Errors
     /// The folder has another identity; another process is writing to it.
     pub fn start(path: &Path, identity: &Identity) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(|error| write_error(path, &error))?;
+        files::create_dir_all(path).map_err(|error| write_error(path, &error))?;
         let Some(lock) = lock::take(path)? else {
             bail!("another process is writing to `{}`", path.display());
         };
@@ -192,7 +193,7 @@ impl BenchFolder {
 
     /// Writes the files that precede the first sample.
     pub fn prepare(&self, record: &BenchRecord, questions: &[QuestionRecord]) -> Result<()> {
-        std::fs::create_dir_all(&self.0).map_err(|error| write_error(&self.0, &error))?;
+        files::create_dir_all(&self.0).map_err(|error| write_error(&self.0, &error))?;
         write_json(&self.0.join("benchmark.json"), record)?;
         write_lines(&self.0.join("questions.jsonl"), questions)
     }

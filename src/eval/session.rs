@@ -93,8 +93,8 @@ pub struct EvalSession {
     seed: u64,
     ready: Vec<Ready>,
     pub folder: EvalFolder,
-    /// Warnings about the matrix product algorithms on a GPU.
-    pub warning: Option<String>,
+    /// Warnings about the adapter's base model, and about the matrix product algorithms on a GPU.
+    pub warnings: Vec<String>,
 }
 
 impl EvalSession {
@@ -139,7 +139,10 @@ impl EvalSession {
         let identity = identity(request, config, &source, &policy, &prior, trained, &place, &ready[0].style)?;
         let out = request.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
         let folder = EvalFolder::start(&out, &identity)?;
-        let mut warning = None;
+        let mut warnings = Vec::new();
+        if let (CompletionSource::Here(_), Some(trained)) = (&place, trained) {
+            warnings.extend(trained.base_warning(&source));
+        }
         let model = match place {
             CompletionSource::Server(server) => LoadedCompleter::Server(server),
             CompletionSource::Here(device) => {
@@ -151,7 +154,7 @@ impl EvalSession {
                     keep: None,
                 };
                 let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
-                warning = loaded.keep_products(&out.join("products.json"))?;
+                warnings.extend(loaded.keep_products(&out.join("products.json"))?);
                 LoadedCompleter::Here { loaded: Box::new(loaded), adapter }
             }
         };
@@ -164,7 +167,7 @@ impl EvalSession {
             seed: request.seed,
             ready,
             folder,
-            warning,
+            warnings,
         })
     }
 

@@ -46,6 +46,18 @@ impl AdamW {
     /// # Panics
     /// If the lengths of the slices differ from those of the moments.
     pub fn step(&mut self, params: &mut [f32], grads: &[f32], hyper: &Hyper, grad_scale: f32) {
+        self.step_and_measure(params, grads, hyper, grad_scale, &[]);
+    }
+
+    /// Like [`AdamW::step`], and returns the size of the step. The `watched` ranges do not overlap and are in ascending order.
+    pub fn step_and_measure(
+        &mut self,
+        params: &mut [f32],
+        grads: &[f32],
+        hyper: &Hyper,
+        grad_scale: f32,
+        watched: &[Range<usize>],
+    ) -> LargestChange {
         assert_eq!(params.len(), self.m.len(), "one pair of moments per parameter");
         assert_eq!(grads.len(), self.m.len(), "one gradient per parameter");
         self.step += 1;
@@ -55,7 +67,13 @@ impl AdamW {
             .par_chunks_mut(CHUNK)
             .zip(grads.par_chunks(CHUNK))
             .zip(moments)
-            .for_each(|((params, grads), (m, v))| step.apply(params, grads, m, v));
+            .enumerate()
+            .map(|(chunk, ((params, grads), (m, v)))| {
+                LargestChange::of_pieces(chunk * CHUNK, params.len(), watched, |piece| {
+                    step.apply(&mut params[piece.clone()], &grads[piece.clone()], &mut m[piece.clone()], &mut v[piece])
+                })
+            })
+            .reduce(LargestChange::default, LargestChange::merge)
     }
 
     /// Moments by tensor: `exp_avg.NAME` and `exp_avg_sq.NAME`, as in PyTorch. [`AdamW::step`] is not included.
@@ -97,6 +115,66 @@ impl AdamW {
     }
 }
 
+/// The largest absolute change of a parameter in a step. Infinite or NaN if a parameter is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LargestChange {
+    pub all: f32,
+    /// In the ranges that the caller watches.
+    pub watched: f32,
+}
+
+impl LargestChange {
+    /// Compares the parameters before and after a step.
+    pub fn between(before: &[f32], after: &[f32], watched: &[Range<usize>]) -> Self {
+        assert_eq!(before.len(), after.len(), "the same parameters");
+        let chunks = before.par_chunks(CHUNK).zip(after.par_chunks(CHUNK)).enumerate();
+        chunks
+            .map(|(chunk, (before, after))| {
+                Self::of_pieces(chunk * CHUNK, before.len(), watched, |piece| {
+                    let pairs = before[piece.clone()].iter().zip(&after[piece]);
+                    f32::from_bits(pairs.map(|(before, after)| magnitude(after - before)).max().unwrap_or(0))
+                })
+            })
+            .reduce(Self::default, Self::merge)
+    }
+
+    /// Whether every parameter is finite after the step.
+    pub fn is_finite(self) -> bool {
+        self.all.is_finite()
+    }
+
+    /// Splits a chunk that begins at `start` where a watched range begins or ends. `largest` returns the largest change of a
+    /// piece.
+    fn of_pieces(
+        start: usize,
+        len: usize,
+        watched: &[Range<usize>],
+        mut largest: impl FnMut(Range<usize>) -> f32,
+    ) -> Self {
+        let mut change = Self::default();
+        let mut at = 0;
+        let first = watched.partition_point(|range| range.end <= start);
+        let inside = |position: usize| position.saturating_sub(start).min(len);
+        for range in watched[first..].iter().take_while(|range| range.start < start + len) {
+            let (from, to) = (inside(range.start), inside(range.end));
+            let (between, watched) = (largest(at..from), largest(from..to));
+            change = change.merge(Self { all: between, watched: 0.0 }).merge(Self { all: watched, watched });
+            at = to;
+        }
+        change.merge(Self { all: largest(at..len), watched: 0.0 })
+    }
+
+    fn merge(self, other: Self) -> Self {
+        let largest = |a: f32, b: f32| f32::from_bits(magnitude(a).max(magnitude(b)));
+        Self { all: largest(self.all, other.all), watched: largest(self.watched, other.watched) }
+    }
+}
+
+/// The bits of an absolute value: they have the order of the values, with infinity and NaN above all others.
+fn magnitude(value: f32) -> u32 {
+    value.abs().to_bits()
+}
+
 /// The constants of one step, rounded to f32 once.
 struct UpdateConstants {
     grad_scale: f32,
@@ -127,14 +205,19 @@ impl UpdateConstants {
         }
     }
 
-    fn apply(&self, params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32]) {
+    /// Returns the largest change of a parameter.
+    fn apply(&self, params: &mut [f32], grads: &[f32], m: &mut [f32], v: &mut [f32]) -> f32 {
+        let mut largest = 0;
         for (((param, grad), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {
             let grad = grad * self.grad_scale;
             *m = self.beta1 * *m + self.one_less_beta1 * grad;
             *v = self.beta2 * *v + self.one_less_beta2 * grad * grad;
             let denominator = v.sqrt() * self.root_correction + self.eps;
-            *param = *param * self.keep - self.rate * (*m / denominator);
+            let before = *param;
+            *param = before * self.keep - self.rate * (*m / denominator);
+            largest = magnitude(*param - before).max(largest);
         }
+        f32::from_bits(largest)
     }
 }
 
@@ -237,6 +320,35 @@ mod tests {
         assert!(global_norm(&grads, from_ref(&all)).is_nan());
         grads[CHUNK] = 1e30; // its square exceeds f32
         assert!((global_norm(&grads, from_ref(&all)) / 1e30 - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_largest_change_is_measured_in_all_and_in_watched_parameters() {
+        let count = 2 * CHUNK + 100;
+        let watched = [5..10, CHUNK - 3..CHUNK + 4, 2 * CHUNK + 50..count];
+        let before = values(count, 6);
+        let changed = |changes: &[(usize, f32)]| {
+            let mut after = before.clone();
+            changes.iter().for_each(|&(at, value)| after[at] = value);
+            LargestChange::between(&before, &after, &watched)
+        };
+        assert_eq!(changed(&[]), LargestChange { all: 0.0, watched: 0.0 });
+        for (at, is_watched) in [(4, false), (5, true), (9, true), (10, false), (CHUNK - 4, false), (CHUNK + 3, true)] {
+            let change = changed(&[(at, before[at] + 2.0), (count / 2 + 7, before[count / 2 + 7] - 1.0)]);
+            assert!((change.all - 2.0).abs() < 1e-5, "{at}");
+            assert!((change.watched - if is_watched { 2.0 } else { 0.0 }).abs() < 1e-5, "{at}");
+            assert!(change.is_finite());
+        }
+        assert!(!changed(&[(20, f32::NAN)]).is_finite() && changed(&[(20, f32::NAN)]).watched == 0.0);
+        assert!(changed(&[(count - 1, f32::NEG_INFINITY)]).watched.is_infinite());
+
+        // The step measures what a comparison afterwards shows, and its result does not depend on what is watched.
+        let (mut a, mut b) = (before.clone(), before.clone());
+        let (mut measured, mut plain) = (AdamW::new(count), AdamW::new(count));
+        let change = measured.step_and_measure(&mut a, &values(count, 7), &HYPER, 0.5, &watched);
+        plain.step(&mut b, &values(count, 7), &HYPER, 0.5);
+        assert_eq!(change, LargestChange::between(&before, &a, &watched));
+        assert_eq!((a, measured), (b, plain));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Each finding is a plain function of the facts. [`Guard`] only counts how many times in a row it was found: it
 //! reports the first time and every tenth, and ends the run at the third update whose loss or gradient is not finite.
 
+use std::collections::VecDeque;
+
 /// Number of consecutive updates with a loss or gradient that is not finite, after which a run stops.
 pub const NON_FINITE_LIMIT: usize = 3;
 
@@ -13,6 +15,17 @@ const REPEAT: usize = 10;
 /// Share of truncated completions above which the length is reported as the cause. A run in which nearly all
 /// completions are truncated learns almost nothing, although the share is below one.
 const TRUNCATED_SHARE: f64 = 0.9;
+
+/// A gradient norm of this many times the median of recent ones is a jump.
+const JUMP: f64 = 10.0;
+
+/// The number of recent gradient norms, and the smallest number of them that has a median.
+const RECENT: usize = 21;
+const FEWEST: usize = 5;
+
+/// A change of a weight that is too large for a step of learning: AdamW changes each weight by about the learning rate, and
+/// LoRA's weights are themselves of this size or smaller.
+const TOO_LARGE: f32 = 0.1;
 
 /// A finding and what to do about it. It prints like every other error: the message, then a line with the hint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +59,8 @@ pub struct UpdateFacts {
     pub completions_with_signal: usize,
     /// True if the step changed any element of any B of the adapter.
     pub lora_b_moved: bool,
+    /// The largest change of a weight of the adapter.
+    pub largest_change: f32,
 }
 
 /// What to do with a computed gradient.
@@ -66,11 +81,29 @@ pub struct Guard {
     flat: usize,
     unmoved: usize,
     non_finite: usize,
+    too_large: usize,
+    /// Gradient norms of recent updates, without those of batches that have no gradient.
+    norms: VecDeque<f64>,
+    /// The largest change of a weight so far, if it was too large: this explains what comes after it.
+    cause: Option<f32>,
 }
 
 impl Guard {
     /// Called once per rollout batch, after its rewards.
     pub fn rollout(&mut self, facts: &RolloutFacts) -> Vec<Advice> {
+        let mut found = self.findings(facts);
+        if let Some(change) = self.cause {
+            found.iter_mut().for_each(|advice| {
+                advice.hint = format!(
+                    "an earlier update changed a weight of the adapter by {change:.2e}, after which a model is usually \
+                     destroyed: lower `train.learning_rate`"
+                );
+            });
+        }
+        found
+    }
+
+    fn findings(&mut self, facts: &RolloutFacts) -> Vec<Advice> {
         let truncated = speak(&mut self.truncated, too_long(facts));
         // A flat batch of truncated completions has one cause, not two.
         let flat = speak(&mut self.flat, if self.truncated > 0 { None } else { nothing_to_compare(facts) });
@@ -94,8 +127,19 @@ impl Guard {
     }
 
     /// Called once per update, after the optimizer's step.
-    pub fn update(&mut self, facts: &UpdateFacts) -> Option<Advice> {
-        speak(&mut self.unmoved, adapter_unmoved(facts))
+    pub fn update(&mut self, facts: &UpdateFacts) -> Vec<Advice> {
+        let unmoved = speak(&mut self.unmoved, adapter_unmoved(facts));
+        let large = too_large(facts);
+        if large.is_some() {
+            self.cause = Some(facts.largest_change.max(self.cause.unwrap_or(0.0)));
+        }
+        let large = speak(&mut self.too_large, large);
+        let jump = norm_jump(self.norms.make_contiguous(), facts.grad_norm);
+        if facts.grad_norm > 0.0 {
+            self.norms.push_back(facts.grad_norm);
+            self.norms.drain(..self.norms.len().saturating_sub(RECENT));
+        }
+        unmoved.into_iter().chain(large).chain(jump).collect()
     }
 }
 
@@ -163,6 +207,35 @@ pub fn not_finite(loss: f64, grad_norm: f64) -> Option<Advice> {
     })
 }
 
+/// A step that is too large to be one of learning.
+pub fn too_large(facts: &UpdateFacts) -> Option<Advice> {
+    (facts.largest_change > TOO_LARGE).then(|| Advice {
+        message: format!(
+            "the update changed a weight of the adapter by {:.2e}, with learning rate {:e} and a gradient norm of {:.2e}",
+            facts.largest_change, facts.learning_rate, facts.grad_norm
+        ),
+        hint: "lower `train.learning_rate`; for LoRA 1e-6 to 1e-3 is usual".to_owned(),
+    })
+}
+
+/// A gradient norm far above those of recent updates.
+pub fn norm_jump(recent: &[f64], norm: f64) -> Option<Advice> {
+    let mut sorted = recent.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let median = *sorted.get(sorted.len() / 2).filter(|_| sorted.len() >= FEWEST)?;
+    (norm > JUMP * median).then(|| Advice {
+        message: format!(
+            "the gradient norm jumped to {norm:.2e}, {:.0} times the median of the last {} updates",
+            norm / median,
+            sorted.len()
+        ),
+        hint:
+            "if the reward falls from here on, resume from an earlier checkpoint with a lower `train.learning_rate` or \
+               `train.max_grad_norm`"
+                .to_owned(),
+    })
+}
+
 /// A step that should have changed the adapter but did not.
 pub fn adapter_unmoved(facts: &UpdateFacts) -> Option<Advice> {
     // The warm-up starts at learning rate zero, and a batch without signal has its own message.
@@ -204,7 +277,13 @@ mod tests {
     }
 
     fn update() -> UpdateFacts {
-        UpdateFacts { learning_rate: 1e-3, grad_norm: 0.5, completions_with_signal: 24, lora_b_moved: true }
+        UpdateFacts {
+            learning_rate: 1e-3,
+            grad_norm: 0.5,
+            completions_with_signal: 24,
+            lora_b_moved: true,
+            largest_change: 1e-3,
+        }
     }
 
     #[track_caller]
@@ -219,7 +298,7 @@ mod tests {
         let mut guard = Guard::default();
         assert_eq!(guard.rollout(&rollout()), []);
         assert_eq!(guard.gradient(0.0, 0.5), Gradient::Sound);
-        assert_eq!(guard.update(&update()), None);
+        assert_eq!(guard.update(&update()), []);
         let empty = RolloutFacts { groups: 0, flat_groups: 0, completions: 0, truncated: 0, ..rollout() };
         assert_eq!(guard.rollout(&empty), []);
     }
@@ -277,13 +356,42 @@ mod tests {
     }
 
     #[test]
+    fn jumps_of_the_norm_and_large_updates_are_named() {
+        let mut guard = Guard::default();
+        let with = |grad_norm| UpdateFacts { grad_norm, ..update() };
+        let found: Vec<usize> = [50.0, 0.5, 0.0, 0.4, 0.6, 0.5, 0.5, 4.0, 0.5, 0.5, 6.0, 0.5]
+            .iter()
+            .enumerate()
+            .filter(|&(_, &norm)| !guard.update(&with(norm)).is_empty())
+            .map(|(i, _)| i)
+            .collect();
+        assert_eq!(found, [10], "the first updates have nothing to be compared with");
+        assert_says(norm_jump(&[0.5; 5], 6.0), "jumped to 6.00e0, 12 times", "train.max_grad_norm");
+
+        let large = UpdateFacts { largest_change: 1000.0, learning_rate: 1000.0, ..update() };
+        assert_says(
+            guard.update(&large).into_iter().next(),
+            "by 1.00e3, with learning rate 1e3",
+            "train.learning_rate",
+        );
+        assert_eq!(guard.update(&update()), []);
+        let flat = RolloutFacts { flat_groups: 4, highest_reward: 0.0, ..rollout() };
+        let found = guard.rollout(&flat);
+        assert_says(
+            found.into_iter().next(),
+            "none of 32",
+            "an earlier update changed a weight of the adapter by 1.00e3",
+        );
+    }
+
+    #[test]
     fn a_persistent_finding_is_not_repeated_at_every_step() {
         let mut guard = Guard::default();
         let stuck = UpdateFacts { lora_b_moved: false, ..update() };
         let spoken =
-            |guard: &mut Guard| -> Vec<usize> { (1..=20).filter(|_| guard.update(&stuck).is_some()).collect() };
+            |guard: &mut Guard| -> Vec<usize> { (1..=20).filter(|_| !guard.update(&stuck).is_empty()).collect() };
         assert_eq!(spoken(&mut guard), [1, 10, 20]);
-        assert_eq!(guard.update(&update()), None);
+        assert_eq!(guard.update(&update()), []);
         assert_eq!(spoken(&mut guard), [1, 10, 20]);
     }
 }

@@ -3,12 +3,13 @@
 //! The gradient pass, the objectives and the training loop are written once, for [`Learner`]; each device in
 //! `crate::device` implements it.
 
-use super::adamw::{AdamW, Hyper};
+use super::adamw::{AdamW, Hyper, LargestChange};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::TokenStats;
 use anyhow::Result;
 use indicatif::HumanBytes;
+use std::ops::Range;
 
 /// A model on a device, with the gradient of an adapter and the optimizer's moments.
 ///
@@ -48,11 +49,21 @@ pub trait Learner {
     fn gradient_norm(&mut self, adapter: &Adapter) -> Result<f64>;
 
     /// Updates `adapter` with the gradient, clipped to `max_norm` (0: not clipped). [`Learner::gradient_norm`] comes
-    /// first. `adamw.step` is increased; its moments may be outdated until [`Learner::moments`].
-    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()>;
+    /// first. `adamw.step` is increased; its moments may be outdated until [`Learner::moments`]. Returns the largest change
+    /// of a parameter, in all and in those of [`lora_b`].
+    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64)
+    -> Result<LargestChange>;
 
-    /// Copies the current moments to `adamw`, for a checkpoint.
+    /// Copies the moments after step `adamw.step` to `adamw`, for a checkpoint.
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()>;
+}
+
+/// The ranges of all B of the adapter, in ascending order.
+pub fn lora_b(adapter: &Adapter) -> Vec<Range<usize>> {
+    let b = adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B."));
+    let mut ranges: Vec<Range<usize>> = b.map(|(_, slot)| slot.range.clone()).collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges
 }
 
 /// What a forward pass keeps for the backward.

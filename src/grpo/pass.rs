@@ -83,6 +83,20 @@ pub fn gradient_pass(
     normalizer: &Normalizer,
     plan: &PassPlan,
 ) -> Result<PassResult> {
+    let pass = gradient_pass_unless(learner, adapter, groups, objective, normalizer, plan, &|| false)?;
+    Ok(pass.expect("never canceled"))
+}
+
+/// Like [`gradient_pass`]; `None` if `cancelled` returns true before a micro-batch, and the gradient is incomplete then.
+pub fn gradient_pass_unless(
+    learner: &mut dyn Learner,
+    adapter: &Adapter,
+    groups: &[TrainGroup],
+    objective: &Objective,
+    normalizer: &Normalizer,
+    plan: &PassPlan,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Option<PassResult>> {
     let mut result = PassResult::default();
     let live = |completion: &TrainCompletion| {
         !completion.tokens.is_empty() && !objective.skips(completion.advantage, completion.masked)
@@ -90,6 +104,9 @@ pub fn gradient_pass(
     let mut waiting: VecDeque<(Micro, usize)> =
         micro_batches(groups, live, plan.max_tokens).into_iter().map(|micro| (micro, 0)).collect();
     while let Some((micro, halvings)) = waiting.pop_front() {
+        if cancelled() {
+            return Ok(None);
+        }
         match micro_batch(learner, adapter, &micro, objective, normalizer, plan, &mut result) {
             Ok(()) => {}
             // Nothing has been added to the gradient yet, and the normalizer does not depend on micro-batches: the
@@ -109,7 +126,7 @@ pub fn gradient_pass(
             Err(error) => return Err(error),
         }
     }
-    Ok(result)
+    Ok(Some(result))
 }
 
 /// Packed parts of groups.
@@ -232,6 +249,7 @@ fn micro_batch(
             result.sampling_gap.add_completion(completion.logprobs, &recomputed);
         }
     }
+    totals.non_finite_logprobs = stats.iter().filter(|stats| !stats.logprob.is_finite()).count();
     result.totals.merge(&totals);
     result.completions_with_signal += micro.ranges.len();
     result.micro_batches += 1;

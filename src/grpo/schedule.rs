@@ -50,6 +50,7 @@ mod tests {
             gradient_checkpointing: false,
             seed: 0,
             save_steps: 0,
+            save_total_limit: None,
             threads: None,
         }
     }

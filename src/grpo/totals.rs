@@ -19,6 +19,8 @@ pub struct Totals {
     pub entropy_tokens: usize,
     pub ratio: Spread,
     pub clip: Clipped,
+    /// Log-probabilities that are infinite or NaN.
+    pub non_finite_logprobs: usize,
 }
 
 /// Minimum, maximum and mean of a quantity.
@@ -56,6 +58,7 @@ impl Totals {
         self.entropy_tokens += other.entropy_tokens;
         self.ratio.merge(&other.ratio);
         self.clip.merge(&other.clip);
+        self.non_finite_logprobs += other.non_finite_logprobs;
     }
 }
 
@@ -71,8 +74,10 @@ impl Spread {
     }
 
     pub fn merge(&mut self, other: &Self) {
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
+        // Unlike `f64::min` and `f64::max`, NaN is kept.
+        let keep = |a: f64, b: f64, chosen: f64| if a.is_nan() || b.is_nan() { f64::NAN } else { chosen };
+        self.min = keep(self.min, other.min, self.min.min(other.min));
+        self.max = keep(self.max, other.max, self.max.max(other.max));
         self.sum += other.sum;
         self.count += other.count;
     }
@@ -133,6 +138,13 @@ impl SamplingGap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nan_is_kept() {
+        let mut spread = Spread::default();
+        [1.0, f64::NAN, 2.0].into_iter().for_each(|value| spread.add(value));
+        assert!(spread.min.is_nan() && spread.max.is_nan() && spread.sum.is_nan() && spread.count == 3);
+    }
 
     #[test]
     fn sampling_gap_is_mean_and_largest_absolute_difference() {

@@ -228,9 +228,3 @@ pub fn explain(gold: &str, answer: &str) -> Explanation {
 pub fn gold_flaw(gold: &str) -> Option<String> {
     prepare(gold).err()
 }
-
-/// Whether [`check`] can read this gold answer. A question whose gold answer cannot be read must not be scored: neither
-/// 0 nor 1 would be right.
-pub fn gold_is_parsable(gold: &str) -> bool {
-    prepare(gold).is_ok()
-}

@@ -7,8 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::config::ModelConfig;
 use super::safetensors::SafetensorsFile;
-use super::weights::{Weights, check_shape};
+use super::weights::{Weights, check_shape, check_unused};
+use crate::disk::regular;
 
 pub const SINGLE: &str = "model.safetensors";
 pub const INDEX: &str = "model.safetensors.index.json";
@@ -39,6 +41,16 @@ impl Checkpoint {
             }
         }
         Ok(checkpoint)
+    }
+
+    /// Returns an error if the decoder of the weights has a tensor that `config` does not have: it would be left out without a
+    /// word, and another model computed. Tensors outside the decoder, such as a value head, do not change its logits.
+    pub fn check_unused(&self, config: &ModelConfig) -> Result<()> {
+        let read: BTreeSet<String> = config.tensors().into_iter().map(|(name, _)| name).collect();
+        // Old Llama checkpoints store the frequencies of the rotary embedding, which follow from the configuration.
+        let computed = |name: &str| name.ends_with(".rotary_emb.inv_freq");
+        let decoder = self.owner.keys().filter(|name| name.starts_with("model."));
+        check_unused(config, decoder.filter(|name| !read.contains(*name) && !computed(name)).map(String::as_str))
     }
 }
 
@@ -98,7 +110,7 @@ pub fn shards(index: &Index) -> Result<BTreeSet<&str>> {
 
 fn read_index(folder: &Path) -> Result<Index> {
     let path = folder.join(INDEX);
-    let bytes = std::fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+    let bytes = regular::read(&path).with_context(|| format!("read `{}`", path.display()))?;
     serde_json::from_slice(&bytes).with_context(|| format!("read `{}`", path.display()))
 }
 
@@ -119,9 +131,11 @@ fn inside(folder: &Path, name: &str) -> Result<PathBuf> {
 
 /// Why a folder without safetensors cannot be used, judging by its files.
 fn no_weights(folder: &Path) -> String {
-    let names: BTreeSet<String> = std::fs::read_dir(folder)
-        .map(|entries| entries.flatten().map(|it| it.file_name().to_string_lossy().into_owned()).collect())
-        .unwrap_or_default();
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries.flatten(),
+        Err(error) => return format!("read the folder `{}`: {error}", folder.display()),
+    };
+    let names: BTreeSet<String> = entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
     let folder = folder.display();
     if names.contains("adapter_model.safetensors") {
         return format!(

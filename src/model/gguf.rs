@@ -4,6 +4,7 @@
 //! the names, and in the Llama architecture the rows of q and k, which llama.cpp reorders for its kind of rotary
 //! embedding.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,11 +16,16 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use rayon::prelude::*;
 
 use super::config::{Architecture, Llama3Scaling, ModelConfig};
-use super::tokenizer::GgufTokenizer;
-use super::weights::{Weights, check_shape};
+use super::ggml_types::unsupported_type;
+use super::tokenizer::{GgufTokenizer, is_llama3};
+use super::weights::{Weights, check_shape, check_unused};
+use crate::disk::regular;
 
 /// Number of rows that a thread dequantizes at a time.
 const ROWS: usize = 256;
+
+/// The divisors of the rotary frequencies.
+const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// An open file: its metadata and the position of each tensor.
 pub struct Gguf {
@@ -31,23 +37,27 @@ pub struct Gguf {
 impl Gguf {
     pub fn open(path: &Path) -> Result<Self> {
         let read = || format!("read `{}`", path.display());
-        let file = File::open(path).with_context(read)?;
+        let file = regular::open(path).with_context(read)?;
         let len = file.metadata().with_context(read)?.len();
         ensure!(
             !has_zero_alignment(&file).with_context(read)?,
             "read `{}`: `general.alignment` is 0\nhint: download or copy the file again; it is damaged",
             path.display()
         );
-        let content = Content::read(&mut BufReader::new(file)).map_err(plain).with_context(|| {
-            format!("{}\nhint: download or copy it again; it is not a GGUF file, or a truncated one", read())
-        })?;
+        let content = Content::read(&mut BufReader::new(file)).map_err(explained).with_context(read)?;
         check_tensors(&content, len).with_context(read)?;
         let config = model_config(&content, path).with_context(read)?;
         let mut gguf = Self { path: path.to_owned(), content, config };
         gguf.config.rope_scaling = gguf.rope_scaling().with_context(read)?;
-        for (name, _) in gguf.config.tensors() {
-            ensure!(gguf.contains(&name), "`{}` does not contain tensor `{}`", path.display(), gguf_name(&name));
+        let read_names: BTreeSet<String> = gguf.config.tensors().iter().map(|(name, _)| gguf_name(name)).collect();
+        let present = &gguf.content.tensor_infos;
+        for name in &read_names {
+            ensure!(present.contains_key(name), "`{}` does not contain tensor `{name}`", path.display());
         }
+        // The file's tensors are sorted, so that the same one is named each time.
+        let unused: BTreeSet<&str> = present.keys().map(String::as_str).collect();
+        let unused = unused.into_iter().filter(|name| *name != ROPE_DIVISORS && !read_names.contains(*name));
+        check_unused(&gguf.config, unused).with_context(read)?;
         Ok(gguf)
     }
 
@@ -82,14 +92,18 @@ impl Gguf {
                 .collect::<Result<_>>()?,
             Some(_) => bail!("`tokenizer.ggml.token_type` is not a list"),
         };
+        let pre = self.text("tokenizer.ggml.pre").unwrap_or("default");
         Ok(GgufTokenizer {
             tokens,
             merges: self.texts("tokenizer.ggml.merges")?,
             token_types,
-            pre: self.text("tokenizer.ggml.pre").unwrap_or("default").to_owned(),
+            pre: pre.to_owned(),
             bos: self.id("bos_token_id"),
             eos: self.id("eos_token_id"),
-            add_bos: matches!(self.content.metadata.get("tokenizer.ggml.add_bos_token"), Some(Value::Bool(true))),
+            add_bos: match self.content.metadata.get("tokenizer.ggml.add_bos_token") {
+                Some(Value::Bool(add)) => *add,
+                _ => is_llama3(pre),
+            },
         })
     }
 
@@ -119,7 +133,7 @@ impl Gguf {
     /// All published checkpoints share the parameters except `factor`, which is the largest divisor; others are an
     /// error.
     fn rope_scaling(&self) -> Result<Option<Llama3Scaling>> {
-        let Some(info) = self.content.tensor_infos.get("rope_freqs.weight") else { return Ok(None) };
+        let Some(info) = self.content.tensor_infos.get(ROPE_DIVISORS) else { return Ok(None) };
         let divisors = self.dequantize(info)?;
         let scaling = Llama3Scaling {
             factor: f64::from(divisors.iter().copied().fold(0.0, f32::max)),
@@ -131,7 +145,7 @@ impl Gguf {
         let close = |(&found, expected): (&f32, &f64)| (f64::from(found) / expected - 1.0).abs() < 1e-3;
         ensure!(
             divisors.len() == expected.len() && divisors.iter().zip(&expected).all(close),
-            "the divisors in `rope_freqs.weight` are not those of Llama 3"
+            "the divisors in `{ROPE_DIVISORS}` are not those of Llama 3"
         );
         Ok(Some(scaling))
     }
@@ -379,6 +393,19 @@ fn has_zero_alignment(mut file: &File) -> std::io::Result<bool> {
     };
     let mut keys = header.windows(KEY.len()).enumerate().filter(|(_, window)| *window == KEY);
     Ok(keys.any(|(at, _)| value(at).is_some_and(|value| value.iter().all(|byte| *byte == 0))))
+}
+
+/// Why candle cannot read a file. For a type of values that it does not know, its error contains only the number.
+fn explained(error: candle_core::Error) -> anyhow::Error {
+    let text = plain(error).to_string();
+    let number = text.strip_prefix("unknown dtype for tensor ").and_then(|number| number.parse().ok());
+    match number.and_then(unsupported_type) {
+        Some(name) => anyhow!(
+            "the quantization {name} is not supported\n\
+             hint: use a file of the same model in Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16 or BF16"
+        ),
+        None => anyhow!("{text}\nhint: download or copy it again; it is not a GGUF file, or a truncated one"),
+    }
 }
 
 /// candle's errors print a backtrace after their first line.

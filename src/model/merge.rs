@@ -13,7 +13,8 @@ use super::embedded;
 use super::peft::{self, Tensors};
 use super::safetensors::{Dtype, Writer};
 use super::source::{ModelOrigin, ModelSource};
-use crate::disk::atomic;
+use super::weights::{FiniteWeights, Weights};
+use crate::disk::{atomic, files};
 
 /// Maximum bytes of one file, as in transformers; a single larger tensor gets a separate file.
 const SHARD: u64 = 5_000_000_000;
@@ -75,9 +76,9 @@ fn merge_in_shards(
     // Everything is written under another name first, so that a folder named `out` is always complete.
     let partial = atomic::with_suffix(out, ".partial");
     if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("remove `{}`", partial.display()))?;
+        files::remove_dir_all(&partial).map_err(|error| atomic::write_error(&partial, &error))?;
     }
-    fs::create_dir_all(&partial).with_context(|| format!("create `{}`", partial.display()))?;
+    files::create_dir_all(&partial).map_err(|error| atomic::write_error(&partial, &error))?;
     write_texts(source, &partial, dtype)?;
 
     let bytes_of = |shape: &[usize]| dtype.bitsize() as u64 / 8 * shape.iter().product::<usize>() as u64;
@@ -91,11 +92,16 @@ fn merge_in_shards(
         };
         let mut writer = Writer::create(&partial.join(&file), part, dtype)?;
         for (name, shape) in *part {
-            let mut values = source.weights.get(name, shape)?;
+            let mut values = FiniteWeights(source.weights.as_ref()).get(name, shape)?;
             if let Some(product) = products.remove(name) {
                 product.add_to(&mut values, shape).with_context(|| format!("merge into `{name}`"))?;
                 merged.adapted += 1;
             }
+            ensure!(
+                values.par_iter().all(|&value| fits(value, dtype)),
+                "with the adapter, tensor `{name}` has values that are infinite in {dtype}\n\
+                 hint: use another checkpoint of the run; its training failed"
+            );
             writer.write(name, &values)?;
             weight_map.insert(name.clone(), file.clone().into());
             merged.tensors += 1;
@@ -107,8 +113,16 @@ fn merge_in_shards(
     if parts.len() > 1 {
         write_json(&partial.join(INDEX), &json!({"metadata": {"total_size": merged.bytes}, "weight_map": weight_map}))?;
     }
-    fs::rename(&partial, out).with_context(|| format!("create `{}`", out.display()))?;
+    atomic::move_in(&partial, out)?;
     Ok(merged)
+}
+
+/// Whether a value is finite in `dtype`.
+fn fits(value: f32, dtype: Dtype) -> bool {
+    match dtype {
+        Dtype::BF16 => half::bf16::from_f32(value).is_finite(),
+        _ => value.is_finite(),
+    }
 }
 
 /// Splits the list of tensors where a file would exceed `limit` bytes.
@@ -184,10 +198,7 @@ fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, WeightDelta
 /// Writes the configuration and all files of the tokenizer.
 fn write_texts(source: &ModelSource, out: &Path, dtype: Dtype) -> Result<()> {
     let dtype = if dtype == Dtype::F32 { "float32" } else { "bfloat16" };
-    let write = |name: &str, bytes: &[u8]| {
-        let path = out.join(name);
-        fs::write(&path, bytes).with_context(|| format!("write `{}`", path.display()))
-    };
+    let write = |name: &str, bytes: &[u8]| atomic::write(&out.join(name), bytes);
     let own_config = |bytes: &[u8]| -> Result<()> {
         let mut config: Value = serde_json::from_slice(bytes)?;
         let entries = config.as_object_mut().context("`config.json` is not an object")?;
@@ -202,7 +213,7 @@ fn write_texts(source: &ModelSource, out: &Path, dtype: Dtype) -> Result<()> {
             for name in COPIED {
                 let from = folder.join(name);
                 if from.is_file() {
-                    fs::copy(&from, out.join(name)).with_context(|| format!("copy `{}`", from.display()))?;
+                    write(name, &fs::read(&from).with_context(|| format!("read `{}`", from.display()))?)?;
                 }
             }
         }
@@ -228,7 +239,7 @@ fn write_texts(source: &ModelSource, out: &Path, dtype: Dtype) -> Result<()> {
 fn write_json(path: &Path, value: &Value) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
-    fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
+    atomic::write(path, text.as_bytes())
 }
 
 #[cfg(test)]

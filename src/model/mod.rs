@@ -3,6 +3,8 @@
 pub mod checkpoint;
 pub mod config;
 pub mod embedded;
+pub mod files;
+pub mod ggml_types;
 pub mod gguf;
 pub mod hub;
 pub mod lora;

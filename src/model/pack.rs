@@ -17,11 +17,6 @@ pub struct Pack {
 }
 
 impl Pack {
-    /// Rows that [`Pack::push`] adds for a prompt and completions of these lengths.
-    pub fn rows_of(prompt: usize, completions: impl Iterator<Item = usize>) -> usize {
-        prompt + completions.map(|len| len.saturating_sub(1)).sum::<usize>()
-    }
-
     /// Adds a prompt and some of its completions. Returns each completion's range of `pairs`.
     ///
     /// The first token of every completion is predicted by the prompt's last row, and a completion's last token
@@ -69,6 +64,5 @@ mod tests {
         assert_eq!(pairs, [(2, 3), (3, 4), (4, 5), (2, 6)]);
         assert_eq!(ranges, [0..3, 3..4, 4..4]);
         assert_eq!(pack.parts[1], Part { prompt: 1..3, branches: vec![3..5, 5..5, 5..5] });
-        assert_eq!(Pack::rows_of(2, [3, 1, 0].into_iter()), 4);
     }
 }

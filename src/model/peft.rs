@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::config::ModelConfig;
 use super::lora::Adapter;
 use super::safetensors::{Dtype, SafetensorsFile, Writer};
 use crate::config::{ALL_LINEAR, LoraSection};
-use crate::disk::atomic;
+use crate::disk::{atomic, files, regular};
 
 const CONFIG: &str = "adapter_config.json";
 pub const WEIGHTS: &str = "adapter_model.safetensors";
@@ -79,8 +79,18 @@ impl PeftConfig {
 }
 
 /// Writes an adapter folder. Each of its two files appears complete or not at all.
+///
+/// # Errors
+/// Also if a value is NaN or infinite: such an adapter could not be loaded.
 pub fn save(folder: &Path, config: &PeftConfig, tensors: &[(String, [usize; 2], &[f32])]) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
+    if let Some((name, ..)) = tensors.iter().find(|(_, _, values)| !values.iter().all(|it| it.is_finite())) {
+        bail!(
+            "the adapter was not written to `{}`: tensor `{name}` contains NaN or infinity\n\
+             hint: lower `train.learning_rate` and resume from an earlier checkpoint",
+            folder.display()
+        );
+    }
+    files::create_dir_all(folder).map_err(|error| atomic::write_error(folder, &error))?;
     let shapes: Vec<_> = tensors.iter().map(|(name, shape, _)| (name.clone(), shape.to_vec())).collect();
     let mut file = Writer::create(&folder.join(WEIGHTS), &shapes, Dtype::F32)?;
     for (name, _, values) in tensors {
@@ -101,7 +111,7 @@ pub fn load_config(folder: &Path) -> Result<PeftConfig> {
         "`{}` is not an adapter: it has no `{CONFIG}`\nhint: pass the folder RUN/adapter for a run's adapter",
         folder.display()
     );
-    let bytes = std::fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+    let bytes = regular::read(&path).with_context(|| format!("read `{}`", path.display()))?;
     parse(&bytes).with_context(|| format!("read `{}`", path.display()))
 }
 
@@ -132,7 +142,8 @@ pub fn load(folder: &Path) -> Result<(PeftConfig, Tensors)> {
         );
         ensure!(
             values.iter().all(|it| it.is_finite()),
-            "`{}`: tensor `{name}` contains NaN or infinity",
+            "`{}`: tensor `{name}` contains NaN or infinity\n\
+             hint: use an earlier checkpoint of the run; its training failed",
             path.display()
         );
         tensors.insert(name.clone(), (info.shape.clone(), values));
@@ -140,40 +151,121 @@ pub fn load(folder: &Path) -> Result<(PeftConfig, Tensors)> {
     Ok((config, tensors))
 }
 
+/// Keys that do not change what an adapter computes: where it comes from, how it was trained, and options of features that
+/// have a key of their own. The first are read here.
+const HARMLESS: [&str; 17] = [
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "use_rslora",
+    "peft_type",
+    "base_model_name_or_path",
+    "revision",
+    "task_type",
+    "auto_mapping",
+    "peft_version",
+    "inference_mode",
+    "lora_dropout",
+    "runtime_config",
+    "megatron_core",
+    "qalora_group_size",
+    // Options for training of ms-swift.
+    "lorap_emb_lr",
+    "lora_dtype",
+];
+
+/// Keys of PEFT's `LoraConfig` (src/peft/tuners/lora/config.py) that change what an adapter computes, if they are set.
+const REFUSED: [(&str, &str); 25] = [
+    ("use_dora", "DoRA scales"),
+    ("bias", "trained biases"),
+    ("lora_bias", "biases in the adapter"),
+    ("modules_to_save", "whole trained modules"),
+    ("rank_pattern", "different ranks per module"),
+    ("alpha_pattern", "different scales per module"),
+    ("exclude_modules", "exceptions to `target_modules`"),
+    ("layers_to_transform", "adapters of selected layers"),
+    ("layers_pattern", "adapters of selected layers"),
+    ("layer_replication", "repeated layers"),
+    ("fan_in_fan_out", "transposed weights"),
+    ("target_parameters", "adapted parameters outside linear layers"),
+    ("trainable_token_indices", "trained token embeddings"),
+    ("alora_invocation_tokens", "adapters that apply only after certain tokens (aLoRA)"),
+    ("use_qalora", "QALoRA layers"),
+    ("use_bdlora", "block-diagonal adapters"),
+    ("velora_config", "VeLoRA layers"),
+    ("monteclora_config", "MonteCLoRA layers"),
+    ("kasa_config", "KaSA layers"),
+    ("arrow_config", "routing between adapters"),
+    ("megatron_config", "Megatron's parallel layers"),
+    ("loftq_config", "LoftQ's changed base weights"),
+    ("eva_config", "ranks that EVA distributes"),
+    ("corda_config", "CorDA's changed base weights"),
+    ("lora_ga_config", "LoRA-GA's changed base weights"),
+];
+
+/// Reads `adapter_config.json`. A key that is set and not known could mean anything, so it is an error too.
 fn parse(bytes: &[u8]) -> Result<PeftConfig> {
-    let mut raw: Value = serde_json::from_slice(bytes)?;
-    let empty = |value: &Value| match value {
+    let mut raw: Map<String, Value> = serde_json::from_slice(bytes)?;
+    let unset = |value: &Value| match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text == "none",
         Value::Array(items) => items.is_empty(),
         Value::Object(entries) => entries.is_empty(),
-        _ => false,
+        Value::Number(_) | Value::Bool(true) => false,
     };
-    let kind = raw["peft_type"].as_str().unwrap_or("(none)");
+    let kind = raw.get("peft_type").and_then(Value::as_str).unwrap_or("(none)");
     ensure!(kind == "LORA", "`peft_type` is `{kind}`; only LORA adapters are supported");
-    for (key, meaning) in [
-        ("use_dora", "DoRA scales"),
-        ("bias", "trained biases"),
-        ("lora_bias", "biases in the adapter"),
-        ("modules_to_save", "whole trained modules"),
-        ("rank_pattern", "different ranks per module"),
-        ("alpha_pattern", "different scales per module"),
-        ("layers_to_transform", "adapters of selected layers"),
-        ("fan_in_fan_out", "transposed weights"),
-        ("target_parameters", "adapted parameters outside linear layers"),
-    ] {
-        ensure!(empty(&raw[key]), "`{key}` is {}; {meaning} are not supported", raw[key]);
+    check_initialization(raw.get("init_lora_weights"))?;
+    for (key, value) in raw.iter().filter(|(_, value)| !unset(value)) {
+        if let Some((_, meaning)) = REFUSED.iter().find(|(refused, _)| refused == key) {
+            bail!("`{key}` is {value}; {meaning} are not supported");
+        }
+        ensure!(
+            key == "init_lora_weights" || HARMLESS.contains(&key.as_str()),
+            "`{key}` is {value}; this option of an adapter is not known\n\
+             hint: if it does not change what the adapter computes, remove it from `{CONFIG}`"
+        );
     }
-    match raw["target_modules"].as_str() {
-        Some(ALL_LINEAR) => raw["target_modules"] = serde_json::json!([ALL_LINEAR]),
+    match raw.get("target_modules").and_then(Value::as_str) {
+        Some(ALL_LINEAR) => _ = raw.insert("target_modules".to_owned(), serde_json::json!([ALL_LINEAR])),
         Some(pattern) => {
             bail!("`target_modules` is the pattern `{pattern}`\nhint: list the names of the modules instead")
         }
         None => {}
     }
-    let config: PeftConfig = serde_json::from_value(raw)?;
-    ensure!(config.r > 0 && config.lora_alpha.is_finite(), "`r` is {}, `lora_alpha` {}", config.r, config.lora_alpha);
+    let config: PeftConfig = serde_json::from_value(raw.into())?;
+    let scale = config.section().scale() as f32;
+    ensure!(
+        config.r > 0 && scale.is_finite(),
+        "`r` is {}, `lora_alpha` {}; expected a positive rank and a finite scale",
+        config.r,
+        config.lora_alpha
+    );
     Ok(config)
+}
+
+/// Some initializations change the base weights too, and the adapter is relative to the changed ones.
+fn check_initialization(value: Option<&Value>) -> Result<()> {
+    let name = match value {
+        None | Some(Value::Null | Value::Bool(_)) => return Ok(()),
+        Some(Value::String(name)) => name.to_lowercase(),
+        Some(other) => bail!("`init_lora_weights` is {other}; expected true, false or a name"),
+    };
+    let hint = match name.as_str() {
+        "gaussian" | "orthogonal" => return Ok(()),
+        "eva" => {
+            "if `rank_pattern` is empty, set `init_lora_weights` to true and `eva_config` to null: EVA keeps the base weights"
+        }
+        "loftq" => {
+            "merge it into the base that LoftQ quantized with PEFT's `merge_and_unload()`, and use the merged model"
+        }
+        name if name.starts_with("pissa") || ["olora", "corda", "lora_ga"].contains(&name) => {
+            "convert it to a plain adapter with PEFT: \
+             `model.save_pretrained(OUT, path_initial_model_for_weight_conversion=INITIAL_ADAPTER)`"
+        }
+        _ => "set it to true if this initialization does not change the base weights",
+    };
+    bail!("`init_lora_weights` is `{name}`; only adapters of the unchanged base weights are supported\nhint: {hint}")
 }
 
 /// Writes an adapter in PEFT's format.
@@ -246,6 +338,23 @@ mod tests {
             ("rank_pattern", json!({"q_proj": 4})),
             ("layers_to_transform", json!([1, 2])),
             ("peft_type", json!("IA3")),
+            ("layer_replication", json!([[0, 4], [2, 5]])),
+            ("use_qalora", json!(true)),
+            ("alora_invocation_tokens", json!([1, 2])),
+            ("trainable_token_indices", json!({"embed_tokens": [1]})),
+            ("exclude_modules", json!("q_proj")),
+            ("loftq_config", json!({"loftq_bits": 4})),
+            ("init_lora_weights", json!("pissa_niter_16")),
+            ("init_lora_weights", json!("olora")),
+            ("init_lora_weights", json!("loftq")),
+            ("init_lora_weights", json!("corda")),
+            ("init_lora_weights", json!("lora_ga")),
+            ("init_lora_weights", json!("eva")),
+            ("init_lora_weights", json!("a_method_of_tomorrow")),
+            ("init_lora_weights", json!(3)),
+            ("a_field_of_tomorrow", json!({"x": 1})),
+            ("another_field", json!(0)),
+            ("lora_alpha", json!(1e300)),
             ("target_modules", json!(".*_proj")),
         ] {
             let mut json = config().to_json();
@@ -253,9 +362,64 @@ mod tests {
             let error = parse(json.to_string().as_bytes()).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    /// The keys that PEFT 0.18 and its development version write, with their default values, and unknown ones that are not set.
+    #[test]
+    fn what_peft_writes_by_default_is_accepted() {
         let mut json = config().to_json();
-        json["a_field_of_tomorrow"] = json!({"x": 1});
+        for (key, value) in [
+            ("alora_invocation_tokens", json!(null)),
+            ("arrow_config", json!(null)),
+            ("auto_mapping", json!({"base_model_class": "Qwen2ForCausalLM", "parent_library": "transformers"})),
+            ("corda_config", json!(null)),
+            ("ensure_weight_tying", json!(false)),
+            ("eva_config", json!(null)),
+            ("exclude_modules", json!(null)),
+            ("init_lora_weights", json!("gaussian")),
+            ("kasa_config", json!(null)),
+            ("layer_replication", json!(null)),
+            ("loftq_config", json!({})),
+            ("lora_bias", json!(false)),
+            ("lora_dropout", json!(0.05)),
+            ("lora_ga_config", json!(null)),
+            ("megatron_config", json!(null)),
+            ("megatron_core", json!("megatron.core")),
+            ("monteclora_config", json!(null)),
+            ("peft_version", json!("0.18.0")),
+            ("qalora_group_size", json!(16)),
+            ("target_parameters", json!([])),
+            ("trainable_token_indices", json!(null)),
+            ("use_bdlora", json!(null)),
+            ("use_qalora", json!(false)),
+            ("velora_config", json!(null)),
+            ("a_field_of_tomorrow", json!(null)),
+            ("another_field", json!({})),
+        ] {
+            json[key] = value;
+        }
         assert_eq!(parse(json.to_string().as_bytes()).unwrap(), config());
+    }
+
+    #[test]
+    fn an_adapter_that_is_not_finite_is_neither_written_nor_read() {
+        for odd in [f32::NAN, f32::INFINITY] {
+            let folder = tempfile::tempdir().unwrap();
+            let (a, b) = (vec![0.5; 6], vec![1.0, 2.0, odd, 3.0, 4.0, 5.0, 6.0, 7.0]);
+            let tensors = [(A.to_owned(), [2, 3], &a[..]), (B.to_owned(), [4, 2], &b[..])];
+            let error = save(folder.path(), &config(), &tensors).unwrap_err().to_string();
+            assert!(error.contains("was not written") && error.contains(B), "{error}");
+            assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+
+            let shapes = [(A.to_owned(), vec![2, 3]), (B.to_owned(), vec![4, 2])];
+            let mut file = Writer::create(&folder.path().join(WEIGHTS), &shapes, Dtype::F32).unwrap();
+            file.write(A, &a).unwrap();
+            file.write(B, &b).unwrap();
+            file.finish().unwrap();
+            std::fs::write(folder.path().join(CONFIG), config().to_json().to_string()).unwrap();
+            let error = load(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(&format!("tensor `{B}` contains NaN or infinity")), "{error}");
+        }
     }
 
     #[test]

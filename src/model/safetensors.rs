@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -22,7 +21,9 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::rounding::Rounding;
 use super::weights::{Weights, check_shape};
-use crate::disk::atomic::with_suffix;
+use crate::disk::atomic::{with_suffix, write_error};
+use crate::disk::files::{self, OpenFile};
+use crate::disk::regular;
 
 pub use ::safetensors::Dtype;
 
@@ -84,9 +85,7 @@ impl SafetensorsFile {
     }
 
     fn map(path: &Path) -> Result<Bytes> {
-        // Opening a pipe would wait for its writer.
-        ensure!(std::fs::metadata(path)?.is_file(), "not a regular file\nhint: give a file of safetensors weights");
-        let file = File::open(path)?;
+        let file = regular::open(path)?;
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::Embedded(&[])); // a map of no bytes is an error on some systems
         }
@@ -295,7 +294,7 @@ impl<'de> Deserialize<'de> for StrictHeader {
 
 /// Writes a file tensor by tensor, in the order announced. The file appears under its name only when it is whole.
 pub struct Writer {
-    out: BufWriter<File>,
+    out: BufWriter<OpenFile>,
     path: PathBuf,
     dtype: Dtype,
     /// What is still to be written: name and number of elements.
@@ -320,11 +319,10 @@ impl Writer {
         let mut json = serde_json::to_vec(&Metadata::new(Some(metadata), infos)?)?;
         json.resize(json.len().next_multiple_of(8), b' ');
 
-        let file =
-            File::create(with_suffix(path, ".partial")).with_context(|| format!("create `{}`", path.display()))?;
+        let file = files::create(&with_suffix(path, ".partial")).map_err(|error| write_error(path, &error))?;
         let mut out = BufWriter::new(file);
-        out.write_all(&(json.len() as u64).to_le_bytes())?;
-        out.write_all(&json)?;
+        let header = [&(json.len() as u64).to_le_bytes(), &json[..]].concat();
+        out.write_all(&header).map_err(|error| write_error(path, &error))?;
         Ok(Self { out, path: path.to_owned(), dtype, pending })
     }
 
@@ -338,17 +336,19 @@ impl Writer {
                 Dtype::BF16 => buffer.extend(chunk.iter().flat_map(|&it| bf16::from_f32(it).to_le_bytes())),
                 _ => buffer.extend(chunk.iter().flat_map(|it| it.to_le_bytes())),
             }
-            self.out.write_all(&buffer).with_context(|| format!("write `{}`", self.path.display()))?;
+            self.out.write_all(&buffer).map_err(|error| write_error(&self.path, &error))?;
         }
         Ok(())
     }
 
     pub fn finish(mut self) -> Result<()> {
         ensure!(self.pending.is_empty(), "{} announced tensors were never written", self.pending.len());
-        let write = || format!("write `{}`", self.path.display());
-        self.out.flush().with_context(write)?;
-        self.out.get_ref().sync_all().with_context(write)?;
-        std::fs::rename(with_suffix(&self.path, ".partial"), &self.path).with_context(write)
+        let mut write = || {
+            self.out.flush()?;
+            self.out.get_ref().sync()?;
+            files::rename(&with_suffix(&self.path, ".partial"), &self.path)
+        };
+        write().map_err(|error| write_error(&self.path, &error))
     }
 }
 

@@ -1,10 +1,9 @@
 //! Opens a model: `tiny` (embedded), a Hugging Face folder, a GGUF file or a model on the Hub.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, pickle_refused, weight_files};
@@ -15,7 +14,7 @@ use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files, text_files
 use super::safetensors::SafetensorsFile;
 use super::tokenizer::{GgufTokenizer, Tokenizer};
 use super::weights::{NoWeights, Weights};
-use crate::disk::hash as digest;
+use crate::disk::{hash as digest, regular};
 
 /// A model that is ready to be read: its shape, its weights and everything that its tokenizer needs.
 pub struct ModelSource {
@@ -127,6 +126,7 @@ impl ModelSource {
             if let Some((missing, _)) = config.tensors().into_iter().find(|(name, _)| !weights.contains(name)) {
                 bail!("the weights in `{}` do not contain tensor `{missing}`", folder.display());
             }
+            weights.check_unused(config).with_context(|| format!("open the model `{}`", folder.display()))?;
             Ok((Box::new(weights) as _, content_hash(&files)?))
         })
     }
@@ -184,12 +184,31 @@ impl ModelSource {
         })
     }
 
+    /// # Errors
+    /// If it is damaged, not supported, or has a token without a row in the embedding.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        match &self.tokenizer {
+        let in_model = || format!("read the tokenizer of `{}`", self.name);
+        let tokenizer = match &self.tokenizer {
             TokenizerSource::Json(bytes) => Tokenizer::from_bytes(bytes),
             TokenizerSource::Gguf(gguf) => Tokenizer::from_gguf(gguf.clone()),
         }
-        .with_context(|| format!("read the tokenizer of `{}`", self.name))
+        .with_context(in_model)?;
+        self.check_rows(&tokenizer).with_context(in_model)?;
+        Ok(tokenizer)
+    }
+
+    /// An embedding often has more rows than there are tokens, but never fewer.
+    fn check_rows(&self, tokenizer: &Tokenizer) -> Result<()> {
+        let (last, rows) = (tokenizer.last_id(), self.config.vocab_size);
+        ensure!(
+            (last as usize) < rows,
+            "it has {} tokens with ids up to {last}, the last of them `{}`, but the model's embedding has {rows} rows\n\
+             hint: use the tokenizer that belongs to the weights; a token that was added later needs \
+             `model.resize_token_embeddings(len(tokenizer))` before the model is saved",
+            tokenizer.vocab_size(),
+            tokenizer.token(last).unwrap_or_default()
+        );
+        Ok(())
     }
 }
 
@@ -250,7 +269,7 @@ fn hash_file(hash: &mut Sha256, path: &Path) -> std::io::Result<bool> {
     const WHOLE: u64 = 256 << 20;
     const PIECES: u64 = 256;
     const PIECE: u64 = 64 << 10;
-    let mut file = File::open(path)?;
+    let mut file = regular::open(path)?;
     let len = file.metadata()?.len();
     hash.update(len.to_le_bytes());
     if len <= WHOLE {
@@ -267,7 +286,7 @@ fn hash_file(hash: &mut Sha256, path: &Path) -> std::io::Result<bool> {
 /// A file of a model folder; `None` if the folder does not have it.
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     let path = folder.join(name);
-    match std::fs::read(&path) {
+    match regular::read(&path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read `{}`", path.display())),
@@ -287,6 +306,7 @@ fn file_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn the_hash_distinguishes_contents_and_names() {

@@ -4,9 +4,12 @@
 //! caller states that it came from the chat template. So a question that quotes `<|im_end|>` cannot end its turn.
 
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use serde::Deserialize;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -19,6 +22,8 @@ use tokenizers::{
     SplitDelimiterBehavior, Token,
 };
 
+use crate::disk::regular;
+
 /// A byte-pair tokenizer with its special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -27,6 +32,7 @@ pub struct Tokenizer {
     /// Ids of the special ones among them, ascending.
     special: Vec<u32>,
     bos: Option<u32>,
+    last_id: u32,
 }
 
 /// The metadata of a GGUF file about its tokenizer (`tokenizer.ggml.*`, model kind `gpt2`).
@@ -52,7 +58,11 @@ impl Tokenizer {
     /// # Errors
     /// If the file is not a tokenizer, or its kind is not byte-pair encoding.
     pub fn from_bytes(tokenizer_json: &[u8]) -> anyhow::Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(|error| anyhow!("{error}"))?;
+        let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(tokenizer_json))?;
+        // Padding and truncation are for batches, which are never encoded here.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| anyhow!("{error}"))?;
+        check_added(&inner, tokenizer_json)?;
         Self::new(inner)
     }
 
@@ -61,7 +71,7 @@ impl Tokenizer {
     /// # Errors
     /// As for [`Tokenizer::from_bytes`], or if the file cannot be read.
     pub fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let bytes = std::fs::read(path).with_context(|| format!("read `{}`", path.display()))?;
+        let bytes = regular::read(path).with_context(|| format!("read `{}`", path.display()))?;
         Self::from_bytes(&bytes).with_context(|| format!("read `{}`", path.display()))
     }
 
@@ -114,7 +124,11 @@ impl Tokenizer {
         inner.with_decoder(Some(ByteLevel::default()));
         inner.add_tokens(added).map_err(|error| anyhow!("{error}"))?;
         let tokenizer = Self::new(inner)?;
-        Ok(Self { bos: bos.filter(|_| add_bos), ..tokenizer })
+        let bos = bos.filter(|_| add_bos);
+        if let Some(id) = bos {
+            ensure!(tokenizer.token(id).is_some(), "`tokenizer.ggml.bos_token_id` is {id}, which is not a token");
+        }
+        Ok(Self { bos, ..tokenizer })
     }
 
     fn new(inner: tokenizers::Tokenizer) -> anyhow::Result<Self> {
@@ -133,10 +147,17 @@ impl Tokenizer {
         let mut special: Vec<u32> =
             added.iter().filter(|(_, token)| token.special || is_control(&token.content)).map(|(id, _)| *id).collect();
         special.sort_unstable();
-        // Only the post-processor shows whether a text starts with a special token.
-        let empty = inner.encode_fast("", true).map_err(|error| anyhow!("{error}"))?;
-        let bos = empty.get_ids().first().copied();
-        Ok(Self { inner, added, special, bos })
+        let mut ids: Vec<u32> = model.get_vocab().into_values().collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            bail!("two tokens of the vocabulary have the id {}", pair[0]);
+        }
+        let bos = leading_token(&inner)?;
+        let last_of = |ids: &[u32]| ids.iter().copied().max();
+        let added_ids: Vec<u32> = added.iter().map(|(id, _)| *id).collect();
+        let last_id = [last_of(&ids), last_of(&added_ids), bos].into_iter().flatten().max();
+        let last_id = last_id.context("the vocabulary is empty")?;
+        Ok(Self { inner, added, special, bos, last_id })
     }
 
     /// Ids of a text. Strings of special tokens in it are treated as text.
@@ -246,6 +267,11 @@ impl Tokenizer {
         self.bos
     }
 
+    /// The largest id.
+    pub fn last_id(&self) -> u32 {
+        self.last_id
+    }
+
     /// Number of tokens; the model's embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -294,6 +320,72 @@ impl TextStream<'_> {
     }
 }
 
+/// Runs code of the crate `tokenizers`, which panics at some damaged files instead of returning an error.
+fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> anyhow::Result<T> {
+    /// The hook that prints panics belongs to the whole process, so only one thread at a time replaces it.
+    static HOOK: Mutex<()> = Mutex::new(());
+    let one = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(hook);
+    drop(one);
+    match result {
+        Ok(result) => result.map_err(|error| anyhow!("{error}")),
+        Err(payload) => {
+            let message = payload.downcast_ref::<String>().map(String::as_str);
+            let message = message.or(payload.downcast_ref::<&str>().copied()).unwrap_or("unknown error");
+            bail!("the tokenizer is damaged: {message}\nhint: download or copy its file again")
+        }
+    }
+}
+
+/// The token that the post-processor writes before every text. What it writes after a text is not part of a prompt.
+fn leading_token(inner: &tokenizers::Tokenizer) -> anyhow::Result<Option<u32>> {
+    const PROBE: &str = "a";
+    let bare = caught(|| inner.encode_fast(PROBE, false))?;
+    let full = caught(|| inner.encode_fast(PROBE, true))?;
+    let (bare, full) = (bare.get_ids(), full.get_ids());
+    if bare.is_empty() {
+        return Ok(None);
+    }
+    let start = full.windows(bare.len()).position(|ids| ids == bare);
+    match start.map(|start| &full[..start]) {
+        Some([]) => Ok(None),
+        Some([bos]) => Ok(Some(*bos)),
+        _ => bail!(
+            "the tokenizer turns the text `{PROBE}` into the ids {full:?}, expected {bare:?} after at most one more"
+        ),
+    }
+}
+
+/// The crate gives an added token the next free id if the vocabulary does not contain it. Where the file has another id, the
+/// model was trained with that one.
+fn check_added(inner: &tokenizers::Tokenizer, tokenizer_json: &[u8]) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let file: File = serde_json::from_slice(tokenizer_json)?;
+    for Added { id, content } in file.added_tokens {
+        let own = inner.token_to_id(&content);
+        if let Some(own) = own {
+            ensure!(
+                own == id,
+                "the added token `{content}` has the id {id}, expected {own}, its place in the vocabulary\n\
+                 hint: write the tokenizer again with transformers' `save_pretrained`"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Token types of GGUF.
 const NORMAL: u32 = 1;
 const CONTROL: u32 = 3;
@@ -324,6 +416,12 @@ fn split_at(whole: &NormalizedString, found: &[(Range<usize>, u32)]) -> Vec<(Nor
     pieces
 }
 
+/// Whether `tokenizer.ggml.pre` names the rule of Llama 3, as in llama.cpp (llama-vocab.cpp). A file with this rule expects the
+/// beginning-of-sequence token before every text, unless it contains `tokenizer.ggml.add_bos_token`.
+pub(super) fn is_llama3(pre: &str) -> bool {
+    ["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"].contains(&pre)
+}
+
 /// How a text is split into words before merging; GGUF files only contain its name.
 struct WordRule {
     /// Unicode composition is done first.
@@ -349,7 +447,7 @@ impl WordRule {
         const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
         Ok(match name {
             "qwen2" => Self { nfc: true, ignore_merges: false, cut: Cut::Pattern(QWEN2) },
-            "llama-bpe" | "llama3" | "llama-v3" => Self { nfc: false, ignore_merges: true, cut: Cut::Pattern(LLAMA3) },
+            name if is_llama3(name) => Self { nfc: false, ignore_merges: true, cut: Cut::Pattern(LLAMA3) },
             "smollm" => Self { nfc: false, ignore_merges: false, cut: Cut::DigitsAlone },
             "gpt-2" => Self { nfc: false, ignore_merges: false, cut: Cut::Gpt2 },
             _ => bail!(

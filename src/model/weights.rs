@@ -67,6 +67,45 @@ impl Weights for RandomWeights {
     }
 }
 
+/// Weights to compute with: a NaN or an infinity in them is an error.
+pub struct FiniteWeights<'a>(pub &'a dyn Weights);
+
+impl Weights for FiniteWeights<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let values = self.0.get(name, shape)?;
+        let odd = values.par_chunks(1 << 16).map(|values| values.iter().filter(|it| !it.is_finite()).count()).sum();
+        check_odd(name, odd, "")?;
+        Ok(values)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// Returns an error if a tensor has `odd` values that are NaN or infinite. `format` is appended: ` in bf16`, or nothing.
+pub fn check_odd(name: &str, odd: usize, format: &str) -> Result<()> {
+    ensure!(
+        odd == 0,
+        "tensor `{name}` has {odd} values that are NaN or infinite{format}\n\
+         hint: download the checkpoint again or use another; it is damaged, or its training failed"
+    );
+    Ok(())
+}
+
+/// The error for tensors, by name, that a model of this configuration does not read.
+pub(super) fn check_unused<'a>(config: &ModelConfig, unused: impl Iterator<Item = &'a str>) -> Result<()> {
+    let unused: Vec<&str> = unused.collect();
+    let Some(first) = unused.first() else { return Ok(()) };
+    let more = if unused.len() > 1 { format!(" and {} others", unused.len() - 1) } else { String::new() };
+    bail!(
+        "the weights contain tensor `{first}`{more}, which a {:?} model of {} layers does not have\n\
+         hint: use the configuration that belongs to the weights: check `architectures` and `num_hidden_layers`",
+        config.architecture,
+        config.num_hidden_layers
+    )
+}
+
 /// The error every kind of checkpoint gives for a tensor that is missing (`found` is none) or has another shape.
 pub(super) fn check_shape(name: &str, found: Option<&[usize]>, wanted: &[usize]) -> Result<()> {
     match found {

@@ -6,7 +6,7 @@ use super::ROWS_PER_TASK;
 use super::simd::{dot, vectorized};
 use rayon::prelude::*;
 
-/// x (rows, width) -> (y, 1/rms): y (rows, width), 1/rms (rows).
+/// x (rows, width) -> (y, 1/rms): y (rows, width), 1/rms (rows). A row whose sum of squares is not finite becomes NaN.
 pub fn forward(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     let width = weight.len();
     let (mut y, mut scales) = (vec![0.0; x.len()], vec![0.0; x.len() / width]);
@@ -17,7 +17,9 @@ pub fn forward(x: &[f32], weight: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
             || {
                 let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
                 for ((y, x), scale) in rows.zip(scales) {
-                    *scale = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+                    let square = dot(x, x) / width as f32;
+                    // An infinite square would give zeros, which hide that the values are too large.
+                    *scale = if square < f32::INFINITY { 1.0 / (square + eps).sqrt() } else { f32::NAN };
                     for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
                         *y = x * *scale * weight;
                     }

@@ -29,10 +29,6 @@ impl RopeTable {
         &self.sin
     }
 
-    pub fn positions(&self) -> usize {
-        self.cos.len() / self.half
-    }
-
     /// Rotates `heads` heads at the start of each row of `x` (rows, stride) by the row's position, in place.
     pub fn forward(&self, x: &mut [f32], stride: usize, heads: usize, positions: &[u32]) {
         self.rotate(x, stride, heads, positions, 1.0);

@@ -3,6 +3,7 @@
 use super::forecast::{Forecast, MeasuredPiece};
 use crate::config::RunConfig;
 use crate::device::{Device, Extent, LoadedModel};
+use crate::disk::files;
 use crate::model::source::ModelSource;
 use crate::run::{Progress, RunDir, Stop, metrics};
 use crate::train::evaluate::evaluate;
@@ -31,7 +32,7 @@ struct Scratch(PathBuf);
 impl Drop for Scratch {
     fn drop(&mut self) {
         // If the folder cannot be removed, it remains.
-        _ = std::fs::remove_dir_all(&self.0);
+        _ = files::remove_dir_all(&self.0);
     }
 }
 

@@ -23,6 +23,9 @@ const SHIPPED: [(&str, &[&str]); 6] = [
 const CONTROLS: [(&str, &[&str]); 2] =
     [(include_str!("../../prompts/answer-only.toml"), &[]), (include_str!("../../prompts/tag-swap.toml"), &[])];
 
+/// Maximum length of a prompt file in bytes.
+const LONGEST: u64 = 1 << 20;
+
 /// A prompt as in its TOML file. The file cannot set the source of the wording.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -92,6 +95,8 @@ pub fn find(name_or_path: &str) -> anyhow::Result<PriorPrompt> {
     }
     let path = Path::new(name_or_path);
     if path.is_file() || path.components().count() > 1 || path.extension().is_some() {
+        let is_readable = path.metadata().ok().is_none_or(|it| it.is_file() && it.len() <= LONGEST);
+        ensure!(is_readable, "read the prior prompt `{name_or_path}`: expected a TOML file of at most 1 MiB");
         return read(path);
     }
     let names = known().map(|(prompt, _)| prompt.name.as_str()).collect::<Vec<_>>().join(", ");

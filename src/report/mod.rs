@@ -21,7 +21,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::disk::atomic;
+use crate::disk::{atomic, files};
 use document::Document;
 
 /// A report before it is written.
@@ -37,7 +37,7 @@ pub struct Report {
 impl Report {
     /// Writes `index.html`, `report.md`, `tables.csv` and `report.json`.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
+        files::create_dir_all(folder).map_err(|error| atomic::write_error(folder, &error))?;
         let mut data = serde_json::to_string_pretty(&self.data).context("encode the figures")?;
         data.push('\n');
         let files = [

@@ -12,10 +12,6 @@ impl Reward for AccuracyReward {
         "accuracy"
     }
 
-    fn max(&self) -> f64 {
-        1.0
-    }
-
     fn score(&self, input: &RewardInput) -> Score {
         // Checked first, so that all completions of a question are treated alike, with an answer or without.
         let Ok(gold) = prepare(&input.question.gold) else {

@@ -160,10 +160,6 @@ impl Reward for CodeReward {
         "code"
     }
 
-    fn max(&self) -> f64 {
-        1.0
-    }
-
     fn score(&self, input: &RewardInput) -> Score {
         let tests = self.tests(input.question);
         let tests = match tests.as_ref() {

@@ -20,6 +20,12 @@ use crate::config::CustomSection;
 /// Maximum number of restarts of the command per batch.
 const RESTARTS: usize = 3;
 
+/// Largest absolute value of a score. Larger ones are mistakes, and the logs have scores in f32.
+const LARGEST: f64 = 1e6;
+
+/// Time between two checks whether the scores are still needed.
+const POLL: Duration = Duration::from_millis(100);
+
 /// What the protocol requires of the command.
 const PROTOCOL: &str = "hint: reply to each request with one line of JSON, {\"id\": ..., \"score\": ...} with a \
                         finite number or null, and print nothing else to stdout (docs/rewards.md)";
@@ -69,6 +75,8 @@ enum BatchFailure {
     Ended,
     /// It timed out.
     Silent,
+    /// The scores are not needed any more.
+    Cancelled,
 }
 
 impl CustomReward {
@@ -77,8 +85,8 @@ impl CustomReward {
     /// # Errors
     /// If it cannot be started; the error names it.
     pub fn start(section: &CustomSection) -> Result<CustomReward> {
-        let process =
-            RewardProcess::start(&section.command).with_context(|| format!("custom reward `{}`", section.name))?;
+        let process = RewardProcess::start(&section.command, &section.env)
+            .with_context(|| format!("custom reward `{}`", section.name))?;
         Ok(CustomReward { section: section.clone(), state: Mutex::new(CommandState { process, asked: 0 }) })
     }
 
@@ -86,29 +94,35 @@ impl CustomReward {
         &self.section.name
     }
 
-    /// One score per sample, in the same order.
+    /// One score per sample, in the same order; `None` soon after `cancelled` returns true, and the command is ended.
     ///
     /// # Errors
     /// If a reply breaks the protocol, or the command repeatedly ends or takes too long.
-    pub fn score(&self, inputs: &[RewardInput]) -> Result<Vec<Score>> {
+    pub fn score(&self, inputs: &[RewardInput], cancelled: &dyn Fn() -> bool) -> Result<Option<Vec<Score>>> {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.batch(&mut state, inputs).with_context(|| format!("custom reward `{}`", self.section.name))
+        self.batch(&mut state, inputs, cancelled).with_context(|| format!("custom reward `{}`", self.section.name))
     }
 
-    fn batch(&self, state: &mut CommandState, inputs: &[RewardInput]) -> Result<Vec<Score>> {
+    fn batch(
+        &self,
+        state: &mut CommandState,
+        inputs: &[RewardInput],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<Score>>> {
         let first = state.asked;
         state.asked += inputs.len() as u64;
         let mut scores: Vec<Option<Score>> = vec![None; inputs.len()];
         for restarts in 0.. {
             let open = inputs.iter().zip(first..).zip(&scores).filter(|(_, score)| score.is_none());
             state.process.send(open.map(|((input, id), _)| request(input, id)).collect());
-            let Some(failure) = self.collect(&state.process, first, &mut scores)? else { break };
+            let Some(failure) = self.collect(&state.process, first, &mut scores, cancelled)? else { break };
             let (status, words) = state.process.end(Duration::ZERO);
+            let what = match failure {
+                BatchFailure::Cancelled => return Ok(None),
+                BatchFailure::Ended => format!("ended ({status})"),
+                BatchFailure::Silent => format!("took more than {} seconds", self.section.timeout),
+            };
             if restarts == RESTARTS {
-                let what = match failure {
-                    BatchFailure::Ended => format!("ended ({status})"),
-                    BatchFailure::Silent => format!("took more than {} seconds", self.section.timeout),
-                };
                 let said = if words.is_empty() { String::new() } else { format!("; its stderr ends with {words:?}") };
                 bail!(
                     "the command {what} after scoring {} of {} completions and {restarts} restarts{said}\n\
@@ -117,9 +131,9 @@ impl CustomReward {
                     inputs.len()
                 );
             }
-            state.process = RewardProcess::start(&self.section.command)?;
+            state.process = RewardProcess::start(&self.section.command, &self.section.env)?;
         }
-        Ok(scores.into_iter().flatten().collect())
+        Ok(Some(scores.into_iter().flatten().collect()))
     }
 
     /// Reads replies until all have arrived, or returns why they did not.
@@ -128,13 +142,18 @@ impl CustomReward {
         process: &RewardProcess,
         first: u64,
         scores: &mut [Option<Score>],
+        cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<BatchFailure>> {
         let deadline = Instant::now() + Duration::from_secs_f64(self.section.timeout);
         while scores.iter().any(Option::is_none) {
-            match process.hear(deadline) {
+            if cancelled() {
+                return Ok(Some(BatchFailure::Cancelled));
+            }
+            match process.hear(deadline.min(Instant::now() + POLL)) {
                 Said::Line(line) => {
                     take(&line, first, scores).with_context(|| format!("reply {}", shortened(&line)))?;
                 }
+                Said::Nothing if Instant::now() < deadline => {}
                 Said::Nothing => return Ok(Some(BatchFailure::Silent)),
                 Said::End => return Ok(Some(BatchFailure::Ended)),
             }
@@ -163,6 +182,12 @@ fn request(input: &RewardInput, id: u64) -> String {
 fn take(line: &str, first: u64, scores: &mut [Option<Score>]) -> Result<()> {
     let answer: CommandReply = serde_json::from_str(line).map_err(|error| anyhow!("{error}\n{PROTOCOL}"))?;
     ensure!(answer.score.is_none_or(f64::is_finite), "{:?} is not a finite number\n{PROTOCOL}", answer.score);
+    let score = answer.score.unwrap_or(0.0);
+    ensure!(
+        score.abs() <= LARGEST,
+        "the score {score:e} is out of range, expected -{LARGEST:e} to {LARGEST:e}\n\
+         hint: scale the scores of the command, for example to the range from 0 to 1"
+    );
     let (id, end) = (answer.id, first + scores.len() as u64);
     ensure!(id < end, "id {id} was not requested, the ids so far are 0 to {}\n{PROTOCOL}", end - 1);
     let place = id.checked_sub(first).map(|index| &mut scores[index as usize]).filter(|score| score.is_none());

@@ -40,10 +40,6 @@ impl Reward for FormatReward {
         "format"
     }
 
-    fn max(&self) -> f64 {
-        1.0
-    }
-
     fn score(&self, input: &RewardInput) -> Score {
         let flaw = self.flaw(input.response, input.prefilled);
         Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }

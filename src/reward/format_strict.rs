@@ -32,10 +32,6 @@ impl Reward for FormatStrictReward {
         "format_strict"
     }
 
-    fn max(&self) -> f64 {
-        1.0
-    }
-
     fn score(&self, input: &RewardInput) -> Score {
         let flaw = self.flaw(&self.tags.whole(input));
         Score { value: Some(if flaw.is_none() { 1.0 } else { 0.0 }), note: flaw, ..Score::default() }

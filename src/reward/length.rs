@@ -37,10 +37,6 @@ impl Reward for CosineReward {
         "length"
     }
 
-    fn max(&self) -> f64 {
-        self.values.max_value_correct.max(self.values.max_value_wrong)
-    }
-
     fn score(&self, input: &RewardInput) -> Score {
         let Some(accuracy) = self.accuracy.score(input).value else { return Score::default() };
         let is_right = accuracy == 1.0 && self.gate.as_ref().is_none_or(|form| form.holds(input));
@@ -68,10 +64,6 @@ impl SoftOverlongReward {
 impl Reward for SoftOverlongReward {
     fn name(&self) -> &str {
         "length"
-    }
-
-    fn max(&self) -> f64 {
-        0.0
     }
 
     fn score(&self, input: &RewardInput) -> Score {
@@ -110,7 +102,6 @@ mod tests {
             assert_near(cosine.value(true, tokens), right);
             assert_near(cosine.value(false, tokens), wrong);
         }
-        assert_eq!(cosine.max(), 1.0);
     }
 
     #[test]

@@ -53,9 +53,6 @@ pub struct RewardInput<'a> {
 pub trait Reward: Send + Sync {
     fn name(&self) -> &str;
 
-    /// The largest possible value.
-    fn max(&self) -> f64;
-
     fn score(&self, input: &RewardInput) -> Score;
 }
 

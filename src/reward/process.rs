@@ -1,9 +1,11 @@
 //! A child process that communicates in lines and cannot block the caller indefinitely.
 //!
 //! Threads write its input and read its two outputs, so that a full pipe cannot block both sides. It leads its own
-//! process group: a Ctrl-C meant for the run does not end it, and the processes that it started end with it.
+//! process group: a Ctrl-C meant for the run does not end it, and the processes that it started end with it. A second
+//! process ends the group if this one dies, however it dies.
 
 use std::collections::VecDeque;
+use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
@@ -26,6 +28,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct RewardProcess {
     /// `None` after it has ended.
     child: Option<Child>,
+    guard: Option<GroupGuard>,
     /// `None` after the input is closed.
     input: Option<Sender<String>>,
     output: Receiver<String>,
@@ -46,9 +49,17 @@ pub enum Said {
 }
 
 impl RewardProcess {
-    /// Starts a program with its arguments, without a shell, in the current folder.
-    pub fn start(command: &[String]) -> Result<RewardProcess> {
-        let mut child = Command::new(&command[0])
+    /// Starts a program with its arguments, without a shell, in the current folder. Of the environment it gets all variables
+    /// except secrets that are not among `passed`.
+    pub fn start(command: &[String], passed: &[String]) -> Result<RewardProcess> {
+        let mut start = Command::new(&command[0]);
+        for (name, value) in env::vars_os() {
+            let (text, value) = (name.to_string_lossy(), value.to_string_lossy());
+            if is_secret(&text, &value) && !passed.iter().any(|it| *it == text) {
+                start.env_remove(&name);
+            }
+        }
+        let mut child = start
             .args(&command[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -62,6 +73,7 @@ impl RewardProcess {
                      the folder where you run rft, followed by its arguments as separate strings"
                 )
             })?;
+        let guard = GroupGuard::start(child.id());
         let mut stdin = child.stdin.take().expect("piped above");
         let (stdout, stderr) = (child.stdout.take().expect("piped above"), child.stderr.take().expect("piped above"));
         let (input, texts) = mpsc::channel::<String>();
@@ -73,7 +85,7 @@ impl RewardProcess {
         let (reading, stderr_ended) = mpsc::channel();
         let words = last_words.clone();
         thread::spawn(move || keep_last(stderr, &words, reading));
-        Ok(RewardProcess { child: Some(child), input: Some(input), output, last_words, stderr: stderr_ended })
+        Ok(RewardProcess { child: Some(child), guard, input: Some(input), output, last_words, stderr: stderr_ended })
     }
 
     /// Queues text for its input; never waits for the process to read it.
@@ -101,6 +113,7 @@ impl RewardProcess {
         while Instant::now() < deadline && matches!(self.hear(deadline), Said::Line(_)) {}
         // Before `wait`, after which the system may reuse the group's number.
         kill_group(child.id());
+        self.guard = None;
         _ = child.kill();
         let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         // A process that left the group may hold standard error open.
@@ -117,9 +130,44 @@ impl Drop for RewardProcess {
 }
 
 /// The standard library can signal one process only; every shell can signal a group.
+const KILL_GROUP: &str = "kill -s KILL -- \"-$0\"";
+
 fn kill_group(leader: u32) {
-    let script = "kill -s KILL -- \"-$0\"";
-    _ = Command::new("sh").args(["-c", script, &leader.to_string()]).stderr(Stdio::null()).status();
+    _ = Command::new("sh").args(["-c", KILL_GROUP, &leader.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// A shell that waits for the end of its input, which only this process can write to, and then kills the process group.
+struct GroupGuard(Child);
+
+impl GroupGuard {
+    /// `None` if there is no shell; then a killed run may leave its commands behind.
+    fn start(leader: u32) -> Option<Self> {
+        let script = format!("read -r line; {KILL_GROUP}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, &leader.to_string()]);
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        shell.spawn().ok().map(Self)
+    }
+}
+
+impl Drop for GroupGuard {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// Whether an environment variable is a secret, by its name, or because its value is an address with a password.
+fn is_secret(name: &str, value: &str) -> bool {
+    const INSIDE: [&str; 5] = ["SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL"];
+    const PARTS: [&str; 10] = ["TOKEN", "TOKENS", "KEY", "KEYS", "PAT", "PW", "PASS", "DSN", "AUTH", "PRIVATE"];
+    const ENDS: [&str; 2] = ["TOKEN", "APIKEY"];
+    let name = name.to_uppercase();
+    let authority = value.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or(""));
+    INSIDE.iter().any(|part| name.contains(part))
+        || name.split('_').any(|part| PARTS.contains(&part))
+        || ENDS.iter().any(|end| name.ends_with(end))
+        || authority.split_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
 fn read_lines(stdout: ChildStdout, lines: &SyncSender<String>) {
@@ -149,7 +197,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str) -> RewardProcess {
-        RewardProcess::start(&["sh", "-c", script].map(String::from)).unwrap()
+        RewardProcess::start(&["sh", "-c", script].map(String::from), &[]).unwrap()
     }
 
     fn soon() -> Instant {
@@ -210,6 +258,30 @@ mod tests {
             })
         };
         assert!(pids.iter().all(gone), "{pids:?} are still running");
+    }
+
+    #[test]
+    fn secrets_are_recognized_by_their_names() {
+        for name in ["HF_TOKEN", "hf_token", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "GITHUB_PAT", "PGPASSWORD"] {
+            assert!(is_secret(name, "x"), "{name}");
+        }
+        for name in ["SSH_AUTH_SOCK", "GOOGLE_APPLICATION_CREDENTIALS", "KEY", "SENTRY_DSN", "DB_PASS"] {
+            assert!(is_secret(name, "x"), "{name}");
+        }
+        for name in [
+            "PATH",
+            "HOME",
+            "TOKENIZERS_PARALLELISM",
+            "GIT_AUTHOR_NAME",
+            "KEYBOARD",
+            "PYTHONPATH",
+            "LD_LIBRARY_PATH",
+            "CUDA_VISIBLE_DEVICES",
+        ] {
+            assert!(!is_secret(name, "x"), "{name}");
+        }
+        assert!(is_secret("HTTPS_PROXY", "http://ada:lovelace@proxy:3128"));
+        assert!(!is_secret("HTTPS_PROXY", "http://proxy:3128/a@b:c"));
     }
 
     #[test]

@@ -19,10 +19,6 @@ impl Reward for RepetitionReward {
         "repetition"
     }
 
-    fn max(&self) -> f64 {
-        0.0
-    }
-
     fn score(&self, input: &RewardInput) -> Score {
         Score { value: Some(self.value(input.response)), ..Score::default() }
     }
@@ -71,6 +67,5 @@ mod tests {
         let value = |text| rule.score(&input(&question, &prompt, text)).value.unwrap();
         assert!((value("a a a a a a") + 0.0375).abs() < 1e-12);
         assert!(value("all words differ here").is_sign_positive());
-        assert_eq!(rule.max(), 0.0);
     }
 }

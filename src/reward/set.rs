@@ -88,12 +88,6 @@ impl RewardSet {
         rules.chain(self.commands.iter().map(|(command, _)| command.name())).collect()
     }
 
-    /// The largest possible total; infinite if a user's command has a weight, because its scores have no bound.
-    pub fn max(&self) -> f64 {
-        let unbounded = self.commands.iter().any(|(_, weight)| *weight > 0.0);
-        if unbounded { f64::INFINITY } else { self.rules.iter().map(|(rule, weight)| weight * rule.max()).sum() }
-    }
-
     /// Whether a component with a weight compares with the gold answer, so that a question whose gold answer cannot be
     /// read cannot be scored.
     pub fn needs_gold(&self) -> bool {
@@ -105,12 +99,25 @@ impl RewardSet {
     /// # Errors
     /// If a command does not follow the protocol; rules have no errors.
     pub fn score_all(&self, inputs: &[RewardInput]) -> Result<Vec<Scored>> {
-        let mut all: Vec<Scored> = inputs.par_iter().map(|input| self.apply_rules(input)).collect();
+        Ok(self.score_unless(inputs, &|| false)?.expect("never canceled"))
+    }
+
+    /// Like [`score_all`](Self::score_all); `None` soon after `cancelled` returns true. Commands are ended then.
+    ///
+    /// # Errors
+    /// Those of [`score_all`](Self::score_all).
+    pub fn score_unless(
+        &self,
+        inputs: &[RewardInput],
+        cancelled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Vec<Scored>>> {
+        let rules = inputs.par_iter().map(|input| (!cancelled()).then(|| self.apply_rules(input)));
+        let Some(mut all) = rules.collect::<Option<Vec<Scored>>>() else { return Ok(None) };
         for (command, weight) in &self.commands {
-            let scores = command.score(inputs)?;
+            let Some(scores) = command.score(inputs, cancelled)? else { return Ok(None) };
             all.iter_mut().zip(scores).for_each(|(scored, score)| scored.add(score, *weight, true));
         }
-        Ok(all)
+        Ok(Some(all))
     }
 
     /// The scores of the rules for one sample; their names are the first of [`names`](Self::names).
@@ -181,7 +188,7 @@ mod tests {
         let think = prompt(Some("think"));
         let set = set(&section(None, None), &think);
         assert_eq!(set.names(), ["accuracy", "format"]);
-        assert_eq!((set.max(), set.needs_gold()), (1.0, true));
+        assert!(set.needs_gold());
         for (response, components, total) in [
             (r"<think>a</think><answer>\boxed{7}</answer>", [1.0, 1.0], 1.0),
             (r"<think>a</think><answer>\boxed{8}</answer>", [0.0, 1.0], 0.5),
@@ -197,7 +204,7 @@ mod tests {
     fn without_a_tag_only_accuracy_counts() {
         let none = prompt(None);
         let set = set(&section(None, None), &none);
-        assert_eq!((set.names(), set.max()), (vec!["accuracy"], 1.0));
+        assert_eq!(set.names(), ["accuracy"]);
         assert_eq!(score(&set, &none, "7", r"\boxed{7}").total, 1.0);
     }
 
@@ -207,8 +214,6 @@ mod tests {
         let set = set(&all(), &think);
         // `code` needs Python, and has its own tests.
         assert_eq!(set.names(), RULES[..6]);
-        // Neither penalty adds to the maximum.
-        assert_eq!(set.max(), 0.5 + 0.5 + 0.25 + 0.125);
         let (question, response) = (question("7"), "<think>\na a\n</think>\n<answer>\n\\boxed{7}\n</answer>");
         // 90 of 100 tokens, of which the last 20 are penalized; 7 words, of which `a` is repeated.
         let input = RewardInput { tokens: 90, ..input(&question, &think, response) };
@@ -223,7 +228,7 @@ mod tests {
         let think = prompt(Some("think"));
         let measured = set(&section(Some(2.0), Some(0.0)), &think);
         let scored = score(&measured, &think, "7", r"<think></think><answer>\boxed{7}</answer>");
-        assert_eq!((measured.max(), scored.total), (2.0, 2.0));
+        assert_eq!(scored.total, 2.0);
         assert_eq!(scored.components, [Some(1.0), Some(1.0)]);
 
         let strict = OptionalSection { weight: Some(0.5) };
@@ -298,18 +303,24 @@ mod tests {
     }
 
     #[test]
-    fn a_command_comes_after_the_rules_and_has_no_bound() {
+    fn a_command_comes_after_the_rules() {
         let script = r#"while read -r line; do id=${line#*\"id\":}; echo "{\"id\":${id%%,*},\"score\":-3,\"note\":\"so so\"}"; done"#;
         let command = ["sh", "-c", script].map(String::from).to_vec();
-        let judge = |weight| CustomSection { name: "judge".into(), command: command.clone(), weight, timeout: 20.0 };
+        let judge = |weight| CustomSection {
+            name: "judge".into(),
+            command: command.clone(),
+            weight,
+            timeout: 20.0,
+            env: Vec::new(),
+        };
         let none = prompt(None);
         let rewarded = set(&RewardSection { custom: vec![judge(0.5)], ..section(None, None) }, &none);
-        assert_eq!((rewarded.names(), rewarded.max()), (vec!["accuracy", "judge"], f64::INFINITY));
+        assert_eq!(rewarded.names(), ["accuracy", "judge"]);
         let scored = score(&rewarded, &none, "7", "7");
         assert_eq!((scored.components, scored.total), (vec![Some(0.0), Some(-3.0)], -1.5));
         assert_eq!(scored.note.as_deref(), Some("no box; so so"));
         let measured = set(&RewardSection { custom: vec![judge(0.0)], ..section(None, None) }, &none);
-        assert_eq!((measured.max(), score(&measured, &none, "7", r"\boxed{7}").total), (1.0, 1.0));
+        assert_eq!(score(&measured, &none, "7", r"\boxed{7}").total, 1.0);
     }
 
     #[test]

@@ -29,10 +29,6 @@ impl Reward for TagCountReward {
         "tag_count"
     }
 
-    fn max(&self) -> f64 {
-        1.0
-    }
-
     fn score(&self, input: &RewardInput) -> Score {
         let text = self.tags.whole(input);
         let once = self.lines.iter().filter(|line| text.matches(line.as_str()).count() == 1).count();

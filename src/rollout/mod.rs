@@ -1,6 +1,7 @@
 //! Rollouts: completions of prompts, sampled by group.
 
 pub mod mock;
+pub mod odd_logits;
 pub mod policy;
 pub mod sampler;
 pub mod schedule;

@@ -5,6 +5,7 @@
 //! and speed: a prompt is computed once for all of its completions, and when a completion ends, the next waiting one
 //! gets its row.
 
+use super::odd_logits::OddLogits;
 use super::{Completion, Finish, Prompt, RolloutRequest, RolloutWatch};
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, ensure};
@@ -74,12 +75,21 @@ impl DecodingRow {
             }
         }
     }
+
+    /// A sampled token's log-probability is finite if and only if the logits are: it contains the sum over all of them.
+    fn check(&self, request: &RolloutRequest) -> Result<()> {
+        let Some(token) = (self.told..self.tokens.len()).find(|&i| !self.logprobs[i].is_finite()) else {
+            return Ok(());
+        };
+        let before = [&request.prompts[self.prompt].ids, &self.tokens[..token]].concat();
+        Err(OddLogits::new(self.prompt, self.completion, token, &before).into())
+    }
 }
 
 /// Completes the prompts of `request` on `device`; `None` if canceled.
 ///
 /// # Errors
-/// If a prompt is empty, and those of the device.
+/// If a prompt is empty, if logits are NaN or infinite ([`OddLogits`]), and those of the device.
 pub fn generate(
     device: &mut dyn Decode,
     request: &RolloutRequest,
@@ -99,7 +109,7 @@ pub fn generate(
         let running = schedule.rows.len();
         device.prefill(&schedule.refill())?;
         device.start(&mut schedule.rows[running..])?;
-        schedule.find_ends(running, watch);
+        schedule.find_ends(running, watch)?;
         schedule.retire(watch);
         if schedule.rows.is_empty() {
             if schedule.waiting.is_empty() {
@@ -108,7 +118,7 @@ pub fn generate(
             continue;
         }
         device.decode(&mut schedule.rows)?;
-        schedule.find_ends(0, watch);
+        schedule.find_ends(0, watch)?;
         // After several steps, the rows of ended completions are reused at once. After a single step they are retired
         // one step later, together with those that end with their first token.
         if device.steps() > 1 {
@@ -182,14 +192,18 @@ impl<'a> Schedule<'a> {
     }
 
     /// Finds the ends of the rows from number `first` on, and reports their new tokens.
-    fn find_ends(&mut self, first: usize, watch: &mut dyn RolloutWatch) {
+    fn find_ends(&mut self, first: usize, watch: &mut dyn RolloutWatch) -> Result<()> {
         let (request, rows) = (self.request, &mut self.rows[first..]);
         // Finding a stop string requires decoding text, which takes a while, and the device may be idle meanwhile.
         rows.par_iter_mut().for_each(|row| row.find_end(request));
+        for row in rows.iter() {
+            row.check(request)?;
+        }
         for row in rows {
             row.tokens[row.told..].iter().for_each(|&token| watch.token(row.prompt, row.completion, token));
             row.told = row.tokens.len();
         }
+        Ok(())
     }
 
     /// Removes the rows that have ended from the batch, and reports the groups that are now complete.

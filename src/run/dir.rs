@@ -8,26 +8,34 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::config::{self, EvalSection, RunConfig};
 use crate::disk::atomic::{verify_dir, write_error};
+use crate::disk::files;
 use crate::disk::hash::sha256_file;
-use crate::disk::lock::{self, Lock};
+use crate::disk::lock::{self, Lock, is_held};
+use crate::disk::presence::Presence;
 use crate::prompt;
 
 /// Kinds of a held-out evaluation: sampled at temperature 1, and greedy.
 pub const SAMPLED: &str = "sampled";
 pub const GREEDY: &str = "greedy";
 
+const CONFIG: &str = "config.toml";
+const PROMPT: &str = "prompt.toml";
+const CONTAMINATION: &str = "contamination.json";
+
 /// The directory `runs/<name>`, opened by the process that trains, or by one that only reads.
 pub struct RunDir {
     path: PathBuf,
     /// Held by the process that writes, so that two processes cannot work on the same run.
     _lock: Option<Lock>,
+    /// Of the lock's file.
+    presence: Option<Presence>,
 }
 
 impl RunDir {
     /// Creates a new run directory under `root`; nothing is ever overwritten. It is an error if `name` exists. Without a name,
     /// the run is named `<default_stem>-<counter>`, with a counter one above the highest existing one.
     pub fn create(root: &Path, name: Option<&str>, default_stem: &str) -> Result<Self> {
-        fs::create_dir_all(root).map_err(|error| write_error(root, &error))?;
+        files::create_dir_all(root).map_err(|error| write_error(root, &error))?;
         let path = match name {
             Some(name) => create_named(root, name)?,
             None => create_counted(root, &file_stem(default_stem))?,
@@ -44,7 +52,7 @@ impl RunDir {
                 path.display()
             );
         }
-        Ok(Self { path: path.to_owned(), _lock: None })
+        Ok(Self { path: path.to_owned(), _lock: None, presence: None })
     }
 
     /// Opens an existing run directory to resume the run.
@@ -63,9 +71,22 @@ impl RunDir {
         &self.path
     }
 
+    /// # Errors
+    /// The folder was deleted or moved since this process began to work on it. Writing to it would create a new folder with a
+    /// part of the run.
+    pub fn check_presence(&self) -> Result<()> {
+        self.presence.as_ref().map_or(Ok(()), Presence::check).map_err(|_| {
+            anyhow!(
+                "the run directory `{}` was deleted, moved or replaced while the run was working\n\
+                 hint: if it was moved, resume the run from its last checkpoint where it is now, with `rft train --resume`",
+                self.path.display()
+            )
+        })
+    }
+
     /// The resolved configuration.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG)
     }
 
     /// The configuration that the run was started with. A user's own prompt is read from the run's copy.
@@ -80,7 +101,12 @@ impl RunDir {
 
     /// The complete prior prompt, so that the run can be repeated without the user's file.
     pub fn prompt(&self) -> PathBuf {
-        self.path.join("prompt.toml")
+        self.path.join(PROMPT)
+    }
+
+    /// The files of the run that are inputs of a resumed run.
+    pub fn inputs(&self) -> [PathBuf; 2] {
+        [self.config(), self.prompt()]
     }
 
     /// The matrix product algorithms in use on a GPU.
@@ -94,7 +120,7 @@ impl RunDir {
 
     /// The overlap of the training questions with benchmarks.
     pub fn contamination(&self) -> PathBuf {
-        self.path.join("contamination.json")
+        self.path.join(CONTAMINATION)
     }
 
     pub fn metrics(&self) -> PathBuf {
@@ -169,6 +195,8 @@ impl RunDir {
                 self.path.display()
             );
         }
+        let lock = self.path.join(lock::FILE);
+        self.presence = Some(Presence::of(&lock).map_err(|error| write_error(&lock, &error))?);
         Ok(self)
     }
 }
@@ -183,7 +211,10 @@ fn create_named(root: &Path, name: &str) -> Result<PathBuf> {
         bail!("`{name}` is not a valid run name\nhint: use a single word; `run.dir` sets the parent folder");
     }
     let path = root.join(name);
-    fs::create_dir(&path).map_err(|error| match error.kind() {
+    if is_unfinished(&path)? {
+        return Ok(path);
+    }
+    files::create_dir(&path).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => anyhow!(
             "the run `{}` already exists\nhint: use another `--name`, leave it out for a numbered one, or resume the run \
              with `--resume {}`",
@@ -195,13 +226,23 @@ fn create_named(root: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Whether a process was killed while it created the run directory: it has nothing but files that are written before the
+/// configuration.
+fn is_unfinished(path: &Path) -> Result<bool> {
+    let early = |name: &String| {
+        [lock::FILE, CONTAMINATION, PROMPT].contains(&name.as_str())
+            || [CONTAMINATION, PROMPT, CONFIG].iter().any(|file| name.starts_with(&format!("{file}.")))
+    };
+    Ok(path.join(lock::FILE).is_file() && !is_held(path) && file_names(path)?.iter().all(early))
+}
+
 fn create_counted(root: &Path, stem: &str) -> Result<PathBuf> {
     let counter = |name: &String| name.strip_prefix(stem)?.strip_prefix('-')?.parse::<u64>().ok();
     let highest = file_names(root)?.iter().filter_map(counter).max().unwrap_or(0);
     // Another process may take the number first; creating the folder decides.
     for number in highest + 1.. {
         let path = root.join(format!("{stem}-{number}"));
-        match fs::create_dir(&path) {
+        match files::create_dir(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(write_error(&path, &error)),

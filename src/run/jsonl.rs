@@ -1,6 +1,6 @@
 //! An append-only log: one JSON object per line, each with the field `step`, in the order of steps.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,19 +8,22 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::atomic::write_error;
+use crate::disk::files::{self, OpenFile};
+use crate::disk::presence::Presence;
 
 /// A log open for appending.
 pub struct JsonLines {
-    file: File,
+    file: OpenFile,
     path: PathBuf,
+    presence: Presence,
 }
 
 impl JsonLines {
     /// Starts a log; one that exists is an error.
     pub fn create(path: &Path) -> Result<Self> {
-        let file =
-            OpenOptions::new().append(true).create_new(true).open(path).map_err(|error| write_error(path, &error))?;
-        Ok(Self { file, path: path.to_owned() })
+        let file = files::open(path, OpenOptions::new().append(true).create_new(true))
+            .map_err(|error| write_error(path, &error))?;
+        Self::of(file, path)
     }
 
     /// Opens a log after `last_step`: lines of later steps, and a last line that was truncated by a crash, are removed. Earlier
@@ -30,37 +33,43 @@ impl JsonLines {
             return Self::create(path);
         }
         let context = || format!("read `{}`", path.display());
-        let mut file = OpenOptions::new().read(true).write(true).open(path).with_context(context)?;
-        let kept = length_up_to(&file, last_step).with_context(context)?;
+        let mut file = files::open(path, OpenOptions::new().read(true).write(true)).with_context(context)?;
+        let kept = length_up_to(&mut file, last_step).with_context(context)?;
         file.set_len(kept).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| write_error(path, &error))?;
-        Ok(Self { file, path: path.to_owned() })
+        Self::of(file, path)
     }
 
     /// Opens a log of any records, or creates it; a last line that was truncated by a crash is removed.
     pub fn append_to(path: &Path) -> Result<Self> {
         let context = || format!("open `{}`", path.display());
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
+        let mut file = files::open(path, OpenOptions::new().read(true).write(true).create(true).truncate(false))
             .map_err(|error| write_error(path, &error))?;
         let kept = whole_lines(&mut file).with_context(context)?;
         file.set_len(kept).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| write_error(path, &error))?;
-        Ok(Self { file, path: path.to_owned() })
+        Self::of(file, path)
+    }
+
+    fn of(file: OpenFile, path: &Path) -> Result<Self> {
+        let presence = Presence::of(path).map_err(|error| write_error(path, &error))?;
+        Ok(Self { file, path: path.to_owned(), presence })
     }
 
     /// Appends one line. It is passed to the operating system in a single write, so a crash of the program cannot truncate it.
+    ///
+    /// # Errors
+    /// The write fails, or the file is not at its path any more.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("encode a record as JSON")?;
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|error| write_error(&self.path, &error))
+        self.presence.check()?;
+        let context = || format!("append {} bytes", line.len());
+        self.file.write_all(&line).map_err(|error| write_error(&self.path, &error)).with_context(context)
     }
 
     /// Syncs the file to disk; called before a checkpoint is committed that depends on its lines.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|error| write_error(&self.path, &error))
+        self.presence.check()?;
+        self.file.sync().map_err(|error| write_error(&self.path, &error))
     }
 }
 
@@ -78,7 +87,7 @@ pub fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
 }
 
 /// Length in bytes of the complete lines.
-fn whole_lines(file: &mut File) -> std::io::Result<u64> {
+fn whole_lines(file: &mut OpenFile) -> std::io::Result<u64> {
     let mut end = file.seek(SeekFrom::End(0))?;
     let mut block = [0; 1 << 12];
     while end > 0 {
@@ -95,7 +104,7 @@ fn whole_lines(file: &mut File) -> std::io::Result<u64> {
 }
 
 /// Length in bytes of the lines up to and including `last_step`.
-fn length_up_to(file: &File, last_step: usize) -> Result<u64> {
+fn length_up_to(file: &mut OpenFile, last_step: usize) -> Result<u64> {
     #[derive(Deserialize)]
     struct StepOnly {
         step: usize,

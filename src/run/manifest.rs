@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::dir::RunDir;
 use crate::disk::atomic;
 
-/// `manifest.json`. Its values do not change during the life of a run, except that sessions are added.
+/// `manifest.json`. Its values do not change during the life of a run, except that sessions are added, and that a session whose
+/// inputs have changed replaces their hashes; the earlier ones are in [`RunSession::changes`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub seed: u64,
@@ -21,6 +22,15 @@ pub struct Manifest {
     pub model: SourceRecord,
     pub data: SourceRecord,
     pub prompt: PromptIdentity,
+    /// The user's own chat template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<SourceRecord>,
+    /// The source of the held-out questions, if they are not taken from the training data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<SourceRecord>,
+    /// SHA-256 of the files of the run directory that are inputs. Empty in manifests of older versions.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
     /// The process that started the run, then each process that resumed it.
     pub sessions: Vec<RunSession>,
 }
@@ -32,7 +42,7 @@ pub struct SourceRecord {
     pub path: String,
     /// The commit, for a Hub id.
     pub revision: Option<String>,
-    /// SHA-256 by file name.
+    /// SHA-256 by file name, and under `all` that of all its weights or questions together.
     pub files: BTreeMap<String, String>,
 }
 
@@ -64,12 +74,30 @@ pub struct RunSession {
     pub features: Vec<String>,
     pub device: String,
     pub threads: usize,
+    /// The inputs that had changed since the session before, which the user accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<InputChange>,
+}
+
+/// An input that differs from the one that the run was using.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputChange {
+    /// Which one, such as "data file `train.jsonl`".
+    pub input: String,
+    /// SHA-256; absent if the file is new.
+    pub before: Option<String>,
+    /// SHA-256; absent if the file is missing.
+    pub after: Option<String>,
 }
 
 impl Manifest {
     pub fn read(run: &RunDir) -> Result<Self> {
-        let path = run.manifest();
-        let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+        Self::read_file(&run.manifest())
+    }
+
+    /// Reads a `manifest.json`.
+    pub fn read_file(path: &Path) -> Result<Self> {
+        let text = fs::read(path).with_context(|| format!("read `{}`", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))
     }
 
@@ -102,6 +130,7 @@ impl RunSession {
                 .map_or_else(Vec::new, |names| names.split_terminator(',').map(str::to_owned).collect()),
             device: device.to_owned(),
             threads,
+            changes: Vec::new(),
         }
     }
 }
@@ -150,6 +179,9 @@ mod tests {
             model: source("tiny"),
             data: source("arithmetic"),
             prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
+            template: None,
+            held_out: None,
+            files: BTreeMap::new(),
             sessions: vec![RunSession::start("cpu", 2, None)],
         };
         manifest.write(&run).unwrap();

@@ -28,6 +28,14 @@ pub struct MetricsRecord {
     pub non_finite: Vec<String>,
 }
 
+impl MetricsRecord {
+    pub fn new(step: usize, values: &BTreeMap<String, f64>) -> Self {
+        let non_finite = values.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect();
+        let finite = |(name, &value): (&String, &f64)| (name.clone(), value.is_finite().then_some(value));
+        Self { step, values: values.iter().map(finite).collect(), non_finite }
+    }
+}
+
 impl MetricsLog {
     pub fn create(run: &RunDir) -> Result<Self> {
         Ok(Self { lines: JsonLines::create(&run.metrics())?, events: EventFile::create(run.path(), 0)? })
@@ -43,10 +51,14 @@ impl MetricsLog {
 
     /// Appends the metrics of a step. A step can have more than one line: an evaluation comes after the training step.
     pub fn append(&mut self, step: usize, values: &BTreeMap<String, f64>) -> Result<()> {
-        let non_finite = values.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect();
-        let finite = |(name, &value): (&String, &f64)| (name.clone(), value.is_finite().then_some(value));
-        self.lines.append(&MetricsRecord { step, values: values.iter().map(finite).collect(), non_finite })?;
-        self.events.append(step, values)
+        self.append_record(&MetricsRecord::new(step, values))
+    }
+
+    /// Appends a line.
+    pub fn append_record(&mut self, record: &MetricsRecord) -> Result<()> {
+        self.lines.append(record)?;
+        let value = |(name, value): (&String, &Option<f64>)| (name.clone(), value.unwrap_or(f64::NAN));
+        self.events.append(record.step, &record.values.iter().map(value).collect())
     }
 
     /// Syncs the files to disk; called before a checkpoint is committed.

@@ -5,9 +5,11 @@
 
 pub mod completions;
 pub mod dir;
+pub mod inputs;
 pub mod jsonl;
 pub mod manifest;
 pub mod metrics;
+pub mod printable;
 pub mod progress;
 pub mod signals;
 pub mod status;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::printable::printable;
 use crate::stats::{Proportion, mean};
 
 /// The metrics of one training step.
@@ -136,6 +137,7 @@ impl ProgressState {
     }
 
     fn line(&mut self, text: &str) {
+        let text = &*printable(text);
         match &mut self.sink {
             Sink::Bar(bar) => bar.println(text),
             // A closed stderr is not a reason to stop a run.

@@ -121,7 +121,17 @@ mod tests {
         let source = |path: &str| SourceRecord { path: path.into(), revision: None, files: BTreeMap::new() };
         let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
         let sessions = vec![RunSession::start("cpu", 1, None)];
-        Manifest { seed: 7, steps: 2, model: source("tiny"), data: source("arithmetic"), prompt, sessions }
+        Manifest {
+            seed: 7,
+            steps: 2,
+            model: source("tiny"),
+            data: source("arithmetic"),
+            prompt,
+            template: None,
+            held_out: None,
+            files: BTreeMap::new(),
+            sessions,
+        }
     }
 
     #[test]

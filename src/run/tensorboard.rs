@@ -4,7 +4,7 @@
 //! tensorflow/core/lib/io/record_writer.h.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,11 +12,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::disk::atomic::write_error;
+use crate::disk::files::{self, OpenFile};
+use crate::disk::presence::Presence;
 
 /// An event file open for appending.
 pub struct EventFile {
-    file: File,
+    file: OpenFile,
     path: PathBuf,
+    presence: Presence,
 }
 
 impl EventFile {
@@ -26,13 +29,14 @@ impl EventFile {
         let mut seconds = now() as u64;
         let (file, path) = loop {
             let path = folder.join(format!("events.out.tfevents.{seconds:010}.rft"));
-            match OpenOptions::new().append(true).create_new(true).open(&path) {
+            match files::open(&path, OpenOptions::new().append(true).create_new(true)) {
                 Ok(file) => break (file, path),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => seconds += 1,
                 Err(error) => return Err(write_error(&path, &error)),
             }
         };
-        let mut events = Self { file, path };
+        let presence = Presence::of(&path).map_err(|error| write_error(&path, &error))?;
+        let mut events = Self { file, path, presence };
         events.write(0, |event| bytes_field(event, 3, b"brain.Event:2"))?;
         // Event.session_log = 7 with SessionLog.status = 1 set to START = 1.
         events.write(first_step, |event| bytes_field(event, 7, &[0x08, 1]))?;
@@ -58,6 +62,7 @@ impl EventFile {
         event.push(2 << 3); // Event.step
         varint(&mut event, step as u64);
         content(&mut event);
+        self.presence.check()?;
         self.file.write_all(&frame(&event)).map_err(|error| write_error(&self.path, &error))
     }
 }

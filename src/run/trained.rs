@@ -1,12 +1,15 @@
 //! The argument of `--adapter`: a run, or an adapter folder.
 
+use super::inputs::{ALL, short};
+use super::manifest::Manifest;
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 
-use crate::config::{ConfigLayers, RunConfig};
+use crate::config::{self, ConfigLayers, RunConfig};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
-use crate::model::peft::load_adapter;
+use crate::model::peft::{self, load_adapter};
+use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 
 /// The location of an adapter, and the configuration and prompt of the run that trained it.
@@ -40,10 +43,50 @@ impl Trained {
         layers.files.splice(0..0, self.config.clone());
     }
 
+    /// The model that the adapter was trained on, and its revision: from the run's configuration, or else the name in the
+    /// adapter's own configuration.
+    pub fn base_model(&self) -> Result<(Option<String>, Option<String>)> {
+        let Some(run) = &self.config else {
+            return Ok((peft::load_config(&self.folder)?.base_model_name_or_path, None));
+        };
+        let layers = ConfigLayers { files: vec![run.clone()], ..ConfigLayers::default() };
+        let model = config::resolve(&layers)?.config.model;
+        Ok((Some(model.path), Some(model.revision)))
+    }
+
     /// Loads the adapter, for a model of this shape.
     pub fn adapter(&self, model: &ModelConfig) -> Result<Adapter> {
         load_adapter(&self.folder, model, None)
     }
+
+    /// A warning if `source` is not the model that the adapter was trained on.
+    pub fn base_warning(&self, source: &ModelSource) -> Option<String> {
+        base_warning(&self.folder, source)
+    }
+}
+
+/// A warning if `source` is not the model that the adapter in `folder` was trained on: by the hash in the manifest of its run, else
+/// by the name in its configuration.
+fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
+    // The folder of the run, for its adapter and for that of a checkpoint.
+    let manifests = folder.ancestors().skip(1).take(3).map(|folder| folder.join("manifest.json"));
+    let manifest = manifests.filter(|path| path.is_file()).find_map(|path| Manifest::read_file(&path).ok());
+    let (base, difference) = match &manifest {
+        Some(Manifest { model, .. }) => {
+            let hash = model.files.get(ALL).filter(|hash| **hash != source.hash)?;
+            let hashes = format!("SHA-256 {}, now {}", short(hash), short(&source.hash));
+            (model.path.clone(), format!("and the weights of `{}` are different ({hashes})", source.name))
+        }
+        None => {
+            let base = peft::load_config(folder).ok()?.base_model_name_or_path?;
+            let last = |name: &str| name.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+            if last(&base) == last(&source.name) {
+                return None;
+            }
+            (base, format!("according to its configuration, not on `{}`", source.name))
+        }
+    };
+    Some(format!("the adapter `{}` was trained on `{base}` {difference}: results may be meaningless", folder.display()))
 }
 
 /// The prior prompt of `config`. If it is the run's own prompt and not a shipped one, it is read from the run directory, because

@@ -20,6 +20,7 @@ use super::local::{Event, TaskEnd, TaskFailure, unconfigured};
 use super::slurm::{self, ACCOUNT_FORMAT, Array, QUEUE_FORMAT};
 use super::task::{SweepTask, tasks};
 use crate::disk::atomic::{self, write_error};
+use crate::disk::files;
 use crate::run::Stop;
 
 /// A job array that was submitted.
@@ -85,7 +86,7 @@ fn jobs_path(folder: &SweepFolder) -> std::path::PathBuf {
 
 fn sbatch(folder: &SweepFolder, array: &Array, text: &str, after: Option<u64>) -> Result<u64> {
     let place = folder.path.join("slurm");
-    fs::create_dir_all(&place).map_err(|error| write_error(&place, &error))?;
+    files::create_dir_all(&place).map_err(|error| write_error(&place, &error))?;
     let script = place.join(format!("{}.sh", array.kind));
     atomic::write(&script, text.as_bytes())?;
     let mut command = Command::new("sbatch");

@@ -20,6 +20,7 @@ use super::expand::{Eval, Sweep, SweepRun};
 use super::file::SweepEvalSection;
 use crate::config::{self, ConfigLayers, RunConfig};
 use crate::disk::atomic::{self, write_error};
+use crate::disk::files;
 use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
 use crate::run::status::{self, RunStatus};
@@ -45,7 +46,7 @@ pub struct SweepRecord {
     pub eval_args: Vec<String>,
 }
 
-/// The progress of a run or an evaluation.
+/// The state of a task: of a run as `rft runs` has it, or of an evaluation; and `Waiting`, which only tasks have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskState {
     /// Not started.
@@ -53,7 +54,7 @@ pub enum TaskState {
     /// A process is working on it.
     Running,
     /// It was interrupted and will be resumed.
-    Stopped,
+    Interrupted,
     /// The last process ended with an error.
     Failed,
     Done,
@@ -64,7 +65,7 @@ impl TaskState {
         match self {
             TaskState::Waiting => "waiting",
             TaskState::Running => "running",
-            TaskState::Stopped => "stopped",
+            TaskState::Interrupted => "interrupted",
             TaskState::Failed => "failed",
             TaskState::Done => "done",
         }
@@ -108,7 +109,7 @@ impl SweepFolder {
         }
         for part in PARTS {
             let part = path.join(part);
-            fs::create_dir_all(&part).map_err(|error| write_error(&part, &error))?;
+            files::create_dir_all(&part).map_err(|error| write_error(&part, &error))?;
         }
         let lock = folder.lock()?;
         for run in &record.runs {
@@ -270,7 +271,7 @@ impl SweepFolder {
                 true if view.steps.is_some() && RunStatus::read(&dir)?.state == status::RunState::Done => {
                     TaskState::Done
                 }
-                _ => TaskState::Stopped,
+                _ => TaskState::Interrupted,
             };
         } else {
             view.steps = self.config(run)?.train.steps;
@@ -286,13 +287,13 @@ impl SweepFolder {
             false => TaskState::Waiting,
             true if is_held(&path) => TaskState::Running,
             true if eval.benches.iter().all(|bench| path.join(bench).join("results.json").is_file()) => TaskState::Done,
-            true => TaskState::Stopped,
+            true => TaskState::Interrupted,
         };
         self.or_failed(&eval.name, state)
     }
 
     fn or_failed(&self, name: &str, state: TaskState) -> TaskState {
-        let is_open = matches!(state, TaskState::Waiting | TaskState::Stopped);
+        let is_open = matches!(state, TaskState::Waiting | TaskState::Interrupted);
         if is_open && self.failed_path(name).is_file() { TaskState::Failed } else { state }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use rustix::process::{Pid, kill_process};
 
 use super::folder::{SweepFolder, SweepRecord};
 use super::task::{NextAction, SweepTask, TaskKind, next, tasks};
-use crate::disk::atomic::write_error;
+use crate::disk::atomic::{self, write_error};
+use crate::disk::files;
 use crate::run::{Signal, Stop};
 
 /// The resources of this machine that a sweep uses.
@@ -259,8 +260,8 @@ fn command(program: &Path, args: &[String], threads: Option<usize>) -> Command {
     command
 }
 
-/// Removes variables such as RFT_TRAIN__SEED from a process, because they would override the sweep's configurations.
-pub(super) fn unconfigured(command: &mut Command) {
+/// Removes variables such as RFT_TRAIN__SEED from a process, because they would override its configuration.
+pub fn unconfigured(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|it| it.starts_with("RFT_") && it.contains("__")) {
             command.env_remove(name);
@@ -284,9 +285,9 @@ pub fn become_task(
 
 /// Opens the log of a task for appending, and removes the mark of an earlier failure.
 pub(super) fn log(folder: &SweepFolder, task: &SweepTask) -> Result<File> {
-    _ = fs::remove_file(folder.failed_path(&task.name));
+    _ = files::remove_file(&folder.failed_path(&task.name));
     let path = folder.log_path(&task.name);
-    OpenOptions::new().create(true).append(true).open(&path).map_err(|error| write_error(&path, &error))
+    Ok(files::append(&path).map_err(|error| write_error(&path, &error))?.into_file())
 }
 
 fn end(folder: &SweepFolder, task: &SweepTask, status: ExitStatus, stop: &Stop) -> Result<TaskEnd> {
@@ -312,7 +313,7 @@ impl TaskFailure {
     pub(super) fn new(folder: &SweepFolder, task: &SweepTask, status: String) -> Result<Self> {
         let log = folder.log_path(&task.name);
         let mark = folder.failed_path(&task.name);
-        fs::write(&mark, format!("{status}\n")).map_err(|error| write_error(&mark, &error))?;
+        atomic::write(&mark, format!("{status}\n").as_bytes())?;
         Ok(Self { status, lines: last_lines(&log), log })
     }
 }

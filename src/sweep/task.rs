@@ -1,12 +1,12 @@
 //! The command of each run and evaluation: `rft train` or `rft eval`, new or resumed.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::expand::Eval;
 use super::folder::{SweepFolder, SweepRecord, TaskState};
+use crate::disk::files;
 use crate::disk::lock::is_held;
 
 /// A process of a sweep.
@@ -78,7 +78,7 @@ fn train(folder: &SweepFolder, run: &str) -> Result<Vec<String>> {
         if is_held(&path) {
             bail!("another process is working on `{}`", path.display());
         }
-        fs::remove_dir_all(&path).with_context(|| format!("remove `{}`", path.display()))?;
+        files::remove_dir_all(&path).with_context(|| format!("remove `{}`", path.display()))?;
         return Ok(fresh(folder, run));
     }
     Ok(strings(["train", "--yes", "--resume", &shown(&path)]))

@@ -2,13 +2,13 @@
 
 use super::sample::{DrawCounts, TrainQuestion};
 use super::{Training, Watching};
-use crate::disk::atomic;
+use crate::disk::{atomic, files};
 use crate::model::lora::Adapter;
 use crate::rollout::{EVALUATION_STEP, Engine, Sampling};
 use crate::run::dir::{GREEDY, SAMPLED};
 use crate::run::{EvalView, GroupRecord, RunDir, completions};
 use crate::stats::{Proportion, mean};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -45,7 +45,8 @@ pub fn evaluate(
         let path = run.evaluation(step, kind);
         if !path.exists() {
             let Some(lines) = draw(training, engine, adapter, step, &sampling)? else { return Ok(None) };
-            std::fs::create_dir_all(run.eval()).with_context(|| format!("create `{}`", run.eval().display()))?;
+            run.check_presence()?;
+            files::create_dir_all(&run.eval()).map_err(|error| atomic::write_error(&run.eval(), &error))?;
             atomic::write(&path, &lines)?;
         }
     }

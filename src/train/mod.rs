@@ -1,18 +1,22 @@
 //! Training: the loop, its state and checkpoints, and the evaluation on held-out questions.
 
+pub mod checkpoints;
 pub mod contamination;
 pub mod evaluate;
+pub mod inputs;
 pub mod order;
 pub mod sample;
 mod scoring;
 pub mod setup;
 pub mod state;
+mod step_log;
 mod training;
 pub mod update;
 
 pub use training::Training;
 
 use crate::config::RunConfig;
+use crate::disk::space;
 use crate::grpo::advantage::{advantages, is_flat};
 use crate::grpo::guard::{Guard, RolloutFacts};
 use crate::grpo::learner::Learner;
@@ -21,15 +25,18 @@ use crate::grpo::pass::unreached_tensors;
 use crate::model::lora::Adapter;
 use crate::model::peft::save_adapter;
 use crate::rollout::{Engine, Sampling};
-use crate::run::{CompletionsLog, MetricsLog, RunDir, Signal, StepView};
+use crate::run::metrics::MetricsRecord;
+use crate::run::{MetricsLog, RunDir, Signal, StepView};
 use crate::stats::{mean, sample_std};
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use evaluate::{HeldOutEvaluation, evaluate};
 use order::Order;
 use sample::{DrawCounts, ScoredGroup, TrainQuestion};
 use state::TrainState;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
+use step_log::{Logs, StepLog};
 use training::Watching;
 use update::{Updated, update};
 
@@ -58,9 +65,7 @@ pub fn train(
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
-    // A run that was killed before its first checkpoint also has logs, but they are not valid.
-    let (mut metrics_log, mut completions_log) =
-        (MetricsLog::resume(run, resumed)?, CompletionsLog::resume(run, resumed)?);
+    let mut logs = Logs::resume(run, resumed)?;
     let mut guard = Guard::default();
     check_gradients(training, learner, &state.adapter)?;
 
@@ -74,7 +79,7 @@ pub fn train(
     let due = |every: usize, step: usize| every > 0 && step > 0 && step < steps && step.is_multiple_of(every);
     // The run may have been stopped during an evaluation.
     if due(config.eval.every, resumed) && !is_evaluated(run, resumed)? {
-        evaluate_midway(training, engine, state, &mut metrics_log)?;
+        evaluate_midway(training, engine, state, &mut logs.metrics)?;
     }
     while state.counters.step < steps && stop.requested().is_none() {
         let started = Instant::now();
@@ -90,8 +95,8 @@ pub fn train(
         let rolled_out = started.elapsed().as_secs_f64();
 
         // Updates: the batch is split into mini-batches, with `num_iterations` passes over them.
-        let Updated { mut metrics, notes } =
-            update(training, learner, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
+        let updated = update(training, learner, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
+        let Some(Updated { mut metrics, notes }) = updated else { break };
         for note in notes {
             progress.note(&note);
         }
@@ -112,8 +117,14 @@ pub fn train(
             ("rollout_time".to_owned(), rolled_out),
             ("tokens_per_second".to_owned(), completion_tokens as f64 / seconds),
         ]);
-        for (group, advantages) in groups.iter().zip(&advantages.values) {
-            completions_log.append(&training.scorer.record(group, step, advantages))?;
+        let record = |(group, advantages): (_, &Vec<f32>)| training.scorer.record(group, step, advantages);
+        let log = StepLog {
+            groups: groups.iter().zip(&advantages.values).map(record).collect(),
+            metrics: MetricsRecord::new(step, &metrics),
+        };
+        run.check_presence()?;
+        if let Err(error) = logs.append(&log) {
+            return Err(rescue(training, learner, state, &log, error));
         }
         progress.step(&StepView {
             step,
@@ -125,35 +136,69 @@ pub fn train(
             seconds,
         });
 
-        metrics_log.append(step, &metrics)?;
-
         // Evaluation and checkpoint, if they are due.
         if due(config.eval.every, step) {
-            evaluate_midway(training, engine, state, &mut metrics_log)?;
+            evaluate_midway(training, engine, state, &mut logs.metrics)?;
         }
         if due(config.train.save_steps, step) {
-            metrics_log.sync()?;
-            completions_log.sync()?;
-            learner.moments(&mut state.adamw)?;
-            state.save(&run.checkpoint(step), training.base)?;
+            logs.sync()?;
+            save(training, learner, state)?;
         }
     }
 
-    metrics_log.sync()?;
-    completions_log.sync()?;
+    logs.sync()?;
     if state.counters.step > resumed {
-        learner.moments(&mut state.adamw)?;
-        state.save(&run.checkpoint(state.counters.step), training.base)?;
+        save(training, learner, state)?;
     }
+    run.check_presence()?;
     save_adapter(&state.adapter, &run.adapter(), training.base)?;
     let finished = state.counters.step >= steps;
     let after = if finished { evaluate(training, engine, &state.adapter, state.counters.step)? } else { None };
     if let Some(after) = &after {
         progress.eval(&after.view("after training"));
+        checkpoints::prune(run, config.train.save_total_limit)?;
     }
     progress.finish();
     let complete = finished && (after.is_some() || training.held_out.is_empty());
     Ok(TrainOutcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
+}
+
+/// Writes a checkpoint of the current step, and deletes those that are not kept.
+fn save(training: &Training, learner: &mut dyn Learner, state: &mut TrainState) -> Result<()> {
+    let Training { run, config, base, .. } = training;
+    let folder = prepare_save(training, learner, state)?;
+    state.save(&folder, base)?;
+    checkpoints::prune(run, config.train.save_total_limit)
+}
+
+/// Checks that the checkpoint of the current step can be written, and returns its folder.
+fn prepare_save(training: &Training, learner: &mut dyn Learner, state: &mut TrainState) -> Result<PathBuf> {
+    learner.moments(&mut state.adamw)?;
+    training.run.check_presence()?;
+    let folder = training.run.checkpoint(state.counters.step);
+    let remedy = "free some space, then resume the run; earlier checkpoints are intact";
+    space::require(&folder, checkpoints::bytes(&state.adapter), "a checkpoint", remedy)?;
+    Ok(folder)
+}
+
+/// Tries to save a step whose log could not be written, with its log. Returns the error with what came of it.
+fn rescue(
+    training: &Training,
+    learner: &mut dyn Learner,
+    state: &mut TrainState,
+    log: &StepLog,
+    error: Error,
+) -> Error {
+    let folder = prepare_save(training, learner, state);
+    let saved = folder.and_then(|folder| {
+        state.save_with(&folder, training.base, |folder| log.write(folder))?;
+        Ok(folder)
+    });
+    let step = state.counters.step;
+    error.context(match saved {
+        Ok(folder) => format!("log step {step}, which is saved in `{}`", folder.display()),
+        Err(cause) => format!("log step {step}, of which no checkpoint could be saved either ({cause})"),
+    })
 }
 
 /// Evaluates between two steps; the metrics get their own line. Does nothing if a stop was requested.

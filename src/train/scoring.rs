@@ -4,7 +4,8 @@
 //! but a score does not, because it is a function of its completion alone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 use std::{iter, panic, thread};
 
 use anyhow::Result;
@@ -14,6 +15,9 @@ use super::sample::{DrawCounts, RolloutScorer, ScoredCompletion, ScoredGroup, Tr
 use crate::model::lora::Adapter;
 use crate::reward::{RewardInput, Scored};
 use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
+
+/// Time between two checks of a request to stop, while scores are awaited.
+const POLL: Duration = Duration::from_millis(50);
 
 /// A finished group, by its index in the request.
 type FinishedGroup = (usize, Vec<Completion>);
@@ -79,20 +83,32 @@ fn generate_and_score(
 ) -> Result<Option<Vec<GroupScores>>> {
     let over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
+    let (working, worked) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            let scored = score_all_groups(scorer, items, receiver, &over);
+        let over = &over;
+        let worker = scope.spawn(move || {
+            // Closed when this thread ends.
+            let _working = working;
+            let scored = score_all_groups(scorer, items, receiver, over);
             over.fetch_or(scored.is_err(), Ordering::Relaxed);
             scored
         });
-        let mut watching = ScoringWatch { watch, groups: sender, sent: vec![false; items.len()], over: &over };
+        let mut watching = ScoringWatch { watch, groups: sender, sent: vec![false; items.len()], over };
         let generated = engine.generate(adapter, request, &mut watching);
         if let Ok(Some(groups)) = &generated {
             watching.rest(groups);
         }
-        drop(watching);
+        // A command may take its time after the last completion.
+        let ScoringWatch { watch, groups, .. } = watching;
+        drop(groups);
+        while worked.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+            over.fetch_or(watch.cancelled(), Ordering::Relaxed);
+        }
         let scored = worker.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
         let (groups, scored) = (generated?, scored?);
+        if over.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let pairs = |(completions, scored): (Vec<_>, Vec<_>)| completions.into_iter().zip(scored).collect();
         Ok(groups.map(|groups| groups.into_iter().zip(scored).map(pairs).collect()))
     })
@@ -164,7 +180,8 @@ fn score_all_groups(
                 truncated: completion.truncated(),
             }));
         }
-        let mut scores = scorer.rewards.score_all(&inputs)?.into_iter();
+        let Some(scores) = scorer.rewards.score_unless(&inputs, &|| over.load(Ordering::Relaxed))? else { break };
+        let mut scores = scores.into_iter();
         for ((prompt, _), texts) in groups.iter().zip(texts) {
             scored[*prompt] = texts.into_iter().zip(scores.by_ref()).collect();
         }

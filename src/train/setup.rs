@@ -1,23 +1,24 @@
 //! Loads and checks everything that a run needs, from its configuration.
 
 use super::contamination;
+use super::inputs::{InputFiles, InputHashes, InputSource};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
 use crate::disk::atomic;
 use crate::disk::hash::sha256;
-use crate::model::hub::{self, is_hub_id};
+use crate::disk::hash_cache::NamedFiles;
+use crate::model::hub;
 use crate::model::source::ModelSource;
 use crate::prompt::{self, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
 use crate::run::RunDir;
-use crate::run::manifest::{Manifest, PromptIdentity, SourceRecord};
+use crate::run::manifest::{Manifest, PromptIdentity};
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A run that is ready to start.
 pub struct Setup {
@@ -30,8 +31,8 @@ pub struct Setup {
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
     pub contamination: Contamination,
-    pub model_hash: String,
-    pub data_sha256: String,
+    /// The files that the run reads.
+    pub inputs: InputFiles,
 }
 
 impl Setup {
@@ -74,8 +75,12 @@ impl Setup {
             held_out,
             notes,
             contamination: questions.contamination,
-            model_hash: source.hash.clone(),
-            data_sha256: questions.sha256,
+            inputs: InputFiles {
+                model: InputSource::model(config, source)?,
+                data: questions.source,
+                held_out: questions.held_out_source,
+                template: InputSource::template(config),
+            },
         })
     }
 
@@ -98,34 +103,37 @@ impl Setup {
         let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
         let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
         let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
-        // Before the configuration: a folder with a configuration can be resumed, and that requires the excluded rows to be
-        // known.
+        // Before the configuration: a folder with a configuration can be resumed, and that requires the prompt, and the
+        // excluded rows to be known.
         contamination::write(&self.contamination, &run)?;
-        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
         atomic::write(&run.prompt(), self.prior.to_toml().as_bytes())?;
+        atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
         Ok(run)
     }
 
-    /// The manifest of a new run.
-    pub fn manifest(&self, config: &RunConfig) -> Manifest {
-        let identity = |path: &str, revision: &str, hash: &str| SourceRecord {
-            path: path.to_owned(),
-            revision: (is_hub_id(path) && !Path::new(path).exists()).then(|| revision.to_owned()),
-            files: BTreeMap::from([("all".to_owned(), hash.to_owned())]),
-        };
+    /// The manifest of a run without its sessions.
+    pub fn manifest(&self, config: &RunConfig, hashes: InputHashes) -> Manifest {
+        let InputHashes { model, data, held_out, template, files } = hashes;
         Manifest {
             seed: config.train.seed,
             steps: config.total_steps(self.questions.len()),
-            model: identity(&config.model.path, &config.model.revision, &self.model_hash),
-            data: identity(&config.data.path, &config.data.revision, &self.data_sha256),
+            model,
+            data,
             prompt: PromptIdentity {
                 name: self.prior.name.clone(),
                 wording: self.prior.wording.clone(),
                 sha256: sha256(self.prior.text.as_bytes()),
             },
+            template,
+            held_out,
+            files,
             sessions: Vec::new(),
         }
     }
+}
+
+fn input(section: &DataSection, sha256: String, paths: Vec<PathBuf>) -> InputSource {
+    InputSource::new(&section.path, &section.revision, Some(sha256), NamedFiles::of(paths))
 }
 
 /// The questions of a run: for training, and held out for evaluation. No question is in both.
@@ -134,7 +142,8 @@ struct Questions {
     held_out: Vec<Question>,
     notes: Vec<String>,
     contamination: Contamination,
-    sha256: String,
+    source: InputSource,
+    held_out_source: Option<InputSource>,
 }
 
 impl Questions {
@@ -150,7 +159,8 @@ impl Questions {
             held_out: loaded.held_out,
             notes: loaded.warnings,
             contamination,
-            sha256: loaded.sha256,
+            source: input(&config.data, loaded.sha256, loaded.paths),
+            held_out_source: None,
         };
         questions.notes.extend(questions.contamination.notes());
         if !split && config.eval.questions > 0 {
@@ -161,6 +171,7 @@ impl Questions {
             };
             let loaded = data::load(&section, seed, 0, &fetch).context("load the evaluation questions")?;
             questions.held_out = loaded.questions;
+            questions.held_out_source = Some(input(&section, loaded.sha256, loaded.paths));
             questions.notes.extend(loaded.warnings);
         }
         Ok(questions)

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The state of a run after `counters.step` steps.
+#[derive(Clone)]
 pub struct TrainState {
     pub counters: Counters,
     pub adapter: Adapter,
@@ -91,6 +92,11 @@ impl TrainState {
 
     /// Writes a checkpoint folder, completely or not at all. `base` is the model's name for the adapter's file.
     pub fn save(&self, folder: &Path, base: &str) -> Result<()> {
+        self.save_with(folder, base, |_| Ok(()))
+    }
+
+    /// Like [`TrainState::save`]; `add` writes more files to the folder.
+    pub fn save_with(&self, folder: &Path, base: &str, add: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         atomic::commit_dir(folder, |folder| {
             save_adapter(&self.adapter, &folder.join(ADAPTER), base)?;
             let moments = self.adamw.state(&layout(&self.adapter));
@@ -100,6 +106,7 @@ impl TrainState {
                 file.write(name, values)?;
             }
             file.finish()?;
+            add(folder)?;
             atomic::write(&folder.join(COUNTERS), &self.counters.to_json()?)
         })
     }

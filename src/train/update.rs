@@ -8,10 +8,11 @@ use crate::grpo::adamw::Hyper;
 use crate::grpo::guard::{Gradient, Guard, UpdateFacts};
 use crate::grpo::learner::Learner;
 use crate::grpo::objective::Objective;
-use crate::grpo::pass::{PassPlan, PassResult, TrainCompletion, TrainGroup, gradient_pass};
+use crate::grpo::pass::{PassPlan, PassResult, TrainCompletion, TrainGroup, gradient_pass_unless};
 use crate::grpo::schedule::learning_rate;
 use crate::grpo::totals::{SamplingGap, Totals};
-use anyhow::{Result, bail};
+use crate::run::RunDir;
+use anyhow::{Result, bail, ensure};
 use std::collections::BTreeMap;
 
 /// The result of a step's updates.
@@ -24,7 +25,8 @@ pub struct Updated {
 /// A completion of the batch: (group, completion).
 type CompletionIndex = (usize, usize);
 
-/// Makes `num_iterations` passes over the batch in `steps_per_generation` mini-batches. `steps` is the length of the run.
+/// Makes `num_iterations` passes over the batch in `steps_per_generation` mini-batches. `steps` is the length of the run. If a
+/// stop is requested, the result is `None` and the state is that before the first of the updates.
 #[allow(clippy::too_many_arguments, reason = "the run, its state, and the batch")]
 pub fn update(
     training: &Training,
@@ -35,7 +37,7 @@ pub fn update(
     groups: &[ScoredGroup],
     advantages: &[Vec<f32>],
     steps: usize,
-) -> Result<Updated> {
+) -> Result<Option<Updated>> {
     let config = training.config;
     let places: Vec<CompletionIndex> =
         groups.iter().enumerate().flat_map(|(g, group)| (0..group.completions.len()).map(move |b| (g, b))).collect();
@@ -47,6 +49,13 @@ pub fn update(
 
     let mini_batch = places.len().div_ceil(config.grpo.steps_per_generation);
     let updates_per_step = config.grpo.updates_per_step();
+    let before = match updates_per_step {
+        1 => None,
+        _ => {
+            learner.moments(&mut state.adamw)?;
+            Some(state.clone())
+        }
+    };
     let (mut totals, mut gap) = (Totals::default(), SamplingGap::default());
     let (mut losses, mut norms, mut rate, mut notes) = (0.0, 0.0, 0.0, Vec::new());
     for index in 0..updates_per_step {
@@ -63,7 +72,13 @@ pub fn update(
         };
         let parts = train_groups(groups, advantages, mini, &mask);
         learner.begin(&state.adapter)?;
-        let pass = gradient_pass(learner, &state.adapter, &parts, objective, &normalizer, &plan)?;
+        let stopped = || training.stop.requested().is_some();
+        let pass = gradient_pass_unless(learner, &state.adapter, &parts, objective, &normalizer, &plan, &stopped)?;
+        let Some(pass) = pass else {
+            // With one update per step, nothing has changed yet.
+            before.into_iter().for_each(|before| *state = before);
+            return Ok(None);
+        };
 
         rate = learning_rate(&config.train, state.counters.updates, steps * updates_per_step);
         state.counters.updates += 1;
@@ -97,7 +112,10 @@ pub fn update(
     metrics.insert("loss".to_owned(), losses / updates_per_step as f64);
     metrics.insert("grad_norm".to_owned(), norms / updates_per_step as f64);
     metrics.insert("learning_rate".to_owned(), rate);
-    Ok(Updated { metrics, notes })
+    let sampled = groups.iter().flat_map(|group| &group.completions).flat_map(|it| &it.sampled.logprobs);
+    let non_finite = totals.non_finite_logprobs + sampled.filter(|logprob| !logprob.is_finite()).count();
+    metrics.insert("non_finite_logprobs".to_owned(), non_finite as f64);
+    Ok(Some(Updated { metrics, notes }))
 }
 
 /// Makes one AdamW step on the adapter, with the gradient clipped by its global norm.
@@ -109,7 +127,7 @@ fn step(
     norm: f64,
     rate: f64,
     pass: &PassResult,
-) -> Result<Option<String>> {
+) -> Result<Vec<String>> {
     let train = &training.config.train;
     let hyper = Hyper {
         lr: rate,
@@ -118,19 +136,30 @@ fn step(
         eps: train.adam_epsilon,
         weight_decay: train.weight_decay,
     };
-    let before = state.adapter.params.clone();
-    learner.step(&mut state.adapter, &mut state.adamw, &hyper, train.max_grad_norm)?;
+    let change = learner.step(&mut state.adapter, &mut state.adamw, &hyper, train.max_grad_norm)?;
     state.counters.optimizer_steps = state.adamw.step;
-    let b_tensors = state.adapter.slots.iter().filter(|(name, _)| name.contains(".lora_B."));
-    let lora_b_moved =
-        b_tensors.map(|(_, slot)| slot.range.clone()).any(|range| state.adapter.params[range.clone()] != before[range]);
+    ensure!(change.is_finite(), not_finite(training.run, state.counters.step + 1, rate, norm)?);
     let facts = UpdateFacts {
         learning_rate: rate,
         grad_norm: norm,
         completions_with_signal: pass.completions_with_signal,
-        lora_b_moved,
+        lora_b_moved: change.watched > 0.0,
+        largest_change: change.all,
     };
-    Ok(guard.update(&facts).map(|advice| advice.to_string()))
+    Ok(guard.update(&facts).iter().map(ToString::to_string).collect())
+}
+
+/// The error of an update after which the adapter is not finite. The adapter is not written anywhere.
+fn not_finite(run: &RunDir, step: usize, rate: f64, norm: f64) -> Result<String> {
+    let last = match run.newest_checkpoint(|_, _| ())? {
+        Some(step) => format!("the last good checkpoint is `{}`", run.checkpoint(step).display()),
+        None => "there is no checkpoint before it".to_owned(),
+    };
+    Ok(format!(
+        "step {step}: weights of the adapter became infinite or NaN in an update with learning rate {rate:e} and a gradient \
+         norm of {norm:.2e}; {last}\n\
+         hint: start again with a lower `train.learning_rate`"
+    ))
 }
 
 /// The completions at `places`, by group and with their advantages.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rft::math::{Verdict, check, gold_is_parsable};
+use rft::math::{Verdict, check, gold_flaw};
 use rft::rng::{Purpose, Stream};
 
 use crate::require::data;
@@ -83,7 +83,7 @@ fn every_row_of_the_table_gets_its_verdict() {
 #[test]
 fn every_readable_answer_equals_itself() {
     for row in rows() {
-        for text in [row.gold, row.answer].into_iter().filter(|it| gold_is_parsable(it)) {
+        for text in [row.gold, row.answer].into_iter().filter(|it| gold_flaw(it).is_none()) {
             assert_eq!(check(text, text), Verdict::Correct, "line {}: {text}", row.line);
         }
     }
@@ -95,7 +95,7 @@ fn every_readable_answer_equals_itself() {
 fn the_order_of_numbers_does_not_matter() {
     let number = |text: &str| !text.contains(['=', ':', '\\']) && !text.contains(|c: char| c.is_ascii_alphabetic());
     for Row { line, gold, answer, .. } in rows() {
-        if [gold, answer].into_iter().all(|it| number(it) && gold_is_parsable(it)) {
+        if [gold, answer].into_iter().all(|it| number(it) && gold_flaw(it).is_none()) {
             assert_eq!(word(&check(gold, answer)), word(&check(answer, gold)), "line {line}: {gold} | {answer}");
         }
     }
@@ -126,7 +126,7 @@ fn published_golds_are_read_and_equal_themselves() {
     for (name, rows) in SETS {
         let golds = golds(&folder, name);
         assert_eq!(golds.len(), rows, "{name}");
-        let unread: Vec<&String> = golds.iter().filter(|gold| !gold_is_parsable(gold)).collect();
+        let unread: Vec<&String> = golds.iter().filter(|gold| gold_flaw(gold).is_some()).collect();
         assert!(unread.is_empty(), "{name}: {unread:?}");
         for gold in &golds {
             assert_eq!(check(gold, gold), Verdict::Correct, "{name}: {gold}");
@@ -140,9 +140,9 @@ fn nearly_all_golds_of_the_larger_sets_are_read() {
     let Some(folder) = data() else { return };
     for name in ["math_level3to5.json", "gsm8k_train.jsonl"] {
         let golds = golds(&folder, name);
-        let unread: Vec<&String> = golds.iter().filter(|gold| !gold_is_parsable(gold)).collect();
+        let unread: Vec<&String> = golds.iter().filter(|gold| gold_flaw(gold).is_some()).collect();
         assert!(unread.len() * 200 <= golds.len(), "{name}: {} cannot be read: {unread:?}", unread.len());
-        for gold in golds.iter().filter(|it| gold_is_parsable(it)) {
+        for gold in golds.iter().filter(|it| gold_flaw(it).is_none()) {
             assert_eq!(check(gold, gold), Verdict::Correct, "{name}: {gold}");
         }
     }

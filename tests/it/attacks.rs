@@ -1,6 +1,6 @@
 //! Answers that public graders get wrong, hang on or crash on: the checker gives the right verdict, and does not hang.
 
-use rft::math::{Graded, Scope, Verdict, check, gold_is_parsable, grade};
+use rft::math::{Graded, Scope, Verdict, check, gold_flaw, grade};
 
 use crate::progress::ends;
 
@@ -250,7 +250,7 @@ fn empty_answers_are_never_correct() {
         assert_ne!(response("", gold).verdict, Verdict::Correct);
         assert_ne!(response(r"\boxed{}", gold).verdict, Verdict::Correct);
     }
-    assert!(!gold_is_parsable(""));
+    assert!(gold_flaw("").is_some());
     wrong("3", &["None", "nan", "null"]);
     wrong("0", &["None", "nan"]);
     refused("nan", &["3", "0"]);

@@ -162,6 +162,10 @@ fn help_of_train() {
           --resume <RUN>
               Resume an interrupted run
 
+          --accept-changes
+              Resume even if the data, the model, the prompt or the configuration has changed; the
+              manifest records what changed
+
       -y, --yes
               Download the model without asking
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rayon::prelude::*;
-use rft::code::{CodeTask, CodeVerdict, Tasks, TestStatus, grade, grade_response, sanitize};
+use rft::code::{CodeTask, CodeVerdict, Tasks, TestStatus, grade, sanitize, solution};
 use rft::eval::asked::QuestionRecord;
 use rft::eval::bench::{QuestionOrigin, find};
 use rft::eval::grade::Grader;
@@ -152,7 +152,10 @@ fn a_program_passes_base_and_plus_or_base_only_or_neither() {
 fn a_completion_contains_a_program_or_is_unparsable() {
     let Some(sandbox) = sandbox() else { return };
     let task = halves();
-    let grade = |response: &str| grade_response(sandbox, &task, response, Some("answer")).unwrap().plus;
+    let grade = |response: &str| match solution(sandbox, &task, response, Some("answer")).unwrap() {
+        Some(program) => grade(sandbox, &task, &program).unwrap().plus,
+        None => TestStatus::Unparsable,
+    };
     let right = "def half(x):\n    return [y / 2 for y in x]";
     use TestStatus::*;
     for (response, status) in [

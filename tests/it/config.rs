@@ -195,7 +195,7 @@ fn an_invalid_reward_is_an_error_with_a_hint() {
     lab.toml:1:1: `reward.custom`: expected array, found string "judge --fast"
     hint: write an array as ["one", "two"]
     "#);
-    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"lab.toml:1:1: `reward.custom`: unknown field `seconds`, expected one of `name`, `command`, `weight`, `timeout`");
+    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"lab.toml:1:1: `reward.custom`: unknown field `seconds`, expected one of `name`, `command`, `weight`, `timeout`, `env`");
     assert_snapshot!(judge("command = []\nweight = 1.0\n"), @r#"
     lab.toml:1:1: `reward.custom`: `judge` has no command
     hint: set it, such as command = ["python3", "judge.py"]
@@ -283,4 +283,60 @@ fn config_check_reports_every_wrong_file() {
     let error = check(&[&first, &good, &second]).unwrap_err().to_string();
     assert!(error.contains("first.toml:1:1: unknown section `trian`"), "{error}");
     assert!(error.contains("second.toml:1:7: unknown key `train.sed`\nhint: did you mean `train.seed`?"), "{error}");
+}
+
+/// Values that would crash, hang, fill the memory or end in weights that are not finite.
+#[test]
+fn an_absurd_value_is_an_error_with_its_range() {
+    for (set, problem) in [
+        ("train.threads=1000000", "1000000 is out of range, expected 1 to 1024"),
+        ("lora.r=1000000000", "1000000000 is out of range, expected 1 to 1024"),
+        ("rollout.num_generations=1000000000", "1000000000 is out of range, expected 2 to 65536"),
+        ("rollout.prompts_per_step=1000000000", "1000000000 is out of range, expected 1 to 65536"),
+        ("rollout.max_rows=1000000000", "1000000000 is out of range, expected 1 to 65536"),
+        ("rollout.max_completion_length=9000000000", "9000000000 is out of range, expected 1 to 1048576"),
+        ("grpo.num_iterations=1000000000", "1000000000 is out of range, expected 1 to 1000"),
+        ("grpo.max_refills=1000000000", "1000000000 is out of range, expected 0 to 1000"),
+        ("train.steps=9223372036854775807", "9223372036854775807 is out of range, expected 1 to 100000000"),
+        ("train.epochs=9223372036854775807", "9223372036854775807 is out of range, expected 1 to 1000000"),
+        ("data.max_questions=9223372036854775807", "expected 1 to 10000000"),
+        ("eval.questions=9223372036854775807", "expected 0 to 1000000"),
+        ("rollout.temperature=1e-30", "1e-30 is out of range, expected 0.01 to 100.0"),
+        ("rollout.temperature=1e308", "1e308 is out of range, expected 0.01 to 100.0"),
+        ("rollout.top_p=1e-300", "1e-300 is out of range, expected 1e-6 to 1.0"),
+        ("lora.lora_alpha=1e308", "1e308 is out of range, expected 1e-6 to 100000.0"),
+        ("train.learning_rate=1e308", "1e308 is out of range, expected 1e-12 to 1.0"),
+        ("train.learning_rate=1000", "1000.0 is out of range, expected 1e-12 to 1.0"),
+        ("train.weight_decay=1e308", "1e308 is out of range, expected 0.0 to 1.0"),
+        ("train.adam_epsilon=1e-300", "1e-300 is out of range, expected 1e-30 to 1.0"),
+        ("train.adam_beta2=0.9999999999999999", "is out of range, expected 0.0 to 0.999999"),
+        ("train.max_grad_norm=1e308", "1e308 is out of range, expected 0.0 to 1000000.0"),
+        ("grpo.beta=1e308", "1e308 is out of range, expected 0.0 to 1000.0"),
+        ("grpo.entropy_coef=1e308", "1e308 is out of range, expected 0.0 to 1000.0"),
+        ("grpo.truncation_penalty=1e308", "1e308 is out of range, expected 0.0 to 1000.0"),
+        ("reward.accuracy.weight=1e308", "1e308 is out of range, expected 0.0 to 1000.0"),
+        ("reward.repetition.max_penalty=-1e308", "-1e308 is out of range, expected -1000.0 to 0.0"),
+        ("run.name=\"\\u001b[31m\"", "`\\u{1b}[31m` contains control characters"),
+        ("run.name=\"a\\u0000b\"", "`a\\0b` contains control characters"),
+        ("run.device=\"\\u001b[31m\"", "`\\u{1b}[31m` contains control characters"),
+        ("run.device=x", "expected a device, found `x`"),
+        ("data.path=\"a\\nb\"", "`a\\nb` contains control characters"),
+    ] {
+        let key = set.split('=').next().unwrap();
+        let error = of_set(set);
+        assert!(error.contains(&format!("`{key}`: ")) && error.contains(problem), "{set}: {error}");
+        let line = error.lines().next().unwrap();
+        assert!(line.len() < 300 && error.lines().count() == 2, "{error}");
+    }
+    let name = format!("run.name={}", "a".repeat(300));
+    assert!(of_set(&name).contains("300 bytes is too long"), "{}", of_set(&name));
+    let product = ConfigLayers {
+        sets: vec!["rollout.num_generations=65536".into(), "rollout.prompts_per_step=65536".into()],
+        ..ConfigLayers::default()
+    };
+    assert!(of_layers(&product).contains("4294967296 completions per step are too many"));
+    let endless = ConfigLayers { files: vec![PathBuf::from("/dev/zero")], ..ConfigLayers::default() };
+    assert!(of_layers(&endless).contains("expected a TOML file of at most 1 MiB"));
+    let error = rft::prompt::find("/dev/zero").unwrap_err().to_string();
+    assert_eq!(error, "read the prior prompt `/dev/zero`: expected a TOML file of at most 1 MiB");
 }

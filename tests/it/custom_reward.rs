@@ -24,7 +24,7 @@ const PATIENT: f64 = HANG.as_secs() as f64;
 
 fn section(script: &str, timeout: f64) -> CustomSection {
     let command = ["sh", "-c", script].map(String::from).to_vec();
-    CustomSection { name: "judge".into(), command, weight: 1.0, timeout }
+    CustomSection { name: "judge".into(), command, weight: 1.0, timeout, env: Vec::new() }
 }
 
 /// A script that runs `act` for every request, whose number is in `$id`.
@@ -62,7 +62,8 @@ impl Batch {
             tokens: 9,
             truncated: true,
         };
-        judge.score(&self.responses.iter().map(|it| sample(it)).collect::<Vec<_>>())
+        let samples: Vec<_> = self.responses.iter().map(|it| sample(it)).collect();
+        Ok(judge.score(&samples, &|| false)?.expect("not canceled"))
     }
 
     fn values(&self, judge: &CustomReward) -> Vec<Option<f64>> {
@@ -198,6 +199,54 @@ fn protocol_errors_are_reported() {
     let batch = Batch::new(1);
     let late = format!("{:#}", batch.ask(&judge).and_then(|_| batch.ask(&judge)).unwrap_err());
     assert!(late.contains("request 0 already has a score"), "{late}");
+}
+
+/// A score beyond what the log can hold, or any use.
+#[test]
+fn an_absurd_score_is_refused() {
+    for score in ["1e39", "-1e39", "1e300", "1000001"] {
+        let error = error(&format!("read -r line; echo '{{\"id\":0,\"score\":{score}}}'; sleep 6000"), PATIENT);
+        assert!(error.contains("is out of range, expected -1e6 to 1e6\nhint: scale the scores"), "{error}");
+    }
+    let largest = ask(1, "read -r line; echo '{\"id\":0,\"score\":-1e6}'; cat >/dev/null", PATIENT).unwrap();
+    assert_eq!(largest[0].value, Some(-1e6));
+}
+
+#[test]
+fn an_absurd_score_ends_the_run_with_a_readable_log() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first step has 16 completions.
+    let act = r#"if [ $id -lt 16 ]; then score=$((id % 2)); else score=1e39; fi; echo "{\"id\":$id,\"score\":$score}""#;
+    let script = each(act);
+    let set = format!("--set=reward.custom=[{{name='judge', weight=1, command=['sh', '-c', '''{script}''']}}]");
+    let output = rft(folder.path()).args(SMALL).args(["--set=eval.questions=0", &set]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: custom reward `judge`: reply") && said.contains("1e39 is out of range"), "{said}");
+    let groups = rft::run::completions::read(&folder.path().join("runs/run/completions.jsonl")).unwrap();
+    assert_eq!(groups.len(), 4);
+}
+
+/// A variable of the environment is a secret by its name, unless the configuration passes it on.
+#[test]
+fn a_command_does_not_see_secrets_unless_they_are_passed() {
+    let folder = tempfile::tempdir().unwrap();
+    let act = r#"env >seen; echo "{\"id\":$id,\"score\":0}""#;
+    let seen = |more: &str| {
+        let script = each(act);
+        let set =
+            format!("--set=reward.custom=[{{name='judge', weight=1, command=['sh', '-c', '''{script}''']{more}}}]");
+        let args = ["train", "--ppe=none", "--steps=1", "--set=eval.questions=0", "--set=rollout.prompts_per_step=1"];
+        let mut run = rft(folder.path());
+        run.env("HF_TOKEN", "hf_1").env("OPENAI_API_KEY", "sk_2").env("DB_PASSWORD", "pw_3").env("PLAIN", "plain_4");
+        run.args(args).arg(set).assert().success();
+        fs::read_to_string(folder.path().join("seen")).unwrap()
+    };
+    let text = seen("");
+    assert!(text.contains("PLAIN=plain_4") && text.contains("PATH="), "{text}");
+    assert!(["hf_1", "sk_2", "pw_3"].iter().all(|secret| !text.contains(secret)), "{text}");
+    let text = seen(", env=['OPENAI_API_KEY']");
+    assert!(text.contains("OPENAI_API_KEY=sk_2") && !text.contains("hf_1"), "{text}");
 }
 
 #[test]

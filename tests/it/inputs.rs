@@ -327,14 +327,14 @@ fn files_that_are_not_regular_are_refused() {
     let folder = with("q.jsonl", TWO.as_bytes());
     std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.jsonl")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", folder.path().join("zero.toml")).unwrap();
-    for args in [
-        &["eval", "--bench=q.jsonl", "--ppe=./zero.toml"][..],
-        &["eval", "--bench=q.jsonl", "--ppe=none", "--prompt-template=zero.toml"],
-        &["eval", "--bench=q.jsonl", "--ppe=none", "--set=prompt.template=zero.toml"],
-        &["reward", "test", "--data=zero.jsonl"],
+    for (args, expected) in [
+        (&["eval", "--bench=q.jsonl", "--ppe=./zero.toml"][..], "expected a TOML file"),
+        (&["eval", "--bench=q.jsonl", "--ppe=none", "--prompt-template=zero.toml"], "not a regular file"),
+        (&["eval", "--bench=q.jsonl", "--ppe=none", "--set=prompt.template=zero.toml"], "not a regular file"),
+        (&["reward", "test", "--data=zero.jsonl"], "not a regular file"),
     ] {
         let said = error(&folder, args);
-        assert!(said.contains("not a regular file"), "{said}");
+        assert!(said.contains(expected), "{said}");
     }
 }
 

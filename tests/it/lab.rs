@@ -9,7 +9,7 @@ use rft::config::{ConfigLayers, RunConfig, resolve};
 use rft::data::Question;
 use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::learner::CpuLearner;
-use rft::grpo::learner::Keep;
+use rft::grpo::learner::{Keep, Learner};
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
@@ -111,6 +111,15 @@ impl Lab {
     }
 
     pub fn train(&self, engine: &mut dyn Engine, state: &mut TrainState) -> Result<TrainOutcome> {
+        self.train_on(&mut CpuLearner::new(&self.decoder), engine, state)
+    }
+
+    pub fn train_on(
+        &self,
+        learner: &mut dyn Learner,
+        engine: &mut dyn Engine,
+        state: &mut TrainState,
+    ) -> Result<TrainOutcome> {
         let (config, run) = (&self.config, self.run_dir());
         let training = Training {
             config,
@@ -130,7 +139,7 @@ impl Lab {
             progress: &Progress::lines(config.total_steps(self.questions.len()), self.said.clone()),
             stop: &self.stop,
         };
-        train(&training, engine, &mut CpuLearner::new(&self.decoder), state)
+        train(&training, engine, learner, state)
     }
 
     /// Trains from a new state with an engine that returns `respond`; returns the state at the end.

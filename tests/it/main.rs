@@ -1,10 +1,13 @@
 //! One integration test binary, with a module for each promise, so that candle is linked only once.
 
+mod adapter_faults;
 mod answers;
 mod attacks;
 mod behaviors;
 mod benchmarks;
 mod candle;
+mod changed_inputs;
+mod checkpoints;
 mod cli;
 mod code_eval;
 mod config;
@@ -17,6 +20,8 @@ mod decontaminate;
 mod device;
 #[cfg(target_os = "linux")]
 mod device_memory;
+#[cfg(target_os = "linux")]
+mod disk_faults;
 mod embedded;
 mod endpoint;
 mod eval;
@@ -28,6 +33,9 @@ mod images;
 mod inputs;
 mod invariants;
 mod lab;
+mod model_faults;
+#[cfg(unix)]
+mod lost_folder;
 #[cfg(unix)]
 mod names;
 mod objectives;
@@ -52,9 +60,12 @@ mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
 mod stats;
+#[cfg(target_os = "linux")]
+mod stop_phases;
 mod stub_server;
 #[cfg(unix)]
 mod sweep;
 mod templates;
+mod tiny_model;
 mod tokenizer;
 mod train;

@@ -6,7 +6,7 @@ use rft::config::{GrpoSection, KlEstimator, LoraSection, LossType, ScaleRewards}
 use rft::device::cpu::decoder::CpuDecoder;
 use rft::device::cpu::engine::CpuEngine;
 use rft::device::cpu::learner::CpuLearner;
-use rft::grpo::adamw::{AdamW, Hyper};
+use rft::grpo::adamw::{AdamW, Hyper, LargestChange};
 use rft::grpo::advantage::advantages;
 use rft::grpo::learner::Keep;
 use rft::grpo::learner::{Learner, OutOfMemory};
@@ -298,7 +298,13 @@ impl Learner for Cramped<'_> {
         self.0.gradient_norm(adapter)
     }
 
-    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+    fn step(
+        &mut self,
+        adapter: &mut Adapter,
+        adamw: &mut AdamW,
+        hyper: &Hyper,
+        max_norm: f64,
+    ) -> Result<LargestChange> {
         self.0.step(adapter, adamw, hyper, max_norm)
     }
 

@@ -64,6 +64,9 @@ impl Lab {
             model: source("tiny"),
             data: source("arithmetic"),
             prompt: PromptIdentity { name: prompt.into(), wording: "rft".into(), sha256: sha256(prompt.as_bytes()) },
+            template: None,
+            held_out: None,
+            files: BTreeMap::new(),
             sessions: vec![session],
         };
         manifest.write(&run).unwrap();

@@ -50,13 +50,7 @@ impl Trace {
                 take(&entry.unwrap().path());
             }
         }
-        let mut metrics = metrics::read(&run.join("metrics.jsonl")).unwrap();
-        for line in &mut metrics {
-            for clock in ["step_time", "rollout_time", "tokens_per_second"] {
-                line.values.remove(clock);
-            }
-        }
-        Self { files, metrics }
+        Self { files, metrics: without_clocks(&run.join("metrics.jsonl")) }
     }
 
     #[track_caller]
@@ -71,6 +65,17 @@ impl Trace {
             assert_eq!(line, other);
         }
     }
+}
+
+/// The metrics of a run without the times that it took.
+pub fn without_clocks(path: &Path) -> Vec<MetricsRecord> {
+    let mut metrics = metrics::read(path).unwrap();
+    for line in &mut metrics {
+        for clock in ["step_time", "rollout_time", "tokens_per_second"] {
+            line.values.remove(clock);
+        }
+    }
+    metrics
 }
 
 #[test]
@@ -180,6 +185,7 @@ fn everything_is_logged_under_the_names_of_trl() {
         ("epoch", 0.25),
         ("learning_rate", 1e-3),
         ("sampling/sampling_logp_difference/max", 0.0),
+        ("non_finite_logprobs", 0.0),
     ] {
         assert!((first(name) - expected).abs() < 1e-12, "{name} is {}, not {expected}", first(name));
     }
@@ -323,14 +329,14 @@ fn the_update_does_not_depend_on_the_micro_batches() {
     }
 }
 
-/// Random weights, one of which is NaN.
+/// Random weights, one of which is so large that what is computed from it is not finite.
 struct Spoiled(RandomWeights);
 
 impl Weights for Spoiled {
     fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let mut values = self.0.get(name, shape)?;
         if name == "model.layers.1.mlp.down_proj.weight" {
-            values[7] = f32::NAN;
+            values[7] = f32::MAX;
         }
         Ok(values)
     }
@@ -341,7 +347,7 @@ impl Weights for Spoiled {
 }
 
 #[test]
-fn weights_that_are_not_finite_stop_the_run_before_its_first_step() {
+fn weights_that_are_too_large_stop_the_run_before_its_first_step() {
     let mut lab = Lab::new(&[]);
     lab.reload(|weights| Box::new(Spoiled(weights)));
     let mut engine = lab.engine(|_, _, _| panic!("nothing should be sampled"));
@@ -349,6 +355,44 @@ fn weights_that_are_not_finite_stop_the_run_before_its_first_step() {
     let tensor = "base_model.model.model.layers.0.mlp.down_proj.lora_A.weight";
     assert!(error.starts_with("no finite gradient reaches 28 of 28 adapter tensors"), "{error}");
     assert!(error.contains(tensor) && error.contains("\nhint: check the model's files"), "{error}");
+}
+
+#[test]
+fn an_adapter_that_is_not_finite_ends_the_run_and_is_not_written() {
+    let mut lab = Lab::new(&["train.steps=1", "eval.questions=0"]);
+    let train = |lab: &Lab| {
+        let mut engine = lab.engine(|_, completion, _| mixed(lab, completion));
+        lab.train(&mut engine, &mut lab.state()).map(drop)
+    };
+    train(&lab).unwrap();
+    let good = fs::read(lab.run_dir().adapter().join("adapter_model.safetensors")).unwrap();
+    lab.config.train.steps = Some(3);
+    lab.config.train.learning_rate = 1e308;
+    let error = train(&lab).unwrap_err().to_string();
+    assert!(error.starts_with("step 2: weights of the adapter became infinite or NaN in an update"), "{error}");
+    assert!(
+        error.contains("with learning rate 1e308") && error.contains("checkpoints/step-000001`\nhint: "),
+        "{error}"
+    );
+    assert_eq!(lab.run_dir().checkpoints().unwrap(), [1]);
+    assert!(fs::read(lab.run_dir().adapter().join("adapter_model.safetensors")).unwrap() == good);
+
+    let mut lab = Lab::new(&["eval.questions=0"]);
+    lab.config.train.learning_rate = f64::INFINITY;
+    let error = train(&lab).unwrap_err().to_string();
+    assert!(error.contains("there is no checkpoint before it"), "{error}");
+    assert!(!lab.run_dir().adapter().exists() && lab.run_dir().checkpoints().unwrap().is_empty());
+}
+
+#[test]
+fn an_update_that_is_too_large_is_named_as_the_cause_of_what_follows() {
+    let mut lab = Lab::new(&["eval.questions=0"]);
+    lab.config.train.learning_rate = 1000.0;
+    // The second step has no reward.
+    lab.run(|_, completion, step| if step == 1 { mixed(&lab, completion) } else { lab.ended("Who knows?") });
+    let said = lab.said();
+    assert!(said.contains("changed a weight of the adapter by 1.00e3, with learning rate 1e3"), "{said}");
+    assert!(said.contains("none of 8 completions earned a reward\nhint: an earlier update changed a weight"), "{said}");
 }
 
 /// Records NaN log-probabilities, which make every update after the first of a batch not finite.
@@ -374,6 +418,10 @@ fn an_update_that_is_not_finite_is_skipped_and_its_batch_kept() {
     lab.train(&mut Poisoned(lab.engine(|_, completion, _| mixed(&lab, completion))), &mut state).unwrap();
     assert_eq!((state.counters.step, state.counters.updates, state.counters.optimizer_steps), (2, 6, 2));
     assert!(state.adapter.params.iter().all(|value| value.is_finite()));
+    let sampled: usize = lab.completions().iter().flat_map(|group| &group.completions).map(|it| it.tokens).sum();
+    let counted: f64 = lab.metrics().iter().map(|line| line.values["non_finite_logprobs"].unwrap()).sum();
+    assert_eq!(counted, sampled as f64, "each NaN is counted");
+    assert!(lab.metrics()[0].non_finite.contains(&"loss".to_owned()), "{:?}", lab.metrics()[0].non_finite);
     assert!(lab.said().contains("so the update was skipped\nhint: lower `train.learning_rate`"), "{}", lab.said());
 
     let dump = fs::read(lab.run_dir().path().join("skipped-update-000002.json")).unwrap();

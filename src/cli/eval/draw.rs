@@ -141,7 +141,7 @@ pub fn run(args: &EvalDrawArgs) -> Result<ExitCode> {
     device::use_threads(config.train.threads)?;
     let fetch = |config: &RunConfig| download::confirm(config, args.yes);
     let mut session = EvalSession::open(&args.request(), &config, trained.as_ref(), &fetch)?;
-    if let Some(warning) = &session.warning {
+    for warning in &session.warnings {
         eprintln!("warning: {warning}");
     }
     let stop =

@@ -90,7 +90,7 @@ fn steps(view: &RunView) -> String {
 
 /// `3 done, 1 running`.
 fn tally(states: &[TaskState]) -> String {
-    let kinds = [TaskState::Done, TaskState::Running, TaskState::Stopped, TaskState::Failed, TaskState::Waiting];
+    let kinds = [TaskState::Done, TaskState::Running, TaskState::Interrupted, TaskState::Failed, TaskState::Waiting];
     let count = |kind: TaskState| states.iter().filter(|it| **it == kind).count();
     let parts =
         kinds.into_iter().filter(|kind| count(*kind) > 0).map(|kind| format!("{} {}", count(kind), kind.name()));

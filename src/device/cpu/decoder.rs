@@ -7,7 +7,7 @@ use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::{Adapter, BlockLora, Target};
 use crate::model::pack::Pack;
-use crate::model::weights::Weights;
+use crate::model::weights::{FiniteWeights, Weights};
 use crate::ops::attention::{self, Heads};
 use crate::ops::head::Head;
 use crate::ops::linear::Linear;
@@ -118,6 +118,7 @@ impl CpuDecoder {
              hint: lower `rollout.max_prompt_length` or `rollout.max_completion_length`",
             config.max_position_embeddings
         );
+        let weights = &FiniteWeights(weights);
         let embedding = weights.get("model.embed_tokens.weight", &[vocab, hidden])?;
         let blocks =
             (0..config.num_hidden_layers).map(|i| CpuBlock::load(&config, weights, i)).collect::<Result<_>>()?;

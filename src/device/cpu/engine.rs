@@ -1,8 +1,11 @@
 //! Rollouts on the CPU: prompts and rows of the scheduler, with their keys and values.
 
 use crate::device::cpu::decoder::CpuDecoder;
+use crate::grpo::learner::Keep;
 use crate::model::lora::Adapter;
+use crate::model::pack::Pack;
 use crate::ops::attention::{self, KvSpan, Part};
+use crate::rollout::odd_logits::blame;
 use crate::rollout::sampler::sample;
 use crate::rollout::schedule::{self, Decode, DecodingRow};
 use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
@@ -33,7 +36,11 @@ impl Engine for CpuEngine<'_> {
             prompts: request.prompts.iter().map(|_| None).collect(),
             caches: Vec::new(),
         };
-        schedule::generate(&mut rollout, request, watch)
+        schedule::generate(&mut rollout, request, watch).map_err(|error| {
+            let base =
+                |pack: &Pack| self.decoder.head().logits(&self.decoder.forward(None, pack, Keep::Nothing).hidden);
+            blame(error, adapter, |pack| Ok(base(pack)))
+        })
     }
 }
 

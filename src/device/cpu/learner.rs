@@ -1,8 +1,8 @@
 //! Training on the CPU.
 
 use super::decoder::{Activations, CpuDecoder};
-use crate::grpo::adamw::{AdamW, Hyper, clip_scale, global_norm};
-use crate::grpo::learner::{Keep, Learner};
+use crate::grpo::adamw::{AdamW, Hyper, LargestChange, clip_scale, global_norm};
+use crate::grpo::learner::{Keep, Learner, lora_b};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
 use crate::ops::head::{TokenGrad, TokenStats};
@@ -76,9 +76,15 @@ impl Learner for CpuLearner<'_> {
         Ok(self.norm)
     }
 
-    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
-        adamw.step(&mut adapter.params, &self.grads, hyper, clip_scale(self.norm, max_norm));
-        Ok(())
+    fn step(
+        &mut self,
+        adapter: &mut Adapter,
+        adamw: &mut AdamW,
+        hyper: &Hyper,
+        max_norm: f64,
+    ) -> Result<LargestChange> {
+        let (watched, scale) = (lora_b(adapter), clip_scale(self.norm, max_norm));
+        Ok(adamw.step_and_measure(&mut adapter.params, &self.grads, hyper, scale, &watched))
     }
 
     fn moments(&mut self, _adamw: &mut AdamW) -> Result<()> {

@@ -6,7 +6,8 @@ use super::launch::{Argument, LaunchShape, launch};
 use super::memory::{Buffer, DeviceArena};
 use super::weights::Frozen;
 use crate::device::memory::layout::{CHUNK, adapter_bytes};
-use crate::grpo::adamw::{AdamW, Hyper};
+use crate::grpo::adamw::{AdamW, Hyper, LargestChange};
+use crate::grpo::learner::lora_b;
 use crate::model::lora::{Adapter, BlockLora};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
@@ -83,11 +84,13 @@ impl DeviceAdapter {
         gpu.synchronize()
     }
 
-    /// Copies the weights to the host.
-    pub fn fetch(&self, gpu: &Gpu, adapter: &mut Adapter) -> Result<()> {
-        adapter.params = self.params.download(gpu)?;
+    /// Copies the weights to the host, and returns their largest change.
+    pub fn fetch(&self, gpu: &Gpu, adapter: &mut Adapter) -> Result<LargestChange> {
+        let params = self.params.download(gpu)?;
+        let change = LargestChange::between(&adapter.params, &params, &lora_b(adapter));
+        adapter.params = params;
         self.current.borrow_mut().clone_from(&adapter.params);
-        Ok(())
+        Ok(change)
     }
 
     /// The current moments.

@@ -3,7 +3,7 @@
 //! Another algorithm sums in another order and gives different bits. Therefore a choice is saved: in the folder of the
 //! run, and, if `rft perf tune` measured the algorithms, in the user's cache, for runs that start later.
 
-use crate::disk::{atomic, cache};
+use crate::disk::{atomic, cache, files};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ impl AlgorithmChoices {
         let path =
             tuned_file().context("no home folder was found\nhint: set XDG_CACHE_HOME to a folder for the choices")?;
         let folder = path.parent().context("the cache has a folder")?;
-        std::fs::create_dir_all(folder).with_context(|| format!("create `{}`", folder.display()))?;
+        files::create_dir_all(folder).map_err(|error| atomic::write_error(folder, &error))?;
         self.write(&path)?;
         Ok(path)
     }

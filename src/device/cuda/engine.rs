@@ -11,6 +11,7 @@ use super::slabs::{DecodeBatch, Slabs, Start};
 use super::{Gpu, Shared, room};
 use crate::device::memory::DECODE_STEPS;
 use crate::model::lora::Adapter;
+use crate::rollout::odd_logits::blame;
 use crate::rollout::schedule::{self, Decode, DecodingRow};
 use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 use anyhow::{Context, Result, bail};
@@ -51,7 +52,10 @@ impl Engine for CudaEngine<'_> {
         let slabs = Slabs::new(gpu, &mut arena, decoder, adapter.is_some(), request, self.max_rows)?;
         let graphs = BTreeMap::new();
         let mut rollout = CudaRollout { gpu, decoder, sampling: request.sampling, arena: &mut arena, slabs, graphs };
-        schedule::generate(&mut rollout, request, watch)
+        let completed = schedule::generate(&mut rollout, request, watch);
+        drop(rollout);
+        drop(arena);
+        completed.map_err(|error| blame(error, adapter, |pack| self.shared.logits(None, pack)))
     }
 }
 

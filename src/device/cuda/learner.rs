@@ -8,7 +8,7 @@ use super::ops::{self, HeadStats, Logits};
 use super::pack::DevicePack;
 use super::{Gpu, Shared};
 use crate::device::memory::layout::{Forward, HeadWork, metadata_bytes};
-use crate::grpo::adamw::{AdamW, Hyper};
+use crate::grpo::adamw::{AdamW, Hyper, LargestChange};
 use crate::grpo::learner::Keep;
 use crate::grpo::learner::Learner;
 use crate::model::lora::Adapter;
@@ -157,7 +157,13 @@ impl Learner for CudaLearner<'_> {
         device.gradient_norm(gpu)
     }
 
-    fn step(&mut self, adapter: &mut Adapter, adamw: &mut AdamW, hyper: &Hyper, max_norm: f64) -> Result<()> {
+    fn step(
+        &mut self,
+        adapter: &mut Adapter,
+        adamw: &mut AdamW,
+        hyper: &Hyper,
+        max_norm: f64,
+    ) -> Result<LargestChange> {
         let (gpu, decoder, device, _) = self.parts();
         // The first step of a run, from scratch or from a checkpoint.
         if self.moments_at != Some(adamw.step) {
@@ -171,8 +177,9 @@ impl Learner for CudaLearner<'_> {
     }
 
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
-        // Before the first step, the host's moments are the current ones.
-        if self.moments_at.is_none() {
+        // Before the first step, and after the user of this learner has gone back to an earlier one, the host's moments are
+        // the current ones.
+        if self.moments_at != Some(adamw.step) {
             return Ok(());
         }
         let (gpu, _, device, _) = self.parts();

@@ -8,10 +8,10 @@ use super::staging::Staging;
 use crate::device::memory::layout::{StridedRows, weight_bytes};
 use crate::device::memory::lora::LoraColumns;
 use crate::model::config::ModelConfig;
-use crate::model::weights::Weights;
+use crate::model::weights::{Weights, check_odd};
 use crate::ops::rope::RopeTable;
 use crate::rng::{Purpose, Stream, name_hash};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use half::bf16;
 
 /// A linear layer, or several that read the same input, joined by rows, with the columns and rows of an adapter.
@@ -228,11 +228,6 @@ impl Loader<'_> {
             .bf16(name, shape)
             .and_then(|mut reader| staging.copy_rows(self.gpu, &mut reader, rows, width, to.buffer, to.stride));
         let odd = copied.with_context(|| format!("read tensor `{name}`"))?;
-        ensure!(
-            odd == 0,
-            "tensor `{name}` has {odd} values that are NaN or infinite in bf16\n\
-             hint: download the checkpoint again or use another; it is damaged, or its training failed"
-        );
-        Ok(())
+        check_odd(name, odd, " in bf16")
     }
 }

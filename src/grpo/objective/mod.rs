@@ -217,12 +217,10 @@ impl Objective {
     }
 
     /// Estimate of the divergence from the reference, and its derivative with respect to the log-probability.
-    /// `difference` is reference minus policy (Schulman, "Approximating KL divergence", 2020). `k1` is unbiased as a
-    /// value, but its derivative is 1 for any reference: as a loss it does not pull towards the reference. It is
-    /// provided for comparison.
+    /// `difference` is reference minus policy (Schulman, "Approximating KL divergence", 2020). There is no `k1`: the
+    /// derivative of `-difference` is 1 for any reference, so as a loss it does not pull towards the reference.
     fn kl(&self, difference: f64) -> (f64, f64) {
         match self.kl_estimator {
-            KlEstimator::K1 => (-difference, 1.0),
             KlEstimator::K2 => (0.5 * difference * difference, -difference),
             KlEstimator::K3 => (difference.exp_m1() - difference, -difference.exp_m1()),
         }

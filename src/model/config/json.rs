@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{Architecture, Llama3Scaling, ModelConfig};
 
@@ -77,7 +77,7 @@ struct RawConfig {
     rope_theta: Option<f64>,
     rope_scaling: Option<RawRope>,
     /// Where transformers 5 stores both of the above.
-    rope_parameters: Option<RawRope>,
+    rope_parameters: Option<Map<String, Value>>,
     partial_rotary_factor: Option<f64>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
@@ -93,7 +93,7 @@ struct RawConfig {
     auto_map: Option<serde_json::Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct RawRope {
     rope_type: Option<String>,
     /// The older name of `rope_type`.
@@ -104,6 +104,31 @@ struct RawRope {
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<usize>,
+}
+
+/// The rotary embedding of `rope_parameters`, which contain it once for all layers, or once for each type of layer.
+fn shared_rope(parameters: &Map<String, Value>) -> Result<RawRope> {
+    let read = |value: Value| serde_json::from_value(value).context("`rope_parameters` are not valid");
+    if !parameters.values().any(Value::is_object) {
+        return read(parameters.clone().into());
+    }
+    let mut shared: Option<(&str, RawRope)> = None;
+    for (name, value) in parameters {
+        ensure!(
+            value.is_object(),
+            "`rope_parameters` are neither for all layers nor for each type of layer: `{name}` is {value}"
+        );
+        let rope = read(value.clone())?;
+        match &shared {
+            Some((first, other)) => ensure!(
+                rope == *other,
+                "`rope_parameters` differ between layers of the types `{first}` and `{name}`; only one rotary embedding for all \
+                 layers is supported"
+            ),
+            None => shared = Some((name, rope)),
+        }
+    }
+    Ok(shared.map(|(_, rope)| rope).unwrap_or_default())
 }
 
 #[derive(Deserialize)]
@@ -165,7 +190,14 @@ impl RawConfig {
             "the model configuration has no layers or no attention heads"
         );
 
-        let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let parameters = self.rope_parameters.as_ref().map(shared_rope).transpose()?;
+        let scaling = |rope: Option<&RawRope>| anyhow::Ok(rope.map(RawRope::scaling).transpose()?.flatten());
+        let rope_scaling = scaling(parameters.as_ref().or(self.rope_scaling.as_ref()))?;
+        ensure!(
+            self.rope_scaling.is_none() || scaling(self.rope_scaling.as_ref())? == rope_scaling,
+            "`rope_scaling` and `rope_parameters` contradict each other\nhint: remove the one that is not the model's"
+        );
+        let rope = parameters.as_ref().or(self.rope_scaling.as_ref());
         let partial = rope.and_then(|it| it.partial_rotary_factor).or(self.partial_rotary_factor);
         ensure!(
             partial.is_none_or(|factor| factor == 1.0),
@@ -173,7 +205,6 @@ impl RawConfig {
              hint: use an original checkpoint of Qwen2, Qwen3 or Llama"
         );
         let rope_theta = rope.and_then(|it| it.rope_theta).or(self.rope_theta).unwrap_or(10_000.0);
-        let rope_scaling = rope.map(RawRope::scaling).transpose()?.flatten();
 
         eos_token_ids.sort_unstable();
         eos_token_ids.dedup();
@@ -258,10 +289,6 @@ impl RawRope {
                         .original_max_position_embeddings
                         .context("`rope_scaling` has no `original_max_position_embeddings`")?,
                 };
-                ensure!(
-                    scaling.factor > 0.0 && scaling.high_freq_factor > scaling.low_freq_factor,
-                    "`rope_scaling` has inconsistent factors"
-                );
                 Ok(Some(scaling))
             }
             Some(other) => bail!(

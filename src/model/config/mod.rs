@@ -153,16 +153,30 @@ impl ModelConfig {
             "`head_dim` is {}; rotary embedding needs an even number",
             self.head_dim
         );
+        // Far wider than what models use: 10,000 to 100,000,000, and 1e-6 to 1e-5.
         ensure!(
-            self.rope_theta.is_finite() && self.rope_theta > 0.0,
-            "`rope_theta` of the model configuration is {}",
+            (1.0..=1e12).contains(&self.rope_theta),
+            "`rope_theta` of the model configuration is {:e}, expected 1 to 1e12",
             self.rope_theta
         );
         ensure!(
-            self.rms_norm_eps.is_finite() && self.rms_norm_eps > 0.0,
-            "`rms_norm_eps` of the model configuration is {}",
+            (1e-20..=1e-2).contains(&self.rms_norm_eps),
+            "`rms_norm_eps` of the model configuration is {:e}, expected 1e-20 to 0.01",
             self.rms_norm_eps
         );
+        if let Some(scaling) = self.rope_scaling {
+            let Llama3Scaling { factor, low_freq_factor: low, high_freq_factor: high, .. } = scaling;
+            let context = scaling.original_max_position_embeddings;
+            ensure!(
+                (1.0..=1e6).contains(&factor)
+                    && low > 0.0
+                    && low < high
+                    && high <= 1e6
+                    && (1..=LIMIT).contains(&context),
+                "the scaling of the rotary embedding has the factors {factor:e}, {low:e} and {high:e} for a context of {context}, \
+                 which are not those of Llama 3"
+            );
+        }
         Ok(self)
     }
 }

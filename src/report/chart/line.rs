@@ -1,8 +1,7 @@
 //! Line charts over steps, with a band for the variation between seeds.
 
 use super::axis::{Axis, LinearScale};
-use super::labels::spread;
-use super::svg::{Anchor, LINE, Rect, Svg, TEXT, TITLE, fit, width_of};
+use super::svg::{Anchor, LINE, Rect, Svg, TEXT, fit, width_of};
 
 /// One value at one step. A value that is not finite leaves a gap.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,16 +35,11 @@ impl Series {
         };
         Self { name: name.into(), points: steps.into_iter().map(point).collect() }
     }
-
-    fn last(&self) -> Option<ChartPoint> {
-        self.points.iter().rev().find(|point| point.y.is_finite()).copied()
-    }
 }
 
-/// Lines in one coordinate system, each labeled at its end.
+/// Lines in one coordinate system.
 #[derive(Clone, Debug)]
 pub struct LineChart {
-    pub title: String,
     /// The text for screen readers.
     pub description: String,
     pub x: Axis,
@@ -54,29 +48,6 @@ pub struct LineChart {
 }
 
 impl LineChart {
-    /// The chart as SVG, 720 pixels wide. It is higher if many labels are at the ends.
-    pub fn svg(&self) -> String {
-        let names = self.series.iter().map(|series| width_of(&series.name, TEXT)).fold(0.0, f64::max);
-        let beside = names.min(220.0) + 34.0;
-        let width = 720.0;
-        let height = f64::max(340.0, self.series.len() as f64 * LINE + 110.0);
-        let mut svg = Svg::default();
-        let head = TITLE + 12.0;
-        let area = Rect { x: 0.0, y: head, width: width - beside, height: height - head };
-        let ends = self.draw(&mut svg, area);
-
-        let wanted: Vec<f64> = ends.iter().map(|&(_, (_, y))| y).collect();
-        let placed = spread(&wanted, LINE, (head + LINE, height - 30.0));
-        for (&(index, (x, y)), label) in ends.iter().zip(placed) {
-            let from = width - beside;
-            svg.stroke("leader", index, &[(x + 2.0, y), (from + 8.0, label)]);
-            svg.stroke("series", index, &[(from + 8.0, label), (from + 26.0, label)]);
-            let name = fit(&self.series[index].name, TEXT, beside - 32.0);
-            svg.text("label", (from + 31.0, label + 0.35 * TEXT), Anchor::Start, &name);
-        }
-        svg.finish(width, height, &self.title, &self.description)
-    }
-
     /// A small chart without a title and without names of series; the page shows them next to it.
     pub fn panel(&self) -> String {
         let (width, height) = (312.0, 190.0);
@@ -85,8 +56,8 @@ impl LineChart {
         svg.finish(width, height, "", &self.description)
     }
 
-    /// Draws axes and lines inside `area`. Returns the end of each line.
-    pub(super) fn draw(&self, svg: &mut Svg, area: Rect) -> Vec<(usize, (f64, f64))> {
+    /// Draws axes and lines inside `area`.
+    fn draw(&self, svg: &mut Svg, area: Rect) {
         let values = self.series.iter().flat_map(|series| &series.points).filter(|point| point.y.is_finite());
         let (mut xs, mut ys) = ((f64::INFINITY, f64::NEG_INFINITY), (f64::INFINITY, f64::NEG_INFINITY));
         for point in values {
@@ -134,9 +105,6 @@ impl LineChart {
                 }
             }
         }
-        let end =
-            |(index, series): (usize, &Series)| Some((index, series.last().map(|point| place(point.x, point.y))?));
-        self.series.iter().enumerate().filter_map(end).collect()
     }
 }
 

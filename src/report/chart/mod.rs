@@ -9,7 +9,6 @@ mod axis;
 mod behaviors;
 mod forest;
 mod heat;
-mod labels;
 mod line;
 mod mosaic;
 mod svg;

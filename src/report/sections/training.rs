@@ -61,7 +61,6 @@ fn panel(measure: &Measure, arms: &[(String, Vec<&ReportedRun>)]) -> LineChart {
         Series::over_seeds(name, &runs.iter().map(curve).collect::<Vec<_>>())
     };
     LineChart {
-        title: String::new(),
         description: format!("{} over steps, by arm", measure.label),
         x: Axis::new("step", ""),
         y: Axis::new(measure.label, measure.unit),

@@ -131,14 +131,6 @@ pub enum StudyError {
     NoSharedSeed(String, String),
 }
 
-/// Compares every arm with those of `references` that the study has.
-///
-/// # Errors
-/// An evaluation is missing, or arms have different numbers of questions, or share no seed.
-pub fn compare(study: &Study, references: &[&str], seed: u64) -> Result<StudyOutcome, StudyError> {
-    compare_pairs(study, &pairs(study, references), seed)
-}
-
 /// Every arm with each of `references` that the study has. Two references are paired once.
 pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a StudyArm, &'a StudyArm)> {
     let of = |(i, reference): (usize, &&str)| {
@@ -152,7 +144,7 @@ pub fn pairs<'a>(study: &'a Study, references: &[&str]) -> Vec<(&'a StudyArm, &'
 /// Compares the first arm of each pair with the second.
 ///
 /// # Errors
-/// See [`compare`].
+/// An evaluation is missing, or arms have different numbers of questions, or share no seed.
 pub fn compare_pairs(study: &Study, pairs: &[(&StudyArm, &StudyArm)], seed: u64) -> Result<StudyOutcome, StudyError> {
     check(study)?;
     let mut columns: Vec<String> = study.benchmarks.iter().map(|benchmark| benchmark.name.clone()).collect();

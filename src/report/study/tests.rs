@@ -24,6 +24,11 @@ fn study(arms: &[(&str, f64)], seeds: u64, between: f64, draw: u64) -> Study {
     Study { benchmarks: benchmarks.to_vec(), arms: arms.iter().enumerate().map(arm).collect() }
 }
 
+/// Every arm with each reference.
+fn compare_all(study: &Study, references: &[&str], seed: u64) -> Result<StudyOutcome, StudyError> {
+    compare_pairs(study, &pairs(study, references), seed)
+}
+
 fn find<'a>(outcome: &'a StudyOutcome, arm: &str, reference: &str, column: &str) -> &'a ArmComparison {
     let here =
         |it: &&ArmComparison| (it.arm.as_str(), it.reference.as_str(), it.column.as_str()) == (arm, reference, column);
@@ -33,7 +38,7 @@ fn find<'a>(outcome: &'a StudyOutcome, arm: &str, reference: &str, column: &str)
 #[test]
 fn large_differences_get_a_verdict_and_small_ones_do_not() {
     let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
-    let outcome = compare(&study(&arms, 5, 0.005, 1), &REFERENCES, 0).unwrap();
+    let outcome = compare_all(&study(&arms, 5, 0.005, 1), &REFERENCES, 0).unwrap();
     assert_eq!(outcome.columns, ["easy", "hard", "average"]);
     // Two arms are compared with `none`, one with `reasoning`: the two references are compared once.
     assert_eq!(outcome.comparisons.len(), 3 * 3);
@@ -66,7 +71,7 @@ fn large_differences_get_a_verdict_and_small_ones_do_not() {
 
 #[test]
 fn the_average_weights_benchmarks_equally() {
-    let outcome = compare(&study(&[("none", 0.4), ("code", 0.5)], 3, 0.0, 2), &REFERENCES, 0).unwrap();
+    let outcome = compare_all(&study(&[("none", 0.4), ("code", 0.5)], 3, 0.0, 2), &REFERENCES, 0).unwrap();
     for (_, cells) in &outcome.cells {
         assert!((cells[2].accuracy - (cells[0].accuracy + cells[1].accuracy) / 2.0).abs() < 1e-12);
         assert!(cells.iter().all(|cell| cell.interval.low <= cell.accuracy && cell.accuracy <= cell.interval.high));
@@ -78,7 +83,7 @@ fn the_average_weights_benchmarks_equally() {
 
 #[test]
 fn one_seed_gives_no_verdict() {
-    let outcome = compare(&study(&[("none", 0.2), ("code", 0.7)], 1, 0.0, 3), &REFERENCES, 0).unwrap();
+    let outcome = compare_all(&study(&[("none", 0.2), ("code", 0.7)], 1, 0.0, 3), &REFERENCES, 0).unwrap();
     for it in &outcome.comparisons {
         assert_eq!((it.verdict, it.adjusted, it.detectable), (ComparisonVerdict::None { power: 0.0 }, None, None));
         assert!(it.question_p_value < 0.001);
@@ -97,7 +102,7 @@ fn without_power_no_verdict() {
         let moved = [-0.1, 0.0, 0.1][i];
         results.iter_mut().flatten().for_each(|value| *value += moved);
     }
-    let outcome = compare(&noisy, &["none"], 0).unwrap();
+    let outcome = compare_all(&noisy, &["none"], 0).unwrap();
     let it = find(&outcome, "code", "none", AVERAGE);
     assert!(it.seeds.power(WORTH) < 0.5 && matches!(it.verdict, ComparisonVerdict::None { .. }), "{it:?}");
     assert!(outcome.summary("between arms").iter().any(|line| line.contains("a power below 50 %")));
@@ -113,7 +118,7 @@ fn equal_differences_at_all_seeds_give_no_verdict() {
     one_more[0][question] = 1.0;
     study.arms[0].seeds.values_mut().for_each(|results| *results = same.clone());
     study.arms[1].seeds.values_mut().for_each(|results| *results = one_more.clone());
-    let outcome = compare(&study, &["none"], 0).unwrap();
+    let outcome = compare_all(&study, &["none"], 0).unwrap();
     let it = find(&outcome, "code", "none", "easy");
     assert_eq!(it.seeds.p_value, Some(0.0));
     assert!(matches!(it.verdict, ComparisonVerdict::None { .. }), "{it:?}");
@@ -125,7 +130,7 @@ fn incomparable_arms_are_an_error() {
     let fails = |change: &dyn Fn(&mut Study)| {
         let mut study = whole.clone();
         change(&mut study);
-        compare(&study, &REFERENCES, 0).unwrap_err().to_string()
+        compare_all(&study, &REFERENCES, 0).unwrap_err().to_string()
     };
     assert_eq!(fails(&|study| study.arms.clear()), "the study has no arms, benchmarks or seeds");
     assert_eq!(fails(&|study| study.arms[1].name = "none".into()), "two arms have the name `none`");
@@ -142,7 +147,7 @@ fn incomparable_arms_are_an_error() {
 #[test]
 fn tables_and_charts() {
     let arms = [("none", 0.3), ("reasoning", 0.6), ("planning", 0.31)];
-    let outcome = compare(&study(&arms, 3, 0.01, 7), &REFERENCES, 0).unwrap();
+    let outcome = compare_all(&study(&arms, 3, 0.01, 7), &REFERENCES, 0).unwrap();
     let shown = outcome.cells[0].1[0].shown();
     assert!(shown.text.contains(" [") && shown.text.contains("] ±"), "{shown:?}");
     let comparisons = markdown::table(&outcome.comparisons("c", ""));
@@ -159,7 +164,7 @@ fn tables_and_charts() {
 fn names_are_escaped_in_sentences_and_tables() {
     let name = "a|`b`\n<i>";
     let arms = [("none", 0.3), (name, 0.7)];
-    let outcome = compare(&study(&arms, 5, 0.005, 8), &REFERENCES, 0).unwrap();
+    let outcome = compare_all(&study(&arms, 5, 0.005, 8), &REFERENCES, 0).unwrap();
     let said = &outcome.summary("between arms")[0];
     assert!(said.starts_with("`a|'b' <i>` is higher than `none`"), "{said}");
     let table = markdown::table(&outcome.comparisons("c", ""));

@@ -54,10 +54,6 @@ impl Reward for Mutant {
         "accuracy"
     }
 
-    fn max(&self) -> f64 {
-        1.0
-    }
-
     fn score(&self, sample: &RewardInput) -> Score {
         let right = self.0(sample.response, &sample.question.gold);
         let verdict = if right { Verdict::Correct } else { Verdict::Wrong };

@@ -84,7 +84,10 @@ fn a_killed_sweep_resumes_to_the_same_bytes() {
 
 #[test]
 fn ctrl_c_saves_the_state_of_every_process() {
-    let folder = with("sweep.toml", SMALL.replace("train.steps = 4", "train.steps = 100000").as_bytes());
+    let folder = with(
+        "sweep.toml",
+        SMALL.replace("train.steps = 4", "train.steps = 100000\ntrain.save_total_limit = 2").as_bytes(),
+    );
     let run = folder.path().join("sweeps/small/runs/reasoning-s1");
     let mut command = Command::new(rft_path());
     command.args(["sweep", "sweep.toml", "--set=sweep.eval.base=false"]).current_dir(folder.path());
@@ -93,7 +96,7 @@ fn ctrl_c_saves_the_state_of_every_process() {
     assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let states = states(folder.path(), "sweeps/small");
-    assert_eq!((states["reasoning-s1"].as_str(), states["reasoning-s2"].as_str()), ("stopped", "waiting"));
+    assert_eq!((states["reasoning-s1"].as_str(), states["reasoning-s2"].as_str()), ("interrupted", "waiting"));
     assert!(run.join("adapter/adapter_model.safetensors").is_file());
 }
 
@@ -125,6 +128,30 @@ fn a_run_that_fails_does_not_stop_the_others() {
     let (code, said) = run_sweep(folder.path(), &["--set=sweep.seeds=[1]"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(states(folder.path(), "sweeps/small").values().all(|state| state == "done"));
+}
+
+/// A sweep resumes its runs with the inputs that they were started with, or not at all.
+#[test]
+fn a_run_whose_data_has_changed_is_not_resumed() {
+    let data = "data.path = \"questions.jsonl\"\n[sweep]";
+    let text = SMALL.replace(r#"["reasoning", "none"]"#, r#"["none"]"#).replacen("[sweep]", data, 1);
+    let folder = with("sweep.toml", text.as_bytes());
+    let questions = |sum: usize| -> String {
+        (0..20).map(|i| format!("{{\"question\": \"What is {i} + 1?\", \"answer\": \"{}\"}}\n", i + sum)).collect()
+    };
+    fs::write(folder.path().join("questions.jsonl"), questions(1)).unwrap();
+    let args = ["--set=sweep.seeds=[1]", "--set=sweep.eval.base=false"];
+    assert_eq!(run_sweep(folder.path(), &args).0, Some(0));
+
+    let run = folder.path().join("sweeps/small/runs/none-s1");
+    fs::remove_dir_all(run.join("adapter")).unwrap();
+    fs::remove_dir_all(run.join("checkpoints/step-000004")).unwrap();
+    fs::write(folder.path().join("questions.jsonl"), questions(2)).unwrap();
+    let (code, said) = run_sweep(folder.path(), &args);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("have changed since it was started: data file `questions.jsonl`"), "{said}");
+    fs::write(folder.path().join("questions.jsonl"), questions(1)).unwrap();
+    assert_eq!(run_sweep(folder.path(), &args).0, Some(0));
 }
 
 #[test]

@@ -65,6 +65,13 @@ __device__ __forceinline__ void store8(float* to, const float (&from)[8]) {
 // The value of `x` after it has been stored.
 __device__ __forceinline__ float rounded(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
 
+// ---- RMSNorm ----
+
+// 1 / √(square + ε). An infinite square would give zeros, which hide that the values are too large; it gives NaN.
+__device__ __forceinline__ float inverse_rms(float square, float eps) {
+    return square < INFINITY ? 1.0f / sqrtf(square + eps) : __uint_as_float(0x7fffffffu);
+}
+
 // ---- Sums and maxima ----
 
 __device__ __forceinline__ int lane_index() { return threadIdx.x % 32; }

@@ -11,7 +11,8 @@
 //
 // The backward recomputes 1/rms from `before`: the same sum in the same order, so the same bits as in the forward.
 //
-// History: 1. A head's sum is computed within its lanes, without shared memory.
+// History: 1. A head's sum is computed within its lanes, without shared memory. 2. A head whose squares overflow becomes NaN,
+// not zeros.
 
 #include "common.cuh"
 
@@ -43,7 +44,7 @@ __device__ __forceinline__ float head_scale(const float (&x)[8], int dim, float 
     float squares = 0;
 #pragma unroll
     for (int i = 0; i < 8; ++i) squares = fmaf(x[i], x[i], squares);
-    return 1.0f / sqrtf(head_sum(squares, dim) / dim + eps);
+    return inverse_rms(head_sum(squares, dim) / dim, eps);
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 // 1. One block per row, values kept in registers, one pass over memory.
 // 2. The backward writes y over dy, with the bits of the forward: the gradients of the adapter that reads y need it, and a
 //    kernel that computes it again would read x once more.
+// 3. A row whose squares overflow becomes NaN, not zeros.
 
 #include "common.cuh"
 
@@ -40,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(1024)
 #pragma unroll
         for (int i = 0; i < 8; ++i) squares += v[i] * v[i];
     }
-    const float scale = 1.0f / sqrtf(block_sum(squares) / width + eps);
+    const float scale = inverse_rms(block_sum(squares) / width, eps);
     if (scales && threadIdx.x == 0) scales[blockIdx.x] = scale;
     if (inside) {
         float w[8];
