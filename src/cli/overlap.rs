@@ -35,6 +35,10 @@ pub struct OverlapArgs {
     #[arg(long, value_name = "DIR", env = "RFT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
+    /// Split of a Hub data set [default: train]
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+
     /// Column with the questions, if it cannot be detected
     #[arg(long, value_name = "COLUMN")]
     question_column: Option<String>,
@@ -51,6 +55,7 @@ pub struct OverlapArgs {
 pub fn run(args: &OverlapArgs) -> Result<()> {
     let mut layers = ConfigLayers::default();
     layers.flag("data.path", Some(args.data.clone()), "DATA");
+    layers.flag("data.split", args.split.clone(), "--split");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");
     layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");
     let config = config::resolve(&layers)?.config;

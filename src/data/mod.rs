@@ -1,10 +1,12 @@
 //! Questions with gold answers: readers, schemas, order, and the arithmetic generator.
 
 pub mod arithmetic;
+pub mod cell;
 pub mod decontaminate;
 pub mod order;
 mod question;
 pub mod read;
+pub mod row;
 pub mod schema;
 
 use std::collections::HashMap;
@@ -86,17 +88,20 @@ pub fn load_screened(
         answer: section.answer_column.as_deref(),
     };
     let mut hash = Sha256::new();
-    let (mut questions, mut empty, mut rows) = (Vec::new(), Vec::new(), 0);
+    let (mut questions, mut empty, mut notes, mut rows) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (i, path) in paths.iter().enumerate() {
         let file = read::read(path, &mut hash)?;
-        let (mut some, left_out) = schema::questions(path, &file, &section.path, columns)?;
+        let mut found = schema::questions(path, &file, &section.path, columns)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let of_file = |text: String| if paths.len() > 1 { format!("{name}: {text}") } else { text };
         if paths.len() > 1 {
             // Row numbers, and some identity columns, are only unique within one file.
-            some.iter_mut().for_each(|question| question.id = format!("{i}-{}", question.id));
+            found.questions.iter_mut().for_each(|question| question.id = format!("{i}-{}", question.id));
         }
         rows += file.rows.len();
-        questions.append(&mut some);
-        empty.extend(left_out.into_iter().map(|place| format!("{} {place}", path.display())));
+        questions.append(&mut found.questions);
+        notes.extend(found.notes.into_iter().map(of_file));
+        empty.extend(found.empty.map(of_file));
     }
     ensure!(!questions.is_empty(), "`{}` has no questions ({rows} rows)", section.path);
 
@@ -107,9 +112,8 @@ pub fn load_screened(
     {
         warnings.push(format!("`{}`: expected {} rows, found {}", section.path, grouped(expected), grouped(rows)));
     }
-    if let Some(first) = empty.first() {
-        warnings.push(format!("ignored {} rows without a question or an answer, the first: {first}", empty.len()));
-    }
+    warnings.extend(ignored_rows(rows - questions.len(), rows, &empty));
+    warnings.append(&mut notes);
     let questions = without_duplicates(questions, &mut warnings);
     let without_options: Vec<&str> =
         questions.iter().filter(|it| schema::lacks_options(it)).map(|it| it.id.as_str()).collect();
@@ -147,6 +151,12 @@ fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionF
     }
     let sha256 = hex::encode(hash.finalize());
     Ok(LoadedData { questions, held_out, warnings: Vec::new(), sha256, paths: Vec::new() })
+}
+
+/// A note about the rows without a question or an answer, if there are any; `places` has those of each file.
+pub fn ignored_rows(ignored: usize, rows: usize, places: &[String]) -> Option<String> {
+    (ignored > 0)
+        .then(|| format!("ignored {ignored} of {rows} rows without a question or an answer: {}", places.join("; ")))
 }
 
 /// Removes questions whose text occurs earlier.

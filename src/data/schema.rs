@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use anyhow::bail;
-use serde_json::{Map, Value};
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::value::RawValue;
 
 use super::Question;
-use super::read::FileRows;
+use super::cell;
+use super::row::{FileRows, Row, value};
+use crate::math;
 
 /// The schema of a data set on the Hub.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ const KNOWN: [Schema; 3] = [
 /// Column names of questions, answers and identities in other data sets, ignoring case. The first one found is used.
 const QUESTION_NAMES: [&str; 3] = ["question", "problem", "prompt"];
 const ANSWER_NAMES: [&str; 1] = ["answer"];
+/// The field with the answer in verl's data sets.
+const VERL_ANSWER: &str = "reward_model.ground_truth";
 const ID_NAMES: [&str; 5] = ["id", "unique_id", "task_id", "uid", "uuid"];
 
 /// The mark between a worked solution and its result.
@@ -66,63 +70,114 @@ pub struct QuestionColumns<'a> {
     pub answer: Option<&'a str>,
 }
 
-/// The questions of a file, and the rows (such as `line 3`) that were ignored because the question or the answer is empty.
+/// The questions of a file.
+#[derive(Debug, Default)]
+pub struct FileQuestions {
+    pub questions: Vec<Question>,
+    /// Notes about the rows for the user, one sentence each.
+    pub notes: Vec<String>,
+    /// The rows without a question or an answer (such as `lines 3, 5`), which are not among the questions.
+    pub empty: Option<String>,
+}
+
+/// The questions of a file.
 ///
 /// # Errors
-/// A missing column, or a value that is neither text nor a number. The message names the file, the row and the value found.
-pub fn questions(
-    path: &Path,
-    rows: &FileRows,
-    source: &str,
-    columns: QuestionColumns,
-) -> anyhow::Result<(Vec<Question>, Vec<String>)> {
-    let Some((_, first)) = rows.rows.first() else { return Ok((Vec::new(), Vec::new())) };
+/// A missing column, or a value that is not a question or an answer. The message names the file, the row and the value found.
+pub fn questions(path: &Path, file: &FileRows, source: &str, columns: QuestionColumns) -> Result<FileQuestions> {
+    let Some((_, first)) = file.rows.first() else { return Ok(FileQuestions::default()) };
     let schema = columns.schema;
     let question = column(path, first, columns.question.or(schema.map(|it| it.question)), &QUESTION_NAMES)?;
     let answer = column(path, first, columns.answer.or(schema.map(|it| it.answer)), &ANSWER_NAMES)?;
-    let ids = identities(rows);
+    let ids = identities(file);
 
-    let mut questions = Vec::with_capacity(rows.rows.len());
-    let mut empty = Vec::new();
-    for (i, (number, row)) in rows.rows.iter().enumerate() {
-        let at = |column| {
-            cell(row, column).map_err(|problem| {
-                anyhow::anyhow!("`{}` {}: column `{column}`: {problem}", path.display(), rows.place(*number))
-            })
+    let mut questions = Vec::with_capacity(file.rows.len());
+    let (mut empty, mut systems, mut rounded) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, (number, row)) in file.rows.iter().enumerate() {
+        let place = format!("`{}` {}", path.display(), file.place(*number));
+        let at = |column: &str| {
+            row.get(column)
+                .with_context(|| format!("{place}: column `{column}`: missing; the row has {}", row.listed()))
         };
-        match (at(question)?, at(answer)?) {
-            (Some(text), Some(gold)) => {
-                let id = ids.as_ref().map_or_else(|| number.to_string(), |ids| ids[i].clone());
-                let others = row.iter().filter(|(name, _)| *name != question && *name != answer);
-                let extra = others.map(|(name, value)| (name.clone(), value.clone())).collect();
-                questions.push(Question { id, text, gold, source: source.to_owned(), extra });
-            }
-            _ => empty.push(rows.place(*number)),
+        let of = |column: &str, problem: String| anyhow!("{place}: column `{column}`: {problem}");
+        let (text, has_system) = cell::question(at(question)?).map_err(|problem| of(question, problem))?;
+        let raw = at(answer)?;
+        let gold = cell::answer(raw).map_err(|problem| of(answer, problem))?;
+        let (Some(text), Some(gold)) = (text, gold) else {
+            empty.push(*number);
+            continue;
+        };
+        if has_system {
+            systems.push(*number);
         }
+        if raw.get() == gold && cell::is_rounded(&gold) {
+            rounded.push((*number, gold.clone()));
+        }
+        let id = ids.as_ref().map_or_else(|| number.to_string(), |ids| ids[i].clone());
+        let others = row.columns().filter(|(name, _)| *name != question && *name != answer);
+        let other = |(name, raw): (&str, &RawValue)| {
+            let value = value(raw).map_err(|error| of(name, error.to_string()))?;
+            Ok((name.to_owned(), value))
+        };
+        let extra = others.map(other).collect::<Result<_>>()?;
+        questions.push((*number, Question { id, text, gold, source: source.to_owned(), extra }));
     }
 
-    // A copy of such a data set under another name is recognized by its answers, which all have the mark.
-    let marked = questions.iter().filter(|it| it.gold.contains(HASHES)).count();
-    if schema.is_some_and(|it| it.hashes) || (columns.answer.is_none() && marked == questions.len()) {
-        for question in &mut questions {
-            let Some((_, gold)) = question.gold.rsplit_once(HASHES) else {
-                bail!(
-                    "`{}`: the answer to question {} has no `{HASHES}` before its result",
-                    path.display(),
-                    question.id
-                );
-            };
-            question.gold = gold.trim().to_owned();
+    reduce_to_results(path, &mut questions, schema.is_some_and(|it| it.hashes))?;
+    let (questions, without): (Vec<_>, Vec<_>) = questions.into_iter().partition(|(_, it)| !it.gold.is_empty());
+    empty.extend(without.iter().map(|(number, _)| *number));
+    empty.sort_unstable();
+    let questions = questions.into_iter().map(|(_, question)| question).collect();
+    let mut notes = Vec::new();
+    if !systems.is_empty() {
+        notes.push(format!(
+            "ignored the system messages of {} rows; the prior prompt (`--ppe`) takes their place",
+            systems.len()
+        ));
+    }
+    if let Some((number, gold)) = rounded.first() {
+        notes.push(format!(
+            "{} gold answers are numbers with at least 16 digits, as computations with rounding give them; an answer has to agree \
+             with all digits. The first: {gold} ({})",
+            rounded.len(),
+            file.place(*number)
+        ));
+    }
+    let empty = (!empty.is_empty()).then(|| file.places(&empty));
+    Ok(FileQuestions { questions, notes, empty })
+}
+
+/// Replaces worked solutions with their results: the text after the last `####` or in the last box.
+fn reduce_to_results(path: &Path, questions: &mut [(usize, Question)], hashes: bool) -> Result<()> {
+    // A copy of GSM8K under another name is recognized by its answers, which all have the mark.
+    let hashes = hashes || questions.iter().all(|(_, it)| it.gold.contains(HASHES));
+    for (_, question) in questions {
+        let result = match question.gold.rsplit_once(HASHES) {
+            Some((_, result)) if hashes => Some(result.trim()),
+            None if hashes => bail!(
+                "`{}`: the answer to question {} has no `{HASHES}` before its result",
+                path.display(),
+                question.id
+            ),
+            _ => math::solution_answer(&question.gold),
+        };
+        if let Some(result) = result {
+            question.gold = result.to_owned();
         }
     }
-    Ok((questions, empty))
+    Ok(())
 }
 
 /// The column `name`, or else the first column with one of the `usual` names.
-fn column<'a>(path: &Path, row: &'a Map<String, Value>, name: Option<&str>, usual: &[&str]) -> anyhow::Result<&'a str> {
+fn column<'a>(path: &Path, row: &'a Row, name: Option<&'a str>, usual: &[&str]) -> Result<&'a str> {
     let found = match name {
-        Some(name) => row.keys().find(|key| *key == name),
-        None => usual.iter().find_map(|name| row.keys().find(|key| key.eq_ignore_ascii_case(name))),
+        Some(name) => row.get(name).map(|_| name),
+        None => usual
+            .iter()
+            .find_map(|name| {
+                row.names().find(|key| key == name).or(row.names().find(|key| key.eq_ignore_ascii_case(name)))
+            })
+            .or_else(|| (usual == ANSWER_NAMES && row.get(VERL_ANSWER).is_some()).then_some(VERL_ANSWER)),
     };
     match found {
         Some(column) => Ok(column),
@@ -130,41 +185,17 @@ fn column<'a>(path: &Path, row: &'a Map<String, Value>, name: Option<&str>, usua
             "`{}` has no column `{}`; found: {}\nhint: set the columns with --question-column and --answer-column",
             path.display(),
             name.map_or_else(|| usual.join("` or `"), str::to_owned),
-            row.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+            row.listed()
         ),
     }
 }
 
-/// A value as text; `None` if it is empty. The error follows the name of the column.
-fn cell(row: &Map<String, Value>, column: &str) -> Result<Option<String>, String> {
-    let text = match row.get(column) {
-        Some(Value::String(text)) => text.trim().to_owned(),
-        Some(Value::Number(number)) => plain_number(number),
-        Some(Value::Null) => String::new(),
-        Some(Value::Bool(_)) => return Err("expected text or a number, found a boolean".to_owned()),
-        Some(Value::Array(_)) => return Err("expected text or a number, found a list".to_owned()),
-        Some(Value::Object(_)) => return Err("expected text or a number, found an object".to_owned()),
-        None => {
-            let found = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(format!("missing; the row has {found}"));
-        }
-    };
-    Ok((!text.is_empty()).then_some(text))
-}
-
-/// A number in its usual form: some data sets store integer answers as `142.0`.
-fn plain_number(number: &serde_json::Number) -> String {
-    match number.as_f64() {
-        Some(value) if number.is_f64() && value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
-        _ => number.to_string(),
-    }
-}
-
 /// The values of the identity column, if they are all different.
-fn identities(rows: &FileRows) -> Option<Vec<String>> {
-    let (_, first) = rows.rows.first()?;
-    let name = ID_NAMES.iter().find_map(|name| first.keys().find(|key| key.eq_ignore_ascii_case(name)))?;
-    let ids = rows.rows.iter().map(|(_, row)| cell(row, name).ok().flatten()).collect::<Option<Vec<_>>>()?;
+fn identities(file: &FileRows) -> Option<Vec<String>> {
+    let (_, first) = file.rows.first()?;
+    let name = ID_NAMES.iter().find_map(|name| first.names().find(|key| key.eq_ignore_ascii_case(name)))?;
+    let id = |row: &Row| cell::text(row.get(name)?).ok().flatten();
+    let ids = file.rows.iter().map(|(_, row)| id(row)).collect::<Option<Vec<_>>>()?;
     let distinct: HashSet<&str> = ids.iter().map(String::as_str).collect();
     (distinct.len() == ids.len()).then_some(ids)
 }

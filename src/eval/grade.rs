@@ -10,6 +10,7 @@ use super::asked::QuestionRecord;
 use super::bench::{self, AnswerKind, AnswerOptions, QuestionOrigin};
 use super::profile::Extraction;
 use crate::code::{self, CodeTask, Tasks, TestStatus};
+use crate::data::Question;
 use crate::math::{self, Extracted, Scope, Verdict, extract_boxed};
 use crate::sandbox::{Sandbox, SandboxLayers};
 
@@ -85,6 +86,20 @@ impl Grader {
     /// The isolation of programs during their tests; `None` if there are no programs.
     pub fn layers(&self) -> Option<&SandboxLayers> {
         self.programs.as_ref().map(|programs| programs.sandbox.layers())
+    }
+
+    /// Checks that all questions can be graded.
+    ///
+    /// # Errors
+    /// A question without tests.
+    pub fn check_questions(&self, questions: &[Question]) -> Result<()> {
+        let Some(programs) = &self.programs else { return Ok(()) };
+        match questions.iter().find(|it| !programs.tasks.contains_key(&it.id)) {
+            Some(question) => {
+                bail!("question {} has no tests\nhint: use the complete file of the benchmark", question.id)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Grades a completion of a question.

@@ -76,10 +76,11 @@ pub fn evaluate(
         style: (*style).clone(),
         notes: evaluation.notes.to_vec(),
     };
+    let identity = folder.identity.short_hash()?;
+    // Before anything is written: the folder may have samples of other questions.
+    let mut samples = Samples::read(&files, &identity, style, &questions)?;
     files.prepare(&record, &questions)?;
 
-    let identity = folder.identity.short_hash()?;
-    let mut samples = Samples::read(&files, &identity, style, &questions)?;
     let wanted = limit * style.samples;
     let jobs: Vec<EvalJob> = (0..*limit).filter_map(|at| samples.missing(at, &asked[at], style.samples)).collect();
     if !jobs.is_empty() {

@@ -18,7 +18,7 @@ use crate::device::{Device, Extent, LoadedModel};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::model::lora::Adapter;
 use crate::model::source::{ModelSource, TokenizerSource};
-use crate::prompt::PriorPrompt;
+use crate::prompt::{PriorPrompt, text_file};
 use crate::rollout::Sampling;
 use crate::rollout::policy::Policy;
 use crate::run::trained::{Trained, prior_prompt};
@@ -107,7 +107,9 @@ impl EvalSession {
         fetch: &dyn Fn(&RunConfig) -> Result<()>,
     ) -> Result<Self> {
         let prior = prior_prompt(trained, config, !request.default_prompt)?;
-        let sets = request.bench.iter().map(|name| load(request, name)).collect::<Result<Vec<_>>>()?;
+        let benchmarks = request.bench.iter().map(|name| bench::find(name)).collect::<Result<Vec<_>>>()?;
+        distinct(&request.bench, &benchmarks)?;
+        let sets = benchmarks.into_iter().map(|it| load(request, it)).collect::<Result<Vec<_>>>()?;
         let server = request.server.as_ref().map(connect).transpose()?;
         let source = match server {
             Some(_) => ModelSource::open_texts(&config.model.path, &config.model.revision)?,
@@ -209,9 +211,24 @@ fn connect(server: &Server) -> Result<Endpoint> {
     Endpoint::connect(&options, server.model.as_deref())
 }
 
-/// The questions of the benchmark `name`, their settings and their grader.
-fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Grader)> {
-    let mut benchmark = bench::find(name)?;
+/// Checks that each benchmark has its own name, because the name selects the folder of its samples.
+fn distinct(given: &[String], benchmarks: &[Benchmark]) -> Result<()> {
+    for (at, benchmark) in benchmarks.iter().enumerate() {
+        if let Some(before) = benchmarks[..at].iter().position(|it| it.name == benchmark.name) {
+            bail!(
+                "`{}` and `{}` are benchmarks with the same name, `{}`\n\
+                 hint: pass each benchmark once, and rename one of two files, or evaluate them into different folders (--out)",
+                given[before],
+                given[at],
+                benchmark.name
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A benchmark with its questions, its settings and its grader.
+fn load(request: &EvalRequest, mut benchmark: Benchmark) -> Result<(Benchmark, Style, Set, Grader)> {
     if let QuestionOrigin::File(file) = &mut benchmark.origin {
         file.question_column.clone_from(&request.question_column);
         file.answer_column.clone_from(&request.answer_column);
@@ -232,7 +249,7 @@ fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Gra
         );
     }
     if let Some(path) = &request.prompt_template {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+        let text = text_file::read(path).with_context(|| format!("read `{}`", path.display()))?;
         ensure!(
             text.matches("{question}").count() == 1,
             "`{}` must contain `{{question}}` exactly once, at the position of the question",
@@ -243,6 +260,7 @@ fn load(request: &EvalRequest, name: &str) -> Result<(Benchmark, Style, Set, Gra
     let set = benchmark.load(request.data_dir.as_deref())?;
     let data_dir = request.data_dir.as_deref();
     let grader = Grader::new(&benchmark.name, style.extraction, data_dir, request.unsafe_local_exec)?;
+    grader.check_questions(&set.questions)?;
     Ok((benchmark, style, set, grader))
 }
 

@@ -42,7 +42,9 @@ use judge::Judge;
 use lex::Grouping;
 use limits::{Meter, Reason};
 
-pub use extract::{Extracted, ExtractionRule, FoundAnswer, Scope, extract_boxed, extract_lenient, last_element};
+pub use extract::{
+    Extracted, ExtractionRule, FoundAnswer, Scope, extract_boxed, extract_lenient, last_element, solution_answer,
+};
 
 /// The result of checking an answer against the gold answer. As JSON: `"correct"`, `"wrong"` or `{"undecided":
 /// reason}`.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 mod jinja;
 pub mod registry;
 pub mod template;
+pub mod text_file;
 
 pub use registry::{controls, find, find_shipped, shipped};
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{PriorPrompt, Role};
+use super::{PriorPrompt, Role, text_file};
 
 /// File, and aliases. Listings have the same order.
 const SHIPPED: [(&str, &[&str]); 6] = [
@@ -110,7 +110,7 @@ pub fn find_shipped(name: &str) -> Option<&'static PriorPrompt> {
 
 /// A prompt from a user's file. Its wording is the file name and a hash of the contents.
 fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read the prior prompt `{}`", path.display()))?;
+    let text = text_file::read(path).with_context(|| format!("read the prior prompt `{}`", path.display()))?;
     let hash = hex::encode(&Sha256::digest(&text)[..6]);
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     parse(&text, format!("{file} {hash}")).with_context(|| format!("read the prior prompt `{}`", path.display()))

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Message;
 use super::jinja::Jinja;
+use super::text_file;
 use crate::model::tokenizer::Tokenizer;
 
 /// The form for models without a chat template: prior prompt, question, `Answer:`.
@@ -54,7 +55,8 @@ impl ChatTemplate {
     /// # Errors
     /// A source that does not compile.
     pub fn new(source: &str, tokens: SpecialStrings) -> anyhow::Result<Self> {
-        Ok(Self { jinja: Jinja::new(source, None)?, source: source.to_owned(), tokens, plain: false })
+        let source = text_file::plain(source);
+        Ok(Self { jinja: Jinja::new(&source, None)?, source, tokens, plain: false })
     }
 
     /// The template of a Hugging Face folder, from the text of its `chat_template.jinja`, or else of its
@@ -89,10 +91,9 @@ impl ChatTemplate {
     /// # Errors
     /// A file that cannot be read or does not compile.
     pub fn from_file(path: &Path, tokens: SpecialStrings) -> anyhow::Result<Self> {
-        let source =
-            std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display())).map_err(|error| {
-                anyhow::anyhow!("{error:#}\nhint: set prompt.template to `model`, `plain` or a Jinja file")
-            })?;
+        let source = text_file::read(path).with_context(|| format!("read `{}`", path.display())).map_err(|error| {
+            anyhow::anyhow!("{error:#}\nhint: set prompt.template to `model`, `plain` or a Jinja file")
+        })?;
         Self::new(&source, tokens).with_context(|| format!("read `{}`", path.display()))
     }
 
@@ -340,7 +341,8 @@ impl TokenizerConfig {
             unk_token: Option<TokenField>,
         }
 
-        let file: TokenizerConfigFile = serde_json::from_str(text).context("read `tokenizer_config.json`")?;
+        let file: TokenizerConfigFile =
+            serde_json::from_str(text.trim_start_matches('\u{feff}')).context("read `tokenizer_config.json`")?;
         let string = |token: Option<TokenField>| {
             token.map(|token| match token {
                 TokenField::Text(text) | TokenField::Described { content: text } => text,

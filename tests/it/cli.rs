@@ -614,7 +614,7 @@ fn unusable_data_is_reported_with_what_was_found() {
     hint: pass a file, the id of a data set on the Hub (`openai/gsm8k`) or `arithmetic`
     ");
     assert_snapshot!(error(&with("none.jsonl", b""), &["train", "--data", "none.jsonl"]), @"error: load the training questions: `none.jsonl` has no questions (0 rows)");
-    assert_snapshot!(error(&with("torn.jsonl", b"{\"question\": \"1 +"), &["train", "--data", "torn.jsonl"]), @"error: load the training questions: read `torn.jsonl`: line 1 is not a JSON object: EOF while parsing a string at line 1 column 17");
+    assert_snapshot!(error(&with("torn.jsonl", b"{\"question\": \"1 +"), &["train", "--data", "torn.jsonl"]), @"error: load the training questions: read `torn.jsonl`: line 1 is not a JSON object: EOF while parsing a string at column 17");
 }
 
 #[test]

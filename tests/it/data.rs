@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use parquet::basic::Compression;
 use rft::config::{DataSection, Take};
 use rft::data::{LoadedData, Question, load};
 
+use crate::parquet_file::{self, Leaf};
 use crate::require::{data, file};
 
 fn section(path: &Path) -> DataSection {
@@ -53,28 +55,13 @@ fn pairs(loaded: &LoadedData) -> Vec<(&str, &str)> {
 
 /// A Parquet file of the columns `problem` (text), `answer` (double) and `level` (int32, with a null).
 fn parquet() -> Vec<u8> {
-    use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int32Type};
-    use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
     let schema = "message m { required binary problem (UTF8); required double answer; optional int32 level; }";
-    let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
-    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
-    let mut bytes = Vec::new();
-    let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties.into()).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let text = |text: &str| ByteArray::from(text);
-    let mut column = group.next_column().unwrap().unwrap();
-    let texts = [text("What is 1 + 1?"), text("Half of \"é\", 1?\nSay it.")];
-    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<DoubleType>().write_batch(&[2.0, 0.5], None, None).unwrap();
-    column.close().unwrap();
-    let mut column = group.next_column().unwrap().unwrap();
-    column.typed::<Int32Type>().write_batch(&[3], Some(&[1, 0]), None).unwrap();
-    column.close().unwrap();
-    group.close().unwrap();
-    writer.close().unwrap();
-    bytes
+    let leaves = [
+        Leaf::text(["What is 1 + 1?", "Half of \"é\", 1?\nSay it."]),
+        Leaf::f64([2.0, 0.5]),
+        Leaf::i32([3]).levels(&[(1, 0), (0, 0)]),
+    ];
+    parquet_file::parquet(schema, Compression::SNAPPY, &leaves)
 }
 
 #[test]
@@ -124,13 +111,15 @@ fn errors_in_data_are_reported_with_their_place() {
         ("a.jsonl", r#"{"question": " ", "answer": null}"#, "`DIR/a.jsonl` has no questions (1 rows)"),
         (
             "a.jsonl",
-            &format!("{good}\n\n{{\"question\": \"2 + 2?\", \"answer\": [4]}}"),
-            "`DIR/a.jsonl` line 3: column `answer`: expected text or a number, found a list",
+            &format!("{good}\n\n{{\"question\": \"2 + 2?\", \"answer\": [4, 5]}}"),
+            "`DIR/a.jsonl` line 3: column `answer`: expected text or a number, found a list\n\
+             hint: write one text or number, or a list of one",
         ),
         (
             "a.json",
             &format!("[{good}, {{\"question\": true, \"answer\": \"2\"}}]"),
-            "`DIR/a.json` item 2: column `question`: expected text or a number, found a boolean",
+            "`DIR/a.json` item 2: column `question`: expected text or a number, found a boolean\n\
+             hint: convert the column to text",
         ),
         (
             "a.jsonl",
@@ -140,14 +129,18 @@ fn errors_in_data_are_reported_with_their_place() {
         (
             "a.jsonl",
             &format!("{good}\n{{\"question\": \"2 + "),
-            "read `DIR/a.jsonl`: line 2 is not a JSON object: EOF while parsing a string at line 1 column 18",
+            "read `DIR/a.jsonl`: line 2 is not a JSON object: EOF while parsing a string at column 18",
         ),
         (
             "a.jsonl",
             "12",
-            "read `DIR/a.jsonl`: line 1 is not a JSON object: invalid type: integer `12`, expected a map at line 1 column 2",
+            "read `DIR/a.jsonl`: line 1 is not a JSON object: invalid type: integer `12`, expected an object at column 2",
         ),
-        ("a.json", "[1]", "read `DIR/a.json`: item 1 of the array is not an object"),
+        (
+            "a.json",
+            "[1]",
+            "read `DIR/a.json`: item 1 is not a JSON object: invalid type: integer `1`, expected an object at column 1",
+        ),
         (
             "a.csv",
             "question,answer\n1 + 1?,2\n2 + 2?\n",
@@ -218,10 +211,7 @@ fn duplicates_empty_rows_and_lost_options_are_warned_about() {
     let [empty, duplicates, contradicted, options] = loaded.warnings.as_slice() else {
         panic!("{:?}", loaded.warnings)
     };
-    assert!(
-        empty.starts_with("ignored 2 rows without a question or an answer") && empty.ends_with("line 4"),
-        "{empty}"
-    );
+    assert!(empty.starts_with("ignored 2 of 11 rows without a question or an answer: lines 4-5"), "{empty}");
     assert_eq!(duplicates, "2 duplicates removed");
     assert_eq!(contradicted, "1 of the duplicates had a different answer from the question kept, the first: 3");
     assert_eq!(options, "3 multiple-choice questions without their options: 6, 9, 10");

@@ -22,7 +22,7 @@ const SECRET: &str = "hf_verysecrettokenofatest";
 
 /// What the stub serves, how it misbehaves, and what it was asked.
 #[derive(Default)]
-struct Hub {
+pub struct Hub {
     files: BTreeMap<String, Vec<u8>>,
     /// Every answer has this status and `X-Error-Code`.
     status: Option<(u16, &'static str)>,
@@ -46,13 +46,20 @@ struct Request {
     token: bool,
 }
 
-struct Stub {
-    address: String,
+pub struct Stub {
+    pub address: String,
     hub: Arc<Mutex<Hub>>,
 }
 
+impl Hub {
+    /// A hub that serves these files without faults.
+    pub fn with<N: Into<String>>(files: impl IntoIterator<Item = (N, Vec<u8>)>) -> Self {
+        Self { files: files.into_iter().map(|(name, bytes)| (name.into(), bytes)).collect(), ..Self::default() }
+    }
+}
+
 impl Stub {
-    fn start(hub: Hub) -> Self {
+    pub fn start(hub: Hub) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let hub = Arc::new(Mutex::new(hub));

@@ -4,6 +4,7 @@ mod adapter_faults;
 mod answers;
 mod attacks;
 mod behaviors;
+mod benchmarks;
 mod candle;
 mod changed_inputs;
 mod checkpoints;
@@ -29,6 +30,7 @@ mod gradients;
 mod hub;
 mod idioms;
 mod images;
+mod inputs;
 mod invariants;
 mod lab;
 #[cfg(unix)]
@@ -39,6 +41,7 @@ mod names;
 mod objectives;
 mod ops;
 mod parity;
+mod parquet_file;
 #[cfg(target_os = "linux")]
 mod products;
 mod progress;

@@ -239,10 +239,10 @@ fn a_row_that_cannot_be_checked_is_named() {
             "),
             "a list" => assert_snapshot!(said, @"error: `rows.jsonl`: line 1: `answer` is not text or a number"),
             "no object" => {
-                assert_snapshot!(said, @"error: `rows.jsonl`: line 1: not a JSON object: invalid type: sequence, expected a map at line 1 column 0")
+                assert_snapshot!(said, @"error: `rows.jsonl`: line 1: not a JSON object: invalid type: sequence, expected an object at column 0")
             }
             _ => {
-                assert_snapshot!(said, @"error: `rows.jsonl`: line 2: not a JSON object: EOF while parsing a string at line 1 column 18")
+                assert_snapshot!(said, @"error: `rows.jsonl`: line 2: not a JSON object: EOF while parsing a string at column 18")
             }
         }
     }

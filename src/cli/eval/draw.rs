@@ -203,7 +203,7 @@ fn print(format: OutputFormat, folder: &EvalFolder, all: &[(BenchmarkScores, Opt
         }
         OutputFormat::Text => {
             if !all.is_empty() {
-                println!("{}\n{}", table::title(identity), table::scores(all));
+                println!("{}", table::report(identity, all));
                 if let Some(layers) = all.iter().find_map(|(scores, _)| scores.sandbox.as_ref()) {
                     println!("programs ran with {layers}");
                 }

@@ -48,7 +48,7 @@ pub fn run(args: &RegradeArgs) -> Result<()> {
             let scores: Vec<_> = all.iter().map(|(scores, _)| scores).collect();
             println!("{}", serde_json::to_string_pretty(&scores)?);
         }
-        OutputFormat::Text => println!("{}\n{}", table::title(&folder.identity), table::scores(&all)),
+        OutputFormat::Text => println!("{}", table::report(&folder.identity, &all)),
     }
     Ok(())
 }

@@ -16,8 +16,19 @@ pub fn title(identity: &Identity) -> String {
     )
 }
 
+/// The model and the settings, the scores, and notes about the questions.
+pub fn report(identity: &Identity, all: &[(BenchmarkScores, Option<f64>)]) -> String {
+    let mut text = format!("{}\n{}", title(identity), scores(all));
+    for (scores, _) in all {
+        for note in &scores.notes {
+            text.push_str(&format!("\nnote: `{}`: {note}", scores.benchmark));
+        }
+    }
+    text
+}
+
 /// One row per benchmark, with the tokens per second of this process if it generated any.
-pub fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
+fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     let several = all.iter().any(|(scores, _)| scores.samples > 1);

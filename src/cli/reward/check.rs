@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, ValueEnum};
-use serde_json::{Map, Value};
+use serde_json::value::to_raw_value;
 
-use crate::math::{Graded, Scope, Verdict, check, explain, grade, grade_lenient};
+use crate::data::row::Row;
+use crate::data::{cell, read};
+use crate::math::{Graded, Scope, Verdict, check, explain, grade, grade_lenient, solution_answer};
 
 /// The answer tag of the shipped prior prompts.
 const ANSWER_TAG: &str = "answer";
@@ -86,8 +88,9 @@ pub fn run(args: RewardCheckArgs) -> Result<()> {
     }
 }
 
-/// Extracts the answer, unless it is bare, and checks it.
+/// Extracts the answer, unless it is bare, and checks it. The gold answer may be a worked solution, as in a data file.
 fn judge(args: &RewardCheckArgs, gold: &str, answer: &str) -> Graded {
+    let gold = solution_answer(gold).unwrap_or(gold);
     if args.bare {
         let verdict = check(gold, answer);
         return Graded { answer: Some(answer.trim().to_owned()), verdict, missing: None, rule: None };
@@ -125,7 +128,7 @@ fn one(args: &RewardCheckArgs, gold: &str, response: &str) -> Result<()> {
         lines.push(("found by", serde_json::to_value(rule)?.as_str().unwrap_or_default().to_owned()));
     }
     if let Some(answer) = graded.answer.as_deref().filter(|_| args.explain) {
-        let explained = explain(gold, answer);
+        let explained = explain(solution_answer(gold).unwrap_or(gold), answer);
         lines.extend([("gold", explained.gold), ("answer", explained.answer), ("rule", explained.rule)]);
     }
     lines.push(("verdict", name(&graded.verdict).to_owned()));
@@ -156,10 +159,11 @@ fn rows(args: &RewardCheckArgs, file: &Path) -> Result<()> {
         if reader.read_line(&mut line).with_context(|| format!("read `{name}`: line {number}"))? == 0 {
             return Ok(());
         }
-        if line.trim().is_empty() {
+        if line.trim_matches(['\u{feff}', ' ', '\t', '\r', '\n']).is_empty() {
             continue;
         }
-        let row = judged(args, &line).with_context(|| format!("`{name}`: line {number}"))?;
+        let text = line.trim_start_matches('\u{feff}');
+        let row = judged(args, text).with_context(|| format!("`{name}`: line {number}"))?;
         match serde_json::to_writer(&mut output, &row).map_err(Into::into).and_then(|()| output.write_all(b"\n")) {
             // The reader of stdout has closed it.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
@@ -169,27 +173,26 @@ fn rows(args: &RewardCheckArgs, file: &Path) -> Result<()> {
 }
 
 /// A row with its verdict added.
-fn judged(args: &RewardCheckArgs, line: &str) -> Result<Map<String, Value>> {
-    let mut row: Map<String, Value> = serde_json::from_str(line).context("not a JSON object")?;
+fn judged(args: &RewardCheckArgs, line: &str) -> Result<Row> {
+    let mut row = Row::from_json(line.trim()).map_err(|error| read::in_line(&error)).context("not a JSON object")?;
     let graded = judge(args, &field(&row, "gold")?, &field(&row, "answer")?);
-    row.insert("verdict".to_owned(), name(&graded.verdict).into());
-    row.insert("reason".to_owned(), reason(&graded).into());
+    row.set("verdict", to_raw_value(name(&graded.verdict))?);
+    row.set("reason", to_raw_value(&reason(&graded))?);
     if args.mode == Mode::Eval {
-        row.insert("rule".to_owned(), serde_json::to_value(graded.rule)?);
+        row.set("rule", to_raw_value(&graded.rule)?);
     }
-    row.insert("extracted".to_owned(), graded.answer.into());
+    row.set("extracted", to_raw_value(&graded.answer)?);
     Ok(row)
 }
 
-/// Text, or a number as text: integer answers are often written as numbers.
-fn field(row: &Map<String, Value>, name: &str) -> Result<String> {
-    match row.get(name) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(Value::Number(number)) => Ok(number.to_string()),
-        Some(_) => bail!("`{name}` is not text or a number"),
-        None => {
-            let found = row.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            bail!("missing field `{name}`; found: {found}\nhint: a row has the fields `gold` and `answer`")
-        }
+/// Text, or a number with the digits of the file: integer answers are often written as numbers.
+fn field(row: &Row, name: &str) -> Result<String> {
+    let Some(raw) = row.get(name) else {
+        bail!("missing field `{name}`; found: {}\nhint: a row has the fields `gold` and `answer`", row.listed())
+    };
+    match raw.get().bytes().next() {
+        Some(b'"') => serde_json::from_str(raw.get()).with_context(|| format!("`{name}`")),
+        Some(b'-' | b'0'..=b'9') => Ok(cell::number(raw.get())),
+        _ => bail!("`{name}` is not text or a number"),
     }
 }

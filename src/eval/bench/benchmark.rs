@@ -10,7 +10,7 @@ use super::users::UsersFile;
 use crate::data::Question;
 use crate::data::arithmetic::Split;
 use crate::data::read;
-use crate::data::schema::{self, QuestionColumns};
+use crate::data::schema::{self, FileQuestions, QuestionColumns};
 use crate::disk::hash::sha256;
 use crate::model::hub;
 
@@ -101,14 +101,10 @@ impl HubSet {
             question: Some(self.question),
             answer: Some(self.answer),
         };
-        let (questions, empty) = schema::questions(path, &rows, self.id, columns)?;
-        ensure!(
-            empty.is_empty(),
-            "`{}`: {} rows without a question or an answer, the first: {}",
-            path.display(),
-            empty.len(),
-            empty[0]
-        );
+        let FileQuestions { questions, mut notes, empty } = schema::questions(path, &rows, self.id, columns)?;
+        if let Some(empty) = empty {
+            bail!("`{}` has rows without a question or an answer: {empty}", path.display());
+        }
         ensure!(
             questions.len() == self.rows,
             "`{}` has {} questions, but {} has {}\nhint: use the complete file and --limit to evaluate on part of it, \
@@ -118,7 +114,6 @@ impl HubSet {
             self.id,
             self.rows
         );
-        let mut notes = Vec::new();
         let differs = |known| kind == AnswerKind::Math && golds_sha256(&questions) != known;
         if self.golds_sha256.is_some_and(differs) {
             notes.push(format!("the answers in `{}` differ from the known answers of {}", path.display(), self.id));

@@ -4,6 +4,7 @@
 //! from the official CSV file.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
 use crate::data::Question;
@@ -53,9 +54,13 @@ impl AnswerOptions {
     pub fn of(question: &Question, seed: u64) -> Result<Self> {
         let mut texts = vec![question.gold.clone()];
         for column in WRONG {
-            let option = question.extra.get(column).and_then(|it| it.as_str()).map(str::trim).unwrap_or_default();
+            let option = match question.extra.get(column) {
+                Some(Value::String(text)) => text.trim().to_owned(),
+                Some(Value::Number(number)) => number.to_string(),
+                _ => String::new(),
+            };
             ensure!(!option.is_empty(), "question {} has no `{column}`", question.id);
-            texts.push(option.to_owned());
+            texts.push(option);
         }
         let order = Stream::new(seed, Purpose::Choices, &[name_hash(&question.id)]).permutation(texts.len());
         let right = order.iter().position(|&it| it == 0).context("a permutation contains every index")?;

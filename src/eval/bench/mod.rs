@@ -15,7 +15,7 @@ mod users;
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::data::read;
 
@@ -52,7 +52,7 @@ pub fn find(name: &str) -> Result<Benchmark> {
         return Ok(benchmark.clone());
     }
     if Path::new(name).is_file() {
-        return Ok(of_file(Path::new(name)));
+        return of_file(Path::new(name));
     }
     let names: Vec<&str> = all.iter().map(|it| it.name.as_str()).collect();
     let near = names.iter().max_by(|a, b| {
@@ -66,19 +66,23 @@ pub fn find(name: &str) -> Result<Benchmark> {
     )
 }
 
-/// The user's file at `path`, as a benchmark named after the file.
-fn of_file(path: &Path) -> Benchmark {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = read::ENDINGS.iter().fold(name.trim_end_matches(".gz"), |name, ending| name.trim_end_matches(ending));
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.+".contains(c) { c } else { '-' };
-    let file = UsersFile { path: path.to_owned(), question_column: None, answer_column: None };
-    Benchmark {
-        name: name.chars().map(plain).collect::<String>().to_lowercase(),
-        aliases: &[],
-        origin: QuestionOrigin::File(file),
-        kind: AnswerKind::Math,
-        samples: 1,
+/// The user's file at `path`, as a benchmark named after the file. It never has the name of a shipped benchmark, because a score
+/// under that name is one on the published questions.
+fn of_file(path: &Path) -> Result<Benchmark> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let stem = read::ENDINGS.iter().fold(file.trim_end_matches(".gz"), |name, ending| name.trim_end_matches(ending));
+    ensure!(
+        stem.contains(char::is_alphanumeric),
+        "the name of `{}` has no letter or digit, which the benchmark's folder needs\nhint: rename the file",
+        path.display()
+    );
+    let plain = |c: char| if c.is_alphanumeric() || "-_.+".contains(c) { c } else { '-' };
+    let mut name: String = stem.trim_start_matches('.').chars().map(plain).collect();
+    if all().iter().any(|it| it.name == name || it.aliases.contains(&name.as_str())) {
+        name.push_str("-file");
     }
+    let file = UsersFile { path: path.to_owned(), question_column: None, answer_column: None };
+    Ok(Benchmark { name, aliases: &[], origin: QuestionOrigin::File(file), kind: AnswerKind::Math, samples: 1 })
 }
 
 #[cfg(test)]

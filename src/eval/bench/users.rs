@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::set::Set;
-use crate::data::read;
-use crate::data::schema::{self, QuestionColumns};
+use crate::data::schema::{self, FileQuestions, QuestionColumns};
+use crate::data::{ignored_rows, read};
 
 #[derive(Clone, Debug)]
 pub struct UsersFile {
@@ -26,12 +26,10 @@ impl UsersFile {
             answer: self.answer_column.as_deref(),
         };
         let source = self.path.display().to_string();
-        let (questions, empty) = schema::questions(&self.path, &rows, &source, columns)?;
-        ensure!(!questions.is_empty(), "`{source}` has no questions ({} rows)", rows.rows.len());
-        let mut notes = Vec::new();
-        if let Some(first) = empty.first() {
-            notes.push(format!("ignored {} rows without a question or an answer, the first: {first}", empty.len()));
-        }
+        let FileQuestions { questions, mut notes, empty } = schema::questions(&self.path, &rows, &source, columns)?;
+        let all = rows.rows.len();
+        ensure!(!questions.is_empty(), "`{source}` has no questions ({all} rows)");
+        notes.extend(ignored_rows(all - questions.len(), all, empty.as_slice()));
         Ok(Set { questions, notes, sha256: hex::encode(hash.finalize()) })
     }
 }

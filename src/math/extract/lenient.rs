@@ -71,6 +71,16 @@ pub fn extract_lenient(response: &str) -> Option<FoundAnswer<'_>> {
     candidates.iter().find(readable).or(candidates.first()).copied()
 }
 
+/// The answer of a worked solution, which is in its last box, or in the last boxes if they are one list; `None` without a
+/// box, or if the text is nothing but a box.
+pub fn solution_answer(solution: &str) -> Option<&str> {
+    let range = joined(solution, &boxes(solution)).pop()?;
+    let mut found = Vec::new();
+    let whole = solution.trim().len() == range.len();
+    Page { text: solution, formulas: Vec::new(), numbers: Vec::new() }.push(range, ExtractionRule::Boxed, &mut found);
+    found.pop().filter(|_| !whole).map(|it| it.answer)
+}
+
 /// A completion and the positions of its parts.
 struct Page<'a> {
     text: &'a str,

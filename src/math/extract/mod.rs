@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use lenient::{ExtractionRule, FoundAnswer, extract_lenient};
+pub use lenient::{ExtractionRule, FoundAnswer, extract_lenient, solution_answer};
 
 /// The part of a completion that is searched for the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

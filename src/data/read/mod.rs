@@ -1,0 +1,70 @@
+//! Reads rows from files: JSON Lines, a JSON array, CSV or Parquet. The text formats may be compressed with gzip.
+
+mod csv;
+mod json;
+mod parquet;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use crate::prompt::text_file;
+
+pub use super::row::FileRows;
+pub use json::in_line;
+
+/// Supported file name extensions.
+pub const ENDINGS: [&str; 5] = [".jsonl", ".ndjson", ".json", ".csv", ".parquet"];
+
+/// Whether a file with this name can be read.
+pub fn is_readable(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Reads all rows of a file and adds the file's bytes to `hash`.
+///
+/// # Errors
+/// A file that cannot be read, has another format, or is damaged. The message names the file and the first invalid row.
+pub fn read(path: &Path, hash: &mut Sha256) -> Result<FileRows> {
+    parse(path, hash).with_context(|| format!("read `{}`", path.display()))
+}
+
+fn parse(path: &Path, hash: &mut Sha256) -> Result<FileRows> {
+    let kind = std::fs::metadata(path)?;
+    ensure!(!kind.is_dir(), "this is a folder\nhint: pass a file in it");
+    ensure!(kind.is_file(), "this is not a regular file");
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    ensure!(
+        is_readable(&name),
+        "unknown format\nhint: use a file that ends in {}, or in one of these and .gz",
+        ENDINGS.join(", ")
+    );
+    let bytes = std::fs::read(path)?;
+    hash.update(&bytes);
+    let (name, bytes) = match name.strip_suffix(".gz") {
+        Some(name) => (name, unzip(&bytes)?),
+        None => (name.as_str(), bytes),
+    };
+    if name.ends_with(".parquet") {
+        ensure!(
+            path.extension().is_some_and(|it| it == "parquet"),
+            "a Parquet file compressed with gzip\nhint: decompress it with gunzip"
+        );
+        return parquet::rows(File::open(path)?);
+    }
+    let text = text_file::decode(&bytes)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if name.ends_with(".csv") { csv::rows(text) } else { json::rows(text) }
+}
+
+fn unzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut unzipped = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut unzipped).context("damaged gzip file")?;
+    Ok(unzipped)
+}
