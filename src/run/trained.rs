@@ -75,7 +75,7 @@ fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
         Some(Manifest { model, .. }) => {
             let hash = model.files.get(ALL).filter(|hash| **hash != source.hash)?;
             let hashes = format!("SHA-256 {}, now {}", short(hash), short(&source.hash));
-            (model.path.clone(), format!("and the weights of `{}` are different ({hashes})", source.name))
+            (model.path.clone(), format!(", but the weights of `{}` are different ({hashes})", source.name))
         }
         None => {
             let base = peft::load_config(folder).ok()?.base_model_name_or_path?;
@@ -83,10 +83,10 @@ fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
             if last(&base) == last(&source.name) {
                 return None;
             }
-            (base, format!("according to its configuration, not on `{}`", source.name))
+            (base, format!(" according to its configuration, not on `{}`", source.name))
         }
     };
-    Some(format!("the adapter `{}` was trained on `{base}` {difference}: results may be meaningless", folder.display()))
+    Some(format!("the adapter `{}` was trained on `{base}`{difference}: results may be meaningless", folder.display()))
 }
 
 /// The prior prompt of `config`. If it is the run's own prompt and not a shipped one, it is read from the run directory, because

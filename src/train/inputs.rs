@@ -78,7 +78,7 @@ impl InputSource {
 }
 
 impl InputFiles {
-    /// Hashes the files in a thread of its own: a large checkpoint takes as long as loading it, which goes on meanwhile.
+    /// Hashes the files in a separate thread: a large checkpoint takes as long as loading it, which happens at the same time.
     pub fn hash(&self) -> HashingInputs {
         let files = self.clone();
         HashingInputs(thread::spawn(move || {

@@ -270,7 +270,7 @@ fn a_run_killed_before_its_manifest_was_written_starts_again() {
     assert!(output.status.success() && said.contains("step 1/3"), "{said}");
     assert_eq!(manifest(folder.path())["sessions"].as_array().unwrap().len(), 1);
 
-    // Before its configuration was written, it can only be started anew, under the same name.
+    // Before its configuration was written, it can only be started again, under the same name.
     fs::remove_dir_all(&run).unwrap();
     fs::create_dir_all(&run).unwrap();
     fs::write(run.join(".lock"), "").unwrap();
@@ -299,7 +299,7 @@ fn an_adapter_on_another_base_model_is_warned_about() {
     bytes[at] ^= 1;
     fs::write(&weights, bytes).unwrap();
     let warning =
-        "warning: the adapter `runs/run/adapter` was trained on `model`, and the weights of `model` are different";
+        "warning: the adapter `runs/run/adapter` was trained on `model`, but the weights of `model` are different";
     assert!(generate("runs/run", "model").contains(warning));
     let checkpoint = "runs/run/checkpoints/step-000002/adapter";
     assert!(generate(checkpoint, "model").contains("was trained on `model`"));

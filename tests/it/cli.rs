@@ -702,8 +702,8 @@ fn what_is_not_an_unfinished_run_cannot_be_resumed() {
     hint: use a run directory, or a folder with an `adapter_config.json`
     ");
     assert_snapshot!(error(&runs, &["merge", "runs", "--out", "merged"]), @r"
-    error: `runs` is not an adapter: it has no `adapter_config.json`
-    hint: pass the folder RUN/adapter for a run's adapter
+    error: `runs` is neither a run with an adapter nor an adapter folder
+    hint: use a run directory, or a folder with an `adapter_config.json`
     ");
 
     // Settings of a new run are not accepted with an old one.

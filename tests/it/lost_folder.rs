@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::cli::{folder, rft_path};
-use crate::progress::{held_reward, hold_after, release};
+use crate::progress::{held_reward, hold_after, release, until};
 
 /// Completions of a step.
 const STEP: usize = 2 * 2;
@@ -30,6 +30,11 @@ fn lose(folder: &Path, sets: &[&str], lose: impl FnOnce(&Path)) -> (Option<i32>,
         line.clear();
         assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "the run ended before its first step");
     }
+    // Step 1 is saved when the first completion of step 2 is held.
+    until("step 2", || {
+        let asked = fs::read_to_string(folder.join("asked")).unwrap_or_default();
+        (asked.lines().count() > STEP).then_some(())
+    });
     lose(&folder.join("runs/run"));
     release(folder);
     let mut said = String::new();
