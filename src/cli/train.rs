@@ -16,6 +16,7 @@ use crate::train::state::TrainState;
 use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -70,7 +71,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             None => error,
         }
     });
-    let Prepared { config, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
+    let Prepared { config, started, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
     let steps = config.total_steps(setup.questions.len());
     if let Some(warning) = check_space(&config, &state.adapter, steps, state.counters.step)? {
         eprintln!("warning: {warning}");
@@ -99,7 +100,8 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         eprintln!("note     changed since the run was started: {change}");
     }
     let resumed_from = args.resume.is_some().then_some(state.counters.step);
-    let session = RunSession::start(&device.to_string(), rayon::current_num_threads(), resumed_from);
+    let time = if manifest.sessions.is_empty() { started } else { Timestamp::now() };
+    let session = RunSession::start(time, &device.to_string(), rayon::current_num_threads(), resumed_from);
     manifest.sessions.push(RunSession { changes, ..session });
     manifest.write(&run)?;
 
@@ -158,6 +160,8 @@ impl ResumedRun {
 /// Everything that a run needs before its first step.
 struct Prepared {
     config: RunConfig,
+    /// When the run was started.
+    started: Timestamp,
     setup: Setup,
     shape: ModelConfig,
     device: Device,
@@ -186,7 +190,9 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<Prepared> {
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
-    let setup = Setup::new(&config, &source, data_dir().as_deref(), recorded)?;
+    let before = resumed.and_then(|run| run.manifest.as_ref());
+    let started = before.and_then(Manifest::started).unwrap_or_else(Timestamp::now);
+    let setup = Setup::new(&config, &source, started, data_dir().as_deref(), recorded)?;
     let hashing = setup.inputs.hash();
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
@@ -199,7 +205,7 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<Prepared> {
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
-    Ok(Prepared { config, setup, shape, device, state, loaded, name: source.name.clone(), hashing })
+    Ok(Prepared { config, started, setup, shape, device, state, loaded, name: source.name.clone(), hashing })
 }
 
 /// The folder with benchmark files, from `RFT_DATA_DIR`.

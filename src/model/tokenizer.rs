@@ -62,8 +62,9 @@ impl Tokenizer {
         // Padding and truncation are for batches, which are never encoded here.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| anyhow!("{error}"))?;
-        check_added(&inner, tokenizer_json)?;
-        Self::new(inner)
+        let tokenizer = Self::new(inner)?;
+        check_added(&tokenizer.inner, tokenizer_json)?;
+        Ok(tokenizer)
     }
 
     /// Reads the `tokenizer.json` at `path`.

@@ -11,6 +11,7 @@ use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::{Training, train};
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -39,7 +40,7 @@ impl Drop for Scratch {
 /// Trains for about `seconds`, at least two steps, then evaluates for about a quarter of that time.
 pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<PlanMeasurement> {
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
-    let setup = Setup::new(config, &source, None, None)?;
+    let setup = Setup::new(config, &source, Timestamp::now(), None, None)?;
     let device = Device::choose(&config.run.device)?;
     let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(config))?;

@@ -7,6 +7,7 @@ use crate::model::tokenizer::Tokenizer;
 use crate::prompt::PriorPrompt;
 use crate::prompt::template::{ChatTemplate, Rendered, SpecialStrings, encode_prompt};
 use anyhow::Result;
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 
 /// Everything that is needed to convert between text and tokens.
@@ -32,6 +33,11 @@ impl Policy {
         let own = template.stop_strings().iter().map(ToString::to_string);
         let stop_strings = own.chain(config.rollout.stop.iter().cloned()).collect();
         Ok(Self { tokenizer, template, stop_tokens: stop_tokens.into_iter().collect(), stop_strings })
+    }
+
+    /// The same policy, whose template writes the date of `time`.
+    pub fn at(self, time: Timestamp) -> Result<Self> {
+        Ok(Self { template: self.template.at(time.as_second())?, ..self })
     }
 
     /// The prompt of a question under a prior prompt.

@@ -101,6 +101,11 @@ impl Manifest {
         serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))
     }
 
+    /// When the run was started; `None` in a damaged or edited file.
+    pub fn started(&self) -> Option<Timestamp> {
+        self.sessions.first()?.started.parse().ok()
+    }
+
     /// Writes the file, or replaces it after a session was added.
     pub fn write(&self, run: &RunDir) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(self).context("encode the manifest")?;
@@ -109,16 +114,16 @@ impl Manifest {
     }
 }
 
-/// The time in UTC, to the second: `2026-11-30T06:15:00Z`.
-fn now() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+/// A time in UTC, to the second: `2026-11-30T06:15:00Z`.
+fn text(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 impl RunSession {
-    /// A session of this process, starting now.
-    pub fn start(device: &str, threads: usize, resumed_from: Option<usize>) -> Self {
+    /// A session of this process, which started at `time`.
+    pub fn start(time: Timestamp, device: &str, threads: usize, resumed_from: Option<usize>) -> Self {
         Self {
-            started: now(),
+            started: text(time),
             command: command(env::args_os().map(|argument| argument.to_string_lossy().into_owned())),
             resumed_from,
             rft: env!("CARGO_PKG_VERSION").to_owned(),
@@ -182,14 +187,14 @@ mod tests {
             template: None,
             held_out: None,
             files: BTreeMap::new(),
-            sessions: vec![RunSession::start("cpu", 2, None)],
+            sessions: vec![RunSession::start(Timestamp::now(), "cpu", 2, None)],
         };
         manifest.write(&run).unwrap();
         let mut again = Manifest::read(&run).unwrap();
         assert_eq!(again, manifest);
         assert_eq!((&again.model, &again.data), (&manifest.model, &manifest.data));
 
-        let session = RunSession::start("cpu", 1, Some(20));
+        let session = RunSession::start(Timestamp::now(), "cpu", 1, Some(20));
         again.sessions.push(session.clone());
         again.write(&run).unwrap();
         manifest.sessions.push(session);
@@ -198,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_session_records_time_and_command_but_no_folder() {
-        let session = RunSession::start("cpu", 2, None);
+        let session = RunSession::start(Timestamp::now(), "cpu", 2, None);
         let started: Timestamp = session.started.parse().unwrap();
         assert!((0..60).contains(&Timestamp::now().duration_since(started).as_secs()) && session.started.len() == 20);
         assert!(!session.command[0].contains('/'), "{:?}", session.command);

@@ -120,7 +120,7 @@ mod tests {
     fn manifest() -> Manifest {
         let source = |path: &str| SourceRecord { path: path.into(), revision: None, files: BTreeMap::new() };
         let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
-        let sessions = vec![RunSession::start("cpu", 1, None)];
+        let sessions = vec![RunSession::start(jiff::Timestamp::now(), "cpu", 1, None)];
         Manifest {
             seed: 7,
             steps: 2,

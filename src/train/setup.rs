@@ -18,6 +18,7 @@ use crate::rollout::policy::Policy;
 use crate::run::RunDir;
 use crate::run::manifest::{Manifest, PromptIdentity};
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
 /// A run that is ready to start.
@@ -36,11 +37,14 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Loads the model from `source` and the questions of `config`, and renders every prompt. `data_dir` may contain
-    /// benchmarks to compare the questions with; for a resumed run, `recorded` has the result of that comparison.
+    /// Loads the model from `source` and the questions of `config`, and renders every prompt. `started` is the time at which
+    /// the run was started: a chat template that writes the date writes that one, also in a run that is resumed later.
+    /// `data_dir` may contain benchmarks to compare the questions with; for a resumed run, `recorded` has the result of that
+    /// comparison.
     pub fn new(
         config: &RunConfig,
         source: &ModelSource,
+        started: Timestamp,
         data_dir: Option<&Path>,
         recorded: Option<Contamination>,
     ) -> Result<Self> {
@@ -48,7 +52,7 @@ impl Setup {
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config, data_dir, recorded)?;
         let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
-        let policy = Policy::load(source, config)?;
+        let policy = Policy::load(source, config)?.at(started)?;
         let mut notes = questions.notes;
         let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<TrainQuestion>> {
             let length = config.rollout.max_prompt_length;

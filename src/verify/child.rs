@@ -118,7 +118,8 @@ impl RftProcess {
     fn error(&self) -> anyhow::Error {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        match text.rfind("error: ") {
+        let start = text.rfind("\nerror: ").map(|at| at + 1).or(text.starts_with("error: ").then_some(0));
+        match start {
             Some(start) => anyhow!("{}", text[start + "error: ".len()..].trim_end()),
             None => anyhow!("{}", text.trim_end().lines().last().unwrap_or("it ended without a message")),
         }

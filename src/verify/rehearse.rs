@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::HumanBytes;
+use jiff::Timestamp;
 
 use super::child::{RftProcess, Scratch};
 use super::reduce::{COMPLETION, Change, STEPS, reduce, write_model};
@@ -202,7 +203,7 @@ impl Rehearsal<'_> {
     /// Loads the questions, reads every gold answer, tries the rewards, and renders every prompt. Returns the number of training
     /// questions.
     fn questions(&self, config: &RunConfig, source: &ModelSource) -> Result<Done<usize>> {
-        let setup = Setup::new(config, source, self.data_dir, None)?;
+        let setup = Setup::new(config, source, Timestamp::now(), self.data_dir, None)?;
         let questions = setup.questions.len();
         ensure!(
             self.config.total_steps(questions) > 0,

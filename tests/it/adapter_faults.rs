@@ -67,7 +67,7 @@ fn values_that_are_not_finite_are_an_error_with_the_tensor() {
         for command in COMMANDS {
             contains(&error(&folder, command), &[&format!("tensor `{tensor}` contains NaN or infinity\nhint: ")]);
         }
-        contains(&error(&folder, &["merge", "a", "--model=tiny", "--out=o"]), &[tensor]);
+        contains(&error(&folder, &["merge", "a", "--model=tiny", "--out=merged"]), &[tensor]);
     }
 }
 
@@ -80,9 +80,9 @@ fn an_adapter_that_makes_the_logits_infinite_is_named() {
             let want = "with the adapter, the model's logits are NaN or infinite, and without it they are finite";
             contains(&error(&folder, command), &[want, "\nhint: use an earlier checkpoint of the adapter"]);
         }
-        let error = error(&folder, &["merge", "a", "--model=tiny", "--dtype=f32", "--out=o"]);
+        let error = error(&folder, &["merge", "a", "--model=tiny", "--dtype=f32", "--out=merged"]);
         contains(&error, &["with the adapter, tensor `model.layers.0.", "has values that are infinite in F32"]);
-        assert!(!folder.path().join("o").exists());
+        assert!(!folder.path().join("merged").exists());
     }
 }
 
@@ -125,7 +125,7 @@ fn options_that_change_what_an_adapter_computes_are_an_error() {
     ] {
         let folder = with_adapter();
         configuration(folder.path(), key, value);
-        for args in [COMMANDS[0], &["merge", "a", "--model=tiny", "--out=o"]] {
+        for args in [COMMANDS[0], &["merge", "a", "--model=tiny", "--out=merged"]] {
             let error = error(&folder, args);
             contains(&error, &["read `a/adapter_config.json`", hint]);
             assert!(!error.contains('\u{1b}'), "{error:?}");

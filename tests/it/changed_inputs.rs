@@ -24,7 +24,8 @@ fn stopped() -> &'static Path {
             let config: serde_json::Value = serde_json::from_str(&config).unwrap();
             let template = config["chat_template"].as_str().unwrap();
             write("model/chat_template.jinja", template.as_bytes());
-            write("own.jinja", template.as_bytes());
+            let dated = "{% if strftime_now('%Y') == '2001' %}{{ raise_exception('it is 2001') }}{% endif %}";
+            write("own.jinja", format!("{dated}{template}").as_bytes());
             write("own.toml", b"name = \"own\"\ntext = \"Put the answer in a box.\"\n");
             for (name, first) in [("train.jsonl", 0), ("held.jsonl", 100)] {
                 let row = |i: i32| format!("{{\"question\": \"What is {i} + 3?\", \"answer\": \"{}\"}}\n", i + 3);
@@ -100,6 +101,16 @@ fn unchanged_inputs_are_resumed_without_a_word() {
     for (source, file) in [("data", "train.jsonl"), ("held_out", "held.jsonl"), ("template", "own.jinja")] {
         assert_eq!(manifest[source]["files"][file].as_str().map(str::len), Some(64), "{file}: {manifest}");
     }
+}
+
+/// Some chat templates write the date. All prompts of a run have the date of its start.
+#[test]
+fn a_template_that_writes_the_date_writes_that_of_the_start() {
+    let folder = copy();
+    let mut manifest = manifest(folder.path());
+    manifest["sessions"][0]["started"] = "2001-02-03T04:05:06Z".into();
+    fs::write(folder.path().join("runs/run/manifest.json"), manifest.to_string()).unwrap();
+    assert!(error(&folder, &RESUME).contains("it is 2001"));
 }
 
 /// Each kind of input is changed in two ways.

@@ -340,7 +340,7 @@ struct Verdict {
     silent: bool,
     /// The work ended without a message, or with one that does not name the file.
     unreported: bool,
-    /// It cannot be continued, and the message does not say what to do.
+    /// It cannot be continued, and the message has no hint.
     stuck: bool,
     note: String,
 }

@@ -56,7 +56,7 @@ impl Lab {
         let session = RunSession {
             started: format!("2026-01-02T03:04:{seed:02}Z"),
             command: ["rft", "train", "--config", &home, "--seed", &seed.to_string()].map(str::to_owned).to_vec(),
-            ..RunSession::start("cpu", 1, None)
+            ..RunSession::start(jiff::Timestamp::UNIX_EPOCH, "cpu", 1, None)
         };
         let manifest = Manifest {
             seed,
