@@ -109,7 +109,7 @@ impl Serialize for Row {
     }
 }
 
-fn find<'a, 'n>(columns: &mut dyn Iterator<Item = (&'n str, &'a RawValue)>, path: &str) -> Option<&'a RawValue> {
+fn find<'a>(columns: &mut dyn Iterator<Item = (&str, &'a RawValue)>, path: &str) -> Option<&'a RawValue> {
     let mut outer = None;
     for (name, value) in columns {
         match path.strip_prefix(name) {
