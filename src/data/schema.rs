@@ -153,7 +153,7 @@ fn reduce_to_results(path: &Path, questions: &mut [(usize, Question)], hashes: b
     let hashes = hashes || questions.iter().all(|(_, it)| it.gold.contains(HASHES));
     for (_, question) in questions {
         let result = match question.gold.rsplit_once(HASHES) {
-            Some((_, result)) if hashes => Some(result.trim()),
+            Some((_, result)) if hashes => Some(result.trim().to_owned()),
             None if hashes => bail!(
                 "`{}`: the answer to question {} has no `{HASHES}` before its result",
                 path.display(),
@@ -162,7 +162,7 @@ fn reduce_to_results(path: &Path, questions: &mut [(usize, Question)], hashes: b
             _ => math::solution_answer(&question.gold),
         };
         if let Some(result) = result {
-            question.gold = result.to_owned();
+            question.gold = result;
         }
     }
     Ok(())

@@ -129,7 +129,7 @@ fn errors_in_data_are_reported_with_their_place() {
         (
             "a.jsonl",
             &format!("{good}\n{{\"question\": \"2 + "),
-            "read `DIR/a.jsonl`: line 2 is not a JSON object: EOF while parsing a string at column 18",
+            "read `DIR/a.jsonl`: line 2 is not a JSON object: EOF while parsing a string at column 17",
         ),
         (
             "a.jsonl",

@@ -177,7 +177,7 @@ fn a_file_of_answers_is_printed_with_verdicts() {
     assert!(output.status.success());
     let said = String::from_utf8(output.stdout).unwrap();
     assert_snapshot!(said, @r#"
-    {"id":3,"gold":"7","answer":"\\boxed{7}","extra":{"b":1,"a":[2]},"verdict":"correct","reason":null,"extracted":"7"}
+    {"id":3,"gold":"7","answer":"\\boxed{7}","extra":{"b": 1, "a": [2]},"verdict":"correct","reason":null,"extracted":"7"}
     {"answer":"it is 7","gold":7,"verdict":"wrong","reason":"no box","extracted":null}
     {"gold":"7","answer":"\\boxed{8}","verdict":"wrong","reason":null,"extracted":"8"}
     {"gold":"\\frac{1}{","answer":"\\boxed{8}","verdict":"undecided","reason":"gold: unexpected end","extracted":"8"}

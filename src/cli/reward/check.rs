@@ -90,7 +90,8 @@ pub fn run(args: RewardCheckArgs) -> Result<()> {
 
 /// Extracts the answer, unless it is bare, and checks it. The gold answer may be a worked solution, as in a data file.
 fn judge(args: &RewardCheckArgs, gold: &str, answer: &str) -> Graded {
-    let gold = solution_answer(gold).unwrap_or(gold);
+    let solution = solution_answer(gold);
+    let gold = solution.as_deref().unwrap_or(gold);
     if args.bare {
         let verdict = check(gold, answer);
         return Graded { answer: Some(answer.trim().to_owned()), verdict, missing: None, rule: None };
@@ -128,7 +129,8 @@ fn one(args: &RewardCheckArgs, gold: &str, response: &str) -> Result<()> {
         lines.push(("found by", serde_json::to_value(rule)?.as_str().unwrap_or_default().to_owned()));
     }
     if let Some(answer) = graded.answer.as_deref().filter(|_| args.explain) {
-        let explained = explain(solution_answer(gold).unwrap_or(gold), answer);
+        let solution = solution_answer(gold);
+        let explained = explain(solution.as_deref().unwrap_or(gold), answer);
         lines.extend([("gold", explained.gold), ("answer", explained.answer), ("rule", explained.rule)]);
     }
     lines.push(("verdict", name(&graded.verdict).to_owned()));

@@ -81,7 +81,11 @@ pub fn run(args: RewardTestArgs) -> Result<()> {
     let prior = prompt::find(&config.prompt.ppe)?;
     let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
     let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
-    let questions = data::load(&config.data, args.seed, 0, &fetch)?.questions;
+    let loaded = data::load(&config.data, args.seed, 0, &fetch)?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let questions = loaded.questions;
     let report = bench::run(&rewards, Frame::new(&config, &prior), &questions, args.limit, args.seed);
     let limits = PassLimits {
         false_accept: args.max_false_accept,

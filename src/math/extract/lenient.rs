@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lex::Grouping;
 use super::super::parse::parse;
-use super::{BoxSpan, boxes};
+use super::{BoxSpan, boxes, unboxed};
 
 /// The rule that found an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -71,14 +71,19 @@ pub fn extract_lenient(response: &str) -> Option<FoundAnswer<'_>> {
     candidates.iter().find(readable).or(candidates.first()).copied()
 }
 
-/// The answer of a worked solution, which is in its last box, or in the last boxes if they are one list; `None` without a
-/// box, or if the text is nothing but a box.
-pub fn solution_answer(solution: &str) -> Option<&str> {
-    let range = joined(solution, &boxes(solution)).pop()?;
-    let mut found = Vec::new();
-    let whole = solution.trim().len() == range.len();
-    Page { text: solution, formulas: Vec::new(), numbers: Vec::new() }.push(range, ExtractionRule::Boxed, &mut found);
-    found.pop().filter(|_| !whole).map(|it| it.answer)
+/// The answer of a worked solution: the content of its last box, or of the last boxes if only `,`, `and` or `or` separates
+/// them, as a list. `None` without a box.
+pub fn solution_answer(solution: &str) -> Option<String> {
+    let spans = boxes(solution);
+    let range = joined(solution, &spans).pop()?;
+    let mut outermost: Vec<&BoxSpan> = Vec::new();
+    for span in spans.iter().filter(|it| it.whole.start >= range.start) {
+        // A box comes after those nested in it.
+        outermost.retain(|it| it.whole.start < span.whole.start);
+        outermost.push(span);
+    }
+    let content = |span: &&BoxSpan| unboxed(&solution[span.content.clone()]).trim_end_matches('.').to_owned();
+    Some(outermost.iter().map(content).collect::<Vec<_>>().join(", "))
 }
 
 /// A completion and the positions of its parts.
