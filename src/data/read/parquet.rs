@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn numbers_have_the_digits_of_their_type() {
         let json = |field| json(&field).unwrap();
-        assert_eq!(json(Field::Float(3.17)), "3.17");
+        assert_eq!(json(Field::Float(4.35)), "4.35");
         assert_eq!(json(Field::Float(0.1)), "0.1");
         assert_eq!(json(Field::Double(0.1)), "0.1");
         assert_eq!(json(Field::Float16(f16::from_f32(0.1))), "0.1");
