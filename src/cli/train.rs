@@ -71,7 +71,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             None => error,
         }
     });
-    let Prepared { config, started, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
+    let PreparedRun { config, started, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
     let steps = config.total_steps(setup.questions.len());
     if let Some(warning) = check_space(&config, &state.adapter, steps, state.counters.step)? {
         eprintln!("warning: {warning}");
@@ -158,7 +158,7 @@ impl ResumedRun {
 }
 
 /// Everything that a run needs before its first step.
-struct Prepared {
+struct PreparedRun {
     config: RunConfig,
     /// When the run was started.
     started: Timestamp,
@@ -173,7 +173,7 @@ struct Prepared {
 }
 
 /// Loads the model and the questions, while the files are hashed.
-fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<Prepared> {
+fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun> {
     let (config, recorded) = match resumed {
         Some(ResumedRun { run, .. }) => {
             let mut config = run.run_config()?;
@@ -205,7 +205,7 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<Prepared> {
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
-    Ok(Prepared { config, started, setup, shape, device, state, loaded, name: source.name.clone(), hashing })
+    Ok(PreparedRun { config, started, setup, shape, device, state, loaded, name: source.name.clone(), hashing })
 }
 
 /// The folder with benchmark files, from `RFT_DATA_DIR`.

@@ -152,7 +152,7 @@ pub fn load(folder: &Path) -> Result<(PeftConfig, Tensors)> {
 }
 
 /// Keys that do not change what an adapter computes: where it comes from, how it was trained, and options of features that
-/// have a key of their own. The first are read here.
+/// have a separate key. The first are read here.
 const HARMLESS: [&str; 17] = [
     "r",
     "lora_alpha",

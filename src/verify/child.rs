@@ -14,12 +14,12 @@ use crate::run::{RunDir, Stop};
 use crate::sweep::local::unconfigured;
 
 /// A folder that is removed at the end with its contents, unless it is kept.
-pub struct Scratch {
+pub struct ScratchFolder {
     path: PathBuf,
     keep: bool,
 }
 
-impl Scratch {
+impl ScratchFolder {
     /// Creates a new folder in `parent`, and `parent` if it does not exist.
     pub fn create(parent: &Path, name: &str) -> Result<Self> {
         let path = parent.join(format!("{name}-{}", std::process::id()));
@@ -37,7 +37,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
         if !self.keep {
             // If the folder cannot be removed, it remains.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::HumanBytes;
 use jiff::Timestamp;
 
-use super::child::{RftProcess, Scratch};
+use super::child::{RftProcess, ScratchFolder};
 use super::reduce::{COMPLETION, Change, STEPS, reduce, write_model};
 use crate::config::{RunConfig, to_toml};
 use crate::disk::{atomic, space};
@@ -114,7 +114,7 @@ impl Rehearsal<'_> {
         let scratch = match phases.run("run directory", || self.run_directory()) {
             Some(scratch) => scratch,
             None => {
-                let scratch = Scratch::create(&std::env::temp_dir(), "rft-rehearsal")?;
+                let scratch = ScratchFolder::create(&std::env::temp_dir(), "rft-rehearsal")?;
                 write_model(scratch.path())?;
                 scratch
             }
@@ -171,12 +171,12 @@ impl Rehearsal<'_> {
     }
 
     /// A folder in the run's own, so that a folder that cannot be written to is found, with the embedded model.
-    fn run_directory(&self) -> Result<Done<Scratch>> {
+    fn run_directory(&self) -> Result<Done<ScratchFolder>> {
         let section = &self.config.run;
         if let Some(path) = section.name.as_ref().map(|name| Path::new(&section.dir).join(name)) {
             ensure!(!path.exists(), "the run `{}` already exists\nhint: use another `run.name`", path.display());
         }
-        let scratch = Scratch::create(section.dir.as_ref(), ".rehearsal")?;
+        let scratch = ScratchFolder::create(section.dir.as_ref(), ".rehearsal")?;
         write_model(scratch.path())?;
         Ok(Done::new(scratch, format!("`{}` is writable", section.dir)))
     }

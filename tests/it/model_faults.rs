@@ -334,7 +334,8 @@ fn an_unsupported_quantization_is_named() {
 
 #[test]
 fn a_damaged_tokenizer_is_an_error_and_not_a_panic() {
-    let damages: [(&str, fn(&mut Value)); 9] = [
+    type Damage = fn(&mut Value);
+    let damages: [(&str, Damage); 9] = [
         ("did not match any variant", |it| it["decoder"] = json!(3)),
         ("the tokenizer is damaged", |it| {
             it["normalizer"] =

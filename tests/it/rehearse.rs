@@ -85,7 +85,7 @@ fn what_would_fail_later_fails_now() {
         (vec!["--set=eval.path=none.csv"], "data, prompts, rewards", "none.csv"),
         (vec!["--set=rollout.prompts_per_step=64"], "data, prompts, rewards", "fewer than one step"),
         (vec!["--set=run.dir=data.jsonl"], "run directory", "data.jsonl"),
-        (vec!["--set=train.steps=1000000000", "--set=train.save_steps=1"], "disk space", "free"),
+        (vec!["--set=train.steps=100000", "--set=train.save_steps=1"], "disk space", "free"),
         (vec![reward], "data, prompts, rewards", "no-such-judge"),
         (vec![crash], "train, save, kill", "no key"),
         (vec!["--bench=none.jsonl"], "benchmark none.jsonl", "none.jsonl"),
