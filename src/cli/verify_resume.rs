@@ -9,7 +9,7 @@ use comfy_table::{Table, presets};
 use super::run_args::RunArgs;
 use crate::config;
 use crate::run::Stop;
-use crate::verify::child::Scratch;
+use crate::verify::child::ScratchFolder;
 use crate::verify::compare::ComparedPart;
 use crate::verify::resume::verify_resume;
 
@@ -47,7 +47,7 @@ pub fn run(args: &VerifyResumeArgs) -> Result<ExitCode> {
     let config = config::resolve(&args.run.layers())?.config;
     super::download::confirm(&config, args.yes)?;
     let stop = Stop::on_signals(|_| eprintln!("stopping"))?;
-    let mut scratch = Scratch::create(&std::env::temp_dir(), "rft-verify-resume")?;
+    let mut scratch = ScratchFolder::create(&std::env::temp_dir(), "rft-verify-resume")?;
     let started = Instant::now();
     let mut say = |phase: &str| eprintln!("{:>6.1} s  {phase}", started.elapsed().as_secs_f64());
     let parts = verify_resume(&config, args.steps, scratch.path(), &stop, &mut say)?;
