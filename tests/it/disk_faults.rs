@@ -293,8 +293,8 @@ impl Scenario {
         verdict.failed = true;
         // A short write is not an error, and every error is reported.
         let killed = output.status.code().is_none();
-        verdict.unreported =
-            killed != (fault == Fault::Kill) || (!killed && !(said.contains("error: ") && said.contains("write `")));
+        let named = said.contains("error: ") && said.contains("write `");
+        verdict.unreported = killed != (fault == Fault::Kill) || !(killed || named);
         if fault == Fault::Short || verdict.unreported {
             verdict.note = said;
         }
