@@ -182,7 +182,7 @@ reports() {
     crlf-*) fault=$(silent_on '\^M|M-oM-;M-\?|\\r|ufeff') ;;
     eos-*) fault=$(silent_on '^<.im_end') ;;
     eval-drops-rows) fault=$(says '2 of [0-9]+ rows') ;;
-    hub-*) fault=$(silent_on 'there is no split') ;;
+    hub-*) fault=$(silent_on 'unknown split') ;;
     json-big-int) fault=$(silent_on 'e\+|"wrong"') ;;
     nan-weights) fault=$(silent_on 'interval'; says '^error') ;;
     nested-rope*) fault=$([ "$(sed -n 's/^flat: //p' out)" = "$(sed -n 's/^nested: //p' out)" ] || echo 'nested differs from flat') ;;

@@ -25,7 +25,7 @@ impl Presence {
     }
 
     /// # Errors
-    /// There is no file at the path any more, or another one.
+    /// The file at the path was deleted, moved or replaced.
     pub fn check(&self) -> Result<()> {
         let now = fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
         if now != Some((self.device, self.inode)) {

@@ -75,7 +75,7 @@ enum BatchFailure {
     Ended,
     /// It timed out.
     Silent,
-    /// The scores are not needed any more.
+    /// The scores are no longer needed.
     Cancelled,
 }
 

@@ -140,7 +140,7 @@ fn kill_group(leader: u32) {
 struct GroupGuard(Child);
 
 impl GroupGuard {
-    /// `None` if there is no shell; then a killed run may leave its commands behind.
+    /// `None` on a machine without a shell. There, the commands of a killed run may keep running.
     fn start(leader: u32) -> Option<Self> {
         let script = format!("read -r line; {KILL_GROUP}");
         let mut shell = Command::new("sh");

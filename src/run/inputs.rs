@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(
             shown(&before, &[("a", "sha256:3123456789abcdef"), ("all", "4"), ("c", "5")]),
             ["`a` (SHA-256 0123456789ab, now 3123456789ab)", "`b` (SHA-256 2, now missing)", "`c` (new, SHA-256 5)"],
-            "the hash of all files together says nothing more"
+            "the hash of all files together adds nothing"
         );
     }
 

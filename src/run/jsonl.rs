@@ -57,7 +57,7 @@ impl JsonLines {
     /// Appends one line. It is passed to the operating system in a single write, so a crash of the program cannot truncate it.
     ///
     /// # Errors
-    /// The write fails, or the file is not at its path any more.
+    /// The write fails, or the file was deleted, moved or replaced.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("encode a record as JSON")?;
         line.push(b'\n');

@@ -110,7 +110,7 @@ fn own_files(run: &RunDir) -> Result<BTreeMap<String, String>> {
     NamedFiles::of(run.inputs().into_iter().filter(|path| path.is_file()).collect()).hashes()
 }
 
-/// The error for the inputs on this machine that have changed; `None` if there are none. For a run that cannot even be loaded:
+/// The error that names the inputs on this machine that have changed; `None` if all are unchanged. For a run that cannot be loaded:
 /// the change is the likely cause.
 pub fn explain(run: &RunDir, before: &Manifest) -> Option<String> {
     let now = || -> Result<Manifest> {

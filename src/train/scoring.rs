@@ -121,7 +121,7 @@ struct ScoringWatch<'a> {
     groups: Sender<FinishedGroup>,
     /// Whether the scorer has received the group.
     sent: Vec<bool>,
-    /// The scores are not needed any more, or there will be none.
+    /// The scores are no longer needed, or cannot be computed.
     over: &'a AtomicBool,
 }
 

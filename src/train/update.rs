@@ -153,7 +153,7 @@ fn step(
 fn not_finite(run: &RunDir, step: usize, rate: f64, norm: f64) -> Result<String> {
     let last = match run.newest_checkpoint(|_, _| ())? {
         Some(step) => format!("the last good checkpoint is `{}`", run.checkpoint(step).display()),
-        None => "there is no checkpoint before it".to_owned(),
+        None => "no checkpoint was saved before it".to_owned(),
     };
     Ok(format!(
         "step {step}: weights of the adapter became infinite or NaN in an update with learning rate {rate:e} and a gradient \

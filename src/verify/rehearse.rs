@@ -108,7 +108,7 @@ impl Rehearsal<'_> {
     /// Runs all phases. `show` receives each result when the phase ends. Leaves no files behind.
     ///
     /// # Errors
-    /// There is no folder to work in, or the rehearsal was interrupted. The failure of a phase is part of its result.
+    /// A folder to work in cannot be created, or the rehearsal was interrupted. The failure of a phase is part of its result.
     pub fn run(&self, show: &mut dyn FnMut(&PhaseResult)) -> Result<RehearsalSummary> {
         let mut phases = Phases { show, failed: 0 };
         let scratch = match phases.run("run directory", || self.run_directory()) {

@@ -178,7 +178,7 @@ fn a_changed_input_is_refused_by_name_unless_it_is_accepted() {
     }
 }
 
-/// A change that is noticed before the hashes are compared, because the run cannot be loaded any more.
+/// A change that is noticed before the hashes are compared, because the run can no longer be loaded.
 #[test]
 fn a_change_that_prevents_loading_is_named_too() {
     type Change = fn(&str) -> String;

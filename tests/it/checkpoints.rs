@@ -1,4 +1,4 @@
-//! Which checkpoints are kept, and what happens if there is no space for them.
+//! Which checkpoints are kept, and what happens if the disk is too small for them.
 
 use std::fs;
 

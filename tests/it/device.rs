@@ -71,6 +71,14 @@ pub const TRAIN: [&str; 8] = [
     "--name=run",
 ];
 
+/// The output on stderr of a command that must fail.
+#[track_caller]
+pub fn failed(output: Output) -> String {
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
 #[track_caller]
 pub fn succeeded(output: Output) -> String {
     let said = String::from_utf8(output.stderr).unwrap();

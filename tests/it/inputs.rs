@@ -441,7 +441,7 @@ fn a_split_is_only_the_files_of_its_name() {
     }
     let (_, said) = run(&["overlap", "org/name", "--split=train_2M"]);
     assert!(
-        said.contains("there is no split `train_2M`; the repository has train, train_1M\nhint: select a split with"),
+        said.contains("unknown split `train_2M`; the repository has train, train_1M\nhint: select a split with"),
         "{said}"
     );
     assert!(said.contains("`rft overlap`: `--split train`"), "{said}");

@@ -380,7 +380,7 @@ fn an_adapter_that_is_not_finite_ends_the_run_and_is_not_written() {
     let mut lab = Lab::new(&["eval.questions=0"]);
     lab.config.train.learning_rate = f64::INFINITY;
     let error = train(&lab).unwrap_err().to_string();
-    assert!(error.contains("there is no checkpoint before it"), "{error}");
+    assert!(error.contains("no checkpoint was saved before it"), "{error}");
     assert!(!lab.run_dir().adapter().exists() && lab.run_dir().checkpoints().unwrap().is_empty());
 }
 

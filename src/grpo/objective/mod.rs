@@ -217,7 +217,7 @@ impl Objective {
     }
 
     /// Estimate of the divergence from the reference, and its derivative with respect to the log-probability.
-    /// `difference` is reference minus policy (Schulman, "Approximating KL divergence", 2020). There is no `k1`: the
+    /// `difference` is reference minus policy (Schulman, "Approximating KL divergence", 2020). `k1` is not offered: the
     /// derivative of `-difference` is 1 for any reference, so as a loss it does not pull towards the reference.
     fn kl(&self, difference: f64) -> (f64, f64) {
         match self.kl_estimator {

@@ -61,10 +61,12 @@ fn split_files(names: &[String], split: &str) -> Result<Vec<String>> {
     }
     if found.is_empty() {
         if data.is_empty() {
-            bail!("there is no split `{split}`; the repository has no data files\nhint: download a file and pass it");
+            bail!(
+                "unknown split `{split}`: the repository does not contain data files\nhint: download a file and pass it"
+            );
         }
         let splits = split_names(&data);
-        bail!("there is no split `{split}`; the repository has {}\n{}", splits.join(", "), hint(&splits));
+        bail!("unknown split `{split}`; the repository has {}\n{}", splits.join(", "), hint(&splits));
     }
 
     let mut folders: BTreeMap<(&str, Option<usize>), Vec<String>> = BTreeMap::new();
@@ -208,7 +210,7 @@ mod tests {
                 .contains("the repository has train, train_1M\nhint: select a split with")
         );
         assert!(
-            pick(&shards[1..], "train").unwrap_err().contains("there is no split `train`; the repository has train_1M")
+            pick(&shards[1..], "train").unwrap_err().contains("unknown split `train`; the repository has train_1M")
         );
         let hashed = ["data/test_sft-00000-of-00001-f7dfac4afe5b93f4.parquet", "data/test-00000-of-00001-a.parquet"];
         assert_eq!(pick(&hashed, "test").unwrap(), hashed[1..]);
