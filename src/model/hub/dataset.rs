@@ -192,7 +192,7 @@ mod tests {
         );
         assert_eq!(pick(&["train.jsonl", "test.jsonl"], "test").unwrap(), ["test.jsonl"]);
         assert!(pick(&["a/train.csv", "b/train.csv"], "train").unwrap_err().contains("several folders: a, b"));
-        assert!(pick(&["test.jsonl"], "train").unwrap_err().contains("no split `train`"));
+        assert!(pick(&["test.jsonl"], "train").unwrap_err().contains("unknown split `train`"));
         assert!(pick(&["README.md"], "train").unwrap_err().contains("no data files"));
     }
     #[test]
