@@ -61,9 +61,7 @@ fn split_files(names: &[String], split: &str) -> Result<Vec<String>> {
     }
     if found.is_empty() {
         if data.is_empty() {
-            bail!(
-                "unknown split `{split}`: the repository does not contain data files\nhint: download a file and pass it"
-            );
+            bail!("unknown split `{split}`; the repository has no data files\nhint: download a file and pass it");
         }
         let splits = split_names(&data);
         bail!("unknown split `{split}`; the repository has {}\n{}", splits.join(", "), hint(&splits));
