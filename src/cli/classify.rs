@@ -1,6 +1,6 @@
 //! `rft classify`: the behaviors in completions, as a table, JSON, spans and a heat map.
 
-use std::io::{BufWriter, Write, stdout};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use crate::behavior::judge::{ModelJudge, Opinion};
 use crate::behavior::samples::{self, Response, ResponseColumns};
 use crate::behavior::summary::{ClassEstimate, ResponseCounts, Summary};
 use crate::behavior::{BehaviorSpan, Class, Classifier};
+use crate::cli::output;
 use crate::cli::output_format::TableFormat;
 use crate::disk::atomic::{self, write_error};
 use crate::disk::files;
@@ -141,8 +142,8 @@ pub fn run(args: ClassifyArgs) -> Result<()> {
         atomic::write(path, behavior_changes(&rows).as_bytes())?;
     }
     match args.output_format {
-        TableFormat::Table => write!(stdout(), "{}", text(&all, classifier))?,
-        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&all, classifier))?,
+        TableFormat::Table => print!("{}", text(&all, classifier)),
+        TableFormat::Json => output::json(&as_json(&all, classifier)),
     }
     Ok(())
 }

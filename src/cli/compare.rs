@@ -1,7 +1,6 @@
 //! `rft compare`: a comparison of two runs.
 
 use std::collections::BTreeMap;
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -9,6 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::eval;
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::report::compare::{PairedEvaluations, compare};
 
 /// Compare two runs: configuration, training, evaluations
@@ -45,28 +45,27 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     for warning in &compared.warnings {
         eprintln!("warning: {warning}");
     }
-    let mut stdout = stdout().lock();
     if args.output_format == OutputFormat::Json {
-        writeln!(stdout, "{}", serde_json::to_string_pretty(&compared)?)?;
+        output::json(&compared);
         return Ok(());
     }
-    writeln!(stdout, "A  {}\nB  {}", compared.first, compared.second)?;
+    println!("A  {}\nB  {}", compared.first, compared.second);
     if compared.config.is_empty() {
-        writeln!(stdout, "\nthe configurations are the same")?;
+        println!("\nthe configurations are the same");
     } else {
-        writeln!(stdout, "\n{}", config(&compared.config))?;
+        println!("\n{}", config(&compared.config));
     }
-    writeln!(stdout, "\n{}", training(&compared.metrics))?;
+    println!("\n{}", training(&compared.metrics));
     for PairedEvaluations { prompts: [a, b], benchmarks } in &compared.evaluations {
-        writeln!(stdout, "\nA evaluated under `{a}`, B under `{b}`\n{}", eval::compare::rows(benchmarks))?;
+        println!("\nA evaluated under `{a}`, B under `{b}`\n{}", eval::compare::rows(benchmarks));
         for it in benchmarks {
             for note in &it.notes {
-                writeln!(stdout, "{}: {note}", it.benchmark)?;
+                println!("{}: {note}", it.benchmark);
             }
         }
     }
     if compared.evaluations.is_empty() {
-        writeln!(stdout, "\n`{}` has no evaluations of both runs; use `rft eval --adapter RUN`", args.evals.display())?;
+        println!("\n`{}` has no evaluations of both runs; use `rft eval --adapter RUN`", args.evals.display());
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! `rft config`: show, check and list configurations.
 
 use std::collections::BTreeMap;
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -10,6 +9,7 @@ use serde_json::json;
 
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::config::{self, ConfigLayers, PRESETS};
 
 /// Show, check and list configurations
@@ -75,7 +75,7 @@ fn show(args: &ConfigShowArgs) -> Result<()> {
     let resolved = config::resolve(&args.config.layers())?;
     match args.output_format {
         ShowFormat::Toml => {
-            write!(stdout(), "{}", config::to_toml(&resolved.config, args.origin.then_some(&resolved.origins)))?;
+            print!("{}", config::to_toml(&resolved.config, args.origin.then_some(&resolved.origins)));
         }
         ShowFormat::Json => {
             let config = config::to_json(&resolved.config);
@@ -84,7 +84,7 @@ fn show(args: &ConfigShowArgs) -> Result<()> {
                 true => json!({ "config": config, "origins": origins().collect::<BTreeMap<_, _>>() }),
                 false => config,
             };
-            writeln!(stdout(), "{output:#}")?;
+            output::json(&output);
         }
     }
     Ok(())
@@ -95,7 +95,7 @@ fn check(files: &[PathBuf]) -> Result<()> {
     let mut errors = Vec::new();
     for file in files {
         match config::resolve(&ConfigLayers { files: vec![file.clone()], ..ConfigLayers::default() }) {
-            Ok(_) => writeln!(stdout(), "{}: ok", file.display())?,
+            Ok(_) => println!("{}: ok", file.display()),
             Err(error) => errors.push(format!("{error:#}")),
         }
     }
@@ -106,14 +106,14 @@ fn list(format: OutputFormat) -> Result<()> {
     match format {
         OutputFormat::Text => {
             for preset in PRESETS {
-                writeln!(stdout(), "{}\n  {}\n  {}", preset.name, preset.description(), preset.command())?;
+                println!("{}\n  {}\n  {}", preset.name, preset.description(), preset.command());
             }
         }
         OutputFormat::Json => {
             let presets = PRESETS
                 .iter()
                 .map(|it| json!({ "name": it.name, "description": it.description(), "command": it.command() }));
-            writeln!(stdout(), "{:#}", serde_json::Value::from_iter(presets))?;
+            output::json(&serde_json::Value::from_iter(presets));
         }
     }
     Ok(())

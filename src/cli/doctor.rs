@@ -1,6 +1,5 @@
 //! `rft doctor`: what works on this machine.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -9,6 +8,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::code;
 use crate::device::{Device, cuda};
 use crate::disk::space;
@@ -67,8 +67,8 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
         folders: folders(),
     };
     match args.output_format {
-        OutputFormat::Text => write!(stdout(), "{}", text(&findings))?,
-        OutputFormat::Json => writeln!(stdout(), "{}", serde_json::to_string_pretty(&findings)?)?,
+        OutputFormat::Text => print!("{}", text(&findings)),
+        OutputFormat::Json => output::json(&findings),
     }
     Ok(())
 }

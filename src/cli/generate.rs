@@ -2,6 +2,7 @@
 
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::config;
 use crate::device::{Device, Extent, LoadedModel};
 use crate::model::source::ModelSource;
@@ -12,7 +13,7 @@ use crate::rollout::{Completion, Finish, RolloutRequest, RolloutWatch, Sampling}
 use crate::run::Stop;
 use crate::run::trained::{Trained, prior_prompt};
 use anyhow::{Result, ensure};
-use std::io::Write;
+
 use std::path::PathBuf;
 
 /// Generate completions for one question
@@ -132,7 +133,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         let Some(groups) = groups else { break };
         if !shown {
             for completion in groups.iter().flatten() {
-                println!("{}", json(completion, &opening, &policy));
+                output::json_line(&json(completion, &opening, &policy));
             }
         }
     }
@@ -168,12 +169,10 @@ impl RolloutWatch for Printer<'_> {
         }
         if let Some(stream) = &mut self.stream {
             print!("{}", stream.push(token));
-            // If stdout is closed, the next `println!` ends the program.
-            let _ = std::io::stdout().flush();
         }
     }
 
     fn cancelled(&mut self) -> bool {
-        self.stop.requested().is_some()
+        self.stop.requested().is_some() || output::is_closed()
     }
 }

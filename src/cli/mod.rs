@@ -1,9 +1,30 @@
 //! The command line: one file for each subcommand. Data goes to stdout, everything else to stderr.
 
-/// `std::eprintln` for the whole command line, with control characters escaped: a message can contain parts of any file.
+/// `std::eprintln` for the whole command line, see [`output::message`].
 macro_rules! eprintln {
     ($($arg:tt)*) => {
-        std::eprintln!("{}", $crate::run::printable::printable(&format!($($arg)*)))
+        $crate::cli::output::message(&(format!($($arg)*) + "\n"))
+    };
+}
+
+/// `std::eprint`, see [`output::message`].
+macro_rules! eprint {
+    ($($arg:tt)*) => {
+        $crate::cli::output::message(&format!($($arg)*))
+    };
+}
+
+/// `std::println`, see [`output::text`].
+macro_rules! println {
+    ($($arg:tt)*) => {
+        $crate::cli::output::text(&(format!($($arg)*) + "\n"))
+    };
+}
+
+/// `std::print`, see [`output::text`].
+macro_rules! print {
+    ($($arg:tt)*) => {
+        $crate::cli::output::text(&format!($($arg)*))
     };
 }
 
@@ -17,6 +38,7 @@ pub mod download;
 pub mod eval;
 pub mod generate;
 pub mod merge;
+pub mod output;
 pub mod output_format;
 pub mod overlap;
 pub mod perf;
@@ -79,8 +101,17 @@ enum Command {
 }
 
 /// Runs the command. The exit code is 0 on success, and 130 or 143 if a signal ended the command early.
+///
+/// # Errors
+/// Those of the command, and of standard output.
 pub fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
+    let code = dispatch(cli.command)?;
+    output::finish()?;
+    Ok(code)
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(*args),
         Command::Sweep(args) => sweep::run(*args),
@@ -113,6 +144,8 @@ pub fn init_logging(verbose: u8) {
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .without_time()
+        // A log line that cannot be written is lost.
+        .log_internal_errors(false)
         .with_target(false)
         .init();
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::config::{self, ConfigLayers};
 use crate::data::decontaminate::Contamination;
 use crate::data::load;
@@ -72,7 +73,7 @@ pub fn run(args: &OverlapArgs) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     match args.output_format {
-        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+        OutputFormat::Json => output::json(&found),
         OutputFormat::Text => {
             println!("{}: {} questions, compared by {}-grams of words", args.data, found.rows, found.n);
             println!("{}", table(&found));

@@ -1,6 +1,7 @@
 //! `rft perf`: the speed of a GPU, compared with its limits.
 
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::device::Device;
 use crate::device::cuda::blas::Tuned;
 use crate::model::config::{ModelConfig, known_shape};
@@ -99,7 +100,7 @@ fn on_gpu(ordinal: usize, args: &PerfArgs) -> Result<()> {
     };
     let report = perf::run(ordinal, config, args.lora_rank, what, &args.rows, &mut tell)?;
     match args.output_format {
-        OutputFormat::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        OutputFormat::Json => output::json(&report),
         OutputFormat::Text => println!(
             "{}, {}: copy {:.2} TB/s, bf16 matrix product {:.0} TFLOP/s; weights {:.1} GB, working memory at most {:.1} GB{}",
             report.device,
@@ -124,14 +125,11 @@ fn tune(ordinal: usize, config: ModelConfig, args: &PerfArgs) -> Result<()> {
         first += f64::from(before);
         best += f64::from(after);
         match args.output_format {
-            OutputFormat::Json => println!(
-                "{}",
-                serde_json::json!({
-                    "product": tuned.shape.to_string(),
-                    "milliseconds": tuned.milliseconds,
-                    "chosen": tuned.chosen,
-                })
-            ),
+            OutputFormat::Json => output::json_line(&serde_json::json!({
+                "product": tuned.shape.to_string(),
+                "milliseconds": tuned.milliseconds,
+                "chosen": tuned.chosen,
+            })),
             OutputFormat::Text => println!(
                 "{:<56} {before:>9.4} ms -> {after:>9.4} ms  suggestion {} of {}",
                 tuned.shape.to_string(),

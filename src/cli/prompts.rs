@@ -1,6 +1,6 @@
 //! `rft prompts`: list, show and render prior prompts.
 
-use std::io::{Write, stderr, stdout};
+use std::io::{Write, stderr};
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -8,6 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::model::source::ModelSource;
 use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
 use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
@@ -75,7 +76,10 @@ struct RenderArgs {
 pub fn run(args: PromptsArgs) -> Result<()> {
     match args.command {
         PromptsCommand::List(args) => list(args.output_format),
-        PromptsCommand::Show(args) => Ok(write!(stdout(), "{}", as_file(&find(&args.name)?)?)?),
+        PromptsCommand::Show(args) => {
+            print!("{}", as_file(&find(&args.name)?)?);
+            Ok(())
+        }
         PromptsCommand::Render(args) => render(&args),
     }
 }
@@ -90,11 +94,11 @@ fn list(format: OutputFormat) -> Result<()> {
                 let tag = prompt.tag.as_deref().map_or_else(|| "-".to_owned(), |tag| format!("<{tag}>"));
                 table.add_row([&prompt.name, &tag, &prompt.description]);
             }
-            writeln!(stdout(), "{}", table.trim_fmt())?;
+            println!("{}", table.trim_fmt());
         }
         OutputFormat::Json => {
             let prompts: Vec<&PriorPrompt> = shipped().iter().chain(controls()).collect();
-            writeln!(stdout(), "{}", serde_json::to_string_pretty(&prompts)?)?;
+            output::json(&prompts);
         }
     }
     Ok(())
@@ -143,10 +147,10 @@ fn render(args: &RenderArgs) -> Result<()> {
     if args.ids {
         for &id in &rendered.ids {
             // As a JSON string: a token may contain line breaks, or part of a character.
-            writeln!(stdout(), "{id}\t{}", serde_json::to_string(&tokenizer.decode_with_specials(&[id]))?)?;
+            println!("{id}\t{}", serde_json::to_string(&tokenizer.decode_with_specials(&[id]))?);
         }
     } else {
-        writeln!(stdout(), "{}", rendered.text)?;
+        println!("{}", rendered.text);
     }
     writeln!(stderr(), "note: {} tokens", rendered.ids.len())?;
     if messages.iter().all(|message| message.role != "system")

@@ -1,11 +1,11 @@
 //! `rft report`: a report of runs, as a page, Markdown, CSV and JSON.
 
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::report::load::{self, Material};
 use crate::report::paper::Published;
 use crate::report::sections;
@@ -58,15 +58,14 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         _ => PathBuf::from("report"),
     });
     report.write(&out)?;
-    let mut stdout = stdout().lock();
     if args.output_format == OutputFormat::Json {
-        writeln!(stdout, "{:#}", report.data)?;
+        output::json(&report.data);
     } else {
         for line in &report.summary {
-            writeln!(stdout, "{line}")?;
+            println!("{line}");
         }
         for line in &report.warnings {
-            writeln!(stdout, "warning: {line}")?;
+            println!("warning: {line}");
         }
     }
     eprintln!("wrote `{}`", out.join("index.html").display());

@@ -1,13 +1,13 @@
 //! `rft runs`: the runs in a folder and their progress.
 
 use std::fs;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::run::RunDir;
 use crate::run::status::RunStatus;
 
@@ -31,10 +31,9 @@ pub struct RunsArgs {
 
 pub fn run(args: &RunsArgs) -> Result<()> {
     let runs = read(&args.folder)?;
-    let mut stdout = stdout().lock();
     match args.output_format {
-        OutputFormat::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&runs)?)?,
-        OutputFormat::Text => writeln!(stdout, "{}", table(&runs))?,
+        OutputFormat::Json => output::json(&runs),
+        OutputFormat::Text => println!("{}", table(&runs)),
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `rft selftest`: checks that a GPU computes the same as the CPU, and `rft`'s decoder the same as candle's.
 
+use crate::cli::output;
 use crate::device::Device;
 use crate::device::candle::{CONTINUATION, Comparison, compare};
 use crate::model::source::ModelSource;
@@ -97,7 +98,7 @@ fn on_gpu(ordinal: usize, args: &SelftestArgs) -> Result<ExitCode> {
         failed += usize::from(!outcome.ok());
         match args.output_format {
             SelftestFormat::Text => println!("{}", line(outcome)),
-            SelftestFormat::Json => println!("{}", json(outcome)),
+            SelftestFormat::Json => output::json_line(&json(outcome)),
         }
     })?;
     eprintln!("{checks} checks, {failed} failed");
@@ -131,7 +132,7 @@ fn against_candle(model: &str, args: &SelftestArgs) -> Result<ExitCode> {
             SelftestFormat::Text => println!("{error:>9.2e} {what}"),
             SelftestFormat::Json => {
                 let bar = f32.then_some(F32_BAR);
-                println!("{}", serde_json::json!({"name": what, "error": error, "bar": bar, "ok": passed}));
+                output::json_line(&serde_json::json!({"name": what, "error": error, "bar": bar, "ok": passed}));
             }
         }
     }

@@ -88,6 +88,13 @@ impl Grader {
         self.programs.as_ref().map(|programs| programs.sandbox.layers())
     }
 
+    /// Ends all programs. The process has been asked to end, and its grades are not used.
+    pub fn stop(&self) {
+        if let Some(programs) = &self.programs {
+            programs.sandbox.stop();
+        }
+    }
+
     /// Checks that all questions can be graded.
     ///
     /// # Errors

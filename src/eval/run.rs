@@ -1,6 +1,9 @@
 //! Evaluation on one benchmark, from its questions to its scores.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+use std::{panic, thread};
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
@@ -14,6 +17,9 @@ use super::profile::Style;
 use super::score::BenchmarkScores;
 use crate::math::Verdict;
 use crate::run::jsonl::JsonLines;
+
+/// Time between two checks of a request to stop, while samples are graded.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The input of an evaluation.
 pub struct BenchmarkRun<'a> {
@@ -37,6 +43,8 @@ pub enum EvalOutcome {
         samples: usize,
         wanted: usize,
     },
+    /// It was stopped while the complete samples were graded.
+    Ungraded,
 }
 
 /// Progress for a display.
@@ -101,7 +109,10 @@ pub fn evaluate(
     let samples = samples.in_order();
     files.settle(&samples)?;
     let counted = CompleteSamples { files: &files, record: &record, questions: &questions, samples, limit: *limit };
-    score(&counted, grader).map(|scores| EvalOutcome::Complete(Box::new(scores)))
+    Ok(match score(&counted, grader, &mut || show.cancelled())? {
+        Some(scores) => EvalOutcome::Complete(Box::new(scores)),
+        None => EvalOutcome::Ungraded,
+    })
 }
 
 /// Grades an existing evaluation again. The numbers of questions and samples stay the same.
@@ -118,7 +129,7 @@ pub fn regrade(files: &BenchFolder, grader: &Grader) -> Result<(BenchmarkScores,
         bail!("`{}` is not complete\nhint: run the same `rft eval` command again to resume it", files.path().display());
     }
     let counted = CompleteSamples { files, record: &record, questions: &questions, samples: files.samples()?, limit };
-    let scores = score(&counted, grader)?;
+    let scores = score(&counted, grader, &mut || false)?.expect("never canceled");
     let differs = |it: &&GradeRecord| before.get(&(it.question_id.clone(), it.sample)) != Some(&it.grade.verdict);
     let changed = files.grades()?.iter().filter(differs).count();
     Ok((scores, Changed { samples: before.len(), changed }))
@@ -139,16 +150,21 @@ struct CompleteSamples<'a> {
     limit: usize,
 }
 
-fn score(counted: &CompleteSamples, grader: &Grader) -> Result<BenchmarkScores> {
+/// Grades all samples and writes the scores; `None`, and nothing is written, if canceled.
+fn score(
+    counted: &CompleteSamples,
+    grader: &Grader,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> Result<Option<BenchmarkScores>> {
     let CompleteSamples { files, record, questions, samples, limit } = counted;
     let style = &record.style;
     let place: BTreeMap<&str, usize> = questions.iter().enumerate().map(|(at, it)| (it.id.as_str(), at)).collect();
     let counts = |it: &&SampleRecord| it.sample < style.samples && place.get(it.question_id.as_str()) < Some(limit);
     let samples: Vec<&SampleRecord> = samples.iter().filter(counts).collect();
-    let grades: Vec<Grade> = samples
-        .par_iter()
-        .map(|it| grader.grade(style.extraction, &questions[place[it.question_id.as_str()]], &it.text))
-        .collect::<Result<_>>()?;
+    let grade =
+        |it: &&SampleRecord| grader.grade(style.extraction, &questions[place[it.question_id.as_str()]], &it.text);
+    let Some(grades) = all_unless(&samples, &grade, grader, cancelled) else { return Ok(None) };
+    let grades = grades?;
     let record_of = |(sample, grade): (&&SampleRecord, &Grade)| GradeRecord {
         question_id: sample.question_id.clone(),
         sample: sample.sample,
@@ -157,7 +173,33 @@ fn score(counted: &CompleteSamples, grader: &Grader) -> Result<BenchmarkScores> 
     files.write_grades(&samples.iter().zip(&grades).map(record_of).collect::<Vec<_>>())?;
     let scores = BenchmarkScores::new(record, questions.len(), *limit, &samples, &grades, grader)?;
     files.write_results(&scores)?;
-    Ok(scores)
+    Ok(Some(scores))
+}
+
+/// All grades, on all cores; `None` soon after `cancelled` returns true, although programs may take minutes.
+fn all_unless(
+    samples: &[&SampleRecord],
+    grade: &(dyn Fn(&&SampleRecord) -> Result<Grade> + Sync),
+    grader: &Grader,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> Option<Result<Vec<Grade>>> {
+    let (working, worked) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            // Closed when this thread ends.
+            let _working = working;
+            samples.par_iter().map(grade).collect()
+        });
+        let mut stopped = false;
+        while worked.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+            if cancelled() {
+                stopped = true;
+                grader.stop();
+            }
+        }
+        let grades = worker.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
+        (!stopped).then_some(grades)
+    })
 }
 
 /// The samples of a benchmark, by question and number.

@@ -160,6 +160,10 @@ impl Reward for CodeReward {
         "code"
     }
 
+    fn stop(&self) {
+        self.sandbox.stop();
+    }
+
     fn score(&self, input: &RewardInput) -> Score {
         let tests = self.tests(input.question);
         let tests = match tests.as_ref() {

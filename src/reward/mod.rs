@@ -54,6 +54,9 @@ pub trait Reward: Send + Sync {
     fn name(&self) -> &str;
 
     fn score(&self, input: &RewardInput) -> Score;
+
+    /// Ends what a score waits for. The run has been asked to end, and its scores are not used.
+    fn stop(&self) {}
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -120,6 +120,11 @@ impl RewardSet {
         Ok(Some(all))
     }
 
+    /// Ends the programs that the rules wait for. The run has been asked to end, and further scores are not used.
+    pub fn stop(&self) {
+        self.rules.iter().for_each(|(rule, _)| rule.stop());
+    }
+
     /// The scores of the rules for one sample; their names are the first of [`names`](Self::names).
     pub(super) fn apply_rules(&self, input: &RewardInput) -> Scored {
         let mut scored = Scored {

@@ -2,16 +2,26 @@
 
 use std::borrow::Cow;
 
-/// `text` with its control characters escaped, except line breaks and tabs: an error can contain any part of a file, and
-/// a terminal would obey an escape code in it.
+/// Whether a character can change what other text looks like: a terminal obeys control characters, and the others reorder or
+/// hide text. Line breaks and tabs are not harmful.
+pub fn is_harmful(c: char) -> bool {
+    match c {
+        '\n' | '\t' => false,
+        // Marks, embeddings, overrides and isolates of the bidirectional algorithm; separators; the byte order mark; tags.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        '\u{feff}' | '\u{e0000}'..='\u{e007f}' => true,
+        c => c.is_control(),
+    }
+}
+
+/// `text` with its harmful characters escaped: an error can contain any part of a file.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if !text.contains(harmful) {
+    if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        match harmful(c) {
+        match is_harmful(c) {
             true => escaped.extend(c.escape_default()),
             false => escaped.push(c),
         }
@@ -41,7 +51,13 @@ mod tests {
     fn control_characters_are_escaped() {
         let text = "a\u{1b}[31m\tb\r\nc\u{9b}2J \u{7f}\u{0} é 漢";
         assert_eq!(printable(text), "a\\u{1b}[31m\tb\\r\nc\\u{9b}2J \\u{7f}\\u{0} é 漢");
-        assert!(matches!(printable("plain\n\ttext é"), Cow::Borrowed(_)));
+        assert!(matches!(printable("plain\n\ttext é 👩‍💻"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn characters_that_reorder_or_hide_text_are_escaped() {
+        assert_eq!(printable("a\u{202e}b\u{2066}c\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{200f}");
+        assert_eq!(printable("\u{feff}x\u{2028}\u{e0041}"), "\\u{feff}x\\u{2028}\\u{e0041}");
     }
 
     #[test]

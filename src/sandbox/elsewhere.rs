@@ -32,6 +32,10 @@ impl Sandbox {
         match self.0 {}
     }
 
+    pub fn stop(&self) {
+        match self.0 {}
+    }
+
     pub fn load(&self, _program: &Program, _limits: &SandboxLimits) -> Result<SandboxSession> {
         match self.0 {}
     }

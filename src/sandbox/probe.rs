@@ -1,5 +1,7 @@
 //! Finds out by experiment which isolation layers work on this machine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +17,8 @@ pub struct Sandbox {
     pub(super) cell: Confinement,
     layers: SandboxLayers,
     failures: Vec<String>,
+    /// Set by [`Sandbox::stop`].
+    pub(super) stopped: Arc<AtomicBool>,
 }
 
 impl Sandbox {
@@ -77,7 +81,7 @@ impl Sandbox {
             python: python.version.clone(),
             numpy: python.numpy.as_ref().map(|it| it.version.clone()),
         };
-        Sandbox { python, cell, layers, failures: Vec::new() }
+        Sandbox { python, cell, layers, failures: Vec::new(), stopped: Arc::default() }
     }
 
     /// Runs a program that attempts forbidden operations. It is an error if one succeeds although the layers must prevent it.
@@ -107,12 +111,17 @@ impl Sandbox {
         &self.failures
     }
 
+    /// Ends all programs soon, and starts no more: this process has been asked to end. The outcomes are not those of the programs.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
     /// Starts a program and executes its definitions.
     ///
     /// # Errors
     /// The sandbox itself does not work. Anything that the program does is the outcome of its first call.
     pub fn load(&self, program: &Program, limits: &SandboxLimits) -> Result<SandboxSession> {
-        SandboxSession::start(&self.python, &self.cell, program, limits).context("start a program in the sandbox")
+        SandboxSession::start(self, program, limits).context("start a program in the sandbox")
     }
 
     /// Runs a whole program with this standard input; its value is its output.
@@ -120,6 +129,6 @@ impl Sandbox {
     /// # Errors
     /// The sandbox itself does not work.
     pub fn stdout(&self, source: &str, stdin: &str, limits: &SandboxLimits) -> Result<CallOutcome> {
-        session::script(&self.python, &self.cell, source, stdin, limits).context("run a program in the sandbox")
+        session::script(self, source, stdin, limits).context("run a program in the sandbox")
     }
 }

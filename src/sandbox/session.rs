@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-use super::python::Python;
-use super::spawn::{Allowance, Confinement, PipeEnds, SandboxProcess};
-use super::{CallOutcome, Program, PythonValue, SandboxLimits};
+use super::spawn::{Allowance, PipeEnds, SandboxProcess};
+use super::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits};
 
 /// Requests that are sent ahead, so that the program does not have to wait for us after each one.
 const AHEAD: usize = 16;
@@ -20,6 +21,8 @@ const AHEAD: usize = 16;
 const CROWDED: u32 = 5;
 /// Minimum time between two checks of a program's processor time.
 const POLL: Duration = Duration::from_millis(10);
+/// Maximum time between two looks at whether the sandbox is stopped.
+const STOP_POLL: Duration = Duration::from_millis(200);
 /// Time for a process to end after it has closed its channel.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -34,15 +37,10 @@ pub struct SandboxSession {
 }
 
 impl SandboxSession {
-    pub(super) fn start(
-        python: &Python,
-        cell: &Confinement,
-        program: &Program,
-        limits: &SandboxLimits,
-    ) -> Result<SandboxSession> {
+    pub(super) fn start(sandbox: &Sandbox, program: &Program, limits: &SandboxLimits) -> Result<SandboxSession> {
         let (null, null_too) = (OwnedFd::from(nothing()?), OwnedFd::from(nothing()?));
         let (mut talk, header) =
-            Talk::start(python, cell, "calls", program.source, program.entry_point, limits, [null, null_too])?;
+            Talk::start(sandbox, "calls", program.source, program.entry_point, limits, [null, null_too])?;
         let mut limit = Limit::new(talk.id, limits.time);
         talk.send(&header);
         let over = match talk.hear(&mut [&mut limit]) {
@@ -131,16 +129,10 @@ fn request(arguments: &[PythonValue]) -> Vec<u8> {
 }
 
 /// Runs a whole program; its value is its output.
-pub(super) fn script(
-    python: &Python,
-    cell: &Confinement,
-    source: &str,
-    stdin: &str,
-    limits: &SandboxLimits,
-) -> Result<CallOutcome> {
+pub(super) fn script(sandbox: &Sandbox, source: &str, stdin: &str, limits: &SandboxLimits) -> Result<CallOutcome> {
     let (input_end, input) = pipe_with(PipeFlags::CLOEXEC)?;
     let (output, output_end) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (mut talk, header) = Talk::start(python, cell, "script", source, "", limits, [input_end, output_end])?;
+    let (mut talk, header) = Talk::start(sandbox, "script", source, "", limits, [input_end, output_end])?;
     let mut limit = Limit::new(talk.id, limits.time);
     ioctl_fionbio(&input, true)?;
     ioctl_fionbio(&output, true)?;
@@ -161,7 +153,7 @@ pub(super) fn script(
             fds.push(PollFd::new(&talk.requests, PollFlags::OUT));
         }
         fds.extend(input.iter().map(|input| PollFd::new(input, PollFlags::OUT)));
-        if !wait(&mut fds, &mut [&mut limit]) {
+        if !wait(&mut fds, &mut [&mut limit], &talk.stopped) {
             return Ok(CallOutcome::TimedOut);
         }
         give(&talk.requests, &mut header);
@@ -210,19 +202,21 @@ struct Talk {
     most: usize,
     /// A secret in every answer of this run.
     nonce: String,
+    /// The sandbox ends all programs.
+    stopped: Arc<AtomicBool>,
 }
 
 impl Talk {
     /// Starts the runner, with these stdin and stdout. The second value is the request that sends the program to it.
     fn start(
-        python: &Python,
-        cell: &Confinement,
+        sandbox: &Sandbox,
         mode: &str,
         source: &str,
         entry_point: &str,
         limits: &SandboxLimits,
         [stdin, stdout]: [OwnedFd; 2],
     ) -> Result<(Talk, Vec<u8>)> {
+        ensure!(!sandbox.stopped.load(Ordering::Relaxed), "this process has been asked to end");
         let (requests_end, requests) = pipe_with(PipeFlags::CLOEXEC)?;
         let (answers, answers_end) = pipe_with(PipeFlags::CLOEXEC)?;
         ioctl_fionbio(&requests, true)?;
@@ -237,9 +231,9 @@ impl Talk {
         // The wall time limit is reached before this limit on processor time, unless the program has many threads.
         let allowance = Allowance { seconds: limits.time.as_secs() + 2, memory: limits.memory };
         let arguments = ["-s", "-S", "-B", "-c", RUNNER];
-        let process = cell.spawn(python, &arguments, ends, allowance)?;
+        let process = sandbox.cell.spawn(&sandbox.python, &arguments, ends, allowance)?;
 
-        let path = python.module_path();
+        let path = sandbox.python.module_path();
         let path = path.iter().map(|it| PythonValue::str(&it.to_string_lossy())).collect();
         let header =
             [&nonce, mode, source, entry_point].map(PythonValue::str).into_iter().chain([PythonValue::List(path)]);
@@ -258,6 +252,7 @@ impl Talk {
             received: 0,
             most: limits.answer,
             nonce,
+            stopped: sandbox.stopped.clone(),
         };
         Ok((talk, line.into_bytes()))
     }
@@ -305,7 +300,7 @@ impl Talk {
             if !self.outgoing.is_empty() {
                 fds.push(PollFd::new(&self.requests, PollFlags::OUT));
             }
-            if !wait(&mut fds, until) {
+            if !wait(&mut fds, until, &self.stopped) {
                 return Err(CallOutcome::TimedOut);
             }
             if !self.outgoing.is_empty() {
@@ -401,15 +396,15 @@ fn processor_time(process: u32) -> Option<Duration> {
     told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
-/// Waits until one of the descriptors is ready; `false` if a limit is reached first.
-fn wait(fds: &mut [PollFd], limits: &mut [&mut Limit]) -> bool {
+/// Waits until one of the descriptors is ready; `false` if a limit is reached or the sandbox is stopped first.
+fn wait(fds: &mut [PollFd], limits: &mut [&mut Limit], stopped: &AtomicBool) -> bool {
     loop {
         let now = Instant::now();
-        if limits.iter_mut().any(|limit| limit.is_up(now)) {
+        if stopped.load(Ordering::Relaxed) || limits.iter_mut().any(|limit| limit.is_up(now)) {
             return false;
         }
         let next = limits.iter().map(|limit| limit.next).min().unwrap_or(now);
-        let Ok(timeout) = Timespec::try_from(next.saturating_duration_since(now)) else { return false };
+        let Ok(timeout) = Timespec::try_from(next.saturating_duration_since(now).min(STOP_POLL)) else { return false };
         match poll(fds, Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => {}
             _ => return true,

@@ -104,6 +104,9 @@ fn generate_and_score(
         drop(groups);
         while worked.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
             over.fetch_or(watch.cancelled(), Ordering::Relaxed);
+            if over.load(Ordering::Relaxed) {
+                scorer.rewards.stop();
+            }
         }
         let scored = worker.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
         let (groups, scored) = (generated?, scored?);

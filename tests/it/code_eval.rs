@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use flate2::Compression;
@@ -256,13 +257,9 @@ fn verdicts_are_those_of_evalplus() {
     assert!(others.len() as f64 <= 0.02 * rows.len() as f64, "{} differences", others.len());
 }
 
-/// Tasks in the form in which evalplus publishes them. The identity of a task selects its tests, so a score other than 0 or an
-/// error shows that it was read.
-#[test]
-fn humaneval_in_its_published_form_is_scored() {
-    let Some(_) = sandbox() else { return };
-    let folder = cli::folder();
-    let file = fs::File::create(folder.path().join("HumanEvalPlus.jsonl.gz")).unwrap();
+/// Writes 164 tasks in the form in which evalplus publishes them: `add` adds the task's number.
+pub fn write_humaneval(folder: &Path) {
+    let file = fs::File::create(folder.join("HumanEvalPlus.jsonl.gz")).unwrap();
     let mut file = GzEncoder::new(file, Compression::fast());
     for i in 0..164 {
         let task = json!({
@@ -273,6 +270,14 @@ fn humaneval_in_its_published_form_is_scored() {
         writeln!(file, "{task}").unwrap();
     }
     file.finish().unwrap();
+}
+
+/// The identity of a task selects its tests, so a score other than 0 or an error shows that it was read.
+#[test]
+fn humaneval_in_its_published_form_is_scored() {
+    let Some(_) = sandbox() else { return };
+    let folder = cli::folder();
+    write_humaneval(folder.path());
     let behavior = like_tiny();
     // Right on all inputs, right on those of the base tests, and wrong.
     for (body, base, plus) in

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,10 +19,13 @@ use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::ops::head::TokenStats;
 use rft::run::{Signal, Stop};
+use serde_json::Value;
 
 use crate::cli::{folder, rft_path};
+use crate::code_eval::{sandbox, write_humaneval};
 use crate::lab::Lab;
 use crate::progress::until;
+use crate::stub_server::{Behavior, Stub, like_tiny};
 use crate::train::Trace;
 
 /// A run that has not ended after this time hangs.
@@ -116,6 +120,27 @@ fn term_ends_an_update() {
     assert_eq!(status.code(), Some(143), "{said}");
     assert!(said.contains("stopped after step 0 of 2"), "{said}");
     assert_eq!(fs::read_to_string(folder.path().join("runs/run/metrics.jsonl")).unwrap(), "");
+}
+
+/// Programs that do not end are graded for minutes.
+#[test]
+fn term_ends_grading() {
+    let Some(_) = sandbox() else { return };
+    let folder = folder();
+    write_humaneval(folder.path());
+    let text = Arc::new(|_: &Value| "```python\ndef add(x):\n    while True: pass\n```".to_owned());
+    let stub = Stub::start(Behavior { text, ..like_tiny() });
+    let args = ["eval", "--bench=humaneval", "--data-dir=.", "--samples=1", "--max-tokens=40", "--out=out"];
+    let more = ["--set=rollout.max_prompt_length=500", "--endpoint", &stub.url];
+    let run = Started::new(folder.path(), &[&args[..], &more].concat(), &[]);
+    until("the last sample", || {
+        let samples = fs::read_to_string(folder.path().join("out/humaneval/samples.jsonl")).unwrap_or_default();
+        (samples.lines().count() == 164).then_some(())
+    });
+    let (status, said) = run.terminate();
+    assert_eq!(status.code(), Some(143), "{said}");
+    assert!(said.contains("all samples are there, but not graded"), "{said}");
+    assert!(!folder.path().join("out/humaneval/grades.jsonl").exists(), "grading is not complete");
 }
 
 /// A reward command that hangs, with a child process, after it has written both process ids.

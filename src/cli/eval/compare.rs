@@ -6,6 +6,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::table;
+use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
 use crate::eval::compare::{EvalComparison, compare};
 use crate::eval::folder::EvalFolder;
@@ -32,7 +33,7 @@ pub fn run(args: &EvalCompareArgs) -> Result<()> {
     let (first, second) = (EvalFolder::open(&args.first)?, EvalFolder::open(&args.second)?);
     let comparisons = compare(&first, &second)?;
     if args.output_format == OutputFormat::Json {
-        println!("{}", serde_json::to_string_pretty(&comparisons)?);
+        output::json(&comparisons);
         return Ok(());
     }
     println!("A  {}\nB  {}\n{}", table::title(&first.identity), table::title(&second.identity), rows(&comparisons));

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::super::config_args::ConfigArgs;
 use super::super::download;
 use super::table;
+use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
 use crate::config::{self, RunConfig};
 use crate::device;
@@ -153,6 +154,13 @@ pub fn run(args: &EvalDrawArgs) -> Result<ExitCode> {
         let speed = bar.finish();
         match ended {
             EvalOutcome::Complete(scores) => all.push((*scores, speed)),
+            EvalOutcome::Ungraded => {
+                eprintln!(
+                    "PARTIAL `{name}`: all samples are there, but not graded\n\
+                     hint: run the same command again to grade them"
+                );
+                break;
+            }
             EvalOutcome::Partial { samples, wanted } => {
                 eprintln!(
                     "PARTIAL `{name}`: {samples} of {wanted} samples; scores are computed only when no sample is missing\n\
@@ -199,7 +207,7 @@ fn print(format: OutputFormat, folder: &EvalFolder, all: &[(BenchmarkScores, Opt
         OutputFormat::Json => {
             let scores: Vec<&BenchmarkScores> = all.iter().map(|(scores, _)| scores).collect();
             let report = serde_json::json!({ "folder": folder, "identity": identity, "scores": scores });
-            println!("{}", serde_json::to_string_pretty(&report)?);
+            output::json(&report);
         }
         OutputFormat::Text => {
             if !all.is_empty() {

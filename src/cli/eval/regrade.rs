@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::table;
+use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
 use crate::eval::folder::EvalFolder;
 use crate::eval::grade::Grader;
@@ -46,7 +47,7 @@ pub fn run(args: &RegradeArgs) -> Result<()> {
     match args.output_format {
         OutputFormat::Json => {
             let scores: Vec<_> = all.iter().map(|(scores, _)| scores).collect();
-            println!("{}", serde_json::to_string_pretty(&scores)?);
+            output::json(&scores);
         }
         OutputFormat::Text => println!("{}", table::report(&folder.identity, &all)),
     }

@@ -76,16 +76,16 @@ fn print_bench(args: &EvalShowArgs, name: &str, bench: &BenchFolder, most: usize
         shown += 1;
         let question = &questions[&sample.question_id];
         let verdict = grade.map_or_else(|| "not graded yet".to_owned(), |it| it.grade.verdict.to_string());
-        println!("── {name} {} sample {}: {verdict}", plain(&sample.question_id), sample.sample);
-        println!("{}", plain(if args.prompt { &question.prompt_text } else { &question.question }));
+        println!("── {name} {} sample {}: {verdict}", &sample.question_id, sample.sample);
+        println!("{}", if args.prompt { &question.prompt_text } else { &question.question });
         for (place, option) in question.options.iter().enumerate() {
-            println!("{}) {}", crate::eval::bench::AnswerOptions::letter(place), plain(option));
+            println!("{}) {}", crate::eval::bench::AnswerOptions::letter(place), option);
         }
-        println!("── {} tokens, finish: {}", sample.tokens, plain(&sample.finish));
-        println!("{}", plain(&sample.text));
+        println!("── {} tokens, finish: {}", sample.tokens, &sample.finish);
+        println!("{}", &sample.text);
         if let Some(GradeRecord { grade, .. }) = grade {
-            let answer = grade.answer.as_deref().map_or_else(|| "none".to_owned(), plain);
-            println!("── answer: {answer} ({}); gold: {}\n", plain(&grade.how), plain(&question.gold));
+            let answer = grade.answer.as_deref().unwrap_or("none");
+            println!("── answer: {answer} ({}); gold: {}\n", &grade.how, &question.gold);
         }
     }
     Ok(shown)
@@ -97,11 +97,4 @@ fn wanted(args: &EvalShowArgs, sample: &SampleRecord, grade: Option<&GradeRecord
         && (!args.wrong || verdict == Some(&Verdict::Wrong))
         && (!args.undecided || matches!(verdict, Some(Verdict::Undecided(_))))
         && (!args.truncated || sample.finish == LENGTH)
-}
-
-/// Replaces control characters, which could move a terminal's cursor or change its colors: a model can generate any.
-fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() && c != '\n' && c != '\t' { c.escape_unicode().collect() } else { vec![c] })
-        .collect()
 }

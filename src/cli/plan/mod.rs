@@ -2,8 +2,6 @@
 
 mod costs;
 
-use std::io::{Write, stdout};
-
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanBytes;
@@ -11,6 +9,7 @@ use serde_json::json;
 
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
+use crate::cli::output;
 use crate::config::{self, RunConfig};
 use crate::device::memory::plan::{Fit, MemoryPlan, parse_memory};
 use crate::model::config::{ModelConfig, known_shape};
@@ -91,12 +90,12 @@ pub fn run(args: PlanArgs) -> Result<()> {
     };
     match args.output_format {
         OutputFormat::Text => {
-            write!(stdout(), "{}", text(&config, &plan, &fits))?;
+            print!("{}", text(&config, &plan, &fits));
             if let Some(costs) = &costs {
-                write!(stdout(), "\n{}", costs::text(costs))?;
+                print!("\n{}", costs::text(costs));
             }
             if let Some(measured) = &measured {
-                write!(stdout(), "{}", forecast(measured))?;
+                print!("{}", forecast(measured));
             }
         }
         OutputFormat::Json => {
@@ -111,7 +110,7 @@ pub fn run(args: PlanArgs) -> Result<()> {
             if let Some(measured) = measured {
                 whole["measured"] = serde_json::to_value(measured)?;
             }
-            writeln!(stdout(), "{whole:#}")?;
+            output::json(&whole);
         }
     }
     Ok(())

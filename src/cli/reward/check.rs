@@ -1,13 +1,14 @@
 //! `rft reward check`: the verdict on one answer, or on a file of answers.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Write, stdin, stdout};
+use std::io::{BufRead, BufReader, stdin};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{ArgGroup, ValueEnum};
 use serde_json::value::to_raw_value;
 
+use crate::cli::output;
 use crate::data::row::Row;
 use crate::data::{cell, read};
 use crate::math::{Graded, Scope, Verdict, check, explain, grade, grade_lenient, solution_answer};
@@ -138,7 +139,7 @@ fn one(args: &RewardCheckArgs, gold: &str, response: &str) -> Result<()> {
     for (what, text) in lines {
         // A tree has several lines.
         let text = text.trim_end().replace('\n', "\n           ");
-        writeln!(stdout(), "{what:<9}  {text}")?;
+        println!("{what:<9}  {text}");
     }
     Ok(())
 }
@@ -154,7 +155,6 @@ fn rows(args: &RewardCheckArgs, file: &Path) -> Result<()> {
         }
     };
     let (mut line, mut number) = (String::new(), 0);
-    let mut output = stdout().lock();
     loop {
         number += 1;
         line.clear();
@@ -166,10 +166,9 @@ fn rows(args: &RewardCheckArgs, file: &Path) -> Result<()> {
         }
         let text = line.trim_start_matches('\u{feff}');
         let row = judged(args, text).with_context(|| format!("`{name}`: line {number}"))?;
-        match serde_json::to_writer(&mut output, &row).map_err(Into::into).and_then(|()| output.write_all(b"\n")) {
-            // The reader of stdout has closed it.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            written => written?,
+        output::json_line(&row);
+        if output::is_closed() {
+            return Ok(());
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `rft reward test`: the reward bench, as a table or JSON.
 
-use std::io::{Write, stdout};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -8,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
 use crate::cli::config_args::ConfigArgs;
+use crate::cli::output;
 use crate::cli::output_format::TableFormat;
 use crate::config::{self, RunConfig};
 use crate::model::hub;
@@ -95,8 +95,8 @@ pub fn run(args: RewardTestArgs) -> Result<()> {
     };
     let breach = report.breach(&limits);
     match args.output_format {
-        TableFormat::Table => write!(stdout(), "{}", text(&report, &config, &rewards.names()))?,
-        TableFormat::Json => writeln!(stdout(), "{:#}", as_json(&report, &config, breach.is_none()))?,
+        TableFormat::Table => print!("{}", text(&report, &config, &rewards.names())),
+        TableFormat::Json => output::json(&as_json(&report, &config, breach.is_none())),
     }
     match breach {
         None => Ok(()),

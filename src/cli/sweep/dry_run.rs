@@ -1,7 +1,6 @@
 //! `rft sweep --dry-run`: the plan of a sweep and its cost.
 
 use std::fmt::Write as _;
-use std::io::{Write, stdout};
 use std::path::Path;
 
 use anyhow::Result;
@@ -33,9 +32,9 @@ pub fn run(sweep: &Sweep, out: &Path, machine: &Machine, seconds: Option<f64>, p
     }
     let cost = SweepCost::of(sweep)?;
     let first = &sweep.configs[&sweep.runs[0].name];
-    write!(stdout(), "{text}\n{}{}", bounds(&cost, sweep), memory(first, machine)?)?;
+    print!("{text}\n{}{}", bounds(&cost, sweep), memory(first, machine)?);
     if let Some(seconds) = seconds {
-        write!(stdout(), "{}", measured(sweep, &cost, first, seconds, price)?)?;
+        print!("{}", measured(sweep, &cost, first, seconds, price)?);
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ mod status;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 use std::collections::BTreeSet;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -154,7 +153,7 @@ fn sweep(args: &SweepArgs) -> Result<ExitCode> {
 
 /// Prints the table, and each failure with the end of its log.
 fn conclude(folder: &SweepFolder, record: &folder::SweepRecord, ends: &[(SweepTask, TaskEnd)]) -> Result<()> {
-    writeln!(stdout(), "{}", status::table(folder, record)?)?;
+    println!("{}", status::table(folder, record)?);
     for (task, end) in ends {
         if let TaskEnd::Failed(failure) = end {
             eprintln!("failed   {}: {}", task.name, failure.status);

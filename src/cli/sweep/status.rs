@@ -1,12 +1,12 @@
 //! `rft sweep status`
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
+use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
 use crate::sweep::folder::{RunView, SweepFolder, SweepRecord, TaskState};
 
@@ -24,8 +24,8 @@ pub struct SweepStatusArgs {
 pub fn run(args: &SweepStatusArgs) -> Result<()> {
     let (folder, record) = SweepFolder::open(&args.sweep)?;
     match args.output_format {
-        OutputFormat::Text => writeln!(stdout(), "{}", table(&folder, &record)?)?,
-        OutputFormat::Json => writeln!(stdout(), "{:#}", as_json(&folder, &record)?)?,
+        OutputFormat::Text => println!("{}", table(&folder, &record)?),
+        OutputFormat::Json => output::json(&as_json(&folder, &record)?),
     }
     Ok(())
 }

@@ -6,19 +6,22 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Value, context};
 use regex::Regex;
+use sha2::{Digest, Sha256};
 
 use super::chart::{svg_escape, swatch};
 use super::document::{Document, DocumentBlock, ShownCompletion, ShownQuestion, Table, TableCell};
 use crate::math::Verdict;
+use crate::run::printable::is_harmful;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
-/// The page. Characters that HTML does not allow, such as a terminal's control characters, are replaced.
+/// The page. Characters that HTML does not allow, and those that reorder or hide text, are replaced.
 pub fn render(document: &Document) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -38,11 +41,12 @@ pub fn render(document: &Document) -> Result<String> {
         sections => sections,
         style => Value::from_safe_string(STYLE.to_owned()),
         script => Value::from_safe_string(SCRIPT.to_owned()),
+        // The browser runs no other script, and loads nothing, even if some text were not escaped.
+        script_hash => Value::from_safe_string(format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(SCRIPT)))),
         version => env!("CARGO_PKG_VERSION"),
     };
     let page = environment.get_template("page").and_then(|page| page.render(view)).context("write the page")?;
-    // Characters that HTML does not allow, such as the control characters of a terminal.
-    let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    let plain = |c: char| if is_harmful(c) { '\u{fffd}' } else { c };
     Ok(page.chars().map(plain).collect())
 }
 

@@ -3,6 +3,7 @@
 mod errors;
 mod help;
 mod machine;
+mod output;
 mod plan;
 
 use std::fs;

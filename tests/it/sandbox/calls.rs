@@ -1,8 +1,9 @@
 //! What programs receive and return.
 
+use std::thread;
 use std::time::Duration;
 
-use rft::sandbox::{CallOutcome, Program, PythonValue, SandboxLimits};
+use rft::sandbox::{CallOutcome, Program, PythonValue, Sandbox, SandboxLimits};
 
 use super::{LONG, Trial};
 use crate::code_eval::sandbox;
@@ -134,4 +135,20 @@ fn many_threads_can_run_programs() {
         threads.into_iter().map(|it| it.join().unwrap()).collect()
     });
     assert_eq!(ids.len(), 8);
+}
+
+#[test]
+fn a_stopped_sandbox_ends_its_programs_and_starts_no_more() {
+    let Some(_) = sandbox() else { return };
+    // One of its own: the other tests use theirs.
+    let sandbox = Sandbox::probe(false).unwrap();
+    let program = Program { source: "import time\ndef f():\n    time.sleep(3600)", entry_point: "f" };
+    let hour = SandboxLimits::time(Duration::from_secs(3600));
+    thread::scope(|scope| {
+        let mut session = sandbox.load(&program, &hour).unwrap();
+        scope.spawn(|| sandbox.stop());
+        assert_eq!(session.call(&[], Duration::from_secs(3600)), CallOutcome::TimedOut);
+    });
+    assert!(sandbox.load(&program, &hour).is_err());
+    assert!(sandbox.stdout("print(1)", "", &hour).is_err());
 }
