@@ -216,7 +216,7 @@ impl ServerClient {
         }
         // A completion of a million tokens is smaller.
         let body = response.body_mut().with_config().limit(64 << 20).read_to_string();
-        body.map_err(|error| self.unanswered(&error))
+        body.map(|body| self.redacted(body)).map_err(|error| self.unanswered(&error))
     }
 
     fn unanswered(&self, error: &ureq::Error) -> ServerFailure {
@@ -266,12 +266,32 @@ impl ServerClient {
         ServerFailure { status: Some(status), message, passing, after }
     }
 
+    /// A reply in which no text contains the key: replies are stored, and a server may repeat the headers of a request.
+    fn redacted(&self, body: String) -> String {
+        /// A shorter key is a placeholder, such as vLLM's `EMPTY`, and could be a part of any word.
+        const SHORTEST: usize = 8;
+        let Some(ApiKey(key)) = self.key.as_ref().filter(|key| key.0.len() >= SHORTEST) else { return body };
+        if !body.contains(key.as_str()) && !body.contains('\\') {
+            return body;
+        }
+        match serde_json::from_str::<Value>(&body) {
+            Ok(mut reply) => {
+                if redact(&mut reply, key) {
+                    reply.to_string()
+                } else {
+                    body
+                }
+            }
+            Err(_) => body.replace(key.as_str(), REDACTED),
+        }
+    }
+
     /// The first line of an external text, safe to print: bounded, without control characters and without the key, which a
     /// server may repeat.
     fn clean(&self, text: &str) -> String {
         const LONGEST: usize = 300;
         let text = match &self.key {
-            Some(key) => text.replace(&key.0, "(key)"),
+            Some(key) => text.replace(&key.0, REDACTED),
             None => text.to_owned(),
         };
         let line = first_line(text.trim()).chars().filter(|it| !it.is_control());
@@ -280,6 +300,22 @@ impl ServerClient {
             shown.push_str(" ...");
         }
         shown
+    }
+}
+
+/// What stands for the key in texts.
+const REDACTED: &str = "(key)";
+
+/// Replaces `key` in all texts of `value`, also those that JSON writes with escapes. Returns whether there was any.
+fn redact(value: &mut Value, key: &str) -> bool {
+    match value {
+        Value::String(text) if text.contains(key) => {
+            *text = text.replace(key, REDACTED);
+            true
+        }
+        Value::Array(items) => items.iter_mut().fold(false, |found, item| redact(item, key) | found),
+        Value::Object(fields) => fields.values_mut().fold(false, |found, item| redact(item, key) | found),
+        _ => false,
     }
 }
 
@@ -372,6 +408,24 @@ mod tests {
         let near = ServerClient::new(&ServerOptions { key, ..ServerOptions::new("http://127.0.0.1:8000") }).unwrap();
         assert_eq!(near.authorization.as_ref().unwrap(), "Bearer secret");
         assert!(!format!("{:?}", near.authorization).contains("secret"));
+    }
+
+    #[test]
+    fn replies_do_not_contain_the_key() {
+        let client = |key: &str| {
+            let options = ServerOptions { key: Some(ApiKey::new(key)), ..ServerOptions::new("http://127.0.0.1:8000") };
+            ServerClient::new(&options).unwrap()
+        };
+        let secret = client("sk-secret-1");
+        let redacted = |body: &str| secret.redacted(body.to_owned());
+        assert_eq!(redacted(r#"{"text": "a sk-secret-1", "p": 0.1}"#), r#"{"text":"a (key)","p":0.1}"#);
+        assert_eq!(redacted(r#"{"a": [{"text": "\u0073k-secret-1"}]}"#), r#"{"a":[{"text":"(key)"}]}"#);
+        assert_eq!(redacted("no JSON: sk-secret-1"), "no JSON: (key)");
+        for same in [r#"{"text": "a\nb", "p": 0.1}"#, "{}", ""] {
+            assert_eq!(redacted(same), same);
+        }
+        let placeholder = r#"{"text": "the list is EMPTY"}"#;
+        assert_eq!(client("EMPTY").redacted(placeholder.to_owned()), placeholder);
     }
 
     #[test]

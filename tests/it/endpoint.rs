@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rft::eval::endpoint::Endpoint;
@@ -10,7 +11,7 @@ use rft::eval::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch, LEN
 use rft::prompt::template::Rendered;
 use rft::rollout::Sampling;
 use rft::server::{ApiKey, ServerOptions};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli;
 use crate::progress::{HANG, ends, until};
@@ -83,6 +84,15 @@ fn run(options: ServerOptions, questions: usize, samples: usize) -> (Kept, anyho
 
 fn error(options: ServerOptions, questions: usize) -> String {
     format!("{:#}", run(options, questions, 1).1.unwrap_err())
+}
+
+#[test]
+fn a_key_that_the_server_repeats_is_not_stored() {
+    let text = Arc::new(|_: &Value| format!("Your header was: Bearer {SECRET}\nbye"));
+    let stub = Stub::start(Behavior { text, ..Behavior::default() });
+    let (kept, done) = run(options(&stub), 1, 2);
+    done.unwrap();
+    assert!(kept.samples.values().all(|it| it.text == "Your header was: Bearer (key)\nbye"), "{:?}", kept.samples);
 }
 
 #[test]

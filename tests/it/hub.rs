@@ -375,15 +375,16 @@ fn a_full_disk_is_an_error_with_a_hint() {
 
 #[test]
 fn the_token_is_sent_to_the_hub_only() {
-    let cache = tempfile::tempdir().unwrap();
     let storage = Stub::start(model());
-    // The same machine under another name: another host, as the hub's storage is.
-    let elsewhere = storage.address.replace("127.0.0.1", "localhost");
-    let stub = Stub::start(Hub { elsewhere: Some(elsewhere), ..model() });
-    check_weights(&ModelSource::open_hub(&stub.config(cache.path()), ID, "main").unwrap());
-    assert!(stub.requests().iter().all(|it| it.token));
-    let stored = storage.requests();
-    assert!(!stored.is_empty() && stored.iter().all(|it| !it.token), "{stored:?}");
+    // Another host, as the hub's storage is (the same machine under another name), and another port of the same host.
+    for elsewhere in [storage.address.replace("127.0.0.1", "localhost"), storage.address.clone()] {
+        let cache = tempfile::tempdir().unwrap();
+        let stub = Stub::start(Hub { elsewhere: Some(elsewhere.clone()), ..model() });
+        check_weights(&ModelSource::open_hub(&stub.config(cache.path()), ID, "main").unwrap());
+        assert!(stub.requests().iter().all(|it| it.token));
+        let stored = storage.requests();
+        assert!(!stored.is_empty() && stored.iter().all(|it| !it.token), "{elsewhere}: {stored:?}");
+    }
 }
 
 /// Why files are downloaded by our own code: when this fails, the crate may do it.

@@ -10,7 +10,7 @@ use hf_hub::Cache;
 use hf_hub::api::sync::{Api, ApiBuilder};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::config::RedirectAuthHeaders;
-use ureq::http::{HeaderMap, Response, StatusCode};
+use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::{Agent, Body};
 
 use super::config::HubConfig;
@@ -81,7 +81,8 @@ impl<'a> Client<'a> {
             .accept_encoding("identity") // sizes and ranges are those of the file itself
             .http_status_as_error(false)
             .https_only(https)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .max_redirects(0) // the token follows a redirect only to the same origin, see `get`
+            .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(READ_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT))
@@ -98,6 +99,7 @@ impl<'a> Client<'a> {
             .config()
             .http_status_as_error(false)
             .https_only(self.config.endpoint.starts_with("https://"))
+            .redirect_auth_headers(RedirectAuthHeaders::Never)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(READ_TIMEOUT))
             .timeout_per_read(Some(READ_TIMEOUT))
@@ -182,17 +184,30 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
+    /// Requests `url` from byte `from` on, and follows redirects. The token is sent only to the scheme, host and port of the hub.
     fn get(&self, url: &str, from: u64) -> Result<Response<Body>, ureq::Error> {
-        let mut request = self.agent.get(url);
-        if let Some(token) = &self.config.token
-            && keeps_secrets(&self.config.endpoint)
-        {
-            request = request.header("Authorization", format!("Bearer {}", token.0));
+        const MOST_REDIRECTS: usize = 10;
+        let mut url: Uri = url.parse().map_err(ureq::http::Error::from)?;
+        let hub = origin(&url);
+        for _ in 0..=MOST_REDIRECTS {
+            let mut request = self.agent.get(&url);
+            if let Some(token) = &self.config.token
+                && keeps_secrets(&self.config.endpoint)
+                && origin(&url) == hub
+            {
+                request = request.header("Authorization", format!("Bearer {}", token.0));
+            }
+            if from > 0 {
+                request = request.header("Range", format!("bytes={from}-"));
+            }
+            let response = request.call()?;
+            let target = response.headers().get("Location").and_then(|it| it.to_str().ok());
+            match target.filter(|_| matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)) {
+                Some(target) => url = resolved(&url, target)?,
+                None => return Ok(response),
+            }
         }
-        if from > 0 {
-            request = request.header("Range", format!("bytes={from}-"));
-        }
-        request.call()
+        Err(ureq::Error::TooManyRedirects)
     }
 
     fn unreachable(&self, error: &ureq::Error) -> HubError {
@@ -263,7 +278,34 @@ fn keeps_secrets(endpoint: &str) -> bool {
     host.is_none_or(|host| ["localhost", "127.0.0.1"].contains(&host))
 }
 
-/// The first byte that a partial answer holds.
+/// The scheme, host and port of a URL.
+fn origin(url: &Uri) -> (Option<&str>, Option<&str>, Option<u16>) {
+    let port = url.port_u16().or_else(|| match url.scheme_str() {
+        Some("http") => Some(80),
+        Some("https") => Some(443),
+        _ => None,
+    });
+    (url.scheme_str(), url.host(), port)
+}
+
+/// The address of a `Location` in an answer from `url`: whole, or without scheme, host or folder.
+fn resolved(url: &Uri, target: &str) -> Result<Uri, ureq::Error> {
+    let scheme = url.scheme_str().unwrap_or("https");
+    let authority = url.authority().map_or("", |it| it.as_str());
+    let address = if target.contains("://") {
+        target.to_owned()
+    } else if target.starts_with("//") {
+        format!("{scheme}:{target}")
+    } else if target.starts_with('/') {
+        format!("{scheme}://{authority}{target}")
+    } else {
+        let folder = url.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{scheme}://{authority}{folder}/{target}")
+    };
+    Ok(address.parse::<Uri>().map_err(ureq::http::Error::from)?)
+}
+
+/// The first byte that a partial answer contains.
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get("Content-Range")?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
@@ -360,6 +402,25 @@ mod tests {
     fn tokens_go_over_tls_or_stay_on_the_machine() {
         assert!(keeps_secrets("https://huggingface.co") && keeps_secrets("http://127.0.0.1:80/x"));
         assert!(!keeps_secrets("http://mirror.example") && !keeps_secrets("http://127.0.0.1.example"));
+    }
+
+    #[test]
+    fn redirects_are_resolved_and_origins_compared() {
+        let from: Uri = "http://hub.example:8080/a/b?c=d".parse().unwrap();
+        for (target, url) in [
+            ("https://cdn.example/x?y=z", "https://cdn.example/x?y=z"),
+            ("//cdn.example/x", "http://cdn.example/x"),
+            ("/x/y", "http://hub.example:8080/x/y"),
+            ("y", "http://hub.example:8080/a/y"),
+        ] {
+            assert_eq!(resolved(&from, target).unwrap().to_string(), url);
+        }
+        assert!(resolved(&from, "http://[").is_err());
+        let same = |a: &str, b: &str| origin(&a.parse().unwrap()) == origin(&b.parse().unwrap());
+        assert!(same("https://hub.example/a", "https://hub.example:443/b"));
+        for other in ["http://hub.example/", "https://hub.example:8443/", "https://hub.example.net/"] {
+            assert!(!same("https://hub.example/", other), "{other}");
+        }
     }
 
     #[test]
