@@ -187,13 +187,13 @@ impl<'a> Client<'a> {
     /// Requests `url` from byte `from` on, and follows redirects. The token is sent only to the scheme, host and port of the hub.
     fn get(&self, url: &str, from: u64) -> Result<Response<Body>, ureq::Error> {
         const MOST_REDIRECTS: usize = 10;
-        let mut url: Uri = url.parse().map_err(ureq::http::Error::from)?;
-        let hub = origin(&url);
+        let hub: Uri = url.parse().map_err(ureq::http::Error::from)?;
+        let mut url = hub.clone();
         for _ in 0..=MOST_REDIRECTS {
             let mut request = self.agent.get(&url);
             if let Some(token) = &self.config.token
                 && keeps_secrets(&self.config.endpoint)
-                && origin(&url) == hub
+                && origin(&url) == origin(&hub)
             {
                 request = request.header("Authorization", format!("Bearer {}", token.0));
             }
