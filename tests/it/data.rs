@@ -54,7 +54,7 @@ fn pairs(loaded: &LoadedData) -> Vec<(&str, &str)> {
 }
 
 /// A Parquet file of the columns `problem` (text), `answer` (double) and `level` (int32, with a null).
-fn parquet() -> Vec<u8> {
+pub fn parquet() -> Vec<u8> {
     let schema = "message m { required binary problem (UTF8); required double answer; optional int32 level; }";
     let leaves = [
         Leaf::text(["What is 1 + 1?", "Half of \"é\", 1?\nSay it."]),

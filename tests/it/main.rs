@@ -24,6 +24,7 @@ mod device_memory;
 mod disk_faults;
 mod embedded;
 mod endpoint;
+mod entry_points;
 mod eval;
 mod files;
 mod gradients;
@@ -36,6 +37,7 @@ mod lab;
 #[cfg(unix)]
 mod lost_folder;
 mod model_faults;
+mod mutations;
 #[cfg(unix)]
 mod names;
 mod objectives;

@@ -16,7 +16,9 @@ use super::engine::{Completer, Draw, EvalJob, EvalWatch, LENGTH};
 use crate::rng::{Purpose, Stream};
 use crate::server::{ServerClient, ServerFailure, ServerOptions};
 use pool::{Pool, SampleOutcome, SampleRequest};
-use wire::{PromptForm, Reply};
+use wire::PromptForm;
+
+pub use wire::{Reply, models, reply};
 
 /// A model on a server.
 pub struct Endpoint {

@@ -102,7 +102,7 @@ pub(super) fn seed(stream: &Stream) -> u32 {
 
 /// A complete reply.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reply {
+pub struct Reply {
     pub prompt_tokens: usize,
     pub completion: EvalCompletion,
 }
@@ -130,7 +130,7 @@ struct Usage {
 }
 
 /// Parses a reply. The error describes an invalid or incomplete reply.
-pub(super) fn reply(body: &str, stop: &[String]) -> Result<Reply, String> {
+pub fn reply(body: &str, stop: &[String]) -> Result<Reply, String> {
     let raw: RawReply = serde_json::from_str(body).map_err(|error| format!("invalid reply: {error}"))?;
     let usage = raw.usage.ok_or("reply without `usage`, which has the number of tokens")?;
     let choice = raw.choices.into_iter().next().ok_or("reply without a choice")?;
@@ -150,7 +150,7 @@ pub(super) fn reply(body: &str, stop: &[String]) -> Result<Reply, String> {
 }
 
 /// The names of the served models.
-pub(super) fn models(body: &str) -> Result<Vec<String>, String> {
+pub fn models(body: &str) -> Result<Vec<String>, String> {
     #[derive(Deserialize)]
     struct ModelList {
         data: Vec<ListedModel>,
