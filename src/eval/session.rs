@@ -128,7 +128,9 @@ impl EvalSession {
                 .with_context(|| format!("render the questions of `{}`", benchmark.name))?;
             let limit = request.limit.unwrap_or(asked.len()).min(asked.len());
             let context = source.config.max_position_embeddings;
-            let style = within(style, request.max_tokens.is_some(), &asked[..limit], context, &benchmark.name)?;
+            // Without --max-tokens, the length does not depend on --limit: the samples are a part of those without a limit.
+            let measured = if request.max_tokens.is_some() { &asked[..limit] } else { &asked[..] };
+            let style = within(style, request.max_tokens.is_some(), measured, context, &benchmark.name)?;
             ready.push(Ready { benchmark, style, set, grader, asked, limit });
         }
 

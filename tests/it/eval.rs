@@ -360,3 +360,24 @@ fn published_files_match_the_recorded_sets() {
     let said = format!("{:#}", bench::find("aime2024").unwrap().load(Some(short.path())).err().unwrap());
     assert!(said.contains("has 29 questions, but HuggingFaceH4/aime_2024 has 30"), "{said}");
 }
+
+/// By default a completion may use the context that the longest prompt leaves, also if that question is not evaluated.
+#[test]
+fn an_evaluation_of_the_first_questions_continues_with_all() {
+    let folder = folder();
+    let long = "What is 1 + 1? ".repeat(8);
+    let rows = format!(
+        "{{\"question\": \"What is 3 + 4?\", \"answer\": \"7\"}}\n{{\"question\": \"{long}\", \"answer\": \"2\"}}\n"
+    );
+    fs::write(folder.path().join("own.jsonl"), rows).unwrap();
+    let evaluate = |more: &[&str]| {
+        let args = ["eval", "--bench=own.jsonl", "--samples=1", "--ppe=null-example", "--out=e"];
+        rft(folder.path()).args(args).args(more).assert().success();
+        let samples = fs::read_to_string(folder.path().join("e/own/samples.jsonl")).unwrap();
+        samples.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = evaluate(&["--limit=1"]);
+    let both = evaluate(&[]);
+    assert_eq!((first.len(), both.len()), (1, 2));
+    assert_eq!(both[0], first[0]);
+}
