@@ -6,6 +6,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = rft::cli::Cli::parse();
     rft::cli::init_logging(cli.verbose);
+    #[cfg(target_os = "linux")]
+    rft::sandbox::worker::enable();
     match rft::cli::run(cli) {
         Ok(code) => code,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! A client for servers with OpenAI's API: which requests are retried, and where the key may be sent.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,11 @@ use serde_json::Value;
 use ureq::http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use ureq::{Agent, AsSendBody, Body};
 
+use crate::disk::budget::Budget;
 use crate::rng::Stream;
+
+/// Maximum number of bytes of a reply. A completion of a million tokens is smaller.
+const LONGEST_REPLY: u64 = 64 << 20;
 
 /// The address of a server and how to send requests to it.
 #[derive(Clone, Debug)]
@@ -214,9 +218,17 @@ impl ServerClient {
         if response.status().as_u16() != 200 {
             return Err(self.refused(response));
         }
-        // A completion of a million tokens is smaller.
-        let body = response.body_mut().with_config().limit(64 << 20).read_to_string();
-        body.map(|body| self.redacted(body)).map_err(|error| self.unanswered(&error))
+        match Budget::new(LONGEST_REPLY).read(response.body_mut().as_reader()) {
+            Ok(body) => match String::from_utf8(body) {
+                Ok(body) => Ok(self.redacted(body)),
+                Err(_) => Err(ServerFailure::passing("the reply is not UTF-8 text".into())),
+            },
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                let message = format!("the reply is too large: {error}");
+                Err(ServerFailure { status: Some(200), message, passing: false, after: None })
+            }
+            Err(error) => Err(self.unanswered(&error.into())),
+        }
     }
 
     fn unanswered(&self, error: &ureq::Error) -> ServerFailure {

@@ -32,7 +32,7 @@ pub fn measure(
     n: usize,
     greedy: bool,
 ) -> Result<(Measure, Vec<String>)> {
-    let questions = questions(Split::HeldOut, 0, &[1, 2, 3], n);
+    let questions = questions(Split::HeldOut, 0, &[1, 2, 3], n)?;
     let prefix = encode(tokenizer, &text::prefix(&prompt.text))?;
     let (_, prefix) = model.hidden(&Tensor::new(prefix, &Device::Cpu)?.unsqueeze(0)?, None)?;
     // Questions of one length form a batch without padding.

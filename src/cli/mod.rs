@@ -54,6 +54,8 @@ pub mod sweep;
 pub mod train;
 pub mod verify_resume;
 
+use crate::data::read::parquet;
+use crate::prompt::renderer;
 use crate::run::printable::shortened;
 use anyhow::{Error, Result};
 use clap::{ArgAction, Parser, Subcommand};
@@ -98,6 +100,10 @@ enum Command {
     Reward(reward::RewardArgs),
     Overlap(overlap::OverlapArgs),
     Doctor(doctor::DoctorArgs),
+    #[command(name = renderer::SUBCOMMAND, hide = true)]
+    RenderTemplates,
+    #[command(name = parquet::SUBCOMMAND, hide = true)]
+    ReadParquet,
 }
 
 /// Runs the command. The exit code is 0 on success, and 130 or 143 if a signal ended the command early.
@@ -131,6 +137,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),
         Command::Overlap(args) => overlap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::RenderTemplates => renderer::serve().map(|()| ExitCode::SUCCESS),
+        Command::ReadParquet => parquet::serve().map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -45,7 +45,7 @@ impl RunConfig {
             ("train.epochs", train.epochs, 1..=1_000_000),
             ("train.max_tokens_per_micro_batch", train.max_tokens_per_micro_batch, 1..=1 << 24),
             ("train.save_total_limit", train.save_total_limit.unwrap_or(1), 1..=1_000_000),
-            ("train.threads", train.threads.unwrap_or(1), 1..=1024),
+            ("train.threads", train.threads.unwrap_or(1), 1..=512),
             ("eval.questions", eval.questions, 0..=1_000_000),
         ];
         counts.into_iter().try_for_each(|(key, value, range)| within(key, value, range))?;

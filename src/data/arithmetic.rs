@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use anyhow::{Context, Result};
+
 use super::Question;
 use crate::rng::{Cursor, Purpose, Stream, name_hash};
 
@@ -105,33 +107,41 @@ fn draw_step(draws: &mut Cursor, number: i64) -> Operation {
 /// The first `n` problems of a split, with levels sampled uniformly from `levels`, without duplicate texts. A longer list starts
 /// with the shorter one.
 ///
+/// # Errors
+/// There are fewer than `n` different texts.
+///
 /// # Panics
-/// If `levels` is empty or contains a number outside 1 to [`MAX_LEVEL`], or if there are fewer than `n` different texts.
-pub fn problems(split: Split, seed: u64, levels: &[u8], n: usize) -> Vec<Problem> {
+/// If `levels` is empty or contains a number outside 1 to [`MAX_LEVEL`].
+pub fn problems(split: Split, seed: u64, levels: &[u8], n: usize) -> Result<Vec<Problem>> {
     assert!(!levels.is_empty(), "at least one level is required");
     let mut draws = Cursor::new(Stream::new(seed, Purpose::Generator, &[split as u64]));
-    let mut told = HashSet::with_capacity(n);
-    let mut problems = Vec::with_capacity(n);
+    let mut told = HashSet::new();
+    let mut problems = Vec::new();
     for _ in 0..n {
         let level = *draws.choose(levels);
         // Duplicates are replaced at the same level, so that levels with fewer problems keep their share.
         let fresh = (0..100_000)
             .map(|_| Problem::draw(&mut draws, level))
             .find(|problem| problem.split() == split && told.insert(problem.text.clone()));
-        problems.push(
-            fresh.unwrap_or_else(|| panic!("there are fewer than {n} different problems of the levels {levels:?}")),
-        );
+        problems.push(fresh.with_context(|| {
+            format!(
+                "`arithmetic` has fewer than {n} different problems of the levels {levels:?}\nhint: use fewer questions"
+            )
+        })?);
     }
-    problems
+    Ok(problems)
 }
 
 /// [`problems`] as questions of the data set [`NAME`].
-pub fn questions(split: Split, seed: u64, levels: &[u8], n: usize) -> Vec<Question> {
+///
+/// # Errors
+/// As for [`problems`].
+pub fn questions(split: Split, seed: u64, levels: &[u8], n: usize) -> Result<Vec<Question>> {
     let label = match split {
         Split::Train => "train",
         Split::HeldOut => "held-out",
     };
-    let problems = problems(split, seed, levels, n).into_iter().enumerate();
+    let problems = problems(split, seed, levels, n)?.into_iter().enumerate();
     let question = |(i, problem): (usize, Problem)| Question {
         id: format!("{label}-{seed}-{i}"),
         text: problem.text,
@@ -139,7 +149,7 @@ pub fn questions(split: Split, seed: u64, levels: &[u8], n: usize) -> Vec<Questi
         source: NAME.to_owned(),
         extra: serde_json::Map::new(),
     };
-    problems.map(question).collect()
+    Ok(problems.map(question).collect())
 }
 
 const NAMES: [&str; 16] =
@@ -227,14 +237,14 @@ mod tests {
 
         #[test]
         fn the_splits_share_no_problem(seed: u64, other: u64, level in 1u8..=3) {
-            let train = numbers(&problems(Split::Train, seed, &[level], 300));
-            let held_out = numbers(&problems(Split::HeldOut, other, &[level], 300));
+            let train = numbers(&problems(Split::Train, seed, &[level], 300).unwrap());
+            let held_out = numbers(&problems(Split::HeldOut, other, &[level], 300).unwrap());
             prop_assert!(train.is_disjoint(&held_out));
         }
 
         #[test]
         fn answers_follow_from_the_steps(seed: u64, level in 1u8..=3) {
-            for problem in problems(Split::Train, seed, &[level], 100) {
+            for problem in problems(Split::Train, seed, &[level], 100).unwrap() {
                 prop_assert_eq!(problem.steps.len(), usize::from(level));
                 prop_assert!((2..=20).contains(&problem.start));
                 let mut number = problem.start;
@@ -255,7 +265,7 @@ mod tests {
 
         #[test]
         fn a_question_is_told_once_and_completely(seed: u64) {
-            let problems = problems(Split::HeldOut, seed, &[1, 2, 3], 512);
+            let problems = problems(Split::HeldOut, seed, &[1, 2, 3], 512).unwrap();
             let texts: HashSet<_> = problems.iter().map(|p| &p.text).collect();
             prop_assert_eq!(texts.len(), 512);
             for problem in &problems {
@@ -271,16 +281,16 @@ mod tests {
 
     #[test]
     fn questions_depend_only_on_seed_and_split() {
-        let few = questions(Split::Train, 1, &[1, 2, 3], 10);
-        assert_eq!(few, questions(Split::Train, 1, &[1, 2, 3], 50)[..10]);
-        assert_ne!(few[0].text, questions(Split::Train, 2, &[1, 2, 3], 10)[0].text);
-        assert_ne!(few[0].text, questions(Split::HeldOut, 1, &[1, 2, 3], 10)[0].text);
+        let few = questions(Split::Train, 1, &[1, 2, 3], 10).unwrap();
+        assert_eq!(few, questions(Split::Train, 1, &[1, 2, 3], 50).unwrap()[..10]);
+        assert_ne!(few[0].text, questions(Split::Train, 2, &[1, 2, 3], 10).unwrap()[0].text);
+        assert_ne!(few[0].text, questions(Split::HeldOut, 1, &[1, 2, 3], 10).unwrap()[0].text);
         assert_eq!((few[0].id.as_str(), few[0].source.as_str()), ("train-1-0", NAME));
     }
 
     #[test]
     #[should_panic(expected = "expected a level of 1 to 3")]
     fn an_unknown_level_panics() {
-        problems(Split::Train, 1, &[4], 1);
+        let _ = problems(Split::Train, 1, &[4], 1);
     }
 }

@@ -42,6 +42,8 @@ pub type Fetch<'a> = &'a dyn Fn(&str, &str, &str) -> anyhow::Result<Vec<PathBuf>
 /// Removes questions before training and held-out questions are selected.
 pub type QuestionFilter<'a> = &'a mut dyn FnMut(Vec<Question>) -> anyhow::Result<Vec<Question>>;
 
+/// Maximum number of questions that the generator makes.
+const MOST: usize = 1_000_000;
 /// Number of questions that the generator makes if `max_questions` is not set.
 pub const GENERATED: usize = 4_096;
 /// The seed of generated held-out questions. It is fixed, so that all runs are evaluated on the same questions.
@@ -138,13 +140,19 @@ pub fn load_screened(
 fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionFilter) -> anyhow::Result<LoadedData> {
     use arithmetic::Split;
     let n = section.max_questions.unwrap_or(GENERATED);
+    for (key, n) in [("data.max_questions", n), ("eval.questions", held_out)] {
+        ensure!(
+            n <= MOST,
+            "`{key}`: {n} questions are too many for `arithmetic`, expected at most {MOST}\nhint: lower it"
+        );
+    }
     let questions = match section.split.as_str() {
-        "train" => arithmetic::questions(Split::Train, seed, &section.levels, n),
-        "held-out" | "test" => arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, n),
+        "train" => arithmetic::questions(Split::Train, seed, &section.levels, n)?,
+        "held-out" | "test" => arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, n)?,
         other => bail!("`arithmetic` has no split `{other}`\nhint: data.split is `train` or `held-out`"),
     };
     let questions = screen(questions)?;
-    let held_out = arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, held_out);
+    let held_out = arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, held_out)?;
     let mut hash = Sha256::new();
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);

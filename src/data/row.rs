@@ -65,6 +65,14 @@ impl Row {
         Ok(Self(object(text)?.into_iter().map(|(name, value)| (name, value.to_owned())).collect()))
     }
 
+    /// Bytes of memory, approximately.
+    pub fn memory(&self) -> u64 {
+        /// Of the list entry, and of the blocks of the two texts.
+        const COLUMN: usize = 104;
+        let columns = self.0.iter().map(|(name, value)| COLUMN + name.len() + value.get().len());
+        columns.sum::<usize>() as u64
+    }
+
     /// The names of the columns.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())

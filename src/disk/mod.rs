@@ -1,7 +1,8 @@
 //! Every write of the program: files that are written completely or not at all, their hashes, locks on folders, free
-//! space, and the cache folder. And reading regular files only.
+//! space, and the cache folder. And reading regular files only, with limits on what they may take.
 
 pub mod atomic;
+pub mod budget;
 pub mod cache;
 pub mod files;
 pub mod hash;

@@ -115,7 +115,7 @@ pub fn shards(index: &Index) -> Result<BTreeSet<&str>> {
 
 fn read_index(folder: &Path) -> Result<Index> {
     let path = folder.join(INDEX);
-    let bytes = regular::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+    let bytes = regular::read(&path, regular::JSON).with_context(|| format!("read `{}`", path.display()))?;
     serde_json::from_slice(&bytes).with_context(|| format!("read `{}`", path.display()))
 }
 

@@ -16,7 +16,7 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use rayon::prelude::*;
 
 use super::config::{Architecture, Llama3Scaling, ModelConfig};
-use super::ggml_types::unsupported_type;
+use super::gguf_header;
 use super::tokenizer::{GgufTokenizer, is_llama3};
 use super::weights::{Weights, check_shape, check_unused};
 use crate::disk::regular;
@@ -39,11 +39,7 @@ impl Gguf {
         let read = || format!("read `{}`", path.display());
         let file = regular::open(path).with_context(read)?;
         let len = file.metadata().with_context(read)?.len();
-        ensure!(
-            !has_zero_alignment(&file).with_context(read)?,
-            "read `{}`: `general.alignment` is 0\nhint: download or copy the file again; it is damaged",
-            path.display()
-        );
+        gguf_header::check(&file).with_context(read)?;
         let content = Content::read(&mut BufReader::new(file)).map_err(explained).with_context(read)?;
         check_tensors(&content, len).with_context(read)?;
         let config = model_config(&content, path).with_context(read)?;
@@ -372,40 +368,9 @@ fn real(value: &Value) -> Option<f64> {
     }
 }
 
-/// Whether the header aligns tensors to multiples of 0, by which candle would divide. The file is left at its start.
-fn has_zero_alignment(mut file: &File) -> std::io::Result<bool> {
-    const KEY: &[u8] = b"general.alignment";
-    /// Headers with the largest vocabularies in use take about 10 MB.
-    const HEADER: u64 = 32 << 20;
-    let mut header = Vec::new();
-    file.take(HEADER).read_to_end(&mut header)?;
-    file.rewind()?;
-    // After the key come a type (4 bytes, little-endian) and the value.
-    let value = |at: usize| {
-        let (kind, value) = header.get(at + KEY.len()..)?.split_first_chunk::<4>()?;
-        let size = match u32::from_le_bytes(*kind) {
-            0 | 1 => 1,
-            2 | 3 => 2,
-            4 | 5 => 4,
-            _ => return None,
-        };
-        value.get(..size)
-    };
-    let mut keys = header.windows(KEY.len()).enumerate().filter(|(_, window)| *window == KEY);
-    Ok(keys.any(|(at, _)| value(at).is_some_and(|value| value.iter().all(|byte| *byte == 0))))
-}
-
-/// Why candle cannot read a file. For a type of values that it does not know, its error contains only the number.
+/// Why candle cannot read a file, whose header has been checked.
 fn explained(error: candle_core::Error) -> anyhow::Error {
-    let text = plain(error).to_string();
-    let number = text.strip_prefix("unknown dtype for tensor ").and_then(|number| number.parse().ok());
-    match number.and_then(unsupported_type) {
-        Some(name) => anyhow!(
-            "the quantization {name} is not supported\n\
-             hint: use a file of the same model in Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16 or BF16"
-        ),
-        None => anyhow!("{text}\nhint: download or copy it again; it is not a GGUF file, or a truncated one"),
-    }
+    anyhow!("{:#}\nhint: download or copy it again; it is damaged", plain(error))
 }
 
 /// candle's errors print a backtrace after their first line.

@@ -111,7 +111,7 @@ pub fn load_config(folder: &Path) -> Result<PeftConfig> {
         "`{}` is not an adapter: it has no `{CONFIG}`\nhint: pass the folder RUN/adapter for a run's adapter",
         folder.display()
     );
-    let bytes = regular::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+    let bytes = regular::read(&path, regular::JSON).with_context(|| format!("read `{}`", path.display()))?;
     parse(&bytes).with_context(|| format!("read `{}`", path.display()))
 }
 

@@ -1,9 +1,11 @@
 //! Opens a model: `tiny` (embedded), a Hugging Face folder, a GGUF file or a model on the Hub.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, pickle_refused, weight_files};
@@ -13,6 +15,7 @@ use super::gguf::Gguf;
 use super::hub::{HubConfig, Kind, Plan, Repo, is_hub_id, model_files, text_files};
 use super::safetensors::SafetensorsFile;
 use super::tokenizer::{GgufTokenizer, Tokenizer};
+use super::tokenizer_file;
 use super::weights::{NoWeights, Weights};
 use crate::disk::{hash as digest, regular};
 
@@ -87,7 +90,8 @@ impl ModelSource {
         let repo = Repo::new(Kind::Model, id, revision)?;
         let files = Plan::new(&HubConfig::from_env()?, repo, |_| Ok(vec!["config.json".to_owned()]))?;
         let paths = files.fetch(&mut |_| {})?;
-        let bytes = std::fs::read(&paths[0]).with_context(|| format!("read `{}`", paths[0].display()))?;
+        let bytes =
+            regular::read(&paths[0], regular::JSON).with_context(|| format!("read `{}`", paths[0].display()))?;
         ModelConfig::from_json(&bytes, None).with_context(|| format!("open the model `{id}`"))
     }
 
@@ -194,7 +198,36 @@ impl ModelSource {
         }
         .with_context(in_model)?;
         self.check_rows(&tokenizer).with_context(in_model)?;
+        self.check_specials(&tokenizer).with_context(in_model)?;
         Ok(tokenizer)
+    }
+
+    /// The special tokens that `tokenizer_config.json` lists are special in `tokenizer.json` too. Otherwise, another program adds
+    /// them, and a template that writes them would give other ids here.
+    fn check_specials(&self, tokenizer: &Tokenizer) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(default)]
+            added_tokens_decoder: BTreeMap<String, Listed>,
+        }
+        #[derive(Deserialize)]
+        struct Listed {
+            content: String,
+            #[serde(default)]
+            special: bool,
+        }
+        let Some(text) = &self.tokenizer_config else { return Ok(()) };
+        let Ok(config) = serde_json::from_str::<Config>(text.trim_start_matches('\u{feff}')) else { return Ok(()) };
+        for (id, Listed { content, special }) in config.added_tokens_decoder {
+            let is_added = tokenizer.id_of(&content).is_some_and(|id| tokenizer.is_added(id));
+            ensure!(
+                !special || is_added,
+                "`tokenizer_config.json` lists the special token `{content}` (id {id}), which is not an added token of \
+                 `tokenizer.json`\n\
+                 hint: write the tokenizer again with transformers' `save_pretrained`"
+            );
+        }
+        Ok(())
     }
 
     /// An embedding often has more rows than there are tokens, but never fewer.
@@ -286,7 +319,8 @@ fn hash_file(hash: &mut Sha256, path: &Path) -> std::io::Result<bool> {
 /// A file of a model folder; `None` if the folder does not have it.
 fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     let path = folder.join(name);
-    match regular::read(&path) {
+    let limit = if name == "tokenizer.json" { tokenizer_file::LONGEST } else { regular::JSON };
+    match regular::read(&path, limit) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("read `{}`", path.display())),

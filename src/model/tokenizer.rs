@@ -3,13 +3,13 @@
 //! The difference from calling that crate directly: the string of a special token inside a text is text, unless the
 //! caller states that it came from the chat template. So a question that quotes `<|im_end|>` cannot end its turn.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use serde::Deserialize;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -22,13 +22,18 @@ use tokenizers::{
     SplitDelimiterBehavior, Token,
 };
 
+use super::tokenizer_file::{self, TokenizerFile};
 use crate::disk::regular;
 
 /// A byte-pair tokenizer with its special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// Tokens that are searched for in the text before it is split into words, longest first.
+    /// Tokens that are searched for in the text before it is split into words.
     added: Vec<(u32, AddedToken)>,
+    /// The place of each in `added`, by its text.
+    by_content: HashMap<String, usize>,
+    /// The lengths of their texts in bytes, longest first, by the first byte.
+    lengths: Vec<Vec<usize>>,
     /// Ids of the special ones among them, ascending.
     special: Vec<u32>,
     bos: Option<u32>,
@@ -58,12 +63,16 @@ impl Tokenizer {
     /// # Errors
     /// If the file is not a tokenizer, or its kind is not byte-pair encoding.
     pub fn from_bytes(tokenizer_json: &[u8]) -> anyhow::Result<Self> {
-        let mut inner = caught(|| tokenizers::Tokenizer::from_bytes(tokenizer_json))?;
-        // Padding and truncation are for batches, which are never encoded here.
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| anyhow!("{error}"))?;
-        let tokenizer = Self::new(inner)?;
-        check_added(&tokenizer.inner, tokenizer_json)?;
+        let TokenizerFile { json, added, leading } = tokenizer_file::check(tokenizer_json)?;
+        let tokenizer = Self::new(caught(|| tokenizers::Tokenizer::from_bytes(json))?, leading)?;
+        // The crate gives an added token the next free id if the vocabulary does not contain it. Where the file has another id,
+        // the model was trained with that one.
+        for (id, content) in added {
+            let own = tokenizer.id_of(&content).filter(|own| *own != id);
+            if let Some(own) = own {
+                bail!(tokenizer_file::misplaced(id, &content, own));
+            }
+        }
         Ok(tokenizer)
     }
 
@@ -72,7 +81,8 @@ impl Tokenizer {
     /// # Errors
     /// As for [`Tokenizer::from_bytes`], or if the file cannot be read.
     pub fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let bytes = regular::read(path).with_context(|| format!("read `{}`", path.display()))?;
+        let bytes =
+            regular::read(path, tokenizer_file::LONGEST).with_context(|| format!("read `{}`", path.display()))?;
         Self::from_bytes(&bytes).with_context(|| format!("read `{}`", path.display()))
     }
 
@@ -111,11 +121,8 @@ impl Tokenizer {
             .filter(|&(id, _)| kind(id as usize) != UNUSED)
             .map(|(id, token)| (token, id))
             .collect();
-        let model = BPE::builder()
-            .vocab_and_merges(vocabulary, merges)
-            .ignore_merges(words.ignore_merges)
-            .build()
-            .map_err(|error| anyhow!("{error}"))?;
+        let model = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(words.ignore_merges);
+        let model = caught(|| model.build())?;
 
         let mut inner = tokenizers::Tokenizer::new(model);
         if words.nfc {
@@ -123,16 +130,16 @@ impl Tokenizer {
         }
         inner.with_pre_tokenizer(Some(words.pre_tokenizer()?));
         inner.with_decoder(Some(ByteLevel::default()));
-        inner.add_tokens(added).map_err(|error| anyhow!("{error}"))?;
-        let tokenizer = Self::new(inner)?;
+        caught(|| inner.add_tokens(added))?;
         let bos = bos.filter(|_| add_bos);
         if let Some(id) = bos {
-            ensure!(tokenizer.token(id).is_some(), "`tokenizer.ggml.bos_token_id` is {id}, which is not a token");
+            ensure!(inner.id_to_token(id).is_some(), "`tokenizer.ggml.bos_token_id` is {id}, which is not a token");
         }
-        Ok(Self { bos, ..tokenizer })
+        Self::new(inner, bos)
     }
 
-    fn new(inner: tokenizers::Tokenizer) -> anyhow::Result<Self> {
+    /// `bos` is placed before every text.
+    fn new(inner: tokenizers::Tokenizer, bos: Option<u32>) -> anyhow::Result<Self> {
         let ModelWrapper::BPE(model) = inner.get_model() else {
             bail!("only byte-pair tokenizers are supported");
         };
@@ -145,6 +152,15 @@ impl Tokenizer {
         let mut added: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
         added.retain(|(_, token)| !token.content.is_empty());
         added.sort_by(|(a, x), (b, y)| y.content.len().cmp(&x.content.len()).then(a.cmp(b)));
+        let mut by_content = HashMap::new();
+        let mut lengths = vec![Vec::new(); 256];
+        for (place, (_, token)) in added.iter().enumerate() {
+            by_content.entry(token.content.clone()).or_insert(place);
+            let lengths = &mut lengths[usize::from(token.content.as_bytes()[0])];
+            if lengths.last() != Some(&token.content.len()) {
+                lengths.push(token.content.len());
+            }
+        }
         let mut special: Vec<u32> =
             added.iter().filter(|(_, token)| token.special || is_control(&token.content)).map(|(id, _)| *id).collect();
         special.sort_unstable();
@@ -153,12 +169,11 @@ impl Tokenizer {
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             bail!("two tokens of the vocabulary have the id {}", pair[0]);
         }
-        let bos = leading_token(&inner)?;
         let last_of = |ids: &[u32]| ids.iter().copied().max();
         let added_ids: Vec<u32> = added.iter().map(|(id, _)| *id).collect();
         let last_id = [last_of(&ids), last_of(&added_ids), bos].into_iter().flatten().max();
         let last_id = last_id.context("the vocabulary is empty")?;
-        Ok(Self { inner, added, special, bos, last_id })
+        Ok(Self { inner, added, by_content, lengths, special, bos, last_id })
     }
 
     /// Ids of a text. Strings of special tokens in it are treated as text.
@@ -187,23 +202,20 @@ impl Tokenizer {
 
     /// The added tokens in a text, leftmost first; of two at the same position, the longer one.
     fn find_added(&self, text: &str, literal: &[Range<usize>]) -> Vec<(Range<usize>, u32)> {
-        let mut starts = [false; 256];
-        for (_, token) in &self.added {
-            starts[usize::from(token.content.as_bytes()[0])] = true;
-        }
-        let is_literal = |range: &Range<usize>| literal.iter().any(|it| it.start < range.end && range.start < it.end);
+        let is_literal = |range: &Range<usize>| {
+            let after = literal.partition_point(|it| it.end <= range.start);
+            literal.get(after).is_some_and(|it| it.start < range.end)
+        };
 
         let mut found: Vec<(Range<usize>, u32)> = Vec::new();
         let mut position = 0;
         while position < text.len() {
-            let matched = starts[usize::from(text.as_bytes()[position])].then(|| {
-                self.added.iter().find(|(id, token)| {
-                    let range = position..position + token.content.len();
-                    text.as_bytes()[position..].starts_with(token.content.as_bytes())
-                        && !(self.is_special(*id) && is_literal(&range))
-                })
+            let matched = self.lengths[usize::from(text.as_bytes()[position])].iter().find_map(|length| {
+                let range = position..position + length;
+                let (id, token) = &self.added[*self.by_content.get(text.get(range.clone())?)?];
+                (!(self.is_special(*id) && is_literal(&range))).then_some((*id, token))
             });
-            let Some((id, token)) = matched.flatten() else {
+            let Some((id, token)) = matched else {
                 position += 1;
                 continue;
             };
@@ -215,7 +227,7 @@ impl Tokenizer {
             if token.rstrip {
                 end = text.len() - text[end..].trim_start().len();
             }
-            found.push((start..end, *id));
+            found.push((start..end, id));
             position = end;
         }
         found
@@ -247,6 +259,11 @@ impl Tokenizer {
             .collect();
         tokens.sort_unstable();
         tokens
+    }
+
+    /// Whether a token is searched for in a text before the text is split into words.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.added.iter().any(|(added, _)| *added == id)
     }
 
     pub fn is_special(&self, id: u32) -> bool {
@@ -341,52 +358,6 @@ fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> anyhow::Result<T> 
     }
 }
 
-/// The token that the post-processor writes before every text. What it writes after a text is not part of a prompt.
-fn leading_token(inner: &tokenizers::Tokenizer) -> anyhow::Result<Option<u32>> {
-    const PROBE: &str = "a";
-    let bare = caught(|| inner.encode_fast(PROBE, false))?;
-    let full = caught(|| inner.encode_fast(PROBE, true))?;
-    let (bare, full) = (bare.get_ids(), full.get_ids());
-    if bare.is_empty() {
-        return Ok(None);
-    }
-    let start = full.windows(bare.len()).position(|ids| ids == bare);
-    match start.map(|start| &full[..start]) {
-        Some([]) => Ok(None),
-        Some([bos]) => Ok(Some(*bos)),
-        _ => bail!(
-            "the tokenizer turns the text `{PROBE}` into the ids {full:?}, expected {bare:?} after at most one more"
-        ),
-    }
-}
-
-/// The crate gives an added token the next free id if the vocabulary does not contain it. Where the file has another id, the
-/// model was trained with that one.
-fn check_added(inner: &tokenizers::Tokenizer, tokenizer_json: &[u8]) -> anyhow::Result<()> {
-    #[derive(Deserialize)]
-    struct File {
-        #[serde(default)]
-        added_tokens: Vec<Added>,
-    }
-    #[derive(Deserialize)]
-    struct Added {
-        id: u32,
-        content: String,
-    }
-    let file: File = serde_json::from_slice(tokenizer_json)?;
-    for Added { id, content } in file.added_tokens {
-        let own = inner.token_to_id(&content);
-        if let Some(own) = own {
-            ensure!(
-                own == id,
-                "the added token `{content}` has the id {id}, expected {own}, its place in the vocabulary\n\
-                 hint: write the tokenizer again with transformers' `save_pretrained`"
-            );
-        }
-    }
-    Ok(())
-}
-
 /// Token types of GGUF.
 const NORMAL: u32 = 1;
 const CONTROL: u32 = 3;
@@ -401,8 +372,9 @@ fn is_control(token: &str) -> bool {
 
 /// Splits a text at the tokens found in it.
 fn split_at(whole: &NormalizedString, found: &[(Range<usize>, u32)]) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
+    // Before normalization, both strings are the same, but a range of the original one is found by searching the whole text.
     let slice = |range: Range<usize>| {
-        whole.slice(Referential::Original(range)).expect("tokens start and end at character boundaries")
+        whole.slice(Referential::Normalized(range)).expect("tokens start and end at character boundaries")
     };
     let mut pieces = Vec::with_capacity(2 * found.len() + 1);
     let mut position = 0;

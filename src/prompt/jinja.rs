@@ -12,14 +12,17 @@ use jiff::tz::Offset;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
-use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
+
+use super::{percent, python};
 
 /// The approximate limit of instructions, and 1/64 of the limit of bytes of intermediate values. The longest templates in use need
 /// a few thousand instructions for our conversations.
 const FUEL: u64 = 2_000_000;
 /// Maximum number of bytes of a template's output.
-const MAX_OUTPUT: usize = 4 << 20;
+const MAX_OUTPUT: usize = 2 << 20;
+/// Maximum number of lists and maps within each other that `tojson` writes.
+const DEEPEST: usize = 100;
 const NAME: &str = "chat_template";
 
 /// A compiled template.
@@ -37,15 +40,18 @@ impl Jinja {
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(200);
         environment.set_formatter(python_formatter);
-        environment.set_unknown_method_callback(unknown_method_callback);
+        python::add_to(&mut environment);
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
+            // An error is one line; only this program writes hints.
+            Err(Error::new(ErrorKind::InvalidOperation, message.replace(['\n', '\r'], " ")))
         });
         environment.add_function("strftime_now", move |format: String| {
             strftime(&format, now.unwrap_or_else(|| Timestamp::now().as_second()))
         });
-        environment.add_template_owned(NAME, without_generation_tags(source)).context("compile the chat template")?;
+        let source = without_generation_tags(source);
+        let source = percent::without_operators(&source).into_owned();
+        environment.add_template_owned(NAME, source).context("compile the chat template")?;
         Ok(Self { environment })
     }
 
@@ -95,10 +101,8 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
             .map_err(|_| Error::new(ErrorKind::InvalidOperation, "`separators` of tojson must be two strings"))?,
         None => [if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()],
     };
-    let value = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "not a JSON value").with_source(error))?;
     let mut writer = JsonWriter { text: String::new(), ascii, sorted, indent, between_items, after_key };
-    writer.value(&value, 0);
+    writer.value(value, 0)?;
     Ok(writer.text)
 }
 
@@ -112,37 +116,58 @@ struct JsonWriter {
 }
 
 impl JsonWriter {
-    fn value(&mut self, value: &serde_json::Value, depth: usize) {
-        use serde_json::Value::{Array, Object, String};
-        match value {
-            Array(items) => self.items('[', ']', items.len(), depth, |it, i| it.value(&items[i], depth + 1)),
-            Object(map) => {
-                let mut entries: Vec<_> = map.iter().collect();
-                if self.sorted {
-                    entries.sort_unstable_by_key(|(key, _)| *key);
-                }
-                self.items('{', '}', entries.len(), depth, |it, i| {
-                    it.string(entries[i].0);
-                    let after_key = it.after_key.clone();
-                    it.text.push_str(&after_key);
-                    it.value(entries[i].1, depth + 1);
-                });
-            }
-            String(text) => self.string(text),
-            scalar => self.text.push_str(&scalar.to_string()),
+    /// Values can contain themselves, so both depth and length are limited.
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
+        let refused = |what: &'static str| Err(Error::new(ErrorKind::InvalidOperation, what));
+        if depth > DEEPEST {
+            return refused("tojson: the value is nested too deeply");
         }
+        if self.text.len() > MAX_OUTPUT {
+            return refused("tojson: the text is too long");
+        }
+        match value.kind() {
+            ValueKind::Undefined => return refused("tojson: the value is undefined"),
+            ValueKind::Seq | ValueKind::Iterable => {
+                self.text.push('[');
+                let mut count = 0;
+                for item in value.try_iter()? {
+                    self.start_item(count, depth);
+                    self.value(&item, depth + 1)?;
+                    count += 1;
+                }
+                self.end_items(']', count, depth);
+            }
+            ValueKind::Map => {
+                let mut keys: Vec<(String, Value)> = value
+                    .try_iter()?
+                    .map(|key| (key.as_str().map_or_else(|| json_key(&key), str::to_owned), key))
+                    .collect();
+                if self.sorted {
+                    keys.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                }
+                self.text.push('{');
+                for (count, (name, key)) in keys.iter().enumerate() {
+                    self.start_item(count, depth);
+                    self.string(name);
+                    self.text.push_str(&self.after_key);
+                    self.value(&value.get_item(key)?, depth + 1)?;
+                }
+                self.end_items('}', keys.len(), depth);
+            }
+            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
+            _ => self.text.push_str(&json_scalar(value)?),
+        }
+        Ok(())
     }
 
-    fn items(&mut self, open: char, close: char, count: usize, depth: usize, mut item: impl FnMut(&mut Self, usize)) {
-        self.text.push(open);
-        for i in 0..count {
-            if i > 0 {
-                let between_items = self.between_items.clone();
-                self.text.push_str(&between_items);
-            }
-            self.new_line(depth + 1);
-            item(self, i);
+    fn start_item(&mut self, before: usize, depth: usize) {
+        if before > 0 {
+            self.text.push_str(&self.between_items);
         }
+        self.new_line(depth + 1);
+    }
+
+    fn end_items(&mut self, close: char, count: usize, depth: usize) {
         if count > 0 {
             self.new_line(depth);
         }
@@ -171,6 +196,16 @@ impl JsonWriter {
             }
         }
     }
+}
+
+fn json_scalar(value: &Value) -> Result<String, Error> {
+    serde_json::to_string(value)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "not a JSON value").with_source(error))
+}
+
+/// A key that is not a string, in Python's form.
+fn json_key(key: &Value) -> String {
+    json_scalar(key).unwrap_or_else(|_| key.to_string())
 }
 
 /// Replaces `{% generation %}` and `{% endgeneration %}`, which mark the assistant's text for masks that are not needed here,

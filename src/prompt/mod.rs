@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 mod jinja;
+mod percent;
+mod python;
 pub mod registry;
+pub mod renderer;
 pub mod template;
 pub mod text_file;
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Message;
-use super::jinja::Jinja;
+use super::renderer::Renderer;
 use super::text_file;
 use crate::model::tokenizer::Tokenizer;
 
@@ -36,7 +36,7 @@ pub struct SpecialStrings {
 
 /// Turns a conversation into text.
 pub struct ChatTemplate {
-    jinja: Jinja,
+    renderer: Renderer,
     source: String,
     tokens: SpecialStrings,
     plain: bool,
@@ -56,7 +56,7 @@ impl ChatTemplate {
     /// A source that does not compile.
     pub fn new(source: &str, tokens: SpecialStrings) -> anyhow::Result<Self> {
         let source = text_file::plain(source);
-        Ok(Self { jinja: Jinja::new(&source, None)?, source, tokens, plain: false })
+        Ok(Self { renderer: Renderer::untrusted(&source, None)?, source, tokens, plain: false })
     }
 
     /// The template of a Hugging Face folder, from the text of its `chat_template.jinja`, or else of its
@@ -82,8 +82,8 @@ impl ChatTemplate {
     /// Answer:
     /// ```
     pub fn plain(tokens: SpecialStrings) -> Self {
-        let template = Self::new(PLAIN, tokens).expect("the plain template compiles");
-        Self { plain: true, ..template }
+        let renderer = Renderer::own(PLAIN, None).expect("the plain template compiles");
+        Self { renderer, source: PLAIN.to_owned(), tokens, plain: true }
     }
 
     /// A user's template.
@@ -116,7 +116,10 @@ impl ChatTemplate {
     /// # Errors
     /// The same as when the template was first compiled.
     pub fn at(self, seconds: i64) -> anyhow::Result<Self> {
-        Ok(Self { jinja: Jinja::new(&self.source, Some(seconds))?, ..self })
+        if self.plain {
+            return Ok(self);
+        }
+        Ok(Self { renderer: Renderer::untrusted(&self.source, Some(seconds))?, ..self })
     }
 
     /// The conversation as text, up to the start of the assistant's turn, followed by `prefill`.
@@ -153,7 +156,7 @@ impl ChatTemplate {
                 context[name] = json!(token);
             }
         }
-        self.jinja.render(context)
+        self.renderer.render(&context)
     }
 
     pub fn source(&self) -> &str {

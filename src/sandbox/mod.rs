@@ -38,6 +38,8 @@ mod session;
 #[cfg(target_os = "linux")]
 mod spawn;
 mod value;
+#[cfg(target_os = "linux")]
+pub mod worker;
 
 use std::fmt;
 use std::time::Duration;

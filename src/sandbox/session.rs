@@ -385,7 +385,7 @@ impl Limit {
 }
 
 /// Processor time that all threads of a process have used; none if unknown.
-fn processor_time(process: u32) -> Option<Duration> {
+pub(super) fn processor_time(process: u32) -> Option<Duration> {
     let mut clock = 0;
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: both calls only write to the location they receive, which is valid until they return.

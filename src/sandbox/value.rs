@@ -168,11 +168,13 @@ impl PythonValue {
     }
 }
 
-/// As Python would write it, but with integers in hexadecimal.
+/// As Python would write it, but with integers in lists in hexadecimal, and very large ones as their size.
 impl fmt::Display for PythonValue {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
             PythonValue::Opaque => formatter.write_str("an object"),
+            // The time for all digits grows with the square of their number.
+            PythonValue::Int(value) if value.bits() > 4096 => write!(formatter, "an integer of {} bits", value.bits()),
             PythonValue::Int(value) => write!(formatter, "{value}"),
             PythonValue::Str(text) => write!(formatter, "{text:?}"),
             other => {
@@ -230,6 +232,13 @@ mod tests {
         let mut text = String::new();
         value.write_python(&mut text);
         text
+    }
+
+    #[test]
+    fn a_very_large_integer_is_shown_as_its_size() {
+        let large = PythonValue::Int(BigInt::from(1) << (1 << 28));
+        assert_eq!(large.to_string(), "an integer of 268435457 bits");
+        assert_eq!(PythonValue::int(-12).to_string(), "-12");
     }
 
     #[test]

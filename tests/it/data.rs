@@ -43,7 +43,7 @@ fn load_text(name: &str, text: &str) -> anyhow::Result<LoadedData> {
     load_bytes(name, text.as_bytes())
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     writer.write_all(bytes).unwrap();
     writer.finish().unwrap()

@@ -84,8 +84,8 @@ fn a_short_question_is_compared_as_a_whole() {
 }
 
 fn shuffled_data() -> (Vec<Question>, Vec<OverlapBenchmark>) {
-    let rows = arithmetic::questions(Split::HeldOut, 0, &[1, 2, 3], 400);
-    let asked = arithmetic::questions(Split::HeldOut, 1, &[1, 2], 300);
+    let rows = arithmetic::questions(Split::HeldOut, 0, &[1, 2, 3], 400).unwrap();
+    let asked = arithmetic::questions(Split::HeldOut, 1, &[1, 2], 300).unwrap();
     let generated = OverlapBenchmark { name: "generated".to_owned(), questions: asked, share: 1.0 };
     let copies: Vec<Question> = rows.iter().step_by(7).cloned().collect();
     (rows, vec![written("copies", copies), generated])
@@ -133,7 +133,7 @@ fn generated_splits_overlap_only_if_they_are_the_same() {
     let benchmark = rft::eval::bench::find("arithmetic").unwrap();
     let at_hand = rft::eval::bench::at_hand(&[benchmark], None);
     let found = |split, seed| {
-        let rows = arithmetic::questions(split, seed, &[1, 2, 3], 2048);
+        let rows = arithmetic::questions(split, seed, &[1, 2, 3], 2048).unwrap();
         Contamination::of(&rows, &at_hand.benchmarks, false).benchmarks["arithmetic"].overlapping.len()
     };
     assert_eq!(found(Split::Train, 42), 0);
@@ -190,7 +190,7 @@ fn overlaps_of_real_data_match_the_documentation() {
 
 /// Ten questions, of which the second is a copy of one in the benchmark `arithmetic`.
 fn planted() -> String {
-    let copy = &arithmetic::questions(Split::HeldOut, 0, &[1, 2, 3], 512)[100];
+    let copy = &arithmetic::questions(Split::HeldOut, 0, &[1, 2, 3], 512).unwrap()[100];
     let mut lines = String::new();
     for i in 1..=10 {
         let text = if i == 2 {

@@ -418,3 +418,14 @@ fn rft_eval_takes_samples_from_a_server() {
     let said = cli::error(&folder, &[&args[..], &[&other.url]].concat());
     assert!(said.contains("tokens") && !folder.path().join("f/arithmetic-1/results.json").exists(), "{said}");
 }
+
+#[test]
+fn a_reply_is_read_up_to_a_limit() {
+    let flood = faulty(|_| Some(Fault::Status(200, "", " ".repeat(65 << 20))));
+    let stub = Stub::start(flood);
+    let error = error(options(&stub), 1);
+    assert!(
+        error.contains("the reply is too large: it takes more than 64 MiB when it is read, the limit\nhint: "),
+        "{error}"
+    );
+}

@@ -34,6 +34,8 @@ pub struct Hub {
     damage: bool,
     /// The same for the next body alone.
     damage_next: bool,
+    /// File bodies have this many bytes more than are listed.
+    longer: usize,
     /// Files are redirected to this address, as the hub does for large ones.
     elsewhere: Option<String>,
     requests: Vec<Request>,
@@ -129,6 +131,7 @@ fn answer(stream: TcpStream, hub: &mut Hub) -> std::io::Result<()> {
     if hub.damage || std::mem::take(&mut hub.damage_next) {
         bytes[0] ^= 1;
     }
+    bytes.extend(vec![b' '; hub.longer]);
     let start = request.range.filter(|_| !hub.no_ranges).unwrap_or(0);
     let body = &bytes[start..];
     let sent = match &mut hub.cut {
@@ -418,4 +421,17 @@ fn the_files_of_a_split_are_downloaded() {
     let offline = HubConfig { offline: true, ..hub };
     assert_eq!(dataset_files_from(&offline, "openai/gsm8k", "main", "test").unwrap(), paths);
     assert!(dataset_files_from(&offline, "openai/gsm8k", "main", "train").is_err());
+}
+
+#[test]
+fn a_file_that_is_larger_than_listed_is_not_downloaded_further() {
+    let cache = tempfile::tempdir().unwrap();
+    let stub = Stub::start(Hub { longer: 50 << 20, ..model() });
+    let hub = stub.config(cache.path());
+    let text = error(&hub);
+    assert!(text.contains("the hub sends more than the") && text.contains("that it lists\nhint: "), "{text}");
+    let blobs = fs::read_dir(cache.path().join("models--org--name/blobs")).unwrap().flatten();
+    assert_eq!(blobs.map(|it| it.metadata().unwrap().len()).sum::<u64>(), 0, "nothing is kept");
+    stub.set(|hub| hub.longer = 0);
+    check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
 }

@@ -72,4 +72,5 @@ mod templates;
 mod tiny_model;
 mod tokenizer;
 mod train;
+mod untrusted;
 mod verify_resume;

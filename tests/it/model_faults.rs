@@ -267,7 +267,7 @@ fn only_a_token_before_the_text_is_a_beginning_of_sequence_token() {
         });
         match prompt {
             Some(prompt) => assert!(plain_prompt(&folder, "m").starts_with(prompt), "{single}"),
-            None => contains(&refused(&folder), &["read the tokenizer of `m`", "at most one more"]),
+            None => contains(&refused(&folder), &["read the tokenizer of `m`", "before a text, expected at most one"]),
         }
     }
 }
@@ -334,12 +334,12 @@ fn an_unsupported_quantization_is_named() {
 fn a_damaged_tokenizer_is_an_error_and_not_a_panic() {
     type Damage = fn(&mut Value);
     let damages: [(&str, Damage); 9] = [
-        ("did not match any variant", |it| it["decoder"] = json!(3)),
-        ("the tokenizer is damaged", |it| {
+        ("the part `decoder` of the tokenizer: a step without a `type`", |it| it["decoder"] = json!(3)),
+        ("the part `normalizer` of the tokenizer: `Precompiled` is not supported, expected NFC", |it| {
             it["normalizer"] =
                 json!({"type": "Precompiled", "precompiled_charsmap": "////////////////////////////////"});
         }),
-        ("the tokenizer", |it| {
+        ("the table `special_tokens` does not have `NOPE`", |it| {
             it["post_processor"] = json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "NOPE", "type_id": 0}}],
                 "pair": [], "special_tokens": {}});
         }),
@@ -373,14 +373,202 @@ fn a_damaged_tokenizer_is_an_error_and_not_a_panic() {
     let text = fs::read_to_string(&path).unwrap();
     let at = text.find("\"decoder\"").unwrap();
     fs::write(&path, format!("{}{}", &text[..at], text[at..].replacen("\"type\": ", "\"type\" ", 1))).unwrap();
-    contains(&refused(&folder), &["read the tokenizer of `m`: the tokenizer is damaged"]);
+    contains(&refused(&folder), &["read the tokenizer of `m`: not a tokenizer: expected `:`"]);
 
-    // A fixed length of padding is for batches, and would ask for all of the memory.
-    let padded = with_json("tokenizer.json", |it| {
-        it["padding"] = json!({"strategy": {"Fixed": 1u64 << 62}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
-            "pad_type_id": 0, "pad_token": "x"});
-    });
-    accepted(&padded);
+    // Padding is for batches and is not used here.
+    let padded = |length: u64| {
+        with_json("tokenizer.json", |it| {
+            it["padding"] = json!({"strategy": {"Fixed": length}, "direction": "Right", "pad_to_multiple_of": null,
+                "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
+        })
+    };
+    accepted(&padded(128));
+    contains(&refused(&padded(1 << 62)), &["`padding.strategy.Fixed` is 4611686018427387904, expected at most"]);
+}
+
+/// A step of the kind that splits a text at the matches of a pattern.
+fn split(pattern: &str) -> Value {
+    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+}
+
+fn sequence(name: &str, steps: Vec<Value>) -> Value {
+    json!({"type": "Sequence", name: steps})
+}
+
+fn token(id: u64, content: &str) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+}
+
+fn replace(pattern: &Value, content: &str) -> Value {
+    json!({"type": "Replace", "pattern": pattern, "content": content})
+}
+
+fn template(pieces: &Value, ids: &[u64]) -> Value {
+    json!({"type": "TemplateProcessing", "single": pieces, "pair": [],
+        "special_tokens": {"a": {"id": "a", "ids": ids, "tokens": ["a"]}}})
+}
+
+/// Steps that fail in the library, or take all memory or time there, and such that no supported model needs.
+#[test]
+fn a_part_of_a_tokenizer_that_is_not_supported_is_named() {
+    let nested = (0..50).fold(json!({"type": "NFC"}), |inner, _| sequence("normalizers", vec![inner]));
+    let text = json!({"Sequence": {"id": "A", "type_id": 0}});
+    let special = json!({"SpecialToken": {"id": "a", "type_id": 0}});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    let doubling = vec![replace(&json!({"String": "a"}), "aaaaaaaaaaaaaaaa"); 16];
+    let cases: [(&str, Value, &str); 34] = [
+        ("normalizer", replace(&json!({"String": ""}), "zz"), "an empty pattern"),
+        ("normalizer", replace(&json!({"Regex": "x*"}), "zz"), "may match an empty text"),
+        ("normalizer", replace(&json!({"Regex": "(?=x)"}), "zz"), "may match an empty text"),
+        ("normalizer", sequence("normalizers", doubling), "more than 256 times as long"),
+        ("normalizer", sequence("normalizers", vec![json!({"type": "NFC"}); 17]), "more than 16 steps"),
+        ("normalizer", nested, "more than 3 sequences within each other"),
+        ("normalizer", json!({"type": "Prepend", "prepend": "a".repeat(300)}), "`prepend` has 300 bytes"),
+        ("normalizer", json!({"type": "Prepend", "prepend": "a".repeat(2_000_000)}), "expected at most 1048576"),
+        ("normalizer", json!({"type": "Nmt"}), "`Nmt` is not supported"),
+        ("normalizer", json!([1]), "a step without a `type`"),
+        ("pre_tokenizer", json!({"type": "FixedLength", "length": 0}), "`FixedLength` is not supported"),
+        ("pre_tokenizer", split(""), "an empty pattern"),
+        ("pre_tokenizer", split("("), "without closing"),
+        ("pre_tokenizer", split(&"a|".repeat(10_000)), "a pattern of 20000 bytes"),
+        ("pre_tokenizer", split(r"(?=a)\p{L}{1000}{1000}"), "a pattern with 2000 repetitions"),
+        ("pre_tokenizer", split(&"(?=".repeat(1000)), "too deeply nested"),
+        ("pre_tokenizer", sequence("pretokenizers", vec![byte_level; 9]), "more than 256 times as long"),
+        (
+            "decoder",
+            json!({"type": "Strip", "content": "a", "start": 0, "stop": 1u64 << 62}),
+            "`Strip` with start 0 and stop",
+        ),
+        ("decoder", json!({"type": "Strip", "content": "a", "start": -1, "stop": 0}), "`Strip` with start -1"),
+        (
+            "decoder",
+            json!({"type": "CTC", "pad_token": "", "word_delimiter_token": "", "cleanup": true}),
+            "`CTC` is not",
+        ),
+        ("decoder", replace(&json!({"String": ""}), "x"), "an empty pattern"),
+        ("post_processor", template(&json!([special, special, text]), &[0]), "places the ids [0, 0] before a text"),
+        (
+            "post_processor",
+            template(&json!([special, text]), &[4_000_000_000]),
+            "has the id 4000000000, which is not a token",
+        ),
+        ("post_processor", template(&json!([special, text]), &[0; 100]), "`a` has 100 ids"),
+        ("post_processor", template(&json!([special]), &[0]), "contains the text 0 times"),
+        ("post_processor", template(&json!([text, text]), &[0]), "contains the text 2 times"),
+        (
+            "post_processor",
+            json!({"type": "BertProcessing", "sep": ["a", 1], "cls": ["b", 88_888]}),
+            "has the id 88888",
+        ),
+        ("post_processor", json!({"type": "Evil"}), "`Evil` is not supported"),
+        (
+            "truncation",
+            json!({"direction": "Right", "max_length": 1u64 << 62, "strategy": "LongestFirst", "stride": 0}),
+            "`truncation.max_length`",
+        ),
+        (
+            "padding",
+            json!({"strategy": "BatchLongest", "pad_to_multiple_of": 1u64 << 62}),
+            "`padding.pad_to_multiple_of`",
+        ),
+        ("added_tokens", json!([]), "lists the special token `<|endoftext|>` (id 0), which is not an added token"),
+        ("added_tokens", json!([token(0, "<|endoftext|>"), token(0, "ZZ")]), "two added tokens have the id 0"),
+        ("added_tokens", json!([token(0, "<|endoftext|>"), token(770, "<|endoftext|>")]), "is listed twice"),
+        (
+            "added_tokens",
+            (770..30_000).map(|id| token(id, &id.to_string())).collect(),
+            "29230 added tokens, expected at most",
+        ),
+    ];
+    for (part, value, reason) in cases {
+        let error = refused(&with_json("tokenizer.json", |it| it[part] = value.clone()));
+        contains(&error, &["error: read the tokenizer of `m`: ", reason]);
+        assert!(error.len() < 3000 && !error.contains("WARN"), "{error}");
+    }
+    for (name, value, reason) in [
+        ("continuing_subword_prefix", json!("é"), "`model.continuing_subword_prefix` is `é`"),
+        ("end_of_word_suffix", json!("</w>"), "`model.end_of_word_suffix` is `</w>`"),
+        ("type", json!("Unigram"), "of kind Unigram; only byte-pair"),
+        ("vocab", json!([["a", 0]]), "expected a table of tokens and ids"),
+        ("vocab", json!({"a": 1u64 << 40}), "expected u32"),
+        ("merges", json!(["a b c"]), "Merges text file invalid"),
+    ] {
+        contains(&refused(&with_json("tokenizer.json", |it| it["model"][name] = value.clone())), &[reason]);
+    }
+}
+
+/// A file that is too large for its kind, which takes no space on the disk.
+#[test]
+fn a_text_of_a_model_that_is_too_large_is_refused_before_it_is_read() {
+    for (name, limit) in [("tokenizer.json", "64 MiB"), ("config.json", "16 MiB"), ("tokenizer_config.json", "16 MiB")]
+    {
+        let folder = tiny_folder();
+        fs::OpenOptions::new().write(true).open(folder.path().join("m").join(name)).unwrap().set_len(1 << 40).unwrap();
+        let limit = format!("read `m/{name}`: it takes more than {limit} when it is read, the limit\nhint: ");
+        contains(&refused(&folder), &[&limit]);
+    }
+}
+
+/// A GGUF header: the number of tensors and of values, and then these bytes.
+fn gguf_header(tensors: u64, values: u64, rest: &[&[u8]]) -> Vec<u8> {
+    let counts = [tensors.to_le_bytes(), values.to_le_bytes()].concat();
+    [b"GGUF".as_slice(), &3u32.to_le_bytes(), &counts, &rest.concat()].concat()
+}
+
+fn gguf_text(text: &str) -> Vec<u8> {
+    [(text.len() as u64).to_le_bytes().as_slice(), text.as_bytes()].concat()
+}
+
+#[test]
+fn a_gguf_header_is_read_within_the_file_and_a_limit_of_memory() {
+    let key = gguf_text("k");
+    let kind = |kind: u32| kind.to_le_bytes();
+    let long = |number: u64| number.to_le_bytes();
+    let list = |inner: u32, count: u64| [kind(inner).as_slice(), &long(count)].concat();
+    let nested = list(9, 1).repeat(1000);
+    let alignment = gguf_text("general.alignment");
+    let tensor = gguf_text("t");
+    let shape = |dimensions: u32| [kind(dimensions).as_slice(), &long(32).repeat(dimensions as usize)].concat();
+    // What a file has after its header takes no space on the disk.
+    let cases: [(Vec<u8>, u64, &str); 19] = [
+        (b"GGML".to_vec(), 100, "it does not start with `GGUF`"),
+        (b"FUGG".to_vec(), 100, "big-endian"),
+        (b"GGUF".to_vec(), 0, "the file is truncated: it has only 4 bytes"),
+        ([b"GGUF".as_slice(), &kind(9), &[0; 16]].concat(), 0, "GGUF version 9 is not supported"),
+        (gguf_header(0, 1, &[&long(1 << 62)]), 100, "bytes are too long"),
+        (gguf_header(0, 1 << 60, &[]), 100, "truncated"),
+        (gguf_header(1 << 60, 0, &[]), 100, "has 0 dimensions"),
+        (gguf_header(0, 1, &[&key, &kind(8), &long(1 << 61)]), 100, "the file is truncated"),
+        (gguf_header(0, 1, &[&key, &kind(8), &long(1 << 33)]), 1 << 40, "it takes more than 256 MiB"),
+        (gguf_header(0, 1, &[&key, &kind(9), &list(0, 1 << 30)]), 1 << 40, "it takes more than 256 MiB"),
+        (gguf_header(0, 1, &[&key, &kind(9), &list(8, 1 << 28)]), 1 << 40, "it takes more than 256 MiB"),
+        (gguf_header(0, 1, &[&key, &kind(9), &list(12, u64::MAX)]), 1 << 40, "it takes more than 256 MiB"),
+        (gguf_header(0, 1, &[&key, &kind(9), &nested]), 100, "more than 4 lists within each other"),
+        (gguf_header(0, 1, &[&key, &kind(77)]), 100, "unknown type 77 of a value"),
+        (
+            gguf_header(0, 1, &[&alignment, &kind(4), &kind(0)]),
+            100,
+            "`general.alignment` is 0, expected a power of two",
+        ),
+        (gguf_header(0, 1, &[&alignment, &kind(10), &long(0)]), 100, "`general.alignment` is 0, expected"),
+        (gguf_header(0, 1, &[&alignment, &kind(8), &gguf_text("32")]), 100, "is not a positive number"),
+        (gguf_header(1, 0, &[&tensor, &shape(9)]), 100, "tensor `t` has 9 dimensions"),
+        (
+            gguf_header(1, 0, &[&tensor, &shape(2), &kind(23), &long(0)]),
+            100,
+            "the quantization IQ4_XS is not supported",
+        ),
+    ];
+    for (bytes, more, reason) in cases {
+        let folder = folder();
+        let path = folder.path().join("m.gguf");
+        fs::write(&path, &bytes).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(bytes.len() as u64 + more).unwrap();
+        let error = error(&folder, &["generate", "--preset=tiny", "--model=m.gguf", QUESTION]);
+        contains(&error, &["error: read `m.gguf`: ", reason]);
+        assert!(error.lines().count() <= 2, "{error}");
+    }
 }
 
 /// The header of a safetensors file, as text, with `values` bytes after it.

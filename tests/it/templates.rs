@@ -163,3 +163,30 @@ fn the_models_template_is_read_from_either_file() {
     assert!(format!("{:#}", choose("model").err().unwrap()).contains("hint: pass --set prompt.template=plain"));
     assert!(format!("{:#}", choose("no-such.jinja").err().unwrap()).contains("no-such.jinja"));
 }
+
+#[derive(Deserialize)]
+struct Expressions {
+    context: serde_json::Value,
+    header: String,
+    /// An expression, and its text in jinja2; `None` if jinja2 refuses it.
+    rows: Vec<(String, Option<String>)>,
+}
+
+/// tests/oracle/jinja_expressions.py writes the table.
+#[test]
+fn expressions_have_the_text_of_jinja2() {
+    let table: Expressions = serde_json::from_str(include_str!("../fixtures/jinja_expressions.json")).unwrap();
+    assert!(table.rows.len() >= 500, "{} rows", table.rows.len());
+    let messages = serde_json::json!([table.context]);
+    let mut wrong = Vec::new();
+    for (expression, expected) in &table.rows {
+        let source = format!("{}{{{{ {expression} }}}}", table.header);
+        let rendered = ChatTemplate::new(&source, SpecialStrings::default())
+            .and_then(|template| template.conversation(&messages, true))
+            .map_err(|error| format!("{error:#}"));
+        if rendered.as_ref().ok() != expected.as_ref() {
+            wrong.push(format!("{expression}\n  expected {expected:?}\n  rendered {rendered:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), table.rows.len(), wrong.join("\n"));
+}

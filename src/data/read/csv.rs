@@ -4,8 +4,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::value::to_raw_value;
 
 use crate::data::row::{FileRows, Row, distinct};
+use crate::disk::budget::Budget;
 
-pub fn rows(text: &str) -> Result<FileRows> {
+pub fn rows(text: &str, mut budget: Budget) -> Result<FileRows> {
     // Line breaks within quotes are the file's own, as those between rows are.
     let text = text.replace("\r\n", "\n");
     check_quotes(&text)?;
@@ -23,7 +24,9 @@ pub fn rows(text: &str) -> Result<FileRows> {
         let record = record?;
         let column = |(name, value): (&str, &str)| Ok((name.to_owned(), to_raw_value(value)?));
         let columns = header.iter().zip(&record).map(column).collect::<Result<_>>()?;
-        rows.push((i + 1, Row::new(columns).map_err(|problem| anyhow!(problem)).context("columns")?));
+        let row = Row::new(columns).map_err(|problem| anyhow!(problem)).context("columns")?;
+        budget.take(row.memory())?;
+        rows.push((i + 1, row));
     }
     Ok(FileRows { unit: "row", rows })
 }

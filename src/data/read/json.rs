@@ -4,13 +4,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::de::IgnoredAny;
 
 use crate::data::row::{FileRows, Row, items};
+use crate::disk::budget::Budget;
 
 /// Some data sets are published as JSON Lines in a file with the extension `.json`.
-pub fn rows(text: &str) -> Result<FileRows> {
-    if text.trim_start().starts_with('[') { array(text) } else { lines(text) }
+pub fn rows(text: &str, budget: Budget) -> Result<FileRows> {
+    if text.trim_start().starts_with('[') { array(text, budget) } else { lines(text, budget) }
 }
 
-fn lines(text: &str) -> Result<FileRows> {
+fn lines(text: &str, mut budget: Budget) -> Result<FileRows> {
     let mut rows = Vec::new();
     for (i, line) in text.lines().enumerate() {
         // Files that were joined may have a byte order mark in the middle.
@@ -19,7 +20,10 @@ fn lines(text: &str) -> Result<FileRows> {
             continue;
         }
         match Row::from_json(line) {
-            Ok(row) => rows.push((i + 1, row)),
+            Ok(row) => {
+                budget.take(row.memory())?;
+                rows.push((i + 1, row));
+            }
             Err(_) if rows.is_empty() && serde_json::from_str::<IgnoredAny>(text).is_ok() && !is_one_line(text) => {
                 bail!("one JSON object instead of rows\nhint: write one object per line, or an array of objects")
             }
@@ -38,15 +42,14 @@ pub fn in_line(error: &serde_json::Error) -> anyhow::Error {
     anyhow!(error.to_string().replacen(" at line 1 column ", " at column ", 1))
 }
 
-fn array(text: &str) -> Result<FileRows> {
+fn array(text: &str, mut budget: Budget) -> Result<FileRows> {
     let items = items(text).context("not a JSON array")?;
     let mut rows = Vec::with_capacity(items.len());
     for (i, item) in items.into_iter().enumerate() {
-        let row = Row::from_json(item.get());
-        rows.push((
-            i + 1,
-            row.map_err(|error| in_line(&error)).context(format!("item {} is not a JSON object", i + 1))?,
-        ));
+        let row = Row::from_json(item.get()).map_err(|error| in_line(&error));
+        let row = row.with_context(|| format!("item {} is not a JSON object", i + 1))?;
+        budget.take(row.memory())?;
+        rows.push((i + 1, row));
     }
     Ok(FileRows { unit: "item", rows })
 }

@@ -2,20 +2,24 @@
 
 mod csv;
 mod json;
-mod parquet;
+pub mod parquet;
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use crate::disk::budget::Budget;
+use crate::disk::regular;
 use crate::prompt::text_file;
 
 pub use super::row::FileRows;
 pub use json::in_line;
+
+/// Maximum number of bytes of a file.
+const LONGEST: u64 = 16 << 30;
 
 /// Supported file name extensions.
 pub const ENDINGS: [&str; 5] = [".jsonl", ".ndjson", ".json", ".csv", ".parquet"];
@@ -45,10 +49,11 @@ fn parse(path: &Path, hash: &mut Sha256) -> Result<FileRows> {
         "unknown format\nhint: use a file that ends in {}, or in one of these and .gz",
         ENDINGS.join(", ")
     );
-    let bytes = std::fs::read(path)?;
+    let bytes = regular::read(path, LONGEST)?;
     hash.update(&bytes);
+    let mut budget = Budget::of_file(bytes.len() as u64);
     let (name, bytes) = match name.strip_suffix(".gz") {
-        Some(name) => (name, unzip(&bytes)?),
+        Some(name) => (name, budget.read(MultiGzDecoder::new(bytes.as_slice())).map_err(unzip_failed)?),
         None => (name.as_str(), bytes),
     };
     if name.ends_with(".parquet") {
@@ -56,15 +61,17 @@ fn parse(path: &Path, hash: &mut Sha256) -> Result<FileRows> {
             path.extension().is_some_and(|it| it == "parquet"),
             "a Parquet file compressed with gzip\nhint: decompress it with gunzip"
         );
-        return parquet::rows(File::open(path)?);
+        return parquet::rows(path, budget);
     }
     let text = text_file::decode(&bytes)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if name.ends_with(".csv") { csv::rows(text) } else { json::rows(text) }
+    let budget = Budget::of_rows(text.len() as u64);
+    if name.ends_with(".csv") { csv::rows(text, budget) } else { json::rows(text, budget) }
 }
 
-fn unzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut unzipped = Vec::new();
-    MultiGzDecoder::new(bytes).read_to_end(&mut unzipped).context("damaged gzip file")?;
-    Ok(unzipped)
+fn unzip_failed(error: io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::FileTooLarge => error.into(),
+        _ => Error::from(error).context("damaged gzip file"),
+    }
 }

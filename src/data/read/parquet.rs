@@ -1,23 +1,103 @@
 //! Parquet files.
 
 use std::cell::Cell;
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
 use std::fs::File;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::Once;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use half::f16;
 use jiff::Timestamp;
 use parquet::basic::{Compression, ConvertedType};
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::Field;
+use parquet::record::reader::RowIter;
+use parquet::record::{self, Field};
 use serde_json::value::RawValue;
 
 use crate::data::row::{FileRows, Row, distinct};
+use crate::disk::budget::Budget;
+#[cfg(target_os = "linux")]
+use crate::sandbox::worker::{self, Worker};
 
-pub fn rows(file: File) -> Result<FileRows> {
-    // The library asserts some properties of files instead of checking them.
-    without_panics(|| read(file)).unwrap_or_else(|| bail!("damaged Parquet file"))
+/// The hidden subcommand that calls [`serve`].
+pub const SUBCOMMAND: &str = "read-parquet";
+
+/// The library allocates as much memory as a file declares, so the command line reads Parquet files in a separate process.
+pub fn rows(path: &Path, mut budget: Budget) -> Result<FileRows> {
+    #[cfg(target_os = "linux")]
+    let mut source = match worker::is_enabled() {
+        true => RowSource::Apart(Worker::start(SUBCOMMAND)?, path.as_os_str().as_bytes().to_vec()),
+        false => RowSource::Here(RowReader::open(path)?),
+    };
+    #[cfg(not(target_os = "linux"))]
+    let mut source = RowSource::Here(RowReader::open(path)?);
+    let mut rows = Vec::new();
+    loop {
+        let batch = source.next()?;
+        if batch.is_empty() {
+            return Ok(FileRows { unit: "row", rows });
+        }
+        for row in batch {
+            budget.take(row.memory())?;
+            rows.push((rows.len() + 1, row));
+        }
+    }
+}
+
+enum RowSource {
+    Here(RowReader),
+    /// The process, and the next request: the path, then nothing.
+    #[cfg(target_os = "linux")]
+    Apart(Worker, Vec<u8>),
+}
+
+impl RowSource {
+    /// Some of the next rows; none at the end.
+    fn next(&mut self) -> Result<Vec<Row>> {
+        match self {
+            Self::Here(reader) => reader.next(),
+            #[cfg(target_os = "linux")]
+            Self::Apart(worker, request) => {
+                let reply = worker.ask(&std::mem::take(request))?;
+                let lines = worker::read_reply(reply)?;
+                lines.lines().map(|line| Ok(Row::from_json(line)?)).collect()
+            }
+        }
+    }
+}
+
+/// Reads a file for the process that started this one. The first request is the path. Each reply has some rows as lines of JSON;
+/// the last has none.
+///
+/// # Errors
+/// The channel fails.
+#[cfg(target_os = "linux")]
+pub fn serve() -> Result<()> {
+    let mut reader = None;
+    worker::serve(|request| {
+        let mut next = || -> Result<String> {
+            let reader = match &mut reader {
+                Some(reader) => reader,
+                reader => reader.insert(RowReader::open(Path::new(OsStr::from_bytes(request)))?),
+            };
+            let rows = reader.next()?;
+            let lines: serde_json::Result<Vec<String>> = rows.iter().map(serde_json::to_string).collect();
+            Ok(lines?.join("\n"))
+        };
+        worker::reply(next())
+    })
+}
+
+/// Other systems do not have such a process.
+#[cfg(not(target_os = "linux"))]
+pub fn serve() -> Result<()> {
+    bail!("reading in a separate process requires Linux")
 }
 
 /// The result of `run`; `None` if it panics, which prints nothing.
@@ -38,7 +118,38 @@ fn without_panics<T>(run: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-fn read(file: File) -> Result<FileRows> {
+/// An open file.
+struct RowReader {
+    rows: RowIter<'static>,
+    /// Number of rows read.
+    done: usize,
+}
+
+impl RowReader {
+    fn open(path: &Path) -> Result<RowReader> {
+        // The library asserts some properties of files instead of checking them.
+        without_panics(|| open(File::open(path)?)).unwrap_or_else(|| bail!("damaged Parquet file"))
+    }
+
+    /// The next rows, of about this size; none at the end.
+    fn next(&mut self) -> Result<Vec<Row>> {
+        const BYTES: u64 = 1 << 20;
+        without_panics(|| {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while bytes < BYTES {
+                let Some(row) = self.rows.next() else { break };
+                self.done += 1;
+                let row = columns(row, self.done)?;
+                bytes += row.memory();
+                batch.push(row);
+            }
+            Ok(batch)
+        })
+        .unwrap_or_else(|| bail!("damaged Parquet file"))
+    }
+}
+
+fn open(file: File) -> Result<RowReader> {
     let reader = SerializedFileReader::new(file)?;
     let metadata = reader.metadata();
     let schema = metadata.file_metadata().schema_descr();
@@ -57,18 +168,17 @@ fn read(file: File) -> Result<FileRows> {
             column.column_path().string()
         );
     }
-    let mut rows = Vec::new();
-    for (i, row) in reader.get_row_iter(None)?.enumerate() {
-        let number = i + 1;
-        let row = row.with_context(|| format!("row {number}"))?;
-        let column = |(name, field): (String, Field)| {
-            let value = json(&field).with_context(|| format!("row {number}: column `{name}`"))?;
-            Ok((name, RawValue::from_string(value)?))
-        };
-        let columns = row.into_columns().into_iter().map(column).collect::<Result<_>>()?;
-        rows.push((number, Row::new(columns).map_err(|problem| anyhow!(problem))?));
-    }
-    Ok(FileRows { unit: "row", rows })
+    Ok(RowReader { rows: RowIter::from_file_into(Box::new(reader)), done: 0 })
+}
+
+fn columns(row: Result<record::Row, ParquetError>, number: usize) -> Result<Row> {
+    let row = row.with_context(|| format!("row {number}"))?;
+    let column = |(name, field): (String, Field)| {
+        let value = json(&field).with_context(|| format!("row {number}: column `{name}`"))?;
+        Ok((name, RawValue::from_string(value)?))
+    };
+    let columns = row.into_columns().into_iter().map(column).collect::<Result<_>>()?;
+    Row::new(columns).map_err(|problem| anyhow!(problem))
 }
 
 /// A value as JSON text. A number has the shortest digits that give it in its own type: 3.14 in 32 bits is not the

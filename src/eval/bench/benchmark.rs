@@ -165,7 +165,7 @@ impl HubSet {
 
 fn generated(levels: &[u8], n: usize) -> Result<Set> {
     // The seed of the questions that training holds out, so that both are the same questions.
-    let questions = crate::data::arithmetic::questions(Split::HeldOut, 0, levels, n);
+    let questions = crate::data::arithmetic::questions(Split::HeldOut, 0, levels, n)?;
     let sha256 = sha256(&serde_json::to_vec(&questions)?);
     Ok(Set { questions, notes: Vec::new(), sha256 })
 }

@@ -15,7 +15,13 @@ use ureq::{Agent, Body};
 
 use super::config::HubConfig;
 use super::repo::{Kind, Listing, RemoteFile, Repo};
+use crate::disk::budget::Budget;
 use crate::disk::hash;
+
+/// Maximum number of bytes of the list of a repository's files.
+const LISTING: u64 = 64 << 20;
+/// Maximum number of bytes of a file whose size is not listed.
+const UNLISTED: u64 = 64 << 30;
 
 /// For a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -63,6 +69,11 @@ pub enum HubError {
         "the hub's answer for `{id}` makes no sense: {reason}\nhint: HF_ENDPOINT may name something else than a hub"
     )]
     Nonsense { id: String, reason: String },
+    #[error(
+        "the hub sends more than the {limit} bytes of `{file}`{listed}\nhint: try again later; if it happens again, download the file \
+         yourself"
+    )]
+    TooLarge { file: String, limit: u64, listed: &'static str },
     #[error("cannot write {path}: {source}")]
     Io { path: String, source: std::io::Error },
 }
@@ -109,9 +120,15 @@ impl<'a> Client<'a> {
             let url = format!("{}/api/{}", self.config.endpoint, repo.inner.api_url());
             return Err(self.refused(repo, &url, None, &response));
         }
-        let text = response.body_mut().with_config().limit(256 << 20).read_to_string();
-        let text = text.map_err(|error| self.unreachable(&error))?;
-        parse_listing(&text).map_err(|reason| HubError::Nonsense { id: repo.id.clone(), reason })
+        let nonsense = |reason| HubError::Nonsense { id: repo.id.clone(), reason };
+        let text = match Budget::new(LISTING).read(response.body_mut().as_reader()) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+                return Err(nonsense(format!("the list of files has more than {} MiB", LISTING >> 20)));
+            }
+            text => text.map_err(|error| self.unreachable(&error.into()))?,
+        };
+        let text = String::from_utf8(text).map_err(|_| nonsense("it is not UTF-8 text".to_owned()))?;
+        parse_listing(&text).map_err(nonsense)
     }
 
     pub(super) fn file_url(&self, repo: &Repo, commit: &str, path: &str) -> String {
@@ -152,10 +169,17 @@ impl<'a> Client<'a> {
                         done = 0;
                     }
                     if goes_on || status == StatusCode::OK {
-                        match copy(response.into_body(), &mut out, &mut done, progress) {
+                        let limit = file.size.unwrap_or(UNLISTED);
+                        match copy(response.into_body(), &mut out, &mut done, limit, progress) {
                             Ok(()) if file.size.is_none_or(|size| size == done) => break,
                             Ok(()) => "the connection ended early".to_owned(),
                             Err(CopyError::Read(reason)) => reason,
+                            Err(CopyError::TooLarge) => {
+                                // What is there is not the beginning of the file that was listed.
+                                out.set_len(0).map_err(io)?;
+                                let listed = if file.size.is_some() { " that it lists" } else { " that are allowed" };
+                                return Err(HubError::TooLarge { file: file.path.clone(), limit, listed });
+                            }
                             Err(CopyError::Write(error)) => return Err(self.write_failed(error, file, partial, done)),
                         }
                     } else if later || range_refused {
@@ -253,10 +277,18 @@ impl<'a> Client<'a> {
 
 enum CopyError {
     Read(String),
+    TooLarge,
     Write(std::io::Error),
 }
 
-fn copy(body: Body, out: &mut File, done: &mut u64, progress: &mut dyn FnMut(u64)) -> Result<(), CopyError> {
+/// Appends a body to a file, which may become `limit` bytes long.
+fn copy(
+    body: Body,
+    out: &mut File,
+    done: &mut u64,
+    limit: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), CopyError> {
     let mut reader = body.into_reader();
     let mut buffer = vec![0; 1 << 18];
     loop {
@@ -266,6 +298,9 @@ fn copy(body: Body, out: &mut File, done: &mut u64, progress: &mut dyn FnMut(u64
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(CopyError::Read(error.to_string())),
         };
+        if *done + read as u64 > limit {
+            return Err(CopyError::TooLarge);
+        }
         out.write_all(&buffer[..read]).map_err(CopyError::Write)?;
         *done += read as u64;
         progress(*done);

@@ -77,8 +77,8 @@ fn an_unreadable_model_is_an_error() {
     hint: use the checkpoint in safetensors, or convert it with `save_pretrained(..., safe_serialization=True)`
     ");
     assert_snapshot!(error(&with("model.gguf", b"GGML, not GGUF"), &["train", "--model", "model.gguf"]), @r"
-    error: read `model.gguf`: unknown magic 0x4c4d4747
-    hint: download or copy it again; it is not a GGUF file, or a truncated one
+    error: read `model.gguf`: not a GGUF file: it does not start with `GGUF`
+    hint: download or copy it again
     ");
     assert_snapshot!(error(&folder(), &["train", "--model", "model"]), @r"
     error: there is no model `model`
