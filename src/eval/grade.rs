@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::asked::QuestionRecord;
 use super::bench::{self, AnswerKind, AnswerOptions, QuestionOrigin};
+use super::choice::{Chosen, stated};
 use super::profile::Extraction;
 use crate::code::{self, CodeTask, Tasks, TestStatus};
 use crate::data::Question;
-use crate::math::{self, Extracted, Scope, Verdict, extract_boxed};
+use crate::math::{self, Verdict};
 use crate::sandbox::{Sandbox, SandboxLayers};
 
 /// The grade of a completion.
@@ -80,7 +81,7 @@ impl Grader {
 
     /// The version of the grader, which is stored in every result. It changes whenever a verdict may change.
     pub fn version(&self) -> String {
-        "1".to_owned()
+        "2".to_owned()
     }
 
     /// The isolation of programs during their tests; `None` if there are no programs.
@@ -115,7 +116,7 @@ impl Grader {
     /// For programs: the sandbox fails, or there are no tests for the question. A failure of the program itself is a verdict.
     pub fn grade(&self, extraction: Extraction, question: &QuestionRecord, response: &str) -> Result<Grade> {
         match extraction {
-            Extraction::Math => Ok(value(&question.gold, response)),
+            Extraction::Math => Ok(value(question, response)),
             Extraction::Option => Ok(option(question, response)),
             Extraction::AnswerLine => Ok(answer_line(question, response)),
             Extraction::Fenced => self.program(question, response),
@@ -159,8 +160,8 @@ pub fn same_answer(extraction: Extraction, a: &str, b: &str) -> bool {
     }
 }
 
-fn value(gold: &str, response: &str) -> Grade {
-    let graded = math::grade_lenient(response, gold);
+fn value(question: &QuestionRecord, response: &str) -> Grade {
+    let graded = math::grade_lenient_for(&question.question, response, &question.gold);
     let how = match (graded.rule, graded.missing) {
         (Some(rule), _) => rule.to_string(),
         (None, missing) => missing.unwrap_or_default(),
@@ -170,16 +171,17 @@ fn value(gold: &str, response: &str) -> Grade {
 
 /// A letter, or the text or the value of exactly one option, because with some prior prompts models do not give the letter.
 fn option(question: &QuestionRecord, response: &str) -> Grade {
-    let Some((found, how)) = stated(response) else { return no_answer("no answer") };
-    if let Some(place) = letter(found, question.options.len()) {
-        return chosen(question, place, how, true);
-    }
-    let same: Vec<usize> =
-        (0..question.options.len()).filter(|&place| means(found, &question.options[place])).collect();
-    match same[..] {
-        [place] => chosen(question, place, how, false),
-        [] => other(found, Verdict::Wrong, format!("{how}; not one of the options")),
-        _ => other(found, Verdict::Undecided("more than one option has this value".to_owned()), how.to_owned()),
+    let Some(statement) = stated(response, &question.options) else { return no_answer("no answer") };
+    let how = statement.how;
+    match statement.chosen {
+        Chosen::Letter(place) => chosen(question, place, how, true),
+        Chosen::Value(place) => chosen(question, place, how, false),
+        Chosen::Other(text) => other(&text, Verdict::Wrong, format!("{how}; not one of the options")),
+        Chosen::Several(text) => other(
+            &text,
+            Verdict::Undecided("more than one option is stated, or has this value".to_owned()),
+            how.to_owned(),
+        ),
     }
 }
 
@@ -206,17 +208,6 @@ fn other(found: &str, verdict: Verdict, how: String) -> Grade {
     Grade { answer: Some(found.to_owned()), letter: Some(false), ..Grade::new(verdict, how) }
 }
 
-/// The stated answer: the last box, else the last answer element, else the last line with an answer.
-fn stated(response: &str) -> Option<(&str, &'static str)> {
-    if let Extracted::Answer(answer) = extract_boxed(response, Scope::Response, None) {
-        return Some((answer, "the last box"));
-    }
-    if let Some(element) = math::last_element(response, "answer") {
-        return Some((element.trim(), "the last answer element"));
-    }
-    last_answer_line(response).map(|line| (line, "the answer line"))
-}
-
 /// The text after the last `answer:` or `answer is`, up to the end of its line.
 fn last_answer_line(response: &str) -> Option<&str> {
     let lower = response.to_ascii_lowercase();
@@ -239,15 +230,6 @@ fn letter(text: &str, options: usize) -> Option<usize> {
     // `A` and `A) because ...` are options; `A force of 3 N` and `A.B` are not.
     let ends = rest.trim_matches([')', ']', '.', ':', '*', '$', ' ', '}', '`', '"']).is_empty();
     (ends || rest.starts_with(')') || rest.starts_with(". ") || rest.starts_with(": ")).then_some(place)
-}
-
-/// Whether a text equals an option: the same words, or the same value.
-fn means(text: &str, option: &str) -> bool {
-    let words = |text: &str| {
-        let plain: String = text.chars().filter(|c| !"$*`\"'".contains(*c)).collect();
-        plain.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_lowercase()
-    };
-    words(text) == words(option) || math::check(option, text) == Verdict::Correct
 }
 
 #[cfg(test)]

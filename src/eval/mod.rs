@@ -7,6 +7,7 @@
 
 pub mod asked;
 pub mod bench;
+pub mod choice;
 pub mod compare;
 pub mod endpoint;
 pub mod engine;

@@ -17,6 +17,8 @@ pub struct AnswerForm {
     pub choice: Option<char>,
     /// There were set braces around the items.
     pub braces: bool,
+    /// Where the answer holds, if this may restrict it.
+    pub condition: Option<String>,
 }
 
 /// The claim of one item of an answer.
@@ -81,6 +83,45 @@ pub struct Link {
 }
 
 impl AnswerForm {
+    /// One number without a unit, a percent sign or a symbol.
+    pub fn is_bare_number(&self) -> bool {
+        let [Claim::Is { item: ClaimItem::Quantity(quantity), .. }] = &self.items[..] else { return false };
+        quantity.unit.is_none() && !quantity.percent && quantity.value.as_rational().is_some() && self.choice.is_none()
+    }
+
+    /// One number with a percent sign.
+    pub fn is_percentage(&self) -> bool {
+        matches!(&self.items[..], [Claim::Is { item: ClaimItem::Quantity(quantity), .. }] if quantity.percent && quantity.value.as_rational().is_some())
+    }
+
+    /// The number before the percent sign.
+    pub fn without_percent(mut self, meter: &mut Meter) -> Result<AnswerForm, Reason> {
+        for claim in &mut self.items {
+            if let Claim::Is { item: ClaimItem::Quantity(quantity), .. } = claim {
+                quantity.value = quantity.value.times(&Value::integer(100), meter)?;
+                quantity.percent = false;
+                quantity.rounding.scale(100);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether all items are quantities without symbols.
+    pub fn has_only_constants(&self) -> bool {
+        self.every_quantity(&|it| it.value.is_constant())
+    }
+
+    /// Whether some item has a unit.
+    pub fn has_units(&self) -> bool {
+        !self.every_quantity(&|it| it.unit.is_none())
+    }
+
+    fn every_quantity(&self, test: &impl Fn(&Quantity) -> bool) -> bool {
+        self.items
+            .iter()
+            .all(|claim| matches!(claim, Claim::Is { item: ClaimItem::Quantity(quantity), .. } if test(quantity)))
+    }
+
     /// A false claim has no content that an answer could agree with.
     pub fn is_false(&self) -> bool {
         self.items.iter().any(|it| matches!(it, Claim::False))

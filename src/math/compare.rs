@@ -3,15 +3,26 @@
 //! `Ok(true)` and `Ok(false)` are proven; `Err` has the reason if neither can be proven.
 
 use super::claim::{AnswerForm, Claim, ClaimItem, Relations, region};
+use super::constants;
 use super::equal::{Term, equal};
 use super::judge::Judge;
 use super::limits::{Meter, Reason};
-use super::quantity;
+use super::quantity::{self, Quantity};
 use super::region::Region;
 use super::token::{Bracket, Joiner, NamedSet};
 use super::value::{Base, Sum, Value};
+use super::vector;
 
 pub fn compare(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<bool, Reason> {
+    let same = compare_content(gold, answer, judge)?;
+    // An answer may omit the condition of the gold answer, but not add one.
+    if same && answer.condition.is_some() && answer.condition != gold.condition {
+        return Err("a condition that may restrict the answer".into());
+    }
+    Ok(same)
+}
+
+fn compare_content(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<bool, Reason> {
     if gold.letters.is_some() && gold.letters == answer.letters {
         return Ok(judge.because("the same letters", true));
     }
@@ -329,7 +340,45 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
             let same = quantity.symbol.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(text));
             Ok(judge.because("a text and a value", same))
         }
-        (ClaimItem::Quantity(one), ClaimItem::Quantity(other)) => quantity::same(one, other, judge),
+        // `f(t) = 2x` is not the function `f(x) = 2x`.
+        (ClaimItem::Quantity(one), ClaimItem::Quantity(other))
+            if constants::differ_in_argument(one, other) && !one.value.is_constant() =>
+        {
+            let same = constants::same_up_to_names(one, other, judge)?;
+            Ok(judge.because("a function with another name for its argument", same))
+        }
+        (ClaimItem::Quantity(one), ClaimItem::Quantity(other)) => match quantity::same(one, other, judge) {
+            Ok(true) => Ok(true),
+            found => match constants::same_up_to_names(one, other, judge)? {
+                true => Ok(judge.because("equal with other names for arbitrary constants", true)),
+                false => found,
+            },
+        },
+        (ClaimItem::Quantity(sum), ClaimItem::Matrix(rows)) | (ClaimItem::Matrix(rows), ClaimItem::Quantity(sum)) => {
+            let Some(components) = vector::components(sum, judge.meter)? else {
+                return Ok(judge.because("answers of different kinds", false));
+            };
+            if rows.len() != 1 && rows[0].len() != 1 {
+                return Ok(judge.because("a vector and a matrix", false));
+            }
+            same_components(components, rows.iter().flatten(), judge)
+        }
+        (ClaimItem::Quantity(sum), ClaimItem::Sequence { open, items, close })
+        | (ClaimItem::Sequence { open, items, close }, ClaimItem::Quantity(sum))
+            if is_vector(*open, *close, items.len()) =>
+        {
+            let Some(components) = vector::components(sum, judge.meter)? else {
+                return Ok(judge.because("answers of different kinds", false));
+            };
+            let cells: Option<Vec<&ClaimItem>> = items
+                .iter()
+                .map(|it| if let Claim::Is { target: None, item } = it { Some(item) } else { None })
+                .collect();
+            match cells {
+                Some(cells) => same_components(components, cells.into_iter(), judge),
+                None => Ok(judge.because("answers of different kinds", false)),
+            }
+        }
         (ClaimItem::Numeral { digits, base }, ClaimItem::Numeral { digits: other, base: other_base }) => {
             Ok(judge.because("digits and base", digits == other && base == other_base))
         }
@@ -390,6 +439,25 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
         }
         _ => Ok(judge.because("answers of different kinds", false)),
     }
+}
+
+/// Whether the components of a vector are these two or three entries.
+fn same_components<'a>(
+    components: [Value; 3],
+    cells: impl Iterator<Item = &'a ClaimItem>,
+    judge: &mut Judge,
+) -> Result<bool, Reason> {
+    let cells: Vec<&ClaimItem> = cells.collect();
+    let flat = components[2].is_zero();
+    if !(cells.len() == 3 || cells.len() == 2 && flat) {
+        return Ok(judge.because("a vector of another dimension", false));
+    }
+    for (component, cell) in components.into_iter().zip(cells) {
+        if !same_item(&ClaimItem::Quantity(Box::new(Quantity::exact(component))), cell, judge)? {
+            return Ok(judge.because("components differ", false));
+        }
+    }
+    Ok(judge.because("the same components", true))
 }
 
 /// Words that are equal or synonyms.

@@ -1,6 +1,7 @@
 //! Interprets an answer and computes its values: from a text to what it claims.
 
 use super::claim::{AnswerForm, Claim, ClaimItem, interval, region};
+use super::clean;
 use super::compare::same_item;
 use super::judge::Judge;
 use super::lex::Grouping;
@@ -12,10 +13,12 @@ use super::region::Region;
 use super::relation::{relations, together};
 use super::token::{Bracket, Joiner, NamedSet, Relation};
 use super::tree::{Chain, Expr, Operator, ParsedAnswer, Side};
-use super::unit;
+use super::unit::{self, Unit};
 use super::value::Value;
 
 pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<AnswerForm, Reason> {
+    let text = clean::plain(text);
+    let text = clean::bare(&text);
     let (choice, text) = match choice(text) {
         Some((letter, rest)) => (Some(letter), rest),
         None => (None, text.trim()),
@@ -25,7 +28,7 @@ pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<AnswerF
         [b'A'..=b'J', b')'] => &text[..1],
         _ => text,
     };
-    let ParsedAnswer { items, mut joiner } = parse(text, grouping)?;
+    let ParsedAnswer { items, mut joiner, condition } = parse(text, grouping)?;
     let mut items = claims(&items, meter)?;
     // A set is a list without an order, like a list without brackets.
     let braces = matches!(&items[..], [Claim::Is { item: ClaimItem::Sequence { open: Bracket::Set, .. }, .. }]);
@@ -35,7 +38,7 @@ pub fn read(text: &str, grouping: Grouping, meter: &mut Meter) -> Result<AnswerF
     let items = together(items, joiner, meter)?;
     let text = inside_font(text.trim_matches('$').trim());
     let letters = text.bytes().all(|it| it.is_ascii_alphabetic()).then(|| text.to_lowercase());
-    Ok(AnswerForm { items, joiner, letters, choice, braces })
+    Ok(AnswerForm { items, joiner, letters, choice, braces, condition })
 }
 
 /// Commands whose group is text in another font.
@@ -111,6 +114,9 @@ fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
     }
     let name = if names > 0 { target(&sides[0].expr) } else { None };
     let mut last = item(sides[names], meter)?;
+    if let ClaimItem::Quantity(quantity) = &mut last {
+        quantity.argument = if names > 0 { argument(&sides[0].expr) } else { None };
+    }
     for (index, (relation, side)) in chain.rest.iter().enumerate().skip(names) {
         let next = item(side, meter)?;
         if *relation == Relation::About {
@@ -142,6 +148,16 @@ fn claim(chain: &Chain, meter: &mut Meter) -> Result<Claim, Reason> {
             return Ok(Claim::Is { target: target(&side.expr), item: last });
         }
         let constant = one.value.is_constant() && other.value.is_constant();
+        if let Some(modulus) = other.unit.as_ref().and_then(Unit::modulus) {
+            // `10 \equiv 3 \pmod 7`
+            let quotient = one.value.minus(&other.value, meter)?.times(&Value::rational(modulus.recip()), meter)?;
+            match quotient.as_rational() {
+                Some(quotient) if quotient.is_integer() => last = next,
+                Some(_) => return Ok(Claim::False),
+                None => return Err("a congruence that cannot be checked".into()),
+            }
+            continue;
+        }
         if sides.len() == 2 && !constant {
             let difference = one.value.minus(&other.value, meter)?;
             let total = if sum_of_names && other.value.is_constant() {
@@ -201,6 +217,17 @@ fn is_name(expr: &Expr) -> bool {
         }
         Expr::Call(super::function::Function::Abs, inner) => only_capitals(&inner[0]),
         _ => false,
+    }
+}
+
+/// The x of `f(x)`.
+fn argument(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Binary(Operator::Apply, _, argument) => match &**argument {
+            Expr::Symbol(name) if !is_reserved(name) => Some(name.clone()),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -34,6 +34,16 @@ pub enum Function {
     Factorial,
     DoubleFactorial,
     Binomial,
+    /// Ordered selections without repetition.
+    Permutations,
+    /// The variable, its bounds, and the term.
+    Sum,
+    /// Like [`Function::Sum`].
+    Product,
+    /// The variable, the bounds if there are any, and the integrand.
+    Integral,
+    /// The variable, what it tends to, and the expression.
+    Limit,
     /// The entries of its matrix, row by row.
     Determinant,
     Gcd,
@@ -91,6 +101,11 @@ impl Function {
             Factorial => "factorial",
             DoubleFactorial => "double-factorial",
             Binomial => "binomial",
+            Permutations => "permutations",
+            Sum => "sum",
+            Product => "product",
+            Integral => "integral",
+            Limit => "limit",
             Determinant => "determinant",
             Min => "min",
             _ => NAMES.iter().find(|(function, _)| *function == self).map_or("", |(_, names)| names[0]),
@@ -116,6 +131,11 @@ impl Function {
     /// Whether its argument is an angle.
     pub fn of_angle(self) -> bool {
         matches!(self, Sin | Cos | Tan | Cot | Sec | Csc)
+    }
+
+    /// Whether its first argument is a variable that is bound in it.
+    pub fn binds(self) -> bool {
+        matches!(self, Sum | Product | Integral | Limit)
     }
 
     /// Whether its argument is a list in brackets.

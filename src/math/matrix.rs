@@ -42,6 +42,7 @@ fn tensor(expr: &Expr, meter: &mut Meter) -> Result<Tensor, Reason> {
             }
             Tensor::Rows(rows)
         }
+        Expr::Binary(Operator::Power, inner, power) if is_transpose(power) => transposed(inner, meter)?,
         Expr::Negative(inner) => scale(Tensor::Number(Value::integer(-1)), tensor(inner, meter)?, meter)?,
         Expr::Binary(operator, left, right) => {
             let (left, right) = (tensor(left, meter)?, tensor(right, meter)?);
@@ -66,6 +67,28 @@ fn tensor(expr: &Expr, meter: &mut Meter) -> Result<Tensor, Reason> {
         }
         _ => Tensor::Number(Value::of(expr, meter)?),
     })
+}
+
+/// The exponent of a transposed matrix.
+fn is_transpose(power: &Expr) -> bool {
+    matches!(power, Expr::Symbol(name) if name == "T" || name == "\\top")
+}
+
+/// A transposed list is a column, whichever brackets it has.
+fn transposed(expr: &Expr, meter: &mut Meter) -> Result<Tensor, Reason> {
+    let columns = match expr {
+        Expr::List { open: Bracket::Square, items, .. } => {
+            let list = Expr::List { open: Bracket::Round, items: items.clone(), close: Bracket::Round };
+            return tensor(&list, meter);
+        }
+        Expr::List { .. } => return tensor(expr, meter),
+        _ => match tensor(expr, meter)? {
+            Tensor::Rows(rows) => rows,
+            Tensor::Number(_) => return Err("a transposed number".into()),
+        },
+    };
+    let width = columns.first().map_or(0, Vec::len);
+    Ok(Tensor::Rows((0..width).map(|at| columns.iter().map(|row| row[at].clone()).collect()).collect()))
 }
 
 fn scale(left: Tensor, right: Tensor, meter: &mut Meter) -> Result<Tensor, Reason> {

@@ -8,7 +8,9 @@
 
 mod ball;
 mod claim;
+mod clean;
 mod compare;
+mod constants;
 mod enclose;
 mod equal;
 mod extract;
@@ -27,12 +29,14 @@ mod token;
 mod tree;
 mod unit;
 mod value;
+mod vector;
 
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +47,8 @@ use lex::Grouping;
 use limits::{Meter, Reason};
 
 pub use extract::{
-    Extracted, ExtractionRule, FoundAnswer, Scope, extract_boxed, extract_lenient, last_element, solution_answer,
+    Extracted, ExtractionRule, FoundAnswer, Scope, extract_boxed, extract_lenient, is_hypothetical, last_element,
+    solution_answer, withdraws,
 };
 
 /// The result of checking an answer against the gold answer. As JSON: `"correct"`, `"wrong"` or `{"undecided":
@@ -102,9 +107,15 @@ fn graded(found: Extracted, check: impl FnOnce(&str) -> Verdict) -> Graded {
 ///
 /// For evaluations that are compared with others. A model could exploit the rules, so no reward uses them.
 pub fn grade_lenient(response: &str, gold: &str) -> Graded {
+    grade_lenient_for("", response, gold)
+}
+
+/// [`grade_lenient`] for an answer to `question`, see [`prepare_for`].
+pub fn grade_lenient_for(question: &str, response: &str, gold: &str) -> Graded {
     match extract_lenient(response) {
         Some(FoundAnswer { answer, rule }) => {
-            Graded { answer: Some(answer.to_string()), verdict: check(gold, answer), missing: None, rule: Some(rule) }
+            let verdict = check_for(question, gold, answer);
+            Graded { answer: Some(answer.to_string()), verdict, missing: None, rule: Some(rule) }
         }
         None => Graded { answer: None, verdict: Verdict::Wrong, missing: Some("no answer".to_string()), rule: None },
     }
@@ -116,6 +127,10 @@ pub struct Gold {
     form: AnswerForm,
     /// If the text contains `1,234`: the form in which that is a list.
     as_list: Option<AnswerForm>,
+    /// If letters after its numbers may be units: the form in which they are.
+    with_units: Option<AnswerForm>,
+    /// The question asks for a percentage, so that a percent sign after the answer adds nothing to a bare number.
+    percent: bool,
 }
 
 /// Reads a gold answer, LaTeX or plain text.
@@ -124,14 +139,74 @@ pub struct Gold {
 /// Why it cannot be read. A question whose gold answer cannot be read must not be scored: neither 0 nor 1 would be
 /// right.
 pub fn prepare(gold: &str) -> Result<Gold, Reason> {
-    let gold = extract::unboxed(gold);
+    let gold = bare(gold);
+    let gold: &str = &gold;
     let mut meter = Meter::new();
     let form = form::read(gold, Grouping::Commas, &mut meter)?;
     if form.is_false() {
         return Err("a false chain of equations".into());
     }
     let as_list = has_group(gold).then(|| form::read(gold, Grouping::Lists, &mut meter).ok()).flatten();
-    Ok(Gold { text: gold.to_string(), form, as_list })
+    let with_units = has_unit_letters(gold).then(|| form::read(gold, Grouping::Units, &mut meter).ok()).flatten();
+    Ok(Gold { text: gold.to_string(), form, as_list, with_units, percent: false })
+}
+
+/// [`prepare`] for an answer to `question`. If that asks for a percentage and the gold answer is a bare number, `60\%` is
+/// the answer 60: data sets such as GSM8K leave out the sign.
+///
+/// # Errors
+/// Those of [`prepare`].
+pub fn prepare_for(question: &str, gold: &str) -> Result<Gold, Reason> {
+    let mut gold = prepare(gold)?;
+    gold.percent = asks_for_percentage(question) && gold.form.is_bare_number();
+    Ok(gold)
+}
+
+/// Whether the last sentences of a question ask for a percentage: `what percentage of ...`, `as a percent`.
+pub fn asks_for_percentage(question: &str) -> bool {
+    if !question.contains("ercent") && !question.contains('%') {
+        return false;
+    }
+    let lower = question.to_lowercase();
+    let mut end = lower.trim_end().trim_end_matches(['.', '?', '!']);
+    // The last sentence, and the one before it: the last may only be about rounding.
+    let mut start = 0;
+    for _ in 0..2 {
+        start = end.rfind(['.', '?', '!', '\n']).map_or(0, |at| at + 1);
+        if lower[start..].contains("percent") || lower[start..].contains("%") {
+            break;
+        }
+        end = &end[..start.saturating_sub(1)];
+    }
+    let sentence = &lower[start..];
+    ["percent", "%"].iter().flat_map(|word| sentence.match_indices(word)).any(|(at, _)| {
+        let before = &sentence[sentence.floor_char_boundary(at.saturating_sub(45))..at];
+        // `20 percent` is a number that the question gives.
+        let given = before.trim_end_matches([' ', '\\']).ends_with(|c: char| c.is_ascii_digit());
+        let asked = before.split(|c: char| !c.is_ascii_alphabetic()).rev().take(6);
+        !given
+            && asked.into_iter().any(|it| {
+                matches!(it, "what" | "which" | "how" | "as" | "in" | "find" | "express" | "calculate" | "determine")
+            })
+    })
+}
+
+/// The text without boxes, Markdown, math delimiters and quotes around all of it.
+fn bare(text: &str) -> Cow<'_, str> {
+    match clean::plain(text) {
+        Cow::Borrowed(text) => Cow::Borrowed(stripped(text)),
+        Cow::Owned(text) => Cow::Owned(stripped(&text).to_string()),
+    }
+}
+
+fn stripped(mut text: &str) -> &str {
+    loop {
+        let length = text.len();
+        text = clean::bare(extract::unboxed(text));
+        if text.len() == length {
+            return text;
+        }
+    }
 }
 
 impl Gold {
@@ -147,15 +222,26 @@ impl Gold {
 
     /// The verdict, and the rule that led to it.
     fn decide(&self, answer: &str) -> (Verdict, &'static str) {
-        let answer = extract::unboxed(answer);
+        let answer = bare(answer);
+        let answer: &str = &answer;
         if self.text == answer {
             return (Verdict::Correct, "the same text");
         }
         let mut meter = Meter::new();
         let form = match form::read(answer, Grouping::Commas, &mut meter) {
             Ok(form) => form,
-            Err(reason) => return (Verdict::Undecided(reason), "the answer cannot be read"),
+            Err(reason) => {
+                return self
+                    .with_units(answer, &mut meter)
+                    .unwrap_or((Verdict::Undecided(reason), "the answer cannot be read"));
+            }
         };
+        if self.percent && form.is_percentage() {
+            return match form.without_percent(&mut meter) {
+                Ok(number) => decide(&self.form, &number, &mut meter),
+                Err(reason) => (Verdict::Undecided(reason), "the answer cannot be read"),
+            };
+        }
         let decided = decide(&self.form, &form, &mut meter);
         // `1,234` may be a list if the other answer is one.
         if decided.0 != Verdict::Correct && (self.as_list.is_some() || has_group(answer)) {
@@ -170,8 +256,63 @@ impl Gold {
                 }
             }
         }
+        if decided.0 != Verdict::Correct {
+            return self.with_units(answer, &mut meter).unwrap_or(decided);
+        }
         decided
     }
+
+    /// The verdict if letters after numbers are units, where that decides: the gold answer has a unit, or is a number
+    /// without symbols.
+    fn with_units(&self, answer: &str, meter: &mut Meter) -> Option<(Verdict, &'static str)> {
+        if !has_unit_letters(answer) && self.with_units.is_none() {
+            return None;
+        }
+        let form = form::read(answer, Grouping::TightUnits, meter).ok()?;
+        if !(form.has_only_constants() && form.has_units()) {
+            return None;
+        }
+        // `5 m` may be a product in the gold answer: it is a unit if the answer has one.
+        let gold = match &self.with_units {
+            Some(gold) if gold.has_only_constants() && gold.has_units() => gold,
+            _ if self.form.has_only_constants() => &self.form,
+            _ => return None,
+        };
+        let found = decide(gold, &form, meter);
+        let spaced = || {
+            form::read(answer, Grouping::Units, &mut Meter::new())
+                .is_ok_and(|it| it.has_only_constants() && it.has_units())
+        };
+        if found.0 == Verdict::Correct && !gold.has_units() && !spaced() {
+            return Some((
+                Verdict::Undecided("a letter that may be a unit or a symbol".into()),
+                "neither could be proven",
+            ));
+        }
+        Some(found)
+    }
+}
+
+/// Whether a letter that can be a unit comes after a number, a bracket or a command.
+fn has_unit_letters(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let mut quantity = false;
+    for (at, byte) in bytes.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' | b'}' | b')' => quantity = true,
+            b'=' | b'<' | b'>' => quantity = false,
+            b'a'..=b'z' | b'A'..=b'Z' if quantity => {
+                let alone =
+                    |at: Option<usize>| at.and_then(|it| bytes.get(it)).is_none_or(|it| !it.is_ascii_alphabetic());
+                let letter = unit::is_letter(&text[at..=at]) || unit::is_doubtful_letter(&text[at..=at]);
+                if letter && alone(at.checked_sub(1)) && (alone(Some(at + 1)) || text[at..].starts_with("Nm")) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
 }
 
 fn decide(gold: &AnswerForm, answer: &AnswerForm, meter: &mut Meter) -> (Verdict, &'static str) {
@@ -193,7 +334,12 @@ fn has_group(text: &str) -> bool {
 ///
 /// A gold answer that cannot be read gives [`Verdict::Undecided`] for every answer; see [`gold_flaw`].
 pub fn check(gold: &str, answer: &str) -> Verdict {
-    match prepare(gold) {
+    check_for("", gold, answer)
+}
+
+/// [`check`] for an answer to `question`, see [`prepare_for`].
+pub fn check_for(question: &str, gold: &str, answer: &str) -> Verdict {
+    match prepare_for(question, gold) {
         Ok(gold) => gold.check(answer),
         Err(reason) => Verdict::Undecided(format!("gold: {reason}")),
     }

@@ -13,6 +13,7 @@ use super::limits::{Meter, Reason};
 use super::tree::{Expr, Operator};
 use super::unit::Unit;
 use super::value::Value;
+use super::vector;
 
 /// Minimum significant digits of a decimal that may be a rounded value.
 const MIN_SIGNIFICANT: usize = 4;
@@ -27,6 +28,8 @@ pub struct Quantity {
     /// The name, if it consists of a single symbol.
     pub symbol: Option<String>,
     pub rounding: DecimalPrecision,
+    /// The x of `f(x) = x + c`, if it defines a function.
+    pub argument: Option<String>,
 }
 
 /// Whether a number may have been rounded.
@@ -37,6 +40,15 @@ pub enum DecimalPrecision {
     Decimal { half: BigRational, significant: usize },
     /// An expression that contains a decimal, which is taken as exact.
     Mixed,
+}
+
+impl DecimalPrecision {
+    /// That of the number times a factor.
+    pub fn scale(&mut self, factor: u32) {
+        if let DecimalPrecision::Decimal { half, .. } = self {
+            *half *= BigInt::from(factor);
+        }
+    }
 }
 
 impl Quantity {
@@ -50,11 +62,29 @@ impl Quantity {
             percent: is_percent(expr),
             symbol: if let Expr::Symbol(name) = expr { Some(name.clone()) } else { None },
             rounding: rounding(expr),
+            argument: None,
         })
     }
 
     pub fn exact(value: Value) -> Quantity {
-        Quantity { value, expr: None, unit: None, percent: false, symbol: None, rounding: DecimalPrecision::Exact }
+        Quantity {
+            value,
+            expr: None,
+            unit: None,
+            percent: false,
+            symbol: None,
+            rounding: DecimalPrecision::Exact,
+            argument: None,
+        }
+    }
+
+    /// The quantity with other names for symbols of its expression.
+    pub fn renamed(&self, names: &[(&str, &str)], meter: &mut Meter) -> Result<Option<Quantity>, Reason> {
+        let Some(mut expr) = self.expr.clone() else { return Ok(None) };
+        for (from, to) in names {
+            expr = expr.renamed(from, to);
+        }
+        Ok(Some(Quantity { unit: self.unit.clone(), argument: self.argument.clone(), ..Quantity::of(&expr, meter)? }))
     }
 
     fn term(&self) -> Term<'_> {
@@ -63,6 +93,20 @@ impl Quantity {
 }
 
 pub fn same(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -> Result<bool, Reason> {
+    // One of them writes unit vectors as plain letters.
+    let axes = [vector::has_axes(gold), vector::has_axes(answer)];
+    if axes[0] != axes[1] {
+        let (one, other) = if axes[0] { (gold, answer) } else { (answer, gold) };
+        if let Some(plain) = one.renamed(&vector::PLAIN, judge.meter)? {
+            return same_written(&plain, other, axes[1], judge);
+        }
+    }
+    same_written(gold, answer, false, judge)
+}
+
+/// `swapped` if the first is the answer.
+fn same_written(gold: &Quantity, answer: &Quantity, swapped: bool, judge: &mut Judge) -> Result<bool, Reason> {
+    let (gold, answer) = if swapped { (answer, gold) } else { (gold, answer) };
     if let (Some(one), Some(other)) = (&gold.symbol, &answer.symbol) {
         return Ok(judge.because("names", one.eq_ignore_ascii_case(other)));
     }
@@ -73,7 +117,16 @@ pub fn same(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -> Result<boo
             Some(unit) if unit.is_known() => Ok(judge.because("a unit and a percent sign", false)),
             Some(_) if same_value(gold, answer, judge)? => Err("words that may be a unit, and a percent sign".into()),
             Some(_) => Ok(false),
-            None => same_value(gold, answer, judge),
+            None => match (&gold.unit, &answer.unit) {
+                // Words of an answer, and few of a gold answer, may change the number that they follow.
+                (None, Some(unit)) if unit.doubtful && same_value(gold, answer, judge)? => {
+                    Err("words that may change the number".into())
+                }
+                (Some(unit), None) if unit.changes_number() && same_value(gold, answer, judge)? => {
+                    Err("words that may change the number of the gold answer".into())
+                }
+                _ => same_value(gold, answer, judge),
+            },
         };
     };
     if one == other {

@@ -135,7 +135,8 @@ fn ray(
     meter: &mut Meter,
 ) -> Result<Option<(Value, Region, bool)>, Reason> {
     let infinite = is_infinite(one) || is_infinite(other);
-    let alone = |value: &Value| name(value).is_some();
+    // `-x > -1` is as good as `x < 1`; `2x > 4` may be the question.
+    let alone = |value: &Value| name(value).is_some() || name(&value.clone().negative()).is_some();
     let solved = (alone(one) && (other.is_constant() || is_infinite(other)))
         || (alone(other) && (one.is_constant() || is_infinite(one)));
     if infinite {

@@ -149,6 +149,7 @@ impl Display for Operator {
             Operator::Multiply => "·",
             Operator::Apply => "",
             Operator::Divide => "/",
+            Operator::Modulo => " mod ",
             Operator::Power => "^",
             Operator::Root => "√",
         })

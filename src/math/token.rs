@@ -43,8 +43,20 @@ pub enum MathToken {
     /// `a \choose b`, between its arguments.
     Choose,
     Sqrt,
-    /// `\bmod` and `\pmod`.
+    /// `\pmod`, before a modulus that belongs to the whole side.
     Mod,
+    /// `\bmod`, between two numbers.
+    Modulo,
+    /// `except` and its synonyms: the following elements do not belong to the set.
+    Except,
+    /// `\forall`
+    ForAll,
+    /// `\to`
+    Arrow,
+    /// `\mapsto`
+    MapsTo,
+    /// `\sum`, `\prod`, `\int` or `\lim`, before its bounds.
+    Series(Function),
     Percent,
     Degree,
     /// `'` or `''`: minutes and seconds after degrees, a derivative after a name.

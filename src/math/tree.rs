@@ -9,6 +9,8 @@ pub struct ParsedAnswer {
     pub items: Vec<Chain>,
     /// The strongest joiner between the items; `None` for a single item.
     pub joiner: Option<Joiner>,
+    /// Where the answer holds, if this may restrict it; as text.
+    pub condition: Option<String>,
 }
 
 /// Sides joined by relations; one side if there is no relation.
@@ -70,6 +72,8 @@ pub enum Operator {
     /// `f(x)`: a product, unless it is the name of what follows an equals sign.
     Apply,
     Divide,
+    /// The remainder of a division.
+    Modulo,
     Power,
     /// The radicand, then the index.
     Root,
@@ -86,7 +90,7 @@ impl Operator {
             Operator::Union | Operator::Without => 1,
             Operator::Intersection => 2,
             Operator::Add | Operator::Subtract | Operator::PlusMinus | Operator::MinusPlus => 3,
-            Operator::Multiply | Operator::Apply | Operator::Divide => 4,
+            Operator::Multiply | Operator::Apply | Operator::Divide | Operator::Modulo => 4,
             Operator::Power | Operator::Root => 5,
         }
     }
@@ -138,6 +142,23 @@ impl Expr {
                 Expr::Number(_) | Expr::Symbol(_) | Expr::Text(_) | Expr::Numeral { .. } => false,
                 Expr::List { .. } | Expr::Where(_) | Expr::Cases(_) | Expr::Set(_) => false,
             }
+    }
+
+    /// The expression with another name for the symbol `from`.
+    pub fn renamed(&self, from: &str, to: &str) -> Expr {
+        let boxed = |inner: &Expr| Box::new(inner.renamed(from, to));
+        let each = |parts: &[Expr]| parts.iter().map(|it| it.renamed(from, to)).collect();
+        match self {
+            Expr::Symbol(name) if name == from => Expr::Symbol(to.to_string()),
+            Expr::Negative(inner) => Expr::Negative(boxed(inner)),
+            Expr::Percent(inner) => Expr::Percent(boxed(inner)),
+            Expr::Degrees(inner) => Expr::Degrees(boxed(inner)),
+            Expr::Binary(operator, left, right) => Expr::Binary(*operator, boxed(left), boxed(right)),
+            Expr::Call(function, parts) => Expr::Call(*function, each(parts)),
+            Expr::Ratio(parts) => Expr::Ratio(each(parts)),
+            Expr::Matrix(rows) => Expr::Matrix(rows.iter().map(|row| each(row)).collect()),
+            _ => self.clone(),
+        }
     }
 
     fn with_sign(&self, plus: bool) -> Expr {

@@ -1,7 +1,7 @@
 //! 1 if the last box of the completion contains the gold answer.
 
 use super::{Reward, RewardInput, Score};
-use crate::math::{Scope, Verdict, prepare};
+use crate::math::{Scope, Verdict, prepare_for};
 
 pub struct AccuracyReward {
     pub scope: Scope,
@@ -14,7 +14,7 @@ impl Reward for AccuracyReward {
 
     fn score(&self, input: &RewardInput) -> Score {
         // Checked first, so that all completions of a question are treated alike, with an answer or without.
-        let Ok(gold) = prepare(&input.question.gold) else {
+        let Ok(gold) = prepare_for(&input.question.text, &input.question.gold) else {
             return Score { note: Some("the gold answer cannot be read".into()), ..Score::default() };
         };
         let graded = gold.grade(input.response, self.scope, input.prompt.answer_tag.as_deref());

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rft::math::{Verdict, check, gold_flaw};
+use rft::eval::choice::{Chosen, stated};
+use rft::math::{Verdict, check, check_for, gold_flaw, grade_lenient};
 use rft::rng::{Purpose, Stream};
 
 use crate::require::data;
@@ -55,8 +56,8 @@ fn the_table_has_many_rows_of_each_kind() {
     for row in &rows {
         *categories.entry(row.category).or_default() += 1;
     }
-    assert!(rows.len() >= 1_500, "{} rows", rows.len());
-    assert!(categories.len() >= 25, "{} categories", categories.len());
+    assert!(rows.len() >= 4_000, "{} rows", rows.len());
+    assert!(categories.len() >= 60, "{} categories", categories.len());
     assert!(categories.values().all(|rows| *rows >= 10), "{categories:?}");
     assert!(count("wrong") * 10 >= rows.len() * 4, "{} of {} wrong", count("wrong"), rows.len());
     assert!(count("undecided") * 20 <= rows.len(), "{} of {} undecided", count("undecided"), rows.len());
@@ -86,6 +87,84 @@ fn every_readable_answer_equals_itself() {
         for text in [row.gold, row.answer].into_iter().filter(|it| gold_flaw(it).is_none()) {
             assert_eq!(check(text, text), Verdict::Correct, "line {}: {text}", row.line);
         }
+    }
+}
+
+/// The ends of completions as models write them. Of a value: whether the lenient extraction finds the gold answer. Of a
+/// question with options: what is stated, a letter, a letter with `v` if by its value, `several`, `other` or `none`.
+const ENDINGS: &str = include_str!("../fixtures/endings.jsonl");
+
+#[test]
+fn answers_are_found_in_the_endings_that_models_write() {
+    let (mut faults, mut values, mut choices) = (Vec::new(), 0, 0);
+    for line in ENDINGS.lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let field = |name: &str| row[name].as_str().unwrap_or_else(|| panic!("{name}: {line}"));
+        let text = field("text");
+        let (got, expected) = match row["options"].as_array() {
+            Some(options) => {
+                choices += 1;
+                let options: Vec<String> = options.iter().map(|it| it.as_str().unwrap().to_owned()).collect();
+                (statement(text, &options), field("states").to_owned())
+            }
+            None => {
+                values += 1;
+                let graded = grade_lenient(text, field("gold"));
+                let right = graded.verdict == Verdict::Correct;
+                (if right { "correct" } else { "not correct" }.to_owned(), field("verdict").to_owned())
+            }
+        };
+        if got != expected {
+            faults.push(format!("{text:?}: {expected}, but {got}"));
+        }
+    }
+    assert!(values >= 100 && choices >= 100, "{values} and {choices}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+fn statement(text: &str, options: &[String]) -> String {
+    let letter = |place: usize| char::from(b'A' + place as u8);
+    match stated(text, options).map(|it| it.chosen) {
+        None => "none".to_owned(),
+        Some(Chosen::Letter(place)) => letter(place).to_string(),
+        Some(Chosen::Value(place)) => format!("{}v", letter(place)),
+        Some(Chosen::Several(_)) => "several".to_owned(),
+        Some(Chosen::Other(_)) => "other".to_owned(),
+    }
+}
+
+/// GSM8K leaves the sign out of its gold answers. Only a question that asks for a percentage makes 60 % the same as 60, and
+/// never 0.6.
+#[test]
+fn a_percent_sign_after_a_bare_gold_answer_needs_its_question() {
+    for question in [
+        "What percentage of the apples did she sell?",
+        "He sold 20% of the 50 cars. What percent of the rest was blue?",
+        "How many percent of the students passed?",
+        "Find the profit as a percentage. Round to a whole number.",
+        "Express this as a percent.",
+        "By what percent did the price increase?",
+    ] {
+        for right in [r"60\%", "60%", "60", "60 percent", r"60\text{ per cent}", "60.0\\%"] {
+            assert_eq!(check_for(question, "60", right), Verdict::Correct, "{question} {right}");
+        }
+        for wrong in ["0.6", r"0.6\%", r"6\%", r"6000\%", "61%", r"\frac{3}{5}"] {
+            assert_eq!(check_for(question, "60", wrong), Verdict::Wrong, "{question} {wrong}");
+        }
+        // The sign of a gold answer counts as it does without a question.
+        assert_eq!(check_for(question, r"60\%", "0.6"), Verdict::Correct);
+        assert_eq!(check_for(question, r"60\%", "60"), Verdict::Wrong);
+    }
+    for question in [
+        "",
+        "How many apples are left?",
+        "She sold 40% of 100 apples. How many are left?",
+        "How much is 20 percent of 300?",
+    ] {
+        for answer in [r"60\%", "60 percent", "0.6"] {
+            assert_eq!(check_for(question, "60", answer), Verdict::Wrong, "{question} {answer}");
+        }
+        assert_eq!(check_for(question, "60", "60"), Verdict::Correct);
     }
 }
 

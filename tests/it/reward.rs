@@ -191,6 +191,20 @@ fn a_file_of_answers_is_printed_with_verdicts() {
     assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r#"{"gold":"1/2","answer":"0.5","verdict":"correct","reason":null,"extracted":"0.5"}"#);
 }
 
+/// The question of a row decides whether a percent sign adds something.
+#[test]
+fn a_row_may_have_its_question() {
+    let row = |question: &str, answer: &str| {
+        let row = json!({"question": question, "gold": "60", "answer": answer});
+        let check = ["reward", "check", "--bare", "--jsonl", "-"];
+        let output = rft(folder().path()).args(check).write_stdin(row.to_string()).output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["verdict"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(row("What percentage of the apples did she sell?", r"60\%"), "correct");
+    assert_eq!(row("What percentage of the apples did she sell?", "0.6"), "wrong");
+    assert_eq!(row("How many apples did she sell?", r"60\%"), "wrong");
+}
+
 #[test]
 fn an_evaluation_finds_answers_outside_boxes() {
     let check = ["reward", "check", "--mode", "eval", "--jsonl", "-"];
@@ -409,9 +423,10 @@ fn help_of_reward_check() {
     Check an answer, or a file of answers, against the gold answer
 
     By default, an answer is a whole completion, and its last box counts, as in training. With `--bare`,
-    it is the answer itself. Each row of a file has the fields `gold` and `answer`. It is printed with
-    the added fields `verdict`, `reason` and `extracted`, and in mode `eval` also `rule`, which found
-    the answer.
+    it is the answer itself. Each row of a file has the fields `gold` and `answer`, and optionally
+    `question`: if that asks for a percentage, `60%` answers the gold answer 60. It is printed with the
+    added fields `verdict`, `reason` and `extracted`, and in mode `eval` also `rule`, which found the
+    answer.
 
     Usage: rft reward check [OPTIONS] <--gold <GOLD>|--jsonl <FILE>>
 

@@ -11,7 +11,7 @@ use serde_json::value::to_raw_value;
 use crate::cli::output;
 use crate::data::row::Row;
 use crate::data::{cell, read};
-use crate::math::{Graded, Scope, Verdict, check, explain, grade, grade_lenient, solution_answer};
+use crate::math::{Graded, Scope, Verdict, check_for, explain, grade, grade_lenient_for, prepare_for, solution_answer};
 
 /// The answer tag of the shipped prior prompts.
 const ANSWER_TAG: &str = "answer";
@@ -19,7 +19,8 @@ const ANSWER_TAG: &str = "answer";
 /// Check an answer, or a file of answers, against the gold answer
 ///
 /// By default, an answer is a whole completion, and its last box counts, as in training. With `--bare`, it is the answer
-/// itself. Each row of a file has the fields `gold` and `answer`. It is printed with the added fields `verdict`, `reason` and
+/// itself. Each row of a file has the fields `gold` and `answer`, and optionally `question`: if that asks for a percentage,
+/// `60%` answers the gold answer 60. It is printed with the added fields `verdict`, `reason` and
 /// `extracted`, and in mode `eval` also `rule`, which found the answer.
 #[derive(clap::Args, Debug)]
 #[command(
@@ -90,21 +91,24 @@ pub fn run(args: RewardCheckArgs) -> Result<()> {
 }
 
 /// Extracts the answer, unless it is bare, and checks it. The gold answer may be a worked solution, as in a data file.
-fn judge(args: &RewardCheckArgs, gold: &str, answer: &str) -> Graded {
+fn judge(args: &RewardCheckArgs, question: &str, gold: &str, answer: &str) -> Graded {
     let solution = solution_answer(gold);
     let gold = solution.as_deref().unwrap_or(gold);
     if args.bare {
-        let verdict = check(gold, answer);
+        let verdict = check_for(question, gold, answer);
         return Graded { answer: Some(answer.trim().to_owned()), verdict, missing: None, rule: None };
     }
     if args.mode == Mode::Eval {
-        return grade_lenient(answer, gold);
+        return grade_lenient_for(question, answer, gold);
     }
     let scope = match args.scope {
         None | Some(Where::Response) => Scope::Response,
         Some(Where::Answer) => Scope::Answer,
     };
-    grade(answer, gold, scope, Some(ANSWER_TAG))
+    match prepare_for(question, gold) {
+        Ok(gold) => gold.grade(answer, scope, Some(ANSWER_TAG)),
+        Err(_) => grade(answer, gold, scope, Some(ANSWER_TAG)),
+    }
 }
 
 /// The reason for a verdict that is not `correct`, if there is one.
@@ -124,7 +128,7 @@ fn name(verdict: &Verdict) -> &'static str {
 }
 
 fn one(args: &RewardCheckArgs, gold: &str, response: &str) -> Result<()> {
-    let graded = judge(args, gold, response);
+    let graded = judge(args, "", gold, response);
     let mut lines = vec![("extracted", graded.answer.as_deref().unwrap_or("-").to_owned())];
     if let Some(rule) = graded.rule {
         lines.push(("found by", serde_json::to_value(rule)?.as_str().unwrap_or_default().to_owned()));
@@ -176,7 +180,8 @@ fn rows(args: &RewardCheckArgs, file: &Path) -> Result<()> {
 /// A row with its verdict added.
 fn judged(args: &RewardCheckArgs, line: &str) -> Result<Row> {
     let mut row = Row::from_json(line.trim()).map_err(|error| read::in_line(&error)).context("not a JSON object")?;
-    let graded = judge(args, &field(&row, "gold")?, &field(&row, "answer")?);
+    let question = if row.get("question").is_some() { field(&row, "question")? } else { String::new() };
+    let graded = judge(args, &question, &field(&row, "gold")?, &field(&row, "answer")?);
     row.set("verdict", to_raw_value(name(&graded.verdict))?);
     row.set("reason", to_raw_value(&reason(&graded))?);
     if args.mode == Mode::Eval {

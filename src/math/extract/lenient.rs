@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lex::Grouping;
 use super::super::parse::parse;
-use super::{BoxSpan, boxes, unboxed};
+use super::{BoxSpan, boxes, prose, unboxed};
 
 /// The rule that found an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -90,46 +90,77 @@ pub fn solution_answer(solution: &str) -> Option<String> {
 struct Page<'a> {
     text: &'a str,
     formulas: Vec<BoxSpan>,
+    /// Formulas that are a list together are one range.
+    joined: Vec<Range<usize>>,
     numbers: Vec<Range<usize>>,
 }
 
 impl<'a> Page<'a> {
     fn of(text: &'a str) -> Page<'a> {
-        Page { text, formulas: formulas(text), numbers: numbers(text) }
+        let formulas = formulas(text);
+        Page { text, joined: joined(text, &formulas), formulas, numbers: numbers(text) }
     }
 
     /// In the order in which they are tried.
+    ///
+    /// A statement that denies a number, bounds it or withdraws it ends the list: what follows the statement replaces it,
+    /// and if nothing does, the words themselves are the answer, which is then undecided or wrong. Nothing before such a
+    /// statement is an answer.
     fn candidates(&self) -> Vec<FoundAnswer<'a>> {
-        let mut out = self.final_answers_and_boxes();
+        let (mut out, ended) = self.final_answers_and_boxes();
+        if ended {
+            return out;
+        }
         let (colons, others) = self.answers();
-        for from in colons {
-            self.after(from, true, ExtractionRule::Answer, &mut out);
+        let statements = [
+            (colons, true, ExtractionRule::Answer),
+            (self.last_places("####"), true, ExtractionRule::Hashes),
+            (others, false, ExtractionRule::Answer),
+        ];
+        for (places, strong, rule) in statements {
+            for from in places {
+                if self.after(from, strong, rule, &mut out) {
+                    return out;
+                }
+            }
         }
-        for from in self.last_places("####") {
-            self.after(from, true, ExtractionRule::Hashes, &mut out);
-        }
-        for from in others {
-            self.after(from, false, ExtractionRule::Answer, &mut out);
-        }
-        let formulas = joined(self.text, &self.formulas).into_iter().rev().take(TRIES);
-        let numbers = self.numbers.iter().rev().take(TRIES).cloned();
-        let mut places: Vec<_> = formulas.map(|it| (it, ExtractionRule::Environment)).collect();
-        places.extend(numbers.map(|it| (it, ExtractionRule::LastNumber)));
-        places.sort_by_key(|(it, _)| Reverse(it.end));
-        for (range, rule) in places {
+        for (range, rule) in self.last_formulas_and_numbers(0).into_iter().take(2 * TRIES) {
             self.push(range, rule, &mut out);
         }
         out
     }
 
-    /// Both in one order: the last one comes first.
-    fn final_answers_and_boxes(&self) -> Vec<FoundAnswer<'a>> {
+    /// The last formulas and numbers after a place that nothing denies or withdraws, the last one first.
+    fn last_formulas_and_numbers(&self, from: usize) -> Vec<(Range<usize>, ExtractionRule)> {
+        let formulas = self.joined.iter().rev().take(TRIES).cloned();
+        let numbers = self.numbers.iter().rev().take(TRIES).cloned();
+        let mut places: Vec<_> = formulas.map(|it| (it, ExtractionRule::Environment)).collect();
+        places.extend(numbers.map(|it| (it, ExtractionRule::LastNumber)));
+        places.sort_by_key(|(it, _)| Reverse(it.end));
+        // The same number may have been computed before it was denied.
+        let mut denied: Vec<&str> = Vec::new();
+        places.retain(|(range, rule)| {
+            let text = &self.text[range.clone()];
+            if prose::is_denied(self.text, range.start) || prose::withdrawal(self.text, range.end).is_some() {
+                denied.push(text);
+            }
+            let part = *rule == ExtractionRule::LastNumber
+                && (prose::continues(self.text, range.end) || prose::is_operand(self.text, range.start));
+            range.start >= from && !part && !denied.contains(&text)
+        });
+        places
+    }
+
+    /// Both in one order: the last one comes first. Also whether the list ends here.
+    fn final_answers_and_boxes(&self) -> (Vec<FoundAnswer<'a>>, bool) {
         let boxes = joined(self.text, &boxes(self.text));
         let mut places: Vec<(usize, Range<usize>, ExtractionRule)> = Vec::new();
         places.extend(boxes.into_iter().rev().take(TRIES).map(|it| (it.end, it, ExtractionRule::Boxed)));
         for from in self.last_places("final answer") {
-            let window = &self.text[from..self.text.floor_char_boundary(from + IS_WITHIN)];
-            if let Some(at) = find_word(window, "is") {
+            let window = &self.text[from..self.text.floor_char_boundary((from + IS_WITHIN).min(self.text.len()))];
+            if let Some(at) = find_word(window, "is")
+                && !prose::is_hypothetical(self.text, from - "answer".len())
+            {
                 let start = from + at + "is".len();
                 places.push((start, start..start, ExtractionRule::FinalAnswer));
             }
@@ -139,22 +170,28 @@ impl<'a> Page<'a> {
         let mut out = Vec::new();
         for (_, range, rule) in places {
             match rule {
-                ExtractionRule::FinalAnswer => self.after(range.start, true, rule, &mut out),
+                ExtractionRule::FinalAnswer if self.after(range.start, true, rule, &mut out) => return (out, true),
+                ExtractionRule::FinalAnswer => {}
+                _ if prose::is_denied(self.text, range.start) || prose::withdrawal(self.text, range.end).is_some() => {}
                 _ => self.push(range, rule, &mut out),
             }
         }
-        out
+        (out, false)
     }
 
     /// Where `answer:` ends, and where the `is` after `answer` does; the last ones first.
     fn answers(&self) -> (Vec<usize>, Vec<usize>) {
         let (mut colons, mut others) = (Vec::new(), Vec::new());
         for from in self.last_places("answer") {
+            if prose::is_hypothetical(self.text, from - "answer".len()) {
+                continue;
+            }
             let rest = self.text[from..].trim_start_matches(['*', ' ', '_']);
             if rest.starts_with(':') {
                 colons.push(self.text.len() - rest.len() + 1);
             } else {
-                let window = &self.text[from..self.text.floor_char_boundary(from + ANSWER_WITHIN)];
+                let window =
+                    &self.text[from..self.text.floor_char_boundary((from + ANSWER_WITHIN).min(self.text.len()))];
                 others.push(from + find_word(window, "is").map_or(0, |at| at + "is".len()));
             }
         }
@@ -169,18 +206,37 @@ impl<'a> Page<'a> {
     }
 
     /// What may be the answer after an anchor: a formula immediately after it, the rest of the sentence, or the first
-    /// formula or number. Words alone count only after a `strong` anchor.
-    fn after(&self, from: usize, strong: bool, rule: ExtractionRule, out: &mut Vec<FoundAnswer<'a>>) {
+    /// formula or number. Words alone count only after a `strong` anchor. Returns whether the list of candidates ends.
+    fn after(&self, from: usize, strong: bool, rule: ExtractionRule, out: &mut Vec<FoundAnswer<'a>>) -> bool {
         let rest = self.text[from..].trim_start_matches(|it: char| it.is_whitespace() || "*_:=".contains(it));
         let start = self.text.len() - rest.len();
-        let end = self.text.floor_char_boundary(start + ANSWER_WITHIN);
+        let end = self.text.floor_char_boundary((start + ANSWER_WITHIN).min(self.text.len()));
         let index = self.formulas.partition_point(|it| it.whole.start < start);
         let formula = joined(self.text, &self.formulas[index..(index + TRIES).min(self.formulas.len())]);
         let formula = formula.into_iter().next().filter(|it| it.start <= end);
-        if let Some(range) = formula.clone().filter(|it| it.start == start) {
-            return self.push(range, rule, out);
+        let index = self.numbers.partition_point(|it| it.start < start);
+        let number = self.numbers.get(index).cloned().filter(|it| it.start <= end);
+        let mut places: Vec<_> = formula.clone().into_iter().chain(number).collect();
+        places.sort_by_key(|it| it.start);
+        let sentence = without_words_in_brackets(sentence(rest));
+        if let Some(first) = places.first()
+            && let Some(after) = self.spoiled(start, first)
+        {
+            let mut later = self.last_formulas_and_numbers(after).into_iter();
+            match later.find(|(range, _)| !prose::is_in_bounds(self.text, range.start)) {
+                Some((range, _)) => self.push(range, rule, out),
+                None => {
+                    let phrase = start..start + sentence_length(rest).max(after.saturating_sub(start));
+                    let end = self.text.floor_char_boundary(phrase.end.min(self.text.len()));
+                    out.push(FoundAnswer { answer: self.text[start..end].trim(), rule });
+                }
+            }
+            return true;
         }
-        let sentence = sentence(rest);
+        if let Some(range) = formula.filter(|it| it.start == start) {
+            self.push(range, rule, out);
+            return false;
+        }
         let is_word = |it: &str| it.len() > 1 && it.bytes().all(|it| it.is_ascii_alphabetic() || b",;".contains(&it));
         let words = sentence.split_whitespace().filter(|it| is_word(it)).count();
         let mathematical = sentence.contains(|it: char| it.is_ascii_digit() || it == '\\');
@@ -190,13 +246,32 @@ impl<'a> Page<'a> {
         if plausible && !sentence.is_empty() && words <= 2 {
             out.push(FoundAnswer { answer: sentence, rule });
         }
-        let index = self.numbers.partition_point(|it| it.start < start);
-        let number = self.numbers.get(index).cloned().filter(|it| it.start <= end);
-        let mut places: Vec<_> = formula.into_iter().chain(number).collect();
-        places.sort_by_key(|it| it.start);
+        let calculation = places.first().filter(|it| prose::continues(self.text, it.end));
+        if calculation.is_some() {
+            // `33 times 2`: none of its numbers alone is the answer.
+            if out.is_empty() {
+                out.push(FoundAnswer { answer: sentence, rule });
+            }
+            return true;
+        }
         for range in places {
             self.push(range, rule, out);
         }
+        false
+    }
+
+    /// Whether the words around the first formula or number after an announcement deny, bound or withdraw it, and where
+    /// the text after that begins.
+    fn spoiled(&self, start: usize, first: &Range<usize>) -> Option<usize> {
+        if prose::is_bounded(&self.text[start..first.start]) {
+            return Some(first.end);
+        }
+        if let Some(range) = prose::withdrawal(self.text, first.end) {
+            return Some(range.end);
+        }
+        // Only if another number replaces it.
+        let again = prose::is_reconsidered(self.text, first.end);
+        (again && !self.last_formulas_and_numbers(first.end).is_empty()).then_some(first.end)
     }
 
     /// Without the delimiters, if the range is one formula or one box.
@@ -233,12 +308,23 @@ fn joined(text: &str, spans: &[BoxSpan]) -> Vec<Range<usize>> {
 
 /// Whether the text has a comma, `and` or `or`, and otherwise only delimiters of formulas.
 fn joins(between: &str) -> bool {
-    if between.len() > 20 {
+    if between.len() > 30 {
         return false;
     }
-    let words = between.replace(['$', '\\', '(', ')'], " ").replace(',', " , ");
-    let mut words = words.split_whitespace().peekable();
-    words.peek().is_some() && words.all(|it| matches!(it, "," | "and" | "or"))
+    let mut words = between.to_string();
+    for (from, to) in
+        [("\\text", " "), ("\\quad", " "), ("\\qquad", " "), ("as well as", "and"), ("、", ","), ("，", ",")]
+    {
+        words = words.replace(from, to);
+    }
+    let words = words.replace(['$', '\\', '(', ')', '{', '}', '*', '~', '[', ']'], " ").replace([',', ';', '&'], " , ");
+    let words: Vec<&str> = words.split_whitespace().collect();
+    // A name may be assigned to again: `$x = \boxed{1}$ and $x = \boxed{2}$`.
+    let words = match &words[..] {
+        [rest @ .., name, "="] if name.len() == 1 => rest,
+        all => all,
+    };
+    !words.is_empty() && words.iter().all(|it| matches!(*it, "," | "and" | "or" | "和" | "或"))
 }
 
 /// The start of a standalone word.
@@ -252,9 +338,21 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
 
 /// The text up to the end of the sentence, without emphasis. A period between digits does not end it.
 fn sentence(text: &str) -> &str {
+    text[..sentence_length(text)].trim_matches(|it: char| it.is_whitespace() || "*_.,;\"".contains(it))
+}
+
+/// `33` of `33 (thirty-three)`.
+fn without_words_in_brackets(sentence: &str) -> &str {
+    let Some((before, inside)) = sentence.split_once(" (") else { return sentence };
+    let words = inside.trim_end_matches([')', '.']);
+    let only_words = words.len() > 2 && words.chars().all(|it| it.is_alphabetic() || matches!(it, ' ' | '-'));
+    let number = before.ends_with(|it: char| it.is_ascii_digit() || matches!(it, '%' | '}'));
+    if only_words && number { before } else { sentence }
+}
+
+fn sentence_length(text: &str) -> usize {
     let line = text.split(['\n', '<']).next().unwrap_or_default();
-    let end = line.find(". ").unwrap_or(line.len());
-    line[..end].trim_matches(|it: char| it.is_whitespace() || "*_.,;\"".contains(it))
+    line.find(". ").unwrap_or(line.len())
 }
 
 /// The formulas of a text, by position. One pass: an opening delimiter within an open formula starts a new one, and
@@ -335,16 +433,89 @@ fn numbers(text: &str) -> Vec<Range<usize>> {
         } else if text[at..].starts_with("\\%") {
             at += 2;
         }
+        at = with_words(text, at);
         let before = |start: usize| text[..start].chars().next_back();
         // A currency and a sign, in any order.
         for _ in 0..2 {
-            if let Some('$' | '€' | '£' | '¥' | '₹' | '-' | '−') = before(start) {
-                start = text.floor_char_boundary(start - 1);
+            let Some(sign) = before(start).filter(|it| is_sign(*it)) else { break };
+            start -= sign.len_utf8();
+            if sign == '$' && before(start) == Some('\\') {
+                start -= 1;
             }
         }
-        if before(start).is_none_or(|it| it.is_whitespace() || "=*(>\":~≈".contains(it)) {
+        // The period of `Rs.18` is not a decimal point.
+        if text[start..].starts_with('.') && text[..start].ends_with("Rs") {
+            start += 1;
             found.push(start..at);
+            continue;
+        }
+        // `US$18`
+        let code = text[..start].len() - text[..start].trim_end_matches(|it: char| it.is_ascii_uppercase()).len();
+        let code_text = &text[start - code..start];
+        let dollars = text[start..].starts_with(['$', '\\'])
+            && matches!(code_text, "US" | "A" | "AU" | "C" | "CA" | "HK" | "NZ" | "NT" | "S")
+            || matches!(code_text, "USD" | "EUR" | "GBP" | "INR" | "RMB" | "CNY" | "JPY");
+        if before(if dollars { start - code } else { start }).is_none_or(may_precede) {
+            found.push(with_sign_word(text, start)..at);
         }
     }
     found
+}
+
+/// A currency or a minus.
+fn is_sign(c: char) -> bool {
+    matches!(c, '$' | '€' | '£' | '¥' | '₹' | '₩' | '-' | '−' | '‐'..='―' | '﹣' | '－')
+}
+
+/// What may come directly before a number that is not a part of something else: white space, quotes, brackets, emphasis,
+/// pictures, and letters of scripts without spaces, but no letter, digit, point or sign of a formula.
+fn may_precede(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_whitespace() || "=*(>\":~[`'_".contains(c);
+    }
+    let unspaced = matches!(c, '\u{3040}'..='\u{30ff}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}');
+    unspaced || !(c.is_alphanumeric() || "×·÷⋅∕⁄√∛∜±∓°∑∏∫≤≥≠<∙∗−–".contains(c))
+}
+
+/// The end of a number with the words that belong to it: `5 percent`, `5 thousand`.
+fn with_words(text: &str, at: usize) -> usize {
+    const WORDS: [&str; 11] = [
+        "percentage",
+        "percent",
+        "per cent",
+        "hundred",
+        "thousand",
+        "million",
+        "billion",
+        "trillion",
+        "dozen",
+        "万",
+        "亿",
+    ];
+    let rest = &text[at..];
+    let spaces = rest.len() - rest.trim_start_matches([' ', '-']).len();
+    let word = WORDS.iter().find(|it| rest[spaces..].starts_with(**it) && spaces <= 1);
+    let Some(word) = word else { return at };
+    let after = &rest[spaces + word.len()..];
+    let points = after.trim_start().starts_with("point");
+    if after.starts_with(|c: char| c.is_ascii_alphabetic() && c != 's') || points {
+        at
+    } else {
+        at + spaces + word.len()
+    }
+}
+
+/// The start of a number with the word `negative` or `minus` before it, unless that is a subtraction.
+fn with_sign_word(text: &str, start: usize) -> usize {
+    let before = text[..start].trim_end();
+    for word in ["negative", "minus"] {
+        if let Some(rest) = before.strip_suffix(word) {
+            let subtraction = rest.trim_end().ends_with(|c: char| c.is_ascii_digit() || c == ')');
+            let separate = !rest.ends_with(char::is_alphanumeric);
+            if separate && !subtraction {
+                return rest.len();
+            }
+        }
+    }
+    start
 }

@@ -9,10 +9,13 @@
 //! could exploit it, so no reward uses it.
 
 mod lenient;
+mod prose;
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+
+pub use prose::{is_hypothetical, withdraws};
 
 pub use lenient::{ExtractionRule, FoundAnswer, extract_lenient, solution_answer};
 

@@ -23,14 +23,18 @@ impl Lexer<'_> {
             }
             "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl" | "biggr" | "Biggl"
             | "Biggr" | "displaystyle" | "textstyle" | "scriptstyle" | "quad" | "qquad" | "boxed" | "fbox"
-            | "limits" | "mathop" | "angle" | "triangle" | "mathbin" | "mathrel" | "vec" | "overrightarrow"
-            | "boldsymbol" | "bm" | "bf" | "it" | "hline" | "nonumber" | "tiny" | "small" | "normalsize" | "large"
-            | "Large" | "LARGE" | "huge" | "Huge" | "," | ";" | ":" | "!" | " " | "(" | ")" | "[" | "]" | "/"
-            | "\n" => {
+            | "limits" | "mathop" | "angle" | "triangle" | "mathbin" | "mathrel" | "nolimits" | "bf" | "it"
+            | "hline" | "nonumber" | "tiny" | "small" | "normalsize" | "large" | "Large" | "LARGE" | "huge"
+            | "Huge" | "," | ";" | ":" | "!" | " " | "(" | ")" | "[" | "]" | "/" | "\n" => {
                 return Ok(());
             }
+            "hat" | "widehat" | "mathbf" | "textbf" if self.unit_vector() => return Ok(()),
             "text" | "textbf" | "textit" | "textrm" | "textnormal" | "texttt" | "textsf" | "mbox" | "hbox"
             | "mathrm" | "mathbf" | "mathit" | "mathsf" | "mathtt" | "operatorname" | "rm" => return self.text(name),
+            "vec" | "overrightarrow" | "boldsymbol" | "bm" => {
+                self.unit_vector();
+                return Ok(());
+            }
             "phantom" | "hphantom" | "vphantom" => {
                 // A phantom only leaves space.
                 if self.rest.trim_start().starts_with('{') {
@@ -87,7 +91,18 @@ impl Lexer<'_> {
                 }
                 MathToken::Row
             }
-            "bmod" | "pmod" | "mod" => MathToken::Mod,
+            "bmod" => MathToken::Modulo,
+            "pmod" | "mod" | "pod" => MathToken::Mod,
+            "equiv" | "coloneqq" | "triangleq" => MathToken::Relation(Relation::Equal),
+            "forall" => MathToken::ForAll,
+            "to" | "rightarrow" => MathToken::Arrow,
+            "mapsto" => MathToken::MapsTo,
+            "sum" => MathToken::Series(Function::Sum),
+            "prod" => MathToken::Series(Function::Product),
+            "int" => MathToken::Series(Function::Integral),
+            "lim" => MathToken::Series(Function::Limit),
+            "Pr" => MathToken::Symbol("P".into()),
+            "top" | "intercal" => MathToken::Symbol("\\top".into()),
             "le" | "leq" | "leqslant" | "leqq" => MathToken::Relation(Relation::AtMost),
             "ge" | "geq" | "geqslant" | "geqq" => MathToken::Relation(Relation::AtLeast),
             "lt" => MathToken::Relation(Relation::Less),
@@ -156,12 +171,18 @@ impl Lexer<'_> {
         }
         let grouping = self.grouping;
         let font = command.starts_with("math");
+        // Its font separates a unit from the number before it.
+        self.apart.push(self.out.len());
         let content = self.group_text(command)?.trim_matches(|c: char| c.is_whitespace() || c == '~').to_string();
         self.spaced = true;
         let after_quantity = matches!(self.out.last(), Some(MathToken::Number(_) | MathToken::Close(_)));
         let measure = unit::read(&content).1.is_some_and(|it| it.is_known());
         if measure && after_quantity {
             self.out.push(MathToken::Word(content));
+            return Ok(());
+        }
+        if let Some(token) = self.letter(&content, command) {
+            self.out.push(token);
             return Ok(());
         }
         let numeral = self.rest.starts_with('_') && content.contains(|c: char| c.is_ascii_digit());
@@ -173,6 +194,11 @@ impl Lexer<'_> {
             || (content.contains(|c: char| c.is_ascii_digit()) && !content.starts_with(|c: char| c.is_alphabetic()));
         if mathematics && content.len() < self.whole.len() {
             self.out.extend(tokens(&content, grouping)?);
+            return Ok(());
+        }
+        if let Some((_, negative)) = INFINITIES.iter().find(|(words, _)| content.eq_ignore_ascii_case(words)) {
+            self.out.extend(negative.then_some(MathToken::Minus));
+            self.out.push(MathToken::Symbol("\\infty".into()));
             return Ok(());
         }
         if let Some(function) =
@@ -196,7 +222,72 @@ impl Lexer<'_> {
         Ok(())
     }
 
-    /// Words in sequence: `and`, `or` and a colon become separate tokens.
+    /// A letter in a font, where it cannot be a unit or a choice: the C of a number of combinations, a set such as
+    /// `\mathbf{R}`, the T of a transposed matrix, a constant after a sign.
+    fn letter(&self, content: &str, command: &str) -> Option<MathToken> {
+        let symbol = |name: &str| Some(MathToken::Symbol(name.into()));
+        let rest = self.rest.trim_start();
+        if matches!(content, "const" | "const." | "constant") && matches!(self.out.last(), Some(MathToken::Plus)) {
+            return symbol("C");
+        }
+        if content == "Pr" {
+            return symbol("P");
+        }
+        if content == "mod" {
+            return Some(MathToken::Mod);
+        }
+        let [letter] = content.as_bytes() else { return None };
+        match (letter, self.out.last()) {
+            (b'T' | b't', Some(MathToken::Caret)) => symbol("\\top"),
+            (b'T' | b't', Some(MathToken::Open(Bracket::Group)))
+                if self.out.iter().rev().nth(1) == Some(&MathToken::Caret) =>
+            {
+                symbol("\\top")
+            }
+            (b'C' | b'P' | b'A', _) if rest.starts_with(['_', '^']) && !content.is_empty() => symbol(content),
+            (b'C' | b'P', None | Some(MathToken::Relation(_))) if rest.starts_with('(') => symbol(content),
+            (b'C' | b'P', Some(MathToken::Close(Bracket::Group))) if rest.starts_with(['_', '^']) => symbol(content),
+            (b'R' | b'Z' | b'N' | b'Q' | b'C', _)
+                if command != "text" && (self.names_a_set() || self.whole == "\\mathbf{R}") =>
+            {
+                Some(MathToken::Set(named_set(content)?))
+            }
+            (
+                b'A'..=b'Z' | b'a'..=b'z',
+                Some(MathToken::Plus | MathToken::Minus | MathToken::Times | MathToken::PlusMinus),
+            ) => symbol(content),
+            _ => None,
+        }
+    }
+
+    /// A unit vector after the command of its accent or font, such as `\hat{\imath}` or `\mathbf{\hat k}`.
+    fn unit_vector(&mut self) -> bool {
+        const FONTS: [&str; 8] =
+            ["\\mathbf", "\\hat", "\\vec", "\\boldsymbol", "\\bm", "\\mathrm", "\\widehat", "\\textbf"];
+        let (mut rest, mut depth) = (self.rest.trim_start(), 0);
+        for _ in 0..6 {
+            if let Some(inner) = rest.strip_prefix('{') {
+                (rest, depth) = (inner.trim_start(), depth + 1);
+            } else if let Some(inner) = FONTS.iter().find_map(|it| rest.strip_prefix(it)) {
+                rest = inner.trim_start();
+            }
+        }
+        let found = [("\\imath", 'i'), ("\\jmath", 'j'), ("i", 'i'), ("j", 'j'), ("k", 'k')]
+            .iter()
+            .find_map(|(name, axis)| rest.strip_prefix(name).map(|after| (*axis, after)));
+        let Some((axis, mut after)) = found else { return false };
+        for _ in 0..depth {
+            match after.trim_start().strip_prefix('}') {
+                Some(outside) => after = outside,
+                None => return false,
+            }
+        }
+        self.rest = after;
+        self.out.push(MathToken::Symbol(format!("\\hat {axis}")));
+        true
+    }
+
+    /// Words in sequence: signs in words, `and`, `or` and a colon become separate tokens.
     fn words(&mut self, text: &str) {
         let mut words: Vec<&str> = Vec::new();
         let flush = |words: &mut Vec<&str>, out: &mut Vec<MathToken>| {
@@ -205,7 +296,15 @@ impl Lexer<'_> {
                 words.clear();
             }
         };
-        for word in text.split(|c: char| c.is_whitespace() || c == '~').filter(|it| !it.is_empty()) {
+        let space = |c: char| c.is_whitespace() || c == '~';
+        let mut left = text.trim_matches(space);
+        // `28\text{-percent}`
+        if matches!(self.out.last(), Some(MathToken::Number(_))) && left.starts_with('-') {
+            left = left.trim_start_matches('-');
+        }
+        while !left.is_empty() {
+            let (word, rest) = left.split_at(left.find(space).unwrap_or(left.len()));
+            left = rest.trim_start_matches(space);
             let joiner = match word {
                 "and" => Some(Joiner::And),
                 "or" => Some(Joiner::Or),
@@ -214,15 +313,47 @@ impl Lexer<'_> {
             if let Some(joiner) = joiner {
                 flush(&mut words, &mut self.out);
                 self.out.push(MathToken::Comma(joiner));
-            } else if matches!(word, "percent") {
-                flush(&mut words, &mut self.out);
-                self.out.push(MathToken::Percent);
-            } else if word == "in" && matches!(self.out.last(), Some(MathToken::Symbol(_))) && bracket_next(self.rest) {
+                continue;
+            }
+            if words.is_empty() || word == "negative" || word == "minus" {
+                let pending = std::mem::take(&mut words);
+                flush(&mut pending.clone(), &mut self.out);
+                // What follows the words may be after their group.
+                let follows = if left.is_empty() { self.rest } else { left };
+                if let Some(used) = self.operation(word, follows) {
+                    left = left.get(used..).unwrap_or_default().trim_start_matches(space);
+                    continue;
+                }
+                if !pending.is_empty() {
+                    self.out.pop();
+                    words = pending;
+                }
+            }
+            if word == "in" && matches!(self.out.last(), Some(MathToken::Symbol(_))) && bracket_next(self.rest) {
                 self.out.push(MathToken::Relation(Relation::In));
             } else if word == "to" && matches!(self.out.last(), Some(MathToken::Number(_))) && text.trim() == "to" {
                 self.out.push(MathToken::Colon);
+            } else if word == "choose"
+                && words.is_empty()
+                && matches!(self.out.last(), Some(MathToken::Number(_) | MathToken::Close(_) | MathToken::Symbol(_)))
+            {
+                self.out.push(MathToken::Choose);
+            } else if EXCEPTIONS.contains(&word) || (word == "other" && left.starts_with("than")) {
+                flush(&mut words, &mut self.out);
+                self.out.push(MathToken::Except);
+                left = left.strip_prefix("than").unwrap_or(left).trim_start();
+                left = left
+                    .strip_prefix("not")
+                    .filter(|it| it.is_empty() || it.starts_with(space))
+                    .unwrap_or(left)
+                    .trim_start();
+                left = left
+                    .strip_prefix("for")
+                    .filter(|it| it.is_empty() || it.starts_with(space))
+                    .unwrap_or(left)
+                    .trim_start();
             } else if word.starts_with(|c: char| c.is_ascii_digit())
-                && self.out.last() == Some(&MathToken::Colon)
+                && matches!(self.out.last(), Some(MathToken::Colon | MathToken::Except))
                 && let Ok(number) = tokens(word, self.grouping)
             {
                 self.out.extend(number);
@@ -247,18 +378,10 @@ impl Lexer<'_> {
         let bytes =
             if rest.starts_with('{') { rest.find('}').ok_or("cannot read `\\mathbb`")? + 1 } else { letter.len() };
         self.rest = &rest[bytes..];
-        let set = match letter.as_str() {
-            "R" => NamedSet::Reals,
-            "Z" => NamedSet::Integers,
-            "N" => NamedSet::Naturals,
-            "Q" => NamedSet::Rationals,
-            "C" => NamedSet::Complex,
-            _ => {
-                self.out.push(MathToken::Symbol(letter));
-                return Ok(());
-            }
-        };
-        self.out.push(MathToken::Set(set));
+        self.out.push(match named_set(&letter) {
+            Some(set) => MathToken::Set(set),
+            None => MathToken::Symbol(letter),
+        });
         Ok(())
     }
 
@@ -303,6 +426,30 @@ impl Lexer<'_> {
         Err(format!("cannot read `\\{accent}`"))
     }
 }
+
+/// Infinity in words, and whether it is negative.
+const INFINITIES: [(&str, bool); 5] = [
+    ("infinity", false),
+    ("positive infinity", false),
+    ("plus infinity", false),
+    ("negative infinity", true),
+    ("minus infinity", true),
+];
+
+/// The set that a letter in a font for sets represents.
+fn named_set(letter: &str) -> Option<NamedSet> {
+    Some(match letter {
+        "R" => NamedSet::Reals,
+        "Z" => NamedSet::Integers,
+        "N" => NamedSet::Naturals,
+        "Q" => NamedSet::Rationals,
+        "C" => NamedSet::Complex,
+        _ => return None,
+    })
+}
+
+/// What takes elements away from a set.
+const EXCEPTIONS: [&str; 5] = ["except", "excluding", "besides", "without", "but"];
 
 /// Commands that represent a quantity.
 const SYMBOLS: [&str; 36] = [

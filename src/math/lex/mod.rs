@@ -2,7 +2,10 @@
 
 mod command;
 mod number;
+mod units;
+mod words;
 
+use super::clean;
 use super::function::Function;
 use super::limits::Reason;
 use super::token::{Bracket, Joiner, Literal, MathToken, NamedSet, Relation};
@@ -15,21 +18,28 @@ pub enum Grouping {
     Commas,
     /// `1,234` is a list of two.
     Lists,
+    /// As with [`Grouping::Commas`], and letters after a number are units where they can be: `5 m/s`. A single letter
+    /// needs a space before it.
+    Units,
+    /// Like [`Grouping::Units`], also for `5m`.
+    TightUnits,
 }
 
 pub fn tokens(text: &str, grouping: Grouping) -> Result<Vec<MathToken>, Reason> {
-    // Full-width letters and signs are those of ASCII.
-    let wide = |c: char| ('！'..='～').contains(&c);
-    let narrow: String;
-    let mut text = trimmed(text);
-    if text.contains(wide) {
-        narrow = text.chars().map(|c| if wide(c) { (c as u32 - 0xfee0) as u8 as char } else { c }).collect();
-        text = &narrow;
-    }
+    let text = clean::plain(text);
+    let text = clean::bare(&text);
     let one_dollar = lone_dollar(text);
-    let mut lexer = Lexer { rest: text, spaced: true, out: Vec::new(), whole: text, one_dollar, grouping };
+    let mut lexer =
+        Lexer { rest: text, spaced: true, out: Vec::new(), whole: text, one_dollar, grouping, apart: Vec::new() };
     while !lexer.rest.is_empty() {
+        let (at, spaced) = (lexer.out.len(), lexer.spaced);
         lexer.step()?;
+        if spaced && lexer.out.len() > at {
+            lexer.apart.push(at);
+        }
+    }
+    if matches!(grouping, Grouping::Units | Grouping::TightUnits) {
+        lexer.out = units::gathered(lexer.out, &lexer.apart, grouping == Grouping::TightUnits);
     }
     turn_brackets(&mut lexer.out);
     Ok(lexer.out)
@@ -54,20 +64,6 @@ fn turn_brackets(tokens: &mut [MathToken]) {
     }
 }
 
-/// Without the period at the end of a sentence.
-fn trimmed(text: &str) -> &str {
-    let text = text.trim();
-    // `5 a.m.` and `\right.` end in a period that belongs to them.
-    let own = text.ends_with(".m.") || text.ends_with("\\right.") || text.ends_with("...");
-    if own {
-        return text;
-    }
-    // `\,` and `\;` are spaces, not the end of a sentence.
-    let bare = text.trim_end_matches(['.', ',', ';', ' ']);
-    let escaped = bare.ends_with('\\') && bare.len() < text.len();
-    if escaped { bare.trim_end_matches('\\') } else { bare }
-}
-
 /// An odd number of dollar signs: then one is a currency sign, and pairs do not delimit formulas.
 fn lone_dollar(text: &str) -> bool {
     (text.matches('$').count() - text.matches("\\$").count()) % 2 == 1
@@ -81,6 +77,8 @@ struct Lexer<'a> {
     one_dollar: bool,
     grouping: Grouping,
     out: Vec<MathToken>,
+    /// The places in `out` with a space before them.
+    apart: Vec<usize>,
 }
 
 impl<'a> Lexer<'a> {
@@ -89,9 +87,12 @@ impl<'a> Lexer<'a> {
         let spaced = self.spaced;
         self.spaced = first.is_whitespace() || first == '~';
         match first {
+            '~' if self.rest.starts_with("~~") => return Err("text that is struck out".into()),
             _ if self.spaced => self.skip(first.len_utf8()),
+            '*' if self.is_emphasis(spaced) => self.skip(2),
             '0'..='9' => self.number()?,
             '.' if self.rest[1..].starts_with(|c: char| c.is_ascii_digit()) => self.number()?,
+            '.' if ["\\overline", "\\bar", "\\dot"].iter().any(|it| self.rest[1..].starts_with(it)) => self.number()?,
             '.' if self.rest.starts_with("...") => self.push(MathToken::Symbol("\\ldots".into()), 3),
             'a'..='z' | 'A'..='Z' => self.letters(spaced)?,
             '\\' => self.command()?,
@@ -111,12 +112,23 @@ impl<'a> Lexer<'a> {
                     self.push(token, bytes);
                     return Ok(());
                 }
+                if self.foreign_word() {
+                    return Ok(());
+                }
                 let tokens = unicode(first).ok_or_else(|| format!("unexpected `{}`", first.escape_debug()))?;
                 self.out.extend(tokens);
                 self.skip(first.len_utf8());
             }
         }
         Ok(())
+    }
+
+    /// `**` with a space or an end on exactly one side: Markdown, and not a power.
+    fn is_emphasis(&self, spaced: bool) -> bool {
+        let Some(after) = self.rest.strip_prefix("**") else { return false };
+        let space_after = after.is_empty() || after.starts_with(char::is_whitespace);
+        let space_before = spaced || self.out.is_empty();
+        space_before != space_after
     }
 
     fn skip(&mut self, bytes: usize) {
@@ -191,6 +203,9 @@ impl<'a> Lexer<'a> {
         if pair(">=") {
             return relation(Relation::AtLeast, 2);
         }
+        if pair(":=") {
+            return relation(Relation::Equal, 2);
+        }
         if pair("==") {
             return relation(Relation::Equal, 2);
         }
@@ -256,7 +271,14 @@ impl<'a> Lexer<'a> {
             return Ok(());
         }
         let measure = after_quantity && unit::is_known(run);
-        if self.numeral_of_letters(run) {
+        if self.numeral_of_letters(run) || self.currency_code(run) {
+            return Ok(());
+        }
+        if run == "for" && self.condition_follows() {
+            return Ok(());
+        }
+        if let Some(used) = self.operation(run, self.rest).filter(|_| !alone) {
+            self.skip(used);
             return Ok(());
         }
         if let Some(word) = self.known(run, alone).filter(|it| !(measure && matches!(it, MathToken::Function(_)))) {
@@ -292,6 +314,43 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
+    /// `for all x` after an answer, and `except for 2`; the word `for` has been read.
+    fn condition_follows(&mut self) -> bool {
+        let rest = self.rest.trim_start();
+        if self.out.last() == Some(&MathToken::Except) {
+            return true;
+        }
+        let after = ["all", "every", "any", "each"].iter().find_map(|it| rest.strip_prefix(it));
+        match after.filter(|it| it.starts_with(' ') && !self.out.is_empty()) {
+            Some(after) => {
+                self.rest = after;
+                self.out.push(MathToken::ForAll);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Letters of other scripts after a quantity, as in `12元`, `5万` and `3米/秒`.
+    fn foreign_word(&mut self) -> bool {
+        let foreign = |c: char| matches!(c, '\u{3040}'..='\u{30ff}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{400}'..='\u{4ff}');
+        let end = self.rest.find(|c: char| !foreign(c)).unwrap_or(self.rest.len());
+        let after = matches!(
+            self.out.last(),
+            Some(MathToken::Number(_) | MathToken::Close(_) | MathToken::Slash | MathToken::Word(_))
+        );
+        if end == 0 || !after {
+            return false;
+        }
+        let word = &self.rest[..end];
+        // A number word and the unit after it.
+        let scale = ["万", "亿"].iter().find(|it| word.starts_with(**it) && word.len() > it.len());
+        let parts = scale.map_or(vec![word], |it| vec![&word[..it.len()], &word[it.len()..]]);
+        self.out.extend(parts.into_iter().map(|it| MathToken::Word(it.to_string())));
+        self.skip(end);
+        true
+    }
+
     /// `A5_{11}` has letters as digits.
     fn numeral_of_letters(&mut self, run: &str) -> bool {
         let digits =
@@ -315,9 +374,13 @@ impl<'a> Lexer<'a> {
             "sqrt" => MathToken::Sqrt,
             "and" => MathToken::Comma(Joiner::And),
             "or" => MathToken::Comma(Joiner::Or),
-            "percent" if !alone => MathToken::Percent,
             "infinity" | "infty" | "inf" | "oo" | "Infinity" => MathToken::Symbol("\\infty".into()),
             "mod" if !alone => MathToken::Mod,
+            "Pr" if !alone => MathToken::Symbol("P".into()),
+            "nCr" | "comb" | "binom" if self.rest.starts_with('(') => MathToken::Symbol("C".into()),
+            "nPr" | "perm" if self.rest.starts_with('(') => MathToken::Symbol("P".into()),
+            "except" | "excluding" if !alone => MathToken::Except,
+            "R" if self.names_a_set() => MathToken::Set(NamedSet::Reals),
             "choose" if !alone => MathToken::Choose,
             "in" if matches!(self.out.last(), Some(MathToken::Symbol(_))) && bracket_next(self.rest) => {
                 MathToken::Relation(Relation::In)
@@ -356,7 +419,6 @@ fn unicode(first: char) -> Option<Vec<MathToken>> {
         return Some(vec![MathToken::Frac, number(*over), number(*under)]);
     }
     Some(vec![match first {
-        '−' | '–' | '—' => MathToken::Minus,
         '±' => MathToken::PlusMinus,
         '∓' => MathToken::MinusPlus,
         '×' | '·' | '⋅' | '∗' | '∙' => MathToken::Times,
@@ -371,6 +433,14 @@ fn unicode(first: char) -> Option<Vec<MathToken>> {
         '≤' | '⩽' | '≦' => relation(Relation::AtMost),
         '≥' | '⩾' | '≧' => relation(Relation::AtLeast),
         '≠' => relation(Relation::NotEqual),
+        '≡' | '≔' => relation(Relation::Equal),
+        '∀' => MathToken::ForAll,
+        '→' => MathToken::Arrow,
+        '↦' => MathToken::MapsTo,
+        '∑' => MathToken::Series(Function::Sum),
+        '∏' => MathToken::Series(Function::Product),
+        '∫' => MathToken::Series(Function::Integral),
+        'Ω' => MathToken::Word("ohm".into()),
         '≈' | '≃' | '≅' => relation(Relation::About),
         '∈' => relation(Relation::In),
         '∉' => relation(Relation::NotIn),

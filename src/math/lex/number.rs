@@ -33,6 +33,11 @@ impl<'a> Lexer<'a> {
             }
             if let Some((period, bytes)) = repeat(self.rest).or_else(|| dots(self.rest, &digits, places as usize)) {
                 self.skip(bytes);
+                // `0.\overline{3}\ldots` says the same twice.
+                let rest = self.rest.trim_start();
+                if let Some(mark) = DOTS.iter().find(|it| rest.starts_with(**it)) {
+                    self.rest = &rest[mark.len()..];
+                }
                 self.repeating(&digits, places as u32, &period);
                 return Ok(());
             }
@@ -42,7 +47,7 @@ impl<'a> Lexer<'a> {
         }
         let exponent = self.exponent()?;
         let written = digits.len();
-        let digits = digits.parse().expect("only digits");
+        let digits = digits.parse().map_err(|_| "a point without digits")?;
         self.out.push(MathToken::Number(Literal { digits, last_place: exponent - places, decimal, written }));
         if !decimal && exponent == 0 {
             self.ordinal();
@@ -110,7 +115,8 @@ impl<'a> Lexer<'a> {
     /// `0.1\overline{6}` is the fraction 1/6.
     fn repeating(&mut self, digits: &str, places: u32, period: &str) {
         let ten = BigInt::from(10);
-        let whole: BigInt = digits.parse().expect("only digits");
+        // `.\overline{3}` has no digits before the period.
+        let whole: BigInt = format!("0{digits}").parse().expect("only digits");
         let nines = ten.pow(period.len() as u32) - 1;
         let over = whole * &nines + period.parse::<BigInt>().expect("only digits");
         let number = |digits: BigInt| MathToken::Number(Literal { digits, last_place: 0, decimal: false, written: 1 });
@@ -127,7 +133,9 @@ impl<'a> Lexer<'a> {
     /// `152A_{11}` has letters among its digits.
     fn letter_digits(&mut self, digits: &str, decimal: bool) -> bool {
         let end = self.rest.find(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit()).unwrap_or(self.rest.len());
-        if decimal || end == 0 || !self.rest[end..].starts_with('_') {
+        // `^6P_3` is a number of permutations.
+        let script = self.out.last() == Some(&MathToken::Caret);
+        if decimal || script || end == 0 || !self.rest[end..].starts_with('_') {
             return false;
         }
         self.out.push(MathToken::Digits(format!("{digits}{}", &self.rest[..end])));
@@ -157,10 +165,13 @@ impl<'a> Lexer<'a> {
     }
 }
 
+/// Dots after digits that continue.
+const DOTS: [&str; 5] = ["\\ldots", "\\dots", "\\cdots", "...", "…"];
+
 /// The repeating digits of `0.333…`, at least three times the same digit or twice the same few; nothing is added to
 /// `digits`.
 fn dots(text: &str, digits: &str, places: usize) -> Option<(String, usize)> {
-    let mark = ["\\ldots", "\\dots", "\\cdots", "...", "…"].into_iter().find(|it| text.starts_with(it))?;
+    let mark = DOTS.into_iter().find(|it| text.starts_with(it))?;
     let fraction = &digits[digits.len() - places..];
     (1..=places / 2).find_map(|length| {
         let times = if length == 1 { 3 } else { 2 };
@@ -170,9 +181,29 @@ fn dots(text: &str, digits: &str, places: usize) -> Option<(String, usize)> {
     })
 }
 
-/// The repeating digits at this position, and the length of their mark.
+/// The repeating digits at this position, and the length of their mark: `\overline{12}`, `(12)`, or dots over the first
+/// and the last of them, as in `\dot{1}4285\dot{7}`.
 fn repeat(text: &str) -> Option<(String, usize)> {
     let mark = ["\\overline", "\\bar", "\\dot", "("].into_iter().find(|it| text.starts_with(it))?;
+    let (mut period, mut length) = marked(text, mark)?;
+    if mark == "\\dot" {
+        let after = &text[length..];
+        let between = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        match after[between..].starts_with("\\dot").then(|| marked(&after[between..], "\\dot")).flatten() {
+            Some((last, bytes)) => {
+                period = format!("{period}{}{last}", &after[..between]);
+                length += between + bytes;
+            }
+            // A digit after the only dot: it is not clear what repeats.
+            None if between > 0 => return None,
+            None => {}
+        }
+    }
+    (period.len() <= 100).then_some((period, length))
+}
+
+/// The digits under a mark, and the length of both.
+fn marked(text: &str, mark: &str) -> Option<(String, usize)> {
     let after = &text[mark.len()..];
     let trimmed = after.trim_start();
     let (inner, close) = match trimmed.strip_prefix('{') {

@@ -48,6 +48,15 @@ impl Parser {
                     return Ok(left);
                 }
                 Some(MathToken::Slash) => (Operator::Divide, true),
+                Some(MathToken::Modulo) => (Operator::Modulo, true),
+                Some(MathToken::Mod) if self.is_remainder(&left) => (Operator::Modulo, true),
+                // `10C3`
+                Some(MathToken::Symbol(name)) if self.combinations_between(&left) => {
+                    let function = if name == "C" { Function::Binomial } else { Function::Permutations };
+                    self.at += 1;
+                    left = Expr::Call(function, vec![left, self.operand()?]);
+                    continue;
+                }
                 Some(MathToken::Caret) => (Operator::Power, true),
                 Some(MathToken::Cup) => (Operator::Union, true),
                 Some(MathToken::Cap) => (Operator::Intersection, true),
@@ -83,6 +92,7 @@ impl Parser {
                     | MathToken::Frac
                     | MathToken::Binom
                     | MathToken::Sqrt
+                    | MathToken::Series(_)
                     | MathToken::Function(_),
                 ) => (Operator::Multiply, false),
                 Some(MathToken::Begin(_)) => (Operator::Multiply, false),
@@ -118,6 +128,26 @@ impl Parser {
         }
     }
 
+    /// `10 \mod 7`, a number above its modulus, which stands for the remainder; not in `n \equiv 10 \pmod 7`.
+    fn is_remainder(&self, left: &Expr) -> bool {
+        let modulus = match &self.tokens[self.at + 1..] {
+            [MathToken::Number(modulus), ..] | [MathToken::Open(Bracket::Group), MathToken::Number(modulus), ..] => {
+                modulus
+            }
+            _ => return false,
+        };
+        let related = self.tokens[..self.at].iter().any(|it| matches!(it, MathToken::Relation(_)));
+        let whole = |it: &Literal| it.is_integer();
+        matches!(left, Expr::Number(left) if whole(left) && whole(modulus) && left.digits >= modulus.digits && !related)
+    }
+
+    fn combinations_between(&self, left: &Expr) -> bool {
+        let integer = |it: &Literal| it.is_integer();
+        matches!(left, Expr::Number(it) if integer(it))
+            && matches!(self.tokens.get(self.at - 1), Some(MathToken::Number(_)))
+            && matches!(&self.tokens[self.at..], [MathToken::Symbol(name), MathToken::Number(it), ..] if (name == "C" || name == "P") && integer(it))
+    }
+
     /// Whether a number that comes next is a factor: `(2+3)4`, `\pi 2` and `3!7!`, but not `x2` or `3 4`.
     fn after_factor(&self) -> bool {
         match &self.tokens[self.at - 1] {
@@ -137,7 +167,15 @@ impl Parser {
         match self.next()? {
             MathToken::Number(literal) => self.number(literal),
             MathToken::Digits(digits) => self.numeral(digits),
-            MathToken::Symbol(name) => self.subscripted(name),
+            MathToken::Symbol(name) => match self.combinations(&name)? {
+                Some(call) => Ok(call),
+                None => self.subscripted(name),
+            },
+            MathToken::Series(function) => self.nested(|parser| parser.series(function)),
+            MathToken::Caret | MathToken::Underscore => {
+                self.at -= 1;
+                self.nested(Parser::scripts_in_front)?.ok_or_else(|| "a script without its letter".into())
+            }
             MathToken::Function(function) => self.nested(|parser| parser.call(function)),
             MathToken::Set(set) => Ok(Expr::Set(set)),
             MathToken::Plus => self.nested(|parser| parser.expression(Operator::Power.binding())),
@@ -187,6 +225,10 @@ impl Parser {
                 Ok(Expr::Call(Function::Abs, vec![inner]))
             }
             MathToken::Begin(environment) => self.environment(environment),
+            MathToken::Open(Bracket::Group) if self.peek() == Some(&MathToken::Close(Bracket::Group)) => {
+                self.at -= 1;
+                self.nested(Parser::scripts_in_front)?.ok_or_else(|| "an empty group".into())
+            }
             MathToken::Open(bracket) => {
                 let expr = self.bracket(bracket)?;
                 // `(1011)_2`
@@ -368,7 +410,7 @@ impl Parser {
     }
 
     /// A name with the subscript and the primes that may follow it, as one symbol.
-    fn subscripted(&mut self, mut name: String) -> Result<Expr, Reason> {
+    pub(super) fn subscripted(&mut self, mut name: String) -> Result<Expr, Reason> {
         while let Some(MathToken::Prime(count)) = self.peek() {
             name.push_str(&"'".repeat(*count));
             self.at += 1;

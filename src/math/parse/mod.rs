@@ -3,7 +3,9 @@
 //! Expressions are parsed by binding power ([`expr`], a Pratt parser), the contents of brackets in [`bracket`].
 
 mod bracket;
+mod condition;
 mod expr;
+mod notation;
 
 use super::lex::{Grouping, tokens};
 use super::limits::{MAX_BYTES, MAX_NESTING, Reason};
@@ -15,7 +17,26 @@ pub fn parse(text: &str, grouping: Grouping) -> Result<ParsedAnswer, Reason> {
     if text.len() > MAX_BYTES {
         return Err(format!("longer than {MAX_BYTES} bytes"));
     }
-    let tokens = tokens(text, grouping)?;
+    let mut tokens = tokens(text, grouping)?;
+    // `Thus, x = 3`
+    if let [MathToken::Word(word), MathToken::Comma(Joiner::Comma), _, ..] = &tokens[..]
+        && matches!(
+            word.to_lowercase().as_str(),
+            "thus" | "so" | "hence" | "therefore" | "then" | "finally" | "in conclusion"
+        )
+    {
+        tokens.drain(..2);
+    }
+    // `f: x \mapsto 2x`
+    if let Some(at) = tokens.iter().position(|it| *it == MathToken::MapsTo)
+        && matches!(
+            &tokens[..at],
+            [MathToken::Symbol(_)] | [MathToken::Symbol(_), MathToken::Colon, MathToken::Symbol(_)]
+        )
+    {
+        tokens.drain(..=at);
+    }
+    let condition = condition::taken(&mut tokens);
     let mut parser =
         Parser { tokens, at: 0, depth: 0, bars: 0, angle: false, head: false, currency: None, degrees: false };
     if parser.tokens.is_empty() || parser.tokens == [MathToken::Symbol("\\ldots".into())] {
@@ -23,9 +44,66 @@ pub fn parse(text: &str, grouping: Grouping) -> Result<ParsedAnswer, Reason> {
     }
     let answer = parser.answer()?;
     match parser.peek() {
-        None => Ok(answer),
+        None => Ok(ParsedAnswer { condition, ..answer }),
         Some(token) => Err(unexpected(token)),
     }
+}
+
+/// `The answer is`, before the answer; every word of it is listed, so that `The answer is not` is none of these.
+fn is_lead_in(text: &str) -> bool {
+    const WORDS: [&str; 44] = [
+        "so",
+        "thus",
+        "therefore",
+        "hence",
+        "then",
+        "finally",
+        "the",
+        "our",
+        "my",
+        "final",
+        "correct",
+        "required",
+        "desired",
+        "answer",
+        "result",
+        "solution",
+        "value",
+        "total",
+        "number",
+        "sum",
+        "product",
+        "probability",
+        "area",
+        "volume",
+        "length",
+        "it",
+        "that",
+        "this",
+        "which",
+        "we",
+        "i",
+        "there",
+        "is",
+        "are",
+        "equal",
+        "to",
+        "will",
+        "would",
+        "must",
+        "should",
+        "be",
+        "of",
+        "expression",
+        "simply",
+    ];
+    const LAST: [&str; 11] =
+        ["is", "are", "equals", "be", "get", "have", "find", "obtain", "gives", "yields", "exactly"];
+    let text = text.to_lowercase();
+    let words: Vec<&str> = text.split([' ', ',']).filter(|it| !it.is_empty()).collect();
+    let Some((last, rest)) = words.split_last() else { return false };
+    let ends = LAST.contains(last) || text.ends_with("equal to");
+    ends && rest.iter().all(|it| WORDS.contains(it))
 }
 
 /// A few words that name something. `Simplify this expression:` does not: the question is repeated after it.
@@ -52,6 +130,17 @@ fn is_label(side: &Side) -> bool {
     text.split(' ').count() <= MOST_WORDS && !INSTRUCTIONS.contains(&first)
 }
 
+/// A name for the tokens of a label; different labels are different names.
+fn label_text(tokens: &[MathToken]) -> String {
+    let bar = |token: &MathToken| if *token == MathToken::Such { MathToken::Bar } else { token.clone() };
+    format!("{:?}", tokens.iter().map(bar).collect::<Vec<_>>())
+}
+
+/// `The final answer is`, before a colon.
+fn is_announcement(side: &Side) -> bool {
+    matches!(&side.expr, Expr::Text(text) if is_lead_in(text))
+}
+
 struct Parser {
     tokens: Vec<MathToken>,
     at: usize,
@@ -74,7 +163,9 @@ impl Parser {
         let mut joiner = None;
         loop {
             self.item(&mut items)?;
-            let Some(MathToken::Comma(sign)) = self.peek() else { return Ok(ParsedAnswer { items, joiner }) };
+            let Some(MathToken::Comma(sign)) = self.peek() else {
+                return Ok(ParsedAnswer { items, joiner, condition: None });
+            };
             joiner = joiner.max(Some(*sign));
             self.at += 1;
             // `1, 2, and 3` has two separators in a row.
@@ -124,7 +215,9 @@ impl Parser {
             let relation = match self.peek() {
                 Some(MathToken::Relation(relation)) => *relation,
                 // A label such as `Minimum: 1` is assigned to.
-                Some(MathToken::Colon) if rest.is_empty() && is_label(&first) => Relation::Equal,
+                Some(MathToken::Colon) if rest.is_empty() && (is_label(&first) || is_announcement(&first)) => {
+                    Relation::Equal
+                }
                 _ => return Ok(Chain { first, rest }),
             };
             self.at += 1;
@@ -133,6 +226,66 @@ impl Parser {
     }
 
     fn side(&mut self) -> Result<Side, Reason> {
+        self.skip_lead_in();
+        if let Some(end) = self.label_with_argument() {
+            let name = label_text(&self.tokens[self.at..end]);
+            self.at = end;
+            return Ok(Side::from(Expr::Text(name)));
+        }
+        let side = self.plain_side()?;
+        if self.peek() == Some(&MathToken::Except) && side.unit.is_empty() {
+            return self.exception(side.expr).map(Side::from);
+        }
+        Ok(side)
+    }
+
+    /// The end of `P(X = 1)` or `f(2, 3)` before an equals sign: a name with something in brackets that is not an expression.
+    fn label_with_argument(&self) -> Option<usize> {
+        let [MathToken::Symbol(_), MathToken::Open(Bracket::Round | Bracket::Square), ..] = &self.tokens[self.at..]
+        else {
+            return None;
+        };
+        let (mut depth, mut special) = (0, false);
+        for (offset, token) in self.tokens[self.at + 1..].iter().enumerate() {
+            match token {
+                MathToken::Open(_) => depth += 1,
+                MathToken::Close(_) => depth -= 1,
+                MathToken::Relation(_)
+                | MathToken::Comma(_)
+                | MathToken::Bar
+                | MathToken::Such
+                | MathToken::Word(_)
+                | MathToken::Cup
+                | MathToken::Cap => special = true,
+                MathToken::Begin(_) | MathToken::End(_) => return None,
+                _ => {}
+            }
+            if depth == 0 {
+                let end = self.at + 1 + offset + 1;
+                let equals = self.tokens.get(end) == Some(&MathToken::Relation(Relation::Equal));
+                return (special && equals).then_some(end);
+            }
+        }
+        None
+    }
+
+    /// Skips `The answer is` before an answer.
+    fn skip_lead_in(&mut self) {
+        let word = |it: &MathToken| match it {
+            MathToken::Word(word) => Some(word.clone()),
+            _ => None,
+        };
+        let words: Vec<String> = self.tokens[self.at..].iter().map_while(word).collect();
+        let next = self.tokens.get(self.at + words.len());
+        let value = next.is_some_and(|it| {
+            !matches!(it, MathToken::Comma(_) | MathToken::Relation(_) | MathToken::Close(_) | MathToken::Colon)
+        });
+        if !words.is_empty() && value && is_lead_in(&words.join(" ")) {
+            self.at += words.len();
+        }
+    }
+
+    fn plain_side(&mut self) -> Result<Side, Reason> {
         match self.peek() {
             Some(MathToken::Word(_)) => self.words(),
             // A group around a whole side has no effect, and neither do the parentheses of a choice such as
@@ -209,9 +362,21 @@ impl Parser {
                     | MathToken::Relation(_)
                     | MathToken::Close(_)
                     | MathToken::Colon
+                    | MathToken::Except
                     | MathToken::Row,
                 ) => {
                     break;
+                }
+                // `\text{Area}(ABC) = 5`
+                Some(MathToken::Open(Bracket::Round | Bracket::Square))
+                    if !text.is_empty() && self.names_its_argument() =>
+                {
+                    let start = self.at;
+                    while !matches!(self.peek(), Some(MathToken::Relation(_))) {
+                        self.at += 1;
+                    }
+                    text.push_str(&label_text(&self.tokens[start..self.at]));
+                    continue;
                 }
                 Some(MathToken::End(_) | MathToken::Cell) => break,
                 Some(token) => return Err(unexpected(token)),
@@ -222,6 +387,16 @@ impl Parser {
         let choice = text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')).filter(|inner| inner.len() == 1);
         let text = choice.unwrap_or(&text).trim_end_matches('.');
         Ok(Side::from(named_set(text).map_or_else(|| Expr::Text(text.to_string()), Expr::Set)))
+    }
+
+    /// Whether the bracket here ends before an equals sign.
+    fn names_its_argument(&self) -> bool {
+        let inside = self.bracketed();
+        inside.ends_side && {
+            let after =
+                self.tokens[self.at..].iter().position(|it| matches!(it, MathToken::Relation(_) | MathToken::Comma(_)));
+            after.is_some_and(|it| self.tokens[self.at + it] == MathToken::Relation(Relation::Equal))
+        }
     }
 
     /// What follows a quantity: words, degrees, and their powers and quotients.
@@ -321,16 +496,31 @@ impl Parser {
 
 /// The meaning of `all real numbers` and `no solution`.
 fn named_set(text: &str) -> Option<NamedSet> {
-    Some(match text {
-        "all real numbers" | "all reals" | "all real" | "the real numbers" | "any real number" | "real numbers" => {
-            NamedSet::Reals
-        }
-        "no solution" | "no solutions" | "no real solution" | "no real solutions" | "empty set" | "the empty set" => {
-            NamedSet::Empty
-        }
-        "all integers" => NamedSet::Integers,
-        _ => return None,
-    })
+    const QUANTIFIERS: [&str; 16] = [
+        "all", "every", "any", "the", "set", "of", "x", "is", "can", "be", "a", "number", "numbers", "value", "values",
+        "for",
+    ];
+    if matches!(
+        text,
+        "no solution" | "no solutions" | "no real solution" | "no real solutions" | "empty set" | "the empty set"
+    ) {
+        return Some(NamedSet::Empty);
+    }
+    if matches!(text, "all x" | "all values of x" | "all values" | "all numbers" | "every x" | "any x" | "every number")
+    {
+        return Some(NamedSet::Reals);
+    }
+    let of = |kinds: &[&str]| {
+        let words: Vec<&str> = text.split(' ').collect();
+        let kind = words.iter().filter(|it| kinds.contains(it)).count() == 1;
+        kind && words.len() > 1 && words.iter().all(|it| kinds.contains(it) || QUANTIFIERS.contains(it))
+    };
+    if of(&["real", "reals"]) {
+        return Some(NamedSet::Reals);
+    }
+    of(&["integer", "integers"])
+        .then_some(NamedSet::Integers)
+        .filter(|_| text.starts_with("all") || text.starts_with("the set"))
 }
 
 fn unexpected(token: &MathToken) -> Reason {
@@ -362,7 +552,12 @@ fn unexpected(token: &MathToken) -> Reason {
         MathToken::Binom => "\\binom",
         MathToken::Choose => "\\choose",
         MathToken::Sqrt => "\\sqrt",
-        MathToken::Mod => "\\mod",
+        MathToken::Mod | MathToken::Modulo => "\\mod",
+        MathToken::Except => "except",
+        MathToken::ForAll => "\\forall",
+        MathToken::Arrow => "\\to",
+        MathToken::MapsTo => "\\mapsto",
+        MathToken::Series(function) => function.name(),
         MathToken::Percent => "%",
         MathToken::Degree => "°",
         MathToken::Prime(_) => "'",

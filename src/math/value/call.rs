@@ -20,6 +20,9 @@ impl Value {
         if function == Binomial {
             return binomial(&arguments[0], &arguments[1], meter);
         }
+        if function == Permutations {
+            return permutations(&arguments, meter);
+        }
         if function == Determinant {
             return determinant(&arguments, meter);
         }
@@ -65,7 +68,8 @@ impl Value {
             Abs => absolute(x, meter),
             Floor | Ceiling => round(function, x, meter),
             Factorial | DoubleFactorial => factorial(function, x, meter),
-            Binomial | Determinant | Gcd | Lcm | Max | Min => Err("a function without its list".into()),
+            Binomial | Permutations | Determinant | Gcd | Lcm | Max | Min => Err("a function without its list".into()),
+            Function::Sum | Product | Integral | Limit => Err("a function without its bounds".into()),
         }
     }
 
@@ -319,6 +323,22 @@ fn binomial(upper: &Value, lower: &Value, meter: &mut Meter) -> Result<Value, Re
     meter.charge(2 * words * words)?;
     let value = product(n - k + 1, n, 1) / product(1, k, 1);
     Ok(Value::rational(BigRational::from_integer(value)))
+}
+
+/// `n! / (n - k)!`: as many factors as are selected.
+fn permutations(arguments: &[Value], meter: &mut Meter) -> Result<Value, Reason> {
+    let [upper, lower] = arguments else { return Err("permutations without their two numbers".into()) };
+    let selected = lower.as_rational().filter(BigRational::is_integer).and_then(|it| it.to_integer().to_i64());
+    match selected {
+        Some(selected) if (0..=20).contains(&selected) => {
+            let mut result = Value::integer(1);
+            for i in 0..selected {
+                result = result.times(&upper.plus(&Value::integer(-i), meter)?, meter)?;
+            }
+            Ok(result)
+        }
+        _ => binomial(upper, lower, meter)?.times(&factorial(Factorial, lower.clone(), meter)?, meter),
+    }
 }
 
 /// By its first row; the entries are in row order.

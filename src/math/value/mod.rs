@@ -7,8 +7,10 @@
 //! exponent are separate bases, and if these occur, different forms may still be equal ([`super::equal`]).
 
 mod call;
+mod infinite;
 mod power;
 mod root;
+mod series;
 mod sum;
 
 use num_rational::BigRational;
@@ -32,6 +34,9 @@ pub type SymbolValues<'a> = &'a [(String, BigRational)];
 
 impl Value {
     pub fn of(expr: &Expr, meter: &mut Meter) -> Result<Value, Reason> {
+        if infinite::occurs(expr) {
+            return infinite::value(expr, meter);
+        }
         Value::at(expr, &[], meter)
     }
 
@@ -63,11 +68,13 @@ impl Value {
                     Operator::Subtract => left.plus(&right.negative(), meter)?,
                     Operator::Multiply | Operator::Apply => left.times(&right, meter)?,
                     Operator::Divide => left.times(&right.inverse(meter)?, meter)?,
+                    Operator::Modulo => series::remainder(&left, &right)?,
                     Operator::Power => left.power(&right, meter)?,
                     Operator::Root => left.power(&right.inverse(meter)?, meter)?,
                     _ => return Err("a sign that is not arithmetic".into()),
                 }
             }
+            Expr::Call(function, arguments) if function.binds() => series::bound(*function, arguments, point, meter)?,
             Expr::Call(function, arguments) => {
                 let arguments = arguments.iter().map(of).collect::<Result<Vec<_>, _>>()?;
                 Value::call(*function, arguments, meter)?
@@ -184,7 +191,7 @@ impl From<Sum> for Value {
 
 /// Whether a symbol is the name of a real number.
 pub fn is_constant(name: &str) -> bool {
-    name == "\\pi" || name == "e"
+    name == "\\pi" || name == "e" || name.starts_with(series::BOUND)
 }
 
 /// The value of digits in a base, which may contain a point.

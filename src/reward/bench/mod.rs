@@ -1,7 +1,7 @@
 //! The reward bench: does the reward accept every right answer, and only right answers?
 //!
 //! Every gold answer is rewritten in ways that must pass ([`rewrite`]) and turned into near misses ([`near_miss`]) and
-//! attacks ([`attack`]) that must not. Each is a whole completion, scored by all rules of the reward; the user's
+//! attacks ([`attack`]) that must not; [`notation`] has both kinds for notation that graders get wrong. Each is a whole completion, scored by all rules of the reward; the user's
 //! commands are not run. The expected verdict of a case follows from how it was made: the bench reads numbers by itself
 //! ([`gold`]) and never asks the checker what to expect of the checker.
 
@@ -10,6 +10,7 @@ mod case;
 pub mod gate;
 mod gold;
 mod near_miss;
+mod notation;
 mod report;
 mod rewrite;
 #[cfg(test)]
@@ -71,6 +72,7 @@ fn cases(frame: Frame, question: &Question, questions: &[Question], seed: u64) -
     rewrite::add(&mut cases);
     near_miss::add(&mut cases, &others);
     attack::add(&mut cases);
+    notation::add(&mut cases);
     cases.list
 }
 

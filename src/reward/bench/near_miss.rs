@@ -6,6 +6,7 @@ use num_traits::{One, Signed, Zero};
 
 use super::case::{CaseKind, Cases};
 use super::gold::{Affix, GoldForm, GoldList, Number, UNITS, decimal_text, exact, terminating};
+use crate::math::asks_for_percentage;
 
 /// `others` are the gold answers of other questions.
 pub fn add(cases: &mut Cases, others: &[&str]) {
@@ -90,7 +91,8 @@ fn number(cases: &mut Cases, number: &Number) {
     if !value.is_zero() {
         miss(CaseKind::Reciprocal, value.recip());
     }
-    if number.is_plain() && !value.is_zero() {
+    // A question that asks for a percentage may have its number without the sign.
+    if number.is_plain() && !value.is_zero() && !asks_for_percentage(&cases.question.text) {
         cases.boxed(CaseKind::Scaled, format!(r"{}\%", number.spell(value)));
     }
     digits(cases, number);
