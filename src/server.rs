@@ -315,7 +315,7 @@ impl ServerClient {
     }
 }
 
-/// What stands for the key in texts.
+/// The text that replaces the key.
 const REDACTED: &str = "(key)";
 
 /// Replaces `key` in all texts of `value`, also those that JSON writes with escapes. Returns whether there was any.

@@ -68,7 +68,7 @@ impl Row {
     /// Bytes of memory, approximately.
     pub fn memory(&self) -> u64 {
         /// Of the list entry, and of the blocks of the two texts.
-        const COLUMN: usize = 104;
+        const COLUMN: usize = 176;
         let columns = self.0.iter().map(|(name, value)| COLUMN + name.len() + value.get().len());
         columns.sum::<usize>() as u64
     }

@@ -3,7 +3,7 @@
 //! The difference from calling that crate directly: the string of a special token inside a text is text, unless the
 //! caller states that it came from the chat template. So a question that quotes `<|im_end|>` cannot end its turn.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
@@ -31,7 +31,7 @@ pub struct Tokenizer {
     /// Tokens that are searched for in the text before it is split into words.
     added: Vec<(u32, AddedToken)>,
     /// The place of each in `added`, by its text.
-    by_content: HashMap<String, usize>,
+    by_content: BTreeMap<String, usize>,
     /// The lengths of their texts in bytes, longest first, by the first byte.
     lengths: Vec<Vec<usize>>,
     /// Ids of the special ones among them, ascending.
@@ -152,7 +152,7 @@ impl Tokenizer {
         let mut added: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
         added.retain(|(_, token)| !token.content.is_empty());
         added.sort_by(|(a, x), (b, y)| y.content.len().cmp(&x.content.len()).then(a.cmp(b)));
-        let mut by_content = HashMap::new();
+        let mut by_content = BTreeMap::new();
         let mut lengths = vec![Vec::new(); 256];
         for (place, (_, token)) in added.iter().enumerate() {
             by_content.entry(token.content.clone()).or_insert(place);

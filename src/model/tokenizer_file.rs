@@ -4,7 +4,7 @@
 //! takes all of the memory, or gives text that another program would not give. So only the steps that byte-pair tokenizers of
 //! language models use are passed on, with numbers and lengths that are far above all in use.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -110,7 +110,7 @@ struct ModelPart<'a> {
 }
 
 /// A vocabulary of limited size.
-struct Vocabulary(HashMap<String, u32>);
+struct Vocabulary(BTreeMap<String, u32>);
 
 impl<'de> Deserialize<'de> for Vocabulary {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -123,7 +123,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocabulary, A::Error> {
-                let mut tokens = HashMap::new();
+                let mut tokens = BTreeMap::new();
                 while let Some((token, id)) = map.next_entry::<String, u32>()? {
                     if tokens.contains_key(&token) {
                         return Err(A::Error::custom(format!("the token `{token}` is listed twice")));
@@ -208,7 +208,7 @@ fn check_batches(truncation: &Value, padding: &Value) -> Result<()> {
 }
 
 /// The vocabulary, with ids that are all different.
-fn check_model(model: &RawValue) -> Result<HashMap<String, u32>> {
+fn check_model(model: &RawValue) -> Result<BTreeMap<String, u32>> {
     let part: ModelPart = serde_json::from_str(model.get()).context("read the part `model`")?;
     let kind = part.kind.as_deref().unwrap_or("BPE");
     ensure!(kind == "BPE", "the tokenizer is of kind {kind}; only byte-pair tokenizers are supported");
@@ -231,7 +231,7 @@ fn check_model(model: &RawValue) -> Result<HashMap<String, u32>> {
     Ok(vocabulary)
 }
 
-fn check_added(tokens: &[Added], vocabulary: &HashMap<String, u32>) -> Result<()> {
+fn check_added(tokens: &[Added], vocabulary: &BTreeMap<String, u32>) -> Result<()> {
     let (most, bytes) = ADDED;
     ensure!(tokens.len() <= most, "{} added tokens, expected at most {most}", tokens.len());
     let length: usize = tokens.iter().map(|it| it.content.len()).sum();

@@ -331,13 +331,19 @@ fn title(text: &str) -> String {
 
 /// jinja2's filter: a text that is longer than `length` and a tolerance of five characters is cut at the last space.
 fn truncate(text: String, arguments: Rest<Value>) -> Result<String, Error> {
-    type Arguments = (Option<usize>, Option<bool>, Option<String>, Option<usize>, Kwargs);
-    let (length, kill_words, end, leeway, options): Arguments = from_args(&arguments)?;
-    let length = length.or(options.get("length")?).unwrap_or(255);
-    let kill_words = kill_words.or(options.get("killwords")?).unwrap_or(false);
-    let end = end.or(options.get("end")?).unwrap_or_else(|| "...".to_owned());
-    let leeway = leeway.or(options.get("leeway")?).unwrap_or(5);
-    options.assert_all_used()?;
+    // Named arguments are a map at the end.
+    let (unnamed, named) = match arguments.split_last() {
+        Some((last, rest)) if last.kind() == ValueKind::Map => (rest, Some(last)),
+        _ => (&arguments[..], None),
+    };
+    let argument = |place: usize, name: &str| {
+        let named = || named?.get_attr(name).ok().filter(|it| !it.is_undefined());
+        unnamed.get(place).cloned().or_else(named)
+    };
+    let length = argument(0, "length").map_or(Ok(255), usize::try_from)?;
+    let kill_words = argument(1, "killwords").is_some_and(|it| it.is_true());
+    let end = argument(2, "end").map_or_else(|| "...".to_owned(), |it| it.to_string());
+    let leeway = argument(3, "leeway").map_or(Ok(5), usize::try_from)?;
     if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(text);
     }
