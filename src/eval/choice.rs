@@ -413,9 +413,8 @@ impl ChoiceReader<'_> {
             let boxed = matches!(extract_boxed(inner, Scope::Response, None), math::Extracted::Answer(_));
             // A sentence in the element is read by the other forms.
             let chosen = self.read(inner);
-            if !boxed && !(matches!(chosen, Chosen::Other(_)) && inner.contains(' ')) {
-                found.push((at, ChoiceStatement { chosen, how: "the last answer element" }));
-            } else if !boxed && found.is_empty() {
+            let sentence = matches!(chosen, Chosen::Other(_)) && inner.contains(' ');
+            if !boxed && (!sentence || found.is_empty()) {
                 found.push((at, ChoiceStatement { chosen, how: "the last answer element" }));
             }
         }

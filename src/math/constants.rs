@@ -62,7 +62,8 @@ pub fn same_up_to_names(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -
         ([one], [other]) if is_arbitrary(one) && is_arbitrary(other) => {
             // A constant that is a term by itself, or that belongs to a function or to a numbered family.
             let free = gold.argument.is_some() || is_numbered(one);
-            if !free && !(is_term(&gold.value, one) && is_term(&answer.value, other)) {
+            let terms = is_term(&gold.value, one) && is_term(&answer.value, other);
+            if !free && !terms {
                 return Ok(false);
             }
             renamed(gold, answer, &[(other, one)], judge)

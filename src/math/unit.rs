@@ -401,9 +401,8 @@ pub fn read(text: &str) -> (u64, Option<Unit>) {
     }
     // Only words around units, such as `long`, need not name a thing.
     let beside_unit = !unit.powers.is_empty() || extra;
-    unit.doubtful = !things.is_empty()
-        && !leaves_number(&things)
-        && !(beside_unit && things.split(' ').all(|it| HARMLESS.contains(&it) || is_thing(it)));
+    let harmless = beside_unit && things.split(' ').all(|it| HARMLESS.contains(&it) || is_thing(it));
+    unit.doubtful = !things.is_empty() && !leaves_number(&things) && !harmless;
     let empty = unit.powers.is_empty() && unit.unknown.is_empty() && unit.factor.is_one();
     (scale, (!empty).then_some(unit))
 }
