@@ -122,7 +122,7 @@ hostile() {
   case $name in
   broken-pipe) run "set -o pipefail; rft eval --bench arithmetic --limit 2 --max-tokens 2 --ppe none --out e; rft eval show e | true; echo \$?
     rft train --ppe none $small --name a 2>&1 | true; echo \$?; ls runs/a/adapter; rft eval list >/dev/full; echo \$?"
-    report "$name" 'quiet, statuses 0 or 141, the run goes on; 1 if the disk is full' "$(silent_on panicked; says '^adapter_model'; [ "$(grep -cE '^(0|1|141)$' out)" -eq 3 ] || echo 'another status')" ;;
+    report "$name" 'quiet, statuses 0 or 141, the run continues; 1 if the disk is full' "$(silent_on panicked; says '^adapter_model'; [ "$(grep -cE '^(0|1|141)$' out)" -eq 3 ] || echo 'another status')" ;;
   tp_*) run 'rft prompts render none --question q --template chat_template.jinja'; report "$name" "$want" "$(refused)" ;;
   tk_*) cp -n "$TINY"/* . ; run 'rft generate --preset tiny --model . --max-tokens 4 --ppe none x'; report "$name" "$want" "$(refused)" ;;
   ct-*)

@@ -11,7 +11,6 @@ use super::quantity::{self, Quantity};
 use super::region::Region;
 use super::token::{Bracket, Joiner, NamedSet};
 use super::value::{Base, Sum, Value};
-use super::vector;
 
 pub fn compare(gold: &AnswerForm, answer: &AnswerForm, judge: &mut Judge) -> Result<bool, Reason> {
     let same = compare_content(gold, answer, judge)?;
@@ -355,7 +354,7 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
             },
         },
         (ClaimItem::Quantity(sum), ClaimItem::Matrix(rows)) | (ClaimItem::Matrix(rows), ClaimItem::Quantity(sum)) => {
-            let Some(components) = vector::components(sum, judge.meter)? else {
+            let Some(components) = sum.components(judge.meter)? else {
                 return Ok(judge.because("answers of different kinds", false));
             };
             if rows.len() != 1 && rows[0].len() != 1 {
@@ -367,7 +366,7 @@ pub fn same_item(gold: &ClaimItem, answer: &ClaimItem, judge: &mut Judge) -> Res
         | (ClaimItem::Sequence { open, items, close }, ClaimItem::Quantity(sum))
             if is_vector(*open, *close, items.len()) =>
         {
-            let Some(components) = vector::components(sum, judge.meter)? else {
+            let Some(components) = sum.components(judge.meter)? else {
                 return Ok(judge.because("answers of different kinds", false));
             };
             let cells: Option<Vec<&ClaimItem>> = items

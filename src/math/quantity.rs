@@ -13,7 +13,6 @@ use super::limits::{Meter, Reason};
 use super::tree::{Expr, Operator};
 use super::unit::Unit;
 use super::value::Value;
-use super::vector;
 
 /// Minimum significant digits of a decimal that may be a rounded value.
 const MIN_SIGNIFICANT: usize = 4;
@@ -94,10 +93,10 @@ impl Quantity {
 
 pub fn same(gold: &Quantity, answer: &Quantity, judge: &mut Judge) -> Result<bool, Reason> {
     // One of them writes unit vectors as plain letters.
-    let axes = [vector::has_axes(gold), vector::has_axes(answer)];
+    let axes = [gold.has_axes(), answer.has_axes()];
     if axes[0] != axes[1] {
         let (one, other) = if axes[0] { (gold, answer) } else { (answer, gold) };
-        if let Some(plain) = one.renamed(&vector::PLAIN, judge.meter)? {
+        if let Some(plain) = one.renamed(&Quantity::AXES, judge.meter)? {
             return same_written(&plain, other, axes[1], judge);
         }
     }

@@ -208,17 +208,17 @@ impl ModelSource {
         #[derive(Deserialize)]
         struct Config {
             #[serde(default)]
-            added_tokens_decoder: BTreeMap<String, Listed>,
+            added_tokens_decoder: BTreeMap<String, AddedToken>,
         }
         #[derive(Deserialize)]
-        struct Listed {
+        struct AddedToken {
             content: String,
             #[serde(default)]
             special: bool,
         }
         let Some(text) = &self.tokenizer_config else { return Ok(()) };
         let Ok(config) = serde_json::from_str::<Config>(text.trim_start_matches('\u{feff}')) else { return Ok(()) };
-        for (id, Listed { content, special }) in config.added_tokens_decoder {
+        for (id, AddedToken { content, special }) in config.added_tokens_decoder {
             let is_added = tokenizer.id_of(&content).is_some_and(|id| tokenizer.is_added(id));
             ensure!(
                 !special || is_added,

@@ -114,8 +114,8 @@ struct Vocabulary(BTreeMap<String, u32>);
 
 impl<'de> Deserialize<'de> for Vocabulary {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
+        struct TokenizerMap;
+        impl<'de> Visitor<'de> for TokenizerMap {
             type Value = Vocabulary;
 
             fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
@@ -136,7 +136,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
                 Ok(Vocabulary(tokens))
             }
         }
-        deserializer.deserialize_map(Entries)
+        deserializer.deserialize_map(TokenizerMap)
     }
 }
 
@@ -155,9 +155,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<TokenizerFile> {
     check_batches(&truncation, &padding)?;
     let vocabulary = check_model(model)?;
     check_added(&added_tokens, &vocabulary)?;
-    Part::NORMALIZER.check(&normalizer)?;
-    Part::PRE_TOKENIZER.check(&pre_tokenizer)?;
-    Part::DECODER.check(&decoder)?;
+    ComponentRules::NORMALIZER.check(&normalizer)?;
+    ComponentRules::PRE_TOKENIZER.check(&pre_tokenizer)?;
+    ComponentRules::DECODER.check(&decoder)?;
     let known = |id: u32| vocabulary.values().any(|it| *it == id) || added_tokens.iter().any(|it| it.id == id);
     let leading = leading_token(&post_processor)?;
     if let Some(id) = leading {
@@ -256,7 +256,7 @@ pub(super) fn misplaced(id: u32, content: &str, own: u32) -> String {
 }
 
 /// A part of the file with one step or a sequence of steps.
-struct Part {
+struct ComponentRules {
     name: &'static str,
     /// The key of the steps in a sequence.
     steps: &'static str,
@@ -265,18 +265,18 @@ struct Part {
 
 /// The counts over all steps of a part.
 #[derive(Default)]
-struct Sum {
+struct Repetition {
     steps: usize,
     growth: usize,
 }
 
-impl Part {
-    const NORMALIZER: Part = Part {
+impl ComponentRules {
+    const NORMALIZER: ComponentRules = ComponentRules {
         name: "normalizer",
         steps: "normalizers",
         kinds: &["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Prepend", "Replace", "ByteLevel"],
     };
-    const PRE_TOKENIZER: Part = Part {
+    const PRE_TOKENIZER: ComponentRules = ComponentRules {
         name: "pre_tokenizer",
         steps: "pretokenizers",
         kinds: &[
@@ -291,21 +291,21 @@ impl Part {
             "WhitespaceSplit",
         ],
     };
-    const DECODER: Part = Part {
+    const DECODER: ComponentRules = ComponentRules {
         name: "decoder",
         steps: "decoders",
         kinds: &["ByteFallback", "ByteLevel", "Fuse", "Metaspace", "Replace", "Strip"],
     };
 
     fn check(&self, part: &Value) -> Result<()> {
-        let mut sum = Sum { steps: 0, growth: 1 };
+        let mut sum = Repetition { steps: 0, growth: 1 };
         if part.is_null() {
             return Ok(());
         }
         self.step(part, 0, &mut sum).with_context(|| format!("the part `{}` of the tokenizer", self.name))
     }
 
-    fn step(&self, step: &Value, depth: usize, sum: &mut Sum) -> Result<()> {
+    fn step(&self, step: &Value, depth: usize, sum: &mut Repetition) -> Result<()> {
         let kind = step.get("type").and_then(Value::as_str).context("a step without a `type`")?;
         if kind == "Sequence" {
             ensure!(depth < DEEPEST, "more than {DEEPEST} sequences within each other");

@@ -20,7 +20,7 @@ enum Extended {
 }
 
 /// Whether infinity occurs in the arithmetic of an expression; bounds of sums are separate expressions.
-pub fn occurs(expr: &Expr) -> bool {
+fn occurs(expr: &Expr) -> bool {
     match expr {
         Expr::Symbol(name) => name == NAME,
         Expr::Negative(inner) | Expr::Percent(inner) | Expr::Degrees(inner) => occurs(inner),
@@ -30,8 +30,15 @@ pub fn occurs(expr: &Expr) -> bool {
     }
 }
 
+impl Value {
+    /// The value of an expression in which infinity occurs, else none.
+    pub(super) fn infinite(expr: &Expr, meter: &mut Meter) -> Option<Result<Value, Reason>> {
+        occurs(expr).then(|| value(expr, meter))
+    }
+}
+
 /// Infinity or minus infinity; everything else is an error.
-pub fn value(expr: &Expr, meter: &mut Meter) -> Result<Value, Reason> {
+fn value(expr: &Expr, meter: &mut Meter) -> Result<Value, Reason> {
     match extended(expr, meter)? {
         Extended::Finite(_) => Err("a number computed with infinity".into()),
         Extended::Infinite { negative } => {

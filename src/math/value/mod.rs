@@ -29,15 +29,18 @@ pub struct Value {
     pub under: Sum,
 }
 
+/// The beginning of the names that replace bound variables: the same for all spellings of a variable.
+pub const BOUND: &str = "\\bound";
+
 /// Values of some symbols: empty, unless an expression is evaluated at a point.
 pub type SymbolValues<'a> = &'a [(String, BigRational)];
 
 impl Value {
     pub fn of(expr: &Expr, meter: &mut Meter) -> Result<Value, Reason> {
-        if infinite::occurs(expr) {
-            return infinite::value(expr, meter);
+        match Value::infinite(expr, meter) {
+            Some(value) => value,
+            None => Value::at(expr, &[], meter),
         }
-        Value::at(expr, &[], meter)
     }
 
     /// The value with numbers for the symbols of `point`.
@@ -68,13 +71,13 @@ impl Value {
                     Operator::Subtract => left.plus(&right.negative(), meter)?,
                     Operator::Multiply | Operator::Apply => left.times(&right, meter)?,
                     Operator::Divide => left.times(&right.inverse(meter)?, meter)?,
-                    Operator::Modulo => series::remainder(&left, &right)?,
+                    Operator::Modulo => left.remainder(&right)?,
                     Operator::Power => left.power(&right, meter)?,
                     Operator::Root => left.power(&right.inverse(meter)?, meter)?,
                     _ => return Err("a sign that is not arithmetic".into()),
                 }
             }
-            Expr::Call(function, arguments) if function.binds() => series::bound(*function, arguments, point, meter)?,
+            Expr::Call(function, arguments) if function.binds() => Value::series(*function, arguments, point, meter)?,
             Expr::Call(function, arguments) => {
                 let arguments = arguments.iter().map(of).collect::<Result<Vec<_>, _>>()?;
                 Value::call(*function, arguments, meter)?
@@ -191,7 +194,7 @@ impl From<Sum> for Value {
 
 /// Whether a symbol is the name of a real number.
 pub fn is_constant(name: &str) -> bool {
-    name == "\\pi" || name == "e" || name.starts_with(series::BOUND)
+    name == "\\pi" || name == "e" || name.starts_with(BOUND)
 }
 
 /// The value of digits in a base, which may contain a point.

@@ -7,52 +7,70 @@ use num_rational::BigRational;
 use num_traits::{ToPrimitive, Zero};
 
 use super::sum::Base;
-use super::{SymbolValues, Value};
+use super::{BOUND, SymbolValues, Value};
 use crate::math::function::Function;
 use crate::math::limits::{Meter, Reason};
 use crate::math::tree::Expr;
 
-/// The beginning of the names that replace bound variables: the same for all spellings of a variable.
-pub const BOUND: &str = "\\bound";
 /// Maximum number of terms that are evaluated.
 const MAX_EVALUATED: i64 = 1_000;
 /// The cost of a term besides its arithmetic.
 const TERM: u64 = 2_000;
 
-/// The value of a sum, a product, an integral or a limit; `parts` are the variable, the bounds and the body.
-pub fn bound(function: Function, parts: &[Expr], point: SymbolValues, meter: &mut Meter) -> Result<Value, Reason> {
-    let [Expr::Symbol(variable), bounds @ .., body] = parts else { return Err("a sum that cannot be read".into()) };
-    // The index `i` is not the imaginary unit.
-    let name = format!("{BOUND}{}", depth(body));
-    let body = &body.renamed(variable, &name);
-    let limits = bounds
-        .iter()
-        .map(|it| if point.is_empty() { Value::of(it, meter) } else { Value::at(it, point, meter) })
-        .collect::<Result<Vec<_>, _>>()?;
-    let whole = |it: &Value| it.as_rational().filter(BigRational::is_integer).and_then(|it| it.to_integer().to_i64());
-    if let (Function::Sum | Function::Product, [from, to]) = (function, &limits[..])
-        && let (Some(from), Some(to)) = (whole(from), whole(to))
-    {
-        if to.saturating_sub(from) >= MAX_EVALUATED {
-            return Err("a sum of too many terms".into());
+impl Value {
+    /// The value of a sum, a product, an integral or a limit; `parts` are the variable, the bounds and the body.
+    pub(super) fn series(
+        function: Function,
+        parts: &[Expr],
+        point: SymbolValues,
+        meter: &mut Meter,
+    ) -> Result<Value, Reason> {
+        let [Expr::Symbol(variable), bounds @ .., body] = parts else { return Err("a sum that cannot be read".into()) };
+        // The index `i` is not the imaginary unit.
+        let name = format!("{BOUND}{}", depth(body));
+        let body = &body.renamed(variable, &name);
+        let limits = bounds
+            .iter()
+            .map(|it| if point.is_empty() { Value::of(it, meter) } else { Value::at(it, point, meter) })
+            .collect::<Result<Vec<_>, _>>()?;
+        let whole =
+            |it: &Value| it.as_rational().filter(BigRational::is_integer).and_then(|it| it.to_integer().to_i64());
+        if let (Function::Sum | Function::Product, [from, to]) = (function, &limits[..])
+            && let (Some(from), Some(to)) = (whole(from), whole(to))
+        {
+            if to.saturating_sub(from) >= MAX_EVALUATED {
+                return Err("a sum of too many terms".into());
+            }
+            let mut total = Value::integer(i64::from(function == Function::Product));
+            for number in from..=to {
+                meter.charge(TERM)?;
+                let mut values = vec![(name.clone(), BigRational::from_integer(BigInt::from(number)))];
+                values.extend(point.iter().cloned());
+                let term = Value::at(body, &values, meter)?;
+                total =
+                    if function == Function::Sum { total.plus(&term, meter)? } else { total.times(&term, meter)? };
+            }
+            return Ok(total);
         }
-        let mut total = Value::integer(i64::from(function == Function::Product));
-        for number in from..=to {
-            meter.charge(TERM)?;
-            let mut values = vec![(name.clone(), BigRational::from_integer(BigInt::from(number)))];
-            values.extend(point.iter().cloned());
-            let term = Value::at(body, &values, meter)?;
-            total = if function == Function::Sum { total.plus(&term, meter)? } else { total.times(&term, meter)? };
+        if !point.is_empty() {
+            return Err("a sum without numbers as its bounds".into());
         }
-        return Ok(total);
+        meter.charge(TERM)?;
+        let mut arguments = limits;
+        arguments.push(Value::of(body, meter)?);
+        Ok(Value::base(Base::Call(function, arguments)))
     }
-    if !point.is_empty() {
-        return Err("a sum without numbers as its bounds".into());
+
+    /// The remainder of a division of whole numbers, which is not negative.
+    pub(super) fn remainder(&self, modulus: &Value) -> Result<Value, Reason> {
+        let whole = |it: &Value| it.as_rational().filter(BigRational::is_integer).map(|it| it.to_integer());
+        match (whole(self), whole(modulus)) {
+            (Some(number), Some(modulus)) if modulus > BigInt::zero() => {
+                Ok(Value::rational(BigRational::from_integer(number.mod_floor(&modulus))))
+            }
+            _ => Err("a remainder of something that is not a whole number".into()),
+        }
     }
-    meter.charge(TERM)?;
-    let mut arguments = limits;
-    arguments.push(Value::of(body, meter)?);
-    Ok(Value::base(Base::Call(function, arguments)))
 }
 
 /// How many expressions with bound variables are nested in this one.
@@ -62,16 +80,5 @@ fn depth(expr: &Expr) -> usize {
         Expr::Binary(_, left, right) => depth(left).max(depth(right)),
         Expr::Call(function, parts) => usize::from(function.binds()) + parts.iter().map(depth).max().unwrap_or(0),
         _ => 0,
-    }
-}
-
-/// The remainder of a division of whole numbers, which is not negative.
-pub fn remainder(number: &Value, modulus: &Value) -> Result<Value, Reason> {
-    let whole = |it: &Value| it.as_rational().filter(BigRational::is_integer).map(|it| it.to_integer());
-    match (whole(number), whole(modulus)) {
-        (Some(number), Some(modulus)) if modulus > BigInt::zero() => {
-            Ok(Value::rational(BigRational::from_integer(number.mod_floor(&modulus))))
-        }
-        _ => Err("a remainder of something that is not a whole number".into()),
     }
 }
