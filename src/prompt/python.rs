@@ -1,7 +1,7 @@
 //! Methods and tests of Python and jinja2 that templates use and that the template engine lacks, or that differ there.
 
 use minijinja::formatting::{self, FormatStyle};
-use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Tuple, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat;
 
@@ -330,20 +330,18 @@ fn title(text: &str) -> String {
 }
 
 /// jinja2's filter: a text that is longer than `length` and a tolerance of five characters is cut at the last space.
-fn truncate(text: String, arguments: Rest<Value>) -> Result<String, Error> {
-    // Named arguments are a map at the end.
-    let (unnamed, named) = match arguments.split_last() {
-        Some((last, rest)) if last.kind() == ValueKind::Map => (rest, Some(last)),
-        _ => (&arguments[..], None),
+fn truncate(text: String, arguments: Rest<ValueOrKwargs>) -> Result<String, Error> {
+    let arguments = arguments.into_values();
+    let (unnamed, named): (&[Value], Kwargs) = from_args(&arguments)?;
+    let argument = |place: usize, name: &str| match unnamed.get(place) {
+        Some(value) => Ok(Some(value.clone())),
+        None => named.get::<Option<Value>>(name),
     };
-    let argument = |place: usize, name: &str| {
-        let named = || named?.get_attr(name).ok().filter(|it| !it.is_undefined());
-        unnamed.get(place).cloned().or_else(named)
-    };
-    let length = argument(0, "length").map_or(Ok(255), usize::try_from)?;
-    let kill_words = argument(1, "killwords").is_some_and(|it| it.is_true());
-    let end = argument(2, "end").map_or_else(|| "...".to_owned(), |it| it.to_string());
-    let leeway = argument(3, "leeway").map_or(Ok(5), usize::try_from)?;
+    let length = argument(0, "length")?.map_or(Ok(255), usize::try_from)?;
+    let kill_words = argument(1, "killwords")?.is_some_and(|it| it.is_true());
+    let end = argument(2, "end")?.map_or_else(|| "...".to_owned(), |it| it.to_string());
+    let leeway = argument(3, "leeway")?.map_or(Ok(5), usize::try_from)?;
+    named.assert_all_used()?;
     if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(text);
     }

@@ -114,7 +114,7 @@ OTHERS = [
     "none.x", "none.x is defined", "missing|length", "none|length", "text|trim", "padded|trim", "'xxaxx'|trim('x')", "text|upper",
     "text|lower", "text|title", "text|capitalize", "text|replace('l', 'L')", "text|replace('l', 'L', 1)", "text|reverse", "text|first",
     "text|last", "text|list|length", "text|center(20)", "text|wordcount", "lines|indent(2)", "lines|indent(2, true)",
-    "text|truncate(8)", "text|truncate(5)", "text|truncate(6, true)", "text|truncate(6, true, '', 0)", "'a b'|urlencode", "'é/?&='|urlencode", "'it\'s a-b c_d'|wordcount", "'ab'|center(5)", "'<a>'|e", "'<a>'|escape", "'<a>'|safe", "'<a>'|string", "-5|abs", "2.567|round(1)", "2.5|round",
+    "text|truncate(8)", "text|truncate(5)", "text|truncate(6, true)", "text|truncate(6, true, '', 0)", "text|truncate(9, leeway=0)", "text|truncate(8, end='!', leeway=0)", "'a b'|urlencode", "'é/?&='|urlencode", "'it\'s a-b c_d'|wordcount", "'ab'|center(5)", "'<a>'|e", "'<a>'|escape", "'<a>'|safe", "'<a>'|string", "-5|abs", "2.567|round(1)", "2.5|round",
     "2.4|round|int", "'a' if none", "('a' if none) is defined", "1 if true else 2", "1 < 2 < 3", "3 > 2 > 2", "1 == 1 == 1",
     "5 is divisibleby 5", "5 is odd", "4 is even", "'a' is in 'abc'", "'a' is eq 'a'", "2 is gt 1", "'A' is upper", "none is not none",
     "tools is iterable and tools|length > 0", "tools is defined and tools is not none", "tools is not none and tools is iterable",
