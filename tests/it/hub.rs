@@ -340,7 +340,7 @@ fn refusals_end_in_one_line_and_a_hint() {
         (403, "", &with, "(403)"),
         (404, "RepoNotFound", &with, "no model `org/name` (404)"),
         (404, "RevisionNotFound", &with, "no revision `main` of `org/name` (404)"),
-        (500, "", &with, "answers 500"),
+        (500, "", &with, "returned 500"),
     ] {
         stub.set(|hub| hub.status = Some((status, code)));
         let text = error(config);
@@ -355,7 +355,7 @@ fn refusals_end_in_one_line_and_a_hint() {
         hub.status = None;
         hub.files = BTreeMap::from([("../../evil".to_owned(), Vec::new())]);
     });
-    assert!(error(&with).contains("makes no sense"));
+    assert!(error(&with).contains("invalid reply from the Hub"));
     assert!(!cache.path().join("models--org--name/refs").exists());
 }
 
@@ -429,7 +429,7 @@ fn a_file_that_is_larger_than_listed_is_not_downloaded_further() {
     let stub = Stub::start(Hub { longer: 50 << 20, ..model() });
     let hub = stub.config(cache.path());
     let text = error(&hub);
-    assert!(text.contains("the hub sends more than the") && text.contains("that it lists\nhint: "), "{text}");
+    assert!(text.contains("the Hub sends more than the") && text.contains("that it lists\nhint: "), "{text}");
     let blobs = fs::read_dir(cache.path().join("models--org--name/blobs")).unwrap().flatten();
     assert_eq!(blobs.map(|it| it.metadata().unwrap().len()).sum::<u64>(), 0, "nothing is kept");
     stub.set(|hub| hub.longer = 0);

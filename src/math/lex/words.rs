@@ -13,6 +13,21 @@ enum Sign {
     Before(MathToken),
 }
 
+/// Parts of a whole, and how many make it up.
+const PARTS: [(&str, u64); 11] = [
+    ("halves", 2),
+    ("thirds", 3),
+    ("fourths", 4),
+    ("fifths", 5),
+    ("sixths", 6),
+    ("sevenths", 7),
+    ("eighths", 8),
+    ("ninths", 9),
+    ("tenths", 10),
+    ("hundredths", 100),
+    ("thousandths", 1000),
+];
+
 fn sign(word: &str) -> Option<Sign> {
     let number = |number| MathToken::Number(Literal::whole(number));
     Some(match word {
@@ -21,21 +36,13 @@ fn sign(word: &str) -> Option<Sign> {
         }
         "squared" => Sign::After(vec![MathToken::Caret, number(2)]),
         "cubed" => Sign::After(vec![MathToken::Caret, number(3)]),
-        "halves" => Sign::After(vec![MathToken::Slash, number(2)]),
-        "thirds" => Sign::After(vec![MathToken::Slash, number(3)]),
-        "fourths" => Sign::After(vec![MathToken::Slash, number(4)]),
-        "fifths" => Sign::After(vec![MathToken::Slash, number(5)]),
-        "sixths" => Sign::After(vec![MathToken::Slash, number(6)]),
-        "sevenths" => Sign::After(vec![MathToken::Slash, number(7)]),
-        "eighths" => Sign::After(vec![MathToken::Slash, number(8)]),
-        "ninths" => Sign::After(vec![MathToken::Slash, number(9)]),
-        "tenths" => Sign::After(vec![MathToken::Slash, number(10)]),
-        "hundredths" => Sign::After(vec![MathToken::Slash, number(100)]),
-        "thousandths" => Sign::After(vec![MathToken::Slash, number(1000)]),
         "times" => Sign::Between(MathToken::Times),
         "plus" => Sign::Between(MathToken::Plus),
         "negative" | "Negative" | "minus" | "Minus" => Sign::Before(MathToken::Minus),
-        _ => return None,
+        part => {
+            let (_, denominator) = PARTS.into_iter().find(|(name, _)| *name == part)?;
+            Sign::After(vec![MathToken::Slash, number(denominator)])
+        }
     })
 }
 

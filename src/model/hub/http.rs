@@ -23,35 +23,35 @@ const LISTING: u64 = 64 << 20;
 /// Maximum number of bytes of a file whose size is not listed.
 const UNLISTED: u64 = 64 << 30;
 
-/// For a connection.
+/// Time limit for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// For an answer to begin, and for each read of it.
+/// Time limit for a reply to begin, and for each read of it.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What can go wrong between us and the hub. Each message is one line and a hint; none holds the token.
+/// Failures of requests to the Hub. Each message is one line and a hint; none contains the token.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     #[error(
-        "cannot reach {endpoint}: {reason}\nhint: check the network and HF_ENDPOINT, or name a local folder or file instead"
+        "cannot reach {endpoint}: {reason}\nhint: check the network and HF_ENDPOINT, or pass a local folder or file"
     )]
     Unreachable { endpoint: String, reason: String },
     #[error(
-        "`{id}` is not wholly in the cache and HF_HUB_OFFLINE is set\nhint: unset HF_HUB_OFFLINE once to download it"
+        "`{id}` is not completely in the cache, and HF_HUB_OFFLINE is set\nhint: unset HF_HUB_OFFLINE once to download it"
     )]
     Offline { id: String },
     #[error(
-        "the hub does not know `{id}`, or it is private (401)\nhint: check the spelling; for a private one set HF_TOKEN"
+        "unknown repository `{id}`, or it is private (401)\nhint: check the spelling; for a private repository, set HF_TOKEN"
     )]
     NoToken { id: String },
-    #[error("the hub does not accept the token for `{id}` (401)\nhint: make a new one at {endpoint}/settings/tokens")]
+    #[error("the Hub does not accept the token for `{id}` (401)\nhint: create a new one at {endpoint}/settings/tokens")]
     BadToken { id: String, endpoint: String },
     #[error(
         "`{id}` is gated and your access to it is not granted ({status})\nhint: accept its terms at {page}, then set HF_TOKEN"
     )]
     Gated { id: String, status: u16, page: String },
-    #[error("the hub has no {what} (404)\nhint: check the spelling of the id and the revision")]
+    #[error("the Hub has no {what} (404)\nhint: check the spelling of the id and the revision")]
     NotFound { what: String },
-    #[error("the hub answers {status} for {url}\nhint: try again later")]
+    #[error("the Hub returned {status} for {url}\nhint: try again later")]
     Status { status: u16, url: String },
     #[error(
         "the download of `{file}` stopped at {done} of {size} bytes: {reason}\nhint: run the same command again to resume it"
@@ -65,12 +65,10 @@ pub enum HubError {
         "`{file}` arrived damaged: its SHA-256 differs from the Hub's\nhint: run the same command again to download it again"
     )]
     Damaged { file: String },
-    #[error(
-        "the hub's answer for `{id}` makes no sense: {reason}\nhint: HF_ENDPOINT may name something else than a hub"
-    )]
+    #[error("invalid reply from the Hub for `{id}`: {reason}\nhint: check that HF_ENDPOINT is the address of a Hub")]
     Nonsense { id: String, reason: String },
     #[error(
-        "the hub sends more than the {limit} bytes of `{file}`{listed}\nhint: try again later; if it happens again, download the file \
+        "the Hub sends more than the {limit} bytes of `{file}`{listed}\nhint: try again later; if it happens again, download the file \
          yourself"
     )]
     TooLarge { file: String, limit: u64, listed: &'static str },
@@ -101,7 +99,7 @@ impl<'a> Client<'a> {
         let token = config.token.as_ref().filter(|_| keeps_secrets(&config.endpoint)).map(|token| token.0.clone());
         let api = ApiBuilder::from_cache(Cache::new(config.cache.clone())).with_endpoint(config.endpoint.clone());
         let api = api.with_token(token).with_user_agent("rft", env!("CARGO_PKG_VERSION")).build();
-        Ok(Self { config, api: api.context("prepare requests to the hub")?, agent: agent.into() })
+        Ok(Self { config, api: api.context("prepare requests to the Hub")?, agent: agent.into() })
     }
 
     pub(super) fn listing(&self, repo: &Repo) -> Result<Listing, HubError> {
@@ -183,7 +181,7 @@ impl<'a> Client<'a> {
                             Err(CopyError::Write(error)) => return Err(self.write_failed(error, file, partial, done)),
                         }
                     } else if later || range_refused {
-                        format!("the hub answers {}", status.as_u16())
+                        format!("the Hub returned {}", status.as_u16())
                     } else {
                         return Err(self.refused(repo, url, Some(&file.path), &response));
                     }
@@ -194,7 +192,7 @@ impl<'a> Client<'a> {
                 let size = file.size.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
                 return Err(HubError::Interrupted { file: file.path.clone(), done, size, reason });
             }
-            tracing::info!("`{}` stopped at {done} bytes ({reason}); going on", file.path);
+            tracing::info!("`{}` stopped at {done} bytes ({reason}); resuming", file.path);
             std::thread::sleep(Duration::from_millis(250 << failures.min(6)));
         }
         out.sync_all().map_err(|error| self.write_failed(error, file, partial, done))?;
@@ -238,7 +236,7 @@ impl<'a> Client<'a> {
         HubError::Unreachable { endpoint: self.config.endpoint.clone(), reason: reason(error) }
     }
 
-    /// The error behind a status. The hub's `X-Error-Code` says more than the number does: it answers 401 both for
+    /// The error behind a status. The Hub's `X-Error-Code` is more precise than the status, which is 401 both for
     /// what does not exist and for what is gated.
     fn refused(&self, repo: &Repo, url: &str, file: Option<&str>, response: &Response<Body>) -> HubError {
         let (id, endpoint) = (repo.id.clone(), &self.config.endpoint);
@@ -348,7 +346,7 @@ fn range_start(headers: &HeaderMap) -> Option<u64> {
 
 fn reason(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::HostNotFound => "the name of the host is unknown".to_owned(),
+        ureq::Error::HostNotFound => "unknown host name".to_owned(),
         error => error.to_string().lines().next().unwrap_or_default().to_owned(),
     }
 }

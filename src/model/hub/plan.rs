@@ -21,7 +21,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Finds out, from the cache or else from the hub, which files `select` wants of all those that the repository has.
+    /// Selects files with `select` from the names in the cache, or else from the list of the Hub.
     /// Downloads nothing.
     pub fn new(config: &HubConfig, repo: Repo, select: impl Fn(&[String]) -> Result<Vec<String>>) -> Result<Self> {
         let whole = |listing| {
@@ -40,7 +40,7 @@ impl Plan {
         let listing = match http::Client::new(config)?.listing(&repo) {
             Err(HubError::Unreachable { endpoint, reason }) => match snapshot_listing(config, &repo).and_then(whole) {
                 Some(plan) => {
-                    tracing::warn!("cannot reach {endpoint} ({reason}); taking `{}` as it is in the cache", repo.id);
+                    tracing::warn!("cannot reach {endpoint} ({reason}); using `{}` from the cache", repo.id);
                     return Ok(plan);
                 }
                 None => bail!(HubError::Unreachable { endpoint, reason }),
