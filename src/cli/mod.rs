@@ -37,6 +37,7 @@ pub mod doctor;
 pub mod download;
 pub mod eval;
 pub mod generate;
+mod held_out;
 pub mod merge;
 pub mod output;
 pub mod output_format;

@@ -1,5 +1,6 @@
 //! `rft report`: a report of runs, as a page, Markdown, CSV and JSON.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +20,7 @@ const EVALS: &str = "evals";
 /// accuracies with intervals, comparisons of the arms with each other and with the untrained model, every training prompt
 /// under every test prompt, lengths, behaviors, solved questions, completions, and how to repeat the study.
 ///
-/// Runs with the same prior prompt form an arm, and verdicts are based on the variation between their seeds. Evaluations in
+/// Runs that differ only in their seed form an arm, and verdicts are based on the variation between the seeds. Evaluations in
 /// `evals` are found automatically: those made with `rft eval --adapter RUN`, and with `rft eval --ppe PROMPT` for the
 /// untrained model. You can also pass their folders. Incomplete runs are left out, and the report lists them.
 #[derive(clap::Args, Debug)]
@@ -32,14 +33,22 @@ pub struct ReportArgs {
     #[arg(required_unless_present = "published", value_name = "RUN|EVALUATION|SWEEP")]
     inputs: Vec<PathBuf>,
 
-    /// Folder to write to [default: `report` in the sweep's folder, else ./report]
+    /// Folder to write to [default: `report` in the folder of the run or sweep; ./report for several]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    /// Replace a report of other runs or evaluations
+    #[arg(long)]
+    force: bool,
 
     /// Also check published figures by themselves: `paper` for those of the prior prompt paper, or a TOML file like
     /// src/report/paper.toml. The paper's figures appear next to a study's if model, benchmarks and wording match
     #[arg(long, value_name = "paper|FILE")]
     published: Option<String>,
+
+    /// Compare the arms with this one; can be repeated [default: all pairs of up to 6 arms; otherwise `none` and `reasoning`]
+    #[arg(long, value_name = "ARM")]
+    baseline: Vec<String>,
 
     /// Output format of the summary and the warnings
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -52,11 +61,19 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         [] => Material::default(),
         inputs => load::load(inputs, Path::new(EVALS))?,
     };
-    let report = sections::report(&material, published.as_ref());
+    check_baselines(&args.baseline, &material)?;
+    let report = sections::report(&material, published.as_ref(), &args.baseline);
+    let empty = material.runs.is_empty() && material.evaluations.is_empty() && published.is_none();
+    ensure!(!empty, "nothing to report: {}", material.left_out.join(" ").trim_end_matches('.'));
     let out = args.out.clone().unwrap_or_else(|| match args.inputs.as_slice() {
-        [sweep] if !material.name.is_empty() => sweep.join("report"),
+        [one] if !one.join("eval.json").is_file() => one.join("report"),
         _ => PathBuf::from("report"),
     });
+    ensure!(
+        args.force || !report.replaces_another(&out)?,
+        "`{}` has a report of other runs or evaluations\nhint: choose another folder with --out, or replace it with --force",
+        out.display()
+    );
     report.write(&out)?;
     if args.output_format == OutputFormat::Json {
         output::json(&report.data);
@@ -69,6 +86,19 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         }
     }
     eprintln!("wrote `{}`", out.join("index.html").display());
+    Ok(())
+}
+
+fn check_baselines(baselines: &[String], material: &Material) -> Result<()> {
+    let arms: BTreeSet<&str> = material.runs.iter().map(|run| run.arm.as_str()).collect();
+    for name in baselines {
+        let known: Vec<String> = arms.iter().map(|arm| format!("`{arm}`")).collect();
+        ensure!(
+            arms.contains(name.as_str()),
+            "--baseline: there is no arm `{name}`\nhint: use one of {}",
+            known.join(", ")
+        );
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `rft train`: train a LoRA adapter with GRPO under a prior prompt.
 
+use super::held_out;
 use super::run_args::RunArgs;
 use crate::config::{self, RunConfig};
 use crate::device::{self, Device, Extent, LoadedModel};
@@ -9,13 +10,12 @@ use crate::run::inputs::is_from_older_version;
 use crate::run::{Manifest, Progress, RunDir, RunSession, Stop};
 use crate::train::checkpoints::{best, check_space};
 use crate::train::contamination;
-use crate::train::evaluate::HeldOutEvaluation;
 use crate::train::inputs::{HashingInputs, compare, explain};
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
+use crate::train::summary;
 use crate::train::{TrainOutcome, Training, train};
 use anyhow::{Result, ensure};
-use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -86,7 +86,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     }
 
     ensure!(
-        state.counters.step < steps || !run.is_finished(steps, &config.eval)?,
+        state.counters.step < steps || !run.is_finished(steps, &config.eval)? || !run.summary().is_file(),
         "`{}` has already trained all of its {steps} steps\nhint: its adapter is in `{}`",
         run.path().display(),
         run.adapter().display()
@@ -278,10 +278,11 @@ fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) -> Result<()> {
         );
         return Ok(());
     }
+    summary::write(run, outcome.before.as_ref(), outcome.after.as_ref())?;
     if let Some(after) = &outcome.after {
-        println!("{}", table(outcome.before.as_ref(), after));
-        for what in outcome.before.iter().flat_map(|before| undecided(before, after)) {
-            println!("the intervals of {what} overlap: this run alone does not show a difference");
+        println!("{}", held_out::table(outcome.before.as_ref(), after));
+        for what in outcome.before.iter().flat_map(|before| held_out::undecided(before, after)) {
+            println!("{what}");
         }
     }
     println!("adapter      {}", run.adapter().display());
@@ -289,36 +290,8 @@ fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) -> Result<()> {
     if let Some((step, accuracy)) = evaluated.filter(|(step, _)| *step < outcome.steps) {
         println!("best         {}  (held-out accuracy {accuracy})", run.checkpoint(step).display());
     }
+    println!("summary      {}", run.summary().display());
     println!("completions  {}", run.completions().display());
     println!("metrics      {}  (tensorboard --logdir {})", run.metrics().display(), run.path().display());
     Ok(())
-}
-
-/// The sampled shares whose intervals before and after training overlap.
-fn undecided(before: &HeldOutEvaluation, after: &HeldOutEvaluation) -> Vec<&'static str> {
-    let (before, after) = (&before.sampled, &after.sampled);
-    let accuracy = before.accuracy.interval.overlaps(&after.accuracy.interval).then_some("accuracy");
-    let formats = before.format.zip(after.format);
-    let format = formats.filter(|(before, after)| before.interval.overlaps(&after.interval)).map(|_| "format");
-    accuracy.into_iter().chain(format).collect()
-}
-
-fn table(before: Option<&HeldOutEvaluation>, after: &HeldOutEvaluation) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    let n = after.sampled.accuracy.n;
-    table.set_header([format!("{n} held-out questions"), "before".to_owned(), "after".to_owned()]);
-    let mut row = |name: &str, value: &dyn Fn(&HeldOutEvaluation) -> Option<String>| {
-        if let Some(after) = value(after) {
-            let before = before.and_then(value).unwrap_or_else(|| "-".to_owned());
-            table.add_row([name.to_owned(), before, after]);
-        }
-    };
-    row("accuracy, one sample at temperature 1", &|e| Some(e.sampled.accuracy.to_string()));
-    row("format, one sample at temperature 1", &|e| e.sampled.format.map(|format| format.to_string()));
-    row("accuracy, greedy", &|e| e.greedy.as_ref().map(|greedy| greedy.accuracy.to_string()));
-    row("format, greedy", &|e| e.greedy.as_ref()?.format.map(|format| format.to_string()));
-    row("tokens per completion", &|e| Some(format!("{:.1}", e.sampled.mean_length)));
-    row("truncated at the maximum length", &|e| Some(format!("{:.1} %", 100.0 * e.sampled.truncated)));
-    table
 }

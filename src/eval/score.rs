@@ -23,6 +23,9 @@ pub struct BenchmarkScores {
     pub of: usize,
     /// Samples per question.
     pub samples: usize,
+    /// Maximum length of a sample, in tokens; 0 in results of older versions.
+    #[serde(default)]
+    pub max_tokens: usize,
     /// avg@k: the mean over questions of the share of correct samples.
     pub accuracy: ShareEstimate,
     /// By k: the probability that at least one of k samples is correct.
@@ -105,6 +108,7 @@ impl BenchmarkScores {
             questions,
             of,
             samples: k,
+            max_tokens: style.max_tokens,
             accuracy: estimate(&Grade::is_right)?,
             pass_at,
             majority: (k > 1 && !program).then(|| share_of_majorities(style.extraction, &by_question)),

@@ -44,6 +44,37 @@ pub struct ShownQuestion {
     pub text: String,
     pub gold: String,
     pub answers: Vec<ShownCompletion>,
+    /// For each arm with completions from before and after training, its name and how they differ.
+    pub changes: Vec<(String, Change)>,
+}
+
+/// Whether a question is solved before and after training, in the order in which questions are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    Learned,
+    Forgotten,
+    Never,
+    Always,
+}
+
+impl Change {
+    pub fn new(before: bool, after: bool) -> Self {
+        match (before, after) {
+            (false, true) => Self::Learned,
+            (true, false) => Self::Forgotten,
+            (false, false) => Self::Never,
+            (true, true) => Self::Always,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Learned => "learned",
+            Self::Forgotten => "forgotten",
+            Self::Never => "never",
+            Self::Always => "always",
+        }
+    }
 }
 
 /// A completion and the model that generated it.
@@ -54,7 +85,7 @@ pub struct ShownCompletion {
 
 /// Rows with column headings.
 pub struct Table {
-    /// The table's name in tables.csv.
+    /// The table's name on the page.
     pub name: &'static str,
     pub caption: String,
     pub heads: Vec<String>,

@@ -34,7 +34,7 @@ fn block(block: &DocumentBlock) -> String {
 }
 
 fn question(question: &ShownQuestion) -> String {
-    let ShownQuestion { benchmark, id, text, gold, answers } = question;
+    let ShownQuestion { benchmark, id, text, gold, answers, .. } = question;
     let mut out =
         format!("\n### {} {}\n\n{}Gold answer: {}\n", escape(benchmark), escape(id), fenced(text), escape(gold));
     for ShownCompletion { by, sample } in answers {

@@ -16,12 +16,14 @@ pub mod paper;
 pub mod sections;
 pub mod study;
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::disk::{atomic, files};
+use csv::Observation;
 use document::Document;
 
 /// A report before it is written.
@@ -32,9 +34,24 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// All figures, for programs.
     pub data: Value,
+    pub observations: Vec<Observation>,
 }
 
 impl Report {
+    /// Whether `folder` has a report of other runs and evaluations.
+    ///
+    /// # Errors
+    /// `folder` has a `report.json` that cannot be read.
+    pub fn replaces_another(&self, folder: &Path) -> Result<bool> {
+        let path = folder.join("report.json");
+        if !path.is_file() {
+            return Ok(false);
+        }
+        let text = fs::read(&path).with_context(|| format!("read `{}`", path.display()))?;
+        let old: Value = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
+        Ok(old["input"] != self.data["input"])
+    }
+
     /// Writes `index.html`, `report.md`, `tables.csv` and `report.json`.
     pub fn write(&self, folder: &Path) -> Result<()> {
         files::create_dir_all(folder).map_err(|error| atomic::write_error(folder, &error))?;
@@ -43,7 +60,7 @@ impl Report {
         let files = [
             ("index.html", html::render(&self.document)?),
             ("report.md", markdown::render(&self.document)),
-            ("tables.csv", csv::render(&self.document)?),
+            ("tables.csv", csv::render(&self.observations)?),
             ("report.json", data),
         ];
         for (name, text) in files {

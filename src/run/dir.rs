@@ -127,6 +127,11 @@ impl RunDir {
         self.path.join("metrics.jsonl")
     }
 
+    /// The results of the finished run.
+    pub fn summary(&self) -> PathBuf {
+        self.path.join("summary.json")
+    }
+
     pub fn completions(&self) -> PathBuf {
         self.path.join("completions.jsonl")
     }

@@ -31,16 +31,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use bootstrap::{bootstrap_average, bootstrap_mean, quantile};
-pub use multiple::holm;
+pub use multiple::{holm, holm_levels};
 pub use normal::{normal_cdf, normal_quantile};
 pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired, mcnemar_exact, sign_flip};
-pub use power::{detectable_difference, paired_t_power};
+pub use power::{detectable_difference, detectable_shift, paired_t_power, t_power};
 pub use ratio::bootstrap_ratios;
 pub use samples::{
     Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means,
     question_pass_at_k,
 };
-pub use seeds::{SeedComparison, compare_seeds};
+pub use seeds::{KnownSpread, SeedComparison, SeedSpread, compare_seeds};
 pub use student::{student_cdf, student_p_value, student_quantile};
 pub use unpaired::{UnpairedComparison, compare_unpaired, mcnemar_bounds};
 pub use wilson::wilson;
@@ -53,6 +53,11 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// The smallest interval that contains both.
+    pub fn hull(&self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+
     /// Whether the two intervals overlap. If they do not, the values differ. If they do, the values may still differ, see
     /// [`compare_paired`].
     pub fn overlaps(&self, other: &Self) -> bool {
@@ -92,13 +97,18 @@ pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Standard deviation of a sample (divisor n - 1); NaN for fewer than two values.
+/// Standard deviation of a sample, see [`sample_variance`].
 pub fn sample_std(values: &[f64]) -> f64 {
+    sample_variance(values).sqrt()
+}
+
+/// Variance of a sample (divisor n - 1); NaN for fewer than two values.
+pub fn sample_variance(values: &[f64]) -> f64 {
     if values.len() < 2 {
         return f64::NAN;
     }
     let mean = mean(values);
-    (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
+    values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64
 }
 
 #[cfg(test)]

@@ -10,15 +10,16 @@ use super::{normal_cdf, normal_quantile, student_quantile};
 /// Use it for a difference that was fixed beforehand. At the observed difference it contains no more information than the p-value
 /// (Hoenig and Heisey, The American Statistician 55:19, 2001).
 pub fn paired_t_power(effect: f64, n: usize, alpha: f64) -> f64 {
-    if n < 2 {
-        return 0.0;
-    }
-    if effect.is_infinite() {
+    if n < 2 { 0.0 } else { t_power(effect * (n as f64).sqrt(), (n - 1) as f64, alpha) }
+}
+
+/// Probability that a two-sided t test with `df` degrees of freedom rejects at level `alpha` if the true difference is `shift`
+/// standard errors.
+pub fn t_power(shift: f64, df: f64, alpha: f64) -> f64 {
+    if shift.is_infinite() {
         return 1.0;
     }
-    let df = (n - 1) as f64;
-    let critical = student_quantile(1.0 - alpha / 2.0, df);
-    two_sided(critical, df, effect * (n as f64).sqrt())
+    two_sided(student_quantile(1.0 - alpha / 2.0, df), df, shift)
 }
 
 /// The smallest true difference that `n` paired differences with standard deviation `sd` detect at level `alpha` with
@@ -27,11 +28,16 @@ pub fn paired_t_power(effect: f64, n: usize, alpha: f64) -> f64 {
 /// For many questions this is (z(1 - alpha/2) + z(power)) sd / √n, equation 9 of Miller, "Adding error bars to evals"
 /// (arXiv 2411.00640), solved for the difference. For few, such as seeds, the noncentral t distribution requires a larger one.
 pub fn detectable_difference(sd: f64, n: usize, alpha: f64, power: f64) -> Option<f64> {
-    assert!(alpha > 0.0 && alpha < power && power < 1.0, "level {alpha} and power {power}");
     if n < 2 || sd.is_nan() || sd <= 0.0 {
         return None;
     }
-    let df = (n - 1) as f64;
+    Some(detectable_shift((n - 1) as f64, alpha, power) * sd / (n as f64).sqrt())
+}
+
+/// The true difference, in standard errors, that a two-sided t test with `df` degrees of freedom detects at level `alpha` with
+/// probability `power`.
+pub fn detectable_shift(df: f64, alpha: f64, power: f64) -> f64 {
+    assert!(alpha > 0.0 && alpha < power && power < 1.0, "level {alpha} and power {power}");
     let critical = student_quantile(1.0 - alpha / 2.0, df);
     // The power, transformed to normal quantiles, is almost linear, so the secant method converges in a few steps.
     let goal = normal_quantile(power);
@@ -57,7 +63,7 @@ pub fn detectable_difference(sd: f64, n: usize, alpha: f64, power: f64) -> Optio
         }
         shift = next;
     }
-    Some(shift * sd / (n as f64).sqrt())
+    shift
 }
 
 /// P(|T| > `critical`) for the noncentral t distribution.

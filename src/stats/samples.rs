@@ -10,9 +10,6 @@ use thiserror::Error;
 
 use super::{Interval, bootstrap_mean, mean, wilson};
 
-/// The number of questions from which on the bootstrap replaces Wilson's interval for one completion per question.
-const MANY_QUESTIONS: usize = 300;
-
 /// Number of resamples of every reported bootstrap.
 pub const RESAMPLES: usize = 10_000;
 
@@ -57,9 +54,9 @@ pub fn question_means(correct: &[Vec<bool>], samples: usize) -> Result<Vec<f64>,
     Ok(correct.iter().map(|question| right(question) as f64 / samples as f64).collect())
 }
 
-/// The 95 % interval of an accuracy from the mean of each question: Wilson's for one completion per question and fewer than 300
-/// questions, else a bootstrap over questions. If all completions are wrong, or all are correct, a bootstrap interval would have
-/// no width, so Wilson's interval for this number of completions is used.
+/// The 95 % interval of an accuracy from the mean of each question: Wilson's for one completion per question, else a bootstrap
+/// over questions. If all completions are wrong, or all are correct, a bootstrap interval would have no width, so Wilson's
+/// interval for this number of questions is used.
 ///
 /// # Panics
 /// Without questions.
@@ -67,7 +64,7 @@ pub fn accuracy_interval(question_means: &[f64], samples: usize, seed: u64) -> I
     let n = question_means.len();
     let solved: f64 = question_means.iter().sum();
     let flat = question_means.iter().all(|&mean| mean == 0.0) || question_means.iter().all(|&mean| mean == 1.0);
-    if flat || (samples == 1 && n < MANY_QUESTIONS) {
+    if flat || samples == 1 {
         wilson(solved.round() as usize, n, 0.95)
     } else {
         bootstrap_mean(question_means, RESAMPLES, 0.95, seed)
@@ -176,7 +173,7 @@ mod tests {
     fn the_interval_depends_on_the_data() {
         let binary = |n: usize| (0..n).map(|i| f64::from(i % 3 == 0)).collect::<Vec<_>>();
         assert_eq!(accuracy_interval(&binary(299), 1, 7), wilson(100, 299, 0.95));
-        assert_eq!(accuracy_interval(&binary(300), 1, 7), bootstrap_mean(&binary(300), RESAMPLES, 0.95, 7));
+        assert_eq!(accuracy_interval(&binary(900), 1, 7), wilson(300, 900, 0.95));
         assert_eq!(accuracy_interval(&binary(30), 4, 7), bootstrap_mean(&binary(30), RESAMPLES, 0.95, 7));
         // 64 wrong completions of each question leave uncertainty about other questions.
         assert_eq!(accuracy_interval(&[0.0; 30], 64, 7), wilson(0, 30, 0.95));

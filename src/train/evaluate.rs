@@ -7,7 +7,7 @@ use crate::model::lora::Adapter;
 use crate::rollout::{EVALUATION_STEP, Engine, Sampling};
 use crate::run::dir::{GREEDY, SAMPLED};
 use crate::run::{EvalView, GroupRecord, RunDir, completions};
-use crate::stats::{Proportion, mean};
+use crate::stats::{PairedComparison, Proportion, compare_paired, mean};
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -27,6 +27,10 @@ pub struct HeldOutScores {
     pub format: Option<Proportion>,
     pub mean_length: f64,
     pub truncated: f64,
+    /// For each question, whether its completion is right.
+    right: Vec<bool>,
+    /// For each question, whether its completion has the format.
+    formatted: Option<Vec<bool>>,
 }
 
 /// Evaluates `adapter` as of `step` and writes every completion to the run's `eval/` folder. An existing result is read
@@ -95,20 +99,37 @@ impl HeldOutScores {
     fn new(groups: &[GroupRecord]) -> Self {
         let completions = || groups.iter().flat_map(|group| &group.completions);
         let n = completions().count();
-        let share = |component: &str| {
+        let full = |component: &str| -> Option<Vec<bool>> {
             completions().next()?.rewards.get(component)?;
-            Some(Proportion::new(
-                completions().filter(|completion| completion.rewards[component] == Some(1.0)).count(),
-                n,
-            ))
+            Some(completions().map(|completion| completion.rewards[component] == Some(1.0)).collect())
         };
+        let share = |of: &[bool]| Proportion::new(of.iter().filter(|it| **it).count(), n);
+        let (right, formatted) = (full("accuracy").unwrap_or_else(|| vec![false; n]), full("format"));
         Self {
-            accuracy: share("accuracy").unwrap_or_else(|| Proportion::new(0, n)),
-            format: share("format"),
+            accuracy: share(&right),
+            format: formatted.as_deref().map(share),
+            right,
+            formatted,
             mean_length: mean(&completions().map(|completion| completion.tokens as f64).collect::<Vec<_>>()),
             truncated: completions().filter(|completion| completion.finish == "length").count() as f64 / n as f64,
         }
     }
+}
+
+impl HeldOutScores {
+    /// The change of the accuracy since `before`, paired by question. `None` if the questions are not the same.
+    pub fn accuracy_change(&self, before: &Self) -> Option<PairedComparison> {
+        change(&before.right, &self.right)
+    }
+
+    /// The same for the format.
+    pub fn format_change(&self, before: &Self) -> Option<PairedComparison> {
+        change(before.formatted.as_ref()?, self.formatted.as_ref()?)
+    }
+}
+
+fn change(before: &[bool], after: &[bool]) -> Option<PairedComparison> {
+    (before.len() == after.len() && !after.is_empty()).then(|| compare_paired(before, after, 0.95))
 }
 
 impl HeldOutEvaluation {

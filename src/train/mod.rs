@@ -10,6 +10,7 @@ mod scoring;
 pub mod setup;
 pub mod state;
 mod step_log;
+pub mod summary;
 mod training;
 pub mod update;
 
@@ -70,16 +71,16 @@ pub fn train(
     check_gradients(training, learner, &state.adapter)?;
 
     let before = match resumed {
-        0 => evaluate(training, engine, &state.adapter, 0)?,
+        0 => evaluate_and_log(training, engine, state, &mut logs.metrics, "before training")?,
         _ => evaluate::read(run, 0, config.eval.greedy)?,
     };
-    if let Some(before) = &before {
+    if let Some(before) = before.as_ref().filter(|_| resumed > 0) {
         progress.eval(&before.view("before training"));
     }
     let due = |every: usize, step: usize| every > 0 && step > 0 && step < steps && step.is_multiple_of(every);
     // The run may have been stopped during an evaluation.
     if due(config.eval.every, resumed) && !is_evaluated(run, resumed)? {
-        evaluate_midway(training, engine, state, &mut logs.metrics)?;
+        evaluate_and_log(training, engine, state, &mut logs.metrics, &after_step(resumed))?;
     }
     while state.counters.step < steps && stop.requested().is_none() {
         let started = Instant::now();
@@ -138,7 +139,7 @@ pub fn train(
 
         // Evaluation and checkpoint, if they are due.
         if due(config.eval.every, step) {
-            evaluate_midway(training, engine, state, &mut logs.metrics)?;
+            evaluate_and_log(training, engine, state, &mut logs.metrics, &after_step(step))?;
         }
         if due(config.train.save_steps, step) {
             logs.sync()?;
@@ -153,9 +154,12 @@ pub fn train(
     run.check_presence()?;
     save_adapter(&state.adapter, &run.adapter(), training.base)?;
     let finished = state.counters.step >= steps;
-    let after = if finished { evaluate(training, engine, &state.adapter, state.counters.step)? } else { None };
-    if let Some(after) = &after {
-        progress.eval(&after.view("after training"));
+    let after = match finished {
+        true => evaluate_and_log(training, engine, state, &mut logs.metrics, "after training")?,
+        false => None,
+    };
+    if after.is_some() {
+        logs.sync()?;
         checkpoints::prune(run, config.train.save_total_limit)?;
     }
     progress.finish();
@@ -201,19 +205,28 @@ fn rescue(
     })
 }
 
-/// Evaluates between two steps; the metrics get their own line. Does nothing if a stop was requested.
-fn evaluate_midway(
+/// Evaluates before, between or after steps; the metrics get their own line. `None` if there are no held-out questions, or if a
+/// stop was requested.
+fn evaluate_and_log(
     training: &Training,
     engine: &mut dyn Engine,
     state: &TrainState,
     log: &mut MetricsLog,
-) -> Result<()> {
+    label: &str,
+) -> Result<Option<HeldOutEvaluation>> {
     let step = state.counters.step;
-    if let Some(evaluation) = evaluate(training, engine, &state.adapter, step)? {
-        log.append(step, &evaluation.metrics())?;
-        training.progress.eval(&evaluation.view(&format!("after step {step}")));
+    let evaluation = evaluate(training, engine, &state.adapter, step)?;
+    if let Some(evaluation) = &evaluation {
+        if !is_evaluated(training.run, step)? {
+            log.append(step, &evaluation.metrics())?;
+        }
+        training.progress.eval(&evaluation.view(label));
     }
-    Ok(())
+    Ok(evaluation)
+}
+
+fn after_step(step: usize) -> String {
+    format!("after step {step}")
 }
 
 /// Whether the run's metrics contain an evaluation after `step`.

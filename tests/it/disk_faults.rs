@@ -365,7 +365,7 @@ impl Results {
             !name.contains(".tmp")
                 && !name.contains(".partial")
                 && !name.contains("tfevents")
-                && ![".lock", "manifest.json"].contains(&&*name)
+                && ![".lock", "manifest.json", "summary.json"].contains(&&*name)
                 // A step that could not be logged has its lines in its checkpoint, whose list of files then differs.
                 && !name.ends_with("unlogged.json")
                 && !name.ends_with("files.json")

@@ -173,8 +173,11 @@ impl Lab {
         self.ended(&format!("<{tag}>1 + 1 = 2</{tag}><answer>\\boxed{{5}}</answer>"))
     }
 
+    /// The metrics of the training steps.
     pub fn metrics(&self) -> Vec<MetricsRecord> {
-        metrics::read(&self.run_dir().metrics()).unwrap()
+        let mut lines = metrics::read(&self.run_dir().metrics()).unwrap();
+        lines.retain(|line| line.values.contains_key("reward"));
+        lines
     }
 
     pub fn completions(&self) -> Vec<GroupRecord> {

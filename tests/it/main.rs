@@ -73,4 +73,5 @@ mod tiny_model;
 mod tokenizer;
 mod train;
 mod untrusted;
+mod verdicts;
 mod verify_resume;

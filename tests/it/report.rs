@@ -1,7 +1,7 @@
 //! Reports: all sections exist, the same input gives the same bytes, text is escaped, and findings are only those that the
 //! statistics support.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ const HOSTILE: &str = "<think>2 | 3 `x`</think></pre><script>alert(1)</script>\n
 
 /// A folder with made-up runs and evaluations, so that no model has to be trained.
 pub struct Lab {
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
     questions: usize,
     benchmarks: Vec<&'static str>,
 }
@@ -173,6 +173,7 @@ impl Lab {
             questions: self.questions,
             of: self.questions,
             samples: 2,
+            max_tokens: 100,
             accuracy: ShareEstimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
             pass_at: BTreeMap::new(),
             majority: None,
@@ -209,7 +210,7 @@ impl Lab {
     }
 
     fn report(&self, inputs: &[PathBuf]) -> Report {
-        report(&load(inputs, &self.path("evals")).unwrap(), None)
+        report(&load(inputs, &self.path("evals")).unwrap(), None, &[])
     }
 }
 
@@ -287,7 +288,7 @@ fn markup_in_texts_is_escaped() {
     }
     assert_eq!(fence, None);
     let mut rows = csv::Reader::from_reader(files["tables.csv"].as_bytes());
-    assert!(rows.records().all(|row| row.unwrap().len() == 5));
+    assert!(rows.records().all(|row| row.unwrap().len() == 9));
 }
 
 /// Writes the held-out questions of a run. Those for which `right` is true are solved.
@@ -332,7 +333,10 @@ fn held_out_accuracy_is_reported_before_and_after_training() {
     }
     let report = lab.report(&runs);
     let told = "`reasoning` is higher than `reasoning, before training` on `held-out questions` by 33.";
-    assert!(report.summary[0].starts_with(told), "{:?}", report.summary);
+    // What was measured comes first, then what follows from it.
+    let known = "`reasoning`: accuracy on 90 held-out questions 33.3 % [23.3, 43.3] before training, 67.0 % [57.0, 76.7] after (3 seeds).";
+    assert_eq!(report.summary[0], known);
+    assert!(report.summary[1].starts_with(told), "{:?}", report.summary);
     assert!(report.summary.iter().any(|line| line.starts_with("There are no evaluations")), "{:?}", report.summary);
     let files = written(&report);
     let row = files["report.md"].lines().find(|line| line.starts_with("| reasoning | 3 | 33.3 ")).expect("a row");
@@ -343,8 +347,8 @@ fn held_out_accuracy_is_reported_before_and_after_training() {
     assert_eq!(report.data["completions"]["of"], 90);
 
     let single = lab.report(&runs[..1]);
-    let told = "No verdict on the difference from before training: it comes from a single seed";
-    assert!(single.summary[0].starts_with(told), "{:?}", single.summary);
+    assert_eq!(single.summary[1], "No verdict on the difference from before training.");
+    assert!(single.summary[2].starts_with("It comes from a single seed"), "{:?}", single.summary);
     assert!(single.warnings[0].starts_with("One training seed: `reasoning` was"), "{:?}", single.warnings);
     assert!(!single.warnings.iter().any(|line| line.starts_with("Underpowered")), "{:?}", single.warnings);
     assert!(written(&single)["report.md"].contains("| no verdict: one seed |"));
@@ -391,10 +395,63 @@ fn the_summary_claims_only_significant_differences() {
     let runs = lab.study(&[("none", 0.5), ("reasoning", 0.5)], 3);
     let none = lab.report(&runs);
     assert!(!none.warnings.iter().any(|line| line.starts_with("At the end of the scale")), "{:?}", none.warnings);
-    assert!(none.summary[0].starts_with("No verdict on any of the 3 differences"), "{:?}", none.summary);
+    let nothing = "No verdict on any of the 3 differences between arms";
+    assert!(none.summary.iter().any(|line| line.starts_with(nothing)), "{:?}", none.summary);
     for start in ["Truncated", "Reward saturated"] {
         assert!(none.warnings.iter().any(|line| line.starts_with(start)), "{start}: {:?}", none.warnings);
     }
+}
+
+/// Two learning rates under one prompt are two arms, not two seeds of one.
+#[test]
+fn runs_that_differ_in_more_than_the_seed_are_separate_arms() {
+    let lab = Lab::new();
+    let mut runs = lab.study(&[("none", 0.3), ("reasoning", 0.7)], 3);
+    let config = runs[5].join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[train]\n", "[train]\nlearning_rate = 0.005\nsave_steps = 3\n")).unwrap();
+    let found = lab.report(&runs);
+    let split =
+        "The runs of `reasoning` form 2 arms, because they differ in more than the seed: in `train.learning_rate`.";
+    assert_eq!(found.warnings[0], split);
+    let rows = found.data["results"]["rows"].as_array().unwrap();
+    let seeds = |arm: &str| {
+        rows.iter().find(|row| row["model"] == "trained" && row["name"] == arm).map(|row| row["seeds"].clone())
+    };
+    assert_eq!(seeds("reasoning (learning_rate unset)"), Some(json!(2)));
+    assert_eq!(seeds("reasoning (learning_rate 0.005)"), Some(json!(1)));
+    assert_eq!(seeds("none"), Some(json!(3)));
+    assert!(written(&found)["index.html"].contains("they differ in more than the seed"));
+
+    // The same configuration and seed twice is not another seed.
+    runs.push(lab.run("again", "none", 1, 20));
+    let found = lab.report(&runs);
+    let again = "The run `again` is left out: `none-1` has the same configuration and the same seed.";
+    assert!(found.warnings.iter().any(|line| line == again), "{:?}", found.warnings);
+}
+
+/// Any two arms can be compared: two arms without `none` and `reasoning`, and those that the user names.
+#[test]
+fn arms_are_compared_in_pairs_or_with_the_named_baselines() {
+    let pairs = |found: &Report| -> BTreeSet<(String, String)> {
+        let comparisons = found.data["comparisons"].as_array().unwrap();
+        let name = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
+        comparisons.iter().map(|it| (name(it, "arm"), name(it, "reference"))).collect()
+    };
+    let lab = Lab::new();
+    let runs = lab.study(&[("code", 0.3), ("planning", 0.7)], 3);
+    let found = lab.report(&runs);
+    assert_eq!(pairs(&found), BTreeSet::from([("planning".into(), "code".into())]));
+    let higher = "`planning` is higher than `code`";
+    assert!(found.summary.iter().any(|line| line.starts_with(higher)), "{:?}", found.summary);
+
+    let lab = Lab::new();
+    let runs = lab.study(&[("code", 0.3), ("none", 0.3), ("recall", 0.3), ("planning", 0.3)], 2);
+    assert_eq!(pairs(&lab.report(&runs)).len(), 6);
+    let material = load(&runs, &lab.path("evals")).unwrap();
+    let against = pairs(&report(&material, None, &["recall".into()]));
+    assert_eq!(against.len(), 3);
+    assert!(against.iter().all(|(_, reference)| reference == "recall"), "{against:?}");
 }
 
 #[test]
@@ -518,7 +575,7 @@ fn an_evaluation_of_other_weights_is_not_attributed_to_the_run() {
 
 #[test]
 fn errors_in_the_published_table_are_found() {
-    let found = report(&Default::default(), Some(&Published::of_the_paper()));
+    let found = report(&Default::default(), Some(&Published::of_the_paper()), &[]);
     let files = written(&found);
     let wrong = "Qwen2.5-7B, No PP: the printed average is 45.41, but the mean of the row is 45.89.";
     assert!(files["index.html"].contains(wrong) && files["report.md"].contains(wrong));

@@ -66,6 +66,16 @@ fn two_runs_are_compared() {
     assert!(said.contains("has no manifest.json") && said.contains("hint: "), "{said}");
 }
 
+/// A report without any result would look like a result.
+#[test]
+fn a_failed_run_has_no_report() {
+    let lab = Lab::new();
+    lab.run("half", "none", 1, 7);
+    let said = error(&lab.folder, &["report", "runs/half"]);
+    assert_eq!(said, "error: nothing to report: The run `half` is left out: it is interrupted after step 7 of 20\n");
+    assert!(!lab.path("runs/half/report").exists());
+}
+
 #[test]
 fn a_report_is_written_to_the_given_folder() {
     let lab = Lab::new();
@@ -84,6 +94,18 @@ fn a_report_is_written_to_the_given_folder() {
     let wrong = &json(&paper.stdout)["published"]["wrong_averages"];
     assert_eq!((wrong.as_array().unwrap().len(), wrong[0]["row"].as_str()), (1, Some("No PP")));
     assert!(lab.path("report/index.html").is_file());
+
+    // The runs' report does not replace the one of the paper.
+    let said = error(&lab.folder, &["report", runs[0], runs[2]]);
+    assert!(said.contains("`report` has a report of other runs") && said.contains("hint: choose another"), "{said}");
+    assert!(fs::read_to_string(lab.path("report/index.html")).unwrap().contains("Analysis of the published figures"));
+    rft(&lab.path("")).args(["report", runs[0], runs[2], "--force"]).assert().success();
+    rft(&lab.path("")).args(["report", runs[2], runs[0]]).assert().success();
+    rft(&lab.path("")).args(["report", runs[1]]).assert().success();
+    assert!(lab.path("runs/none-2/report/index.html").is_file());
+
+    let said = error(&lab.folder, &["report", runs[0], "--baseline", "nonne"]);
+    assert!(said.contains("--baseline: there is no arm `nonne`") && said.contains("hint: use one of `none`"), "{said}");
 
     let said = error(&folder(), &["report", "."]);
     assert!(

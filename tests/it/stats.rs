@@ -4,7 +4,7 @@
 use rft::behavior::agreement::ConfusionCounts;
 use rft::rng::{Purpose, Stream};
 use rft::stats::{
-    bootstrap_mean, compare_means, compare_seeds, compare_unpaired, detectable_difference, holm, majority,
+    KnownSpread, bootstrap_mean, compare_means, compare_seeds, compare_unpaired, detectable_difference, holm, majority,
     mcnemar_exact, mean, normal_cdf, paired_t_power, pass_at_k, sign_flip, student_cdf, student_quantile, wilson,
 };
 use serde::Deserialize;
@@ -77,7 +77,7 @@ fn intervals_and_tests() {
         near(got.p_value, p, 1e-9);
     }
     for (differences, low, high, p) in fixture.paired_t {
-        let got = compare_seeds(&differences, 0);
+        let got = compare_seeds(&differences, KnownSpread::default());
         near(got.interval.unwrap().low, low, 1e-9);
         near(got.interval.unwrap().high, high, 1e-9);
         near(got.p_value.unwrap(), p, 1e-9);
@@ -167,7 +167,8 @@ fn seed_intervals_cover() {
     for (seeds, studies) in [(3, 8_000), (5, 6_000), (10, 2_000)] {
         let covers = |study: &u64| {
             let stream = Stream::new(17, Purpose::Test, &[seeds as u64, *study]);
-            let interval = compare_seeds(&over_questions(&world.study(seeds, &stream)), *study).interval.unwrap();
+            let interval =
+                compare_seeds(&over_questions(&world.study(seeds, &stream)), KnownSpread::default()).interval.unwrap();
             interval.low <= world.difference && world.difference <= interval.high
         };
         let share = (0..studies).filter(covers).count() as f64 / studies as f64;
@@ -211,7 +212,9 @@ fn null_studies_give_no_verdicts() {
             let comparisons: Vec<Vec<Vec<f64>>> = (0..30)
                 .map(|arm| world.study(seeds, &Stream::new(29, Purpose::Test, &[seeds as u64, study, arm])))
                 .collect();
-            let over = |differences: &Vec<Vec<f64>>| compare_seeds(&over_questions(differences), 0).p_value.unwrap();
+            let over = |differences: &Vec<Vec<f64>>| {
+                compare_seeds(&over_questions(differences), KnownSpread::default()).p_value.unwrap()
+            };
             let mut p_values: Vec<f64> = comparisons.iter().map(over).collect();
             seeds_alone += u32::from(holm(&p_values).iter().any(|&p| p <= 0.05));
             // An uncorrected p-value above 0.05 cannot become a verdict.
@@ -238,7 +241,7 @@ fn stated_power_is_reached() {
             let stream = Stream::new(31, Purpose::Test, &[seeds as u64, *study]);
             let differences: Vec<f64> =
                 (0..seeds as u64).map(|seed| difference + between * stream.normal(seed)).collect();
-            compare_seeds(&differences, 0).p_value.unwrap() <= 0.05
+            compare_seeds(&differences, KnownSpread::default()).p_value.unwrap() <= 0.05
         };
         let share = (0..studies).filter(found).count() as f64 / studies as f64;
         println!("{seeds} seeds, {:.1} points: found in {:.1} %", 100.0 * difference, 100.0 * share);

@@ -11,6 +11,7 @@ use rft::model::peft::load_adapter;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::rollout::{Completion, Engine, RolloutRequest, RolloutWatch};
 use rft::run::metrics::{self, MetricsRecord};
+use serde_json::Value;
 
 use crate::cli::rft;
 use crate::lab::{Honest, Lab};
@@ -76,6 +77,36 @@ pub fn without_clocks(path: &Path) -> Vec<MetricsRecord> {
         }
     }
     metrics
+}
+
+/// The first and the last evaluation too, in both logs, and the results in one file.
+#[test]
+fn every_evaluation_is_in_the_metrics_and_the_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = rft(folder.path()).args(SMALL).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run = folder.path().join("runs/run");
+    let lines = metrics::read(&run.join("metrics.jsonl")).unwrap();
+    let evaluated: Vec<_> = lines.iter().filter(|line| line.values.contains_key("eval/sampled/accuracy")).collect();
+    assert_eq!(evaluated.iter().map(|line| line.step).collect::<Vec<_>>(), [0, 2, 4]);
+    let events = fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path());
+    let events = fs::read(events.into_iter().find(|it| it.to_string_lossy().contains("tfevents")).unwrap()).unwrap();
+    assert_eq!(String::from_utf8_lossy(&events).matches("eval/greedy/accuracy").count(), 3);
+
+    let summary: Value = serde_json::from_slice(&fs::read(run.join("summary.json")).unwrap()).unwrap();
+    let accuracy = &summary["held_out"]["sampled"]["accuracy"];
+    let [before, after] = ["before", "after"].map(|when| accuracy[when]["value"].as_f64().unwrap());
+    assert_eq!([Some(before), Some(after)], [0, 2].map(|at: usize| evaluated[at].values["eval/sampled/accuracy"]));
+    assert!((accuracy["change"]["difference"].as_f64().unwrap() - (after - before)).abs() < 1e-12);
+    let adapter = rft::disk::hash::sha256_file(&run.join("adapter/adapter_model.safetensors")).unwrap();
+    assert_eq!(summary["sha256"]["adapter"].as_str(), Some(adapter.as_str()));
+    assert_eq!((summary["steps"].as_u64(), summary["name"].as_str()), (Some(4), Some("run")));
+    assert!(summary["training_seconds"].as_f64() > Some(0.0) && summary["metrics"]["reward"].is_number());
+
+    // The terminal shows the same figures.
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains(&format!("{:.1} [", 100.0 * after)) && said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    assert!(said.contains("sampled accuracy") && said.contains("change"), "{said}");
 }
 
 #[test]

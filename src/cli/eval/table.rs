@@ -36,7 +36,7 @@ fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
     if several {
         header.extend(["pass@k", "maj@k"]);
     }
-    header.extend(["truncated", "no answer", "undecided", "tokens", "tokens/s"]);
+    header.extend(["truncated", "no answer", "undecided", "tokens / max", "tokens/s"]);
     table.set_header(header);
     for (it, speed) in all {
         let mut row = vec![it.benchmark.clone(), questions(it), estimate(&it.accuracy)];
@@ -50,7 +50,8 @@ fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
             row.push(it.majority.map_or_else(|| "-".to_owned(), percent));
         }
         row.extend([percent(it.truncated), percent(it.no_answer), percent(it.undecided)]);
-        row.push(format!("{:.0} ({:.0} to {:.0})", it.tokens.mean, it.tokens.p10, it.tokens.p90));
+        let limit = if it.max_tokens > 0 { format!(" / {}", it.max_tokens) } else { String::new() };
+        row.push(format!("{:.0} ({:.0} to {:.0}){limit}", it.tokens.mean, it.tokens.p10, it.tokens.p90));
         row.push(speed.map_or_else(|| "-".to_owned(), |speed| format!("{speed:.0}")));
         table.add_row(row);
         for (what, other) in [("base tests", &it.base_accuracy), ("letter given", &it.letter_accuracy)] {

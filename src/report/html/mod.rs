@@ -21,6 +21,9 @@ const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
+/// Number of questions with completions that the page lists before the reader asks for all.
+const SHOWN: usize = 12;
+
 /// The page. Characters that HTML does not allow, and those that reorder or hide text, are replaced.
 pub fn render(document: &Document) -> Result<String> {
     let mut environment = Environment::new();
@@ -66,9 +69,12 @@ fn block(block: &DocumentBlock) -> Value {
             context! { kind => "panels", names => names.collect::<Vec<_>>(), panels => panels.collect::<Vec<_>>() }
         }
         DocumentBlock::Commands(lines) => context! { kind => "commands", text => lines.join("\n") },
-        DocumentBlock::Completions(questions) => {
-            context! { kind => "completions", questions => questions.iter().map(question).collect::<Vec<_>>() }
-        }
+        DocumentBlock::Completions(questions) => context! {
+            kind => "completions",
+            // The rest is in a closed element, so that the page stays short.
+            shown => SHOWN,
+            questions => questions.iter().map(question).collect::<Vec<_>>()
+        },
     }
 }
 
@@ -97,6 +103,11 @@ fn question(question: &ShownQuestion) -> Value {
         gold => question.gold.as_str(),
         right => right,
         answers => answers,
+        changes => question
+            .changes
+            .iter()
+            .map(|(arm, change)| context! { arm => arm.as_str(), change => change.name() })
+            .collect::<Vec<_>>(),
     }
 }
 
@@ -159,7 +170,7 @@ fn lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::document::Section;
+    use crate::report::document::{Change, Section};
     use crate::report::load::ReportedSample;
 
     const HOSTILE: &str = "</pre><script>alert(1)</script>\u{1b}[31m <think>\"'&amp; \\boxed{4}</think>";
@@ -183,6 +194,7 @@ mod tests {
             text: HOSTILE.into(),
             gold: HOSTILE.into(),
             answers: vec![ShownCompletion { by: HOSTILE.into(), sample }],
+            changes: vec![(HOSTILE.into(), Change::Learned)],
         };
         let mut table = Table::new("t", HOSTILE, [HOSTILE]);
         table.rows.push(vec![HOSTILE.into()]);

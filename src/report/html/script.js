@@ -1,5 +1,6 @@
 "use strict";
-// The page works without this script. It makes tables sortable, and shows a chart's value at a point without the delay of a tooltip.
+// The page works without this script. It makes tables sortable, filters questions, and shows a chart's value at a point without the
+// delay of a tooltip.
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   const first = [...body.rows];
@@ -29,6 +30,58 @@ for (const table of document.querySelectorAll("table")) {
       body.append(...rows);
     });
   });
+}
+for (const list of document.querySelectorAll(".questions")) {
+  const questions = [...list.querySelectorAll(".question")];
+  const more = list.querySelector(".more");
+  const bar = document.createElement("div");
+  bar.className = "filters";
+  const of = (question) => {
+    const changes = (question.dataset.changes ?? "").trim().split(" ");
+    return (question.dataset.arms ?? "").split("\n").map((arm, at) => [arm, changes[at]]).filter(([arm]) => arm);
+  };
+  const arms = [...new Set(questions.flatMap((question) => of(question).map(([arm]) => arm)))];
+  const buttons = ["all", "learned", "forgotten", "never", "always"].map((name) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = name;
+    button.setAttribute("aria-pressed", String(name === "all"));
+    button.addEventListener("click", () => {
+      for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+      filter();
+    });
+    return button;
+  });
+  const arm = document.createElement("select");
+  arm.setAttribute("aria-label", "Arm");
+  for (const name of ["any arm", ...arms]) arm.append(new Option(name, name === "any arm" ? "" : name));
+  const search = document.createElement("input");
+  search.type = "search";
+  search.placeholder = "Search questions and completions";
+  search.setAttribute("aria-label", "Search questions and completions");
+  const left = document.createElement("span");
+  left.className = "left";
+  const filter = () => {
+    const kind = buttons.find((button) => button.getAttribute("aria-pressed") === "true").textContent;
+    const words = search.value.trim().toLowerCase();
+    let count = 0;
+    for (const question of questions) {
+      const changes = of(question).filter(([name]) => !arm.value || name === arm.value);
+      const fits = (kind === "all" ? !arm.value || changes.length > 0 : changes.some(([, change]) => change === kind)) &&
+        (!words || question.textContent.toLowerCase().includes(words));
+      question.hidden = !fits;
+      count += fits ? 1 : 0;
+    }
+    if (more && (kind !== "all" || words || arm.value)) more.open = true;
+    left.textContent = `${count} of ${questions.length}`;
+  };
+  if (arms.length > 0) bar.append(...buttons);
+  if (arms.length > 1) bar.append(arm);
+  bar.append(search, left);
+  arm.addEventListener("change", filter);
+  search.addEventListener("input", filter);
+  list.before(bar);
+  filter();
 }
 const told = document.createElement("div");
 told.className = "told";

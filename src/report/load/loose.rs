@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::evaluation::ReportedEvaluation;
 use super::run::{LoadedRun, ReportedRun};
-use super::{Material, quoted, sweep};
+use super::{Material, arms, quoted, sweep};
 use crate::eval::folder::EvalFolder;
 
 /// The kind of a folder.
@@ -30,7 +30,7 @@ fn kind(path: &Path) -> Result<FolderKind> {
     bail!("`{}` is neither a run nor an evaluation\nhint: {hint}", path.display())
 }
 
-/// An arm is named after its prior prompt. Evaluations are those among `inputs`, and those in the folder `evals` that belong to
+/// An arm is named after its prior prompt, and after the settings in which it differs from other arms with this prompt. Evaluations are those among `inputs`, and those in the folder `evals` that belong to
 /// one of the runs or to the untrained model of the runs.
 pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
     let mut material = Material::default();
@@ -52,6 +52,7 @@ pub fn load(inputs: &[PathBuf], evals: &Path) -> Result<Material> {
             },
         }
     }
+    arms::settle(&mut material);
     for path in &named {
         let mut evaluation = ReportedEvaluation::read(path, &mut material.left_out)?;
         let adapter = evaluation.identity.adapter.clone();

@@ -14,6 +14,8 @@ pub struct Material {
     /// In the order of the sweep or of the command line. The arms have the same order.
     pub runs: Vec<ReportedRun>,
     pub evaluations: Vec<ReportedEvaluation>,
+    /// Sentences about arms that were split because their runs differ in more than the seed.
+    pub split: Vec<String>,
     /// Sentences about input that was left out.
     pub left_out: Vec<String>,
 }

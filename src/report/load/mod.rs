@@ -3,6 +3,7 @@
 //! Input that is unfinished, incomplete or contradictory is left out, never silently: [`Material::left_out`] names it and gives
 //! the reason.
 
+mod arms;
 mod evaluation;
 mod loose;
 mod material;

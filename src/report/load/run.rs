@@ -20,7 +20,7 @@ pub struct ReportedRun {
     /// The run's arm: the runs of an arm differ only in their seeds.
     pub arm: String,
     pub seed: u64,
-    /// The settings in which it differs from the sweep's other runs, by dotted key.
+    /// The settings in which its arm differs from others, by dotted key.
     pub varies: BTreeMap<String, Value>,
     pub manifest: Manifest,
     /// The resolved configuration, by dotted key.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::evaluation::ReportedEvaluation;
 use super::run::{LoadedRun, ReportedRun};
-use super::{Material, quoted};
+use super::{Material, arms, quoted};
 
 pub const FILE: &str = "sweep.json";
 
@@ -67,6 +67,7 @@ pub fn load(folder: &Path) -> Result<Material> {
             }
         }
     }
+    arms::settle(&mut material);
     for planned in sweep.evals {
         if let Some(evaluation) = evaluation(folder, &planned, &mut material)? {
             material.evaluations.push(evaluation);

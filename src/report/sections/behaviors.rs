@@ -34,7 +34,8 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
         rules.version
     );
     if Class::ALL.into_iter().any(|class| rules.is_doubtful(class)) {
-        text += " An asterisk marks a behavior on which the rules agree too rarely with human labels.";
+        text +=
+            " An asterisk marks a behavior on which the rules agree too rarely with the labels of a language model.";
     }
     let mut blocks = vec![DocumentBlock::Text(text), DocumentBlock::Chart(shares(&rows, &heads).svg())];
     if let Some(base) = base.filter(|_| rows.len() > 1) {

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
-use super::{ReportPart, groups, held_out};
+use super::{ReportPart, arms, groups, held_out};
+use crate::math::Verdict;
 use crate::report::aligned::Aligned;
-use crate::report::document::{DocumentBlock, ShownCompletion, ShownQuestion};
+use crate::report::document::{Change, DocumentBlock, ShownCompletion, ShownQuestion};
 use crate::report::load::{Material, ReportedSample};
 
 /// Maximum number of bytes of completions in a report, to limit the size of the page.
@@ -13,23 +14,44 @@ const ROOM: usize = 600_000;
 /// Characters of a completion; the middle of longer ones is left out.
 const LONGEST: usize = 6_000;
 
-/// As many questions as fit, evenly spaced in each benchmark, with the first sample of each model at its lowest seed.
+/// A model's label, and its samples.
+type Readable<'a> = (&'a str, &'a [ReportedSample]);
+
+/// The labels of an arm before and after training.
+struct ArmLabels {
+    arm: String,
+    before: String,
+    after: String,
+}
+
+/// As many questions as fit, evenly spaced in each benchmark, with the first sample of each model at its lowest seed. Questions
+/// that an arm learned come first.
 pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     let groups = groups(material, aligned);
     let mut questions: Vec<Vec<ShownQuestion>> = Vec::new();
     let mut all: usize = aligned.ids.iter().map(Vec::len).sum();
     for benchmark in &aligned.benchmarks {
-        let readable: Vec<(&str, &[ReportedSample])> = groups
+        let readable: Vec<Readable> = groups
             .iter()
             .map(|group| (group.label.as_str(), group.benches(material, &benchmark.name)[0].readable.as_slice()))
             .collect();
-        questions.extend(side_by_side(&benchmark.name, &readable));
+        let labels = arms(material).into_iter().map(|(arm, runs)| ArmLabels {
+            before: format!("untrained, {}", runs[0].manifest.prompt.name),
+            after: arm.clone(),
+            arm,
+        });
+        questions.extend(side_by_side(&benchmark.name, &readable, &labels.collect::<Vec<_>>()));
     }
     if questions.is_empty() {
         let held_out = held_out::readable(material);
-        let readable: Vec<(&str, &[ReportedSample])> =
+        let readable: Vec<Readable> =
             held_out.iter().map(|(label, samples)| (label.as_str(), samples.as_slice())).collect();
-        questions.extend(side_by_side("held-out", &readable));
+        let labels = arms(material).into_iter().map(|(arm, _)| ArmLabels {
+            before: held_out::before(&arm),
+            after: arm.clone(),
+            arm,
+        });
+        questions.extend(side_by_side("held-out", &readable, &labels.collect::<Vec<_>>()));
         all = questions.iter().map(Vec::len).sum();
     }
     let fits = |each: usize| {
@@ -37,7 +59,7 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     };
     let most = questions.iter().map(Vec::len).max().unwrap_or(0);
     let each = (1..=most).rev().find(|&each| fits(each)).unwrap_or(1);
-    let kept: Vec<ShownQuestion> = questions
+    let mut kept: Vec<ShownQuestion> = questions
         .into_iter()
         .flat_map(|it| {
             let chosen: Vec<usize> = chosen(it.len(), each).collect();
@@ -47,20 +69,25 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     if kept.is_empty() {
         return None;
     }
-    let text = format!(
+    kept.sort_by_key(|it| it.changes.iter().map(|(_, change)| *change).min());
+    let mut text = format!(
         "{} of {all} questions, evenly spaced in each benchmark and not selected by their completions. Each model is shown with the \
          first sample of its lowest seed.",
         kept.len()
     );
+    if kept.iter().any(|it| !it.changes.is_empty()) {
+        text += " Questions that training made correct come first. One sample says little about a question: see the tables for \
+                 what can be concluded.";
+    }
     let ids: Vec<String> = kept.iter().map(|it| format!("{}/{}", it.benchmark, it.id)).collect();
     let blocks = vec![DocumentBlock::Text(text), DocumentBlock::Completions(kept)];
     Some(ReportPart::new("completions", "Completions", blocks, json!({ "shown": ids, "of": all })))
 }
 
 /// The questions of one benchmark, each with the completions of all models; `None` without models.
-fn side_by_side(benchmark: &str, readable: &[(&str, &[ReportedSample])]) -> Option<Vec<ShownQuestion>> {
+fn side_by_side(benchmark: &str, readable: &[Readable], arms: &[ArmLabels]) -> Option<Vec<ShownQuestion>> {
     let (_, first) = readable.first()?;
-    Some(first.iter().map(|sample| question(benchmark, sample, readable)).collect())
+    Some(first.iter().map(|sample| question(benchmark, sample, readable, arms)).collect())
 }
 
 fn chosen(n: usize, most: usize) -> impl Iterator<Item = usize> {
@@ -68,15 +95,21 @@ fn chosen(n: usize, most: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |i| i * n / count)
 }
 
-fn question(benchmark: &str, sample: &ReportedSample, readable: &[(&str, &[ReportedSample])]) -> ShownQuestion {
-    let answer = |(by, samples): &(&str, &[ReportedSample])| {
+fn question(benchmark: &str, sample: &ReportedSample, readable: &[Readable], arms: &[ArmLabels]) -> ShownQuestion {
+    let answer = |(by, samples): &Readable| {
         let found = samples.iter().find(|it| it.id == sample.id)?;
         Some(ShownCompletion {
             by: (*by).to_owned(),
             sample: ReportedSample { text: shortened(&found.text), ..found.clone() },
         })
     };
+    let right = |label: &str| {
+        let (_, samples) = readable.iter().find(|(by, _)| *by == label)?;
+        Some(samples.iter().find(|it| it.id == sample.id)?.verdict == Verdict::Correct)
+    };
+    let change = |it: &ArmLabels| Some((it.arm.clone(), Change::new(right(&it.before)?, right(&it.after)?)));
     ShownQuestion {
+        changes: arms.iter().filter_map(change).collect(),
         benchmark: benchmark.to_owned(),
         id: sample.id.clone(),
         text: sample.question.clone(),

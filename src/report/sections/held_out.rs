@@ -4,11 +4,12 @@ use serde_json::json;
 
 use super::{ReportPart, SEED, arms};
 use crate::math::Verdict;
+use crate::report::chart::{Axis, Forest, ForestGroup, ForestRow};
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
 use crate::report::load::{HeldOut, Material, ReportedRun, ReportedSample, quoted};
-use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyOutcome};
+use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyCell, StudyOutcome, text::ends};
 use crate::run::GroupRecord;
-use crate::stats::mean;
+use crate::stats::{Interval, mean};
 
 /// The name of the questions in a comparison.
 const NAME: &str = "held-out questions";
@@ -23,7 +24,8 @@ fn measured(material: &Material) -> Vec<HeldOutArm<'_>> {
     all.filter(|(_, runs)| !runs.is_empty()).collect()
 }
 
-fn before(arm: &str) -> String {
+/// The name of an arm before training.
+pub fn before(arm: &str) -> String {
     format!("{arm}, before training")
 }
 
@@ -57,6 +59,25 @@ pub fn compare(material: &Material, left_out: &mut Vec<String>) -> Option<StudyO
             None
         }
     }
+}
+
+/// A sentence for each arm: its accuracy before and after training.
+pub fn known(material: &Material, outcome: &StudyOutcome) -> Vec<String> {
+    let cell = |name: &str| outcome.cells.iter().find(|(it, _)| it == name).map(|(_, cells)| cells[0]);
+    let sentence = |(name, runs): HeldOutArm| {
+        let (earlier, later) = (cell(&before(&name))?, cell(&name)?);
+        let show = |cell: StudyCell| format!("{} % {}", percent(cell.accuracy), ends(cell.interval));
+        let questions = runs.first()?.1.sampled.after.len();
+        Some(format!(
+            "{}: accuracy on {questions} held-out questions {} before training, {} after ({} seed{}).",
+            quoted(&name),
+            show(earlier),
+            show(later),
+            runs.len(),
+            if runs.len() == 1 { "" } else { "s" }
+        ))
+    };
+    measured(material).into_iter().filter_map(sentence).collect()
 }
 
 /// 1 for each question with a correct completion, else 0.
@@ -114,12 +135,34 @@ pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
     }
     let changes = outcome.comparisons("held_out_change", "Change of accuracy, in percentage points.");
     let data = json!({ "questions": questions, "cells": outcome.cells, "comparisons": outcome.comparisons });
-    ReportPart::new(
-        "held-out",
-        "Held-out questions",
-        vec![DocumentBlock::Table(table), DocumentBlock::Table(changes)],
-        data,
-    )
+    let chart = DocumentBlock::Chart(chart(&arms, outcome).svg());
+    let blocks = vec![chart, DocumentBlock::Table(table), DocumentBlock::Table(changes)];
+    ReportPart::new("held-out", "Held-out questions", blocks, data)
+}
+
+/// A group of two rows for each arm: before and after training.
+fn chart(arms: &[HeldOutArm], outcome: &StudyOutcome) -> Forest {
+    let row = |name: String, label: &str| {
+        let cell = outcome.cells.iter().find(|(it, _)| *it == name)?.1[0];
+        let Interval { low, high } = cell.interval;
+        Some(ForestRow {
+            label: label.to_owned(),
+            value: 100.0 * cell.accuracy,
+            interval: None,
+            second: Some(Interval { low: 100.0 * low, high: 100.0 * high }),
+            note: percent(cell.accuracy),
+        })
+    };
+    let group = |(name, _): &HeldOutArm| ForestGroup {
+        heading: name.clone(),
+        rows: [(before(name), "before"), (name.clone(), "after")].into_iter().filter_map(|(n, l)| row(n, l)).collect(),
+    };
+    Forest {
+        title: "Accuracy on held-out questions before and after training".to_owned(),
+        description: "Accuracy in percent with its 95 % interval over questions, by arm.".to_owned(),
+        axis: Axis::new("accuracy, with its 95 % interval over questions", "%"),
+        groups: arms.iter().map(group).collect(),
+    }
 }
 
 /// The share of completions with the full value of a reward component; `None` if the runs do not have it.

@@ -3,6 +3,7 @@
 mod behaviors;
 mod completions;
 mod held_out;
+mod known;
 mod lengths;
 mod part;
 mod published;
@@ -14,20 +15,22 @@ mod warnings;
 
 use serde_json::{Map, Value, json};
 
-use super::Report;
 use super::aligned::align;
 use super::document::{Document, DocumentBlock};
 use super::load::Material;
 use super::paper::Published;
+use super::{Report, csv};
 use part::{ReportPart, RowGroup, SEED, arms, columns, groups};
 
-/// Makes the report. With `published`, it has a section that analyzes those figures.
-pub fn report(material: &Material, published: Option<&Published>) -> Report {
+/// Makes the report. With `published`, it has a section that analyzes those figures. The arms are compared with those named in
+/// `baselines`; without any, see [`super::study::pairs`].
+pub fn report(material: &Material, published: Option<&Published>, baselines: &[String]) -> Report {
     let mut left_out = material.left_out.clone();
     let aligned = align(material, &mut left_out);
-    let found = results::compare(material, &aligned, &mut left_out);
+    let found = results::compare(material, &aligned, baselines, &mut left_out);
     let warnings = warnings::all(material, &aligned, &found, left_out);
-    let mut summary = found.summary();
+    let mut summary = known::sentences(material, &aligned, found.held_out.as_ref());
+    summary.extend(found.summary());
     if summary.is_empty() && material.runs.is_empty() && published.is_none() {
         summary.push("There is nothing to report: every run and every evaluation was left out.".to_owned());
     } else if aligned.benchmarks.is_empty() && published.is_none() {
@@ -46,13 +49,13 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
         ));
     }
     parts.extend(results::parts(material, &aligned, &found));
-    parts.extend(published::parts(material, &aligned, &found, published));
-    parts.extend(training::part(material));
     parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));
-    parts.extend(lengths::part(material, &aligned));
-    parts.extend(behaviors::part(material, &aligned));
+    parts.extend(published::parts(material, &aligned, &found, published));
     parts.extend(questions::part(material, &aligned));
     parts.extend(completions::part(material, &aligned));
+    parts.extend(training::part(material));
+    parts.extend(behaviors::part(material, &aligned));
+    parts.extend(lengths::part(material, &aligned));
     parts.extend(repeat::part(material));
 
     let title = if material.name.is_empty() {
@@ -67,6 +70,7 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
     let mut data = Map::from_iter([
         ("rft".to_owned(), json!(env!("CARGO_PKG_VERSION"))),
         ("name".to_owned(), json!(material.name)),
+        ("input".to_owned(), json!(input(material))),
         ("demonstration".to_owned(), json!(material.demonstration)),
         ("notes".to_owned(), json!(notes)),
     ]);
@@ -75,5 +79,19 @@ pub fn report(material: &Material, published: Option<&Published>) -> Report {
         data.insert(section.id.to_owned(), figures);
         sections.push(section);
     }
-    Report { document: Document { title, notes, sections }, summary, warnings, data: Value::Object(data) }
+    let document = Document { title, notes, sections };
+    Report { document, summary, warnings, data: Value::Object(data), observations: csv::observations(material) }
+}
+
+/// What the report is about, to recognize a report of the same input: the sweep, or the runs, or evaluations without runs.
+fn input(material: &Material) -> Vec<&str> {
+    if !material.name.is_empty() {
+        return vec![&material.name];
+    }
+    let mut names: Vec<&str> = material.runs.iter().map(|run| run.name.as_str()).collect();
+    if names.is_empty() {
+        names = material.evaluations.iter().map(|it| it.name.as_str()).collect();
+    }
+    names.sort_unstable();
+    names
 }

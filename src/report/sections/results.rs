@@ -8,15 +8,15 @@ use serde_json::json;
 
 use super::{ReportPart, SEED, columns, held_out};
 use crate::report::aligned::{AccuracyRow, Aligned, Subject};
-use crate::report::chart::{HeatMap, Scale};
+use crate::report::chart::{Axis, Forest, ForestGroup, ForestRow, HeatMap, Scale};
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
-use crate::report::load::{Material, quoted};
-use crate::report::study::{self, REFERENCES, Study, StudyArm, StudyOutcome};
-use crate::stats::mean;
+use crate::report::load::{Material, ReportedBenchmark, quoted};
+use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyOutcome};
+use crate::stats::{Interval, mean};
 
 /// The results of all comparisons.
 pub struct Comparisons {
-    /// The arms compared with `none` and `reasoning`.
+    /// The arms compared with each other.
     pub arms: Option<StudyOutcome>,
     /// Each arm compared with the untrained model under the same prompt.
     pub untrained: Option<StudyOutcome>,
@@ -33,7 +33,7 @@ impl Comparisons {
 
     pub fn summary(&self) -> Vec<String> {
         let mut said = Vec::new();
-        if let Some(arms) = &self.arms {
+        if let Some(arms) = self.arms.as_ref().filter(|arms| !arms.comparisons.is_empty()) {
             said.extend(arms.summary("between arms"));
         }
         if let Some(untrained) = &self.untrained {
@@ -44,7 +44,7 @@ impl Comparisons {
         }
         if self.outcomes().flat_map(|outcome| &outcome.comparisons).any(study::ArmComparison::decided) {
             said.push(
-                "Brackets contain 95 % intervals that cover both the variation between seeds and between questions."
+                "Brackets contain intervals for other seeds and other questions, corrected for the number of comparisons."
                     .to_owned(),
             );
         }
@@ -52,11 +52,16 @@ impl Comparisons {
     }
 }
 
-/// Makes all comparisons. Arms that cannot be compared are added to `left_out`.
-pub fn compare(material: &Material, aligned: &Aligned, left_out: &mut Vec<String>) -> Comparisons {
+/// Makes all comparisons, those between arms with the given baselines (see [`study::pairs`]). Arms that cannot be compared are added to `left_out`.
+pub fn compare(
+    material: &Material,
+    aligned: &Aligned,
+    baselines: &[String],
+    left_out: &mut Vec<String>,
+) -> Comparisons {
     let study = aligned.study(material);
     let (pairs, apart): (Vec<_>, Vec<_>) =
-        study::pairs(&study, &REFERENCES).into_iter().partition(|(arm, base)| arm.shares_seed(base));
+        study::pairs(&study, baselines).into_iter().partition(|(arm, base)| arm.shares_seed(base));
     for (arm, base) in apart {
         left_out.push(format!(
             "{} is not compared with {}: they share no seed.",
@@ -166,9 +171,15 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Comparisons) -> Vec
 }
 
 fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &[ResultLine]) -> ReportPart {
-    let caption = "Accuracy in percent with its 95 % interval over questions; after ±, the standard deviation between training \
-                   seeds. Trained models are evaluated under their training prompt.";
-    let mut blocks = vec![DocumentBlock::Table(table("results", caption, aligned, whole))];
+    let caption = format!(
+        "Accuracy in percent with its 95 % interval over questions; after ±, the standard deviation between training seeds. Trained \
+         models are evaluated under their training prompt. {}",
+        conditions(material, aligned)
+    );
+    let mut blocks = vec![
+        DocumentBlock::Chart(accuracies(aligned, whole).svg()),
+        DocumentBlock::Table(table("results", &caption, aligned, whole)),
+    ];
     let mut data = json!({ "columns": columns(aligned), "rows": whole });
     let checked = material.runs.iter().find_map(|run| run.contamination.as_ref());
     if let Some(clean) = &found.clean {
@@ -201,12 +212,61 @@ fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &
     ReportPart::new("results", "Results", blocks, data)
 }
 
+/// The table of results as a chart: a dot for each model, with its interval.
+fn accuracies(aligned: &Aligned, lines: &[ResultLine]) -> Forest {
+    let row = |line: &ResultLine, at: usize| {
+        let (cell, scale) = (line.cells[at], |share: f64| 100.0 * share);
+        ForestRow {
+            label: if line.model == "untrained" { format!("untrained, {}", line.name) } else { line.name.clone() },
+            value: scale(cell.accuracy),
+            interval: None,
+            second: Some(Interval { low: scale(cell.interval.low), high: scale(cell.interval.high) }),
+            note: percent(cell.accuracy),
+        }
+    };
+    let group = |(at, heading): (usize, String)| ForestGroup {
+        heading,
+        rows: lines.iter().map(|line| row(line, at)).collect(),
+    };
+    Forest {
+        title: "Accuracy by model and benchmark".to_owned(),
+        description: "Accuracy in percent with its 95 % interval over questions, by benchmark and model.".to_owned(),
+        axis: Axis::new("accuracy, with its 95 % interval over questions", "%"),
+        groups: columns(aligned).into_iter().enumerate().map(group).collect(),
+    }
+}
+
+/// For each benchmark, how many of its questions were evaluated, and how they were sampled.
+fn conditions(material: &Material, aligned: &Aligned) -> String {
+    let of = |(benchmark, ids): (&StudyBenchmark, &Vec<String>)| {
+        let benches: Vec<&ReportedBenchmark> =
+            aligned.rows.iter().map(|row| &material.evaluations[row.evaluation].benches[&benchmark.name]).collect();
+        let values = |value: &dyn Fn(&ReportedBenchmark) -> String| -> String {
+            let values: BTreeSet<String> = benches.iter().map(|it| value(it)).collect();
+            values.into_iter().collect::<Vec<_>>().join(" or ")
+        };
+        let samples = values(&|it| it.scores.samples.to_string());
+        format!(
+            "{}: {} of {} questions, {samples} sample{} each, temperature {}, top-p {}, at most {} tokens.",
+            benchmark.name,
+            ids.len(),
+            values(&|it| it.scores.of.to_string()),
+            if samples == "1" { "" } else { "s" },
+            values(&|it| it.record.style.temperature.to_string()),
+            values(&|it| it.record.style.top_p.to_string()),
+            values(&|it| it.record.style.max_tokens.to_string())
+        )
+    };
+    aligned.benchmarks.iter().zip(&aligned.ids).map(of).collect::<Vec<_>>().join(" ")
+}
+
 fn comparisons(outcome: &StudyOutcome) -> ReportPart {
     let references: BTreeSet<&str> = outcome.comparisons.iter().map(|it| it.reference.as_str()).collect();
     let mut blocks = vec![DocumentBlock::Text(
         "Differences are paired by question and training seed. A verdict requires a difference that is significant over seeds and over \
-         questions, after Holm's correction for all comparisons in this table, and a power of at least 50 % to detect a true difference \
-         of 5 points. \"Detectable\" is the smallest true difference, in points, that this number of seeds detects in 80 of 100 studies."
+         questions, after Holm's correction for all comparisons in this table. Without a verdict, the power is the probability that these \
+         seeds would detect a true difference of 5 points. \"Detectable\" is the smallest true difference, in points, that this \
+         number of seeds detects in 80 of 100 studies."
             .to_owned(),
     )];
     blocks.extend(references.into_iter().map(|reference| DocumentBlock::Chart(outcome.forest(reference).svg())));

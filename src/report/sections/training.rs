@@ -1,5 +1,7 @@
 //! Training metrics: a line for each arm, and the first and last tenth of each metric.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::{ReportPart, arms};
@@ -20,7 +22,7 @@ const fn measure(metric: &'static str, label: &'static str, unit: &'static str, 
     Measure { metric, label, unit, scale }
 }
 
-const MEASURES: [Measure; 8] = [
+const MEASURES: [Measure; 11] = [
     measure("reward", "reward", "", 1.0),
     measure("rewards/accuracy/mean", "accuracy reward", "", 1.0),
     measure("rewards/format/mean", "format reward", "", 1.0),
@@ -29,6 +31,9 @@ const MEASURES: [Measure; 8] = [
     measure("kl", "KL to the base model", "nats", 1.0),
     measure("frac_reward_zero_std", "groups without variance", "%", 100.0),
     measure("sampling/sampling_logp_difference/mean", "sampler gap", "nats", 1.0),
+    measure("learning_rate", "learning rate", "", 1.0),
+    measure("grad_norm", "gradient norm", "", 1.0),
+    measure("step_time", "step time", "s", 1.0),
 ];
 
 pub fn part(material: &Material) -> Option<ReportPart> {
@@ -38,16 +43,44 @@ pub fn part(material: &Material) -> Option<ReportPart> {
     if measures.is_empty() {
         return None;
     }
-    let panels = measures.iter().map(|measure| panel(measure, &arms).panel()).collect();
+    let (flat, moving): (Vec<&Measure>, Vec<&Measure>) =
+        measures.iter().copied().partition(|measure| constant(measure, material).is_some());
+    let panels = moving.iter().map(|measure| panel(measure, &arms).panel()).collect();
     let names = arms.iter().map(|(name, _)| name.clone()).collect();
-    let text = "Each line is the mean over an arm's seeds; the band shows the lowest and the highest seed. The rewards of the \
-                arms have different components, so a higher reward does not mean a better arm.";
+    let mut text =
+        "Each line is the mean over an arm's seeds; the band shows the lowest and the highest seed.".to_owned();
+    if rewards_differ(&arms) {
+        text += " The rewards of the arms have different components, so a higher reward does not mean a better arm.";
+    }
+    for measure in flat {
+        let value = constant(measure, material).unwrap_or_default();
+        let unit = if measure.unit.is_empty() { String::new() } else { format!(" {}", measure.unit) };
+        text += &format!(" The {} is {}{unit} at every step of every run.", measure.label, short(value));
+    }
     let blocks = vec![
-        DocumentBlock::Text(text.to_owned()),
+        DocumentBlock::Text(text),
         DocumentBlock::Panels { names, panels },
         DocumentBlock::Table(table(&measures, &arms)),
     ];
     Some(ReportPart::new("training", "Training", blocks, data(&measures, &arms)))
+}
+
+/// The value of a measure that is the same at every step of every run; such a measure needs no chart.
+fn constant(measure: &Measure, material: &Material) -> Option<f64> {
+    let steps = || material.runs.iter().flat_map(|run| &run.steps);
+    let mut values = steps().filter_map(|step| step.values.get(measure.metric).copied().flatten());
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(measure.scale * first)
+}
+
+/// Whether the arms' rewards are made of different components.
+fn rewards_differ(arms: &[(String, Vec<&ReportedRun>)]) -> bool {
+    let components = |run: &ReportedRun| -> BTreeSet<String> {
+        let names = run.steps.iter().flat_map(|step| step.values.keys());
+        names.filter(|name| name.starts_with("rewards/")).cloned().collect()
+    };
+    let all: BTreeSet<BTreeSet<String>> = arms.iter().flat_map(|(_, runs)| runs).map(|run| components(run)).collect();
+    all.len() > 1
 }
 
 fn panel(measure: &Measure, arms: &[(String, Vec<&ReportedRun>)]) -> LineChart {

@@ -21,6 +21,7 @@ const SATURATED: f64 = 0.8;
 /// All warnings, the most serious first; `left_out` comes last.
 pub fn all(material: &Material, aligned: &Aligned, found: &Comparisons, left_out: Vec<String>) -> Vec<String> {
     let mut said = Vec::new();
+    said.extend(material.split.iter().cloned());
     said.extend(single_seeds(material, aligned));
     said.extend(power(found));
     said.extend(contaminated(material, aligned));

@@ -51,7 +51,8 @@ fn sentence(group: &[&ArmComparison]) -> String {
     let place = |it: &&ArmComparison| {
         let place =
             if it.column == AVERAGE { "the average over the benchmarks".to_owned() } else { quoted(&it.column) };
-        format!("on {place} by {:.1} points {}", 100.0 * it.seeds.difference.abs(), signed_ends(it.interval()))
+        let interval = it.corrected.unwrap_or(it.questions);
+        format!("on {place} by {:.1} points {}", 100.0 * it.seeds.difference.abs(), signed_ends(interval))
     };
     let places: Vec<String> = group.iter().map(place).collect();
     let (arm, reference) = (quoted(&group[0].arm), quoted(&group[0].reference));
@@ -94,39 +95,37 @@ impl StudyOutcome {
     pub fn summary(&self, between: &str) -> Vec<String> {
         let decided: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
         let mut said: Vec<String> = sentences(&decided).into_iter().map(|group| sentence(&group)).collect();
-        let all = self.comparisons.len();
-        if all == 0 {
-            said.push("This study has no arm to compare the others with.".into());
-            return said;
-        }
+        let (all, worth) = (self.comparisons.len(), 100.0 * WORTH);
         let open: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
-        let weak = open.iter().filter(|it| it.seeds.power(WORTH) < ENOUGH_POWER).count();
-        let (chance, worth) = (open.len() - weak, 100.0 * WORTH);
         let single = open.iter().filter(|it| it.seeds.seeds < 2).count();
-        let (by_chance, would_miss, other_run) = (
-            "not significant over seeds and questions",
-            format!("a power below 50 % to detect a true difference of {worth:.0} points"),
-            "a single seed, so the effect of the seed is unknown",
-        );
-        match (open.len(), decided.is_empty()) {
-            (0, _) => {}
-            (1, true) if single == 1 => {
-                said.push(format!("No verdict on the difference {between}: it comes from {other_run}."))
-            }
-            (1, true) if weak == 1 => {
-                said.push(format!("No verdict on the difference {between}: the comparison has {would_miss}."))
-            }
-            (1, true) => said.push(format!("No verdict on the difference {between}: it is {by_chance}.")),
-            (count, nothing) => {
-                let which = if nothing { format!("any of the {all}") } else { format!("the other {count} of {all}") };
-                said.push(format!(
-                    "No verdict on {which} differences {between}: {chance} are {by_chance}, {weak} come from comparisons with \
-                     {would_miss}."
-                ));
-                if single > 0 {
-                    said.push(format!("{single} of them come from {other_run}."));
-                }
-            }
+        let weak = open.iter().filter(|it| it.seeds.seeds > 1 && it.seeds.power(WORTH) < ENOUGH_POWER).count();
+        let which = match (open.len(), all) {
+            (0, _) => return said,
+            (1, 1) => format!("the difference {between}"),
+            (count, all) if count == all => format!("any of the {all} differences {between}"),
+            (count, all) => format!("the other {count} of {all} differences {between}"),
+        };
+        let one = open.len() == 1;
+        let share = |count: usize| match count == open.len() {
+            true if one => "It comes".to_owned(),
+            true => "All come".to_owned(),
+            false => format!("{count} of them come{}", if count == 1 { "s" } else { "" }),
+        };
+        if single < open.len() {
+            let be = if one { "it is" } else { "they are" };
+            said.push(format!("No verdict on {which}: {be} not significant over seeds and questions."));
+        } else {
+            said.push(format!("No verdict on {which}."));
+        }
+        if weak > 0 {
+            said.push(format!(
+                "{} from {} with a power below 50 % to detect a true difference of {worth:.0} points.",
+                share(weak),
+                if weak == 1 { "a comparison" } else { "comparisons" }
+            ));
+        }
+        if single > 0 {
+            said.push(format!("{} from a single seed, so the effect of the seed is unknown.", share(single)));
         }
         said
     }

@@ -36,7 +36,8 @@ fn a_killed_sweep_resumes_to_the_same_bytes() {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let lines = |run: &str| {
-        fs::read_to_string(sweep.join("runs").join(run).join("metrics.jsonl")).map_or(0, |it| it.lines().count())
+        fs::read_to_string(sweep.join("runs").join(run).join("metrics.jsonl"))
+            .map_or(0, |it| it.matches("\"reward\":").count())
     };
     hold_after(broken.path(), 2 * 8);
     let mut child = start();
@@ -92,7 +93,7 @@ fn ctrl_c_saves_the_state_of_every_process() {
     let mut command = Command::new(rft_path());
     command.args(["sweep", "sweep.toml", "--set=sweep.eval.base=false"]).current_dir(folder.path());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    until("a step", || fs::read_to_string(run.join("metrics.jsonl")).ok().filter(|it| !it.is_empty()));
+    until("a step", || fs::read_to_string(run.join("metrics.jsonl")).ok().filter(|it| it.contains("\"reward\":")));
     assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let states = states(folder.path(), "sweeps/small");

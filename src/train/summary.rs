@@ -1,0 +1,139 @@
+//! `summary.json`: the results of a finished run, for programs.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use super::evaluate::{HeldOutEvaluation, HeldOutScores};
+use crate::disk::atomic;
+use crate::disk::hash::sha256_file;
+use crate::run::{Manifest, RunDir, metrics, status};
+use crate::stats::{PairedComparison, Proportion};
+
+#[derive(Serialize)]
+struct RunSummary {
+    name: String,
+    rft: &'static str,
+    model: String,
+    data: String,
+    prompt: String,
+    seed: u64,
+    steps: usize,
+    /// Tokens of all prompts and completions.
+    num_tokens: Option<f64>,
+    /// Sum of the steps' times, over all sessions.
+    training_seconds: f64,
+    /// The metrics of the last step.
+    metrics: BTreeMap<String, Option<f64>>,
+    held_out: Option<HeldOutSummary>,
+    /// Hashes of the inputs and of the adapter.
+    sha256: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct HeldOutSummary {
+    questions: usize,
+    /// One completion per question at temperature 1.
+    sampled: KindSummary,
+    greedy: Option<KindSummary>,
+}
+
+#[derive(Serialize)]
+struct KindSummary {
+    accuracy: ShareSummary,
+    format: Option<ShareSummary>,
+    /// Before and after training, in tokens.
+    mean_length: [Option<f64>; 2],
+    /// Share of completions at the maximum length, before and after training.
+    truncated: [Option<f64>; 2],
+}
+
+#[derive(Serialize)]
+struct ShareSummary {
+    before: Option<Share>,
+    after: Share,
+    /// After minus before, paired by question.
+    change: Option<PairedComparison>,
+}
+
+/// A share with its 95 % interval.
+#[derive(Serialize)]
+struct Share {
+    value: f64,
+    low: f64,
+    high: f64,
+    n: usize,
+}
+
+impl From<Proportion> for Share {
+    fn from(it: Proportion) -> Self {
+        Self { value: it.value(), low: it.interval.low, high: it.interval.high, n: it.n }
+    }
+}
+
+/// Writes the summary of a run whose last step is done.
+pub fn write(run: &RunDir, before: Option<&HeldOutEvaluation>, after: Option<&HeldOutEvaluation>) -> Result<()> {
+    let manifest = Manifest::read(run)?;
+    let records = metrics::read(&run.metrics())?;
+    let steps: Vec<_> = records.into_iter().filter(|record| record.values.contains_key("reward")).collect();
+    let last = steps.last().map(|record| record.values.clone()).unwrap_or_default();
+    let weights = run.adapter().join("adapter_model.safetensors");
+    let whole = |files: &BTreeMap<String, String>| files.get("all").cloned().unwrap_or_default();
+    let summary = RunSummary {
+        name: status::name(run.path()),
+        rft: env!("CARGO_PKG_VERSION"),
+        seed: manifest.seed,
+        steps: manifest.steps,
+        num_tokens: last.get("num_tokens").copied().flatten(),
+        training_seconds: steps.iter().filter_map(|step| step.values.get("step_time").copied().flatten()).sum(),
+        metrics: last,
+        held_out: after.map(|after| HeldOutSummary::new(before, after)),
+        sha256: BTreeMap::from([
+            ("adapter", sha256_file(&weights).with_context(|| format!("read `{}`", weights.display()))?),
+            ("model", whole(&manifest.model.files)),
+            ("data", whole(&manifest.data.files)),
+            ("prompt", manifest.prompt.sha256),
+        ]),
+        model: manifest.model.path,
+        data: manifest.data.path,
+        prompt: manifest.prompt.name,
+    };
+    let mut text = serde_json::to_vec_pretty(&summary).context("encode the summary")?;
+    text.push(b'\n');
+    atomic::write(&run.summary(), &text)
+}
+
+impl HeldOutSummary {
+    fn new(before: Option<&HeldOutEvaluation>, after: &HeldOutEvaluation) -> Self {
+        Self {
+            questions: after.sampled.accuracy.n,
+            sampled: KindSummary::new(before.map(|it| &it.sampled), &after.sampled),
+            greedy: after
+                .greedy
+                .as_ref()
+                .map(|greedy| KindSummary::new(before.and_then(|it| it.greedy.as_ref()), greedy)),
+        }
+    }
+}
+
+impl KindSummary {
+    fn new(before: Option<&HeldOutScores>, after: &HeldOutScores) -> Self {
+        let accuracy = ShareSummary {
+            before: before.map(|it| it.accuracy.into()),
+            after: after.accuracy.into(),
+            change: before.and_then(|before| after.accuracy_change(before)),
+        };
+        let format = after.format.map(|format| ShareSummary {
+            before: before.and_then(|it| it.format).map(Into::into),
+            after: format.into(),
+            change: before.and_then(|before| after.format_change(before)),
+        });
+        Self {
+            accuracy,
+            format,
+            mean_length: [before.map(|it| it.mean_length), Some(after.mean_length)],
+            truncated: [before.map(|it| it.truncated), Some(after.truncated)],
+        }
+    }
+}
