@@ -48,7 +48,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f32,
 
-    /// Maximum completion length in tokens
+    /// Maximum completion length in tokens [default: 2048, or what the model's context leaves]
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
 
@@ -81,28 +81,37 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
     layers.flag("model.path", args.model.clone(), "--model");
     layers.flag("run.device", args.device.clone(), "--device");
-    layers.flag("rollout.max_completion_length", args.max_tokens.map(|n| n as i64), "--max-tokens");
-    let config = config::resolve(&layers)?.config;
+    ensure!(args.max_tokens != Some(0), "--max-tokens: expected 1 or more, found 0");
+    let mut config = config::resolve(&layers)?.config;
     ensure!(args.temperature >= 0.0, "--temperature: expected 0 or more, found {}", args.temperature);
 
     let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
+    // The limits of training do not matter here, only the model's.
+    let context = source.config.max_position_embeddings;
+    (config.rollout.max_prompt_length, config.rollout.max_completion_length) = (context.saturating_sub(1), 1);
     let policy = Policy::load(&source, &config)?;
+    let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
+    let prompt_length = rendered.ids.len();
+    ensure!(
+        prompt_length < context,
+        "the prompt has {prompt_length} tokens, but the model supports {context}\nhint: shorten the question"
+    );
+    let wanted = args.max_tokens.unwrap_or(DEFAULT_LENGTH);
+    let max_completion_length = wanted.min(context - prompt_length);
+    if args.max_tokens.is_some() && max_completion_length < wanted {
+        eprintln!(
+            "note: at most {max_completion_length} tokens: the model supports {context}, and the prompt has {prompt_length}"
+        );
+    }
     if let Some(warning) = trained.as_ref().and_then(|trained| trained.base_warning(&source)) {
         eprintln!("warning: {warning}");
     }
-    let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
+    let adapter = trained.map(|trained| trained.adapter(&source)).transpose()?;
     let device = Device::choose(&config.run.device)?;
-    let positions = config.rollout.max_sequence_length();
+    let positions = prompt_length + max_completion_length;
     let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
     let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
-    let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
-    ensure!(
-        rendered.ids.len() <= config.rollout.max_prompt_length,
-        "the prompt has {} tokens, more than {}\nhint: raise `rollout.max_prompt_length`",
-        rendered.ids.len(),
-        config.rollout.max_prompt_length
-    );
     if args.show_prompt {
         eprintln!("{}", rendered.text);
     }
@@ -113,7 +122,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
             prompts: &[prompt],
             num_generations: 1,
             sampling: &Sampling::plain(args.temperature),
-            max_completion_length: config.rollout.max_completion_length,
+            max_completion_length,
             seed: args.seed,
             step: i as u64,
             ends: &|tokens| policy.ends(tokens),
@@ -151,6 +160,9 @@ fn json(completion: &Completion, opening: &str, policy: &Policy) -> serde_json::
         "finish": policy.finish_name(completion.finish),
     })
 }
+
+/// Maximum completion length without `--max-tokens`.
+const DEFAULT_LENGTH: usize = 2_048;
 
 /// GPU working memory for one completion at a time.
 const GENERATE_BYTES: u64 = 4 << 30;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::output_format::OutputFormat;
@@ -13,16 +13,17 @@ use crate::run::status::RunStatus;
 
 /// List runs and their progress
 ///
-/// The state of a run is `running` while a process trains it, `done` after its last step, `interrupted` if `rft train
-/// --resume` can continue it from a checkpoint, and `failed` if it stopped before its first checkpoint.
+/// The state of a run is `running` while a process trains it, `done` after its last step and evaluation, and `interrupted` if
+/// `rft train --resume` can continue it.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft runs
+  rft runs runs/tiny-null-example-1
   rft runs sweeps/ppe-study-tiny/runs --output-format json")]
 pub struct RunsArgs {
-    /// Folder with run directories
+    /// Folders with run directories, or run directories
     #[arg(value_name = "DIR", default_value = "runs")]
-    folder: PathBuf,
+    folders: Vec<PathBuf>,
 
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -30,36 +31,43 @@ pub struct RunsArgs {
 }
 
 pub fn run(args: &RunsArgs) -> Result<()> {
-    let runs = read(&args.folder)?;
+    let runs = read(&args.folders)?;
     match args.output_format {
         OutputFormat::Json => output::json(&runs),
         OutputFormat::Text => println!("{}", table(&runs)),
     }
+    if runs.is_empty() {
+        eprintln!("no runs yet; `rft train` writes them to `runs`");
+    }
     Ok(())
 }
 
-/// The runs in `folder`, oldest first.
-fn read(folder: &Path) -> Result<Vec<RunStatus>> {
-    let hint = "`rft train` writes its runs to `runs`; to list another folder, pass it as an argument";
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("read the runs in `{}`\nhint: {hint}", folder.display()))?;
+/// The runs in `folders`, oldest first. Before the first run there is no folder `runs`.
+fn read(folders: &[PathBuf]) -> Result<Vec<RunStatus>> {
     let mut runs = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("read the runs in `{}`", folder.display()))?.path();
-        if !path.join("manifest.json").is_file() {
-            continue;
-        }
+    for path in folders.iter().map(|folder| run_directories(folder)).collect::<Result<Vec<_>>>()?.concat() {
         match RunDir::open(&path).and_then(|run| RunStatus::read(&run)) {
             Ok(status) => runs.push(status),
             // One damaged run must not hide the others.
             Err(error) => eprintln!("warning: skipping `{}`: {error:#}", path.display()),
         }
     }
-    if runs.is_empty() {
-        bail!("no runs in `{}`\nhint: {hint}", folder.display());
-    }
     runs.sort_by(|a, b| a.started.cmp(&b.started).then_with(|| a.name.cmp(&b.name)));
     Ok(runs)
+}
+
+/// `folder` itself if it is a run, else the runs in it.
+fn run_directories(folder: &Path) -> Result<Vec<PathBuf>> {
+    let is_run = |path: &Path| path.join("manifest.json").is_file();
+    if is_run(folder) {
+        return Ok(vec![folder.to_owned()]);
+    }
+    if folder == Path::new("runs") && !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let context = || format!("read the runs in `{}`", folder.display());
+    let entries: Vec<_> = fs::read_dir(folder).and_then(Iterator::collect).with_context(context)?;
+    Ok(entries.into_iter().map(|entry: fs::DirEntry| entry.path()).filter(|path| is_run(path)).collect())
 }
 
 fn table(runs: &[RunStatus]) -> Table {

@@ -148,7 +148,7 @@ impl EvalSession {
         let model = match place {
             CompletionSource::Server(server) => LoadedCompleter::Server(server),
             CompletionSource::Here(device) => {
-                let adapter = trained.map(|trained| trained.adapter(&source.config)).transpose()?;
+                let adapter = trained.map(|trained| trained.adapter(&source)).transpose()?;
                 let extent = Extent {
                     positions: positions(&ready),
                     max_rows: config.rollout.max_rows,

@@ -61,6 +61,11 @@ impl Gguf {
         &self.config
     }
 
+    /// The model's name, if the file has one.
+    pub fn model_name(&self) -> Option<&str> {
+        self.text("general.name").map(str::trim).filter(|name| !name.is_empty())
+    }
+
     /// The chat template, in Jinja.
     pub fn chat_template(&self) -> Option<&str> {
         self.text("tokenizer.chat_template")

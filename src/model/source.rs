@@ -177,7 +177,7 @@ impl ModelSource {
             "tokenizer_class": "PreTrainedTokenizerFast",
         });
         Ok(Self {
-            name: file_name(path),
+            name: gguf_name(path, gguf.model_name()),
             config: gguf.config().clone(),
             tokenizer: TokenizerSource::Gguf(tokenizer),
             tokenizer_config: Some(serde_json::to_string_pretty(&tokenizer_config)?),
@@ -330,6 +330,17 @@ fn read(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 fn read_text(folder: &Path, name: &str) -> Result<Option<String>> {
     let text = read(folder, name)?.map(String::from_utf8).transpose();
     text.with_context(|| format!("read `{}`", folder.join(name).display()))
+}
+
+/// The name of the model in a GGUF file: that of the file, unless this says nothing, such as `model.gguf`. Then it is the one in the
+/// metadata, else that of the folder.
+fn gguf_name(path: &Path, own: Option<&str>) -> String {
+    let file = file_name(path);
+    if !file.starts_with("model") && !file.starts_with("ggml-model") {
+        return file;
+    }
+    let folder = path.canonicalize().ok().and_then(|path| Some(file_name(path.parent()?)));
+    own.map(str::to_owned).or(folder).filter(|name| !name.is_empty()).unwrap_or(file)
 }
 
 fn file_name(path: &Path) -> String {

@@ -19,10 +19,8 @@ pub enum RunState {
     Running,
     /// All steps are done, and the final evaluation.
     Done,
-    /// It stopped early, and `rft train --resume` can continue from its newest checkpoint.
+    /// It stopped early, and `rft train --resume` continues from its newest checkpoint, or from the start if it has none.
     Interrupted,
-    /// It stopped before its first checkpoint and cannot be resumed.
-    Failed,
 }
 
 impl RunState {
@@ -31,7 +29,6 @@ impl RunState {
             RunState::Running => "running",
             RunState::Done => "done",
             RunState::Interrupted => "interrupted",
-            RunState::Failed => "failed",
         }
     }
 }
@@ -66,8 +63,7 @@ impl RunStatus {
         let state = match () {
             () if is_held(run.path()) => RunState::Running,
             () if step >= manifest.steps && is_finished(run, manifest.steps)? => RunState::Done,
-            () if !run.checkpoints()?.is_empty() => RunState::Interrupted,
-            () => RunState::Failed,
+            () => RunState::Interrupted,
         };
         Ok(Self {
             name: name(run.path()),
@@ -143,7 +139,7 @@ mod tests {
         assert_eq!((state().state, state().steps, state().reward), (RunState::Running, 2, None));
         let path = run.path().to_owned();
         drop(run);
-        assert_eq!(state().state, RunState::Failed);
+        assert_eq!(state().state, RunState::Interrupted);
         fs::create_dir_all(path.join("checkpoints/step-000001")).unwrap();
         fs::write(path.join("metrics.jsonl"), "{\"step\":1,\"reward\":0.5}\n{\"step\":1,\"eval/greedy/accuracy\":1}\n")
             .unwrap();

@@ -2,11 +2,10 @@
 
 use super::inputs::{ALL, short};
 use super::manifest::Manifest;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, ConfigLayers, RunConfig};
-use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::model::peft::{self, load_adapter};
 use crate::model::source::ModelSource;
@@ -54,9 +53,19 @@ impl Trained {
         Ok((Some(model.path), Some(model.revision)))
     }
 
-    /// Loads the adapter, for a model of this shape.
-    pub fn adapter(&self, model: &ModelConfig) -> Result<Adapter> {
-        load_adapter(&self.folder, model, None)
+    /// Loads the adapter, for the model `source`.
+    ///
+    /// # Errors
+    /// It does not fit the model; if the model is not the one that it was trained on, this is the first part of the error.
+    pub fn adapter(&self, source: &ModelSource) -> Result<Adapter> {
+        let adapter = load_adapter(&self.folder, &source.config, None);
+        match self.base_warning(source).is_some().then(|| self.base_model().ok()?.0).flatten() {
+            Some(base) => adapter.with_context(|| {
+                let (folder, name) = (self.folder.display(), &source.name);
+                format!("the adapter `{folder}` belongs to `{base}`, not to `{name}`\nhint: leave out --model, or pass --model {base}")
+            }),
+            None => adapter,
+        }
     }
 
     /// A warning if `source` is not the model that the adapter was trained on.

@@ -224,7 +224,7 @@ fn mistakes_are_reported_in_one_line() {
     let said = |args: &[&str]| error(&folder, &[&["eval"], args].concat());
     insta::assert_snapshot!(said(&["--bench=aime204"]), @r"
     error: unknown benchmark `aime204`
-    hint: did you mean `aime2024`? Use one of aime2024, aime2025, amc12, math500, gsm8k, gpqa-diamond, humaneval, humaneval+, arithmetic, arithmetic-1, arithmetic-2, arithmetic-3, or the path of a data file
+    hint: did you mean `aime2024`? use one of aime2024, aime2025, amc12, math500, gsm8k, gpqa-diamond, humaneval, humaneval+, arithmetic, arithmetic-1, arithmetic-2, arithmetic-3, or the path of a data file
 ");
     insta::assert_snapshot!(said(&["--bench=q.jsonl"]), @r"
     error: load the questions of `q`: `q.jsonl` has no column `question` or `problem` or `prompt`; found: text, solution

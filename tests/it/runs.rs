@@ -26,15 +26,21 @@ fn runs_are_listed_with_their_state() {
         .iter()
         .map(|run| (run["name"].as_str().unwrap(), run["state"].as_str().unwrap(), run["step"].as_u64().unwrap()))
         .collect();
-    assert_eq!(told, [("whole", "done", 20), ("half", "interrupted", 7), ("early", "failed", 3)]);
+    assert_eq!(told, [("whole", "done", 20), ("half", "interrupted", 7), ("early", "interrupted", 3)]);
     assert!(String::from_utf8(output.stderr).unwrap().contains("warning: skipping `runs/torn`"));
 
     let table = rft(&lab.path("")).arg("runs").output().unwrap();
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("7 of 20") && table.contains("interrupted") && table.contains("0.610"), "{table}");
 
-    let said = error(&folder(), &["runs"]);
-    assert!(said.contains("read the runs in `runs`") && said.contains("hint: `rft train`"), "{said}");
+    // A run directory, and a folder before the first run.
+    let one = rft(&lab.path("")).args(["runs", "runs/half", "--output-format", "json"]).output().unwrap();
+    assert_eq!(json(&one.stdout).as_array().unwrap().len(), 1);
+    let none = rft(folder().path()).args(["runs", "--output-format", "json"]).output().unwrap();
+    assert_eq!((none.status.code(), json(&none.stdout)), (Some(0), serde_json::json!([])));
+    assert!(String::from_utf8(none.stderr).unwrap().contains("no runs yet"));
+    let said = error(&folder(), &["runs", "elsewhere"]);
+    assert!(said.starts_with("error: read the runs in `elsewhere`"), "{said}");
 }
 
 #[test]

@@ -105,7 +105,10 @@ fn every_evaluation_is_in_the_metrics_and_the_summary() {
 
     // The terminal shows the same figures.
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains(&format!("{:.1} [", 100.0 * after)) && said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    assert!(
+        said.contains(&format!("{:.1} [", 100.0 * after)) && said.lines().all(|line| line.chars().count() <= 80),
+        "{said}"
+    );
     assert!(said.contains("sampled accuracy") && said.contains("change"), "{said}");
 }
 

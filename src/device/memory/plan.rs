@@ -195,7 +195,8 @@ pub fn parse_memory(text: &str) -> Result<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let unit: f64 = match text[digits..].trim().to_lowercase().as_str() {
-        "" | "b" => 1.0,
+        "" => bail!("`{text}` has no unit\nhint: write {text}GiB or {text}GB"),
+        "b" => 1.0,
         "mb" => 1e6,
         "gb" => 1e9,
         "mib" | "m" => (1u64 << 20) as f64,
@@ -329,7 +330,8 @@ mod tests {
         assert_eq!(parse_memory("80GiB").unwrap(), 80 << 30);
         assert_eq!(parse_memory(" 24 GB ").unwrap(), 24_000_000_000);
         assert_eq!(parse_memory("1.5g").unwrap(), 3 << 29);
-        assert_eq!(parse_memory("1000").unwrap(), 1000);
+        assert_eq!(parse_memory("1000B").unwrap(), 1000);
+        assert_eq!(parse_memory("80").unwrap_err().to_string(), "`80` has no unit\nhint: write 80GiB or 80GB");
         for text in ["", "GiB", "-1GiB", "0", "12 apples", "1e3GiB"] {
             assert!(parse_memory(text).unwrap_err().to_string().contains("hint: "), "{text}");
         }

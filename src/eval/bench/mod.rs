@@ -17,6 +17,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
 
+use crate::config::nearest_name;
 use crate::data::read;
 
 pub use at_hand::{AtHand, at_hand, comparable};
@@ -55,15 +56,9 @@ pub fn find(name: &str) -> Result<Benchmark> {
         return of_file(Path::new(name));
     }
     let names: Vec<&str> = all.iter().map(|it| it.name.as_str()).collect();
-    let near = names.iter().max_by(|a, b| {
-        let likeness = |it: &str| strsim::jaro_winkler(it, &wanted);
-        likeness(a).total_cmp(&likeness(b))
-    });
-    bail!(
-        "unknown benchmark `{name}`\nhint: did you mean `{}`? Use one of {}, or the path of a data file",
-        near.copied().unwrap_or_default(),
-        names.join(", ")
-    )
+    let meant = nearest_name(&wanted, names.iter().copied());
+    let question = meant.map_or_else(String::new, |it| format!("did you mean `{it}`? "));
+    bail!("unknown benchmark `{name}`\nhint: {question}use one of {}, or the path of a data file", names.join(", "))
 }
 
 /// The user's file at `path`, as a benchmark named after the file. It never has the name of a shipped benchmark, because a score
@@ -103,6 +98,8 @@ mod tests {
         }
         let error = find("aime204").unwrap_err().to_string();
         assert!(error.contains("did you mean `aime2024`?"), "{error}");
+        let error = find("nope").unwrap_err().to_string();
+        assert!(error.contains("\nhint: use one of aime2024, "), "{error}");
     }
 
     #[test]
