@@ -1,10 +1,9 @@
 //! `rft`: reinforcement fine-tuning with prior prompts.
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = rft::cli::Cli::parse();
+    let cli = rft::cli::arguments::parse();
     rft::cli::init_logging(cli.verbose);
     #[cfg(target_os = "linux")]
     rft::sandbox::worker::enable();

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Subcommand, ValueEnum};
 use serde_json::json;
 
 use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
 use crate::cli::output;
-use crate::config::{self, ConfigLayers, PRESETS};
+use crate::config::{self, ConfigLayers, KeyReference, PRESETS};
 
 /// Show, check and list configurations
 #[derive(clap::Args, Debug)]
@@ -25,6 +25,10 @@ enum ConfigCommand {
     Show(ConfigShowArgs),
     /// Check configuration files; environment variables are ignored
     Check(CheckArgs),
+    /// Explain keys: type, default, meaning, allowed values, TRL's name
+    Explain(ExplainArgs),
+    /// Print the JSON schema of a configuration file, for editors
+    Schema,
     /// List the presets
     List(ConfigListArgs),
 }
@@ -33,6 +37,10 @@ enum ConfigCommand {
 struct ConfigShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
+
+    /// Print the meaning of each key above it
+    #[arg(long)]
+    comments: bool,
 
     /// Print where each value came from
     #[arg(long)]
@@ -57,6 +65,21 @@ struct CheckArgs {
 }
 
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  rft config explain train.learning_rate
+  rft config explain beta grpo.epsilon
+  rft config explain")]
+struct ExplainArgs {
+    /// Keys; the last part is enough if it is unique. Without keys, all are explained
+    #[arg(value_name = "KEY")]
+    keys: Vec<String>,
+
+    /// Output format
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output_format: OutputFormat,
+}
+
+#[derive(clap::Args, Debug)]
 struct ConfigListArgs {
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "text")]
@@ -67,6 +90,11 @@ pub fn run(args: ConfigCommandArgs) -> Result<()> {
     match args.command {
         ConfigCommand::Show(args) => show(&args),
         ConfigCommand::Check(args) => check(&args.files),
+        ConfigCommand::Explain(args) => explain(&args),
+        ConfigCommand::Schema => {
+            output::json(&config::schema());
+            Ok(())
+        }
         ConfigCommand::List(args) => list(args.output_format),
     }
 }
@@ -75,7 +103,9 @@ fn show(args: &ConfigShowArgs) -> Result<()> {
     let resolved = config::resolve(&args.config.layers())?;
     match args.output_format {
         ShowFormat::Toml => {
-            print!("{}", config::to_toml(&resolved.config, args.origin.then_some(&resolved.origins)));
+            let origins = args.origin.then_some(&resolved.origins);
+            let text = if args.comments { config::to_explained_toml } else { config::to_toml };
+            print!("{}", text(&resolved.config, origins));
         }
         ShowFormat::Json => {
             let config = config::to_json(&resolved.config);
@@ -88,6 +118,39 @@ fn show(args: &ConfigShowArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn explain(args: &ExplainArgs) -> Result<()> {
+    let find = |key: &String| {
+        config::find_key(key).map_err(|nearest| {
+            let hint = nearest.map_or_else(
+                || "`rft config explain` prints all keys".to_owned(),
+                |nearest| format!("did you mean `{nearest}`?"),
+            );
+            anyhow!("unknown key `{key}`\nhint: {hint}")
+        })
+    };
+    let keys: Vec<KeyReference> = match args.keys.as_slice() {
+        [] => config::reference(),
+        keys => keys.iter().map(find).collect::<Result<_>>()?,
+    };
+    match args.output_format {
+        OutputFormat::Text => println!("{}", keys.iter().map(explained).collect::<Vec<_>>().join("\n\n")),
+        OutputFormat::Json => output::json(&keys),
+    }
+    Ok(())
+}
+
+/// A key with its meaning, and what else is known about it.
+fn explained(it: &KeyReference) -> String {
+    let mut text = format!("{} ({}), default {}\n  {}", it.key, it.kind, it.default, it.meaning);
+    if let Some(allowed) = &it.allowed {
+        text += &format!("\n  allowed: {allowed}");
+    }
+    if let Some(trl) = it.trl {
+        text += &format!("\n  in TRL: {trl}");
+    }
+    text
 }
 
 /// Checks every file before failing, so that one call reports all errors.

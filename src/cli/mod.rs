@@ -28,8 +28,10 @@ macro_rules! print {
     };
 }
 
+pub mod arguments;
 pub mod classify;
 pub mod compare;
+pub mod completions;
 pub mod config;
 pub mod config_args;
 pub mod describe;
@@ -59,7 +61,7 @@ use crate::data::read::parquet;
 use crate::prompt::renderer;
 use crate::run::printable::shortened;
 use anyhow::{Error, Result};
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
@@ -101,6 +103,7 @@ enum Command {
     Reward(reward::RewardArgs),
     Overlap(overlap::OverlapArgs),
     Doctor(doctor::DoctorArgs),
+    Completions(completions::CompletionsArgs),
     #[command(name = renderer::SUBCOMMAND, hide = true)]
     RenderTemplates,
     #[command(name = parquet::SUBCOMMAND, hide = true)]
@@ -138,6 +141,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),
         Command::Overlap(args) => overlap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => completions::run(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::RenderTemplates => renderer::serve().map(|()| ExitCode::SUCCESS),
         Command::ReadParquet => parquet::serve().map(|()| ExitCode::SUCCESS),
     }
@@ -174,7 +178,6 @@ mod tests {
 
     #[test]
     fn the_command_line_definition_is_valid() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

@@ -1,8 +1,10 @@
 //! `Option` in a format without null: `None` is the string `"unset"`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{DeserializeOwned, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserializer, Serialize, Serializer};
@@ -22,6 +24,23 @@ where
     D: Deserializer<'de>,
 {
     deserializer.deserialize_any(Unset(PhantomData))
+}
+
+/// The JSON schema of an optional value.
+pub(super) struct OrUnset<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for OrUnset<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{} or {UNSET}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [generator.subschema_for::<T>(), { "const": UNSET }] })
+    }
 }
 
 /// Forwards every value except the string.

@@ -21,14 +21,25 @@ const COMPLETIONS: usize = 1 << 20;
 impl RunConfig {
     /// Checks every number and text on its own.
     pub(super) fn ranges(&self) -> Check {
-        self.counts()?;
-        self.numbers()?;
+        self.counts().into_iter().try_for_each(|(key, value, range)| within(key, value, range))?;
+        let completions = self.rollout.completions_per_step();
+        ensure(
+            completions <= COMPLETIONS,
+            "rollout.num_generations",
+            format!("{completions} completions per step are too many, expected at most {COMPLETIONS}"),
+            "lower rollout.num_generations or rollout.prompts_per_step",
+        )?;
+        self.numbers().into_iter().try_for_each(|(key, value, range)| within(key, value, range))?;
+        self.reward.custom.iter().try_for_each(|component| {
+            within("reward.custom", component.weight, 0.0..=1000.0)?;
+            within("reward.custom", component.timeout, 0.001..=86_400.0)
+        })?;
         self.texts()
     }
 
-    fn counts(&self) -> Check {
+    fn counts(&self) -> [(&'static str, usize, RangeInclusive<usize>); 18] {
         let Self { data, lora, rollout, reward, grpo, train, eval, .. } = self;
-        let counts: [(_, _, RangeInclusive<usize>); 18] = [
+        [
             ("data.max_questions", data.max_questions.unwrap_or(1), 1..=10_000_000),
             ("lora.r", lora.r, 1..=1024),
             ("rollout.prompts_per_step", rollout.prompts_per_step, 1..=65_536),
@@ -47,22 +58,14 @@ impl RunConfig {
             ("train.save_total_limit", train.save_total_limit.unwrap_or(1), 1..=1_000_000),
             ("train.threads", train.threads.unwrap_or(1), 1..=512),
             ("eval.questions", eval.questions, 0..=1_000_000),
-        ];
-        counts.into_iter().try_for_each(|(key, value, range)| within(key, value, range))?;
-        let completions = rollout.completions_per_step();
-        ensure(
-            completions <= COMPLETIONS,
-            "rollout.num_generations",
-            format!("{completions} completions per step are too many, expected at most {COMPLETIONS}"),
-            "lower rollout.num_generations or rollout.prompts_per_step",
-        )
+        ]
     }
 
-    fn numbers(&self) -> Check {
+    fn numbers(&self) -> [(&'static str, f64, RangeInclusive<f64>); 31] {
         let Self { lora, rollout, reward, grpo, train, .. } = self;
         let weight = 0.0..=1000.0;
         let value = -1000.0..=1000.0;
-        let numbers: [(_, _, RangeInclusive<f64>); 31] = [
+        [
             ("lora.lora_alpha", lora.lora_alpha, 1e-6..=1e5),
             ("rollout.temperature", rollout.temperature, 0.01..=100.0),
             ("rollout.top_p", rollout.top_p, 1e-6..=1.0),
@@ -94,12 +97,14 @@ impl RunConfig {
             ("train.adam_epsilon", train.adam_epsilon, 1e-30..=1.0),
             ("train.weight_decay", train.weight_decay, 0.0..=1.0),
             ("train.max_grad_norm", train.max_grad_norm, 0.0..=1e6),
-        ];
-        numbers.into_iter().try_for_each(|(key, value, range)| within(key, value, range))?;
-        reward.custom.iter().try_for_each(|component| {
-            within("reward.custom", component.weight, weight.clone())?;
-            within("reward.custom", component.timeout, 0.001..=86_400.0)
-        })
+        ]
+    }
+
+    /// The lowest and the highest value of a number; `None` if the key is not one of these.
+    pub(super) fn range_of(&self, key: &str) -> Option<(f64, f64)> {
+        let counts = self.counts().into_iter().map(|(key, _, range)| (key, *range.start() as f64, *range.end() as f64));
+        let numbers = self.numbers().into_iter().map(|(key, _, range)| (key, *range.start(), *range.end()));
+        counts.chain(numbers).find(|(name, ..)| *name == key).map(|(_, low, high)| (low, high))
     }
 
     fn texts(&self) -> Check {

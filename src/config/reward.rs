@@ -1,7 +1,9 @@
 //! The `[reward]` part of the schema: the components of a completion's reward, which docs/rewards.md defines.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::optional::OrUnset;
 use crate::math::Scope;
 
 /// Names of the built-in components, in the order in which they are logged.
@@ -9,7 +11,7 @@ pub const RULES: [&str; 7] = ["accuracy", "format", "format_strict", "tag_count"
 
 /// Components and their weights. The reward of a completion is the weighted sum. A component of weight 0 is computed and
 /// logged, but not rewarded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RewardSection {
     /// Whether a right answer counts in any format.
@@ -27,7 +29,7 @@ pub struct RewardSection {
     pub custom: Vec<CustomSection>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
     /// A right answer counts in any format.
@@ -36,33 +38,37 @@ pub enum Gate {
     Format,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccuracySection {
     /// Unset: 0.5 with a format reward, else 1.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub weight: Option<f64>,
+    /// Where the answer is searched: `response` (the whole completion) or `answer` (its last closed answer element).
     pub scope: Scope,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FormatSection {
     /// Unset: 0.5 if the prior prompt has a tag, 0 for `none`.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub weight: Option<f64>,
 }
 
 /// A component that is off unless it has a weight.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptionalSection {
     /// Unset: off.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub weight: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LengthKind {
     /// Short right answers score above long ones, long wrong ones above short ones (arXiv 2502.03373).
@@ -72,19 +78,23 @@ pub enum LengthKind {
 }
 
 /// Lengths are in tokens, including the end-of-sequence token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LengthSection {
     /// Unset: off.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub weight: Option<f64>,
+    /// The rule: `cosine` or `soft-overlong`.
     pub kind: LengthKind,
     /// The length that counts as too long; unset: `rollout.max_completion_length`.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<usize>")]
     pub max_length: Option<usize>,
     /// `soft-overlong`: over this number of tokens before `max_length`, the penalty grows from 0 to -1; unset: a fifth of
     /// `max_length`, as in DAPO.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<usize>")]
     pub soft_punish_cache: Option<usize>,
     /// `cosine`: value of a right answer at `max_length`.
     pub min_value_correct: f64,
@@ -96,11 +106,12 @@ pub struct LengthSection {
     pub max_value_wrong: f64,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RepetitionSection {
     /// Unset: off.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub weight: Option<f64>,
     /// Number of words of a repeated phrase.
     pub ngram_size: usize,
@@ -109,11 +120,12 @@ pub struct RepetitionSection {
 }
 
 /// Runs a program on the tests of its question.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CodeSection {
     /// Unset: off.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub weight: Option<f64>,
     /// The data column with the tests.
     pub column: String,
@@ -124,13 +136,14 @@ pub struct CodeSection {
 }
 
 /// A command that reads completions as JSON lines and writes scores.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CustomSection {
     /// The name under which it is logged.
     pub name: String,
     /// The program and its arguments; no shell is involved.
     pub command: Vec<String>,
+    /// Weight of its score in the reward.
     pub weight: f64,
     /// Maximum seconds for one batch: the completions that are waiting when the command is free, at most those of one rollout.
     #[serde(default = "default_timeout")]

@@ -3,8 +3,10 @@
 //! If TRL has a key, its name is TRL's. TOML has no null, so an unset optional key is written as `"unset"`. A layer can
 //! therefore unset a value from a lower layer, and a written configuration contains every key.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::optional::OrUnset;
 use super::reward::RewardSection;
 
 /// All settings of a run. The resolved configuration is saved in the run directory, and the run can be repeated from it.
@@ -12,7 +14,7 @@ use super::reward::RewardSection;
 /// A *step* is one rollout batch and its optimizer updates: `prompts_per_step` questions with `num_generations` completions
 /// each, split into `steps_per_generation` mini-batches, with `num_iterations` passes over them.
 /// Step counts (`train.steps`, `save_steps`, `eval.every`) count steps; the learning rate schedule counts updates.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
     pub model: ModelSection,
@@ -27,7 +29,7 @@ pub struct RunConfig {
     pub run: RunSection,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
     /// `tiny` (embedded), a Hub id (`org/name`), a Hugging Face folder or a `.gguf` file.
@@ -36,7 +38,7 @@ pub struct ModelSection {
     pub revision: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSection {
     /// Name of a shipped prior prompt, or path of a user's file.
@@ -47,7 +49,7 @@ pub struct PromptSection {
     pub prefill: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Take {
     /// The first `max_questions` rows, in their order.
@@ -56,7 +58,7 @@ pub enum Take {
     Shuffle,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
     /// `arithmetic` (embedded generator), a file (JSONL, JSON, CSV, Parquet, optionally .gz) or a Hub data set id.
@@ -67,14 +69,17 @@ pub struct DataSection {
     pub split: String,
     /// Unset: from the schema of a known data set.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
     pub question_column: Option<String>,
     /// Unset: from the schema of a known data set.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
     pub answer_column: Option<String>,
     /// Which rows to use if `max_questions` is smaller than their number.
     pub take: Take,
     /// Unset: all.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<usize>")]
     pub max_questions: Option<usize>,
     /// Remove questions that overlap with a benchmark, before `max_questions` applies; see [`crate::data::decontaminate`].
     pub decontaminate: bool,
@@ -92,7 +97,7 @@ pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "
 /// Means all of [`LINEAR_MODULES`], as in PEFT.
 pub const ALL_LINEAR: &str = "all-linear";
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoraSection {
     /// Rank of the adapter.
@@ -105,7 +110,7 @@ pub struct LoraSection {
     pub use_rslora: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutSection {
     /// Questions per rollout batch.
@@ -131,7 +136,7 @@ pub struct RolloutSection {
     pub max_rows: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LossType {
     Grpo,
@@ -142,7 +147,7 @@ pub enum LossType {
     Cispo,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScaleRewards {
     Group,
@@ -150,16 +155,17 @@ pub enum ScaleRewards {
     None,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
     K2,
     K3,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrpoSection {
+    /// The objective: how ratios are clipped and losses averaged; see [`crate::grpo::objective`].
     pub loss_type: LossType,
     /// Divisor of the centered rewards of a group: the group's standard deviation, the batch's, or none.
     pub scale_rewards: ScaleRewards,
@@ -167,9 +173,11 @@ pub struct GrpoSection {
     pub epsilon: f64,
     /// Clip range above 1; unset: `epsilon`.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub epsilon_high: Option<f64>,
     /// Dual clip: upper bound of the ratio if the advantage is negative; unset: off.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
     pub delta: Option<f64>,
     /// Weight of the KL term against the base model (adapter switched off); 0 leaves the term out.
     pub beta: f64,
@@ -189,7 +197,7 @@ pub struct GrpoSection {
     pub max_refills: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LrScheduler {
     Constant,
@@ -197,11 +205,12 @@ pub enum LrScheduler {
     Cosine,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
     /// Number of steps, each with one rollout batch; unset: determined by `epochs`.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<usize>")]
     pub steps: Option<usize>,
     /// Passes over the questions; used if `steps` is unset.
     pub epochs: usize,
@@ -213,8 +222,11 @@ pub struct TrainSection {
     pub min_lr_rate: f64,
     /// Share of all updates in which the learning rate rises to `learning_rate`.
     pub warmup_ratio: f64,
+    /// Decay of AdamW's mean of the gradient.
     pub adam_beta1: f64,
+    /// Decay of AdamW's mean of the squared gradient.
     pub adam_beta2: f64,
+    /// Added to the divisor of AdamW's step.
     pub adam_epsilon: f64,
     /// Decoupled from the gradient, as in AdamW.
     pub weight_decay: f64,
@@ -230,13 +242,15 @@ pub struct TrainSection {
     pub save_steps: usize,
     /// Number of newest checkpoints to keep, in addition to the best by held-out accuracy; unset: all.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<usize>")]
     pub save_total_limit: Option<usize>,
     /// Worker threads; unset: one per core.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<usize>")]
     pub threads: Option<usize>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
     /// `held-out` takes questions from the training data before training; else a data set as in `data.path`.
@@ -249,13 +263,14 @@ pub struct EvalSection {
     pub greedy: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunSection {
     /// Folder with run directories.
     pub dir: String,
     /// Name of the run directory; unset: model, prompt and a counter.
     #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
     pub name: Option<String>,
     /// `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:NUMBER`.
     pub device: String,

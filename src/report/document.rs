@@ -45,19 +45,19 @@ pub struct ShownQuestion {
     pub gold: String,
     pub answers: Vec<ShownCompletion>,
     /// For each arm with completions from before and after training, its name and how they differ.
-    pub changes: Vec<(String, Change)>,
+    pub changes: Vec<(String, QuestionChange)>,
 }
 
 /// Whether a question is solved before and after training, in the order in which questions are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
+pub enum QuestionChange {
     Learned,
     Forgotten,
     Never,
     Always,
 }
 
-impl Change {
+impl QuestionChange {
     pub fn new(before: bool, after: bool) -> Self {
         match (before, after) {
             (false, true) => Self::Learned,

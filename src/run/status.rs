@@ -19,7 +19,7 @@ pub enum RunState {
     Running,
     /// All steps are done, and the final evaluation.
     Done,
-    /// It stopped early, and `rft train --resume` continues from its newest checkpoint, or from the start if it has none.
+    /// It stopped early, and `rft train --resume` continues from its newest checkpoint, or from the start without one.
     Interrupted,
 }
 

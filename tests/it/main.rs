@@ -11,6 +11,7 @@ mod checkpoints;
 mod cli;
 mod code_eval;
 mod config;
+mod configuration;
 #[cfg(target_os = "linux")]
 mod costs;
 mod custom_reward;

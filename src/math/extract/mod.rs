@@ -13,6 +13,7 @@ mod prose;
 
 use std::ops::Range;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use prose::{is_hypothetical, withdraws};
@@ -20,7 +21,7 @@ pub use prose::{is_hypothetical, withdraws};
 pub use lenient::{ExtractionRule, FoundAnswer, extract_lenient, solution_answer};
 
 /// The part of a completion that is searched for the box.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// The last box of the whole completion: accuracy and format stay independent, as in the study.

@@ -170,7 +170,7 @@ fn lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::document::{Change, Section};
+    use crate::report::document::{QuestionChange, Section};
     use crate::report::load::ReportedSample;
 
     const HOSTILE: &str = "</pre><script>alert(1)</script>\u{1b}[31m <think>\"'&amp; \\boxed{4}</think>";
@@ -194,7 +194,7 @@ mod tests {
             text: HOSTILE.into(),
             gold: HOSTILE.into(),
             answers: vec![ShownCompletion { by: HOSTILE.into(), sample }],
-            changes: vec![(HOSTILE.into(), Change::Learned)],
+            changes: vec![(HOSTILE.into(), QuestionChange::Learned)],
         };
         let mut table = Table::new("t", HOSTILE, [HOSTILE]);
         table.rows.push(vec![HOSTILE.into()]);

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{ReportPart, arms, groups, held_out};
 use crate::math::Verdict;
 use crate::report::aligned::Aligned;
-use crate::report::document::{Change, DocumentBlock, ShownCompletion, ShownQuestion};
+use crate::report::document::{DocumentBlock, QuestionChange, ShownCompletion, ShownQuestion};
 use crate::report::load::{Material, ReportedSample};
 
 /// Maximum number of bytes of completions in a report, to limit the size of the page.
@@ -107,7 +107,7 @@ fn question(benchmark: &str, sample: &ReportedSample, readable: &[Readable], arm
         let (_, samples) = readable.iter().find(|(by, _)| *by == label)?;
         Some(samples.iter().find(|it| it.id == sample.id)?.verdict == Verdict::Correct)
     };
-    let change = |it: &ArmLabels| Some((it.arm.clone(), Change::new(right(&it.before)?, right(&it.after)?)));
+    let change = |it: &ArmLabels| Some((it.arm.clone(), QuestionChange::new(right(&it.before)?, right(&it.after)?)));
     ShownQuestion {
         changes: arms.iter().filter_map(change).collect(),
         benchmark: benchmark.to_owned(),

@@ -93,7 +93,7 @@ fn one_seed_gives_no_verdict() {
     assert!(markdown::table(&outcome.comparisons("c", "")).contains("| one seed |"));
 }
 
-/// With a large variation between seeds, a difference of 10 points is usually not detected, and the summary says so.
+/// With a large variation between seeds, a difference of 10 points is usually not detected, and the summary shows it.
 #[test]
 fn the_power_of_what_was_not_found_is_reported() {
     let mut noisy = study(&[("none", 0.3), ("code", 0.35)], 3, 0.0, 4);

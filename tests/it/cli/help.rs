@@ -35,6 +35,7 @@ fn help_lists_the_commands() {
       reward         Test the reward, or check answers with it
       overlap        Find benchmark questions that overlap with training data
       doctor         Check what works on this machine
+      completions    Print completions for a shell, or write man pages
       help           Print this message or the help of the given subcommand(s)
 
     Options:
@@ -359,7 +360,7 @@ fn help_of_generate() {
               [default: 1]
 
           --max-tokens <N>
-              Maximum completion length in tokens
+              Maximum completion length in tokens [default: 2048, or what the model's context leaves]
 
           --seed <N>
               Random seed
@@ -473,10 +474,12 @@ fn help_of_config() {
     Usage: rft config [OPTIONS] <COMMAND>
 
     Commands:
-      show   Print the resolved configuration of a run, as TOML that repeats it
-      check  Check configuration files; environment variables are ignored
-      list   List the presets
-      help   Print this message or the help of the given subcommand(s)
+      show     Print the resolved configuration of a run, as TOML that repeats it
+      check    Check configuration files; environment variables are ignored
+      explain  Explain keys: type, default, meaning, allowed values, TRL's name
+      schema   Print the JSON schema of a configuration file, for editors
+      list     List the presets
+      help     Print this message or the help of the given subcommand(s)
 
     Options:
       -v, --verbose...  Print more; repeat for debug output (RUST_LOG overrides this)
