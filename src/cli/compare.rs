@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 
 use super::eval;
+use super::fitted::fitted;
 use super::output_format::OutputFormat;
 use crate::cli::output;
 use crate::report::compare::{PairedEvaluations, compare};
@@ -53,11 +54,11 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     if compared.config.is_empty() {
         println!("\nthe configurations are the same");
     } else {
-        println!("\n{}", config(&compared.config));
+        println!("\n{}", fitted(config(&compared.config)));
     }
-    println!("\n{}", training(&compared.metrics));
+    println!("\n{}", fitted(training(&compared.metrics)));
     for PairedEvaluations { prompts: [a, b], benchmarks } in &compared.evaluations {
-        println!("\nA evaluated under `{a}`, B under `{b}`\n{}", eval::compare::rows(benchmarks));
+        println!("\nA evaluated under `{a}`, B under `{b}`\n{}", fitted(eval::compare::rows(benchmarks)));
         for it in benchmarks {
             for note in &it.notes {
                 println!("{}: {note}", it.benchmark);
@@ -72,7 +73,7 @@ pub fn run(args: &CompareArgs) -> Result<()> {
 
 fn blank() -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table
 }
 

@@ -38,6 +38,7 @@ pub mod describe;
 pub mod doctor;
 pub mod download;
 pub mod eval;
+mod fitted;
 pub mod generate;
 mod held_out;
 pub mod merge;

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 
+use super::fitted::fitted;
 use super::output_format::OutputFormat;
 use crate::cli::output;
 use crate::run::RunDir;
@@ -34,7 +35,7 @@ pub fn run(args: &RunsArgs) -> Result<()> {
     let runs = read(&args.folders)?;
     match args.output_format {
         OutputFormat::Json => output::json(&runs),
-        OutputFormat::Text => println!("{}", table(&runs)),
+        OutputFormat::Text => println!("{}", fitted(table(&runs))),
     }
     if runs.is_empty() {
         eprintln!("no runs yet; `rft train` writes them to `runs`");
@@ -72,7 +73,7 @@ fn run_directories(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn table(runs: &[RunStatus]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["run", "state", "steps", "reward", "prior prompt", "model", "seed", "started (UTC)"]);
     for run in runs {
         let started = run.started.as_deref().unwrap_or("-");

@@ -57,7 +57,15 @@ pub struct TrainArgs {
     #[arg(long, requires = "resume")]
     accept_changes: bool,
 
-    /// Download the model without asking
+    /// Print the first completions of each step
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    show_completions: usize,
+
+    /// Print only results, warnings and errors
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// Start without asking: download the model, and train with very large steps
     #[arg(long, short)]
     yes: bool,
 }
@@ -80,7 +88,9 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         Some(resumed) => (resumed.run, resumed.manifest),
         None => (setup.start(&config, &name)?, None),
     };
-    introduce(&config, &setup, &shape, device, &run);
+    if !args.quiet {
+        introduce(&config, &setup, &shape, device, &run);
+    }
     if let Some(warning) = loaded.keep_products(&run.products())? {
         eprintln!("warning: {warning}");
     }
@@ -105,7 +115,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
     manifest.sessions.push(RunSession { changes, ..session });
     manifest.write(&run)?;
 
-    let progress = Progress::new(steps, state.counters.step);
+    let progress = if args.quiet { Progress::silent() } else { Progress::new(steps, state.counters.step) };
     let heard = progress.clone();
     let stop = Stop::on_signals(move |_| {
         heard.note("stopping after saving a checkpoint (interrupt again to stop immediately)")
@@ -118,6 +128,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         held_out: &setup.held_out,
         run: &run,
         progress: &progress,
+        show_completions: args.show_completions,
         stop: &stop,
     };
     let (mut engine, mut learner) = (loaded.engine(), loaded.learner());
@@ -187,6 +198,7 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
         }
         None => (resolve(args)?, None),
     };
+    check_size(&config, args.yes)?;
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
@@ -206,6 +218,21 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
     };
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
     Ok(PreparedRun { config, started, setup, shape, device, state, loaded, name: source.name.clone(), hashing })
+}
+
+/// Above this number of completions per step, a typing error is likely.
+const LARGE_STEP: usize = 8_192;
+
+fn check_size(config: &RunConfig, yes: bool) -> Result<()> {
+    let completions = config.rollout.completions_per_step();
+    ensure!(
+        yes || completions <= LARGE_STEP,
+        "a step would have {completions} completions: {} questions with {} each\n\
+         hint: lower rollout.num_generations or rollout.prompts_per_step, or pass --yes",
+        config.rollout.prompts_per_step,
+        config.rollout.num_generations
+    );
+    Ok(())
 }
 
 /// The folder with benchmark files, from `RFT_DATA_DIR`.
@@ -257,10 +284,29 @@ fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Dev
         config.rollout.num_generations,
         render_loss(config)
     );
+    eprintln!("size     {}", size(config, steps, setup.questions.len()));
     eprintln!("run      {}", run.path().display());
     for note in &setup.notes {
         eprintln!("note     {note}");
     }
+}
+
+/// `5120 completions of at most 96 tokens; 640 of 4096 questions are used`
+fn size(config: &RunConfig, steps: usize, questions: usize) -> String {
+    let rollout = &config.rollout;
+    let asked = steps * rollout.prompts_per_step;
+    let use_of_questions = match asked {
+        asked if asked <= questions => format!("{asked} of {questions} questions are used"),
+        asked if rollout.prompts_per_step > questions => format!(
+            "{questions} questions in steps of {}: each is used {:.1} times a step, {:.0} times in all",
+            rollout.prompts_per_step,
+            rollout.prompts_per_step as f64 / questions as f64,
+            asked as f64 / questions as f64
+        ),
+        asked => format!("each of {questions} questions is used {:.1} times", asked as f64 / questions as f64),
+    };
+    let completions = asked * rollout.num_generations;
+    format!("{completions} completions of at most {} tokens; {use_of_questions}", rollout.max_completion_length)
 }
 
 fn render_loss(config: &RunConfig) -> String {

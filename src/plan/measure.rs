@@ -109,13 +109,15 @@ fn training<'a>(
         held_out: &setup.held_out[..held_out],
         run,
         progress,
+        show_completions: 0,
         stop,
     }
 }
 
 /// The steps after the first and their rollouts, from the run's metrics.
 fn counted(run: &RunDir, completions: usize) -> Result<(MeasuredPiece, MeasuredPiece)> {
-    let lines = metrics::read(&run.metrics())?;
+    let mut lines = metrics::read(&run.metrics())?;
+    lines.retain(|line| line.values.contains_key("reward"));
     let value = |line: usize, name: &str| -> Result<f64> {
         lines.get(line).and_then(|line| *line.values.get(name)?).with_context(|| format!("measure `{name}`"))
     };

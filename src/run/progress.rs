@@ -1,4 +1,5 @@
-//! The progress display of a run: a progress bar if stderr is a terminal, else plain lines.
+//! The progress display of a run: if stderr is a terminal, a growing table with a row for each step and a status line below it;
+//! else plain lines.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use super::printable::printable;
 use crate::stats::{Proportion, mean};
 
 /// The metrics of one training step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StepView {
     /// Counted from 1.
     pub step: usize,
@@ -19,6 +20,8 @@ pub struct StepView {
     pub accuracy: Option<f64>,
     /// Share of completions in the format that the prior prompt asks for.
     pub format: Option<f64>,
+    /// The mean of each other component of the reward.
+    pub components: Vec<(String, f64)>,
     /// Mean number of tokens per completion.
     pub mean_length: f64,
     /// Total number of tokens in the step's completions.
@@ -45,11 +48,14 @@ struct ProgressState {
     total: usize,
     seconds_per_step: Option<f64>,
     rewards: Vec<f64>,
+    /// The headings of the table, once it has any.
+    columns: Vec<String>,
 }
 
 enum Sink {
     Bar(ProgressBar),
     Lines(Box<dyn Write + Send>),
+    Silent,
 }
 
 impl Progress {
@@ -58,7 +64,7 @@ impl Progress {
         if !io::stderr().is_terminal() {
             return Self::lines(total, io::stderr());
         }
-        let style = ProgressStyle::with_template("{spinner} step {pos}/{len} {bar:30.cyan/dim} {prefix}\n  {wide_msg}")
+        let style = ProgressStyle::with_template("{spinner} {pos}/{len} {bar:16.cyan/dim} {msg} {prefix}")
             .expect("a valid template")
             .progress_chars("━━─");
         let bar = ProgressBar::new(total as u64).with_position(done as u64).with_style(style);
@@ -67,13 +73,19 @@ impl Progress {
         Self::with_sink(Sink::Bar(bar), total)
     }
 
+    /// Shows nothing.
+    pub fn silent() -> Self {
+        Self::with_sink(Sink::Silent, 0)
+    }
+
     /// Writes one plain line per event to `out`.
     pub fn lines(total: usize, out: impl Write + Send + 'static) -> Self {
         Self::with_sink(Sink::Lines(Box::new(out)), total)
     }
 
     fn with_sink(sink: Sink, total: usize) -> Self {
-        Self(Arc::new(Mutex::new(ProgressState { sink, total, seconds_per_step: None, rewards: Vec::new() })))
+        let state = ProgressState { sink, total, seconds_per_step: None, rewards: Vec::new(), columns: Vec::new() };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// Shows a completed step.
@@ -127,12 +139,20 @@ impl ProgressState {
             Sink::Bar(bar) => {
                 bar.set_position(view.step as u64);
                 bar.set_prefix(time_left.trim_start().to_owned());
-                bar.set_message(view.to_line(&sparkline(&self.rewards)));
+                bar.set_message(sparkline(&self.rewards));
+                let cells = view.cells();
+                let columns: Vec<String> = cells.iter().map(|(name, _)| name.clone()).collect();
+                if self.columns != columns {
+                    bar.println(row(cells.iter().map(|(name, _)| name.as_str())));
+                    self.columns = columns;
+                }
+                bar.println(row(cells.iter().map(|(_, value)| value.as_str())));
             }
             Sink::Lines(_) => {
-                let line = format!("step {}/{}  {}{time_left}", view.step, self.total, view.to_line(""));
+                let line = format!("step {}/{}  {}{time_left}", view.step, self.total, view.to_line());
                 self.line(&line);
             }
+            Sink::Silent => {}
         }
     }
 
@@ -144,6 +164,7 @@ impl ProgressState {
             Sink::Lines(out) => {
                 let _ = writeln!(out, "{text}").and_then(|()| out.flush());
             }
+            Sink::Silent => {}
         }
     }
 
@@ -157,16 +178,44 @@ impl ProgressState {
     }
 }
 
+/// Width of a column of the table, and the number of columns that fit into 80.
+const COLUMN: usize = 8;
+const COLUMNS: usize = 8;
+
+/// A row of the table. Names are cut to the width of the column.
+fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
+    let cell = |text: &str| {
+        let text: String = printable(text).chars().take(COLUMN).collect();
+        format!("{text:>COLUMN$}")
+    };
+    cells.map(cell).collect::<Vec<_>>().join("  ")
+}
+
 impl StepView {
-    fn to_line(self, curve: &str) -> String {
-        let mut line = format!("reward {:.3}", self.reward);
-        if !curve.is_empty() {
-            line += &format!(" {curve}");
+    /// Headings and values of the table; components that do not fit into it are left out.
+    fn cells(&self) -> Vec<(String, String)> {
+        let percent = |share: f64| format!("{:.1}%", 100.0 * share);
+        let mut cells =
+            vec![("step".to_owned(), self.step.to_string()), ("reward".to_owned(), format!("{:.3}", self.reward))];
+        for (name, share) in [("accuracy", self.accuracy), ("format", self.format)] {
+            cells.extend(share.map(|share| (name.to_owned(), percent(share))));
         }
+        let room = COLUMNS - cells.len() - 2;
+        cells.extend(self.components.iter().take(room).map(|(name, value)| (name.clone(), format!("{value:.3}"))));
+        cells.push(("length".to_owned(), format!("{:.1}", self.mean_length)));
+        cells.push(("tokens/s".to_owned(), format!("{:.0}", self.tokens as f64 / self.seconds)));
+        cells
+    }
+
+    fn to_line(&self) -> String {
+        let mut line = format!("reward {:.3}", self.reward);
         for (name, share) in [("accuracy", self.accuracy), ("format", self.format)] {
             if let Some(share) = share {
                 line += &format!("  {name} {:.1} %", 100.0 * share);
             }
+        }
+        for (name, value) in &self.components {
+            line += &format!("  {name} {value:.3}");
         }
         line + &format!("  length {:.1}  {:.0} tokens/s", self.mean_length, self.tokens as f64 / self.seconds)
     }
@@ -234,6 +283,7 @@ mod tests {
             reward: 0.3254,
             accuracy: Some(0.3515),
             format: Some(0.3),
+            components: Vec::new(),
             mean_length: 48.25,
             tokens: 2_000,
             seconds: 2.0,
@@ -247,7 +297,7 @@ mod tests {
         progress.step(&view);
         progress.phase("sampling 1/16");
         progress.clone().note("saved checkpoints/step-000001");
-        progress.step(&StepView { step: 40, format: None, ..view });
+        progress.step(&StepView { step: 40, format: None, components: vec![("judge".into(), 0.25)], ..view });
         progress.finish();
         let text = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
         assert_eq!(
@@ -255,19 +305,49 @@ mod tests {
             "held-out before training: accuracy 35.2 % [31.1, 39.4]  greedy accuracy 99.0 % [97.7, 99.6]  (512 questions)\n\
              step 1/40  reward 0.325  accuracy 35.1 %  format 30.0 %  length 48.2  1000 tokens/s  1m 18s left\n\
              saved checkpoints/step-000001\n\
-             step 40/40  reward 0.325  accuracy 35.1 %  length 48.2  1000 tokens/s\n"
+             step 40/40  reward 0.325  accuracy 35.1 %  judge 0.250  length 48.2  1000 tokens/s\n"
         );
     }
 
     #[test]
     fn time_left_follows_the_recent_steps() {
         let progress = Progress::lines(100, io::sink());
-        let view =
-            StepView { step: 1, reward: 0.0, accuracy: None, format: None, mean_length: 1.0, tokens: 1, seconds: 10.0 };
+        let view = StepView {
+            step: 1,
+            reward: 0.0,
+            accuracy: None,
+            format: None,
+            components: Vec::new(),
+            mean_length: 1.0,
+            tokens: 1,
+            seconds: 10.0,
+        };
         progress.step(&view);
         progress.step(&StepView { step: 2, seconds: 20.0, ..view });
         // 98 steps of 0.8 * 10 + 0.2 * 20 seconds.
         progress.with(|state| assert_eq!(state.time_left(2), "  19m 36s left"));
+    }
+
+    /// At most 80 columns, whatever the components are called.
+    #[test]
+    fn rows_of_the_table_are_aligned_and_fit() {
+        let components = (0..9).map(|i| (format!("a long component {i}"), -1234.5)).collect();
+        let (accuracy, format) = (Some(1.0), Some(0.5));
+        let view = StepView {
+            step: 100_000,
+            reward: -0.25,
+            accuracy,
+            format,
+            components,
+            mean_length: 12_345.6,
+            tokens: 1,
+            seconds: 1.0,
+        };
+        let cells = view.cells();
+        let rows = [row(cells.iter().map(|it| it.0.as_str())), row(cells.iter().map(|it| it.1.as_str()))];
+        assert_eq!(rows.each_ref().map(|it| it.chars().count()), [78; 2]);
+        assert!(rows[0].starts_with("    step    reward  accuracy    format  a long c"), "{}", rows[0]);
+        assert!(rows[1].contains("100.0%") && rows[1].ends_with("       1"), "{}", rows[1]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::model::lora::Adapter;
 use crate::model::peft::save_adapter;
 use crate::rollout::{Engine, Sampling};
 use crate::run::metrics::MetricsRecord;
-use crate::run::{MetricsLog, RunDir, Signal, StepView};
+use crate::run::{GroupRecord, MetricsLog, RunDir, Signal, StepView};
 use crate::stats::{mean, sample_std};
 use anyhow::{Error, Result, ensure};
 use evaluate::{HeldOutEvaluation, evaluate};
@@ -127,11 +127,13 @@ pub fn train(
         if let Err(error) = logs.append(&log) {
             return Err(rescue(training, learner, state, &log, error));
         }
+        show_completions(training, &log.groups);
         progress.step(&StepView {
             step,
             reward: metrics["reward"],
             accuracy: metrics.get("rewards/accuracy/mean").copied(),
             format: metrics.get("rewards/format/mean").copied(),
+            components: other_components(training, &metrics),
             mean_length: metrics["completions/mean_length"],
             tokens: completion_tokens,
             seconds,
@@ -165,6 +167,28 @@ pub fn train(
     progress.finish();
     let complete = finished && (after.is_some() || training.held_out.is_empty());
     Ok(TrainOutcome { before, after, stopped: stop.requested().filter(|_| !complete), steps: state.counters.step })
+}
+
+/// Prints the first completions of a step, of as many questions as possible.
+fn show_completions(training: &Training, groups: &[GroupRecord]) {
+    let each = groups.iter().map(|group| group.completions.iter().map(move |completion| (group, completion)));
+    let mut each: Vec<_> = each.collect();
+    let by_turns = (0..).map_while(|_: usize| {
+        let turn: Vec<_> = each.iter_mut().filter_map(Iterator::next).collect();
+        (!turn.is_empty()).then_some(turn)
+    });
+    for (group, completion) in by_turns.flatten().take(training.show_completions) {
+        training.progress.note(&format!(
+            "\n{}\nreward {:.3}, {}, gold answer {}\n{}\n",
+            group.question, completion.reward, completion.verdict, group.gold, completion.text
+        ));
+    }
+}
+
+/// The means of the reward's components besides accuracy and format.
+fn other_components(training: &Training, metrics: &BTreeMap<String, f64>) -> Vec<(String, f64)> {
+    let names = training.scorer.rewards.names().into_iter().filter(|name| *name != "accuracy" && *name != "format");
+    names.filter_map(|name| Some((name.to_owned(), *metrics.get(&format!("rewards/{name}/mean"))?))).collect()
 }
 
 /// Writes a checkpoint of the current step, and deletes those that are not kept.

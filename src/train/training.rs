@@ -17,6 +17,8 @@ pub struct Training<'a> {
     pub held_out: &'a [TrainQuestion],
     pub run: &'a RunDir,
     pub progress: &'a Progress,
+    /// Number of completions of each step to print.
+    pub show_completions: usize,
     pub stop: &'a Stop,
 }
 

@@ -137,6 +137,7 @@ impl Lab {
             held_out: &self.held_out,
             run: &run,
             progress: &Progress::lines(config.total_steps(self.questions.len()), self.said.clone()),
+            show_completions: 0,
             stop: &self.stop,
         };
         train(&training, engine, learner, state)

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 
 use super::table;
+use crate::cli::fitted::fitted;
 use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
 use crate::eval::compare::{EvalComparison, compare};
@@ -36,7 +37,12 @@ pub fn run(args: &EvalCompareArgs) -> Result<()> {
         output::json(&comparisons);
         return Ok(());
     }
-    println!("A  {}\nB  {}\n{}", table::title(&first.identity), table::title(&second.identity), rows(&comparisons));
+    println!(
+        "A  {}\nB  {}\n{}",
+        table::title(&first.identity),
+        table::title(&second.identity),
+        fitted(rows(&comparisons))
+    );
     for it in &comparisons {
         println!("{}: {}", it.benchmark, it.method);
         for note in &it.notes {
@@ -49,7 +55,7 @@ pub fn run(args: &EvalCompareArgs) -> Result<()> {
 /// One row per benchmark.
 pub fn rows(comparisons: &[EvalComparison]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["benchmark", "questions", "A", "B", "B - A, 95 % interval", "p", "detectable"]);
     let points = |share: f64| format!("{:+.1}", 100.0 * share);
     for it in comparisons {

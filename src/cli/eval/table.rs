@@ -1,7 +1,8 @@
 //! Scores as tables.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, Table, presets};
 
+use crate::cli::fitted::fitted;
 use crate::eval::bench::{self, AnswerKind, QuestionOrigin};
 use crate::eval::folder::Identity;
 use crate::eval::score::{BenchmarkScores, ShareEstimate};
@@ -18,7 +19,7 @@ pub fn title(identity: &Identity) -> String {
 
 /// The model and the settings, the scores, and notes about the questions.
 pub fn report(identity: &Identity, all: &[(BenchmarkScores, Option<f64>)]) -> String {
-    let mut text = format!("{}\n{}", title(identity), scores(all));
+    let mut text = format!("{}\n{}", title(identity), fitted(scores(all)));
     for (scores, _) in all {
         for note in &scores.notes {
             text.push_str(&format!("\nnote: `{}`: {note}", scores.benchmark));
@@ -30,7 +31,7 @@ pub fn report(identity: &Identity, all: &[(BenchmarkScores, Option<f64>)]) -> St
 /// One row per benchmark, with the tokens per second of this process if it generated any.
 fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     let several = all.iter().any(|(scores, _)| scores.samples > 1);
     let mut header = vec!["benchmark", "questions", "accuracy, 95 % interval"];
     if several {
@@ -88,9 +89,9 @@ fn percent(share: f64) -> String {
 }
 
 /// The shipped benchmarks.
-pub fn benchmarks() -> Table {
+pub fn benchmarks() -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["benchmark", "other names", "questions", "samples", "answer", "source"]);
     for it in bench::all() {
         let (questions, source) = match &it.origin {
@@ -107,5 +108,5 @@ pub fn benchmarks() -> Table {
             [it.name, it.aliases.join(", "), questions.to_string(), it.samples.to_string(), answer.to_owned(), source];
         table.add_row(row);
     }
-    table
+    fitted(table)
 }

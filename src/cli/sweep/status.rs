@@ -6,6 +6,7 @@ use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 
+use crate::cli::fitted::fitted;
 use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
 use crate::sweep::folder::{RunView, SweepFolder, SweepRecord, TaskState};
@@ -71,7 +72,7 @@ pub fn table(folder: &SweepFolder, record: &SweepRecord) -> Result<String> {
         }
         _ => String::new(),
     };
-    Ok(format!("{table}\n{done} of {} runs done{left}", views.len()))
+    Ok(format!("{}\n{done} of {} runs done{left}", fitted(table), views.len()))
 }
 
 /// Seconds until a run is trained, for a single process; from its own speed, else from the mean speed of the other runs.

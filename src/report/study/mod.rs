@@ -97,8 +97,8 @@ pub struct ArmComparison {
     pub question_p_value: f64,
     /// The larger of both p-values, corrected for all comparisons of the study; `None` for a single seed.
     pub adjusted: Option<f64>,
-    /// The interval for both other seeds and other questions, corrected for all comparisons of the study: from the lower to the
-    /// upper end of the two intervals. `None` for a single seed.
+    /// If the corrected p-value is significant, the interval for both other seeds and other questions, corrected for all
+    /// comparisons of the study: from the lower to the upper end of the two intervals.
     pub corrected: Option<Interval>,
     pub verdict: ComparisonVerdict,
     /// For each benchmark of the column, the differences of the questions, as means over seeds.
@@ -425,11 +425,11 @@ fn correct(comparisons: &mut [ArmComparison], resamples: usize, seed: u64) {
     let p_values: Vec<f64> = tested.iter().map(larger).collect();
     for ((i, adjusted), level) in tested.into_iter().zip(holm(&p_values)).zip(holm_levels(&p_values, LEVEL)) {
         let it = &mut comparisons[i];
-        let questions = over_questions(&it.differences, 1.0 - level, resamples, seed);
-        let corrected = it.seeds.interval_at(1.0 - level).map(|seeds| seeds.hull(questions));
         it.adjusted = Some(adjusted);
-        it.corrected = corrected;
-        if adjusted <= LEVEL && corrected.is_some_and(|it| it.low > 0.0 || it.high < 0.0) {
+        let Some(seeds) = it.seeds.interval_at(1.0 - level).filter(|_| adjusted <= LEVEL) else { continue };
+        let corrected = seeds.hull(over_questions(&it.differences, 1.0 - level, resamples, seed));
+        it.corrected = Some(corrected);
+        if corrected.low > 0.0 || corrected.high < 0.0 {
             it.verdict = if it.seeds.difference > 0.0 { ComparisonVerdict::Higher } else { ComparisonVerdict::Lower };
         }
     }

@@ -107,8 +107,14 @@ fn help_of_train() {
               Resume even if the data, the model, the prompt or the configuration has changed; the
               manifest records what changed
 
+          --show-completions <N>
+              Print the first completions of each step
+
+      -q, --quiet
+              Print only results, warnings and errors
+
       -y, --yes
-              Download the model without asking
+              Start without asking: download the model, and train with very large steps
 
       -v, --verbose...
               Print more; repeat for debug output (RUST_LOG overrides this)
