@@ -10,7 +10,7 @@ use crate::run::inputs::is_from_older_version;
 use crate::run::{Manifest, Progress, RunDir, RunSession, Stop};
 use crate::train::checkpoints::{best, check_space};
 use crate::train::contamination;
-use crate::train::inputs::{HashingInputs, compare, explain};
+use crate::train::inputs::{HashingInputs, compare, explain, extend};
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::summary;
@@ -38,7 +38,7 @@ pub struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,
 
-    /// Number of steps; each step is one rollout batch
+    /// Number of steps; each step is one rollout batch. With --resume: train on to this number
     #[arg(long, value_name = "N")]
     steps: Option<i64>,
 
@@ -48,7 +48,7 @@ pub struct TrainArgs {
 
     /// Resume an interrupted run
     #[arg(long, value_name = "RUN", conflicts_with_all = [
-        "ppe", "model", "data", "question_column", "answer_column", "max_questions", "steps", "seed", "name",
+        "ppe", "model", "data", "question_column", "answer_column", "max_questions", "seed", "name",
         "preset", "files", "sets",
     ])]
     resume: Option<PathBuf>,
@@ -102,10 +102,19 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         run.adapter().display()
     );
     let manifest = setup.manifest(&config, hashing.finish(&run)?);
-    let (mut manifest, changes) = match before {
+    let (mut manifest, mut changes) = match before {
         Some(before) => compare(before, manifest, &run, args.accept_changes)?,
         None => (manifest, Vec::new()),
     };
+    let extended = args.resume.is_some() && args.steps.is_some() && run.run_config()?.train.steps != config.train.steps;
+    if extended {
+        ensure!(
+            state.counters.step < steps,
+            "--steps: the run has already trained {} steps\nhint: pass a larger number",
+            state.counters.step
+        );
+        changes.push(extend(&run, steps, &mut manifest)?);
+    }
     for change in &changes {
         eprintln!("note     changed since the run was started: {change}");
     }
@@ -193,6 +202,13 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
                 config.train.threads = Some(threads as usize);
             }
             config.run.device = args.run.device.clone().unwrap_or(config.run.device);
+            if let Some(steps) = args.steps {
+                ensure!(
+                    (1..=100_000_000).contains(&steps),
+                    "--steps: {steps} is out of range, expected 1 to 100000000"
+                );
+                config.train.steps = Some(steps as usize);
+            }
             let recorded = contamination::recorded(run, &config)?;
             (config, recorded)
         }

@@ -6,7 +6,8 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Result, bail};
 
-use crate::config::RunConfig;
+use crate::config::{self, ConfigLayers, RunConfig};
+use crate::disk::atomic;
 use crate::disk::hash_cache::NamedFiles;
 use crate::model::files;
 use crate::model::hub::is_hub_id;
@@ -103,6 +104,20 @@ impl HashingInputs {
         hashes.files = own_files(run)?;
         Ok(hashes)
     }
+}
+
+/// Changes the number of steps of a run in its configuration and its manifest, so that later resumes expect it. Returns the
+/// change for the session.
+pub fn extend(run: &RunDir, steps: usize, manifest: &mut Manifest) -> Result<InputChange> {
+    let layers = ConfigLayers { files: vec![run.config()], ..ConfigLayers::default() };
+    let mut config = config::resolve(&layers)?.config;
+    config.train.steps = Some(steps);
+    atomic::write(&run.config(), config::to_toml(&config, None).as_bytes())?;
+    let hash = |manifest: &Manifest| manifest.files.get("config.toml").cloned();
+    let before = hash(manifest);
+    manifest.files = own_files(run)?;
+    manifest.steps = steps;
+    Ok(InputChange { input: format!("`train.steps` of the run, now {steps}"), before, after: hash(manifest) })
 }
 
 /// The hashes of the inputs in the run directory.

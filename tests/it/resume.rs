@@ -34,6 +34,31 @@ fn whole() -> &'static Trace {
     })
 }
 
+/// A run of 4 steps that trains on to 6 has the bytes of one with 6 steps, because the learning rate is constant.
+#[test]
+fn a_finished_run_trains_on_to_more_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let longer = SMALL.into_iter().map(|arg| if arg == "--steps=4" { "--steps=6" } else { arg });
+    let longer: Vec<&str> = longer.map(|arg| if arg == "run" { "longer" } else { arg }).collect();
+    rft(path).args(longer).assert().success();
+    rft(path).args(SMALL).assert().success();
+    let resume =
+        |more: &[&str]| rft(path).args(["train", "--threads=1", "--resume", "runs/run"]).args(more).output().unwrap();
+    let output = resume(&["--steps=6"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("`train.steps` of the run, now 6"), "{said}");
+    Trace::of(&path.join("runs/run")).assert_same(&Trace::of(&path.join("runs/longer")));
+
+    // The manifest expects the new number, so a later resume finds no change.
+    let manifest = fs::read_to_string(path.join("runs/run/manifest.json")).unwrap();
+    assert!(manifest.contains("\"steps\": 6") && manifest.contains("`train.steps` of the run, now 6"), "{manifest}");
+    let said = String::from_utf8(resume(&[]).stderr).unwrap();
+    assert!(said.contains("has already trained all of its 6 steps"), "{said}");
+    let said = String::from_utf8(resume(&["--steps=5"]).stderr).unwrap();
+    assert!(said.contains("error: --steps: the run has already trained 6 steps"), "{said}");
+}
+
 /// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, or none if the
 /// signal killed it.
 fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {

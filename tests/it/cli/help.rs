@@ -95,7 +95,7 @@ fn help_of_train() {
               Worker threads; the result does not depend on their number [default: one per core]
 
           --steps <N>
-              Number of steps; each step is one rollout batch
+              Number of steps; each step is one rollout batch. With --resume: train on to this number
 
           --name <NAME>
               Name of the run directory, which must not exist yet [default: model, prompt and a counter]
