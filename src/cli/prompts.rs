@@ -77,7 +77,11 @@ pub fn run(args: PromptsArgs) -> Result<()> {
     match args.command {
         PromptsCommand::List(args) => list(args.output_format),
         PromptsCommand::Show(args) => {
-            print!("{}", as_file(&find(&args.name)?)?);
+            let prompt = find(&args.name)?;
+            print!("{}", as_file(&prompt)?);
+            if let Some(warning) = prompt.warning() {
+                eprintln!("warning: {warning}");
+            }
             Ok(())
         }
         PromptsCommand::Render(args) => render(&args),

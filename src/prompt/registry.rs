@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{PriorPrompt, Role, text_file};
+use crate::config::{Content, Node, nearest_name, read_value};
 
 /// File, and aliases. Listings have the same order.
 const SHIPPED: [(&str, &[&str]); 6] = [
@@ -27,24 +28,33 @@ const CONTROLS: [(&str, &[&str]); 2] =
 const LONGEST: u64 = 1 << 20;
 
 /// A prompt as in its TOML file. The file cannot set the source of the wording.
-#[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize)]
 struct PromptFile {
     name: String,
     text: String,
     tag: Option<String>,
     answer_tag: Option<String>,
-    #[serde(default)]
     role: Role,
-    #[serde(default)]
     paper_name: String,
-    #[serde(default)]
     description: String,
-    #[serde(default)]
     stems_from: String,
 }
 
 impl PriorPrompt {
+    /// A warning if the text does not mention a tag that the format reward expects.
+    pub fn warning(&self) -> Option<String> {
+        let absent = |tag: &&String| !self.text.contains(&format!("<{tag}>"));
+        let missing: Vec<String> =
+            self.tag.iter().chain(&self.answer_tag).filter(absent).map(|tag| format!("<{tag}>")).collect();
+        (!missing.is_empty()).then(|| {
+            format!(
+                "the text of the prior prompt `{}` does not contain {}, which the format reward expects in completions",
+                self.name,
+                missing.join(" and ")
+            )
+        })
+    }
+
     /// The prompt as a TOML file that [`find`] can read.
     pub fn to_toml(&self) -> String {
         let prompt = self.clone();
@@ -76,7 +86,7 @@ pub fn controls() -> &'static [PriorPrompt] {
 }
 
 fn parse_shipped(file: &str) -> PriorPrompt {
-    parse(file, "rft".to_owned()).expect("a shipped prompt is valid")
+    parse(file, Path::new("shipped.toml"), "rft".to_owned()).expect("a shipped prompt is valid")
 }
 
 /// All shipped prompts, with their aliases.
@@ -113,21 +123,63 @@ fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
     let text = text_file::read(path).with_context(|| format!("read the prior prompt `{}`", path.display()))?;
     let hash = hex::encode(&Sha256::digest(&text)[..6]);
     let file = path.file_name().unwrap_or_default().to_string_lossy();
-    parse(&text, format!("{file} {hash}")).with_context(|| format!("read the prior prompt `{}`", path.display()))
+    parse(&text, path, format!("{file} {hash}"))
 }
 
-fn parse(toml: &str, wording: String) -> anyhow::Result<PriorPrompt> {
-    let PromptFile { name, text, tag, answer_tag, role, paper_name, description, stems_from } = toml::from_str(toml)?;
+/// The keys of a prompt file.
+const KEYS: [&str; 8] = ["name", "text", "tag", "answer_tag", "role", "paper_name", "description", "stems_from"];
+
+/// Reads a prompt file. Errors have the line and column of the key.
+fn parse(text: &str, path: &Path, wording: String) -> anyhow::Result<PriorPrompt> {
+    let file = Node::of_text(text, path)?;
+    let Content::Table(members) = &file.content else { bail!("{}: expected the keys of a prompt", path.display()) };
+    if let Some((key, _)) = members.iter().find(|(key, _)| !KEYS.contains(&key.name.as_str())) {
+        let meant = nearest_name(&key.name, KEYS.into_iter());
+        let hint =
+            meant.map_or_else(|| format!("the keys are {}", KEYS.join(", ")), |it| format!("did you mean `{it}`?"));
+        bail!("{}: unknown key `{}`\nhint: {hint}", key.origin.site(), key.name);
+    }
+    let member = |name: &str| members.iter().find(|(key, _)| key.name == name).map(|(_, node)| node);
+    let string = |name: &str| -> anyhow::Result<Option<String>> {
+        member(name).map(|node| read_value(&node.to_value()).map_err(|fault| fault.at(&node.origin, name))).transpose()
+    };
+    let required = |name: &str| {
+        string(name)?.with_context(|| {
+            format!(
+                "{}: the key `{name}` is missing\nhint: `rft prompts show reasoning` prints a complete file",
+                path.display()
+            )
+        })
+    };
+    let site = |name: &str| member(name).map_or_else(|| path.display().to_string(), |node| node.origin.site());
+    let role = member("role").map(|node| read_value(&node.to_value()).map_err(|fault| fault.at(&node.origin, "role")));
+    let (tag, answer_tag) = (string("tag")?, string("answer_tag")?);
     ensure!(
         tag.is_none() || answer_tag.is_some(),
-        "`tag` requires `answer_tag`, because the answer follows the element `tag`"
+        "{}: `tag` requires `answer_tag`, because the answer follows the element `tag`",
+        site("tag")
     );
-    ensure!(tag.is_none() || tag != answer_tag, "`tag` and `answer_tag` must differ");
-    for tag in tag.iter().chain(&answer_tag) {
+    ensure!(tag.is_none() || tag != answer_tag, "{}: `tag` and `answer_tag` must differ", site("answer_tag"));
+    for (key, tag) in [("tag", &tag), ("answer_tag", &answer_tag)] {
+        let Some(tag) = tag else { continue };
         let plain = tag.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-        ensure!(plain && !tag.is_empty(), "`{tag}` is not a valid tag\nhint: write `think`, not `<think>`");
+        ensure!(
+            plain && !tag.is_empty(),
+            "{}: `{tag}` is not a valid tag\nhint: write `think`, not `<think>`",
+            site(key)
+        );
     }
-    Ok(PriorPrompt { name, paper_name, tag, answer_tag, role, text, description, stems_from, wording })
+    Ok(PriorPrompt {
+        name: required("name")?,
+        text: required("text")?,
+        paper_name: string("paper_name")?.unwrap_or_default(),
+        tag,
+        answer_tag,
+        role: role.transpose()?.unwrap_or_default(),
+        description: string("description")?.unwrap_or_default(),
+        stems_from: string("stems_from")?.unwrap_or_default(),
+        wording,
+    })
 }
 
 /// A hint: the closest name if there is one, else how to pass a file.

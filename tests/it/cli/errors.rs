@@ -86,6 +86,43 @@ fn an_unreadable_model_is_an_error() {
     ");
 }
 
+/// Files of prior prompts are checked as configurations are.
+#[test]
+fn errors_in_a_prompt_file_have_a_place() {
+    for (text, expected) in [
+        (
+            "name = 'a'\ntext = 'b'\nanser_tag = 'c'\n",
+            "p.toml:3:1: unknown key `anser_tag`\nhint: did you mean `answer_tag`?",
+        ),
+        ("name = 'a'\ntext = 7\n", "p.toml:2:8: `text`: expected string, found integer 7"),
+        (
+            "name = 'a'\nrole = 'sytem'\ntext = ''\n",
+            "p.toml:2:8: `role`: unknown value `sytem`\nhint: did you mean `system`? use one of system, user",
+        ),
+        (
+            "name = 'a'\ntext = ''\ntag = 't'\n",
+            "p.toml:3:7: `tag` requires `answer_tag`, because the answer follows the element `tag`",
+        ),
+        (
+            "name = 'a'\ntext = ''\nanswer_tag = '<x>'\n",
+            "p.toml:3:14: `<x>` is not a valid tag\nhint: write `think`, not `<think>`",
+        ),
+        ("text = ''\n", "p.toml: the key `name` is missing\nhint: `rft prompts show reasoning` prints a complete file"),
+        ("name = 'a\n", "p.toml:1:8: invalid TOML: invalid literal string"),
+    ] {
+        let folder = with("p.toml", text.as_bytes());
+        let said = error(&folder, &["prompts", "show", "p.toml"]);
+        assert!(said.starts_with(&format!("error: {expected}")), "{text}: {said}");
+    }
+    let folder = with("p.toml", b"name = 'a'\ntext = 'Use <t> and </t>.'\ntag = 't'\nanswer_tag = 'answer'\n");
+    let output = rft(folder.path()).args(["prompts", "show", "p.toml"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && said.contains("does not contain <answer>, which the format reward expects"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_question_that_is_too_long_is_an_error() {
     assert_snapshot!(error(&folder(), &["train", "--set", "rollout.max_prompt_length=9"]), @r"
