@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::Question;
 use super::cell;
 use super::row::{FileRows, Row, value};
+use crate::config::nearest_name;
 use crate::math;
 
 /// The schema of a data set on the Hub.
@@ -181,12 +182,24 @@ fn column<'a>(path: &Path, row: &'a Row, name: Option<&'a str>, usual: &[&str]) 
     };
     match found {
         Some(column) => Ok(column),
-        None => bail!(
-            "`{}` has no column `{}`; found: {}\nhint: set the columns with --question-column and --answer-column",
-            path.display(),
-            name.map_or_else(|| usual.join("` or `"), str::to_owned),
-            row.listed()
-        ),
+        None => {
+            // Names often differ in case and in spaces.
+            let plain = |name: &str| name.to_lowercase().replace([' ', '-'], "_");
+            let meant = name.and_then(|name| {
+                let same = row.names().find(|key| plain(key) == plain(name));
+                same.or_else(|| nearest_name(name, row.names()))
+            });
+            let hint = match meant {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => "set the columns with --question-column and --answer-column".to_owned(),
+            };
+            bail!(
+                "`{}` has no column `{}`; found: {}\nhint: {hint}",
+                path.display(),
+                name.map_or_else(|| usual.join("` or `"), str::to_owned),
+                row.listed()
+            )
+        }
     }
 }
 

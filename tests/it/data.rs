@@ -156,6 +156,11 @@ fn errors_in_data_are_reported_with_their_place() {
     ] {
         assert_eq!(message(name, text), expected);
     }
+    // A row of commas alone would need fifty times its size in memory.
+    let wide = ",".repeat(20_000);
+    for (text, line) in [(format!("question,answer{wide}\n"), 1), (format!("question,answer\n{wide}\n"), 2)] {
+        assert_eq!(message("a.csv", &text), format!("read `DIR/a.csv`: line {line}: more than 16384 columns"));
+    }
     let torn = gzip(good.as_bytes());
     let error = format!("{:#}", load_bytes("a.jsonl.gz", &torn[..torn.len() - 9]).unwrap_err());
     assert!(error.starts_with("read `DIR/a.jsonl.gz`: damaged gzip file"), "{error}");
@@ -176,7 +181,10 @@ fn columns_can_be_named() {
     assert_eq!(pairs(&load(&section, 0, 0, &no_hub).unwrap()), [("1 + 1?", "1000")]);
     section.answer_column = Some("gold".to_owned());
     let error = load(&section, 0, 0, &no_hub).unwrap_err().to_string();
-    assert!(error.contains("no column `gold`; found: question, answer, task, Gold"), "{error}");
+    assert!(
+        error.contains("no column `gold`; found: question, answer, task, Gold\nhint: did you mean `Gold`?"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -6,10 +6,13 @@ use serde_json::value::to_raw_value;
 use crate::data::row::{FileRows, Row, distinct};
 use crate::disk::budget::Budget;
 
+/// Maximum number of columns, as in a spreadsheet. A row of commas alone would need fifty times its size in memory.
+const COLUMNS: usize = 16_384;
+
 pub fn rows(text: &str, mut budget: Budget) -> Result<FileRows> {
     // Line breaks within quotes are the file's own, as those between rows are.
     let text = text.replace("\r\n", "\n");
-    check_quotes(&text)?;
+    check_fields(&text)?;
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
     distinct(header.iter()).map_err(|problem| anyhow!(problem))?;
@@ -31,9 +34,9 @@ pub fn rows(text: &str, mut budget: Budget) -> Result<FileRows> {
     Ok(FileRows { unit: "row", rows })
 }
 
-/// Checks that every quoted field is closed where it ends. The reader would take the rest of the file for the content of a field that
-/// is not closed.
-fn check_quotes(text: &str) -> Result<()> {
+/// Checks that every quoted field is closed where it ends, and that no row has too many of them. The reader would take the rest of
+/// the file for the content of a field that is not closed.
+fn check_fields(text: &str) -> Result<()> {
     enum At {
         FieldStart,
         Field,
@@ -44,7 +47,7 @@ fn check_quotes(text: &str) -> Result<()> {
         /// After a closing quote and spaces.
         Closed,
     }
-    let (mut at, mut line) = (At::FieldStart, 1);
+    let (mut at, mut line, mut fields) = (At::FieldStart, 1, 1);
     for byte in text.bytes() {
         let ends = matches!(byte, b',' | b'\n' | b'\r');
         at = match (at, byte) {
@@ -52,7 +55,11 @@ fn check_quotes(text: &str) -> Result<()> {
             (At::Quoted(from), b'"') => At::Quote(from),
             (At::Quoted(from), _) => At::Quoted(from),
             (At::Quote(from), b'"') => At::Quoted(from),
-            (At::Quote(_) | At::Closed | At::FieldStart | At::Field, _) if ends => At::FieldStart,
+            (At::Quote(_) | At::Closed | At::FieldStart | At::Field, _) if ends => {
+                fields = if byte == b',' { fields + 1 } else { 1 };
+                ensure!(fields <= COLUMNS, "line {line}: more than {COLUMNS} columns");
+                At::FieldStart
+            }
             (At::Quote(_) | At::Closed, b' ') => At::Closed,
             (At::Quote(_) | At::Closed, _) => {
                 bail!("line {line}: text after the closing quote of a field\nhint: write a quote within quotes twice")
