@@ -237,7 +237,7 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
 }
 
 /// Above this number of completions per step, a typing error is likely.
-const LARGE_STEP: usize = 8_192;
+const LARGE_STEP: usize = 65_536;
 
 fn check_size(config: &RunConfig, yes: bool) -> Result<()> {
     let completions = config.rollout.completions_per_step();

@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn a_users_file_must_be_a_prompt() {
         for (text, complaint) in [
-            ("name = \"x\"\ntext = \"\"\ncolor = 1\n", "unknown field `color`"),
-            ("name = \"x\"\n", "missing field `text`"),
+            ("name = \"x\"\ntext = \"\"\ncolor = 1\n", "mine.toml:3:1: unknown key `color`"),
+            ("name = \"x\"\n", "the key `text` is missing"),
             ("name = \"x\"\ntext = \"\"\ntag = \"t\"\n", "`tag` requires `answer_tag`"),
             ("name = \"x\"\ntext = \"\"\ntag = \"<t>\"\nanswer_tag = \"a\"\n", "`<t>` is not a valid tag"),
             ("name = \"x\"\ntext = \"\"\ntag = \"a\"\nanswer_tag = \"a\"\n", "must differ"),

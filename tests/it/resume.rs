@@ -182,7 +182,7 @@ fn a_run_stopped_after_any_completion_resumes_to_the_same_bytes() {
     let (stopped, total) = run(&unbroken, 0);
     assert_eq!(stopped, None);
     let unbroken = Trace::of(unbroken.run_dir().path());
-    assert_eq!(unbroken.metrics.len(), 5, "one line per step, and per evaluation between two steps");
+    assert_eq!(unbroken.metrics.len(), 7, "one line per step, and per evaluation");
 
     for stop_after in 1..total {
         let mut lab = lab();

@@ -73,7 +73,7 @@ impl Started {
 
 /// Arguments of a run whose step takes minutes: its phases are as long as its factors say.
 fn long(prompts: &str, more: &[&str]) -> Vec<String> {
-    let own = ["train", "--ppe=none", "--threads=1", "--steps=2", "--name=run", "--set=eval.greedy=false"];
+    let own = ["train", "--yes", "--ppe=none", "--threads=1", "--steps=2", "--name=run", "--set=eval.greedy=false"];
     let prompts = format!("--set=rollout.prompts_per_step={prompts}");
     own.into_iter().chain([prompts.as_str()]).chain(more.iter().copied()).map(str::to_owned).collect()
 }

@@ -108,7 +108,7 @@ fn errors_in_a_prompt_file_have_a_place() {
             "p.toml:3:14: `<x>` is not a valid tag\nhint: write `think`, not `<think>`",
         ),
         ("text = ''\n", "p.toml: the key `name` is missing\nhint: `rft prompts show reasoning` prints a complete file"),
-        ("name = 'a\n", "p.toml:1:8: invalid TOML: invalid literal string"),
+        ("name = 'a\n", "p.toml:1:10: invalid TOML: invalid literal string"),
     ] {
         let folder = with("p.toml", text.as_bytes());
         let said = error(&folder, &["prompts", "show", "p.toml"]);
@@ -137,6 +137,14 @@ fn a_question_that_is_too_long_is_an_error() {
     let output = rft(folder().path()).args(["generate", "1 + 1?", "--max-tokens=1000"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && said.contains("the model supports 512, and the prompt has "), "{said}");
+}
+
+#[test]
+fn a_very_large_step_needs_consent() {
+    assert_snapshot!(error(&folder(), &["train", "--set", "rollout.num_generations=20000"]), @r"
+    error: a step would have 320000 completions: 16 questions with 20000 each
+    hint: lower rollout.num_generations or rollout.prompts_per_step, or pass --yes
+    ");
 }
 
 #[test]
@@ -184,10 +192,10 @@ fn what_is_not_an_unfinished_run_cannot_be_resumed() {
     ");
 
     // Settings of a new run are not accepted with an old one.
-    let output = rft(runs.path()).args(["train", "--resume", "runs/done", "--steps", "9"]).output().unwrap();
+    let output = rft(runs.path()).args(["train", "--resume", "runs/done", "--seed", "9"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_snapshot!(String::from_utf8(output.stderr).unwrap(), @r"
-    error: the argument '--resume <RUN>' cannot be used with '--steps <N>'
+    error: the argument '--resume <RUN>' cannot be used with '--seed <N>'
 
     Usage: rft train --resume <RUN>
 
