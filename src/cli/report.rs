@@ -95,7 +95,7 @@ fn check_baselines(baselines: &[String], material: &Material) -> Result<()> {
         let known: Vec<String> = arms.iter().map(|arm| format!("`{arm}`")).collect();
         ensure!(
             arms.contains(name.as_str()),
-            "--baseline: there is no arm `{name}`\nhint: use one of {}",
+            "--baseline: unknown arm `{name}`\nhint: use one of {}",
             known.join(", ")
         );
     }

@@ -43,7 +43,7 @@ pub fn run(args: &RunsArgs) -> Result<()> {
     Ok(())
 }
 
-/// The runs in `folders`, oldest first. Before the first run there is no folder `runs`.
+/// The runs in `folders`, oldest first. The default folder `runs` may be missing: `rft train` creates it.
 fn read(folders: &[PathBuf]) -> Result<Vec<RunStatus>> {
     let mut runs = Vec::new();
     for path in folders.iter().map(|folder| run_directories(folder)).collect::<Result<Vec<_>>>()?.concat() {

@@ -61,7 +61,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     show_completions: usize,
 
-    /// Print only results, warnings and errors
+    /// Print only results and errors
     #[arg(long, short)]
     quiet: bool,
 
@@ -214,7 +214,7 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
         }
         None => (resolve(args)?, None),
     };
-    check_size(&config, args.yes)?;
+    check_size(&config, args.yes || resumed.is_some())?;
     device::use_threads(config.train.threads)?;
     super::download::confirm(&config, args.yes)?;
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;

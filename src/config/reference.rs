@@ -31,20 +31,13 @@ pub struct KeyReference {
 }
 
 /// Options of TRL's `GRPOConfig` and `ScriptArguments` and of PEFT's `LoraConfig` whose names differ from ours.
-const RENAMED: [(&str, &str); 18] = [
+const RENAMED: [(&str, &str); 11] = [
     ("model.path", "model_name_or_path"),
     ("model.revision", "model_revision"),
     ("data.path", "dataset_name"),
     ("data.split", "dataset_train_split"),
     ("data.shuffle", "shuffle_dataset"),
     ("rollout.prompts_per_step", "generation_batch_size / num_generations"),
-    ("reward.accuracy.weight", "reward_weights"),
-    ("reward.format.weight", "reward_weights"),
-    ("reward.format_strict.weight", "reward_weights"),
-    ("reward.tag_count.weight", "reward_weights"),
-    ("reward.length.weight", "reward_weights"),
-    ("reward.repetition.weight", "reward_weights"),
-    ("reward.code.weight", "reward_weights"),
     ("reward.custom", "reward_funcs"),
     ("train.steps", "max_steps"),
     ("train.epochs", "num_train_epochs"),
@@ -166,8 +159,10 @@ fn collect(schema: &Value, values: &Value, prefix: &str, config: &RunConfig, key
 }
 
 fn trl(key: &str) -> Option<&'static str> {
+    if key.starts_with("reward.") && key.ends_with(".weight") {
+        return Some("reward_weights");
+    }
     let renamed = RENAMED.iter().find(|(ours, _)| *ours == key).map(|(_, name)| *name);
-    // Rewards have keys of the same names with other meanings.
     let part = key.rsplit('.').next().unwrap_or(key);
     renamed.or_else(|| SAME.iter().find(|name| **name == part).copied())
 }

@@ -3,8 +3,6 @@
 use anyhow::{Context, Result};
 
 use super::load::{HeldOut, Material, ReportedEvaluation, ReportedRun};
-use crate::math::Verdict;
-use crate::run::GroupRecord;
 use crate::run::printable::printable;
 use crate::stats::Proportion;
 
@@ -113,7 +111,7 @@ fn of_held_out(run: &ReportedRun) -> Vec<Observation> {
     for (metric, kind) in kinds {
         let Some(kind) = kind else { continue };
         for (when, groups) in [("before", &kind.before), ("after", &kind.after)] {
-            let share = Proportion::new(groups.iter().filter(|group| is_right(group)).count(), groups.len());
+            let share = Proportion::new(groups.iter().filter(|group| group.is_solved()).count(), groups.len());
             rows.push(Observation {
                 metric: format!("{metric}, {when}"),
                 value: share.value(),
@@ -134,10 +132,6 @@ fn named(run: &ReportedRun, benchmark: &str) -> Observation {
         benchmark: benchmark.to_owned(),
         ..Observation::default()
     }
-}
-
-fn is_right(group: &GroupRecord) -> bool {
-    group.completions.iter().all(|completion| completion.verdict == Verdict::Correct)
 }
 
 /// A text that a spreadsheet does not calculate: names come from files, and `=HYPERLINK(...)` would be a formula.

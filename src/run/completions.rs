@@ -27,6 +27,13 @@ pub struct GroupRecord {
     pub completions: Vec<CompletionRecord>,
 }
 
+impl GroupRecord {
+    /// Whether all of its completions have the right answer.
+    pub fn is_solved(&self) -> bool {
+        self.completions.iter().all(|completion| completion.verdict == Verdict::Correct)
+    }
+}
+
 /// A completion and its rewards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompletionRecord {

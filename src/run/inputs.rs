@@ -20,7 +20,7 @@ impl fmt::Display for InputChange {
 }
 
 /// The first digits of a hash, without the name of its method.
-pub(super) fn short(hash: &str) -> &str {
+pub fn short(hash: &str) -> &str {
     let digits = hash.rsplit(':').next().unwrap_or(hash);
     digits.get(..12).unwrap_or(digits)
 }

@@ -229,8 +229,8 @@ fn rescue(
     })
 }
 
-/// Evaluates before, between or after steps; the metrics get their own line. `None` if there are no held-out questions, or if a
-/// stop was requested.
+/// Evaluates the adapter on the held-out questions and logs the metrics as a separate line. Returns `None` if there are no
+/// held-out questions or if a stop was requested.
 fn evaluate_and_log(
     training: &Training,
     engine: &mut dyn Engine,

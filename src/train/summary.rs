@@ -8,6 +8,8 @@ use serde::Serialize;
 use super::evaluate::{HeldOutEvaluation, HeldOutScores};
 use crate::disk::atomic;
 use crate::disk::hash::sha256_file;
+use crate::eval::score::ShareEstimate;
+use crate::run::inputs::ALL;
 use crate::run::{Manifest, RunDir, metrics, status};
 use crate::stats::{PairedComparison, Proportion};
 
@@ -51,25 +53,14 @@ struct KindSummary {
 
 #[derive(Serialize)]
 struct ShareSummary {
-    before: Option<Share>,
-    after: Share,
+    before: Option<ShareEstimate>,
+    after: ShareEstimate,
     /// After minus before, paired by question.
     change: Option<PairedComparison>,
 }
 
-/// A share with its 95 % interval.
-#[derive(Serialize)]
-struct Share {
-    value: f64,
-    low: f64,
-    high: f64,
-    n: usize,
-}
-
-impl From<Proportion> for Share {
-    fn from(it: Proportion) -> Self {
-        Self { value: it.value(), low: it.interval.low, high: it.interval.high, n: it.n }
-    }
+fn share(it: Proportion) -> ShareEstimate {
+    ShareEstimate { value: it.value(), interval: it.interval }
 }
 
 /// Writes the summary of a run whose last step is done.
@@ -79,7 +70,7 @@ pub fn write(run: &RunDir, before: Option<&HeldOutEvaluation>, after: Option<&He
     let steps: Vec<_> = records.into_iter().filter(|record| record.values.contains_key("reward")).collect();
     let last = steps.last().map(|record| record.values.clone()).unwrap_or_default();
     let weights = run.adapter().join("adapter_model.safetensors");
-    let whole = |files: &BTreeMap<String, String>| files.get("all").cloned().unwrap_or_default();
+    let whole = |files: &BTreeMap<String, String>| files.get(ALL).cloned().unwrap_or_default();
     let summary = RunSummary {
         name: status::name(run.path()),
         rft: env!("CARGO_PKG_VERSION"),
@@ -120,13 +111,13 @@ impl HeldOutSummary {
 impl KindSummary {
     fn new(before: Option<&HeldOutScores>, after: &HeldOutScores) -> Self {
         let accuracy = ShareSummary {
-            before: before.map(|it| it.accuracy.into()),
-            after: after.accuracy.into(),
+            before: before.map(|it| share(it.accuracy)),
+            after: share(after.accuracy),
             change: before.and_then(|before| after.accuracy_change(before)),
         };
         let format = after.format.map(|format| ShareSummary {
-            before: before.and_then(|it| it.format).map(Into::into),
-            after: format.into(),
+            before: before.and_then(|it| it.format).map(share),
+            after: share(format),
             change: before.and_then(|before| after.format_change(before)),
         });
         Self {

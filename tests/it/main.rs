@@ -72,6 +72,7 @@ mod sweep;
 mod templates;
 mod tiny_model;
 mod tokenizer;
+mod tokenizer_faults;
 mod train;
 mod untrusted;
 mod verdicts;

@@ -111,7 +111,7 @@ fn a_report_is_written_to_the_given_folder() {
     assert!(lab.path("runs/none-2/report/index.html").is_file());
 
     let said = error(&lab.folder, &["report", runs[0], "--baseline", "nonne"]);
-    assert!(said.contains("--baseline: there is no arm `nonne`") && said.contains("hint: use one of `none`"), "{said}");
+    assert!(said.contains("--baseline: unknown arm `nonne`") && said.contains("hint: use one of `none`"), "{said}");
 
     let said = error(&folder(), &["report", "."]);
     assert!(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::run::ReportedRun;
 use super::{Material, quoted};
+use crate::run::inputs::{ALL, short};
 
 /// Keys that do not change what a run learns, and the keys of sources, which are compared by their contents.
 const ELSEWHERE: [&str; 13] = [
@@ -89,7 +90,7 @@ fn remove_repeated(runs: &mut Vec<ReportedRun>) -> Vec<String> {
 /// Everything that can change what a run learns, except its seed.
 fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
     let manifest = &run.manifest;
-    let whole = |files: &BTreeMap<String, String>| files.get("all").map_or_else(String::new, |it| short(it));
+    let whole = |files: &BTreeMap<String, String>| files.get(ALL).map_or_else(String::new, |it| short(it).to_owned());
     let mut settings: BTreeMap<String, String> = run
         .config
         .iter()
@@ -98,9 +99,9 @@ fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
         .collect();
     settings.insert("model".into(), whole(&manifest.model.files));
     // The questions of the generator depend on the seed; only files are the same for all seeds.
-    let files = manifest.data.files.iter().filter(|(name, _)| *name != "all");
+    let files = manifest.data.files.iter().filter(|(name, _)| *name != ALL);
     settings.insert("data".into(), files.map(|(_, hash)| short(hash)).collect::<Vec<_>>().join(" "));
-    settings.insert("prompt text".into(), short(&manifest.prompt.sha256));
+    settings.insert("prompt text".into(), short(&manifest.prompt.sha256).to_owned());
     settings.insert("steps".into(), manifest.steps.to_string());
     for (what, source) in [("chat template", &manifest.template), ("held-out questions", &manifest.held_out)] {
         settings.extend(source.as_ref().map(|source| (what.to_owned(), whole(&source.files))));
@@ -135,9 +136,4 @@ fn named<'a>(name: &str, keys: &[String], values: &[Option<&String>], taken: imp
         0 => arm,
         same => format!("{arm} #{}", same + 1),
     }
-}
-
-/// The first digits of a hash.
-fn short(hash: &str) -> String {
-    hash.trim_start_matches("sha256:").chars().take(8).collect()
 }

@@ -3,13 +3,12 @@
 use serde_json::json;
 
 use super::{ReportPart, SEED, arms};
-use crate::math::Verdict;
-use crate::report::chart::{Axis, Forest, ForestGroup, ForestRow};
+use crate::report::chart::{Axis, Forest, ForestGroup};
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
 use crate::report::load::{HeldOut, Material, ReportedRun, ReportedSample, quoted};
 use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyCell, StudyOutcome, text::ends};
 use crate::run::GroupRecord;
-use crate::stats::{Interval, mean};
+use crate::stats::mean;
 
 /// The name of the questions in a comparison.
 const NAME: &str = "held-out questions";
@@ -82,9 +81,7 @@ pub fn known(material: &Material, outcome: &StudyOutcome) -> Vec<String> {
 
 /// 1 for each question with a correct completion, else 0.
 fn right(groups: &[GroupRecord]) -> Vec<f64> {
-    let is_right =
-        |group: &GroupRecord| group.completions.iter().all(|completion| completion.verdict == Verdict::Correct);
-    groups.iter().map(|group| f64::from(u8::from(is_right(group)))).collect()
+    groups.iter().map(|group| f64::from(u8::from(group.is_solved()))).collect()
 }
 
 pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
@@ -143,15 +140,8 @@ pub fn part(material: &Material, outcome: &StudyOutcome) -> ReportPart {
 /// A group of two rows for each arm: before and after training.
 fn chart(arms: &[HeldOutArm], outcome: &StudyOutcome) -> Forest {
     let row = |name: String, label: &str| {
-        let cell = outcome.cells.iter().find(|(it, _)| *it == name)?.1[0];
-        let Interval { low, high } = cell.interval;
-        Some(ForestRow {
-            label: label.to_owned(),
-            value: 100.0 * cell.accuracy,
-            interval: None,
-            second: Some(Interval { low: 100.0 * low, high: 100.0 * high }),
-            note: percent(cell.accuracy),
-        })
+        let (_, cells) = outcome.cells.iter().find(|(it, _)| *it == name)?;
+        Some(cells[0].chart_row(label.to_owned()))
     };
     let group = |(name, _): &HeldOutArm| ForestGroup {
         heading: name.clone(),

@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::{ReportPart, SEED, columns, held_out};
 use crate::report::aligned::{AccuracyRow, Aligned, Subject};
-use crate::report::chart::{Axis, Forest, ForestGroup, ForestRow, HeatMap, Scale};
+use crate::report::chart::{Axis, Forest, ForestGroup, HeatMap, Scale};
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
 use crate::report::load::{Material, ReportedBenchmark, quoted};
 use crate::report::study::{self, Study, StudyArm, StudyBenchmark, StudyOutcome};
-use crate::stats::{Interval, mean};
+use crate::stats::mean;
 
 /// The results of all comparisons.
 pub struct Comparisons {
@@ -215,14 +215,8 @@ fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &
 /// The table of results as a chart: a dot for each model, with its interval.
 fn accuracies(aligned: &Aligned, lines: &[ResultLine]) -> Forest {
     let row = |line: &ResultLine, at: usize| {
-        let (cell, scale) = (line.cells[at], |share: f64| 100.0 * share);
-        ForestRow {
-            label: if line.model == "untrained" { format!("untrained, {}", line.name) } else { line.name.clone() },
-            value: scale(cell.accuracy),
-            interval: None,
-            second: Some(Interval { low: scale(cell.interval.low), high: scale(cell.interval.high) }),
-            note: percent(cell.accuracy),
-        }
+        let is_base = line.model == "untrained";
+        line.cells[at].chart_row(if is_base { format!("untrained, {}", line.name) } else { line.name.clone() })
     };
     let group = |(at, heading): (usize, String)| ForestGroup {
         heading,

@@ -161,6 +161,18 @@ impl StudyOutcome {
 }
 
 impl StudyCell {
+    /// A row of a chart of accuracies, in percent.
+    pub fn chart_row(&self, label: String) -> ForestRow {
+        let Interval { low, high } = self.interval;
+        ForestRow {
+            label,
+            value: 100.0 * self.accuracy,
+            interval: None,
+            second: Some(Interval { low: 100.0 * low, high: 100.0 * high }),
+            note: percent(self.accuracy),
+        }
+    }
+
     /// `35.2 [31.1, 39.4] ±2.0`, in percent; the last is the standard deviation between seeds.
     pub fn shown(&self) -> TableCell {
         let between = self.between_seeds.map_or(String::new(), |sd| format!(" ±{}", percent(sd)));

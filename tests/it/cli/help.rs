@@ -111,7 +111,7 @@ fn help_of_train() {
               Print the first completions of each step
 
       -q, --quiet
-              Print only results, warnings and errors
+              Print only results and errors
 
       -y, --yes
               Start without asking: download the model, and train with very large steps
