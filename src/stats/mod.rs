@@ -57,12 +57,6 @@ impl Interval {
     pub fn hull(&self, other: Self) -> Self {
         Self { low: self.low.min(other.low), high: self.high.max(other.high) }
     }
-
-    /// Whether the two intervals overlap. If they do not, the values differ. If they do, the values may still differ, see
-    /// [`compare_paired`].
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.low <= other.high && other.low <= self.high
-    }
 }
 
 /// A share of `n` trials with its 95 % interval. Displayed as `35.2 % [31.1, 39.4]`.
@@ -130,14 +124,5 @@ mod tests {
     #[test]
     fn a_proportion_is_shown_with_its_interval() {
         assert_eq!(Proportion::new(81, 263).to_string(), "30.8 % [25.5, 36.6]");
-    }
-
-    #[test]
-    fn intervals_that_touch_overlap() {
-        let interval = |low, high| Interval { low, high };
-        assert!(interval(0.1, 0.3).overlaps(&interval(0.3, 0.4)));
-        assert!(interval(0.3, 0.4).overlaps(&interval(0.1, 0.5)));
-        assert!(!interval(0.1, 0.3).overlaps(&interval(0.31, 0.4)));
-        assert!(!interval(0.31, 0.4).overlaps(&interval(0.1, 0.3)));
     }
 }
