@@ -134,7 +134,7 @@ pub fn run(args: &EvalDrawArgs) -> Result<ExitCode> {
     if let Some(trained) = &trained {
         trained.configure(&mut layers);
     }
-    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
+    layers.prompt_flag(args.ppe.as_deref());
     layers.flag("model.path", args.model.clone(), "--model");
     layers.flag("run.device", args.device.clone(), "--device");
     layers.flag("train.threads", args.threads, "--threads");

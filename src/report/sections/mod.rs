@@ -12,6 +12,7 @@ mod repeat;
 mod results;
 mod training;
 mod warnings;
+mod wordings;
 
 use serde_json::{Map, Value, json};
 

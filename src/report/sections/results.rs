@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ReportPart, SEED, columns, held_out};
+use super::{ReportPart, SEED, columns, held_out, wordings};
 use crate::report::aligned::{AccuracyRow, Aligned, Subject};
 use crate::report::chart::{Axis, Forest, ForestGroup, HeatMap, Scale};
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
@@ -18,6 +18,8 @@ use crate::stats::mean;
 pub struct Comparisons {
     /// The arms compared with each other.
     pub arms: Option<StudyOutcome>,
+    /// The strategies with several wordings compared with each other.
+    pub strategies: Option<StudyOutcome>,
     /// Each arm compared with the untrained model under the same prompt.
     pub untrained: Option<StudyOutcome>,
     /// Each arm compared with itself before training, on its held-out questions.
@@ -28,13 +30,16 @@ pub struct Comparisons {
 
 impl Comparisons {
     pub fn outcomes(&self) -> impl Iterator<Item = &StudyOutcome> {
-        self.arms.iter().chain(&self.untrained).chain(&self.held_out)
+        self.arms.iter().chain(&self.strategies).chain(&self.untrained).chain(&self.held_out)
     }
 
     pub fn summary(&self) -> Vec<String> {
         let mut said = Vec::new();
         if let Some(arms) = self.arms.as_ref().filter(|arms| !arms.comparisons.is_empty()) {
             said.extend(arms.summary("between arms"));
+        }
+        if let Some(strategies) = &self.strategies {
+            said.extend(strategies.summary("between strategies"));
         }
         if let Some(untrained) = &self.untrained {
             said.extend(untrained.summary("from the untrained model"));
@@ -82,9 +87,10 @@ pub fn compare(
     let pairs: Vec<(&StudyArm, &StudyArm)> =
         with_base.1.iter().map(|&(arm, base)| (&with_base.0.arms[arm], &with_base.0.arms[base])).collect();
     let untrained = if pairs.is_empty() { None } else { outcome(&with_base.0, &pairs) };
+    let strategies = wordings::compare(material, aligned, left_out);
     let overlaps = overlaps(material);
     let clean = (!overlaps.values().all(BTreeSet::is_empty)).then(|| aligned.without(&overlaps));
-    Comparisons { arms, untrained, held_out: held_out::compare(material, left_out), clean }
+    Comparisons { arms, strategies, untrained, held_out: held_out::compare(material, left_out), clean }
 }
 
 /// The arms and the untrained model under the prompt of each, with the pairs to compare. Untrained, it is the same at every seed.
@@ -163,6 +169,7 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Comparisons) -> Vec
     if let Some(outcome) = found.arms.as_ref().filter(|outcome| !outcome.comparisons.is_empty()) {
         parts.push(comparisons(outcome));
     }
+    parts.extend(wordings::part(material, aligned, found.strategies.as_ref()));
     if let Some(outcome) = &found.untrained {
         parts.push(before_training(outcome));
     }
