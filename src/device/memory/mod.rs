@@ -1,8 +1,10 @@
-//! The layout of GPU memory. The GPU uses it with addresses, and [`plan`] without, to calculate sizes.
+//! The layout of GPU memory. The GPU uses it with addresses, and [`plan`] without, to calculate sizes. And the memory of the
+//! machine, for runs on the CPU.
 
 pub mod arena;
 pub mod layout;
 pub mod lora;
+pub mod machine;
 pub mod plan;
 
 /// Left free for the memory that the driver uses when kernels and graphs are loaded.
