@@ -1,7 +1,8 @@
-//! The layout of GPU memory. The GPU uses it with addresses, and [`plan`] without, to calculate sizes. And the memory of the
-//! machine, for runs on the CPU.
+//! The layout of GPU memory. The GPU uses it with addresses, and [`plan`] without, to calculate sizes. [`cpu`] and
+//! [`machine`] are for runs on the CPU.
 
 pub mod arena;
+pub mod cpu;
 pub mod layout;
 pub mod lora;
 pub mod machine;
