@@ -105,7 +105,7 @@ fn show(args: &ConfigShowArgs) -> Result<()> {
         ShowFormat::Toml => {
             let origins = args.origin.then_some(&resolved.origins);
             let text = if args.no_comments { config::to_toml } else { config::to_explained_toml };
-            print!("{}", text(&resolved.config, origins));
+            output::document(&text(&resolved.config, origins));
         }
         ShowFormat::Json => {
             let config = config::to_json(&resolved.config);
