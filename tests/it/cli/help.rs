@@ -481,7 +481,7 @@ fn help_of_config() {
     Usage: rft config [OPTIONS] <COMMAND>
 
     Commands:
-      show     Print the resolved configuration of a run, as TOML that repeats it
+      show     Print the resolved configuration of a run, as commented TOML that repeats it
       check    Check configuration files; environment variables are ignored
       explain  Explain keys: type, default, meaning, allowed values, TRL's name
       schema   Print the JSON schema of a configuration file, for editors
