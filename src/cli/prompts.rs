@@ -78,7 +78,7 @@ pub fn run(args: PromptsArgs) -> Result<()> {
         PromptsCommand::List(args) => list(args.output_format),
         PromptsCommand::Show(args) => {
             let prompt = find(&args.name)?;
-            print!("{}", as_file(&prompt)?);
+            output::document(&as_file(&prompt)?);
             if let Some(warning) = prompt.warning() {
                 eprintln!("warning: {warning}");
             }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, json};
 
-use super::{ReportPart, SEED};
+use super::{ReportPart, SEED, closed_if_long};
 use crate::report::aligned::Aligned;
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
 use crate::report::load::{Material, Strategy, quoted, strategies};
@@ -108,9 +108,8 @@ pub fn part(material: &Material, aligned: &Aligned, found: Option<&StudyOutcome>
              for other seeds and for other questions."
                 .to_owned(),
         ));
-        blocks.push(DocumentBlock::Table(
-            outcome.comparisons("strategies", "Differences of accuracy between strategies, in percentage points."),
-        ));
+        let caption = "Differences of accuracy between strategies, in percentage points.";
+        blocks.push(closed_if_long("All comparisons of strategies", outcome.comparisons("strategies", caption)));
     }
     let data = json!({ "variance": data, "comparisons": found.map(|it| &it.comparisons) });
     Some(ReportPart::new("wordings", "Strategy or wording", blocks, data))
