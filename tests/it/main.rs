@@ -77,3 +77,4 @@ mod train;
 mod untrusted;
 mod verdicts;
 mod verify_resume;
+mod watch;

@@ -130,8 +130,8 @@ impl StudyOutcome {
         said
     }
 
-    /// The differences from one reference, with one group of rows per column.
-    pub fn forest(&self, reference: &str) -> Forest {
+    /// The differences from one reference, or all if it is `None`, with one group of rows per column.
+    pub fn forest(&self, title: &str, reference: Option<&str>) -> Forest {
         let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
         let row = |it: &ArmComparison| ForestRow {
             label: it.arm.clone(),
@@ -145,17 +145,22 @@ impl StudyOutcome {
             rows: self
                 .comparisons
                 .iter()
-                .filter(|it| it.reference == reference && it.column == *column)
+                .filter(|it| reference.is_none_or(|reference| it.reference == reference) && it.column == *column)
                 .map(row)
                 .collect(),
         };
+        let groups: Vec<ForestGroup> = self.columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect();
+        let legend = match groups.iter().flat_map(|group| &group.rows).any(|row| row.interval.is_some()) {
+            true => "Thick bar: 95 % interval over training seeds. Thin line: over questions.",
+            false => "Line: 95 % interval over questions.",
+        };
         Forest {
-            title: format!("Each arm compared with {reference}"),
-            description: format!(
-                "Difference of accuracy from {reference}, by benchmark. Thick: 95 % over training seeds; thin: 95 % over questions."
-            ),
-            axis: Axis::new("difference of accuracy; thick: 95 % over seeds, thin: over questions", "points"),
-            groups: self.columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect(),
+            title: title.to_owned(),
+            description: format!("Differences of accuracy, by benchmark. {legend}"),
+            axis: Axis::new("difference of accuracy", "points"),
+            zero: true,
+            legend: legend.to_owned(),
+            groups,
         }
     }
 }

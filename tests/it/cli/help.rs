@@ -23,6 +23,7 @@ fn help_lists_the_commands() {
       report         Write a report of runs, with statistics
       compare        Compare two runs: configuration, training, evaluations
       runs           List runs and their progress
+      watch          Follow runs in the browser
       classify       Find behaviors in completions: verification, backtracking, planning, code ...
       merge          Merge an adapter into its model
       plan           Estimate a run's GPU memory, time and cost
