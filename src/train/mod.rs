@@ -183,7 +183,7 @@ fn show_completions(training: &Training, groups: &[GroupRecord]) {
     });
     for (group, completion) in by_turns.flatten().take(training.show_completions) {
         training.progress.note(&format!(
-            "\n{}\nreward {:.3}, {}, gold answer {}\n{}\n",
+            "\n{}\nreward {:.3}, {}, gold answer {}\n{}",
             group.question, completion.reward, completion.verdict, group.gold, completion.text
         ));
     }
