@@ -94,20 +94,20 @@ fn parse_shipped(file: &str) -> Vec<PriorPrompt> {
 }
 
 /// A shipped prompt.
-struct Known {
+struct ShippedPrompt {
     aliases: &'static [&'static str],
     /// At least one.
     wordings: Vec<PriorPrompt>,
 }
 
 /// All shipped prompts.
-fn known() -> &'static [Known] {
-    static PROMPTS: OnceLock<Vec<Known>> = OnceLock::new();
+fn known() -> &'static [ShippedPrompt] {
+    static PROMPTS: OnceLock<Vec<ShippedPrompt>> = OnceLock::new();
     let read = || {
         SHIPPED
             .iter()
             .chain(&CONTROLS)
-            .map(|(file, aliases)| Known { aliases, wordings: parse_shipped(file) })
+            .map(|(file, aliases)| ShippedPrompt { aliases, wordings: parse_shipped(file) })
             .collect()
     };
     PROMPTS.get_or_init(read)

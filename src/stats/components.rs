@@ -38,7 +38,7 @@ pub struct VarianceComponents {
 
 /// A mean square, and its factor in a linear combination.
 #[derive(Clone, Copy)]
-struct Term {
+struct MeanSquare {
     factor: f64,
     square: f64,
     df: f64,
@@ -65,7 +65,7 @@ pub fn variance_components(scores: &[Vec<Vec<Vec<f64>>>]) -> Option<VarianceComp
     let seed = squares.seed?;
     let crossed = CrossedSquares::new(&runs);
     // Of a run's mean over the questions.
-    let rest = Term { factor: 1.0 / questions as f64, square: crossed.rest, df: crossed.rest_df };
+    let rest = MeanSquare { factor: 1.0 / questions as f64, square: crossed.rest, df: crossed.rest_df };
 
     let of_seed = combination(&[seed], &[rest]);
     let of_wording = squares.wording.map(|wording| combination(&[wording], &[seed.times(squares.seed_in_wording)]));
@@ -88,9 +88,9 @@ pub fn variance_components(scores: &[Vec<Vec<Vec<f64>>>]) -> Option<VarianceComp
 
 /// Mean squares of the runs' accuracies, and what they are expected to contain.
 struct RunSquares {
-    strategy: Option<Term>,
-    wording: Option<Term>,
-    seed: Option<Term>,
+    strategy: Option<MeanSquare>,
+    wording: Option<MeanSquare>,
+    seed: Option<MeanSquare>,
     /// The part of the seeds' mean square in that of the wordings, and in that of the strategies.
     seed_in_wording: f64,
     seed_in_strategy: f64,
@@ -104,7 +104,8 @@ impl RunSquares {
         let of_wordings: Vec<Vec<f64>> =
             means.iter().map(|wordings| wordings.iter().map(|it| mean(it)).collect()).collect();
         let of_strategies: Vec<f64> = of_wordings.iter().map(|wordings| mean(wordings)).collect();
-        let term = |sum: f64, df: usize| (df > 0).then(|| Term { factor: 1.0, square: sum / df as f64, df: df as f64 });
+        let term =
+            |sum: f64, df: usize| (df > 0).then(|| MeanSquare { factor: 1.0, square: sum / df as f64, df: df as f64 });
         let pooled = |groups: &mut dyn Iterator<Item = &Vec<f64>>| {
             let (mut sum, mut df) = (0.0, 0);
             for group in groups {
@@ -201,16 +202,16 @@ fn jackknife(runs: &[&[f64]]) -> (VarianceComponent, VarianceComponent) {
     (of(whole.0, |it| it.0), of(whole.1, |it| it.1))
 }
 
-impl Term {
+impl MeanSquare {
     fn times(self, factor: f64) -> Self {
         Self { factor: self.factor * factor, ..self }
     }
 }
 
 /// The variance Σ positive - Σ negative of mean squares, with its modified large-sample interval.
-fn combination(positive: &[Term], negative: &[Term]) -> VarianceComponent {
+fn combination(positive: &[MeanSquare], negative: &[MeanSquare]) -> VarianceComponent {
     const TAIL: f64 = 0.025;
-    let size = |term: &Term| term.factor * term.square;
+    let size = |term: &MeanSquare| term.factor * term.square;
     let estimate = positive.iter().map(size).sum::<f64>() - negative.iter().map(size).sum::<f64>();
     let (mut below, mut above) = (0.0, 0.0);
     for term in positive {

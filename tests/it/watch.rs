@@ -332,7 +332,8 @@ impl Browser {
             self.replies.read_until(0, &mut reply).unwrap();
             let reply: Value = serde_json::from_slice(&reply[..reply.len() - 1]).unwrap();
             if reply["id"] == self.sent {
-                assert!(reply["error"].is_null(), "{method}: {reply}");
+                // A page that is still loading has an error, which `evaluate` returns as null.
+                assert!(reply["error"].is_null() || method == "Runtime.evaluate", "{method}: {reply}");
                 return reply["result"].clone();
             }
         }

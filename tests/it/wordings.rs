@@ -68,40 +68,46 @@ const EFFECTS: [(f64, f64, f64); 5] =
     [(0.0, 0.0, 0.0), (0.06, 0.05, 0.03), (0.0, 0.05, 0.02), (0.08, 0.0, 0.03), (0.05, 0.02, 0.05)];
 
 impl Setting {
-    /// The scores of the study `draw`, by strategy, wording and seed.
-    fn scores(&self, draw: u64) -> Vec<Vec<Vec<Vec<f64>>>> {
+    /// The scores of the study `draw`, by strategy, wording and seed, and the true accuracy of each run.
+    fn study(&self, draw: u64) -> (Vec<Vec<Vec<Vec<f64>>>>, Vec<f64>) {
+        let mut accuracies = Vec::new();
         let normal = |place: &[u64], sd: f64| {
             sd * normal_quantile(Stream::new(draw, Purpose::Test, place).f64(0).clamp(1e-12, 1.0 - 1e-12))
         };
         let question = Stream::new(draw, Purpose::Test, &[9]);
-        let run = |s: u64, w: u64, r: u64| -> Vec<f64> {
-            let run =
-                normal(&[1, s], self.strategy) + normal(&[2, s, w], self.wording) + normal(&[3, s, w, r], self.seed);
+        let mut run = |s: u64, w: u64, r: u64| -> Vec<f64> {
+            let run = MEAN
+                + normal(&[1, s], self.strategy)
+                + normal(&[2, s, w], self.wording)
+                + normal(&[3, s, w, r], self.seed);
+            accuracies.push(run);
             let outcome = Stream::new(draw, Purpose::Test, &[4, s, w, r]);
-            let right = |q: u64| outcome.f64(q) < MEAN + run + QUESTION * (2.0 * question.f64(q) - 1.0);
+            let right = |q: u64| outcome.f64(q) < run + QUESTION * (2.0 * question.f64(q) - 1.0);
             (0..QUESTIONS).map(|q| f64::from(u8::from(right(q)))).collect()
         };
-        (0..)
-            .zip(self.design)
-            .map(|(s, wordings)| {
-                (0..).zip(*wordings).map(|(w, &seeds)| (0..seeds).map(|r| run(s, w, r)).collect()).collect()
-            })
-            .collect()
+        let mut scores = Vec::new();
+        for (s, wordings) in (0..).zip(self.design) {
+            let of = (0..).zip(*wordings).map(|(w, &seeds)| (0..seeds).map(|r| run(s, w, r)).collect());
+            scores.push(of.collect());
+        }
+        (scores, accuracies)
     }
 
-    /// The true variances, in the order of [`parts`].
-    fn truth(&self) -> [f64; 5] {
+    /// The true variances, in the order of [`parts`]. The rest is that of the runs at hand: their accuracies determine it.
+    fn truth(&self, accuracies: &[f64]) -> [f64; 5] {
         let [strategy, wording, seed] = [self.strategy, self.wording, self.seed].map(|sd| sd * sd);
         let question = QUESTION * QUESTION / 3.0;
-        [strategy, wording, seed, question, MEAN * (1.0 - MEAN) - strategy - wording - seed - question]
+        let chance = accuracies.iter().map(|it| it * (1.0 - it)).sum::<f64>() / accuracies.len() as f64;
+        [strategy, wording, seed, question, chance - question]
     }
 
     /// For each component, the number of intervals of `studies` that contain the truth.
     fn covered(&self, studies: u64) -> [usize; 5] {
         let one = |draw: u64| {
-            let parts = parts(&variance_components(&self.scores(draw)).unwrap());
+            let (scores, accuracies) = self.study(draw);
+            let parts = parts(&variance_components(&scores).unwrap());
             let mut covers = [0; 5];
-            for ((count, interval), truth) in covers.iter_mut().zip(parts).zip(self.truth()) {
+            for ((count, interval), truth) in covers.iter_mut().zip(parts).zip(self.truth(&accuracies)) {
                 *count = usize::from(interval.low <= truth && truth <= interval.high);
             }
             covers
@@ -114,7 +120,7 @@ impl Setting {
     /// wordings as if they were seeds of one.
     fn verdicts(&self, studies: u64) -> (usize, usize) {
         let one = |draw: u64| {
-            let scores = self.scores(draw);
+            let (scores, _) = self.study(draw);
             let arms = |replicates: fn(&[Vec<Vec<f64>>]) -> Vec<Vec<f64>>| -> Vec<StudyArm> {
                 let arm = |(at, wordings): (usize, &Vec<Vec<Vec<f64>>>)| StudyArm {
                     name: format!("strategy {at}"),

@@ -109,7 +109,10 @@ pub fn part(material: &Material, aligned: &Aligned, found: Option<&StudyOutcome>
                 .to_owned(),
         ));
         let caption = "Differences of accuracy between strategies, in percentage points.";
-        blocks.push(closed_if_long("All differences between strategies, with their p-values", outcome.comparisons("strategies", caption)));
+        blocks.push(closed_if_long(
+            "All differences between strategies, with their p-values",
+            outcome.comparisons("strategies", caption),
+        ));
     }
     let data = json!({ "variance": data, "comparisons": found.map(|it| &it.comparisons) });
     Some(ReportPart::new("wordings", "Strategy or wording", blocks, data))
