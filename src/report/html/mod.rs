@@ -22,7 +22,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// Number of questions with completions that the page lists before the reader asks for all.
-const SHOWN: usize = 8;
+const SHOWN: usize = 6;
 
 /// The same for the sentences of a list.
 const SHOWN_ITEMS: usize = 16;
