@@ -86,7 +86,7 @@ fn steps(config: &RunConfig) -> Option<usize> {
 
 fn questions(benchmark: &Benchmark) -> Option<usize> {
     match &benchmark.origin {
-        QuestionOrigin::Hub(set) => Some(set.rows),
+        QuestionOrigin::Hub(set) => Some(set.questions()),
         QuestionOrigin::Arithmetic { questions, .. } => Some(*questions),
         QuestionOrigin::File(_) => None,
     }

@@ -224,7 +224,7 @@ fn mistakes_are_reported_in_one_line() {
     let said = |args: &[&str]| error(&folder, &[&["eval"], args].concat());
     insta::assert_snapshot!(said(&["--bench=aime204"]), @r"
     error: unknown benchmark `aime204`
-    hint: did you mean `aime2024`? use one of aime2024, aime2025, amc12, math500, gsm8k, gpqa-diamond, humaneval, humaneval+, arithmetic, arithmetic-1, arithmetic-2, arithmetic-3, or the path of a data file
+    hint: did you mean `aime2024`? use a name that `rft eval list` prints, or the path of a data file
 ");
     insta::assert_snapshot!(said(&["--bench=q.jsonl"]), @r"
     error: load the questions of `q`: `q.jsonl` has no column `question` or `problem` or `prompt`; found: text, solution
@@ -243,7 +243,7 @@ fn mistakes_are_reported_in_one_line() {
     hint: lower --max-tokens to 353
 ");
     insta::assert_snapshot!(said(&["--bench=humaneval+"]), @r"
-    error: load the questions of `humaneval+`: the tests of evalplus/humanevalplus are not on this machine
+    error: load the questions of `humaneval+`: the questions of evalplus/humanevalplus are not on this machine
     hint: download `humanevalplus-inputs.jsonl.gz` or `HumanEvalPlus.jsonl.gz` or `HumanEvalPlus-v0.1.10.jsonl.gz` from https://github.com/evalplus/humanevalplus_release/releases to a folder, and pass the folder with --data-dir or RFT_DATA_DIR
 ");
     insta::assert_snapshot!(said(&["show", "q.jsonl"]), @r"

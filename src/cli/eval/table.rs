@@ -95,7 +95,7 @@ pub fn benchmarks() -> String {
     table.set_header(["benchmark", "other names", "questions", "samples", "answer", "source"]);
     for it in bench::all() {
         let (questions, source) = match &it.origin {
-            QuestionOrigin::Hub(set) => (set.rows, set.id.to_owned()),
+            QuestionOrigin::Hub(set) => (set.questions(), set.id.to_owned()),
             QuestionOrigin::Arithmetic { questions, .. } => (*questions, "generated".to_owned()),
             QuestionOrigin::File(file) => (0, file.path.display().to_string()),
         };

@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["aime2024.jsonl", "aime_2024.jsonl", "aime24.jsonl", "aime2024.parquet"],
     question: "problem",
     answer: "answer",

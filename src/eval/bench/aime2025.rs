@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["aime2025.jsonl", "aime_2025.jsonl", "aime25.jsonl", "aime2025.parquet"],
     question: "problem",
     answer: "answer",

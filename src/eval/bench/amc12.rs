@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["amc12.json", "amc12.jsonl", "amc23.jsonl", "amc12.parquet"],
     question: "problem",
     answer: "answer",

@@ -16,6 +16,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: Some("gpqa_diamond.csv"),
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["gpqa_diamond.csv", "gpqa-diamond.csv"],
     question: "Question",
     answer: "Correct Answer",

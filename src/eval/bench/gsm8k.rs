@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "test",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["gsm8k_test.jsonl", "gsm8k.jsonl", "gsm8k_test.parquet"],
     question: "question",
     answer: "answer",

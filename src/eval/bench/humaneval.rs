@@ -10,6 +10,8 @@ pub const SET: HubSet = HubSet {
     split: "test",
     hub_file: None,
     download: Some("https://github.com/evalplus/humanevalplus_release/releases"),
+    columns: &[],
+    by_rules: None,
     files: &["humanevalplus-inputs.jsonl.gz", "HumanEvalPlus.jsonl.gz", "HumanEvalPlus-v0.1.10.jsonl.gz"],
     question: "prompt",
     answer: "canonical_solution",

@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "test",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["math500.jsonl", "math_500.jsonl", "test.jsonl"],
     question: "problem",
     answer: "answer",
