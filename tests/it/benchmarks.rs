@@ -270,7 +270,7 @@ fn every_benchmark_in_its_published_form_is_scored() {
 fn generated_benchmarks_are_scored() {
     let behavior = like_tiny();
     let folder = folder_with_model();
-    for name in ["arithmetic", "arithmetic-1", "arithmetic-2", "arithmetic-3"] {
+    for name in ["arithmetic", "arithmetic-1", "arithmetic-2", "arithmetic-3", "arithmetic-9", "arithmetic-14"] {
         let questions = bench::find(name).unwrap().load(None).unwrap().questions;
         let golds: Vec<(String, String)> = questions.into_iter().map(|it| (it.text, it.gold)).collect();
         right_and_wrong(name, (folder.path(), &behavior), &[], golds, "-987654.5", |it| format!("\\boxed{{{it}}}"));

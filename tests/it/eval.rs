@@ -10,12 +10,13 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
+use rft::data::arithmetic::{MAX_LEVEL, Operation, Problem, Split, problems};
 use rft::eval::asked::{Asking, EvalQuestion};
 use rft::eval::bench::{self, AnswerKind, QuestionOrigin, Set, golds_sha256};
 use rft::eval::profile::{Profile, Style};
 use rft::model::source::ModelSource;
 use rft::prompt::{self, PriorPrompt};
-use rft::rng::{Purpose, Stream};
+use rft::rng::{Cursor, Purpose, Stream};
 use rft::rollout::policy::Policy;
 
 use crate::cli::{error, folder, rft, rft_path};
@@ -380,4 +381,52 @@ fn an_evaluation_of_the_first_questions_continues_with_all() {
     let both = evaluate(&[]);
     assert_eq!((first.len(), both.len()), (1, 2));
     assert_eq!(both[0], first[0]);
+}
+
+/// The solution in the longest style of the texts that the embedded model learned from.
+fn longest_solution(problem: &Problem) -> String {
+    let step = |(i, (before, step, after)): (usize, (i64, Operation, i64))| {
+        let (verb, sign, by) = match step {
+            Operation::Add(by) => ("add", '+', by),
+            Operation::Subtract(by) => ("subtract", '-', by),
+            Operation::Multiply(by) => ("multiply", '*', by),
+        };
+        format!("Step {}: {verb}, {before}{sign}{by}={after}.", i + 1)
+    };
+    let steps: Vec<String> = problem.trace().into_iter().enumerate().map(step).collect();
+    format!("<plan> {} </plan> <answer> \\boxed{{{}}} </answer><|im_end|>", steps.join(" "), problem.answer)
+}
+
+/// The largest level is the last one at which every question of the benchmark fits the embedded model with its solution.
+#[test]
+fn the_longest_arithmetic_still_fits_the_embedded_model() {
+    let policy = policy();
+    let context = ModelSource::open("tiny", "main").unwrap().config.max_position_embeddings;
+    let longest = |problems: &[Problem]| {
+        let benchmark = bench::find("arithmetic").unwrap();
+        let style = Style::new(Profile::Study, &benchmark).unwrap();
+        let question = |(i, problem): (usize, &Problem)| Question {
+            id: i.to_string(),
+            text: problem.text.clone(),
+            gold: problem.answer.to_string(),
+            source: "test".into(),
+            extra: serde_json::Map::new(),
+        };
+        let questions = problems.iter().enumerate().map(question).collect();
+        let set = Set { questions, notes: Vec::new(), sha256: String::new() };
+        let solutions: Vec<usize> =
+            problems.iter().map(|it| policy.tokenizer.encode(&longest_solution(it)).len()).collect();
+        let of_prompt = |prior: &PriorPrompt| {
+            let asking = Asking { policy: &policy, prior, prefill: false, style: &style, seed: 3 };
+            let asked = asking.all(&set, benchmark.kind).unwrap();
+            asked.iter().zip(&solutions).map(|(it, solution)| it.prompt.ids.len() + solution).max().unwrap()
+        };
+        prompt::shipped().iter().map(of_prompt).max().unwrap()
+    };
+    let last = problems(Split::HeldOut, 0, &[MAX_LEVEL], 256).unwrap();
+    let mut draws = Cursor::new(Stream::new(0, Purpose::Test, &[]));
+    let next: Vec<Problem> = (0..256).map(|_| Problem::draw(&mut draws, MAX_LEVEL + 1)).collect();
+    let (last, next) = (longest(&last), longest(&next));
+    println!("{last} tokens at level {MAX_LEVEL}, {next} at level {}", MAX_LEVEL + 1);
+    assert!(last <= context && next > context, "{last} and {next} tokens");
 }

@@ -35,7 +35,7 @@ pub enum QuestionOrigin {
     Hub(&'static HubSet),
     /// Generated: a number of held-out questions of these levels.
     Arithmetic {
-        levels: &'static [u8],
+        levels: Vec<u8>,
         questions: usize,
     },
     File(UsersFile),
