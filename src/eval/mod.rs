@@ -17,4 +17,5 @@ pub mod local;
 pub mod profile;
 pub mod run;
 pub mod score;
+pub mod sensitivity;
 pub mod session;

@@ -9,6 +9,7 @@ use super::engine::LENGTH;
 use super::folder::{BenchRecord, SampleRecord};
 use super::grade::{Grade, Grader, same_answer};
 use super::profile::Extraction;
+use super::sensitivity;
 use crate::math::Verdict;
 use crate::sandbox::SandboxLayers;
 use crate::stats::{self, Interval, mean, quantile};
@@ -48,6 +49,9 @@ pub struct BenchmarkScores {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxLayers>,
     pub notes: Vec<String>,
+    /// Reasons why the score shows little.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A share with its 95 % interval.
@@ -98,6 +102,7 @@ impl BenchmarkScores {
         let pass_at = ks(k)
             .map(|at| Ok((at, mean(&stats::question_pass_at_k(&right, k, at).with_context(context)?))))
             .collect::<Result<_>>()?;
+        let accuracy = estimate(&Grade::is_right)?;
         let program = style.extraction.is_program();
         let option = matches!(style.extraction, Extraction::Option | Extraction::AnswerLine);
         let share = |count: usize| count as f64 / samples.len() as f64;
@@ -109,7 +114,6 @@ impl BenchmarkScores {
             of,
             samples: k,
             max_tokens: style.max_tokens,
-            accuracy: estimate(&Grade::is_right)?,
             pass_at,
             majority: (k > 1 && !program).then(|| share_of_majorities(style.extraction, &by_question)),
             base_accuracy: program.then(|| estimate(&|grade| grade.base == Some(true))).transpose()?,
@@ -122,6 +126,8 @@ impl BenchmarkScores {
             grader: grader.version(),
             sandbox: grader.layers().cloned(),
             notes: record.notes.clone(),
+            warnings: sensitivity::warning(accuracy.value, questions).into_iter().collect(),
+            accuracy,
         })
     }
 }

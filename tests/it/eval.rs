@@ -430,3 +430,44 @@ fn the_longest_arithmetic_still_fits_the_embedded_model() {
     println!("{last} tokens at level {MAX_LEVEL}, {next} at level {}", MAX_LEVEL + 1);
     assert!(last <= context && next > context, "{last} and {next} tokens");
 }
+
+#[test]
+fn the_list_shows_what_a_benchmark_detects() {
+    let output = rft(folder().path()).args(["eval", "list"]).env("COLUMNS", "300").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = |name: &str| {
+        let line =
+            text.lines().find(|line| line.starts_with(&format!("│ {name} "))).unwrap_or_else(|| panic!("{text}"));
+        let cells: Vec<&str> = line.trim_matches('│').split('┆').map(str::trim).collect();
+        (cells[2].to_owned(), cells[6].to_owned(), cells[7].to_owned())
+    };
+    let cells = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+    // For GSM8K: 2.80 √(0.9 · 0.1 / 1319). For MATH-500: 2.80 √(0.75 · 0.25 (0.4 + 0.6 / 4) / 500).
+    assert_eq!(row("gsm8k"), cells("1319", "90 %", "2.3"));
+    assert_eq!(row("math500"), cells("500", "75 %", "4.0"));
+    assert_eq!(row("aime2024"), cells("30", "15 %", "12.1, near the floor"));
+    assert_eq!(row("amo-bench-p"), cells("39", "2 %", "4.2, near the floor"));
+    assert_eq!(row("arithmetic-14"), cells("256", "-", "-"));
+}
+
+/// With fewer than five right or wrong answers, the score has a warning.
+#[test]
+fn a_score_near_an_end_of_the_scale_has_a_warning() {
+    let folder = folder();
+    let run = |args: &[&str]| {
+        let mut command = rft(folder.path());
+        command.args(["eval", "--threads=1", "--temperature=0", "--samples=1"]).args(args);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["--bench=arithmetic-1", "--limit=20", "--max-tokens=2", "--out=floor"]);
+    let warning = "near the floor: 0.0 of 20 answers are right, and with fewer than 5 the score shows little about differences \
+                   between models";
+    assert!(text.contains(&format!("\nwarning: `arithmetic-1`: {warning}\n")), "{text}");
+    let results = read(folder.path(), "floor/arithmetic-1/results.json");
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    assert_eq!(results["warnings"][0], warning);
+    let text = run(&["--bench=arithmetic-1", "--limit=100", "--max-tokens=60", "--out=between"]);
+    assert!(!text.contains("warning"), "{text}");
+}

@@ -26,5 +26,6 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Math,
         samples: 64,
+        level_7b: Some(0.15),
     }
 }

@@ -19,5 +19,12 @@ const SET: HubSet = HubSet {
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["amc", "amc23", "aimo-validation-amc"];
-    Benchmark { name: "amc12".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind: AnswerKind::Math, samples: 32 }
+    Benchmark {
+        name: "amc12".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Math,
+        samples: 32,
+        level_7b: Some(0.4),
+    }
 }

@@ -24,14 +24,21 @@ const ALL: HubSet = HubSet {
 const BY_RULES: HubSet = HubSet { by_rules: Some(39), ..ALL };
 
 pub fn all() -> Benchmark {
-    benchmark("amo-bench", &["amo_bench", "amobench"], &ALL)
+    benchmark("amo-bench", &["amo_bench", "amobench"], &ALL, 0.02)
 }
 
 pub fn by_rules() -> Benchmark {
-    benchmark("amo-bench-p", &["amo_bench_p", "amobench-p"], &BY_RULES)
+    benchmark("amo-bench-p", &["amo_bench_p", "amobench-p"], &BY_RULES, 0.02)
 }
 
 /// The number of samples in the paper.
-fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet) -> Benchmark {
-    Benchmark { name: name.into(), aliases, origin: QuestionOrigin::Hub(set), kind: AnswerKind::Math, samples: 32 }
+fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet, level_7b: f64) -> Benchmark {
+    Benchmark {
+        name: name.into(),
+        aliases,
+        origin: QuestionOrigin::Hub(set),
+        kind: AnswerKind::Math,
+        samples: 32,
+        level_7b: Some(level_7b),
+    }
 }

@@ -8,6 +8,6 @@ pub fn benchmarks() -> impl Iterator<Item = Benchmark> {
     let each = (1..=MAX_LEVEL).map(|level| (format!("arithmetic-{level}"), vec![level], 256));
     [all].into_iter().chain(each).map(|(name, levels, questions)| {
         let origin = QuestionOrigin::Arithmetic { levels, questions };
-        Benchmark { name, aliases: &[], origin, kind: AnswerKind::Math, samples: 1 }
+        Benchmark { name, aliases: &[], origin, kind: AnswerKind::Math, samples: 1, level_7b: None }
     })
 }

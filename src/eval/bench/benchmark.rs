@@ -27,6 +27,8 @@ pub struct Benchmark {
     pub kind: AnswerKind,
     /// Number of samples per question in the profile `study`.
     pub samples: usize,
+    /// The accuracy that a model with 7 billion parameters is assumed to have; `None` if none is assumed.
+    pub level_7b: Option<f64>,
 }
 
 /// The source of the questions.
@@ -81,6 +83,15 @@ pub enum AnswerKind {
 }
 
 impl Benchmark {
+    /// Number of questions, if it is known without reading a file.
+    pub fn questions(&self) -> Option<usize> {
+        match &self.origin {
+            QuestionOrigin::Hub(set) => Some(set.questions()),
+            QuestionOrigin::Arithmetic { questions, .. } => Some(*questions),
+            QuestionOrigin::File(_) => None,
+        }
+    }
+
     /// Loads the questions from `data_dir` if it has a file of them, else from the Hub cache or the Hub.
     ///
     /// # Errors

@@ -28,5 +28,6 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Math,
         samples: 16,
+        level_7b: Some(0.05),
     }
 }

@@ -35,6 +35,7 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Choice,
         samples: 8,
+        level_7b: Some(0.35),
     }
 }
 

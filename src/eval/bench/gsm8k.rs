@@ -24,5 +24,6 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Math,
         samples: 1,
+        level_7b: Some(0.90),
     }
 }

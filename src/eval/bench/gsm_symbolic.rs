@@ -35,17 +35,24 @@ const P2: HubSet = HubSet {
 };
 
 pub fn main() -> Benchmark {
-    benchmark("gsm-symbolic", &["gsm_symbolic"], &MAIN)
+    benchmark("gsm-symbolic", &["gsm_symbolic"], &MAIN, 0.85)
 }
 
 pub fn p1() -> Benchmark {
-    benchmark("gsm-symbolic-p1", &["gsm_symbolic_p1", "gsm_p1"], &P1)
+    benchmark("gsm-symbolic-p1", &["gsm_symbolic_p1", "gsm_p1"], &P1, 0.75)
 }
 
 pub fn p2() -> Benchmark {
-    benchmark("gsm-symbolic-p2", &["gsm_symbolic_p2", "gsm_p2"], &P2)
+    benchmark("gsm-symbolic-p2", &["gsm_symbolic_p2", "gsm_p2"], &P2, 0.60)
 }
 
-fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet) -> Benchmark {
-    Benchmark { name: name.into(), aliases, origin: QuestionOrigin::Hub(set), kind: AnswerKind::Math, samples: 1 }
+fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet, level_7b: f64) -> Benchmark {
+    Benchmark {
+        name: name.into(),
+        aliases,
+        origin: QuestionOrigin::Hub(set),
+        kind: AnswerKind::Math,
+        samples: 1,
+        level_7b: Some(level_7b),
+    }
 }

@@ -28,13 +28,20 @@ const HARD: HubSet = HubSet {
 };
 
 pub fn simple() -> Benchmark {
-    benchmark("math-perturb-simple", &["math_perturb_simple", "math-p-simple"], &SIMPLE)
+    benchmark("math-perturb-simple", &["math_perturb_simple", "math-p-simple"], &SIMPLE, 0.65)
 }
 
 pub fn hard() -> Benchmark {
-    benchmark("math-perturb-hard", &["math_perturb_hard", "math-p-hard"], &HARD)
+    benchmark("math-perturb-hard", &["math_perturb_hard", "math-p-hard"], &HARD, 0.45)
 }
 
-fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet) -> Benchmark {
-    Benchmark { name: name.into(), aliases, origin: QuestionOrigin::Hub(set), kind: AnswerKind::Math, samples: 4 }
+fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet, level_7b: f64) -> Benchmark {
+    Benchmark {
+        name: name.into(),
+        aliases,
+        origin: QuestionOrigin::Hub(set),
+        kind: AnswerKind::Math,
+        samples: 4,
+        level_7b: Some(level_7b),
+    }
 }

@@ -97,7 +97,14 @@ fn of_file(path: &Path) -> Result<Benchmark> {
         name.push_str("-file");
     }
     let file = UsersFile { path: path.to_owned(), question_column: None, answer_column: None };
-    Ok(Benchmark { name, aliases: &[], origin: QuestionOrigin::File(file), kind: AnswerKind::Math, samples: 1 })
+    Ok(Benchmark {
+        name,
+        aliases: &[],
+        origin: QuestionOrigin::File(file),
+        kind: AnswerKind::Math,
+        samples: 1,
+        level_7b: None,
+    })
 }
 
 #[cfg(test)]

@@ -41,17 +41,18 @@ const ZH_HARD: HubSet = HubSet {
 };
 
 pub fn benchmarks() -> [Benchmark; 4] {
-    let sets: [(&str, &'static [&'static str], &'static HubSet); 4] = [
-        ("olymmath-en-easy", &["olymmath_en_easy", "olymmath-easy"], &EN_EASY),
-        ("olymmath-en-hard", &["olymmath_en_hard", "olymmath-hard", "olymmath"], &EN_HARD),
-        ("olymmath-zh-easy", &["olymmath_zh_easy"], &ZH_EASY),
-        ("olymmath-zh-hard", &["olymmath_zh_hard"], &ZH_HARD),
+    let sets: [(&str, &'static [&'static str], &'static HubSet, f64); 4] = [
+        ("olymmath-en-easy", &["olymmath_en_easy", "olymmath-easy"], &EN_EASY, 0.10),
+        ("olymmath-en-hard", &["olymmath_en_hard", "olymmath-hard", "olymmath"], &EN_HARD, 0.02),
+        ("olymmath-zh-easy", &["olymmath_zh_easy"], &ZH_EASY, 0.10),
+        ("olymmath-zh-hard", &["olymmath_zh_hard"], &ZH_HARD, 0.02),
     ];
-    sets.map(|(name, aliases, set)| Benchmark {
+    sets.map(|(name, aliases, set, level_7b)| Benchmark {
         name: name.into(),
         aliases,
         origin: QuestionOrigin::Hub(set),
         kind: AnswerKind::Math,
         samples: 16,
+        level_7b: Some(level_7b),
     })
 }
