@@ -25,6 +25,8 @@ pub struct EvalQuestion {
     pub order: Vec<usize>,
     /// See [`QuestionRecord::needs_judge`].
     pub needs_judge: bool,
+    /// Whether the prompt leaves enough of the model's context for a completion. Questions whose prompt does not count as wrong.
+    pub fits: bool,
     pub prompt: Rendered,
     /// The key of the question's random numbers.
     pub key: u64,
@@ -97,6 +99,7 @@ impl Asking<'_> {
             options,
             order,
             needs_judge: needs_judge(question),
+            fits: true,
             prompt,
         })
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use tempfile::TempDir;
 
 use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
@@ -241,7 +242,7 @@ fn mistakes_are_reported_in_one_line() {
 ");
     insta::assert_snapshot!(said(&["--bench=arithmetic", "--max-tokens=100000"]), @r"
     error: the longest prompt of `arithmetic` has 159 tokens, which leaves 353 of the model's 512 for a completion
-    hint: lower --max-tokens to 353
+    hint: lower --max-tokens to 353, or omit it
 ");
     insta::assert_snapshot!(said(&["--bench=humaneval+"]), @r"
     error: load the questions of `humaneval+`: the questions of evalplus/humanevalplus are not on this machine
@@ -470,4 +471,68 @@ fn a_score_near_an_end_of_the_scale_has_a_warning() {
     assert_eq!(results["warnings"][0], warning);
     let text = run(&["--bench=arithmetic-1", "--limit=100", "--max-tokens=60", "--out=between"]);
     assert!(!text.contains("warning"), "{text}");
+}
+
+/// A file of 30 questions under the name of a benchmark's file. Those with the numbers 2 and 4 are too long for the embedded
+/// model, and the others leave room for a shorter completion than the default.
+fn with_long_questions() -> TempDir {
+    let folder = folder();
+    let row = |i: usize| {
+        let text = if i == 2 || i == 4 { "What is 3 + 4? ".repeat(60) } else { "What is 3 + 4?".to_owned() };
+        format!("{{\"id\": \"q{i}\", \"problem\": \"{text}\", \"answer\": \"7\"}}\n")
+    };
+    fs::write(folder.path().join("aime2024.jsonl"), (0..30).map(row).collect::<String>()).unwrap();
+    folder
+}
+
+#[test]
+fn questions_that_do_not_fit_count_as_wrong_and_are_named() {
+    let folder = with_long_questions();
+    let args = ["eval", "--bench=aime2024", "--data-dir=.", "--samples=2", "--limit=4", "--threads=1", "--out=e"];
+    let run = || rft(folder.path()).args(args).output().unwrap();
+    let output = run();
+    let (text, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{said}");
+    let outside = "`aime2024`: 2 of 30 questions count as wrong, because their prompts leave fewer than 128 of the model's 512 \
+                   tokens for a completion: q2, q4";
+    assert!(said.contains(&format!("warning: {outside}")), "{said}");
+    assert!(text.contains(&format!("note: {outside}")), "{text}");
+    let results: serde_json::Value = serde_json::from_str(&read(folder.path(), "e/aime2024/results.json")).unwrap();
+    let length = results["max_tokens"].as_u64().unwrap();
+    assert!((128..8_192).contains(&length));
+    assert!(
+        text.contains(&format!("note: `aime2024`: completions have at most {length} tokens instead of 8192")),
+        "{text}"
+    );
+    // Of the first four questions, one does not fit.
+    assert_eq!(results["does_not_fit"], serde_json::json!(["q2"]));
+    assert_eq!((&results["questions"], &results["of"]), (&4.into(), &30.into()));
+    let samples = read(folder.path(), "e/aime2024/samples.jsonl");
+    let samples: Vec<serde_json::Value> = samples.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(samples.len(), 8);
+    for sample in samples.iter().filter(|it| it["question_id"] == "q2") {
+        assert_eq!((&sample["text"], &sample["finish"]), (&"".into(), &"the prompt does not fit".into()));
+    }
+    let grades = read(folder.path(), "e/aime2024/grades.jsonl");
+    assert_eq!(grades.lines().filter(|line| line.contains("\"q2\"") && line.contains("\"wrong\"")).count(), 2);
+
+    // Again: nothing changes.
+    let before = read(folder.path(), "e/aime2024/results.json");
+    assert!(run().status.success());
+    assert_eq!(read(folder.path(), "e/aime2024/results.json"), before);
+}
+
+#[test]
+fn a_given_length_that_does_not_fit_is_an_error() {
+    let folder = with_long_questions();
+    let said = |args: &[&str]| error(&folder, &[&["eval", "--bench=aime2024", "--data-dir=."], args].concat());
+    let text = said(&["--max-tokens=500", "--limit=2"]);
+    assert!(text.contains("of the model's 512 for a completion") && text.contains(", or omit it"), "{text}");
+    let text = said(&["--max-tokens=1"]);
+    assert!(text.contains("leaves 0 of the model's 512 for a completion\n"), "{text}");
+    assert!(text.contains("hint: omit --max-tokens; questions whose prompts do not fit then count as wrong"), "{text}");
+    let all: String =
+        (0..30).map(|_| format!("{{\"problem\": \"{}\", \"answer\": \"7\"}}\n", "3 + 4 ".repeat(400))).collect();
+    fs::write(folder.path().join("aime2024.jsonl"), all).unwrap();
+    assert!(said(&[]).contains("no prompt of `aime2024` leaves 128 of the model's 512 tokens for a completion"));
 }

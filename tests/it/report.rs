@@ -188,6 +188,7 @@ impl Lab {
             sandbox: None,
             grader: "1".into(),
             notes: vec![],
+            does_not_fit: vec![],
             warnings: vec![],
         };
         files.write_results(&scores).unwrap();
