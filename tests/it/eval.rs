@@ -457,7 +457,7 @@ fn a_score_near_an_end_of_the_scale_has_a_warning() {
     let folder = folder();
     let run = |args: &[&str]| {
         let mut command = rft(folder.path());
-        command.args(["eval", "--threads=1", "--temperature=0", "--samples=1"]).args(args);
+        command.args(["eval", "--threads=1", "--temperature=0.6", "--samples=1"]).args(args);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
