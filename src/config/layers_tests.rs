@@ -189,7 +189,7 @@ fn each_check_names_its_key() {
         ("grpo.steps_per_generation=6", "grpo.steps_per_generation"),
         ("rollout.num_generations=1", "rollout.num_generations"),
         ("grpo.beta=-1", "grpo.beta"),
-        ("data.levels=[4]", "data.levels"),
+        ("data.levels=[15]", "data.levels"),
         ("data.max_questions=0", "data.max_questions"),
         ("run.name=a/b", "run.name"),
         ("model.path=\"\"", "model.path"),

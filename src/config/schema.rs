@@ -96,9 +96,12 @@ pub struct DataSection {
     pub max_unreadable: f64,
     /// Shuffle the questions in every epoch; `false` keeps the file's order.
     pub shuffle: bool,
-    /// Levels of the arithmetic generator, each 1 to 3: the number of steps in a problem.
+    /// Levels of the arithmetic generator, each 1 to 14: the number of steps in a problem. The embedded model was trained on 1 to 3.
     pub levels: Vec<u8>,
 }
+
+/// The largest level of the arithmetic generator.
+pub const MAX_ARITHMETIC_LEVEL: u8 = 14;
 
 /// The linear layers of a decoder block, in the order in which they are applied.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];

@@ -99,9 +99,9 @@ impl DataSection {
         let share = self.max_unreadable;
         let told = "use a share between 0 and 1; questions whose gold answer cannot be read are left out and counted";
         ensure((0.0..=1.0).contains(&share), "data.max_unreadable", format!("{share} is out of range"), told)?;
-        let levels = "use levels from 1 to 3, such as [1, 2, 3]";
+        let levels = "use levels from 1 to 14, such as [1, 2, 3]";
         ensure(!self.levels.is_empty(), "data.levels", "expected at least one level", levels)?;
-        let wrong = self.levels.iter().find(|level| !(1..=3).contains(*level));
+        let wrong = self.levels.iter().find(|level| !(1..=MAX_ARITHMETIC_LEVEL).contains(*level));
         ensure(wrong.is_none(), "data.levels", format!("unknown level {}", wrong.unwrap_or(&0)), levels)
     }
 }

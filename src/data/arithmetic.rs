@@ -1,6 +1,6 @@
-//! The embedded data set: arithmetic word problems of one to three steps.
+//! The embedded data set: arithmetic word problems of one to fourteen steps.
 //!
-//! A number between 2 and 20 is changed in one to three steps (adding or subtracting 1 to 9, or doubling or tripling while it is
+//! A number between 2 and 20 is changed in these steps (adding or subtracting 1 to 9, or doubling or tripling while it is
 //! small), and written as a story. Only a problem's numbers, not its story, decide whether it is for training or held out, so
 //! the two splits cannot share a problem.
 
@@ -14,8 +14,9 @@ use crate::rng::{Cursor, Purpose, Stream, name_hash};
 /// The name of the data set, in configurations and as the source of its questions.
 pub const NAME: &str = "arithmetic";
 
-/// The maximum number of steps of a problem. Levels are 1 to this number.
-pub const MAX_LEVEL: u8 = 3;
+/// The maximum number of steps of a problem. Levels are 1 to this number, which is also in [`crate::config`]: it is the largest
+/// one at which a shipped prior prompt, a question and its longest worked solution fit the embedded model's context of 512 tokens.
+pub const MAX_LEVEL: u8 = crate::config::MAX_ARITHMETIC_LEVEL;
 
 /// Only numbers up to this one are multiplied, so that answers stay small.
 const SMALL: i64 = 10;
@@ -77,11 +78,7 @@ impl Problem {
     }
 
     /// A random problem with `level` steps.
-    ///
-    /// # Panics
-    /// If the level is not 1 to [`MAX_LEVEL`].
     pub fn draw(draws: &mut Cursor, level: u8) -> Self {
-        assert!((1..=MAX_LEVEL).contains(&level), "expected a level of 1 to {MAX_LEVEL}, found {level}");
         let start = draws.between(2, 20);
         let mut steps = Vec::with_capacity(level.into());
         let mut number = start;
@@ -114,6 +111,8 @@ fn draw_step(draws: &mut Cursor, number: i64) -> Operation {
 /// If `levels` is empty or contains a number outside 1 to [`MAX_LEVEL`].
 pub fn problems(split: Split, seed: u64, levels: &[u8], n: usize) -> Result<Vec<Problem>> {
     assert!(!levels.is_empty(), "at least one level is required");
+    let wrong = levels.iter().find(|level| !(1..=MAX_LEVEL).contains(*level));
+    assert!(wrong.is_none(), "expected levels of 1 to {MAX_LEVEL}, found {levels:?}");
     let mut draws = Cursor::new(Stream::new(seed, Purpose::Generator, &[split as u64]));
     let mut told = HashSet::new();
     let mut problems = Vec::new();
@@ -236,14 +235,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
 
         #[test]
-        fn the_splits_share_no_problem(seed: u64, other: u64, level in 1u8..=3) {
+        fn the_splits_share_no_problem(seed: u64, other: u64, level in 1u8..=MAX_LEVEL) {
             let train = numbers(&problems(Split::Train, seed, &[level], 300).unwrap());
             let held_out = numbers(&problems(Split::HeldOut, other, &[level], 300).unwrap());
             prop_assert!(train.is_disjoint(&held_out));
         }
 
         #[test]
-        fn answers_follow_from_the_steps(seed: u64, level in 1u8..=3) {
+        fn answers_follow_from_the_steps(seed: u64, level in 1u8..=MAX_LEVEL) {
             for problem in problems(Split::Train, seed, &[level], 100).unwrap() {
                 prop_assert_eq!(problem.steps.len(), usize::from(level));
                 prop_assert!((2..=20).contains(&problem.start));
@@ -289,8 +288,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "expected a level of 1 to 3")]
+    #[should_panic(expected = "expected levels of 1 to 14, found [15]")]
     fn an_unknown_level_panics() {
-        let _ = problems(Split::Train, 1, &[4], 1);
+        let _ = problems(Split::Train, 1, &[15], 1);
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::bench::{AnswerKind, AnswerOptions, Set};
+use super::bench::{AnswerKind, AnswerOptions, Set, needs_judge};
 use super::profile::Style;
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
@@ -23,6 +23,10 @@ pub struct EvalQuestion {
     pub options: Vec<String>,
     /// See [`AnswerOptions::order`].
     pub order: Vec<usize>,
+    /// See [`QuestionRecord::needs_judge`].
+    pub needs_judge: bool,
+    /// Whether the prompt leaves enough of the model's context for a completion. Questions whose prompt does not count as wrong.
+    pub fits: bool,
     pub prompt: Rendered,
     /// The key of the question's random numbers.
     pub key: u64,
@@ -38,6 +42,9 @@ pub struct QuestionRecord {
     pub options: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub order: Vec<usize>,
+    /// The answer is a description, which rules cannot grade.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_judge: bool,
     /// The rendered prompt.
     pub prompt_text: String,
     /// [`sha256_ids`] of the prompt.
@@ -84,7 +91,17 @@ impl Asking<'_> {
         let said = self.style.ask(&question.text, &options);
         let prompt = encode_prompt(&self.policy.tokenizer, &self.policy.template, &prior.messages(&said), start)?;
         let (id, text) = (question.id.clone(), question.text.clone());
-        Ok(EvalQuestion { key: name_hash(&id), id, text, gold, options, order, prompt })
+        Ok(EvalQuestion {
+            key: name_hash(&id),
+            id,
+            text,
+            gold,
+            options,
+            order,
+            needs_judge: needs_judge(question),
+            fits: true,
+            prompt,
+        })
     }
 }
 
@@ -96,6 +113,7 @@ impl EvalQuestion {
             gold: self.gold.clone(),
             options: self.options.clone(),
             order: self.order.clone(),
+            needs_judge: self.needs_judge,
             prompt_text: self.prompt.text.clone(),
             prompt_sha256: sha256_ids(&self.prompt.ids),
         }

@@ -41,6 +41,9 @@ pub struct EvalCompletion {
 /// The finish reason of a completion that was truncated at the maximum length.
 pub const LENGTH: &str = "length";
 
+/// The finish reason of the empty samples of a question whose prompt does not fit.
+pub const DOES_NOT_FIT: &str = "the prompt does not fit";
+
 /// Callbacks while samples are generated.
 pub trait EvalWatch {
     /// Called when a sample is complete. An error stops the generation.

@@ -162,6 +162,10 @@ pub fn same_answer(extraction: Extraction, a: &str, b: &str) -> bool {
 
 fn value(question: &QuestionRecord, response: &str) -> Grade {
     let graded = math::grade_lenient_for(&question.question, response, &question.gold);
+    if question.needs_judge {
+        let reason = "the gold answer is a description, which rules cannot grade";
+        return Grade { answer: graded.answer, ..Grade::new(Verdict::Undecided(reason.to_owned()), "no rule") };
+    }
     let how = match (graded.rule, graded.missing) {
         (Some(rule), _) => rule.to_string(),
         (None, missing) => missing.unwrap_or_default(),
@@ -244,6 +248,7 @@ mod tests {
             gold: "B".into(),
             options,
             order: vec![1, 0, 2, 3],
+            needs_judge: false,
             prompt_text: String::new(),
             prompt_sha256: String::new(),
         }

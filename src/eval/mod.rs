@@ -15,6 +15,8 @@ pub mod folder;
 pub mod grade;
 pub mod local;
 pub mod profile;
+pub mod room;
 pub mod run;
 pub mod score;
+pub mod sensitivity;
 pub mod session;

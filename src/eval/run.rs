@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::asked::{EvalQuestion, QuestionRecord};
 use super::bench::Benchmark;
-use super::engine::{Completer, Draw, EvalCompletion, EvalJob, EvalWatch};
+use super::engine::{Completer, DOES_NOT_FIT, Draw, EvalCompletion, EvalJob, EvalWatch};
 use super::folder::{BenchFolder, BenchRecord, EvalFolder, GradeRecord, SampleRecord};
 use super::grade::{Grade, Grader};
 use super::profile::Style;
@@ -88,6 +88,14 @@ pub fn evaluate(
     // Before anything is written: the folder may have samples of other questions.
     let mut samples = Samples::read(&files, &identity, style, &questions)?;
     files.prepare(&record, &questions)?;
+
+    let without_room = samples.without_room(&asked[..*limit], style.samples);
+    if !without_room.is_empty() {
+        let mut log = files.log()?;
+        without_room.iter().try_for_each(|(_, sample)| log.append(sample))?;
+        log.sync()?;
+        samples.by_place.extend(without_room.into_iter().map(|(at, sample)| ((at, sample.sample), sample)));
+    }
 
     let wanted = limit * style.samples;
     let jobs: Vec<EvalJob> = (0..*limit).filter_map(|at| samples.missing(at, &asked[at], style.samples)).collect();
@@ -237,6 +245,25 @@ impl Samples {
             key: asked.key,
             samples: missing,
         })
+    }
+
+    /// The missing samples of questions whose prompts do not fit. They are empty, and therefore wrong.
+    fn without_room(&self, asked: &[EvalQuestion], samples: usize) -> Vec<(usize, SampleRecord)> {
+        let outside = asked.iter().enumerate().filter(|(_, it)| !it.fits);
+        let of_question = |(at, question): (usize, &EvalQuestion)| {
+            let missing = (0..samples).filter(move |&sample| !self.by_place.contains_key(&(at, sample)));
+            let (id, key) = (question.id.clone(), self.keys[at].clone());
+            let record = move |sample| SampleRecord {
+                question_id: id.clone(),
+                sample,
+                key: key.clone(),
+                text: String::new(),
+                tokens: 0,
+                finish: DOES_NOT_FIT.to_owned(),
+            };
+            missing.map(move |sample| (at, record(sample))).collect::<Vec<_>>()
+        };
+        outside.flat_map(of_question).collect()
     }
 
     fn count(&self, limit: usize, samples: usize) -> usize {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::engine::LENGTH;
+use super::engine::{DOES_NOT_FIT, LENGTH};
 use super::folder::{BenchRecord, SampleRecord};
 use super::grade::{Grade, Grader, same_answer};
 use super::profile::Extraction;
+use super::sensitivity;
 use crate::math::Verdict;
 use crate::sandbox::SandboxLayers;
 use crate::stats::{self, Interval, mean, quantile};
@@ -48,6 +49,12 @@ pub struct BenchmarkScores {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxLayers>,
     pub notes: Vec<String>,
+    /// The questions that count as wrong because their prompts leave too little of the model's context.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub does_not_fit: Vec<String>,
+    /// Reasons why the score shows little.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A share with its 95 % interval.
@@ -98,8 +105,13 @@ impl BenchmarkScores {
         let pass_at = ks(k)
             .map(|at| Ok((at, mean(&stats::question_pass_at_k(&right, k, at).with_context(context)?))))
             .collect::<Result<_>>()?;
+        let accuracy = estimate(&Grade::is_right)?;
         let program = style.extraction.is_program();
         let option = matches!(style.extraction, Extraction::Option | Extraction::AnswerLine);
+        let (generated, outside): (Vec<&SampleRecord>, Vec<&SampleRecord>) =
+            samples.iter().copied().partition(|sample| sample.finish != DOES_NOT_FIT);
+        let mut does_not_fit: Vec<String> = outside.iter().map(|sample| sample.question_id.clone()).collect();
+        does_not_fit.dedup();
         let share = |count: usize| count as f64 / samples.len() as f64;
         let graded = |is: fn(&Grade) -> bool| share(grades.iter().filter(|grade| is(grade)).count());
         Ok(Self {
@@ -109,7 +121,6 @@ impl BenchmarkScores {
             of,
             samples: k,
             max_tokens: style.max_tokens,
-            accuracy: estimate(&Grade::is_right)?,
             pass_at,
             majority: (k > 1 && !program).then(|| share_of_majorities(style.extraction, &by_question)),
             base_accuracy: program.then(|| estimate(&|grade| grade.base == Some(true))).transpose()?,
@@ -118,16 +129,22 @@ impl BenchmarkScores {
             no_answer: graded(|grade| grade.answer.is_none()),
             undecided: graded(|grade| matches!(grade.verdict, Verdict::Undecided(_))),
             unparsable: program.then(|| graded(|grade| grade.unparsable)),
-            tokens: SampleLengths::new(samples.iter().map(|sample| sample.tokens).collect()),
+            tokens: SampleLengths::new(generated.iter().map(|sample| sample.tokens).collect()),
             grader: grader.version(),
             sandbox: grader.layers().cloned(),
             notes: record.notes.clone(),
+            does_not_fit,
+            warnings: sensitivity::warning(accuracy.value, questions).into_iter().collect(),
+            accuracy,
         })
     }
 }
 
 impl SampleLengths {
     fn new(mut tokens: Vec<usize>) -> Self {
+        if tokens.is_empty() {
+            return Self { mean: 0.0, p10: 0.0, median: 0.0, p90: 0.0, max: 0 };
+        }
         tokens.sort_unstable();
         let sorted: Vec<f64> = tokens.iter().map(|&it| it as f64).collect();
         let at = |p| quantile(&sorted, p);

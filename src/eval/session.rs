@@ -12,6 +12,7 @@ use super::folder::{EvalFolder, Identity};
 use super::grade::Grader;
 use super::local::Local;
 use super::profile::{Profile, Style};
+use super::room;
 use super::run::{BenchmarkRun, EvalOutcome, Show, evaluate};
 use crate::config::{RolloutSection, RunConfig};
 use crate::device::{Device, Extent, LoadedModel};
@@ -93,7 +94,7 @@ pub struct EvalSession {
     seed: u64,
     ready: Vec<Ready>,
     pub folder: EvalFolder,
-    /// Warnings about the adapter's base model, and about the matrix product algorithms on a GPU.
+    /// Warnings about prompts that do not fit, about the adapter's base model, and about the matrix product algorithms on a GPU.
     pub warnings: Vec<String>,
 }
 
@@ -119,18 +120,25 @@ impl EvalSession {
             }
         };
         let policy = Policy::load(&source, config)?;
-        let mut ready = Vec::new();
-        for (benchmark, style, set, grader) in sets {
+        let (mut ready, mut warnings) = (Vec::new(), Vec::new());
+        for (benchmark, mut style, mut set, grader) in sets {
             let prefill = config.prompt.prefill;
             let asking = Asking { policy: &policy, prior: &prior, prefill, style: &style, seed: request.seed };
-            let asked = asking
+            let mut asked = asking
                 .all(&set, benchmark.kind)
                 .with_context(|| format!("render the questions of `{}`", benchmark.name))?;
             let limit = request.limit.unwrap_or(asked.len()).min(asked.len());
             let context = source.config.max_position_embeddings;
-            // Without --max-tokens, the length does not depend on --limit: the samples are a part of those without a limit.
-            let measured = if request.max_tokens.is_some() { &asked[..limit] } else { &asked[..] };
-            let style = within(style, request.max_tokens.is_some(), measured, context, &benchmark.name)?;
+            let name = &benchmark.name;
+            if request.max_tokens.is_some() {
+                room::check(style.max_tokens, &asked[..limit], context, name)?;
+            } else {
+                // Not only for the limited questions, so that their samples are a part of those without a limit.
+                let notes = room::fit(&mut style, &mut asked, context, name)?;
+                warnings.extend(notes.does_not_fit.iter().map(|it| format!("`{name}`: {it}")));
+                set.notes.extend(notes.length);
+                set.notes.extend(notes.does_not_fit);
+            }
             ready.push(Ready { benchmark, style, set, grader, asked, limit });
         }
 
@@ -141,7 +149,6 @@ impl EvalSession {
         let identity = identity(request, config, &source, &policy, &prior, trained, &place, &ready[0].style)?;
         let out = request.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
         let folder = EvalFolder::start(&out, &identity)?;
-        let mut warnings = Vec::new();
         if let (CompletionSource::Here(_), Some(trained)) = (&place, trained) {
             warnings.extend(trained.base_warning(&source));
         }
@@ -266,23 +273,11 @@ fn load(request: &EvalRequest, mut benchmark: Benchmark) -> Result<(Benchmark, S
     Ok((benchmark, style, set, grader))
 }
 
-/// The style, with the maximum completion length limited by the model's context.
-fn within(style: Style, asked_for: bool, asked: &[EvalQuestion], context: usize, name: &str) -> Result<Style> {
-    let longest = asked.iter().map(|it| it.prompt.ids.len()).max().unwrap_or(0);
-    let room = context.saturating_sub(longest);
-    ensure!(
-        room > 0 && (!asked_for || style.max_tokens <= room),
-        "the longest prompt of `{name}` has {longest} tokens, which leaves {room} of the model's {context} for a completion\n\
-         hint: {}",
-        if room > 0 { format!("lower --max-tokens to {room}") } else { "use a model with a longer context".to_owned() }
-    );
-    Ok(Style { max_tokens: style.max_tokens.min(room), ..style })
-}
-
 /// Number of positions for the longest prompt and its completion.
 fn positions(ready: &[Ready]) -> usize {
     let longest = |it: &Ready| {
-        let prompt = it.asked[..it.limit].iter().map(|asked| asked.prompt.ids.len()).max().unwrap_or(0);
+        let fitting = it.asked[..it.limit].iter().filter(|asked| asked.fits);
+        let prompt = fitting.map(|asked| asked.prompt.ids.len()).max().unwrap_or(0);
         prompt + it.style.max_tokens
     };
     ready.iter().map(longest).max().unwrap_or(0)

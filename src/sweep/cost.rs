@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::expand::Sweep;
 use crate::config::RunConfig;
 use crate::data::arithmetic;
-use crate::eval::bench::{self, Benchmark, QuestionOrigin};
+use crate::eval::bench;
 use crate::eval::profile::{Profile, Style};
 use crate::plan::forecast::evaluations;
 
@@ -64,7 +64,7 @@ impl SweepCost {
         for name in &eval.benchmarks {
             let benchmark = bench::find(name)?;
             let style = Style::new(Profile::Study, &benchmark)?;
-            let Some(questions) = questions(&benchmark) else {
+            let Some(questions) = benchmark.questions() else {
                 cost.unknown.push(format!("completions of `{name}`: the file is not read for this estimate"));
                 continue;
             };
@@ -81,13 +81,5 @@ fn steps(config: &RunConfig) -> Option<usize> {
     match config.train.steps {
         Some(steps) => Some(steps),
         None => config.data.max_questions.or(generated).map(|questions| config.total_steps(questions)),
-    }
-}
-
-fn questions(benchmark: &Benchmark) -> Option<usize> {
-    match &benchmark.origin {
-        QuestionOrigin::Hub(set) => Some(set.rows),
-        QuestionOrigin::Arithmetic { questions, .. } => Some(*questions),
-        QuestionOrigin::File(_) => None,
     }
 }

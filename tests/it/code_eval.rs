@@ -80,6 +80,7 @@ fn completions_are_graded() {
         gold: task.canonical_solution.clone(),
         options: Vec::new(),
         order: Vec::new(),
+        needs_judge: false,
         prompt_text: String::new(),
         prompt_sha256: String::new(),
     };

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use tempfile::TempDir;
 
 use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
+use rft::data::arithmetic::{MAX_LEVEL, Operation, Problem, Split, problems};
 use rft::eval::asked::{Asking, EvalQuestion};
 use rft::eval::bench::{self, AnswerKind, QuestionOrigin, Set, golds_sha256};
 use rft::eval::profile::{Profile, Style};
 use rft::model::source::ModelSource;
 use rft::prompt::{self, PriorPrompt};
-use rft::rng::{Purpose, Stream};
+use rft::rng::{Cursor, Purpose, Stream};
 use rft::rollout::policy::Policy;
 
 use crate::cli::{error, folder, rft, rft_path};
@@ -224,7 +226,7 @@ fn mistakes_are_reported_in_one_line() {
     let said = |args: &[&str]| error(&folder, &[&["eval"], args].concat());
     insta::assert_snapshot!(said(&["--bench=aime204"]), @r"
     error: unknown benchmark `aime204`
-    hint: did you mean `aime2024`? use one of aime2024, aime2025, amc12, math500, gsm8k, gpqa-diamond, humaneval, humaneval+, arithmetic, arithmetic-1, arithmetic-2, arithmetic-3, or the path of a data file
+    hint: did you mean `aime2024`? use a name that `rft eval list` prints, or the path of a data file
 ");
     insta::assert_snapshot!(said(&["--bench=q.jsonl"]), @r"
     error: load the questions of `q`: `q.jsonl` has no column `question` or `problem` or `prompt`; found: text, solution
@@ -240,10 +242,10 @@ fn mistakes_are_reported_in_one_line() {
 ");
     insta::assert_snapshot!(said(&["--bench=arithmetic", "--max-tokens=100000"]), @r"
     error: the longest prompt of `arithmetic` has 159 tokens, which leaves 353 of the model's 512 for a completion
-    hint: lower --max-tokens to 353
+    hint: lower --max-tokens to 353, or omit it
 ");
     insta::assert_snapshot!(said(&["--bench=humaneval+"]), @r"
-    error: load the questions of `humaneval+`: the tests of evalplus/humanevalplus are not on this machine
+    error: load the questions of `humaneval+`: the questions of evalplus/humanevalplus are not on this machine
     hint: download `humanevalplus-inputs.jsonl.gz` or `HumanEvalPlus.jsonl.gz` or `HumanEvalPlus-v0.1.10.jsonl.gz` from https://github.com/evalplus/humanevalplus_release/releases to a folder, and pass the folder with --data-dir or RFT_DATA_DIR
 ");
     insta::assert_snapshot!(said(&["show", "q.jsonl"]), @r"
@@ -380,4 +382,157 @@ fn an_evaluation_of_the_first_questions_continues_with_all() {
     let both = evaluate(&[]);
     assert_eq!((first.len(), both.len()), (1, 2));
     assert_eq!(both[0], first[0]);
+}
+
+/// The solution in the longest style of the texts that the embedded model learned from.
+fn longest_solution(problem: &Problem) -> String {
+    let step = |(i, (before, step, after)): (usize, (i64, Operation, i64))| {
+        let (verb, sign, by) = match step {
+            Operation::Add(by) => ("add", '+', by),
+            Operation::Subtract(by) => ("subtract", '-', by),
+            Operation::Multiply(by) => ("multiply", '*', by),
+        };
+        format!("Step {}: {verb}, {before}{sign}{by}={after}.", i + 1)
+    };
+    let steps: Vec<String> = problem.trace().into_iter().enumerate().map(step).collect();
+    format!("<plan> {} </plan> <answer> \\boxed{{{}}} </answer><|im_end|>", steps.join(" "), problem.answer)
+}
+
+/// The largest level is the last one at which every question of the benchmark fits the embedded model with its solution.
+#[test]
+fn the_longest_arithmetic_still_fits_the_embedded_model() {
+    let policy = policy();
+    let context = ModelSource::open("tiny", "main").unwrap().config.max_position_embeddings;
+    let longest = |problems: &[Problem]| {
+        let benchmark = bench::find("arithmetic").unwrap();
+        let style = Style::new(Profile::Study, &benchmark).unwrap();
+        let question = |(i, problem): (usize, &Problem)| Question {
+            id: i.to_string(),
+            text: problem.text.clone(),
+            gold: problem.answer.to_string(),
+            source: "test".into(),
+            extra: serde_json::Map::new(),
+        };
+        let questions = problems.iter().enumerate().map(question).collect();
+        let set = Set { questions, notes: Vec::new(), sha256: String::new() };
+        let solutions: Vec<usize> =
+            problems.iter().map(|it| policy.tokenizer.encode(&longest_solution(it)).len()).collect();
+        let of_prompt = |prior: &PriorPrompt| {
+            let asking = Asking { policy: &policy, prior, prefill: false, style: &style, seed: 3 };
+            let asked = asking.all(&set, benchmark.kind).unwrap();
+            asked.iter().zip(&solutions).map(|(it, solution)| it.prompt.ids.len() + solution).max().unwrap()
+        };
+        prompt::shipped().iter().map(of_prompt).max().unwrap()
+    };
+    let last = problems(Split::HeldOut, 0, &[MAX_LEVEL], 256).unwrap();
+    let mut draws = Cursor::new(Stream::new(0, Purpose::Test, &[]));
+    let next: Vec<Problem> = (0..256).map(|_| Problem::draw(&mut draws, MAX_LEVEL + 1)).collect();
+    let (last, next) = (longest(&last), longest(&next));
+    println!("{last} tokens at level {MAX_LEVEL}, {next} at level {}", MAX_LEVEL + 1);
+    assert!(last <= context && next > context, "{last} and {next} tokens");
+}
+
+#[test]
+fn the_list_shows_what_a_benchmark_detects() {
+    let output = rft(folder().path()).args(["eval", "list"]).env("COLUMNS", "300").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = |name: &str| {
+        let line =
+            text.lines().find(|line| line.starts_with(&format!("│ {name} "))).unwrap_or_else(|| panic!("{text}"));
+        let cells: Vec<&str> = line.trim_matches('│').split('┆').map(str::trim).collect();
+        (cells[2].to_owned(), cells[6].to_owned(), cells[7].to_owned())
+    };
+    let cells = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+    // For GSM8K: 2.80 √(0.9 · 0.1 / 1319). For MATH-500: 2.80 √(0.75 · 0.25 (0.4 + 0.6 / 4) / 500).
+    assert_eq!(row("gsm8k"), cells("1319", "90 %", "2.3"));
+    assert_eq!(row("math500"), cells("500", "75 %", "4.0"));
+    assert_eq!(row("aime2024"), cells("30", "15 %", "12.1, near the floor"));
+    assert_eq!(row("amo-bench-p"), cells("39", "2 %", "4.2, near the floor"));
+    assert_eq!(row("arithmetic-14"), cells("256", "-", "-"));
+}
+
+/// With fewer than five right or wrong answers, the score has a warning.
+#[test]
+fn a_score_near_an_end_of_the_scale_has_a_warning() {
+    let folder = folder();
+    let run = |args: &[&str]| {
+        let mut command = rft(folder.path());
+        command.args(["eval", "--threads=1", "--temperature=0.6", "--samples=1"]).args(args);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["--bench=arithmetic-1", "--limit=20", "--max-tokens=2", "--out=floor"]);
+    let warning = "near the floor: 0.0 of 20 answers are right, and with fewer than 5 the score shows little about differences \
+                   between models";
+    assert!(text.contains(&format!("\nwarning: `arithmetic-1`: {warning}\n")), "{text}");
+    let results = read(folder.path(), "floor/arithmetic-1/results.json");
+    let results: serde_json::Value = serde_json::from_str(&results).unwrap();
+    assert_eq!(results["warnings"][0], warning);
+    let text = run(&["--bench=arithmetic-1", "--limit=100", "--max-tokens=60", "--out=between"]);
+    assert!(!text.contains("warning"), "{text}");
+}
+
+/// A file of 30 questions under the name of a benchmark's file. Those with the numbers 2 and 4 are too long for the embedded
+/// model, and the others leave room for a shorter completion than the default.
+fn with_long_questions() -> TempDir {
+    let folder = folder();
+    let row = |i: usize| {
+        let text = if i == 2 || i == 4 { "What is 3 + 4? ".repeat(60) } else { "What is 3 + 4?".to_owned() };
+        format!("{{\"id\": \"q{i}\", \"problem\": \"{text}\", \"answer\": \"7\"}}\n")
+    };
+    fs::write(folder.path().join("aime2024.jsonl"), (0..30).map(row).collect::<String>()).unwrap();
+    folder
+}
+
+#[test]
+fn questions_that_do_not_fit_count_as_wrong_and_are_named() {
+    let folder = with_long_questions();
+    let args = ["eval", "--bench=aime2024", "--data-dir=.", "--samples=2", "--limit=4", "--threads=1", "--out=e"];
+    let run = || rft(folder.path()).args(args).output().unwrap();
+    let output = run();
+    let (text, said) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{said}");
+    let outside = "`aime2024`: 2 of 30 questions count as wrong, because their prompts leave fewer than 128 of the model's 512 \
+                   tokens for a completion: q2, q4";
+    assert!(said.contains(&format!("warning: {outside}")), "{said}");
+    assert!(text.contains(&format!("note: {outside}")), "{text}");
+    let results: serde_json::Value = serde_json::from_str(&read(folder.path(), "e/aime2024/results.json")).unwrap();
+    let length = results["max_tokens"].as_u64().unwrap();
+    assert!((128..8_192).contains(&length));
+    assert!(
+        text.contains(&format!("note: `aime2024`: completions have at most {length} tokens instead of 8192")),
+        "{text}"
+    );
+    // Of the first four questions, one does not fit.
+    assert_eq!(results["does_not_fit"], serde_json::json!(["q2"]));
+    assert_eq!((&results["questions"], &results["of"]), (&4.into(), &30.into()));
+    let samples = read(folder.path(), "e/aime2024/samples.jsonl");
+    let samples: Vec<serde_json::Value> = samples.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(samples.len(), 8);
+    for sample in samples.iter().filter(|it| it["question_id"] == "q2") {
+        assert_eq!((&sample["text"], &sample["finish"]), (&"".into(), &"the prompt does not fit".into()));
+    }
+    let grades = read(folder.path(), "e/aime2024/grades.jsonl");
+    assert_eq!(grades.lines().filter(|line| line.contains("\"q2\"") && line.contains("\"wrong\"")).count(), 2);
+
+    // Again: nothing changes.
+    let before = read(folder.path(), "e/aime2024/results.json");
+    assert!(run().status.success());
+    assert_eq!(read(folder.path(), "e/aime2024/results.json"), before);
+}
+
+#[test]
+fn a_given_length_that_does_not_fit_is_an_error() {
+    let folder = with_long_questions();
+    let said = |args: &[&str]| error(&folder, &[&["eval", "--bench=aime2024", "--data-dir=."], args].concat());
+    let text = said(&["--max-tokens=500", "--limit=2"]);
+    assert!(text.contains("of the model's 512 for a completion") && text.contains(", or omit it"), "{text}");
+    let text = said(&["--max-tokens=1"]);
+    assert!(text.contains("leaves 0 of the model's 512 for a completion\n"), "{text}");
+    assert!(text.contains("hint: omit --max-tokens; questions whose prompts do not fit then count as wrong"), "{text}");
+    let all: String =
+        (0..30).map(|_| format!("{{\"problem\": \"{}\", \"answer\": \"7\"}}\n", "3 + 4 ".repeat(400))).collect();
+    fs::write(folder.path().join("aime2024.jsonl"), all).unwrap();
+    assert!(said(&[]).contains("no prompt of `aime2024` leaves 128 of the model's 512 tokens for a completion"));
 }

@@ -139,6 +139,7 @@ impl Lab {
             gold: "4|5".into(),
             options: vec![],
             order: vec![],
+            needs_judge: false,
             prompt_text: format!("What is {q}?"),
             prompt_sha256: "ee".into(),
         };
@@ -187,6 +188,8 @@ impl Lab {
             sandbox: None,
             grader: "1".into(),
             notes: vec![],
+            does_not_fit: vec![],
+            warnings: vec![],
         };
         files.write_results(&scores).unwrap();
     }

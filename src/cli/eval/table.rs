@@ -6,6 +6,7 @@ use crate::cli::fitted::fitted;
 use crate::eval::bench::{self, AnswerKind, QuestionOrigin};
 use crate::eval::folder::Identity;
 use crate::eval::score::{BenchmarkScores, ShareEstimate};
+use crate::eval::sensitivity::{self, Limit};
 
 /// One line that describes the model and the evaluation settings.
 pub fn title(identity: &Identity) -> String {
@@ -23,6 +24,9 @@ pub fn report(identity: &Identity, all: &[(BenchmarkScores, Option<f64>)]) -> St
     for (scores, _) in all {
         for note in &scores.notes {
             text.push_str(&format!("\nnote: `{}`: {note}", scores.benchmark));
+        }
+        for warning in &scores.warnings {
+            text.push_str(&format!("\nwarning: `{}`: {warning}", scores.benchmark));
         }
     }
     text
@@ -92,21 +96,44 @@ fn percent(share: f64) -> String {
 pub fn benchmarks() -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["benchmark", "other names", "questions", "samples", "answer", "source"]);
+    table.set_header(["benchmark", "other names", "questions", "samples", "answer", "source", "7B", "detectable"]);
     for it in bench::all() {
-        let (questions, source) = match &it.origin {
-            QuestionOrigin::Hub(set) => (set.rows, set.id.to_owned()),
-            QuestionOrigin::Arithmetic { questions, .. } => (*questions, "generated".to_owned()),
-            QuestionOrigin::File(file) => (0, file.path.display().to_string()),
+        let source = match &it.origin {
+            QuestionOrigin::Hub(set) => set.id.to_owned(),
+            QuestionOrigin::Arithmetic { .. } => "generated".to_owned(),
+            QuestionOrigin::File(file) => file.path.display().to_string(),
         };
         let answer = match it.kind {
             AnswerKind::Math => "a value",
             AnswerKind::Choice => "an option",
             AnswerKind::Code { .. } => "a program",
         };
-        let row =
-            [it.name, it.aliases.join(", "), questions.to_string(), it.samples.to_string(), answer.to_owned(), source];
+        let questions = it.questions().unwrap_or(0);
+        let row = [
+            it.name,
+            it.aliases.join(", "),
+            questions.to_string(),
+            it.samples.to_string(),
+            answer.to_owned(),
+            source,
+            it.level_7b.map_or_else(|| "-".to_owned(), |level| format!("{:.0} %", 100.0 * level)),
+            it.level_7b.map_or_else(|| "-".to_owned(), |level| sensitivity_of(level, questions, it.samples)),
+        ];
         table.add_row(row);
     }
-    fitted(table)
+    let note = "7B: the accuracy that a model of 7 billion parameters is assumed to have. detectable: the smallest difference \
+                between two such models\nthat a paired comparison finds in four of five studies, in points; near an end of the \
+                scale it says little.";
+    format!("{}\n{note}", fitted(table))
+}
+
+/// `5.4`, or `4.1, near the floor`.
+fn sensitivity_of(level: f64, questions: usize, samples: usize) -> String {
+    let points = sensitivity::detectable(level, questions, samples)
+        .map_or_else(|| "-".to_owned(), |it| format!("{:.1}", 100.0 * it));
+    match sensitivity::near_limit(level, questions) {
+        Some(Limit::Floor) => format!("{points}, near the floor"),
+        Some(Limit::Ceiling) => format!("{points}, near the ceiling"),
+        None => points,
+    }
 }

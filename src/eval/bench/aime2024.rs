@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["aime2024.jsonl", "aime_2024.jsonl", "aime24.jsonl", "aime2024.parquet"],
     question: "problem",
     answer: "answer",
@@ -24,5 +26,6 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Math,
         samples: 64,
+        level_7b: Some(0.15),
     }
 }

@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["aime2025.jsonl", "aime_2025.jsonl", "aime25.jsonl", "aime2025.parquet"],
     question: "problem",
     answer: "answer",
@@ -23,5 +25,6 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Math,
         samples: 64,
+        level_7b: Some(0.10),
     }
 }

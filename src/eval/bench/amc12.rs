@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["amc12.json", "amc12.jsonl", "amc23.jsonl", "amc12.parquet"],
     question: "problem",
     answer: "answer",
@@ -17,5 +19,12 @@ const SET: HubSet = HubSet {
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["amc", "amc23", "aimo-validation-amc"];
-    Benchmark { name: "amc12".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind: AnswerKind::Math, samples: 32 }
+    Benchmark {
+        name: "amc12".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Math,
+        samples: 32,
+        level_7b: Some(0.4),
+    }
 }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
+use super::judged::needs_judge;
 use super::set::Set;
 use super::users::UsersFile;
 use crate::data::Question;
 use crate::data::arithmetic::Split;
 use crate::data::read;
+use crate::data::row::FileRows;
 use crate::data::schema::{self, FileQuestions, QuestionColumns};
 use crate::disk::hash::sha256;
 use crate::model::hub;
@@ -25,6 +27,8 @@ pub struct Benchmark {
     pub kind: AnswerKind,
     /// Number of samples per question in the profile `study`.
     pub samples: usize,
+    /// The accuracy that a model with 7 billion parameters is assumed to have; `None` if none is assumed.
+    pub level_7b: Option<f64>,
 }
 
 /// The source of the questions.
@@ -33,7 +37,7 @@ pub enum QuestionOrigin {
     Hub(&'static HubSet),
     /// Generated: a number of held-out questions of these levels.
     Arithmetic {
-        levels: &'static [u8],
+        levels: Vec<u8>,
         questions: usize,
     },
     File(UsersFile),
@@ -49,10 +53,16 @@ pub struct HubSet {
     pub hub_file: Option<&'static str>,
     /// The download address, for a question set that the Hub does not have in the supported form.
     pub download: Option<&'static str>,
+    /// All columns of the published file; a file with others, or without some of them, is an error. Empty: only the question
+    /// and the answer are needed.
+    pub columns: &'static [&'static str],
+    /// For a benchmark without the questions that [`needs_judge`]: how many remain.
+    pub by_rules: Option<usize>,
     /// Possible file names in a data folder.
     pub files: &'static [&'static str],
     pub question: &'static str,
     pub answer: &'static str,
+    /// Number of rows of the file.
     pub rows: usize,
     /// The known [`golds_sha256`] of the question set, if any.
     pub golds_sha256: Option<&'static str>,
@@ -73,6 +83,15 @@ pub enum AnswerKind {
 }
 
 impl Benchmark {
+    /// Number of questions, if it is known without reading a file.
+    pub fn questions(&self) -> Option<usize> {
+        match &self.origin {
+            QuestionOrigin::Hub(set) => Some(set.questions()),
+            QuestionOrigin::Arithmetic { questions, .. } => Some(*questions),
+            QuestionOrigin::File(_) => None,
+        }
+    }
+
     /// Loads the questions from `data_dir` if it has a file of them, else from the Hub cache or the Hub.
     ///
     /// # Errors
@@ -93,15 +112,21 @@ impl HubSet {
         self.read(kind, &self.find(data_dir)?)
     }
 
+    /// Number of questions of the benchmark.
+    pub fn questions(&self) -> usize {
+        self.by_rules.unwrap_or(self.rows)
+    }
+
     pub(super) fn read(&self, kind: AnswerKind, path: &Path) -> Result<Set> {
         let mut hash = Sha256::new();
         let rows = read::read(path, &mut hash)?;
+        self.check_columns(path, &rows)?;
         let columns = QuestionColumns {
             schema: schema::known(self.id),
             question: Some(self.question),
             answer: Some(self.answer),
         };
-        let FileQuestions { questions, mut notes, empty } = schema::questions(path, &rows, self.id, columns)?;
+        let FileQuestions { mut questions, mut notes, empty } = schema::questions(path, &rows, self.id, columns)?;
         if let Some(empty) = empty {
             bail!("`{}` has rows without a question or an answer: {empty}", path.display());
         }
@@ -118,7 +143,50 @@ impl HubSet {
         if self.golds_sha256.is_some_and(differs) {
             notes.push(format!("the answers in `{}` differ from the known answers of {}", path.display(), self.id));
         }
+        if let Some(expected) = self.by_rules {
+            questions.retain(|it| !needs_judge(it));
+            ensure!(
+                questions.len() == expected,
+                "rules can grade {} questions of `{}`, but {} has {expected} such questions\nhint: use the file that it publishes",
+                questions.len(),
+                path.display(),
+                self.id
+            );
+        }
+        notes.extend(judged(&questions));
         Ok(Set { questions, notes, sha256: hex::encode(hash.finalize()) })
+    }
+
+    /// # Errors
+    /// A row does not have exactly the published columns.
+    fn check_columns(&self, path: &Path, file: &FileRows) -> Result<()> {
+        if self.columns.is_empty() {
+            return Ok(());
+        }
+        for (number, row) in &file.rows {
+            let missing: Vec<&str> =
+                self.columns.iter().copied().filter(|it| !row.names().any(|name| name == *it)).collect();
+            let unknown: Vec<&str> = row.names().filter(|it| !self.columns.contains(it)).collect();
+            let listed = |what: &str, names: &[&str]| match names {
+                [] => None,
+                [name] => Some(format!("{what} column `{name}`")),
+                names => Some(format!("{what} columns `{}`", names.join("`, `"))),
+            };
+            let faults: Vec<String> =
+                [listed("missing", &missing), listed("unknown", &unknown)].into_iter().flatten().collect();
+            ensure!(
+                faults.is_empty(),
+                "`{}` {}: {}; found: {}; {} has {}\nhint: use the file that it publishes, or pass the path of the file as the \
+                 benchmark",
+                path.display(),
+                file.place(*number),
+                faults.join(", "),
+                row.listed(),
+                self.id,
+                self.columns.join(", ")
+            );
+        }
+        Ok(())
     }
 
     /// A file of the question set in a folder.
@@ -141,7 +209,7 @@ impl HubSet {
         let names = self.files.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
         if let Some(address) = self.download {
             bail!(
-                "the tests of {} are not on this machine\n\
+                "the questions of {} are not on this machine\n\
                  hint: download {names} from {address} to a folder, and pass the folder with --data-dir or RFT_DATA_DIR",
                 self.id
             );
@@ -161,6 +229,18 @@ impl HubSet {
             Err(paths) => bail!("{}: expected one file on the Hub, found {}", self.id, paths.len()),
         }
     }
+}
+
+/// A note about the questions that rules cannot grade, if there are any.
+fn judged(questions: &[Question]) -> Option<String> {
+    let (judged, all) = (questions.iter().filter(|it| needs_judge(it)).count(), questions.len());
+    (judged > 0).then(|| {
+        format!(
+            "the answers of {judged} of {all} questions are descriptions, which rules cannot grade; they are undecided, so the \
+             accuracy is at most {:.1} %",
+            100.0 * (all - judged) as f64 / all as f64
+        )
+    })
 }
 
 fn generated(levels: &[u8], n: usize) -> Result<Set> {

@@ -16,6 +16,8 @@ const SET: HubSet = HubSet {
     split: "train",
     hub_file: Some("gpqa_diamond.csv"),
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["gpqa_diamond.csv", "gpqa-diamond.csv"],
     question: "Question",
     answer: "Correct Answer",
@@ -33,6 +35,7 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Choice,
         samples: 8,
+        level_7b: Some(0.35),
     }
 }
 

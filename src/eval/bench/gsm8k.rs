@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "test",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["gsm8k_test.jsonl", "gsm8k.jsonl", "gsm8k_test.parquet"],
     question: "question",
     answer: "answer",
@@ -22,5 +24,6 @@ pub fn benchmark() -> Benchmark {
         origin: QuestionOrigin::Hub(&SET),
         kind: AnswerKind::Math,
         samples: 1,
+        level_7b: Some(0.90),
     }
 }

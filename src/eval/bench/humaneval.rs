@@ -10,6 +10,8 @@ pub const SET: HubSet = HubSet {
     split: "test",
     hub_file: None,
     download: Some("https://github.com/evalplus/humanevalplus_release/releases"),
+    columns: &[],
+    by_rules: None,
     files: &["humanevalplus-inputs.jsonl.gz", "HumanEvalPlus.jsonl.gz", "HumanEvalPlus-v0.1.10.jsonl.gz"],
     question: "prompt",
     answer: "canonical_solution",
@@ -20,11 +22,25 @@ pub const SET: HubSet = HubSet {
 pub fn base() -> Benchmark {
     let aliases = &["openai_humaneval", "human_eval"];
     let kind = AnswerKind::Code { plus: false };
-    Benchmark { name: "humaneval".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind, samples: 4 }
+    Benchmark {
+        name: "humaneval".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind,
+        samples: 4,
+        level_7b: Some(0.82),
+    }
 }
 
 pub fn plus() -> Benchmark {
     let aliases = &["humanevalplus", "humaneval_plus", "humaneval-plus", "he+"];
     let kind = AnswerKind::Code { plus: true };
-    Benchmark { name: "humaneval+".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind, samples: 4 }
+    Benchmark {
+        name: "humaneval+".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind,
+        samples: 4,
+        level_7b: Some(0.78),
+    }
 }

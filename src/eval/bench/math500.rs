@@ -8,6 +8,8 @@ const SET: HubSet = HubSet {
     split: "test",
     hub_file: None,
     download: None,
+    columns: &[],
+    by_rules: None,
     files: &["math500.jsonl", "math_500.jsonl", "test.jsonl"],
     question: "problem",
     answer: "answer",
@@ -17,5 +19,12 @@ const SET: HubSet = HubSet {
 
 pub fn benchmark() -> Benchmark {
     let aliases = &["math_500", "math-500"];
-    Benchmark { name: "math500".into(), aliases, origin: QuestionOrigin::Hub(&SET), kind: AnswerKind::Math, samples: 4 }
+    Benchmark {
+        name: "math500".into(),
+        aliases,
+        origin: QuestionOrigin::Hub(&SET),
+        kind: AnswerKind::Math,
+        samples: 4,
+        level_7b: Some(0.75),
+    }
 }

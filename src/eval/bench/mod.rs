@@ -2,14 +2,22 @@
 
 mod aime2024;
 mod aime2025;
+mod aime2026;
 mod amc12;
+mod amo_bench;
 mod arithmetic;
 mod at_hand;
 mod benchmark;
+mod beyond_aime;
 mod gpqa;
 mod gsm8k;
+mod gsm_symbolic;
+mod hmmt_feb_2026;
 mod humaneval;
+mod judged;
 mod math500;
+mod math_perturb;
+mod olymmath;
 mod set;
 mod users;
 
@@ -23,6 +31,7 @@ use crate::data::read;
 pub use at_hand::{AtHand, at_hand, comparable};
 pub use benchmark::{AnswerKind, Benchmark, HubSet, QuestionOrigin, golds_sha256};
 pub use gpqa::AnswerOptions;
+pub use judged::needs_judge;
 pub use set::Set;
 pub use users::UsersFile;
 
@@ -31,20 +40,30 @@ pub fn all() -> Vec<Benchmark> {
     let fixed = [
         aime2024::benchmark(),
         aime2025::benchmark(),
+        aime2026::benchmark(),
+        hmmt_feb_2026::benchmark(),
+        beyond_aime::benchmark(),
         amc12::benchmark(),
         math500::benchmark(),
+        math_perturb::simple(),
+        math_perturb::hard(),
         gsm8k::benchmark(),
+        gsm_symbolic::main(),
+        gsm_symbolic::p1(),
+        gsm_symbolic::p2(),
+        amo_bench::all(),
+        amo_bench::by_rules(),
         gpqa::benchmark(),
         humaneval::base(),
         humaneval::plus(),
     ];
-    fixed.into_iter().chain(arithmetic::benchmarks()).collect()
+    fixed.into_iter().chain(olymmath::benchmarks()).chain(arithmetic::benchmarks()).collect()
 }
 
 /// The benchmark `name`, or the user's file at that path.
 ///
 /// # Errors
-/// Neither exists. The message suggests the closest name and lists all names.
+/// Neither exists. The message suggests the closest name.
 pub fn find(name: &str) -> Result<Benchmark> {
     let all = all();
     let wanted = name.to_lowercase();
@@ -55,10 +74,11 @@ pub fn find(name: &str) -> Result<Benchmark> {
     if Path::new(name).is_file() {
         return of_file(Path::new(name));
     }
-    let names: Vec<&str> = all.iter().map(|it| it.name.as_str()).collect();
-    let meant = nearest_name(&wanted, names.iter().copied());
+    let meant = nearest_name(&wanted, all.iter().map(|it| it.name.as_str()));
     let question = meant.map_or_else(String::new, |it| format!("did you mean `{it}`? "));
-    bail!("unknown benchmark `{name}`\nhint: {question}use one of {}, or the path of a data file", names.join(", "))
+    bail!(
+        "unknown benchmark `{name}`\nhint: {question}use a name that `rft eval list` prints, or the path of a data file"
+    )
 }
 
 /// The user's file at `path`, as a benchmark named after the file. It never has the name of a shipped benchmark, because a score
@@ -77,7 +97,14 @@ fn of_file(path: &Path) -> Result<Benchmark> {
         name.push_str("-file");
     }
     let file = UsersFile { path: path.to_owned(), question_column: None, answer_column: None };
-    Ok(Benchmark { name, aliases: &[], origin: QuestionOrigin::File(file), kind: AnswerKind::Math, samples: 1 })
+    Ok(Benchmark {
+        name,
+        aliases: &[],
+        origin: QuestionOrigin::File(file),
+        kind: AnswerKind::Math,
+        samples: 1,
+        level_7b: None,
+    })
 }
 
 #[cfg(test)]
@@ -99,7 +126,7 @@ mod tests {
         let error = find("aime204").unwrap_err().to_string();
         assert!(error.contains("did you mean `aime2024`?"), "{error}");
         let error = find("nope").unwrap_err().to_string();
-        assert!(error.contains("\nhint: use one of aime2024, "), "{error}");
+        assert!(error.contains("\nhint: use a name that `rft eval list` prints"), "{error}");
     }
 
     #[test]
