@@ -37,7 +37,7 @@ pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired
 pub use power::{detectable_difference, detectable_shift, paired_t_power, t_power};
 pub use ratio::bootstrap_ratios;
 pub use samples::{
-    Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means,
+    Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means, vote_classes,
     question_pass_at_k,
 };
 pub use seeds::{KnownSpread, SeedComparison, SeedSpread, compare_seeds};

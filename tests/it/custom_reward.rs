@@ -8,7 +8,7 @@ use rft::config::CustomSection;
 use rft::data::Question;
 use rft::model::lora::Adapter;
 use rft::prompt::{self, PriorPrompt};
-use rft::reward::{CustomReward, RewardInput, Score};
+use rft::reward::{CompletionKey, CustomReward, RewardInput, Score};
 use rft::rollout::{Completion, Engine, RolloutRequest, RolloutWatch, Unwatched};
 
 use crate::cli::rft;
@@ -61,6 +61,7 @@ impl Batch {
             prefilled: false,
             tokens: 9,
             truncated: true,
+            key: CompletionKey::default(),
         };
         let samples: Vec<_> = self.responses.iter().map(|it| sample(it)).collect();
         Ok(judge.score(&samples, &|| false)?.expect("not canceled"))

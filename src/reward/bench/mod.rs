@@ -18,7 +18,7 @@ mod tests;
 
 use std::time::Instant;
 
-use super::{RewardInput, RewardSet, Scored};
+use super::{CompletionKey, RewardInput, RewardSet, Scored};
 use crate::data::Question;
 use crate::math::{Verdict, gold_flaw};
 use crate::rng::{Purpose, Stream};
@@ -52,6 +52,7 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
                 prefilled: frame.prefilled,
                 tokens: case.response.split_whitespace().count(),
                 truncated: false,
+                key: CompletionKey::default(),
             };
             let start = Instant::now();
             let scored = rewards.apply_rules(&sample);
