@@ -80,6 +80,8 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         }
     });
     let PreparedRun { config, started, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
+    // A resumed run was tested when it started.
+    let tested = if resumed.is_none() { setup.test_rewards(&config)? } else { Vec::new() };
     let steps = config.total_steps(setup.questions.len());
     if let Some(warning) = check_space(&config, &state.adapter, steps, state.counters.step)? {
         eprintln!("warning: {warning}");
@@ -89,7 +91,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         None => (setup.start(&config, &name)?, None),
     };
     if !args.quiet {
-        introduce(&config, &setup, &shape, device, &run);
+        introduce(&config, &setup, &tested, &shape, device, &run);
     }
     if let Some(warning) = loaded.keep_products(&run.products())? {
         eprintln!("warning: {warning}");
@@ -272,7 +274,7 @@ fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     Ok(config)
 }
 
-fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Device, run: &RunDir) {
+fn introduce(config: &RunConfig, setup: &Setup, tested: &[String], model: &ModelConfig, device: Device, run: &RunDir) {
     let (first, answer) = (&setup.prior.tag, &setup.prior.answer_tag);
     let tag = first.as_ref().or(answer.as_ref()).map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
     let steps = config.total_steps(setup.questions.len());
@@ -302,7 +304,7 @@ fn introduce(config: &RunConfig, setup: &Setup, model: &ModelConfig, device: Dev
     );
     eprintln!("size     {}", size(config, steps, setup.questions.len()));
     eprintln!("run      {}", run.path().display());
-    for note in &setup.notes {
+    for note in setup.notes.iter().chain(tested) {
         eprintln!("note     {note}");
     }
 }

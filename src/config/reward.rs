@@ -20,6 +20,9 @@ pub const RULES: [&str; 10] = [
     "majority",
 ];
 
+/// Names of the control rewards: what they reward is not the right answer.
+pub const CONTROLS: [&str; 3] = ["random", "inverted", "majority"];
+
 /// Components and their weights. The reward of a completion is the weighted sum. A component of weight 0 is computed and
 /// logged, but not rewarded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +30,10 @@ pub const RULES: [&str; 10] = [
 pub struct RewardSection {
     /// Whether a right answer counts in any format.
     pub gate: Gate,
+    /// What a failed test of the reward before the first step does: `error` ends the run, `warn` prints a note, `off` skips the test.
+    pub bench: BenchMode,
+    /// Maximum number of cases of that test that may fail.
+    pub max_bench_failures: usize,
     pub accuracy: AccuracySection,
     pub format: FormatSection,
     /// The format reward of open-r1, line by line.
@@ -53,6 +60,17 @@ pub enum Gate {
     None,
     /// A right answer counts only if the `format` component is 1.
     Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BenchMode {
+    /// The run does not start.
+    Error,
+    /// The run starts with a note.
+    Warn,
+    /// The reward is not tested.
+    Off,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

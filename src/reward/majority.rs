@@ -20,27 +20,26 @@ impl MajorityReward {
 
     /// One score for each completion of a group, in the same order.
     pub fn score(&self, group: &[RewardInput]) -> Vec<Score> {
+        let question = group.first().map_or("", |input| &input.question.text);
+        let read = |answer: &str| prepare_for(question, answer);
         let answers: Vec<Option<&str>> = group.iter().map(|input| self.answer(input)).collect();
-        let same = |one: &&str, other: &&str| {
-            let question = &group[0].question.text;
-            one == other || prepare_for(question, one).is_ok_and(|it| it.check(other) == Verdict::Correct)
-        };
-        let classes = vote_classes(&answers, same);
+        let readable: Vec<Option<&str>> = answers.iter().map(|it| it.filter(|answer| read(answer).is_ok())).collect();
+        let same =
+            |one: &&str, other: &&str| one == other || read(one).is_ok_and(|one| one.check(other) == Verdict::Correct);
+        let classes = vote_classes(&readable, same);
         let votes = |class: usize| classes.iter().filter(|it| **it == Some(class)).count();
         let most = classes.iter().flatten().map(|class| votes(*class)).max();
-        let value = |class: &Option<usize>| f64::from(u8::from(class.is_some_and(|it| Some(votes(it)) == most)));
-        let score = |(class, answer): (&Option<usize>, &Option<&str>)| Score {
-            value: Some(value(class)),
-            answer: answer.map(str::to_owned),
-            ..Score::default()
+        let score = |(class, answer): (&Option<usize>, &Option<&str>)| {
+            let is_most_frequent = class.is_some_and(|class| Some(votes(class)) == most);
+            let answer = answer.map(str::to_owned);
+            Score { value: Some(f64::from(u8::from(is_most_frequent))), answer, ..Score::default() }
         };
         classes.iter().zip(&answers).map(score).collect()
     }
 
-    /// The answer of a completion, if it can be read.
     fn answer<'a>(&self, input: &RewardInput<'a>) -> Option<&'a str> {
         match extract_boxed(input.response, self.scope, input.prompt.answer_tag.as_deref()) {
-            Extracted::Answer(answer) => prepare_for(&input.question.text, answer).is_ok().then_some(answer),
+            Extracted::Answer(answer) => Some(answer),
             Extracted::Missing(_) => None,
         }
     }

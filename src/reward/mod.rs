@@ -115,7 +115,7 @@ pub struct Scored {
 mod tests {
     use super::*;
     use crate::config::{
-        AccuracySection, CodeSection, FormatSection, Gate, LengthKind, LengthSection, OptionalSection,
+        AccuracySection, BenchMode, CodeSection, FormatSection, Gate, LengthKind, LengthSection, OptionalSection,
         RandomSection, RepetitionSection, RewardSection,
     };
     use crate::math::Scope;
@@ -146,7 +146,15 @@ mod tests {
     }
 
     pub fn input<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> RewardInput<'a> {
-        RewardInput { question, response, prompt, prefilled: false, tokens: 10, truncated: false, key: CompletionKey::default() }
+        RewardInput {
+            question,
+            response,
+            prompt,
+            prefilled: false,
+            tokens: 10,
+            truncated: false,
+            key: CompletionKey::default(),
+        }
     }
 
     /// open-r1's values for the cosine.
@@ -167,6 +175,8 @@ mod tests {
     pub fn section(accuracy: Option<f64>, format: Option<f64>) -> RewardSection {
         RewardSection {
             gate: Gate::None,
+            bench: BenchMode::Error,
+            max_bench_failures: 0,
             accuracy: AccuracySection { weight: accuracy, scope: Scope::Response },
             format: FormatSection { weight: format },
             format_strict: OptionalSection { weight: None },

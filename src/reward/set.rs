@@ -9,7 +9,7 @@ use super::{
     AccuracyReward, CodeReward, CosineReward, CustomReward, FormatStrictReward, InvertedReward, MajorityReward,
     RandomReward, RepetitionReward, Reward, RewardInput, Score, Scored, SoftOverlongReward, TagCountReward,
 };
-use crate::config::{Gate, LengthKind, RewardSection};
+use crate::config::{CONTROLS, Gate, LengthKind, RewardSection};
 use crate::math::Verdict;
 use crate::prompt::PriorPrompt;
 
@@ -23,6 +23,8 @@ pub struct RewardSet {
     /// A right answer counts only in this format.
     gate: Option<FormatReward>,
     needs_gold: bool,
+    /// A rewarded rule compares answers with the gold answer.
+    checks_answers: bool,
 }
 
 impl RewardSet {
@@ -83,6 +85,7 @@ impl RewardSet {
             majority: section.majority.weight.map(|weight| (MajorityReward { scope }, weight)),
             commands: commands.collect::<Result<_>>()?,
             gate: gate(),
+            checks_answers: accuracy > 0.0 || by_length,
             needs_gold: accuracy > 0.0 || by_length || inverted.is_some_and(|weight| weight > 0.0),
         })
     }
@@ -90,7 +93,7 @@ impl RewardSet {
     /// The given rules, for tests.
     #[cfg(test)]
     pub(super) fn of(rules: Vec<(Box<dyn Reward>, f64)>) -> Self {
-        RewardSet { rules, majority: None, commands: Vec::new(), gate: None, needs_gold: true }
+        RewardSet { rules, majority: None, commands: Vec::new(), gate: None, needs_gold: true, checks_answers: true }
     }
 
     pub fn names(&self) -> Vec<&str> {
@@ -103,6 +106,37 @@ impl RewardSet {
     /// read cannot be scored.
     pub fn needs_gold(&self) -> bool {
         self.needs_gold
+    }
+
+    /// Whether a rule with a weight is higher for right answers.
+    pub(super) fn checks_answers(&self) -> bool {
+        self.checks_answers
+    }
+
+    /// Whether `code` has a weight.
+    pub(super) fn runs_programs(&self) -> bool {
+        self.code().is_some_and(|(_, weight)| *weight > 0.0)
+    }
+
+    /// The value of `code`, if it is one of the rules and can score the sample.
+    pub(super) fn code_value(&self, input: &RewardInput) -> Option<f64> {
+        self.code()?.0.score(input).value
+    }
+
+    fn code(&self) -> Option<&(Box<dyn Reward>, f64)> {
+        self.rules.iter().find(|(rule, _)| rule.name() == "code")
+    }
+
+    /// The commands with a weight.
+    pub(super) fn rewarded_commands(&self) -> impl Iterator<Item = &CustomReward> {
+        self.commands.iter().filter(|(_, weight)| *weight > 0.0).map(|(command, _)| command)
+    }
+
+    /// The names of the control rewards with a weight.
+    pub(super) fn rewarded_controls(&self) -> Vec<&str> {
+        let rules = self.rules.iter().map(|(rule, weight)| (rule.name(), *weight));
+        let all = rules.chain(self.majority.iter().map(|(majority, weight)| (majority.name(), *weight)));
+        all.filter(|(name, weight)| *weight > 0.0 && CONTROLS.contains(name)).map(|(name, _)| name).collect()
     }
 
     /// Scores samples, in their order: first the rules on all cores, then the commands. The samples of a group must be
@@ -129,7 +163,9 @@ impl RewardSet {
             let groups: Vec<_> = inputs.chunk_by(|one, other| one.key.is_same_group(&other.key)).collect();
             let scores = groups.par_iter().map(|group| (!cancelled()).then(|| majority.score(group)));
             let Some(scores) = scores.collect::<Option<Vec<_>>>() else { return Ok(None) };
-            all.iter_mut().zip(scores.into_iter().flatten()).for_each(|(scored, score)| scored.add(score, *weight, true));
+            all.iter_mut()
+                .zip(scores.into_iter().flatten())
+                .for_each(|(scored, score)| scored.add(score, *weight, true));
         }
         for (command, weight) in &self.commands {
             let Some(scores) = command.score(inputs, cancelled)? else { return Ok(None) };
@@ -246,7 +282,10 @@ mod tests {
         let scored = set.score_all(&[input]).unwrap().remove(0);
         let penalty = -1.0 / 7.0;
         let random = scored.components[6];
-        assert_eq!(scored.components, [&[1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some), &[random, Some(0.0), Some(1.0)][..]].concat());
+        assert_eq!(
+            scored.components,
+            [&[1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some), &[random, Some(0.0), Some(1.0)][..]].concat()
+        );
         assert!((scored.total - (1.375 - 2.0 * 0.5 + 4.0 * penalty + 16.0)).abs() < 1e-12, "{}", scored.total);
     }
 

@@ -37,8 +37,8 @@ pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired
 pub use power::{detectable_difference, detectable_shift, paired_t_power, t_power};
 pub use ratio::bootstrap_ratios;
 pub use samples::{
-    Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means, vote_classes,
-    question_pass_at_k,
+    Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means,
+    question_pass_at_k, vote_classes,
 };
 pub use seeds::{KnownSpread, SeedComparison, SeedSpread, compare_seeds};
 pub use student::{student_cdf, student_p_value, student_quantile};

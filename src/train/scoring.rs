@@ -84,7 +84,8 @@ fn generate_and_score(
     let over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     let (working, worked) = mpsc::channel::<()>();
-    let key = |prompt: &Prompt| CompletionKey { seed: request.seed, step: request.step, question: prompt.key, completion: 0 };
+    let key =
+        |prompt: &Prompt| CompletionKey { seed: request.seed, step: request.step, question: prompt.key, completion: 0 };
     let keys: Vec<CompletionKey> = request.prompts.iter().map(key).collect();
     thread::scope(|scope| {
         let over = &over;

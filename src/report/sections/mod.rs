@@ -2,6 +2,7 @@
 
 mod behaviors;
 mod completions;
+mod controls;
 mod held_out;
 mod known;
 mod lengths;
@@ -49,6 +50,7 @@ pub fn report(material: &Material, published: Option<&Published>, baselines: &[S
         ));
     }
     parts.extend(results::parts(material, &aligned, &found));
+    parts.extend(controls::part(material, &aligned, found.untrained.as_ref()));
     parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));
     parts.extend(published::parts(material, &aligned, &found, published));
     parts.extend(questions::part(material, &aligned));

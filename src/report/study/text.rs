@@ -20,8 +20,20 @@ impl fmt::Display for ComparisonVerdict {
 
 impl ArmComparison {
     /// The verdict, or the reason why there is none.
-    fn told(&self) -> String {
+    pub fn told(&self) -> String {
         if self.seeds.seeds < 2 { "no verdict: one seed".to_owned() } else { self.verdict.to_string() }
+    }
+
+    /// A row of a chart of differences, in percentage points.
+    pub fn chart_row(&self, label: String) -> ForestRow {
+        let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
+        ForestRow {
+            label,
+            value: 100.0 * self.seeds.difference,
+            interval: self.seeds.interval.map(scaled),
+            second: Some(scaled(self.questions)),
+            note: self.told(),
+        }
     }
 
     /// Whether it has a verdict.
@@ -132,22 +144,10 @@ impl StudyOutcome {
 
     /// The differences from one reference, with one group of rows per column.
     pub fn forest(&self, reference: &str) -> Forest {
-        let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
-        let row = |it: &ArmComparison| ForestRow {
-            label: it.arm.clone(),
-            value: 100.0 * it.seeds.difference,
-            interval: it.seeds.interval.map(scaled),
-            second: Some(scaled(it.questions)),
-            note: it.told(),
-        };
+        let of = |it: &&ArmComparison, column: &String| it.reference == reference && it.column == *column;
         let group = |column: &String| ForestGroup {
             heading: column.clone(),
-            rows: self
-                .comparisons
-                .iter()
-                .filter(|it| it.reference == reference && it.column == *column)
-                .map(row)
-                .collect(),
+            rows: self.comparisons.iter().filter(|it| of(it, column)).map(|it| it.chart_row(it.arm.clone())).collect(),
         };
         Forest {
             title: format!("Each arm compared with {reference}"),
