@@ -8,7 +8,7 @@ use rft::config::{ConfigLayers, resolve};
 use rft::data::Question;
 use rft::math::{Scope, Verdict, check, grade};
 use rft::prompt::{PriorPrompt, Role};
-use rft::reward::{RewardInput, RewardSet};
+use rft::reward::{CompletionKey, RewardInput, RewardSet};
 
 /// Gold answer and answer, as in training on competition questions.
 const ANSWERS: [(&str, &str, &str); 7] = [
@@ -101,6 +101,7 @@ fn responses(criterion: &mut Criterion) {
         prefilled: false,
         tokens: 4000,
         truncated: false,
+        key: CompletionKey::default(),
     };
     let batch = vec![sample; 512];
     let mut group = criterion.benchmark_group("a rollout batch of 512");

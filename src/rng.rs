@@ -33,6 +33,8 @@ pub enum Purpose {
     Endpoint = 11,
     /// The order of a program's inputs: no path, the seed is the task's.
     InputOrder = 12,
+    /// The value of the control reward `random`: path (step, question, completion).
+    RandomReward = 13,
 }
 
 /// A random function of a 64-bit position, determined by seed, purpose and path.

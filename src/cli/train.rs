@@ -83,6 +83,8 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         }
     });
     let PreparedRun { config, started, setup, shape, device, memory, mut state, loaded, name, hashing } = prepared?;
+    // A resumed run was tested when it started.
+    let tested = if resumed.is_none() { setup.test_rewards(&config)? } else { Vec::new() };
     let steps = config.total_steps(setup.questions.len());
     if let Some(warning) = check_space(&config, &state.adapter, steps, state.counters.step)? {
         eprintln!("warning: {warning}");
@@ -92,7 +94,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         None => (setup.start(&config, &name)?, None),
     };
     if !args.quiet {
-        introduce(&config, &setup, &shape, device, memory, &run);
+        introduce(&config, &setup, &tested, &shape, device, memory, &run);
     }
     if let Some(warning) = loaded.keep_products(&run.products())? {
         eprintln!("warning: {warning}");
@@ -327,6 +329,7 @@ fn estimate(
 fn introduce(
     config: &RunConfig,
     setup: &Setup,
+    tested: &[String],
     model: &ModelConfig,
     device: Device,
     memory: Option<(CpuMemory, MachineMemory)>,
@@ -368,7 +371,7 @@ fn introduce(
         eprintln!("memory   about {}; {} are available", gib(memory.peak()), gib(machine.available));
     }
     eprintln!("run      {}", run.path().display());
-    for note in &setup.notes {
+    for note in setup.notes.iter().chain(tested) {
         eprintln!("note     {note}");
     }
 }

@@ -37,7 +37,7 @@ impl RunConfig {
         self.texts()
     }
 
-    fn counts(&self) -> [(&'static str, usize, RangeInclusive<usize>); 18] {
+    fn counts(&self) -> [(&'static str, usize, RangeInclusive<usize>); 19] {
         let Self { data, lora, rollout, reward, grpo, train, eval, .. } = self;
         [
             ("data.max_questions", data.max_questions.unwrap_or(1), 1..=10_000_000),
@@ -48,6 +48,7 @@ impl RunConfig {
             ("rollout.max_completion_length", rollout.max_completion_length, 1..=TOKENS),
             ("rollout.max_rows", rollout.max_rows, 1..=65_536),
             ("reward.length.max_length", reward.length.max_length.unwrap_or(1), 1..=TOKENS),
+            ("reward.max_bench_failures", reward.max_bench_failures, 0..=1_000_000),
             ("reward.repetition.ngram_size", reward.repetition.ngram_size, 1..=10_000),
             ("grpo.num_iterations", grpo.num_iterations, 1..=1000),
             ("grpo.steps_per_generation", grpo.steps_per_generation, 1..=COMPLETIONS),
@@ -61,7 +62,7 @@ impl RunConfig {
         ]
     }
 
-    fn numbers(&self) -> [(&'static str, f64, RangeInclusive<f64>); 31] {
+    fn numbers(&self) -> [(&'static str, f64, RangeInclusive<f64>); 35] {
         let Self { lora, rollout, reward, grpo, train, .. } = self;
         let weight = 0.0..=1000.0;
         let value = -1000.0..=1000.0;
@@ -81,6 +82,10 @@ impl RunConfig {
             ("reward.length.max_value_wrong", reward.length.max_value_wrong, value),
             ("reward.repetition.weight", reward.repetition.weight.unwrap_or(0.0), weight.clone()),
             ("reward.repetition.max_penalty", reward.repetition.max_penalty, -1000.0..=0.0),
+            ("reward.random.weight", reward.random.weight.unwrap_or(0.0), weight.clone()),
+            ("reward.random.probability", reward.random.probability, 0.0..=1.0),
+            ("reward.inverted.weight", reward.inverted.weight.unwrap_or(0.0), weight.clone()),
+            ("reward.majority.weight", reward.majority.weight.unwrap_or(0.0), weight.clone()),
             ("reward.code.weight", reward.code.weight.unwrap_or(0.0), weight.clone()),
             ("reward.code.timeout", reward.code.timeout, 0.001..=86_400.0),
             ("grpo.epsilon", grpo.epsilon, 1e-9..=1.0),

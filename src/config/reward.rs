@@ -7,7 +7,21 @@ use super::optional::OrUnset;
 use crate::math::Scope;
 
 /// Names of the built-in components, in the order in which they are logged.
-pub const RULES: [&str; 7] = ["accuracy", "format", "format_strict", "tag_count", "length", "repetition", "code"];
+pub const RULES: [&str; 10] = [
+    "accuracy",
+    "format",
+    "format_strict",
+    "tag_count",
+    "length",
+    "repetition",
+    "code",
+    "random",
+    "inverted",
+    "majority",
+];
+
+/// Names of the control rewards: what they reward is not the right answer.
+pub const CONTROLS: [&str; 3] = ["random", "inverted", "majority"];
 
 /// Components and their weights. The reward of a completion is the weighted sum. A component of weight 0 is computed and
 /// logged, but not rewarded.
@@ -16,6 +30,10 @@ pub const RULES: [&str; 7] = ["accuracy", "format", "format_strict", "tag_count"
 pub struct RewardSection {
     /// Whether a right answer counts in any format.
     pub gate: Gate,
+    /// What a failed test of the reward before the first step does: `error` ends the run, `warn` prints a note, `off` skips the test.
+    pub bench: BenchMode,
+    /// Maximum number of cases of that test that may fail.
+    pub max_bench_failures: usize,
     pub accuracy: AccuracySection,
     pub format: FormatSection,
     /// The format reward of open-r1, line by line.
@@ -25,6 +43,12 @@ pub struct RewardSection {
     pub length: LengthSection,
     pub repetition: RepetitionSection,
     pub code: CodeSection,
+    /// Control: 1 at random, whatever the completion contains.
+    pub random: RandomSection,
+    /// Control: 1 - `accuracy`.
+    pub inverted: OptionalSection,
+    /// Control: 1 for the most frequent answer of the group; the gold answer is not used.
+    pub majority: OptionalSection,
     /// The user's own commands.
     pub custom: Vec<CustomSection>,
 }
@@ -36,6 +60,17 @@ pub enum Gate {
     None,
     /// A right answer counts only if the `format` component is 1.
     Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum BenchMode {
+    /// The run does not start.
+    Error,
+    /// The run starts with a note.
+    Warn,
+    /// The reward is not tested.
+    Off,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -135,6 +170,17 @@ pub struct CodeSection {
     pub unsafe_local_exec: bool,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RandomSection {
+    /// Unset: off.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<f64>")]
+    pub weight: Option<f64>,
+    /// Probability of the value 1; else 0.
+    pub probability: f64,
+}
+
 /// A command that reads completions as JSON lines and writes scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -178,6 +224,9 @@ impl RewardSection {
             ("reward.length.weight", self.length.weight),
             ("reward.repetition.weight", self.repetition.weight),
             ("reward.code.weight", self.code.weight),
+            ("reward.random.weight", self.random.weight),
+            ("reward.inverted.weight", self.inverted.weight),
+            ("reward.majority.weight", self.majority.weight),
         ];
         let rules = rules.into_iter().filter_map(|(key, weight)| Some((key, weight?)));
         rules.chain(self.custom.iter().map(|custom| ("reward.custom", custom.weight))).collect()

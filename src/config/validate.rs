@@ -199,6 +199,7 @@ impl RewardSection {
         self.length.validate(max_completion_length)?;
         self.repetition.validate()?;
         self.code.validate()?;
+        self.random.validate()?;
         custom(&self.custom)
     }
 }
@@ -260,6 +261,17 @@ impl CodeSection {
             "reward.code.timeout",
             format!("{timeout} seconds is not a valid time limit"),
             "use a number above 0; the default is 10",
+        )
+    }
+}
+
+impl RandomSection {
+    fn validate(&self) -> Check {
+        ensure(
+            0.0 < self.probability && self.probability < 1.0,
+            "reward.random.probability",
+            format!("{} would give every completion the same reward", self.probability),
+            "use a number above 0 and below 1; 0.5 is usual",
         )
     }
 }

@@ -180,17 +180,8 @@ fn ks(samples: usize) -> impl Iterator<Item = usize> {
 /// Share of questions whose most frequent answer is right. Equal answers count as the same vote, however they are written.
 fn share_of_majorities(extraction: Extraction, questions: &[Vec<&Grade>]) -> f64 {
     let right = |grades: &&Vec<&Grade>| {
-        let mut kinds: Vec<&str> = Vec::new();
-        let votes: Vec<Option<usize>> = grades
-            .iter()
-            .map(|grade| {
-                let answer = grade.answer.as_deref()?;
-                Some(kinds.iter().position(|kind| same_answer(extraction, kind, answer)).unwrap_or_else(|| {
-                    kinds.push(answer);
-                    kinds.len() - 1
-                }))
-            })
-            .collect();
+        let answers: Vec<Option<&str>> = grades.iter().map(|grade| grade.answer.as_deref()).collect();
+        let votes = stats::vote_classes(&answers, |one, other| same_answer(extraction, one, other));
         stats::majority(&votes).is_some_and(|first| grades[first].is_right())
     };
     questions.iter().filter(right).count() as f64 / questions.len() as f64

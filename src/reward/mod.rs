@@ -1,7 +1,8 @@
 //! Rewards: named, weighted components of a completion's score.
 //!
 //! A component returns a value and does not depend on weights; [`RewardSet`] weights and adds them. Most are rules,
-//! pure functions of one completion; a [`CustomReward`] one is the user's command, which scores a batch at a time.
+//! pure functions of one completion; [`MajorityReward`] compares the completions of a group; a [`CustomReward`] one is the
+//! user's command, which scores a batch at a time.
 
 mod accuracy;
 pub mod bench;
@@ -9,8 +10,11 @@ mod code;
 mod custom;
 mod format;
 mod format_strict;
+mod inverted;
 mod length;
+mod majority;
 mod process;
+mod random;
 mod repetition;
 mod set;
 mod tag_count;
@@ -27,11 +31,32 @@ pub use code::CodeReward;
 pub use custom::CustomReward;
 pub use format::FormatReward;
 pub use format_strict::FormatStrictReward;
+pub use inverted::InvertedReward;
 pub use length::{CosineReward, SoftOverlongReward};
+pub use majority::MajorityReward;
+pub use random::RandomReward;
 pub use repetition::RepetitionReward;
 pub use set::RewardSet;
 pub use tag_count::TagCountReward;
 pub use tags::Tags;
+
+/// Identifies a completion of a run. The completions of a group differ only in `completion`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompletionKey {
+    /// The run's seed.
+    pub seed: u64,
+    pub step: u64,
+    /// A different number for each group of a step.
+    pub question: u64,
+    /// Index in the group.
+    pub completion: u64,
+}
+
+impl CompletionKey {
+    fn is_same_group(&self, other: &Self) -> bool {
+        Self { completion: 0, ..*self } == Self { completion: 0, ..*other }
+    }
+}
 
 /// One completion, with everything that a reward may use.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +72,7 @@ pub struct RewardInput<'a> {
     pub tokens: usize,
     /// It was truncated at the maximum length.
     pub truncated: bool,
+    pub key: CompletionKey,
 }
 
 /// A rule: one component of a score, a pure function of the completion.
@@ -89,8 +115,8 @@ pub struct Scored {
 mod tests {
     use super::*;
     use crate::config::{
-        AccuracySection, CodeSection, FormatSection, Gate, LengthKind, LengthSection, OptionalSection,
-        RepetitionSection, RewardSection,
+        AccuracySection, BenchMode, CodeSection, FormatSection, Gate, LengthKind, LengthSection, OptionalSection,
+        RandomSection, RepetitionSection, RewardSection,
     };
     use crate::math::Scope;
     use crate::prompt::Role;
@@ -120,7 +146,15 @@ mod tests {
     }
 
     pub fn input<'a>(question: &'a Question, prompt: &'a PriorPrompt, response: &'a str) -> RewardInput<'a> {
-        RewardInput { question, response, prompt, prefilled: false, tokens: 10, truncated: false }
+        RewardInput {
+            question,
+            response,
+            prompt,
+            prefilled: false,
+            tokens: 10,
+            truncated: false,
+            key: CompletionKey::default(),
+        }
     }
 
     /// open-r1's values for the cosine.
@@ -141,6 +175,8 @@ mod tests {
     pub fn section(accuracy: Option<f64>, format: Option<f64>) -> RewardSection {
         RewardSection {
             gate: Gate::None,
+            bench: BenchMode::Error,
+            max_bench_failures: 0,
             accuracy: AccuracySection { weight: accuracy, scope: Scope::Response },
             format: FormatSection { weight: format },
             format_strict: OptionalSection { weight: None },
@@ -148,6 +184,9 @@ mod tests {
             length: values(),
             repetition: RepetitionSection { weight: None, ngram_size: 3, max_penalty: -1.0 },
             code: CodeSection { weight: None, column: "tests".into(), timeout: 10.0, unsafe_local_exec: false },
+            random: RandomSection { weight: None, probability: 0.5 },
+            inverted: OptionalSection { weight: None },
+            majority: OptionalSection { weight: None },
             custom: Vec::new(),
         }
     }

@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use super::format::FormatReward;
 use super::tags::Tags;
 use super::{
-    AccuracyReward, CodeReward, CosineReward, CustomReward, FormatStrictReward, RepetitionReward, Reward, RewardInput,
-    Score, Scored, SoftOverlongReward, TagCountReward,
+    AccuracyReward, CodeReward, CosineReward, CustomReward, FormatStrictReward, InvertedReward, MajorityReward,
+    RandomReward, RepetitionReward, Reward, RewardInput, Score, Scored, SoftOverlongReward, TagCountReward,
 };
-use crate::config::{Gate, LengthKind, RewardSection};
+use crate::config::{CONTROLS, Gate, LengthKind, RewardSection};
 use crate::math::Verdict;
 use crate::prompt::PriorPrompt;
 
@@ -17,10 +17,14 @@ use crate::prompt::PriorPrompt;
 pub struct RewardSet {
     /// In the order of [`crate::config::RULES`].
     rules: Vec<(Box<dyn Reward>, f64)>,
+    /// After the rules, because it needs all completions of a group.
+    majority: Option<(MajorityReward, f64)>,
     commands: Vec<(CustomReward, f64)>,
     /// A right answer counts only in this format.
     gate: Option<FormatReward>,
     needs_gold: bool,
+    /// A rewarded rule compares answers with the gold answer.
+    checks_answers: bool,
 }
 
 impl RewardSet {
@@ -67,24 +71,34 @@ impl RewardSet {
         if let Some(weight) = section.code.weight {
             rules.push((Box::new(CodeReward::new(&section.code)?), weight));
         }
+        if let Some(weight) = section.random.weight {
+            rules.push((Box::new(RandomReward { probability: section.random.probability }), weight));
+        }
+        let inverted = section.inverted.weight;
+        if let Some(weight) = inverted {
+            rules.push((Box::new(InvertedReward { accuracy: AccuracyReward { scope } }), weight));
+        }
         let commands = section.custom.iter().map(|custom| Ok((CustomReward::start(custom)?, custom.weight)));
         let by_length = values.kind == LengthKind::Cosine && values.weight.is_some_and(|weight| weight > 0.0);
         Ok(RewardSet {
             rules,
+            majority: section.majority.weight.map(|weight| (MajorityReward { scope }, weight)),
             commands: commands.collect::<Result<_>>()?,
             gate: gate(),
-            needs_gold: accuracy > 0.0 || by_length,
+            checks_answers: accuracy > 0.0 || by_length,
+            needs_gold: accuracy > 0.0 || by_length || inverted.is_some_and(|weight| weight > 0.0),
         })
     }
 
     /// The given rules, for tests.
     #[cfg(test)]
     pub(super) fn of(rules: Vec<(Box<dyn Reward>, f64)>) -> Self {
-        RewardSet { rules, commands: Vec::new(), gate: None, needs_gold: true }
+        RewardSet { rules, majority: None, commands: Vec::new(), gate: None, needs_gold: true, checks_answers: true }
     }
 
     pub fn names(&self) -> Vec<&str> {
         let rules = self.rules.iter().map(|(rule, _)| rule.name());
+        let rules = rules.chain(self.majority.iter().map(|(majority, _)| majority.name()));
         rules.chain(self.commands.iter().map(|(command, _)| command.name())).collect()
     }
 
@@ -94,7 +108,39 @@ impl RewardSet {
         self.needs_gold
     }
 
-    /// Scores samples, in their order: first the rules on all cores, then the commands.
+    /// Whether a rule with a weight is higher for right answers.
+    pub(super) fn checks_answers(&self) -> bool {
+        self.checks_answers
+    }
+
+    /// Whether `code` has a weight.
+    pub(super) fn runs_programs(&self) -> bool {
+        self.code().is_some_and(|(_, weight)| *weight > 0.0)
+    }
+
+    /// The value of `code`, if it is one of the rules and can score the sample.
+    pub(super) fn code_value(&self, input: &RewardInput) -> Option<f64> {
+        self.code()?.0.score(input).value
+    }
+
+    fn code(&self) -> Option<&(Box<dyn Reward>, f64)> {
+        self.rules.iter().find(|(rule, _)| rule.name() == "code")
+    }
+
+    /// The commands with a weight.
+    pub(super) fn rewarded_commands(&self) -> impl Iterator<Item = &CustomReward> {
+        self.commands.iter().filter(|(_, weight)| *weight > 0.0).map(|(command, _)| command)
+    }
+
+    /// The names of the control rewards with a weight.
+    pub(super) fn rewarded_controls(&self) -> Vec<&str> {
+        let rules = self.rules.iter().map(|(rule, weight)| (rule.name(), *weight));
+        let all = rules.chain(self.majority.iter().map(|(majority, weight)| (majority.name(), *weight)));
+        all.filter(|(name, weight)| *weight > 0.0 && CONTROLS.contains(name)).map(|(name, _)| name).collect()
+    }
+
+    /// Scores samples, in their order: first the rules on all cores, then the commands. The samples of a group must be
+    /// complete and next to each other.
     ///
     /// # Errors
     /// If a command does not follow the protocol; rules have no errors.
@@ -113,6 +159,14 @@ impl RewardSet {
     ) -> Result<Option<Vec<Scored>>> {
         let rules = inputs.par_iter().map(|input| (!cancelled()).then(|| self.apply_rules(input)));
         let Some(mut all) = rules.collect::<Option<Vec<Scored>>>() else { return Ok(None) };
+        if let Some((majority, weight)) = &self.majority {
+            let groups: Vec<_> = inputs.chunk_by(|one, other| one.key.is_same_group(&other.key)).collect();
+            let scores = groups.par_iter().map(|group| (!cancelled()).then(|| majority.score(group)));
+            let Some(scores) = scores.collect::<Option<Vec<_>>>() else { return Ok(None) };
+            all.iter_mut()
+                .zip(scores.into_iter().flatten())
+                .for_each(|(scored, score)| scored.add(score, *weight, true));
+        }
         for (command, weight) in &self.commands {
             let Some(scores) = command.score(inputs, cancelled)? else { return Ok(None) };
             all.iter_mut().zip(scores).for_each(|(scored, score)| scored.add(score, *weight, true));
@@ -128,7 +182,7 @@ impl RewardSet {
     /// The scores of the rules for one sample; their names are the first of [`names`](Self::names).
     pub(super) fn apply_rules(&self, input: &RewardInput) -> Scored {
         let mut scored = Scored {
-            components: Vec::with_capacity(self.rules.len() + self.commands.len()),
+            components: Vec::with_capacity(self.rules.len() + 1 + self.commands.len()),
             total: 0.0,
             scorable: true,
             answer: None,
@@ -166,7 +220,7 @@ impl Scored {
 mod tests {
     use super::super::tests::{input, prompt, question, section, values};
     use super::*;
-    use crate::config::{CustomSection, LengthSection, OptionalSection, RULES, RepetitionSection};
+    use crate::config::{CustomSection, LengthSection, OptionalSection, RULES, RandomSection, RepetitionSection};
     use crate::data::Question;
 
     fn set(section: &RewardSection, prompt: &PriorPrompt) -> RewardSet {
@@ -184,6 +238,9 @@ mod tests {
             tag_count: OptionalSection { weight: Some(0.125) },
             length: LengthSection { weight: Some(2.0), kind: LengthKind::SoftOverlong, ..values() },
             repetition: RepetitionSection { weight: Some(4.0), ngram_size: 1, max_penalty: -1.0 },
+            random: RandomSection { weight: Some(0.0), probability: 0.5 },
+            inverted: OptionalSection { weight: Some(8.0) },
+            majority: OptionalSection { weight: Some(16.0) },
             ..section(None, None)
         }
     }
@@ -218,14 +275,18 @@ mod tests {
         let think = prompt(Some("think"));
         let set = set(&all(), &think);
         // `code` needs Python, and has its own tests.
-        assert_eq!(set.names(), RULES[..6]);
+        assert_eq!(set.names(), [&RULES[..6], &RULES[7..]].concat());
         let (question, response) = (question("7"), "<think>\na a\n</think>\n<answer>\n\\boxed{7}\n</answer>");
         // 90 of 100 tokens, of which the last 20 are penalized; 7 words, of which `a` is repeated.
         let input = RewardInput { tokens: 90, ..input(&question, &think, response) };
         let scored = set.score_all(&[input]).unwrap().remove(0);
         let penalty = -1.0 / 7.0;
-        assert_eq!(scored.components, [1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some));
-        assert!((scored.total - (1.375 - 2.0 * 0.5 + 4.0 * penalty)).abs() < 1e-12, "{}", scored.total);
+        let random = scored.components[6];
+        assert_eq!(
+            scored.components,
+            [&[1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some), &[random, Some(0.0), Some(1.0)][..]].concat()
+        );
+        assert!((scored.total - (1.375 - 2.0 * 0.5 + 4.0 * penalty + 16.0)).abs() < 1e-12, "{}", scored.total);
     }
 
     #[test]

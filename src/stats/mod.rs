@@ -41,7 +41,7 @@ pub use power::{detectable_difference, detectable_shift, paired_t_power, t_power
 pub use ratio::bootstrap_ratios;
 pub use samples::{
     Accuracy, RESAMPLES, SampleError, accuracy, accuracy_interval, majority, pass_at_k, question_means,
-    question_pass_at_k,
+    question_pass_at_k, vote_classes,
 };
 pub use seeds::{KnownSpread, SeedComparison, SeedSpread, compare_seeds};
 pub use student::{student_cdf, student_p_value, student_quantile};

@@ -116,6 +116,19 @@ pub fn majority<T: Ord>(answers: &[Option<T>]) -> Option<usize> {
     votes.into_values().max_by_key(|&(count, first)| (count, std::cmp::Reverse(first))).map(|(_, first)| first)
 }
 
+/// The class of each answer, so that equal answers have the same one; `None` without an answer. An answer belongs to the
+/// first class whose first member is the `same`.
+pub fn vote_classes<T>(answers: &[Option<T>], same: impl Fn(&T, &T) -> bool) -> Vec<Option<usize>> {
+    let mut firsts: Vec<&T> = Vec::new();
+    let mut class = |answer| {
+        firsts.iter().position(|first| same(first, answer)).unwrap_or_else(|| {
+            firsts.push(answer);
+            firsts.len() - 1
+        })
+    };
+    answers.iter().map(|answer| answer.as_ref().map(&mut class)).collect()
+}
+
 fn right(question: &[bool]) -> usize {
     question.iter().filter(|&&right| right).count()
 }

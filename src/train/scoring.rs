@@ -1,7 +1,7 @@
 //! Scores groups while the rest of their rollout is still being generated.
 //!
 //! A separate thread takes each group when its last completion has ended. Which groups are scored together depends on timing,
-//! but a score does not, because it is a function of its completion alone.
+//! but a score does not, because it is a function of its group alone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::sample::{DrawCounts, RolloutScorer, ScoredCompletion, ScoredGroup, TrainQuestion};
 use crate::model::lora::Adapter;
-use crate::reward::{RewardInput, Scored};
+use crate::reward::{CompletionKey, RewardInput, Scored};
 use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 
 /// Time between two checks of a request to stop, while scores are awaited.
@@ -84,12 +84,15 @@ fn generate_and_score(
     let over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     let (working, worked) = mpsc::channel::<()>();
+    let key =
+        |prompt: &Prompt| CompletionKey { seed: request.seed, step: request.step, question: prompt.key, completion: 0 };
+    let keys: Vec<CompletionKey> = request.prompts.iter().map(key).collect();
     thread::scope(|scope| {
         let over = &over;
         let worker = scope.spawn(move || {
             // Closed when this thread ends.
             let _working = working;
-            let scored = score_all_groups(scorer, items, receiver, over);
+            let scored = score_all_groups(scorer, items, &keys, receiver, over);
             over.fetch_or(scored.is_err(), Ordering::Relaxed);
             scored
         });
@@ -161,6 +164,7 @@ impl RolloutWatch for ScoringWatch<'_> {
 fn score_all_groups(
     scorer: &RolloutScorer,
     items: &[&TrainQuestion],
+    keys: &[CompletionKey],
     ended: Receiver<FinishedGroup>,
     over: &AtomicBool,
 ) -> Result<Vec<Vec<ScoredText>>> {
@@ -175,13 +179,14 @@ fn score_all_groups(
             groups.par_iter().map(|(_, completions)| completions.iter().map(text).collect()).collect();
         let mut inputs = Vec::new();
         for ((prompt, completions), texts) in groups.iter().zip(&texts) {
-            inputs.extend(completions.iter().zip(texts).map(|(completion, text)| RewardInput {
+            inputs.extend(completions.iter().zip(texts).zip(0..).map(|((completion, text), index)| RewardInput {
                 question: &items[*prompt].question,
                 response: text,
                 prompt: scorer.prior,
                 prefilled: scorer.prefill && scorer.prior.tag.is_some(),
                 tokens: completion.tokens.len(),
                 truncated: completion.truncated(),
+                key: CompletionKey { completion: index, ..keys[*prompt] },
             }));
         }
         let Some(scores) = scorer.rewards.score_unless(&inputs, &|| over.load(Ordering::Relaxed))? else { break };

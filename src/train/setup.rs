@@ -21,6 +21,9 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 
+/// Maximum number of questions from which the test of the reward selects.
+const TESTED: usize = 4096;
+
 /// A run that is ready to start.
 pub struct Setup {
     pub policy: Policy,
@@ -51,7 +54,7 @@ impl Setup {
         let prior = prompt::find(&config.prompt.reference())?;
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config, data_dir, recorded)?;
-        let questions = if rewards.needs_gold() { questions.readable(config, &rewards, &prior)? } else { questions };
+        let questions = if rewards.needs_gold() { questions.readable(config)? } else { questions };
         let policy = Policy::load(source, config)?.at(started)?;
         let mut notes = questions.notes;
         notes.extend(prior.warning());
@@ -87,6 +90,17 @@ impl Setup {
                 template: InputSource::template(config),
             },
         })
+    }
+
+    /// Tests the reward on some of the training questions, as `reward.bench` requires. Returns notes for the user.
+    ///
+    /// # Errors
+    /// If the reward fails the test.
+    pub fn test_rewards(&self, config: &RunConfig) -> Result<Vec<String>> {
+        let every = self.questions.len().div_ceil(TESTED).max(1);
+        let questions: Vec<Question> = self.questions.iter().step_by(every).map(|item| item.question.clone()).collect();
+        let (frame, batch) = (Frame::new(config, &self.prior), config.rollout.completions_per_step());
+        gate::test(&self.rewards, &config.reward, frame, &questions, config.train.seed, batch)
     }
 
     /// Generates and scores completions.
@@ -182,15 +196,14 @@ impl Questions {
         Ok(questions)
     }
 
-    /// The questions whose gold answer can be parsed, after the reward was tested on some of them.
-    fn readable(self, config: &RunConfig, rewards: &RewardSet, prior: &PriorPrompt) -> Result<Self> {
+    /// The questions whose gold answer can be parsed.
+    fn readable(self, config: &RunConfig) -> Result<Self> {
         let Self { train, held_out, mut notes, .. } = self;
         let limit = config.data.max_unreadable;
         let (train, unread) = gate::readable(train, "training", limit)?;
         // There are few held-out questions, from the same data: they are counted, and fail only together with the others.
         let (held_out, unread_held_out) = gate::readable(held_out, "held-out", 1.0)?;
-        let tried = gate::quick(rewards, Frame::new(config, prior), &train, config.train.seed);
-        notes.extend([unread, unread_held_out, tried].into_iter().flatten());
+        notes.extend([unread, unread_held_out].into_iter().flatten());
         Ok(Self { train, held_out, notes, ..self })
     }
 }

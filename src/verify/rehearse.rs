@@ -216,7 +216,8 @@ impl Rehearsal<'_> {
             setup.held_out.len(),
             source.name
         );
-        Ok(Done { value: questions, summary, notes: setup.notes })
+        let tested = setup.test_rewards(config)?;
+        Ok(Done { value: questions, summary, notes: [setup.notes, tested].concat() })
     }
 
     /// Compares the free space with the checkpoints of the real run.

@@ -452,7 +452,10 @@ fn unknown_and_missing_columns_are_named() {
     };
     let expected = "; MathArena/aime_2026 has problem_idx, answer, problem\n";
     let text = said(content.replace("\"answer\"", "\"gold\""));
-    assert!(text.contains("missing column `answer`, unknown column `gold`; found: ") && text.contains(expected), "{text}");
+    assert!(
+        text.contains("missing column `answer`, unknown column `gold`; found: ") && text.contains(expected),
+        "{text}"
+    );
     // In the second row only.
     let twice = content.replacen("\"answer\"", "\"source\":\"I\",\"answer\"", 2);
     let text = said(twice.replacen("\"source\":\"I\",", "", 1));

@@ -8,7 +8,7 @@ use rft::config::CustomSection;
 use rft::data::Question;
 use rft::model::lora::Adapter;
 use rft::prompt::{self, PriorPrompt};
-use rft::reward::{CustomReward, RewardInput, Score};
+use rft::reward::{CompletionKey, CustomReward, RewardInput, Score};
 use rft::rollout::{Completion, Engine, RolloutRequest, RolloutWatch, Unwatched};
 
 use crate::cli::rft;
@@ -61,6 +61,7 @@ impl Batch {
             prefilled: false,
             tokens: 9,
             truncated: true,
+            key: CompletionKey::default(),
         };
         let samples: Vec<_> = self.responses.iter().map(|it| sample(it)).collect();
         Ok(judge.score(&samples, &|| false)?.expect("not canceled"))
@@ -219,7 +220,11 @@ fn an_absurd_score_ends_the_run_with_a_readable_log() {
     let act = r#"if [ $id -lt 16 ]; then score=$((id % 2)); else score=1e39; fi; echo "{\"id\":$id,\"score\":$score}""#;
     let script = each(act);
     let set = format!("--set=reward.custom=[{{name='judge', weight=1, command=['sh', '-c', '''{script}''']}}]");
-    let output = rft(folder.path()).args(SMALL).args(["--set=eval.questions=0", &set]).output().unwrap();
+    let output = rft(folder.path())
+        .args(SMALL)
+        .args(["--set=eval.questions=0", "--set=reward.bench=off", &set])
+        .output()
+        .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("error: custom reward `judge`: reply") && said.contains("1e39 is out of range"), "{said}");
@@ -239,7 +244,7 @@ fn a_command_does_not_see_secrets_unless_they_are_passed() {
         let args = ["train", "--ppe=none", "--steps=1", "--set=eval.questions=0", "--set=rollout.prompts_per_step=1"];
         let mut run = rft(folder.path());
         run.env("HF_TOKEN", "hf_1").env("OPENAI_API_KEY", "sk_2").env("DB_PASSWORD", "pw_3").env("PLAIN", "plain_4");
-        run.args(args).arg(set).assert().success();
+        run.args(args).args(["--set=reward.bench=off", &set]).assert().success();
         fs::read_to_string(folder.path().join("seen")).unwrap()
     };
     let text = seen("");

@@ -12,6 +12,7 @@ mod cli;
 mod code_eval;
 mod config;
 mod configuration;
+mod control_rewards;
 #[cfg(target_os = "linux")]
 mod costs;
 mod custom_reward;
@@ -56,6 +57,7 @@ mod report;
 mod require;
 mod resume;
 mod reward;
+mod reward_gate;
 mod rollout;
 mod runs;
 #[cfg(target_os = "linux")]

@@ -39,7 +39,8 @@ pub fn ends<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'st
 /// The argument of `--set` for a reward whose command gives 0 to every completion, and can be held. It counts the completions
 /// of training steps, without those of evaluations, that runs in its folder have asked it about; see [`hold_after`].
 pub fn held_reward() -> String {
-    format!("reward.custom=[{{name='held', weight=1, timeout={}, command=['sh', '-c', '''{HELD}''']}}]", HANG.as_secs())
+    // Without a weight, the command is not tested before the first step.
+    format!("reward.custom=[{{name='held', weight=0, timeout={}, command=['sh', '-c', '''{HELD}''']}}]", HANG.as_secs())
 }
 
 const HELD: &str = r#"

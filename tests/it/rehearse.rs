@@ -87,7 +87,7 @@ fn what_would_fail_later_fails_now() {
         (vec!["--set=run.dir=data.jsonl"], "run directory", "data.jsonl"),
         (vec!["--set=train.steps=100000", "--set=train.save_steps=1"], "disk space", "free"),
         (vec![reward], "data, prompts, rewards", "no-such-judge"),
-        (vec![crash], "train, save, kill", "no key"),
+        (vec![crash], "data, prompts, rewards", "no key"),
         (vec!["--bench=none.jsonl"], "benchmark none.jsonl", "none.jsonl"),
         (vec!["--model=./models/none"], "tokenizer and template", "models/none"),
     ] {

@@ -110,7 +110,12 @@ fn term_ends_an_update() {
     // 32 completions of one step are scored, then used a thousand times.
     let judge = "reward.custom=[{name='count', weight=1, command=['sh', '-c', '''while read -r line; do echo >>asked; \
                  id=${line#*:}; id=${id%%,*}; echo \"{\\\"id\\\":$id,\\\"score\\\":$((id % 2))}\"; done''']}]";
-    let more = ["--set=eval.questions=0", "--set=rollout.num_generations=8", "--set=grpo.num_iterations=1000"];
+    let more = [
+        "--set=eval.questions=0",
+        "--set=rollout.num_generations=8",
+        "--set=grpo.num_iterations=1000",
+        "--set=reward.bench=off",
+    ];
     let run = start(folder.path(), &long("4", &[&more[..], &["--set", judge]].concat()));
     until("the last score", || {
         let asked = fs::read_to_string(folder.path().join("asked")).unwrap_or_default();
@@ -144,7 +149,7 @@ fn term_ends_grading() {
 }
 
 /// A reward command that hangs, with a child process, after it has written both process ids.
-const HANGING: &str = "reward.custom=[{name='hang', weight=1, timeout=3600, command=['sh', '-c', '''read -r line; trap \"\" \
+const HANGING: &str = "reward.custom=[{name='hang', weight=0, timeout=3600, command=['sh', '-c', '''read -r line; trap \"\" \
                        TERM INT; sleep 100000 & echo $! $$ >pids.part; mv pids.part pids; wait; sleep 100000''']}]";
 
 /// The process ids of the hanging command.

@@ -20,8 +20,20 @@ impl fmt::Display for ComparisonVerdict {
 
 impl ArmComparison {
     /// The verdict, or the reason why there is none. `replicate`: `seed` or `wording`.
-    fn told(&self, replicate: &str) -> String {
+    pub fn told(&self, replicate: &str) -> String {
         if self.seeds.seeds < 2 { format!("no verdict: one {replicate}") } else { self.verdict.to_string() }
+    }
+
+    /// A row of a chart of differences, in percentage points.
+    pub fn chart_row(&self, label: String, replicate: &str) -> ForestRow {
+        let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
+        ForestRow {
+            label,
+            value: 100.0 * self.seeds.difference,
+            interval: self.seeds.interval.map(scaled),
+            second: Some(scaled(self.questions)),
+            note: self.told(replicate),
+        }
     }
 
     /// Whether it has a verdict.
@@ -143,22 +155,13 @@ impl StudyOutcome {
 
     /// The differences from one reference, or all if it is `None`, with one group of rows per column.
     pub fn forest(&self, title: &str, reference: Option<&str>) -> Forest {
-        let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
-        let row = |it: &ArmComparison| ForestRow {
-            label: it.arm.clone(),
-            value: 100.0 * it.seeds.difference,
-            interval: it.seeds.interval.map(scaled),
-            second: Some(scaled(it.questions)),
-            note: it.told(self.replicate()),
+        let of = |it: &&ArmComparison, column: &String| {
+            reference.is_none_or(|reference| it.reference == reference) && it.column == *column
         };
+        let row = |it: &ArmComparison| it.chart_row(it.arm.clone(), self.replicate());
         let group = |column: &String| ForestGroup {
             heading: column.clone(),
-            rows: self
-                .comparisons
-                .iter()
-                .filter(|it| reference.is_none_or(|reference| it.reference == reference) && it.column == *column)
-                .map(row)
-                .collect(),
+            rows: self.comparisons.iter().filter(|it| of(it, column)).map(row).collect(),
         };
         let groups: Vec<ForestGroup> = self.columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect();
         let legend = match groups.iter().flat_map(|group| &group.rows).any(|row| row.interval.is_some()) {

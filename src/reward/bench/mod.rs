@@ -1,16 +1,18 @@
 //! The reward bench: does the reward accept every right answer, and only right answers?
 //!
 //! Every gold answer is rewritten in ways that must pass ([`rewrite`]) and turned into near misses ([`near_miss`]) and
-//! attacks ([`attack`]) that must not; [`notation`] has both kinds for notation that graders get wrong. Each is a whole completion, scored by all rules of the reward; the user's
-//! commands are not run. The expected verdict of a case follows from how it was made: the bench reads numbers by itself
+//! attacks ([`attack`]) that must not; [`notation`] has both kinds for notation that graders get wrong. Each is a whole completion, scored by all rules of the reward. Before
+//! a run, [`commands`] tests the user's commands on a few cases, and [`programs`] attacks the reward `code`. The expected verdict of a case follows from how it was made: the bench reads numbers by itself
 //! ([`gold`]) and never asks the checker what to expect of the checker.
 
 mod attack;
 mod case;
+mod commands;
 pub mod gate;
 mod gold;
 mod near_miss;
 mod notation;
+mod programs;
 mod report;
 mod rewrite;
 #[cfg(test)]
@@ -18,7 +20,7 @@ mod tests;
 
 use std::time::Instant;
 
-use super::{RewardInput, RewardSet, Scored};
+use super::{CompletionKey, RewardInput, RewardSet, Scored};
 use crate::data::Question;
 use crate::math::{Verdict, gold_flaw};
 use crate::rng::{Purpose, Stream};
@@ -45,14 +47,7 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
             continue;
         }
         for case in cases(frame, question, questions, seed) {
-            let sample = RewardInput {
-                question,
-                response: &case.response,
-                prompt: frame.prompt,
-                prefilled: frame.prefilled,
-                tokens: case.response.split_whitespace().count(),
-                truncated: false,
-            };
+            let sample = input(frame, question, &case);
             let start = Instant::now();
             let scored = rewards.apply_rules(&sample);
             let elapsed = start.elapsed();
@@ -62,6 +57,19 @@ pub fn run(rewards: &RewardSet, frame: Frame, questions: &[Question], limit: usi
         }
     }
     report
+}
+
+/// A case as the rewards see it.
+fn input<'a>(frame: Frame<'a>, question: &'a Question, case: &'a RewardCase) -> RewardInput<'a> {
+    RewardInput {
+        question,
+        response: &case.response,
+        prompt: frame.prompt,
+        prefilled: frame.prefilled,
+        tokens: case.response.split_whitespace().count(),
+        truncated: false,
+        key: CompletionKey::default(),
+    }
 }
 
 /// Every case of one question, in an order that does not depend on the seed.

@@ -35,7 +35,7 @@ impl fmt::Display for CaseFault {
 pub struct CaseFailure {
     pub fault: CaseFault,
     /// The component that was wrong.
-    pub component: &'static str,
+    pub component: String,
     pub kind: CaseKind,
     pub id: String,
     pub gold: String,
@@ -97,13 +97,21 @@ impl Default for PassLimits {
 impl CaseFailure {
     pub(super) fn new(
         fault: CaseFault,
-        component: &'static str,
+        component: &str,
         case: RewardCase,
         question: &Question,
         verdict: Verdict,
     ) -> CaseFailure {
         let (id, gold) = (question.id.clone(), question.gold.clone());
-        CaseFailure { fault, component, kind: case.kind, id, gold, response: case.response, verdict }
+        CaseFailure {
+            fault,
+            component: component.to_owned(),
+            kind: case.kind,
+            id,
+            gold,
+            response: case.response,
+            verdict,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use num_traits::Signed;
 
 use super::gold::{GoldForm, exact};
 use super::*;
-use crate::config::{OptionalSection, RewardSection};
+use crate::config::{BenchMode, OptionalSection, RewardSection};
 use crate::math::{Extracted, Scope, extract_boxed};
 use crate::prompt::PriorPrompt;
 use crate::reward::tests::{prompt, section};
@@ -299,16 +299,50 @@ fn too_many_unreadable_gold_answers_are_refused_with_their_reasons() {
 }
 
 #[test]
-fn the_quick_bench_reports_only_errors() {
+fn a_reward_that_fails_the_quick_test_is_refused() {
     let think = prompt(Some("think"));
     let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
-    let rules = RewardSet::from_config(&section(None, None), &think, 100).unwrap();
-    assert_eq!(gate::quick(&rules, frame, &questions(&["18", "7"]), 1), None);
-    assert_eq!(gate::quick(&rules, frame, &[], 1), None);
+    let strict = section(None, None);
+    let rules = RewardSet::from_config(&strict, &think, 100).unwrap();
+    let golds = questions(&["18", "7"]);
+    let none = Vec::<String>::new();
+    assert_eq!(gate::test(&rules, &strict, frame, &golds, 1, 8).unwrap(), none);
+    assert_eq!(gate::test(&rules, &strict, frame, &[], 1, 8).unwrap(), none);
+
     let mutant = RewardSet::of(vec![(Box::new(Mutant(|_, _| true)), 1.0)]);
-    let note = gate::quick(&mutant, frame, &questions(&["18", "7"]), 1).unwrap();
+    let error = gate::test(&mutant, &strict, frame, &golds, 1, 8).unwrap_err().to_string();
+    let start = "the reward failed its test on 2 questions: ";
     assert!(
-        note.starts_with("reward tested on 2 gold answers: ") && note.contains("first: off by one, gold `18`"),
-        "{note}"
+        error.starts_with(start) && error.contains("\nhint: ") && error.contains("(off by one), gold `18`"),
+        "{error}"
     );
+    let section = RewardSection { bench: BenchMode::Warn, ..strict.clone() };
+    let notes = gate::test(&mutant, &section, frame, &golds, 1, 8).unwrap();
+    assert!(notes[0].starts_with(start), "{notes:?}");
+    let section = RewardSection { max_bench_failures: 10_000, ..strict.clone() };
+    assert_eq!(gate::test(&mutant, &section, frame, &golds, 1, 8).unwrap(), none);
+
+    let harsh = RewardSet::of(vec![(Box::new(Mutant(|_, _| false)), 1.0)]);
+    let error = gate::test(&harsh, &strict, frame, &golds, 1, 8).unwrap_err().to_string();
+    assert!(error.contains(" 0 of ") && error.contains("false reject of accuracy ("), "{error}");
+}
+
+/// The tests of a row may be so weak that a program that solves nothing passes them.
+#[test]
+fn a_code_reward_with_weak_tests_is_refused() {
+    let think = prompt(Some("think"));
+    let frame = Frame { prompt: &think, prefilled: false, in_answer: false };
+    let mut section = section(Some(0.0), Some(0.0));
+    section.code.weight = Some(1.0);
+    let Ok(rewards) = RewardSet::from_config(&section, &think, 100) else { return };
+    let row = |tests: &str| {
+        let mut question = questions(&[""]).remove(0);
+        question.extra.insert("tests".into(), serde_json::from_str(tests).unwrap());
+        vec![question]
+    };
+    let sound = row(r#"["assert add([1, 2]) == 3"]"#);
+    assert_eq!(gate::test(&rewards, &section, frame, &sound, 1, 8).unwrap(), Vec::<String>::new());
+    let weak = row(r#"[{"stdin": "1", "stdout": ""}]"#);
+    let error = gate::test(&rewards, &section, frame, &weak, 1, 8).unwrap_err().to_string();
+    assert!(error.contains("false accept of code ("), "{error}");
 }

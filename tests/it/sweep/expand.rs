@@ -285,3 +285,19 @@ fn the_shipped_sweeps_are_the_study_and_its_demonstration() {
     assert!(tiny.configs.values().all(|config| config.train.steps == Some(25)));
     assert_eq!(tiny.configs["none-s1"].train.learning_rate, 2e-3);
 }
+
+/// Every arm rewards something else under the same prompt, and the untrained model is evaluated for the gains.
+#[test]
+fn the_shipped_sweeps_of_control_rewards_differ_in_the_reward_alone() {
+    for (name, seeds, tests) in [("reward-controls", 3, 2), ("reward-controls-tiny", 5, 1)] {
+        let sweep = expand(&SweepFile::read(name, &[]).unwrap()).unwrap();
+        let arms: Vec<&str> = sweep.runs[..6].iter().map(|it| it.arm.as_str()).collect();
+        assert_eq!(arms, ["accuracy-and-format", "accuracy", "format", "majority", "random", "inverted"]);
+        assert_eq!((sweep.runs.len(), sweep.evals.len()), (6 * seeds, 6 * seeds * tests + tests), "{name}");
+        for run in &sweep.runs[2..6] {
+            let reward = &sweep.configs[&run.name].reward;
+            assert_eq!(reward.weights(true).0, 0.0, "{}", run.arm);
+            assert!(run.varies.keys().all(|key| key.starts_with("reward.")), "{:?}", run.varies);
+        }
+    }
+}
