@@ -92,14 +92,16 @@ mod tests {
         const QUESTIONS: usize = 200;
         const STUDIES: u64 = 2_000;
         let difference = detectable(0.5, QUESTIONS, 1).unwrap();
+        let (low, high) = (0.5 - difference / 2.0, 0.5 + difference / 2.0);
+        // The models use the same draw with this probability, else independent ones. This gives the assumed correlation.
+        let shared = CORRELATION * high / low;
         let found = (0..STUDIES).filter(|&study| {
             let draws = Stream::new(5, Purpose::Test, &[study]);
-            // With probability 1/2 both models have the same outcome, else independent ones: a correlation of 1/2.
             let outcome = |i: usize| {
                 let u = |k: u64| draws.f64(3 * i as u64 + k);
-                let second = if u(0) < 0.5 { u(1) } else { u(2) };
+                let second = if u(0) < shared { u(1) } else { u(2) };
                 let right = |u: f64, p: f64| f64::from(u8::from(u < p));
-                (right(u(1), 0.5 - difference / 2.0), right(second, 0.5 + difference / 2.0))
+                (right(u(1), low), right(second, high))
             };
             let differences: Vec<f64> = (0..QUESTIONS).map(outcome).map(|(a, b)| b - a).collect();
             mean(&differences).abs() > 1.972 * sample_std(&differences) / (QUESTIONS as f64).sqrt()
