@@ -12,10 +12,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
-# What must be equal: the adapter, every completion, and all metrics but times and speeds.
+# What must be equal: the adapter, every completion, and all metrics but times, speeds and memory.
 run_digest() {
   (cd "$1" && cat adapter/adapter_model.safetensors completions.jsonl eval/* &&
-    sed -E 's/,?"(step_time|rollout_time|tokens_per_second|[a-z_]*seconds)":[0-9.e+-]+//g' metrics.jsonl) | sha256sum
+    sed -E 's/,?"(step_time|rollout_time|tokens_per_second|peak_memory_gib|[a-z_]*seconds)":[0-9.e+-]+//g' metrics.jsonl) | sha256sum
 }
 eval_digest() { (cd "$1" && cat ./*/questions.jsonl ./*/samples.jsonl ./*/grades.jsonl ./*/results.json) | sha256sum; }
 

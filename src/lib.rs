@@ -28,3 +28,4 @@ pub mod stats;
 pub mod sweep;
 pub mod train;
 pub mod verify;
+pub mod watch;

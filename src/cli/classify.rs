@@ -139,7 +139,8 @@ pub fn run(args: ClassifyArgs) -> Result<()> {
     }
     if let Some(path) = &args.heatmap {
         let rows: Vec<(String, Summary)> = all.iter().map(|it| (it.name.clone(), it.summary.clone())).collect();
-        atomic::write(path, behavior_changes(&rows).as_bytes())?;
+        let heads = Class::ALL.map(|class| class.title().to_owned());
+        atomic::write(path, behavior_changes(&rows, &heads).as_bytes())?;
     }
     match args.output_format {
         TableFormat::Table => print!("{}", text(&all, classifier)),

@@ -33,7 +33,7 @@ pub fn run(args: &CompletionsArgs, mut command: Command) -> Result<()> {
     if let Some(shell) = args.shell {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command, "rft", &mut script);
-        output::text(&String::from_utf8_lossy(&script));
+        output::document(&String::from_utf8_lossy(&script));
     }
     if let Some(folder) = &args.man {
         files::create_dir_all(folder).map_err(|error| write_error(folder, &error))?;

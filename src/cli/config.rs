@@ -21,7 +21,7 @@ pub struct ConfigCommandArgs {
 
 #[derive(Subcommand, Debug)]
 enum ConfigCommand {
-    /// Print the resolved configuration of a run, as TOML that repeats it
+    /// Print the resolved configuration of a run, as commented TOML that repeats it
     Show(ConfigShowArgs),
     /// Check configuration files; environment variables are ignored
     Check(CheckArgs),
@@ -38,13 +38,13 @@ struct ConfigShowArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// Print the meaning of each key above it
-    #[arg(long)]
-    comments: bool,
-
     /// Print where each value came from
     #[arg(long)]
     origin: bool,
+
+    /// Leave out the comments with the meaning of each key
+    #[arg(long)]
+    no_comments: bool,
 
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "toml")]
@@ -104,8 +104,8 @@ fn show(args: &ConfigShowArgs) -> Result<()> {
     match args.output_format {
         ShowFormat::Toml => {
             let origins = args.origin.then_some(&resolved.origins);
-            let text = if args.comments { config::to_explained_toml } else { config::to_toml };
-            print!("{}", text(&resolved.config, origins));
+            let text = if args.no_comments { config::to_toml } else { config::to_explained_toml };
+            output::document(&text(&resolved.config, origins));
         }
         ShowFormat::Json => {
             let config = config::to_json(&resolved.config);

@@ -78,7 +78,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     if let Some(trained) = &trained {
         trained.configure(&mut layers);
     }
-    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
+    layers.prompt_flag(args.ppe.as_deref());
     layers.flag("model.path", args.model.clone(), "--model");
     layers.flag("run.device", args.device.clone(), "--device");
     ensure!(args.max_tokens != Some(0), "--max-tokens: expected 1 or more, found 0");

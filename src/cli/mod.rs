@@ -57,6 +57,7 @@ pub mod selftest;
 pub mod sweep;
 pub mod train;
 pub mod verify_resume;
+pub mod watch;
 
 use crate::data::read::parquet;
 use crate::prompt::renderer;
@@ -92,6 +93,7 @@ enum Command {
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
     Runs(runs::RunsArgs),
+    Watch(watch::WatchArgs),
     Classify(classify::ClassifyArgs),
     Merge(merge::MergeArgs),
     Plan(plan::PlanArgs),
@@ -130,6 +132,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Runs(args) => runs::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Watch(args) => watch::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),

@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::run::printable::{is_harmful, printable};
+use crate::run::terminal;
+use crate::run::wrap::wrapped;
 
 /// The first error of standard output.
 static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
@@ -18,9 +20,19 @@ static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
 /// All values that are printed have keys that are strings.
 const SERIALIZABLE: &str = "serialization to memory succeeds";
 
-/// Prints text for people, with harmful characters escaped: it can contain parts of any file.
+/// Prints text for people, with harmful characters escaped: it can contain parts of any file. On a terminal, its lines are
+/// broken between words.
 pub fn text(text: &str) {
+    write(fitted(&printable(text), terminal::stdout_width()).as_bytes());
+}
+
+/// Prints a file, such as a configuration, with its own lines, so that it can be copied from a terminal.
+pub fn document(text: &str) {
     write(printable(text).as_bytes());
+}
+
+fn fitted(text: &str, width: Option<usize>) -> Cow<'_, str> {
+    width.map_or(Cow::Borrowed(text), |width| wrapped(text, width))
 }
 
 /// Prints one value as indented JSON, and a line break.
@@ -37,7 +49,7 @@ pub fn json_line(value: &impl Serialize) {
 
 /// Prints to standard error, as [`text`] does. A message that cannot be written is lost.
 pub fn message(text: &str) {
-    let _ = io::stderr().write_all(printable(text).as_bytes());
+    let _ = io::stderr().write_all(fitted(&printable(text), terminal::stderr_width()).as_bytes());
 }
 
 /// Whether the reader of standard output has gone, so that a command whose only result it is can end.

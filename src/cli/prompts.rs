@@ -11,7 +11,7 @@ use super::output_format::OutputFormat;
 use crate::cli::output;
 use crate::model::source::ModelSource;
 use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
-use crate::prompt::{PriorPrompt, Role, controls, find, shipped};
+use crate::prompt::{PriorPrompt, Role, controls, find, shipped, wordings};
 
 /// List, show and render prior prompts
 #[derive(clap::Args, Debug)]
@@ -39,13 +39,13 @@ struct PromptsListArgs {
 
 #[derive(clap::Args, Debug)]
 struct PromptsShowArgs {
-    /// Name of a prior prompt, or a file
+    /// Name of a prior prompt, or a file; `reasoning@2` is its wording 2
     name: String,
 }
 
 #[derive(clap::Args, Debug)]
 struct RenderArgs {
-    /// Name of a prior prompt, or a file
+    /// Name of a prior prompt, or a file; `reasoning@2` is its wording 2
     name: String,
 
     /// The question
@@ -78,7 +78,7 @@ pub fn run(args: PromptsArgs) -> Result<()> {
         PromptsCommand::List(args) => list(args.output_format),
         PromptsCommand::Show(args) => {
             let prompt = find(&args.name)?;
-            print!("{}", as_file(&prompt)?);
+            output::document(&as_file(&prompt)?);
             if let Some(warning) = prompt.warning() {
                 eprintln!("warning: {warning}");
             }
@@ -93,16 +93,17 @@ fn list(format: OutputFormat) -> Result<()> {
         OutputFormat::Text => {
             let mut table = Table::new();
             table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-            table.set_header(["name", "tag", "description"]);
+            table.set_header(["name", "tag", "wordings", "description"]);
             for prompt in shipped().iter().chain(controls()) {
                 let tag = prompt.tag.as_deref().map_or_else(|| "-".to_owned(), |tag| format!("<{tag}>"));
-                table.add_row([&prompt.name, &tag, &prompt.description]);
+                let count = wordings(&prompt.name).map_or(1, <[PriorPrompt]>::len).to_string();
+                table.add_row([&prompt.name, &tag, &count, &prompt.description]);
             }
             println!("{}", table.trim_fmt());
         }
         OutputFormat::Json => {
-            let prompts: Vec<&PriorPrompt> = shipped().iter().chain(controls()).collect();
-            output::json(&prompts);
+            let prompts = shipped().iter().chain(controls());
+            output::json(&prompts.filter_map(|prompt| wordings(&prompt.name)).flatten().collect::<Vec<_>>());
         }
     }
     Ok(())

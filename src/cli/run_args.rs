@@ -49,7 +49,7 @@ impl RunArgs {
     /// The layers of the configuration, with these flags on top.
     pub fn layers(&self) -> ConfigLayers {
         let mut layers = self.config.layers();
-        layers.flag("prompt.ppe", self.ppe.clone(), "--ppe");
+        layers.prompt_flag(self.ppe.as_deref());
         layers.flag("model.path", self.model.clone(), "--model");
         layers.flag("run.device", self.device.clone(), "--device");
         layers.flag("data.path", self.data.clone(), "--data");

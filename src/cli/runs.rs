@@ -1,16 +1,15 @@
 //! `rft runs`: the runs in a folder and their progress.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::fitted::fitted;
 use super::output_format::OutputFormat;
 use crate::cli::output;
 use crate::run::RunDir;
-use crate::run::status::RunStatus;
+use crate::run::status::{self, RunStatus};
 
 /// List runs and their progress
 ///
@@ -43,7 +42,7 @@ pub fn run(args: &RunsArgs) -> Result<()> {
     Ok(())
 }
 
-/// The runs in `folders`, oldest first. The default folder `runs` may be missing: `rft train` creates it.
+/// The runs in `folders`, oldest first.
 fn read(folders: &[PathBuf]) -> Result<Vec<RunStatus>> {
     let mut runs = Vec::new();
     for path in folders.iter().map(|folder| run_directories(folder)).collect::<Result<Vec<_>>>()?.concat() {
@@ -59,16 +58,7 @@ fn read(folders: &[PathBuf]) -> Result<Vec<RunStatus>> {
 
 /// `folder` itself if it is a run, else the runs in it.
 fn run_directories(folder: &Path) -> Result<Vec<PathBuf>> {
-    let is_run = |path: &Path| path.join("manifest.json").is_file();
-    if is_run(folder) {
-        return Ok(vec![folder.to_owned()]);
-    }
-    if folder == Path::new("runs") && !folder.exists() {
-        return Ok(Vec::new());
-    }
-    let context = || format!("read the runs in `{}`", folder.display());
-    let entries: Vec<_> = fs::read_dir(folder).and_then(Iterator::collect).with_context(context)?;
-    Ok(entries.into_iter().map(|entry: fs::DirEntry| entry.path()).filter(|path| is_run(path)).collect())
+    if status::is_run(folder) { Ok(vec![folder.to_owned()]) } else { status::runs_in(folder) }
 }
 
 fn table(runs: &[RunStatus]) -> Table {

@@ -2,8 +2,11 @@
 
 use super::held_out;
 use super::run_args::RunArgs;
-use crate::config::{self, RunConfig};
+use crate::config::{self, LrScheduler, RunConfig};
+use crate::device::memory::cpu::{CpuMemory, PromptSizes};
+use crate::device::memory::machine::{self, MachineMemory};
 use crate::device::{self, Device, Extent, LoadedModel};
+use crate::grpo::schedule::learning_rate;
 use crate::model::config::ModelConfig;
 use crate::model::source::ModelSource;
 use crate::run::inputs::is_from_older_version;
@@ -79,7 +82,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             None => error,
         }
     });
-    let PreparedRun { config, started, setup, shape, device, mut state, loaded, name, hashing } = prepared?;
+    let PreparedRun { config, started, setup, shape, device, memory, mut state, loaded, name, hashing } = prepared?;
     // A resumed run was tested when it started.
     let tested = if resumed.is_none() { setup.test_rewards(&config)? } else { Vec::new() };
     let steps = config.total_steps(setup.questions.len());
@@ -91,7 +94,7 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         None => (setup.start(&config, &name)?, None),
     };
     if !args.quiet {
-        introduce(&config, &setup, &tested, &shape, device, &run);
+        introduce(&config, &setup, &tested, &shape, device, memory, &run);
     }
     if let Some(warning) = loaded.keep_products(&run.products())? {
         eprintln!("warning: {warning}");
@@ -115,7 +118,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
             "--steps: the run has already trained {} steps\nhint: pass a larger number",
             state.counters.step
         );
+        let before = run.run_config()?.total_steps(setup.questions.len());
         changes.push(extend(&run, steps, &mut manifest)?);
+        if let Some(note) = new_schedule(&config, [before, steps], &state) {
+            eprintln!("note     {note}");
+        }
     }
     for change in &changes {
         eprintln!("note     changed since the run was started: {change}");
@@ -128,9 +135,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
 
     let progress = if args.quiet { Progress::silent() } else { Progress::new(steps, state.counters.step) };
     let heard = progress.clone();
-    let stop = Stop::on_signals(move |_| {
-        heard.note("stopping after saving a checkpoint (interrupt again to stop immediately)")
-    })?;
+    let killed = progress.clone();
+    let stop = Stop::on_signals_and(
+        move |_| heard.note("stopping after saving a checkpoint (interrupt again to stop immediately)"),
+        move |_| killed.finish(),
+    )?;
     let training = Training {
         config: &config,
         scorer: setup.scorer(&config),
@@ -143,7 +152,10 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         stop: &stop,
     };
     let (mut engine, mut learner) = (loaded.engine(), loaded.learner());
-    let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state)?;
+    let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state);
+    // An error is printed below the progress.
+    progress.finish();
+    let outcome = outcome?;
     conclude(&run, &outcome, steps)?;
     Ok(outcome.stopped.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code() as u8)))
 }
@@ -187,6 +199,7 @@ struct PreparedRun {
     setup: Setup,
     shape: ModelConfig,
     device: Device,
+    memory: Option<(CpuMemory, MachineMemory)>,
     state: TrainState,
     loaded: LoadedModel,
     /// The model's name.
@@ -226,6 +239,7 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
     let hashing = setup.inputs.hash();
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
+    let memory = estimate(&config, &setup, &shape, device)?;
     let state = match resumed {
         Some(ResumedRun { run, .. }) => {
             TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
@@ -235,7 +249,8 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
         None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
-    Ok(PreparedRun { config, started, setup, shape, device, state, loaded, name: source.name.clone(), hashing })
+    let name = source.name.clone();
+    Ok(PreparedRun { config, started, setup, shape, device, memory, state, loaded, name, hashing })
 }
 
 /// Above this number of completions per step, a typing error is likely.
@@ -251,6 +266,24 @@ fn check_size(config: &RunConfig, yes: bool) -> Result<()> {
         config.rollout.num_generations
     );
     Ok(())
+}
+
+/// What happens to the learning rate when a run of `before` steps trains on to `steps`; `None` if it is constant.
+fn new_schedule(config: &RunConfig, [before, steps]: [usize; 2], state: &TrainState) -> Option<String> {
+    let (train, step, done) = (&config.train, state.counters.step, state.counters.updates);
+    let rate = |update, steps: usize| learning_rate(train, update, steps * config.grpo.updates_per_step());
+    let next = rate(done, steps);
+    if train.lr_scheduler_type == LrScheduler::Constant && next == train.learning_rate {
+        return None;
+    }
+    let last = match step {
+        0 => String::new(),
+        _ => format!(", after {:.3e} in step {step}", rate(done.saturating_sub(1), before)),
+    };
+    Some(format!(
+        "the learning rate schedule is now that of {steps} steps instead of {before}: step {} has {next:.3e}{last}",
+        step + 1
+    ))
 }
 
 /// The folder with benchmark files, from `RFT_DATA_DIR`.
@@ -274,7 +307,34 @@ fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     Ok(config)
 }
 
-fn introduce(config: &RunConfig, setup: &Setup, tested: &[String], model: &ModelConfig, device: Device, run: &RunDir) {
+/// The memory of a run on the CPU, and that of the machine if it is known.
+///
+/// # Errors
+/// If the machine does not have this much memory.
+fn estimate(
+    config: &RunConfig,
+    setup: &Setup,
+    model: &ModelConfig,
+    device: Device,
+) -> Result<Option<(CpuMemory, MachineMemory)>> {
+    let (Device::Cpu, Some(machine)) = (device, MachineMemory::now()) else { return Ok(None) };
+    let questions = setup.questions.iter().chain(&setup.held_out);
+    let longest = questions.map(|it| it.prompt.ids.len()).max().unwrap_or_default();
+    let prompts = PromptSizes { longest, held_out: setup.held_out.len() };
+    let memory = CpuMemory::of(model, config, prompts, machine::resident().unwrap_or_default())?;
+    memory.check(&machine)?;
+    Ok(Some((memory, machine)))
+}
+
+fn introduce(
+    config: &RunConfig,
+    setup: &Setup,
+    tested: &[String],
+    model: &ModelConfig,
+    device: Device,
+    memory: Option<(CpuMemory, MachineMemory)>,
+    run: &RunDir,
+) {
     let (first, answer) = (&setup.prior.tag, &setup.prior.answer_tag);
     let tag = first.as_ref().or(answer.as_ref()).map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
     let steps = config.total_steps(setup.questions.len());
@@ -303,6 +363,13 @@ fn introduce(config: &RunConfig, setup: &Setup, tested: &[String], model: &Model
         render_loss(config)
     );
     eprintln!("size     {}", size(config, steps, setup.questions.len()));
+    if let Some((memory, machine)) = memory {
+        let gib = |bytes: u64| match bytes as f64 / (1u64 << 30) as f64 {
+            small if small < 1.0 => format!("{small:.2} GiB"),
+            gib => format!("{gib:.1} GiB"),
+        };
+        eprintln!("memory   about {}; {} are available", gib(memory.peak()), gib(machine.available));
+    }
     eprintln!("run      {}", run.path().display());
     for note in setup.notes.iter().chain(tested) {
         eprintln!("note     {note}");
@@ -336,7 +403,7 @@ fn render_loss(config: &RunConfig) -> String {
 fn conclude(run: &RunDir, outcome: &TrainOutcome, steps: usize) -> Result<()> {
     if outcome.stopped.is_some() {
         eprintln!(
-            "stopped after step {} of {steps}; to resume, run: rft train --resume {}",
+            "stopped after step {} of {steps}; to resume, run `rft train --resume {}`",
             outcome.steps,
             run.path().display()
         );

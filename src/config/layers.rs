@@ -35,6 +35,13 @@ impl ConfigLayers {
     pub fn flag(&mut self, key: &str, value: Option<impl Into<Value>>, name: &str) {
         self.flags.extend(value.map(|value| (key.to_owned(), value.into(), name.to_owned())));
     }
+
+    /// Sets the prior prompt from the flag `--ppe`, if the user passed it. The wording in a file belongs to the file's prompt.
+    pub fn prompt_flag(&mut self, ppe: Option<&str>) {
+        self.flag("prompt.ppe", ppe, "--ppe");
+        let is_set = self.sets.iter().any(|set| set.trim_start().starts_with("prompt.wording"));
+        self.flag("prompt.wording", ppe.filter(|_| !is_set).map(|_| 0), "--ppe");
+    }
 }
 
 /// A valid configuration, and the origin of each of its values.

@@ -1,7 +1,6 @@
 //! The reference of all keys: type, default, meaning, allowed values, and TRL's name. Meanings are the comments of the schema.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
@@ -11,7 +10,7 @@ use super::known::nearest_name;
 use super::layers::{ConfigLayers, resolve};
 use super::optional::UNSET;
 use super::place::ValueOrigin;
-use super::render::{to_json, to_toml};
+use super::render::{Remarks, to_json, to_toml_with};
 use super::schema::RunConfig;
 
 /// One key of a configuration.
@@ -100,21 +99,10 @@ pub fn reference() -> Vec<KeyReference> {
     keys
 }
 
-/// The configuration as [`to_toml`] writes it, with the meaning of each key in a comment above it.
+/// The configuration as [`super::to_toml`] writes it, with the meaning of each key in a comment above it.
 pub fn to_explained_toml(config: &RunConfig, origins: Option<&BTreeMap<String, ValueOrigin>>) -> String {
     let meanings: BTreeMap<String, String> = reference().into_iter().map(|it| (it.key, it.meaning)).collect();
-    let (mut text, mut section) = (String::new(), String::new());
-    for line in to_toml(config, origins).lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            section = name.to_owned();
-        }
-        let key = line.split(" = ").next().unwrap_or_default();
-        if let Some(meaning) = meanings.get(&format!("{section}.{key}")) {
-            _ = writeln!(text, "# {meaning}");
-        }
-        _ = writeln!(text, "{line}");
-    }
-    text
+    to_toml_with(config, &Remarks { origins, meanings: Some(&meanings) })
 }
 
 /// The key, or the most similar one as an error.

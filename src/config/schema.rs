@@ -41,12 +41,21 @@ pub struct ModelSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSection {
-    /// Name of a shipped prior prompt, or path of a user's file.
+    /// Name of a shipped prior prompt, or path of a user's file. `reasoning@2` is its wording 2.
     pub ppe: String,
+    /// Number of the wording of the prior prompt; 0 is the first.
+    pub wording: usize,
     /// `model` (the model's chat template), `plain`, or the path of a Jinja file.
     pub template: String,
     /// Start the completion with the opening tag of the prior prompt.
     pub prefill: bool,
+}
+
+impl PromptSection {
+    /// The name of the prior prompt with its wording, as [`crate::prompt::find`] takes it.
+    pub fn reference(&self) -> String {
+        if self.wording == 0 { self.ppe.clone() } else { format!("{}@{}", self.ppe, self.wording) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -37,6 +37,13 @@ impl RunConfig {
         let shipped = "use reasoning, planning, code, recall, null-example or none, or the path of a file";
         not_empty("model.path", &self.model.path, "use tiny, a Hub id (org/name), a folder or a .gguf file")?;
         not_empty("prompt.ppe", &self.prompt.ppe, shipped)?;
+        let is_numbered = self.prompt.ppe.rsplit_once('@').is_some_and(|(_, number)| number.parse::<usize>().is_ok());
+        ensure(
+            self.prompt.wording == 0 || !is_numbered,
+            "prompt.wording",
+            format!("`prompt.ppe` = `{}` selects a wording too", self.prompt.ppe),
+            "set only one of the two",
+        )?;
         not_empty("prompt.template", &self.prompt.template, "use model, plain, or the path of a Jinja file")?;
         not_empty("data.path", &self.data.path, "use arithmetic, a file or a Hub data set")?;
         not_empty(

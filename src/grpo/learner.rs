@@ -56,6 +56,9 @@ pub trait Learner {
 
     /// Copies the moments after step `adamw.step` to `adamw`, for a checkpoint.
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()>;
+
+    /// Peak of the device's memory that the run has used so far, in bytes; `None` if it is unknown.
+    fn peak_memory(&self) -> Option<u64>;
 }
 
 /// The ranges of all B of the adapter, in ascending order.

@@ -112,6 +112,11 @@ impl KvSpan {
         Self { heads, len: 0, spans: (0..heads.kv).map(|_| span()).collect() }
     }
 
+    /// Bytes of the keys and values of `tokens` tokens.
+    pub fn bytes(heads: Heads, tokens: usize) -> usize {
+        4 * heads.kv * heads.padded() * (tokens.next_multiple_of(BLOCK) + tokens)
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }

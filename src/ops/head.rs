@@ -8,7 +8,7 @@ use super::simd::{exp, max, vectorized};
 use rayon::prelude::*;
 
 /// Pairs whose logits are in memory at once.
-const CHUNK: usize = 128;
+pub const CHUNK: usize = 128;
 
 /// A hidden row and the token it should predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

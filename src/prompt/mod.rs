@@ -10,7 +10,7 @@ pub mod renderer;
 pub mod template;
 pub mod text_file;
 
-pub use registry::{controls, find, find_shipped, shipped};
+pub use registry::{controls, find, find_shipped, shipped, wordings};
 
 /// The position of a prior prompt in the conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,7 @@ pub enum Role {
 /// An instruction placed before every question, with the tags that it asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PriorPrompt {
+    /// The name of the strategy; `reasoning@2` is wording 2 of `reasoning`.
     pub name: String,
     /// The name the study (arXiv 2505.14157) uses.
     pub paper_name: String,
@@ -43,6 +44,14 @@ pub struct PriorPrompt {
     pub wording: String,
 }
 
+/// The name of a prior prompt without the number of its wording: `reasoning` for `reasoning@2`.
+pub fn strategy(name: &str) -> &str {
+    match name.rsplit_once('@') {
+        Some((strategy, number)) if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => strategy,
+        _ => name,
+    }
+}
+
 /// One turn of a conversation, in the form for chat templates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
@@ -52,6 +61,11 @@ pub struct Message {
 }
 
 impl PriorPrompt {
+    /// The name without the number of the wording.
+    pub fn strategy(&self) -> &str {
+        strategy(&self.name)
+    }
+
     /// The conversation that asks `question` with this prompt. `none` gives only the user's turn, so that
     /// a system message that the model's template adds is kept.
     pub fn messages(&self, question: &str) -> Vec<Message> {

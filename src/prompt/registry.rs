@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -72,65 +72,111 @@ impl PriorPrompt {
     }
 }
 
-/// The six shipped prompts, `none` first.
+/// The six shipped prompts, `none` first, in their first wording.
 pub fn shipped() -> &'static [PriorPrompt] {
     static PROMPTS: OnceLock<Vec<PriorPrompt>> = OnceLock::new();
-    PROMPTS.get_or_init(|| SHIPPED.iter().map(|(file, _)| parse_shipped(file)).collect())
+    PROMPTS.get_or_init(|| SHIPPED.iter().map(|(file, _)| first(file)).collect())
 }
 
 /// The shipped control prompts: `answer-only` has the structure of the others without a first element, `tag-swap`
 /// the wording of one with the tags of another.
 pub fn controls() -> &'static [PriorPrompt] {
     static PROMPTS: OnceLock<Vec<PriorPrompt>> = OnceLock::new();
-    PROMPTS.get_or_init(|| CONTROLS.iter().map(|(file, _)| parse_shipped(file)).collect())
+    PROMPTS.get_or_init(|| CONTROLS.iter().map(|(file, _)| first(file)).collect())
 }
 
-fn parse_shipped(file: &str) -> PriorPrompt {
-    parse(file, Path::new("shipped.toml"), "rft".to_owned()).expect("a shipped prompt is valid")
+fn first(file: &str) -> PriorPrompt {
+    parse_shipped(file).swap_remove(0)
 }
 
-/// All shipped prompts, with their aliases.
-fn known() -> impl Iterator<Item = (&'static PriorPrompt, &'static [&'static str])> {
-    let prompts = shipped().iter().zip(SHIPPED).chain(controls().iter().zip(CONTROLS));
-    prompts.map(|(prompt, (_, aliases))| (prompt, aliases))
+fn parse_shipped(file: &str) -> Vec<PriorPrompt> {
+    parse(file, Path::new("shipped.toml"), "rft").expect("a shipped prompt is valid")
 }
 
-/// The prompt `name_or_path`: a shipped one by its name or alias, else the user's TOML file at that path.
+/// A shipped prompt.
+struct ShippedPrompt {
+    aliases: &'static [&'static str],
+    /// At least one.
+    wordings: Vec<PriorPrompt>,
+}
+
+/// All shipped prompts.
+fn known() -> &'static [ShippedPrompt] {
+    static PROMPTS: OnceLock<Vec<ShippedPrompt>> = OnceLock::new();
+    let read = || {
+        SHIPPED
+            .iter()
+            .chain(&CONTROLS)
+            .map(|(file, aliases)| ShippedPrompt { aliases, wordings: parse_shipped(file) })
+            .collect()
+    };
+    PROMPTS.get_or_init(read)
+}
+
+/// The prompt `reference`: a shipped one by its name or alias, else the user's TOML file at that path; with `@N`, its wording N.
 ///
 /// # Errors
-/// An unknown name; a file that cannot be read or is not a prompt.
-pub fn find(name_or_path: &str) -> anyhow::Result<PriorPrompt> {
-    if let Some(prompt) = find_shipped(name_or_path) {
-        return Ok(prompt.clone());
+/// An unknown name or wording; a file that cannot be read or is not a prompt.
+pub fn find(reference: &str) -> anyhow::Result<PriorPrompt> {
+    let (name_or_path, wording) = split(reference);
+    let found = |wordings: &[PriorPrompt]| {
+        let last = wordings.len() - 1;
+        wordings.get(wording).cloned().with_context(|| match last {
+            0 => format!("the prior prompt `{name_or_path}` has only wording 0, not {wording}"),
+            _ => format!("the prior prompt `{name_or_path}` has the wordings 0 to {last}, not {wording}"),
+        })
+    };
+    if let Some(wordings) = wordings(name_or_path) {
+        return found(wordings);
     }
     let path = Path::new(name_or_path);
     if path.is_file() || path.components().count() > 1 || path.extension().is_some() {
         let is_readable = path.metadata().ok().is_none_or(|it| it.is_file() && it.len() <= LONGEST);
         ensure!(is_readable, "read the prior prompt `{name_or_path}`: expected a TOML file of at most 1 MiB");
-        return read(path);
+        return found(&read(path)?);
     }
-    let names = known().map(|(prompt, _)| prompt.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = known().iter().map(|it| it.wordings[0].name.as_str()).collect::<Vec<_>>().join(", ");
     bail!("unknown prior prompt `{name_or_path}`; expected one of {names}\nhint: {}", advice(name_or_path));
 }
 
-/// The shipped prompt with the name or alias `name`.
-pub fn find_shipped(name: &str) -> Option<&'static PriorPrompt> {
-    known().find(|(prompt, aliases)| prompt.name == name || aliases.contains(&name)).map(|(prompt, _)| prompt)
+/// The shipped prompt `reference`: its name or alias, and possibly `@N`.
+pub fn find_shipped(reference: &str) -> Option<&'static PriorPrompt> {
+    let (name, wording) = split(reference);
+    wordings(name)?.get(wording)
 }
 
-/// A prompt from a user's file. Its wording is the file name and a hash of the contents.
-fn read(path: &Path) -> anyhow::Result<PriorPrompt> {
+/// All wordings of the shipped prompt with the name or alias `name`.
+pub fn wordings(name: &str) -> Option<&'static [PriorPrompt]> {
+    let known = known().iter().find(|it| it.wordings[0].name == name || it.aliases.contains(&name))?;
+    Some(&known.wordings)
+}
+
+/// A name or path, and the number of a wording: `reasoning@2` is wording 2 of `reasoning`.
+fn split(reference: &str) -> (&str, usize) {
+    let numbered = reference.rsplit_once('@').and_then(|(name, number)| {
+        let plain = !name.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        Some((name, number.parse().ok().filter(|_| plain)?))
+    });
+    match numbered {
+        Some(numbered) if !Path::new(reference).is_file() => numbered,
+        _ => (reference, 0),
+    }
+}
+
+/// The wordings in a user's file. The source of their wording is the file name and a hash of the contents.
+fn read(path: &Path) -> anyhow::Result<Vec<PriorPrompt>> {
     let text = text_file::read(path).with_context(|| format!("read the prior prompt `{}`", path.display()))?;
     let hash = hex::encode(&Sha256::digest(&text)[..6]);
     let file = path.file_name().unwrap_or_default().to_string_lossy();
-    parse(&text, path, format!("{file} {hash}"))
+    parse(&text, path, &format!("{file} {hash}"))
 }
 
 /// The keys of a prompt file.
-const KEYS: [&str; 8] = ["name", "text", "tag", "answer_tag", "role", "paper_name", "description", "stems_from"];
+const KEYS: [&str; 9] =
+    ["name", "text", "tag", "answer_tag", "role", "paper_name", "description", "stems_from", "wording"];
 
-/// Reads a prompt file. Errors have the line and column of the key.
-fn parse(text: &str, path: &Path, wording: String) -> anyhow::Result<PriorPrompt> {
+/// Reads the wordings in a prompt file. Errors have the line and column of the key.
+fn parse(text: &str, path: &Path, source: &str) -> anyhow::Result<Vec<PriorPrompt>> {
     let file = Node::of_text(text, path)?;
     let Content::Table(members) = &file.content else { bail!("{}: expected the keys of a prompt", path.display()) };
     if let Some((key, _)) = members.iter().find(|(key, _)| !KEYS.contains(&key.name.as_str())) {
@@ -169,7 +215,7 @@ fn parse(text: &str, path: &Path, wording: String) -> anyhow::Result<PriorPrompt
             site(key)
         );
     }
-    Ok(PriorPrompt {
+    let first = PriorPrompt {
         name: required("name")?,
         text: required("text")?,
         paper_name: string("paper_name")?.unwrap_or_default(),
@@ -178,14 +224,35 @@ fn parse(text: &str, path: &Path, wording: String) -> anyhow::Result<PriorPrompt
         role: role.transpose()?.unwrap_or_default(),
         description: string("description")?.unwrap_or_default(),
         stems_from: string("stems_from")?.unwrap_or_default(),
-        wording,
-    })
+        wording: source.to_owned(),
+    };
+    let others = member("wording").map_or_else(|| Ok(Vec::new()), other_texts)?;
+    let other = |(at, text)| PriorPrompt { name: format!("{}@{}", first.name, at + 1), text, ..first.clone() };
+    let others: Vec<PriorPrompt> = others.into_iter().enumerate().map(other).collect();
+    Ok(std::iter::once(first).chain(others).collect())
+}
+
+/// The texts of the `[[wording]]` entries.
+fn other_texts(node: &Node) -> anyhow::Result<Vec<String>> {
+    let wrong = |node: &Node| anyhow!("{}: expected `[[wording]]` entries with the key `text`", node.origin.site());
+    let Content::List(entries) = &node.content else { return Err(wrong(node)) };
+    let text = |entry: &Node| match &entry.content {
+        Content::Table(members) => match &members[..] {
+            [(key, text)] if key.name == "text" => {
+                read_value(&text.to_value()).map_err(|fault| fault.at(&text.origin, "text"))
+            }
+            _ => Err(wrong(entry)),
+        },
+        _ => Err(wrong(entry)),
+    };
+    entries.iter().map(text).collect()
 }
 
 /// A hint: the closest name if there is one, else how to pass a file.
 fn advice(name: &str) -> String {
     known()
-        .flat_map(|(prompt, aliases)| std::iter::once(prompt.name.as_str()).chain(aliases.iter().copied()))
+        .iter()
+        .flat_map(|known| std::iter::once(known.wordings[0].name.as_str()).chain(known.aliases.iter().copied()))
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
         .min()
         .filter(|(distance, known)| *distance <= known.len() / 2)
@@ -247,6 +314,52 @@ mod tests {
         );
         assert!(error.ends_with("\nhint: did you mean `reasoning`?"), "{error}");
         assert!(find("zzzzzzzzzz").unwrap_err().to_string().contains("hint: pass the path of a TOML file"));
+    }
+
+    #[test]
+    fn wordings_ask_for_the_same_in_other_words_of_about_the_same_length() {
+        for prompt in &shipped()[1..] {
+            let all = wordings(&prompt.name).unwrap();
+            assert_eq!(all.len(), 5, "{}", prompt.name);
+            assert_eq!(all[0], *prompt);
+            let (tag, words) = (prompt.tag.as_ref().unwrap(), |it: &PriorPrompt| it.text.split(' ').count() as f64);
+            for (at, wording) in all.iter().enumerate().skip(1) {
+                assert_eq!(wording.name, format!("{}@{at}", prompt.name));
+                assert!(all[..at].iter().all(|other| other.text != wording.text), "{}", wording.name);
+                for needle in [format!("<{tag}> "), format!(" </{tag}>"), "<answer>".into(), r"\boxed{}".into()] {
+                    assert!(wording.text.contains(&needle), "{} does not contain {needle}", wording.name);
+                }
+                assert!(wording.text.contains("the letter of a choice") && !wording.text.contains('\n'));
+                let ratio = words(wording) / words(prompt);
+                assert!((0.8..1.25).contains(&ratio), "{}: {ratio}", wording.name);
+                let same = PriorPrompt { name: prompt.name.clone(), text: prompt.text.clone(), ..wording.clone() };
+                assert_eq!(same, *prompt);
+            }
+        }
+        assert_eq!(find("think@2").unwrap(), wordings("reasoning").unwrap()[2]);
+        assert_eq!(find("reasoning@0").unwrap(), shipped()[1]);
+        assert_eq!(find_shipped("planning@4").unwrap().strategy(), "planning");
+        let error = |name: &str| find(name).unwrap_err().to_string();
+        assert_eq!(error("reasoning@5"), "the prior prompt `reasoning` has the wordings 0 to 4, not 5");
+        assert_eq!(error("none@1"), "the prior prompt `none` has only wording 0, not 1");
+        assert!(error("reasoning@").starts_with("unknown prior prompt `reasoning@`"));
+        assert!(error("@1").starts_with("unknown prior prompt `@1`"));
+    }
+
+    #[test]
+    fn a_users_file_can_have_wordings() {
+        let text =
+            "name = \"mine\"\ntext = \"Think.\"\n[[wording]]\ntext = \"Ponder.\"\n[[wording]]\ntext = \"Muse.\"\n";
+        let (_folder, path) = user_file(text);
+        assert_eq!(find(&path).unwrap().text, "Think.");
+        let second = find(&format!("{path}@2")).unwrap();
+        assert_eq!((second.name.as_str(), second.text.as_str(), second.strategy()), ("mine@2", "Muse.", "mine"));
+        assert!(find(&format!("{path}@3")).unwrap_err().to_string().ends_with("has the wordings 0 to 2, not 3"));
+        for wrong in ["wording = 1\n", "[[wording]]\ntxt = \"\"\n", "wording = [\"a\"]\n", "[wording]\ntext = \"\"\n"] {
+            let (_folder, path) = user_file(&format!("name = \"mine\"\ntext = \"Think.\"\n{wrong}"));
+            let error = find(&path).unwrap_err().to_string();
+            assert!(error.contains("mine.toml:3:") && error.contains("expected `[[wording]]` entries"), "{error}");
+        }
     }
 
     fn user_file(text: &str) -> (tempfile::TempDir, String) {

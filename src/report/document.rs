@@ -35,6 +35,11 @@ pub enum DocumentBlock {
     /// Shell commands.
     Commands(Vec<String>),
     Completions(Vec<ShownQuestion>),
+    /// Details. The page shows them when the reader opens them.
+    Closed {
+        title: String,
+        blocks: Vec<DocumentBlock>,
+    },
 }
 
 /// A question and its completions.

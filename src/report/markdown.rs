@@ -30,6 +30,7 @@ fn block(block: &DocumentBlock) -> String {
         DocumentBlock::Chart(_) | DocumentBlock::Panels { .. } => String::new(),
         DocumentBlock::Commands(lines) => format!("\n{}", fenced(&lines.join("\n"))),
         DocumentBlock::Completions(questions) => questions.iter().map(question).collect(),
+        DocumentBlock::Closed { blocks, .. } => blocks.iter().map(self::block).collect(),
     }
 }
 

@@ -93,8 +93,9 @@ impl RunDir {
     pub fn run_config(&self) -> Result<RunConfig> {
         let layers = config::ConfigLayers { files: vec![self.config()], ..config::ConfigLayers::default() };
         let mut config = config::resolve(&layers)?.config;
-        if prompt::find_shipped(&config.prompt.ppe).is_none() {
+        if prompt::find_shipped(&config.prompt.reference()).is_none() {
             config.prompt.ppe = self.prompt().display().to_string();
+            config.prompt.wording = 0;
         }
         Ok(config)
     }

@@ -14,7 +14,9 @@ pub mod progress;
 pub mod signals;
 pub mod status;
 pub mod tensorboard;
+pub mod terminal;
 pub mod trained;
+pub mod wrap;
 
 pub use completions::{CompletionRecord, CompletionsLog, GroupRecord};
 pub use dir::RunDir;

@@ -1,6 +1,7 @@
 //! The progress display of a run: if stderr is a terminal, a growing table with a row for each step and a status line below it;
 //! else plain lines.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::printable::printable;
+use super::terminal::{status_line, stderr_width};
+use super::wrap::{columns, wrapped};
 use crate::stats::{Proportion, mean};
 
 /// The metrics of one training step.
@@ -48,8 +51,8 @@ struct ProgressState {
     total: usize,
     seconds_per_step: Option<f64>,
     rewards: Vec<f64>,
-    /// The headings of the table, once it has any.
-    columns: Vec<String>,
+    /// The heading of the table, once it has one.
+    heading: String,
 }
 
 enum Sink {
@@ -64,10 +67,11 @@ impl Progress {
         if !io::stderr().is_terminal() {
             return Self::lines(total, io::stderr());
         }
-        let style = ProgressStyle::with_template("{spinner} {pos}/{len} {bar:16.cyan/dim} {msg} {prefix}")
+        let style = ProgressStyle::with_template("{spinner} {pos}/{len} {bar:10.cyan/dim} {prefix} {wide_msg}")
             .expect("a valid template")
             .progress_chars("━━─");
-        let bar = ProgressBar::new(total as u64).with_position(done as u64).with_style(style);
+        let bar = ProgressBar::with_draw_target(Some(total as u64), status_line());
+        let bar = bar.with_position(done as u64).with_style(style);
         // A step can take minutes, so the spinner has to move meanwhile.
         bar.enable_steady_tick(Duration::from_millis(120));
         Self::with_sink(Sink::Bar(bar), total)
@@ -84,7 +88,7 @@ impl Progress {
     }
 
     fn with_sink(sink: Sink, total: usize) -> Self {
-        let state = ProgressState { sink, total, seconds_per_step: None, rewards: Vec::new(), columns: Vec::new() };
+        let state = ProgressState { sink, total, seconds_per_step: None, rewards: Vec::new(), heading: String::new() };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -102,7 +106,7 @@ impl Progress {
         });
     }
 
-    /// Prints a permanent line above the bar.
+    /// Prints permanent lines above the bar.
     pub fn note(&self, text: &str) {
         self.with(|state| state.line(text));
     }
@@ -112,13 +116,16 @@ impl Progress {
         self.note(&view.to_line());
     }
 
-    /// Stops the bar and leaves its last state on the screen; later output appears below it.
+    /// Removes the bar and shows the curve of the rewards; later output appears below it.
     pub fn finish(&self) {
         self.with(|state| {
             if let Sink::Bar(bar) = &state.sink {
-                bar.set_prefix("");
-                bar.abandon();
+                bar.finish_and_clear();
                 state.sink = Sink::Lines(Box::new(io::stderr()));
+                if !state.rewards.is_empty() {
+                    let line = format!("reward   {}", sparkline(&state.rewards));
+                    state.line(&line);
+                }
             }
         });
     }
@@ -140,13 +147,12 @@ impl ProgressState {
                 bar.set_position(view.step as u64);
                 bar.set_prefix(time_left.trim_start().to_owned());
                 bar.set_message(sparkline(&self.rewards));
-                let cells = view.cells();
-                let columns: Vec<String> = cells.iter().map(|(name, _)| name.clone()).collect();
-                if self.columns != columns {
-                    bar.println(row(cells.iter().map(|(name, _)| name.as_str())));
-                    self.columns = columns;
-                }
-                bar.println(row(cells.iter().map(|(_, value)| value.as_str())));
+                let [names, values, more] = view.rows(stderr_width().unwrap_or(usize::MAX));
+                let lines =
+                    [(self.heading != names).then_some(&names), Some(&values), (!more.is_empty()).then_some(&more)];
+                let lines: Vec<&str> = lines.into_iter().flatten().map(String::as_str).collect();
+                self.line(&lines.join("\n"));
+                self.heading = names;
             }
             Sink::Lines(_) => {
                 let line = format!("step {}/{}  {}{time_left}", view.step, self.total, view.to_line());
@@ -159,7 +165,11 @@ impl ProgressState {
     fn line(&mut self, text: &str) {
         let text = &*printable(text);
         match &mut self.sink {
-            Sink::Bar(bar) => bar.println(text),
+            // Plain lines, not those of the bar, which would be filled with spaces.
+            Sink::Bar(bar) => bar.suspend(|| {
+                let text = stderr_width().map_or(Cow::Borrowed(text), |width| wrapped(text, width));
+                let _ = writeln!(io::stderr(), "{text}");
+            }),
             // A closed stderr is not a reason to stop a run.
             Sink::Lines(out) => {
                 let _ = writeln!(out, "{text}").and_then(|()| out.flush());
@@ -178,33 +188,47 @@ impl ProgressState {
     }
 }
 
-/// Width of a column of the table, and the number of columns that fit into 80.
+/// Least width of a column of the table.
 const COLUMN: usize = 8;
-const COLUMNS: usize = 8;
-
-/// A row of the table. Names are cut to the width of the column.
-fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
-    let cell = |text: &str| {
-        let text: String = printable(text).chars().take(COLUMN).collect();
-        format!("{text:>COLUMN$}")
-    };
-    cells.map(cell).collect::<Vec<_>>().join("  ")
-}
+/// Spaces between two columns.
+const GAP: usize = 2;
 
 impl StepView {
-    /// Headings and values of the table; components that do not fit into it are left out.
-    fn cells(&self) -> Vec<(String, String)> {
+    /// Heading and values of the table, and a line of the components that have no column because the terminal has `width`
+    /// columns.
+    fn rows(&self, width: usize) -> [String; 3] {
         let percent = |share: f64| format!("{:.1}%", 100.0 * share);
         let mut cells =
             vec![("step".to_owned(), self.step.to_string()), ("reward".to_owned(), format!("{:.3}", self.reward))];
         for (name, share) in [("accuracy", self.accuracy), ("format", self.format)] {
             cells.extend(share.map(|share| (name.to_owned(), percent(share))));
         }
-        let room = COLUMNS - cells.len() - 2;
-        cells.extend(self.components.iter().take(room).map(|(name, value)| (name.clone(), format!("{value:.3}"))));
-        cells.push(("length".to_owned(), format!("{:.1}", self.mean_length)));
-        cells.push(("tokens/s".to_owned(), format!("{:.0}", self.tokens as f64 / self.seconds)));
-        cells
+        let last = [
+            ("length".to_owned(), format!("{:.1}", self.mean_length)),
+            ("tokens/s".to_owned(), format!("{:.0}", self.tokens as f64 / self.seconds)),
+        ];
+        let wide = |(name, value): &(String, String)| columns(name).max(columns(value)).max(COLUMN);
+        let mut used: usize = cells.iter().chain(&last).map(|cell| wide(cell) + GAP).sum();
+        let mut more = Vec::new();
+        for (name, value) in &self.components {
+            let cell = (printable(name).into_owned(), format!("{value:.3}"));
+            match used.saturating_add(wide(&cell)) <= width {
+                true => {
+                    used += wide(&cell) + GAP;
+                    cells.push(cell);
+                }
+                false => more.push(format!("{} {}", cell.0, cell.1)),
+            }
+        }
+        cells.extend(last);
+        let right =
+            |text: &str, cell: &(String, String)| format!("{:fill$}{text}", "", fill = wide(cell) - columns(text));
+        let row = |cell: fn(&(String, String)) -> &String| -> String {
+            cells.iter().map(|it| right(cell(it), it)).collect::<Vec<_>>().join("  ")
+        };
+        let more =
+            if more.is_empty() { String::new() } else { format!("{:w$}{}", "", more.join("  "), w = COLUMN + GAP) };
+        [row(|it| &it.0), row(|it| &it.1), more]
     }
 
     fn to_line(&self) -> String {
@@ -243,10 +267,10 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A sparkline of all `values` in at most 24 characters; each is the mean of an equal part of the values.
+/// A sparkline of all `values` in at most 16 characters; each is the mean of an equal part of the values.
 fn sparkline(values: &[f64]) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let width = values.len().min(24);
+    let width = values.len().min(16);
     let means: Vec<f64> =
         (0..width).map(|i| mean(&values[i * values.len() / width..(i + 1) * values.len() / width])).collect();
     let low = means.iter().copied().fold(f64::INFINITY, f64::min);
@@ -328,10 +352,10 @@ mod tests {
         progress.with(|state| assert_eq!(state.time_left(2), "  19m 36s left"));
     }
 
-    /// At most 80 columns, whatever the components are called.
+    /// What the width does not allow as columns is on a line below; no name is cut.
     #[test]
     fn rows_of_the_table_are_aligned_and_fit() {
-        let components = (0..9).map(|i| (format!("a long component {i}"), -1234.5)).collect();
+        let components = (0..3).map(|i| (format!("a long component {i}"), -1234.5)).collect();
         let (accuracy, format) = (Some(1.0), Some(0.5));
         let view = StepView {
             step: 100_000,
@@ -343,11 +367,12 @@ mod tests {
             tokens: 1,
             seconds: 1.0,
         };
-        let cells = view.cells();
-        let rows = [row(cells.iter().map(|it| it.0.as_str())), row(cells.iter().map(|it| it.1.as_str()))];
-        assert_eq!(rows.each_ref().map(|it| it.chars().count()), [78; 2]);
-        assert!(rows[0].starts_with("    step    reward  accuracy    format  a long c"), "{}", rows[0]);
-        assert!(rows[1].contains("100.0%") && rows[1].ends_with("       1"), "{}", rows[1]);
+        let [names, values, more] = view.rows(80);
+        assert_eq!(names, "    step    reward  accuracy    format  a long component 0    length  tokens/s");
+        assert_eq!(values, "  100000    -0.250    100.0%     50.0%           -1234.500   12345.6         1");
+        assert_eq!(more, "          a long component 1 -1234.500  a long component 2 -1234.500");
+        let [names, values, more] = view.rows(120);
+        assert_eq!((names.len(), values.len(), more.as_str()), (118, 118, ""));
     }
 
     #[test]
@@ -365,7 +390,7 @@ mod tests {
         assert_eq!(sparkline(&[0.0, 0.25, 0.5, 0.75, 1.0]), "▁▃▅▆█");
         let rising: Vec<f64> = (0..1_000).map(f64::from).collect();
         let curve = sparkline(&rising);
-        assert_eq!(curve.chars().count(), 24);
+        assert_eq!(curve.chars().count(), 16);
         assert!(curve.starts_with('▁') && curve.ends_with('█'));
         assert_eq!(sparkline(&[f64::NAN, 1.0, 2.0]), "▁▁█");
     }

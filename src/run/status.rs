@@ -1,6 +1,7 @@
 //! The state and progress of a run, read from its directory.
 
-use std::path::Path;
+use std::fs::{self, DirEntry};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use super::manifest::Manifest;
 use super::metrics::{self, MetricsRecord};
 use crate::config::EvalSection;
 use crate::disk::lock::is_held;
+use crate::stats::mean;
 
 /// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -49,7 +51,12 @@ pub struct RunStatus {
     pub seed: u64,
     /// Start time: RFC 3339, UTC.
     pub started: Option<String>,
+    /// Mean time of the last steps.
+    pub seconds_per_step: Option<f64>,
 }
+
+/// Number of steps whose mean time predicts the time of the next ones.
+const RECENT: usize = 10;
 
 impl RunStatus {
     /// # Errors
@@ -75,8 +82,38 @@ impl RunStatus {
             model: manifest.model.path,
             seed: manifest.seed,
             started: manifest.sessions.first().map(|session| session.started.clone()),
+            seconds_per_step: seconds_per_step(&training),
         })
     }
+
+    /// Seconds until the last step, at the speed of the last ones.
+    pub fn seconds_left(&self) -> Option<f64> {
+        Some(self.steps.saturating_sub(self.step) as f64 * self.seconds_per_step?)
+    }
+}
+
+fn seconds_per_step(training: &[&MetricsRecord]) -> Option<f64> {
+    let recent = &training[training.len().saturating_sub(RECENT)..];
+    let times: Vec<f64> = recent.iter().filter_map(|record| *record.values.get("step_time")?).collect();
+    (!times.is_empty()).then(|| mean(&times))
+}
+
+/// Whether `path` is a run directory.
+pub fn is_run(path: &Path) -> bool {
+    path.join("manifest.json").is_file()
+}
+
+/// The run directories in `folder`, in the order of their names. The default folder `runs` may be missing: `rft train` creates
+/// it.
+pub fn runs_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    if folder == Path::new("runs") && !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let context = || format!("read the runs in `{}`", folder.display());
+    let entries: Vec<DirEntry> = fs::read_dir(folder).and_then(Iterator::collect).with_context(context)?;
+    let mut runs: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).filter(|path| is_run(path)).collect();
+    runs.sort();
+    Ok(runs)
 }
 
 /// The resolved configuration as plain TOML, with the keys of the version that wrote it.
@@ -85,7 +122,7 @@ impl RunStatus {
 /// The file is missing or not valid TOML.
 pub fn read_config(run: &RunDir) -> Result<toml::Table> {
     let path = run.config();
-    let text = std::fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
     toml::from_str(&text).with_context(|| format!("parse `{}`", path.display()))
 }
 
@@ -111,7 +148,6 @@ mod tests {
     use super::*;
     use crate::run::manifest::{PromptIdentity, RunSession, SourceRecord};
     use std::collections::BTreeMap;
-    use std::fs;
 
     fn manifest() -> Manifest {
         let source = |path: &str| SourceRecord { path: path.into(), revision: None, files: BTreeMap::new() };

@@ -102,9 +102,9 @@ fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
 /// the user's file may have changed since. `chosen`: the user selected a prompt.
 pub fn prior_prompt(trained: Option<&Trained>, config: &RunConfig, chosen: bool) -> Result<PriorPrompt> {
     match trained.and_then(|trained| trained.prompt.as_ref()) {
-        Some(file) if !chosen && prompt::find_shipped(&config.prompt.ppe).is_none() => {
+        Some(file) if !chosen && prompt::find_shipped(&config.prompt.reference()).is_none() => {
             prompt::find(&file.display().to_string())
         }
-        _ => prompt::find(&config.prompt.ppe),
+        _ => prompt::find(&config.prompt.reference()),
     }
 }

@@ -9,12 +9,14 @@
 //! | two models on the same questions, one completion each | [`compare_paired`] |
 //! | the same, several completions each | [`compare_means`] |
 //! | two arms, several training seeds each | [`compare_seeds`] over seeds, [`compare_means`] over questions |
+//! | accuracies by strategy, wording and seed | [`variance_components`] |
 //! | two published percentages | [`compare_unpaired`], [`mcnemar_bounds`] |
 //! | several comparisons | [`holm`] |
 //! | a ratio of counts, such as behaviors per completion | [`bootstrap_ratios`] |
 //! | the power of a comparison | [`detectable_difference`], [`paired_t_power`] |
 
 mod bootstrap;
+mod components;
 mod multiple;
 mod normal;
 mod paired;
@@ -31,6 +33,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use bootstrap::{bootstrap_average, bootstrap_mean, quantile};
+pub use components::{VarianceComponent, VarianceComponents, variance_components};
 pub use multiple::{holm, holm_levels};
 pub use normal::{normal_cdf, normal_quantile};
 pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired, mcnemar_exact, sign_flip};

@@ -25,6 +25,7 @@ use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
 use crate::run::status::{self, RunStatus};
 use crate::run::{Manifest, RunDir, metrics};
+use crate::stats::mean;
 
 /// The folder of a sweep.
 #[derive(Clone, Debug)]
@@ -83,6 +84,27 @@ pub struct RunView {
     pub reward: Option<f64>,
     /// Mean time per step.
     pub seconds: Option<f64>,
+}
+
+impl RunView {
+    /// Seconds until a run is trained, for a single process; from its own speed, else from the mean speed of `all` runs.
+    pub fn seconds_left(&self, all: &[RunView]) -> Option<f64> {
+        if self.state == TaskState::Done {
+            return Some(0.0);
+        }
+        let known: Vec<f64> = all.iter().filter_map(|it| it.seconds).collect();
+        let seconds = self.seconds.or_else(|| (!known.is_empty()).then(|| mean(&known)))?;
+        Some(self.steps?.saturating_sub(self.step) as f64 * seconds)
+    }
+}
+
+/// `3 done, 1 running`.
+pub fn tally(states: &[TaskState]) -> String {
+    let kinds = [TaskState::Done, TaskState::Running, TaskState::Interrupted, TaskState::Failed, TaskState::Waiting];
+    let count = |kind: TaskState| states.iter().filter(|it| **it == kind).count();
+    let parts =
+        kinds.into_iter().filter(|kind| count(*kind) > 0).map(|kind| format!("{} {}", count(kind), kind.name()));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 const RECORD: &str = "sweep.json";
@@ -265,7 +287,7 @@ impl SweepFolder {
             view.step = lines.last().map_or(0, |line| line.step);
             view.reward = value("reward");
             let times: Vec<f64> = lines.iter().filter_map(|line| *line.values.get("step_time")?).collect();
-            view.seconds = (!times.is_empty()).then(|| crate::stats::mean(&times));
+            view.seconds = (!times.is_empty()).then(|| mean(&times));
             view.state = match dir.manifest().is_file() {
                 _ if is_held(&path) => TaskState::Running,
                 true if view.steps.is_some() && RunStatus::read(&dir)?.state == status::RunState::Done => {

@@ -41,6 +41,9 @@ use step_log::{Logs, StepLog};
 use training::Watching;
 use update::{Updated, update};
 
+/// Bytes.
+const GIB: f64 = (1u64 << 30) as f64;
+
 /// The result of a run.
 pub struct TrainOutcome {
     /// On the held-out questions, before the first step; absent if evaluation is off.
@@ -118,6 +121,7 @@ pub fn train(
             ("rollout_time".to_owned(), rolled_out),
             ("tokens_per_second".to_owned(), completion_tokens as f64 / seconds),
         ]);
+        metrics.extend(learner.peak_memory().map(|bytes| ("peak_memory_gib".to_owned(), bytes as f64 / GIB)));
         let record = |(group, advantages): (_, &Vec<f32>)| training.scorer.record(group, step, advantages);
         let log = StepLog {
             groups: groups.iter().zip(&advantages.values).map(record).collect(),
@@ -179,7 +183,7 @@ fn show_completions(training: &Training, groups: &[GroupRecord]) {
     });
     for (group, completion) in by_turns.flatten().take(training.show_completions) {
         training.progress.note(&format!(
-            "\n{}\nreward {:.3}, {}, gold answer {}\n{}\n",
+            "\n{}\nreward {:.3}, {}, gold answer {}\n{}",
             group.question, completion.reward, completion.verdict, group.gold, completion.text
         ));
     }

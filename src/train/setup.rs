@@ -51,7 +51,7 @@ impl Setup {
         data_dir: Option<&Path>,
         recorded: Option<Contamination>,
     ) -> Result<Self> {
-        let prior = prompt::find(&config.prompt.ppe)?;
+        let prior = prompt::find(&config.prompt.reference())?;
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config, data_dir, recorded)?;
         let questions = if rewards.needs_gold() { questions.readable(config)? } else { questions };

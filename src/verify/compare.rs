@@ -19,7 +19,7 @@ use crate::train::state::{ADAPTER, COUNTERS, OPTIMIZER};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComparedPart {
     pub name: &'static str,
-    /// SHA-256 of the part of the first run, without times.
+    /// SHA-256 of the part of the first run, without times and memory.
     pub sha256: String,
     /// What it contains.
     pub content: String,
@@ -27,8 +27,8 @@ pub struct ComparedPart {
     pub difference: Option<String>,
 }
 
-/// Metrics that measure time.
-const CLOCKS: [&str; 3] = ["step_time", "rollout_time", "tokens_per_second"];
+/// Metrics of time and memory, which differ between equal runs.
+const MEASURED: [&str; 4] = ["step_time", "rollout_time", "tokens_per_second", "peak_memory_gib"];
 
 /// Compares two runs of `steps` steps, in the order in which a difference arises: completions, metrics, counters, optimizer
 /// moments, adapter, evaluations.
@@ -89,12 +89,12 @@ fn groups(name: &'static str, first: &Path, second: &Path) -> Result<ComparedPar
 }
 
 fn metric_lines(first: &RunDir, second: &RunDir) -> Result<ComparedPart> {
-    let without_clocks = |run: &RunDir| -> Result<Vec<MetricsRecord>> {
+    let repeatable = |run: &RunDir| -> Result<Vec<MetricsRecord>> {
         let mut lines = metrics::read(&run.metrics())?;
-        lines.iter_mut().for_each(|line| CLOCKS.iter().for_each(|clock| _ = line.values.remove(*clock)));
+        lines.iter_mut().for_each(|line| MEASURED.iter().for_each(|name| _ = line.values.remove(*name)));
         Ok(lines)
     };
-    let (first, second) = (without_clocks(first)?, without_clocks(second)?);
+    let (first, second) = (repeatable(first)?, repeatable(second)?);
     let value = |value: Option<&Option<f64>>| {
         value.map_or("missing".to_owned(), |it| it.map_or("null".into(), |it| it.to_string()))
     };
@@ -109,7 +109,7 @@ fn metric_lines(first: &RunDir, second: &RunDir) -> Result<ComparedPart> {
     Ok(ComparedPart {
         name: "metrics",
         sha256: sha256(&serde_json::to_vec(&first)?),
-        content: format!("{} lines, without times", first.len()),
+        content: format!("{} lines, without times and memory", first.len()),
         difference: difference.or(lengths),
     })
 }

@@ -90,6 +90,29 @@ fn keys_are_explained_on_the_command_line() {
     assert_eq!(said, "error: unknown key `train.learning_rat`\nhint: did you mean `train.learning_rate`?\n");
 }
 
+/// What `config show` prints is a configuration file, with and without its comments.
+#[test]
+fn the_configuration_is_shown_with_the_meaning_of_every_key() {
+    let folder = folder();
+    let shown = |args: &[&str]| {
+        let output = rft(folder.path()).args(["config", "show"]).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let set = r##"--set=rollout.stop=["\nmin_p = 1", "#"]"##;
+    let (commented, plain) = (shown(&[set]), shown(&[set, "--no-comments"]));
+    for key in reference() {
+        let last = key.key.rsplit('.').next().unwrap();
+        assert!(commented.contains(&format!("# {}\n{last} = ", key.meaning)), "{}", key.key);
+    }
+    assert!(!plain.lines().any(|line| line.starts_with('#')), "{plain}");
+    for (name, text) in [("commented.toml", &commented), ("plain.toml", &plain)] {
+        fs::write(folder.path().join(name), text).unwrap();
+        assert_eq!(shown(&["--config", name]), commented);
+    }
+    assert!(shown(&["--origin"]).contains("# Seed of all random numbers.\nseed = 42"));
+}
+
 /// The options of other tools lead to the keys.
 #[test]
 fn an_unknown_flag_names_the_key() {

@@ -79,3 +79,5 @@ mod train;
 mod untrusted;
 mod verdicts;
 mod verify_resume;
+mod watch;
+mod wordings;

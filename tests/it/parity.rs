@@ -311,6 +311,10 @@ impl Learner for Cramped<'_> {
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
         self.0.moments(adamw)
     }
+
+    fn peak_memory(&self) -> Option<u64> {
+        self.0.peak_memory()
+    }
 }
 
 #[test]

@@ -602,7 +602,10 @@ fn a_sweep_is_read_from_its_definition() {
     let base = |name: &str, prompt: &str| json!({ "name": name, "run": null, "arm": null, "seed": null, "test_prompt": prompt, "benches": benches });
     evals.extend([base("base-none", "none"), base("base-later", "reasoning")]);
     let mut members: Vec<Value> = runs.iter().map(member).collect();
-    members.push(json!({ "name": "reasoning-3", "arm": "arm of reasoning", "seed": 3, "varies": {} }));
+    for prompt in ["none", "reasoning"] {
+        let (name, arm) = (format!("{prompt}-3"), format!("arm of {prompt}"));
+        members.push(json!({ "name": name, "arm": arm, "seed": 3, "varies": {} }));
+    }
     let plan = json!({ "rft": "0.1.0", "name": "small <study>", "demonstration": true,
         "notes": ["This demonstrates the tool. It is not evidence about prompts."], "seeds": [1, 2, 3],
         "runs": members, "evals": evals });
@@ -612,7 +615,8 @@ fn a_sweep_is_read_from_its_definition() {
     let files = written(&found);
     assert!(files["index.html"].contains("<p class=\"note\">This demonstrates the tool"));
     assert!(files["index.html"].contains("<h1>Report of small &lt;study&gt;</h1>"));
-    assert!(found.warnings.iter().any(|line| line.contains("`reasoning-3` is left out: it has not been started")));
+    let told = "2 runs are left out, each because it has not been started: `none-3`, `reasoning-3`.";
+    assert!(found.warnings.iter().any(|line| line == told), "{:?}", found.warnings);
     assert!(found.warnings.iter().any(|line| line.contains("`base-later` is left out: it has not been run yet")));
     let names: Vec<&str> =
         found.data["results"]["rows"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect();

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 /// The names that `RFT_TEST_REQUIRE` can list, separated by commas.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
+    "browser",           // Chromium
     "data",              // RFT_DATA_DIR names a folder with the published data sets
     "emulated-gpu",      // a C++ compiler, to build tests/device
     "evalplus-verdicts", // RFT_EVALPLUS_VERDICTS names the output of tests/oracle/evalplus.py

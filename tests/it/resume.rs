@@ -59,6 +59,26 @@ fn a_finished_run_trains_on_to_more_steps() {
     assert!(said.contains("error: --steps: the run has already trained 6 steps"), "{said}");
 }
 
+/// The last rate of a cosine over 3 steps is 1/4 of the first, and the last two of one over 5 steps are 0.345 and 0.095.
+#[test]
+fn training_on_says_what_the_learning_rate_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = ["train", "--ppe=none", "--threads=1", "--steps=3", "--name=run", "--set=eval.questions=0"];
+    let small =
+        ["--set=rollout.prompts_per_step=1", "--set=train.lr_scheduler_type=cosine", "--set=train.min_lr_rate=0"];
+    rft(folder.path()).args(start).args(small).assert().success();
+    let resume = ["train", "--threads=1", "--resume=runs/run", "--steps=5"];
+    let said = String::from_utf8(rft(folder.path()).args(resume).output().unwrap().stderr).unwrap();
+    let note = "note     the learning rate schedule is now that of 5 steps instead of 3: step 4 has 3.455e-4, after 2.500e-4 in step 3\n";
+    assert!(said.contains(note), "{said}");
+    let lines = rft::run::metrics::read(&folder.path().join("runs/run/metrics.jsonl")).unwrap();
+    let rates: Vec<f64> = lines.iter().filter_map(|line| *line.values.get("learning_rate")?).collect();
+    for (rate, expected) in rates.iter().zip([1e-3, 7.5e-4, 2.5e-4, 3.4549e-4, 9.549e-5]) {
+        assert!((rate - expected).abs() < 1e-7, "{rates:?}");
+    }
+    assert_eq!(rates.len(), 5);
+}
+
 /// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, or none if the
 /// signal killed it.
 fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {

@@ -263,6 +263,10 @@ impl Learner for Stopping<'_> {
     fn moments(&mut self, adamw: &mut AdamW) -> Result<()> {
         self.learner.moments(adamw)
     }
+
+    fn peak_memory(&self) -> Option<u64> {
+        self.learner.peak_memory()
+    }
 }
 
 /// Two steps of four updates each.

@@ -68,12 +68,12 @@ impl Trace {
     }
 }
 
-/// The metrics of a run without the times that it took.
+/// The metrics of a run without its times and its memory.
 pub fn without_clocks(path: &Path) -> Vec<MetricsRecord> {
     let mut metrics = metrics::read(path).unwrap();
     for line in &mut metrics {
-        for clock in ["step_time", "rollout_time", "tokens_per_second"] {
-            line.values.remove(clock);
+        for measured in ["step_time", "rollout_time", "tokens_per_second", "peak_memory_gib"] {
+            line.values.remove(measured);
         }
     }
     metrics
@@ -200,6 +200,11 @@ fn everything_is_logged_under_the_names_of_trl() {
         "step_time",
     ] {
         first(name);
+    }
+    if cfg!(target_os = "linux") {
+        let peaks: Vec<f64> = metrics.iter().map(|line| line.values["peak_memory_gib"].unwrap()).collect();
+        // The test program alone has megabytes; a wrong unit would be off by at least a factor of 1000.
+        assert!(peaks[0] > 0.002 && peaks[0] <= peaks[1] && peaks[1] < 64.0, "{peaks:?}");
     }
     let lengths: Vec<usize> = (0..4).map(|completion| mixed(&lab, completion).len()).collect();
     let prompts: usize = lab.questions[..2].iter().map(|item| 4 * item.prompt.ids.len()).sum();

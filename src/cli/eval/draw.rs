@@ -21,6 +21,7 @@ use crate::eval::run::{EvalOutcome, EvalProgress, Show};
 use crate::eval::score::BenchmarkScores;
 use crate::eval::session::{EvalRequest, EvalSession, Server};
 use crate::run::Stop;
+use crate::run::terminal::status_line;
 use crate::run::trained::Trained;
 
 #[derive(clap::Args, Debug)]
@@ -134,7 +135,7 @@ pub fn run(args: &EvalDrawArgs) -> Result<ExitCode> {
     if let Some(trained) = &trained {
         trained.configure(&mut layers);
     }
-    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
+    layers.prompt_flag(args.ppe.as_deref());
     layers.flag("model.path", args.model.clone(), "--model");
     layers.flag("run.device", args.device.clone(), "--device");
     layers.flag("train.threads", args.threads, "--threads");
@@ -238,7 +239,8 @@ impl<'a> Bar<'a> {
             let style = ProgressStyle::with_template("{spinner} {prefix} {pos}/{len} {bar:30.cyan/dim} {wide_msg}")
                 .expect("a valid template")
                 .progress_chars("━━─");
-            let bar = ProgressBar::new(0).with_style(style).with_prefix(name.to_owned());
+            let bar = ProgressBar::with_draw_target(Some(0), status_line()).with_style(style);
+            let bar = bar.with_prefix(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });

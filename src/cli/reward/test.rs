@@ -78,7 +78,7 @@ pub struct RewardTestArgs {
 
 pub fn run(args: RewardTestArgs) -> Result<()> {
     let config = resolve(&args)?;
-    let prior = prompt::find(&config.prompt.ppe)?;
+    let prior = prompt::find(&config.prompt.reference())?;
     let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
     let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
     let loaded = data::load(&config.data, args.seed, 0, &fetch)?;
@@ -109,7 +109,7 @@ fn resolve(args: &RewardTestArgs) -> Result<RunConfig> {
     layers.flag("data.path", args.data.clone(), "--data");
     layers.flag("data.question_column", args.question_column.clone(), "--question-column");
     layers.flag("data.answer_column", args.answer_column.clone(), "--answer-column");
-    layers.flag("prompt.ppe", args.ppe.clone(), "--ppe");
+    layers.prompt_flag(args.ppe.as_deref());
     Ok(config::resolve(&layers)?.config)
 }
 
@@ -119,7 +119,7 @@ fn text(report: &BenchReport, config: &RunConfig, components: &[&str]) -> String
         config.data.path,
         report.golds,
         report.unreadable.len(),
-        config.prompt.ppe,
+        config.prompt.reference(),
         components.join(", ")
     );
     text += &table(report).to_string();
@@ -222,7 +222,7 @@ fn as_json(report: &BenchReport, config: &RunConfig, passed: bool) -> serde_json
     let shares = report.shares();
     json!({
         "data": config.data.path,
-        "prompt": config.prompt.ppe,
+        "prompt": config.prompt.reference(),
         "golds": report.golds,
         "passed": passed,
         "shares": {

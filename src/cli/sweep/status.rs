@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::fitted::fitted;
 use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
-use crate::sweep::folder::{RunView, SweepFolder, SweepRecord, TaskState};
+use crate::sweep::folder::{RunView, SweepFolder, SweepRecord, TaskState, tally};
 
 /// Print the progress of every run and evaluation
 #[derive(clap::Args, Debug)]
@@ -49,7 +49,7 @@ pub fn table(folder: &SweepFolder, record: &SweepRecord) -> Result<String> {
             view.state.name().to_owned(),
             steps(view),
             view.reward.map_or_else(|| "-".to_owned(), |reward| format!("{reward:.3}")),
-            seconds_left(view, &views).map_or_else(|| "-".to_owned(), crate::run::progress::duration),
+            view.seconds_left(&views).map_or_else(|| "-".to_owned(), crate::run::progress::duration),
             tally(&states),
         ]);
     }
@@ -65,7 +65,7 @@ pub fn table(folder: &SweepFolder, record: &SweepRecord) -> Result<String> {
     }
     let done = views.iter().filter(|it| it.state == TaskState::Done).count();
     let open = views.iter().filter(|it| it.state != TaskState::Done);
-    let left: Option<f64> = open.map(|view| seconds_left(view, &views)).sum();
+    let left: Option<f64> = open.map(|view| view.seconds_left(&views)).sum();
     let left = match left {
         Some(left) if left > 0.0 => {
             format!("; {} of training left for a single process", crate::run::progress::duration(left))
@@ -75,27 +75,8 @@ pub fn table(folder: &SweepFolder, record: &SweepRecord) -> Result<String> {
     Ok(format!("{}\n{done} of {} runs done{left}", fitted(table), views.len()))
 }
 
-/// Seconds until a run is trained, for a single process; from its own speed, else from the mean speed of the other runs.
-fn seconds_left(view: &RunView, all: &[RunView]) -> Option<f64> {
-    if view.state == TaskState::Done {
-        return Some(0.0);
-    }
-    let known: Vec<f64> = all.iter().filter_map(|it| it.seconds).collect();
-    let seconds = view.seconds.or_else(|| (!known.is_empty()).then(|| crate::stats::mean(&known)))?;
-    Some(view.steps?.saturating_sub(view.step) as f64 * seconds)
-}
-
 fn steps(view: &RunView) -> String {
     view.steps.map_or_else(|| view.step.to_string(), |steps| format!("{} of {steps}", view.step))
-}
-
-/// `3 done, 1 running`.
-fn tally(states: &[TaskState]) -> String {
-    let kinds = [TaskState::Done, TaskState::Running, TaskState::Interrupted, TaskState::Failed, TaskState::Waiting];
-    let count = |kind: TaskState| states.iter().filter(|it| **it == kind).count();
-    let parts =
-        kinds.into_iter().filter(|kind| count(*kind) > 0).map(|kind| format!("{} {}", count(kind), kind.name()));
-    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn as_json(folder: &SweepFolder, record: &SweepRecord) -> Result<serde_json::Value> {
@@ -107,7 +88,7 @@ fn as_json(folder: &SweepFolder, record: &SweepRecord) -> Result<serde_json::Val
             "step": view.step,
             "steps": view.steps,
             "reward": view.reward,
-            "seconds_left": seconds_left(view, &views),
+            "seconds_left": view.seconds_left(&views),
         })
     });
     let evals = record.evals.iter().map(|eval| json!({ "name": eval.name, "state": folder.eval_state(eval).name() }));

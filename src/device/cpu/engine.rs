@@ -1,6 +1,7 @@
 //! Rollouts on the CPU: prompts and rows of the scheduler, with their keys and values.
 
 use crate::device::cpu::decoder::CpuDecoder;
+use crate::device::memory::cpu::PREFILL_TOKENS;
 use crate::grpo::learner::Keep;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
@@ -43,9 +44,6 @@ impl Engine for CpuEngine<'_> {
         })
     }
 }
-
-/// Maximum prompt tokens per prefill.
-const PREFILL_TOKENS: usize = 4096;
 
 /// Weights up to this size stay in the caches, and then each thread computes some rows of a step; larger ones are read
 /// from memory once for all rows, and each thread computes some columns.

@@ -1,6 +1,7 @@
 //! Training on the CPU.
 
 use super::decoder::{Activations, CpuDecoder};
+use crate::device::memory::machine;
 use crate::grpo::adamw::{AdamW, Hyper, LargestChange, clip_scale, global_norm};
 use crate::grpo::learner::{Keep, Learner, lora_b};
 use crate::model::lora::Adapter;
@@ -89,5 +90,9 @@ impl Learner for CpuLearner<'_> {
 
     fn moments(&mut self, _adamw: &mut AdamW) -> Result<()> {
         Ok(())
+    }
+
+    fn peak_memory(&self) -> Option<u64> {
+        machine::peak_resident()
     }
 }

@@ -28,7 +28,7 @@ pub struct DeviceAdapter {
     constants: Buffer<f32>,
     /// The host's copy of the weights on the device.
     current: RefCell<Vec<f32>>,
-    _arena: DeviceArena,
+    arena: DeviceArena,
 }
 
 impl DeviceAdapter {
@@ -48,8 +48,13 @@ impl DeviceAdapter {
             step: arena.take(3)?,
             constants: arena.take(4)?,
             current: RefCell::default(),
-            _arena: arena,
+            arena,
         })
+    }
+
+    /// Bytes of device memory of the adapter and its optimizer.
+    pub fn bytes(&self) -> usize {
+        self.arena.peak()
     }
 
     /// Copies weights to the device, unless they are already there. Returns whether it did.

@@ -185,4 +185,10 @@ impl Learner for CudaLearner<'_> {
         let (gpu, _, device, _) = self.parts();
         device.moments(gpu, adamw)
     }
+
+    /// Weights, adapter, and the part of the arena that was in use at its peak, without CUDA's own memory.
+    fn peak_memory(&self) -> Option<u64> {
+        let (_, decoder, device, arena) = self.parts();
+        Some((decoder.frozen.bytes() + device.bytes() + arena.peak()) as u64)
+    }
 }

@@ -1,8 +1,11 @@
-//! The layout of GPU memory. The GPU uses it with addresses, and [`plan`] without, to calculate sizes.
+//! The layout of GPU memory. The GPU uses it with addresses, and [`plan`] without, to calculate sizes. [`cpu`] and
+//! [`machine`] are for runs on the CPU.
 
 pub mod arena;
+pub mod cpu;
 pub mod layout;
 pub mod lora;
+pub mod machine;
 pub mod plan;
 
 /// Left free for the memory that the driver uses when kernels and graphs are loaded.

@@ -40,10 +40,10 @@ impl LinearScale {
         Self { ticks: ticks(first, last, step), step, domain: (first * step, last * step), pixels }
     }
 
-    /// The same, but ends at `low` and `high`, with the ticks in between.
+    /// The same, but ends at `low` and `high`, with the ticks in between, at whole numbers.
     pub fn inward(low: f64, high: f64, count: usize, pixels: (f64, f64)) -> Self {
         let (low, high) = widened(low, high);
-        let step = round_step((high - low) / count.max(1) as f64);
+        let step = round_step((high - low) / count.max(1) as f64).max(1.0);
         let ticks = ticks((low / step - 1e-9).ceil(), (high / step + 1e-9).floor(), step);
         Self { ticks, step, domain: (low, high), pixels }
     }
@@ -132,6 +132,7 @@ mod tests {
         }
         let inward = LinearScale::inward(0.0, 25.0, 3, (0.0, 100.0));
         assert_eq!((inward.ticks.as_slice(), inward.pixel(25.0)), ([0.0, 10.0, 20.0].as_slice(), 100.0));
+        assert_eq!(LinearScale::inward(1.0, 3.0, 4, (0.0, 1.0)).ticks, [1.0, 2.0, 3.0]);
         assert_eq!(LinearScale::inward(1.0, 100.0, 5, (0.0, 1.0)).ticks, [20.0, 40.0, 60.0, 80.0, 100.0]);
         assert_eq!(LinearScale::outward(f64::NAN, 1.0, 5, (0.0, 1.0)).ticks.len(), 6);
     }

@@ -1,10 +1,10 @@
-//! Forest plot: each difference is a row with a dot and its intervals, around a line at zero.
+//! Forest plot: each value is a row with a dot and its intervals, over the lines of an axis.
 
 use super::axis::{Axis, LinearScale};
 use super::svg::{Anchor, LINE, Svg, TEXT, TITLE, fit, num, width_of};
 use crate::stats::Interval;
 
-/// One difference.
+/// One value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForestRow {
     pub label: String,
@@ -24,20 +24,24 @@ pub struct ForestGroup {
     pub rows: Vec<ForestRow>,
 }
 
-/// Differences around zero.
+/// Values on one axis.
 #[derive(Clone, Debug)]
 pub struct Forest {
     pub title: String,
     pub description: String,
     pub axis: Axis,
+    /// Whether the axis always includes zero, as it must for differences.
+    pub zero: bool,
+    /// What the lines mean; printed below the axis.
+    pub legend: String,
     pub groups: Vec<ForestGroup>,
 }
 
 impl Forest {
-    /// The chart as SVG, 720 pixels wide and as high as its rows need.
+    /// The chart as SVG, 560 pixels wide and as high as its rows need.
     pub fn svg(&self) -> String {
-        let width = 720.0;
-        let step = LINE + 6.0;
+        let width = 560.0;
+        let step = LINE + 5.0;
         let rows = || self.groups.iter().flat_map(|group| &group.rows);
         let widest = |text: fn(&ForestRow) -> &str, most: f64| {
             rows().map(|row| width_of(text(row), TEXT)).fold(0.0, f64::max).min(most)
@@ -54,15 +58,14 @@ impl Forest {
             ends.chain([row.value])
         });
         let reach = reach.filter(|value| value.is_finite());
-        let (low, high) = reach.fold((0.0f64, 0.0f64), |(low, high), value| (low.min(value), high.max(value)));
+        let start = if self.zero { (0.0, 0.0) } else { (f64::INFINITY, f64::NEG_INFINITY) };
+        let (low, high) = reach.fold(start, |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
         let (left, right) = (labels + 14.0, width - notes - 14.0);
         let scale = LinearScale::outward(low, high, ((right - left) / 70.0) as usize, (left + 6.0, right - 6.0));
 
         let mut svg = Svg::default();
         for &tick in &scale.ticks {
-            let at = scale.pixel(tick);
-            svg.rule(if tick == 0.0 { "axis" } else { "rule" }, (at, top), (at, bottom));
-            svg.text("muted number", (at, bottom + LINE), Anchor::Middle, &scale.label(tick));
+            svg.text("muted number", (scale.pixel(tick), bottom + LINE), Anchor::Middle, &scale.label(tick));
         }
         // Left and right of the axis there is space.
         let middle = (left + right) / 2.0;
@@ -72,8 +75,14 @@ impl Forest {
         let mut y = top + step / 2.0;
         for group in &self.groups {
             if !group.heading.is_empty() {
-                svg.text("muted", (0.0, y + 0.35 * TEXT), Anchor::Start, &fit(&group.heading, TEXT, width));
+                svg.text("heading", (0.0, y + 0.35 * TEXT), Anchor::Start, &fit(&group.heading, TEXT, width));
                 y += step;
+            }
+            // The lines are only next to rows, because they would cross a long heading.
+            let (from, to) = (y - step / 2.0, y + (group.rows.len() as f64 - 0.5) * step);
+            for &tick in &scale.ticks {
+                let at = scale.pixel(tick);
+                svg.rule(if tick == 0.0 { "axis" } else { "rule" }, (at, from), (at, to));
             }
             for row in &group.rows {
                 self.row(&mut svg, row, &scale, y);
@@ -82,7 +91,8 @@ impl Forest {
                 y += step;
             }
         }
-        svg.finish(width, bottom + 3.0 * LINE, &self.title, &self.description)
+        svg.text("muted", (0.0, bottom + 3.0 * LINE + 8.0), Anchor::Start, &fit(&self.legend, TEXT, width));
+        svg.finish(width, bottom + 3.0 * LINE + 14.0, &self.title, &self.description)
     }
 
     fn row(&self, svg: &mut Svg, row: &ForestRow, scale: &LinearScale, y: f64) {

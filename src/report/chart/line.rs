@@ -50,7 +50,7 @@ pub struct LineChart {
 impl LineChart {
     /// A small chart without a title and without names of series; the page shows them next to it.
     pub fn panel(&self) -> String {
-        let (width, height) = (312.0, 190.0);
+        let (width, height) = (288.0, 180.0);
         let mut svg = Svg::default();
         self.draw(&mut svg, Rect { x: 0.0, y: 0.0, width, height: height - 8.0 });
         svg.finish(width, height, "", &self.description)

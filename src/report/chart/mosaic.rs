@@ -22,15 +22,15 @@ pub struct Mosaic {
 }
 
 impl Mosaic {
-    /// The chart as SVG, 720 pixels wide.
+    /// The chart as SVG, 560 pixels wide.
     ///
     /// # Panics
     /// If the values do not have one row per row and one value per column.
     pub fn svg(&self) -> String {
         assert_eq!(self.values.len(), self.rows.len(), "one row of values per row");
-        let width = 720.0;
+        let width = 560.0;
         let labels = self.rows.iter().map(|row| width_of(row, TEXT)).fold(0.0, f64::max).min(200.0);
-        let (left, top, down) = (labels + 10.0, TITLE + 14.0, LINE + 1.0);
+        let (left, top, down) = (labels + 10.0, TITLE + 14.0, LINE);
         let across = ((width - left) / self.columns.len().max(1) as f64).min(14.0);
         let bottom = top + down * self.rows.len() as f64;
         // Thin columns touch each other, because a gap would hide their color.

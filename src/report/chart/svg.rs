@@ -20,7 +20,8 @@ max-width:100%;height:auto}\
 --s1:#ee7733;--s2:#1fb98b;--s3:#dd93bb;--s4:#f0b440;--s5:#8fd3ff;--s6:#ececec}}\
 @media print{.rft-chart{--ink:#000;--muted:#444;--rule:#ccc;--paper:#fff;--s0:#0072b2;--s1:#d55e00;--s2:#009e73;--s3:#cc79a7;\
 --s4:#e69f00;--s5:#56b4e9;--s6:#000;print-color-adjust:exact;-webkit-print-color-adjust:exact}}\
-.rft-chart text{fill:var(--ink)}.rft-chart .title{font-size:15px;font-weight:600}.rft-chart .muted{fill:var(--muted)}\
+.rft-chart text{fill:var(--ink)}.rft-chart .title{font-size:15px;font-weight:600}\
+.rft-chart .heading{font-weight:600}.rft-chart .muted{fill:var(--muted)}\
 .rft-chart .rule{stroke:var(--rule);stroke-width:1;fill:none}.rft-chart .axis{stroke:var(--muted);stroke-width:1;fill:none}\
 .rft-chart .series{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}\
 .rft-chart .band{stroke:none;fill-opacity:.16}.rft-chart .leader{fill:none;stroke-width:1;stroke-opacity:.6}\

@@ -177,6 +177,8 @@ pub fn forest() -> Forest {
         title: "Each arm compared with no prompt".into(),
         description: "Differences of accuracy with 95 % intervals.".into(),
         axis: Axis::new("difference of accuracy", "points"),
+        zero: true,
+        legend: "Thick bar: 95 % interval over training seeds. Thin line: over questions.".into(),
         groups: vec![group("MATH-500"), group("AIME 2024")],
     }
 }
@@ -278,6 +280,14 @@ fn forest_plots_have_intervals_and_a_zero_line() {
     for (i, x) in dots.iter().enumerate() {
         let value = 2.5 * (i % 8) as f64 - 9.0;
         assert_eq!(*x > zero, value > 0.0, "{value} at {x}, zero at {zero}");
+    }
+    // No line crosses the row of a heading.
+    for heading in of_class(&elements, "heading") {
+        let y = heading.number("y") - 0.35 * svg::TEXT;
+        for line in elements.iter().filter(|it| ["axis", "rule"].contains(&it.get("class"))) {
+            let points = line.points();
+            assert!(!(points[0].1..points[1].1).contains(&y), "a line crosses `{}`", heading.text);
+        }
     }
     let bars = of_class(&elements, "bar").map(SvgElement::points);
     for (bar, dot) in bars.zip(dots.iter().flat_map(|dot| [dot, dot])) {

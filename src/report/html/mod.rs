@@ -22,7 +22,13 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// Number of questions with completions that the page lists before the reader asks for all.
-const SHOWN: usize = 12;
+const SHOWN: usize = 6;
+
+/// The same for the sentences of a list.
+const SHOWN_ITEMS: usize = 16;
+
+/// A longer name may be broken at the end of a line.
+const LONG_NAME: usize = 40;
 
 /// The page. Characters that HTML does not allow, and those that reorder or hide text, are replaced.
 pub fn render(document: &Document) -> Result<String> {
@@ -35,17 +41,19 @@ pub fn render(document: &Document) -> Result<String> {
         .sections
         .iter()
         .map(
-            |it| context! { id => it.id, title => it.title, blocks => it.blocks.iter().map(block).collect::<Vec<_>>() },
+            |it| context! { id => it.id, title => it.title, blocks => it.blocks.iter().flat_map(blocks).collect::<Vec<_>>() },
         )
         .collect();
+    // Without space at its end, which some validators leave out when they check the hash.
+    let script = SCRIPT.trim_end();
     let view = context! {
         title => document.title.as_str(),
         notes => document.notes.iter().map(|note| sentence(note)).collect::<Vec<_>>(),
         sections => sections,
         style => Value::from_safe_string(STYLE.to_owned()),
-        script => Value::from_safe_string(SCRIPT.to_owned()),
+        script => Value::from_safe_string(script.to_owned()),
         // The browser runs no other script, and loads nothing, even if some text were not escaped.
-        script_hash => Value::from_safe_string(format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(SCRIPT)))),
+        script_hash => Value::from_safe_string(format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(script)))),
         version => env!("CARGO_PKG_VERSION"),
     };
     let page = environment.get_template("page").and_then(|page| page.render(view)).context("write the page")?;
@@ -53,11 +61,19 @@ pub fn render(document: &Document) -> Result<String> {
     Ok(page.chars().map(plain).collect())
 }
 
-fn block(block: &DocumentBlock) -> Value {
-    match block {
+/// A block as those of the template: usually one; closed blocks are between two of their own.
+fn blocks(block: &DocumentBlock) -> Vec<Value> {
+    let one = match block {
+        DocumentBlock::Closed { title, blocks: inner } => {
+            let mut all = vec![context! { kind => "open", title => title.as_str() }];
+            all.extend(inner.iter().flat_map(blocks));
+            all.push(context! { kind => "close" });
+            return all;
+        }
         DocumentBlock::Text(text) => context! { kind => "text", text => sentence(text) },
         DocumentBlock::List(items) => {
-            context! { kind => "list", items => items.iter().map(|item| sentence(item)).collect::<Vec<_>>() }
+            let items: Vec<Value> = items.iter().map(|item| sentence(item)).collect();
+            context! { kind => "list", shown => SHOWN_ITEMS, items => items }
         }
         DocumentBlock::Table(it) => table(it),
         DocumentBlock::Chart(svg) => context! { kind => "chart", svg => Value::from_safe_string(svg.clone()) },
@@ -73,9 +89,11 @@ fn block(block: &DocumentBlock) -> Value {
             kind => "completions",
             // The rest is in a closed element, so that the page stays short.
             shown => SHOWN,
+            models => questions.iter().take(1).flat_map(|it| &it.answers).map(|it| it.by.clone()).collect::<Vec<_>>(),
             questions => questions.iter().map(question).collect::<Vec<_>>()
         },
-    }
+    };
+    vec![one]
 }
 
 fn table(table: &Table) -> Value {
@@ -90,7 +108,7 @@ fn table(table: &Table) -> Value {
         .map(|(at, head)| context! { text => head.as_str(), numeric => numeric(at) })
         .collect();
     let rows: Vec<Vec<Value>> = table.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
-    context! { kind => "table", name => table.name, caption => table.caption.as_str(), heads => heads, rows => rows }
+    context! { kind => "table", name => table.name, caption => joined(&table.caption), heads => heads, rows => rows }
 }
 
 fn question(question: &ShownQuestion) -> Value {
@@ -132,14 +150,22 @@ fn answer(ShownCompletion { by, sample }: &ShownCompletion) -> Value {
 fn sentence(text: &str) -> Value {
     let mut html = String::new();
     for (i, part) in text.split('`').enumerate() {
-        let part = svg_escape(part);
+        let part = svg_escape(&joined(part));
         if i % 2 == 0 {
             html.push_str(&part)
         } else {
-            write!(html, "<code>{part}</code>").expect("writing to a string does not fail")
+            let class = if part.chars().count() > LONG_NAME { " class=\"long\"" } else { "" };
+            write!(html, "<code{class}>{part}</code>").expect("writing to a string does not fail")
         }
     }
     Value::from_safe_string(html)
+}
+
+/// `text` in which a line does not end within an interval, or between a number and its percent sign.
+fn joined(text: &str) -> String {
+    static INTERVAL: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\[([^\[\], ]{1,12}), ").expect("the pattern is valid"));
+    INTERVAL.replace_all(text, "[$1,\u{a0}").replace(" %", "\u{a0}%")
 }
 
 /// A completion with its tags and boxes marked.
@@ -201,7 +227,7 @@ mod tests {
         let blocks = vec![
             DocumentBlock::Text(HOSTILE.into()),
             DocumentBlock::List(vec![format!("`{HOSTILE}`")]),
-            DocumentBlock::Table(table),
+            DocumentBlock::Closed { title: HOSTILE.into(), blocks: vec![DocumentBlock::Table(table)] },
             DocumentBlock::Panels { names: vec![HOSTILE.into()], panels: vec![] },
             DocumentBlock::Commands(vec![HOSTILE.into()]),
             DocumentBlock::Completions(vec![question]),
@@ -216,6 +242,21 @@ mod tests {
         assert!(
             page.contains("<b class=\"tag\">&lt;think&gt;</b>") && page.contains("<b class=\"boxed\">\\boxed{</b>")
         );
+    }
+
+    #[test]
+    fn details_and_the_rest_of_long_lists_are_closed() {
+        let items = (0..SHOWN_ITEMS + 2).map(|at| format!("item {at}, 5 % [1.0, 2.0]")).collect();
+        let table = DocumentBlock::Table(Table::new("t", "caption", ["head"]));
+        let blocks =
+            vec![DocumentBlock::List(items), DocumentBlock::Closed { title: "the rest".into(), blocks: vec![table] }];
+        let sections = vec![Section { id: "x", title: "X", blocks }];
+        let page = render(&Document { title: "t".into(), notes: vec![], sections }).unwrap();
+        let parts: Vec<&str> = page.split("<details class=\"data\">").collect();
+        assert!(parts[0].contains("item 15, 5\u{a0}% [1.0,\u{a0}2.0]") && !parts[0].contains("item 16"), "{page}");
+        assert!(parts[1].contains("<summary>2 more</summary>") && parts[1].contains("item 17"), "{page}");
+        assert!(parts[2].contains("<summary>the rest</summary>") && parts[2].contains("caption"), "{page}");
+        assert_eq!(page.matches("</details>").count(), 2);
     }
 
     #[test]

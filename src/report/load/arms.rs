@@ -7,7 +7,7 @@ use super::{Material, quoted};
 use crate::run::inputs::{ALL, short};
 
 /// Keys that do not change what a run learns, and the keys of sources, which are compared by their contents.
-const ELSEWHERE: [&str; 13] = [
+const ELSEWHERE: [&str; 14] = [
     "run.name",
     "run.dir",
     "train.seed",
@@ -20,6 +20,7 @@ const ELSEWHERE: [&str; 13] = [
     "model.path",
     "data.path",
     "prompt.ppe",
+    "prompt.wording",
     "prompt.template",
 ];
 
@@ -88,7 +89,7 @@ fn remove_repeated(runs: &mut Vec<ReportedRun>) -> Vec<String> {
 }
 
 /// Everything that can change what a run learns, except its seed.
-fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
+pub(super) fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
     let manifest = &run.manifest;
     let whole = |files: &BTreeMap<String, String>| files.get(ALL).map_or_else(String::new, |it| short(it).to_owned());
     let mut settings: BTreeMap<String, String> = run

@@ -9,6 +9,7 @@ mod loose;
 mod material;
 mod quoted;
 mod run;
+mod strategies;
 mod sweep;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use evaluation::{ReportedBenchmark, ReportedEvaluation, ReportedSample};
 pub use material::Material;
 pub use quoted::quoted;
 pub use run::{HeldOut, ReportedRun, dotted, ends};
+pub use strategies::{Strategy, strategies};
 
 /// Reads one sweep, or any runs and evaluations. Evaluations of the runs are also searched in `evals`.
 ///

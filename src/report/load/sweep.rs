@@ -51,6 +51,7 @@ pub fn load(folder: &Path) -> Result<Material> {
     let sweep: ReportedSweep = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
     let mut material =
         Material { name: sweep.name, demonstration: sweep.demonstration, notes: sweep.notes, ..Material::default() };
+    let mut left_out = LeftOut::default();
     for member in sweep.runs {
         let path = folder.join("runs").join(&member.name);
         let found = match path.join("manifest.json").is_file() {
@@ -62,32 +63,66 @@ pub fn load(folder: &Path) -> Result<Material> {
                 let Member { name, arm, seed, varies } = member;
                 material.runs.push(ReportedRun { name, arm, seed, varies, ..*run });
             }
-            LoadedRun::Unfinished(why) => {
-                material.left_out.push(format!("The run {} is left out: {why}.", quoted(&member.name)))
-            }
+            LoadedRun::Unfinished(why) => left_out.add("run", &member.name, &why),
         }
     }
     arms::settle(&mut material);
     for planned in sweep.evals {
-        if let Some(evaluation) = evaluation(folder, &planned, &mut material)? {
+        if let Some(evaluation) = evaluation(folder, &planned, &mut material, &mut left_out)? {
             material.evaluations.push(evaluation);
         }
     }
+    material.left_out.extend(left_out.sentences());
     Ok(material)
 }
 
+/// Number of names in a sentence about what is left out.
+const NAMED: usize = 8;
+
+/// The names of members that are left out, by kind and reason. An unfinished sweep leaves out many for the same reason.
+#[derive(Default)]
+struct LeftOut(Vec<(&'static str, String, Vec<String>)>);
+
+impl LeftOut {
+    fn add(&mut self, kind: &'static str, name: &str, why: &str) {
+        match self.0.iter_mut().find(|it| it.0 == kind && it.1 == why) {
+            Some((.., names)) => names.push(quoted(name)),
+            None => self.0.push((kind, why.to_owned(), vec![quoted(name)])),
+        }
+    }
+
+    /// A sentence for each reason.
+    fn sentences(self) -> impl Iterator<Item = String> {
+        self.0.into_iter().map(|(kind, why, names)| match names.as_slice() {
+            [name] => format!("The {kind} {name} is left out: {why}."),
+            _ => {
+                let (first, rest) = names.split_at(names.len().min(NAMED));
+                let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+                format!("{} {kind}s are left out, each because {why}: {}{more}.", names.len(), first.join(", "))
+            }
+        })
+    }
+}
+
 /// A planned evaluation, if its run and at least one of its benchmarks are complete.
-fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Result<Option<ReportedEvaluation>> {
+fn evaluation(
+    folder: &Path,
+    planned: &Planned,
+    material: &mut Material,
+    left_out: &mut LeftOut,
+) -> Result<Option<ReportedEvaluation>> {
+    let mut without = |why: &str| {
+        left_out.add("evaluation", &planned.name, why);
+        Ok(None)
+    };
     let name = quoted(&planned.name);
     let run = planned.run.as_ref().map(|run| material.runs.iter().position(|it| it.name == *run));
     if run == Some(None) {
-        material.left_out.push(format!("The evaluation {name} is left out: its run is left out."));
-        return Ok(None);
+        return without("its run is left out");
     }
     let path = folder.join("evals").join(&planned.name);
     if !path.join("eval.json").is_file() {
-        material.left_out.push(format!("The evaluation {name} is left out: it has not been run yet."));
-        return Ok(None);
+        return without("it has not been run yet");
     }
     let mut evaluation = ReportedEvaluation::read(&path, &mut material.left_out)?;
     evaluation.name.clone_from(&planned.name);
@@ -106,10 +141,7 @@ fn evaluation(folder: &Path, planned: &Planned, material: &mut Material) -> Resu
         && asked.is_some()
         && asked != trained
     {
-        material
-            .left_out
-            .push(format!("The evaluation {name} is left out: the weights of its run have changed since."));
-        return Ok(None);
+        return without("the weights of its run have changed since");
     }
     Ok(Some(evaluation).filter(|it| !it.benches.is_empty()))
 }

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::{ReportPart, RowGroup, SEED, groups};
+use super::{ReportPart, RowGroup, SEED, closed_if_long, groups};
 use crate::behavior::summary::{ResponseCounts, Summary};
 use crate::behavior::{Class, Classifier};
 use crate::report::aligned::Aligned;
-use crate::report::chart::{HeatMap, Scale};
+use crate::report::chart::{HeatMap, Scale, behavior_changes};
 use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::Material;
 
@@ -14,13 +14,14 @@ use crate::report::load::Material;
 const BASE: &str = "untrained, none";
 
 pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
-    let rows: Vec<(String, Summary)> = groups(material, aligned)
+    let mut rows: Vec<(String, Summary)> = groups(material, aligned)
         .iter()
         .filter_map(|group| Some((group.label.clone(), summary(material, aligned, group)?)))
         .collect();
     if rows.is_empty() {
         return None;
     }
+    rows.sort_by_key(|(name, _)| name != BASE);
     let rules = Classifier::built_in();
     let head = |class: Class| match rules.is_doubtful(class) {
         true => format!("{}\u{a0}*", class.title()),
@@ -37,11 +38,12 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
         text +=
             " An asterisk marks a behavior on which the rules agree too rarely with the labels of a language model.";
     }
-    let mut blocks = vec![DocumentBlock::Text(text), DocumentBlock::Chart(shares(&rows, &heads).svg())];
-    if let Some(base) = base.filter(|_| rows.len() > 1) {
-        blocks.push(DocumentBlock::Chart(changes(&rows, &heads, base).svg()));
-    }
-    blocks.push(DocumentBlock::Table(table(&rows, &heads, base)));
+    let chart = match base {
+        Some(_) if rows.len() > 1 => behavior_changes(&rows, &heads),
+        _ => shares(&rows, &heads).svg(),
+    };
+    let table = closed_if_long("The same with intervals", table(&rows, &heads, base));
+    let blocks = vec![DocumentBlock::Text(text), DocumentBlock::Chart(chart), table];
     let data = rows.iter().map(|(name, summary)| json!({ "model": name, "summary": summary })).collect::<Vec<_>>();
     let data = json!({ "rules": rules.version, "change_from": base.map(|_| BASE), "models": data });
     Some(ReportPart::new("behaviors", "Behaviors", blocks, data))
@@ -68,24 +70,6 @@ fn shares(rows: &[(String, Summary)], heads: &[String]) -> HeatMap {
         values: rows.iter().map(|(_, summary)| values(summary)).collect(),
         decimals: 0,
         scale: Scale::Sequential,
-    }
-}
-
-fn changes(rows: &[(String, Summary)], heads: &[String], base: &Summary) -> HeatMap {
-    let change = |summary: &Summary| {
-        let pairs = summary.classes.iter().zip(&base.classes);
-        pairs.map(|(it, base)| Some(100.0 * (it.presence.value - base.presence.value))).collect()
-    };
-    let others = || rows.iter().filter(|(name, _)| name != BASE);
-    HeatMap {
-        title: "Change from the untrained model without a prompt".to_owned(),
-        description: "Change of the share of completions with each behavior, in percentage points.".to_owned(),
-        legend: "percentage points of completions".to_owned(),
-        rows: others().map(|(name, _)| name.clone()).collect(),
-        columns: heads.to_vec(),
-        values: others().map(|(_, summary)| change(summary)).collect(),
-        decimals: 0,
-        scale: Scale::Diverging,
     }
 }
 

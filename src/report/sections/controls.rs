@@ -40,6 +40,7 @@ pub fn part(material: &Material, aligned: &Aligned, untrained: Option<&StudyOutc
         columns: columns(aligned),
         cells: Vec::new(),
         seeds: Vec::new(),
+        replicates: "seeds",
     };
     let text = "A gain is the difference from the untrained model under the same prompt. An arm is a control if its reward \
                 does not know which answers are right, or rewards wrong ones. If the gain of an arm is not higher than that of \
@@ -110,7 +111,7 @@ fn verdicts(outcome: &StudyOutcome, controls: &Controls) -> Vec<String> {
             quoted(&it.arm),
             quoted(&it.reference),
             controls[&it.reference],
-            it.told()
+            it.told("seed")
         )
     };
     let all = outcome.comparisons.iter().filter(|it| Some(&it.column) == outcome.columns.last());
@@ -129,15 +130,15 @@ fn forest(gains: &[ArmComparison], columns: &[String], controls: &Controls) -> F
     let sorted = sorted(gains, controls);
     let group = |column: &String| ForestGroup {
         heading: column.clone(),
-        rows: sorted.iter().filter(|it| it.column == *column).map(|it| it.chart_row(label(&it.arm))).collect(),
+        rows: sorted.iter().filter(|it| it.column == *column).map(|it| it.chart_row(label(&it.arm), "seed")).collect(),
     };
+    let legend = "Thick bar: 95 % interval over training seeds. Thin line: over questions.";
     Forest {
         title: "Gains of arms and controls".to_owned(),
-        description:
-            "Difference of accuracy from the untrained model, by benchmark. Thick: 95 % over training seeds; thin: \
-                      95 % over questions."
-                .to_owned(),
-        axis: Axis::new("gain of accuracy; thick: 95 % over seeds, thin: over questions", "points"),
+        description: format!("Difference of accuracy from the untrained model, by benchmark. {legend}"),
+        axis: Axis::new("gain of accuracy", "points"),
+        zero: true,
+        legend: legend.to_owned(),
         groups: columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect(),
     }
 }

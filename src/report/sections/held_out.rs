@@ -150,7 +150,9 @@ fn chart(arms: &[HeldOutArm], outcome: &StudyOutcome) -> Forest {
     Forest {
         title: "Accuracy on held-out questions before and after training".to_owned(),
         description: "Accuracy in percent with its 95 % interval over questions, by arm.".to_owned(),
-        axis: Axis::new("accuracy, with its 95 % interval over questions", "%"),
+        axis: Axis::new("accuracy", "%"),
+        zero: false,
+        legend: "Line: 95 % interval over questions.".to_owned(),
         groups: arms.iter().map(group).collect(),
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{ReportPart, RowGroup, SEED, columns, groups};
+use super::{ReportPart, RowGroup, SEED, closed_if_long, columns, groups};
 use crate::report::aligned::Aligned;
-use crate::report::document::{DocumentBlock, Table, TableCell, percent};
+use crate::report::document::{Table, TableCell, percent};
 use crate::report::load::Material;
 use crate::stats::{Interval, RESAMPLES, bootstrap_mean, mean};
 
@@ -49,7 +49,8 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
             "no_answer": none,
         }));
     }
-    Some(ReportPart::new("lengths", "Lengths", vec![DocumentBlock::Table(table)], json!(data)))
+    let table = closed_if_long("Tokens per completion, truncated completions and those without an answer", table);
+    Some(ReportPart::new("lengths", "Lengths", vec![table], json!(data)))
 }
 
 /// Mean over seeds and questions; a question's length is its mean over seeds.

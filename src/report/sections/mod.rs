@@ -13,6 +13,7 @@ mod repeat;
 mod results;
 mod training;
 mod warnings;
+mod wordings;
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +22,7 @@ use super::document::{Document, DocumentBlock};
 use super::load::Material;
 use super::paper::Published;
 use super::{Report, csv};
-use part::{ReportPart, RowGroup, SEED, arms, columns, groups};
+use part::{ReportPart, RowGroup, SEED, arms, charts, closed_if_long, columns, groups};
 
 /// Makes the report. With `published`, it has a section that analyzes those figures. The arms are compared with those named in
 /// `baselines`; without any, see [`super::study::pairs`].
@@ -49,15 +50,16 @@ pub fn report(material: &Material, published: Option<&Published>, baselines: &[S
             json!(warnings),
         ));
     }
+    // What was learned, then how, then where not.
     parts.extend(results::parts(material, &aligned, &found));
     parts.extend(controls::part(material, &aligned, found.untrained.as_ref()));
     parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));
-    parts.extend(published::parts(material, &aligned, &found, published));
-    parts.extend(questions::part(material, &aligned));
-    parts.extend(completions::part(material, &aligned));
     parts.extend(training::part(material));
     parts.extend(behaviors::part(material, &aligned));
     parts.extend(lengths::part(material, &aligned));
+    parts.extend(questions::part(material, &aligned));
+    parts.extend(completions::part(material, &aligned));
+    parts.extend(published::parts(material, &aligned, &found, published));
     parts.extend(repeat::part(material));
 
     let title = if material.name.is_empty() {

@@ -3,12 +3,16 @@
 use serde_json::Value;
 
 use crate::report::aligned::{AccuracyRow, Aligned, Subject};
-use crate::report::document::{DocumentBlock, Section};
+use crate::report::chart::{Forest, ForestGroup};
+use crate::report::document::{DocumentBlock, Section, Table};
 use crate::report::load::{Material, ReportedBenchmark, ReportedRun};
 use crate::report::study::AVERAGE;
 
 /// The seed of every bootstrap. It is fixed, so that the same data gives the same intervals.
 pub(super) const SEED: u64 = 0;
+
+/// A longer table is closed, if it only has details.
+const LONG: usize = 6;
 
 /// A section, and its figures for report.json.
 pub(super) struct ReportPart {
@@ -68,4 +72,31 @@ pub(super) fn columns(aligned: &Aligned) -> Vec<String> {
         columns.push(AVERAGE.to_owned());
     }
     columns
+}
+
+/// A table of details, such as the figures of a chart above it.
+pub(super) fn closed_if_long(title: &str, table: Table) -> DocumentBlock {
+    if table.rows.len() <= LONG {
+        return DocumentBlock::Table(table);
+    }
+    DocumentBlock::Closed { title: title.to_owned(), blocks: vec![DocumentBlock::Table(table)] }
+}
+
+/// Charts of the average over the benchmarks, then those of the benchmarks, which are closed. Without an average, all are open.
+pub(super) fn charts(forests: Vec<Forest>) -> Vec<DocumentBlock> {
+    let (mut open, mut closed) = (Vec::new(), Vec::new());
+    for mut forest in forests {
+        let average = forest.groups.pop_if(|last| last.heading == AVERAGE);
+        if let Some(average) = average {
+            open.push(DocumentBlock::Chart(Forest { groups: vec![average], ..forest.clone() }.svg()));
+            let of_benchmark = |group: &_| Forest { groups: vec![ForestGroup::clone(group)], ..forest.clone() }.svg();
+            closed.extend(forest.groups.iter().map(of_benchmark).map(DocumentBlock::Chart));
+        } else {
+            open.push(DocumentBlock::Chart(forest.svg()));
+        }
+    }
+    if !closed.is_empty() {
+        open.push(DocumentBlock::Closed { title: "The same for each benchmark".to_owned(), blocks: closed });
+    }
+    open
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{ReportPart, RowGroup, groups};
+use super::{ReportPart, RowGroup, closed_if_long, groups};
 use crate::report::aligned::Aligned;
 use crate::report::chart::Mosaic;
 use crate::report::document::{DocumentBlock, Table, TableCell};
@@ -22,19 +22,24 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
          over all seeds, are correct."
             .to_owned(),
     )];
-    let heads = ["benchmark", "questions", "solved by all", "solved by none"].map(String::from).into_iter();
-    let heads = heads.chain(groups.iter().map(|group| format!("only by {}", group.label)));
-    let mut table = Table::new("questions", "Number of questions that each model solves.", heads);
-    let mut data = Vec::new();
+    let (mut counted, mut data) = (Vec::new(), Vec::new());
     for at in 0..aligned.benchmarks.len() {
         let shares: Vec<Vec<f64>> = groups.iter().map(|group| shares(group, at)).collect();
         let name = &aligned.benchmarks[at].name;
         blocks.push(DocumentBlock::Chart(mosaic(name, &groups, &aligned.ids[at], &shares).svg()));
-        table.rows.push(counts(name, &shares));
+        counted.push(counts(&shares));
         let models = groups.iter().zip(&shares).map(|(group, shares)| json!({ "model": group.label, "right": shares }));
         data.push(json!({ "benchmark": name, "ids": aligned.ids[at], "models": models.collect::<Vec<_>>() }));
     }
-    blocks.push(DocumentBlock::Table(table));
+    let heads = ["solved by"].into_iter().chain(aligned.benchmarks.iter().map(|it| it.name.as_str()));
+    let mut table =
+        Table::new("questions", "Number of questions that all models, no model or only one model solves.", heads);
+    let models = groups.iter().map(|group| format!("only {}", group.label));
+    for (at, model) in ["all models", "no model"].map(String::from).into_iter().chain(models).enumerate() {
+        let cells = counted.iter().map(|counts| TableCell::number(counts[at] as f64, counts[at].to_string()));
+        table.rows.push([model.into()].into_iter().chain(cells).collect());
+    }
+    blocks.push(closed_if_long("Questions that all models, no model or only one model solves", table));
     Some(ReportPart::new("questions", "Solved questions", blocks, json!(data)))
 }
 
@@ -71,19 +76,11 @@ fn mosaic(name: &str, groups: &[RowGroup], ids: &[String], shares: &[Vec<f64>]) 
     }
 }
 
-fn counts(name: &str, shares: &[Vec<f64>]) -> Vec<TableCell> {
-    let questions = shares[0].len();
-    let solvers: Vec<usize> = (0..questions).map(|q| shares.iter().filter(|row| row[q] > SOLVED).count()).collect();
-    let count = |wanted: &dyn Fn(usize) -> bool| {
-        let count = (0..questions).filter(|&q| wanted(q)).count();
-        TableCell::number(count as f64, count.to_string())
-    };
-    let mut row = vec![
-        TableCell::from(name),
-        TableCell::number(questions as f64, questions.to_string()),
-        count(&|q| solvers[q] == shares.len()),
-        count(&|q| solvers[q] == 0),
-    ];
-    row.extend(shares.iter().map(|share| count(&|q| solvers[q] == 1 && share[q] > SOLVED)));
-    row
+/// The number of questions that are solved by all models, by none, and by each model alone.
+fn counts(shares: &[Vec<f64>]) -> Vec<usize> {
+    let solvers: Vec<usize> =
+        (0..shares[0].len()).map(|q| shares.iter().filter(|row| row[q] > SOLVED).count()).collect();
+    let count = |wanted: &dyn Fn(usize) -> bool| (0..solvers.len()).filter(|&q| wanted(q)).count();
+    let ends = [count(&|q| solvers[q] == shares.len()), count(&|q| solvers[q] == 0)];
+    ends.into_iter().chain(shares.iter().map(|share| count(&|q| solvers[q] == 1 && share[q] > SOLVED))).collect()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::ReportPart;
+use super::{ReportPart, closed_if_long};
 use crate::report::document::{DocumentBlock, Table};
 use crate::report::load::{Material, ReportedEvaluation, ReportedRun};
 
@@ -25,9 +25,9 @@ pub fn part(material: &Material) -> Option<ReportPart> {
             .to_owned(),
     ));
     blocks.push(DocumentBlock::Commands(commands.clone()));
-    blocks.extend(differences(material).map(DocumentBlock::Table));
-    blocks.push(DocumentBlock::Table(versions(material)));
-    blocks.push(DocumentBlock::Table(hashes(material)));
+    blocks.extend(differences(material).map(|table| closed_if_long("Differences between the configurations", table)));
+    blocks.push(closed_if_long("Versions and hardware", versions(material)));
+    blocks.push(closed_if_long("Hashes of all inputs", hashes(material)));
     let data = json!({
         "commands": commands,
         "runs": material.runs.iter().map(|run| json!({

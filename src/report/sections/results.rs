@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ReportPart, SEED, columns, held_out};
+use super::{ReportPart, SEED, charts, closed_if_long, columns, held_out, wordings};
 use crate::report::aligned::{AccuracyRow, Aligned, Subject};
 use crate::report::chart::{Axis, Forest, ForestGroup, HeatMap, Scale};
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
@@ -18,6 +18,8 @@ use crate::stats::mean;
 pub struct Comparisons {
     /// The arms compared with each other.
     pub arms: Option<StudyOutcome>,
+    /// The strategies with several wordings compared with each other.
+    pub strategies: Option<StudyOutcome>,
     /// Each arm compared with the untrained model under the same prompt.
     pub untrained: Option<StudyOutcome>,
     /// Each arm compared with itself before training, on its held-out questions.
@@ -28,13 +30,16 @@ pub struct Comparisons {
 
 impl Comparisons {
     pub fn outcomes(&self) -> impl Iterator<Item = &StudyOutcome> {
-        self.arms.iter().chain(&self.untrained).chain(&self.held_out)
+        self.arms.iter().chain(&self.strategies).chain(&self.untrained).chain(&self.held_out)
     }
 
     pub fn summary(&self) -> Vec<String> {
         let mut said = Vec::new();
         if let Some(arms) = self.arms.as_ref().filter(|arms| !arms.comparisons.is_empty()) {
             said.extend(arms.summary("between arms"));
+        }
+        if let Some(strategies) = &self.strategies {
+            said.extend(strategies.summary("between strategies"));
         }
         if let Some(untrained) = &self.untrained {
             said.extend(untrained.summary("from the untrained model"));
@@ -82,9 +87,10 @@ pub fn compare(
     let pairs: Vec<(&StudyArm, &StudyArm)> =
         with_base.1.iter().map(|&(arm, base)| (&with_base.0.arms[arm], &with_base.0.arms[base])).collect();
     let untrained = if pairs.is_empty() { None } else { outcome(&with_base.0, &pairs) };
+    let strategies = wordings::compare(material, aligned, left_out);
     let overlaps = overlaps(material);
     let clean = (!overlaps.values().all(BTreeSet::is_empty)).then(|| aligned.without(&overlaps));
-    Comparisons { arms, untrained, held_out: held_out::compare(material, left_out), clean }
+    Comparisons { arms, strategies, untrained, held_out: held_out::compare(material, left_out), clean }
 }
 
 /// The arms and the untrained model under the prompt of each, with the pairs to compare. Untrained, it is the same at every seed.
@@ -163,6 +169,7 @@ pub fn parts(material: &Material, aligned: &Aligned, found: &Comparisons) -> Vec
     if let Some(outcome) = found.arms.as_ref().filter(|outcome| !outcome.comparisons.is_empty()) {
         parts.push(comparisons(outcome));
     }
+    parts.extend(wordings::part(material, aligned, found.strategies.as_ref()));
     if let Some(outcome) = &found.untrained {
         parts.push(before_training(outcome));
     }
@@ -176,10 +183,8 @@ fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &
          models are evaluated under their training prompt. {}",
         conditions(material, aligned)
     );
-    let mut blocks = vec![
-        DocumentBlock::Chart(accuracies(aligned, whole).svg()),
-        DocumentBlock::Table(table("results", &caption, aligned, whole)),
-    ];
+    let mut blocks = charts(vec![accuracies(aligned, whole)]);
+    blocks.push(DocumentBlock::Table(table("results", &caption, aligned, whole)));
     let mut data = json!({ "columns": columns(aligned), "rows": whole });
     let checked = material.runs.iter().find_map(|run| run.contamination.as_ref());
     if let Some(clean) = &found.clean {
@@ -223,9 +228,11 @@ fn accuracies(aligned: &Aligned, lines: &[ResultLine]) -> Forest {
         rows: lines.iter().map(|line| row(line, at)).collect(),
     };
     Forest {
-        title: "Accuracy by model and benchmark".to_owned(),
+        title: "Accuracy of each model".to_owned(),
         description: "Accuracy in percent with its 95 % interval over questions, by benchmark and model.".to_owned(),
-        axis: Axis::new("accuracy, with its 95 % interval over questions", "%"),
+        axis: Axis::new("accuracy", "%"),
+        zero: false,
+        legend: "Line: 95 % interval over questions.".to_owned(),
         groups: columns(aligned).into_iter().enumerate().map(group).collect(),
     }
 }
@@ -241,8 +248,7 @@ fn conditions(material: &Material, aligned: &Aligned) -> String {
         };
         let samples = values(&|it| it.scores.samples.to_string());
         format!(
-            "{}: {} of {} questions, {samples} sample{} each, temperature {}, top-p {}, at most {} tokens.",
-            benchmark.name,
+            "{} of {} questions, {samples} sample{} each, temperature {}, top-p {}, at most {} tokens.",
             ids.len(),
             values(&|it| it.scores.of.to_string()),
             if samples == "1" { "" } else { "s" },
@@ -251,7 +257,16 @@ fn conditions(material: &Material, aligned: &Aligned) -> String {
             values(&|it| it.record.style.max_tokens.to_string())
         )
     };
-    aligned.benchmarks.iter().zip(&aligned.ids).map(of).collect::<Vec<_>>().join(" ")
+    // Benchmarks with the same conditions share a sentence.
+    let mut said: Vec<(Vec<&str>, String)> = Vec::new();
+    for (benchmark, ids) in aligned.benchmarks.iter().zip(&aligned.ids) {
+        let conditions = of((benchmark, ids));
+        match said.iter_mut().find(|(_, it)| *it == conditions) {
+            Some((names, _)) => names.push(&benchmark.name),
+            None => said.push((vec![&benchmark.name], conditions)),
+        }
+    }
+    said.into_iter().map(|(names, it)| format!("{}: {it}", names.join(", "))).collect::<Vec<_>>().join(" ")
 }
 
 fn comparisons(outcome: &StudyOutcome) -> ReportPart {
@@ -263,10 +278,10 @@ fn comparisons(outcome: &StudyOutcome) -> ReportPart {
          number of seeds detects in 80 of 100 studies."
             .to_owned(),
     )];
-    blocks.extend(references.into_iter().map(|reference| DocumentBlock::Chart(outcome.forest(reference).svg())));
-    blocks.push(DocumentBlock::Table(
-        outcome.comparisons("comparisons", "Differences of accuracy between arms, in percentage points."),
-    ));
+    let forest = |reference| outcome.forest(&format!("Each arm compared with {reference}"), Some(reference));
+    blocks.extend(charts(references.into_iter().map(forest).collect()));
+    let table = outcome.comparisons("comparisons", "Differences of accuracy between arms, in percentage points.");
+    blocks.push(closed_if_long("All differences between arms, with their p-values", table));
     ReportPart::new("comparisons", "Comparison of arms", blocks, json!(outcome.comparisons))
 }
 
@@ -278,7 +293,9 @@ fn before_training(outcome: &StudyOutcome) -> ReportPart {
         "untrained",
         "Differences of accuracy from the untrained model under the same prompt, in percentage points.",
     );
-    let blocks = vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::Table(table)];
+    let mut blocks = vec![DocumentBlock::Text(text.to_owned())];
+    blocks.extend(charts(vec![outcome.forest("Each arm compared with the untrained model", None)]));
+    blocks.push(closed_if_long("All differences from the untrained model, with their p-values", table));
     ReportPart::new("untrained", "Training with a prompt versus prompting only", blocks, json!(outcome.comparisons))
 }
 
@@ -335,12 +352,13 @@ fn matrix(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
         row.extend(cells.iter().map(|cell| TableCell::maybe(cell.map(|(value, _)| value), percent)));
         table.rows.push(row);
     }
-    let text = "Shows how much of an arm's gain remains without its training prompt, or with another prompt.";
+    let text =
+        "This section shows how much of an arm's gain remains without its training prompt, or with another prompt.";
     let data = json!({
         "tested_with": prompts,
         "rows": rows.iter().map(|(name, cells)| json!({ "trained_with": name, "accuracy": cells.iter().map(|cell| cell.map(|it| it.0)).collect::<Vec<_>>() })).collect::<Vec<_>>(),
     });
-    let blocks =
-        vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::Chart(chart.svg()), DocumentBlock::Table(table)];
+    let table = closed_if_long("The same as a table", table);
+    let blocks = vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::Chart(chart.svg()), table];
     Some(ReportPart::new("matrix", "Training prompt by test prompt", blocks, data))
 }

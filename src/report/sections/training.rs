@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::{ReportPart, arms};
+use super::{ReportPart, arms, closed_if_long};
 use crate::report::chart::{Axis, LineChart, Series};
 use crate::report::document::{DocumentBlock, Table, TableCell};
 use crate::report::load::{Material, ReportedRun};
@@ -60,7 +60,7 @@ pub fn part(material: &Material) -> Option<ReportPart> {
     let blocks = vec![
         DocumentBlock::Text(text),
         DocumentBlock::Panels { names, panels },
-        DocumentBlock::Table(table(&measures, &arms)),
+        closed_if_long("The first and the last steps as a table", table(&moving, &arms)),
     ];
     Some(ReportPart::new("training", "Training", blocks, data(&measures, &arms)))
 }

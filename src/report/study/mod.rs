@@ -115,6 +115,8 @@ pub struct StudyOutcome {
     pub cells: Vec<(String, Vec<StudyCell>)>,
     /// Seeds of each arm.
     pub seeds: Vec<usize>,
+    /// What was repeated within an arm: `seeds`, or the `wordings` of a strategy.
+    pub replicates: &'static str,
     pub comparisons: Vec<ArmComparison>,
 }
 
@@ -169,6 +171,7 @@ pub fn compare_pairs(study: &Study, pairs: &[(&StudyArm, &StudyArm)], seed: u64)
         cells: study.arms.iter().map(|arm| (arm.name.clone(), cells(arm, &study.benchmarks, seed))).collect(),
         seeds: study.arms.iter().map(|arm| arm.seeds.len()).collect(),
         columns: columns(study),
+        replicates: "seeds",
     })
 }
 
@@ -200,6 +203,11 @@ fn columns(study: &Study) -> Vec<String> {
 }
 
 impl StudyArm {
+    /// For each benchmark, the mean of each question over seeds.
+    pub fn over_seeds(&self) -> Vec<Vec<f64>> {
+        over_seeds(self.seeds.values())
+    }
+
     /// Whether the two arms have a seed in common.
     pub fn shares_seed(&self, other: &StudyArm) -> bool {
         self.seeds.keys().any(|seed| other.seeds.contains_key(seed))

@@ -204,7 +204,7 @@ fn tables_and_charts() {
     let comparisons = markdown::table(&outcome.comparisons("c", ""));
     assert_eq!(comparisons.lines().count(), 2 + 9);
     assert!(comparisons.lines().all(|line| line.matches('|').count() == 10), "{comparisons}");
-    let forest = outcome.forest("none");
+    let forest = outcome.forest("Each arm compared with none", Some("none"));
     assert_eq!(forest.groups.iter().map(|group| group.rows.len()).collect::<Vec<_>>(), [2, 2, 2]);
     assert!(forest.svg().contains("Each arm compared with none"));
     println!("{comparisons}\n{}", outcome.summary("between arms").join("\n"));

@@ -19,20 +19,20 @@ impl fmt::Display for ComparisonVerdict {
 }
 
 impl ArmComparison {
-    /// The verdict, or the reason why there is none.
-    pub fn told(&self) -> String {
-        if self.seeds.seeds < 2 { "no verdict: one seed".to_owned() } else { self.verdict.to_string() }
+    /// The verdict, or the reason why there is none. `replicate`: `seed` or `wording`.
+    pub fn told(&self, replicate: &str) -> String {
+        if self.seeds.seeds < 2 { format!("no verdict: one {replicate}") } else { self.verdict.to_string() }
     }
 
-    /// A row of a chart of differences, in percentage points.
-    pub fn chart_row(&self, label: String) -> ForestRow {
+    /// A row of a chart of differences, in percentage points. `replicate`: as for [`told`](Self::told).
+    pub fn chart_row(&self, label: String, replicate: &str) -> ForestRow {
         let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
         ForestRow {
             label,
             value: 100.0 * self.seeds.difference,
             interval: self.seeds.interval.map(scaled),
             second: Some(scaled(self.questions)),
-            note: self.told(),
+            note: self.told(replicate),
         }
     }
 
@@ -59,7 +59,7 @@ fn sentences<'a>(decided: &[&'a ArmComparison]) -> Vec<Vec<&'a ArmComparison>> {
     groups
 }
 
-fn sentence(group: &[&ArmComparison]) -> String {
+fn sentence(group: &[&ArmComparison], replicates: &str) -> String {
     let place = |it: &&ArmComparison| {
         let place =
             if it.column == AVERAGE { "the average over the benchmarks".to_owned() } else { quoted(&it.column) };
@@ -68,19 +68,25 @@ fn sentence(group: &[&ArmComparison]) -> String {
     };
     let places: Vec<String> = group.iter().map(place).collect();
     let (arm, reference) = (quoted(&group[0].arm), quoted(&group[0].reference));
-    format!("{arm} is {} than {reference} {} ({} seeds).", group[0].verdict, places.join(", "), group[0].seeds.seeds)
+    let (verdict, count) = (group[0].verdict, group[0].seeds.seeds);
+    format!("{arm} is {verdict} than {reference} {} ({count} {replicates}).", places.join(", "))
 }
 
 impl StudyOutcome {
+    fn replicate(&self) -> &'static str {
+        self.replicates.trim_end_matches('s')
+    }
+
     /// Each arm compared with each reference, in percentage points.
     pub fn comparisons(&self, name: &'static str, caption: &str) -> Table {
+        let over = format!("over {}, 95\u{a0}%", self.replicates);
         let heads = [
-            "arm",
+            if self.replicates == "seeds" { "arm" } else { "strategy" },
             "reference",
             "benchmark",
             "difference",
             "verdict",
-            "over seeds, 95\u{a0}%",
+            &over,
             "over questions, 95\u{a0}%",
             "p, corrected",
             "detectable",
@@ -92,8 +98,8 @@ impl StudyOutcome {
                 it.reference.as_str().into(),
                 it.column.as_str().into(),
                 TableCell::number(it.seeds.difference, points(it.seeds.difference)),
-                it.told().into(),
-                it.seeds.interval.map_or("one seed".into(), signed_ends).into(),
+                it.told(self.replicate()).into(),
+                it.seeds.interval.map_or_else(|| format!("one {}", self.replicate()), signed_ends).into(),
                 signed_ends(it.questions).into(),
                 TableCell::maybe(it.adjusted, |p| if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }),
                 TableCell::maybe(it.detectable, percent),
@@ -106,7 +112,8 @@ impl StudyOutcome {
     /// differences, such as `between arms`.
     pub fn summary(&self, between: &str) -> Vec<String> {
         let decided: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| it.decided()).collect();
-        let mut said: Vec<String> = sentences(&decided).into_iter().map(|group| sentence(&group)).collect();
+        let mut said: Vec<String> =
+            sentences(&decided).into_iter().map(|group| sentence(&group, self.replicates)).collect();
         let (all, worth) = (self.comparisons.len(), 100.0 * WORTH);
         let open: Vec<&ArmComparison> = self.comparisons.iter().filter(|it| !it.decided()).collect();
         let single = open.iter().filter(|it| it.seeds.seeds < 2).count();
@@ -125,7 +132,7 @@ impl StudyOutcome {
         };
         if single < open.len() {
             let be = if one { "it is" } else { "they are" };
-            said.push(format!("No verdict on {which}: {be} not significant over seeds and questions."));
+            said.push(format!("No verdict on {which}: {be} not significant over {} and questions.", self.replicates));
         } else {
             said.push(format!("No verdict on {which}."));
         }
@@ -137,25 +144,39 @@ impl StudyOutcome {
             ));
         }
         if single > 0 {
-            said.push(format!("{} from a single seed, so the effect of the seed is unknown.", share(single)));
+            let replicate = self.replicate();
+            said.push(format!(
+                "{} from a single {replicate}, so the effect of the {replicate} is unknown.",
+                share(single)
+            ));
         }
         said
     }
 
-    /// The differences from one reference, with one group of rows per column.
-    pub fn forest(&self, reference: &str) -> Forest {
-        let of = |it: &&ArmComparison, column: &String| it.reference == reference && it.column == *column;
+    /// The differences from one reference, or all if it is `None`, with one group of rows per column.
+    pub fn forest(&self, title: &str, reference: Option<&str>) -> Forest {
+        let row = |it: &ArmComparison| it.chart_row(it.arm.clone(), self.replicate());
         let group = |column: &String| ForestGroup {
             heading: column.clone(),
-            rows: self.comparisons.iter().filter(|it| of(it, column)).map(|it| it.chart_row(it.arm.clone())).collect(),
+            rows: self
+                .comparisons
+                .iter()
+                .filter(|it| reference.is_none_or(|reference| it.reference == reference) && it.column == *column)
+                .map(row)
+                .collect(),
+        };
+        let groups: Vec<ForestGroup> = self.columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect();
+        let legend = match groups.iter().flat_map(|group| &group.rows).any(|row| row.interval.is_some()) {
+            true => "Thick bar: 95 % interval over training seeds. Thin line: over questions.",
+            false => "Line: 95 % interval over questions.",
         };
         Forest {
-            title: format!("Each arm compared with {reference}"),
-            description: format!(
-                "Difference of accuracy from {reference}, by benchmark. Thick: 95 % over training seeds; thin: 95 % over questions."
-            ),
-            axis: Axis::new("difference of accuracy; thick: 95 % over seeds, thin: over questions", "points"),
-            groups: self.columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect(),
+            title: title.to_owned(),
+            description: format!("Differences of accuracy, by benchmark. {legend}"),
+            axis: Axis::new("difference of accuracy", "points"),
+            zero: true,
+            legend: legend.to_owned(),
+            groups,
         }
     }
 }

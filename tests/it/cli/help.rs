@@ -23,6 +23,7 @@ fn help_lists_the_commands() {
       report         Write a report of runs, with statistics
       compare        Compare two runs: configuration, training, evaluations
       runs           List runs and their progress
+      watch          Follow runs in the browser
       classify       Find behaviors in completions: verification, backtracking, planning, code ...
       merge          Merge an adapter into its model
       plan           Estimate a run's GPU memory, time and cost
@@ -480,7 +481,7 @@ fn help_of_config() {
     Usage: rft config [OPTIONS] <COMMAND>
 
     Commands:
-      show     Print the resolved configuration of a run, as TOML that repeats it
+      show     Print the resolved configuration of a run, as commented TOML that repeats it
       check    Check configuration files; environment variables are ignored
       explain  Explain keys: type, default, meaning, allowed values, TRL's name
       schema   Print the JSON schema of a configuration file, for editors
