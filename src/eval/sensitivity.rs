@@ -26,21 +26,21 @@ pub fn detectable(accuracy: f64, questions: usize, samples: usize) -> Option<f64
 
 /// An end of the scale that a score is near.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum ScaleEnd {
     Floor,
     Ceiling,
 }
 
 /// The end of the scale from which fewer than five questions' worth of answers separate this accuracy, if any.
-pub fn near_limit(accuracy: f64, questions: usize) -> Option<Limit> {
+pub fn near_limit(accuracy: f64, questions: usize) -> Option<ScaleEnd> {
     let right = accuracy * questions as f64;
     let wrong = questions as f64 - right;
     if right.min(wrong) >= FEWEST {
         None
     } else if right <= wrong {
-        Some(Limit::Floor)
+        Some(ScaleEnd::Floor)
     } else {
-        Some(Limit::Ceiling)
+        Some(ScaleEnd::Ceiling)
     }
 }
 
@@ -48,8 +48,8 @@ pub fn near_limit(accuracy: f64, questions: usize) -> Option<Limit> {
 pub fn warning(accuracy: f64, questions: usize) -> Option<String> {
     let right = accuracy * questions as f64;
     let (limit, count, what) = match near_limit(accuracy, questions)? {
-        Limit::Floor => ("floor", right, "right"),
-        Limit::Ceiling => ("ceiling", questions as f64 - right, "wrong"),
+        ScaleEnd::Floor => ("floor", right, "right"),
+        ScaleEnd::Ceiling => ("ceiling", questions as f64 - right, "wrong"),
     };
     Some(format!(
         "near the {limit}: {count:.1} of {questions} answers are {what}, and with fewer than 5 the score shows little about \
@@ -65,12 +65,12 @@ mod tests {
 
     #[test]
     fn a_score_is_near_a_limit_with_fewer_than_five_right_or_wrong_answers() {
-        assert_eq!(near_limit(0.15, 30), Some(Limit::Floor));
+        assert_eq!(near_limit(0.15, 30), Some(ScaleEnd::Floor));
         assert_eq!(near_limit(0.17, 30), None);
         assert_eq!(near_limit(0.99, 500), None);
-        assert_eq!(near_limit(0.995, 500), Some(Limit::Ceiling));
-        assert_eq!(near_limit(0.0, 1_000), Some(Limit::Floor));
-        assert_eq!(near_limit(0.5, 8), Some(Limit::Floor));
+        assert_eq!(near_limit(0.995, 500), Some(ScaleEnd::Ceiling));
+        assert_eq!(near_limit(0.0, 1_000), Some(ScaleEnd::Floor));
+        assert_eq!(near_limit(0.5, 8), Some(ScaleEnd::Floor));
         let said = warning(0.85, 20).unwrap();
         assert!(said.starts_with("near the ceiling: 3.0 of 20 answers are wrong"), "{said}");
         assert_eq!(warning(0.7, 20), None);
