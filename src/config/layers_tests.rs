@@ -160,6 +160,7 @@ fn each_check_names_its_key() {
         ("rollout.min_p=1", "rollout.min_p"),
         ("rollout.stop=[\"\"]", "rollout.stop"),
         ("lora.r=0", "lora.r"),
+        ("lora.init_adapter=\"\"", "lora.init_adapter"),
         ("lora.lora_alpha=nan", "lora.lora_alpha"),
         ("lora.target_modules=[]", "lora.target_modules"),
         ("lora.target_modules=[\"lm_head\"]", "lora.target_modules"),

@@ -119,7 +119,8 @@ impl LoraSection {
             let is_new = !self.target_modules[..index].contains(module);
             ensure(is_new, key, format!("duplicate module `{module}`"), "name each module once")?;
         }
-        Ok(())
+        let initial = self.init_adapter.as_deref().unwrap_or(UNSET);
+        not_empty("lora.init_adapter", initial, "use a run, an adapter folder, a Hub id or unset")
     }
 }
 

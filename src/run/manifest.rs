@@ -25,6 +25,9 @@ pub struct Manifest {
     /// The user's own chat template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SourceRecord>,
+    /// The adapter that the run started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_adapter: Option<SourceRecord>,
     /// The source of the held-out questions, if they are not taken from the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<SourceRecord>,
@@ -185,6 +188,7 @@ mod tests {
             data: source("arithmetic"),
             prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
             template: None,
+            init_adapter: None,
             held_out: None,
             files: BTreeMap::new(),
             sessions: vec![RunSession::start(Timestamp::now(), "cpu", 2, None)],

@@ -160,6 +160,7 @@ mod tests {
             data: source("arithmetic"),
             prompt,
             template: None,
+            init_adapter: None,
             held_out: None,
             files: BTreeMap::new(),
             sessions,

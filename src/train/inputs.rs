@@ -28,6 +28,8 @@ pub struct InputFiles {
     pub held_out: Option<InputSource>,
     /// The user's own chat template.
     pub template: Option<InputSource>,
+    /// The adapter that the run starts from.
+    pub init_adapter: Option<InputSource>,
 }
 
 /// A source and its files, whose hashes are not in the record yet.
@@ -43,6 +45,7 @@ pub struct InputHashes {
     pub data: SourceRecord,
     pub held_out: Option<SourceRecord>,
     pub template: Option<SourceRecord>,
+    pub init_adapter: Option<SourceRecord>,
     /// Of the run directory.
     pub files: BTreeMap<String, String>,
 }
@@ -88,6 +91,7 @@ impl InputFiles {
                 data: files.data.hashes()?,
                 held_out: files.held_out.map(InputSource::hashes).transpose()?,
                 template: files.template.map(InputSource::hashes).transpose()?,
+                init_adapter: files.init_adapter.map(InputSource::hashes).transpose()?,
                 files: BTreeMap::new(),
             })
         }))
@@ -134,6 +138,7 @@ pub fn explain(run: &RunDir, before: &Manifest) -> Option<String> {
             model: local(&before.model)?,
             data: local(&before.data)?,
             template: before.template.as_ref().map(local).transpose()?,
+            init_adapter: before.init_adapter.as_ref().map(local).transpose()?,
             held_out: before.held_out.as_ref().map(local).transpose()?,
             ..before.clone()
         })

@@ -3,6 +3,7 @@
 pub mod checkpoints;
 pub mod contamination;
 pub mod evaluate;
+pub mod initial;
 pub mod inputs;
 pub mod order;
 pub mod sample;

@@ -1,8 +1,10 @@
 //! Loads and checks everything that a run needs, from its configuration.
 
 use super::contamination;
+use super::initial::InitialAdapter;
 use super::inputs::{InputFiles, InputHashes, InputSource};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
+use super::state::TrainState;
 use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
@@ -35,6 +37,8 @@ pub struct Setup {
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
     pub contamination: Contamination,
+    /// The adapter that the run starts from, unless it starts from a new one.
+    pub initial: Option<InitialAdapter>,
     /// The files that the run reads.
     pub inputs: InputFiles,
 }
@@ -52,6 +56,7 @@ impl Setup {
         recorded: Option<Contamination>,
     ) -> Result<Self> {
         let prior = prompt::find(&config.prompt.reference())?;
+        let initial = InitialAdapter::open(config)?;
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config, data_dir, recorded)?;
         let questions = if rewards.needs_gold() { questions.readable(config)? } else { questions };
@@ -88,8 +93,17 @@ impl Setup {
                 data: questions.source,
                 held_out: questions.held_out_source,
                 template: InputSource::template(config),
+                init_adapter: initial.as_ref().map(InitialAdapter::input).transpose()?,
             },
+            initial,
         })
+    }
+
+    /// The state before the first step, and a note for the user if it starts from an adapter.
+    pub fn initial_state(&self, config: &RunConfig, source: &ModelSource) -> Result<(TrainState, Option<String>)> {
+        let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
+        let note = self.initial.as_ref().map(|initial| initial.apply(&mut state.adapter, source)).transpose()?;
+        Ok((state, note))
     }
 
     /// Tests the reward on some of the training questions, as `reward.bench` requires. Returns notes for the user.
@@ -132,7 +146,7 @@ impl Setup {
 
     /// The manifest of a run without its sessions.
     pub fn manifest(&self, config: &RunConfig, hashes: InputHashes) -> Manifest {
-        let InputHashes { model, data, held_out, template, files } = hashes;
+        let InputHashes { model, data, held_out, template, init_adapter, files } = hashes;
         Manifest {
             seed: config.train.seed,
             steps: config.total_steps(self.questions.len()),
@@ -144,6 +158,7 @@ impl Setup {
                 sha256: sha256(self.prior.text.as_bytes()),
             },
             template,
+            init_adapter,
             held_out,
             files,
             sessions: Vec::new(),

@@ -33,6 +33,7 @@ mod gradients;
 mod hub;
 mod idioms;
 mod images;
+mod init_adapter;
 mod inputs;
 mod invariants;
 mod lab;

@@ -7,7 +7,7 @@ use super::{Material, quoted};
 use crate::run::inputs::{ALL, short};
 
 /// Keys that do not change what a run learns, and the keys of sources, which are compared by their contents.
-const ELSEWHERE: [&str; 14] = [
+const ELSEWHERE: [&str; 15] = [
     "run.name",
     "run.dir",
     "train.seed",
@@ -22,6 +22,7 @@ const ELSEWHERE: [&str; 14] = [
     "prompt.ppe",
     "prompt.wording",
     "prompt.template",
+    "lora.init_adapter",
 ];
 
 /// The number of keys in the name of an arm.
@@ -104,7 +105,12 @@ pub(super) fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
     settings.insert("data".into(), files.map(|(_, hash)| short(hash)).collect::<Vec<_>>().join(" "));
     settings.insert("prompt text".into(), short(&manifest.prompt.sha256).to_owned());
     settings.insert("steps".into(), manifest.steps.to_string());
-    for (what, source) in [("chat template", &manifest.template), ("held-out questions", &manifest.held_out)] {
+    let sources = [
+        ("chat template", &manifest.template),
+        ("initial adapter", &manifest.init_adapter),
+        ("held-out questions", &manifest.held_out),
+    ];
+    for (what, source) in sources {
         settings.extend(source.as_ref().map(|source| (what.to_owned(), whole(&source.files))));
     }
     settings

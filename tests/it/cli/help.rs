@@ -98,6 +98,9 @@ fn help_of_train() {
           --steps <N>
               Number of steps; each step is one rollout batch. With --resume: train on to this number
 
+          --init-adapter <ADAPTER>
+              Adapter to start from: a run, a PEFT folder or a Hub id; its rank is at most `lora.r`
+
           --name <NAME>
               Name of the run directory, which must not exist yet [default: model, prompt and a counter]
 
@@ -149,6 +152,7 @@ fn help_of_train() {
       rft train --ppe null-example
       rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
       rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+      rft train --ppe planning --init-adapter runs/tiny-null-example-1
       rft train --resume runs/tiny-null-example-1
     "#);
 }
