@@ -159,6 +159,8 @@ fn each_check_names_its_key() {
         ("rollout.top_p=1.5", "rollout.top_p"),
         ("rollout.min_p=1", "rollout.min_p"),
         ("rollout.stop=[\"\"]", "rollout.stop"),
+        ("data.pass_rate=[0.1, 0.9]", "data.difficulty"),
+        ("data.difficulty=rates.jsonl", "data.pass_rate"),
         ("lora.r=0", "lora.r"),
         ("lora.init_adapter=\"\"", "lora.init_adapter"),
         ("lora.lora_alpha=nan", "lora.lora_alpha"),

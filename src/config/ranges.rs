@@ -125,6 +125,7 @@ impl RunConfig {
             ("data.split", data.split.clone()),
             ("data.question_column", optional(&data.question_column)),
             ("data.answer_column", optional(&data.answer_column)),
+            ("data.difficulty", optional(&data.difficulty)),
             ("lora.init_adapter", optional(&lora.init_adapter)),
             ("reward.code.column", reward.code.column.clone()),
             ("eval.path", eval.path.clone()),

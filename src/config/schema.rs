@@ -94,6 +94,14 @@ pub struct DataSection {
     pub decontaminate: bool,
     /// Maximum share of questions whose gold answer cannot be read; above it, the data is an error.
     pub max_unreadable: f64,
+    /// Train only on questions whose pass rate in `difficulty` is from the first to the second number; unset: on all.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<[f64; 2]>")]
+    pub pass_rate: Option<[f64; 2]>,
+    /// File with the pass rate of every training question, as `rft difficulty` writes it; required for `pass_rate`.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
+    pub difficulty: Option<String>,
     /// Shuffle the questions in every epoch; `false` keeps the file's order.
     pub shuffle: bool,
     /// Levels of the arithmetic generator, each 1 to 14: the number of steps in a problem. The embedded model was trained on 1 to 3.

@@ -38,6 +38,7 @@ pub fn changes(before: &Manifest, now: &Manifest) -> Vec<InputChange> {
     let others = [
         ("chat template", &before.template, &now.template),
         ("file of the initial adapter", &before.init_adapter, &now.init_adapter),
+        ("file of pass rates", &before.difficulty, &now.difficulty),
         ("file of held-out questions", &before.held_out, &now.held_out),
     ];
     for (what, before, now) in others {

@@ -161,6 +161,7 @@ mod tests {
             prompt,
             template: None,
             init_adapter: None,
+            difficulty: None,
             held_out: None,
             files: BTreeMap::new(),
             sessions,

@@ -22,6 +22,7 @@ mod decontaminate;
 mod device;
 #[cfg(target_os = "linux")]
 mod device_memory;
+mod difficulty;
 #[cfg(target_os = "linux")]
 mod disk_faults;
 mod embedded;
