@@ -239,13 +239,14 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
     let args = ["train", "--preset", "tiny", "--set", "train.steps=3", "--set", "train.threads=2"];
     let mut layers = Train::parse_from(args).config.layers();
     layers.env = vec![("RFT_LORA__R".into(), "4".into())];
-    layers.flags = vec![("prompt.ppe".into(), "none".into(), "--ppe".into())];
+    layers.prompt_flag(Some("none"));
     let resolved = resolve(&layers).unwrap();
     let shown = to_toml(&resolved.config, Some(&resolved.origins));
     let section = |name: &str| shown.split("\n\n").find(|it| it.starts_with(name)).unwrap().to_owned();
     assert_snapshot!(section("[prompt]"), @r#"
     [prompt]
     ppe = "none"        # from --ppe
+    wording = 0         # from --ppe
     template = "model"  # from preset tiny
     prefill = false     # from preset tiny
     "#);
