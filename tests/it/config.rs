@@ -49,7 +49,7 @@ fn an_unknown_key_is_reported_with_the_nearest_one() {
     ");
     assert_snapshot!(of_set("lora.dropout=0.1"), @r"
     --set lora.dropout=0.1: unknown key `lora.dropout`
-    hint: the keys of [lora] are r, lora_alpha, target_modules, use_rslora
+    hint: the keys of [lora] are r, lora_alpha, target_modules, use_rslora, init_adapter
     ");
     assert_snapshot!(of_set("color=red"), @r"
     --set color=red: unknown key `color`
@@ -256,6 +256,7 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
     lora_alpha = 32.0                # from preset tiny
     target_modules = ["all-linear"]  # from preset tiny
     use_rslora = false               # from preset tiny
+    init_adapter = "unset"           # from preset tiny
     "#);
     assert!(shown.contains("\nsteps = 3 "), "{shown}");
 }
