@@ -78,7 +78,7 @@ pub fn run(args: &DifficultyArgs) -> Result<ExitCode> {
         }
     };
     let mut engine = loaded.engine();
-    let complete = difficulty.measure(&setup, &config, engine.as_mut(), &mut Watching(&stop), &mut after)?;
+    let complete = difficulty.measure(&setup, &config, engine.as_mut(), &mut MeasurementWatch(&stop), &mut after)?;
     let (done, out) = (difficulty.done(), args.out.display());
     if !complete {
         eprintln!("stopped after {done} of {all} questions\nhint: run the same command again to resume");
@@ -104,9 +104,9 @@ fn measured(mut config: RunConfig) -> RunConfig {
 }
 
 /// Stops the measurement on a signal.
-struct Watching<'a>(&'a Stop);
+struct MeasurementWatch<'a>(&'a Stop);
 
-impl RolloutWatch for Watching<'_> {
+impl RolloutWatch for MeasurementWatch<'_> {
     fn cancelled(&mut self) -> bool {
         self.0.requested().is_some()
     }
