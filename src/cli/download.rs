@@ -41,7 +41,7 @@ fn agreed() -> Result<bool> {
         bail!("cannot ask for confirmation: stdin is not a terminal\nhint: pass --yes to download without asking");
     }
     eprint!("download? [y/N] ");
-    std::io::stderr().flush()?;
+    let _ = std::io::stderr().flush();
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))

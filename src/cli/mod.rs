@@ -35,6 +35,7 @@ pub mod completions;
 pub mod config;
 pub mod config_args;
 pub mod describe;
+pub mod difficulty;
 pub mod doctor;
 pub mod download;
 pub mod eval;
@@ -105,6 +106,7 @@ enum Command {
     Prompts(prompts::PromptsArgs),
     Reward(reward::RewardArgs),
     Overlap(overlap::OverlapArgs),
+    Difficulty(Box<difficulty::DifficultyArgs>),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     #[command(name = renderer::SUBCOMMAND, hide = true)]
@@ -143,6 +145,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Config(args) => config::run(args).map(|()| ExitCode::SUCCESS),
         Command::Prompts(args) => prompts::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reward(args) => reward::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Difficulty(args) => difficulty::run(&args),
         Command::Overlap(args) => overlap::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => completions::run(&args, Cli::command()).map(|()| ExitCode::SUCCESS),

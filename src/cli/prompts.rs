@@ -1,7 +1,5 @@
 //! `rft prompts`: list, show and render prior prompts.
 
-use std::io::{Write, stderr};
-
 use anyhow::Result;
 use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table};
@@ -157,14 +155,14 @@ fn render(args: &RenderArgs) -> Result<()> {
     } else {
         println!("{}", rendered.text);
     }
-    writeln!(stderr(), "note: {} tokens", rendered.ids.len())?;
+    eprintln!("note: {} tokens", rendered.ids.len());
     if messages.iter().all(|message| message.role != "system")
         && let Some(line) = template.default_system_line()
     {
-        writeln!(stderr(), "note: the chat template adds its default system message: {line:?}")?;
+        eprintln!("note: the chat template adds its default system message: {line:?}");
     }
     if prompt.wording != "rft" {
-        writeln!(stderr(), "note: the wording is from {}", prompt.wording)?;
+        eprintln!("note: the wording is from {}", prompt.wording);
     }
     Ok(())
 }

@@ -36,6 +36,7 @@ use std::process::ExitCode;
   rft train --ppe null-example
   rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+  rft train --ppe planning --init-adapter runs/tiny-null-example-1
   rft train --resume runs/tiny-null-example-1")]
 pub struct TrainArgs {
     #[command(flatten)]
@@ -45,6 +46,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     steps: Option<i64>,
 
+    /// Adapter to start from: a run, a PEFT folder or a Hub id; its rank is at most `lora.r`
+    #[arg(long, value_name = "ADAPTER")]
+    init_adapter: Option<String>,
+
     /// Name of the run directory, which must not exist yet [default: model, prompt and a counter]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -52,7 +57,7 @@ pub struct TrainArgs {
     /// Resume an interrupted run
     #[arg(long, value_name = "RUN", conflicts_with_all = [
         "ppe", "model", "data", "question_column", "answer_column", "max_questions", "seed", "name",
-        "preset", "files", "sets",
+        "init_adapter", "preset", "files", "sets",
     ])]
     resume: Option<PathBuf>,
 
@@ -235,18 +240,24 @@ fn prepare(args: &TrainArgs, resumed: Option<&ResumedRun>) -> Result<PreparedRun
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let before = resumed.and_then(|run| run.manifest.as_ref());
     let started = before.and_then(Manifest::started).unwrap_or_else(Timestamp::now);
-    let setup = Setup::new(&config, &source, started, data_dir().as_deref(), recorded)?;
+    let mut setup = Setup::new(&config, &source, started, data_dir().as_deref(), recorded)?;
     let hashing = setup.inputs.hash();
     let device = Device::choose(&config.run.device)?;
     let shape = source.config.clone();
     let memory = estimate(&config, &setup, &shape, device)?;
-    let state = match resumed {
-        Some(ResumedRun { run, .. }) => {
-            TrainState::resume(run, &shape, &config.lora, config.train.seed, |step, error| {
-                eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
-            })?
+    let saved = match resumed {
+        Some(ResumedRun { run, .. }) => TrainState::resume(run, &shape, &config.lora, |step, error| {
+            eprintln!("warning: skipping the damaged checkpoint of step {step}: {error:#}");
+        })?,
+        None => None,
+    };
+    let state = match saved {
+        Some(state) => state,
+        None => {
+            let (state, note) = setup.initial_state(&config, &source)?;
+            setup.notes.extend(note);
+            state
         }
-        None => TrainState::new(&shape, &config.lora, config.train.seed)?,
     };
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(&config))?;
     let name = source.name.clone();
@@ -296,6 +307,7 @@ fn resolve(args: &TrainArgs) -> Result<RunConfig> {
     let mut layers = args.run.layers();
     layers.flag("train.steps", args.steps, "--steps");
     layers.flag("run.name", args.name.clone(), "--name");
+    layers.flag("lora.init_adapter", args.init_adapter.clone(), "--init-adapter");
     let config = config::resolve(&layers)?.config;
     if args.run.model.is_none()
         && args.run.config.files.is_empty()

@@ -113,7 +113,7 @@ impl RunConfig {
     }
 
     fn texts(&self) -> Check {
-        let Self { model, prompt, data, reward, eval, run, .. } = self;
+        let Self { model, prompt, data, lora, reward, eval, run, .. } = self;
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
         let texts = [
             ("model.path", model.path.clone()),
@@ -125,6 +125,8 @@ impl RunConfig {
             ("data.split", data.split.clone()),
             ("data.question_column", optional(&data.question_column)),
             ("data.answer_column", optional(&data.answer_column)),
+            ("data.difficulty", optional(&data.difficulty)),
+            ("lora.init_adapter", optional(&lora.init_adapter)),
             ("reward.code.column", reward.code.column.clone()),
             ("eval.path", eval.path.clone()),
             ("run.dir", run.dir.clone()),

@@ -94,6 +94,14 @@ pub struct DataSection {
     pub decontaminate: bool,
     /// Maximum share of questions whose gold answer cannot be read; above it, the data is an error.
     pub max_unreadable: f64,
+    /// Train only on questions whose pass rate in `difficulty` is from the first to the second number; unset: on all.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<[f64; 2]>")]
+    pub pass_rate: Option<[f64; 2]>,
+    /// File with the pass rate of every training question, as `rft difficulty` writes it; required for `pass_rate`.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
+    pub difficulty: Option<String>,
     /// Shuffle the questions in every epoch; `false` keeps the file's order.
     pub shuffle: bool,
     /// Levels of the arithmetic generator, each 1 to 14: the number of steps in a problem. The embedded model was trained on 1 to 3.
@@ -120,6 +128,10 @@ pub struct LoraSection {
     pub target_modules: Vec<String>,
     /// Scale by `lora_alpha / sqrt(r)` instead.
     pub use_rslora: bool,
+    /// Adapter to start from, whose rank is at most `r`: a run, a folder in PEFT's format or a Hub id; unset: a new adapter.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
+    pub init_adapter: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -191,7 +203,7 @@ pub struct GrpoSection {
     #[serde(default, with = "super::optional")]
     #[schemars(with = "OrUnset<f64>")]
     pub delta: Option<f64>,
-    /// Weight of the KL term against the base model (adapter switched off); 0 leaves the term out.
+    /// Weight of the KL term against the base model without any adapter, also without `lora.init_adapter`; 0 leaves the term out.
     pub beta: f64,
     /// Estimator of the KL divergence, k2 or k3 (J. Schulman, "Approximating KL divergence", 2020).
     pub kl_estimator: KlEstimator,
@@ -298,7 +310,13 @@ impl RunConfig {
 impl LoraSection {
     /// All linear layers at rank `r`, with the usual scale of 2.
     pub fn all_linear(r: usize) -> Self {
-        Self { r, lora_alpha: 2.0 * r as f64, target_modules: vec![ALL_LINEAR.to_owned()], use_rslora: false }
+        Self {
+            r,
+            lora_alpha: 2.0 * r as f64,
+            target_modules: vec![ALL_LINEAR.to_owned()],
+            use_rslora: false,
+            init_adapter: None,
+        }
     }
 
     /// Factor of the product B·A: alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732).

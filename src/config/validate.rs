@@ -99,6 +99,18 @@ impl DataSection {
         let share = self.max_unreadable;
         let told = "use a share between 0 and 1; questions whose gold answer cannot be read are left out and counted";
         ensure((0.0..=1.0).contains(&share), "data.max_unreadable", format!("{share} is out of range"), told)?;
+        let measured = "measure pass rates with `rft difficulty`, and set both keys or neither";
+        ensure(
+            self.pass_rate.is_some() == self.difficulty.is_some(),
+            if self.pass_rate.is_some() { "data.difficulty" } else { "data.pass_rate" },
+            "it is unset, and the other of the two keys is set",
+            measured,
+        )?;
+        if let Some([low, high]) = self.pass_rate {
+            let is_band = 0.0 <= low && low <= high && high <= 1.0;
+            let hint = "use two shares between 0 and 1, the lower one first, such as [0.1, 0.9]";
+            ensure(is_band, "data.pass_rate", format!("[{low}, {high}] is not a range of shares"), hint)?;
+        }
         let levels = "use levels from 1 to 14, such as [1, 2, 3]";
         ensure(!self.levels.is_empty(), "data.levels", "expected at least one level", levels)?;
         let wrong = self.levels.iter().find(|level| !(1..=MAX_ARITHMETIC_LEVEL).contains(*level));
@@ -119,7 +131,8 @@ impl LoraSection {
             let is_new = !self.target_modules[..index].contains(module);
             ensure(is_new, key, format!("duplicate module `{module}`"), "name each module once")?;
         }
-        Ok(())
+        let initial = self.init_adapter.as_deref().unwrap_or(UNSET);
+        not_empty("lora.init_adapter", initial, "use a run, an adapter folder, a Hub id or unset")
     }
 }
 

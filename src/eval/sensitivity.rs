@@ -26,21 +26,21 @@ pub fn detectable(accuracy: f64, questions: usize, samples: usize) -> Option<f64
 
 /// An end of the scale that a score is near.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub enum ScaleEnd {
     Floor,
     Ceiling,
 }
 
 /// The end of the scale from which fewer than five questions' worth of answers separate this accuracy, if any.
-pub fn near_limit(accuracy: f64, questions: usize) -> Option<Limit> {
+pub fn near_limit(accuracy: f64, questions: usize) -> Option<ScaleEnd> {
     let right = accuracy * questions as f64;
     let wrong = questions as f64 - right;
     if right.min(wrong) >= FEWEST {
         None
     } else if right <= wrong {
-        Some(Limit::Floor)
+        Some(ScaleEnd::Floor)
     } else {
-        Some(Limit::Ceiling)
+        Some(ScaleEnd::Ceiling)
     }
 }
 
@@ -48,8 +48,8 @@ pub fn near_limit(accuracy: f64, questions: usize) -> Option<Limit> {
 pub fn warning(accuracy: f64, questions: usize) -> Option<String> {
     let right = accuracy * questions as f64;
     let (limit, count, what) = match near_limit(accuracy, questions)? {
-        Limit::Floor => ("floor", right, "right"),
-        Limit::Ceiling => ("ceiling", questions as f64 - right, "wrong"),
+        ScaleEnd::Floor => ("floor", right, "right"),
+        ScaleEnd::Ceiling => ("ceiling", questions as f64 - right, "wrong"),
     };
     Some(format!(
         "near the {limit}: {count:.1} of {questions} answers are {what}, and with fewer than 5 the score shows little about \
@@ -65,12 +65,12 @@ mod tests {
 
     #[test]
     fn a_score_is_near_a_limit_with_fewer_than_five_right_or_wrong_answers() {
-        assert_eq!(near_limit(0.15, 30), Some(Limit::Floor));
+        assert_eq!(near_limit(0.15, 30), Some(ScaleEnd::Floor));
         assert_eq!(near_limit(0.17, 30), None);
         assert_eq!(near_limit(0.99, 500), None);
-        assert_eq!(near_limit(0.995, 500), Some(Limit::Ceiling));
-        assert_eq!(near_limit(0.0, 1_000), Some(Limit::Floor));
-        assert_eq!(near_limit(0.5, 8), Some(Limit::Floor));
+        assert_eq!(near_limit(0.995, 500), Some(ScaleEnd::Ceiling));
+        assert_eq!(near_limit(0.0, 1_000), Some(ScaleEnd::Floor));
+        assert_eq!(near_limit(0.5, 8), Some(ScaleEnd::Floor));
         let said = warning(0.85, 20).unwrap();
         assert!(said.starts_with("near the ceiling: 3.0 of 20 answers are wrong"), "{said}");
         assert_eq!(warning(0.7, 20), None);
@@ -92,14 +92,16 @@ mod tests {
         const QUESTIONS: usize = 200;
         const STUDIES: u64 = 2_000;
         let difference = detectable(0.5, QUESTIONS, 1).unwrap();
+        let (low, high) = (0.5 - difference / 2.0, 0.5 + difference / 2.0);
+        // The models use the same draw with this probability, else independent ones. This gives the assumed correlation.
+        let shared = CORRELATION * high / low;
         let found = (0..STUDIES).filter(|&study| {
             let draws = Stream::new(5, Purpose::Test, &[study]);
-            // With probability 1/2 both models have the same outcome, else independent ones: a correlation of 1/2.
             let outcome = |i: usize| {
                 let u = |k: u64| draws.f64(3 * i as u64 + k);
-                let second = if u(0) < 0.5 { u(1) } else { u(2) };
+                let second = if u(0) < shared { u(1) } else { u(2) };
                 let right = |u: f64, p: f64| f64::from(u8::from(u < p));
-                (right(u(1), 0.5 - difference / 2.0), right(second, 0.5 + difference / 2.0))
+                (right(u(1), low), right(second, high))
             };
             let differences: Vec<f64> = (0..QUESTIONS).map(outcome).map(|(a, b)| b - a).collect();
             mean(&differences).abs() > 1.972 * sample_std(&differences) / (QUESTIONS as f64).sqrt()

@@ -127,6 +127,27 @@ impl Adapter {
         Ok(adapter)
     }
 
+    /// Makes the product of scale, B and A of every layer that of `given`, an adapter of the same layers whose rank is not
+    /// larger: its A are the first rows here, and its B the first columns, multiplied by the ratio of the scales. The other rows
+    /// of A keep their values, those of a new adapter, and the other columns of B are zero: they do not change the product, and
+    /// training reaches them, because the gradient of a zero column of B is that of a new adapter.
+    pub fn start_from(&mut self, given: &Self) {
+        let ratio = given.section.scale() / self.section.scale();
+        for (name, slot) in &self.slots {
+            let from = &given.slots[name];
+            let (old, mut new) = (from.read(&given.params), slot.read(&self.params));
+            if name.contains(".lora_A.") {
+                new[..old.len()].copy_from_slice(&old);
+            } else {
+                new.fill(0.0);
+                for (old, new) in old.chunks_exact(from.shape[1]).zip(new.chunks_exact_mut(slot.shape[1])) {
+                    old.iter().zip(new).for_each(|(old, new)| *new = (f64::from(*old) * ratio) as f32);
+                }
+            }
+            slot.write(&new, &mut self.params);
+        }
+    }
+
     /// Every tensor by name, in PEFT's layout, from `storage`: the parameters, or any data of the same layout.
     pub fn tensors(&self, storage: &[f32]) -> Vec<(String, [usize; 2], Vec<f32>)> {
         self.slots.iter().map(|(name, slot)| (name.clone(), slot.shape, slot.read(storage))).collect()

@@ -276,7 +276,8 @@ mod tests {
         let hidden = config.hidden_size;
         let a: Vec<f32> = (1..=2 * hidden).map(|it| it as f32 / 10.0).collect();
         let b: Vec<f32> = (0..2 * hidden).map(|it| (it / 2 + 1) as f32 * [1.0, -1.0][it % 2]).collect();
-        let section = LoraSection { r: 2, lora_alpha: 8.0, target_modules: vec!["q_proj".into()], use_rslora: false };
+        let section =
+            LoraSection { lora_alpha: 8.0, target_modules: vec!["q_proj".into()], ..LoraSection::all_linear(2) };
         let name = |half: &str| format!("base_model.model.{}.{half}.weight", weight.strip_suffix(".weight").unwrap());
         let tensors = [(name("lora_A"), [2, hidden], &a[..]), (name("lora_B"), [hidden, 2], &b[..])];
         peft::save(folder, &peft::PeftConfig::new("base", &section), &tensors).unwrap();

@@ -1,6 +1,6 @@
 //! Adapters in the format of Python's PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::config::ModelConfig;
-use super::lora::Adapter;
+use super::lora::{Adapter, targets};
 use super::safetensors::{Dtype, SafetensorsFile, Writer};
-use crate::config::{ALL_LINEAR, LoraSection};
+use crate::config::{ALL_LINEAR, LINEAR_MODULES, LoraSection};
 use crate::disk::{atomic, files, regular};
 
-const CONFIG: &str = "adapter_config.json";
+pub const CONFIG: &str = "adapter_config.json";
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Tensors by name, each with its shape.
@@ -47,6 +47,7 @@ impl PeftConfig {
             lora_alpha: self.lora_alpha,
             target_modules: self.target_modules.clone(),
             use_rslora: self.use_rslora,
+            init_adapter: None,
         }
     }
 
@@ -282,6 +283,55 @@ pub fn load_adapter(folder: &Path, config: &ModelConfig, expected: Option<&LoraS
     let section = expected.cloned().unwrap_or_else(|| peft.section());
     Adapter::from_tensors(config, &section, &tensors)
         .with_context(|| format!("load the adapter `{}`", folder.display()))
+}
+
+/// Makes `adapter`, a new one for a model of the shape `config`, start from the one in `folder`; see [`Adapter::start_from`].
+/// Returns the rank of the latter.
+///
+/// # Errors
+/// The rank, the modules or the shapes do not fit.
+pub fn start_from(adapter: &mut Adapter, folder: &Path, config: &ModelConfig) -> Result<usize> {
+    let (peft, tensors) = load(folder)?;
+    let section = &adapter.section;
+    ensure!(
+        peft.r <= section.r,
+        "its rank is {}, and `lora.r` is {}\nhint: set `lora.r` to {} or more",
+        peft.r,
+        section.r,
+        peft.r
+    );
+    check_modules(&tensors, section)?;
+    // The names in the file of weights count: `target_modules` of the folder may list whole paths.
+    let given = LoraSection { target_modules: section.target_modules.clone(), ..peft.section() };
+    let given = Adapter::from_tensors(config, &given, &tensors)?;
+    adapter.start_from(&given);
+    ensure!(
+        adapter.params.iter().all(|value| value.is_finite()),
+        "its values are too large for `lora.lora_alpha` = {}\nhint: raise `lora.lora_alpha`",
+        adapter.section.lora_alpha
+    );
+    Ok(peft.r)
+}
+
+/// Checks that the tensors belong to the modules of `section`.
+fn check_modules(tensors: &Tensors, section: &LoraSection) -> Result<()> {
+    let found: BTreeSet<&str> = tensors.keys().filter_map(|name| name.rsplit('.').nth(2)).collect();
+    let expected = targets(&section.target_modules)?;
+    if expected.iter().map(|target| target.name()).collect::<BTreeSet<_>>() == found {
+        return Ok(());
+    }
+    let known: Vec<&str> = LINEAR_MODULES.into_iter().filter(|module| found.contains(module)).collect();
+    let hint = match known.len() {
+        count if count < found.len() => format!("only {} can be adapted", LINEAR_MODULES.join(", ")),
+        0 => "use an adapter with at least one module".to_owned(),
+        _ => format!("set `lora.target_modules` to {known:?}"),
+    };
+    let found: Vec<&str> = found.into_iter().collect();
+    bail!(
+        "it adapts {}, and `lora.target_modules` is {}\nhint: {hint}",
+        if found.is_empty() { "nothing".to_owned() } else { found.join(", ") },
+        section.target_modules.join(", ")
+    )
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use crate::model::source::ModelSource;
 use crate::run::{Progress, RunDir, Stop, metrics};
 use crate::train::evaluate::evaluate;
 use crate::train::setup::Setup;
-use crate::train::state::TrainState;
 use crate::train::{Training, train};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -42,7 +41,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<P
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     let setup = Setup::new(config, &source, Timestamp::now(), None, None)?;
     let device = Device::choose(&config.run.device)?;
-    let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
+    let (mut state, _) = setup.initial_state(config, &source)?;
     let loaded = LoadedModel::load(device, &source, Some(&state.adapter), &Extent::of(config))?;
     drop(source);
 

@@ -37,6 +37,8 @@ pub fn changes(before: &Manifest, now: &Manifest) -> Vec<InputChange> {
     changes.extend(differences(|name| named("data", name, before), &before.data.files, &now.data.files));
     let others = [
         ("chat template", &before.template, &now.template),
+        ("file of the initial adapter", &before.init_adapter, &now.init_adapter),
+        ("file of pass rates", &before.difficulty, &now.difficulty),
         ("file of held-out questions", &before.held_out, &now.held_out),
     ];
     for (what, before, now) in others {

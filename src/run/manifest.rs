@@ -25,9 +25,15 @@ pub struct Manifest {
     /// The user's own chat template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SourceRecord>,
+    /// The adapter that the run started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_adapter: Option<SourceRecord>,
     /// The source of the held-out questions, if they are not taken from the training data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<SourceRecord>,
+    /// The file with the pass rates by which training questions were selected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difficulty: Option<SourceRecord>,
     /// SHA-256 of the files of the run directory that are inputs. Empty in manifests of older versions.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
@@ -185,6 +191,8 @@ mod tests {
             data: source("arithmetic"),
             prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
             template: None,
+            init_adapter: None,
+            difficulty: None,
             held_out: None,
             files: BTreeMap::new(),
             sessions: vec![RunSession::start(Timestamp::now(), "cpu", 2, None)],

@@ -160,6 +160,8 @@ mod tests {
             data: source("arithmetic"),
             prompt,
             template: None,
+            init_adapter: None,
+            difficulty: None,
             held_out: None,
             files: BTreeMap::new(),
             sessions,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, ConfigLayers, RunConfig};
+use crate::model::hub::{HubConfig, Kind, Plan, Repo, adapter_files, is_hub_id};
 use crate::model::lora::Adapter;
 use crate::model::peft::{self, load_adapter};
 use crate::model::source::ModelSource;
@@ -35,6 +36,21 @@ impl Trained {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let of_run = |name: &str| Some(path.join(name)).filter(|file| file.is_file());
         Ok(Self { folder, name, config: of_run("config.toml"), prompt: of_run("prompt.toml") })
+    }
+
+    /// As [`Trained::find`], or an adapter on the Hub, which is downloaded if it is not in the cache. A path that exists takes
+    /// precedence over a Hub id of the same form.
+    pub fn open(name: &str) -> Result<Self> {
+        let path = Path::new(name);
+        if path.exists() || !is_hub_id(name) {
+            return Self::find(path);
+        }
+        let files = || {
+            let plan = Plan::new(&HubConfig::from_env()?, Repo::new(Kind::Model, name, "main")?, adapter_files)?;
+            plan.fetch(&mut |_| {})?;
+            Self::find(&plan.folder())
+        };
+        files().with_context(|| format!("open the adapter `{name}`, which is not a folder on this machine"))
     }
 
     /// Adds the run's configuration as a layer below the user's files.
@@ -74,9 +90,23 @@ impl Trained {
     }
 }
 
-/// A warning if `source` is not the model that the adapter in `folder` was trained on: by the hash in the manifest of its run, else
-/// by the name in its configuration.
+/// A warning if `source` is not the model that the adapter in `folder` was trained on.
 fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
+    Some(format!("{}: results may be meaningless", other_base(folder, source)?.difference))
+}
+
+/// Another model, on which an adapter was trained.
+pub struct OtherBase {
+    pub name: String,
+    /// A sentence.
+    pub difference: String,
+    /// Only the names were compared.
+    pub by_name: bool,
+}
+
+/// The model that the adapter in `folder` was trained on, if this is not `source`: by the hash in the manifest of its run, else by
+/// the name in its configuration.
+pub fn other_base(folder: &Path, source: &ModelSource) -> Option<OtherBase> {
     // The folder of the run, for its adapter and for that of a checkpoint.
     let manifests = folder.ancestors().skip(1).take(3).map(|folder| folder.join("manifest.json"));
     let manifest = manifests.filter(|path| path.is_file()).find_map(|path| Manifest::read_file(&path).ok());
@@ -95,7 +125,8 @@ fn base_warning(folder: &Path, source: &ModelSource) -> Option<String> {
             (base, format!(" according to its configuration, not on `{}`", source.name))
         }
     };
-    Some(format!("the adapter `{}` was trained on `{base}`{difference}: results may be meaningless", folder.display()))
+    let difference = format!("the adapter `{}` was trained on `{base}`{difference}", folder.display());
+    Some(OtherBase { name: base, difference, by_name: manifest.is_none() })
 }
 
 /// The prior prompt of `config`. If it is the run's own prompt and not a shipped one, it is read from the run directory, because

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::config::{self, ConfigLayers, RunConfig};
 use crate::disk::atomic;
+use crate::disk::hash::sha256;
 use crate::disk::hash_cache::NamedFiles;
 use crate::model::files;
 use crate::model::hub::is_hub_id;
@@ -28,6 +29,10 @@ pub struct InputFiles {
     pub held_out: Option<InputSource>,
     /// The user's own chat template.
     pub template: Option<InputSource>,
+    /// The adapter that the run starts from.
+    pub init_adapter: Option<InputSource>,
+    /// The file with the pass rates of the training questions.
+    pub difficulty: Option<InputSource>,
 }
 
 /// A source and its files, whose hashes are not in the record yet.
@@ -43,6 +48,8 @@ pub struct InputHashes {
     pub data: SourceRecord,
     pub held_out: Option<SourceRecord>,
     pub template: Option<SourceRecord>,
+    pub init_adapter: Option<SourceRecord>,
+    pub difficulty: Option<SourceRecord>,
     /// Of the run directory.
     pub files: BTreeMap<String, String>,
 }
@@ -71,6 +78,18 @@ impl InputSource {
         Path::new(path).is_file().then(|| Self::new(path, "", None, NamedFiles::of(vec![path.into()])))
     }
 
+    /// The file with pass rates that the configuration names, if it names one.
+    pub fn difficulty(config: &RunConfig) -> Option<Self> {
+        let path = config.data.difficulty.as_ref()?;
+        Some(Self::new(path, "", None, NamedFiles::of(vec![path.into()])))
+    }
+
+    /// Makes `hash` a part of the hash of all content.
+    pub fn add_to_hash(&mut self, hash: &str) {
+        let all = self.record.files.entry(ALL.to_owned()).or_default();
+        *all = sha256(format!("{all} {hash}").as_bytes());
+    }
+
     fn hashes(self) -> Result<SourceRecord> {
         let Self { mut record, files } = self;
         record.files.extend(files.hashes()?);
@@ -88,6 +107,8 @@ impl InputFiles {
                 data: files.data.hashes()?,
                 held_out: files.held_out.map(InputSource::hashes).transpose()?,
                 template: files.template.map(InputSource::hashes).transpose()?,
+                init_adapter: files.init_adapter.map(InputSource::hashes).transpose()?,
+                difficulty: files.difficulty.map(InputSource::hashes).transpose()?,
                 files: BTreeMap::new(),
             })
         }))
@@ -134,6 +155,8 @@ pub fn explain(run: &RunDir, before: &Manifest) -> Option<String> {
             model: local(&before.model)?,
             data: local(&before.data)?,
             template: before.template.as_ref().map(local).transpose()?,
+            init_adapter: before.init_adapter.as_ref().map(local).transpose()?,
+            difficulty: before.difficulty.as_ref().map(local).transpose()?,
             held_out: before.held_out.as_ref().map(local).transpose()?,
             ..before.clone()
         })

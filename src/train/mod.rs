@@ -2,9 +2,12 @@
 
 pub mod checkpoints;
 pub mod contamination;
+pub mod difficulty;
 pub mod evaluate;
+pub mod initial;
 pub mod inputs;
 pub mod order;
+pub mod pass_rates;
 pub mod sample;
 mod scoring;
 pub mod setup;

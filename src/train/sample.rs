@@ -19,24 +19,24 @@ pub struct TrainQuestion {
     pub prompt: Prompt,
 }
 
-/// Renders `questions` under the prior prompt. Questions whose prompt is longer than `max_length` are left out; the second
-/// value is their number.
+/// Renders `questions` under the prior prompt. Questions whose prompt is longer than `max_length` are left out; they are the
+/// second value.
 pub fn render_all(
     policy: &Policy,
     prior: &PriorPrompt,
     prefill: bool,
     questions: Vec<Question>,
     max_length: usize,
-) -> Result<(Vec<TrainQuestion>, usize)> {
-    let total = questions.len();
-    let mut items = Vec::with_capacity(total);
+) -> Result<(Vec<TrainQuestion>, Vec<Question>)> {
+    let (mut items, mut left_out) = (Vec::with_capacity(questions.len()), Vec::new());
     for question in questions {
         let prompt = policy.prompt(prior, &question.text, prefill, name_hash(&question.id))?;
         if prompt.ids.len() <= max_length {
             items.push(TrainQuestion { question, prompt });
+        } else {
+            left_out.push(question);
         }
     }
-    let left_out = total - items.len();
     Ok((items, left_out))
 }
 

@@ -1,8 +1,11 @@
 //! Loads and checks everything that a run needs, from its configuration.
 
 use super::contamination;
+use super::initial::InitialAdapter;
 use super::inputs::{InputFiles, InputHashes, InputSource};
+use super::pass_rates::{band_hash, within};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
+use super::state::TrainState;
 use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
@@ -31,10 +34,14 @@ pub struct Setup {
     pub rewards: RewardSet,
     pub questions: Vec<TrainQuestion>,
     pub held_out: Vec<TrainQuestion>,
+    /// Training questions whose prompt is too long.
+    pub too_long: Vec<Question>,
     /// Notes for the user: the questions that were left out, and why.
     pub notes: Vec<String>,
     /// The overlap of the training questions with benchmarks.
     pub contamination: Contamination,
+    /// The adapter that the run starts from, unless it starts from a new one.
+    pub initial: Option<InitialAdapter>,
     /// The files that the run reads.
     pub inputs: InputFiles,
 }
@@ -52,23 +59,27 @@ impl Setup {
         recorded: Option<Contamination>,
     ) -> Result<Self> {
         let prior = prompt::find(&config.prompt.reference())?;
+        let initial = InitialAdapter::open(config)?;
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config, data_dir, recorded)?;
         let questions = if rewards.needs_gold() { questions.readable(config)? } else { questions };
+        let questions = questions.within_band(config)?;
         let policy = Policy::load(source, config)?.at(started)?;
         let mut notes = questions.notes;
         notes.extend(prior.warning());
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<Vec<TrainQuestion>> {
+        let mut render = |questions: Vec<Question>, what: &str| -> Result<(Vec<TrainQuestion>, Vec<Question>)> {
             let length = config.rollout.max_prompt_length;
             let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
-            if long > 0 {
+            if !long.is_empty() {
+                let count = long.len();
                 notes.push(format!(
-                    "{long} {what} questions left out because their prompt is longer than {length} tokens"
+                    "{count} {what} questions left out because their prompt is longer than {length} tokens"
                 ));
             }
-            Ok(items)
+            Ok((items, long))
         };
-        let (train, held_out) = (render(questions.train, "training")?, render(questions.held_out, "held-out")?);
+        let (train, too_long) = render(questions.train, "training")?;
+        let (held_out, _) = render(questions.held_out, "held-out")?;
         ensure!(
             !train.is_empty(),
             "no question of `{}` is usable: {}\nhint: check `data.path` and `rollout.max_prompt_length`",
@@ -81,6 +92,7 @@ impl Setup {
             rewards,
             questions: train,
             held_out,
+            too_long,
             notes,
             contamination: questions.contamination,
             inputs: InputFiles {
@@ -88,8 +100,23 @@ impl Setup {
                 data: questions.source,
                 held_out: questions.held_out_source,
                 template: InputSource::template(config),
+                difficulty: InputSource::difficulty(config),
+                init_adapter: initial.as_ref().map(InitialAdapter::input).transpose()?,
             },
+            initial,
         })
+    }
+
+    /// All training questions, also those whose prompt is too long.
+    pub fn measured(&self) -> impl Iterator<Item = &Question> {
+        self.questions.iter().map(|item| &item.question).chain(&self.too_long)
+    }
+
+    /// The state before the first step, and a note for the user if it starts from an adapter.
+    pub fn initial_state(&self, config: &RunConfig, source: &ModelSource) -> Result<(TrainState, Option<String>)> {
+        let mut state = TrainState::new(&source.config, &config.lora, config.train.seed)?;
+        let note = self.initial.as_ref().map(|initial| initial.apply(&mut state.adapter, source)).transpose()?;
+        Ok((state, note))
     }
 
     /// Tests the reward on some of the training questions, as `reward.bench` requires. Returns notes for the user.
@@ -132,7 +159,7 @@ impl Setup {
 
     /// The manifest of a run without its sessions.
     pub fn manifest(&self, config: &RunConfig, hashes: InputHashes) -> Manifest {
-        let InputHashes { model, data, held_out, template, files } = hashes;
+        let InputHashes { model, data, held_out, difficulty, template, init_adapter, files } = hashes;
         Manifest {
             seed: config.train.seed,
             steps: config.total_steps(self.questions.len()),
@@ -144,7 +171,9 @@ impl Setup {
                 sha256: sha256(self.prior.text.as_bytes()),
             },
             template,
+            init_adapter,
             held_out,
+            difficulty,
             files,
             sessions: Vec::new(),
         }
@@ -205,5 +234,16 @@ impl Questions {
         let (held_out, unread_held_out) = gate::readable(held_out, "held-out", 1.0)?;
         notes.extend([unread, unread_held_out].into_iter().flatten());
         Ok(Self { train, held_out, notes, ..self })
+    }
+
+    /// The training questions in the band of `data.pass_rate`, which becomes a part of the data's hash. The held-out questions
+    /// stay the same, so that runs with and without a band can be compared.
+    fn within_band(self, config: &RunConfig) -> Result<Self> {
+        let (Some(band), Some(path)) = (config.data.pass_rate, &config.data.difficulty) else { return Ok(self) };
+        let Self { train, mut notes, mut source, .. } = self;
+        let (train, note) = within(train, Path::new(path), band).context("select by `data.pass_rate`")?;
+        notes.push(note);
+        source.add_to_hash(&band_hash(Path::new(path), band)?);
+        Ok(Self { train, notes, source, ..self })
     }
 }

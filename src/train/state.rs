@@ -75,19 +75,16 @@ impl TrainState {
         Ok(Self { counters: Counters::default(), adapter, adamw })
     }
 
-    /// The state of the newest valid checkpoint of `run`, or the initial state. For each newer checkpoint that is damaged,
+    /// The state of the newest valid checkpoint of `run`; `None` without one. For each newer checkpoint that is damaged,
     /// `skipped` is called with its step and the error.
     pub fn resume(
         run: &RunDir,
         config: &ModelConfig,
         lora: &LoraSection,
-        seed: u64,
         skipped: impl FnMut(usize, anyhow::Error),
-    ) -> Result<Self> {
-        match run.newest_checkpoint(skipped)? {
-            Some(step) => Self::load(&run.checkpoint(step), config, lora),
-            None => Self::new(config, lora, seed),
-        }
+    ) -> Result<Option<Self>> {
+        let newest = run.newest_checkpoint(skipped)?;
+        newest.map(|step| Self::load(&run.checkpoint(step), config, lora)).transpose()
     }
 
     /// Writes a checkpoint folder, completely or not at all. `base` is the model's name for the adapter's file.

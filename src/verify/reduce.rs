@@ -34,7 +34,8 @@ pub struct Change {
     pub here: String,
 }
 
-/// `config` with the model and the runs in `folder`, and its changes except those of the model, the device and the run directory.
+/// `config` with the model and the runs in `folder`, and its changes except those of the model, the initial adapter, the
+/// device and the run directory.
 pub fn reduce(config: &RunConfig, folder: &Path) -> (RunConfig, Vec<Change>) {
     let mut reduced = config.clone();
     let rollout = &mut reduced.rollout;
@@ -55,6 +56,7 @@ pub fn reduce(config: &RunConfig, folder: &Path) -> (RunConfig, Vec<Change>) {
     let mut changes = Vec::new();
     add_changes("", &to_json(config), &to_json(&reduced), &mut changes);
     reduced.model.path = folder.join(MODEL).display().to_string();
+    reduced.lora.init_adapter = None;
     reduced.run.device = "cpu".to_owned();
     reduced.run.dir = folder.display().to_string();
     reduced.run.name = None;

@@ -17,6 +17,7 @@ use crate::model::lora::Adapter;
 use crate::model::source::ModelSource;
 use crate::run::{RunDir, Stop, metrics};
 use crate::train::checkpoints::{self, check_space};
+use crate::train::initial::InitialAdapter;
 use crate::train::setup::Setup;
 
 /// A rehearsal.
@@ -129,6 +130,9 @@ impl Rehearsal<'_> {
             Some(texts) => self.questions(self.config, texts),
             None => self.questions(&config, &ModelSource::open_embedded()?),
         });
+        if let Some(texts) = texts.as_ref().filter(|_| self.config.lora.init_adapter.is_some()) {
+            phases.run("initial adapter", || self.initial_adapter(&texts.config));
+        }
         phases.run_with("disk space", questions, |questions| self.disk_space(questions));
 
         let (run, stop) = (place("run"), self.stop);
@@ -220,6 +224,13 @@ impl Rehearsal<'_> {
         Ok(Done { value: questions, summary, notes: [setup.notes, tested].concat() })
     }
 
+    /// Checks that the adapter that the run starts from fits the real model's shape.
+    fn initial_adapter(&self, shape: &ModelConfig) -> Result<Done<()>> {
+        let mut adapter = Adapter::zeros(shape, &self.config.lora)?;
+        let initial = InitialAdapter::open(self.config)?.context("open the initial adapter")?;
+        Ok(Done::new((), initial.fit(&mut adapter, shape)?))
+    }
+
     /// Compares the free space with the checkpoints of the real run.
     fn disk_space(&self, questions: usize) -> Result<Done<()>> {
         let config = self.config;
@@ -260,6 +271,9 @@ fn rewards(run: &str, step: usize) -> Result<String> {
 /// What a rehearsal does not show, by key.
 fn not_rehearsed(config: &RunConfig, has_texts: bool) -> Vec<(&'static str, String)> {
     let mut keys = vec![("model.path", format!("the embedded model replaced the weights of `{}`", config.model.path))];
+    if let Some(name) = &config.lora.init_adapter {
+        keys.push(("lora.init_adapter", format!("training from `{name}`: the rehearsal starts from a new adapter")));
+    }
     if !has_texts {
         keys.push(("rollout.max_prompt_length", "the model's tokenizer is not on this machine".to_owned()));
     }

@@ -33,9 +33,8 @@ const COMMANDS: [&[&str]; 2] = [
 fn with_adapter() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let model = ModelSource::open("tiny", "main").unwrap().config;
-    let section =
-        LoraSection { r: 4, lora_alpha: 8.0, target_modules: vec!["all-linear".to_owned()], use_rslora: false };
-    save_adapter(&Adapter::new(&model, &section, 1).unwrap(), &folder.path().join("a"), "tiny").unwrap();
+    save_adapter(&Adapter::new(&model, &LoraSection::all_linear(4), 1).unwrap(), &folder.path().join("a"), "tiny")
+        .unwrap();
     folder
 }
 

@@ -49,7 +49,7 @@ fn an_unknown_key_is_reported_with_the_nearest_one() {
     ");
     assert_snapshot!(of_set("lora.dropout=0.1"), @r"
     --set lora.dropout=0.1: unknown key `lora.dropout`
-    hint: the keys of [lora] are r, lora_alpha, target_modules, use_rslora
+    hint: the keys of [lora] are r, lora_alpha, target_modules, use_rslora, init_adapter
     ");
     assert_snapshot!(of_set("color=red"), @r"
     --set color=red: unknown key `color`
@@ -239,13 +239,14 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
     let args = ["train", "--preset", "tiny", "--set", "train.steps=3", "--set", "train.threads=2"];
     let mut layers = Train::parse_from(args).config.layers();
     layers.env = vec![("RFT_LORA__R".into(), "4".into())];
-    layers.flags = vec![("prompt.ppe".into(), "none".into(), "--ppe".into())];
+    layers.prompt_flag(Some("none"));
     let resolved = resolve(&layers).unwrap();
     let shown = to_toml(&resolved.config, Some(&resolved.origins));
     let section = |name: &str| shown.split("\n\n").find(|it| it.starts_with(name)).unwrap().to_owned();
     assert_snapshot!(section("[prompt]"), @r#"
     [prompt]
     ppe = "none"        # from --ppe
+    wording = 0         # from --ppe
     template = "model"  # from preset tiny
     prefill = false     # from preset tiny
     "#);
@@ -255,6 +256,7 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
     lora_alpha = 32.0                # from preset tiny
     target_modules = ["all-linear"]  # from preset tiny
     use_rslora = false               # from preset tiny
+    init_adapter = "unset"           # from preset tiny
     "#);
     assert!(shown.contains("\nsteps = 3 "), "{shown}");
 }

@@ -21,6 +21,8 @@ fn section(path: &Path) -> DataSection {
         max_questions: None,
         decontaminate: false,
         max_unreadable: 0.05,
+        pass_rate: None,
+        difficulty: None,
         shuffle: true,
         levels: vec![1],
     }

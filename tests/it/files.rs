@@ -99,7 +99,7 @@ fn write_gguf(path: &Path) {
 /// An adapter on every linear layer whose B is random with this `deviation`, as if it had been trained.
 fn write_adapter(folder: &Path, config: &ModelConfig, deviation: f64) -> Adapter {
     let target_modules = vec!["all-linear".to_owned()];
-    let section = LoraSection { r: 4, lora_alpha: 12.0, target_modules, use_rslora: true };
+    let section = LoraSection { lora_alpha: 12.0, target_modules, use_rslora: true, ..LoraSection::all_linear(4) };
     let mut adapter = Adapter::new(config, &section, 5).unwrap();
     let stream = Stream::new(6, Purpose::Test, &[]);
     for (i, value) in adapter.params.iter_mut().enumerate() {

@@ -57,7 +57,7 @@ fn config(architecture: Architecture) -> ModelConfig {
 
 fn lora(modules: &[&str]) -> LoraSection {
     let target_modules = modules.iter().map(ToString::to_string).collect();
-    LoraSection { r: 3, lora_alpha: 4.5, target_modules, use_rslora: false }
+    LoraSection { lora_alpha: 4.5, target_modules, ..LoraSection::all_linear(3) }
 }
 
 /// An adapter with values in every tensor: with B at zero, A would have no gradient.

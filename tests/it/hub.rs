@@ -9,12 +9,17 @@ use std::sync::{Arc, Mutex};
 
 use hf_hub::Cache;
 use hf_hub::api::sync::ApiBuilder;
+use rft::config::LoraSection;
 use rft::model::config::ModelConfig;
 use rft::model::hub::{HubConfig, HubError, Kind, Plan, Repo, Token, dataset_files_from, model_files};
+use rft::model::lora::Adapter;
+use rft::model::peft::save_adapter;
 use rft::model::safetensors::{Dtype, Writer};
 use rft::model::source::ModelSource;
 use rft::model::weights::{RandomWeights, Weights};
 use sha2::{Digest, Sha256};
+
+use crate::cli::rft;
 
 const ID: &str = "org/name";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -434,4 +439,28 @@ fn a_file_that_is_larger_than_listed_is_not_downloaded_further() {
     assert_eq!(blobs.map(|it| it.metadata().unwrap().len()).sum::<u64>(), 0, "nothing is kept");
     stub.set(|hub| hub.longer = 0);
     check_weights(&ModelSource::open_hub(&hub, ID, "main").unwrap());
+}
+
+#[test]
+fn a_run_starts_from_an_adapter_on_the_hub() {
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let shape = ModelSource::open("tiny", "main").unwrap().config;
+    let adapter = Adapter::new(&shape, &LoraSection::all_linear(2), 1).unwrap();
+    save_adapter(&adapter, &folder.path().join("a"), "tiny").unwrap();
+    let names = ["adapter_config.json", "adapter_model.safetensors"];
+    let files = names.map(|name| (name, fs::read(folder.path().join("a").join(name)).unwrap()));
+    let stub = Stub::start(Hub::with(files.into_iter().chain([("README.md", b"not wanted".to_vec())])));
+    let args = ["train", "--model=tiny", "--ppe=none", "--init-adapter=org/name", "--steps=1", "--name=run"];
+    let small = ["--set=eval.questions=0", "--set=rollout.prompts_per_step=1"];
+    let mut command = rft(folder.path());
+    command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+    let output = command.env("HF_ENDPOINT", &stub.address).env("HF_HOME", cache.path()).args(args).args(small).output();
+    let said = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(said.contains("the run starts from the adapter `org/name` of rank 2"), "{said}");
+    assert_eq!(stub.requests().iter().filter(|it| it.path.contains("README")).count(), 0);
+    let manifest = fs::read_to_string(folder.path().join("runs/run/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let record = &manifest["init_adapter"];
+    assert_eq!((record["path"].as_str(), record["revision"].as_str()), (Some("org/name"), Some("main")));
+    assert!(names.iter().all(|name| record["files"][name].as_str().is_some_and(|hash| hash.len() == 64)), "{record}");
 }

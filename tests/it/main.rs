@@ -22,6 +22,7 @@ mod decontaminate;
 mod device;
 #[cfg(target_os = "linux")]
 mod device_memory;
+mod difficulty;
 #[cfg(target_os = "linux")]
 mod disk_faults;
 mod embedded;
@@ -33,6 +34,7 @@ mod gradients;
 mod hub;
 mod idioms;
 mod images;
+mod init_adapter;
 mod inputs;
 mod invariants;
 mod lab;

@@ -16,6 +16,7 @@ use rft::model::checkpoint::Checkpoint;
 use rft::model::config::ModelConfig;
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
+use rft::model::peft::start_from;
 use rft::model::safetensors::SafetensorsFile;
 use rft::model::source::ModelSource;
 use rft::ops::head::TokenStats;
@@ -145,6 +146,32 @@ impl Case {
                     .collect(),
             })
             .collect()
+    }
+}
+
+/// Of any rank and scale: the fixture has rank 4 and a scale of 2.
+#[test]
+fn an_adapter_that_starts_from_pefts_has_its_log_probabilities() {
+    let decoder = decoder(&fixture("decoder/qwen2"));
+    let Losses { batch, cases } = read(&fixture("trl/cases.json"));
+    for (r, lora_alpha, use_rslora) in [(4, 8.0, false), (8, 8.0, false), (4, 100.0, false), (9, 3.0, true)] {
+        let section = LoraSection { lora_alpha, use_rslora, ..LoraSection::all_linear(r) };
+        let mut adapter = Adapter::new(&decoder.config, &section, 1).unwrap();
+        start_from(&mut adapter, &fixture("trl/adapter"), &decoder.config).unwrap();
+        let mut learner = CpuLearner::new(&decoder);
+        learner.begin(&adapter).unwrap();
+        for case in cases.iter().filter(|case| case.old.is_none()) {
+            let mut got = Vec::new();
+            for group in &batch.groups {
+                let completions: Vec<&[u32]> = group.completions.iter().map(Vec::as_slice).collect();
+                let mut pack = Pack::default();
+                pack.push(&group.prompt, &completions);
+                learner.forward(Some(&adapter), &pack, Keep::Nothing).unwrap();
+                got.extend(learner.token_stats(&pack, case.temperature).unwrap().iter().map(|stats| stats.logprob));
+            }
+            let error = error(&got, &case.logprobs.concat());
+            assert!(error < 1e-5, "{} with rank {r}: error {error:.1e}", case.name);
+        }
     }
 }
 

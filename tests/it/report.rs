@@ -72,6 +72,8 @@ impl Lab {
             data: source("arithmetic"),
             prompt: PromptIdentity { name: prompt.into(), wording: "rft".into(), sha256: sha256(prompt.as_bytes()) },
             template: None,
+            init_adapter: None,
+            difficulty: None,
             held_out: None,
             files: BTreeMap::new(),
             sessions: vec![session],

@@ -92,7 +92,8 @@ fn a_resumed_run_is_not_tested_again() {
     let config = folder.path().join("runs/run/config.toml");
     let text = std::fs::read_to_string(&config).unwrap().replace("bench = \"off\"", "bench = \"error\"");
     std::fs::write(&config, text).unwrap();
-    rft(folder.path()).args(["train", "--resume=runs/run", "--steps=2"]).assert().success();
+    let resume = ["train", "--resume=runs/run", "--steps=2", "--accept-changes"];
+    rft(folder.path()).args(resume).assert().success();
 }
 
 /// The rules of every preset pass without a note, on generated questions.

@@ -93,7 +93,7 @@ impl Setting {
         (scores, accuracies)
     }
 
-    /// The true variances, in the order of [`parts`]. The rest is that of the runs at hand: their accuracies determine it.
+    /// The true variances, in the order of [`parts`]. The rest is that of these runs: their accuracies determine it.
     fn truth(&self, accuracies: &[f64]) -> [f64; 5] {
         let [strategy, wording, seed] = [self.strategy, self.wording, self.seed].map(|sd| sd * sd);
         let question = QUESTION * QUESTION / 3.0;

@@ -6,7 +6,7 @@ use crate::cli::fitted::fitted;
 use crate::eval::bench::{self, AnswerKind, QuestionOrigin};
 use crate::eval::folder::Identity;
 use crate::eval::score::{BenchmarkScores, ShareEstimate};
-use crate::eval::sensitivity::{self, Limit};
+use crate::eval::sensitivity::{self, ScaleEnd};
 
 /// One line that describes the model and the evaluation settings.
 pub fn title(identity: &Identity) -> String {
@@ -132,8 +132,8 @@ fn sensitivity_of(level: f64, questions: usize, samples: usize) -> String {
     let points = sensitivity::detectable(level, questions, samples)
         .map_or_else(|| "-".to_owned(), |it| format!("{:.1}", 100.0 * it));
     match sensitivity::near_limit(level, questions) {
-        Some(Limit::Floor) => format!("{points}, near the floor"),
-        Some(Limit::Ceiling) => format!("{points}, near the ceiling"),
+        Some(ScaleEnd::Floor) => format!("{points}, near the floor"),
+        Some(ScaleEnd::Ceiling) => format!("{points}, near the ceiling"),
         None => points,
     }
 }

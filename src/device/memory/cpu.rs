@@ -2,7 +2,7 @@
 //!
 //! The weights and the adapter with its optimizer are in memory during the whole run. Rollouts and training
 //! take turns, but the allocator keeps most of what one of them has freed, so both count. All values are f32. Completions are
-//! assumed to have their maximum length, so many runs need less.
+//! assumed to have their maximum length; most runs need less.
 
 use super::machine::MachineMemory;
 use crate::config::RunConfig;

@@ -17,5 +17,5 @@ mod repo;
 pub use config::{HubConfig, Token};
 pub use dataset::{dataset_file, dataset_file_from, dataset_files, dataset_files_from};
 pub use http::HubError;
-pub use plan::{Plan, model_files, text_files};
+pub use plan::{Plan, adapter_files, model_files, text_files};
 pub use repo::{Kind, Repo, is_hub_id};

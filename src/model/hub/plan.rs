@@ -142,6 +142,19 @@ pub fn text_files(names: &[String]) -> Result<Vec<String>> {
     Ok(TEXTS.iter().filter(|text| names.iter().any(|name| name == *text)).map(|&it| it.to_owned()).collect())
 }
 
+/// The files of an adapter, among all files of its repository.
+pub fn adapter_files(names: &[String]) -> Result<Vec<String>> {
+    use crate::model::checkpoint::pickle_refused;
+    use crate::model::peft::{CONFIG, WEIGHTS};
+    let has = |name: &str| names.iter().any(|it| it == name);
+    ensure!(has(CONFIG), "there is no `{CONFIG}`: it is not an adapter");
+    if !has(WEIGHTS) && has("adapter_model.bin") {
+        bail!(pickle_refused("adapter_model.bin"));
+    }
+    ensure!(has(WEIGHTS), "there is no `{WEIGHTS}`");
+    Ok(vec![CONFIG.to_owned(), WEIGHTS.to_owned()])
+}
+
 /// The files that a model needs, out of all that its repository has.
 pub fn model_files(names: &[String]) -> Result<Vec<String>> {
     use crate::model::checkpoint::{INDEX, SINGLE, pickle_refused};

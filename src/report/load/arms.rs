@@ -7,7 +7,7 @@ use super::{Material, quoted};
 use crate::run::inputs::{ALL, short};
 
 /// Keys that do not change what a run learns, and the keys of sources, which are compared by their contents.
-const ELSEWHERE: [&str; 14] = [
+const ELSEWHERE: [&str; 16] = [
     "run.name",
     "run.dir",
     "train.seed",
@@ -22,6 +22,8 @@ const ELSEWHERE: [&str; 14] = [
     "prompt.ppe",
     "prompt.wording",
     "prompt.template",
+    "lora.init_adapter",
+    "data.difficulty",
 ];
 
 /// The number of keys in the name of an arm.
@@ -99,12 +101,19 @@ pub(super) fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     settings.insert("model".into(), whole(&manifest.model.files));
+    let rates = manifest.difficulty.iter().flat_map(|it| it.files.values());
+    settings.extend(rates.map(|hash| ("pass rates".to_owned(), short(hash).to_owned())));
     // The questions of the generator depend on the seed; only files are the same for all seeds.
     let files = manifest.data.files.iter().filter(|(name, _)| *name != ALL);
     settings.insert("data".into(), files.map(|(_, hash)| short(hash)).collect::<Vec<_>>().join(" "));
     settings.insert("prompt text".into(), short(&manifest.prompt.sha256).to_owned());
     settings.insert("steps".into(), manifest.steps.to_string());
-    for (what, source) in [("chat template", &manifest.template), ("held-out questions", &manifest.held_out)] {
+    let sources = [
+        ("chat template", &manifest.template),
+        ("initial adapter", &manifest.init_adapter),
+        ("held-out questions", &manifest.held_out),
+    ];
+    for (what, source) in sources {
         settings.extend(source.as_ref().map(|source| (what.to_owned(), whole(&source.files))));
     }
     settings

@@ -132,15 +132,13 @@ fn forest(gains: &[ArmComparison], columns: &[String], controls: &Controls) -> F
         heading: column.clone(),
         rows: sorted.iter().filter(|it| it.column == *column).map(|it| it.chart_row(label(&it.arm), "seed")).collect(),
     };
+    let legend = "Thick bar: 95 % interval over training seeds. Thin line: over questions.";
     Forest {
         title: "Gains of arms and controls".to_owned(),
-        description:
-            "Difference of accuracy from the untrained model, by benchmark. Thick: 95 % over training seeds; thin: \
-                      95 % over questions."
-                .to_owned(),
+        description: format!("Difference of accuracy from the untrained model, by benchmark. {legend}"),
         axis: Axis::new("gain of accuracy", "points"),
         zero: true,
-        legend: "Thick bar: 95 % interval over training seeds. Thin line: over questions.".to_owned(),
+        legend: legend.to_owned(),
         groups: columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect(),
     }
 }

@@ -143,15 +143,19 @@ fn settings(material: &Material, aligned: &Aligned) -> Vec<String> {
             ));
         }
     }
+    const LENGTH: &str = "the maximum completion length";
     let of: [Setting<ReportedBenchmark>; 4] = [
         ("the file of questions", |it| it.record.data_sha256.clone()),
         ("temperature or top-p", |it| format!("{} {}", it.record.style.temperature, it.record.style.top_p)),
-        ("the maximum completion length", |it| it.record.style.max_tokens.to_string()),
+        (LENGTH, |it| it.record.style.max_tokens.to_string()),
         ("the number of samples", |it| it.scores.samples.to_string()),
     ];
     for benchmark in &aligned.benchmarks {
-        for (what, value) in of {
-            if rows.iter().map(|it| value(&it.benches[&benchmark.name])).collect::<BTreeSet<_>>().len() > 1 {
+        let benches: Vec<&ReportedBenchmark> = rows.iter().map(|it| &it.benches[&benchmark.name]).collect();
+        // A length that no completion reached makes no difference.
+        let is_reached = benches.iter().any(|it| it.scores.truncated > 0.0);
+        for (what, value) in of.into_iter().filter(|(what, _)| *what != LENGTH || is_reached) {
+            if benches.iter().map(|it| value(it)).collect::<BTreeSet<_>>().len() > 1 {
                 said.push(format!("The evaluations on {} differ in {what}.", quoted(&benchmark.name)));
             }
         }

@@ -24,7 +24,7 @@ impl ArmComparison {
         if self.seeds.seeds < 2 { format!("no verdict: one {replicate}") } else { self.verdict.to_string() }
     }
 
-    /// A row of a chart of differences, in percentage points.
+    /// A row of a chart of differences, in percentage points. `replicate`: as for [`told`](Self::told).
     pub fn chart_row(&self, label: String, replicate: &str) -> ForestRow {
         let scaled = |interval: Interval| Interval { low: 100.0 * interval.low, high: 100.0 * interval.high };
         ForestRow {
@@ -155,13 +155,15 @@ impl StudyOutcome {
 
     /// The differences from one reference, or all if it is `None`, with one group of rows per column.
     pub fn forest(&self, title: &str, reference: Option<&str>) -> Forest {
-        let of = |it: &&ArmComparison, column: &String| {
-            reference.is_none_or(|reference| it.reference == reference) && it.column == *column
-        };
         let row = |it: &ArmComparison| it.chart_row(it.arm.clone(), self.replicate());
         let group = |column: &String| ForestGroup {
             heading: column.clone(),
-            rows: self.comparisons.iter().filter(|it| of(it, column)).map(row).collect(),
+            rows: self
+                .comparisons
+                .iter()
+                .filter(|it| reference.is_none_or(|reference| it.reference == reference) && it.column == *column)
+                .map(row)
+                .collect(),
         };
         let groups: Vec<ForestGroup> = self.columns.iter().map(group).filter(|group| !group.rows.is_empty()).collect();
         let legend = match groups.iter().flat_map(|group| &group.rows).any(|row| row.interval.is_some()) {

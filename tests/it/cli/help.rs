@@ -34,6 +34,7 @@ fn help_lists_the_commands() {
       config         Show, check and list configurations
       prompts        List, show and render prior prompts
       reward         Test the reward, or check answers with it
+      difficulty     Measure how often a model solves each training question
       overlap        Find benchmark questions that overlap with training data
       doctor         Check what works on this machine
       completions    Print completions for a shell, or write man pages
@@ -98,6 +99,9 @@ fn help_of_train() {
           --steps <N>
               Number of steps; each step is one rollout batch. With --resume: train on to this number
 
+          --init-adapter <ADAPTER>
+              Adapter to start from: a run, a PEFT folder or a Hub id; its rank is at most `lora.r`
+
           --name <NAME>
               Name of the run directory, which must not exist yet [default: model, prompt and a counter]
 
@@ -149,6 +153,7 @@ fn help_of_train() {
       rft train --ppe null-example
       rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
       rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+      rft train --ppe planning --init-adapter runs/tiny-null-example-1
       rft train --resume runs/tiny-null-example-1
     "#);
 }

@@ -63,7 +63,7 @@ fn a_reader_that_goes_away_is_not_an_error() {
 #[test]
 fn the_reader_of_the_messages_may_go_away() {
     let folder = folder();
-    for command in [&TRAIN[..], &EVAL, &["runs"]] {
+    for command in [&TRAIN[..], &EVAL, &["runs"], &["prompts", "render", "none", "--question=x"]] {
         let (code, table) = closed(folder.path(), command, true);
         assert!(code == Some(0) && !table.is_empty(), "{command:?}: {code:?} {table}");
     }
