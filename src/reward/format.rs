@@ -15,8 +15,8 @@ impl FormatReward {
         self.flaw(input.response, input.prefilled).is_none()
     }
 
-    /// What is wrong with the format, if anything is.
-    fn flaw(&self, response: &str, prefilled: bool) -> Option<String> {
+    /// What is wrong with the format, if anything is. It depends only on the tags in `response` and their order.
+    pub fn flaw(&self, response: &str, prefilled: bool) -> Option<String> {
         let mut end = 0;
         for (index, tag) in self.tags.0.iter().enumerate() {
             // The prefilled tag comes before everything that the model wrote.

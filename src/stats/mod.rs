@@ -10,6 +10,7 @@
 //! | the same, several completions each | [`compare_means`] |
 //! | two arms, several training seeds each | [`compare_seeds`] over seeds, [`compare_means`] over questions |
 //! | accuracies by strategy, wording and seed | [`variance_components`] |
+//! | a ratio of two means that may be near zero, such as a share of a gain | [`ratio_over_seeds`], [`ratio_over_questions`] |
 //! | two published percentages | [`compare_unpaired`], [`mcnemar_bounds`] |
 //! | several comparisons | [`holm`] |
 //! | a ratio of counts, such as behaviors per completion | [`bootstrap_ratios`] |
@@ -17,6 +18,7 @@
 
 mod bootstrap;
 mod components;
+mod fieller;
 mod multiple;
 mod normal;
 mod paired;
@@ -34,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub use bootstrap::{bootstrap_average, bootstrap_mean, quantile};
 pub use components::{VarianceComponent, VarianceComponents, variance_components};
+pub use fieller::{PairSpread, RatioSet, fieller, ratio_over_questions, ratio_over_seeds};
 pub use multiple::{holm, holm_levels};
 pub use normal::{normal_cdf, normal_quantile};
 pub use paired::{MeanComparison, PairedComparison, compare_means, compare_paired, mcnemar_exact, sign_flip};

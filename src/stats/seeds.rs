@@ -9,7 +9,7 @@ const ROUNDING: f64 = 1e-12;
 
 /// The variance of other comparisons counts as much as this number of additional seeds. Two is the largest number at which the
 /// intervals of studies with 2, 3 and 5 seeds keep their coverage if the arms' true variances differ (`docs/reports.md`).
-const PRIOR_SEEDS: f64 = 2.0;
+pub(super) const PRIOR_SEEDS: f64 = 2.0;
 
 /// What is known about the variance of the differences between seeds besides these differences.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

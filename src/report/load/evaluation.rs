@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
+use regex::Regex;
 use serde::Serialize;
 
 use super::quoted::quoted;
@@ -46,6 +48,8 @@ pub struct ReportedBenchmark {
     pub tokens: Vec<f64>,
     /// The behaviors of each sample.
     pub behaviors: Vec<ResponseCounts>,
+    /// The tags of each sample, in the order of `behaviors`: its text without everything else.
+    pub tags: Vec<String>,
     pub readable: Vec<ReportedSample>,
 }
 
@@ -115,6 +119,7 @@ impl ReportedBenchmark {
             record: files.record()?,
             tokens: vec![0.0; ids.len()],
             behaviors: Vec::new(),
+            tags: Vec::new(),
             readable: Vec::new(),
             scores,
             right,
@@ -155,6 +160,7 @@ impl ReportedBenchmark {
                 ResponseCounts::new(&format!("{benchmark}/{}", question.id), Some(sample.tokens), &spans)
             })
             .collect();
+        self.tags = graded.iter().map(|(sample, _, _)| tags(&sample.text)).collect();
         for (sample, question, grade) in graded {
             let place = places[&question.id];
             self.tokens[place] += sample.tokens as f64 / self.scores.samples as f64;
@@ -175,6 +181,13 @@ impl ReportedBenchmark {
         self.readable.sort_by_key(|sample| places[&sample.id]);
         Ok(())
     }
+}
+
+/// The opening and closing tags in a text that a prior prompt can ask for.
+fn tags(text: &str) -> String {
+    static TAG: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new("</?[A-Za-z0-9_-]+>").expect("the regular expression is valid"));
+    TAG.find_iter(text).map(|tag| tag.as_str()).collect()
 }
 
 /// The question with its options.

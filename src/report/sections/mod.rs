@@ -4,6 +4,7 @@ mod behaviors;
 mod completions;
 mod controls;
 mod held_out;
+mod internalized;
 mod known;
 mod lengths;
 mod part;
@@ -53,6 +54,7 @@ pub fn report(material: &Material, published: Option<&Published>, baselines: &[S
     // What was learned, then how, then where not.
     parts.extend(results::parts(material, &aligned, &found));
     parts.extend(controls::part(material, &aligned, found.untrained.as_ref()));
+    parts.extend(internalized::part(material, &aligned));
     parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));
     parts.extend(training::part(material));
     parts.extend(behaviors::part(material, &aligned));

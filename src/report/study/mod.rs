@@ -16,6 +16,7 @@ use crate::stats::{
     compare_paired, compare_seeds, holm, holm_levels, mean, normal_quantile, sample_std, sample_variance, sign_flip,
 };
 
+pub mod retained;
 pub mod text;
 
 /// The difference that a study should be able to detect: 5 percentage points. The power of comparisons without a verdict is
@@ -281,10 +282,10 @@ pub fn cells(arm: &StudyArm, benchmarks: &[StudyBenchmark], seed: u64) -> Vec<St
 }
 
 /// An arm and its reference, paired by question and seed.
-struct Paired<'a> {
+pub struct Paired<'a> {
     arm: &'a str,
     reference: &'a str,
-    /// For each seed, the difference in each column.
+    /// For each shared seed, the difference in each column.
     seeds: Vec<Vec<f64>>,
     /// For each benchmark, the difference of each question, as the mean over seeds.
     questions: Vec<Vec<f64>>,
@@ -295,7 +296,9 @@ struct Paired<'a> {
 }
 
 impl<'a> Paired<'a> {
-    fn new(arm: &'a StudyArm, base: &'a StudyArm, benchmarks: &[StudyBenchmark]) -> Result<Self, StudyError> {
+    /// # Errors
+    /// The arms share no seed.
+    pub fn new(arm: &'a StudyArm, base: &'a StudyArm, benchmarks: &[StudyBenchmark]) -> Result<Self, StudyError> {
         let difference = |(first, second): (&Vec<Vec<f64>>, &Vec<Vec<f64>>)| -> Vec<Vec<f64>> {
             let pairs = first.iter().zip(second);
             pairs
