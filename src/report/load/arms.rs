@@ -93,7 +93,11 @@ fn remove_repeated(runs: &mut Vec<ReportedRun>) -> Vec<String> {
 /// Everything that can change what a run learns, except its seed.
 pub(super) fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
     let manifest = &run.manifest;
-    let whole = |files: &BTreeMap<String, String>| files.get(ALL).map_or_else(String::new, |it| short(it).to_owned());
+    // Sources of a single file have no hash of all files.
+    let whole = |files: &BTreeMap<String, String>| match files.get(ALL) {
+        Some(all) => short(all).to_owned(),
+        None => files.values().map(|hash| short(hash)).collect::<Vec<_>>().join(" "),
+    };
     let mut settings: BTreeMap<String, String> = run
         .config
         .iter()
