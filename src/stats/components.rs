@@ -185,8 +185,8 @@ fn jackknife(runs: &[&[f64]]) -> (VarianceComponent, VarianceComponent) {
         let parts: Vec<f64> = parts.iter().map(part).collect();
         // The logarithm does not exist at zero: there the interval is on the scale of the variance.
         let is_positive = whole > 0.0 && parts.iter().all(|it| *it > 0.0);
-        let (to, from): (fn(f64) -> f64, fn(f64) -> f64) =
-            if is_positive { (f64::ln, f64::exp) } else { (|it| it, |it| it) };
+        let to = |it: f64| if is_positive { it.ln() } else { it };
+        let from = |it: f64| if is_positive { it.exp() } else { it };
         let n = questions as f64;
         let pseudo: Vec<f64> = parts.iter().map(|it| n * to(whole) - (n - 1.0) * to(*it)).collect();
         let reach = match pseudo.len() {

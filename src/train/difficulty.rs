@@ -3,6 +3,7 @@
 //! It is made once, before training, so that all arms of a study train on the same questions.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -164,11 +165,11 @@ impl Difficulty {
     }
 
     fn add(&mut self, log: &mut JsonLines, question: &Question, right: usize, samples: usize) -> Result<()> {
-        let (question_id, sha256) = (question.id.clone(), fingerprint(question));
-        if !self.rates.contains_key(&question_id) {
-            let rate = PassRate { question_id: question_id.clone(), sha256, right, samples };
+        // A data set can have a question twice under one id.
+        if let Entry::Vacant(vacant) = self.rates.entry(question.id.clone()) {
+            let rate = PassRate { question_id: question.id.clone(), sha256: fingerprint(question), right, samples };
             log.append(&rate)?;
-            self.rates.insert(question_id, rate);
+            vacant.insert(rate);
         }
         Ok(())
     }

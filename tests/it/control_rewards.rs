@@ -93,7 +93,7 @@ fn train(folder: &Path, name: &str, changed: &str, more: &[String]) {
     let option = |arg: &str| arg.split('=').next().map(str::to_owned);
     let args = SMALL.map(|arg| match arg {
         "run" => name,
-        arg if option(arg) == option(changed) && changed != "" => changed,
+        arg if option(arg) == option(changed) && !changed.is_empty() => changed,
         arg => arg,
     });
     rft(folder).args(args).args(more).assert().success();

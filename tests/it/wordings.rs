@@ -12,7 +12,7 @@ use serde_json::Value;
 #[test]
 fn the_components_are_those_of_reml() {
     let fixture: Value = serde_json::from_str(include_str!("../fixtures/variance_components.json")).unwrap();
-    let scores: Vec<Vec<Vec<Vec<f64>>>> = serde_json::from_value(fixture["scores"].clone()).unwrap();
+    let scores: Scores = serde_json::from_value(fixture["scores"].clone()).unwrap();
     let found = variance_components(&scores).unwrap();
     let parts = [
         ("strategy", found.strategy.unwrap()),
@@ -44,6 +44,12 @@ fn a_level_that_was_not_repeated_has_no_component() {
     assert!(found.rest.variance.abs() < 1e-12 && found.question.interval.high.is_finite(), "{found:?}");
 }
 
+/// By strategy, wording and seed, the score of each question.
+type Scores = Vec<Vec<Vec<Vec<f64>>>>;
+
+/// The replicates of a strategy, from its wordings and their seeds.
+type Replicates = fn(&[Vec<Vec<f64>>]) -> Vec<Vec<f64>>;
+
 /// A design, and the standard deviations of the effects on accuracy.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
@@ -69,7 +75,7 @@ const EFFECTS: [(f64, f64, f64); 5] =
 
 impl Setting {
     /// The scores of the study `draw`, by strategy, wording and seed, and the true accuracy of each run.
-    fn study(&self, draw: u64) -> (Vec<Vec<Vec<Vec<f64>>>>, Vec<f64>) {
+    fn study(&self, draw: u64) -> (Scores, Vec<f64>) {
         let mut accuracies = Vec::new();
         let normal = |place: &[u64], sd: f64| {
             sd * normal_quantile(Stream::new(draw, Purpose::Test, place).f64(0).clamp(1e-12, 1.0 - 1e-12))
@@ -121,7 +127,7 @@ impl Setting {
     fn verdicts(&self, studies: u64) -> (usize, usize) {
         let one = |draw: u64| {
             let (scores, _) = self.study(draw);
-            let arms = |replicates: fn(&[Vec<Vec<f64>>]) -> Vec<Vec<f64>>| -> Vec<StudyArm> {
+            let arms = |replicates: Replicates| -> Vec<StudyArm> {
                 let arm = |(at, wordings): (usize, &Vec<Vec<Vec<f64>>>)| StudyArm {
                     name: format!("strategy {at}"),
                     seeds: (0..).zip(replicates(wordings).into_iter().map(|it| vec![it])).collect::<BTreeMap<_, _>>(),
