@@ -25,7 +25,7 @@ const SCRIPT: &str = include_str!("script.js");
 const SHOWN: usize = 6;
 
 /// The same for the sentences of a list.
-const SHOWN_ITEMS: usize = 16;
+const SHOWN_ITEMS: usize = 8;
 
 /// A longer name may be broken at the end of a line.
 const LONG_NAME: usize = 40;
@@ -253,8 +253,8 @@ mod tests {
         let sections = vec![Section { id: "x", title: "X", blocks }];
         let page = render(&Document { title: "t".into(), notes: vec![], sections }).unwrap();
         let parts: Vec<&str> = page.split("<details class=\"data\">").collect();
-        assert!(parts[0].contains("item 15, 5\u{a0}% [1.0,\u{a0}2.0]") && !parts[0].contains("item 16"), "{page}");
-        assert!(parts[1].contains("<summary>2 more</summary>") && parts[1].contains("item 17"), "{page}");
+        assert!(parts[0].contains("item 7, 5\u{a0}% [1.0,\u{a0}2.0]") && !parts[0].contains("item 8"), "{page}");
+        assert!(parts[1].contains("<summary>2 more</summary>") && parts[1].contains("item 9"), "{page}");
         assert!(parts[2].contains("<summary>the rest</summary>") && parts[2].contains("caption"), "{page}");
         assert_eq!(page.matches("</details>").count(), 2);
     }

@@ -139,14 +139,14 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
                    \"Lower\" means that putting the prompt back hurts.";
     let mut blocks = vec![
         DocumentBlock::Text(text.to_owned()),
-        DocumentBlock::List(sentences),
         DocumentBlock::Chart(forest(&arms, &gains, &columns).svg()),
-        DocumentBlock::Table(share_table(&arms, &shares)),
+        DocumentBlock::List(sentences),
+        closed_if_long("The retained shares", share_table(&arms, &shares)),
         closed_if_long("All gains", gain_table(&arms, &gains, &columns)),
         closed_if_long("With the prompt compared with without", back.comparisons("prompt_back", caption)),
     ];
     if rates.iter().any(|it| it.trained.is_some()) {
-        blocks.push(DocumentBlock::Table(rate_table(&arms, &rates)));
+        blocks.push(closed_if_long("Tags and behaviors without a prompt", rate_table(&arms, &rates)));
     }
     let data: Vec<_> = arms
         .iter()

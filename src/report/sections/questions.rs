@@ -22,14 +22,20 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
          over all seeds, are correct."
             .to_owned(),
     )];
-    let (mut counted, mut data) = (Vec::new(), Vec::new());
+    let (mut counted, mut charts, mut data) = (Vec::new(), Vec::new(), Vec::new());
     for at in 0..aligned.benchmarks.len() {
         let shares: Vec<Vec<f64>> = groups.iter().map(|group| shares(group, at)).collect();
         let name = &aligned.benchmarks[at].name;
-        blocks.push(DocumentBlock::Chart(mosaic(name, &groups, &aligned.ids[at], &shares).svg()));
+        charts.push(DocumentBlock::Chart(mosaic(name, &groups, &aligned.ids[at], &shares).svg()));
         counted.push(counts(&shares));
         let models = groups.iter().zip(&shares).map(|(group, shares)| json!({ "model": group.label, "right": shares }));
         data.push(json!({ "benchmark": name, "ids": aligned.ids[at], "models": models.collect::<Vec<_>>() }));
+    }
+    // Two stand side by side.
+    let others = charts.split_off(charts.len().min(2));
+    blocks.extend(charts);
+    if !others.is_empty() {
+        blocks.push(DocumentBlock::Closed { title: "The same for the other benchmarks".to_owned(), blocks: others });
     }
     let heads = ["solved by"].into_iter().chain(aligned.benchmarks.iter().map(|it| it.name.as_str()));
     let mut table =

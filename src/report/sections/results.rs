@@ -184,7 +184,7 @@ fn results(material: &Material, aligned: &Aligned, found: &Comparisons, whole: &
         conditions(material, aligned)
     );
     let mut blocks = charts(vec![accuracies(aligned, whole)]);
-    blocks.push(DocumentBlock::Table(table("results", &caption, aligned, whole)));
+    blocks.push(closed_if_long("The accuracies as a table", table("results", &caption, aligned, whole)));
     let mut data = json!({ "columns": columns(aligned), "rows": whole });
     let checked = material.runs.iter().find_map(|run| run.contamination.as_ref());
     if let Some(clean) = &found.clean {

@@ -34,8 +34,8 @@ fn help_lists_the_commands() {
       config         Show, check and list configurations
       prompts        List, show and render prior prompts
       reward         Test the reward, or check answers with it
-      difficulty     Measure how often a model solves each training question
       overlap        Find benchmark questions that overlap with training data
+      difficulty     Measure how often a model solves each training question
       doctor         Check what works on this machine
       completions    Print completions for a shell, or write man pages
       help           Print this message or the help of the given subcommand(s)
