@@ -523,8 +523,8 @@ fn the_retained_share_of_a_gain_is_that_of_the_accuracies() {
     let files = written(&report);
     assert!(files["index.html"].contains("<section id=\"internalized\">"));
     let text = &files["report.md"];
-    let start = "`reasoning`: without a prompt, 100.0 % [";
-    assert!(text.contains(start) && text.contains("; of the untrained model, 0.0 % ["), "{text}");
+    let start = "`reasoning`: without a prompt, 100.0 % \\[";
+    assert!(text.contains(start) && text.contains("; of the untrained model, 0.0 % \\["), "{text}");
     assert!(text.contains("Gains with and without the prompt"), "{text}");
 }
 
