@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ReportPart, SEED, closed_if_long, columns};
+use super::{LONG, ReportPart, SEED, closed_if_long, columns};
 use crate::behavior::summary::{ResponseCounts, Summary};
 use crate::behavior::{Class, Classifier};
 use crate::prompt::PriorPrompt;
@@ -137,10 +137,15 @@ pub fn part(material: &Material, aligned: &Aligned) -> Option<ReportPart> {
     }
     let caption = "Differences of accuracy with the prompt of training from accuracy without a prompt, in percentage points. \
                    \"Lower\" means that putting the prompt back hurts.";
+    let is_long = sentences.len() > LONG;
+    let mut list = DocumentBlock::List(sentences);
+    if is_long {
+        list = DocumentBlock::Closed { title: "Arm by arm".to_owned(), blocks: vec![list] };
+    }
     let mut blocks = vec![
         DocumentBlock::Text(text.to_owned()),
         DocumentBlock::Chart(forest(&arms, &gains, &columns).svg()),
-        DocumentBlock::List(sentences),
+        list,
         closed_if_long("The retained shares", share_table(&arms, &shares)),
         closed_if_long("All gains", gain_table(&arms, &gains, &columns)),
         closed_if_long("With the prompt compared with without", back.comparisons("prompt_back", caption)),

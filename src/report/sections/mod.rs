@@ -23,7 +23,7 @@ use super::document::{Document, DocumentBlock};
 use super::load::Material;
 use super::paper::Published;
 use super::{Report, csv};
-use part::{ReportPart, RowGroup, SEED, arms, charts, closed_if_long, columns, groups};
+use part::{LONG, ReportPart, RowGroup, SEED, arms, charts, closed_if_long, columns, groups};
 
 /// Makes the report. With `published`, it has a section that analyzes those figures. The arms are compared with those named in
 /// `baselines`; without any, see [`super::study::pairs`].

@@ -11,8 +11,8 @@ use crate::report::study::AVERAGE;
 /// The seed of every bootstrap. It is fixed, so that the same data gives the same intervals.
 pub(super) const SEED: u64 = 0;
 
-/// A longer table is closed, if it only has details.
-const LONG: usize = 6;
+/// A longer table or list is closed, if it only has details.
+pub(super) const LONG: usize = 6;
 
 /// A section, and its figures for report.json.
 pub(super) struct ReportPart {

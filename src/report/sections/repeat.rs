@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{ReportPart, closed_if_long};
+use super::{LONG, ReportPart, closed_if_long};
 use crate::report::document::{DocumentBlock, Table};
 use crate::report::load::{Material, ReportedEvaluation, ReportedRun};
 
@@ -24,7 +24,11 @@ pub fn part(material: &Material) -> Option<ReportPart> {
          processor gives the same bytes."
             .to_owned(),
     ));
-    blocks.push(DocumentBlock::Commands(commands.clone()));
+    let listed = DocumentBlock::Commands(commands.clone());
+    blocks.push(match commands.len() {
+        0..=LONG => listed,
+        count => DocumentBlock::Closed { title: format!("The {count} commands"), blocks: vec![listed] },
+    });
     blocks.extend(differences(material).map(|table| closed_if_long("Differences between the configurations", table)));
     blocks.push(closed_if_long("Versions and hardware", versions(material)));
     blocks.push(closed_if_long("Hashes of all inputs", hashes(material)));
