@@ -109,10 +109,10 @@ impl WatchServer {
                 let name = name.map(|name| percent_decode_str(name).decode_utf8_lossy().into_owned());
                 match self.watched.feed(name.as_deref()) {
                     Some(feed) => self.stream(feed),
-                    None => text(StatusCode::NOT_FOUND, "there is no such run\n"),
+                    None => text(StatusCode::NOT_FOUND, "run not found\n"),
                 }
             }
-            _ => text(StatusCode::NOT_FOUND, "there is no such page\n"),
+            _ => text(StatusCode::NOT_FOUND, "page not found\n"),
         }
     }
 

@@ -40,7 +40,7 @@ impl Watched {
         Ok(Self::Folder(path.to_owned()))
     }
 
-    /// A new feed of the run `name`, or without a name, of all that is watched. `None` if there is no such run.
+    /// A new feed of the run `name`. Without a name: of the run, the folder or the sweep itself. `None` if no run has this name.
     pub fn feed(&self, name: Option<&str>) -> Option<Box<dyn WatchFeed>> {
         let parent = match (self, name) {
             (Self::Run(path), None) => return Some(Box::new(RunFeed::of(path))),

@@ -300,7 +300,7 @@ struct Browser {
 }
 
 impl Browser {
-    /// `None` where there is no browser, and the test is skipped.
+    /// Starts the browser. Without one this returns `None`, and the test is skipped.
     fn open() -> Option<Self> {
         let folders = std::env::var_os("PATH").unwrap_or_default();
         let named =

@@ -1,6 +1,6 @@
 //! AIME 2024, I and II: 30 questions whose answers are integers from 0 to 999.
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "HuggingFaceH4/aime_2024",
@@ -19,13 +19,5 @@ const SET: HubSet = HubSet {
 
 /// 64 samples, as in lighteval's `aime24_avg` and most reports, because thirty questions alone give a wide interval.
 pub fn benchmark() -> Benchmark {
-    let aliases = &["aime24", "aime_2024", "aime"];
-    Benchmark {
-        name: "aime2024".into(),
-        aliases,
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 64,
-        level_7b: Some(0.15),
-    }
+    Benchmark::of_values("aime2024", &["aime24", "aime_2024", "aime"], &SET, 64, 0.15)
 }

@@ -1,6 +1,6 @@
 //! AIME 2025, I and II: 30 questions, which are newer than the training data of models from 2024.
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "yentinglin/aime_2025",
@@ -18,13 +18,5 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    let aliases = &["aime25", "aime_2025"];
-    Benchmark {
-        name: "aime2025".into(),
-        aliases,
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 64,
-        level_7b: Some(0.10),
-    }
+    Benchmark::of_values("aime2025", &["aime25", "aime_2025"], &SET, 64, 0.10)
 }

@@ -2,7 +2,7 @@
 //!
 //! The form is that of the data set's card at revision 2548a41 (license CC BY-NC-SA 4.0).
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "MathArena/aime_2026",
@@ -20,13 +20,5 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    let aliases = &["aime26", "aime_2026"];
-    Benchmark {
-        name: "aime2026".into(),
-        aliases,
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 64,
-        level_7b: Some(0.10),
-    }
+    Benchmark::of_values("aime2026", &["aime26", "aime_2026"], &SET, 64, 0.10)
 }

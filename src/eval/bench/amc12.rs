@@ -1,6 +1,6 @@
 //! AMC 12 of 2022 and 2023: 83 questions, rewritten by their publisher so that the answer is an integer instead of a letter.
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "AI-MO/aimo-validation-amc",
@@ -18,13 +18,5 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    let aliases = &["amc", "amc23", "aimo-validation-amc"];
-    Benchmark {
-        name: "amc12".into(),
-        aliases,
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 32,
-        level_7b: Some(0.4),
-    }
+    Benchmark::of_values("amc12", &["amc", "amc23", "aimo-validation-amc"], &SET, 32, 0.4)
 }

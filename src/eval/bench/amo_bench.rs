@@ -1,10 +1,11 @@
 //! AMO-Bench (An et al., arXiv 2510.26768): 50 new questions of olympiad difficulty.
 //!
 //! License MIT. The column `answer_type` is `number`, `set`, `variable` (an expression in a variable) or `description`. Its
-//! authors grade the 11 descriptions with a model as judge, and the other 39, the subset AMO-Bench-P, by rules.
+//! authors grade the 11 descriptions with a model as judge, and the other 39, the subset AMO-Bench-P, by rules. They take 32
+//! samples per question.
 
 use super::judged::{AMO_BENCH, ANSWER_TYPE};
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const ALL: HubSet = HubSet {
     id: AMO_BENCH,
@@ -24,21 +25,9 @@ const ALL: HubSet = HubSet {
 const BY_RULES: HubSet = HubSet { by_rules: Some(39), ..ALL };
 
 pub fn all() -> Benchmark {
-    benchmark("amo-bench", &["amo_bench", "amobench"], &ALL, 0.02)
+    Benchmark::of_values("amo-bench", &["amo_bench", "amobench"], &ALL, 32, 0.02)
 }
 
 pub fn by_rules() -> Benchmark {
-    benchmark("amo-bench-p", &["amo_bench_p", "amobench-p"], &BY_RULES, 0.02)
-}
-
-/// The number of samples in the paper.
-fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet, level_7b: f64) -> Benchmark {
-    Benchmark {
-        name: name.into(),
-        aliases,
-        origin: QuestionOrigin::Hub(set),
-        kind: AnswerKind::Math,
-        samples: 32,
-        level_7b: Some(level_7b),
-    }
+    Benchmark::of_values("amo-bench-p", &["amo_bench_p", "amobench-p"], &BY_RULES, 32, 0.02)
 }

@@ -83,6 +83,24 @@ pub enum AnswerKind {
 }
 
 impl Benchmark {
+    /// A benchmark of a data set on the Hub whose answers are values.
+    pub(super) fn of_values(
+        name: &str,
+        aliases: &'static [&'static str],
+        set: &'static HubSet,
+        samples: usize,
+        level_7b: f64,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            aliases,
+            origin: QuestionOrigin::Hub(set),
+            kind: AnswerKind::Math,
+            samples,
+            level_7b: Some(level_7b),
+        }
+    }
+
     /// Number of questions, if it is known without reading a file.
     pub fn questions(&self) -> Option<usize> {
         match &self.origin {

@@ -3,7 +3,7 @@
 //!
 //! License CC0 1.0. The columns are those that public loaders of the data set read.
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "ByteDance-Seed/BeyondAIME",
@@ -21,13 +21,5 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    let aliases = &["beyondaime", "beyond_aime"];
-    Benchmark {
-        name: "beyond-aime".into(),
-        aliases,
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 16,
-        level_7b: Some(0.05),
-    }
+    Benchmark::of_values("beyond-aime", &["beyondaime", "beyond_aime"], &SET, 16, 0.05)
 }

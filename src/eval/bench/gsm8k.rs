@@ -1,6 +1,6 @@
 //! GSM8K: 1,319 word problems of grade school (Cobbe et al., arXiv 2110.14168).
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "openai/gsm8k",
@@ -18,12 +18,5 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    Benchmark {
-        name: "gsm8k".into(),
-        aliases: &["gsm_8k"],
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 1,
-        level_7b: Some(0.90),
-    }
+    Benchmark::of_values("gsm8k", &["gsm_8k"], &SET, 1, 0.90)
 }

@@ -3,7 +3,7 @@
 //!
 //! License CC BY-NC-ND 4.0. The form is that of the authors' repository and of the data set at the revision below.
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const MAIN: HubSet = HubSet {
     id: "apple/GSM-Symbolic",
@@ -35,24 +35,13 @@ const P2: HubSet = HubSet {
 };
 
 pub fn main() -> Benchmark {
-    benchmark("gsm-symbolic", &["gsm_symbolic"], &MAIN, 0.85)
+    Benchmark::of_values("gsm-symbolic", &["gsm_symbolic"], &MAIN, 1, 0.85)
 }
 
 pub fn p1() -> Benchmark {
-    benchmark("gsm-symbolic-p1", &["gsm_symbolic_p1", "gsm_p1"], &P1, 0.75)
+    Benchmark::of_values("gsm-symbolic-p1", &["gsm_symbolic_p1", "gsm_p1"], &P1, 1, 0.75)
 }
 
 pub fn p2() -> Benchmark {
-    benchmark("gsm-symbolic-p2", &["gsm_symbolic_p2", "gsm_p2"], &P2, 0.60)
-}
-
-fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet, level_7b: f64) -> Benchmark {
-    Benchmark {
-        name: name.into(),
-        aliases,
-        origin: QuestionOrigin::Hub(set),
-        kind: AnswerKind::Math,
-        samples: 1,
-        level_7b: Some(level_7b),
-    }
+    Benchmark::of_values("gsm-symbolic-p2", &["gsm_symbolic_p2", "gsm_p2"], &P2, 1, 0.60)
 }

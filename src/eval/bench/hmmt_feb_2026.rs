@@ -2,7 +2,7 @@
 //!
 //! The form is that of the data set's card at revision afb530a (license CC BY-NC-SA 4.0).
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "MathArena/hmmt_feb_2026",
@@ -20,13 +20,5 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    let aliases = &["hmmt_feb_2026", "hmmt_feb_26", "hmmt26"];
-    Benchmark {
-        name: "hmmt-feb-2026".into(),
-        aliases,
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 64,
-        level_7b: Some(0.05),
-    }
+    Benchmark::of_values("hmmt-feb-2026", &["hmmt_feb_2026", "hmmt_feb_26", "hmmt26"], &SET, 64, 0.05)
 }

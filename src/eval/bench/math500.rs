@@ -1,6 +1,6 @@
 //! MATH-500: 500 questions of Hendrycks' MATH, selected by Lightman et al. (arXiv 2305.20050).
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SET: HubSet = HubSet {
     id: "HuggingFaceH4/MATH-500",
@@ -18,13 +18,5 @@ const SET: HubSet = HubSet {
 };
 
 pub fn benchmark() -> Benchmark {
-    let aliases = &["math_500", "math-500"];
-    Benchmark {
-        name: "math500".into(),
-        aliases,
-        origin: QuestionOrigin::Hub(&SET),
-        kind: AnswerKind::Math,
-        samples: 4,
-        level_7b: Some(0.75),
-    }
+    Benchmark::of_values("math500", &["math_500", "math-500"], &SET, 4, 0.75)
 }

@@ -4,7 +4,7 @@
 //! Published on GitHub (license Apache 2.0); the form and the hashes are those of commit df4840f. Its authors ask not to train
 //! on these questions.
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const SIMPLE: HubSet = HubSet {
     id: "Kaffaljidhmah2/MATH-Perturb",
@@ -28,20 +28,9 @@ const HARD: HubSet = HubSet {
 };
 
 pub fn simple() -> Benchmark {
-    benchmark("math-perturb-simple", &["math_perturb_simple", "math-p-simple"], &SIMPLE, 0.65)
+    Benchmark::of_values("math-perturb-simple", &["math_perturb_simple", "math-p-simple"], &SIMPLE, 4, 0.65)
 }
 
 pub fn hard() -> Benchmark {
-    benchmark("math-perturb-hard", &["math_perturb_hard", "math-p-hard"], &HARD, 0.45)
-}
-
-fn benchmark(name: &str, aliases: &'static [&'static str], set: &'static HubSet, level_7b: f64) -> Benchmark {
-    Benchmark {
-        name: name.into(),
-        aliases,
-        origin: QuestionOrigin::Hub(set),
-        kind: AnswerKind::Math,
-        samples: 4,
-        level_7b: Some(level_7b),
-    }
+    Benchmark::of_values("math-perturb-hard", &["math_perturb_hard", "math-p-hard"], &HARD, 4, 0.45)
 }

@@ -4,7 +4,7 @@
 //! License MIT. The form and the hashes are those of the files in the authors' repository; the English ones are identical to
 //! those of the data set at the revision below.
 
-use super::{AnswerKind, Benchmark, HubSet, QuestionOrigin};
+use super::{Benchmark, HubSet};
 
 const EN_EASY: HubSet = HubSet {
     id: "RUC-AIBOX/OlymMATH",
@@ -47,12 +47,5 @@ pub fn benchmarks() -> [Benchmark; 4] {
         ("olymmath-zh-easy", &["olymmath_zh_easy"], &ZH_EASY, 0.10),
         ("olymmath-zh-hard", &["olymmath_zh_hard"], &ZH_HARD, 0.02),
     ];
-    sets.map(|(name, aliases, set, level_7b)| Benchmark {
-        name: name.into(),
-        aliases,
-        origin: QuestionOrigin::Hub(set),
-        kind: AnswerKind::Math,
-        samples: 16,
-        level_7b: Some(level_7b),
-    })
+    sets.map(|(name, aliases, set, level_7b)| Benchmark::of_values(name, aliases, set, 16, level_7b))
 }

@@ -66,8 +66,8 @@ pub fn test(
     })
 }
 
-/// The number of gold answers that are used, and one case of each kind with its question. Whether the tags are in order
-/// is not for a command to say, so there are no broken ones.
+/// The number of gold answers that are used, and one case of each kind with its question. A command
+/// does not check the order of tags, so no case has broken tags.
 fn choose<'a>(frame: Frame, questions: &'a [Question], seed: u64) -> (usize, Vec<(&'a Question, RewardCase)>) {
     let order = Stream::new(seed, Purpose::RewardBench, &[0]).permutation(questions.len());
     let mut golds = 0;
