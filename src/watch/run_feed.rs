@@ -54,7 +54,7 @@ impl RunFeed {
         Ok(WatchEvent::new("run", &RunHeader { status, data: manifest.data.path, device, prior_prompt }))
     }
 
-    /// The event `metrics` with the new lines. Lines that are not valid are left out and reported.
+    /// The event `metrics` with the new lines. Lines that are not valid are left out; [`RunFeed::header`] reports them.
     fn new_metrics(&mut self) -> Result<Option<WatchEvent>> {
         let added =
             self.metrics.next().with_context(|| format!("read `{}`", self.path.join("metrics.jsonl").display()))?;
@@ -87,16 +87,19 @@ impl WatchFeed for RunFeed {
         let metrics = self.new_metrics()?;
         let held = is_held(&self.path);
         // A run writes its last evaluation before its last metrics, and releases its lock after both.
-        if metrics.is_some() || held != self.is_held || self.run.is_none() {
-            let header = self.header(&run)?;
-            if self.run.as_ref() != Some(&header) {
-                events.push(header.clone());
-                self.run = Some(header);
-            }
-        }
+        let may_differ = metrics.is_some() || held != self.is_held || self.run.is_none();
+        let header = if may_differ { self.header(&run).map(Some) } else { Ok(None) };
         self.is_held = held;
+        if let Ok(Some(header)) = &header
+            && self.run.as_ref() != Some(header)
+        {
+            events.push(header.clone());
+            self.run = Some(header.clone());
+        }
         events.extend(metrics);
         events.extend(self.newest_group(&run)?);
+        // A damaged file must not hide what the others have.
+        header?;
         Ok(())
     }
 }

@@ -176,6 +176,11 @@ fn new_steps_and_groups_are_sent_when_they_are_written() {
     assert_eq!(events.next("group")["step"], 7);
     assert_eq!(events.next("problem"), "");
 
+    // So is a damaged line of the metrics, and the lines after it are shown.
+    append(&run.join("metrics.jsonl"), "damaged\n{\"step\":8,\"reward\":0.75}\n");
+    assert_eq!(events.next("metrics")["rows"], json!([{ "step": 8, "reward": 0.75 }]));
+    assert!(events.next("problem").as_str().unwrap().contains("metrics.jsonl"));
+
     fs::remove_dir_all(&run).unwrap();
     assert!(events.next("problem").as_str().unwrap().starts_with("no run directory"));
 }
