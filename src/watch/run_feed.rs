@@ -90,11 +90,14 @@ impl WatchFeed for RunFeed {
         let may_differ = metrics.is_some() || held != self.is_held || self.run.is_none();
         let header = if may_differ { self.header(&run).map(Some) } else { Ok(None) };
         self.is_held = held;
-        if let Ok(Some(header)) = &header
-            && self.run.as_ref() != Some(header)
-        {
-            events.push(header.clone());
-            self.run = Some(header.clone());
+        match &header {
+            Ok(Some(header)) if self.run.as_ref() != Some(header) => {
+                events.push(header.clone());
+                self.run = Some(header.clone());
+            }
+            Ok(_) => {}
+            // It is read again until it can be read.
+            Err(_) => self.run = None,
         }
         events.extend(metrics);
         events.extend(self.newest_group(&run)?);
