@@ -490,8 +490,8 @@ fn a_sweep_with_a_mixture_is_evaluated_and_reported() {
         assert!((total / 12.0 - scores.accuracy.value).abs() < 1e-12, "{scores:?}");
         questions
     };
-    let base = own("base-under-reasoning---planning-1");
-    for name in [format!("{arm}-s1-under-reasoning---planning-1"), "planning-s2-under-reasoning---planning-1".into()] {
+    let base = own("base-under-reasoning+planning-1");
+    for name in [format!("{arm}-s1-under-reasoning+planning-1"), "planning-s2-under-reasoning+planning-1".into()] {
         assert_eq!(own(&name), base);
     }
     let single = EvalFolder::open(&sweep.join("evals").join(format!("{arm}-s1-under-planning"))).unwrap();
@@ -503,7 +503,7 @@ fn a_sweep_with_a_mixture_is_evaluated_and_reported() {
     let text = String::from_utf8(run(&[&eval[..], &["--out=mixed"]].concat())).unwrap();
     assert!(text.contains("prior prompt `reasoning + planning@1`") && text.contains("  planning@1 "), "{text}");
     let [again, planned] =
-        [folder.path().join("mixed"), sweep.join(format!("evals/{arm}-s2-under-reasoning---planning-1"))]
+        [folder.path().join("mixed"), sweep.join(format!("evals/{arm}-s2-under-reasoning+planning-1"))]
             .map(|path| fs::read(path.join("arithmetic-1/samples.jsonl")).unwrap());
     assert!(again == planned, "the samples differ");
     let text = String::from_utf8(run(&[&eval[..], &["--out=single", "--ppe=reasoning"]].concat())).unwrap();
