@@ -41,6 +41,7 @@ mod lab;
 #[cfg(unix)]
 mod lost_folder;
 mod model_faults;
+mod model_server;
 mod mutations;
 #[cfg(unix)]
 mod names;
@@ -67,6 +68,8 @@ mod sandbox;
 mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
+#[cfg(unix)]
+mod servers;
 mod stats;
 #[cfg(target_os = "linux")]
 mod stop_phases;

@@ -60,6 +60,8 @@ pub struct CompletionTerms<'a> {
     pub reference: Option<&'a [f32]>,
     /// Entropy of each token's distribution, in nats. Needed if `entropy_coef` is not zero, logged if given.
     pub entropy: Option<&'a [f32]>,
+    /// Importance weight of each token, a factor of its part of the loss; `None`: 1.
+    pub weights: Option<&'a [f32]>,
     pub advantage: f32,
     /// Left out of the loss; for example, a truncated completion.
     pub masked: bool,
@@ -127,7 +129,7 @@ impl Objective {
     pub fn completion(&self, terms: &CompletionTerms, normalizer: &Normalizer, grad: &mut [f32], totals: &mut Totals) {
         let length = terms.logprobs.len();
         assert_eq!(grad.len(), length, "one derivative per token");
-        for slice in [terms.old, terms.reference, terms.entropy].into_iter().flatten() {
+        for slice in [terms.old, terms.reference, terms.entropy, terms.weights].into_iter().flatten() {
             assert_eq!(slice.len(), length, "one entry per token");
         }
         totals.completions += 1;
@@ -146,6 +148,8 @@ impl Objective {
             let logprob = f64::from(terms.logprobs[t]);
             let ratio = completion_ratio.unwrap_or_else(|| (logprob - f64::from(old[t])).exp());
             let (mut value, mut slope) = self.policy(ratio, advantage, logprob);
+            let importance = terms.weights.map_or(1.0, |weights| f64::from(weights[t]));
+            (value, slope) = (importance * value, importance * slope);
             if let Some(reference) = reference {
                 let (kl, kl_slope) = self.kl(f64::from(reference[t]) - logprob);
                 value += self.beta * kl;
