@@ -181,7 +181,7 @@ fn a_server_that_started_with_the_wrong_adapter_stops_the_first_step() {
     let folder = folder();
     let path = folder.path();
     let trained = SMALL.map(|arg| if arg == "run" { "other" } else { arg });
-    rft(path).args(trained).args(["--set=train.learning_rate=0.003", "--set=eval.questions=0"]).assert().success();
+    rft(path).args(trained).args(["--set=train.learning_rate=0.01", "--set=eval.questions=0"]).assert().success();
     let at = path.join("adapter");
     fs::write(&at, path.join("runs/other/adapter").display().to_string()).unwrap();
     let server = ModelServer::start_with(None, Fixed::Named(at));
