@@ -9,11 +9,13 @@ use crate::device::{self, Device, Extent, LoadedModel};
 use crate::grpo::schedule::learning_rate;
 use crate::model::config::ModelConfig;
 use crate::model::source::ModelSource;
+use crate::prompt::WeightedPrompt;
 use crate::run::inputs::is_from_older_version;
 use crate::run::{Manifest, Progress, RunDir, RunSession, Stop};
 use crate::train::checkpoints::{best, check_space};
 use crate::train::contamination;
 use crate::train::inputs::{HashingInputs, compare, explain, extend};
+use crate::train::sample::TrainQuestion;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::summary;
@@ -27,7 +29,7 @@ use std::process::ExitCode;
 ///
 /// For every question, samples a group of completions, scores them with rule-based rewards (correct answer, correct
 /// format), and makes the completions with an above-average reward more likely. Without `--model` and `--config`, it trains
-/// a small embedded model on generated word problems.
+/// a small embedded model on generated word problems. With several prior prompts (`prompt.mix`), every group draws one.
 ///
 /// Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and TensorBoard), every completion,
 /// checkpoints, and the adapter in PEFT format. Ctrl-C saves a checkpoint and stops the run; `--resume` continues from it.
@@ -36,6 +38,7 @@ use std::process::ExitCode;
   rft train --ppe null-example
   rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+  rft train --set 'prompt.mix=[{ppe=\"reasoning\"},{ppe=\"planning\",weight=2}]'
   rft train --ppe planning --init-adapter runs/tiny-null-example-1
   rft train --resume runs/tiny-null-example-1")]
 pub struct TrainArgs {
@@ -331,7 +334,7 @@ fn estimate(
 ) -> Result<Option<(CpuMemory, MachineMemory)>> {
     let (Device::Cpu, Some(machine)) = (device, MachineMemory::now()) else { return Ok(None) };
     let questions = setup.questions.iter().chain(&setup.held_out);
-    let longest = questions.map(|it| it.prompt.ids.len()).max().unwrap_or_default();
+    let longest = questions.map(TrainQuestion::longest_prompt).max().unwrap_or_default();
     let prompts = PromptSizes { longest, held_out: setup.held_out.len() };
     let memory = CpuMemory::of(model, config, prompts, machine::resident().unwrap_or_default())?;
     memory.check(&machine)?;
@@ -347,8 +350,6 @@ fn introduce(
     memory: Option<(CpuMemory, MachineMemory)>,
     run: &RunDir,
 ) {
-    let (first, answer) = (&setup.prior.tag, &setup.prior.answer_tag);
-    let tag = first.as_ref().or(answer.as_ref()).map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
     let steps = config.total_steps(setup.questions.len());
     let place = match device {
         Device::Cpu => format!("f32 on the CPU, {} threads", rayon::current_num_threads()),
@@ -361,7 +362,12 @@ fn introduce(
         config.lora.r,
         config.lora.target_modules.join(", ")
     );
-    eprintln!("prompt   {} ({tag}, {} wording)", setup.prior.name, setup.prior.wording);
+    for WeightedPrompt { prompt, weight } in setup.mixture.parts() {
+        let tag = prompt.tag.as_ref().or(prompt.answer_tag.as_ref());
+        let tag = tag.map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
+        let weight = if setup.mixture.is_mixed() { format!(", weight {weight}") } else { String::new() };
+        eprintln!("prompt   {} ({tag}, {} wording{weight})", prompt.name, prompt.wording);
+    }
     eprintln!(
         "data     {}: {} training questions, {} held-out questions",
         config.data.path,

@@ -41,20 +41,53 @@ pub struct ModelSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSection {
-    /// Name of a shipped prior prompt, or path of a user's file. `reasoning@2` is its wording 2.
-    pub ppe: String,
-    /// Number of the wording of the prior prompt; 0 is the first.
+    /// Name of a shipped prior prompt, or path of a user's file. `reasoning@2` is its wording 2. Unset: the prompts of `mix`.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
+    pub ppe: Option<String>,
+    /// Number of the wording of `ppe`; 0 is the first.
     pub wording: usize,
+    /// Several prior prompts instead of `ppe`, such as `[{ ppe = "reasoning", weight = 1 }, { ppe = "planning@1" }]`. Every group
+    /// draws one, with a probability proportional to `weight`, which is 1 if it is left out.
+    pub mix: Vec<MixEntry>,
     /// `model` (the model's chat template), `plain`, or the path of a Jinja file.
     pub template: String,
     /// Start the completion with the opening tag of the prior prompt.
     pub prefill: bool,
 }
 
+/// One of the prior prompts of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MixEntry {
+    /// As in `prompt.ppe`.
+    pub ppe: String,
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+impl MixEntry {
+    /// The argument of `--set` that selects the mixture `mix`.
+    pub fn setting(mix: &[MixEntry]) -> String {
+        let value = toml::Value::try_from(mix).expect("TOML can represent a mixture");
+        format!("prompt.mix={value}")
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
 impl PromptSection {
-    /// The name of the prior prompt with its wording, as [`crate::prompt::find`] takes it.
-    pub fn reference(&self) -> String {
-        if self.wording == 0 { self.ppe.clone() } else { format!("{}@{}", self.ppe, self.wording) }
+    /// The prior prompts, each as [`crate::prompt::find`] takes it: those of `mix`, or else the one of `ppe` with its wording.
+    pub fn entries(&self) -> Vec<MixEntry> {
+        match &self.ppe {
+            Some(ppe) if self.mix.is_empty() => {
+                let ppe = if self.wording == 0 { ppe.clone() } else { format!("{ppe}@{}", self.wording) };
+                vec![MixEntry { ppe, weight: one() }]
+            }
+            _ => self.mix.clone(),
+        }
     }
 }
 

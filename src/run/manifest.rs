@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::RunDir;
 use crate::disk::atomic;
+use crate::disk::hash::sha256;
+use crate::prompt::{Mixture, WeightedPrompt};
 
 /// `manifest.json`. Its values do not change during the life of a run, except that sessions are added, and that a session whose
 /// inputs have changed replaces their hashes; the earlier ones are in [`RunSession::changes`].
@@ -57,8 +59,42 @@ pub struct SourceRecord {
 pub struct PromptIdentity {
     pub name: String,
     pub wording: String,
+    /// SHA-256 of the text; of a mixture, of the file with all prompts.
+    pub sha256: String,
+    /// The prompts of a mixture; empty for a single prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<MixedPrompt>,
+}
+
+/// One of the prior prompts of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixedPrompt {
+    pub name: String,
+    pub weight: f64,
+    pub wording: String,
     /// SHA-256 of the text.
     pub sha256: String,
+}
+
+impl From<&Mixture> for PromptIdentity {
+    fn from(mixture: &Mixture) -> Self {
+        let part = |WeightedPrompt { prompt, weight }: &WeightedPrompt| MixedPrompt {
+            name: prompt.name.clone(),
+            weight: *weight,
+            wording: prompt.wording.clone(),
+            sha256: sha256(prompt.text.as_bytes()),
+        };
+        let parts: Vec<MixedPrompt> = mixture.parts().iter().map(part).collect();
+        Self {
+            name: mixture.name(),
+            wording: mixture.wording(),
+            sha256: match &parts[..] {
+                [one] => one.sha256.clone(),
+                _ => sha256(mixture.to_toml().as_bytes()),
+            },
+            mixture: if mixture.is_mixed() { parts } else { Vec::new() },
+        }
+    }
 }
 
 /// One process of the run. Results are bit-identical for equal version, target, processor and device.
@@ -189,7 +225,12 @@ mod tests {
             steps: 40,
             model: source("tiny"),
             data: source("arithmetic"),
-            prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
+            prompt: PromptIdentity {
+                name: "null-example".into(),
+                wording: "rft".into(),
+                sha256: "00".into(),
+                mixture: Vec::new(),
+            },
             template: None,
             init_adapter: None,
             difficulty: None,

@@ -151,7 +151,8 @@ mod tests {
 
     fn manifest() -> Manifest {
         let source = |path: &str| SourceRecord { path: path.into(), revision: None, files: BTreeMap::new() };
-        let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
+        let prompt =
+            PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into(), mixture: Vec::new() };
         let sessions = vec![RunSession::start(jiff::Timestamp::now(), "cpu", 1, None)];
         Manifest {
             seed: 7,

@@ -8,7 +8,9 @@ use toml::Value;
 
 use super::keys::{Keys, leaf};
 use super::shipped::{SHIPPED, Shipped};
-use crate::config::{ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, find_preset, of_set};
+use crate::config::{
+    ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, checked_layer, find_preset, of_set,
+};
 
 /// A sweep as it was written.
 pub struct SweepFile {
@@ -128,8 +130,8 @@ impl SweepFile {
         let sweep = take(&mut root, "sweep");
         let slurm = take(&mut root, "slurm");
         let preset = take(&mut root, "preset").map(|node| preset(&node)).transpose()?;
-        let mut entries = root.entries();
-        entries.extend(own.iter().cloned());
+        let mut entries = checked_layer(root.entries())?;
+        entries.extend(checked_layer(own.clone())?);
         let base = MergedConfig::new(preset, &entries)?;
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let sweep = sweep.with_context(|| {
@@ -322,7 +324,7 @@ impl Listed {
             }
             None => None,
         };
-        Ok(Self { name, entries: rest.entries(), origin: node.origin.clone() })
+        Ok(Self { name, entries: checked_layer(rest.entries())?, origin: node.origin.clone() })
     }
 }
 
@@ -343,7 +345,7 @@ impl When {
             Content::List(values) => values.iter().map(|value| Entry::of_node(&path, value)).collect(),
             _ => vec![Entry::of_node(&path, node)],
         };
-        Ok(Self { conditions: condition.leaves().into_iter().map(any).collect(), set: set.entries() })
+        Ok(Self { conditions: condition.leaves().into_iter().map(any).collect(), set: checked_layer(set.entries())? })
     }
 }
 

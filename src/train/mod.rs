@@ -1,5 +1,6 @@
 //! Training: the loop, its state and checkpoints, and the evaluation on held-out questions.
 
+mod by_prompt;
 pub mod checkpoints;
 pub mod contamination;
 pub mod difficulty;
@@ -110,12 +111,13 @@ pub fn train(
 
         // The step is done: update the counters and write the logs.
         let completion_tokens: usize = groups.iter().flat_map(|g| &g.completions).map(|b| b.sampled.tokens.len()).sum();
-        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.completions.len()).sum();
+        let prompt_tokens: usize = groups.iter().map(|g| g.prompt().ids.len() * g.completions.len()).sum();
         state.counters.step = step;
         state.counters.questions += taken;
         state.counters.num_tokens += (prompt_tokens + completion_tokens) as u64;
         metrics.extend(advantages.metrics());
         metrics.extend(completion_metrics(training, &groups));
+        metrics.extend(by_prompt::metrics(&training.scorer, &groups));
         let seconds = started.elapsed().as_secs_f64();
         metrics.extend([
             ("num_tokens".to_owned(), state.counters.num_tokens as f64),
@@ -323,7 +325,7 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     );
     let item = &training.questions[0];
     let completion = training.scorer.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
-    let unreached = unreached_tensors(learner, adapter, &item.prompt.ids, &completion)?;
+    let unreached = unreached_tensors(learner, adapter, &item.prompts[0].ids, &completion)?;
     ensure!(
         unreached.is_empty(),
         "no finite gradient reaches {} of {} adapter tensors, the first of them `{}`\n\

@@ -49,6 +49,9 @@ struct KindSummary {
     mean_length: [Option<f64>; 2],
     /// Share of completions at the maximum length, before and after training.
     truncated: [Option<f64>; 2],
+    /// The questions of each prior prompt of a mixture, by its name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    by_prompt: BTreeMap<String, KindSummary>,
 }
 
 #[derive(Serialize)]
@@ -125,6 +128,11 @@ impl KindSummary {
             format,
             mean_length: [before.map(|it| it.mean_length), Some(after.mean_length)],
             truncated: [before.map(|it| it.truncated), Some(after.truncated)],
+            by_prompt: after
+                .by_prompt
+                .iter()
+                .map(|(name, after)| (name.clone(), Self::new(before.and_then(|it| it.by_prompt.get(name)), after)))
+                .collect(),
         }
     }
 }

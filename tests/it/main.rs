@@ -40,6 +40,7 @@ mod invariants;
 mod lab;
 #[cfg(unix)]
 mod lost_folder;
+mod mixtures;
 mod model_faults;
 mod mutations;
 #[cfg(unix)]

@@ -7,7 +7,7 @@ use super::{Material, quoted};
 use crate::run::inputs::{ALL, short};
 
 /// Keys that do not change what a run learns, and the keys of sources, which are compared by their contents.
-const ELSEWHERE: [&str; 16] = [
+const ELSEWHERE: [&str; 17] = [
     "run.name",
     "run.dir",
     "train.seed",
@@ -21,6 +21,7 @@ const ELSEWHERE: [&str; 16] = [
     "data.path",
     "prompt.ppe",
     "prompt.wording",
+    "prompt.mix",
     "prompt.template",
     "lora.init_adapter",
     "data.difficulty",

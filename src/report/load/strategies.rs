@@ -20,12 +20,12 @@ pub struct Strategy {
 /// The keys that may differ between the wordings of a strategy.
 const OF_WORDING: [&str; 2] = ["prompt text", "train.learning_rate"];
 
-/// The strategies of the runs, in their order.
+/// The strategies of the runs, in their order. A mixture of prompts is not a strategy.
 pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
     let mut found: Vec<(BTreeMap<String, String>, Strategy, String)> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for run in runs {
-        if seen.contains(&run.arm.as_str()) {
+        if seen.contains(&run.arm.as_str()) || !run.manifest.prompt.mixture.is_empty() {
             continue;
         }
         seen.push(&run.arm);

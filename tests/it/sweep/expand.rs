@@ -56,7 +56,7 @@ fn grid_combines_zip_pairs_and_list_adds() {
         assert_eq!((config.train.seed, config.train.steps), (run.seed, Some(3)));
         if run.arm != "alone" {
             assert_eq!(config.rollout.completions_per_step(), 32);
-            assert_eq!(run.varies["prompt.ppe"], config.prompt.ppe);
+            assert_eq!(run.varies["prompt.ppe"].as_str(), config.prompt.ppe.as_deref());
             assert_eq!(run.varies["train.learning_rate"], config.train.learning_rate);
         }
     }
@@ -183,7 +183,7 @@ fn mistakes_are_reported_with_their_place() {
     lab.toml:2:1: unknown key `sweep.sede`
     hint: did you mean `sweep.seeds`?
     ");
-    assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @"lab.toml:2:9: `sweep.seeds`: expected an integer of at least 0, found integer -2");
+    assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @"lab.toml:2:9: `sweep.seeds[1]`: expected an integer of at least 0, found integer -2");
     assert_snapshot!(error("[sweep]\nseeds = [1, 2, 1]"), @r"
     lab.toml:1:1: `sweep.seeds`: 1 occurs twice
     hint: list each seed once
