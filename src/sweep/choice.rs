@@ -81,8 +81,8 @@ fn listed<T: Display>(values: &[T]) -> String {
 }
 
 /// Whether the record has a choice for every arm that is tuned.
-pub fn is_complete(record: Option<&TuneRecord>, trials: &Trials) -> bool {
-    record.is_some_and(|record| trials.arms.iter().all(|arm| record.arm(&arm.arm).is_some()))
+pub fn is_complete(record: &TuneRecord, trials: &Trials) -> bool {
+    trials.arms.iter().all(|arm| record.arm(&arm.arm).is_some())
 }
 
 /// The errors of trials that failed, by name.

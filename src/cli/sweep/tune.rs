@@ -12,7 +12,7 @@ use crate::sweep::{SweepFolder, Trials, choice};
 
 /// The end of the phase.
 pub enum Tuned {
-    /// Every arm has its value. The lock of the trials is `None` if no trial was missing.
+    /// Every arm has its value. The lock of the trials is `None` if their folder was removed after the choice.
     Chosen(TuneRecord, Option<Lock>),
     /// The trials are not done, and `rft` ends with this exit code.
     Unfinished(ExitCode),
@@ -20,12 +20,16 @@ pub enum Tuned {
 
 /// Does the missing trials and writes the choice, unless it was made earlier.
 pub fn run(worker: &Worker, out: &Path, trials: &Trials, earlier: Option<TuneRecord>) -> Result<Tuned> {
-    if let Some(record) = earlier.clone().filter(|it| choice::is_complete(Some(it), trials)) {
+    let path = SweepFolder::of_trials(out);
+    if let Some(record) = earlier.clone().filter(|it| choice::is_complete(it, trials)) {
+        // The choice is valid only if these are still the trials of the file.
+        let exists = path.join("sweep.json").is_file();
+        let prepared = exists.then(|| SweepFolder::prepare(&path, &trials.sweep)).transpose()?;
         tell(&record, out, true);
-        return Ok(Tuned::Chosen(record, None));
+        return Ok(Tuned::Chosen(record, prepared.map(|(.., lock)| lock)));
     }
     eprintln!("phase    1 of 2: {}; then the study with the chosen values", describe(trials));
-    let (folder, record, lock) = SweepFolder::prepare(&SweepFolder::of_trials(out), &trials.sweep)?;
+    let (folder, record, lock) = SweepFolder::prepare(&path, &trials.sweep)?;
     let ends = worker.work(&folder, &record, &trials.sweep)?;
     if let Some(code) = worker.stopped() {
         if worker.slurm {

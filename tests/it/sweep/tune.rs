@@ -400,6 +400,13 @@ fn a_sweep_that_is_killed_during_its_trials_makes_the_same_choice() {
     assert_eq!(fs::metadata(&log).unwrap().len(), before, "a trial was repeated");
     assert!(results(broken.path()) == expected, "the results differ");
 
+    // A choice that was made under other settings is not used.
+    fs::remove_file(sweep.join("sweep.json")).unwrap();
+    let (code, said) = run_sweep(broken.path(), &["--set=rollout.num_generations=8"]);
+    let changed = "`rollout.num_generations` of run `reasoning-learning_rate=0.001-s101` was 4, now 8";
+    assert!(code == Some(1) && said.contains(changed), "{said}");
+    assert_eq!(run_sweep(broken.path(), &[]).0, Some(0));
+
     // Before the choice, candidates can be added but not removed.
     fs::remove_file(sweep.join("tune.json")).unwrap();
     let (code, said) = run_sweep(broken.path(), &[]);
