@@ -307,10 +307,17 @@ pub struct TrainSection {
     pub threads: Option<usize>,
 }
 
+/// The value of `eval.path` for questions that are held out of the training data.
+pub const HELD_OUT: &str = "held-out";
+
+/// The value of `eval.path` for held-out questions on which a setting is chosen: not those of [`HELD_OUT`], nor of a benchmark.
+pub const TUNING: &str = "tuning";
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
-    /// `held-out` takes questions from the training data before training; else a data set as in `data.path`.
+    /// `held-out` takes questions from the training data before training; `tuning` takes others, for the trials of a sweep; else a
+    /// data set as in `data.path`.
     pub path: String,
     /// Number of held-out questions; 0 switches evaluation off.
     pub questions: usize,

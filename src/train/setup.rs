@@ -6,9 +6,9 @@ use super::inputs::{InputFiles, InputHashes, InputSource};
 use super::pass_rates::{band_hash, within};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use super::state::TrainState;
-use crate::config::{self, DataSection, RunConfig};
+use crate::config::{self, DataSection, HELD_OUT, RunConfig, TUNING};
 use crate::data::decontaminate::Contamination;
-use crate::data::{self, Question};
+use crate::data::{self, HoldOut, Question};
 use crate::disk::atomic;
 use crate::disk::hash_cache::NamedFiles;
 use crate::model::hub;
@@ -209,10 +209,13 @@ impl Questions {
     fn load(config: &RunConfig, data_dir: Option<&Path>, recorded: Option<Contamination>) -> Result<Self> {
         let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
         let seed = config.train.seed;
-        let split = config.eval.path == "held-out";
-        let held_out_count = if split { config.eval.questions } else { 0 };
-        let (loaded, contamination) = contamination::load(config, held_out_count, &fetch, data_dir, recorded)
-            .context("load the training questions")?;
+        let from_training = [HELD_OUT, TUNING].contains(&config.eval.path.as_str());
+        let held_out = match config.eval.path.as_str() {
+            TUNING => HoldOut::Tuning(config.eval.questions),
+            _ => HoldOut::Evaluation(if from_training { config.eval.questions } else { 0 }),
+        };
+        let (loaded, contamination) =
+            contamination::load(config, held_out, &fetch, data_dir, recorded).context("load the training questions")?;
         let mut questions = Self {
             train: loaded.questions,
             held_out: loaded.held_out,
@@ -222,7 +225,7 @@ impl Questions {
             held_out_source: None,
         };
         questions.notes.extend(questions.contamination.notes());
-        if !split && config.eval.questions > 0 {
+        if !from_training && config.eval.questions > 0 {
             let section = DataSection {
                 path: config.eval.path.clone(),
                 max_questions: Some(config.eval.questions),

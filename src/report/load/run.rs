@@ -23,6 +23,8 @@ pub struct ReportedRun {
     pub seed: u64,
     /// The settings in which its arm differs from others, by dotted key.
     pub varies: BTreeMap<String, Value>,
+    /// The setting that was chosen for its arm, if its value is the one that the trials of the sweep prove.
+    pub tuned: Option<String>,
     pub manifest: Manifest,
     /// The prior prompts; `None` if their file is missing and it is not a single shipped one.
     pub mixture: Option<Mixture>,
@@ -74,6 +76,7 @@ impl ReportedRun {
             arm: manifest.prompt.name.clone(),
             seed: manifest.seed,
             varies: BTreeMap::new(),
+            tuned: None,
             config: dotted(&status::read_config(&run)?),
             steps: steps.into_iter().filter(|record| record.values.contains_key("reward")).collect(),
             held_out: held_out(&run, manifest.steps)?,

@@ -4,6 +4,7 @@
 mod arms;
 mod controls;
 mod internalized;
+mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
