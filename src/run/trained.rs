@@ -129,9 +129,12 @@ pub fn other_base(folder: &Path, source: &ModelSource) -> Option<OtherBase> {
     Some(OtherBase { name: base, difference, by_name: manifest.is_none() })
 }
 
-/// The prior prompt of `config`. If it is the run's own prompt and not a shipped one, it is read from the run directory, because
+/// The prior prompt of `config`: the one that the user chose, or that of training. If it is the run's own prompt and not a shipped one, it is read from the run directory, because
 /// the user's file may have changed since. `chosen`: the user selected a prompt.
 pub fn prior_prompt(trained: Option<&Trained>, config: &RunConfig, chosen: bool) -> Result<PriorPrompt> {
+    if !chosen && trained.is_some() && config.distilled().is_some() {
+        return prompt::find(&config.training_prompt());
+    }
     match trained.and_then(|trained| trained.prompt.as_ref()) {
         Some(file) if !chosen && prompt::find_shipped(&config.prompt.reference()).is_none() => {
             prompt::find(&file.display().to_string())

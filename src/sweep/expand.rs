@@ -266,8 +266,9 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
         prompts.push(TestPrompt { given: given.to_owned(), prior, name });
         Ok(prompts.len() - 1)
     };
-    let own: Vec<usize> =
-        runs.iter().map(|run| learn(&configs[&run.name].prompt.reference())).collect::<Result<_>>()?;
+    let own: Vec<usize> = runs.iter().map(|run| learn(&configs[&run.name].training_prompt())).collect::<Result<_>>()?;
+    // A distilled prompt too, so that the untrained model is evaluated under it.
+    runs.iter().try_for_each(|run| learn(&configs[&run.name].prompt.reference()).map(drop))?;
     let named = section.test_prompts.iter().filter(|it| !["own", "all"].contains(&it.as_str()));
     let named: Vec<usize> = named.map(|name| learn(name)).collect::<Result<_>>()?;
     let all: Vec<usize> = (0..prompts.len()).collect();

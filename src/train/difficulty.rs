@@ -48,7 +48,7 @@ pub struct MeasuredWith {
 
 impl MeasuredWith {
     pub fn new(config: &RunConfig, setup: &Setup, source: &ModelSource, device: &str, samples: usize) -> Self {
-        let (rollout, prior) = (&config.rollout, &setup.prior);
+        let (rollout, prior) = (&config.rollout, &setup.asked);
         Self {
             model: source.name.clone(),
             model_sha256: source.hash.clone(),

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 pub struct TrainQuestion {
     pub question: Question,
     pub prompt: Prompt,
+    /// The prompt that the teacher sees, if a prior prompt is distilled.
+    pub teacher: Option<Vec<u32>>,
 }
 
 /// Renders `questions` under the prior prompt. Questions whose prompt is longer than `max_length` are left out; they are the
@@ -32,7 +34,7 @@ pub fn render_all(
     for question in questions {
         let prompt = policy.prompt(prior, &question.text, prefill, name_hash(&question.id))?;
         if prompt.ids.len() <= max_length {
-            items.push(TrainQuestion { question, prompt });
+            items.push(TrainQuestion { question, prompt, teacher: None });
         } else {
             left_out.push(question);
         }
@@ -68,6 +70,7 @@ pub struct ScoredCompletion {
 /// The parts that every rollout of a run needs.
 pub struct RolloutScorer<'a> {
     pub policy: &'a Policy,
+    /// The prior prompt whose format the rewards expect.
     pub prior: &'a PriorPrompt,
     pub rewards: &'a RewardSet,
     pub prefill: bool,

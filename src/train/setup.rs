@@ -6,6 +6,7 @@ use super::inputs::{InputFiles, InputHashes, InputSource};
 use super::pass_rates::{band_hash, within};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use super::state::TrainState;
+use super::teacher;
 use crate::config::{self, DataSection, RunConfig};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, Question};
@@ -30,7 +31,10 @@ const TESTED: usize = 4096;
 /// A run that is ready to start.
 pub struct Setup {
     pub policy: Policy,
+    /// The prior prompt whose format the rewards expect.
     pub prior: PriorPrompt,
+    /// The prior prompt of the rollouts: the same, or none if that one is distilled.
+    pub asked: PriorPrompt,
     pub rewards: RewardSet,
     pub questions: Vec<TrainQuestion>,
     pub held_out: Vec<TrainQuestion>,
@@ -59,6 +63,11 @@ impl Setup {
         recorded: Option<Contamination>,
     ) -> Result<Self> {
         let prior = prompt::find(&config.prompt.reference())?;
+        let asked = prompt::find(&config.training_prompt())?;
+        let distilled = config.distilled().is_some();
+        if distilled {
+            teacher::check(config, &prior)?;
+        }
         let initial = InitialAdapter::open(config)?;
         let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
         let questions = Questions::load(config, data_dir, recorded)?;
@@ -67,9 +76,14 @@ impl Setup {
         let policy = Policy::load(source, config)?.at(started)?;
         let mut notes = questions.notes;
         notes.extend(prior.warning());
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<(Vec<TrainQuestion>, Vec<Question>)> {
+        let mut render = |questions: Vec<Question>, what: &str, taught: bool| -> Result<_> {
             let length = config.rollout.max_prompt_length;
-            let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
+            let (mut items, mut long) = render_all(&policy, &asked, config.prompt.prefill, questions, length)?;
+            if taught {
+                let (rendered, too_long) = teacher::render(&policy, &prior, items, length)?;
+                items = rendered;
+                long.extend(too_long);
+            }
             if !long.is_empty() {
                 let count = long.len();
                 notes.push(format!(
@@ -78,8 +92,8 @@ impl Setup {
             }
             Ok((items, long))
         };
-        let (train, too_long) = render(questions.train, "training")?;
-        let (held_out, _) = render(questions.held_out, "held-out")?;
+        let (train, too_long) = render(questions.train, "training", distilled)?;
+        let (held_out, _) = render(questions.held_out, "held-out", false)?;
         ensure!(
             !train.is_empty(),
             "no question of `{}` is usable: {}\nhint: check `data.path` and `rollout.max_prompt_length`",
@@ -89,6 +103,7 @@ impl Setup {
         Ok(Self {
             policy,
             prior,
+            asked,
             rewards,
             questions: train,
             held_out,
@@ -147,7 +162,8 @@ impl Setup {
     pub fn start(&self, config: &RunConfig, model: &str) -> Result<RunDir> {
         // The second part of a Hub id; a file name without its extension.
         let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
-        let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
+        let how = if config.distilled().is_some() { "-distilled" } else { "" };
+        let stem = format!("{}-{}{how}", model.to_lowercase(), self.prior.name);
         let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
         // Before the configuration: a folder with a configuration can be resumed, and that requires the prompt, and the
         // excluded rows to be known.
@@ -165,11 +181,8 @@ impl Setup {
             steps: config.total_steps(self.questions.len()),
             model,
             data,
-            prompt: PromptIdentity {
-                name: self.prior.name.clone(),
-                wording: self.prior.wording.clone(),
-                sha256: sha256(self.prior.text.as_bytes()),
-            },
+            prompt: identity(&self.asked),
+            distilled: config.distilled().is_some().then(|| identity(&self.prior)),
             template,
             init_adapter,
             held_out,
@@ -178,6 +191,10 @@ impl Setup {
             sessions: Vec::new(),
         }
     }
+}
+
+fn identity(prior: &PriorPrompt) -> PromptIdentity {
+    PromptIdentity { name: prior.name.clone(), wording: prior.wording.clone(), sha256: sha256(prior.text.as_bytes()) }
 }
 
 fn input(section: &DataSection, sha256: String, paths: Vec<PathBuf>) -> InputSource {

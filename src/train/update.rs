@@ -173,7 +173,12 @@ fn train_groups<'a>(
     let mut current = None;
     for (&(g, b), &masked) in places.iter().zip(masked) {
         if current != Some(g) {
-            parts.push(TrainGroup { prompt: &groups[g].item.prompt.ids, completions: Vec::new() });
+            let item = groups[g].item;
+            parts.push(TrainGroup {
+                prompt: &item.prompt.ids,
+                teacher: item.teacher.as_deref(),
+                completions: Vec::new(),
+            });
             current = Some(g);
         }
         let completion = &groups[g].completions[b].sampled;

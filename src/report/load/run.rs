@@ -71,7 +71,7 @@ impl ReportedRun {
         let steps = metrics::read(&run.metrics())?;
         Ok(LoadedRun::Run(Box::new(Self {
             name: status.name,
-            arm: manifest.prompt.name.clone(),
+            arm: manifest.prompt_label(),
             seed: manifest.seed,
             varies: BTreeMap::new(),
             config: dotted(&status::read_config(&run)?),
@@ -79,7 +79,7 @@ impl ReportedRun {
             held_out: held_out(&run, manifest.steps)?,
             adapter_sha256: adapter_hash(&run)?,
             contamination: contamination(&run)?,
-            prior: prior(&run, &manifest.prompt.name),
+            prior: prior(&run, &manifest.learned_prompt().name),
             manifest,
         })))
     }

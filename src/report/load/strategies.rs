@@ -32,7 +32,8 @@ pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
         let mut settings = settings(run);
         let rate = settings.get("train.learning_rate").cloned().unwrap_or_default();
         settings.retain(|key, _| !OF_WORDING.contains(&key.as_str()));
-        let of = strategy(&run.manifest.prompt.name);
+        let of = strategy(&run.manifest.learned_prompt().name);
+        let is_distilled = run.manifest.distilled.is_some();
         settings.insert("strategy".to_owned(), of.to_owned());
         match found.iter_mut().find(|(known, _, _)| *known == settings) {
             Some((_, strategy, first)) => {
@@ -41,7 +42,7 @@ pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
             }
             None => {
                 let is_taken = found.iter().any(|(_, strategy, _)| strategy.name == of);
-                let name = if is_taken { run.arm.clone() } else { of.to_owned() };
+                let name = if is_taken || is_distilled { run.arm.clone() } else { of.to_owned() };
                 found.push((settings, Strategy { name, arms: vec![run.arm.clone()], tuned: false }, rate));
             }
         }

@@ -203,7 +203,7 @@ fn hashes(material: &Material) -> Table {
                 seen.insert([what.to_owned(), name, short(hash)]);
             }
         }
-        seen.insert(["training prompt".to_owned(), manifest.prompt.name.clone(), short(&manifest.prompt.sha256)]);
+        seen.insert(["training prompt".to_owned(), manifest.prompt_label(), short(&manifest.learned_prompt().sha256)]);
         if let Some(adapter) = &run.adapter_sha256 {
             seen.insert(["trained adapter".to_owned(), run.name.clone(), short(adapter)]);
         }

@@ -75,6 +75,7 @@ impl Lab {
             model: source("tiny"),
             data: source("arithmetic"),
             prompt: PromptIdentity { name: prompt.into(), wording: "rft".into(), sha256: sha256(prompt.as_bytes()) },
+            distilled: None,
             template: None,
             init_adapter: None,
             difficulty: None,
