@@ -48,7 +48,7 @@ impl RunConfig {
             ("data.max_questions", data.max_questions.unwrap_or(1), 1..=10_000_000),
             ("lora.r", lora.r, 1..=1024),
             ("rollout.prompts_per_step", rollout.prompts_per_step, 1..=65_536),
-            ("rollout.num_generations", rollout.num_generations, 2..=65_536),
+            ("rollout.num_generations", rollout.num_generations, 1..=65_536),
             ("rollout.max_prompt_length", rollout.max_prompt_length, 1..=TOKENS),
             ("rollout.max_completion_length", rollout.max_completion_length, 1..=TOKENS),
             ("rollout.max_rows", rollout.max_rows, 1..=65_536),

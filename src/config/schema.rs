@@ -24,6 +24,7 @@ pub struct RunConfig {
     pub rollout: RolloutSection,
     pub reward: RewardSection,
     pub grpo: GrpoSection,
+    pub distill: DistillSection,
     pub train: TrainSection,
     pub eval: EvalSection,
     pub run: RunSection,
@@ -144,6 +145,9 @@ pub struct DataSection {
 /// The largest level of the arithmetic generator.
 pub const MAX_ARITHMETIC_LEVEL: u8 = 14;
 
+/// The name of the empty prior prompt.
+pub const NO_PROMPT: &str = "none";
+
 /// The linear layers of a decoder block, in the order in which they are applied.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
@@ -172,7 +176,7 @@ pub struct LoraSection {
 pub struct RolloutSection {
     /// Questions per rollout batch.
     pub prompts_per_step: usize,
-    /// Completions per question: the size of a group.
+    /// Completions per question: the size of a group. At least 2, unless a prompt is distilled.
     pub num_generations: usize,
     /// Maximum prompt length in tokens; longer questions are left out and counted.
     pub max_prompt_length: usize,
@@ -256,6 +260,32 @@ pub struct GrpoSection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+pub enum DistillKl {
+    /// Over the whole vocabulary.
+    Full,
+    /// Estimated from the sampled token.
+    Sampled,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistillSection {
+    /// The reverse KL divergence from the teacher, with `train.method = "distill"`: over the `full` vocabulary, or of the `sampled` token.
+    pub kl: DistillKl,
+}
+
+/// How a model learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// From rewards, under the prior prompt.
+    Grpo,
+    /// From the model without its adapter under the prior prompt. The trained model samples without one.
+    Distill,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LrScheduler {
     Constant,
     Linear,
@@ -265,6 +295,8 @@ pub enum LrScheduler {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
+    /// `grpo` learns from rewards under the prior prompt; `distill` learns without it to answer as the base model does with it.
+    pub method: Method,
     /// Number of steps, each with one rollout batch; unset: determined by `epochs`.
     #[serde(default, with = "super::optional")]
     #[schemars(with = "OrUnset<usize>")]
@@ -344,6 +376,20 @@ impl RunConfig {
     /// Steps of the whole run with `questions` training questions; an epoch's incomplete last batch is left out.
     pub fn total_steps(&self, questions: usize) -> usize {
         self.train.steps.unwrap_or(self.train.epochs * (questions / self.rollout.prompts_per_step))
+    }
+
+    /// The divergence from the teacher that the run minimizes; `None` if it learns from rewards.
+    pub fn distilled(&self) -> Option<DistillKl> {
+        (self.train.method == Method::Distill).then_some(self.distill.kl)
+    }
+
+    /// The prior prompts under which the model is trained, and evaluated if nothing else is requested: none if the prompt is
+    /// distilled.
+    pub fn training_prompts(&self) -> Vec<MixEntry> {
+        match self.train.method {
+            Method::Grpo => self.prompt.entries(),
+            Method::Distill => vec![MixEntry { ppe: NO_PROMPT.to_owned(), weight: one() }],
+        }
     }
 }
 

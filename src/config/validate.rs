@@ -34,11 +34,12 @@ impl RunConfig {
         self.lora.validate()?;
         self.rollout.validate()?;
         for entry in self.prompt.entries() {
-            self.reward.validate(&entry.ppe, entry.ppe != "none", self.rollout.max_completion_length)?;
+            self.reward.validate(&entry.ppe, entry.ppe != NO_PROMPT, self.rollout.max_completion_length)?;
         }
         self.grpo.validate()?;
         self.train.validate()?;
         self.ranges()?;
+        self.distillation()?;
         self.batches()
     }
 
@@ -60,6 +61,36 @@ impl RunConfig {
             "run.name",
             format!("`{name}` is not a valid folder name"),
             "use a name without slashes; run.dir sets the parent folder",
+        )
+    }
+
+    /// Checks that no setting contradicts the method. The prompt is checked where a run starts, because a configuration may also
+    /// be used to evaluate under another one.
+    fn distillation(&self) -> Check {
+        let Some(kl) = self.distilled() else {
+            return ensure(
+                self.rollout.num_generations >= 2,
+                "rollout.num_generations",
+                format!("a group of size {} has nothing to compare", self.rollout.num_generations),
+                "use 2 or more; the study uses 8",
+            );
+        };
+        let of_rewards = [
+            ("grpo.beta", self.grpo.beta != 0.0, self.grpo.beta.to_string()),
+            ("grpo.entropy_coef", self.grpo.entropy_coef != 0.0, self.grpo.entropy_coef.to_string()),
+            ("grpo.max_refills", self.grpo.max_refills != 0, self.grpo.max_refills.to_string()),
+        ];
+        for (key, is_set, value) in of_rewards {
+            let problem =
+                format!("{value} has no meaning with train.method = \"distill\", which does not learn from rewards");
+            ensure(!is_set, key, problem, "set it to 0, or use train.method = \"grpo\"")?;
+        }
+        let is_sequence_ratio = kl == DistillKl::Sampled && self.grpo.loss_type == LossType::Gspo;
+        ensure(
+            !is_sequence_ratio,
+            "grpo.loss_type",
+            "gspo has one ratio per completion, but distill.kl = \"sampled\" has an advantage per token",
+            "use another loss, or distill.kl = \"full\"",
         )
     }
 
@@ -199,12 +230,7 @@ impl RolloutSection {
             self.prompts_per_step,
             "use 1 or more; 16 is enough for the embedded model",
         )?;
-        ensure(
-            self.num_generations >= 2,
-            "rollout.num_generations",
-            format!("a group of size {} has nothing to compare", self.num_generations),
-            "use 2 or more; the study uses 8",
-        )?;
+        at_least_one("rollout.num_generations", self.num_generations, "use 2 or more; the study uses 8")?;
         at_least_one(
             "rollout.max_prompt_length",
             self.max_prompt_length,

@@ -306,7 +306,9 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
         prompts.push(TestPrompt { given, mixture, name: free.unwrap_or(name) });
         Ok(prompts.len() - 1)
     };
-    let own: Vec<usize> = runs.iter().map(|run| learn(configs[&run.name].prompt.entries())).collect::<Result<_>>()?;
+    let own: Vec<usize> = runs.iter().map(|run| learn(configs[&run.name].training_prompts())).collect::<Result<_>>()?;
+    // A distilled prompt too, so that the untrained model is evaluated under it.
+    runs.iter().try_for_each(|run| learn(configs[&run.name].prompt.entries()).map(drop))?;
     let named = section.test_prompts.iter().filter(|it| !["own", "all"].contains(&it.as_str()));
     let named: Vec<usize> =
         named.map(|name| learn(vec![MixEntry { ppe: name.clone(), weight: 1.0 }])).collect::<Result<_>>()?;

@@ -15,6 +15,7 @@ pub mod setup;
 pub mod state;
 mod step_log;
 pub mod summary;
+pub mod teacher;
 mod training;
 pub mod update;
 
@@ -69,7 +70,7 @@ pub fn train(
     state: &mut TrainState,
 ) -> Result<TrainOutcome> {
     let Training { config, run, progress, stop, .. } = training;
-    let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?;
+    let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?.distilling(config.distilled());
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
@@ -112,9 +113,10 @@ pub fn train(
         // The step is done: update the counters and write the logs.
         let completion_tokens: usize = groups.iter().flat_map(|g| &g.completions).map(|b| b.sampled.tokens.len()).sum();
         let prompt_tokens: usize = groups.iter().map(|g| g.prompt().ids.len() * g.completions.len()).sum();
+        let teacher_tokens: usize = groups.iter().map(teacher_tokens).sum();
         state.counters.step = step;
         state.counters.questions += taken;
-        state.counters.num_tokens += (prompt_tokens + completion_tokens) as u64;
+        state.counters.num_tokens += (prompt_tokens + completion_tokens + teacher_tokens) as u64;
         metrics.extend(advantages.metrics());
         metrics.extend(completion_metrics(training, &groups));
         metrics.extend(by_prompt::metrics(&training.scorer, &groups));
@@ -337,11 +339,18 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     Ok(())
 }
 
+/// The tokens of the teacher's pass over a group, if a prompt is distilled.
+fn teacher_tokens(group: &ScoredGroup) -> usize {
+    let Some(prompt) = &group.item.teacher else { return 0 };
+    group.completions.iter().map(|completion| prompt.len() + completion.sampled.tokens.len()).sum()
+}
+
 fn rollout_facts(config: &RunConfig, groups: &[ScoredGroup], flat_groups: usize) -> RolloutFacts {
     let completions = || groups.iter().flat_map(|group| &group.completions);
     RolloutFacts {
         groups: groups.len(),
-        flat_groups,
+        // Without rewards, a flat group is as useful as another.
+        flat_groups: if config.distilled().is_some() { 0 } else { flat_groups },
         completions: completions().count(),
         truncated: completions().filter(|completion| completion.sampled.truncated()).count(),
         max_completion_length: config.rollout.max_completion_length,

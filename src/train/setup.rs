@@ -6,6 +6,7 @@ use super::inputs::{InputFiles, InputHashes, InputSource};
 use super::pass_rates::{band_hash, within};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use super::state::TrainState;
+use super::teacher;
 use crate::config::{self, DataSection, HELD_OUT, RunConfig, TUNING};
 use crate::data::decontaminate::Contamination;
 use crate::data::{self, HoldOut, Question};
@@ -29,7 +30,10 @@ const TESTED: usize = 4096;
 /// A run that is ready to start.
 pub struct Setup {
     pub policy: Policy,
+    /// The prior prompts whose format the rewards expect.
     pub mixture: Mixture,
+    /// The prior prompts of the rollouts: the same, or none if the one prompt is distilled.
+    pub asked: Mixture,
     pub rewards: RewardSet,
     pub questions: Vec<TrainQuestion>,
     pub held_out: Vec<TrainQuestion>,
@@ -58,6 +62,11 @@ impl Setup {
         recorded: Option<Contamination>,
     ) -> Result<Self> {
         let mixture = Mixture::of_config(&config.prompt)?;
+        let asked = Mixture::of_entries(&config.training_prompts())?;
+        let distilled = config.distilled().is_some();
+        if distilled {
+            teacher::check(config, &mixture)?;
+        }
         let initial = InitialAdapter::open(config)?;
         let prompts: Vec<&PriorPrompt> = mixture.prompts().collect();
         let rewards = RewardSet::for_prompts(&config.reward, &prompts, config.rollout.max_completion_length)?;
@@ -67,9 +76,14 @@ impl Setup {
         let policy = Policy::load(source, config)?.at(started)?;
         let mut notes = questions.notes;
         notes.extend(mixture.prompts().filter_map(PriorPrompt::warning));
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<(Vec<TrainQuestion>, Vec<Question>)> {
+        let mut render = |questions: Vec<Question>, what: &str, taught: bool| -> Result<_> {
             let length = config.rollout.max_prompt_length;
-            let (items, long) = render_all(&policy, &mixture, config.prompt.prefill, questions, length)?;
+            let (mut items, mut long) = render_all(&policy, &asked, config.prompt.prefill, questions, length)?;
+            if taught {
+                let (rendered, too_long) = teacher::render(&policy, &mixture, items, length)?;
+                items = rendered;
+                long.extend(too_long);
+            }
             if !long.is_empty() {
                 let count = long.len();
                 notes.push(format!(
@@ -78,8 +92,8 @@ impl Setup {
             }
             Ok((items, long))
         };
-        let (train, too_long) = render(questions.train, "training")?;
-        let (held_out, _) = render(questions.held_out, "held-out")?;
+        let (train, too_long) = render(questions.train, "training", distilled)?;
+        let (held_out, _) = render(questions.held_out, "held-out", false)?;
         ensure!(
             !train.is_empty(),
             "no question of `{}` is usable: {}\nhint: check `data.path` and `rollout.max_prompt_length`",
@@ -89,6 +103,7 @@ impl Setup {
         Ok(Self {
             policy,
             mixture,
+            asked,
             rewards,
             questions: train,
             held_out,
@@ -162,7 +177,8 @@ impl Setup {
         // The second part of a Hub id; a file name without its extension.
         let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
         let prompts: Vec<&str> = self.mixture.prompts().map(|prompt| prompt.name.as_str()).collect();
-        let stem = format!("{}-{}", model.to_lowercase(), prompts.join("-"));
+        let how = if config.distilled().is_some() { "-distilled" } else { "" };
+        let stem = format!("{}-{}{how}", model.to_lowercase(), prompts.join("-"));
         let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
         // Before the configuration: a folder with a configuration can be resumed, and that requires the prompt, and the
         // excluded rows to be known.
@@ -180,7 +196,8 @@ impl Setup {
             steps: config.total_steps(self.questions.len()),
             model,
             data,
-            prompt: PromptIdentity::from(&self.mixture),
+            prompt: PromptIdentity::from(&self.asked),
+            distilled: config.distilled().is_some().then(|| PromptIdentity::from(&self.mixture)),
             template,
             init_adapter,
             held_out,

@@ -25,6 +25,7 @@ mod device_memory;
 mod difficulty;
 #[cfg(target_os = "linux")]
 mod disk_faults;
+mod distill;
 mod embedded;
 mod endpoint;
 mod entry_points;

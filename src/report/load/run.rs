@@ -73,7 +73,7 @@ impl ReportedRun {
         let steps = metrics::read(&run.metrics())?;
         Ok(LoadedRun::Run(Box::new(Self {
             name: status.name,
-            arm: manifest.prompt.name.clone(),
+            arm: manifest.prompt_label(),
             seed: manifest.seed,
             varies: BTreeMap::new(),
             tuned: None,
@@ -82,7 +82,7 @@ impl ReportedRun {
             held_out: held_out(&run, manifest.steps)?,
             adapter_sha256: adapter_hash(&run)?,
             contamination: contamination(&run)?,
-            mixture: mixture(&run, &manifest.prompt.name),
+            mixture: mixture(&run, &manifest.learned_prompt().name),
             manifest,
         })))
     }

@@ -39,7 +39,8 @@ pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
         let mut settings = settings(run);
         settings.remove("prompt text");
         let value = run.tuned.as_ref().and_then(|key| settings.remove(key));
-        let of = strategy(&run.manifest.prompt.name);
+        let of = strategy(&run.manifest.learned_prompt().name);
+        let is_distilled = run.manifest.distilled.is_some();
         let common = Common { strategy: of.to_owned(), settings, tuned: run.tuned.clone() };
         match found.iter_mut().find(|(known, _)| *known == common) {
             Some((_, strategy)) => {
@@ -48,7 +49,7 @@ pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
             }
             None => {
                 let is_taken = found.iter().any(|(_, strategy)| strategy.name == of);
-                let name = if is_taken { run.arm.clone() } else { of.to_owned() };
+                let name = if is_taken || is_distilled { run.arm.clone() } else { of.to_owned() };
                 let tuned = value.into_iter().collect();
                 found.push((common, Strategy { name, arms: vec![run.arm.clone()], tuned }));
             }

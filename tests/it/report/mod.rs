@@ -81,6 +81,7 @@ impl Lab {
                 sha256: sha256(prompt.as_bytes()),
                 mixture: vec![],
             },
+            distilled: None,
             template: None,
             init_adapter: None,
             difficulty: None,
