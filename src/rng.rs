@@ -35,6 +35,8 @@ pub enum Purpose {
     InputOrder = 12,
     /// The value of the control reward `random`: path (step, question, completion).
     RandomReward = 13,
+    /// Which prior prompt of a mixture a group gets: path (step, question).
+    PriorPrompt = 14,
 }
 
 /// A random function of a 64-bit position, determined by seed, purpose and path.

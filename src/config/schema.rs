@@ -24,6 +24,7 @@ pub struct RunConfig {
     pub rollout: RolloutSection,
     pub reward: RewardSection,
     pub grpo: GrpoSection,
+    pub distill: DistillSection,
     pub train: TrainSection,
     pub eval: EvalSection,
     pub run: RunSection,
@@ -41,20 +42,53 @@ pub struct ModelSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSection {
-    /// Name of a shipped prior prompt, or path of a user's file. `reasoning@2` is its wording 2.
-    pub ppe: String,
-    /// Number of the wording of the prior prompt; 0 is the first.
+    /// Name of a shipped prior prompt, or path of a user's file. `reasoning@2` is its wording 2. Unset: the prompts of `mix`.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
+    pub ppe: Option<String>,
+    /// Number of the wording of `ppe`; 0 is the first.
     pub wording: usize,
+    /// Several prior prompts instead of `ppe`, such as `[{ ppe = "reasoning", weight = 1 }, { ppe = "planning@1" }]`. Every group
+    /// draws one, with a probability proportional to `weight`, which is 1 if it is left out.
+    pub mix: Vec<MixEntry>,
     /// `model` (the model's chat template), `plain`, or the path of a Jinja file.
     pub template: String,
     /// Start the completion with the opening tag of the prior prompt.
     pub prefill: bool,
 }
 
+/// One of the prior prompts of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MixEntry {
+    /// As in `prompt.ppe`.
+    pub ppe: String,
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+impl MixEntry {
+    /// The argument of `--set` that selects the mixture `mix`.
+    pub fn setting(mix: &[MixEntry]) -> String {
+        let value = toml::Value::try_from(mix).expect("TOML can represent a mixture");
+        format!("prompt.mix={value}")
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
 impl PromptSection {
-    /// The name of the prior prompt with its wording, as [`crate::prompt::find`] takes it.
-    pub fn reference(&self) -> String {
-        if self.wording == 0 { self.ppe.clone() } else { format!("{}@{}", self.ppe, self.wording) }
+    /// The prior prompts, each as [`crate::prompt::find`] takes it: those of `mix`, or else the one of `ppe` with its wording.
+    pub fn entries(&self) -> Vec<MixEntry> {
+        match &self.ppe {
+            Some(ppe) if self.mix.is_empty() => {
+                let ppe = if self.wording == 0 { ppe.clone() } else { format!("{ppe}@{}", self.wording) };
+                vec![MixEntry { ppe, weight: one() }]
+            }
+            _ => self.mix.clone(),
+        }
     }
 }
 
@@ -111,6 +145,9 @@ pub struct DataSection {
 /// The largest level of the arithmetic generator.
 pub const MAX_ARITHMETIC_LEVEL: u8 = 14;
 
+/// The name of the empty prior prompt.
+pub const NO_PROMPT: &str = "none";
+
 /// The linear layers of a decoder block, in the order in which they are applied.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
@@ -139,7 +176,7 @@ pub struct LoraSection {
 pub struct RolloutSection {
     /// Questions per rollout batch.
     pub prompts_per_step: usize,
-    /// Completions per question: the size of a group.
+    /// Completions per question: the size of a group. At least 2, unless a prompt is distilled.
     pub num_generations: usize,
     /// Maximum prompt length in tokens; longer questions are left out and counted.
     pub max_prompt_length: usize,
@@ -261,6 +298,32 @@ pub struct GrpoSection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+pub enum DistillKl {
+    /// Over the whole vocabulary.
+    Full,
+    /// Estimated from the sampled token.
+    Sampled,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistillSection {
+    /// The reverse KL divergence from the teacher, with `train.method = "distill"`: over the `full` vocabulary, or of the `sampled` token.
+    pub kl: DistillKl,
+}
+
+/// How a model learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// From rewards, under the prior prompt.
+    Grpo,
+    /// From the model without its adapter under the prior prompt. The trained model samples without one.
+    Distill,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LrScheduler {
     Constant,
     Linear,
@@ -270,6 +333,8 @@ pub enum LrScheduler {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
+    /// `grpo` learns from rewards under the prior prompt; `distill` learns without it to answer as the base model does with it.
+    pub method: Method,
     /// Number of steps, each with one rollout batch; unset: determined by `epochs`.
     #[serde(default, with = "super::optional")]
     #[schemars(with = "OrUnset<usize>")]
@@ -312,10 +377,17 @@ pub struct TrainSection {
     pub threads: Option<usize>,
 }
 
+/// The value of `eval.path` for questions that are held out of the training data.
+pub const HELD_OUT: &str = "held-out";
+
+/// The value of `eval.path` for held-out questions on which a setting is chosen: not those of [`HELD_OUT`], nor of a benchmark.
+pub const TUNING: &str = "tuning";
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
-    /// `held-out` takes questions from the training data before training; else a data set as in `data.path`.
+    /// `held-out` takes questions from the training data before training; `tuning` takes others, for the trials of a sweep; else a
+    /// data set as in `data.path`.
     pub path: String,
     /// Number of held-out questions; 0 switches evaluation off.
     pub questions: usize,
@@ -342,6 +414,20 @@ impl RunConfig {
     /// Steps of the whole run with `questions` training questions; an epoch's incomplete last batch is left out.
     pub fn total_steps(&self, questions: usize) -> usize {
         self.train.steps.unwrap_or(self.train.epochs * (questions / self.rollout.prompts_per_step))
+    }
+
+    /// The divergence from the teacher that the run minimizes; `None` if it learns from rewards.
+    pub fn distilled(&self) -> Option<DistillKl> {
+        (self.train.method == Method::Distill).then_some(self.distill.kl)
+    }
+
+    /// The prior prompts under which the model is trained, and evaluated if nothing else is requested: none if the prompt is
+    /// distilled.
+    pub fn training_prompts(&self) -> Vec<MixEntry> {
+        match self.train.method {
+            Method::Grpo => self.prompt.entries(),
+            Method::Distill => vec![MixEntry { ppe: NO_PROMPT.to_owned(), weight: one() }],
+        }
     }
 }
 

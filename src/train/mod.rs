@@ -1,5 +1,6 @@
 //! Training: the loop, its state and checkpoints, and the evaluation on held-out questions.
 
+mod by_prompt;
 pub mod checkpoints;
 pub mod contamination;
 pub mod difficulty;
@@ -15,6 +16,7 @@ pub mod setup;
 pub mod state;
 mod step_log;
 pub mod summary;
+pub mod teacher;
 mod training;
 pub mod update;
 
@@ -70,7 +72,7 @@ pub fn train(
     state: &mut TrainState,
 ) -> Result<TrainOutcome> {
     let Training { config, run, progress, stop, .. } = training;
-    let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?;
+    let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?.distilling(config.distilled());
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
@@ -124,13 +126,15 @@ pub fn train(
 
         // The step is done: update the counters and write the logs.
         let completion_tokens: usize = groups.iter().flat_map(|g| &g.completions).map(|b| b.sampled.tokens.len()).sum();
-        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.completions.len()).sum();
+        let prompt_tokens: usize = groups.iter().map(|g| g.prompt().ids.len() * g.completions.len()).sum();
+        let teacher_tokens: usize = groups.iter().map(teacher_tokens).sum();
         state.counters.step = step;
         state.counters.questions += taken;
-        state.counters.num_tokens += (prompt_tokens + completion_tokens) as u64;
+        state.counters.num_tokens += (prompt_tokens + completion_tokens + teacher_tokens) as u64;
         metrics.extend(corrected.map(|it| it.metrics).unwrap_or_default());
         metrics.extend(advantages.metrics());
         metrics.extend(completion_metrics(training, &groups));
+        metrics.extend(by_prompt::metrics(&training.scorer, &groups));
         let seconds = started.elapsed().as_secs_f64();
         metrics.extend([
             ("num_tokens".to_owned(), state.counters.num_tokens as f64),
@@ -338,7 +342,7 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     );
     let item = &training.questions[0];
     let completion = training.scorer.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
-    let unreached = unreached_tensors(learner, adapter, &item.prompt.ids, &completion)?;
+    let unreached = unreached_tensors(learner, adapter, &item.prompts[0].ids, &completion)?;
     ensure!(
         unreached.is_empty(),
         "no finite gradient reaches {} of {} adapter tensors, the first of them `{}`\n\
@@ -350,11 +354,18 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     Ok(())
 }
 
+/// The tokens of the teacher's pass over a group, if a prompt is distilled.
+fn teacher_tokens(group: &ScoredGroup) -> usize {
+    let Some(prompt) = &group.item.teacher else { return 0 };
+    group.completions.iter().map(|completion| prompt.len() + completion.sampled.tokens.len()).sum()
+}
+
 fn rollout_facts(config: &RunConfig, groups: &[ScoredGroup], flat_groups: usize) -> RolloutFacts {
     let completions = || groups.iter().flat_map(|group| &group.completions);
     RolloutFacts {
         groups: groups.len(),
-        flat_groups,
+        // Without rewards, a flat group is as useful as another.
+        flat_groups: if config.distilled().is_some() { 0 } else { flat_groups },
         completions: completions().count(),
         truncated: completions().filter(|completion| completion.sampled.truncated()).count(),
         max_completion_length: config.rollout.max_completion_length,

@@ -174,7 +174,11 @@ fn parts<'a>(groups: &'a [ScoredGroup], wanted: impl Fn(&Completion) -> bool) ->
         let sampled = group.completions.iter().map(|completion| &completion.sampled);
         sampled.filter(|it| wanted(it)).map(TrainCompletion::unweighted).collect()
     };
-    let part = |group: &'a ScoredGroup| TrainGroup { prompt: &group.item.prompt.ids, completions: completions(group) };
+    let part = |group: &'a ScoredGroup| TrainGroup {
+        prompt: &group.prompt().ids,
+        teacher: None,
+        completions: completions(group),
+    };
     groups.iter().map(part).filter(|part| !part.completions.is_empty()).collect()
 }
 
@@ -216,7 +220,7 @@ impl<'a> Probe<'a> {
     fn of(groups: &'a [ScoredGroup], ours: &[Vec<Vec<f32>>], server: usize) -> Self {
         let mut probe = Self { parts: Vec::new(), served: Vec::new(), ours: Vec::new() };
         for (group, ours) in groups.iter().zip(ours) {
-            let mut part = TrainGroup { prompt: &group.item.prompt.ids, completions: Vec::new() };
+            let mut part = TrainGroup { prompt: &group.prompt().ids, teacher: None, completions: Vec::new() };
             for (completion, ours) in group.completions.iter().zip(ours) {
                 if completion.sampled.server == Some(server) && probe.served.len() < PROBED {
                     part.completions.push(TrainCompletion::unweighted(&completion.sampled));

@@ -175,7 +175,11 @@ fn train_groups<'a>(
     let mut current = None;
     for (&(g, b), &masked) in places.iter().zip(masked) {
         if current != Some(g) {
-            parts.push(TrainGroup { prompt: &groups[g].item.prompt.ids, completions: Vec::new() });
+            parts.push(TrainGroup {
+                prompt: &groups[g].prompt().ids,
+                teacher: groups[g].item.teacher.as_deref(),
+                completions: Vec::new(),
+            });
             current = Some(g);
         }
         let completion = &groups[g].completions[b].sampled;

@@ -25,6 +25,7 @@ mod device_memory;
 mod difficulty;
 #[cfg(target_os = "linux")]
 mod disk_faults;
+mod distill;
 mod embedded;
 mod endpoint;
 mod entry_points;
@@ -40,6 +41,7 @@ mod invariants;
 mod lab;
 #[cfg(unix)]
 mod lost_folder;
+mod mixtures;
 mod model_faults;
 mod model_server;
 mod mutations;
