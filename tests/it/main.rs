@@ -43,6 +43,7 @@ mod lab;
 mod lost_folder;
 mod mixtures;
 mod model_faults;
+mod model_server;
 mod mutations;
 #[cfg(unix)]
 mod names;
@@ -69,6 +70,8 @@ mod sandbox;
 mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
+#[cfg(unix)]
+mod servers;
 mod stats;
 #[cfg(target_os = "linux")]
 mod stop_phases;
