@@ -200,7 +200,8 @@ fn results(out: &mut String, run: &ReportedRun, evaluations: &[&ReportedEvaluati
         }
         out.push('\n');
     }
-    let rows = evaluations.iter().flat_map(|evaluation| evaluation.benches.values().map(move |bench| (evaluation, bench)));
+    let rows =
+        evaluations.iter().flat_map(|evaluation| evaluation.benches.values().map(move |bench| (evaluation, bench)));
     let mut first = true;
     for (evaluation, bench) in rows {
         if first {

@@ -67,7 +67,10 @@ pub fn push(
 ) -> Result<Pushed> {
     ensure!(is_hub_id(id), "`{id}` is not a hub id\nhint: hub ids have the form org/name");
     ensure!(!config.offline, "HF_HUB_OFFLINE is set, so nothing can be uploaded\nhint: unset it, or use --dry-run");
-    ensure!(config.token.is_some(), "no token for the Hub\nhint: set HF_TOKEN to a token with write access, or use --dry-run");
+    ensure!(
+        config.token.is_some(),
+        "no token for the Hub\nhint: set HF_TOKEN to a token with write access, or use --dry-run"
+    );
     ensure!(
         keeps_secrets(&config.endpoint),
         "the token would be sent to {} without encryption\nhint: use an https address in HF_ENDPOINT",
@@ -187,7 +190,8 @@ impl<'a> Hub<'a> {
         let Some(href) = upload["href"].as_str() else { return Ok(()) }; // the Hub has a file with this hash
         progress(&file.path);
         let header = &upload["header"];
-        match header["chunk_size"].as_str().and_then(|size| size.parse::<u64>().ok()).or(header["chunk_size"].as_u64()) {
+        match header["chunk_size"].as_str().and_then(|size| size.parse::<u64>().ok()).or(header["chunk_size"].as_u64())
+        {
             Some(chunk) => self.send_parts(file, oid, size, chunk, href, header).with_context(what)?,
             None => drop(self.put(href, &file.source, 0, size).with_context(what)?),
         }
@@ -200,7 +204,15 @@ impl<'a> Hub<'a> {
     }
 
     /// Sends a large file in parts of `chunk` bytes, each to an address of its own, and confirms them.
-    fn send_parts(&self, file: &UploadFile, oid: &str, size: u64, chunk: u64, href: &str, header: &Value) -> Result<()> {
+    fn send_parts(
+        &self,
+        file: &UploadFile,
+        oid: &str,
+        size: u64,
+        chunk: u64,
+        href: &str,
+        header: &Value,
+    ) -> Result<()> {
         ensure!(chunk > 0, "the Hub asks for parts of 0 bytes");
         let mut parts = Vec::new();
         for number in 1..=size.div_ceil(chunk).max(1) {
@@ -255,7 +267,8 @@ impl<'a> Hub<'a> {
 
     /// Sends a request, with the token if it goes to the Hub itself.
     fn request(&self, method: Method, url: &str, kind: &str, body: &str) -> Result<HubReply> {
-        let mut request = Request::builder().method(method).uri(url).header("Content-Type", kind).header("Accept", kind);
+        let mut request =
+            Request::builder().method(method).uri(url).header("Content-Type", kind).header("Accept", kind);
         let to_hub = url.strip_prefix(&self.config.endpoint).is_some_and(|rest| rest.starts_with('/'));
         if let (Some(token), true) = (&self.config.token, to_hub) {
             request = request.header("Authorization", format!("Bearer {}", token.0));
