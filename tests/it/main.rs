@@ -54,6 +54,7 @@ mod parquet_file;
 #[cfg(target_os = "linux")]
 mod products;
 mod progress;
+mod push;
 #[allow(dead_code, reason = "the example that pretrains the embedded model shares it")]
 #[path = "../reference/mod.rs"]
 mod reference;
